@@ -1,0 +1,52 @@
+"""The error tree: raised where the cause is known, caught once, at the edge.
+
+`exit_code` is what the command line ends with: 2 for what the user can mend, 1 otherwise.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import ClassVar
+
+
+class MiCrowError(Exception):
+    """Anything mi-crow reports in one sentence; `hint` says what would work."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    @property
+    def sentence(self) -> str:
+        """The message and its hint as one line."""
+        return f"{self}; {self.hint}" if self.hint else str(self)
+
+
+class UserError(MiCrowError):
+    """Bad input that the user can mend."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class NotFoundError(UserError):
+    """A named thing (run, SAE, layer, feature, job) that does not exist."""
+
+
+class CorruptDataError(MiCrowError):
+    """A file that is not what it claims to be."""
+
+
+class CancelledError(MiCrowError):
+    """The work stopped because somebody asked it to; `resumable` says whether it can go on."""
+
+    def __init__(self, message: str = "cancelled", *, resumable: bool = True) -> None:
+        super().__init__(message)
+        self.resumable = resumable
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The `count` known names most like `name`, as `a, b, c`, for the hint of a NotFoundError."""
+    options = list(known)
+    close = get_close_matches(name, options, n=count, cutoff=0.3)
+    return ", ".join(close or options[:count])

@@ -1,0 +1,65 @@
+"""What a capture needs to know; plain data, torch-free, shared by command line, jobs and app."""
+
+from dataclasses import dataclass
+
+from mi_crow.errors import UserError
+
+STORAGE_DTYPES = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model, and how it is loaded."""
+
+    model: str  # hub id, folder, or `sample`, the small model that comes with mi-crow
+    gguf_file: str | None = None
+    revision: str | None = None
+    dtype: str = "auto"  # auto | fp32 | bf16 | fp16: what the model computes in
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
+    offline: bool = False
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Which texts. `source` is a file, a folder, a hub id, or `sample`."""
+
+    source: str
+    split: str = "train"
+    text_field: str = "text"
+    label_field: str | None = None  # None: use `label` when the data has it
+    limit: int | None = None  # documents
+    token_limit: int | None = None  # kept tokens; the run stops after the document that reaches it
+    sample_seed: int | None = None  # a random sample of `limit` documents instead of the first
+
+
+@dataclass(frozen=True)
+class CaptureConfig:
+    """One capture: model, texts, hook points, and what is written."""
+
+    model: ModelSpec
+    dataset: DatasetSpec
+    layers: tuple[str, ...]  # module names or short names
+    dtype: str = "bf16"  # storage
+    context_length: int = 128  # tokens a document is truncated to, special tokens included
+    batch_size: int = 32  # documents a forward pass
+    shard_size: int = 512  # documents a part
+    keep_special: bool = False
+    name: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise UserError("no layer given", hint="name at least one, e.g. --layer resid_post.2")
+        if self.dtype not in STORAGE_DTYPES:
+            raise UserError(
+                f"storage dtype {self.dtype!r} is not known",
+                hint=f"use {', '.join(STORAGE_DTYPES)}",
+            )
+        for what, value in (
+            ("context length", self.context_length),
+            ("batch size", self.batch_size),
+            ("shard size", self.shard_size),
+        ):
+            if value < 1:
+                raise UserError(f"{what} must be at least 1, not {value}")

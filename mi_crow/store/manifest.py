@@ -1,0 +1,110 @@
+"""The manifest of an activations run: what was captured, how, and which parts are whole.
+
+`manifest.json` is rewritten whole for every part and is the only commit point: a part that it
+does not name does not exist.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import CorruptDataError, NotFoundError, UserError, nearest
+from mi_crow.store.atomic import read_json, write_json
+
+MANIFEST_NAME = "manifest.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One captured hook point: module name (also its folder), short name, width."""
+
+    name: str  # canonical module name, e.g. model.layers.15
+    point: str  # short name, e.g. resid_post.15; equals `name` where there is none
+    width: int  # d, the size of one activation
+
+
+@dataclass(frozen=True)
+class PartSpec:
+    """One committed part: `part-<rank>-<index>`."""
+
+    rank: int
+    index: int
+    documents: int
+    tokens: int  # kept tokens = rows of each layer's activations
+
+    @property
+    def stem(self) -> str:
+        return f"part-{self.rank:03d}-{self.index:05d}"
+
+
+@dataclass
+class RunManifest:
+    """Everything a reader needs to know of an activations run."""
+
+    run_id: str
+    model_id: str
+    revision: str | None
+    tokenizer_hash: str
+    layers: list[LayerSpec]
+    dtype: str  # storage dtype: fp32, bf16, fp16
+    dataset: dict[str, Any]  # spec: source, split, text_field, label_field, ...
+    fingerprint: str  # hash of the texts that the spec stands for
+    settings: dict[str, Any]  # everything else that decides the content
+    created: float  # unix seconds
+    status: str = "running"  # running | complete
+    seconds: float = 0.0
+    parts: list[PartSpec] = field(default_factory=list)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def n_documents(self) -> int:
+        return sum(part.documents for part in self.parts)
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(part.tokens for part in self.parts)
+
+    def layer(self, name: str) -> LayerSpec:
+        """The captured layer with this module name or short name.
+
+        Raises NotFoundError naming what was captured.
+        """
+        for spec in self.layers:
+            if name in (spec.name, spec.point):
+                return spec
+        known = [spec.name for spec in self.layers]
+        raise NotFoundError(
+            f"layer {name!r} is not in run {self.run_id!r}",
+            hint=f"it holds {nearest(name, known, len(known))}",
+        )
+
+    def save(self, run_dir: Path) -> None:
+        write_json(
+            run_dir / MANIFEST_NAME,
+            asdict(self) | {"n_documents": self.n_documents, "n_tokens": self.n_tokens},
+        )
+
+    @classmethod
+    def load(cls, run_dir: Path) -> "RunManifest":
+        """The manifest in `run_dir`.
+
+        Raises NotFoundError when there is none, CorruptDataError when it cannot be understood,
+        UserError when a newer mi-crow wrote it.
+        """
+        path = run_dir / MANIFEST_NAME
+        data = read_json(path)
+        try:
+            version = int(data["format_version"])
+            if version > FORMAT_VERSION:
+                raise UserError(
+                    f"run {run_dir.name!r} has format {version}, this mi-crow reads up to "
+                    f"{FORMAT_VERSION}",
+                    hint="upgrade mi-crow",
+                )
+            fields = {key: value for key, value in data.items() if key in cls.__annotations__}
+            fields["layers"] = [LayerSpec(**layer) for layer in data["layers"]]
+            fields["parts"] = [PartSpec(**part) for part in data["parts"]]
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptDataError(f"{path} is not a run manifest ({error!r})") from error

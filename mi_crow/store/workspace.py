@@ -1,0 +1,232 @@
+"""The workspace: one folder that holds runs, SAEs, jobs and annotations."""
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError, nearest
+from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.ids import make_folder, validate_id
+from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
+
+DEFAULT_NAME = "mi-crow-workspace"
+ENVIRONMENT_NAME = "MI_CROW_WORKSPACE"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SaeSummary:
+    """One SAE of the workspace, from its JSON files alone."""
+
+    sae_id: str
+    path: Path
+    architecture: str
+    n_inputs: int
+    n_latents: int
+    k: int | None
+    model_id: str
+    layer: str  # canonical module name
+    run_id: str | None  # the run it was trained on, when that is known
+    has_index: bool
+    evaluation: dict[str, Any] | None
+    bytes: int
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One activations run of the workspace."""
+
+    run_id: str
+    path: Path
+    manifest: RunManifest
+    bytes: int
+
+
+class Workspace:
+    """Paths of one workspace and what stands in it. Torch-free and cheap."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def locate(cls, path: str | os.PathLike[str] | None = None) -> Path:
+        """The folder meant by `path`, else by MI_CROW_WORKSPACE, else `./mi-crow-workspace`."""
+        return Path(path or os.environ.get(ENVIRONMENT_NAME) or DEFAULT_NAME).expanduser()
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str] | None = None, *, create: bool = True
+    ) -> "Workspace":
+        """Opens the workspace, making it first when `create` is set.
+
+        Raises UserError when the path is a file, cannot be read, or has a newer format, and
+        NotFoundError when it does not exist and `create` is off.
+        """
+        root = cls.locate(path).absolute()
+        marker = root / "workspace.json"
+        try:
+            if root.exists() and not root.is_dir():
+                raise UserError(
+                    f"workspace {str(root)!r} is a file", hint="give a folder with --workspace"
+                )
+            if not marker.exists():
+                if not create:
+                    raise NotFoundError(
+                        f"no workspace at {str(root)!r}",
+                        hint="run `mi-crow demo` or `mi-crow capture` first, or give --workspace",
+                    )
+                _refuse_strangers(root)
+                root.mkdir(parents=True, exist_ok=True)
+                write_json(marker, {"format_version": FORMAT_VERSION, "created": time.time()})
+            os.listdir(root)
+            version = int(read_json(marker).get("format_version", 0))
+        except OSError as error:
+            raise UserError(
+                f"workspace {str(root)!r} cannot be used ({error.strerror})",
+                hint="give a folder that you can read and write with --workspace",
+            ) from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise CorruptDataError(f"{marker} is not a workspace file") from error
+        if version > FORMAT_VERSION:
+            raise UserError(
+                f"workspace {str(root)!r} has format {version}, this mi-crow reads up to "
+                f"{FORMAT_VERSION}",
+                hint="upgrade mi-crow",
+            )
+        return cls(root)
+
+    @property
+    def activations_dir(self) -> Path:
+        return self.root / "activations"
+
+    @property
+    def saes_dir(self) -> Path:
+        return self.root / "saes"
+
+    @property
+    def jobs_dir(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def annotations_path(self) -> Path:
+        return self.root / "annotations.sqlite"
+
+    def run_dir(self, run_id: str) -> Path:
+        """The folder of an existing run. Raises UserError or NotFoundError."""
+        return self._existing(self.activations_dir, run_id, "run", MANIFEST_NAME)
+
+    def sae_dir(self, sae_id: str) -> Path:
+        """The folder of an existing, whole SAE. Raises UserError or NotFoundError."""
+        return self._existing(self.saes_dir, sae_id, "SAE", "cfg.json")
+
+    def job_dir(self, job_id: str) -> Path:
+        """The folder of an existing job. Raises UserError or NotFoundError."""
+        return self._existing(self.jobs_dir, job_id, "job", "spec.json")
+
+    def index_path(self, sae_id: str) -> Path:
+        """Where the feature index of an existing SAE stands or will stand."""
+        return self.sae_dir(sae_id) / "features.duckdb"
+
+    def make_run_dir(self, name: str | None, short: str) -> Path:
+        return make_folder(self.activations_dir, name, short, "run")
+
+    def make_sae_dir(self, name: str | None, short: str) -> Path:
+        return make_folder(self.saes_dir, name, short, "SAE")
+
+    def make_job_dir(self, short: str) -> Path:
+        return make_folder(self.jobs_dir, None, short, "job")
+
+    def list_runs(self) -> list[RunSummary]:
+        """All readable runs, oldest first; unreadable ones are left out."""
+        runs = []
+        for folder in _folders(self.activations_dir, MANIFEST_NAME):
+            try:
+                manifest = RunManifest.load(folder)
+            except MiCrowError:
+                continue
+            runs.append(RunSummary(folder.name, folder, manifest, folder_bytes(folder)))
+        return sorted(runs, key=lambda run: (run.manifest.created, run.run_id))
+
+    def list_saes(self) -> list[SaeSummary]:
+        """All readable SAEs, oldest first; unreadable ones are left out."""
+        found = []
+        for folder in _folders(self.saes_dir, "cfg.json"):
+            try:
+                found.append(((folder / "cfg.json").stat().st_mtime, read_sae_summary(folder)))
+            except (MiCrowError, OSError):
+                continue
+        return [summary for _, summary in sorted(found, key=lambda pair: (pair[0], pair[1].sae_id))]
+
+    def delete(self, folder: Path) -> None:
+        """Deletes a folder of this workspace; refuses anything that resolves outside it."""
+        if folder.is_symlink() or not folder.resolve().is_relative_to(self.root.resolve()):
+            raise UserError(f"{str(folder)!r} is not inside the workspace, nothing was deleted")
+        shutil.rmtree(folder)
+
+    def _existing(self, parent: Path, name: str, what: str, marker: str) -> Path:
+        validate_id(name, what)
+        folder = parent / name
+        if not (folder / marker).is_file():
+            known = [entry.name for entry in _folders(parent, marker)]
+            hint = f"there is {nearest(name, known)}" if known else f"this workspace has no {what}s"
+            raise NotFoundError(f"{what} {name!r} not found", hint=hint)
+        return folder
+
+
+def read_sae_summary(folder: Path) -> SaeSummary:
+    """What the JSON files in an SAE's folder say. Raises CorruptDataError."""
+    cfg = read_json(folder / "cfg.json")
+    evaluation_path = folder / "evaluation.json"
+    try:
+        metadata = cfg.get("metadata", {})
+        own = metadata.get("mi_crow", {})
+        return SaeSummary(
+            sae_id=folder.name,
+            path=folder,
+            architecture=cfg["architecture"],
+            n_inputs=int(cfg["d_in"]),
+            n_latents=int(cfg["d_sae"]),
+            k=cfg.get("k"),
+            model_id=metadata.get("model_name") or "",
+            layer=own.get("layer") or metadata.get("hook_name") or "",
+            run_id=own.get("run_id"),
+            has_index=(folder / "features.duckdb").is_file(),
+            evaluation=read_json(evaluation_path) if evaluation_path.exists() else None,
+            bytes=folder_bytes(folder),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CorruptDataError(f"{folder / 'cfg.json'} is not an SAE's ({error!r})") from error
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below `folder`, links not followed."""
+    total = 0
+    for root, _, files in os.walk(folder):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_size
+            except FileNotFoundError:
+                continue  # renamed or removed while we looked
+    return total
+
+
+def _folders(parent: Path, marker: str) -> list[Path]:
+    if not parent.is_dir():
+        return []
+    return sorted(
+        entry
+        for entry in parent.iterdir()
+        if not entry.name.startswith(".") and (entry / marker).is_file()
+    )
+
+
+def _refuse_strangers(root: Path) -> None:
+    """Never adopts a folder that already holds something else."""
+    if root.is_dir() and any(not entry.name.startswith(".") for entry in root.iterdir()):
+        raise UserError(
+            f"{str(root)!r} holds other files and no workspace",
+            hint="give a new or empty folder with --workspace",
+        )
