@@ -1,0 +1,1 @@
+"""The terminal app: screens and widgets, nothing else. It never imports torch or transformers."""

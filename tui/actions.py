@@ -1,0 +1,177 @@
+"""The one action table: it feeds bindings, footer, help, palette and key map.
+
+An action's id is `<scope>.<name>`. A widget or screen takes its bindings with `bindings(scope)` and
+has a method `action_<action>`; what is shown to people comes from here and nowhere else.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from textual.binding import Binding
+
+SCREENS = ("runs", "features", "inspect", "steer", "concepts", "control")
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing a key can do."""
+
+    id: str  # scope.name: the binding's id and its name in a key map
+    keys: str  # comma separated; empty: palette only
+    action: str  # Textual action, e.g. "go('runs')"
+    label: str  # two words for the footer
+    help: str  # one line for help and palette
+    footer: bool = True
+    priority: bool = False  # acts even while a text field has the focus
+
+    @property
+    def scope(self) -> str:
+        return self.id.partition(".")[0]
+
+
+APP = (
+    *(
+        Action(
+            f"app.{name}", str(digit), f"go('{name}')", name.title(), f"Go to {name.title()}", False
+        )
+        for digit, name in enumerate(SCREENS, start=1)
+    ),
+    Action("app.help", "question_mark", "help", "keys", "Show all keys of this screen"),
+    Action("app.palette", "colon,ctrl+p", "palette", "actions", "Search every action", False, True),
+    Action(
+        "app.back", "escape", "escape", "back", "Stop, close, leave the field, or go back", False
+    ),
+    Action("app.theme", "", "next_theme", "theme", "Switch between the dark and the light theme"),
+    Action("app.undo", "u", "undo", "undo", "Undo your latest change to a concept", False),
+    Action("app.quit", "q", "quit", "quit", "Quit; jobs go on"),
+)
+
+LIST = (
+    Action("list.down", "j,down", "cursor_down", "down", "Next row", False),
+    Action("list.up", "k,up", "cursor_up", "up", "Previous row", False),
+    Action("list.page_down", "ctrl+d,pagedown", "page_down", "page down", "Down a page", False),
+    Action("list.page_up", "ctrl+u,pageup", "page_up", "page up", "Up a page", False),
+    Action("list.first", "g,home", "first", "first", "First row", False),
+    Action("list.last", "G,end", "last", "last", "Last row", False),
+    Action("list.open", "enter", "select_row", "open", "Open the row"),
+)
+
+SCROLL = (
+    Action("scroll.down", "j,down", "scroll_down", "down", "Scroll down", False),
+    Action("scroll.up", "k,up", "scroll_up", "up", "Scroll up", False),
+    Action("scroll.page_down", "ctrl+d,pagedown", "page_down", "page down", "Down a page", False),
+    Action("scroll.page_up", "ctrl+u,pageup", "page_up", "page up", "Up a page", False),
+    Action("scroll.first", "g,home", "scroll_home", "top", "To the top", False),
+    Action("scroll.last", "G,end", "scroll_end", "end", "To the end", False),
+)
+
+POPUP = (
+    Action("popup.close", "escape", "close", "close", "Close"),
+    Action("popup.yes", "y", "yes", "yes", "Yes"),
+    Action("popup.no", "n", "close", "no", "No"),
+)
+
+FORM = (
+    Action("form.submit", "ctrl+r", "submit", "start", "Start it", True, True),
+    Action("form.close", "escape", "close", "cancel", "Leave without starting"),
+)
+
+RUNS = (
+    Action("runs.capture", "n", "new_capture", "capture", "Capture activations of a model"),
+    Action("runs.train", "t", "new_training", "train", "Train an SAE on a run"),
+    Action("runs.index", "x", "new_index", "index", "Build the feature index of an SAE"),
+    Action("runs.evaluate", "e", "new_evaluation", "evaluate", "Evaluate an SAE"),
+    Action("runs.cancel", "c", "cancel_job", "cancel", "Cancel the selected job"),
+    Action("runs.resume", "r", "resume_job", "resume", "Resume the selected job"),
+    Action("runs.log", "l", "show_log", "log", "Show the log of the selected job"),
+)
+
+FEATURES = ()
+
+INSPECT = ()
+
+STEER = ()
+
+CONCEPTS = ()
+
+CONTROL = (
+    Action("control.load", "l", "load_model", "load model", "Load the model of the open SAE"),
+    Action("control.text", "slash", "edit_text", "text", "Edit the text for the statistics"),
+    Action("control.measure", "ctrl+r", "measure", "measure", "Measure the layer on the text"),
+)
+
+ACTIONS: tuple[Action, ...] = (
+    *APP,
+    *LIST,
+    *SCROLL,
+    *POPUP,
+    *FORM,
+    *RUNS,
+    *FEATURES,
+    *INSPECT,
+    *STEER,
+    *CONCEPTS,
+    *CONTROL,
+)
+
+BY_ID = {action.id: action for action in ACTIONS}
+
+
+def scope_actions(scope: str) -> Iterator[Action]:
+    """The actions of one scope, in the order of the table."""
+    return (action for action in ACTIONS if action.scope == scope)
+
+
+def bindings(scope: str, *names: str) -> list[Binding]:
+    """The Textual bindings of a scope, or of the actions called `names` in it."""
+    return [
+        Binding(
+            action.keys,
+            action.action,
+            action.label,
+            show=action.footer,
+            priority=action.priority,
+            tooltip=action.help,
+            id=action.id,
+        )
+        for action in scope_actions(scope)
+        if action.keys and (not names or action.id.partition(".")[2] in names)
+    ]
+
+
+_KEY_LABELS = {
+    "question_mark": "?",
+    "colon": ":",
+    "slash": "/",
+    "escape": "esc",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "pagedown": "pgdn",
+    "pageup": "pgup",
+    "plus": "+",
+    "minus": "-",
+    "space": "space",
+    "full_stop": ".",
+    "comma": ",",
+    "equals_sign": "=",
+    "number_sign": "#",
+    "asterisk": "*",
+    "less_than_sign": "<",
+    "greater_than_sign": ">",
+    "up": "↑",
+    "down": "↓",
+    "left": "←",
+    "right": "→",
+}
+
+
+def key_label(key: str) -> str:
+    """A key as people read it: `question_mark` is `?`, `ctrl+r` is `ctrl+r`."""
+    if key.startswith("upper_"):
+        return key.removeprefix("upper_").upper()
+    return _KEY_LABELS.get(key, key)
+
+
+def keys_label(keys: str) -> str:
+    """Several keys as people read them: `j ↓`."""
+    return " ".join(key_label(key.strip()) for key in keys.split(",")) if keys else ""

@@ -1,0 +1,241 @@
+"""The app: modes, the second's look at the workspace, and the way between screens."""
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import ClassVar
+
+from textual.app import App
+from textual.message import Message
+from textual.screen import Screen
+from textual.widget import Widget
+
+from mi_crow.store.workspace import Workspace
+from tui import messages
+from tui.actions import SCREENS, bindings
+from tui.context import AppContext
+from tui.screens.base import MiCrowScreen
+from tui.theme import CROW, THEMES
+from tui.watch import Scan, look
+from tui.widgets.header import HeaderBar
+
+POLL_SECONDS = 1.0
+
+
+def _screen(name: str) -> Screen:
+    """A fresh screen; its module loads now, so that the first paint waits for one screen only."""
+    module = import_module(f"tui.screens.{name}.screen")
+    return getattr(module, f"{name.title()}Screen")()
+
+
+class Scanned(Message):
+    """From the thread that looked at the workspace."""
+
+    def __init__(self, scan: Scan, concepts_version: int | None) -> None:
+        super().__init__()
+        self.scan = scan
+        self.concepts_version = concepts_version
+
+
+class MiCrowApp(App[None]):
+    """Six screens, one mode each, so that every screen keeps its state."""
+
+    TITLE = "mi-crow"
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = False
+    MODES: ClassVar[dict[str, str | Callable[[], Screen]]] = {
+        name: partial(_screen, name) for name in SCREENS
+    }
+    DEFAULT_MODE = "runs"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide"), (170, "-very-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (36, "-tall")]
+    BINDINGS = bindings("app")
+
+    def __init__(self, workspace: Workspace, sae_id: str | None = None) -> None:
+        super().__init__()
+        self.animation_level = "none"
+        self.context = AppContext(workspace, sae_id)
+        self.context.bind(self.post_message)
+        self._scan: Scan | None = None
+        self._looking = False
+        self._concepts_version: int | None = None
+        self._trail: list[str] = []
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = THEMES[0].name
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return CROW.variables  # the stylesheet is parsed once before the theme is set
+
+    def on_mount(self) -> None:
+        if self.context.sae_id:
+            self.switch_mode("features")
+        self.call_after_refresh(self._start_looking)
+
+    def on_unmount(self) -> None:
+        self.context.close()
+
+    # Looking at the workspace.
+
+    def _start_looking(self) -> None:
+        self.set_interval(POLL_SECONDS, self.look_now)
+        self.look_now()
+
+    def look_now(self) -> None:
+        """Looks at the workspace in a thread, unless a look is under way."""
+        if not self._looking:
+            self._looking = True
+            self.run_worker(self._look, thread=True, group="look", exit_on_error=False)
+
+    def _look(self) -> None:
+        context = self.context
+        try:
+            scan = look(context.workspace, self._scan)
+            version = None
+            if context.workspace.annotations_path.exists():
+                version = context.annotations.data_version()
+            store = context.features
+            if store is not None and store.changed_on_disk():
+                context.load_features(store.meta().sae_id)
+            context.check_session()
+            self.post_message(Scanned(scan, version))
+        finally:
+            self._looking = False
+
+    def on_scanned(self, message: Scanned) -> None:
+        before, now = self._scan or Scan(), message.scan
+        first = self._scan is None
+        self._scan = now
+        self.context.set_scan(now.jobs, now.runs, now.saes)
+        if first or (before.runs, before.saes) != (now.runs, now.saes):
+            self.context.publish(messages.WorkspaceChanged(now.runs, now.saes))
+        if first or before.jobs != now.jobs:
+            self.context.publish(messages.JobsChanged(now.jobs))
+        if message.concepts_version != self._concepts_version:
+            self._concepts_version = message.concepts_version
+            if not first:
+                self.concepts_changed()
+        self._refresh_header()
+        self._open_some_sae()
+
+    def _open_some_sae(self) -> None:
+        """Opens the newest indexed SAE when none is open, and the open one's index when built."""
+        context = self.context
+        if context.sae_id is None:
+            indexed = [sae for sae in context.saes() if sae.has_index] or list(context.saes())
+            if indexed:
+                self.open_sae(indexed[-1].sae_id)
+        elif context.features is None and self._unopened(context.sae_id):
+            self.open_sae(context.sae_id)
+
+    def _unopened(self, sae_id: str) -> bool:
+        sae = self.context.sae()
+        return sae is not None and sae.has_index and self._asked != (sae_id, self._scan_marks())
+
+    def open_sae(self, sae_id: str) -> None:
+        """Makes `sae_id` the open SAE; its index opens in a thread, then SaeChanged goes out."""
+        self._asked = (sae_id, self._scan_marks())
+        if sae_id != self.context.sae_id:
+            self.context.sae_id = sae_id
+            self.context.features = None
+        self.context.publish(messages.SaeChanged(sae_id, ready=False))
+        self._refresh_header()
+        self.run_worker(
+            partial(self.context.load_features, sae_id),
+            thread=True,
+            group="features",
+            exit_on_error=False,
+        )
+
+    _asked: tuple[str, object] | None = None
+
+    def _scan_marks(self) -> object:
+        return self._scan.store_marks if self._scan else None
+
+    def on_features_opened(self, message: messages.FeaturesOpened) -> None:
+        if message.sae_id != self.context.sae_id:
+            return  # another SAE was opened meanwhile
+        self.context.features = message.store
+        self.context.publish(
+            messages.SaeChanged(message.sae_id, message.store is not None, message.error)
+        )
+
+    def concepts_changed(self) -> None:
+        """Tells every screen that the annotations changed; call it after an own change too."""
+        self.context.publish(messages.ConceptsChanged())
+
+    def on_session_changed(self, message: messages.SessionChanged) -> None:
+        self.context.publish(messages.SessionChanged(message.state))
+        self._refresh_header()
+
+    def _refresh_header(self) -> None:
+        for screen in self.screen_stack:
+            for header in screen.query(HeaderBar):
+                header.refresh_lines()
+
+    # Between screens.
+
+    async def action_go(self, name: str) -> None:
+        await self.go(name)
+
+    async def go(self, name: str, message: Message | None = None) -> None:
+        """Switches to a screen and hands it `message` (OpenFeature, SendToSteer, ...)."""
+        if name != self.current_mode:
+            self._trail = [mode for mode in self._trail if mode != name][-5:]
+            self._trail.append(self.current_mode)
+            await self.switch_mode(name)
+            self._refresh_header()
+        if message is not None:
+            self.screen_stack[0].post_message(message)
+
+    def go_back(self) -> None:
+        """The screen that was open before this one."""
+        if self._trail:
+            self.switch_mode(self._trail.pop())
+            self._refresh_header()
+
+    @property
+    def base_screen(self) -> MiCrowScreen | None:
+        """The screen of the current mode, below any popup."""
+        screen = self.screen_stack[0]
+        return screen if isinstance(screen, MiCrowScreen) else None
+
+    def action_escape(self) -> None:
+        if self.base_screen is not None:
+            self.base_screen.action_escape()
+
+    def action_help(self) -> None:
+        from tui.widgets.help import HelpPopup
+
+        self.push_screen(HelpPopup(self.current_mode, dict(self._keymap)))
+
+    def action_palette(self) -> None:
+        from tui.widgets.palette import PalettePopup
+
+        if isinstance(self.screen, MiCrowScreen):
+            self.push_screen(PalettePopup(self.screen), self._run_chosen)
+
+    async def _run_chosen(self, chosen: "tuple[str, Widget | None] | None") -> None:
+        from tui.widgets.palette import run_chosen
+
+        if chosen is not None:
+            await run_chosen(self, *chosen)
+
+    def action_next_theme(self) -> None:
+        names = [theme.name for theme in THEMES]
+        at = names.index(self.theme) if self.theme in names else -1
+        self.theme = names[(at + 1) % len(names)]
+
+    def action_undo(self) -> None:
+        self.run_worker(self._undo, thread=True, group="undo", exit_on_error=False)
+
+    def _undo(self) -> None:
+        result = self.context.annotations.undo()
+        text = "Nothing to undo" if result is None else str(result)
+        self.call_from_thread(self.notify, text, markup=False)
+        self.call_from_thread(self.concepts_changed)
+
+
+def run(workspace: Workspace, sae_id: str | None = None) -> None:
+    """Opens the app and returns when the user leaves it. Jobs go on."""
+    MiCrowApp(workspace, sae_id).run()

@@ -1,0 +1,175 @@
+"""What all screens share: the workspace, the open SAE, its index, the session, the latest scan.
+
+The message pump alone changes the fields; threads get values from here and post messages back.
+Nothing heavy is imported before it is used: duckdb comes with the first index, and only in a thread.
+"""
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+from textual.message_pump import MessagePump
+
+from mi_crow.errors import MiCrowError, NotFoundError
+from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
+from tui.messages import FeaturesOpened, SessionChanged, SessionState
+
+if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+    from mi_crow.mechanistic.features.queries import FeatureStore
+    from mi_crow.session.client import SessionClient
+
+
+class AppContext:
+    """The state that screens read. Screens `subscribe` and get every change as a message."""
+
+    def __init__(self, workspace: Workspace, sae_id: str | None = None) -> None:
+        self.workspace = workspace
+        self.sae_id = sae_id
+        self.features: FeatureStore | None = None
+        self.session_state = SessionState()
+        self._jobs: tuple[JobState, ...] = ()
+        self._runs: tuple[RunSummary, ...] = ()
+        self._saes: tuple[SaeSummary, ...] = ()
+        self._listeners: list[MessagePump] = []
+        self._annotations: Annotations | None = None
+        self._session: SessionClient | None = None
+        self._lock = threading.RLock()  # annotations and session are made by whoever comes first
+        self._loading = threading.Lock()  # one model load at a time
+        self._post: Callable[[Message], object] = lambda message: None
+
+    def bind(self, post: Callable[[Message], object]) -> None:
+        """Gives the thread-safe way to the app's message queue."""
+        self._post = post
+
+    # What the last scan of the workspace found.
+
+    def jobs(self) -> "tuple[JobState, ...]":
+        return self._jobs
+
+    def runs(self) -> tuple[RunSummary, ...]:
+        return self._runs
+
+    def saes(self) -> tuple[SaeSummary, ...]:
+        return self._saes
+
+    def sae(self) -> SaeSummary | None:
+        """The summary of the open SAE, once the workspace was scanned."""
+        return next((sae for sae in self._saes if sae.sae_id == self.sae_id), None)
+
+    def set_scan(
+        self,
+        jobs: "tuple[JobState, ...]",
+        runs: tuple[RunSummary, ...],
+        saes: tuple[SaeSummary, ...],
+    ) -> None:
+        """Keeps what a scan found; called by the app's message pump only."""
+        self._jobs, self._runs, self._saes = jobs, runs, saes
+
+    # Messages to the screens.
+
+    def subscribe(self, listener: MessagePump) -> None:
+        if listener not in self._listeners:
+            self._listeners.append(listener)
+
+    def unsubscribe(self, listener: MessagePump) -> None:
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def publish(self, message: Message) -> None:
+        """Posts a copy of the dataclass `message` to every subscriber."""
+        for listener in self._listeners:
+            listener.post_message(dataclasses.replace(message))  # type: ignore[type-var]
+
+    # Databases.
+
+    @property
+    def annotations(self) -> "Annotations":
+        """The concepts, presets and generations; opened on first use, from any thread."""
+        with self._lock:
+            if self._annotations is None:
+                from mi_crow.mechanistic.concepts.annotations import Annotations
+
+                self._annotations = Annotations(self.workspace.annotations_path)
+            return self._annotations
+
+    def load_features(self, sae_id: str) -> None:
+        """Opens the index of `sae_id` and posts FeaturesOpened. Blocks: call it in a thread."""
+        try:
+            from mi_crow.mechanistic.features.queries import FeatureStore
+
+            store = FeatureStore.open(self.workspace, sae_id, self.annotations)
+        except MiCrowError as error:
+            self._post(FeaturesOpened(sae_id, None, error.sentence))
+        else:
+            self._post(FeaturesOpened(sae_id, store))
+
+    # The model session.
+
+    @property
+    def session(self) -> "SessionClient":
+        """The client of the model session; made on first use, its process starts with a request."""
+        with self._lock:
+            if self._session is None:
+                from mi_crow.session.client import SessionClient
+
+                self._session = SessionClient(self.workspace)
+            return self._session
+
+    def ready_session(self) -> "SessionClient":
+        """The session with the model of the open SAE loaded. Blocks: call it in a thread.
+
+        Posts SessionChanged on the way. Raises NotFoundError when no SAE is open, and what the
+        session raises when the model cannot be loaded.
+        """
+        sae_id = self.sae_id
+        if sae_id is None:
+            raise NotFoundError("no SAE is open", hint="train one or open one on the Runs screen")
+        with self._loading:
+            client = self.session
+            state = self.session_state
+            if state.phase == "ready" and state.sae_id == sae_id and client.alive:
+                return client
+            self._set_session(SessionState("loading", sae_id))
+            try:
+                if not client.alive:
+                    client.start()
+                loaded = client.call("load", sae_id=sae_id)
+            except MiCrowError as error:
+                self._set_session(SessionState("died", sae_id, detail=error.sentence))
+                raise
+            self._set_session(
+                SessionState(
+                    "ready",
+                    sae_id,
+                    str(loaded.get("model_id", "")),
+                    str(loaded.get("layer", "")),
+                    str(loaded.get("device", "")),
+                )
+            )
+            return client
+
+    def check_session(self) -> None:
+        """Notices a session process that died by itself; cheap."""
+        if self.session_state.phase == "ready" and not self.session.alive:
+            self._set_session(
+                SessionState(
+                    "died",
+                    self.session_state.sae_id,
+                    detail="the model session ended; the next request starts it again",
+                )
+            )
+
+    def _set_session(self, state: SessionState) -> None:
+        self.session_state = state  # one reference: safe to swap from a thread
+        self._post(SessionChanged(state))
+
+    def close(self) -> None:
+        """Ends the session process and closes the databases."""
+        with self._lock:
+            if self._session is not None:
+                self._session.close()
+                self._session = None

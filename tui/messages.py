@@ -1,0 +1,92 @@
+"""What the app tells its screens. Values inside are frozen; screens get a copy each."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
+    from mi_crow.mechanistic.features.queries import FeatureStore
+    from mi_crow.store.workspace import RunSummary, SaeSummary
+
+SessionPhase = Literal["off", "loading", "ready", "died"]
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """What the model session is doing. `detail` is a sentence when it died."""
+
+    phase: SessionPhase = "off"
+    sae_id: str = ""
+    model_id: str = ""
+    layer: str = ""
+    device: str = ""
+    detail: str = ""
+
+
+@dataclass
+class SaeChanged(Message):
+    """Another SAE is open, or its index was built or rebuilt. `error` says why there is none."""
+
+    sae_id: str | None
+    ready: bool  # context.features can be asked
+    error: str = ""
+
+
+@dataclass
+class ConceptsChanged(Message):
+    """Somebody, perhaps another process, changed the annotations."""
+
+
+@dataclass
+class JobsChanged(Message):
+    """The jobs of the workspace, oldest first."""
+
+    jobs: "tuple[JobState, ...]"
+
+
+@dataclass
+class WorkspaceChanged(Message):
+    """The runs and SAEs that the workspace holds."""
+
+    runs: "tuple[RunSummary, ...]"
+    saes: "tuple[SaeSummary, ...]"
+
+
+@dataclass
+class SessionChanged(Message):
+    """The model session started, got ready or died."""
+
+    state: SessionState
+
+
+@dataclass
+class FeaturesOpened(Message):
+    """From the thread that opened an index, to the app."""
+
+    sae_id: str
+    store: "FeatureStore | None"
+    error: str = ""
+
+
+@dataclass
+class OpenFeature(Message):
+    """To the Features screen: show this feature."""
+
+    feature: int
+
+
+@dataclass
+class SendToSteer(Message):
+    """To the Steer screen: put this feature on the stack."""
+
+    feature: int
+
+
+@dataclass
+class SendToInspect(Message):
+    """To the Inspect screen: look for this feature, in `text` when that is given."""
+
+    feature: int | None = None
+    text: str | None = None

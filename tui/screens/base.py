@@ -1,0 +1,80 @@
+"""The frame that every screen shares: header above, footer below, and how escape walks back."""
+
+from typing import TYPE_CHECKING, cast
+
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Input, TextArea
+
+from tui.widgets.footer import FooterBar
+from tui.widgets.header import HeaderBar
+
+if TYPE_CHECKING:
+    from tui.app import MiCrowApp
+    from tui.context import AppContext
+
+
+class MiCrowScreen(Screen[None]):
+    """A screen with the common frame. Subclasses yield their widgets in `compose_body`.
+
+    Subclasses set NAME (a name of `actions.SCREENS`) and take their bindings with
+    `BINDINGS = bindings(NAME)`. They get SaeChanged, ConceptsChanged, JobsChanged,
+    WorkspaceChanged and SessionChanged as messages.
+    """
+
+    NAME = ""
+    HOME = ""  # selector of the widget that has the focus at first and after a field is left
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_class("screen")
+
+    @property
+    def mi_crow(self) -> "MiCrowApp":
+        return cast("MiCrowApp", self.app)
+
+    @property
+    def context(self) -> "AppContext":
+        return self.mi_crow.context
+
+    def compose(self) -> ComposeResult:
+        yield HeaderBar()
+        with Container(id="body"):
+            yield from self.compose_body()
+        yield FooterBar()
+
+    def compose_body(self) -> ComposeResult:
+        """The screen's own widgets."""
+        yield from ()
+
+    def on_mount(self) -> None:
+        self.context.subscribe(self)
+        self.focus_home()
+
+    def on_unmount(self) -> None:
+        self.context.unsubscribe(self)
+
+    def focus_home(self) -> None:
+        """Gives the focus to the widget that HOME selects, so that single keys act."""
+        home = self.query(HOME) if (HOME := self.HOME) else None
+        self.set_focus(home.first(Widget) if home else None)
+
+    # Escape: stop what runs, close a popup, leave the field, go back.
+
+    def stop_running(self) -> bool:
+        """Stops what runs on this screen; False when nothing does. Screens that run override it."""
+        return False
+
+    def close_popup(self) -> bool:
+        """Closes what is open inside this screen (a filter line); False when nothing is."""
+        return False
+
+    def action_escape(self) -> None:
+        if self.stop_running() or self.close_popup():
+            return
+        if isinstance(self.focused, Input | TextArea):
+            self.focus_home()
+            return
+        self.mi_crow.go_back()

@@ -1,0 +1,80 @@
+"""Text from data sets and models as data: nothing in it can move the cursor or style the screen."""
+
+import re
+import unicodedata
+
+_SYMBOLS = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\x7f": "␡"}
+# Control, format (bidi overrides, zero-width), surrogate, private-use and separator characters.
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_ASCII = re.compile(r"[\x20-\x7e]*")
+
+
+def printable(text: str, *, keep_newlines: bool = False) -> str:
+    """`text` with every control or invisible character shown as one visible symbol.
+
+    A character stays one character, so that positions into the text stay right. With
+    `keep_newlines` a line feed still ends the line.
+    """
+    if _ASCII.fullmatch(text):
+        return text
+    return "".join(
+        character if keep_newlines and character == "\n" else _visible(character)
+        for character in text
+    )
+
+
+def _visible(character: str) -> str:
+    if character in _SYMBOLS:
+        return _SYMBOLS[character]
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)  # the block of pictures for control characters
+    if unicodedata.category(character) in _HIDDEN:
+        return "\N{REPLACEMENT CHARACTER}"
+    return character
+
+
+def count(value: float) -> str:
+    """A count in at most five characters: 950, 9,501, 21.4k, 1.25M."""
+    if value < 10_000:
+        return f"{value:,.0f}"
+    for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size * 0.9995:
+            scaled = value / size
+            return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f}{suffix}"
+    return f"{value:.0f}"
+
+
+def size(n_bytes: float) -> str:
+    """Bytes for people: 812 B, 4.1 MB, 23 GB."""
+    value = float(n_bytes)
+    for suffix in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return (
+                f"{value:.0f} {suffix}"
+                if suffix == "B" or value >= 99.5
+                else f"{value:.1f} {suffix}"
+            )
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 8s, 3m, 2h 05m, 1d 4h."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m" if whole >= 600 else f"{whole // 60}m {whole % 60:02d}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 86_400}d {whole % 86_400 // 3600}h"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A reading with `digits` significant decimals; a dash where there is none."""
+    if value is None or value != value:
+        return "–"
+    if abs(value) >= 1000:
+        return count(value)
+    return f"{value:.{digits}f}"

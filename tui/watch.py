@@ -1,0 +1,69 @@
+"""Looking at the workspace once a second, in a thread: what changed on disk since the last look."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
+
+ACTIVE = ("queued", "running")
+
+Marks = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One look. The marks are names, times and inodes: equal marks mean that nothing changed."""
+
+    jobs: "tuple[JobState, ...]" = ()
+    runs: tuple[RunSummary, ...] = ()
+    saes: tuple[SaeSummary, ...] = ()
+    job_marks: Marks = ()
+    store_marks: Marks = ()
+
+
+def look(workspace: Workspace, before: Scan | None) -> Scan:
+    """Scans the workspace, reading only what changed since `before`. Blocks on the disk."""
+    job_marks = _marks(workspace.jobs_dir, ("status.json", "events.jsonl", "cancel"))
+    store_marks = _marks(workspace.activations_dir, ("manifest.json",)) + _marks(
+        workspace.saes_dir, ("cfg.json", "evaluation.json", "features.duckdb")
+    )
+    same_jobs = before is not None and job_marks == before.job_marks
+    # Whether a running job was lost shows in its lock, not in a file's time.
+    if before is None or not same_jobs or any(job.status in ACTIVE for job in before.jobs):
+        jobs = _jobs(workspace)
+    else:
+        jobs = before.jobs
+    if before is not None and store_marks == before.store_marks:
+        return Scan(jobs, before.runs, before.saes, job_marks, store_marks)
+    runs = tuple(workspace.list_runs())
+    saes = tuple(workspace.list_saes())
+    return Scan(jobs, runs, saes, job_marks, store_marks)
+
+
+def _jobs(workspace: Workspace) -> "tuple[JobState, ...]":
+    if not workspace.jobs_dir.is_dir():
+        return ()
+    from mi_crow.jobs import list_jobs
+
+    return tuple(list_jobs(workspace))
+
+
+def _marks(parent: Path, names: tuple[str, ...]) -> Marks:
+    marks = []
+    try:
+        folders = sorted(entry.path for entry in os.scandir(parent) if entry.is_dir())
+    except OSError:
+        return ()
+    for folder in folders:
+        for name in names:
+            try:
+                stat = os.stat(os.path.join(folder, name))
+            except OSError:
+                continue
+            marks.append((f"{folder}/{name}", stat.st_mtime_ns, stat.st_ino))
+    return tuple(marks)

@@ -1,0 +1,56 @@
+"""The footer: the keys that work here, from the action table, on one line."""
+
+from textual import events
+from textual.app import RenderResult
+from textual.content import Content
+from textual.style import Style
+from textual.widget import Widget
+
+from tui.actions import ACTIONS, key_label
+
+_ORDER = {action.id: position for position, action in enumerate(ACTIONS)}
+_ALWAYS = ("app.help", "app.quit")
+
+
+class FooterBar(Widget):
+    """One line of `key label` pairs; those that do not fit are in the help overlay."""
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
+
+    def render(self) -> RenderResult:
+        shown, last = self._items()
+        tail = Content("   ").join([_pair(*item) for item in last])
+        room = self.size.width - tail.cell_length - 3
+        line: list[Content] = []
+        used = 0
+        for item in shown:
+            pair = _pair(*item)
+            used += pair.cell_length + 3
+            if used > room:
+                break
+            line.append(pair)
+        head = Content("   ").join(line)
+        gap = " " * max(self.size.width - head.cell_length - tail.cell_length, 0)
+        return Content.assemble(head, gap, tail)
+
+    async def on_click(self, event: events.Click) -> None:
+        key = event.style.meta.get("press")
+        if key is not None:
+            self.app.simulate_key(key)
+
+    def _items(self) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
+        """What to show (label of the key, action, key), the screen's own first, and what always stays."""
+        found: dict[str, tuple[str, str, str]] = {}
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if binding.show and active.enabled and binding.id and binding.id not in found:
+                found[binding.id] = (key_label(binding.key), binding.description, binding.key)
+        ids = sorted(found, key=lambda name: (name.startswith("list."), _ORDER.get(name, 999)))
+        shown = [found[name] for name in ids if name not in _ALWAYS]
+        return shown, [found[name] for name in _ALWAYS if name in found]
+
+
+def _pair(label: str, action: str, key: str) -> Content:
+    pair = Content.assemble((label, "bold $primary"), " ", (action, "$muted"))
+    return pair.stylize(Style.from_meta({"press": key}))

@@ -1,0 +1,105 @@
+"""The header: name, open model, SAE, device, running jobs; below it the six screens."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from textual import events
+from textual.app import ComposeResult, RenderResult
+from textual.containers import Container
+from textual.content import Content
+from textual.style import Style
+from textual.widget import Widget
+
+from tui.actions import SCREENS
+from tui.text import duration, printable
+
+if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
+    from tui.app import MiCrowApp
+
+_JOB_NAMES = {"evaluate": "eval"}
+
+
+def running_label(jobs: "Sequence[JobState]") -> str:
+    """`train 42% 3m` for the one job that runs; with more, how many more run or wait."""
+    running = [job for job in jobs if job.status == "running"]
+    queued = sum(job.status == "queued" for job in jobs)
+    if not running:
+        return f"{queued} queued" if queued else ""
+    job = running[0]
+    words = [_JOB_NAMES.get(job.kind, job.kind)]
+    if job.total:
+        words.append(f"{100 * (job.done or 0) // job.total:.0f}%")
+    if job.eta_s is not None:
+        words.append(duration(job.eta_s))
+    others = len(running) - 1 + queued
+    return " ".join(words) + (f" +{others}" if others else "")
+
+
+class TitleLine(Widget):
+    """`mi-crow  model · SAE · device            train 42% 3m`."""
+
+    def render(self) -> RenderResult:
+        app = cast("MiCrowApp", self.app)
+        context = app.context
+        sae = context.sae()
+        state = context.session_state
+        parts: list[tuple[str, str]] = [("mi-crow", "bold $primary"), ("  ", "")]
+        names = []
+        if sae is not None and sae.model_id:
+            names.append((printable(sae.model_id.rsplit("/", 1)[-1]), "$foreground"))
+        if context.sae_id is not None:
+            names.append((printable(context.sae_id), "$foreground"))
+        else:
+            names.append(("no SAE yet", "$muted"))
+        if state.phase == "ready":
+            names.append((state.device, "$success"))
+        elif state.phase == "loading":
+            names.append(("loading model", "$accent"))
+        elif state.phase == "died":
+            names.append(("session ended", "$error"))
+        for index, name in enumerate(names):
+            if index:
+                parts.append((" · ", "$faint"))
+            parts.append(name)
+        left = Content.assemble(*parts)
+        right = Content.styled(running_label(context.jobs()), "$accent")
+        width = self.size.width
+        room = width - right.cell_length - 2
+        if left.cell_length > room:
+            left = left.truncate(max(room, 0), ellipsis=True)
+        gap = " " * max(width - left.cell_length - right.cell_length, 0)
+        return Content.assemble(left, gap, right)
+
+
+class TabLine(Widget):
+    """The six screens with their digits; the current one stands out."""
+
+    def render(self) -> RenderResult:
+        current = cast("MiCrowApp", self.app).current_mode
+        parts = []
+        for digit, name in enumerate(SCREENS, start=1):
+            here = name == current
+            tab = Content.assemble(
+                (f" {digit} ", "$primary on $panel" if here else "$faint"),
+                (f"{name.title()} ", "bold $foreground on $panel" if here else "$muted"),
+            )
+            parts.append(tab.stylize(Style.from_meta({"screen": name})))
+        return Content("").join(parts)
+
+    async def on_click(self, event: events.Click) -> None:
+        name = event.style.meta.get("screen")
+        if name is not None:
+            await self.app.run_action(f"app.go('{name}')")
+
+
+class HeaderBar(Container):
+    """Both lines; side by side where the terminal is wide."""
+
+    def compose(self) -> ComposeResult:
+        yield TitleLine()
+        yield TabLine()
+
+    def refresh_lines(self) -> None:
+        for line in self.children:
+            line.refresh()

@@ -1,0 +1,143 @@
+"""The command palette: type a few letters of any action, enter does it."""
+
+from typing import TYPE_CHECKING
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.fuzzy import FuzzySearch
+from textual.screen import Screen
+from textual.widget import Widget
+
+from tui.actions import ACTIONS, BY_ID, SCREENS, Action, bindings, keys_label
+from tui.widgets.field import Field
+from tui.widgets.popup import Popup
+from tui.widgets.row_list import Cell, Column, Row, RowList
+
+if TYPE_CHECKING:
+    from tui.app import MiCrowApp
+
+Choice = tuple[str, Widget | None]
+_HIDDEN = ("popup", "form", "app.palette", "app.back")
+
+
+def offered(screen: Screen) -> list[Action]:
+    """Every action that can be done from `screen`: its own first, then everywhere, then others'."""
+    here = getattr(screen, "NAME", "")
+    ranked = []
+    for position, action in enumerate(ACTIONS):
+        if action.scope in _HIDDEN or action.id in _HIDDEN:
+            continue
+        if action.scope in (here, "app") or action.scope in SCREENS:
+            rank = 0 if action.scope == here else 1 if action.scope == "app" else 3
+        elif node_for(action, screen, screen.focused) is not None:
+            rank = 2
+        else:
+            continue
+        ranked.append((rank, position, action))
+    return [action for _, _, action in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+def node_for(action: Action, screen: Screen, focused: Widget | None) -> Widget | None:
+    """Who does `action`: the focused widget or what it stands in, or the screen itself."""
+    method = "action_" + action.action.partition("(")[0]
+    for node in focused.ancestors_with_self if focused is not None else (screen,):
+        if isinstance(node, Widget) and hasattr(node, method):
+            return node
+    return None
+
+
+async def run_chosen(app: "MiCrowApp", action_id: str, focused: Widget | None) -> None:
+    """Does the chosen action, on its own screen when that is another one."""
+    action = BY_ID[action_id]
+    if action.scope == "app":
+        await app.run_action(action.action, default_namespace=app)
+        return
+    if action.scope in SCREENS and action.scope != app.current_mode:
+        await app.go(action.scope)
+        focused = app.screen.focused
+    node = node_for(action, app.screen, focused) or app.screen
+    await app.run_action(action.action, default_namespace=node)
+
+
+class PaletteField(Field):
+    """The search line; up and down move in the list below it."""
+
+    def on_key(self, event: events.Key) -> None:
+        rows = self.screen.query_one(RowList)
+        moves = {
+            "up": rows.action_cursor_up,
+            "down": rows.action_cursor_down,
+            "pageup": rows.action_page_up,
+            "pagedown": rows.action_page_down,
+        }
+        if event.key in moves:
+            event.stop()
+            event.prevent_default()
+            moves[event.key]()
+
+
+class PalettePopup(Popup[Choice]):
+    """Dismisses with the id of the chosen action and the widget that had the focus."""
+
+    TITLE = "Actions"
+    BINDINGS = bindings("popup", "close")
+
+    def __init__(self, below: Screen) -> None:
+        super().__init__(classes="palette")
+        self._focused = below.focused
+        self._actions = offered(below)
+        self._here = getattr(below, "NAME", "")
+        self._search = FuzzySearch()
+
+    def compose_box(self) -> ComposeResult:
+        yield PaletteField(placeholder="Type to search", id="palette-search", compact=True)
+        yield RowList(
+            [
+                Column("action"),
+                Column("screen", 9, from_width=50),
+                Column("keys", 12, "right", from_width=40),
+            ],
+            empty="No action is called that",
+            id="palette-list",
+        )
+
+    def on_mount(self) -> None:
+        self._show("")
+        self.query_one(PaletteField).focus()
+
+    @on(Field.Changed)
+    def _typed(self, event: Field.Changed) -> None:
+        self._show(event.value)
+
+    def _show(self, query: str) -> None:
+        actions = self._actions
+        if query.strip():
+            scored = [(self._score(query, action), action) for action in actions]
+            actions = [
+                action for score, action in sorted(scored, key=lambda pair: -pair[0]) if score > 0
+            ]
+        rows = self.query_one(RowList)
+        rows.set_rows([self._row(action) for action in actions])
+        rows.cursor = 0
+
+    def _score(self, query: str, action: Action) -> float:
+        text = f"{action.help} {action.scope} {action.label}"
+        return self._search.match(query, text)[0]
+
+    def _row(self, action: Action) -> Row:
+        where = action.scope.title() if action.scope in SCREENS else ""
+        return Row(
+            action.id,
+            (
+                Cell(action.help, "" if action.scope in (self._here, "app") else "$muted"),
+                Cell(where, "$faint"),
+                Cell(keys_label(action.keys), "$primary"),
+            ),
+        )
+
+    @on(Field.Submitted)
+    @on(RowList.Opened)
+    def _choose(self) -> None:
+        key = self.query_one(RowList).key
+        if key is not None:
+            self.dismiss((key, self._focused))

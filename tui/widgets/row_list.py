@@ -1,0 +1,234 @@
+"""A list of rows with aligned columns: virtual, quiet, moved with the keys of the action table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from textual import events
+from textual.content import Content
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.visual import Visual
+
+from tui.actions import bindings
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. A width of 0 takes what is left; columns from the right go first where the
+    list is narrower than `from_width`."""
+
+    title: str
+    width: int = 0
+    align: Literal["left", "right"] = "left"
+    from_width: int = 0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Plain text in a theme style (`$muted`, `bold $accent`)."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row; `key` is what opening it means."""
+
+    key: str
+    cells: tuple[Cell, ...] = field(default=())
+
+
+class RowList(ScrollView, can_focus=True):
+    """Rows under the cursor keys. Rows are plain text, never markup."""
+
+    BINDINGS = bindings("list")
+    COMPONENT_CLASSES = {"row-list--cursor", "row-list--cursor-blurred", "row-list--header"}
+    cursor: reactive[int] = reactive(0, init=False)
+
+    @dataclass
+    class Highlighted(Message):
+        """The cursor stands on another row, or the row under it changed."""
+
+        row_list: "RowList"
+        key: str | None
+
+        @property
+        def control(self) -> "RowList":
+            return self.row_list
+
+    @dataclass
+    class Opened(Message):
+        """Enter, or a click on the row that already had the cursor."""
+
+        row_list: "RowList"
+        key: str
+
+        @property
+        def control(self) -> "RowList":
+            return self.row_list
+
+    @dataclass
+    class Overrun(Message):
+        """A move beyond the first (-1) or the last (+1) row."""
+
+        row_list: "RowList"
+        direction: int
+
+        @property
+        def control(self) -> "RowList":
+            return self.row_list
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        empty: str = "",
+        id: str | None = None,
+        classes: str | None = None,
+    ) -> None:
+        super().__init__(id=id, classes=classes)
+        self._columns = tuple(columns)
+        self._rows: tuple[Row, ...] = ()
+        self._empty = empty
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return self._rows
+
+    @property
+    def key(self) -> str | None:
+        """The key of the row under the cursor."""
+        return self._rows[self.cursor].key if self._rows else None
+
+    def set_rows(self, rows: Sequence[Row]) -> None:
+        """Shows `rows`; the cursor stays on the row with the same key where there is one."""
+        rows = tuple(rows)
+        if rows == self._rows:
+            return
+        old_key = self.key
+        self._rows = rows
+        keys = [row.key for row in rows]
+        cursor = keys.index(old_key) if old_key in keys else min(self.cursor, len(rows) - 1)
+        self.set_reactive(RowList.cursor, max(cursor, 0))
+        self.virtual_size = Size(self.size.width, len(rows))
+        self._keep_cursor_visible()
+        self.refresh()
+        self.post_message(self.Highlighted(self, self.key))
+
+    def select(self, key: str) -> None:
+        """Puts the cursor on the row with this key, if there is one."""
+        for index, row in enumerate(self._rows):
+            if row.key == key:
+                self.cursor = index
+
+    # Drawing.
+
+    def render_line(self, y: int) -> Strip:
+        index = y + round(self.scroll_offset.y)
+        width = self.scrollable_content_region.width
+        if not self._rows and y == 0 and self._empty:
+            return self._strip(Content.styled(self._empty, "$muted"), width)
+        if index >= len(self._rows):
+            return Strip.blank(width, self.rich_style)
+        at_cursor = index == self.cursor
+        return self._strip(self._line(self._rows[index], width, at_cursor), width, at_cursor)
+
+    def _line(self, row: Row, width: int, at_cursor: bool) -> Content:
+        marker = Content.styled("▌", "$primary") if at_cursor and self.has_focus else Content(" ")
+        parts = [marker]
+        for cell, column_width, align in self._layout(row, width - 2):
+            text = Content(cell.text)
+            style = "" if at_cursor and self.has_focus and cell.style == "$muted" else cell.style
+            if style:
+                text = text.stylize(style)
+            if text.cell_length > column_width:
+                text = text.truncate(column_width, ellipsis=True)
+            pad = column_width - text.cell_length
+            parts.append(text.pad_left(pad) if align == "right" else text.pad_right(pad))
+        return parts[0] + Content(" ").join(parts[1:])
+
+    def _layout(self, row: Row, width: int) -> list[tuple[Cell, int, str]]:
+        shown = [
+            (cell, column)
+            for cell, column in zip(row.cells, self._columns, strict=False)
+            if width >= column.from_width
+        ]
+        fixed = sum(column.width for _, column in shown) + len(shown) - 1
+        flexible = [column for _, column in shown if column.width == 0]
+        share = max((width - fixed) // len(flexible), 4) if flexible else 0
+        return [(cell, column.width or share, column.align) for cell, column in shown]
+
+    def _strip(self, content: Content, width: int, at_cursor: bool = False) -> Strip:
+        style = self.visual_style
+        if at_cursor:
+            name = "row-list--cursor" if self.has_focus else "row-list--cursor-blurred"
+            style = self.get_visual_style(name)
+        strips = Visual.to_strips(self, content, width, 1, style)
+        return strips[0].adjust_cell_length(width, style.rich_style)
+
+    # Moving.
+
+    def validate_cursor(self, cursor: int) -> int:
+        return max(0, min(cursor, len(self._rows) - 1))
+
+    def watch_cursor(self, before: int, now: int) -> None:
+        self._keep_cursor_visible()
+        self.refresh()
+        if before != now:
+            self.post_message(self.Highlighted(self, self.key))
+
+    def _keep_cursor_visible(self) -> None:
+        self.scroll_to_region(Region(0, self.cursor, 1, 1), animate=False, force=True)
+
+    def _move(self, target: int) -> None:
+        beyond = target < 0 or target >= len(self._rows)
+        at_edge = self.cursor in (0, len(self._rows) - 1) or not self._rows
+        if beyond and at_edge and abs(target - self.cursor) == 1:
+            self.post_message(self.Overrun(self, 1 if target > self.cursor else -1))
+        else:
+            self.cursor = target
+
+    def action_cursor_down(self) -> None:
+        self._move(self.cursor + 1)
+
+    def action_cursor_up(self) -> None:
+        self._move(self.cursor - 1)
+
+    def action_page_down(self) -> None:
+        self.cursor += max(self.size.height - 1, 1)
+
+    def action_page_up(self) -> None:
+        self.cursor -= max(self.size.height - 1, 1)
+
+    def action_first(self) -> None:
+        self.cursor = 0
+
+    def action_last(self) -> None:
+        self.cursor = len(self._rows) - 1
+
+    def action_select_row(self) -> None:
+        if self.key is not None:
+            self.post_message(self.Opened(self, self.key))
+
+    def on_resize(self) -> None:
+        self.virtual_size = Size(self.size.width, len(self._rows))
+        self._keep_cursor_visible()
+
+    def on_focus(self) -> None:
+        self.refresh()
+        self.post_message(self.Highlighted(self, self.key))
+
+    def on_blur(self) -> None:
+        self.refresh()
+
+    def on_click(self, event: events.Click) -> None:
+        index = event.y + round(self.scroll_offset.y)
+        if 0 <= index < len(self._rows):
+            if index == self.cursor:
+                self.action_select_row()
+            self.cursor = index
