@@ -1,0 +1,113 @@
+"""The queue for a device: one job at a time, oldest first, across all workspaces of the user.
+
+Each device has a folder with a `lock` that the running job holds, and a ticket for each job that
+waits. A ticket is itself locked by its owner, so one whose lock is free was left by the dead.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mi_crow.errors import MiCrowError
+from mi_crow.jobs.process import is_locked, take_lock
+
+_TICKET_PREFIX = "ticket-"
+
+
+def device_key(device: str) -> str:
+    """Which real device `device` means here, as a file name; torch is not asked.
+
+    `auto` is the first NVIDIA GPU, else mps on Apple silicon, else the CPU.
+    """
+    name = device.lower()
+    if name == "auto":
+        if _visible_gpus() != [] and Path("/dev/nvidia0").exists():
+            name = "cuda:0"
+        elif sys.platform == "darwin" and os.uname().machine == "arm64":
+            name = "mps"
+        else:
+            name = "cpu"
+    kind, _, index = name.partition(":")
+    if kind != "cuda":
+        return kind
+    number = int(index) if index.isdigit() else 0
+    visible = _visible_gpus()
+    if visible and number < len(visible):
+        return f"cuda-{visible[number]}"
+    return f"cuda-{number}"
+
+
+def _visible_gpus() -> list[str] | None:
+    """What CUDA_VISIBLE_DEVICES lists, or None when it hides nothing."""
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
+        return None
+    names = [part.strip().replace("/", "-") for part in value.split(",")]
+    return [name for name in names if name and name != "-1"]
+
+
+def queue_folder(device: str) -> Path:
+    """The folder of the device's queue, below the user's runtime or temp folder; made if missing.
+
+    Raises MiCrowError when somebody else owns it.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.access(runtime, os.W_OK):
+        base = Path(runtime) / "mi-crow"
+    else:
+        base = Path(tempfile.gettempdir()) / f"mi-crow-{os.getuid()}"
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if base.is_symlink() or base.stat().st_uid != os.getuid():
+        raise MiCrowError(
+            f"{str(base)!r} belongs to somebody else",
+            hint="set XDG_RUNTIME_DIR to a folder of yours",
+        )
+    folder = base / f"device-{device_key(device)}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+class DeviceQueue:
+    """One job's place in the queue of one device."""
+
+    def __init__(self, device: str, created: float, job_id: str) -> None:
+        self._folder = queue_folder(device)
+        # Sorted names are the order of the queue: by creation, then by something unique.
+        self._name = f"{_TICKET_PREFIX}{int(created * 1e6):020d}-{os.getpid()}-{job_id}"
+        self._ticket: int | None = None
+        self._lock: int | None = None
+
+    def join(self) -> None:
+        """Takes a ticket."""
+        hidden = self._folder / f".tmp-{self._name}"
+        self._ticket = take_lock(hidden)
+        os.rename(hidden, self._folder / self._name)
+
+    def try_enter(self) -> bool:
+        """Takes the device when nobody older waits and nobody runs on it."""
+        if self._lock is None and self.ahead() == 0:
+            self._lock = take_lock(self._folder / "lock", patience_s=0)
+        return self._lock is not None
+
+    def ahead(self) -> int:
+        """How many older jobs wait."""
+        return sum(1 for name in self._waiting() if name < self._name)
+
+    def leave(self) -> None:
+        """Gives back the ticket and the device."""
+        (self._folder / self._name).unlink(missing_ok=True)
+        for descriptor in (self._ticket, self._lock):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._ticket = self._lock = None
+
+    def _waiting(self) -> Iterator[str]:
+        for path in self._folder.glob(f"{_TICKET_PREFIX}*"):
+            if path.name == self._name or is_locked(path):
+                yield path.name
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()

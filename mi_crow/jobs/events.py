@@ -1,0 +1,107 @@
+"""events.jsonl: one JSON object a line, each appended in one write; readers skip bad lines."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+EVENTS_NAME = "events.jsonl"
+CLOSING = frozenset({"finished", "failed", "cancelled"})
+OPENING = frozenset({"queued", "resumed"})  # an attempt begins with one of these
+
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY", re.IGNORECASE)
+_SECRET_SHAPE = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+
+
+def append_event(job_dir: Path, event: str, **fields: Any) -> dict[str, Any]:
+    """Appends one event with the time of now and gives it back."""
+    record = {"t": time.time(), "event": event} | fields
+    line = json.dumps(record, ensure_ascii=False, default=str, allow_nan=True) + "\n"
+    descriptor = os.open(
+        job_dir / EVENTS_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+    try:
+        os.write(descriptor, line.encode("utf-8", "replace"))
+        if event in CLOSING or event in OPENING:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return record
+
+
+def end_torn_line(job_dir: Path) -> None:
+    """Ends a line that a killed writer left unfinished, so that the next event stands alone."""
+    path = job_dir / EVENTS_NAME
+    try:
+        with path.open("rb+") as file:
+            if file.seek(0, os.SEEK_END) == 0:
+                return
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+    except FileNotFoundError:
+        return
+
+
+def parse_event(line: bytes) -> dict[str, Any] | None:
+    """The event in a line, or None when the line is torn or not an event."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if isinstance(record, dict) and isinstance(record.get("event"), str):
+        return record
+    return None
+
+
+def read_events(job_dir: Path) -> list[dict[str, Any]]:
+    """All readable events, oldest first."""
+    return list(EventReader(job_dir).read_new())
+
+
+def read_last_events(job_dir: Path, window: int = 65536) -> list[dict[str, Any]]:
+    """The readable events in the last `window` bytes, oldest first."""
+    try:
+        with (job_dir / EVENTS_NAME).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - window))
+            data = file.read()
+    except FileNotFoundError:
+        return []
+    lines = data.split(b"\n")
+    if size > window:
+        lines = lines[1:]  # its beginning was cut off
+    return [event for line in lines if line and (event := parse_event(line))]
+
+
+class EventReader:
+    """Reads a growing events.jsonl: each call gives what was added since the last."""
+
+    def __init__(self, job_dir: Path) -> None:
+        self._path = job_dir / EVENTS_NAME
+        self._offset = 0
+
+    def read_new(self) -> Iterator[dict[str, Any]]:
+        """The events whose lines ended since the last call."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        whole, newline, _ = data.rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        for line in whole.split(b"\n"):
+            if line and (event := parse_event(line)):
+                yield event
+
+
+def redact(text: str) -> str:
+    """`text` without tokens and without the values of secret environment variables."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and _SECRET_NAME.search(name):
+            text = text.replace(value, "***")
+    return _SECRET_SHAPE.sub("***", text)

@@ -1,0 +1,102 @@
+"""The kinds of jobs: which config each takes, what it makes, and the call that does the work.
+
+The work is imported inside the call, so that this table costs a viewer nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import UserError, nearest
+from mi_crow.language_model.config import CaptureConfig
+from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
+from mi_crow.progress import Progress
+from mi_crow.store.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The demo has nothing to choose but where it runs and its seed."""
+
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything a kind's work function is called with."""
+
+    workspace: Workspace
+    config: Any
+    progress: Progress
+    output_dir: Path | None  # the run's or SAE's folder, for the kinds that make one
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of job."""
+
+    config: type
+    work: Callable[[Work], dict[str, Any]]
+    makes: str | None = None  # "run" | "sae": the folder the runner reserves and a resume reuses
+
+
+def _capture(work: Work) -> dict[str, Any]:
+    from mi_crow.language_model.capture import capture_run
+
+    return capture_run(work.workspace, work.config, work.progress, work.output_dir).as_json()
+
+
+def _train(work: Work) -> dict[str, Any]:
+    from mi_crow.mechanistic.sae.train import train_run
+
+    return train_run(work.workspace, work.config, work.progress, work.output_dir).as_json()
+
+
+def _index(work: Work) -> dict[str, Any]:
+    from mi_crow.mechanistic.features.build import build_index
+
+    return build_index(work.workspace, work.config, work.progress).as_json()
+
+
+def _evaluate(work: Work) -> dict[str, Any]:
+    from mi_crow.mechanistic.sae.evaluate import evaluate_sae
+
+    return evaluate_sae(work.workspace, work.config, work.progress)
+
+
+def _demo(work: Work) -> dict[str, Any]:
+    from mi_crow.jobs.demo import run_demo
+
+    config: DemoConfig = work.config
+    return run_demo(work.workspace, work.progress, config.device, config.seed)
+
+
+KINDS: dict[str, Kind] = {
+    "capture": Kind(CaptureConfig, _capture, makes="run"),
+    "train": Kind(TrainConfig, _train, makes="sae"),
+    "index": Kind(IndexConfig, _index),
+    "evaluate": Kind(EvaluateConfig, _evaluate),
+    "demo": Kind(DemoConfig, _demo),
+}
+
+
+def kind_of(name: str) -> Kind:
+    """The kind with this name. Raises UserError naming the kinds there are."""
+    if name not in KINDS:
+        raise UserError(f"job kind {name!r} is not known", hint=f"there is {nearest(name, KINDS)}")
+    return KINDS[name]
+
+
+def device_of(config: Any) -> str:
+    """The device that a config asks for."""
+    return config.model.device if isinstance(config, CaptureConfig) else config.device
+
+
+def with_device(config: Any, device: str) -> Any:
+    """The config with its device replaced."""
+    if isinstance(config, CaptureConfig):
+        return replace(config, model=replace(config.model, device=device))
+    return replace(config, device=device)

@@ -1,0 +1,153 @@
+"""Starting, stopping and resuming jobs: what viewers do to a job's folder and its process."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import UserError
+from mi_crow.jobs.events import OPENING, append_event, end_torn_line, read_events
+from mi_crow.jobs.kinds import device_of, kind_of
+from mi_crow.jobs.process import LOCK_NAME, host_name, take_lock
+from mi_crow.jobs.spec import JobSpec, config_as_json, config_from_json
+from mi_crow.jobs.status import CANCEL_NAME, JobState, read_state, write_status
+from mi_crow.jobs.watch import LOG_NAME
+from mi_crow.store.atomic import remove_stale
+from mi_crow.store.workspace import Workspace
+
+RUNNER = (sys.executable, "-m", "mi_crow.jobs.runner")
+# Spinning OpenMP threads starve every other process on the cores; read when the library loads.
+QUIET_OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+
+
+def submit(
+    workspace: Workspace,
+    kind: str,
+    params: dict[str, Any],
+    device: str = "auto",
+    name: str | None = None,
+    after: str | None = None,
+    *,
+    runner: Sequence[str] = RUNNER,
+) -> str:
+    """Writes a job's folder, starts its detached worker and gives the job's id.
+
+    `params` are the fields of the kind's config. `runner` is the command that takes the folder.
+    Raises UserError, with nothing written, for a bad kind or parameter, or no such job `after`.
+    """
+    config = config_from_json(kind_of(kind).config, params, kind)
+    if after is not None:
+        workspace.job_dir(after)
+    spec = JobSpec(
+        kind=kind,
+        params=config_as_json(config),
+        device=device if device != "auto" else device_of(config),
+        name=name,
+        after=after,
+    )
+    job_dir = workspace.make_job_dir(f"{kind}-{name}" if name else kind)
+    lock = take_lock(job_dir / LOCK_NAME)
+    assert lock is not None  # the folder is ours alone
+    spec.save(job_dir)
+    append_event(job_dir, "queued", host=host_name())
+    try:
+        _start(job_dir, lock, attempt=1, runner=runner)
+    except OSError:
+        workspace.delete(job_dir)
+        raise
+    return job_dir.name
+
+
+def cancel(workspace: Workspace, job_id: str) -> JobState:
+    """Asks a job to save and stop; asked a second time, to stop now. Gives the state before.
+
+    Raises NotFoundError, and UserError for a job that has ended.
+    """
+    job_dir = workspace.job_dir(job_id)
+    state = read_state(job_dir)
+    if state.status == "lost":
+        _close_lost(job_dir, state)
+        return state
+    if not state.active:
+        raise UserError(f"job {job_id!r} has {_ended(state)}, there is nothing to cancel")
+    with (job_dir / CANCEL_NAME).open("a", encoding="ascii") as file:
+        file.write(f"{time.time()}\n")
+    if state.process is not None:
+        state.process.signal()
+    return state
+
+
+def resume(workspace: Workspace, job_id: str, *, runner: Sequence[str] = RUNNER) -> str:
+    """Starts a lost, cancelled or failed job again where it left off; gives its id.
+
+    Raises NotFoundError, and UserError when it runs, has finished, or cannot be resumed.
+    """
+    job_dir = workspace.job_dir(job_id)
+    lock = take_lock(job_dir / LOCK_NAME)
+    if lock is None:
+        raise UserError(
+            f"job {job_id!r} is running already", hint=f"watch it: mi-crow jobs watch {job_id}"
+        )
+    try:
+        state = read_state(job_dir, lock_held=False)
+        if state.status not in ("lost", "failed", "cancelled") or not state.resumable:
+            raise UserError(f"job {job_id!r} has {_ended(state)} and cannot be resumed")
+        remove_stale(job_dir)
+        (job_dir / CANCEL_NAME).unlink(missing_ok=True)
+        end_torn_line(job_dir)
+        attempt = 1 + sum(event["event"] in OPENING for event in read_events(job_dir))
+        # The status first: whoever reads in between still finds the old closing event.
+        write_status(job_dir, {"status": "queued", "attempt": attempt} | _position(state))
+        append_event(job_dir, "resumed", host=host_name())
+    except BaseException:
+        os.close(lock)
+        raise
+    _start(job_dir, lock, attempt=attempt, runner=runner)
+    return job_id
+
+
+def _start(job_dir: Path, lock: int, *, attempt: int, runner: Sequence[str]) -> None:
+    """Starts the detached worker, which inherits the lock; there is no moment without it."""
+    try:
+        with (job_dir / LOG_NAME).open("ab") as log:
+            subprocess.Popen(
+                [*runner, str(job_dir), "--lock-fd", str(lock), "--attempt", str(attempt)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(lock,),
+                env=os.environ | QUIET_OPENMP | {"PYTHONUNBUFFERED": "1"},
+            )
+    finally:
+        os.close(lock)
+
+
+def _close_lost(job_dir: Path, state: JobState) -> None:
+    """Writes the closing event that a dead worker could not write."""
+    lock = take_lock(job_dir / LOCK_NAME)
+    if lock is None:
+        raise UserError(f"job {job_dir.name!r} is being resumed", hint="try again in a moment")
+    try:
+        end_torn_line(job_dir)
+        append_event(job_dir, "cancelled", resumable=True)
+        write_status(
+            job_dir,
+            {"status": "cancelled", "resumable": True, "ended": time.time()} | _position(state),
+        )
+    finally:
+        os.close(lock)
+
+
+def _position(state: JobState) -> dict[str, Any]:
+    """How far a job had come, for the status that follows it."""
+    keys = ("done", "total", "unit", "metrics", "output", "started")
+    return {key: getattr(state, key) for key in keys}
+
+
+def _ended(state: JobState) -> str:
+    words = {"finished": "finished", "failed": "failed", "cancelled": "been cancelled"}
+    return words.get(state.status, f"status {state.status}")

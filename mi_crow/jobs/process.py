@@ -1,0 +1,134 @@
+"""Who a process is: identity that survives the reuse of process ids, and the job's own lock."""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+LOCK_NAME = "lock"
+LOCK_PATIENCE_S = 0.5  # a viewer's probe holds the lock for microseconds; a worker for its life
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """A process that cannot be mistaken for a later one with the same number."""
+
+    pid: int
+    pid_start: str  # when the process started, as the system counts it
+    boot_id: str
+    host: str
+
+    @classmethod
+    def mine(cls) -> "ProcessIdentity":
+        pid = os.getpid()
+        return cls(pid, pid_start(pid), boot_id(), host_name())
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "ProcessIdentity | None":
+        """The identity in an event or a status, or None when it holds none."""
+        try:
+            return cls(
+                int(data["pid"]), str(data["pid_start"]), str(data["boot_id"]), str(data["host"])
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def is_here(self) -> bool:
+        """True when this very process runs on this machine now."""
+        return (
+            self.host == host_name()
+            and self.boot_id == boot_id()
+            and bool(self.pid_start)
+            and self.pid_start == pid_start(self.pid)
+        )
+
+    def signal(self, number: int = signal.SIGTERM) -> bool:
+        """Sends a signal when the process is here; says whether it was sent."""
+        if not self.is_here():
+            return False
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+@cache
+def host_name() -> str:
+    return socket.gethostname()
+
+
+@cache
+def boot_id() -> str:
+    """What changes with every start of the machine; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return _ask("sysctl", "-n", "kern.bootsessionuuid")
+
+
+def pid_start(pid: int) -> str:
+    """When process `pid` started, in the system's own unit; empty when it does not run."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "" if Path("/proc/self").exists() else _ask("ps", "-o", "lstart=", "-p", str(pid))
+    # The second field is the program's name in brackets and may hold spaces and brackets itself.
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _ask(*command: str) -> str:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=5, check=False
+        ).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def take_lock(path: Path, patience_s: float = LOCK_PATIENCE_S) -> int | None:
+    """The descriptor of `path` under an exclusive lock, or None when somebody else holds it.
+
+    The lock lives as long as a descriptor of this opening does, children's included.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + patience_s
+    while not _try_flock(descriptor, fcntl.LOCK_EX):
+        if time.monotonic() >= deadline:
+            os.close(descriptor)
+            return None
+        time.sleep(0.01)
+    return descriptor
+
+
+def is_locked(path: Path) -> bool:
+    """True while some process holds the exclusive lock on `path`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try_flock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _try_flock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True

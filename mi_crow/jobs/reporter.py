@@ -1,0 +1,204 @@
+"""The worker's side of a job's folder: a Progress that writes events and status, and a watcher.
+
+The watcher thread looks at the cancel file once a second, keeps the heartbeat, and ends the
+process at once when asked a second time, however busy the main thread is.
+"""
+
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mi_crow.jobs.events import append_event, redact
+from mi_crow.jobs.process import ProcessIdentity
+from mi_crow.jobs.rate import RateMeter
+from mi_crow.jobs.status import CANCEL_NAME, HEARTBEAT_S, write_status
+
+_TICK_S = 1.0
+_FIRST_MINUTE_S = 60.0
+_EARLY_GAP_S = 0.2  # five events a second in the first minute
+_LATE_GAP_S = 2.0
+EXIT_STOPPED = 130
+
+
+class Reporter:
+    """What the work calls while it runs, and the job's closing words."""
+
+    def __init__(self, job_dir: Path, attempt: int) -> None:
+        self._job_dir = job_dir
+        self._me = ProcessIdentity.mine()
+        self._status: dict[str, Any] = {
+            "status": "queued",
+            "attempt": attempt,
+            "process": self._me.as_json(),
+        }
+        self._attempt = attempt
+        self._rate = RateMeter()
+        self._reading: dict[str, Any] | None = None  # the latest progress, not yet an event
+        self._last_event = 0.0
+        self._started = time.monotonic()
+        self._signals = 0
+        self._stop = False
+        # A pipe wakes the watcher: events and locks are not safe inside a signal handler.
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._lock = threading.RLock()
+        self._dirty = True
+        self._closed = False
+        self._watcher = threading.Thread(target=self._watch, name="job-watcher", daemon=True)
+
+    def __enter__(self) -> "Reporter":
+        self._write_status()
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._closed = True
+        self._wake()
+        self._watcher.join()
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+
+    # What the work calls (mi_crow.progress.Progress).
+
+    def update(
+        self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        now = time.monotonic()
+        rate = self._rate.add(now, done, unit)
+        eta = (total - done) / rate if rate and total > done else None
+        with self._lock:
+            self._reading = {
+                "done": int(done),
+                "total": int(total),
+                "unit": unit,
+                "rate": rate,
+                "eta_s": eta,
+                "metrics": {key: float(value) for key, value in (metrics or {}).items()},
+            }
+            self._status.update(self._reading)
+            self._dirty = True
+            early = now - self._started < _FIRST_MINUTE_S
+            if now - self._last_event >= (_EARLY_GAP_S if early else _LATE_GAP_S):
+                self._flush_reading(now)
+
+    def log(self, message: str) -> None:
+        text = redact(message)
+        append_event(self._job_dir, "log", message=text)
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+    def checkpoint(self, name: str) -> None:
+        append_event(self._job_dir, "checkpoint", name=name)
+
+    def should_stop(self) -> bool:
+        return self._stop
+
+    # What the runner calls.
+
+    def request_stop(self) -> None:
+        """One request saves and stops, a second one stops now. Safe in a signal handler."""
+        self._signals += 1
+        self._stop = True
+        self._wake()
+
+    def wait_for_stop(self, seconds: float) -> bool:
+        """Waits `seconds`; true when asked to stop."""
+        time.sleep(seconds)
+        return self._stop
+
+    def waiting(self, what: str) -> None:
+        """Says what a queued job waits for."""
+        with self._lock:
+            if self._status.get("waiting_for") != what:
+                self._status["waiting_for"] = what
+                self._dirty = True
+
+    def output(self, output_id: str) -> None:
+        """Says which run or SAE the job makes."""
+        self._set(output=output_id)
+
+    def started(self) -> None:
+        event = append_event(self._job_dir, "started", **self._me.as_json(), attempt=self._attempt)
+        self._started = time.monotonic()
+        self._set(status="running", started=event["t"], waiting_for="")
+
+    def finished(self, result: dict[str, Any]) -> None:
+        self._close("finished", {"result": result}, resumable=False)
+
+    def cancelled(self, *, resumable: bool) -> None:
+        self._close("cancelled", {"resumable": resumable}, resumable=resumable)
+
+    def failed(self, error: BaseException, traceback: str, exit_code: int) -> None:
+        fields = {
+            "error": redact(str(error) or type(error).__name__),
+            "hint": redact(getattr(error, "hint", "")),
+            "exit_code": exit_code,
+        }
+        sys.stderr.write(redact(traceback))
+        self._close("failed", fields, resumable=True, traceback=redact(traceback))
+
+    def _close(
+        self, event: str, fields: dict[str, Any], *, resumable: bool, **only_event: Any
+    ) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._flush_reading(time.monotonic())
+            record = append_event(self._job_dir, event, **fields, **only_event)
+            self._status.update(fields, status=event, ended=record["t"], resumable=resumable)
+            self._status.update(rate=None, eta_s=None, waiting_for="")
+            self._write_status()
+
+    def _set(self, **fields: Any) -> None:
+        with self._lock:
+            self._status.update(fields)
+            self._write_status()
+
+    def _flush_reading(self, now: float) -> None:
+        if self._reading is not None:
+            append_event(self._job_dir, "progress", **self._reading)
+            self._reading, self._last_event = None, now
+
+    def _write_status(self) -> None:
+        self._dirty = False
+        self._status["heartbeat"] = time.time()
+        write_status(self._job_dir, self._status)
+
+    def _wake(self) -> None:
+        os.write(self._wake_writer, b"x")
+
+    def _watch(self) -> None:
+        beat = time.monotonic()
+        while True:
+            if select.select([self._wake_reader], [], [], _TICK_S)[0]:
+                os.read(self._wake_reader, 64)
+            asked = max(self._signals, self._cancel_requests())
+            if asked:
+                self._stop = True
+            with self._lock:
+                if self._closed:
+                    return
+                if asked >= 2:
+                    self._close("cancelled", {"resumable": True}, resumable=True)
+                    os._exit(EXIT_STOPPED)
+                if self._dirty or time.monotonic() - beat >= HEARTBEAT_S:
+                    beat = time.monotonic()
+                    self._write_status()
+
+    def _cancel_requests(self) -> int:
+        """How often a cancel was asked for: each request is one line of the file."""
+        try:
+            return max(1, (self._job_dir / CANCEL_NAME).read_bytes().count(b"\n"))
+        except FileNotFoundError:
+            return 0

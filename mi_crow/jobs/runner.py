@@ -1,0 +1,130 @@
+"""The worker process of a job: `python -m mi_crow.jobs.runner <job folder>`.
+
+Torch is imported by the work itself, after the job has waited for its turn.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import CancelledError, MiCrowError, UserError
+from mi_crow.jobs.device_lock import DeviceQueue
+from mi_crow.jobs.kinds import Kind, Work, kind_of, with_device
+from mi_crow.jobs.output import reserve_output, withdraw_output
+from mi_crow.jobs.process import LOCK_NAME, take_lock
+from mi_crow.jobs.reporter import Reporter
+from mi_crow.jobs.spec import JobSpec, config_from_json
+from mi_crow.jobs.status import job_state
+from mi_crow.store.workspace import Workspace
+
+NICENESS = 10
+_TURN_POLL_S = 0.25
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the job in the folder and gives the process's exit code."""
+    parser = argparse.ArgumentParser(prog="python -m mi_crow.jobs.runner")
+    parser.add_argument("job_dir", type=Path)
+    parser.add_argument("--lock-fd", type=int, help="an inherited descriptor that holds the lock")
+    parser.add_argument("--attempt", type=int, default=1)
+    options = parser.parse_args(argv)
+    job_dir: Path = options.job_dir.absolute()
+    lock = options.lock_fd if options.lock_fd is not None else take_lock(job_dir / LOCK_NAME)
+    if lock is None:
+        sys.stderr.write(f"job {job_dir.name} is running already\n")
+        return 2
+    os.set_inheritable(lock, False)  # a child that outlives us must not look like us
+    _be_nice()
+    spec = JobSpec.load(job_dir)
+    reporter = Reporter(job_dir, options.attempt)
+    signal.signal(signal.SIGTERM, lambda *_: reporter.request_stop())
+    signal.signal(signal.SIGINT, lambda *_: reporter.request_stop())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with reporter:
+        return _run(Workspace(job_dir.parent.parent), job_dir, spec, reporter)
+
+
+def _run(workspace: Workspace, job_dir: Path, spec: JobSpec, reporter: Reporter) -> int:
+    """Waits for the job's turn, does the work and writes the closing event."""
+    queue = None
+    try:
+        kind = kind_of(spec.kind)
+        config = with_device(config_from_json(kind.config, spec.params, spec.kind), spec.device)
+        _wait_for_job(workspace, spec.after, reporter)
+        queue = DeviceQueue(spec.device, spec.created, job_dir.name)
+        queue.join()
+        _wait_for_device(queue, spec.device, reporter)
+        reporter.started()
+        result = _work(workspace, job_dir, kind, config, reporter)
+    except CancelledError as error:
+        reporter.cancelled(resumable=error.resumable)
+        return 130
+    except (Exception, SystemExit) as error:
+        exit_code = error.exit_code if isinstance(error, MiCrowError) else 1
+        reporter.failed(error, traceback.format_exc(), exit_code)
+        return exit_code
+    finally:
+        if queue is not None:
+            queue.leave()
+    reporter.finished(result)
+    return 0
+
+
+def _work(
+    workspace: Workspace, job_dir: Path, kind: Kind, config: Any, reporter: Reporter
+) -> dict[str, Any]:
+    """Calls the kind's work with its folder reserved; takes an empty folder back when it fails."""
+    output_dir = reserve_output(workspace, job_dir, kind, config)
+    if output_dir is not None:
+        reporter.output(output_dir.name)
+    try:
+        return kind.work(Work(workspace, config, reporter, output_dir))
+    except BaseException:
+        withdraw_output(workspace, job_dir, output_dir)
+        raise
+
+
+def _wait_for_job(workspace: Workspace, other: str | None, reporter: Reporter) -> None:
+    """Returns when the job `other` has finished. Raises UserError when it never will."""
+    if other is None:
+        return
+    reporter.waiting(f"job {other}")
+    while True:
+        state = job_state(workspace, other)
+        if state.status == "finished":
+            return
+        if not state.active:
+            raise UserError(
+                f"job {other!r}, which had to finish first, is {state.status}",
+                hint=f"mi-crow jobs resume {other}, then resume this one",
+            )
+        _pause(reporter)
+
+
+def _wait_for_device(queue: DeviceQueue, device: str, reporter: Reporter) -> None:
+    while not queue.try_enter():
+        older = queue.ahead()
+        place = f"{device}: {older} older {'job waits' if older == 1 else 'jobs wait'}"
+        reporter.waiting(place if older else f"{device}: another job runs on it")
+        _pause(reporter)
+
+
+def _pause(reporter: Reporter) -> None:
+    if reporter.wait_for_stop(_TURN_POLL_S):
+        raise CancelledError("cancelled before it started")
+
+
+def _be_nice() -> None:
+    """Below the screens of the people at the machine, never above what we were given."""
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    if niceness < NICENESS:
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

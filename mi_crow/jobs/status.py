@@ -1,0 +1,188 @@
+"""What a job's folder says about it now: the one state that every viewer shows."""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import MiCrowError
+from mi_crow.jobs.events import CLOSING, read_last_events
+from mi_crow.jobs.process import LOCK_NAME, ProcessIdentity, host_name, is_locked
+from mi_crow.jobs.spec import SPEC_NAME, JobSpec
+from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.workspace import Workspace
+
+STATUS_NAME = "status.json"
+CANCEL_NAME = "cancel"
+HEARTBEAT_S = 10.0
+SILENT_S = 60.0  # a worker on another host is lost after this long without a heartbeat
+ACTIVE = frozenset({"queued", "running"})
+
+
+@dataclass(frozen=True)
+class JobState:
+    """One job as its folder shows it."""
+
+    job_id: str
+    kind: str
+    status: str  # queued | running | finished | failed | cancelled | lost
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    rate: float | None = None  # units a second
+    eta_s: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    hint: str = ""
+    exit_code: int | None = None  # of a failed job: what the command line ends with
+    result: dict[str, Any] | None = None
+    resumable: bool = False
+    stopping: bool = False  # a cancel was asked for and the job is still active
+    waiting_for: str = ""  # what a queued job waits for, in words
+    name: str | None = None
+    after: str | None = None
+    device: str = "auto"
+    params: dict[str, Any] = field(default_factory=dict)
+    output: str | None = None  # the id of the run or SAE that it makes, once it has one
+    created: float = 0.0  # unix seconds, as all times here
+    started: float | None = None
+    ended: float | None = None
+    heartbeat: float | None = None
+    attempt: int = 0
+    process: ProcessIdentity | None = None
+
+    @property
+    def active(self) -> bool:
+        """True while a process stands behind the job."""
+        return self.status in ACTIVE
+
+    @property
+    def share(self) -> float | None:
+        """How much is done, 0 to 1, where the job knows."""
+        return min(1.0, self.done / self.total) if self.total > 0 else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The row that `mi-crow jobs --json` prints."""
+        keys = (
+            "job_id kind status done total unit rate eta_s error hint metrics result name after "
+            "device output created started ended attempt resumable stopping"
+        )
+        return {key: getattr(self, key) for key in keys.split()}
+
+
+def list_jobs(workspace: Workspace) -> list[JobState]:
+    """All readable jobs of the workspace, oldest first."""
+    if not workspace.jobs_dir.is_dir():
+        return []
+    states = []
+    for folder in workspace.jobs_dir.iterdir():
+        if folder.name.startswith(".") or not (folder / SPEC_NAME).is_file():
+            continue
+        try:
+            states.append(read_state(folder))
+        except MiCrowError:
+            continue  # half removed or not ours: nothing that a list could say about it
+    return sorted(states, key=lambda state: (state.created, state.job_id))
+
+
+def job_state(workspace: Workspace, job_id: str) -> JobState:
+    """The state of one job. Raises NotFoundError naming the jobs there are."""
+    return read_state(workspace.job_dir(job_id))
+
+
+def write_status(job_dir: Path, status: dict[str, Any]) -> None:
+    """Replaces status.json, stamped with the time of now."""
+    write_json(job_dir / STATUS_NAME, {"t": time.time()} | status)
+
+
+def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
+    """The state that a job's folder shows: spec, status, the newest events, and the lock.
+
+    Who holds the lock himself passes `lock_held=False`: then no worker does. Raises
+    NotFoundError or CorruptDataError when there is no readable spec.
+    """
+    spec = JobSpec.load(job_dir)
+    state = JobState(
+        job_id=job_dir.name,
+        kind=spec.kind,
+        status="queued",
+        name=spec.name,
+        after=spec.after,
+        device=spec.device,
+        params=spec.params,
+        created=spec.created,
+    )
+    status = _read_status(job_dir)
+    state = _with_status(state, status)
+    # The lock before the events: a worker that ends in between has written its closing event.
+    held = is_locked(job_dir / LOCK_NAME) if lock_held is None else lock_held
+    if state.active:
+        for event in read_last_events(job_dir):
+            # The status may be newer than the last reading in the events, never than their end.
+            if event["event"] != "progress" or event.get("t", 0) >= status.get("t", 0):
+                state = apply_event(state, event)
+    if not state.active:
+        return state
+    if _is_lost(state, held):
+        return replace(state, status="lost", resumable=True, rate=None, eta_s=None)
+    return replace(state, stopping=(job_dir / CANCEL_NAME).exists())
+
+
+def apply_event(state: JobState, event: dict[str, Any]) -> JobState:
+    """The state after one more event."""
+    name, t = event["event"], event.get("t")
+    if name in ("queued", "resumed"):
+        return replace(state, status="queued", error=None, hint="", ended=None)
+    if name == "started":
+        return replace(
+            state,
+            status="running",
+            started=t,
+            attempt=event.get("attempt", state.attempt),
+            process=ProcessIdentity.from_json(event) or state.process,
+            waiting_for="",
+        )
+    if name == "progress":
+        keys = ("done", "total", "unit", "rate", "eta_s", "metrics")
+        return replace(state, **{key: event[key] for key in keys if key in event})
+    if name not in CLOSING:
+        return state
+    state = replace(state, status=name, ended=t, rate=None, eta_s=None, stopping=False)
+    if name == "finished":
+        return replace(state, result=event.get("result"), resumable=False)
+    if name == "cancelled":
+        return replace(state, resumable=bool(event.get("resumable", True)))
+    return replace(
+        state,
+        error=event.get("error"),
+        hint=event.get("hint") or "",
+        exit_code=event.get("exit_code", 1),
+        resumable=True,
+    )
+
+
+def _read_status(job_dir: Path) -> dict[str, Any]:
+    try:
+        status = read_json(job_dir / STATUS_NAME)
+    except (MiCrowError, OSError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _with_status(state: JobState, status: dict[str, Any]) -> JobState:
+    keys = (
+        "status done total unit rate eta_s metrics error hint exit_code result resumable "
+        "waiting_for output started ended heartbeat attempt"
+    )
+    known = {key: status[key] for key in keys.split() if key in status}
+    process = status.get("process")
+    if isinstance(process, dict):
+        known["process"] = ProcessIdentity.from_json(process)
+    return replace(state, **known)
+
+
+def _is_lost(state: JobState, lock_held: bool) -> bool:
+    elsewhere = state.process is not None and state.process.host != host_name()
+    if elsewhere:
+        return time.time() - (state.heartbeat or state.created) > SILENT_S
+    return not lock_held

@@ -1,0 +1,62 @@
+"""Following a job from outside: its events as they come, and the end of its log."""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from mi_crow.jobs.events import CLOSING, OPENING, EventReader
+from mi_crow.jobs.status import read_state
+from mi_crow.store.workspace import Workspace
+
+LOG_NAME = "worker.log"
+_POLL_S = 0.1
+_LOST_CHECK_S = 1.0
+
+
+def follow(workspace: Workspace, job_id: str) -> Iterator[dict[str, Any]]:
+    """The events of the job's latest attempt, then each new one, until it ends.
+
+    The last event is `finished`, `failed` or `cancelled`, or `lost` when the worker died without
+    a word. Raises NotFoundError for a job that does not exist.
+    """
+    job_dir = workspace.job_dir(job_id)
+    reader = EventReader(job_dir)
+    pending = list(reader.read_new())
+    starts = [i for i, event in enumerate(pending) if event["event"] in OPENING]
+    pending = pending[starts[-1] :] if starts else pending
+    next_check = time.monotonic()
+    while True:
+        for event in pending:
+            yield event
+            if event["event"] in CLOSING:
+                return
+        if not pending and time.monotonic() >= next_check:
+            next_check = time.monotonic() + _LOST_CHECK_S
+            if read_state(job_dir).status == "lost":
+                yield {"t": time.time(), "event": "lost"}
+                return
+        if not pending:
+            time.sleep(_POLL_S)
+        pending = list(reader.read_new())
+
+
+def tail_log(workspace: Workspace, job_id: str, n: int = 100) -> list[str]:
+    """The last `n` lines of the worker's log, without line ends; carriage returns are resolved.
+
+    Raises NotFoundError for a job that does not exist.
+    """
+    path = workspace.job_dir(job_id) / LOG_NAME
+    window = 400 * max(n, 1) + 65536
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - window))
+            text = file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    # A progress bar overwrites its line: only its last state is worth showing.
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+    if lines and not lines[-1]:
+        lines.pop()
+    return lines[-n:] if n > 0 else []
