@@ -14,6 +14,7 @@ from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
 
 DEFAULT_NAME = "mi-crow-workspace"
 ENVIRONMENT_NAME = "MI_CROW_WORKSPACE"
+MARKER_NAME = "workspace.json"
 FORMAT_VERSION = 1
 
 
@@ -65,29 +66,38 @@ class Workspace:
         Raises UserError when the path is a file, cannot be read, or has a newer format, and
         NotFoundError when it does not exist and `create` is off.
         """
+        workspace = cls.plan(path)
+        if create:
+            workspace.ensure()
+        elif not workspace.exists():
+            raise NotFoundError(
+                f"no workspace at {str(workspace.root)!r}",
+                hint="run `mi-crow demo` or `mi-crow capture` first, or give --workspace",
+            )
+        return workspace
+
+    @classmethod
+    def plan(cls, path: str | os.PathLike[str] | None = None) -> "Workspace":
+        """The workspace at `path`, which need not exist yet; nothing is written.
+
+        Raises UserError when it could not be used or made: a file, a folder of other things, no
+        permission, a newer format.
+        """
         root = cls.locate(path).absolute()
-        marker = root / "workspace.json"
+        marker = root / MARKER_NAME
         try:
             if root.exists() and not root.is_dir():
                 raise UserError(
                     f"workspace {str(root)!r} is a file", hint="give a folder with --workspace"
                 )
             if not marker.exists():
-                if not create:
-                    raise NotFoundError(
-                        f"no workspace at {str(root)!r}",
-                        hint="run `mi-crow demo` or `mi-crow capture` first, or give --workspace",
-                    )
                 _refuse_strangers(root)
-                root.mkdir(parents=True, exist_ok=True)
-                write_json(marker, {"format_version": FORMAT_VERSION, "created": time.time()})
+                _refuse_unwritable(root)
+                return cls(root)
             os.listdir(root)
             version = int(read_json(marker).get("format_version", 0))
         except OSError as error:
-            raise UserError(
-                f"workspace {str(root)!r} cannot be used ({error.strerror})",
-                hint="give a folder that you can read and write with --workspace",
-            ) from error
+            raise _unusable(root, error) from error
         except (AttributeError, TypeError, ValueError) as error:
             raise CorruptDataError(f"{marker} is not a workspace file") from error
         if version > FORMAT_VERSION:
@@ -97,6 +107,22 @@ class Workspace:
                 hint="upgrade mi-crow",
             )
         return cls(root)
+
+    def exists(self) -> bool:
+        """True once the workspace was made."""
+        return (self.root / MARKER_NAME).is_file()
+
+    def ensure(self) -> None:
+        """Makes the workspace when it does not exist yet. Raises UserError when that fails."""
+        if self.exists():
+            return
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_json(
+                self.root / MARKER_NAME, {"format_version": FORMAT_VERSION, "created": time.time()}
+            )
+        except OSError as error:
+            raise _unusable(self.root, error) from error
 
     @property
     def activations_dir(self) -> Path:
@@ -230,3 +256,22 @@ def _refuse_strangers(root: Path) -> None:
             f"{str(root)!r} holds other files and no workspace",
             hint="give a new or empty folder with --workspace",
         )
+
+
+def _refuse_unwritable(root: Path) -> None:
+    """The nearest folder that exists must let us make the rest."""
+    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    if not place.is_dir():
+        raise UserError(f"{str(place)!r} is a file", hint="give a folder with --workspace")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(
+            f"workspace {str(root)!r} cannot be made ({str(place)!r} cannot be written to)",
+            hint="give a folder that you can read and write with --workspace",
+        )
+
+
+def _unusable(root: Path, error: OSError) -> UserError:
+    return UserError(
+        f"workspace {str(root)!r} cannot be used ({error.strerror})",
+        hint="give a folder that you can read and write with --workspace",
+    )
