@@ -7,7 +7,7 @@ has a method `action_<action>`; what is shown to people comes from here and nowh
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 
 SCREENS = ("runs", "features", "inspect", "steer", "concepts", "control")
 
@@ -77,13 +77,14 @@ FORM = (
 )
 
 RUNS = (
+    Action("runs.cancel", "c", "cancel_job", "cancel", "Cancel the selected job"),
+    Action("runs.resume", "r", "resume_job", "resume", "Resume the selected job"),
+    Action("runs.log", "l", "show_log", "log", "Show the log of the selected job"),
     Action("runs.capture", "n", "new_capture", "capture", "Capture activations of a model"),
     Action("runs.train", "t", "new_training", "train", "Train an SAE on a run"),
     Action("runs.index", "x", "new_index", "index", "Build the feature index of an SAE"),
     Action("runs.evaluate", "e", "new_evaluation", "evaluate", "Evaluate an SAE"),
-    Action("runs.cancel", "c", "cancel_job", "cancel", "Cancel the selected job"),
-    Action("runs.resume", "r", "resume_job", "resume", "Resume the selected job"),
-    Action("runs.log", "l", "show_log", "log", "Show the log of the selected job"),
+    Action("runs.demo", "d", "run_demo", "demo", "Run the demo: about two minutes on two cores"),
 )
 
 FEATURES = ()
@@ -122,7 +123,7 @@ def scope_actions(scope: str) -> Iterator[Action]:
     return (action for action in ACTIONS if action.scope == scope)
 
 
-def bindings(scope: str, *names: str) -> list[Binding]:
+def bindings(scope: str, *names: str) -> list[BindingType]:
     """The Textual bindings of a scope, or of the actions called `names` in it."""
     return [
         Binding(

@@ -1,7 +1,7 @@
 """What all screens share: the workspace, the open SAE, its index, the session, the latest scan.
 
 The message pump alone changes the fields; threads get values from here and post messages back.
-Nothing heavy is imported before it is used: duckdb comes with the first index, and only in a thread.
+Nothing heavy is imported before it is used: duckdb comes with the first index, in a thread.
 """
 
 import dataclasses

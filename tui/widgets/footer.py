@@ -40,7 +40,7 @@ class FooterBar(Widget):
             self.app.simulate_key(key)
 
     def _items(self) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
-        """What to show (label of the key, action, key), the screen's own first, and what always stays."""
+        """What to show and what always stays: (label of the key, action, key) each."""
         found: dict[str, tuple[str, str, str]] = {}
         for active in self.screen.active_bindings.values():
             binding = active.binding

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from textual import events
+from textual.app import RenderResult
 from textual.content import Content
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -12,6 +13,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.visual import Visual
+from textual.widget import Widget
 
 from tui.actions import bindings
 
@@ -29,10 +31,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """Plain text in a theme style (`$muted`, `bold $accent`)."""
+    """Plain text in a theme style (`$muted`, `bold $accent`), and more of it in other styles."""
 
     text: str
     style: str = ""
+    more: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,25 +141,34 @@ class RowList(ScrollView, can_focus=True):
         at_cursor = index == self.cursor
         return self._strip(self._line(self._rows[index], width, at_cursor), width, at_cursor)
 
+    def heading(self, title: str) -> Content:
+        """The line above the list: what it holds, how many, and the titles of the columns."""
+        own = Content.assemble(
+            (title, "bold $primary"), (f"  {len(self._rows)}" if self._rows else "", "$muted")
+        )
+        cells = tuple(Cell(column.title, "$faint") for column in self._columns)
+        shown = self._layout(Row("", cells), self._text_width)
+        rest = [_fitted(Content.styled(cell.text, cell.style), *how) for cell, *how in shown[1:]]
+        first = _fitted(own, shown[0][1], "left")
+        return Content.assemble(" ", Content(" ").join([first, *(rest if self._rows else [])]))
+
+    @property
+    def _text_width(self) -> int:
+        return self.scrollable_content_region.width - 2
+
     def _line(self, row: Row, width: int, at_cursor: bool) -> Content:
         marker = Content.styled("▌", "$primary") if at_cursor and self.has_focus else Content(" ")
         parts = [marker]
         for cell, column_width, align in self._layout(row, width - 2):
-            text = Content(cell.text)
-            style = "" if at_cursor and self.has_focus and cell.style == "$muted" else cell.style
-            if style:
-                text = text.stylize(style)
-            if text.cell_length > column_width:
-                text = text.truncate(column_width, ellipsis=True)
-            pad = column_width - text.cell_length
-            parts.append(text.pad_left(pad) if align == "right" else text.pad_right(pad))
+            text = Content.assemble((cell.text, cell.style), *cell.more)
+            parts.append(_fitted(text, column_width, align))
         return parts[0] + Content(" ").join(parts[1:])
 
     def _layout(self, row: Row, width: int) -> list[tuple[Cell, int, str]]:
         shown = [
             (cell, column)
             for cell, column in zip(row.cells, self._columns, strict=False)
-            if width >= column.from_width
+            if width >= column.from_width or column is self._columns[0]
         ]
         fixed = sum(column.width for _, column in shown) + len(shown) - 1
         flexible = [column for _, column in shown if column.width == 0]
@@ -232,3 +244,23 @@ class RowList(ScrollView, can_focus=True):
             if index == self.cursor:
                 self.action_select_row()
             self.cursor = index
+
+
+class ListHeading(Widget):
+    """The line above a list; as wide as the list, so that the titles stand over their columns."""
+
+    def __init__(self, title: str, row_list: RowList) -> None:
+        super().__init__()
+        self._title = title
+        self._row_list = row_list
+
+    def render(self) -> RenderResult:
+        return self._row_list.heading(self._title)
+
+
+def _fitted(text: Content, width: int, align: str) -> Content:
+    """`text` in exactly `width` cells."""
+    if text.cell_length > width:
+        text = text.truncate(width, ellipsis=True)
+    pad = width - text.cell_length
+    return text.pad_left(pad) if align == "right" else text.pad_right(pad)

@@ -1,18 +1,319 @@
-"""Screen 1, Runs: activation runs, SAEs and jobs."""
+"""Screen 1, Runs: activation runs, SAEs and jobs, and the forms that start jobs."""
 
+from functools import partial
+from typing import TYPE_CHECKING
+
+from textual import on
 from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
 from textual.widgets import Static
 
+from mi_crow.errors import MiCrowError
+from tui import messages
 from tui.actions import bindings
 from tui.screens.base import MiCrowScreen
+from tui.screens.runs import detail, forms, rows
+from tui.screens.runs.history import HistoryReader
+from tui.text import printable
+from tui.widgets.form import FormPopup
+from tui.widgets.log_view import DetailScroll, LogPopup
+from tui.widgets.popup import Confirm
+from tui.widgets.row_list import ListHeading, RowList
+
+if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
+
+LISTS = ("runs", "saes", "jobs")
+_TITLES = {"runs": "Activation runs", "saes": "SAEs", "jobs": "Jobs"}
+
+
+class HistoryRead(Message):
+    """From the thread that read a job's events."""
+
+    def __init__(self, history: detail.JobHistory) -> None:
+        super().__init__()
+        self.history = history
 
 
 class RunsScreen(MiCrowScreen):
     """What the workspace holds and what runs on it."""
 
     NAME = "runs"
+    HOME = "#list-runs"
     CSS_PATH = "runs.tcss"
     BINDINGS = bindings("runs")
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._current = "runs"  # the list whose row the detail pane shows
+        self._history: detail.JobHistory | None = None
+        self._reading = False
+        self._reader: HistoryReader | None = None
+        self._wanted_job: str | None = None  # selected as soon as a scan shows it
+
     def compose_body(self) -> ComposeResult:
-        yield Static("Runs", classes="title", markup=False)
+        yield Static(WELCOME, id="welcome")
+        with Horizontal(id="runs-body"):
+            with Vertical(id="lists"):
+                for name, columns, empty in (
+                    ("runs", rows.RUN_COLUMNS, "none yet: n captures one"),
+                    ("saes", rows.SAE_COLUMNS, "none yet: t trains one"),
+                    ("jobs", rows.JOB_COLUMNS, "no job was started yet"),
+                ):
+                    row_list = RowList(columns, empty=empty, id=f"list-{name}")
+                    yield ListHeading(_TITLES[name], row_list)
+                    yield row_list
+            with DetailScroll(id="detail"):
+                yield Static(id="detail-text")
+
+    def on_mount(self) -> None:
+        self._reader = HistoryReader(self.context.workspace)
+        self._show_lists()
+
+    # What changed.
+
+    def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
+        self._show_lists()
+
+    def on_sae_changed(self, _: messages.SaeChanged) -> None:
+        self._show_lists()
+
+    def on_jobs_changed(self, _: messages.JobsChanged) -> None:
+        self._show_lists()
+        self._read_history()
+
+    def on_resize(self) -> None:
+        self._share_heights()
+        self._show_detail()
+
+    def _show_lists(self) -> None:
+        context = self.context
+        empty = not (context.runs() or context.saes() or context.jobs())
+        self.set_class(empty, "-empty")
+        self._list("runs").set_rows(rows.run_rows(context.runs()))
+        self._list("saes").set_rows(rows.sae_rows(context.saes(), context.sae_id))
+        self._list("jobs").set_rows(rows.job_rows(context.jobs()))
+        if self._wanted_job is not None and self._job(self._wanted_job) is not None:
+            self._list("jobs").select(self._wanted_job)
+            self._list("jobs").focus()
+            self._wanted_job = None
+        self._share_heights()
+        self._show_detail()
+
+    def _share_heights(self) -> None:
+        available = self.size.height - 3 - len(LISTS) * 2 + 1
+        needs = [max(len(self._list(name).rows), 1) for name in LISTS]
+        for name, height in zip(LISTS, rows.share_heights(available, needs), strict=True):
+            self._list(name).styles.height = height
+        self.call_after_refresh(self._show_headings)
+
+    def _show_headings(self) -> None:
+        for heading in self.query(ListHeading):
+            heading.refresh()
+
+    def _list(self, name: str) -> RowList:
+        return self.query_one(f"#list-{name}", RowList)
+
+    # The row that has the cursor.
+
+    @on(RowList.Highlighted)
+    def _highlighted(self, event: RowList.Highlighted) -> None:
+        name = (event.row_list.id or "").removeprefix("list-")
+        if event.row_list.has_focus:
+            self._current = name
+            for other in LISTS:
+                self._list(other).set_class(other == name, "-current")
+        if name == self._current:
+            self._show_detail()
+            self._read_history()
+            self.refresh_bindings()
+
+    @on(RowList.Overrun)
+    def _next_list(self, event: RowList.Overrun) -> None:
+        at = LISTS.index((event.row_list.id or "").removeprefix("list-")) + event.direction
+        if 0 <= at < len(LISTS):
+            target = self._list(LISTS[at])
+            target.focus()
+            if event.direction > 0:
+                target.action_first()
+            else:
+                target.action_last()
+
+    @property
+    def _key(self) -> str | None:
+        return self._list(self._current).key
+
+    def _selected(self, name: str) -> str | None:
+        """The id under the cursor of the list `name`, when that list is the current one."""
+        return self._key if self._current == name else None
+
+    def _job(self, job_id: str | None) -> "JobState | None":
+        return next((job for job in self.context.jobs() if job.job_id == job_id), None)
+
+    @property
+    def _selected_job(self) -> "JobState | None":
+        return self._job(self._selected("jobs"))
+
+    def _show_detail(self) -> None:
+        self.query_one("#detail-text", Static).update(self._detail())
+
+    def _detail(self) -> Content:
+        context, key = self.context, self._key
+        if self._current == "runs":
+            for run in context.runs():
+                if run.run_id == key:
+                    return detail.run_detail(run, context.saes())
+        elif self._current == "saes":
+            for sae in context.saes():
+                if sae.sae_id == key:
+                    return detail.sae_detail(sae)
+        job = self._selected_job
+        if job is None:
+            return Content("")
+        history = self._history
+        if history is not None and history.job_id != job.job_id:
+            history = None
+        pane = self.query_one("#detail")
+        width = max(pane.size.width - 4, 10)
+        return detail.job_detail(job, history, width, tall=self.size.height >= 36)
+
+    def _read_history(self) -> None:
+        job = self._selected_job
+        if job is None or self._reading:
+            return
+        self._reading = True
+        self.run_worker(
+            partial(self._read, job.job_id), thread=True, group="history", exit_on_error=False
+        )
+
+    def _read(self, job_id: str) -> None:
+        assert self._reader is not None
+        try:
+            history = self._reader.read(job_id)
+        except (MiCrowError, OSError):
+            history = detail.JobHistory(job_id)
+        self.post_message(HistoryRead(history))
+
+    def on_history_read(self, message: HistoryRead) -> None:
+        self._reading = False
+        changed = message.history != self._history
+        self._history = message.history
+        job = self._selected_job
+        if job is not None and job.job_id != message.history.job_id:
+            self._read_history()  # the cursor moved on while the thread was reading
+        elif changed:
+            self._show_detail()
+
+    # Actions.
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        job = self._selected_job if self.is_mounted else None
+        if action == "cancel_job":
+            return job is not None and (job.active or job.status == "lost")
+        if action == "resume_job":
+            return job is not None and job.status in ("lost", "failed", "cancelled")
+        if action == "show_log":
+            return job is not None
+        if action == "run_demo":
+            return self.has_class("-empty")
+        return True
+
+    @on(RowList.Opened)
+    async def _open(self, event: RowList.Opened) -> None:
+        if event.row_list.id == "list-saes":
+            self.mi_crow.open_sae(event.key)
+            await self.mi_crow.go("features")
+        elif event.row_list.id == "list-runs":
+            self.action_new_training()
+        else:
+            self.action_show_log()
+
+    def action_new_capture(self) -> None:
+        self._ask(forms.capture_form(self.context.workspace, self.context.runs()))
+
+    def action_new_training(self) -> None:
+        run_id = self._selected("runs")
+        self._ask(forms.train_form(self.context.workspace, self.context.runs(), run_id))
+
+    def action_new_index(self) -> None:
+        sae_id = self._selected("saes") or self.context.sae_id
+        self._ask(forms.index_form(self.context.workspace, self.context.saes(), sae_id))
+
+    def action_new_evaluation(self) -> None:
+        sae_id = self._selected("saes") or self.context.sae_id
+        self._ask(forms.evaluate_form(self.context.workspace, self.context.saes(), sae_id))
+
+    def _ask(self, form: forms.JobForm) -> None:
+        submit = partial(form.submit, self.context.workspace)
+        self.app.push_screen(FormPopup(form.title, form.fields, submit), self._started)
+
+    def _started(self, job_id: str | None) -> None:
+        if job_id is not None:
+            self._wanted_job = job_id
+            self.mi_crow.look_now()
+
+    def action_run_demo(self) -> None:
+        self._do(self._submit_demo)
+
+    def _submit_demo(self) -> str:
+        from mi_crow.jobs import submit
+
+        return submit(self.context.workspace, "demo", {})
+
+    def action_show_log(self) -> None:
+        job = self._selected_job
+        if job is not None:
+            self.app.push_screen(LogPopup(self.context.workspace, job.job_id))
+
+    def action_cancel_job(self) -> None:
+        job = self._selected_job
+        if job is None:
+            return
+        what = f"{job.kind} {rows.job_target(job)}".strip()
+        if job.stopping:
+            popup = Confirm(f"Stop {what} now?", "It is still saving; what it did since is lost.")
+        else:
+            popup = Confirm(f"Cancel {what}?", "It saves where it is and can be resumed.")
+        self.app.push_screen(popup, partial(self._cancel, job.job_id))
+
+    def _cancel(self, job_id: str, sure: bool | None) -> None:
+        from mi_crow.jobs import cancel
+
+        if sure:
+            self._do(partial(cancel, self.context.workspace, job_id))
+
+    def action_resume_job(self) -> None:
+        from mi_crow.jobs import resume
+
+        job = self._selected_job
+        if job is not None:
+            self._do(partial(resume, self.context.workspace, job.job_id))
+
+    def _do(self, work: "partial | object") -> None:
+        """Does something to a job in a thread; says what went wrong; looks at the result."""
+        self.run_worker(partial(self._work, work), thread=True, exit_on_error=False)
+
+    def _work(self, work) -> None:
+        try:
+            work()
+        except MiCrowError as error:
+            self.app.call_from_thread(
+                self.notify, printable(error.sentence), severity="error", markup=False
+            )
+        self.app.call_from_thread(self.mi_crow.look_now)
+
+
+WELCOME = Content.assemble(
+    ("This workspace is empty", "bold $foreground"),
+    "\n\n",
+    ("d", "bold $primary"),
+    ("   run the demo: a small model, its activations, an SAE and its features", "$muted"),
+    "\n",
+    ("n", "bold $primary"),
+    ("   capture activations of a model of yours", "$muted"),
+    "\n",
+    ("?", "bold $primary"),
+    ("   all keys", "$muted"),
+)

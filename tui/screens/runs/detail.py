@@ -1,0 +1,225 @@
+"""What the detail pane says about a run, an SAE or a job; pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import localtime, strftime
+from typing import TYPE_CHECKING, Any
+
+from textual.content import Content
+
+from mi_crow.store.workspace import RunSummary, SaeSummary
+from tui.screens.runs.rows import STATUS_STYLES, job_target
+from tui.text import count, duration, number, printable, size
+from tui.widgets.facts import Fact, blocks, facts_content, section
+from tui.widgets.plot import area_plot, progress_bar
+
+if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
+
+# Readings in the order that people look at them, with the name shown.
+_METRICS = {
+    "fvu": "FVU",
+    "loss": "loss",
+    "l0": "L0",
+    "dead_share": "dead",
+    "tokens_s": "tokens/s",
+    "documents_s": "documents/s",
+}
+_PLOTTED = ("fvu", "loss")
+
+
+@dataclass(frozen=True)
+class JobHistory:
+    """What the events and the log of one job hold beyond its state."""
+
+    job_id: str
+    series: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    log: tuple[str, ...] = ()
+
+
+def run_detail(run: RunSummary, saes: tuple[SaeSummary, ...]) -> Content:
+    """Everything about one activations run."""
+    manifest = run.manifest
+    layers = ", ".join(f"{layer.point} ({layer.width} wide)" for layer in manifest.layers)
+    trained = [sae.sae_id for sae in saes if sae.run_id == run.run_id]
+    facts = [
+        Fact("model", printable(manifest.model_id)),
+        Fact("layers", printable(layers)),
+        Fact("dataset", printable(_dataset(manifest.dataset))),
+        Fact("documents", f"{manifest.n_documents:,}"),
+        Fact("tokens", f"{manifest.n_tokens:,} in {len(manifest.parts)} parts"),
+        Fact("stored", f"{manifest.dtype}, {size(run.bytes)}"),
+        Fact("captured", f"{_moment(manifest.created)}, took {duration(manifest.seconds)}"),
+        Fact("SAEs", printable(", ".join(trained)) or "none yet: t trains one"),
+    ]
+    status = "complete" if manifest.status == "complete" else "not complete"
+    return blocks(_head(run.run_id, f"activation run · {status}"), facts_content(facts, 11))
+
+
+def sae_detail(sae: SaeSummary) -> Content:
+    """Everything about one SAE, its evaluation included."""
+    ratio = sae.n_latents / sae.n_inputs if sae.n_inputs else 0
+    facts = [
+        Fact("model", printable(sae.model_id) or "–"),
+        Fact("layer", printable(sae.layer) or "–"),
+        Fact("run", printable(sae.run_id or "–")),
+        Fact("latents", f"{sae.n_latents:,} from {sae.n_inputs:,} inputs ({ratio:g}×)"),
+        Fact("k", str(sae.k) if sae.k is not None else "–"),
+        Fact("size", size(sae.bytes)),
+    ]
+    index = "indexed" if sae.has_index else "no index yet: x builds it"
+    head = _head(sae.sae_id, f"{sae.architecture} SAE · {index}")
+    if sae.evaluation is None:
+        hint = Content.styled("e measures reconstruction and loss on held-out text", "$muted")
+        return blocks(head, facts_content(facts, 11), section("Not evaluated", hint))
+    return blocks(
+        head,
+        facts_content(facts, 11),
+        section("On held-out text", facts_content(_quality(sae.evaluation), 20)),
+    )
+
+
+def _quality(found: Mapping[str, Any]) -> list[Fact]:
+    def reading(key: str, digits: int = 3) -> str:
+        value = found.get(key)
+        return number(value, digits) if isinstance(value, int | float) else "–"
+
+    def share(key: str) -> str:
+        value = found.get(key)
+        return f"{100 * value:.1f}%" if isinstance(value, int | float) else "–"
+
+    losses = " → ".join(
+        reading(key) for key in ("ce_original", "ce_reconstructed", "ce_zero") if key in found
+    )
+    facts = [
+        Fact("FVU", reading("fvu")),
+        Fact("FVU, all tokens", f"{reading('fvu_all')}  ({share('outlier_share')} outliers)"),
+        Fact("explained variance", reading("explained_variance")),
+        Fact("L0", reading("l0", 1)),
+        Fact("dead latents", share("dead_share")),
+        Fact("dense latents", share("dense_share")),
+        Fact("loss recovered", reading("loss_recovered")),
+        Fact("KL", reading("kl", 4)),
+        Fact("loss: own → SAE → 0", losses or "–"),
+    ]
+    return [fact for fact in facts if not fact.value.startswith("–")]
+
+
+def job_detail(job: "JobState", history: JobHistory | None, width: int, tall: bool) -> Content:
+    """One job: how far, how fast, how good, with what settings; plots and log where there is room.
+
+    `width` is the pane's, in cells.
+    """
+    head = _head(f"{job.kind} {job_target(job)}".strip(), _job_line(job))
+    parts = [Content("\n").join([head, *_bar(job, width)])]
+    if job.error:
+        hint = f"\n{job.hint}" if job.hint else ""
+        parts.append(
+            Content.assemble(
+                (printable(job.error), "$error"), (printable(hint, keep_newlines=True), "$muted")
+            )
+        )
+    metrics = metric_facts(job.metrics)
+    if metrics:
+        parts.append(facts_content(metrics, 11))
+    if history is not None:
+        parts += _plots(history, width, 6 if tall else 3)
+    if job.result and job.status == "finished":
+        parts.append(section("Result", facts_content(_plain_facts(job.result), 16)))
+    parts.append(section("Settings", facts_content(_plain_facts(job.params), 16)))
+    if history is not None and history.log and (tall or job.error):
+        lines = [Content.styled(printable(line), "$muted") for line in history.log[-12:]]
+        parts.append(section("Log", Content("\n").join(lines)))
+    return blocks(*parts)
+
+
+def metric_facts(metrics: Mapping[str, float]) -> list[Fact]:
+    """The readings of a job, the known ones first and under their usual names."""
+    names = [name for name in _METRICS if name in metrics]
+    names += sorted(name for name in metrics if name not in _METRICS)
+    return [
+        Fact(_METRICS.get(name, printable(name)), metric(name, metrics[name])) for name in names
+    ]
+
+
+def metric(name: str, value: float) -> str:
+    """One reading as people write it: shares in percent, rates as counts."""
+    if name.endswith("_share"):
+        return f"{100 * value:.1f}%"
+    if name.endswith("_s"):
+        return count(value)
+    return number(value, 1 if name == "l0" else 3)
+
+
+def _job_line(job: "JobState") -> str:
+    words = ["stopping" if job.stopping else job.status]
+    if job.status == "queued" and job.waiting_for:
+        words.append(f"waits for {printable(job.waiting_for)}")
+    if job.status == "running" and job.eta_s is not None:
+        words.append(f"{duration(job.eta_s)} left")
+    if job.ended and job.started:
+        words.append(f"after {duration(job.ended - job.started)}")
+    if job.status in ("lost", "failed", "cancelled") and job.resumable:
+        words.append("r resumes it")
+    return " · ".join(words)
+
+
+def _bar(job: "JobState", width: int) -> list[Content]:
+    if job.share is None or job.status == "finished":
+        return []
+    done, left = progress_bar(job.share, max(width - 6, 8))
+    style = STATUS_STYLES.get(job.status, "$accent")
+    rate = f" · {number(job.rate, 1)} {job.unit}/s" if job.rate else ""
+    units = f"{job.unit}s" if job.unit.isalpha() and job.total != 1 else job.unit
+    return [
+        Content.assemble((done, style), (left, "$rule"), (f" {100 * job.share:3.0f}%", style)),
+        Content.styled(f"{count(job.done)} of {count(job.total)} {units}{rate}", "$muted"),
+    ]
+
+
+def _plots(history: JobHistory, width: int, height: int) -> list[Content]:
+    plots = []
+    for name in _PLOTTED:
+        values = history.series.get(name, ())
+        if len(values) < 2:
+            continue
+        title = Content.assemble(
+            (_METRICS[name], "bold $primary"),
+            (f"  {metric(name, values[0])} → {metric(name, values[-1])}", "$muted"),
+        )
+        lines = area_plot(values, max(min(width, 100), 8), height)
+        plots.append(Content.assemble(title, "\n", ("\n".join(lines), "$secondary")))
+    return plots
+
+
+def _plain_facts(values: Mapping[str, Any]) -> list[Fact]:
+    """JSON values one a line; nested objects as `outer.inner`, what is unset left out."""
+    facts: list[Fact] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            facts += [Fact(f"{fact.name}", fact.value) for fact in _plain_facts(value)]
+        elif value is None or value == "" or value == [] or value is False:
+            continue
+        elif isinstance(value, list):
+            if all(isinstance(item, str | int | float) for item in value):
+                facts.append(Fact(printable(key), printable(", ".join(map(str, value)))))
+        elif isinstance(value, float):
+            facts.append(Fact(printable(key), f"{value:.4g}"))
+        else:
+            facts.append(Fact(printable(key), printable(str(value))))
+    return facts
+
+
+def _head(title: str, line: str) -> Content:
+    return Content.assemble((printable(title), "bold $foreground"), "\n", (line, "$muted"))
+
+
+def _dataset(spec: Mapping[str, Any]) -> str:
+    words = [str(spec.get("source", "–"))]
+    if spec.get("split") and spec.get("source") != "sample":
+        words.append(str(spec["split"]))
+    return " · ".join(words)
+
+
+def _moment(seconds: float) -> str:
+    return strftime("%Y-%m-%d %H:%M", localtime(seconds))

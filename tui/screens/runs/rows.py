@@ -1,0 +1,146 @@
+"""The rows of the three lists, from summaries to cells; pure."""
+
+from collections.abc import Sequence
+from time import localtime, strftime
+from typing import TYPE_CHECKING
+
+from mi_crow.store.workspace import RunSummary, SaeSummary
+from tui.text import count, duration, number, printable, size
+from tui.widgets.plot import progress_bar
+from tui.widgets.row_list import Cell, Column, Row
+
+if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
+
+RUN_COLUMNS = (
+    Column("run"),
+    Column("model", 22, from_width=66),
+    Column("tokens", 6, "right"),
+    Column("layers", 6, "right", from_width=44),
+    Column("size", 7, "right"),
+)
+SAE_COLUMNS = (
+    Column("SAE"),
+    Column("model", 22, from_width=66),
+    Column("latents", 7, "right"),
+    Column("k", 4, "right", from_width=44),
+    Column("FVU", 5, "right"),
+    Column("index", 5, "right"),
+)
+JOB_COLUMNS = (Column("job"), Column("state", 14), Column("time", 7, "right"))
+
+STATUS_STYLES = {
+    "queued": "$muted",
+    "running": "$accent",
+    "finished": "$success",
+    "failed": "$error",
+    "cancelled": "$muted",
+    "lost": "$warning",
+}
+
+
+def run_rows(runs: Sequence[RunSummary]) -> list[Row]:
+    """Newest first; a run that is still being captured says so by its colour."""
+    return [
+        Row(
+            run.run_id,
+            (
+                Cell(printable(run.run_id)),
+                Cell(short_model(run.manifest.model_id), "$muted"),
+                Cell(
+                    count(run.manifest.n_tokens),
+                    "" if run.manifest.status == "complete" else "$accent",
+                ),
+                Cell(str(len(run.manifest.layers)), "$muted"),
+                Cell(size(run.bytes), "$muted"),
+            ),
+        )
+        for run in reversed(runs)
+    ]
+
+
+def sae_rows(saes: Sequence[SaeSummary], open_id: str | None) -> list[Row]:
+    """Newest first; the open one carries a mark."""
+    return [
+        Row(
+            sae.sae_id,
+            (
+                Cell(
+                    printable(sae.sae_id),
+                    more=((" ◂ open", "$primary"),) if sae.sae_id == open_id else (),
+                ),
+                Cell(short_model(sae.model_id), "$muted"),
+                Cell(count(sae.n_latents)),
+                Cell(str(sae.k) if sae.k is not None else "–", "$muted"),
+                Cell(number((sae.evaluation or {}).get("fvu"))),
+                Cell("yes", "$success") if sae.has_index else Cell("–", "$faint"),
+            ),
+        )
+        for sae in reversed(saes)
+    ]
+
+
+def job_rows(jobs: "Sequence[JobState]") -> list[Row]:
+    """Newest first; a running one shows its bar and the time it has left."""
+    return [
+        Row(
+            job.job_id,
+            (Cell(job.kind, more=((f"  {job_target(job)}", "$muted"),)), _state(job), _time(job)),
+        )
+        for job in reversed(jobs)
+    ]
+
+
+def job_target(job: "JobState") -> str:
+    """What a job works on or makes, in a word."""
+    params = job.params
+    for name in (job.output, job.name, params.get("name"), params.get("sae_id")):
+        if name:
+            return printable(str(name))
+    return ""
+
+
+def short_model(model_id: str) -> str:
+    """A model's name without its owner or folder."""
+    return printable(model_id.rstrip("/").rsplit("/", 1)[-1])
+
+
+def _state(job: "JobState") -> Cell:
+    if job.status == "running" and job.share is not None:
+        done, left = progress_bar(job.share, 9)
+        percent = f" {100 * job.share:3.0f}%"
+        return Cell(done, "$accent", ((left, "$rule"), (percent, "$accent")))
+    if job.stopping:
+        return Cell("stopping", "$warning")
+    return Cell(job.status, STATUS_STYLES.get(job.status, ""))
+
+
+def _time(job: "JobState") -> Cell:
+    if job.status == "running":
+        return Cell(duration(job.eta_s) if job.eta_s is not None else "", "$accent")
+    moment = job.ended or job.created
+    return Cell(strftime("%H:%M", localtime(moment)) if moment else "", "$faint")
+
+
+def share_heights(available: int, needs: Sequence[int]) -> list[int]:
+    """Lines for each list: what it needs where that fits, else a fair share; all of it is used.
+
+    Left-over lines go to the last list.
+    """
+    heights = [0] * len(needs)
+    open_ones = list(range(len(needs)))
+    left = available
+    while open_ones:
+        share = left // len(open_ones)
+        small = [index for index in open_ones if needs[index] <= share]
+        if not small:
+            for index in open_ones:
+                heights[index] = share
+                left -= share
+            break
+        for index in small:
+            heights[index] = needs[index]
+            left -= needs[index]
+            open_ones.remove(index)
+    heights[-1] += max(left, 0)
+    return heights
