@@ -1,0 +1,191 @@
+"""Sparse arithmetic of an SAE: top-k encoding, sparse decoding, and their gradients.
+
+A token has k active latents of M, so only the encoder's product is dense. Everything after it
+runs over k entries a token, by `embedding_bag` in both directions, and never builds a
+[tokens, M, d] or (on the sparse path) a [tokens, M] tensor twice.
+"""
+
+import threading
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# Elements of the pre-activation block that is held at once. On the CPU the block is reused from
+# call to call: touching fresh pages costs more than the product that fills them.
+_BLOCK_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 28}
+_BLOCK_ELEMENTS_ELSEWHERE = 1 << 26
+
+_buffers = threading.local()
+
+
+class LatentOrder(NamedTuple):
+    """The active entries of a batch, grouped by latent: the transpose of a CSR pattern."""
+
+    order: Tensor  # int64 [n * k]: position of each entry in the row-major [n, k] list
+    rows: Tensor  # int64 [n * k]: the token of each entry
+    starts: Tensor  # int64 [M]: where each latent's entries begin
+
+
+def sparse_path(device: torch.device) -> bool:
+    """Whether `embedding_bag` with weights exists on `device`; elsewhere products are dense."""
+    return device.type in ("cpu", "cuda")
+
+
+def topk_activations(
+    x: Tensor, encoder_rows: Tensor, bias: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """The k largest of x W^T + b of each token after a ReLU, without gradients.
+
+    x [n, d], encoder_rows [M, d], bias [M] -> values [n, k] (may hold zeros), indices [n, k].
+    Works through the tokens in blocks, so that memory does not grow with n x M. Under CUDA
+    autocast the product runs in the autocast dtype; values are returned in x's dtype.
+    """
+    n, n_latents = x.shape[0], encoder_rows.shape[0]
+    limit = _BLOCK_ELEMENTS.get(x.device.type, _BLOCK_ELEMENTS_ELSEWHERE)
+    block = max(1, min(n, limit // n_latents))
+    values = x.new_empty(n, k)
+    indices = torch.empty(n, k, dtype=torch.int64, device=x.device)
+    columns, shift = _product_operands(encoder_rows, bias)
+    for start in range(0, n, block):
+        rows = x[start : start + block].to(columns.dtype)
+        out = _buffer(rows.shape[0], n_latents, rows) if x.device.type == "cpu" else None
+        pre = torch.addmm(shift, rows, columns, out=out)
+        top = pre.topk(k, dim=1, sorted=False)
+        values[start : start + block] = top.values
+        indices[start : start + block] = top.indices
+    return values.relu_(), indices
+
+
+def _product_operands(encoder_rows: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    if encoder_rows.is_cuda and torch.is_autocast_enabled("cuda"):
+        dtype = torch.get_autocast_dtype("cuda")
+        return encoder_rows.to(dtype).t(), bias.to(dtype)
+    return encoder_rows.t(), bias
+
+
+def _buffer(rows: int, columns: int, like: Tensor) -> Tensor:
+    """This thread's reusable [rows, columns] block in `like`'s dtype; contents are undefined."""
+    held: Tensor | None = getattr(_buffers, str(like.dtype), None)
+    if held is None or held.numel() < rows * columns:
+        held = torch.empty(rows * columns, dtype=like.dtype)
+        setattr(_buffers, str(like.dtype), held)
+    return held[: rows * columns].view(rows, columns)
+
+
+def decode_rows(values: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
+    """sum_j values[n, j] * rows[indices[n, j]]: [n, k], [n, k], [M, d] -> [n, d]."""
+    if not sparse_path(rows.device):
+        return dense_latents(values, indices, rows.shape[0]) @ rows
+    return functional.embedding_bag(indices, rows, per_sample_weights=values, mode="sum")
+
+
+def dense_latents(values: Tensor, indices: Tensor, n_latents: int) -> Tensor:
+    """[n, k] values at [n, k] indices as [n, M] with zeros elsewhere."""
+    dense = values.new_zeros(values.shape[0], n_latents)
+    return dense.scatter_add(1, indices, values)
+
+
+def by_latent(indices: Tensor, n_latents: int) -> LatentOrder:
+    """Groups the entries of indices [n, k] by latent, tokens ascending within each."""
+    flat, order = indices.reshape(-1).sort(stable=True)
+    latents = torch.arange(n_latents, device=indices.device)
+    return LatentOrder(order, order // indices.shape[1], torch.searchsorted(flat, latents))
+
+
+def row_gradient(grad_values: Tensor, grouped: LatentOrder, x: Tensor) -> Tensor:
+    """sum over tokens of grad_values[n, j] * x[n] for each latent: [M, d].
+
+    The gradient of a matrix whose row i was multiplied with x[n] wherever indices[n, j] = i.
+    """
+    return functional.embedding_bag(
+        grouped.rows,
+        x,
+        offsets=grouped.starts,
+        per_sample_weights=grad_values.reshape(-1)[grouped.order],
+        mode="sum",
+    )
+
+
+def active_products(grad: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
+    """<grad[n], rows[indices[n, j]]> for the active entries alone: [n, d], [M, d] -> [n, k].
+
+    The gradient of `decode_rows` by its values, from the operator that PyTorch itself uses for
+    `per_sample_weights`.
+    """
+    n, k = indices.shape
+    starts = torch.arange(0, n * k, k, device=indices.device)
+    owners = torch.arange(n, device=indices.device).repeat_interleave(k)
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        grad.contiguous(), rows, indices.reshape(-1), starts, owners, 0
+    ).view(n, k)
+
+
+class _TopKEncode(torch.autograd.Function):
+    """values, indices of the k largest pre-activations, gradients over the active ones only."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, encoder_rows: Tensor, bias: Tensor, k: int
+    ) -> tuple[Tensor, Tensor]:
+        values, indices = topk_activations(x, encoder_rows, bias, k)
+        ctx.save_for_backward(x, encoder_rows, values, indices)
+        ctx.mark_non_differentiable(indices)
+        return values, indices
+
+    @staticmethod
+    def backward(ctx: Any, grad_values: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, encoder_rows, values, indices = ctx.saved_tensors
+        # [n, k]: nothing flows through a latent that the ReLU closed.
+        grad = grad_values * (values > 0)
+        grad_x = grad_rows = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = decode_rows(grad, indices, encoder_rows)  # [n, d]
+        grouped = by_latent(indices, encoder_rows.shape[0])
+        if ctx.needs_input_grad[1]:
+            grad_rows = row_gradient(grad, grouped, x)  # [M, d]
+        if ctx.needs_input_grad[2]:
+            # Summed in a fixed order: index_add_ would differ from run to run on CUDA.
+            grad_bias = row_gradient(grad, grouped, x.new_ones(x.shape[0], 1))[:, 0]  # [M]
+        return grad_x, grad_rows, grad_bias, None
+
+
+class _SparseDecode(torch.autograd.Function):
+    """sum_j values[n, j] * rows[indices[n, j]], gradients over the active entries only."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(values, indices, rows)
+        return decode_rows(values, indices, rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        values, indices, rows = ctx.saved_tensors
+        grad_values = grad_rows = None
+        if ctx.needs_input_grad[0]:
+            grad_values = active_products(grad, indices, rows)  # [n, k]
+        if ctx.needs_input_grad[2]:
+            grouped = by_latent(indices, rows.shape[0])
+            grad_rows = row_gradient(values, grouped, grad.contiguous())  # [M, d]
+        return grad_values, None, grad_rows
+
+
+def topk_encode(x: Tensor, encoder_rows: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """ReLU of the k largest entries of x W^T + b, differentiable by x, W and b.
+
+    x [n, d], encoder_rows [M, d], bias [M] -> values [n, k] (may hold zeros), indices [n, k].
+    """
+    if not sparse_path(x.device):
+        top = functional.linear(x, encoder_rows, bias).topk(k, dim=1, sorted=False)
+        return top.values.relu(), top.indices
+    values, indices = _TopKEncode.apply(x, encoder_rows, bias, k)
+    return values, indices
+
+
+def sparse_decode(values: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
+    """sum_j values[n, j] * rows[indices[n, j]], differentiable by values and rows: [n, d]."""
+    if not sparse_path(rows.device):
+        return dense_latents(values, indices, rows.shape[0]) @ rows
+    out: Tensor = _SparseDecode.apply(values, indices, rows)
+    return out
