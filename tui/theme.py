@@ -58,6 +58,7 @@ CROW = Theme(
     surface="#151a20",
     panel="#1c232b",
     variables=_common("#0f1317", "#8b97a3", "#5a6570", "#2a323b", "#24404c", "#eef3f6")
+    | {"chart": "#426a7b"}
     | _heat(
         ["#1d2a30", "#24404a", "#2d5a66", "#3d7a82", "#6c9c86", "#b5ae68", "#f0c05e"],
         ["#d3d8de", "#dfe6ea", "#f0f5f7", "#ffffff", "#0f1317", "#0f1317", "#0f1317"],
@@ -78,6 +79,7 @@ PAPER = Theme(
     surface="#f3f0e9",
     panel="#eae6dc",
     variables=_common("#faf8f4", "#5f6972", "#949a9e", "#d9d4c8", "#cfe0e5", "#10181d")
+    | {"chart": "#8fb3c0"}
     | _heat(
         ["#eef1ea", "#dde9df", "#c0dbd2", "#94c3bf", "#5c9fa6", "#2f7386", "#124a60"],
         ["#23292f", "#23292f", "#23292f", "#10181d", "#0b1216", "#ffffff", "#ffffff"],

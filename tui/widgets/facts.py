@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 from textual.content import Content
 
@@ -15,12 +16,16 @@ class Fact:
     style: str = "$foreground"
 
 
-def facts_content(facts: Sequence[Fact], name_width: int = 0) -> Content:
-    """The facts one a line; a value that is too long wraps under itself by the widget."""
-    width = name_width or max((len(fact.name) for fact in facts), default=0) + 2
+def facts_content(facts: Sequence[Fact], name_width: int, width: int) -> Content:
+    """The facts in `width` cells: names `name_width` wide, long values wrapped under themselves."""
+    room = max(width - name_width, 8)
+    indent = "\n" + " " * name_width
     return Content("\n").join(
         [
-            Content.assemble((f"{fact.name:<{width}}", "$muted"), (fact.value, fact.style))
+            Content.assemble(
+                (f"{fact.name:<{name_width}}", "$muted"),
+                (indent.join(wrap(fact.value, room) or [""]), fact.style),
+            )
             for fact in facts
         ]
     )

@@ -91,11 +91,14 @@ class FormPopup(Popup[str]):
         button: str = "Start",
     ) -> None:
         super().__init__(classes="form")
-        self.TITLE = title
+        self._title = title
         self._fields = tuple(fields)
         self._submit = submit
         self._button = button
         self._busy = False
+
+    def heading(self) -> str:
+        return self._title
 
     def compose_box(self) -> ComposeResult:
         with VerticalScroll(classes="fields", can_focus=False):

@@ -32,7 +32,7 @@ def _line(action: Action, keymap: dict[str, str]) -> Content:
 class HelpPopup(Popup[None]):
     """`?`: the keys of one screen."""
 
-    TITLE = "Keys"
+    HEADING = "Keys"
     BINDINGS = bindings("popup", "close")
 
     def __init__(self, screen_name: str, keymap: dict[str, str]) -> None:

@@ -33,10 +33,12 @@ class LogPopup(Popup[None]):
 
     def __init__(self, workspace: Workspace, job_id: str) -> None:
         super().__init__(classes="log")
-        self.TITLE = f"Log of {job_id}"
         self._workspace = workspace
         self._job_id = job_id
         self._lines: list[str] | None = None
+
+    def heading(self) -> str:
+        return f"Log of {self._job_id}"
 
     def compose_box(self) -> ComposeResult:
         yield LogText(id="log-text", auto_scroll=True)

@@ -79,7 +79,7 @@ class PaletteField(Field):
 class PalettePopup(Popup[Choice]):
     """Dismisses with the id of the chosen action and the widget that had the focus."""
 
-    TITLE = "Actions"
+    HEADING = "Actions"
     BINDINGS = bindings("popup", "close")
 
     def __init__(self, below: Screen) -> None:

@@ -4,6 +4,7 @@ from typing import TypeVar, cast
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
@@ -16,15 +17,19 @@ Result = TypeVar("Result")
 class Popup(ModalScreen[Result | None]):
     """A box in the middle of the screen. Subclasses yield their widgets in `compose_box`."""
 
-    TITLE = ""
+    HEADING = ""
     BINDINGS = bindings("popup", "close")
 
     def compose(self) -> ComposeResult:
         box = Vertical(classes="popup-box")
-        box.border_title = self.TITLE or None
+        box.border_title = Content(self.heading()) or None
         with box:
             yield from self.compose_box()
         yield FooterBar()
+
+    def heading(self) -> str:
+        """The title in the border; plain text."""
+        return self.HEADING
 
     def compose_box(self) -> ComposeResult:
         yield from ()

@@ -148,7 +148,10 @@ class RowList(ScrollView, can_focus=True):
         )
         cells = tuple(Cell(column.title, "$faint") for column in self._columns)
         shown = self._layout(Row("", cells), self._text_width)
-        rest = [_fitted(Content.styled(cell.text, cell.style), *how) for cell, *how in shown[1:]]
+        rest = [
+            _fitted(Content.styled(cell.text, cell.style), width, align)
+            for cell, width, align in shown[1:]
+        ]
         first = _fitted(own, shown[0][1], "left")
         return Content.assemble(" ", Content(" ").join([first, *(rest if self._rows else [])]))
 

@@ -1,18 +1,239 @@
-"""Screen 6, Control: the layer tree, hooks and live statistics."""
+"""Screen 6, Control: the model's layer tree, the hooks on it, live statistics of a layer."""
 
+from functools import partial
+from typing import Any
+
+from textual import on
 from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
 from textual.widgets import Static
 
+from mi_crow.errors import MiCrowError
+from tui import messages
 from tui.actions import bindings
 from tui.screens.base import MiCrowScreen
+from tui.screens.control.detail import hook_layer, layer_detail
+from tui.screens.control.tree import COLUMNS, Layer, LayerTree, layer_from_row
+from tui.text import printable
+from tui.widgets.field import Area
+from tui.widgets.log_view import DetailScroll
+from tui.widgets.row_list import ListHeading, RowList
+
+_TEXT = "The ship leaves the harbour at dawn."
+
+
+class ModelRead(Message):
+    """From the thread that asked the session for the tree and the hooks."""
+
+    def __init__(self, layers: list[dict[str, Any]], hooks: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self.layers = layers
+        self.hooks = hooks
+
+
+class Measured(Message):
+    """From the thread that asked the session for a layer's statistics."""
+
+    def __init__(self, layer: str, statistics: dict[str, Any]) -> None:
+        super().__init__()
+        self.layer = layer
+        self.statistics = statistics
+
+
+class Refused(Message):
+    """From a thread: what the session could not do, in one sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__()
+        self.sentence = sentence
 
 
 class ControlScreen(MiCrowScreen):
-    """What the workspace holds and what control on it."""
+    """The model from the inside. Nothing is loaded before somebody asks for it."""
 
     NAME = "control"
+    HOME = "#layers"
     CSS_PATH = "control.tcss"
     BINDINGS = bindings("control")
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._tree = LayerTree(())
+        self._folded: set[str] = set()
+        self._hooks: list[dict[str, Any]] | None = None  # None: no model is loaded
+        self._statistics: dict[str, dict[str, Any]] = {}
+        self._measuring = False
+        self._asked = False
+
     def compose_body(self) -> ComposeResult:
-        yield Static("Control", classes="title", markup=False)
+        layers = RowList(COLUMNS, empty="no model is known yet", id="layers")
+        with Horizontal():
+            with Vertical(id="tree"):
+                yield ListHeading("Layers", layers)
+                yield layers
+                yield Static(id="notice", markup=False)
+            with Vertical(id="layer"):
+                with DetailScroll(id="layer-detail"):
+                    yield Static(id="layer-text")
+                yield Static("Text", classes="title", markup=False)
+                yield Area(_TEXT, id="probe-text")
+
+    def on_mount(self) -> None:
+        self._show_known_layers()
+        self._follow_session()
+
+    def on_screen_resume(self) -> None:
+        self._follow_session()
+
+    def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
+        if self._hooks is None:
+            self._show_known_layers()
+
+    def on_sae_changed(self, _: messages.SaeChanged) -> None:
+        if self._hooks is None:
+            self._show_known_layers()
+
+    def on_session_changed(self, _: messages.SessionChanged) -> None:
+        self._follow_session()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show_detail)
+
+    # Before and while the model is loaded.
+
+    def _follow_session(self) -> None:
+        """Asks for the tree once the session is ready; forgets it when the session ended."""
+        phase = self.context.session_state.phase
+        if phase == "ready" and not self._asked:
+            self._asked = True
+            self._ask(self._read_model)
+        elif phase in ("off", "died"):
+            self._asked = False
+            self._measuring = False
+        self._show_notice()
+
+    def _show_known_layers(self) -> None:
+        """The hook points that runs and the open SAE name: what is known without the model."""
+        sae = self.context.sae()
+        known: dict[str, Layer] = {}
+        for run in self.context.runs():
+            if sae is None or run.manifest.model_id == sae.model_id:
+                for layer in run.manifest.layers:
+                    known[layer.name] = Layer(layer.name, "", str(layer.width), None, layer.point)
+        if sae is not None and sae.layer and sae.layer not in known:
+            known[sae.layer] = Layer(sae.layer, "", str(sae.n_inputs))
+        self._tree = LayerTree(list(known.values()))
+        self._show_rows()
+        self._show_notice()
+
+    def _show_notice(self) -> None:
+        state, sae = self.context.session_state, self.context.sae()
+        if state.phase == "loading":
+            text = "loading the model: a few seconds"
+        elif state.phase == "died":
+            text = f"{state.detail}; l loads it again"
+        elif self._hooks is not None and state.phase == "ready":
+            text = ""
+        elif sae is None:
+            text = "open an SAE on the Runs screen (1) to look into its model"
+        else:
+            text = f"known from what was captured; l loads {sae.model_id or 'the model'}"
+        notice = self.query_one("#notice", Static)
+        notice.update(printable(text))
+        notice.display = bool(text)
+
+    def action_load_model(self) -> None:
+        if self.context.session_state.phase != "loading":
+            self._asked = True
+            self._ask(self._read_model)
+
+    def _ask(self, work: Any) -> None:
+        self.run_worker(
+            partial(self._work, work), thread=True, group="session", exit_on_error=False
+        )
+
+    def _work(self, work: Any) -> None:
+        try:
+            work()
+        except MiCrowError as error:
+            self.post_message(Refused(error.sentence))
+
+    def _read_model(self) -> None:
+        client = self.context.ready_session()
+        layers = client.call("layers")
+        hooks = client.call("hooks")
+        self.post_message(ModelRead(_listed(layers, "layers"), _listed(hooks, "hooks")))
+
+    def on_model_read(self, message: ModelRead) -> None:
+        self._hooks = message.hooks
+        self._tree = LayerTree([layer_from_row(row) for row in message.layers])
+        self._folded = self._tree.blocks()
+        self._show_rows()
+        open_layer = self.context.session_state.layer
+        self.query_one("#layers", RowList).select(open_layer)
+        self._show_notice()
+
+    def on_refused(self, message: Refused) -> None:
+        self._asked = self._measuring = False
+        self.notify(printable(message.sentence), severity="error", markup=False)
+        self._show_notice()
+        self._show_detail()
+
+    # The tree.
+
+    def _show_rows(self) -> None:
+        hooked = {hook_layer(hook) for hook in self._hooks or ()}
+        self.query_one("#layers", RowList).set_rows(self._tree.rows(self._folded, hooked))
+        self.query_one(ListHeading).refresh()
+        self._show_detail()
+
+    @on(RowList.Opened)
+    def _fold(self, event: RowList.Opened) -> None:
+        if self._tree.has_children(event.key):
+            self._folded ^= {event.key}
+            self._show_rows()
+        else:
+            self.action_measure()
+
+    @on(RowList.Highlighted)
+    def _show_detail(self) -> None:
+        layer = self._tree.get(self.query_one("#layers", RowList).key)
+        content = Content("")
+        if layer is not None:
+            width = max(self.query_one("#layer-detail").size.width - 3, 20)
+            statistics = self._statistics.get(layer.name)
+            content = layer_detail(layer, self._hooks, statistics, width)
+        self.query_one("#layer-text", Static).update(content)
+
+    # Statistics.
+
+    def action_edit_text(self) -> None:
+        self.query_one("#probe-text").focus()
+
+    def action_measure(self) -> None:
+        layer = self.query_one("#layers", RowList).key
+        text = self.query_one("#probe-text", Area).text
+        if layer is None or self._measuring:
+            return
+        if not text.strip():
+            self.notify("The text is empty", severity="warning")
+            return
+        self._measuring = True
+        self._ask(partial(self._measure, layer, text))
+
+    def _measure(self, layer: str, text: str) -> None:
+        client = self.context.ready_session()
+        self.post_message(Measured(layer, client.call("layer_stats", layer=layer, text=text)))
+
+    def on_measured(self, message: Measured) -> None:
+        self._measuring = False
+        self._statistics[message.layer] = message.statistics
+        self._show_detail()
+
+
+def _listed(result: Any, key: str) -> list[dict[str, Any]]:
+    """The rows of an answer, given as a list or under `key`."""
+    rows = result.get(key, result.get("rows", ())) if isinstance(result, dict) else result
+    return [row for row in rows if isinstance(row, dict)]

@@ -37,7 +37,7 @@ class JobHistory:
     log: tuple[str, ...] = ()
 
 
-def run_detail(run: RunSummary, saes: tuple[SaeSummary, ...]) -> Content:
+def run_detail(run: RunSummary, saes: tuple[SaeSummary, ...], width: int) -> Content:
     """Everything about one activations run."""
     manifest = run.manifest
     layers = ", ".join(f"{layer.point} ({layer.width} wide)" for layer in manifest.layers)
@@ -53,10 +53,10 @@ def run_detail(run: RunSummary, saes: tuple[SaeSummary, ...]) -> Content:
         Fact("SAEs", printable(", ".join(trained)) or "none yet: t trains one"),
     ]
     status = "complete" if manifest.status == "complete" else "not complete"
-    return blocks(_head(run.run_id, f"activation run · {status}"), facts_content(facts, 11))
+    return blocks(_head(run.run_id, f"activation run · {status}"), facts_content(facts, 11, width))
 
 
-def sae_detail(sae: SaeSummary) -> Content:
+def sae_detail(sae: SaeSummary, width: int) -> Content:
     """Everything about one SAE, its evaluation included."""
     ratio = sae.n_latents / sae.n_inputs if sae.n_inputs else 0
     facts = [
@@ -67,15 +67,15 @@ def sae_detail(sae: SaeSummary) -> Content:
         Fact("k", str(sae.k) if sae.k is not None else "–"),
         Fact("size", size(sae.bytes)),
     ]
-    index = "indexed" if sae.has_index else "no index yet: x builds it"
+    index = "indexed" if sae.has_index else "no index yet"
     head = _head(sae.sae_id, f"{sae.architecture} SAE · {index}")
     if sae.evaluation is None:
-        hint = Content.styled("e measures reconstruction and loss on held-out text", "$muted")
-        return blocks(head, facts_content(facts, 11), section("Not evaluated", hint))
+        hint = Content.styled("e measures it on held-out text", "$muted")
+        return blocks(head, facts_content(facts, 11, width), section("Not evaluated", hint))
     return blocks(
         head,
-        facts_content(facts, 11),
-        section("On held-out text", facts_content(_quality(sae.evaluation), 20)),
+        facts_content(facts, 11, width),
+        section("On held-out text", facts_content(_quality(sae.evaluation), 20, width)),
     )
 
 
@@ -121,12 +121,12 @@ def job_detail(job: "JobState", history: JobHistory | None, width: int, tall: bo
         )
     metrics = metric_facts(job.metrics)
     if metrics:
-        parts.append(facts_content(metrics, 11))
+        parts.append(facts_content(metrics, 11, width))
     if history is not None:
         parts += _plots(history, width, 6 if tall else 3)
     if job.result and job.status == "finished":
-        parts.append(section("Result", facts_content(_plain_facts(job.result), 16)))
-    parts.append(section("Settings", facts_content(_plain_facts(job.params), 16)))
+        parts.append(section("Result", facts_content(_plain_facts(job.result), 16, width)))
+    parts.append(section("Settings", facts_content(_plain_facts(job.params), 16, width)))
     if history is not None and history.log and (tall or job.error):
         lines = [Content.styled(printable(line), "$muted") for line in history.log[-12:]]
         parts.append(section("Log", Content("\n").join(lines)))
@@ -188,7 +188,7 @@ def _plots(history: JobHistory, width: int, height: int) -> list[Content]:
             (f"  {metric(name, values[0])} → {metric(name, values[-1])}", "$muted"),
         )
         lines = area_plot(values, max(min(width, 100), 8), height)
-        plots.append(Content.assemble(title, "\n", ("\n".join(lines), "$secondary")))
+        plots.append(Content.assemble(title, "\n", ("\n".join(lines), "$chart")))
     return plots
 
 

@@ -86,7 +86,7 @@ class RunsScreen(MiCrowScreen):
 
     def on_resize(self) -> None:
         self._share_heights()
-        self._show_detail()
+        self.call_after_refresh(self._show_detail)
 
     def _show_lists(self) -> None:
         context = self.context
@@ -161,22 +161,21 @@ class RunsScreen(MiCrowScreen):
 
     def _detail(self) -> Content:
         context, key = self.context, self._key
+        width = max(self.query_one("#detail").size.width - 4, 10)
         if self._current == "runs":
             for run in context.runs():
                 if run.run_id == key:
-                    return detail.run_detail(run, context.saes())
+                    return detail.run_detail(run, context.saes(), width)
         elif self._current == "saes":
             for sae in context.saes():
                 if sae.sae_id == key:
-                    return detail.sae_detail(sae)
+                    return detail.sae_detail(sae, width)
         job = self._selected_job
         if job is None:
             return Content("")
         history = self._history
         if history is not None and history.job_id != job.job_id:
             history = None
-        pane = self.query_one("#detail")
-        width = max(pane.size.width - 4, 10)
         return detail.job_detail(job, history, width, tall=self.size.height >= 36)
 
     def _read_history(self) -> None:

@@ -1,0 +1,82 @@
+"""What the Control screen says about the layer under the cursor; pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from textual.content import Content
+
+from tui.screens.control.tree import Layer
+from tui.text import number, printable
+from tui.widgets.facts import Fact, blocks, facts_content, section
+
+_STATISTICS = {
+    "mean_norm": "mean norm",
+    "median_norm": "median norm",
+    "max_norm": "largest norm",
+    "std": "spread",
+    "mean": "mean",
+    "shape": "shape",
+}
+
+
+def layer_detail(
+    layer: Layer,
+    hooks: Sequence[Mapping[str, Any]] | None,
+    statistics: Mapping[str, Any] | None,
+    width: int,
+) -> Content:
+    """Facts, hooks and statistics of one layer. `hooks` None: no model is loaded."""
+    facts = [
+        Fact("kind", printable(layer.kind)),
+        Fact("hook point", printable(layer.point)),
+        Fact("shape", printable(layer.shape)),
+        Fact("parameters", f"{layer.params:,}" if layer.params is not None else ""),
+    ]
+    parts: list[Content | None] = [
+        Content.styled(printable(layer.name), "bold $foreground"),
+        facts_content([fact for fact in facts if fact.value], 13, width),
+    ]
+    if hooks is not None:
+        here = [hook for hook in hooks if hook_layer(hook) == layer.name]
+        parts.append(section("Hooks", _hooks(here, len(hooks))))
+    if statistics is not None:
+        parts.append(section("On the text below", facts_content(_facts(statistics), 13, width)))
+    return blocks(*parts)
+
+
+def hook_layer(hook: Mapping[str, Any]) -> str:
+    """The module that a hook of the session stands on."""
+    return str(hook.get("layer") or hook.get("name") or "")
+
+
+def _hooks(here: Sequence[Mapping[str, Any]], total: int) -> Content:
+    if not here:
+        elsewhere = f"none here, {total} elsewhere" if total else "none; the model runs as it is"
+        return Content.styled(elsewhere, "$muted")
+    return Content("\n").join(
+        [
+            Content.assemble(
+                ("● ", "$accent"),
+                (printable(str(hook.get("hook") or hook.get("kind") or "hook")), "$foreground"),
+                (f"  {printable(str(hook.get('type') or ''))}", "$muted"),
+            )
+            for hook in here
+        ]
+    )
+
+
+def _facts(statistics: Mapping[str, Any]) -> list[Fact]:
+    facts = []
+    for key, value in statistics.items():
+        if isinstance(value, bool) or value is None or key in ("layer", "text"):
+            continue
+        if isinstance(value, int | float):
+            text = number(float(value), 2) if isinstance(value, float) else f"{value:,}"
+        elif isinstance(value, list | tuple) and len(value) <= 4:
+            text = " × ".join(str(size) for size in value)
+        elif isinstance(value, str):
+            text = printable(value)
+        else:
+            continue
+        facts.append(Fact(_STATISTICS.get(key, printable(key.replace("_", " "))), text))
+    return facts

@@ -1,0 +1,107 @@
+"""The layer tree as rows: who stands in whom, what is folded, what a row shows; pure."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tui.text import count, printable
+from tui.widgets.row_list import Cell, Column, Row
+
+COLUMNS = (
+    Column("layer"),
+    Column("kind", 20, from_width=62),
+    Column("shape", 14, "right", from_width=84),
+    Column("point", 13),
+    Column("params", 6, "right"),
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One module of the model."""
+
+    name: str
+    kind: str = ""
+    shape: str = ""
+    params: int | None = None
+    point: str = ""  # short name of the hook point at its output, where there is one
+
+
+def layer_from_row(row: Mapping[str, Any]) -> Layer:
+    """A layer from what the session says about it."""
+    shape = row.get("shape")
+    if isinstance(shape, list | tuple):
+        shape = " × ".join(str(size) for size in shape)
+    params = row.get("params")
+    return Layer(
+        str(row.get("name", "")),
+        str(row.get("kind") or ""),
+        str(shape or ""),
+        int(params) if isinstance(params, int | float) else None,
+        str(row.get("point") or ""),
+    )
+
+
+class LayerTree:
+    """Layers in the order of the model, with their parents; names are dotted paths."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = tuple(layer for layer in layers if layer.name)
+        names = {layer.name for layer in self.layers}
+        self._parents = {layer.name: _parent(layer.name, names) for layer in self.layers}
+        self._with_children = {parent for parent in self._parents.values() if parent}
+
+    def has_children(self, name: str) -> bool:
+        return name in self._with_children
+
+    def get(self, name: str | None) -> Layer | None:
+        return next((layer for layer in self.layers if layer.name == name), None)
+
+    def blocks(self) -> set[str]:
+        """The numbered modules with children, such as model.layers.0: folded at first."""
+        return {name for name in self._with_children if name.rpartition(".")[2].isdecimal()}
+
+    def ancestors(self, name: str) -> list[str]:
+        found = []
+        while (parent := self._parents.get(name)) is not None:
+            found.append(parent)
+            name = parent
+        return found
+
+    def rows(self, folded: Collection[str], hooked: Collection[str]) -> list[Row]:
+        """What is visible with `folded` closed; `hooked` layers carry a mark."""
+        rows = []
+        for layer in self.layers:
+            ancestors = self.ancestors(layer.name)
+            if any(name in folded for name in ancestors):
+                continue
+            rows.append(self._row(layer, ancestors, layer.name in folded, layer.name in hooked))
+        return rows
+
+    def _row(self, layer: Layer, ancestors: list[str], folded: bool, hooked: bool) -> Row:
+        parent = ancestors[0] if ancestors else ""
+        label = layer.name[len(parent) + 1 :] if parent else layer.name
+        mark = ("▸ " if folded else "▾ ") if self.has_children(layer.name) else "  "
+        return Row(
+            layer.name,
+            (
+                Cell(
+                    "  " * len(ancestors) + mark,
+                    "$faint",
+                    ((printable(label), ""), (" ● hook" if hooked else "", "$accent")),
+                ),
+                Cell(printable(layer.kind), "$muted"),
+                Cell(printable(layer.shape), "$muted"),
+                Cell(printable(layer.point), "$primary"),
+                Cell(count(layer.params) if layer.params else "", "$muted"),
+            ),
+        )
+
+
+def _parent(name: str, names: Collection[str]) -> str | None:
+    """The nearest module around `name` that is in the tree."""
+    while name:
+        name = name.rpartition(".")[0]
+        if name in names:
+            return name
+    return None
