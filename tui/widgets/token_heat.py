@@ -1,0 +1,178 @@
+"""Token heat: texts with each token on a ramp of discrete steps; pure.
+
+Never by colour alone: each step has an explicit text colour, a terminal without colours gets plain,
+underlined, bold and reversed tokens, and callers write out the peak token and its value as well.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.cells import cell_len
+from textual.app import App
+from textual.content import Content
+
+from tui.text import printable
+from tui.theme import HEAT_STEPS
+
+HeatMode = Literal["colour", "attributes"]
+
+_NEWLINE = "⏎"
+_UNITS = re.compile(rf"[^ {_NEWLINE}]* *{_NEWLINE}|[^ {_NEWLINE}]+ *| +")
+_PADDED = re.compile(r"( *)(.*?)( *)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of one token on one line. `index` is the token's, `text` is safe to show."""
+
+    index: int
+    text: str
+
+
+Line = tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class HeatMarks:
+    """What stands out beside the heat: the peak, the token under a cursor, tokens to dim."""
+
+    peak: int | None = None
+    cursor: int | None = None
+    dimmed: frozenset[int] = frozenset()
+
+
+def heat_mode(app: App) -> HeatMode:
+    """How this terminal can show heat: `attributes` without colours or with only sixteen."""
+    few = app.console.color_system in ("standard", "windows", None) and not app.is_headless
+    return "attributes" if app.no_color or few else "colour"
+
+
+def heat_step(value: float, peak: float) -> int:
+    """The step of `value` when `peak` has the highest: 0 for nothing, else 1..HEAT_STEPS."""
+    if not (value > 0 and peak > 0):  # also False for values that are no numbers
+        return 0
+    return min(max(-int(-value * HEAT_STEPS // peak), 1), HEAT_STEPS)
+
+
+def heat_style(step: int, mode: HeatMode = "colour") -> str:
+    """The style of a step, in theme variables."""
+    if mode == "colour":
+        return f"$heat-{step}-text on $heat-{step}" if step else ""
+    share = step / HEAT_STEPS
+    if share > 0.75:
+        return "bold reverse"
+    if share > 0.4:
+        return "bold"
+    return "underline" if step else ""
+
+
+def wrap_tokens(texts: Sequence[str], width: int) -> tuple[Line, ...]:
+    """Tokens in lines of at most `width` cells, broken between words and after line feeds.
+
+    The pieces of a line, joined, are its text; spaces that would overhang a line's end are cut.
+    """
+    shown = [printable(text) for text in texts]
+    owners = [index for index, text in enumerate(shown) for _ in text]
+    lines: list[Line] = []
+    line: list[tuple[str, int]] = []  # characters with their tokens
+    room = width
+    at = 0
+    for unit in _UNITS.findall("".join(shown)):
+        characters = list(zip(unit, owners[at : at + len(unit)], strict=True))
+        at += len(unit)
+        if line and cell_len(unit.rstrip(" ")) > room:
+            lines.append(_joined(line))
+            line, room = [], width
+        for character, owner in characters:
+            cells = cell_len(character)
+            if cells > room and character != " ":  # a word wider than the line
+                lines.append(_joined(line))
+                line, room = [], width
+            if cells <= room:
+                line.append((character, owner))
+                room -= cells
+        if unit.endswith(_NEWLINE):
+            lines.append(_joined(line))
+            line, room = [], width
+    if line:
+        lines.append(_joined(line))
+    return tuple(lines)
+
+
+def _joined(characters: Sequence[tuple[str, int]]) -> Line:
+    pieces: list[Piece] = []
+    for character, owner in characters:
+        if pieces and pieces[-1].index == owner:
+            pieces[-1] = Piece(owner, pieces[-1].text + character)
+        else:
+            pieces.append(Piece(owner, character))
+    return tuple(pieces)
+
+
+def heat_line(
+    line: Iterable[Piece],
+    values: Sequence[float],
+    top: float,
+    mode: HeatMode = "colour",
+    marks: HeatMarks | None = None,
+) -> Content:
+    """One line of tokens. `values[piece.index]` is the heat; `top` is the value of the last step.
+
+    The space around a word is left plain, so that words stay words.
+    """
+    marks = marks or HeatMarks()
+    parts: list[str | tuple[str, str]] = []
+    for piece in line:
+        before, word, after = _PADDED.fullmatch(piece.text).groups()  # type: ignore[union-attr]
+        if not word:
+            before, word, after = "", piece.text, ""
+        value = values[piece.index] if piece.index < len(values) else 0.0
+        style = _marked(heat_style(heat_step(value, top), mode), piece.index, marks)
+        parts += [before, (word, style) if style else word, after]
+    return Content.assemble(*(part for part in parts if part))
+
+
+def _marked(style: str, index: int, marks: HeatMarks) -> str:
+    if index in marks.dimmed:
+        style = "$faint italic"
+    if index == marks.peak:
+        style = f"bold underline {style}"
+    if index == marks.cursor:
+        style = f"{style} reverse" if "reverse" not in style else f"{style} underline"
+    return style.strip()
+
+
+def peak_index(values: Sequence[float]) -> int | None:
+    """The token with the greatest value, None when none is above zero."""
+    best = max(range(len(values)), key=values.__getitem__, default=None)
+    return best if best is not None and values[best] > 0 else None
+
+
+def quoted(token: str) -> str:
+    """A token as one word in quotes: the space that many tokens start with does not count."""
+    text = printable(token)
+    return f"“{text.strip() or text}”"
+
+
+def token_window(texts: Sequence[str], peak: int, cells: int) -> tuple[int, int]:
+    """The tokens (start, stop) around `peak` that fit into `cells`, two thirds of them before it.
+
+    What comes before the peak is what made it fire, so it gets the larger share.
+    """
+    widths = [max(cell_len(printable(text)), 1) for text in texts]
+    start, stop = peak, min(peak + 1, len(texts))
+    room = cells - sum(widths[start:stop])
+    after = room // 3
+    while stop < len(texts) and widths[stop] <= after:
+        after -= widths[stop]
+        room -= widths[stop]
+        stop += 1
+    while start > 0 and widths[start - 1] <= room:
+        start -= 1
+        room -= widths[start]
+    while stop < len(texts) and widths[stop] <= room:
+        room -= widths[stop]
+        stop += 1
+    return start, stop
