@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import UserError, nearest
+from mi_crow.jobs.checks import check_capture, check_evaluate, check_index, check_train
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
@@ -41,6 +42,7 @@ class Kind:
     config: type
     work: Callable[[Work], dict[str, Any]]
     makes: str | None = None  # "run" | "sae": the folder the runner reserves and a resume reuses
+    check: Callable[[Workspace, Any], None] | None = None  # raises before anything is written
 
 
 def _capture(work: Work) -> dict[str, Any]:
@@ -75,10 +77,10 @@ def _demo(work: Work) -> dict[str, Any]:
 
 
 KINDS: dict[str, Kind] = {
-    "capture": Kind(CaptureConfig, _capture, makes="run"),
-    "train": Kind(TrainConfig, _train, makes="sae"),
-    "index": Kind(IndexConfig, _index),
-    "evaluate": Kind(EvaluateConfig, _evaluate),
+    "capture": Kind(CaptureConfig, _capture, makes="run", check=check_capture),
+    "train": Kind(TrainConfig, _train, makes="sae", check=check_train),
+    "index": Kind(IndexConfig, _index, check=check_index),
+    "evaluate": Kind(EvaluateConfig, _evaluate, check=check_evaluate),
     "demo": Kind(DemoConfig, _demo),
 }
 

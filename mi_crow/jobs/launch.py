@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import UserError
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.jobs.events import OPENING, append_event, end_torn_line, read_events
 from mi_crow.jobs.kinds import device_of, kind_of
+from mi_crow.jobs.output import OUTPUT_NAME
 from mi_crow.jobs.process import LOCK_NAME, host_name, take_lock
 from mi_crow.jobs.spec import JobSpec, config_as_json, config_from_json
 from mi_crow.jobs.status import CANCEL_NAME, JobState, read_state, write_status
@@ -38,9 +39,13 @@ def submit(
     `params` are the fields of the kind's config. `runner` is the command that takes the folder.
     Raises UserError, with nothing written, for a bad kind or parameter, or no such job `after`.
     """
-    config = config_from_json(kind_of(kind).config, params, kind)
+    made = kind_of(kind)
+    config = config_from_json(made.config, params, kind)
     if after is not None:
         workspace.job_dir(after)
+    if made.check is not None:
+        _check(made.check, workspace, config, waits=after is not None)
+    workspace.ensure()
     spec = JobSpec(
         kind=kind,
         params=config_as_json(config),
@@ -107,6 +112,32 @@ def resume(workspace: Workspace, job_id: str, *, runner: Sequence[str] = RUNNER)
         raise
     _start(job_dir, lock, attempt=attempt, runner=runner)
     return job_id
+
+
+def forget(workspace: Workspace, job_id: str) -> bool:
+    """Removes the folder of a job that failed before it made anything; says whether it did."""
+    job_dir = workspace.job_dir(job_id)
+    lock = take_lock(job_dir / LOCK_NAME, patience_s=5.0)  # the worker is about to exit
+    if lock is None:
+        return False
+    try:
+        made = any(event["event"] == "checkpoint" for event in read_events(job_dir))
+        if made or (job_dir / OUTPUT_NAME).exists():
+            return False
+        workspace.delete(job_dir)
+        return True
+    finally:
+        os.close(lock)
+
+
+def _check(
+    check: Callable[[Workspace, Any], None], workspace: Workspace, config: Any, *, waits: bool
+) -> None:
+    try:
+        check(workspace, config)
+    except NotFoundError:
+        if not waits:  # the job that it waits for may make what is missing
+            raise
 
 
 def _start(job_dir: Path, lock: int, *, attempt: int, runner: Sequence[str]) -> None:

@@ -1,0 +1,26 @@
+"""`mi-crow` without a command: the terminal app. The only place that knows of it."""
+
+import sys
+from argparse import Namespace
+
+from mi_crow.cli.arguments import plan_workspace
+from mi_crow.errors import UserError
+from mi_crow.store.workspace import Workspace
+
+
+def run(options: Namespace) -> int:
+    workspace = plan_workspace(options)
+    if options.json:
+        raise UserError("the app prints no object", hint="give a command: mi-crow --help")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError("the app needs a terminal", hint="give a command: mi-crow --help")
+    open_app(workspace)
+    return 0
+
+
+def open_app(workspace: Workspace, sae_id: str | None = None) -> None:
+    """Opens the app on a workspace, which is made if need be; returns when it is closed."""
+    from tui.app import run as run_app
+
+    workspace.ensure()
+    run_app(workspace, sae_id)

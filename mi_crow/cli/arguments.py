@@ -1,0 +1,129 @@
+"""The pieces of command lines that several commands share."""
+
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from typing import NoReturn
+
+from mi_crow.errors import UserError
+from mi_crow.store.workspace import DEFAULT_NAME, ENVIRONMENT_NAME, Workspace
+
+
+class Parser(ArgumentParser):
+    """An ArgumentParser whose complaint is one clear sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message, hint=f"see {self.prog} --help")
+
+
+def add_common(parser: ArgumentParser) -> None:
+    """--workspace, --json and --debug, which stand before or after the command's name."""
+    group = parser.add_argument_group("everywhere")
+    group.add_argument(
+        "--workspace",
+        metavar="DIR",
+        default=SUPPRESS,
+        help=f"the workspace's folder (else {ENVIRONMENT_NAME}, the config file, ./{DEFAULT_NAME})",
+    )
+    group.add_argument("--json", action="store_true", default=SUPPRESS, help="print one object")
+    group.add_argument(
+        "--debug", action="store_true", default=SUPPRESS, help="print the traceback of an error"
+    )
+
+
+def takes_common(options: Namespace) -> Namespace:
+    """Fills in the common options that were not given."""
+    defaults = {"workspace": None, "json": False, "debug": False, "command": None}
+    for key, value in defaults.items():
+        if not hasattr(options, key):
+            setattr(options, key, value)
+    return options
+
+
+def add_model_flags(parser: ArgumentParser, default: str | None = "sample") -> None:
+    """Which model and how it is loaded."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        default=default,
+        help="Hugging Face id, folder, .gguf file, or `sample` (the default)",
+    )
+    group.add_argument("--revision", help="branch, tag or commit of a hub model")
+    group.add_argument("--gguf-file", metavar="FILE", help="the .gguf file in the model's folder")
+    group.add_argument(
+        "--model-dtype",
+        default="auto",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        help="what the model computes in (auto)",
+    )
+    group.add_argument("--offline", action="store_true", help="never ask the network")
+    group.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the code that a hub model brings; only for models you trust",
+    )
+
+
+def add_device(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", default=None, help="auto (the default), cpu, cuda, cuda:N or mps"
+    )
+
+
+def add_seed(parser: ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="of everything drawn at random (0)")
+
+
+def add_job_flags(parser: ArgumentParser) -> None:
+    """How the command stands to the job it starts."""
+    group = parser.add_argument_group("job")
+    group.add_argument("--detach", action="store_true", help="start the job and do not follow it")
+    group.add_argument("--after", metavar="JOB", help="start when this job has finished")
+
+
+def positive(text: str) -> int:
+    """An argument type: a whole number of at least 1; `_` may group digits."""
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is not a whole number") from error
+    if value < 1:
+        raise ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def workspace_path(options: Namespace) -> str | None:
+    """The folder that the flag, the environment or the config file names, in this order."""
+    import os
+
+    from mi_crow.store.settings import Settings
+
+    return options.workspace or os.environ.get(ENVIRONMENT_NAME) or Settings.load().workspace
+
+
+def open_workspace(options: Namespace) -> Workspace:
+    """The existing workspace a reading command works on. Raises UserError."""
+    return Workspace.open(workspace_path(options), create=False)
+
+
+def plan_workspace(options: Namespace) -> Workspace:
+    """The workspace a writing command works on, which may not exist yet. Raises UserError."""
+    return Workspace.plan(workspace_path(options))
+
+
+def device_of(options: Namespace) -> str:
+    """The device that the flag or the config file names. Raises UserError for a misspelt one."""
+    from mi_crow.store.settings import Settings, validate_device
+
+    return validate_device(options.device or Settings.load().device or "auto")
+
+
+def pick_sae(workspace: Workspace, sae_id: str | None) -> str:
+    """The SAE that was named, or the only one there is. Raises UserError."""
+    if sae_id is not None:
+        workspace.sae_dir(sae_id)
+        return sae_id
+    known = [sae.sae_id for sae in workspace.list_saes()]
+    if len(known) == 1:
+        return known[0]
+    if not known:
+        raise UserError("this workspace has no SAE", hint="train one: mi-crow train --help")
+    raise UserError(f"there are {len(known)} SAEs", hint=f"choose with --sae: {', '.join(known)}")

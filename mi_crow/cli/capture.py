@@ -1,0 +1,99 @@
+"""`mi-crow capture`: a model's activations on texts."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from mi_crow.cli.arguments import (
+    add_device,
+    add_job_flags,
+    add_model_flags,
+    add_seed,
+    device_of,
+    plan_workspace,
+    positive,
+)
+from mi_crow.cli.following import run_job
+from mi_crow.cli.tables import print_facts
+from mi_crow.cli.text import count, duration, size
+from mi_crow.jobs.spec import config_as_json
+from mi_crow.language_model.config import STORAGE_DTYPES, CaptureConfig, DatasetSpec, ModelSpec
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    parser.add_argument(
+        "--layer",
+        action="append",
+        default=[],
+        help="hook point: module name or short name (resid_post.15); may be repeated",
+    )
+    texts = parser.add_argument_group("texts")
+    texts.add_argument(
+        "--dataset",
+        default="sample",
+        help="txt, md, jsonl, csv or parquet file, folder, Hugging Face id, or `sample` (default)",
+    )
+    texts.add_argument("--split", default="train", help="of a Hugging Face data set (train)")
+    texts.add_argument("--text-field", default="text", help="the field with the text (text)")
+    texts.add_argument("--label-field", help="the field with labels (`label` where there is one)")
+    texts.add_argument("--limit", type=positive, help="documents")
+    texts.add_argument("--token-limit", type=positive, help="stop after this many kept tokens")
+    texts.add_argument(
+        "--sample-seed", type=int, help="draw --limit documents at random with this seed"
+    )
+    add_model_flags(parser)
+    parser.add_argument(
+        "--dtype", default="bf16", choices=STORAGE_DTYPES, help="of the stored activations (bf16)"
+    )
+    parser.add_argument("--context-length", type=positive, default=128, help="tokens (128)")
+    parser.add_argument("--batch-size", type=positive, default=32, help="documents (32)")
+    parser.add_argument("--shard-size", type=positive, default=512, help="documents a part (512)")
+    parser.add_argument("--keep-special", action="store_true", help="keep special tokens")
+    parser.add_argument("--name", help="the run's id; made from the time and the model otherwise")
+    add_device(parser)
+    add_seed(parser)
+    add_job_flags(parser)
+
+
+def run(options: Namespace) -> int:
+    config = CaptureConfig(
+        model=ModelSpec(
+            options.model,
+            gguf_file=options.gguf_file,
+            revision=options.revision,
+            dtype=options.model_dtype,
+            device=device_of(options),
+            offline=options.offline,
+            trust_remote_code=options.trust_remote_code,
+        ),
+        dataset=DatasetSpec(
+            options.dataset,
+            split=options.split,
+            text_field=options.text_field,
+            label_field=options.label_field,
+            limit=options.limit,
+            token_limit=options.token_limit,
+            sample_seed=options.sample_seed,
+        ),
+        layers=tuple(options.layer),
+        dtype=options.dtype,
+        context_length=options.context_length,
+        batch_size=options.batch_size,
+        shard_size=options.shard_size,
+        keep_special=options.keep_special,
+        name=options.name,
+        seed=options.seed,
+    )
+    return run_job(plan_workspace(options), "capture", config_as_json(config), options, _show)
+
+
+def _show(result: dict[str, Any]) -> None:
+    print_facts(
+        {
+            "run": result["run_id"],
+            "layers": ", ".join(result["layers"]),
+            "tokens": f"{count(result['tokens'])} of {count(result['documents'])} documents",
+            "size": size(result["bytes"]),
+            "time": duration(result["seconds"]),
+            "next": f"mi-crow train --run {result['run_id']} --layer {result['layers'][0]}",
+        }
+    )

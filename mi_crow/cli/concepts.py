@@ -1,0 +1,159 @@
+"""`mi-crow concepts`: the names that people gave to features."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from mi_crow.cli.arguments import add_common, open_workspace, pick_sae
+from mi_crow.cli.tables import Column, print_line, print_table
+from mi_crow.cli.text import number, print_json
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.store.workspace import Workspace, read_sae_summary
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    for name, text in {
+        "list": "list the concepts (the default)",
+        "set": "name a feature",
+        "remove": "take a name, or all names, from a feature",
+        "import": "read concepts from a .json or .csv file",
+        "export": "write all concepts to a .json or .csv file",
+        "undo": "undo your latest change",
+    }.items():
+        action = actions.add_parser(name, help=text, description=f"{text}.")
+        add_common(action)
+        if name in ("list", "set", "remove"):
+            action.add_argument("--sae", help="the SAE; may be left out if there is one")
+        if name in ("set", "remove"):
+            action.add_argument("feature", type=int)
+        if name == "set":
+            action.add_argument("name")
+            action.add_argument("--confidence", type=float, default=1.0, help="0 to 1 (1)")
+            action.add_argument("--note", default="")
+            action.add_argument("--tag", action="append", default=[], help="may be repeated")
+        if name == "remove":
+            action.add_argument("name", nargs="?", help="one name (all of the feature's)")
+        if name in ("import", "export"):
+            action.add_argument("path", type=Path)
+
+
+def run(options: Namespace) -> int:
+    workspace = open_workspace(options)
+    annotations = Annotations(workspace.annotations_path)
+    action = {
+        None: _list,
+        "list": _list,
+        "set": _set,
+        "remove": _remove,
+        "import": _import,
+        "export": _export,
+        "undo": _undo,
+    }[options.action]
+    action(workspace, annotations, options)
+    return 0
+
+
+def _list(workspace: Workspace, annotations: Annotations, options: Namespace) -> None:
+    sae_id = getattr(options, "sae", None)
+    if sae_id is not None:
+        workspace.sae_dir(sae_id)
+    concepts = annotations.concepts(sae_id)
+    if options.json:
+        print_json([_json(concept) for concept in concepts])
+    elif not concepts:
+        print_line("no concepts yet")
+    else:
+        columns = [
+            Column("SAE", shorten=True),
+            Column("feature", right=True),
+            Column("concept", shorten=True),
+            Column("confidence", right=True),
+            Column("note", shorten=True),
+        ]
+        print_table(
+            columns,
+            [[c.sae_id, str(c.feature), c.name, number(c.confidence, 2), c.note] for c in concepts],
+        )
+
+
+def _set(workspace: Workspace, annotations: Annotations, options: Namespace) -> None:
+    sae_id = pick_sae(workspace, options.sae)
+    n_latents = read_sae_summary(workspace.sae_dir(sae_id)).n_latents
+    if not 0 <= options.feature < n_latents:
+        raise NotFoundError(
+            f"feature {options.feature} is not in SAE {sae_id!r}",
+            hint=f"its features are 0 to {n_latents - 1}",
+        )
+    annotations.set_concept(
+        sae_id,
+        options.feature,
+        options.name,
+        confidence=options.confidence,
+        note=options.note,
+        tags=tuple(options.tag),
+    )
+    value = {"sae_id": sae_id, "feature": options.feature, "name": options.name}
+    _say(options, value, f"feature {options.feature} of {sae_id} is {options.name!r}")
+
+
+def _remove(workspace: Workspace, annotations: Annotations, options: Namespace) -> None:
+    sae_id = pick_sae(workspace, options.sae)
+    names = [c.name for c in annotations.concepts(sae_id) if c.feature == options.feature]
+    chosen = names if options.name is None else [n for n in names if n == options.name]
+    if not chosen:
+        known = f"it is named {', '.join(names)}" if names else "it has no name"
+        wanted = "a name" if options.name is None else repr(options.name)
+        raise NotFoundError(f"feature {options.feature} does not have {wanted}", hint=known)
+    for name in chosen:
+        annotations.remove_concept(sae_id, options.feature, name)
+    value = {"sae_id": sae_id, "feature": options.feature, "removed": chosen}
+    _say(options, value, f"removed {', '.join(chosen)} from feature {options.feature}")
+
+
+def _import(workspace: Workspace, annotations: Annotations, options: Namespace) -> None:
+    if not options.path.is_file():
+        raise NotFoundError(f"file {str(options.path)!r} not found")
+    _check_suffix(options.path)
+    imported = annotations.import_(options.path)
+    _say(options, {"concepts": _count(imported)}, f"imported {_count(imported)} concepts")
+
+
+def _export(workspace: Workspace, annotations: Annotations, options: Namespace) -> None:
+    _check_suffix(options.path)
+    if not options.path.absolute().parent.is_dir():
+        raise NotFoundError(f"folder {str(options.path.absolute().parent)!r} not found")
+    annotations.export(options.path)
+    concepts = len(annotations.concepts())
+    value = {"concepts": concepts, "path": str(options.path)}
+    _say(options, value, f"wrote {concepts} concepts to {options.path}")
+
+
+def _undo(workspace: Workspace, annotations: Annotations, options: Namespace) -> None:
+    undone = annotations.undo()
+    if undone is None:
+        raise UserError("there is no change of yours to undo")
+    _say(options, _json(undone), str(getattr(undone, "message", "undone")))
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in (".json", ".csv"):
+        raise UserError(f"{str(path)!r} is neither .json nor .csv", hint="choose by the suffix")
+
+
+def _count(imported: Any) -> int:
+    return imported if isinstance(imported, int) else len(imported)
+
+
+def _json(item: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(item)
+
+
+def _say(options: Namespace, value: dict[str, Any], sentence: str) -> None:
+    if options.json:
+        print_json(value)
+    else:
+        print_line(sentence)

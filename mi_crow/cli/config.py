@@ -1,0 +1,49 @@
+"""`mi-crow config`: the config file."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+
+from mi_crow.cli.arguments import add_common
+from mi_crow.cli.tables import print_facts, print_line
+from mi_crow.cli.text import print_json
+from mi_crow.store.settings import Settings, settings_path
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    for name, text in {
+        "list": "print all settings (the default)",
+        "get": "print one setting",
+        "set": "change one setting; an empty value unsets it",
+        "path": "print where the file stands",
+    }.items():
+        action = actions.add_parser(name, help=text, description=f"{text}.")
+        add_common(action)
+        if name in ("get", "set"):
+            action.add_argument("key")
+        if name == "set":
+            action.add_argument("value")
+
+
+def run(options: Namespace) -> int:
+    action = options.action or "list"
+    if action == "path":
+        _print(options, {"path": str(settings_path())})
+    elif action == "get":
+        _print(options, {options.key: Settings.load().get(options.key)})
+    elif action == "set":
+        settings = Settings.load().with_value(options.key, options.value)
+        settings.save()
+        _print(options, {options.key: settings.get(options.key)})
+    elif options.json:
+        print_json(asdict(Settings.load()))
+    else:
+        print_facts({key: value or "(unset)" for key, value in asdict(Settings.load()).items()})
+    return 0
+
+
+def _print(options: Namespace, value: dict[str, str]) -> None:
+    if options.json:
+        print_json(value)
+    else:
+        print_line(next(iter(value.values())))

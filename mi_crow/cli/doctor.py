@@ -1,0 +1,42 @@
+"""`mi-crow doctor`: what this machine can do, and what would get in the way."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+
+from mi_crow.cli.arguments import workspace_path
+from mi_crow.cli.findings import Finding, examine
+from mi_crow.cli.tables import console
+from mi_crow.cli.text import print_json, visible
+from mi_crow.store.workspace import Workspace
+
+_MARKS = {"ok": "ok  ", "note": "note", "warning": "WARN"}
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    parser.epilog = "Exits with 0 whatever it finds; a warning says what to do about it."
+
+
+def run(options: Namespace) -> int:
+    findings = examine(Workspace.locate(workspace_path(options)).absolute())
+    if options.json:
+        warnings = sum(finding.level == "warning" for finding in findings)
+        print_json({"findings": [asdict(f) for f in findings], "warnings": warnings})
+    else:
+        _show(findings)
+    return 0
+
+
+def _show(findings: list[Finding]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for finding in findings:
+        said = Text(visible(finding.found))
+        if finding.advice:
+            said.append(f"\n{visible(finding.advice)}", style="bold")
+        table.add_row(Text(_MARKS[finding.level]), Text(finding.topic), said)
+    console().print(table)

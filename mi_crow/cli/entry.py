@@ -1,0 +1,128 @@
+"""From a command line to one command's call, and from any error to one line and an exit code."""
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from types import ModuleType
+
+from mi_crow import __version__
+from mi_crow.cli.arguments import Parser, add_common, takes_common
+from mi_crow.errors import MiCrowError, UserError
+
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: where it lives and its line in the help."""
+
+    module: str  # has add_arguments(parser, command) and run(options)
+    help: str
+
+
+COMMANDS = {
+    "demo": Command("demo", "capture, train, index, evaluate and tag on the sample data"),
+    "capture": Command("capture", "write a model's activations on texts to a run"),
+    "train": Command("train", "train an SAE on a run"),
+    "layers": Command("layers", "list a model's hook points"),
+    "index": Command("index", "build the feature index of an SAE"),
+    "runs": Command("shelf", "list, show, rename, note or remove activation runs"),
+    "saes": Command("shelf", "list, show, rename, note or remove SAEs"),
+    "evaluate": Command("evaluate", "measure an SAE: reconstruction, sparsity, loss, probes"),
+    "features": Command("features", "list an SAE's features from its index"),
+    "feature": Command("features", "show one feature with its top examples"),
+    "inspect": Command("steering", "show which features fire on a text, token by token"),
+    "steer": Command("steering", "continue a prompt with and without interventions"),
+    "concepts": Command("concepts", "list, set, remove, import or export concepts"),
+    "import": Command("exchange", "copy a pretrained SAE into the workspace"),
+    "export": Command("exchange", "copy an SAE out of the workspace"),
+    "jobs": Command("jobs", "list, watch, cancel or resume jobs, or read their logs"),
+    "doctor": Command("doctor", "say what this machine can do"),
+    "config": Command("config", "read and write the config file"),
+}
+
+
+def run_command_line(argv: Sequence[str] | None) -> int:
+    """Runs the command line and gives the exit code: 0, 2 for what the user can mend, 1 or 130."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options = parse(arguments)
+        return _module(options.command or "app").run(options) or 0
+    except MiCrowError as error:
+        _report(arguments, str(error), error.hint)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _report(arguments, "interrupted", "")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (head, less) went away
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        hint = "this is a fault in mi-crow; --debug shows where"
+        _report(arguments, f"{type(error).__name__}: {error}", hint)
+        return 1
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """The options of a command line; `command` is None for the app.
+
+    Only the modules of commands that the line could mean are imported. Raises UserError.
+    """
+    parser = Parser(
+        prog="mi-crow",
+        description="The terminal workbench for sparse autoencoders. Without a command: the app.",
+    )
+    parser.add_argument("--version", action="version", version=f"mi-crow {__version__}")
+    add_common(parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        child = commands.add_parser(name, help=command.help, description=f"{command.help}.")
+        add_common(child)
+        if name in arguments:
+            _module(name).add_arguments(child, name)
+    for word in arguments:
+        if not word.startswith("-") and word not in COMMANDS:
+            _refuse_unknown(arguments, word)
+            break
+        if word in COMMANDS:
+            break
+    return takes_common(parser.parse_args(arguments))
+
+
+def _refuse_unknown(arguments: Sequence[str], word: str) -> None:
+    """The first bare word must be a command, unless it is the value of --workspace."""
+    position = arguments.index(word)
+    if position > 0 and arguments[position - 1] == "--workspace":
+        rest = [w for w in arguments[position + 1 :] if not w.startswith("-")]
+        if not rest or rest[0] in COMMANDS:
+            return
+        word = rest[0]
+    close = get_close_matches(word, COMMANDS, n=1)
+    raise UserError(
+        f"command {word!r} is not known",
+        hint=f"did you mean {close[0]}?" if close else "mi-crow --help lists all",
+    )
+
+
+def _module(command: str) -> ModuleType:
+    name = COMMANDS[command].module if command in COMMANDS else command
+    return import_module(f"mi_crow.cli.{name}")
+
+
+def _report(arguments: Sequence[str], message: str, hint: str) -> None:
+    """One line on stderr, an object with --json; the traceback before it with --debug."""
+    if "--debug" in arguments:
+        import traceback
+
+        traceback.print_exc()
+    if "--json" in arguments:
+        line = json.dumps({"error": message, "hint": hint}, ensure_ascii=False)
+    else:
+        from mi_crow.cli.text import visible
+
+        line = visible(f"{message}; {hint}" if hint else message)
+    sys.stderr.write(f"{line}\n")

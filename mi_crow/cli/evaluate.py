@@ -1,0 +1,70 @@
+"""`mi-crow evaluate`: how good an SAE is."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from mi_crow.cli.arguments import (
+    add_device,
+    add_job_flags,
+    add_seed,
+    device_of,
+    open_workspace,
+    pick_sae,
+    positive,
+)
+from mi_crow.cli.following import run_job
+from mi_crow.cli.tables import Column, print_facts, print_table
+from mi_crow.cli.text import number, share
+from mi_crow.jobs.spec import config_as_json
+from mi_crow.mechanistic.sae.config import EvaluateConfig
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    parser.add_argument("--sae", help="the SAE; may be left out if there is one")
+    parser.add_argument("--run", help="the run to read (the one it was trained on)")
+    parser.add_argument("--model", help="another model than the run was captured from")
+    parser.add_argument(
+        "--documents", type=positive, default=128, help="held-out documents for the loss (128)"
+    )
+    add_device(parser)
+    add_seed(parser)
+    add_job_flags(parser)
+
+
+def run(options: Namespace) -> int:
+    workspace = open_workspace(options)
+    sae_id = options.sae if options.after else pick_sae(workspace, options.sae)
+    config = EvaluateConfig(
+        sae_id=sae_id or pick_sae(workspace, None),
+        run_id=options.run,
+        documents=options.documents,
+        device=device_of(options),
+        model=options.model,
+        seed=options.seed,
+    )
+    return run_job(workspace, "evaluate", config_as_json(config), options, _show)
+
+
+def _show(result: dict[str, Any]) -> None:
+    print_facts(
+        {
+            "fvu": f"{number(result['fvu'])} (all tokens: {number(result.get('fvu_all'))})",
+            "explained": share(result["explained_variance"]),
+            "l0": number(result["l0"]),
+            "dead": f"{share(result['dead_share'])}, dense {share(result['dense_share'])}",
+            "loss": f"{number(result['ce_original'])} nats, with the SAE "
+            f"{number(result['ce_reconstructed'])}, with zeros {number(result['ce_zero'])}",
+            "recovered": f"{share(result['loss_recovered'])} of the loss, "
+            f"KL {number(result['kl'])} nats",
+        }
+    )
+    probes = result.get("probes") or {}
+    rows = [[name, _reading(value)] for name, value in probes.items()]
+    if rows:
+        print_table([Column("probe"), Column("reading", right=True)], rows)
+
+
+def _reading(value: Any) -> str:
+    if isinstance(value, dict):
+        return "  ".join(f"{key} {_reading(item)}" for key, item in value.items())
+    return number(value) if isinstance(value, int | float) else str(value)

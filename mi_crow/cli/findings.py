@@ -1,0 +1,229 @@
+"""The doctor's examinations: each asks the system one thing and gives findings."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mi_crow import __version__
+from mi_crow.cli.text import size
+
+_LEAST_FREE = 5_000_000_000  # bytes: a small run with its SAE and index
+_ESCAPE_MS = 50  # above this a lone escape feels slow
+_PACKAGES = ("torch", "transformers", "datasets", "textual", "duckdb", "polars", "safetensors")
+# Asked in a process of its own: importing torch here would take seconds of memory and time.
+_TORCH_PROBE = """
+import json, torch
+devices = [{"device": "cpu", "name": f"{torch.get_num_threads()} threads", "memory": None}]
+for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+    p = torch.cuda.get_device_properties(i)
+    devices.append({"device": f"cuda:{i}", "name": p.name, "memory": p.total_memory})
+if torch.backends.mps.is_available():
+    devices.append({"device": "mps", "name": "Apple GPU", "memory": None})
+print(json.dumps(devices))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found out."""
+
+    topic: str
+    level: str  # ok | note | warning
+    found: str
+    advice: str = ""  # what to do about it
+
+
+def examine(workspace_root: Path) -> list[Finding]:
+    """Everything there is to say about this machine and where the workspace stands."""
+    examinations: list[Callable[[], Iterator[Finding]]] = [
+        _versions,
+        _name_clash,
+        _devices,
+        _memory,
+        lambda: _disk(workspace_root),
+        _terminal,
+        _tmux,
+        _logind,
+    ]
+    return [finding for examination in examinations for finding in examination()]
+
+
+def _versions() -> Iterator[Finding]:
+    found = [f"mi-crow {__version__}", f"Python {platform.python_version()}"]
+    for package in _PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            yield Finding(
+                "versions", "warning", f"{package} is not installed", "pip install mi-crow-tui"
+            )
+    yield Finding("versions", "ok", ", ".join(found))
+
+
+def _name_clash() -> Iterator[Finding]:
+    """The published distribution brings a package of the same name."""
+    try:
+        other = version("mi-crow")
+    except PackageNotFoundError:
+        return
+    yield Finding(
+        "packages",
+        "warning",
+        f"the distribution mi-crow {other} is installed beside this one, and both bring a package "
+        "named mi_crow: whichever was installed last overwrote the other's files",
+        "pip uninstall mi-crow mi-crow-tui, then install mi-crow-tui again",
+    )
+
+
+def _devices() -> Iterator[Finding]:
+    found = ask(sys.executable, "-c", _TORCH_PROBE, timeout=60)
+    try:
+        devices: list[dict[str, Any]] = json.loads((found or "").splitlines()[-1])
+    except (ValueError, IndexError):
+        yield Finding("devices", "warning", "torch does not start", 'python -c "import torch"')
+        return
+    for device in devices:
+        memory = f", {size(device['memory'])}" if device["memory"] else ""
+        yield Finding("device", "ok", f"{device['device']}: {device['name']}{memory}")
+    if len(devices) == 1:
+        advice = ""
+        if shutil.which("nvidia-smi") and ask("nvidia-smi", "-L"):
+            advice = "there is an NVIDIA GPU that torch cannot use: install a CUDA build of torch"
+        yield Finding("device", "warning" if advice else "note", "no GPU", advice)
+
+
+def _memory() -> Iterator[Finding]:
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return
+    words = f"{size(total)} in all"
+    match = re.search(r"MemAvailable:\s+(\d+) kB", _read(Path("/proc/meminfo")))
+    if match:
+        words += f", {size(int(match[1]) * 1024)} free"
+    yield Finding("memory", "ok", words)
+
+
+def _disk(root: Path) -> Iterator[Finding]:
+    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    writable = os.access(place, os.W_OK)
+    words = f"{size(free)} free for the workspace {root}"
+    if not writable:
+        yield Finding("disk", "warning", f"{place} cannot be written to", "give --workspace")
+    elif free < _LEAST_FREE:
+        yield Finding("disk", "warning", words, "activations are large: give --workspace")
+    else:
+        yield Finding("disk", "ok", words)
+
+
+def _terminal() -> Iterator[Finding]:
+    term, colours = os.environ.get("TERM", ""), os.environ.get("COLORTERM", "")
+    if not term or term == "dumb":
+        yield Finding("terminal", "note", "no terminal (TERM is not set)")
+        return
+    if os.environ.get("NO_COLOR"):
+        yield Finding("terminal", "note", f"{term}, NO_COLOR is set: heat is drawn without colour")
+    elif colours in ("truecolor", "24bit"):
+        yield Finding("terminal", "ok", f"{term}, 16 million colours")
+    elif "256" in term:
+        yield Finding(
+            "terminal", "ok", f"{term}, 256 colours", "export COLORTERM=truecolor if it knows more"
+        )
+    else:
+        yield Finding("terminal", "note", f"{term}, 16 colours", "export TERM=xterm-256color")
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    if encoding != "utf8":
+        yield Finding("terminal", "warning", f"the encoding is {encoding}", "export LANG=C.UTF-8")
+
+
+def _tmux() -> Iterator[Finding]:
+    found = ask("tmux", "-V")
+    if not found:
+        yield Finding(
+            "tmux", "note", "tmux is not installed", "with it, the app survives a lost connection"
+        )
+        return
+    inside = bool(os.environ.get("TMUX"))
+    yield Finding("tmux", "ok", f"{found}, {'inside it now' if inside else 'not inside it now'}")
+    if not inside:
+        return
+    escape = ask("tmux", "show-options", "-sv", "escape-time")
+    if escape and escape.isdigit() and int(escape) > _ESCAPE_MS:
+        yield Finding(
+            "tmux",
+            "warning",
+            f"tmux holds a lone escape for {escape} ms",
+            "put `set -sg escape-time 10` into ~/.tmux.conf",
+        )
+    clipboard = ask("tmux", "show-options", "-sv", "set-clipboard")
+    if clipboard == "off":
+        yield Finding(
+            "tmux",
+            "warning",
+            "set-clipboard is off: y cannot reach your clipboard",
+            "put `set -s set-clipboard external` into ~/.tmux.conf",
+        )
+    term = ask("tmux", "show-options", "-gv", "default-terminal") or ""
+    if "256" not in term and "direct" not in term:
+        yield Finding(
+            "tmux",
+            "note",
+            f"default-terminal is {term}",
+            "put `set -g default-terminal tmux-256color` into ~/.tmux.conf",
+        )
+
+
+def _logind() -> Iterator[Finding]:
+    """systemd may kill everything that a user started when the last session ends."""
+    if platform.system() != "Linux":
+        return
+    setting = kill_user_processes(
+        [
+            Path("/etc/systemd/logind.conf"),
+            *sorted(Path("/etc/systemd/logind.conf.d").glob("*.conf")),
+        ]
+    )
+    if setting is not True:
+        yield Finding("logout", "ok", "jobs go on when you log out")
+        return
+    yield Finding(
+        "logout",
+        "warning",
+        "KillUserProcesses=yes: the system ends your jobs and tmux when you log out",
+        "loginctl enable-linger, and start tmux by `systemd-run --user --scope tmux`",
+    )
+
+
+def kill_user_processes(files: list[Path]) -> bool | None:
+    """What logind's files set, the last one deciding; None when they say nothing."""
+    setting = None
+    for file in files:
+        for value in re.findall(r"(?m)^\s*KillUserProcesses\s*=\s*(\S+)", _read(file)):
+            setting = value.lower() in ("yes", "true", "on", "1")
+    return setting
+
+
+def ask(*command: str, timeout: float = 10) -> str | None:
+    """What a program prints, or None when it is not there, fails, or takes too long."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

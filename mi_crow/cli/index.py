@@ -1,0 +1,59 @@
+"""`mi-crow index`: the feature index of an SAE."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from mi_crow.cli.arguments import (
+    add_device,
+    add_job_flags,
+    add_seed,
+    device_of,
+    open_workspace,
+    pick_sae,
+    positive,
+)
+from mi_crow.cli.following import run_job
+from mi_crow.cli.tables import print_facts
+from mi_crow.cli.text import count, duration, size
+from mi_crow.jobs.spec import config_as_json
+from mi_crow.mechanistic.features.config import IndexConfig
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    parser.add_argument("--sae", help="the SAE; may be left out if there is one")
+    parser.add_argument("--run", help="the run to read (the one it was trained on)")
+    parser.add_argument(
+        "--append", action="store_true", help="add --run to the runs that the index holds"
+    )
+    parser.add_argument("--top-examples", type=positive, default=20, help="a feature (20)")
+    parser.add_argument("--window", type=positive, default=32, help="tokens either side (32)")
+    add_device(parser)
+    add_seed(parser)
+    add_job_flags(parser)
+
+
+def run(options: Namespace) -> int:
+    workspace = open_workspace(options)
+    sae_id = options.sae if options.after else pick_sae(workspace, options.sae)
+    config = IndexConfig(
+        sae_id=sae_id or pick_sae(workspace, None),
+        run_id=options.run,
+        append=options.append,
+        top_examples=options.top_examples,
+        window=options.window,
+        seed=options.seed,
+        device=device_of(options),
+    )
+    return run_job(workspace, "index", config_as_json(config), options, _show)
+
+
+def _show(result: dict[str, Any]) -> None:
+    print_facts(
+        {
+            "SAE": result["sae_id"],
+            "features": f"{count(result['features'])} over {count(result['tokens'])} tokens",
+            "size": size(result["bytes"]),
+            "time": duration(result["seconds"]),
+            "next": f"mi-crow features --sae {result['sae_id']}",
+        }
+    )

@@ -1,0 +1,179 @@
+"""`mi-crow jobs`: what runs, what ran, and what to do about it."""
+
+from argparse import ArgumentParser, Namespace
+
+from mi_crow.cli.arguments import add_common, open_workspace, positive
+from mi_crow.cli.following import EXIT_DETACHED, follow_job
+from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.text import count, duration, moment, number, print_json
+from mi_crow.errors import UserError
+from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, tail_log
+from mi_crow.store.workspace import Workspace
+
+_ACTIONS = {
+    "list": "list all jobs (the default)",
+    "watch": "follow a job to its end",
+    "show": "show one job",
+    "cancel": "save and stop; a second cancel stops now",
+    "resume": "go on with a lost, cancelled or failed job",
+    "log": "print the end of a job's log",
+}
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    for name, text in _ACTIONS.items():
+        action = actions.add_parser(name, help=text, description=f"{text}.")
+        add_common(action)
+        if name != "list":
+            action.add_argument(
+                "job", nargs="?", help="its id; may be left out when only one is meant"
+            )
+        if name == "resume":
+            action.add_argument("--detach", action="store_true", help="do not follow it")
+        if name == "log":
+            action.add_argument("--lines", type=positive, default=100, help="(100)")
+
+
+def run(options: Namespace) -> int:
+    workspace = open_workspace(options)
+    action = options.action or "list"
+    if action == "list":
+        _list(workspace, options)
+        return 0
+    job_id = options.job or _only_job(workspace, action)
+    return {
+        "watch": _watch,
+        "show": _show,
+        "cancel": _cancel,
+        "resume": _resume,
+        "log": _log,
+    }[action](workspace, job_id, options)
+
+
+def _list(workspace: Workspace, options: Namespace) -> None:
+    states = list_jobs(workspace)
+    if options.json:
+        print_json([state.as_json() for state in states])
+    elif not states:
+        print_line("no jobs yet")
+    else:
+        columns = [
+            Column("job"),
+            Column("status"),
+            Column("done", right=True),
+            Column("left", right=True),
+            Column("says", shorten=True),
+        ]
+        print_table(columns, [_row(state) for state in states])
+
+
+def _row(state: JobState) -> list[str]:
+    share = state.share
+    done = f"{100 * share:.0f}%" if share is not None else ""
+    return [
+        state.job_id,
+        "stopping" if state.stopping else state.status,
+        "100%" if state.status == "finished" else done,
+        duration(state.eta_s) if state.active and state.eta_s else "",
+        _words(state),
+    ]
+
+
+def _words(state: JobState) -> str:
+    if state.error:
+        return state.error
+    if state.status == "queued":
+        return f"waits for {state.waiting_for}" if state.waiting_for else ""
+    if state.status in ("lost", "cancelled") and state.resumable:
+        return "can be resumed"
+    return "  ".join(f"{key} {number(value, 3)}" for key, value in state.metrics.items())
+
+
+def _watch(workspace: Workspace, job_id: str, options: Namespace) -> int:
+    result = follow_job(workspace, job_id, quiet=options.json)
+    if result is None:
+        return EXIT_DETACHED
+    if options.json:
+        print_json(result)
+    else:
+        print_facts({key: _plain(value) for key, value in result.items()})
+    return 0
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return number(value)
+    return count(value) if isinstance(value, int) else str(value)
+
+
+def _show(workspace: Workspace, job_id: str, options: Namespace) -> int:
+    state = job_state(workspace, job_id)
+    if options.json:
+        print_json(state.as_json() | {"params": state.params})
+        return 0
+    facts = {
+        "job": state.job_id,
+        "kind": state.kind,
+        "status": state.status,
+        "created": moment(state.created),
+        "started": moment(state.started),
+        "ended": moment(state.ended),
+        "done": f"{count(state.done)} of {count(state.total)} {state.unit}",
+        "makes": state.output or "",
+        "says": _words(state),
+        "hint": state.hint,
+        "parameters": str(state.params),
+    }
+    print_facts({key: value for key, value in facts.items() if value})
+    return 0
+
+
+def _cancel(workspace: Workspace, job_id: str, options: Namespace) -> int:
+    before = cancel(workspace, job_id)
+    if options.json:
+        print_json({"job_id": job_id, "stopping": before.active})
+    elif before.stopping:
+        print_line(f"job {job_id} stops now")
+    elif before.active:
+        print_line(f"job {job_id} saves and stops; cancel it again to stop it now")
+    else:
+        print_line(f"job {job_id} is closed")
+    return 0
+
+
+def _resume(workspace: Workspace, job_id: str, options: Namespace) -> int:
+    resume(workspace, job_id)
+    if not options.detach:
+        return _watch(workspace, job_id, options)
+    if options.json:
+        print_json({"job_id": job_id})
+    else:
+        print_line(f"job {job_id} runs again; watch it: mi-crow jobs watch {job_id}")
+    return 0
+
+
+def _log(workspace: Workspace, job_id: str, options: Namespace) -> int:
+    lines = tail_log(workspace, job_id, options.lines)
+    if options.json:
+        print_json({"job_id": job_id, "lines": lines})
+    else:
+        for line in lines:
+            print_line(line)
+    return 0
+
+
+def _only_job(workspace: Workspace, action: str) -> str:
+    """The one job that `action` can mean. Raises UserError."""
+    states = list_jobs(workspace)
+    meant = {
+        "watch": [s for s in states if s.active],
+        "cancel": [s for s in states if s.active],
+        "resume": [s for s in states if s.resumable and not s.active],
+    }.get(action, states[-1:])
+    if len(meant) == 1:
+        return meant[0].job_id
+    if not meant:
+        raise UserError(f"there is no job to {action}", hint="mi-crow jobs lists all")
+    known = ", ".join(state.job_id for state in meant)
+    raise UserError(f"{len(meant)} jobs could be meant", hint=f"name one: {known}")

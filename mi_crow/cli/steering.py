@@ -1,0 +1,122 @@
+"""`mi-crow inspect` and `mi-crow steer`: an SAE on a text of the user's."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from mi_crow.cli.arguments import (
+    add_device,
+    add_seed,
+    device_of,
+    open_workspace,
+    pick_sae,
+    positive,
+)
+from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.text import number, print_json
+from mi_crow.errors import UserError
+
+_SHOWN_TOKENS = 6
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    parser.add_argument("--sae", help="the SAE; may be left out if there is one")
+    parser.add_argument("text", help="the text; `-` reads standard input")
+    add_device(parser)
+    if command == "inspect":
+        parser.add_argument("--top", type=positive, default=20, help="features (20)")
+        return
+    parser.add_argument(
+        "--feature",
+        action="append",
+        default=[],
+        metavar="N=CHANGE",
+        help="42=+8 adds, 42=+0.8max adds in units of its maximum, 42=x0 scales, 42=4 clamps; "
+        "may be repeated",
+    )
+    parser.add_argument("--max-new-tokens", type=positive, default=64, help="(64)")
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest (1)")
+    parser.add_argument("--top-p", type=float, default=1.0, help="nucleus (1)")
+    add_seed(parser)
+
+
+def run(options: Namespace) -> int:
+    workspace = open_workspace(options)
+    sae_id = pick_sae(workspace, options.sae)
+    text = sys.stdin.read() if options.text == "-" else options.text
+    if not text.strip():
+        raise UserError("the text is empty", hint="give one in quotes, or `-` to read stdin")
+    device = device_of(options)
+    if options.command == "inspect":
+        from mi_crow.mechanistic.steering.run import inspect_text
+
+        result = inspect_text(workspace, sae_id, text, device=device, top=options.top)
+        show = _show_inspection
+    else:
+        result = _steer(workspace, sae_id, text, device, options)
+        show = _show_pair
+    if options.json:
+        print_json(result)
+    else:
+        show(result)
+    return 0
+
+
+def _steer(
+    workspace: Any, sae_id: str, prompt: str, device: str, options: Namespace
+) -> dict[str, Any]:
+    from mi_crow.mechanistic.steering.interventions import parse_intervention
+
+    if not options.feature:
+        raise UserError("no intervention given", hint="e.g. --feature 42=+0.8max")
+    if options.temperature < 0:
+        raise UserError(f"temperature must not be negative: {options.temperature}")
+    if not 0 < options.top_p <= 1:
+        raise UserError(f"top-p must be above 0 and at most 1, not {options.top_p}")
+    interventions = [parse_intervention(text) for text in options.feature]
+    from mi_crow.mechanistic.steering.run import steer_prompt
+
+    return steer_prompt(
+        workspace,
+        sae_id,
+        prompt,
+        interventions,
+        device=device,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+    )
+
+
+def _show_inspection(result: dict[str, Any]) -> None:
+    rows = []
+    for feature in result["features"]:
+        acts = feature["acts"]
+        order = sorted(range(len(acts)), key=lambda i: -acts[i])[:_SHOWN_TOKENS]
+        where = "  ".join(f"{result['tokens'][i]!r}" for i in order if acts[i] > 0)
+        rows.append(
+            [
+                str(feature["feature"]),
+                number(feature["max_act"], 3),
+                feature.get("concept") or "",
+                where,
+            ]
+        )
+    columns = [
+        Column("feature", right=True),
+        Column("max", right=True),
+        Column("concept", shorten=True),
+        Column("fires on", shorten=True),
+    ]
+    print_table(columns, rows)
+
+
+def _show_pair(result: dict[str, Any]) -> None:
+    for side in ("baseline", "steered"):
+        print_line(side, "bold")
+        for line in str(result[side]).splitlines():
+            print_line(line)
+        print_line()
+    metrics = result.get("metrics") or {}
+    print_facts({key: number(v) for key, v in metrics.items() if isinstance(v, int | float)})

@@ -1,0 +1,93 @@
+"""Numbers, sizes, times and foreign text as people read them; pure functions."""
+
+import json
+import sys
+import time
+import unicodedata
+from typing import Any
+
+_BIDI_AND_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def visible(text: str) -> str:
+    """`text` with every control character as a symbol, so that no terminal obeys it.
+
+    >>> visible("a\\tb\\x1b[1m")
+    'a␉b␛[1m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(_symbol(char) for char in text)
+
+
+def _symbol(char: str) -> str:
+    code = ord(char)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    if char in "\u200c\u200d":  # joiners that several scripts cannot be written without
+        return char
+    return "\ufffd" if unicodedata.category(char) in _BIDI_AND_INVISIBLE else char
+
+
+def size(count: int) -> str:
+    """Bytes with a unit: `512 B`, `3.4 MB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def count(number: int | float | None) -> str:
+    """A whole number with thousands apart; a dash for None."""
+    return "-" if number is None else f"{number:,.0f}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A reading in `digits` significant digits; a dash for None."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage: `0.0123` is `1.23%`."""
+    return "-" if value is None else f"{100 * value:.3g}%"
+
+
+def duration(seconds: float | None) -> str:
+    """`4.2 s`, `3 min 20 s`, `2 h 5 min`; a dash for None."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(t: float | None) -> str:
+    """A time of unix seconds in local time, to the minute; a dash for None."""
+    return "-" if t is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(t))
+
+
+def as_json(value: Any) -> str:
+    """One object for `--json`, valid for every reader: what is not finite becomes null."""
+    return json.dumps(_finite(value), ensure_ascii=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON value as one line on stdout."""
+    sys.stdout.write(as_json(value) + "\n")

@@ -1,0 +1,83 @@
+"""The user's config file: a few typed settings, one JSON object under the user's config folder."""
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import get_type_hints
+
+from mi_crow.errors import CorruptDataError, UserError, nearest
+from mi_crow.store.atomic import write_json
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds unless a flag or an environment variable says otherwise. Empty means unset."""
+
+    workspace: str = ""  # folder used when neither --workspace nor MI_CROW_WORKSPACE is given
+    device: str = ""  # device used when --device is not given: auto, cpu, cuda, cuda:N, mps
+
+    @classmethod
+    def load(cls) -> "Settings":
+        """The settings of this user; the defaults when there is no file.
+
+        Raises CorruptDataError when the file cannot be understood.
+        """
+        path = settings_path()
+        try:
+            data = json.loads(path.read_bytes())
+            hints = get_type_hints(cls)
+            for key, value in data.items():
+                if key in hints and not isinstance(value, hints[key]):
+                    raise ValueError(f"{key} must be of type {hints[key].__name__}")
+            return cls(**{key: value for key, value in data.items() if key in hints})
+        except FileNotFoundError:
+            return cls()
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CorruptDataError(
+                f"{path} is not a config file ({error})", hint="mend or remove it"
+            ) from error
+
+    def get(self, key: str) -> str:
+        """The value of a setting. Raises UserError for an unknown key."""
+        return getattr(self, _known(key))
+
+    def with_value(self, key: str, value: str) -> "Settings":
+        """These settings with one changed. Raises UserError for an unknown key or bad value."""
+        _known(key)
+        if key == "device" and value:
+            validate_device(value)
+        if key == "workspace" and value:
+            value = str(Path(value).expanduser().absolute())
+        return replace(self, **{key: value})
+
+    def save(self) -> None:
+        """Writes the file, whole or not at all."""
+        write_json(settings_path(), asdict(self))
+
+
+def settings_path() -> Path:
+    """Where the config file stands."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("mi-crow")) / "config.json"
+
+
+def validate_device(device: str) -> str:
+    """`device` itself when it is written like one; nobody asks whether it is there.
+
+    Raises UserError otherwise.
+    """
+    kind, colon, index = device.partition(":")
+    plain = not colon and kind in ("auto", "cpu", "cuda", "mps")
+    if not plain and not (kind == "cuda" and index.isdigit()):
+        raise UserError(
+            f"device {device!r} is not known", hint="use auto, cpu, cuda, cuda:N or mps"
+        )
+    return device
+
+
+def _known(key: str) -> str:
+    names = [f.name for f in fields(Settings)]
+    if key not in names:
+        raise UserError(f"setting {key!r} is not known", hint=f"there is {nearest(key, names, 9)}")
+    return key
