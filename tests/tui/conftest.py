@@ -1,0 +1,179 @@
+"""A workspace with something of everything, at a fixed time, and the app running on it."""
+
+import json
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.workspace import Workspace
+from tests.jobs_fixture import FakeJobs
+from tests.tui.driving import settle
+from tui.app import MiCrowApp
+
+NOW = 1_790_000_000.0  # 2026-09-21 13:33:20 UTC
+
+RunApp = Callable[..., AbstractAsyncContextManager[Pilot]]
+
+EVALUATION = {
+    "fvu": 0.1182,
+    "fvu_all": 0.1403,
+    "explained_variance": 0.8818,
+    "outlier_share": 0.003,
+    "l0": 16.0,
+    "dead_share": 0.031,
+    "dense_share": 0.01,
+    "ce_original": 3.121,
+    "ce_reconstructed": 3.152,
+    "ce_zero": 8.11,
+    "loss_recovered": 0.9938,
+    "kl": 0.0312,
+    "probes": {},
+}
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Clock times on the screen must not depend on the machine's time zone."""
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def empty_workspace(tmp_path) -> Workspace:
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture
+def fake_jobs(empty_workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeJobs]:
+    jobs = FakeJobs(empty_workspace)
+    yield jobs
+    jobs.close()
+
+
+@pytest.fixture
+def app_workspace(
+    empty_workspace: Workspace, fake_jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
+) -> Workspace:
+    """Two runs, two SAEs (one evaluated), and a job in every state; all times are fixed."""
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: NOW)
+        add_run(empty_workspace, "demo", "sample", NOW - 7200)
+        add_run(empty_workspace, "smol-l15", "HuggingFaceTB/SmolLM2-135M-Instruct", NOW - 3600)
+        add_sae(empty_workspace, "smol-sae", "HuggingFaceTB/SmolLM2-135M-Instruct", "smol-l15")
+        add_sae(empty_workspace, "demo-topk", "sample", "demo", EVALUATION)
+        _add_jobs(fake_jobs)
+    return empty_workspace
+
+
+def add_run(workspace: Workspace, run_id: str, model_id: str, created: float) -> None:
+    folder = workspace.make_run_dir(run_id, run_id)
+    RunManifest(
+        run_id=run_id,
+        model_id=model_id,
+        revision=None,
+        tokenizer_hash="0" * 16,
+        layers=[LayerSpec("model.layers.2", "resid_post.2", 128)],
+        dtype="bf16",
+        dataset={"source": "sample", "split": "train"},
+        fingerprint="0" * 16,
+        settings={"context_length": 128},
+        created=created,
+        status="complete",
+        seconds=15.2,
+        parts=[PartSpec(0, 0, 512, 40_231), PartSpec(0, 1, 512, 40_100)],
+    ).save(folder)
+    pad_to(folder, 20_600_000)
+
+
+def add_sae(
+    workspace: Workspace,
+    sae_id: str,
+    model_id: str,
+    run_id: str,
+    evaluation: dict[str, Any] | None = None,
+) -> None:
+    folder = workspace.make_sae_dir(sae_id, sae_id)
+    own = {"layer": "model.layers.2", "run_id": run_id}
+    metadata = {"model_name": model_id, "hook_name": "model.layers.2", "mi_crow": own}
+    cfg = {"architecture": "topk", "d_in": 128, "d_sae": 2048, "k": 16, "metadata": metadata}
+    (folder / "cfg.json").write_text(json.dumps(cfg))
+    if evaluation is not None:
+        (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    pad_to(folder, 2_110_000)
+
+
+def pad_to(folder, n_bytes: int) -> None:
+    """Makes a folder as large as real ones look, without using the disk."""
+    with (folder / "padding").open("wb") as file:
+        file.truncate(n_bytes)
+
+
+def _add_jobs(jobs: FakeJobs) -> None:
+    jobs.add(
+        "finished",
+        "capture",
+        name="demo",
+        created=NOW - 5000,
+        result={"run_id": "demo", "tokens": 80_331, "documents": 1024, "seconds": 15.2},
+    )
+    jobs.add(
+        "failed",
+        "train",
+        name="wide",
+        created=NOW - 4000,
+        log="loading the run\nnot enough memory [bold]really[/bold]\n",
+    )
+    jobs.add("cancelled", "index", name="old", created=NOW - 3000)
+    jobs.add("lost", "evaluate", name="demo-topk", created=NOW - 2000)
+    running = jobs.add(
+        "running",
+        "train",
+        name="smol-sae",
+        done=0,
+        total=600,
+        metrics={"loss": 1.0, "fvu": 0.92, "l0": 16.0, "dead_share": 0.0, "tokens_s": 20_000.0},
+        created=NOW - 1000,
+        params={
+            "run_id": "smol-l15",
+            "layer": "resid_post.15",
+            "k": 32,
+            "training": {"steps": 600},
+        },
+        log="reading 80,331 tokens\nstep 246 of 600\n",
+    )
+    for step in range(6, 252, 6):
+        metrics = {
+            "loss": 0.1 + 0.9 * math.exp(-step / 80),
+            "fvu": 0.12 + 0.8 * math.exp(-step / 60),
+            "l0": 16.0,
+            "dead_share": 0.04,
+            "tokens_s": 21_400.0,
+        }
+        jobs.progress(running, step, 600, "step", metrics)
+    jobs.add("queued", "index", name="smol-sae", created=NOW - 900)
+
+
+@pytest.fixture
+def run_app() -> RunApp:
+    """`async with run_app(workspace, size=(80, 24), sae_id=None) as pilot`, settled."""
+
+    @asynccontextmanager
+    async def run(
+        workspace: Workspace, size: tuple[int, int] = (80, 24), sae_id: str | None = None
+    ) -> AsyncIterator[Pilot]:
+        app = MiCrowApp(workspace, sae_id)
+        async with app.run_test(size=size) as pilot:
+            await settle(pilot)
+            yield pilot
+
+    return run

@@ -1,0 +1,100 @@
+"""The action table is the one source of bindings, help, palette and key map."""
+
+from importlib import import_module
+
+import pytest
+from textual.binding import Binding
+
+from tests.tui.driving import press, screen_text
+from tui.actions import ACTIONS, BY_ID, SCREENS, bindings, key_label, keys_label, scope_actions
+from tui.app import MiCrowApp
+from tui.widgets.form import FormPopup
+from tui.widgets.help import HelpScroll, help_content
+from tui.widgets.palette import offered
+from tui.widgets.popup import Confirm
+from tui.widgets.row_list import RowList
+
+
+def owner(scope: str) -> type:
+    """The class that does the actions of a scope."""
+    if scope in SCREENS:
+        return getattr(import_module(f"tui.screens.{scope}.screen"), f"{scope.title()}Screen")
+    owners = {
+        "app": MiCrowApp,
+        "list": RowList,
+        "scroll": HelpScroll,
+        "popup": Confirm,
+        "form": FormPopup,
+    }
+    return owners[scope]
+
+
+def test_ids_are_unique():
+    assert len(BY_ID) == len(ACTIONS)
+
+
+@pytest.mark.parametrize("scope", ["app", "list", "scroll", "popup", "form", *SCREENS])
+def test_every_action_is_done_by_a_method_of_its_scope(scope: str):
+    for action in scope_actions(scope):
+        assert hasattr(owner(scope), "action_" + action.action.partition("(")[0]), action.id
+
+
+@pytest.mark.parametrize("scope", SCREENS)
+def test_no_key_means_two_things_on_a_screen(scope: str):
+    taken: dict[str, str] = {}
+    for part in (scope, "list", "app"):
+        for binding in Binding.make_bindings(bindings(part)):
+            if binding.key in taken and part == "app" and taken[binding.key] != "app.undo":
+                # A screen may use an app key for its own purpose, never one that moves about.
+                assert not binding.key.isdecimal(), binding
+                assert binding.key not in ("escape", "q", "question_mark", "colon"), binding
+            if part == scope:
+                assert binding.key not in taken, binding
+            taken[binding.key] = binding.id or ""
+
+
+def test_every_binding_carries_its_id_and_help():
+    for action in ACTIONS:
+        for binding in bindings(action.scope, action.id.partition(".")[2]):
+            assert isinstance(binding, Binding)
+            assert binding.id == action.id
+            assert binding.tooltip == action.help
+
+
+def test_no_action_needs_a_key_that_terminals_and_multiplexers_keep():
+    kept = {"ctrl+b", "ctrl+a", "ctrl+s", "ctrl+q", "ctrl+z", "ctrl+c"}
+    for action in ACTIONS:
+        keys = {key.strip() for key in action.keys.split(",")}
+        assert not keys & kept, action.id
+        assert not any("alt+" in key or key == "ctrl+enter" for key in keys), action.id
+
+
+def test_keys_are_written_as_people_read_them():
+    assert key_label("question_mark") == "?"
+    assert key_label("ctrl+r") == "ctrl+r"
+    assert keys_label("j,down") == "j ↓"
+
+
+def test_help_names_every_key_of_a_screen_and_follows_the_key_map():
+    text = help_content("runs", {"runs.capture": "f5"}).plain
+    for action in (*scope_actions("runs"), *scope_actions("app")):
+        if action.keys:
+            assert action.help in text
+    assert "f5 " in text
+
+
+async def test_palette_offers_every_action_of_every_screen(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        ids = {action.id for action in offered(pilot.app.screen)}
+        for scope in ("app", "list", *SCREENS):
+            expected = {action.id for action in scope_actions(scope)}
+            assert expected - ids <= {"app.palette", "app.back"}
+
+
+async def test_a_key_map_moves_an_action_to_another_key(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        pilot.app.set_keymap({"app.steer": "f4", "app.help": "f1"})
+        await press(pilot, "f4")
+        assert pilot.app.current_mode == "steer"
+        await press(pilot, "4", "f1")
+        assert "f4" in screen_text(pilot)

@@ -1,0 +1,172 @@
+"""The frame: six screens that keep their state, header, footer, palette, help, escape, themes."""
+
+from mi_crow.store.workspace import Workspace
+from tests.tui.driving import press, screen_text, settle
+from tui.actions import SCREENS
+from tui.messages import SessionState
+from tui.screens.base import MiCrowScreen
+from tui.theme import THEMES
+from tui.widgets.form import FormInput
+from tui.widgets.help import HelpPopup
+from tui.widgets.palette import PaletteField, PalettePopup
+from tui.widgets.row_list import RowList
+
+
+async def test_a_digit_opens_its_screen(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        for digit, name in enumerate(SCREENS, start=1):
+            await press(pilot, str(digit))
+            assert pilot.app.current_mode == name
+            lines = screen_text(pilot).splitlines()
+            assert all(title.title() in lines[1] for title in SCREENS)
+
+
+async def test_a_screen_keeps_its_state(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "j", "6", "1")
+        assert pilot.app.screen.query_one("#list-runs", RowList).key == "demo"
+
+
+async def test_escape_goes_back_to_the_screen_before(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "6", "1", "6", "escape")
+        assert pilot.app.current_mode == "runs"
+        await press(pilot, "escape", "escape", "escape")
+        assert pilot.app.is_running
+
+
+async def test_escape_stops_then_closes_then_leaves_the_field_then_goes_back(
+    app_workspace, run_app, monkeypatch
+):
+    running = [True]
+
+    def stop(_: MiCrowScreen) -> bool:
+        was, running[0] = running[0], False
+        return was
+
+    monkeypatch.setattr(MiCrowScreen, "stop_running", stop)
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "6", "slash")
+        assert pilot.app.screen.focused.id == "probe-text"
+        await press(pilot, "ctrl+p", "escape")
+        assert isinstance(pilot.app.screen, PalettePopup)  # the first one stopped what ran
+        assert not running[0]
+        await press(pilot, "escape")
+        assert not isinstance(pilot.app.screen, PalettePopup)
+        assert pilot.app.screen.focused.id == "probe-text"
+        await press(pilot, "escape")
+        assert pilot.app.screen.focused.id == "layers"
+        assert pilot.app.current_mode == "control"
+        await press(pilot, "escape")
+        assert pilot.app.current_mode == "runs"
+
+
+async def test_typing_goes_to_a_field_that_has_the_focus(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "6", "slash", "1", "q", "colon")
+        assert pilot.app.current_mode == "control"
+        assert pilot.app.screen.focused.text.startswith("1q:")
+
+
+async def test_the_palette_finds_an_action_and_does_it_on_its_screen(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "6", "colon")
+        assert isinstance(pilot.app.screen.focused, PaletteField)
+        await press(pilot, *"capture activations", "enter")
+        assert pilot.app.current_mode == "runs"
+        assert isinstance(pilot.app.screen.focused, FormInput)
+
+
+async def test_the_palette_moves_in_its_list_while_typing_goes_on(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "ctrl+p", *"go to", "down", "enter")
+        assert pilot.app.current_mode == "features"
+
+
+async def test_a_palette_that_is_left_does_nothing(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "colon", *"quit", "escape")
+        assert pilot.app.is_running
+        assert pilot.app.current_mode == "runs"
+
+
+async def test_help_shows_the_keys_and_closes(app_workspace, run_app):
+    async with run_app(app_workspace, size=(80, 50)) as pilot:
+        await press(pilot, "question_mark")
+        assert isinstance(pilot.app.screen, HelpPopup)
+        assert "Capture activations of a model" in screen_text(pilot)
+        await press(pilot, "escape")
+        assert not isinstance(pilot.app.screen, HelpPopup)
+
+
+async def test_the_footer_shows_only_keys_that_work_here(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        footer = screen_text(pilot).splitlines()[-1]
+        assert "n capture" in footer
+        assert "cancel" not in footer  # no job is selected
+        await press(pilot, "6", "slash")
+        footer = screen_text(pilot).splitlines()[-1]
+        assert "ctrl+r measure" in footer
+        assert "q quit" not in footer  # a q is typed now
+
+
+async def test_a_click_on_a_tab_opens_its_screen(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        row = screen_text(pilot).splitlines()[1]
+        await pilot.click(offset=(row.index("Control") + 2, 1))
+        await settle(pilot)
+        assert pilot.app.current_mode == "control"
+
+
+async def test_the_header_names_model_sae_and_the_running_job(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        line = screen_text(pilot).splitlines()[0]
+        assert "sample · demo-topk" in line or "SmolLM2-135M-Instruct" in line
+        assert "train 41%" in line
+
+
+async def test_the_header_shows_what_the_model_session_does(app_workspace, run_app):
+    states = {
+        "loading model": SessionState("loading", "demo-topk"),
+        "cuda:0": SessionState("ready", "demo-topk", "sample", "model.layers.2", "cuda:0"),
+        "session ended": SessionState("died", "demo-topk", detail="x"),
+    }
+    async with run_app(app_workspace) as pilot:
+        for words, state in states.items():
+            pilot.app.context._set_session(state)
+            await pilot.pause()
+            assert words in screen_text(pilot).splitlines()[0]
+
+
+async def test_both_themes_draw_every_screen(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        for theme in THEMES:
+            pilot.app.theme = theme.name
+            for digit in "123456":
+                await press(pilot, digit)
+                assert screen_text(pilot).strip()
+
+
+async def test_q_quits(empty_workspace: Workspace, run_app):
+    async with run_app(empty_workspace) as pilot:
+        await pilot.press("q")
+        assert pilot.app.return_code == 0
+
+
+async def test_an_open_index_that_is_rebuilt_is_opened_again(app_workspace, run_app):
+    class Store:
+        opened = 0
+
+        def changed_on_disk(self) -> bool:
+            return True
+
+        def meta(self):
+            return type("Meta", (), {"sae_id": "demo-topk"})()
+
+    async with run_app(app_workspace) as pilot:
+        asked = []
+        pilot.app.context.features = Store()
+        pilot.app.context.load_features = asked.append
+        pilot.app.look_now()
+        await settle(pilot)
+        assert asked[0] == "demo-topk"

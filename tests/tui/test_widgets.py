@@ -1,0 +1,190 @@
+"""The frame's widgets: lists, plots, facts, forms, log."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from textual.app import App, ComposeResult
+
+from mi_crow.errors import UserError
+from tests.tui.driving import press, screen_text, settle
+from tui.screens.runs.rows import share_heights
+from tui.theme import CROW
+from tui.widgets.facts import Fact, facts_content
+from tui.widgets.form import FormField, FormInput, FormPopup
+from tui.widgets.plot import area_plot, progress_bar
+from tui.widgets.row_list import Cell, Column, Row, RowList
+
+finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+@given(st.lists(finite, max_size=200), st.integers(1, 60), st.integers(1, 8))
+def test_a_plot_has_the_size_it_was_given(values, width, height):
+    lines = area_plot(values, width, height)
+    assert len(lines) == height
+    assert all(len(line) == width for line in lines)
+
+
+def test_a_plot_falls_where_its_values_fall():
+    lines = area_plot([8.0, 4.0, 0.0], 3, 1)
+    assert lines == ["█▅▁"] or lines == ["█▄▁"]
+    assert area_plot([math.nan], 3, 1) == ["   "]
+
+
+@given(st.floats(0, 1), st.integers(1, 80))
+def test_a_bar_fills_its_width(share, width):
+    done, left = progress_bar(share, width)
+    assert len(done) + len(left) == width
+
+
+@given(st.integers(3, 60), st.lists(st.integers(1, 200), min_size=3, max_size=3))
+def test_lists_share_all_lines_and_none_gets_more_than_it_needs_but_the_last(available, needs):
+    heights = share_heights(available, needs)
+    assert available - 2 <= sum(heights) <= available
+    assert all(height <= need for height, need in zip(heights[:-1], needs[:-1], strict=True))
+    assert all(
+        height >= min(need, available // 3) for height, need in zip(heights, needs, strict=True)
+    )
+
+
+def test_long_values_wrap_under_themselves():
+    text = facts_content([Fact("model", "one two three")], 8, 16).plain
+    assert text == "model   one two\n        three"
+
+
+class OneList(App[None]):
+    """Just a list of fifty rows."""
+
+    CSS_PATH = "../../tui/app.tcss"
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return CROW.variables
+
+    def compose(self) -> ComposeResult:
+        yield RowList([Column("name"), Column("n", 6, "right")], empty="nothing")
+
+    def on_mount(self) -> None:
+        self.query_one(RowList).focus()
+
+
+def fifty(prefix: str = "row") -> list[Row]:
+    return [Row(f"{prefix}-{i}", (Cell(f"{prefix} {i} [b]x[/b]"), Cell(str(i)))) for i in range(50)]
+
+
+async def test_a_list_moves_with_the_keys_of_the_table():
+    app = OneList()
+    async with app.run_test(size=(40, 11)) as pilot:
+        rows = app.query_one(RowList)
+        rows.set_rows(fifty())
+        await settle(pilot)
+        for key, expected in [
+            ("j", "row-1"),
+            ("k", "row-0"),
+            ("G", "row-49"),
+            ("g", "row-0"),
+            ("ctrl+d", "row-10"),
+            ("ctrl+u", "row-0"),
+            ("down", "row-1"),
+            ("end", "row-49"),
+        ]:
+            await press(pilot, key)
+            assert rows.key == expected, key
+        assert "row 49 [b]x[/b]" in screen_text(pilot)  # scrolled to, and markup is only text
+
+
+async def test_numbers_stand_under_each_other():
+    app = OneList()
+    async with app.run_test(size=(40, 11)) as pilot:
+        app.query_one(RowList).set_rows(fifty())
+        await settle(pilot)
+        await press(pilot, *"jjjjjjjjjjj")
+        ends = {len(line[:38].rstrip()) for line in screen_text(pilot).splitlines()}
+        assert len(ends) == 1
+
+
+async def test_the_cursor_stays_on_its_row_when_rows_come_and_go():
+    app = OneList()
+    async with app.run_test(size=(40, 11)) as pilot:
+        rows = app.query_one(RowList)
+        rows.set_rows(fifty())
+        await press(pilot, "j", "j", "j")
+        rows.set_rows([Row("new", (Cell("new"),)), *fifty()])
+        await settle(pilot)
+        assert rows.key == "row-3"
+        rows.set_rows(fifty()[:2])
+        await settle(pilot)
+        assert rows.key == "row-1"
+        rows.set_rows([])
+        await settle(pilot)
+        assert rows.key is None
+        assert "nothing" in screen_text(pilot)
+
+
+def asks(submit) -> FormPopup:
+    fields = [
+        FormField("model", "model", "", "which one", ("sample", "smol")),
+        FormField("limit", "documents", "12"),
+    ]
+    return FormPopup("Ask", fields, submit)
+
+
+@pytest.fixture
+def form_app() -> App[None]:
+    class FormApp(OneList):
+        def compose(self) -> ComposeResult:
+            yield from ()
+
+        def on_mount(self) -> None:
+            pass
+
+    return FormApp()
+
+
+async def test_a_form_hands_over_its_texts_and_closes(form_app):
+    got, results = [], []
+
+    def submit(values):
+        got.append(dict(values))
+        return "job-1"
+
+    async with form_app.run_test() as pilot:
+        form_app.push_screen(asks(submit), results.append)
+        await settle(pilot)
+        await press(pilot, "down", "down", "ctrl+r")
+        assert got == [{"model": "smol", "limit": "12"}]
+        assert results == ["job-1"]
+
+
+async def test_a_form_shows_one_sentence_and_stays_open(form_app):
+    def submit(values):
+        raise UserError("k = 64 is more than n_latents = 32 [b]", hint="lower k")
+
+    async with form_app.run_test() as pilot:
+        form_app.push_screen(asks(submit))
+        await settle(pilot)
+        await press(pilot, "ctrl+r")
+        assert "k = 64 is more than n_latents = 32 [b]; lower k" in screen_text(pilot)
+        await press(pilot, "escape")
+        assert not isinstance(form_app.screen, FormPopup)
+
+
+async def test_ghost_text_is_taken_with_tab_only_while_it_shows(form_app):
+    async with form_app.run_test() as pilot:
+        form_app.push_screen(asks(lambda values: ""))
+        await settle(pilot)
+        await press(pilot, "s", "m", "tab")
+        first = form_app.screen.query(FormInput).first()
+        assert first.value == "smol"
+        assert first.has_focus
+        await press(pilot, "tab")
+        assert not first.has_focus
+
+
+async def test_enter_goes_on_to_the_next_field_and_the_button_starts(form_app):
+    results = []
+    async with form_app.run_test() as pilot:
+        form_app.push_screen(asks(lambda values: "job-2"), results.append)
+        await settle(pilot)
+        await press(pilot, "enter", "enter", "enter")
+        assert results == ["job-2"]

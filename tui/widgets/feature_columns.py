@@ -1,0 +1,118 @@
+"""The columns of the feature table: what one feature says in the width there is; pure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from textual.content import Content
+
+from tui.text import count, number, printable
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.queries import FeatureRow
+
+
+@dataclass(frozen=True)
+class FeatureColumn:
+    """One column. `width` 0 takes what is left; it shows where the table has `from_width` cells."""
+
+    title: str
+    width: int
+    cell: "Callable[[FeatureRow], Content]"
+    align: Literal["left", "right"] = "right"
+    from_width: int = 0
+    sort: str = ""  # the sort key of the index that this column shows
+
+
+def density(share: float) -> str:
+    """A share of tokens in at most six characters: 12%, 4.2%, 0.42%, 0.042%."""
+    percent = 100 * share
+    if percent <= 0:
+        return "0"
+    if percent < 0.001:
+        return "<.001%"
+    digits = 0 if percent >= 10 else 1 if percent >= 1 else 2 if percent >= 0.1 else 3
+    return f"{percent:.{digits}f}%"
+
+
+def _faint_zero(text: str, row: "FeatureRow") -> Content:
+    return Content.styled(text, "" if row.fires else "$faint")
+
+
+def _meaning(row: "FeatureRow") -> Content:
+    """The concept that somebody gave it, else the label that it follows best, else nothing."""
+    if row.concept:
+        return Content.styled(printable(row.concept), "$accent")
+    if not row.fires:
+        return Content.styled("never fires", "$faint")
+    if row.top_label:
+        return Content.styled(printable(row.top_label), "$muted")
+    return Content.styled("–", "$faint")
+
+
+def _auroc(row: "FeatureRow") -> Content:
+    known = row.top_auroc is not None and row.fires
+    return Content.styled(
+        number(row.top_auroc, 2) if known else "–", "$muted" if known else "$faint"
+    )
+
+
+COLUMNS = (
+    FeatureColumn("feature", 7, lambda row: _faint_zero(str(row.feature), row), sort="feature"),
+    FeatureColumn("density", 7, lambda row: _faint_zero(density(row.density), row), sort="density"),
+    FeatureColumn("fires", 6, lambda row: _faint_zero(count(row.fires), row), "right", 40, "fires"),
+    FeatureColumn("max", 6, lambda row: _faint_zero(number(row.max_act, 2), row), sort="max_act"),
+    FeatureColumn(
+        "mean", 6, lambda row: _faint_zero(number(row.mean_act, 2), row), "right", 56, "mean_act"
+    ),
+    FeatureColumn("concept / top label", 0, _meaning, "left"),
+    FeatureColumn("AUROC", 5, _auroc, "right", 50, "top_auroc"),
+)
+_GAP = 2
+_MARKER = 1
+
+
+def shown_columns(width: int) -> list[tuple[FeatureColumn, int]]:
+    """The columns that a table of `width` cells shows, with their widths."""
+    columns = [column for column in COLUMNS if width >= column.from_width]
+    gaps = _GAP * (len(columns) - 1) + 2 * _MARKER
+    rest = width - gaps - sum(column.width for column in columns)
+    return [(column, column.width or max(rest, 4)) for column in columns]
+
+
+def row_content(feature: int, row: "FeatureRow | None", width: int, marker: str) -> Content:
+    """One line of the table. A row that is not read yet shows its number alone."""
+    cells = []
+    for column, cells_wide in shown_columns(width):
+        if row is not None:
+            cell = column.cell(row)
+        else:
+            cell = Content(str(feature) if column.sort == "feature" else "")
+        cells.append(fitted(cell, cells_wide, column.align))
+    line = Content(" " * _GAP).join(cells)
+    return Content.assemble((marker, "$primary"), line, " ")
+
+
+def titles_content(width: int, sort: str, descending: bool) -> Content:
+    """The titles over the columns; the one that sorts carries an arrow, in the gap if need be."""
+    line = Content("")
+    end = 0
+    for column, cells in shown_columns(width):
+        end += cells
+        sorts = bool(column.sort) and column.sort == sort
+        arrow = ("↓" if descending else "↑") if sorts else ""
+        text = Content.styled(column.title + arrow, "$accent" if sorts else "$faint")
+        if column.align == "left":
+            line = line.pad_right(end - cells - line.cell_length) + fitted(text, cells)
+        else:
+            line = line.pad_right(end - text.cell_length - line.cell_length) + text
+        end += _GAP
+    return Content.assemble(" ", line)
+
+
+def fitted(text: Content, width: int, align: str = "left") -> Content:
+    """`text` in exactly `width` cells."""
+    if text.cell_length > width:
+        text = text.truncate(width, ellipsis=True)
+    pad = width - text.cell_length
+    return text.pad_left(pad) if align == "right" else text.pad_right(pad)
