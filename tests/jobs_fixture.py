@@ -3,9 +3,12 @@
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from mi_crow.jobs.events import append_event
 from mi_crow.jobs.process import LOCK_NAME, ProcessIdentity
@@ -26,6 +29,24 @@ _PARAMS: dict[str, dict[str, Any]] = {
     "evaluate": {"sae_id": "demo-topk"},
     "demo": {},
 }
+
+
+def own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives a test device queues and a config file of its own."""
+    for name in ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"):
+        folder = tmp_path / name.lower()
+        folder.mkdir()
+        monkeypatch.setenv(name, str(folder))
+    monkeypatch.delenv("MI_CROW_WORKSPACE", raising=False)
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """The first true value that `condition` gives; fails when none comes in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    return value
 
 
 class FakeJobs:

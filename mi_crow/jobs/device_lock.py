@@ -90,6 +90,8 @@ class DeviceQueue:
         """Takes the device when nobody older waits and nobody runs on it."""
         if self._lock is None and self.ahead() == 0:
             self._lock = take_lock(self._folder / "lock", patience_s=0)
+            if self._lock is not None:
+                self._drop_ticket()
         return self._lock is not None
 
     def ahead(self) -> int:
@@ -98,11 +100,16 @@ class DeviceQueue:
 
     def leave(self) -> None:
         """Gives back the ticket and the device."""
-        (self._folder / self._name).unlink(missing_ok=True)
-        for descriptor in (self._ticket, self._lock):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._ticket = self._lock = None
+        self._drop_ticket()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _drop_ticket(self) -> None:
+        if self._ticket is not None:
+            (self._folder / self._name).unlink(missing_ok=True)
+            os.close(self._ticket)
+            self._ticket = None
 
     def _waiting(self) -> Iterator[str]:
         for path in self._folder.glob(f"{_TICKET_PREFIX}*"):

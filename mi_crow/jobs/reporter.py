@@ -118,10 +118,8 @@ class Reporter:
 
     def waiting(self, what: str) -> None:
         """Says what a queued job waits for."""
-        with self._lock:
-            if self._status.get("waiting_for") != what:
-                self._status["waiting_for"] = what
-                self._dirty = True
+        if self._status.get("waiting_for") != what:
+            self._set(waiting_for=what)
 
     def output(self, output_id: str) -> None:
         """Says which run or SAE the job makes."""

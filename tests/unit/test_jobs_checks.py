@@ -1,0 +1,182 @@
+"""What can be known to be wrong before a job starts is said at once, with nothing written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mi_crow.errors import UserError
+from mi_crow.jobs import list_jobs, submit
+from mi_crow.jobs.checks import check_dataset, check_model
+from mi_crow.language_model.config import DatasetSpec, ModelSpec
+from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.workspace import Workspace
+from tests.jobs_fixture import own_queues
+
+
+@pytest.fixture(autouse=True)
+def _own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_queues(tmp_path, monkeypatch)
+
+
+def make_run(workspace: Workspace, name: str, width: int = 8, status: str = "complete") -> None:
+    RunManifest(
+        run_id=name,
+        model_id="m",
+        revision=None,
+        tokenizer_hash="",
+        layers=[LayerSpec("model.layers.1", "resid_post.1", width)],
+        dtype="fp32",
+        dataset={},
+        fingerprint="",
+        settings={},
+        created=1.0,
+        status=status,
+        parts=[PartSpec(0, 0, 10, 1000)],
+    ).save(workspace.make_run_dir(name, ""))
+
+
+def make_sae(workspace: Workspace, name: str, run: str | None = "r", width: int = 8) -> None:
+    own: dict[str, Any] = {"layer": "model.layers.1", "run_id": run}
+    cfg = {"architecture": "topk", "d_in": width, "d_sae": 64, "k": 4, "metadata": {"mi_crow": own}}
+    (workspace.make_sae_dir(name, "") / "cfg.json").write_text(json.dumps(cfg))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    workspace = Workspace.open(tmp_path / "w")
+    make_run(workspace, "r")
+    make_run(workspace, "half", status="running")
+    make_run(workspace, "wide", width=16)
+    make_sae(workspace, "s")
+    make_sae(workspace, "orphan", run="gone")
+    make_sae(workspace, "foreign", run=None)
+    return workspace
+
+
+TRAIN = {"run_id": "r", "layer": "resid_post.1", "k": 4}
+CAPTURE = {"model": {"model": "sample"}, "dataset": {"source": "sample"}, "layers": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "says"),
+    [
+        ("bake", {}, "'bake' is not known"),
+        ("train", TRAIN | {"run_id": "x"}, "run 'x' not found"),
+        ("train", TRAIN | {"run_id": "/tmp/r"}, "not a name"),
+        ("train", TRAIN | {"run_id": "half"}, "not complete"),
+        ("train", TRAIN | {"layer": "h.99"}, "layer 'h.99' is not in run 'r'"),
+        ("train", TRAIN | {"k": 65}, "k = 65 is more than n_latents = 64"),
+        ("train", TRAIN | {"expansion": 0.0}, "at least 1 latent"),
+        ("train", TRAIN | {"name": "s"}, "SAE 's' exists already"),
+        ("train", TRAIN | {"name": "../s"}, "not a name"),
+        ("train", TRAIN | {"device": "tpu"}, "device 'tpu' is not known"),
+        ("index", {"sae_id": "nope"}, "SAE 'nope' not found"),
+        ("index", {"sae_id": "orphan"}, "run 'gone', which SAE 'orphan' needs, is not here"),
+        ("index", {"sae_id": "foreign"}, "does not say which run"),
+        ("index", {"sae_id": "s", "run_id": "wide"}, "takes 8 inputs"),
+        ("evaluate", {"sae_id": "s", "documents": 0}, "documents must be at least 1"),
+        (
+            "evaluate",
+            {"sae_id": "s", "model": "/no/model/here"},
+            "model '/no/model/here' not found",
+        ),
+        ("capture", CAPTURE | {"name": "r"}, "run 'r' exists already"),
+        ("capture", CAPTURE | {"layers": []}, "no layer given"),
+        ("capture", CAPTURE | {"dataset": {"source": "no/such/file"}}, "not found"),
+    ],
+)
+def test_wrong_input_starts_nothing(
+    workspace: Workspace, kind: str, params: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        submit(workspace, kind, params)
+    assert list_jobs(workspace) == []
+    assert not workspace.jobs_dir.exists()
+
+
+def test_a_bad_capture_does_not_even_make_the_workspace(tmp_path: Path) -> None:
+    workspace = Workspace.plan(tmp_path / "new" / "w")
+    with pytest.raises(UserError):
+        submit(workspace, "capture", CAPTURE | {"dataset": {"source": "./nothing.txt"}})
+    assert not (tmp_path / "new").exists()
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_texts_that_are_there_pass(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"body": ["a"]}), tmp_path / "a.parquet")
+    write(tmp_path / "a.jsonl", '\n{"body": "a"}\n')
+    write(tmp_path / "a.csv", "body,x\na,b\n")
+    write(tmp_path / "a.txt", "text")
+    for name in ("a.parquet", "a.jsonl", "a.csv"):
+        check_dataset(DatasetSpec(str(tmp_path / name), text_field="body"))
+    check_dataset(DatasetSpec(str(tmp_path / "a.txt")))
+    check_dataset(DatasetSpec("sample"))
+    check_dataset(DatasetSpec("org/name"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.txt", " \n", "is empty"),
+        ("a.jsonl", "\n\n", "is empty"),
+        ("a.csv", "", "is empty"),
+        ("a.csv", "text\n", "is empty"),
+        ("a.csv", "body\nx\n", "no field 'text'"),
+        ("a.jsonl", '{"body": "x"}\n', "no field 'text'"),
+        ("a.jsonl", "{oops\n", "not JSON lines"),
+        ("a.jsonl", "3\n", "neither objects nor texts"),
+        ("a.parquet", "PAR?", "not a Parquet file"),
+        ("a.docx", "x", "of no known kind"),
+    ],
+)
+def test_texts_that_cannot_be_used_are_named(
+    tmp_path: Path, name: str, content: str, says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        check_dataset(DatasetSpec(str(write(tmp_path / name, content))))
+
+
+def test_a_parquet_file_without_rows_or_text_is_refused(tmp_path: Path) -> None:
+    empty: list[str] = []
+    pq.write_table(pa.table({"text": pa.array(empty, pa.string())}), tmp_path / "empty.parquet")
+    with pytest.raises(UserError, match="is empty"):
+        check_dataset(DatasetSpec(str(tmp_path / "empty.parquet")))
+    pq.write_table(pa.table({"body": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(UserError, match="no field 'text'") as caught:
+        check_dataset(DatasetSpec(str(tmp_path / "other.parquet")))
+    assert "body" in caught.value.hint
+
+
+def test_a_folder_needs_a_text_in_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no texts"):
+        check_dataset(DatasetSpec(str(tmp_path)))
+    write(tmp_path / "a.txt", "")
+    with pytest.raises(UserError, match="is empty"):
+        check_dataset(DatasetSpec(str(tmp_path)))
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "deep" / "b.md", "text")
+    check_dataset(DatasetSpec(str(tmp_path)))
+
+
+def test_models_are_told_apart(tmp_path: Path) -> None:
+    check_model(ModelSpec("sample"))
+    check_model(ModelSpec("HuggingFaceTB/SmolLM2-135M"))
+    check_model(ModelSpec("gpt2"))
+    check_model(ModelSpec(str(write(tmp_path / "m.gguf", ""))))
+    with pytest.raises(UserError, match=r"not a \.gguf one"):
+        check_model(ModelSpec(str(write(tmp_path / "m.bin", ""))))
+    with pytest.raises(UserError, match=r"holds no config\.json"):
+        check_model(ModelSpec(str(tmp_path)))
+    write(tmp_path / "config.json", "{}")
+    check_model(ModelSpec(str(tmp_path)))
+    for wrong in ("./nothing", "/no/where", "a/b/c", "missing.gguf"):
+        with pytest.raises(UserError, match="not found"):
+            check_model(ModelSpec(wrong))

@@ -1,0 +1,85 @@
+"""Configs survive the way through spec.json, and nothing unknown gets in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.jobs.kinds import KINDS, device_of, with_device
+from mi_crow.jobs.spec import JobSpec, config_as_json, config_from_json
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
+
+CAPTURE = CaptureConfig(ModelSpec("sample"), DatasetSpec("sample"), ("resid_post.2", "mlp_out.1"))
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    layers=st.lists(st.text(min_size=1), min_size=1).map(tuple),
+    limit=st.none() | st.integers(1),
+    model=st.text(),
+)
+def test_a_capture_config_comes_back_from_json(
+    layers: tuple[str, ...], limit: int | None, model: str
+) -> None:
+    config = CaptureConfig(ModelSpec(model), DatasetSpec("d", limit=limit), layers)
+    text = json.dumps(config_as_json(config))
+    assert config_from_json(CaptureConfig, json.loads(text)) == config
+
+
+def test_a_train_config_comes_back_from_json() -> None:
+    config = TrainConfig("r", "l", expansion=4.0, training=SaeTrainingConfig(steps=5, lr=None))
+    assert config_from_json(TrainConfig, json.loads(json.dumps(config_as_json(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ({"run_id": "r", "layer": "l", "kk": 3}, "train does not know 'kk'"),
+        ({"run_id": "r"}, "train lacks 'layer'"),
+        ({"run_id": "r", "layer": "l", "k": "3"}, "train.k must be of type int, not str"),
+        ({"run_id": "r", "layer": "l", "k": True}, "train.k must be of type int, not bool"),
+        ({"run_id": 7, "layer": "l"}, "train.run_id must be of type str, not int"),
+        ({"run_id": "r", "layer": "l", "training": {"spets": 3}}, "train.training does not know"),
+        ({"run_id": "r", "layer": "l", "training": 3}, "train.training must be an object"),
+        ([], "train must be an object, not list"),
+    ],
+)
+def test_bad_params_are_named(params: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        config_from_json(TrainConfig, params, "train")
+
+
+def test_a_whole_number_is_a_float_where_one_is_wanted() -> None:
+    assert (
+        config_from_json(TrainConfig, {"run_id": "r", "layer": "l", "expansion": 8}).expansion == 8
+    )
+
+
+def test_a_layer_list_must_be_a_list_of_texts() -> None:
+    params = config_as_json(CAPTURE) | {"layers": "resid_post.2"}
+    with pytest.raises(UserError, match="layers must be a list"):
+        config_from_json(CaptureConfig, params)
+
+
+def test_the_device_of_every_kind_can_be_read_and_changed() -> None:
+    configs = [CAPTURE, TrainConfig("r", "l"), KINDS["demo"].config()]
+    for config in configs:
+        assert device_of(config) == "auto"
+        assert device_of(with_device(config, "cuda:1")) == "cuda:1"
+
+
+def test_a_spec_comes_back_and_a_broken_one_is_said_to_be_broken(tmp_path: Path) -> None:
+    spec = JobSpec("train", {"run_id": "r"}, device="cpu", name="n", after="a")
+    spec.save(tmp_path)
+    assert JobSpec.load(tmp_path) == spec
+    (tmp_path / "spec.json").write_text("[1]")
+    with pytest.raises(CorruptDataError):
+        JobSpec.load(tmp_path)
+    (tmp_path / "spec.json").write_text('{"params": {}}')
+    with pytest.raises(CorruptDataError, match="kind"):
+        JobSpec.load(tmp_path)
