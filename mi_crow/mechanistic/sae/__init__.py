@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.load import load_sae
     from mi_crow.mechanistic.sae.metadata import SaeMetadata
     from mi_crow.mechanistic.sae.topk import TopKSae
+    from mi_crow.mechanistic.sae.train import SaeTrainer
 
 _ROOM = "mi_crow.mechanistic.sae"
 _EXPORTS = {
     "EvaluateConfig": f"{_ROOM}.config",
     "SaeMetadata": f"{_ROOM}.metadata",
     "SaeOutput": f"{_ROOM}.base",
+    "SaeTrainer": f"{_ROOM}.train",
     "SaeTrainingConfig": f"{_ROOM}.config",
     "SparseAutoencoder": f"{_ROOM}.base",
     "SparseLatents": f"{_ROOM}.base",
@@ -31,6 +33,7 @@ __all__ = [
     "EvaluateConfig",
     "SaeMetadata",
     "SaeOutput",
+    "SaeTrainer",
     "SaeTrainingConfig",
     "SparseAutoencoder",
     "SparseLatents",

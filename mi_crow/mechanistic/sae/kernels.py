@@ -69,7 +69,8 @@ def _buffer(rows: int, columns: int, like: Tensor) -> Tensor:
     """This thread's reusable [rows, columns] block in `like`'s dtype; contents are undefined."""
     held: Tensor | None = getattr(_buffers, str(like.dtype), None)
     if held is None or held.numel() < rows * columns:
-        held = torch.empty(rows * columns, dtype=like.dtype)
+        with torch.inference_mode(False):  # else the block could never be written outside it
+            held = torch.empty(rows * columns, dtype=like.dtype)
         setattr(_buffers, str(like.dtype), held)
     return held[: rows * columns].view(rows, columns)
 

@@ -1,0 +1,97 @@
+"""How well an SAE reconstructs: pooled sums in, fractions out.
+
+FVU = sum |x - x_hat|^2 / sum |x - mean|^2 with both sums pooled over all tokens: neither a mean
+of batch ratios nor the variance from zero.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+
+BATCH = 2048
+
+
+class FvuSums:
+    """Pooled sums over tokens, in double precision on the device of the tokens."""
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        zeros = torch.zeros(width, dtype=torch.float64, device=device)
+        self._error = torch.zeros((), dtype=torch.float64, device=device)
+        self._square = torch.zeros((), dtype=torch.float64, device=device)
+        self._sum = zeros
+        self.tokens = 0
+
+    def add(self, x: Tensor, reconstruction: Tensor) -> None:
+        """Adds tokens x [n, d] and what became of them."""
+        x = x.double()
+        self._error += (x - reconstruction.double()).square().sum()
+        self._square += x.square().sum()
+        self._sum += x.sum(0)
+        self.tokens += x.shape[0]
+
+    def fvu(self) -> float:
+        """Fraction of variance unexplained; nan without tokens or variance."""
+        if self.tokens == 0:
+            return float("nan")
+        variance = float(self._square - self._sum.square().sum() / self.tokens)
+        return float(self._error) / variance if variance > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Reconstruction and sparsity; `fvu` and `l0` over tokens that are no outliers."""
+
+    fvu: float
+    fvu_all: float  # outliers included
+    outlier_share: float
+    l0: float  # active latents a token
+    tokens: int  # outliers included
+
+    @property
+    def explained_variance(self) -> float:
+        return 1.0 - self.fvu
+
+
+@torch.inference_mode()
+def reconstruction_quality(
+    sae: SparseAutoencoder, x: Tensor, outlier_norm: float | None
+) -> Quality:
+    """Measures tokens x [n, d] in the SAE's input units; above `outlier_norm` is an outlier."""
+    kept = FvuSums(sae.n_inputs, sae.device)
+    everything = FvuSums(sae.n_inputs, sae.device)
+    active = torch.zeros((), dtype=torch.int64, device=sae.device)
+    for stored in x.split(BATCH):
+        batch = stored.to(sae.device).float()
+        latents = sae.encode_sparse(batch)
+        reconstruction = sae.decode_sparse(latents)
+        everything.add(batch, reconstruction)
+        keep = torch.ones(batch.shape[0], dtype=torch.bool, device=sae.device)
+        if outlier_norm is not None:
+            keep = torch.linalg.vector_norm(batch, dim=1) <= outlier_norm
+        kept.add(batch[keep], reconstruction[keep])
+        active += (latents.values[keep] > 0).sum()
+    return Quality(
+        fvu=kept.fvu(),
+        fvu_all=everything.fvu(),
+        outlier_share=1 - kept.tokens / max(everything.tokens, 1),
+        l0=int(active) / max(kept.tokens, 1),
+        tokens=everything.tokens,
+    )
+
+
+@torch.inference_mode()
+def firing_counts(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> tuple[Tensor, int]:
+    """How many tokens each latent fires on, int64 [M], and how many tokens there were."""
+    counts = torch.zeros(sae.n_latents + 1, dtype=torch.int64, device=sae.device)
+    tokens = 0
+    for batch in batches:
+        latents = sae.encode_sparse(batch.to(sae.device).float())
+        # Inactive entries are counted in a last, extra place.
+        active = torch.where(latents.values > 0, latents.indices, sae.n_latents)
+        counts += torch.bincount(active.reshape(-1), minlength=sae.n_latents + 1)
+        tokens += batch.shape[0]
+    return counts[:-1], tokens

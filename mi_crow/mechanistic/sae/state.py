@@ -1,0 +1,124 @@
+"""What changes during training: weights, Adam's moments, dead counters, the step."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mi_crow.errors import CorruptDataError
+from mi_crow.mechanistic.sae.base import SparseAutoencoder, SparseLatents
+from mi_crow.mechanistic.sae.plan import StartingPoint, TrainingPlan
+
+# As in Gao et al. 2024: latents that fire rarely have gradients near Adam's usual 1e-8.
+_ADAM_EPS = 6.25e-10
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+class TrainState:
+    """An SAE in training. Until `finish` it takes inputs times `scale`."""
+
+    def __init__(self, sae: SparseAutoencoder, plan: TrainingPlan) -> None:
+        self.sae = sae
+        self.plan = plan
+        self.step = 0
+        self.scale = 1.0
+        self.variance = 1.0
+        self.seconds = 0.0
+        fused = sae.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(sae.parameters(), lr=plan.lr, eps=_ADAM_EPS, fused=fused)
+        # Tokens since each latent fired; the last, extra place takes what is not active.
+        self._idle = torch.zeros(sae.n_latents + 1, dtype=torch.int64, device=sae.device)
+
+    def start(self, point: StartingPoint) -> None:
+        """Scales and centres a fresh or loaded SAE for the inputs of `point`."""
+        self.scale, self.variance = point.scale, point.variance
+        fresh = not bool(self.sae.b_dec.any())
+        self.sae.fold_scale(1 / point.scale)
+        if fresh:
+            with torch.no_grad():
+                self.sae.b_dec.copy_(point.centre)
+        self.sae.normalise_decoder()
+
+    def dead_latents(self) -> Tensor | None:
+        """Ids of the latents that have not fired for long, int64; None when there are none."""
+        dead = (self._idle[:-1] > self.plan.dead_tokens).nonzero()[:, 0]
+        return dead if dead.numel() else None
+
+    def dead_share(self) -> float:
+        dead = self.dead_latents()
+        return 0.0 if dead is None else dead.numel() / self.sae.n_latents
+
+    @torch.no_grad()
+    def apply_gradients(self) -> None:
+        """One Adam step on the sphere of unit decoder rows.
+
+        The part of a gradient that lies along its decoder row would only change the row's
+        length, which is fixed: it is taken out, so that Adam's moments do not see it.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.lr_at(self.step)
+        rows, gradient = self.sae.W_dec, self.sae.W_dec.grad
+        if gradient is not None:
+            along = torch.linalg.vecdot(gradient, rows)
+            gradient.addcmul_(rows, along.neg_()[:, None])
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.sae.normalise_decoder()
+
+    @torch.no_grad()
+    def count_firing(self, latents: SparseLatents) -> None:
+        """Notes which latents fired on a batch [n, k]."""
+        self._idle += latents.values.shape[0]
+        fired = torch.where(latents.values > 0, latents.indices, self.sae.n_latents)
+        self._idle.index_fill_(0, fired.reshape(-1), 0)
+
+    def finish(self) -> None:
+        """Folds the input scale into the SAE: from here on it takes plain inputs."""
+        self.sae.fold_scale(self.scale)
+        self.scale = 1.0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold, by name."""
+        tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        for name, parameter in self.sae.named_parameters():
+            for moment, value in self.optimizer.state[parameter].items():
+                tensors[f"adam.{moment}.{name}"] = value
+        tensors["idle"] = self._idle
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.sae.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.sae.device)
+        return tensors
+
+    def facts(self) -> dict[str, Any]:
+        """The plain numbers that a checkpoint must hold."""
+        return {
+            "scale": self.scale,
+            "variance": self.variance,
+            "seconds": self.seconds,
+            "plan": self.plan.as_json(),
+        }
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Continues from a checkpoint. Raises CorruptDataError when it does not fit."""
+        sae = self.sae
+        try:
+            weights = {name: tensors[f"sae.{name}"] for name in sae.state_dict()}
+            sae.load_state_dict(weights)
+            for name, parameter in sae.named_parameters():
+                self.optimizer.state[parameter] = {
+                    moment: tensors[f"adam.{moment}.{name}"].to(sae.device)
+                    for moment in _MOMENTS
+                    if f"adam.{moment}.{name}" in tensors
+                }
+            self._idle.copy_(tensors["idle"])
+            torch.set_rng_state(tensors["rng.cpu"])
+            if sae.device.type == "cuda" and "rng.cuda" in tensors:
+                torch.cuda.set_rng_state(tensors["rng.cuda"], sae.device)
+            self.step = int(facts["step"])
+            self.scale, self.variance = float(facts["scale"]), float(facts["variance"])
+            self.seconds = float(facts["seconds"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CorruptDataError(
+                f"the checkpoint does not fit this SAE ({error})",
+                hint="remove the checkpoints folder to train from the beginning",
+            ) from error
