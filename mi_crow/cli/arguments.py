@@ -72,11 +72,13 @@ def add_seed(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn at random (0)")
 
 
-def add_job_flags(parser: ArgumentParser) -> None:
-    """How the command stands to the job it starts."""
+def add_job_flags(parser: ArgumentParser, *, after: bool = True) -> None:
+    """How the command stands to the job it starts; `after` where there can be an earlier one."""
     group = parser.add_argument_group("job")
     group.add_argument("--detach", action="store_true", help="start the job and do not follow it")
-    group.add_argument("--after", metavar="JOB", help="start when this job has finished")
+    parser.set_defaults(after=None)
+    if after:
+        group.add_argument("--after", metavar="JOB", help="start when this job has finished")
 
 
 def positive(text: str) -> int:

@@ -18,7 +18,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--no-tui", action="store_true", help="do not open the app afterwards")
     add_device(parser)
     add_seed(parser)
-    add_job_flags(parser)
+    add_job_flags(parser, after=False)
 
 
 def run(options: Namespace) -> int:

@@ -61,6 +61,10 @@ def run_command_line(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) went away
         sys.stderr.close()
         return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _report(arguments, f"{place}{error.strerror or error}", "")
+        return 1
     except Exception as error:
         hint = "this is a fault in mi-crow; --debug shows where"
         _report(arguments, f"{type(error).__name__}: {error}", hint)

@@ -5,6 +5,7 @@ lock of a folder removes stale ones.
 """
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -62,17 +63,18 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Gives a temporary folder to fill; renames it to `path` when the block ends without error.
 
-    `path` must not exist yet.
+    Raises FileExistsError when `path` exists by then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _sync_file(file)
+        for entry in temporary.rglob("*"):
+            sync_folder(entry) if entry.is_dir() else _sync_file(entry)
         sync_folder(temporary)
+        if path.exists():  # an empty folder would be replaced without a word
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         os.rename(temporary, path)
         sync_folder(path.parent)
     finally:

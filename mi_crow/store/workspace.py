@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError, nearest
-from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.atomic import read_json, temporary_name, write_json
 from mi_crow.store.ids import make_folder, validate_id
 from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
 
@@ -187,10 +187,16 @@ class Workspace:
         return [summary for _, summary in sorted(found, key=lambda pair: (pair[0], pair[1].sae_id))]
 
     def delete(self, folder: Path) -> None:
-        """Deletes a folder of this workspace; refuses anything that resolves outside it."""
-        if folder.is_symlink() or not folder.resolve().is_relative_to(self.root.resolve()):
+        """Deletes a folder of this workspace; a reader sees all of it or none of it.
+
+        Raises UserError for a link and for anything that does not resolve to a place inside.
+        """
+        root, resolved = self.root.resolve(), folder.resolve()
+        if folder.is_symlink() or resolved == root or not resolved.is_relative_to(root):
             raise UserError(f"{str(folder)!r} is not inside the workspace, nothing was deleted")
-        shutil.rmtree(folder)
+        doomed = temporary_name(folder)
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
 
     def _existing(self, parent: Path, name: str, what: str, marker: str) -> Path:
         validate_id(name, what)
@@ -205,7 +211,6 @@ class Workspace:
 def read_sae_summary(folder: Path) -> SaeSummary:
     """What the JSON files in an SAE's folder say. Raises CorruptDataError."""
     cfg = read_json(folder / "cfg.json")
-    evaluation_path = folder / "evaluation.json"
     try:
         metadata = cfg.get("metadata", {})
         own = metadata.get("mi_crow", {})
@@ -220,11 +225,20 @@ def read_sae_summary(folder: Path) -> SaeSummary:
             layer=own.get("layer") or metadata.get("hook_name") or "",
             run_id=own.get("run_id"),
             has_index=(folder / "features.duckdb").is_file(),
-            evaluation=read_json(evaluation_path) if evaluation_path.exists() else None,
+            evaluation=_read_evaluation(folder),
             bytes=folder_bytes(folder),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptDataError(f"{folder / 'cfg.json'} is not an SAE's ({error!r})") from error
+
+
+def _read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """What `evaluate` found; None when there is nothing readable, which hides no SAE."""
+    try:
+        found = read_json(folder / "evaluation.json")
+    except (NotFoundError, CorruptDataError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def folder_bytes(folder: Path) -> int:
@@ -245,7 +259,8 @@ def _folders(parent: Path, marker: str) -> list[Path]:
     return sorted(
         entry
         for entry in parent.iterdir()
-        if not entry.name.startswith(".") and (entry / marker).is_file()
+        # isfile is also false for what we may not look into; Path.is_file would raise.
+        if not entry.name.startswith(".") and os.path.isfile(entry / marker)
     )
 
 
