@@ -1,0 +1,149 @@
+"""The sparse kernels against plain dense PyTorch, values and gradients."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from mi_crow.mechanistic.sae import kernels
+from mi_crow.mechanistic.sae.base import LossContext
+from mi_crow.mechanistic.sae.topk import TopKSae
+
+N, D, M, K = 7, 5, 11, 3
+
+
+def operands(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(N, D, generator=generator, dtype=dtype)
+    rows = torch.randn(M, D, generator=generator, dtype=dtype)
+    bias = torch.randn(M, generator=generator, dtype=dtype) * 0.3
+    return x, rows, bias
+
+
+def dense_encode(x: Tensor, rows: Tensor, bias: Tensor, k: int) -> Tensor:
+    top = (x @ rows.T + bias).topk(k, dim=1)
+    return torch.zeros(x.shape[0], rows.shape[0], dtype=x.dtype).scatter(
+        1, top.indices, top.values.relu()
+    )
+
+
+def test_the_encoder_passes_gradcheck() -> None:
+    x, rows, bias = (tensor.requires_grad_() for tensor in operands())
+    assert torch.autograd.gradcheck(
+        lambda x, rows, bias: kernels.topk_encode(x, rows, bias, K)[0], (x, rows, bias)
+    )
+
+
+def test_the_decoder_passes_gradcheck() -> None:
+    x, rows, bias = operands()
+    values, indices = kernels.topk_encode(x, rows, bias, K)
+    assert torch.autograd.gradcheck(
+        lambda values, rows: kernels.sparse_decode(values, indices, rows),
+        (values.clone().requires_grad_(), rows.requires_grad_()),
+    )
+
+
+@pytest.mark.parametrize("k", [1, K, M])
+def test_encoding_equals_the_dense_reference(k: int) -> None:
+    x, rows, bias = operands()
+    values, indices = kernels.topk_encode(x, rows, bias, k)
+    assert values.shape == indices.shape == (N, k)
+    torch.testing.assert_close(
+        kernels.dense_latents(values, indices, M), dense_encode(x, rows, bias, k)
+    )
+
+
+def test_blocks_of_tokens_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, rows, bias = operands()
+    whole = kernels.dense_latents(*kernels.topk_activations(x, rows, bias, K), M)
+    monkeypatch.setitem(kernels._BLOCK_ELEMENTS, "cpu", 2 * M)
+    parts = kernels.dense_latents(*kernels.topk_activations(x, rows, bias, K), M)
+    torch.testing.assert_close(parts, whole)
+
+
+def test_a_latent_that_nobody_uses_gets_no_gradient() -> None:
+    indices = torch.tensor([[0, 2], [2, 5]])
+    weights = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    x = torch.tensor([[1.0, 10.0], [2.0, 20.0]])
+    gradient = kernels.row_gradient(weights, kernels.by_latent(indices, 6), x)
+    expected = torch.zeros(6, 2)
+    expected[0], expected[2], expected[5] = x[0], 2 * x[0] + 3 * x[1], 4 * x[1]
+    assert torch.equal(gradient, expected)
+
+
+def test_the_products_of_active_rows_equal_the_dense_ones() -> None:
+    x, rows, bias = operands()
+    _, indices = kernels.topk_encode(x, rows, bias, K)
+    grad = torch.randn(N, D, dtype=torch.float64)
+    torch.testing.assert_close(
+        kernels.active_products(grad, indices, rows), (grad @ rows.T).gather(1, indices)
+    )
+
+
+def test_inference_mode_and_training_can_take_turns() -> None:
+    x, rows, bias = operands(torch.float32)
+    with torch.inference_mode():
+        kernels.topk_activations(x.repeat(40, 1), rows, bias, K)
+    rows.requires_grad_()
+    kernels.topk_encode(x, rows, bias, K)[0].sum().backward()
+    assert rows.grad is not None
+
+
+def dense_losses(sae: TopKSae, x: Tensor, context: LossContext) -> dict[str, Tensor]:
+    """The losses written out with [n, M] tensors and nothing clever."""
+    centred = x - sae.b_dec
+    z = dense_encode(centred, sae.encoder_rows, sae.b_enc, sae.k)
+    residual = x - (z @ sae.W_dec + sae.b_dec)
+    total = context.variance * x.shape[0]
+    losses = {"reconstruction": residual.square().sum() / total}
+    if context.dead is not None:
+        dead = context.dead
+        k = min(context.k_aux, len(dead))
+        z_dead = dense_encode(centred.detach(), sae.encoder_rows[dead], sae.b_enc[dead], k)
+        error = residual.detach() - z_dead @ sae.W_dec[dead]
+        losses["auxk"] = context.aux_alpha * error.square().sum() * (k / context.k_aux) / total
+    return losses
+
+
+@pytest.mark.parametrize("dead", [None, [1], [0, 3, 4, 9, 10]])
+def test_losses_and_their_gradients_equal_the_dense_reference(dead: list[int] | None) -> None:
+    sae = TopKSae(M, D, K, dtype=torch.float64, seed=2)
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    x = operands()[0]
+    context = LossContext(
+        variance=2.5,
+        dead=None if dead is None else torch.tensor(dead),
+        aux_alpha=1 / 32,
+        k_aux=2,
+        l1_lambda=0.0,
+        progress=0.0,
+    )
+    ours = sae.training_output(x, context).losses
+    reference = dense_losses(sae, x, context)
+    assert ours.keys() == reference.keys()
+    for name, loss in ours.items():
+        torch.testing.assert_close(loss, reference[name])
+        names, parameters = zip(*sae.named_parameters(), strict=True)
+        got = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+        wanted = torch.autograd.grad(
+            reference[name], parameters, allow_unused=True, retain_graph=True
+        )
+        for parameter, a, b in zip(names, got, wanted, strict=True):
+            assert (a is None) == (b is None), (name, parameter)
+            if a is not None and b is not None:
+                torch.testing.assert_close(a, b, msg=lambda text, p=parameter: f"{p}: {text}")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_cuda_kernels_agree_with_the_cpu() -> None:
+    x, rows, bias = operands()
+    results = []
+    for device in ("cpu", "cuda"):
+        leaves = [t.to(device).detach().requires_grad_() for t in (x, rows, bias)]
+        values, indices = kernels.topk_encode(*leaves, K)
+        kernels.sparse_decode(values, indices, leaves[1]).square().sum().backward()
+        results.append([leaf.grad.cpu() for leaf in leaves if leaf.grad is not None])
+    for on_cpu, on_cuda in zip(*results, strict=True):
+        torch.testing.assert_close(on_cpu, on_cuda)
