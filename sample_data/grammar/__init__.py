@@ -1,0 +1,1 @@
+"""The grammar that the corpus and the training passages are drawn from."""
