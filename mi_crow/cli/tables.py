@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +13,7 @@ from rich.text import Text
 from mi_crow.cli.text import visible
 
 PLAIN_WIDTH = 200  # of output that goes into a file or a pipe, where nothing needs to fit
+SHORTEST = 8  # cells that a shortened column keeps
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,6 @@ class Column:
     title: str
     right: bool = False
     shorten: bool = False
-    style: str = ""
 
 
 def console() -> Console:
@@ -33,19 +34,23 @@ def console() -> Console:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Prints rows under their titles. Cells are data: never markup, never control characters."""
+    """Prints rows under their titles. Cells are data: never markup, never control characters.
+
+    Where the terminal is too narrow, only the columns that may be shortened give way.
+    """
+    cells = [[visible(cell) for cell in row] for row in rows]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for column in columns:
+    for index, column in enumerate(columns):
+        widths = [cell_len(column.title), *(cell_len(row[index]) for row in cells)]
         table.add_column(
             Text(column.title),
             justify="right" if column.right else "left",
             overflow="ellipsis" if column.shorten else "fold",
             no_wrap=True,
-            style=column.style,
-            min_width=None if column.shorten else len(column.title),
+            min_width=min(max(widths), SHORTEST) if column.shorten else max(widths),
         )
-    for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
     console().print(table)
 
 
