@@ -87,13 +87,66 @@ RUNS = (
     Action("runs.demo", "d", "run_demo", "demo", "Run the demo: about two minutes on two cores"),
 )
 
-FEATURES = ()
+TOKENS = (
+    Action("tokens.left", "h,left", "token_left", "left", "Token before", False),
+    Action("tokens.right", "l,right", "token_right", "right", "Next token", False),
+    Action("tokens.down", "j,down", "token_down", "down", "Line below", False),
+    Action("tokens.up", "k,up", "token_up", "up", "Line above", False),
+    Action("tokens.page_down", "ctrl+d,pagedown", "page_down", "page down", "Down a page", False),
+    Action("tokens.page_up", "ctrl+u,pageup", "page_up", "page up", "Up a page", False),
+    Action("tokens.first", "g,home", "first", "first", "First token", False),
+    Action("tokens.last", "G,end", "last", "last", "Last token", False),
+)
 
-INSPECT = ()
+FEATURES = (
+    Action("features.filter", "slash", "filter", "filter", "Filter by text, concept, label, token"),
+    Action("features.tag", "t", "tag", "tag", "Name the feature; an empty name takes it away"),
+    Action("features.steer", "s", "steer", "steer", "Send the feature to Steer"),
+    Action("features.inspect", "i", "inspect", "inspect", "Look for the feature in a text"),
+    Action("features.sort", "o", "next_sort", "sort", "Sort by the next column"),
+    Action("features.reverse", "O", "reverse", "reverse", "Turn the order round", False),
+    Action("features.show", "f", "next_filter", "show", "Show firing, named, unnamed, all"),
+    Action("features.jump", "number_sign", "jump", "jump", "Jump to a feature by its number"),
+    Action("features.band", "b", "next_band", "band", "Examples from the next band of strength"),
+    Action("features.next", "right_square_bracket", "step(1)", "next", "Next feature", False),
+    Action("features.back", "left_square_bracket", "step(-1)", "before", "Feature before", False),
+    Action("features.copy", "y", "copy", "copy", "Copy the feature or the selected example", False),
+)
 
-STEER = ()
+INSPECT = (
+    Action("inspect.run", "ctrl+r", "run", "run", "Inspect the text", True, True),
+    Action("inspect.text", "e", "edit_text", "edit", "Edit the text"),
+    Action("inspect.steer", "s", "steer", "steer", "Send the selected feature to Steer"),
+    Action("inspect.tag", "t", "tag", "tag", "Name the selected feature"),
+    Action("inspect.copy", "y", "copy", "copy", "Copy the token's or the text's features", False),
+)
 
-CONCEPTS = ()
+STEER = (
+    Action("steer.run", "ctrl+r", "run", "generate", "Generate baseline and steered", True, True),
+    Action("steer.prompt", "e", "edit_prompt", "prompt", "Edit the prompt"),
+    Action("steer.add", "a", "add", "add", "Add an intervention"),
+    Action("steer.remove", "x", "remove", "remove", "Remove the selected intervention"),
+    Action("steer.more", "plus", "nudge(1)", "more", "A stronger value", False),
+    Action("steer.less", "minus", "nudge(-1)", "less", "A weaker value", False),
+    Action("steer.sweep", "w", "sweep", "sweep", "Run a list of strengths one after the other"),
+    Action("steer.preset", "p", "presets", "presets", "Load a preset"),
+    Action("steer.save_preset", "P", "save_preset", "save preset", "Save the stack", False),
+    Action("steer.save", "S", "save", "save", "Save this generation"),
+    Action("steer.copy", "y", "copy", "copy", "Copy both texts", False),
+)
+
+CONCEPTS = (
+    Action("concepts.filter", "slash", "filter", "filter", "Filter by name, note or number"),
+    Action("concepts.mark", "space", "mark", "mark", "Mark for a change of many"),
+    Action("concepts.rename", "r", "rename", "rename", "Rename the marked or selected concepts"),
+    Action("concepts.note", "n", "note", "note", "Write a note"),
+    Action("concepts.sure", "c", "confidence", "confidence", "Set how sure you are, 0 to 1", False),
+    Action("concepts.remove", "x", "remove", "remove", "Remove the marked or selected concepts"),
+    Action("concepts.steer", "s", "steer", "steer", "Send the feature to Steer", False),
+    Action("concepts.export", "w", "export", "export", "Write all concepts to a .json or .csv"),
+    Action("concepts.import", "m", "import_file", "import", "Read concepts from a .json or .csv"),
+    Action("concepts.copy", "y", "copy", "copy", "Copy the selected concept", False),
+)
 
 CONTROL = (
     Action("control.load", "l", "load_model", "load model", "Load the model of the open SAE"),
@@ -107,6 +160,7 @@ ACTIONS: tuple[Action, ...] = (
     *SCROLL,
     *POPUP,
     *FORM,
+    *TOKENS,
     *RUNS,
     *FEATURES,
     *INSPECT,

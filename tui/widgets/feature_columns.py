@@ -60,13 +60,13 @@ def _auroc(row: "FeatureRow") -> Content:
 COLUMNS = (
     FeatureColumn("feature", 7, lambda row: _faint_zero(str(row.feature), row), sort="feature"),
     FeatureColumn("density", 7, lambda row: _faint_zero(density(row.density), row), sort="density"),
-    FeatureColumn("fires", 6, lambda row: _faint_zero(count(row.fires), row), "right", 40, "fires"),
+    FeatureColumn("fires", 6, lambda row: _faint_zero(count(row.fires), row), "right", 52, "fires"),
     FeatureColumn("max", 6, lambda row: _faint_zero(number(row.max_act, 2), row), sort="max_act"),
     FeatureColumn(
-        "mean", 6, lambda row: _faint_zero(number(row.mean_act, 2), row), "right", 56, "mean_act"
+        "mean", 6, lambda row: _faint_zero(number(row.mean_act, 2), row), "right", 66, "mean_act"
     ),
     FeatureColumn("concept / top label", 0, _meaning, "left"),
-    FeatureColumn("AUROC", 5, _auroc, "right", 50, "top_auroc"),
+    FeatureColumn("AUROC", 5, _auroc, "right", 52, "top_auroc"),
 )
 _GAP = 2
 _MARKER = 1

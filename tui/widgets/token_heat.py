@@ -102,8 +102,12 @@ def wrap_tokens(texts: Sequence[str], width: int) -> tuple[Line, ...]:
 
 
 def _joined(characters: Sequence[tuple[str, int]]) -> Line:
+    """Characters as pieces; spaces at the end go, unless the line is made of them."""
+    end = len(characters)
+    while end > 1 and characters[end - 1][0] == " ":
+        end -= 1
     pieces: list[Piece] = []
-    for character, owner in characters:
+    for character, owner in characters[:end]:
         if pieces and pieces[-1].index == owner:
             pieces[-1] = Piece(owner, pieces[-1].text + character)
         else:

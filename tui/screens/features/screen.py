@@ -1,18 +1,337 @@
-"""Screen 2, Features."""
+"""Screen 2, Features: the table of all features beside the open one."""
 
+from dataclasses import replace
+
+from textual import on
 from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
+from tui import messages
 from tui.actions import bindings
+from tui.annotate import name_feature
+from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
+from tui.screens.features.detail import FeatureDetailPane
+from tui.screens.features.heading import TableHeading
+from tui.screens.features.query import TableQuery
+from tui.screens.features.reading import DetailRead, IdsRead, read_detail, read_ids
+from tui.screens.features.welcome import welcome
+from tui.text import printable
+from tui.widgets.example_list import ExampleList
+from tui.widgets.feature_table import FeatureTable
+from tui.widgets.prompt_line import PromptLine
 
 
 class FeaturesScreen(MiCrowScreen):
-    """The Features screen."""
+    """Browse, read, name and send features on."""
 
     NAME = "features"
+    HOME = "#features-table"
     CSS_PATH = "features.tcss"
     BINDINGS = bindings("features")
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._query = TableQuery()
+        self._total = 0
+        self._listing = False  # a thread reads ids
+        self._listed: TableQuery | None = None
+        self._opening = False  # a thread reads a feature
+        self._feature: int | None = None  # the feature to show
+        self._band = 0
+        self._wanted: int | None = None  # to be opened as soon as the index is there
+        self._visiting = False  # opened from another screen: escape leads back there
+        self._error = ""
+
     def compose_body(self) -> ComposeResult:
-        yield Static("Features", classes="title", markup=False)
+        yield Static(id="features-welcome", markup=False)
+        with Horizontal(id="features-body"):
+            with Vertical(id="features-left"):
+                yield TableHeading(id="features-heading")
+                yield FeatureTable(id="features-table")
+            yield FeatureDetailPane(id="feature-detail")
+        yield PromptLine()
+
+    def on_mount(self) -> None:
+        self._show_state()
+        self._list_again()
+
+    @property
+    def table(self) -> FeatureTable:
+        return self.query_one(FeatureTable)
+
+    @property
+    def pane(self) -> FeatureDetailPane:
+        return self.query_one(FeatureDetailPane)
+
+    @property
+    def prompt(self) -> PromptLine:
+        return self.query_one(PromptLine)
+
+    # What changed elsewhere.
+
+    def on_sae_changed(self, message: messages.SaeChanged) -> None:
+        self._error = message.error
+        self._listed = None
+        self._show_state()
+        self._list_again()
+
+    def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
+        self._show_state()
+
+    def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
+        if self.context.features is not None:
+            self.run_worker(self._refresh_names, thread=True, group="names", exit_on_error=False)
+
+    def _refresh_names(self) -> None:
+        store = self.context.features
+        if store is not None:
+            store.refresh_concepts()
+            self.app.call_from_thread(self._names_refreshed)
+
+    def _names_refreshed(self) -> None:
+        self.table.reread()
+        self._opening = False
+        self._open_again()
+        if self._query.show != "firing" or self._query.search:
+            self._listed = None
+            self._list_again()
+
+    def on_open_feature(self, message: messages.OpenFeature) -> None:
+        self._visiting = True
+        self._go_to(message.feature)
+
+    # The table.
+
+    def _show_state(self) -> None:
+        """Either the table or a sentence that says what to do."""
+        text = welcome(self.context.sae_id, self.context.sae(), self.context.features, self._error)
+        self.set_class(text is not None, "-no-index")
+        if text is not None:
+            self.query_one("#features-welcome", Static).update(text)
+
+    def _ask(self, query: TableQuery) -> None:
+        self._query = query
+        self._list_again()
+
+    def _list_again(self) -> None:
+        store = self.context.features
+        heading = self.query_one(TableHeading)
+        if store is None or self._listing or self._listed == self._query:
+            return
+        self._listing = True
+        heading.show(
+            self._query, None if self._listed is None else self.table.row_count, self._total
+        )
+        query = self._query
+        self.run_worker(
+            lambda: self.post_message(read_ids(store, query)),
+            thread=True,
+            group="ids",
+            exit_on_error=False,
+        )
+
+    def on_ids_read(self, message: IdsRead) -> None:
+        self._listing = False
+        store = self.context.features
+        if store is None:
+            return
+        self._listed = message.query
+        if message.error:
+            self.notify(printable(message.error), severity="error", markup=False)
+            return
+        self._total = message.total
+        self.query_one(TableHeading).show(message.query, len(message.ids), message.total)
+        self.table.show(message.ids, store.rows, "No feature matches")
+        if self._query != message.query:
+            self._list_again()
+        elif self._wanted is not None:
+            wanted, self._wanted = self._wanted, None
+            self._go_to(wanted)
+        elif self._feature is None and self.table.feature is not None:
+            self._open(self.table.feature)
+
+    def _go_to(self, feature: int) -> None:
+        """Opens a feature, without the filter when that hides it."""
+        if self.context.features is None or self._listed is None:
+            self._wanted = feature
+            return
+        if not self.table.go_to(feature):
+            everything = replace(self._query, search="", show="all")
+            if self._query != everything:
+                self._wanted = feature
+                self._ask(everything)
+            else:
+                self.notify(f"There is no feature {feature}", severity="error", markup=False)
+            return
+        self._open(feature)
+        self._enter_detail()
+
+    @on(FeatureTable.Highlighted)
+    def _highlighted(self, message: FeatureTable.Highlighted) -> None:
+        if message.feature is not None:
+            self._open(message.feature)
+
+    @on(FeatureTable.Opened)
+    def _opened(self, message: FeatureTable.Opened) -> None:
+        self._visiting = False
+        self._open(message.feature)
+        self._enter_detail()
+
+    # The open feature.
+
+    def _open(self, feature: int) -> None:
+        if feature != self._feature:
+            self._feature, self._band = feature, 0
+        self._open_again()
+
+    def _open_again(self) -> None:
+        store, feature, band = self.context.features, self._feature, self._band
+        if store is None or feature is None or self._opening:
+            return
+        self._opening = True
+        self.run_worker(
+            lambda: self.post_message(read_detail(store, feature, band)),
+            thread=True,
+            group="detail",
+            exit_on_error=False,
+        )
+
+    def on_detail_read(self, message: DetailRead) -> None:
+        self._opening = False
+        if (message.feature, message.band) != (self._feature, self._band):
+            self._open_again()  # the cursor moved on while the thread was reading
+            return
+        if message.band and not message.examples and not message.error:
+            self._band = 0  # beyond the last band: the first again
+            self._open_again()
+            return
+        self.pane.show(message)
+        self.refresh_bindings()
+
+    def _enter_detail(self) -> None:
+        self.add_class("-detail")
+        self.pane.examples.focus()
+
+    @on(FeatureDetailPane.Wanted)
+    def _related(self, message: FeatureDetailPane.Wanted) -> None:
+        self._go_to(message.feature)
+
+    @on(ExampleList.Opened)
+    async def _inspect_example(self, message: ExampleList.Opened) -> None:
+        await self._to_inspect(message.example.text)
+
+    # Escape.
+
+    def close_popup(self) -> bool:
+        prompt = self.prompt
+        if prompt.is_open:
+            if prompt.purpose == "filter":
+                self._ask(replace(self._query, search=""))
+            return prompt.close()
+        focused = self.focused
+        if focused is not None and self.pane in focused.ancestors:
+            if self._visiting:
+                self._visiting = False
+                return False
+            self.remove_class("-detail")
+            self.table.focus()
+            return True
+        if self._query.search:
+            self._ask(replace(self._query, search=""))
+            return True
+        return False
+
+    # Actions.
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in ("filter", "next_sort", "reverse", "next_filter", "jump"):
+            return self.context.features is not None
+        if action in ("tag", "steer", "inspect", "copy", "next_band", "step"):
+            return self.context.features is not None and self._feature is not None
+        return True
+
+    def action_filter(self) -> None:
+        self.prompt.ask(
+            "filter",
+            "/",
+            self._query.search,
+            placeholder="text, concept, label or token",
+            hint="enter keeps · esc clears",
+        )
+
+    def action_jump(self) -> None:
+        self.prompt.ask("jump", "#", placeholder="number of a feature")
+
+    def action_tag(self) -> None:
+        shown = self.pane.shown
+        if self._feature is None or shown is None or shown.detail is None:
+            return
+        row = shown.detail.row
+        self.prompt.ask(
+            "tag",
+            f"#{row.feature} is",
+            row.concept or row.top_label or "",
+            placeholder="a name for what it stands for",
+            select=True,
+        )
+
+    @on(PromptLine.Typed)
+    def _typed(self, message: PromptLine.Typed) -> None:
+        if message.purpose == "filter":
+            self._ask(replace(self._query, search=message.value.strip()))
+
+    @on(PromptLine.Answered)
+    def _answered(self, message: PromptLine.Answered) -> None:
+        if message.purpose == "filter":
+            self._ask(replace(self._query, search=message.value))
+        elif message.purpose == "jump":
+            number = message.value.removeprefix("#")
+            if number.isdigit():
+                self._go_to(int(number))
+            elif number:
+                self.notify(
+                    f"{printable(number)!r} is not a number", severity="error", markup=False
+                )
+        elif message.purpose == "tag" and self._feature is not None:
+            shown = self.pane.shown
+            before = shown.detail.row.concept if shown and shown.detail else None
+            name_feature(self, self._feature, before, message.value)
+
+    def action_next_sort(self) -> None:
+        self._ask(self._query.next_sort())
+
+    def action_reverse(self) -> None:
+        self._ask(replace(self._query, descending=not self._query.descending))
+
+    def action_next_filter(self) -> None:
+        self._ask(self._query.next_show())
+
+    def action_next_band(self) -> None:
+        self._band += 1
+        self._open_again()
+
+    def action_step(self, rows: int) -> None:
+        self.table.cursor += rows
+
+    async def action_steer(self) -> None:
+        if self._feature is not None:
+            await self.mi_crow.go("steer", messages.SendToSteer(self._feature))
+
+    async def action_inspect(self) -> None:
+        example = self.pane.examples.example
+        await self._to_inspect(example.text if example is not None else None)
+
+    async def _to_inspect(self, text: str | None) -> None:
+        if self._feature is not None:
+            await self.mi_crow.go("inspect", messages.SendToInspect(self._feature, text))
+
+    def action_copy(self) -> None:
+        examples = self.pane.examples
+        if examples.has_focus and examples.example is not None:
+            copy(self.app, examples.example.text, "the example's text")
+        elif self._feature is not None:
+            row = self.table.row_at(self.table.cursor)
+            name = (row.concept or row.top_label or "") if row is not None else ""
+            copy(self.app, f"{self._feature}\t{name}".strip(), f"feature {self._feature}")

@@ -1,0 +1,150 @@
+"""What the detail of a feature says beside its examples; pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from tui.text import count, number, printable
+from tui.widgets.feature_columns import density
+from tui.widgets.histogram import histogram_lines
+from tui.widgets.row_list import Cell, Column, Row
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.queries import FeatureDetail, FeatureRow
+
+TALL = 30  # lines of a pane from which the side lists tokens one a line
+RELATED_COLUMNS = (Column("feature", 6, "right"), Column("value", 4, "right"), Column("what"))
+
+
+def head_content(detail: "FeatureDetail", note: str = "") -> Content:
+    """Three lines: number and name, how it fires, which labels it follows."""
+    row = detail.row
+    name = (
+        Content.styled(printable(row.concept), "bold $accent")
+        if row.concept
+        else Content.styled("no name yet", "$faint")
+    )
+    first = Content.assemble((f"#{row.feature}", "bold $primary"), "  ", name)
+    if note:
+        first = Content.assemble(first, ("   " + printable(note), "$muted"))
+    if not row.fires:
+        return Content("\n").join(
+            [first, Content.styled("never fires on the indexed tokens", "$muted")]
+        )
+    second = Content.assemble(
+        density(row.density),
+        (" of tokens", "$muted"),
+        (" · ", "$faint"),
+        count(row.fires),
+        (" times", "$muted"),
+        (" · ", "$faint"),
+        ("max ", "$muted"),
+        number(row.max_act, 2),
+        (" · ", "$faint"),
+        ("mean ", "$muted"),
+        number(row.mean_act, 2),
+    )
+    return Content("\n").join([first, second, _labels(detail)])
+
+
+def _labels(detail: "FeatureDetail") -> Content:
+    """The labels that it follows best, by AUROC on held-out documents where that was measured."""
+    parts = []
+    for label in detail.labels[:3]:
+        held_out = label.auroc_heldout is not None
+        value = number(label.auroc_heldout if held_out else label.auroc, 2)
+        part = Content.assemble(printable(label.label), (f" {value}", "$secondary"))
+        parts.append(part if held_out else Content.assemble(part, (" (train)", "$faint")))
+    if not parts:
+        return Content.styled("the texts carry no labels", "$faint")
+    return Content.assemble(("AUROC ", "$muted"), Content.styled(" · ", "$faint").join(parts))
+
+
+def side_content(detail: "FeatureDetail", width: int, height: int) -> Content:
+    """Histogram and tokens that the feature promotes and suppresses, in a column of that size."""
+    tall = height >= TALL
+    parts = (("Promotes", detail.promoted, "$success"), ("Suppresses", detail.suppressed, "$error"))
+    blocks = [_histogram(detail, width, 4 if tall else 2) if detail.row.fires else Content("")]
+    for title, tokens, style in parts:
+        if tall:
+            blocks.append(_token_list(title, tokens[: 4 + (height - TALL) // 4], width, style))
+        else:
+            blocks.append(_token_flow(title, tokens, width, style))
+    return Content("\n\n" if tall else "\n").join([block for block in blocks if block.plain])
+
+
+def _histogram(detail: "FeatureDetail", width: int, height: int) -> Content:
+    lines = histogram_lines(detail.histogram, width, height)
+    edges = detail.edges
+    span = f"  {number(edges[0], 1)} to {number(edges[-1], 1)}" if len(edges) else ""
+    return Content.assemble(
+        ("Activations", "bold $primary"), (span, "$muted"), "\n", ("\n".join(lines), "$secondary")
+    )
+
+
+_FLOW_LINES = 2
+_TOKEN_WIDTH = 13
+
+
+def _token_list(title: str, tokens: Sequence[tuple[str, float]], width: int, style: str) -> Content:
+    """Tokens one a line with their effect on the logit and a bar."""
+    if not tokens:
+        return Content("")
+    lines = [Content.styled(title, "bold $primary")]
+    strongest = max(abs(value) for _, value in tokens) or 1.0
+    room = min(max(width - _TOKEN_WIDTH - 8, 0), 10)
+    for token, value in tokens:
+        text = Content(_word(token)).truncate(_TOKEN_WIDTH, ellipsis=True)
+        text = text.pad_right(_TOKEN_WIDTH - text.cell_length)
+        bar = "▪" * round(abs(value) / strongest * room)
+        lines.append(Content.assemble(text, (f"{value:+7.2f} ", "$muted"), (bar, style)))
+    return Content("\n").join(lines)
+
+
+def _token_flow(title: str, tokens: Sequence[tuple[str, float]], width: int, style: str) -> Content:
+    """As many tokens as two lines hold, the strongest first, with its effect in the title."""
+    if not tokens:
+        return Content("")
+    lines = [[]]
+    used = 0
+    for token, _ in tokens:
+        word = Content(_word(token)).truncate(width, ellipsis=True)
+        if used and used + 1 + word.cell_length > width:
+            if len(lines) == _FLOW_LINES:
+                break
+            lines.append([])
+            used = 0
+        lines[-1].append(word)
+        used += word.cell_length + (1 if used else 0)
+    head = Content.assemble((title, "bold $primary"), (f"  {tokens[0][1]:+.2f}", style))
+    return Content("\n").join([head, *(Content(" ").join(line) for line in lines)])
+
+
+def _word(token: str) -> str:
+    return printable(token.strip(" ") or token)
+
+
+def related_rows(
+    related: Sequence[tuple[int, float]], known: "Mapping[int, FeatureRow]"
+) -> list[Row]:
+    """Features that belong to this one (near it, or firing with it), by strength."""
+    return [
+        Row(
+            str(feature),
+            (
+                Cell(f"#{feature}", "$foreground"),
+                Cell(number(value, 2), "$muted"),
+                _name_cell(known.get(feature)),
+            ),
+        )
+        for feature, value in related
+    ]
+
+
+def _name_cell(row: "FeatureRow | None") -> Cell:
+    if row is None:
+        return Cell("")
+    if row.concept:
+        return Cell(printable(row.concept), "$accent")
+    return Cell(printable(row.top_label or ""), "$muted")

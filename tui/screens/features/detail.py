@@ -1,0 +1,111 @@
+"""The open feature: head, examples with token heat, and what belongs to it."""
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Container, Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Static
+
+from tui.screens.features.content import RELATED_COLUMNS, head_content, related_rows, side_content
+from tui.screens.features.reading import DetailRead
+from tui.text import printable
+from tui.widgets.example_list import ExampleList
+from tui.widgets.row_list import RowList
+
+
+class FeatureDetailPane(Container):
+    """Shows one DetailRead. The focus goes between the examples and two lists of features."""
+
+    class Wanted(Message):
+        """Another feature was chosen here."""
+
+        def __init__(self, feature: int) -> None:
+            super().__init__()
+            self.feature = feature
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id=id)
+        self._read: DetailRead | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="feature-head", markup=False)
+        with Horizontal(id="feature-panes"):
+            with Vertical(id="feature-texts"):
+                yield Static(id="examples-title", markup=False)
+                yield ExampleList(id="examples")
+            with Vertical(id="feature-side"):
+                yield Static(id="side-facts", markup=False)
+                for name, title, unit in (
+                    ("neighbours", "Same direction", "cosine"),
+                    ("coactive", "Fires with", "overlap"),
+                ):
+                    words = Content.assemble((title, "bold $primary"), (f"  {unit}", "$muted"))
+                    yield Static(words, classes="related-title")
+                    yield RowList(RELATED_COLUMNS, empty="none", id=f"related-{name}")
+
+    @property
+    def feature(self) -> int | None:
+        return self._read.feature if self._read else None
+
+    @property
+    def shown(self) -> DetailRead | None:
+        return self._read
+
+    @property
+    def examples(self) -> ExampleList:
+        return self.query_one(ExampleList)
+
+    def show(self, read: DetailRead) -> None:
+        """Shows a feature; the examples stay where they are when only its names changed."""
+        same = (
+            self._read is not None
+            and self._read.feature == read.feature
+            and self._read.examples == read.examples
+        )
+        self._read = read
+        detail = read.detail
+        if detail is None:
+            self.query_one("#feature-head", Static).update(
+                Content.styled(printable(read.error), "$error")
+            )
+            self.query_one("#feature-panes").display = False
+            return
+        self.query_one("#feature-panes").display = True
+        note = next((concept.note for concept in detail.concepts if concept.note), "")
+        self.query_one("#feature-head", Static).update(head_content(detail, note))
+        self.query_one("#examples-title", Static).update(self._title(read))
+        if not same:
+            empty = "It never fires." if not detail.row.fires else "No examples in this band."
+            self.examples.show(read.examples, detail.row.max_act, empty)
+        self._show_side()
+        for name, related in (
+            ("neighbours", detail.neighbours),
+            ("coactive", detail.coactivations),
+        ):
+            row_list = self.query_one(f"#related-{name}", RowList)
+            row_list.set_rows(related_rows(related, read.rows))
+            if not same:
+                row_list.action_first()
+
+    def _title(self, read: DetailRead) -> Content:
+        if read.band == 0:
+            words = ("Strongest texts", "")
+        else:
+            words = (f"Band {read.band}", "  weaker texts, drawn from one quantile")
+        return Content.assemble((words[0], "bold $primary"), (words[1], "$muted"))
+
+    def _show_side(self) -> None:
+        if self._read is None or self._read.detail is None:
+            return
+        facts = self.query_one("#side-facts", Static)
+        width = max(facts.container_size.width, 16)
+        facts.update(side_content(self._read.detail, width, self.size.height))
+
+    def on_resize(self) -> None:
+        self._show_side()
+
+    @on(RowList.Opened)
+    def _open_related(self, event: RowList.Opened) -> None:
+        event.stop()
+        self.post_message(self.Wanted(int(event.key)))

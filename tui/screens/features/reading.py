@@ -1,0 +1,71 @@
+"""What the threads of the Features screen read from the index, as messages."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+from mi_crow.errors import MiCrowError
+from tui.screens.features.query import SHOWN, TableQuery
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.queries import (
+        Example,
+        FeatureDetail,
+        FeatureRow,
+        FeatureStore,
+    )
+
+EXAMPLES = 20
+
+
+@dataclass
+class IdsRead(Message):
+    """The sorted ids for one query, and how many features there are in all."""
+
+    query: TableQuery
+    ids: Sequence[int] = ()
+    total: int = 0
+    error: str = ""
+
+
+@dataclass
+class DetailRead(Message):
+    """One feature with the examples of one band. `rows` are those of its neighbours."""
+
+    feature: int
+    band: int
+    detail: "FeatureDetail | None" = None
+    examples: "Sequence[Example]" = ()
+    rows: "Mapping[int, FeatureRow]" = field(default_factory=dict)
+    error: str = ""
+
+
+def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
+    """The ids of a query; blocks on the index."""
+    from mi_crow.mechanistic.features.queries import FeatureFilter
+
+    try:
+        ids = store.ids(
+            sort=query.sort,
+            descending=query.descending,
+            search=query.search or None,
+            flt=FeatureFilter(**SHOWN[query.show]),
+        )
+        return IdsRead(query, [int(feature) for feature in ids], store.meta().n_features)
+    except MiCrowError as error:
+        return IdsRead(query, error=error.sentence)
+
+
+def read_detail(store: "FeatureStore", feature: int, band: int) -> DetailRead:
+    """Everything about one feature; blocks on the index."""
+    try:
+        detail = store.detail(feature)
+        examples = store.examples(feature, band=band, limit=EXAMPLES)
+        others = [other for other, *_ in (*detail.neighbours, *detail.coactivations)]
+        unique = list(dict.fromkeys(others))
+        rows = {row.feature: row for row in store.rows(unique)} if unique else {}
+        return DetailRead(feature, band, detail, examples, rows)
+    except MiCrowError as error:
+        return DetailRead(feature, band, error=error.sentence)

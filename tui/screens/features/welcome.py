@@ -1,0 +1,40 @@
+"""What screens that need an index say while there is none; pure."""
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from mi_crow.store.workspace import SaeSummary
+from tui.text import printable
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.queries import FeatureStore
+
+
+def welcome(
+    sae_id: str | None, sae: SaeSummary | None, store: "FeatureStore | None", error: str
+) -> Content | None:
+    """What to do first; None when the index is open."""
+    if store is not None:
+        return None
+    if sae_id is None:
+        return _page("No SAE yet", "", ("1", "Runs: capture activations, then train one"))
+    name = printable(sae_id)
+    if sae is not None and not sae.has_index:
+        return _page(
+            f"{name} has no feature index yet",
+            "",
+            ("1", "Runs, then x on the SAE builds it"),
+        )
+    if error:
+        return _page(f"{name} cannot be opened", printable(error), ("1", "Runs"))
+    return Content.styled(f"Opening {name}…", "$muted")
+
+
+def _page(title: str, detail: str, *keys: tuple[str, str]) -> Content:
+    parts: list[str | tuple[str, str]] = [(title, "bold $foreground"), "\n\n"]
+    if detail:
+        parts += [(detail, "$muted"), "\n\n"]
+    for key, words in keys:
+        parts += [(key, "bold $primary"), (f"   {words}", "$muted"), "\n"]
+    return Content.assemble(*parts).rstrip()

@@ -1,0 +1,154 @@
+"""A text as tokens with heat and a cursor that walks over them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from textual import events
+from textual.geometry import Region
+from textual.message import Message
+from textual.reactive import reactive
+
+from tui.actions import bindings
+from tui.widgets.line_view import LineView
+from tui.widgets.token_heat import (
+    HeatMarks,
+    Line,
+    heat_line,
+    heat_mode,
+    peak_index,
+    wrap_tokens,
+)
+
+
+class TokenPane(LineView):
+    """Tokens under the keys: left and right by token, up and down by line."""
+
+    BINDINGS = bindings("tokens")
+    cursor: reactive[int] = reactive(0, init=False)
+
+    @dataclass
+    class Moved(Message):
+        """The cursor stands on another token."""
+
+        token: int
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._texts: Sequence[str] = ()
+        self._values: Sequence[float] = ()
+        self._dimmed: frozenset[int] = frozenset()
+        self._wrapped: tuple[Line, ...] = ()
+        self._seen: list[int] = []  # the tokens that have something to show, in order
+
+    def show(self, texts: Sequence[str], dimmed: Collection[int] = ()) -> None:
+        """Shows a new text without heat. `dimmed`: special and outlier tokens."""
+        self._texts, self._dimmed = tuple(texts), frozenset(dimmed)
+        self._values = ()
+        self.set_reactive(TokenPane.cursor, 0)
+        self.rewrap()
+
+    def heat(self, values: Sequence[float]) -> None:
+        """Heats the tokens with one value each (a feature's activations)."""
+        self._values = tuple(values)
+        self._paint()
+
+    @property
+    def token(self) -> int | None:
+        """The token under the cursor."""
+        return self.cursor if self._texts else None
+
+    def rewrap(self) -> None:
+        self._wrapped = wrap_tokens(self._texts, max(self.text_width - 1, 2))
+        self._seen = sorted({piece.index for line in self._wrapped for piece in line})
+        if self._seen and self.cursor not in self._seen:
+            self.set_reactive(TokenPane.cursor, self._seen[0])
+        self._paint()
+
+    def _paint(self) -> None:
+        peak = peak_index(self._values)
+        top = self._values[peak] if peak is not None else 0.0
+        cursor = self.cursor if self.has_focus else None
+        marks = HeatMarks(peak, cursor, self._dimmed)
+        mode = heat_mode(self.app)
+        self.set_lines([heat_line(line, self._values, top, mode, marks) for line in self._wrapped])
+
+    # Moving.
+
+    def watch_cursor(self, before: int, now: int) -> None:
+        if before != now:
+            self._paint()
+            region = Region(0, self._line_of(now), 1, 1)
+            self.scroll_to_region(region, animate=False, force=True)
+            self.post_message(self.Moved(now))
+
+    def _line_of(self, token: int) -> int:
+        for number, line in enumerate(self._wrapped):
+            if any(piece.index == token for piece in line):
+                return number
+        return 0
+
+    def _column_of(self, token: int) -> int:
+        column = 0
+        for piece in self._wrapped[self._line_of(token)] if self._wrapped else ():
+            if piece.index == token:
+                break
+            column += len(piece.text)
+        return column
+
+    def _at(self, line: int, column: int) -> int | None:
+        """The token at a place, the line's last one beyond its end."""
+        if not 0 <= line < len(self._wrapped) or not self._wrapped[line]:
+            return None
+        end = 0
+        for piece in self._wrapped[line]:
+            end += len(piece.text)
+            if column < end:
+                return piece.index
+        return self._wrapped[line][-1].index
+
+    def _step(self, tokens: int) -> None:
+        if self._seen:
+            place = self._seen.index(self.cursor) + tokens
+            self.cursor = self._seen[max(0, min(place, len(self._seen) - 1))]
+
+    def _step_lines(self, lines: int) -> None:
+        if self._wrapped:
+            target = max(0, min(self._line_of(self.cursor) + lines, len(self._wrapped) - 1))
+            token = self._at(target, self._column_of(self.cursor))
+            if token is not None:
+                self.cursor = token
+
+    def action_token_left(self) -> None:
+        self._step(-1)
+
+    def action_token_right(self) -> None:
+        self._step(1)
+
+    def action_token_up(self) -> None:
+        self._step_lines(-1)
+
+    def action_token_down(self) -> None:
+        self._step_lines(1)
+
+    def action_page_down(self) -> None:
+        self._step_lines(max(self.size.height - 1, 1))
+
+    def action_page_up(self) -> None:
+        self._step_lines(-max(self.size.height - 1, 1))
+
+    def action_first(self) -> None:
+        self._step(-len(self._texts))
+
+    def action_last(self) -> None:
+        self._step(len(self._texts))
+
+    def on_focus(self) -> None:
+        self._paint()
+
+    def on_blur(self) -> None:
+        self._paint()
+
+    def on_click(self, event: events.Click) -> None:
+        token = self._at(event.y + round(self.scroll_offset.y), event.x)
+        if token is not None:
+            self.cursor = token
