@@ -14,6 +14,7 @@ from mi_crow.cli.text import visible
 
 PLAIN_WIDTH = 200  # of output that goes into a file or a pipe, where nothing needs to fit
 SHORTEST = 8  # cells that a shortened column keeps
+GAP = 3  # cells between two columns
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,41 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
     Where the terminal is too narrow, only the columns that may be shortened give way.
     """
     cells = [[visible(cell) for cell in row] for row in rows]
+    out = console()
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        widths = [cell_len(column.title), *(cell_len(row[index]) for row in cells)]
+    needs = [
+        max(cell_len(text) for text in (column.title, *(row[index] for row in cells)))
+        for index, column in enumerate(columns)
+    ]
+    room = out.width - GAP * (len(columns) - 1)
+    for column, width in zip(columns, fit(columns, needs, room), strict=True):
         table.add_column(
             Text(column.title),
             justify="right" if column.right else "left",
-            overflow="ellipsis" if column.shorten else "fold",
+            overflow="ellipsis",
             no_wrap=True,
-            min_width=min(max(widths), SHORTEST) if column.shorten else max(widths),
+            width=width,
         )
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
+    out.print(table)
+
+
+def fit(columns: Sequence[Column], needs: Sequence[int], room: int) -> list[int]:
+    """Widths for columns that need `needs` cells and have `room` between them.
+
+    What may not be shortened gets what it needs; the rest share what is left, the modest first.
+    """
+    widths = list(needs)
+    elastic = sorted(
+        (i for i, column in enumerate(columns) if column.shorten), key=lambda i: needs[i]
+    )
+    left = room - sum(need for i, need in enumerate(needs) if i not in elastic)
+    for position, i in enumerate(elastic):
+        share = left // (len(elastic) - position)
+        widths[i] = min(needs[i], max(share, SHORTEST))
+        left -= widths[i]
+    return widths
 
 
 def print_facts(facts: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mi_crow.cli import text as words
 from mi_crow.cli.bar import describe
-from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.tables import SHORTEST, Column, fit, print_facts, print_line, print_table
 
 
 @given(st.text())
@@ -92,3 +92,23 @@ def test_the_words_beside_the_bar() -> None:
     event = {"done": 1200, "total": 5000, "unit": "step", "eta_s": 61, "metrics": {"fvu": 0.12345}}
     assert describe(event) == "1,200/5,000 step  1 min 1 s left  fvu 0.123"
     assert describe({"done": 5, "total": 100, "unit": "%"}) == ""
+
+
+@given(
+    needs=st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=1, max_size=8),
+    room=st.integers(10, 200),
+)
+def test_columns_fill_the_room_and_only_the_elastic_give_way(
+    needs: list[tuple[int, bool]], room: int
+) -> None:
+    columns = [Column("", shorten=shorten) for _, shorten in needs]
+    widths = fit(columns, [need for need, _ in needs], room)
+    for (need, shorten), width in zip(needs, widths, strict=True):
+        assert min(need, SHORTEST) <= width <= need
+        assert shorten or width == need
+    if sum(need for need, _ in needs) <= room:
+        assert widths == [need for need, _ in needs]
+    elif all(
+        width > SHORTEST for (_, shorten), width in zip(needs, widths, strict=True) if shorten
+    ):
+        assert sum(widths) <= room or not any(shorten for _, shorten in needs)
