@@ -8,23 +8,27 @@ from rich.text import Text
 
 from mi_crow.cli.text import duration, number, visible
 
-_SHOWN_METRICS = ("loss", "fvu", "l0", "dead_share", "tokens_s")
+BAR_CELLS = 20
+SHOWN_METRICS = ("fvu", "loss", "l0", "dead_share", "tokens_s")
 
 
 class JobBar:
-    """Shows the events of one job as one bar and the lines of its log above it."""
+    """Shows the events of one job as one bar and the lines of its log above it.
+
+    It draws only when there is news, so that a waiting job sends nothing down the line.
+    """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, markup=False, highlight=False, emoji=False)
         self._progress = Progress(
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=BAR_CELLS),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.description}", markup=False),
             console=self._console,
             transient=True,
-            refresh_per_second=4,
+            auto_refresh=False,
         )
-        self._task = self._progress.add_task("starting", total=None)
+        self._task = self._progress.add_task("starting", total=1)
 
     def __enter__(self) -> "JobBar":
         self._progress.start()
@@ -37,27 +41,29 @@ class JobBar:
         """Takes in one event."""
         name = event["event"]
         if name in ("queued", "resumed"):
-            self._progress.update(self._task, description="queued")
+            self._progress.update(self._task, description="queued", refresh=True)
         elif name == "started":
-            self._progress.update(self._task, description="running")
+            self._progress.update(self._task, description="running", refresh=True)
         elif name == "log":
             self._console.print(Text(visible(str(event.get("message", "")))))
         elif name == "progress":
             self._progress.update(
                 self._task,
                 completed=event["done"],
-                total=event["total"] or None,
-                description=describe(event),
+                total=max(event["total"], 1),
+                description=describe(event, self._console.width - BAR_CELLS - 7),
+                refresh=True,
             )
 
 
-def describe(event: dict[str, Any]) -> str:
-    """The words beside the bar: how far, how fast, how long still, and the readings."""
+def describe(event: dict[str, Any], room: int) -> str:
+    """The words beside the bar, as many as fit: how far, how long still, and the readings."""
     metrics = event.get("metrics") or {}
-    words = [f"{event['done']:,}/{event['total']:,} {event['unit']}"]
-    if event["unit"] == "%":
-        words = []
+    percent_only = event["unit"] == "%"
+    words = [] if percent_only else [f"{event['done']:,}/{event['total']:,} {event['unit']}"]
     if event.get("eta_s") is not None:
         words.append(f"{duration(event['eta_s'])} left")
-    words += [f"{key} {number(metrics[key], 3)}" for key in _SHOWN_METRICS if key in metrics]
+    words += [f"{key} {number(metrics[key], 3)}" for key in SHOWN_METRICS if key in metrics]
+    while len("  ".join(words)) > room and len(words) > 1:
+        words.pop()
     return "  ".join(words)

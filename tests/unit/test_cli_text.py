@@ -90,8 +90,10 @@ def test_tables_fit_into_80_columns_by_shortening_what_may_be_shortened(
 
 def test_the_words_beside_the_bar() -> None:
     event = {"done": 1200, "total": 5000, "unit": "step", "eta_s": 61, "metrics": {"fvu": 0.12345}}
-    assert describe(event) == "1,200/5,000 step  1 min 1 s left  fvu 0.123"
-    assert describe({"done": 5, "total": 100, "unit": "%"}) == ""
+    assert describe(event, 80) == "1,200/5,000 step  1 min 1 s left  fvu 0.123"
+    assert describe(event, 40) == "1,200/5,000 step  1 min 1 s left"
+    assert describe(event, 5) == "1,200/5,000 step"
+    assert describe({"done": 5, "total": 100, "unit": "%"}, 80) == ""
 
 
 @given(

@@ -1,0 +1,179 @@
+"""What the workspace holds: listed, shown, renamed, noted and removed from the command line."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mi_crow.cli import main
+from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.workspace import Workspace
+from tests.jobs_fixture import FakeJobs, own_queues
+
+
+@pytest.fixture(autouse=True)
+def _own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_queues(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    workspace = Workspace.open(tmp_path / "w")
+    monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
+    run = workspace.make_run_dir("first", "")
+    RunManifest(
+        run_id="first",
+        model_id="org/model",
+        revision=None,
+        tokenizer_hash="",
+        layers=[LayerSpec("model.layers.1", "resid_post.1", 8)],
+        dtype="bf16",
+        dataset={"source": "sample"},
+        fingerprint="",
+        settings={},
+        created=1.0,
+        status="complete",
+        parts=[PartSpec(0, 0, 10, 1234)],
+    ).save(run)
+    (run / "tokens").mkdir()
+    (run / "tokens" / "part-000-00000.parquet").write_bytes(b"x" * 5000)
+    own: dict[str, Any] = {"layer": "model.layers.1", "run_id": "first"}
+    cfg = {"architecture": "topk", "d_in": 8, "d_sae": 64, "k": 4, "metadata": {"mi_crow": own}}
+    sae = workspace.make_sae_dir("sae", "")
+    (sae / "cfg.json").write_text(json.dumps(cfg))
+    (sae / "evaluation.json").write_text('{"fvu": 0.1234}')
+    return workspace
+
+
+@pytest.fixture
+def jobs(workspace: Workspace) -> Iterator[FakeJobs]:
+    fake = FakeJobs(workspace)
+    yield fake
+    fake.close()
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """The JSON result of a command that works."""
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command that is refused says."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    return capsys.readouterr().err
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 0
+    return capsys.readouterr().out
+
+
+def test_runs_and_saes_are_listed(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    [row] = run(capsys, "runs")
+    assert (row["run_id"], row["tokens"], row["layers"]) == ("first", 1234, ["model.layers.1"])
+    assert row["bytes"] > 5000
+    [row] = run(capsys, "saes")
+    assert (row["sae_id"], row["n_latents"], row["evaluation"]) == ("sae", 64, {"fvu": 0.1234})
+    assert "1,234" in printed(capsys, "runs")
+    assert "topk k=4" in printed(capsys, "saes")
+
+
+def test_empty_shelves_say_what_fills_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = str(Workspace.open(tmp_path / "empty").root)
+    assert "mi-crow capture" in printed(capsys, "runs", "--workspace", root)
+    assert "mi-crow train" in printed(capsys, "saes", "--workspace", root)
+    assert run(capsys, "runs", "--workspace", root) == []
+
+
+def test_one_is_shown(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "model.layers.1 (8)" in printed(capsys, "runs", "show", "first")
+    assert "64" in printed(capsys, "saes", "show", "sae")
+    assert "run 'frist' not found; there is first" in refused(capsys, "runs", "show", "frist")
+    assert "is not a name" in refused(capsys, "saes", "show", str(workspace.saes_dir / "sae"))
+
+
+def test_a_note_is_kept(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "saes", "note", "sae", "look at feature 7")
+    assert run(capsys, "saes", "note", "sae")["note"] == "look at feature 7"
+    assert run(capsys, "saes", "show", "sae")["note"] == "look at feature 7"
+    run(capsys, "saes", "note", "sae", "")
+    assert printed(capsys, "saes", "note", "sae") == "(no note)\n"
+
+
+def test_a_renamed_run_is_still_the_one_its_saes_were_trained_on(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, "runs", "rename", "first", "second")
+    [row] = run(capsys, "runs")
+    assert row["run_id"] == "second"
+    assert RunManifest.load(workspace.run_dir("second")).run_id == "second"
+    assert run(capsys, "saes")[0]["run_id"] == "second"
+
+
+def test_a_rename_never_takes_a_name_or_a_path(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace.make_run_dir("taken", "")
+    assert "exists already" in refused(capsys, "runs", "rename", "first", "taken")
+    assert "is not a name" in refused(capsys, "runs", "rename", "first", "../x")
+    assert [row["run_id"] for row in run(capsys, "runs")] == ["first"]
+
+
+def test_a_dry_run_names_every_file_and_removes_none(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = printed(capsys, "runs", "rm", "first", "--dry-run")
+    assert "activations/first/manifest.json" in out
+    assert "activations/first/tokens/part-000-00000.parquet" in out
+    assert "would free" in out
+    assert "another run: sae" in out
+    assert workspace.run_dir("first").is_dir()
+
+
+def test_removing_frees_the_space(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(capsys, "runs", "rm", "first")
+    assert result["removed"]
+    assert result["orphans"] == ["sae"]
+    assert list(workspace.activations_dir.iterdir()) == []
+    assert workspace.sae_dir("sae").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "shelf", "name"),
+    [
+        ("train", {"run_id": "first", "layer": "l"}, "runs", "first"),
+        ("index", {"sae_id": "sae"}, "runs", "first"),
+        ("index", {"sae_id": "sae"}, "saes", "sae"),
+        ("capture", {"name": "first"}, "runs", "first"),
+        ("train", {"name": "sae", "run_id": "x"}, "saes", "sae"),
+    ],
+)
+def test_what_a_job_uses_is_neither_removed_nor_renamed(
+    workspace: Workspace,
+    jobs: FakeJobs,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    params: dict[str, Any],
+    shelf: str,
+    name: str,
+) -> None:
+    job = jobs.add("running", kind, params=params)
+    assert f"in use by job {job}" in refused(capsys, shelf, "rm", name)
+    assert f"in use by job {job}" in refused(capsys, shelf, "rename", name, "other")
+    jobs.finish(job)
+    assert run(capsys, shelf, "rm", name)["removed"]
+
+
+def test_what_an_ended_job_used_may_go(
+    workspace: Workspace, jobs: FakeJobs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.add("finished", "train", params={"run_id": "first", "layer": "l"})
+    assert run(capsys, "runs", "rm", "first")["removed"]
