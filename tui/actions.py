@@ -96,6 +96,7 @@ TOKENS = (
     Action("tokens.page_up", "ctrl+u,pageup", "page_up", "page up", "Up a page", False),
     Action("tokens.first", "g,home", "first", "first", "First token", False),
     Action("tokens.last", "G,end", "last", "last", "Last token", False),
+    Action("tokens.open", "enter", "select_row", "open", "Open the feature that heats the text"),
 )
 
 FEATURES = (

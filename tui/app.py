@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from textual.app import App
 from textual.message import Message
+from textual.reactive import Reactive
 from textual.screen import Screen
+from textual.theme import Theme
 from textual.widget import Widget
 
 from mi_crow.store.workspace import Workspace
@@ -41,7 +43,8 @@ class MiCrowApp(App[None]):
     """Six screens, one mode each, so that every screen keeps its state."""
 
     TITLE = "mi-crow"
-    CSS_PATH = "app.tcss"
+    # All at once: each file that came later would parse all of them again.
+    CSS_PATH = ["app.tcss", *(f"screens/{name}/{name}.tcss" for name in SCREENS)]
     ENABLE_COMMAND_PALETTE = False
     MODES: ClassVar[dict[str, str | Callable[[], Screen]]] = {
         name: partial(_screen, name) for name in SCREENS
@@ -50,6 +53,7 @@ class MiCrowApp(App[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide"), (170, "-very-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-short"), (36, "-tall")]
     BINDINGS = bindings("app")
+    theme: Reactive[str] = Reactive(CROW.name)
 
     def __init__(self, workspace: Workspace, sae_id: str | None = None) -> None:
         super().__init__()
@@ -60,12 +64,11 @@ class MiCrowApp(App[None]):
         self._looking = False
         self._concepts_version: int | None = None
         self._trail: list[str] = []
-        for theme in THEMES:
-            self.register_theme(theme)
-        self.theme = THEMES[0].name
 
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        return CROW.variables  # the stylesheet is parsed once before the theme is set
+    @property
+    def available_themes(self) -> dict[str, Theme]:
+        # Not registered in __init__, where setting a theme would parse every style sheet again.
+        return {theme.name: theme for theme in THEMES}
 
     def on_mount(self) -> None:
         if self.context.sae_id:

@@ -1,4 +1,7 @@
-"""What the app tells its screens. Values inside are frozen; screens get a copy each."""
+"""What the app tells its screens. Values inside are frozen; screens get a copy each.
+
+They do not bubble: the app hears some of them itself and would send them round for ever.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -26,7 +29,7 @@ class SessionState:
 
 
 @dataclass
-class SaeChanged(Message):
+class SaeChanged(Message, bubble=False):
     """Another SAE is open, or its index was built or rebuilt. `error` says why there is none."""
 
     sae_id: str | None
@@ -35,19 +38,19 @@ class SaeChanged(Message):
 
 
 @dataclass
-class ConceptsChanged(Message):
+class ConceptsChanged(Message, bubble=False):
     """Somebody, perhaps another process, changed the annotations."""
 
 
 @dataclass
-class JobsChanged(Message):
+class JobsChanged(Message, bubble=False):
     """The jobs of the workspace, oldest first."""
 
     jobs: "tuple[JobState, ...]"
 
 
 @dataclass
-class WorkspaceChanged(Message):
+class WorkspaceChanged(Message, bubble=False):
     """The runs and SAEs that the workspace holds."""
 
     runs: "tuple[RunSummary, ...]"
@@ -55,14 +58,14 @@ class WorkspaceChanged(Message):
 
 
 @dataclass
-class SessionChanged(Message):
+class SessionChanged(Message, bubble=False):
     """The model session started, got ready or died."""
 
     state: SessionState
 
 
 @dataclass
-class FeaturesOpened(Message):
+class FeaturesOpened(Message, bubble=False):
     """From the thread that opened an index, to the app."""
 
     sae_id: str
@@ -71,21 +74,21 @@ class FeaturesOpened(Message):
 
 
 @dataclass
-class OpenFeature(Message):
+class OpenFeature(Message, bubble=False):
     """To the Features screen: show this feature."""
 
     feature: int
 
 
 @dataclass
-class SendToSteer(Message):
+class SendToSteer(Message, bubble=False):
     """To the Steer screen: put this feature on the stack."""
 
     feature: int
 
 
 @dataclass
-class SendToInspect(Message):
+class SendToInspect(Message, bubble=False):
     """To the Inspect screen: look for this feature, in `text` when that is given."""
 
     feature: int | None = None

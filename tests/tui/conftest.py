@@ -16,7 +16,7 @@ from tests.jobs_fixture import FakeJobs
 from tests.tui.driving import settle
 from tui.app import MiCrowApp
 
-NOW = 1_790_000_000.0  # 2026-09-21 13:33:20 UTC
+NOW = 1_790_000_000.0  # 2026-09-21 14:13:20 UTC
 
 RunApp = Callable[..., AbstractAsyncContextManager[Pilot]]
 
@@ -172,7 +172,7 @@ def run_app() -> RunApp:
         workspace: Workspace, size: tuple[int, int] = (80, 24), sae_id: str | None = None
     ) -> AsyncIterator[Pilot]:
         app = MiCrowApp(workspace, sae_id)
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             await settle(pilot)
             yield pilot
 

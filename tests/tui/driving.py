@@ -21,3 +21,8 @@ def screen_text(pilot: Pilot) -> str:
     """What the terminal would show, as lines of plain text."""
     strips = pilot.app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in strip) for strip in strips)
+
+
+def notices(pilot: Pilot) -> str:
+    """What the app told in passing, as plain text."""
+    return "\n".join(notification.message for notification in pilot.app._notifications)

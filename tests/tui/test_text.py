@@ -1,5 +1,7 @@
 """Text from data is shown as data; numbers are shown as people read them."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from tui.text import count, duration, number, printable, size
 def test_printable_text_moves_no_cursor_and_keeps_every_position(text: str):
     shown = printable(text)
     assert len(shown) == len(text)
-    assert all(character.isprintable() for character in shown)
+    assert all(c.isprintable() or unicodedata.category(c) == "Zs" for c in shown)
 
 
 def test_control_characters_are_seen():

@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
@@ -53,13 +52,17 @@ def test_long_values_wrap_under_themselves():
     assert text == "model   one two\n        three"
 
 
-class OneList(App[None]):
-    """Just a list of fifty rows."""
+class Bare(App[None]):
+    """An app with our theme and nothing else."""
 
     CSS_PATH = "../../tui/app.tcss"
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return CROW.variables
+
+
+class OneList(Bare):
+    """Just a list."""
 
     def compose(self) -> ComposeResult:
         yield RowList([Column("name"), Column("n", 6, "right")], empty="nothing")
@@ -129,62 +132,52 @@ def asks(submit) -> FormPopup:
     return FormPopup("Ask", fields, submit)
 
 
-@pytest.fixture
-def form_app() -> App[None]:
-    class FormApp(OneList):
-        def compose(self) -> ComposeResult:
-            yield from ()
-
-        def on_mount(self) -> None:
-            pass
-
-    return FormApp()
-
-
-async def test_a_form_hands_over_its_texts_and_closes(form_app):
-    got, results = [], []
+async def test_a_form_hands_over_its_texts_and_closes():
+    app, got, results = Bare(), [], []
 
     def submit(values):
         got.append(dict(values))
         return "job-1"
 
-    async with form_app.run_test() as pilot:
-        form_app.push_screen(asks(submit), results.append)
+    async with app.run_test() as pilot:
+        app.push_screen(asks(submit), results.append)
         await settle(pilot)
         await press(pilot, "down", "down", "ctrl+r")
         assert got == [{"model": "smol", "limit": "12"}]
         assert results == ["job-1"]
 
 
-async def test_a_form_shows_one_sentence_and_stays_open(form_app):
+async def test_a_form_shows_one_sentence_and_stays_open():
     def submit(values):
         raise UserError("k = 64 is more than n_latents = 32 [b]", hint="lower k")
 
-    async with form_app.run_test() as pilot:
-        form_app.push_screen(asks(submit))
+    app = Bare()
+    async with app.run_test() as pilot:
+        app.push_screen(asks(submit))
         await settle(pilot)
         await press(pilot, "ctrl+r")
         assert "k = 64 is more than n_latents = 32 [b]; lower k" in screen_text(pilot)
         await press(pilot, "escape")
-        assert not isinstance(form_app.screen, FormPopup)
+        assert not isinstance(app.screen, FormPopup)
 
 
-async def test_ghost_text_is_taken_with_tab_only_while_it_shows(form_app):
-    async with form_app.run_test() as pilot:
-        form_app.push_screen(asks(lambda values: ""))
+async def test_ghost_text_is_taken_with_tab_only_while_it_shows():
+    app = Bare()
+    async with app.run_test() as pilot:
+        app.push_screen(asks(lambda values: ""))
         await settle(pilot)
         await press(pilot, "s", "m", "tab")
-        first = form_app.screen.query(FormInput).first()
+        first = app.screen.query(FormInput).first()
         assert first.value == "smol"
         assert first.has_focus
         await press(pilot, "tab")
         assert not first.has_focus
 
 
-async def test_enter_goes_on_to_the_next_field_and_the_button_starts(form_app):
-    results = []
-    async with form_app.run_test() as pilot:
-        form_app.push_screen(asks(lambda values: "job-2"), results.append)
+async def test_enter_goes_on_to_the_next_field_and_the_button_starts():
+    app, results = Bare(), []
+    async with app.run_test() as pilot:
+        app.push_screen(asks(lambda values: "job-2"), results.append)
         await settle(pilot)
         await press(pilot, "enter", "enter", "enter")
         assert results == ["job-2"]

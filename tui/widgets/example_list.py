@@ -1,4 +1,4 @@
-"""The texts on which a feature fires, with token heat; the keys of lists go from one to the next."""
+"""The texts on which a feature fires, with token heat; list keys go from one to the next."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def example_lines(
         (f"   {label}" if label else "", "$muted"),
         (f"   document {example.document}", "$faint"),
     )
-    lines: tuple[Line, ...] = ()
+    lines: Sequence[Line] = ()
     values: list[float] = []
     marks = HeatMarks()
     for cut in range(4):  # words that do not break well need a little more room than they count

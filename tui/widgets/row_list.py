@@ -118,7 +118,7 @@ class RowList(ScrollView, can_focus=True):
         keys = [row.key for row in rows]
         cursor = keys.index(old_key) if old_key in keys else min(self.cursor, len(rows) - 1)
         self.set_reactive(RowList.cursor, max(cursor, 0))
-        self.virtual_size = Size(self.size.width, len(rows))
+        self.virtual_size = Size(0, len(rows))
         self._keep_cursor_visible()
         self.refresh()
         self.post_message(self.Highlighted(self, self.key))
@@ -231,7 +231,7 @@ class RowList(ScrollView, can_focus=True):
             self.post_message(self.Opened(self, self.key))
 
     def on_resize(self) -> None:
-        self.virtual_size = Size(self.size.width, len(self._rows))
+        self.virtual_size = Size(0, len(self._rows))
         self._keep_cursor_visible()
 
     def on_focus(self) -> None:

@@ -32,6 +32,9 @@ class TokenPane(LineView):
 
         token: int
 
+    class Opened(Message):
+        """Enter."""
+
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._texts: Sequence[str] = ()
@@ -141,6 +144,10 @@ class TokenPane(LineView):
 
     def action_last(self) -> None:
         self._step(len(self._texts))
+
+    def action_select_row(self) -> None:
+        if self._texts:
+            self.post_message(self.Opened())
 
     def on_focus(self) -> None:
         self._paint()

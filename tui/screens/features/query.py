@@ -1,4 +1,4 @@
-"""What the feature table shows: order, search and filter, and the way from one to the next; pure."""
+"""What the feature table shows: order, search, filter, and the step to the next one; pure."""
 
 from dataclasses import dataclass, replace
 

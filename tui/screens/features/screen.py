@@ -28,7 +28,7 @@ class FeaturesScreen(MiCrowScreen):
 
     NAME = "features"
     HOME = "#features-table"
-    CSS_PATH = "features.tcss"
+    CSS_PATH = ["../../widgets/widgets.tcss", "features.tcss"]
     BINDINGS = bindings("features")
 
     def __init__(self) -> None:

@@ -1,18 +1,320 @@
-"""Screen 3, Inspect."""
+"""Screen 3, Inspect: which features fire on a text, token by token."""
 
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from textual import on
 from textual.app import ComposeResult
-from textual.widgets import Static
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Button, Static
 
+from mi_crow.errors import MiCrowError
+from tui import messages
 from tui.actions import bindings
+from tui.annotate import name_feature
+from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
+from tui.screens.features.content import RELATED_COLUMNS, related_rows
+from tui.screens.inspect.inspection import Inspection, inspection_from
+from tui.text import number, printable
+from tui.widgets.field import Area
+from tui.widgets.prompt_line import PromptLine
+from tui.widgets.row_list import RowList
+from tui.widgets.token_heat import peak_index, quoted
+from tui.widgets.token_pane import TokenPane
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.queries import FeatureRow
+
+TOP_FEATURES = 40
+_HELLO = "Type or paste a text above; ctrl+r shows which features fire on it."
+
+
+@dataclass
+class Inspected(Message):
+    """From the thread that asked the session."""
+
+    inspection: Inspection = field(default_factory=Inspection)
+    rows: "Mapping[int, FeatureRow]" = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
 
 
 class InspectScreen(MiCrowScreen):
-    """The Inspect screen."""
+    """A text, its heat for one feature, and the features of the text and of one token."""
 
     NAME = "inspect"
-    CSS_PATH = "inspect.tcss"
+    HOME = "#inspect-tokens"
+    CSS_PATH = ["../../widgets/widgets.tcss", "inspect.tcss"]
     BINDINGS = bindings("inspect")
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._running = False
+        self._inspection = Inspection()
+        self._rows: Mapping[int, FeatureRow] = {}
+        self._feature: int | None = None  # the one that heats the text
+        self._asked_for: int | None = None  # a feature to look for, from another screen
+
     def compose_body(self) -> ComposeResult:
-        yield Static("Inspect", classes="title", markup=False)
+        with Horizontal(id="inspect-input"):
+            yield Area(id="inspect-text")
+            with Vertical(id="inspect-run"):
+                yield Button("Run  ctrl+r", id="inspect-button", compact=True)
+                yield Static(id="inspect-status", classes="hint", markup=False)
+        with Horizontal(id="inspect-body"):
+            with Vertical(id="inspect-left"):
+                yield Static(id="inspect-title", markup=False)
+                yield TokenPane(id="inspect-tokens")
+            with Vertical(id="inspect-right"):
+                with Vertical(classes="inspect-list"):
+                    yield Static(id="title-text", classes="related-title", markup=False)
+                    yield RowList(RELATED_COLUMNS, id="list-text")
+                with Vertical(classes="inspect-list"):
+                    yield Static(id="title-token", classes="related-title", markup=False)
+                    yield RowList(RELATED_COLUMNS, empty="none", id="list-token")
+        yield PromptLine()
+
+    def on_mount(self) -> None:
+        self.query_one("#inspect-text", Area).focus()
+        self._show_titles()
+
+    @property
+    def tokens(self) -> TokenPane:
+        return self.query_one(TokenPane)
+
+    @property
+    def area(self) -> Area:
+        return self.query_one("#inspect-text", Area)
+
+    @property
+    def prompt(self) -> PromptLine:
+        return self.query_one(PromptLine)
+
+    # Asking the session.
+
+    def on_send_to_inspect(self, message: messages.SendToInspect) -> None:
+        self._asked_for = message.feature
+        if message.text is not None and message.text.strip() != self.area.text.strip():
+            self.area.text = message.text
+            self.action_run()
+        elif self._inspection.tokens:
+            self._look_for()
+        elif self.area.text.strip():
+            self.action_run()
+
+    @on(Button.Pressed, "#inspect-button")
+    def action_run(self) -> None:
+        text = self.area.text
+        if self._running or not text.strip():
+            if not text.strip():
+                self._say("type a text first")
+            return
+        self._running = True
+        loaded = self.context.session_state.phase == "ready"
+        self._say("reading…" if loaded else "loading the model…")
+        self.run_worker(
+            partial(self._inspect, text), thread=True, group="inspect", exit_on_error=False
+        )
+
+    def _inspect(self, text: str) -> None:
+        try:
+            client = self.context.ready_session()
+            started = time.monotonic()
+            result = client.call("inspect", text=text, top=TOP_FEATURES)
+            inspection = inspection_from(result)
+            seconds = time.monotonic() - started
+            message = Inspected(inspection, self._names(inspection), seconds)
+        except MiCrowError as error:
+            message = Inspected(error=error.sentence)
+        self.post_message(message)
+
+    def _names(self, inspection: Inspection) -> "dict[int, FeatureRow]":
+        store, features = self.context.features, inspection.features()
+        if store is None or not features:
+            return {}
+        store.refresh_concepts()
+        return {row.feature: row for row in store.rows(features)}
+
+    def on_inspected(self, message: Inspected) -> None:
+        self._running = False
+        if message.error:
+            self._say("")
+            self.notify(printable(message.error), severity="error", markup=False)
+            return
+        found = message.inspection
+        self._inspection, self._rows = found, message.rows
+        self._say(f"{len(found.tokens)} tokens\n{message.seconds:.2f} s")
+        self.tokens.show(found.tokens, found.passed_over)
+        self._show_lists()
+        self._look_for()
+        self.tokens.focus()
+
+    def on_sae_changed(self, message: messages.SaeChanged) -> None:
+        if message.ready and self._inspection.tokens:
+            self._reread_names()
+
+    def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
+        if self._inspection.tokens:
+            self._reread_names()
+
+    def _reread_names(self) -> None:
+        inspection = self._inspection
+        self.run_worker(
+            lambda: self.app.call_from_thread(self._renamed, self._names(inspection)),
+            thread=True,
+            group="names",
+            exit_on_error=False,
+        )
+
+    def _renamed(self, rows: "Mapping[int, FeatureRow]") -> None:
+        self._rows = rows
+        self._show_lists()
+        self._show_token_list()
+        self._show_titles()
+
+    def stop_running(self) -> bool:
+        if not self._running:
+            return False
+        self.run_worker(
+            lambda: self.context.session.interrupt(None), thread=True, exit_on_error=False
+        )
+        return True
+
+    def close_popup(self) -> bool:
+        return self.prompt.close()
+
+    # What is shown.
+
+    def _say(self, text: str) -> None:
+        self.query_one("#inspect-status", Static).update(text)
+
+    def _show_lists(self) -> None:
+        top = self.query_one("#list-text", RowList)
+        top.set_rows(related_rows(self._inspection.top, self._rows))
+
+    def _look_for(self) -> None:
+        """Heats the text with the feature that was asked for, else with the strongest."""
+        wanted, self._asked_for = self._asked_for, None
+        top = self.query_one("#list-text", RowList)
+        if wanted is None and self._inspection.top:
+            wanted = self._inspection.top[0][0]
+        if wanted is not None:
+            top.select(str(wanted))
+            self._heat(wanted)
+            peak = peak_index(self._inspection.acts_of(wanted))
+            if peak is not None:
+                self.tokens.cursor = peak
+        self._show_token_list()
+
+    def _heat(self, feature: int) -> None:
+        self._feature = feature
+        self.tokens.heat(self._inspection.acts_of(feature))
+        self._show_titles()
+        self.refresh_bindings()
+
+    def _show_titles(self) -> None:
+        self.query_one("#inspect-title", Static).update(self._title())
+        self.query_one("#title-text", Static).update(_heading("In the text", self._inspection.top))
+
+    def _title(self) -> Content:
+        if self._feature is None:
+            return Content.styled(_HELLO, "$muted")
+        acts = self._inspection.acts_of(self._feature)
+        row = self._rows.get(self._feature)
+        parts: list[str | tuple[str, str]] = [(f"#{self._feature}", "bold $primary")]
+        if row is not None and (row.concept or row.top_label):
+            style = "$accent" if row.concept else "$muted"
+            parts.append((f"  {printable(row.concept or row.top_label or '')}", style))
+        peak = peak_index(acts)
+        if peak is None:
+            parts.append(("   does not fire on this text", "$muted"))
+        else:
+            token = quoted(self._inspection.tokens[peak])
+            parts += [("   peak ", "$muted"), token, (f" {number(acts[peak], 2)}", "bold $accent")]
+        return Content.assemble(*parts)
+
+    def _show_token_list(self) -> None:
+        found, token = self._inspection, self.tokens.token
+        if token is None or token >= len(found.per_token):
+            return
+        title = Content.assemble(("At ", "bold $primary"), quoted(found.tokens[token]))
+        why = found.why_passed_over(token)
+        if why:
+            title = Content.assemble(title, (f"  {why}", "$warning"))
+        elif self._feature is not None:
+            act = found.acts_of(self._feature)[token]
+            title = Content.assemble(title, (f"  #{self._feature} {number(act, 2)}", "$muted"))
+        self.query_one("#title-token", Static).update(title)
+        rows = self.query_one("#list-token", RowList)
+        rows.set_rows(related_rows(found.per_token[token], self._rows))
+        if not rows.has_focus:
+            rows.action_first()
+
+    @on(TokenPane.Moved)
+    def _token_moved(self) -> None:
+        self._show_token_list()
+
+    @on(RowList.Highlighted)
+    def _feature_chosen(self, event: RowList.Highlighted) -> None:
+        if event.key is not None and event.row_list.has_focus:
+            self._heat(int(event.key))
+
+    @on(RowList.Opened)
+    async def _open_feature(self, event: RowList.Opened) -> None:
+        await self.mi_crow.go("features", messages.OpenFeature(int(event.key)))
+
+    @on(TokenPane.Opened)
+    async def _open_token(self) -> None:
+        if self._feature is not None:
+            await self.mi_crow.go("features", messages.OpenFeature(self._feature))
+
+    # Actions.
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in ("steer", "tag", "copy"):
+            return self._feature is not None
+        return True
+
+    def action_edit_text(self) -> None:
+        self.area.focus()
+
+    async def action_steer(self) -> None:
+        if self._feature is not None:
+            await self.mi_crow.go("steer", messages.SendToSteer(self._feature))
+
+    def action_tag(self) -> None:
+        if self._feature is None:
+            return
+        row = self._rows.get(self._feature)
+        value = (row.concept or row.top_label or "") if row is not None else ""
+        self.prompt.ask("tag", f"#{self._feature} is", value, select=True)
+
+    @on(PromptLine.Answered)
+    def _answered(self, message: PromptLine.Answered) -> None:
+        if self._feature is not None:
+            row = self._rows.get(self._feature)
+            before = row.concept if row is not None else None
+            name_feature(self, self._feature, before, message.value)
+
+    def action_copy(self) -> None:
+        found, token = self._inspection, self.tokens.token
+        if self.tokens.has_focus and token is not None:
+            copy(self.app, _as_lines(found.per_token[token]), "the token's features")
+        else:
+            copy(self.app, _as_lines(found.top), "the text's features")
+
+
+def _heading(title: str, pairs: Sequence[object]) -> Content:
+    return Content.assemble(
+        (title, "bold $primary"), (f"  {len(pairs)} features" if pairs else "", "$muted")
+    )
+
+
+def _as_lines(pairs: Sequence[tuple[int, float]]) -> str:
+    return "\n".join(f"{feature}\t{act:.4f}" for feature, act in pairs)

@@ -1,0 +1,162 @@
+"""The Control screen: the tree before and after the model is loaded, hooks, statistics."""
+
+import pytest
+
+from mi_crow.errors import MiCrowError
+from tests.tui.driving import notices, press, screen_text, settle
+from tui.screens.control.tree import Layer, LayerTree
+from tui.widgets.row_list import RowList
+
+LAYERS = [
+    {"name": "model", "kind": "LlamaModel", "shape": None, "params": 2_900_000, "point": None},
+    {"name": "model.embed_tokens", "kind": "Embedding", "shape": [4096, 128], "params": 524_288},
+    *(
+        row
+        for block in range(4)
+        for row in (
+            {
+                "name": f"model.layers.{block}",
+                "kind": "LlamaDecoderLayer",
+                "shape": [128],
+                "params": 262_400,
+                "point": f"resid_post.{block}",
+            },
+            {"name": f"model.layers.{block}.mlp", "kind": "LlamaMLP", "params": 196_608},
+        )
+    ),
+    {"name": "lm_head", "kind": "Linear", "shape": [4096, 128], "params": 524_288},
+]
+STATISTICS = {
+    "layer": "model.layers.2",
+    "shape": [9, 128],
+    "mean_norm": 11.25,
+    "median_norm": 10.5,
+    "max_norm": 42.0,
+    "std": 0.98,
+}
+
+
+class FakeSession:
+    """Answers like the model session, without a process."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.alive = False
+        self.calls: list[tuple[str, dict]] = []
+        self.fails = fails
+
+    def start(self) -> None:
+        self.alive = True
+
+    def call(self, op: str, **params):
+        self.calls.append((op, params))
+        if op == self.fails:
+            raise MiCrowError(f"{op} does not work [b]", hint="try later")
+        return {
+            "load": {"model_id": "sample", "layer": "model.layers.2", "device": "cpu"},
+            "layers": {"layers": LAYERS},
+            "hooks": {"hooks": [{"id": "1", "layer": "model.layers.2", "hook": "Steering"}]},
+            "layer_stats": STATISTICS,
+        }[op]
+
+    def close(self) -> None:
+        self.alive = False
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
+    fake = FakeSession()
+    monkeypatch.setattr("tui.context.AppContext.session", fake)
+    return fake
+
+
+def layer_names(pilot) -> list[str]:
+    return [row.key for row in pilot.app.screen.query_one("#layers", RowList).rows]
+
+
+async def test_before_loading_the_captured_layers_show_and_l_is_named(
+    app_workspace, run_app, session
+):
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        await press(pilot, "6")
+        assert layer_names(pilot) == ["model.layers.2"]
+        assert "l loads sample" in screen_text(pilot)
+        assert session.calls == []
+
+
+async def test_without_an_sae_it_says_where_to_open_one(empty_workspace, run_app, session):
+    async with run_app(empty_workspace) as pilot:
+        await press(pilot, "6")
+        assert "open an SAE on the Runs screen (1)" in screen_text(pilot)
+        await press(pilot, "l")
+        assert "no SAE is open" in notices(pilot)
+
+
+async def test_l_loads_the_tree_with_blocks_folded_and_the_cursor_on_the_saes_layer(
+    app_workspace, run_app, session
+):
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        await press(pilot, "6", "l")
+        assert "model.layers.3" in layer_names(pilot)
+        assert "model.layers.3.mlp" not in layer_names(pilot)
+        assert pilot.app.screen.query_one("#layers", RowList).key == "model.layers.2"
+        text = screen_text(pilot)
+        assert "● hook" in text
+        assert "Steering" in text
+        await press(pilot, "enter")
+        assert "model.layers.2.mlp" in layer_names(pilot)
+        await press(pilot, "enter")
+        assert "model.layers.2.mlp" not in layer_names(pilot)
+
+
+async def test_the_statistics_of_a_layer_are_measured_on_the_text(app_workspace, run_app, session):
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        await press(pilot, "6", "l", "slash", *"Now ", "ctrl+r")
+        op, params = session.calls[-1]
+        assert op == "layer_stats"
+        assert params["layer"] == "model.layers.2"
+        assert params["text"].startswith("Now ")
+        text = screen_text(pilot)
+        assert "median norm  10.50" in text
+        assert "9 × 128" in text
+
+
+async def test_an_empty_text_is_not_sent(app_workspace, run_app, session):
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        await press(pilot, "6", "l")
+        pilot.app.screen.query_one("#probe-text").text = "  "
+        await press(pilot, "ctrl+r")
+        assert "The text is empty" in notices(pilot)
+        assert session.calls[-1][0] == "hooks"
+
+
+@pytest.mark.parametrize("op", ["load", "layers", "layer_stats"])
+async def test_a_failure_is_told_and_the_next_try_works(app_workspace, run_app, session, op):
+    session.fails = op
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        await press(pilot, "6", "l", "ctrl+r")
+        assert f"{op} does not work [b]; try later" in notices(pilot)
+        session.fails = ""
+        await press(pilot, "l", "ctrl+r")
+        assert session.calls[-1][0] == "layer_stats"
+        assert "median norm  10.50" in screen_text(pilot)
+
+
+async def test_a_session_that_died_is_noticed_and_loads_again(app_workspace, run_app, session):
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        await press(pilot, "6", "l")
+        session.alive = False
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "session ended" in screen_text(pilot).splitlines()[0]
+        assert "l loads it again" in " ".join(screen_text(pilot).split())
+        await press(pilot, "l")
+        assert session.alive
+        assert "session ended" not in screen_text(pilot)
+
+
+def test_the_tree_knows_parents_that_are_missing_names():
+    tree = LayerTree([Layer("h.0"), Layer("h.0.mlp"), Layer("h.0.mlp.fc"), Layer("ln")])
+    assert tree.ancestors("h.0.mlp.fc") == ["h.0.mlp", "h.0"]
+    assert [row.key for row in tree.rows({"h.0.mlp"}, ())] == ["h.0", "h.0.mlp", "ln"]
+    assert [row.key for row in tree.rows({"h.0"}, ())] == ["h.0", "ln"]
+    assert tree.blocks() == {"h.0"}

@@ -1,0 +1,320 @@
+"""The Runs screen: what the workspace holds, live jobs, forms that start them, cancel, resume."""
+
+import json
+
+import pytest
+
+from mi_crow.errors import UserError
+from mi_crow.jobs import list_jobs
+from mi_crow.jobs.spec import JobSpec
+from tests.tui.driving import notices, press, screen_text, settle
+from tui.screens.runs import forms
+from tui.screens.runs.screen import RunsScreen
+from tui.widgets.form import FormInput, FormPopup
+from tui.widgets.log_view import LogPopup
+from tui.widgets.popup import Confirm
+from tui.widgets.row_list import RowList
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """What forms hand to the jobs; no process is started."""
+    calls: list[dict] = []
+
+    def submit(workspace, kind, params, device="auto", name=None, after=None):
+        calls.append({"kind": kind, "params": params, "device": device, "name": name})
+        return "a-job"
+
+    monkeypatch.setattr("mi_crow.jobs.launch.submit", submit)
+    return calls
+
+
+def rows(pilot, name: str) -> RowList:
+    return pilot.app.screen.query_one(f"#list-{name}", RowList)
+
+
+async def test_an_empty_workspace_says_what_to_do_next(empty_workspace, run_app, submitted):
+    async with run_app(empty_workspace) as pilot:
+        text = screen_text(pilot)
+        assert "This workspace is empty" in text
+        assert "run the demo" in text
+        await press(pilot, "d")
+        assert submitted == [{"kind": "demo", "params": {}, "device": "auto", "name": None}]
+
+
+async def test_all_three_lists_show_what_there_is_newest_first(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        assert [row.key for row in rows(pilot, "runs").rows] == ["smol-l15", "demo"]
+        assert {row.key for row in rows(pilot, "saes").rows} == {"smol-sae", "demo-topk"}
+        kinds = [row.cells[0].text for row in rows(pilot, "jobs").rows]
+        assert kinds == ["index", "train", "evaluate", "index", "train", "capture"]
+        assert "tokens        80,331 in 2 parts" in " ".join(
+            screen_text(pilot).split("  tokens", 1)
+        ) or "80,331 in 2 parts" in screen_text(pilot)
+
+
+async def test_j_walks_from_list_to_list_and_k_back(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, *"jj")
+        assert rows(pilot, "saes").has_focus
+        await press(pilot, *"jj")
+        assert rows(pilot, "jobs").has_focus
+        await press(pilot, "k")
+        assert rows(pilot, "saes").has_focus
+        assert rows(pilot, "saes").cursor == 1
+
+
+async def test_an_sae_shows_its_evaluation(app_workspace, run_app):
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        rows(pilot, "saes").focus()
+        rows(pilot, "saes").select("demo-topk")
+        await settle(pilot)
+        text = screen_text(pilot)
+        assert "loss recovered" in text
+        assert "0.994" in text
+        assert "3.121 → 3.152 → 8.110" in text
+        rows(pilot, "saes").select("smol-sae")
+        await settle(pilot)
+        assert "Not evaluated" in screen_text(pilot)
+
+
+async def test_a_running_job_shows_its_readings_and_new_ones_as_they_come(
+    app_workspace, fake_jobs, run_app
+):
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        running = next(job for job in list_jobs(app_workspace) if job.status == "running")
+        rows(pilot, "jobs").focus()
+        rows(pilot, "jobs").select(running.job_id)
+        await settle(pilot)
+        text = screen_text(pilot)
+        for words in ("246 of 600 steps", "21.4k", "FVU", "41%", "step 246 of 600", "▁", "█"):
+            assert words in text, words
+        fake_jobs.progress(running.job_id, 300, 600, "step", {"fvu": 0.111, "loss": 0.2})
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "300 of 600 steps" in screen_text(pilot)
+        assert "0.111" in screen_text(pilot)
+        fake_jobs.finish(running.job_id, {"sae_id": "smol-sae", "fvu": 0.1})
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "finished" in screen_text(pilot)
+
+
+async def test_a_failed_job_says_why_and_its_log_is_plain_text(app_workspace, run_app):
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        failed = next(job for job in list_jobs(app_workspace) if job.status == "failed")
+        rows(pilot, "jobs").focus()
+        rows(pilot, "jobs").select(failed.job_id)
+        await settle(pilot)
+        assert "the device ran out of memory" in screen_text(pilot)
+        await press(pilot, "l")
+        assert isinstance(pilot.app.screen, LogPopup)
+        assert "not enough memory [bold]really[/bold]" in screen_text(pilot)
+        (app_workspace.job_dir(failed.job_id) / "worker.log").write_text("another line\n")
+        pilot.app.screen._start()
+        await settle(pilot)
+        assert "another line" in screen_text(pilot)
+
+
+async def test_nothing_is_posted_while_nothing_changes(empty_workspace, run_app, monkeypatch):
+    async with run_app(empty_workspace) as pilot:
+        published = []
+        monkeypatch.setattr(pilot.app.context, "publish", published.append)
+        for _ in range(3):
+            pilot.app.look_now()
+            await settle(pilot)
+        assert published == []
+
+
+async def test_a_capture_starts_from_the_form(app_workspace, run_app, submitted):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "n")
+        fields = {item.field.name: item for item in pilot.app.screen.query(FormInput)}
+        fields["layers"].value = "resid_post.1, resid_post.2"
+        fields["limit"].value = "2,000"
+        fields["name"].value = "two-layers"
+        await press(pilot, "ctrl+r")
+        assert not isinstance(pilot.app.screen, FormPopup)
+        (call,) = submitted
+        assert call["kind"] == "capture"
+        assert call["params"]["layers"] == ["resid_post.1", "resid_post.2"]
+        assert call["params"]["dataset"]["limit"] == 2000
+        assert call["params"]["name"] == "two-layers"
+
+
+async def test_a_training_starts_on_the_selected_run(app_workspace, run_app, submitted):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "j", "enter")
+        assert isinstance(pilot.app.screen, FormPopup)
+        await press(pilot, "ctrl+r")
+        (call,) = submitted
+        assert call["kind"] == "train"
+        assert call["params"]["run_id"] == "demo"
+        assert call["params"]["layer"] == "resid_post.2"
+        assert call["params"]["training"] == {"steps": 1000, "batch_size": 2048}
+
+
+async def test_index_and_evaluation_start_on_the_selected_sae(app_workspace, run_app, submitted):
+    async with run_app(app_workspace) as pilot:
+        rows(pilot, "saes").focus()
+        rows(pilot, "saes").select("smol-sae")
+        await settle(pilot)
+        await press(pilot, "x", "ctrl+r", "e", "ctrl+r")
+        assert [(call["kind"], call["params"]["sae_id"]) for call in submitted] == [
+            ("index", "smol-sae"),
+            ("evaluate", "smol-sae"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "value", "sentence"),
+    [
+        ("n", "limit", "many", "documents must be a whole number, not 'many'"),
+        ("n", "model", "", "model is empty"),
+        ("n", "name", "../up", "run id '../up' is not a name"),
+        ("n", "name", "demo", "run 'demo' exists already; choose another name"),
+        ("t", "run_id", "nothing", "run 'nothing' not found; there is"),
+        ("t", "layer", "h.99", "layer 'h.99' is not in run"),
+        ("t", "name", "demo-topk", "SAE 'demo-topk' exists already"),
+        ("t", "expansion", "x", "expansion must be a number, not 'x'"),
+        ("x", "sae_id", "/etc", "SAE id '/etc' is not a name"),
+    ],
+)
+def test_a_wrong_text_gives_one_sentence_and_starts_nothing(
+    app_workspace, submitted, key, field, value, sentence
+):
+    runs, saes = app_workspace.list_runs(), app_workspace.list_saes()
+    form = {
+        "n": lambda: forms.capture_form(app_workspace, runs),
+        "t": lambda: forms.train_form(app_workspace, runs, "demo"),
+        "x": lambda: forms.index_form(app_workspace, saes, "demo-topk"),
+    }[key]()
+    values = {item.name: item.default for item in form.fields} | {field: value}
+    with pytest.raises(UserError) as caught:
+        form.submit(app_workspace, values)
+    assert caught.value.sentence.startswith(sentence)
+    assert "\n" not in caught.value.sentence
+    assert submitted == []
+
+
+def test_what_the_forms_ask_for_is_what_the_jobs_take(app_workspace):
+    from mi_crow.jobs.kinds import KINDS
+    from mi_crow.jobs.spec import config_from_json
+
+    runs, saes = app_workspace.list_runs(), app_workspace.list_saes()
+    for form in (
+        forms.capture_form(app_workspace, runs),
+        forms.train_form(app_workspace, runs, None),
+        forms.index_form(app_workspace, saes, None),
+        forms.evaluate_form(app_workspace, saes, None),
+    ):
+        params = form.parameters({item.name: item.default for item in form.fields})
+        json.dumps(params)
+        config_from_json(KINDS[form.kind].config, params, form.kind)
+
+
+async def test_a_wrong_text_stays_in_the_form(app_workspace, run_app, submitted):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "n", "tab", "tab", "tab", "tab", "tab", "x", "ctrl+r")
+        assert isinstance(pilot.app.screen, FormPopup)
+        assert "documents must be a whole number, not 'x'" in screen_text(pilot)
+
+
+async def test_enter_on_an_sae_opens_its_features(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        rows(pilot, "saes").focus()
+        rows(pilot, "saes").select("smol-sae")
+        await settle(pilot)
+        await press(pilot, "enter")
+        assert pilot.app.context.sae_id == "smol-sae"
+        assert pilot.app.current_mode == "features"
+
+
+async def test_cancel_asks_first_and_says_what_a_second_one_does(app_workspace, run_app):
+    running = next(job for job in list_jobs(app_workspace) if job.status == "running")
+    cancel_file = app_workspace.job_dir(running.job_id) / "cancel"
+    async with run_app(app_workspace) as pilot:
+        rows(pilot, "jobs").focus()
+        rows(pilot, "jobs").select(running.job_id)
+        await settle(pilot)
+        assert "c cancel" in screen_text(pilot)
+        assert "r resume" not in screen_text(pilot)
+        await press(pilot, "c", "n")
+        assert not cancel_file.exists()
+        await press(pilot, "c", "y")
+        assert cancel_file.exists()
+        assert "stopping" in screen_text(pilot)
+        await press(pilot, "c")
+        assert isinstance(pilot.app.screen, Confirm)
+        assert "Stop train smol-sae now?" in screen_text(pilot)
+
+
+async def test_resume_is_for_jobs_that_can_go_on(app_workspace, run_app, monkeypatch):
+    resumed = []
+    monkeypatch.setattr("mi_crow.jobs.launch.resume", lambda workspace, job: resumed.append(job))
+    lost = next(job for job in list_jobs(app_workspace) if job.status == "lost")
+    done = next(job for job in list_jobs(app_workspace) if job.status == "finished")
+    async with run_app(app_workspace) as pilot:
+        rows(pilot, "jobs").focus()
+        rows(pilot, "jobs").select(done.job_id)
+        await settle(pilot)
+        await press(pilot, "r")
+        assert resumed == []
+        rows(pilot, "jobs").select(lost.job_id)
+        await settle(pilot)
+        assert "r resume" in screen_text(pilot)
+        await press(pilot, "r")
+        assert resumed == [lost.job_id]
+
+
+async def test_a_refusal_is_told_in_one_sentence(app_workspace, run_app, monkeypatch):
+    def refuse(workspace, job):
+        raise UserError("job 'x' is running already [b]", hint="watch it")
+
+    monkeypatch.setattr("mi_crow.jobs.launch.resume", refuse)
+    lost = next(job for job in list_jobs(app_workspace) if job.status == "lost")
+    async with run_app(app_workspace) as pilot:
+        rows(pilot, "jobs").focus()
+        rows(pilot, "jobs").select(lost.job_id)
+        await settle(pilot)
+        await press(pilot, "r")
+        assert "job 'x' is running already [b]; watch it" in notices(pilot)
+
+
+async def test_a_job_started_elsewhere_appears_and_a_removed_sae_goes(
+    app_workspace, fake_jobs, run_app
+):
+    async with run_app(app_workspace) as pilot:
+        before = len(rows(pilot, "jobs").rows)
+        job_id = fake_jobs.add("queued", "train", name="other")
+        app_workspace.delete(app_workspace.sae_dir("smol-sae"))
+        pilot.app.look_now()
+        await settle(pilot)
+        assert len(rows(pilot, "jobs").rows) == before + 1
+        assert rows(pilot, "jobs").rows[0].key == job_id
+        assert [row.key for row in rows(pilot, "saes").rows] == ["demo-topk"]
+
+
+async def test_data_in_names_and_settings_is_never_markup(app_workspace, fake_jobs, run_app):
+    folder = app_workspace.make_job_dir("capture-evil")
+    spec = {"model": {"model": "[bold red]x[/] \x1b[31m"}, "dataset": {"source": "a\nb"}}
+    JobSpec("capture", spec | {"layers": ["[/]"]}, name="evil").save(folder)
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        rows(pilot, "jobs").focus()
+        rows(pilot, "jobs").select(folder.name)
+        await settle(pilot)
+        text = screen_text(pilot)
+        assert "[bold red]x[/] ␛[31m" in text
+        assert "a⏎b" in text
+        assert "[/]" in text
+
+
+async def test_the_screen_stands_at_every_size(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        for size in ((40, 12), (80, 24), (119, 35), (120, 36), (200, 60)):
+            await pilot.resize_terminal(*size)
+            await settle(pilot)
+            assert isinstance(pilot.app.screen, RunsScreen)
+            lines = screen_text(pilot).splitlines()
+            assert all(len(line) <= size[0] for line in lines)
+            assert "Jobs" in screen_text(pilot)

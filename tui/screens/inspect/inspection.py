@@ -1,0 +1,66 @@
+"""What the session found in a text: tokens, and how much each feature fires on each; pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mi_crow.errors import CorruptDataError
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One inspected text. `acts[feature]` has one value a token."""
+
+    tokens: tuple[str, ...] = ()
+    special: tuple[bool, ...] = ()
+    outlier: tuple[bool, ...] = ()
+    top: tuple[tuple[int, float], ...] = ()  # features of the text by their greatest activation
+    per_token: tuple[tuple[tuple[int, float], ...], ...] = ()
+    acts: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def passed_over(self) -> frozenset[int]:
+        """Special and outlier tokens: shown dimmed, as their activations mean nothing."""
+        flags = zip(self.special, self.outlier, strict=True)
+        return frozenset(index for index, pair in enumerate(flags) if any(pair))
+
+    def why_passed_over(self, token: int) -> str:
+        """`special`, `outlier` or nothing."""
+        if token < len(self.special) and self.special[token]:
+            return "special token"
+        if token < len(self.outlier) and self.outlier[token]:
+            return "outlier: norm far above the others"
+        return ""
+
+    def acts_of(self, feature: int) -> tuple[float, ...]:
+        """The feature's activation on every token, zero where it is not known to fire."""
+        known = self.acts.get(feature)
+        if known is not None:
+            return known
+        return tuple(dict(pairs).get(feature, 0.0) for pairs in self.per_token)
+
+    def features(self) -> list[int]:
+        """Every feature that is named anywhere, each once."""
+        named = [feature for feature, _ in self.top]
+        named += [feature for pairs in self.per_token for feature, _ in pairs]
+        return list(dict.fromkeys(named))
+
+
+def inspection_from(result: Mapping[str, Any]) -> Inspection:
+    """Reads the session's answer. Raises CorruptDataError when it is not one."""
+    try:
+        tokens = tuple(str(token) for token in result["tokens"])
+        features: Sequence[Mapping[str, Any]] = result["features"]
+        return Inspection(
+            tokens=tokens,
+            special=tuple(bool(flag) for flag in result["special"]),
+            outlier=tuple(bool(flag) for flag in result["outlier"]),
+            top=tuple((int(one["feature"]), float(one["max_act"])) for one in features),
+            per_token=tuple(
+                tuple((int(feature), float(act)) for feature, act in pairs)
+                for pairs in result["per_token"]
+            ),
+            acts={int(one["feature"]): tuple(map(float, one["acts"])) for one in features},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptDataError(f"the model session gave no inspection ({error!r})") from error

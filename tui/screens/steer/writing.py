@@ -1,0 +1,133 @@
+"""Generation as the Steer screen sees it: one plan, and a thread that reports as text comes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from textual.message import Message
+
+from mi_crow.errors import MiCrowError, UserError
+from mi_crow.mechanistic.steering.interventions import Intervention
+
+if TYPE_CHECKING:
+    from mi_crow.session.client import SessionClient
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the model writes."""
+
+    max_new_tokens: int = 64
+    temperature: float = 0.8
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to write: the prompt under each stack, the first one beside its baseline."""
+
+    prompt: str
+    stacks: tuple[tuple[Intervention, ...], ...]
+    titles: tuple[str, ...]  # one a stack; empty for a single one
+    settings: Settings
+
+
+@dataclass
+class PassageStarted(Message):
+    """The model begins to write under stack number `place`."""
+
+    place: int
+    title: str
+
+
+@dataclass
+class TextArrived(Message):
+    """More text on one side."""
+
+    side: str  # baseline | steered
+    text: str
+
+
+@dataclass
+class PassageDone(Message):
+    """Both texts of one stack are whole, unless `stopped`."""
+
+    place: int
+    baseline: str
+    steered: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    stopped: bool = False
+
+
+@dataclass
+class WritingEnded(Message):
+    """The plan is done; `error` says what went wrong."""
+
+    error: str = ""
+
+
+def read_settings(tokens: str, temperature: str, seed: str) -> Settings:
+    """The settings from the texts of their fields. Raises UserError."""
+    try:
+        settings = Settings(int(tokens), float(temperature), int(seed))
+    except ValueError as error:
+        raise UserError("tokens and seed are whole numbers, the temperature is a number") from error
+    if not 1 <= settings.max_new_tokens <= 4096:
+        raise UserError("between 1 and 4096 tokens can be written")
+    if not 0 <= settings.temperature <= 10:
+        raise UserError("the temperature lies between 0 and 10")
+    return settings
+
+
+def write(
+    client: "SessionClient",
+    plan: Plan,
+    post: Callable[[Message], object],
+    stopped: Callable[[], bool],
+) -> None:
+    """Carries out the plan; blocks, so it runs in a thread. Always ends with WritingEnded."""
+    try:
+        for place, stack in enumerate(plan.stacks):
+            if stopped():
+                break
+            post(PassageStarted(place, plan.titles[place] if plan.titles else ""))
+            done = _passage(client, plan, place, stack, post)
+            post(done)
+            if done.stopped:
+                break
+    except MiCrowError as error:
+        post(WritingEnded(error.sentence))
+    else:
+        post(WritingEnded())
+
+
+def _passage(
+    client: "SessionClient",
+    plan: Plan,
+    place: int,
+    stack: Sequence[Intervention],
+    post: Callable[[Message], object],
+) -> PassageDone:
+    events = client.request(
+        "generate",
+        prompt=plan.prompt,
+        interventions=[intervention.as_json() for intervention in stack],
+        max_new_tokens=plan.settings.max_new_tokens,
+        temperature=plan.settings.temperature,
+        top_p=1.0,
+        seed=plan.settings.seed,
+        baseline=place == 0,
+    )
+    result: Mapping[str, Any] = {}
+    for event in events:
+        if event["event"] == "token":
+            post(TextArrived(str(event["side"]), str(event["text"])))
+        elif event["event"] == "result":
+            result = event
+    return PassageDone(
+        place,
+        str(result.get("baseline") or ""),
+        str(result.get("steered") or ""),
+        dict(result.get("metrics") or {}),
+        bool(result.get("stopped")),
+    )
