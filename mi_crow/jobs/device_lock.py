@@ -20,11 +20,11 @@ _TICKET_PREFIX = "ticket-"
 def device_key(device: str) -> str:
     """Which real device `device` means here, as a file name; torch is not asked.
 
-    `auto` is the first NVIDIA GPU, else mps on Apple silicon, else the CPU.
+    `auto` is the first GPU that torch calls cuda, else mps on Apple silicon, else the CPU.
     """
     name = device.lower()
     if name == "auto":
-        if _visible_gpus() != [] and Path("/dev/nvidia0").exists():
+        if _visible_gpus() != [] and _has_gpu():
             name = "cuda:0"
         elif sys.platform == "darwin" and os.uname().machine == "arm64":
             name = "mps"
@@ -38,6 +38,16 @@ def device_key(device: str) -> str:
     if visible and number < len(visible):
         return f"cuda-{visible[number]}"
     return f"cuda-{number}"
+
+
+def _has_gpu() -> bool:
+    """True when the system shows a GPU of NVIDIA (also under WSL) or AMD to its programs."""
+    devices = Path("/dev")
+    return (
+        any(devices.glob("nvidia[0-9]*"))
+        or (devices / "dxg").exists()
+        or (devices / "kfd").exists()
+    )
 
 
 def _visible_gpus() -> list[str] | None:

@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import MiCrowError
+from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.jobs.kinds import Kind
 from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
 
 OUTPUT_NAME = "output.json"
-# What a folder that is worth keeping holds: a manifest, or an SAE or a checkpoint of one.
-_KEEP = ("manifest.json", "cfg.json", "checkpoints/step-*")
 
 
 def reserve_output(workspace: Workspace, job_dir: Path, kind: Kind, config: Any) -> Path | None:
@@ -34,13 +33,25 @@ def reserve_output(workspace: Workspace, job_dir: Path, kind: Kind, config: Any)
 
 def withdraw_output(workspace: Workspace, job_dir: Path, folder: Path | None) -> None:
     """Removes a reserved folder in which nothing was committed."""
-    if folder is None or any(any(folder.glob(pattern)) for pattern in _KEEP):
+    if folder is None or _holds_something(folder):
         return
     (job_dir / OUTPUT_NAME).unlink(missing_ok=True)
     try:
         workspace.delete(folder)
     except (MiCrowError, OSError):
         return  # the failure that brought us here is the one to report
+
+
+def _holds_something(folder: Path) -> bool:
+    """True for a run with a committed part, an SAE, or a checkpoint of one."""
+    if (folder / "cfg.json").exists() or any(folder.glob("checkpoints/step-*")):
+        return True
+    try:
+        return bool(RunManifest.load(folder).parts)
+    except NotFoundError:
+        return False
+    except MiCrowError:
+        return True  # not understood: leave it for a person to look at
 
 
 def _short(config: Any) -> str:
