@@ -13,6 +13,7 @@ from mi_crow.store.ids import timestamp_id, validate_id
 from mi_crow.store.workspace import read_sae_summary
 
 _FILES = ("cfg.json", "sae_weights.safetensors")
+_DEEPEST = 3  # folders above the files: Gemma Scope's layer, width and average_l0
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -106,6 +107,8 @@ def _check_format(source: Path) -> None:
 
 def foreign_format(source: Path) -> str | None:
     """The name of a known format other than ours, by the files it consists of; None otherwise."""
+    if (source / _FILES[1]).is_file():
+        return None
     marks = {
         "sparsify": "sae.safetensors",
         "Gemma Scope": "params.npz",
@@ -117,6 +120,6 @@ def foreign_format(source: Path) -> str | None:
         plain = {".pt": "PyTorch", ".npz": "NumPy", ".safetensors": "bare safetensors"}
         return by_name.get(source.name) or plain.get(source.suffix, f"{source.suffix or 'unknown'}")
     for name, mark in marks.items():
-        if (source / mark).is_file() or any(source.glob(f"*/{mark}")):
+        if any(any(source.glob(f"{'*/' * depth}{mark}")) for depth in range(_DEEPEST + 1)):
             return name
     return None
