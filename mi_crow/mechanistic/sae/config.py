@@ -9,7 +9,8 @@ ARCHITECTURES = ("topk",)
 
 @dataclass(frozen=True)
 class SaeTrainingConfig:
-    """The trainer's settings. Exactly one of `steps` and `epochs` decides the length.
+    """The trainer's settings. At most one of `steps` and `epochs` decides the length; without
+    either it is one pass over the tokens, and at least 2,000 steps.
 
     Defaults are the recipe of the field: Adam, lr = 2e-4 / sqrt(n_latents / 2^14), warm-up,
     linear decay over the last fifth, AuxK.
@@ -18,7 +19,7 @@ class SaeTrainingConfig:
     steps: int | None = None
     epochs: int | None = None
     batch_size: int = 2048  # tokens a step
-    lr: float | None = None  # None: 2e-4 / sqrt(n_latents / 2^14)
+    lr: float | None = None  # None: 2e-4 / sqrt(n_latents / 2^14), up to 5x for short runs
     warmup_steps: int | None = None  # None: min(1,000, a tenth of the run)
     decay_share: float = 0.2
     aux_alpha: float = 1 / 32

@@ -97,8 +97,13 @@ def _steps(config: SaeTrainingConfig, tokens: int) -> int:
 
 
 def default_lr(n_latents: int, steps: int) -> float:
-    """2e-4 / sqrt(M / 2^14), the field's rule."""
-    return 2e-4 / math.sqrt(n_latents / 2**14)
+    """2e-4 / sqrt(M / 2^14), the field's rule, raised for runs of less than 10,000 steps.
+
+    A short run has to move further a step. Five times the rule, reached at 400 steps, brought the
+    held-out FVU of SmolLM2-135M after 300 steps from 0.25 to 0.15 with 0.2% dead latents; ten
+    times left 4% dead, twenty times 37%.
+    """
+    return 2e-4 / math.sqrt(n_latents / 2**14) * min(5.0, max(1.0, math.sqrt(10_000 / steps)))
 
 
 def _or(value: int | None, default: int) -> int:
