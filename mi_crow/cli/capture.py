@@ -83,10 +83,10 @@ def run(options: Namespace) -> int:
         name=options.name,
         seed=options.seed,
     )
-    return run_job(plan_workspace(options), "capture", config_as_json(config), options, _show)
+    return run_job(plan_workspace(options), "capture", config_as_json(config), options, show_result)
 
 
-def _show(result: dict[str, Any]) -> None:
+def show_result(result: dict[str, Any]) -> None:
     print_facts(
         {
             "run": result["run_id"],

@@ -30,7 +30,7 @@ def run(options: Namespace) -> int:
 
     def show(result: dict[str, Any]) -> None:
         results.append(result)
-        show_summary(result)
+        show_result(result)
 
     code = run_job(workspace, "demo", params, options, show)
     if results and not options.no_tui and sys.stdin.isatty() and sys.stdout.isatty():
@@ -58,7 +58,7 @@ def fresh_workspace(path: str | None) -> Workspace:
     return Workspace.plan(folder)
 
 
-def show_summary(result: dict[str, Any]) -> None:
+def show_result(result: dict[str, Any]) -> None:
     """Prints what the demo found, for people."""
     controls, steering = result["controls"], result["steering"]
     aurocs = [topic["auroc"] for topic in result["topics"]]

@@ -42,10 +42,10 @@ def run(options: Namespace) -> int:
         model=options.model,
         seed=options.seed,
     )
-    return run_job(workspace, "evaluate", config_as_json(config), options, _show)
+    return run_job(workspace, "evaluate", config_as_json(config), options, show_result)
 
 
-def _show(result: dict[str, Any]) -> None:
+def show_result(result: dict[str, Any]) -> None:
     print_facts(
         {
             "fvu": f"{number(result['fvu'])} (all tokens: {number(result.get('fvu_all'))})",

@@ -44,10 +44,10 @@ def run(options: Namespace) -> int:
         seed=options.seed,
         device=device_of(options),
     )
-    return run_job(workspace, "index", config_as_json(config), options, _show)
+    return run_job(workspace, "index", config_as_json(config), options, show_result)
 
 
-def _show(result: dict[str, Any]) -> None:
+def show_result(result: dict[str, Any]) -> None:
     print_facts(
         {
             "SAE": result["sae_id"],

@@ -1,6 +1,7 @@
 """`mi-crow jobs`: what runs, what ran, and what to do about it."""
 
 from argparse import ArgumentParser, Namespace
+from importlib import import_module
 
 from mi_crow.cli.arguments import add_common, open_workspace, positive
 from mi_crow.cli.following import EXIT_DETACHED, follow_job
@@ -8,6 +9,7 @@ from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text import count, duration, moment, number, print_json
 from mi_crow.errors import UserError
 from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, tail_log
+from mi_crow.jobs.kinds import KINDS
 from mi_crow.store.workspace import Workspace
 
 _ACTIONS = {
@@ -94,17 +96,15 @@ def _watch(workspace: Workspace, job_id: str, options: Namespace) -> int:
     result = follow_job(workspace, job_id, quiet=options.json)
     if result is None:
         return EXIT_DETACHED
+    kind = job_state(workspace, job_id).kind
     if options.json:
         print_json(result)
+    elif kind in KINDS:
+        # The command that starts a kind of job has the kind's name and shows its result.
+        import_module(f"mi_crow.cli.{kind}").show_result(result)
     else:
-        print_facts({key: _plain(value) for key, value in result.items()})
+        print_facts({key: str(value) for key, value in result.items()})
     return 0
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, float):
-        return number(value)
-    return count(value) if isinstance(value, int) else str(value)
 
 
 def _show(workspace: Workspace, job_id: str, options: Namespace) -> int:

@@ -81,7 +81,7 @@ def run(options: Namespace) -> int:
         device=device_of(options),
         name=options.name,
     )
-    return run_job(workspace, "train", config_as_json(config), options, _show)
+    return run_job(workspace, "train", config_as_json(config), options, show_result)
 
 
 def _manifest(workspace: Workspace, options: Namespace) -> RunManifest | None:
@@ -116,7 +116,7 @@ def _length(options: Namespace, manifest: RunManifest | None) -> dict[str, int]:
     return {"steps": max(LEAST_STEPS, passes)}
 
 
-def _show(result: dict[str, Any]) -> None:
+def show_result(result: dict[str, Any]) -> None:
     print_facts(
         {
             "SAE": result["sae_id"],

@@ -207,7 +207,7 @@ def test_the_demos_summary_says_everything_within_80_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    demo.show_summary(DEMO)
+    demo.show_result(DEMO)
     out = capsys.readouterr().out
     assert all(len(line) <= 80 for line in out.splitlines())
     for part in ("345,678", "0.0812", "1.2%", "0.0213", "99.1%", "sea[x]", "0.981", "0.71", "53%"):
@@ -218,19 +218,19 @@ def test_the_demos_summary_says_everything_within_80_columns(
 def test_the_result_of_each_command_names_the_next_step(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    capture._show(
+    capture.show_result(
         {"run_id": "r", "layers": ["l"], "tokens": 5, "documents": 2, "bytes": 10, "seconds": 1.0}
     )
     assert "mi-crow train --run r --layer l" in capsys.readouterr().out
     quality = {"fvu": 0.1, "fvu_all": 0.2, "outlier_share": 0.01, "l0": 32.0, "dead_share": 0.1}
-    train._show({"sae_id": "s", "steps": 9, "tokens": 99, "seconds": 1.0} | quality)
+    train.show_result({"sae_id": "s", "steps": 9, "tokens": 99, "seconds": 1.0} | quality)
     assert "mi-crow index --sae s" in capsys.readouterr().out
-    index._show({"sae_id": "s", "features": 8, "tokens": 9, "bytes": 1, "seconds": 1.0})
+    index.show_result({"sae_id": "s", "features": 8, "tokens": 9, "bytes": 1, "seconds": 1.0})
     assert "mi-crow features --sae s" in capsys.readouterr().out
     losses = {"ce_original": 3.0, "ce_reconstructed": 3.1, "ce_zero": 8.0, "kl": 0.1}
     rest = {"explained_variance": 0.9, "dense_share": 0.0, "loss_recovered": 0.98}
     probes = {"probes": {"k=1": {"sea": 0.9}}}
-    evaluate._show(quality | losses | rest | probes)
+    evaluate.show_result(quality | losses | rest | probes)
     out = capsys.readouterr().out
     assert "98% of the loss" in out
     assert "sea 0.9" in out

@@ -174,7 +174,7 @@ def test_cancel_says_what_happens(run: Run, jobs: FakeJobs) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "says"),
     [
-        ("finished", 0, "seconds"),
+        ("finished", 0, "mi-crow features --sae s"),
         ("failed", 1, "the device ran out of memory; use a smaller --batch-size"),
         ("cancelled", 130, "was cancelled"),
         ("lost", 1, "is lost"),
@@ -183,7 +183,8 @@ def test_cancel_says_what_happens(run: Run, jobs: FakeJobs) -> None:
 def test_watch_ends_as_the_job_did(
     run: Run, jobs: FakeJobs, status: str, code: int, says: str
 ) -> None:
-    found, out, err = run("jobs", "watch", jobs.add(status))
+    result = {"sae_id": "s", "features": 8, "tokens": 9, "bytes": 1, "seconds": 1.0}
+    found, out, err = run("jobs", "watch", jobs.add(status, "index", result=result))
     assert found == code
     assert says in out + err
 
