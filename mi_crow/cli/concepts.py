@@ -2,14 +2,16 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mi_crow.cli.arguments import add_common, open_workspace, pick_sae
 from mi_crow.cli.tables import Column, print_line, print_table
 from mi_crow.cli.text import number, print_json
 from mi_crow.errors import NotFoundError, UserError
-from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.workspace import Workspace, read_sae_summary
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import Annotations
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -40,6 +42,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 
 
 def run(options: Namespace) -> int:
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+
     workspace = open_workspace(options)
     annotations = Annotations(workspace.annotations_path)
     action = {
@@ -55,7 +59,7 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _list(workspace: Workspace, annotations: Annotations, options: Namespace) -> None:
+def _list(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     sae_id = getattr(options, "sae", None)
     if sae_id is not None:
         workspace.sae_dir(sae_id)
@@ -78,7 +82,7 @@ def _list(workspace: Workspace, annotations: Annotations, options: Namespace) ->
         )
 
 
-def _set(workspace: Workspace, annotations: Annotations, options: Namespace) -> None:
+def _set(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     sae_id = pick_sae(workspace, options.sae)
     n_latents = read_sae_summary(workspace.sae_dir(sae_id)).n_latents
     if not 0 <= options.feature < n_latents:
@@ -98,7 +102,7 @@ def _set(workspace: Workspace, annotations: Annotations, options: Namespace) -> 
     _say(options, value, f"feature {options.feature} of {sae_id} is {options.name!r}")
 
 
-def _remove(workspace: Workspace, annotations: Annotations, options: Namespace) -> None:
+def _remove(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     sae_id = pick_sae(workspace, options.sae)
     names = [c.name for c in annotations.concepts(sae_id) if c.feature == options.feature]
     chosen = names if options.name is None else [n for n in names if n == options.name]
@@ -112,7 +116,7 @@ def _remove(workspace: Workspace, annotations: Annotations, options: Namespace) 
     _say(options, value, f"removed {', '.join(chosen)} from feature {options.feature}")
 
 
-def _import(workspace: Workspace, annotations: Annotations, options: Namespace) -> None:
+def _import(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     if not options.path.is_file():
         raise NotFoundError(f"file {str(options.path)!r} not found")
     _check_suffix(options.path)
@@ -120,7 +124,7 @@ def _import(workspace: Workspace, annotations: Annotations, options: Namespace) 
     _say(options, {"concepts": _count(imported)}, f"imported {_count(imported)} concepts")
 
 
-def _export(workspace: Workspace, annotations: Annotations, options: Namespace) -> None:
+def _export(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     _check_suffix(options.path)
     if not options.path.absolute().parent.is_dir():
         raise NotFoundError(f"folder {str(options.path.absolute().parent)!r} not found")
@@ -130,7 +134,7 @@ def _export(workspace: Workspace, annotations: Annotations, options: Namespace) 
     _say(options, value, f"wrote {concepts} concepts to {options.path}")
 
 
-def _undo(workspace: Workspace, annotations: Annotations, options: Namespace) -> None:
+def _undo(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     undone = annotations.undo()
     if undone is None:
         raise UserError("there is no change of yours to undo")

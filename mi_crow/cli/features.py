@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.cli.arguments import open_workspace, pick_sae, positive
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text import count, number, print_json, share, visible
-from mi_crow.mechanistic.concepts.annotations import Annotations
-from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.features.queries import Example, FeatureDetail, FeatureRow
+    from mi_crow.mechanistic.features.queries import (
+        Example,
+        FeatureDetail,
+        FeatureRow,
+        FeatureStore,
+    )
 
 _SORTS = ("density", "feature", "fires", "max_act", "mean_act")
 _SHOWN_EXAMPLES = 8
@@ -39,12 +42,15 @@ def run(options: Namespace) -> int:
     return _features(store, options)
 
 
-def open_store(workspace: Workspace, sae_id: str) -> FeatureStore:
+def open_store(workspace: Workspace, sae_id: str) -> "FeatureStore":
     """The index of an SAE joined with the concepts of the workspace."""
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+    from mi_crow.mechanistic.features.queries import FeatureStore
+
     return FeatureStore.open(workspace, sae_id, Annotations(workspace.annotations_path))
 
 
-def _features(store: FeatureStore, options: Namespace) -> int:
+def _features(store: "FeatureStore", options: Namespace) -> int:
     ids = store.ids(
         sort=options.sort, descending=not options.ascending, search=options.search or None
     )
@@ -82,7 +88,7 @@ def _features(store: FeatureStore, options: Namespace) -> int:
     return 0
 
 
-def _feature(store: FeatureStore, options: Namespace) -> int:
+def _feature(store: "FeatureStore", options: Namespace) -> int:
     detail = store.detail(options.feature)
     examples = store.examples(options.feature, limit=options.examples)
     if options.json:

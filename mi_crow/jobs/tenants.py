@@ -61,10 +61,10 @@ def rename_run(workspace: Workspace, name: str, new: str) -> None:
 
 def rename_sae(workspace: Workspace, name: str, new: str) -> None:
     """Gives an SAE another id; its concepts go with it. Raises UserError or NotFoundError."""
-    from mi_crow.mechanistic.concepts.annotations import Annotations
-
     _rename(workspace, "SAE", workspace.sae_dir(name), new)
     if workspace.annotations_path.exists():
+        from mi_crow.mechanistic.concepts.annotations import Annotations
+
         Annotations(workspace.annotations_path).rename_sae(name, new)
 
 
