@@ -141,9 +141,10 @@ def test_the_cuda_kernels_agree_with_the_cpu() -> None:
     x, rows, bias = operands()
     results = []
     for device in ("cpu", "cuda"):
-        leaves = [t.to(device).detach().requires_grad_() for t in (x, rows, bias)]
-        values, indices = kernels.topk_encode(*leaves, K)
-        kernels.sparse_decode(values, indices, leaves[1]).square().sum().backward()
-        results.append([leaf.grad.cpu() for leaf in leaves if leaf.grad is not None])
+        x_, rows_, bias_ = (t.to(device).detach().requires_grad_() for t in (x, rows, bias))
+        values, indices = kernels.topk_encode(x_, rows_, bias_, K)
+        loss = kernels.sparse_decode(values, indices, rows_).square().sum()
+        gradients = torch.autograd.grad(loss, (x_, rows_, bias_))
+        results.append([gradient.cpu() for gradient in gradients])
     for on_cpu, on_cuda in zip(*results, strict=True):
         torch.testing.assert_close(on_cpu, on_cuda)
