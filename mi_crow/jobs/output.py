@@ -5,7 +5,7 @@ from typing import Any
 
 from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.jobs.kinds import Kind
-from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.atomic import read_json, remove_stale, write_json
 from mi_crow.store.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
 
@@ -24,6 +24,7 @@ def reserve_output(workspace: Workspace, job_dir: Path, kind: Kind, config: Any)
     if path.exists():
         folder = parent / read_json(path)["id"]
         folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder)
         return folder
     make = workspace.make_run_dir if kind.makes == "run" else workspace.make_sae_dir
     folder = make(config.name, _short(config))

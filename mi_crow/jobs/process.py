@@ -112,6 +112,11 @@ def take_lock(path: Path, patience_s: float = LOCK_PATIENCE_S) -> int | None:
     return descriptor
 
 
+def holds_lock(descriptor: int) -> bool:
+    """True when an inherited descriptor really has the exclusive lock; takes it when it is free."""
+    return _try_flock(descriptor, fcntl.LOCK_EX)
+
+
 def is_locked(path: Path) -> bool:
     """True while some process holds the exclusive lock on `path`."""
     try:

@@ -16,7 +16,7 @@ from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs.device_lock import DeviceQueue
 from mi_crow.jobs.kinds import Kind, Work, kind_of, with_device
 from mi_crow.jobs.output import reserve_output, withdraw_output
-from mi_crow.jobs.process import LOCK_NAME, take_lock
+from mi_crow.jobs.process import LOCK_NAME, holds_lock, take_lock
 from mi_crow.jobs.reporter import Reporter
 from mi_crow.jobs.spec import JobSpec, config_from_json
 from mi_crow.jobs.status import job_state
@@ -34,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--attempt", type=int, default=1)
     options = parser.parse_args(argv)
     job_dir: Path = options.job_dir.absolute()
-    lock = options.lock_fd if options.lock_fd is not None else take_lock(job_dir / LOCK_NAME)
-    if lock is None:
+    inherited: int | None = options.lock_fd
+    lock = inherited if inherited is not None else take_lock(job_dir / LOCK_NAME)
+    if lock is None or not holds_lock(lock):
         sys.stderr.write(f"job {job_dir.name} is running already\n")
         return 2
     os.set_inheritable(lock, False)  # a child that outlives us must not look like us
