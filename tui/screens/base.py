@@ -7,7 +7,9 @@ from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
+from textual.worker import Worker, WorkerState
 
+from tui.text import printable
 from tui.widgets.footer import FooterBar
 from tui.widgets.header import HeaderBar
 
@@ -60,6 +62,19 @@ class MiCrowScreen(Screen[None]):
         """Gives the focus to the widget that HOME selects, so that single keys act."""
         home = self.query(HOME) if (HOME := self.HOME) else None
         self.set_focus(home.first(Widget) if home else None)
+
+    # Work in threads that broke in a way nobody foresaw.
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        if event.state == WorkerState.ERROR:
+            error = event.worker.error
+            self.notify(
+                printable(f"{type(error).__name__}: {error}"), severity="error", markup=False
+            )
+            self.work_failed()
+
+    def work_failed(self) -> None:
+        """A thread of this screen broke: screens that wait for one stop waiting."""
 
     # Escape: stop what runs, close a popup, leave the field, go back.
 

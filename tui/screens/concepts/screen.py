@@ -1,18 +1,330 @@
-"""Screen 5, Concepts."""
+"""Screen 5, Concepts: what has been named, and how much of the SAE that is."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textual import on
 from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.message import Message
 from textual.widgets import Static
 
+from mi_crow.errors import MiCrowError
+from tui import messages
 from tui.actions import bindings
+from tui.annotate import write
+from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
+from tui.screens.concepts.rows import (
+    COLUMNS,
+    HeldOut,
+    concept_rows,
+    coverage,
+    key_of,
+    matching,
+)
+from tui.text import printable
+from tui.widgets.popup import Confirm
+from tui.widgets.prompt_line import PromptLine
+from tui.widgets.row_list import RowList
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
+
+
+@dataclass
+class ConceptsRead(Message):
+    """From the thread that read the annotations and the index."""
+
+    sae_id: str | None
+    concepts: "Sequence[Concept]" = ()
+    held_out: HeldOut = field(default_factory=dict)
+    alive: int | None = None
+    error: str = ""
 
 
 class ConceptsScreen(MiCrowScreen):
-    """The Concepts screen."""
+    """The concepts of the open SAE; changes of many at once, undo, files in and out."""
 
     NAME = "concepts"
-    CSS_PATH = "concepts.tcss"
+    HOME = "#concepts-list"
+    CSS_PATH = ["../../widgets/widgets.tcss", "concepts.tcss"]
     BINDINGS = bindings("concepts")
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._read: ConceptsRead | None = None
+        self._reading = False
+        self._again = False
+        self._search = ""
+        self._marked: set[str] = set()
+
     def compose_body(self) -> ComposeResult:
-        yield Static("Concepts", classes="title", markup=False)
+        with Vertical(id="concepts-body"):
+            yield Static(id="concepts-coverage", markup=False)
+            yield Static(id="concepts-titles", markup=False)
+            yield RowList(COLUMNS, empty=_EMPTY, id="concepts-list")
+        yield Static(id="concepts-note", markup=False)
+        yield PromptLine()
+
+    def on_mount(self) -> None:
+        self._read_again()
+
+    @property
+    def row_list(self) -> RowList:
+        return self.query_one(RowList)
+
+    @property
+    def prompt(self) -> PromptLine:
+        return self.query_one(PromptLine)
+
+    # Reading.
+
+    def on_sae_changed(self, _: messages.SaeChanged) -> None:
+        self._read_again()
+
+    def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
+        self._read_again()
+
+    def _read_again(self) -> None:
+        if self._reading:
+            self._again = True
+            return
+        self._reading, self._again = True, False
+        sae_id = self.context.sae_id
+        self.run_worker(
+            partial(self._work, sae_id), thread=True, group="concepts", exit_on_error=False
+        )
+
+    def _work(self, sae_id: str | None) -> None:
+        context = self.context
+        try:
+            has_file = context.workspace.annotations_path.exists()
+            concepts = context.annotations.concepts(sae_id) if sae_id and has_file else ()
+            store = context.features
+            held_out: dict[int, tuple[str, float | None]] = {}
+            alive = None
+            if store is not None and store.meta().sae_id == sae_id:
+                from mi_crow.mechanistic.features.queries import FeatureFilter
+
+                alive = len(store.ids(flt=FeatureFilter(alive=True)))
+                total = store.meta().n_features
+                for feature in dict.fromkeys(concept.feature for concept in concepts):
+                    if 0 <= feature < total:
+                        labels = store.detail(feature).labels
+                        if labels:
+                            held_out[feature] = (labels[0].label, labels[0].auroc_heldout)
+            message = ConceptsRead(sae_id, tuple(concepts), held_out, alive)
+        except MiCrowError as error:
+            message = ConceptsRead(sae_id, error=error.sentence)
+        self.post_message(message)
+
+    def on_concepts_read(self, message: ConceptsRead) -> None:
+        self._reading = False
+        if message.error:
+            self.notify(printable(message.error), severity="error", markup=False)
+        if self._again:
+            self._read_again()
+        self._read = message
+        self._marked &= {key_of(concept) for concept in message.concepts}
+        self._show()
+
+    # What is shown.
+
+    def _show(self) -> None:
+        read = self._read
+        concepts = list(read.concepts) if read is not None else []
+        shown = matching(concepts, self._search)
+        held_out = read.held_out if read is not None else {}
+        self.row_list.set_rows(concept_rows(shown, held_out, self._marked))
+        named = len({concept.feature for concept in concepts})
+        alive = read.alive if read is not None else None
+        line = coverage(named, alive, len(self._marked), self._search)
+        self.query_one("#concepts-coverage", Static).update(line)
+        self._show_note()
+        self.call_after_refresh(self._show_titles)
+        self.refresh_bindings()
+
+    def _show_titles(self) -> None:
+        self.query_one("#concepts-titles", Static).update(self.row_list.heading("Name"))
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show_titles)
+
+    @on(RowList.Highlighted)
+    def _show_note(self) -> None:
+        concept = self._concept
+        text = Content("")
+        if concept is not None:
+            tags = " ".join(f"#{tag}" for tag in concept.tags)
+            words = printable(concept.note) or "no note: n writes one"
+            text = Content.assemble(
+                (printable(concept.name), "$accent"),
+                (f"  {printable(tags)}" if tags else "", "$secondary"),
+                (f"  {words}", "$muted"),
+            )
+        self.query_one("#concepts-note", Static).update(text)
+
+    @property
+    def _concept(self) -> "Concept | None":
+        """The one under the cursor."""
+        key = self.row_list.key
+        concepts = self._read.concepts if self._read is not None else ()
+        return next((concept for concept in concepts if key_of(concept) == key), None)
+
+    @property
+    def _chosen(self) -> "list[Concept]":
+        """The marked ones, else the one under the cursor."""
+        concepts = self._read.concepts if self._read is not None else ()
+        marked = [concept for concept in concepts if key_of(concept) in self._marked]
+        single = self._concept
+        return marked or ([single] if single is not None else [])
+
+    # Actions.
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in ("mark", "rename", "note", "confidence", "remove", "steer", "copy", "filter"):
+            return bool(self._read and self._read.concepts) and not self.prompt.is_open
+        if action == "import_file":
+            return self.context.sae_id is not None
+        return True
+
+    def work_failed(self) -> None:
+        self._reading = False
+
+    def close_popup(self) -> bool:
+        if self.prompt.is_open:
+            if self.prompt.purpose == "filter":
+                self._filter("")
+            return self.prompt.close()
+        if self._marked:
+            self._marked.clear()
+            self._show()
+            return True
+        if self._search:
+            self._filter("")
+            return True
+        return False
+
+    def _filter(self, search: str) -> None:
+        self._search = search
+        self._show()
+
+    @on(RowList.Opened)
+    async def _open(self) -> None:
+        concept = self._concept
+        if concept is not None:
+            await self.mi_crow.go("features", messages.OpenFeature(concept.feature))
+
+    async def action_steer(self) -> None:
+        concept = self._concept
+        if concept is not None:
+            await self.mi_crow.go("steer", messages.SendToSteer(concept.feature))
+
+    def action_mark(self) -> None:
+        key = self.row_list.key
+        if key is not None:
+            self._marked ^= {key}
+            self._show()
+            self.row_list.action_cursor_down()
+
+    def action_filter(self) -> None:
+        self.prompt.ask("filter", "/", self._search, hint="enter keeps · esc clears")
+
+    def action_rename(self) -> None:
+        self._ask("rename", "new name", lambda concept: concept.name)
+
+    def action_note(self) -> None:
+        self._ask("note", "note", lambda concept: concept.note)
+
+    def action_confidence(self) -> None:
+        self._ask("confidence", "how sure, 0 to 1", lambda concept: f"{concept.confidence:g}")
+
+    def _ask(self, purpose: str, label: str, value) -> None:
+        chosen = self._chosen
+        if chosen:
+            many = f" of {len(chosen)} concepts" if len(chosen) > 1 else ""
+            self.prompt.ask(purpose, label + many, value(chosen[0]), select=True)
+
+    def action_remove(self) -> None:
+        chosen = self._chosen
+        if len(chosen) > 1:
+            popup = Confirm(f"Remove {len(chosen)} concepts?", "u brings them back one by one.")
+            self.app.push_screen(popup, lambda sure: self._remove(chosen) if sure else None)
+        else:
+            self._remove(chosen)
+
+    def _remove(self, chosen: "Sequence[Concept]") -> None:
+        def change(annotations: "Annotations") -> None:
+            for concept in chosen:
+                annotations.remove_concept(concept.sae_id, concept.feature, concept.name)
+
+        what = f"“{chosen[0].name}”" if len(chosen) == 1 else f"{len(chosen)} concepts"
+        self._change(change, f"Removed {what}; u undoes")
+
+    def _change(self, change, done: str) -> None:
+        annotations = self.context.annotations
+        write(self, lambda: change(annotations), done)
+
+    def action_export(self) -> None:
+        self.prompt.ask("export", "write to", "concepts.json", select=True)
+
+    def action_import_file(self) -> None:
+        self.prompt.ask("import", "read from", placeholder="a .json or .csv file")
+
+    @on(PromptLine.Typed)
+    def _typed(self, message: PromptLine.Typed) -> None:
+        if message.purpose == "filter":
+            self._filter(message.value.strip())
+
+    @on(PromptLine.Answered)
+    def _answered(self, message: PromptLine.Answered) -> None:
+        value, chosen = message.value, self._chosen
+        if message.purpose == "filter":
+            self._filter(value)
+        elif message.purpose in ("export", "import") and value:
+            path = Path(value).expanduser()
+            if message.purpose == "export":
+                self._change(lambda annotations: annotations.export(path), f"Wrote {value}")
+            else:
+                self._change(lambda annotations: annotations.import_(path), f"Read {value}")
+        elif message.purpose == "rename" and value:
+            self._set(chosen, f"Renamed to “{value}”", name=value)
+        elif message.purpose == "note":
+            self._set(chosen, "Wrote the note", note=value)
+        elif message.purpose == "confidence":
+            try:
+                sure = float(value)
+            except ValueError:
+                sure = -1.0
+            if 0 <= sure <= 1:
+                self._set(chosen, f"Set to {sure:g}", confidence=sure)
+            else:
+                self.notify("Give a number from 0 to 1", severity="error", markup=False)
+
+    def _set(self, chosen: "Sequence[Concept]", done: str, **fields: object) -> None:
+        def change(annotations: "Annotations") -> None:
+            for concept in chosen:
+                values: dict = {
+                    "name": concept.name,
+                    "confidence": concept.confidence,
+                    "note": concept.note,
+                    "tags": concept.tags,
+                } | fields
+                annotations.set_concept(concept.sae_id, concept.feature, **values)
+                if values["name"] != concept.name:
+                    annotations.remove_concept(concept.sae_id, concept.feature, concept.name)
+
+        self._change(change, done)
+
+    def action_copy(self) -> None:
+        concept = self._concept
+        if concept is not None:
+            copy(self.app, f"{concept.feature}\t{concept.name}\t{concept.note}", "the concept")
+
+
+_EMPTY = "Nothing has a name yet: t on a feature names it, m reads names from a file."

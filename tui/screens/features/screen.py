@@ -222,6 +222,9 @@ class FeaturesScreen(MiCrowScreen):
     async def _inspect_example(self, message: ExampleList.Opened) -> None:
         await self._to_inspect(message.example.text)
 
+    def work_failed(self) -> None:
+        self._listing = self._opening = False
+
     # Escape.
 
     def close_popup(self) -> bool:
@@ -247,7 +250,7 @@ class FeaturesScreen(MiCrowScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("filter", "next_sort", "reverse", "next_filter", "jump"):
-            return self.context.features is not None
+            return self.context.features is not None and not self.prompt.is_open
         if action in ("tag", "steer", "inspect", "copy", "next_band", "step"):
             return self.context.features is not None and self._feature is not None
         return True

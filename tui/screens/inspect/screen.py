@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureRow
 
 TOP_FEATURES = 40
-_HELLO = "Type or paste a text above; ctrl+r shows which features fire on it."
+_HELLO = "ctrl+r shows which features fire on the text"
 
 
 @dataclass
@@ -55,7 +55,7 @@ class InspectScreen(MiCrowScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._running = False
+        self._busy = False
         self._inspection = Inspection()
         self._rows: Mapping[int, FeatureRow] = {}
         self._feature: int | None = None  # the one that heats the text
@@ -63,7 +63,7 @@ class InspectScreen(MiCrowScreen):
 
     def compose_body(self) -> ComposeResult:
         with Horizontal(id="inspect-input"):
-            yield Area(id="inspect-text")
+            yield Area(id="inspect-text", placeholder="Type or paste a text")
             with Vertical(id="inspect-run"):
                 yield Button("Run  ctrl+r", id="inspect-button", compact=True)
                 yield Static(id="inspect-status", classes="hint", markup=False)
@@ -111,11 +111,11 @@ class InspectScreen(MiCrowScreen):
     @on(Button.Pressed, "#inspect-button")
     def action_run(self) -> None:
         text = self.area.text
-        if self._running or not text.strip():
+        if self._busy or not text.strip():
             if not text.strip():
                 self._say("type a text first")
             return
-        self._running = True
+        self._busy = True
         loaded = self.context.session_state.phase == "ready"
         self._say("reading…" if loaded else "loading the model…")
         self.run_worker(
@@ -142,9 +142,9 @@ class InspectScreen(MiCrowScreen):
         return {row.feature: row for row in store.rows(features)}
 
     def on_inspected(self, message: Inspected) -> None:
-        self._running = False
+        self._busy = False
         if message.error:
-            self._say("")
+            self._say("failed")
             self.notify(printable(message.error), severity="error", markup=False)
             return
         found = message.inspection
@@ -179,12 +179,16 @@ class InspectScreen(MiCrowScreen):
         self._show_titles()
 
     def stop_running(self) -> bool:
-        if not self._running:
+        if not self._busy:
             return False
         self.run_worker(
             lambda: self.context.session.interrupt(None), thread=True, exit_on_error=False
         )
         return True
+
+    def work_failed(self) -> None:
+        self._busy = False
+        self._say("failed")
 
     def close_popup(self) -> bool:
         return self.prompt.close()

@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.actions import bindings
-from tui.screens.steer.stack import change_text, feature_of
+from tui.screens.steer.stack import stack_text
 from tui.text import printable
 from tui.widgets.popup import Popup
 from tui.widgets.row_list import Cell, Column, Row, RowList
@@ -39,7 +39,7 @@ class PresetPopup(Popup[Sequence[Intervention]]):
         rows = self.query_one(RowList)
         rows.set_rows(
             [
-                Row(name, (Cell(printable(name), "$accent"), Cell(_words(stack), "$muted")))
+                Row(name, (Cell(printable(name), "$accent"), Cell(stack_text(stack), "$muted")))
                 for name, stack in self._stacks.items()
             ]
         )
@@ -49,12 +49,3 @@ class PresetPopup(Popup[Sequence[Intervention]]):
     @on(RowList.Opened)
     def _choose(self, event: RowList.Opened) -> None:
         self.dismiss(cast("Sequence[Intervention]", self._stacks[event.key]))
-
-
-def _words(stack: Sequence[Intervention]) -> str:
-    parts = []
-    for one in stack:
-        feature = feature_of(one)
-        target = f"#{feature}" if feature is not None else printable(one.target)
-        parts.append(f"{target} {change_text(one)}")
-    return ", ".join(parts)

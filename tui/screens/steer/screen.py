@@ -48,14 +48,14 @@ class SteerScreen(MiCrowScreen):
         self._stack: list[Intervention] = []
         self._names: dict[int, str] = {}
         self._plan: writing.Plan | None = None  # what is being written, or was last
-        self._running = False
+        self._busy = False
         self._stopped = False
         self._done: list[writing.PassageDone] = []
 
     def compose_body(self) -> ComposeResult:
         with Container(id="steer-top"):
             with Vertical(id="steer-ask"):
-                yield Area(id="steer-prompt")
+                yield Area(id="steer-prompt", placeholder="A prompt that the model goes on from")
                 with Horizontal(id="steer-settings"):
                     for name, label, value in (
                         ("tokens", "tokens", "64"),
@@ -92,13 +92,13 @@ class SteerScreen(MiCrowScreen):
         return self.query_one("#steer-prompt", Area)
 
     @property
-    def list(self) -> RowList:
+    def stack_list(self) -> RowList:
         return self.query_one("#steer-stack", RowList)
 
     @property
     def intervention(self) -> Intervention | None:
         """The one under the cursor."""
-        key = self.list.key
+        key = self.stack_list.key
         return self._stack[int(key)] if key is not None and self._stack else None
 
     def _text(self, side: str) -> StreamText:
@@ -115,8 +115,8 @@ class SteerScreen(MiCrowScreen):
             place = len(self._stack)
             self._stack.append(stacks.first_for(message.feature))
         self._show_stack()
-        self.list.cursor = place
-        self.list.focus()
+        self.stack_list.cursor = place
+        self.stack_list.focus()
         self._read_names()
 
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
@@ -148,7 +148,7 @@ class SteerScreen(MiCrowScreen):
         count = f"  {len(self._stack)}" if self._stack else ""
         title = Content.assemble(("Interventions", "bold $primary"), (count, "$muted"))
         self.query_one("#stack-title", Static).update(title)
-        self.list.set_rows(stacks.stack_rows(self._stack, self._names))
+        self.stack_list.set_rows(stacks.stack_rows(self._stack, self._names))
         self.refresh_bindings()
 
     def action_add(self) -> None:
@@ -176,18 +176,18 @@ class SteerScreen(MiCrowScreen):
         else:
             self._stack[place] = one
         self._show_stack()
-        self.list.cursor = place
+        self.stack_list.cursor = place
         self._read_names()
 
     def action_remove(self) -> None:
         if self.intervention is not None:
-            del self._stack[self.list.cursor]
+            del self._stack[self.stack_list.cursor]
             self._show_stack()
 
     def action_nudge(self, steps: int) -> None:
         one = self.intervention
         if one is not None:
-            self._stack[self.list.cursor] = stacks.nudged(one, steps)
+            self._stack[self.stack_list.cursor] = stacks.nudged(one, steps)
             self._show_stack()
 
     # Writing.
@@ -205,7 +205,7 @@ class SteerScreen(MiCrowScreen):
         self.prompt.ask("sweep", label, values, hint="enter writes one text each", select=True)
 
     def _sweep(self, text: str) -> None:
-        one, place = self.intervention, self.list.cursor
+        one, place = self.intervention, self.stack_list.cursor
         if one is None:
             return
         try:
@@ -217,11 +217,9 @@ class SteerScreen(MiCrowScreen):
         plans = [(*self._stack[:place], each, *self._stack[place + 1 :]) for each in changed]
         self._write(tuple(plans), tuple(stacks.change_text(each) for each in changed))
 
-    def _write(
-        self, plans: tuple[tuple[Intervention, ...], ...], titles: tuple[str, ...]
-    ) -> None:
+    def _write(self, plans: tuple[tuple[Intervention, ...], ...], titles: tuple[str, ...]) -> None:
         prompt = self.area.text
-        if self._running:
+        if self._busy:
             return
         try:
             if not prompt.strip():
@@ -236,7 +234,7 @@ class SteerScreen(MiCrowScreen):
             self.notify(error.sentence, severity="error", markup=False)
             return
         self._plan = writing.Plan(prompt, plans, titles, settings)
-        self._running, self._stopped, self._done = True, False, []
+        self._busy, self._stopped, self._done = True, False, []
         for side in SIDES:
             self._text(side).clear()
         loaded = self.context.session_state.phase == "ready"
@@ -272,14 +270,14 @@ class SteerScreen(MiCrowScreen):
         self._text("steered").put(message.steered)
 
     def on_writing_ended(self, message: writing.WritingEnded) -> None:
-        self._running = False
+        self._busy = False
         if message.error:
             self.notify(printable(message.error), severity="error", markup=False)
-        self._show_titles("stopped" if self._stopped else "")
+        self._show_titles("failed" if message.error else "stopped" if self._stopped else "")
         self.refresh_bindings()
 
     def stop_running(self) -> bool:
-        if not self._running or self._stopped:
+        if not self._busy or self._stopped:
             return False
         self._stopped = True
         self.run_worker(
@@ -289,8 +287,7 @@ class SteerScreen(MiCrowScreen):
 
     def _show_titles(self, state: str = "") -> None:
         last = self._done[-1] if self._done else None
-        changes = ", ".join(stacks.change_text(one) for one in self._stack)
-        words = {"baseline": "by itself", "steered": changes or "no intervention yet"}
+        words = {"baseline": "no change", "steered": stacks.stack_text(self._stack)}
         readings = {"baseline": state, "steered": state}
         if last is not None and not state:
             readings["steered"] = metrics_text(last)
@@ -304,6 +301,11 @@ class SteerScreen(MiCrowScreen):
 
     # Keeping.
 
+    def work_failed(self) -> None:
+        if self._busy:
+            self._busy = False
+            self._show_titles("failed")
+
     def close_popup(self) -> bool:
         return self.prompt.close()
 
@@ -311,7 +313,7 @@ class SteerScreen(MiCrowScreen):
         if action in ("remove", "nudge", "sweep"):
             return self.intervention is not None if self.is_mounted else False
         if action in ("save", "copy"):
-            return bool(self._done) and not self._running
+            return bool(self._done) and not self._busy
         if action == "save_preset":
             return bool(self._stack)
         return True

@@ -12,7 +12,7 @@ from tui.widgets.row_list import Cell, Column, Row
 
 STACK_COLUMNS = (
     Column("target"),
-    Column("change", 16),
+    Column("change", 10),
     Column("where", 9, from_width=46),
 )
 OPS = ("add", "scale", "clamp", "ablate")
@@ -46,6 +46,16 @@ def change_text(intervention: Intervention) -> str:
     return f"{intervention.value:+.4g}{suffix}"
 
 
+def stack_text(stack: Sequence[Intervention]) -> str:
+    """The whole stack on one line: `#42 +0.8 max, model.layers.3 × 2`."""
+    parts = []
+    for one in stack:
+        feature = feature_of(one)
+        name = f"#{feature}" if feature is not None else printable(one.target.partition(":")[2])
+        parts.append(f"{name} {change_text(one)}")
+    return ", ".join(parts)
+
+
 def stack_rows(stack: Sequence[Intervention], names: Mapping[int, str]) -> list[Row]:
     """The stack from top to bottom; the keys are places in it."""
     rows = []
@@ -77,7 +87,7 @@ def form_fields(
 ) -> tuple[FormField, ...]:
     """The fields of the form, filled in from an intervention."""
     one = intervention or Intervention("feature:", "add", _FIRST_STRENGTH, "max", "all")
-    kind, _, name = one.target.partition(":")
+    name = one.target.partition(":")[2]
     hint = "a feature's number, or a layer's name to change the raw activations"
     return (
         FormField("target", "Target", name if intervention else "", hint, tuple(layers)),
@@ -123,5 +133,3 @@ def strengths(text: str) -> list[float]:
     if not found:
         raise UserError("a sweep needs numbers", hint="write them like 0, 0.4, 0.8")
     return found
-
-

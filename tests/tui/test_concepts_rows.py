@@ -1,0 +1,64 @@
+"""The list of concepts: filter, marks and coverage."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from tui.screens.concepts.rows import concept_rows, coverage, key_of, matching
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the list reads of a concept."""
+
+    feature: int
+    name: str
+    note: str = ""
+    tags: tuple[str, ...] = ()
+    confidence: float = 1.0
+    source: str = "user"
+    updated: float = 1_790_000_000.0
+
+
+CONCEPTS = [
+    Named(42, "sails and masts", "the parts, not the ship"),
+    Named(7, "numbers in recipes", tags=("register",)),
+    Named(420, "harbours"),
+]
+
+
+@pytest.mark.parametrize(
+    ("search", "features"),
+    [
+        ("", [42, 7, 420]),
+        ("SAIL", [42]),
+        ("parts ship", [42]),
+        ("register", [7]),
+        ("42", [42]),
+        ("#420", [420]),
+        ("nothing", []),
+    ],
+)
+def test_the_filter_reads_names_notes_tags_and_numbers(search: str, features: list[int]):
+    assert [one.feature for one in matching(CONCEPTS, search)] == features  # type: ignore[arg-type]
+
+
+def test_rows_show_the_held_out_score_and_the_mark():
+    held_out = {42: ("sailing", 0.957)}
+    marked = {key_of(CONCEPTS[0])}  # type: ignore[arg-type]
+    first, second, _ = concept_rows(CONCEPTS, held_out, marked)  # type: ignore[arg-type]
+    texts = [cell.text + "".join(more for more, _ in cell.more) for cell in first.cells]
+    assert texts[:5] == ["● sails and masts", "#42", "1.0", "0.96", "sailing"]
+    assert second.cells[0].text == ""
+    assert second.cells[3].text == "–"
+
+
+def test_coverage_counts_named_features_among_those_that_fire():
+    assert "12 of 1,900 firing features named · 0.6%" in coverage(12, 1900, 0, "").plain
+
+
+def test_coverage_without_an_index_gives_no_share():
+    text = coverage(12, None, 2, "sail").plain
+    assert "%" not in text
+    assert "“sail”" in text
+    assert "2 marked" in text

@@ -1,0 +1,31 @@
+"""The order and the filter of the feature table."""
+
+from tui.screens.features.query import SHOWN, SORTS, TableQuery
+
+
+def test_sorting_goes_through_every_column_and_round():
+    query = TableQuery()
+    seen = []
+    for _ in SORTS:
+        seen.append(query.sort)
+        query = query.next_sort()
+    assert sorted(seen) == sorted(SORTS)
+    assert query.sort == TableQuery().sort
+
+
+def test_numbers_sort_from_the_greatest_and_ids_from_the_least():
+    query = TableQuery(sort=SORTS[-1])
+    while query.sort != "feature":
+        query = query.next_sort()
+    assert not query.descending
+    assert query.next_sort().descending
+
+
+def test_the_filter_goes_through_all_choices_and_keeps_the_search():
+    query = TableQuery(search="sail")
+    seen = set()
+    for _ in SHOWN:
+        seen.add(query.show)
+        query = query.next_show()
+    assert seen == set(SHOWN)
+    assert query == TableQuery(search="sail")

@@ -1,0 +1,45 @@
+"""What the session found in a text, as the Inspect screen keeps it."""
+
+import pytest
+
+from mi_crow.errors import CorruptDataError
+from tui.screens.inspect.inspection import inspection_from
+
+RESULT = {
+    "tokens": ["<s>", "The", " mast"],
+    "special": [True, False, False],
+    "outlier": [False, True, False],
+    "features": [
+        {"feature": 7, "max_act": 3.0, "acts": [0.0, 0.5, 3.0]},
+        {"feature": 2, "max_act": 1.0, "acts": [1.0, 0.0, 0.0]},
+    ],
+    "per_token": [[[2, 1.0]], [[7, 0.5], [9, 0.25]], [[7, 3.0]]],
+}
+
+
+def test_special_and_outlier_tokens_are_passed_over_and_say_why():
+    found = inspection_from(RESULT)
+    assert found.passed_over == {0, 1}
+    assert "special" in found.why_passed_over(0)
+    assert "outlier" in found.why_passed_over(1)
+    assert found.why_passed_over(2) == ""
+
+
+def test_a_feature_has_one_activation_a_token_wherever_it_was_named():
+    found = inspection_from(RESULT)
+    assert found.acts_of(7) == (0.0, 0.5, 3.0)
+    assert found.acts_of(9) == (0.0, 0.25, 0.0)  # named for one token only
+    assert found.acts_of(1000) == (0.0, 0.0, 0.0)
+
+
+def test_every_feature_is_named_once():
+    assert inspection_from(RESULT).features() == [7, 2, 9]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{}, RESULT | {"tokens": 3}, RESULT | {"per_token": [[["x", 1.0]]]}],
+)
+def test_an_answer_that_is_none_is_refused(broken: dict):
+    with pytest.raises(CorruptDataError, match="no inspection"):
+        inspection_from(broken)

@@ -1,0 +1,89 @@
+"""The list of concepts: rows, filter and the coverage line; pure."""
+
+from collections.abc import Collection, Mapping, Sequence
+from time import localtime, strftime
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from tui.text import number, printable
+from tui.widgets.row_list import Cell, Column, Row
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import Concept
+
+COLUMNS = (
+    Column("concept"),
+    Column("feature", 8, "right"),
+    Column("sure", 4, "right"),
+    Column("held out", 8, "right", from_width=60),
+    Column("follows", 14, from_width=100),
+    Column("note", from_width=110),
+    Column("source", 8, from_width=76),
+    Column("updated", 10, from_width=64),
+)
+
+HeldOut = Mapping[int, tuple[str, float | None]]  # feature -> its best label, AUROC held out
+
+
+def key_of(concept: "Concept") -> str:
+    """The key of a concept's row."""
+    return f"{concept.feature}:{concept.name}"
+
+
+def matching(concepts: "Sequence[Concept]", search: str) -> "list[Concept]":
+    """The concepts whose name, note and tags hold every word of `search`, or whose number it is."""
+    words = search.lower().split()
+    number_word = "".join(words).removeprefix("#")
+
+    def matches(concept: "Concept") -> bool:
+        if number_word == str(concept.feature):
+            return True
+        text = " ".join((concept.name, concept.note, *concept.tags)).lower()
+        return all(word in text for word in words)
+
+    return [concept for concept in concepts if matches(concept)]
+
+
+def concept_rows(
+    concepts: "Sequence[Concept]", held_out: HeldOut, marked: Collection[str]
+) -> list[Row]:
+    """One row a concept; a dot before those that are marked."""
+    return [_row(concept, held_out, key_of(concept) in marked) for concept in concepts]
+
+
+def _row(concept: "Concept", held_out: HeldOut, is_marked: bool) -> Row:
+    label, auroc = held_out.get(concept.feature, ("", None))
+    name = Cell("● " if is_marked else "", "$accent", ((printable(concept.name), "$foreground"),))
+    return Row(
+        key_of(concept),
+        (
+            name,
+            Cell(f"#{concept.feature}", "$primary"),
+            Cell(f"{concept.confidence:.1f}", "$muted"),
+            Cell(number(auroc, 2), "$secondary" if auroc is not None else "$faint"),
+            Cell(printable(label), "$muted"),
+            Cell(printable(concept.note), "$muted"),
+            Cell(printable(concept.source), "$faint"),
+            Cell(strftime("%Y-%m-%d", localtime(concept.updated)), "$faint"),
+        ),
+    )
+
+
+def coverage(named: int, alive: int | None, marked: int, search: str) -> Content:
+    """How much of the SAE has a name: `12 of 1,904 firing features named · 0.6%`."""
+    parts: list[tuple[str, str]] = [("Concepts", "bold $primary"), ("  ", "")]
+    if alive:
+        parts += [
+            (f"{named:,}", "$foreground"),
+            (f" of {alive:,} firing features named", "$muted"),
+            (" · ", "$faint"),
+            (f"{100 * named / alive:.1f}%", "$accent"),
+        ]
+    else:
+        parts.append((f"{named:,} features named", "$muted"))
+    if search:
+        parts += [(" · ", "$faint"), (f"“{printable(search)}”", "$accent")]
+    if marked:
+        parts += [(" · ", "$faint"), (f"{marked} marked", "$accent")]
+    return Content.assemble(" ", *parts)
