@@ -4,12 +4,12 @@ from argparse import ArgumentParser, Namespace
 from importlib import import_module
 
 from mi_crow.cli.arguments import add_common, open_workspace, positive
+from mi_crow.cli.entry import COMMANDS
 from mi_crow.cli.following import EXIT_DETACHED, follow_job
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text import count, duration, moment, number, print_json
 from mi_crow.errors import UserError
 from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, tail_log
-from mi_crow.jobs.kinds import KINDS
 from mi_crow.store.workspace import Workspace
 
 _ACTIONS = {
@@ -99,7 +99,7 @@ def _watch(workspace: Workspace, job_id: str, options: Namespace) -> int:
     kind = job_state(workspace, job_id).kind
     if options.json:
         print_json(result)
-    elif kind in KINDS:
+    elif kind in COMMANDS:
         # The command that starts a kind of job has the kind's name and shows its result.
         import_module(f"mi_crow.cli.{kind}").show_result(result)
     else:
