@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -69,8 +70,14 @@ def app_workspace(
         patch.setattr(time, "time", lambda: NOW)
         add_run(empty_workspace, "demo", "sample", NOW - 7200)
         add_run(empty_workspace, "smol-l15", "HuggingFaceTB/SmolLM2-135M-Instruct", NOW - 3600)
-        add_sae(empty_workspace, "smol-sae", "HuggingFaceTB/SmolLM2-135M-Instruct", "smol-l15")
-        add_sae(empty_workspace, "demo-topk", "sample", "demo", EVALUATION)
+        add_sae(empty_workspace, "demo-topk", "sample", "demo", NOW - 4500, EVALUATION)
+        add_sae(
+            empty_workspace,
+            "smol-sae",
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "smol-l15",
+            NOW - 1000,
+        )
         _add_jobs(fake_jobs)
     return empty_workspace
 
@@ -100,6 +107,7 @@ def add_sae(
     sae_id: str,
     model_id: str,
     run_id: str,
+    created: float,
     evaluation: dict[str, Any] | None = None,
 ) -> None:
     folder = workspace.make_sae_dir(sae_id, sae_id)
@@ -107,6 +115,7 @@ def add_sae(
     metadata = {"model_name": model_id, "hook_name": "model.layers.2", "mi_crow": own}
     cfg = {"architecture": "topk", "d_in": 128, "d_sae": 2048, "k": 16, "metadata": metadata}
     (folder / "cfg.json").write_text(json.dumps(cfg))
+    os.utime(folder / "cfg.json", (created, created))
     if evaluation is not None:
         (folder / "evaluation.json").write_text(json.dumps(evaluation))
     pad_to(folder, 2_110_000)

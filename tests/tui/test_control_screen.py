@@ -138,6 +138,8 @@ async def test_a_failure_is_told_and_the_next_try_works(app_workspace, run_app, 
         session.fails = ""
         await press(pilot, "l", "ctrl+r")
         assert session.calls[-1][0] == "layer_stats"
+        pilot.app.clear_notifications()  # they lie over the pane
+        await settle(pilot)
         assert "median norm  10.50" in screen_text(pilot)
 
 

@@ -101,6 +101,7 @@ class RunsScreen(MiCrowScreen):
             self._wanted_job = None
         self._share_heights()
         self._show_detail()
+        self.refresh_bindings()
 
     def _share_heights(self) -> None:
         available = self.size.height - 3 - len(LISTS) * 2 + 1
@@ -217,6 +218,10 @@ class RunsScreen(MiCrowScreen):
             return job is not None
         if action == "run_demo":
             return self.has_class("-empty")
+        if action == "new_training":
+            return bool(self.context.runs())
+        if action in ("new_index", "new_evaluation"):
+            return bool(self.context.saes())
         return True
 
     @on(RowList.Opened)

@@ -1,0 +1,111 @@
+"""The real program in a real terminal: tmux, a pseudo-terminal, keys in, the pane out."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mi_crow.store.workspace import Workspace
+
+pytestmark = [
+    pytest.mark.tmux,
+    pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
+]
+
+WAIT_S = 30.0
+
+
+class Terminal:
+    """One tmux server of its own with one pane of 80 x 24."""
+
+    def __init__(self, folder: Path) -> None:
+        self._socket = f"mi-crow-{uuid.uuid4().hex[:8]}"
+        self._folder = folder
+
+    def tmux(self, *arguments: str) -> str:
+        environment = {key: value for key, value in os.environ.items() if key != "TMUX"}
+        done = subprocess.run(
+            ["tmux", "-L", self._socket, "-f", "/dev/null", *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment | {"TMUX_TMPDIR": str(self._folder), "LC_ALL": "C.UTF-8"},
+        )
+        return done.stdout
+
+    def start(self, *command: str) -> None:
+        self.tmux("new-session", "-d", "-x", "80", "-y", "24", "-s", "app", *command)
+        self.tmux("set-option", "-g", "remain-on-exit", "on")
+        self.tmux("set-option", "-sg", "escape-time", "10")
+
+    def send(self, *keys: str) -> None:
+        self.tmux("send-keys", "-t", "app", *keys)
+
+    def text(self) -> str:
+        return self.tmux("capture-pane", "-p", "-t", "app")
+
+    def wait_for(self, *words: str, gone: str = "\0") -> str:
+        """The pane as soon as it shows all `words`, and `gone` no more."""
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline:
+            text = self.text()
+            if all(word in text for word in words) and gone not in text:
+                return text
+            time.sleep(0.05)  # polling another process: there is nothing to wait on
+        raise AssertionError(f"{words} did not appear in {WAIT_S:.0f} s:\n{self.text()}")
+
+    def is_dead(self) -> bool:
+        return self.tmux("display-message", "-p", "-t", "app", "#{pane_dead}").strip() == "1"
+
+
+@pytest.fixture
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    one = Terminal(tmp_path_factory.mktemp("tmux"))
+    yield one
+    subprocess.run(
+        ["tmux", "-L", one._socket, "kill-server"],
+        env=os.environ | {"TMUX_TMPDIR": str(one._folder)},
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_the_real_program_in_tmux(terminal: Terminal, app_workspace: Workspace):
+    program = "import sys; from mi_crow.cli import main; sys.exit(main())"
+    terminal.start(sys.executable, "-c", program, "--workspace", str(app_workspace.root))
+
+    text = terminal.wait_for("Activation runs", "smol-l15", "train 41%", "n capture")
+    assert len(text.splitlines()) <= 24
+    assert max(map(len, text.splitlines())) <= 80
+
+    terminal.send("j")
+    terminal.wait_for("took 15s", "80,331 in 2 parts")
+    terminal.send("6")
+    terminal.wait_for("Layers", "l load model")
+    terminal.send("?")
+    terminal.wait_for("Keys", "Measure the layer on the text")
+    terminal.send("Escape")
+    terminal.wait_for("l load model", gone="Keys")
+    terminal.send("1")
+    terminal.wait_for("Activation runs")
+    terminal.send("n")
+    terminal.wait_for("Capture activations", "hub id, folder")  # the first field has the focus
+    terminal.send("Tab", "Tab", "Tab", "Tab", "Tab")
+    terminal.wait_for("how many at most")
+    terminal.send("-l", "7q")  # typed, neither a screen nor the end
+    terminal.send("C-r")
+    terminal.wait_for("documents must be a whole number, not '7q'")
+    terminal.send("Escape")
+    terminal.wait_for("n capture", "q quit", gone="whole number")
+    terminal.send("q")
+
+    deadline = time.monotonic() + WAIT_S
+    while not terminal.is_dead() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert terminal.is_dead()
