@@ -11,8 +11,14 @@ import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.source import HELDOUT, TokenSource, fixed_batches
 
 BATCH = 2048
+
+# Tokens behind reported figures: all held-out ones up to here, and the fixed training sample that
+# tells dead and dense latents.
+HELDOUT_TOKENS = 32_768
+DENSITY_TOKENS = 100_000
 
 
 class FvuSums:
@@ -95,3 +101,18 @@ def firing_counts(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> tuple[Te
         counts += torch.bincount(active.reshape(-1), minlength=sae.n_latents + 1)
         tokens += batch.shape[0]
     return counts[:-1], tokens
+
+
+def heldout_quality(
+    sae: SparseAutoencoder, source: TokenSource, outlier_norm: float | None
+) -> Quality:
+    """Quality on the held-out tokens of `source`, the same tokens for every SAE."""
+    return reconstruction_quality(sae, source.sample(HELDOUT_TOKENS, 0, HELDOUT), outlier_norm)
+
+
+def latent_densities(
+    sae: SparseAutoencoder, source: TokenSource, outlier_norm: float | None
+) -> Tensor:
+    """Share of a fixed sample of training tokens on which each latent fires: [M]."""
+    counts, tokens = firing_counts(sae, fixed_batches(source, DENSITY_TOKENS, outlier_norm, BATCH))
+    return counts.double() / max(tokens, 1)

@@ -118,18 +118,18 @@ class RunSource:
     """Tokens of one layer of a captured run."""
 
     def __init__(self, reader: "RunReader") -> None:
-        self._reader = reader
+        self.reader = reader
         self.batches = reader.batches
         self.sample = reader.sample
         self.median_norm = reader.median_norm
 
     @property
     def width(self) -> int:
-        return self._reader.width
+        return self.reader.width
 
     def count(self, split: str = TRAIN, max_norm: float | None = None) -> int:
         total = 0
-        for part in self._reader.parts():
+        for part in self.reader.parts():
             keep = part.row_split if split == HELDOUT else ~part.row_split
             if max_norm is not None:
                 keep = keep & (part.norms <= max_norm)

@@ -14,9 +14,9 @@ from mi_crow.mechanistic.sae.loop import CHECKPOINTS_NAME, METRICS_NAME, run_tra
 from mi_crow.mechanistic.sae.metadata import SaeMetadata, hook_name_of
 from mi_crow.mechanistic.sae.metrics import MetricsTable
 from mi_crow.mechanistic.sae.plan import TrainingPlan, make_plan, starting_point
-from mi_crow.mechanistic.sae.quality import firing_counts, reconstruction_quality
+from mi_crow.mechanistic.sae.quality import heldout_quality, latent_densities
 from mi_crow.mechanistic.sae.saelens import CONFIG_NAME
-from mi_crow.mechanistic.sae.source import HELDOUT, RunSource, TokenSource, fixed_batches
+from mi_crow.mechanistic.sae.source import RunSource, TokenSource
 from mi_crow.mechanistic.sae.state import TrainState
 from mi_crow.mechanistic.sae.topk import TopKSae
 from mi_crow.progress import NullProgress, Progress
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["SaeTrainer", "SaeTrainingConfig", "TrainResult", "train_run"]
 
 TRAINING_NAME = "training.json"
-
-# Tokens behind the final figures: all held-out ones up to here, and those that tell dead latents.
-HELDOUT_TOKENS = 32_768
-DEAD_TOKENS = 100_000
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ class SaeTrainer:
         few tokens.
         """
         workspace = store if isinstance(store, Workspace) else Workspace.open(store.base_path)
-        manifest, layer, source = _open_layer(workspace, run_id, layer_signature)
+        manifest, layer, source = open_layer(workspace, run_id, layer_signature)
         history = self.train_on(source, config, progress, folder)
         outlier_norm = self.sae.metadata.outlier_norm
         self.sae.metadata = replace(_metadata(manifest, layer), outlier_norm=outlier_norm)
@@ -122,7 +118,7 @@ def train_run(
     A folder that holds a checkpoint is gone on with. Raises UserError, before any folder is made,
     for an unknown run or layer, k above the number of latents, too few tokens.
     """
-    manifest, layer, source = _open_layer(workspace, config.run_id, config.layer)
+    manifest, layer, source = open_layer(workspace, config.run_id, config.layer)
     if manifest.status != "complete":
         raise UserError(
             f"run {config.run_id!r} is not complete", hint="wait for its capture or resume it"
@@ -156,9 +152,10 @@ def torch_device(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _open_layer(
+def open_layer(
     workspace: Workspace, run_id: str, layer: str
 ) -> tuple[RunManifest, LayerSpec, RunSource]:
+    """A run's manifest, one of its layers, and that layer's tokens. Raises NotFoundError."""
     from mi_crow.store.shards import RunReader
 
     run_dir = workspace.run_dir(run_id)
@@ -209,9 +206,8 @@ def _measure(
     sae: SparseAutoencoder, source: TokenSource, plan: TrainingPlan, seconds: float, sae_id: str
 ) -> TrainResult:
     """The figures that are reported: held-out quality, and latents dead on training tokens."""
-    heldout = source.sample(HELDOUT_TOKENS, 0, HELDOUT)
-    quality = reconstruction_quality(sae, heldout, plan.outlier_norm)
-    counts, _ = firing_counts(sae, fixed_batches(source, DEAD_TOKENS, plan.outlier_norm))
+    quality = heldout_quality(sae, source, plan.outlier_norm)
+    densities = latent_densities(sae, source, plan.outlier_norm)
     return TrainResult(
         sae_id=sae_id,
         steps=plan.steps,
@@ -220,7 +216,7 @@ def _measure(
         fvu_all=quality.fvu_all,
         outlier_share=quality.outlier_share,
         l0=quality.l0,
-        dead_share=float((counts == 0).float().mean()),
+        dead_share=float((densities == 0).double().mean()),
         seconds=seconds,
     )
 

@@ -1,0 +1,102 @@
+"""Whole documents as single rows: the strongest value of every latent and residual dimension."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.probes import PooledDocuments
+from mi_crow.mechanistic.sae.source import HELDOUT
+
+if TYPE_CHECKING:
+    from mi_crow.store.shards import RunPart, RunReader
+
+# Documents are sampled so that documents x latents stays below this many values.
+_MOST_VALUES = 1 << 27
+_MOST_DOCUMENTS = 4000
+_TOKENS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class PooledRun:
+    """The labelled documents of a run, pooled in two ways."""
+
+    latents: PooledDocuments  # maximum of each latent over the document's tokens
+    residual: PooledDocuments  # maximum and mean of each dimension, side by side
+    labels: list[str]
+
+
+@torch.inference_mode()
+def pooled_documents(
+    sae: SparseAutoencoder, reader: "RunReader", seed: int = 0
+) -> PooledRun | None:
+    """Pools a random sample of the run's labelled documents, outlier tokens left out; None when
+    no document has a label."""
+    chosen = _chosen_documents(sae, reader, seed)
+    latents, residual, names, heldout = [], [], [], []
+    for part in reader.parts():
+        table = part.table.select(["document", "label", "split"]).to_pydict()
+        wanted = [
+            position
+            for position, (document, label) in enumerate(
+                zip(table["document"], table["label"], strict=True)
+            )
+            if label is not None and document in chosen
+        ]
+        if not wanted:
+            continue
+        pooled = _pool_part(sae, part, [table["document"][i] for i in wanted])
+        latents.append(pooled[0])
+        residual.append(pooled[1])
+        names.extend(table["label"][i] for i in wanted)
+        heldout.extend(table["split"][i] == HELDOUT for i in wanted)
+    if not names:
+        return None
+    labels = sorted(set(names))
+    number = {label: i for i, label in enumerate(labels)}
+    ids, split = torch.tensor([number[name] for name in names]), torch.tensor(heldout)
+    return PooledRun(
+        PooledDocuments(torch.cat(latents), ids, split),
+        PooledDocuments(torch.cat(residual), ids, split),
+        labels,
+    )
+
+
+def _chosen_documents(sae: SparseAutoencoder, reader: "RunReader", seed: int) -> set[int]:
+    """Numbers of the documents in the sample."""
+    documents = torch.cat(
+        [torch.tensor(part.table["document"].to_pylist()) for part in reader.parts()]
+    )
+    limit = min(_MOST_DOCUMENTS, max(1, _MOST_VALUES // sae.n_latents))
+    order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))
+    return set(documents[order[:limit]].tolist())
+
+
+def _pool_part(
+    sae: SparseAutoencoder, part: "RunPart", documents: list[int]
+) -> tuple[Tensor, Tensor]:
+    """[documents, M] and [documents, 2 d] for the given documents (ascending) of one part."""
+    wanted = torch.tensor(documents)
+    row_document = torch.as_tensor(part.row_document)
+    place = torch.searchsorted(wanted, row_document).clamp_max(len(documents) - 1)
+    keep = wanted[place] == row_document
+    if sae.metadata.outlier_norm is not None:
+        keep &= torch.as_tensor(part.norms) <= sae.metadata.outlier_norm
+    latents = torch.zeros(len(documents) * sae.n_latents, device=sae.device)
+    highest = torch.full((len(documents), sae.n_inputs), -torch.inf, device=sae.device)
+    total = torch.zeros_like(highest)
+    counts = torch.zeros(len(documents), 1, device=sae.device)
+    for rows in keep.nonzero()[:, 0].split(_TOKENS_AT_ONCE):
+        x = part.activations[rows].to(sae.device).float()
+        owner = place[rows].to(sae.device)
+        codes = sae.encode_sparse(x)
+        cells = (owner[:, None] * sae.n_latents + codes.indices).reshape(-1)
+        latents.scatter_reduce_(0, cells, codes.values.reshape(-1).float(), "amax")
+        highest.index_reduce_(0, owner, x, "amax")
+        total.index_add_(0, owner, x)
+        counts.index_add_(0, owner, counts.new_ones(len(rows), 1))
+    highest = torch.where(counts > 0, highest, 0.0)
+    residual = torch.cat([highest, total / counts.clamp_min(1)], dim=1)
+    return latents.view(len(documents), sae.n_latents).cpu(), residual.cpu()

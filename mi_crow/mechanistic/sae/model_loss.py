@@ -1,0 +1,109 @@
+"""What an SAE costs its model: cross-entropy and KL with the layer's activations replaced."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.substitute import reconstruction, substitute, zeros
+from mi_crow.progress import Progress, raise_if_stopped
+
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
+
+_BATCH_DOCUMENTS = 8
+
+
+@dataclass(frozen=True)
+class TokenDocument:
+    """One captured document: its token ids, and the positions that are not special."""
+
+    token_ids: list[int]
+    kept: list[int]
+
+
+@dataclass(frozen=True)
+class ModelLoss:
+    """Nats a predicted token, over all real tokens of the documents."""
+
+    original: float
+    reconstructed: float
+    zero: float
+    kl: float  # KL(original || reconstructed)
+    tokens: int
+
+    @property
+    def loss_recovered(self) -> float:
+        """(zero - reconstructed) / (zero - original): 1 is lossless, 0 no better than nothing."""
+        worth = self.zero - self.original
+        return (self.zero - self.reconstructed) / worth if worth else float("nan")
+
+
+@torch.inference_mode()
+def model_loss(
+    lm: "LanguageModel",
+    sae: SparseAutoencoder,
+    layer: str,
+    documents: Sequence[TokenDocument],
+    progress: Progress,
+) -> ModelLoss:
+    """Runs the documents three times: as they are, reconstructed at `layer`, and zeroed there."""
+    sums = torch.zeros(4, dtype=torch.float64)
+    tokens = done = 0
+    for input_ids, mask, kept in _batches(documents, lm.device):
+        raise_if_stopped(progress, resumable=False)
+        plain = _log_probabilities(lm, input_ids, mask)
+        with substitute(lm, layer, reconstruction(sae, kept)):
+            rebuilt = _log_probabilities(lm, input_ids, mask)
+        with substitute(lm, layer, zeros(sae, kept)):
+            zeroed = _log_probabilities(lm, input_ids, mask)
+        targets, real = input_ids[:, 1:], mask[:, 1:].bool()
+        losses = [_loss(log_p, targets, real) for log_p in (plain, rebuilt, zeroed)]
+        sums += torch.tensor([*losses, _divergence(plain, rebuilt, real)], dtype=torch.float64)
+        tokens += int(real.sum())
+        done += input_ids.shape[0]
+        progress.update(done, len(documents), "document")
+    original, rebuilt_loss, zero, kl = (sums / max(tokens, 1)).tolist()
+    return ModelLoss(original, rebuilt_loss, zero, kl, tokens)
+
+
+def _batches(
+    documents: Sequence[TokenDocument], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Right-padded ids, attention mask and kept mask, documents of like length together."""
+    ordered = sorted(documents, key=lambda document: len(document.token_ids))
+    for start in range(0, len(ordered), _BATCH_DOCUMENTS):
+        batch = ordered[start : start + _BATCH_DOCUMENTS]
+        length = max(len(document.token_ids) for document in batch)
+        input_ids = torch.zeros(len(batch), length, dtype=torch.int64)
+        mask = torch.zeros(len(batch), length, dtype=torch.int64)
+        kept = torch.zeros(len(batch), length, dtype=torch.bool)
+        for row, document in enumerate(batch):
+            input_ids[row, : len(document.token_ids)] = torch.tensor(document.token_ids)
+            mask[row, : len(document.token_ids)] = 1
+            kept[row, document.kept] = True
+        yield input_ids.to(device), mask.to(device), kept.to(device)
+
+
+def _log_probabilities(lm: "LanguageModel", input_ids: Tensor, mask: Tensor) -> Tensor:
+    """[batch, length - 1, vocabulary]: what each position says of the next token."""
+    output: Any = lm.model(input_ids=input_ids, attention_mask=mask, use_cache=False)
+    return functional.log_softmax(output.logits[:, :-1].float(), dim=-1)
+
+
+def _loss(log_p: Tensor, targets: Tensor, real: Tensor) -> float:
+    chosen = log_p.gather(-1, targets[..., None])[..., 0]
+    return float(-(chosen * real).sum(dtype=torch.float64))
+
+
+def _divergence(plain: Tensor, rebuilt: Tensor, real: Tensor) -> float:
+    """KL summed over the real positions, a document at a time to spare memory."""
+    total = 0.0
+    for p, q, keep in zip(plain, rebuilt, real, strict=True):
+        kl = (p.exp() * (p - q)).sum(-1)
+        total += float((kl * keep).sum(dtype=torch.float64))
+    return total
