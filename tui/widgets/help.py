@@ -8,13 +8,14 @@ from textual.widgets import Static
 from tui.actions import Action, bindings, keys_label, scope_actions
 from tui.widgets.popup import Popup
 
-_TITLES = {"app": "Everywhere", "list": "In lists", "scroll": "In texts"}
+_TITLES = {"app": "Everywhere", "list": "In lists", "scroll": "In texts", "tokens": "On tokens"}
+_ALSO = {"inspect": ("tokens",), "steer": ("scroll",)}  # what else can have the focus there
 
 
 def help_content(screen_name: str, keymap: dict[str, str]) -> Content:
     """All keys of a screen: its own first, then lists, then everywhere. `keymap` overrides keys."""
     blocks = []
-    for scope in (screen_name, "list", "app"):
+    for scope in (screen_name, "list", *_ALSO.get(screen_name, ()), "app"):
         actions = [action for action in scope_actions(scope) if action.keys]
         if actions:
             title = _TITLES.get(scope, scope.title())

@@ -53,7 +53,8 @@ def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
             search=query.search or None,
             flt=FeatureFilter(**SHOWN[query.show]),
         )
-        return IdsRead(query, [int(feature) for feature in ids], store.meta().n_features)
+        plain = list(ids) if isinstance(ids, list | tuple) else ids.tolist()
+        return IdsRead(query, plain, store.meta().n_features)
     except MiCrowError as error:
         return IdsRead(query, error=error.sentence)
 

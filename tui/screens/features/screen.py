@@ -1,6 +1,7 @@
 """Screen 2, Features: the table of all features beside the open one."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from textual import on
 from textual.app import ComposeResult
@@ -21,6 +22,9 @@ from tui.text import printable
 from tui.widgets.example_list import ExampleList
 from tui.widgets.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.queries import FeatureRow
 
 
 class FeaturesScreen(MiCrowScreen):
@@ -188,7 +192,7 @@ class FeaturesScreen(MiCrowScreen):
 
     def _open_again(self) -> None:
         store, feature, band = self.context.features, self._feature, self._band
-        if store is None or feature is None or self._opening:
+        if store is None or feature is None or self._opening or not self._detail_shows:
             return
         self._opening = True
         self.run_worker(
@@ -210,9 +214,26 @@ class FeaturesScreen(MiCrowScreen):
         self.pane.show(message)
         self.refresh_bindings()
 
+    @property
+    def _detail_shows(self) -> bool:
+        return any(self.has_class(name) for name in ("-detail", "-wide", "-very-wide"))
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._open_again)
+
     def _enter_detail(self) -> None:
         self.add_class("-detail")
+        self._open_again()
         self.pane.examples.focus()
+
+    @property
+    def _row(self) -> "FeatureRow | None":
+        """The open feature's row, as far as it was read."""
+        shown = self.pane.shown
+        if shown is not None and shown.detail is not None and shown.feature == self._feature:
+            return shown.detail.row
+        row = self.table.row_at(self.table.cursor)
+        return row if row is not None and row.feature == self._feature else None
 
     @on(FeatureDetailPane.Wanted)
     def _related(self, message: FeatureDetailPane.Wanted) -> None:
@@ -268,15 +289,16 @@ class FeaturesScreen(MiCrowScreen):
         self.prompt.ask("jump", "#", placeholder="number of a feature")
 
     def action_tag(self) -> None:
-        shown = self.pane.shown
-        if self._feature is None or shown is None or shown.detail is None:
+        row = self._row
+        if row is None:
             return
-        row = shown.detail.row
         self.prompt.ask(
             "tag",
             f"#{row.feature} is",
             row.concept or row.top_label or "",
+            suggestions=[row.top_label] if row.top_label else (),
             placeholder="a name for what it stands for",
+            hint="enter names it · esc leaves",
             select=True,
         )
 
@@ -298,8 +320,8 @@ class FeaturesScreen(MiCrowScreen):
                     f"{printable(number)!r} is not a number", severity="error", markup=False
                 )
         elif message.purpose == "tag" and self._feature is not None:
-            shown = self.pane.shown
-            before = shown.detail.row.concept if shown and shown.detail else None
+            row = self._row
+            before = row.concept if row is not None else None
             name_feature(self, self._feature, before, message.value)
 
     def action_next_sort(self) -> None:
@@ -335,6 +357,6 @@ class FeaturesScreen(MiCrowScreen):
         if examples.has_focus and examples.example is not None:
             copy(self.app, examples.example.text, "the example's text")
         elif self._feature is not None:
-            row = self.table.row_at(self.table.cursor)
+            row = self._row
             name = (row.concept or row.top_label or "") if row is not None else ""
             copy(self.app, f"{self._feature}\t{name}".strip(), f"feature {self._feature}")
