@@ -12,14 +12,16 @@ from textual.screen import Screen
 from textual.theme import Theme
 from textual.widget import Widget
 
+from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 from tui import messages
 from tui.actions import SCREENS, bindings
 from tui.context import AppContext
 from tui.screens.base import MiCrowScreen
+from tui.text import printable
 from tui.theme import CROW, THEMES
-from tui.watch import Scan, look
-from tui.widgets.header import HeaderBar
+from tui.watch import Scan, ended, look
+from tui.widgets.header import HeaderBar, ending_line
 
 POLL_SECONDS = 1.0
 
@@ -31,12 +33,13 @@ def _screen(name: str) -> Screen:
 
 
 class Scanned(Message):
-    """From the thread that looked at the workspace."""
+    """From the thread that looked at the workspace; `trouble` says what it could not read."""
 
-    def __init__(self, scan: Scan, concepts_version: int | None) -> None:
+    def __init__(self, scan: Scan | None, concepts_version: int | None, trouble: str) -> None:
         super().__init__()
         self.scan = scan
         self.concepts_version = concepts_version
+        self.trouble = trouble
 
 
 class MiCrowApp(App[None]):
@@ -63,7 +66,9 @@ class MiCrowApp(App[None]):
         self._scan: Scan | None = None
         self._looking = False
         self._concepts_version: int | None = None
+        self._trouble = ""  # told once, not every second
         self._trail: list[str] = []
+        self._asked: tuple[str, object] | None = None  # the index last asked for
 
     @property
     def available_themes(self) -> dict[str, Theme]:
@@ -92,33 +97,45 @@ class MiCrowApp(App[None]):
 
     def _look(self) -> None:
         context = self.context
+        scan, version, trouble = None, None, ""
         try:
             scan = look(context.workspace, self._scan)
-            version = None
             if context.workspace.annotations_path.exists():
                 version = context.annotations.data_version()
             store = context.features
             if store is not None and store.changed_on_disk():
                 context.load_features(store.meta().sae_id)
             context.check_session()
-            self.post_message(Scanned(scan, version))
+        except (MiCrowError, OSError) as error:
+            trouble = error.sentence if isinstance(error, MiCrowError) else str(error)
         finally:
             self._looking = False
+        self.post_message(Scanned(scan, version, trouble))
 
     def on_scanned(self, message: Scanned) -> None:
-        before, now = self._scan or Scan(), message.scan
+        if message.trouble != self._trouble:
+            self._trouble = message.trouble
+            if message.trouble:
+                self.notify(printable(message.trouble), severity="error", markup=False)
+        if message.scan is None:
+            return
         first = self._scan is None
+        before, now = self._scan or Scan(), message.scan
         self._scan = now
         self.context.set_scan(now.jobs, now.runs, now.saes)
         if first or (before.runs, before.saes) != (now.runs, now.saes):
             self.context.publish(messages.WorkspaceChanged(now.runs, now.saes))
+            self._refresh_header()
         if first or before.jobs != now.jobs:
             self.context.publish(messages.JobsChanged(now.jobs))
+            self._refresh_header()
+            for job in ended(before.jobs, now.jobs):
+                severity = "information" if job.status == "finished" else "warning"
+                self.notify(ending_line(job), severity=severity, markup=False)
         if message.concepts_version != self._concepts_version:
             self._concepts_version = message.concepts_version
             if not first:
                 self.concepts_changed()
-        self._refresh_header()
         self._open_some_sae()
 
     def _open_some_sae(self) -> None:
@@ -149,8 +166,6 @@ class MiCrowApp(App[None]):
             group="features",
             exit_on_error=False,
         )
-
-    _asked: tuple[str, object] | None = None
 
     def _scan_marks(self) -> object:
         return self._scan.store_marks if self._scan else None

@@ -1,6 +1,7 @@
 """Looking at the workspace once a second, in a thread: what changed on disk since the last look."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,12 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
     runs = tuple(workspace.list_runs())
     saes = tuple(workspace.list_saes())
     return Scan(jobs, runs, saes, job_marks, store_marks)
+
+
+def ended(before: "Sequence[JobState]", now: "Sequence[JobState]") -> "list[JobState]":
+    """The jobs that were active at the last look and are no more."""
+    active = {job.job_id for job in before if job.status in ACTIVE}
+    return [job for job in now if job.job_id in active and job.status not in ACTIVE]
 
 
 def _jobs(workspace: Workspace) -> "tuple[JobState, ...]":

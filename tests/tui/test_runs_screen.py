@@ -11,6 +11,7 @@ from tests.tui.driving import notices, press, screen_text, settle
 from tui.screens.runs import forms
 from tui.screens.runs.screen import RunsScreen
 from tui.widgets.form import FormInput, FormPopup
+from tui.widgets.header import HeaderBar
 from tui.widgets.log_view import LogPopup
 from tui.widgets.popup import Confirm
 from tui.widgets.row_list import RowList
@@ -98,6 +99,7 @@ async def test_a_running_job_shows_its_readings_and_new_ones_as_they_come(
         pilot.app.look_now()
         await settle(pilot)
         assert "finished" in screen_text(pilot)
+        assert notices(pilot) == "train smol-sae finished"
 
 
 async def test_a_failed_job_says_why_and_its_log_is_plain_text(app_workspace, run_app):
@@ -120,6 +122,7 @@ async def test_nothing_is_posted_while_nothing_changes(empty_workspace, run_app,
     async with run_app(empty_workspace) as pilot:
         published = []
         monkeypatch.setattr(pilot.app.context, "publish", published.append)
+        monkeypatch.setattr(HeaderBar, "refresh_lines", published.append)
         for _ in range(3):
             pilot.app.look_now()
             await settle(pilot)
@@ -265,6 +268,25 @@ async def test_resume_is_for_jobs_that_can_go_on(app_workspace, run_app, monkeyp
         assert "r resume" in screen_text(pilot)
         await press(pilot, "r")
         assert resumed == [lost.job_id]
+
+
+async def test_what_cannot_be_read_is_told_once(app_workspace, run_app, monkeypatch):
+    def broken(workspace, before):
+        raise UserError("the disk went away [b]")
+
+    async with run_app(app_workspace) as pilot:
+        monkeypatch.setattr("tui.app.look", broken)
+        for _ in range(3):
+            pilot.app.look_now()
+            await settle(pilot)
+        assert notices(pilot) == "the disk went away [b]"
+        assert "smol-l15" in screen_text(pilot)
+
+
+async def test_the_palette_does_not_cancel_what_is_no_job(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "colon", *"cancel the selected", "enter")
+        assert "not on what is selected now" in notices(pilot)
 
 
 async def test_a_refusal_is_told_in_one_sentence(app_workspace, run_app, monkeypatch):

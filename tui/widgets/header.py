@@ -36,6 +36,13 @@ def running_label(jobs: "Sequence[JobState]") -> str:
     return " ".join(words) + (f" +{others}" if others else "")
 
 
+def ending_line(job: "JobState") -> str:
+    """How a job ended, in one line: `train first-sae finished`, with the error when it failed."""
+    name = job.output or job.name or ""
+    words = " ".join(word for word in (job.kind, name, job.status) if word)
+    return printable(f"{words}: {job.error}" if job.error and job.status == "failed" else words)
+
+
 class TitleLine(Widget):
     """`mi-crow  model · SAE · device            train 42% 3m`."""
 

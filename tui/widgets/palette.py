@@ -56,7 +56,15 @@ async def run_chosen(app: "MiCrowApp", action_id: str, focused: Widget | None) -
         await app.go(action.scope)
         focused = app.screen.focused
     node = node_for(action, app.screen, focused) or app.screen
+    if not possible(action, node):
+        app.notify(f"{action.help}: not on what is selected now", severity="warning", markup=False)
+        return
     await app.run_action(action.action, default_namespace=node)
+
+
+def possible(action: Action, node: Widget) -> bool:
+    """Whether `node` would do `action` now."""
+    return node.check_action(action.action.partition("(")[0], ()) is True
 
 
 class PaletteField(Field):
@@ -84,6 +92,7 @@ class PalettePopup(Popup[Choice]):
 
     def __init__(self, below: Screen) -> None:
         super().__init__(classes="palette")
+        self._below = below
         self._focused = below.focused
         self._actions = offered(below)
         self._here = getattr(below, "NAME", "")
@@ -126,10 +135,13 @@ class PalettePopup(Popup[Choice]):
 
     def _row(self, action: Action) -> Row:
         where = action.scope.title() if action.scope in SCREENS else ""
+        style = "" if action.scope in (self._here, "app") else "$muted"
+        if action.scope == self._here and not possible(action, self._below):
+            style = "$faint"
         return Row(
             action.id,
             (
-                Cell(action.help, "" if action.scope in (self._here, "app") else "$muted"),
+                Cell(action.help, style),
                 Cell(where, "$faint"),
                 Cell(keys_label(action.keys), "$primary"),
             ),
