@@ -85,12 +85,15 @@ class TensorSource:
     ) -> Iterator[Tensor]:
         rows = self._rows(split, max_norm)
         position = start * batch_size
+        shuffled_epoch, shuffled = -1, rows
         while True:
             chosen: list[Tensor] = []
             wanted = batch_size
             while wanted:
                 epoch, offset = divmod(position, rows.numel())
-                taken = _shuffled(rows, seed, epoch)[offset : offset + wanted]
+                if epoch != shuffled_epoch:
+                    shuffled_epoch, shuffled = epoch, _shuffled(rows, seed, epoch)
+                taken = shuffled[offset : offset + wanted]
                 chosen.append(taken)
                 wanted -= taken.numel()
                 position += taken.numel()
