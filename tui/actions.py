@@ -66,9 +66,9 @@ SCROLL = (
 )
 
 POPUP = (
-    Action("popup.close", "escape", "close", "close", "Close"),
     Action("popup.yes", "y", "yes", "yes", "Yes"),
     Action("popup.no", "n", "close", "no", "No"),
+    Action("popup.close", "escape", "close", "close", "Close"),
 )
 
 FORM = (

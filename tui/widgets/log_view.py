@@ -1,7 +1,6 @@
 """The log of a job, followed while it grows; plain text, never markup."""
 
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import Log
 
@@ -70,9 +69,3 @@ class LogPopup(Popup[None]):
         else:
             view.clear()
         view.write_lines([printable(line) for line in now] or ["(nothing was logged yet)"])
-
-
-class DetailScroll(VerticalScroll, can_focus=True):
-    """A pane of text that scrolls with the keys of a text."""
-
-    BINDINGS = bindings("scroll")

@@ -121,17 +121,26 @@ class PalettePopup(Popup[Choice]):
     def _show(self, query: str) -> None:
         actions = self._actions
         if query.strip():
-            scored = [(self._score(query, action), action) for action in actions]
-            actions = [
-                action for score, action in sorted(scored, key=lambda pair: -pair[0]) if score > 0
-            ]
+            actions = self._with_words(query.lower().split()) or self._alike(query)
         rows = self.query_one(RowList)
         rows.set_rows([self._row(action) for action in actions])
         rows.cursor = 0
 
-    def _score(self, query: str, action: Action) -> float:
-        text = f"{action.help} {action.scope} {action.label}"
-        return self._search.match(query, text)[0]
+    def _with_words(self, words: list[str]) -> list[Action]:
+        """The actions in whose text all `words` occur."""
+        return [
+            action
+            for action in self._actions
+            if all(word in _searched(action).lower() for word in words)
+        ]
+
+    def _alike(self, query: str) -> list[Action]:
+        """The actions that hold the letters of `query` in their order, the most alike first."""
+        scored = [
+            (self._search.match(query, _searched(action))[0], action) for action in self._actions
+        ]
+        scored.sort(key=lambda pair: -pair[0])
+        return [action for score, action in scored if score > 0]
 
     def _row(self, action: Action) -> Row:
         where = action.scope.title() if action.scope in SCREENS else ""
@@ -153,3 +162,7 @@ class PalettePopup(Popup[Choice]):
         key = self.query_one(RowList).key
         if key is not None:
             self.dismiss((key, self._focused))
+
+
+def _searched(action: Action) -> str:
+    return f"{action.help} {action.scope} {action.label}"

@@ -17,8 +17,8 @@ from tui.screens.base import MiCrowScreen
 from tui.screens.control.detail import hook_layer, layer_detail
 from tui.screens.control.tree import COLUMNS, Layer, LayerTree, layer_from_row
 from tui.text import printable
+from tui.widgets.detail import DetailScroll
 from tui.widgets.field import Area
-from tui.widgets.log_view import DetailScroll
 from tui.widgets.row_list import ListHeading, RowList
 
 _TEXT = "The ship leaves the harbour at dawn."
@@ -97,9 +97,6 @@ class ControlScreen(MiCrowScreen):
 
     def on_session_changed(self, _: messages.SessionChanged) -> None:
         self._follow_session()
-
-    def on_resize(self) -> None:
-        self.call_after_refresh(self._show_detail)
 
     # Before and while the model is loaded.
 
@@ -198,11 +195,12 @@ class ControlScreen(MiCrowScreen):
             self.action_measure()
 
     @on(RowList.Highlighted)
+    @on(DetailScroll.WidthChanged)
     def _show_detail(self) -> None:
         layer = self._tree.get(self.query_one("#layers", RowList).key)
         content = Content("")
         if layer is not None:
-            width = max(self.query_one("#layer-detail").size.width - 3, 20)
+            width = self.query_one("#layer-detail", DetailScroll).text_width
             statistics = self._statistics.get(layer.name)
             content = layer_detail(layer, self._hooks, statistics, width)
         self.query_one("#layer-text", Static).update(content)

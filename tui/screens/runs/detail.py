@@ -75,7 +75,7 @@ def sae_detail(sae: SaeSummary, width: int) -> Content:
     return blocks(
         head,
         facts_content(facts, 11, width),
-        section("On held-out text", facts_content(_quality(sae.evaluation), 20, width)),
+        section("On held-out text", facts_content(_quality(sae.evaluation), 22, width)),
     )
 
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 RUN_COLUMNS = (
     Column("run"),
     Column("model", 22, from_width=66),
-    Column("tokens", 6, "right"),
+    Column("tokens", 7, "right"),
     Column("layers", 6, "right", from_width=44),
-    Column("size", 7, "right"),
+    Column("size", 9, "right"),
 )
 SAE_COLUMNS = (
     Column("SAE"),

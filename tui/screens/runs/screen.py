@@ -17,8 +17,9 @@ from tui.screens.base import MiCrowScreen
 from tui.screens.runs import detail, forms, rows
 from tui.screens.runs.history import HistoryReader
 from tui.text import printable
+from tui.widgets.detail import DetailScroll
 from tui.widgets.form import FormPopup
-from tui.widgets.log_view import DetailScroll, LogPopup
+from tui.widgets.log_view import LogPopup
 from tui.widgets.popup import Confirm
 from tui.widgets.row_list import ListHeading, RowList
 
@@ -86,7 +87,6 @@ class RunsScreen(MiCrowScreen):
 
     def on_resize(self) -> None:
         self._share_heights()
-        self.call_after_refresh(self._show_detail)
 
     def _show_lists(self) -> None:
         context = self.context
@@ -157,12 +157,13 @@ class RunsScreen(MiCrowScreen):
     def _selected_job(self) -> "JobState | None":
         return self._job(self._selected("jobs"))
 
+    @on(DetailScroll.WidthChanged)
     def _show_detail(self) -> None:
         self.query_one("#detail-text", Static).update(self._detail())
 
     def _detail(self) -> Content:
         context, key = self.context, self._key
-        width = max(self.query_one("#detail").size.width - 4, 10)
+        width = self.query_one("#detail", DetailScroll).text_width
         if self._current == "runs":
             for run in context.runs():
                 if run.run_id == key:
