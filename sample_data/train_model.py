@@ -17,7 +17,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -40,14 +40,26 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A stretch of training with its own warm-up and decay, over passages not seen before."""
+
+    passages: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+
+
+# Small batches find the topics; the second phase sharpens what is learned, which keeps rare wrong
+# tokens, and with them slips from topic to topic, out of what the model writes.
+PHASES = (Phase(48_000, 8, 1.5e-3, 150), Phase(32_000, 16, 1e-3, 100))
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides what the trained model will be."""
 
     seed: int = 0
-    passages: int = 48_000
-    batch_size: int = 8
-    learning_rate: float = 1.5e-3
-    warmup_steps: int = 150
+    phases: tuple[Phase, ...] = PHASES
     vocabulary: int = 4096
     width: int = 192
     layers: int = 4
@@ -103,12 +115,13 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, device: str) -
 
 
 def batches(
-    encoded: list[list[int]], batch_size: int, pad: int, rng: random.Random
+    encoded: list[list[int]], batch_size: int, rng: random.Random
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Ids and targets of passages of like length, one passage a row, in random order.
 
     Sorting within pools of 16 batches keeps padding low and each batch a mixture of topics.
     """
+    pad = SPECIAL_IDS["pad_token_id"]
     for start in range(0, len(encoded), 16 * batch_size):
         pool = sorted(encoded[start : start + 16 * batch_size], key=len)
         groups = [pool[at : at + batch_size] for at in range(0, len(pool), batch_size)]
@@ -138,39 +151,44 @@ def optimizer_of(model: LlamaForCausalLM, learning_rate: float) -> torch.optim.A
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
 
 
-def train(recipe: Recipe, device: str) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """The trained model and its tokenizer, each passage seen once."""
-    texts = [passage.text for passage in passages(recipe.passages, seed=recipe.seed)]
-    tokenizer = train_tokenizer(texts[:20_000], recipe.vocabulary, recipe.context)
-    pad, end = SPECIAL_IDS["pad_token_id"], SPECIAL_IDS["eos_token_id"]
-    encoded = [[*ids, end] for ids in tokenizer(texts)["input_ids"]]
-    print(f"{len(encoded)} passages, {sum(map(len, encoded))} tokens", flush=True)
-
-    torch.manual_seed(recipe.seed)
-    model = new_model(recipe, tokenizer, device).train()
-    print(f"{model.num_parameters()} parameters on {device}", flush=True)
-    optimizer = optimizer_of(model, recipe.learning_rate)
-    steps = math.ceil(len(encoded) / recipe.batch_size)
+def fit(
+    model: LlamaForCausalLM, encoded: list[list[int]], phase: Phase, rng: random.Random
+) -> None:
+    """Train the model on each passage once."""
+    optimizer = optimizer_of(model, phase.learning_rate)
+    steps = math.ceil(len(encoded) / phase.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_share(step, steps, recipe.warmup_steps)
+        optimizer, lambda step: learning_rate_share(step, steps, phase.warmup_steps)
     )
     started, losses = time.monotonic(), []
-    rng = random.Random(recipe.seed)
-    stream = batches(encoded, recipe.batch_size, pad, rng)
-    for step, (ids, targets) in enumerate(islice(stream, steps), start=1):
-        ids, targets = ids.to(device), targets.to(device)
+    for step, (ids, targets) in enumerate(batches(encoded, phase.batch_size, rng), start=1):
         # Padding stands on the right, so the causal mask alone keeps it out of sight.
-        loss = model(input_ids=ids, labels=targets).loss
+        loss = model(input_ids=ids.to(model.device), labels=targets.to(model.device)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
         losses.append(loss.detach())
-        if step % 200 == 0:
+        if step % 200 == 0 or step == steps:
             mean = torch.stack(losses[-200:]).mean().item()
             seconds = time.monotonic() - started
             print(f"step {step}/{steps}  loss {mean:.3f}  {seconds:.0f} s", flush=True)
+
+
+def train(recipe: Recipe, device: str) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """The trained model and its tokenizer."""
+    number = sum(phase.passages for phase in recipe.phases)
+    texts = [passage.text for passage in passages(number, seed=recipe.seed)]
+    tokenizer = train_tokenizer(texts[:20_000], recipe.vocabulary, recipe.context)
+    encoded = iter([[*ids, SPECIAL_IDS["eos_token_id"]] for ids in tokenizer(texts)["input_ids"]])
+
+    torch.manual_seed(recipe.seed)
+    model = new_model(recipe, tokenizer, device).train()
+    print(f"{number} passages, {model.num_parameters()} parameters on {device}", flush=True)
+    rng = random.Random(recipe.seed)
+    for phase in recipe.phases:
+        fit(model, list(islice(encoded, phase.passages)), phase, rng)
     return model.eval(), tokenizer
 
 
@@ -193,13 +211,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--passages", type=int, default=Recipe.passages)
+    parser.add_argument("--share", type=float, default=1.0, help="of the passages, to try it out")
     parser.add_argument("--out", type=Path, default=model_path())
     arguments = parser.parse_args()
 
     torch.set_flush_denormal(True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    recipe = Recipe(seed=arguments.seed, passages=arguments.passages)
+    phases = tuple(
+        replace(phase, passages=round(phase.passages * arguments.share)) for phase in PHASES
+    )
+    recipe = Recipe(seed=arguments.seed, phases=phases)
     save(*train(recipe, device), arguments.out)
     print(f"written: {arguments.out}")
 
