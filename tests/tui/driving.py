@@ -4,10 +4,13 @@ from textual.pilot import Pilot
 
 
 async def settle(pilot: Pilot) -> None:
-    """Waits until threads are done and what they posted is on the screen."""
-    for _ in range(3):
-        await pilot.app.workers.wait_for_complete()
+    """Waits until threads are done and what they posted, or started next, is on the screen."""
+    workers = pilot.app.workers
+    while True:
+        await workers.wait_for_complete()
         await pilot.pause()
+        if all(worker.is_finished for worker in workers):
+            return
 
 
 async def press(pilot: Pilot, *keys: str) -> None:

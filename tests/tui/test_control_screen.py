@@ -1,5 +1,7 @@
 """The Control screen: the tree before and after the model is loaded, hooks, statistics."""
 
+import threading
+
 import pytest
 
 from mi_crow.errors import MiCrowError
@@ -154,6 +156,31 @@ async def test_a_session_that_died_is_noticed_and_loads_again(app_workspace, run
         await press(pilot, "l")
         assert session.alive
         assert "session ended" not in screen_text(pilot)
+
+
+async def test_leaving_does_not_wait_for_a_model_that_loads(app_workspace, run_app):
+    class Slow(FakeSession):
+        """Loads until it is closed."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.closed = threading.Event()
+
+        def call(self, op: str, **params):
+            self.closed.wait()
+            raise MiCrowError("the session was closed")
+
+        def close(self) -> None:
+            self.closed.set()
+
+    slow = Slow()
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        pilot.app.context._session = slow
+        await pilot.press("6", "l")
+        await pilot.pause()
+        assert "loading model" in screen_text(pilot).splitlines()[0]
+        await pilot.press("q")
+    assert slow.closed.is_set()
 
 
 def test_the_tree_knows_parents_that_are_missing_names():
