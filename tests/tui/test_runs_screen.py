@@ -175,7 +175,7 @@ async def test_index_and_evaluation_start_on_the_selected_sae(app_workspace, run
         ("n", "limit", "many", "documents must be a whole number, not 'many'"),
         ("n", "model", "", "model is empty"),
         ("n", "name", "../up", "run id '../up' is not a name"),
-        ("n", "name", "demo", "run 'demo' exists already; choose another name"),
+        ("n", "name", "demo", "run 'demo' exists already; choose another"),
         ("t", "run_id", "nothing", "run 'nothing' not found; there is"),
         ("t", "layer", "h.99", "layer 'h.99' is not in run"),
         ("t", "name", "demo-topk", "SAE 'demo-topk' exists already"),
@@ -184,20 +184,21 @@ async def test_index_and_evaluation_start_on_the_selected_sae(app_workspace, run
     ],
 )
 def test_a_wrong_text_gives_one_sentence_and_starts_nothing(
-    app_workspace, submitted, key, field, value, sentence
+    app_workspace, key, field, value, sentence
 ):
     runs, saes = app_workspace.list_runs(), app_workspace.list_saes()
+    before = list_jobs(app_workspace)
     form = {
-        "n": lambda: forms.capture_form(app_workspace, runs),
-        "t": lambda: forms.train_form(app_workspace, runs, "demo"),
-        "x": lambda: forms.index_form(app_workspace, saes, "demo-topk"),
+        "n": lambda: forms.capture_form(runs),
+        "t": lambda: forms.train_form(runs, "demo"),
+        "x": lambda: forms.index_form(saes, "demo-topk"),
     }[key]()
     values = {item.name: item.default for item in form.fields} | {field: value}
     with pytest.raises(UserError) as caught:
         form.submit(app_workspace, values)
     assert caught.value.sentence.startswith(sentence)
     assert "\n" not in caught.value.sentence
-    assert submitted == []
+    assert list_jobs(app_workspace) == before
 
 
 def test_what_the_forms_ask_for_is_what_the_jobs_take(app_workspace):
@@ -206,10 +207,10 @@ def test_what_the_forms_ask_for_is_what_the_jobs_take(app_workspace):
 
     runs, saes = app_workspace.list_runs(), app_workspace.list_saes()
     for form in (
-        forms.capture_form(app_workspace, runs),
-        forms.train_form(app_workspace, runs, None),
-        forms.index_form(app_workspace, saes, None),
-        forms.evaluate_form(app_workspace, saes, None),
+        forms.capture_form(runs),
+        forms.train_form(runs, None),
+        forms.index_form(saes, None),
+        forms.evaluate_form(saes, None),
     ):
         params = form.parameters({item.name: item.default for item in form.fields})
         json.dumps(params)

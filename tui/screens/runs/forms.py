@@ -1,11 +1,13 @@
-"""The forms that start jobs: their fields, and from their texts to a job's parameters."""
+"""The forms that start jobs: their fields, and from their texts to a job's parameters.
+
+Whether a run, a layer or a name makes sense is for `submit` to say; here texts become numbers.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mi_crow.errors import UserError
-from mi_crow.store.ids import validate_id
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
 from tui.widgets.form import FormField, Values
 
@@ -33,7 +35,7 @@ _DEVICE = FormField(
 )
 
 
-def capture_form(workspace: Workspace, runs: Sequence[RunSummary]) -> JobForm:
+def capture_form(runs: Sequence[RunSummary]) -> JobForm:
     """Activations of one or more layers of a model over a dataset."""
     models = tuple(dict.fromkeys(["sample", *(run.manifest.model_id for run in runs)]))
     fields = (
@@ -55,7 +57,6 @@ def capture_form(workspace: Workspace, runs: Sequence[RunSummary]) -> JobForm:
     )
 
     def parameters(values: Values) -> dict[str, Any]:
-        _refuse_taken(workspace.activations_dir / values["name"], values["name"], "run")
         layers = [layer.strip() for layer in values["layers"].split(",") if layer.strip()]
         return {
             "model": {"model": _given(values, "model"), "device": values["device"] or "auto"},
@@ -74,7 +75,7 @@ def capture_form(workspace: Workspace, runs: Sequence[RunSummary]) -> JobForm:
     return JobForm("Capture activations", fields, parameters, "capture")
 
 
-def train_form(workspace: Workspace, runs: Sequence[RunSummary], selected: str | None) -> JobForm:
+def train_form(runs: Sequence[RunSummary], selected: str | None) -> JobForm:
     """An SAE on one layer of a run."""
     by_id = {run.run_id: run for run in reversed(runs)}
     run = by_id.get(selected or "") or next(iter(by_id.values()), None)
@@ -94,15 +95,9 @@ def train_form(workspace: Workspace, runs: Sequence[RunSummary], selected: str |
     )
 
     def parameters(values: Values) -> dict[str, Any]:
-        _refuse_taken(workspace.saes_dir / values["name"], values["name"], "SAE")
-        run_id = _given(values, "run_id", "run")
-        workspace.run_dir(run_id)
-        layer = _given(values, "layer")
-        if run_id in by_id:
-            by_id[run_id].manifest.layer(layer)
         return {
-            "run_id": run_id,
-            "layer": layer,
+            "run_id": _given(values, "run_id", "run"),
+            "layer": _given(values, "layer"),
             "arch": values["arch"],
             "expansion": _number(values, "expansion"),
             "k": _whole(values, "k"),
@@ -117,7 +112,7 @@ def train_form(workspace: Workspace, runs: Sequence[RunSummary], selected: str |
     return JobForm("Train an SAE", fields, parameters, "train")
 
 
-def index_form(workspace: Workspace, saes: Sequence[SaeSummary], selected: str | None) -> JobForm:
+def index_form(saes: Sequence[SaeSummary], selected: str | None) -> JobForm:
     """The feature index of an SAE."""
     fields = (
         _sae_field(saes, selected),
@@ -127,16 +122,14 @@ def index_form(workspace: Workspace, saes: Sequence[SaeSummary], selected: str |
     )
 
     def parameters(values: Values) -> dict[str, Any]:
-        return _sae_parameters(workspace, values) | {
+        return _sae_parameters(values) | {
             "top_examples": _whole(values, "top_examples", "examples")
         }
 
     return JobForm("Build the feature index", fields, parameters, "index")
 
 
-def evaluate_form(
-    workspace: Workspace, saes: Sequence[SaeSummary], selected: str | None
-) -> JobForm:
+def evaluate_form(saes: Sequence[SaeSummary], selected: str | None) -> JobForm:
     """How well an SAE stands in for the activations."""
     fields = (
         _sae_field(saes, selected),
@@ -146,7 +139,7 @@ def evaluate_form(
     )
 
     def parameters(values: Values) -> dict[str, Any]:
-        return _sae_parameters(workspace, values) | {"documents": _whole(values, "documents")}
+        return _sae_parameters(values) | {"documents": _whole(values, "documents")}
 
     return JobForm("Evaluate an SAE", fields, parameters, "evaluate")
 
@@ -157,13 +150,9 @@ def _sae_field(saes: Sequence[SaeSummary], selected: str | None) -> FormField:
     return FormField("sae_id", "SAE", chosen, "", ids)
 
 
-def _sae_parameters(workspace: Workspace, values: Values) -> dict[str, Any]:
-    sae_id = _given(values, "sae_id", "SAE")
-    workspace.sae_dir(sae_id)
-    if values["run_id"]:
-        workspace.run_dir(values["run_id"])
+def _sae_parameters(values: Values) -> dict[str, Any]:
     return {
-        "sae_id": sae_id,
+        "sae_id": _given(values, "sae_id", "SAE"),
         "run_id": values["run_id"] or None,
         "device": values["device"] or "auto",
     }
@@ -188,8 +177,3 @@ def _number(values: Values, key: str) -> float:
         return float(values[key])
     except ValueError as error:
         raise UserError(f"{key} must be a number, not {values[key]!r}") from error
-
-
-def _refuse_taken(folder: Any, name: str, what: str) -> None:
-    if name and validate_id(name, what) and folder.exists():
-        raise UserError(f"{what} {name!r} exists already", hint="choose another name")

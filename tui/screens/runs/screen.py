@@ -236,19 +236,19 @@ class RunsScreen(MiCrowScreen):
             self.action_show_log()
 
     def action_new_capture(self) -> None:
-        self._ask(forms.capture_form(self.context.workspace, self.context.runs()))
+        self._ask(forms.capture_form(self.context.runs()))
 
     def action_new_training(self) -> None:
         run_id = self._selected("runs")
-        self._ask(forms.train_form(self.context.workspace, self.context.runs(), run_id))
+        self._ask(forms.train_form(self.context.runs(), run_id))
 
     def action_new_index(self) -> None:
         sae_id = self._selected("saes") or self.context.sae_id
-        self._ask(forms.index_form(self.context.workspace, self.context.saes(), sae_id))
+        self._ask(forms.index_form(self.context.saes(), sae_id))
 
     def action_new_evaluation(self) -> None:
         sae_id = self._selected("saes") or self.context.sae_id
-        self._ask(forms.evaluate_form(self.context.workspace, self.context.saes(), sae_id))
+        self._ask(forms.evaluate_form(self.context.saes(), sae_id))
 
     def _ask(self, form: forms.JobForm) -> None:
         submit = partial(form.submit, self.context.workspace)
