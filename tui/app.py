@@ -248,9 +248,14 @@ class MiCrowApp(App[None]):
         self.run_worker(self._undo, thread=True, group="undo", exit_on_error=False)
 
     def _undo(self) -> None:
-        result = self.context.annotations.undo()
-        text = "Nothing to undo" if result is None else str(result)
-        self.call_from_thread(self.notify, text, markup=False)
+        try:
+            result = self.context.annotations.undo()
+        except (MiCrowError, OSError) as error:
+            told = error.sentence if isinstance(error, MiCrowError) else str(error)
+            self.call_from_thread(self.notify, printable(told), severity="error", markup=False)
+            return
+        told = "Nothing to undo" if result is None else printable(str(result))
+        self.call_from_thread(self.notify, told, markup=False)
         self.call_from_thread(self.concepts_changed)
 
 
