@@ -1,0 +1,25 @@
+"""Texts in: Python lists, local files and folders, Hugging Face datasets."""
+
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mi_crow.datasets.loading import load_texts
+    from mi_crow.datasets.splits import HELDOUT, TRAIN, split_of
+    from mi_crow.datasets.text import HuggingFaceDataset, TextDataset
+
+_EXPORTS = {
+    "HELDOUT": "mi_crow.datasets.splits",
+    "HuggingFaceDataset": "mi_crow.datasets.text",
+    "TRAIN": "mi_crow.datasets.splits",
+    "TextDataset": "mi_crow.datasets.text",
+    "load_texts": "mi_crow.datasets.loading",
+    "split_of": "mi_crow.datasets.splits",
+}
+
+__all__ = ["HELDOUT", "TRAIN", "HuggingFaceDataset", "TextDataset", "load_texts", "split_of"]
+
+
+def __getattr__(name: str) -> Any:
+    return lazy_exports(__name__, _EXPORTS, name)

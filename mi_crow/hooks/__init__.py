@@ -1,0 +1,43 @@
+"""Looking at and changing a model's activations while it runs: detectors and controllers."""
+
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mi_crow.hooks.controllers import FunctionController
+    from mi_crow.hooks.detectors import (
+        LayerActivationDetector,
+        ModelInputDetector,
+        ModelOutputDetector,
+    )
+    from mi_crow.hooks.hook import Controller, Detector, Hook
+    from mi_crow.hooks.tensors import first_tensor, replace_tensor
+
+_EXPORTS = {
+    "Controller": "mi_crow.hooks.hook",
+    "Detector": "mi_crow.hooks.hook",
+    "FunctionController": "mi_crow.hooks.controllers",
+    "Hook": "mi_crow.hooks.hook",
+    "LayerActivationDetector": "mi_crow.hooks.detectors",
+    "ModelInputDetector": "mi_crow.hooks.detectors",
+    "ModelOutputDetector": "mi_crow.hooks.detectors",
+    "first_tensor": "mi_crow.hooks.tensors",
+    "replace_tensor": "mi_crow.hooks.tensors",
+}
+
+__all__ = [
+    "Controller",
+    "Detector",
+    "FunctionController",
+    "Hook",
+    "LayerActivationDetector",
+    "ModelInputDetector",
+    "ModelOutputDetector",
+    "first_tensor",
+    "replace_tensor",
+]
+
+
+def __getattr__(name: str) -> Any:
+    return lazy_exports(__name__, _EXPORTS, name)

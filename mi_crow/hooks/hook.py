@@ -1,0 +1,158 @@
+"""The two kinds of hooks: detectors look, controllers change.
+
+A hook is registered on a language model's layer (`lm.layers.register_hook(layer, hook)` or
+`with hook.on(lm): ...`) and is called for every forward pass while it is enabled.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from mi_crow.errors import UserError
+from mi_crow.hooks.tensors import first_tensor, replace_tensor
+
+HookType = Literal["forward", "pre_forward"]
+
+
+class _Layers(Protocol):
+    def register_hook(
+        self, layer_signature: str | int, hook: "Hook", hook_type: HookType | None = None
+    ) -> str: ...
+
+    def unregister_hook(self, hook_id: str) -> bool: ...
+
+
+class _Model(Protocol):
+    @property
+    def layers(self) -> _Layers: ...
+
+
+class Hook:
+    """What both kinds share: where it hangs, whether it is enabled, and unregistering."""
+
+    is_controller = False
+
+    def __init__(
+        self,
+        layer_signature: str | int | None = None,
+        hook_type: HookType = "forward",
+        hook_id: str | None = None,
+    ) -> None:
+        if hook_type not in ("forward", "pre_forward"):
+            raise UserError(f"hook type {hook_type!r} is not known", hint="forward or pre_forward")
+        self.layer_signature = layer_signature
+        self.hook_type: HookType = hook_type
+        self.id = hook_id
+        self.enabled = True
+        self._entered: list[tuple[_Layers, str]] = []
+        self._model: _Model | None = None
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def disable(self) -> None:
+        self.enabled = False
+
+    def forward(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
+        """Called with a module's output; gives None or what replaces it."""
+        return None
+
+    def pre_forward(
+        self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Called with a module's inputs; gives None or the inputs that replace them."""
+        return None
+
+    @contextmanager
+    def on(self, lm: _Model) -> Iterator["Hook"]:
+        """Registers on `lm` for the block and always unregisters."""
+        self._model = lm
+        with self:
+            yield self
+
+    def bind(self, lm: _Model) -> "Hook":
+        """Says which model `with hook:` registers on."""
+        self._model = lm
+        return self
+
+    def __enter__(self) -> "Hook":
+        if self._model is None or self.layer_signature is None:
+            raise UserError(
+                "this hook has no model or layer to register on",
+                hint="give it a layer_signature and use `with hook.on(lm):`",
+            )
+        layers = self._model.layers
+        self._entered.append((layers, layers.register_hook(self.layer_signature, self)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        layers, hook_id = self._entered.pop()
+        layers.unregister_hook(hook_id)
+
+
+class Detector(Hook):
+    """Looks at activations without changing them. Override `process_activations`."""
+
+    def __init__(
+        self,
+        layer_signature: str | int | None = None,
+        hook_type: HookType = "forward",
+        hook_id: str | None = None,
+    ) -> None:
+        super().__init__(layer_signature, hook_type, hook_id)
+        self.tensor_metadata: dict[str, Tensor] = {}
+        self.metadata: dict[str, Any] = {}
+
+    def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
+        """Called for every pass with the module's inputs and (for forward hooks) its output."""
+
+    def get_captured(self) -> Any:
+        """The tensors kept so far, by name."""
+        return self.tensor_metadata
+
+    def clear_captured(self) -> None:
+        self.tensor_metadata.clear()
+        self.metadata.clear()
+
+    def forward(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
+        self.process_activations(module, args, output)
+
+    def pre_forward(
+        self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        self.process_activations(module, args or tuple(kwargs.values()), None)
+        return None
+
+
+class Controller(Hook):
+    """Changes activations. Override `modify_activations`."""
+
+    is_controller = True
+
+    def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
+        """The tensor that replaces `output` (forward) or `inputs` (pre_forward).
+
+        Gets the other one as None; giving None, or the same tensor, changes nothing.
+        """
+        return output if output is not None else inputs
+
+    def forward(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
+        before = first_tensor(output)
+        after = self.modify_activations(module, None, before)
+        return None if after is None or after is before else replace_tensor(output, after)
+
+    def pre_forward(
+        self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if args:
+            before = first_tensor(args)
+            after = self.modify_activations(module, before, None)
+            changed = None if after is before else after
+            return None if changed is None else (replace_tensor(args, changed), dict(kwargs))
+        name = next(key for key, value in kwargs.items() if isinstance(value, Tensor))
+        after = self.modify_activations(module, kwargs[name], None)
+        if after is None or after is kwargs[name]:
+            return None
+        return args, {**kwargs, name: after}
