@@ -43,7 +43,7 @@ def our_step(x: Tensor, latents: int, k: int) -> Step:
     scaled = x * state.scale
 
     def step() -> None:
-        context = LossContext(state.variance, state.dead_latents(), 1 / 32, plan.k_aux, 0.0, 0.0)
+        context = LossContext(state.variance, state.dead_latents(), 1 / 32, plan.k_aux, 0.0)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
             output = sae.training_output(scaled, context)
         sum(output.losses.values(), torch.zeros((), device=x.device)).backward()

@@ -117,7 +117,6 @@ def test_losses_and_their_gradients_equal_the_dense_reference(dead: list[int] | 
         aux_alpha=1 / 32,
         k_aux=2,
         l1_lambda=0.0,
-        progress=0.0,
     )
     ours = sae.training_output(x, context).losses
     reference = dense_losses(sae, x, context)

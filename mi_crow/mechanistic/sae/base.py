@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.sae.kernels import decode_rows, dense_latents, sparse_path
+from mi_crow.mechanistic.sae.kernels import decode_rows, dense_latents
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ class LossContext:
     aux_alpha: float
     k_aux: int
     l1_lambda: float
-    progress: float  # 0 at the first step, 1 at the last
 
 
 class SparseAutoencoder(nn.Module, ABC):
@@ -206,7 +205,3 @@ class SparseAutoencoder(nn.Module, ABC):
         from mi_crow.mechanistic.steering.attach import attach_sae
 
         return attach_sae(lm, self, layer_signature)
-
-    def runs_sparse(self) -> bool:
-        """Whether this device has the sparse kernels (the others take dense products)."""
-        return sparse_path(self.device)

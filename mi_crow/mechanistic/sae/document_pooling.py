@@ -94,7 +94,7 @@ def _pool_part(
         codes = sae.encode_sparse(x)
         cells = (owner[:, None] * sae.n_latents + codes.indices).reshape(-1)
         latents.scatter_reduce_(0, cells, codes.values.reshape(-1).float(), "amax")
-        highest.index_reduce_(0, owner, x, "amax")
+        highest.scatter_reduce_(0, owner[:, None].expand_as(x), x, "amax")
         total.index_add_(0, owner, x)
         counts.index_add_(0, owner, counts.new_ones(len(rows), 1))
     highest = torch.where(counts > 0, highest, 0.0)

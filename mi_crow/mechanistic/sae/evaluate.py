@@ -44,7 +44,7 @@ def evaluate_sae(
     """
     progress = progress or NullProgress()
     sae_dir = workspace.sae_dir(config.sae_id)
-    sae = load_sae(sae_dir, torch_device(config.device) if lm is None else lm.device).eval()
+    sae = load_sae(sae_dir, torch_device(config.device) if lm is None else lm.device)
     run_id = config.run_id or sae.metadata.run_id
     if run_id is None:
         raise UserError(

@@ -99,7 +99,6 @@ def _loss_context(state: TrainState) -> LossContext:
         aux_alpha=state.plan.aux_alpha,
         k_aux=state.plan.k_aux,
         l1_lambda=state.plan.l1_lambda,
-        progress=state.step / max(state.plan.steps - 1, 1),
     )
 
 

@@ -1,7 +1,7 @@
 """Where an SAE belongs: model, hook point, run, and the norm above which it does not apply."""
 
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 # Our short point names and the TransformerLens names that other tools look for.
@@ -52,9 +52,6 @@ class SaeMetadata:
             known["point"] = point_of_hook(shared.get("hook_name", ""))
         other = {key: data[key] for key in data if key != "mi_crow" and key not in _SHARED}
         return cls(**shared, **known, other=other)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 _OWN = ("layer", "point", "revision", "tokenizer_hash", "run_id", "outlier_norm")

@@ -77,10 +77,10 @@ def make_plan(
         steps=steps,
         batch_size=config.batch_size,
         lr=config.lr if config.lr is not None else default_lr(sae.n_latents, steps),
-        warmup_steps=_or(config.warmup_steps, min(1000, max(1, steps // 10))),
+        warmup_steps=_given(config.warmup_steps, min(1000, max(1, steps // 10))),
         decay_steps=round(config.decay_share * steps),
-        dead_tokens=_or(config.dead_tokens, min(10_000_000, max(1, run_tokens // 5))),
-        k_aux=_or(config.k_aux, max(1, sae.n_inputs // 2)),
+        dead_tokens=_given(config.dead_tokens, min(10_000_000, max(1, run_tokens // 5))),
+        k_aux=_given(config.k_aux, max(1, sae.n_inputs // 2)),
         aux_alpha=config.aux_alpha,
         l1_lambda=config.l1_lambda,
         outlier_norm=outlier_norm,
@@ -109,7 +109,7 @@ def default_lr(n_latents: int, steps: int) -> float:
     return max(rule, min(raised, _LR_CEILING))
 
 
-def _or(value: int | None, default: int) -> int:
+def _given(value: int | None, default: int) -> int:
     return default if value is None else value
 
 

@@ -75,7 +75,7 @@ def read_saelens(folder: Path, device: str | torch.device = "cpu") -> SparseAuto
             getattr(sae, name).copy_(tensors[name])
     sae.apply_b_dec_to_input = bool(cfg["apply_b_dec_to_input"])
     sae.metadata = SaeMetadata.from_json(cfg["metadata"])
-    return sae
+    return sae.eval().requires_grad_(False)
 
 
 def _plain_config(cfg: Any, folder: Path) -> dict[str, Any]:

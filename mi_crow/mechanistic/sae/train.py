@@ -93,10 +93,9 @@ class SaeTrainer:
         folder = None if folder is None else Path(folder)
         plan = make_plan(self.sae, source, config or SaeTrainingConfig())
         state, table = _initial_state(self.sae, source, plan, folder)
-        self.sae.requires_grad_(True).train()
         run_training(state, source, table, progress, folder)
         state.finish()
-        self.sae.eval()
+        self.sae.eval().requires_grad_(False)
         self.sae.metadata = replace(self.sae.metadata, outlier_norm=plan.outlier_norm)
         seconds = float(table.rows[-1]["seconds"] or 0.0)
         self.result = _measure(self.sae, source, plan, seconds, folder.name if folder else "")
@@ -187,7 +186,7 @@ def _initial_state(
     sae: SparseAutoencoder, source: TokenSource, plan: TrainingPlan, folder: Path | None
 ) -> tuple[TrainState, MetricsTable]:
     """From the newest checkpoint in `folder` where there is one, else from the start."""
-    state = TrainState(sae, plan)
+    state = TrainState(sae.train().requires_grad_(True), plan)
     kept = None if folder is None else newest_checkpoint(folder / CHECKPOINTS_NAME)
     if folder is None or kept is None:
         state.start(starting_point(source, plan))
