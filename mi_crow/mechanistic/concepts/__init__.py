@@ -1,0 +1,22 @@
+"""What features are about: annotations, names of an attached SAE's latents, text tracking.
+
+Names load on first use, so that the annotations cost no torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
+
+_EXPORTS = {
+    "Annotations": "mi_crow.mechanistic.concepts.annotations",
+    "Concept": "mi_crow.mechanistic.concepts.annotations",
+}
+
+__all__ = ["Annotations", "Concept"]
+
+
+def __getattr__(name: str) -> Any:
+    return lazy_exports(__name__, _EXPORTS, name)

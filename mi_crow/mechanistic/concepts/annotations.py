@@ -1,0 +1,356 @@
+"""What people say about features: names, notes, tags, presets, generations, and undo.
+
+Small, mutable and shared by several processes, hence SQLite. Torch-free.
+"""
+
+import getpass
+import math
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import NotFoundError, UserError, nearest
+from mi_crow.mechanistic.concepts.annotations_database import AnnotationsDatabase
+from mi_crow.mechanistic.concepts.annotations_rows import (
+    COLUMNS,
+    Change,
+    Concept,
+    Preset,
+    SavedGeneration,
+    UndoResult,
+    as_text,
+    change_of,
+    concept_of,
+    delete_concept,
+    dump,
+    generation_of,
+    preset_of,
+    put_concept,
+    read_concept,
+    undo_result,
+)
+
+__all__ = ["Annotations", "Change", "Concept", "Preset", "SavedGeneration", "UndoResult"]
+
+
+class Annotations:
+    """The annotations of one workspace; safe from several threads and processes.
+
+    Every change is written with its history, so that `undo` can take it back.
+    """
+
+    def __init__(
+        self, path: str | Path, actor: str | None = None, session: str | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.actor = actor or _user_name()
+        self.session = session or uuid.uuid4().hex[:12]
+        self._database = AnnotationsDatabase(self.path)
+        self._change: int | None = None  # id of the change that is being made, inside its block
+
+    def close(self) -> None:
+        """Closes the file; the next call opens it again."""
+        self._database.close()
+
+    def data_version(self) -> int:
+        """A number that differs after every change by anybody, this process included."""
+        return self._database.data_version()
+
+    # Concepts.
+
+    def concepts(self, sae_id: str | None = None) -> list[Concept]:
+        """All concepts, or those of one SAE, by SAE, feature and name."""
+        where, values = ("", ()) if sae_id is None else (" WHERE sae_id = ?", (sae_id,))
+        with self._database.reading() as connection:
+            if connection is None:
+                return []
+            query = f"SELECT {COLUMNS} FROM concepts{where} ORDER BY sae_id, feature, name"
+            return [concept_of(row) for row in connection.execute(query, values)]
+
+    def set_concept(
+        self,
+        sae_id: str,
+        feature: int,
+        name: str,
+        confidence: float = 1.0,
+        note: str = "",
+        tags: Sequence[str] = (),
+        source: str = "user",
+    ) -> Concept:
+        """Gives a feature a name, or changes what is said under that name.
+
+        Raises UserError for an empty name, a negative feature, a confidence outside 0 to 1.
+        """
+        name = _storable(name).strip()
+        if not name:
+            raise UserError("a concept needs a name")
+        if feature < 0:
+            raise UserError(f"feature {feature} is not a feature's number")
+        if not (math.isfinite(confidence) and 0 <= confidence <= 1):
+            raise UserError(f"confidence {confidence} is not between 0 and 1")
+        now = time.time()
+        with self._changing() as connection:
+            before = read_concept(connection, sae_id, feature, name)
+            created = before.created if before else now
+            after = Concept(
+                sae_id,
+                feature,
+                name,
+                float(confidence),
+                _storable(note),
+                tuple(dict.fromkeys(_storable(tag).strip() for tag in tags if tag.strip())),
+                source,
+                created,
+                now,
+            )
+            put_concept(connection, after)
+            self._record(connection, "set", before, after)
+        return after
+
+    def remove_concept(self, sae_id: str, feature: int, name: str) -> bool:
+        """Takes a name from a feature; False when it did not have it."""
+        with self._changing() as connection:
+            before = read_concept(connection, sae_id, feature, name)
+            if before is None:
+                return False
+            delete_concept(connection, before)
+            self._record(connection, "remove", before, None)
+        return True
+
+    @contextmanager
+    def one_change(self) -> Iterator[None]:
+        """Everything set and removed inside is written at once or not at all, and undone at once.
+
+        For this thread; others wait, so nobody may be asked anything inside.
+        """
+        with self._changing():
+            yield
+
+    def rename_sae(self, sae_id: str, new: str) -> None:
+        """Moves all that is said about an SAE to its new id, history included."""
+        with self._database.reading() as connection:
+            if connection is None:
+                return
+        with self._database.writing() as connection:
+            connection.execute("UPDATE concepts SET sae_id = ? WHERE sae_id = ?", (new, sae_id))
+            for column in ("before", "after"):
+                connection.execute(
+                    f"UPDATE history SET {column} = json_set({column}, '$.sae_id', ?) "
+                    f"WHERE sae_id = ? AND {column} IS NOT NULL",
+                    (new, sae_id),
+                )
+            connection.execute("UPDATE history SET sae_id = ? WHERE sae_id = ?", (new, sae_id))
+
+    # History.
+
+    def history(self, limit: int = 100, sae_id: str | None = None) -> list[Change]:
+        """The latest changes by anybody, newest first."""
+        where, values = ("", ()) if sae_id is None else (" WHERE sae_id = ?", (sae_id,))
+        with self._database.reading() as connection:
+            if connection is None:
+                return []
+            query = f"SELECT * FROM history{where} ORDER BY id DESC LIMIT ?"
+            return [change_of(row) for row in connection.execute(query, (*values, limit))]
+
+    def undo(self, session: str | None = None) -> UndoResult | None:
+        """Takes back this user's latest change (of `session` alone when given); None without one.
+
+        A row that somebody changed since is left as it is, and the message says so.
+        """
+        with self._database.reading() as connection:
+            if connection is None:
+                return None
+        with self._changing() as connection:
+            only, values = ("", ()) if session is None else (" AND session = ?", (session,))
+            latest = connection.execute(
+                "SELECT change FROM history WHERE actor = ? AND undone_by IS NULL "
+                f"AND action != 'undo'{only} ORDER BY id DESC LIMIT 1",
+                (self.actor, *values),
+            ).fetchone()
+            if latest is None:
+                return None
+            rows = connection.execute(
+                "SELECT * FROM history WHERE change = ? ORDER BY id DESC", (latest["change"],)
+            ).fetchall()
+            lines = [change_of(row) for row in rows]
+            done = [line for line in lines if self._take_back(connection, line)]
+        return undo_result(lines, done)
+
+    def _take_back(self, connection: sqlite3.Connection, line: Change) -> bool:
+        row = line.after or line.before
+        assert row is not None
+        same = read_concept(connection, row.sae_id, row.feature, row.name) == line.after
+        if same and line.before is not None:
+            put_concept(connection, line.before)
+        elif same:
+            delete_concept(connection, row)
+        by = self._record(connection, "undo", line.after, line.before) if same else 0
+        connection.execute("UPDATE history SET undone_by = ? WHERE id = ?", (by, line.id))
+        return same
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction whose history lines carry one change number; blocks nest into one."""
+        with self._database.writing() as connection:
+            if self._change is not None:
+                yield connection
+                return
+            row = connection.execute("SELECT coalesce(max(change), 0) + 1 FROM history").fetchone()
+            self._change = int(row[0])
+            try:
+                yield connection
+            finally:
+                self._change = None
+
+    def _record(
+        self,
+        connection: sqlite3.Connection,
+        action: str,
+        before: Concept | None,
+        after: Concept | None,
+    ) -> int:
+        row = after or before
+        assert row is not None
+        cursor = connection.execute(
+            "INSERT INTO history (t, actor, session, action, sae_id, feature, before, after, "
+            "change) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                time.time(),
+                self.actor,
+                self.session,
+                action,
+                row.sae_id,
+                row.feature,
+                as_text(before),
+                as_text(after),
+                self._change,
+            ),
+        )
+        return int(cursor.lastrowid or 0)
+
+    # Presets.
+
+    def presets(self) -> list[Preset]:
+        """All presets by name."""
+        with self._database.reading() as connection:
+            if connection is None:
+                return []
+            rows = connection.execute("SELECT * FROM presets ORDER BY name").fetchall()
+        return [preset_of(row) for row in rows]
+
+    def save_preset(self, name: str, interventions: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps a stack of interventions (their JSON objects) under `name`, replacing that one.
+
+        Raises UserError for an empty name.
+        """
+        name = name.strip()
+        if not name:
+            raise UserError("a preset needs a name")
+        text = dump([dict(one) for one in interventions])
+        now = time.time()
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT INTO presets VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+                "interventions = excluded.interventions, updated = excluded.updated",
+                (name, text, now, now),
+            )
+
+    def delete_preset(self, name: str) -> None:
+        """Deletes a preset. Raises NotFoundError."""
+        known = [preset.name for preset in self.presets()]
+        if name not in known:
+            hint = f"there is {nearest(name, known)}" if known else "there are no presets"
+            raise NotFoundError(f"preset {name!r} not found", hint=hint)
+        with self._database.writing() as connection:
+            connection.execute("DELETE FROM presets WHERE name = ?", (name,))
+
+    # Generations.
+
+    def save_generation(
+        self,
+        *,
+        model_id: str,
+        prompt: str,
+        baseline: str,
+        steered: str,
+        seed: int = 0,
+        revision: str | None = None,
+        sae_ids: Sequence[str] = (),
+        weight_hashes: Sequence[str] = (),
+        device: str = "",
+        versions: Mapping[str, str] | None = None,
+        preset: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Keeps a pair of texts with everything that made them; gives its number."""
+        row = {
+            "created": time.time(),
+            "model_id": model_id,
+            "revision": revision,
+            "sae_ids": dump(list(sae_ids)),
+            "weight_hashes": dump(list(weight_hashes)),
+            "device": device,
+            "versions": dump(dict(versions or {})),
+            "prompt": prompt,
+            "preset": preset,
+            "seed": seed,
+            "settings": dump(dict(settings or {})),
+            "baseline": baseline,
+            "steered": steered,
+            "metrics": dump(dict(metrics or {})),
+        }
+        names, marks = ", ".join(row), ", ".join("?" * len(row))
+        with self._database.writing() as connection:
+            cursor = connection.execute(
+                f"INSERT INTO generations ({names}) VALUES ({marks})", tuple(row.values())
+            )
+        return int(cursor.lastrowid or 0)
+
+    def generations(self, limit: int = 100) -> list[SavedGeneration]:
+        """The latest saved generations, newest first."""
+        with self._database.reading() as connection:
+            if connection is None:
+                return []
+            query = "SELECT * FROM generations ORDER BY id DESC LIMIT ?"
+            rows = connection.execute(query, (limit,)).fetchall()
+        return [generation_of(row) for row in rows]
+
+    # Files.
+
+    def export(self, path: str | Path, sae_id: str | None = None) -> int:
+        """Writes concepts to a .json or .csv file; gives their number. Raises UserError."""
+        from mi_crow.mechanistic.concepts.annotations_files import write_concepts
+
+        concepts = self.concepts(sae_id)
+        write_concepts(Path(path), concepts)
+        return len(concepts)
+
+    def import_(self, path: str | Path, sae_id: str | None = None) -> int:
+        """Reads a .json or .csv file; gives the number of concepts. All of it or nothing.
+
+        `sae_id` is for rows that name no SAE. Raises UserError naming the row that is wrong.
+        """
+        from mi_crow.mechanistic.concepts.annotations_files import read_concepts
+
+        rows = read_concepts(Path(path), sae_id)
+        with self.one_change():
+            for row in rows:
+                self.set_concept(**row)
+        return len(rows)
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "user"
+
+
+def _storable(text: str) -> str:
+    """`text` with what is no Unicode (bytes that a terminal passed on) replaced."""
+    return text.encode("utf-8", "replace").decode()

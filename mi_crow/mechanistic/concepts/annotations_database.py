@@ -1,0 +1,209 @@
+"""The SQLite file behind the annotations: schema, journal mode, transactions, errors."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mi_crow.errors import CorruptDataError, MiCrowError, UserError
+from mi_crow.store.atomic import read_json, write_json
+
+SCHEMA_VERSION = 1
+# Where the shared memory of the write-ahead log works; elsewhere (NFS, FUSE) it corrupts silently.
+_LOCAL_FILE_SYSTEMS = {"ext4", "xfs", "btrfs", "zfs", "apfs", "tmpfs", "overlay"}
+
+_SCHEMA = """
+CREATE TABLE concepts (
+    sae_id TEXT NOT NULL, feature INTEGER NOT NULL, name TEXT NOT NULL,
+    confidence REAL NOT NULL, note TEXT NOT NULL, tags TEXT NOT NULL, source TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL,
+    PRIMARY KEY (sae_id, feature, name)
+);
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY, t REAL NOT NULL, actor TEXT NOT NULL, session TEXT NOT NULL,
+    action TEXT NOT NULL, sae_id TEXT NOT NULL, feature INTEGER NOT NULL,
+    before TEXT, after TEXT, undone_by INTEGER, change INTEGER NOT NULL
+);
+CREATE INDEX history_of_actor ON history (actor, undone_by, id);
+CREATE TABLE presets (
+    name TEXT PRIMARY KEY, interventions TEXT NOT NULL, created REAL NOT NULL, updated REAL NOT NULL
+);
+CREATE TABLE generations (
+    id INTEGER PRIMARY KEY, created REAL NOT NULL, model_id TEXT NOT NULL, revision TEXT,
+    sae_ids TEXT NOT NULL, weight_hashes TEXT NOT NULL, device TEXT NOT NULL,
+    versions TEXT NOT NULL, prompt TEXT NOT NULL, preset TEXT, seed INTEGER NOT NULL,
+    settings TEXT NOT NULL, baseline TEXT NOT NULL, steered TEXT NOT NULL, metrics TEXT NOT NULL
+);
+"""
+
+
+class AnnotationsDatabase:
+    """One SQLite file, usable from any thread and beside other processes.
+
+    The file is made by the first write: reading a workspace leaves it as it was. Writers wait up
+    to five seconds for each other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        # Commits of a connection do not move its own data_version: this one never writes.
+        self._watcher: sqlite3.Connection | None = None
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection | None]:
+        """The connection to read from; None while there is no file."""
+        with self._lock, self._errors():
+            if self._connection is None and self.path.is_file():
+                self._connection = self._open()
+            yield self._connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction, committed when the block ends without error; blocks nest into one."""
+        with self._lock, self._errors():
+            if self._connection is None:
+                self._connection = self._open()
+            connection = self._connection
+            if connection.in_transaction:
+                yield connection
+                return
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    def data_version(self) -> int:
+        """A number that differs after any commit of any process; 0 while there is no file."""
+        with self._lock, self._errors():
+            if self._watcher is None:
+                if not self.path.is_file():
+                    return 0
+                self._watcher = self._open()
+            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+
+    def close(self) -> None:
+        with self._lock:
+            for connection in (self._connection, self._watcher):
+                if connection is not None:
+                    connection.close()
+            self._connection = self._watcher = None
+
+    def _open(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not self.path.exists()
+        connection = sqlite3.connect(
+            self.path, timeout=5.0, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA busy_timeout=5000")
+            connection.execute("PRAGMA synchronous=FULL")
+            if is_new:
+                _choose_journal(connection, self.path)
+            _migrate(connection, self.path)
+        except BaseException:
+            connection.close()
+            raise
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except MiCrowError:
+            raise
+        except sqlite3.OperationalError as error:
+            raise UserError(
+                f"the annotations in {str(self.path)!r} cannot be used ({error})",
+                hint="check that the folder can be written to and nobody holds the file locked",
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise CorruptDataError(
+                f"{self.path} is damaged or no annotations file ({error})",
+                hint="move it away; `mi-crow concepts import` reads a former export",
+            ) from error
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Brings the schema to SCHEMA_VERSION; several processes may come at the same time."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"{str(path)!r} has schema {version}, this mi-crow reads up to {SCHEMA_VERSION}",
+            hint="upgrade mi-crow",
+        )
+    if version == SCHEMA_VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if int(connection.execute("PRAGMA user_version").fetchone()[0]) == 0:
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
+
+
+def _choose_journal(connection: sqlite3.Connection, path: Path) -> None:
+    """Sets the journal mode once, for good, and tells the workspace's marker file."""
+    mode = "wal" if file_system(path.parent) in _LOCAL_FILE_SYSTEMS else "delete"
+    chosen = str(connection.execute(f"PRAGMA journal_mode={mode}").fetchone()[0])
+    marker = path.parent / "workspace.json"
+    if marker.is_file():
+        content = read_json(marker)
+        if isinstance(content, dict) and content.get("journal_mode") != chosen:
+            write_json(marker, content | {"journal_mode": chosen})
+
+
+def file_system(folder: Path) -> str:
+    """The type of the file system that holds `folder`, '' when it cannot be told."""
+    try:
+        if sys.platform == "darwin":
+            done = subprocess.run(["mount"], capture_output=True, text=True, timeout=5, check=False)
+            mounts = parse_mount(done.stdout)
+        else:
+            mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""
+    resolved = os.path.realpath(folder)
+    holding = [
+        (len(point), at, kind)
+        for at, (point, kind) in enumerate(mounts)
+        if resolved == point or resolved.startswith(point.rstrip("/") + "/")
+    ]
+    return max(holding)[2] if holding else ""
+
+
+def parse_mountinfo(text: str) -> list[tuple[str, str]]:
+    """(mount point, type) of each line of Linux's mountinfo, in order of mounting."""
+    mounts = []
+    for line in text.splitlines():
+        left, separator, right = line.partition(" - ")
+        fields = left.split()
+        if separator and len(fields) > 4:
+            # Blanks stand as octal escapes there.
+            point = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+            mounts.append((point, right.split()[0]))
+    return mounts
+
+
+def parse_mount(text: str) -> list[tuple[str, str]]:
+    """(mount point, type) of each line that macOS's `mount` prints: `dev on /x (apfs, ...)`."""
+    mounts = []
+    for line in text.splitlines():
+        _, found, rest = line.partition(" on ")
+        point, opened, options = rest.rpartition(" (")
+        if found and opened:
+            mounts.append((point, options.split(",")[0].rstrip(")")))
+    return mounts

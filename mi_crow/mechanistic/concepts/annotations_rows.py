@@ -1,0 +1,184 @@
+"""The rows of the annotations as frozen dataclasses, and how they are read and written."""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One name of one feature."""
+
+    sae_id: str
+    feature: int
+    name: str
+    confidence: float  # 0 to 1
+    note: str
+    tags: tuple[str, ...]
+    source: str  # who named it: user, demo, import, text-tracking, ...
+    created: float  # unix seconds
+    updated: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the history."""
+
+    id: int
+    t: float
+    actor: str
+    session: str
+    action: str  # set | remove | undo
+    sae_id: str
+    feature: int
+    before: Concept | None
+    after: Concept | None
+    undone: bool
+
+
+@dataclass(frozen=True)
+class UndoResult:
+    """What `undo` did; its text is the sentence to show."""
+
+    undone: int  # rows that are as they were before
+    skipped: int  # rows left alone because somebody changed them since
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named stack of interventions, as their JSON objects."""
+
+    name: str
+    interventions: tuple[dict[str, Any], ...]
+    created: float
+    updated: float
+
+
+@dataclass(frozen=True)
+class SavedGeneration:
+    """A baseline and a steered text with all that is needed to make them again."""
+
+    id: int
+    created: float
+    model_id: str
+    revision: str | None
+    sae_ids: tuple[str, ...]
+    weight_hashes: tuple[str, ...]
+    device: str
+    versions: dict[str, str]
+    prompt: str
+    preset: str | None
+    seed: int
+    settings: dict[str, Any]
+    baseline: str
+    steered: str
+    metrics: dict[str, Any]
+
+
+COLUMNS = "sae_id, feature, name, confidence, note, tags, source, created, updated"
+
+
+def dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def concept_of(row: sqlite3.Row) -> Concept:
+    values: dict[str, Any] = dict(row)
+    values["tags"] = tuple(json.loads(values["tags"]))
+    return Concept(**values)
+
+
+def read_concept(
+    connection: sqlite3.Connection, sae_id: str, feature: int, name: str
+) -> Concept | None:
+    row = connection.execute(
+        f"SELECT {COLUMNS} FROM concepts WHERE sae_id = ? AND feature = ? AND name = ?",
+        (sae_id, feature, name),
+    ).fetchone()
+    return concept_of(row) if row is not None else None
+
+
+def put_concept(connection: sqlite3.Connection, concept: Concept) -> None:
+    values = dict(vars(concept)) | {"tags": dump(list(concept.tags))}
+    connection.execute(
+        f"INSERT OR REPLACE INTO concepts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        tuple(values[column] for column in COLUMNS.split(", ")),
+    )
+
+
+def delete_concept(connection: sqlite3.Connection, concept: Concept) -> None:
+    connection.execute(
+        "DELETE FROM concepts WHERE sae_id = ? AND feature = ? AND name = ?",
+        (concept.sae_id, concept.feature, concept.name),
+    )
+
+
+def as_text(concept: Concept | None) -> str | None:
+    return None if concept is None else dump(vars(concept))
+
+
+def _from_text(text: str | None) -> Concept | None:
+    if text is None:
+        return None
+    data = json.loads(text)
+    return Concept(**data | {"tags": tuple(data["tags"])})
+
+
+def change_of(row: sqlite3.Row) -> Change:
+    return Change(
+        id=row["id"],
+        t=row["t"],
+        actor=row["actor"],
+        session=row["session"],
+        action=row["action"],
+        sae_id=row["sae_id"],
+        feature=row["feature"],
+        before=_from_text(row["before"]),
+        after=_from_text(row["after"]),
+        undone=row["undone_by"] is not None,
+    )
+
+
+def undo_result(lines: list[Change], done: list[Change]) -> UndoResult:
+    skipped = len(lines) - len(done)
+    if len(lines) == 1:
+        what = _describe(lines[0])
+    else:
+        what = f"{len(lines)} changes to concepts"
+    if not skipped:
+        message = f"undone: {what}"
+    elif not done:
+        message = f"not undone, it has changed since: {what}"
+    else:
+        message = f"undone: {what}, except {skipped} that have changed since"
+    return UndoResult(len(done), skipped, message)
+
+
+def _describe(line: Change) -> str:
+    row = line.after or line.before
+    assert row is not None
+    if line.after is None:
+        action = "remove"
+    else:
+        action = "change" if line.before is not None else "name"
+    return f"{action} {row.name!r} of feature {row.feature}"
+
+
+def generation_of(row: sqlite3.Row) -> SavedGeneration:
+    values = dict(row)
+    for column in ("sae_ids", "weight_hashes"):
+        values[column] = tuple(json.loads(values[column]))
+    for column in ("versions", "settings", "metrics"):
+        values[column] = json.loads(values[column])
+    return SavedGeneration(**values)
+
+
+def preset_of(row: sqlite3.Row) -> Preset:
+    return Preset(
+        row["name"], tuple(json.loads(row["interventions"])), row["created"], row["updated"]
+    )
