@@ -115,11 +115,16 @@ class TokenPane(LineView):
             self.cursor = self._seen[max(0, min(place, len(self._seen) - 1))]
 
     def _step_lines(self, lines: int) -> None:
-        if self._wrapped:
-            target = max(0, min(self._line_of(self.cursor) + lines, len(self._wrapped) - 1))
-            token = self._at(target, self._column_of(self.cursor))
-            if token is not None:
-                self.cursor = token
+        if not self._wrapped:
+            return
+        here = self._line_of(self.cursor)
+        target = max(0, min(here + lines, len(self._wrapped) - 1))
+        token = self._at(target, self._column_of(self.cursor))
+        if token is not None and target != here:
+            # A token that began on the line above leads back there: take the one after it.
+            begun = [piece.index for piece in self._wrapped[target] if piece.index > token]
+            on_line = self._line_of(token) == target
+            self.cursor = token if on_line or not begun else begun[0]
 
     def action_token_left(self) -> None:
         self._step(-1)

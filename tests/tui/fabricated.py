@@ -1,0 +1,337 @@
+"""A feature index and a model session that make up their answers, always the same ones.
+
+For pictures and for what the screens do with answers; what the answers are worth is tested on the
+real index and the real session.
+"""
+
+import random
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from mi_crow.errors import MiCrowError, NotFoundError
+from tui.app import MiCrowApp
+from tui.messages import SaeChanged
+
+N_FEATURES = 2048
+N_TOKENS = 80_331
+NAMES = {
+    3: "sails and masts",
+    17: "first words of a letter",
+    101: "numbers in recipes",
+    1203: "harbours",
+}
+TOPICS = [
+    "sailing",
+    "cooking",
+    "weather",
+    "railways",
+    "chess",
+    "gardening",
+    "banking",
+    "music",
+    "astronomy",
+    "medicine",
+    "law",
+]
+WORDS = [
+    "the",
+    "harbour",
+    "mast",
+    "sail",
+    "keel",
+    "wind",
+    "tide",
+    "rope",
+    "deck",
+    "crew",
+    "anchor",
+    "a",
+    "of",
+    "in",
+    "and",
+    "was",
+    "slowly",
+    "over",
+    "under",
+    "bright",
+    "storm",
+    "morning",
+    "reef",
+    "jib",
+    "tack",
+    "hull",
+    "port",
+    "captain",
+    "waits",
+    "turns",
+    "holds",
+    "the",
+    "with",
+    "against",
+]
+
+
+@dataclass(frozen=True)
+class Row:
+    feature: int
+    fires: int
+    density: float
+    max_act: float
+    mean_act: float
+    concept: str | None
+    top_label: str | None
+    top_auroc: float | None
+
+
+@dataclass(frozen=True)
+class Label:
+    label: str
+    auroc: float
+    auroc_heldout: float | None
+    lift: float
+
+
+@dataclass(frozen=True)
+class Detail:
+    row: Row
+    promoted: tuple[tuple[str, float], ...]
+    suppressed: tuple[tuple[str, float], ...]
+    neighbours: tuple[tuple[int, float], ...]
+    coactivations: tuple[tuple[int, float], ...]
+    histogram: tuple[int, ...]
+    edges: tuple[float, ...]
+    labels: tuple[Label, ...]
+    concepts: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    document: int
+    position: int
+    activation: float
+    window_start: int
+    tokens: tuple[str, ...]
+    acts: tuple[float, ...]
+    text: str
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Meta:
+    sae_id: str = "demo-topk"
+    n_features: int = N_FEATURES
+    n_tokens: int = N_TOKENS
+
+
+class FabricatedIndex:
+    """Answers like a FeatureStore. Every 37th feature never fires."""
+
+    def __init__(self, annotations: Any = None) -> None:
+        self._annotations = annotations
+        self.names = dict(NAMES) if annotations is None else {}
+        self.refresh_concepts()
+
+    def meta(self) -> Meta:
+        return Meta()
+
+    def changed_on_disk(self) -> bool:
+        return False
+
+    def refresh_concepts(self) -> None:
+        if self._annotations is not None:
+            found = self._annotations.concepts("demo-topk")
+            self.names = {concept.feature: concept.name for concept in found}
+
+    def ids(
+        self,
+        sort: str = "density",
+        descending: bool = True,
+        search: str | None = None,
+        flt: Any = None,
+    ) -> list[int]:
+        rows = [self._row(feature) for feature in range(N_FEATURES)]
+        if search:
+            rows = [row for row in rows if search in f"{row.concept} {row.top_label}"]
+        if flt is not None and flt.alive:
+            rows = [row for row in rows if row.fires]
+        if flt is not None and flt.named is not None:
+            rows = [row for row in rows if bool(row.concept) == flt.named]
+        rows.sort(key=lambda row: (getattr(row, sort) or 0, row.feature), reverse=descending)
+        return [row.feature for row in rows]
+
+    def rows(self, ids: Sequence[int]) -> list[Row]:
+        return [self._row(feature) for feature in ids]
+
+    def _row(self, feature: int) -> Row:
+        name = self.names.get(feature)
+        row = _unnamed(feature)
+        return row if name is None else replace(row, concept=name)
+
+    def detail(self, feature: int) -> Detail:
+        if not 0 <= feature < N_FEATURES:
+            raise NotFoundError(f"feature {feature} not found", hint=f"there are {N_FEATURES}")
+        dice, row = random.Random(feature), self._row(feature)
+
+        def tokens(first: float, step: float) -> tuple[tuple[str, float], ...]:
+            return tuple((f" {w}", first + n * step) for n, w in enumerate(dice.sample(WORDS, 12)))
+
+        def others(first: float) -> tuple[tuple[int, float], ...]:
+            return tuple((dice.randrange(N_FEATURES), first * 0.9**n) for n in range(10))
+
+        return Detail(
+            row,
+            tokens(3.0, -0.2),
+            tokens(-2.0, 0.15),
+            others(0.9),
+            others(0.4),
+            tuple(int(row.fires * 2 ** -(n / 3)) for n in range(32)),
+            tuple(n * row.max_act / 32 for n in range(33)),
+            tuple(
+                Label(topic, 0.97 - 0.1 * n, 0.95 - 0.1 * n, 3.0)
+                for n, topic in enumerate(dice.sample(TOPICS, 3))
+            ),
+        )
+
+    def examples(self, feature: int, band: int = 0, limit: int = 20) -> list[Example]:
+        row = self._row(feature)
+        if not row.fires or band > 4:
+            return []
+        count = min(limit, 20 if band == 0 else 5)
+        return [_example(feature, band, rank, row.max_act) for rank in range(count)]
+
+
+@cache
+def _unnamed(feature: int) -> Row:
+    dice = random.Random(feature)
+    fires = 0 if feature % 37 == 5 else int(N_TOKENS * 10 ** dice.uniform(-4, -0.8))
+    labelled = feature % 5 != 0
+    return Row(
+        feature,
+        fires,
+        fires / N_TOKENS,
+        dice.uniform(4, 30) if fires else 0.0,
+        dice.uniform(0.5, 3) if fires else 0.0,
+        None,
+        dice.choice(TOPICS) if labelled else None,
+        dice.uniform(0.5, 1) if labelled else None,
+    )
+
+
+def _example(feature: int, band: int, rank: int, top: float) -> Example:
+    dice = random.Random(feature * 1000 + band * 100 + rank)
+    tokens: list[str] = []
+    while len(tokens) < 65:
+        word = dice.choice(WORDS)
+        tokens += [f" {word}"] if dice.random() < 0.8 else [f" {word[:3]}", word[3:] or "s"]
+        tokens += ["."] * (dice.random() < 0.08) + ["\n"] * (dice.random() < 0.02)
+    tokens = tokens[:65]
+    activation = top * (1 - 0.02 * rank) / (1 + band)
+    acts = [0.0 if dice.random() < 0.8 else activation * dice.random() * 0.8 for _ in tokens]
+    acts[32] = activation
+    return Example(
+        dice.randrange(4000),
+        36,
+        activation,
+        4,
+        tuple(tokens),
+        tuple(acts),
+        "".join(tokens).strip(),
+        dice.choice(TOPICS),
+    )
+
+
+class FabricatedSession:
+    """Answers like a SessionClient. `hold` makes a generation wait until it is interrupted."""
+
+    BASELINE = " is quiet this morning. The clerk opens the ledger and counts the bills twice."
+    STEERED = " is full of sails this morning. The crew hauls the anchor and the mast creaks."
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.hold = False
+        self.error: MiCrowError | None = None
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self._interrupted = threading.Event()
+
+    def start(self) -> None:
+        self.alive = True
+
+    def close(self) -> None:
+        self._interrupted.set()
+
+    def interrupt(self, request_id: str | None = None) -> None:
+        self._interrupted.set()
+
+    def call(self, op: str, **params: Any) -> dict[str, Any]:
+        self.asked.append((op, params))
+        if op == "load":
+            return {
+                "model_id": "sample",
+                "layer": "model.layers.2",
+                "device": "cpu",
+                "n_layers": 6,
+            }
+        if self.error is not None:
+            raise self.error
+        return _inspection(params["text"])
+
+    def request(self, op: str, **params: Any) -> Iterator[dict[str, Any]]:
+        self.asked.append((op, params))
+        if self.error is not None:
+            raise self.error
+        texts = {"baseline": self.BASELINE if params["baseline"] else "", "steered": self.STEERED}
+        written = {"baseline": "", "steered": ""}
+        for side, text in texts.items():
+            for piece in re.findall(r" \S+", text):
+                written[side] += piece
+                yield {"event": "token", "side": side, "text": piece}
+                if self.hold:
+                    self._interrupted.wait(10)
+                    yield {"event": "result", **written, "metrics": {}, "stopped": True}
+                    return
+        yield {
+            "event": "result",
+            **texts,
+            "metrics": {"tokens_s": 41.3, "kl": 0.82},
+            "stopped": False,
+        }
+
+
+def _inspection(text: str) -> dict[str, Any]:
+    """Pieces of words as tokens; the first real one is an outlier."""
+    tokens = ["<s>", *re.findall(r"\s?\w{1,6}|\s?[^\w\s]|\n", text)]
+    dice = random.Random(len(text))
+    features = []
+    for feature in (3, 1203, 17, 101, 44, 512, 700, 812, 33, 1999, 1500):
+        acts = [0.0 if dice.random() < 0.7 else 12 * dice.random() ** 2 for _ in tokens]
+        features.append({"feature": feature, "max_act": max(acts), "acts": acts})
+    features.sort(key=lambda one: -one["max_act"])
+    per_token = [
+        sorted(
+            ([one["feature"], one["acts"][n]] for one in features if one["acts"][n]),
+            key=lambda pair: -pair[1],
+        )
+        for n in range(len(tokens))
+    ]
+    return {
+        "tokens": tokens,
+        "special": [n == 0 for n in range(len(tokens))],
+        "outlier": [n == 1 for n in range(len(tokens))],
+        "features": features,
+        "per_token": per_token,
+    }
+
+
+def fabricate(app: MiCrowApp, *, index: bool = True, named: bool = False) -> FabricatedSession:
+    """Gives a running app the made-up index and session. `named`: concepts of the workspace."""
+    session = FabricatedSession()
+    app.context._session = session  # type: ignore[assignment]
+    if index:
+        annotations = app.context.annotations if named else None
+        app.context.features = FabricatedIndex(annotations)  # type: ignore[assignment]
+        app.context.publish(SaeChanged(app.context.sae_id, ready=True))
+    return session

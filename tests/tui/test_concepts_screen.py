@@ -1,0 +1,140 @@
+"""The Concepts screen: the list of names, changes of many, undo, files in and out."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+from textual.pilot import Pilot
+
+from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.fabricated import NAMES, fabricate
+from tui.screens.features.detail import FeatureDetailPane
+from tui.widgets.row_list import RowList
+
+OpenConcepts = Callable[..., AbstractAsyncContextManager[Pilot]]
+SAE = "demo-topk"
+
+
+@pytest.fixture
+def open_concepts(run_app, app_workspace) -> OpenConcepts:
+    @asynccontextmanager
+    async def run(size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot]:
+        async with run_app(app_workspace, size=size, sae_id=SAE) as pilot:
+            annotations = pilot.app.context.annotations
+            for feature, name in NAMES.items():
+                annotations.set_concept(SAE, feature, name)
+            fabricate(pilot.app, named=True)
+            await settle(pilot)
+            await press(pilot, "5", "g")
+            yield pilot
+
+    return run
+
+
+def rows(pilot: Pilot) -> list[str]:
+    found = pilot.app.screen.query_one("#concepts-list", RowList).rows
+    return sorted(row.cells[0].more[0][0] for row in found)
+
+
+def names(pilot: Pilot) -> list[str]:
+    return sorted(concept.name for concept in pilot.app.context.annotations.concepts(SAE))
+
+
+async def test_every_name_is_listed_with_its_feature_and_the_coverage(open_concepts):
+    async with open_concepts() as pilot:
+        assert rows(pilot) == sorted(NAMES.values())
+        text = screen_text(pilot)
+        assert all(f"#{feature}" in text for feature in NAMES)
+        assert "4 of 1,992 firing features named" in text
+
+
+async def test_nothing_named_yet_says_what_to_do(run_app, app_workspace):
+    async with run_app(app_workspace, sae_id=SAE) as pilot:
+        fabricate(pilot.app, named=True)
+        await settle(pilot)
+        await press(pilot, "5", "x", "r", "space", "enter", "y")
+        assert "Nothing has a name yet" in screen_text(pilot)
+
+
+async def test_the_filter_narrows_the_list_and_escape_clears_it(open_concepts):
+    async with open_concepts() as pilot:
+        await press(pilot, "slash", *"mast")
+        assert rows(pilot) == ["sails and masts"]
+        await press(pilot, "enter", "escape")
+        assert rows(pilot) == sorted(NAMES.values())
+
+
+async def test_enter_opens_the_feature(open_concepts):
+    async with open_concepts() as pilot:
+        key = pilot.app.screen.query_one(RowList).key or ""
+        await press(pilot, "enter")
+        assert pilot.app.current_mode == "features"
+        pane = pilot.app.screen.query_one(FeatureDetailPane)
+        assert pane.feature == int(key.partition(":")[0])
+
+
+async def test_a_concept_is_renamed_and_the_change_undone(open_concepts):
+    async with open_concepts() as pilot:
+        await press(pilot, "slash", *"mast", "enter", "r", *"rigging", "enter", "escape")
+        assert "rigging" in rows(pilot)
+        assert "sails and masts" not in names(pilot)
+        await press(pilot, "u")
+        assert names(pilot) == sorted(NAMES.values())
+
+
+async def test_notes_and_confidence_are_kept(open_concepts):
+    async with open_concepts() as pilot:
+        await press(pilot, "slash", *"mast", "enter", "n", *"parts", "enter")
+        await press(pilot, "c", *"0.5", "enter")
+        (concept,) = (c for c in pilot.app.context.annotations.concepts(SAE) if c.feature == 3)
+        assert (concept.note, concept.confidence) == ("parts", 0.5)
+        assert "parts" in screen_text(pilot)
+
+
+async def test_a_confidence_beyond_one_is_refused(open_concepts):
+    async with open_concepts() as pilot:
+        await press(pilot, "c", *"7", "enter")
+        assert "from 0 to 1" in notices(pilot)
+        assert {c.confidence for c in pilot.app.context.annotations.concepts(SAE)} == {1.0}
+
+
+async def test_marked_concepts_are_removed_together_after_a_question(open_concepts):
+    async with open_concepts() as pilot:
+        await press(pilot, "space", "space", "x")
+        assert "Remove 2 concepts?" in screen_text(pilot)
+        await press(pilot, "n")
+        assert len(names(pilot)) == 4
+        await press(pilot, "x", "y")
+        assert len(names(pilot)) == 2
+
+
+async def test_one_concept_is_removed_at_once_and_comes_back(open_concepts):
+    async with open_concepts() as pilot:
+        await press(pilot, "x")
+        assert len(rows(pilot)) == 3
+        await press(pilot, "u")
+        assert len(rows(pilot)) == 4
+
+
+async def test_concepts_are_written_to_a_file_and_read_again(open_concepts, tmp_path):
+    path = tmp_path / "concepts.json"
+    async with open_concepts() as pilot:
+        await press(pilot, "w", "ctrl+u")
+        pilot.app.screen.prompt.field.value = str(path)
+        await press(pilot, "enter")
+        assert set(NAMES.values()) <= set(json.dumps(json.loads(path.read_text())).split('"'))
+        for _ in NAMES:
+            await press(pilot, "x")
+        assert names(pilot) == []
+        await press(pilot, "m")
+        pilot.app.screen.prompt.field.value = str(path)
+        await press(pilot, "enter")
+        assert names(pilot) == sorted(NAMES.values())
+
+
+async def test_a_file_that_is_not_there_is_told(open_concepts):
+    async with open_concepts() as pilot:
+        await press(pilot, "m", *"nowhere.json", "enter")
+        assert "nowhere.json" in notices(pilot)
+        assert names(pilot) == sorted(NAMES.values())

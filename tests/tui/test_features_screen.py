@@ -1,0 +1,233 @@
+"""The Features screen: find a feature, read it, name it, send it on."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+from textual.pilot import Pilot
+
+from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.fabricated import N_FEATURES, FabricatedIndex, fabricate
+from tui import messages
+from tui.screens.features.detail import FeatureDetailPane
+from tui.screens.features.screen import FeaturesScreen
+from tui.widgets.feature_table import FeatureTable
+from tui.widgets.prompt_line import PromptLine
+
+OpenFeatures = Callable[..., AbstractAsyncContextManager[Pilot]]
+
+
+@pytest.fixture
+def open_features(run_app, app_workspace) -> OpenFeatures:
+    @asynccontextmanager
+    async def run(size: tuple[int, int] = (80, 24), named: bool = False) -> AsyncIterator[Pilot]:
+        async with run_app(app_workspace, size=size, sae_id="demo-topk") as pilot:
+            fabricate(pilot.app, named=named)
+            await settle(pilot)
+            await press(pilot, "2")
+            yield pilot
+
+    return run
+
+
+def table(pilot: Pilot) -> FeatureTable:
+    return pilot.app.screen.query_one(FeatureTable)
+
+
+def pane(pilot: Pilot) -> FeatureDetailPane:
+    return pilot.app.screen.query_one(FeatureDetailPane)
+
+
+async def type_in(pilot: Pilot, text: str) -> None:
+    await press(pilot, *(" " if c == " " else c for c in text))
+
+
+async def test_without_an_sae_it_says_what_to_do(run_app, empty_workspace):
+    async with run_app(empty_workspace) as pilot:
+        await press(pilot, "2")
+        assert "No SAE yet" in screen_text(pilot)
+        await press(pilot, "j", "enter", "slash", "t", "s", "i", "y", "b", "o")  # nothing breaks
+        assert isinstance(pilot.app.screen, FeaturesScreen)
+
+
+async def test_without_an_index_it_says_what_to_do(run_app, app_workspace):
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        await press(pilot, "2")
+        assert "no feature index yet" in screen_text(pilot)
+
+
+async def test_the_densest_firing_feature_comes_first(open_features):
+    async with open_features() as pilot:
+        index = FabricatedIndex()
+        rows = index.rows(range(N_FEATURES))
+        assert table(pilot).feature == max(rows, key=lambda row: row.density).feature
+        assert table(pilot).row_count == sum(row.fires > 0 for row in rows)
+
+
+async def test_narrow_terminals_show_the_table_or_the_feature(open_features):
+    async with open_features() as pilot:
+        assert not pane(pilot).display
+        await press(pilot, "j", "enter")
+        assert pane(pilot).display
+        assert not table(pilot).parent.display
+        assert f"#{table(pilot).feature}" in screen_text(pilot)
+        assert "Strongest texts" in screen_text(pilot)
+        await press(pilot, "escape")
+        assert not pane(pilot).display
+        assert table(pilot).has_focus
+
+
+async def test_wide_terminals_show_both_and_the_feature_follows_the_cursor(open_features):
+    async with open_features(size=(120, 40)) as pilot:
+        await press(pilot, "j", "j")
+        assert table(pilot).display
+        assert pane(pilot).feature == table(pilot).feature
+        assert table(pilot).has_focus
+
+
+async def test_the_peak_of_an_example_is_written_out(open_features):
+    async with open_features() as pilot:
+        await press(pilot, "enter")
+        example = FabricatedIndex().examples(table(pilot).feature or 0)[0]
+        peak = example.tokens[example.position - example.window_start].strip()
+        assert f"{example.activation:.2f} “{peak}”" in screen_text(pilot)
+
+
+async def test_typing_filters_and_escape_clears(open_features):
+    async with open_features() as pilot:
+        everything = table(pilot).row_count
+        await press(pilot, "slash")
+        await type_in(pilot, "sail")
+        found = table(pilot).row_count
+        assert 0 < found < everything
+        assert "“sail”" in screen_text(pilot)
+        await press(pilot, "enter")
+        assert table(pilot).has_focus
+        assert table(pilot).row_count == found
+        await press(pilot, "escape")
+        assert table(pilot).row_count == everything
+
+
+async def test_keys_of_the_screen_are_typed_into_the_filter(open_features):
+    async with open_features() as pilot:
+        await press(pilot, "slash")
+        await type_in(pilot, "2 toys/q")
+        assert pilot.app.screen.query_one(PromptLine).field.value == "2 toys/q"
+        assert "No feature matches" in screen_text(pilot)
+
+
+async def test_a_number_jumps_even_to_a_feature_that_the_filter_hides(open_features):
+    async with open_features() as pilot:
+        await press(pilot, "number_sign")
+        await type_in(pilot, "42")  # 42 never fires, so the table does not show it
+        await press(pilot, "enter")
+        assert pane(pilot).feature == 42
+        assert "never fires" in screen_text(pilot)
+        assert table(pilot).row_count == N_FEATURES
+
+
+async def test_a_number_that_is_no_feature_is_told(open_features):
+    async with open_features() as pilot:
+        await press(pilot, "number_sign")
+        await type_in(pilot, "99999")
+        await press(pilot, "enter")
+        assert "no feature 99999" in notices(pilot)
+
+
+async def test_sorting_keeps_the_open_feature(open_features):
+    async with open_features() as pilot:
+        feature = table(pilot).feature
+        await press(pilot, "o")
+        assert table(pilot).feature == feature
+        await press(pilot, "g")
+        first = table(pilot).feature
+        await press(pilot, "O", "g")
+        assert table(pilot).feature != first
+
+
+async def test_bands_go_round(open_features):
+    async with open_features() as pilot:
+        await press(pilot, "enter")
+        strongest = screen_text(pilot)
+        await press(pilot, "b")
+        assert "Band 1" in screen_text(pilot)
+        await press(pilot, "b", "b", "b", "b")
+        assert screen_text(pilot) == strongest
+
+
+async def test_a_neighbour_opens_with_enter(open_features):
+    async with open_features(size=(120, 40)) as pilot:
+        await press(pilot, "enter", "tab")
+        neighbour, _ = FabricatedIndex().detail(table(pilot).feature or 0).neighbours[0]
+        await press(pilot, "enter")
+        assert pane(pilot).feature == neighbour
+
+
+async def test_a_name_is_offered_saved_shown_and_undone(open_features):
+    async with open_features(size=(120, 40), named=True) as pilot:
+        feature = table(pilot).feature or 0
+        await press(pilot, "t")
+        label = FabricatedIndex().rows([feature])[0].top_label or ""
+        assert pilot.app.screen.query_one(PromptLine).field.value == label
+        await type_in(pilot, "boats")  # typing replaces what was offered
+        await press(pilot, "enter")
+        assert [c.name for c in pilot.app.context.annotations.concepts("demo-topk")] == ["boats"]
+        assert screen_text(pilot).count("boats") >= 2  # in the table and over the feature
+        await press(pilot, "u")
+        assert pilot.app.context.annotations.concepts("demo-topk") == []
+
+
+async def test_another_name_replaces_the_first_and_an_empty_one_removes_it(open_features):
+    async with open_features(size=(120, 40), named=True) as pilot:
+        annotations = pilot.app.context.annotations
+        annotations.set_concept("demo-topk", table(pilot).feature, "boats")
+        pilot.app.concepts_changed()
+        await settle(pilot)
+        await press(pilot, "t")
+        await type_in(pilot, "ships")
+        await press(pilot, "enter")
+        assert [concept.name for concept in annotations.concepts("demo-topk")] == ["ships"]
+        await press(pilot, "t", "backspace", "enter")
+        assert annotations.concepts("demo-topk") == []
+
+
+async def test_an_opened_feature_leads_back_to_where_it_was_opened(open_features):
+    async with open_features() as pilot:
+        await press(pilot, "5")
+        await pilot.app.go("features", messages.OpenFeature(1203))
+        await settle(pilot)
+        assert pane(pilot).feature == 1203
+        await press(pilot, "escape")
+        assert pilot.app.current_mode == "concepts"
+
+
+async def test_a_feature_opened_before_the_index_is_there_shows_later(run_app, app_workspace):
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        await pilot.app.go("features", messages.OpenFeature(3))
+        await settle(pilot)
+        fabricate(pilot.app)
+        await settle(pilot)
+        assert pane(pilot).feature == 3
+
+
+async def test_y_copies_the_number_or_the_selected_example(open_features, monkeypatch):
+    monkeypatch.delenv("TMUX", raising=False)
+    async with open_features() as pilot:
+        await press(pilot, "y")
+        feature = table(pilot).feature or 0
+        assert pilot.app.clipboard.startswith(f"{feature}")
+        await press(pilot, "enter", "j", "y")
+        assert pilot.app.clipboard == FabricatedIndex().examples(feature)[1].text
+
+
+async def test_text_of_a_data_set_is_never_markup(open_features, monkeypatch):
+    markup = FabricatedIndex().examples(3)[0]
+    hostile = type(markup)(
+        1, 5, 9.0, 4, ("[red]", " [/]", "\x1b[31m", "\n"), (0, 9.0, 0, 0), "[red]", "[b]x[/b]"
+    )
+    monkeypatch.setattr(FabricatedIndex, "examples", lambda *_, **__: [hostile])
+    async with open_features() as pilot:
+        await press(pilot, "enter")
+        text = screen_text(pilot)
+        assert "[red] [/]␛[31m⏎" in text
+        assert "[b]x[/b]" in text

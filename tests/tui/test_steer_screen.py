@@ -1,0 +1,209 @@
+"""The Steer screen: a stack of interventions, two texts that grow, stop, sweep, keep."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+from textual.pilot import Pilot
+
+from mi_crow.errors import UserError
+from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.fabricated import FabricatedSession, fabricate
+from tui import messages
+from tui.widgets.field import Area, Field
+from tui.widgets.form import FormPopup
+from tui.widgets.row_list import RowList
+from tui.widgets.stream_text import StreamText
+
+OpenSteer = Callable[..., AbstractAsyncContextManager[tuple[Pilot, FabricatedSession]]]
+
+
+@pytest.fixture
+def open_steer(run_app, app_workspace) -> OpenSteer:
+    @asynccontextmanager
+    async def run(
+        *features: int, size: tuple[int, int] = (80, 24)
+    ) -> AsyncIterator[tuple[Pilot, FabricatedSession]]:
+        async with run_app(app_workspace, size=size, sae_id="demo-topk") as pilot:
+            session = fabricate(pilot.app)
+            await settle(pilot)
+            await press(pilot, "4")
+            for feature in features:
+                await pilot.app.go("steer", messages.SendToSteer(feature))
+                await settle(pilot)
+            pilot.app.screen.query_one("#steer-prompt", Area).text = "The harbour"
+            yield pilot, session
+
+    return run
+
+
+def text_of(pilot: Pilot, side: str) -> str:
+    return pilot.app.screen.query_one(f"#text-{side}", StreamText).text
+
+
+def stack(pilot: Pilot) -> list[str]:
+    rows = pilot.app.screen.query_one("#steer-stack", RowList).rows
+    return [f"{row.cells[0].text} {row.cells[1].text}" for row in rows]
+
+
+def generations(session: FabricatedSession) -> list[dict]:
+    return [asked for op, asked in session.asked if op == "generate"]
+
+
+async def test_a_feature_sent_here_is_put_on_the_stack_once(open_steer):
+    async with open_steer(3, 101, 3) as (pilot, _):
+        assert stack(pilot) == ["#3 +0.8 max", "#101 +0.8 max"]
+        assert "sails and masts" in screen_text(pilot)
+
+
+async def test_both_texts_are_written_and_their_speed_is_told(open_steer):
+    async with open_steer(3) as (pilot, session):
+        await press(pilot, "ctrl+r")
+        assert text_of(pilot, "baseline") == session.BASELINE
+        assert text_of(pilot, "steered") == session.STEERED
+        assert "41.3 tokens/s" in screen_text(pilot)
+        (asked,) = generations(session)
+        assert asked["prompt"] == "The harbour"
+        assert asked["baseline"] is True
+        assert asked["interventions"][0]["target"] == "feature:3"
+
+
+async def test_texts_stand_side_by_side_where_there_is_room(open_steer):
+    for size, beside in (((80, 24), False), ((120, 40), True)):
+        async with open_steer(3, size=size) as (pilot, _):
+            left, right = pilot.app.screen.query(StreamText)
+            assert (left.region.y == right.region.y) is beside
+            assert (left.region.x == right.region.x) is not beside
+
+
+async def test_settings_reach_the_session(open_steer):
+    async with open_steer() as (pilot, session):
+        for name, value in (("tokens", "12"), ("temperature", "0"), ("seed", "7")):
+            pilot.app.screen.query_one(f"#steer-{name}", Field).value = value
+        await press(pilot, "ctrl+r")
+        (asked,) = generations(session)
+        assert (asked["max_new_tokens"], asked["temperature"], asked["seed"]) == (12, 0.0, 7)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("tokens", "many", "whole numbers"),
+        ("tokens", "0", "between 1 and 4096"),
+        ("temperature", "-1", "between 0 and 10"),
+        ("temperature", "nan", "between 0 and 10"),
+    ],
+)
+async def test_settings_that_make_no_sense_are_refused(open_steer, field, value, sentence):
+    async with open_steer() as (pilot, session):
+        pilot.app.screen.query_one(f"#steer-{field}", Field).value = value
+        await press(pilot, "ctrl+r")
+        assert sentence in notices(pilot)
+        assert generations(session) == []
+
+
+async def test_escape_stops_the_writing_and_keeps_what_was_written(open_steer):
+    async with open_steer(3) as (pilot, session):
+        session.hold = True
+        await pilot.press("ctrl+r")
+        while not text_of(pilot, "baseline"):
+            await pilot.pause()
+        await press(pilot, "escape")
+        assert text_of(pilot, "baseline") == " is"
+        assert "stopped" in screen_text(pilot)
+        assert pilot.app.current_mode == "steer"
+        session.hold = False
+        await press(pilot, "ctrl+r")
+        assert text_of(pilot, "steered") == session.STEERED
+
+
+async def test_a_sweep_writes_one_text_a_strength_under_one_baseline(open_steer):
+    async with open_steer(3, 101) as (pilot, session):
+        await press(pilot, "w", *"0,0.5,1.5", "enter")
+        asked = generations(session)
+        assert [one["interventions"][1]["value"] for one in asked] == [0, 0.5, 1.5]
+        assert {one["interventions"][0]["value"] for one in asked} == {0.8}
+        assert [one["baseline"] for one in asked] == [True, False, False]
+        assert "+1.5 max" in text_of(pilot, "steered")
+        assert text_of(pilot, "baseline") == session.BASELINE
+
+
+async def test_a_sweep_over_words_is_refused(open_steer):
+    async with open_steer(3) as (pilot, session):
+        await press(pilot, "w", *"much", "enter")
+        assert "list of numbers" in notices(pilot)
+        assert generations(session) == []
+
+
+async def test_interventions_are_added_changed_and_removed(open_steer):
+    async with open_steer() as (pilot, _):
+        await press(pilot, "a")
+        popup = pilot.app.screen
+        assert isinstance(popup, FormPopup)
+        popup.query_one("#field-target", Field).value = "42"
+        popup.query_one("#field-op", Field).value = "scale"
+        popup.query_one("#field-value", Field).value = "2"
+        await press(pilot, "ctrl+r")
+        assert stack(pilot) == ["#42 × 2"]
+        await press(pilot, "plus")
+        assert stack(pilot) == ["#42 × 2.25"]
+        await press(pilot, "enter")
+        pilot.app.screen.query_one("#field-op", Field).value = "ablate"
+        await press(pilot, "ctrl+r")
+        assert stack(pilot) == ["#42 ablate"]
+        await press(pilot, "x")
+        assert stack(pilot) == []
+
+
+async def test_a_form_says_what_is_wrong_and_stays(open_steer):
+    async with open_steer() as (pilot, _):
+        await press(pilot, "a", "ctrl+r")
+        assert "which feature or layer?" in screen_text(pilot)
+        pilot.app.screen.query_one("#field-target", Field).value = "42"
+        pilot.app.screen.query_one("#field-value", Field).value = "lots"
+        await press(pilot, "ctrl+r")
+        assert "'lots' is no number" in screen_text(pilot)
+
+
+async def test_a_preset_brings_the_stack_back(open_steer):
+    async with open_steer(3, 101) as (pilot, _):
+        await press(pilot, "P", *"boats", "enter")
+        await press(pilot, "x", "x")
+        assert stack(pilot) == []
+        await press(pilot, "p", "enter")
+        assert stack(pilot) == ["#3 +0.8 max", "#101 +0.8 max"]
+
+
+async def test_a_generation_is_kept_with_how_it_was_made(open_steer):
+    async with open_steer(3) as (pilot, session):
+        await press(pilot, "ctrl+r", "S")
+        (kept,) = pilot.app.context.annotations.generations()
+        assert kept.prompt == "The harbour"
+        assert kept.steered == session.STEERED
+        assert kept.baseline == session.BASELINE
+
+
+async def test_a_refusal_is_told_and_the_next_try_works(open_steer):
+    async with open_steer(3) as (pilot, session):
+        session.error = UserError("feature 3 is not in this SAE", hint="it has 2")
+        await press(pilot, "ctrl+r")
+        assert "not in this SAE; it has 2" in notices(pilot)
+        session.error = None
+        await press(pilot, "ctrl+r")
+        assert text_of(pilot, "steered") == session.STEERED
+
+
+async def test_without_a_prompt_nothing_is_written(open_steer):
+    async with open_steer(3) as (pilot, session):
+        pilot.app.screen.query_one("#steer-prompt", Area).text = " "
+        await press(pilot, "ctrl+r")
+        assert "type a prompt first" in notices(pilot)
+        assert generations(session) == []
+
+
+async def test_y_copies_the_prompt_and_both_texts(open_steer, monkeypatch):
+    monkeypatch.delenv("TMUX", raising=False)
+    async with open_steer(3) as (pilot, session):
+        await press(pilot, "ctrl+r", "y")
+        for part in ("The harbour", session.BASELINE, session.STEERED):
+            assert part in pilot.app.clipboard
