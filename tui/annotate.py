@@ -1,4 +1,4 @@
-"""Naming features: the few writes that several screens do, each in a thread."""
+"""Writes to the annotations, each in a thread and as one change that one undo takes back."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,20 +8,24 @@ from mi_crow.errors import MiCrowError
 from tui.text import printable
 
 if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import Annotations
     from tui.screens.base import MiCrowScreen
 
+Change = Callable[["Annotations"], str]
+"""Does the writing and says what was done, in words for the person who asked."""
 
-def write(screen: "MiCrowScreen", change: Callable[[], object], done: str) -> None:
-    """Does `change` to the annotations in a thread; then tells `done`, or what went wrong."""
+
+def write(screen: "MiCrowScreen", change: Change) -> None:
+    """Does `change` in a thread; tells what it says, or what went wrong."""
     screen.run_worker(
-        partial(_write, screen, change, done), thread=True, group="annotate", exit_on_error=False
+        partial(_write, screen, change), thread=True, group="annotate", exit_on_error=False
     )
 
 
-def _write(screen: "MiCrowScreen", change: Callable[[], object], done: str) -> None:
+def _write(screen: "MiCrowScreen", change: Change) -> None:
     app = screen.mi_crow
     try:
-        change()
+        done = change(screen.context.annotations)
     except (MiCrowError, OSError) as error:
         sentence = error.sentence if isinstance(error, MiCrowError) else str(error)
         app.call_from_thread(app.notify, printable(sentence), severity="error", markup=False)
@@ -35,12 +39,34 @@ def name_feature(screen: "MiCrowScreen", feature: int, before: str | None, name:
     sae_id = screen.context.sae_id
     if sae_id is None or name == (before or ""):
         return
-    annotations = screen.context.annotations
 
-    def change() -> None:
-        if name:
-            annotations.set_concept(sae_id, feature, name)
-        if before:
-            annotations.remove_concept(sae_id, feature, before)
+    def change(annotations: "Annotations") -> str:
+        with annotations.one_change():
+            if name:
+                rename(annotations, sae_id, feature, before, name)
+            elif before:
+                annotations.remove_concept(sae_id, feature, before)
+        return f"#{feature} is “{name}”" if name else f"#{feature} has no name now"
 
-    write(screen, change, f"#{feature} is “{name}”" if name else f"#{feature} has no name now")
+    write(screen, change)
+
+
+def rename(
+    annotations: "Annotations", sae_id: str, feature: int, before: str | None, name: str
+) -> None:
+    """Puts `name` in the place of `before`, which keeps its note, tags and confidence."""
+    old = next(
+        (
+            concept
+            for concept in annotations.concepts(sae_id)
+            if concept.feature == feature and concept.name == before
+        ),
+        None,
+    )
+    if old is None:
+        annotations.set_concept(sae_id, feature, name)
+    elif old.name != name:
+        annotations.set_concept(
+            sae_id, feature, name, old.confidence, old.note, old.tags, old.source
+        )
+        annotations.remove_concept(sae_id, feature, old.name)

@@ -95,7 +95,7 @@ async def test_notes_and_confidence_are_kept(open_concepts):
 async def test_a_confidence_beyond_one_is_refused(open_concepts):
     async with open_concepts() as pilot:
         await press(pilot, "c", *"7", "enter")
-        assert "from 0 to 1" in notices(pilot)
+        assert "not between 0 and 1" in notices(pilot)
         assert {c.confidence for c in pilot.app.context.annotations.concepts(SAE)} == {1.0}
 
 

@@ -16,7 +16,7 @@ from textual.widgets import Static
 from mi_crow.errors import MiCrowError
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import write
+from tui.annotate import rename, write
 from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
 from tui.screens.concepts.rows import (
@@ -103,8 +103,7 @@ class ConceptsScreen(MiCrowScreen):
     def _work(self, sae_id: str | None) -> None:
         context = self.context
         try:
-            has_file = context.workspace.annotations_path.exists()
-            concepts = context.annotations.concepts(sae_id) if sae_id and has_file else ()
+            concepts = context.annotations.concepts(sae_id) if sae_id else ()
             store = context.features
             held_out: dict[int, tuple[str, float | None]] = {}
             alive = None
@@ -253,22 +252,21 @@ class ConceptsScreen(MiCrowScreen):
     def action_remove(self) -> None:
         chosen = self._chosen
         if len(chosen) > 1:
-            popup = Confirm(f"Remove {len(chosen)} concepts?", "u brings them back one by one.")
+            popup = Confirm(f"Remove {len(chosen)} concepts?", "u brings them back.")
             self.app.push_screen(popup, lambda sure: self._remove(chosen) if sure else None)
         else:
             self._remove(chosen)
 
     def _remove(self, chosen: "Sequence[Concept]") -> None:
-        def change(annotations: "Annotations") -> None:
-            for concept in chosen:
-                annotations.remove_concept(concept.sae_id, concept.feature, concept.name)
+        def change(annotations: "Annotations") -> str:
+            with annotations.one_change():
+                for concept in chosen:
+                    annotations.remove_concept(concept.sae_id, concept.feature, concept.name)
+            what = f"“{chosen[0].name}”" if len(chosen) == 1 else f"{len(chosen)} concepts"
+            return f"Removed {what}; u undoes"
 
-        what = f"“{chosen[0].name}”" if len(chosen) == 1 else f"{len(chosen)} concepts"
-        self._change(change, f"Removed {what}; u undoes")
-
-    def _change(self, change, done: str) -> None:
-        annotations = self.context.annotations
-        write(self, lambda: change(annotations), done)
+        if chosen:
+            write(self, change)
 
     def action_export(self) -> None:
         self.prompt.ask("export", "write to", "concepts.json", select=True)
@@ -287,39 +285,54 @@ class ConceptsScreen(MiCrowScreen):
         if message.purpose == "filter":
             self._filter(value)
         elif message.purpose in ("export", "import") and value:
-            path = Path(value).expanduser()
-            if message.purpose == "export":
-                self._change(lambda annotations: annotations.export(path), f"Wrote {value}")
-            else:
-                self._change(lambda annotations: annotations.import_(path), f"Read {value}")
+            self._file(message.purpose, Path(value).expanduser())
         elif message.purpose == "rename" and value:
-            self._set(chosen, f"Renamed to “{value}”", name=value)
+            self._rename(chosen, value)
         elif message.purpose == "note":
-            self._set(chosen, "Wrote the note", note=value)
+            self._set(chosen, note=value)
         elif message.purpose == "confidence":
             try:
-                sure = float(value)
+                self._set(chosen, confidence=float(value))
             except ValueError:
-                sure = -1.0
-            if 0 <= sure <= 1:
-                self._set(chosen, f"Set to {sure:g}", confidence=sure)
-            else:
                 self.notify("Give a number from 0 to 1", severity="error", markup=False)
 
-    def _set(self, chosen: "Sequence[Concept]", done: str, **fields: object) -> None:
-        def change(annotations: "Annotations") -> None:
-            for concept in chosen:
-                values: dict = {
-                    "name": concept.name,
-                    "confidence": concept.confidence,
-                    "note": concept.note,
-                    "tags": concept.tags,
-                } | fields
-                annotations.set_concept(concept.sae_id, concept.feature, **values)
-                if values["name"] != concept.name:
-                    annotations.remove_concept(concept.sae_id, concept.feature, concept.name)
+    def _file(self, purpose: str, path: Path) -> None:
+        sae_id = self.context.sae_id
 
-        self._change(change, done)
+        def change(annotations: "Annotations") -> str:
+            if purpose == "export":
+                return f"Wrote {annotations.export(path, sae_id)} concepts to {path}"
+            return f"Read {annotations.import_(path, sae_id)} concepts from {path}"
+
+        write(self, change)
+
+    def _rename(self, chosen: "Sequence[Concept]", name: str) -> None:
+        def change(annotations: "Annotations") -> str:
+            with annotations.one_change():
+                for concept in chosen:
+                    rename(annotations, concept.sae_id, concept.feature, concept.name, name)
+            return f"Renamed to “{name}”; u undoes"
+
+        write(self, change)
+
+    def _set(
+        self, chosen: "Sequence[Concept]", note: str | None = None, confidence: float | None = None
+    ) -> None:
+        def change(annotations: "Annotations") -> str:
+            with annotations.one_change():
+                for concept in chosen:
+                    annotations.set_concept(
+                        concept.sae_id,
+                        concept.feature,
+                        concept.name,
+                        concept.confidence if confidence is None else confidence,
+                        concept.note if note is None else note,
+                        concept.tags,
+                        concept.source,
+                    )
+            return "Wrote the note" if note is not None else f"Set to {confidence:g}"
+
+        write(self, change)
 
     def action_copy(self) -> None:
         concept = self._concept

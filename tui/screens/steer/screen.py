@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from textual import on
 from textual.app import ComposeResult
@@ -15,11 +16,12 @@ from mi_crow.errors import MiCrowError, UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import write as write_annotations
+from tui.annotate import write
 from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
 from tui.screens.steer import stack as stacks
 from tui.screens.steer import writing
+from tui.screens.steer.keeping import how_made, keep
 from tui.screens.steer.presets import PresetPopup
 from tui.text import number, printable
 from tui.widgets.field import Area, Field
@@ -27,6 +29,9 @@ from tui.widgets.form import FormPopup
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.row_list import RowList
 from tui.widgets.stream_text import StreamText
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import Annotations
 
 SIDES = ("baseline", "steered")
 _EMPTY = {
@@ -344,39 +349,18 @@ class SteerScreen(MiCrowScreen):
         if message.purpose == "sweep":
             self._sweep(message.value)
         elif message.purpose == "preset" and message.value:
-            annotations, stack = self.context.annotations, list(self._stack)
-            write_annotations(
-                self,
-                lambda: annotations.save_preset(message.value, [one.as_json() for one in stack]),
-                f"Saved the preset “{message.value}”",
-            )
+            name, interventions = message.value, [one.as_json() for one in self._stack]
+
+            def change(annotations: "Annotations") -> str:
+                annotations.save_preset(name, interventions)
+                return f"Saved the preset “{name}”"
+
+            write(self, change)
 
     def action_save(self) -> None:
-        plan, done = self._plan, list(self._done)
-        if plan is None or not done:
-            return
-        context = self.context
-        state = context.session_state
-
-        def change() -> None:
-            for passage in done:
-                context.annotations.save_generation(
-                    model_id=state.model_id,
-                    sae_ids=[context.sae_id] if context.sae_id else [],
-                    device=state.device,
-                    prompt=plan.prompt,
-                    seed=plan.settings.seed,
-                    settings={
-                        "max_new_tokens": plan.settings.max_new_tokens,
-                        "temperature": plan.settings.temperature,
-                        "interventions": [one.as_json() for one in plan.stacks[passage.place]],
-                    },
-                    baseline=done[0].baseline,
-                    steered=passage.steered,
-                    metrics=dict(passage.metrics),
-                )
-
-        write_annotations(self, change, f"Saved {len(done)} generation{'s' * (len(done) > 1)}")
+        if self._plan is not None and self._done:
+            made = how_made(self.context)
+            write(self, partial(keep, self._plan, tuple(self._done), made))
 
     def action_copy(self) -> None:
         baseline, steered = (self._text(side).text for side in SIDES)
