@@ -137,8 +137,10 @@ def _refuse_infinite(row: Row, state: TrainState) -> None:
         )
 
 
-def _heldout_fvu(state: TrainState, source: TokenSource) -> float:
+def _heldout_fvu(state: TrainState, source: TokenSource) -> float | None:
     plan = state.plan
+    if not source.count(HELDOUT, plan.outlier_norm):
+        return None
     sample = source.sample(_GLANCE_TOKENS, plan.seed, HELDOUT, plan.outlier_norm)
     return reconstruction_quality(state.sae, sample.float() * state.scale, None).fvu
 

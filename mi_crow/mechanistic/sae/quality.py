@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.source import HELDOUT, TokenSource, fixed_batches
+from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TokenSource, fixed_batches
 
 BATCH = 2048
 
@@ -106,8 +106,12 @@ def firing_counts(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> tuple[Te
 def heldout_quality(
     sae: SparseAutoencoder, source: TokenSource, outlier_norm: float | None
 ) -> Quality:
-    """Quality on the held-out tokens of `source`, the same tokens for every SAE."""
-    return reconstruction_quality(sae, source.sample(HELDOUT_TOKENS, 0, HELDOUT), outlier_norm)
+    """Quality on the held-out tokens of `source`, the same tokens for every SAE.
+
+    A source of few documents may have held out none: then it is of training tokens.
+    """
+    split = HELDOUT if source.count(HELDOUT, outlier_norm) else TRAIN
+    return reconstruction_quality(sae, source.sample(HELDOUT_TOKENS, 0, split), outlier_norm)
 
 
 def latent_densities(

@@ -5,6 +5,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -131,13 +132,15 @@ class RunSource:
         return self.reader.width
 
     def count(self, split: str = TRAIN, max_norm: float | None = None) -> int:
-        total = 0
-        for part in self.reader.parts():
-            keep = part.row_split if split == HELDOUT else ~part.row_split
-            if max_norm is not None:
-                keep = keep & (part.norms <= max_norm)
-            total += int(keep.sum())
-        return total
+        heldout, norms = self._rows
+        keep = heldout if split == HELDOUT else ~heldout
+        return int((keep if max_norm is None else keep & (norms <= max_norm)).sum())
+
+    @cached_property
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """Which rows of the run are held out, and the norm of each."""
+        parts = [(part.row_split, part.norms) for part in self.reader.parts()]
+        return torch.cat([split for split, _ in parts]), torch.cat([norms for _, norms in parts])
 
 
 def fixed_batches(
