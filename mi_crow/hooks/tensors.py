@@ -42,12 +42,11 @@ def replace_tensor(value: Any, tensor: Tensor) -> Any:
             if isinstance(getattr(value, field.name), Tensor)
         )
         return dataclasses.replace(value, **{name: tensor})
-    items = list(value)
-    place = next(i for i, item in enumerate(items) if isinstance(item, Tensor))
-    items[place] = tensor
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*items)
-    return type(value)(items)
+    before = _items(value)
+    place = next(i for i, item in enumerate(before) if isinstance(item, Tensor))
+    items = [*before[:place], tensor, *before[place + 1 :]]
+    kind: Any = type(value)
+    return kind(*items) if hasattr(value, "_fields") else kind(items)
 
 
 def _items(value: Any) -> list[Any]:

@@ -1,0 +1,61 @@
+"""Saving a model's activations from the library (see `capture` for the job)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mi_crow.datasets import TextDataset
+from mi_crow.errors import UserError
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.progress import NullProgress, Progress
+
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
+
+
+class Activations:
+    """Saves activations of one model into its store."""
+
+    def __init__(self, lm: "LanguageModel") -> None:
+        self._lm = lm
+
+    def save(
+        self,
+        layer_signature: str | int | Sequence[str | int],
+        dataset: TextDataset | Sequence[str],
+        sample_limit: int | None = None,
+        batch_size: int = 32,
+        shard_size: int = 512,
+        dtype: str = "bf16",
+        context_length: int = 128,
+        run_name: str | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        """Writes an activations run and gives its id.
+
+        `sample_limit`, `batch_size` and `shard_size` count documents; `dtype` is that of storage.
+        Raises UserError when the model has no store, NotFoundError for an unknown layer.
+        """
+        from mi_crow.language_model.capture import Capture
+
+        store = self._lm.store
+        if store is None:
+            raise UserError(
+                "this model has no store", hint="pass store=LocalStore(folder) when loading it"
+            )
+        texts = dataset if isinstance(dataset, TextDataset) else TextDataset(dataset)
+        if sample_limit is not None:
+            texts = texts.head(sample_limit)
+        single = isinstance(layer_signature, str | int)
+        layers = [layer_signature] if single else list(layer_signature)
+        config = CaptureConfig(
+            model=ModelSpec(self._lm.model_id, revision=self._lm.revision),
+            dataset=DatasetSpec(texts.source, limit=sample_limit),
+            layers=tuple(self._lm.layers.resolve(layer).point for layer in layers),
+            dtype=dtype,
+            context_length=context_length,
+            batch_size=batch_size,
+            shard_size=shard_size,
+            name=run_name,
+        )
+        capture = Capture(self._lm, texts, config)
+        return capture.run(store.workspace, progress or NullProgress()).run_id

@@ -1,0 +1,51 @@
+"""Running texts through the model."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mi_crow.errors import UserError
+from mi_crow.language_model.tokenize import Encoding, encode_batch
+
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
+
+
+class Inference:
+    """Batch inference on one model."""
+
+    def __init__(self, lm: "LanguageModel") -> None:
+        self._lm = lm
+        self.texts: list[str] = []  # of the running or last batch, for detectors that name them
+
+    def execute_inference(
+        self,
+        texts: Sequence[str],
+        with_controllers: bool = True,
+        context_length: int | None = None,
+    ) -> tuple[Any, dict[str, torch.Tensor]]:
+        """The model's output object and the encodings (input_ids, attention_mask) of `texts`.
+
+        One batch, padded on the right. With `with_controllers=False` the plain model answers.
+        """
+        if isinstance(texts, str) or not texts:
+            raise UserError("no texts given", hint="give a non-empty list of strings")
+        self.texts = list(texts)
+        encoding = encode_batch(self._lm.tokenizer, self.texts, context_length)
+        encoding = encoding.to(self._lm.device)
+        if with_controllers:
+            return self.run(encoding), encoding.as_inputs()
+        with self._lm.plain():
+            return self.run(encoding), encoding.as_inputs()
+
+    @torch.inference_mode()
+    def run(self, encoding: Encoding) -> Any:
+        """The model's output object for an encoded batch."""
+        from mi_crow.language_model.language_model import ForwardContext
+
+        context = ForwardContext(
+            encoding.input_ids, encoding.attention_mask, encoding.special, 0, None
+        )
+        with self._lm.running(context):
+            return self._lm.model(**encoding.as_inputs(), use_cache=False)
