@@ -8,11 +8,21 @@ import random
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from mi_crow.errors import MiCrowError, NotFoundError
+from mi_crow.mechanistic.features.records import (
+    Coactivation,
+    Example,
+    FeatureDetail,
+    FeatureFilter,
+    FeatureRow,
+    IndexMeta,
+    LabelScore,
+    Neighbour,
+)
 from tui.app import MiCrowApp
 from tui.messages import SaeChanged
 
@@ -24,107 +34,34 @@ NAMES = {
     101: "numbers in recipes",
     1203: "harbours",
 }
-TOPICS = [
-    "sailing",
-    "cooking",
-    "weather",
-    "railways",
-    "chess",
-    "gardening",
-    "banking",
-    "music",
-    "astronomy",
-    "medicine",
-    "law",
-]
-WORDS = [
-    "the",
-    "harbour",
-    "mast",
-    "sail",
-    "keel",
-    "wind",
-    "tide",
-    "rope",
-    "deck",
-    "crew",
-    "anchor",
-    "a",
-    "of",
-    "in",
-    "and",
-    "was",
-    "slowly",
-    "over",
-    "under",
-    "bright",
-    "storm",
-    "morning",
-    "reef",
-    "jib",
-    "tack",
-    "hull",
-    "port",
-    "captain",
-    "waits",
-    "turns",
-    "holds",
-    "the",
-    "with",
-    "against",
-]
+BANDS = 4
 
 
-@dataclass(frozen=True)
-class Row:
-    feature: int
-    fires: int
-    density: float
-    max_act: float
-    mean_act: float
-    concept: str | None
-    top_label: str | None
-    top_auroc: float | None
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text)
 
 
-@dataclass(frozen=True)
-class Label:
-    label: str
-    auroc: float
-    auroc_heldout: float | None
-    lift: float
-
-
-@dataclass(frozen=True)
-class Detail:
-    row: Row
-    promoted: tuple[tuple[str, float], ...]
-    suppressed: tuple[tuple[str, float], ...]
-    neighbours: tuple[tuple[int, float], ...]
-    coactivations: tuple[tuple[int, float], ...]
-    histogram: tuple[int, ...]
-    edges: tuple[float, ...]
-    labels: tuple[Label, ...]
-    concepts: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True)
-class Example:
-    document: int
-    position: int
-    activation: float
-    window_start: int
-    tokens: tuple[str, ...]
-    acts: tuple[float, ...]
-    text: str
-    label: str | None
-
-
-@dataclass(frozen=True)
-class Meta:
-    sae_id: str = "demo-topk"
-    n_features: int = N_FEATURES
-    n_tokens: int = N_TOKENS
+TOPICS = _words("sailing cooking weather railways chess gardening banking music medicine law")
+NOUNS = _words("harbour mast sail keel wind tide rope deck crew anchor storm reef jib hull captain")
+VERBS = _words("waits turns holds drifts settles creaks answers follows crosses leaves")
+JOINTS = _words("under over against behind before with near beyond")
+KINDS = _words("old bright slow narrow quiet early heavy long")
+WORDS = [*NOUNS, *VERBS, *JOINTS, *KINDS]
+META = IndexMeta(
+    "demo-topk",
+    "sample",
+    "model.layers.2",
+    N_FEATURES,
+    N_TOKENS,
+    1024,
+    0.0,
+    (),
+    1,
+    (),
+    (),
+    BANDS,
+    {},
+)
 
 
 class FabricatedIndex:
@@ -135,8 +72,8 @@ class FabricatedIndex:
         self.names = dict(NAMES) if annotations is None else {}
         self.refresh_concepts()
 
-    def meta(self) -> Meta:
-        return Meta()
+    def meta(self) -> IndexMeta:
+        return META
 
     def changed_on_disk(self) -> bool:
         return False
@@ -151,7 +88,7 @@ class FabricatedIndex:
         sort: str = "density",
         descending: bool = True,
         search: str | None = None,
-        flt: Any = None,
+        flt: FeatureFilter | None = None,
     ) -> list[int]:
         rows = [self._row(feature) for feature in range(N_FEATURES)]
         if search:
@@ -163,15 +100,15 @@ class FabricatedIndex:
         rows.sort(key=lambda row: (getattr(row, sort) or 0, row.feature), reverse=descending)
         return [row.feature for row in rows]
 
-    def rows(self, ids: Sequence[int]) -> list[Row]:
+    def rows(self, ids: Sequence[int]) -> list[FeatureRow]:
         return [self._row(feature) for feature in ids]
 
-    def _row(self, feature: int) -> Row:
+    def _row(self, feature: int) -> FeatureRow:
         name = self.names.get(feature)
         row = _unnamed(feature)
         return row if name is None else replace(row, concept=name)
 
-    def detail(self, feature: int) -> Detail:
+    def detail(self, feature: int) -> FeatureDetail:
         if not 0 <= feature < N_FEATURES:
             raise NotFoundError(f"feature {feature} not found", hint=f"there are {N_FEATURES}")
         dice, row = random.Random(feature), self._row(feature)
@@ -179,37 +116,44 @@ class FabricatedIndex:
         def tokens(first: float, step: float) -> tuple[tuple[str, float], ...]:
             return tuple((f" {w}", first + n * step) for n, w in enumerate(dice.sample(WORDS, 12)))
 
-        def others(first: float) -> tuple[tuple[int, float], ...]:
-            return tuple((dice.randrange(N_FEATURES), first * 0.9**n) for n in range(10))
-
-        return Detail(
-            row,
-            tokens(3.0, -0.2),
-            tokens(-2.0, 0.15),
-            others(0.9),
-            others(0.4),
-            tuple(int(row.fires * 2 ** -(n / 3)) for n in range(32)),
-            tuple(n * row.max_act / 32 for n in range(33)),
-            tuple(
-                Label(topic, 0.97 - 0.1 * n, 0.95 - 0.1 * n, 3.0)
+        others = [dice.randrange(N_FEATURES) for _ in range(20)]
+        return FeatureDetail(
+            row=row,
+            std_act=1.0,
+            decoder_norm=1.0,
+            encoder_decoder_cosine=0.8,
+            skew=0.0,
+            kurtosis=0.0,
+            map=(0.0, 0.0),
+            histogram=tuple(int(row.fires * 2 ** -(n / 3)) for n in range(32)),
+            edges=tuple(n * row.max_act / 32 for n in range(33)),
+            promoted=tokens(3.0, -0.2),
+            suppressed=tokens(-2.0, 0.15),
+            neighbours=tuple(Neighbour(f, 0.9 * 0.9**n) for n, f in enumerate(others[:10])),
+            coactivations=tuple(
+                Coactivation(f, 900 - 80 * n, 0.4 * 0.9**n) for n, f in enumerate(others[10:])
+            ),
+            labels=tuple(
+                LabelScore(topic, 0.97 - 0.1 * n, 0.95 - 0.1 * n, 2.0, 3.0)
                 for n, topic in enumerate(dice.sample(TOPICS, 3))
             ),
+            concepts=(),
         )
 
     def examples(self, feature: int, band: int = 0, limit: int = 20) -> list[Example]:
         row = self._row(feature)
-        if not row.fires or band > 4:
+        if not row.fires or band > BANDS:
             return []
         count = min(limit, 20 if band == 0 else 5)
         return [_example(feature, band, rank, row.max_act) for rank in range(count)]
 
 
 @cache
-def _unnamed(feature: int) -> Row:
+def _unnamed(feature: int) -> FeatureRow:
     dice = random.Random(feature)
     fires = 0 if feature % 37 == 5 else int(N_TOKENS * 10 ** dice.uniform(-4, -0.8))
     labelled = feature % 5 != 0
-    return Row(
+    return FeatureRow(
         feature,
         fires,
         fires / N_TOKENS,
@@ -223,12 +167,7 @@ def _unnamed(feature: int) -> Row:
 
 def _example(feature: int, band: int, rank: int, top: float) -> Example:
     dice = random.Random(feature * 1000 + band * 100 + rank)
-    tokens: list[str] = []
-    while len(tokens) < 65:
-        word = dice.choice(WORDS)
-        tokens += [f" {word}"] if dice.random() < 0.8 else [f" {word[:3]}", word[3:] or "s"]
-        tokens += ["."] * (dice.random() < 0.08) + ["\n"] * (dice.random() < 0.02)
-    tokens = tokens[:65]
+    tokens = _sentences(dice, 65)
     activation = top * (1 - 0.02 * rank) / (1 + band)
     acts = [0.0 if dice.random() < 0.8 else activation * dice.random() * 0.8 for _ in tokens]
     acts[32] = activation
@@ -237,11 +176,24 @@ def _example(feature: int, band: int, rank: int, top: float) -> Example:
         36,
         activation,
         4,
-        tuple(tokens),
-        tuple(acts),
+        tokens,
+        acts,
         "".join(tokens).strip(),
         dice.choice(TOPICS),
     )
+
+
+def _sentences(dice: random.Random, count: int) -> list[str]:
+    """Sentences as tokens; some words are cut in two, and a line ends now and then."""
+    tokens: list[str] = []
+    while len(tokens) < count:
+        first, second = dice.sample(NOUNS, 2)
+        words = ["The", first, dice.choice(VERBS), dice.choice(JOINTS), "the"]
+        for word in [*words, dice.choice(KINDS), second]:
+            cut = len(word) > 5 and dice.random() < 0.3
+            tokens += [f" {word[:4]}", word[4:]] if cut else [f" {word}"]
+        tokens += [".", "\n"] if dice.random() < 0.2 else ["."]
+    return tokens[:count]
 
 
 class FabricatedSession:

@@ -1,29 +1,19 @@
 """The list of concepts: filter, marks and coverage."""
 
-from dataclasses import dataclass
-
 import pytest
 
+from mi_crow.mechanistic.concepts.annotations import Concept
 from tui.screens.concepts.rows import concept_rows, coverage, key_of, matching
 
 
-@dataclass(frozen=True)
-class Named:
-    """What the list reads of a concept."""
-
-    feature: int
-    name: str
-    note: str = ""
-    tags: tuple[str, ...] = ()
-    confidence: float = 1.0
-    source: str = "user"
-    updated: float = 1_790_000_000.0
+def named(feature: int, name: str, note: str = "", tags: tuple[str, ...] = ()) -> Concept:
+    return Concept("demo", feature, name, 1.0, note, tags, "user", 0.0, 1_790_000_000.0)
 
 
 CONCEPTS = [
-    Named(42, "sails and masts", "the parts, not the ship"),
-    Named(7, "numbers in recipes", tags=("register",)),
-    Named(420, "harbours"),
+    named(42, "sails and masts", "the parts, not the ship"),
+    named(7, "numbers in recipes", tags=("register",)),
+    named(420, "harbours"),
 ]
 
 
@@ -40,13 +30,13 @@ CONCEPTS = [
     ],
 )
 def test_the_filter_reads_names_notes_tags_and_numbers(search: str, features: list[int]):
-    assert [one.feature for one in matching(CONCEPTS, search)] == features  # type: ignore[arg-type]
+    assert [one.feature for one in matching(CONCEPTS, search)] == features
 
 
 def test_rows_show_the_held_out_score_and_the_mark():
     held_out = {42: ("sailing", 0.957)}
-    marked = {key_of(CONCEPTS[0])}  # type: ignore[arg-type]
-    first, second, _ = concept_rows(CONCEPTS, held_out, marked)  # type: ignore[arg-type]
+    marked = {key_of(CONCEPTS[0])}
+    first, second, _ = concept_rows(CONCEPTS, held_out, marked)
     texts = [cell.text + "".join(more for more, _ in cell.more) for cell in first.cells]
     assert texts[:5] == ["● sails and masts", "#42", "1.0", "0.96", "sailing"]
     assert second.cells[0].text == ""

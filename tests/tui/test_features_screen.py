@@ -223,7 +223,7 @@ async def test_y_copies_the_number_or_the_selected_example(open_features, monkey
 async def test_text_of_a_data_set_is_never_markup(open_features, monkeypatch):
     markup = FabricatedIndex().examples(3)[0]
     hostile = type(markup)(
-        1, 5, 9.0, 4, ("[red]", " [/]", "\x1b[31m", "\n"), (0, 9.0, 0, 0), "[red]", "[b]x[/b]"
+        1, 5, 9.0, 4, ["[red]", " [/]", "\x1b[31m", "\n"], [0.0, 9.0, 0.0, 0.0], "", "[b]x[/b]"
     )
     monkeypatch.setattr(FabricatedIndex, "examples", lambda *_, **__: [hostile])
     async with open_features() as pilot:

@@ -1,13 +1,14 @@
 """The feature table: 131,072 rows cost a screenful, and the cursor is always where it should be."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 
 from mi_crow.errors import CorruptDataError
+from mi_crow.mechanistic.features.records import FeatureRow
 from tests.tui.driving import press, screen_text, settle
 from tui.theme import CROW
 from tui.widgets.feature_columns import density, row_content, titles_content
@@ -16,18 +17,10 @@ from tui.widgets.feature_table import BLOCK_ROWS, FeatureTable
 N = 131_072
 
 
-@dataclass(frozen=True)
-class Row:
-    """What the table reads of a feature row."""
-
-    feature: int
-    fires: int = 1200
-    density: float = 0.0123
-    max_act: float = 12.345
-    mean_act: float = 3.21
-    concept: str | None = None
-    top_label: str | None = "sailing"
-    top_auroc: float | None = 0.973
+def row(feature: int, **changes: Any) -> FeatureRow:
+    values = {"fires": 1200, "density": 0.0123, "max_act": 12.345, "mean_act": 3.21}
+    names = {"concept": None, "top_label": "sailing", "top_auroc": 0.973}
+    return FeatureRow(feature, **(values | names | changes))
 
 
 class TableApp(App[None]):
@@ -52,9 +45,9 @@ class TableApp(App[None]):
     def table(self) -> FeatureTable:
         return self.query_one(FeatureTable)
 
-    def fetch(self, ids: Sequence[int]) -> list[Row]:
+    def fetch(self, ids: Sequence[int]) -> list[FeatureRow]:
         self.read += ids
-        return [Row(i, concept=self.concept) for i in ids]
+        return [row(i, concept=self.concept) for i in ids]
 
     def on_feature_table_highlighted(self, message: FeatureTable.Highlighted) -> None:
         self.messages.append(message)
@@ -66,7 +59,7 @@ class TableApp(App[None]):
 async def shown(pilot: Pilot, ids: Sequence[int]) -> FeatureTable:
     app = pilot.app
     assert isinstance(app, TableApp)
-    app.table.show(ids, app.fetch)  # type: ignore[arg-type]
+    app.table.show(ids, app.fetch)
     await settle(pilot)
     return app.table
 
@@ -150,11 +143,11 @@ async def test_an_empty_table_says_so_and_moves_nowhere():
 async def test_an_unreadable_index_is_told_and_the_numbers_stay():
     app = TableApp()
 
-    def broken(ids: Sequence[int]) -> list[Row]:
+    def broken(ids: Sequence[int]) -> list[FeatureRow]:
         raise CorruptDataError("features.duckdb is cut short")
 
     async with app.run_test(size=(80, 24)) as pilot:
-        app.table.show([41, 42], broken)  # type: ignore[arg-type]
+        app.table.show([41, 42], broken)
         await settle(pilot)
         assert "42" in screen_text(pilot)
         assert any("cut short" in note.message for note in app._notifications)
@@ -181,7 +174,7 @@ async def test_a_move_paints_kept_lines_again():
 
 @pytest.mark.parametrize("width", [34, 44, 60, 80, 120])
 def test_a_line_and_its_titles_are_as_wide_as_the_table(width: int):
-    line = row_content(131_071, Row(131_071), width, "▌")  # type: ignore[arg-type]
+    line = row_content(131_071, row(131_071), width, "▌")
     assert line.cell_length == width
     titles = titles_content(width, "density", True)
     assert "density↓" in titles.plain
@@ -193,8 +186,8 @@ def test_a_row_that_is_not_read_yet_shows_its_number():
 
 
 def test_a_dead_feature_says_so():
-    row = Row(42, fires=0, density=0.0, top_auroc=None)
-    assert "never fires" in row_content(42, row, 80, " ").plain  # type: ignore[arg-type]
+    dead = row(42, fires=0, density=0.0, top_auroc=None)
+    assert "never fires" in row_content(42, dead, 80, " ").plain
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from tui.widgets.token_heat import (
 )
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.features.queries import Example
+    from mi_crow.mechanistic.features.records import Example
 
 _ELLIPSIS = "…"
 

@@ -9,7 +9,7 @@ from textual.content import Content
 from tui.text import count, number, printable
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.features.queries import FeatureRow
+    from mi_crow.mechanistic.features.records import FeatureRow
 
 
 @dataclass(frozen=True)

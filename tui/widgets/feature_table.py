@@ -25,7 +25,7 @@ from tui.text import printable
 from tui.widgets.feature_columns import row_content
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.features.queries import FeatureRow
+    from mi_crow.mechanistic.features.records import FeatureRow
 
 BLOCK_ROWS = 64
 _KEPT_BLOCKS = 64

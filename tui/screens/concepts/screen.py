@@ -108,7 +108,7 @@ class ConceptsScreen(MiCrowScreen):
             held_out: dict[int, tuple[str, float | None]] = {}
             alive = None
             if store is not None and store.meta().sae_id == sae_id:
-                from mi_crow.mechanistic.features.queries import FeatureFilter
+                from mi_crow.mechanistic.features.records import FeatureFilter
 
                 alive = len(store.ids(flt=FeatureFilter(alive=True)))
                 total = store.meta().n_features

@@ -11,7 +11,7 @@ from tui.widgets.histogram import histogram_lines
 from tui.widgets.row_list import Cell, Column, Row
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.features.queries import FeatureDetail, FeatureRow
+    from mi_crow.mechanistic.features.records import FeatureDetail, FeatureRow
 
 TALL = 30  # lines of a pane from which the side lists tokens one a line
 RELATED_COLUMNS = (Column("feature", 6, "right"), Column("value", 5, "right"), Column("what"))
@@ -75,9 +75,10 @@ def side_content(detail: "FeatureDetail", width: int, height: int) -> Content:
 
 
 def _histogram(detail: "FeatureDetail", width: int, height: int) -> Content:
-    lines = histogram_lines(detail.histogram, width, height)
-    edges = detail.edges
-    span = f"  {number(edges[0], 1)} to {number(edges[-1], 1)}" if len(edges) else ""
+    counts, edges = detail.histogram, detail.edges
+    end = max((n for n, count in enumerate(counts, start=1) if count), default=0)
+    lines = histogram_lines(counts[:end], width, height)  # the edges are shared by all features
+    span = f"  {number(edges[0], 1)} to {number(edges[end], 1)}" if end else ""
     return Content.assemble(
         ("Activations", "bold $primary"), (span, "$muted"), "\n", ("\n".join(lines), "$secondary")
     )

@@ -80,8 +80,8 @@ class FeatureDetailPane(Container):
             self.examples.show(read.examples, detail.row.max_act, empty)
         self._show_side()
         for name, related in (
-            ("neighbours", detail.neighbours),
-            ("coactive", detail.coactivations),
+            ("neighbours", [(other.feature, other.cosine) for other in detail.neighbours]),
+            ("coactive", [(other.feature, other.jaccard) for other in detail.coactivations]),
         ):
             row_list = self.query_one(f"#related-{name}", RowList)
             row_list.set_rows(related_rows(related, read.rows))
@@ -90,9 +90,9 @@ class FeatureDetailPane(Container):
 
     def _title(self, read: DetailRead) -> Content:
         if read.band == 0:
-            words = ("Strongest texts", "")
+            words = ("Strongest texts", "  b: weaker ones" if read.bands else "")
         else:
-            words = (f"Band {read.band}", "  weaker texts, drawn from one quantile")
+            words = (f"Band {read.band} of {read.bands}", "  weaker texts, one quantile each")
         return Content.assemble((words[0], "bold $primary"), (words[1], "$muted"))
 
     def _show_side(self) -> None:

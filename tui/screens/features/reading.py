@@ -10,12 +10,8 @@ from mi_crow.errors import MiCrowError
 from tui.screens.features.query import SHOWN, TableQuery
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.features.queries import (
-        Example,
-        FeatureDetail,
-        FeatureRow,
-        FeatureStore,
-    )
+    from mi_crow.mechanistic.features.queries import FeatureStore
+    from mi_crow.mechanistic.features.records import Example, FeatureDetail, FeatureRow
 
 EXAMPLES = 20
 
@@ -36,6 +32,7 @@ class DetailRead(Message):
 
     feature: int
     band: int
+    bands: int = 0  # how many there are below the top
     detail: "FeatureDetail | None" = None
     examples: "Sequence[Example]" = ()
     rows: "Mapping[int, FeatureRow]" = field(default_factory=dict)
@@ -44,7 +41,7 @@ class DetailRead(Message):
 
 def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
     """The ids of a query; blocks on the index."""
-    from mi_crow.mechanistic.features.queries import FeatureFilter
+    from mi_crow.mechanistic.features.records import FeatureFilter
 
     try:
         ids = store.ids(
@@ -64,9 +61,9 @@ def read_detail(store: "FeatureStore", feature: int, band: int) -> DetailRead:
     try:
         detail = store.detail(feature)
         examples = store.examples(feature, band=band, limit=EXAMPLES)
-        others = [other for other, *_ in (*detail.neighbours, *detail.coactivations)]
+        others = [other.feature for other in (*detail.neighbours, *detail.coactivations)]
         unique = list(dict.fromkeys(others))
         rows = {row.feature: row for row in store.rows(unique)} if unique else {}
-        return DetailRead(feature, band, detail, examples, rows)
+        return DetailRead(feature, band, store.meta().bands, detail, examples, rows)
     except MiCrowError as error:
         return DetailRead(feature, band, error=error.sentence)

@@ -24,7 +24,7 @@ from tui.widgets.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.features.queries import FeatureRow
+    from mi_crow.mechanistic.features.records import FeatureRow
 
 
 class FeaturesScreen(MiCrowScreen):
@@ -207,10 +207,6 @@ class FeaturesScreen(MiCrowScreen):
         if (message.feature, message.band) != (self._feature, self._band):
             self._open_again()  # the cursor moved on while the thread was reading
             return
-        if message.band and not message.examples and not message.error:
-            self._band = 0  # beyond the last band: the first again
-            self._open_again()
-            return
         self.pane.show(message)
         self.refresh_bindings()
 
@@ -334,7 +330,8 @@ class FeaturesScreen(MiCrowScreen):
         self._ask(self._query.next_show())
 
     def action_next_band(self) -> None:
-        self._band += 1
+        shown = self.pane.shown
+        self._band = (self._band + 1) % ((shown.bands if shown is not None else 0) + 1)
         self._open_again()
 
     def action_step(self, rows: int) -> None:

@@ -29,7 +29,7 @@ from tui.widgets.token_heat import peak_index, quoted
 from tui.widgets.token_pane import TokenPane
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.features.queries import FeatureRow
+    from mi_crow.mechanistic.features.records import FeatureRow
 
 TOP_FEATURES = 40
 _HELLO = "ctrl+r shows which features fire on the text"
