@@ -1,0 +1,1 @@
+"""Changing what a model does through its features: interventions, generation, measured effects."""
