@@ -1,0 +1,60 @@
+"""What every test may use: a fresh workspace, a tiny random model, the sample model."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import LanguageModel
+
+# Spinning OpenMP threads starve the processes that the tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A workspace that nobody else uses."""
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random 3-block Llama of width 32 and its tokenizer. Do not write to it."""
+    from tests.tiny_models import save_tiny_llama
+
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def _tiny_lm(tiny_model_dir: Path) -> "LanguageModel":
+    from mi_crow.language_model import LanguageModel
+
+    return LanguageModel.from_huggingface(tiny_model_dir, device="cpu")
+
+
+@pytest.fixture
+def tiny_lm(_tiny_lm: "LanguageModel", tmp_path: Path) -> "LanguageModel":
+    """The model of `tiny_model_dir`, without hooks, with a store of its own."""
+    from mi_crow.language_model import LanguageModel
+    from mi_crow.store import LocalStore
+
+    return LanguageModel(
+        _tiny_lm.model,
+        _tiny_lm.tokenizer,
+        model_id=_tiny_lm.model_id,
+        device=_tiny_lm.device,
+        store=LocalStore(tmp_path / "store"),
+    )
+
+
+@pytest.fixture(scope="session")
+def sample_lm() -> "LanguageModel":
+    """The sample model; leave it without hooks."""
+    from mi_crow.language_model import LanguageModel
+
+    return LanguageModel.from_huggingface("sample", device="cpu")
