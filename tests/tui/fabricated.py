@@ -97,8 +97,10 @@ class FabricatedIndex:
             rows = [row for row in rows if row.fires]
         if flt is not None and flt.named is not None:
             rows = [row for row in rows if bool(row.concept) == flt.named]
-        rows.sort(key=lambda row: (getattr(row, sort) or 0, row.feature), reverse=descending)
-        return [row.feature for row in rows]
+        known = [row for row in rows if getattr(row, sort) is not None]
+        known.sort(key=lambda row: (getattr(row, sort), -row.feature), reverse=descending)
+        rest = [row for row in rows if getattr(row, sort) is None]
+        return [row.feature for row in (*known, *rest)]
 
     def rows(self, ids: Sequence[int]) -> list[FeatureRow]:
         return [self._row(feature) for feature in ids]
@@ -131,7 +133,7 @@ class FabricatedIndex:
             suppressed=tokens(-2.0, 0.15),
             neighbours=tuple(Neighbour(f, 0.9 * 0.9**n) for n, f in enumerate(others[:10])),
             coactivations=tuple(
-                Coactivation(f, 900 - 80 * n, 0.4 * 0.9**n) for n, f in enumerate(others[10:])
+                Coactivation(f, 0.4 * 0.9**n, 900 - 80 * n) for n, f in enumerate(others[10:])
             ),
             labels=tuple(
                 LabelScore(topic, 0.97 - 0.1 * n, 0.95 - 0.1 * n, 2.0, 3.0)

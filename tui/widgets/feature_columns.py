@@ -65,7 +65,7 @@ COLUMNS = (
     FeatureColumn(
         "mean", 6, lambda row: _faint_zero(number(row.mean_act, 2), row), "right", 66, "mean_act"
     ),
-    FeatureColumn("concept / top label", 0, _meaning, "left"),
+    FeatureColumn("concept / top label", 0, _meaning, "left", sort="concept"),
     FeatureColumn("AUROC", 5, _auroc, "right", 52, "top_auroc"),
 )
 _GAP = 2

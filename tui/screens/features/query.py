@@ -24,9 +24,10 @@ class TableQuery:
     show: str = "firing"
 
     def next_sort(self) -> "TableQuery":
-        """Sorted by the next column; numbers start with the greatest, ids with the least."""
+        """Sorted by the next column; readings start with the greatest, ids and names with the
+        first."""
         sort = SORTS[(SORTS.index(self.sort) + 1) % len(SORTS)]
-        return replace(self, sort=sort, descending=sort != "feature")
+        return replace(self, sort=sort, descending=sort not in ("feature", "concept"))
 
     def next_show(self) -> "TableQuery":
         names = list(SHOWN)
