@@ -18,7 +18,7 @@ from mi_crow.mechanistic.steering.steer import steering
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mi_crow.language_model import LanguageModel
+    from mi_crow.language_model import Generation, LanguageModel
     from mi_crow.mechanistic.sae import SparseAutoencoder
 
 _PER_TOKEN = 8  # features listed for each token
@@ -168,8 +168,11 @@ def steer_loaded(
     `on_token` gets the side and each piece of text.
     """
 
-    def write(side: str) -> Any:
-        report = None if on_token is None else lambda piece: on_token(side, piece)
+    def write(side: str) -> "Generation":
+        def report(piece: str) -> None:
+            if on_token is not None:
+                on_token(side, piece)
+
         return lm.generate(prompt, max_new_tokens, temperature, top_p, seed, report, should_stop)
 
     started, tokens, stopped, text = perf_counter(), 0, False, ""
@@ -201,23 +204,22 @@ def feature_maxima(
     Raises NotFoundError when there is no index, UserError for a feature that never fires.
     """
     workspace.sae_dir(sae_id)
-    wanted = sorted({one.feature for one in interventions if one.unit == "max"} - {None}, key=int)
+    wanted = sorted(
+        {one.feature for one in interventions if one.unit == "max" and one.feature is not None}
+    )
     if not wanted:
         return {}
     from mi_crow.mechanistic.features.queries import FeatureStore
 
     store = FeatureStore.open(workspace, sae_id)
-    try:
-        rows = {feature: store.detail(int(feature)).row for feature in wanted}
-    finally:
-        store.close()
+    rows = {feature: store.detail(feature).row for feature in wanted}
     for feature, row in rows.items():
         if not row.max_act:
             raise UserError(
                 f"feature {feature} never fires in the index",
                 hint="give its strength in latent units, e.g. +8",
             )
-    return {int(feature): float(row.max_act) for feature, row in rows.items()}
+    return {feature: float(row.max_act) for feature, row in rows.items()}
 
 
 def concept_names(workspace: Workspace, sae_id: str) -> dict[int, str]:
