@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mi_crow.errors import UserError
+from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.document_pooling import pooled_documents
@@ -15,7 +16,7 @@ from mi_crow.mechanistic.sae.model_loss import ModelLoss, TokenDocument, model_l
 from mi_crow.mechanistic.sae.probes import sparse_probe_scores
 from mi_crow.mechanistic.sae.quality import heldout_quality, latent_densities
 from mi_crow.mechanistic.sae.source import HELDOUT
-from mi_crow.mechanistic.sae.train import open_layer, torch_device
+from mi_crow.mechanistic.sae.train import open_layer
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.atomic import write_json
 from mi_crow.store.manifest import RunManifest
@@ -131,7 +132,13 @@ def _model_of(manifest: RunManifest, config: EvaluateConfig) -> "LanguageModel":
     from mi_crow.language_model.config import ModelSpec
     from mi_crow.language_model.language_model import LanguageModel
 
-    spec = ModelSpec(manifest.model_id, revision=manifest.revision, device=config.device)
     if config.model is not None:
-        spec = ModelSpec(config.model, device=config.device)
-    return LanguageModel.from_spec(spec)
+        return LanguageModel.from_spec(ModelSpec(config.model, device=config.device))
+    return LanguageModel.from_spec(
+        ModelSpec(
+            manifest.model_id,
+            gguf_file=manifest.settings.get("gguf_file"),
+            revision=manifest.revision,
+            device=config.device,
+        )
+    )

@@ -2,11 +2,12 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.checkpoint import newest_checkpoint, remove_checkpoints
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
@@ -21,11 +22,10 @@ from mi_crow.mechanistic.sae.state import TrainState
 from mi_crow.mechanistic.sae.topk import TopKSae
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.local import LocalStore
 from mi_crow.store.manifest import LayerSpec, RunManifest
+from mi_crow.store.shards import RunReader
 from mi_crow.store.workspace import Workspace
-
-if TYPE_CHECKING:
-    from mi_crow.store.local import LocalStore
 
 __all__ = ["SaeTrainer", "SaeTrainingConfig", "TrainResult", "train_run"]
 
@@ -59,7 +59,7 @@ class SaeTrainer:
 
     def train(
         self,
-        store: "LocalStore | Workspace",
+        store: LocalStore | Workspace,
         run_id: str,
         layer_signature: str,
         config: SaeTrainingConfig | None = None,
@@ -73,7 +73,7 @@ class SaeTrainer:
         the newest. Raises UserError for an unknown run or layer, a width that does not fit, too
         few tokens.
         """
-        workspace = store if isinstance(store, Workspace) else Workspace.open(store.base_path)
+        workspace = store.workspace if isinstance(store, LocalStore) else store
         manifest, layer, source = open_layer(workspace, run_id, layer_signature)
         history = self.train_on(source, config, progress, folder)
         outlier_norm = self.sae.metadata.outlier_norm
@@ -142,21 +142,10 @@ def train_run(
     return trainer.result
 
 
-def torch_device(name: str) -> torch.device:
-    """The device meant by `auto`, `cpu`, `cuda`, `cuda:1` or `mps`."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def open_layer(
     workspace: Workspace, run_id: str, layer: str
 ) -> tuple[RunManifest, LayerSpec, RunSource]:
     """A run's manifest, one of its layers, and that layer's tokens. Raises NotFoundError."""
-    from mi_crow.store.shards import RunReader
-
     run_dir = workspace.run_dir(run_id)
     manifest = RunManifest.load(run_dir)
     spec = manifest.layer(layer)
