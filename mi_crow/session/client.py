@@ -1,36 +1,50 @@
-"""The other end of the model session: starts it, asks it, notices when it dies. Torch-free."""
+"""The client of the model session: starts its process, asks, listens, starts it again. Torch-free.
 
-import contextlib
+Any thread may ask; requests are answered in the order they came in.
+"""
+
 import itertools
 import os
-import queue
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from queue import SimpleQueue
+from typing import Any
 
-from mi_crow.errors import MiCrowError, UserError
-from mi_crow.session.protocol import CLOSING, SessionDied, decode, encode
+from mi_crow.errors import CorruptDataError
+from mi_crow.session.protocol import (
+    FINAL_EVENTS,
+    INTERRUPT,
+    Request,
+    SessionDied,
+    decode_line,
+    error_from_event,
+)
 from mi_crow.store.workspace import Workspace
 
-# Spinning OpenMP threads would take the cores from the screen and from jobs.
+SERVER = (sys.executable, "-m", "mi_crow.session.server")
+# Read when the libraries load: spinning OpenMP threads starve the screen beside them.
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
+    "PYTHONUNBUFFERED": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-_GRACE_S = 2.0
+_EXIT_PATIENCE_S = 2.0
+_LOG_TAIL_BYTES = 4096
 
-_Events: TypeAlias = queue.SimpleQueue[dict[str, Any]]
+_Events = SimpleQueue[dict[str, Any] | None]  # None: the process ended
 
 
 class SessionClient:
-    """Talks to one model session process. Methods may be called from any thread.
+    """Asks the model session of one workspace; the process starts with the first request.
 
-    Requests are answered in the order they were made; `interrupt` takes effect at once.
+    When it dies, what waits for it raises SessionDied and the next request starts it again with the
+    SAE that was loaded.
     """
 
     def __init__(
@@ -38,142 +52,194 @@ class SessionClient:
         workspace: Workspace,
         log_path: Path | None = None,
         *,
-        device: str = "auto",
-        command: Sequence[str] | None = None,
+        command: Sequence[str] = SERVER,
     ) -> None:
-        """`command` replaces the session's own program (for tests)."""
-        self._workspace = workspace
+        self._command = [*command, "--workspace", str(workspace.root)]
+        self._keeps_log = log_path is not None
         self._log_path = log_path
-        self._command = list(command or (sys.executable, "-m", "mi_crow.session.server"))
-        self._device = device
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._waiting: dict[str, _Events] = {}
-        self._numbers = itertools.count(1)
+        self._ids = (f"r{number}" for number in itertools.count(1))
+        self._starting = threading.RLock()  # one thread starts and reloads, the others wait
+        self._process: _Process | None = None
+        self._loaded: dict[str, Any] | None = None  # what the last good `load` asked for
+        self._closed = False
 
     @property
     def alive(self) -> bool:
-        """True while the process runs."""
+        """Whether the process runs."""
         process = self._process
-        return process is not None and process.poll() is None
+        return process is not None and process.alive
 
     @property
-    def log_path(self) -> Path:
-        """Where the process writes what libraries print."""
-        if self._log_path is None:
-            folder = Path(tempfile.gettempdir()) / f"mi-crow-{os.getuid()}"
-            folder.mkdir(mode=0o700, exist_ok=True)
-            self._log_path = folder / f"session-{os.getpid()}-{id(self):x}.log"
+    def log_path(self) -> Path | None:
+        """Where the session's words go; None before the first start."""
         return self._log_path
 
     def start(self) -> None:
-        """Starts the process if none runs; returns before any model is loaded."""
-        with self._lock:
+        """Starts the process when it does not run. Raises SessionDied once closed."""
+        with self._starting:
+            if self._closed:
+                raise SessionDied("the model session was closed")
             if self.alive:
                 return
-            arguments = ["--workspace", str(self._workspace.root), "--device", self._device]
-            with self.log_path.open("ab") as log:
-                self._process = subprocess.Popen(
-                    [*self._command, *arguments],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    env=os.environ | _ENVIRONMENT,
-                )
-            reader = threading.Thread(
-                target=self._read, args=(self._process,), name="session-reader", daemon=True
-            )
-            reader.start()
+            if self._log_path is None:
+                handle, name = tempfile.mkstemp(prefix="mi-crow-session-", suffix=".log")
+                os.close(handle)
+                self._log_path = Path(name)
+            self._process = _Process(self._command, self._log_path)
+            if self._closed:  # closed while the process was being made
+                self._process.end()
 
     def request(self, op: str, **params: Any) -> Iterator[dict[str, Any]]:
-        """The events that answer one request; the last is the `result`.
+        """Asks, and gives the events of the answer as they come; the last is the result.
 
-        Raises the session's error, or SessionDied when its process ends.
+        Leaving the iterator early interrupts the request. Raises what the session raised, and
+        SessionDied when its process ends first.
         """
-        self.start()
-        request_id = str(next(self._numbers))
-        events: _Events = queue.SimpleQueue()
-        self._waiting[request_id] = events
-        try:
-            self._send({"id": request_id, "op": op, **params})
-            while True:
-                event = events.get()
-                if event["event"] == "error":
-                    raise _error(event)
-                if event["event"] == "died":
-                    raise SessionDied(
-                        f"the model session died ({self._last_words()})",
-                        hint="the next request starts it again",
-                    )
-                yield event
-                if event["event"] in CLOSING:
-                    return
-        finally:
-            self._waiting.pop(request_id, None)
+        with self._starting:
+            if not self.alive:
+                self.start()
+                if op != "load" and self._loaded is not None:
+                    self.call("load", **self._loaded)
+            process = self._process
+        assert process is not None
+        asked = Request(next(self._ids), op, params)
+        return self._answer(process, asked, process.ask(asked))
 
     def call(self, op: str, **params: Any) -> dict[str, Any]:
-        """The result of one request, its events passed over."""
+        """Asks and waits for the result; raises as `request` does."""
         last: dict[str, Any] = {}
-        for last in self.request(op, **params):
-            pass
+        for event in self.request(op, **params):
+            last = event
         return {key: value for key, value in last.items() if key not in ("id", "event")}
 
     def interrupt(self, request_id: str | None = None) -> None:
-        """Stops a request (all of them) between two tokens. Does nothing when no process runs."""
-        with contextlib.suppress(SessionDied):
-            if self.alive:
-                self._send({"op": "interrupt", "target": request_id})
+        """Stops a request between two tokens; None stops all that run or wait. Never blocks."""
+        process = self._process
+        if process is not None:
+            process.tell(Request(next(self._ids), INTERRUPT, {"request": request_id}))
 
     def close(self) -> None:
-        """Ends the process, and with it every call that waits."""
-        with self._lock:
-            process, self._process = self._process, None
-        if process is None:
-            return
-        with contextlib.suppress(OSError):
-            if process.stdin is not None:
-                process.stdin.close()  # end of file: the session exits
-        try:
-            process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if self._log_path is not None:
+        """Ends the process; what still waits for it raises SessionDied. Never waits for work."""
+        self._closed = True
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
+        if self._log_path is not None and not self._keeps_log:
             self._log_path.unlink(missing_ok=True)
 
-    def _send(self, message: dict[str, Any]) -> None:
-        process = self._process
+    def _answer(
+        self, process: "_Process", asked: Request, events: _Events
+    ) -> Iterator[dict[str, Any]]:
+        ended = False
         try:
-            if process is None or process.stdin is None:
-                raise BrokenPipeError
-            with self._lock:
-                process.stdin.write(encode(message))
-                process.stdin.flush()
-        except (OSError, ValueError) as error:
-            raise SessionDied(
-                "the model session has ended", hint="the next request starts it again"
-            ) from error
+            while not ended:
+                event = events.get()
+                if event is None:
+                    ended = True
+                    raise SessionDied(
+                        f"the model session ended{process.last_words()}",
+                        hint="" if self._closed else "the next request starts it again",
+                    )
+                ended = event.get("event") in FINAL_EVENTS
+                if event.get("event") == "error":
+                    raise error_from_event(event)
+                if ended and asked.op == "load":
+                    self._loaded = dict(asked.params)
+                yield event
+        finally:
+            process.forget(asked.id)
+            if not ended:
+                self.interrupt(asked.id)
 
-    def _read(self, process: subprocess.Popen[bytes]) -> None:
-        """Hands every event to the request that waits for it, until the process ends."""
-        if process.stdout is not None:
-            for line in process.stdout:
-                event = decode(line)
-                events = self._waiting.get(str((event or {}).get("id")))
-                if event is not None and events is not None:
-                    events.put(event)
-        process.wait()
-        for events in list(self._waiting.values()):
-            events.put({"event": "died"})
 
-    def _last_words(self) -> str:
+class _Process:
+    """One server process and the requests that wait for its answers."""
+
+    def __init__(self, command: Sequence[str], log_path: Path) -> None:
+        self._log_path = log_path
+        with log_path.open("ab") as log:
+            self._log_start = log.tell()
+            self._popen = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=os.environ | _ENVIRONMENT,
+            )
+        self._lock = threading.Lock()  # the queues, and whole lines into the pipe
+        self._waiting: dict[str, _Events] = {}
+        self._ended = False
+        threading.Thread(target=self._listen, name="model-session", daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        return not self._ended and self._popen.poll() is None
+
+    def ask(self, request: Request) -> _Events:
+        """Sends a request and gives the queue that its events come to."""
+        events: _Events = SimpleQueue()
+        with self._lock:
+            if self._ended:
+                events.put(None)
+                return events
+            self._waiting[request.id] = events
+        self.tell(request)
+        return events
+
+    def tell(self, request: Request) -> None:
+        """Sends a line. A process that is gone is noticed by whoever listens to it."""
+        assert self._popen.stdin is not None
+        with self._lock:
+            try:
+                self._popen.stdin.write(request.as_line())
+                self._popen.stdin.flush()
+            except (OSError, ValueError):
+                pass
+
+    def forget(self, request_id: str) -> None:
+        with self._lock:
+            self._waiting.pop(request_id, None)
+
+    def end(self) -> None:
+        """Closes its input, which ends it; it has nothing to save, so it may also be killed."""
+        self._popen.terminate()
         try:
-            lines = self.log_path.read_text("utf-8", "replace").strip().splitlines()
+            self._popen.wait(_EXIT_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+    def last_words(self) -> str:
+        """How it ended, from its exit status and the last line of its log."""
+        status = self._popen.wait()
+        how = ""
+        if status < 0:
+            how = f" (killed by {signal.Signals(-status).name})"
+        elif status > 0:
+            how = f" (exit status {status})"
+        try:
+            with self._log_path.open("rb") as log:
+                log.seek(max(self._log_start, os.path.getsize(self._log_path) - _LOG_TAIL_BYTES))
+                lines = log.read().decode("utf-8", "replace").splitlines()
         except OSError:
             lines = []
-        return lines[-1][:200] if lines else "it left no message"
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f"{how}: {last[:200]}" if last else how
 
-
-def _error(event: dict[str, Any]) -> MiCrowError:
-    kind = UserError if event.get("exit_code") == UserError.exit_code else MiCrowError
-    return kind(str(event.get("error")), hint=str(event.get("hint") or ""))
+    def _listen(self) -> None:
+        """Hands every event to whoever asked, until the process ends."""
+        assert self._popen.stdout is not None
+        for line in self._popen.stdout:
+            try:
+                event = decode_line(line)
+            except CorruptDataError:
+                continue  # a library that found the pipe; what matters follows
+            with self._lock:
+                events = self._waiting.get(str(event.get("id")))
+            if events is not None:
+                events.put(event)
+        with self._lock:
+            self._ended = True
+            waiting, self._waiting = self._waiting, {}
+        for events in waiting.values():
+            events.put(None)

@@ -1,31 +1,97 @@
-"""What client and session say to each other: one JSON object a line. Torch-free.
+"""What the model session and its client say to each other: JSON objects, one a line. Torch-free.
 
-Requests: {"id", "op", ...parameters}; the op `interrupt` names another request in `target` (all
-of them without one) and gets no answer. Events: {"id", "event", ...}, where `result` and `error`
-close a request. Before any request the session says {"event": "hello", "pid"}.
+A request is {id, op, params}. Its answer is any number of {id, event: "token", ...} and then one
+{id, event: "result", ...} or {id, event: "error", error, hint, kind}. `interrupt` has no answer.
+
+| op | params | result |
+| --- | --- | --- |
+| ping | | pid |
+| load | sae_id, device | model_id, layer, device, n_layers, n_features |
+| inspect | text, top | tokens, special, outlier, features, per_token |
+| generate | prompt, interventions, max_new_tokens, temperature, top_p, seed, baseline | baseline, \
+steered, metrics, stopped; on the way tokens {side, text} |
+| layers | | layers: [{name, kind, shape, params, point}] |
+| layer_stats | layer, text | layer, shape, tokens, mean_norm, median_norm, max_norm, mean, std |
+| hooks | | hooks: [{id, layer, hook, type, enabled}] |
+| interrupt | request (an id; null: all that run or wait) | |
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from mi_crow.errors import MiCrowError
+from mi_crow.errors import (
+    CancelledError,
+    CorruptDataError,
+    MiCrowError,
+    NotFoundError,
+    UserError,
+)
 
-CLOSING = ("result", "error")
+INTERRUPT = "interrupt"
+FINAL_EVENTS = frozenset({"result", "error"})
+
+_KINDS: dict[str, type[MiCrowError]] = {
+    kind.__name__: kind
+    for kind in (MiCrowError, UserError, NotFoundError, CorruptDataError, CancelledError)
+}
 
 
 class SessionDied(MiCrowError):
-    """The model session's process ended; the next request starts another one."""
+    """The session's process ended before it answered."""
 
 
-def encode(message: dict[str, Any]) -> bytes:
-    """One line."""
-    return json.dumps(message, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+@dataclass(frozen=True)
+class Request:
+    """One thing asked of the session."""
+
+    id: str
+    op: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_line(self) -> bytes:
+        return encode_line({"id": self.id, "op": self.op, "params": dict(self.params)})
+
+    @classmethod
+    def from_line(cls, line: bytes) -> "Request":
+        """Raises CorruptDataError for a line that is no request."""
+        data = decode_line(line)
+        try:
+            return cls(str(data["id"]), str(data["op"]), dict(data.get("params") or {}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptDataError(f"not a request ({error!r})") from error
 
 
-def decode(line: bytes) -> dict[str, Any] | None:
-    """The message in a line; None for a line that is none."""
+def encode_line(message: Mapping[str, Any]) -> bytes:
+    """`message` as one line; no text in it can end the line early."""
+    return json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def decode_line(line: bytes) -> dict[str, Any]:
+    """The object in a line. Raises CorruptDataError."""
     try:
-        message = json.loads(line)
-    except ValueError:
-        return None
-    return message if isinstance(message, dict) else None
+        data = json.loads(line)
+    except ValueError as error:
+        raise CorruptDataError(f"not a line of the session's protocol ({error})") from error
+    if not isinstance(data, dict):
+        raise CorruptDataError("not an object of the session's protocol")
+    return data
+
+
+def error_event(request_id: str, error: Exception) -> dict[str, Any]:
+    """The event that tells a client about `error`; its one sentence, whatever it was."""
+    if isinstance(error, MiCrowError):
+        message, hint, kind = str(error), error.hint, type(error).__name__
+    else:
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        message = f"{type(error).__name__}: {first}" if first else type(error).__name__
+        hint, kind = "", MiCrowError.__name__
+    return {"id": request_id, "event": "error", "error": message, "hint": hint, "kind": kind}
+
+
+def error_from_event(event: Mapping[str, Any]) -> MiCrowError:
+    """The error that an event tells about, of the same kind."""
+    error = _KINDS.get(str(event.get("kind")), MiCrowError)(str(event.get("error", "")))
+    error.hint = str(event.get("hint", ""))
+    return error
