@@ -96,5 +96,5 @@ async def test_a_key_map_moves_an_action_to_another_key(app_workspace, run_app):
         pilot.app.set_keymap({"app.steer": "f4", "app.help": "f1"})
         await press(pilot, "f4")
         assert pilot.app.current_mode == "steer"
-        await press(pilot, "4", "f1")
+        await press(pilot, "4", "f1", "G")
         assert "f4" in screen_text(pilot)

@@ -113,7 +113,7 @@ class SteerScreen(MiCrowScreen):
 
     def on_send_to_steer(self, message: messages.SendToSteer) -> None:
         place = next(
-            (n for n, one in enumerate(self._stack) if stacks.feature_of(one) == message.feature),
+            (n for n, one in enumerate(self._stack) if one.feature == message.feature),
             None,
         )
         if place is None:
@@ -135,7 +135,7 @@ class SteerScreen(MiCrowScreen):
 
     def _names_of_stack(self) -> None:
         store = self.context.features
-        features = [stacks.feature_of(one) for one in self._stack]
+        features = [one.feature for one in self._stack]
         known = [feature for feature in features if feature is not None]
         names: dict[int, str] = {}
         if store is not None and known:

@@ -1,6 +1,7 @@
 """The stack of interventions: how each reads on the screen, and its form; pure."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -20,12 +21,6 @@ UNITS = ("max", "latent", "norm")
 SCOPES = ("all", "prompt", "generated")
 _FIRST_STRENGTH = 0.8
 _STEP = {"add": 0.1, "clamp": 0.1, "scale": 0.25}
-
-
-def feature_of(intervention: Intervention) -> int | None:
-    """The feature that it acts on, None for a raw layer."""
-    kind, _, name = intervention.target.partition(":")
-    return int(name) if kind == "feature" and name.isdigit() else None
 
 
 def first_for(feature: int) -> Intervention:
@@ -48,25 +43,22 @@ def change_text(intervention: Intervention) -> str:
 
 def stack_text(stack: Sequence[Intervention]) -> str:
     """The whole stack on one line: `#42 +0.8 max, model.layers.3 × 2`."""
-    parts = []
-    for one in stack:
-        feature = feature_of(one)
-        name = f"#{feature}" if feature is not None else printable(one.target.partition(":")[2])
-        parts.append(f"{name} {change_text(one)}")
-    return ", ".join(parts)
+    return ", ".join(f"{_target(one)} {change_text(one)}" for one in stack)
+
+
+def _target(intervention: Intervention) -> str:
+    if intervention.feature is not None:
+        return f"#{intervention.feature}"
+    return printable(intervention.layer or "")
 
 
 def stack_rows(stack: Sequence[Intervention], names: Mapping[int, str]) -> list[Row]:
     """The stack from top to bottom; the keys are places in it."""
     rows = []
     for place, intervention in enumerate(stack):
-        feature = feature_of(intervention)
-        if feature is None:
-            target = Cell(printable(intervention.target.partition(":")[2]))
-        else:
-            name = names.get(feature, "")
-            more = ((f"  {printable(name)}", "$accent"),) if name else ()
-            target = Cell(f"#{feature}", "bold $foreground", more)
+        name = names.get(intervention.feature, "") if intervention.feature is not None else ""
+        more = ((f"  {printable(name)}", "$accent"),) if name else ()
+        target = Cell(_target(intervention), "bold $foreground", more)
         scope = "" if intervention.scope == "all" else intervention.scope
         rows.append(
             Row(str(place), (target, Cell(change_text(intervention)), Cell(scope, "$muted")))
@@ -86,17 +78,18 @@ def form_fields(
     intervention: Intervention | None, layers: Sequence[str] = ()
 ) -> tuple[FormField, ...]:
     """The fields of the form, filled in from an intervention."""
-    one = intervention or Intervention("feature:", "add", _FIRST_STRENGTH, "max", "all")
-    name = one.target.partition(":")[2]
-    hint = "a feature's number, or a layer's name to change the raw activations"
+    target, op, value, unit, scope = "", "add", f"{_FIRST_STRENGTH:g}", "max", "all"
+    if intervention is not None:
+        target = intervention.target.partition(":")[2]
+        op, unit, scope = intervention.op, intervention.unit, intervention.scope
+        value = f"{intervention.value:.6g}"
+    where = "a feature's number, or a layer's name to change the raw activations"
     return (
-        FormField("target", "Target", name if intervention else "", hint, tuple(layers)),
-        FormField("op", "Do", one.op, "what happens to it", OPS),
-        FormField("value", "Value", f"{one.value:.6g}", "a number; ablate needs none"),
-        FormField(
-            "unit", "Unit", one.unit, "the feature's maximum, plain, or the token's norm", UNITS
-        ),
-        FormField("scope", "Where", one.scope, "on which tokens", SCOPES),
+        FormField("target", "Target", target, where, tuple(layers)),
+        FormField("op", "Do", op, "what happens to it", OPS),
+        FormField("value", "Value", value, "a number; ablate needs none"),
+        FormField("unit", "Unit", unit, "the feature's maximum, plain, or the token's norm", UNITS),
+        FormField("scope", "Where", scope, "on which tokens", SCOPES),
     )
 
 
@@ -105,16 +98,21 @@ def from_form(values: Values) -> Intervention:
     target = values["target"].removeprefix("#")
     if not target:
         raise UserError("which feature or layer?", hint="give a number or a layer's name")
-    op, unit, scope = values["op"], values["unit"], values["scope"]
-    for word, known, what in ((op, OPS, "change"), (unit, UNITS, "unit"), (scope, SCOPES, "place")):
-        if word not in known:
-            raise UserError(f"{word!r} is no {what}", hint=f"use {', '.join(known)}")
+    op = values["op"]
     try:
-        value = float(values["value"] or 0) if op != "ablate" else 0.0
+        value = float(values["value"]) if op != "ablate" else 0.0
     except ValueError as error:
         raise UserError(f"{values['value']!r} is no number", hint="write 0.8 or -2") from error
-    full = f"feature:{int(target)}" if target.isdigit() else f"layer:{target}"
-    return Intervention(full, op, value, unit, scope)  # type: ignore[arg-type]
+    kind = "feature" if target.isdecimal() else "layer"
+    return Intervention.from_json(
+        {
+            "target": f"{kind}:{target}",
+            "op": op,
+            "value": value,
+            "unit": values["unit"],
+            "scope": values["scope"],
+        }
+    )
 
 
 def submit_form(values: Values) -> str:
@@ -124,12 +122,11 @@ def submit_form(values: Values) -> str:
 
 def strengths(text: str) -> list[float]:
     """The numbers of a sweep: `0, 0.4 0.8`. Raises UserError."""
+    hint = "write them like 0, 0.4, 0.8"
     try:
         found = [float(word) for word in text.replace(",", " ").split()]
     except ValueError as error:
-        raise UserError(
-            "a sweep is a list of numbers", hint="write them like 0, 0.4, 0.8"
-        ) from error
-    if not found:
-        raise UserError("a sweep needs numbers", hint="write them like 0, 0.4, 0.8")
+        raise UserError("a sweep is a list of numbers", hint=hint) from error
+    if not found or not all(math.isfinite(value) for value in found):
+        raise UserError("a sweep needs finite numbers", hint=hint)
     return found
