@@ -113,16 +113,12 @@ def feature_json(detail: "FeatureDetail", examples: "list[Example]") -> dict[str
         "examples": [{key: getattr(example, key) for key in keys} for example in examples],
         "promoted": [{"token": token, "value": value} for token, value in detail.promoted],
         "suppressed": [{"token": token, "value": value} for token, value in detail.suppressed],
-        "neighbours": [_plain(item) for item in detail.neighbours],
-        "coactivations": [_plain(item) for item in detail.coactivations],
+        "neighbours": [item._asdict() for item in detail.neighbours],
+        "coactivations": [item._asdict() for item in detail.coactivations],
         "histogram": [int(height) for height in detail.histogram],
         "histogram_edges": [float(edge) for edge in detail.edges],
-        "labels": [_plain(item) for item in detail.labels],
+        "labels": [asdict(item) for item in detail.labels],
     }
-
-
-def _plain(item: Any) -> Any:
-    return asdict(item) if hasattr(item, "__dataclass_fields__") else item
 
 
 def _show_facts(detail: "FeatureDetail") -> None:

@@ -84,7 +84,7 @@ class FeatureDetailPane(Container):
             ("coactive", [(other.feature, other.jaccard) for other in detail.coactivations]),
         ):
             row_list = self.query_one(f"#related-{name}", RowList)
-            row_list.set_rows(related_rows(related, read.rows))
+            row_list.set_rows(related_rows([one[:2] for one in related], read.rows))
             if not same:
                 row_list.action_first()
 

@@ -1,0 +1,24 @@
+"""The feature index: built in one pass over a run, then queried in milliseconds.
+
+Names load on first use, so that queries cost no torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.config import IndexConfig
+    from mi_crow.mechanistic.features.queries import FeatureStore
+
+_ROOM = "mi_crow.mechanistic.features"
+_EXPORTS = {
+    "FeatureStore": f"{_ROOM}.queries",
+    "IndexConfig": f"{_ROOM}.config",
+}
+
+__all__ = ["FeatureStore", "IndexConfig"]
+
+
+def __getattr__(name: str) -> Any:
+    return lazy_exports(__name__, _EXPORTS, name)

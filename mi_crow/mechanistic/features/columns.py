@@ -1,0 +1,150 @@
+"""The table of features in memory: a few numbers a feature, sorted and filtered by NumPy.
+
+131,072 features are about 5 MB here; a page then costs microseconds and a new order some
+milliseconds. Torch-free.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mi_crow.errors import UserError, nearest
+from mi_crow.mechanistic.features.records import FeatureFilter, FeatureRow
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import Concept
+    from mi_crow.mechanistic.features.connection import IndexConnection
+
+SORTS = ("feature", "density", "fires", "max_act", "mean_act", "top_auroc", "top_label", "concept")
+
+_QUERY = """
+SELECT fires, density, max_act, mean_act,
+    coalesce(list_position((SELECT list(label ORDER BY label) FROM idx.labels), top_label), 0) - 1
+        AS label,
+    coalesce(top_auroc, 'nan') AS auroc
+FROM idx.features ORDER BY feature
+"""
+
+
+@dataclass(frozen=True)
+class FeatureColumns:
+    """One array a column, indexed by feature."""
+
+    fires: np.ndarray  # int64
+    density: np.ndarray
+    max_act: np.ndarray
+    mean_act: np.ndarray
+    label: np.ndarray  # position in `labels`, -1 without one
+    auroc: np.ndarray  # nan without one
+    labels: tuple[str, ...]  # sorted
+
+    @classmethod
+    def read(cls, connection: "IndexConnection") -> "FeatureColumns":
+        labels = connection.rows("SELECT label FROM idx.labels ORDER BY label")
+        columns = connection.columns(_QUERY)
+        names = ("fires", "density", "max_act", "mean_act", "label", "auroc")
+        plain = (np.ma.getdata(columns[name]) for name in names)
+        return cls(*plain, labels=tuple(label for (label,) in labels))
+
+    def __len__(self) -> int:
+        return len(self.fires)
+
+    def rows(self, ids: Sequence[int] | np.ndarray, names: Mapping[int, str]) -> list[FeatureRow]:
+        """The given features as rows; `names` are their concepts."""
+        chosen = np.asarray(ids, dtype=np.int64)
+        columns = (
+            array[chosen].tolist()
+            for array in (
+                self.fires,
+                self.density,
+                self.max_act,
+                self.mean_act,
+                self.label,
+                self.auroc,
+            )
+        )
+        return [
+            FeatureRow(
+                feature,
+                fires,
+                density,
+                max_act,
+                mean_act,
+                names.get(feature),
+                self.labels[label] if label >= 0 else None,
+                auroc if label >= 0 else None,
+            )
+            for feature, fires, density, max_act, mean_act, label, auroc in zip(
+                chosen.tolist(), *columns, strict=True
+            )
+        ]
+
+    def matching(
+        self, flt: FeatureFilter, concepts: "Mapping[int, Sequence[Concept]]"
+    ) -> np.ndarray:
+        """Features for which the filter holds: bool [n_features]."""
+        keep = np.ones(len(self), dtype=bool)
+        if flt.alive is not None:
+            keep &= (self.fires > 0) == flt.alive
+        if flt.named is not None:
+            keep &= self._mask(concepts) == flt.named
+        if flt.has_note is not None:
+            noted = [f for f, some in concepts.items() if any(one.note for one in some)]
+            keep &= self._mask(noted) == flt.has_note
+        if flt.tag is not None:
+            keep &= self._mask(
+                [f for f, some in concepts.items() if any(flt.tag in one.tags for one in some)]
+            )
+        if flt.label is not None:
+            keep &= self.label == self._label_number(flt.label)
+        for least, values in (
+            (flt.min_auroc, self.auroc),
+            (flt.min_density, self.density),
+            (flt.min_max_act, self.max_act),
+        ):
+            if least is not None:
+                keep &= values >= least  # false for nan
+        if flt.max_density is not None:
+            keep &= self.density <= flt.max_density
+        return keep
+
+    def sort_key(self, sort: str, names: Mapping[int, str]) -> np.ndarray:
+        """A number a feature that ascends in the order `sort`; nan for what has no value.
+
+        Raises UserError for an unknown order.
+        """
+        if sort == "feature":
+            return np.arange(len(self), dtype=np.float64)
+        if sort == "top_label":
+            return np.where(self.label >= 0, self.label, np.nan)
+        if sort == "top_auroc":
+            return self.auroc
+        if sort == "concept":
+            key = np.full(len(self), np.nan)
+            ordered = sorted(dict.fromkeys(names.values()), key=str.casefold)
+            places = {name: place for place, name in enumerate(ordered)}
+            for feature, name in names.items():
+                key[feature] = places[name]
+            return key
+        if sort not in SORTS:
+            raise UserError(f"order {sort!r} is not known", hint=f"use {', '.join(SORTS)}")
+        return getattr(self, sort).astype(np.float64)
+
+    def _mask(self, features) -> np.ndarray:
+        mask = np.zeros(len(self), dtype=bool)
+        mask[np.fromiter(features, dtype=np.int64)] = True
+        return mask
+
+    def _label_number(self, label: str) -> int:
+        if label not in self.labels:
+            hint = f"there is {nearest(label, self.labels)}" if self.labels else "it has no labels"
+            raise UserError(f"label {label!r} is not in the index", hint=hint)
+        return self.labels.index(label)
+
+
+def ordered(ids: np.ndarray, key: np.ndarray, descending: bool) -> np.ndarray:
+    """`ids` by key[ids]; those without a value (nan) last, equal ones by number."""
+    values = -key[ids] if descending else key[ids]
+    return ids[np.argsort(values, kind="stable")]

@@ -1,0 +1,116 @@
+"""What the index answers with: frozen dataclasses of plain values, torch-free."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import Concept
+
+
+@dataclass(frozen=True)
+class IndexMeta:
+    """Facts about a whole index."""
+
+    sae_id: str
+    model_id: str
+    layer: str
+    n_features: int
+    n_tokens: int  # outliers left out
+    n_documents: int
+    built_at: float  # unix seconds
+    sources: tuple[dict[str, Any], ...]  # runs and their parts
+    schema_version: int
+    edges: tuple[float, ...]  # of every feature's histogram
+    labels: tuple[str, ...]
+    bands: int  # quantile bands below the top
+    other: dict[str, Any]  # everything else that was noted
+
+
+@dataclass(frozen=True)
+class FeatureRow:
+    """One line of the table of features."""
+
+    feature: int
+    fires: int  # 0: never fired on the indexed tokens
+    density: float
+    max_act: float
+    mean_act: float  # over firings
+    concept: str | None  # its most confident name
+    top_label: str | None  # the label it tells apart best; None without labels or firings
+    top_auroc: float | None  # on training documents
+
+
+class Neighbour(NamedTuple):
+    """A feature whose decoder row points the same way."""
+
+    feature: int
+    cosine: float
+
+
+class Coactivation(NamedTuple):
+    """A feature that fires on the same tokens."""
+
+    feature: int
+    jaccard: float  # of the two sets of tokens
+    count: int  # tokens on which both fire
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """How well a feature tells documents of one label from the rest."""
+
+    label: str
+    auroc: float | None  # training documents; None where one side is empty
+    auroc_heldout: float | None
+    mean_act: float
+    lift: float | None  # None where it fires on no training document
+
+
+@dataclass(frozen=True)
+class FeatureDetail:
+    """Everything about one feature but its examples."""
+
+    row: FeatureRow
+    std_act: float
+    decoder_norm: float
+    encoder_decoder_cosine: float
+    skew: float | None  # of the effect on the logits
+    kurtosis: float | None
+    map: tuple[float, float]
+    histogram: tuple[int, ...]
+    edges: tuple[float, ...]  # one more than counts
+    promoted: tuple[tuple[str, float], ...]  # token, effect on its logit
+    suppressed: tuple[tuple[str, float], ...]
+    neighbours: tuple[Neighbour, ...]
+    coactivations: tuple[Coactivation, ...]
+    labels: tuple[LabelScore, ...]  # best AUROC on training documents first
+    concepts: "tuple[Concept, ...]"  # most confident first
+
+
+@dataclass(frozen=True)
+class Example:
+    """One token on which a feature fires, with what stands around it."""
+
+    document: int
+    position: int  # of the token in its document
+    activation: float
+    window_start: int  # position of tokens[0]
+    tokens: list[str]
+    acts: list[float]  # the feature's activation on each of `tokens`
+    text: str  # the whole document
+    label: str | None
+
+
+@dataclass(frozen=True)
+class FeatureFilter:
+    """Which features are wanted; None asks for nothing. All that is asked for must hold."""
+
+    alive: bool | None = None  # fires at all
+    named: bool | None = None
+    has_note: bool | None = None
+    tag: str | None = None
+    label: str | None = None  # its best label is this one
+    min_auroc: float | None = None
+    min_density: float | None = None
+    max_density: float | None = None
+    min_max_act: float | None = None

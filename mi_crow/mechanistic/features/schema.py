@@ -1,0 +1,78 @@
+"""The tables of `features.duckdb`; torch-free, shared by who writes and who reads.
+
+`features.duckdb` is written once, under a temporary name, and only read from then on. Rows stand
+in feature order (documents in document order), which lets a reader skip most of the file.
+"""
+
+INDEX_SCHEMA_VERSION = 1
+
+# Table -> column -> DuckDB type.
+TABLES: dict[str, dict[str, str]] = {
+    "meta": {"key": "VARCHAR", "value": "VARCHAR"},  # texts as they are, all else as JSON
+    "features": {
+        "feature": "INTEGER",
+        "fires": "BIGINT",  # tokens with activation > 0
+        "density": "DOUBLE",  # fires / n_tokens
+        "max_act": "FLOAT",
+        "mean_act": "DOUBLE",  # over firings
+        "std_act": "DOUBLE",  # over firings, divided by their number
+        "decoder_norm": "FLOAT",
+        "encoder_decoder_cosine": "FLOAT",
+        "histogram": "INTEGER[]",  # counts between the edges in meta.histogram_edges
+        "skew": "FLOAT",  # of the effect on the logits
+        "kurtosis": "FLOAT",  # excess, of the effect on the logits
+        "map_x": "FLOAT",
+        "map_y": "FLOAT",
+        "top_label": "VARCHAR",  # the label of the highest AUROC on training documents
+        "top_auroc": "DOUBLE",
+    },
+    "documents": {
+        "document": "INTEGER",
+        "text": "VARCHAR",
+        "label": "VARCHAR",
+        "split": "VARCHAR",  # train | heldout
+        "token_ids": "INTEGER[]",
+        "token_texts": "VARCHAR[]",  # joined they are the text that the model saw
+    },
+    "labels": {"label": "VARCHAR", "documents": "INTEGER"},
+    "feature_labels": {
+        "feature": "INTEGER",
+        "label": "VARCHAR",
+        "auroc": "DOUBLE",  # training documents, max-pooled; NULL where one side is empty
+        "mean_act": "DOUBLE",  # mean of the pooled activation over the label's training documents
+        "lift": "DOUBLE",  # P(fires | label) / P(fires), training documents
+        "auroc_heldout": "DOUBLE",  # held-out documents; for reporting, never for choosing
+    },
+    "document_features": {
+        "document": "INTEGER",
+        "feature": "INTEGER",
+        "max_act": "FLOAT",
+        "fires": "INTEGER",
+    },
+    "examples": {
+        "feature": "INTEGER",
+        "band": "TINYINT",  # 0: the strongest; 1..: quantile bands, 1 the highest
+        "rank": "SMALLINT",
+        "document": "INTEGER",
+        "position": "INTEGER",
+        "activation": "FLOAT",
+        "window_start": "INTEGER",  # position of the first token of the window
+        "acts": "FLOAT[]",  # the feature's activation on each token of the window
+    },
+    "logits": {
+        "feature": "INTEGER",
+        "sign": "TINYINT",  # 1 promoted, -1 suppressed
+        "rank": "SMALLINT",
+        "token_id": "INTEGER",
+        "value": "FLOAT",
+    },
+    "tokens": {"token_id": "INTEGER", "token": "VARCHAR"},
+    "neighbours": {"feature": "INTEGER", "rank": "SMALLINT", "other": "INTEGER", "cosine": "FLOAT"},
+    "coactivations": {
+        "feature": "INTEGER",
+        "rank": "SMALLINT",
+        "other": "INTEGER",
+        "count": "BIGINT",  # tokens on which both fire
+        "jaccard": "FLOAT",  # of the two sets of tokens
+    },
+}
