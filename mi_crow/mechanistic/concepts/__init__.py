@@ -9,13 +9,15 @@ from mi_crow.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
+    from mi_crow.mechanistic.concepts.autoencoder_concepts import AutoencoderConcepts
 
 _EXPORTS = {
     "Annotations": "mi_crow.mechanistic.concepts.annotations",
+    "AutoencoderConcepts": "mi_crow.mechanistic.concepts.autoencoder_concepts",
     "Concept": "mi_crow.mechanistic.concepts.annotations",
 }
 
-__all__ = ["Annotations", "Concept"]
+__all__ = ["Annotations", "AutoencoderConcepts", "Concept"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,101 @@
+"""Names for latents from Python, CSV and JSON; top texts to CSV and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.store.atomic import write_bytes, write_json
+
+TopTexts = Mapping[int, Sequence[tuple[str, float]]]
+
+
+@dataclass(frozen=True)
+class NamedConcept:
+    """One name of a latent."""
+
+    name: str
+    confidence: float = 1.0
+
+
+def concepts_from(data: Mapping[Any, Any]) -> dict[int, list[NamedConcept]]:
+    """Reads {feature: [{"name", "confidence"}]}. Raises UserError naming the wrong entry."""
+    found: dict[int, list[NamedConcept]] = {}
+    for feature, entries in data.items():
+        try:
+            found[int(feature)] = [
+                NamedConcept(str(entry["name"]), float(entry.get("confidence", 1.0)))
+                for entry in ([entries] if isinstance(entries, Mapping) else entries)
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"concepts of feature {feature!r} cannot be read ({error!r})",
+                hint='write {42: [{"name": "rain", "confidence": 0.9}]}',
+            ) from error
+    return found
+
+
+def read_json_concepts(path: Path) -> dict[int, list[NamedConcept]]:
+    """Reads a JSON object in the form of `concepts_from`."""
+    try:
+        data = json.loads(_read(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{str(path)!r} is not JSON ({error.msg})") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{str(path)!r} is not an object", hint="its keys are feature numbers")
+    return concepts_from(data)
+
+
+def read_csv_concepts(path: Path) -> dict[int, list[NamedConcept]]:
+    """Reads rows with the columns neuron_idx (or feature), concept_name (or name), and score (or
+    confidence), the last one optional."""
+    rows = csv.DictReader(io.StringIO(_read(path)))
+    found: dict[int, list[NamedConcept]] = {}
+    for number, row in enumerate(rows, 2):
+        feature = row.get("neuron_idx") or row.get("feature")
+        name = row.get("concept_name") or row.get("name")
+        confidence = row.get("score") or row.get("confidence") or "1"
+        try:
+            if not feature or not name:
+                raise ValueError("no feature or no name")
+            found.setdefault(int(feature), []).append(NamedConcept(name, float(confidence)))
+        except ValueError as error:
+            raise UserError(
+                f"{str(path)!r} line {number} is no concept ({error})",
+                hint="the columns are feature, name, confidence",
+            ) from error
+    return found
+
+
+def write_top_texts_json(path: Path, top_texts: TopTexts) -> None:
+    """Writes {feature: [{"text", "activation"}]}."""
+    write_json(
+        path,
+        {
+            str(feature): [{"text": text, "activation": value} for text, value in texts]
+            for feature, texts in top_texts.items()
+        },
+    )
+
+
+def write_top_texts_csv(path: Path, top_texts: TopTexts) -> None:
+    """Writes one row a text: feature, rank, activation, text."""
+    buffer = io.StringIO()
+    rows = csv.writer(buffer, lineterminator="\n")
+    rows.writerow(["feature", "rank", "activation", "text"])
+    for feature, texts in top_texts.items():
+        rows.writerows([feature, rank, value, text] for rank, (text, value) in enumerate(texts))
+    write_bytes(path, buffer.getvalue().encode("utf-8", "replace"))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except FileNotFoundError as error:
+        raise NotFoundError(f"no file {str(path)!r}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{str(path)!r} cannot be read as text ({error})") from error

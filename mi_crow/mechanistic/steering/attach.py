@@ -1,0 +1,80 @@
+"""An SAE attached to a layer: its concepts track texts and steer from there."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mi_crow.errors import UserError
+from mi_crow.hooks import Controller, Detector, first_tensor
+from mi_crow.mechanistic.sae.substitute import changeable
+from mi_crow.mechanistic.steering.steer import FeatureSteering, kept_positions
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import LanguageModel
+    from mi_crow.mechanistic.sae import SparseAutoencoder
+
+
+@dataclass(frozen=True)
+class AttachedSae:
+    """Where an SAE hangs; `detach` takes it off."""
+
+    lm: "LanguageModel"
+    sae: "SparseAutoencoder"
+    layer: str
+    hook_ids: tuple[str, ...]
+
+    def detach(self) -> None:
+        for hook_id in self.hook_ids:
+            self.lm.layers.unregister_hook(hook_id)
+
+
+def attach_sae(
+    lm: "LanguageModel", sae: "SparseAutoencoder", layer_signature: str | int | None = None
+) -> AttachedSae:
+    """Attaches `sae` (None: to the layer it was trained on), moved to the model's device.
+
+    With nothing tracked and nothing manipulated the model's output stays as it is, bit for bit.
+    """
+    layer = layer_signature if layer_signature is not None else sae.metadata.layer_signature
+    if layer is None or layer == "":
+        raise UserError("the SAE does not say its layer", hint="give a layer_signature")
+    sae.to(lm.device)
+    hooks = (_TextTracking(lm, sae), _Manipulation(lm, sae))
+    ids = tuple(lm.layers.register_hook(layer, hook) for hook in hooks)
+    return AttachedSae(lm, sae, lm.layers.resolve(layer).name, ids)
+
+
+class _TextTracking(Detector):
+    """Feeds the tracker with the texts of a batch inference."""
+
+    def __init__(self, lm: "LanguageModel", sae: "SparseAutoencoder") -> None:
+        super().__init__()
+        self._lm, self._sae = lm, sae
+
+    @torch.no_grad()
+    def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
+        tracker, context = self._sae.concepts.tracker, self._lm.forward_context
+        texts = self._lm.inference.texts
+        if tracker is None or context is None or context.prompt_length is not None:
+            return
+        x = first_tensor(output if output is not None else inputs)
+        where = changeable(x, kept_positions(self._lm, x), self._sae.metadata.outlier_norm)
+        latents = self._sae.encode_sparse(x)
+        tracker.add(texts, latents.values * where[..., None], latents.indices)
+
+
+class _Manipulation(Controller):
+    """Applies the concepts' current manipulations."""
+
+    def __init__(self, lm: "LanguageModel", sae: "SparseAutoencoder") -> None:
+        super().__init__()
+        self._lm, self._sae = lm, sae
+
+    def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
+        interventions = self._sae.concepts.interventions()
+        if not interventions:
+            return None
+        steering = FeatureSteering(self._lm, self._sae, interventions)
+        return steering.modify_activations(module, inputs, output)
