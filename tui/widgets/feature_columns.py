@@ -103,6 +103,9 @@ def titles_content(width: int, sort: str, descending: bool) -> Content:
         arrow = ("↓" if descending else "↑") if sorts else ""
         text = Content.styled(column.title + arrow, "$accent" if sorts else "$faint")
         if column.align == "left":
+            if text.cell_length > cells:  # the arrow must not be cut off
+                cut = Content(column.title).truncate(cells - len(arrow), ellipsis=True).plain
+                text = Content.styled(cut + arrow, "$accent" if sorts else "$faint")
             line = line.pad_right(end - cells - line.cell_length) + fitted(text, cells)
         else:
             line = line.pad_right(end - text.cell_length - line.cell_length) + text

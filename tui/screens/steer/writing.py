@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
 
-from mi_crow.errors import MiCrowError, UserError
+from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def write(
             if done.stopped:
                 break
     except MiCrowError as error:
-        post(WritingEnded(error.sentence))
+        asked = isinstance(error, CancelledError) and stopped()
+        post(WritingEnded("" if asked else error.sentence))
     else:
         post(WritingEnded())
 

@@ -1,0 +1,140 @@
+"""The feature screens on a real index and real annotations: what a reader does with them."""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+from textual.pilot import Pilot
+
+from tests.index_fixture import TOPICS, make_index
+from tests.tui.driving import press, screen_text, settle
+from tui.screens.features.detail import FeatureDetailPane
+from tui.screens.features.heading import TableHeading
+from tui.widgets.feature_table import FeatureTable
+from tui.widgets.row_list import RowList
+
+OpenIndex = Callable[..., AbstractAsyncContextManager[Pilot]]
+SAE = "fixture-sae"
+MAST = [word for words in TOPICS.values() for word in words].index("mast")
+
+
+@pytest.fixture
+def open_index(run_app, empty_workspace) -> OpenIndex:
+    @asynccontextmanager
+    async def run(size: tuple[int, int] = (120, 40)) -> AsyncIterator[Pilot]:
+        make_index(empty_workspace, SAE)
+        async with run_app(empty_workspace, size=size, sae_id=SAE) as pilot:
+            await press(pilot, "2")
+            yield pilot
+
+    return run
+
+
+def table(pilot: Pilot) -> FeatureTable:
+    return pilot.app.screen.query_one(FeatureTable)
+
+
+async def jump(pilot: Pilot, feature: int) -> None:
+    await press(pilot, "number_sign", *str(feature), "enter")
+
+
+async def test_a_feature_shows_what_the_index_holds(open_index):
+    async with open_index() as pilot:
+        await jump(pilot, MAST)
+        detail = pilot.app.context.features.detail(MAST)
+        best = pilot.app.context.features.examples(MAST, limit=1)[0]
+        text = screen_text(pilot)
+        assert f"#{MAST}" in text
+        assert f"{best.activation:.2f} “mast”" in text
+        assert f"AUROC {detail.labels[0].label} " in text
+        assert detail.promoted[0][0].strip() in text
+
+
+async def test_a_named_feature_is_found_again_by_its_name(open_index):
+    async with open_index() as pilot:
+        await jump(pilot, MAST)
+        await press(pilot, "escape", "t", *"rigging", "enter")
+        await press(pilot, "g", "slash", *"riggi")
+        assert table(pilot).row_count == 1
+        assert table(pilot).feature == MAST
+        assert "rigging" in screen_text(pilot)
+        await press(pilot, "enter", "5")
+        assert "rigging" in screen_text(pilot)
+        assert pilot.app.screen.query_one(RowList).key == f"{MAST}:rigging"
+
+
+async def test_the_filter_searches_the_texts(open_index):
+    async with open_index() as pilot:
+        await press(pilot, "slash", *"anchor", "enter")
+        assert 0 < table(pilot).row_count < pilot.app.context.features.meta().n_features
+        assert table(pilot).row_at(0) is not None
+
+
+async def test_what_is_shown_goes_from_firing_to_named_to_unnamed_to_all(open_index):
+    async with open_index() as pilot:
+        total = pilot.app.context.features.meta().n_features
+        firing = table(pilot).row_count
+        pilot.app.context.annotations.set_concept(SAE, MAST, "masts")
+        pilot.app.concepts_changed()
+        await settle(pilot)
+        counts = []
+        for _ in range(4):
+            await press(pilot, "f")
+            counts.append(table(pilot).row_count)
+        assert counts == [1, firing - 1, total, firing]
+
+
+async def test_the_order_is_always_told(open_index):
+    async with open_index() as pilot:
+        count = table(pilot).row_count
+        told = set()
+        for _ in range(7):
+            await press(pilot, "o")
+            told.update(re.findall(r"\S+[↓↑]", screen_text(pilot)))
+            assert table(pilot).row_count == count
+        assert {mark[:3] for mark in told} >= {"fea", "den", "fir", "max", "mea", "AUR"}
+
+
+async def test_a_change_by_another_process_shows_by_itself(open_index, empty_workspace):
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+
+    async with open_index() as pilot:
+        await jump(pilot, MAST)
+        Annotations(empty_workspace.annotations_path).set_concept(SAE, MAST, "elsewhere")
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "elsewhere" in screen_text(pilot)
+
+
+async def test_a_rebuilt_index_is_shown_without_a_restart(open_index, empty_workspace):
+    async with open_index() as pilot:
+        before = pilot.app.context.features.meta().n_features
+        make_index(empty_workspace, SAE, n_features=before + 16, seed=1)
+        pilot.app.look_now()
+        await settle(pilot)
+        await press(pilot, "f", "f", "f")  # all
+        assert table(pilot).row_count == before + 16
+        assert f"{before + 16}" in pilot.app.screen.query_one(TableHeading).render().plain
+
+
+async def test_awkward_texts_are_shown_as_they_are(open_index):
+    async with open_index(size=(200, 60)) as pilot:
+        for feature in range(12, 24):  # the words of sailing and weather
+            await jump(pilot, feature)
+            text = screen_text(pilot)
+            assert "\x1b" not in text
+            assert "\u202e" not in text
+        pane = pilot.app.screen.query_one(FeatureDetailPane)
+        assert pane.feature == 23
+
+
+async def test_the_coverage_of_the_index_is_told(open_index):
+    async with open_index() as pilot:
+        firing = table(pilot).row_count
+        pilot.app.context.annotations.set_concept(SAE, MAST, "masts")
+        await press(pilot, "5")
+        assert f"1 of {firing} firing features named" in screen_text(pilot)
+        label = pilot.app.context.features.detail(MAST).labels[0]
+        shown = "–" if label.auroc_heldout is None else f"{label.auroc_heldout:.2f}"
+        assert f" {shown} {label.label} " in screen_text(pilot)
