@@ -96,7 +96,7 @@ class LanguageModel:
         return cls(
             loaded.model,
             loaded.tokenizer,
-            model_id=spec.model,
+            model_id=loaded.model_id,
             device=loaded.device,
             revision=loaded.revision,
             store=store,

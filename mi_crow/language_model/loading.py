@@ -1,19 +1,24 @@
 """From a model's specification to a model and its tokenizer, with one clear sentence on failure."""
 
-import os
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
+from mi_crow.hub import first_line, hub_answers, hub_error, quiet_downloads
 from mi_crow.language_model.config import ModelSpec
 
 SAMPLE = "sample"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
+_TOKENIZERS = ("tokenizer*", "vocab*", "spiece.model", "*.tiktoken", "tekken.json")
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,17 @@ class Loaded:
     tokenizer: Any
     device: torch.device
     revision: str | None
+    model_id: str  # loads the same model again, from any working folder
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files are."""
+
+    place: str  # folder, or hub id
+    gguf_file: str | None
+    model_id: str
+    local: bool
 
 
 def torch_device(name: str | torch.device | None) -> torch.device:
@@ -53,31 +69,37 @@ def torch_device(name: str | torch.device | None) -> torch.device:
 def load_model(spec: ModelSpec) -> Loaded:
     """Loads model and tokenizer from a hub id, a folder, a .gguf file, or `sample`.
 
-    In `auto` dtype the model computes in bf16 on CUDA and in fp32 elsewhere. Raises NotFoundError
-    or UserError in one sentence; nothing is fetched when `spec.offline` is set.
+    In `auto` dtype the model computes in bf16 on CUDA and in fp32 elsewhere. The hub is asked once
+    whether it answers; when it does not, or with `spec.offline`, only local files are looked at.
+    Raises NotFoundError or UserError in one sentence.
     """
     device = torch_device(spec.device)
-    source, gguf_file = _locate(spec)
+    dtype = _compute_dtype(spec, device)
+    source = _locate(spec)
+    asked = not source.local and not spec.offline and hub_answers()
     options: dict[str, Any] = {
-        "revision": spec.revision,
-        "local_files_only": spec.offline or os.environ.get("HF_HUB_OFFLINE") == "1",
+        "local_files_only": not asked,
         "trust_remote_code": spec.trust_remote_code,
     }
-    if gguf_file is not None:
-        options["gguf_file"] = gguf_file
-    with _quiet(), _one_sentence(spec):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+    if source.gguf_file is not None:
+        options["gguf_file"] = source.gguf_file
+    if not source.local and spec.revision is not None:
+        options["revision"] = spec.revision
+    with _quiet(), _one_sentence(spec, source, asked):
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        config = AutoConfig.from_pretrained(source.place, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source.place, **options)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=_compute_dtype(spec, device), **options
+            source.place, config=config, dtype=dtype, **options
         )
     if device.type == "cpu":
         # Denormals slow the tails of a softmax or an optimizer a hundredfold.
         torch.set_flush_denormal(True)
-    model.eval().requires_grad_(False).to(device)
-    revision = spec.revision or getattr(model.config, "_commit_hash", None)
-    return Loaded(model, tokenizer, device, revision)
+    with _fitting(spec, device):
+        model.eval().requires_grad_(False).to(device)
+    revision = getattr(model.config, "_commit_hash", None) or options.get("revision")
+    return Loaded(model, tokenizer, device, revision, source.model_id)
 
 
 def _compute_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
@@ -90,81 +112,139 @@ def _compute_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
     return _DTYPES[spec.dtype]
 
 
-def _locate(spec: ModelSpec) -> tuple[str, str | None]:
-    """Folder or hub id, and the name of a GGUF file in it."""
+def _locate(spec: ModelSpec) -> Source:
+    """Where the files are: in a folder when there is one, else on the hub."""
     if spec.model == SAMPLE:
         from sample_data import model_path
 
-        return str(model_path()), None
+        return Source(str(model_path()), None, SAMPLE, True)
+    if not spec.model.strip():
+        raise UserError("no model given", hint="give a hub id, a folder, a .gguf file or `sample`")
     path = Path(spec.model).expanduser()
+    try:
+        if path.is_file():
+            return _in_file(path, spec)
+        if path.is_dir():
+            return _in_folder(path.absolute(), spec)
+    except OSError as error:
+        raise UserError(f"model {spec.model!r} cannot be read ({error.strerror})") from error
+    # org/name/file.gguf names one file of a hub repository.
+    parts = spec.model.split("/")
+    if len(parts) == 3 and parts[2].endswith(".gguf") and re.match(r"\w", spec.model):
+        return Source("/".join(parts[:2]), parts[2], spec.model, False)
     if path.suffix == ".gguf":
-        if not path.is_file():
-            raise NotFoundError(f"model file {spec.model!r} not found")
-        return str(path.absolute().parent), path.name
-    if path.is_dir():
-        if spec.gguf_file is not None and not (path / spec.gguf_file).is_file():
+        raise NotFoundError(f"model file {spec.model!r} not found")
+    if path.is_absolute() or spec.model.startswith((".", "~")) or len(parts) > 2:
+        raise NotFoundError(f"model folder {spec.model!r} not found")
+    model_id = f"{spec.model}/{spec.gguf_file}" if spec.gguf_file else spec.model
+    return Source(spec.model, spec.gguf_file, model_id, False)
+
+
+def _in_file(path: Path, spec: ModelSpec) -> Source:
+    if path.suffix != ".gguf":
+        raise UserError(
+            f"model {spec.model!r} is a file but not a .gguf one",
+            hint="give a folder, a .gguf file, a hub id or `sample`",
+        )
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise UserError(f"model file {spec.model!r} is not a GGUF file")
+    path = path.absolute()
+    return Source(str(path.parent), path.name, str(path), True)
+
+
+def _in_folder(path: Path, spec: ModelSpec) -> Source:
+    if spec.gguf_file is not None:
+        if not (path / spec.gguf_file).is_file():
             there = ", ".join(sorted(p.name for p in path.glob("*.gguf"))) or "none"
             raise NotFoundError(
                 f"no file {spec.gguf_file!r} in {spec.model!r}", hint=f"GGUF files there: {there}"
             )
-        if spec.gguf_file is None and not (path / "config.json").is_file():
+        return _in_file(path / spec.gguf_file, spec)
+    for what, patterns in (
+        ("config.json", ("config.json",)),
+        ("weights", _WEIGHTS),
+        ("tokenizer", _TOKENIZERS),
+    ):
+        if not any(True for pattern in patterns for _ in path.glob(pattern)):
+            gguf = next(path.glob("*.gguf"), None)
             raise UserError(
-                f"folder {spec.model!r} holds no model", hint="it has no readable config.json"
+                f"folder {spec.model!r} holds no {what}",
+                hint=f"name its GGUF file: {gguf.name}" if gguf else "give a model's folder",
             )
-        return str(path), spec.gguf_file
-    if path.is_absolute() or spec.model.startswith((".", "~")) or spec.model.count("/") > 1:
-        raise NotFoundError(f"model folder {spec.model!r} not found")
-    return spec.model, spec.gguf_file
+    return Source(str(path), None, str(path), True)
 
 
 @contextmanager
-def _one_sentence(spec: ModelSpec) -> Iterator[None]:
+def _one_sentence(spec: ModelSpec, source: Source, asked: bool) -> Iterator[None]:
     """Turns what loading raises into one sentence that says what would work."""
     try:
         yield
     except MiCrowError:
         raise
-    except ImportError as error:
-        raise UserError(
-            f"model {spec.model!r} needs a package that is missing ({_first_line(error)})",
-            hint='GGUF files need `pip install "mi-crow-tui[gguf]"`',
-        ) from error
     except Exception as error:
-        text = str(error)
-        if "gated" in text.lower() or "401" in text or "403" in text:
-            raise UserError(
-                f"model {spec.model!r} is gated or private",
-                hint="ask for access on its hub page, then run `hf auth login`",
-            ) from error
-        if "trust_remote_code" in text:
-            raise UserError(
-                f"model {spec.model!r} brings code of its own",
-                hint="read it, then pass --trust-remote-code",
-            ) from error
-        if isinstance(error, OSError) and not Path(spec.model).expanduser().is_dir():
-            raise NotFoundError(
-                f"model {spec.model!r} not found",
-                hint="give a hub id that can be reached, a folder, a .gguf file, or `sample`",
-            ) from error
-        raise UserError(f"model {spec.model!r} cannot be loaded ({_first_line(error)})") from error
+        raise _explained(spec, source, asked, error) from error
+
+
+def _explained(spec: ModelSpec, source: Source, asked: bool, error: Exception) -> MiCrowError:
+    text = str(error)
+    name = f"model {spec.model!r}"
+    if isinstance(error, ImportError) or "is required when loading a GGUF" in text:
+        return UserError(
+            f"{name} needs a package that is missing ({first_line(error)})",
+            hint='GGUF files need `pip install "mi-crow-tui[gguf]"`',
+        )
+    if "trust_remote_code" in text:
+        return UserError(
+            f"{name} brings code of its own", hint="read it, then pass --trust-remote-code"
+        )
+    if "Unrecognized configuration class" in text or "does not recognize this arch" in text:
+        kind = re.search(r"(?:configuration_|model type `)(\w+)", text)
+        return UserError(
+            f"{name} is no causal language model that transformers knows"
+            + (f" (it is {kind[1]!r})" if kind else ""),
+            hint="give another model, or upgrade transformers",
+        )
+    if source.gguf_file is not None and source.local:
+        return UserError(
+            f"{name} cannot be loaded from GGUF ({first_line(error)})",
+            hint="the file may be cut short, or of an architecture that transformers cannot read",
+        )
+    if source.local or not isinstance(error, OSError):
+        return UserError(f"{name} cannot be loaded ({first_line(error)})")
+    return hub_error(name, error, asked=asked)
+
+
+@contextmanager
+def _fitting(spec: ModelSpec, device: torch.device) -> Iterator[None]:
+    """Says in one sentence when the device has no room for the model."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"model {spec.model!r} does not fit into the memory of {device}",
+            hint="use --model-dtype bf16, another --device or a smaller model",
+        ) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and warnings of transformers while a model loads."""
+    """No progress bars and warnings of transformers and the hub while a model loads."""
+    from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    bar = gguf.tqdm
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # The GGUF reader draws its own bar, which no switch of transformers turns off.
+    gguf.tqdm = partial(bar, disable=True)
     try:
-        yield
+        with quiet_downloads(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
+        gguf.tqdm = bar
         logging.set_verbosity(before)
         if bars:
             logging.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,91 @@
+"""The Hugging Face hub: asked only when it answers, quietly, and its failures in one sentence."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mi_crow.errors import MiCrowError, NotFoundError, UserError
+
+_PATIENCE = 4.0  # seconds to wait for the hub's first answer
+
+
+def hub_answers() -> bool:
+    """True when the hub can be reached now.
+
+    One request without retries: the hub's client would try each file for 20 seconds before it
+    gave up. Never asks when HF_HUB_OFFLINE is set.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.is_offline_mode() or os.environ.get("HF_HUB_OFFLINE") == "1":
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+    except Exception:  # whatever goes wrong on the way: the network is not to be had
+        return False
+    return True
+
+
+def hub_error(what: str, error: BaseException, *, asked: bool) -> MiCrowError:
+    """The sentence for a failure to get `what` (as in "model 'org/name'") from the hub.
+
+    `asked` is False when only the local cache was looked at.
+    """
+    names = {type(link).__name__ for link in _chain(error)}
+    text = " ".join(str(link) for link in _chain(error)).lower()
+    if "GatedRepoError" in names or "gated repo" in text:
+        return UserError(
+            f"{what} is gated",
+            hint="ask for access on its hub page, then run `hf auth login` (or set HF_TOKEN)",
+        )
+    if "RevisionNotFoundError" in names or "not a valid git identifier" in text:
+        return NotFoundError(f"{what} has no such revision", hint="look at its hub page")
+    if not asked:
+        return NotFoundError(
+            f"{what} is not in the local cache, and the hub was not reached",
+            hint="check the name and the network (or --offline and HF_HUB_OFFLINE), "
+            "or give a local path",
+        )
+    if "RepositoryNotFoundError" in names or "not a valid model identifier" in text:
+        return NotFoundError(
+            f"{what} is not on the hub",
+            hint="check the name; for a private one run `hf auth login` (or set HF_TOKEN)",
+        )
+    return UserError(f"{what} cannot be loaded ({first_line(error)})")
+
+
+@contextmanager
+def quiet_downloads() -> Iterator[None]:
+    """No progress bars and no log lines of the hub's client inside the block."""
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        logging,
+    )
+
+    bars = not are_progress_bars_disabled()
+    level = logging.get_verbosity()
+    disable_progress_bars()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            enable_progress_bars()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for the brackets of a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
