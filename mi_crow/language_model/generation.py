@@ -42,6 +42,7 @@ class Generation:
     """What was generated."""
 
     prompt: str
+    prompt_ids: list[int]  # what the model read of it, special tokens included
     texts: list[str]  # the continuations, without prompt and special tokens
     token_ids: list[list[int]]  # of each continuation, without what follows its end
     stopped: bool  # True when should_stop ended it
@@ -92,7 +93,7 @@ def generate(
     rows = torch.stack(written, dim=1).tolist() if written else [[] for _ in range(settings.n)]
     token_ids = [_until_end(row, ends) for row in rows]
     texts = [_decode(lm, row) for row in token_ids]
-    return Generation(prompt, texts, token_ids, stopped)
+    return Generation(prompt, prompt_ids, texts, token_ids, stopped)
 
 
 def _step(

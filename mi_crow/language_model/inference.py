@@ -1,6 +1,7 @@
 """Running texts through the model."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ class Inference:
 
     def __init__(self, lm: "LanguageModel") -> None:
         self._lm = lm
-        self.texts: list[str] = []  # of the running or last batch, for detectors that name them
+        self.texts: list[str] = []  # of the running batch, for detectors that name them
 
     def execute_inference(
         self,
@@ -31,13 +32,13 @@ class Inference:
         """
         if isinstance(texts, str) or not texts:
             raise UserError("no texts given", hint="give a non-empty list of strings")
+        encoding = encode_batch(self._lm.tokenizer, texts, context_length).to(self._lm.device)
         self.texts = list(texts)
-        encoding = encode_batch(self._lm.tokenizer, self.texts, context_length)
-        encoding = encoding.to(self._lm.device)
-        if with_controllers:
-            return self.run(encoding), encoding.as_inputs()
-        with self._lm.plain():
-            return self.run(encoding), encoding.as_inputs()
+        try:
+            with nullcontext() if with_controllers else self._lm.plain():
+                return self.run(encoding), encoding.as_inputs()
+        finally:
+            self.texts = []
 
     @torch.inference_mode()
     def run(self, encoding: Encoding) -> Any:

@@ -7,6 +7,7 @@ thread reads requests, so that an interrupt is seen while the model works; end o
 import argparse
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -14,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mi_crow.errors import MiCrowError, UserError
-from mi_crow.session.protocol import decode, encode
+from mi_crow.errors import CorruptDataError, MiCrowError, UserError
+from mi_crow.session.protocol import INTERRUPT, Request, encode_line, error_event
 from mi_crow.store.workspace import Workspace
 
 
@@ -24,18 +25,18 @@ class Channel:
 
     def __init__(self, requests: BinaryIO, events: BinaryIO) -> None:
         self._requests, self._events = requests, events
-        self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._open: set[str] = set()
+        self._queue: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # the two sets below
+        self._open: set[str] = set()  # requests that run or wait
         self._interrupted: set[str] = set()
         threading.Thread(target=self._read, name="requests", daemon=True).start()
 
-    def send(self, message: dict[str, Any]) -> None:
-        with self._lock:
-            self._events.write(encode(message))
-            self._events.flush()
+    def send(self, event: dict[str, Any]) -> None:
+        """Sends an event. Called by one thread only."""
+        self._events.write(encode_line(event))
+        self._events.flush()
 
-    def next_request(self) -> dict[str, Any]:
+    def next_request(self) -> Request:
         """Waits for the next request."""
         return self._queue.get()
 
@@ -43,20 +44,24 @@ class Channel:
         return request_id in self._interrupted
 
     def done(self, request_id: str) -> None:
-        self._open.discard(request_id)
-        self._interrupted.discard(request_id)
+        with self._lock:
+            self._open.discard(request_id)
+            self._interrupted.discard(request_id)
 
     def _read(self) -> None:
         for line in self._requests:
-            message = decode(line)
-            if message is None:
+            try:
+                request = Request.from_line(line)
+            except CorruptDataError:
+                traceback.print_exc()
                 continue
-            if message.get("op") == "interrupt":
-                target = message.get("target")
-                self._interrupted |= self._open if target is None else {str(target)}
-                continue
-            self._open.add(str(message.get("id")))
-            self._queue.put(message)
+            with self._lock:
+                if request.op == INTERRUPT:
+                    asked = request.params.get("request")
+                    self._interrupted |= self._open if asked is None else self._open & {asked}
+                    continue
+                self._open.add(request.id)
+            self._queue.put(request)
         # Nobody listens any more. Not sys.exit: the main thread may be deep inside a model.
         os._exit(0)
 
@@ -65,50 +70,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serves requests until the client closes the pipe."""
     parser = argparse.ArgumentParser(prog="python -m mi_crow.session.server")
     parser.add_argument("--workspace", required=True, type=Path)
-    parser.add_argument("--device", default="auto")
     options = parser.parse_args(argv)
+    # Ctrl+c in the terminal is for the screen that started us; we end when it does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     events = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     channel = Channel(sys.stdin.buffer, events)
-    channel.send({"event": "hello", "pid": os.getpid()})
-    # Importing torch takes seconds: only now, with the client told that we live.
+    # Importing torch takes seconds: only now, when requests are read and can be interrupted.
     from mi_crow.session.operations import Operations
 
-    operations = Operations(Workspace(options.workspace), options.device)
+    operations = Operations(Workspace(options.workspace))
     while True:
         _answer(channel, operations, channel.next_request())
 
 
-def _answer(channel: Channel, operations: Any, request: dict[str, Any]) -> None:
+def _answer(channel: Channel, operations: Any, request: Request) -> None:
     """Carries out one request; whatever goes wrong is its answer, never the end of the session."""
-    request_id = str(request.pop("id", ""))
-    op = str(request.pop("op", ""))
 
     def emit(event: dict[str, Any]) -> None:
-        channel.send({"id": request_id, **event})
+        channel.send({**event, "id": request.id})
 
     try:
-        result = operations.run(op, request, emit, lambda: channel.interrupted(request_id))
-        emit({"event": "result", **result})
-    except MiCrowError as error:
-        emit(
-            {
-                "event": "error",
-                "error": str(error),
-                "hint": error.hint,
-                "exit_code": error.exit_code,
-            }
+        result = operations.run(
+            request.op, dict(request.params), emit, lambda: channel.interrupted(request.id)
         )
-    except TypeError as error:
-        wrong = UserError(f"request {op!r} has wrong parameters ({error})")
-        traceback.print_exc()
-        emit({"event": "error", "error": str(wrong), "hint": "", "exit_code": wrong.exit_code})
+        emit({**result, "event": "result"})
+    except BrokenPipeError:
+        os._exit(0)  # the client is gone
     except Exception as error:
-        traceback.print_exc()
-        text = f"{type(error).__name__}: {error}"[:500]
-        emit({"event": "error", "error": text, "hint": "", "exit_code": 1})
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        known = error if isinstance(error, MiCrowError) else _explained(error)
+        channel.send(error_event(request.id, known))
     finally:
-        channel.done(request_id)
+        channel.done(request.id)
+
+
+def _explained(error: Exception) -> Exception:
+    """What a person can do about an error that is none of ours."""
+    if "out of memory" in str(error).lower():
+        return MiCrowError(
+            "the device is out of memory", hint="stop other work on it, or use a shorter text"
+        )
+    return error
 
 
 if __name__ == "__main__":

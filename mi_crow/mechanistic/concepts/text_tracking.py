@@ -4,44 +4,87 @@ All latents are merged at once: one table [M, top_k] of activations and text num
 over it and the batch. No loop over tokens or latents.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+_NOBODY = -1
+_SPARE_TEXTS = 1024  # texts that are in no table before they are looked for and dropped
+
 
 class TextTracker:
-    """The `top_k` texts of each latent, a text counting by its strongest token."""
+    """The `top_k` texts of each latent, a text counting once, by its strongest token."""
 
     def __init__(self, n_latents: int, top_k: int, device: torch.device) -> None:
-        self._texts: list[str] = []
         self._values = torch.zeros(n_latents, top_k, device=device)
-        self._numbers = torch.full((n_latents, top_k), -1, dtype=torch.int64, device=device)
+        self._numbers = torch.full((n_latents, top_k), _NOBODY, device=device)
+        self._texts: dict[int, str] = {}
+        self._number_of: dict[str, int] = {}
+        self._given = 0  # numbers given so far
+        self._kept = 0  # texts that were left when some were dropped
 
-    def add(self, texts: list[str], values: Tensor, indices: Tensor) -> None:
+    @torch.no_grad()
+    def add(self, texts: Sequence[str], values: Tensor, indices: Tensor) -> None:
         """Counts a batch: sparse latents [batch, length, k], silent positions at zero."""
-        batch, n_latents = values.shape[0], self._values.shape[0]
-        strongest = torch.zeros(batch, n_latents, device=self._values.device)
-        strongest.scatter_reduce_(
-            1, indices.reshape(batch, -1), values.reshape(batch, -1).float(), "amax"
-        )
-        numbers = torch.arange(batch, device=strongest.device) + len(self._texts)
-        self._texts.extend(texts)
+        unique = list(dict.fromkeys(texts))
+        strongest = self._strongest(texts, unique, values, indices)
+        numbers = torch.tensor([self._number(text) for text in unique], device=strongest.device)
+        self._take_out_known(numbers, strongest)
         pool = torch.cat([self._values, strongest.t()], dim=1)
-        owners = torch.cat([self._numbers, numbers.expand(n_latents, batch)], dim=1)
-        # Stable, so that of equal texts the earlier stays.
-        order = pool.argsort(dim=1, descending=True, stable=True)[:, : self._values.shape[1]]
-        self._values, self._numbers = pool.gather(1, order), owners.gather(1, order)
+        owners = torch.cat([self._numbers, numbers.expand(pool.shape[0], -1)], dim=1)
+        self._values, places = pool.topk(self._values.shape[1], dim=1)
+        self._numbers = owners.gather(1, places).masked_fill_(self._values <= 0, _NOBODY)
+        if len(self._texts) > 2 * self._kept + _SPARE_TEXTS:
+            self._drop_texts()
 
     def top_texts(self) -> dict[int, list[tuple[str, float]]]:
         """Latent -> (text, activation), strongest first; latents that never fired are left out."""
-        fired = (self._values > 0).any(dim=1).nonzero()[:, 0].tolist()
-        values, numbers = self._values.cpu(), self._numbers.cpu()
+        fired = (self._values[:, 0] > 0).nonzero()[:, 0]
+        rows = zip(
+            fired.tolist(), self._numbers[fired].tolist(), self._values[fired].tolist(), strict=True
+        )
         return {
             latent: [
                 (self._texts[number], value)
-                for number, value in zip(
-                    numbers[latent].tolist(), values[latent].tolist(), strict=True
-                )
-                if value > 0
+                for number, value in zip(numbers, values, strict=True)
+                if number != _NOBODY
             ]
-            for latent in fired
+            for latent, numbers, values in rows
         }
+
+    def _strongest(
+        self, texts: Sequence[str], unique: list[str], values: Tensor, indices: Tensor
+    ) -> Tensor:
+        """Greatest activation of each latent in each distinct text: [texts, M]."""
+        n_latents = self._values.shape[0]
+        place = {text: number for number, text in enumerate(unique)}
+        rows = torch.tensor([place[text] for text in texts], device=values.device)
+        # One flat index a pair of text and latent, so that equal texts of a batch meet.
+        flat = rows[:, None, None] * n_latents + indices
+        table = torch.zeros(len(unique) * n_latents, device=values.device)
+        table.scatter_reduce_(0, flat.reshape(-1), values.reshape(-1).float(), "amax")
+        return table.view(len(unique), n_latents).to(self._values.device)
+
+    def _take_out_known(self, numbers: Tensor, strongest: Tensor) -> None:
+        """Takes texts of the batch that stand in the table out of it, after raising `strongest`
+        [texts, M] to what was known of them."""
+        for row in torch.isin(numbers, self._numbers).nonzero()[:, 0].tolist():
+            same = self._numbers == numbers[row]
+            known = (self._values * same).amax(1)
+            strongest[row] = torch.maximum(strongest[row], known)
+            self._values = self._values.masked_fill(same, 0.0)
+
+    def _number(self, text: str) -> int:
+        number = self._number_of.get(text)
+        if number is None:
+            number, self._given = self._given, self._given + 1
+            self._number_of[text], self._texts[number] = number, text
+        return number
+
+    def _drop_texts(self) -> None:
+        """Forgets the texts that are in nobody's row, so that memory follows the table."""
+        used = set(self._numbers.unique().tolist())
+        self._texts = {number: text for number, text in self._texts.items() if number in used}
+        self._number_of = {text: number for number, text in self._texts.items()}
+        self._kept = len(self._texts)

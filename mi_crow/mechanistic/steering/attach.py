@@ -9,7 +9,7 @@ from torch import Tensor
 from mi_crow.errors import UserError
 from mi_crow.hooks import Controller, Detector, first_tensor
 from mi_crow.mechanistic.sae.substitute import changeable
-from mi_crow.mechanistic.steering.steer import FeatureSteering, kept_positions
+from mi_crow.mechanistic.steering.steer import FeatureSteering, ordinary_tokens
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
@@ -26,6 +26,7 @@ class AttachedSae:
     hook_ids: tuple[str, ...]
 
     def detach(self) -> None:
+        """Takes the SAE off its layer; what was tracked and set stays with its concepts."""
         for hook_id in self.hook_ids:
             self.lm.layers.unregister_hook(hook_id)
 
@@ -35,19 +36,21 @@ def attach_sae(
 ) -> AttachedSae:
     """Attaches `sae` (None: to the layer it was trained on), moved to the model's device.
 
-    With nothing tracked and nothing manipulated the model's output stays as it is, bit for bit.
+    With nothing manipulated the model's output stays as it is, bit for bit. Raises UserError when
+    the SAE does not say its layer, NotFoundError for an unknown one.
     """
     layer = layer_signature if layer_signature is not None else sae.metadata.layer_signature
-    if layer is None or layer == "":
+    if layer == "":
         raise UserError("the SAE does not say its layer", hint="give a layer_signature")
     sae.to(lm.device)
-    hooks = (_TextTracking(lm, sae), _Manipulation(lm, sae))
+    # The texts first: they are tracked by what the model does by itself.
+    hooks = (TextTracking(lm, sae), ConceptManipulation(lm, sae))
     ids = tuple(lm.layers.register_hook(layer, hook) for hook in hooks)
     return AttachedSae(lm, sae, lm.layers.resolve(layer).name, ids)
 
 
-class _TextTracking(Detector):
-    """Feeds the tracker with the texts of a batch inference."""
+class TextTracking(Detector):
+    """Feeds the concepts' tracker with the texts of `execute_inference`."""
 
     def __init__(self, lm: "LanguageModel", sae: "SparseAutoencoder") -> None:
         super().__init__()
@@ -55,17 +58,16 @@ class _TextTracking(Detector):
 
     @torch.no_grad()
     def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
-        tracker, context = self._sae.concepts.tracker, self._lm.forward_context
-        texts = self._lm.inference.texts
-        if tracker is None or context is None or context.prompt_length is not None:
+        tracker, texts = self._sae.concepts.tracker, self._lm.inference.texts
+        if tracker is None or not texts:
             return
         x = first_tensor(output if output is not None else inputs)
-        where = changeable(x, kept_positions(self._lm, x), self._sae.metadata.outlier_norm)
+        where = changeable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
         latents = self._sae.encode_sparse(x)
         tracker.add(texts, latents.values * where[..., None], latents.indices)
 
 
-class _Manipulation(Controller):
+class ConceptManipulation(Controller):
     """Applies the concepts' current manipulations."""
 
     def __init__(self, lm: "LanguageModel", sae: "SparseAutoencoder") -> None:

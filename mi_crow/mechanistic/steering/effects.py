@@ -1,13 +1,15 @@
-"""What steering does to text: the share of a topic, and what it costs in perplexity."""
+"""What steering does to text: the share of a topic, and what it costs the plain model."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
-from mi_crow.language_model.tokenize import pad
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.steer import steering
 
@@ -32,8 +34,8 @@ class Written:
 
     def share(self, label: str, judge: Judge) -> float:
         """Share of continuations that `judge` puts on `label`."""
-        labels = judge(self.texts)
-        return sum(found == label for found in labels) / len(labels)
+        found = judge(self.texts)
+        return sum(one == label for one in found) / max(len(found), 1)
 
 
 def write_continuations(
@@ -48,40 +50,68 @@ def write_continuations(
     max_new_tokens: int,
     seed: int,
 ) -> Written:
-    """`n` sampled continuations (temperature 1), spread over the prompts, one batch a prompt."""
-    each = math.ceil(n / len(prompts))
+    """`n` sampled continuations (temperature 1), spread over the prompts, one batch a prompt.
+
+    Raises UserError without a prompt, and what `steering` raises.
+    """
+    if not prompts:
+        raise UserError("no prompt given", hint="give at least one, it may be empty")
     generations = []
     with steering(lm, sae, layer, interventions, max_acts):
         for number, prompt in enumerate(prompts):
-            count = min(each, n - number * each)
-            if count > 0:
+            # The first prompts take what does not divide evenly.
+            count = n // len(prompts) + (number < n % len(prompts))
+            if count:
                 generations.append(lm.generate(prompt, max_new_tokens, seed=seed + number, n=count))
     return Written(generations)
 
 
-@torch.inference_mode()
 def perplexity(lm: "LanguageModel", written: Written) -> float:
     """Perplexity of the continuations' tokens, given their prompts, under the plain model."""
-    rows: list[list[int]] = []
-    starts: list[int] = []
-    for generation in written.generations:
-        prompt = lm.tokenizer(generation.prompt)["input_ids"]
-        for ids in generation.token_ids:
-            if ids:
-                rows.append([*prompt, *ids])
-                starts.append(len(prompt))
     nats, tokens = 0.0, 0
-    for first in range(0, len(rows), _BATCH):
-        encoding = pad(rows[first : first + _BATCH], lm.tokenizer).to(lm.device)
-        with lm.plain():
-            logits = lm.inference.run(encoding).logits[:, :-1].float()
-        targets = encoding.input_ids[:, 1:]
-        losses = torch.nn.functional.cross_entropy(
-            logits.transpose(1, 2), targets, reduction="none"
-        )
-        places = torch.arange(targets.shape[1], device=targets.device) + 1
-        begin = torch.tensor(starts[first : first + _BATCH], device=targets.device)
-        counted = (places[None] >= begin[:, None]) & encoding.attention_mask[:, 1:].bool()
-        nats += float((losses * counted).sum())
-        tokens += int(counted.sum())
+    with lm.plain():
+        for generation in written.generations:
+            for log_p, targets, real in _forced(lm, generation):
+                chosen = log_p.gather(-1, targets[..., None])[..., 0]
+                nats -= float((chosen * real).sum(dtype=torch.float64))
+                tokens += int(real.sum())
     return math.exp(nats / max(tokens, 1))
+
+
+def divergence(lm: "LanguageModel", generation: "Generation") -> float:
+    """KL(plain || as it runs now) in nats a token, over the continuations of `generation`."""
+    nats, tokens = 0.0, 0
+    with lm.plain():
+        plain = list(_forced(lm, generation))
+    for (p, _, real), (q, _, _) in zip(plain, _forced(lm, generation), strict=True):
+        kl = functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
+        nats += float((kl * real).sum(dtype=torch.float64))
+        tokens += int(real.sum())
+    return max(nats, 0.0) / max(tokens, 1)
+
+
+@torch.inference_mode()
+def _forced(
+    lm: "LanguageModel", generation: "Generation"
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Log-probabilities [n, length, vocabulary] that the model gives in place of each token of the
+    continuations, these tokens [n, length], and which of them are real; batch by batch."""
+    from mi_crow.language_model.language_model import ForwardContext
+    from mi_crow.language_model.tokenize import pad
+
+    prompt = generation.prompt_ids
+    rows = [[*prompt, *ids] for ids in generation.token_ids if ids]
+    for start in range(0, len(rows), _BATCH):
+        encoding = pad(rows[start : start + _BATCH], lm.tokenizer).to(lm.device)
+        context = ForwardContext(
+            encoding.input_ids, encoding.attention_mask, encoding.special, 0, len(prompt)
+        )
+        with lm.running(context):
+            logits = lm.model(**encoding.as_inputs(), use_cache=False).logits
+        # Position i says what comes at i + 1: the last token of the prompt says the first one.
+        log_p = functional.log_softmax(logits[:, len(prompt) - 1 : -1].float(), dim=-1)
+        yield (
+            log_p,
+            encoding.input_ids[:, len(prompt) :],
+            encoding.attention_mask[:, len(prompt) :].bool(),
+        )

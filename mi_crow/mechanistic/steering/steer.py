@@ -6,7 +6,7 @@ never the reconstruction, so that what nobody touched stays as it is, bit for bi
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,16 +14,20 @@ from torch import Tensor
 from mi_crow.errors import UserError
 from mi_crow.hooks import Controller
 from mi_crow.mechanistic.sae.substitute import changeable
+from mi_crow.mechanistic.steering.inspection import activations_of
 from mi_crow.mechanistic.steering.interventions import Intervention
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
-    from mi_crow.language_model.language_model import ForwardContext
     from mi_crow.mechanistic.sae import SparseAutoencoder
 
 
 class FeatureSteering(Controller):
-    """Applies feature interventions at the SAE's layer."""
+    """Applies feature interventions at the SAE's layer, in their order.
+
+    Latents are the SAE's own encoding: one that is not active is 0. Special tokens, padding and
+    outliers (norm above the SAE's `outlier_norm`) pass unchanged.
+    """
 
     def __init__(
         self,
@@ -35,129 +39,158 @@ class FeatureSteering(Controller):
         """Raises UserError for a feature out of range, or `max` units without its maximum."""
         super().__init__()
         self._lm, self._sae = lm, sae
-        self._work = [one for one in interventions if not one.changes_nothing]
         self._max_acts = dict(max_acts or {})
         for one in interventions:
-            feature = one.feature
-            if feature is None or feature >= sae.n_latents:
-                raise UserError(
-                    f"{one.target!r} is no feature of this SAE",
-                    hint=f"it has features 0 to {sae.n_latents - 1}",
-                )
-            if one.unit == "max" and not self._max_acts.get(feature):
-                raise UserError(
-                    f"feature {feature} has no known maximum",
-                    hint="build the index (mi-crow index), or give the strength in latent units",
-                )
+            self._check(one)
+        self._work = [one for one in interventions if not one.changes_nothing]
+        self._features = sorted({one.feature for one in self._work if one.feature is not None})
+        self._column = {feature: place for place, feature in enumerate(self._features)}
+        self._rows = sae.decoder_rows.detach()[self._features].float()  # [f, d]
+        self._row_norms = torch.linalg.vector_norm(self._rows, dim=1).clamp_min(1e-12)
+        # Adding moves a latent by the same amount whatever it is: no need to know it.
+        self._reads = any(one.op != "add" for one in self._work)
 
     @torch.no_grad()
-    def modify_activations(self, module: object, inputs: Tensor | None, output: Tensor | None):
+    def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
         x = output if output is not None else inputs
         if x is None or not self._work:
             return x
-        where = changeable(x, kept_positions(self._lm, x), self._sae.metadata.outlier_norm)
-        features = sorted({int(one.feature or 0) for one in self._work})
-        before = self._latents(x, features)
-        after = before.clone()
+        where = changeable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
+        before = self._latents(x)
+        after = list(before.unbind(-1))
         norms = torch.linalg.vector_norm(x.float(), dim=-1)
         for one in self._work:
-            column = features.index(int(one.feature or 0))
-            changed = self._changed(one, after[..., column], norms)
-            scope = scope_positions(self._lm.forward_context, x, one.scope)
-            after[..., column] = torch.where(where & scope, changed, after[..., column])
-        difference = after - before
-        if not bool(difference.any()):
-            return x
-        rows = self._sae.decoder_rows[features].to(difference.dtype)
-        return x + (difference @ rows).to(x.dtype)
+            place = self._column[one.feature or 0]
+            touched = where & scope_tokens(self._lm, x, one.scope)
+            changed = self._changed(one, place, after[place], norms)
+            after[place] = torch.where(touched, changed, after[place])
+        # No look at the numbers from here: on a GPU that would wait for them at every token.
+        difference = torch.stack(after, dim=-1) - before
+        moved = (difference != 0).any(-1, keepdim=True)
+        return torch.where(moved, (x.float() + difference @ self._rows).to(x.dtype), x)
 
-    def _latents(self, x: Tensor, features: list[int]) -> Tensor:
-        """The SAE's own latents of x, the named ones alone: [..., len(features)]."""
-        sparse = self._sae.encode_sparse(x)
-        wanted = torch.tensor(features, device=x.device)
-        hits = sparse.indices[..., None, :] == wanted[:, None]
-        return (sparse.values[..., None, :] * hits).sum(-1)
+    def _latents(self, x: Tensor) -> Tensor:
+        """The SAE's own activations of the touched latents: [..., f] fp32."""
+        if not self._reads:
+            return torch.zeros(*x.shape[:-1], len(self._features), device=x.device)
+        features = torch.tensor(self._features, device=x.device)
+        return activations_of(self._sae.encode_sparse(x), features).float()
 
-    def _changed(self, one: Intervention, z: Tensor, norms: Tensor) -> Tensor:
-        amount: float | Tensor = one.value
-        if one.unit == "max":
-            amount = one.value * self._max_acts[int(one.feature or 0)]
-        elif one.unit == "norm":
-            amount = one.value * norms.to(z.dtype)
-        if one.op == "add":
-            return z + amount
+    def _changed(self, one: Intervention, place: int, z: Tensor, norms: Tensor) -> Tensor:
+        """Latent z [...] after one intervention."""
+        if one.op == "ablate":
+            return torch.zeros_like(z)
         if one.op == "scale":
             return z * one.value
-        return torch.zeros_like(z) + (amount if one.op == "clamp" else 0.0)
+        amount: Tensor = torch.full_like(z, one.value)
+        if one.unit == "max":
+            amount = amount * self._max_acts[self._features[place]]
+        elif one.unit == "norm":
+            # What the latent adds to the activation is then `value` times the token's norm long.
+            amount = amount * norms / self._row_norms[place]
+        return z + amount if one.op == "add" else amount
+
+    def _check(self, one: Intervention) -> None:
+        feature = one.feature
+        if feature is None or feature >= self._sae.n_latents:
+            raise UserError(
+                f"{one.target!r} is no feature of this SAE",
+                hint=f"it has features 0 to {self._sae.n_latents - 1}",
+            )
+        if one.unit == "max" and one.op in ("add", "clamp") and not self._max_acts.get(feature):
+            raise UserError(
+                f"feature {feature} has no known maximum",
+                hint="build the index (mi-crow index), or give the strength in latent units",
+            )
 
 
 class LayerSteering(Controller):
-    """Applies one intervention to a raw layer: scale it, clamp each token's norm, or ablate it."""
+    """Changes the length of a raw layer's activations: scales it, clamps it, or ablates to zero.
 
-    def __init__(self, lm: "LanguageModel", intervention: Intervention) -> None:
+    Special tokens and padding pass unchanged, and outliers where `outlier_norm` is known.
+    """
+
+    def __init__(
+        self, lm: "LanguageModel", intervention: Intervention, outlier_norm: float | None = None
+    ) -> None:
         super().__init__(intervention.layer)
-        self._lm, self._one = lm, intervention
+        self._lm, self._one, self._outlier_norm = lm, intervention, outlier_norm
 
     @torch.no_grad()
-    def modify_activations(self, module: object, inputs: Tensor | None, output: Tensor | None):
+    def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
         x = output if output is not None else inputs
         if x is None or self._one.changes_nothing:
             return x
-        where = kept_positions(self._lm, x)
-        where = where & scope_positions(self._lm.forward_context, x, self._one.scope)
-        if self._one.op == "scale":
-            changed = x * self._one.value
-        elif self._one.op == "ablate":
-            changed = torch.zeros_like(x)
-        else:
-            norms = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True).clamp_min(1e-12)
-            target = self._one.value * (norms if self._one.unit == "norm" else 1.0)
-            changed = (x * (target / norms)).to(x.dtype)
-        return torch.where(where[..., None], changed, x)
+        where = changeable(x, ordinary_tokens(self._lm, x), self._outlier_norm)
+        where = where & scope_tokens(self._lm, x, self._one.scope)
+        return torch.where(where[..., None], self._changed(x).to(x.dtype), x)
+
+    def _changed(self, x: Tensor) -> Tensor:
+        if self._one.op == "ablate":
+            return torch.zeros_like(x)
+        if self._one.op == "scale" or self._one.unit == "norm":
+            return x * self._one.value
+        norms = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True).clamp_min(1e-12)
+        return x.float() * (self._one.value / norms)
 
 
 @contextmanager
 def steering(
     lm: "LanguageModel",
     sae: "SparseAutoencoder",
-    layer: str,
+    layer: str | int,
     interventions: Sequence[Intervention],
     max_acts: Mapping[int, float] | None = None,
 ) -> Iterator[None]:
-    """Inside the block the model runs under `interventions`, applied in their order.
+    """Inside the block the model runs under `interventions`: features first, at `layer`, then raw
+    layers in their order. The SAE moves to the model's device.
 
     Raises UserError for an unknown feature, NotFoundError for an unknown layer.
     """
+    point = lm.layers.resolve(layer)
     features = [one for one in interventions if one.feature is not None]
-    controllers: list[tuple[str, Controller]] = [
-        (str(one.layer), LayerSteering(lm, one)) for one in interventions if one.layer is not None
-    ]
+    controllers: list[tuple[str | int, Controller]] = []
     if features:
-        controllers.insert(0, (layer, FeatureSteering(lm, sae, features, max_acts)))
+        controllers.append((layer, FeatureSteering(lm, sae.to(lm.device), features, max_acts)))
+    for one in interventions:
+        if one.layer is not None:
+            same = lm.layers.resolve(one.layer) == point
+            limit = sae.metadata.outlier_norm if same else None
+            controllers.append((one.layer, LayerSteering(lm, one, limit)))
     with ExitStack() as stack:
         for name, controller in controllers:
             stack.callback(lm.layers.unregister_hook, lm.layers.register_hook(name, controller))
         yield
 
 
-def kept_positions(lm: "LanguageModel", x: Tensor) -> Tensor:
-    """Positions of x [batch, length, d] that hold ordinary tokens: bool [batch, length].
+def ordinary_tokens(lm: "LanguageModel", x: Tensor) -> Tensor:
+    """Which rows of x [..., d] belong to ordinary tokens: bool [...].
 
     Outside inference and generation, where nobody knows the tokens, that is all of them.
     """
     context = lm.forward_context
-    if context is None or context.special.shape != x.shape[:-1]:
-        return torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
-    return ~context.special.to(x.device)
+    if context is not None and context.special.numel() == x.shape[:-1].numel():
+        return ~context.special.to(x.device).view(x.shape[:-1])
+    return torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
 
 
-def scope_positions(context: "ForwardContext | None", x: Tensor, scope: str) -> Tensor:
-    """Positions that a scope covers. Without a prompt every token is one of the prompt's."""
-    everywhere = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
+def scope_tokens(lm: "LanguageModel", x: Tensor, scope: str) -> Tensor:
+    """Which rows of x [..., d] a scope covers: bool [...]. Without a generation every token is one
+    of the prompt's.
+
+    Raises UserError where the layer does not have one row a token and the scope is not `all`.
+    """
+    context = lm.forward_context
+    rows = x.shape[:-1]
     if scope == "all":
-        return everywhere
+        return torch.ones(rows, dtype=torch.bool, device=x.device)
     if context is None or context.prompt_length is None:
-        return everywhere if scope == "prompt" else ~everywhere
-    positions = context.position + torch.arange(x.shape[-2], device=x.device)
-    prompt = (positions < context.prompt_length).expand(x.shape[:-1])
-    return prompt if scope == "prompt" else ~prompt
+        return torch.full(rows, scope == "prompt", dtype=torch.bool, device=x.device)
+    if context.input_ids.numel() != rows.numel():
+        raise UserError(
+            f"the layer gives {list(x.shape)}, not one row a token",
+            hint="steer all tokens there, or choose a residual block",
+        )
+    positions = context.position + torch.arange(context.input_ids.shape[1], device=x.device)
+    inside = (positions < context.prompt_length) == (scope == "prompt")
+    return inside.expand(context.input_ids.shape).reshape(rows)
