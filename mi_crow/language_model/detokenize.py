@@ -1,54 +1,77 @@
 """Token ids to the text of each token, so that the pieces joined are the decoded text.
 
 Decoding tokens one by one breaks byte-level BPE and SentencePiece: a character can span several
-tokens, and a leading space belongs to a token only in its context. So growing windows are decoded
-and each token gets what it added.
+tokens, and a leading space belongs to a token only in its context.
 """
 
+import codecs
+import re
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
 _REPLACEMENT = "\ufffd"
 _CONTEXT = 6  # tokens before a piece that settle its spaces
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+_tables: "WeakKeyDictionary[Any, _TokenBytes]" = WeakKeyDictionary()
 
 
 class Detokenizer:
-    """Gives text as tokens arrive, never half a character."""
+    """Gives text as tokens arrive, never half a character.
 
-    def __init__(self, tokenizer: Any) -> None:
+    `before` are ids of the text that is continued: they settle the first token's space and are not
+    given again.
+    """
+
+    def __init__(self, tokenizer: Any, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._ids: list[int] = []
+        self._ids: list[int] = list(before[-_CONTEXT:])
         self._context = 0  # first id of the window
-        self._settled = 0  # ids whose text was given
+        self._settled = len(self._ids)  # ids whose text was given
 
     def push(self, token_id: int) -> str:
         """The text that this token completes; empty while a character is unfinished."""
         self._ids.append(int(token_id))
-        before = self._decode(self._ids[self._context : self._settled])
-        after = self._decode(self._ids[self._context :])
+        text = self._unsettled()
         # An unfinished character shows as a replacement sign at the very end. A sign that stays
         # after several more tokens is the text's own (invalid bytes), and is given as it is.
-        waiting = len(self._ids) - self._settled
-        if after.endswith(_REPLACEMENT) and waiting < 4:
+        if text.endswith(_REPLACEMENT) and len(self._ids) - self._settled < 4:
             return ""
-        self._context = max(self._context, self._settled - _CONTEXT)
-        if not after.startswith(before):
-            before = self._decode(self._ids[self._context : self._settled])
-            after = self._decode(self._ids[self._context :])
         self._settled = len(self._ids)
-        return after[len(before) :]
+        self._context = max(self._context, self._settled - _CONTEXT)
+        return text
 
     def flush(self) -> str:
         """What an unfinished character at the end decodes to."""
-        before = self._decode(self._ids[self._context : self._settled])
-        after = self._decode(self._ids[self._context :])
+        text = self._unsettled()
         self._settled = len(self._ids)
-        return after[len(before) :]
+        return text
 
-    def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(
-            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+    def _unsettled(self) -> str:
+        window = self._ids[self._context :]
+        return added_text(self._tokenizer, window[: self._settled - self._context], window)
+
+
+def added_text(tokenizer: Any, before: Sequence[int], after: Sequence[int]) -> str:
+    """What the text of the ids `after` adds to that of `before`, which they begin with."""
+    start, whole = decode(tokenizer, before), decode(tokenizer, after)
+    if whole.startswith(start):
+        return whole[len(start) :]
+    # `before` ended inside a character, which is whole now.
+    kept = start.rstrip(_REPLACEMENT)
+    if whole.startswith(kept):
+        return whole[len(kept) :]
+    return decode(tokenizer, after[len(before) :])
+
+
+def decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of `ids`, special tokens included, spaces as they are."""
+    return tokenizer.decode(
+        list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
@@ -56,8 +79,78 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
     `"".join(token_texts(tokenizer, ids))` equals `tokenizer.decode(ids)`.
     """
-    detokenizer = Detokenizer(tokenizer)
-    pieces = [detokenizer.push(token_id) for token_id in ids]
-    if pieces:
-        pieces[-1] += detokenizer.flush()
-    return pieces
+    ids = [int(i) for i in ids]
+    if not ids:
+        return []
+    whole = decode(tokenizer, ids)
+    if tokenizer not in _tables:
+        _tables[tokenizer] = _TokenBytes(tokenizer)
+    pieces = _tables[tokenizer].pieces(ids)
+    if pieces[0].startswith(" ") and not whole.startswith(" "):
+        pieces[0] = pieces[0][1:]  # SentencePiece puts a space before the text and drops it
+    return pieces if "".join(pieces) == whole else _split(tokenizer, ids, whole)
+
+
+def _split(tokenizer: Any, ids: list[int], whole: str) -> list[str]:
+    """Parts `whole` where the texts of growing prefixes of `ids` stop agreeing with it.
+
+    Right for every tokenizer; its time grows with the square of the length.
+    """
+    ends = [0]
+    for count in range(1, len(ids)):
+        prefix = decode(tokenizer, ids[:count])
+        differs = (
+            i for i, pair in enumerate(zip(prefix, whole, strict=False)) if len(set(pair)) > 1
+        )
+        ends.append(max(ends[-1], next(differs, min(len(prefix), len(whole)))))
+    return [whole[start:end] for start, end in pairwise([*ends, len(whole)])]
+
+
+class _TokenBytes:
+    """The bytes that each token stands for, read off its name in the vocabulary.
+
+    Right for byte-level BPE and for SentencePiece with byte fallback; `token_texts` checks each
+    result against the tokenizer's own text.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        # The tokenizer itself is not kept: it is the weak key that this table hangs on.
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._byte_level = "ByteLevel" in repr(getattr(backend, "decoder", ""))
+        self._names = {index: token for token, index in tokenizer.get_vocab().items()}
+        self._added = set(tokenizer.added_tokens_decoder)
+        self._known: dict[int, bytes] = {}
+
+    def pieces(self, ids: list[int]) -> list[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        known = self._known
+        texts = [decoder.decode(known.get(i) or self._bytes(i)) for i in ids]
+        texts[-1] += decoder.decode(b"", final=True)
+        return texts
+
+    def _bytes(self, token_id: int) -> bytes:
+        name = self._names.get(token_id, "")
+        if token_id in self._added:
+            found = name.encode()
+        elif self._byte_level:
+            letters = _letter_bytes()
+            found = b"".join(bytes([letters[c]]) if c in letters else c.encode() for c in name)
+        elif match := _BYTE.fullmatch(name):
+            found = bytes([int(match[1], 16)])
+        else:
+            found = name.replace("\u2581", " ").encode()
+        self._known[token_id] = found
+        return found
+
+
+@lru_cache(maxsize=1)
+def _letter_bytes() -> dict[str, int]:
+    """Byte-level BPE writes each byte as one printable letter: letter to byte.
+
+    Printable bytes of Latin-1 stand for themselves, the rest follow from U+0100 on (Radford et al.
+    2019, GPT-2).
+    """
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    letters = {chr(byte): byte for byte in plain}
+    return letters | {chr(0x100 + place): byte for place, byte in enumerate(others)}

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
-from mi_crow.language_model.detokenize import Detokenizer
-from mi_crow.language_model.tokenize import special_mask, tokenize
+from mi_crow.language_model.detokenize import Detokenizer, added_text
+from mi_crow.language_model.tokenize import special_ids, special_mask, tokenize
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -44,7 +45,7 @@ class Generation:
     prompt: str
     prompt_ids: list[int]  # what the model read of it, special tokens included
     texts: list[str]  # the continuations, without prompt and special tokens
-    token_ids: list[list[int]]  # of each continuation, without what follows its end
+    token_ids: list[list[int]]  # of each continuation, its end token left out
     stopped: bool  # True when should_stop ended it
 
     @property
@@ -63,67 +64,121 @@ def generate(
 ) -> Generation:
     """Continues `prompt`; see LanguageModel.generate."""
     prompt_ids = _prompt_ids(lm, prompt)
-    ids = torch.tensor([prompt_ids] * settings.n, dtype=torch.int64, device=lm.device)
+    steps = _Steps(lm, prompt_ids, settings)
     generator = torch.Generator("cpu").manual_seed(settings.seed)
     ends = _end_ids(lm)
-    detokenizer = Detokenizer(lm.tokenizer)
-    done = torch.zeros(settings.n, dtype=torch.bool)
-    written: list[Tensor] = []
-    cache: Any = None
+    detokenizer = Detokenizer(lm.tokenizer, prompt_ids)
+    rows: list[list[int]] = [[] for _ in range(settings.n)]
+    going = set(range(settings.n))
     stopped = False
     for _ in range(_room(lm, len(prompt_ids), settings.max_new_tokens)):
         if should_stop is not None and should_stop():
             stopped = True
             break
-        logits, cache = _step(lm, ids, cache, len(prompt_ids), settings.use_cache)
-        chosen = _choose(logits, settings, generator)
-        chosen = torch.where(done, ends[0] if ends else 0, chosen)
-        written.append(chosen)
-        if ends:
-            done |= torch.isin(chosen, torch.tensor(ends))
-        if on_token is not None and not done[0]:
-            piece = detokenizer.push(int(chosen[0]))
-            if piece:
-                on_token(piece)
-        if bool(done.all()):
+        # Uniform numbers come from the CPU, so that a seed means the same on every device.
+        uniform = torch.rand(settings.n, 1, generator=generator)
+        chosen = choose(steps.logits(), settings, uniform)
+        for row, token in enumerate(chosen.tolist()):
+            if row not in going:
+                continue
+            if token in ends:
+                going.discard(row)
+                continue
+            rows[row].append(token)
+            if row == 0 and on_token is not None and token not in steps.special:
+                piece = detokenizer.push(token)
+                if piece:
+                    on_token(piece)
+        if not going:
             break
-        ids = torch.cat([ids, chosen[:, None].to(lm.device)], dim=1)
+        steps.append(chosen)
     if on_token is not None and (rest := detokenizer.flush()):
         on_token(rest)
-    rows = torch.stack(written, dim=1).tolist() if written else [[] for _ in range(settings.n)]
-    token_ids = [_until_end(row, ends) for row in rows]
-    texts = [_decode(lm, row) for row in token_ids]
-    return Generation(prompt, prompt_ids, texts, token_ids, stopped)
+    texts = [_continuation(lm, prompt_ids, row, steps.special) for row in rows]
+    return Generation(prompt, prompt_ids, texts, rows, stopped)
 
 
-def _step(
-    lm: "LanguageModel", ids: Tensor, cache: Any, prompt_length: int, use_cache: bool
-) -> tuple[Tensor, Any]:
-    """Logits [n, vocabulary] after the last of `ids` [n, length], and the cache to go on with."""
-    from mi_crow.language_model.language_model import ForwardContext
+class _Steps:
+    """The model's passes over growing continuations of one prompt."""
 
-    position = cache.get_seq_length() if cache is not None else 0
-    new = ids[:, position:]
-    mask = torch.ones_like(ids)
-    special = special_mask(new, lm.tokenizer)
-    with lm.running(ForwardContext(new, mask, special, position, prompt_length)):
-        output = lm.model(
-            input_ids=new, attention_mask=mask, past_key_values=cache, use_cache=use_cache
+    def __init__(self, lm: "LanguageModel", prompt_ids: list[int], settings: Settings) -> None:
+        self._lm = lm
+        self._n, self._use_cache = settings.n, settings.use_cache
+        self._prompt_length = len(prompt_ids)
+        self._ids = torch.tensor([prompt_ids], dtype=torch.int64, device=lm.device)
+        self._cache: Any = None
+        self.special = special_ids(lm.tokenizer)
+        # The vocabulary's width at every prompt position is memory that nobody reads.
+        self._options: dict[str, Any] = (
+            {"logits_to_keep": 1}
+            if "logits_to_keep" in signature(lm.model.forward).parameters
+            else {}
         )
-    return output.logits[:, -1].float().cpu(), output.past_key_values if use_cache else None
+
+    def logits(self) -> Tensor:
+        """Logits [n, vocabulary], fp32, after the last token of each continuation."""
+        from mi_crow.language_model.language_model import ForwardContext
+
+        position = self._cache.get_seq_length() if self._cache is not None else 0
+        new = self._ids[:, position:]
+        mask = torch.ones_like(self._ids)
+        context = ForwardContext(
+            new, mask, special_mask(new, self.special), position, self._prompt_length
+        )
+        with self._lm.running(context):
+            output = self._lm.model(
+                input_ids=new,
+                attention_mask=mask,
+                past_key_values=self._cache,
+                use_cache=self._use_cache,
+                **self._options,
+            )
+        logits = output.logits[:, -1].float()
+        if self._use_cache:
+            self._cache = getattr(output, "past_key_values", None)
+            self._use_cache = self._cache is not None  # some models keep states of their own kind
+        if len(logits) < self._n:
+            self._spread()
+        return logits.expand(self._n, -1)
+
+    def append(self, chosen: Tensor) -> None:
+        """Adds one token [n] to each continuation."""
+        self._ids = torch.cat([self._ids, chosen[:, None]], dim=1)
+
+    def _spread(self) -> None:
+        """One prompt was read; from here on there are n continuations of it."""
+        from transformers.cache_utils import DynamicLayer
+
+        self._ids = self._ids.expand(self._n, -1)
+        if self._cache is None:
+            return
+        if all(isinstance(layer, DynamicLayer) for layer in self._cache.layers):
+            self._cache.batch_repeat_interleave(self._n)
+        else:  # states other than keys and values: read the prompt again, n times
+            self._cache = None
+            self.logits()
 
 
-def _choose(logits: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
-    """One token id a row of logits [n, vocabulary]; nucleus sampling (Holtzman et al. 2020)."""
+def choose(logits: Tensor, settings: Settings, uniform: Tensor) -> Tensor:
+    """One token id [n] for each row of logits [n, vocabulary].
+
+    Inverts the distribution at `uniform` [n, 1] in [0, 1): the same numbers give the same tokens on
+    every device. With `top_p` the distribution is cut to its nucleus (Holtzman et al. 2020, eq. 2).
+    """
     if settings.temperature == 0:
         return logits.argmax(dim=-1)
     probabilities = torch.softmax(logits / settings.temperature, dim=-1)
+    order = None
     if settings.top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True)
+        probabilities, order = probabilities.sort(dim=-1, descending=True)
         # The smallest set whose mass reaches top_p: what stands before a token must lie below it.
-        ordered[ordered.cumsum(dim=-1) - ordered >= settings.top_p] = 0
-        probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+        before = probabilities.cumsum(dim=-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= settings.top_p, 0.0)
+    mass = probabilities.cumsum(dim=-1)
+    # Just below 1, so that rounding cannot reach the end, where tokens of no mass may stand.
+    target = uniform.to(logits.device) * (1 - 1e-6) * mass[:, -1:]
+    place = torch.searchsorted(mass, target, right=True)
+    return (place if order is None else order.gather(-1, place))[:, 0]
 
 
 def _prompt_ids(lm: "LanguageModel", prompt: str) -> list[int]:
@@ -162,9 +217,10 @@ def _room(lm: "LanguageModel", prompt_length: int, wanted: int) -> int:
     return min(wanted, context - prompt_length)
 
 
-def _until_end(row: list[int], ends: list[int]) -> list[int]:
-    return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
-
-
-def _decode(lm: "LanguageModel", ids: list[int]) -> str:
-    return lm.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+def _continuation(
+    lm: "LanguageModel", prompt_ids: list[int], ids: list[int], special: frozenset[int]
+) -> str:
+    """The text that `ids` add to the prompt's, without special tokens."""
+    before = prompt_ids[-8:]
+    kept = [token for token in ids if token not in special]
+    return added_text(lm.tokenizer, before, before + kept)

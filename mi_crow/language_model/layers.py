@@ -1,7 +1,7 @@
 """A model's layers: names, hook points, widths, and hooks on them.
 
-Works on any causal LM by structure, not by name: the residual blocks are the longest ModuleList
-whose entries hold both attention and an MLP.
+Works on any causal LM by structure, not by a list of architectures: the residual blocks are the
+module list with as many entries as the configuration has layers.
 """
 
 import re
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention", "linear_attn", "mixer")
 _MLP = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "moe")
-_FINAL_NORM = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm")
+_FINAL_NORM = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "norm_f")
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,16 @@ class Layers:
     def resolve(self, signature: str | int) -> HookPoint:
         """The hook point meant by a module name, a short name or a block's number.
 
-        Raises NotFoundError naming how many layers there are and the nearest names.
+        Short names are resid_pre.N, attn_out.N, mlp_out.N, resid_post.N; the names of
+        TransformerLens (blocks.N.hook_resid_post) work too; a number N means resid_post.N, and
+        a negative one counts from the last block. Raises NotFoundError naming how many layers
+        there are and a near one.
         """
-        if isinstance(signature, int):
-            signature = f"resid_post.{signature}"
+        if isinstance(signature, int) or re.fullmatch(r"-?\d+", signature):
+            number = int(signature)
+            signature = f"resid_post.{number + len(self._blocks) if number < 0 else number}"
+        elif match := re.fullmatch(r"blocks\.(\d+)\.hook_(\w+)", signature):
+            signature = f"{match[2]}.{match[1]}"
         if signature in self._by_short:
             return self._by_short[signature]
         if signature in self._short_of:
@@ -143,13 +149,15 @@ class Layers:
         self._hooks[hook_id] = RegisteredHook(hook_id, point.name, hook, handle.remove)
         return hook_id
 
-    def unregister_hook(self, hook_id: str) -> bool:
-        """Takes a hook off; False when there is none with this id."""
-        registered = self._hooks.pop(hook_id, None)
-        if registered is None:
-            return False
-        registered.remove()
-        return True
+    def unregister_hook(self, hook_or_id: Hook | str) -> bool:
+        """Takes a hook off, named by its id or given itself; False when it is not there."""
+        if isinstance(hook_or_id, Hook):
+            ids = [found.id for found in self._hooks.values() if found.hook is hook_or_id]
+        else:
+            ids = [hook_or_id] if hook_or_id in self._hooks else []
+        for hook_id in ids:
+            self._hooks.pop(hook_id).remove()
+        return bool(ids)
 
     def get_hooks(self) -> list[RegisteredHook]:
         """The hooks that are registered, oldest first."""
@@ -163,7 +171,9 @@ class Layers:
         head = self._lm.model.get_output_embeddings()
         if head is None:
             raise UserError(f"model {self._lm.model_id!r} has no output embedding")
-        base = getattr(self._lm.model, self._lm.model.base_model_prefix, self._lm.model)
+        # The final norm stands beside the list of blocks.
+        owner = self._blocks[0].rpartition(".")[0].rpartition(".")[0] if self._blocks else ""
+        base = self._lm.model.get_submodule(owner)
         norms = [getattr(base, name) for name in _FINAL_NORM if hasattr(base, name)]
         return (norms[0] if norms else None), head
 
@@ -192,13 +202,21 @@ class Layers:
 
     @cached_property
     def _blocks(self) -> list[str]:
-        best: list[str] = []
+        """The module list with attention in every entry, or else with as many entries as the
+        configuration has layers; of several the one of that length, then the longest."""
+        wanted = _configured_layers(self._lm.model.config)
+        best: tuple[bool, int] = (False, 0)
+        blocks: list[str] = []
         for name, module in self._lm.model.named_modules():
-            if not isinstance(module, nn.ModuleList) or len(module) <= len(best):
+            if not isinstance(module, nn.ModuleList) or not len(module):
                 continue
-            if all(_child(block, _MLP) and _child(block, _ATTENTION) for block in module):
-                best = [f"{name}.{number}" for number in range(len(module))]
-        return best
+            fits = len(module) == wanted
+            if not fits and not all(_child(block, _ATTENTION) for block in module):
+                continue
+            if (fits, len(module)) > best:
+                best = (fits, len(module))
+                blocks = [f"{name}.{number}" for number in range(len(module))]
+        return blocks
 
     @cached_property
     def _by_short(self) -> dict[str, HookPoint]:
@@ -206,14 +224,13 @@ class Layers:
         points: dict[str, HookPoint] = {}
         for number, block in enumerate(self._blocks):
             module = self._lm.model.get_submodule(block)
-            found = {
-                "resid_pre": (block, "input"),
-                "attn_out": (f"{block}.{_child(module, _ATTENTION)}", "output"),
-                "mlp_out": (f"{block}.{_child(module, _MLP)}", "output"),
-                "resid_post": (block, "output"),
-            }
-            for short, (name, kind) in found.items():
-                points[f"{short}.{number}"] = HookPoint(name, f"{short}.{number}", kind)  # pyright: ignore[reportArgumentType]
+            points[f"resid_pre.{number}"] = HookPoint(block, f"resid_pre.{number}", "input")
+            for short, names in (("attn_out", _ATTENTION), ("mlp_out", _MLP)):
+                child = _child(module, names)
+                if child is not None:
+                    point = f"{short}.{number}"
+                    points[point] = HookPoint(f"{block}.{child}", point, "output")
+            points[f"resid_post.{number}"] = HookPoint(block, f"resid_post.{number}", "output")
         return points
 
     @cached_property
@@ -226,3 +243,9 @@ class Layers:
 def _child(module: nn.Module, names: tuple[str, ...]) -> str | None:
     """The first of `names` that is a child of `module`."""
     return next((name for name in names if hasattr(module, name)), None)
+
+
+def _configured_layers(config: Any) -> int | None:
+    """The number of text layers that a model's configuration names."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return getattr(text, "num_hidden_layers", None)

@@ -1,6 +1,6 @@
 """Texts to padded token ids, with special tokens told apart by id."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -30,9 +30,13 @@ class Encoding:
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Ids of the tokenizer's special tokens (BOS, EOS, padding, ...). Id 0 can be an ordinary
-    token."""
-    return frozenset(int(i) for i in tokenizer.all_special_ids if i is not None)
+    """Ids of the tokenizer's special tokens (BOS, EOS, padding, turn marks, reserved ones, ...).
+
+    Id 0 can be an ordinary token, and a model need not have a BOS.
+    """
+    named = {int(i) for i in tokenizer.all_special_ids if i is not None}
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return frozenset(named | {int(i) for i, token in added.items() if token.special})
 
 
 def tokenize(
@@ -58,12 +62,12 @@ def pad(rows: Sequence[Sequence[int]], tokenizer: Any) -> Encoding:
     for number, ids in enumerate(rows):
         input_ids[number, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
         mask[number, : len(ids)] = 1
-    return Encoding(input_ids, mask, special_mask(input_ids, tokenizer) | (mask == 0))
+    return Encoding(input_ids, mask, special_mask(input_ids, special_ids(tokenizer)) | (mask == 0))
 
 
-def special_mask(input_ids: Tensor, tokenizer: Any) -> Tensor:
-    """True where a special token stands, same shape as `input_ids`."""
-    ids = torch.tensor(sorted(special_ids(tokenizer)), dtype=torch.int64, device=input_ids.device)
+def special_mask(input_ids: Tensor, special: Collection[int]) -> Tensor:
+    """True where one of the `special` ids stands, same shape as `input_ids`."""
+    ids = torch.tensor(sorted(special), dtype=torch.int64, device=input_ids.device)
     return torch.isin(input_ids, ids)
 
 
