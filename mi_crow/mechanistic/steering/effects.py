@@ -48,9 +48,10 @@ def write_continuations(
     *,
     n: int,
     max_new_tokens: int,
-    seed: int,
+    temperature: float = 1.0,
+    seed: int = 0,
 ) -> Written:
-    """`n` sampled continuations (temperature 1), spread over the prompts, one batch a prompt.
+    """`n` sampled continuations, spread over the prompts, one batch a prompt.
 
     Raises UserError without a prompt, and what `steering` raises.
     """
@@ -62,7 +63,9 @@ def write_continuations(
             # The first prompts take what does not divide evenly.
             count = n // len(prompts) + (number < n % len(prompts))
             if count:
-                generations.append(lm.generate(prompt, max_new_tokens, seed=seed + number, n=count))
+                generations.append(
+                    lm.generate(prompt, max_new_tokens, temperature, seed=seed + number, n=count)
+                )
     return Written(generations)
 
 

@@ -51,11 +51,22 @@ class Intervention:
             raise UserError(
                 f"the value of an intervention must be a finite number, not {self.value}"
             )
-        if kind == "layer" and (self.unit == "max" or self.op == "add"):
+        if kind == "layer":
+            self._check_layer()
+
+    def _check_layer(self) -> None:
+        """Raises UserError for what only a feature has: a direction to add, a maximum."""
+        if self.op == "add":
             raise UserError(
                 "a raw layer can be scaled, clamped to a norm, or ablated",
                 hint="to add something, name a feature",
             )
+        if self.op == "clamp" and self.unit == "max":
+            raise UserError(
+                "a raw layer has no known maximum", hint="give the norm in units of latent or norm"
+            )
+        if self.op == "clamp" and self.value < 0:
+            raise UserError(f"a norm cannot be {self.value:g}", hint="give 0 or more")
 
     @property
     def feature(self) -> int | None:
