@@ -20,7 +20,7 @@ class TextDataset:
         labels: Sequence[str | None] | None = None,
         source: str = "list",
     ) -> None:
-        self.texts = list(texts)
+        self.texts = [_encodable(text) for text in texts]
         self.labels: list[str | None] = list(labels) if labels else [None] * len(self.texts)
         self.source = source
         if not self.texts:
@@ -124,3 +124,10 @@ class HuggingFaceDataset(TextDataset):
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _encodable(text: Any) -> Any:
+    """`text` with lone surrogates, which no tokenizer or file takes, as replacement characters."""
+    if not isinstance(text, str) or text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -4,21 +4,19 @@ What a part holds depends on dataset, model and settings alone, so a killed capt
 its last whole part and ends with the same content.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import torch
 from torch import Tensor
 
 from mi_crow.datasets import TextDataset, load_texts, split_of
-from mi_crow.errors import MiCrowError, UserError
-from mi_crow.language_model.capture_pass import run_to
+from mi_crow.errors import UserError
+from mi_crow.language_model.capture_batches import BatchSize, Document, RowCollector
 from mi_crow.language_model.config import CaptureConfig
-from mi_crow.language_model.tokenize import pad, special_ids, tokenize
+from mi_crow.language_model.tokenize import special_ids, tokenize
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.atomic import remove_stale
 from mi_crow.store.manifest import MANIFEST_NAME, LayerSpec, PartSpec, RunManifest
@@ -42,15 +40,6 @@ class CaptureResult:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Document:
-    """One text as tokens."""
-
-    number: int  # in the dataset
-    token_ids: list[int]
-    kept: list[int]  # positions whose activations are kept
 
 
 def capture_run(
@@ -92,6 +81,7 @@ class Capture:
     ) -> CaptureResult:
         """Captures what is not captured yet."""
         fresh = self._fresh_manifest()
+        made = run_dir is None
         if run_dir is None:
             run_dir = workspace.make_run_dir(self._config.name, Path(self._config.model.model).name)
         manifest = self._manifest(run_dir, fresh)
@@ -99,12 +89,13 @@ class Capture:
             remove_stale(run_dir / "tokens")
             for layer in manifest.layers:
                 remove_stale(run_dir / layer.name)
-            self._capture(run_dir, manifest, progress)
-            if not manifest.n_tokens:
-                raise UserError(
-                    f"dataset {self._texts.source!r} gave no tokens",
-                    hint="its texts hold special tokens alone",
-                )
+            try:
+                self._capture(run_dir, manifest, progress)
+            except BaseException:
+                # A folder of ours in which nothing was committed is of no use to anybody.
+                if made and not (run_dir / MANIFEST_NAME).exists():
+                    workspace.delete(run_dir)
+                raise
             manifest.status = "complete"
             manifest.save(run_dir)
         return CaptureResult(
@@ -118,24 +109,31 @@ class Capture:
 
     def _capture(self, run_dir: Path, manifest: RunManifest, progress: Progress) -> None:
         """Writes the parts that the manifest does not name yet."""
-        size, limit = self._config.shard_size, self._config.dataset.token_limit
+        shard, limit = self._config.shard_size, self._config.dataset.token_limit
+        size = BatchSize(manifest.settings["batch_size_used"], progress.log)
         total = len(self._texts)
-        first = len(manifest.parts) * size
-        for start in range(first, total, size):
+        for start in range(len(manifest.parts) * shard, total, shard):
             if limit is not None and manifest.n_tokens >= limit:
-                return
+                break
             begun = perf_counter()
             room = None if limit is None else limit - manifest.n_tokens
-            documents = self._documents(range(start, min(start + size, total)), room)
-            rows = self._activations(documents, progress, manifest.n_documents)
+            documents = self._documents(range(start, min(start + shard, total)), room)
+            rows = self._activations(documents, progress, manifest, size)
             part = PartSpec(
                 0, len(manifest.parts), len(documents), sum(len(d.kept) for d in documents)
             )
             write_part(run_dir, part, self._table(documents), rows)
             manifest.parts.append(part)
+            manifest.settings["batch_size_used"] = size.size
             manifest.seconds += perf_counter() - begun
-            manifest.save(run_dir)
-            progress.checkpoint(part.stem)
+            if manifest.n_tokens:
+                manifest.save(run_dir)
+                progress.checkpoint(part.stem)
+        if not manifest.n_tokens:
+            raise UserError(
+                f"dataset {self._texts.source!r} gave no tokens",
+                hint="its texts hold special tokens alone",
+            )
 
     def _documents(self, numbers: range, room: int | None) -> list[Document]:
         """The numbered texts as tokens, up to the one that fills `room` kept tokens."""
@@ -156,62 +154,29 @@ class Capture:
         return documents
 
     def _activations(
-        self, documents: list[Document], progress: Progress, done: int
+        self, documents: list[Document], progress: Progress, manifest: RunManifest, size: BatchSize
     ) -> dict[str, Tensor]:
         """Kept activations [tokens, d] of each layer, rows in document order."""
-        dtype = DTYPES[self._config.dtype]
-        starts = _starts(documents)
-        rows = {
-            point.name: torch.empty(starts[-1], self._lm.layers.width(point.point), dtype=dtype)
-            for point in self._points
-        }
-        begun, tokens = perf_counter(), 0
-        for batch in _batches(documents, self._config.batch_size):
+        collector = RowCollector(self._lm, self._points, documents, DTYPES[self._config.dtype])
+        limit = self._config.dataset.token_limit
+        done, begun, tokens = manifest.n_documents, perf_counter(), 0
+        for batch in collector.collect(size):
             raise_if_stopped(progress)
-            encoding = pad([documents[i].token_ids for i in batch], self._lm.tokenizer)
-            encoding = encoding.to(self._lm.device)
-            found = run_to(self._lm, self._points, encoding.input_ids, encoding.attention_mask)
-            for point, tensor in found.items():
-                self._keep(rows[point.name], tensor, documents, batch, starts, point.point)
             tokens += sum(len(documents[i].kept) for i in batch)
             done += len(batch)
             metrics = {"tokens_s": tokens / max(perf_counter() - begun, 1e-9)}
-            progress.update(done, len(self._texts), "document", metrics)
-        return rows
-
-    def _keep(
-        self,
-        rows: Tensor,
-        tensor: Tensor,
-        documents: list[Document],
-        batch: list[int],
-        starts: list[int],
-        point: str,
-    ) -> None:
-        """Copies a batch's kept positions to their place: one gather, one copy to the host."""
-        line = torch.cat([torch.full((len(documents[i].kept),), b) for b, i in enumerate(batch)])
-        column = torch.cat([torch.tensor(documents[i].kept, dtype=torch.int64) for i in batch])
-        picked = tensor[line.to(tensor.device), column.to(tensor.device)]
-        finite = picked.isfinite().all(dim=1)
-        if not bool(finite.all()):
-            owner = documents[batch[int(line[int((~finite).nonzero()[0, 0])])]]
-            raise MiCrowError(
-                f"layer {point!r} gave NaN or infinity in document {owner.number}",
-                hint="compute in fp32 or bf16 (--model-dtype), or leave that document out",
-            )
-        picked = picked.to(rows.dtype).cpu()
-        offset = 0
-        for i in batch:
-            length = len(documents[i].kept)
-            rows[starts[i] : starts[i] + length] = picked[offset : offset + length]
-            offset += length
+            if limit is None:
+                progress.update(done, len(self._texts), "document", metrics)
+            else:
+                progress.update(min(manifest.n_tokens + tokens, limit), limit, "token", metrics)
+        return collector.rows
 
     def _table(self, documents: list[Document]) -> pa.Table:
         texts = [self._texts[d.number] for d in documents]
         return pa.table(
             {
                 "document": [d.number for d in documents],
-                "text": [text.encode("utf-8", "replace").decode() for text in texts],
+                "text": texts,
                 "label": [self._texts.labels[d.number] for d in documents],
                 "split": [split_of(text) for text in texts],
                 "token_ids": [d.token_ids for d in documents],
@@ -229,6 +194,10 @@ class Capture:
         if not (run_dir / MANIFEST_NAME).exists():
             return fresh
         manifest = RunManifest.load(run_dir)
+        # How far memory forced the batch size down is a reading, not a wish.
+        fresh.settings["batch_size_used"] = manifest.settings.get(
+            "batch_size_used", self._config.batch_size
+        )
         for what in ("model_id", "tokenizer_hash", "layers", "dtype", "fingerprint", "settings"):
             if getattr(manifest, what) != getattr(fresh, what):
                 raise UserError(
@@ -254,25 +223,10 @@ class Capture:
             settings={
                 "context_length": self._context,
                 "batch_size": config.batch_size,
+                "batch_size_used": config.batch_size,
                 "shard_size": config.shard_size,
                 "keep_special": config.keep_special,
                 "compute_dtype": str(lm.dtype).removeprefix("torch."),
             },
             created=time(),
         )
-
-
-def _starts(documents: list[Document]) -> list[int]:
-    """First row of each document, and the total."""
-    starts = [0]
-    for document in documents:
-        starts.append(starts[-1] + len(document.kept))
-    return starts
-
-
-def _batches(documents: list[Document], size: int) -> Iterator[list[int]]:
-    """Places of documents of like length, so that padding is a small share."""
-    order = sorted(range(len(documents)), key=lambda i: (len(documents[i].token_ids), i))
-    order = [i for i in order if documents[i].kept]
-    for start in range(0, len(order), size):
-        yield order[start : start + size]

@@ -46,9 +46,15 @@ def write_part(
     """
     for layer, rows in activations.items():
         with whole_file(run_dir / layer / f"{part.stem}.safetensors") as path:
-            save_file({"activations": rows.contiguous(), "norms": rows.float().norm(dim=1)}, path)
+            save_file({"activations": rows.contiguous(), "norms": row_norms(rows)}, path)
     with whole_file(run_dir / "tokens" / f"{part.stem}.parquet") as path:
         pq.write_table(documents, path, compression="zstd")
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """L2 norm of each row of [n, d], taken in fp32: [n]. Works in pieces, to hold no fp32 copy."""
+    pieces = [torch.linalg.vector_norm(piece.float(), dim=1) for piece in rows.split(4096)]
+    return torch.cat(pieces) if pieces else torch.empty(0)
 
 
 @dataclass(frozen=True)
