@@ -1,9 +1,9 @@
 """Screen 3, Inspect: which features fire on a text, token by token."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from textual import on
@@ -125,10 +125,10 @@ class InspectScreen(MiCrowScreen):
     def _inspect(self, text: str) -> None:
         try:
             client = self.context.ready_session()
-            started = time.monotonic()
+            started = monotonic()
             result = client.call("inspect", text=text, top=TOP_FEATURES)
             inspection = inspection_from(result)
-            seconds = time.monotonic() - started
+            seconds = monotonic() - started
             message = Inspected(inspection, self._names(inspection), seconds)
         except MiCrowError as error:
             message = Inspected(error=error.sentence)

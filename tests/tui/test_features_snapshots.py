@@ -1,0 +1,107 @@
+"""Pictures of Features, Inspect, Steer and Concepts at the sizes they are built for."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from tests.tui.driving import press, settle
+from tests.tui.fabricated import NAMES, fabricate
+from tui import messages
+from tui.app import MiCrowApp
+from tui.theme import PAPER
+from tui.widgets.field import Area
+
+SMALL, MEDIUM, LARGE = (80, 24), (120, 40), (200, 60)
+SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+TEXT = (
+    "The harbour was quiet before the storm. Two sloops lay at anchor, their masts creaking, and "
+    "the crew counted the sails again.\nA letter from the bank waited in the captain's cabin; "
+    "nobody wished to open it before the tide had turned."
+)
+
+
+@pytest.fixture
+def picture(snap_compare, app_workspace):
+    """`picture(screen, *keys, send=, size=, theme=)`: the screen after these keys."""
+
+    def compare(screen: str, *keys: str, send=(), size=SMALL, theme=None, prompt="") -> bool:
+        app = MiCrowApp(app_workspace, "demo-topk")
+
+        async def drive(pilot) -> None:
+            await settle(pilot)
+            for feature, name in NAMES.items():
+                app.context.annotations.set_concept("demo-topk", feature, name)
+            fabricate(app, named=True)
+            if theme is not None:
+                app.theme = theme
+            await settle(pilot)
+            await app.go(screen)
+            await settle(pilot)
+            for message in send:
+                app.screen.post_message(message)
+                await settle(pilot)
+            if prompt:
+                app.screen.query_one("#steer-prompt", Area).text = prompt
+            await press(pilot, *keys)
+
+        return snap_compare(app, terminal_size=size, run_before=drive)
+
+    return compare
+
+
+@SIZES
+def test_the_table_of_features(picture, size):
+    assert picture("features", "j", "j", size=size)
+
+
+@pytest.mark.parametrize("size", [SMALL, MEDIUM, LARGE], ids=["small", "medium", "large"])
+def test_a_feature(picture, size):
+    assert picture("features", send=[messages.OpenFeature(3)], size=size)
+
+
+def test_a_feature_by_day(picture):
+    assert picture("features", "j", "enter", "j", size=MEDIUM, theme=PAPER.name)
+
+
+def test_a_dead_feature(picture):
+    assert picture("features", send=[messages.OpenFeature(42)])
+
+
+def test_a_feature_being_named(picture):
+    assert picture("features", "j", "t")
+
+
+def test_the_filter(picture):
+    assert picture("features", "slash", *"sail")
+
+
+def test_no_index(snap_compare, app_workspace):
+    async def drive(pilot) -> None:
+        await settle(pilot)
+        await press(pilot, "2")
+
+    app = MiCrowApp(app_workspace, "demo-topk")
+    assert snap_compare(app, terminal_size=SMALL, run_before=drive)
+
+
+@SIZES
+def test_an_inspected_text(picture, size, monkeypatch):
+    monkeypatch.setattr("tui.screens.inspect.screen.monotonic", lambda: 0.0)
+    assert picture("inspect", "right", "right", send=[messages.SendToInspect(3, TEXT)], size=size)
+
+
+@SIZES
+def test_a_steered_text(picture, size):
+    send = [messages.SendToSteer(3), messages.SendToSteer(101)]
+    assert picture("steer", "minus", "minus", "ctrl+r", send=send, size=size, prompt="The harbour")
+
+
+def test_the_form_of_an_intervention(picture):
+    assert picture("steer", "a")
+
+
+@SIZES
+def test_concepts(picture, size, monkeypatch):
+    clock = SimpleNamespace(time=lambda: 1_790_000_000.0)
+    monkeypatch.setattr("mi_crow.mechanistic.concepts.annotations.time", clock)
+    assert picture("concepts", "j", "space", size=size)
