@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.build import IndexResult, build_index
     from mi_crow.mechanistic.features.config import IndexConfig
     from mi_crow.mechanistic.features.queries import FeatureStore
 
@@ -15,9 +16,11 @@ _ROOM = "mi_crow.mechanistic.features"
 _EXPORTS = {
     "FeatureStore": f"{_ROOM}.queries",
     "IndexConfig": f"{_ROOM}.config",
+    "IndexResult": f"{_ROOM}.build",
+    "build_index": f"{_ROOM}.build",
 }
 
-__all__ = ["FeatureStore", "IndexConfig"]
+__all__ = ["FeatureStore", "IndexConfig", "IndexResult", "build_index"]
 
 
 def __getattr__(name: str) -> Any:

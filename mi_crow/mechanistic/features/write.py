@@ -57,10 +57,6 @@ class IndexWriter:
         ]
         self.append("meta", {"key": list(rows), "value": texts})
 
-    def update(self, statement: str) -> None:
-        """Runs one SQL statement of ours on the tables written so far."""
-        self._connection.execute(statement)
-
 
 @contextmanager
 def writing_index(path: Path) -> Iterator[IndexWriter]:

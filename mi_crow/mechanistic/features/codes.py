@@ -1,0 +1,154 @@
+"""Everything that fired, kept sparse: sorted by feature within chunks of tokens.
+
+A chunk holds its codes by feature, so that all codes of a few features can be read from all chunks
+(`feature_blocks`), and its tokens' latents by token, for what fires together. Beyond a budget
+chunks go to files that are mapped, so memory does not grow with the corpus.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mi_crow.mechanistic.features.segments import draws, owners, pieces, sorted_codes, starts_of
+
+_BUDGET = 512 * 1024**2  # bytes of codes held in memory before chunks go to files
+_BLOCK_CODES = 1 << 21
+_BLOCK_FEATURES = 4096
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """n tokens that count, with the latents that may be active on each."""
+
+    document: np.ndarray  # int32 [n]: number of the document in the index, ascending
+    position: np.ndarray  # int32 [n]: place in the document, ascending within one
+    values: np.ndarray  # float32 [n, k], 0 where inactive
+    latents: np.ndarray  # int32 or uint16 [n, k]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some tokens and their codes."""
+
+    document: np.ndarray  # int32 [n]
+    position: np.ndarray  # int32 [n]
+    draw: np.ndarray  # uint32 [n]: what random choices go by
+    latents: np.ndarray  # [n, k]: active latents of each token, n_latents where there is none
+    starts: np.ndarray  # int64 [n_latents + 1]: codes of latent f are starts[f]:starts[f + 1]
+    rows: np.ndarray  # int32 [codes]: token of each code, ascending within a latent
+    values: np.ndarray  # float32 [codes], all above 0
+
+    @property
+    def bytes(self) -> int:
+        return sum(array.nbytes for array in vars(self).values())
+
+
+@dataclass(frozen=True)
+class FeatureBlock:
+    """All codes of the features first .. last - 1, by feature and then in order of the tokens."""
+
+    first: int
+    last: int
+    starts: np.ndarray  # int64 [features + 1]
+    feature: np.ndarray  # int64 [codes]: counted from `first`
+    document: np.ndarray  # int32 [codes]
+    position: np.ndarray  # int32 [codes]
+    draw: np.ndarray  # uint32 [codes]
+    values: np.ndarray  # float32 [codes]
+
+    @property
+    def n_features(self) -> int:
+        return self.last - self.first
+
+
+def latent_dtype(n_latents: int) -> Any:
+    """The smallest type that holds every latent and the mark for none."""
+    return np.uint16 if n_latents < 1 << 16 else np.int32
+
+
+def make_chunk(tokens: Tokens, n_latents: int, seed: int) -> Chunk:
+    """Sorts the codes of some tokens by latent."""
+    n, k = tokens.values.shape
+    active = tokens.values > 0
+    latents = np.where(active, tokens.latents, n_latents).astype(latent_dtype(n_latents))
+    rows = np.repeat(np.arange(n, dtype=np.int32), k).reshape(n, k)
+    features, ordered_rows, values = sorted_codes(
+        latents[active], rows[active], tokens.values[active], n_latents, max(n, 1)
+    )
+    counts = np.bincount(features, minlength=n_latents)
+    return Chunk(
+        tokens.document,
+        tokens.position,
+        draws(tokens.document, tokens.position, seed),
+        latents,
+        starts_of(counts),
+        ordered_rows,
+        values,
+    )
+
+
+class CodeStore:
+    """The chunks of a whole corpus, in order of the tokens."""
+
+    def __init__(self, folder: Path, n_latents: int, budget: int = _BUDGET) -> None:
+        """`folder` is for chunks beyond `budget` bytes; who made it removes it."""
+        self.n_latents = n_latents
+        self.chunks: list[Chunk] = []
+        self._folder = folder
+        self._room = budget
+
+    def add(self, chunk: Chunk) -> None:
+        self._room -= chunk.bytes
+        self.chunks.append(chunk if self._room >= 0 else self._on_disk(chunk))
+
+    def counts(self) -> np.ndarray:
+        """Codes of each latent: int64 [n_latents]."""
+        total = np.zeros(self.n_latents, dtype=np.int64)
+        for chunk in self.chunks:
+            total += np.diff(chunk.starts)
+        return total
+
+    def feature_blocks(self, most_codes: int = _BLOCK_CODES) -> Iterator[FeatureBlock]:
+        """All features in order, a few at a time; one with more than `most_codes` comes alone."""
+        starts = starts_of(self.counts())
+        for first, last in pieces(starts, most_codes):
+            for begin in range(first, last, _BLOCK_FEATURES):
+                yield gather_block(self.chunks, begin, min(begin + _BLOCK_FEATURES, last))
+
+    def _on_disk(self, chunk: Chunk) -> Chunk:
+        arrays = {}
+        for name, array in vars(chunk).items():
+            path = self._folder / f"{len(self.chunks):06d}-{name}.npy"
+            np.save(path, array)
+            arrays[name] = np.load(path, mmap_mode="r")
+        return Chunk(**arrays)
+
+
+def gather_block(chunks: Sequence[Chunk], first: int, last: int) -> FeatureBlock:
+    """The codes of some features from all chunks."""
+    columns: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("feature", "document", "position", "draw", "values")
+    }
+    for chunk in chunks:
+        starts = np.asarray(chunk.starts[first : last + 1])
+        codes = slice(int(starts[0]), int(starts[-1]))
+        rows = chunk.rows[codes]
+        columns["feature"].append(owners(starts))
+        columns["document"].append(chunk.document[rows])
+        columns["position"].append(chunk.position[rows])
+        columns["draw"].append(chunk.draw[rows])
+        columns["values"].append(np.asarray(chunk.values[codes]))
+    joined = {name: _joined(arrays) for name, arrays in columns.items()}
+    if len(chunks) > 1:
+        # 16-bit keys are sorted by radix, and stably: tokens stay in order within a feature.
+        order = np.argsort(joined["feature"].astype(np.uint16), kind="stable")
+        joined = {name: array[order] for name, array in joined.items()}
+    counts = np.bincount(joined["feature"], minlength=last - first)
+    return FeatureBlock(first, last, starts_of(counts), **joined)
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)

@@ -1,0 +1,161 @@
+"""The one pass over a corpus: documents to the writer, activations to sorted sparse codes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from mi_crow.mechanistic.features.codes import CodeStore, Tokens, latent_dtype, make_chunk
+from mi_crow.mechanistic.features.document_features import strongest_features
+from mi_crow.mechanistic.features.sources import Sources
+from mi_crow.mechanistic.features.statistics import BinFitter
+from mi_crow.mechanistic.features.token_texts import document_token_texts
+from mi_crow.mechanistic.features.write import IndexWriter
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.progress import Progress, raise_if_stopped
+from mi_crow.store.shards import HELDOUT, RunPart
+
+_BATCH = {"cpu": 2048, "cuda": 16_384}
+_CHUNK_TOKENS = 1 << 17
+
+
+@dataclass
+class Corpus:
+    """What the pass learnt about the documents, by their number in the index."""
+
+    labels: list[str | None] = field(default_factory=list)
+    heldout: list[np.ndarray] = field(default_factory=list)  # bool, a piece a part
+    lengths: list[np.ndarray] = field(default_factory=list)  # int64: tokens, special ones included
+    n_tokens: int = 0  # that count
+    n_outliers: int = 0
+
+    @property
+    def n_documents(self) -> int:
+        return len(self.labels)
+
+
+class EncodePass:
+    """Reads every source once. Documents are numbered on through all sources."""
+
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        codes: CodeStore,
+        writer: IndexWriter,
+        tokenizer: Any,
+        seed: int,
+    ) -> None:
+        self.corpus = Corpus()
+        self.bins = BinFitter()
+        self._sae = sae
+        self._codes = codes
+        self._writer = writer
+        self._tokenizer = tokenizer
+        self._seed = seed
+        # Small enough for the packed sort of `make_chunk`, at least some documents.
+        spare = 33 - (sae.n_latents - 1).bit_length()
+        self._chunk_tokens = min(_CHUNK_TOKENS, 1 << max(spare, 12))
+
+    def run(self, sources: Sources, progress: Progress) -> None:
+        """Raises CancelledError between two batches when asked to stop."""
+        begun, done, total = perf_counter(), 0, sources.n_tokens
+        for reader in sources.readers:
+            for part in reader.parts():
+                first = self.corpus.n_documents
+                self._take_documents(part)
+                for piece in self._pieces(part):
+                    tokens = self._encode(part, piece, first, progress)
+                    self._take_tokens(tokens)
+                    done += piece.stop - piece.start
+                    rate = done / max(perf_counter() - begun, 1e-9)
+                    progress.update(done, total, "token", {"tokens_s": rate})
+
+    def _take_documents(self, part: RunPart) -> None:
+        corpus, table = self.corpus, part.table
+        token_ids = table["token_ids"].combine_chunks()
+        texts, labels = table["text"].to_pylist(), table["label"].to_pylist()
+        split = table["split"].to_pylist()
+        n = len(texts)
+        pieces = document_token_texts(self._tokenizer, texts, token_ids.to_pylist())
+        lengths = np.diff(token_ids.offsets.to_numpy()).astype(np.int64)
+        self._writer.append(
+            "documents",
+            {
+                "document": np.arange(corpus.n_documents, corpus.n_documents + n, dtype=np.int32),
+                "text": texts,
+                "label": table["label"],
+                "split": split,
+                "token_ids": token_ids,
+                "token_texts": pieces,
+            },
+        )
+        corpus.labels.extend(labels)
+        corpus.heldout.append(np.array([one == HELDOUT for one in split], dtype=bool))
+        corpus.lengths.append(lengths)
+
+    def _pieces(self, part: RunPart) -> Iterator[slice]:
+        """Rows of whole documents, about a chunk each; a longer document stays whole."""
+        ends = np.cumsum(_kept_lengths(part))
+        begin, total = 0, int(part.norms.numel())
+        while begin < total:
+            fits = int(np.searchsorted(ends, begin + self._chunk_tokens, side="right")) - 1
+            longer = int(np.searchsorted(ends, begin, side="right"))
+            end = int(ends[max(fits, longer)])
+            yield slice(begin, end)
+            begin = end
+
+    @torch.inference_mode()
+    def _encode(self, part: RunPart, piece: slice, first: int, progress: Progress) -> Tokens:
+        """The codes of a piece's rows, outliers left out."""
+        limit = self._sae.metadata.outlier_norm
+        norms = part.norms[piece]
+        keep = norms <= limit if limit is not None else torch.ones_like(norms, dtype=torch.bool)
+        rows = keep.nonzero()[:, 0] + piece.start
+        self.corpus.n_tokens += len(rows)
+        self.corpus.n_outliers += len(keep) - len(rows)
+        device, dtype = self._sae.device, latent_dtype(self._sae.n_latents)
+        values, latents = [], []
+        for batch in rows.split(_BATCH.get(device.type, 4096)):
+            raise_if_stopped(progress)
+            if not len(batch):
+                continue  # splitting no rows gives one empty batch
+            first_row, last_row = int(batch[0]), int(batch[-1])
+            whole = last_row - first_row + 1 == len(batch)
+            x = part.activations[slice(first_row, last_row + 1) if whole else batch]
+            codes = self._sae.encode_sparse(x.to(device).float())
+            values.append(codes.values.float().cpu().numpy())
+            latents.append(codes.indices.cpu().numpy().astype(dtype))
+        # Numbered by their place, as in `documents`: a run's own numbers may have gaps.
+        lengths = _kept_lengths(part)
+        owner = np.repeat(np.arange(first, first + len(lengths), dtype=np.int32), lengths)
+        return Tokens(
+            owner[rows.numpy()],
+            part.row_position[rows].numpy().astype(np.int32),
+            _stacked(values),
+            _stacked(latents),
+        )
+
+    def _take_tokens(self, tokens: Tokens) -> None:
+        n_latents = self._sae.n_latents
+        self.bins.see(tokens.values[tokens.values > 0])
+        self._codes.add(make_chunk(tokens, n_latents, self._seed))
+        self._writer.append("document_features", vars(strongest_features(tokens, n_latents)))
+
+
+def _kept_lengths(part: RunPart) -> np.ndarray:
+    return np.diff(part.table["kept"].combine_chunks().offsets.to_numpy())
+
+
+def _stacked(batches: list[np.ndarray]) -> np.ndarray:
+    """Batches [n, k] under one another; SAEs with a free number of latents give several k."""
+    if not batches:
+        return np.zeros((0, 1), dtype=np.uint16)
+    width = max(batch.shape[1] for batch in batches)
+    padded = [
+        batch if batch.shape[1] == width else np.pad(batch, ((0, 0), (0, width - batch.shape[1])))
+        for batch in batches
+    ]
+    return np.concatenate(padded)

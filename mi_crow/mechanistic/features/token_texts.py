@@ -1,0 +1,74 @@
+"""The text of each token of many documents, from the tokenizer's offsets where it gives them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mi_crow.language_model.detokenize import token_texts
+from mi_crow.language_model.tokenize import special_ids
+
+
+def document_token_texts(
+    tokenizer: Any, texts: Sequence[str], token_ids: Sequence[Sequence[int]]
+) -> list[list[str]]:
+    """For each document the text of each token; special tokens appear by name.
+
+    `token_ids` are what `tokenizer` made of `texts`, perhaps cut off. Tokenizing once more with
+    offsets is a hundred times as fast as decoding; where it gives other ids the tokens are decoded.
+    """
+    special = special_ids(tokenizer)
+    encoded: list[tuple[Sequence[int], Sequence[tuple[int, int]]]]
+    if getattr(tokenizer, "is_fast", False) and len(texts):
+        found = tokenizer(list(texts), return_offsets_mapping=True, return_attention_mask=False)
+        encoded = list(zip(found["input_ids"], found["offset_mapping"], strict=True))
+    else:
+        encoded = [((), ())] * len(texts)
+    result = []
+    for text, ids, (whole, offsets) in zip(texts, token_ids, encoded, strict=True):
+        if list(whole[: len(ids)]) == list(ids):
+            result.append(_cut(tokenizer, text, ids, offsets, special))
+        else:
+            result.append(token_texts(tokenizer, ids))
+    return result
+
+
+def _cut(
+    tokenizer: Any,
+    text: str,
+    ids: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    special: frozenset[int],
+) -> list[str]:
+    """Cuts `text` where tokens end. What lies between two tokens goes to the second one; a
+    character over several tokens goes to the first of them."""
+    pieces, cursor = [], 0
+    for token_id, (_, end) in zip(ids, offsets, strict=False):
+        if end > cursor:
+            pieces.append(text[cursor:end])
+            cursor = end
+        else:
+            is_named = token_id in special
+            pieces.append(str(tokenizer.convert_ids_to_tokens(token_id)) if is_named else "")
+    return pieces
+
+
+def vocabulary_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """The text of single tokens, with the leading space that SentencePiece drops."""
+    known = len(tokenizer)
+    inside = [token_id if token_id < known else None for token_id in ids]
+    texts = tokenizer.batch_decode(
+        [[] if token_id is None else [token_id] for token_id in inside],
+        clean_up_tokenization_spaces=False,
+    )
+    names = [
+        None if token_id is None else tokenizer.convert_ids_to_tokens(token_id)
+        for token_id in inside
+    ]
+    result = []
+    for token_id, text, name in zip(ids, texts, names, strict=True):
+        if name is None:  # the embedding is padded beyond the tokenizer's vocabulary
+            result.append(f"<{token_id}>")
+        elif str(name).startswith("\u2581") and not text.startswith(" "):
+            result.append(f" {text}")
+        else:
+            result.append(text or str(name))
+    return result
