@@ -128,11 +128,11 @@ def test_special_and_outlier_tokens_pass_unchanged(tiny_lm):
 def test_padding_passes_unchanged(tiny_lm):
     detector = LayerActivationDetector(LAYER)
     with detector.on(tiny_lm):
-        output, encodings = tiny_lm.inference.execute_inference([TEXT, "Granite"])
+        _, encodings = tiny_lm.inference.execute_inference([TEXT, "Granite"])
         plain = detector.get_captured()
-    with steering(tiny_lm, tiny_sae(), LAYER, [Intervention("feature:3", "add", 5.0)]):
-        with detector.on(tiny_lm):
-            tiny_lm.inference.execute_inference([TEXT, "Granite"])
+    change = Intervention("feature:3", "add", 5.0)
+    with steering(tiny_lm, tiny_sae(), LAYER, [change]), detector.on(tiny_lm):
+        tiny_lm.inference.execute_inference([TEXT, "Granite"])
     padding = encodings["attention_mask"] == 0
     assert padding.any()
     assert torch.equal(detector.get_captured()[padding], plain[padding])
@@ -151,11 +151,15 @@ def test_the_input_of_a_block_is_steered_as_its_output_is(tiny_lm):
 
 def test_the_model_is_plain_again_after_the_block_even_after_an_error(tiny_lm):
     plain = logits(tiny_lm)
-    with pytest.raises(ZeroDivisionError):
+
+    def fail() -> None:
         with steering(tiny_lm, tiny_sae(), LAYER, [Intervention("feature:3", "add", 5.0)]):
             assert not torch.equal(logits(tiny_lm), plain)
             assert torch.equal(logits(tiny_lm, with_controllers=False), plain)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert torch.equal(logits(tiny_lm), plain)
     assert tiny_lm.layers.get_hooks() == []
 
