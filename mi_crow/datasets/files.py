@@ -42,7 +42,7 @@ def _read_file(path: Path, text_field: str, label_field: str | None) -> Iterator
         )
     if suffix in (".txt", ".md"):
         return iter(_passages(path.read_text("utf-8"), path.stem))
-    return fields_of(_records(path, suffix), text_field, label_field, str(path))
+    return fields_of(_records(path, suffix, text_field), text_field, label_field, str(path))
 
 
 def _passages(text: str, label: str) -> list[Row]:
@@ -50,11 +50,11 @@ def _passages(text: str, label: str) -> list[Row]:
     return [(part.strip(), label) for part in text.split("\n\n") if part.strip()]
 
 
-def _records(path: Path, suffix: str) -> Iterable[Mapping[str, Any]]:
+def _records(path: Path, suffix: str, text_field: str) -> Iterable[Mapping[str, Any]]:
     if suffix == ".jsonl":
-        return _json_lines(path)
+        return _json_lines(path, text_field)
     if suffix == ".json":
-        return _json_list(path)
+        return _json_list(path, text_field)
     import polars as pl
 
     try:
@@ -69,7 +69,7 @@ def _records(path: Path, suffix: str) -> Iterable[Mapping[str, Any]]:
         ) from error
 
 
-def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+def _json_lines(path: Path, text_field: str) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -78,10 +78,10 @@ def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
                 raise UserError(f"{str(path)!r} line {number} is not JSON ({error.msg})") from error
-            yield _as_record(record, path, number)
+            yield _as_record(record, path, number, text_field)
 
 
-def _json_list(path: Path) -> Iterator[Mapping[str, Any]]:
+def _json_list(path: Path, text_field: str) -> Iterator[Mapping[str, Any]]:
     try:
         records = json.loads(path.read_text("utf-8"))
     except json.JSONDecodeError as error:
@@ -89,12 +89,14 @@ def _json_list(path: Path) -> Iterator[Mapping[str, Any]]:
     if not isinstance(records, list):
         raise UserError(f"dataset {str(path)!r} is not a list", hint="give a list of objects")
     for number, record in enumerate(records, 1):
-        yield _as_record(record, path, number)
+        yield _as_record(record, path, number, text_field)
 
 
-def _as_record(record: Any, path: Path, number: int) -> Mapping[str, Any]:
+def _as_record(record: Any, path: Path, number: int, text_field: str) -> Mapping[str, Any]:
+    if isinstance(record, str):
+        return {text_field: record}
     if not isinstance(record, dict):
-        raise UserError(f"{str(path)!r} record {number} is not an object with fields")
+        raise UserError(f"{str(path)!r} record {number} is neither an object nor a text")
     return record
 
 

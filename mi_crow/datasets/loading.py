@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Protocol
 
+from mi_crow.datasets.files import SUFFIXES, read_path
 from mi_crow.datasets.text import TextDataset
 from mi_crow.errors import NotFoundError
 
@@ -26,12 +27,12 @@ class Spec(Protocol):
     def sample_seed(self) -> int | None: ...
 
 
-def load_texts(spec: Spec) -> TextDataset:
+def load_texts(spec: Spec, offline: bool = False) -> TextDataset:
     """The texts that `spec` stands for. `sample` is the corpus that comes with mi-crow.
 
-    Raises UserError or NotFoundError in one sentence.
+    With `offline` the hub is never asked. Raises UserError or NotFoundError in one sentence.
     """
-    dataset = _load(spec)
+    dataset = _load(spec, offline)
     if spec.limit is None:
         return dataset
     if spec.sample_seed is not None:
@@ -39,7 +40,7 @@ def load_texts(spec: Spec) -> TextDataset:
     return dataset.head(spec.limit)
 
 
-def _load(spec: Spec) -> TextDataset:
+def _load(spec: Spec, offline: bool) -> TextDataset:
     if spec.source == SAMPLE:
         from sample_data import corpus_path
 
@@ -47,15 +48,13 @@ def _load(spec: Spec) -> TextDataset:
     path = Path(spec.source).expanduser()
     if path.exists():
         return TextDataset.from_local(path, spec.text_field, spec.label_field)
-    if path.is_absolute() or path.suffix or spec.source.count("/") > 1:
+    if path.is_absolute() or path.suffix in SUFFIXES or spec.source.count("/") > 1:
         raise NotFoundError(f"dataset {spec.source!r} not found", hint="there is no such path")
     limit = spec.limit if spec.sample_seed is None else None
     return TextDataset.from_huggingface(
-        spec.source, spec.split, spec.text_field, spec.label_field, limit
+        spec.source, spec.split, spec.text_field, spec.label_field, limit, offline
     )
 
 
 def _sample_rows(path: Path, spec: Spec) -> list[tuple[str, str | None]]:
-    from mi_crow.datasets.files import read_path
-
     return read_path(path, spec.text_field, spec.label_field)

@@ -2,13 +2,15 @@
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mi_crow.datasets.files import Row, fields_of, read_path
-from mi_crow.errors import NotFoundError, UserError
+from mi_crow.errors import UserError
+from mi_crow.hub import first_line, hub_answers, hub_error, quiet_downloads
 
 
 class TextDataset:
@@ -51,25 +53,17 @@ class TextDataset:
         text_field: str = "text",
         label_field: str | None = None,
         limit: int | None = None,
+        offline: bool = False,
     ) -> "TextDataset":
         """Texts of a dataset on the Hugging Face hub (or in its cache).
 
-        Raises NotFoundError when it cannot be had, UserError for a split or field it lacks.
+        `name` is `org/name`, or `org/name:config` where a dataset has several. Raises NotFoundError
+        when it cannot be had, UserError for a config, split or field it lacks.
         """
-        import datasets
-
-        try:
-            loaded = datasets.load_dataset(name, split=split, streaming=limit is not None)
-        except ValueError as error:
-            raise UserError(f"dataset {name!r} cannot be read ({_first_line(error)})") from error
-        except Exception as error:
-            raise NotFoundError(
-                f"dataset {name!r} is neither a local path nor to be had from the hub "
-                f"({_first_line(error)})",
-                hint="check the name and the network, or give a file",
-            ) from error
-        rows = fields_of(iter(loaded), text_field, label_field, name)
-        return cls.from_rows(list(islice(rows, limit)), name)
+        with quiet_downloads():
+            records = _hub_records(name, split, limit is not None, offline)
+            rows = fields_of(records, text_field, label_field, name)
+            return cls.from_rows(list(islice(rows, limit)), name)
 
     def random_sample(self, n: int, seed: int = 0) -> "TextDataset":
         """`n` texts (all, when there are fewer) drawn without replacement, in drawn order."""
@@ -122,8 +116,39 @@ class HuggingFaceDataset(TextDataset):
         super().__init__([text for text, _ in rows], [label for _, label in rows], source)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _hub_records(
+    name: str, split: str, streaming: bool, offline: bool
+) -> Iterator[Mapping[str, Any]]:
+    """The records of a dataset on the hub, or in the local cache when the hub does not answer."""
+    import datasets
+
+    path, _, config = name.partition(":")
+    asked = not offline and hub_answers()
+    try:
+        with _offline(not asked):
+            loaded: Any = datasets.load_dataset(
+                path, config or None, split=split, streaming=streaming and asked
+            )
+            yield from loaded
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"dataset {name!r} cannot be read ({first_line(error)})") from error
+    except Exception as error:
+        raise hub_error(f"dataset {name!r}", error, asked=asked) from error
+
+
+@contextmanager
+def _offline(wanted: bool) -> Iterator[None]:
+    """Inside the block `datasets` looks at its cache alone, without retrying the network."""
+    import datasets.config
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or wanted
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 def _encodable(text: Any) -> Any:

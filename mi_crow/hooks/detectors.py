@@ -49,7 +49,11 @@ class ModelInputDetector(Detector):
     def get_captured(self) -> Tensor | None:
         return _joined(self._passes, self.pad_id)
 
-    def get_attention_mask(self) -> Tensor | None:
+    def get_captured_input_ids(self) -> Tensor | None:
+        """The same as `get_captured`."""
+        return self.get_captured()
+
+    def get_captured_attention_mask(self) -> Tensor | None:
         """1 where `get_captured` holds a real token."""
         return _joined(self._masks, 0)
 
@@ -75,6 +79,10 @@ class ModelOutputDetector(Detector):
 
     def get_captured(self) -> Tensor | None:
         return self.tensor_metadata.get("output")
+
+    def get_captured_output_logits(self) -> Tensor | None:
+        """The same as `get_captured`."""
+        return self.get_captured()
 
 
 def _joined(rows: list[Tensor], fill: int) -> Tensor | None:

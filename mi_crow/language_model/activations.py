@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from mi_crow.datasets import TextDataset
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.progress import NullProgress, Progress
+from mi_crow.store.shards import DTYPES
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -25,7 +28,7 @@ class Activations:
         sample_limit: int | None = None,
         batch_size: int = 32,
         shard_size: int = 512,
-        dtype: str = "bf16",
+        dtype: str | torch.dtype = "bf16",
         context_length: int = 128,
         run_name: str | None = None,
         progress: Progress | None = None,
@@ -51,7 +54,7 @@ class Activations:
             model=ModelSpec(self._lm.model_id, revision=self._lm.revision),
             dataset=DatasetSpec(texts.source, limit=sample_limit),
             layers=tuple(self._lm.layers.resolve(layer).point for layer in layers),
-            dtype=dtype,
+            dtype=_storage_name(dtype),
             context_length=context_length,
             batch_size=batch_size,
             shard_size=shard_size,
@@ -59,3 +62,8 @@ class Activations:
         )
         capture = Capture(self._lm, texts, config)
         return capture.run(store.workspace, progress or NullProgress()).run_id
+
+
+def _storage_name(dtype: str | torch.dtype) -> str:
+    names = {kind: name for name, kind in DTYPES.items()}
+    return dtype if isinstance(dtype, str) else names.get(dtype, str(dtype))

@@ -55,7 +55,7 @@ def capture_run(
     """
     from mi_crow.language_model.language_model import LanguageModel
 
-    texts = load_texts(config.dataset)
+    texts = load_texts(config.dataset, config.model.offline)
     lm = LanguageModel.from_spec(config.model)
     return Capture(lm, texts, config).run(workspace, progress or NullProgress(), run_dir)
 
