@@ -41,7 +41,7 @@ def runs(*columns: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.flatnonzero(changed) + 1, [total]])
 
 
-def pieces(starts: np.ndarray, most: int = _PIECE) -> Iterator[tuple[int, int]]:
+def pieces(starts: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
     """(first, last + 1) of at most `most` consecutive segments with at most `most` elements, or
     of a longer one alone."""
     first, total = 0, len(starts) - 1
@@ -55,7 +55,7 @@ def pieces(starts: np.ndarray, most: int = _PIECE) -> Iterator[tuple[int, int]]:
 def segment_order(starts: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Element numbers with every segment sorted by `keys` (uint32) ascending, ties in order."""
     order = np.empty(len(keys), dtype=np.int64)
-    for first, last in pieces(starts):
+    for first, last in pieces(starts, _PIECE):
         begin, end = int(starts[first]), int(starts[last])
         bits = max(1, (end - begin - 1).bit_length())
         # segment | key | element: sorting plain integers is several times as fast as argsort.

@@ -1,0 +1,275 @@
+"""The index job around its figures: appending, cancelling, faults, and input that does not fit."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pytest
+
+from mi_crow.errors import CancelledError, NotFoundError, UserError
+from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.features.build import build_index
+from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.queries import FeatureStore
+from mi_crow.mechanistic.features.schema import TABLES
+from mi_crow.store.workspace import Workspace
+from tests.index_runs import LAYER, identity_sae, save_run, save_sae
+from tests.unit.test_features_build import random_docs
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import LanguageModel
+
+CONFIG = IndexConfig("sae", device="cpu")
+
+
+@pytest.fixture
+def prepared(workspace: Workspace, tiny_lm: "LanguageModel") -> Workspace:
+    """A run and an SAE that fit together, no index yet."""
+    save_run(workspace, random_docs(tiny_lm, 12), tiny_lm.tokenizer_hash, part_documents=5)
+    save_sae(workspace, identity_sae(tiny_lm.tokenizer_hash))
+    return workspace
+
+
+def files(workspace: Workspace) -> set[str]:
+    return {
+        str(path.relative_to(workspace.root))
+        for path in workspace.root.rglob("*")
+        if path.name != ".index.lock"
+    }
+
+
+def tables(path: Path) -> dict[str, list[Any]]:
+    """Every table but meta, rows in the order they stand."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        return {
+            table: connection.execute(f"SELECT * FROM {table}").fetchall()
+            for table in TABLES
+            if table != "meta"
+        }
+
+
+class Stopping:
+    """A progress that is asked to stop at the n-th look."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+        self.done: list[tuple[int, int]] = []
+
+    def update(
+        self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        self.done.append((done, total))
+
+    def log(self, message: str) -> None:
+        pass
+
+    def checkpoint(self, name: str) -> None:
+        pass
+
+    def should_stop(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+def test_the_result_tells_what_was_done(prepared: Workspace, tiny_lm: "LanguageModel") -> None:
+    progress = Stopping(10**9)
+    result = build_index(prepared, CONFIG, progress, lm=tiny_lm).as_json()
+    assert result["sae_id"] == "sae"
+    assert result["features"] == 32
+    assert result["bytes"] == prepared.index_path("sae").stat().st_size
+    assert result["seconds"] > 0
+    assert result["tokens"] == FeatureStore.open(prepared, "sae").meta().n_tokens
+    assert [done for done, _ in progress.done] == sorted(done for done, _ in progress.done)
+    assert progress.done[-1][0] == progress.done[-1][1]
+
+
+def test_the_same_input_gives_the_same_index(prepared: Workspace, tiny_lm: "LanguageModel") -> None:
+    path = prepared.index_path("sae")
+    build_index(prepared, CONFIG, lm=tiny_lm)
+    first = tables(path)
+    build_index(prepared, CONFIG, lm=tiny_lm)
+    assert tables(path) == first
+    build_index(prepared, replace(CONFIG, seed=1), lm=tiny_lm)
+    other = tables(path)
+    assert other["examples"] != first["examples"], "another seed draws other examples"
+    assert [r for r in other["examples"] if r[1] == 0] == [
+        r for r in first["examples"] if r[1] == 0
+    ]
+    assert other["features"] == first["features"]
+
+
+def test_appending_equals_indexing_all_at_once(
+    workspace: Workspace, tiny_lm: "LanguageModel", tmp_path: Path
+) -> None:
+    first, second = random_docs(tiny_lm, 9, seed=1), random_docs(tiny_lm, 7, seed=2)
+    save_run(workspace, first, tiny_lm.tokenizer_hash, "one")
+    save_run(workspace, second, tiny_lm.tokenizer_hash, "two")
+    save_sae(workspace, identity_sae(tiny_lm.tokenizer_hash, run_id="one"))
+    build_index(workspace, CONFIG, lm=tiny_lm)
+    Annotations(workspace.annotations_path).set_concept("sae", 3, "kept")
+    result = build_index(workspace, replace(CONFIG, run_id="two", append=True), lm=tiny_lm)
+    assert result.run_ids == ("one", "two")
+    whole = Workspace.open(tmp_path / "whole")
+    for doc in second:
+        doc.document += len(first)
+    save_run(whole, [*first, *second], tiny_lm.tokenizer_hash, "one")
+    save_sae(whole, identity_sae(tiny_lm.tokenizer_hash, run_id="one"))
+    build_index(whole, CONFIG, lm=tiny_lm)
+    assert tables(workspace.index_path("sae")) == tables(whole.index_path("sae"))
+    store = FeatureStore.open(workspace, "sae", Annotations(workspace.annotations_path))
+    assert [source["run_id"] for source in store.meta().sources] == ["one", "two"]
+    assert store.rows([3])[0].concept == "kept"
+    with pytest.raises(UserError, match="already"):
+        build_index(workspace, replace(CONFIG, run_id="two", append=True), lm=tiny_lm)
+
+
+def test_appending_to_nothing_is_told(prepared: Workspace, tiny_lm: "LanguageModel") -> None:
+    with pytest.raises(NotFoundError, match="no feature index"):
+        build_index(prepared, replace(CONFIG, append=True), lm=tiny_lm)
+
+
+@pytest.mark.parametrize("looks", [0, 1, 2, 4])
+def test_a_cancelled_job_leaves_nothing_behind(
+    prepared: Workspace, tiny_lm: "LanguageModel", looks: int
+) -> None:
+    before = files(prepared)
+    with pytest.raises(CancelledError):
+        build_index(prepared, CONFIG, Stopping(looks), lm=tiny_lm)
+    assert files(prepared) == before
+
+
+def test_an_index_stays_readable_while_the_next_one_is_built(
+    prepared: Workspace, tiny_lm: "LanguageModel"
+) -> None:
+    build_index(prepared, CONFIG, lm=tiny_lm)
+    store = FeatureStore.open(prepared, "sae")
+    with pytest.raises(CancelledError):
+        build_index(prepared, CONFIG, Stopping(2), lm=tiny_lm)
+    assert not store.changed_on_disk()
+    build_index(prepared, CONFIG, lm=tiny_lm)
+    assert store.detail(3).row.fires > 0
+    assert store.changed_on_disk()
+    store.reopen()
+    assert store.detail(3).row.fires > 0
+
+
+_KILLED = """
+import os, sys
+from mi_crow.mechanistic.features import build, feature_tables
+from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.language_model import LanguageModel
+from mi_crow.store.workspace import Workspace
+class Suicide(feature_tables.FeatureTables):
+    def facts(self):
+        os.kill(os.getpid(), 9)
+build.FeatureTables = Suicide
+lm = LanguageModel.from_huggingface(sys.argv[2], device="cpu")
+build.build_index(Workspace.open(sys.argv[1]), IndexConfig("sae", device="cpu"), lm=lm)
+"""
+
+
+def test_a_killed_job_shows_no_half_index_and_the_next_one_clears_up(
+    prepared: Workspace, tiny_lm: "LanguageModel", tiny_model_dir: Path
+) -> None:
+    before = files(prepared)
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(prepared.root), str(tiny_model_dir)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    assert not prepared.index_path("sae").exists()
+    assert files(prepared) > before
+    with pytest.raises(NotFoundError):
+        FeatureStore.open(prepared, "sae")
+    build_index(prepared, CONFIG, lm=tiny_lm)
+    assert files(prepared) == before | {"saes/sae/features.duckdb"}
+
+
+def test_two_jobs_on_one_sae_do_not_meet(prepared: Workspace, tiny_lm: "LanguageModel") -> None:
+    with (prepared.sae_dir("sae") / ".index.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="being indexed"):
+            build_index(prepared, CONFIG, lm=tiny_lm)
+
+
+@pytest.fixture
+def unchanged(workspace: Workspace) -> Iterator[None]:
+    """Whatever the test prepared is as it was after the refusal."""
+    yield
+    assert not [name for name in files(workspace) if ".tmp-" in name or "duckdb" in name]
+
+
+@pytest.mark.usefixtures("unchanged")
+class TestInputThatDoesNotFit:
+    """One sentence, and nothing written."""
+
+    def refuse(self, workspace: Workspace, lm: "LanguageModel", says: str, **config: Any) -> None:
+        before = files(workspace)
+        with pytest.raises(UserError, match=says):
+            build_index(workspace, replace(CONFIG, **config), lm=lm)
+        assert files(workspace) == before
+
+    def test_unknown_ids(self, prepared: Workspace, tiny_lm: "LanguageModel") -> None:
+        self.refuse(prepared, tiny_lm, "SAE 'other'", sae_id="other")
+        self.refuse(prepared, tiny_lm, "run 'other'", run_id="other")
+        self.refuse(prepared, tiny_lm, "not a name", run_id="/etc")
+
+    def test_another_width(self, prepared: Workspace, tiny_lm: "LanguageModel") -> None:
+        save_sae(prepared, identity_sae(tiny_lm.tokenizer_hash, n=16), "narrow")
+        self.refuse(prepared, tiny_lm, "takes 16 inputs.*has 32", sae_id="narrow")
+
+    def test_another_layer(self, prepared: Workspace, tiny_lm: "LanguageModel") -> None:
+        sae = identity_sae(tiny_lm.tokenizer_hash)
+        sae.metadata = replace(sae.metadata, layer="model.layers.2", point="resid_post.2")
+        save_sae(prepared, sae, "deep")
+        self.refuse(prepared, tiny_lm, "layer 'model.layers.2' is not in run", sae_id="deep")
+
+    def test_another_model(self, prepared: Workspace, tiny_lm: "LanguageModel") -> None:
+        save_run(prepared, random_docs(tiny_lm, 3), "f" * 16, "foreign")
+        self.refuse(prepared, tiny_lm, "is of model", run_id="foreign")
+
+    def test_a_model_with_another_tokenizer_than_the_run(
+        self, workspace: Workspace, tiny_lm: "LanguageModel"
+    ) -> None:
+        save_run(workspace, random_docs(tiny_lm, 3), "f" * 16)
+        save_sae(workspace, identity_sae("f" * 16))
+        self.refuse(workspace, tiny_lm, "another tokenizer")
+
+    def test_a_run_that_is_not_complete(
+        self, workspace: Workspace, tiny_lm: "LanguageModel"
+    ) -> None:
+        docs = random_docs(tiny_lm, 3)
+        save_run(workspace, docs, tiny_lm.tokenizer_hash, status="running")
+        save_sae(workspace, identity_sae(tiny_lm.tokenizer_hash))
+        self.refuse(workspace, tiny_lm, "not complete")
+
+    def test_an_sae_without_a_run(self, prepared: Workspace, tiny_lm: "LanguageModel") -> None:
+        sae = identity_sae(tiny_lm.tokenizer_hash)
+        sae.metadata = replace(sae.metadata, run_id=None)
+        save_sae(prepared, sae, "homeless")
+        self.refuse(prepared, tiny_lm, "which run", sae_id="homeless")
+        build_index(prepared, replace(CONFIG, sae_id="homeless", run_id="run"), lm=tiny_lm)
+        (prepared.sae_dir("homeless") / "features.duckdb").unlink()
+
+
+def test_a_layer_of_another_width_than_the_unembedding_has_no_logits(
+    workspace: Workspace, tiny_lm: "LanguageModel"
+) -> None:
+    docs = random_docs(tiny_lm, 4)
+    for doc in docs:
+        doc.acts = doc.acts[:, :16]
+    save_run(workspace, docs, tiny_lm.tokenizer_hash)
+    save_sae(workspace, identity_sae(tiny_lm.tokenizer_hash, n=16))
+    build_index(workspace, CONFIG, lm=tiny_lm)
+    detail = FeatureStore.open(workspace, "sae").detail(2)
+    assert (detail.promoted, detail.suppressed, detail.skew) == ((), (), None)
+    assert FeatureStore.open(workspace, "sae").meta().layer == LAYER
