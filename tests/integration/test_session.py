@@ -1,0 +1,230 @@
+"""The model session as its users see it: a real process with the tiny model and its SAE."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mi_crow.errors import CancelledError, NotFoundError, UserError
+from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.run import inspect_text, steer_prompt
+from mi_crow.session.client import SessionClient
+from mi_crow.store.workspace import Workspace
+from tests.session_fixture import SAE_ID, add_tiny_sae
+from tests.steering_fixture import LATENTS, LAYER, TEXT
+
+PUSH = Intervention("feature:3", "add", 15.0)
+
+needs_pidfd = pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="waiting for a process that is no child needs Linux"
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Workspace:
+    """A workspace with two SAEs of one model."""
+    workspace = Workspace.open(tmp_path_factory.mktemp("session") / "workspace")
+    add_tiny_sae(workspace, tiny_model_dir)
+    add_tiny_sae(workspace, tiny_model_dir, "second")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def session(home: Workspace) -> Iterator[SessionClient]:
+    """One session for all tests, as for all screens; each loads what it needs."""
+    client = SessionClient(home)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def loaded(session: SessionClient) -> SessionClient:
+    session.call("load", sae_id=SAE_ID, device="cpu")
+    return session
+
+
+def generate(client: SessionClient, *stack: Intervention, **params: Any) -> list[dict[str, Any]]:
+    wanted = {"prompt": "The ferry", "max_new_tokens": 12, "seed": 3} | params
+    return list(
+        client.request("generate", interventions=[one.as_json() for one in stack], **wanted)
+    )
+
+
+def test_before_anything_is_loaded_it_says_so(home):
+    client = SessionClient(home)
+    try:
+        with pytest.raises(UserError, match="no SAE is loaded"):
+            client.call("inspect", text=TEXT)
+        with pytest.raises(NotFoundError, match="'gone' not found"):
+            client.call("load", sae_id="gone", device="cpu")
+        with pytest.raises(UserError, match="cannot 'dance'"):
+            client.call("dance")
+    finally:
+        client.close()
+
+
+def test_loading_names_model_layer_and_device_and_the_next_sae_keeps_the_model(session):
+    loaded = session.call("load", sae_id=SAE_ID, device="cpu")
+    assert loaded["layer"] == LAYER
+    assert (loaded["device"], loaded["n_layers"], loaded["n_features"]) == ("cpu", 3, LATENTS)
+    assert Path(loaded["model_id"]).name == "tiny-llama"
+    started = time.perf_counter()
+    assert session.call("load", sae_id="second", device="cpu")["sae_id"] == "second"
+    assert time.perf_counter() - started < 2
+    hooks = session.call("hooks")["hooks"]
+    assert {(hook["layer"], hook["type"]) for hook in hooks} == {
+        (LAYER, "detector"),
+        (LAYER, "controller"),
+    }
+    assert len(hooks) == 2
+
+
+def test_an_sae_that_cannot_be_loaded_leaves_the_loaded_one(loaded):
+    with pytest.raises(NotFoundError):
+        loaded.call("load", sae_id="gone", device="cpu")
+    assert loaded.call("ping")["sae_id"] == SAE_ID
+
+
+def test_inspecting_gives_what_the_command_gives(loaded, home):
+    found = loaded.call("inspect", text=TEXT, top=6)
+    assert found == inspect_text(home, SAE_ID, TEXT, top=6, device="cpu")
+    assert len(found["features"]) == 6
+    assert "".join(found["tokens"]).endswith(TEXT)
+
+
+def test_names_from_the_annotations_come_with_the_features(loaded, home):
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+
+    feature = loaded.call("inspect", text=TEXT, top=1)["features"][0]["feature"]
+    annotations = Annotations(home.annotations_path)
+    annotations.set_concept(SAE_ID, feature, "ferries", confidence=0.9)
+    annotations.set_concept(SAE_ID, feature, "perhaps gulls", confidence=0.2)
+    annotations.close()
+    (row,) = loaded.call("inspect", text=TEXT, top=1)["features"]
+    assert (row["feature"], row["concept"]) == (feature, "ferries")
+
+
+def test_streamed_text_joined_is_the_text_and_is_what_the_command_gives(loaded, home):
+    *pieces, result = generate(loaded, PUSH)
+    for side in ("baseline", "steered"):
+        streamed = "".join(one["text"] for one in pieces if one["side"] == side)
+        assert streamed == result[side] != ""
+    assert result["baseline"] != result["steered"]
+    assert result["stopped"] is False
+    assert result["metrics"]["kl"] > 0
+    assert result["metrics"]["tokens_s"] > 0
+    told = steer_prompt(home, SAE_ID, "The ferry", [PUSH], device="cpu", max_new_tokens=12, seed=3)
+    assert {key: told[key] for key in ("baseline", "steered", "interventions")} == {
+        key: result[key] for key in ("baseline", "steered", "interventions")
+    }
+
+
+def test_scale_by_one_writes_the_baseline(loaded):
+    result = generate(loaded, Intervention("feature:3", "scale", 1.0))[-1]
+    assert result["steered"] == result["baseline"]
+    assert result["metrics"]["kl"] == 0
+
+
+def test_without_a_baseline_only_the_steered_text_is_written(loaded):
+    *pieces, result = generate(loaded, PUSH, baseline=False)
+    assert {one["side"] for one in pieces} == {"steered"}
+    assert result["baseline"] == ""
+    assert result["steered"] == generate(loaded, PUSH)[-1]["steered"]
+
+
+def test_steering_leaves_no_trace(loaded):
+    before = generate(loaded)[-1]["baseline"]
+    generate(loaded, PUSH)
+    assert generate(loaded)[-1]["steered"] == before
+    assert len(loaded.call("hooks")["hooks"]) == 2
+
+
+def test_bad_interventions_are_told_and_the_session_goes_on(loaded):
+    for wrong, sentence in (
+        ({"target": "feature:999", "op": "add", "value": 1}, "no feature of this SAE"),
+        ({"target": "feature:1", "op": "double", "value": 1}, "'double' is not known"),
+        ({"target": "layer:h.9", "op": "ablate"}, "layer 'h.9' not found"),
+        ({"target": "feature:1", "op": "add", "value": 1, "unit": "max"}, "no feature index|index"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            loaded.call("generate", prompt="The ferry", interventions=[wrong])
+    with pytest.raises(UserError, match="new tokens"):
+        loaded.call("generate", prompt="The ferry", max_new_tokens=0)
+    assert loaded.call("ping")["sae_id"] == SAE_ID
+
+
+def test_an_interrupt_stops_what_runs_and_what_waits_between_two_tokens(loaded):
+    running = loaded.request("generate", prompt="The ferry", max_new_tokens=60, temperature=0)
+    next(running)  # it writes
+    waiting = loaded.request("generate", prompt="Granite", max_new_tokens=60)
+    asked = loaded.request("inspect", text=TEXT)
+    loaded.interrupt()
+    *_, first = running
+    *_, second = waiting
+    # A tiny model may be quicker than the interrupt, but never than the queue behind it.
+    assert second["stopped"] is True
+    assert second["baseline"] == second["steered"] == ""
+    assert first["stopped"] in (True, False)
+    with pytest.raises(CancelledError):
+        list(asked)
+    assert generate(loaded)[-1]["stopped"] is False
+
+
+def test_the_tree_and_the_statistics_describe_the_model(loaded):
+    rows = {row["name"]: row for row in loaded.call("layers")["layers"]}
+    assert rows[LAYER]["point"] == "resid_post.1"
+    assert rows[LAYER]["kind"] == "LlamaDecoderLayer"
+    assert rows["lm_head"]["params"] > 0
+    found = loaded.call("layer_stats", layer="mlp_out.2", text=TEXT)
+    assert found["layer"] == "model.layers.2.mlp"
+    assert found["max_norm"] >= found["mean_norm"] > 0
+
+
+@needs_pidfd
+def test_a_killed_session_comes_back_with_its_sae(home):
+    client = SessionClient(home)
+    try:
+        client.call("load", sae_id=SAE_ID, device="cpu")
+        pid = client.call("ping")["pid"]
+        os.kill(pid, signal.SIGKILL)
+        await_end(pid)
+        assert not client.alive
+        assert client.call("inspect", text=TEXT)["features"]
+        assert client.call("ping")["pid"] != pid
+    finally:
+        client.close()
+
+
+@needs_pidfd
+def test_the_session_ends_when_its_client_is_killed(home):
+    code = (
+        "import os, signal\nfrom pathlib import Path\n"
+        "from mi_crow.session.client import SessionClient\n"
+        "from mi_crow.store.workspace import Workspace\n"
+        f"client = SessionClient(Workspace(Path({str(home.root)!r})))\n"
+        "print(client.call('ping')['pid'], flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    await_end(int(done.stdout))
+
+
+def await_end(pid: int) -> None:
+    """Waits until a process is gone; fails when that takes ten seconds."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        ended, _, _ = select.select([process], [], [], 10)
+    finally:
+        os.close(process)
+    assert ended, f"process {pid} lives on"
