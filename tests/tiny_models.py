@@ -70,6 +70,8 @@ def build_model(architecture: str, vocabulary: int, eos: int | None = None) -> A
         sizes = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
     if architecture == "gpt_neox":
         del sizes["num_key_value_heads"], sizes["head_dim"]
+    if architecture in ("gemma2", "gemma3_text"):
+        sizes["sliding_window"] = 8  # shorter than the tests' texts
     ends = {"bos_token_id": None, "eos_token_id": eos, "pad_token_id": None}
     config = AutoConfig.for_model(architecture, vocab_size=vocabulary, **sizes, **ends)
     with torch.random.fork_rng():

@@ -7,13 +7,14 @@ module list with as many entries as the configuration has layers.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mi_crow.errors import NotFoundError, UserError, nearest
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.hooks import Hook
 
 if TYPE_CHECKING:
@@ -80,11 +81,12 @@ class Layers:
         if signature == "" or signature in self._names:
             return HookPoint(signature, signature, "output")
         blocks = self._blocks
-        example = nearest(signature, [*blocks, *self._by_short], 1)
-        if not re.search(r"[a-z]+\.\d+", signature) or example not in blocks:
-            example = blocks[len(blocks) // 2] if blocks else nearest(signature, self._names, 1)
+        # A slip of the pen in a short name is set right; else the middle block is an example.
+        close = get_close_matches(signature, self._by_short, n=1, cutoff=0.75)
+        middle = blocks[len(blocks) // 2 : len(blocks) // 2 + 1] or self._names[:1]
         raise NotFoundError(
-            f"layer {signature!r} not found", hint=f"{len(blocks)} layers, e.g. {example}"
+            f"layer {signature!r} not found",
+            hint=f"{len(blocks)} layers, e.g. {(close or middle)[0]}",
         )
 
     def width(self, signature: str | int) -> int:

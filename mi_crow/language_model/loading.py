@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -230,8 +231,9 @@ def _fitting(spec: ModelSpec, device: torch.device) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars and warnings of transformers and the hub while a model loads."""
-    from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging
+
+    gguf: Any = import_module("transformers.modeling_gguf_pytorch_utils")
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     bar = gguf.tqdm
