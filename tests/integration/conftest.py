@@ -1,0 +1,26 @@
+"""What the library workflows share: a small SAE trained once on the sample model."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def sample_sae_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a TopK SAE of the sample model's third block. Do not write to it."""
+    from mi_crow.datasets import TextDataset
+    from mi_crow.language_model import LanguageModel
+    from mi_crow.mechanistic.sae import SaeTrainer, SaeTrainingConfig, TopKSae
+    from mi_crow.store import LocalStore
+    from sample_data import corpus_path
+
+    folder = tmp_path_factory.mktemp("sample-sae")
+    store = LocalStore(folder / "store")
+    lm = LanguageModel.from_huggingface("sample", store=store, device="cpu")
+    texts = TextDataset.from_local(corpus_path()).random_sample(400, seed=0)
+    run_id = lm.activations.save(layer_signature="resid_post.2", dataset=texts)
+    sae = TopKSae(n_latents=512, n_inputs=lm.layers.width("resid_post.2"), k=16)
+    SaeTrainer(sae).train(
+        store, run_id, "resid_post.2", SaeTrainingConfig(steps=200, batch_size=512)
+    )
+    return sae.save(folder / "sae")
