@@ -128,8 +128,9 @@ def test_an_intervention_describes_itself(intervention, phrase):
 def test_only_scale_by_one_and_adding_nothing_change_nothing():
     assert Intervention("feature:1", "scale", 1).changes_nothing
     assert Intervention("feature:1", "add", 0).changes_nothing
-    for op, value in (("scale", 0), ("clamp", 0), ("clamp", 1), ("ablate", 1), ("add", 1)):
-        assert not Intervention("feature:1", op, value).changes_nothing
+    for change in ("x0", "0", "1", "+1"):
+        assert not parse_intervention(f"1={change}").changes_nothing
+    assert not Intervention("feature:1", "ablate", 1).changes_nothing
 
 
 def test_interventions_cost_no_torch():

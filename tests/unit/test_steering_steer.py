@@ -26,9 +26,13 @@ def after(lm: LanguageModel, sae, *stack: Intervention, **options) -> Tensor:
         detector = LayerActivationDetector(LAYER)
         with detector.on(lm):
             logits(lm)
-    captured = detector.get_captured()
-    assert captured is not None
-    return captured[0]
+    return captured(detector)[0]
+
+
+def captured(detector: LayerActivationDetector) -> Tensor:
+    found = detector.get_captured()
+    assert found is not None
+    return found
 
 
 def active_feature(lm: LanguageModel, sae) -> int:
@@ -129,13 +133,13 @@ def test_padding_passes_unchanged(tiny_lm):
     detector = LayerActivationDetector(LAYER)
     with detector.on(tiny_lm):
         _, encodings = tiny_lm.inference.execute_inference([TEXT, "Granite"])
-        plain = detector.get_captured()
+        plain = captured(detector)
     change = Intervention("feature:3", "add", 5.0)
     with steering(tiny_lm, tiny_sae(), LAYER, [change]), detector.on(tiny_lm):
         tiny_lm.inference.execute_inference([TEXT, "Granite"])
     padding = encodings["attention_mask"] == 0
     assert padding.any()
-    assert torch.equal(detector.get_captured()[padding], plain[padding])
+    assert torch.equal(captured(detector)[padding], plain[padding])
 
 
 def test_the_input_of_a_block_is_steered_as_its_output_is(tiny_lm):

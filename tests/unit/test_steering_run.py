@@ -1,0 +1,122 @@
+"""What the commands add to steering: maxima from the index, names, the shapes of `--json`."""
+
+import pytest
+
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.mechanistic.features.queries import FeatureStore
+from mi_crow.mechanistic.sae import SaeMetadata, TopKSae
+from mi_crow.mechanistic.steering.interventions import parse_intervention
+from mi_crow.mechanistic.steering.run import (
+    concept_names,
+    feature_maxima,
+    inspect_text,
+    steer_prompt,
+)
+from tests.index_fixture import make_index
+from tests.session_fixture import SAE_ID, add_tiny_sae
+from tests.steering_fixture import LATENTS, TEXT, tiny_sae
+
+
+@pytest.fixture
+def home(workspace, tiny_model_dir):
+    add_tiny_sae(workspace, tiny_model_dir)
+    return workspace
+
+
+@pytest.fixture
+def indexed(home, tiny_model_dir):
+    """The same with an index, made up: what counts is where a maximum comes from."""
+    make_index(home, SAE_ID, n_features=LATENTS)
+    tiny_sae(model=str(tiny_model_dir)).save(home.sae_dir(SAE_ID))
+    return home
+
+
+def steer(home, *changes: str, **options):
+    stack = [parse_intervention(change) for change in changes]
+    options = {"device": "cpu", "max_new_tokens": 8, "seed": 1} | options
+    return steer_prompt(home, SAE_ID, "The ferry", stack, **options)
+
+
+def test_a_steered_prompt_has_the_documented_keys(home):
+    found = steer(home, "3=+20", "4=x0")
+    assert set(found) >= {"baseline", "steered", "interventions", "metrics"}
+    assert found["baseline"] != found["steered"]
+    assert [set(one) for one in found["interventions"]] == [
+        {"target", "op", "value", "unit", "scope"}
+    ] * 2
+    assert set(found["metrics"]) == {"tokens", "seconds", "tokens_s", "kl"}
+
+
+def test_an_inspected_text_has_the_documented_keys(home):
+    found = inspect_text(home, SAE_ID, TEXT, top=4, device="cpu")
+    assert set(found) >= {"tokens", "features"}
+    assert [set(row) for row in found["features"]] == [
+        {"feature", "concept", "max_act", "acts"}
+    ] * 4
+
+
+def test_max_units_take_the_maximum_of_the_index(indexed):
+    [row] = FeatureStore.open(indexed, SAE_ID).rows([3])
+    in_maxima, in_units = steer(indexed, "3=+2max"), steer(indexed, f"3=+{2 * row.max_act:.9g}")
+    assert in_maxima["steered"] == in_units["steered"]
+    assert in_maxima["metrics"]["kl"] == pytest.approx(in_units["metrics"]["kl"], rel=1e-3)
+    assert in_maxima["metrics"]["kl"] > 0
+
+
+def test_max_units_without_an_index_say_how_to_build_it_before_a_model_loads(workspace):
+    sae = TopKSae(8, 4, k=2)
+    sae.metadata = SaeMetadata(model_name="/no/such/model", layer="model.layers.1")
+    sae.save(workspace.make_sae_dir(SAE_ID, SAE_ID))
+    with pytest.raises(UserError) as caught:
+        steer(workspace, "3=+0.8max")
+    assert f"mi-crow index --sae {SAE_ID}" in caught.value.sentence
+    with pytest.raises(UserError, match="/no/such/model"):
+        steer(workspace, "3=+8")
+
+
+def test_only_features_in_max_units_need_the_index(home):
+    changes = ["3=+8", "4=x0", "5=1"]
+    assert feature_maxima(home, SAE_ID, [parse_intervention(one) for one in changes]) == {}
+
+
+def test_a_feature_without_a_maximum_is_told(indexed):
+    rows = FeatureStore.open(indexed, SAE_ID).page(limit=LATENTS)
+    dead = next(row.feature for row in rows if not row.fires)
+    with pytest.raises(UserError, match=f"feature {dead} never fires"):
+        feature_maxima(indexed, SAE_ID, [parse_intervention(f"{dead}=+1max")])
+    with pytest.raises(NotFoundError, match="feature 999 "):
+        feature_maxima(indexed, SAE_ID, [parse_intervention("999=+1max")])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        (SaeMetadata(), "does not say its model and layer"),
+        (SaeMetadata(model_name="tiny"), "does not say its model and layer"),
+        (SaeMetadata(model_name="tiny", layer="model.layers.1"), "reads 8 inputs"),
+        (SaeMetadata(model_name="tiny", layer="model.layers.9"), "not found"),
+    ],
+)
+def test_an_sae_that_does_not_belong_to_its_model_is_refused(
+    workspace, tiny_model_dir, metadata, sentence
+):
+    from dataclasses import replace
+
+    sae = TopKSae(16, 8, k=2)
+    sae.metadata = replace(metadata, model_name=metadata.model_name and str(tiny_model_dir))
+    sae.save(workspace.make_sae_dir("wrong", "wrong"))
+    with pytest.raises(UserError, match=sentence):
+        inspect_text(workspace, "wrong", TEXT, device="cpu")
+
+
+def test_the_most_confident_name_counts_and_reading_names_makes_no_file(home):
+    assert concept_names(home, SAE_ID) == {}
+    assert not home.annotations_path.exists()
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+
+    annotations = Annotations(home.annotations_path)
+    annotations.set_concept(SAE_ID, 3, "ferries", confidence=0.9)
+    annotations.set_concept(SAE_ID, 3, "gulls", confidence=0.4)
+    annotations.set_concept("another", 4, "bread")
+    annotations.close()
+    assert concept_names(home, SAE_ID) == {3: "ferries"}
