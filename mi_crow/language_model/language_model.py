@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,8 +20,16 @@ from mi_crow.language_model.loading import load_model, torch_device
 from mi_crow.language_model.tokenize import tokenizer_hash
 from mi_crow.store.local import LocalStore
 
-if TYPE_CHECKING:
-    from mi_crow.mechanistic.sae import SparseAutoencoder
+
+class Attachable(Protocol):
+    """An SAE, as far as a model has to know it."""
+
+    @property
+    def n_inputs(self) -> int: ...
+
+    def attach(self, lm: "LanguageModel", layer_signature: str | int | None = None) -> Any:
+        """Hangs on the layer and gives what can be detached again."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,7 @@ class LanguageModel:
         with self.plain():
             return generate(self, prompt, settings, on_token, should_stop)
 
-    def attach_sae(self, sae: "SparseAutoencoder", layer_signature: str | int) -> Any:
+    def attach_sae(self, sae: Attachable, layer_signature: str | int) -> Any:
         """Attaches an SAE at a layer: its concepts track texts and steer from there.
 
         Raises UserError when its width is not the layer's, or another SAE is attached.
