@@ -10,6 +10,7 @@ from mi_crow.lazy import lazy_exports
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.build import IndexResult, build_index
     from mi_crow.mechanistic.features.config import IndexConfig
+    from mi_crow.mechanistic.features.pooled_auroc import label_auroc
     from mi_crow.mechanistic.features.queries import FeatureStore
 
 _ROOM = "mi_crow.mechanistic.features"
@@ -18,9 +19,10 @@ _EXPORTS = {
     "IndexConfig": f"{_ROOM}.config",
     "IndexResult": f"{_ROOM}.build",
     "build_index": f"{_ROOM}.build",
+    "label_auroc": f"{_ROOM}.pooled_auroc",
 }
 
-__all__ = ["FeatureStore", "IndexConfig", "IndexResult", "build_index"]
+__all__ = ["FeatureStore", "IndexConfig", "IndexResult", "build_index", "label_auroc"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ milliseconds. Torch-free.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +39,7 @@ class FeatureColumns:
     label: np.ndarray  # position in `labels`, -1 without one
     auroc: np.ndarray  # nan without one
     labels: tuple[str, ...]  # sorted
+    _orders: dict[tuple[str, bool], np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def read(cls, connection: "IndexConnection") -> "FeatureColumns":
@@ -110,11 +111,18 @@ class FeatureColumns:
             keep &= self.density <= flt.max_density
         return keep
 
-    def sort_key(self, sort: str, names: Mapping[int, str]) -> np.ndarray:
-        """A number a feature that ascends in the order `sort`; nan for what has no value.
+    def order(self, sort: str, descending: bool, names: Mapping[int, str]) -> np.ndarray:
+        """All features sorted: int32 [n_features]. Equal ones stand by number, those without a
+        value last. Raises UserError for an unknown order."""
+        if sort == "concept":  # the names change, the rest never does
+            return ordered(self._sort_key(sort, names), descending)
+        known = (sort, descending)
+        if known not in self._orders:
+            self._orders[known] = ordered(self._sort_key(sort, names), descending)
+        return self._orders[known]
 
-        Raises UserError for an unknown order.
-        """
+    def _sort_key(self, sort: str, names: Mapping[int, str]) -> np.ndarray:
+        """A number a feature that ascends in the order `sort`; nan for what has no value."""
         if sort == "feature":
             return np.arange(len(self), dtype=np.float64)
         if sort == "top_label":
@@ -123,8 +131,8 @@ class FeatureColumns:
             return self.auroc
         if sort == "concept":
             key = np.full(len(self), np.nan)
-            ordered = sorted(dict.fromkeys(names.values()), key=str.casefold)
-            places = {name: place for place, name in enumerate(ordered)}
+            alphabet = sorted(dict.fromkeys(names.values()), key=str.casefold)
+            places = {name: place for place, name in enumerate(alphabet)}
             for feature, name in names.items():
                 key[feature] = places[name]
             return key
@@ -144,7 +152,6 @@ class FeatureColumns:
         return self.labels.index(label)
 
 
-def ordered(ids: np.ndarray, key: np.ndarray, descending: bool) -> np.ndarray:
-    """`ids` by key[ids]; those without a value (nan) last, equal ones by number."""
-    values = -key[ids] if descending else key[ids]
-    return ids[np.argsort(values, kind="stable")]
+def ordered(key: np.ndarray, descending: bool) -> np.ndarray:
+    """Places by `key`: int32 [n]; those without a value (nan) last, equal ones by number."""
+    return np.argsort(-key if descending else key, kind="stable").astype(np.int32)

@@ -164,12 +164,12 @@ class FeatureStore:
         opened, named = self._opened, self._named
         columns = opened.columns
         keep = columns.matching(flt or FeatureFilter(), named.concepts)
-        key = columns.sort_key(sort, named.names)
+        order = columns.order(sort, descending, named.names)
         if search is None or not search.strip():
-            return ordered(np.flatnonzero(keep), key, descending).astype(np.int32)
+            return order[keep[order]]
         scores = match_scores(opened.connection, columns, search)
-        found = ordered(np.flatnonzero(keep & (scores > 0)), key, descending)
-        return ordered(found, scores, True).astype(np.int32)
+        found = order[(keep & (scores > 0))[order]]
+        return found[ordered(scores[found], descending=True)]
 
     def rows(self, ids: Sequence[int] | np.ndarray) -> list[FeatureRow]:
         """The rows of some features, in the order given. Raises NotFoundError."""
