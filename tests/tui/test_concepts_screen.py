@@ -9,6 +9,7 @@ from textual.pilot import Pilot
 
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.fabricated import NAMES, fabricate
+from tui.app import MiCrowApp
 from tui.screens.features.detail import FeatureDetailPane
 from tui.widgets.row_list import RowList
 
@@ -38,7 +39,9 @@ def rows(pilot: Pilot) -> list[str]:
 
 
 def names(pilot: Pilot) -> list[str]:
-    return sorted(concept.name for concept in pilot.app.context.annotations.concepts(SAE))
+    app = pilot.app
+    assert isinstance(app, MiCrowApp)
+    return sorted(concept.name for concept in app.context.annotations.concepts(SAE))
 
 
 async def test_every_name_is_listed_with_its_feature_and_the_coverage(open_concepts):

@@ -138,3 +138,30 @@ async def test_the_coverage_of_the_index_is_told(open_index):
         label = pilot.app.context.features.detail(MAST).labels[0]
         shown = "–" if label.auroc_heldout is None else f"{label.auroc_heldout:.2f}"
         assert f" {shown} {label.label} " in screen_text(pilot)
+
+
+async def test_i_in_the_table_takes_the_strongest_text_along(open_index):
+    async with open_index(size=(80, 24)) as pilot:
+        await press(pilot, "enter", "escape", "j", "j")  # the hidden pane is a feature behind
+        feature = table(pilot).feature
+        strongest = pilot.app.context.features.examples(feature, limit=1)[0]
+        sent = []
+        go = pilot.app.go
+
+        async def noted(name, message=None):
+            sent.append(message)
+            await go(name, None)
+
+        pilot.app.go = noted
+        await press(pilot, "i")
+        assert (sent[0].feature, sent[0].text) == (feature, strongest.text)
+
+
+async def test_another_sae_starts_at_its_own_first_feature(open_index, empty_workspace):
+    async with open_index() as pilot:
+        await jump(pilot, 60)
+        make_index(empty_workspace, "smaller", n_features=30, seed=3)
+        pilot.app.open_sae("smaller")
+        await settle(pilot)
+        assert table(pilot).row_count <= 30
+        assert pilot.app.screen.query_one(FeatureDetailPane).feature == table(pilot).feature

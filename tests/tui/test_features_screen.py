@@ -69,7 +69,7 @@ async def test_narrow_terminals_show_the_table_or_the_feature(open_features):
         assert not pane(pilot).display
         await press(pilot, "j", "enter")
         assert pane(pilot).display
-        assert not table(pilot).parent.display
+        assert not pilot.app.screen.query_one("#features-left").display
         assert f"#{table(pilot).feature}" in screen_text(pilot)
         assert "Strongest texts" in screen_text(pilot)
         await press(pilot, "escape")

@@ -11,7 +11,7 @@ from mi_crow.errors import CorruptDataError
 from mi_crow.mechanistic.features.records import FeatureRow
 from tests.tui.driving import press, screen_text, settle
 from tui.theme import CROW
-from tui.widgets.feature_columns import density, row_content, titles_content
+from tui.widgets.feature_columns import density, row_content, score, titles_content
 from tui.widgets.feature_table import BLOCK_ROWS, FeatureTable
 
 N = 131_072
@@ -200,3 +200,13 @@ def test_density_is_short(share: float, text: str):
 
 def test_density_never_reads_as_zero_when_it_is_not():
     assert density(1e-7) == "<.001%"
+
+
+def test_a_score_below_one_never_reads_as_one():
+    assert [score(value) for value in (0.5, 0.994, 0.9981, 1.0, None)] == [
+        "0.50",
+        "0.99",
+        "0.998",
+        "1.00",
+        "–",
+    ]

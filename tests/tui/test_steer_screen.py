@@ -52,7 +52,7 @@ def generations(session: FabricatedSession) -> list[dict]:
 
 async def test_a_feature_sent_here_is_put_on_the_stack_once(open_steer):
     async with open_steer(3, 101, 3) as (pilot, _):
-        assert stack(pilot) == ["#3 +0.8 max", "#101 +0.8 max"]
+        assert stack(pilot) == ["#3 +0.4 max", "#101 +0.4 max"]
         assert "sails and masts" in screen_text(pilot)
 
 
@@ -122,7 +122,7 @@ async def test_a_sweep_writes_one_text_a_strength_under_one_baseline(open_steer)
         await press(pilot, "w", *"0,0.5,1.5", "enter")
         asked = generations(session)
         assert [one["interventions"][1]["value"] for one in asked] == [0, 0.5, 1.5]
-        assert {one["interventions"][0]["value"] for one in asked} == {0.8}
+        assert {one["interventions"][0]["value"] for one in asked} == {0.4}
         assert [one["baseline"] for one in asked] == [True, False, False]
         assert "+1.5 max" in text_of(pilot, "steered")
         assert text_of(pilot, "baseline") == session.BASELINE
@@ -171,7 +171,7 @@ async def test_a_preset_brings_the_stack_back(open_steer):
         await press(pilot, "x", "x")
         assert stack(pilot) == []
         await press(pilot, "p", "enter")
-        assert stack(pilot) == ["#3 +0.8 max", "#101 +0.8 max"]
+        assert stack(pilot) == ["#3 +0.4 max", "#101 +0.4 max"]
 
 
 async def test_a_generation_is_kept_with_how_it_was_made(open_steer):

@@ -35,6 +35,11 @@ def density(share: float) -> str:
     return f"{percent:.{digits}f}%"
 
 
+def score(auroc: float | None) -> str:
+    """An AUROC in at most five characters; what is not perfect never reads as 1.00."""
+    return number(auroc, 3 if auroc is not None and 0.995 <= auroc < 1 else 2)
+
+
 def _faint_zero(text: str, row: "FeatureRow") -> Content:
     return Content.styled(text, "" if row.fires else "$faint")
 
@@ -52,9 +57,7 @@ def _meaning(row: "FeatureRow") -> Content:
 
 def _auroc(row: "FeatureRow") -> Content:
     known = row.top_auroc is not None and row.fires
-    return Content.styled(
-        number(row.top_auroc, 2) if known else "–", "$muted" if known else "$faint"
-    )
+    return Content.styled(score(row.top_auroc) if known else "–", "$muted" if known else "$faint")
 
 
 COLUMNS = (

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from tui.text import number, printable
+from tui.text import printable
+from tui.widgets.feature_columns import score
 from tui.widgets.row_list import Cell, Column, Row
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _row(concept: "Concept", held_out: HeldOut, is_marked: bool) -> Row:
             name,
             Cell(f"#{concept.feature}", "$primary"),
             Cell(f"{concept.confidence:.1f}", "$muted"),
-            Cell(number(auroc, 2), "$secondary" if auroc is not None else "$faint"),
+            Cell(score(auroc), "$secondary" if auroc is not None else "$faint"),
             Cell(printable(label), "$muted"),
             Cell(printable(concept.note), "$muted"),
             Cell(printable(concept.source), "$faint"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from tui.text import count, number, printable
-from tui.widgets.feature_columns import density
+from tui.widgets.feature_columns import density, score
 from tui.widgets.histogram import histogram_lines
 from tui.widgets.row_list import Cell, Column, Row
 
@@ -53,7 +53,7 @@ def _labels(detail: "FeatureDetail") -> Content:
     parts = []
     for label in detail.labels[:3]:
         held_out = label.auroc_heldout is not None
-        value = number(label.auroc_heldout if held_out else label.auroc, 2)
+        value = score(label.auroc_heldout if held_out else label.auroc)
         part = Content.assemble(printable(label.label), (f" {value}", "$secondary"))
         parts.append(part if held_out else Content.assemble(part, (" (train)", "$faint")))
     if not parts:

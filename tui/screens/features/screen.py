@@ -24,6 +24,7 @@ from tui.widgets.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
 
 if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.queries import FeatureStore
     from mi_crow.mechanistic.features.records import FeatureRow
 
 
@@ -38,6 +39,7 @@ class FeaturesScreen(MiCrowScreen):
     def __init__(self) -> None:
         super().__init__()
         self._query = TableQuery()
+        self._sae_id: str | None = None
         self._total = 0
         self._listing = False  # a thread reads ids
         self._listed: TableQuery | None = None
@@ -58,6 +60,7 @@ class FeaturesScreen(MiCrowScreen):
         yield PromptLine()
 
     def on_mount(self) -> None:
+        self._sae_id = self.context.sae_id
         self._show_state()
         self._list_again()
 
@@ -76,6 +79,9 @@ class FeaturesScreen(MiCrowScreen):
     # What changed elsewhere.
 
     def on_sae_changed(self, message: messages.SaeChanged) -> None:
+        if message.sae_id != self._sae_id:
+            self._sae_id, self._feature, self._band = message.sae_id, None, 0
+            self.remove_class("-detail")
         self._error = message.error
         self._listed = None
         self._show_state()
@@ -342,8 +348,18 @@ class FeaturesScreen(MiCrowScreen):
             await self.mi_crow.go("steer", messages.SendToSteer(self._feature))
 
     async def action_inspect(self) -> None:
-        example = self.pane.examples.example
-        await self._to_inspect(example.text if example is not None else None)
+        store, feature = self.context.features, self._feature
+        if self.pane.feature == feature:
+            example = self.pane.examples.example
+            await self._to_inspect(example.text if example is not None else None)
+        elif store is not None and feature is not None:  # the pane is hidden and behind
+            self.run_worker(
+                lambda: self._inspect_strongest(store, feature), thread=True, exit_on_error=False
+            )
+
+    def _inspect_strongest(self, store: "FeatureStore", feature: int) -> None:
+        examples = store.examples(feature, limit=1)
+        self.app.call_from_thread(self._to_inspect, examples[0].text if examples else None)
 
     async def _to_inspect(self, text: str | None) -> None:
         if self._feature is not None:

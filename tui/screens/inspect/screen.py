@@ -57,6 +57,7 @@ class InspectScreen(MiCrowScreen):
         super().__init__()
         self._busy = False
         self._inspection = Inspection()
+        self._sae_id: str | None = None
         self._rows: Mapping[int, FeatureRow] = {}
         self._feature: int | None = None  # the one that heats the text
         self._asked_for: int | None = None  # a feature to look for, from another screen
@@ -81,6 +82,7 @@ class InspectScreen(MiCrowScreen):
         yield PromptLine()
 
     def on_mount(self) -> None:
+        self._sae_id = self.context.sae_id
         self.query_one("#inspect-text", Area).focus()
         self._show_titles()
 
@@ -156,7 +158,15 @@ class InspectScreen(MiCrowScreen):
         self.tokens.focus()
 
     def on_sae_changed(self, message: messages.SaeChanged) -> None:
-        if message.ready and self._inspection.tokens:
+        if message.sae_id != self._sae_id:
+            self._sae_id, self._feature, self._rows = message.sae_id, None, {}
+            self._inspection = Inspection()  # its numbers are another SAE's features
+            self.tokens.show(())
+            self._show_lists()
+            self.query_one("#list-token", RowList).set_rows(())
+            self.query_one("#title-token", Static).update("")
+            self._show_titles()
+        elif message.ready and self._inspection.tokens:
             self._reread_names()
 
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:

@@ -74,7 +74,7 @@ class SteerScreen(MiCrowScreen):
                 yield Static(id="stack-title", classes="related-title", markup=False)
                 yield RowList(
                     stacks.STACK_COLUMNS,
-                    empty="none yet: a adds one, s on a feature sends it here",
+                    empty="none yet: a adds one",
                     id="steer-stack",
                 )
         with Container(id="steer-texts"):
@@ -292,7 +292,9 @@ class SteerScreen(MiCrowScreen):
 
     def _show_titles(self, state: str = "") -> None:
         last = self._done[-1] if self._done else None
-        words = {"baseline": "no change", "steered": stacks.stack_text(self._stack)}
+        spaced = self._plan is not None and self._plan.prompt.endswith(" ")
+        plain = "the prompt ends with a space" if spaced else "no change"
+        words = {"baseline": plain, "steered": stacks.stack_text(self._stack)}
         readings = {"baseline": state, "steered": state}
         if last is not None and not state:
             readings["steered"] = metrics_text(last)

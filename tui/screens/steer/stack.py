@@ -19,12 +19,12 @@ STACK_COLUMNS = (
 OPS = ("add", "scale", "clamp", "ablate")
 UNITS = ("max", "latent", "norm")
 SCOPES = ("all", "prompt", "generated")
-_FIRST_STRENGTH = 0.8
+_FIRST_STRENGTH = 0.4  # at twice that, small models lose the thread
 _STEP = {"add": 0.1, "clamp": 0.1, "scale": 0.25}
 
 
 def first_for(feature: int) -> Intervention:
-    """What a feature that was sent here starts with: most of its maximum, added everywhere."""
+    """What a feature that was sent here starts with: a part of its maximum, added everywhere."""
     return Intervention(f"feature:{feature}", "add", _FIRST_STRENGTH, "max", "all")
 
 
