@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
+import torch
 
 from mi_crow.errors import CancelledError, NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -273,3 +274,15 @@ def test_a_layer_of_another_width_than_the_unembedding_has_no_logits(
     detail = FeatureStore.open(workspace, "sae").detail(2)
     assert (detail.promoted, detail.suppressed, detail.skew) == ((), (), None)
     assert FeatureStore.open(workspace, "sae").meta().layer == LAYER
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_what_the_cpu_finds(prepared: Workspace, tiny_lm: "LanguageModel") -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    build_index(prepared, CONFIG, lm=tiny_lm)
+    expected = tables(prepared.index_path("sae"))
+    build_index(prepared, replace(CONFIG, device="cuda"), lm=tiny_lm)
+    found = tables(prepared.index_path("sae"))
+    for table in ("examples", "coactivations", "document_features", "feature_labels", "documents"):
+        assert found[table] == expected[table]
