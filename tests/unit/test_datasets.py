@@ -128,7 +128,7 @@ def test_a_limit_takes_the_first_and_a_seed_draws(tmp_path: Path) -> None:
 def test_loaded_datasets() -> None:
     from datasets import Dataset
 
-    loaded = Dataset.from_dict({"body": ["one", None, "two"], "topic": [1, 2, 3]})
+    loaded: Any = Dataset.from_dict({"body": ["one", None, "two"], "topic": [1, 2, 3]})
     dataset = HuggingFaceDataset(loaded, "body", "topic")
     assert (dataset.texts, dataset.labels) == (["one", "two"], ["1", "3"])
     with pytest.raises(UserError, match="no field 'text'"):

@@ -261,8 +261,9 @@ def test_a_capture_of_something_else_is_not_gone_on_with(
 
 
 def poison(lm: LanguageModel, value: float) -> Any:
-    """Puts `value` into layer 1 where a K stands: in document 1 alone."""
-    token = lm.tokenizer("K", add_special_tokens=False).input_ids[0]
+    """Puts `value` into layer 1 at a token that document 1 alone has."""
+    ids = [set(ids) for ids in lm.tokenizer(TEXTS).input_ids]
+    token = min(ids[1].difference(*ids[:1], *ids[2:]))
     state: dict[str, Tensor] = {}
 
     def remember(_: Any, args: Any, kwargs: Any) -> None:

@@ -176,15 +176,20 @@ def test_input_and_output_detectors(tiny_lm: LanguageModel) -> None:
     inputs, outputs = ModelInputDetector(), ModelOutputDetector()
     with inputs.on(tiny_lm), outputs.on(tiny_lm):
         output, encodings = tiny_lm.inference.execute_inference(TEXTS[:3])
-    assert torch.equal(inputs.get_captured_input_ids(), encodings["input_ids"])
-    assert torch.equal(inputs.get_captured_attention_mask(), encodings["attention_mask"])
-    assert torch.equal(outputs.get_captured_output_logits(), output.logits)
+    for captured, expected in (
+        (inputs.get_captured_input_ids(), encodings["input_ids"]),
+        (inputs.get_captured_attention_mask(), encodings["attention_mask"]),
+        (outputs.get_captured_output_logits(), output.logits),
+    ):
+        assert captured is not None
+        assert torch.equal(captured, expected)
     inputs.clear_captured()
     assert inputs.get_captured() is None
 
 
 def test_a_function_must_keep_the_shape(tiny_lm: LanguageModel) -> None:
-    for function in (lambda x: x[:, :1], lambda x: 3):
+    wrong: list[Any] = [lambda x: x[:, :1], lambda x: 3]
+    for function in wrong:
         controller = FunctionController(1, function)
         with controller.on(tiny_lm), pytest.raises(UserError, match="the function on layer 1 gave"):
             tiny_lm.inference.execute_inference(TEXTS[:1])

@@ -1,5 +1,6 @@
 """Parts of a run: written whole, read back, shuffled by seed."""
 
+from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ WIDTH = 3
 
 
 def write_run(
-    folder: Path, parts: list[list[int]], heldout: set[int] = frozenset(), dtype: str = "fp32"
+    folder: Path, parts: list[list[int]], heldout: Collection[int] = (), dtype: str = "fp32"
 ) -> RunManifest:
     """A run whose parts hold documents of the given numbers of kept tokens.
 
