@@ -81,12 +81,14 @@ def test_the_pass_stops_after_the_deepest_layer_however_they_are_listed(
     counts = dict.fromkeys(("model.layers.1", "model.layers.2", "lm_head"), 0)
 
     def counting(name: str) -> Any:
+        counts[name] = 0
+
         def count(*_: object) -> None:
             counts[name] += 1
 
         return model.get_submodule(name).register_forward_pre_hook(count)
 
-    handles = [counting(name) for name in counts]
+    handles = [counting(name) for name in ("model.layers.1", "model.layers.2", "lm_head")]
     points = [tiny_lm.layers.resolve(name) for name in (1, "mlp_out.0", 0)]
     ids = torch.zeros(1, 4, dtype=torch.int64)
     found = run_to(tiny_lm, points, ids, torch.ones_like(ids))
