@@ -91,7 +91,7 @@ def near(value: float | None) -> Any:
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(corpus=corpora(), part_documents=st.integers(1, 4))
 def test_every_figure_equals_a_recomputation(

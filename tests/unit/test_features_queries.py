@@ -1,5 +1,6 @@
 """The questions about an index: table, filters, search, one feature, concepts, errors."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,6 +23,12 @@ WORDS = [word for words in TOPICS.values() for word in words]
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, list[Doc]]:
     workspace = Workspace.open(tmp_path_factory.mktemp("workspace") / "w")
     return workspace, make_index(workspace, SAE)
+
+
+@pytest.fixture
+def copied(indexed: tuple[Workspace, list[Doc]], tmp_path: Path) -> Workspace:
+    """A copy of the indexed workspace that a test may spoil."""
+    return Workspace.open(shutil.copytree(indexed[0].root, tmp_path / 'it\'s; "w"'))
 
 
 @pytest.fixture
@@ -289,40 +296,34 @@ def test_a_rebuilt_index_is_noticed_and_opened(tmp_path: Path, annotations: Anno
     assert store.detail(79).row.feature == 79
 
 
-def test_without_an_index_the_hint_says_how_to_build_it(tmp_path: Path) -> None:
-    workspace = Workspace.open(tmp_path / "w")
-    make_index(workspace, SAE)
-    (workspace.saes_dir / SAE / "features.duckdb").unlink()
+def test_without_an_index_the_hint_says_how_to_build_it(copied: Workspace) -> None:
+    (copied.saes_dir / SAE / "features.duckdb").unlink()
     with pytest.raises(NotFoundError) as caught:
-        FeatureStore.open(workspace, SAE)
+        FeatureStore.open(copied, SAE)
     assert "mi-crow index --sae fixture-sae" in caught.value.sentence
     with pytest.raises(NotFoundError, match="SAE 'none'"):
-        FeatureStore.open(workspace, "none")
+        FeatureStore.open(copied, "none")
 
 
-@pytest.mark.parametrize("content", [b"", b"not a database" * 1000])
-def test_a_damaged_index_is_told(tmp_path: Path, content: bytes) -> None:
-    workspace = Workspace.open(tmp_path / "w")
-    make_index(workspace, SAE)
-    path = workspace.saes_dir / SAE / "features.duckdb"
+@pytest.mark.parametrize("content", [b"", b"not a database" * 1000], ids=["empty", "foreign"])
+def test_a_damaged_index_is_told(copied: Workspace, content: bytes) -> None:
+    path = copied.saes_dir / SAE / "features.duckdb"
     path.unlink()
     path.write_bytes(content)
     with pytest.raises(CorruptDataError) as caught:
-        FeatureStore.open(workspace, SAE)
+        FeatureStore.open(copied, SAE)
     assert "mi-crow index --sae fixture-sae" in caught.value.sentence
     assert path.read_bytes() == content
 
 
-def test_a_cut_index_is_told(tmp_path: Path) -> None:
-    workspace = Workspace.open(tmp_path / "w")
-    make_index(workspace, SAE)
-    path = workspace.saes_dir / SAE / "features.duckdb"
+def test_a_cut_index_is_told(copied: Workspace) -> None:
+    path = copied.saes_dir / SAE / "features.duckdb"
     whole = path.read_bytes()
     path.unlink()
     path.write_bytes(whole[: len(whole) // 3])
 
     def read_all() -> None:
-        store = FeatureStore.open(workspace, SAE)
+        store = FeatureStore.open(copied, SAE)
         for feature in range(64):
             store.detail(feature)
             store.examples(feature)
@@ -332,15 +333,13 @@ def test_a_cut_index_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("version", "says"), [("0", "older"), ("99", "newer"), ("x", "older")])
-def test_an_index_of_another_schema_is_told(tmp_path: Path, version: str, says: str) -> None:
+def test_an_index_of_another_schema_is_told(copied: Workspace, version: str, says: str) -> None:
     import duckdb
 
-    workspace = Workspace.open(tmp_path / "w")
-    make_index(workspace, SAE)
-    with duckdb.connect(str(workspace.saes_dir / SAE / "features.duckdb")) as connection:
+    with duckdb.connect(str(copied.saes_dir / SAE / "features.duckdb")) as connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", [version])
     with pytest.raises(UserError, match=says):
-        FeatureStore.open(workspace, SAE)
+        FeatureStore.open(copied, SAE)
 
 
 def test_no_query_reaches_another_file(store: FeatureStore, tmp_path: Path) -> None:
@@ -350,10 +349,10 @@ def test_no_query_reaches_another_file(store: FeatureStore, tmp_path: Path) -> N
         store._opened.connection.rows("SELECT * FROM read_text(?)", [str(secret)])
 
 
-def test_quotes_in_the_path_are_harmless(tmp_path: Path) -> None:
-    workspace = Workspace.open(tmp_path / 'it\'s; "w"')
-    make_index(workspace, SAE)
-    assert FeatureStore.open(workspace, SAE).meta().n_features == 64
+def test_quotes_in_the_path_are_harmless(copied: Workspace) -> None:
+    assert "'" in str(copied.root)
+    assert '"' in str(copied.root)
+    assert FeatureStore.open(copied, SAE).meta().n_features == 64
 
 
 def test_reading_costs_no_torch(indexed: tuple[Workspace, list[Doc]]) -> None:
