@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -189,12 +190,9 @@ class _Process:
     def tell(self, request: Request) -> None:
         """Sends a line. A process that is gone is noticed by whoever listens to it."""
         assert self._popen.stdin is not None
-        with self._lock:
-            try:
-                self._popen.stdin.write(request.as_line())
-                self._popen.stdin.flush()
-            except (OSError, ValueError):
-                pass
+        with self._lock, suppress(OSError, ValueError):
+            self._popen.stdin.write(request.as_line())
+            self._popen.stdin.flush()
 
     def forget(self, request_id: str) -> None:
         with self._lock:
@@ -241,5 +239,10 @@ class _Process:
         with self._lock:
             self._ended = True
             waiting, self._waiting = self._waiting, {}
+            assert self._popen.stdin is not None
+            with suppress(OSError):
+                self._popen.stdin.close()
         for events in waiting.values():
             events.put(None)
+        self._popen.stdout.close()
+        self._popen.wait()  # or it would stay as a zombie until somebody asks
