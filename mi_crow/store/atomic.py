@@ -18,6 +18,9 @@ from mi_crow.errors import CorruptDataError, NotFoundError
 
 TMP_PREFIX = ".tmp-"
 
+_UMASK = os.umask(0)  # it can only be read by setting it: once, before there are threads
+os.umask(_UMASK)
+
 
 def temporary_name(path: Path) -> Path:
     """A fresh temporary path in the folder of `path`, keeping its suffix."""
@@ -37,9 +40,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _sync_file(path: Path) -> None:
+def _settle_file(path: Path) -> None:
+    """Syncs a file and gives it the rights that a plain `open` would have given: safetensors makes
+    its files readable for nobody else, which a group that shares a workspace cannot use."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, 0o666 & ~_UMASK)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -52,7 +59,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     try:
         yield temporary
-        _sync_file(temporary)
+        _settle_file(temporary)
         os.replace(temporary, path)
         sync_folder(path.parent)
     finally:
@@ -71,7 +78,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for entry in temporary.rglob("*"):
-            sync_folder(entry) if entry.is_dir() else _sync_file(entry)
+            sync_folder(entry) if entry.is_dir() else _settle_file(entry)
         sync_folder(temporary)
         if path.exists():  # an empty folder would be replaced without a word
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))

@@ -149,3 +149,15 @@ def test_a_note_is_written_read_and_removed(tmp_path: Path) -> None:
     assert read_note(tmp_path) == "look at feature 7 again"
     write_note(tmp_path, " ")
     assert os.listdir(tmp_path) == []
+
+
+def test_files_are_as_readable_as_plain_ones_whoever_wrote_them(tmp_path: Path) -> None:
+    """safetensors makes its files readable for their owner alone."""
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    with whole_file(tmp_path / "file") as temporary:
+        temporary.touch(mode=0o600)
+    with whole_folder(tmp_path / "folder") as folder:
+        (folder / "inner").touch(mode=0o600)
+    modes = {path.stat().st_mode for path in (tmp_path / "file", tmp_path / "folder" / "inner")}
+    assert modes == {plain.stat().st_mode}
