@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.features.pooled_auroc import label_auroc
 from mi_crow.mechanistic.sae import TopKSae
 from mi_crow.mechanistic.sae.document_pooling import PooledRun, pooled_documents
 from mi_crow.mechanistic.sae.probes import PooledDocuments, auroc
@@ -199,8 +199,9 @@ def _pooled(sae: "SparseAutoencoder", reader: "RunReader", seed: int) -> PooledR
 def _best_scores(documents: PooledDocuments) -> list[tuple[int, float]]:
     """For each label the column with the greatest AUROC on training documents, and its AUROC on
     held-out ones."""
+    n_labels = int(documents.labels.max()) + 1
     train = ~documents.heldout
-    best = _training_aurocs(documents.features[train], documents.labels[train]).argmax(dim=1)
+    best = label_auroc(documents.features, documents.labels, n_labels, train).argmax(dim=1)
     return [
         (
             int(column),
@@ -211,26 +212,6 @@ def _best_scores(documents: PooledDocuments) -> list[tuple[int, float]]:
         )
         for label, column in enumerate(best)
     ]
-
-
-def _training_aurocs(features: Tensor, labels: Tensor) -> Tensor:
-    """AUROC of every column for every label, one against the rest: [labels, columns].
-
-    Mann-Whitney with mean ranks for ties, all columns at once.
-    """
-    n = features.shape[0]
-    ordered, order = features.sort(dim=0)
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    places = torch.arange(n)[:, None].expand_as(order)
-    first = torch.where(new, places, 0).cummax(dim=0).values
-    ends = torch.cat([new[1:], torch.ones_like(new[:1])])
-    last = torch.where(ends, places, n).flip(0).cummin(dim=0).values.flip(0)
-    ranks = torch.empty_like(features).scatter_(0, order, (first + last).to(features) / 2 + 1)
-    inside = torch.nn.functional.one_hot(labels).to(features)
-    counts = inside.sum(0)[:, None]
-    totals = inside.T @ ranks
-    return (totals - counts * (counts + 1) / 2) / (counts * (n - counts))
 
 
 def _topic(pooled: PooledRun, number: int, feature: int, score: float) -> TopicFeature:
