@@ -141,3 +141,9 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     change_config(tmp_path, d_in="wide")
     with pytest.raises(CorruptDataError, match=r"cfg\.json"):
         load_sae(tmp_path)
+
+
+def test_an_sae_of_a_blocks_input_is_not_taken_for_one_of_its_output() -> None:
+    metadata = SaeMetadata(layer="model.layers.1", point="resid_pre.1")
+    assert metadata.layer_signature == "resid_pre.1"
+    assert SaeMetadata(layer="model.norm").layer_signature == "model.norm"

@@ -34,7 +34,8 @@ class SaeMetadata:
     @property
     def layer_signature(self) -> str:
         """What `LanguageModel.layers.resolve` takes: the best name that is known."""
-        return self.layer or self.point or self.hook_name
+        # The point goes first: a block has one module name for its input and its output.
+        return self.point or self.layer or self.hook_name
 
     def as_json(self) -> dict[str, Any]:
         """The `metadata` object of `cfg.json`."""
