@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy
 import pytest
 
 from mi_crow.errors import NotFoundError, UserError
@@ -55,6 +56,17 @@ def test_the_columns_of_the_published_guides_are_read(tmp_path):
         ("names.json", '{"3": [{"title": "x"}]}', "concepts of feature '3'"),
         ("names.json", '{"x": [{"name": "x"}]}', "concepts of feature 'x'"),
         ("names.json", f'{{"{LATENTS}": [{{"name": "x"}}]}}', "out of range"),
+        ("names.json", '{"3": [{"name": null}]}', "needs a name"),
+        ("names.json", '{"3": [{"name": "x", "confidence": NaN}]}', "not finite"),
+        ("names.json", '{"3": ["ferries"]}', "concepts of feature '3'"),
+        ("names.json", '{"3.5": [{"name": "x"}]}', "concepts of feature '3.5'"),
+        ("names.csv", "", "no column 'feature'"),
+        ("names.csv", "feature,title\n3,x\n", "no column 'name'"),
+        ("names.csv", "feature;name\n3;x\n", "no column 'feature'"),
+        ("names.csv", f'feature,name\n3,"{"x" * 200_000}"\n', "field larger"),
+        ("names.csv", "feature,name,confidence\n3,x,nan\n", "line 2"),
+        ("names.csv", "feature,name\n3,  \n", "line 2"),
+        ("names.csv", "feature,name\n-1,x\n", "out of range"),
         ("names.csv", "feature,name\n3,\n", "line 2"),
         ("names.csv", "feature,name\n3,x\nfour,y\n", "line 3"),
         ("names.csv", "feature,name,confidence\n3,x,high\n", "line 2"),
@@ -72,6 +84,39 @@ def test_a_file_that_is_wrong_is_refused_and_names_nothing(tmp_path, name, conte
     with pytest.raises(UserError, match=sentence):
         load(path)
     assert concepts.names == {}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{"name": "x"}],
+        None,
+        {3.7: [{"name": "x"}]},
+        {True: [{"name": "x"}]},
+        {None: [{"name": "x"}]},
+        {3: "ferries"},
+        {3: [{"name": " "}]},
+        {3: [{"name": "x"}], LATENTS: [{"name": "y"}]},
+    ],
+)
+def test_concepts_from_python_that_are_wrong_are_refused_and_name_nothing(data):
+    concepts = tiny_sae().concepts
+    with pytest.raises(UserError):
+        concepts.load_concepts(data)
+    assert concepts.names == {}
+
+
+def test_a_feature_may_be_any_whole_number():
+    concepts = tiny_sae().concepts
+    concepts.load_concepts({numpy.int64(3): [{"name": "x"}], "4": [{"name": "y"}]})  # type: ignore[dict-item]
+    assert concepts.names == {3: [NamedConcept("x")], 4: [NamedConcept("y")]}
+
+
+def test_what_is_no_text_is_said_to_be_so(tmp_path):
+    (tmp_path / "names.csv").write_bytes(b"\xff\xfef\x00")
+    for path in (tmp_path, tmp_path / "names.csv"):
+        with pytest.raises(UserError, match="cannot be read as text"):
+            tiny_sae().concepts.load_concepts_from_csv(path)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -67,3 +67,37 @@ def test_texts_in_nobodys_table_are_forgotten():
     found = tracker.top_texts()
     assert found[0] == [("loudest", 5.0)]
     assert [text for text, _ in found[1]] == ["quiet 1499", "quiet 1498", "quiet 1497"]
+
+
+def test_of_texts_that_tie_as_many_stand_as_there_is_room_for_and_they_stay_one_each():
+    tracker = TextTracker(LATENTS, TOP, CPU)
+    for batch in ("ab", "cd", "ea"):
+        add(tracker, [(name, [(0, 2.0)]) for name in batch])
+    [pairs] = tracker.top_texts().values()
+    assert [value for _, value in pairs] == [2.0] * TOP
+    assert len({name for name, _ in pairs}) == TOP
+    add(tracker, [("louder", [(0, 2.125)])])
+    assert tracker.top_texts()[0][0] == ("louder", 2.125)
+
+
+def test_silent_positions_and_latents_that_never_fired_are_left_out():
+    tracker = TextTracker(LATENTS, TOP, CPU)
+    add(tracker, [("a", [(0, 0.0), (2, 1.0)]), ("b", [(3, 0.0)])])
+    assert tracker.top_texts() == {2: [("a", 1.0)]}
+
+
+@settings(deadline=None)
+@given(st.permutations("abcdefgh"), st.lists(st.integers(0, 40), min_size=8, max_size=8))
+def test_how_texts_are_batched_does_not_matter(order, levels):
+    """Each text once: the values kept are those of one sort, whatever came when."""
+    level = dict(zip("abcdefgh", levels, strict=True))
+    kept = []
+    for size in (1, 3, 8):
+        tracker = TextTracker(LATENTS, TOP, CPU)
+        for start in range(0, 8, size):
+            add(tracker, [(name, [(1, level[name] / 8)]) for name in order[start : start + size]])
+        pairs = tracker.top_texts().get(1, [])
+        assert all(value == level[name] / 8 for name, value in pairs)
+        kept.append([value for _, value in pairs])
+    expected = [value / 8 for value in sorted(levels, reverse=True)[:TOP] if value]
+    assert kept == [expected] * 3

@@ -5,6 +5,8 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.store.atomic import write_bytes, write_json
 
 TopTexts = Mapping[int, Sequence[tuple[str, float]]]
+
+_FORM = 'write {42: [{"name": "rain", "confidence": 0.9}]}'
+_COLUMNS = "the columns are feature, name, confidence"
 
 
 @dataclass(frozen=True)
@@ -24,17 +29,18 @@ class NamedConcept:
 
 def concepts_from(data: Mapping[Any, Any]) -> dict[int, list[NamedConcept]]:
     """Reads {feature: [{"name", "confidence"}]}. Raises UserError naming the wrong entry."""
+    if not isinstance(data, Mapping):
+        raise UserError(f"concepts are no {type(data).__name__}", hint=_FORM)
     found: dict[int, list[NamedConcept]] = {}
     for feature, entries in data.items():
         try:
-            found[int(feature)] = [
-                NamedConcept(str(entry["name"]), float(entry.get("confidence", 1.0)))
+            found[_feature(feature)] = [
+                _concept(entry["name"], entry.get("confidence", 1.0))
                 for entry in ([entries] if isinstance(entries, Mapping) else entries)
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
-                f"concepts of feature {feature!r} cannot be read ({error!r})",
-                hint='write {42: [{"name": "rain", "confidence": 0.9}]}',
+                f"concepts of feature {feature!r} cannot be read ({error!r})", hint=_FORM
             ) from error
     return found
 
@@ -53,22 +59,40 @@ def read_json_concepts(path: Path) -> dict[int, list[NamedConcept]]:
 def read_csv_concepts(path: Path) -> dict[int, list[NamedConcept]]:
     """Reads rows with the columns neuron_idx (or feature), concept_name (or name), and score (or
     confidence), the last one optional."""
-    rows = csv.DictReader(io.StringIO(_read(path)))
+    rows = csv.DictReader(io.StringIO(_read(path), newline=""))
     found: dict[int, list[NamedConcept]] = {}
-    for number, row in enumerate(rows, 2):
-        feature = row.get("neuron_idx") or row.get("feature")
-        name = row.get("concept_name") or row.get("name")
-        confidence = row.get("score") or row.get("confidence") or "1"
-        try:
-            if not feature or not name:
-                raise ValueError("no feature or no name")
-            found.setdefault(int(feature), []).append(NamedConcept(name, float(confidence)))
-        except ValueError as error:
-            raise UserError(
-                f"{str(path)!r} line {number} is no concept ({error})",
-                hint="the columns are feature, name, confidence",
-            ) from error
+    try:
+        header = rows.fieldnames or ()
+        for one, other in (("feature", "neuron_idx"), ("name", "concept_name")):
+            if one not in header and other not in header:
+                raise UserError(f"{str(path)!r} has no column {one!r}", hint=_COLUMNS)
+        for row in rows:
+            feature = row.get("neuron_idx") or row.get("feature")
+            name = row.get("concept_name") or row.get("name")
+            confidence = row.get("score") or row.get("confidence") or "1"
+            found.setdefault(_feature(feature or ""), []).append(_concept(name, float(confidence)))
+    except (csv.Error, ValueError) as error:
+        raise UserError(
+            f"{str(path)!r} line {rows.line_num} is no concept ({error})", hint=_COLUMNS
+        ) from error
     return found
+
+
+def _feature(number: Any) -> int:
+    """A feature's number from a number or its digits; no fraction is cut off."""
+    if isinstance(number, str):
+        return int(number)
+    if isinstance(number, bool):
+        raise TypeError(f"{number} is no feature")
+    return index(number)
+
+
+def _concept(name: Any, confidence: Any) -> NamedConcept:
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError("a concept needs a name")
+    if not isfinite(value := float(confidence)):
+        raise ValueError(f"confidence {value} is not finite")
+    return NamedConcept(name, value)
 
 
 def write_top_texts_json(path: Path, top_texts: TopTexts) -> None:
