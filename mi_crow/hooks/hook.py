@@ -6,7 +6,7 @@ A hook is registered on a language model's layer (`lm.layers.register_hook(layer
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from torch import Tensor
 
@@ -66,18 +66,18 @@ class Hook:
         return None
 
     @contextmanager
-    def on(self, lm: _Model) -> Iterator["Hook"]:
+    def on(self, lm: _Model) -> Iterator[Self]:
         """Registers on `lm` for the block and always unregisters."""
         self._model = lm
         with self:
             yield self
 
-    def bind(self, lm: _Model) -> "Hook":
+    def bind(self, lm: _Model) -> Self:
         """Says which model `with hook:` registers on."""
         self._model = lm
         return self
 
-    def __enter__(self) -> "Hook":
+    def __enter__(self) -> Self:
         if self._model is None or self.layer_signature is None:
             raise UserError(
                 "this hook has no model or layer to register on",
