@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from mi_crow.datasets import TextDataset
+from mi_crow.hooks import LayerActivationDetector
 from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.sae import load_sae
 from sample_data import corpus_path
@@ -53,6 +55,41 @@ def test_top_texts_are_tracked_exported_and_named(tmp_path: Path, sample_sae_dir
     assert sae.concepts.get_top_texts()[neuron][0] == (text, pytest.approx(activation, rel=1e-3))
     sae.concepts.disable_text_tracking()
     lm.detach_sae()
+
+
+def test_top_texts_are_those_of_the_greatest_activation_over_tokens(sample_sae_dir: Path) -> None:
+    """Every feature's table against one computed apart, a text at a time, without the tracker."""
+    lm = LanguageModel.from_huggingface("sample", device="cpu")
+    sae = load_sae(sample_sae_dir)
+    texts = TextDataset.from_local(corpus_path()).random_sample(24, seed=7).texts
+    special = set(lm.tokenizer.all_special_ids)
+    limit = sae.metadata.outlier_norm or float("inf")
+    rows = []
+    for text in texts:
+        with LayerActivationDetector(LAYER).on(lm) as detector:
+            _, encodings = lm.inference.execute_inference([text])
+        captured = detector.get_captured()
+        assert captured is not None
+        x = captured[0]
+        ids = encodings["input_ids"][0].tolist()
+        kept = [i for i, token in enumerate(ids) if token not in special and x[i].norm() <= limit]
+        rows.append(sae.encode(x[kept]).detach().amax(0))
+    table = torch.stack(rows)  # [texts, M]
+
+    lm.attach_sae(sae, LAYER)
+    sae.concepts.enable_text_tracking(top_k=4)
+    for start in range(0, len(texts), 7):  # padded batches, the last one smaller
+        lm.inference.execute_inference(texts[start : start + 7])
+    top_texts = sae.concepts.get_top_texts()
+    lm.detach_sae()
+
+    # Batching moves the last bits of an activation, so a feature near zero may be on either side.
+    assert set((table.amax(0) > 1e-3).nonzero()[:, 0].tolist()) <= set(top_texts)
+    for feature, pairs in top_texts.items():
+        best = table[:, feature].topk(4).values[: len(pairs)].tolist()
+        assert [activation for _, activation in pairs] == pytest.approx(best, rel=1e-3, abs=1e-3)
+        own = [float(table[texts.index(text), feature]) for text, _ in pairs]
+        assert [activation for _, activation in pairs] == pytest.approx(own, rel=1e-3, abs=1e-3)
 
 
 def test_names_come_from_python_csv_and_json(tmp_path: Path, sample_sae_dir: Path) -> None:
