@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from mi_crow.datasets import TextDataset
+from mi_crow.errors import UserError
+from mi_crow.hooks import LayerActivationDetector
 from mi_crow.language_model import LanguageModel
-from mi_crow.mechanistic.sae import load_sae
+from mi_crow.mechanistic.sae import TopKSae, load_sae
 from sample_data import corpus_path
 
 LAYER = "resid_post.2"
@@ -68,10 +70,33 @@ def test_generation_with_and_without_the_manipulation(sample_sae_dir: Path) -> N
     lm.detach_sae()
 
 
-def test_an_sae_of_another_width_is_refused(sample_sae_dir: Path) -> None:
-    from mi_crow.errors import UserError
-    from mi_crow.mechanistic.sae import TopKSae
+def test_a_manipulation_moves_the_layer_along_the_features_direction_only(
+    sample_sae_dir: Path,
+) -> None:
+    """x + (scale - 1) z W_dec[feature], z the latent of the unchanged x; nothing else moves."""
+    lm = LanguageModel.from_huggingface("sample", device="cpu")
+    sae = load_sae(sample_sae_dir)
+    texts = TextDataset.from_local(corpus_path()).random_sample(1, seed=8).texts
+    with LayerActivationDetector(LAYER).on(lm) as before:
+        lm.inference.execute_inference(texts)
+    x = before.get_captured()
+    assert x is not None
+    z = sae.encode(x).detach()
+    neuron = int(z[0, 1:].amax(0).argmax())  # the first token is the special one
+    lm.attach_sae(sae, LAYER)
+    sae.concepts.manipulate_concept(neuron, 3.0)
+    with LayerActivationDetector(LAYER).on(lm) as after:  # hangs behind the SAE
+        lm.inference.execute_inference(texts)
+    lm.detach_sae()
+    steered = after.get_captured()
+    assert steered is not None
+    expected = 2.0 * z[..., neuron, None] * sae.decoder_rows[neuron].detach()
+    expected[:, 0] = 0.0  # special tokens are left alone
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(steered - x, expected, atol=1e-4, rtol=1e-3)
 
+
+def test_an_sae_of_another_width_is_refused(sample_sae_dir: Path) -> None:
     lm = LanguageModel.from_huggingface("sample", device="cpu")
     with pytest.raises(UserError, match="the SAE reads 7 inputs"):
         lm.attach_sae(TopKSae(16, 7, k=2), LAYER)
