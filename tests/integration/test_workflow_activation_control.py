@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import torch
 
+from mi_crow.errors import UserError
 from mi_crow.hooks import (
     Controller,
     Detector,
     FunctionController,
+    Hook,
     LayerActivationDetector,
     ModelInputDetector,
     ModelOutputDetector,
@@ -103,3 +105,87 @@ def test_a_hook_is_unregistered_when_the_work_fails(lm: LanguageModel) -> None:
         work()
     assert not lm.layers.unregister_hook("no such hook")
     lm.inference.execute_inference(TEXTS)
+
+
+class Fails(Detector):
+    def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
+        raise ArithmeticError("no")
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        Fails("resid_post.0"),
+        Dampen("resid_post.0"),
+        LayerActivationDetector("resid_post.0"),
+        ModelInputDetector(),
+        ModelOutputDetector(),
+        FunctionController("resid_post.0", lambda x: x * 0),
+    ],
+    ids=lambda hook: type(hook).__name__,
+)
+def test_every_kind_of_hook_unregisters_whatever_happens_in_its_block(
+    lm: LanguageModel, hook: Hook
+) -> None:
+    plain, _ = lm.inference.execute_inference(TEXTS)
+
+    def work() -> None:
+        with hook.on(lm), FunctionController("resid_pre.1", torch.neg).on(lm):
+            assert len(lm.layers.get_hooks()) == 2
+            lm.inference.execute_inference(TEXTS)
+            raise ArithmeticError("in the user's own code")
+
+    for _ in range(2):  # and it can be used again
+        with pytest.raises(ArithmeticError):
+            work()
+        assert lm.layers.get_hooks() == []
+    with pytest.raises(KeyboardInterrupt), hook.bind(lm):
+        raise KeyboardInterrupt
+    after, _ = lm.inference.execute_inference(TEXTS)
+    assert torch.equal(after.logits, plain.logits)
+
+
+def test_controllers_follow_each_other_in_the_order_of_registration(lm: LanguageModel) -> None:
+    def result(*functions: Any) -> torch.Tensor:
+        ids = [
+            lm.layers.register_hook("resid_post.3", FunctionController("resid_post.3", function))
+            for function in functions
+        ]
+        with LayerActivationDetector("resid_post.3").on(lm) as detector:
+            lm.inference.execute_inference(TEXTS)
+        for hook_id in ids:
+            assert lm.layers.unregister_hook(hook_id)
+            assert not lm.layers.unregister_hook(hook_id)
+        captured = detector.get_captured()
+        assert captured is not None
+        return captured
+
+    plain = result()
+    assert torch.equal(result(lambda x: x + 1, lambda x: x * 2), (plain + 1) * 2)
+    assert torch.equal(result(lambda x: x * 2, lambda x: x + 1), plain * 2 + 1)
+
+
+def test_a_controller_before_a_layer_changes_what_the_layer_reads(lm: LanguageModel) -> None:
+    class Zero(Controller):
+        def modify_activations(self, module: Any, inputs: Any, output: Any) -> Any:
+            assert output is None
+            return torch.zeros_like(inputs)
+
+    first, second = LayerActivationDetector("resid_post.1"), LayerActivationDetector("mlp_out.2")
+    with Zero("model.layers.2.mlp", "pre_forward").on(lm), first.on(lm), second.on(lm):
+        lm.inference.execute_inference(TEXTS)
+    seen, silenced = first.get_captured(), second.get_captured()
+    assert seen is not None
+    assert silenced is not None
+    assert seen.abs().max() > 0  # what comes before is as it was
+    assert silenced.abs().max() == 0  # an MLP without biases answers zero with zero
+
+
+def test_a_function_that_gives_no_tensor_of_the_same_shape_is_told(lm: LanguageModel) -> None:
+    wrongs: list[Any] = [lambda x: x[:, :1], lambda x: None]
+    for wrong in wrongs:
+        with (
+            FunctionController("resid_post.1", wrong).on(lm),
+            pytest.raises(UserError, match=r"the function on layer 'resid_post\.1' gave"),
+        ):
+            lm.inference.execute_inference(TEXTS)
