@@ -219,7 +219,9 @@ def test_a_promoted_token_is_found(store: FeatureStore) -> None:
     assert 20 in [row.feature for row in store.search(token, limit=64)]
 
 
-@pytest.mark.parametrize("text", ["'; DROP TABLE x; --", '"', "%", "_", "\\", "\x00", "🦜", "["])
+@pytest.mark.parametrize(
+    "text", ["'; DROP TABLE x; --", '"', "%", "_", "\\", "\x00", "\udcff", "🦜", "["]
+)
 def test_a_search_is_data_and_never_a_statement(store: FeatureStore, text: str) -> None:
     assert all(isinstance(row.feature, int) for row in store.search(text))
 
@@ -296,6 +298,27 @@ def test_a_rebuilt_index_is_noticed_and_opened(tmp_path: Path, annotations: Anno
     assert store.detail(79).row.feature == 79
 
 
+@pytest.mark.parametrize("fewer", [True, False])
+def test_a_rebuilt_index_of_another_size_has_the_concepts_of_its_features(
+    indexed: tuple[Workspace, list[Doc]], tmp_path: Path, annotations: Annotations, fewer: bool
+) -> None:
+    large = Workspace.open(tmp_path / "large")
+    make_index(large, SAE, n_features=72, n_documents=8)
+    before, after = (large, indexed[0]) if fewer else (indexed[0], large)
+    workspace = Workspace.open(shutil.copytree(before.root, tmp_path / "w"))
+    annotations.set_concept(SAE, 3, "low")
+    annotations.set_concept(SAE, 70, "high")
+    store = FeatureStore.open(workspace, SAE, annotations)
+    path = workspace.index_path(SAE)
+    path.unlink()
+    shutil.copy(after.index_path(SAE), path)
+    store.reopen()
+    named = [3] if fewer else [70, 3]
+    assert store.ids("concept", descending=False)[: len(named)].tolist() == named
+    assert store.ids("feature", flt=FeatureFilter(named=True)).tolist() == sorted(named)[::-1]
+    assert [row.feature for row in store.search("high")] == named[:-1]
+
+
 def test_without_an_index_the_hint_says_how_to_build_it(copied: Workspace) -> None:
     (copied.saes_dir / SAE / "features.duckdb").unlink()
     with pytest.raises(NotFoundError) as caught:
@@ -346,7 +369,7 @@ def test_no_query_reaches_another_file(store: FeatureStore, tmp_path: Path) -> N
     secret = tmp_path / "secret.txt"
     secret.write_text("x")
     with pytest.raises(CorruptDataError, match=r"[Pp]ermission|disabled"):
-        store._opened.connection.rows("SELECT * FROM read_text(?)", [str(secret)])
+        store._held[0].connection.rows("SELECT * FROM read_text(?)", [str(secret)])
 
 
 def test_quotes_in_the_path_are_harmless(copied: Workspace) -> None:

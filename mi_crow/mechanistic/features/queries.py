@@ -74,9 +74,10 @@ class FeatureStore:
         self.sae_id = sae_id
         self._annotations = annotations
         self._lock = threading.Lock()  # around replacing what is held, never around a query
-        self._opened = _open(path, sae_id)
-        self._named = _Named(-1, {}, {})
-        self.refresh_concepts()
+        version = self._concepts_version()
+        opened = _open(path, sae_id)
+        # One reference: an answer never mixes one index with the concepts of another.
+        self._held = opened, self._read_concepts(opened, version)
 
     @classmethod
     def open(
@@ -92,48 +93,54 @@ class FeatureStore:
     # The file and the concepts.
 
     def meta(self) -> IndexMeta:
-        return self._opened.meta
+        return self._held[0].meta
 
     def changed_on_disk(self) -> bool:
         """Whether the index was rebuilt since it was opened; cheap enough for every second."""
         now = identity(self.path)
-        return now is not None and now != self._opened.connection.identity
+        return now is not None and now != self._held[0].connection.identity
 
     def reopen(self) -> None:
         """Opens the file that is there now. Raises what `open` does; then the old one stays."""
         opened = _open(self.path, self.sae_id)
         with self._lock:
             # The old connection is left to those who are still reading from it.
-            self._opened = opened
-            self._fill_concepts(opened, self._named)
+            self._held = opened, self._read_concepts(opened, self._concepts_version())
 
     def refresh_concepts(self) -> bool:
         """Reads the concepts again when anybody changed them; gives whether that was so."""
-        annotations = self._annotations
-        version = annotations.data_version() if annotations is not None else 0
+        version = self._concepts_version()
         with self._lock:
-            if version == self._named.version:
+            opened, named = self._held
+            if version == named.version:
                 return False
-            found = annotations.concepts(self.sae_id) if annotations is not None else []
-            total = self._opened.meta.n_features
-            by_feature: dict[int, list[Concept]] = {}
-            for concept in found:
-                if concept.feature < total:
-                    by_feature.setdefault(concept.feature, []).append(concept)
-            concepts = {
-                feature: tuple(sorted(some, key=lambda one: (-one.confidence, -one.updated)))
-                for feature, some in by_feature.items()
-            }
-            names = {feature: some[0].name for feature, some in concepts.items()}
-            self._named = _Named(version, concepts, names)
-            self._fill_concepts(self._opened, self._named)
+            self._held = opened, self._read_concepts(opened, version)
             return True
 
+    def _concepts_version(self) -> int:
+        return self._annotations.data_version() if self._annotations is not None else 0
+
+    def _read_concepts(self, opened: _Opened, version: int) -> _Named:
+        """The concepts of the features that `opened` has, also as its table `concepts`."""
+        found = self._annotations.concepts(self.sae_id) if self._annotations is not None else []
+        total = opened.meta.n_features
+        by_feature: dict[int, list[Concept]] = {}
+        for concept in found:
+            if concept.feature < total:
+                by_feature.setdefault(concept.feature, []).append(concept)
+        concepts = {
+            feature: tuple(sorted(some, key=lambda one: (-one.confidence, -one.updated)))
+            for feature, some in by_feature.items()
+        }
+        names = {feature: some[0].name for feature, some in concepts.items()}
+        self._fill_concepts(opened, concepts)
+        return _Named(version, concepts, names)
+
     @staticmethod
-    def _fill_concepts(opened: _Opened, named: _Named) -> None:
+    def _fill_concepts(opened: _Opened, concepts: "dict[int, tuple[Concept, ...]]") -> None:
         import pyarrow as pa
 
-        flat = [one for some in named.concepts.values() for one in some]
+        flat = [one for some in concepts.values() for one in some]
         rows = pa.table(
             {
                 "feature": pa.array([one.feature for one in flat], pa.int32()),
@@ -161,7 +168,7 @@ class FeatureStore:
         With a `search` the best matches come first and `sort` decides between equal ones.
         Features without a value come last. Raises UserError for an unknown sort or label.
         """
-        opened, named = self._opened, self._named
+        opened, named = self._held
         columns = opened.columns
         keep = columns.matching(flt or FeatureFilter(), named.concepts)
         order = columns.order(sort, descending, named.names)
@@ -173,11 +180,11 @@ class FeatureStore:
 
     def rows(self, ids: Sequence[int] | np.ndarray) -> list[FeatureRow]:
         """The rows of some features, in the order given. Raises NotFoundError."""
-        columns = self._opened.columns
+        opened, named = self._held
         if len(ids):
-            self._check(int(np.min(ids)))
-            self._check(int(np.max(ids)))
-        return columns.rows(ids, self._named.names)
+            self._check(opened, int(np.min(ids)))
+            self._check(opened, int(np.max(ids)))
+        return opened.columns.rows(ids, named.names)
 
     def page(
         self,
@@ -199,8 +206,8 @@ class FeatureStore:
 
     def detail(self, feature: int) -> FeatureDetail:
         """Everything about a feature but its examples. Raises NotFoundError."""
-        self._check(feature)
-        opened, named = self._opened, self._named
+        opened, named = self._held
+        self._check(opened, feature)
         read = opened.connection.rows
         [facts] = read(
             "SELECT std_act, decoder_norm, encoder_decoder_cosine, skew, kurtosis, map_x, map_y, "
@@ -244,8 +251,9 @@ class FeatureStore:
 
         Raises NotFoundError for a feature that is not there; a band without examples is empty.
         """
-        self._check(feature)
-        rows = self._opened.connection.rows(
+        opened, _ = self._held
+        self._check(opened, feature)
+        rows = opened.connection.rows(
             """
             SELECT e.document, e.position, e.activation, e.window_start,
                 d.token_texts[e.window_start + 1 : e.window_start + len(e.acts)], e.acts,
@@ -258,8 +266,8 @@ class FeatureStore:
         )
         return [Example(*row) for row in rows]
 
-    def _check(self, feature: int) -> None:
-        total = self._opened.meta.n_features
+    def _check(self, opened: _Opened, feature: int) -> None:
+        total = opened.meta.n_features
         if not 0 <= feature < total:
             raise NotFoundError(
                 f"feature {feature} is not in SAE {self.sae_id!r}",

@@ -22,7 +22,8 @@ def match_scores(connection: "IndexConnection", columns: "FeatureColumns", text:
     then the texts of its strongest examples (the more of them, the better).
     """
     scores = np.zeros(len(columns))
-    words = text.lower().split()
+    # Bytes of a terminal that are no Unicode cannot be bound to a query.
+    words = text.encode("utf-8", "replace").decode().lower().split()
     if not words:
         return scores
     _raise(scores, *_text_matches(connection, words))
