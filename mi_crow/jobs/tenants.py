@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import UserError
+from mi_crow.errors import MiCrowError, UserError
 from mi_crow.jobs.status import list_jobs
 from mi_crow.store.atomic import read_json, write_json
 from mi_crow.store.ids import validate_id
@@ -61,11 +61,16 @@ def rename_run(workspace: Workspace, name: str, new: str) -> None:
 
 def rename_sae(workspace: Workspace, name: str, new: str) -> None:
     """Gives an SAE another id; its concepts go with it. Raises UserError or NotFoundError."""
-    _rename(workspace, "SAE", workspace.sae_dir(name), new)
+    folder = workspace.sae_dir(name)
+    target = _rename(workspace, "SAE", folder, new)
     if workspace.annotations_path.exists():
         from mi_crow.mechanistic.concepts.annotations import Annotations
 
-        Annotations(workspace.annotations_path).rename_sae(name, new)
+        try:
+            Annotations(workspace.annotations_path).rename_sae(name, new)
+        except MiCrowError:
+            target.rename(folder)  # both or neither: concepts find their SAE by its id
+            raise
 
 
 def _rename(workspace: Workspace, what: str, folder: Path, new: str) -> Path:

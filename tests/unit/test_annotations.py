@@ -59,7 +59,7 @@ def test_setting_again_changes_and_keeps_the_birthday(annotations: Annotations) 
 
 @pytest.mark.parametrize(
     ("feature", "name", "confidence"),
-    [(1, "  ", 1.0), (-1, "x", 1.0), (1, "x", 1.5), (1, "x", float("nan"))],
+    [(1, "  ", 1.0), (-1, "x", 1.0), (2**31, "x", 1.0), (1, "x", 1.5), (1, "x", float("nan"))],
 )
 def test_nonsense_is_refused(
     annotations: Annotations, feature: int, name: str, confidence: float
@@ -70,7 +70,13 @@ def test_nonsense_is_refused(
 
 
 def test_bytes_that_are_no_text_are_replaced(annotations: Annotations) -> None:
-    assert annotations.set_concept("sae", 1, "a\udcff").name == "a?"
+    assert annotations.set_concept("\udcff", 1, "a\udcff", source="\udcff").name == "a?"
+    assert annotations.remove_concept("\udcff", 1, "a\udcff")
+    annotations.save_preset("p\udcff", [{"target": "\udcff"}])
+    assert [preset.interventions for preset in annotations.presets()] == [({"target": "?"},)]
+    annotations.delete_preset("p\udcff")
+    annotations.save_generation(model_id="m", prompt="\udcff", baseline="b", steered="s")
+    assert annotations.generations()[0].prompt == "?"
 
 
 def test_undo_takes_back_step_by_step(annotations: Annotations) -> None:
@@ -162,6 +168,15 @@ def test_a_renamed_sae_takes_its_concepts_along(annotations: Annotations) -> Non
     assert [concept.sae_id for concept in annotations.concepts()] == ["new"]
     annotations.undo()
     assert annotations.concepts() == []
+
+
+def test_a_renamed_sae_never_takes_the_concepts_of_another(annotations: Annotations) -> None:
+    annotations.set_concept("old", 1, "one")
+    annotations.set_concept("removed", 1, "one", note="what an SAE of this id left")
+    before = annotations.concepts(), annotations.history()
+    with pytest.raises(UserError, match="'removed'"):
+        annotations.rename_sae("old", "removed")
+    assert (annotations.concepts(), annotations.history()) == before
 
 
 @pytest.mark.parametrize("suffix", [".json", ".csv"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mi_crow.cli import main
+from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
 from tests.jobs_fixture import FakeJobs, own_queues
@@ -125,6 +126,19 @@ def test_a_rename_never_takes_a_name_or_a_path(
     assert "exists already" in refused(capsys, "runs", "rename", "first", "taken")
     assert "is not a name" in refused(capsys, "runs", "rename", "first", "../x")
     assert [row["run_id"] for row in run(capsys, "runs")] == ["first"]
+
+
+def test_an_sae_is_renamed_with_its_concepts_or_not_at_all(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = Annotations(workspace.annotations_path)
+    annotations.set_concept("sae", 3, "tide")
+    annotations.set_concept("gone", 3, "frost")
+    assert "choose another id" in refused(capsys, "saes", "rename", "sae", "gone")
+    assert [row["sae_id"] for row in run(capsys, "saes")] == ["sae"]
+    run(capsys, "saes", "rename", "sae", "new")
+    assert [row["sae_id"] for row in run(capsys, "saes")] == ["new"]
+    assert [concept.name for concept in annotations.concepts("new")] == ["tide"]
 
 
 def test_a_dry_run_names_every_file_and_removes_none(

@@ -17,6 +17,7 @@ from mi_crow.errors import NotFoundError, UserError, nearest
 from mi_crow.mechanistic.concepts.annotations_database import AnnotationsDatabase
 from mi_crow.mechanistic.concepts.annotations_rows import (
     COLUMNS,
+    MOST_FEATURE,
     Change,
     Concept,
     Preset,
@@ -31,6 +32,7 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
     preset_of,
     put_concept,
     read_concept,
+    storable,
     undo_result,
 )
 
@@ -83,12 +85,13 @@ class Annotations:
     ) -> Concept:
         """Gives a feature a name, or changes what is said under that name.
 
-        Raises UserError for an empty name, a negative feature, a confidence outside 0 to 1.
+        Raises UserError for an empty name, a feature that none can have, a confidence outside 0
+        to 1.
         """
-        name = _storable(name).strip()
+        sae_id, name = storable(sae_id), storable(name).strip()
         if not name:
             raise UserError("a concept needs a name")
-        if feature < 0:
+        if not 0 <= feature <= MOST_FEATURE:
             raise UserError(f"feature {feature} is not a feature's number")
         if not (math.isfinite(confidence) and 0 <= confidence <= 1):
             raise UserError(f"confidence {confidence} is not between 0 and 1")
@@ -101,9 +104,9 @@ class Annotations:
                 feature,
                 name,
                 float(confidence),
-                _storable(note),
-                tuple(dict.fromkeys(_storable(tag).strip() for tag in tags if tag.strip())),
-                source,
+                storable(note),
+                tuple(dict.fromkeys(storable(tag).strip() for tag in tags if tag.strip())),
+                storable(source),
                 created,
                 now,
             )
@@ -113,6 +116,9 @@ class Annotations:
 
     def remove_concept(self, sae_id: str, feature: int, name: str) -> bool:
         """Takes a name from a feature; False when it did not have it."""
+        if not 0 <= feature <= MOST_FEATURE:
+            return False
+        sae_id, name = storable(sae_id), storable(name)
         with self._changing() as connection:
             before = read_concept(connection, sae_id, feature, name)
             if before is None:
@@ -131,11 +137,18 @@ class Annotations:
             yield
 
     def rename_sae(self, sae_id: str, new: str) -> None:
-        """Moves all that is said about an SAE to its new id, history included."""
+        """Moves all that is said about an SAE to its new id, history included.
+
+        Raises UserError when something is said about `new`: those features are another SAE's.
+        """
         with self._database.reading() as connection:
             if connection is None:
                 return
         with self._database.writing() as connection:
+            if connection.execute("SELECT 1 FROM concepts WHERE sae_id = ?", (new,)).fetchone():
+                raise UserError(
+                    f"there are concepts of another SAE {new!r}", hint="choose another id"
+                )
             connection.execute("UPDATE concepts SET sae_id = ? WHERE sae_id = ?", (new, sae_id))
             for column in ("before", "after"):
                 connection.execute(
@@ -247,7 +260,7 @@ class Annotations:
 
         Raises UserError for an empty name.
         """
-        name = name.strip()
+        name = storable(name).strip()
         if not name:
             raise UserError("a preset needs a name")
         text = dump([dict(one) for one in interventions])
@@ -261,6 +274,7 @@ class Annotations:
 
     def delete_preset(self, name: str) -> None:
         """Deletes a preset. Raises NotFoundError."""
+        name = storable(name)
         known = [preset.name for preset in self.presets()]
         if name not in known:
             hint = f"there is {nearest(name, known)}" if known else "there are no presets"
@@ -305,9 +319,10 @@ class Annotations:
             "metrics": dump(dict(metrics or {})),
         }
         names, marks = ", ".join(row), ", ".join("?" * len(row))
+        values = [storable(value) if isinstance(value, str) else value for value in row.values()]
         with self._database.writing() as connection:
             cursor = connection.execute(
-                f"INSERT INTO generations ({names}) VALUES ({marks})", tuple(row.values())
+                f"INSERT INTO generations ({names}) VALUES ({marks})", values
             )
         return int(cursor.lastrowid or 0)
 
@@ -349,8 +364,3 @@ def _user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         return "user"
-
-
-def _storable(text: str) -> str:
-    """`text` with what is no Unicode (bytes that a terminal passed on) replaced."""
-    return text.encode("utf-8", "replace").decode()

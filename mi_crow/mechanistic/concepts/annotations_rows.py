@@ -83,8 +83,16 @@ class SavedGeneration:
 COLUMNS = "sae_id, feature, name, confidence, note, tags, source, created, updated"
 
 
+MOST_FEATURE = 2**31 - 1  # features are 32-bit integers in an index
+
+
+def storable(text: str) -> str:
+    """`text` with what is no Unicode (bytes that a terminal passed on) replaced."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return storable(json.dumps(value, ensure_ascii=False))
 
 
 def concept_of(row: sqlite3.Row) -> Concept:
