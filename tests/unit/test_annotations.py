@@ -240,7 +240,12 @@ def test_the_published_form_is_read_for_a_given_sae(
         ("x.json", '[{"feature": 1, "name": null, "sae_id": "s"}]', "row 1"),
         ("x.csv", "feature,title\n1,x\n", "no column 'name'"),
         ("x.csv", "sae_id,feature,name\ns,one,x\n", "row 1"),
-        ("x.csv", "sae_id,feature,name\ns,1,x\ns,1,\n", "needs a name"),
+        ("x.csv", "sae_id,feature,name\ns,1,x\ns,1,\n", "row 2 .* needs a name"),
+        ("x.csv", f"sae_id,feature,name\ns,{10**30},x\n", "row 1"),
+        ("x.json", '[{"feature": 1.5, "name": "y", "sae_id": "s"}]', "row 1"),
+        ("x.json", '[{"feature": 1e400, "name": "y", "sae_id": "s"}]', "row 1"),
+        ("x.json", '[{"feature": 1, "name": "y", "sae_id": "s", "confidence": 2}]', "row 1"),
+        ("x.json", "[" * 100_000, "not valid JSON"),
         ("x.txt", "", "neither .json nor .csv"),
     ],
 )

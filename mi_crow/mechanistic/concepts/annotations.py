@@ -354,8 +354,11 @@ class Annotations:
 
         rows = read_concepts(Path(path), sae_id)
         with self.one_change():
-            for row in rows:
-                self.set_concept(**row)
+            for number, row in enumerate(rows, start=1):
+                try:
+                    self.set_concept(**row)
+                except UserError as error:
+                    raise UserError(f"row {number} of {str(path)!r}: {error}") from error
         return len(rows)
 
 

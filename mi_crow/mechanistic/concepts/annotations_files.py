@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def _suffix(path: Path) -> str:
 def _json_rows(path: Path, text: str) -> Iterator[Mapping[str, Any]]:
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{str(path)!r} is not valid JSON ({error})") from error
     if isinstance(data, dict):
         for feature, names in data.items():
@@ -100,15 +101,22 @@ def _checked(path: Path, number: int, row: Mapping[str, Any], sae_id: str | None
         confidence = row.get("confidence")
         return {
             "sae_id": str(owner),
-            "feature": int(row["feature"]),
+            "feature": _feature(row["feature"]),
             "name": _text(row["name"]),
             "confidence": float(1.0 if confidence in (None, "") else confidence),
             "note": _text(row.get("note") or ""),
             "tags": _tags(row.get("tags")),
             "source": _text(row.get("source") or "import"),
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"row {number} of {str(path)!r} is not a concept ({error!r})") from error
+
+
+def _feature(value: Any) -> int:
+    """A feature's number from a number or its digits; no fraction is cut off."""
+    if isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a number")
+    return int(value) if isinstance(value, str) else operator.index(value)
 
 
 def _text(value: Any) -> str:
