@@ -18,6 +18,8 @@ from mi_crow.cli.text import count, duration, size
 from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.config import STORAGE_DTYPES, CaptureConfig, DatasetSpec, ModelSpec
 
+_BATCH_SIZE = 32
+
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument(
@@ -30,7 +32,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     texts.add_argument(
         "--dataset",
         default="sample",
-        help="txt, md, jsonl, csv or parquet file, folder, Hugging Face id, or `sample` (default)",
+        help="txt, md, json, jsonl, csv, tsv, parquet file, folder, hub id, or `sample` (default)",
     )
     texts.add_argument("--split", default="train", help="of a Hugging Face data set (train)")
     texts.add_argument("--text-field", default="text", help="the field with the text (text)")
@@ -45,7 +47,12 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "--dtype", default="bf16", choices=STORAGE_DTYPES, help="of the stored activations (bf16)"
     )
     parser.add_argument("--context-length", type=positive, default=128, help="tokens (128)")
-    parser.add_argument("--batch-size", type=positive, default=32, help="documents (32)")
+    parser.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        default=_BATCH_SIZE,
+        help=f"documents ({_BATCH_SIZE}, as `auto`); halved when memory runs out",
+    )
     parser.add_argument("--shard-size", type=positive, default=512, help="documents a part (512)")
     parser.add_argument("--keep-special", action="store_true", help="keep special tokens")
     parser.add_argument("--name", help="the run's id; made from the time and the model otherwise")
@@ -97,3 +104,8 @@ def show_result(result: dict[str, Any]) -> None:
             "next": f"mi-crow train --run {result['run_id']} --layer {result['layers'][0]}",
         }
     )
+
+
+def _batch_size(text: str) -> int:
+    """A number of documents, or `auto`: the default, which the capture halves as memory asks."""
+    return _BATCH_SIZE if text == "auto" else positive(text)

@@ -18,7 +18,7 @@ from mi_crow.store.manifest import RunManifest
 from mi_crow.store.settings import validate_device
 from mi_crow.store.workspace import SaeSummary, Workspace, read_sae_summary
 
-_SUFFIXES = (".txt", ".md", ".jsonl", ".csv", ".parquet")
+_SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 def check_capture(workspace: Workspace, config: CaptureConfig) -> None:
@@ -174,16 +174,17 @@ def _has_text(path: Path, spec: DatasetSpec) -> bool:
     """True when the file has a row. Raises UserError when its rows lack the text field."""
     if path.suffix == ".parquet":
         return _parquet_has_text(path, spec)
-    if path.suffix == ".csv":
+    if path.suffix in (".csv", ".tsv"):
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            header = next(csv.reader(file), None)
+            rows = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            header = next(rows, None)
             if header is None:
                 return False
             _check_field(path, spec.text_field, header)
-            return next(csv.reader(file), None) is not None
+            return next(rows, None) is not None
     if path.suffix == ".jsonl":
         return _jsonl_has_text(path, spec)
-    if path.suffix in (".txt", ".md"):
+    if path.suffix in (".txt", ".md", ".json"):  # the job reads a whole JSON list itself
         return bool(path.read_text(encoding="utf-8", errors="replace").strip())
     raise UserError(
         f"dataset file {str(path)!r} is of no known kind", hint=f"known are {', '.join(_SUFFIXES)}"
