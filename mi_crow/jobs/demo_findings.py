@@ -27,7 +27,7 @@ CONTINUATIONS = 32
 NEW_TOKENS = 48
 TEMPERATURE = 0.8  # what the Steer screen starts with
 STRENGTHS = (0.3, 0.35, 0.4)  # in units of the feature's maximum
-_TRIED_TOPICS = 6
+_TRIED_TOPICS = 4
 _TRIAL_CONTINUATIONS = 64
 _MOST_PERPLEXITY = 1.35  # a trial above this ratio pays too much for its topic
 
