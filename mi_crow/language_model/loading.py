@@ -94,9 +94,6 @@ def load_model(spec: ModelSpec) -> Loaded:
         model: Any = AutoModelForCausalLM.from_pretrained(
             source.place, config=config, dtype=dtype, **options
         )
-    if device.type == "cpu":
-        # Denormals slow the tails of a softmax or an optimizer a hundredfold.
-        torch.set_flush_denormal(True)
     with _fitting(spec, device):
         model.eval().requires_grad_(False).to(device)
     revision = getattr(model.config, "_commit_hash", None) or options.get("revision")

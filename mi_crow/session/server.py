@@ -77,8 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.dup2(2, 1)
     channel = Channel(sys.stdin.buffer, events)
     # Importing torch takes seconds: only now, when requests are read and can be interrupted.
+    import torch
+
     from mi_crow.session.operations import Operations
 
+    torch.set_flush_denormal(True)  # denormals slow a softmax on CPU; the process is ours alone
     operations = Operations(Workspace(options.workspace))
     while True:
         _answer(channel, operations, channel.next_request())

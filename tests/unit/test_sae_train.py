@@ -14,6 +14,7 @@ from torch import Tensor
 from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, UserError
 from mi_crow.mechanistic.sae import SaeTrainer, SaeTrainingConfig, TopKSae
 from mi_crow.mechanistic.sae.checkpoint import newest_checkpoint
+from mi_crow.mechanistic.sae.denormals import flushed_denormals
 from mi_crow.mechanistic.sae.plan import geometric_median, make_plan
 from mi_crow.mechanistic.sae.source import HELDOUT, TensorSource
 from mi_crow.progress import NullProgress
@@ -256,3 +257,13 @@ def test_a_batch_depends_on_its_number_alone(tokens: int, batch: int, start: int
     assert all(torch.equal(a, b) for a, b in zip(batches[start:], again, strict=True))
     epoch = torch.cat(batches).flatten()[: source.count()]
     assert len(epoch.unique()) == len(epoch)
+
+
+def test_training_leaves_the_process_with_the_denormals_it_had() -> None:
+    def kept() -> bool:
+        return bool(torch.full((1,), 1e-40) * torch.ones(1) != 0)
+
+    before = kept()
+    with flushed_denormals():
+        assert not kept()
+    assert kept() == before

@@ -4,13 +4,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.checkpoint import newest_checkpoint, remove_checkpoints
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.denormals import flushed_denormals
 from mi_crow.mechanistic.sae.loop import CHECKPOINTS_NAME, METRICS_NAME, run_training
 from mi_crow.mechanistic.sae.metadata import SaeMetadata, hook_name_of
 from mi_crow.mechanistic.sae.metrics import MetricsTable
@@ -88,12 +87,12 @@ class SaeTrainer:
         folder: str | Path | None = None,
     ) -> dict[str, list[Any]]:
         """The same on any source of tokens."""
-        torch.set_flush_denormal(True)
         progress = progress or NullProgress()
         folder = None if folder is None else Path(folder)
         plan = make_plan(self.sae, source, config or SaeTrainingConfig())
         state, table = _initial_state(self.sae, source, plan, folder)
-        run_training(state, source, table, progress, folder)
+        with flushed_denormals():
+            run_training(state, source, table, progress, folder)
         state.finish()
         self.sae.eval().requires_grad_(False)
         self.sae.metadata = replace(self.sae.metadata, outlier_norm=plan.outlier_norm)
