@@ -1,12 +1,15 @@
 """What every test may use: a fresh workspace, a tiny random model, the sample model."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from mi_crow.store.workspace import Workspace
+from tests.jobs_fixture import own_queues
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
@@ -14,6 +17,30 @@ if TYPE_CHECKING:
 # Spinning OpenMP threads starve the processes that the tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+# Read when the libraries are imported: no test depends on the network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("mi-crow", deadline=None)
+settings.load_profile("mi-crow")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _queues_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test waits for the user's jobs or reads the user's config, nor do they wait for a test:
+    holds for fixtures that outlive a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        own_queues(tmp_path_factory.mktemp("queues"), patch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_queues(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that one test leaves behind holds up no other test."""
+    own_queues(tmp_path_factory.mktemp("queues"), monkeypatch)
 
 
 @pytest.fixture
