@@ -36,9 +36,7 @@ def _queues_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 @pytest.fixture(autouse=True)
-def _own_queues(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _own_queues(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that one test leaves behind holds up no other test."""
     own_queues(tmp_path_factory.mktemp("queues"), monkeypatch)
 
