@@ -22,7 +22,7 @@ class Action:
     label: str  # two words for the footer
     help: str  # one line for help and palette
     footer: bool = True
-    priority: bool = False  # acts even while a text field has the focus
+    priority: bool = False  # before the focused widget: overtakes keys that it has yet to take
 
     @property
     def scope(self) -> str:
@@ -72,7 +72,7 @@ POPUP = (
 )
 
 FORM = (
-    Action("form.submit", "ctrl+r", "submit", "start", "Start it", True, True),
+    Action("form.submit", "ctrl+r", "submit", "start", "Start it"),
     Action("form.close", "escape", "close", "cancel", "Leave without starting"),
 )
 
@@ -115,7 +115,7 @@ FEATURES = (
 )
 
 INSPECT = (
-    Action("inspect.run", "ctrl+r", "run", "run", "Inspect the text", True, True),
+    Action("inspect.run", "ctrl+r", "run", "run", "Inspect the text"),
     Action("inspect.text", "e", "edit_text", "edit", "Edit the text"),
     Action("inspect.steer", "s", "steer", "steer", "Send the selected feature to Steer"),
     Action("inspect.tag", "t", "tag", "tag", "Name the selected feature"),
@@ -123,7 +123,7 @@ INSPECT = (
 )
 
 STEER = (
-    Action("steer.run", "ctrl+r", "run", "generate", "Generate baseline and steered", True, True),
+    Action("steer.run", "ctrl+r", "run", "generate", "Generate baseline and steered"),
     Action("steer.prompt", "e", "edit_prompt", "prompt", "Edit the prompt"),
     Action("steer.add", "a", "add", "add", "Add an intervention"),
     Action("steer.remove", "x", "remove", "remove", "Remove the selected intervention"),

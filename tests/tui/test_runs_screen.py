@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from textual import events
 
 from mi_crow.errors import UserError
 from mi_crow.jobs import list_jobs
@@ -341,3 +342,14 @@ async def test_the_screen_stands_at_every_size(app_workspace, run_app):
             lines = screen_text(pilot).splitlines()
             assert all(len(line) <= size[0] for line in lines)
             assert "Jobs" in screen_text(pilot)
+
+
+async def test_ctrl_r_waits_for_what_was_typed_before_it(app_workspace, run_app, submitted):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "n", "tab", "tab", "tab", "tab", "tab")
+        for key in "many":  # as fast as a paste: nothing waits between two keys
+            pilot.app.post_message(events.Key(key, key))
+        pilot.app.post_message(events.Key("ctrl+r", None))
+        await settle(pilot)
+        assert "documents must be a whole number, not 'many'" in screen_text(pilot)
+        assert not submitted
