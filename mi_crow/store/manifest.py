@@ -4,6 +4,9 @@
 does not name does not exist.
 """
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,8 @@ from mi_crow.errors import CorruptDataError, NotFoundError, UserError, nearest
 from mi_crow.store.atomic import read_json, write_json
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+LOCK_NAME = ".lock"
+FORMAT_VERSION = 2  # 2: shards and their pieces
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,19 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class PartSpec:
-    """One committed part: `part-<rank>-<index>`."""
+    """One committed part: `part-<rank>-<index>`.
+
+    A shard is a fixed stretch of the dataset's documents, captured by one rank as one part, or as
+    several pieces where its documents are long.
+    """
 
     rank: int
     index: int
-    documents: int
+    documents: int  # that begin in this part
     tokens: int  # kept tokens = rows of each layer's activations
+    shard: int = 0
+    piece: int = 0  # 0, 1, .. within the shard
+    closes: bool = True  # whether the shard ends with it
 
     @property
     def stem(self) -> str:
@@ -47,7 +58,7 @@ class RunManifest:
     revision: str | None
     tokenizer_hash: str
     layers: list[LayerSpec]
-    dtype: str  # storage dtype: fp32, bf16, fp16
+    dtype: str  # storage dtype: fp32, bf16, fp16, int8
     dataset: dict[str, Any]  # spec: source, split, text_field, label_field, ...
     fingerprint: str  # hash of the texts that the spec stands for
     settings: dict[str, Any]  # everything else that decides the content
@@ -108,3 +119,15 @@ class RunManifest:
             return cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptDataError(f"{path} is not a run manifest ({error!r})") from error
+
+
+@contextmanager
+def changing(run_dir: Path) -> Iterator[RunManifest]:
+    """The run's manifest as it stands, saved when the block ends; one writer at a time, so that
+    the ranks of a capture add their parts to the same manifest."""
+    with (run_dir / LOCK_NAME).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        manifest = RunManifest.load(run_dir)
+        yield manifest
+        manifest.parts.sort(key=lambda part: (part.shard, part.piece))
+        manifest.save(run_dir)
