@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mi_crow.errors import MiCrowError, UserError
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed.distributed_c10d import Store
 
 JOIN_TIMEOUT = timedelta(minutes=15)  # a rank may start that much later than another
 WAIT_TIMEOUT = timedelta(hours=6)  # rank 0 may load a large model while the others wait for a word
@@ -77,12 +77,14 @@ class TorchRanks:
     def join(cls) -> "TorchRanks":
         """Meets the other ranks that the environment names. Raises RankLostError."""
         import torch.distributed as dist
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
 
         with _losses("the processes of this run could not meet"):
-            store, rank, world = next(dist.rendezvous("env://", timeout=JOIN_TIMEOUT))
+            store, rank, world = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
             dist.init_process_group(
                 "gloo",
-                store=dist.PrefixStore("mi-crow", store),
+                store=PrefixStore("mi-crow", store),
                 rank=rank,
                 world_size=world,
                 timeout=WAIT_TIMEOUT,
