@@ -70,7 +70,7 @@ class Stage(Generic[Item]):
     def put(self, item: Item) -> None:
         """Waits for room. Raises what the thread raised."""
         while True:
-            self._raise()
+            self.check()
             try:
                 return self._queue.put(item, timeout=_POLL_S)
             except queue.Full:
@@ -91,9 +91,10 @@ class Stage(Generic[Item]):
         self._queue.put(_END)  # the thread empties the queue to its end, whatever happened
         self._thread.join()
         if error is None:
-            self._raise()
+            self.check()
 
-    def _raise(self) -> None:
+    def check(self) -> None:
+        """Raises what the thread raised."""
         if self._error is not None:
             raise self._error
 

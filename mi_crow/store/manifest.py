@@ -16,6 +16,7 @@ from mi_crow.store.atomic import read_json, write_json
 
 MANIFEST_NAME = "manifest.json"
 LOCK_NAME = ".lock"
+_ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 FORMAT_VERSION = 2  # 2: shards and their pieces
 
 
@@ -65,6 +66,10 @@ class RunManifest:
     created: float  # unix seconds
     status: str = "running"  # running | complete
     seconds: float = 0.0
+    positions: int = 0  # places that went through the model, padding included
+    real_positions: int = 0  # those with a token
+    # Of int8 runs, by layer name: summed squared error and variance; FVU is their ratio.
+    rounding: dict[str, list[float]] = field(default_factory=dict)
     parts: list[PartSpec] = field(default_factory=list)
     format_version: int = FORMAT_VERSION
 
@@ -75,6 +80,19 @@ class RunManifest:
     @property
     def n_tokens(self) -> int:
         return sum(part.tokens for part in self.parts)
+
+    @property
+    def complete(self) -> bool:
+        return self.status == "complete"
+
+    @property
+    def padding_share(self) -> float:
+        return 1 - self.real_positions / self.positions if self.positions else 0.0
+
+    @property
+    def rounding_fvu(self) -> dict[str, float]:
+        """FVU that storing int8 costs each layer, outliers left out; empty for other dtypes."""
+        return {name: error / (total or 1.0) for name, (error, total) in self.rounding.items()}
 
     def layer(self, name: str) -> LayerSpec:
         """The captured layer with this module name or short name.
@@ -131,3 +149,17 @@ def changing(run_dir: Path) -> Iterator[RunManifest]:
         yield manifest
         manifest.parts.sort(key=lambda part: (part.shard, part.piece))
         manifest.save(run_dir)
+
+
+def stored_bytes(dtype: str, width: int) -> int:
+    """What one token's activation [width] takes on disk, norm, split and scale included."""
+    return _ITEM_BYTES[dtype] * width + 5 + (4 if dtype == "int8" else 0)
+
+
+def remove_unnamed(run_dir: Path, manifest: RunManifest) -> None:
+    """Removes the files of parts that a killed writer did not commit."""
+    named = {part.stem for part in manifest.parts}
+    for folder in ("tokens", *(layer.name for layer in manifest.layers)):
+        for file in (run_dir / folder).glob("part-*"):
+            if file.stem not in named:
+                file.unlink()
