@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention", "linear_attn", "mixer")
 _MLP = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "moe")
+_NAMES_COMPARED = 4000  # a mixture of experts has a hundred thousand modules
 _FINAL_NORM = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "norm_f")
 
 
@@ -67,7 +68,7 @@ class Layers:
         Short names are resid_pre.N, attn_out.N, mlp_out.N, resid_post.N; the names of
         TransformerLens (blocks.N.hook_resid_post) work too; a number N means resid_post.N, and
         a negative one counts from the last block. Raises NotFoundError naming how many layers
-        there are and a near one.
+        there are and the three nearest.
         """
         if isinstance(signature, int) or re.fullmatch(r"-?\d+", signature):
             number = int(signature)
@@ -80,14 +81,18 @@ class Layers:
             return HookPoint(signature, self._short_of[signature], "output")
         if signature == "" or signature in self._names:
             return HookPoint(signature, signature, "output")
-        blocks = self._blocks
-        # A slip of the pen in a short name is set right; else the middle block is an example.
-        close = get_close_matches(signature, self._by_short, n=1, cutoff=0.75)
-        middle = blocks[len(blocks) // 2 : len(blocks) // 2 + 1] or self._names[:1]
         raise NotFoundError(
             f"layer {signature!r} not found",
-            hint=f"{len(blocks)} layers, e.g. {(close or middle)[0]}",
+            hint=f"{len(self._blocks)} layers, e.g. {', '.join(self._nearest(signature))}",
         )
+
+    def _nearest(self, signature: str) -> list[str]:
+        """Three names: those most like a slip of the pen, then blocks as examples."""
+        names = [*self._by_short, *self._names[:_NAMES_COMPARED]]
+        blocks = self._blocks or self._names
+        middle = [*blocks[len(blocks) // 2 :], *blocks[: len(blocks) // 2]]
+        found = get_close_matches(signature, names, n=3, cutoff=0.75)
+        return list(dict.fromkeys([*found, *middle]))[:3]
 
     def width(self, signature: str | int) -> int:
         """Size d of one activation at a hook point, read from a probe pass."""

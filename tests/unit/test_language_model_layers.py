@@ -55,7 +55,14 @@ def test_an_unknown_layer_is_told_with_the_count_and_a_near_one(
 def test_the_contracts_sentence(tiny_lm: LanguageModel) -> None:
     with pytest.raises(NotFoundError) as caught:
         tiny_lm.layers.resolve("h.99")
-    assert caught.value.sentence == "layer 'h.99' not found; 3 layers, e.g. model.layers.1"
+    assert caught.value.sentence == (
+        "layer 'h.99' not found; 3 layers, e.g. model.layers.1, model.layers.2, model.layers.0"
+    )
+
+
+def test_the_three_nearest_names_are_shown(tiny_lm: LanguageModel) -> None:
+    with pytest.raises(NotFoundError, match=r"e\.g\. resid_post\.\d, resid_post\.\d, resid_post"):
+        tiny_lm.layers.resolve("resid_post.9")
     with pytest.raises(NotFoundError) as caught:
         tiny_lm.layers.resolve("resid_pots.2")
     assert caught.value.sentence == "layer 'resid_pots.2' not found; 3 layers, e.g. resid_post.2"
