@@ -43,12 +43,12 @@ def our_step(x: Tensor, latents: int, k: int) -> Step:
     scaled = x * state.scale
 
     def step() -> None:
-        context = LossContext(state.variance, state.dead_latents(), 1 / 32, plan.k_aux, 0.0)
+        context = LossContext(state.variance, state.dead_latents(), 1 / 32, plan.k_aux)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
-            output = sae.training_output(scaled, context)
+            output = sae.training_output(scaled, scaled, context)
         sum(output.losses.values(), torch.zeros((), device=x.device)).backward()
         state.apply_gradients()
-        state.count_firing(output.latents)
+        state.count_firing(output.fired, len(scaled))
         state.step += 1
 
     return step

@@ -116,9 +116,8 @@ def test_losses_and_their_gradients_equal_the_dense_reference(dead: list[int] | 
         dead=None if dead is None else torch.tensor(dead),
         aux_alpha=1 / 32,
         k_aux=2,
-        l1_lambda=0.0,
     )
-    ours = sae.training_output(x, context).losses
+    ours = sae.training_output(x, x, context).losses
     reference = dense_losses(sae, x, context)
     assert ours.keys() == reference.keys()
     for name, loss in ours.items():

@@ -9,15 +9,32 @@ from mi_crow.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.base import SaeOutput, SparseAutoencoder, SparseLatents
+    from mi_crow.mechanistic.sae.batchtopk import BatchTopKSae
     from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
+    from mi_crow.mechanistic.sae.gated import GatedSae
+    from mi_crow.mechanistic.sae.jumprelu import JumpReluSae
+    from mi_crow.mechanistic.sae.l1 import L1Sae
     from mi_crow.mechanistic.sae.load import load_sae
+    from mi_crow.mechanistic.sae.matryoshka import MatryoshkaSae
     from mi_crow.mechanistic.sae.metadata import SaeMetadata
     from mi_crow.mechanistic.sae.topk import TopKSae
     from mi_crow.mechanistic.sae.train import SaeTrainer
+    from mi_crow.mechanistic.sae.transcoder import (
+        JumpReluTranscoder,
+        ReluTranscoder,
+        Transcoder,
+    )
 
 _ROOM = "mi_crow.mechanistic.sae"
 _EXPORTS = {
+    "BatchTopKSae": f"{_ROOM}.batchtopk",
     "EvaluateConfig": f"{_ROOM}.config",
+    "GatedSae": f"{_ROOM}.gated",
+    "JumpReluSae": f"{_ROOM}.jumprelu",
+    "JumpReluTranscoder": f"{_ROOM}.transcoder",
+    "L1Sae": f"{_ROOM}.l1",
+    "MatryoshkaSae": f"{_ROOM}.matryoshka",
+    "ReluTranscoder": f"{_ROOM}.transcoder",
     "SaeMetadata": f"{_ROOM}.metadata",
     "SaeOutput": f"{_ROOM}.base",
     "SaeTrainer": f"{_ROOM}.train",
@@ -26,11 +43,19 @@ _EXPORTS = {
     "SparseLatents": f"{_ROOM}.base",
     "TopKSae": f"{_ROOM}.topk",
     "TrainConfig": f"{_ROOM}.config",
+    "Transcoder": f"{_ROOM}.transcoder",
     "load_sae": f"{_ROOM}.load",
 }
 
 __all__ = [
+    "BatchTopKSae",
     "EvaluateConfig",
+    "GatedSae",
+    "JumpReluSae",
+    "JumpReluTranscoder",
+    "L1Sae",
+    "MatryoshkaSae",
+    "ReluTranscoder",
     "SaeMetadata",
     "SaeOutput",
     "SaeTrainer",
@@ -39,6 +64,7 @@ __all__ = [
     "SparseLatents",
     "TopKSae",
     "TrainConfig",
+    "Transcoder",
     "load_sae",
 ]
 

@@ -4,14 +4,17 @@ An architecture adds the rule that chooses the active latents and its training l
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from mi_crow.errors import UserError
+from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae.input_norm import TokenUnits, normalised, restored
 from mi_crow.mechanistic.sae.kernels import decode_rows, dense_latents
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 
@@ -21,10 +24,15 @@ if TYPE_CHECKING:
 
 
 class SparseLatents(NamedTuple):
-    """The latents of n tokens, only those that may be active."""
+    """The latents of n tokens, only those that may be active.
 
-    values: Tensor  # [..., k] >= 0; a zero means inactive
-    indices: Tensor  # int64 [..., k], no index twice in a row
+    A zero means inactive. TopK holds k places a token, no index twice; rules that keep different
+    numbers of latents hold as many places as the fullest token needs, and the places that a token
+    does not use point at latent 0 with the value 0.
+    """
+
+    values: Tensor  # [..., k] >= 0
+    indices: Tensor  # int64 [..., k]
 
     def dense(self, n_latents: int) -> Tensor:
         """[..., M] with zeros where nothing is active."""
@@ -36,22 +44,30 @@ class SparseLatents(NamedTuple):
 
 
 class SaeOutput(NamedTuple):
-    """One pass over n tokens."""
+    """One pass over n tokens at inference."""
 
     reconstruction: Tensor  # [..., d]
     latents: SparseLatents
-    losses: dict[str, Tensor]  # named scalars that add up to the training loss; empty at inference
+
+
+class TrainingOutput(NamedTuple):
+    """One pass over n tokens in training."""
+
+    losses: dict[str, Tensor]  # named scalars that add up to the training loss
+    fvu: Tensor  # squared error by the variance of the targets: the part everyone compares
+    fired: Tensor  # int64, any shape: the latents that fired, n_latents in place of none
 
 
 @dataclass(frozen=True)
 class LossContext:
     """What a training loss needs to know besides the batch."""
 
-    variance: float  # mean squared distance of a token from the mean token, training units
-    dead: Tensor | None  # int64 ids of the latents that count as dead; None when there are none
-    aux_alpha: float
-    k_aux: int
-    l1_lambda: float
+    variance: float  # mean squared distance of a target from the mean target, training units
+    dead: Tensor | None = None  # int64 ids of latents that count as dead; None without any
+    aux_alpha: float = 0.0
+    k_aux: int = 1
+    sparsity: Tensor | float = 0.0  # coefficient of the sparsity loss
+    target_l0: float | None = None  # latents a token that the sparsity loss is to lead to
 
 
 class SparseAutoencoder(nn.Module, ABC):
@@ -60,6 +76,11 @@ class SparseAutoencoder(nn.Module, ABC):
     Parameters mean what they mean in SAELens files, W_enc aside, which is held by latent:
     `encoder_rows` [M, d] = W_enc^T, `b_enc` [M], `W_dec` [M, d], `b_dec` [d]. A fresh SAE has
     random unit decoder rows drawn from `seed`, the encoder as their transpose and zero biases.
+
+    A transcoder reads one activation and predicts another: W_dec is [M, n_outputs] and b_dec
+    [n_outputs], nothing is subtracted from the input, and with `skip` x W_skip^T is added.
+
+    SAEs of other tools may normalise each token (`input_norm`), which is undone after decoding.
     """
 
     architecture: ClassVar[str]
@@ -72,38 +93,53 @@ class SparseAutoencoder(nn.Module, ABC):
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
+        n_outputs: int | None = None,
+        skip: bool = False,
     ) -> None:
         super().__init__()
-        if n_latents < 1 or n_inputs < 1:
+        if n_latents < 1 or n_inputs < 1 or (n_outputs is not None and n_outputs < 1):
             raise UserError(
                 f"an SAE needs at least one latent and one input, not {n_latents} and {n_inputs}"
             )
         self.n_latents = n_latents
         self.n_inputs = n_inputs
-        self.apply_b_dec_to_input = True
+        self.n_outputs = n_inputs if n_outputs is None else n_outputs
+        self.transcodes = n_outputs is not None
+        self.apply_b_dec_to_input = not self.transcodes
+        self.input_norm = "none"
         self.metadata = SaeMetadata()
         self._concepts: AutoencoderConcepts | None = None
         # Drawn on the CPU, so that a seed means the same SAE on every device.
-        directions = torch.randn(
-            n_latents, n_inputs, generator=torch.Generator().manual_seed(seed), dtype=torch.float32
-        )
-        directions /= directions.norm(dim=1, keepdim=True)
-        self.W_dec = nn.Parameter(directions.to(device, dtype))
-        self.encoder_rows = nn.Parameter(self.W_dec.detach().clone())
+        generator = torch.Generator().manual_seed(seed)
+        decoder = _unit_rows(n_latents, self.n_outputs, generator)
+        encoder = _unit_rows(n_latents, n_inputs, generator) if self.transcodes else decoder.clone()
+        self.W_dec = nn.Parameter(decoder.to(device, dtype))
+        self.encoder_rows = nn.Parameter(encoder.to(device, dtype))
         self.b_enc = nn.Parameter(torch.zeros(n_latents, device=device, dtype=dtype))
-        self.b_dec = nn.Parameter(torch.zeros(n_inputs, device=device, dtype=dtype))
+        self.b_dec = nn.Parameter(torch.zeros(self.n_outputs, device=device, dtype=dtype))
+        self.W_skip: nn.Parameter | None = None
+        if skip:
+            zeros = torch.zeros(self.n_outputs, n_inputs, device=device, dtype=dtype)
+            self.W_skip = nn.Parameter(zeros)
 
     @abstractmethod
     def _encode_rows(self, x: Tensor) -> SparseLatents:
-        """[n, d] in the SAE's dtype -> the latents of each row, differentiable."""
+        """[n, d] in the SAE's dtype -> the latents of each row by the rule of inference,
+        differentiable."""
 
     @abstractmethod
-    def training_output(self, x: Tensor, context: LossContext) -> SaeOutput:
-        """One training pass over x [n, d] with this architecture's losses."""
+    def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
+        """One training pass over x [n, d] with this architecture's losses; `target` [n, d] is x
+        itself, for a transcoder what it is to predict."""
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
         """The keys of `cfg.json` that belong to this architecture alone."""
+
+    @property
+    def encoder_bias(self) -> nn.Parameter:
+        """[M]: what decides, with the product, whether a latent may be active."""
+        return self.b_enc
 
     @property
     def device(self) -> torch.device:
@@ -132,6 +168,32 @@ class SparseAutoencoder(nn.Module, ABC):
             self._concepts = AutoencoderConcepts(self)
         return self._concepts
 
+    def weights(self) -> dict[str, Tensor]:
+        """All tensors by their SAELens names: parameters and thresholds, W_enc as [d, M]."""
+        tensors = {name: tensor.detach() for name, tensor in self.state_dict().items()}
+        tensors["W_enc"] = tensors.pop("encoder_rows").t()
+        return tensors
+
+    @torch.no_grad()
+    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over tensors named and shaped as `weights` gives them. Raises CorruptDataError
+        for one that is missing, unknown or of another shape."""
+        wanted = self.weights()
+        for name in sorted(wanted.keys() | tensors.keys()):
+            found = tuple(tensors[name].shape) if name in tensors else "nothing"
+            expected = tuple(wanted[name].shape) if name in wanted else "nothing"
+            if found != expected:
+                raise CorruptDataError(
+                    f"the weights hold {found} for {name}, this {self.architecture} SAE takes "
+                    f"{expected}"
+                )
+        state = self.state_dict()
+        for name, tensor in tensors.items():
+            if name == "W_enc":
+                state["encoder_rows"].copy_(tensor.t())
+            else:
+                state[name].copy_(tensor)
+
     def encoder_input(self, x: Tensor) -> Tensor:
         """x - b_dec in the SAE's dtype (x itself for SAEs that do not subtract it)."""
         x = x.to(self.dtype)
@@ -147,7 +209,8 @@ class SparseAutoencoder(nn.Module, ABC):
                 f"the activations have width {x.shape[-1]}, the SAE takes {self.n_inputs}",
                 hint="use the layer that the SAE was trained on",
             )
-        latents = self._encode_rows(x.reshape(-1, self.n_inputs))
+        rows, _ = self._normalised(x.reshape(-1, self.n_inputs))
+        latents = self._encode_rows(rows)
         shape = (*x.shape[:-1], latents.values.shape[-1])
         return SparseLatents(latents.values.view(shape), latents.indices.view(shape))
 
@@ -155,44 +218,105 @@ class SparseAutoencoder(nn.Module, ABC):
         """Latents of activations x [..., d], dense: [..., M]."""
         return self.encode_sparse(x).dense(self.n_latents)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Reconstruction from dense latents [..., M]: [..., d]."""
-        return z.to(self.dtype) @ self.W_dec + self.b_dec
+    def decode(self, z: Tensor, x: Tensor | None = None) -> Tensor:
+        """Reconstruction from dense latents [..., M]: [..., d].
 
-    def decode_sparse(self, latents: SparseLatents) -> Tensor:
-        """Reconstruction from sparse latents [..., k]: [..., d]."""
+        An SAE that normalises each token or has a skip connection needs the activations x
+        [..., d] that the latents came from. Raises UserError when they are missing.
+        """
+        return self._completed(z.to(self.dtype) @ self.W_dec, x)
+
+    def decode_sparse(self, latents: SparseLatents, x: Tensor | None = None) -> Tensor:
+        """Reconstruction from sparse latents [..., k]: [..., d]; x as for `decode`."""
         shape = latents.values.shape
         rows = decode_rows(
             latents.values.reshape(-1, shape[-1]),
             latents.indices.reshape(-1, shape[-1]),
             self.W_dec,
         )
-        return (rows + self.b_dec).view(*shape[:-1], self.n_inputs)
+        return self._completed(rows.view(*shape[:-1], self.n_outputs), x)
 
     def forward(self, x: Tensor) -> SaeOutput:
         """Latents and reconstruction of activations x [..., d]."""
         latents = self.encode_sparse(x)
-        return SaeOutput(self.decode_sparse(latents), latents, {})
+        return SaeOutput(self.decode_sparse(latents, x), latents)
+
+    def latent_units(self, x: Tensor) -> Tensor | float:
+        """How much of its decoder row one unit of a latent adds to activations x [..., d]: 1, or
+        [..., 1] for an SAE that normalises each token."""
+        _, units = self._normalised(x)
+        return 1.0 if units is None else units.size
+
+    def training_tokens(self, stored: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs [n, n_inputs] and targets [n, n_outputs] of stored tokens [n, training_width]: a
+        transcoder's stand side by side, an SAE's are the same."""
+        if not self.transcodes:
+            return stored, stored
+        return stored[:, : self.n_inputs], stored[:, self.n_inputs :]
+
+    @property
+    def training_width(self) -> int:
+        """Columns of the tokens that this SAE is trained on."""
+        return self.n_inputs + self.n_outputs if self.transcodes else self.n_inputs
 
     @torch.no_grad()
-    def fold_scale(self, scale: float) -> None:
+    def fold_scale(self, scale: float, output_scale: float | None = None) -> None:
         """Turns an SAE of scaled inputs into one of plain inputs, in place and exactly.
 
         Afterwards x gives what scale * x gave before, divided by `scale`: latents z / scale and
-        reconstruction x_hat / scale. Both matrices stay as they are.
+        reconstruction x_hat / scale. Both matrices stay as they are. A transcoder's output may
+        have a scale of its own; its matrices into the output then take up the ratio.
         """
+        output_scale = scale if output_scale is None else output_scale
         for tensor in self._scaled_tensors():
             tensor.div_(scale)
+        self.b_dec.div_(output_scale)
+        if output_scale != scale:
+            self.W_dec.mul_(scale / output_scale)
+            if self.W_skip is not None:
+                self.W_skip.mul_(scale / output_scale)
 
     def _scaled_tensors(self) -> list[Tensor]:
-        """What is measured in units of the input or of the latents (thresholds too)."""
-        return [self.b_enc, self.b_dec]
+        """What is measured in units of the latents: encoder biases and thresholds."""
+        return [self.b_enc]
+
+    @torch.no_grad()
+    def fold_decoder_norms(self) -> None:
+        """Gives the decoder unit rows and the latents the units that this takes, in place.
+
+        Exact for rules that compare a latent with its own threshold. Rules that compare latents
+        with each other (TopK and its kin) then choose by what each adds to the reconstruction.
+        """
+        norms = torch.linalg.vector_norm(self.W_dec, dim=1).clamp_min_(_smallest(self.W_dec))
+        self.W_dec.div_(norms[:, None])
+        self.encoder_rows.mul_(norms[:, None])
+        for tensor in self._scaled_tensors():
+            tensor.mul_(norms)
+
+    def _normalised(self, x: Tensor) -> tuple[Tensor, TokenUnits | None]:
+        return normalised(x.to(self.dtype), self.input_norm)
+
+    def _completed(self, rows: Tensor, x: Tensor | None) -> Tensor:
+        """What the latents add [..., d], plus everything that is not theirs, in plain units."""
+        out = rows + self.b_dec
+        if self.W_skip is None and self.input_norm == "none":
+            return out
+        if x is None:
+            raise UserError(
+                "this SAE cannot decode latents alone: it "
+                + ("has a skip connection" if self.W_skip is not None else "normalises its input"),
+                hint="give the activations too: decode(latents, x)",
+            )
+        taken, units = self._normalised(x)
+        if self.W_skip is not None:
+            out = out + functional.linear(taken, self.W_skip)
+        return restored(out, units)
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:
         """Gives every decoder row unit length, in place."""
         norms = torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True)
-        self.W_dec.div_(norms.clamp_min_(torch.finfo(norms.dtype).tiny))
+        self.W_dec.div_(norms.clamp_min_(_smallest(norms)))
 
     def save(self, folder: str | Path) -> Path:
         """Writes `sae_weights.safetensors` and then `cfg.json` (SAELens layout) into `folder`."""
@@ -205,3 +329,14 @@ class SparseAutoencoder(nn.Module, ABC):
         from mi_crow.mechanistic.steering.attach import attach_sae
 
         return attach_sae(lm, self, layer_signature)
+
+
+def _unit_rows(n: int, width: int, generator: torch.Generator) -> Tensor:
+    """[n, width] fp32, rows of length one in random directions."""
+    rows = torch.randn(n, width, generator=generator, dtype=torch.float32)
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def _smallest(like: Tensor) -> float:
+    """What a length is never taken to be less than."""
+    return torch.finfo(like.dtype).tiny

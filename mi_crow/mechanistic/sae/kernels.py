@@ -6,6 +6,7 @@ runs over k entries a token, by `embedding_bag` in both directions, and never bu
 """
 
 import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -23,8 +24,8 @@ _buffers = threading.local()
 class LatentOrder(NamedTuple):
     """The active entries of a batch, grouped by latent: the transpose of a CSR pattern."""
 
-    order: Tensor  # int64 [n * k]: position of each entry in the row-major [n, k] list
-    rows: Tensor  # int64 [n * k]: the token of each entry
+    order: Tensor  # int64 [e]: position of each entry in the list token by token
+    rows: Tensor  # int64 [e]: the token of each entry
     starts: Tensor  # int64 [M]: where each latent's entries begin
 
 
@@ -42,25 +43,36 @@ def topk_activations(
     Works through the tokens in blocks, so that memory does not grow with n x M. Under CUDA
     autocast the product runs in the autocast dtype; values are returned in x's dtype.
     """
+    n = x.shape[0]
+    values = x.new_empty(n, k)
+    indices = torch.empty(n, k, dtype=torch.int64, device=x.device)
+    for start, pre in product_blocks(x, encoder_rows, bias):
+        top = pre.topk(k, dim=1, sorted=False)
+        values[start : start + len(pre)] = top.values
+        indices[start : start + len(pre)] = top.indices
+    return values.relu_(), indices
+
+
+def product_blocks(x: Tensor, encoder_rows: Tensor, bias: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """x W^T + b in blocks of tokens: the first token's number and the block [<= n, M].
+
+    A block is only valid until the next one is asked for: on the CPU they share memory. Under
+    autocast the product runs in the autocast dtype.
+    """
     n, n_latents = x.shape[0], encoder_rows.shape[0]
     limit = _BLOCK_ELEMENTS.get(x.device.type, _BLOCK_ELEMENTS_ELSEWHERE)
     block = max(1, min(n, limit // n_latents))
-    values = x.new_empty(n, k)
-    indices = torch.empty(n, k, dtype=torch.int64, device=x.device)
     columns, shift = _product_operands(encoder_rows, bias)
     for start in range(0, n, block):
         rows = x[start : start + block].to(columns.dtype)
         out = _buffer(rows.shape[0], n_latents, rows) if x.device.type == "cpu" else None
-        pre = torch.addmm(shift, rows, columns, out=out)
-        top = pre.topk(k, dim=1, sorted=False)
-        values[start : start + block] = top.values
-        indices[start : start + block] = top.indices
-    return values.relu_(), indices
+        yield start, torch.addmm(shift, rows, columns, out=out)
 
 
 def _product_operands(encoder_rows: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    if encoder_rows.is_cuda and torch.is_autocast_enabled("cuda"):
-        dtype = torch.get_autocast_dtype("cuda")
+    device = encoder_rows.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
         return encoder_rows.to(dtype).t(), bias.to(dtype)
     return encoder_rows.t(), bias
 
@@ -90,9 +102,16 @@ def dense_latents(values: Tensor, indices: Tensor, n_latents: int) -> Tensor:
 
 def by_latent(indices: Tensor, n_latents: int) -> LatentOrder:
     """Groups the entries of indices [n, k] by latent, tokens ascending within each."""
-    flat, order = indices.reshape(-1).sort(stable=True)
-    latents = torch.arange(n_latents, device=indices.device)
-    return LatentOrder(order, order // indices.shape[1], torch.searchsorted(flat, latents))
+    columns = indices.reshape(-1)
+    tokens = torch.arange(indices.shape[0], device=indices.device)
+    return group_by_latent(columns, tokens.repeat_interleave(indices.shape[1]), n_latents)
+
+
+def group_by_latent(columns: Tensor, rows: Tensor, n_latents: int) -> LatentOrder:
+    """Groups entries by latent: columns [e] and rows [e] are their latents and tokens."""
+    ascending, order = columns.sort(stable=True)
+    latents = torch.arange(n_latents, device=columns.device)
+    return LatentOrder(order, rows[order], torch.searchsorted(ascending, latents))
 
 
 def row_gradient(grad_values: Tensor, grouped: LatentOrder, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import CancelledError, MiCrowError
-from mi_crow.mechanistic.sae.base import LossContext, SaeOutput
+from mi_crow.mechanistic.sae.base import LossContext, TrainingOutput
 from mi_crow.mechanistic.sae.checkpoint import save_checkpoint
 from mi_crow.mechanistic.sae.metrics import MetricsTable, Row
 from mi_crow.mechanistic.sae.quality import reconstruction_quality
@@ -45,11 +45,11 @@ def run_training(
             raise CancelledError(resumable=folder is not None)
 
         with _autocast(sae.device):
-            output = sae.training_output(x, _loss_context(state))
+            output = sae.training_output(x, x, _loss_context(state))
             loss = torch.stack(list(output.losses.values())).sum()
         loss.backward()
         state.apply_gradients()
-        state.count_firing(output.latents)
+        state.count_firing(output.fired, x.shape[0])
         state.step += 1
 
         if plan.logs_at(state.step):
@@ -98,13 +98,13 @@ def _loss_context(state: TrainState) -> LossContext:
         dead=state.dead_latents(),
         aux_alpha=state.plan.aux_alpha,
         k_aux=state.plan.k_aux,
-        l1_lambda=state.plan.l1_lambda,
+        sparsity=state.plan.l1_lambda,
     )
 
 
-def _readings(state: TrainState, output: SaeOutput, loss: Tensor, clock: _Clock) -> Row:
+def _readings(state: TrainState, output: TrainingOutput, loss: Tensor, clock: _Clock) -> Row:
     """One row of metrics for the step just made."""
-    fvu = float(output.losses["reconstruction"].detach())
+    fvu = float(output.fvu)
     dead = state.dead_latents()
     n_dead = 0 if dead is None else dead.numel()
     return {
@@ -113,7 +113,7 @@ def _readings(state: TrainState, output: SaeOutput, loss: Tensor, clock: _Clock)
         "loss": float(loss.detach()),
         "fvu": fvu,
         "r2": 1 - fvu,
-        "l0": float((output.latents.values > 0).sum(-1).float().mean()),
+        "l0": int((output.fired < state.sae.n_latents).sum()) / state.plan.batch_size,
         "dead_features": n_dead,
         "dead_share": n_dead / state.sae.n_latents,
         "lr": state.plan.lr_at(state.step - 1),

@@ -72,8 +72,7 @@ def reconstruction_quality(
     active = torch.zeros((), dtype=torch.int64, device=sae.device)
     for stored in x.split(BATCH):
         batch = stored.to(sae.device).float()
-        latents = sae.encode_sparse(batch)
-        reconstruction = sae.decode_sparse(latents)
+        reconstruction, latents = sae(batch)
         everything.add(batch, reconstruction)
         keep = torch.ones(batch.shape[0], dtype=torch.bool, device=sae.device)
         if outlier_norm is not None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import CorruptDataError
-from mi_crow.mechanistic.sae.base import SparseAutoencoder, SparseLatents
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.plan import StartingPoint, TrainingPlan
 
 # As in Gao et al. 2024: latents that fire rarely have gradients near Adam's usual 1e-8.
@@ -66,10 +66,9 @@ class TrainState:
         self.sae.normalise_decoder()
 
     @torch.no_grad()
-    def count_firing(self, latents: SparseLatents) -> None:
-        """Notes which latents fired on a batch [n, k]."""
-        self._idle += latents.values.shape[0]
-        fired = torch.where(latents.values > 0, latents.indices, self.sae.n_latents)
+    def count_firing(self, fired: Tensor, tokens: int) -> None:
+        """Notes the latents that fired on a batch of `tokens`; n_latents stands for none."""
+        self._idle += tokens
         self._idle.index_fill_(0, fired.reshape(-1), 0)
 
     def finish(self) -> None:

@@ -1,7 +1,6 @@
 """TopK SAE: the k largest pre-activations of a token, after a ReLU, and nothing else.
 
-Gao et al. 2024, "Scaling and evaluating sparse autoencoders", equations 4 (activation) and
-A.2 (AuxK).
+Gao et al. 2024, "Scaling and evaluating sparse autoencoders", section 2.3 (equations 2 and 3).
 """
 
 from typing import Any, ClassVar
@@ -10,8 +9,14 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.sae.base import LossContext, SaeOutput, SparseAutoencoder, SparseLatents
+from mi_crow.mechanistic.sae.base import (
+    LossContext,
+    SparseAutoencoder,
+    SparseLatents,
+    TrainingOutput,
+)
 from mi_crow.mechanistic.sae.kernels import sparse_decode, topk_encode
+from mi_crow.mechanistic.sae.losses import auxk_loss, fired_or_none, variance_share
 
 
 class TopKSae(SparseAutoencoder):
@@ -27,12 +32,20 @@ class TopKSae(SparseAutoencoder):
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
+        *,
+        n_outputs: int | None = None,
+        skip: bool = False,
     ) -> None:
-        if not 1 <= k <= n_latents:
-            raise UserError(
-                f"k = {k} does not fit {n_latents} latents", hint=f"use 1 <= k <= {n_latents}"
-            )
-        super().__init__(n_latents, n_inputs, device=device, dtype=dtype, seed=seed)
+        check_k(k, n_latents)
+        super().__init__(
+            n_latents,
+            n_inputs,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            n_outputs=n_outputs,
+            skip=skip,
+        )
         self.k = k
 
     @classmethod
@@ -64,31 +77,20 @@ class TopKSae(SparseAutoencoder):
         values, indices = topk_encode(self.encoder_input(x), self.encoder_rows, self.b_enc, self.k)
         return SparseLatents(values, indices)
 
-    def training_output(self, x: Tensor, context: LossContext) -> SaeOutput:
+    def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction` (the batch's FVU) and, with dead latents, `auxk`."""
-        centred = self.encoder_input(x)
-        values, indices = topk_encode(centred, self.encoder_rows, self.b_enc, self.k)
-        reconstruction = sparse_decode(values, indices, self.W_dec) + self.b_dec
-        residual = x - reconstruction
-        total = context.variance * x.shape[0]
-        losses = {"reconstruction": residual.square().sum() / total}
-        if context.dead is not None and context.aux_alpha > 0:
-            auxk = self._auxk(centred.detach(), residual.detach(), context)
-            losses["auxk"] = context.aux_alpha * auxk / total
-        return SaeOutput(reconstruction, SparseLatents(values, indices), losses)
+        taken = self.encoder_input(x)
+        values, indices = topk_encode(taken, self.encoder_rows, self.b_enc, self.k)
+        residual = target - self._completed(sparse_decode(values, indices, self.W_dec), x)
+        fvu = variance_share(residual, context)
+        losses = {"reconstruction": fvu, **auxk_loss(self, taken, residual, context)}
+        fired = fired_or_none(values.detach(), indices, self.n_latents)
+        return TrainingOutput(losses, fvu.detach(), fired)
 
-    def _auxk(self, centred: Tensor, residual: Tensor, context: LossContext) -> Tensor:
-        """Squared error of the dead latents' attempt at what the live ones left over.
 
-        Decoded without b_dec and against the detached residual, so that nothing but the dead
-        latents learns from it. Fewer dead latents than k_aux weigh proportionally less.
-        """
-        assert context.dead is not None
-        encoder, bias, decoder = (
-            parameter.index_select(0, context.dead)
-            for parameter in (self.encoder_rows, self.b_enc, self.W_dec)
+def check_k(k: int, n_latents: int) -> None:
+    """Raises UserError unless k latents can be chosen among `n_latents`."""
+    if not 1 <= k <= n_latents:
+        raise UserError(
+            f"k = {k} does not fit {n_latents} latents", hint=f"use 1 <= k <= {n_latents}"
         )
-        k = min(context.k_aux, context.dead.numel())
-        values, indices = topk_encode(centred, encoder, bias, k)
-        error = residual - sparse_decode(values, indices, decoder)
-        return error.square().sum() * (k / context.k_aux)

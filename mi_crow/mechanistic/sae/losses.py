@@ -1,0 +1,40 @@
+"""Loss terms that several architectures share."""
+
+import torch
+from torch import Tensor
+
+from mi_crow.mechanistic.sae.base import LossContext, SparseAutoencoder
+from mi_crow.mechanistic.sae.kernels import sparse_decode, topk_encode
+
+
+def variance_share(error: Tensor, context: LossContext) -> Tensor:
+    """Squared length of error [n, d], pooled, as a share of the variance of n targets."""
+    return error.square().sum() / (context.variance * error.shape[0])
+
+
+def auxk_loss(
+    sae: SparseAutoencoder, encoder_input: Tensor, residual: Tensor, context: LossContext
+) -> dict[str, Tensor]:
+    """`auxk`: what dead latents make of what the live ones left over; {} without dead latents.
+
+    Gao et al. 2024, "Scaling and evaluating sparse autoencoders", appendix A.2: the k_aux
+    strongest dead latents of each token reconstruct the residual [n, d]. Decoded without b_dec,
+    against the detached residual and from the detached input, so that nothing but the dead latents
+    learns from it. Fewer dead latents than k_aux weigh proportionally less.
+    """
+    if context.dead is None or context.aux_alpha <= 0:
+        return {}
+    encoder, bias, decoder = (
+        parameter.index_select(0, context.dead)
+        for parameter in (sae.encoder_rows, sae.encoder_bias, sae.W_dec)
+    )
+    k = min(context.k_aux, context.dead.numel())
+    values, indices = topk_encode(encoder_input.detach(), encoder, bias, k)
+    error = residual.detach() - sparse_decode(values, indices, decoder)
+    weight = context.aux_alpha * k / context.k_aux
+    return {"auxk": weight * variance_share(error, context)}
+
+
+def fired_or_none(values: Tensor, indices: Tensor, n_latents: int) -> Tensor:
+    """Latents whose value is above zero, `n_latents` in place of the others; same shape."""
+    return torch.where(values > 0, indices, n_latents)
