@@ -8,7 +8,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mi_crow.errors import MiCrowError
@@ -38,6 +38,13 @@ def device_key(device: str) -> str:
     if visible and number < len(visible):
         return f"cuda-{visible[number]}"
     return f"cuda-{number}"
+
+
+def devices_of(device: str, nproc: int) -> list[str]:
+    """The devices that a job of `nproc` processes runs on: a GPU each, or the one CPU for all."""
+    if nproc > 1 and device_key(device).startswith("cuda"):
+        return [f"cuda:{number}" for number in range(nproc)]
+    return [device]
 
 
 def _has_gpu() -> bool:
@@ -81,45 +88,75 @@ def queue_folder(device: str) -> Path:
 
 
 class DeviceQueue:
+    """One job's place in the queues of its devices: it runs when it can have all of them.
+
+    While it waits it holds no device, only its tickets. So whoever is oldest waits for those alone
+    who run, and those wait for nobody.
+    """
+
+    def __init__(self, devices: Sequence[str], created: float, job_id: str) -> None:
+        # Sorted names are the order of the queue: by creation, then by something unique.
+        name = f"{_TICKET_PREFIX}{int(created * 1e6):020d}-{os.getpid()}-{job_id}"
+        folders = dict.fromkeys(queue_folder(device) for device in devices)
+        self._places = [_Place(folder, name) for folder in folders]
+
+    def join(self) -> None:
+        """Takes a ticket."""
+        for place in self._places:
+            place.join()
+
+    def try_enter(self) -> bool:
+        """Takes the devices when nobody older waits for one and nobody runs on one."""
+        if not all(place.try_enter() for place in self._places):
+            for place in self._places:
+                place.step_back()
+            return False
+        for place in self._places:
+            place.drop_ticket()
+        return True
+
+    def ahead(self) -> int:
+        """How many older jobs wait."""
+        return len({name for place in self._places for name in place.ahead()})
+
+    def leave(self) -> None:
+        """Gives back the tickets and the devices."""
+        for place in self._places:
+            place.drop_ticket()
+            place.step_back()
+
+
+class _Place:
     """One job's place in the queue of one device."""
 
-    def __init__(self, device: str, created: float, job_id: str) -> None:
-        self._folder = queue_folder(device)
-        # Sorted names are the order of the queue: by creation, then by something unique.
-        self._name = f"{_TICKET_PREFIX}{int(created * 1e6):020d}-{os.getpid()}-{job_id}"
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
         self._ticket: int | None = None
         self._lock: int | None = None
 
     def join(self) -> None:
-        """Takes a ticket."""
         hidden = self._folder / f".tmp-{self._name}"
         self._ticket = take_lock(hidden)
         os.rename(hidden, self._folder / self._name)
 
     def try_enter(self) -> bool:
-        """Takes the device when nobody older waits and nobody runs on it."""
-        if self._lock is None and self.ahead() == 0:
+        if self._lock is None and not self.ahead():
             self._lock = take_lock(self._folder / "lock", patience_s=0)
-            if self._lock is not None:
-                self._drop_ticket()
         return self._lock is not None
 
-    def ahead(self) -> int:
-        """How many older jobs wait."""
-        return sum(1 for name in self._waiting() if name < self._name)
-
-    def leave(self) -> None:
-        """Gives back the ticket and the device."""
-        self._drop_ticket()
+    def step_back(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def _drop_ticket(self) -> None:
+    def drop_ticket(self) -> None:
         if self._ticket is not None:
             (self._folder / self._name).unlink(missing_ok=True)
             os.close(self._ticket)
             self._ticket = None
+
+    def ahead(self) -> set[str]:
+        return {name for name in self._waiting() if name < self._name}
 
     def _waiting(self) -> Iterator[str]:
         for path in self._folder.glob(f"{_TICKET_PREFIX}*"):

@@ -14,6 +14,7 @@ from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
 from mi_crow.progress import Progress
+from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.workspace import Workspace
 
 
@@ -33,6 +34,7 @@ class Work:
     config: Any
     progress: Progress
     output_dir: Path | None  # the run's or SAE's folder, for the kinds that make one
+    ranks: Ranks = ALONE  # the processes that share the work, for the kinds that can be shared
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,17 @@ class Kind:
     work: Callable[[Work], dict[str, Any]]
     makes: str | None = None  # "run" | "sae": the folder the runner reserves and a resume reuses
     check: Callable[[Workspace, Any], None] | None = None  # raises before anything is written
+    ranked: bool = False  # several processes can share the work
 
 
 def _capture(work: Work) -> dict[str, Any]:
     _settle_floats()
     from mi_crow.language_model.capture import capture_run
 
-    return capture_run(work.workspace, work.config, work.progress, work.output_dir).as_json()
+    result = capture_run(
+        work.workspace, work.config, work.progress, work.output_dir, ranks=work.ranks
+    )
+    return result.as_json()
 
 
 def _train(work: Work) -> dict[str, Any]:
@@ -90,7 +96,7 @@ def _settle_floats() -> None:
 
 
 KINDS: dict[str, Kind] = {
-    "capture": Kind(CaptureConfig, _capture, makes="run", check=check_capture),
+    "capture": Kind(CaptureConfig, _capture, makes="run", check=check_capture, ranked=True),
     "train": Kind(TrainConfig, _train, makes="sae", check=check_train),
     "index": Kind(IndexConfig, _index, check=check_index),
     "evaluate": Kind(EvaluateConfig, _evaluate, check=check_evaluate),

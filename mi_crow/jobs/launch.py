@@ -11,6 +11,7 @@ from typing import Any
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.jobs.events import OPENING, append_event, end_torn_line, read_events
 from mi_crow.jobs.kinds import device_of, kind_of
+from mi_crow.jobs.launchers import check_launcher
 from mi_crow.jobs.output import OUTPUT_NAME
 from mi_crow.jobs.process import LOCK_NAME, host_name, take_lock
 from mi_crow.jobs.spec import JobSpec, config_as_json, config_from_json
@@ -32,15 +33,20 @@ def submit(
     name: str | None = None,
     after: str | None = None,
     *,
+    launcher: str = "local",
+    nproc: int = 1,
     runner: Sequence[str] = RUNNER,
 ) -> str:
     """Writes a job's folder, starts its detached worker and gives the job's id.
 
-    `params` are the fields of the kind's config. `runner` is the command that takes the folder.
-    Raises UserError, with nothing written, for a bad kind or parameter, or no such job `after`.
+    `params` are the fields of the kind's config. `launcher` is local or torchrun, which starts
+    `nproc` processes. `runner` is the command that takes the folder. Raises UserError, with nothing
+    written, for a bad kind, parameter or launcher, or no such job `after`.
     """
     made = kind_of(kind)
     config = config_from_json(made.config, params, kind)
+    device = device if device != "auto" else device_of(config)
+    check_launcher(launcher, nproc, kind, device)
     if after is not None:
         workspace.job_dir(after)
     if made.check is not None:
@@ -49,7 +55,9 @@ def submit(
     spec = JobSpec(
         kind=kind,
         params=config_as_json(config),
-        device=device if device != "auto" else device_of(config),
+        device=device,
+        launcher=launcher,
+        nproc=nproc,
         name=name,
         after=after,
     )

@@ -1,11 +1,14 @@
 """Who a process is: identity that survives the reuse of process ids, and the job's own lock."""
 
+import ctypes
 import errno
 import fcntl
 import os
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -14,6 +17,10 @@ from typing import Any
 
 LOCK_NAME = "lock"
 LOCK_PATIENCE_S = 0.5  # a viewer's probe holds the lock for microseconds; a worker for its life
+EXIT_ORPHANED = 1
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PARENT_LOOK_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,23 @@ def pid_start(pid: int) -> str:
     # The second field is the program's name in brackets and may hold spaces and brackets itself.
     fields = stat.rpartition(")")[2].split()
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def die_with(parent: int) -> None:
+    """Has this process end when its parent, process `parent`, does, however that ends.
+
+    Linux sees to it at once; a thread that looks twice a second does so everywhere, also when the
+    parent was gone before we came here.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_LOOK_S)
+        os._exit(EXIT_ORPHANED)
+
+    threading.Thread(target=watch, name="parent-watcher", daemon=True).start()
 
 
 def _ask(*command: str) -> str:

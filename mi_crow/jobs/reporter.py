@@ -26,6 +26,11 @@ _LATE_GAP_S = 2.0
 EXIT_STOPPED = 130
 
 
+def update_gap(age_s: float) -> float:
+    """The least seconds between two progress events of work that began `age_s` ago."""
+    return _EARLY_GAP_S if age_s < _FIRST_MINUTE_S else _LATE_GAP_S
+
+
 class Reporter:
     """What the work calls while it runs, and the job's closing words."""
 
@@ -88,8 +93,7 @@ class Reporter:
             }
             self._status.update(self._reading)
             self._dirty = True
-            early = now - self._started < _FIRST_MINUTE_S
-            if now - self._last_event >= (_EARLY_GAP_S if early else _LATE_GAP_S):
+            if now - self._last_event >= update_gap(now - self._started):
                 self._flush_reading(now)
 
     def log(self, message: str) -> None:

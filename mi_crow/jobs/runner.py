@@ -8,15 +8,18 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import CancelledError, MiCrowError, UserError
-from mi_crow.jobs.device_lock import DeviceQueue
+from mi_crow.jobs.device_lock import DeviceQueue, devices_of
 from mi_crow.jobs.kinds import Kind, Work, kind_of, with_device
+from mi_crow.jobs.launchers import check_launcher
 from mi_crow.jobs.output import reserve_output, withdraw_output
 from mi_crow.jobs.process import LOCK_NAME, holds_lock, take_lock
+from mi_crow.jobs.ranked import RANK_PROGRAM, RankFailedError, run_ranked
 from mi_crow.jobs.reporter import Reporter
 from mi_crow.jobs.spec import JobSpec, config_from_json
 from mi_crow.jobs.status import job_state
@@ -26,8 +29,11 @@ NICENESS = 10
 _TURN_POLL_S = 0.25
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the job in the folder and gives the process's exit code."""
+def main(argv: Sequence[str] | None = None, *, rank_program: Sequence[str] = RANK_PROGRAM) -> int:
+    """Runs the job in the folder and gives the process's exit code.
+
+    `rank_program` is what torchrun runs in each process of a job that has several.
+    """
     parser = argparse.ArgumentParser(prog="python -m mi_crow.jobs.runner")
     parser.add_argument("job_dir", type=Path)
     parser.add_argument("--lock-fd", type=int, help="an inherited descriptor that holds the lock")
@@ -47,27 +53,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, lambda *_: reporter.request_stop())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with reporter:
-        return _run(Workspace(job_dir.parent.parent), job_dir, spec, reporter)
+        return _run(Workspace(job_dir.parent.parent), job_dir, spec, reporter, rank_program)
 
 
-def _run(workspace: Workspace, job_dir: Path, spec: JobSpec, reporter: Reporter) -> int:
+def _run(
+    workspace: Workspace,
+    job_dir: Path,
+    spec: JobSpec,
+    reporter: Reporter,
+    rank_program: Sequence[str],
+) -> int:
     """Waits for the job's turn, does the work and writes the closing event."""
     queue = None
     try:
         kind = kind_of(spec.kind)
+        check_launcher(spec.launcher, spec.nproc, spec.kind, spec.device)
         config = with_device(config_from_json(kind.config, spec.params, spec.kind), spec.device)
         _wait_for_job(workspace, spec.after, reporter)
-        queue = DeviceQueue(spec.device, spec.created, job_dir.name)
+        devices = devices_of(spec.device, spec.nproc)
+        queue = DeviceQueue(devices, spec.created, job_dir.name)
         queue.join()
-        _wait_for_device(queue, spec.device, reporter)
+        _wait_for_device(queue, " ".join(devices), reporter)
         reporter.started()
-        result = _work(workspace, job_dir, kind, config, reporter)
+        with _output(workspace, job_dir, kind, config, reporter) as output_dir:
+            if spec.launcher == "torchrun":
+                result = run_ranked(job_dir, spec, output_dir, reporter, rank_program)
+            else:
+                result = kind.work(Work(workspace, config, reporter, output_dir))
     except CancelledError as error:
         reporter.cancelled(resumable=error.resumable)
         return 130
     except (Exception, SystemExit) as error:
         exit_code = error.exit_code if isinstance(error, MiCrowError) else 1
-        reporter.failed(error, traceback.format_exc(), exit_code)
+        rank_words = error.traceback if isinstance(error, RankFailedError) else ""
+        reporter.failed(error, rank_words or traceback.format_exc(), exit_code)
         return exit_code
     finally:
         if queue is not None:
@@ -76,15 +95,16 @@ def _run(workspace: Workspace, job_dir: Path, spec: JobSpec, reporter: Reporter)
     return 0
 
 
-def _work(
+@contextmanager
+def _output(
     workspace: Workspace, job_dir: Path, kind: Kind, config: Any, reporter: Reporter
-) -> dict[str, Any]:
-    """Calls the kind's work with its folder reserved; takes an empty folder back when it fails."""
+) -> Iterator[Path | None]:
+    """The kind's folder, reserved; taken back when the block fails and left nothing in it."""
     output_dir = reserve_output(workspace, job_dir, kind, config)
     if output_dir is not None:
         reporter.output(output_dir.name)
     try:
-        return kind.work(Work(workspace, config, reporter, output_dir))
+        yield output_dir
     except BaseException:
         withdraw_output(workspace, job_dir, output_dir)
         raise

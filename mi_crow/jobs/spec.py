@@ -22,7 +22,8 @@ class JobSpec:
     kind: str
     params: dict[str, Any]
     device: str = "auto"
-    launcher: str = "local"
+    launcher: str = "local"  # local | torchrun
+    nproc: int = 1  # processes that share the work
     name: str | None = None
     after: str | None = None  # the job that must finish first
     created: float = field(default_factory=time.time)

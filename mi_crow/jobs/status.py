@@ -42,6 +42,7 @@ class JobState:
     name: str | None = None
     after: str | None = None
     device: str = "auto"
+    nproc: int = 1  # processes that share the work
     params: dict[str, Any] = field(default_factory=dict)
     output: str | None = None  # the id of the run or SAE that it makes, once it has one
     created: float = 0.0  # unix seconds, as all times here
@@ -65,7 +66,7 @@ class JobState:
         """The row that `mi-crow jobs --json` prints."""
         keys = (
             "job_id kind status done total unit rate eta_s error hint metrics result name after "
-            "device output created started ended attempt resumable stopping"
+            "device nproc output created started ended attempt resumable stopping"
         )
         return {key: getattr(self, key) for key in keys.split()}
 
@@ -109,6 +110,7 @@ def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
         name=spec.name,
         after=spec.after,
         device=spec.device,
+        nproc=spec.nproc,
         params=spec.params,
         created=spec.created,
     )

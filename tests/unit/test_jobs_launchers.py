@@ -1,0 +1,68 @@
+"""Which launcher a job may have, and what the processes it starts find."""
+
+import os
+
+import pytest
+
+from mi_crow.errors import UserError
+from mi_crow.jobs import submit
+from mi_crow.jobs.launchers import check_launcher, launch_environment
+from mi_crow.store.workspace import Workspace
+
+CAPTURE = {
+    "model": {"model": "sample"},
+    "dataset": {"source": "sample"},
+    "layers": ["resid_post.2"],
+}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "nproc", "kind", "device", "says"),
+    [
+        ("slrum", 1, "capture", "auto", "launcher 'slrum' is not known"),
+        ("local", 2, "capture", "auto", "2 processes need a launcher"),
+        ("torchrun", 0, "capture", "auto", "nproc must be a whole number of at least 1, not 0"),
+        ("torchrun", "2", "capture", "auto", "nproc must be a whole number"),
+        ("torchrun", True, "capture", "auto", "nproc must be a whole number"),
+        ("torchrun", 2, "index", "auto", "index is the work of one process, 2 cannot share it"),
+        ("torchrun", 2, "demo", "auto", "demo is the work of one process"),
+        ("torchrun", 2, "capture", "cuda:1", "2 processes cannot share the device 'cuda:1'"),
+        ("torchrun", 2, "capture", "mps", "2 processes cannot share the device 'mps'"),
+    ],
+)
+def test_a_launcher_that_cannot_work_is_refused(
+    launcher: str, nproc: int, kind: str, device: str, says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        check_launcher(launcher, nproc, kind, device)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "nproc", "kind", "device"),
+    [
+        ("local", 1, "index", "mps"),
+        ("torchrun", 1, "capture", "cuda:1"),
+        ("torchrun", 2, "capture", "cuda"),
+        ("torchrun", 8, "capture", "auto"),
+    ],
+)
+def test_what_can_work_is_let_through(launcher: str, nproc: int, kind: str, device: str) -> None:
+    check_launcher(launcher, nproc, kind, device)
+
+
+def test_a_refused_launcher_leaves_nothing_behind(workspace: Workspace) -> None:
+    with pytest.raises(UserError, match="cannot share it"):
+        submit(workspace, "evaluate", {"sae_id": "s"}, launcher="torchrun", nproc=2)
+    params = CAPTURE | {"model": {"model": "sample", "device": "mps"}}
+    with pytest.raises(UserError, match="cannot share the device 'mps'"):
+        submit(workspace, "capture", params, launcher="torchrun", nproc=2)
+    assert not workspace.jobs_dir.exists()
+
+
+def test_each_process_gets_its_part_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    assert launch_environment(4) == {"OMP_NUM_THREADS": "3"}
+    assert launch_environment(100) == {"OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")  # the user's own wish
+    assert launch_environment(4) == {}
