@@ -45,6 +45,10 @@ class Ranks(Protocol):
         """Returns when every rank has come here. Raises RankLostError when one is gone."""
         ...
 
+    def is_first(self, what: str) -> bool:
+        """True on the one rank that asks this first; also when nobody is left to be second."""
+        ...
+
 
 class RankLostError(MiCrowError):
     """Another rank has ended or does not answer; why is known only there."""
@@ -61,6 +65,9 @@ class Alone:
 
     def wait(self) -> None:
         pass
+
+    def is_first(self, what: str) -> bool:
+        return True
 
 
 ALONE = Alone()
@@ -112,7 +119,6 @@ class TorchRanks:
             dist.barrier()
 
     def is_first(self, what: str) -> bool:
-        """True on the one rank that asks this first; also when nobody is left to be second."""
         try:
             return self._store.add(f"mi-crow-first/{what}", 1) == 1
         except RuntimeError:

@@ -4,6 +4,7 @@ from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from typing import NoReturn
 
 from mi_crow.errors import UserError
+from mi_crow.jobs.spec import LAUNCHERS
 from mi_crow.store.workspace import DEFAULT_NAME, ENVIRONMENT_NAME, Workspace
 
 
@@ -72,11 +73,19 @@ def add_seed(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn at random (0)")
 
 
-def add_job_flags(parser: ArgumentParser, *, after: bool = True) -> None:
-    """How the command stands to the job it starts; `after` where there can be an earlier one."""
+def add_job_flags(parser: ArgumentParser, *, after: bool = True, ranked: bool = False) -> None:
+    """How the command stands to the job it starts; `after` where there can be an earlier one,
+    `ranked` where several processes can share the work."""
     group = parser.add_argument_group("job")
     group.add_argument("--detach", action="store_true", help="start the job and do not follow it")
-    parser.set_defaults(after=None)
+    parser.set_defaults(after=None, launcher="local", nproc=None)
+    if ranked:
+        group.add_argument(
+            "--launcher", choices=LAUNCHERS, help="what starts the job's processes (local)"
+        )
+        group.add_argument(
+            "--nproc", type=positive, help="processes on this machine, a GPU each (1)"
+        )
     if after:
         group.add_argument("--after", metavar="JOB", help="start when this job has finished")
 

@@ -1,6 +1,5 @@
 """From a command line to one command's call, and from any error to one line and an exit code."""
 
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from types import ModuleType
 
 from mi_crow import __version__
 from mi_crow.cli.arguments import Parser, add_common, takes_common
+from mi_crow.cli.complaint import complain
 from mi_crow.errors import MiCrowError, UserError
-
-EXIT_INTERRUPTED = 130
+from mi_crow.ranks import launched_rank
 
 
 @dataclass(frozen=True)
@@ -52,23 +51,11 @@ def run_command_line(argv: Sequence[str] | None) -> int:
     try:
         options = parse(arguments)
         return _module(options.command or "app").run(options) or 0
-    except MiCrowError as error:
-        _report(arguments, str(error), error.hint)
-        return error.exit_code
-    except KeyboardInterrupt:
-        _report(arguments, "interrupted", "")
-        return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output (head, less) went away
         sys.stderr.close()
         return 1
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        _report(arguments, f"{place}{error.strerror or error}", "")
-        return 1
-    except Exception as error:
-        hint = "this is a fault in mi-crow; --debug shows where"
-        _report(arguments, f"{type(error).__name__}: {error}", hint)
-        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        return _report(arguments, error)
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -117,16 +104,7 @@ def _module(command: str) -> ModuleType:
     return import_module(f"mi_crow.cli.{name}")
 
 
-def _report(arguments: Sequence[str], message: str, hint: str) -> None:
-    """One line on stderr, an object with --json; the traceback before it with --debug."""
-    if "--debug" in arguments:
-        import traceback
-
-        traceback.print_exc()
-    if "--json" in arguments:
-        line = json.dumps({"error": message, "hint": hint}, ensure_ascii=False)
-    else:
-        from mi_crow.cli.text import visible
-
-        line = visible(f"{message}; {hint}" if hint else message)
-    sys.stderr.write(f"{line}\n")
+def _report(arguments: Sequence[str], error: BaseException) -> int:
+    if launched_rank():  # what every process of a torchrun meets, rank 0 tells
+        return error.exit_code if isinstance(error, MiCrowError) else 1
+    return complain(error, as_json="--json" in arguments, debug="--debug" in arguments)

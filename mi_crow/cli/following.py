@@ -13,7 +13,10 @@ from typing import Any, Protocol
 from mi_crow.cli.text import print_json, visible
 from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs import cancel, follow, job_state, submit
+from mi_crow.jobs.kinds import kind_of
 from mi_crow.jobs.launch import forget
+from mi_crow.jobs.launchers import check_ranked
+from mi_crow.ranks import is_launched, launched_world
 from mi_crow.store.workspace import Workspace
 
 SECOND_THOUGHT_S = 3.0
@@ -44,11 +47,25 @@ def run_job(
     """Starts a job and follows it, unless told to detach; prints its result. Gives the exit code.
 
     Raises the job's own failure; when that was the user's to mend and nothing was made, the
-    workspace is left as it was.
+    workspace is left as it was. Under torchrun there is no job: its processes share the work here.
     """
+    if is_launched():
+        if kind_of(kind).ranked:
+            from mi_crow.cli.ranked import run_in_ranks
+
+            return run_in_ranks(workspace, kind, params, options, show)
+        check_ranked(kind, launched_world())
     before = Traces(workspace)
+    if options.launcher != "local" and options.nproc is None:
+        raise UserError(f"--launcher {options.launcher} needs to know how many", hint="--nproc N")
     job_id = submit(
-        workspace, kind, params, name=getattr(options, "name", None), after=options.after
+        workspace,
+        kind,
+        params,
+        name=getattr(options, "name", None),
+        after=options.after,
+        launcher=options.launcher,
+        nproc=options.nproc or 1,
     )
     if options.detach:
         _say_detached(workspace, job_id, options.json)
@@ -75,7 +92,7 @@ def follow_job(workspace: Workspace, job_id: str, *, quiet: bool = False) -> dic
     """
     last: dict[str, Any] = {}
     cancelling = False
-    with _display(quiet) as display:
+    with display_of(quiet) as display:
         while True:
             try:
                 for event in follow(workspace, job_id):
@@ -152,7 +169,8 @@ def _say_detached(workspace: Workspace, job_id: str, as_json: bool) -> None:
 
 
 @contextmanager
-def _display(quiet: bool) -> Iterator[Display]:
+def display_of(quiet: bool) -> Iterator[Display]:
+    """A bar on a terminal, plain lines otherwise."""
     if sys.stderr.isatty():
         from mi_crow.cli.bar import JobBar
 

@@ -4,9 +4,8 @@ import os
 
 from mi_crow.errors import UserError
 from mi_crow.jobs.kinds import kind_of
+from mi_crow.jobs.spec import LAUNCHERS
 from mi_crow.ranks import check_shared_device
-
-LAUNCHERS = ("local", "torchrun")
 
 
 def check_launcher(launcher: str, nproc: int, kind: str, device: str) -> None:

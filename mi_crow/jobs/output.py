@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import MiCrowError, NotFoundError
+from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.jobs.kinds import Kind
+from mi_crow.jobs.tenants import users_of
 from mi_crow.store.atomic import read_json, remove_stale, write_json
-from mi_crow.store.manifest import RunManifest
+from mi_crow.store.ids import validate_id
+from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
 from mi_crow.store.workspace import Workspace
 
 OUTPUT_NAME = "output.json"
@@ -19,15 +21,13 @@ def reserve_output(workspace: Workspace, job_dir: Path, kind: Kind, config: Any)
     """
     if kind.makes is None:
         return None
-    parent = workspace.activations_dir if kind.makes == "run" else workspace.saes_dir
     path = job_dir / OUTPUT_NAME
     if path.exists():
-        folder = parent / read_json(path)["id"]
+        folder = _parent(workspace, kind) / read_json(path)["id"]
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
         return folder
-    make = workspace.make_run_dir if kind.makes == "run" else workspace.make_sae_dir
-    folder = make(config.name, _short(config))
+    folder = _make(workspace, kind, config)
     write_json(path, {"what": kind.makes, "id": folder.name})
     return folder
 
@@ -37,10 +37,58 @@ def withdraw_output(workspace: Workspace, job_dir: Path, folder: Path | None) ->
     if folder is None or _holds_something(folder):
         return
     (job_dir / OUTPUT_NAME).unlink(missing_ok=True)
+    remove_empty(workspace, folder)
+
+
+def claim_output(workspace: Workspace, kind: Kind, config: Any) -> Path:
+    """The folder for work that no job stands behind: a new one, or the unfinished one of its name.
+
+    Raises UserError when the name belongs to something finished or is in use by a job.
+    """
+    what = "run" if kind.makes == "run" else "SAE"
+    if config.name is None or not (_parent(workspace, kind) / config.name).exists():
+        return _make(workspace, kind, config)
+    folder = _parent(workspace, kind) / validate_id(config.name, what)
+    if _is_taken(folder):
+        raise UserError(
+            f"{what} {config.name!r} exists already", hint="choose another --name or remove it"
+        )
+    if jobs := users_of(workspace, what, config.name).jobs:
+        raise UserError(
+            f"{what} {config.name!r} is in use by job {', '.join(jobs)}",
+            hint="cancel it or wait: mi-crow jobs",
+        )
+    remove_stale(folder)
+    return folder
+
+
+def remove_empty(workspace: Workspace, folder: Path) -> None:
+    """Removes an output folder in which nothing was committed."""
+    if _holds_something(folder):
+        return
     try:
         workspace.delete(folder)
     except (MiCrowError, OSError):
         return  # the failure that brought us here is the one to report
+
+
+def _parent(workspace: Workspace, kind: Kind) -> Path:
+    return workspace.activations_dir if kind.makes == "run" else workspace.saes_dir
+
+
+def _make(workspace: Workspace, kind: Kind, config: Any) -> Path:
+    make = workspace.make_run_dir if kind.makes == "run" else workspace.make_sae_dir
+    return make(config.name, _short(config))
+
+
+def _is_taken(folder: Path) -> bool:
+    """True for what is finished, and for what is not ours; false for what can be gone on with."""
+    if (folder / "cfg.json").exists():
+        return True
+    if (folder / MANIFEST_NAME).exists():
+        return RunManifest.load(folder).status == "complete"
+    visible = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
+    return bool(visible - {"checkpoints"})
 
 
 def _holds_something(folder: Path) -> bool:

@@ -11,6 +11,7 @@ from mi_crow.store.atomic import read_json, write_json
 
 SPEC_NAME = "spec.json"
 FORMAT_VERSION = 1
+LAUNCHERS = ("local", "torchrun")
 
 Config = TypeVar("Config")
 

@@ -39,7 +39,8 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 
 def options(**changes: Any) -> Namespace:
-    return Namespace(**({"json": False, "detach": False, "after": None, "name": None} | changes))
+    defaults = {"json": False, "debug": False, "detach": False, "after": None, "name": None}
+    return Namespace(**(defaults | {"launcher": "local", "nproc": None} | changes))
 
 
 def run(workspace: Workspace, folder: Path, given: Namespace | None = None, **config: Any) -> Any:

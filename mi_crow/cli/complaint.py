@@ -1,0 +1,38 @@
+"""From any error to one line on stderr and an exit code."""
+
+import json
+import sys
+import traceback
+
+from mi_crow.errors import MiCrowError
+
+EXIT_INTERRUPTED = 130
+
+
+def complain(error: BaseException, *, as_json: bool, debug: bool) -> int:
+    """Says what went wrong in one line, an object with `as_json`; the traceback before it with
+    `debug`. Gives the exit code."""
+    message, hint, exit_code = _words(error)
+    if debug:
+        traceback.print_exception(error)
+    if as_json:
+        line = json.dumps({"error": message, "hint": hint}, ensure_ascii=False)
+    else:
+        from mi_crow.cli.text import visible
+
+        line = visible(f"{message}; {hint}" if hint else message)
+    sys.stderr.write(f"{line}\n")
+    return exit_code
+
+
+def _words(error: BaseException) -> tuple[str, str, int]:
+    """Message, hint and exit code: 2 for what the user can mend, 1 or 130 otherwise."""
+    if isinstance(error, MiCrowError):
+        return str(error), error.hint, error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "", EXIT_INTERRUPTED
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}", "", 1
+    hint = "this is a fault in mi-crow; --debug shows where"
+    return f"{type(error).__name__}: {error}", hint, 1
