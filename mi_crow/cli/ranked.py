@@ -98,25 +98,20 @@ def _share(
     """This rank's share of the work, in the folder that rank 0 chose."""
     config = with_device(config, take_device(device_of(config)))
     ranks.wait()  # nobody begins before each has found its device
-    if ranks.rank:
-        folder = Path(ranks.agree(None))
-        return kind.work(Work(workspace, config, progress, folder, ranks))
-    folder = _claim(workspace, kind, config)
-    lock = _take_folder(folder)
-    try:
+    claimed = _claim(workspace, kind, config) if ranks.rank == 0 else None
+    with _taken(claimed):
+        folder = Path(ranks.agree(str(claimed)))
+        again = f"the same command with --name {folder.name} goes on"
         if config.name is None:
-            progress.log(f"{folder.name} is begun; if it is stopped, --name {folder.name} goes on")
-        ranks.agree(str(folder))
-        return kind.work(Work(workspace, config, progress, folder, ranks))
-    except CancelledError as error:
-        hint = f"the same command with --name {folder.name} goes on" if error.resumable else ""
-        raise JobCancelledError("cancelled", hint=hint) from error
-    except UserError:
-        remove_empty(workspace, folder)
-        raise
-    finally:
-        (folder / _LOCK).unlink(missing_ok=True)
-        os.close(lock)
+            progress.log(f"{folder.name} is begun; when it is stopped, {again}")
+        try:
+            return kind.work(Work(workspace, config, progress, folder, ranks))
+        except CancelledError as error:
+            raise JobCancelledError("cancelled", hint=again if error.resumable else "") from error
+        except UserError:
+            if claimed is not None:
+                remove_empty(workspace, claimed)
+            raise
 
 
 def _claim(workspace: Workspace, kind: Kind, config: Any) -> Path:
@@ -127,11 +122,20 @@ def _claim(workspace: Workspace, kind: Kind, config: Any) -> Path:
     return claim_output(workspace, kind, config)
 
 
-def _take_folder(folder: Path) -> int:
+@contextmanager
+def _taken(folder: Path | None) -> Iterator[None]:
+    """Keeps a second command from writing to the folder too. Raises UserError when one does."""
+    if folder is None:
+        yield
+        return
     lock = take_lock(folder / _LOCK, patience_s=0)
     if lock is None:
         raise UserError(f"{folder.name!r} is being written already", hint="choose another --name")
-    return lock
+    try:
+        yield
+    finally:
+        (folder / _LOCK).unlink(missing_ok=True)
+        os.close(lock)
 
 
 class ForegroundProgress:
