@@ -42,9 +42,11 @@ def device_key(device: str) -> str:
 
 def devices_of(device: str, nproc: int) -> list[str]:
     """The devices that a job of `nproc` processes runs on: a GPU each, or the one CPU for all."""
-    if nproc > 1 and device_key(device).startswith("cuda"):
+    if nproc == 1:
+        return [device]
+    if device_key(device).startswith("cuda"):
         return [f"cuda:{number}" for number in range(nproc)]
-    return [device]
+    return ["cpu"]
 
 
 def _has_gpu() -> bool:

@@ -105,7 +105,7 @@ class RankProgress:
         if self._rank:
             sys.stderr.write(f"rank {self._rank}: {redact(message)}\n")
         else:
-            self._exchange.report("log", message=message)
+            self._exchange.report("log", message=redact(message))
 
     def checkpoint(self, name: str) -> None:
         if self._rank == 0:

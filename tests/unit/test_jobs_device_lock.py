@@ -161,7 +161,8 @@ def test_processes_take_a_gpu_each_and_share_the_cpu(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(device_lock, "_has_gpu", lambda: True)
     assert devices_of("auto", 2) == ["cuda:0", "cuda:1"]
     monkeypatch.setattr(device_lock, "_has_gpu", lambda: False)
-    assert devices_of("auto", 2) == ["auto"]
+    assert devices_of("auto", 2) == ["cpu"]
+    assert devices_of("auto", 1) == ["auto"]
 
 
 def test_device_names_mean_real_devices(monkeypatch: pytest.MonkeyPatch) -> None:
