@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
 JOIN_TIMEOUT = timedelta(minutes=15)  # a rank may start that much later than another
-WAIT_TIMEOUT = timedelta(hours=6)  # rank 0 may load a large model while the others wait for a word
+WAIT_TIMEOUT = timedelta(hours=24)  # for a slower rank; one that died is noticed at once
 _WHERE = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
