@@ -25,7 +25,7 @@ from mi_crow.mechanistic.sae.train import TrainResult, train_run
 from mi_crow.progress import NullProgress
 from mi_crow.store import LocalStore, RunManifest, Workspace
 from mi_crow.store.manifest import LayerSpec, PartSpec
-from mi_crow.store.shards import DOCUMENT_SCHEMA, write_part
+from mi_crow.store.shards import DOCUMENT_SCHEMA, stored_rows, write_part
 
 VOCABULARY, WIDTH = 12, 8
 TRAINING = SaeTrainingConfig(steps=60, batch_size=64, checkpoint_every=20, log_every=10)
@@ -104,7 +104,8 @@ def workspace(tmp_path: Path, lm: Any) -> Workspace:
         x = x + 0.05 * torch.randn(x.shape, generator=noise)
         x[::101] *= 200  # massive tokens
         part = PartSpec(0, index, len(rows), len(tokens))
-        write_part(run_dir, part, pa.Table.from_pylist(rows, DOCUMENT_SCHEMA), {"block": x})
+        table = pa.Table.from_pylist(rows, DOCUMENT_SCHEMA)
+        write_part(run_dir, part, table, {"block": stored_rows(x, "fp32")})
         manifest.parts.append(part)
     manifest.save(run_dir)
     return workspace
@@ -121,7 +122,7 @@ def test_a_training_job_leaves_a_whole_sae(workspace: Workspace) -> None:
     ]
     assert result.as_json().keys() == {
         *("sae_id", "steps", "tokens", "fvu", "fvu_all", "outlier_share", "l0", "dead_share"),
-        "seconds",
+        *("seconds", "dense_share", "n_latents"),
     }
     assert (result.sae_id, result.steps, result.tokens) == ("sae", 60, 60 * 64)
     assert result.fvu < 0.7

@@ -84,6 +84,8 @@ class SparseAutoencoder(nn.Module, ABC):
     """
 
     architecture: ClassVar[str]
+    # Whether a loss with a coefficient decides how many latents are active, and not a number k.
+    steers_sparsity: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -135,6 +137,17 @@ class SparseAutoencoder(nn.Module, ABC):
     @abstractmethod
     def config(self) -> dict[str, Any]:
         """The keys of `cfg.json` that belong to this architecture alone."""
+
+    def starting_coefficient(self, variance: float, target_l0: float) -> float:
+        """A guess at the coefficient that leads to `target_l0` active latents a token."""
+        return 0.0
+
+    def calibrate(self, x: Tensor, l0: float) -> None:
+        """Sets what starts best from data, on inputs x [n, n_inputs] in training units, for about
+        `l0` active latents a token. Called once, for a fresh SAE whose sparsity is steered."""
+
+    def after_step(self) -> None:
+        """Called after every optimizer step: for parameters that have to stay in a range."""
 
     @property
     def encoder_bias(self) -> nn.Parameter:

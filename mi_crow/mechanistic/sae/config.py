@@ -1,10 +1,24 @@
 """What training and evaluation need to know; plain data, torch-free."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 from mi_crow.errors import UserError
 
-ARCHITECTURES = ("topk",)
+# `architectures.py` says which class each name is.
+ARCHITECTURES = (
+    "topk",
+    "batchtopk",
+    "matryoshka",
+    "jumprelu",
+    "l1",
+    "gated",
+    "transcoder",
+    "transcoder-l1",
+    "transcoder-jumprelu",
+)
+TRANSCODERS = tuple(name for name in ARCHITECTURES if name.startswith("transcoder"))
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -19,14 +33,21 @@ class SaeTrainingConfig:
     steps: int | None = None
     epochs: int | None = None
     batch_size: int = 2048  # tokens a step
+    accumulate: int = 1  # pieces that a batch is worked through in, for less memory
     lr: float | None = None  # None: 2e-4 / sqrt(n_latents / 2^14), up to 5x for short runs
     warmup_steps: int | None = None  # None: min(1,000, a tenth of the run)
     decay_share: float = 0.2
     aux_alpha: float = 1 / 32
     k_aux: int | None = None  # None: n_inputs / 2
     dead_tokens: int | None = None  # tokens without firing; None: min(10M, a fifth of the run)
-    l1_lambda: float = 0.0  # for the L1 architecture
+    # For L1, Gated and JumpReLU, whose sparsity is a loss with a coefficient: either the
+    # coefficient or the number of active latents a token to steer it towards (None: 32).
+    l1_lambda: float | None = None
+    target_l0: float | None = None
+    sparsity_warmup_steps: int | None = None  # of the coefficient; None: as warmup_steps
     outlier_factor: float | None = 10.0  # leave out tokens above this times the median norm
+    precision: str = "auto"  # of the encoder's product: bf16 on CUDA, fp32 elsewhere
+    shuffled: bool = False  # a control: every dimension from another token, see control.py
     checkpoint_every: int = 500  # steps
     log_every: int = 10  # steps
     seed: int = 0
@@ -34,23 +55,53 @@ class SaeTrainingConfig:
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise UserError("steps and epochs were both given", hint="give one of them")
-        for what, value in (("steps", self.steps), ("epochs", self.epochs)):
+        if self.l1_lambda is not None and self.target_l0 is not None:
+            raise UserError(
+                "a coefficient and a target for L0 were both given", hint="give one of them"
+            )
+        if self.l1_lambda is not None and self.l1_lambda < 0:
+            raise UserError(f"the sparsity coefficient must not be negative, as {self.l1_lambda}")
+        if self.target_l0 is not None and not self.target_l0 > 0:
+            raise UserError(f"the target for L0 must be above 0, not {self.target_l0}")
+        for what, value in (
+            ("steps", self.steps),
+            ("epochs", self.epochs),
+            ("batch size", self.batch_size),
+            ("accumulate", self.accumulate),
+            ("checkpoint_every", self.checkpoint_every),
+            ("log_every", self.log_every),
+        ):
             if value is not None and value < 1:
                 raise UserError(f"{what} must be at least 1, not {value}")
-        if self.batch_size < 1:
-            raise UserError(f"batch size must be at least 1, not {self.batch_size}")
+        if self.accumulate > self.batch_size:
+            raise UserError(
+                f"a batch of {self.batch_size} tokens has no {self.accumulate} pieces",
+                hint="lower --accumulate",
+            )
+        if self.precision not in PRECISIONS:
+            raise UserError(
+                f"precision {self.precision!r} is not known", hint=f"use {', '.join(PRECISIONS)}"
+            )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training job: which activations, which SAE, how long."""
+    """One training job: which activations, which SAE, how long.
+
+    `sweep_k` and `sweep_expansion` train one SAE for each combination on one read of the data.
+    """
 
     run_id: str
     layer: str
     arch: str = "topk"
     expansion: float = 8.0  # n_latents / n_inputs, used when n_latents is None
     n_latents: int | None = None
-    k: int = 32
+    k: int = 32  # active latents a token; the target for the kinds that steer their sparsity
+    sweep_k: tuple[int, ...] = ()  # instead of k
+    sweep_expansion: tuple[float, ...] = ()  # instead of expansion
+    target_layer: str | None = None  # what a transcoder predicts
+    skip: bool = False  # a transcoder's skip connection
+    init: str | None = None  # train on from this SAE: an id of the workspace or a path
     training: SaeTrainingConfig = SaeTrainingConfig()
     device: str = "auto"
     name: str | None = None
@@ -60,13 +111,39 @@ class TrainConfig:
             raise UserError(
                 f"architecture {self.arch!r} is not known", hint=f"use {', '.join(ARCHITECTURES)}"
             )
-        if self.k < 1:
-            raise UserError(f"k must be at least 1, not {self.k}")
-        if self.n_latents is not None and self.k > self.n_latents:
+        for k in (self.k, *self.sweep_k):
+            if k < 1:
+                raise UserError(f"k must be at least 1, not {k}")
+            if self.n_latents is not None and k > self.n_latents:
+                raise UserError(
+                    f"k = {k} is more than n_latents = {self.n_latents}",
+                    hint="lower --k or raise --n-latents",
+                )
+        if self.n_latents is not None and self.sweep_expansion:
+            raise UserError("n_latents and several expansions were given", hint="give one of them")
+        if self.arch in TRANSCODERS and self.target_layer is None and self.init is None:
             raise UserError(
-                f"k = {self.k} is more than n_latents = {self.n_latents}",
-                hint="lower --k or raise --n-latents",
+                "a transcoder needs the layer that it is to predict",
+                hint="name it with --target-layer",
             )
+        if self.arch not in TRANSCODERS and self.init is None:
+            for what, value in (("--target-layer", self.target_layer), ("--skip", self.skip)):
+                if value:
+                    raise UserError(f"{what} is for transcoders", hint="use --arch transcoder")
+        if self.init is not None and (self.sweep_k or self.sweep_expansion):
+            raise UserError("a sweep cannot start from one SAE", hint="leave out --init")
+
+    def variants(self) -> list["TrainConfig"]:
+        """The SAEs of this job, one config each; itself alone without a sweep."""
+        pairs = product(self.sweep_expansion or (self.expansion,), self.sweep_k or (self.k,))
+        return [
+            replace(self, expansion=expansion, k=k, sweep_k=(), sweep_expansion=())
+            for expansion, k in pairs
+        ]
+
+    def label(self) -> str:
+        """What tells this variant from the others of its sweep, for an id."""
+        return f"x{self.expansion:g}-k{self.k}"
 
 
 @dataclass(frozen=True)

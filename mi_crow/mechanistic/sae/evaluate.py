@@ -14,7 +14,7 @@ from mi_crow.mechanistic.sae.document_pooling import pooled_documents
 from mi_crow.mechanistic.sae.load import load_sae
 from mi_crow.mechanistic.sae.model_loss import ModelLoss, TokenDocument, model_loss
 from mi_crow.mechanistic.sae.probes import sparse_probe_scores
-from mi_crow.mechanistic.sae.quality import heldout_quality, latent_densities
+from mi_crow.mechanistic.sae.quality import DENSE, heldout_quality, latent_densities
 from mi_crow.mechanistic.sae.source import HELDOUT
 from mi_crow.mechanistic.sae.train import open_layer
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from mi_crow.store.shards import RunReader
 
 EVALUATION_NAME = "evaluation.json"
-
-# A latent that fires on more tokens than this is dense.
-_DENSE = 0.1
 
 
 def evaluate_sae(
@@ -69,7 +66,7 @@ def evaluate_sae(
         "outlier_share": quality.outlier_share,
         "l0": quality.l0,
         "dead_share": float((densities == 0).double().mean()),
-        "dense_share": float((densities > _DENSE).double().mean()),
+        "dense_share": float((densities > DENSE).double().mean()),
         **_losses(losses),
         "probes": _probes(sae, source.reader, config.seed),
         "tokens": quality.tokens,

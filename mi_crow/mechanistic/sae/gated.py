@@ -1,5 +1,6 @@
 """Gated SAE: one half of the encoder says whether a latent is on, the other how much."""
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +27,7 @@ class GatedSae(SparseAutoencoder):
     """
 
     architecture: ClassVar[str] = "gated"
+    steers_sparsity: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -48,6 +50,9 @@ class GatedSae(SparseAutoencoder):
     @property
     def encoder_bias(self) -> nn.Parameter:
         return self.b_gate
+
+    def starting_coefficient(self, variance: float, target_l0: float) -> float:
+        return math.sqrt(variance / target_l0) / 4
 
     def config(self) -> dict[str, Any]:
         return {}

@@ -32,6 +32,7 @@ class JumpReluSae(SparseAutoencoder):
     """
 
     architecture: ClassVar[str] = "jumprelu"
+    steers_sparsity: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -58,6 +59,9 @@ class JumpReluSae(SparseAutoencoder):
         )
         self.bandwidth = bandwidth
         self.threshold = nn.Parameter(torch.zeros(n_latents, device=device, dtype=dtype))
+
+    def starting_coefficient(self, variance: float, target_l0: float) -> float:
+        return 1.0
 
     def config(self) -> dict[str, Any]:
         return {}

@@ -1,5 +1,6 @@
 """L1 SAE: ReLU latents, kept few by a penalty on their sum."""
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ class L1Sae(SparseAutoencoder):
     """
 
     architecture: ClassVar[str] = "standard"
+    steers_sparsity: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -45,6 +47,10 @@ class L1Sae(SparseAutoencoder):
             n_outputs=n_outputs,
             skip=skip,
         )
+
+    def starting_coefficient(self, variance: float, target_l0: float) -> float:
+        # Half of lambda is what the penalty takes off a latent: an eighth of a typical one.
+        return math.sqrt(variance / target_l0) / 4
 
     def config(self) -> dict[str, Any]:
         return {}

@@ -1,161 +1,134 @@
-"""The training loop: shuffled tokens in, a trained SAE and its metrics out."""
+"""The training loop: shuffled tokens in, trained SAEs and their metrics out.
 
-import math
+Several SAEs can train side by side on one read of the data, each in a lane of its own.
+"""
+
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mi_crow.errors import CancelledError, MiCrowError
-from mi_crow.mechanistic.sae.base import LossContext, TrainingOutput
+from mi_crow.errors import CancelledError
 from mi_crow.mechanistic.sae.checkpoint import save_checkpoint
-from mi_crow.mechanistic.sae.metrics import MetricsTable, Row
-from mi_crow.mechanistic.sae.quality import reconstruction_quality
-from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TokenSource, device_batches
+from mi_crow.mechanistic.sae.metrics import MetricsTable
+from mi_crow.mechanistic.sae.readings import Readings, refuse_infinite, shown
+from mi_crow.mechanistic.sae.source import TRAIN, TokenSource, device_batches
 from mi_crow.mechanistic.sae.state import TrainState
 from mi_crow.progress import Progress
 
 METRICS_NAME = "metrics.parquet"
 CHECKPOINTS_NAME = "checkpoints"
 
-# Held-out tokens looked at at every checkpoint.
-_GLANCE_TOKENS = 4096
+
+@dataclass
+class Lane:
+    """One SAE in training, and where it is kept (None: nowhere)."""
+
+    state: TrainState
+    table: MetricsTable
+    folder: Path | None
 
 
-def run_training(
-    state: TrainState,
-    source: TokenSource,
-    table: MetricsTable,
-    progress: Progress,
-    folder: Path | None,
-) -> None:
-    """Trains from `state.step` to the end of the plan, filling `table`.
+def run_training(lanes: Sequence[Lane], source: TokenSource, progress: Progress) -> None:
+    """Trains every lane to the end of the plan, filling its table.
 
-    With a `folder`, checkpoints and metrics are kept there. Raises CancelledError (after a
-    checkpoint) when `progress` asks to stop, MiCrowError when the loss is no longer finite.
+    The plans agree on everything that concerns the data. A lane that a resume found ahead of the
+    others waits for them. With folders, checkpoints and metrics are kept there. Raises
+    CancelledError (after a checkpoint) when `progress` asks to stop, MiCrowError when a loss is no
+    longer finite.
     """
-    plan, sae = state.plan, state.sae
-    clock = _Clock(state)
-    for x in _training_inputs(state, source):
+    plan = lanes[0].state.plan
+    first = min(lane.state.step for lane in lanes)
+    clock = Clock(max(lane.state.seconds for lane in lanes), first)
+    readings = [Readings(lane.state, source, clock) for lane in lanes]
+    for step, tokens in enumerate(_batches(lanes[0].state, source, first), first + 1):
         if progress.should_stop():
-            _keep(state, table, clock, progress, folder)
-            raise CancelledError(resumable=folder is not None)
+            _keep(lanes, clock, progress)
+            raise CancelledError(resumable=all(lane.folder is not None for lane in lanes))
+        for lane, reading in zip(lanes, readings, strict=True):
+            if lane.state.step < step:
+                train_step(lane.state, tokens, reading)
+        if plan.logs_at(step):
+            rows = [reading.row() for reading in readings]
+            for lane, row in zip(lanes, rows, strict=True):
+                refuse_infinite(row, lane.state, tokens)
+                lane.table.rows.append(row)
+            progress.update(step, plan.steps, "step", shown(rows[0]))
+        if plan.checkpoints_at(step):
+            _keep(lanes, clock, progress)
 
-        with _autocast(sae.device):
-            output = sae.training_output(x, x, _loss_context(state))
-            loss = torch.stack(list(output.losses.values())).sum()
+
+def train_step(state: TrainState, tokens: Tensor, readings: Readings) -> None:
+    """One optimizer step on tokens [batch, training_width] in plain units.
+
+    Worked through in `accumulate` pieces, whose losses weigh as much as they have tokens.
+    """
+    sae, plan, context = state.sae, state.plan, state.context()
+    inputs, targets = sae.training_tokens(tokens)
+    count = torch.zeros((), dtype=torch.int64, device=sae.device)
+    readings.begin()
+    for x, target in zip(
+        inputs.chunk(plan.accumulate), targets.chunk(plan.accumulate), strict=True
+    ):
+        with torch.autocast(sae.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+            scaled = x * state.scale
+            wanted = target * state.target_scale if sae.transcodes else scaled
+            output = sae.training_output(scaled, wanted, context)
+        share = x.shape[0] / tokens.shape[0]
+        loss = torch.stack(list(output.losses.values())).sum() * share
         loss.backward()
-        state.apply_gradients()
         state.count_firing(output.fired, x.shape[0])
-        state.step += 1
-
-        if plan.logs_at(state.step):
-            row = _readings(state, output, loss, clock)
-            _refuse_infinite(row, state)
-            if plan.checkpoints_at(state.step):
-                row["heldout_fvu"] = _heldout_fvu(state, source)
-            table.rows.append(row)
-            progress.update(state.step, plan.steps, "step", _shown(row))
-        if plan.checkpoints_at(state.step):
-            _keep(state, table, clock, progress, folder)
+        count += (output.fired < sae.n_latents).sum()
+        readings.take(output, share)
+    if plan.logs_at(state.step + 1):
+        readings.gradient_norm = state.gradient_norm()
+    state.apply_gradients()
+    state.control.observe(state.step, count / tokens.shape[0])
+    state.step += 1
 
 
-class _Clock:
-    """Seconds of training, those before a resume included, and tokens a second between logs."""
+class Clock:
+    """Seconds of training, those before a resume included, and steps a second between logs."""
 
-    def __init__(self, state: TrainState) -> None:
-        self._began = time.perf_counter() - state.seconds
-        self._last = (self.seconds(), state.step)
+    def __init__(self, seconds: float, step: int) -> None:
+        self._began = time.perf_counter() - seconds
+        self._last = (seconds, step)
+        self._rate = 0.0
 
     def seconds(self) -> float:
         return time.perf_counter() - self._began
 
     def steps_a_second(self, step: int) -> float:
-        """Since the last call."""
-        (seconds, steps), self._last = self._last, (self.seconds(), step)
-        return (step - steps) / max(self._last[0] - seconds, 1e-9)
+        """Between the last two steps that this was asked for."""
+        seconds, before = self._last
+        if step != before:
+            self._last = (self.seconds(), step)
+            self._rate = (step - before) / max(self._last[0] - seconds, 1e-9)
+        return self._rate
 
 
-def _training_inputs(state: TrainState, source: TokenSource) -> Iterator[Tensor]:
-    """The scaled fp32 batches of the steps that are left."""
+def _batches(state: TrainState, source: TokenSource, first: int) -> Iterator[Tensor]:
+    """The fp32 batches from number `first` to the end of the plan, in plain units."""
     plan = state.plan
-    stored = source.batches(plan.batch_size, plan.seed, TRAIN, plan.outlier_norm, state.step)
-    for batch in islice(device_batches(stored, state.sae.device), plan.steps - state.step):
-        yield batch.float() * state.scale
+    stored = source.batches(plan.batch_size, plan.seed, TRAIN, plan.outlier_norm, first)
+    for batch in islice(device_batches(stored, state.sae.device), plan.steps - first):
+        yield batch.float()
 
 
-def _autocast(device: torch.device) -> torch.autocast:
-    """bf16 for the encoder's product on CUDA; weights and everything else stay fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
-def _loss_context(state: TrainState) -> LossContext:
-    return LossContext(
-        variance=state.variance,
-        dead=state.dead_latents(),
-        aux_alpha=state.plan.aux_alpha,
-        k_aux=state.plan.k_aux,
-        sparsity=state.plan.l1_lambda,
-    )
-
-
-def _readings(state: TrainState, output: TrainingOutput, loss: Tensor, clock: _Clock) -> Row:
-    """One row of metrics for the step just made."""
-    fvu = float(output.fvu)
-    dead = state.dead_latents()
-    n_dead = 0 if dead is None else dead.numel()
-    return {
-        "step": state.step,
-        "tokens": state.step * state.plan.batch_size,
-        "loss": float(loss.detach()),
-        "fvu": fvu,
-        "r2": 1 - fvu,
-        "l0": int((output.fired < state.sae.n_latents).sum()) / state.plan.batch_size,
-        "dead_features": n_dead,
-        "dead_share": n_dead / state.sae.n_latents,
-        "lr": state.plan.lr_at(state.step - 1),
-        "tokens_s": clock.steps_a_second(state.step) * state.plan.batch_size,
-        "seconds": clock.seconds(),
-        "heldout_fvu": None,
-    }
-
-
-def _shown(row: Row) -> dict[str, float]:
-    """The readings that viewers follow."""
-    return {name: float(row[name] or 0) for name in ("fvu", "l0", "dead_share", "tokens_s", "loss")}
-
-
-def _refuse_infinite(row: Row, state: TrainState) -> None:
-    loss = row["loss"]
-    if loss is None or not math.isfinite(loss):
-        raise MiCrowError(
-            f"training stopped at step {state.step}: the loss is {loss}",
-            hint=f"lower the learning rate (it was {state.plan.lr:.2g}) or give more warm-up",
-        )
-
-
-def _heldout_fvu(state: TrainState, source: TokenSource) -> float | None:
-    plan = state.plan
-    if not source.count(HELDOUT, plan.outlier_norm):
-        return None
-    sample = source.sample(_GLANCE_TOKENS, plan.seed, HELDOUT, plan.outlier_norm)
-    return reconstruction_quality(state.sae, sample.float() * state.scale, None).fvu
-
-
-def _keep(
-    state: TrainState,
-    table: MetricsTable,
-    clock: _Clock,
-    progress: Progress,
-    folder: Path | None,
-) -> None:
+def _keep(lanes: Sequence[Lane], clock: Clock, progress: Progress) -> None:
     """Writes metrics, then the checkpoint that makes them count."""
-    if folder is None:
-        return
-    state.seconds = clock.seconds()
-    table.write(folder / METRICS_NAME)
-    name = save_checkpoint(folder / CHECKPOINTS_NAME, state.step, state.tensors(), state.facts())
-    progress.checkpoint(name)
+    name = ""
+    for lane in lanes:
+        if lane.folder is None:
+            continue
+        state = lane.state
+        state.seconds = clock.seconds()
+        lane.table.write(lane.folder / METRICS_NAME)
+        folder = lane.folder / CHECKPOINTS_NAME
+        name = save_checkpoint(folder, state.step, state.tensors(), state.facts())
+    if name:
+        progress.checkpoint(name)

@@ -8,14 +8,20 @@ from mi_crow.store.atomic import whole_file
 Row = dict[str, float | int | None]
 
 _INTEGERS = ("step", "tokens", "dead_features")
-_FLOATS = ("loss", "fvu", "r2", "l0", "dead_share", "lr", "tokens_s", "seconds", "heldout_fvu")
 
-# What the published training guides call the same readings.
-_HISTORY = ("loss", "fvu", "r2", "l0", "dead_features", "step", "tokens", "lr", "heldout_fvu")
+# Readings that every row has, and that `SaeTrainer.train` gives; the first names are those of the
+# published training guides.
+_HISTORY = ("loss", "r2", "l0", "dead_features", "fvu", "step", "tokens", "lr", "heldout_fvu")
 
 
 class MetricsTable:
-    """Rows in step order; `heldout_fvu` is None where it was not measured."""
+    """Rows in step order.
+
+    loss, and its parts as `loss_<name>`; fvu and r2 of the step's batch; l0; dead_features and
+    dead_share (latents silent for as long as the plan says); dense_share (latents that fired on
+    more than a tenth of the tokens since the row before); lr; grad_norm; sparsity (the
+    coefficient); tokens, tokens_s, seconds; heldout_fvu, None where it was not measured.
+    """
 
     def __init__(self, rows: list[Row] | None = None) -> None:
         self.rows: list[Row] = rows or []
@@ -29,9 +35,10 @@ class MetricsTable:
         import pyarrow
         from pyarrow import parquet
 
+        # A loss part may begin later than the first row: AuxK does with the first dead latent.
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
         schema = pyarrow.schema(
-            [(name, pyarrow.int64()) for name in _INTEGERS]
-            + [(name, pyarrow.float64()) for name in _FLOATS]
+            [(n, pyarrow.int64() if n in _INTEGERS else pyarrow.float64()) for n in names]
         )
         with whole_file(path) as temporary:
             parquet.write_table(pyarrow.Table.from_pylist(self.rows, schema=schema), temporary)

@@ -15,8 +15,11 @@ from mi_crow.mechanistic.sae.source import TRAIN, TokenSource
 # Without a given length: one pass over the tokens, and at least this many steps.
 LEAST_STEPS = 2000
 _LR_CEILING = 4e-3
+# Active latents a token that a sparsity loss is steered towards when nobody says otherwise.
+DEFAULT_L0 = 32.0
 # Tokens that decide the input scale and the centre.
 START_SAMPLE = 8192
+CALIBRATION_SAMPLE = 2048
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,13 @@ class TrainingPlan:
     dead_tokens: int
     k_aux: int
     aux_alpha: float
-    l1_lambda: float
+    l1_lambda: float | None  # fixed coefficient of the sparsity loss; None: steered or none
+    target_l0: float | None  # what the coefficient is steered towards; None: fixed or none
+    sparsity_warmup_steps: int
     outlier_norm: float | None  # in the input's own units
+    accumulate: int
+    precision: str  # "fp32" or "bf16"
+    shuffled: bool
     checkpoint_every: int
     log_every: int
     seed: int
@@ -59,10 +67,18 @@ def make_plan(
 ) -> TrainingPlan:
     """Fills in what `config` leaves open.
 
-    Raises UserError when the source has another width than the SAE or too few tokens.
+    Raises UserError when the source has another width than the SAE or too few tokens, and for an
+    SAE that normalises its input.
     """
-    if source.width != sae.n_inputs:
-        raise UserError(f"the activations have width {source.width}, the SAE takes {sae.n_inputs}")
+    if source.width != sae.training_width:
+        raise UserError(
+            f"the activations have width {source.width}, the SAE takes {sae.training_width}"
+        )
+    if sae.input_norm != "none":
+        raise UserError(
+            f"an SAE that normalises each token by {sae.input_norm} cannot be trained on",
+            hint="train a fresh one",
+        )
     factor = config.outlier_factor
     outlier_norm = None if factor is None else factor * source.median_norm()
     tokens = source.count(TRAIN, outlier_norm)
@@ -73,21 +89,49 @@ def make_plan(
         )
     steps = _steps(config, tokens)
     run_tokens = steps * config.batch_size
+    warmup_steps = _given(config.warmup_steps, min(1000, max(1, steps // 10)))
     return TrainingPlan(
         steps=steps,
         batch_size=config.batch_size,
         lr=config.lr if config.lr is not None else default_lr(sae.n_latents, steps),
-        warmup_steps=_given(config.warmup_steps, min(1000, max(1, steps // 10))),
+        warmup_steps=warmup_steps,
         decay_steps=round(config.decay_share * steps),
         dead_tokens=_given(config.dead_tokens, min(10_000_000, max(1, run_tokens // 5))),
         k_aux=_given(config.k_aux, max(1, sae.n_inputs // 2)),
         aux_alpha=config.aux_alpha,
-        l1_lambda=config.l1_lambda,
+        l1_lambda=config.l1_lambda if sae.steers_sparsity else None,
+        target_l0=_target_l0(sae, config),
+        sparsity_warmup_steps=_given(config.sparsity_warmup_steps, warmup_steps),
         outlier_norm=outlier_norm,
+        accumulate=config.accumulate,
+        precision=_precision(config.precision, sae.device),
+        shuffled=config.shuffled,
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
         seed=config.seed,
     )
+
+
+def _target_l0(sae: SparseAutoencoder, config: SaeTrainingConfig) -> float | None:
+    if not sae.steers_sparsity:
+        if config.target_l0 is not None:
+            raise UserError(
+                f"a {sae.architecture} SAE sets its number of active latents by k",
+                hint="give --k in place of --target-l0",
+            )
+        return None
+    if config.l1_lambda is not None:
+        return None
+    target = DEFAULT_L0 if config.target_l0 is None else config.target_l0
+    if target > sae.n_latents:
+        raise UserError(f"a target of {target:g} active latents is more than there are")
+    return target
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    if wanted != "auto":
+        return wanted
+    return "bf16" if device.type == "cuda" else "fp32"
 
 
 def _steps(config: SaeTrainingConfig, tokens: int) -> int:
@@ -116,25 +160,37 @@ def _given(value: int | None, default: int) -> int:
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """What a sample of the inputs says before training."""
+    """What a sample of the tokens says before training. An SAE's targets are its inputs."""
 
-    scale: float  # multiplies inputs so that their mean norm is sqrt(d)
-    centre: Tensor  # [d], geometric median of the scaled sample
-    variance: float  # mean squared distance from the mean token, scaled
+    scale: float  # multiplies inputs so that their mean norm is sqrt(n_inputs)
+    target_scale: float  # the same for the targets
+    centre: Tensor  # [n_outputs], geometric median of the scaled targets
+    variance: float  # mean squared distance of a scaled target from the mean
+    sample: Tensor  # [n, n_inputs] scaled inputs, for rules that start from what they see
 
 
-def starting_point(source: TokenSource, plan: TrainingPlan) -> StartingPoint:
-    """Scale, centre and variance of a sample. Raises CorruptDataError when it is unusable."""
-    sample = source.sample(START_SAMPLE, plan.seed, TRAIN, plan.outlier_norm).float()
-    mean_norm = float(sample.norm(dim=1).mean())
-    if not math.isfinite(mean_norm):
-        raise CorruptDataError("the activations hold values that are not finite")
-    scale = math.sqrt(source.width) / mean_norm if mean_norm > 0 else 1.0
-    sample *= scale
-    variance = float((sample - sample.mean(0)).square().sum(1).mean())
+def starting_point(
+    sae: SparseAutoencoder, source: TokenSource, plan: TrainingPlan
+) -> StartingPoint:
+    """Scales, centre and variance of a sample. Raises CorruptDataError when it is unusable."""
+    tokens = source.sample(START_SAMPLE, plan.seed, TRAIN, plan.outlier_norm).float()
+    inputs, targets = sae.training_tokens(tokens)
+    scale = _scale_of(inputs)
+    target_scale = scale if targets is inputs else _scale_of(targets)
+    scaled = targets * target_scale
+    variance = float((scaled - scaled.mean(0)).square().sum(1).mean())
     if variance <= 0:
         raise CorruptDataError("all activations are the same, there is nothing to learn")
-    return StartingPoint(scale, geometric_median(sample), variance)
+    sample = inputs[:CALIBRATION_SAMPLE] * scale
+    return StartingPoint(scale, target_scale, geometric_median(scaled), variance, sample)
+
+
+def _scale_of(x: Tensor) -> float:
+    """What gives the rows of x [n, d] a mean norm of sqrt(d)."""
+    mean_norm = float(x.norm(dim=1).mean())
+    if not math.isfinite(mean_norm):
+        raise CorruptDataError("the activations hold values that are not finite")
+    return math.sqrt(x.shape[1]) / mean_norm if mean_norm > 0 else 1.0
 
 
 def geometric_median(x: Tensor, iterations: int = 16) -> Tensor:

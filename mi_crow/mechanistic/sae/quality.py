@@ -20,6 +20,9 @@ BATCH = 2048
 HELDOUT_TOKENS = 32_768
 DENSITY_TOKENS = 100_000
 
+# A latent that fires on more than this share of the tokens is dense.
+DENSE = 0.1
+
 
 class FvuSums:
     """Pooled sums over tokens, in double precision on the device of the tokens."""
@@ -64,20 +67,25 @@ class Quality:
 
 @torch.inference_mode()
 def reconstruction_quality(
-    sae: SparseAutoencoder, x: Tensor, outlier_norm: float | None
+    sae: SparseAutoencoder, x: Tensor, outlier_norm: float | None, target: Tensor | None = None
 ) -> Quality:
-    """Measures tokens x [n, d] in the SAE's input units; above `outlier_norm` is an outlier."""
-    kept = FvuSums(sae.n_inputs, sae.device)
-    everything = FvuSums(sae.n_inputs, sae.device)
+    """Measures tokens x [n, d] in the SAE's input units; above `outlier_norm` is an outlier.
+
+    `target` [n, n_outputs] is what a transcoder is to predict.
+    """
+    kept = FvuSums(sae.n_outputs, sae.device)
+    everything = FvuSums(sae.n_outputs, sae.device)
     active = torch.zeros((), dtype=torch.int64, device=sae.device)
-    for stored in x.split(BATCH):
+    targets = x if target is None else target
+    for stored, wanted in zip(x.split(BATCH), targets.split(BATCH), strict=True):
         batch = stored.to(sae.device).float()
+        wanted_batch = batch if target is None else wanted.to(sae.device).float()
         reconstruction, latents = sae(batch)
-        everything.add(batch, reconstruction)
+        everything.add(wanted_batch, reconstruction)
         keep = torch.ones(batch.shape[0], dtype=torch.bool, device=sae.device)
         if outlier_norm is not None:
             keep = torch.linalg.vector_norm(batch, dim=1) <= outlier_norm
-        kept.add(batch[keep], reconstruction[keep])
+        kept.add(wanted_batch[keep], reconstruction[keep])
         active += (latents.values[keep] > 0).sum()
     return Quality(
         fvu=kept.fvu(),
@@ -94,7 +102,8 @@ def firing_counts(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> tuple[Te
     counts = torch.zeros(sae.n_latents + 1, dtype=torch.int64, device=sae.device)
     tokens = 0
     for batch in batches:
-        latents = sae.encode_sparse(batch.to(sae.device).float())
+        inputs, _ = sae.training_tokens(batch)
+        latents = sae.encode_sparse(inputs.to(sae.device).float())
         # Inactive entries are counted in a last, extra place.
         active = torch.where(latents.values > 0, latents.indices, sae.n_latents)
         counts += torch.bincount(active.reshape(-1), minlength=sae.n_latents + 1)
@@ -110,7 +119,9 @@ def heldout_quality(
     A source of few documents may have held out none: then it is of training tokens.
     """
     split = HELDOUT if source.count(HELDOUT, outlier_norm) else TRAIN
-    return reconstruction_quality(sae, source.sample(HELDOUT_TOKENS, 0, split), outlier_norm)
+    inputs, targets = sae.training_tokens(source.sample(HELDOUT_TOKENS, 0, split))
+    wanted = targets if sae.transcodes else None
+    return reconstruction_quality(sae, inputs, outlier_norm, wanted)
 
 
 def latent_densities(

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import CorruptDataError
-from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.base import LossContext, SparseAutoencoder
 from mi_crow.mechanistic.sae.plan import StartingPoint, TrainingPlan
+from mi_crow.mechanistic.sae.sparsity_control import SparsityControl
 
 # As in Gao et al. 2024: latents that fire rarely have gradients near Adam's usual 1e-8.
 _ADAM_EPS = 6.25e-10
@@ -15,38 +16,71 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 class TrainState:
-    """An SAE in training. Until `finish` it takes inputs times `scale`."""
+    """An SAE in training. Until `finish` it takes inputs times `scale` and gives targets times
+    `target_scale`."""
 
     def __init__(self, sae: SparseAutoencoder, plan: TrainingPlan) -> None:
         self.sae = sae
         self.plan = plan
         self.step = 0
         self.scale = 1.0
+        self.target_scale = 1.0
         self.variance = 1.0
         self.seconds = 0.0
+        self.control = self._control(0.0 if plan.l1_lambda is None else plan.l1_lambda)
         fused = sae.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(sae.parameters(), lr=plan.lr, eps=_ADAM_EPS, fused=fused)
         # Tokens since each latent fired; the last, extra place takes what is not active.
         self._idle = torch.zeros(sae.n_latents + 1, dtype=torch.int64, device=sae.device)
 
+    def _control(self, coefficient: float) -> SparsityControl:
+        plan = self.plan
+        return SparsityControl(
+            coefficient, plan.target_l0, plan.sparsity_warmup_steps, plan.steps, self.sae.device
+        )
+
     def start(self, point: StartingPoint) -> None:
         """Scales and centres a fresh or loaded SAE for the inputs of `point`."""
-        self.scale, self.variance = point.scale, point.variance
-        fresh = not bool(self.sae.b_dec.any())
-        self.sae.fold_scale(1 / point.scale)
+        sae, target = self.sae, self.plan.target_l0
+        self.scale, self.target_scale = point.scale, point.target_scale
+        self.variance = point.variance
+        fresh = not bool(sae.b_dec.any())
+        # A fresh transcoder's matrices fit the scaled tokens as they are.
+        sae.fold_scale(1 / point.scale, None if fresh else 1 / point.target_scale)
+        # A loaded SAE may have rows of any length: their latents take it over.
+        sae.fold_decoder_norms()
         if fresh:
             with torch.no_grad():
-                self.sae.b_dec.copy_(point.centre)
-        self.sae.normalise_decoder()
+                sae.b_dec.copy_(point.centre)
+        if target is not None:
+            self.control = self._control(sae.starting_coefficient(point.variance, target))
+            if fresh:
+                sae.calibrate(point.sample.to(sae.device), target)
+
+    def context(self) -> LossContext:
+        """What the losses of the next step need to know."""
+        return LossContext(
+            variance=self.variance,
+            dead=self.dead_latents(),
+            aux_alpha=self.plan.aux_alpha,
+            k_aux=self.plan.k_aux,
+            sparsity=self.control.coefficient(self.step),
+            target_l0=self.plan.target_l0,
+        )
 
     def dead_latents(self) -> Tensor | None:
         """Ids of the latents that have not fired for long, int64; None when there are none."""
         dead = (self._idle[:-1] > self.plan.dead_tokens).nonzero()[:, 0]
         return dead if dead.numel() else None
 
-    def dead_share(self) -> float:
-        dead = self.dead_latents()
-        return 0.0 if dead is None else dead.numel() / self.sae.n_latents
+    def gradient_norm(self) -> Tensor:
+        """Length of the gradient of all parameters, before a step; no dimensions."""
+        norms = [
+            torch.linalg.vector_norm(parameter.grad)
+            for parameter in self.sae.parameters()
+            if parameter.grad is not None
+        ]
+        return torch.linalg.vector_norm(torch.stack(norms))
 
     @torch.no_grad()
     def apply_gradients(self) -> None:
@@ -64,6 +98,7 @@ class TrainState:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.normalise_decoder()
+        self.sae.after_step()
 
     @torch.no_grad()
     def count_firing(self, fired: Tensor, tokens: int) -> None:
@@ -72,9 +107,9 @@ class TrainState:
         self._idle.index_fill_(0, fired.reshape(-1), 0)
 
     def finish(self) -> None:
-        """Folds the input scale into the SAE: from here on it takes plain inputs."""
-        self.sae.fold_scale(self.scale)
-        self.scale = 1.0
+        """Folds the scales into the SAE: from here on it takes plain inputs."""
+        self.sae.fold_scale(self.scale, self.target_scale)
+        self.scale = self.target_scale = 1.0
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold, by name."""
@@ -83,6 +118,7 @@ class TrainState:
             for moment, value in self.optimizer.state[parameter].items():
                 tensors[f"adam.{moment}.{name}"] = value
         tensors["idle"] = self._idle
+        tensors["sparsity"] = self.control.state
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.sae.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.sae.device)
@@ -92,9 +128,22 @@ class TrainState:
         """The plain numbers that a checkpoint must hold."""
         return {
             "scale": self.scale,
+            "target_scale": self.target_scale,
             "variance": self.variance,
             "seconds": self.seconds,
-            "plan": self.plan.as_json(),
+            "settings": self.settings(),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What has to be the same for a training to go on: the plan and the SAE's shape."""
+        sae = self.sae
+        return {
+            "architecture": sae.architecture,
+            "n_latents": sae.n_latents,
+            "n_inputs": sae.n_inputs,
+            "n_outputs": sae.n_outputs,
+            **sae.config(),
+            **self.plan.as_json(),
         }
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -110,12 +159,13 @@ class TrainState:
                     if f"adam.{moment}.{name}" in tensors
                 }
             self._idle.copy_(tensors["idle"])
+            self.control.state.copy_(tensors["sparsity"])
             torch.set_rng_state(tensors["rng.cpu"])
             if sae.device.type == "cuda" and "rng.cuda" in tensors:
                 torch.cuda.set_rng_state(tensors["rng.cuda"], sae.device)
             self.step = int(facts["step"])
-            self.scale, self.variance = float(facts["scale"]), float(facts["variance"])
-            self.seconds = float(facts["seconds"])
+            self.scale, self.target_scale = float(facts["scale"]), float(facts["target_scale"])
+            self.variance, self.seconds = float(facts["variance"]), float(facts["seconds"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CorruptDataError(
                 f"the checkpoint does not fit this SAE ({error})",

@@ -1,0 +1,123 @@
+"""What a training tells about itself: one row of metrics a logged step."""
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mi_crow.errors import CorruptDataError, MiCrowError
+from mi_crow.mechanistic.sae.base import TrainingOutput
+from mi_crow.mechanistic.sae.metrics import Row
+from mi_crow.mechanistic.sae.quality import DENSE, reconstruction_quality
+from mi_crow.mechanistic.sae.source import HELDOUT, TokenSource
+from mi_crow.mechanistic.sae.state import TrainState
+
+# Held-out tokens looked at at every checkpoint.
+_GLANCE_TOKENS = 4096
+
+
+class StepClock(Protocol):
+    """Where the time of a row comes from."""
+
+    def seconds(self) -> float: ...
+
+    def steps_a_second(self, step: int) -> float: ...
+
+
+class Readings:
+    """Gathers what a step gives until a row is asked for."""
+
+    def __init__(self, state: TrainState, source: TokenSource, clock: StepClock) -> None:
+        self.gradient_norm: Tensor | None = None
+        self._state, self._source, self._clock = state, source, clock
+        self._step: list[tuple[TrainingOutput, float]] = []  # pieces of the latest step
+        # Since the last row: firings of each latent (the last place: of none), and tokens.
+        self._firings = torch.zeros(
+            state.sae.n_latents + 1, dtype=torch.int64, device=state.sae.device
+        )
+        self._tokens = 0
+
+    def begin(self) -> None:
+        """A step begins: what is taken from here on belongs to it."""
+        self._step.clear()
+        self._tokens += self._state.plan.batch_size
+
+    def take(self, output: TrainingOutput, share: float) -> None:
+        """Takes in one piece of a batch; `share` is its part of the batch's tokens."""
+        # Detached, so that no graph outlives its step.
+        losses = {name: loss.detach() for name, loss in output.losses.items()}
+        self._step.append((output._replace(losses=losses), share))
+        fired = output.fired.reshape(-1)
+        # Not bincount, which waits for the device.
+        self._firings.index_add_(0, fired, torch.ones_like(fired))
+
+    def row(self) -> Row:
+        """The row of the step just made; starts a new window for `dense_share`."""
+        state = self._state
+        n_latents, plan = state.sae.n_latents, state.plan
+        losses: dict[str, float] = {}
+        for output, share in self._step:
+            for name, loss in output.losses.items():
+                losses[name] = losses.get(name, 0.0) + share * float(loss)
+        fvu = sum(share * float(output.fvu) for output, share in self._step)
+        active = sum(int((output.fired < n_latents).sum()) for output, _ in self._step)
+        dead = state.dead_latents()
+        dense = (self._firings[:-1] > DENSE * self._tokens).sum()
+        self._firings.zero_()
+        window, self._tokens = self._tokens, 0
+        return {
+            "step": state.step,
+            "tokens": state.step * plan.batch_size,
+            "loss": sum(losses.values()),
+            "fvu": fvu,
+            "r2": 1 - fvu,
+            "l0": active / plan.batch_size,
+            "dead_features": 0 if dead is None else dead.numel(),
+            "dead_share": (0 if dead is None else dead.numel()) / n_latents,
+            "dense_share": int(dense) / n_latents if window else 0.0,
+            "lr": plan.lr_at(state.step - 1),
+            "grad_norm": None if self.gradient_norm is None else float(self.gradient_norm),
+            "sparsity": float(state.control.coefficient(state.step - 1)),
+            "tokens_s": self._clock.steps_a_second(state.step) * plan.batch_size,
+            "seconds": self._clock.seconds(),
+            "heldout_fvu": self._heldout_fvu() if plan.checkpoints_at(state.step) else None,
+            **{f"loss_{name}": value for name, value in losses.items()},
+        }
+
+    def _heldout_fvu(self) -> float | None:
+        plan, state = self._state.plan, self._state
+        if not self._source.count(HELDOUT, plan.outlier_norm):
+            return None
+        tokens = self._source.sample(_GLANCE_TOKENS, plan.seed, HELDOUT, plan.outlier_norm).float()
+        inputs, targets = state.sae.training_tokens(tokens)
+        scaled = inputs * state.scale
+        wanted = targets * state.target_scale if state.sae.transcodes else None
+        return reconstruction_quality(state.sae, scaled, None, wanted).fvu
+
+
+def shown(row: Row) -> dict[str, float]:
+    """The readings that viewers follow."""
+    names = ("fvu", "l0", "dead_share", "tokens_s", "loss")
+    return {name: float(row[name] or 0) for name in names}
+
+
+def refuse_infinite(row: Row, state: TrainState, tokens: Tensor) -> None:
+    """Raises MiCrowError when the step's loss or gradient is not finite; says why.
+
+    Checkpoints are only written after a step that passed, so the last one is good.
+    """
+    for what, name in (("the loss", "loss"), ("the gradient's length", "grad_norm")):
+        value = row[name]
+        if value is not None and math.isfinite(value):
+            continue
+        stopped = f"training stopped at step {row['step']}: {what} is {value}"
+        if not bool(tokens.isfinite().all()):
+            raise CorruptDataError(
+                f"{stopped}, since activations of its batch are not finite",
+                hint="capture the layer again, in bf16 or fp32 if it was fp16",
+            )
+        raise MiCrowError(
+            stopped,
+            hint=f"lower the learning rate (it was {state.plan.lr:.2g}) or give more warm-up",
+        )

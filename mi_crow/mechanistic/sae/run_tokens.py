@@ -1,0 +1,51 @@
+"""The tokens of a captured run that an SAE is trained on, and what they say about it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mi_crow.mechanistic.sae.metadata import SaeMetadata, hook_name_of
+from mi_crow.mechanistic.sae.source import RunSource, TokenSource
+from mi_crow.store.manifest import LayerSpec, RunManifest
+from mi_crow.store.shards import RunReader
+from mi_crow.store.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class RunTokens:
+    """One layer of a run; for transcoders with the layer to predict beside it."""
+
+    manifest: RunManifest
+    layer: LayerSpec
+    target: LayerSpec | None
+    source: TokenSource
+
+    def metadata(self) -> SaeMetadata:
+        """Where an SAE trained on these tokens belongs."""
+        manifest, layer, target = self.manifest, self.layer, self.target
+        other: dict[str, Any] = {}
+        if target is not None:
+            other = {
+                "hook_name_out": hook_name_of(target.point, target.name),
+                "target_layer": target.name,
+            }
+        return SaeMetadata(
+            model_name=manifest.model_id,
+            hook_name=hook_name_of(layer.point, layer.name),
+            layer=layer.name,
+            point=layer.point,
+            revision=manifest.revision,
+            tokenizer_hash=manifest.tokenizer_hash,
+            run_id=manifest.run_id,
+            context_size=manifest.settings.get("context_length"),
+            other=other,
+        )
+
+
+def open_tokens(
+    workspace: Workspace, run_id: str, layer: str, target_layer: str | None = None
+) -> RunTokens:
+    """Opens a layer, and the layer that a transcoder is to predict. Raises NotFoundError."""
+    run_dir = workspace.run_dir(run_id)
+    manifest = RunManifest.load(run_dir)
+    spec = manifest.layer(layer)
+    return RunTokens(manifest, spec, None, RunSource(RunReader(run_dir, spec.name)))
