@@ -8,17 +8,29 @@ if TYPE_CHECKING:
     from mi_crow.datasets.loading import load_texts
     from mi_crow.datasets.splits import HELDOUT, TRAIN, split_of
     from mi_crow.datasets.text import HuggingFaceDataset, TextDataset
+    from mi_crow.datasets.texts import Render, Texts
 
 _EXPORTS = {
     "HELDOUT": "mi_crow.datasets.splits",
     "HuggingFaceDataset": "mi_crow.datasets.text",
     "TRAIN": "mi_crow.datasets.splits",
+    "Render": "mi_crow.datasets.texts",
     "TextDataset": "mi_crow.datasets.text",
+    "Texts": "mi_crow.datasets.texts",
     "load_texts": "mi_crow.datasets.loading",
     "split_of": "mi_crow.datasets.splits",
 }
 
-__all__ = ["HELDOUT", "TRAIN", "HuggingFaceDataset", "TextDataset", "load_texts", "split_of"]
+__all__ = [
+    "HELDOUT",
+    "TRAIN",
+    "HuggingFaceDataset",
+    "Render",
+    "TextDataset",
+    "Texts",
+    "load_texts",
+    "split_of",
+]
 
 
 def __getattr__(name: str) -> Any:

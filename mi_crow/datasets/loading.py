@@ -5,6 +5,7 @@ from typing import Protocol
 
 from mi_crow.datasets.files import SUFFIXES, read_path
 from mi_crow.datasets.text import TextDataset
+from mi_crow.datasets.texts import Render
 from mi_crow.errors import NotFoundError
 
 SAMPLE = "sample"
@@ -27,7 +28,7 @@ class Spec(Protocol):
     def sample_seed(self) -> int | None: ...
 
 
-def load_texts(spec: Spec, offline: bool = False) -> TextDataset:
+def load_texts(spec: Spec, offline: bool = False, render: Render | None = None) -> TextDataset:
     """The texts that `spec` stands for. `sample` is the corpus that comes with mi-crow.
 
     With `offline` the hub is never asked. Raises UserError or NotFoundError in one sentence.

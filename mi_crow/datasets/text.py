@@ -21,10 +21,14 @@ class TextDataset:
         texts: Sequence[str],
         labels: Sequence[str | None] | None = None,
         source: str = "list",
+        chat: bool = False,
+        skipped: int = 0,
     ) -> None:
         self.texts = [_encodable(text) for text in texts]
         self.labels: list[str | None] = list(labels) if labels else [None] * len(self.texts)
         self.source = source
+        self.chat = chat
+        self.skipped = skipped
         if not self.texts:
             raise UserError(f"dataset {source!r} is empty", hint="it has no text to read")
         if len(self.labels) != len(self.texts):
@@ -86,6 +90,15 @@ class TextDataset:
                 data = piece.encode("utf-8", "surrogatepass")
                 digest.update(len(data).to_bytes(8, "big") + data)
         return digest.hexdigest()
+
+    @property
+    def size(self) -> int:
+        """How many texts there are."""
+        return len(self.texts)
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """Text and label of each text from number `start` on."""
+        return zip(self.texts[start:], self.labels[start:], strict=True)
 
     def __len__(self) -> int:
         return len(self.texts)

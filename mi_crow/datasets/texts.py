@@ -1,0 +1,40 @@
+"""What a capture reads: documents in a fixed order, held in memory or not."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+Row = tuple[str, str | None]  # text, label
+# Makes one text of messages with `role` and `content`; ValueError for those it refuses.
+Render = Callable[[list[dict[str, Any]]], str]
+
+
+class Texts(Protocol):
+    """Documents, each a text that is not empty and perhaps a label, in an order that stays."""
+
+    @property
+    def source(self) -> str:
+        """What errors and manifests call it."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """How many documents there are at most; None where only reading them all would tell."""
+        ...
+
+    @property
+    def chat(self) -> bool:
+        """True when a chat template made the texts: its special tokens are in them already."""
+        ...
+
+    @property
+    def skipped(self) -> int:
+        """Records without a text that were passed over, as far as has been read."""
+        ...
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """Text and label of document `start` and those after it."""
+        ...
+
+    def fingerprint(self) -> str:
+        """SHA-256 that is another one when texts, labels or their order are."""
+        ...
