@@ -14,7 +14,7 @@ import torch
 
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae
 from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
-from mi_crow.store.shards import DOCUMENT_SCHEMA, write_part
+from mi_crow.store.shards import DOCUMENT_SCHEMA, stored_rows, write_part
 from mi_crow.store.workspace import Workspace
 from tests.index_reference import Doc
 
@@ -78,6 +78,7 @@ def save_run(
         table = pa.table(
             {
                 "document": [doc.document for doc in some],
+                "window": [0 for _ in some],
                 "text": [doc.text for doc in some],
                 "label": [doc.label for doc in some],
                 "split": [doc.split for doc in some],
@@ -86,7 +87,7 @@ def save_run(
             },
             schema=DOCUMENT_SCHEMA,
         )
-        write_part(folder, part, table, {LAYER: torch.from_numpy(rows)})
+        write_part(folder, part, table, {LAYER: stored_rows(torch.from_numpy(rows), "fp32")})
         parts.append(part)
     manifest = RunManifest(
         run_id=run_id,

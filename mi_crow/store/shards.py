@@ -4,69 +4,40 @@ A part is one Parquet file of documents and, for each layer, one safetensors fil
 in the order of the documents' kept positions.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from mi_crow.errors import CorruptDataError, UserError
-from mi_crow.store.atomic import whole_file
-from mi_crow.store.manifest import PartSpec, RunManifest
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-HELDOUT = "heldout"
-
-DOCUMENT_SCHEMA = pa.schema(
-    [
-        ("document", pa.int64()),
-        ("text", pa.string()),
-        ("label", pa.string()),
-        ("split", pa.string()),
-        ("token_ids", pa.list_(pa.int32())),
-        ("kept", pa.list_(pa.int32())),
-    ]
+from mi_crow.errors import UserError
+from mi_crow.store.manifest import RunManifest
+from mi_crow.store.parts import (
+    DOCUMENT_SCHEMA,
+    DTYPES,
+    HELDOUT,
+    RunPart,
+    StoredRows,
+    quantise,
+    row_norms,
+    stored_rows,
+    write_part,
 )
 
-
-def write_part(
-    run_dir: Path, part: PartSpec, documents: pa.Table, activations: Mapping[str, Tensor]
-) -> None:
-    """Writes the files of one part; it exists for readers once the manifest names it.
-
-    `activations` maps layer names to [tokens, d] in storage dtype; each row's L2 norm, taken in
-    fp32, is stored beside it, so that massive tokens are found without reading the rows.
-    """
-    for layer, rows in activations.items():
-        with whole_file(run_dir / layer / f"{part.stem}.safetensors") as path:
-            save_file({"activations": rows.contiguous(), "norms": row_norms(rows)}, path)
-    with whole_file(run_dir / "tokens" / f"{part.stem}.parquet") as path:
-        pq.write_table(documents, path, compression="zstd")
-
-
-def row_norms(rows: Tensor) -> Tensor:
-    """L2 norm of each row of [n, d], taken in fp32: [n]. Works in pieces, to hold no fp32 copy."""
-    pieces = [torch.linalg.vector_norm(piece.float(), dim=1) for piece in rows.split(4096)]
-    return torch.cat(pieces) if pieces else torch.empty(0)
-
-
-@dataclass(frozen=True)
-class RunPart:
-    """One part of one layer, rows memory-mapped."""
-
-    table: pa.Table  # one row a document, see DOCUMENT_SCHEMA
-    activations: Tensor  # [n, d], storage dtype
-    norms: Tensor  # [n] fp32
-    row_document: Tensor  # [n] int64: the document each row belongs to
-    row_position: Tensor  # [n] int64: its position among the document's token ids
-    row_split: Tensor  # [n] bool: True where the document is held out
+__all__ = [
+    "DOCUMENT_SCHEMA",
+    "DTYPES",
+    "HELDOUT",
+    "RunPart",
+    "RunReader",
+    "StoredRows",
+    "quantise",
+    "row_norms",
+    "stored_rows",
+    "write_part",
+]
 
 
 class RunReader:
@@ -93,7 +64,7 @@ class RunReader:
         """The parts in order. Raises CorruptDataError naming a file that is not what it should
         be."""
         for part in self.manifest.parts:
-            yield self._open(part)
+            yield RunPart(self.run_dir, self.layer, self.manifest.dtype, part)
 
     def median_norm(self) -> float:
         """Median L2 norm over all kept tokens."""
@@ -155,47 +126,15 @@ class RunReader:
 
     def _gather(self, rows: np.ndarray) -> Tensor:
         """The given rows of the run: [len(rows), d], each part read in ascending order."""
-        result = torch.empty(len(rows), self.width, dtype=DTYPES[self.manifest.dtype])
+        kind = torch.float32 if self.manifest.dtype == "int8" else DTYPES[self.manifest.dtype]
+        result = torch.empty(len(rows), self.width, dtype=kind)
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(owner):
             places = np.flatnonzero(owner == number)
             local = rows[places] - self._starts[number]
-            part = self._parts[number].activations
-            result[torch.from_numpy(places)] = part[torch.from_numpy(local)]
+            part = self._parts[number]
+            result[torch.from_numpy(places)] = part.take(torch.from_numpy(local))
         return result
-
-    def _open(self, part: PartSpec) -> RunPart:
-        tokens = self.run_dir / "tokens" / f"{part.stem}.parquet"
-        rows = self.run_dir / self.layer.name / f"{part.stem}.safetensors"
-        try:
-            table = pq.read_table(tokens)
-            with safe_open(rows, framework="pt") as file:
-                activations = file.get_tensor("activations")
-                norms = file.get_tensor("norms")
-        except FileNotFoundError as error:
-            raise CorruptDataError(
-                f"run {self.manifest.run_id!r} lacks {error.filename or rows}", hint="capture again"
-            ) from error
-        except (SafetensorError, pa.ArrowException, OSError) as error:
-            raise CorruptDataError(
-                f"{rows} or {tokens.name} is damaged ({error})", hint="capture again"
-            ) from error
-        lengths = np.diff(table["kept"].combine_chunks().offsets.to_numpy())
-        if activations.shape != (part.tokens, self.width) or lengths.sum() != part.tokens:
-            raise CorruptDataError(
-                f"{rows} holds {list(activations.shape)}, not [{part.tokens}, {self.width}]",
-                hint="capture again",
-            )
-        documents = np.array(table["document"].to_numpy())
-        heldout = np.array(table["split"].to_pylist()) == HELDOUT
-        return RunPart(
-            table,
-            activations,
-            norms,
-            torch.from_numpy(np.repeat(documents, lengths)),
-            torch.from_numpy(table["kept"].combine_chunks().values.to_numpy().astype(np.int64)),
-            torch.from_numpy(np.repeat(heldout, lengths)),
-        )
 
 
 def _permuted(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:

@@ -63,7 +63,7 @@ def test_texts_come_from_python_and_from_a_loaded_dataset_alike(tmp_path: Path) 
     ]
     assert lm.store is not None
     stored = [
-        next(RunReader(lm.store.workspace.run_dir(run), "resid_post.0").parts()).activations
+        next(RunReader(lm.store.workspace.run_dir(run), "resid_post.0").parts()).take(slice(None))
         for run in runs
     ]
     assert torch.equal(stored[0], stored[1])
@@ -97,7 +97,7 @@ def test_one_layer_is_stored_in_the_dtype_asked_for(
     assert documents["label"].to_pylist() == texts.labels
     assert sum(len(kept) for kept in documents["kept"].to_pylist()) == part.tokens
     # Rounded from the fp32 values once, and the norms are those of the rows beside them.
-    exact = next(RunReader(store.workspace.run_dir(exact_id), "resid_post.2").parts()).activations
+    exact = next(RunReader(store.workspace.run_dir(exact_id), "resid_post.2").parts()).take(slice(None))
     assert torch.equal(rows["activations"], exact.to(stored_as))
     torch.testing.assert_close(rows["norms"], rows["activations"].float().norm(dim=1))
 

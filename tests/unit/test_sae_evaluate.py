@@ -182,7 +182,7 @@ class FakeRun:
             }
             yield SimpleNamespace(
                 table=pa.table(table),
-                activations=self.x[rows],
+                take=self.x[rows].__getitem__,
                 norms=self.x[rows].norm(dim=1),
                 row_document=self.owners[rows],
             )

@@ -15,7 +15,13 @@ from torch import Tensor
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.store import LocalStore
 from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
-from mi_crow.store.shards import DOCUMENT_SCHEMA, RunReader, row_norms, write_part
+from mi_crow.store.shards import (
+    DOCUMENT_SCHEMA,
+    RunReader,
+    row_norms,
+    stored_rows,
+    write_part,
+)
 
 WIDTH = 3
 
@@ -49,6 +55,7 @@ def write_run(
             documents.append(
                 {
                     "document": document,
+                    "window": 0,
                     "text": f"text {document}",
                     "label": None,
                     "split": "heldout" if document in heldout else "train",
@@ -58,10 +65,9 @@ def write_run(
             )
             document, row = document + 1, row + length
         part = PartSpec(0, index, len(documents), len(rows))
-        storage = torch.bfloat16 if dtype == "bf16" else torch.float32
-        activations = torch.tensor(rows, dtype=storage).reshape(-1, WIDTH)
+        activations = torch.tensor(rows, dtype=torch.float32).reshape(-1, WIDTH)
         table = pa.Table.from_pylist(documents, schema=DOCUMENT_SCHEMA)
-        write_part(folder, part, table, {"blocks.0": activations})
+        write_part(folder, part, table, {"blocks.0": stored_rows(activations, dtype)})
         manifest.parts.append(part)
     manifest.save(folder)
     return manifest
@@ -88,8 +94,8 @@ def test_every_row_knows_its_document_and_position(
     write_run(folder, parts, heldout)
     row = 0
     for part in RunReader(folder, "resid_post.0").parts():
-        for local in range(len(part.activations)):
-            assert part.activations[local].tolist() == [
+        for local in range(len(part)):
+            assert part.take(slice(local, local + 1))[0].tolist() == [
                 row,
                 part.row_document[local],
                 part.row_position[local],
@@ -174,7 +180,7 @@ def test_norms_are_taken_in_fp32(tmp_path: Path) -> None:
 def test_the_median_norm_is_over_all_parts(tmp_path: Path) -> None:
     write_run(tmp_path, [[3], [4]])
     reader = RunReader(tmp_path, "blocks.0")
-    norms = torch.cat([row_norms(part.activations) for part in reader.parts()])
+    norms = torch.cat([row_norms(part.take(slice(None))) for part in reader.parts()])
     assert reader.median_norm() == float(norms.median())
 
 
@@ -216,7 +222,12 @@ def test_damaged_files_are_named(tmp_path: Path, what: str) -> None:
     write_run(folder, [[3]])
     damage(folder, what)
     with pytest.raises(CorruptDataError, match="part-000-00000"):
-        list(RunReader(folder, "blocks.0").parts())
+        read_all(folder)
+
+
+def read_all(folder: Path) -> list[list[int]]:
+    """The positions of every part's rows."""
+    return [part.row_position.tolist() for part in RunReader(folder, "blocks.0").parts()]
 
 
 def test_a_part_exists_once_the_manifest_names_it(tmp_path: Path) -> None:
@@ -231,7 +242,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mi_crow.store.shards.save_file", full)
+    monkeypatch.setattr("mi_crow.store.parts.write_tensors", full)
     with pytest.raises(OSError, match="No space left"):
         write_run(tmp_path, [[3]])
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

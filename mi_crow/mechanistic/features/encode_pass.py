@@ -124,7 +124,7 @@ class EncodePass:
                 continue  # splitting no rows gives one empty batch
             first_row, last_row = int(batch[0]), int(batch[-1])
             whole = last_row - first_row + 1 == len(batch)
-            x = part.activations[slice(first_row, last_row + 1) if whole else batch]
+            x = part.take(slice(first_row, last_row + 1) if whole else batch)
             codes = self._sae.encode_sparse(x.to(device).float())
             values.append(codes.values.float().cpu().numpy())
             latents.append(codes.indices.cpu().numpy().astype(dtype))

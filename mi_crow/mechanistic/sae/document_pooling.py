@@ -89,7 +89,7 @@ def _pool_part(
     total = torch.zeros_like(highest)
     counts = torch.zeros(len(documents), 1, device=sae.device)
     for rows in keep.nonzero()[:, 0].split(_TOKENS_AT_ONCE):
-        x = part.activations[rows].to(sae.device).float()
+        x = part.take(rows).to(sae.device).float()
         owner = place[rows].to(sae.device)
         codes = sae.encode_sparse(x)
         cells = (owner[:, None] * sae.n_latents + codes.indices).reshape(-1)

@@ -1,0 +1,125 @@
+"""One layer's rows of one part: a safetensors file, written without a copy and read memory-mapped.
+
+The format is small: eight bytes of length, a JSON header, the tensors' bytes. It is spelt out here
+because the library copies every tensor before it writes, and because a header read apart from the
+rows lets a run of any size open at once. Other tools read the files as they are.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from mi_crow.errors import CorruptDataError
+
+_CODES = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+}
+_KINDS = {code: kind for kind, code in _CODES.items()}
+_LENGTH_BYTES = 8
+_MOST_HEADER_BYTES = 1 << 20
+_HINT = "capture the run again"
+
+
+def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
+    """Writes CPU tensors as a safetensors file.
+
+    Wide types come first, so that every tensor starts at a multiple of its items' size.
+    """
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {}
+    end = 0
+    for name in names:
+        begin, end = end, end + tensors[name].nbytes
+        header[name] = {
+            "dtype": _CODES[tensors[name].dtype],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
+    for name in names:
+        if tensors[name].numel():
+            file.write(_as_bytes(tensors[name]))
+
+
+def _as_bytes(tensor: Tensor) -> memoryview:
+    """The same memory as bytes [n]."""
+    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data
+
+
+@dataclass(frozen=True)
+class TensorPlace:
+    """Where a tensor stands in a file."""
+
+    kind: torch.dtype
+    shape: tuple[int, ...]
+    begin: int  # bytes from the start of the file
+
+
+class LayerFile:
+    """A file that `write_tensors` or another safetensors writer made.
+
+    Opening reads its header alone and checks it against the file's size.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises CorruptDataError naming a file that is missing, cut or otherwise not right."""
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self._size = os.fstat(file.fileno()).st_size
+                length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+                header = file.read(min(length, _MOST_HEADER_BYTES))
+        except FileNotFoundError as error:
+            raise CorruptDataError(f"{path} is missing", hint=_HINT) from error
+        except OSError as error:
+            raise self.damaged(error.strerror or str(error)) from error
+        if len(header) != length:
+            raise self.damaged("it ends within its header")
+        try:
+            entries = json.loads(header)
+            entries.pop("__metadata__", None)
+            self.places = {
+                name: self._place(name, entry, _LENGTH_BYTES + length)
+                for name, entry in entries.items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self.damaged("its header cannot be read") from error
+
+    def damaged(self, why: str) -> CorruptDataError:
+        return CorruptDataError(f"{self.path} is damaged ({why})", hint=_HINT)
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor, memory-mapped: nothing is read yet. It must not be written to."""
+        place = self.places[name]
+        size = math.prod(place.shape) * place.kind.itemsize
+        if not size:
+            return torch.empty(place.shape, dtype=place.kind)
+        # The mapping outlives the descriptor, so that thousands of parts do not use them up.
+        try:
+            content = torch.from_file(str(self.path), False, self._size, dtype=torch.uint8)
+        except RuntimeError as error:  # it has gone since it was opened
+            raise self.damaged("it cannot be mapped") from error
+        return content[place.begin : place.begin + size].view(place.kind).view(place.shape)
+
+    def _place(self, name: str, entry: dict[str, Any], data: int) -> TensorPlace:
+        kind, shape = _KINDS[entry["dtype"]], tuple(int(size) for size in entry["shape"])
+        begin, end = (data + int(offset) for offset in entry["data_offsets"])
+        if end > self._size:
+            raise self.damaged(f"it has {self._size:,} bytes, {name!r} ends at {end:,}")
+        lies = begin < data or end - begin != math.prod(shape) * kind.itemsize
+        if lies or any(size < 0 for size in shape) or begin % kind.itemsize:
+            raise self.damaged(f"its header is wrong about {name!r}")
+        return TensorPlace(kind, shape, begin)

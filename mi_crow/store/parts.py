@@ -1,0 +1,217 @@
+"""Parts of an activations run: what they hold, how they are written, how one is opened.
+
+A part is one Parquet file of documents (or windows of them) and, for each layer, one safetensors
+file whose rows stand in the order of the documents' kept positions.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from mi_crow.errors import CorruptDataError
+from mi_crow.store.atomic import whole_file
+from mi_crow.store.layer_file import LayerFile, write_tensors
+from mi_crow.store.manifest import LayerSpec, PartSpec
+
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.int8,
+}
+HELDOUT = "heldout"
+_HINT = "capture the run again"
+
+DOCUMENT_SCHEMA = pa.schema(
+    [
+        ("document", pa.int64()),  # its number in the dataset
+        ("window", pa.int32()),  # 0, 1, .. within the document
+        ("text", pa.string()),  # the window's own
+        ("label", pa.string()),
+        ("split", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("kept", pa.list_(pa.int32())),  # places in `token_ids` that have a row
+    ]
+)
+
+
+class StoredRows(NamedTuple):
+    """Activations of n tokens as they are stored."""
+
+    values: Tensor  # [n, d], storage dtype
+    norms: Tensor  # [n] fp32: L2 norms of the rows before they were rounded
+    scales: Tensor | None = None  # [n] fp32, of int8 rows: a row is values * scale
+
+
+def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric int8 with a scale a token: fp32 [n, d] to int8 [n, d] and fp32 scales [n].
+
+    scale = max |x| / 127 and x is about values * scale; a row of zeros gets scale 0.
+    """
+    scales = x.abs().amax(dim=1) / 127
+    # Where the scale is 0, subnormal rows included, there is nothing to divide.
+    inverse = torch.where(scales > 0, 1 / scales, 0.0).nan_to_num_(posinf=0.0)
+    return (x * inverse[:, None]).round_().clamp_(-127, 127).to(torch.int8), scales
+
+
+def stored_rows(x: Tensor, dtype: str) -> StoredRows:
+    """fp32 rows [n, d] as a run of the given storage dtype keeps them."""
+    norms = row_norms(x)
+    if dtype == "int8":
+        values, scales = quantise(x.float())
+        return StoredRows(values, norms, scales)
+    return StoredRows(x.to(DTYPES[dtype]), norms)
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """L2 norm of each row of [n, d], taken in fp32: [n]."""
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
+
+
+def write_part(
+    run_dir: Path, part: PartSpec, documents: pa.Table, rows: Mapping[str, StoredRows]
+) -> None:
+    """Writes the files of one part; it exists for readers once the manifest names it.
+
+    `documents` follows DOCUMENT_SCHEMA; `rows` maps layer names to their CPU tensors, which are
+    written from where they stand. Norms and splits go beside them, so that training never looks
+    into the documents. Raises OSError, ValueError for rows that are not as many as the documents
+    have.
+    """
+    heldout = _row_heldout(documents)
+    for layer, stored in rows.items():
+        if len(stored.values) != len(heldout):
+            raise ValueError(f"{len(stored.values)} rows for {len(heldout)} kept tokens")
+        tensors = {"activations": stored.values, "norms": stored.norms, "heldout": heldout}
+        if stored.scales is not None:
+            tensors["scales"] = stored.scales
+        target = run_dir / layer / f"{part.stem}.safetensors"
+        with whole_file(target) as path, path.open("wb") as file:
+            write_tensors(file, tensors)
+    with whole_file(run_dir / "tokens" / f"{part.stem}.parquet") as path:
+        pq.write_table(documents, path, compression="zstd")
+
+
+def _row_heldout(documents: pa.Table) -> Tensor:
+    """uint8 [kept tokens]: 1 where the row's document is held out."""
+    heldout = np.array([split == HELDOUT for split in documents["split"].to_pylist()], np.uint8)
+    return torch.from_numpy(np.repeat(heldout, kept_lengths(documents)))
+
+
+def kept_lengths(documents: pa.Table) -> np.ndarray:
+    """Kept tokens of each row of the table: int64 [rows]."""
+    return np.diff(documents["kept"].combine_chunks().offsets.to_numpy()).astype(np.int64)
+
+
+class RunPart:
+    """One part of one layer. What is not asked for is not read; rows are memory-mapped."""
+
+    def __init__(self, run_dir: Path, layer: LayerSpec, dtype: str, part: PartSpec) -> None:
+        """Reads the header of the layer's file. Raises CorruptDataError naming the file when it is
+        not what the manifest says."""
+        self.spec = part
+        self.file = LayerFile(run_dir / layer.name / f"{part.stem}.safetensors")
+        self._tokens_path = run_dir / "tokens" / f"{part.stem}.parquet"
+        n, fp32 = part.tokens, torch.float32
+        self._expect("activations", DTYPES[dtype], (n, layer.width))
+        self._expect("norms", fp32, (n,))
+        if dtype == "int8":
+            self._expect("scales", fp32, (n,))
+        if "heldout" in self.file.places:  # files of the first format have none
+            self._expect("heldout", torch.uint8, (n,))
+
+    def __len__(self) -> int:
+        """Rows, which is kept tokens."""
+        return self.spec.tokens
+
+    def take(self, index: slice | Tensor) -> Tensor:
+        """Rows [m, d] for a slice or row numbers [m]: in storage dtype, int8 ones in fp32. A copy,
+        except for a slice of a run that is not int8."""
+        rows = self.stored(index)
+        return rows.values if rows.scales is None else dequantised(rows.values, rows.scales)
+
+    def stored(self, index: slice | Tensor) -> StoredRows:
+        """The same rows as they are stored."""
+        scales = None if self._scales is None else self._scales[index]
+        return StoredRows(self._values[index], self.norms[index], scales)
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """L2 norms of the rows: [n] fp32."""
+        return self.file.tensor("norms")
+
+    @cached_property
+    def row_split(self) -> Tensor:
+        """[n] bool: True where the document is held out."""
+        if "heldout" in self.file.places:
+            return self.file.tensor("heldout") != 0
+        return _row_heldout(self.table) != 0
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The documents, see DOCUMENT_SCHEMA. Raises CorruptDataError naming the file."""
+        path = self._tokens_path
+        try:
+            table = pq.read_table(path)
+            if "window" not in table.column_names:  # the first format cut documents to one window
+                windows = pa.array(np.zeros(len(table), np.int32))
+                table = table.add_column(1, "window", windows)
+            table = table.select(DOCUMENT_SCHEMA.names).cast(DOCUMENT_SCHEMA)
+        except FileNotFoundError as error:
+            raise CorruptDataError(f"{path} is missing", hint=_HINT) from error
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise CorruptDataError(f"{path} is damaged ({error})", hint=_HINT) from error
+        kept = int(kept_lengths(table).sum())
+        if kept != len(self):
+            raise CorruptDataError(
+                f"{path} is about {kept:,} kept tokens, not {len(self):,}", hint=_HINT
+            )
+        return table
+
+    @cached_property
+    def row_document(self) -> Tensor:
+        """[n] int64: the document each row belongs to."""
+        return self._of_rows(self.table["document"])
+
+    @cached_property
+    def row_window(self) -> Tensor:
+        """[n] int32: the window of its document."""
+        return self._of_rows(self.table["window"])
+
+    @cached_property
+    def row_position(self) -> Tensor:
+        """[n] int64: its place among the token ids of the document, or of the window."""
+        positions = self.table["kept"].combine_chunks().flatten().to_numpy()
+        return torch.from_numpy(positions.astype(np.int64))
+
+    @cached_property
+    def _values(self) -> Tensor:
+        return self.file.tensor("activations")
+
+    @cached_property
+    def _scales(self) -> Tensor | None:
+        return self.file.tensor("scales") if "scales" in self.file.places else None
+
+    def _of_rows(self, column: pa.ChunkedArray) -> Tensor:
+        return torch.from_numpy(np.repeat(column.to_numpy(), kept_lengths(self.table)))
+
+    def _expect(self, name: str, kind: torch.dtype, shape: tuple[int, ...]) -> None:
+        place = self.file.places.get(name)
+        if place is None:
+            raise self.file.damaged(f"it holds no {name}")
+        if (place.kind, place.shape) != (kind, shape):
+            found = f"{place.kind} {list(place.shape)}".removeprefix("torch.")
+            wanted = f"{kind} {list(shape)}".removeprefix("torch.")
+            raise self.file.damaged(f"{name!r} is {found}, not {wanted}")
+
+
+def dequantised(values: Tensor, scales: Tensor) -> Tensor:
+    """fp32 rows [n, d] of int8 values [n, d] and scales [n]."""
+    return values * scales[:, None]
