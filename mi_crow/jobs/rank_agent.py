@@ -1,4 +1,4 @@
-"""torchrun for one job: `python -m mi_crow.jobs.rank_agent --exchange DIR --nproc N ...`.
+"""torchrun for one job: `python -m mi_crow.jobs.rank_agent --exchange DIR --nproc N .. -- PROGRAM`.
 
 It runs torchrun's own command line and leaves word of the ranks that died, which torchrun itself
 only prints. It ends with the process that started it, and the ranks end with it.
@@ -22,8 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--exchange", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True, help="the process to end with")
     parser.add_argument("--nproc", type=int, required=True)
-    parser.add_argument("program", nargs=argparse.REMAINDER, help="what each rank runs")
-    options = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    border = words.index("--")  # what comes after it is for torchrun: what each rank runs
+    options, program = parser.parse_args(words[:border]), words[border + 1 :]
     die_with(options.parent)
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 *("--nproc-per-node", str(options.nproc)),
                 *("--local-addr", "127.0.0.1"),  # the machine's own name need not resolve
                 *("--log-dir", str(options.exchange)),
-                *options.program,
+                *program,
                 *exchange,
             ]
         )

@@ -55,7 +55,7 @@ def run_ranked(
             [
                 *(sys.executable, "-m", "mi_crow.jobs.rank_agent"),
                 *("--exchange", folder, "--parent", str(os.getpid()), "--nproc", str(spec.nproc)),
-                *(*program, str(job_dir), *output),
+                *("--", *program, str(job_dir), *output),
             ],
             stdin=subprocess.DEVNULL,
             env=os.environ | launch_environment(spec.nproc),
