@@ -8,11 +8,14 @@ rows lets a run of any size open at once. Other tools read the files as they are
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,15 +80,13 @@ class LayerFile:
     def __init__(self, path: Path) -> None:
         """Raises CorruptDataError naming a file that is missing, cut or otherwise not right."""
         self.path = path
-        try:
-            with path.open("rb") as file:
-                self._size = os.fstat(file.fileno()).st_size
+        with self._opened() as file:
+            self._size = os.fstat(file.fileno()).st_size
+            try:
                 length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
                 header = file.read(min(length, _MOST_HEADER_BYTES))
-        except FileNotFoundError as error:
-            raise CorruptDataError(f"{path} is missing", hint=_HINT) from error
-        except OSError as error:
-            raise self.damaged(error.strerror or str(error)) from error
+            except OSError as error:
+                raise self.damaged(error.strerror or str(error)) from error
         if len(header) != length:
             raise self.damaged("it ends within its header")
         try:
@@ -113,6 +114,39 @@ class LayerFile:
         except RuntimeError as error:  # it has gone since it was opened
             raise self.damaged("it cannot be mapped") from error
         return content[place.begin : place.begin + size].view(place.kind).view(place.shape)
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[Callable[[slice], np.ndarray]]:
+        """A function that reads the items start..stop of the tensor's first dimension, each as one
+        item of its bytes: [stop - start]. What it gave before is overwritten."""
+        place = self.places[name]
+        item = np.dtype((np.void, math.prod(place.shape[1:]) * place.kind.itemsize))
+        room = np.empty(0, item)
+
+        def read(stretch: slice) -> np.ndarray:
+            nonlocal room
+            if len(room) < stretch.stop - stretch.start:
+                room = np.empty(stretch.stop - stretch.start, item)
+            result = room[: stretch.stop - stretch.start]
+            try:
+                file.seek(place.begin + stretch.start * item.itemsize)
+                found = file.readinto(result.view(np.uint8).data)
+            except OSError as error:
+                raise self.damaged(error.strerror or str(error)) from error
+            if found != result.nbytes:
+                raise self.damaged("it has become shorter")
+            return result
+
+        with self._opened() as file:
+            yield read
+
+    def _opened(self) -> FileIO:
+        try:
+            return self.path.open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise CorruptDataError(f"{self.path} is missing", hint=_HINT) from error
+        except OSError as error:
+            raise self.damaged(error.strerror or str(error)) from error
 
     def _place(self, name: str, entry: dict[str, Any], data: int) -> TensorPlace:
         kind, shape = _KINDS[entry["dtype"]], tuple(int(size) for size in entry["shape"])

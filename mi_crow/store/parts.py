@@ -4,7 +4,8 @@ A part is one Parquet file of documents (or windows of them) and, for each layer
 file whose rows stand in the order of the documents' kept positions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -139,8 +140,23 @@ class RunPart:
 
     def stored(self, index: slice | Tensor) -> StoredRows:
         """The same rows as they are stored."""
-        scales = None if self._scales is None else self._scales[index]
+        scales = None if self.scales is None else self.scales[index]
         return StoredRows(self._values[index], self.norms[index], scales)
+
+    def row_reader(self) -> AbstractContextManager[Callable[[slice], np.ndarray]]:
+        """A function that reads some contiguous rows from the file, unmapped, as items of a row's
+        bytes (see `row_items`)."""
+        return self.file.reading("activations")
+
+    @cached_property
+    def items(self) -> np.ndarray:
+        """The stored rows, memory-mapped, as [n] items of a row's bytes."""
+        return row_items(self._values)
+
+    @cached_property
+    def scales(self) -> Tensor | None:
+        """[n] fp32 of int8 rows."""
+        return self.file.tensor("scales") if "scales" in self.file.places else None
 
     @cached_property
     def norms(self) -> Tensor:
@@ -195,10 +211,6 @@ class RunPart:
     def _values(self) -> Tensor:
         return self.file.tensor("activations")
 
-    @cached_property
-    def _scales(self) -> Tensor | None:
-        return self.file.tensor("scales") if "scales" in self.file.places else None
-
     def _of_rows(self, column: pa.ChunkedArray) -> Tensor:
         return torch.from_numpy(np.repeat(column.to_numpy(), kept_lengths(self.table)))
 
@@ -210,6 +222,13 @@ class RunPart:
             found = f"{place.kind} {list(place.shape)}".removeprefix("torch.")
             wanted = f"{kind} {list(shape)}".removeprefix("torch.")
             raise self.file.damaged(f"{name!r} is {found}, not {wanted}")
+
+
+def row_items(values: Tensor) -> np.ndarray:
+    """Contiguous CPU rows [n, d] as [n] items of a row's bytes, the same memory: NumPy copies such
+    items whole, in one thread and without the interpreter's lock."""
+    content = values.view(torch.uint8).numpy()
+    return content.view(np.dtype((np.void, content.shape[1])))[:, 0]
 
 
 def dequantised(values: Tensor, scales: Tensor) -> Tensor:
