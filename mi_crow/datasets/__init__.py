@@ -7,6 +7,7 @@ from mi_crow.lazy import lazy_exports
 if TYPE_CHECKING:
     from mi_crow.datasets.loading import load_texts
     from mi_crow.datasets.splits import HELDOUT, TRAIN, split_of
+    from mi_crow.datasets.stream import TextStream
     from mi_crow.datasets.text import HuggingFaceDataset, TextDataset
     from mi_crow.datasets.texts import Render, Texts
 
@@ -16,6 +17,7 @@ _EXPORTS = {
     "TRAIN": "mi_crow.datasets.splits",
     "Render": "mi_crow.datasets.texts",
     "TextDataset": "mi_crow.datasets.text",
+    "TextStream": "mi_crow.datasets.stream",
     "Texts": "mi_crow.datasets.texts",
     "load_texts": "mi_crow.datasets.loading",
     "split_of": "mi_crow.datasets.splits",
@@ -27,6 +29,7 @@ __all__ = [
     "HuggingFaceDataset",
     "Render",
     "TextDataset",
+    "TextStream",
     "Texts",
     "load_texts",
     "split_of",

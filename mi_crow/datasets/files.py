@@ -1,122 +1,225 @@
-"""Reading texts and labels out of local files: txt, md, jsonl, json, csv, tsv, parquet."""
+"""Local files of texts: txt, md, jsonl, json, csv, tsv, parquet; read record by record."""
 
+import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from mi_crow.errors import UserError, nearest
+from mi_crow.datasets.fields import Fields, RawRow, label_text
+from mi_crow.errors import NotFoundError, UserError
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
-Row = tuple[str, str | None]  # text, label
+_KNOWN = f"known are {', '.join(SUFFIXES)} files"
+_BATCH_ROWS = 128
+_LONGEST_FIELD = 2**31 - 1  # of a table of text; Python's own limit is 128 KB
 
 
-def read_path(path: Path, text_field: str, label_field: str | None) -> list[Row]:
-    """All texts of a file, or of the files of known suffix below a folder, in name order.
+def looks_like_path(text: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
+    """True for what cannot be a hub id, which has at most one slash and no path's marks."""
+    return (
+        text.count("/") > 1
+        or text.startswith((".", "/", "~"))
+        or Path(text).suffix.lower() in suffixes
+    )
 
-    Raises UserError naming what is wrong: no such path, unreadable, unknown suffix, no such field.
+
+def text_files(path: Path) -> list[Path]:
+    """`path` itself, or the files of known suffix below it in the order of their names.
+
+    Raises NotFoundError or UserError where there are none.
     """
-    try:
-        if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not files:
-                raise UserError(
-                    f"folder {str(path)!r} holds no texts", hint=f"use {', '.join(SUFFIXES)}"
-                )
-            return [row for file in files for row in _read_file(file, text_field, label_field)]
-        return list(_read_file(path, text_field, label_field))
-    except FileNotFoundError as error:
-        raise UserError(f"dataset {str(path)!r} not found") from error
-    except OSError as error:
-        raise UserError(f"dataset {str(path)!r} cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"dataset {str(path)!r} is not UTF-8 text", hint="convert it") from error
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+        if not files:
+            raise UserError(f"dataset folder {str(path)!r} holds no texts", hint=_KNOWN)
+        return files
+    if not path.exists():
+        raise NotFoundError(f"dataset {str(path)!r} not found", hint="there is no such path")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"dataset file {str(path)!r} is of no known kind", hint=_KNOWN)
+    return [path]
 
 
-def _read_file(path: Path, text_field: str, label_field: str | None) -> Iterator[Row]:
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UserError(
-            f"dataset {str(path)!r} has an unknown suffix", hint=f"use {', '.join(SUFFIXES)}"
-        )
-    if suffix in (".txt", ".md"):
-        return iter(_passages(path.read_text("utf-8"), path.stem))
-    return fields_of(_records(path, suffix, text_field), text_field, label_field, str(path))
+def file_rows(path: Path, fields: Fields) -> Iterator[RawRow]:
+    """What each record of a file has in its text and label fields.
+
+    Raises UserError naming what is wrong, with file and line: no such field, torn, not UTF-8.
+    """
+    with _named(path):
+        yield from _READERS[path.suffix.lower()](path, fields)
 
 
-def _passages(text: str, label: str) -> list[Row]:
-    """A prose file's paragraphs (parted by empty lines), labelled with the file's name."""
-    return [(part.strip(), label) for part in text.split("\n\n") if part.strip()]
-
-
-def _records(path: Path, suffix: str, text_field: str) -> Iterable[Mapping[str, Any]]:
-    if suffix == ".jsonl":
-        return _json_lines(path, text_field)
-    if suffix == ".json":
-        return _json_list(path, text_field)
-    import polars as pl
-
-    try:
+def count_records(path: Path, fields: Fields) -> int:
+    """How many records `file_rows` will give, at most, with as little reading as that takes."""
+    with _named(path):
+        suffix = path.suffix.lower()
         if suffix == ".parquet":
-            return pl.read_parquet(path).iter_rows(named=True)
-        separator = "\t" if suffix == ".tsv" else ","
-        return pl.read_csv(path, separator=separator, infer_schema=False).iter_rows(named=True)
-    except pl.exceptions.PolarsError as error:
-        first = str(error).splitlines()[0]
+            import pyarrow.parquet as pq
+
+            return pq.read_metadata(path).num_rows
+        if suffix == ".jsonl":
+            with path.open("rb") as file:
+                return sum(not line.isspace() for line in file)
+    return sum(1 for _ in file_rows(path, fields))
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with _named(path), path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What the system has against a file, in a sentence that names it."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
         raise UserError(
-            f"dataset {str(path)!r} is not a whole {suffix[1:]} file ({first})"
+            f"dataset file {str(path)!r} is not UTF-8 text", hint="convert it"
+        ) from error
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"dataset file {str(path)!r} is gone", hint="it was there when reading began"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"dataset file {str(path)!r} cannot be read ({error.strerror or error})"
         ) from error
 
 
-def _json_lines(path: Path, text_field: str) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+def _passages(path: Path, fields: Fields) -> Iterator[RawRow]:
+    """A prose file's paragraphs (parted by empty lines), labelled with the file's name."""
+    with path.open(encoding="utf-8-sig") as file:
+        lines: list[str] = []
+        for line in file:
+            if line != "\n":
+                lines.append(line)
+            elif passage := "".join(lines).strip():
+                yield passage, path.stem
+                lines = []
+        if passage := "".join(lines).strip():
+            yield passage, path.stem
+
+
+def _json_lines(path: Path, fields: Fields) -> Iterator[RawRow]:
+    # Lines end at \n alone, as the count of them has it.
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        first = True
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{str(path)!r} line {number} is not JSON ({error.msg})") from error
-            yield _as_record(record, path, number, text_field)
+            except ValueError as error:
+                raise UserError(
+                    f"{str(path)!r} line {number} is not JSON ({_reason(error)})"
+                ) from error
+            yield _record_row(record, path, number, fields, first)
+            first = False
 
 
-def _json_list(path: Path, text_field: str) -> Iterator[Mapping[str, Any]]:
+def _json_list(path: Path, fields: Fields) -> Iterator[RawRow]:
+    text = path.read_text("utf-8-sig")
     try:
-        records = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"dataset {str(path)!r} is not JSON ({error.msg})") from error
+        records = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"dataset {str(path)!r} is not JSON ({_reason(error)})") from error
     if not isinstance(records, list):
         raise UserError(f"dataset {str(path)!r} is not a list", hint="give a list of objects")
     for number, record in enumerate(records, 1):
-        yield _as_record(record, path, number, text_field)
+        yield _record_row(record, path, number, fields, number == 1)
 
 
-def _as_record(record: Any, path: Path, number: int, text_field: str) -> Mapping[str, Any]:
+def _reason(error: ValueError) -> str:
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+
+
+def _record_row(record: Any, path: Path, number: int, fields: Fields, first: bool) -> RawRow:
     if isinstance(record, str):
-        return {text_field: record}
+        return record, None
     if not isinstance(record, dict):
         raise UserError(f"{str(path)!r} record {number} is neither an object nor a text")
-    return record
+    if first:
+        fields.check(str(path), record)
+    return fields.of(record)
 
 
-def fields_of(
-    records: Iterable[Mapping[str, Any]], text_field: str, label_field: str | None, source: str
-) -> Iterator[Row]:
-    """Text and label of each record; records whose text is missing or empty are left out.
-
-    Without `label_field` the field `label` is taken where there is one. Raises UserError naming
-    the fields that there are when the first record has no such field.
-    """
-    for number, record in enumerate(records):
-        if number == 0:
-            for field in (text_field, label_field):
-                if field is not None and field not in record:
+def _table_of_text(path: Path, fields: Fields) -> Iterator[RawRow]:
+    csv.field_size_limit(_LONGEST_FIELD)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = _csv_reader(path, file)
+        try:
+            header = next(rows, None)
+            if header is None:
+                return
+            fields.check(str(path), header)
+            text_at = header.index(fields.text)
+            label_at = header.index(fields.label_name) if fields.label_name in header else None
+            for row in rows:
+                if len(row) > len(header):
                     raise UserError(
-                        f"dataset {source!r} has no field {field!r}",
-                        hint=f"it has {nearest(field, map(str, record), 8)}",
+                        f"{str(path)!r} line {rows.line_num} has {len(row)} fields, "
+                        f"its first line {len(header)}",
+                        hint="put the text in double quotes",
                     )
-        text = record.get(text_field)
-        label = record.get(label_field or "label")
-        if isinstance(text, str) and text.strip():
-            yield text, None if label is None else str(label)
+                if row:
+                    row += [""] * (len(header) - len(row))
+                    yield row[text_at], None if label_at is None else row[label_at] or None
+        except csv.Error as error:
+            raise UserError(
+                f"{str(path)!r} line {rows.line_num} is not {path.suffix[1:]} ({error})",
+                hint="look at its double quotes",
+            ) from error
+
+
+def _csv_reader(path: Path, file: TextIO) -> Any:
+    return csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+
+
+def _parquet(path: Path, fields: Fields) -> Iterator[RawRow]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.open("rb").close()  # says that it is gone or closed to us, as it does for other files
+    try:
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        fields.check(str(path), names)
+        classes = class_names((file.schema_arrow.metadata or {}).get(b"huggingface"), fields)
+        columns = [name for name in (fields.text, fields.label_name) if name in names]
+        for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+            texts = batch.column(fields.text).to_pylist()
+            if fields.label_name not in columns:
+                yield from ((text, None) for text in texts)
+                continue
+            labels = batch.column(fields.label_name).to_pylist()
+            yield from zip(texts, (label_text(one, classes) for one in labels), strict=True)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"dataset file {str(path)!r} is not a whole Parquet file ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def class_names(description: bytes | None, fields: Fields) -> list[str] | None:
+    """The names of the label's classes, as `datasets` writes them into Parquet files."""
+    try:
+        features = json.loads(description or b"{}")["info"]["features"]
+        return list(features[fields.label_name]["names"])
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+_READERS: dict[str, Callable[[Path, Fields], Iterator[RawRow]]] = {
+    ".txt": _passages,
+    ".md": _passages,
+    ".jsonl": _json_lines,
+    ".json": _json_list,
+    ".csv": _table_of_text,
+    ".tsv": _table_of_text,
+    ".parquet": _parquet,
+}

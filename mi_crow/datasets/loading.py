@@ -3,12 +3,19 @@
 from pathlib import Path
 from typing import Protocol
 
-from mi_crow.datasets.files import SUFFIXES, read_path
+from mi_crow.datasets.fields import Fields
+from mi_crow.datasets.files import looks_like_path
+from mi_crow.datasets.huggingface import needs_lengths
+from mi_crow.datasets.records import LocalRecords
+from mi_crow.datasets.saved import is_saved
+from mi_crow.datasets.stream import TextStream
 from mi_crow.datasets.text import TextDataset
-from mi_crow.datasets.texts import Render
-from mi_crow.errors import NotFoundError
+from mi_crow.datasets.texts import Render, Texts
+from mi_crow.errors import NotFoundError, UserError
 
 SAMPLE = "sample"
+# Local files up to this many bytes together are held in memory.
+IN_MEMORY_BYTES = 64 << 20
 
 
 class Spec(Protocol):
@@ -26,36 +33,73 @@ class Spec(Protocol):
     def limit(self) -> int | None: ...
     @property
     def sample_seed(self) -> int | None: ...
+    @property
+    def streaming(self) -> bool: ...
 
 
-def load_texts(spec: Spec, offline: bool = False, render: Render | None = None) -> TextDataset:
+def load_texts(spec: Spec, offline: bool = False, render: Render | None = None) -> Texts:
     """The texts that `spec` stands for. `sample` is the corpus that comes with mi-crow.
 
-    With `offline` the hub is never asked. Raises UserError or NotFoundError in one sentence.
+    A limit reads no more than the documents it leaves. A seed draws `limit` documents, or puts
+    all of them into drawn order. `render` makes the texts of conversations. With `offline` the
+    hub is never asked. Raises UserError or NotFoundError in one sentence.
     """
-    dataset = _load(spec, offline)
-    if spec.limit is None:
-        return dataset
-    if spec.sample_seed is not None:
-        return dataset.random_sample(spec.limit, spec.sample_seed)
-    return dataset.head(spec.limit)
+    path = _local_path(spec)
+    if path is not None and not is_saved(path):
+        return _from_files(path, spec, render)
+    if path is not None:
+        texts = TextStream.from_local(path, spec.text_field, spec.label_field, spec.split, render)
+    else:
+        texts = TextStream.from_huggingface(
+            spec.source,
+            spec.split,
+            spec.text_field,
+            spec.label_field,
+            spec.streaming or _begins_only(spec),
+            offline,
+            render,
+        )
+    return _bounded(texts, spec)
 
 
-def _load(spec: Spec, offline: bool) -> TextDataset:
+def _local_path(spec: Spec) -> Path | None:
+    """Where the texts are on this machine; None for a data set on the hub."""
     if spec.source == SAMPLE:
         from sample_data import corpus_path
 
-        return TextDataset.from_rows(_sample_rows(corpus_path(), spec), SAMPLE)
+        return corpus_path()
     path = Path(spec.source).expanduser()
     if path.exists():
-        return TextDataset.from_local(path, spec.text_field, spec.label_field)
-    if path.is_absolute() or path.suffix in SUFFIXES or spec.source.count("/") > 1:
+        return path
+    if looks_like_path(spec.source):
         raise NotFoundError(f"dataset {spec.source!r} not found", hint="there is no such path")
-    limit = spec.limit if spec.sample_seed is None else None
-    return TextDataset.from_huggingface(
-        spec.source, spec.split, spec.text_field, spec.label_field, limit, offline
-    )
+    return None
 
 
-def _sample_rows(path: Path, spec: Spec) -> list[tuple[str, str | None]]:
-    return read_path(path, spec.text_field, spec.label_field)
+def _begins_only(spec: Spec) -> bool:
+    """True when so little is wanted that fetching all of a data set first would be a waste."""
+    return spec.limit is not None and spec.sample_seed is None and not needs_lengths(spec.split)
+
+
+def _from_files(path: Path, spec: Spec, render: Render | None) -> Texts:
+    fields = Fields(spec.text_field, spec.label_field)
+    records = LocalRecords(path, fields, spec.source)
+    texts = TextStream(records, render)
+    if spec.streaming or records.bytes > IN_MEMORY_BYTES:
+        return _bounded(texts, spec)
+    if spec.limit is not None and spec.sample_seed is None:
+        return TextDataset.from_texts(texts.head(spec.limit))
+    return _bounded(TextDataset.from_texts(texts), spec)
+
+
+def _bounded(texts: TextDataset | TextStream, spec: Spec) -> Texts:
+    """The documents that limit and seed leave."""
+    if spec.sample_seed is None:
+        return texts if spec.limit is None else texts.head(spec.limit)
+    if spec.limit is None and texts.size is None:
+        raise UserError(
+            f"a sample of {spec.source!r}, whose length nobody knows, must be bounded",
+            hint="give --limit",
+        )
+    n = spec.limit if spec.limit is not None else texts.size
+    return texts.random_sample(n or 1, spec.sample_seed)

@@ -1,20 +1,23 @@
-"""A set of texts with optional labels, in a fixed order."""
+"""A set of texts with optional labels, in memory and in a fixed order."""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from hashlib import sha256
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mi_crow.datasets.files import Row, fields_of, read_path
+from mi_crow.datasets.texts import Render, Row, Texts, encodable, rows_digest
 from mi_crow.errors import UserError
-from mi_crow.hub import first_line, hub_answers, hub_error, quiet_downloads
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class TextDataset:
-    """Texts, and a label for each where the source has one. Empty texts are not allowed."""
+    """Texts, and a label for each where the source has one. Implements `Texts`.
+
+    A list with an empty text in it is refused, since its numbers are the caller's; files and data
+    sets leave such records out.
+    """
 
     def __init__(
         self,
@@ -24,7 +27,12 @@ class TextDataset:
         chat: bool = False,
         skipped: int = 0,
     ) -> None:
-        self.texts = [_encodable(text) for text in texts]
+        """`chat` says that a chat template made the texts, special tokens included; `skipped` how
+        many records of the source had no text.
+
+        Raises UserError for an empty list, an empty text, labels of another number.
+        """
+        self.texts = [encodable(text) if isinstance(text, str) else text for text in texts]
         self.labels: list[str | None] = list(labels) if labels else [None] * len(self.texts)
         self.source = source
         self.chat = chat
@@ -38,16 +46,33 @@ class TextDataset:
                 raise UserError(f"text {number} of dataset {source!r} is empty or no text")
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Row], source: str) -> "TextDataset":
-        return cls([text for text, _ in rows], [label for _, label in rows], source)
+    def from_rows(
+        cls, rows: Sequence[Row], source: str, chat: bool = False, skipped: int = 0
+    ) -> "TextDataset":
+        texts, labels = [text for text, _ in rows], [label for _, label in rows]
+        return TextDataset(texts, labels, source, chat, skipped)
+
+    @classmethod
+    def from_texts(cls, texts: Texts) -> "TextDataset":
+        """All documents of `texts`, read into memory."""
+        rows = list(texts.rows())
+        return cls.from_rows(rows, texts.source, texts.chat, texts.skipped)
 
     @classmethod
     def from_local(
-        cls, path: str | Path, text_field: str = "text", label_field: str | None = None
+        cls,
+        path: str | Path,
+        text_field: str = "text",
+        label_field: str | None = None,
+        split: str = "train",
+        render: Render | None = None,
     ) -> "TextDataset":
-        """Texts of a txt, md, jsonl, json, csv, tsv or parquet file, or of a folder of them."""
-        rows = read_path(Path(path).expanduser(), text_field, label_field)
-        return cls.from_rows(rows, str(path))
+        """Texts of a txt, md, jsonl, json, csv, tsv or parquet file, of a folder of them, or of a
+        folder that `save_to_disk` wrote (to which `split` applies). See `TextStream.from_local`.
+        """
+        from mi_crow.datasets.stream import TextStream
+
+        return cls.from_texts(TextStream.from_local(path, text_field, label_field, split, render))
 
     @classmethod
     def from_huggingface(
@@ -58,16 +83,20 @@ class TextDataset:
         label_field: str | None = None,
         limit: int | None = None,
         offline: bool = False,
+        render: Render | None = None,
     ) -> "TextDataset":
-        """Texts of a dataset on the Hugging Face hub (or in its cache).
+        """Texts of a dataset on the Hugging Face hub (or in its cache); the first `limit` without
+        the rest. See `TextStream.from_huggingface`, which holds none of them in memory.
 
         `name` is `org/name`, or `org/name:config` where a dataset has several. Raises NotFoundError
         when it cannot be had, UserError for a config, split or field it lacks.
         """
-        with quiet_downloads():
-            records = _hub_records(name, split, limit is not None, offline)
-            rows = fields_of(records, text_field, label_field, name)
-            return cls.from_rows(list(islice(rows, limit)), name)
+        from mi_crow.datasets.stream import TextStream
+
+        texts = TextStream.from_huggingface(
+            name, split, text_field, label_field, limit is not None, offline, render
+        )
+        return cls.from_texts(texts if limit is None else texts.head(limit))
 
     def random_sample(self, n: int, seed: int = 0) -> "TextDataset":
         """`n` texts (all, when there are fewer) drawn without replacement, in drawn order."""
@@ -84,12 +113,7 @@ class TextDataset:
 
     def fingerprint(self) -> str:
         """SHA-256 over texts and labels in order: the same for the same content."""
-        digest = sha256()
-        for text, label in zip(self.texts, self.labels, strict=True):
-            for piece in (text, label or ""):
-                data = piece.encode("utf-8", "surrogatepass")
-                digest.update(len(data).to_bytes(8, "big") + data)
-        return digest.hexdigest()
+        return rows_digest(self.rows())[0]
 
     @property
     def size(self) -> int:
@@ -98,7 +122,8 @@ class TextDataset:
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         """Text and label of each text from number `start` on."""
-        return zip(self.texts[start:], self.labels[start:], strict=True)
+        for number in range(start, len(self.texts)):
+            yield self.texts[number], self.labels[number]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -110,62 +135,29 @@ class TextDataset:
         return iter(self.texts)
 
     def _pick(self, chosen: Sequence[int]) -> "TextDataset":
-        return TextDataset(
-            [self.texts[i] for i in chosen], [self.labels[i] for i in chosen], self.source
-        )
+        rows = [(self.texts[i], self.labels[i]) for i in chosen]
+        return TextDataset.from_rows(rows, self.source, self.chat, self.skipped)
 
 
 class HuggingFaceDataset(TextDataset):
-    """The texts of a loaded `datasets.Dataset`."""
+    """The texts of a loaded `datasets.Dataset`, or of any records."""
 
     def __init__(
         self,
-        dataset: Iterable[Mapping[str, Any]],
+        dataset: "datasets.Dataset | datasets.IterableDataset | Iterable[Mapping[str, Any]]",
         text_field: str = "text",
         label_field: str | None = None,
         source: str = "dataset",
+        render: Render | None = None,
     ) -> None:
-        rows = list(fields_of(dataset, text_field, label_field, source))
-        super().__init__([text for text, _ in rows], [label for _, label in rows], source)
+        from mi_crow.datasets.stream import TextStream
 
-
-def _hub_records(
-    name: str, split: str, streaming: bool, offline: bool
-) -> Iterator[Mapping[str, Any]]:
-    """The records of a dataset on the hub, or in the local cache when the hub does not answer."""
-    import datasets
-
-    path, _, config = name.partition(":")
-    asked = not offline and hub_answers()
-    try:
-        with _offline(not asked):
-            loaded: Any = datasets.load_dataset(
-                path, config or None, split=split, streaming=streaming and asked
-            )
-            yield from loaded
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"dataset {name!r} cannot be read ({first_line(error)})") from error
-    except Exception as error:
-        raise hub_error(f"dataset {name!r}", error, asked=asked) from error
-
-
-@contextmanager
-def _offline(wanted: bool) -> Iterator[None]:
-    """Inside the block `datasets` looks at its cache alone, without retrying the network."""
-    import datasets.config
-
-    before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = before or wanted
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE = before
-
-
-def _encodable(text: Any) -> Any:
-    """`text` with lone surrogates, which no tokenizer or file takes, as replacement characters."""
-    if not isinstance(text, str) or text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        texts = TextStream.from_dataset(dataset, text_field, label_field, source, render)
+        rows = list(texts.rows())
+        super().__init__(
+            [text for text, _ in rows],
+            [label for _, label in rows],
+            source,
+            texts.chat,
+            texts.skipped,
+        )

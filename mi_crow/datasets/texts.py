@@ -1,6 +1,7 @@
 """What a capture reads: documents in a fixed order, held in memory or not."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
 from typing import Any, Protocol
 
 Row = tuple[str, str | None]  # text, label
@@ -38,3 +39,21 @@ class Texts(Protocol):
     def fingerprint(self) -> str:
         """SHA-256 that is another one when texts, labels or their order are."""
         ...
+
+
+def rows_digest(rows: Iterable[Row]) -> tuple[str, int]:
+    """SHA-256 over texts and labels in order, and how many rows there were."""
+    digest, count = sha256(), 0
+    for text, label in rows:
+        for piece in (text, label or ""):
+            data = piece.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "big") + data)
+        count += 1
+    return digest.hexdigest(), count
+
+
+def encodable(text: str) -> str:
+    """`text` with lone surrogates, which no tokenizer or file takes, as replacement characters."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -9,7 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import NotFoundError, UserError, nearest
+from mi_crow.datasets.fields import Fields
+from mi_crow.datasets.files import SUFFIXES, looks_like_path, text_files
+from mi_crow.datasets.saved import is_saved, saved_features
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
@@ -18,7 +21,7 @@ from mi_crow.store.manifest import RunManifest
 from mi_crow.store.settings import validate_device
 from mi_crow.store.workspace import SaeSummary, Workspace, read_sae_summary
 
-_SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
+_PATHS = (*SUFFIXES, ".gguf", ".safetensors")
 
 
 def check_capture(workspace: Workspace, config: CaptureConfig) -> None:
@@ -119,7 +122,7 @@ def check_model(spec: ModelSpec) -> None:
             raise UserError(
                 f"folder {spec.model!r} holds no {wanted}", hint="give a model's folder"
             )
-    elif _looks_like_path(spec.model):
+    elif looks_like_path(spec.model, _PATHS):
         raise NotFoundError(
             f"model {spec.model!r} not found",
             hint="give a folder, a .gguf file, a Hugging Face id (org/name) or `sample`",
@@ -134,30 +137,17 @@ def check_dataset(spec: DatasetSpec) -> None:
     if spec.source == "sample":
         return
     path = Path(spec.source).expanduser()
-    if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.is_file() and f.suffix in _SUFFIXES)
-        if not files:
-            raise UserError(
-                f"dataset folder {spec.source!r} holds no texts",
-                hint=f"known are {', '.join(_SUFFIXES)} files",
-            )
-        _check_any_text(files, spec)
-    elif path.is_file():
-        _check_any_text([path], spec)
-    elif _looks_like_path(spec.source):
+    if is_saved(path):
+        Fields(spec.text_field, spec.label_field).check(
+            spec.source, saved_features(path, spec.split)
+        )
+    elif path.exists():
+        _check_any_text(text_files(path), spec)
+    elif looks_like_path(spec.source, _PATHS):
         raise NotFoundError(
             f"dataset {spec.source!r} not found",
             hint="give a file, a folder, a Hugging Face id (org/name) or `sample`",
         )
-
-
-def _looks_like_path(text: str) -> bool:
-    """A hub id has at most one slash and no path's marks."""
-    return (
-        text.count("/") > 1
-        or text.startswith((".", "/", "~"))
-        or Path(text).suffix in (*_SUFFIXES, ".gguf", ".safetensors")
-    )
 
 
 def _check_any_text(files: Iterable[Path], spec: DatasetSpec) -> None:
@@ -171,27 +161,36 @@ def _check_any_text(files: Iterable[Path], spec: DatasetSpec) -> None:
 
 
 def _has_text(path: Path, spec: DatasetSpec) -> bool:
-    """True when the file has a row. Raises UserError when its rows lack the text field."""
-    if path.suffix == ".parquet":
-        return _parquet_has_text(path, spec)
-    if path.suffix in (".csv", ".tsv"):
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            rows = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+    """True when the file has a row. Raises UserError when its rows lack one of the fields."""
+    suffix, fields = path.suffix.lower(), Fields(spec.text_field, spec.label_field)
+    if suffix == ".parquet":
+        return _parquet_has_text(path, fields)
+    if suffix in (".csv", ".tsv"):
+        return _table_has_text(path, fields)
+    if suffix == ".jsonl":
+        return _jsonl_has_text(path, fields)
+    return _prose_has_text(path)  # the job reads a whole JSON list itself
+
+
+def _prose_has_text(path: Path) -> bool:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return any(line.strip() for line in file)
+
+
+def _table_has_text(path: Path, fields: Fields) -> bool:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        try:
             header = next(rows, None)
-            if header is None:
-                return False
-            _check_field(path, spec.text_field, header)
-            return next(rows, None) is not None
-    if path.suffix == ".jsonl":
-        return _jsonl_has_text(path, spec)
-    if path.suffix in (".txt", ".md", ".json"):  # the job reads a whole JSON list itself
-        return bool(path.read_text(encoding="utf-8", errors="replace").strip())
-    raise UserError(
-        f"dataset file {str(path)!r} is of no known kind", hint=f"known are {', '.join(_SUFFIXES)}"
-    )
+        except csv.Error as error:
+            raise UserError(f"dataset file {str(path)!r} is not a table ({error})") from error
+        if header is None:
+            return False
+        fields.check(str(path), header)
+        return bool(file.readline())
 
 
-def _parquet_has_text(path: Path, spec: DatasetSpec) -> bool:
+def _parquet_has_text(path: Path, fields: Fields) -> bool:
     import pyarrow
     import pyarrow.parquet
 
@@ -199,12 +198,12 @@ def _parquet_has_text(path: Path, spec: DatasetSpec) -> bool:
         metadata = pyarrow.parquet.read_metadata(path)
     except pyarrow.ArrowInvalid as error:
         raise UserError(f"dataset file {str(path)!r} is not a Parquet file") from error
-    _check_field(path, spec.text_field, metadata.schema.to_arrow_schema().names)
+    fields.check(str(path), metadata.schema.to_arrow_schema().names)
     return metadata.num_rows > 0
 
 
-def _jsonl_has_text(path: Path, spec: DatasetSpec) -> bool:
-    with path.open(encoding="utf-8", errors="replace") as file:
+def _jsonl_has_text(path: Path, fields: Fields) -> bool:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         first = next((line for line in file if line.strip()), None)
     if first is None:
         return False
@@ -213,16 +212,7 @@ def _jsonl_has_text(path: Path, spec: DatasetSpec) -> bool:
     except ValueError as error:
         raise UserError(f"dataset file {str(path)!r} is not JSON lines ({error})") from error
     if isinstance(row, dict):
-        _check_field(path, spec.text_field, row)
+        fields.check(str(path), row)
     elif not isinstance(row, str):
         raise UserError(f"dataset file {str(path)!r} holds neither objects nor texts")
     return True
-
-
-def _check_field(path: Path, name: str, names: Iterable[str]) -> None:
-    known = list(names)
-    if name not in known:
-        raise UserError(
-            f"dataset file {str(path)!r} has no field {name!r}",
-            hint=f"choose one with --text-field: {nearest(name, known, 8)}",
-        )

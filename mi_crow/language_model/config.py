@@ -31,6 +31,7 @@ class DatasetSpec:
     limit: int | None = None  # documents
     token_limit: int | None = None  # kept tokens; the run stops after the document that reaches it
     sample_seed: int | None = None  # a random sample of `limit` documents instead of the first
+    streaming: bool = False  # a hub data set read as it comes, without a copy on the disk
 
 
 @dataclass(frozen=True)

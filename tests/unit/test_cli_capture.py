@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mi_crow.cli.capture import add_arguments
-from mi_crow.datasets.files import read_path
+from mi_crow.datasets import TextDataset
 from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_dataset
 from mi_crow.language_model.config import DatasetSpec
@@ -46,7 +46,7 @@ def test_what_the_check_lets_through_the_reader_reads(
     path = tmp_path / name
     path.write_text(content)
     check_dataset(DatasetSpec(str(path)))
-    assert [text for text, _ in read_path(path, "text", None)] == ["rain over the hills"]
+    assert TextDataset.from_local(path).texts == ["rain over the hills"]
 
 
 def test_a_tsv_without_the_field_is_refused_with_the_fields_it_has(tmp_path: Path) -> None:

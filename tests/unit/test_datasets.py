@@ -65,14 +65,14 @@ def test_json_lines_can_be_plain_texts(tmp_path: Path) -> None:
         ("empty.txt", b"", "is empty"),
         ("empty.jsonl", b"", "is empty"),
         ("blank.jsonl", b'{"text": "  "}\n', "is empty"),
-        ("other.jsonl", b'{"body": "x", "id": 1}\n', "no field 'text'; it has body, id"),
+        ("other.jsonl", b'{"body": "x", "id": 1}\n', "no field 'text'; choose one with --text-field: body, id"),
         ("torn.jsonl", b'{"text": "x"}\n{"te', "line 2 is not JSON"),
         ("number.jsonl", b"3\n", "neither an object nor a text"),
         ("object.json", b"{}", "is not a list"),
         ("torn.json", b"[", "is not JSON"),
-        ("fake.parquet", b"PAR1 no", "not a whole parquet file"),
+        ("fake.parquet", b"PAR1 no", "is not a whole Parquet file"),
         ("latin.txt", b"caf\xe9", "is not UTF-8"),
-        ("sheet.xlsx", b"x", "has an unknown suffix"),
+        ("sheet.xlsx", b"x", "is of no known kind"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -138,20 +138,6 @@ def test_loaded_datasets() -> None:
 def test_a_hub_dataset_offline_is_told_at_once() -> None:
     with pytest.raises(NotFoundError, match="is not in the local cache"):
         load_texts(DatasetSpec("some-org/never-cached"), offline=True)
-
-
-def test_a_config_of_a_hub_dataset_follows_a_colon(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def load_dataset(path: str, config: str | None, **options: Any) -> list[dict[str, str]]:
-        asked.append((path, config, options["split"], options["streaming"]))
-        return [{"text": "one"}, {"text": "two"}]
-
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    monkeypatch.setattr("mi_crow.datasets.text.hub_answers", lambda: True)
-    dataset = load_texts(DatasetSpec("org/wiki:small", split="test", limit=1))
-    assert dataset.texts == ["one"]
-    assert asked == [("org/wiki", "small", "test", True)]
 
 
 @given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=8))

@@ -1,0 +1,46 @@
+"""Folders that `datasets` wrote with `save_to_disk`, as far as a look at their JSON tells."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import NotFoundError, UserError
+
+_DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
+
+
+def is_saved(path: Path) -> bool:
+    """True for a folder that `save_to_disk` wrote: one data set, or one for each split."""
+    return (path / _DICT).is_file() or ((path / _STATE).is_file() and (path / _INFO).is_file())
+
+
+def saved_features(path: Path, split: str) -> list[str]:
+    """Names of the fields of a saved data set, of the first split that `split` names.
+
+    Raises NotFoundError for a split that it lacks, UserError for a torn folder.
+    """
+    if (path / _DICT).is_file():
+        splits = _read(path / _DICT).get("splits", [])
+        wanted = splits if split == "all" else [one.split("[")[0] for one in split.split("+")]
+        for name in wanted:
+            if name not in splits:
+                raise no_split(str(path), name, splits)
+        path = path / wanted[0]
+    return list(_read(path / _INFO).get("features") or [])
+
+
+def no_split(source: str, split: str, splits: list[str]) -> NotFoundError:
+    """The sentence for a split that a data set lacks."""
+    return NotFoundError(
+        f"dataset {source!r} has no split {split!r}", hint=f"it has {', '.join(splits)}"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"dataset folder {str(path.parent)!r} cannot be read ({path.name}: {error})"
+        ) from error
+    return found if isinstance(found, dict) else {}

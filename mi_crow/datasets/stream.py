@@ -1,0 +1,221 @@
+"""Texts that are read as they are needed, from files, Arrow tables or the network."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
+from functools import cached_property
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.datasets.conversations import as_messages, is_conversation
+from mi_crow.datasets.fields import Fields, RawRow, label_text
+from mi_crow.datasets.records import ArrowRecords, LocalRecords, Records
+from mi_crow.datasets.sampling import least_positions, least_rows
+from mi_crow.datasets.saved import is_saved
+from mi_crow.datasets.text import TextDataset
+from mi_crow.datasets.texts import Render, Row, Texts, encodable, rows_digest
+from mi_crow.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+_OPENING = 16  # rows that are looked at before anything is read in earnest
+
+
+class TextStream:
+    """Documents of a source that need not fit into memory. Implements `Texts`.
+
+    Records without text are passed over and counted in `skipped`: missing, empty, blank or of
+    another type than the first, a conversation that the chat template refuses.
+    """
+
+    def __init__(self, records: Records, render: Render | None = None) -> None:
+        """`render` makes the texts of conversations.
+
+        Raises UserError when there is no text at all, or conversations but no `render`.
+        """
+        self._records, self._render = records, render
+        self._limit: int | None = None
+        self._refusal = ""
+        self.source = records.source
+        self.skipped = 0
+        self.chat = self._has_conversations()
+        if self.chat and render is None:
+            raise UserError(
+                f"dataset {self.source!r} holds conversations in {records.fields.text!r}, and "
+                "there is no chat template to make texts of them",
+                hint="use a model with a chat template, or name another field with --text-field",
+            )
+        self._opening: list[Row] = list(islice(self.rows(), _OPENING))
+        if not self._opening:
+            reason = self._refusal or f"no text in field {records.fields.text!r}"
+            raise UserError(
+                f"dataset {self.source!r} is empty",
+                hint=f"records left out: {self.skipped}, {reason}"
+                if self.skipped
+                else "it has no text to read",
+            )
+
+    @classmethod
+    def from_local(
+        cls,
+        path: str | Path,
+        text_field: str = "text",
+        label_field: str | None = None,
+        split: str = "train",
+        render: Render | None = None,
+    ) -> "TextStream":
+        """Texts of a txt, md, jsonl, json, csv, tsv or parquet file, of a folder of them in the
+        order of their names, or of a folder that `save_to_disk` wrote (to which `split` applies).
+        """
+        from mi_crow.datasets.huggingface import saved_records
+
+        path, fields = Path(path).expanduser(), Fields(text_field, label_field)
+        if is_saved(path):
+            return cls(saved_records(path, split, fields), render)
+        return cls(LocalRecords(path, fields), render)
+
+    @classmethod
+    def from_huggingface(
+        cls,
+        name: str,
+        split: str = "train",
+        text_field: str = "text",
+        label_field: str | None = None,
+        streaming: bool = False,
+        offline: bool = False,
+        render: Render | None = None,
+    ) -> "TextStream":
+        """Texts of a data set on the Hugging Face hub, or of its copy in the cache.
+
+        `name` is `org/name`, or `org/name:config`; `split` may have a slice (`train[:1000]`).
+        `streaming` copies nothing to the disk. Raises NotFoundError, UserError.
+        """
+        from mi_crow.datasets.huggingface import hub_records
+
+        fields = Fields(text_field, label_field)
+        return cls(hub_records(name, split, fields, streaming, offline), render)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: "datasets.Dataset | datasets.IterableDataset | Iterable[Mapping[str, Any]]",
+        text_field: str = "text",
+        label_field: str | None = None,
+        source: str = "dataset",
+        render: Render | None = None,
+    ) -> "TextStream":
+        """Texts of a loaded data set, which stays where it is; other records come into memory."""
+        from mi_crow.datasets.huggingface import loaded_records
+
+        return cls(loaded_records(dataset, Fields(text_field, label_field), source), render)
+
+    @property
+    def size(self) -> int | None:
+        """How many documents there are at most; None where nobody knows."""
+        if self._limit is None:
+            return self._records.size
+        if isinstance(self._records, LocalRecords):  # its own size is a pass over all of it
+            return self._first_rows[1]
+        return min(self._limit, self._records.size or self._limit)
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """Text and label of document `start` and those after it; reads the ones before it too."""
+        found = passed_over = 0
+        for raw in self._records.rows():
+            row = self._row(raw)
+            if row is None:
+                passed_over += 1
+                self.skipped = max(self.skipped, passed_over)
+                continue
+            found += 1
+            if found > start:
+                yield row
+            if found == self._limit:
+                return
+
+    def head(self, n: int) -> "TextStream":
+        """The first `n` documents; what comes after them is not read."""
+        if n < 1:
+            raise UserError(f"a limit must be at least 1, not {n}")
+        first = copy(self)
+        first.__dict__.pop("_first_rows", None)
+        first._limit = n if self._limit is None else min(n, self._limit)
+        return first
+
+    def random_sample(self, n: int, seed: int = 0) -> Texts:
+        """`n` documents (all, when there are fewer) in drawn order, which depends on their
+        positions and the seed alone. Of a source without random access: one pass over it, and
+        the sample in memory."""
+        if n < 1:
+            raise UserError(f"a sample needs at least 1 text, not {n}")
+        if self._limit is None and isinstance(self._records, ArrowRecords):
+            return self._arrow_sample(self._records, n, seed)
+        if self._limit is None:
+            rows = least_rows(self._records.rows(), n, seed, self._row)
+        else:
+            rows = least_rows(self.rows(), n, seed, lambda row: row)
+        return TextDataset.from_rows(rows, self.source, self.chat, self.skipped)
+
+    def fingerprint(self) -> str:
+        """SHA-256 that follows the content: of the first documents of local files that are
+        limited, else of what identifies the source (contents of files, commit of a data set on
+        the hub) and its first rows. The same on every machine."""
+        if self._limit is not None and isinstance(self._records, LocalRecords):
+            return self._first_rows[0]
+        fields = self._records.fields
+        identity = {
+            "records": dict(self._records.identity),
+            "fields": [fields.text, fields.label],
+            "limit": self._limit,
+            "first": rows_digest(self._opening[: self._limit])[0],
+        }
+        return sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _first_rows(self) -> tuple[str, int]:
+        return rows_digest(self.rows())
+
+    def _row(self, raw: RawRow) -> Row | None:
+        """Text and label of a record; None where there is no text."""
+        value, label = raw
+        if self.chat:
+            messages = as_messages(value)
+            if messages is None or self._render is None:
+                return None
+            try:
+                value = self._render(messages)
+            except ValueError as error:
+                self._refusal = str(error)
+                return None
+        if not isinstance(value, str) or not value.strip():
+            return None
+        return encodable(value), label_text(label)
+
+    def _has_conversations(self) -> bool:
+        """Whether the first record with anything in its text field has a conversation there."""
+        for value, _ in self._records.rows():
+            if isinstance(value, str) and value.strip():
+                return False
+            if value is not None and value not in ("", [], {}) and not isinstance(value, str):
+                return is_conversation(value)
+        return False
+
+    def _arrow_sample(self, records: ArrowRecords, n: int, seed: int) -> "TextStream":
+        """A sample by row numbers: those without a text make room for the next ones."""
+        total = records.size or 0
+        candidates, kept = n, []
+        while len(kept) < n:
+            numbers = least_positions(total, candidates, seed).tolist()
+            picked = records.picked(numbers, {"sample": n, "seed": seed})
+            kept = [
+                number
+                for number, raw in zip(numbers, picked.rows(), strict=True)
+                if self._row(raw) is not None
+            ][:n]
+            if candidates >= total:
+                break
+            candidates *= 2
+        return TextStream(records.picked(kept, {"sample": n, "seed": seed}), self._render)
