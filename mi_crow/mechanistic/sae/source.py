@@ -1,23 +1,23 @@
 """Where training tokens come from: a captured run or a tensor, behind one small protocol."""
 
 import math
-import queue
-import threading
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
+from mi_crow.background import read_ahead
 from mi_crow.errors import UserError
 
 if TYPE_CHECKING:
     from mi_crow.store.shards import RunReader
 
 TRAIN, HELDOUT = "train", "heldout"
+_BATCHES_AHEAD = 6
 
 
 class TokenSource(Protocol):
@@ -123,6 +123,7 @@ class RunSource:
 
     def __init__(self, reader: "RunReader") -> None:
         self.reader = reader
+        self.count = reader.count
         self.batches = reader.batches
         self.sample = reader.sample
         self.median_norm = reader.median_norm
@@ -130,17 +131,6 @@ class RunSource:
     @property
     def width(self) -> int:
         return self.reader.width
-
-    def count(self, split: str = TRAIN, max_norm: float | None = None) -> int:
-        heldout, norms = self._rows
-        keep = heldout if split == HELDOUT else ~heldout
-        return int((keep if max_norm is None else keep & (norms <= max_norm)).sum())
-
-    @cached_property
-    def _rows(self) -> tuple[Tensor, Tensor]:
-        """Which rows of the run are held out, and the norm of each."""
-        parts = [(part.row_split, part.norms) for part in self.reader.parts()]
-        return torch.cat([split for split, _ in parts]), torch.cat([norms for _, norms in parts])
 
 
 def fixed_batches(
@@ -153,48 +143,40 @@ def fixed_batches(
     return islice(source.batches(batch_size, 0, TRAIN, max_norm), n)
 
 
-def device_batches(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """The same batches on `device`; for CUDA read ahead in a thread, pinned, copied without
-    waiting."""
-    if device.type != "cuda":
+def device_batches(
+    batches: Iterator[Tensor], device: torch.device, inline: bool = False
+) -> Generator[Tensor, None, None]:
+    """The same batches on `device`.
+
+    For CUDA a thread reads and pins some ahead, and each is copied while the one before it is
+    worked on. For the CPU, and `inline`, they are made when they are asked for: there a thread
+    would only take time from the step itself.
+    """
+    if inline or device.type != "cuda":
         for batch in batches:
             yield batch.to(device)
         return
-    with closing(_read_ahead(batches, depth=3)) as pinned:
-        for batch in pinned:
-            yield batch.to(device, non_blocking=True)
+    pinned = (batch.pin_memory() for batch in batches)
+    with closing(read_ahead(pinned, _BATCHES_AHEAD, "sae-read-ahead")) as ready:
+        yield from _copied_ahead(ready, device)
 
 
-def _read_ahead(batches: Iterator[Tensor], depth: int) -> Generator[Tensor, None, None]:
-    """`batches`, read and pinned by a thread that stays `depth` ahead."""
-    ready: queue.Queue[Tensor | BaseException | None] = queue.Queue(depth)
-    stopped = threading.Event()
+def _copied_ahead(pinned: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """The batches on a CUDA device, copied one ahead on a stream of their own."""
+    copying, waiting = torch.cuda.Stream(device), deque[tuple[Tensor, torch.Event]]()
 
-    def put(item: Tensor | BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                break
-            except queue.Full:
-                continue
+    def next_one() -> Tensor:
+        batch, copied = waiting.popleft()
+        working = torch.cuda.current_stream(device)
+        working.wait_event(copied)
+        batch.record_stream(working)  # it belongs to the other stream: not to be reused early
+        return batch
 
-    def read() -> None:
-        try:
-            for batch in batches:
-                if stopped.is_set():
-                    return
-                put(batch.pin_memory())
-            put(None)
-        except BaseException as error:  # handed to the reader, which raises it
-            put(error)
-
-    thread = threading.Thread(target=read, name="sae-read-ahead", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
+    for batch in pinned:
+        with torch.cuda.stream(copying):
+            moved = batch.to(device, non_blocking=True)
+            waiting.append((moved, copying.record_event()))
+        if len(waiting) > 1:
+            yield next_one()
+    while waiting:
+        yield next_one()
