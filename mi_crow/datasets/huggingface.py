@@ -43,7 +43,7 @@ def hub_records(
     path, _, config = name.partition(":")
     asked = not offline and hub_answers()
     try:
-        with quiet_downloads(), _offline(not asked):
+        with quiet_downloads(), _quietly(offline=not asked):
             builder = datasets.load_dataset_builder(path, config or None)
             streams = streaming and asked
             if not streams:
@@ -71,7 +71,8 @@ def saved_records(path: Path, split: str, fields: Fields) -> ArrowRecords:
     import datasets
 
     try:
-        loaded: Any = datasets.load_from_disk(str(path))
+        with _quietly(offline=True):
+            loaded: Any = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"dataset folder {str(path)!r} cannot be read ({first_line(error)})"
@@ -150,13 +151,19 @@ def _below(folder: Path, file: Path) -> str:
 
 
 @contextmanager
-def _offline(wanted: bool) -> Iterator[None]:
-    """Inside the block `datasets` looks at its cache alone, without retrying the network."""
+def _quietly(*, offline: bool) -> Iterator[None]:
+    """Inside the block `datasets` shows no progress bars; `offline` makes it look at its cache
+    alone, without retrying the network."""
+    import datasets
     import datasets.config
 
     before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = before or wanted
+    bars = not datasets.are_progress_bars_disabled()
+    datasets.config.HF_HUB_OFFLINE = before or offline
+    datasets.disable_progress_bars()
     try:
         yield
     finally:
         datasets.config.HF_HUB_OFFLINE = before
+        if bars:
+            datasets.enable_progress_bars()

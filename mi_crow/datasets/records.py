@@ -1,7 +1,9 @@
 """Where documents come from, before anybody looks into them: files, Arrow tables, streams."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -144,13 +146,17 @@ class ListedRecords:
         self.source, self.fields = source, fields
         self._records = list(records)
         self.size: int | None = len(self._records)
-        self.identity: Identity = {}
 
     def rows(self) -> Iterator[RawRow]:
         for number, record in enumerate(self._records):
             if number == 0:
                 self.fields.check(self.source, record)
             yield self.fields.of(record)
+
+    @property
+    def identity(self) -> Identity:
+        rows = json.dumps(list(self.rows()), default=str)
+        return {"rows": sha256(rows.encode("utf-8", "surrogatepass")).hexdigest()}
 
 
 def _batched_rows(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from functools import cached_property
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,21 +41,14 @@ class TextStream:
         self._refusal = ""
         self.source = records.source
         self.skipped = 0
-        self.chat = self._has_conversations()
-        if self.chat and render is None:
-            raise UserError(
-                f"dataset {self.source!r} holds conversations in {records.fields.text!r}, and "
-                "there is no chat template to make texts of them",
-                hint="use a model with a chat template, or name another field with --text-field",
-            )
-        self._opening: list[Row] = list(islice(self.rows(), _OPENING))
+        self.chat = False
+        self._opening = self._open()
         if not self._opening:
             reason = self._refusal or f"no text in field {records.fields.text!r}"
+            left_out = f"{self.skipped} records were left out: {reason}"
             raise UserError(
                 f"dataset {self.source!r} is empty",
-                hint=f"records left out: {self.skipped}, {reason}"
-                if self.skipped
-                else "it has no text to read",
+                hint=left_out if self.skipped else "it has no text to read",
             )
 
     @classmethod
@@ -123,18 +116,8 @@ class TextStream:
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         """Text and label of document `start` and those after it; reads the ones before it too."""
-        found = passed_over = 0
-        for raw in self._records.rows():
-            row = self._row(raw)
-            if row is None:
-                passed_over += 1
-                self.skipped = max(self.skipped, passed_over)
-                continue
-            found += 1
-            if found > start:
-                yield row
-            if found == self._limit:
-                return
+        rows = islice(self._kept(self._records.rows()), self._limit)
+        return islice(rows, start, None)
 
     def head(self, n: int) -> "TextStream":
         """The first `n` documents; what comes after them is not read."""
@@ -142,6 +125,7 @@ class TextStream:
             raise UserError(f"a limit must be at least 1, not {n}")
         first = copy(self)
         first.__dict__.pop("_first_rows", None)
+        first.skipped = 0
         first._limit = n if self._limit is None else min(n, self._limit)
         return first
 
@@ -178,6 +162,29 @@ class TextStream:
     def _first_rows(self) -> tuple[str, int]:
         return rows_digest(self.rows())
 
+    def _open(self) -> list[Row]:
+        """The first documents. The first record that is not blank says whether all are texts or
+        conversations."""
+        raws = self._records.rows()
+        for blank, raw in enumerate(raws):
+            if not _is_blank(raw[0]):
+                self.chat = is_conversation(raw[0])
+                if self.chat and self._render is None:
+                    raise self._no_template()
+                return list(islice(self._kept(chain([raw], raws), blank), _OPENING))
+            self.skipped = blank + 1
+        return []
+
+    def _kept(self, raws: Iterator[RawRow], passed_over: int = 0) -> Iterator[Row]:
+        """The records that have a text. Several passes count the same records once."""
+        for raw in raws:
+            row = self._row(raw)
+            if row is None:
+                passed_over += 1
+                self.skipped = max(self.skipped, passed_over)
+            else:
+                yield row
+
     def _row(self, raw: RawRow) -> Row | None:
         """Text and label of a record; None where there is no text."""
         value, label = raw
@@ -194,14 +201,12 @@ class TextStream:
             return None
         return encodable(value), label_text(label)
 
-    def _has_conversations(self) -> bool:
-        """Whether the first record with anything in its text field has a conversation there."""
-        for value, _ in self._records.rows():
-            if isinstance(value, str) and value.strip():
-                return False
-            if value is not None and value not in ("", [], {}) and not isinstance(value, str):
-                return is_conversation(value)
-        return False
+    def _no_template(self) -> UserError:
+        return UserError(
+            f"dataset {self.source!r} holds conversations in {self._records.fields.text!r}, and "
+            "there is no chat template to make texts of them",
+            hint="use a model with a chat template, or name another field with --text-field",
+        )
 
     def _arrow_sample(self, records: ArrowRecords, n: int, seed: int) -> "TextStream":
         """A sample by row numbers: those without a text make room for the next ones."""
@@ -219,3 +224,7 @@ class TextStream:
                 break
             candidates *= 2
         return TextStream(records.picked(kept, {"sample": n, "seed": seed}), self._render)
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
