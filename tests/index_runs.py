@@ -14,7 +14,7 @@ import torch
 
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae
 from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
-from mi_crow.store.shards import DOCUMENT_SCHEMA, stored_rows, write_part
+from mi_crow.store.parts import DOCUMENT_SCHEMA, stored_rows, write_part
 from mi_crow.store.workspace import Workspace
 from tests.index_reference import Doc
 

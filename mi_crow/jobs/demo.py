@@ -84,7 +84,7 @@ def run_demo(
     from mi_crow.mechanistic.features.build import build_index
     from mi_crow.mechanistic.sae import load_sae
     from mi_crow.mechanistic.sae.evaluate import evaluate_sae
-    from mi_crow.store.shards import RunReader
+    from mi_crow.store.reader import RunReader
 
     started = perf_counter()
     stages = Stages(progress)

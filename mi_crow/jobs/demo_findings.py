@@ -19,7 +19,7 @@ from mi_crow.store.workspace import Workspace
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
     from mi_crow.mechanistic.sae import SparseAutoencoder
-    from mi_crow.store.shards import RunReader
+    from mi_crow.store.reader import RunReader
 
 # An opening that fits every topic: a letter's, without any topic's word.
 PROMPT = "Dear Anna, I hope you are well."

@@ -9,7 +9,7 @@ from mi_crow.datasets import TextDataset
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.progress import NullProgress, Progress
-from mi_crow.store.shards import DTYPES
+from mi_crow.store.parts import DTYPES
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel

@@ -86,7 +86,8 @@ def write_part(
     into the documents. Raises OSError, ValueError for rows that are not as many as the documents
     have.
     """
-    heldout = _row_heldout(documents)
+    flags = held_out(documents).astype(np.uint8)
+    heldout = torch.from_numpy(np.repeat(flags, kept_lengths(documents)))
     for layer, stored in rows.items():
         if len(stored.values) != len(heldout):
             raise ValueError(f"{len(stored.values)} rows for {len(heldout)} kept tokens")
@@ -100,15 +101,14 @@ def write_part(
         pq.write_table(documents, path, compression="zstd")
 
 
-def _row_heldout(documents: pa.Table) -> Tensor:
-    """uint8 [kept tokens]: 1 where the row's document is held out."""
-    heldout = np.array([split == HELDOUT for split in documents["split"].to_pylist()], np.uint8)
-    return torch.from_numpy(np.repeat(heldout, kept_lengths(documents)))
-
-
 def kept_lengths(documents: pa.Table) -> np.ndarray:
     """Kept tokens of each row of the table: int64 [rows]."""
     return np.diff(documents["kept"].combine_chunks().offsets.to_numpy()).astype(np.int64)
+
+
+def held_out(documents: pa.Table) -> np.ndarray:
+    """Which rows of the table are held out: bool [rows]."""
+    return np.array([split == HELDOUT for split in documents["split"].to_pylist()], dtype=bool)
 
 
 class RunPart:
@@ -168,51 +168,69 @@ class RunPart:
         """[n] bool: True where the document is held out."""
         if "heldout" in self.file.places:
             return self.file.tensor("heldout") != 0
-        return _row_heldout(self.table) != 0
+        return self._of_rows(held_out(self.columns("split")))
 
     @cached_property
     def table(self) -> pa.Table:
         """The documents, see DOCUMENT_SCHEMA. Raises CorruptDataError naming the file."""
+        return self.columns(*DOCUMENT_SCHEMA.names)
+
+    def columns(self, *names: str) -> pa.Table:
+        """Some columns of `table`; no other is read."""
         path = self._tokens_path
+        schema = pa.schema([DOCUMENT_SCHEMA.field(name) for name in names])
         try:
-            table = pq.read_table(path)
-            if "window" not in table.column_names:  # the first format cut documents to one window
-                windows = pa.array(np.zeros(len(table), np.int32))
-                table = table.add_column(1, "window", windows)
-            table = table.select(DOCUMENT_SCHEMA.names).cast(DOCUMENT_SCHEMA)
+            with pq.ParquetFile(path) as file:
+                known = [name for name in names if name in file.schema_arrow.names]
+                table = file.read(columns=known)
+                if "window" in names and "window" not in known:  # the first format had one each
+                    windows = pa.array(np.zeros(file.metadata.num_rows, np.int32))
+                    table = table.append_column("window", windows)
+            return table.select(list(names)).cast(schema)
         except FileNotFoundError as error:
             raise CorruptDataError(f"{path} is missing", hint=_HINT) from error
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise CorruptDataError(f"{path} is damaged ({error})", hint=_HINT) from error
-        kept = int(kept_lengths(table).sum())
-        if kept != len(self):
-            raise CorruptDataError(
-                f"{path} is about {kept:,} kept tokens, not {len(self):,}", hint=_HINT
-            )
-        return table
+
+    @cached_property
+    def row_place(self) -> Tensor:
+        """[n] int64: which row of the table each row belongs to."""
+        return self._of_rows(np.arange(len(self.kept_counts)))
 
     @cached_property
     def row_document(self) -> Tensor:
-        """[n] int64: the document each row belongs to."""
-        return self._of_rows(self.table["document"])
+        """[n] int64: the document each row belongs to, by its number in the dataset."""
+        return self._of_rows(self.columns("document")["document"].to_numpy())
 
     @cached_property
     def row_window(self) -> Tensor:
         """[n] int32: the window of its document."""
-        return self._of_rows(self.table["window"])
+        return self._of_rows(self.columns("window")["window"].to_numpy())
 
     @cached_property
     def row_position(self) -> Tensor:
-        """[n] int64: its place among the token ids of the document, or of the window."""
-        positions = self.table["kept"].combine_chunks().flatten().to_numpy()
+        """[n] int64: its place among the token ids of its row of the table."""
+        positions = self.columns("kept")["kept"].combine_chunks().flatten().to_numpy()
         return torch.from_numpy(positions.astype(np.int64))
+
+    @cached_property
+    def kept_counts(self) -> np.ndarray:
+        """Kept tokens of each row of the table: int64. Raises CorruptDataError when they are not
+        as many as there are activations."""
+        counts = kept_lengths(self.columns("kept"))
+        if counts.sum() != len(self):
+            raise CorruptDataError(
+                f"{self._tokens_path} is about {counts.sum():,} kept tokens, not {len(self):,}",
+                hint=_HINT,
+            )
+        return counts
 
     @cached_property
     def _values(self) -> Tensor:
         return self.file.tensor("activations")
 
-    def _of_rows(self, column: pa.ChunkedArray) -> Tensor:
-        return torch.from_numpy(np.repeat(column.to_numpy(), kept_lengths(self.table)))
+    def _of_rows(self, of_documents: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.repeat(of_documents, self.kept_counts))
 
     def _expect(self, name: str, kind: torch.dtype, shape: tuple[int, ...]) -> None:
         place = self.file.places.get(name)

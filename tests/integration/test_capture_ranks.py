@@ -16,7 +16,7 @@ from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.capture import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.store.manifest import RunManifest
-from mi_crow.store.shards import RunReader
+from mi_crow.store.reader import RunReader
 from mi_crow.store.workspace import Workspace
 
 LAYER = "resid_post.2"
@@ -119,7 +119,8 @@ def by_hand(workspace: Workspace, *flags: str) -> "subprocess.CompletedProcess[s
         text=True,
         check=False,
         timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # torchrun leaves a folder behind each time
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(workspace.root.parent)},
     )
 
 

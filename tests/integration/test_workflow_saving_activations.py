@@ -12,7 +12,7 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.hooks import LayerActivationDetector
 from mi_crow.language_model import LanguageModel
 from mi_crow.store import LocalStore
-from mi_crow.store.shards import RunReader
+from mi_crow.store.reader import RunReader
 from sample_data import corpus_path
 
 
@@ -96,10 +96,10 @@ def test_one_layer_is_stored_in_the_dtype_asked_for(
     assert documents["text"].to_pylist() == texts.texts
     assert documents["label"].to_pylist() == texts.labels
     assert sum(len(kept) for kept in documents["kept"].to_pylist()) == part.tokens
-    # Rounded from the fp32 values once, and the norms are those of the rows beside them.
-    exact = next(RunReader(store.workspace.run_dir(exact_id), "resid_post.2").parts()).take(slice(None))
-    assert torch.equal(rows["activations"], exact.to(stored_as))
-    torch.testing.assert_close(rows["norms"], rows["activations"].float().norm(dim=1))
+    # Rounded from the fp32 values once, and the norms are those of the values before.
+    exact = next(RunReader(store.workspace.run_dir(exact_id), "resid_post.2").parts())
+    assert torch.equal(rows["activations"], exact.take(slice(None)).to(stored_as))
+    torch.testing.assert_close(rows["norms"], exact.take(slice(None)).norm(dim=1))
 
 
 def test_sample_limit_takes_the_first_documents(sample_lm: LanguageModel, tmp_path: Path) -> None:

@@ -175,16 +175,16 @@ class FakeRun:
         half = len(self.labels) // 2
         for first, last in ((0, half), (half, len(self.labels))):
             rows = (self.owners >= first) & (self.owners < last)
-            table = {
-                "document": list(range(first, last)),
+            columns = {
                 "label": pa.array(self.labels[first:last], pa.string()),
                 "split": ["heldout" if i % 3 == 0 else "train" for i in range(first, last)],
             }
+            table = pa.table(columns)
             yield SimpleNamespace(
-                table=pa.table(table),
+                columns=lambda *names, table=table: table.select(list(names)),
                 take=self.x[rows].__getitem__,
                 norms=self.x[rows].norm(dim=1),
-                row_document=self.owners[rows],
+                row_place=self.owners[rows] - first,
             )
 
 

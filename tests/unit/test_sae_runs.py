@@ -25,7 +25,7 @@ from mi_crow.mechanistic.sae.train import TrainResult, train_run
 from mi_crow.progress import NullProgress
 from mi_crow.store import LocalStore, RunManifest, Workspace
 from mi_crow.store.manifest import LayerSpec, PartSpec
-from mi_crow.store.shards import DOCUMENT_SCHEMA, stored_rows, write_part
+from mi_crow.store.parts import DOCUMENT_SCHEMA, stored_rows, write_part
 
 VOCABULARY, WIDTH = 12, 8
 TRAINING = SaeTrainingConfig(steps=60, batch_size=64, checkpoint_every=20, log_every=10)

@@ -15,13 +15,8 @@ from torch import Tensor
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.store import LocalStore
 from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
-from mi_crow.store.shards import (
-    DOCUMENT_SCHEMA,
-    RunReader,
-    row_norms,
-    stored_rows,
-    write_part,
-)
+from mi_crow.store.parts import DOCUMENT_SCHEMA, row_norms, stored_rows, write_part
+from mi_crow.store.reader import RunReader
 
 WIDTH = 3
 

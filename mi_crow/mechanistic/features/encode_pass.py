@@ -16,7 +16,7 @@ from mi_crow.mechanistic.features.token_texts import document_token_texts
 from mi_crow.mechanistic.features.write import IndexWriter
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.progress import Progress, raise_if_stopped
-from mi_crow.store.shards import HELDOUT, RunPart
+from mi_crow.store.parts import RunPart, held_out
 
 _BATCH = {"cpu": 2048, "cuda": 16_384}
 _CHUNK_TOKENS = 1 << 17
@@ -77,7 +77,6 @@ class EncodePass:
         corpus, table = self.corpus, part.table
         token_ids = table["token_ids"].combine_chunks()
         texts, labels = table["text"].to_pylist(), table["label"].to_pylist()
-        split = table["split"].to_pylist()
         n = len(texts)
         pieces = document_token_texts(self._tokenizer, texts, token_ids.to_pylist())
         lengths = np.diff(token_ids.offsets.to_numpy()).astype(np.int64)
@@ -87,19 +86,19 @@ class EncodePass:
                 "document": np.arange(corpus.n_documents, corpus.n_documents + n, dtype=np.int32),
                 "text": texts,
                 "label": table["label"],
-                "split": split,
+                "split": table["split"],
                 "token_ids": token_ids,
                 "token_texts": pieces,
             },
         )
         corpus.labels.extend(labels)
-        corpus.heldout.append(np.array([one == HELDOUT for one in split], dtype=bool))
+        corpus.heldout.append(held_out(table))
         corpus.lengths.append(lengths)
 
     def _pieces(self, part: RunPart) -> Iterator[slice]:
         """Rows of whole documents, about a chunk each; a longer document stays whole."""
-        ends = np.cumsum(_kept_lengths(part))
-        begin, total = 0, int(part.norms.numel())
+        ends = np.cumsum(part.kept_counts)
+        begin, total = 0, len(part)
         while begin < total:
             fits = int(np.searchsorted(ends, begin + self._chunk_tokens, side="right")) - 1
             longer = int(np.searchsorted(ends, begin, side="right"))
@@ -128,11 +127,10 @@ class EncodePass:
             codes = self._sae.encode_sparse(x.to(device).float())
             values.append(codes.values.float().cpu().numpy())
             latents.append(codes.indices.cpu().numpy().astype(dtype))
-        # Numbered by their place, as in `documents`: a run's own numbers may have gaps.
-        lengths = _kept_lengths(part)
-        owner = np.repeat(np.arange(first, first + len(lengths), dtype=np.int32), lengths)
+        # Numbered by their place, as in `documents`: a run's own numbers may have gaps, and windows
+        # of one document share theirs.
         return Tokens(
-            owner[rows.numpy()],
+            (first + part.row_place[rows]).numpy().astype(np.int32),
             part.row_position[rows].numpy().astype(np.int32),
             _stacked(values),
             _stacked(latents),
@@ -143,10 +141,6 @@ class EncodePass:
         self.bins.see(tokens.values[tokens.values > 0])
         self._codes.add(make_chunk(tokens, n_latents, self._seed))
         self._writer.append("document_features", vars(strongest_features(tokens, n_latents)))
-
-
-def _kept_lengths(part: RunPart) -> np.ndarray:
-    return np.diff(part.table["kept"].combine_chunks().offsets.to_numpy())
 
 
 def _stacked(batches: list[np.ndarray]) -> np.ndarray:

@@ -8,7 +8,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.progress import Progress
-from mi_crow.store.shards import RunReader
+from mi_crow.store.reader import RunReader
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from mi_crow.mechanistic.sae.probes import PooledDocuments
 from mi_crow.mechanistic.sae.source import HELDOUT
 
 if TYPE_CHECKING:
-    from mi_crow.store.shards import RunPart, RunReader
+    from mi_crow.store.parts import RunPart
+    from mi_crow.store.reader import RunReader
 
 # Documents are sampled so that documents x latents stays below this many values.
 _MOST_VALUES = 1 << 27
@@ -33,21 +34,21 @@ def pooled_documents(
     sae: SparseAutoencoder, reader: "RunReader", seed: int = 0
 ) -> PooledRun | None:
     """Pools a random sample of the run's labelled documents, outlier tokens left out; None when
-    no document has a label."""
+    no document has a label. A window of a long document counts as one."""
     chosen = _chosen_documents(sae, reader, seed)
     latents, residual, names, heldout = [], [], [], []
+    first = 0
     for part in reader.parts():
-        table = part.table.select(["document", "label", "split"]).to_pydict()
+        table = part.columns("label", "split").to_pydict()
         wanted = [
-            position
-            for position, (document, label) in enumerate(
-                zip(table["document"], table["label"], strict=True)
-            )
-            if label is not None and document in chosen
+            place
+            for place, label in enumerate(table["label"])
+            if label is not None and first + place in chosen
         ]
+        first += len(table["label"])
         if not wanted:
             continue
-        pooled = _pool_part(sae, part, [table["document"][i] for i in wanted])
+        pooled = _pool_part(sae, part, wanted)
         latents.append(pooled[0])
         residual.append(pooled[1])
         names.extend(table["label"][i] for i in wanted)
@@ -65,25 +66,22 @@ def pooled_documents(
 
 
 def _chosen_documents(sae: SparseAutoencoder, reader: "RunReader", seed: int) -> set[int]:
-    """Numbers of the documents in the sample."""
-    documents = torch.cat(
-        [torch.tensor(part.table["document"].to_pylist()) for part in reader.parts()]
-    )
+    """Which documents are in the sample, by their place in the run."""
+    total = sum(part.columns("split").num_rows for part in reader.parts())
     limit = min(_MOST_DOCUMENTS, max(1, _MOST_VALUES // sae.n_latents))
-    order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))
-    return set(documents[order[:limit]].tolist())
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    return set(order[:limit].tolist())
 
 
 def _pool_part(
     sae: SparseAutoencoder, part: "RunPart", documents: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """[documents, M] and [documents, 2 d] for the given documents (ascending) of one part."""
+    """[documents, M] and [documents, 2 d] for some rows of a part's table (ascending)."""
     wanted = torch.tensor(documents)
-    row_document = torch.as_tensor(part.row_document)
-    place = torch.searchsorted(wanted, row_document).clamp_max(len(documents) - 1)
-    keep = wanted[place] == row_document
+    place = torch.searchsorted(wanted, part.row_place).clamp_max(len(documents) - 1)
+    keep = wanted[place] == part.row_place
     if sae.metadata.outlier_norm is not None:
-        keep &= torch.as_tensor(part.norms) <= sae.metadata.outlier_norm
+        keep &= part.norms <= sae.metadata.outlier_norm
     latents = torch.zeros(len(documents) * sae.n_latents, device=sae.device)
     highest = torch.full((len(documents), sae.n_inputs), -torch.inf, device=sae.device)
     total = torch.zeros_like(highest)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from mi_crow.errors import UserError
@@ -15,16 +16,16 @@ from mi_crow.mechanistic.sae.load import load_sae
 from mi_crow.mechanistic.sae.model_loss import ModelLoss, TokenDocument, model_loss
 from mi_crow.mechanistic.sae.probes import sparse_probe_scores
 from mi_crow.mechanistic.sae.quality import DENSE, heldout_quality, latent_densities
-from mi_crow.mechanistic.sae.source import HELDOUT
 from mi_crow.mechanistic.sae.train import open_layer
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.atomic import write_json
 from mi_crow.store.manifest import RunManifest
+from mi_crow.store.parts import held_out
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
-    from mi_crow.store.shards import RunReader
+    from mi_crow.store.reader import RunReader
 
 EVALUATION_NAME = "evaluation.json"
 
@@ -106,23 +107,27 @@ def _probes(sae: SparseAutoencoder, reader: "RunReader", seed: int) -> dict[str,
 
 def _heldout_documents(reader: "RunReader", limit: int, seed: int) -> Sequence[TokenDocument]:
     """At most `limit` held-out documents of the run, drawn by `seed`."""
-    found: list[TokenDocument] = []
-    for part in reader.parts():
-        table = part.table.select(["split", "token_ids", "kept"]).to_pydict()
-        found.extend(
-            TokenDocument(token_ids, kept)
-            for split, token_ids, kept in zip(
-                table["split"], table["token_ids"], table["kept"], strict=True
-            )
-            if split == HELDOUT and len(token_ids) > 1
-        )
+    found: list[tuple[int, int]] = []  # part, row of its table
+    for number, part in enumerate(reader.parts()):
+        table = part.columns("split", "token_ids")
+        # Without a second token there is nothing to predict.
+        lengths = np.diff(table["token_ids"].combine_chunks().offsets.to_numpy())
+        usable = np.flatnonzero(held_out(table) & (lengths > 1))
+        found.extend((number, place) for place in usable.tolist())
     if not found:
         raise UserError(
             f"run {reader.manifest.run_id!r} holds no held-out documents",
             hint="a tenth of the documents is held out: capture more of them",
         )
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
-    return [found[i] for i in order[:limit].tolist()]
+    chosen = [found[i] for i in order[:limit].tolist()]
+    documents: dict[tuple[int, int], TokenDocument] = {}
+    for number, part in enumerate(reader.parts()):
+        places = [place for owner, place in chosen if owner == number]
+        rows = part.columns("token_ids", "kept").take(places).to_pylist() if places else []
+        for place, row in zip(places, rows, strict=True):
+            documents[number, place] = TokenDocument(row["token_ids"], row["kept"])
+    return [documents[key] for key in chosen]
 
 
 def _model_of(manifest: RunManifest, config: EvaluateConfig) -> "LanguageModel":

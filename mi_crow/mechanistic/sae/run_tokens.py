@@ -6,7 +6,7 @@ from typing import Any
 from mi_crow.mechanistic.sae.metadata import SaeMetadata, hook_name_of
 from mi_crow.mechanistic.sae.source import RunSource, TokenSource
 from mi_crow.store.manifest import LayerSpec, RunManifest
-from mi_crow.store.shards import RunReader
+from mi_crow.store.reader import RunReader
 from mi_crow.store.workspace import Workspace
 
 
