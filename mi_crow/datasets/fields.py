@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
-from mi_crow.errors import UserError, nearest
+from mi_crow.errors import UserError
 
 RawRow = tuple[Any, Any]  # what stands in the text field, and in the label field
 
@@ -40,10 +41,12 @@ class Fields:
 
 
 def _choices(field: str, names: list[str]) -> str:
-    """The fields to choose from, conversations first where nobody named a field."""
+    """The fields to choose from: conversations where nobody named a field, else the most like
+    it first."""
     if field == TEXT and (talks := [name for name in CONVERSATIONS if name in names]):
         return ", ".join(talks)
-    return nearest(field, names, _NAMED_AT_MOST)
+    like = get_close_matches(field, names, n=_NAMED_AT_MOST, cutoff=0.3)
+    return ", ".join([*like, *(name for name in names if name not in like)][:_NAMED_AT_MOST])
 
 
 def label_text(value: Any, names: list[str] | None = None) -> str | None:

@@ -1,31 +1,33 @@
 """Conversations to text by a tokenizer's own chat template."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-# Some templates write today's date; a run must not depend on the day it goes on.
+# Some templates write today's date; a run must not depend on the day on which it goes on.
 _TODAY = datetime(2025, 1, 1)
+_DATE = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 def chat_renderer(tokenizer: Any) -> Callable[[list[dict[str, Any]]], str] | None:
     """Makes one text of a conversation, special tokens included; None without a chat template.
 
     The messages have `role` and `content`. The function raises ValueError for a conversation that
-    the template refuses, such as one whose roles do not alternate.
+    the template refuses, such as one whose roles do not alternate. Where the template writes
+    today's date, 1 January 2025 stands.
     """
     from jinja2.exceptions import TemplateError
 
     try:
-        tokenizer.get_chat_template()
+        template = tokenizer.get_chat_template()
     except (AttributeError, ValueError):
         return None
+    template = _DATE.sub(lambda call: repr(_TODAY.strftime(call[2])), template)
 
     def render(messages: list[dict[str, Any]]) -> str:
         try:
-            return tokenizer.apply_chat_template(
-                messages, tokenize=False, strftime_now=_TODAY.strftime
-            )
+            return tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
         except (TemplateError, TypeError, KeyError) as error:
             raise ValueError(f"the chat template refuses it ({error})") from error
 

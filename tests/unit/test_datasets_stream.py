@@ -21,7 +21,7 @@ from mi_crow.language_model.config import DatasetSpec
 
 # Every seventh record has no text; labels are numbers, as they stand in many files.
 RECORDS = [{"text": f"text {n}" if n % 7 else " ", "label": n % 3} for n in range(100)]
-KEPT = [(f"text {n}", str(n % 3)) for n in range(100) if n % 7]
+KEPT: list[tuple[str, str | None]] = [(f"text {n}", str(n % 3)) for n in range(100) if n % 7]
 
 
 @pytest.fixture
@@ -166,9 +166,9 @@ def test_a_sample_is_the_positions_of_least_hash(
     )
     order = [i for i in np.argsort(hashes(0, total, seed)).tolist() if i not in refused]
     assert [i for i, _ in rows] == order[:n]
-    assert least_positions(total, n, seed).tolist() == np.argsort(hashes(0, total, seed))[
-        :n
-    ].tolist()
+    assert (
+        least_positions(total, n, seed).tolist() == np.argsort(hashes(0, total, seed))[:n].tolist()
+    )
 
 
 def test_positions_are_chosen_alike_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
