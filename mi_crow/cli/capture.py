@@ -14,9 +14,15 @@ from mi_crow.cli.arguments import (
 )
 from mi_crow.cli.following import run_job
 from mi_crow.cli.tables import print_facts
-from mi_crow.cli.text import count, duration, size
+from mi_crow.cli.text import count, duration, number, share, size
 from mi_crow.jobs.spec import config_as_json
-from mi_crow.language_model.config import STORAGE_DTYPES, CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.language_model.config import (
+    LONG_DOCUMENTS,
+    STORAGE_DTYPES,
+    CaptureConfig,
+    DatasetSpec,
+    ModelSpec,
+)
 
 _BATCH_SIZE = 32
 
@@ -42,11 +48,28 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     texts.add_argument(
         "--sample-seed", type=int, help="draw --limit documents at random with this seed"
     )
+    texts.add_argument(
+        "--streaming", action="store_true", help="read a hub data set as it comes, not whole first"
+    )
     add_model_flags(parser)
     parser.add_argument(
-        "--dtype", default="bf16", choices=STORAGE_DTYPES, help="of the stored activations (bf16)"
+        "--dtype",
+        default="bf16",
+        choices=STORAGE_DTYPES,
+        help="of the stored activations (bf16); int8 has one scale a token",
     )
-    parser.add_argument("--context-length", type=positive, default=128, help="tokens (128)")
+    parser.add_argument(
+        "--context-length", type=positive, default=128, help="tokens a row through the model (128)"
+    )
+    parser.add_argument(
+        "--long-documents",
+        default="truncate",
+        choices=LONG_DOCUMENTS,
+        help="truncate them to the context (the default) or split them into windows of it",
+    )
+    parser.add_argument(
+        "--pack", action="store_true", help="several short documents a row, end-of-text between"
+    )
     parser.add_argument(
         "--batch-size",
         type=_batch_size,
@@ -58,7 +81,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--name", help="the run's id; made from the time and the model otherwise")
     add_device(parser)
     add_seed(parser)
-    add_job_flags(parser)
+    add_job_flags(parser, ranked=True)
 
 
 def run(options: Namespace) -> int:
@@ -80,10 +103,13 @@ def run(options: Namespace) -> int:
             limit=options.limit,
             token_limit=options.token_limit,
             sample_seed=options.sample_seed,
+            streaming=options.streaming,
         ),
         layers=tuple(options.layer),
         dtype=options.dtype,
         context_length=options.context_length,
+        long_documents=options.long_documents,
+        pack=options.pack,
         batch_size=options.batch_size,
         shard_size=options.shard_size,
         keep_special=options.keep_special,
@@ -94,16 +120,20 @@ def run(options: Namespace) -> int:
 
 
 def show_result(result: dict[str, Any]) -> None:
-    print_facts(
-        {
-            "run": result["run_id"],
-            "layers": ", ".join(result["layers"]),
-            "tokens": f"{count(result['tokens'])} of {count(result['documents'])} documents",
-            "size": size(result["bytes"]),
-            "time": duration(result["seconds"]),
-            "next": f"mi-crow train --run {result['run_id']} --layer {result['layers'][0]}",
-        }
-    )
+    facts = {
+        "run": result["run_id"],
+        "layers": ", ".join(result["layers"]),
+        "tokens": f"{count(result['tokens'])} of {count(result['documents'])} documents",
+        "size": size(result["bytes"]),
+        "padding": share(result["padding_share"]),
+        "time": duration(result["seconds"]),
+    }
+    if lost := result["rounding_fvu"]:
+        facts["int8 costs"] = ", ".join(
+            f"FVU {number(fvu)} at {name}" for name, fvu in lost.items()
+        )
+    facts["next"] = f"mi-crow train --run {result['run_id']} --layer {result['layers'][0]}"
+    print_facts(facts)
 
 
 def _batch_size(text: str) -> int:

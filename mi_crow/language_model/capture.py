@@ -1,30 +1,41 @@
 """Capturing activations: texts through the model, kept tokens to shards, part by part.
 
-What a part holds depends on dataset, model and settings alone, so a killed capture goes on after
-its last whole part and ends with the same content.
+Three things overlap: texts are read and tokenized ahead, the model works, and finished rows are
+put in place and written. What a part holds depends on dataset, model and settings alone, so a
+killed capture goes on after its last whole part and ends with the same content.
 """
 
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-from torch import Tensor
-
-from mi_crow.datasets import TextDataset, load_texts, split_of
+from mi_crow.background import read_ahead
+from mi_crow.datasets import Texts, load_texts
 from mi_crow.errors import UserError
-from mi_crow.language_model.capture_batches import BatchSize, Document, RowCollector
+from mi_crow.language_model.capture_batches import BatchSize, Forward
+from mi_crow.language_model.capture_estimate import check_room, estimate
+from mi_crow.language_model.capture_source import CaptureSource, Todo
+from mi_crow.language_model.capture_writer import PartWriter
+from mi_crow.language_model.chat import chat_renderer
 from mi_crow.language_model.config import CaptureConfig
-from mi_crow.language_model.tokenize import special_ids, tokenize
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
+from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.atomic import remove_stale
-from mi_crow.store.manifest import MANIFEST_NAME, LayerSpec, PartSpec, RunManifest
-from mi_crow.store.shards import DOCUMENT_SCHEMA, DTYPES, write_part
+from mi_crow.store.manifest import (
+    MANIFEST_NAME,
+    LayerSpec,
+    RunManifest,
+    changing,
+    remove_unnamed,
+)
 from mi_crow.store.workspace import Workspace, folder_bytes
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
+
+_PARTS_AHEAD = 1
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,8 @@ class CaptureResult:
     documents: int
     seconds: float
     bytes: int
+    padding_share: float  # of the positions that went through the model
+    rounding_fvu: dict[str, float]  # by layer: what storing int8 costs; empty for other dtypes
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,24 +60,26 @@ def capture_run(
     config: CaptureConfig,
     progress: Progress | None = None,
     run_dir: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> CaptureResult:
     """The capture job: loads model and texts, then captures into `run_dir` (else a new folder).
 
-    Model, layers and dataset are checked before anything is written. A `run_dir` that holds a
-    part of the same capture is gone on with. Raises UserError or NotFoundError in one sentence.
+    Model, layers, dataset and room on the disk are checked before anything is written. A `run_dir`
+    that holds a part of the same capture is gone on with. With several `ranks` each takes every
+    so-manieth shard. Raises UserError or NotFoundError in one sentence.
     """
     from mi_crow.language_model.language_model import LanguageModel
 
-    texts = load_texts(config.dataset, config.model.offline)
     lm = LanguageModel.from_spec(config.model)
-    return Capture(lm, texts, config).run(workspace, progress or NullProgress(), run_dir)
+    texts = load_texts(config.dataset, config.model.offline, chat_renderer(lm.tokenizer))
+    return Capture(lm, texts, config).run(workspace, progress or NullProgress(), run_dir, ranks)
 
 
 class Capture:
     """One capture of one model over one set of texts."""
 
-    def __init__(self, lm: "LanguageModel", texts: TextDataset, config: CaptureConfig) -> None:
-        """Raises NotFoundError for an unknown layer, UserError for a context the model lacks."""
+    def __init__(self, lm: "LanguageModel", texts: Texts, config: CaptureConfig) -> None:
+        """Raises NotFoundError for an unknown layer, UserError for texts without an end."""
         self._lm, self._texts, self._config = lm, texts, config
         self._points = list(dict.fromkeys(lm.layers.resolve(layer) for layer in config.layers))
         names = [point.name for point in self._points]
@@ -72,126 +87,117 @@ class Capture:
             raise UserError(
                 f"input and output of {names[0]!r} cannot share a run", hint="capture them apart"
             )
-        most = getattr(lm.model.config, "max_position_embeddings", None)
-        self._context = min(config.context_length, most or config.context_length)
-        self._special = special_ids(lm.tokenizer)
+        self._layers = [
+            LayerSpec(point.name, point.point, lm.layers.width(point.point))
+            for point in self._points
+        ]
+        self._source = CaptureSource(lm, texts, config, self._layers)
+        self._total = self._source.total
 
     def run(
-        self, workspace: Workspace, progress: Progress, run_dir: Path | None = None
+        self,
+        workspace: Workspace,
+        progress: Progress,
+        run_dir: Path | None = None,
+        ranks: Ranks = ALONE,
     ) -> CaptureResult:
         """Captures what is not captured yet."""
-        fresh = self._fresh_manifest()
         made = run_dir is None
+        prepared: dict[str, Any] = {}
+        if ranks.rank == 0:
+            run_dir, todo = self._prepare(workspace, progress, run_dir, ranks.world)
+            prepared = {"run": run_dir.name, "todo": asdict(todo)}
+        prepared = ranks.agree(prepared)
+        run_dir = run_dir or workspace.run_dir(prepared["run"])
+        try:
+            if not RunManifest.load(run_dir).complete:
+                self._capture(run_dir, Todo.from_json(prepared["todo"]), progress, ranks)
+                ranks.wait()
+                if ranks.rank == 0:
+                    self._close(run_dir, progress)
+                ranks.wait()
+        except BaseException:
+            # A folder of ours in which nothing was committed is of no use to anybody.
+            if made and ranks.rank == 0 and not RunManifest.load(run_dir).n_tokens:
+                workspace.delete(run_dir)
+            raise
+        return _result(run_dir)
+
+    def _prepare(
+        self, workspace: Workspace, progress: Progress, run_dir: Path | None, world: int
+    ) -> tuple[Path, Todo]:
+        """The run's folder with a manifest in it, and what is left to do."""
+        fresh = self._fresh_manifest()
+        if run_dir is None or not (run_dir / MANIFEST_NAME).exists():
+            expected = estimate(self._lm, self._points, self._layers, self._source, self._config)
+            check_room(expected, run_dir or workspace.activations_dir)
+            progress.log(expected.sentence())
         if run_dir is None:
             run_dir = workspace.make_run_dir(self._config.name, Path(self._config.model.model).name)
         manifest = self._manifest(run_dir, fresh)
-        if manifest.status != "complete":
-            remove_stale(run_dir / "tokens")
-            for layer in manifest.layers:
-                remove_stale(run_dir / layer.name)
-            try:
-                self._capture(run_dir, manifest, progress)
-            except BaseException:
-                # A folder of ours in which nothing was committed is of no use to anybody.
-                if made and not (run_dir / MANIFEST_NAME).exists():
-                    workspace.delete(run_dir)
-                raise
-            manifest.status = "complete"
-            manifest.save(run_dir)
-        return CaptureResult(
-            run_dir.name,
-            [layer.name for layer in manifest.layers],
-            manifest.n_tokens,
-            manifest.n_documents,
-            manifest.seconds,
-            folder_bytes(run_dir),
-        )
+        for folder in (run_dir, run_dir / "tokens", *(run_dir / one.name for one in self._layers)):
+            remove_stale(folder)
+        if not manifest.complete:
+            remove_unnamed(run_dir, manifest)
+        return run_dir, self._source.todo(manifest, world)
 
-    def _capture(self, run_dir: Path, manifest: RunManifest, progress: Progress) -> None:
-        """Writes the parts that the manifest does not name yet."""
-        shard, limit = self._config.shard_size, self._config.dataset.token_limit
+    def _capture(self, run_dir: Path, todo: Todo, progress: Progress, ranks: Ranks) -> None:
+        """Writes this rank's parts that the manifest does not name yet."""
+        config, manifest = self._config, RunManifest.load(run_dir)
         size = BatchSize(manifest.settings["batch_size_used"], progress.log)
-        total = len(self._texts)
-        for start in range(len(manifest.parts) * shard, total, shard):
-            if limit is not None and manifest.n_tokens >= limit:
-                break
-            begun = perf_counter()
-            room = None if limit is None else limit - manifest.n_tokens
-            documents = self._documents(range(start, min(start + shard, total)), room)
-            rows = self._activations(documents, progress, manifest, size)
-            part = PartSpec(
-                0, len(manifest.parts), len(documents), sum(len(d.kept) for d in documents)
+        forward = Forward(self._lm, self._points, config.dtype, size)
+        mine = [part.index for part in manifest.parts if part.rank == ranks.rank]
+        points = {layer.name: layer.point for layer in self._layers}
+        follow = _Following(progress, self._total, manifest, ranks.world)
+        plans = read_ahead(self._source.plans(todo, ranks), _PARTS_AHEAD, "capture-tokens")
+        with (
+            closing(plans),
+            PartWriter(
+                run_dir,
+                ranks.rank,
+                max(mine, default=-1) + 1,
+                self._layers,
+                config.dtype,
+                points,
+                progress,
+            ) as writer,
+        ):
+            for plan in plans:
+                part = writer.begin(plan)
+                for copy in forward.part(plan):
+                    raise_if_stopped(progress)
+                    writer.batch_size = size.size
+                    writer.put(part, copy)
+                    follow.batch(sum(copy.batch.counts), copy.batch.begun)
+                writer.batch_size = size.size
+                writer.end(part)
+        if cut := self._source.truncated:
+            progress.log(
+                f"{cut:,} documents were cut at the context; --long-documents split keeps all"
             )
-            write_part(run_dir, part, self._table(documents), rows)
-            manifest.parts.append(part)
-            manifest.settings["batch_size_used"] = size.size
-            manifest.seconds += perf_counter() - begun
+
+    def _close(self, run_dir: Path, progress: Progress) -> None:
+        """Marks the run as complete. Raises UserError for one without tokens."""
+        with changing(run_dir) as manifest:
             if manifest.n_tokens:
-                manifest.save(run_dir)
-                progress.checkpoint(part.stem)
+                manifest.status = "complete"
         if not manifest.n_tokens:
             raise UserError(
                 f"dataset {self._texts.source!r} gave no tokens",
                 hint="its texts hold special tokens alone",
             )
-
-    def _documents(self, numbers: range, room: int | None) -> list[Document]:
-        """The numbered texts as tokens, up to the one that fills `room` kept tokens."""
-        ids = tokenize(
-            self._lm.tokenizer, [self._texts[number] for number in numbers], self._context
-        )
-        documents, tokens = [], 0
-        for number, token_ids in zip(numbers, ids, strict=True):
-            kept = [
-                position
-                for position, token in enumerate(token_ids)
-                if self._config.keep_special or token not in self._special
-            ]
-            documents.append(Document(number, token_ids, kept))
-            tokens += len(kept)
-            if room is not None and tokens >= room:
-                break
-        return documents
-
-    def _activations(
-        self, documents: list[Document], progress: Progress, manifest: RunManifest, size: BatchSize
-    ) -> dict[str, Tensor]:
-        """Kept activations [tokens, d] of each layer, rows in document order."""
-        collector = RowCollector(self._lm, self._points, documents, DTYPES[self._config.dtype])
-        limit = self._config.dataset.token_limit
-        done, begun, tokens = manifest.n_documents, perf_counter(), 0
-        for batch in collector.collect(size):
-            raise_if_stopped(progress)
-            tokens += sum(len(documents[i].kept) for i in batch)
-            done += len(batch)
-            metrics = {"tokens_s": tokens / max(perf_counter() - begun, 1e-9)}
-            if limit is None:
-                progress.update(done, len(self._texts), "document", metrics)
-            else:
-                progress.update(min(manifest.n_tokens + tokens, limit), limit, "token", metrics)
-        return collector.rows
-
-    def _table(self, documents: list[Document]) -> pa.Table:
-        texts = [self._texts[d.number] for d in documents]
-        return pa.table(
-            {
-                "document": [d.number for d in documents],
-                "text": texts,
-                "label": [self._texts.labels[d.number] for d in documents],
-                "split": [split_of(text) for text in texts],
-                "token_ids": [d.token_ids for d in documents],
-                "kept": [d.kept for d in documents],
-            },
-            schema=DOCUMENT_SCHEMA,
-        )
+        progress.log(f"padding was {manifest.padding_share:.1%} of what the model worked on")
+        for layer, fvu in manifest.rounding_fvu.items():
+            progress.log(f"storing int8 costs an FVU of {fvu:.2g} at {layer}")
 
     def _manifest(self, run_dir: Path, fresh: RunManifest) -> RunManifest:
-        """The manifest of a capture to go on with, else `fresh`.
+        """The manifest of a capture to go on with, else `fresh`, saved.
 
         Raises UserError when the folder holds a capture of something else.
         """
         fresh.run_id = run_dir.name
         if not (run_dir / MANIFEST_NAME).exists():
+            fresh.save(run_dir)
             return fresh
         manifest = RunManifest.load(run_dir)
         # How far memory forced the batch size down is a reading, not a wish.
@@ -213,20 +219,49 @@ class Capture:
             model_id=lm.model_id,
             revision=lm.revision,
             tokenizer_hash=lm.tokenizer_hash,
-            layers=[
-                LayerSpec(point.name, point.point, lm.layers.width(point.point))
-                for point in self._points
-            ],
+            layers=self._layers,
             dtype=config.dtype,
             dataset=asdict(config.dataset),
             fingerprint=self._texts.fingerprint(),
             settings={
-                "context_length": self._context,
+                **self._source.settings(),
                 "batch_size": config.batch_size,
                 "batch_size_used": config.batch_size,
                 "shard_size": config.shard_size,
-                "keep_special": config.keep_special,
                 "compute_dtype": str(lm.dtype).removeprefix("torch."),
             },
             created=time(),
         )
+
+
+class _Following:
+    """Tells viewers how far a capture is; with several ranks each stands for all of them."""
+
+    def __init__(
+        self, progress: Progress, total: tuple[int, str], manifest: RunManifest, world: int
+    ) -> None:
+        self._progress, self._world = progress, world
+        self._total, self._unit = total
+        self._done = manifest.n_tokens if self._unit == "token" else manifest.n_documents
+        self._tokens, self._begun = 0, perf_counter()
+
+    def batch(self, tokens: int, documents: int) -> None:
+        self._tokens += tokens * self._world
+        self._done += (tokens if self._unit == "token" else documents) * self._world
+        rate = self._tokens / max(perf_counter() - self._begun, 1e-9)
+        done = min(self._done, self._total)
+        self._progress.update(done, self._total, self._unit, {"tokens_s": rate})
+
+
+def _result(run_dir: Path) -> CaptureResult:
+    manifest = RunManifest.load(run_dir)
+    return CaptureResult(
+        run_dir.name,
+        [layer.name for layer in manifest.layers],
+        manifest.n_tokens,
+        manifest.n_documents,
+        manifest.seconds,
+        folder_bytes(run_dir),
+        manifest.padding_share,
+        manifest.rounding_fvu,
+    )

@@ -1,173 +1,171 @@
-"""The hot loop of a capture: batches of documents through the model, kept rows to the host.
+"""The hot loop of a capture: batches through the model, kept rows on their way to the host.
 
-On CUDA the copy of one batch runs while the next one computes: rows go through pinned memory and
-are put in place one batch later.
+On CUDA the copies run on a stream of their own, into pinned memory, while the next batch computes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from mi_crow.errors import MiCrowError, UserError
+from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_to
-from mi_crow.language_model.tokenize import pad
+from mi_crow.language_model.capture_plan import Batch, PartPlan
+from mi_crow.store.parts import DTYPES, StoredRows, quantise
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
     from mi_crow.language_model.layers import HookPoint
 
 
-@dataclass(frozen=True)
-class Document:
-    """One text as tokens."""
-
-    number: int  # in the dataset
-    token_ids: list[int]
-    kept: list[int]  # positions whose activations are kept
-
-
 class BatchSize:
-    """Documents a pass: halved each time the device has no room for so many."""
+    """Rows a pass: halved each time the device has no room for so many."""
 
     def __init__(self, size: int, tell: Callable[[str], None]) -> None:
         self.size = size
         self._tell = tell
 
-    def shrink(self, error: BaseException) -> None:
-        """Raises UserError when a single document has no room either."""
-        if self.size == 1:
+    def shrink(self, rows: int, error: BaseException) -> None:
+        """After `rows` found no room. Raises UserError when that was a single one."""
+        if rows == 1:
             raise UserError(
                 "the device has no room for one document",
                 hint="lower --context-length, or use --model-dtype bf16 or a smaller model",
             ) from error
-        self.size = (self.size + 1) // 2
+        self.size = (rows + 1) // 2
         self._tell(f"the device is out of memory: going on with {self.size} documents a batch")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True)
-class _Copy:
-    """Rows of one batch on their way to the host."""
+class ErrorSums:
+    """What rounding to int8 costs some tokens, outliers left out: FVU = error / variance."""
 
-    batch: list[int]  # places of the documents
-    rows: "dict[HookPoint, Tensor]"  # [kept tokens of the batch, d], storage dtype, on the host
-    finite: Tensor  # [points] bool, on the host
+    error: Tensor  # scalar fp64: sum |x - x_hat|^2
+    variance: Tensor  # scalar fp64: sum |x - mean of the batch|^2
+
+
+@dataclass(frozen=True)
+class Copy:
+    """The kept rows of one batch, on their way to the host."""
+
+    batch: Batch
+    rows: dict[str, StoredRows]  # by layer name, [kept tokens of the batch, d]
+    finite: Tensor  # [layers] bool
+    errors: dict[str, ErrorSums]  # of int8 runs
     event: Any  # recorded behind the copies on CUDA, else None
 
 
-class RowCollector:
-    """Collects the kept rows of one part's documents."""
+class Forward:
+    """Runs batches of a capture and starts the copies of what is kept."""
 
     def __init__(
         self,
         lm: "LanguageModel",
         points: "Sequence[HookPoint]",
-        documents: Sequence[Document],
-        dtype: torch.dtype,
+        dtype: str,
+        size: BatchSize,
+        *,
+        to_host: bool = True,
     ) -> None:
-        self._lm, self._points, self._documents, self._dtype = lm, points, documents, dtype
-        self._starts = [0]
-        for document in documents:
-            self._starts.append(self._starts[-1] + len(document.kept))
-        self.rows = {
-            point.name: torch.empty(self._starts[-1], lm.layers.width(point.point), dtype=dtype)
-            for point in points
-        }
+        """Without `to_host` the rows stay on the model's device."""
+        self._lm, self._points, self._dtype, self._size = lm, points, dtype, size
+        copies = to_host and lm.device.type == "cuda"
+        self._stream = torch.cuda.Stream(lm.device) if copies else None
 
-    def collect(self, batch_size: BatchSize) -> Iterator[list[int]]:
-        """Fills `rows` [tokens, d] by layer name, rows in document order; gives the places of each
-        batch's documents once it is under way.
+    def part(self, plan: PartPlan) -> Iterator[Copy]:
+        """The batches of a part, smaller ones where memory runs out."""
+        for batch in plan.batches:
+            waiting = list(batch.at_most(self._size.size))
+            while waiting:
+                piece = waiting.pop(0)
+                try:
+                    yield self._run(piece)
+                except RuntimeError as error:
+                    if not out_of_memory(error):
+                        raise
+                    self._size.shrink(len(piece.counts), error)
+                    waiting = [
+                        smaller
+                        for whole in (piece, *waiting)
+                        for smaller in whole.at_most(self._size.size)
+                    ]
 
-        Raises MiCrowError naming layer and document where an activation is not finite.
-        """
-        before: _Copy | None = None
-        order = self._by_length()
-        while order:
-            batch = order[: batch_size.size]
-            try:
-                copy = self._start(batch)
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-                batch_size.shrink(error)
-                continue
-            order = order[len(batch) :]
-            if before is not None:
-                self._finish(before)
-            before = copy
-            yield batch
-        if before is not None:
-            self._finish(before)
-
-    def _by_length(self) -> list[int]:
-        """Documents of like length stand together, so that padding is a small share; the longest
-        come first, so that memory runs out at once or not at all."""
-        kept = [place for place, document in enumerate(self._documents) if document.kept]
-        return sorted(kept, key=lambda place: (-len(self._documents[place].token_ids), place))
-
-    def _start(self, batch: list[int]) -> _Copy:
-        """Runs the model on a batch and starts copying the kept rows to the host."""
-        encoding = pad([self._documents[i].token_ids for i in batch], self._lm.tokenizer)
-        length = encoding.input_ids.shape[1]
-        flat = torch.cat(
-            [torch.tensor(self._documents[i].kept) + b * length for b, i in enumerate(batch)]
-        )
+    @torch.inference_mode()
+    def _run(self, batch: Batch) -> Copy:
         device = self._lm.device
-        encoding = encoding.to(device)
-        found = run_to(self._lm, self._points, encoding.input_ids, encoding.attention_mask)
-        flat = flat.to(device, non_blocking=True)
-        picked = {
-            point: tensor.flatten(0, 1).index_select(0, flat).to(self._dtype)
-            for point, tensor in found.items()
-        }
-        finite = torch.stack([rows.isfinite().all() for rows in picked.values()])
-        if device.type != "cuda":
-            return _Copy(batch, {p: r.cpu() for p, r in picked.items()}, finite.cpu(), None)
-        rows = {point: _to_pinned(tensor) for point, tensor in picked.items()}
-        finite = _to_pinned(finite)
-        event = torch.cuda.Event()
-        event.record()
-        return _Copy(batch, rows, finite, event)
+        found = run_to(self._lm, self._points, batch.input_ids.to(device, non_blocking=True))
+        picked = batch.picked.to(device, non_blocking=True)
+        rows, errors = {}, {}
+        for point, tensor in found.items():
+            x = tensor.flatten(0, 1).index_select(0, picked)
+            norms = torch.linalg.vector_norm(x, dim=1, dtype=torch.float32)
+            if self._dtype == "int8":
+                values, scales = quantise(x.float())
+                rows[point.name] = StoredRows(values, norms, scales)
+                errors[point.name] = _rounding(x.float(), values, scales, norms)
+            else:
+                rows[point.name] = StoredRows(x.to(DTYPES[self._dtype]), norms, None)
+        finite = torch.stack([_finite(one) for one in rows.values()])
+        if self._stream is None:
+            return Copy(batch, rows, finite, errors, None)
+        return self._copied(batch, rows, finite, errors)
 
-    def _finish(self, copy: _Copy) -> None:
-        """Puts a batch's rows in their place, once they are there."""
-        if copy.event is not None:
-            copy.event.synchronize()
-        if not bool(copy.finite.all()):
-            raise self._not_finite(copy.batch, copy.rows)
-        for point, rows in copy.rows.items():
-            offset = 0
-            for i in copy.batch:
-                start, end = self._starts[i], self._starts[i + 1]
-                self.rows[point.name][start:end] = rows[offset : offset + end - start]
-                offset += end - start
-
-    def _not_finite(self, batch: list[int], found: "Mapping[HookPoint, Tensor]") -> MiCrowError:
-        owners = [i for i in batch for _ in self._documents[i].kept]
-        for point, rows in found.items():
-            wrong = (~rows.isfinite().all(dim=1)).nonzero()
-            if len(wrong):
-                document = self._documents[owners[int(wrong[0, 0])]]
-                reason = "NaN or infinity"
-                hint = "compute in fp32 or bf16 (--model-dtype), or leave that document out"
-                if self._dtype is torch.float16:
-                    hint = "store bf16 (--dtype), which has room for large values, or " + hint
-                return MiCrowError(
-                    f"layer {point.point!r} gave {reason} in document {document.number}", hint=hint
+    def _copied(
+        self,
+        batch: Batch,
+        rows: dict[str, StoredRows],
+        finite: Tensor,
+        errors: dict[str, ErrorSums],
+    ) -> Copy:
+        """The same in pinned memory, once the event has passed."""
+        assert self._stream is not None
+        self._stream.wait_stream(torch.cuda.current_stream(self._lm.device))
+        with torch.cuda.stream(self._stream):
+            host = {
+                name: StoredRows(
+                    _to_pinned(one.values),
+                    _to_pinned(one.norms),
+                    None if one.scales is None else _to_pinned(one.scales),
                 )
-        raise AssertionError("every row is finite")
+                for name, one in rows.items()
+            }
+            sums = {
+                name: ErrorSums(_to_pinned(one.error), _to_pinned(one.variance))
+                for name, one in errors.items()
+            }
+            flags = _to_pinned(finite)
+            event = torch.cuda.Event()
+            event.record(self._stream)
+        return Copy(batch, host, flags, sums, event)
+
+
+def _finite(rows: StoredRows) -> Tensor:
+    """Whether all is finite, after rounding too: fp16 overflows at 65,504."""
+    whole = rows.norms.isfinite().all()
+    return whole & rows.values.isfinite().all() if rows.values.is_floating_point() else whole
+
+
+def _rounding(x: Tensor, values: Tensor, scales: Tensor, norms: Tensor) -> ErrorSums:
+    usual = (norms <= 10 * norms.median()).to(x.dtype)[:, None] if len(x) else norms[:, None]
+    count = usual.sum().clamp_min(1)
+    error = ((x - values * scales[:, None]) * usual).square().sum(dtype=torch.float64)
+    centred = (x - (x * usual).sum(0) / count) * usual
+    return ErrorSums(error, centred.square().sum(dtype=torch.float64))
 
 
 def _to_pinned(tensor: Tensor) -> Tensor:
+    """A copy in pinned memory, under way on the current stream."""
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return host.copy_(tensor, non_blocking=True)
+    host.copy_(tensor, non_blocking=True)
+    tensor.record_stream(torch.cuda.current_stream(tensor.device))
+    return host
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or any(
         sign in text for sign in ("out of memory", "can't allocate memory")

@@ -23,9 +23,12 @@ def run_to(
     lm: "LanguageModel",
     points: Sequence["HookPoint"],
     input_ids: Tensor,
-    attention_mask: Tensor,
+    attention_mask: Tensor | None = None,
 ) -> "dict[HookPoint, Tensor]":
     """Activations [batch, length, d] at `points` for token ids [batch, length].
+
+    Rows padded on the right need no mask where only real tokens are read: in a causal model
+    nothing attends to what stands to its right, and attention without a mask is the faster one.
 
     The pass stops as soon as every point was seen, so its cost is that of the deepest point in
     execution order, whatever order they are listed in. Raises MiCrowError for a point that the

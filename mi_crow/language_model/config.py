@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from mi_crow.errors import UserError
 
-STORAGE_DTYPES = ("fp32", "bf16", "fp16")
+STORAGE_DTYPES = ("fp32", "bf16", "fp16", "int8")
+LONG_DOCUMENTS = ("truncate", "split")
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ class CaptureConfig:
     model: ModelSpec
     dataset: DatasetSpec
     layers: tuple[str, ...]  # module names or short names
-    dtype: str = "bf16"  # storage
-    context_length: int = 128  # tokens a document is truncated to, special tokens included
+    dtype: str = "bf16"  # storage; int8 has one scale a token
+    context_length: int = 128  # tokens a row through the model, special tokens included
+    long_documents: str = "truncate"  # to the context, or `split` into windows of it
+    pack: bool = False  # several short documents a row, the end-of-text token between them
     batch_size: int = 32  # documents a forward pass
     shard_size: int = 512  # documents a part
     keep_special: bool = False
@@ -56,6 +59,11 @@ class CaptureConfig:
             raise UserError(
                 f"storage dtype {self.dtype!r} is not known",
                 hint=f"use {', '.join(STORAGE_DTYPES)}",
+            )
+        if self.long_documents not in LONG_DOCUMENTS:
+            raise UserError(
+                f"long documents cannot be {self.long_documents!r}",
+                hint=f"use {' or '.join(LONG_DOCUMENTS)}",
             )
         for what, value in (
             ("context length", self.context_length),

@@ -63,9 +63,13 @@ def test_a_stages_error_is_raised_at_the_end_and_stops_its_work() -> None:
             raise OSError("disk full")
         done.append(item)
 
-    with pytest.raises(OSError, match="disk full"), Stage(work, 100, "stage") as stage:
-        for item in range(6):
-            stage.put(item)
+    def six() -> None:
+        with Stage(work, 100, "stage") as stage:
+            for item in range(6):
+                stage.put(item)
+
+    with pytest.raises(OSError, match="disk full"):
+        six()
     assert done == [0, 1, 2]
     assert "stage" not in names()
 
@@ -79,11 +83,15 @@ def test_a_failing_block_abandons_what_waits() -> None:
         go.wait(10)
         done.append(item)
 
-    with pytest.raises(KeyError), Stage(work, 100, "stage") as stage:
-        for item in range(6):
-            stage.put(item)
-        started.wait(10)
-        threading.Timer(0.05, go.set).start()
-        raise KeyError
+    def fail() -> None:
+        with Stage(work, 100, "stage") as stage:
+            for item in range(6):
+                stage.put(item)
+            started.wait(10)
+            threading.Timer(0.05, go.set).start()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert len(done) < 6
     assert "stage" not in names()

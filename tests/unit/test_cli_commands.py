@@ -218,10 +218,13 @@ def test_the_demos_summary_says_everything_within_80_columns(
 def test_the_result_of_each_command_names_the_next_step(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    capture.show_result(
-        {"run_id": "r", "layers": ["l"], "tokens": 5, "documents": 2, "bytes": 10, "seconds": 1.0}
-    )
-    assert "mi-crow train --run r --layer l" in capsys.readouterr().out
+    captured = {"run_id": "r", "layers": ["l"], "tokens": 5, "documents": 2, "bytes": 10}
+    extent = {"seconds": 1.0, "padding_share": 0.031, "rounding_fvu": {"l": 0.00025}}
+    capture.show_result(captured | extent)
+    out = capsys.readouterr().out
+    assert "mi-crow train --run r --layer l" in out
+    assert "3.1%" in out
+    assert "FVU 0.00025 at l" in out
     quality = {"fvu": 0.1, "fvu_all": 0.2, "outlier_share": 0.01, "l0": 32.0, "dead_share": 0.1}
     train.show_result({"sae_id": "s", "steps": 9, "tokens": 99, "seconds": 1.0} | quality)
     assert "mi-crow index --sae s" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from mi_crow.language_model.capture import Capture, CaptureResult, capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store import RunManifest, Workspace
-from mi_crow.store.shards import RunReader
+from mi_crow.store.reader import RunReader
 from tests.tiny_models import TEXTS
 
 LABELS = ["a", None] * (len(TEXTS) // 2)
@@ -79,7 +79,7 @@ def test_rows_are_the_models_activations_without_special_tokens(
             assert row["token_ids"] == ids
             assert row["kept"] == list(range(1, len(ids)))  # BOS is left out
             expected = alone(tiny_lm, TEXTS[number], 1)[1:]
-            torch.testing.assert_close(part.activations[mine], expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(part.take(mine), expected, rtol=1e-4, atol=1e-4)
             assert part.row_position[mine].tolist() == row["kept"]
             number += 1
     assert number == result.documents == len(TEXTS)
@@ -108,7 +108,7 @@ def test_several_layers_share_one_pass_and_their_rows(
     assert result.layers == ["model.layers.1", "model.layers.0.mlp", "model.layers.0"]
     for layer in (0, 1):
         rows = next(RunReader(workspace.run_dir("run"), f"resid_post.{layer}").parts())
-        mine = rows.activations[rows.row_document == 0]
+        mine = rows.take(rows.row_document == 0)
         torch.testing.assert_close(mine, alone(tiny_lm, TEXTS[0], layer)[1:])
 
 
@@ -160,43 +160,58 @@ def test_a_token_limit_ends_with_the_document_that_reaches_it(
 
 
 class StopAfter(NullProgress):
-    """Stops the work after some parts, as a kill between two writes would."""
+    """Ends the work once some parts are whole, as a kill between two writes would; `batches`
+    cancels it instead, before the next batch."""
 
-    def __init__(self, parts: int, how: str) -> None:
-        self._left, self._how = parts, how
+    def __init__(self, parts: int = 99, batches: int = 99) -> None:
+        self._parts, self._batches = parts, batches
         self.names: list[str] = []
 
     def checkpoint(self, name: str) -> None:
         self.names.append(name)
-        self._left -= 1
-        if self._left == 0 and self._how == "kill":
+        if len(self.names) == self._parts:
             raise KeyboardInterrupt
 
     def should_stop(self) -> bool:
-        return self._how == "cancel" and self._left <= 0
+        self._batches -= 1
+        return self._batches < 0
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-@pytest.mark.parametrize("how", ["kill", "cancel"])
 def test_a_killed_capture_goes_on_with_the_same_bytes(
-    tiny_lm: LanguageModel, workspace: Workspace, parts: int, how: str
+    tiny_lm: LanguageModel, workspace: Workspace, parts: int
 ) -> None:
     capture(tiny_lm, workspace)
     whole = files(workspace.run_dir("run"))
     folder = workspace.make_run_dir("killed", "")
     config = replace(CONFIG, name="killed")
-    with pytest.raises((KeyboardInterrupt, CancelledError)):
-        capture(tiny_lm, workspace, config, StopAfter(parts, how), folder)
+    with pytest.raises(KeyboardInterrupt):
+        capture(tiny_lm, workspace, config, StopAfter(parts), folder)
     manifest = RunManifest.load(folder)
     assert (manifest.status, len(manifest.parts)) == ("running", parts)
     (folder / "tokens" / ".tmp-torn-part-000-00001.parquet").write_bytes(b"torn")
-    progress = StopAfter(99, "kill")
+    (folder / "tokens" / "part-007-00001.parquet").write_bytes(b"of a rank that died")
+    progress = StopAfter()
     result = capture(tiny_lm, workspace, config, progress, folder)
     assert progress.names == [f"part-000-{n:05d}" for n in range(parts, 3)]
     assert files(folder) == whole
     assert result.documents == len(TEXTS)
     assert RunManifest.load(folder).status == "complete"
     assert list(folder.rglob(".tmp-*")) == []
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3, 4])
+def test_a_cancelled_capture_goes_on_with_the_same_bytes(
+    tiny_lm: LanguageModel, workspace: Workspace, batches: int
+) -> None:
+    capture(tiny_lm, workspace)
+    folder = workspace.make_run_dir("cancelled", "")
+    config = replace(CONFIG, name="cancelled")
+    with pytest.raises(CancelledError):
+        capture(tiny_lm, workspace, config, StopAfter(batches=batches), folder)
+    assert len(RunManifest.load(folder).parts) <= batches // 2
+    capture(tiny_lm, workspace, config, run_dir=folder)
+    assert files(folder) == files(workspace.run_dir("run"))
 
 
 def test_a_kill_between_part_and_manifest_repeats_the_part(
@@ -247,7 +262,7 @@ def test_a_capture_of_something_else_is_not_gone_on_with(
 ) -> None:
     folder = workspace.make_run_dir("run", "")
     with pytest.raises(KeyboardInterrupt):
-        capture(tiny_lm, workspace, CONFIG, StopAfter(1, "kill"), folder)
+        capture(tiny_lm, workspace, CONFIG, StopAfter(1), folder)
     before = files(folder)
     with pytest.raises(UserError, match=f"captured with another {what}"):
         capture(
@@ -303,11 +318,11 @@ def test_the_batch_shrinks_when_memory_runs_out(
     run_to = batches_module.run_to
     sizes: list[int] = []
 
-    def scarce(lm: Any, points: Any, input_ids: Tensor, mask: Tensor) -> Any:
+    def scarce(lm: Any, points: Any, input_ids: Tensor) -> Any:
         if len(input_ids) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         sizes.append(len(input_ids))
-        return run_to(lm, points, input_ids, mask)
+        return run_to(lm, points, input_ids)
 
     class Log(NullProgress):
         lines: list[str] = []
@@ -410,7 +425,10 @@ def test_the_job_captures_from_files(
         CONFIG, model=ModelSpec(str(tiny_model_dir)), dataset=DatasetSpec(str(texts), limit=4)
     )
     result = capture_run(workspace, config).as_json()
-    assert set(result) == {"run_id", "layers", "tokens", "documents", "seconds", "bytes"}
+    assert set(result) == {
+        *("run_id", "layers", "tokens", "documents", "seconds", "bytes"),
+        *("padding_share", "rounding_fvu"),
+    }
     assert (result["run_id"], result["layers"]) == ("run", ["model.layers.1"])
     manifest = RunManifest.load(workspace.run_dir("run"))
     assert manifest.model_id == str(tiny_model_dir)

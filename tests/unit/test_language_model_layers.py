@@ -65,7 +65,7 @@ def test_the_three_nearest_names_are_shown(tiny_lm: LanguageModel) -> None:
         tiny_lm.layers.resolve("resid_post.9")
     shown = caught.value.sentence.partition("e.g. ")[2].split(", ")
     assert set(shown) == {"resid_post.0", "resid_post.1", "resid_post.2"}
-    with pytest.raises(NotFoundError, match="layer 'resid_pots.2' not found") as caught:
+    with pytest.raises(NotFoundError, match=r"layer 'resid_pots\.2' not found") as caught:
         tiny_lm.layers.resolve("resid_pots.2")
     assert "3 layers, e.g. resid_post.2, " in caught.value.sentence
 
