@@ -86,6 +86,10 @@ class SparseAutoencoder(nn.Module, ABC):
     architecture: ClassVar[str]
     # Whether a loss with a coefficient decides how many latents are active, and not a number k.
     steers_sparsity: ClassVar[bool] = False
+    # Whether that loss leads to a target by itself; otherwise its coefficient is controlled.
+    target_in_loss: ClassVar[bool] = False
+    # Parameters that learn faster or slower than the rest: name -> factor.
+    learning_rates: ClassVar[dict[str, float]] = {}
 
     def __init__(
         self,

@@ -99,6 +99,15 @@ def strongest_entries(
     return values[chosen], kept
 
 
+def level_of(x: Tensor, encoder_rows: Tensor, bias: Tensor, l0: float) -> Tensor:
+    """The pre-activation that `l0` latents a token of x [n, d] reach on average; no dimensions."""
+    values, _ = entries_above(x, encoder_rows, bias)
+    wanted = max(1, min(values.numel(), round(l0 * x.shape[0])))
+    if not values.numel():
+        return x.new_zeros(())
+    return values.topk(wanted, sorted=False).values.min()
+
+
 class _EntryProduct(torch.autograd.Function):
     """Pre-activations of the entries, with gradients over them alone."""
 

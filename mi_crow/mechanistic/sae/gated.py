@@ -12,7 +12,7 @@ from mi_crow.mechanistic.sae.base import (
     SparseLatents,
     TrainingOutput,
 )
-from mi_crow.mechanistic.sae.entries import Entries, decode_entries, encode_above, take
+from mi_crow.mechanistic.sae.entries import Entries, decode_entries, encode_above, level_of, take
 from mi_crow.mechanistic.sae.losses import auxk_loss, fired_or_none, variance_share
 
 
@@ -53,6 +53,12 @@ class GatedSae(SparseAutoencoder):
 
     def starting_coefficient(self, variance: float, target_l0: float) -> float:
         return math.sqrt(variance / target_l0) / 4
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor, l0: float) -> None:
+        """Gates that `l0` latents a token open; their magnitudes stay whole."""
+        level = level_of(self.encoder_input(x), self.encoder_rows, self.b_gate, l0)
+        self.b_gate.sub_(level)
 
     def config(self) -> dict[str, Any]:
         return {}

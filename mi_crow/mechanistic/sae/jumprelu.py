@@ -13,7 +13,7 @@ from mi_crow.mechanistic.sae.base import (
     SparseLatents,
     TrainingOutput,
 )
-from mi_crow.mechanistic.sae.entries import Entries, decode_entries, encode_above, take
+from mi_crow.mechanistic.sae.entries import Entries, decode_entries, encode_above, level_of, take
 from mi_crow.mechanistic.sae.losses import auxk_loss, fired_or_none, variance_share
 
 
@@ -33,6 +33,8 @@ class JumpReluSae(SparseAutoencoder):
 
     architecture: ClassVar[str] = "jumprelu"
     steers_sparsity: ClassVar[bool] = True
+    target_in_loss: ClassVar[bool] = True
+    learning_rates: ClassVar[dict[str, float]] = {"threshold": 10.0}
 
     def __init__(
         self,
@@ -62,6 +64,13 @@ class JumpReluSae(SparseAutoencoder):
 
     def starting_coefficient(self, variance: float, target_l0: float) -> float:
         return 1.0
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor, l0: float) -> None:
+        """One threshold for all latents, which `l0` latents a token are above: a BatchTopK SAE's
+        start. From zero thresholds, half of all latents would be active for long."""
+        level = level_of(self.encoder_input(x), self.encoder_rows, self.b_enc, l0)
+        self.threshold.copy_(level.expand_as(self.threshold))
 
     def config(self) -> dict[str, Any]:
         return {}

@@ -29,14 +29,15 @@ class TrainState:
         self.seconds = 0.0
         self.control = self._control(0.0 if plan.l1_lambda is None else plan.l1_lambda)
         fused = sae.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.Adam(sae.parameters(), lr=plan.lr, eps=_ADAM_EPS, fused=fused)
+        self.optimizer = torch.optim.Adam(_groups(sae), lr=plan.lr, eps=_ADAM_EPS, fused=fused)
         # Tokens since each latent fired; the last, extra place takes what is not active.
         self._idle = torch.zeros(sae.n_latents + 1, dtype=torch.int64, device=sae.device)
 
     def _control(self, coefficient: float) -> SparsityControl:
         plan = self.plan
+        target = None if self.sae.target_in_loss else plan.target_l0
         return SparsityControl(
-            coefficient, plan.target_l0, plan.sparsity_warmup_steps, plan.steps, self.sae.device
+            coefficient, target, plan.sparsity_warmup_steps, plan.steps, self.sae.device
         )
 
     def start(self, point: StartingPoint) -> None:
@@ -90,7 +91,7 @@ class TrainState:
         length, which is fixed: it is taken out, so that Adam's moments do not see it.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.lr_at(self.step)
+            group["lr"] = self.plan.lr_at(self.step) * group["rate"]
         rows, gradient = self.sae.W_dec, self.sae.W_dec.grad
         if gradient is not None:
             along = torch.linalg.vecdot(gradient, rows)
@@ -171,3 +172,15 @@ class TrainState:
                 f"the checkpoint does not fit this SAE ({error})",
                 hint="remove the checkpoints folder to train from the beginning",
             ) from error
+
+
+def _groups(sae: SparseAutoencoder) -> list[dict[str, Any]]:
+    """The parameters, those with a learning rate of their own apart; `rate` multiplies."""
+    rates = sae.learning_rates
+    plain = [value for name, value in sae.named_parameters() if name not in rates]
+    apart = [
+        {"params": [value], "rate": rates[name]}
+        for name, value in sae.named_parameters()
+        if name in rates
+    ]
+    return [{"params": plain, "rate": 1.0}, *apart]
