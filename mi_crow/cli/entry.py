@@ -32,6 +32,7 @@ COMMANDS = {
     "runs": Command("shelf", "list, show, rename, note or remove activation runs"),
     "saes": Command("shelf", "list, show, rename, note or remove SAEs"),
     "evaluate": Command("evaluate", "measure an SAE: reconstruction, sparsity, loss, probes"),
+    "compare": Command("compare", "say which features two SAEs share"),
     "features": Command("features", "list an SAE's features from its index"),
     "feature": Command("features", "show one feature with its top examples"),
     "inspect": Command("steering", "show which features fire on a text, token by token"),

@@ -148,6 +148,17 @@ class Workspace:
         """The folder of an existing, whole SAE. Raises UserError or NotFoundError."""
         return self._existing(self.saes_dir, sae_id, "SAE", "cfg.json")
 
+    def sae_or_path(self, name: str) -> Path:
+        """The folder of the SAE with this id, else the path `name` if it exists. Raises
+        NotFoundError for neither."""
+        try:
+            return self.sae_dir(name)
+        except UserError:
+            path = Path(name).expanduser()
+            if not path.exists():
+                raise
+            return path
+
     def job_dir(self, job_id: str) -> Path:
         """The folder of an existing job. Raises UserError or NotFoundError."""
         return self._existing(self.jobs_dir, job_id, "job", "spec.json")

@@ -10,6 +10,7 @@ from mi_crow.lazy import lazy_exports
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.base import SaeOutput, SparseAutoencoder, SparseLatents
     from mi_crow.mechanistic.sae.batchtopk import BatchTopKSae
+    from mi_crow.mechanistic.sae.compare import Comparison, compare_saes
     from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
     from mi_crow.mechanistic.sae.gated import GatedSae
     from mi_crow.mechanistic.sae.jumprelu import JumpReluSae
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.matryoshka import MatryoshkaSae
     from mi_crow.mechanistic.sae.metadata import SaeMetadata
     from mi_crow.mechanistic.sae.topk import TopKSae
-    from mi_crow.mechanistic.sae.train import SaeTrainer
+    from mi_crow.mechanistic.sae.train import SaeTrainer, train_many
     from mi_crow.mechanistic.sae.transcoder import (
         JumpReluTranscoder,
         ReluTranscoder,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _ROOM = "mi_crow.mechanistic.sae"
 _EXPORTS = {
     "BatchTopKSae": f"{_ROOM}.batchtopk",
+    "Comparison": f"{_ROOM}.compare",
     "EvaluateConfig": f"{_ROOM}.config",
     "GatedSae": f"{_ROOM}.gated",
     "JumpReluSae": f"{_ROOM}.jumprelu",
@@ -44,11 +46,14 @@ _EXPORTS = {
     "TopKSae": f"{_ROOM}.topk",
     "TrainConfig": f"{_ROOM}.config",
     "Transcoder": f"{_ROOM}.transcoder",
+    "compare_saes": f"{_ROOM}.compare",
     "load_sae": f"{_ROOM}.load",
+    "train_many": f"{_ROOM}.train",
 }
 
 __all__ = [
     "BatchTopKSae",
+    "Comparison",
     "EvaluateConfig",
     "GatedSae",
     "JumpReluSae",
@@ -65,7 +70,9 @@ __all__ = [
     "TopKSae",
     "TrainConfig",
     "Transcoder",
+    "compare_saes",
     "load_sae",
+    "train_many",
 ]
 
 

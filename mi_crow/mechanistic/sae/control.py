@@ -19,6 +19,8 @@ class ShuffledSource:
 
     def __init__(self, source: TokenSource) -> None:
         self._source = source
+        self.inline = source.inline
+        self.inline = source.inline
         self.count = source.count
         self.median_norm = source.median_norm
 

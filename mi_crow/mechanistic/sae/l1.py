@@ -12,7 +12,7 @@ from mi_crow.mechanistic.sae.base import (
     SparseLatents,
     TrainingOutput,
 )
-from mi_crow.mechanistic.sae.entries import decode_entries, encode_above
+from mi_crow.mechanistic.sae.entries import decode_entries, encode_above, level_of
 from mi_crow.mechanistic.sae.losses import auxk_loss, variance_share
 
 
@@ -51,6 +51,13 @@ class L1Sae(SparseAutoencoder):
     def starting_coefficient(self, variance: float, target_l0: float) -> float:
         # Half of lambda is what the penalty takes off a latent: an eighth of a typical one.
         return math.sqrt(variance / target_l0) / 4
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor, l0: float) -> None:
+        """Biases that `l0` latents a token overcome. From zero biases half of all latents would be
+        active, and the penalty would first take everything apart."""
+        level = level_of(self.encoder_input(x), self.encoder_rows, self.b_enc, l0)
+        self.b_enc.sub_(level)
 
     def config(self) -> dict[str, Any]:
         return {}

@@ -6,6 +6,7 @@ from typing import Any
 from mi_crow.mechanistic.sae.metadata import SaeMetadata, hook_name_of
 from mi_crow.mechanistic.sae.source import RunSource, TokenSource
 from mi_crow.store.manifest import LayerSpec, RunManifest
+from mi_crow.store.pair import PairReader
 from mi_crow.store.reader import RunReader
 from mi_crow.store.workspace import Workspace
 
@@ -35,7 +36,7 @@ class RunTokens:
             point=layer.point,
             revision=manifest.revision,
             tokenizer_hash=manifest.tokenizer_hash,
-            run_id=manifest.run_id,
+            run_id=manifest.run_id or None,
             context_size=manifest.settings.get("context_length"),
             other=other,
         )
@@ -45,6 +46,9 @@ def open_tokens(
     workspace: Workspace, run_id: str, layer: str, target_layer: str | None = None
 ) -> RunTokens:
     """Opens a layer, and the layer that a transcoder is to predict. Raises NotFoundError."""
+    if target_layer is not None:
+        pair = PairReader(workspace.run_dir(run_id), layer, target_layer)
+        return RunTokens(pair.first.manifest, pair.first.layer, pair.second.layer, pair)
     run_dir = workspace.run_dir(run_id)
     manifest = RunManifest.load(run_dir)
     spec = manifest.layer(layer)
