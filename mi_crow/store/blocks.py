@@ -101,21 +101,27 @@ def read_block(
     """
     places = np.random.default_rng(plan.seed).permutation(plan.rows)
     owners = chunks.part[plan.chunks]
-    none = parts[int(owners[0])].stored(slice(0, 0))
-    values = torch.empty(plan.rows, none.values.shape[1], dtype=none.values.dtype)
-    scales = None if none.scales is None else torch.empty(plan.rows)
-    items, done = row_items(values), 0
+    stored = parts[int(owners[0])].file.places["activations"]
+    values = torch.empty(plan.rows, *stored.shape[1:], dtype=stored.kind)
+    scales = torch.empty(plan.rows) if stored.kind == torch.int8 else None
+    targets = {"activations": row_items(values)}
+    if scales is not None:
+        targets["scales"] = row_items(scales[:, None])
+    done = 0
     for number in np.unique(owners):
-        part, mask = parts[number], masks[number]
-        with part.row_reader() as read:
-            for chunk in plan.chunks[owners == number]:
-                stretch = slice(int(chunks.start[chunk]), int(chunks.stop[chunk]))
-                wanted = np.flatnonzero(mask[stretch])
-                here = places[done : done + len(wanted)]
-                items[here] = read(stretch)[wanted]
-                if scales is not None and part.scales is not None:
-                    scales.numpy()[here] = part.scales[stretch].numpy()[wanted]
-                done += len(wanted)
+        mine = plan.chunks[owners == number]
+        stretches = [
+            slice(int(start), int(stop))
+            for start, stop in zip(chunks.start[mine], chunks.stop[mine], strict=True)
+        ]
+        wanted = [np.flatnonzero(masks[number][stretch]) for stretch in stretches]
+        here = places[done : (done := done + int(chunks.wanted[mine].sum()))]
+        for name, target in targets.items():
+            with parts[number].file.reading(name) as read:
+                at = 0
+                for stretch, rows in zip(stretches, wanted, strict=True):
+                    target[here[at : at + len(rows)]] = read(stretch)[rows]
+                    at += len(rows)
     return Block(values, scales)
 
 

@@ -39,7 +39,7 @@ def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
 
     Wide types come first, so that every tensor starts at a multiple of its items' size.
     """
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, tensors[name].nbytes, name))
     header: dict[str, Any] = {}
     end = 0
     for name in names:
@@ -110,10 +110,10 @@ class LayerFile:
             return torch.empty(place.shape, dtype=place.kind)
         # The mapping outlives the descriptor, so that thousands of parts do not use them up.
         try:
-            content = torch.from_file(str(self.path), False, self._size, dtype=torch.uint8)
+            content = torch.from_file(str(self.path), False, place.begin + size, dtype=torch.uint8)
         except RuntimeError as error:  # it has gone since it was opened
             raise self.damaged("it cannot be mapped") from error
-        return content[place.begin : place.begin + size].view(place.kind).view(place.shape)
+        return content[place.begin :].view(place.kind).view(place.shape)
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Callable[[slice], np.ndarray]]:
@@ -139,6 +139,16 @@ class LayerFile:
 
         with self._opened() as file:
             yield read
+
+    def read(self, name: str) -> Tensor:
+        """The tensor, read into memory."""
+        place = self.places[name]
+        result = torch.empty(place.shape, dtype=place.kind)
+        if result.numel():
+            with self.reading(name) as read:
+                items = read(slice(0, len(result)))
+                result.view(-1).view(torch.uint8).numpy()[:] = items.view(np.uint8)
+        return result
 
     def _opened(self) -> FileIO:
         try:

@@ -4,8 +4,7 @@ A part is one Parquet file of documents (or windows of them) and, for each layer
 file whose rows stand in the order of the documents' kept positions.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -143,11 +142,6 @@ class RunPart:
         scales = None if self.scales is None else self.scales[index]
         return StoredRows(self._values[index], self.norms[index], scales)
 
-    def row_reader(self) -> AbstractContextManager[Callable[[slice], np.ndarray]]:
-        """A function that reads some contiguous rows from the file, unmapped, as items of a row's
-        bytes (see `row_items`)."""
-        return self.file.reading("activations")
-
     @cached_property
     def items(self) -> np.ndarray:
         """The stored rows, memory-mapped, as [n] items of a row's bytes."""
@@ -167,7 +161,7 @@ class RunPart:
     def row_split(self) -> Tensor:
         """[n] bool: True where the document is held out."""
         if "heldout" in self.file.places:
-            return self.file.tensor("heldout") != 0
+            return self.file.read("heldout") != 0
         return self._of_rows(held_out(self.columns("split")))
 
     @cached_property

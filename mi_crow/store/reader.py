@@ -24,6 +24,7 @@ from mi_crow.store.parts import DTYPES, HELDOUT, RunPart, dequantised, row_items
 _BUFFER_BYTES = 512 << 20
 _BLOCKS_AT_ONCE = 3  # one is given out, one waits, one is read
 _CHUNK_BYTES = 256 << 10  # long enough a read for any disk; some hundreds make a block
+_LEAST_CHUNKS_IN_BLOCK = 64
 _SELECTIONS_KEPT = 4
 _ROWS_KEPT = 1 << 24  # at eight bytes each
 _SAMPLE_EPOCH = 2**40  # never reached by training, so that a sample is not its first batches
@@ -165,7 +166,7 @@ class RunReader:
         of the one with the given rank, and its rank among those that share this half."""
         counts = np.zeros(1 << 16, np.int64)
         for part in self._parts:
-            bits = part.norms.numpy().view(np.uint32)
+            bits = part.file.read("norms").numpy().view(np.uint32)
             halves = bits >> 16 if upper is None else bits[bits >> 16 == upper] & 0xFFFF
             counts += np.bincount(halves, minlength=1 << 16)
         ends = np.cumsum(counts)
@@ -192,7 +193,9 @@ class RunReader:
         self, selection: Selection, batch_size: int, seed: int, start: int
     ) -> Iterator[Tensor]:
         block_rows = max(1, self._buffer_bytes // _BLOCKS_AT_ONCE // self._row_bytes)
-        chunk_rows = min(max(1, _CHUNK_BYTES // self._row_bytes), max(1, block_rows // 16))
+        chunk_rows = max(
+            1, min(_CHUNK_BYTES // self._row_bytes, block_rows // _LEAST_CHUNKS_IN_BLOCK)
+        )
         chunks = cut_chunks(selection.masks, chunk_rows)
         position = start * batch_size
         plans = plans_from(chunks, block_rows, seed, position)
@@ -221,4 +224,5 @@ class RunReader:
 
 def _mask(part: RunPart, heldout: bool, max_norm: float | None) -> np.ndarray:
     keep = part.row_split if heldout else ~part.row_split
-    return (keep if max_norm is None else keep & (part.norms <= max_norm)).numpy()
+    # Read rather than mapped: of a large run only this mask is to stay in memory.
+    return (keep if max_norm is None else keep & (part.file.read("norms") <= max_norm)).numpy()
