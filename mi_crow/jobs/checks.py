@@ -36,16 +36,23 @@ def check_train(workspace: Workspace, config: TrainConfig) -> None:
     """Raises UserError for a training that cannot work."""
     validate_device(config.device)
     check_free(workspace.saes_dir, config.name, "SAE")
+    if config.stream is not None:
+        check_model(config.stream.model)
+        check_dataset(config.stream.dataset)
+        return
     manifest = run_manifest(workspace, config.run_id)
     width = manifest.layer(config.layer).width
-    n_latents = config.n_latents or int(config.expansion * width)
-    if n_latents < 1:
-        raise UserError(f"an SAE needs at least 1 latent, not {n_latents}")
-    if config.k > n_latents:
-        raise UserError(
-            f"k = {config.k} is more than n_latents = {n_latents}",
-            hint="lower --k or raise --expansion",
-        )
+    if config.target_layer is not None:
+        manifest.layer(config.target_layer)
+    for variant in config.variants() if config.init is None else ():
+        n_latents = variant.n_latents or int(variant.expansion * width)
+        if n_latents < 1:
+            raise UserError(f"an SAE needs at least 1 latent, not {n_latents}")
+        if variant.k > n_latents:
+            raise UserError(
+                f"k = {variant.k} is more than n_latents = {n_latents}",
+                hint="lower --k or raise --expansion",
+            )
 
 
 def check_index(workspace: Workspace, config: IndexConfig) -> None:

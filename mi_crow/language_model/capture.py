@@ -87,11 +87,11 @@ class Capture:
             raise UserError(
                 f"input and output of {names[0]!r} cannot share a run", hint="capture them apart"
             )
-        self._layers = [
+        self.layers = [
             LayerSpec(point.name, point.point, lm.layers.width(point.point))
             for point in self._points
         ]
-        self._source = CaptureSource(lm, texts, config, self._layers)
+        self._source = CaptureSource(lm, texts, config, self.layers)
         self._total = self._source.total
 
     def run(
@@ -129,13 +129,13 @@ class Capture:
         """The run's folder with a manifest in it, and what is left to do."""
         fresh = self._fresh_manifest()
         if run_dir is None or not (run_dir / MANIFEST_NAME).exists():
-            expected = estimate(self._lm, self._points, self._layers, self._source, self._config)
+            expected = estimate(self._lm, self._points, self.layers, self._source, self._config)
             check_room(expected, run_dir or workspace.activations_dir)
             progress.log(expected.sentence())
         if run_dir is None:
             run_dir = workspace.make_run_dir(self._config.name, Path(self._config.model.model).name)
         manifest = self._manifest(run_dir, fresh)
-        for folder in (run_dir, run_dir / "tokens", *(run_dir / one.name for one in self._layers)):
+        for folder in (run_dir, run_dir / "tokens", *(run_dir / one.name for one in self.layers)):
             remove_stale(folder)
         if not manifest.complete:
             remove_unnamed(run_dir, manifest)
@@ -147,7 +147,7 @@ class Capture:
         size = BatchSize(manifest.settings["batch_size_used"], progress.log)
         forward = Forward(self._lm, self._points, config.dtype, size)
         mine = [part.index for part in manifest.parts if part.rank == ranks.rank]
-        points = {layer.name: layer.point for layer in self._layers}
+        points = {layer.name: layer.point for layer in self.layers}
         follow = _Following(progress, self._total, manifest, ranks.world)
         plans = read_ahead(self._source.plans(todo, ranks), _PARTS_AHEAD, "capture-tokens")
         with (
@@ -156,7 +156,7 @@ class Capture:
                 run_dir,
                 ranks.rank,
                 max(mine, default=-1) + 1,
-                self._layers,
+                self.layers,
                 config.dtype,
                 points,
                 progress,
@@ -219,7 +219,7 @@ class Capture:
             model_id=lm.model_id,
             revision=lm.revision,
             tokenizer_hash=lm.tokenizer_hash,
-            layers=self._layers,
+            layers=self.layers,
             dtype=config.dtype,
             dataset=asdict(config.dataset),
             fingerprint=self._texts.fingerprint(),

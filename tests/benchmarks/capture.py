@@ -72,7 +72,8 @@ class Bench:
 
     def plans(self) -> list[PartPlan]:
         """The batches that a capture makes of the texts."""
-        source = CaptureSource(self.lm, TextDataset(self.texts), self.config([LAYER]), [])
+        work = Capture(self.lm, TextDataset(self.texts), self.config([LAYER]))
+        source = CaptureSource(self.lm, TextDataset(self.texts), self.config([LAYER]), work.layers)
         return list(source.plans(Todo({}, {}, None), ALONE))
 
     def bare(self, plans: Sequence[PartPlan]) -> float:

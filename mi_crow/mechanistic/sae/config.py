@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from mi_crow.errors import UserError
+from mi_crow.language_model.config import CaptureConfig
 
 # `architectures.py` says which class each name is.
 ARCHITECTURES = (
@@ -88,6 +89,7 @@ class SaeTrainingConfig:
 class TrainConfig:
     """One training job: which activations, which SAE, how long.
 
+    With `stream` they come from the running model, layer and texts as it says, and not from a run.
     `sweep_k` and `sweep_expansion` train one SAE for each combination on one read of the data.
     """
 
@@ -101,6 +103,7 @@ class TrainConfig:
     sweep_expansion: tuple[float, ...] = ()  # instead of expansion
     target_layer: str | None = None  # what a transcoder predicts
     skip: bool = False  # a transcoder's skip connection
+    stream: CaptureConfig | None = None
     init: str | None = None  # train on from this SAE: an id of the workspace or a path
     training: SaeTrainingConfig = SaeTrainingConfig()
     device: str = "auto"
@@ -111,6 +114,8 @@ class TrainConfig:
             raise UserError(
                 f"architecture {self.arch!r} is not known", hint=f"use {', '.join(ARCHITECTURES)}"
             )
+        if self.stream is not None:
+            self._check_stream(self.stream)
         for k in (self.k, *self.sweep_k):
             if k < 1:
                 raise UserError(f"k must be at least 1, not {k}")
@@ -132,6 +137,14 @@ class TrainConfig:
                     raise UserError(f"{what} is for transcoders", hint="use --arch transcoder")
         if self.init is not None and (self.sweep_k or self.sweep_expansion):
             raise UserError("a sweep cannot start from one SAE", hint="leave out --init")
+
+    def _check_stream(self, stream: CaptureConfig) -> None:
+        if len(stream.layers) != 1:
+            raise UserError("a stream is of one layer", hint="name one with --layer")
+        if self.training.steps is None:
+            raise UserError("a stream has no end of its own", hint="say how long with --steps")
+        if self.target_layer is not None:
+            raise UserError("a transcoder cannot be trained on a stream", hint="capture a run")
 
     def variants(self) -> list["TrainConfig"]:
         """The SAEs of this job, one config each; itself alone without a sweep."""

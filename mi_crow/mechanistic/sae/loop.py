@@ -5,6 +5,7 @@ Several SAEs can train side by side on one read of the data, each in a lane of i
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -115,8 +116,10 @@ def _batches(state: TrainState, source: TokenSource, first: int) -> Iterator[Ten
     """The fp32 batches from number `first` to the end of the plan, in plain units."""
     plan = state.plan
     stored = source.batches(plan.batch_size, plan.seed, TRAIN, plan.outlier_norm, first)
-    for batch in islice(device_batches(stored, state.sae.device), plan.steps - first):
-        yield batch.float()
+    batches = device_batches(stored, state.sae.device, source.inline)
+    with closing(batches):
+        for batch in islice(batches, plan.steps - first):
+            yield batch.float()
 
 
 def _keep(lanes: Sequence[Lane], clock: Clock, progress: Progress) -> None:

@@ -24,6 +24,11 @@ class TokenSource(Protocol):
     """Activations of many tokens, shuffled on demand. Batches come in the storage dtype."""
 
     @property
+    def inline(self) -> bool:
+        """True when batches are made on the training device itself: never in a thread beside."""
+        ...
+
+    @property
     def width(self) -> int: ...
 
     def count(self, split: str = TRAIN, max_norm: float | None = None) -> int:
@@ -53,6 +58,8 @@ class TokenSource(Protocol):
 
 class TensorSource:
     """Tokens of a tensor [n, d]. Without a mask every tenth row is held out."""
+
+    inline = False
 
     def __init__(self, activations: Tensor, heldout: Tensor | None = None) -> None:
         if activations.ndim != 2 or activations.shape[0] == 0:
@@ -120,6 +127,8 @@ def _shuffled(rows: Tensor, seed: int, epoch: int) -> Tensor:
 
 class RunSource:
     """Tokens of one layer of a captured run."""
+
+    inline = False
 
     def __init__(self, reader: "RunReader") -> None:
         self.reader = reader

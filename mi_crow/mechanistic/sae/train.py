@@ -5,14 +5,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mi_crow.errors import CorruptDataError, MiCrowError, UserError
 from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.architectures import new_sae
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.checkpoint import remove_checkpoints
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.live import live_tokens
+from mi_crow.mechanistic.sae.load import load_sae
 from mi_crow.mechanistic.sae.loop import CHECKPOINTS_NAME
 from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
 from mi_crow.mechanistic.sae.saelens import CONFIG_NAME
@@ -49,14 +49,17 @@ def train_run(
     progress: Progress | None = None,
     sae_dir: Path | None = None,
 ) -> TrainResult:
-    """Trains the SAEs of `config` on a run of the workspace; `sae_dir` (None: a new one) is the
-    folder of the first, the others of a sweep get folders named after it.
+    """Trains the SAEs of `config` on a run of the workspace, or on the running model; `sae_dir`
+    (None: a new one) is the folder of the first, the others of a sweep get folders named after it.
 
     Folders that hold checkpoints are gone on with. Raises UserError, before any folder is made,
     for an unknown run or layer, k above the number of latents, too few tokens.
     """
     progress = progress or NullProgress()
-    tokens = open_tokens(workspace, config.run_id, config.layer, config.target_layer)
+    if config.stream is None:
+        tokens = open_tokens(workspace, config.run_id, config.layer, config.target_layer)
+    else:
+        tokens = live_tokens(config, config.stream, progress)
     if tokens.manifest.status != "complete":
         raise UserError(
             f"run {config.run_id!r} is not complete", hint="wait for its capture or resume it"
@@ -98,7 +101,7 @@ def _first_state(workspace: Workspace, config: TrainConfig, tokens: RunTokens) -
     target = tokens.target
     if config.init is None:
         return new_sae(config, tokens.layer.width, target.width if target else None, device)
-    sae = load_starting_sae(workspace, config.init, device)
+    sae = load_sae(workspace.sae_or_path(config.init), device)
     if sae.transcodes and target is None:
         raise UserError(
             f"{config.init!r} is a transcoder: it needs the layer that it is to predict",
@@ -107,14 +110,6 @@ def _first_state(workspace: Workspace, config: TrainConfig, tokens: RunTokens) -
     if target is not None and not sae.transcodes:
         raise UserError(f"{config.init!r} is no transcoder", hint="leave out --target-layer")
     return sae
-
-
-def load_starting_sae(workspace: Workspace, name: str, device: torch.device) -> SparseAutoencoder:
-    """The SAE with this id in the workspace, else at this path. Raises UserError."""
-    from mi_crow.mechanistic.sae.load import load_sae
-
-    known = {summary.sae_id: summary.path for summary in workspace.list_saes()}
-    return load_sae(known.get(name, Path(name).expanduser()), device)
 
 
 def _settings(config: TrainConfig, sae: SparseAutoencoder) -> SaeTrainingConfig:

@@ -1,0 +1,77 @@
+"""The flags that say which texts go through a model, and how."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from mi_crow.cli.arguments import device_of, positive
+from mi_crow.language_model.config import LONG_DOCUMENTS, DatasetSpec, ModelSpec
+
+
+def add_text_flags(parser: ArgumentParser) -> None:
+    """Which texts, and how they become rows of tokens."""
+    group = parser.add_argument_group("texts")
+    group.add_argument(
+        "--dataset",
+        default="sample",
+        help="txt, md, json, jsonl, csv, tsv, parquet file, folder, hub id, or `sample` (default)",
+    )
+    group.add_argument("--split", default="train", help="of a Hugging Face data set (train)")
+    group.add_argument("--text-field", default="text", help="the field with the text (text)")
+    group.add_argument("--label-field", help="the field with labels (`label` where there is one)")
+    group.add_argument("--limit", type=positive, help="documents")
+    group.add_argument(
+        "--sample-seed", type=int, help="draw --limit documents at random with this seed"
+    )
+    group.add_argument(
+        "--streaming", action="store_true", help="read a hub data set as it comes, not whole first"
+    )
+    group.add_argument(
+        "--context-length", type=positive, default=128, help="tokens a row through the model (128)"
+    )
+    group.add_argument(
+        "--long-documents",
+        default="truncate",
+        choices=LONG_DOCUMENTS,
+        help="truncate them to the context (the default) or split them into windows of it",
+    )
+    group.add_argument(
+        "--pack", action="store_true", help="several short documents a row, end-of-text between"
+    )
+    group.add_argument("--keep-special", action="store_true", help="keep special tokens")
+
+
+def dataset_of(options: Namespace, token_limit: int | None = None) -> DatasetSpec:
+    """The texts that the flags name."""
+    return DatasetSpec(
+        options.dataset,
+        split=options.split,
+        text_field=options.text_field,
+        label_field=options.label_field,
+        limit=options.limit,
+        token_limit=token_limit,
+        sample_seed=options.sample_seed,
+        streaming=options.streaming,
+    )
+
+
+def rows_of(options: Namespace) -> dict[str, Any]:
+    """How texts become rows: the fields of a CaptureConfig of the same names."""
+    return {
+        "context_length": options.context_length,
+        "long_documents": options.long_documents,
+        "pack": options.pack,
+        "keep_special": options.keep_special,
+    }
+
+
+def model_of(options: Namespace) -> ModelSpec:
+    """The model that `add_model_flags` and `add_device` name. Raises UserError."""
+    return ModelSpec(
+        options.model,
+        gguf_file=options.gguf_file,
+        revision=options.revision,
+        dtype=options.model_dtype,
+        device=device_of(options),
+        offline=options.offline,
+        trust_remote_code=options.trust_remote_code,
+    )
