@@ -128,6 +128,7 @@ class StreamedRecords:
         has; else reading does."""
         self.source, self.fields, self.identity, self.size = source, fields, identity, size
         self._classes = _class_names(dataset.features, fields)
+        dataset = dataset.with_format(None)
         if (names := dataset.column_names) is not None:
             fields.check(source, names)
             dataset = dataset.select_columns(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mi_crow.datasets import HuggingFaceDataset, TextDataset, load_texts, split_of
 from mi_crow.errors import NotFoundError, UserError
+from mi_crow.jobs.checks import check_dataset
 from mi_crow.language_model.config import DatasetSpec
 
 ROWS = [{"text": "one", "label": "a"}, {"text": "two", "label": "b"}, {"text": "", "label": "c"}]
@@ -59,6 +60,25 @@ def test_json_lines_can_be_plain_texts(tmp_path: Path) -> None:
     assert TextDataset.from_local(path).texts == ["one", "two"]
 
 
+@pytest.mark.parametrize("name", ["a.CSV", "a.tsv", "a.jsonl", "a.json", "a.TXT", "a.md"])
+def test_what_windows_writes_is_read(tmp_path: Path, name: str) -> None:
+    suffix = name[2:].lower()
+    head = "text\r\n" if suffix in ("csv", "tsv") else ""
+    body = {"jsonl": '{"text": "one"}', "json": '["one"]'}.get(suffix, "one")
+    (tmp_path / name).write_bytes(f"\ufeff{head}{body}\r\n".encode())
+    for path in (tmp_path / name, tmp_path):
+        check_dataset(DatasetSpec(str(path)))
+        assert TextDataset.from_local(path).texts == ["one"]
+
+
+def test_short_rows_and_quoted_lines_of_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('label,text\na,"two\nlines, one text"\n\nb\n,unlabelled\n')
+    dataset = TextDataset.from_local(path)
+    assert dataset.texts == ["two\nlines, one text", "unlabelled"]
+    assert (dataset.labels, dataset.skipped) == (["a", None], 1)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -76,6 +96,11 @@ def test_json_lines_can_be_plain_texts(tmp_path: Path) -> None:
         ("torn.json", b"[", "is not JSON"),
         ("fake.parquet", b"PAR1 no", "is not a whole Parquet file"),
         ("latin.txt", b"caf\xe9", "is not UTF-8"),
+        ("ragged.csv", b"text,label\na,b\nx,y,z\n", "line 3 has 3 fields, its first line 2"),
+        ("quote.csv", b'text\nok\n"never closed\n', "is not csv (unexpected end of data)"),
+        ("quote.tsv", b'text\n"a"b\n', "line 2 is not tsv"),
+        ("number.jsonl", b'{"text": "x"}\n' + b"1" * 5000, "line 2 is not JSON"),
+        ("label.csv", b"text,topic\na,b\n", "no field 'label'; choose one with --label-field"),
         ("sheet.xlsx", b"x", "is of no known kind"),
     ],
 )
@@ -83,7 +108,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, sa
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
-        TextDataset.from_local(path)
+        TextDataset.from_local(path, label_field="label" if name == "label.csv" else None)
     assert says in caught.value.sentence
     assert "\n" not in caught.value.sentence
 

@@ -67,6 +67,7 @@ def test_other_values_are_no_conversations(value: Any) -> None:
         [{"role": "user", "content": None}],
         [{"role": None, "content": "x"}],
         [{"role": "user", "content": [{"type": "image", "url": "x"}]}],
+        [{"role": "user", "content": [{"type": "thinking", "text": "x"}]}],
         [{"role": "user", "content": 3}],
         [*ASKED, "and then"],
     ],

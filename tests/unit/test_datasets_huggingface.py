@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, IterableDataset, Value
 from datasets import load_dataset as load_locally
 
 from mi_crow.datasets import HuggingFaceDataset, TextDataset, TextStream, load_texts
@@ -90,6 +90,20 @@ def test_parquet_files_keep_the_names_of_classes(tmp_path: Path) -> None:
 def test_gaps_in_a_column_of_numbers_are_no_labels() -> None:
     dataset = Dataset.from_dict({"text": ["a", "b"], "label": [float("nan"), 0.5]})
     assert labels_of(TextStream.from_dataset(dataset)) == [None, "0.5"]
+
+
+def test_other_columns_are_not_read() -> None:
+    broken = [{"bytes": b"no image", "path": None}] * 3
+    features = Features({"text": Value("string"), "picture": Image()})
+    dataset = Dataset.from_dict({"text": ["a", "b", "c"], "picture": broken}, features=features)
+    for source in (dataset, dataset.to_iterable_dataset()):
+        assert texts_of(TextStream.from_dataset(source)) == ["a", "b", "c"]
+
+
+def test_the_form_in_which_the_caller_reads_a_data_set_does_not_matter() -> None:
+    dataset = numbered(3).with_format("numpy")
+    for source in (dataset, dataset.to_iterable_dataset().with_format("numpy")):
+        assert labels_of(TextStream.from_dataset(source)) == ["sea", "land", "sea"]
 
 
 def test_missing_fields_are_told_with_the_ones_there_are() -> None:
@@ -207,7 +221,11 @@ def test_a_limit_copies_nothing_and_a_sample_needs_a_table(
     streamed = load_texts(hub_spec(limit=3, sample_seed=1, streaming=True))
     assert list(drawn.rows()) == list(streamed.rows())
     assert list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_a_limit_on_percents_needs_the_table(builders: list[Any], tmp_path: Path) -> None:
     assert texts_of(load_texts(hub_spec(split="test[:50%]", limit=2))) == ["test 0", "test 1"]
+    assert list((tmp_path / "cache").rglob("*.arrow"))
 
 
 def test_drawing_from_a_stream_without_a_limit_is_refused(builders: list[Any]) -> None:
@@ -230,6 +248,21 @@ def test_offline_a_cached_copy_is_read_even_when_streaming(
     )
     texts = TextStream.from_huggingface(hub, streaming=True, offline=True)
     assert (asked, texts.size) == ([], 200)
+
+
+def test_offline_the_cache_alone_tells_what_a_hub_data_set_is(hub: str, tmp_path: Path) -> None:
+    from datasets import load_dataset_builder
+
+    builder = load_dataset_builder(hub)
+    builder.download_and_prepare()
+    # As the cache holds what came from the hub: owner, name, config, version, commit.
+    commit = tmp_path / "cache" / "org___hub" / "default" / "0.0.0" / "0123abcd"
+    shutil.copytree(builder.cache_dir, commit)
+    texts = load_texts(DatasetSpec("org/hub", limit=2), offline=True)
+    assert texts_of(texts) == ["train 0", "train 1"]
+    first = texts.fingerprint()
+    commit.rename(commit.with_name("4567cdef"))
+    assert load_texts(DatasetSpec("org/hub", limit=2), offline=True).fingerprint() != first
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -55,6 +55,17 @@ def test_every_source_gives_the_same_documents(texts: Texts) -> None:
     assert not texts.chat
 
 
+def test_what_is_passed_over_is_counted_as_it_is_read(folder: Path) -> None:
+    texts = TextStream.from_local(folder)
+    assert texts.skipped == 3  # before the sixteenth document, which opening it looks at
+    rows = texts.rows()
+    list(islice(rows, 30))
+    assert texts.skipped == 5
+    list(texts.rows())
+    list(rows)
+    assert texts.skipped == 15
+
+
 def test_any_document_can_be_the_first(texts: Texts) -> None:
     for start in (0, 1, 33, len(KEPT) - 1, len(KEPT), len(KEPT) + 5):
         assert list(texts.rows(start)) == KEPT[start:]
@@ -92,6 +103,7 @@ def test_a_limit_reads_no_further(folder: Path) -> None:
     assert texts.size == 30
     assert texts.fingerprint() == TextDataset.from_rows(KEPT[:30], "x").fingerprint()
     assert texts.head(2).size == 2
+    assert texts.head(2).skipped == 0  # nothing of it has been read
     assert texts.skipped == 5  # of 35 records
     assert texts.head(500).size == 30
     with pytest.raises(UserError, match="at least 1"):
@@ -204,7 +216,11 @@ def test_the_same_files_elsewhere_have_the_same_fingerprint(folder: Path, tmp_pa
 
 def test_fields_and_limits_are_in_the_fingerprint() -> None:
     dataset = Dataset.from_dict({"text": ["a", "b"], "other": ["a", "b"], "label": ["x", "y"]})
+    rows = TextStream.from_dataset(Dataset.from_list(RECORDS))
     streams = [
+        rows,
+        rows.head(60),
+        rows.head(61),
         TextStream.from_dataset(dataset),
         TextStream.from_dataset(dataset).head(1),
         TextStream.from_dataset(dataset, "other"),
@@ -275,6 +291,14 @@ def test_a_torn_line_far_into_the_data_is_named(tmp_path: Path) -> None:
         list(texts.rows())
 
 
+def test_only_line_feeds_part_records(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes('{"text":\r"a\u2028b"}\r\n{"text": "c"}\n'.encode())
+    texts = TextStream.from_local(path)
+    assert [text for text, _ in texts.rows()] == ["a\u2028b", "c"]
+    assert texts.size == 2
+
+
 def test_values_that_are_no_text_are_left_out_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     values = [None, "", "  \n", "one", 3, ["x"], {"a": 1}, True, "two", [{"role": "user"}]]
@@ -291,6 +315,10 @@ def test_data_without_any_text_says_why(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is empty") as caught:
         TextStream.from_local(path)
     assert caught.value.hint == "2 records were left out: no text in field 'text'"
+    path.write_text('{"text": null}\n{"text": " "}\n{"text": ""}\n')
+    with pytest.raises(UserError) as caught:
+        TextStream.from_local(path)
+    assert caught.value.hint == "3 records were left out: no text in field 'text'"
 
 
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "json", "csv", "tsv", "parquet"])
