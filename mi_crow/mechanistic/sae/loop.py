@@ -16,7 +16,7 @@ from torch import Tensor
 from mi_crow.errors import CancelledError
 from mi_crow.mechanistic.sae.checkpoint import save_checkpoint
 from mi_crow.mechanistic.sae.metrics import MetricsTable
-from mi_crow.mechanistic.sae.readings import Readings, refuse_infinite, shown
+from mi_crow.mechanistic.sae.readings import Readings, shown
 from mi_crow.mechanistic.sae.source import TRAIN, TokenSource, device_batches
 from mi_crow.mechanistic.sae.state import TrainState
 from mi_crow.progress import Progress
@@ -50,15 +50,15 @@ def run_training(lanes: Sequence[Lane], source: TokenSource, progress: Progress)
         if progress.should_stop():
             _keep(lanes, clock, progress)
             raise CancelledError(resumable=all(lane.folder is not None for lane in lanes))
-        for lane, reading in zip(lanes, readings, strict=True):
-            if lane.state.step < step:
-                train_step(lane.state, tokens, reading)
+        at_work = [pair for pair in zip(lanes, readings, strict=True) if pair[0].state.step < step]
+        for lane, reading in at_work:
+            train_step(lane.state, tokens, reading)
         if plan.logs_at(step):
-            rows = [reading.row() for reading in readings]
-            for lane, row in zip(lanes, rows, strict=True):
-                refuse_infinite(row, lane.state, tokens)
+            for lane, reading in at_work:
+                row = reading.row()
+                reading.refuse_infinite(row)
                 lane.table.rows.append(row)
-            progress.update(step, plan.steps, "step", shown(rows[0]))
+            progress.update(step, plan.steps, "step", shown(at_work[0][0].table.rows[-1]))
         if plan.checkpoints_at(step):
             _keep(lanes, clock, progress)
 
@@ -70,25 +70,22 @@ def train_step(state: TrainState, tokens: Tensor, readings: Readings) -> None:
     """
     sae, plan, context = state.sae, state.plan, state.context()
     inputs, targets = sae.training_tokens(tokens)
-    count = torch.zeros((), dtype=torch.int64, device=sae.device)
-    readings.begin()
-    for x, target in zip(
-        inputs.chunk(plan.accumulate), targets.chunk(plan.accumulate), strict=True
-    ):
+    pieces = zip(inputs.chunk(plan.accumulate), targets.chunk(plan.accumulate), strict=True)
+    fired: list[Tensor] = []
+    readings.begin(tokens)
+    for x, target in pieces:
         with torch.autocast(sae.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
             scaled = x * state.scale
             wanted = target * state.target_scale if sae.transcodes else scaled
             output = sae.training_output(scaled, wanted, context)
         share = x.shape[0] / tokens.shape[0]
-        loss = torch.stack(list(output.losses.values())).sum() * share
-        loss.backward()
-        state.count_firing(output.fired, x.shape[0])
-        count += (output.fired < sae.n_latents).sum()
+        (torch.stack(list(output.losses.values())).sum() * share).backward()
+        fired.append(output.fired.reshape(-1))
         readings.take(output, share)
     if plan.logs_at(state.step + 1):
         readings.gradient_norm = state.gradient_norm()
     state.apply_gradients()
-    state.control.observe(state.step, count / tokens.shape[0])
+    state.count_firing(torch.cat(fired), tokens.shape[0])
     state.step += 1
 
 

@@ -37,10 +37,12 @@ class Readings:
             state.sae.n_latents + 1, dtype=torch.int64, device=state.sae.device
         )
         self._tokens = 0
+        self._finite = torch.ones((), dtype=torch.bool, device=state.sae.device)
 
-    def begin(self) -> None:
-        """A step begins: what is taken from here on belongs to it."""
+    def begin(self, tokens: Tensor) -> None:
+        """A step on a batch begins: what is taken from here on belongs to it."""
         self._step.clear()
+        self._finite &= tokens.isfinite().all()
         self._tokens += self._state.plan.batch_size
 
     def take(self, output: TrainingOutput, share: float) -> None:
@@ -85,6 +87,27 @@ class Readings:
             **{f"loss_{name}": value for name, value in losses.items()},
         }
 
+    def refuse_infinite(self, row: Row) -> None:
+        """Raises MiCrowError when the row's loss or gradient is not finite; says why.
+
+        Checkpoints are only written after a row that passed, so the last one is good.
+        """
+        for what, name in (("the loss", "loss"), ("the gradient's length", "grad_norm")):
+            value = row[name]
+            if value is not None and math.isfinite(value):
+                continue
+            stopped = f"training stopped at step {row['step']}: {what} is {value}"
+            if not bool(self._finite):
+                raise CorruptDataError(
+                    f"{stopped}, since some activations are not finite",
+                    hint="capture the layer again, in bf16 or fp32 if it was fp16",
+                )
+            raise MiCrowError(
+                stopped,
+                hint=f"lower the learning rate (it was {self._state.plan.lr:.2g}) "
+                "or give more warm-up",
+            )
+
     def _heldout_fvu(self) -> float | None:
         plan, state = self._state.plan, self._state
         if not self._source.count(HELDOUT, plan.outlier_norm):
@@ -100,24 +123,3 @@ def shown(row: Row) -> dict[str, float]:
     """The readings that viewers follow."""
     names = ("fvu", "l0", "dead_share", "tokens_s", "loss")
     return {name: float(row[name] or 0) for name in names}
-
-
-def refuse_infinite(row: Row, state: TrainState, tokens: Tensor) -> None:
-    """Raises MiCrowError when the step's loss or gradient is not finite; says why.
-
-    Checkpoints are only written after a step that passed, so the last one is good.
-    """
-    for what, name in (("the loss", "loss"), ("the gradient's length", "grad_norm")):
-        value = row[name]
-        if value is not None and math.isfinite(value):
-            continue
-        stopped = f"training stopped at step {row['step']}: {what} is {value}"
-        if not bool(tokens.isfinite().all()):
-            raise CorruptDataError(
-                f"{stopped}, since activations of its batch are not finite",
-                hint="capture the layer again, in bf16 or fp32 if it was fp16",
-            )
-        raise MiCrowError(
-            stopped,
-            hint=f"lower the learning rate (it was {state.plan.lr:.2g}) or give more warm-up",
-        )

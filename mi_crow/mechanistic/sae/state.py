@@ -103,9 +103,12 @@ class TrainState:
 
     @torch.no_grad()
     def count_firing(self, fired: Tensor, tokens: int) -> None:
-        """Notes the latents that fired on a batch of `tokens`; n_latents stands for none."""
+        """Notes what fired on a batch of `tokens`: latents, one entry a firing; n_latents stands
+        for none."""
         self._idle += tokens
         self._idle.index_fill_(0, fired.reshape(-1), 0)
+        l0 = (fired < self.sae.n_latents).sum() / tokens
+        self.control.observe(self.step, l0)
 
     def finish(self) -> None:
         """Folds the scales into the SAE: from here on it takes plain inputs."""
