@@ -52,6 +52,20 @@ def test_encoding_equals_the_dense_reference(k: int) -> None:
     )
 
 
+@pytest.mark.parametrize("n_latents", [37, 40, 63, 64, 65])
+def test_padding_for_speed_changes_nothing(n_latents: int) -> None:
+    generator = torch.Generator().manual_seed(6)
+    x, rows = (torch.randn(n, D, generator=generator) for n in (N, n_latents))
+    bias = torch.zeros(n_latents)
+    bias[:5] = -torch.inf
+    values, indices = kernels.topk_activations(x, rows, bias, 1)
+    torch.testing.assert_close(
+        kernels.dense_latents(values, indices, n_latents), dense_encode(x, rows, bias, 1)
+    )
+    _, indices = kernels.topk_activations(x, rows, torch.full((n_latents,), -torch.inf), 1)
+    assert (indices < n_latents).all()
+
+
 def test_blocks_of_tokens_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, rows, bias = operands()
     whole = kernels.dense_latents(*kernels.topk_activations(x, rows, bias, K), M)

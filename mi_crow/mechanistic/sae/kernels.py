@@ -46,27 +46,50 @@ def topk_activations(
     n = x.shape[0]
     values = x.new_empty(n, k)
     indices = torch.empty(n, k, dtype=torch.int64, device=x.device)
-    for start, pre in product_blocks(x, encoder_rows, bias):
+    padding = _padding(encoder_rows.shape[0], k, x.device)
+    for start, pre in product_blocks(x, encoder_rows, bias, padding):
         top = pre.topk(k, dim=1, sorted=False)
         values[start : start + len(pre)] = top.values
         indices[start : start + len(pre)] = top.indices
+    if padding:  # a latent at -inf is as good as the padding
+        indices.clamp_max_(encoder_rows.shape[0] - 1)
     return values.relu_(), indices
 
 
-def product_blocks(x: Tensor, encoder_rows: Tensor, bias: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """x W^T + b in blocks of tokens: the first token's number and the block [<= n, M].
+def _padding(n_latents: int, k: int, device: torch.device) -> int:
+    """Columns of -inf that make top-k faster on the CPU.
+
+    There PyTorch partially sorts rows of at least 64 k columns and runs the slower quickselect on
+    shorter ones. Measured with 2,048 rows and k = 32: 1.1-1.3 times faster padded from 1,024
+    columns, 1.3-1.5 from 1,536, 1.8 from 2,000; from less than half as many it is slower.
+    """
+    wanted = 64 * k
+    worth_it = device.type == "cpu" and n_latents < wanted <= 1.7 * n_latents
+    return wanted - n_latents if worth_it else 0
+
+
+def product_blocks(
+    x: Tensor, encoder_rows: Tensor, bias: Tensor, padding: int = 0
+) -> Iterator[tuple[int, Tensor]]:
+    """x W^T + b in blocks of tokens: the first token's number and the block [<= n, M], on the CPU
+    with `padding` more columns of -inf.
 
     A block is only valid until the next one is asked for: on the CPU they share memory. Under
     autocast the product runs in the autocast dtype.
     """
     n, n_latents = x.shape[0], encoder_rows.shape[0]
     limit = _BLOCK_ELEMENTS.get(x.device.type, _BLOCK_ELEMENTS_ELSEWHERE)
-    block = max(1, min(n, limit // n_latents))
+    block = max(1, min(n, limit // (n_latents + padding)))
     columns, shift = _product_operands(encoder_rows, bias)
     for start in range(0, n, block):
         rows = x[start : start + block].to(columns.dtype)
-        out = _buffer(rows.shape[0], n_latents, rows) if x.device.type == "cpu" else None
-        yield start, torch.addmm(shift, rows, columns, out=out)
+        if x.device.type != "cpu":
+            yield start, torch.addmm(shift, rows, columns)
+            continue
+        held = _buffer(rows.shape[0], n_latents + padding, rows)
+        held[:, n_latents:] = -torch.inf
+        torch.addmm(shift, rows, columns, out=held[:, :n_latents])
+        yield start, held
 
 
 def _product_operands(encoder_rows: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
