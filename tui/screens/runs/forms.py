@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mi_crow.errors import UserError
+from mi_crow.language_model.config import LONG_DOCUMENTS
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
 from tui.widgets.form import FormField, Values
 
@@ -50,8 +51,21 @@ def capture_form(runs: Sequence[RunSummary]) -> JobForm:
         FormField("split", "split", "train", "of a hub data set"),
         FormField("text_field", "text field", "text", "the column that holds the texts"),
         FormField("limit", "documents", "", "how many at most; empty: all of them"),
-        FormField("context_length", "context", "128", "tokens a document is cut to"),
-        FormField("dtype", "stored as", "bf16", "bf16, fp16 or fp32", ("bf16", "fp16", "fp32")),
+        FormField("context_length", "context", "128", "tokens that the model sees at once"),
+        FormField(
+            "long_documents",
+            "longer texts",
+            "truncate",
+            "truncate them to the context, or split them into windows of it",
+            LONG_DOCUMENTS,
+        ),
+        FormField(
+            "dtype",
+            "stored as",
+            "bf16",
+            "int8 is half of bf16, with one scale a token",
+            ("bf16", "fp16", "fp32", "int8"),
+        ),
         FormField("name", "name", "", "of the new run; empty: made from the time"),
         _DEVICE,
     )
@@ -68,6 +82,7 @@ def capture_form(runs: Sequence[RunSummary]) -> JobForm:
             },
             "layers": layers,
             "dtype": values["dtype"],
+            "long_documents": values["long_documents"],
             "context_length": _whole(values, "context_length", "context"),
             "name": values["name"] or None,
         }
