@@ -14,7 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mi_crow.store.parts import RunPart, dequantised, row_items
+from mi_crow.store.parts import RunPart, dequantised, row_items, rows_of_items
+
+# One is given out, one waits, one is read.
+BLOCKS_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
@@ -80,34 +83,64 @@ def plans_from(chunks: Chunks, block_rows: int, seed: int, position: int) -> Ite
 
 @dataclass(frozen=True)
 class Block:
-    """The rows of a block in their shuffled order."""
+    """The rows of a block, valid until BLOCKS_AT_ONCE - 1 further ones were asked for."""
 
-    values: Tensor  # [n, d] storage dtype
+    values: Tensor  # [n, d] storage dtype, in the order of the run
     scales: Tensor | None  # [n] of int8 rows
+    order: np.ndarray  # [n] the shuffled order
+
+    def __len__(self) -> int:
+        return len(self.order)
 
     def rows(self, begin: int, end: int) -> Tensor:
-        """[end - begin, d]: a view in storage dtype, int8 ones in fp32."""
-        values = self.values[begin:end]
-        return values if self.scales is None else dequantised(values, self.scales[begin:end])
+        """Rows begin..end in the shuffled order: [end - begin, d], int8 ones in fp32. A copy."""
+        chosen = self.order[begin:end]
+        values = rows_of_items(row_items(self.values)[chosen], self.values.dtype)
+        if self.scales is None:
+            return values
+        return dequantised(values, torch.from_numpy(self.scales.numpy()[chosen]))
 
 
-def read_block(
-    plan: BlockPlan, chunks: Chunks, parts: Sequence[RunPart], masks: Sequence[np.ndarray]
-) -> Block:
-    """The block, its chunks read in the order of the run.
+def read_blocks(
+    plans: Iterable[BlockPlan],
+    chunks: Chunks,
+    parts: Sequence[RunPart],
+    masks: Sequence[np.ndarray],
+    most_rows: int,
+) -> Iterator[Block]:
+    """The planned blocks of at most `most_rows`, their chunks read in the order of the run.
 
-    Read, not mapped, lest all that was read counts as this process's memory. Raises
+    Read, not mapped, lest all that was read counts as this process's memory; and into the same
+    memory again and again, since fresh pages cost more than what is read into them. Raises
     CorruptDataError naming a file that cannot be read.
     """
-    places = np.random.default_rng(plan.seed).permutation(plan.rows)
+    stored = parts[0].file.places["activations"]
+    ring: list[tuple[Tensor, Tensor]] = []
+    for number, plan in enumerate(plans):
+        if number < BLOCKS_AT_ONCE:
+            values = torch.empty(most_rows, *stored.shape[1:], dtype=stored.kind)
+            ring.append((values, torch.empty(most_rows)))
+        values, scales = ring[number % BLOCKS_AT_ONCE]
+        block = Block(
+            values[: plan.rows],
+            scales[: plan.rows] if stored.kind == torch.int8 else None,
+            np.random.default_rng(plan.seed).permutation(plan.rows),
+        )
+        _fill(block, plan, chunks, parts, masks)
+        yield block
+
+
+def _fill(
+    block: Block,
+    plan: BlockPlan,
+    chunks: Chunks,
+    parts: Sequence[RunPart],
+    masks: Sequence[np.ndarray],
+) -> None:
+    targets = {"activations": row_items(block.values)}
+    if block.scales is not None:
+        targets["scales"] = row_items(block.scales[:, None])
     owners = chunks.part[plan.chunks]
-    stored = parts[int(owners[0])].file.places["activations"]
-    values = torch.empty(plan.rows, *stored.shape[1:], dtype=stored.kind)
-    scales = torch.empty(plan.rows) if stored.kind == torch.int8 else None
-    targets = {"activations": row_items(values)}
-    if scales is not None:
-        targets["scales"] = row_items(scales[:, None])
-    done = 0
     for number in np.unique(owners):
         mine = plan.chunks[owners == number]
         stretches = [
@@ -115,14 +148,13 @@ def read_block(
             for start, stop in zip(chunks.start[mine], chunks.stop[mine], strict=True)
         ]
         wanted = [np.flatnonzero(masks[number][stretch]) for stretch in stretches]
-        here = places[done : (done := done + int(chunks.wanted[mine].sum()))]
         for name, target in targets.items():
+            done = 0
             with parts[number].file.reading(name) as read:
-                at = 0
                 for stretch, rows in zip(stretches, wanted, strict=True):
-                    target[here[at : at + len(rows)]] = read(stretch)[rows]
-                    at += len(rows)
-    return Block(values, scales)
+                    target[done : done + len(rows)] = read(stretch)[rows]
+                    done += len(rows)
+            targets[name] = target[done:]
 
 
 def cut_batches(blocks: Iterable[Block], batch_size: int, skip: int) -> Iterator[Tensor]:
@@ -132,8 +164,8 @@ def cut_batches(blocks: Iterable[Block], batch_size: int, skip: int) -> Iterator
     missing = batch_size
     for block in blocks:
         at, skip = skip, 0
-        while at < len(block.values):
-            end = min(at + missing, len(block.values))
+        while at < len(block):
+            end = min(at + missing, len(block))
             pieces.append(block.rows(at, end))
             missing -= end - at
             at = end

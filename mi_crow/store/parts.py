@@ -243,6 +243,18 @@ def row_items(values: Tensor) -> np.ndarray:
     return content.view(np.dtype((np.void, content.shape[1])))[:, 0]
 
 
+def rows_of_items(items: np.ndarray, kind: torch.dtype) -> Tensor:
+    """The rows [n, d] that `row_items` made into [n] items, the same memory."""
+    content = items.view(np.uint8).reshape(len(items), items.itemsize)
+    return torch.from_numpy(content).view(kind)
+
+
 def dequantised(values: Tensor, scales: Tensor) -> Tensor:
-    """fp32 rows [n, d] of int8 values [n, d] and scales [n]."""
-    return values * scales[:, None]
+    """fp32 rows [n, d] of int8 values [n, d] and scales [n], on the CPU.
+
+    By NumPy, in one thread: where the trainer has the cores, torch's threads wait for each other
+    (30 ms for 2,048 rows in place of 0.2).
+    """
+    rows = values.numpy().astype(np.float32)
+    rows *= scales.numpy()[:, None]
+    return torch.from_numpy(rows)

@@ -17,12 +17,17 @@ from torch import Tensor
 
 from mi_crow.background import read_ahead
 from mi_crow.errors import UserError
-from mi_crow.store.blocks import cut_batches, cut_chunks, plans_from, read_block
+from mi_crow.store.blocks import (
+    BLOCKS_AT_ONCE,
+    cut_batches,
+    cut_chunks,
+    plans_from,
+    read_blocks,
+)
 from mi_crow.store.manifest import RunManifest
 from mi_crow.store.parts import DTYPES, HELDOUT, RunPart, dequantised, row_items
 
 _BUFFER_BYTES = 512 << 20
-_BLOCKS_AT_ONCE = 3  # one is given out, one waits, one is read
 _CHUNK_BYTES = 256 << 10  # long enough a read for any disk; some hundreds make a block
 _LEAST_CHUNKS_IN_BLOCK = 64
 _SELECTIONS_KEPT = 4
@@ -115,7 +120,7 @@ class RunReader:
         start: int = 0,
     ) -> Iterator[Tensor]:
         """Endless shuffled batches [batch_size, d] from batch `start` on, in storage dtype (int8
-        runs in fp32). They may share memory: do not write to them.
+        runs in fp32).
 
         Batch i is a function of (seed, i) alone, so `start=i` goes on exactly. Each epoch gives
         every wanted row once, and batches run on across epochs. Rows that fit the buffer are
@@ -192,7 +197,7 @@ class RunReader:
     def _block_batches(
         self, selection: Selection, batch_size: int, seed: int, start: int
     ) -> Iterator[Tensor]:
-        block_rows = max(1, self._buffer_bytes // _BLOCKS_AT_ONCE // self._row_bytes)
+        block_rows = max(1, self._buffer_bytes // BLOCKS_AT_ONCE // self._row_bytes)
         chunk_rows = max(
             1, min(_CHUNK_BYTES // self._row_bytes, block_rows // _LEAST_CHUNKS_IN_BLOCK)
         )
@@ -200,10 +205,14 @@ class RunReader:
         position = start * batch_size
         plans = plans_from(chunks, block_rows, seed, position)
         first = next(plans)
-        blocks = (
-            read_block(plan, chunks, self._parts, selection.masks) for plan in chain([first], plans)
+        blocks = read_blocks(
+            chain([first], plans),
+            chunks,
+            self._parts,
+            selection.masks,
+            most_rows=block_rows + chunk_rows,
         )
-        with closing(read_ahead(blocks, _BLOCKS_AT_ONCE - 2, "run-reader")) as ready:
+        with closing(read_ahead(blocks, BLOCKS_AT_ONCE - 2, "run-reader")) as ready:
             yield from cut_batches(ready, batch_size, position % selection.count - first.first)
 
     def _gather(self, ranks: np.ndarray, selection: Selection) -> Tensor:
@@ -223,6 +232,7 @@ class RunReader:
 
 
 def _mask(part: RunPart, heldout: bool, max_norm: float | None) -> np.ndarray:
-    keep = part.row_split if heldout else ~part.row_split
+    split = part.row_split.numpy()
+    keep = split if heldout else ~split
     # Read rather than mapped: of a large run only this mask is to stay in memory.
-    return (keep if max_norm is None else keep & (part.file.read("norms") <= max_norm)).numpy()
+    return keep if max_norm is None else keep & (part.file.read("norms").numpy() <= max_norm)

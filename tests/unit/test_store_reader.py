@@ -78,7 +78,8 @@ def test_batches_give_every_wanted_row_once_an_epoch_and_go_on_anywhere(
         return
     count = start + 2 * len(wanted) // batch_size + 3
     stream = reader().batches(batch_size, seed, max_norm=max_norm)
-    batches = [rows_of(batch) for batch in islice(stream, count)]
+    # Kept as tensors until all are there: memory is used again, but not theirs.
+    batches = list(map(rows_of, list(islice(stream, count))))
     again = reader().batches(batch_size, seed, max_norm=max_norm, start=start)
     assert [rows_of(batch) for batch in islice(again, count - start)] == batches[start:]
     assert all(len(batch) == batch_size for batch in batches)
@@ -133,13 +134,14 @@ def test_blocks_mix_rows_of_the_whole_run(tmp_path: Path) -> None:
 
 def test_memory_holds_so_many_rows_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    original = blocks.read_block
+    original = blocks.read_blocks
 
-    def counting(plan: blocks.BlockPlan, *others: Any) -> blocks.Block:
-        sizes.append(plan.rows)
-        return original(plan, *others)
+    def counting(*arguments: Any, **others: Any) -> Iterator[blocks.Block]:
+        for block in original(*arguments, **others):
+            sizes.append(len(block))
+            yield block
 
-    monkeypatch.setattr("mi_crow.store.reader.read_block", counting)
+    monkeypatch.setattr("mi_crow.store.reader.read_blocks", counting)
     write_run(tmp_path, [[100] * 5] * 4)
     reader = RunReader(tmp_path, LAYER, buffer_bytes=300 * ROW_BYTES)
     list(islice(reader.batches(100, 0), 20))
