@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mi_crow.datasets import TextDataset
+from mi_crow.datasets import TextDataset, Texts
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.progress import NullProgress, Progress
@@ -24,7 +24,7 @@ class Activations:
     def save(
         self,
         layer_signature: str | int | Sequence[str | int],
-        dataset: TextDataset | Sequence[str],
+        dataset: Texts | Sequence[str],
         sample_limit: int | None = None,
         batch_size: int = 32,
         shard_size: int = 512,
@@ -45,9 +45,9 @@ class Activations:
             raise UserError(
                 "this model has no store", hint="pass store=LocalStore(folder) when loading it"
             )
-        texts = dataset if isinstance(dataset, TextDataset) else TextDataset(dataset)
-        if sample_limit is not None:
-            texts = texts.head(sample_limit)
+        texts = TextDataset(dataset) if isinstance(dataset, Sequence) else dataset
+        if sample_limit is not None and sample_limit < 1:
+            raise UserError(f"a limit must be at least 1, not {sample_limit}")
         single = isinstance(layer_signature, str | int)
         layers = [layer_signature] if single else list(layer_signature)
         config = CaptureConfig(

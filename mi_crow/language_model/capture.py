@@ -171,6 +171,8 @@ class Capture:
                     follow.batch(sum(copy.batch.counts), copy.batch.begun)
                 writer.batch_size = size.size
                 writer.end(part)
+        if skipped := self._texts.skipped:
+            progress.log(f"{skipped:,} records without a text were left out")
         if cut := self._source.truncated:
             progress.log(
                 f"{cut:,} documents were cut at the context; --long-documents split keeps all"

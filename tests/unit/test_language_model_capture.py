@@ -334,7 +334,7 @@ def test_the_batch_shrinks_when_memory_runs_out(
     result = capture(tiny_lm, workspace, replace(CONFIG, batch_size=4), Log())
     assert result.documents == len(TEXTS)
     assert max(sizes) == 2
-    assert Log.lines == ["the device is out of memory: going on with 2 documents a batch"]
+    assert "the device is out of memory: going on with 2 documents a batch" in Log.lines
     settings = RunManifest.load(workspace.run_dir("run")).settings
     assert (settings["batch_size"], settings["batch_size_used"]) == (4, 2)
 
