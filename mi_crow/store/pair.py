@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mi_crow.store.reader import RunReader, Selection
+from mi_crow.store.reader import BUFFER_BYTES, RunReader, Selection
 
 
 class _Follower(RunReader):
     """A layer whose rows are chosen and ordered by another layer's reader."""
 
-    def __init__(self, run_dir: Path, layer: str, leader: RunReader) -> None:
-        super().__init__(run_dir, layer)
+    def __init__(self, run_dir: Path, layer: str, leader: RunReader, buffer_bytes: int) -> None:
+        super().__init__(run_dir, layer, buffer_bytes)
         self._leader = leader
         # Row sizes decide how a large run is cut, so both must reckon with the same one.
         self._row_bytes = leader._row_bytes = self._row_bytes + leader._row_bytes
@@ -27,10 +27,13 @@ class PairReader:
 
     inline = False
 
-    def __init__(self, run_dir: Path, first: str, second: str) -> None:
-        """Raises NotFoundError for a layer that the run lacks."""
-        self.first = RunReader(run_dir, first)
-        self.second = _Follower(run_dir, second, self.first)
+    def __init__(
+        self, run_dir: Path, first: str, second: str, buffer_bytes: int = BUFFER_BYTES
+    ) -> None:
+        """`buffer_bytes` as for `RunReader`, for both layers. Raises NotFoundError for a layer
+        that the run lacks."""
+        self.first = RunReader(run_dir, first, buffer_bytes)
+        self.second = _Follower(run_dir, second, self.first, buffer_bytes)
         self.count = self.first.count
         self.median_norm = self.first.median_norm
 

@@ -27,7 +27,7 @@ from mi_crow.store.blocks import (
 from mi_crow.store.manifest import RunManifest
 from mi_crow.store.parts import DTYPES, HELDOUT, RunPart, dequantised, row_items
 
-_BUFFER_BYTES = 512 << 20
+BUFFER_BYTES = 512 << 20
 _CHUNK_BYTES = 256 << 10  # long enough a read for any disk; some hundreds make a block
 _LEAST_CHUNKS_IN_BLOCK = 64
 _SELECTIONS_KEPT = 4
@@ -63,7 +63,7 @@ class Selection:
 class RunReader:
     """One layer of a run. Opening it reads no part."""
 
-    def __init__(self, run_dir: Path, layer: str, buffer_bytes: int = _BUFFER_BYTES) -> None:
+    def __init__(self, run_dir: Path, layer: str, buffer_bytes: int = BUFFER_BYTES) -> None:
         """Runs of which more than `buffer_bytes` are wanted are shuffled in blocks that together
         take so much memory.
 

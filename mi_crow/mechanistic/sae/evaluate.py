@@ -44,6 +44,11 @@ def evaluate_sae(
     progress = progress or NullProgress()
     sae_dir = workspace.sae_dir(config.sae_id)
     sae = load_sae(sae_dir, torch_device(config.device) if lm is None else lm.device)
+    if sae.transcodes:
+        raise UserError(
+            f"{config.sae_id!r} is a transcoder: it replaces no layer by its reconstruction",
+            hint="its held-out figures are in training.json",
+        )
     run_id = config.run_id or sae.metadata.run_id
     if run_id is None:
         raise UserError(

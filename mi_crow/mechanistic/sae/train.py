@@ -68,16 +68,18 @@ def train_run(
     saes = [_first_state(workspace, variant, tokens) for variant in variants]
     configs = [_settings(variant, sae) for variant, sae in zip(variants, saes, strict=True)]
     make_plans(saes, tokens.source, configs)
+    made_here = sae_dir is None
     if sae_dir is None:
         short = f"{config.arch}-{tokens.layer.point}-{saes[0].n_latents}"
         sae_dir = workspace.make_sae_dir(config.name, short)
-    folders = _folders(workspace, sae_dir, variants)
-    if all((folder / CONFIG_NAME).is_file() for folder in folders):
-        return _together([_finished_result(folder) for folder in folders])
+    folders = [sae_dir]
     try:
+        folders = _folders(workspace, sae_dir, variants)
+        if all((folder / CONFIG_NAME).is_file() for folder in folders):
+            return _together([_finished_result(folder) for folder in folders])
         trained = train_many(saes, tokens.source, configs, progress, folders)
     except BaseException:
-        _withdraw(workspace, folders[1:])
+        _withdraw(workspace, folders if made_here else folders[1:])
         raise
     for sae, variant, one, folder in zip(saes, variants, trained, folders, strict=True):
         _save(sae, variant, one, folder, tokens)
@@ -138,9 +140,9 @@ def _folders(workspace: Workspace, first: Path, variants: Sequence[TrainConfig])
 
 
 def _withdraw(workspace: Workspace, folders: Sequence[Path]) -> None:
-    """Removes folders in which nothing was kept."""
+    """Removes folders in which no training was kept."""
     for folder in folders:
-        if folder.is_dir() and not any(folder.iterdir()):
+        if folder.is_dir() and all(entry.name == SWEEP_NAME for entry in folder.iterdir()):
             try:
                 workspace.delete(folder)
             except (MiCrowError, OSError):
