@@ -44,7 +44,6 @@ LATENTS = {"cpu": 4608, "cuda": 32_768}
 STEPS = {"cpu": 4, "cuda": 200}  # a round
 PART_TOKENS = 50_000
 READS = 40  # batches a round
-SMALL_BUFFER = 24 << 20
 LEAST_RATIO, MOST_WAITING = 5.0, 0.03
 
 
@@ -54,7 +53,8 @@ def reader_row(run_dir: Path, layer: str, device: str, rounds: int = 5) -> dict[
     began = time.perf_counter()
     reader = RunReader(run_dir, layer)
     opened = time.perf_counter() - began
-    readers = {"whole": reader, "blocks": RunReader(run_dir, layer, buffer_bytes=SMALL_BUFFER)}
+    an_eighth = reader.n_tokens * reader.width * 2 // 8
+    readers = {"whole": reader, "blocks": RunReader(run_dir, layer, buffer_bytes=an_eighth)}
     trainer = Trainer(reader, torch.device(device))
     kind = trainer.device.type
     streams = {name: one.batches(BATCH, 0) for name, one in readers.items()}
