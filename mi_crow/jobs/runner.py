@@ -52,8 +52,12 @@ def main(argv: Sequence[str] | None = None, *, rank_program: Sequence[str] = RAN
     signal.signal(signal.SIGTERM, lambda *_: reporter.request_stop())
     signal.signal(signal.SIGINT, lambda *_: reporter.request_stop())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with reporter:
-        return _run(Workspace(job_dir.parent.parent), job_dir, spec, reporter, rank_program)
+    try:
+        with reporter:
+            return _run(Workspace(job_dir.parent.parent), job_dir, spec, reporter, rank_program)
+    finally:
+        # Leaving torch takes the process a second more, in which a resume would find the lock held.
+        os.close(lock)
 
 
 def _run(
