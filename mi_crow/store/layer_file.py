@@ -31,6 +31,14 @@ _CODES = {
 _KINDS = {code: kind for kind, code in _CODES.items()}
 _LENGTH_BYTES = 8
 _MOST_HEADER_BYTES = 1 << 20
+_NOT_A_HEADER = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,  # an offset of Infinity
+    RecursionError,
+)
 _HINT = "capture the run again"
 
 
@@ -96,7 +104,7 @@ class LayerFile:
                 name: self._place(name, entry, _LENGTH_BYTES + length)
                 for name, entry in entries.items()
             }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except _NOT_A_HEADER as error:
             raise self.damaged("its header cannot be read") from error
 
     def damaged(self, why: str) -> CorruptDataError:

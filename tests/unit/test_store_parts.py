@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mi_crow.errors import CorruptDataError
-from mi_crow.store.layer_file import write_tensors
+from mi_crow.store.layer_file import LayerFile, write_tensors
 from mi_crow.store.manifest import PartSpec
 from mi_crow.store.parts import (
     DOCUMENT_SCHEMA,
@@ -243,6 +243,8 @@ LAYER_DAMAGE: dict[str, Callable[[Path], Any]] = {
     "bytes before the start": replaced_header(set_entry("activations", "data_offsets", [-36, 0])),
     "another dtype": replaced_header(set_entry("norms", "dtype", "I8")),
     "an unknown dtype": replaced_header(set_entry("norms", "dtype", "X9")),
+    "endless offsets": replaced_header(set_entry("activations", "data_offsets", [0, float("inf")])),
+    "brackets alone": lambda path: path.write_bytes((10**5).to_bytes(8, "little") + b"[" * 10**5),
     "no offsets": replaced_header(lambda header: header["norms"].pop("data_offsets") and None),
     "no norms": replaced_header(lambda header: header.pop("norms") and None),
     "rows of another run": exchange,
@@ -260,6 +262,29 @@ def test_a_damaged_layer_file_is_named(tmp_path: Path, what: str) -> None:
     assert str(path) in caught.value.sentence
     assert "\n" not in caught.value.sentence
     assert caught.value.hint
+
+
+@given(
+    flips=st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), min_size=1, max_size=4),
+    length=st.integers(0, 700),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_file_of_other_bytes_opens_or_is_called_damaged(
+    flips: list[tuple[int, int]], length: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "flipped.safetensors"
+    with path.open("wb") as file:
+        write_tensors(file, {"activations": gaussian(9, 3), "norms": torch.ones(9)})
+    content = bytearray(path.read_bytes())
+    for place, value in flips:
+        content[place % len(content)] = value
+    path.write_bytes(content[:length] if length < len(content) // 2 else content)
+    try:
+        opened = LayerFile(path)
+        for name in opened.places:
+            assert opened.tensor(name).shape == opened.read(name).shape
+    except CorruptDataError as error:
+        assert str(path) in error.sentence  # noqa: PT017 - it may open as well
 
 
 @pytest.mark.parametrize("what", ["missing", "cut", "something else", "of another run"])
