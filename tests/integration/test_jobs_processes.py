@@ -15,6 +15,7 @@ from mi_crow.errors import UserError
 from mi_crow.jobs import cancel, follow, job_state, list_jobs, resume, submit, tail_log
 from mi_crow.jobs.events import read_events
 from mi_crow.jobs.launch import forget
+from mi_crow.jobs.process import LOCK_NAME, take_lock
 from mi_crow.store.workspace import Workspace
 from tests import jobs_worker
 from tests.jobs_fixture import own_queues, wait_until
@@ -299,5 +300,8 @@ def test_the_status_file_is_whole_whenever_it_is_read(workspace: Workspace, tmp_
             readings += 1
     assert counter.state.status == "finished"
     assert readings
+    lock = take_lock(path.parent / LOCK_NAME, patience_s=30)  # the worker has written all it will
+    assert lock is not None
+    os.close(lock)
     leftovers = [name for name in os.listdir(path.parent) if name.startswith(".tmp-")]
     assert leftovers == []
