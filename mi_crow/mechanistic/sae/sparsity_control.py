@@ -8,7 +8,7 @@ from torch import Tensor
 # Log units of the coefficient a step, for an L0 that is a factor of e too high. Divided by the
 # length of the run, so that short runs find their coefficient as well.
 _GAIN_A_RUN = 12.0
-_MOST_GAIN = 0.02
+_MOST_GAIN = 0.05
 _PROPORTIONAL = 0.5
 _SMOOTHING = 0.9  # share of the old mean of L0 that a step leaves
 
