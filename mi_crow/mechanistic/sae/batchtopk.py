@@ -23,6 +23,7 @@ from mi_crow.mechanistic.sae.topk import check_k
 
 # Share of the old threshold that a step leaves: about the last hundred batches count.
 _KEPT = 0.99
+_SAFE = 0.7
 
 
 class BatchTopKSae(SparseAutoencoder):
@@ -67,8 +68,10 @@ class BatchTopKSae(SparseAutoencoder):
     def _strongest(self, taken: Tensor) -> tuple[Tensor, Entries]:
         """The n k largest positive pre-activations of the batch, differentiable."""
         encoder, bias = self.encoder_rows, self.b_enc
+        # Batches differ by some percent: well below the running mean there is always enough.
+        guess = _SAFE * float(self.threshold[0])
         values, entries = strongest_entries(
-            taken.detach(), encoder.detach(), bias.detach(), self.k, float(self.threshold[0]) / 2
+            taken.detach(), encoder.detach(), bias.detach(), self.k, guess
         )
         self._follow(values)
         return at_entries(taken, encoder, bias, values, entries), entries

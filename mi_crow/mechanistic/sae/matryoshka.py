@@ -53,20 +53,24 @@ class MatryoshkaSae(BatchTopKSae):
         divided by their number) and, with dead latents, `auxk`."""
         taken = self.encoder_input(x)
         z, entries = self._strongest(taken)
-        errors = target[:, None] - self._nested(z, entries)  # [n, groups, d]
-        shares = [variance_share(error, context) for error in errors.unbind(1)]
-        losses = {
-            "reconstruction": shares[-1] / len(shares),
-            "nested": torch.stack([*shares[:-1], shares[-1] * 0]).sum() / len(shares),
-        }
-        losses |= auxk_loss(self, taken, errors[:, -1], context)
+        # One chain of residuals, group by group: a running sum over [n, groups, d] costs twice as
+        # much in both directions.
+        residual = target - self.b_dec
+        shares = []
+        for part in self._parts(z, entries):
+            residual = residual - part
+            shares.append(variance_share(residual, context))
+        losses = {"reconstruction": shares[-1] / len(shares)}
+        if len(shares) > 1:
+            losses["nested"] = torch.stack(shares[:-1]).sum() / len(shares)
+        losses |= auxk_loss(self, taken, residual, context)
         return TrainingOutput(losses, shares[-1].detach(), entries.columns)
 
-    def _nested(self, z: Tensor, entries: Entries) -> Tensor:
-        """Reconstruction by the first m latents for each width m: [n, groups, d].
+    def _parts(self, z: Tensor, entries: Entries) -> tuple[Tensor, ...]:
+        """What each group of latents adds to the reconstruction: [n, d] a group.
 
         Entries ascend by latent within a token, so those of a group stand together: one bag a
-        token and group, then a running sum over groups.
+        token and group.
         """
         groups = len(self.widths)
         edges = torch.tensor(self.widths, device=z.device)
@@ -77,8 +81,8 @@ class MatryoshkaSae(BatchTopKSae):
             entries.n_tokens * groups,
             self.n_latents,
         )
-        parts = decode_entries(z, bags, self.W_dec).view(entries.n_tokens, groups, self.n_inputs)
-        return parts.cumsum(1) + self.b_dec
+        parts = decode_entries(z, bags, self.W_dec)
+        return parts.view(entries.n_tokens, groups, self.n_inputs).unbind(1)
 
 
 def default_widths(n_latents: int) -> tuple[int, ...]:
