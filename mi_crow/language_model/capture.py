@@ -6,7 +6,7 @@ killed capture goes on after its last whole part and ends with the same content.
 """
 
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from mi_crow.language_model.capture_estimate import check_room, estimate
 from mi_crow.language_model.capture_source import CaptureSource, Todo
 from mi_crow.language_model.capture_writer import PartWriter
 from mi_crow.language_model.chat import chat_renderer
-from mi_crow.language_model.config import CaptureConfig
+from mi_crow.language_model.config import CaptureConfig, ModelSpec
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.atomic import remove_stale
@@ -70,9 +70,18 @@ def capture_run(
     """
     from mi_crow.language_model.language_model import LanguageModel
 
-    lm = LanguageModel.from_spec(config.model)
+    lm = LanguageModel.from_spec(_as_begun(config.model, run_dir))
     texts = load_texts(config.dataset, config.model.offline, chat_renderer(lm.tokenizer))
     return Capture(lm, texts, config).run(workspace, progress or NullProgress(), run_dir, ranks)
+
+
+def _as_begun(spec: ModelSpec, run_dir: Path | None) -> ModelSpec:
+    """The model in the dtype that the run was begun in, perhaps on another machine."""
+    if spec.dtype != "auto" or run_dir is None or not (run_dir / MANIFEST_NAME).exists():
+        return spec
+    begun = RunManifest.load(run_dir).settings.get("compute_dtype")
+    names = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+    return replace(spec, dtype=names.get(begun, "auto"))
 
 
 class Capture:

@@ -13,7 +13,7 @@ from mi_crow.datasets import TextDataset, split_of
 from mi_crow.errors import CancelledError, MiCrowError, NotFoundError, UserError
 from mi_crow.language_model import LanguageModel
 from mi_crow.language_model import capture_batches as batches_module
-from mi_crow.language_model.capture import Capture, CaptureResult, capture_run
+from mi_crow.language_model.capture import Capture, CaptureResult, _as_begun, capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store import RunManifest, Workspace
@@ -233,6 +233,16 @@ def test_a_kill_between_part_and_manifest_repeats_the_part(
     assert len(RunManifest.load(folder).parts) == 1
     capture(tiny_lm, workspace, CONFIG, run_dir=folder)
     assert files(folder) == files(workspace.run_dir("run"))
+
+
+def test_a_resume_computes_in_the_dtype_that_the_run_was_begun_in(
+    tiny_lm: LanguageModel, workspace: Workspace
+) -> None:
+    capture(tiny_lm, workspace)
+    run_dir = workspace.run_dir("run")
+    assert _as_begun(ModelSpec("m"), run_dir).dtype == "fp32"
+    assert _as_begun(ModelSpec("m", dtype="bf16"), run_dir).dtype == "bf16"
+    assert _as_begun(ModelSpec("m"), None).dtype == "auto"
 
 
 def test_a_complete_capture_is_left_alone(tiny_lm: LanguageModel, workspace: Workspace) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from mi_crow import hub
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
-from mi_crow.language_model import LanguageModel
+from mi_crow.language_model import LanguageModel, loading
 from mi_crow.language_model.config import ModelSpec
 from mi_crow.language_model.loading import load_model
 from tests.tiny_models import build_model, build_tokenizer
@@ -35,6 +36,29 @@ def test_a_folder_loads_in_fp32_on_the_cpu(tiny_model_dir: Path) -> None:
     assert (lm.dtype, lm.device.type) == (torch.float32, "cpu")
     assert not lm.model.training
     assert not any(p.requires_grad for p in lm.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("stored", "width", "native", "expected"),
+    [
+        ("bfloat16", 576, True, torch.bfloat16),
+        (torch.bfloat16, 576, True, torch.bfloat16),
+        ("bfloat16", 576, False, torch.float32),
+        ("bfloat16", 192, True, torch.float32),
+        ("float32", 576, True, torch.float32),
+        ("float16", 576, True, torch.float32),
+    ],
+)
+def test_auto_is_the_fastest_dtype_that_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, stored: Any, width: int, native: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(loading, "_cpu_has_bf16", lambda: native)
+    config = LlamaConfig(hidden_size=width)
+    config.dtype = stored
+    spec = ModelSpec("m", device="cpu")
+    assert loading._compute_dtype(spec, torch.device("cpu"), config) == expected
+    exact = ModelSpec("m", dtype="fp32")
+    assert loading._compute_dtype(exact, torch.device("cpu"), config) == torch.float32
 
 
 def test_a_dtype_can_be_chosen(tiny_model_dir: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
-from mi_crow.datasets import TextDataset
-from mi_crow.language_model import LanguageModel
-from mi_crow.store import LocalStore
+from mi_crow.datasets.text_dataset import TextDataset
+from mi_crow.language_model.language_model import LanguageModel
+from mi_crow.store.local_store import LocalStore
 
 
 def main() -> None:
@@ -24,6 +24,8 @@ def main() -> None:
     torch.set_flush_denormal(True)
     store = LocalStore(Path(folder))
     lm = LanguageModel.from_local_torch(model, model, store, device="cpu")
+    ending = layer.replace(".", "_")  # its names have underscores, and the class in front
+    layer = next(name for name in lm.layers.get_layer_names() if name.endswith(ending))
     rows = json.loads(Path(texts).read_text())
     answers.write(json.dumps({"ready": True}) + "\n")
     answers.flush()
