@@ -24,6 +24,7 @@ from mi_crow.mechanistic.sae import (
     Transcoder,
     train_many,
 )
+from mi_crow.mechanistic.sae.base import TrainingOutput
 from mi_crow.mechanistic.sae.control import ShuffledSource
 from mi_crow.mechanistic.sae.source import HELDOUT, TensorSource
 from mi_crow.mechanistic.sae.sparsity_control import SparsityControl
@@ -231,6 +232,19 @@ def test_activations_that_are_not_finite_stop_with_the_reason_and_keep_the_check
     assert caught.value.hint
     assert (tmp_path / "checkpoints" / "step-10").is_dir()
     assert not (tmp_path / "checkpoints" / "step-20").exists()
+
+
+def test_running_out_of_memory_names_pieces_that_would_fit(activations: Tensor) -> None:
+    class Greedy(TopKSae):
+        def training_output(self, *_: object) -> TrainingOutput:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(UserError, match="cpu with 64 tokens at once") as caught:
+        SaeTrainer(Greedy(FEATURES, WIDTH, 4)).train_on(
+            TensorSource(activations), config("topk", accumulate=2)
+        )
+    assert "--accumulate 4" in caught.value.hint
+    assert "pieces of 32" in caught.value.hint
 
 
 def test_rows_of_metrics_hold_the_parts_of_the_loss(activations: Tensor, tmp_path: Path) -> None:

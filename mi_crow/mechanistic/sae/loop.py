@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mi_crow.errors import CancelledError
+from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.sae.checkpoint import save_checkpoint
 from mi_crow.mechanistic.sae.metrics import MetricsTable
 from mi_crow.mechanistic.sae.readings import Readings, shown
@@ -66,8 +66,24 @@ def run_training(lanes: Sequence[Lane], source: TokenSource, progress: Progress)
 def train_step(state: TrainState, tokens: Tensor, readings: Readings) -> None:
     """One optimizer step on tokens [batch, training_width] in plain units.
 
-    Worked through in `accumulate` pieces, whose losses weigh as much as they have tokens.
+    Worked through in `accumulate` pieces, whose losses weigh as much as they have tokens. Raises
+    UserError when memory runs out, with pieces that would take half of it.
     """
+    try:
+        _learn(state, tokens, readings)
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate" not in str(error):
+            raise
+        pieces = 2 * state.plan.accumulate
+        raise UserError(
+            f"out of memory on {state.sae.device} with {tokens.shape[0] // (pieces // 2)} tokens "
+            "at once",
+            hint=f"--accumulate {pieces} trains on the same batches in pieces of "
+            f"{max(1, tokens.shape[0] // pieces)}",
+        ) from error
+
+
+def _learn(state: TrainState, tokens: Tensor, readings: Readings) -> None:
     sae, plan, context = state.sae, state.plan, state.context()
     inputs, targets = sae.training_tokens(tokens)
     pieces = zip(inputs.chunk(plan.accumulate), targets.chunk(plan.accumulate), strict=True)

@@ -1,0 +1,121 @@
+"""What the flags of `mi-crow train` ask for: architectures, sweeps, sparsity, starting points."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mi_crow.cli import main, train
+from mi_crow.jobs.checks import check_train
+from mi_crow.jobs.spec import config_from_json
+from mi_crow.mechanistic.sae.config import ARCHITECTURES, TRANSCODERS, TrainConfig
+from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.workspace import Workspace
+
+Start = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Runs `mi-crow train` on a run of two layers, gives the config of the job it would start."""
+    workspace = Workspace.open(tmp_path / "w")
+    monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
+    RunManifest(
+        run_id="run",
+        model_id="m",
+        revision=None,
+        tokenizer_hash="",
+        layers=[LayerSpec("a", "resid_post.1", 8), LayerSpec("b", "mlp_out.1", 8)],
+        dtype="bf16",
+        dataset={},
+        fingerprint="",
+        settings={},
+        created=1.0,
+        status="complete",
+        parts=[PartSpec(0, 0, 10, 5000)],
+    ).save(workspace.make_run_dir("run", ""))
+    jobs: list[TrainConfig] = []
+
+    def take(_: Workspace, kind: str, params: dict[str, Any], options: Namespace, show: Any) -> int:
+        config = config_from_json(TrainConfig, params)
+        check_train(workspace, config)
+        jobs.append(config)
+        return 0
+
+    monkeypatch.setattr(train, "run_job", take)
+
+    def run(*arguments: str) -> TrainConfig:
+        assert main(["train", "--run", "run", "--layer", "a", *arguments]) == 0
+        return jobs.pop()
+
+    return run
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_architecture_can_be_asked_for(start: Start, arch: str) -> None:
+    target = ("--target-layer", "b", "--skip") if arch in TRANSCODERS else ()
+    config = start("--arch", arch, "--k", "4", *target)
+    assert (config.arch, config.k) == (arch, 4)
+    assert (config.target_layer, config.skip) == (("b", True) if target else (None, False))
+
+
+def test_one_value_is_no_sweep(start: Start) -> None:
+    config = start("--k", "16", "--expansion", "4")
+    assert (config.k, config.expansion, config.variants()) == (16, 4.0, [config])
+    assert start().variants()[0].k == 32
+
+
+def test_several_values_are_a_sweep_however_they_are_given(start: Start) -> None:
+    config = start("--k", "2,4", "--k", "8", "--k", "4", "--expansion", "2,4")
+    assert (config.sweep_k, config.sweep_expansion) == ((2, 4, 8), (2.0, 4.0))
+    assert [(one.expansion, one.k) for one in config.variants()] == [
+        *((2.0, 2), (2.0, 4), (2.0, 8), (4.0, 2), (4.0, 4), (4.0, 8))
+    ]
+
+
+def test_sparsity_is_steered_or_fixed(start: Start) -> None:
+    assert start("--arch", "l1", "--target-l0", "20").training.target_l0 == 20
+    assert start("--arch", "gated", "--l1-lambda", "2.5").training.l1_lambda == 2.5
+    training = start("--accumulate", "4", "--precision", "bf16", "--shuffled").training
+    assert (training.accumulate, training.precision, training.shuffled) == (4, "bf16", True)
+
+
+def test_an_sae_to_start_from_decides_the_shape(start: Start) -> None:
+    config = start("--init", "elsewhere/sae", "--steps", "9")
+    assert (config.init, config.training.steps) == ("elsewhere/sae", 9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--k 2,99", "k = 99 is more than n_latents = 64"),
+        ("--k 2,x", "'x' is not a whole number"),
+        ("--expansion 2,x", "'2,x' is not a number"),
+        ("--arch dense", "invalid choice: 'dense'"),
+        ("--arch transcoder", "needs the layer"),
+        ("--arch transcoder --target-layer nope", "layer 'nope'"),
+        ("--arch l1 --target-l0 3 --l1-lambda 2", "not allowed with"),
+        ("--target-l0 -1", "above 0"),
+        ("--init a --arch l1", "--arch is decided by the SAE"),
+        ("--init a --expansion 4", "--expansion is decided"),
+        ("--init a --k 2,4", "several --k"),
+        ("--batch-size 4 --accumulate 5", "no 5 pieces"),
+    ],
+)
+def test_flags_that_make_no_sense_are_explained(
+    start: Start, arguments: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--run", "run", "--layer", "a", *arguments.split()]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_result_of_a_sweep_shows_every_sae(capsys: pytest.CaptureFixture[str]) -> None:
+    one = {"steps": 9, "tokens": 99, "seconds": 1.0, "fvu": 0.1, "fvu_all": 0.2}
+    one |= {"outlier_share": 0.01, "l0": 32.0, "dead_share": 0.1}
+    saes = [{"sae_id": name, **one} for name in ("s", "s-x8-k64")]
+    train.show_result({**saes[0], "saes": saes})
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[lines.index("SAE    s") + 6].endswith("mi-crow index --sae s")
+    assert lines[-1].endswith("mi-crow index --sae s-x8-k64")
