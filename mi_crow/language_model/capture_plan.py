@@ -12,6 +12,10 @@ from mi_crow.language_model.windows import Row
 from mi_crow.store.parts import DOCUMENT_SCHEMA
 
 
+_LIKE = 0.8  # of the longest row's length
+_WORTH = 0.25  # of the batch size
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some rows of a part, padded on the right.
@@ -80,8 +84,8 @@ def plan_part(
         key=lambda place: (-len(rows[place].token_ids), place),
     )
     batches = tuple(
-        _batch(rows, order[at : at + batch_size], starts, fill, pinned)
-        for at in range(0, len(order), batch_size)
+        _batch(rows, chosen, starts, fill, pinned)
+        for chosen in _alike(order, [len(row.token_ids) for row in rows], batch_size)
     )
     return PartPlan(
         shard,
@@ -94,6 +98,21 @@ def plan_part(
         real_positions=sum(len(rows[place].token_ids) for place in order),
         positions=sum(batch.input_ids.numel() for batch in batches),
     )
+
+
+def _alike(
+    order: Sequence[int], lengths: Sequence[int], batch_size: int
+) -> Iterator[Sequence[int]]:
+    """Cuts rows that stand longest first into batches of at most `batch_size`; sooner, where a
+    batch has its worth of rows and the next one would be a quarter padding."""
+    start = 0
+    for at, place in enumerate(order):
+        size, shorter = at - start, lengths[place] < _LIKE * lengths[order[start]]
+        if size == batch_size or (shorter and size >= batch_size * _WORTH):
+            yield order[start:at]
+            start = at
+    if order:
+        yield order[start:]
 
 
 def _batch(

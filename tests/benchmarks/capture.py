@@ -59,7 +59,6 @@ class Bench:
             dtype=dtype,
             context_length=CONTEXT,
             batch_size=BATCH,
-            shard_size=64,
         )
 
     def capture(self, layers: Sequence[str], dtype: str = "bf16") -> tuple[float, Path]:

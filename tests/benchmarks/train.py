@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mi_crow.mechanistic.sae.base import LossContext
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
 from mi_crow.mechanistic.sae.plan import make_plan, starting_point
 from mi_crow.mechanistic.sae.source import TensorSource
@@ -39,11 +38,11 @@ def our_step(x: Tensor, latents: int, k: int) -> Step:
     source = TensorSource(x.cpu())
     plan = make_plan(sae, source, SaeTrainingConfig(steps=1000, batch_size=64))
     state = TrainState(sae, plan)
-    state.start(starting_point(source, plan))
+    state.start(starting_point(sae, source, plan))
     scaled = x * state.scale
 
     def step() -> None:
-        context = LossContext(state.variance, state.dead_latents(), 1 / 32, plan.k_aux)
+        context = state.context()
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
             output = sae.training_output(scaled, scaled, context)
         sum(output.losses.values(), torch.zeros((), device=x.device)).backward()
