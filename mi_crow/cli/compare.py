@@ -16,7 +16,7 @@ def run(options: Namespace) -> int:
     workspace = plan_workspace(options)
     folders = [workspace.sae_or_path(name) for name in (options.first, options.second)]
     from mi_crow.mechanistic.sae.compare import compare_saes
-    from mi_crow.mechanistic.sae.load import load_sae
+    from mi_crow.mechanistic.sae.formats.load import load_sae
 
     found = compare_saes(load_sae(folders[0]), load_sae(folders[1]))
     if options.json:

@@ -10,7 +10,7 @@ import torch
 
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.sae import SaeTrainer, SaeTrainingConfig, TopKSae, TrainConfig, Transcoder
-from mi_crow.mechanistic.sae.load import load_sae
+from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.train import train_run
 from mi_crow.progress import NullProgress
 from mi_crow.store import RunManifest, Workspace

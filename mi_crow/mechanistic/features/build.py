@@ -19,7 +19,7 @@ from mi_crow.mechanistic.features.sources import Sources, find_sources, model_of
 from mi_crow.mechanistic.features.weight_tables import write_directions, write_logits
 from mi_crow.mechanistic.features.write import IndexWriter, writing_index
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.load import load_sae
+from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store.atomic import TMP_PREFIX
 from mi_crow.store.workspace import Workspace

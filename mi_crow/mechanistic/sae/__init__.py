@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.batchtopk import BatchTopKSae
     from mi_crow.mechanistic.sae.compare import Comparison, compare_saes
     from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
+    from mi_crow.mechanistic.sae.formats.load import load_sae
     from mi_crow.mechanistic.sae.gated import GatedSae
     from mi_crow.mechanistic.sae.jumprelu import JumpReluSae
     from mi_crow.mechanistic.sae.l1 import L1Sae
-    from mi_crow.mechanistic.sae.load import load_sae
     from mi_crow.mechanistic.sae.matryoshka import MatryoshkaSae
     from mi_crow.mechanistic.sae.metadata import SaeMetadata
     from mi_crow.mechanistic.sae.topk import TopKSae
@@ -47,7 +47,7 @@ _EXPORTS = {
     "TrainConfig": f"{_ROOM}.config",
     "Transcoder": f"{_ROOM}.transcoder",
     "compare_saes": f"{_ROOM}.compare",
-    "load_sae": f"{_ROOM}.load",
+    "load_sae": f"{_ROOM}.formats.load",
     "train_many": f"{_ROOM}.train",
 }
 

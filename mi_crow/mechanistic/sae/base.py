@@ -115,10 +115,14 @@ class SparseAutoencoder(nn.Module, ABC):
         self.input_norm = "none"
         self.metadata = SaeMetadata()
         self._concepts: AutoencoderConcepts | None = None
-        # Drawn on the CPU, so that a seed means the same SAE on every device.
+        # Drawn on the CPU, so that a seed means the same SAE on every device. On the meta device an
+        # SAE has shapes alone: that is how files are loaded without a second copy.
+        source = "meta" if torch.device(device).type == "meta" else "cpu"
         generator = torch.Generator().manual_seed(seed)
-        decoder = _unit_rows(n_latents, self.n_outputs, generator)
-        encoder = _unit_rows(n_latents, n_inputs, generator) if self.transcodes else decoder.clone()
+        decoder = _unit_rows(n_latents, self.n_outputs, generator, source)
+        encoder = decoder.clone()
+        if self.transcodes:
+            encoder = _unit_rows(n_latents, n_inputs, generator, source)
         self.W_dec = nn.Parameter(decoder.to(device, dtype))
         self.encoder_rows = nn.Parameter(encoder.to(device, dtype))
         self.b_enc = nn.Parameter(torch.zeros(n_latents, device=device, dtype=dtype))
@@ -337,7 +341,7 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def save(self, folder: str | Path) -> Path:
         """Writes `sae_weights.safetensors` and then `cfg.json` (SAELens layout) into `folder`."""
-        from mi_crow.mechanistic.sae.saelens import save_sae
+        from mi_crow.mechanistic.sae.formats.saelens_write import save_sae
 
         return save_sae(self, Path(folder))
 
@@ -348,9 +352,9 @@ class SparseAutoencoder(nn.Module, ABC):
         return attach_sae(lm, self, layer_signature)
 
 
-def _unit_rows(n: int, width: int, generator: torch.Generator) -> Tensor:
+def _unit_rows(n: int, width: int, generator: torch.Generator, device: str) -> Tensor:
     """[n, width] fp32, rows of length one in random directions."""
-    rows = torch.randn(n, width, generator=generator, dtype=torch.float32)
+    rows = torch.randn(n, width, generator=generator, dtype=torch.float32, device=device)
     return rows / rows.norm(dim=1, keepdim=True)
 
 

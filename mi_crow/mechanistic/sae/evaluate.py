@@ -12,7 +12,7 @@ from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.document_pooling import pooled_documents
-from mi_crow.mechanistic.sae.load import load_sae
+from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.model_loss import ModelLoss, TokenDocument, model_loss
 from mi_crow.mechanistic.sae.probes import sparse_probe_scores
 from mi_crow.mechanistic.sae.quality import DENSE, heldout_quality, latent_densities

@@ -1,17 +1,9 @@
-"""Where an SAE belongs: model, hook point, run, and the norm above which it does not apply."""
+"""Where an SAE belongs and where it comes from: model, hook point, run, the file it was in."""
 
-import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-# Our short point names and the TransformerLens names that other tools look for.
-_POINTS = {
-    "resid_post": "hook_resid_post",
-    "resid_pre": "hook_resid_pre",
-    "mlp_out": "hook_mlp_out",
-    "attn_out": "hook_attn_out",
-}
-_FROM_HOOK = {hook: point for point, hook in _POINTS.items()}
+from mi_crow.mechanistic.sae.hook_names import module_of, point_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +21,10 @@ class SaeMetadata:
     context_size: int | None = None
     prepend_bos: bool | None = None
     hook_head_index: int | None = None
+    source: str | None = None  # the path or hub id that it was read from, in another format
+    source_revision: str | None = None  # the hub's commit of it
+    format: str | None = None  # which format that was
+    folded: tuple[str, ...] = ()  # what of the file was put into the weights, one word each
     other: dict[str, Any] = field(default_factory=dict)  # keys of other tools, kept as they are
 
     @property
@@ -40,6 +36,7 @@ class SaeMetadata:
     def as_json(self) -> dict[str, Any]:
         """The `metadata` object of `cfg.json`."""
         own = {name: getattr(self, name) for name in _OWN}
+        own |= {name: getattr(self, name) for name in _ORIGIN if getattr(self, name)}
         shared = {name: getattr(self, name) for name in _SHARED}
         return {**self.other, **shared, "mi_crow": own}
 
@@ -48,28 +45,19 @@ class SaeMetadata:
         """Reads `metadata` of any SAELens file; unknown keys end in `other`."""
         own = data.get("mi_crow") or {}
         shared = {name: data[name] for name in _SHARED if data.get(name) is not None}
-        known = {name: own[name] for name in _OWN if own.get(name) is not None}
+        known = {name: own[name] for name in (*_OWN, *_ORIGIN) if own.get(name) is not None}
         if "point" not in known:
-            known["point"] = point_of_hook(shared.get("hook_name", ""))
+            known["point"] = point_of(shared.get("hook_name", ""))
+            known["layer"] = known.get("layer") or module_of(shared.get("hook_name", ""))
+        known["folded"] = tuple(known.get("folded", ()))
         other = {key: data[key] for key in data if key != "mi_crow" and key not in _SHARED}
         return cls(**shared, **known, other=other)
 
 
 _OWN = ("layer", "point", "revision", "tokenizer_hash", "run_id", "outlier_norm")
+_ORIGIN = ("source", "source_revision", "format", "folded")
 _SHARED = tuple(
-    item.name for item in fields(SaeMetadata) if item.name not in _OWN and item.name != "other"
+    item.name
+    for item in fields(SaeMetadata)
+    if item.name not in (*_OWN, *_ORIGIN) and item.name != "other"
 )
-
-
-def hook_name_of(point: str, layer: str) -> str:
-    """`blocks.15.hook_resid_post` for `resid_post.15`; the module's name where none exists."""
-    kind, _, number = point.rpartition(".")
-    return f"blocks.{number}.{_POINTS[kind]}" if kind in _POINTS else layer
-
-
-def point_of_hook(hook_name: str) -> str:
-    """`resid_post.15` for `blocks.15.hook_resid_post`; '' where there is no short name."""
-    match = re.fullmatch(r"blocks\.(\d+)\.(hook_\w+)", hook_name)
-    if match is None or match[2] not in _FROM_HOOK:
-        return ""
-    return f"{_FROM_HOOK[match[2]]}.{match[1]}"

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from mi_crow.mechanistic.sae.metadata import SaeMetadata, hook_name_of
+from mi_crow.mechanistic.sae.hook_names import hook_name_of
+from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.source import RunSource, TokenSource
 from mi_crow.store.manifest import LayerSpec, RunManifest
 from mi_crow.store.pair import PairReader

@@ -73,14 +73,17 @@ class TopKSae(SparseAutoencoder):
     def config(self) -> dict[str, Any]:
         return {"k": self.k, "rescale_acts_by_decoder_norm": False}
 
+    def _choose(self, taken: Tensor) -> tuple[Tensor, Tensor]:
+        """The k latents of each row of the encoder's input: values [n, k], indices [n, k]."""
+        return topk_encode(taken, self.encoder_rows, self.b_enc, self.k)
+
     def _encode_rows(self, x: Tensor) -> SparseLatents:
-        values, indices = topk_encode(self.encoder_input(x), self.encoder_rows, self.b_enc, self.k)
-        return SparseLatents(values, indices)
+        return SparseLatents(*self._choose(self.encoder_input(x)))
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction` (the batch's FVU) and, with dead latents, `auxk`."""
         taken = self.encoder_input(x)
-        values, indices = topk_encode(taken, self.encoder_rows, self.b_enc, self.k)
+        values, indices = self._choose(taken)
         residual = target - self._completed(sparse_decode(values, indices, self.W_dec), x)
         fvu = variance_share(residual, context)
         losses = {"reconstruction": fvu, **auxk_loss(self, taken, residual, context)}

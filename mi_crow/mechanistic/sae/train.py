@@ -11,11 +11,11 @@ from mi_crow.mechanistic.sae.architectures import new_sae
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.checkpoint import remove_checkpoints
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.formats.load import load_sae
+from mi_crow.mechanistic.sae.formats.saelens_names import CONFIG_NAME
 from mi_crow.mechanistic.sae.live import live_tokens
-from mi_crow.mechanistic.sae.load import load_sae
 from mi_crow.mechanistic.sae.loop import CHECKPOINTS_NAME
 from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
-from mi_crow.mechanistic.sae.saelens import CONFIG_NAME
 from mi_crow.mechanistic.sae.source import RunSource
 from mi_crow.mechanistic.sae.trainer import (
     SaeTrainer,

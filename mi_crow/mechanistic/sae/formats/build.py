@@ -1,0 +1,117 @@
+"""From a record to an SAE: tensors put in place one at a time, then folded."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.batchtopk import BatchTopKSae
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
+from mi_crow.mechanistic.sae.gated import GatedSae
+from mi_crow.mechanistic.sae.groupmax import GroupMaxSae, GroupMaxTranscoder
+from mi_crow.mechanistic.sae.input_norm import check_input_norm
+from mi_crow.mechanistic.sae.jumprelu import JumpReluSae
+from mi_crow.mechanistic.sae.l1 import L1Sae
+from mi_crow.mechanistic.sae.matryoshka import MatryoshkaSae
+from mi_crow.mechanistic.sae.topk import TopKSae
+from mi_crow.mechanistic.sae.transcoder import JumpReluTranscoder, ReluTranscoder, Transcoder
+
+_CLASSES: dict[str, Callable[..., SparseAutoencoder]] = {
+    one.architecture: one
+    for one in (
+        L1Sae,
+        TopKSae,
+        GroupMaxSae,
+        BatchTopKSae,
+        MatryoshkaSae,
+        JumpReluSae,
+        GatedSae,
+        ReluTranscoder,
+        Transcoder,
+        GroupMaxTranscoder,
+        JumpReluTranscoder,
+    )
+}
+_EXACT = (torch.float32, torch.float64)
+
+
+def build(
+    record: SaeRecord, place: Path, device: str | torch.device, dtype: torch.dtype | None = None
+) -> SparseAutoencoder:
+    """The SAE of a record, on `device`, without gradients; `place` is for messages.
+
+    `dtype` None is the file's own (float32 where it names none, or where something is folded).
+    Raises UserError when k does not fit or a scale is missing, CorruptDataError when tensors do
+    not fit each other.
+    """
+    if record.wants_input_scale and record.input_scale is None:
+        raise UserError(
+            f"{place} is for inputs scaled to a mean norm of sqrt({record.n_inputs}), and does not "
+            "say the factor",
+            hint="give it with --scale: sqrt(d) / the mean norm of the activations",
+        )
+    folds = record.input_scale not in (None, 1.0) or record.decoder_norms
+    kind = dtype or record.dtype or torch.float32
+    exact = kind if kind in _EXACT or not folds else torch.float32
+    sae = _empty(record, exact)
+    _fill(sae, record, place, device, exact)
+    sae.apply_b_dec_to_input = record.apply_b_dec_to_input
+    sae.input_norm = check_input_norm(record.input_norm)
+    sae.metadata = record.metadata
+    sae.eval().requires_grad_(False)
+    if record.decoder_norms:
+        sae.fold_decoder_norms()
+    if record.input_scale is not None:
+        sae.fold_scale(record.input_scale, record.output_scale)
+    return sae.to(dtype) if dtype is not None else sae
+
+
+def bytes_needed(record: SaeRecord, dtype: torch.dtype | None = None) -> int:
+    """How large the SAE is in memory, and in a file of ours."""
+    items = 0
+    for tensor in record.tensors.values():
+        size = 1
+        for length in tensor.shape:
+            size *= length
+        items += size
+    return items * (dtype or record.dtype or torch.float32).itemsize
+
+
+def _empty(record: SaeRecord, dtype: torch.dtype) -> SparseAutoencoder:
+    """The SAE with shapes alone."""
+    options: dict[str, Any] = {}
+    if record.k is not None:
+        options["k"] = record.k
+    if record.widths is not None:
+        options["widths"] = record.widths
+    if record.architecture.endswith("transcoder"):
+        options |= {"n_outputs": record.n_outputs, "skip": "W_skip" in record.tensors}
+    make = _CLASSES[record.architecture]
+    return make(record.n_latents, record.n_inputs, device="meta", dtype=dtype, **options)
+
+
+@torch.no_grad()
+def _fill(
+    sae: SparseAutoencoder,
+    record: SaeRecord,
+    place: Path,
+    device: str | torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Puts the record's tensors into the SAE: one copy of each, made on the way to the device."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in sae.state_dict().items()}
+    for name in sorted(wanted.keys() | record.tensors.keys()):
+        found = record.tensors[name].shape if name in record.tensors else "nothing"
+        if found != wanted.get(name, "nothing"):
+            raise CorruptDataError(
+                f"{place} holds {found} for {name}, an SAE of {record.n_latents} latents and "
+                f"{record.n_inputs} inputs takes {wanted.get(name, 'nothing')}"
+            )
+    state = {}
+    for name, shape in wanted.items():
+        state[name] = torch.empty(shape, device=device, dtype=dtype)
+        state[name].copy_(record.tensors[name].read())
+    sae.load_state_dict(state, assign=True)

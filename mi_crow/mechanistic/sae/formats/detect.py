@@ -1,0 +1,166 @@
+"""Which format files are in, told by their names alone, and which of several SAEs is meant."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.mechanistic.sae.formats import (
+    dictionary_learning,
+    gemma_scope,
+    llama_scope,
+    openai,
+    saelens,
+    saelens_names,
+    sparsify,
+)
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
+from mi_crow.mechanistic.sae.hook_names import point_of
+
+_LISTED = 12  # how many SAEs an error names
+
+
+@dataclass(frozen=True)
+class Found:
+    """One SAE among the files of a folder or repository."""
+
+    format: str
+    label: str  # its folder, or its file where one folder holds several; '' for the root itself
+    weights: str  # the file that makes it one
+    files: tuple[str, ...]  # all that is read, those that may be missing included
+    read: Callable[[Path, str], SaeRecord]  # takes the root and where it came from
+
+
+def find_saes(names: Iterable[str]) -> list[Found]:
+    """The SAEs among files, named relative to one root with `/`, in the order of their names."""
+    known = set(names)
+    found = [one for name in sorted(known) if (one := _marked(name, known)) is not None]
+    if found:
+        return found
+    # Any other .pt file may be one of OpenAI's, but trainers leave .pt files of their own.
+    return [_openai(name) for name in sorted(known) if name.endswith(".pt")]
+
+
+def choose(found: Sequence[Found], layer: str | None, place: str) -> Found:
+    """The one SAE that is meant; `place` is what they were found in.
+
+    Raises NotFoundError when there is none, or none of `layer`, and UserError listing them when
+    there are several.
+    """
+    if not found:
+        raise NotFoundError(
+            f"no SAE at {place!r}",
+            hint=f"give a folder that holds {saelens_names.CONFIG_NAME} and its weights, or files "
+            "of sparsify, Gemma Scope, dictionary_learning, Llama Scope or OpenAI",
+        )
+    if len(found) == 1:
+        return found[0]
+    meant = [one for one in found if layer is not None and _is_of(one.label, layer)]
+    if len(meant) == 1:
+        return meant[0]
+    labels = [one.label for one in meant or found]
+    listed = ", ".join(labels[:_LISTED]) + (", ..." if len(labels) > _LISTED else "")
+    if layer is not None and not meant:
+        raise NotFoundError(f"{place!r} holds no SAE of {layer!r}", hint=f"there are {listed}")
+    raise UserError(
+        f"{place!r} holds {len(labels)} SAEs" + (f" of {layer!r}" if layer is not None else ""),
+        hint=f"choose with --layer, or give the path of one: {listed}",
+    )
+
+
+def _is_of(label: str, layer: str) -> bool:
+    """Whether an SAE's folder says that it is of `layer`."""
+    if label == layer:
+        return True
+    parts = label.split("/")
+    points = {point_of(part.replace("layer_", "layers.")) for part in parts} - {""}
+    return layer in parts or point_of(layer) in points
+
+
+def _marked(name: str, known: set[str]) -> Found | None:
+    """The SAE whose weights are the file `name`, when its name says so."""
+    folder, _, file = name.rpartition("/")
+
+    def beside(*files: str) -> tuple[str, ...]:
+        return tuple(_joined(folder, one) for one in files)
+
+    if file == saelens_names.WEIGHTS_NAME:
+        files = beside(saelens_names.CONFIG_NAME, file, saelens_names.SCALER_NAME)
+        return Found(
+            saelens.FORMAT, folder, name, files, lambda root, _: saelens.read_saelens(root / folder)
+        )
+    if file == sparsify.WEIGHTS_NAME:
+        run = _above(folder, sparsify.RUN_NAME, known)
+        files = (*beside(sparsify.CONFIG_NAME, file), *((run,) if run else ()))
+        return Found(
+            sparsify.FORMAT,
+            folder,
+            name,
+            files,
+            lambda root, place: sparsify.read_sparsify(
+                root / folder, _joined(place, folder), root / run if run else None
+            ),
+        )
+    if file == gemma_scope.WEIGHTS_NAME:
+        return Found(
+            gemma_scope.FORMAT,
+            folder,
+            name,
+            (name,),
+            lambda root, place: gemma_scope.read_gemma_scope(root / name, _joined(place, folder)),
+        )
+    if file == dictionary_learning.WEIGHTS_NAME:
+        return _dictionary(name, _joined(folder, dictionary_learning.CONFIG_NAME), folder)
+    if name.endswith(llama_scope.WEIGHTS_NAME):
+        base = name.removesuffix(llama_scope.WEIGHTS_NAME).rstrip("/")
+        config = _joined(base, llama_scope.CONFIG_NAME)
+        if config in known:
+            return Found(
+                llama_scope.FORMAT,
+                base,
+                name,
+                (config, name),
+                lambda root, _: llama_scope.read_llama_scope(root / base),
+            )
+    return None
+
+
+def one_file(name: str, known: set[str]) -> Found | None:
+    """The SAE in the file `name` itself, which somebody named: also a checkpoint that nobody would
+    look for. None when its name says nothing."""
+    found = _marked(name, known)
+    if found is not None or not name.endswith(".pt"):
+        return found
+    folder = name.rpartition("/")[0]
+    config = _above(folder, dictionary_learning.CONFIG_NAME, known)
+    return _dictionary(name, config, name) if config is not None else _openai(name)
+
+
+def _dictionary(name: str, config: str, label: str) -> Found:
+    return Found(
+        dictionary_learning.FORMAT,
+        label,
+        name,
+        (config, name),
+        lambda root, _: dictionary_learning.read_dictionary_learning(root / name, root / config),
+    )
+
+
+def _openai(name: str) -> Found:
+    return Found(
+        openai.FORMAT, name, name, (name,), lambda root, _: openai.read_openai(root / name)
+    )
+
+
+def _above(folder: str, file: str, known: set[str]) -> str | None:
+    """`file` in `folder` or the nearest folder above it, within the root."""
+    parts = folder.split("/") if folder else []
+    for count in range(len(parts), -1, -1):
+        candidate = _joined("/".join(parts[:count]), file)
+        if candidate in known:
+            return candidate
+    return None
+
+
+def _joined(folder: str, file: str) -> str:
+    return f"{folder}/{file}" if folder else file

@@ -1,0 +1,50 @@
+"""Reading Gemma Scope: `layer_<L>/width_<w>/average_l0_<n>/params.npz`.
+
+z = pre [pre > threshold], pre = x W_enc + b_enc; x_hat = z W_dec + b_dec. Nothing is subtracted.
+"""
+
+import re
+from pathlib import Path
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
+from mi_crow.mechanistic.sae.formats.tensor_files import check_names, read_npz
+from mi_crow.mechanistic.sae.hook_names import hook_name_of
+from mi_crow.mechanistic.sae.metadata import SaeMetadata
+
+FORMAT = "Gemma Scope"
+WEIGHTS_NAME = "params.npz"
+
+_TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+_SITES = {"res": "resid_post", "mlp": "mlp_out"}
+
+
+def read_gemma_scope(path: Path, place: str) -> SaeRecord:
+    """The SAE in `path`; `place` is where it came from, with its layer and, where there is one,
+    the repository's name (`gemma-scope-2b-pt-res`). Raises UserError naming unknown arrays."""
+    arrays = read_npz(path)
+    check_names(arrays, _TENSORS, path, FORMAT)
+    if "transcoder" in place:
+        raise UserError(f"{place} is a transcoder of Gemma Scope, which cannot be read")
+    tensors = {name: ref for name, ref in arrays.items() if name != "W_enc"}
+    tensors["encoder_rows"] = arrays["W_enc"].t()
+    metadata, assumed = _origin(place)
+    return SaeRecord("jumprelu", tensors, metadata, apply_b_dec_to_input=False, assumed=assumed)
+
+
+def _origin(place: str) -> tuple[SaeMetadata, tuple[str, ...]]:
+    layer = re.search(r"(?:^|/)layer_(\d+)(?:/|$)", place)
+    repository = re.search(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att)", place)
+    model = ""
+    if repository is not None:
+        model = f"google/gemma-2-{repository[1]}" + ("-it" if repository[2] == "it" else "")
+    if layer is None or (repository is not None and repository[3] not in _SITES):
+        return SaeMetadata(model_name=model, prepend_bos=True), ()
+    site = _SITES[repository[3]] if repository is not None else "resid_post"
+    point = f"{site}.{layer[1]}"
+    metadata = SaeMetadata(
+        model_name=model, hook_name=hook_name_of(point, ""), point=point, prepend_bos=True
+    )
+    if repository is not None:
+        return metadata, ()
+    return metadata, (f"layer_{layer[1]} is taken for {point}; name another with --layer",)

@@ -1,0 +1,100 @@
+"""Reading Llama Scope: `hyperparams.json` beside `checkpoints/final.safetensors`.
+
+z = pre [pre > jump_relu_threshold], pre = s x W^T + b, x_hat = (z W_dec + b_dec) / s with
+s = sqrt(d) / the data set's mean norm; s is folded into the biases and the threshold. Transcoders
+have such a factor for their output too.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
+from mi_crow.mechanistic.sae.formats.tensor_files import check_names, read_safetensors
+from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
+from mi_crow.mechanistic.sae.metadata import SaeMetadata
+from mi_crow.store.atomic import read_json
+
+FORMAT = "Llama Scope"
+CONFIG_NAME = "hyperparams.json"
+WEIGHTS_NAME = "checkpoints/final.safetensors"
+
+_TENSORS = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
+# What these say where they are given; anything else would be another rule.
+_RULE = {
+    "act_fn": "jumprelu",
+    "norm_activation": "dataset-wise",
+    "use_decoder_bias": True,
+    "apply_decoder_bias_to_pre_encoder": False,
+    "use_glu_encoder": False,
+}
+_UNIT = 0.02  # how far from one a decoder row's norm may be and count as one: bf16 rounds
+
+
+def read_llama_scope(folder: Path) -> SaeRecord:
+    """The SAE in `folder`.
+
+    Raises UserError for a rule or tensors that are not known, CorruptDataError when the files do
+    not fit each other.
+    """
+    path = folder / CONFIG_NAME
+    cfg = read_json(path)
+    try:
+        threshold = float(cfg["jump_relu_threshold"])
+        norms = cfg["dataset_average_activation_norm"]
+        mean_in = float(norms["in"])
+        mean_out = float(norms.get("out", mean_in))
+        point_in, point_out = cfg.get("hook_point_in"), cfg.get("hook_point_out")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptDataError(f"{path} does not describe an SAE ({error!r})") from error
+    for key, known in _RULE.items():
+        if key in cfg and cfg[key] != known:
+            raise UserError(f"{path} has {key} = {cfg[key]!r}, which cannot be read")
+    tensors = read_safetensors(folder / WEIGHTS_NAME)
+    check_names(tensors, _TENSORS, folder / WEIGHTS_NAME, FORMAT)
+    n_latents, d = tensors["encoder.weight"].shape
+    transcodes = point_out is not None and point_out != point_in
+    return SaeRecord(
+        "jumprelu_transcoder" if transcodes else "jumprelu",
+        {
+            "encoder_rows": tensors["encoder.weight"],
+            "b_enc": tensors["encoder.bias"],
+            "W_dec": tensors["decoder.weight"].t(),
+            "b_dec": tensors["decoder.bias"],
+            "threshold": TensorRef.of(torch.full((n_latents,), threshold)),
+        },
+        _metadata(folder, point_in, point_out if transcodes else None),
+        apply_b_dec_to_input=False,
+        input_scale=math.sqrt(d) / mean_in,
+        output_scale=math.sqrt(d) / mean_out if transcodes else None,
+        assumed=_assumed(cfg, tensors["decoder.weight"]),
+    )
+
+
+def _metadata(folder: Path, point_in: Any, point_out: str | None) -> SaeMetadata:
+    hook = point_in if isinstance(point_in, str) else ""
+    point = point_of(hook)
+    other = {}
+    if point_out is not None:
+        other = {"hook_name_out": point_out, "target_layer": point_of(point_out) or point_out}
+    return SaeMetadata(
+        model_name="meta-llama/Llama-3.1-8B" if "Llama3_1-8B-Base" in str(folder) else "",
+        hook_name=hook_name_of(point, hook),
+        point=point,
+        folded=("input_scale",),
+        other=other,
+    )
+
+
+def _assumed(cfg: dict[str, Any], decoder: TensorRef) -> tuple[str, ...]:
+    """The published decoders have unit rows, so that it does not matter whether the threshold is
+    for a latent or for what it adds."""
+    if not cfg.get("sparsity_include_decoder_norm"):
+        return ()
+    norms = torch.linalg.vector_norm(decoder.read().float(), dim=0)
+    if bool(((norms - 1).abs() < _UNIT).all()):
+        return ()
+    return ("the decoder's rows have no unit norm: the threshold is taken for the latents",)

@@ -1,0 +1,64 @@
+"""Reading OpenAI's sparse_autoencoder: a `.pt` file.
+
+z = act((norm(x) - pre_bias) W^T + latent_bias), x_hat = denorm(z W_dec + pre_bias). TopK files
+imply a LayerNorm of each token on the way in, undone on the way out; others are plain ReLU.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
+from mi_crow.mechanistic.sae.formats.tensor_files import check_names, read_torch, refs
+from mi_crow.mechanistic.sae.metadata import SaeMetadata
+
+FORMAT = "OpenAI sparse_autoencoder"
+
+_TENSORS = ("pre_bias", "encoder.weight", "latent_bias", "decoder.weight")
+_STATISTICS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
+_RULE = ("activation", "activation_state_dict")
+
+
+def read_openai(path: Path) -> SaeRecord:
+    """The SAE in `path`. Raises UserError for an activation or tensors that are not known and for
+    a file that could run code, CorruptDataError for one that is no such file."""
+    found = read_torch(path)
+    check_names(found, _TENSORS, path, FORMAT, (*_STATISTICS, *_RULE))
+    plain: dict[str, Tensor] = {name: found[name] for name in _TENSORS}
+    for name, value in plain.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{path} holds {name}, which is no tensor")
+    k = _k(found, path)
+    tensors = refs(plain)
+    return SaeRecord(
+        "standard" if k is None else "topk",
+        {
+            "encoder_rows": tensors["encoder.weight"],
+            "b_enc": tensors["latent_bias"],
+            "W_dec": tensors["decoder.weight"].t(),
+            "b_dec": tensors["pre_bias"],
+        },
+        SaeMetadata(),
+        k=k,
+        input_norm="none" if k is None else "layer_norm",
+    )
+
+
+def _k(found: Mapping[str, Any], path: Path) -> int | None:
+    """The k of TopK files, None for ReLU. Raises UserError for another activation."""
+    activation = found.get("activation", "ReLU")
+    if activation == "ReLU":
+        return None
+    state = found.get("activation_state_dict") or {}
+    after = state.get("postact_fn", "ReLU")
+    if activation != "TopK" or after != "ReLU":
+        name = activation if activation != "TopK" else f"TopK with {after}"
+        raise UserError(
+            f"{path} has the activation {name!r}, which is not known", hint="known: ReLU, TopK"
+        )
+    if "k" not in state:
+        raise UserError(f"{path} is of a TopK SAE and does not say its k")
+    return int(state["k"])

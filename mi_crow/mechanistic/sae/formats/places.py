@@ -1,0 +1,150 @@
+"""Where an SAE's files are: a folder of this machine, or a repository of the Hugging Face hub."""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.hub import hub_answers, hub_error, quiet_downloads
+from mi_crow.mechanistic.sae.formats.detect import Found, choose, find_saes, one_file
+from mi_crow.store.room import check_disk
+
+_DEEPEST = 5  # folders below the one that was named
+_MOST_FILES = 100_000
+_HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+)(?:/(.+))?")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Files, named relative to `root` with `/`."""
+
+    said: str  # as the user said it
+    names: tuple[str, ...]
+    root: Path | None = None  # None while they are on the hub
+    repository: str | None = None
+    revision: str | None = None  # the hub's commit
+    sizes: dict[str, int] = field(default_factory=dict)
+    only: str = ""  # a file, or a folder, that is meant alone
+
+    def find(self, layer: str | None) -> Found:
+        """The SAE that is meant. Raises NotFoundError or UserError."""
+        if self.only in self.names:
+            found = one_file(self.only, set(self.names))
+            if found is None:
+                raise UserError(
+                    f"{self.said!r} is no file of an SAE that is known by its name",
+                    hint="give the folder that it stands in",
+                )
+            return found
+        below = [one for one in find_saes(self.names) if _within(one.weights, self.only)]
+        # A folder that is an SAE itself is the one that is meant, whatever stands below it.
+        itself = [one for one in below if one.label == self.only]
+        return choose(itself or below, layer, self.said)
+
+    def fetch(self, found: Found) -> Path:
+        """The root under which the SAE's files are; downloads them from the hub.
+
+        Raises UserError when the disk has no room or the hub does not give them.
+        """
+        if self.root is not None:
+            return self.root
+        assert self.repository is not None
+        from huggingface_hub import constants, hf_hub_download
+
+        wanted = [name for name in found.files if name in self.names]
+        needed = sum(self.sizes.get(name, 0) for name in wanted)
+        check_disk(Path(constants.HF_HUB_CACHE), needed, f"{self.said!r} from the hub")
+        path = ""
+        try:
+            with quiet_downloads():
+                for name in wanted:
+                    path = hf_hub_download(self.repository, name, revision=self.revision)
+        except Exception as error:
+            raise hub_error(f"SAE {self.said!r}", error, asked=True) from error
+        depth = wanted[-1].count("/") + 1
+        return Path(path).parents[depth - 1]
+
+
+def locate(path: str | Path, revision: str | None = None, offline: bool = False) -> Place:
+    """The files at a path of this machine, or of the hub repository `org/name[/folder or file]`.
+
+    With `offline`, only the hub's local cache is looked at. Raises NotFoundError in one sentence.
+    """
+    local = Path(path).expanduser()
+    try:
+        if local.is_dir():
+            return Place(str(path), tuple(_walk(local)), local)
+        if local.is_file():
+            return _around(local, str(path))
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read ({error.strerror})") from error
+    match = _HUB_ID.fullmatch(str(path)) if isinstance(path, str) else None
+    if match is None:
+        raise NotFoundError(
+            f"no SAE at {str(path)!r}",
+            hint="give a folder that holds cfg.json, an SAE's file, or a hub id (org/name/folder)",
+        )
+    return _on_hub(str(path), match[1], match[2] or "", revision, offline)
+
+
+def _around(file: Path, said: str) -> Place:
+    """A file with what may belong to it: its folder, and up to two above."""
+    root = file.parent
+    names = {entry.name for entry in root.iterdir() if entry.is_file()}
+    only = file.name
+    if only in ("cfg.json", "config.json", "hyperparams.json", "final.safetensors"):
+        root = root.parent if root.name == "checkpoints" else root  # of Llama Scope
+        return Place(said, tuple(_walk(root)), root)
+    above = root.parent
+    if "config.json" not in names and (above / "config.json").is_file():
+        names = {f"{root.name}/{name}" for name in names} | {"config.json"}
+        root, only = above, f"{root.name}/{only}"
+    return Place(said, tuple(sorted(names)), root, only=only)
+
+
+def _walk(root: Path) -> list[str]:
+    """Files below `root`, not too deep, hidden ones left out."""
+    names: list[str] = []
+    for folder, folders, files in os.walk(root):
+        place = Path(folder).relative_to(root)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if len(place.parts) >= _DEEPEST or len(names) > _MOST_FILES:
+            folders.clear()
+        names += [(place / name).as_posix() for name in files if not name.startswith(".")]
+    return names
+
+
+def _on_hub(said: str, repository: str, inside: str, revision: str | None, offline: bool) -> Place:
+    asked = not offline and hub_answers()
+    try:
+        with quiet_downloads():
+            if not asked:
+                return _in_cache(said, repository, inside, revision)
+            from huggingface_hub import HfApi
+
+            info: Any = HfApi().model_info(repository, revision=revision, files_metadata=True)
+    except Exception as error:
+        raise hub_error(f"SAE {said!r}", error, asked=asked) from error
+    sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
+    return Place(said, tuple(sizes), None, repository, info.sha, sizes, only=inside.rstrip("/"))
+
+
+def _in_cache(said: str, repository: str, inside: str, revision: str | None) -> Place:
+    from huggingface_hub import snapshot_download
+
+    root = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    names = tuple(_walk(root))
+    return Place(said, names, root, repository, root.name, only=inside.rstrip("/"))
+
+
+def _within(name: str, folder: str) -> bool:
+    return not folder or name.startswith(f"{folder}/")
+
+
+def where_from(place: Place) -> str:
+    """What the source's name may tell of an SAE: its path, or the repository's name."""
+    if place.repository is not None:
+        return place.repository
+    return str(place.root.absolute()) if place.root is not None else ""

@@ -1,0 +1,172 @@
+"""What SAELens calls things: files, architectures, and the keys of its files, old and new."""
+
+CONFIG_NAME = "cfg.json"
+WEIGHTS_NAME = "sae_weights.safetensors"
+SCALER_NAME = "activation_scaler.json"  # beside checkpoints whose input scale is not folded in
+
+# What every cfg.json that we write says of itself: from 6.0 on, `metadata` is an object.
+LAYOUT_VERSION = "6.0.0"
+
+# SAELens's names and ours. It has no transcoders of the TopK kind, and neither GroupMax; those
+# that we write under such a name are for us alone.
+ARCHITECTURES = {
+    "standard": "standard",
+    "topk": "topk",
+    "jumprelu": "jumprelu",
+    "gated": "gated",
+    "batchtopk": "batchtopk",
+    "matryoshka_batchtopk": "matryoshka",
+    "transcoder": "transcoder",
+    "skip_transcoder": "transcoder",
+    "jumprelu_transcoder": "jumprelu_transcoder",
+    "jumprelu_skip_transcoder": "jumprelu_transcoder",
+    "topk_transcoder": "topk_transcoder",
+    "topk_skip_transcoder": "topk_transcoder",
+    "groupmax": "groupmax",
+    "groupmax_transcoder": "groupmax_transcoder",
+    "groupmax_skip_transcoder": "groupmax_transcoder",
+}
+OURS_ALONE = tuple(
+    name for name in ARCHITECTURES if name.startswith(("groupmax", "topk_")) and name != "topk"
+)
+
+# Keys that say what the SAE computes.
+RULE_KEYS = frozenset(
+    [
+        "architecture",
+        "d_in",
+        "d_sae",
+        "d_out",
+        "k",
+        "rescale_acts_by_decoder_norm",
+        "matryoshka_widths",
+        "dtype",
+        "apply_b_dec_to_input",
+        "normalize_activations",
+        "reshape_activations",
+        "metadata",
+    ]
+)
+
+# Keys of SAEs that SAELens 6 saved while it trained them: how they were trained.
+TRAINING_KEYS = frozenset(
+    [
+        "aux_loss_coefficient",
+        "decoder_init_norm",
+        "device",
+        "jumprelu_bandwidth",
+        "jumprelu_init_threshold",
+        "jumprelu_sparsity_loss_mode",
+        "jumprelu_ste_to_input",
+        "jumprelu_tanh_scale",
+        "l0_coefficient",
+        "l0_warm_up_steps",
+        "l1_coefficient",
+        "l1_warm_up_steps",
+        "lp_norm",
+        "pre_act_loss_coefficient",
+        "sae_lens_training_version",
+        "sae_lens_version",
+        "target_l0",
+        "topk_threshold_lr",
+        "use_matryoshka_aux_loss",
+        "use_sparse_activations",
+    ]
+)
+
+# Keys of the flat files before 6.0 that belong to `metadata` since.
+OLD_METADATA_KEYS = frozenset(
+    [
+        "context_size",
+        "dataset_path",
+        "exclude_special_tokens",
+        "hook_head_index",
+        "hook_name",
+        "model_class_name",
+        "model_from_pretrained_kwargs",
+        "model_name",
+        "neuronpedia_id",
+        "prepend_bos",
+        "sae_lens_training_version",
+        "sae_lens_version",
+        "seqpos_slice",
+    ]
+)
+
+# Keys of those files that say how an SAE was trained, or where.
+OLD_TRAINING_KEYS = frozenset(
+    [
+        "act_store_device",
+        "adam_beta1",
+        "adam_beta2",
+        "autocast",
+        "autocast_lm",
+        "b_dec_init_method",
+        "cached_activations_path",
+        "checkpoint_path",
+        "compile_llm",
+        "compile_sae",
+        "dataset_trust_remote_code",
+        "dead_feature_threshold",
+        "dead_feature_window",
+        "decoder_heuristic_init",
+        "decoder_heuristic_init_norm",
+        "decoder_orthogonal_init",
+        "device",
+        "eval_batch_size_prompts",
+        "eval_every_n_wandb_logs",
+        "expansion_factor",
+        "feature_sampling_window",
+        "finetuning_method",
+        "finetuning_tokens",
+        "from_pretrained_path",
+        "hook_eval",
+        "hook_layer",
+        "hook_point_layer",
+        "init_encoder_as_decoder_transpose",
+        "is_dataset_tokenized",
+        "jumprelu_bandwidth",
+        "jumprelu_init_threshold",
+        "l1_coefficient",
+        "l1_warm_up_steps",
+        "llm_compilation_mode",
+        "log_activations_store_to_wandb",
+        "log_optimizer_state_to_wandb",
+        "log_to_wandb",
+        "lp_norm",
+        "lr",
+        "lr_decay_steps",
+        "lr_end",
+        "lr_scheduler_name",
+        "lr_warm_up_steps",
+        "model_kwargs",
+        "mse_loss_normalization",
+        "n_batches_in_buffer",
+        "n_checkpoints",
+        "n_eval_batches",
+        "n_restart_cycles",
+        "noise_scale",
+        "normalize_sae_decoder",
+        "resume",
+        "run_name",
+        "sae_compilation_mode",
+        "scale_sparsity_penalty_by_decoder_norm",
+        "seed",
+        "store_batch_size",
+        "store_batch_size_prompts",
+        "streaming",
+        "tokens_per_buffer",
+        "total_training_steps",
+        "total_training_tokens",
+        "train_batch_size",
+        "train_batch_size_tokens",
+        "training_tokens",
+        "use_cached_activations",
+        "use_ghost_grads",
+        "verbose",
+        "wandb_entity",
+        "wandb_id",
+        "wandb_log_frequency",
+        "wandb_project",
+    ]
+)

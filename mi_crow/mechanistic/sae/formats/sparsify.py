@@ -1,0 +1,188 @@
+"""Reading and writing the files of EleutherAI's sparsify: a folder a hook point.
+
+z = top-k (or group-max) of relu((x - b_dec) W^T + b), x_hat = z W_dec + b_dec. Transcoders do not
+subtract b_dec, and may add x W_skip^T.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
+from mi_crow.mechanistic.sae.formats.tensor_files import check_names, read_safetensors
+from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
+from mi_crow.mechanistic.sae.metadata import SaeMetadata
+from mi_crow.mechanistic.sae.topk import TopKSae
+from mi_crow.store.atomic import read_json, write_json
+
+FORMAT = "sparsify"
+CONFIG_NAME = "cfg.json"
+WEIGHTS_NAME = "sae.safetensors"
+RUN_NAME = "config.json"  # of the whole run, above the hook points
+
+_KEYS = frozenset(
+    [
+        "activation",
+        "d_in",
+        "expansion_factor",
+        "k",
+        "multi_topk",
+        "normalize_decoder",
+        "num_latents",
+        "signed",
+        "skip_connection",
+        "transcode",
+    ]
+)
+_TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+_ACTIVATIONS = ("topk", "groupmax")
+
+
+def read_sparsify(folder: Path, place: str, run: Path | None) -> SaeRecord:
+    """The SAE in `folder`; `place` is its hook point's name in the run, e.g. `layers.10.mlp` or
+    `layers.10/seed1`, and `run` the file that describes the run.
+
+    Raises UserError naming what is not known, CorruptDataError when the files do not fit.
+    """
+    cfg = read_json(folder / CONFIG_NAME)
+    tensors = read_safetensors(folder / WEIGHTS_NAME)
+    try:
+        k, d_in, activation = int(cfg["k"]), int(cfg["d_in"]), cfg.get("activation", "topk")
+        n_latents = int(cfg.get("num_latents") or d_in * int(cfg["expansion_factor"]))
+        transcode, skip = bool(cfg.get("transcode")), bool(cfg.get("skip_connection"))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptDataError(
+            f"{folder / CONFIG_NAME} does not describe an SAE ({error!r})"
+        ) from error
+    _refuse_unknown(cfg, folder / CONFIG_NAME)
+    names = (*_TENSORS, *(("W_skip",) if skip else ()))
+    check_names(tensors, names, folder / WEIGHTS_NAME, FORMAT)
+    found = tensors["encoder.weight"].shape
+    if found != (n_latents, d_in):
+        raise CorruptDataError(
+            f"{folder / WEIGHTS_NAME} holds {found} for encoder.weight, {CONFIG_NAME} says "
+            f"{(n_latents, d_in)}"
+        )
+    if skip and not transcode:
+        raise UserError(f"{folder} has a skip connection and is no transcoder, which is not read")
+    return SaeRecord(
+        activation + ("_transcoder" if transcode else ""),
+        {
+            "encoder_rows": tensors["encoder.weight"],
+            "b_enc": tensors["encoder.bias"],
+            "W_dec": tensors["W_dec"],
+            "b_dec": tensors["b_dec"],
+            **({"W_skip": tensors["W_skip"]} if skip else {}),
+        },
+        _metadata(place, run, transcode),
+        k=k,
+        apply_b_dec_to_input=not transcode,
+    )
+
+
+def _refuse_unknown(cfg: dict[str, Any], path: Path) -> None:
+    unknown = sorted(set(cfg) - _KEYS)
+    if unknown:
+        raise UserError(
+            f"{path} has {', '.join(unknown)}, which this version does not know",
+            hint="remove it there if it changes nothing about what the SAE computes",
+        )
+    if cfg.get("activation", "topk") not in _ACTIVATIONS:
+        raise UserError(
+            f"{path} has the activation {cfg['activation']!r}, which is not known",
+            hint=f"known: {', '.join(_ACTIVATIONS)}",
+        )
+    if cfg.get("signed"):
+        raise UserError(f"{path} is of a signed SAE, which cannot be read")
+
+
+def _metadata(place: str, run: Path | None, transcode: bool) -> SaeMetadata:
+    """The hook point is a module of the model without its head, e.g. `layers.10.mlp`."""
+    module = next((part for part in reversed(place.split("/")) if point_of(part)), "")
+    said = read_json(run) if run is not None else {}
+    said = said if isinstance(said, dict) else {}
+    model, revision, length = (said.get(key) for key in ("model", "revision", "ctx_len"))
+    point = point_of(module)
+    about: dict[str, Any] = {
+        "model_name": model if isinstance(model, str) else "",
+        "revision": revision if isinstance(revision, str) else None,
+        "context_size": length if isinstance(length, int) else None,
+    }
+    if transcode:  # from the module's input, which has no name here, to its output
+        other = {"hook_name_out": hook_name_of(point, module), "target_layer": point}
+        return SaeMetadata(**about, other=other if point else {})
+    return SaeMetadata(
+        **about,
+        hook_name=hook_name_of(point, module) if point else "",
+        layer=module_of(module),
+        point=point,
+    )
+
+
+def hookpoint_of(sae: SparseAutoencoder) -> str:
+    """The folder's name in a run of sparsify: the module without the model's prefix; '' when
+    it is not known."""
+    kind, _, number = sae.metadata.point.rpartition(".")
+    if sae.transcodes:
+        return ""
+    if kind == "resid_pre" and int(number) > 0:
+        return f"layers.{int(number) - 1}"  # the block before it
+    if sae.metadata.layer and kind != "resid_pre":
+        return sae.metadata.layer.split(".", 1)[-1]
+    return f"layers.{number}" if kind == "resid_post" else ""
+
+
+def write_sparsify(sae: SparseAutoencoder, folder: Path) -> None:
+    """Writes the SAE's two files into `folder`, which exists.
+
+    Raises UserError for an SAE whose rule sparsify does not have.
+    """
+    check_writable(sae)
+    bias = sae.b_enc.detach()
+    if not sae.transcodes and not sae.apply_b_dec_to_input:
+        # There b_dec is always subtracted: put what that takes away into the bias.
+        bias = bias + sae.encoder_rows.detach() @ sae.b_dec.detach()
+    assert isinstance(sae, TopKSae)
+    tensors = {
+        "encoder.weight": sae.encoder_rows,
+        "encoder.bias": bias,
+        "W_dec": sae.W_dec,
+        "b_dec": sae.b_dec,
+    }
+    if sae.W_skip is not None:
+        tensors["W_skip"] = sae.W_skip
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, folder / WEIGHTS_NAME)
+    norms = torch.linalg.vector_norm(sae.W_dec.detach().float(), dim=1)
+    cfg = {
+        "activation": sae.architecture.removesuffix("_transcoder"),
+        "expansion_factor": max(1, sae.n_latents // sae.n_inputs),
+        "normalize_decoder": bool(torch.allclose(norms, torch.ones_like(norms), atol=1e-3)),
+        "num_latents": sae.n_latents,
+        "k": sae.k,
+        "multi_topk": False,
+        "skip_connection": sae.W_skip is not None,
+        "transcode": sae.transcodes,
+        "d_in": sae.n_inputs,
+    }
+    write_json(folder / CONFIG_NAME, cfg)
+
+
+def check_writable(sae: SparseAutoencoder) -> None:
+    """Raises UserError, naming what does not fit, for an SAE that sparsify cannot hold."""
+    kind = sae.architecture.removesuffix("_transcoder")
+    if kind not in _ACTIVATIONS:
+        raise UserError(
+            f"sparsify has no SAEs of architecture {sae.architecture!r}",
+            hint="leave out --format: the SAELens layout holds every architecture",
+        )
+    if sae.input_norm != "none":
+        raise UserError(f"sparsify has no SAEs that normalise their input by {sae.input_norm}")
+    if sae.n_outputs != sae.n_inputs:
+        raise UserError(
+            f"sparsify has no transcoders from {sae.n_inputs} to {sae.n_outputs} dimensions"
+        )

@@ -1,0 +1,42 @@
+"""Whether there is room on a disk, or in memory, before something large is begun."""
+
+import re
+import shutil
+from pathlib import Path
+
+from mi_crow.errors import UserError
+
+_SPARE = 64 << 20  # bytes that stay free
+
+
+def check_disk(folder: Path, needed: int, what: str) -> None:
+    """Raises UserError when the disk of `folder`, which need not exist, has no room for `needed`
+    bytes."""
+    place = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    free = shutil.disk_usage(place).free
+    if needed + _SPARE > free:
+        raise UserError(
+            f"{what} needs {gigabytes(needed)}, and {str(place)!r} has {gigabytes(free)} free",
+            hint="make room there or choose another disk",
+        )
+
+
+def check_memory(needed: int, what: str) -> None:
+    """Raises UserError when less than `needed` bytes of memory are to be had, where the system
+    says so."""
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return
+    match = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    if match is not None and needed > int(match[1]) * 1024:
+        raise UserError(
+            f"{what} needs {gigabytes(needed)} of memory, and "
+            f"{gigabytes(int(match[1]) * 1024)} are to be had",
+            hint="use a machine with more memory, or --dtype bf16",
+        )
+
+
+def gigabytes(count: int) -> str:
+    """`20.1 GB`, or megabytes below one."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
