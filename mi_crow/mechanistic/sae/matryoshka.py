@@ -21,7 +21,7 @@ class MatryoshkaSae(BatchTopKSae):
     """BatchTopK with nested dictionaries: the first m latents reconstruct too, for m in `widths`.
 
     Bussmann et al. 2025, "Learning multi-level features with Matryoshka sparse autoencoders",
-    equation 3: the loss is the mean of |x - x_hat_m|^2 over the widths m, x_hat_m the decoding of
+    section 3: the loss is the mean of |x - x_hat_m|^2 over the widths m, x_hat_m the decoding of
     the latents before m. Default groups of 1/32, 1/16, 1/8, 1/4 of the latents and the rest.
     """
 
