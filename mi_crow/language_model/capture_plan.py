@@ -11,7 +11,6 @@ from torch import Tensor
 from mi_crow.language_model.windows import Row
 from mi_crow.store.parts import DOCUMENT_SCHEMA
 
-
 _LIKE = 0.8  # of the longest row's length
 _WORTH = 0.25  # of the batch size
 

@@ -11,6 +11,7 @@ The table goes to the terminal, the numbers to `--out`.
 
 import argparse
 import json
+import random
 import statistics
 import subprocess
 import sys
@@ -35,7 +36,21 @@ from mi_crow.progress import NullProgress
 from mi_crow.ranks import ALONE
 from mi_crow.store import RunManifest, Workspace
 from tests.benchmarks.reader import reader_row
-from tests.real_model.smollm2 import model_folder, write_texts
+from tests.real_model.smollm2 import FORTUNES, model_folder
+
+
+def real_documents(n: int) -> list[str]:
+    """Fortunes and paragraphs of Python's own help, as they come: of any length, shuffled."""
+    from pydoc_data.topics import topics
+
+    found = [part for text in topics.values() for part in text.split("\n\n")]
+    for file in sorted(FORTUNES.iterdir()) if FORTUNES.is_dir() else []:
+        if not file.suffix and "art" not in file.name:
+            found += file.read_text("utf-8", "replace").split("\n%\n")
+    found = [text.strip() for text in found if text.strip()]
+    random.Random(0).shuffle(found)
+    return found[:n]
+
 
 LAYER = "resid_post.15"
 THREE = ("resid_post.5", "mlp_out.10", LAYER)
@@ -221,7 +236,7 @@ def row(name: str, ratio: float, wanted: str, **more: Any) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--texts", type=int, default=192)
+    parser.add_argument("--texts", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--peer", type=Path, help="Python with the published mi-crow")
     parser.add_argument("--peer-rounds", type=int, default=3)
@@ -234,10 +249,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        write_texts(scratch / "texts.jsonl")
-        lines = (scratch / "texts.jsonl").read_text("utf-8").splitlines()[: options.texts]
         model = options.model or model_folder()
-        bench = Bench(model, [json.loads(line)["text"] for line in lines], options.device, scratch)
+        bench = Bench(model, real_documents(options.texts), options.device, scratch)
         if "speed" in wanted:
             rows += speed_rows(bench, options.rounds)
         if "size" in wanted:

@@ -38,7 +38,6 @@ def main() -> None:
             run_name=f"round-{number}",
             batch_size=int(batch),
             max_length=int(context),
-            autocast=False,
         )
         answers.write(json.dumps({"seconds": time.perf_counter() - began}) + "\n")
         answers.flush()
