@@ -81,7 +81,11 @@ def _add_sae(parser: ArgumentParser) -> None:
     steering.add_argument("--l1-lambda", type=float, help="a fixed sparsity coefficient instead")
     group.add_argument("--target-layer", help="the layer that a transcoder predicts")
     group.add_argument("--skip", action="store_true", help="a transcoder's skip connection")
-    group.add_argument("--init", metavar="SAE", help="train on from this SAE: an id or a path")
+    group.add_argument(
+        "--init",
+        metavar="SAE",
+        help="train on from this SAE, an id or a path; steered kinds go on towards --k",
+    )
 
 
 def _add_length(parser: ArgumentParser) -> None:
