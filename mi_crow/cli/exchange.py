@@ -1,28 +1,79 @@
-"""`mi-crow import` and `mi-crow export`: SAEs in and out, in the SAELens layout."""
+"""`mi-crow import` and `mi-crow export`: SAEs in from other tools, and out to them."""
 
-import shutil
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mi_crow.cli.arguments import open_workspace, pick_sae, plan_workspace
+from mi_crow.cli.arguments import (
+    add_device,
+    device_of,
+    open_workspace,
+    pick_sae,
+    plan_workspace,
+    positive,
+)
 from mi_crow.cli.tables import print_facts, print_line
-from mi_crow.cli.text import print_json
-from mi_crow.errors import NotFoundError, UserError
-from mi_crow.store.atomic import whole_folder
-from mi_crow.store.ids import timestamp_id, validate_id
-from mi_crow.store.workspace import read_sae_summary
+from mi_crow.cli.text import count, number, print_json, share
+from mi_crow.errors import UserError
+from mi_crow.jobs.checks import check_dataset, check_model
+from mi_crow.language_model.config import DatasetSpec, ModelSpec
+from mi_crow.mechanistic.sae.formats.config import DTYPES, CheckConfig, ImportConfig
 
-_FILES = ("cfg.json", "sae_weights.safetensors")
-_DEEPEST = 3  # folders above the files: Gemma Scope's layer, width and average_l0
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.sae.formats.importing import ImportResult
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     if command == "import":
-        parser.add_argument("path", type=Path, help="the SAE's folder (SAELens layout)")
-        parser.add_argument("--name", help="its id here (the folder's name)")
+        _add_import(parser)
         return
-    parser.add_argument("--sae", help="the SAE; may be left out if there is one")
-    parser.add_argument("path", type=Path, help="a new folder")
+    parser.add_argument(
+        "sae_first", metavar="SAE", nargs="?", help="may be left out if there is one"
+    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="a new folder")
+    parser.add_argument("--sae", metavar="SAE", help="the same, instead of before PATH")
+    parser.add_argument(
+        "--format", default="saelens", choices=("saelens", "sparsify"), help="(saelens)"
+    )
+
+
+def _add_import(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "path", help="a folder, a file, or a hub id: org/name or org/name/folder of the repository"
+    )
+    parser.add_argument("--name", help="its id here (after the folder)")
+    parser.add_argument(
+        "--layer", help="its hook point, when the files hold several or do not say it"
+    )
+    parser.add_argument("--target-layer", metavar="LAYER", help="what a transcoder predicts")
+    parser.add_argument("--model", help="its model, when the file does not say it")
+    parser.add_argument("--revision", help="branch, tag or commit of the hub repository")
+    parser.add_argument("--model-revision", metavar="REVISION", help="the same of the model")
+    parser.add_argument(
+        "--dtype", default="auto", choices=DTYPES, help="of the weights (what the file says)"
+    )
+    parser.add_argument(
+        "--scale", type=_scale, help="the factor of its inputs, when the file does not say it"
+    )
+    parser.add_argument("--offline", action="store_true", help="never ask the network")
+    group = parser.add_argument_group("check")
+    group.add_argument(
+        "--check", action="store_true", help="run texts through the model and say how it fits"
+    )
+    group.add_argument("--dataset", default="sample", help="texts to check it on (sample)")
+    group.add_argument("--documents", type=positive, default=64, help="how many of them (64)")
+    group.add_argument("--context-length", type=positive, default=128, help="tokens of each (128)")
+    add_device(parser)
+
+
+def _scale(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is not a number") from error
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"{text} is not above 0")
+    return value
 
 
 def run(options: Namespace) -> int:
@@ -30,96 +81,76 @@ def run(options: Namespace) -> int:
 
 
 def _import(options: Namespace) -> int:
-    source: Path = options.path.expanduser()
-    _check_format(source)
     workspace = plan_workspace(options)
-    name = options.name or _id_from(source)
-    target = workspace.saes_dir / validate_id(name, "SAE")
-    if target.exists():
-        raise UserError(f"SAE {name!r} exists already", hint="choose another --name")
-    from mi_crow.mechanistic.sae import load_sae
+    device = device_of(options)
+    model = None
+    if options.model is not None:
+        model = ModelSpec(
+            options.model, revision=options.model_revision, device=device, offline=options.offline
+        )
+        check_model(model)
+    dataset = DatasetSpec(options.dataset)
+    if options.check:
+        check_dataset(dataset)
+    config = ImportConfig(
+        path=options.path,
+        name=options.name,
+        layer=options.layer,
+        target_layer=options.target_layer,
+        model=model,
+        revision=options.revision,
+        dtype=options.dtype,
+        input_scale=options.scale,
+        offline=options.offline,
+        check=CheckConfig(dataset, options.documents, options.context_length)
+        if options.check
+        else None,
+        device=device,
+    )
+    from mi_crow.mechanistic.sae.formats.importing import import_sae
 
-    sae = load_sae(source)  # read whole before anything is written
-    workspace.ensure()
-    with whole_folder(target) as folder:
-        sae.save(folder)
-    summary = read_sae_summary(target)
-    facts = {
-        "sae_id": summary.sae_id,
-        "architecture": summary.architecture,
-        "n_inputs": summary.n_inputs,
-        "n_latents": summary.n_latents,
-        "model_id": summary.model_id,
-        "layer": summary.layer,
-    }
+    result = import_sae(workspace, config)
     if options.json:
-        print_json(facts)
+        print_json(result.as_json())
     else:
-        print_facts({key: str(value) for key, value in facts.items()})
+        _show(result)
     return 0
+
+
+def _show(result: "ImportResult") -> None:
+    facts = {
+        "sae": result.sae_id,
+        "format": result.format,
+        "kind": f"{result.architecture}, {count(result.n_latents)} latents of "
+        f"{count(result.n_inputs)} inputs",
+        "layer": result.layer,
+        "model": result.model or "not known",
+    }
+    if result.folded:
+        facts["folded"] = ", ".join(word.replace("_", " ") for word in result.folded)
+    if result.fit is not None:
+        fit = result.fit
+        facts["fvu"] = f"{number(fit.fvu)} (all tokens: {number(fit.fvu_all)})"
+        facts["l0"] = number(fit.l0)
+        facts["tokens"] = f"{count(fit.tokens)}, {share(fit.outlier_share)} outliers"
+    print_facts(facts)
+    for warning in result.warnings:
+        print_line(f"warning: {warning}", style="yellow")
 
 
 def _export(options: Namespace) -> int:
     workspace = open_workspace(options)
-    sae_id = pick_sae(workspace, options.sae)
-    source = workspace.sae_dir(sae_id)
-    target: Path = options.path.expanduser().absolute()
-    if target.exists():
-        raise UserError(f"{str(options.path)!r} exists already", hint="give a new folder")
-    try:
-        with whole_folder(target) as folder:
-            for file in _FILES:
-                shutil.copyfile(source / file, folder / file)
-    except OSError as error:
-        raise UserError(f"{str(options.path)!r} cannot be written ({error.strerror})") from error
+    if options.sae and options.sae_first:
+        raise UserError("the SAE was named twice", hint="leave out --sae")
+    sae_id = pick_sae(workspace, options.sae or options.sae_first)
+    from mi_crow.mechanistic.sae.formats.exporting import export_sae
+
+    target = options.path.expanduser().absolute()
+    folder = export_sae(workspace.sae_dir(sae_id), target, options.format)
     if options.json:
-        print_json({"sae_id": sae_id, "path": str(target)})
+        print_json(
+            {"sae_id": sae_id, "path": str(target), "format": options.format, "folder": str(folder)}
+        )
     else:
-        print_line(f"wrote {sae_id} to {target}")
+        print_line(f"wrote {sae_id} to {folder}")
     return 0
-
-
-def _id_from(source: Path) -> str:
-    name = source.resolve().name
-    try:
-        return validate_id(name, "SAE")
-    except UserError:
-        return timestamp_id(name)
-
-
-def _check_format(source: Path) -> None:
-    """Raises UserError, naming the format, for anything but the SAELens layout."""
-    if not source.exists():
-        raise NotFoundError(f"{str(source)!r} not found", hint="give an SAE's folder")
-    found = foreign_format(source)
-    if found is not None:
-        raise UserError(
-            f"{str(source)!r} is in the {found} format, which cannot be imported",
-            hint=f"give a folder in the SAELens layout ({' and '.join(_FILES)})",
-        )
-    missing = [file for file in _FILES if not (source / file).is_file()]
-    if missing:
-        raise UserError(
-            f"{str(source)!r} holds no {' and no '.join(missing)}",
-            hint="give a folder in the SAELens layout",
-        )
-
-
-def foreign_format(source: Path) -> str | None:
-    """The name of a known format other than ours, by the files it consists of; None otherwise."""
-    if (source / _FILES[1]).is_file():
-        return None
-    marks = {
-        "sparsify": "sae.safetensors",
-        "Gemma Scope": "params.npz",
-        "Llama Scope": "hyperparams.json",
-        "dictionary_learning": "ae.pt",
-    }
-    if source.is_file():
-        by_name = {mark: format for format, mark in marks.items()}
-        plain = {".pt": "PyTorch", ".npz": "NumPy", ".safetensors": "bare safetensors"}
-        return by_name.get(source.name) or plain.get(source.suffix, f"{source.suffix or 'unknown'}")
-    for name, mark in marks.items():
-        if any(any(source.glob(f"{'*/' * depth}{mark}")) for depth in range(_DEEPEST + 1)):
-            return name
-    return None

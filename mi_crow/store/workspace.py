@@ -225,15 +225,17 @@ def read_sae_summary(folder: Path) -> SaeSummary:
     try:
         metadata = cfg.get("metadata", {})
         own = metadata.get("mi_crow", {})
+        # Some are stored as what other tools read at inference.
+        rule = own.get("trained_as") or cfg
         return SaeSummary(
             sae_id=folder.name,
             path=folder,
-            architecture=cfg["architecture"],
+            architecture=rule["architecture"],
             n_inputs=int(cfg["d_in"]),
             n_latents=int(cfg["d_sae"]),
-            k=cfg.get("k"),
+            k=rule.get("k"),
             model_id=metadata.get("model_name") or "",
-            layer=own.get("layer") or metadata.get("hook_name") or "",
+            layer=own.get("layer") or own.get("point") or metadata.get("hook_name") or "",
             run_id=own.get("run_id"),
             has_index=(folder / "features.duckdb").is_file(),
             evaluation=_read_evaluation(folder),

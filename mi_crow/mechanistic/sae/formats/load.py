@@ -24,6 +24,7 @@ class OpenedSae:
     format: str
     where: Path  # its folder or file here
     source: str  # the path or hub id
+    name: str  # what to call it
     source_revision: str | None = None  # the hub's commit
 
 
@@ -45,7 +46,8 @@ def open_sae_files(
     folder = Path(path)
     if _is_ours(folder):
         record = read_saelens(folder)
-        opened = OpenedSae(record, SAELENS, folder, str(folder.absolute()))
+        whole = folder.absolute()
+        opened = OpenedSae(record, SAELENS, folder, str(whole), whole.resolve().name)
     else:
         place = locate(path, revision, offline)
         found = place.find(layer)
@@ -57,6 +59,7 @@ def open_sae_files(
             found.format,
             root / (found.label or found.weights),
             inside or str((root / found.label).absolute()),
+            place.name_of(found),
             place.revision,
         )
     if input_scale is not None:

@@ -43,6 +43,16 @@ class Place:
         itself = [one for one in below if one.label == self.only]
         return choose(itself or below, layer, self.said)
 
+    def name_of(self, found: Found) -> str:
+        """What to call it: as the path that was given ends, and which of several it is."""
+        said = self.said if self.repository else str(Path(self.said).expanduser().resolve())
+        name = said.rstrip("/").rpartition("/")[2]
+        if self.only in self.names:
+            return name.rpartition(".")[0]
+        several = sum(_within(one.weights, self.only) for one in find_saes(self.names)) > 1
+        inside = found.label.removeprefix(self.only).strip("/")
+        return f"{name}-{inside.replace('/', '-')}" if several and inside else name
+
     def fetch(self, found: Found) -> Path:
         """The root under which the SAE's files are; downloads them from the hub.
 

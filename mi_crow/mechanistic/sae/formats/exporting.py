@@ -1,0 +1,53 @@
+"""Exporting: an SAE of the workspace as files that other tools read, whole or not at all."""
+
+from pathlib import Path
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.formats.build import bytes_needed
+from mi_crow.mechanistic.sae.formats.load import load_sae
+from mi_crow.mechanistic.sae.formats.saelens import read_saelens
+from mi_crow.mechanistic.sae.formats.saelens_names import OURS_ALONE
+from mi_crow.mechanistic.sae.formats.saelens_write import saelens_name, save_sae
+from mi_crow.mechanistic.sae.formats.sparsify import check_writable, hookpoint_of, write_sparsify
+from mi_crow.store.atomic import whole_folder
+from mi_crow.store.room import check_disk
+
+FORMATS = ("saelens", "sparsify")
+
+
+def export_sae(source: Path, target: Path, format_name: str = "saelens") -> Path:
+    """Writes the SAE in the folder `source` to the new folder `target`, and gives the folder of
+    the SAE itself: for sparsify one of its hook point's name inside `target`.
+
+    Raises UserError when `target` exists, cannot be written or is on a full disk, and when the
+    format has no such SAE.
+    """
+    if target.exists():
+        raise UserError(f"{str(target)!r} exists already", hint="give a new folder")
+    if format_name not in FORMATS:
+        raise UserError(f"format {format_name!r} is not known", hint=f"use {', '.join(FORMATS)}")
+    check_disk(target, bytes_needed(read_saelens(source)), f"{str(target)!r}")
+    sae = load_sae(source)
+    place = hookpoint_of(sae) if format_name == "sparsify" else ""
+    _check(sae, format_name)
+    try:
+        with whole_folder(target) as folder:
+            if format_name == "sparsify":
+                (folder / place).mkdir(exist_ok=True)
+                write_sparsify(sae, folder / place)
+            else:
+                save_sae(sae, folder)
+    except OSError as error:
+        raise UserError(f"{str(target)!r} cannot be written ({error.strerror})") from error
+    return target / place
+
+
+def _check(sae: SparseAutoencoder, format_name: str) -> None:
+    if format_name == "sparsify":
+        check_writable(sae)
+    elif saelens_name(sae) in OURS_ALONE:
+        raise UserError(
+            f"SAELens has no SAEs of architecture {sae.architecture!r}",
+            hint="use --format sparsify",
+        )

@@ -1,0 +1,253 @@
+"""Whether an SAE fits a hook point: its FVU on some text, and what else would fit better."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.language_model.capture_pass import run_to
+from mi_crow.language_model.tokenize import pad, special_ids, special_mask, tokenize
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.quality import Quality, reconstruction_quality
+
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
+    from mi_crow.language_model.layers import HookPoint
+
+OUTLIER_FACTOR = 10.0  # times the median norm: above it a token is left out
+_BATCH = 16  # texts
+_COMPARED = 2048  # tokens that alternatives are tried on
+_BAD = 0.9  # an FVU above it is that of an SAE that does not fit
+# How much lower an alternative's FVU must be to be named: a share, and at least this.
+_BETTER, _MARGIN = 0.8, 0.03
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How an SAE does at a hook point; `fvu` and `l0` over tokens that are no outliers."""
+
+    layer: "HookPoint"
+    fvu: float
+    fvu_all: float  # outliers included
+    l0: float
+    outlier_share: float
+    outlier_norm: float
+    tokens: int
+    alternatives: dict[str, float]  # what else was tried: FVU on the same texts
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        names = ("fvu", "fvu_all", "l0", "outlier_share", "tokens", "alternatives")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Activations at some hook points, the same tokens at each."""
+
+    at: "dict[HookPoint, Tensor]"  # [n, d]
+    ordinary: Tensor  # bool [n]: no special tokens
+
+
+def check_fit(
+    lm: "LanguageModel",
+    sae: SparseAutoencoder,
+    texts: Iterable[str],
+    context_length: int = 128,
+) -> Fit:
+    """Runs texts through the model and the SAE's hook point.
+
+    The obvious alternatives are tried on some of the tokens: other hook points of the block and
+    its neighbours, other scalings of the input, a BOS token added or left out or counted. Raises
+    NotFoundError for an unknown layer and UserError when the widths differ or there is no text.
+    """
+    point, target = _points(lm, sae)
+    rows = [ids for ids in tokenize(lm.tokenizer, list(texts), context_length) if ids]
+    if not rows:
+        raise UserError("there is no text to check the SAE on", hint="give another --dataset")
+    sae.to(lm.device)
+    tokens = _capture(lm, rows, {point, target})
+    if not bool(tokens.ordinary.any()):
+        raise UserError("the texts hold special tokens alone", hint="give another --dataset")
+    x, y = tokens.at[point][tokens.ordinary], tokens.at[target][tokens.ordinary]
+    limit = sae.metadata.outlier_norm or _limit(x)
+    quality = _quality(sae, x, y, limit)
+    some = _quality(sae, x[:_COMPARED], y[:_COMPARED], limit).fvu
+    tried = dict(_alternatives(lm, sae, point, target, rows, tokens, context_length))
+    return Fit(
+        layer=point,
+        fvu=quality.fvu,
+        fvu_all=quality.fvu_all,
+        l0=quality.l0,
+        outlier_share=quality.outlier_share,
+        outlier_norm=limit,
+        tokens=quality.tokens,
+        alternatives=tried,
+        warnings=_warnings(point, quality.fvu, some, tried),
+    )
+
+
+def _points(lm: "LanguageModel", sae: SparseAutoencoder) -> "tuple[HookPoint, HookPoint]":
+    """Where the SAE reads and what it predicts. Raises UserError."""
+    point = target = lm.layers.resolve(sae.metadata.layer_signature)
+    if sae.transcodes:
+        said = sae.metadata.other.get("target_layer") or sae.metadata.other.get("hook_name_out")
+        if not said:
+            raise UserError(
+                "the transcoder does not say which layer it predicts",
+                hint="name it with --target-layer",
+            )
+        target = lm.layers.resolve(said)
+    for where, wanted in ((point, sae.n_inputs), (target, sae.n_outputs)):
+        width = lm.layers.width(where.point)
+        if width != wanted:
+            raise UserError(
+                f"the SAE has width {wanted}, layer {where.point!r} of {lm.model_id!r} has {width}",
+                hint="name another layer with --layer or another model with --model",
+            )
+    return point, target
+
+
+def _warnings(
+    point: "HookPoint", fvu: float, some: float, tried: dict[str, float]
+) -> tuple[str, ...]:
+    found = []
+    if not fvu <= _BAD:
+        found.append(f"FVU {fvu:.3g} at {point.point}: the SAE does not fit these activations")
+    best = min(tried, key=lambda name: _sortable(tried[name]), default=None)
+    if best is not None and tried[best] < min(some * _BETTER, some - _MARGIN, _BAD):
+        found.append(f"it fits better with {best}: FVU {tried[best]:.3g} instead of {some:.3g}")
+    return tuple(found)
+
+
+def _sortable(value: float) -> float:
+    return value if value == value else float("inf")
+
+
+def _alternatives(
+    lm: "LanguageModel",
+    sae: SparseAutoencoder,
+    point: "HookPoint",
+    target: "HookPoint",
+    rows: list[list[int]],
+    tokens: _Tokens,
+    context_length: int,
+) -> Iterator[tuple[str, float]]:
+    """Names of what else could be meant, and the FVU that it gives."""
+    x, y = (tokens.at[where][tokens.ordinary][:_COMPARED] for where in (point, target))
+    yield from _other_scales(sae, x, y)
+    everything = tokens.at[point][:_COMPARED], tokens.at[target][:_COMPARED]
+    if not bool(tokens.ordinary.all()):
+        name = "special tokens counted too"
+        yield name, _quality(sae, *everything, _limit(everything[0])).fvu
+    few = rows[: 1 + _COMPARED // context_length]
+    for name, other in _other_starts(lm, few, context_length):
+        found = _capture(lm, other, {point, target})
+        x, y = (found.at[where][found.ordinary][:_COMPARED] for where in (point, target))
+        yield name, _quality(sae, x, y, _limit(x)).fvu
+    if not sae.transcodes:
+        yield from _other_points(lm, sae, point, few)
+
+
+def _other_scales(sae: SparseAutoencoder, x: Tensor, y: Tensor) -> Iterator[tuple[str, float]]:
+    """The same activations, scaled on the way in and back on the way out."""
+    size = x.shape[1] ** 0.5
+    scale = size / float(torch.linalg.vector_norm(x.float(), dim=1).mean())
+    if sae.input_norm == "none":
+        name = f"inputs scaled to a mean norm of sqrt(d) (--scale {scale:.4g})"
+        yield name, _quality(sae, scale * x, scale * y, _limit(scale * x)).fvu
+    names = {
+        "none": "inputs as they are",
+        "constant_norm_rescale": "each token scaled to norm sqrt(d)",
+        "layer_norm": "each token normalised by a LayerNorm",
+    }
+    for kind, name in names.items():
+        if kind != sae.input_norm and not sae.transcodes:
+            with _changed(sae, "input_norm", kind):
+                yield name, _quality(sae, x, y, _limit(x)).fvu
+    if not sae.transcodes:
+        name = "b_dec " + ("not " if sae.apply_b_dec_to_input else "") + "taken off the input"
+        with _changed(sae, "apply_b_dec_to_input", not sae.apply_b_dec_to_input):
+            yield name, _quality(sae, x, y, _limit(x)).fvu
+
+
+def _other_starts(
+    lm: "LanguageModel", rows: Sequence[list[int]], context_length: int
+) -> Iterator[tuple[str, list[list[int]]]]:
+    """The same texts with a BOS token in front, or without it."""
+    bos = lm.tokenizer.bos_token_id
+    if bos is None:
+        return
+    if all(ids[0] == bos for ids in rows):
+        shorter = [ids[1:] for ids in rows if len(ids) > 1]
+        if shorter:
+            yield "no BOS token in front of the texts", shorter
+    else:
+        yield "a BOS token in front of the texts", [[bos, *ids][:context_length] for ids in rows]
+
+
+def _other_points(
+    lm: "LanguageModel", sae: SparseAutoencoder, point: "HookPoint", rows: list[list[int]]
+) -> Iterator[tuple[str, float]]:
+    """The block's other hook points and the neighbours' outputs, of the same width."""
+    kind, _, number = point.point.rpartition(".")
+    if not kind or not number.isdigit() or point.point == point.name:
+        return
+    n = int(number)
+    names = [f"{one}.{n}" for one in ("resid_pre", "attn_out", "mlp_out", "resid_post")]
+    names += [f"resid_post.{n + 1}", f"resid_pre.{n - 1}"]
+    others = {_known(lm, name) for name in names} - {None, point}
+    tokens = _capture(lm, rows, {other for other in others if other is not None})
+    for other, values in tokens.at.items():
+        if values.shape[1] == sae.n_inputs:
+            x = values[tokens.ordinary][:_COMPARED]
+            yield f"--layer {other.point}", _quality(sae, x, x, _limit(x)).fvu
+
+
+def _known(lm: "LanguageModel", name: str) -> "HookPoint | None":
+    try:
+        return lm.layers.resolve(name)
+    except NotFoundError:
+        return None
+
+
+@torch.inference_mode()
+def _capture(lm: "LanguageModel", rows: Sequence[list[int]], points: "set[HookPoint]") -> _Tokens:
+    """Activations of all tokens but padding, on the model's device."""
+    ids = special_ids(lm.tokenizer)
+    found: dict[HookPoint, list[Tensor]] = {point: [] for point in points}
+    ordinary = []
+    waiting = iter(rows)
+    while batch := list(islice(waiting, _BATCH)):
+        encoding = pad(batch, lm.tokenizer).to(lm.device)
+        seen = run_to(lm, list(points), encoding.input_ids, encoding.attention_mask)
+        there = encoding.attention_mask.bool()
+        for point in points:
+            found[point].append(seen[point][there].float())
+        ordinary.append(~special_mask(encoding.input_ids, ids)[there])
+    return _Tokens({point: torch.cat(parts) for point, parts in found.items()}, torch.cat(ordinary))
+
+
+def _quality(sae: SparseAutoencoder, x: Tensor, y: Tensor, limit: float) -> Quality:
+    return reconstruction_quality(sae, x, limit, y if sae.transcodes else None)
+
+
+def _limit(x: Tensor) -> float:
+    """The norm above which a token is an outlier."""
+    norms = torch.linalg.vector_norm(x.float(), dim=1)
+    return OUTLIER_FACTOR * float(norms.median()) if len(norms) else float("inf")
+
+
+@contextmanager
+def _changed(sae: SparseAutoencoder, name: str, value: Any) -> Iterator[None]:
+    before = getattr(sae, name)
+    setattr(sae, name, value)
+    try:
+        yield
+    finally:
+        setattr(sae, name, before)

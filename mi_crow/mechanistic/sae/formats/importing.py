@@ -1,0 +1,187 @@
+"""Importing: an SAE of any format into the workspace, in our layout, whole or not at all."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.formats.build import build, bytes_needed
+from mi_crow.mechanistic.sae.formats.config import ImportConfig
+from mi_crow.mechanistic.sae.formats.load import OpenedSae, open_sae_files, placed
+from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
+from mi_crow.mechanistic.sae.metadata import SaeMetadata
+from mi_crow.store.atomic import whole_folder
+from mi_crow.store.ids import timestamp_id, validate_id
+from mi_crow.store.room import check_disk, check_memory
+from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.sae.formats.fit import Fit
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What was imported; the figures are None without a check."""
+
+    sae_id: str
+    format: str
+    architecture: str
+    n_latents: int
+    n_inputs: int
+    layer: str
+    model: str
+    source: str
+    folded: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    fit: "Fit | None" = None
+
+    def as_json(self) -> dict[str, Any]:
+        found = {name: value for name, value in vars(self).items() if name != "fit"}
+        found |= {"folded": list(self.folded), "warnings": list(self.warnings)}
+        if self.fit is not None:
+            found |= self.fit.as_json()
+        return found
+
+
+def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
+    """Reads an SAE, checks that it fits its hook point when that is asked for, and writes it.
+
+    Nothing is written unless all of it went well. Raises NotFoundError, UserError (also when the
+    disk or the memory is too small, the id is taken, or the layer is not known) or
+    CorruptDataError.
+    """
+    if config.name is not None:
+        _free_folder(workspace, config.name)
+    opened = open_sae_files(
+        config.path,
+        layer=config.layer,
+        revision=config.revision,
+        offline=config.offline,
+        input_scale=config.input_scale,
+    )
+    sae_id = config.name or _id_of(opened)
+    target = _free_folder(workspace, sae_id)
+    metadata = _placed_metadata(opened, config)
+    dtype = _DTYPES.get(config.dtype)
+    needed = bytes_needed(opened.record, dtype)
+    check_disk(workspace.saes_dir, needed, f"the SAE {sae_id!r}")
+    check_memory(needed, f"the SAE {sae_id!r}")
+    sae = build(opened.record, opened.where, "cpu", dtype)
+    sae.metadata = metadata
+    fit = _checked(sae, config) if config.check is not None else None
+    workspace.ensure()
+    try:
+        with whole_folder(target) as folder:
+            sae.to("cpu").save(folder)
+    except OSError as error:
+        raise UserError(f"{str(target)!r} cannot be written ({error.strerror})") from error
+    return ImportResult(
+        sae_id=sae_id,
+        format=opened.format,
+        architecture=sae.architecture,
+        n_latents=sae.n_latents,
+        n_inputs=sae.n_inputs,
+        layer=sae.metadata.layer or sae.metadata.point,
+        model=sae.metadata.model_name,
+        source=opened.source,
+        folded=sae.metadata.folded,
+        warnings=(*_warnings(opened, sae, config), *(fit.warnings if fit else ())),
+        fit=fit,
+    )
+
+
+def _free_folder(workspace: Workspace, sae_id: str) -> Path:
+    target = workspace.saes_dir / validate_id(sae_id, "SAE")
+    if target.exists():
+        raise UserError(f"SAE {sae_id!r} exists already", hint="choose another --name")
+    return target
+
+
+def _id_of(opened: OpenedSae) -> str:
+    try:
+        return validate_id(opened.name, "SAE")
+    except UserError:
+        return timestamp_id(opened.name)
+
+
+def _placed_metadata(opened: OpenedSae, config: ImportConfig) -> SaeMetadata:
+    """The metadata with where the SAE is from. Raises UserError when its layer is not known."""
+    metadata = opened.record.metadata
+    if not metadata.point and not metadata.layer:
+        said = f"is of hook point {metadata.hook_name!r}, which has no name here"
+        raise UserError(
+            f"{opened.source!r} {said if metadata.hook_name else 'does not say its layer'}",
+            hint="name it with --layer, as `mi-crow layers` lists them, e.g. resid_post.5",
+        )
+    if config.target_layer is not None:
+        point = point_of(config.target_layer)
+        other = {
+            "hook_name_out": hook_name_of(point, config.target_layer),
+            "target_layer": config.target_layer,
+        }
+        metadata = replace(metadata, other={**metadata.other, **other})
+    model = config.model
+    if model is not None:
+        metadata = replace(metadata, model_name=_model_id(model.model), revision=model.revision)
+    return replace(
+        metadata,
+        source=opened.source,
+        source_revision=opened.source_revision,
+        format=opened.format,
+    )
+
+
+def _model_id(model: str) -> str:
+    """A folder by its whole path, so that it is found from everywhere."""
+    path = Path(model).expanduser()
+    return str(path.absolute()) if path.exists() else model
+
+
+def _checked(sae: SparseAutoencoder, config: ImportConfig) -> "Fit":
+    """Tries the SAE on its model, and takes over what the model says of the hook point."""
+    from mi_crow.datasets.loading import load_texts
+    from mi_crow.language_model import LanguageModel
+    from mi_crow.language_model.config import ModelSpec
+    from mi_crow.mechanistic.sae.formats.fit import check_fit
+
+    assert config.check is not None
+    spec = config.model
+    if spec is None:
+        if not sae.metadata.model_name:
+            raise UserError(
+                "the SAE does not say its model", hint="name the one to check it on with --model"
+            )
+        spec = ModelSpec(
+            sae.metadata.model_name,
+            revision=sae.metadata.revision,
+            device=config.device,
+            offline=config.offline,
+        )
+    dataset = replace(config.check.dataset, limit=config.check.documents)
+    texts = [text for text, _ in load_texts(dataset, config.offline).rows()]
+    lm = LanguageModel.from_spec(spec)
+    fit = check_fit(lm, sae, texts, config.check.context_length)
+    point = placed(sae.metadata, fit.layer.point)
+    sae.metadata = replace(
+        point,
+        layer=fit.layer.name,
+        hook_name=hook_name_of(fit.layer.point, fit.layer.name),
+        model_name=lm.model_id,
+        revision=lm.revision,
+        tokenizer_hash=lm.tokenizer_hash,
+        outlier_norm=sae.metadata.outlier_norm or fit.outlier_norm,
+    )
+    return fit
+
+
+def _warnings(opened: OpenedSae, sae: SparseAutoencoder, config: ImportConfig) -> tuple[str, ...]:
+    """What somebody who works with the SAE should know."""
+    found = list(opened.record.assumed) if config.layer is None else []
+    if not sae.metadata.model_name:
+        found.append("the SAE does not say its model: give it with --model to inspect and steer")
+    return tuple(found)
