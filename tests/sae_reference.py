@@ -19,6 +19,7 @@ from mi_crow.mechanistic.sae import (
     Transcoder,
 )
 from mi_crow.mechanistic.sae.base import LossContext
+from mi_crow.mechanistic.sae.groupmax import GroupMaxSae, GroupMaxTranscoder
 
 N, D, M, K, OUT = 9, 6, 40, 3, 5
 
@@ -26,12 +27,14 @@ Maker = Callable[..., SparseAutoencoder]
 
 MAKERS: dict[str, Maker] = {
     "topk": lambda **rest: TopKSae(M, D, K, **rest),
+    "groupmax": lambda **rest: GroupMaxSae(M, D, 4, **rest),
     "batchtopk": lambda **rest: BatchTopKSae(M, D, K, **rest),
     "matryoshka": lambda **rest: MatryoshkaSae(M, D, K, **rest),
     "jumprelu": lambda **rest: JumpReluSae(M, D, bandwidth=0.2, **rest),
     "l1": lambda **rest: L1Sae(M, D, **rest),
     "gated": lambda **rest: GatedSae(M, D, **rest),
     "transcoder": lambda **rest: Transcoder(M, D, OUT, K, skip=True, **rest),
+    "transcoder-groupmax": lambda **rest: GroupMaxTranscoder(M, D, OUT, 4, **rest),
     "transcoder-l1": lambda **rest: ReluTranscoder(M, D, OUT, **rest),
     "transcoder-jumprelu": lambda **rest: JumpReluTranscoder(
         M, D, OUT, skip=True, bandwidth=0.2, **rest
@@ -69,6 +72,10 @@ def pre_activations(sae: SparseAutoencoder, x: Tensor) -> Tensor:
 def dense_latents(sae: SparseAutoencoder, x: Tensor) -> Tensor:
     """The rule of inference: [N, M]."""
     pre = pre_activations(sae, x)
+    if isinstance(sae, GroupMaxSae):
+        best = pre.unflatten(1, (sae.k, -1)).max(dim=2, keepdim=True)
+        groups = torch.zeros(len(x), sae.k, M // sae.k, dtype=pre.dtype)
+        return groups.scatter(2, best.indices, best.values.relu()).flatten(1)
     if isinstance(sae, TopKSae):
         top = pre.topk(sae.k, dim=1)
         return torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())

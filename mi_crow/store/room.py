@@ -22,19 +22,24 @@ def check_disk(folder: Path, needed: int, what: str) -> None:
 
 
 def check_memory(needed: int, what: str) -> None:
-    """Raises UserError when less than `needed` bytes of memory are to be had, where the system
-    says so."""
+    """Raises UserError when less than `needed` bytes of memory are to be had, where that is
+    known."""
+    free = available_memory()
+    if free is not None and needed > free:
+        raise UserError(
+            f"{what} needs {gigabytes(needed)} of memory, and {gigabytes(free)} are to be had",
+            hint="use a machine with more memory, or --dtype bf16",
+        )
+
+
+def available_memory() -> int | None:
+    """Bytes that new programs can use without swapping; None where the system does not say."""
     try:
         text = Path("/proc/meminfo").read_text()
     except OSError:
-        return
+        return None
     match = re.search(r"MemAvailable:\s+(\d+) kB", text)
-    if match is not None and needed > int(match[1]) * 1024:
-        raise UserError(
-            f"{what} needs {gigabytes(needed)} of memory, and "
-            f"{gigabytes(int(match[1]) * 1024)} are to be had",
-            hint="use a machine with more memory, or --dtype bf16",
-        )
+    return None if match is None else int(match[1]) * 1024
 
 
 def gigabytes(count: int) -> str:

@@ -7,11 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mi_crow.errors import CorruptDataError, NotFoundError, UserError
+from mi_crow.errors import CorruptDataError, NotFoundError
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae, load_sae
 from mi_crow.store.workspace import read_sae_summary
-
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "sae_formats" / "saelens_topk"
+from tests.sae_reference import MAKERS, noisy
 
 
 def small_sae() -> TopKSae:
@@ -37,19 +36,6 @@ def small_sae() -> TopKSae:
 def change_config(folder: Path, **changes: object) -> None:
     path = folder / "cfg.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def test_a_file_of_saelens_gives_its_latents_and_reconstruction() -> None:
-    sae = load_sae(FIXTURE)
-    expected = load_file(FIXTURE / "expected.safetensors")
-    with torch.no_grad():
-        latents = sae.encode(expected["x"])
-        reconstruction = sae(expected["x"]).reconstruction
-    torch.testing.assert_close(latents, expected["latents"], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(reconstruction, expected["reconstruction"], atol=1e-5, rtol=1e-5)
-    assert sae.metadata.model_name == "sample"
-    assert sae.metadata.layer_signature == "resid_post.1"
-    assert sae.metadata.prepend_bos is True
 
 
 def test_a_saved_sae_loads_back_bit_for_bit(tmp_path: Path) -> None:
@@ -89,34 +75,42 @@ def test_the_workspace_can_list_a_saved_sae(tmp_path: Path) -> None:
     assert (summary.k, summary.layer, summary.run_id) == (4, "model.layers.2", "run-1")
 
 
-def test_rescaling_by_decoder_norms_is_folded_into_the_weights(tmp_path: Path) -> None:
-    sae = small_sae()
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_architecture_is_written_and_read(tmp_path: Path, name: str) -> None:
+    sae = noisy(name).float()
     sae.save(tmp_path)
-    change_config(tmp_path, rescale_acts_by_decoder_norm=True)
-    x = torch.randn(6, 12)
-    norms = sae.W_dec.norm(dim=1)
-    pre = ((x - sae.b_dec) @ sae.W_enc + sae.b_enc) * norms
-    top = pre.topk(4, dim=1)
-    z = torch.zeros(6, 40).scatter(1, top.indices, top.values.relu())
-    loaded = load_sae(tmp_path)
-    torch.testing.assert_close(loaded.encode(x), z)
-    torch.testing.assert_close(loaded.decode(z), (z / norms) @ sae.W_dec + sae.b_dec)
+    back = load_sae(tmp_path)
+    assert type(back) is type(sae)
+    assert back.config() == sae.config()
+    assert back.state_dict().keys() == sae.state_dict().keys()
+    for key, tensor in sae.state_dict().items():
+        assert torch.equal(back.state_dict()[key], tensor)
+    summary = read_sae_summary(tmp_path)
+    assert summary.k == getattr(sae, "k", None)
 
 
-@pytest.mark.parametrize("architecture", ["standard", "jumprelu", "gated"])
-def test_other_architectures_are_refused_by_name(tmp_path: Path, architecture: str) -> None:
+@pytest.mark.parametrize("name", ["batchtopk", "matryoshka"])
+def test_what_infers_by_a_threshold_is_stored_as_jumprelu(tmp_path: Path, name: str) -> None:
+    sae = noisy(name).float()
+    sae.save(tmp_path)
+    cfg = json.loads((tmp_path / "cfg.json").read_text())
+    assert cfg["architecture"] == "jumprelu"
+    assert "k" not in cfg
+    assert read_sae_summary(tmp_path).architecture == name
+    del cfg["metadata"]["mi_crow"]  # as a tool sees it that knows nothing of us
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg))
+    as_others = load_sae(tmp_path)
+    assert as_others.architecture == "jumprelu"
+    x = torch.randn(9, sae.n_inputs)
+    torch.testing.assert_close(as_others.encode(x), sae.encode(x))
+
+
+def test_an_sae_is_loaded_in_the_dtype_that_is_asked_for(tmp_path: Path) -> None:
     small_sae().save(tmp_path)
-    change_config(tmp_path, architecture=architecture)
-    with pytest.raises(UserError, match=architecture) as caught:
-        load_sae(tmp_path)
-    assert "topk" in caught.value.hint
-
-
-def test_an_input_normalisation_that_we_lack_is_refused(tmp_path: Path) -> None:
-    small_sae().save(tmp_path)
-    change_config(tmp_path, normalize_activations="layer_norm")
-    with pytest.raises(UserError, match="layer_norm"):
-        load_sae(tmp_path)
+    assert load_sae(tmp_path).dtype == torch.float32
+    assert load_sae(tmp_path, dtype=torch.bfloat16).dtype == torch.bfloat16
+    small_sae().to(torch.bfloat16).save(tmp_path)
+    assert load_sae(tmp_path).dtype == torch.bfloat16
 
 
 def test_a_missing_folder_says_what_is_needed(tmp_path: Path) -> None:
@@ -138,8 +132,15 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(NotFoundError, match="sae_weights"):
         load_sae(tmp_path)
+
+
+def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
+    small_sae().save(tmp_path)
     change_config(tmp_path, d_in="wide")
     with pytest.raises(CorruptDataError, match=r"cfg\.json"):
+        load_sae(tmp_path)
+    change_config(tmp_path, d_in=13)
+    with pytest.raises(CorruptDataError, match=r"W_enc.*13"):
         load_sae(tmp_path)
 
 

@@ -67,7 +67,8 @@ def check_fit(
     NotFoundError for an unknown layer and UserError when the widths differ or there is no text.
     """
     point, target = _points(lm, sae)
-    rows = [ids for ids in tokenize(lm.tokenizer, list(texts), context_length) if ids]
+    given = list(texts)
+    rows = [ids for ids in tokenize(lm.tokenizer, given, context_length) if ids] if given else []
     if not rows:
         raise UserError("there is no text to check the SAE on", hint="give another --dataset")
     sae.to(lm.device)

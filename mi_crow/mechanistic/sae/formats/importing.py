@@ -70,7 +70,8 @@ def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
     dtype = _DTYPES.get(config.dtype)
     needed = bytes_needed(opened.record, dtype)
     check_disk(workspace.saes_dir, needed, f"the SAE {sae_id!r}")
-    check_memory(needed, f"the SAE {sae_id!r}")
+    # Writing turns the encoder over: a second copy of one of the two matrices.
+    check_memory(needed * 3 // 2, f"the SAE {sae_id!r}")
     sae = build(opened.record, opened.where, "cpu", dtype)
     sae.metadata = metadata
     fit = _checked(sae, config) if config.check is not None else None
@@ -182,6 +183,9 @@ def _checked(sae: SparseAutoencoder, config: ImportConfig) -> "Fit":
 def _warnings(opened: OpenedSae, sae: SparseAutoencoder, config: ImportConfig) -> tuple[str, ...]:
     """What somebody who works with the SAE should know."""
     found = list(opened.record.assumed) if config.layer is None else []
+    said, meant = opened.said_point, opened.record.metadata.point
+    if config.layer is not None and said and meant and said != meant:
+        found.append(f"the file says {said}, and --layer says {meant}")
     if not sae.metadata.model_name:
         found.append("the SAE does not say its model: give it with --model to inspect and steer")
     return tuple(found)

@@ -26,6 +26,7 @@ class OpenedSae:
     source: str  # the path or hub id
     name: str  # what to call it
     source_revision: str | None = None  # the hub's commit
+    said_point: str = ""  # the hook point that the file names, whatever `layer` says
 
 
 def open_sae_files(
@@ -70,9 +71,10 @@ def open_sae_files(
                 record.metadata, folded=tuple({*record.metadata.folded, "input_scale"})
             ),
         )
+    said = record.metadata.point
     if layer is not None:
         record = replace(record, metadata=placed(record.metadata, layer))
-    return replace(opened, record=record)
+    return replace(opened, record=record, said_point=said)
 
 
 def load_sae(

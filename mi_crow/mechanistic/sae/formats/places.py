@@ -8,11 +8,16 @@ from typing import Any
 
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.hub import hub_answers, hub_error, quiet_downloads
+from mi_crow.mechanistic.sae.formats import llama_scope, saelens_names, sparsify
 from mi_crow.mechanistic.sae.formats.detect import Found, choose, find_saes, one_file
 from mi_crow.store.room import check_disk
 
 _DEEPEST = 5  # folders below the one that was named
 _MOST_FILES = 100_000
+_BELONG = {
+    saelens_names.CONFIG_NAME: f"{saelens_names.WEIGHTS_NAME} or {sparsify.WEIGHTS_NAME}",
+    llama_scope.CONFIG_NAME: llama_scope.WEIGHTS_NAME,
+}
 _HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+)(?:/(.+))?")
 
 
@@ -41,7 +46,15 @@ class Place:
         below = [one for one in find_saes(self.names) if _within(one.weights, self.only)]
         # A folder that is an SAE itself is the one that is meant, whatever stands below it.
         itself = [one for one in below if one.label == self.only]
+        if not below and any(_within(name, self.only) for name in self.names):
+            self._say_what_is_missing()
         return choose(itself or below, layer, self.said)
+
+    def _say_what_is_missing(self) -> None:
+        """Raises NotFoundError for a configuration without its weights."""
+        for config, weights in _BELONG.items():
+            if any(_within(name, self.only) and name.endswith(config) for name in self.names):
+                raise NotFoundError(f"{self.said!r} holds {config} and no {weights}")
 
     def name_of(self, found: Found) -> str:
         """What to call it: as the path that was given ends, and which of several it is."""

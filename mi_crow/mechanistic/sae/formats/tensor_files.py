@@ -1,6 +1,7 @@
 """Files of named tensors, read one tensor at a time and never by running what is in them."""
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -95,7 +96,9 @@ def read_torch(path: Path) -> Mapping[str, Any]:
 def _torch_load(path: Path) -> Any:
     # Files older than torch 1.6 are no zip archives and cannot be mapped.
     mapped = zipfile.is_zipfile(path)
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on pickle protocols, before it refuses them
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def refs(tensors: Mapping[str, Tensor]) -> dict[str, TensorRef]:

@@ -1,0 +1,210 @@
+"""Which of several SAEs is meant, what its hook point is, and where its files come from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.mechanistic.sae import load_sae
+from mi_crow.mechanistic.sae.formats.load import open_sae_files
+from mi_crow.mechanistic.sae.formats.model_names import hub_model
+from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
+from tests.sae_files import MAKERS, D, write_json, write_sparsify
+
+
+def make_run(folder: Path) -> Path:
+    """A run of sparsify: three hook points, one of them with two seeds."""
+    for number, name in enumerate(("layers.1", "layers.10", "layers.1.mlp", "layers.2/seed0")):
+        write_sparsify(folder / name, seed=number)
+    write_sparsify(folder / "layers.2/seed1", seed=9)
+    write_json(folder / "config.json", {"model": "org/model", "revision": "abc", "ctx_len": 256})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("layer", "place"),
+    [
+        ("layers.1", "layers.1"),
+        ("1", "layers.1"),
+        ("resid_post.10", "layers.10"),
+        ("model.layers.10", "layers.10"),
+        ("mlp_out.1", "layers.1.mlp"),
+        ("layers.2/seed1", "layers.2/seed1"),
+    ],
+)
+def test_a_layer_chooses_among_the_hook_points_of_a_run(
+    tmp_path: Path, layer: str, place: str
+) -> None:
+    run = make_run(tmp_path)
+    chosen, named = load_sae(run, layer=layer), load_sae(run / place)
+    assert torch.equal(chosen.W_dec, named.W_dec)
+    assert chosen.metadata.point == named.metadata.point != ""
+
+
+def test_a_choice_that_is_open_is_listed(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with pytest.raises(UserError, match="holds 5 SAEs") as caught:
+        load_sae(run)
+    for name in ("layers.1,", "layers.10", "layers.1.mlp", "layers.2/seed0", "--layer"):
+        assert name in caught.value.hint
+    with pytest.raises(UserError, match=r"2 SAEs of 'resid_post.2'") as caught:
+        load_sae(run, layer="resid_post.2")
+    assert "layers.2/seed1" in caught.value.hint
+    assert "layers.10" not in caught.value.hint
+    with pytest.raises(NotFoundError, match=r"no SAE of 'layers.7'") as caught:
+        load_sae(run, layer="layers.7")
+    assert "layers.1" in caught.value.hint
+
+
+def test_a_run_says_its_model_and_the_folder_its_hook_point(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    for place in ("layers.2/seed1", "layers.2/seed1/sae.safetensors"):
+        metadata = load_sae(run / place).metadata
+        assert metadata.point == "resid_post.2" if place.endswith("safetensors") else True
+    metadata = load_sae(run, layer="layers.2/seed1").metadata
+    assert (metadata.model_name, metadata.revision) == ("org/model", "abc")
+    assert (metadata.point, metadata.hook_name) == ("resid_post.2", "blocks.2.hook_resid_post")
+    assert metadata.context_size == 256
+
+
+@pytest.mark.parametrize(
+    ("name", "point", "model"),
+    [
+        ("saelens_gated", "resid_post.1", "openai-community/gpt2"),
+        ("old_saelens_standard", "resid_pre.8", "openai-community/gpt2"),
+        ("dictionary_topk", "resid_post.2", "EleutherAI/pythia-70m"),
+        ("llama_scope", "resid_post.15", "meta-llama/Llama-3.1-8B"),
+        ("gemma_scope", "mlp_out.3", "google/gemma-2-2b"),
+        ("openai_topk", "", ""),
+    ],
+)
+def test_files_say_their_hook_point_and_model(
+    tmp_path: Path, name: str, point: str, model: str
+) -> None:
+    MAKERS[name](tmp_path)
+    metadata = load_sae(tmp_path).metadata
+    assert (metadata.point, metadata.model_name) == (point, model)
+    given = load_sae(tmp_path, layer="attn_out.4").metadata
+    assert (given.point, given.hook_name) == ("attn_out.4", "blocks.4.hook_attn_out")
+
+
+def test_what_a_transcoder_predicts_is_known_from_its_folder(tmp_path: Path) -> None:
+    MAKERS["sparsify_skip_transcoder"](tmp_path)
+    metadata = load_sae(tmp_path).metadata
+    assert metadata.point == ""  # it reads the MLP's input, which has no name
+    assert metadata.other["target_layer"] == "mlp_out.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "point", "module"),
+    [
+        ("resid_post.3", "resid_post.3", ""),
+        ("15", "resid_post.15", ""),
+        ("blocks.15.hook_resid_post", "resid_post.15", ""),
+        ("blocks.15.hook_mlp_out", "mlp_out.15", ""),
+        ("blocks.15.attn.hook_z", "", ""),
+        ("blocks.15.ln2.hook_normalized", "", ""),
+        ("model.layers.15", "resid_post.15", "model.layers.15"),
+        ("layers.15", "resid_post.15", ""),
+        ("transformer.h.3.attn", "attn_out.3", "transformer.h.3.attn"),
+        ("gpt_neox.layers.5.mlp", "mlp_out.5", "gpt_neox.layers.5.mlp"),
+        ("layers.5.mlp.down_proj", "", ""),
+        ("vision.encoder.layers.5", "", ""),
+        ("model.norm", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_hook_points_are_named_where_they_are_certain(name: str, point: str, module: str) -> None:
+    assert (point_of(name), module_of(name)) == (point, module)
+    if point:
+        assert point_of(hook_name_of(point, "")) == point
+
+
+@pytest.mark.parametrize(
+    ("given", "id_on_the_hub"),
+    [
+        ("gpt2-small", "openai-community/gpt2"),
+        ("gpt2-xl", "openai-community/gpt2-xl"),
+        ("pythia-70m-deduped", "EleutherAI/pythia-70m-deduped"),
+        ("gemma-2-2b", "google/gemma-2-2b"),
+        ("org/own-model", "org/own-model"),
+        ("sample", "sample"),
+        ("", ""),
+    ],
+)
+def test_models_of_transformerlens_are_named_as_on_the_hub(given: str, id_on_the_hub: str) -> None:
+    assert hub_model(given) == id_on_the_hub
+
+
+def test_any_file_of_an_sae_stands_for_it(tmp_path: Path) -> None:
+    MAKERS["llama_scope"](tmp_path / "llama")
+    MAKERS["saelens_gated"](tmp_path / "lens")
+    MAKERS["dictionary_topk"](tmp_path / "dict")
+    (tmp_path / "dict/checkpoints").mkdir()
+    checkpoint = tmp_path / "dict/checkpoints/ae_300.pt"
+    checkpoint.write_bytes((tmp_path / "dict/ae.pt").read_bytes())
+    for folder in ("llama", "lens", "dict"):
+        whole = load_sae(tmp_path / folder)
+        for file in (tmp_path / folder).rglob("*"):
+            if file.is_file():
+                assert torch.equal(load_sae(file).W_dec, whole.W_dec), file
+
+
+def test_a_folder_that_is_an_sae_is_meant_before_those_below_it(tmp_path: Path) -> None:
+    MAKERS["saelens_gated"](tmp_path)
+    MAKERS["saelens_layer_norm"](tmp_path / "checkpoints" / "step-3")
+    assert load_sae(tmp_path).architecture == "gated"
+
+
+def cached(repository: str, commit: str) -> Path:
+    """The folder of a repository's commit in the hub's cache."""
+    base = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    (base / "refs").mkdir(parents=True)
+    (base / "refs" / "main").write_text(commit)
+    return base / "snapshots" / commit
+
+
+@pytest.fixture
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_a_hub_id_is_read_from_the_cache_when_offline() -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    make_run(cached("org/run", commit))
+    opened = open_sae_files("org/run/layers.10", offline=True)
+    assert (opened.source, opened.source_revision) == ("org/run/layers.10", commit)
+    assert opened.name == "layers.10"
+    assert opened.record.metadata.model_name == "org/model"
+    assert open_sae_files("org/run", layer="10", offline=True).source == "org/run/layers.10"
+    MAKERS["gemma_scope"](cached("google/gemma-scope-2b-pt-mlp", commit))
+    gemma = "google/gemma-scope-2b-pt-mlp"
+    metadata = open_sae_files(gemma, offline=True).record.metadata
+    assert (metadata.point, metadata.model_name) == ("mlp_out.3", "google/gemma-2-2b")
+
+
+@pytest.mark.usefixtures("_own_cache")
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("org/absent", "not in the local cache"),
+        ("org/absent/layers.1", "not in the local cache"),
+        ("./no/such", "no SAE at"),
+        ("nothing", "no SAE at"),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_one_sentence(path: str, says: str) -> None:
+    with pytest.raises(NotFoundError, match=says) as caught:
+        load_sae(path, offline=True)
+    assert "\n" not in caught.value.sentence
+
+
+def test_a_layer_that_names_no_point_is_taken_as_a_module(tmp_path: Path) -> None:
+    MAKERS["openai_relu"](tmp_path)
+    metadata = load_sae(tmp_path, layer="transformer.h.8.ln_2").metadata
+    assert (metadata.point, metadata.layer) == ("", "transformer.h.8.ln_2")
+    assert metadata.layer_signature == metadata.hook_name == "transformer.h.8.ln_2"
+    assert load_sae(tmp_path).n_inputs == D

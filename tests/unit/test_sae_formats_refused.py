@@ -1,0 +1,238 @@
+"""What is not known is refused by its name, what could run code is never run."""
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
+from mi_crow.mechanistic.sae import load_sae
+from tests.sae_files import (
+    MAKERS,
+    D,
+    Draw,
+    M,
+    old_cfg,
+    saelens_cfg,
+    write_dictionary,
+    write_json,
+    write_saelens,
+    write_sparsify,
+)
+
+
+def refused(path: Path, *said: str, kind: type[MiCrowError] = UserError, **options: Any) -> None:
+    """Loading raises one sentence that says all of `said`."""
+    with pytest.raises(kind) as caught:
+        load_sae(path, **options)
+    for words in said:
+        assert words in caught.value.sentence
+    assert "\n" not in caught.value.sentence
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("architecture", ["temporal", "matching_pursuit", "crosscoder"])
+def test_an_unknown_architecture(tmp_path: Path, architecture: str) -> None:
+    write_saelens(tmp_path, saelens_cfg(architecture), Draw().weights())
+    refused(tmp_path, architecture, "supported: standard, topk")
+
+
+@pytest.mark.parametrize(
+    ("cfg", "says"),
+    [
+        (saelens_cfg("standard", whitened=True), "whitened"),
+        (saelens_cfg("standard", normalize_activations="covariance_whitening"), "covariance_whit"),
+        (saelens_cfg("standard", reshape_activations="heads"), "'heads'"),
+        (old_cfg(invented_key=3), "invented_key"),
+        (old_cfg(activation_fn_str="tanh-relu"), "tanh-relu"),
+        (
+            old_cfg(activation_fn_str="topk", activation_fn_kwargs={"k": 3, "signed": True}),
+            "signed",
+        ),
+        (old_cfg(finetuning_scaling_factor=True), "finetuning_scaling_factor"),
+    ],
+)
+def test_an_unknown_key_or_value_of_saelens(tmp_path: Path, cfg: dict[str, Any], says: str) -> None:
+    write_saelens(tmp_path, cfg, Draw().weights())
+    refused(tmp_path, says, "cfg.json" if "covariance" not in says else "supported: none")
+
+
+def test_a_normalising_transcoder(tmp_path: Path) -> None:
+    cfg = saelens_cfg("transcoder", d_out=D, normalize_activations="layer_norm")
+    write_saelens(tmp_path, cfg, Draw().weights())
+    refused(tmp_path, "'transcoder'", "layer_norm")
+
+
+def test_an_unknown_or_missing_tensor(tmp_path: Path) -> None:
+    w = Draw().weights()
+    write_saelens(tmp_path, saelens_cfg("standard"), {**w, "W_gate": torch.ones(2)})
+    refused(tmp_path, "W_gate", "not known")
+    del w["b_enc"]
+    write_saelens(tmp_path, saelens_cfg("standard"), w)
+    refused(tmp_path, "has no b_enc")
+    write_saelens(
+        tmp_path, saelens_cfg("standard"), {**Draw().weights(), "scaling_factor": w["b_dec"]}
+    )
+    refused(tmp_path, "scaling_factor")
+
+
+def test_a_scale_that_the_file_does_not_say(tmp_path: Path) -> None:
+    MAKERS["saelens_scaled"](tmp_path)
+    known = load_sae(tmp_path)
+    (tmp_path / "activation_scaler.json").unlink()
+    refused(tmp_path, "scaled to a mean norm of sqrt(12)", "--scale")
+    given = load_sae(tmp_path, input_scale=0.31)
+    assert given.metadata.folded == known.metadata.folded == ("input_scale",)
+    for name, tensor in known.state_dict().items():
+        assert torch.equal(given.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "says"),
+    [
+        ({"activation": "softmax"}, "softmax"),
+        ({"signed": True}, "signed"),
+        ({"hookpoint_dims": 3}, "hookpoint_dims"),
+        ({"skip_connection": True}, "W_skip"),
+    ],
+)
+def test_what_sparsify_does_not_have(tmp_path: Path, cfg: dict[str, Any], says: str) -> None:
+    write_sparsify(tmp_path / "layers.0", **cfg)
+    refused(tmp_path, says)
+
+
+def test_a_size_that_differs_from_the_weights(tmp_path: Path) -> None:
+    write_sparsify(tmp_path / "layers.0", num_latents=M + 1)
+    refused(tmp_path, "encoder.weight", "41", kind=CorruptDataError)
+    write_sparsify(tmp_path / "layers.0", num_latents=0, expansion_factor=5)
+    refused(tmp_path, "60", kind=CorruptDataError)
+
+
+def test_an_unknown_dict_class(tmp_path: Path) -> None:
+    write_dictionary(tmp_path, "IdentityDict", {"encoder.weight": torch.ones(2, 2)})
+    refused(tmp_path, "IdentityDict", "supported: AutoEncoder")
+
+
+def test_tensors_that_do_not_belong_to_the_dict_class(tmp_path: Path) -> None:
+    MAKERS["dictionary_gated"](tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["trainer"]["dict_class"] = "AutoEncoder"
+    write_json(tmp_path / "config.json", config)
+    refused(tmp_path, "has no encoder.bias", "gate_bias")
+
+
+def test_two_values_of_k(tmp_path: Path) -> None:
+    MAKERS["dictionary_topk"](tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["trainer"]["k"] = 9
+    write_json(tmp_path / "config.json", config)
+    refused(tmp_path, "k = 9", kind=CorruptDataError)
+
+
+def test_a_wrapper_without_or_with_several_state_dicts(tmp_path: Path) -> None:
+    write_dictionary(tmp_path, "AutoEncoder", {"x": torch.ones(2)}, wrap=True)
+    refused(tmp_path, "step, ae, lr")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("act_fn", "topk"), ("norm_activation", "token-wise"), ("use_decoder_bias", False)],
+)
+def test_another_rule_of_llama_scope(tmp_path: Path, key: str, value: Any) -> None:
+    MAKERS["llama_scope"](tmp_path)
+    edit(tmp_path / "Llama3_1-8B-Base-L15R-8x" / "hyperparams.json", **{key: value})
+    refused(tmp_path, key, str(value))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"activation": "Tanh"}, "Tanh"),
+        ({"activation_state_dict": {"k": 4, "postact_fn": "Identity"}}, "Identity"),
+        ({"activation_state_dict": {}}, "k"),
+        ({"other_bias": torch.ones(2)}, "other_bias"),
+    ],
+)
+def test_another_rule_of_openai(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    MAKERS["openai_topk"](tmp_path)
+    state = torch.load(tmp_path / "8.pt", weights_only=True)
+    torch.save(state | changes, tmp_path / "8.pt")
+    refused(tmp_path, says)
+
+
+def test_an_unknown_array_of_gemma_scope(tmp_path: Path) -> None:
+    MAKERS["gemma_scope"](tmp_path)
+    path = next(tmp_path.rglob("params.npz"))
+    with np.load(path) as arrays:
+        np.savez(path, **dict(arrays), W_skip=np.ones(3))
+    refused(tmp_path, "W_skip")
+
+
+class Payload:
+    """Writes a file when it is unpickled by a reader that runs what it reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_pt_file_with_code_in_it(tmp_path: Path, wrapped: bool) -> None:
+    trap = tmp_path / "ran"
+    write_dictionary(
+        tmp_path / "in", "AutoEncoder", {"encoder.weight": Payload(trap)}, wrap=wrapped
+    )
+    refused(tmp_path / "in", "could run code")
+    refused(tmp_path / "in" / "ae.pt", "could run code")
+    (tmp_path / "in" / "config.json").unlink()
+    refused(tmp_path / "in", "config.json", kind=NotFoundError)
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps({"x": Payload(trap)}))
+    refused(tmp_path / "raw.pt", "could run code")
+    assert not trap.exists()
+
+
+def test_an_npz_file_with_code_in_it(tmp_path: Path) -> None:
+    trap = tmp_path / "ran"
+    np.savez(tmp_path / "params.npz", W_enc=np.array([Payload(trap)], dtype=object))
+    refused(tmp_path / "params.npz", "Python objects", "W_enc")
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("name", ["params.npz", "8.pt", "sae_weights.safetensors"])
+def test_a_file_that_is_cut_short(tmp_path: Path, name: str) -> None:
+    maker = {"params.npz": "gemma_scope", "8.pt": "openai_relu"}.get(name, "saelens_gated")
+    MAKERS[maker](tmp_path)
+    path = next(tmp_path.rglob(name))
+    path.write_bytes(path.read_bytes()[:700])
+    refused(tmp_path, name, kind=CorruptDataError)
+
+
+def test_tensors_of_another_shape(tmp_path: Path) -> None:
+    MAKERS["sparsify_groupmax"](tmp_path)
+    path = tmp_path / "layers.1" / "sae.safetensors"
+    tensors = load_file(path)
+    save_file({**tensors, "b_dec": torch.ones(3)}, path)
+    refused(tmp_path, "b_dec", "(3,)", kind=CorruptDataError)
+    save_file(tensors, path)
+    edit(tmp_path / "layers.1" / "cfg.json", k=7)
+    refused(tmp_path, "40 latents", "7 groups")
+
+
+def test_nothing_that_looks_like_an_sae(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing")
+    refused(tmp_path, "no SAE at", "cfg.json", kind=NotFoundError)
+    refused(tmp_path / "notes.txt", "known by its name")
+    write_json(tmp_path / "cfg.json", {})
+    refused(tmp_path, "cfg.json and no", "sae_weights.safetensors", kind=NotFoundError)
