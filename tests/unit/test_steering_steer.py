@@ -43,6 +43,7 @@ def active_feature(lm: LanguageModel, sae) -> int:
     return int((fires - 0.5).abs().argmin())
 
 
+@pytest.mark.parametrize("input_norm", ["none", "constant_norm_rescale", "layer_norm"])
 @pytest.mark.parametrize(
     ("op", "value", "unit"),
     [
@@ -55,13 +56,16 @@ def active_feature(lm: LanguageModel, sae) -> int:
         ("ablate", 0.0, "latent"),
     ],
 )
-def test_the_layer_moves_by_the_difference_of_two_decodings(tiny_lm, op, value, unit):
+def test_the_layer_moves_by_the_difference_of_two_decodings(tiny_lm, op, value, unit, input_norm):
     sae = tiny_sae()
+    sae.input_norm = input_norm
     feature, maximum = active_feature(tiny_lm, sae), 7.0
     x, special = activations(tiny_lm)
     z = sae.encode(x)
     changed = z.clone()
     size = {"latent": 1.0, "max": maximum, "norm": x.norm(dim=1) / sae.W_dec[feature].norm()}[unit]
+    if unit == "norm" and input_norm != "none":
+        size = size / torch.as_tensor(sae.latent_units(x))[:, 0]
     column = changed[:, feature]
     changed[:, feature] = {
         "add": column + value * size,
@@ -69,7 +73,7 @@ def test_the_layer_moves_by_the_difference_of_two_decodings(tiny_lm, op, value, 
         "scale": column * value,
         "ablate": torch.zeros_like(column),
     }[op]
-    expected = x + sae.decode(changed) - sae.decode(z)
+    expected = x + sae.decode(changed, x) - sae.decode(z, x)
     expected[special] = x[special]
     intervention = Intervention(f"feature:{feature}", op, value, unit)
     got = after(tiny_lm, sae, intervention, max_acts={feature: maximum})

@@ -58,7 +58,9 @@ class FeatureSteering(Controller):
         where = changeable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
         before = self._latents(x)
         after = list(before.unbind(-1))
-        norms = torch.linalg.vector_norm(x.float(), dim=-1)
+        # What one unit of a latent adds, for SAEs that normalise each token.
+        units = self._sae.latent_units(x.float())
+        norms = (torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True) / units)[..., 0]
         for one in self._work:
             place = self._column[one.feature or 0]
             touched = where & scope_tokens(self._lm, x, one.scope)
@@ -67,7 +69,8 @@ class FeatureSteering(Controller):
         # No look at the numbers from here: on a GPU that would wait for them at every token.
         difference = torch.stack(after, dim=-1) - before
         moved = (difference != 0).any(-1, keepdim=True)
-        return torch.where(moved, (x.float() + difference @ self._rows).to(x.dtype), x)
+        change = difference @ self._rows * units
+        return torch.where(moved, (x.float() + change).to(x.dtype), x)
 
     def _latents(self, x: Tensor) -> Tensor:
         """The SAE's own activations of the touched latents: [..., f] fp32."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import LONG_DOCUMENTS
+from mi_crow.mechanistic.sae.config import ARCHITECTURES, TRANSCODERS
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
 from tui.widgets.form import FormField, Values
 
@@ -31,6 +32,8 @@ class JobForm:
         return submit(workspace, self.kind, params, values.get("device") or "auto", name)
 
 
+# Transcoders ask for a second layer: they start on the command line.
+_ARCHITECTURES = tuple(name for name in ARCHITECTURES if name not in TRANSCODERS)
 _DEVICE = FormField(
     "device", "device", "auto", "auto, cpu, cuda, cuda:1, mps", ("auto", "cuda", "cpu")
 )
@@ -100,9 +103,9 @@ def train_form(runs: Sequence[RunSummary], selected: str | None) -> JobForm:
             "run_id", "run", run.run_id if run else "", "the activations to train on", tuple(by_id)
         ),
         FormField("layer", "layer", layers[0] if layers else "", "a layer of the run", layers),
-        FormField("arch", "architecture", "topk", "topk", ("topk",)),
+        FormField("arch", "architecture", "topk", "how latents are chosen", _ARCHITECTURES),
         FormField("expansion", "expansion", "8", "latents for each input of the layer"),
-        FormField("k", "k", "32", "latents that fire on a token"),
+        FormField("k", "k", "32", "latents that fire on a token, exactly or as the target"),
         FormField("steps", "steps", "1000", "training steps"),
         FormField("batch_size", "batch", "2048", "tokens a step"),
         FormField("name", "name", "", "of the new SAE; empty: made from the time"),
