@@ -1,0 +1,48 @@
+"""A virtual environment of its own with SAELens and sparsify in it.
+
+It sees the packages of the environment that the tests run in, so that torch is not installed once
+more; what the peers need besides goes into it alone.
+"""
+
+import os
+import site
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+PEERS = ("sae-lens==6.54.12", "eai-sparsify==1.3.3")
+TOOLS = Path(__file__).parent / "tools"
+
+
+class DownloadFailed(Exception):
+    """The peers cannot be had."""
+
+
+def make_environment(folder: Path) -> Path:
+    """The Python of a new environment. Raises DownloadFailed."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = folder / "lib" / version / "site-packages"
+    (packages / "parent.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", *PEERS]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise DownloadFailed(str(getattr(error, "stderr", "") or error).strip()) from error
+    return python
+
+
+def run_tool(python: Path, name: str, action: str, folder: Path) -> None:
+    """Runs one of the tools on a folder; its complaint is the test's."""
+    # On the CPU, in fp32: on CUDA sparsify computes in bf16.
+    surroundings = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(
+        [str(python), str(TOOLS / f"{name}.py"), action, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=surroundings,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
