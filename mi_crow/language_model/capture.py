@@ -65,8 +65,8 @@ def capture_run(
     """The capture job: loads model and texts, then captures into `run_dir` (else a new folder).
 
     Model, layers, dataset and room on the disk are checked before anything is written. A `run_dir`
-    that holds a part of the same capture is gone on with. With several `ranks` each takes every
-    so-manieth shard. Raises UserError or NotFoundError in one sentence.
+    that holds a part of the same capture is gone on with. Several `ranks` take the shards in
+    turn. Raises UserError or NotFoundError in one sentence.
     """
     from mi_crow.language_model.language_model import LanguageModel
 
@@ -81,7 +81,7 @@ def _as_begun(spec: ModelSpec, run_dir: Path | None) -> ModelSpec:
         return spec
     begun = RunManifest.load(run_dir).settings.get("compute_dtype")
     names = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-    return replace(spec, dtype=names.get(begun, "auto"))
+    return replace(spec, dtype=names.get(str(begun), "auto"))
 
 
 class Capture:
