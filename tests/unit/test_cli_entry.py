@@ -86,7 +86,7 @@ def test_a_workspace_may_be_called_like_a_command() -> None:
         (["trian"], "command 'trian' is not known; did you mean train?"),
         (["--workspace", "w", "trian"], "command 'trian' is not known"),
         (["--wrong"], "unrecognized arguments: --wrong"),
-        (["train"], "required: --run"),
+        (["train"], "--run --stream is required"),
         (["train", "--run", "r", "--k", "0"], "0 is less than 1"),
         (["train", "--run", "r", "--k", "many"], "'many' is not a whole number"),
         (["train", "--run", "r", "--steps", "3", "--epochs", "2"], "not allowed with"),
