@@ -34,7 +34,9 @@ def hub_error(what: str, error: BaseException, *, asked: bool) -> MiCrowError:
     """
     names = {type(link).__name__ for link in _chain(error)}
     text = " ".join(str(link) for link in _chain(error)).lower()
-    if "GatedRepoError" in names or "gated repo" in text:
+    # A repository that is not there is said to be perhaps "a private or gated repo".
+    absent = "RepositoryNotFoundError" in names
+    if "GatedRepoError" in names or ("gated repo" in text and not absent):
         return UserError(
             f"{what} is gated",
             hint="ask for access on its hub page, then run `hf auth login` (or set HF_TOKEN)",

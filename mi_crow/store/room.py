@@ -12,13 +12,24 @@ _SPARE = 64 << 20  # bytes that stay free
 def check_disk(folder: Path, needed: int, what: str) -> None:
     """Raises UserError when the disk of `folder`, which need not exist, has no room for `needed`
     bytes."""
-    place = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    place = _existing(folder)
     free = shutil.disk_usage(place).free
     if needed + _SPARE > free:
         raise UserError(
             f"{what} needs {gigabytes(needed)}, and {str(place)!r} has {gigabytes(free)} free",
             hint="make room there or choose another disk",
         )
+
+
+def same_disk(one: Path, other: Path) -> bool:
+    """Whether two folders, which need not exist, are or will be on one file system."""
+    return _existing(one).stat().st_dev == _existing(other).stat().st_dev
+
+
+def _existing(folder: Path) -> Path:
+    """The nearest folder that is there."""
+    whole = folder.absolute()
+    return next(one for one in (whole, *whole.parents) if one.exists())
 
 
 def check_memory(needed: int, what: str) -> None:

@@ -1,5 +1,6 @@
 """Which of several SAEs is meant, what its hook point is, and where its files come from."""
 
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.sae import load_sae
 from mi_crow.mechanistic.sae.formats.load import open_sae_files
 from mi_crow.mechanistic.sae.formats.model_names import hub_model
+from mi_crow.mechanistic.sae.formats.places import Place
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
+from mi_crow.store import room
 from tests.sae_files import MAKERS, D, write_json, write_sparsify
 
 
@@ -208,3 +211,19 @@ def test_a_layer_that_names_no_point_is_taken_as_a_module(tmp_path: Path) -> Non
     assert (metadata.point, metadata.layer) == ("", "transformer.h.8.ln_2")
     assert metadata.layer_signature == metadata.hook_name == "transformer.h.8.ln_2"
     assert load_sae(tmp_path).n_inputs == D
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_what_has_no_room_is_not_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"cfg.json": 300, "sae_weights.safetensors": 20_000_000_000}
+    place = Place("org/big", tuple(sizes), repository="org/big", revision="abc", sizes=sizes)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(0, 0, 30_000_000_000))
+    with pytest.raises(UserError, match=r"needs 40\.0 GB.*30\.0 GB free"):  # twice on one disk
+        place.fetch(place.find(None), tmp_path / "w")
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(0, 0, 10_000_000_000))
+    with pytest.raises(UserError, match=r"needs 20\.0 GB"):
+        place.fetch(place.find(None))
+    assert not (tmp_path / "cache").exists()

@@ -63,6 +63,7 @@ def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
         revision=config.revision,
         offline=config.offline,
         input_scale=config.input_scale,
+        target=workspace.saes_dir,
     )
     sae_id = config.name or _id_of(opened)
     target = _free_folder(workspace, sae_id)

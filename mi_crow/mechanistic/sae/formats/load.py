@@ -36,13 +36,15 @@ def open_sae_files(
     revision: str | None = None,
     offline: bool = False,
     input_scale: float | None = None,
+    target: Path | None = None,
 ) -> OpenedSae:
     """Finds the SAE at `path` and reads what it is; its tensors are not read yet.
 
     `path` is a folder, a file, or a hub id (`org/name`, `org/name/folder`), of which the needed
     files are downloaded; `revision` is the hub's. `layer` chooses among the SAEs of several hook
     points and says which one it is when the file does not. `input_scale` is for files of inputs
-    scaled by a factor that they do not say. Raises NotFoundError, UserError or CorruptDataError.
+    scaled by a factor that they do not say; `target` is where the SAE will be written, which needs
+    room too. Raises NotFoundError, UserError or CorruptDataError.
     """
     folder = Path(path)
     if _is_ours(folder):
@@ -52,7 +54,7 @@ def open_sae_files(
     else:
         place = locate(path, revision, offline)
         found = place.find(layer)
-        root = place.fetch(found)
+        root = place.fetch(found, target)
         record = found.read(root, where_from(place))
         inside = f"{place.repository}/{found.label}".rstrip("/") if place.repository else ""
         opened = OpenedSae(

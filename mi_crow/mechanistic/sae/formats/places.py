@@ -10,7 +10,7 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.hub import hub_answers, hub_error, quiet_downloads
 from mi_crow.mechanistic.sae.formats import llama_scope, saelens_names, sparsify
 from mi_crow.mechanistic.sae.formats.detect import Found, choose, find_saes, one_file
-from mi_crow.store.room import check_disk
+from mi_crow.store.room import check_disk, same_disk
 
 _DEEPEST = 5  # folders below the one that was named
 _MOST_FILES = 100_000
@@ -30,6 +30,7 @@ class Place:
     root: Path | None = None  # None while they are on the hub
     repository: str | None = None
     revision: str | None = None  # the hub's commit
+    asked_revision: str | None = None  # as the user said it
     sizes: dict[str, int] = field(default_factory=dict)
     only: str = ""  # a file, or a folder, that is meant alone
 
@@ -66,28 +67,52 @@ class Place:
         inside = found.label.removeprefix(self.only).strip("/")
         return f"{name}-{inside.replace('/', '-')}" if several and inside else name
 
-    def fetch(self, found: Found) -> Path:
+    def fetch(self, found: Found, target: Path | None = None) -> Path:
         """The root under which the SAE's files are; downloads them from the hub.
 
-        Raises UserError when the disk has no room or the hub does not give them.
+        `target` is where the SAE is to be written afterwards. Raises UserError when a disk has no
+        room or the hub does not give the files.
         """
         if self.root is not None:
             return self.root
         assert self.repository is not None
-        from huggingface_hub import constants, hf_hub_download
+        from huggingface_hub import hf_hub_download
 
         wanted = [name for name in found.files if name in self.names]
-        needed = sum(self.sizes.get(name, 0) for name in wanted)
-        check_disk(Path(constants.HF_HUB_CACHE), needed, f"{self.said!r} from the hub")
-        path = ""
+        self._check_disks(wanted, target)
+        roots = set()
         try:
             with quiet_downloads():
                 for name in wanted:
-                    path = hf_hub_download(self.repository, name, revision=self.revision)
+                    # By the name that was asked for, so that --offline finds it by that name.
+                    path = hf_hub_download(self.repository, name, revision=self.asked_revision)
+                    roots.add(Path(path).parents[name.count("/")])
         except Exception as error:
             raise hub_error(f"SAE {self.said!r}", error, asked=True) from error
-        depth = wanted[-1].count("/") + 1
-        return Path(path).parents[depth - 1]
+        if len(roots) > 1 or self.revision != next(iter(roots)).name:
+            raise UserError(
+                f"{self.said!r} changed on the hub while it was downloaded", hint="try again"
+            )
+        return roots.pop()
+
+    def _check_disks(self, wanted: list[str], target: Path | None) -> None:
+        """Raises UserError without room for what is still to be downloaded, and written again."""
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        assert self.repository is not None
+        cache, what = Path(constants.HF_HUB_CACHE), f"{self.said!r} from the hub"
+        whole = sum(self.sizes.get(name, 0) for name in wanted)
+        missing = sum(
+            self.sizes.get(name, 0)
+            for name in wanted
+            if not isinstance(
+                try_to_load_from_cache(self.repository, name, revision=self.revision), str
+            )
+        )
+        if target is None or not same_disk(cache, target):
+            check_disk(cache, missing, what)
+        if target is not None:
+            check_disk(target, whole + (missing if same_disk(cache, target) else 0), what)
 
 
 def locate(path: str | Path, revision: str | None = None, offline: bool = False) -> Place:
@@ -151,7 +176,15 @@ def _on_hub(said: str, repository: str, inside: str, revision: str | None, offli
     except Exception as error:
         raise hub_error(f"SAE {said!r}", error, asked=asked) from error
     sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
-    return Place(said, tuple(sizes), None, repository, info.sha, sizes, only=inside.rstrip("/"))
+    return Place(
+        said,
+        tuple(sizes),
+        repository=repository,
+        revision=info.sha,
+        asked_revision=revision,
+        sizes=sizes,
+        only=inside.rstrip("/"),
+    )
 
 
 def _in_cache(said: str, repository: str, inside: str, revision: str | None) -> Place:
