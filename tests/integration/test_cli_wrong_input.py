@@ -96,7 +96,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("saes rename sae ..", "is not a name"),
         ("jobs watch nothing", "job 'nothing' not found"),
         ("jobs cancel", "there is no job to cancel"),
-        ("import {root}/nothing", "not found"),
+        ("import {root}/nothing", "no SAE at"),
         ("export --sae nothing {root}/out", "SAE 'nothing' not found"),
     ],
 )
