@@ -170,4 +170,4 @@ def test_the_command_checks_and_takes_over_what_the_model_says(
     assert main([*arguments, "--name", "bad", "--layer", "mlp_out.1"]) == 0
     said = capsys.readouterr().out
     assert "warning: the file says resid_post.2" in said
-    assert "does not fit" in said or "fits better" in said
+    assert "fits better with --layer resid_post.2" in said

@@ -59,11 +59,13 @@ def check_fit(
     sae: SparseAutoencoder,
     texts: Iterable[str],
     context_length: int = 128,
+    said_point: str = "",
 ) -> Fit:
     """Runs texts through the model and the SAE's hook point.
 
     The obvious alternatives are tried on some of the tokens: other hook points of the block and
-    its neighbours, other scalings of the input, a BOS token added or left out or counted. Raises
+    its neighbours and `said_point`, other scalings of the input, a BOS token added or left out or
+    counted. Raises
     NotFoundError for an unknown layer and UserError when the widths differ or there is no text.
     """
     point, target = _points(lm, sae)
@@ -79,7 +81,13 @@ def check_fit(
     limit = sae.metadata.outlier_norm or _limit(x)
     quality = _quality(sae, x, y, limit)
     some = _quality(sae, x[:_COMPARED], y[:_COMPARED], limit).fvu
-    tried = dict(_alternatives(lm, sae, point, target, rows, tokens, context_length))
+    few = rows[: 1 + _COMPARED // context_length]
+    tried = dict(_alternatives(sae, tokens, (point, target)))
+    for name, other in _other_starts(lm, few, context_length):
+        found = _capture(lm, other, {point, target})
+        tried[name] = _fvu_of_some(sae, found, point, target)
+    if not sae.transcodes:
+        tried |= _other_points(lm, sae, point, few, said_point)
     return Fit(
         layer=point,
         fvu=quality.fvu,
@@ -131,28 +139,21 @@ def _sortable(value: float) -> float:
 
 
 def _alternatives(
-    lm: "LanguageModel",
-    sae: SparseAutoencoder,
-    point: "HookPoint",
-    target: "HookPoint",
-    rows: list[list[int]],
-    tokens: _Tokens,
-    context_length: int,
+    sae: SparseAutoencoder, tokens: _Tokens, points: "Sequence[HookPoint]"
 ) -> Iterator[tuple[str, float]]:
-    """Names of what else could be meant, and the FVU that it gives."""
-    x, y = (tokens.at[where][tokens.ordinary][:_COMPARED] for where in (point, target))
+    """Names of what else the same activations could be meant as, and the FVU that it gives."""
+    x, y = (tokens.at[where][tokens.ordinary][:_COMPARED] for where in points)
     yield from _other_scales(sae, x, y)
-    everything = tokens.at[point][:_COMPARED], tokens.at[target][:_COMPARED]
     if not bool(tokens.ordinary.all()):
-        name = "special tokens counted too"
-        yield name, _quality(sae, *everything, _limit(everything[0])).fvu
-    few = rows[: 1 + _COMPARED // context_length]
-    for name, other in _other_starts(lm, few, context_length):
-        found = _capture(lm, other, {point, target})
-        x, y = (found.at[where][found.ordinary][:_COMPARED] for where in (point, target))
-        yield name, _quality(sae, x, y, _limit(x)).fvu
-    if not sae.transcodes:
-        yield from _other_points(lm, sae, point, few)
+        x, y = (tokens.at[where][:_COMPARED] for where in points)
+        yield "special tokens counted too", _quality(sae, x, y, _limit(x)).fvu
+
+
+def _fvu_of_some(
+    sae: SparseAutoencoder, tokens: _Tokens, point: "HookPoint", target: "HookPoint"
+) -> float:
+    x, y = (tokens.at[where][tokens.ordinary][:_COMPARED] for where in (point, target))
+    return _quality(sae, x, y, _limit(x)).fvu
 
 
 def _other_scales(sae: SparseAutoencoder, x: Tensor, y: Tensor) -> Iterator[tuple[str, float]]:
@@ -193,21 +194,29 @@ def _other_starts(
 
 
 def _other_points(
-    lm: "LanguageModel", sae: SparseAutoencoder, point: "HookPoint", rows: list[list[int]]
-) -> Iterator[tuple[str, float]]:
-    """The block's other hook points and the neighbours' outputs, of the same width."""
+    lm: "LanguageModel",
+    sae: SparseAutoencoder,
+    point: "HookPoint",
+    rows: list[list[int]],
+    said_point: str,
+) -> dict[str, float]:
+    """The block's other hook points, the neighbours' outputs and `said_point`, where the width is
+    the same."""
+    names = [said_point] if said_point else []
     kind, _, number = point.point.rpartition(".")
-    if not kind or not number.isdigit() or point.point == point.name:
-        return
-    n = int(number)
-    names = [f"{one}.{n}" for one in ("resid_pre", "attn_out", "mlp_out", "resid_post")]
-    names += [f"resid_post.{n + 1}", f"resid_pre.{n - 1}"]
-    others = {_known(lm, name) for name in names} - {None, point}
-    tokens = _capture(lm, rows, {other for other in others if other is not None})
-    for other, values in tokens.at.items():
-        if values.shape[1] == sae.n_inputs:
-            x = values[tokens.ordinary][:_COMPARED]
-            yield f"--layer {other.point}", _quality(sae, x, x, _limit(x)).fvu
+    if kind and number.isdigit() and point.point != point.name:
+        n = int(number)
+        names += [f"{one}.{n}" for one in ("resid_pre", "attn_out", "mlp_out", "resid_post")]
+        names += [f"resid_post.{n + 1}", f"resid_pre.{n - 1}"]
+    others = {other for name in names if (other := _known(lm, name)) is not None} - {point}
+    if not others:
+        return {}
+    tokens = _capture(lm, rows, others)
+    return {
+        f"--layer {other.point}": _fvu_of_some(sae, tokens, other, other)
+        for other in sorted(others, key=lambda one: one.point)
+        if tokens.at[other].shape[1] == sae.n_inputs
+    }
 
 
 def _known(lm: "LanguageModel", name: str) -> "HookPoint | None":

@@ -75,7 +75,7 @@ def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
     check_memory(needed * 3 // 2, f"the SAE {sae_id!r}")
     sae = build(opened.record, opened.where, "cpu", dtype)
     sae.metadata = metadata
-    fit = _checked(sae, config) if config.check is not None else None
+    fit = _checked(sae, config, opened.said_point) if config.check is not None else None
     workspace.ensure()
     try:
         with whole_folder(target) as folder:
@@ -144,7 +144,7 @@ def _model_id(model: str) -> str:
     return str(path.absolute()) if path.exists() else model
 
 
-def _checked(sae: SparseAutoencoder, config: ImportConfig) -> "Fit":
+def _checked(sae: SparseAutoencoder, config: ImportConfig, said_point: str) -> "Fit":
     """Tries the SAE on its model, and takes over what the model says of the hook point."""
     from mi_crow.datasets.loading import load_texts
     from mi_crow.language_model import LanguageModel
@@ -167,7 +167,7 @@ def _checked(sae: SparseAutoencoder, config: ImportConfig) -> "Fit":
     dataset = replace(config.check.dataset, limit=config.check.documents)
     texts = [text for text, _ in load_texts(dataset, config.offline).rows()]
     lm = LanguageModel.from_spec(spec)
-    fit = check_fit(lm, sae, texts, config.check.context_length)
+    fit = check_fit(lm, sae, texts, config.check.context_length, said_point)
     point = placed(sae.metadata, fit.layer.point)
     sae.metadata = replace(
         point,
