@@ -150,17 +150,16 @@ def _record_row(record: Any, path: Path, number: int, fields: Fields, first: boo
 
 
 def _table_of_text(path: Path, fields: Fields) -> Iterator[RawRow]:
-    csv.field_size_limit(_LONGEST_FIELD)
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = _csv_reader(path, file)
         try:
-            header = next(rows, None)
+            header = _next_row(rows)
             if header is None:
                 return
             fields.check(str(path), header)
             text_at = header.index(fields.text)
             label_at = header.index(fields.label_name) if fields.label_name in header else None
-            for row in rows:
+            while (row := _next_row(rows)) is not None:
                 if len(row) > len(header):
                     raise UserError(
                         f"{str(path)!r} line {rows.line_num} has {len(row)} fields, "
@@ -175,6 +174,15 @@ def _table_of_text(path: Path, fields: Fields) -> Iterator[RawRow]:
                 f"{str(path)!r} line {rows.line_num} is not {path.suffix[1:]} ({error})",
                 hint="look at its double quotes",
             ) from error
+
+
+def _next_row(rows: Any) -> list[str] | None:
+    """The next row, however long its fields; None at the end."""
+    before = csv.field_size_limit(_LONGEST_FIELD)  # the whole process's: put back at once
+    try:
+        return next(rows, None)
+    finally:
+        csv.field_size_limit(before)
 
 
 def _csv_reader(path: Path, file: TextIO) -> Any:
