@@ -183,8 +183,12 @@ def test_a_hub_id_is_read_from_the_cache_when_offline() -> None:
     assert opened.name == "layers.10"
     assert opened.record.metadata.model_name == "org/model"
     assert open_sae_files("org/run", layer="10", offline=True).source == "org/run/layers.10"
-    MAKERS["gemma_scope"](cached("google/gemma-scope-2b-pt-mlp", commit))
     gemma = "google/gemma-scope-2b-pt-mlp"
+    deep = f"{gemma}/layer_3/width_1k/average_l0_9"
+    source = cached(gemma, commit)
+    MAKERS["gemma_scope"](source)
+    (source / "gemma-scope-2b-pt-mlp" / "layer_3").rename(source / "layer_3")
+    assert open_sae_files(deep, offline=True).name == "layer_3-width_1k-average_l0_9"
     metadata = open_sae_files(gemma, offline=True).record.metadata
     assert (metadata.point, metadata.model_name) == ("mlp_out.3", "google/gemma-2-2b")
 

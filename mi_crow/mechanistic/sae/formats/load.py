@@ -70,7 +70,8 @@ def open_sae_files(
             record,
             input_scale=input_scale,
             metadata=replace(
-                record.metadata, folded=tuple({*record.metadata.folded, "input_scale"})
+                record.metadata,
+                folded=tuple(dict.fromkeys((*record.metadata.folded, "input_scale"))),
             ),
         )
     said = record.metadata.point

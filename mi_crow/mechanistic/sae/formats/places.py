@@ -58,9 +58,14 @@ class Place:
                 raise NotFoundError(f"{self.said!r} holds {config} and no {weights}")
 
     def name_of(self, found: Found) -> str:
-        """What to call it: as the path that was given ends, and which of several it is."""
-        said = self.said if self.repository else str(Path(self.said).expanduser().resolve())
-        name = said.rstrip("/").rpartition("/")[2]
+        """What to call it: as the path that was given ends, and which of several it is.
+
+        Of a path within a repository all parts count: the last alone is often `average_l0_82`.
+        """
+        if self.repository is not None:
+            name = self.only.replace("/", "-") or self.repository.rpartition("/")[2]
+        else:
+            name = Path(self.said).expanduser().resolve().name
         if self.only in self.names:
             return name.rpartition(".")[0]
         several = sum(_within(one.weights, self.only) for one in find_saes(self.names)) > 1
