@@ -13,13 +13,14 @@ from mi_crow.jobs.events import OPENING, append_event, end_torn_line, read_event
 from mi_crow.jobs.kinds import device_of, kind_of
 from mi_crow.jobs.launchers import check_launcher
 from mi_crow.jobs.output import OUTPUT_NAME
-from mi_crow.jobs.process import LOCK_NAME, host_name, take_lock
+from mi_crow.jobs.process import LOCK_NAME, LOCK_PATIENCE_S, host_name, take_lock
 from mi_crow.jobs.spec import JobSpec, config_as_json, config_from_json
 from mi_crow.jobs.status import CANCEL_NAME, JobState, read_state, write_status
 from mi_crow.jobs.watch import LOG_NAME
 from mi_crow.store.atomic import remove_stale
 from mi_crow.store.workspace import Workspace
 
+_LEAVING_S = 5.0
 RUNNER = (sys.executable, "-m", "mi_crow.jobs.runner")
 # Spinning OpenMP threads starve every other process on the cores; read when the library loads.
 QUIET_OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
@@ -99,7 +100,9 @@ def resume(workspace: Workspace, job_id: str, *, runner: Sequence[str] = RUNNER)
     Raises NotFoundError, and UserError when it runs, has finished, or cannot be resumed.
     """
     job_dir = workspace.job_dir(job_id)
-    lock = take_lock(job_dir / LOCK_NAME)
+    # A worker that has said its last word lets go of the lock in a moment.
+    leaving = not read_state(job_dir).active
+    lock = take_lock(job_dir / LOCK_NAME, _LEAVING_S if leaving else LOCK_PATIENCE_S)
     if lock is None:
         raise UserError(
             f"job {job_id!r} is running already", hint=f"watch it: mi-crow jobs watch {job_id}"

@@ -131,7 +131,7 @@ def test_all_processes_stop_when_the_job_is_cancelled_and_end_with_its_own_proce
     pids = pair.wait_there()
     pair.state.process.signal(signal.SIGKILL)
     wait_until(lambda: gone(pids))
-    assert pair.state.status == "lost"
+    wait_until(lambda: pair.state.status == "lost")  # its last thread may outlive its children
     assert pair.steps == [0, 1]
 
 
