@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mi_crow.jobs import cancel, follow, job_state, list_jobs, resume, submit, tail_log
-from mi_crow.jobs.process import pid_start
+from mi_crow.jobs.process import LOCK_NAME, is_locked, pid_start
 from mi_crow.store.workspace import Workspace
 from tests import jobs_worker
 from tests.jobs_fixture import own_queues, wait_until
@@ -97,7 +97,9 @@ def test_two_processes_share_the_work_of_one_job(workspace: Workspace, tmp_path:
     assert [e["message"] for e in events if e["event"] == "log"] == ["rank 0 is through"]
     assert any("rank 1 is through" in line for line in tail_log(workspace, pair.job))
     assert pair.state.nproc == 2
-    assert [p.name for p in workspace.job_dir(pair.job).iterdir() if "tmp" in p.name] == []
+    folder = workspace.job_dir(pair.job)
+    wait_until(lambda: not is_locked(folder / LOCK_NAME))  # it has written all that it will
+    assert [p.name for p in folder.iterdir() if "tmp" in p.name] == []
 
 
 def test_a_killed_process_fails_the_job_by_name_and_a_resume_finishes_it(
