@@ -13,6 +13,7 @@ from time import perf_counter
 from types import TracebackType
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -160,6 +161,7 @@ class PartWriter:
         except OSError as error:
             raise _unwritable(error) from error
         self._free.put(part.buffers)
+        pa.default_memory_pool().release_unused()  # tables come and go: memory stays flat
         now = perf_counter()
         with changing(self._run_dir) as manifest:
             manifest.parts.append(spec)
