@@ -25,6 +25,7 @@ from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.config import (
     ARCHITECTURES,
     PRECISIONS,
+    SHARES,
     SaeTrainingConfig,
     TrainConfig,
 )
@@ -55,7 +56,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_text_flags(parser)
     add_device(parser)
     add_seed(parser)
-    add_job_flags(parser)
+    add_job_flags(parser, ranked=True)
 
 
 def _add_sae(parser: ArgumentParser) -> None:
@@ -117,6 +118,13 @@ def _add_recipe(parser: ArgumentParser) -> None:
         "--precision", choices=PRECISIONS, default="auto", help="of the encoder (auto)"
     )
     group.add_argument(
+        "--share",
+        choices=SHARES,
+        default="tokens",
+        help="what several processes divide: the tokens of a batch, or the latents of an SAE that "
+        "is too wide for one device (tokens)",
+    )
+    group.add_argument(
         "--shuffled",
         action="store_true",
         help="a control: every dimension from another token, so that nothing is left to find",
@@ -169,6 +177,7 @@ def run(options: Namespace) -> int:
             log_every=options.log_every,
             seed=options.seed,
         ),
+        shares=options.share,
         device=device_of(options),
         name=options.name,
     )

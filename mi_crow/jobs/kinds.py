@@ -62,7 +62,10 @@ def _train(work: Work) -> dict[str, Any]:
     _settle_floats()
     from mi_crow.mechanistic.sae.train import train_run
 
-    return train_run(work.workspace, work.config, work.progress, work.output_dir).as_json()
+    result = train_run(
+        work.workspace, work.config, work.progress, work.output_dir, ranks=work.ranks
+    )
+    return result.as_json()
 
 
 def _index(work: Work) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def _settle_floats() -> None:
 
 KINDS: dict[str, Kind] = {
     "capture": Kind(CaptureConfig, _capture, makes="run", check=check_capture, ranked=True),
-    "train": Kind(TrainConfig, _train, makes="sae", check=check_train),
+    "train": Kind(TrainConfig, _train, makes="sae", check=check_train, ranked=True),
     "index": Kind(IndexConfig, _index, check=check_index),
     "evaluate": Kind(EvaluateConfig, _evaluate, check=check_evaluate),
     "demo": Kind(DemoConfig, _demo),

@@ -26,6 +26,7 @@ class PairReader:
     """Rows [n, width of the first + width of the second]; norms are those of the first layer."""
 
     inline = False
+    apart = False
 
     def __init__(
         self, run_dir: Path, first: str, second: str, buffer_bytes: int = BUFFER_BYTES

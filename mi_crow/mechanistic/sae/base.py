@@ -3,11 +3,12 @@
 An architecture adds the rule that chooses the active latents and its training losses.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.input_norm import TokenUnits, normalised, restored
 from mi_crow.mechanistic.sae.kernels import decode_rows, dense_latents
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
+from mi_crow.mechanistic.sae.sharing import WHOLE, Sharing
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -64,6 +66,7 @@ class LossContext:
 
     variance: float  # mean squared distance of a target from the mean target, training units
     dead: Tensor | None = None  # int64 ids of latents that count as dead; None without any
+    n_dead: int | None = None  # how many count as dead where `dead` has only some of them
     aux_alpha: float = 0.0
     k_aux: int = 1
     sparsity: Tensor | float = 0.0  # coefficient of the sparsity loss
@@ -114,6 +117,7 @@ class SparseAutoencoder(nn.Module, ABC):
         self.apply_b_dec_to_input = not self.transcodes
         self.input_norm = "none"
         self.metadata = SaeMetadata()
+        self.sharing: Sharing = WHOLE
         self._concepts: AutoencoderConcepts | None = None
         # Drawn on the CPU, so that a seed means the same SAE on every device. On the meta device an
         # SAE has shapes alone: that is how files are loaded without a second copy.
@@ -218,7 +222,7 @@ class SparseAutoencoder(nn.Module, ABC):
     def encoder_input(self, x: Tensor) -> Tensor:
         """x - b_dec in the SAE's dtype (x itself for SAEs that do not subtract it)."""
         x = x.to(self.dtype)
-        return x - self.b_dec if self.apply_b_dec_to_input else x
+        return self.sharing.entering(x - self.b_dec if self.apply_b_dec_to_input else x)
 
     def encode_sparse(self, x: Tensor) -> SparseLatents:
         """Latents of activations x [..., d], only those that may be active: [..., k].
@@ -319,7 +323,7 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def _completed(self, rows: Tensor, x: Tensor | None) -> Tensor:
         """What the latents add [..., d], plus everything that is not theirs, in plain units."""
-        out = rows + self.b_dec
+        out = self.sharing.latent_sum(rows) + self.b_dec
         if self.W_skip is None and self.input_norm == "none":
             return out
         if x is None:
@@ -339,6 +343,21 @@ class SparseAutoencoder(nn.Module, ABC):
         norms = torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True)
         self.W_dec.div_(norms.clamp_min_(_smallest(norms)))
 
+    def part_of_latents(self, sharing: Sharing) -> Self:
+        """A copy on the device of `sharing` with the latents that are this process's."""
+        part = copy.copy(self)
+        part.sharing = sharing
+        part._parameters, part._buffers = {}, {}
+        for name, tensor in self.state_dict().items():
+            own = (sharing.own_latents(tensor) if is_by_latent(name) else tensor).clone()
+            own = own.to(sharing.device)
+            if name in self._buffers:
+                part.register_buffer(name, own)
+            else:
+                part.register_parameter(name, nn.Parameter(own))
+        part.n_latents = part.W_dec.shape[0]
+        return part
+
     def save(self, folder: str | Path) -> Path:
         """Writes `sae_weights.safetensors` and then `cfg.json` (SAELens layout) into `folder`."""
         from mi_crow.mechanistic.sae.formats.saelens_write import save_sae
@@ -350,6 +369,11 @@ class SparseAutoencoder(nn.Module, ABC):
         from mi_crow.mechanistic.steering.attach import attach_sae
 
         return attach_sae(lm, self, layer_signature)
+
+
+def is_by_latent(name: str) -> bool:
+    """Whether the tensor of this name has one row a latent."""
+    return name not in ("b_dec", "W_skip")
 
 
 def _unit_rows(n: int, width: int, generator: torch.Generator, device: str) -> Tensor:

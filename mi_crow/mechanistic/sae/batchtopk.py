@@ -16,6 +16,7 @@ from mi_crow.mechanistic.sae.entries import (
     at_entries,
     decode_entries,
     encode_above,
+    entries_above,
     strongest_entries,
 )
 from mi_crow.mechanistic.sae.losses import auxk_loss, variance_share
@@ -70,20 +71,45 @@ class BatchTopKSae(SparseAutoencoder):
         encoder, bias = self.encoder_rows, self.b_enc
         # Batches differ by some percent: well below the running mean there is always enough.
         guess = _SAFE * float(self.threshold[0])
-        values, entries = strongest_entries(
-            taken.detach(), encoder.detach(), bias.detach(), self.k, guess
-        )
+        operands = taken.detach(), encoder.detach(), bias.detach()
+        if self.sharing.alone:
+            values, entries = strongest_entries(*operands, self.k, guess)
+        else:
+            values, entries = self._strongest_of_all(*operands, guess)
         self._follow(values)
         return at_entries(taken, encoder, bias, values, entries), entries
+
+    def _strongest_of_all(
+        self, taken: Tensor, encoder: Tensor, bias: Tensor, guess: float
+    ) -> tuple[Tensor, Entries]:
+        """`strongest_entries` where other processes have a share of the tokens or latents."""
+        sharing = self.sharing
+        wanted = self.k * int(
+            sharing.over_tokens(torch.tensor(taken.shape[0], device=taken.device))
+        )
+        values, entries = entries_above(taken, encoder, bias, guess)
+        if guess > 0 and self._found(values) < wanted:
+            values, entries = entries_above(taken, encoder, bias)
+        if self._found(values) <= wanted:
+            return values, entries
+        kept = (values >= sharing.nth_largest(values, wanted)).nonzero()[:, 0]
+        chosen = Entries(
+            entries.columns[kept], entries.rows[kept], entries.n_tokens, entries.n_latents
+        )
+        return values[kept], chosen
+
+    def _found(self, values: Tensor) -> int:
+        """How many entries all processes have."""
+        return int(self.sharing.total(torch.tensor(values.numel(), device=values.device)))
 
     @torch.no_grad()
     def _follow(self, values: Tensor) -> None:
         """Moves the threshold towards the least of the batch's activations [e]."""
-        if values.numel():
-            least = values.min()
-            fresh = self.threshold == 0
-            moved = self.threshold.lerp(least.expand_as(self.threshold), 1 - _KEPT)
-            self.threshold.copy_(torch.where(fresh, least, moved))
+        least = self.sharing.least(torch.cat([values, values.new_tensor([torch.inf])]).min())
+        fresh = self.threshold == 0
+        moved = self.threshold.lerp(least.expand_as(self.threshold), 1 - _KEPT)
+        moved = torch.where(fresh, least, moved)
+        self.threshold.copy_(torch.where(least.isfinite(), moved, self.threshold))
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction` and, with dead latents, `auxk`."""

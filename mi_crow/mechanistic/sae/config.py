@@ -20,6 +20,8 @@ ARCHITECTURES = (
 )
 TRANSCODERS = tuple(name for name in ARCHITECTURES if name.startswith("transcoder"))
 PRECISIONS = ("auto", "fp32", "bf16")
+# What several processes divide among them, see sharing.py.
+SHARES = ("tokens", "latents")
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,16 @@ class TrainConfig:
     stream: CaptureConfig | None = None
     init: str | None = None  # train on from this SAE: an id of the workspace or a path
     training: SaeTrainingConfig = SaeTrainingConfig()
+    shares: str = "tokens"  # or "latents": what several processes divide among them
     device: str = "auto"
     name: str | None = None
 
     def __post_init__(self) -> None:
+        if self.shares not in SHARES:
+            raise UserError(
+                f"{self.shares!r} cannot be shared among processes",
+                hint=f"use {' or '.join(SHARES)}",
+            )
         if self.arch not in ARCHITECTURES:
             raise UserError(
                 f"architecture {self.arch!r} is not known", hint=f"use {', '.join(ARCHITECTURES)}"

@@ -20,7 +20,7 @@ class ShuffledSource:
     def __init__(self, source: TokenSource) -> None:
         self._source = source
         self.inline = source.inline
-        self.inline = source.inline
+        self.apart = source.apart
         self.count = source.count
         self.median_norm = source.median_norm
 

@@ -82,12 +82,13 @@ class GatedSae(SparseAutoencoder):
         gate, entries = encode_above(taken, self.encoder_rows, self.b_gate)
         z = self._magnitudes(gate, entries)
         residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
-        frozen = decode_entries(gate, entries, self.W_dec.detach()) + self.b_dec.detach()
+        frozen = self.sharing.latent_sum(decode_entries(gate, entries, self.W_dec.detach()))
+        penalty = self.sharing.latent_sum(gate.sum())
         fvu = variance_share(residual, context)
         losses = {
             "reconstruction": fvu,
-            "via_gate": variance_share(target - frozen, context),
-            "sparsity": context.sparsity * gate.sum() / (context.variance * x.shape[0]),
+            "via_gate": variance_share(target - frozen - self.b_dec.detach(), context),
+            "sparsity": context.sparsity * penalty / (context.variance * x.shape[0]),
         }
         losses |= auxk_loss(self, taken, residual, context)
         fired = fired_or_none(z.detach(), entries.columns, self.n_latents)

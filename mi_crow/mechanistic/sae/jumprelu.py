@@ -101,7 +101,8 @@ class JumpReluSae(SparseAutoencoder):
         return TrainingOutput(losses, fvu.detach(), fired)
 
     def _sparsity(self, step: Tensor, entries: Entries, context: LossContext) -> Tensor:
-        l0 = step.sum() / entries.n_tokens
+        active = self.sharing.latent_sum(step.sum())
+        l0 = self.sharing.batch_mean(active, entries.n_tokens)
         if context.target_l0 is None:
             return l0
         return (l0 / context.target_l0 - 1).square()

@@ -29,6 +29,7 @@ from mi_crow.language_model.windows import Row
 from mi_crow.mechanistic.sae.config import TrainConfig
 from mi_crow.mechanistic.sae.run_tokens import RunTokens
 from mi_crow.progress import NullProgress, Progress
+from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.manifest import LayerSpec, RunManifest
 
 if TYPE_CHECKING:
@@ -54,8 +55,11 @@ class _Tokens:
         return self.x if max_norm is None else self.x[self.norms <= max_norm]
 
 
-def live_tokens(config: TrainConfig, stream: CaptureConfig, progress: Progress) -> RunTokens:
+def live_tokens(
+    config: TrainConfig, stream: CaptureConfig, progress: Progress, ranks: Ranks = ALONE
+) -> RunTokens:
     """The tokens of the model and texts that `stream` names, on the device of the training.
+    Processes that share the tokens run the model on different texts.
 
     Raises UserError or NotFoundError in one sentence.
     """
@@ -65,7 +69,8 @@ def live_tokens(config: TrainConfig, stream: CaptureConfig, progress: Progress) 
     texts = load_texts(stream.dataset, stream.model.offline, chat_renderer(lm.tokenizer))
     stream = replace(stream, seed=config.training.seed)
     steps = config.training.steps or 0
-    source = LiveSource(lm, texts, stream, steps * config.training.batch_size, progress)
+    tokens = steps * config.training.batch_size
+    source = LiveSource(lm, texts, stream, tokens, progress, ranks)
     manifest = RunManifest(
         run_id="",
         model_id=lm.model_id,
@@ -94,13 +99,17 @@ class LiveSource:
         config: CaptureConfig,
         tokens: int,
         progress: Progress | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """`config` names one layer; `tokens` is how many the training will take.
+        """`config` names one layer; `tokens` is how many the training will take. Each of `ranks`
+        runs the model on texts of its own and gets its part of every batch from them.
 
         Raises NotFoundError for an unknown layer, UserError for a context without room.
         """
         self._lm, self._texts = lm, texts
         self._config = config
+        self._ranks = ranks
+        self.apart = ranks.world > 1
         self.point = lm.layers.resolve(config.layers[0])
         self.layer = LayerSpec(self.point.name, self.point.point, lm.layers.width(self.point.point))
         self._size = BatchSize(config.batch_size, (progress or NullProgress()).log)
@@ -136,7 +145,8 @@ class LiveSource:
         max_norm: float | None = None,
         start: int = 0,
     ) -> Iterator[Tensor]:
-        """Batches [batch_size, d] on the model's device, from batch `start` on.
+        """Batches [batch_size, d] on the model's device, from batch `start` on; this process's part
+        of them.
 
         A block gives as many batches as its tokens fill; for those left out by `max_norm` others
         of the block come twice.
@@ -144,6 +154,7 @@ class LiveSource:
         per_block = max(1, self._block_tokens // batch_size)
         first, offset = divmod(start, per_block)
         plans = self._blocks(per_block * batch_size, split, first)
+        own = len(range(self._ranks.rank, batch_size, self._ranks.world))
         with closing(read_ahead(plans, 1, "live-tokens")) as ready:
             for number, plan in zip(count(first), ready, strict=False):
                 x = self._captured(plan).within(max_norm)
@@ -152,9 +163,9 @@ class LiveSource:
                         f"dataset {self._texts.source!r} gives no usable {split} tokens"
                     )
                 order = _permutation(len(x), seed, number)
-                order = order.repeat(-(-per_block * batch_size // len(x))).to(x.device)
+                order = order.repeat(-(-per_block * own // len(x))).to(x.device)
                 for batch in range(offset, per_block):
-                    yield x[order[batch * batch_size : (batch + 1) * batch_size]]
+                    yield x[order[batch * own : (batch + 1) * own]]
                 offset = 0
 
     @cached_property
@@ -188,7 +199,7 @@ class LiveSource:
                     found += len(row.kept)
                     if total >= tokens:
                         if block >= first:
-                            yield self._plan(rows)
+                            yield self._plan(rows[self._ranks.rank :: self._ranks.world])
                         rows, total, block = [], 0, block + 1
             if not found:
                 raise UserError(f"dataset {self._texts.source!r} gives no {split} tokens")

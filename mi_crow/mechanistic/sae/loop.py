@@ -20,6 +20,10 @@ from mi_crow.mechanistic.sae.readings import Readings, shown
 from mi_crow.mechanistic.sae.source import TRAIN, TokenSource, device_batches
 from mi_crow.mechanistic.sae.state import TrainState
 from mi_crow.progress import Progress
+from mi_crow.ranks import Ranks
+
+# Processes that share a training agree every so many steps whether to stop.
+_AGREE_EVERY = 8
 
 METRICS_NAME = "metrics.parquet"
 CHECKPOINTS_NAME = "checkpoints"
@@ -47,7 +51,7 @@ def run_training(lanes: Sequence[Lane], source: TokenSource, progress: Progress)
     clock = Clock(max(lane.state.seconds for lane in lanes), first)
     readings = [Readings(lane.state, source, clock) for lane in lanes]
     for step, tokens in enumerate(_batches(lanes[0].state, source, first), first + 1):
-        if progress.should_stop():
+        if _stops(progress, lanes[0].state.sharing.ranks, step):
             _keep(lanes, clock, progress)
             raise CancelledError(resumable=all(lane.folder is not None for lane in lanes))
         at_work = [pair for pair in zip(lanes, readings, strict=True) if pair[0].state.step < step]
@@ -86,22 +90,25 @@ def train_step(state: TrainState, tokens: Tensor, readings: Readings) -> None:
 def _learn(state: TrainState, tokens: Tensor, readings: Readings) -> None:
     sae, plan, context = state.sae, state.plan, state.context()
     inputs, targets = sae.training_tokens(tokens)
-    pieces = zip(inputs.chunk(plan.accumulate), targets.chunk(plan.accumulate), strict=True)
-    fired: list[Tensor] = []
+    n = plan.accumulate  # and not `chunk`, which may make fewer
+    pieces = zip(inputs.tensor_split(n), targets.tensor_split(n), strict=True)
+    firings = torch.zeros(sae.n_latents + 1, dtype=torch.int64, device=sae.device)
     readings.begin(tokens)
     for x, target in pieces:
         with torch.autocast(sae.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
             scaled = x * state.scale
             wanted = target * state.target_scale if sae.transcodes else scaled
             output = sae.training_output(scaled, wanted, context)
-        share = x.shape[0] / tokens.shape[0]
+        share = x.shape[0] / plan.batch_size
         (torch.stack(list(output.losses.values())).sum() * share).backward()
-        fired.append(output.fired.reshape(-1))
+        fired = output.fired.reshape(-1)
+        firings.index_add_(0, fired, torch.ones_like(fired))  # bincount would wait for the device
         readings.take(output, share)
+    state.reduce_gradients()
     if plan.logs_at(state.step + 1):
         readings.gradient_norm = state.gradient_norm()
     state.apply_gradients()
-    state.count_firing(torch.cat(fired), tokens.shape[0])
+    readings.count(state.count_firing(firings[:-1]))  # the last place stands for none
     state.step += 1
 
 
@@ -126,13 +133,21 @@ class Clock:
 
 
 def _batches(state: TrainState, source: TokenSource, first: int) -> Iterator[Tensor]:
-    """The fp32 batches from number `first` to the end of the plan, in plain units."""
+    """This process's part of the fp32 batches from number `first` to the end of the plan, in plain
+    units."""
     plan = state.plan
     stored = source.batches(plan.batch_size, plan.seed, TRAIN, plan.outlier_norm, first)
-    batches = device_batches(stored, state.sae.device, source.inline)
+    own = stored if source.apart else map(state.sharing.own_tokens, stored)
+    batches = device_batches(own, state.sae.device, source.inline)
     with closing(batches):
         for batch in islice(batches, plan.steps - first):
             yield batch.float()
+
+
+def _stops(progress: Progress, ranks: Ranks, step: int) -> bool:
+    if ranks.world == 1:
+        return progress.should_stop()
+    return step % _AGREE_EVERY == 0 and bool(ranks.agree(progress.should_stop()))
 
 
 def _keep(lanes: Sequence[Lane], clock: Clock, progress: Progress) -> None:
@@ -143,8 +158,11 @@ def _keep(lanes: Sequence[Lane], clock: Clock, progress: Progress) -> None:
             continue
         state = lane.state
         state.seconds = clock.seconds()
+        tensors = state.tensors()
+        if state.sharing.ranks.rank > 0:
+            continue
         lane.table.write(lane.folder / METRICS_NAME)
         folder = lane.folder / CHECKPOINTS_NAME
-        name = save_checkpoint(folder, state.step, state.tensors(), state.facts())
+        name = save_checkpoint(folder, state.step, tensors, state.facts())
     if name:
         progress.checkpoint(name)

@@ -74,14 +74,15 @@ class MatryoshkaSae(BatchTopKSae):
         """
         groups = len(self.widths)
         edges = torch.tensor(self.widths, device=z.device)
-        group = torch.searchsorted(edges, entries.columns, right=True)
+        numbers = entries.columns + self.sharing.first_latent
+        group = torch.searchsorted(edges, numbers, right=True)
         bags = Entries(
             entries.columns,
             entries.rows * groups + group,
             entries.n_tokens * groups,
             self.n_latents,
         )
-        parts = decode_entries(z, bags, self.W_dec)
+        parts = self.sharing.latent_sum(decode_entries(z, bags, self.W_dec))
         return parts.view(entries.n_tokens, groups, self.n_inputs).unbind(1)
 
 

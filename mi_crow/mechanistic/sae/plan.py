@@ -63,9 +63,12 @@ class TrainingPlan:
 
 
 def make_plan(
-    sae: SparseAutoencoder, source: TokenSource, config: SaeTrainingConfig
+    sae: SparseAutoencoder,
+    source: TokenSource,
+    config: SaeTrainingConfig,
+    device: torch.device | None = None,
 ) -> TrainingPlan:
-    """Fills in what `config` leaves open.
+    """Fills in what `config` leaves open, for training on `device` (None: where the SAE is).
 
     Raises UserError when the source has another width than the SAE or too few tokens, and for an
     SAE that normalises its input.
@@ -104,7 +107,7 @@ def make_plan(
         sparsity_warmup_steps=_given(config.sparsity_warmup_steps, warmup_steps),
         outlier_norm=outlier_norm,
         accumulate=config.accumulate,
-        precision=_precision(config.precision, sae.device),
+        precision=_precision(config.precision, device or sae.device),
         shuffled=config.shuffled,
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,

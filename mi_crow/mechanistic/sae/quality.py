@@ -91,7 +91,7 @@ def reconstruction_quality(
         fvu=kept.fvu(),
         fvu_all=everything.fvu(),
         outlier_share=1 - kept.tokens / max(everything.tokens, 1),
-        l0=int(active) / max(kept.tokens, 1),
+        l0=int(sae.sharing.over_latents(active)) / max(kept.tokens, 1),
         tokens=everything.tokens,
     )
 

@@ -32,11 +32,10 @@ class Readings:
         self.gradient_norm: Tensor | None = None
         self._state, self._source, self._clock = state, source, clock
         self._step: list[tuple[TrainingOutput, float]] = []  # pieces of the latest step
-        # Since the last row: firings of each latent (the last place: of none), and tokens.
-        self._firings = torch.zeros(
-            state.sae.n_latents + 1, dtype=torch.int64, device=state.sae.device
-        )
+        # Since the last row: firings of each latent at hand, and tokens.
+        self._firings = torch.zeros(state.sae.n_latents, dtype=torch.int64, device=state.sae.device)
         self._tokens = 0
+        self._active = self._firings.sum()  # of the latest step
         self._finite = torch.ones((), dtype=torch.bool, device=state.sae.device)
 
     def begin(self, tokens: Tensor) -> None:
@@ -50,22 +49,21 @@ class Readings:
         # Detached, so that no graph outlives its step.
         losses = {name: loss.detach() for name, loss in output.losses.items()}
         self._step.append((output._replace(losses=losses), share))
-        fired = output.fired.reshape(-1)
-        # Not bincount, which waits for the device.
-        self._firings.index_add_(0, fired, torch.ones_like(fired))
+
+    def count(self, firings: Tensor) -> None:
+        """Takes in how often each latent at hand fired on the batch, int64 [M]."""
+        self._active = firings.sum()
+        self._firings += firings
 
     def row(self) -> Row:
-        """The row of the step just made; starts a new window for `dense_share`."""
+        """The row of the step just made, of all processes; starts a new window for
+        `dense_share`."""
         state = self._state
-        n_latents, plan = state.sae.n_latents, state.plan
-        losses: dict[str, float] = {}
-        for output, share in self._step:
-            for name, loss in output.losses.items():
-                losses[name] = losses.get(name, 0.0) + share * float(loss)
-        fvu = sum(share * float(output.fvu) for output, share in self._step)
-        active = sum(int((output.fired < n_latents).sum()) for output, _ in self._step)
-        dead = state.dead_latents()
-        dense = (self._firings[:-1] > DENSE * self._tokens).sum()
+        plan, sharing, n_latents = state.plan, state.sharing, state.n_latents
+        losses = self._losses()
+        fvu = losses.pop("fvu")
+        dense = sharing.over_latents((self._firings > DENSE * self._tokens).sum())
+        active = sharing.over_latents(self._active)
         self._firings.zero_()
         window, self._tokens = self._tokens, 0
         return {
@@ -74,9 +72,9 @@ class Readings:
             "loss": sum(losses.values()),
             "fvu": fvu,
             "r2": 1 - fvu,
-            "l0": active / plan.batch_size,
-            "dead_features": 0 if dead is None else dead.numel(),
-            "dead_share": (0 if dead is None else dead.numel()) / n_latents,
+            "l0": int(active) / plan.batch_size,
+            "dead_features": state.n_dead(),
+            "dead_share": state.n_dead() / n_latents,
             "dense_share": int(dense) / n_latents if window else 0.0,
             "lr": plan.lr_at(state.step - 1),
             "grad_norm": None if self.gradient_norm is None else float(self.gradient_norm),
@@ -86,6 +84,15 @@ class Readings:
             "heldout_fvu": self._heldout_fvu() if plan.checkpoints_at(state.step) else None,
             **{f"loss_{name}": value for name, value in losses.items()},
         }
+
+    def _losses(self) -> dict[str, float]:
+        """The batch's loss parts, and its `fvu`."""
+        sums: dict[str, Tensor] = {}
+        for output, share in self._step:
+            for name, loss in {**output.losses, "fvu": output.fvu}.items():
+                sums[name] = sums.get(name, torch.zeros_like(loss)) + share * loss
+        together = self._state.sharing.over_tokens(torch.stack(list(sums.values())))
+        return dict(zip(sums, together.tolist(), strict=True))
 
     def refuse_infinite(self, row: Row) -> None:
         """Raises MiCrowError when the row's loss or gradient is not finite; says why.
@@ -97,7 +104,8 @@ class Readings:
             if value is not None and math.isfinite(value):
                 continue
             stopped = f"training stopped at step {row['step']}: {what} is {value}"
-            if not bool(self._finite):
+            infinite = self._state.sharing.total((~self._finite).long())
+            if int(infinite):
                 raise CorruptDataError(
                     f"{stopped}, since some activations are not finite",
                     hint="capture the layer again, in bf16 or fp32 if it was fp16",

@@ -29,6 +29,11 @@ class TokenSource(Protocol):
         ...
 
     @property
+    def apart(self) -> bool:
+        """True when, among processes that share the tokens, `batches` gives each its own part."""
+        ...
+
+    @property
     def width(self) -> int: ...
 
     def count(self, split: str = TRAIN, max_norm: float | None = None) -> int:
@@ -60,6 +65,7 @@ class TensorSource:
     """Tokens of a tensor [n, d]. Without a mask every tenth row is held out."""
 
     inline = False
+    apart = False
 
     def __init__(self, activations: Tensor, heldout: Tensor | None = None) -> None:
         if activations.ndim != 2 or activations.shape[0] == 0:
@@ -129,6 +135,7 @@ class RunSource:
     """Tokens of one layer of a captured run."""
 
     inline = False
+    apart = False
 
     def __init__(self, reader: "RunReader") -> None:
         self.reader = reader

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import CorruptDataError
-from mi_crow.mechanistic.sae.base import LossContext, SparseAutoencoder
+from mi_crow.mechanistic.sae.base import LossContext, SparseAutoencoder, is_by_latent
 from mi_crow.mechanistic.sae.plan import StartingPoint, TrainingPlan
+from mi_crow.mechanistic.sae.sharing import Sharing
 from mi_crow.mechanistic.sae.sparsity_control import SparsityControl
 
 # As in Gao et al. 2024: latents that fire rarely have gradients near Adam's usual 1e-8.
@@ -17,11 +18,16 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 class TrainState:
     """An SAE in training. Until `finish` it takes inputs times `scale` and gives targets times
-    `target_scale`."""
+    `target_scale`.
+
+    Where latents are shared among processes this is the state of those at hand; what it writes
+    down and takes up (`tensors`, `restore`) is of all of them.
+    """
 
     def __init__(self, sae: SparseAutoencoder, plan: TrainingPlan) -> None:
         self.sae = sae
         self.plan = plan
+        self.n_latents = sae.n_latents  # of all processes
         self.step = 0
         self.scale = 1.0
         self.target_scale = 1.0
@@ -30,8 +36,30 @@ class TrainState:
         self.control = self._control(0.0 if plan.l1_lambda is None else plan.l1_lambda)
         fused = sae.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(_groups(sae), lr=plan.lr, eps=_ADAM_EPS, fused=fused)
-        # Tokens since each latent fired; the last, extra place takes what is not active.
-        self._idle = torch.zeros(sae.n_latents + 1, dtype=torch.int64, device=sae.device)
+        # Tokens since each latent fired.
+        self._idle = torch.zeros(sae.n_latents, dtype=torch.int64, device=sae.device)
+        self._dead: tuple[Tensor | None, int] | None = None  # as of this step
+
+    @property
+    def sharing(self) -> Sharing:
+        return self.sae.sharing
+
+    def share(self, sharing: Sharing) -> "TrainState":
+        """This process's share of the state: all of it unless latents are shared. Every process
+        goes on from what the first one has."""
+        if sharing.alone:
+            return self
+        facts = sharing.ranks.agree({"step": self.step, **self.facts()})
+        part = self
+        if sharing.latents_apart:
+            part = TrainState(self.sae.part_of_latents(sharing), self.plan)
+            part.n_latents = self.n_latents
+            part.restore(self.tensors(), facts)
+        else:
+            self.sae.sharing = sharing
+            self._take_up(facts)
+            sharing.settle([*self.sae.state_dict().values(), self.control.state])
+        return part
 
     def _control(self, coefficient: float) -> SparsityControl:
         plan = self.plan
@@ -60,28 +88,44 @@ class TrainState:
 
     def context(self) -> LossContext:
         """What the losses of the next step need to know."""
+        dead, n_dead = self._dead_now()
         return LossContext(
             variance=self.variance,
-            dead=self.dead_latents(),
+            dead=dead,
+            n_dead=n_dead,
             aux_alpha=self.plan.aux_alpha,
             k_aux=self.plan.k_aux,
             sparsity=self.control.coefficient(self.step),
             target_l0=self.plan.target_l0,
         )
 
-    def dead_latents(self) -> Tensor | None:
-        """Ids of the latents that have not fired for long, int64; None when there are none."""
-        dead = (self._idle[:-1] > self.plan.dead_tokens).nonzero()[:, 0]
-        return dead if dead.numel() else None
+    def n_dead(self) -> int:
+        """How many latents have not fired for long, of all processes."""
+        return self._dead_now()[1]
+
+    def _dead_now(self) -> tuple[Tensor | None, int]:
+        """Ids of the latents at hand that have not fired for long, int64, and how many there are in
+        all processes; None when there are none at all."""
+        if self._dead is None:
+            dead = (self._idle > self.plan.dead_tokens).nonzero()[:, 0]
+            count = torch.tensor(dead.numel(), device=dead.device)
+            n_dead = int(self.sharing.over_latents(count))
+            self._dead = (dead if n_dead else None, n_dead)
+        return self._dead
+
+    def reduce_gradients(self) -> None:
+        """Makes the gradients those of the whole batch."""
+        self.sharing.reduce_gradients(self.sae.parameters())
 
     def gradient_norm(self) -> Tensor:
         """Length of the gradient of all parameters, before a step; no dimensions."""
-        norms = [
-            torch.linalg.vector_norm(parameter.grad)
-            for parameter in self.sae.parameters()
-            if parameter.grad is not None
-        ]
-        return torch.linalg.vector_norm(torch.stack(norms))
+        squares: dict[bool, list[Tensor]] = {True: [], False: []}
+        for name, parameter in self.sae.named_parameters():
+            if parameter.grad is not None:
+                length = torch.linalg.vector_norm(parameter.grad)
+                squares[is_by_latent(name)].append(length.square())
+        by_latent, rest = (torch.stack(squares[kind]).sum() for kind in (True, False))
+        return (self.sharing.over_latents(by_latent) + rest).sqrt()
 
     @torch.no_grad()
     def apply_gradients(self) -> None:
@@ -102,13 +146,16 @@ class TrainState:
         self.sae.after_step()
 
     @torch.no_grad()
-    def count_firing(self, fired: Tensor, tokens: int) -> None:
-        """Notes what fired on a batch of `tokens`: latents, one entry a firing; n_latents stands
-        for none."""
-        self._idle += tokens
-        self._idle.index_fill_(0, fired.reshape(-1), 0)
-        l0 = (fired < self.sae.n_latents).sum() / tokens
-        self.control.observe(self.step, l0)
+    def count_firing(self, firings: Tensor) -> Tensor:
+        """Notes how often each latent fired on this process's part of a batch, int64 [M]; gives how
+        often on the whole batch."""
+        firings = self.sharing.over_tokens(firings)
+        self._idle += self.plan.batch_size
+        self._idle.masked_fill_(firings > 0, 0)
+        self._dead = None
+        active = self.sharing.over_latents(firings.sum())
+        self.control.observe(self.step, active / self.plan.batch_size)
+        return firings
 
     def finish(self) -> None:
         """Folds the scales into the SAE: from here on it takes plain inputs."""
@@ -116,12 +163,15 @@ class TrainState:
         self.scale = self.target_scale = 1.0
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint must hold, by name."""
+        """Everything that a checkpoint must hold, by name. All processes call it."""
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         for name, parameter in self.sae.named_parameters():
             for moment, value in self.optimizer.state[parameter].items():
                 tensors[f"adam.{moment}.{name}"] = value
         tensors["idle"] = self._idle
+        for name, tensor in tensors.items():
+            if _is_by_latent(name):
+                tensors[name] = self.sharing.all_latents(tensor)
         tensors["sparsity"] = self.control.state
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.sae.device.type == "cuda":
@@ -143,7 +193,7 @@ class TrainState:
         sae = self.sae
         return {
             "architecture": sae.architecture,
-            "n_latents": sae.n_latents,
+            "n_latents": self.n_latents,
             "n_inputs": sae.n_inputs,
             "n_outputs": sae.n_outputs,
             **sae.config(),
@@ -154,6 +204,10 @@ class TrainState:
         """Continues from a checkpoint. Raises CorruptDataError when it does not fit."""
         sae = self.sae
         try:
+            tensors = {
+                name: self.sharing.own_latents(tensor) if _is_by_latent(name) else tensor
+                for name, tensor in tensors.items()
+            }
             weights = {name: tensors[f"sae.{name}"] for name in sae.state_dict()}
             sae.load_state_dict(weights)
             for name, parameter in sae.named_parameters():
@@ -167,14 +221,24 @@ class TrainState:
             torch.set_rng_state(tensors["rng.cpu"])
             if sae.device.type == "cuda" and "rng.cuda" in tensors:
                 torch.cuda.set_rng_state(tensors["rng.cuda"], sae.device)
-            self.step = int(facts["step"])
-            self.scale, self.target_scale = float(facts["scale"]), float(facts["target_scale"])
-            self.variance, self.seconds = float(facts["variance"]), float(facts["seconds"])
+            self._take_up(facts)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CorruptDataError(
                 f"the checkpoint does not fit this SAE ({error})",
                 hint="remove the checkpoints folder to train from the beginning",
             ) from error
+
+    def _take_up(self, facts: dict[str, Any]) -> None:
+        self.step = int(facts["step"])
+        self.scale, self.target_scale = float(facts["scale"]), float(facts["target_scale"])
+        self.variance, self.seconds = float(facts["variance"]), float(facts["seconds"])
+
+
+def _is_by_latent(name: str) -> bool:
+    """Whether a checkpoint's tensor of this name has one row a latent."""
+    if name.startswith(("rng.", "sparsity", "adam.step.")):
+        return False
+    return is_by_latent(name.rpartition(".")[2])
 
 
 def _groups(sae: SparseAutoencoder) -> list[dict[str, Any]]:

@@ -75,7 +75,9 @@ class TopKSae(SparseAutoencoder):
 
     def _choose(self, taken: Tensor) -> tuple[Tensor, Tensor]:
         """The k latents of each row of the encoder's input: values [n, k], indices [n, k]."""
-        return topk_encode(taken, self.encoder_rows, self.b_enc, self.k)
+        k = min(self.k, self.n_latents)  # where latents are shared, less than k may be at hand
+        values, indices = topk_encode(taken, self.encoder_rows, self.b_enc, k)
+        return self.sharing.strongest(values, self.k), indices
 
     def _encode_rows(self, x: Tensor) -> SparseLatents:
         return SparseLatents(*self._choose(self.encoder_input(x)))

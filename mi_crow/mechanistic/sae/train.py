@@ -5,6 +5,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mi_crow.errors import CorruptDataError, MiCrowError, UserError
 from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.architectures import new_sae
@@ -25,6 +27,7 @@ from mi_crow.mechanistic.sae.trainer import (
     train_many,
 )
 from mi_crow.progress import NullProgress, Progress
+from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.atomic import read_json, write_json
 from mi_crow.store.manifest import LayerSpec, RunManifest
 from mi_crow.store.workspace import Workspace
@@ -48,43 +51,49 @@ def train_run(
     config: TrainConfig,
     progress: Progress | None = None,
     sae_dir: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainResult:
     """Trains the SAEs of `config` on a run of the workspace, or on the running model; `sae_dir`
     (None: a new one) is the folder of the first, the others of a sweep get folders named after it.
 
-    Folders that hold checkpoints are gone on with. Raises UserError, before any folder is made,
-    for an unknown run or layer, k above the number of latents, too few tokens.
+    Folders that hold checkpoints are gone on with. Several processes (`ranks`, with a `sae_dir`)
+    share the work as `config.shares` says; the first one writes. Raises UserError, before any
+    folder is made, for an unknown run or layer, k above the number of latents, too few tokens.
     """
     progress = progress or NullProgress()
-    if config.stream is None:
-        tokens = open_tokens(workspace, config.run_id, config.layer, config.target_layer)
-    else:
-        tokens = live_tokens(config, config.stream, progress)
+    tokens = _tokens(workspace, config, progress, ranks)
     if tokens.manifest.status != "complete":
         raise UserError(
             f"run {config.run_id!r} is not complete", hint="wait for its capture or resume it"
         )
     variants = config.variants()
-    saes = [_first_state(workspace, variant, tokens) for variant in variants]
+    device = torch_device(config.device)
+    # An SAE whose latents are shared may be too wide for one device: it is kept outside.
+    apart = ranks.world > 1 and config.shares == "latents"
+    kept_on = torch.device("cpu") if apart else device
+    saes = [_first_state(workspace, variant, tokens, kept_on) for variant in variants]
     configs = [_settings(variant, sae) for variant, sae in zip(variants, saes, strict=True)]
-    make_plans(saes, tokens.source, configs)
+    make_plans(saes, tokens.source, configs, device)
     made_here = sae_dir is None
     if sae_dir is None:
         short = f"{config.arch}-{tokens.layer.point}-{saes[0].n_latents}"
         sae_dir = workspace.make_sae_dir(config.name, short)
     folders = [sae_dir]
     try:
-        folders = _folders(workspace, sae_dir, variants)
+        folders = _agreed_folders(workspace, sae_dir, variants, ranks)
         if all((folder / CONFIG_NAME).is_file() for folder in folders):
             return _together([_finished_result(folder) for folder in folders])
-        trained = train_many(saes, tokens.source, configs, progress, folders)
+        trained = train_many(
+            saes, tokens.source, configs, progress, folders, ranks, config.shares, device
+        )
     except BaseException:
         _withdraw(workspace, folders if made_here else folders[1:])
         raise
-    for sae, variant, one, folder in zip(saes, variants, trained, folders, strict=True):
-        _save(sae, variant, one, folder, tokens)
-    for folder in folders:
-        remove_checkpoints(folder / CHECKPOINTS_NAME)
+    if ranks.rank == 0:
+        for sae, variant, one, folder in zip(saes, variants, trained, folders, strict=True):
+            _save(sae, variant, one, folder, tokens)
+        for folder in folders:
+            remove_checkpoints(folder / CHECKPOINTS_NAME)
     return _together([one.result for one in trained])
 
 
@@ -97,9 +106,23 @@ def open_layer(
     return tokens.manifest, tokens.layer, tokens.source
 
 
-def _first_state(workspace: Workspace, config: TrainConfig, tokens: RunTokens) -> SparseAutoencoder:
+def _tokens(
+    workspace: Workspace, config: TrainConfig, progress: Progress, ranks: Ranks
+) -> RunTokens:
+    if config.stream is None:
+        return open_tokens(workspace, config.run_id, config.layer, config.target_layer)
+    if ranks.world > 1 and config.shares == "latents":
+        raise UserError(
+            "the latents of an SAE on a stream cannot be shared among processes",
+            hint="capture a run, or share the tokens",
+        )
+    return live_tokens(config, config.stream, progress, ranks)
+
+
+def _first_state(
+    workspace: Workspace, config: TrainConfig, tokens: RunTokens, device: torch.device
+) -> SparseAutoencoder:
     """A fresh SAE, or the one to train on from."""
-    device = torch_device(config.device)
     target = tokens.target
     if config.init is None:
         return new_sae(config, tokens.layer.width, target.width if target else None, device)
@@ -137,6 +160,14 @@ def _folders(workspace: Workspace, first: Path, variants: Sequence[TrainConfig])
     for folder in folders:
         folder.mkdir(exist_ok=True)
     return folders
+
+
+def _agreed_folders(
+    workspace: Workspace, first: Path, variants: Sequence[TrainConfig], ranks: Ranks
+) -> list[Path]:
+    """The first process's `_folders`."""
+    made = _folders(workspace, first, variants) if ranks.rank == 0 else []
+    return [Path(path) for path in ranks.agree([str(folder) for folder in made])]
 
 
 def _withdraw(workspace: Workspace, folders: Sequence[Path]) -> None:

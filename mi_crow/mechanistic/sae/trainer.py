@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.base import SparseAutoencoder, is_by_latent
 from mi_crow.mechanistic.sae.checkpoint import newest_checkpoint
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
 from mi_crow.mechanistic.sae.control import ShuffledSource
@@ -15,9 +17,11 @@ from mi_crow.mechanistic.sae.loop import CHECKPOINTS_NAME, METRICS_NAME, Lane, r
 from mi_crow.mechanistic.sae.metrics import MetricsTable
 from mi_crow.mechanistic.sae.plan import TrainingPlan, make_plan, starting_point
 from mi_crow.mechanistic.sae.quality import DENSE, heldout_quality, latent_densities
+from mi_crow.mechanistic.sae.sharing import WHOLE, Sharing, open_sharing
 from mi_crow.mechanistic.sae.source import TokenSource
 from mi_crow.mechanistic.sae.state import TrainState
 from mi_crow.progress import NullProgress, Progress
+from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.local import LocalStore
 from mi_crow.store.workspace import Workspace
 
@@ -108,32 +112,40 @@ def train_many(
     config: SaeTrainingConfig | Sequence[SaeTrainingConfig] | None = None,
     progress: Progress | None = None,
     folders: Sequence[str | Path | None] | None = None,
+    ranks: Ranks = ALONE,
+    shares: str = "tokens",
+    device: torch.device | None = None,
 ) -> list[Trained]:
     """Trains several SAEs in place, step by step side by side, on one read of `source`.
 
     They may differ in everything but what decides the data: steps, batch size, seed, outliers and
     shuffling. Each comes out as if it had been trained alone. `folders`: one an SAE, for
-    checkpoints; a training that was stopped goes on from them. Raises UserError when settings,
-    widths or tokens do not fit.
+    checkpoints; a training that was stopped goes on from them.
+
+    Several processes (`ranks`, all call this alike) share either the `tokens` of each batch or the
+    `latents`, as `sharing.py` says; each has the trained SAEs in the end. SAEs whose latents are
+    shared need not fit `device`, where the shares are trained, and may be on the CPU.
+
+    Raises UserError when settings, widths or tokens do not fit.
     """
     progress = progress or NullProgress()
     configs = _each(config, len(saes))
     places = [None if folder is None else Path(folder) for folder in folders or [None] * len(saes)]
-    plans = make_plans(saes, source, configs)
+    device = device or saes[0].device
+    plans = _agreed(make_plans(saes, source, configs, device), ranks)
     read = ShuffledSource(source) if plans[0].shuffled else source
     lanes = [
-        _lane(sae, read, plan, folder)
+        _lane(sae, read, plan, folder, open_sharing(ranks, shares, device, sae.n_latents))
         for sae, plan, folder in zip(saes, plans, places, strict=True)
     ]
     with flushed_denormals():
         run_training(lanes, read, progress)
     trained = []
-    for lane in lanes:
-        sae, plan = lane.state.sae, lane.state.plan
+    for sae, lane in zip(saes, lanes, strict=True):
         lane.state.finish()
-        sae.eval().requires_grad_(False)
-        sae.metadata = replace(sae.metadata, outlier_norm=plan.outlier_norm)
         result = _measure(lane, read)
+        _take_back(sae, lane.state)
+        sae.metadata = replace(sae.metadata, outlier_norm=lane.state.plan.outlier_norm)
         progress.log(
             f"{result.sae_id + ': ' if len(lanes) > 1 else ''}held-out FVU {result.fvu:.4f}, "
             f"L0 {result.l0:.1f}, dead {result.dead_share:.1%}"
@@ -143,10 +155,14 @@ def train_many(
 
 
 def make_plans(
-    saes: Sequence[SparseAutoencoder], source: TokenSource, configs: Sequence[SaeTrainingConfig]
+    saes: Sequence[SparseAutoencoder],
+    source: TokenSource,
+    configs: Sequence[SaeTrainingConfig],
+    device: torch.device | None = None,
 ) -> list[TrainingPlan]:
-    """A plan for each SAE. Raises UserError when they cannot share the data."""
-    plans = [make_plan(sae, source, one) for sae, one in zip(saes, configs, strict=True)]
+    """A plan for each SAE, trained on `device` (None: where it is). Raises UserError when they
+    cannot share the data."""
+    plans = [make_plan(sae, source, one, device) for sae, one in zip(saes, configs, strict=True)]
     for plan in plans[1:]:
         for name in ("steps", "batch_size", "seed", "outlier_norm", "shuffled", "log_every"):
             if getattr(plan, name) != getattr(plans[0], name):
@@ -162,19 +178,51 @@ def _each(
     return list(config)
 
 
+def _agreed(plans: list[TrainingPlan], ranks: Ranks) -> list[TrainingPlan]:
+    """The plans of the first process: what it measured may differ in the last place elsewhere."""
+    if ranks.world == 1:
+        return plans
+    for plan in plans:
+        pieces = ranks.world * plan.accumulate
+        if plan.batch_size < pieces:
+            raise UserError(
+                f"a batch of {plan.batch_size} tokens has no {pieces} pieces",
+                hint="raise the batch size or use fewer processes",
+            )
+    return [TrainingPlan(**fields) for fields in ranks.agree([plan.as_json() for plan in plans])]
+
+
 def _lane(
-    sae: SparseAutoencoder, source: TokenSource, plan: TrainingPlan, folder: Path | None
+    sae: SparseAutoencoder,
+    source: TokenSource,
+    plan: TrainingPlan,
+    folder: Path | None,
+    sharing: Sharing,
 ) -> Lane:
     """From the newest checkpoint in `folder` where there is one, else from the start."""
     state = TrainState(sae.train().requires_grad_(True), plan)
     kept = None if folder is None else newest_checkpoint(folder / CHECKPOINTS_NAME)
+    table = MetricsTable()
     if folder is None or kept is None:
         state.start(starting_point(sae, source, plan))
-        return Lane(state, MetricsTable(), folder)
-    tensors, facts = kept
-    _refuse_other_settings(facts.get("settings"), state.settings(), folder)
-    state.restore(tensors, facts)
-    return Lane(state, MetricsTable.read(folder / METRICS_NAME, state.step), folder)
+    else:
+        tensors, facts = kept
+        _refuse_other_settings(facts.get("settings"), state.settings(), folder)
+        state.restore(tensors, facts)
+        table = MetricsTable.read(folder / METRICS_NAME, state.step)
+    return Lane(state.share(sharing), table, folder)
+
+
+def _take_back(sae: SparseAutoencoder, state: TrainState) -> None:
+    """Brings what was trained into the caller's SAE and takes it out of training."""
+    trained, sharing = state.sae, state.sharing
+    if trained is not sae:
+        with torch.no_grad():
+            for name, tensor in sae.state_dict().items():
+                part = trained.state_dict()[name]
+                tensor.copy_(sharing.all_latents(part) if is_by_latent(name) else part)
+    sae.sharing = WHOLE
+    sae.eval().requires_grad_(False)
 
 
 def _refuse_other_settings(kept: Any, now: dict[str, Any], folder: Path) -> None:
@@ -195,6 +243,9 @@ def _measure(lane: Lane, source: TokenSource) -> TrainResult:
     sae, plan = lane.state.sae, lane.state.plan
     quality = heldout_quality(sae, source, plan.outlier_norm)
     densities = latent_densities(sae, source, plan.outlier_norm)
+    dead, dense = sae.sharing.over_latents(
+        torch.stack([(densities == 0).sum(), (densities > DENSE).sum()])
+    ).tolist()
     return TrainResult(
         sae_id=lane.folder.name if lane.folder else "",
         steps=plan.steps,
@@ -203,8 +254,8 @@ def _measure(lane: Lane, source: TokenSource) -> TrainResult:
         fvu_all=quality.fvu_all,
         outlier_share=quality.outlier_share,
         l0=quality.l0,
-        dead_share=float((densities == 0).double().mean()),
-        dense_share=float((densities > DENSE).double().mean()),
+        dead_share=dead / lane.state.n_latents,
+        dense_share=dense / lane.state.n_latents,
         seconds=float(lane.table.rows[-1]["seconds"] or 0.0),
-        n_latents=sae.n_latents,
+        n_latents=lane.state.n_latents,
     )
