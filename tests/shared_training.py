@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from mi_crow.progress import NullProgress
 from mi_crow.ranks import ALONE, Ranks, ranks_from_environment
 
 WIDTH, LATENTS, K = 16, 67, 4  # an odd number of latents: shares of different sizes
-FIELDS = {"seed": 1, "log_every": 1}
+FIELDS: dict[str, Any] = {"seed": 1, "log_every": 1}
 
 Trained = tuple[dict[str, Tensor], dict[str, list[Any]]]
 
@@ -38,7 +38,9 @@ class StopsAt(NullProgress):
     def __init__(self, step: int | None) -> None:
         self._step, self._made = step, 0
 
-    def update(self, done: int, *_: Any) -> None:
+    def update(
+        self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
+    ) -> None:
         self._made = done
 
     def should_stop(self) -> bool:

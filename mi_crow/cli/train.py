@@ -98,6 +98,7 @@ def _add_length(parser: ArgumentParser) -> None:
         f"at least {LEAST_STEPS} steps; {DEFAULT_STREAM_STEPS} with --stream)",
     )
     length.add_argument("--epochs", type=positive, help="passes, instead of --steps")
+    length.add_argument("--tokens", type=positive, help="tokens to learn from, instead of --steps")
 
 
 def _add_recipe(parser: ArgumentParser) -> None:
@@ -242,12 +243,14 @@ def _layer(layer: str | None, manifest: RunManifest | None) -> str:
 
 
 def _length(options: Namespace, manifest: RunManifest | None) -> dict[str, int]:
-    """`steps` or `epochs`: what was asked for, else two passes but at least 400 steps."""
+    """`steps`, `epochs` or `tokens`: what was asked for, else two passes but at least 400 steps."""
     if options.steps is not None:
         return {"steps": options.steps}
+    if options.tokens is not None:
+        return {"tokens": options.tokens}
     if options.stream:
         if options.epochs is not None:
-            raise UserError("a stream has no epochs", hint="say how long with --steps")
+            raise UserError("a stream has no epochs", hint="say how long with --steps or --tokens")
         return {"steps": DEFAULT_STREAM_STEPS}
     if options.epochs is not None or manifest is None or manifest.status != "complete":
         return {"epochs": options.epochs or DEFAULT_PASSES}

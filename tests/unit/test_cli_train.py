@@ -87,9 +87,17 @@ def test_an_sae_to_start_from_decides_the_shape(start: Start) -> None:
     assert (config.init, config.training.steps) == ("elsewhere/sae", 9)
 
 
+def test_tokens_say_how_long_and_what_is_shared_is_chosen(start: Start) -> None:
+    config = start("--tokens", "1000000", "--share", "latents")
+    assert (config.training.tokens, config.training.steps) == (1_000_000, None)
+    assert (config.shares, start().shares) == ("latents", "tokens")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ("--tokens 9 --steps 9", "not allowed with"),
+        ("--share features", "invalid choice: 'features'"),
         ("--k 2,99", "k = 99 is more than n_latents = 64"),
         ("--k 2,x", "'x' is not a whole number"),
         ("--expansion 2,x", "'2,x' is not a number"),

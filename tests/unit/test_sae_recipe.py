@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,6 @@ from mi_crow.mechanistic.sae import (
     Transcoder,
     train_many,
 )
-from mi_crow.mechanistic.sae.base import TrainingOutput
 from mi_crow.mechanistic.sae.control import ShuffledSource
 from mi_crow.mechanistic.sae.source import HELDOUT, TensorSource
 from mi_crow.mechanistic.sae.sparsity_control import SparsityControl
@@ -234,17 +234,40 @@ def test_activations_that_are_not_finite_stop_with_the_reason_and_keep_the_check
     assert not (tmp_path / "checkpoints" / "step-20").exists()
 
 
-def test_running_out_of_memory_names_pieces_that_would_fit(activations: Tensor) -> None:
-    class Greedy(TopKSae):
-        def training_output(self, *_: object) -> TrainingOutput:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+class Greedy(TopKSae):
+    """An SAE for which there is memory for so many tokens alone."""
 
+    room = 0
+
+    def training_output(self, x: Tensor, *others: Any) -> Any:
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().training_output(x, *others)
+
+
+def test_running_out_of_memory_names_the_batch_that_fits(activations: Tensor) -> None:
+    sae = Greedy(FEATURES, WIDTH, 4)
+    sae.room = 40
     with pytest.raises(UserError, match="cpu with 64 tokens at once") as caught:
-        SaeTrainer(Greedy(FEATURES, WIDTH, 4)).train_on(
-            TensorSource(activations), config("topk", accumulate=2)
-        )
+        SaeTrainer(sae).train_on(TensorSource(activations), config("topk", accumulate=2))
+    assert "batches of 32 fit" in caught.value.hint
     assert "--accumulate 4" in caught.value.hint
-    assert "pieces of 32" in caught.value.hint
+    assert "--batch-size 32" in caught.value.hint
+
+
+def test_an_sae_without_room_for_one_token_is_too_wide(activations: Tensor) -> None:
+    with pytest.raises(UserError, match="and with fewer: CUDA out of memory") as caught:
+        SaeTrainer(Greedy(FEATURES, WIDTH, 4)).train_on(TensorSource(activations), config("topk"))
+    assert "--share latents" in caught.value.hint
+
+
+def test_tokens_decide_the_length(activations: Tensor) -> None:
+    trainer = SaeTrainer(MAKERS["topk"]())
+    settings = SaeTrainingConfig(tokens=1000, batch_size=128)
+    history = trainer.train_on(TensorSource(activations), settings)
+    assert history["tokens"][-1] == 1024
+    with pytest.raises(UserError, match="steps and tokens were both given"):
+        SaeTrainingConfig(steps=3, tokens=4)
 
 
 def test_rows_of_metrics_hold_the_parts_of_the_loss(activations: Tensor, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ SHARES = ("tokens", "latents")
 
 @dataclass(frozen=True)
 class SaeTrainingConfig:
-    """The trainer's settings. At most one of `steps` and `epochs` decides the length; without
-    either it is one pass over the tokens, and at least 2,000 steps.
+    """The trainer's settings. At most one of `steps`, `epochs` and `tokens` decides the length;
+    without any it is one pass over the tokens, and at least 2,000 steps.
 
     Defaults are the recipe of the field: Adam, lr = 2e-4 / sqrt(n_latents / 2^14), warm-up,
     linear decay over the last fifth, AuxK.
@@ -35,6 +35,7 @@ class SaeTrainingConfig:
 
     steps: int | None = None
     epochs: int | None = None
+    tokens: int | None = None  # to learn from; they may come several times
     batch_size: int = 2048  # tokens a step
     accumulate: int = 1  # pieces that a batch is worked through in, for less memory
     lr: float | None = None  # None: 2e-4 / sqrt(n_latents / 2^14), up to 5x for short runs
@@ -56,8 +57,10 @@ class SaeTrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.epochs is not None:
-            raise UserError("steps and epochs were both given", hint="give one of them")
+        lengths = {"steps": self.steps, "epochs": self.epochs, "tokens": self.tokens}
+        given = [name for name, value in lengths.items() if value is not None]
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given)} were both given", hint="give one of them")
         if self.l1_lambda is not None and self.target_l0 is not None:
             raise UserError(
                 "a coefficient and a target for L0 were both given", hint="give one of them"
@@ -69,6 +72,7 @@ class SaeTrainingConfig:
         for what, value in (
             ("steps", self.steps),
             ("epochs", self.epochs),
+            ("tokens", self.tokens),
             ("batch size", self.batch_size),
             ("accumulate", self.accumulate),
             ("checkpoint_every", self.checkpoint_every),
@@ -149,8 +153,10 @@ class TrainConfig:
     def _check_stream(self, stream: CaptureConfig) -> None:
         if len(stream.layers) != 1:
             raise UserError("a stream is of one layer", hint="name one with --layer")
-        if self.training.steps is None:
-            raise UserError("a stream has no end of its own", hint="say how long with --steps")
+        if self.training.steps is None and self.training.tokens is None:
+            raise UserError(
+                "a stream has no end of its own", hint="say how long with --steps or --tokens"
+            )
         if self.target_layer is not None:
             raise UserError("a transcoder cannot be trained on a stream", hint="capture a run")
 

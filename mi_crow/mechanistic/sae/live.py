@@ -68,8 +68,8 @@ def live_tokens(
     lm = LanguageModel.from_spec(replace(stream.model, device=config.device))
     texts = load_texts(stream.dataset, stream.model.offline, chat_renderer(lm.tokenizer))
     stream = replace(stream, seed=config.training.seed)
-    steps = config.training.steps or 0
-    tokens = steps * config.training.batch_size
+    training = config.training
+    tokens = training.tokens or (training.steps or 0) * training.batch_size
     source = LiveSource(lm, texts, stream, tokens, progress, ranks)
     manifest = RunManifest(
         run_id="",

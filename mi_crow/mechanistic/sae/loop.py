@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import CancelledError, UserError
+from mi_crow.mechanistic.sae.base import TrainingOutput
 from mi_crow.mechanistic.sae.checkpoint import save_checkpoint
 from mi_crow.mechanistic.sae.metrics import MetricsTable
 from mi_crow.mechanistic.sae.readings import Readings, shown
@@ -68,39 +69,29 @@ def run_training(lanes: Sequence[Lane], source: TokenSource, progress: Progress)
 
 
 def train_step(state: TrainState, tokens: Tensor, readings: Readings) -> None:
-    """One optimizer step on tokens [batch, training_width] in plain units.
+    """One optimizer step on this process's tokens [batch, training_width] in plain units.
 
     Worked through in `accumulate` pieces, whose losses weigh as much as they have tokens. Raises
-    UserError when memory runs out, with pieces that would take half of it.
+    UserError when memory runs out, naming the size of pieces that fits.
     """
     try:
         _learn(state, tokens, readings)
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate" not in str(error):
+        if not _out_of_memory(error):
             raise
-        pieces = 2 * state.plan.accumulate
-        raise UserError(
-            f"out of memory on {state.sae.device} with {tokens.shape[0] // (pieces // 2)} tokens "
-            "at once",
-            hint=f"--accumulate {pieces} trains on the same batches in pieces of "
-            f"{max(1, tokens.shape[0] // pieces)}",
-        ) from error
+        too_much = str(error)  # the error itself holds on to the tensors that are in the way
+    else:
+        return
+    raise _does_not_fit(state, tokens, too_much)
 
 
 def _learn(state: TrainState, tokens: Tensor, readings: Readings) -> None:
-    sae, plan, context = state.sae, state.plan, state.context()
-    inputs, targets = sae.training_tokens(tokens)
-    n = plan.accumulate  # and not `chunk`, which may make fewer
-    pieces = zip(inputs.tensor_split(n), targets.tensor_split(n), strict=True)
-    firings = torch.zeros(sae.n_latents + 1, dtype=torch.int64, device=sae.device)
+    plan = state.plan
     readings.begin(tokens)
-    for x, target in pieces:
-        with torch.autocast(sae.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
-            scaled = x * state.scale
-            wanted = target * state.target_scale if sae.transcodes else scaled
-            output = sae.training_output(scaled, wanted, context)
-        share = x.shape[0] / plan.batch_size
-        (torch.stack(list(output.losses.values())).sum() * share).backward()
+    firings = torch.zeros(state.sae.n_latents + 1, dtype=torch.int64, device=state.sae.device)
+    for piece in tokens.tensor_split(plan.accumulate):  # and not `chunk`, which may make fewer
+        share = piece.shape[0] / plan.batch_size
+        output = _learn_piece(state, piece, share)
         fired = output.fired.reshape(-1)
         firings.index_add_(0, fired, torch.ones_like(fired))  # bincount would wait for the device
         readings.take(output, share)
@@ -110,6 +101,60 @@ def _learn(state: TrainState, tokens: Tensor, readings: Readings) -> None:
     state.apply_gradients()
     readings.count(state.count_firing(firings[:-1]))  # the last place stands for none
     state.step += 1
+
+
+def _learn_piece(state: TrainState, tokens: Tensor, share: float) -> TrainingOutput:
+    """Adds the gradients of some tokens, which are `share` of the batch."""
+    sae, bf16 = state.sae, state.plan.precision == "bf16"
+    x, target = sae.training_tokens(tokens)
+    with torch.autocast(sae.device.type, torch.bfloat16, enabled=bf16):
+        scaled = x * state.scale
+        wanted = target * state.target_scale if sae.transcodes else scaled
+        output = sae.training_output(scaled, wanted, state.context())
+    (torch.stack(list(output.losses.values())).sum() * share).backward()
+    return output
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error)
+
+
+def _does_not_fit(state: TrainState, tokens: Tensor, too_much: str) -> UserError:
+    """What to do about a batch that there is no memory for: the largest piece that works is
+    found by trying."""
+    n, pieces = tokens.shape[0], state.plan.accumulate
+    message = f"out of memory on {state.sae.device} with {n // pieces} tokens at once"
+    pieces *= 2
+    while state.sharing.alone and pieces <= n and not _fits(state, tokens[: -(-n // pieces)]):
+        pieces *= 2
+    if pieces > n:
+        numbers = sum(parameter.numel() for parameter in state.sae.parameters())
+        return UserError(
+            f"{message}, and with fewer: {too_much.splitlines()[0]}",
+            hint=f"weights, gradients and Adam's moments alone take {16 * numbers / 1e9:.1f} GB; "
+            "train fewer latents, or share them among devices with --share latents",
+        )
+    return UserError(
+        message,
+        hint=f"batches of {n // pieces} fit: --accumulate {pieces} works through the same batches "
+        f"in such pieces, --batch-size {n // pieces} makes them smaller",
+    )
+
+
+def _fits(state: TrainState, tokens: Tensor) -> bool:
+    """Whether gradients of these tokens can be had; the state is not to be used afterwards."""
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.sae.device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        _learn_piece(state, tokens, 1.0)
+        if not state.optimizer.state:  # Adam is still to have its two moments
+            _ = [torch.empty_like(p) for p in (*state.sae.parameters(),) * 2]
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        return False
+    return True
 
 
 class Clock:

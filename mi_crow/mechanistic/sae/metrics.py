@@ -20,7 +20,8 @@ class MetricsTable:
     loss, and its parts as `loss_<name>`; fvu and r2 of the step's batch; l0; dead_features and
     dead_share (latents silent for as long as the plan says); dense_share (latents that fired on
     more than a tenth of the tokens since the row before); lr; grad_norm; sparsity (the
-    coefficient); tokens, tokens_s, seconds; heldout_fvu, None where it was not measured.
+    coefficient); tokens, tokens_s, seconds; heldout_fvu and heldout_fvu_all (with the outliers),
+    None where they were not measured.
     """
 
     def __init__(self, rows: list[Row] | None = None) -> None:

@@ -140,6 +140,8 @@ def _precision(wanted: str, device: torch.device) -> str:
 def _steps(config: SaeTrainingConfig, tokens: int) -> int:
     if config.steps is not None:
         return config.steps
+    if config.tokens is not None:
+        return math.ceil(config.tokens / config.batch_size)
     passes = math.ceil((config.epochs or 1) * tokens / config.batch_size)
     return passes if config.epochs is not None else max(passes, LEAST_STEPS)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from mi_crow.errors import CorruptDataError, MiCrowError
 from mi_crow.mechanistic.sae.base import TrainingOutput
 from mi_crow.mechanistic.sae.metrics import Row
-from mi_crow.mechanistic.sae.quality import DENSE, reconstruction_quality
+from mi_crow.mechanistic.sae.quality import DENSE, Quality, reconstruction_quality
 from mi_crow.mechanistic.sae.source import HELDOUT, TokenSource
 from mi_crow.mechanistic.sae.state import TrainState
 
@@ -66,6 +66,7 @@ class Readings:
         active = sharing.over_latents(self._active)
         self._firings.zero_()
         window, self._tokens = self._tokens, 0
+        heldout = self._heldout() if plan.checkpoints_at(state.step) else None
         return {
             "step": state.step,
             "tokens": state.step * plan.batch_size,
@@ -81,7 +82,8 @@ class Readings:
             "sparsity": float(state.control.coefficient(state.step - 1)),
             "tokens_s": self._clock.steps_a_second(state.step) * plan.batch_size,
             "seconds": self._clock.seconds(),
-            "heldout_fvu": self._heldout_fvu() if plan.checkpoints_at(state.step) else None,
+            "heldout_fvu": None if heldout is None else heldout.fvu,
+            "heldout_fvu_all": None if heldout is None else heldout.fvu_all,
             **{f"loss_{name}": value for name, value in losses.items()},
         }
 
@@ -116,15 +118,16 @@ class Readings:
                 "or give more warm-up",
             )
 
-    def _heldout_fvu(self) -> float | None:
+    def _heldout(self) -> Quality | None:
+        """Quality on some held-out tokens, outliers among them; None where there are none."""
         plan, state = self._state.plan, self._state
         if not self._source.count(HELDOUT, plan.outlier_norm):
             return None
-        tokens = self._source.sample(_GLANCE_TOKENS, plan.seed, HELDOUT, plan.outlier_norm).float()
+        tokens = self._source.sample(_GLANCE_TOKENS, plan.seed, HELDOUT).float()
         inputs, targets = state.sae.training_tokens(tokens)
-        scaled = inputs * state.scale
+        limit = None if plan.outlier_norm is None else plan.outlier_norm * state.scale
         wanted = targets * state.target_scale if state.sae.transcodes else None
-        return reconstruction_quality(state.sae, scaled, None, wanted).fvu
+        return reconstruction_quality(state.sae, inputs * state.scale, limit, wanted)
 
 
 def shown(row: Row) -> dict[str, float]:
