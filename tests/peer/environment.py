@@ -4,12 +4,15 @@ It sees the packages of the environment that the tests run in, so that torch is 
 more; what the peers need besides goes into it alone.
 """
 
+import hashlib
 import os
 import site
 import subprocess
 import sys
 import venv
 from pathlib import Path
+
+from platformdirs import user_cache_dir
 
 PEERS = ("sae-lens==6.54.12", "eai-sparsify==1.3.3")
 TOOLS = Path(__file__).parent / "tools"
@@ -32,6 +35,21 @@ def make_environment(folder: Path) -> Path:
     except (OSError, subprocess.SubprocessError) as error:
         raise DownloadFailed(str(getattr(error, "stderr", "") or error).strip()) from error
     return python
+
+
+def kept_environment() -> Path:
+    """The same, made on first use and kept in the user's cache. Raises DownloadFailed.
+
+    One for every set of peers and every environment that they look into.
+    """
+    seen = "\n".join([*PEERS, sys.version, *site.getsitepackages()])
+    name = hashlib.sha256(seen.encode()).hexdigest()[:12]
+    folder = Path(user_cache_dir("mi-crow")) / "peers" / name
+    marker = folder / "whole"
+    if not marker.is_file():
+        make_environment(folder)
+        marker.touch()
+    return folder / "bin" / "python"
 
 
 def run_tool(python: Path, name: str, action: str, folder: Path) -> None:
