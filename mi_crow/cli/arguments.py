@@ -45,7 +45,8 @@ def add_model_flags(parser: ArgumentParser, default: str | None = "sample") -> N
     group.add_argument(
         "--model",
         default=default,
-        help="Hugging Face id, folder, .gguf file, or `sample` (the default)",
+        help="Hugging Face id, folder, .gguf file, or `sample` (the default); `random:` before it "
+        "takes random weights instead, a control",
     )
     group.add_argument("--revision", help="branch, tag or commit of a hub model")
     group.add_argument("--gguf-file", metavar="FILE", help="the .gguf file in the model's folder")

@@ -4,7 +4,8 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,9 @@ from mi_crow.hub import first_line, hub_answers, hub_error, quiet_downloads
 from mi_crow.language_model.config import ModelSpec
 
 SAMPLE = "sample"
+# Before a model's name: the same architecture and tokenizer with weights that learnt nothing.
+RANDOM = "random:"
+_RANDOM_SEED = 0
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _WIDE = 512  # narrower models gain little from a faster product
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
@@ -71,9 +75,13 @@ def torch_device(name: str | torch.device | None) -> torch.device:
 def load_model(spec: ModelSpec) -> Loaded:
     """Loads model and tokenizer from a hub id, a folder, a .gguf file, or `sample`.
 
+    `random:` before any of these leaves the weights as they are initialised: a control, since
+    what an SAE finds there comes from the tokens and the architecture alone (Heap et al. 2025,
+    "Sparse autoencoders can interpret randomly initialized transformers").
+
     In `auto` dtype the model computes in bf16 on CUDA, and on CPUs with bf16 products where the
-    weights are bf16 too; else in fp32. The hub is asked once
-    whether it answers; when it does not, or with `spec.offline`, only local files are looked at.
+    weights are bf16 too; else in fp32. The hub is asked once whether it answers; when it does not,
+    or with `spec.offline`, only local files are looked at.
     Raises NotFoundError or UserError in one sentence.
     """
     device = torch_device(spec.device)
@@ -81,6 +89,8 @@ def load_model(spec: ModelSpec) -> Loaded:
         raise UserError(
             f"model dtype {spec.dtype!r} is not known", hint=f"use auto, {', '.join(_DTYPES)}"
         )
+    untrained = spec.model.startswith(RANDOM)
+    spec = replace(spec, model=spec.model.removeprefix(RANDOM))
     source = _locate(spec)
     asked = not source.local and not spec.offline and hub_answers()
     options: dict[str, Any] = {
@@ -97,13 +107,28 @@ def load_model(spec: ModelSpec) -> Loaded:
         config = AutoConfig.from_pretrained(source.place, **options)
         dtype = _compute_dtype(spec, device, config)
         tokenizer = AutoTokenizer.from_pretrained(source.place, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source.place, config=config, dtype=dtype, **options
-        )
+        model: Any
+        if untrained:
+            model = _untrained(AutoModelForCausalLM, config, dtype, spec.trust_remote_code)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                source.place, config=config, dtype=dtype, **options
+            )
     with _fitting(spec, device):
         model.eval().requires_grad_(False).to(device)
     revision = getattr(model.config, "_commit_hash", None) or options.get("revision")
-    return Loaded(model, tokenizer, device, revision, source.model_id)
+    model_id = f"{RANDOM}{source.model_id}" if untrained else source.model_id
+    return Loaded(model, tokenizer, device, revision, model_id)
+
+
+def _untrained(kind: Any, config: Any, dtype: torch.dtype, trusted: bool) -> Any:
+    """A model of this architecture with random weights, the same ones every time."""
+    config = copy(config)
+    if hasattr(config, "quantization_config"):  # of the weights that are not taken
+        del config.quantization_config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_RANDOM_SEED)
+        return kind.from_config(config, dtype=dtype, trust_remote_code=trusted)
 
 
 def _compute_dtype(spec: ModelSpec, device: torch.device, config: Any) -> torch.dtype:

@@ -96,6 +96,23 @@ def test_the_sample_is_a_model_like_others() -> None:
     assert lm.layers.blocks()
 
 
+def test_a_random_model_is_the_same_one_every_time_and_not_the_trained_one(
+    tiny_model_dir: Path,
+) -> None:
+    name = f"random:{tiny_model_dir}"
+    trained = LanguageModel.from_huggingface(tiny_model_dir, device="cpu").model.state_dict()
+    before = torch.get_rng_state()
+    lm = LanguageModel.from_huggingface(name, device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+    again = LanguageModel.from_huggingface(lm.model_id, device="cpu")
+    assert (lm.model_id, lm.tokenizer_hash) == (name, again.tokenizer_hash)
+    drawn = again.model.state_dict()
+    matrices = [key for key, value in drawn.items() if value.ndim == 2]
+    assert all(torch.equal(lm.model.state_dict()[key], drawn[key]) for key in drawn)
+    assert not any(torch.equal(trained[key], drawn[key]) for key in matrices)
+    assert "'nowhere/at/all' not found" in refused("random:nowhere/at/all", NotFoundError)
+
+
 @pytest.mark.parametrize("model", ["./nothing", "/no/such/folder", "a/b/c", "~/no-such-folder"])
 def test_paths_to_nothing(model: str) -> None:
     assert refused(model, NotFoundError) == f"model folder {model!r} not found"
