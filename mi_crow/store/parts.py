@@ -4,6 +4,7 @@ A part is one Parquet file of documents (or windows of them) and, for each layer
 file whose rows stand in the order of the documents' kept positions.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -110,7 +111,67 @@ def held_out(documents: pa.Table) -> np.ndarray:
     return np.array([split == HELDOUT for split in documents["split"].to_pylist()], dtype=bool)
 
 
-class RunPart:
+class Part(ABC):
+    """Some documents, and activations of their kept tokens at one layer, wherever they stand."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Rows, which is kept tokens."""
+
+    @abstractmethod
+    def take(self, index: slice | Tensor) -> Tensor:
+        """Rows [m, d] for a slice or row numbers [m], floating point."""
+
+    @property
+    @abstractmethod
+    def norms(self) -> Tensor:
+        """L2 norms of the rows: [n] fp32, on the CPU."""
+
+    @abstractmethod
+    def columns(self, *names: str) -> pa.Table:
+        """Some columns of `table`; no other is read."""
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The documents, see DOCUMENT_SCHEMA."""
+        return self.columns(*DOCUMENT_SCHEMA.names)
+
+    @cached_property
+    def row_split(self) -> Tensor:
+        """[n] bool: True where the document is held out."""
+        return self._of_rows(held_out(self.columns("split")))
+
+    @cached_property
+    def row_place(self) -> Tensor:
+        """[n] int64: which row of the table each row belongs to."""
+        return self._of_rows(np.arange(len(self.kept_counts)))
+
+    @cached_property
+    def row_document(self) -> Tensor:
+        """[n] int64: the document each row belongs to, by its number in the dataset."""
+        return self._of_rows(self.columns("document")["document"].to_numpy())
+
+    @cached_property
+    def row_window(self) -> Tensor:
+        """[n] int32: the window of its document."""
+        return self._of_rows(self.columns("window")["window"].to_numpy())
+
+    @cached_property
+    def row_position(self) -> Tensor:
+        """[n] int64: its place among the token ids of its row of the table."""
+        positions = self.columns("kept")["kept"].combine_chunks().flatten().to_numpy()
+        return torch.from_numpy(positions.astype(np.int64))
+
+    @cached_property
+    def kept_counts(self) -> np.ndarray:
+        """Kept tokens of each row of the table: int64."""
+        return kept_lengths(self.columns("kept"))
+
+    def _of_rows(self, of_documents: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.repeat(of_documents, self.kept_counts))
+
+
+class RunPart(Part):
     """One part of one layer. What is not asked for is not read; rows are memory-mapped."""
 
     def __init__(self, run_dir: Path, layer: LayerSpec, dtype: str, part: PartSpec) -> None:
@@ -164,13 +225,8 @@ class RunPart:
             return self.file.read("heldout") != 0
         return self._of_rows(held_out(self.columns("split")))
 
-    @cached_property
-    def table(self) -> pa.Table:
-        """The documents, see DOCUMENT_SCHEMA. Raises CorruptDataError naming the file."""
-        return self.columns(*DOCUMENT_SCHEMA.names)
-
     def columns(self, *names: str) -> pa.Table:
-        """Some columns of `table`; no other is read."""
+        """Some columns of `table`; no other is read. Raises CorruptDataError naming the file."""
         path = self._tokens_path
         schema = pa.schema([DOCUMENT_SCHEMA.field(name) for name in names])
         try:
@@ -187,27 +243,6 @@ class RunPart:
             raise CorruptDataError(f"{path} is damaged ({error})", hint=_HINT) from error
 
     @cached_property
-    def row_place(self) -> Tensor:
-        """[n] int64: which row of the table each row belongs to."""
-        return self._of_rows(np.arange(len(self.kept_counts)))
-
-    @cached_property
-    def row_document(self) -> Tensor:
-        """[n] int64: the document each row belongs to, by its number in the dataset."""
-        return self._of_rows(self.columns("document")["document"].to_numpy())
-
-    @cached_property
-    def row_window(self) -> Tensor:
-        """[n] int32: the window of its document."""
-        return self._of_rows(self.columns("window")["window"].to_numpy())
-
-    @cached_property
-    def row_position(self) -> Tensor:
-        """[n] int64: its place among the token ids of its row of the table."""
-        positions = self.columns("kept")["kept"].combine_chunks().flatten().to_numpy()
-        return torch.from_numpy(positions.astype(np.int64))
-
-    @cached_property
     def kept_counts(self) -> np.ndarray:
         """Kept tokens of each row of the table: int64. Raises CorruptDataError when they are not
         as many as there are activations."""
@@ -222,9 +257,6 @@ class RunPart:
     @cached_property
     def _values(self) -> Tensor:
         return self.file.tensor("activations")
-
-    def _of_rows(self, of_documents: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.repeat(of_documents, self.kept_counts))
 
     def _expect(self, name: str, kind: torch.dtype, shape: tuple[int, ...]) -> None:
         place = self.file.places.get(name)

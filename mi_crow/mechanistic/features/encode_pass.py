@@ -16,7 +16,7 @@ from mi_crow.mechanistic.features.token_texts import document_token_texts
 from mi_crow.mechanistic.features.write import IndexWriter
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.progress import Progress, raise_if_stopped
-from mi_crow.store.parts import RunPart, held_out
+from mi_crow.store.parts import Part, held_out
 
 _BATCH = {"cpu": 2048, "cuda": 16_384}
 _CHUNK_TOKENS = 1 << 17
@@ -71,9 +71,9 @@ class EncodePass:
                     self._take_tokens(tokens)
                     done += piece.stop - piece.start
                     rate = done / max(perf_counter() - begun, 1e-9)
-                    progress.update(done, total, "token", {"tokens_s": rate})
+                    progress.update(min(done, total), total, "token", {"tokens_s": rate})
 
-    def _take_documents(self, part: RunPart) -> None:
+    def _take_documents(self, part: Part) -> None:
         corpus, table = self.corpus, part.table
         token_ids = table["token_ids"].combine_chunks()
         texts, labels = table["text"].to_pylist(), table["label"].to_pylist()
@@ -95,7 +95,7 @@ class EncodePass:
         corpus.heldout.append(held_out(table))
         corpus.lengths.append(lengths)
 
-    def _pieces(self, part: RunPart) -> Iterator[slice]:
+    def _pieces(self, part: Part) -> Iterator[slice]:
         """Rows of whole documents, about a chunk each; a longer document stays whole."""
         ends = np.cumsum(part.kept_counts)
         begin, total = 0, len(part)
@@ -107,7 +107,7 @@ class EncodePass:
             begin = end
 
     @torch.inference_mode()
-    def _encode(self, part: RunPart, piece: slice, first: int, progress: Progress) -> Tokens:
+    def _encode(self, part: Part, piece: slice, first: int, progress: Progress) -> Tokens:
         """The codes of a piece's rows, outliers left out."""
         limit = self._sae.metadata.outlier_norm
         norms = part.norms[piece]

@@ -11,7 +11,7 @@ from mi_crow.mechanistic.sae.probes import PooledDocuments
 from mi_crow.mechanistic.sae.source import HELDOUT
 
 if TYPE_CHECKING:
-    from mi_crow.store.parts import RunPart
+    from mi_crow.store.parts import Part
     from mi_crow.store.reader import RunReader
 
 # Documents are sampled so that documents x latents stays below this many values.
@@ -73,9 +73,7 @@ def _chosen_documents(sae: SparseAutoencoder, reader: "RunReader", seed: int) ->
     return set(order[:limit].tolist())
 
 
-def _pool_part(
-    sae: SparseAutoencoder, part: "RunPart", documents: list[int]
-) -> tuple[Tensor, Tensor]:
+def _pool_part(sae: SparseAutoencoder, part: "Part", documents: list[int]) -> tuple[Tensor, Tensor]:
     """[documents, M] and [documents, 2 d] for some rows of a part's table (ascending)."""
     wanted = torch.tensor(documents)
     place = torch.searchsorted(wanted, part.row_place).clamp_max(len(documents) - 1)
