@@ -13,6 +13,8 @@ from mi_crow.mechanistic.sae.sparsity_control import SparsityControl
 
 # As in Gao et al. 2024: latents that fire rarely have gradients near Adam's usual 1e-8.
 _ADAM_EPS = 6.25e-10
+# On a device that would have to be waited for, steps between two looks at which latents are dead.
+_LOOK_EVERY = 10
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -38,7 +40,7 @@ class TrainState:
         self.optimizer = torch.optim.Adam(_groups(sae), lr=plan.lr, eps=_ADAM_EPS, fused=fused)
         # Tokens since each latent fired.
         self._idle = torch.zeros(sae.n_latents, dtype=torch.int64, device=sae.device)
-        self._dead: tuple[Tensor | None, int] | None = None  # as of this step
+        self._dead: tuple[Tensor | None, int] | None = None  # None: to be looked up
 
     @property
     def sharing(self) -> Sharing:
@@ -152,7 +154,8 @@ class TrainState:
         firings = self.sharing.over_tokens(firings)
         self._idle += self.plan.batch_size
         self._idle.masked_fill_(firings > 0, 0)
-        self._dead = None
+        if self.sae.device.type == "cpu" or (self.step + 1) % _LOOK_EVERY == 0:
+            self._dead = None
         active = self.sharing.over_latents(firings.sum())
         self.control.observe(self.step, active / self.plan.batch_size)
         return firings
