@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -74,12 +75,15 @@ class Shape:
     def device(self) -> torch.device:
         return self.batches[0].device
 
+    @cached_property
+    def source(self) -> TensorSource:
+        tokens = torch.cat(self.batches).cpu()
+        return TensorSource(tokens, torch.zeros(len(tokens), dtype=torch.bool))
+
     def fresh(self) -> tuple[TopKSae, TensorSource, SaeTrainingConfig]:
         """A new SAE, its tokens, and a training that is long enough to have no dead latents."""
-        tokens = torch.cat(self.batches).cpu()
-        source = TensorSource(tokens, torch.zeros(len(tokens), dtype=torch.bool))
-        sae = TopKSae(self.latents, source.width, self.k, device=self.device)
-        return sae, source, SaeTrainingConfig(steps=10**6, batch_size=len(self.batches[0]))
+        sae = TopKSae(self.latents, self.source.width, self.k, device=self.device)
+        return sae, self.source, SaeTrainingConfig(steps=10**6, batch_size=len(self.batches[0]))
 
 
 def real_batches(reader: RunReader | None, batch: int, width: int, device: str) -> list[Tensor]:
@@ -261,6 +265,7 @@ def memory_probe(given: dict[str, Any]) -> None:
     # What any training loads and starts once does not grow with the SAE.
     small = Shape([batch[:64] for batch in shape.batches], 256, shape.k)
     Block(our_step(small), small)()
+    assert shape.source.width  # the tokens are there before the training
     start = memory_now(shape.device)
     Block(our_step(shape), shape)()
     print(json.dumps({"bytes": memory_peak(shape.device) - start}))
