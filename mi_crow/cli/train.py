@@ -24,6 +24,7 @@ from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.config import (
     ARCHITECTURES,
+    LOGGERS,
     PRECISIONS,
     SHARES,
     SaeTrainingConfig,
@@ -51,6 +52,9 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     _add_recipe(parser)
     parser.add_argument("--checkpoint-every", type=positive, default=500, help="steps (500)")
     parser.add_argument("--log-every", type=positive, default=10, help="steps (10)")
+    parser.add_argument(
+        "--logger", choices=LOGGERS, default="none", help="metrics also go there (none)"
+    )
     parser.add_argument("--name", help="the SAE's id; made from the time otherwise")
     add_model_flags(parser)
     add_text_flags(parser)
@@ -179,6 +183,7 @@ def run(options: Namespace) -> int:
             seed=options.seed,
         ),
         shares=options.share,
+        logger=options.logger,
         device=device_of(options),
         name=options.name,
     )

@@ -16,6 +16,7 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
+from mi_crow.mechanistic.sae.loggers import check_logger
 from mi_crow.store.ids import validate_id
 from mi_crow.store.manifest import RunManifest
 from mi_crow.store.settings import validate_device
@@ -35,6 +36,7 @@ def check_capture(workspace: Workspace, config: CaptureConfig) -> None:
 def check_train(workspace: Workspace, config: TrainConfig) -> None:
     """Raises UserError for a training that cannot work."""
     validate_device(config.device)
+    check_logger(config.logger)
     check_free(workspace.saes_dir, config.name, "SAE")
     if config.stream is not None:
         check_model(config.stream.model)

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor, nn
@@ -163,6 +165,27 @@ def test_a_cancelled_job_goes_on_in_its_folder(workspace: Workspace) -> None:
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor)
     assert train_run(workspace, CONFIG, None, folder) == result  # finished: nothing to do
+
+
+def test_a_training_logs_what_its_metrics_file_holds(workspace: Workspace) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train_run(workspace, replace(CONFIG, logger="tensorboard"))
+    folder = workspace.sae_dir("sae")
+    rows = pq.read_table(folder / "metrics.parquet").to_pylist()
+    logged = events.EventAccumulator(str(folder / "tensorboard"))
+    logged.Reload()
+    found = [(event.step, event.value) for event in logged.Scalars("fvu")]
+    assert found == [(row["step"], pytest.approx(row["fvu"], rel=1e-6)) for row in rows]
+    assert len(rows) == 7
+
+
+def test_a_logger_without_its_package_is_refused(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mi_crow.mechanistic.sae.loggers.find_spec", lambda _: None)
+    with pytest.raises(UserError, match="wandb needs a package that is missing"):
+        train_run(workspace, replace(CONFIG, logger="wandb"))
+    assert not (workspace.saes_dir / "sae").exists()
 
 
 def test_the_trainer_takes_a_store_as_the_guides_do(workspace: Workspace) -> None:

@@ -22,6 +22,8 @@ TRANSCODERS = tuple(name for name in ARCHITECTURES if name.startswith("transcode
 PRECISIONS = ("auto", "fp32", "bf16")
 # What several processes divide among them, see sharing.py.
 SHARES = ("tokens", "latents")
+# Where metrics go besides our own files, see loggers.py.
+LOGGERS = ("none", "tensorboard", "wandb")
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,15 @@ class TrainConfig:
     init: str | None = None  # train on from this SAE: an id of the workspace or a path
     training: SaeTrainingConfig = SaeTrainingConfig()
     shares: str = "tokens"  # or "latents": what several processes divide among them
+    logger: str = "none"
     device: str = "auto"
     name: str | None = None
 
     def __post_init__(self) -> None:
+        if self.logger not in LOGGERS:
+            raise UserError(
+                f"logger {self.logger!r} is not known", hint=f"use {', '.join(LOGGERS)}"
+            )
         if self.shares not in SHARES:
             raise UserError(
                 f"{self.shares!r} cannot be shared among processes",

@@ -6,7 +6,7 @@ Several SAEs can train side by side on one read of the data, each in a lane of i
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.sae.base import TrainingOutput
 from mi_crow.mechanistic.sae.checkpoint import save_checkpoint
+from mi_crow.mechanistic.sae.loggers import RunLogger
 from mi_crow.mechanistic.sae.metrics import MetricsTable
 from mi_crow.mechanistic.sae.readings import Readings, shown
 from mi_crow.mechanistic.sae.source import TRAIN, TokenSource, device_batches
@@ -37,6 +38,7 @@ class Lane:
     state: TrainState
     table: MetricsTable
     folder: Path | None
+    logger: RunLogger = field(default_factory=RunLogger)
 
 
 def run_training(lanes: Sequence[Lane], source: TokenSource, progress: Progress) -> None:
@@ -63,6 +65,7 @@ def run_training(lanes: Sequence[Lane], source: TokenSource, progress: Progress)
                 row = reading.row()
                 reading.refuse_infinite(row)
                 lane.table.rows.append(row)
+                lane.logger.row(row)
             progress.update(step, plan.steps, "step", shown(at_work[0][0].table.rows[-1]))
         if plan.checkpoints_at(step):
             _keep(lanes, clock, progress)

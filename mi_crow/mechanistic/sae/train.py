@@ -1,6 +1,7 @@
 """Training SAEs from a captured run: the work of a training job, and the library's trainer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.formats.saelens_names import CONFIG_NAME
 from mi_crow.mechanistic.sae.live import live_tokens
+from mi_crow.mechanistic.sae.loggers import RunLogger, check_logger, open_logger
 from mi_crow.mechanistic.sae.loop import CHECKPOINTS_NAME
 from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
 from mi_crow.mechanistic.sae.source import RunSource
@@ -61,6 +63,7 @@ def train_run(
     folder is made, for an unknown run or layer, k above the number of latents, too few tokens.
     """
     progress = progress or NullProgress()
+    check_logger(config.logger)
     tokens = _tokens(workspace, config, progress, ranks)
     if tokens.manifest.status != "complete":
         raise UserError(
@@ -83,9 +86,18 @@ def train_run(
         folders = _agreed_folders(workspace, sae_dir, variants, ranks)
         if all((folder / CONFIG_NAME).is_file() for folder in folders):
             return _together([_finished_result(folder) for folder in folders])
-        trained = train_many(
-            saes, tokens.source, configs, progress, folders, ranks, config.shares, device
-        )
+        with _logging(variants, folders, progress, ranks) as loggers:
+            trained = train_many(
+                saes,
+                tokens.source,
+                configs,
+                progress,
+                folders,
+                ranks,
+                config.shares,
+                device,
+                loggers,
+            )
     except BaseException:
         _withdraw(workspace, folders if made_here else folders[1:])
         raise
@@ -160,6 +172,25 @@ def _folders(workspace: Workspace, first: Path, variants: Sequence[TrainConfig])
     for folder in folders:
         folder.mkdir(exist_ok=True)
     return folders
+
+
+@contextmanager
+def _logging(
+    variants: Sequence[TrainConfig], folders: Sequence[Path], progress: Progress, ranks: Ranks
+) -> Iterator[list[RunLogger]]:
+    """A logger for each SAE, closed at the end; only the first process's write."""
+    loggers = [
+        open_logger(variant.logger, folder, asdict(variant), progress.log)
+        for variant, folder in zip(variants, folders, strict=True)
+        if ranks.rank == 0
+    ]
+    failed = True
+    try:
+        yield loggers
+        failed = False
+    finally:
+        for logger in loggers:
+            logger.close(failed=failed)
 
 
 def _agreed_folders(

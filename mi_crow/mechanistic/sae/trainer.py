@@ -13,6 +13,7 @@ from mi_crow.mechanistic.sae.checkpoint import newest_checkpoint
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
 from mi_crow.mechanistic.sae.control import ShuffledSource
 from mi_crow.mechanistic.sae.denormals import flushed_denormals
+from mi_crow.mechanistic.sae.loggers import RunLogger
 from mi_crow.mechanistic.sae.loop import CHECKPOINTS_NAME, METRICS_NAME, Lane, run_training
 from mi_crow.mechanistic.sae.metrics import MetricsTable
 from mi_crow.mechanistic.sae.plan import TrainingPlan, make_plan, starting_point
@@ -115,6 +116,7 @@ def train_many(
     ranks: Ranks = ALONE,
     shares: str = "tokens",
     device: torch.device | None = None,
+    loggers: Sequence[RunLogger] | None = None,
 ) -> list[Trained]:
     """Trains several SAEs in place, step by step side by side, on one read of `source`.
 
@@ -125,6 +127,8 @@ def train_many(
     Several processes (`ranks`, all call this alike) share either the `tokens` of each batch or the
     `latents`, as `sharing.py` says; each has the trained SAEs in the end. SAEs whose latents are
     shared need not fit `device`, where the shares are trained, and may be on the CPU.
+
+    `loggers`, one an SAE, take the rows of its metrics as they come; they are left open.
 
     Raises UserError when settings, widths or tokens do not fit.
     """
@@ -138,6 +142,8 @@ def train_many(
         _lane(sae, read, plan, folder, open_sharing(ranks, shares, device, sae.n_latents))
         for sae, plan, folder in zip(saes, plans, places, strict=True)
     ]
+    for lane, logger in zip(lanes, loggers or (), strict=False):
+        lane.logger = logger
     with flushed_denormals():
         run_training(lanes, read, progress)
     trained = []
