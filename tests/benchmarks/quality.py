@@ -80,7 +80,7 @@ class Found:
     l0: float
     dead_share: float
     steps: int
-    seconds: float
+    seconds: float  # whatever the trainer does at its end included
 
 
 class Bench:
@@ -188,7 +188,9 @@ def summary(found: list[Found]) -> list[Row]:
     ]
     ours = fvus.get("mi-crow", [])
     if ours and len(fvus.get("dense", [])) == len(ours):
-        # Noise: twice the standard error of the difference, from the spread over seeds.
+        # The pairs share seed, start and data, so that only rounding sets them apart. What it comes
+        # to over a training shows in the spread over seeds: two standard errors, or 1% where the
+        # seeds happen to agree better than that.
         pairs = [a - b for a, b in zip(ours, fvus["dense"], strict=True)]
         noise = 2 * statistics.stdev(pairs) / len(pairs) ** 0.5 if len(pairs) > 1 else 0.0
         allowed = max(noise, 0.01 * means["dense"])
@@ -211,6 +213,8 @@ def kept_results(out: Path, settings: dict[str, Any]) -> list[Found]:
         return []
     report = json.loads(out.read_text())
     same = all(report["settings"].get(name) == str(settings[name]) for name in ("tokens", "full"))
+    if not same:
+        print(f"{out} was made with other settings: everything is trained anew")
     return [Found(**one) for one in report["saes"]] if same else []
 
 
