@@ -41,13 +41,15 @@ from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.store.workspace import Workspace
-from tests.benchmarks.indexed import SAE_ID, Indexed, indexed_run
+from tests.benchmarks.indexed import SAE_ID, Indexed, K, indexed_run
+from tests.benchmarks.peer_process import PeerProcess
 from tests.benchmarks.rows import Row, with_sleeping_threads, write_report
 from tests.benchmarks.stages import PASS, Stages, index_stages
 from tests.real_model.smollm2 import model_folder
 
 ROWS = ("pass", "memory", "peer")
 BATCH = {"cpu": 2048, "cuda": 16_384}
+CONTEXT, PEER_BATCH = 128, 16
 GIGABYTE = 1e9
 
 
@@ -167,29 +169,25 @@ def peer_rows(indexed: Indexed, python: Path, device: str, texts: int, rounds: i
     with tempfile.TemporaryDirectory() as scratch:
         given = Path(scratch) / "texts.json"
         given.write_text(json.dumps(passages[:texts]))
-        script = Path(__file__).parent / "peers" / "published_tracking.py"
         layer = indexed.reader.layer.name
-        arguments = [model_folder(), given, Path(scratch) / "store", layer, sae.n_latents, 16]
-        with subprocess.Popen(
-            [str(python), str(script), *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as peer:
-            assert peer.stdin is not None
-            assert peer.stdout is not None
-            peer.stdout.readline()
+        arguments = {
+            "model": str(model_folder()),
+            "texts": str(given),
+            "store": str(Path(scratch) / "store"),
+            "layer": layer,
+            "latents": sae.n_latents,
+            "k": K,
+            "context": CONTEXT,
+            "batch": PEER_BATCH,
+        }
+        with PeerProcess(python, "published_tracking", arguments) as peer:
             for number in range(rounds):
-                peer.stdin.write("{}\n")
-                peer.stdin.flush()
-                answer = json.loads(peer.stdout.readline())
-                theirs.append(answer["tokens"] / answer["seconds"])
+                theirs.append(peer.facts["tokens"] / peer.block())
                 job = build(indexed, sae, lm)
-                seconds = job.total(PASS) / indexed.reader.n_tokens
+                seconds = job.whole / indexed.reader.n_tokens
                 stored.append(1 / seconds)
                 forward = _capture_seconds(lm, passages, layer, Path(scratch) / f"run-{number}")
                 running.append(1 / (seconds + forward))
-            peer.stdin.close()
     return [
         _ratio("our index from stored activations", stored, theirs, ">= 100"),
         _ratio("our capture and index", running, theirs, ">= 15"),
@@ -202,7 +200,10 @@ def _capture_seconds(lm: LanguageModel, texts: Sequence[str], layer: str, scratc
     source = scratch / "texts.jsonl"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     config = CaptureConfig(
-        ModelSpec(str(model_folder()), device=str(lm.device)), DatasetSpec(str(source)), (layer,)
+        ModelSpec(str(model_folder()), device=str(lm.device)),
+        DatasetSpec(str(source)),
+        (layer,),
+        context_length=CONTEXT,
     )
     began = time.perf_counter()
     result = capture_run(Workspace.open(scratch / "workspace"), config)

@@ -1,12 +1,16 @@
-"""Which features fire on the same tokens; NumPy.
+"""Which features fire on the same tokens.
 
-Exact over all tokens up to EXACT_LATENTS latents, beyond that over a sample of tokens.
+Exact over all tokens up to EXACT_LATENTS latents, beyond that over a sample of tokens. Up to there
+pairs are counted in a table of features x features, a few rows at a time, on any device; beyond
+that such rows would be nearly empty, and the pairs that occur are sorted instead (NumPy).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mi_crow.mechanistic.features.codes import Chunk
 from mi_crow.mechanistic.features.segments import (
@@ -20,8 +24,10 @@ from mi_crow.mechanistic.features.segments import (
 
 EXACT_LATENTS = 16_384
 SAMPLE_TOKENS = 200_000
-_PAIRS = 1 << 21  # pairs that are counted at once
-_CELLS = 1 << 18  # counters that stay in the cache
+_PAIRS = 1 << 21  # pairs that are sorted at once
+_CELLS = 1 << 22  # counters that are held at once
+# Pairs that are added to the counters at once; on the CPU their keys stay in the cache.
+_ADDED = {"cpu": 1 << 17, "cuda": 1 << 24}
 
 
 @dataclass(frozen=True)
@@ -74,31 +80,94 @@ def coactivations(
     fires: np.ndarray,
     features: range,
     count: int,
+    device: torch.device | str = "cpu",
 ) -> Coactivations:
     """The `count` features with the highest Jaccard index of each of `features`.
 
-    `fires` [n_latents] counts firings on the tokens of the sample. Ties go by number.
+    `fires` [n_latents] counts firings on the tokens of the sample. Ties go by number. Dense
+    counting runs on `device`.
     """
     found = []
-    width = max((chunk.latents.shape[1] for chunk in chunks), default=1)
-    starts = starts_of(fires[features.start : features.stop] * width)
-    for first, last in pieces(starts, _PAIRS):
-        step = max(1, _CELLS // len(fires)) if len(fires) <= EXACT_LATENTS else last - first
-        for begin in range(first, last, step):
-            some = range(features.start + begin, features.start + min(begin + step, last))
+    if len(fires) <= EXACT_LATENTS:
+        counting = _DenseCounts(chunks, sample, fires, torch.device(device))
+        step = max(1, _CELLS // (len(fires) + 1))
+        for begin in range(features.start, features.stop, step):
+            some = range(begin, min(begin + step, features.stop))
+            found.append(_strongest(counting.strong_pairs(some, count), fires, some, count))
+    else:
+        width = max((chunk.latents.shape[1] for chunk in chunks), default=1)
+        starts = starts_of(fires[features.start : features.stop] * width)
+        for first, last in pieces(starts, _PAIRS):
+            some = range(features.start + first, features.start + last)
             found.append(_strongest(_pairs(chunks, sample, some, len(fires)), fires, some, count))
     columns = zip(*(vars(one).values() for one in found), strict=True)
     return Coactivations(*(np.concatenate(column) for column in columns))
+
+
+class _DenseCounts:
+    """Pairs counted in rows of n_latents + 1 cells; the last cell takes the inactive places."""
+
+    def __init__(
+        self,
+        chunks: Sequence[Chunk],
+        sample: TokenSample,
+        fires: np.ndarray,
+        device: torch.device,
+    ) -> None:
+        self._chunks, self._sample, self._device = chunks, sample, device
+        # Counts up to 2^24 are exact in fp32, and so is the order of their ratios.
+        kind = torch.float32 if 2 * int(fires.max(initial=0)) <= 1 << 24 else torch.float64
+        self._fires = torch.from_numpy(fires).to(device, kind)
+        self._stride = len(fires) + 1
+
+    def strong_pairs(self, features: range, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Keys (feature - first) * (n_latents + 1) + other and counts of the pairs that may be
+        among the `count` most alike of a feature; keys ascend."""
+        both = self._counted(features).view(len(features), self._stride)[:, :-1]
+        own = torch.arange(features.start, features.stop, device=self._device)
+        both.scatter_(1, own[:, None], 0)
+        alike = both.to(self._fires.dtype)
+        either = self._fires[own].unsqueeze(1) + self._fires
+        either -= alike
+        alike /= either.clamp_min_(1)  # 0 where neither ever fires
+        least = alike.topk(min(count, alike.shape[1]), dim=1).values[:, -1:]
+        # Ratios are far above the least positive number: what never fires together stays out.
+        row, other = (alike >= least.clamp_min_(torch.finfo(alike.dtype).tiny)).nonzero(
+            as_tuple=True
+        )
+        keys = row * self._stride + other
+        return keys.cpu().numpy(), both[row, other].cpu().numpy().astype(np.int64)
+
+    def _counted(self, features: range) -> Tensor:
+        """Tokens on which each of the features and each latent fire: int32, row after row."""
+        counts = torch.zeros(len(features) * self._stride, dtype=torch.int32, device=self._device)
+        for chunk in self._chunks:
+            starts = np.asarray(chunk.starts[features.start : features.stop + 1])
+            rows = chunk.rows[int(starts[0]) : int(starts[-1])]
+            cells = owners(starts) * self._stride
+            if not self._sample.is_all:
+                inside = self._sample.holds(chunk.draw[rows])
+                rows, cells = rows[inside], cells[inside]
+            self._add(counts, cells, chunk.latents[rows])
+        return counts
+
+    def _add(self, counts: Tensor, cells: np.ndarray, latents: np.ndarray) -> None:
+        """Adds 1 at cells [codes] + latents [codes, k], a cacheful at a time."""
+        step = max(1, _ADDED.get(self._device.type, 1 << 20) // latents.shape[1])
+        ones = counts.new_ones(1).expand(step * latents.shape[1])
+        for first in range(0, len(cells), step):
+            some = torch.from_numpy(latents[first : first + step]).to(self._device)
+            begins = torch.from_numpy(cells[first : first + step]).to(self._device)
+            keys = (some.to(torch.int64) + begins[:, None]).view(-1)
+            counts.scatter_add_(0, keys, ones[: len(keys)])
 
 
 def _pairs(
     chunks: Sequence[Chunk], sample: TokenSample, features: range, n_latents: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Keys (feature - first) * (n_latents + 1) + other that occur, and how often; keys ascend."""
-    stride = n_latents + 1  # the last column takes the inactive places
-    dense = n_latents <= EXACT_LATENTS
-    counts = np.zeros(len(features) * stride if dense else 0, dtype=np.int64)
-    loose = []
+    stride = n_latents + 1  # the last number stands for inactive places
+    found = [np.zeros(0, dtype=np.int64)]
     for chunk in chunks:
         starts = np.asarray(chunk.starts[features.start : features.stop + 1])
         rows = chunk.rows[int(starts[0]) : int(starts[-1])]
@@ -106,15 +175,8 @@ def _pairs(
         if not sample.is_all:
             inside = sample.holds(chunk.draw[rows])
             rows, feature = rows[inside], feature[inside]
-        keys = (feature * stride)[:, None] + chunk.latents[rows]
-        if dense:
-            counts += np.bincount(keys.ravel(), minlength=len(counts))
-        else:
-            loose.append(keys.ravel())
-    if dense:
-        keys = np.flatnonzero(counts)
-        return keys, counts[keys]
-    return np.unique(np.concatenate(loose) if loose else counts, return_counts=True)
+        found.append(((feature * stride)[:, None] + chunk.latents[rows]).ravel())
+    return np.unique(np.concatenate(found), return_counts=True)
 
 
 def _strongest(

@@ -129,26 +129,21 @@ class CodeStore:
 
 def gather_block(chunks: Sequence[Chunk], first: int, last: int) -> FeatureBlock:
     """The codes of some features from all chunks."""
-    columns: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("feature", "document", "position", "draw", "values")
-    }
-    for chunk in chunks:
-        starts = np.asarray(chunk.starts[first : last + 1])
-        codes = slice(int(starts[0]), int(starts[-1]))
+    cuts = [np.asarray(chunk.starts[first : last + 1]) for chunk in chunks]
+    lengths = [np.diff(cut) for cut in cuts]
+    starts = starts_of(sum(lengths, np.zeros(last - first, dtype=np.int64)))
+    total = int(starts[-1])
+    document, position = np.empty(total, dtype=np.int32), np.empty(total, dtype=np.int32)
+    draw, values = np.empty(total, dtype=np.uint32), np.empty(total, dtype=np.float32)
+    begins = starts[:-1].copy()  # where each feature's codes of the next chunk go
+    for chunk, cut, length in zip(chunks, cuts, lengths, strict=True):
+        codes = slice(int(cut[0]), int(cut[-1]))
         rows = chunk.rows[codes]
-        columns["feature"].append(owners(starts))
-        columns["document"].append(chunk.document[rows])
-        columns["position"].append(chunk.position[rows])
-        columns["draw"].append(chunk.draw[rows])
-        columns["values"].append(np.asarray(chunk.values[codes]))
-    joined = {name: _joined(arrays) for name, arrays in columns.items()}
-    if len(chunks) > 1:
-        # 16-bit keys are sorted by radix, and stably: tokens stay in order within a feature.
-        order = np.argsort(joined["feature"].astype(np.uint16), kind="stable")
-        joined = {name: array[order] for name, array in joined.items()}
-    counts = np.bincount(joined["feature"], minlength=last - first)
-    return FeatureBlock(first, last, starts_of(counts), **joined)
-
-
-def _joined(arrays: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)
+        places = np.repeat(begins - (cut[:-1] - cut[0]), length)
+        places += np.arange(len(places))
+        document[places] = chunk.document[rows]
+        position[places] = chunk.position[rows]
+        draw[places] = chunk.draw[rows]
+        values[places] = chunk.values[codes]
+        begins += length
+    return FeatureBlock(first, last, starts, owners(starts), document, position, draw, values)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from mi_crow.mechanistic.features.codes import CodeStore, Tokens, latent_dtype, make_chunk
 from mi_crow.mechanistic.features.document_features import strongest_features
@@ -15,8 +17,9 @@ from mi_crow.mechanistic.features.statistics import BinFitter
 from mi_crow.mechanistic.features.token_texts import document_token_texts
 from mi_crow.mechanistic.features.write import IndexWriter
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.source import device_batches
 from mi_crow.progress import Progress, raise_if_stopped
-from mi_crow.store.parts import Part, held_out
+from mi_crow.store.parts import Part, RunPart, held_out
 
 _BATCH = {"cpu": 2048, "cuda": 16_384}
 _CHUNK_TOKENS = 1 << 17
@@ -115,25 +118,21 @@ class EncodePass:
         rows = keep.nonzero()[:, 0] + piece.start
         self.corpus.n_tokens += len(rows)
         self.corpus.n_outliers += len(keep) - len(rows)
-        device, dtype = self._sae.device, latent_dtype(self._sae.n_latents)
+        size = _BATCH.get(self._sae.device.type, 4096)
+        batches = (part.take(_whole(batch)) for batch in rows.split(size) if len(batch))
         values, latents = [], []
-        for batch in rows.split(_BATCH.get(device.type, 4096)):
+        for x in device_batches(batches, self._sae.device, inline=not isinstance(part, RunPart)):
             raise_if_stopped(progress)
-            if not len(batch):
-                continue  # splitting no rows gives one empty batch
-            first_row, last_row = int(batch[0]), int(batch[-1])
-            whole = last_row - first_row + 1 == len(batch)
-            x = part.take(slice(first_row, last_row + 1) if whole else batch)
-            codes = self._sae.encode_sparse(x.to(device).float())
-            values.append(codes.values.float().cpu().numpy())
-            latents.append(codes.indices.cpu().numpy().astype(dtype))
+            codes = self._sae.encode_sparse(x.float())
+            values.append(codes.values.float())
+            latents.append(codes.indices.to(torch.int32))
         # Numbered by their place, as in `documents`: a run's own numbers may have gaps, and windows
         # of one document share theirs.
         return Tokens(
             (first + part.row_place[rows]).numpy().astype(np.int32),
             part.row_position[rows].numpy().astype(np.int32),
             _stacked(values),
-            _stacked(latents),
+            _stacked(latents).astype(latent_dtype(self._sae.n_latents)),
         )
 
     def _take_tokens(self, tokens: Tokens) -> None:
@@ -143,13 +142,17 @@ class EncodePass:
         self._writer.append("document_features", vars(strongest_features(tokens, n_latents)))
 
 
-def _stacked(batches: list[np.ndarray]) -> np.ndarray:
-    """Batches [n, k] under one another; SAEs with a free number of latents give several k."""
+def _whole(rows: Tensor) -> slice | Tensor:
+    """Row numbers without a gap as a slice, which needs no copy."""
+    begin, end = int(rows[0]), int(rows[-1]) + 1
+    return slice(begin, end) if end - begin == len(rows) else rows
+
+
+def _stacked(batches: list[Tensor]) -> np.ndarray:
+    """Batches [n, k] under one another, brought to the host as one; SAEs with a free number of
+    latents give several k, and are padded with zeros."""
     if not batches:
-        return np.zeros((0, 1), dtype=np.uint16)
+        return np.zeros((0, 1), dtype=np.float32)
     width = max(batch.shape[1] for batch in batches)
-    padded = [
-        batch if batch.shape[1] == width else np.pad(batch, ((0, 0), (0, width - batch.shape[1])))
-        for batch in batches
-    ]
-    return np.concatenate(padded)
+    padded = [functional.pad(batch, (0, width - batch.shape[1])) for batch in batches]
+    return torch.cat(padded).cpu().numpy()

@@ -75,9 +75,10 @@ def choose(
     codes, numbers = [pooled.code[strongest]], [rank[rank < top]]
     labels = [np.zeros(len(strongest), dtype=np.int8)]
     if bands and len(block.values):
-        band_of = _bands(block, bands)
+        band_of, group = _bands(block, bands), owners(pooled.groups)
         for band in range(1, bands + 1):
-            chosen, ranks = _least_draws(block, pooled.groups, band_of == band, in_band)
+            inside = np.flatnonzero(band_of == band)
+            chosen, ranks = _least_draws(block, group, inside, in_band)
             codes.append(chosen)
             numbers.append(ranks)
             labels.append(np.full(len(chosen), band, dtype=np.int8))
@@ -99,14 +100,15 @@ def _bands(block: FeatureBlock, bands: int) -> np.ndarray:
 
 
 def _least_draws(
-    block: FeatureBlock, groups: np.ndarray, wanted: np.ndarray, count: int
+    block: FeatureBlock, group: np.ndarray, inside: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes and ranks: a feature's `count` least draws among the wanted codes, one a document."""
-    packed = block.draw.astype(np.uint64) << np.uint64(32)
-    packed |= np.arange(len(packed), dtype=np.uint64)
-    packed[~wanted] = np.iinfo(np.uint64).max
-    least = np.minimum.reduceat(packed, groups[:-1])
-    code = (least[least != np.iinfo(np.uint64).max] & _LOW).astype(np.int64)
+    """Codes and ranks: a feature's `count` least draws among the codes `inside`, one of each
+    `group` [codes], which is a document of a feature."""
+    packed = block.draw[inside].astype(np.uint64) << np.uint64(32)
+    packed |= inside.astype(np.uint64)
+    begins = runs(group[inside])[:-1]
+    least = np.minimum.reduceat(packed, begins) if len(begins) else packed
+    code = (least & _LOW).astype(np.int64)
     starts = starts_of(np.bincount(block.feature[code], minlength=block.n_features))
     order = segment_order(starts, block.draw[code])
     rank = places(starts)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.features.coactivation import TokenSample, coactivations
 from mi_crow.mechanistic.features.codes import CodeStore, FeatureBlock
 from mi_crow.mechanistic.features.config import IndexConfig
@@ -44,12 +45,13 @@ class FeatureTables:
         sample = TokenSample(self._corpus.n_tokens, codes.n_latents)
         self._sampled = sample.count(codes.chunks)
         sampled_fires = sample.fires(codes.chunks, codes.n_latents)
+        device = torch_device(self._config.device)
         for block in codes.feature_blocks():
             raise_if_stopped(progress)
             self._write_block(block)
             features = range(block.first, block.last)
             found = coactivations(
-                codes.chunks, sample, sampled_fires, features, self._config.coactivations
+                codes.chunks, sample, sampled_fires, features, self._config.coactivations, device
             )
             self._writer.append("coactivations", vars(found))
 
