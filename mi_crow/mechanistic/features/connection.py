@@ -4,23 +4,26 @@ Torch-free. DuckDB is imported on first use.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
-from mi_crow.mechanistic.features.schema import INDEX_SCHEMA_VERSION
+from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, NotFoundError, UserError
+from mi_crow.mechanistic.features.schema import INDEX_SCHEMA_VERSION, TABLES
 
 if TYPE_CHECKING:
     import duckdb
 
+_MEMORY_LIMIT = "150MB"
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    "memory_limit": "150MB",
+    "memory_limit": _MEMORY_LIMIT,
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
 _MOST_THREADS = 4
+# Below this a scan of all documents costs less than fetching forty of them by their index.
+_INDEXED_DOCUMENTS = 30_000
 Identity = tuple[int, int, int]  # device, inode, mtime in ns
 
 
@@ -49,7 +52,7 @@ class IndexConnection:
             with self.database.cursor() as cursor:
                 return cursor.execute(query, list(values)).fetchall()
         except duckdb.Error as error:
-            raise _damaged(self.sae_id, error) from error
+            raise explained(self.sae_id, error) from error
 
     def columns(self, query: str, values: Sequence[Any] = ()) -> dict[str, Any]:
         """The columns of a query as NumPy arrays."""
@@ -59,31 +62,39 @@ class IndexConnection:
             with self.database.cursor() as cursor:
                 return cursor.execute(query, list(values)).fetchnumpy()
         except duckdb.Error as error:
-            raise _damaged(self.sae_id, error) from error
+            raise explained(self.sae_id, error) from error
 
-    def replace_table(self, name: str, rows: Any) -> None:
-        """Makes the in-memory table `name` out of Arrow rows."""
-        # A registered frame is visible to one cursor only, a table to all.
+    def replace_table(self, name: str, columns: Mapping[str, tuple[str, Sequence[Any]]]) -> None:
+        """Makes the in-memory table `name` out of columns: name -> DuckDB type and values."""
+        # A registered frame is visible to one cursor only, a table to all. Lists are bound, since
+        # Arrow alone would take longer to import than the first page to read.
+        chosen = ", ".join(f"unnest(?::{kind}[]) AS {one}" for one, (kind, _) in columns.items())
         with self.database.cursor() as cursor:
-            cursor.register("fresh", rows)
-            cursor.execute(f"CREATE OR REPLACE TABLE memory.main.{name} AS SELECT * FROM fresh")
-            cursor.unregister("fresh")
+            cursor.execute(
+                f"CREATE OR REPLACE TABLE memory.main.{name} AS SELECT {chosen}",
+                [list(values) for _, values in columns.values()],
+            )
 
 
 def connect(path: Path, sae_id: str) -> IndexConnection:
     """Attaches the index of `sae_id`, which stands in saes/<sae_id>/.
 
-    Raises NotFoundError when there is none, UserError for one of another schema, CorruptDataError.
+    Raises NotFoundError when there is none, UserError for one of another schema or one that another
+    process holds, CorruptDataError.
     """
     import duckdb
 
     found = identity(path)
     if found is None:
-        raise NotFoundError(
-            f"SAE {sae_id!r} has no feature index", hint=f"mi-crow index --sae {sae_id}"
-        )
+        raise _missing(sae_id)
+    if not path.is_file():
+        raise UserError(f"{str(path)!r} is not a file", hint=_rebuild(sae_id))
     if not os.access(path, os.R_OK):
-        raise UserError(f"{str(path)!r} cannot be read")
+        raise UserError(f"{str(path)!r} cannot be read", hint="ask its owner for the right to")
+    if not path.stat().st_size:
+        raise CorruptDataError(
+            f"the feature index of {sae_id!r} is an empty file", hint=_rebuild(sae_id)
+        )
     config = {**_CONFIG, "threads": min(_MOST_THREADS, os.cpu_count() or 1)}
     database = duckdb.connect(":memory:", config=config)
     try:
@@ -91,11 +102,12 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
         # From here on no query can touch another file, whatever it is made to say.
         database.execute(f"SET allowed_directories=[{_quoted(f'{path.parent.parent}/')}]")
         database.execute("SET enable_external_access=false")
-        database.execute("SET lock_configuration=true")
         _check_schema(database, sae_id)
+        _choose_scans(database)
+        database.execute("SET lock_configuration=true")
     except duckdb.Error as error:
         database.close()
-        raise _damaged(sae_id, error) from error
+        raise explained(sae_id, error) from error
     except MiCrowError:
         database.close()
         raise
@@ -103,26 +115,85 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
 
 
 def _check_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> None:
+    tables = database.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = 'idx'"
+    ).fetchall()
+    known = {name for (name,) in tables}
+    if "meta" not in known:
+        raise CorruptDataError(
+            f"features.duckdb of {sae_id!r} is a database, but not a feature index",
+            hint=_rebuild(sae_id),
+        )
     rows = database.execute("SELECT value FROM idx.meta WHERE key = 'schema_version'").fetchall()
-    version = int(rows[0][0]) if rows and rows[0][0].isdigit() else 0
+    text = rows[0][0] if rows else None
+    version = int(text) if text and text.isascii() and text.isdigit() else 0
     if version < INDEX_SCHEMA_VERSION:
         raise UserError(
             f"the feature index of {sae_id!r} is of the older schema {version}",
-            hint=f"mi-crow index --sae {sae_id} builds it again; concepts stay",
+            hint=_rebuild(sae_id),
         )
     if version > INDEX_SCHEMA_VERSION:
         raise UserError(
             f"the feature index of {sae_id!r} is of the newer schema {version}",
             hint="upgrade mi-crow",
         )
+    missing = sorted(TABLES.keys() - known)
+    if missing:
+        raise CorruptDataError(
+            f"the feature index of {sae_id!r} has no table {missing[0]!r}", hint=_rebuild(sae_id)
+        )
 
 
-def _damaged(sae_id: str, error: Exception) -> MiCrowError:
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _choose_scans(database: "duckdb.DuckDBPyConnection") -> None:
+    [(documents,)] = database.execute("SELECT count(*) FROM idx.documents").fetchall()
+    if documents < _INDEXED_DOCUMENTS:
+        database.execute("SET index_scan_max_count=0")
+        database.execute("SET index_scan_percentage=0")
+
+
+def explained(sae_id: str, error: "duckdb.Error") -> MiCrowError:
+    """What a DuckDB error on the index of `sae_id` means to whoever asked."""
+    import duckdb
+
+    text = str(error).strip()
+    first_line = text.splitlines()[0] if text else type(error).__name__
+    if isinstance(error, duckdb.InterruptException):
+        return CancelledError("the query was stopped", resumable=False)
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return UserError(
+            f"the query needs more than the {_MEMORY_LIMIT} that reading an index may take",
+            hint="ask for fewer features or examples at once",
+        )
+    if isinstance(error, duckdb.IOException):
+        if "set lock on file" in text:
+            return UserError(
+                f"another process has the feature index of {sae_id!r} open for writing",
+                hint="close it there and try again",
+            )
+        if "No such file" in text:
+            return _missing(sae_id)
+        if "read a database file with version" in text:
+            return UserError(
+                f"the feature index of {sae_id!r} was written by another version of DuckDB",
+                hint=_rebuild(sae_id),
+            )
+        if "Permission denied" in text or "Too many open files" in text:
+            return UserError(f"the feature index of {sae_id!r} cannot be opened ({first_line})")
+    if isinstance(error, duckdb.PermissionException):
+        return UserError(f"a query reached beyond the index of {sae_id!r} ({first_line})")
     return CorruptDataError(
-        f"the feature index of {sae_id!r} cannot be read ({first_line})",
-        hint=f"mi-crow index --sae {sae_id} builds it again; concepts stay",
+        f"the feature index of {sae_id!r} is damaged ({first_line})", hint=_rebuild(sae_id)
     )
+
+
+def _missing(sae_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"SAE {sae_id!r} has no feature index", hint=f"mi-crow index --sae {sae_id}"
+    )
+
+
+def _rebuild(sae_id: str) -> str:
+    return f"mi-crow index --sae {sae_id} builds it again; concepts stay"
 
 
 def _quoted(text: str) -> str:

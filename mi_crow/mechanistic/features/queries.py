@@ -6,7 +6,7 @@ Torch-free; shared by the app and the command line. Answers are frozen dataclass
 import json
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ import numpy as np
 from mi_crow.errors import CorruptDataError, NotFoundError
 from mi_crow.mechanistic.features.columns import SORTS, FeatureColumns, ordered
 from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity
+from mi_crow.mechanistic.features.on_text import features_on_text
+from mi_crow.mechanistic.features.one_feature import read_detail, read_examples
 from mi_crow.mechanistic.features.records import (
     Coactivation,
     Example,
@@ -24,8 +26,9 @@ from mi_crow.mechanistic.features.records import (
     IndexMeta,
     LabelScore,
     Neighbour,
+    TextFeature,
 )
-from mi_crow.mechanistic.features.search import match_scores
+from mi_crow.mechanistic.features.search import SearchColumns, match_scores
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ __all__ = [
     "IndexMeta",
     "LabelScore",
     "Neighbour",
+    "TextFeature",
 ]
 
 _META_KEYS = ("sae_id", "model_id", "layer", "n_features", "n_tokens", "n_documents", "built_at")
@@ -54,6 +58,15 @@ class _Opened:
     connection: IndexConnection
     meta: IndexMeta
     columns: FeatureColumns
+    _search: list[SearchColumns] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def searched(self) -> SearchColumns:
+        """What searches look through; read with the first one and then held."""
+        with self._lock:
+            if not self._search:
+                self._search.append(SearchColumns.read(self.connection, self.meta.n_features))
+            return self._search[0]
 
 
 @dataclass(frozen=True)
@@ -138,21 +151,15 @@ class FeatureStore:
 
     @staticmethod
     def _fill_concepts(opened: _Opened, concepts: "dict[int, tuple[Concept, ...]]") -> None:
-        import pyarrow as pa
-
         flat = [one for some in concepts.values() for one in some]
-        rows = pa.table(
-            {
-                "feature": pa.array([one.feature for one in flat], pa.int32()),
-                "name": pa.array([one.name for one in flat], pa.string()),
-                "confidence": pa.array([one.confidence for one in flat], pa.float64()),
-                "haystack": pa.array(
-                    ["\n".join((one.name, one.note, *one.tags)).lower() for one in flat],
-                    pa.string(),
-                ),
-            }
-        )
-        opened.connection.replace_table("concepts", rows)
+        haystacks = ["\n".join((one.name, one.note, *one.tags)).lower() for one in flat]
+        columns = {
+            "feature": ("INTEGER", [one.feature for one in flat]),
+            "name": ("VARCHAR", [one.name for one in flat]),
+            "confidence": ("DOUBLE", [one.confidence for one in flat]),
+            "haystack": ("VARCHAR", haystacks),
+        }
+        opened.connection.replace_table("concepts", columns)
 
     # The table.
 
@@ -166,15 +173,16 @@ class FeatureStore:
         """All features that match, in order: int32 [n]. Hold it and ask for the rows in view.
 
         With a `search` the best matches come first and `sort` decides between equal ones.
-        Features without a value come last. Raises UserError for an unknown sort or label.
+        `sort` is one of SORTS or `auroc:` and a label. Features without a value come last. Raises
+        UserError for an unknown sort or label.
         """
         opened, named = self._held
         columns = opened.columns
         keep = columns.matching(flt or FeatureFilter(), named.concepts)
-        order = columns.order(sort, descending, named.names)
+        order = columns.order(sort, descending, named.names, opened.connection)
         if search is None or not search.strip():
             return order[keep[order]]
-        scores = match_scores(opened.connection, columns, search)
+        scores = match_scores(opened.connection, columns, opened.searched(), search)
         found = order[(keep & (scores > 0))[order]]
         return found[ordered(scores[found], descending=True)]
 
@@ -208,43 +216,9 @@ class FeatureStore:
         """Everything about a feature but its examples. Raises NotFoundError."""
         opened, named = self._held
         self._check(opened, feature)
-        read = opened.connection.rows
-        [facts] = read(
-            "SELECT std_act, decoder_norm, encoder_decoder_cosine, skew, kurtosis, map_x, map_y, "
-            "histogram FROM idx.features WHERE feature = ?",
-            [feature],
-        )
-        tokens = read(
-            "SELECT sign, token, value FROM idx.logits JOIN idx.tokens USING (token_id) "
-            "WHERE feature = ? ORDER BY sign, rank",
-            [feature],
-        )
-        neighbours = read(
-            "SELECT other, cosine FROM idx.neighbours WHERE feature = ? ORDER BY rank", [feature]
-        )
-        coactivations = read(
-            "SELECT other, jaccard, count FROM idx.coactivations WHERE feature = ? ORDER BY rank",
-            [feature],
-        )
-        labels = read(
-            "SELECT label, auroc, auroc_heldout, mean_act, lift FROM idx.feature_labels "
-            "WHERE feature = ? ORDER BY auroc DESC NULLS LAST, label",
-            [feature],
-        )
-        *numbers, map_x, map_y, histogram = facts
-        return FeatureDetail(
-            opened.columns.rows([feature], named.names)[0],
-            *numbers,
-            map=(map_x, map_y),
-            histogram=tuple(histogram or ()),
-            edges=opened.meta.edges,
-            promoted=tuple((token, value) for sign, token, value in tokens if sign > 0),
-            suppressed=tuple((token, value) for sign, token, value in tokens if sign < 0),
-            neighbours=tuple(Neighbour(*row) for row in neighbours),
-            coactivations=tuple(Coactivation(*row) for row in coactivations),
-            labels=tuple(LabelScore(*row) for row in labels),
-            concepts=named.concepts.get(feature, ()),
-        )
+        row = opened.columns.rows([feature], named.names)[0]
+        concepts = named.concepts.get(feature, ())
+        return read_detail(opened.connection, opened.meta, row, concepts)
 
     def examples(self, feature: int, band: int = 0, limit: int = 20) -> list[Example]:
         """Examples of one band (0: the strongest; 1..: quantile bands, 1 the highest).
@@ -253,18 +227,28 @@ class FeatureStore:
         """
         opened, _ = self._held
         self._check(opened, feature)
-        rows = opened.connection.rows(
-            """
-            SELECT e.document, e.position, e.activation, e.window_start,
-                d.token_texts[e.window_start + 1 : e.window_start + len(e.acts)], e.acts,
-                d.text, d.label
-            FROM (
-                SELECT * FROM idx.examples WHERE feature = ? AND band = ? ORDER BY rank LIMIT ?
-            ) e JOIN idx.documents d USING (document) ORDER BY e.rank
-            """,
-            [feature, band, limit],
-        )
-        return [Example(*row) for row in rows]
+        return read_examples(opened.connection, feature, band, limit).get(band, [])
+
+    def all_examples(self, feature: int, limit: int = 20) -> dict[int, list[Example]]:
+        """Up to `limit` examples of every band that has some, for the price of one. Raises
+        NotFoundError."""
+        opened, _ = self._held
+        self._check(opened, feature)
+        return read_examples(opened.connection, feature, None, limit)
+
+    # Questions beyond one feature.
+
+    def on_text(self, text: str, limit: int = 50) -> tuple[int, list[TextFeature]]:
+        """How many indexed documents hold every word of `text`, and the features that are strong
+        in them, the most telling first (`on_text.features_on_text` says how)."""
+        opened, named = self._held
+        found = features_on_text(opened.connection, opened.columns.max_act, text)
+        rows = opened.columns.rows(found.feature[:limit], named.names)
+        counts, strengths = found.documents.tolist(), found.strength.tolist()
+        return found.matching, [
+            TextFeature(row, count, strength)
+            for row, count, strength in zip(rows, counts, strengths, strict=False)
+        ]
 
     def _check(self, opened: _Opened, feature: int) -> None:
         total = opened.meta.n_features

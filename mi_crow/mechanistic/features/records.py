@@ -102,6 +102,15 @@ class Example:
 
 
 @dataclass(frozen=True)
+class TextFeature:
+    """A feature that is among the strongest of documents that hold a text."""
+
+    row: FeatureRow
+    documents: int  # of those that hold the text
+    strength: float  # its activation there as a share of its greatest anywhere, on average
+
+
+@dataclass(frozen=True)
 class FeatureFilter:
     """Which features are wanted; None asks for nothing. All that is asked for must hold."""
 

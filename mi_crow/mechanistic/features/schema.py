@@ -27,7 +27,7 @@ TABLES: dict[str, dict[str, str]] = {
         "top_auroc": "DOUBLE",
     },
     "documents": {
-        "document": "INTEGER",
+        "document": "INTEGER PRIMARY KEY",  # so that forty of a million are found at once
         "text": "VARCHAR",
         "label": "VARCHAR",
         "split": "VARCHAR",  # train | heldout

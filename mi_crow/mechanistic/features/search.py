@@ -1,5 +1,6 @@
 """Finding features by text: names, labels, promoted tokens, example texts; ranked, torch-free."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,79 +9,173 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.columns import FeatureColumns
     from mi_crow.mechanistic.features.connection import IndexConnection
 
-# The kind of match decides first, what is added below it (under 100) second.
-_NUMBER, _NAME, _LABEL, _TOKEN, _TEXT = 500.0, 400.0, 300.0, 200.0, 100.0
+# The kind of match decides first, what is added below it (under 50) second.
+_NUMBER, _EXACT_NAME, _NAME, _NOTE, _LABEL, _TOKEN, _TEXT = 500.0, 450, 400, 350, 300, 200, 100
 _TOKEN_RANKS = 10  # promoted tokens that are looked at
 _LEAST_PREFIX = 3  # letters from which the beginning of a token is enough
+_WORDS_AT_ONCE = 32  # DuckDB refuses expressions that are hundreds deep
 
 
-def match_scores(connection: "IndexConnection", columns: "FeatureColumns", text: str) -> np.ndarray:
+@dataclass(frozen=True)
+class Postings:
+    """Ids of each feature, one feature after the other: the documents of its strongest examples
+    or the tokens that it promotes. Held, since reading them costs more than a search may take."""
+
+    starts: np.ndarray  # int64 [features + 1]
+    ids: np.ndarray  # int32 [total]
+    ranks: np.ndarray | None = None  # int8 [total], of tokens
+
+    @classmethod
+    def documents(cls, connection: "IndexConnection", n_features: int) -> "Postings":
+        found = connection.columns("SELECT feature, document FROM idx.examples WHERE band = 0")
+        return cls._of(found["feature"], n_features, found["document"])
+
+    @classmethod
+    def tokens(cls, connection: "IndexConnection", n_features: int) -> "Postings":
+        found = connection.columns(
+            "SELECT feature, token_id, rank::TINYINT AS rank FROM idx.logits "
+            f"WHERE sign = 1 AND rank < {_TOKEN_RANKS}"
+        )
+        return cls._of(found["feature"], n_features, found["token_id"], found["rank"])
+
+    @classmethod
+    def _of(cls, feature: np.ndarray, n_features: int, *columns: np.ndarray) -> "Postings":
+        # Rows are written in feature order, and a scan keeps it; a sort is the exception.
+        if len(feature) and (np.diff(feature) < 0).any():
+            order = np.argsort(feature, kind="stable")
+            feature, columns = feature[order], tuple(column[order] for column in columns)
+        starts = np.searchsorted(feature, np.arange(n_features + 1))
+        return cls(starts, *(np.ma.getdata(column) for column in columns))
+
+    def hits(self, wanted: np.ndarray) -> np.ndarray:
+        """Places in `ids` of those that are among `wanted`, ascending."""
+        if not len(wanted) or not len(self.ids):
+            return np.zeros(0, dtype=np.int64)
+        mask = np.zeros(int(max(wanted.max(), self.ids.max())) + 1, dtype=bool)
+        mask[wanted] = True
+        return np.flatnonzero(mask.take(self.ids))
+
+
+@dataclass(frozen=True)
+class SearchColumns:
+    """What a search looks through beside the texts themselves."""
+
+    documents: Postings
+    tokens: Postings
+
+    @classmethod
+    def read(cls, connection: "IndexConnection", n_features: int) -> "SearchColumns":
+        return cls(
+            Postings.documents(connection, n_features), Postings.tokens(connection, n_features)
+        )
+
+
+def search_words(text: str) -> list[str]:
+    """The distinct words of a search in lower case, the longest first, without those that are
+    part of another: whatever holds the longer one holds them too."""
+    # Bytes of a terminal that are no Unicode cannot be bound to a query.
+    plain = text.encode("utf-8", "replace").decode().lower().split()
+    kept: list[str] = []
+    joined = ""
+    for word in sorted(dict.fromkeys(plain), key=lambda word: -len(word)):
+        if word not in joined:  # no word holds the space that joins them
+            kept.append(word)
+            joined += f" {word}"
+    return kept
+
+
+def match_scores(
+    connection: "IndexConnection", columns: "FeatureColumns", held: SearchColumns, text: str
+) -> np.ndarray:
     """How well each feature matches: [n_features], 0 for not at all.
 
-    All words must be there, upper and lower case being the same. A feature's own number comes
-    first, then names, notes and tags, then the label it follows best, then the tokens it promotes,
-    then the texts of its strongest examples (the more of them, the better).
+    All words must be there, upper and lower case being the same, and no character is a wildcard. A
+    feature's own number comes first, then names (equal ones before those that hold the words),
+    notes and tags, the label it follows best, the tokens it promotes, and last the texts of
+    its strongest examples (the more of them, the better).
     """
     scores = np.zeros(len(columns))
-    # Bytes of a terminal that are no Unicode cannot be bound to a query.
-    words = text.encode("utf-8", "replace").decode().lower().split()
+    words = search_words(text)
     if not words:
         return scores
-    _raise(scores, *_text_matches(connection, words))
-    _raise(scores, *_token_matches(connection, words))
+    phrase = " ".join(text.encode("utf-8", "replace").decode().lower().split())
+    _raise(scores, *_text_matches(connection, held.documents, words))
+    _raise(scores, *_token_matches(connection, held.tokens, phrase))
     for number, label in enumerate(columns.labels):
         if all(word in label.lower() for word in words):
             hits = np.flatnonzero(columns.label == number)
-            _raise(scores, hits, _LABEL + 50 * columns.auroc[hits])
-    _raise(scores, *_name_matches(connection, words))
-    number = words[0].removeprefix("#")
-    if len(words) == 1 and number.isascii() and number.isdigit() and int(number) < len(columns):
+            _raise(scores, hits, _LABEL + 49 * columns.auroc[hits])
+    for column, kind in (("haystack", _NOTE), ("lower(name)", _NAME)):
+        _raise(scores, *_name_matches(connection, column, words, kind))
+    _raise(scores, *_exact_names(connection, phrase))
+    number = phrase.removeprefix("#")
+    if len(number) < 12 and number.isascii() and number.isdigit() and int(number) < len(columns):
         scores[int(number)] = _NUMBER
     return scores
+
+
+def documents_with(connection: "IndexConnection", words: list[str]) -> np.ndarray:
+    """The documents whose text holds all words (in lower case): int32, ascending."""
+    return _holding(connection, "idx.documents", "document", "lower(text)", words)
 
 
 def _raise(scores: np.ndarray, features: np.ndarray, values: np.ndarray) -> None:
     np.maximum.at(scores, features, values)
 
 
-def _all_contain(expression: str, words: list[str]) -> str:
-    return " AND ".join([f"contains({expression}, ?)"] * len(words))
+def _holding(
+    connection: "IndexConnection", table: str, key: str, column: str, words: list[str]
+) -> np.ndarray:
+    """The distinct keys of rows whose column holds all words."""
+    found: np.ndarray | None = None
+    for first in range(0, len(words), _WORDS_AT_ONCE):
+        some = words[first : first + _WORDS_AT_ONCE]
+        condition = " AND ".join([f"contains({column}, ?)"] * len(some))
+        rows = connection.columns(f"SELECT {key} AS id FROM {table} WHERE {condition}", some)
+        ids = np.unique(np.ma.getdata(rows["id"]))
+        found = ids if found is None else np.intersect1d(found, ids, assume_unique=True)
+        if not len(found):
+            break
+    return found if found is not None else np.zeros(0, dtype=np.int32)
 
 
-def _name_matches(connection: "IndexConnection", words: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _name_matches(
+    connection: "IndexConnection", column: str, words: list[str], kind: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The concepts whose name, or name, note and tags hold all words; the confident ones first."""
+    rows = _holding(connection, "memory.main.concepts", "rowid", column, words)
+    facts = connection.columns("SELECT feature, confidence FROM memory.main.concepts")
+    return facts["feature"][rows], kind + 49 * facts["confidence"][rows]
+
+
+def _exact_names(connection: "IndexConnection", phrase: str) -> tuple[np.ndarray, np.ndarray]:
     found = connection.columns(
-        "SELECT feature, max(confidence) AS confidence FROM memory.main.concepts "
-        f"WHERE {_all_contain('haystack', words)} GROUP BY feature",
-        words,
+        "SELECT feature, confidence FROM memory.main.concepts WHERE lower(name) = ?", [phrase]
     )
-    return found["feature"], _NAME + 50 * found["confidence"]
+    return found["feature"], _EXACT_NAME + 49 * found["confidence"]
 
 
 def _token_matches(
-    connection: "IndexConnection", words: list[str]
+    connection: "IndexConnection", tokens: Postings, phrase: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    text = " ".join(words)
+    # The first condition is cheap and leaves few rows to the others.
     found = connection.columns(
         """
-        SELECT feature, min(rank) AS rank FROM idx.logits
-        WHERE sign = 1 AND rank < ? AND token_id IN (
-            SELECT token_id FROM idx.tokens
-            WHERE lower(trim(token)) = ? OR (? AND starts_with(lower(trim(token)), ?)))
-        GROUP BY feature
+        SELECT token_id FROM idx.tokens WHERE contains(lower(token), ?)
+            AND (lower(trim(token)) = ? OR (? AND starts_with(lower(trim(token)), ?)))
         """,
-        [_TOKEN_RANKS, text, len(text) >= _LEAST_PREFIX, text],
+        [phrase, phrase, len(phrase) >= _LEAST_PREFIX, phrase],
     )
-    return found["feature"], _TOKEN + _TOKEN_RANKS - found["rank"].astype(np.float64)
+    hits = tokens.hits(np.ma.getdata(found["token_id"]))
+    feature = np.searchsorted(tokens.starts, hits, side="right") - 1
+    ranks = tokens.ranks[hits] if tokens.ranks is not None else np.zeros(len(hits))
+    return feature, _TOKEN + _TOKEN_RANKS - ranks.astype(np.float64)
 
 
-def _text_matches(connection: "IndexConnection", words: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    found = connection.columns(
-        f"""
-        SELECT feature, count(*) AS hits FROM idx.examples
-        WHERE band = 0 AND document IN (
-            SELECT document FROM idx.documents WHERE {_all_contain("lower(text)", words)})
-        GROUP BY feature
-        """,
-        words,
-    )
-    return found["feature"], _TEXT + np.minimum(found["hits"], 99).astype(np.float64)
+def _text_matches(
+    connection: "IndexConnection", documents: Postings, words: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    hits = documents.hits(documents_with(connection, words))
+    counts = np.diff(np.searchsorted(hits, documents.starts))
+    feature = np.flatnonzero(counts)
+    return feature, _TEXT + np.minimum(counts[feature], 49).astype(np.float64)

@@ -1,0 +1,108 @@
+"""Features of another SAE that point the same way, by the cosine of decoder rows. Torch-free.
+
+The rows are read from `sae_weights.safetensors` a block at a time; NumPy's reader of safetensors
+knows no bfloat16, so the bytes are taken as they lie in the file.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mi_crow.errors import CorruptDataError, NotFoundError, UserError
+from mi_crow.mechanistic.features.records import Neighbour
+
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_BLOCK_BYTES = 16 << 20
+_LONGEST_HEADER = 100 << 20
+_DECODER = "W_dec"
+
+
+@dataclass(frozen=True)
+class DecoderRows:
+    """The decoder of one SAE on disk: [features, width]."""
+
+    sae_id: str
+    values: np.ndarray  # mapped from the file
+    is_bf16: bool
+
+    @classmethod
+    def open(cls, folder: Path, sae_id: str) -> "DecoderRows":
+        """Maps the decoder of the SAE in `folder`. Raises NotFoundError, CorruptDataError."""
+        path = folder / "sae_weights.safetensors"
+        try:
+            header, begin = _header(path)
+            entry = header[_DECODER]
+            first, last = entry["data_offsets"]
+            rows, width = (int(n) for n in entry["shape"])
+            dtype = np.dtype(_DTYPES[entry["dtype"]])
+            if last - first != rows * width * dtype.itemsize:
+                raise ValueError(f"{_DECODER} is cut")
+            values = np.memmap(path, dtype, "r", begin + first, (rows, width))
+        except FileNotFoundError as error:
+            raise NotFoundError(f"SAE {sae_id!r} has no weights in its folder") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorruptDataError(
+                f"the decoder of SAE {sae_id!r} cannot be read ({error!r})"
+            ) from error
+        return cls(sae_id, values, entry["dtype"] == "BF16")
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        """float32 [last - first, width]."""
+        some = self.values[first:last]
+        if self.is_bf16:  # the upper half of a float32
+            return (some.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return some.astype(np.float32)
+
+
+def similar_features(
+    ours: DecoderRows, feature: int, theirs: DecoderRows, count: int = 10
+) -> list[Neighbour]:
+    """The `count` features of `theirs` whose decoder rows have the greatest cosine with one of
+    `ours`, greatest first, equal ones by number.
+
+    Rows of zero length have no direction and never appear. Raises UserError when the layers have
+    different widths or the feature has no direction, NotFoundError for an unknown feature.
+    """
+    width, other = ours.values.shape[1], theirs.values.shape[1]
+    if width != other:
+        raise UserError(
+            f"the decoder of {ours.sae_id!r} is {width} wide, that of {theirs.sae_id!r} {other}",
+            hint="compare SAEs of layers of the same width",
+        )
+    total = len(ours.values)
+    if not 0 <= feature < total:
+        raise NotFoundError(
+            f"feature {feature} is not in SAE {ours.sae_id!r}",
+            hint=f"its features are 0 to {total - 1}",
+        )
+    [direction] = ours.rows(feature, feature + 1).astype(np.float64)
+    length = np.linalg.norm(direction)
+    if not length > 0:
+        raise UserError(f"feature {feature} of {ours.sae_id!r} has no decoder direction")
+    cosines = _cosines(theirs, (direction / length).astype(np.float32))
+    order = np.argsort(-cosines, kind="stable")[:count]
+    return [Neighbour(int(n), float(cosines[n])) for n in order if np.isfinite(cosines[n])]
+
+
+def _cosines(theirs: DecoderRows, direction: np.ndarray) -> np.ndarray:
+    """float32 [features]; -inf for a row of zero length or with values that are no numbers."""
+    total, width = theirs.values.shape
+    step = max(1, _BLOCK_BYTES // (4 * max(width, 1)))
+    cosines = np.full(total, -np.inf, dtype=np.float32)
+    for first in range(0, total, step):
+        rows = theirs.rows(first, min(first + step, total))
+        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        known = (lengths > 0) & np.isfinite(lengths)
+        cosines[first : first + len(rows)][known] = (rows @ direction)[known] / lengths[known]
+    return cosines
+
+
+def _header(path: Path) -> tuple[dict, int]:
+    """The tensors a safetensors file names, and where their bytes begin."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= _LONGEST_HEADER:
+            raise ValueError("no safetensors header")
+        return json.loads(file.read(length)), 8 + length
