@@ -6,6 +6,7 @@ from typing import Any
 from mi_crow.cli.arguments import (
     add_device,
     add_job_flags,
+    add_model_flags,
     add_seed,
     device_of,
     open_workspace,
@@ -15,18 +16,32 @@ from mi_crow.cli.arguments import (
 from mi_crow.cli.following import run_job
 from mi_crow.cli.tables import print_facts
 from mi_crow.cli.text import count, duration, size
+from mi_crow.cli.texts import add_text_flags, dataset_of, model_of, rows_of
+from mi_crow.errors import UserError
 from mi_crow.jobs.spec import config_as_json
-from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.config import MAPS, IndexConfig, LiveTexts
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--sae", help="the SAE; may be left out if there is one")
     parser.add_argument("--run", help="the run to read (the one it was trained on)")
     parser.add_argument(
-        "--append", action="store_true", help="add --run to the runs that the index holds"
+        "--append",
+        action="store_true",
+        help="add --run (or --dataset) to what the index holds",
     )
     parser.add_argument("--top-examples", type=positive, default=20, help="a feature (20)")
     parser.add_argument("--window", type=positive, default=32, help="tokens either side (32)")
+    parser.add_argument(
+        "--map",
+        choices=MAPS,
+        default="pca",
+        help="how features are laid out in two dimensions (pca); umap takes the extra `map`",
+    )
+    # With --dataset nothing is read from a run: its texts go through the model.
+    add_text_flags(parser, default=None)
+    parser.add_argument("--token-limit", type=positive, help="stop --dataset after so many tokens")
+    add_model_flags(parser, default=None)
     add_device(parser)
     add_seed(parser)
     add_job_flags(parser)
@@ -38,13 +53,28 @@ def run(options: Namespace) -> int:
     config = IndexConfig(
         sae_id=sae_id or pick_sae(workspace, None),
         run_id=options.run,
+        live=live_texts(options),
         append=options.append,
         top_examples=options.top_examples,
         window=options.window,
+        map=options.map,
         seed=options.seed,
         device=device_of(options),
     )
     return run_job(workspace, "index", config_as_json(config), options, show_result)
+
+
+def live_texts(options: Namespace) -> LiveTexts | None:
+    """What --dataset and its flags ask for; None without. Raises UserError."""
+    if options.dataset is None:
+        if options.model is not None:
+            raise UserError("a model alone cannot be indexed", hint="name the texts with --dataset")
+        return None
+    return LiveTexts(
+        dataset_of(options, options.token_limit),
+        model_of(options) if options.model is not None else None,
+        **rows_of(options),
+    )
 
 
 def show_result(result: dict[str, Any]) -> None:

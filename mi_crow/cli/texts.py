@@ -7,13 +7,14 @@ from mi_crow.cli.arguments import device_of, positive
 from mi_crow.language_model.config import LONG_DOCUMENTS, DatasetSpec, ModelSpec
 
 
-def add_text_flags(parser: ArgumentParser) -> None:
+def add_text_flags(parser: ArgumentParser, default: str | None = "sample") -> None:
     """Which texts, and how they become rows of tokens."""
     group = parser.add_argument_group("texts")
     group.add_argument(
         "--dataset",
-        default="sample",
-        help="txt, md, json, jsonl, csv, tsv, parquet file, folder, hub id, or `sample` (default)",
+        default=default,
+        help="txt, md, json, jsonl, csv, tsv, parquet file, folder, hub id, or `sample`"
+        + (" (default)" if default == "sample" else ""),
     )
     group.add_argument("--split", default="train", help="of a Hugging Face data set (train)")
     group.add_argument("--text-field", default="text", help="the field with the text (text)")

@@ -14,7 +14,7 @@ from mi_crow.datasets.files import SUFFIXES, looks_like_path, text_files
 from mi_crow.datasets.saved import is_saved, saved_features
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
-from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.loggers import check_logger
 from mi_crow.store.ids import validate_id
@@ -60,7 +60,26 @@ def check_train(workspace: Workspace, config: TrainConfig) -> None:
 def check_index(workspace: Workspace, config: IndexConfig) -> None:
     """Raises UserError for an index that cannot be built."""
     validate_device(config.device)
-    check_sae_and_run(workspace, config.sae_id, config.run_id)
+    if config.map == "umap":
+        from mi_crow.mechanistic.features.extras import check_umap
+
+        check_umap()
+    if config.live is None:
+        check_sae_and_run(workspace, config.sae_id, config.run_id)
+    else:
+        _check_live(read_sae_summary(workspace.sae_dir(config.sae_id)), config.live)
+
+
+def _check_live(sae: SaeSummary, live: LiveTexts) -> None:
+    if live.model is None and not sae.model_id:
+        raise UserError(
+            f"SAE {sae.sae_id!r} does not say which model it belongs to",
+            hint="name one with --model",
+        )
+    model = live.model or ModelSpec(sae.model_id)
+    live.capture(model, sae.layer or "layer")
+    check_model(model)
+    check_dataset(live.dataset)
 
 
 def check_evaluate(workspace: Workspace, config: EvaluateConfig) -> None:

@@ -15,11 +15,13 @@ from mi_crow.mechanistic.features.codes import CodeStore
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.encode_pass import EncodePass
 from mi_crow.mechanistic.features.feature_tables import FeatureTables
-from mi_crow.mechanistic.features.sources import Sources, find_sources, model_of
+from mi_crow.mechanistic.features.sources import Sources, find_sources
+from mi_crow.mechanistic.features.weight_copy import copy_weights, weights_digest
 from mi_crow.mechanistic.features.weight_tables import write_directions, write_logits
 from mi_crow.mechanistic.features.write import IndexWriter, writing_index
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.load import load_sae
+from mi_crow.mechanistic.sae.targets import target_layer
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store.atomic import TMP_PREFIX
 from mi_crow.store.workspace import Workspace
@@ -50,7 +52,7 @@ def build_index(
     sae: SparseAutoencoder | None = None,
     lm: "LanguageModel | None" = None,
 ) -> IndexResult:
-    """Streams the run through the SAE once and writes everything about every feature.
+    """Streams runs or texts through the SAE once and writes everything about every feature.
 
     `sae` and `lm` are used when given, else loaded. An index that was there stays readable until
     the new one takes its place; concepts are elsewhere and stay.
@@ -62,10 +64,9 @@ def build_index(
     begun = time.perf_counter()
     path = workspace.index_path(config.sae_id)
     sae = sae or load_sae(path.parent, device=_device(config.device))
-    sources = find_sources(workspace, config, sae, progress)
-    lm = model_of(sources, lm, config.device)
+    sources = find_sources(workspace, config, sae, progress, lm)
     with _only_one(path.parent), writing_index(path) as writer:
-        tokens = _write(writer, path.parent, config, sae, sources, lm, progress)
+        tokens = _write(writer, path, config, sae, sources, progress)
     return IndexResult(
         config.sae_id,
         sae.n_latents,
@@ -78,21 +79,23 @@ def build_index(
 
 def _write(
     writer: IndexWriter,
-    folder: Path,
+    path: Path,
     config: IndexConfig,
     sae: SparseAutoencoder,
     sources: Sources,
-    lm: "LanguageModel",
     progress: Progress,
 ) -> int:
     """Fills every table; gives the number of tokens that count."""
-    progress.log("directions, neighbours and logits")
-    weights = write_directions(writer, config, sae)
-    weights |= write_logits(writer, config, sae, lm, progress)
+    digest = weights_digest(sae, sources.lm, config)
+    weights = copy_weights(writer, path, digest) if config.append else None
+    if weights is None:
+        progress.log("directions, neighbours and logits")
+        weights = write_directions(writer, config, sae, progress)
+        weights |= write_logits(writer, config, sae, sources.lm, progress)
     progress.log("activations")
-    with tempfile.TemporaryDirectory(prefix=f"{TMP_PREFIX}index-", dir=folder) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"{TMP_PREFIX}index-", dir=path.parent) as scratch:
         codes = CodeStore(Path(scratch), sae.n_latents)
-        encoding = EncodePass(sae, codes, writer, lm.tokenizer, config.seed)
+        encoding = EncodePass(sae, codes, writer, sources.lm.tokenizer, config.seed)
         encoding.run(sources, progress)
         progress.log("statistics and examples")
         tables = FeatureTables(writer, config, encoding.corpus, encoding.bins.bins(), weights)
@@ -102,6 +105,7 @@ def _write(
             "sae_id": config.sae_id,
             "model_id": sources.model_id,
             "layer": sources.layer,
+            "target_layer": target_layer(sae),
             "n_features": sae.n_latents,
             "n_tokens": encoding.corpus.n_tokens,
             "n_documents": encoding.corpus.n_documents,
@@ -112,6 +116,8 @@ def _write(
             "seed": config.seed,
             "window": config.window,
             "bands": config.bands,
+            "map": config.map,
+            "weights": digest,
             **tables.facts(),
         }
     )

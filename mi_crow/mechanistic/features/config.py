@@ -3,14 +3,47 @@
 from dataclasses import dataclass
 
 from mi_crow.errors import UserError
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+
+MAPS = ("pca", "umap")
+
+
+@dataclass(frozen=True)
+class LiveTexts:
+    """Texts to run through the model while it is indexed; the fields mean what they mean in a
+    CaptureConfig."""
+
+    dataset: DatasetSpec
+    model: ModelSpec | None = None  # None: the model that the SAE is of
+    context_length: int = 128
+    long_documents: str = "truncate"
+    pack: bool = False
+    keep_special: bool = False
+    batch_size: int = 32
+    shard_size: int = 512
+
+    def capture(self, model: ModelSpec, layer: str) -> CaptureConfig:
+        """The capture that would write what is read here. Raises UserError."""
+        return CaptureConfig(
+            model,
+            self.dataset,
+            (layer,),
+            context_length=self.context_length,
+            long_documents=self.long_documents,
+            pack=self.pack,
+            batch_size=self.batch_size,
+            shard_size=self.shard_size,
+            keep_special=self.keep_special,
+        )
 
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """One index: which SAE over which runs, and how much is kept a feature."""
+    """One index: which SAE over which run or texts, and how much is kept a feature."""
 
     sae_id: str
     run_id: str | None = None  # None: the run the SAE was trained on
+    live: LiveTexts | None = None  # instead of a run
     append: bool = False
     top_examples: int = 20
     bands: int = 4  # quantile bands below the top
@@ -19,9 +52,14 @@ class IndexConfig:
     top_logits: int = 20
     neighbours: int = 10
     coactivations: int = 10
+    map: str = "pca"
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.top_examples < 1:
             raise UserError(f"top examples must be at least 1, not {self.top_examples}")
+        if self.map not in MAPS:
+            raise UserError(f"map {self.map!r} is not known", hint=f"use {' or '.join(MAPS)}")
+        if self.live is not None and self.run_id is not None:
+            raise UserError("a run and texts were both given", hint="leave out --run or --dataset")

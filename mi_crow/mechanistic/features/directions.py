@@ -12,11 +12,10 @@ _MOST_EXACT_WIDTH = 1024
 
 @dataclass(frozen=True)
 class Directions:
-    """Facts of each latent, [M]."""
+    """Facts of each latent, [M] on the CPU."""
 
     decoder_norm: Tensor
-    encoder_decoder_cosine: Tensor
-    map: Tensor  # [M, 2]
+    encoder_decoder_cosine: Tensor | None  # None where the two read and write different things
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,13 @@ class Neighbours:
 
 
 @torch.inference_mode()
-def directions(decoder: Tensor, encoder: Tensor) -> Directions:
-    """Norms, cosines and the map of decoder and encoder rows, both [M, d]."""
-    decoder, encoder = decoder.float(), encoder.float()
-    cosine = torch.nn.functional.cosine_similarity(decoder, encoder, dim=1)
-    norm = torch.linalg.vector_norm(decoder, dim=1)
-    return Directions(norm.cpu(), cosine.cpu(), plane(unit_rows(decoder)).cpu())
+def directions(decoder: Tensor, encoder: Tensor | None) -> Directions:
+    """Lengths of decoder rows [M, d], and where they point beside encoder rows [M, d]."""
+    norm = torch.linalg.vector_norm(decoder.float(), dim=1).cpu()
+    if encoder is None:
+        return Directions(norm, None)
+    cosine = torch.nn.functional.cosine_similarity(decoder.float(), encoder.float(), dim=1)
+    return Directions(norm, cosine.cpu())
 
 
 def unit_rows(rows: Tensor) -> Tensor:
@@ -42,8 +42,11 @@ def unit_rows(rows: Tensor) -> Tensor:
     return torch.nn.functional.normalize(rows.float(), dim=1)
 
 
+@torch.inference_mode()
 def plane(rows: Tensor) -> Tensor:
-    """The first two principal components of rows [M, d]: [M, 2].
+    """The first two principal components of rows [M, d]: [M, 2] on the CPU.
+
+    Works on d x d, or on a few random directions where d is large; never on M x M.
 
     Signs are fixed by the component's largest entry, so that a map looks the same every time.
     """
@@ -59,7 +62,7 @@ def plane(rows: Tensor) -> Tensor:
             axes = axes[:, :2]
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     points = centred @ (axes * torch.where(largest < 0, -1.0, 1.0))
-    return torch.nn.functional.pad(points, (0, 2 - points.shape[1]))
+    return torch.nn.functional.pad(points, (0, 2 - points.shape[1])).cpu()
 
 
 @torch.inference_mode()

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mi_crow.mechanistic.features.config import IndexConfig
-from mi_crow.mechanistic.features.directions import directions, neighbours
+from mi_crow.mechanistic.features.directions import directions, neighbours, plane, unit_rows
 from mi_crow.mechanistic.features.logits import LogitEffects, LogitLens
+from mi_crow.mechanistic.features.map_umap import umap_points
 from mi_crow.mechanistic.features.token_texts import vocabulary_texts
 from mi_crow.mechanistic.features.write import IndexWriter
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 
 
 def write_directions(
-    writer: IndexWriter, config: IndexConfig, sae: SparseAutoencoder
+    writer: IndexWriter, config: IndexConfig, sae: SparseAutoencoder, progress: Progress
 ) -> dict[str, np.ndarray]:
-    """Writes `neighbours`; gives columns of `features`: norms, cosines and the map."""
+    """Writes `neighbours`; gives columns of `features`: norms, cosines and the map.
+
+    No cosine of encoder and decoder for a transcoder: they are directions in different spaces.
+    """
     decoder = sae.decoder_rows.detach()
-    facts = directions(decoder, sae.encoder_rows.detach())
     for found in neighbours(decoder, config.neighbours):
+        raise_if_stopped(progress)
         n, count = found.other.shape
         writer.append(
             "neighbours",
@@ -33,12 +37,17 @@ def write_directions(
                 "cosine": found.cosine.numpy().ravel(),
             },
         )
-    return {
+    umap = config.map == "umap"
+    points = umap_points(decoder, config.seed) if umap else plane(unit_rows(decoder))
+    facts = directions(decoder, None if sae.transcodes else sae.encoder_rows.detach())
+    columns = {
         "decoder_norm": facts.decoder_norm.numpy(),
-        "encoder_decoder_cosine": facts.encoder_decoder_cosine.numpy(),
-        "map_x": facts.map[:, 0].numpy(),
-        "map_y": facts.map[:, 1].numpy(),
+        "map_x": points[:, 0].numpy(),
+        "map_y": points[:, 1].numpy(),
     }
+    if facts.encoder_decoder_cosine is not None:
+        columns["encoder_decoder_cosine"] = facts.encoder_decoder_cosine.numpy()
+    return columns
 
 
 def write_logits(
@@ -50,10 +59,10 @@ def write_logits(
 ) -> dict[str, np.ndarray]:
     """Writes `logits` and their `tokens`; gives columns of `features`: the shape of the effect.
 
-    Nothing where the layer is not as wide as the residual stream.
+    Nothing where the layer that the SAE writes to is not as wide as the residual stream.
     """
     lens = LogitLens(*lm.layers.unembedding())
-    if lens.width != sae.n_inputs:
+    if lens.width != sae.n_outputs:
         progress.log("no logit effects: the layer is not as wide as the output embedding")
         return {}
     skew, kurtosis = [], []
