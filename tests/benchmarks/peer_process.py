@@ -1,11 +1,12 @@
 """A peer's own trainer in its own environment, waiting between blocks of steps."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from tests.peer.environment import surroundings
 
 PEERS = Path(__file__).parent / "peers"
 
@@ -24,7 +25,7 @@ class PeerProcess:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled"},
+                env=surroundings(arguments.get("device", "cpu")),
             )
         self.facts = self._answer()
 
