@@ -1,10 +1,12 @@
 """`mi-crow features` and `mi-crow feature`: reading an SAE's index."""
 
-from argparse import ArgumentParser, Namespace
-from dataclasses import asdict
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.cli.arguments import open_workspace, pick_sae, positive
+from mi_crow.cli.similar import print_similar
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text import count, number, print_json, share, visible
 from mi_crow.store.workspace import Workspace
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
         FeatureStore,
     )
 
-_SORTS = ("density", "feature", "fires", "max_act", "mean_act")
+# Short names of orders; those of the index are known as well.
+_SORTS = {"max": "max_act", "mean": "mean_act", "auroc": "top_auroc", "label": "top_label"}
 _SHOWN_EXAMPLES = 8
 _AROUND = 10  # tokens printed either side of the strongest one
 
@@ -27,18 +30,49 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     if command == "feature":
         parser.add_argument("feature", type=int, help="its number")
         parser.add_argument("--examples", type=positive, default=20, help="at most (20)")
+        parser.add_argument(
+            "--similar-in", metavar="SAE", help="the features of another SAE that are most like it"
+        )
         return
     parser.add_argument("--search", metavar="TEXT", help="in concepts, labels, tokens and examples")
-    parser.add_argument("--sort", choices=_SORTS, default="density", help="(density)")
+    parser.add_argument(
+        "--on-text", metavar="TEXT", help="those strong in the indexed documents that hold TEXT"
+    )
+    parser.add_argument(
+        "--sort",
+        default="density",
+        metavar="ORDER",
+        help="feature, density, fires, max, mean, auroc, label, concept or auroc:LABEL (density)",
+    )
     parser.add_argument("--ascending", action="store_true", help="the least first")
     parser.add_argument("--limit", type=positive, default=20, help="features (20)")
+    _add_filters(parser)
+
+
+def _add_filters(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("only those features")
+    whether = BooleanOptionalAction
+    group.add_argument("--alive", action=whether, default=None, help="that fire at all")
+    group.add_argument("--named", action=whether, default=None, help="that have a concept")
+    group.add_argument("--has-note", action=whether, default=None, help="that have a note")
+    group.add_argument("--tag", help="with this tag")
+    group.add_argument("--label", help="that tell this label apart best")
+    group.add_argument("--min-auroc", type=float, metavar="X", help="for their best label")
+    group.add_argument("--min-density", type=float, metavar="X", help="that fire on this share")
+    group.add_argument("--max-density", type=float, metavar="X", help="and on no more than this")
+    group.add_argument("--min-max-act", type=float, metavar="X", help="that reach this activation")
 
 
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
-    store = open_store(workspace, pick_sae(workspace, options.sae))
+    sae_id = pick_sae(workspace, options.sae)
+    if options.command == "feature" and options.similar_in is not None:
+        return print_similar(workspace, sae_id, options.feature, options.similar_in, options.json)
+    store = open_store(workspace, sae_id)
     if options.command == "feature":
         return _feature(store, options)
+    if options.on_text is not None:
+        return _on_text(store, options)
     return _features(store, options)
 
 
@@ -51,41 +85,75 @@ def open_store(workspace: Workspace, sae_id: str) -> "FeatureStore":
 
 
 def _features(store: "FeatureStore", options: Namespace) -> int:
+    from mi_crow.mechanistic.features.records import FeatureFilter
+
+    wanted = {field.name: getattr(options, field.name) for field in fields(FeatureFilter)}
+    sort: str = options.sort
     ids = store.ids(
-        sort=options.sort, descending=not options.ascending, search=options.search or None
+        sort=_SORTS.get(sort, sort),
+        descending=not options.ascending,
+        search=options.search or None,
+        flt=FeatureFilter(**wanted),
     )
     rows = store.rows(ids[: options.limit])
     if options.json:
-        print_json([_row_json(row) for row in rows])
+        print_json([row_json(row) for row in rows])
         return 0
     if not rows:
         print_line("no feature matches")
         return 0
-    columns = [
-        Column("feature", right=True),
-        Column("fires", right=True),
-        Column("density", right=True),
-        Column("max", right=True),
-        Column("mean", right=True),
-        Column("concept", shorten=True),
-    ]
-    print_table(
-        columns,
-        [
-            [
-                str(row.feature),
-                count(row.fires),
-                share(row.density),
-                number(row.max_act),
-                number(row.mean_act),
-                row.concept or "",
-            ]
-            for row in rows
-        ],
-    )
+    _print_rows(rows)
     if len(ids) > len(rows):
         print_line(f"{count(len(rows))} of {count(len(ids))} features; more with --limit", "dim")
     return 0
+
+
+def _on_text(store: "FeatureStore", options: Namespace) -> int:
+    matching, found = store.on_text(options.on_text, options.limit)
+    if options.json:
+        extra = [{"documents": one.documents, "strength": one.strength} for one in found]
+        print_json([row_json(one.row) | more for one, more in zip(found, extra, strict=True)])
+        return 0
+    if not matching:
+        print_line("no indexed document holds this text; mi-crow inspect runs the model on any")
+        return 0
+    more = {
+        "documents": [count(one.documents) for one in found],
+        "strength": [share(one.strength) for one in found],
+    }
+    _print_rows([one.row for one in found], more)
+    print_line(
+        "strength: activation as a share of the feature's greatest, on average over the "
+        f"{count(matching)} documents that hold the text",
+        "dim",
+    )
+    return 0
+
+
+def _print_rows(
+    rows: "Sequence[FeatureRow]", more: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """`more` are columns to stand before the concept."""
+    extra = dict(more or {})
+    if any(row.top_label for row in rows):
+        extra["best label"] = [row.top_label or "" for row in rows]
+        extra["auroc"] = ["" if row.top_auroc is None else f"{row.top_auroc:.2f}" for row in rows]
+    titles = ("feature", "fires", "density", "max", "mean")
+    columns = [Column(title, right=True) for title in titles]
+    columns += [Column(title, right=title != "best label") for title in extra]
+    lines = [
+        [
+            str(row.feature),
+            count(row.fires),
+            share(row.density),
+            number(row.max_act),
+            number(row.mean_act),
+            *(column[place] for column in extra.values()),
+            row.concept or "",
+        ]
+        for place, row in enumerate(rows)
+    ]
+    print_table([*columns, Column("concept", shorten=True)], lines)
 
 
 def _feature(store: "FeatureStore", options: Namespace) -> int:
@@ -101,15 +169,15 @@ def _feature(store: "FeatureStore", options: Namespace) -> int:
     return 0
 
 
-def _row_json(row: "FeatureRow") -> dict[str, Any]:
-    keys = ("feature", "fires", "density", "max_act", "mean_act", "concept")
-    return {key: getattr(row, key) for key in keys}
+def row_json(row: "FeatureRow") -> dict[str, Any]:
+    """One line of the table as the object that `--json` prints."""
+    return asdict(row)
 
 
 def feature_json(detail: "FeatureDetail", examples: "list[Example]") -> dict[str, Any]:
     """One feature as the object that `--json` prints."""
     keys = ("document", "position", "activation", "text", "tokens", "acts")
-    return _row_json(detail.row) | {
+    return row_json(detail.row) | {
         "examples": [{key: getattr(example, key) for key in keys} for example in examples],
         "promoted": [{"token": token, "value": value} for token, value in detail.promoted],
         "suppressed": [{"token": token, "value": value} for token, value in detail.suppressed],

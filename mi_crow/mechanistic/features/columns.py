@@ -51,12 +51,17 @@ class FeatureColumns:
         found = connection.columns(_NUMBERS)
         order = np.argsort(np.ma.getdata(found.pop("feature")), kind="stable")
         auroc = np.ma.filled(found.pop("top_auroc").astype(np.float64), np.nan)[order]
-        numbers = {name: np.ma.getdata(column)[order] for name, column in found.items()}
+        fires, density, max_act, mean_act = (
+            np.ma.getdata(found[name])[order]
+            for name in ("fires", "density", "max_act", "mean_act")
+        )
         label = np.full(len(order), -1, dtype=np.int32)
         if names:
             tops = connection.columns(_TOP_LABELS)
             label[tops["feature"]] = tops["number"]
-        return cls(**numbers, label=label, auroc=auroc, labels=tuple(name for (name,) in names))
+        return cls(
+            fires, density, max_act, mean_act, label, auroc, tuple(name for (name,) in names)
+        )
 
     def __len__(self) -> int:
         return len(self.fires)
