@@ -49,11 +49,13 @@ def show_result(result: dict[str, Any]) -> None:
     print_facts(
         {
             "fvu": f"{number(result['fvu'])} (all tokens: {number(result.get('fvu_all'))})",
-            "explained": share(result["explained_variance"]),
+            "explained": f"{share(result['explained_variance'])}, "
+            f"cosine {number(result.get('cosine'))}",
             "l0": number(result["l0"]),
             "dead": f"{share(result['dead_share'])}, dense {share(result['dense_share'])}",
             "loss": f"{number(result['ce_original'])} nats, with the SAE "
-            f"{number(result['ce_reconstructed'])}, with zeros {number(result['ce_zero'])}",
+            f"{number(result['ce_reconstructed'])}, with zeros {number(result['ce_zero'])}, "
+            f"with the mean {number(result.get('ce_mean'))}",
             "recovered": f"{share(result['loss_recovered'])} of the loss, "
             f"KL {number(result['kl'])} nats",
         }

@@ -1,5 +1,6 @@
 """What replacing a layer does to a model, on a model small enough to check by hand."""
 
+import contextlib
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -9,14 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mi_crow.errors import CancelledError
-from mi_crow.mechanistic.sae import SaeMetadata, TopKSae
+from mi_crow.errors import CancelledError, UserError
+from mi_crow.mechanistic.sae import SaeMetadata, TopKSae, Transcoder
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.document_pooling import pooled_documents
-from mi_crow.mechanistic.sae.model_loss import TokenDocument, model_loss
-from mi_crow.mechanistic.sae.substitute import reconstruction, substitute, zeros
-from mi_crow.progress import NullProgress
+from mi_crow.mechanistic.sae.model_loss import ModelLoss, TokenDocument, model_loss
+from mi_crow.mechanistic.sae.substitute import Site, substitute, zeros
+from mi_crow.progress import NullProgress, Progress
 
 VOCABULARY, WIDTH = 11, 6
+MEAN = torch.linspace(-1, 1, WIDTH)
 
 
 class RunningMean(nn.Module):
@@ -92,6 +95,18 @@ def blind_sae(outlier_norm: float | None = None) -> TopKSae:
     return sae
 
 
+def loss_at(
+    lm: Any,
+    sae: SparseAutoencoder,
+    documents: list[TokenDocument],
+    read: str = "blocks.0",
+    write: str = "blocks.0",
+    mean: Tensor = MEAN,
+    progress: Progress | None = None,
+) -> ModelLoss:
+    return model_loss(Site(lm, sae, read, write), mean, documents, progress or NullProgress())
+
+
 def test_the_original_loss_is_that_of_each_document_alone(
     lm: Any, documents: list[TokenDocument]
 ) -> None:
@@ -102,13 +117,13 @@ def test_the_original_loss_is_that_of_each_document_alone(
             logits = lm.model(ids).logits[0, :-1]
         total += float(nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
         tokens += ids.shape[1] - 1
-    found = model_loss(lm, exact_sae(), "blocks.0", documents, NullProgress())
+    found = loss_at(lm, exact_sae(), documents)
     assert found.original == pytest.approx(total / tokens, rel=1e-5)
     assert found.tokens == tokens
 
 
 def test_an_exact_sae_costs_nothing(lm: Any, documents: list[TokenDocument]) -> None:
-    found = model_loss(lm, exact_sae(), "blocks.0", documents, NullProgress())
+    found = loss_at(lm, exact_sae(), documents)
     assert found.reconstructed == pytest.approx(found.original, rel=1e-5)
     assert found.kl == pytest.approx(0.0, abs=1e-6)
     assert found.zero != pytest.approx(found.original)
@@ -116,26 +131,103 @@ def test_an_exact_sae_costs_nothing(lm: Any, documents: list[TokenDocument]) -> 
 
 
 def test_a_blind_sae_costs_something(lm: Any, documents: list[TokenDocument]) -> None:
-    found = model_loss(lm, blind_sae(), "blocks.0", documents, NullProgress())
+    found = loss_at(lm, blind_sae(), documents)
     assert found.kl > 0.01
     assert found.reconstructed != pytest.approx(found.original)
 
 
 def test_outliers_pass_through_unchanged(lm: Any, documents: list[TokenDocument]) -> None:
-    found = model_loss(lm, blind_sae(outlier_norm=1e-6), "blocks.0", documents, NullProgress())
-    assert found.zero == found.reconstructed == found.original
+    found = loss_at(lm, blind_sae(outlier_norm=1e-6), documents)
+    assert found.zero == found.mean == found.reconstructed == found.original
     assert found.kl == 0.0
 
 
-def test_only_kept_positions_are_replaced() -> None:
-    x, kept = torch.randn(2, 4, WIDTH), torch.tensor([[0, 1, 1, 0], [0, 0, 1, 0]]).bool()
-    with torch.no_grad():
-        rebuilt = reconstruction(blind_sae(), kept)(x)
-    emptied = zeros(blind_sae(), kept)(x)
-    assert torch.equal(rebuilt[~kept], x[~kept])
-    assert torch.equal(emptied[~kept], x[~kept])
+def test_only_kept_positions_are_replaced(lm: Any) -> None:
+    ids = torch.randint(0, VOCABULARY, (2, 4), generator=torch.Generator().manual_seed(3))
+    kept = torch.tensor([[0, 1, 1, 0], [0, 0, 1, 0]]).bool()
+    site = Site(lm, blind_sae(), "blocks.0", "blocks.0")
+    seen: list[Tensor] = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x
+
+    def activations(value: Any = None) -> Tensor:
+        with torch.no_grad(), contextlib.ExitStack() as stack:
+            if value is not None:
+                stack.enter_context(site.replaced(kept, value))
+            stack.enter_context(substitute(lm, "blocks.0", look))
+            lm.model(ids)
+        return seen.pop()
+
+    plain, rebuilt, emptied = (activations(v) for v in (None, site.reconstruction, zeros))
+    assert torch.equal(rebuilt[~kept], plain[~kept])
+    assert torch.equal(emptied[~kept], plain[~kept])
     assert torch.equal(rebuilt[kept], torch.full((3, WIDTH), 1.5))
     assert not emptied[kept].any()
+
+
+def by_hand(lm: Any, documents: list[TokenDocument], change: Any) -> tuple[float, float]:
+    """Loss and KL from the unchanged model, one document and one position at a time; `change`
+    gives the first block's output at a kept position from the block's input and output."""
+    loss = kl = 0.0
+    tokens = 0
+    first, second = lm.model.blocks
+    with torch.no_grad():
+        for document in documents:
+            ids = torch.tensor([document.token_ids])
+            x = lm.model.embed(ids)
+            y = first(x)[0]
+            changed = y.clone()
+            for position in document.kept:
+                changed[0, position] = change(x[0, position], y[0, position])
+            plain, other = (
+                (3 * lm.model.head(second(h)[0]))[0].log_softmax(-1) for h in (y, changed)
+            )
+            for position, following in enumerate(document.token_ids[1:]):
+                loss -= float(other[position, following])
+                p, q = plain[position], other[position]
+                kl += sum(float(p[v].exp() * (p[v] - q[v])) for v in range(VOCABULARY))
+                tokens += 1
+    return loss / tokens, kl / tokens
+
+
+def test_losses_and_divergence_equal_those_by_hand(lm: Any, documents: list[TokenDocument]) -> None:
+    sae = TopKSae(12, WIDTH, k=2, seed=4)
+    found = loss_at(lm, sae, documents)
+    original, _ = by_hand(lm, documents, lambda x, y: y)
+    rebuilt, kl = by_hand(lm, documents, lambda x, y: sae(y[None]).reconstruction[0])
+    zero, _ = by_hand(lm, documents, lambda x, y: torch.zeros(WIDTH))
+    mean, _ = by_hand(lm, documents, lambda x, y: MEAN)
+    figures = (found.original, found.reconstructed, found.zero, found.mean, found.kl)
+    assert figures == pytest.approx((original, rebuilt, zero, mean, kl), rel=1e-4)
+    assert found.loss_recovered == pytest.approx((zero - rebuilt) / (zero - original), rel=1e-3)
+    recovered = (mean - rebuilt) / (mean - original)
+    assert found.loss_recovered_mean == pytest.approx(recovered, rel=1e-3)
+
+
+def test_a_transcoder_puts_its_prediction_from_one_layer_into_another(
+    lm: Any, documents: list[TokenDocument]
+) -> None:
+    sae = Transcoder(10, WIDTH, WIDTH, k=3, seed=2, skip=True)
+    with torch.no_grad():
+        assert sae.W_skip is not None
+        sae.W_skip.normal_(generator=torch.Generator().manual_seed(0))
+    found = loss_at(lm, sae, documents, "in:blocks.0", "blocks.0")
+    rebuilt, kl = by_hand(lm, documents, lambda x, y: sae(x[None]).reconstruction[0])
+    assert (found.reconstructed, found.kl) == pytest.approx((rebuilt, kl), rel=1e-4)
+    # What is left alone is told by the layer that is read.
+    sae.metadata = SaeMetadata(outlier_norm=1e-6)
+    found = loss_at(lm, sae, documents, "in:blocks.0", "blocks.0")
+    assert found.reconstructed == found.zero == found.original
+
+
+def test_a_transcoder_of_an_earlier_layer_is_refused(
+    lm: Any, documents: list[TokenDocument]
+) -> None:
+    sae = Transcoder(10, WIDTH, WIDTH, k=3)
+    with pytest.raises(UserError, match=r"before layer 'blocks\.1'"):
+        loss_at(lm, sae, documents, "blocks.1", "blocks.0")
 
 
 @pytest.mark.parametrize("layer", ["blocks.1", "in:blocks.1", "embed"])
@@ -162,7 +254,7 @@ def test_an_evaluation_can_be_stopped(lm: Any, documents: list[TokenDocument]) -
     progress = NullProgress()
     progress.should_stop = lambda: True
     with pytest.raises(CancelledError):
-        model_loss(lm, exact_sae(), "blocks.0", documents, progress)
+        loss_at(lm, exact_sae(), documents, progress=progress)
 
 
 class FakeRun:

@@ -6,11 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mi_crow.mechanistic.sae import TopKSae
-from mi_crow.mechanistic.sae.probes import PooledDocuments, auroc, sparse_probe_scores
+from mi_crow.mechanistic.sae.probes import (
+    PooledDocuments,
+    ProbeScore,
+    auroc,
+    dense_probe_score,
+    sparse_probe_scores,
+)
 from mi_crow.mechanistic.sae.quality import (
     FvuSums,
     firing_counts,
     latent_densities,
+    mean_target,
     reconstruction_quality,
 )
 from mi_crow.mechanistic.sae.source import TensorSource
@@ -89,8 +96,12 @@ def labelled_documents(n: int = 600) -> PooledDocuments:
 def test_probes_find_the_telling_columns_and_gain_from_more_of_them() -> None:
     scores = sparse_probe_scores(labelled_documents(), 3)
     assert scores.keys() == {1, 2, 5}
-    assert 0.8 < scores[1] < scores[2]
-    assert scores[2] <= scores[5] + 0.02
+    assert 0.8 < scores[1].auroc < scores[2].auroc
+    assert scores[2].auroc <= scores[5].auroc + 0.02
+    assert 0.7 < scores[1].accuracy < scores[2].accuracy
+    dense = dense_probe_score(labelled_documents(), 3)
+    assert dense.auroc == pytest.approx(scores[5].auroc, abs=0.03)
+    assert dense.accuracy == pytest.approx(scores[5].accuracy, abs=0.05)
 
 
 def test_probes_on_noise_tell_nothing() -> None:
@@ -100,7 +111,21 @@ def test_probes_on_noise_tell_nothing() -> None:
         documents.labels,
         documents.heldout,
     )
-    assert all(abs(score - 0.5) < 0.12 for score in sparse_probe_scores(noise, 3).values())
+    for score in (*sparse_probe_scores(noise, 3).values(), dense_probe_score(noise, 3)):
+        assert abs(score.auroc - 0.5) < 0.12
+        assert abs(score.accuracy - 0.5) < 0.12
+
+
+def test_a_rare_label_makes_no_probe_look_accurate() -> None:
+    generator = torch.Generator().manual_seed(2)
+    labels = (torch.arange(800) % 16 == 0).long()
+    documents = PooledDocuments(
+        torch.randn(800, 6, generator=generator), labels, torch.arange(800) // 16 % 2 == 0
+    )
+    assert abs(sparse_probe_scores(documents, 2, (2,))[2].accuracy - 0.5) < 0.15
+    told = PooledDocuments(documents.features + 6 * labels[:, None], labels, documents.heldout)
+    assert sparse_probe_scores(told, 2, (1,))[1].accuracy > 0.97
+    assert dense_probe_score(told, 2).accuracy > 0.97
 
 
 def test_a_probe_of_separable_documents_stays_finite() -> None:
@@ -108,7 +133,9 @@ def test_a_probe_of_separable_documents_stays_finite() -> None:
     documents = PooledDocuments(
         torch.stack([labels * 10.0, labels * 0.0], dim=1), labels, torch.arange(100) % 3 == 0
     )
-    assert sparse_probe_scores(documents, 2, (1, 2)) == {1: 1.0, 2: 1.0}
+    perfect = ProbeScore(1.0, 1.0)
+    assert sparse_probe_scores(documents, 2, (1, 2)) == {1: perfect, 2: perfect}
+    assert dense_probe_score(documents, 2) == perfect
 
 
 def test_labels_missing_from_a_split_are_left_out() -> None:
@@ -116,4 +143,28 @@ def test_labels_missing_from_a_split_are_left_out() -> None:
     only_train = PooledDocuments(
         documents.features, documents.labels, torch.zeros(600, dtype=torch.bool)
     )
-    assert all(score != score for score in sparse_probe_scores(only_train, 3).values())
+    for score in (*sparse_probe_scores(only_train, 3).values(), dense_probe_score(only_train, 3)):
+        assert score.auroc != score.auroc
+        assert score.accuracy != score.accuracy
+
+
+def test_cosine_is_the_mean_over_ordinary_tokens() -> None:
+    x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    x[3] *= 1000
+    sae = TopKSae(16, 8, k=2)
+    found = reconstruction_quality(sae, x, outlier_norm=100.0)
+    rebuilt = sae(x).reconstruction.detach()
+    cosines = [
+        float(a @ b / (a.norm() * b.norm()))
+        for n, (a, b) in enumerate(zip(x, rebuilt, strict=True))
+        if n != 3
+    ]
+    assert found.cosine == pytest.approx(sum(cosines) / 49, rel=1e-5)
+
+
+def test_the_mean_target_is_of_training_tokens_without_outliers() -> None:
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)) + 3
+    x[1] *= 1000
+    kept = (torch.arange(60) % 10 != 0) & (x.norm(dim=1) <= 100)
+    found = mean_target(TopKSae(8, 4, k=2), TensorSource(x), 100.0)
+    torch.testing.assert_close(found, x[kept].mean(0))

@@ -54,7 +54,14 @@ def lm() -> Any:
     return SimpleNamespace(
         model=TinyModel(),
         device=torch.device("cpu"),
-        layers=SimpleNamespace(resolve=lambda name: SimpleNamespace(name=name, kind="output")),
+        model_id="tiny",
+        tokenizer_hash="hash",
+        layers=SimpleNamespace(
+            resolve=lambda name: SimpleNamespace(
+                name="block" if name == "resid_post.0" else name, kind="output"
+            ),
+            width=lambda name: 8,
+        ),
     )
 
 

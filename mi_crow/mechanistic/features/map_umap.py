@@ -1,6 +1,7 @@
 """The map of features by UMAP, which the extra `map` brings."""
 
 import warnings
+from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -21,8 +22,7 @@ def umap_points(decoder: Tensor, seed: int) -> Tensor:
     check_umap()
     if len(decoder) < _LEAST_POINTS:
         return plane(unit_rows(decoder))
-    import umap
-
+    umap = import_module("umap")
     rows = unit_rows(decoder.detach()).cpu().numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a seed leaves one thread is what we ask for

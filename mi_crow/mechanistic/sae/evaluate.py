@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,18 +15,26 @@ from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.document_pooling import pooled_documents
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.model_loss import ModelLoss, TokenDocument, model_loss
-from mi_crow.mechanistic.sae.probes import sparse_probe_scores
-from mi_crow.mechanistic.sae.quality import DENSE, heldout_quality, latent_densities
-from mi_crow.mechanistic.sae.train import open_layer
+from mi_crow.mechanistic.sae.probes import dense_probe_score, sparse_probe_scores
+from mi_crow.mechanistic.sae.quality import (
+    DENSE,
+    heldout_quality,
+    latent_densities,
+    mean_target,
+)
+from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
+from mi_crow.mechanistic.sae.substitute import Site
+from mi_crow.mechanistic.sae.targets import target_layer
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.atomic import write_json
 from mi_crow.store.manifest import RunManifest
+from mi_crow.store.pair import PairReader
 from mi_crow.store.parts import held_out
+from mi_crow.store.reader import RunReader
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
-    from mi_crow.store.reader import RunReader
 
 EVALUATION_NAME = "evaluation.json"
 
@@ -38,43 +47,41 @@ def evaluate_sae(
 ) -> dict[str, Any]:
     """Measures an SAE on held-out data, writes `evaluation.json` beside it and gives its content.
 
-    `lm` spares loading the model again. Raises UserError for an unknown SAE or run, a layer that
-    the run does not hold, or a run without held-out documents.
+    A transcoder is measured by what it predicts: its target layer takes the place of its own. `lm`
+    spares loading the model again. Raises UserError, before anything is written, for an unknown
+    SAE or run, a layer that the run does not hold, a run or model that the SAE does not fit, or a
+    run without held-out documents.
     """
     progress = progress or NullProgress()
     sae_dir = workspace.sae_dir(config.sae_id)
     sae = load_sae(sae_dir, torch_device(config.device) if lm is None else lm.device)
-    if sae.transcodes:
-        raise UserError(
-            f"{config.sae_id!r} is a transcoder: it replaces no layer by its reconstruction",
-            hint="its held-out figures are in training.json",
-        )
-    run_id = config.run_id or sae.metadata.run_id
-    if run_id is None:
-        raise UserError(
-            f"SAE {config.sae_id!r} does not say which run it belongs to", hint="name one (--run)"
-        )
-    manifest, layer, source = open_layer(workspace, run_id, sae.metadata.layer_signature)
-    documents = _heldout_documents(source.reader, config.documents, config.seed)
+    tokens = _tokens(workspace, config, sae)
+    reader = tokens.source.first if isinstance(tokens.source, PairReader) else None
+    reader = reader or RunReader(workspace.run_dir(tokens.manifest.run_id), tokens.layer.name)
+    documents = _heldout_documents(reader, config.documents, config.seed)
+    lm = lm or _model_of(tokens.manifest, config)
+    site = _site(lm, sae, tokens, config.sae_id)
     outlier_norm = sae.metadata.outlier_norm
 
-    quality = heldout_quality(sae, source, outlier_norm)
-    densities = latent_densities(sae, source, outlier_norm)
+    quality = heldout_quality(sae, tokens.source, outlier_norm)
+    densities = latent_densities(sae, tokens.source, outlier_norm)
+    mean = mean_target(sae, tokens.source, outlier_norm)
     raise_if_stopped(progress, resumable=False)
-    lm = lm or _model_of(manifest, config)
-    losses = model_loss(lm, sae, layer.name, documents, progress)
+    losses = model_loss(site, mean, documents, progress)
     result = {
         "sae_id": config.sae_id,
-        "run_id": run_id,
+        "run_id": tokens.manifest.run_id,
+        "model_id": lm.model_id,
         "fvu": quality.fvu,
         "fvu_all": quality.fvu_all,
         "explained_variance": quality.explained_variance,
+        "cosine": quality.cosine,
         "outlier_share": quality.outlier_share,
         "l0": quality.l0,
         "dead_share": float((densities == 0).double().mean()),
         "dense_share": float((densities > DENSE).double().mean()),
         **_losses(losses),
-        "probes": _probes(sae, source.reader, config.seed),
+        "probes": _probes(sae, reader, config.seed),
         "tokens": quality.tokens,
         "documents": len(documents),
     }
@@ -82,31 +89,99 @@ def evaluate_sae(
     return result
 
 
+def _tokens(workspace: Workspace, config: EvaluateConfig, sae: SparseAutoencoder) -> RunTokens:
+    """The layer of the run that the SAE reads, with a transcoder's target beside it. Raises
+    UserError when they do not fit."""
+    metadata, sae_id = sae.metadata, config.sae_id
+    run_id = config.run_id or metadata.run_id
+    if run_id is None:
+        raise UserError(
+            f"SAE {sae_id!r} does not say which run it belongs to", hint="name one (--run)"
+        )
+    target = target_layer(sae)
+    if target is None:
+        raise UserError(
+            f"transcoder {sae_id!r} does not say which layer it predicts",
+            hint="import it again with --target-layer",
+        )
+    tokens = open_tokens(
+        workspace, run_id, metadata.layer_signature, target if sae.transcodes else None
+    )
+    manifest = tokens.manifest
+    if not manifest.complete:
+        raise UserError(
+            f"run {run_id!r} is not complete",
+            hint="wait for its capture or resume it: mi-crow jobs",
+        )
+    if metadata.tokenizer_hash not in (None, manifest.tokenizer_hash):
+        raise UserError(
+            f"run {run_id!r} is of model {manifest.model_id!r}, SAE {sae_id!r} of "
+            f"{metadata.model_name!r}",
+            hint="give a run of the model it was trained on",
+        )
+    for layer, width, does in (
+        (tokens.layer, sae.n_inputs, "takes"),
+        (tokens.target or tokens.layer, sae.n_outputs, "gives"),
+    ):
+        if layer.width != width:
+            raise UserError(
+                f"SAE {sae_id!r} {does} width {width}, layer {layer.name!r} of run {run_id!r} has "
+                f"{layer.width}",
+                hint="give a run of the model it was trained on",
+            )
+    return tokens
+
+
+def _site(lm: "LanguageModel", sae: SparseAutoencoder, tokens: RunTokens, sae_id: str) -> Site:
+    """Where the SAE stands in the model. Raises UserError when they do not fit."""
+    if lm.tokenizer_hash != tokens.manifest.tokenizer_hash:
+        raise UserError(
+            f"model {lm.model_id!r} has another tokenizer than the one run "
+            f"{tokens.manifest.run_id!r} was captured with",
+            hint="leave out --model, or give one with the same tokenizer",
+        )
+    points = tokens.layer.point, (tokens.target or tokens.layer).point
+    for point, width in zip(points, (sae.n_inputs, sae.n_outputs), strict=True):
+        if lm.layers.width(point) != width:
+            raise UserError(
+                f"layer {point!r} of model {lm.model_id!r} has width {lm.layers.width(point)}, "
+                f"SAE {sae_id!r} wants {width}",
+                hint="leave out --model, or give one of the same shape",
+            )
+    return Site(lm, sae, *points)
+
+
 def _losses(losses: ModelLoss) -> dict[str, float]:
     return {
         "ce_original": losses.original,
         "ce_reconstructed": losses.reconstructed,
         "ce_zero": losses.zero,
+        "ce_mean": losses.mean,
         "ce_added": losses.reconstructed - losses.original,
         "loss_recovered": losses.loss_recovered,
+        "loss_recovered_mean": losses.loss_recovered_mean,
         "kl": losses.kl,
     }
 
 
 def _probes(sae: SparseAutoencoder, reader: "RunReader", seed: int) -> dict[str, Any]:
-    """Mean held-out AUROC of k-sparse probes on latents and on the residual; {} without labels."""
+    """Held-out AUROC and accuracy of probes, means over labels: on k latents, on k columns of the
+    raw activations, and on all of those; {} without labels."""
     pooled = pooled_documents(sae, reader, seed)
     if pooled is None:
         return {}
     latents = sparse_probe_scores(pooled.latents, len(pooled.labels))
     residual = sparse_probe_scores(pooled.residual, len(pooled.labels))
-    if math.isnan(next(iter(latents.values()))):
+    if math.isnan(next(iter(latents.values())).auroc):
         return {}
     return {
         "labels": len(pooled.labels),
         "documents": int(pooled.latents.labels.numel()),
-        "latents": {str(k): score for k, score in latents.items()},
-        "residual": {str(k): score for k, score in residual.items()},
+        "latents": {str(k): score.auroc for k, score in latents.items()},
+        "residual": {str(k): score.auroc for k, score in residual.items()},
+        "latents_accuracy": {str(k): score.accuracy for k, score in latents.items()},
+        "residual_accuracy": {str(k): score.accuracy for k, score in residual.items()},
+        "raw": asdict(dense_probe_score(pooled.residual, len(pooled.labels))),
     }
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.substitute import reconstruction, substitute, zeros
+from mi_crow.mechanistic.sae.substitute import Site, zeros
 from mi_crow.progress import Progress, raise_if_stopped
 
 if TYPE_CHECKING:
@@ -33,42 +32,52 @@ class ModelLoss:
     original: float
     reconstructed: float
     zero: float
+    mean: float
     kl: float  # KL(original || reconstructed)
     tokens: int
 
     @property
     def loss_recovered(self) -> float:
         """(zero - reconstructed) / (zero - original): 1 is lossless, 0 no better than nothing."""
-        worth = self.zero - self.original
-        return (self.zero - self.reconstructed) / worth if worth else float("nan")
+        return self._recovered(self.zero)
+
+    @property
+    def loss_recovered_mean(self) -> float:
+        """The same by the loss of mean activations, which leave the model more than zeros do."""
+        return self._recovered(self.mean)
+
+    def _recovered(self, ablated: float) -> float:
+        worth = ablated - self.original
+        return (ablated - self.reconstructed) / worth if worth else float("nan")
 
 
 @torch.inference_mode()
 def model_loss(
-    lm: "LanguageModel",
-    sae: SparseAutoencoder,
-    layer: str,
-    documents: Sequence[TokenDocument],
-    progress: Progress,
+    site: Site, mean: Tensor, documents: Sequence[TokenDocument], progress: Progress
 ) -> ModelLoss:
-    """Runs the documents three times: as they are, reconstructed at `layer`, and zeroed there."""
-    sums = torch.zeros(4, dtype=torch.float64)
+    """Runs the documents four times: as they are, and with the layer at `site` reconstructed,
+    zeroed, and replaced by its `mean` [n_outputs]."""
+    lm = site.lm
+    values = (site.reconstruction, zeros, lambda x, y: mean.to(y.device).expand_as(y))
+    sums = torch.zeros(5, dtype=torch.float64)
     tokens = done = 0
     for input_ids, mask, kept in _batches(documents, lm.device):
         raise_if_stopped(progress, resumable=False)
-        plain = _log_probabilities(lm, input_ids, mask)
-        with substitute(lm, layer, reconstruction(sae, kept)):
-            rebuilt = _log_probabilities(lm, input_ids, mask)
-        with substitute(lm, layer, zeros(sae, kept)):
-            zeroed = _log_probabilities(lm, input_ids, mask)
         targets, real = input_ids[:, 1:], mask[:, 1:].bool()
-        losses = [_loss(log_p, targets, real) for log_p in (plain, rebuilt, zeroed)]
-        sums += torch.tensor([*losses, _divergence(plain, rebuilt, real)], dtype=torch.float64)
+        plain = _log_probabilities(lm, input_ids, mask)
+        figures = [_loss(plain, targets, real)]
+        for value in values:
+            with site.replaced(kept, value):
+                changed = _log_probabilities(lm, input_ids, mask)
+            figures.append(_loss(changed, targets, real))
+            if value is values[0]:
+                figures.append(_divergence(plain, changed, real))
+        sums += torch.tensor(figures, dtype=torch.float64)
         tokens += int(real.sum())
         done += input_ids.shape[0]
         progress.update(done, len(documents), "document")
-    original, rebuilt_loss, zero, kl = (sums / max(tokens, 1)).tolist()
-    return ModelLoss(original, rebuilt_loss, zero, kl, tokens)
+    original, rebuilt, kl, zero, average = (sums / max(tokens, 1)).tolist()
+    return ModelLoss(original, rebuilt, zero, average, kl, tokens)
 
 
 def _batches(

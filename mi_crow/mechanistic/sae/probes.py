@@ -1,7 +1,9 @@
 """k-sparse probes: can a few latents tell a document's label, and can a few residual dimensions?
 
 Gurnee et al. 2023, "Finding neurons in a haystack": columns are chosen by mean difference on
-training documents, a logistic regression is fitted on them, and AUROC is taken on held-out ones.
+training documents, a logistic regression is fitted on them, and AUROC and accuracy are taken on
+held-out ones. Documents with the label and those without weigh the same in fit and accuracy, so
+that 0.5 is chance however rare a label is.
 """
 
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from torch import Tensor
 
 _RIDGE = 1e-3
 _NEWTON_STEPS = 12
+_DENSE_STEPS = 100
 PROBE_SIZES = (1, 2, 5)
 
 
@@ -23,37 +26,75 @@ class PooledDocuments:
     heldout: Tensor  # bool [n]
 
 
+@dataclass(frozen=True)
+class ProbeScore:
+    """Means over labels, on held-out documents; nan without a usable label."""
+
+    auroc: float
+    accuracy: float  # (share found of those with the label + share of those without) / 2
+
+
 def sparse_probe_scores(
     documents: PooledDocuments, n_labels: int, sizes: tuple[int, ...] = PROBE_SIZES
-) -> dict[int, float]:
-    """Mean held-out AUROC over labels of one-against-rest probes on k columns, for each k.
+) -> dict[int, ProbeScore]:
+    """One-against-rest probes on k columns, for each k.
 
-    Labels that do not stand on both sides in both splits are left out; nan when none is left.
+    Labels that do not stand on both sides in both splits are left out.
     """
-    train = ~documents.heldout
-    one_hot = torch.nn.functional.one_hot(documents.labels, n_labels).bool()
-    usable = [
-        label
-        for label in range(n_labels)
-        if all(
-            0 < int(one_hot[side, label].sum()) < int(side.sum())
-            for side in (train, documents.heldout)
-        )
-    ]
+    usable, one_hot = _usable(documents, n_labels)
     if not usable:
-        return {k: float("nan") for k in sizes}
-    scores: dict[int, float] = {}
+        return {k: ProbeScore(float("nan"), float("nan")) for k in sizes}
+    train = ~documents.heldout
     most = min(max(sizes), documents.features.shape[1])
     chosen = _best_columns(documents.features[train].float(), one_hot[train][:, usable], most)
+    scores: dict[int, ProbeScore] = {}
     for k in sizes:
-        values = []
+        outcomes = []
         for position, label in enumerate(usable):
             x = documents.features[:, chosen[position, : min(k, most)]].double()
             weights = _logistic(x[train], one_hot[train, label].double())
-            outcome = _with_constant(x[documents.heldout], x[train]) @ weights
-            values.append(auroc(outcome, one_hot[documents.heldout, label]))
-        scores[k] = sum(values) / len(values)
+            outcomes.append(_with_constant(x[documents.heldout], x[train]) @ weights)
+        scores[k] = _score(torch.stack(outcomes, 1), one_hot[documents.heldout][:, usable])
     return scores
+
+
+def dense_probe_score(documents: PooledDocuments, n_labels: int) -> ProbeScore:
+    """The same probes on all columns together."""
+    usable, one_hot = _usable(documents, n_labels)
+    if not usable:
+        return ProbeScore(float("nan"), float("nan"))
+    train = ~documents.heldout
+    x = documents.features.float()
+    design = _with_constant(x[train], x[train])
+    weights = _dense_logistic(design, one_hot[train][:, usable].float())
+    outcome = _with_constant(x[documents.heldout], x[train]) @ weights
+    return _score(outcome, one_hot[documents.heldout][:, usable])
+
+
+def _usable(documents: PooledDocuments, n_labels: int) -> tuple[list[int], Tensor]:
+    """Labels with documents on both sides in both splits, and bool [n, labels] of all."""
+    one_hot = torch.nn.functional.one_hot(documents.labels, n_labels).bool()
+    sides = [one_hot[~documents.heldout], one_hot[documents.heldout]]
+    return [
+        label
+        for label in range(n_labels)
+        if all(0 < int(side[:, label].sum()) < len(side) for side in sides)
+    ], one_hot
+
+
+def _score(outcome: Tensor, positive: Tensor) -> ProbeScore:
+    """Means over the columns of outcome [n, labels] (above 0: has the label) and of the truth."""
+    ranks = [auroc(outcome[:, i], positive[:, i]) for i in range(outcome.shape[1])]
+    right = (outcome > 0) == positive
+    found = (right & positive).sum(0) / positive.sum(0)
+    left = (right & ~positive).sum(0) / (~positive).sum(0)
+    return ProbeScore(sum(ranks) / len(ranks), float(((found + left) / 2).mean()))
+
+
+def _balanced(y: Tensor) -> Tensor:
+    """Weights [n, ...] that add up to n, half of it on each side of y (0 or 1)."""
+    n, inside = y.shape[0], y.sum(0)
+    return torch.where(y > 0, n / (2 * inside), n / (2 * (n - inside)))
 
 
 def _best_columns(x: Tensor, one_hot: Tensor, k: int) -> Tensor:
@@ -73,17 +114,39 @@ def _with_constant(x: Tensor, reference: Tensor) -> Tensor:
 
 
 def _logistic(x: Tensor, y: Tensor) -> Tensor:
-    """Ridge-penalised logistic regression by Newton's method: [columns + 1] weights."""
+    """Ridge-penalised, balanced logistic regression by Newton's method: [columns + 1] weights."""
+    share = _balanced(y)
     design = _with_constant(x, x)
     weights = design.new_zeros(design.shape[1])
     penalty = _RIDGE * x.shape[0] * torch.eye(design.shape[1], dtype=design.dtype)
     penalty[-1, -1] = 1e-9 * x.shape[0]  # the constant is free; a trace keeps it solvable
     for _ in range(_NEWTON_STEPS):
         p = torch.sigmoid(design @ weights)
-        gradient = design.T @ (p - y) + penalty @ weights
-        curvature = design.T @ (design * (p * (1 - p))[:, None]) + penalty
+        gradient = design.T @ (share * (p - y)) + penalty @ weights
+        curvature = design.T @ (design * (share * p * (1 - p))[:, None]) + penalty
         weights = weights - torch.linalg.solve(curvature, gradient)
     return weights
+
+
+def _dense_logistic(design: Tensor, y: Tensor) -> Tensor:
+    """The same for many columns and all labels at once, by L-BFGS: design [n, columns], y [n,
+    labels] -> [columns, labels]."""
+    weights = design.new_zeros(design.shape[1], y.shape[1], requires_grad=True)
+    share = _balanced(y)
+    optimizer = torch.optim.LBFGS([weights], max_iter=_DENSE_STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        fit = torch.nn.functional.binary_cross_entropy_with_logits(
+            design @ weights, y, share, reduction="sum"
+        )
+        loss = fit / len(y) + 0.5 * _RIDGE * weights[:-1].square().sum()
+        loss.backward()
+        return loss
+
+    with torch.inference_mode(False), torch.enable_grad():
+        optimizer.step(closure)
+    return weights.detach()
 
 
 def auroc(scores: Tensor, positive: Tensor) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TokenSource, fixed_batches
@@ -52,12 +53,13 @@ class FvuSums:
 
 @dataclass(frozen=True)
 class Quality:
-    """Reconstruction and sparsity; `fvu` and `l0` over tokens that are no outliers."""
+    """Reconstruction and sparsity; `fvu`, `l0` and `cosine` over tokens that are no outliers."""
 
     fvu: float
     fvu_all: float  # outliers included
     outlier_share: float
     l0: float  # active latents a token
+    cosine: float  # mean cosine of a token and its reconstruction
     tokens: int  # outliers included
 
     @property
@@ -76,6 +78,7 @@ def reconstruction_quality(
     kept = FvuSums(sae.n_outputs, sae.device)
     everything = FvuSums(sae.n_outputs, sae.device)
     active = torch.zeros((), dtype=torch.int64, device=sae.device)
+    cosine = torch.zeros((), dtype=torch.float64, device=sae.device)
     targets = x if target is None else target
     for stored, wanted in zip(x.split(BATCH), targets.split(BATCH), strict=True):
         batch = stored.to(sae.device).float()
@@ -87,11 +90,13 @@ def reconstruction_quality(
             keep = torch.linalg.vector_norm(batch, dim=1) <= outlier_norm
         kept.add(wanted_batch[keep], reconstruction[keep])
         active += (latents.values[keep] > 0).sum()
+        cosine += cosine_similarity(wanted_batch[keep], reconstruction[keep].float()).double().sum()
     return Quality(
         fvu=kept.fvu(),
         fvu_all=everything.fvu(),
         outlier_share=1 - kept.tokens / max(everything.tokens, 1),
         l0=int(sae.sharing.over_latents(active)) / max(kept.tokens, 1),
+        cosine=float(cosine) / kept.tokens if kept.tokens else float("nan"),
         tokens=everything.tokens,
     )
 
@@ -122,6 +127,18 @@ def heldout_quality(
     inputs, targets = sae.training_tokens(source.sample(HELDOUT_TOKENS, 0, split))
     wanted = targets if sae.transcodes else None
     return reconstruction_quality(sae, inputs, outlier_norm, wanted)
+
+
+def mean_target(sae: SparseAutoencoder, source: TokenSource, outlier_norm: float | None) -> Tensor:
+    """Mean of what the SAE is to give back, over a fixed sample of training tokens without
+    outliers: [n_outputs] fp32 on the SAE's device."""
+    total = torch.zeros(sae.n_outputs, dtype=torch.float64, device=sae.device)
+    tokens = 0
+    for batch in fixed_batches(source, DENSITY_TOKENS, outlier_norm, BATCH):
+        _, targets = sae.training_tokens(batch)
+        total += targets.to(sae.device).double().sum(0)
+        tokens += len(batch)
+    return (total / max(tokens, 1)).float()
 
 
 def latent_densities(

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from mi_crow.errors import UserError
 from mi_crow.hooks import first_tensor, replace_tensor
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 
@@ -51,21 +53,57 @@ def changeable(x: Tensor, kept: Tensor, outlier_norm: float | None) -> Tensor:
     return kept & (torch.linalg.vector_norm(x.float(), dim=-1) <= outlier_norm)
 
 
-def reconstruction(sae: SparseAutoencoder, kept: Tensor) -> Change:
-    """Replaces the changeable positions among `kept` by their reconstruction."""
-
-    def change(x: Tensor) -> Tensor:
-        where = changeable(x, kept, sae.metadata.outlier_norm)
-        return torch.where(where[..., None], sae(x.float()).reconstruction.to(x.dtype), x)
-
-    return change
+Value = Callable[[Tensor, Tensor], Tensor]
 
 
-def zeros(sae: SparseAutoencoder, kept: Tensor) -> Change:
-    """Replaces the same positions by zero: what the layer is worth to the model."""
+@dataclass(frozen=True)
+class Site:
+    """Where an SAE reads the model and where what it gives belongs: one layer, or a transcoder's
+    two."""
 
-    def change(x: Tensor) -> Tensor:
-        where = changeable(x, kept, sae.metadata.outlier_norm)
-        return torch.where(where[..., None], torch.zeros_like(x), x)
+    lm: "LanguageModel"
+    sae: SparseAutoencoder
+    read: str | int
+    write: str | int
 
-    return change
+    @contextmanager
+    def replaced(self, kept: Tensor, value: Value) -> Iterator[None]:
+        """Inside the block, the changeable positions among `kept` [batch, length] of the layer
+        written to become value(x, y): [batch, length, n_outputs] from the activations x read and
+        those y that stood there. What is an outlier is told by x.
+
+        Raises UserError in a pass that reaches the layer written to first.
+        """
+        if self.read == self.write:
+            with substitute(self.lm, self.write, lambda y: self._changed(y, y, kept, value)):
+                yield
+            return
+        seen: list[Tensor] = []
+
+        def keep(x: Tensor) -> Tensor:
+            seen.append(x)
+            return x
+
+        def change(y: Tensor) -> Tensor:
+            if not seen:
+                raise UserError(
+                    f"the model reaches layer {self.write!r} before layer {self.read!r}",
+                    hint="a transcoder predicts a layer that comes after the one it reads",
+                )
+            return self._changed(seen.pop(), y, kept, value)
+
+        with substitute(self.lm, self.read, keep), substitute(self.lm, self.write, change):
+            yield
+
+    def _changed(self, x: Tensor, y: Tensor, kept: Tensor, value: Value) -> Tensor:
+        where = changeable(x, kept, self.sae.metadata.outlier_norm)
+        return torch.where(where[..., None], value(x, y).to(y.dtype), y)
+
+    def reconstruction(self, x: Tensor, y: Tensor) -> Tensor:
+        """The value of an SAE's reconstruction, or of a transcoder's prediction."""
+        return self.sae(x.float()).reconstruction
+
+
+def zeros(x: Tensor, y: Tensor) -> Tensor:
+    """The value zero: what the layer is worth to the model."""
+    return torch.zeros_like(y)

@@ -1,0 +1,156 @@
+"""Evaluating SAEs and transcoders on a captured run of a real small model, and what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.language_model.capture import capture_run
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.mechanistic.features.build import build_index
+from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.queries import FeatureStore
+from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.evaluate import evaluate_sae
+from mi_crow.mechanistic.sae.train import train_run
+from mi_crow.store.manifest import RunManifest
+from mi_crow.store.workspace import Workspace
+from tests.index_runs import identity_sae, save_sae
+from tests.tiny_models import TEXTS
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import LanguageModel
+
+NEW_KEYS = {"cosine", "ce_mean", "loss_recovered_mean", "model_id"}
+
+
+@pytest.fixture
+def captured(workspace: Workspace, tiny_model_dir: Path, tmp_path: Path) -> Workspace:
+    """A run of a block's input and of its MLP's output, with labels."""
+    many = TEXTS * 80
+    rows = [{"text": f"{n}: {many[n]} {many[7 * n]}", "label": "ab"[n % 2]} for n in range(80)]
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    config = CaptureConfig(
+        ModelSpec(str(tiny_model_dir), device="cpu"),
+        DatasetSpec(str(texts)),
+        ("resid_post.0", "mlp_out.1"),
+        dtype="fp32",
+        name="run",
+    )
+    capture_run(workspace, config)
+    return workspace
+
+
+def train(workspace: Workspace, name: str, layer: str, **fields: Any) -> None:
+    training = SaeTrainingConfig(steps=60, batch_size=256)
+    config = TrainConfig(
+        "run", layer, name=name, k=4, expansion=2.0, training=training, device="cpu"
+    )
+    train_run(workspace, replace(config, **fields))
+
+
+def test_a_transcoder_is_evaluated_by_what_it_predicts(
+    captured: Workspace, tiny_lm: "LanguageModel"
+) -> None:
+    train(captured, "coder", "resid_post.0", arch="transcoder", target_layer="mlp_out.1")
+    found = evaluate_sae(captured, EvaluateConfig("coder", device="cpu"), lm=tiny_lm)
+    assert found.keys() >= NEW_KEYS
+    trained = json.loads((captured.sae_dir("coder") / "training.json").read_text())["result"]
+    assert found["fvu"] == pytest.approx(trained["fvu"])
+    # The block's MLP is replaced, not the layer that was read: losses stay near the model's own.
+    train(captured, "plain", "mlp_out.1")
+    same = evaluate_sae(captured, EvaluateConfig("plain", device="cpu"), lm=tiny_lm)
+    for key in ("ce_original", "ce_zero", "ce_mean"):
+        assert found[key] == pytest.approx(same[key], rel=1e-5), "the same layer is ablated"
+    assert found["ce_reconstructed"] != pytest.approx(same["ce_reconstructed"], rel=1e-7)
+
+
+def test_a_transcoder_has_an_index(captured: Workspace, tiny_lm: "LanguageModel") -> None:
+    train(captured, "coder", "resid_post.0", arch="transcoder", target_layer="mlp_out.1")
+    build_index(captured, IndexConfig("coder", device="cpu"), lm=tiny_lm)
+    store = FeatureStore.open(captured, "coder")
+    assert store.meta().layer == "model.layers.0"
+    detail = store.detail(int(store.ids()[0]))
+    assert detail.encoder_decoder_cosine is None
+    assert detail.promoted
+    assert detail.neighbours
+
+
+def test_figures_of_an_sae_are_all_there(captured: Workspace, tiny_lm: "LanguageModel") -> None:
+    train(captured, "sae", "resid_post.0")
+    found = evaluate_sae(captured, EvaluateConfig("sae", device="cpu"), lm=tiny_lm)
+    assert found.keys() >= NEW_KEYS
+    assert 0.3 < found["cosine"] <= 1
+    original, rebuilt, mean = (found[f"ce_{x}"] for x in ("original", "reconstructed", "mean"))
+    assert found["loss_recovered_mean"] == pytest.approx((mean - rebuilt) / (mean - original))
+    probes = found["probes"]
+    for side in ("latents_accuracy", "residual_accuracy"):
+        assert probes[side].keys() == {"1", "2", "5"}
+        assert all(0 <= value <= 1 for value in probes[side].values())
+    assert probes["raw"].keys() == {"auroc", "accuracy"}
+    written = json.loads((captured.sae_dir("sae") / "evaluation.json").read_text())
+    assert written == found
+
+
+class TestInputThatDoesNotFit:
+    """One sentence, and nothing written."""
+
+    def refuse(
+        self, workspace: Workspace, lm: "LanguageModel", says: str, config: EvaluateConfig
+    ) -> None:
+        with pytest.raises(UserError, match=says):
+            evaluate_sae(workspace, config, lm=lm)
+        assert not (workspace.sae_dir(config.sae_id) / "evaluation.json").exists()
+
+    def put(
+        self, workspace: Workspace, tokenizer_hash: str | None, n: int = 32, **metadata: str
+    ) -> EvaluateConfig:
+        sae = identity_sae(tokenizer_hash, n=n)
+        there = {"layer": "model.layers.0", "point": "resid_post.0"}
+        sae.metadata = replace(sae.metadata, **{**there, **metadata})
+        save_sae(workspace, sae)
+        return EvaluateConfig("sae", device="cpu")
+
+    def test_another_width(self, captured: Workspace, tiny_lm: "LanguageModel") -> None:
+        config = self.put(captured, tiny_lm.tokenizer_hash, n=16)
+        self.refuse(captured, tiny_lm, "takes width 16.*has 32", config)
+
+    def test_another_layer(self, captured: Workspace, tiny_lm: "LanguageModel") -> None:
+        config = self.put(captured, tiny_lm.tokenizer_hash, point="resid_post.2")
+        with pytest.raises(NotFoundError, match=r"layer 'resid_post\.2' is not in run"):
+            evaluate_sae(captured, config, lm=tiny_lm)
+
+    def test_a_run_of_another_model(self, captured: Workspace, tiny_lm: "LanguageModel") -> None:
+        config = self.put(captured, "f" * 16)
+        self.refuse(captured, tiny_lm, "run 'run' is of model.*SAE 'sae' of 'tiny'", config)
+
+    def test_a_model_with_another_tokenizer(
+        self, captured: Workspace, tiny_lm: "LanguageModel"
+    ) -> None:
+        folder = captured.run_dir("run")
+        manifest = RunManifest.load(folder)
+        manifest.tokenizer_hash = "e" * 16
+        manifest.save(folder)
+        self.refuse(captured, tiny_lm, "another tokenizer", self.put(captured, None))
+
+    def test_a_run_that_is_not_complete(
+        self, captured: Workspace, tiny_lm: "LanguageModel"
+    ) -> None:
+        folder = captured.run_dir("run")
+        manifest = RunManifest.load(folder)
+        manifest.status = "running"
+        manifest.save(folder)
+        self.refuse(captured, tiny_lm, "not complete", self.put(captured, None))
+
+    def test_a_transcoder_whose_target_was_not_captured(
+        self, captured: Workspace, tiny_lm: "LanguageModel"
+    ) -> None:
+        train(captured, "sae", "resid_post.0", arch="transcoder", target_layer="mlp_out.1")
+        path = captured.sae_dir("sae") / "cfg.json"
+        path.write_text(path.read_text().replace("model.layers.1.mlp", "model.layers.2.mlp"))
+        config = EvaluateConfig("sae", device="cpu")
+        self.refuse(captured, tiny_lm, "'model.layers.2.mlp' is not in run", config)
