@@ -15,11 +15,13 @@ from torch.nn import functional
 
 from mi_crow.mechanistic.sae.kernels import (
     LatentOrder,
+    bag_products,
     dense_latents,
     group_by_latent,
     product_blocks,
     row_gradient,
     sparse_path,
+    sum_bags,
 )
 
 
@@ -207,16 +209,12 @@ def take(vector: Tensor, entries: Entries) -> Tensor:
 
 def bag_sums(values: Tensor, entries: Entries, rows: Tensor) -> Tensor:
     """sum_e values[e] * rows[columns[e]] for each token, without gradients: [n, d]."""
-    return functional.embedding_bag(
-        entries.columns, rows, offsets=entries.starts, per_sample_weights=values, mode="sum"
-    )
+    return sum_bags(entries.columns, values, entries.starts, rows)
 
 
 def entry_products(grad: Tensor, entries: Entries, rows: Tensor) -> Tensor:
     """<grad[token], rows[latent]> of each entry: grad [n, d], rows [M, d] -> [e]."""
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        grad.contiguous(), rows, entries.columns, entries.starts, entries.rows, 0
-    )
+    return bag_products(grad, entries.columns, entries.starts, entries.rows, rows)
 
 
 def latent_sums(values: Tensor, entries: Entries) -> Tensor:

@@ -1,12 +1,16 @@
 """Sparse arithmetic of an SAE: top-k encoding, sparse decoding, and their gradients.
 
 A token has k active latents of M, so only the encoder's product is dense. Everything after it
-runs over k entries a token, by `embedding_bag` in both directions, and never builds a
-[tokens, M, d] or (on the sparse path) a [tokens, M] tensor twice.
+runs over k entries a token, by `embedding_bag` in both directions or on CUDA by the kernels of
+`triton_kernels.py`, and never builds a [tokens, M, d] or (on the sparse path) a [tokens, M] tensor
+twice.
 """
 
 import threading
 from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +36,52 @@ class LatentOrder(NamedTuple):
 def sparse_path(device: torch.device) -> bool:
     """Whether `embedding_bag` with weights exists on `device`; elsewhere products are dense."""
     return device.type in ("cpu", "cuda")
+
+
+# What Triton compiles for begins with Turing.
+_TRITON_CAPABILITY = (7, 5)
+
+
+@cache
+def _triton_on(device: torch.device) -> ModuleType | None:
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _TRITON_CAPABILITY:
+        return None
+    try:
+        return import_module("mi_crow.mechanistic.sae.triton_kernels")
+    except ImportError:  # builds of PyTorch without Triton
+        return None
+
+
+def sum_bags(
+    columns: Tensor, weights: Tensor, starts: Tensor, rows: Tensor, *, long_bags: bool = False
+) -> Tensor:
+    """sum of weights[e] * rows[columns[e]] over the entries e of each bag: [n, d].
+
+    columns int64 [e] and weights [e], bag after bag; starts int64 [n], where each bag begins; rows
+    [m, d]. `long_bags` where a few may hold many times more entries than the others.
+    """
+    triton = _triton_on(rows.device)
+    if triton is not None:
+        return triton.bag_sums(columns, weights, starts, rows, long_bags=long_bags)
+    return functional.embedding_bag(
+        columns, rows, offsets=starts, per_sample_weights=weights, mode="sum"
+    )
+
+
+def bag_products(
+    grad: Tensor, columns: Tensor, starts: Tensor, owners: Tensor, rows: Tensor
+) -> Tensor:
+    """<grad[owners[e]], rows[columns[e]]> of each entry e: [e].
+
+    The gradient of `sum_bags` by its weights; without Triton from the operator that PyTorch itself
+    uses for `per_sample_weights`. grad [n, d], owners int64 [e]: the bag of each entry.
+    """
+    triton = _triton_on(rows.device)
+    if triton is not None:
+        return triton.bag_products(grad, columns, starts, rows)
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        grad.contiguous(), rows, columns, starts, owners, 0
+    )
 
 
 def topk_activations(
@@ -114,7 +164,12 @@ def decode_rows(values: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
     """sum_j values[n, j] * rows[indices[n, j]]: [n, k], [n, k], [M, d] -> [n, d]."""
     if not sparse_path(rows.device):
         return dense_latents(values, indices, rows.shape[0]) @ rows
-    return functional.embedding_bag(indices, rows, per_sample_weights=values, mode="sum")
+    return sum_bags(indices.reshape(-1), values.reshape(-1), _even_starts(indices), rows)
+
+
+def _even_starts(indices: Tensor) -> Tensor:
+    """Where each token's entries begin when every token has as many: [n]."""
+    return torch.arange(0, indices.numel(), indices.shape[1], device=indices.device)
 
 
 def dense_latents(values: Tensor, indices: Tensor, n_latents: int) -> Tensor:
@@ -142,27 +197,19 @@ def row_gradient(grad_values: Tensor, grouped: LatentOrder, x: Tensor) -> Tensor
 
     The gradient of a matrix whose row i was multiplied with x[n] wherever indices[n, j] = i.
     """
-    return functional.embedding_bag(
-        grouped.rows,
-        x,
-        offsets=grouped.starts,
-        per_sample_weights=grad_values.reshape(-1)[grouped.order],
-        mode="sum",
-    )
+    weights = grad_values.reshape(-1)[grouped.order]
+    return sum_bags(grouped.rows, weights, grouped.starts, x, long_bags=True)
 
 
 def active_products(grad: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
     """<grad[n], rows[indices[n, j]]> for the active entries alone: [n, d], [M, d] -> [n, k].
 
-    The gradient of `decode_rows` by its values, from the operator that PyTorch itself uses for
-    `per_sample_weights`.
+    The gradient of `decode_rows` by its values.
     """
     n, k = indices.shape
-    starts = torch.arange(0, n * k, k, device=indices.device)
     owners = torch.arange(n, device=indices.device).repeat_interleave(k)
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        grad.contiguous(), rows, indices.reshape(-1), starts, owners, 0
-    ).view(n, k)
+    columns = indices.reshape(-1)
+    return bag_products(grad, columns, _even_starts(indices), owners, rows).view(n, k)
 
 
 class _TopKEncode(torch.autograd.Function):
