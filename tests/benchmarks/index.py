@@ -82,10 +82,12 @@ class Product:
             torch.cuda.synchronize(self._device)
 
 
-def build(indexed: Indexed, sae: SparseAutoencoder, lm: LanguageModel) -> Stages:
+def build(
+    indexed: Indexed, sae: SparseAutoencoder, lm: LanguageModel, writing: bool = True
+) -> Stages:
     """One whole index job; its seconds by stage."""
     config = IndexConfig(SAE_ID, run_id=indexed.reader.manifest.run_id, device=str(sae.device))
-    with index_stages() as stages:
+    with index_stages(writing) as stages:
         build_index(indexed.workspace, config, sae=sae, lm=lm)
     return stages
 
@@ -97,31 +99,36 @@ def pass_rows(indexed: Indexed, device: str, rounds: int) -> list[Row]:
     product.seconds()
     build(indexed, sae, lm)
     products: list[float] = []
-    jobs: list[Stages] = []
+    passes: list[Stages] = []
+    whole: list[Stages] = []
     for _ in range(rounds):
         products.append(product.seconds())
-        jobs.append(build(indexed, sae, lm))
-    ratios = [job.total(PASS) / one for job, one in zip(jobs, products, strict=True)]
-    apart = [job.whole - job.total(PASS) for job in jobs]
-    names = sorted({name for job in jobs for name in job.seconds})
+        passes.append(build(indexed, sae, lm, writing=False))
+        whole.append(build(indexed, sae, lm))
+    ratios = [one.streaming / base for one, base in zip(passes, products, strict=True)]
+    besides = [job.whole - one.streaming for job, one in zip(whole, passes, strict=True)]
     shares = {
         name: statistics.median(
-            job.seconds.get(name, 0.0) / one for job, one in zip(jobs, products, strict=True)
+            one.seconds[name] / base for one, base in zip(passes, products, strict=True)
         )
-        for name in names
+        for name in PASS
     }
     found = {"rounds": ratios, "product": products, "load": os.getloadavg()}
     return [
         Row("streaming pass / encoder's product, time", statistics.median(ratios), "<= 1.5", found),
         *(
             Row(f"  {name} / encoder's product", shares[name])
-            for name in sorted(PASS, key=lambda name: -shares.get(name, 0.0))
-            if name in shares
+            for name in sorted(PASS, key=lambda name: -shares[name])
         ),
-        Row("all besides the pass, seconds", statistics.median(apart), "<= 60", {"rounds": apart}),
+        Row(
+            "all besides the pass, seconds",
+            statistics.median(besides),
+            "<= 60",
+            {"rounds": besides},
+        ),
         *(
-            Row(f"  {name}, seconds", statistics.median(job.seconds[name] for job in jobs))
-            for name in names
+            Row(f"  {name}, seconds", statistics.median(job.seconds[name] for job in whole))
+            for name in whole[0].seconds
             if name not in PASS
         ),
     ]

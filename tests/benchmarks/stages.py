@@ -1,5 +1,9 @@
-"""Where the seconds of an index job go: each stage's own, without those of the stages inside it."""
+"""Where the seconds of an index job go: each stage's own, without those of the stages inside it.
 
+Stages in several threads at once add up to more than passes on the clock.
+"""
+
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,7 +11,7 @@ from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
-from mi_crow.mechanistic.features import build, codes, encode_pass, feature_tables
+from mi_crow.mechanistic.features import build, encode_pass, feature_tables
 from mi_crow.mechanistic.features.write import IndexWriter
 from mi_crow.mechanistic.sae.topk import TopKSae
 
@@ -25,7 +29,7 @@ PASS = (
     "choosing examples",
     "windows",
     "co-firing",
-    "columns of tables",
+    "columns of tables, waiting for threads",
 )
 # Stage -> where its work stands: (module or class, name).
 _PLACES: tuple[tuple[str, Any, str], ...] = (
@@ -33,7 +37,7 @@ _PLACES: tuple[tuple[str, Any, str], ...] = (
     ("reading, outliers and handing over", encode_pass.EncodePass, "run"),
     ("sorting codes", encode_pass, "make_chunk"),
     ("features of documents", encode_pass, "strongest_features"),
-    ("gathering codes by feature", codes, "gather_block"),
+    ("gathering codes by feature", feature_tables, "gather_block"),
     ("counts and moments", feature_tables, "moments"),
     ("histograms", feature_tables.HistogramBins, "histograms"),
     ("pooling over documents", feature_tables, "pool"),
@@ -41,7 +45,7 @@ _PLACES: tuple[tuple[str, Any, str], ...] = (
     ("choosing examples", feature_tables, "choose"),
     ("windows", feature_tables, "with_windows"),
     ("co-firing", feature_tables, "coactivations"),
-    ("columns of tables", feature_tables.FeatureTables, "write"),
+    ("columns of tables, waiting for threads", feature_tables.FeatureTables, "write"),
     ("texts of tokens", encode_pass, "document_token_texts"),
     ("DuckDB", IndexWriter, "append"),
     ("directions, neighbours and map", build, "write_directions"),
@@ -49,42 +53,66 @@ _PLACES: tuple[tuple[str, Any, str], ...] = (
 )
 
 
+# The stages that hold the pass, and what within them is none of it, when nothing is written.
+_HOLDING = ("reading, outliers and handing over", "columns of tables, waiting for threads")
+_APART = "texts of tokens"
+
+
 class Stages:
-    """Seconds by stage; `whole` is everything, the stages or not."""
+    """Seconds by stage; `whole` is everything, the stages or not, and `streaming` the pass of a job
+    that writes nothing."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.whole = 0.0
-        self._inside: list[float] = []  # seconds of the stages within each running one
-
-    def total(self, names: tuple[str, ...]) -> float:
-        return sum(self.seconds.get(name, 0.0) for name in names)
+        self.streaming = 0.0
+        self._of_thread = threading.local()
+        self._lock = threading.Lock()
 
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(work)
         def run(*args: Any, **kwargs: Any) -> Any:
-            self._inside.append(0.0)
+            inside = self._inside()
+            inside.append(0.0)
             began = time.perf_counter()
             try:
                 return work(*args, **kwargs)
             finally:
                 took = time.perf_counter() - began
-                own = took - self._inside.pop()
-                self.seconds[name] = self.seconds.get(name, 0.0) + own
-                if self._inside:
-                    self._inside[-1] += took
+                own = took - inside.pop()
+                if inside:
+                    inside[-1] += took
+                with self._lock:
+                    self.seconds[name] = self.seconds.get(name, 0.0) + own
+                    if name in _HOLDING:
+                        self.streaming += took
+                    elif name == _APART:
+                        self.streaming -= took
 
         return run
 
+    def _inside(self) -> list[float]:
+        """Seconds of the stages within each that runs in this thread."""
+        if not hasattr(self._of_thread, "inside"):
+            self._of_thread.inside = []
+        return self._of_thread.inside
+
 
 @contextmanager
-def index_stages() -> Iterator[Stages]:
-    """Times every index job in the block."""
+def index_stages(writing: bool = True) -> Iterator[Stages]:
+    """Times every index job in the block. Without `writing` its tables stay empty: what a thread
+    works out while another writes would look like no time at all."""
     stages = Stages()
     with ExitStack() as stack:
+        if not writing:
+            stack.enter_context(patch.object(IndexWriter, "append", _nothing))
         for name, owner, attribute in _PLACES:
             work = stages.timed(name, getattr(owner, attribute))
             stack.enter_context(patch.object(owner, attribute, work))
         began = time.perf_counter()
         yield stages
         stages.whole = time.perf_counter() - began
+
+
+def _nothing(writer: IndexWriter, table: str, columns: Any) -> None:
+    """Writes no rows."""

@@ -15,7 +15,7 @@ import numpy as np
 from mi_crow.mechanistic.features.segments import draws, owners, pieces, sorted_codes, starts_of
 
 _BUDGET = 512 * 1024**2  # bytes of codes held in memory before chunks go to files
-_BLOCK_CODES = 1 << 21
+_BLOCK_CODES = 1 << 20
 _BLOCK_FEATURES = 4096
 
 
@@ -111,12 +111,17 @@ class CodeStore:
             total += np.diff(chunk.starts)
         return total
 
-    def feature_blocks(self, most_codes: int = _BLOCK_CODES) -> Iterator[FeatureBlock]:
-        """All features in order, a few at a time; one with more than `most_codes` comes alone."""
-        starts = starts_of(self.counts())
-        for first, last in pieces(starts, most_codes):
+    def block_ranges(self, most_codes: int = _BLOCK_CODES) -> Iterator[tuple[int, int]]:
+        """(first, last + 1) of all features in order, some at a time; one with more than
+        `most_codes` codes comes alone."""
+        for first, last in pieces(starts_of(self.counts()), most_codes):
             for begin in range(first, last, _BLOCK_FEATURES):
-                yield gather_block(self.chunks, begin, min(begin + _BLOCK_FEATURES, last))
+                yield begin, min(begin + _BLOCK_FEATURES, last)
+
+    def feature_blocks(self, most_codes: int = _BLOCK_CODES) -> Iterator[FeatureBlock]:
+        """All features in order, a block at a time."""
+        for first, last in self.block_ranges(most_codes):
+            yield gather_block(self.chunks, first, last)
 
     def _on_disk(self, chunk: Chunk) -> Chunk:
         arrays = {}

@@ -1,13 +1,16 @@
 """Fills the tables that come from activations, a block of features at a time."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.features.coactivation import TokenSample, coactivations
-from mi_crow.mechanistic.features.codes import CodeStore, FeatureBlock
+from mi_crow.mechanistic.features.codes import CodeStore, FeatureBlock, gather_block
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.encode_pass import Corpus
 from mi_crow.mechanistic.features.examples import choose, pool, with_windows
@@ -15,6 +18,11 @@ from mi_crow.mechanistic.features.labels import LabelScores, label_scores, label
 from mi_crow.mechanistic.features.statistics import HistogramBins, moments
 from mi_crow.mechanistic.features.write import IndexWriter, equal_lists, lists
 from mi_crow.progress import Progress, raise_if_stopped
+
+_BLOCKS_AT_ONCE = 2  # what bounds the memory
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 class FeatureTables:
@@ -42,18 +50,22 @@ class FeatureTables:
     def write(self, codes: CodeStore, progress: Progress) -> None:
         """Raises CancelledError between two blocks when asked to stop."""
         self._write_labels()
+        chunks = codes.chunks
         sample = TokenSample(self._corpus.n_tokens, codes.n_latents)
-        self._sampled = sample.count(codes.chunks)
-        sampled_fires = sample.fires(codes.chunks, codes.n_latents)
+        self._sampled = sample.count(chunks)
+        fires = sample.fires(chunks, codes.n_latents)
         device = torch_device(self._config.device)
-        for block in codes.feature_blocks():
+
+        def block_tables(features: tuple[int, int]) -> list[tuple[str, dict[str, Any]]]:
+            tables = self._block_tables(gather_block(chunks, *features))
+            count = self._config.coactivations
+            found = coactivations(chunks, sample, fires, range(*features), count, device)
+            return [*tables, ("coactivations", dict(vars(found)))]
+
+        for tables in _in_order(block_tables, codes.block_ranges()):
             raise_if_stopped(progress)
-            self._write_block(block)
-            features = range(block.first, block.last)
-            found = coactivations(
-                codes.chunks, sample, sampled_fires, features, self._config.coactivations, device
-            )
-            self._writer.append("coactivations", vars(found))
+            for table, columns in tables:
+                self._writer.append(table, columns)
 
     def facts(self) -> dict[str, Any]:
         """For `meta`."""
@@ -70,47 +82,61 @@ class FeatureTables:
             "labels", {"label": list(names), "documents": counts[1 : len(names) + 1]}
         )
 
-    def _write_block(self, block: FeatureBlock) -> None:
+    def _block_tables(self, block: FeatureBlock) -> list[tuple[str, dict[str, Any]]]:
+        """What a block adds to each table."""
         config, found = self._config, moments(block)
         pooled = pool(block)
         scores = label_scores(pooled, self._documents)
         top_label, top_auroc = _best(scores.auroc, self._documents.names, found.fires)
-        self._writer.append(
-            "features",
-            {
-                "feature": np.arange(block.first, block.last, dtype=np.int32),
-                **vars(found),
-                "density": found.fires / max(self._corpus.n_tokens, 1),
-                "histogram": equal_lists(self._bins.histograms(block)),
-                "top_label": top_label,
-                "top_auroc": top_auroc,
-                **{
-                    name: column[block.first : block.last] for name, column in self._weights.items()
-                },
-            },
-        )
-        self._write_scores(block, scores)
+        features = {
+            "feature": np.arange(block.first, block.last, dtype=np.int32),
+            **vars(found),
+            "density": found.fires / max(self._corpus.n_tokens, 1),
+            "histogram": equal_lists(self._bins.histograms(block)),
+            "top_label": top_label,
+            "top_auroc": top_auroc,
+            **{name: column[block.first : block.last] for name, column in self._weights.items()},
+        }
         chosen = choose(block, pooled, config.top_examples, config.bands, config.band_examples)
         examples = dict(vars(with_windows(block, chosen, self._lengths, config.window)))
         acts = lists(examples.pop("acts"), examples.pop("window_length"))
-        self._writer.append("examples", examples | {"acts": acts})
+        tables = [("features", features), ("examples", examples | {"acts": acts})]
+        if self._documents.names:
+            tables.append(("feature_labels", _score_rows(block, scores, self._documents.names)))
+        return tables
 
-    def _write_scores(self, block: FeatureBlock, scores: LabelScores) -> None:
-        import pyarrow as pa
 
-        names = self._documents.names
-        if not names:
-            return
-        features = np.arange(block.first, block.last, dtype=np.int32)
-        places = np.tile(np.arange(len(names), dtype=np.int32), len(features))
-        self._writer.append(
-            "feature_labels",
-            {
-                "feature": np.repeat(features, len(names)),
-                "label": pa.DictionaryArray.from_arrays(places, pa.array(names)),
-                **{name: _nullable(values.ravel()) for name, values in vars(scores).items()},
-            },
-        )
+def _in_order(work: Callable[[_In], _Out], given: Iterable[_In]) -> Iterator[_Out]:
+    """work(one) for each of `given` in order, a few at once in threads.
+
+    NumPy and torch work outside the interpreter's lock. Each takes one thread of torch's own: where
+    another process has a core, many small operations wait for each other longer than they work.
+    """
+    own = torch.get_num_threads()
+    torch.set_num_threads(1)
+    waiting: deque[Future[_Out]] = deque()
+    try:
+        with ThreadPoolExecutor(_BLOCKS_AT_ONCE) as workers:
+            for one in given:
+                waiting.append(workers.submit(work, one))
+                if len(waiting) > _BLOCKS_AT_ONCE:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(own)
+
+
+def _score_rows(block: FeatureBlock, scores: LabelScores, names: tuple[str, ...]) -> dict[str, Any]:
+    import pyarrow as pa
+
+    features = np.arange(block.first, block.last, dtype=np.int32)
+    places = np.tile(np.arange(len(names), dtype=np.int32), len(features))
+    return {
+        "feature": np.repeat(features, len(names)),
+        "label": pa.DictionaryArray.from_arrays(places, pa.array(names)),
+        **{name: _nullable(values.ravel()) for name, values in vars(scores).items()},
+    }
 
 
 def _best(auroc: np.ndarray, names: tuple[str, ...], fires: np.ndarray) -> tuple[Any, Any]:

@@ -15,19 +15,23 @@ from types import ModuleType
 
 import torch
 
-# Its SAEs come from `overcomplete`, whose package loads models and pictures that nobody needs here,
-# and with them torchvision and an old matplotlib, which may not load beside this torch.
-for name in ("overcomplete.models", "overcomplete.visualization"):
-    unneeded = ModuleType(name)
-    unneeded.__dict__["__getattr__"] = lambda _: None
-    sys.modules[name] = unneeded
 
-from mi_crow.language_model.language_model import LanguageModel
-from mi_crow.mechanistic.sae.modules.topk_sae import TopKSae
-from mi_crow.store.local_store import LocalStore
+def without_pictures() -> None:
+    """Its SAEs come from `overcomplete`, whose package loads vision models and plots that nobody
+    needs here, and with them torchvision and an old matplotlib, which may not load beside this
+    torch."""
+    for name in ("overcomplete.models", "overcomplete.visualization"):
+        unneeded = ModuleType(name)
+        unneeded.__dict__["__getattr__"] = lambda _: None
+        sys.modules[name] = unneeded
 
 
 def main() -> None:
+    without_pictures()
+    from mi_crow.language_model.language_model import LanguageModel
+    from mi_crow.mechanistic.sae.modules.topk_sae import TopKSae
+    from mi_crow.store.local_store import LocalStore
+
     given = json.loads(sys.argv[1])
     answers, sys.stdout = sys.stdout, sys.stderr  # the library prints
     torch.set_flush_denormal(True)
