@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, NotFoundError, UserError
-from mi_crow.mechanistic.features.schema import INDEX_SCHEMA_VERSION, TABLES
+from mi_crow.mechanistic.features.schema import INDEX_SCHEMA_VERSION
 
 if TYPE_CHECKING:
     import duckdb
@@ -115,16 +115,16 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
 
 
 def _check_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> None:
-    tables = database.execute(
-        "SELECT table_name FROM duckdb_tables() WHERE database_name = 'idx'"
-    ).fetchall()
-    known = {name for (name,) in tables}
-    if "meta" not in known:
+    import duckdb
+
+    query = "SELECT value FROM idx.meta WHERE key = 'schema_version'"
+    try:
+        rows = database.execute(query).fetchall()
+    except (duckdb.CatalogException, duckdb.BinderException) as error:
         raise CorruptDataError(
             f"features.duckdb of {sae_id!r} is a database, but not a feature index",
             hint=_rebuild(sae_id),
-        )
-    rows = database.execute("SELECT value FROM idx.meta WHERE key = 'schema_version'").fetchall()
+        ) from error
     text = rows[0][0] if rows else None
     version = int(text) if text and text.isascii() and text.isdigit() else 0
     if version < INDEX_SCHEMA_VERSION:
@@ -136,11 +136,6 @@ def _check_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> None:
         raise UserError(
             f"the feature index of {sae_id!r} is of the newer schema {version}",
             hint="upgrade mi-crow",
-        )
-    missing = sorted(TABLES.keys() - known)
-    if missing:
-        raise CorruptDataError(
-            f"the feature index of {sae_id!r} has no table {missing[0]!r}", hint=_rebuild(sae_id)
         )
 
 

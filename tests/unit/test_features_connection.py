@@ -1,0 +1,191 @@
+"""What is said of an index that cannot be read, and that one which was replaced is noticed."""
+
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, NotFoundError, UserError
+from mi_crow.mechanistic.features.connection import connect, explained
+from mi_crow.mechanistic.features.queries import FeatureStore
+from mi_crow.store.workspace import Workspace
+from tests.index_fixture import make_index
+
+SAE = "fixture-sae"
+REBUILD = f"mi-crow index --sae {SAE}"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = Workspace.open(tmp_path_factory.mktemp("workspace") / "w")
+    make_index(workspace, SAE, n_features=24, n_documents=8)
+    return workspace.index_path(SAE)
+
+
+@pytest.fixture
+def path(whole: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    folder = tmp_path / SAE
+    folder.mkdir()
+    return Path(shutil.copy(whole, folder / "features.duckdb"))
+
+
+def said(path: Path) -> MiCrowError:
+    """The error of opening the file and reading all of it."""
+
+    def read_all() -> None:
+        store = FeatureStore(path, SAE, None)
+        for feature in range(24):
+            store.detail(feature)
+            store.all_examples(feature)
+
+    with pytest.raises(MiCrowError) as caught:
+        read_all()
+    assert "\n" not in caught.value.sentence
+    assert SAE in caught.value.sentence
+    return caught.value
+
+
+def test_no_file_is_no_index(path: Path) -> None:
+    path.unlink()
+    error = said(path)
+    assert isinstance(error, NotFoundError)
+    assert REBUILD in error.hint
+
+
+def test_an_empty_file_is_told(path: Path) -> None:
+    path.write_bytes(b"")
+    error = said(path)
+    assert isinstance(error, CorruptDataError)
+    assert "empty" in str(error)
+    assert REBUILD in error.hint
+
+
+def test_a_folder_in_its_place_is_told(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    assert "not a file" in str(said(path))
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.7, 0.99])
+def test_a_cut_file_is_damaged(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    error = said(path)
+    assert isinstance(error, CorruptDataError)
+    assert "damaged" in str(error)
+    assert REBUILD in error.hint
+
+
+def test_overwritten_blocks_are_damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 3
+    content[middle : middle * 2] = b"\xff" * middle
+    path.write_bytes(content)
+    assert isinstance(said(path), CorruptDataError)
+
+
+def test_a_database_of_something_else_is_told(path: Path) -> None:
+    path.unlink()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE groceries (name VARCHAR)")
+    error = said(path)
+    assert isinstance(error, CorruptDataError)
+    assert "not a feature index" in str(error)
+
+
+def test_an_index_without_one_of_its_tables_is_damaged(path: Path) -> None:
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP TABLE logits")
+    assert isinstance(said(path), CorruptDataError)
+
+
+def test_an_older_schema_offers_to_build_it_again(path: Path) -> None:
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("UPDATE meta SET value = '0' WHERE key = 'schema_version'")
+    error = said(path)
+    assert isinstance(error, UserError)
+    assert "older schema 0" in str(error)
+    assert REBUILD in error.hint
+
+
+def test_a_file_that_another_process_writes_is_locked_and_not_damaged(path: Path) -> None:
+    code = (
+        "import duckdb, sys\n"
+        "held = duckdb.connect(sys.argv[1])\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="open for writing"):
+            connect(path, SAE)
+        writer.communicate(b"")
+    assert connect(path, SAE).rows("SELECT count(*) FROM idx.features") == [(24,)]
+
+
+def test_an_interrupted_query_says_that_it_was_stopped(path: Path) -> None:
+    done = threading.Event()
+    with connect(path, SAE).database.cursor() as cursor:
+
+        def interrupt() -> None:
+            while not done.wait(0.01):  # until it meets the query
+                cursor.interrupt()
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(duckdb.InterruptException) as caught:
+            cursor.execute(
+                "SELECT count(*) FROM range(10_000_000) a, range(10_000_000) b "
+                "WHERE a.range * b.range = -1"
+            ).fetchall()
+        done.set()
+        thread.join()
+    assert isinstance(explained(SAE, caught.value), CancelledError)
+
+
+def test_a_query_beyond_its_memory_says_so(path: Path) -> None:
+    connection = connect(path, SAE)
+    with pytest.raises(UserError, match="150MB"):
+        connection.columns("SELECT list(a || repeat('x', 100)) FROM range(10_000_000) t(a)")
+    assert connection.rows("SELECT count(*) FROM idx.features") == [(24,)]
+
+
+def test_a_file_of_another_duckdb_is_not_damaged() -> None:
+    error = duckdb.IOException(
+        "IO Error: Trying to read a database file with version number 99, but we can only read 68."
+    )
+    found = explained(SAE, error)
+    assert isinstance(found, UserError)
+    assert "another version of DuckDB" in str(found)
+    assert REBUILD in found.hint
+
+
+def test_an_index_replaced_while_open_is_noticed_and_still_readable(
+    path: Path, whole: Path
+) -> None:
+    store = FeatureStore(path, SAE, None)
+    before = store.rows([3])
+    fresh = Path(shutil.copy(whole, path.with_name("fresh")))
+    fresh.replace(path)
+    assert store.changed_on_disk()
+    assert store.detail(3).row == before[0]
+    store.reopen()
+    assert not store.changed_on_disk()
+
+
+def test_a_damaged_replacement_leaves_the_old_index_open(path: Path) -> None:
+    store = FeatureStore(path, SAE, None)
+    path.rename(path.with_name("old"))
+    path.write_bytes(b"not a database" * 100)
+    assert store.changed_on_disk()
+    with pytest.raises(CorruptDataError):
+        store.reopen()
+    assert store.detail(3).row.feature == 3
