@@ -1,5 +1,10 @@
 """The sparse kernels against plain dense PyTorch, values and gradients."""
 
+import logging
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -145,6 +150,70 @@ def test_losses_and_their_gradients_equal_the_dense_reference(dead: list[int] | 
             assert (a is None) == (b is None), (name, parameter)
             if a is not None and b is not None:
                 torch.testing.assert_close(a, b, msg=lambda text, p=parameter: f"{p}: {text}")
+
+
+@pytest.fixture
+def no_verdicts() -> Iterator[None]:
+    """What was found out about Triton is forgotten before and after."""
+    kernels._triton_on.cache_clear()
+    yield
+    kernels._triton_on.cache_clear()
+
+
+def pretend_cuda(
+    monkeypatch: pytest.MonkeyPatch, prove: Any, capability: tuple[int, int] = (8, 0)
+) -> SimpleNamespace:
+    module = SimpleNamespace(prove=prove)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(kernels, "import_module", lambda _: module)
+    return module
+
+
+@pytest.mark.usefixtures("no_verdicts")
+def test_triton_is_proven_once_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[torch.device] = []
+    module = pretend_cuda(monkeypatch, tried.append)
+    first, second = torch.device("cuda", 0), torch.device("cuda", 1)
+    found = [kernels._triton_on(device) for device in (first, second, first)]
+    assert found == [module] * 3
+    assert tried == [first, second]
+    assert kernels._triton_on(torch.device("cpu")) is None
+
+
+@pytest.mark.usefixtures("no_verdicts")
+def test_triton_that_does_not_work_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def prove(_: torch.device) -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    pretend_cuda(monkeypatch, prove)
+    with caplog.at_level(logging.WARNING):
+        found = [kernels._triton_on(torch.device("cuda", 0)) for _ in range(2)]
+    assert found == [None, None]
+    assert [record.message for record in caplog.records] == [
+        "no Triton on cuda:0, embedding_bag takes its place: Failed to find C compiler"
+    ]
+
+
+@pytest.mark.usefixtures("no_verdicts")
+def test_full_memory_is_no_verdict_on_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prove(_: torch.device) -> None:
+        raise torch.OutOfMemoryError("full")
+
+    pretend_cuda(monkeypatch, prove)
+    with pytest.raises(torch.OutOfMemoryError):
+        kernels._triton_on(torch.device("cuda", 0))
+    module = pretend_cuda(monkeypatch, lambda _: None)
+    assert kernels._triton_on(torch.device("cuda", 0)) is module
+
+
+@pytest.mark.usefixtures("no_verdicts")
+def test_old_gpus_never_see_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[torch.device] = []
+    pretend_cuda(monkeypatch, tried.append, capability=(7, 0))
+    assert kernels._triton_on(torch.device("cuda", 0)) is None
+    assert not tried
 
 
 @pytest.mark.gpu

@@ -119,6 +119,10 @@ def test_nothing_to_sum(triton_kernels: ModuleType) -> None:
     assert products.shape == (0,)
 
 
+def test_the_kernels_prove_themselves_where_they_work(triton_kernels: ModuleType) -> None:
+    triton_kernels.prove(torch.device(DEVICE))
+
+
 @pytest.mark.usefixtures("by_triton")
 def test_gradients_of_topk_by_finite_differences() -> None:
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ runs over k entries a token, by `embedding_bag` in both directions or on CUDA by
 twice.
 """
 
+import logging
 import threading
 from collections.abc import Iterator
 from functools import cache
@@ -23,6 +24,7 @@ _BLOCK_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 28}
 _BLOCK_ELEMENTS_ELSEWHERE = 1 << 26
 
 _buffers = threading.local()
+_log = logging.getLogger(__name__)
 
 
 class LatentOrder(NamedTuple):
@@ -44,12 +46,20 @@ _TRITON_CAPABILITY = (7, 5)
 
 @cache
 def _triton_on(device: torch.device) -> ModuleType | None:
+    """The Triton kernels where they run, else None: found out once for each device."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < _TRITON_CAPABILITY:
         return None
     try:
-        return import_module("mi_crow.mechanistic.sae.triton_kernels")
+        triton = import_module("mi_crow.mechanistic.sae.triton_kernels")
+        triton.prove(device)
     except ImportError:  # builds of PyTorch without Triton
         return None
+    except torch.OutOfMemoryError:  # which says nothing about Triton
+        raise
+    except Exception as error:  # no C compiler, no assembler, too old a driver: kinds of their own
+        _log.warning("no Triton on %s, embedding_bag takes its place: %s", device, error)
+        return None
+    return triton
 
 
 def sum_bags(

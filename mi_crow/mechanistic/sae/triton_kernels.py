@@ -143,11 +143,12 @@ def bag_sums(
     entries = (columns, weights, starts, rows)
     counts = (n_bags, columns.numel(), width)
     sizes["piece"] = _PIECE if long_bags and columns.numel() > _PIECE else 0
-    if sizes["piece"]:
-        bags, first = _long_bags(starts, columns.numel())
-        pieces = torch.empty(bags.numel(), width, device=rows.device, dtype=_sum_dtype(rows.dtype))
-        _piece_sums[(bags.numel(), blocks)](*entries, bags, first, pieces, *counts, **sizes)
-    _bag_sums[(n_bags, blocks)](*entries, pieces, first, out, *counts, **sizes)
+    with torch.cuda.device_of(rows):  # Triton launches on the current device, wherever tensors are
+        if sizes["piece"]:
+            bags, first = _long_bags(starts, columns.numel())
+            pieces = rows.new_empty(bags.numel(), width, dtype=_sum_dtype(rows.dtype))
+            _piece_sums[(bags.numel(), blocks)](*entries, bags, first, pieces, *counts, **sizes)
+        _bag_sums[(n_bags, blocks)](*entries, pieces, first, out, *counts, **sizes)
     return out
 
 
@@ -163,8 +164,15 @@ def bag_products(grad: Tensor, columns: Tensor, starts: Tensor, rows: Tensor) ->
     n_bags, width = grad.shape
     sizes: dict[str, Any] = {"block": _block(width), "acc": _sum_type(rows)}
     tensors = (grad, columns, starts, rows, out)
-    _bag_products[(n_bags,)](*tensors, n_bags, columns.numel(), width, **sizes)
+    with torch.cuda.device_of(rows):
+        _bag_products[(n_bags,)](*tensors, n_bags, columns.numel(), width, **sizes)
     return out
+
+
+def prove(device: torch.device) -> None:
+    """Sums one bag on `device`. Raises whatever keeps Triton from working there."""
+    one = torch.zeros(1, dtype=torch.int64, device=device)
+    bag_sums(one, one.float(), one, one.float()[:, None])
 
 
 def _long_bags(starts: Tensor, n_entries: int) -> tuple[Tensor, Tensor]:
@@ -174,7 +182,8 @@ def _long_bags(starts: Tensor, n_entries: int) -> tuple[Tensor, Tensor]:
     made, since asking for their number would wait for the device; what is too many belongs to a
     bag that there is not.
     """
-    ends = torch.cat([starts[1:], starts.new_tensor([n_entries])])
+    # Filled on the device: a tensor of the number itself would be copied there, and waited for.
+    ends = torch.cat([starts[1:], starts.new_full((1,), n_entries)])
     counts = ends - starts
     numbers = torch.where(counts > _PIECE, (counts + _PIECE - 1) // _PIECE, 0)
     last = numbers.cumsum(0)
