@@ -124,6 +124,11 @@ def check_sae_and_run(workspace: Workspace, sae_id: str, run_id: str | None) -> 
             f"run {run_id!r}, which SAE {sae_id!r} needs, is not here",
             hint="name another with --run",
         ) from error
+    if sae.tokenizer_hash not in (None, manifest.tokenizer_hash):
+        raise UserError(
+            f"run {run_id!r} is of model {manifest.model_id!r}, SAE {sae_id!r} of {sae.model_id!r}",
+            hint="name a run of the model it was trained on",
+        )
     width = manifest.layer(sae.layer).width
     if width != sae.n_inputs:
         raise UserError(

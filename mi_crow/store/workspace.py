@@ -34,6 +34,7 @@ class SaeSummary:
     has_index: bool
     evaluation: dict[str, Any] | None
     bytes: int
+    tokenizer_hash: str | None = None  # of the model it was trained on, when that is known
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,7 @@ def read_sae_summary(folder: Path) -> SaeSummary:
             has_index=(folder / "features.duckdb").is_file(),
             evaluation=_read_evaluation(folder),
             bytes=folder_bytes(folder),
+            tokenizer_hash=own.get("tokenizer_hash"),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptDataError(f"{folder / 'cfg.json'} is not an SAE's ({error!r})") from error

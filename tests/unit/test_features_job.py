@@ -161,38 +161,72 @@ def test_an_index_stays_readable_while_the_next_one_is_built(
     assert store.detail(3).row.fires > 0
 
 
+_STAGES = {
+    "before the neighbours": "build.write_directions",
+    "before the logits": "build.write_logits",
+    "in the pass": "encode_pass.make_chunk",
+    "before the features": "feature_tables.coactivations",
+    "before the facts": "build.FeatureTables.facts",
+    "before the rename": "atomic.os.replace",
+}
 _KILLED = """
 import os, sys
-from mi_crow.mechanistic.features import build, feature_tables
-from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.language_model import LanguageModel
+from mi_crow.mechanistic.features import build, encode_pass, feature_tables
+from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.store import atomic
 from mi_crow.store.workspace import Workspace
-class Suicide(feature_tables.FeatureTables):
-    def facts(self):
-        os.kill(os.getpid(), 9)
-build.FeatureTables = Suicide
-lm = LanguageModel.from_huggingface(sys.argv[2], device="cpu")
-build.build_index(Workspace.open(sys.argv[1]), IndexConfig("sae", device="cpu"), lm=lm)
+def die(*args, **kwargs):
+    os.kill(os.getpid(), 9)
+def killed(stage):
+    *path, name = stage.split(".")
+    place = globals()[path[0]]
+    for step in path[1:]:
+        place = getattr(place, step)
+    setattr(place, name, die)
+    lm = LanguageModel.from_huggingface(sys.argv[2], device="cpu")
+    build.build_index(Workspace.open(sys.argv[1]), IndexConfig("sae", device="cpu"), lm=lm)
+for stage in sys.argv[3:]:
+    child = os.fork()
+    if not child:
+        killed(stage)
+        os._exit(1)
+    signal = os.WTERMSIG(os.waitpid(child, 0)[1])
+    print(stage, signal, sorted(os.listdir(f"{sys.argv[1]}/saes/sae")))
 """
 
 
-def test_a_killed_job_shows_no_half_index_and_the_next_one_clears_up(
-    prepared: Workspace, tiny_lm: "LanguageModel", tiny_model_dir: Path
+@pytest.mark.parametrize("indexed", [False, True], ids=["no index yet", "an index before"])
+def test_a_job_killed_in_any_stage_shows_no_half_index_and_the_next_one_clears_up(
+    prepared: Workspace, tiny_lm: "LanguageModel", tiny_model_dir: Path, indexed: bool
 ) -> None:
-    before = files(prepared)
+    path = prepared.index_path("sae")
+    if indexed:
+        build_index(prepared, replace(CONFIG, top_examples=3), lm=tiny_lm)
+    before, old = files(prepared), tables(path) if indexed else None
     killed = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(prepared.root), str(tiny_model_dir)],
+        [sys.executable, "-c", _KILLED, str(prepared.root), str(tiny_model_dir), *_STAGES.values()],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        stderr=subprocess.PIPE,
-        check=False,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
-    assert not prepared.index_path("sae").exists()
+    lines = killed.stdout.splitlines()
+    assert len(lines) == len(_STAGES)
+    for line, stage in zip(lines, _STAGES.values(), strict=True):
+        assert line.startswith(f"{stage} {signal.SIGKILL:d} "), killed.stderr[-2000:]
+        assert ("'features.duckdb'" in line) == indexed
+        assert ".tmp-" in line, "the kill came while something was written"
+    if indexed:
+        assert tables(path) == old
+        assert FeatureStore.open(prepared, "sae").detail(3).row.fires > 0
+    else:
+        with pytest.raises(NotFoundError):
+            FeatureStore.open(prepared, "sae")
     assert files(prepared) > before
-    with pytest.raises(NotFoundError):
-        FeatureStore.open(prepared, "sae")
     build_index(prepared, CONFIG, lm=tiny_lm)
     assert files(prepared) == before | {"saes/sae/features.duckdb"}
+    assert tables(path) != old
 
 
 def test_two_jobs_on_one_sae_do_not_meet(prepared: Workspace, tiny_lm: "LanguageModel") -> None:

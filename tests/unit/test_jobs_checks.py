@@ -98,6 +98,19 @@ def test_wrong_input_starts_nothing(
     assert not workspace.jobs_dir.exists()
 
 
+@pytest.mark.parametrize("kind", ["index", "evaluate"])
+def test_a_run_of_another_model_is_refused_before_a_job_starts(
+    workspace: Workspace, kind: str
+) -> None:
+    path = workspace.sae_dir("s") / "cfg.json"
+    cfg = json.loads(path.read_text())
+    cfg["metadata"]["mi_crow"]["tokenizer_hash"] = "f" * 16
+    path.write_text(json.dumps(cfg))
+    with pytest.raises(UserError, match="run 'r' is of model 'm'"):
+        submit(workspace, kind, {"sae_id": "s"})
+    assert list_jobs(workspace) == []
+
+
 def test_a_bad_capture_does_not_even_make_the_workspace(tmp_path: Path) -> None:
     workspace = Workspace.plan(tmp_path / "new" / "w")
     with pytest.raises(UserError):
