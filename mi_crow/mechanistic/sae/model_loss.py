@@ -43,7 +43,7 @@ class ModelLoss:
 
     @property
     def loss_recovered_mean(self) -> float:
-        """The same by the loss of mean activations, which leave the model more than zeros do."""
+        """The same with mean activations in place of zeros."""
         return self._recovered(self.mean)
 
     def _recovered(self, ablated: float) -> float:
