@@ -41,7 +41,7 @@ class Readings:
     def begin(self, tokens: Tensor) -> None:
         """A step on a batch begins: what is taken from here on belongs to it."""
         self._step.clear()
-        self._finite &= tokens.isfinite().all()
+        self._finite &= tokens.sum().isfinite()  # many times faster than asking each
         self._tokens += self._state.plan.batch_size
 
     def take(self, output: TrainingOutput, share: float) -> None:
