@@ -1,6 +1,7 @@
 """`mi-crow evaluate`: how good an SAE is."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from typing import Any
 
 from mi_crow.cli.arguments import (
@@ -17,6 +18,7 @@ from mi_crow.cli.tables import Column, print_facts, print_table
 from mi_crow.cli.text import number, share
 from mi_crow.jobs.spec import config_as_json
 from mi_crow.mechanistic.sae.config import EvaluateConfig
+from mi_crow.mechanistic.sae.probe_rows import probe_rows
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -60,13 +62,18 @@ def show_result(result: dict[str, Any]) -> None:
             f"KL {number(result['kl'])} nats",
         }
     )
-    probes = result.get("probes") or {}
-    rows = [[name, _reading(value)] for name, value in probes.items()]
-    if rows:
-        print_table([Column("probe"), Column("reading", right=True)], rows)
+    _show_probes(result.get("probes") or {})
 
 
-def _reading(value: Any) -> str:
-    if isinstance(value, dict):
-        return "  ".join(f"{key} {_reading(item)}" for key, item in value.items())
-    return number(value) if isinstance(value, int | float) else str(value)
+def _show_probes(probes: Mapping[str, Any]) -> None:
+    rows = probe_rows(probes)
+    if not rows:
+        return
+    ks = list(dict.fromkeys(k for row in rows for k in row.by_k))
+    print_table(
+        [Column("probe"), *(Column(f"k={k}", right=True) for k in ks), Column("all", right=True)],
+        [
+            [row.probe, *(number(row.by_k.get(k), 3) for k in ks), number(row.everything, 3)]
+            for row in rows
+        ],
+    )

@@ -34,7 +34,18 @@ EVALUATION = {
     "ce_zero": 8.11,
     "loss_recovered": 0.9938,
     "kl": 0.0312,
-    "probes": {},
+    "cosine": 0.941,
+    "ce_mean": 9.2,
+    "loss_recovered_mean": 0.9949,
+    "probes": {
+        "labels": 4,
+        "documents": 80,
+        "latents": {"1": 0.981, "2": 0.99, "5": 0.997},
+        "residual": {"1": 0.884, "2": 0.931, "5": 0.975},
+        "latents_accuracy": {"1": 0.97, "2": 0.98, "5": 0.99},
+        "residual_accuracy": {"1": 0.81, "2": 0.87, "5": 0.93},
+        "raw": {"auroc": 0.999, "accuracy": 0.99},
+    },
 }
 
 

@@ -75,6 +75,9 @@ async def test_an_sae_shows_its_evaluation(app_workspace, run_app):
         assert "loss recovered" in text
         assert "0.994" in text
         assert "3.121 → 3.152 → 8.110" in text
+        assert "1      2      5      all" in text
+        assert "0.981  0.990  0.997  –" in text
+        assert "0.884  0.931  0.975  0.999" in text
         rows(pilot, "saes").select("smol-sae")
         await settle(pilot)
         assert "Not evaluated" in screen_text(pilot)

@@ -232,8 +232,11 @@ def test_the_result_of_each_command_names_the_next_step(
     assert "mi-crow features --sae s" in capsys.readouterr().out
     losses = {"ce_original": 3.0, "ce_reconstructed": 3.1, "ce_zero": 8.0, "kl": 0.1}
     rest = {"explained_variance": 0.9, "dense_share": 0.0, "loss_recovered": 0.98}
-    probes = {"probes": {"k=1": {"sea": 0.9}}}
+    probes = {"probes": {"latents": {"1": 0.9, "5": 0.95}, "raw": {"auroc": 0.987}}}
     evaluate.show_result(quality | losses | rest | probes)
     out = capsys.readouterr().out
     assert "98% of the loss" in out
-    assert "sea 0.9" in out
+    lines = [line.split() for line in out.splitlines()]
+    assert ["probe", "k=1", "k=5", "all"] in lines
+    assert ["latents,", "AUROC", "0.9", "0.95", "-"] in lines
+    assert ["activations,", "AUROC", "-", "-", "0.987"] in lines

@@ -37,18 +37,19 @@ class ModelLoss:
     tokens: int
 
     @property
-    def loss_recovered(self) -> float:
-        """(zero - reconstructed) / (zero - original): 1 is lossless, 0 no better than nothing."""
+    def loss_recovered(self) -> float | None:
+        """(zero - reconstructed) / (zero - original): 1 is lossless, 0 no better than nothing. None
+        where the layer's absence costs nothing, so that there is nothing to recover."""
         return self._recovered(self.zero)
 
     @property
-    def loss_recovered_mean(self) -> float:
+    def loss_recovered_mean(self) -> float | None:
         """The same with mean activations in place of zeros."""
         return self._recovered(self.mean)
 
-    def _recovered(self, ablated: float) -> float:
+    def _recovered(self, ablated: float) -> float | None:
         worth = ablated - self.original
-        return (ablated - self.reconstructed) / worth if worth else float("nan")
+        return (ablated - self.reconstructed) / worth if worth > 0 else None
 
 
 @torch.inference_mode()

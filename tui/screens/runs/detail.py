@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
+from mi_crow.mechanistic.sae.probe_rows import probe_rows
 from mi_crow.store.workspace import RunSummary, SaeSummary
 from tui.screens.runs.rows import STATUS_STYLES, job_target
 from tui.text import count, duration, number, printable, size
@@ -76,7 +77,22 @@ def sae_detail(sae: SaeSummary, width: int) -> Content:
         head,
         facts_content(facts, 11, width),
         section("On held-out text", facts_content(_quality(sae.evaluation), 22, width)),
+        *_probes(sae.evaluation.get("probes") or {}, width),
     )
+
+
+def _probes(found: Mapping[str, Any], width: int) -> list[Content]:
+    """How well k latents, and k of the activations' own dimensions, tell the labels."""
+    rows = probe_rows(found)
+    if not rows:
+        return []
+    ks = list(dict.fromkeys(k for row in rows for k in row.by_k))
+    facts = [Fact("columns", "".join(f"{k:7}" for k in (*ks, "all")).rstrip())]
+    for row in rows:
+        values = (*(row.by_k.get(k) for k in ks), row.everything)
+        shown = ("–" if value is None else number(value, 3) for value in values)
+        facts.append(Fact(row.probe, "".join(f"{reading:7}" for reading in shown).rstrip()))
+    return [section("Telling labels apart", facts_content(facts, 22, width))]
 
 
 def _quality(found: Mapping[str, Any]) -> list[Fact]:
@@ -95,12 +111,15 @@ def _quality(found: Mapping[str, Any]) -> list[Fact]:
         Fact("FVU", reading("fvu")),
         Fact("FVU, all tokens", f"{reading('fvu_all')}  ({share('outlier_share')} outliers)"),
         Fact("explained variance", reading("explained_variance")),
+        Fact("cosine", reading("cosine")),
         Fact("L0", reading("l0", 1)),
         Fact("dead latents", share("dead_share")),
         Fact("dense latents", share("dense_share")),
         Fact("loss recovered", reading("loss_recovered")),
         Fact("KL", reading("kl", 4)),
         Fact("loss: own → SAE → 0", losses or "–"),
+        Fact("loss with the mean", reading("ce_mean")),
+        Fact("recovered of that", reading("loss_recovered_mean")),
     ]
     return [fact for fact in facts if not fact.value.startswith("–")]
 

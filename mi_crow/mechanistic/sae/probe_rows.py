@@ -1,0 +1,30 @@
+"""What an evaluation's probes came to, as rows for people; torch-free."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_MEASURES = {"AUROC": "", "accuracy": "_accuracy"}
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """Means over labels on held-out documents."""
+
+    probe: str  # what it may look at, and the measure
+    by_k: dict[str, float]  # on so many columns
+    everything: float | None  # on all columns
+
+
+def probe_rows(probes: Mapping[str, Any]) -> list[ProbeRow]:
+    """Rows for `probes` of evaluation.json: latents, and beside them the raw activations that they
+    were made of; those that were measured."""
+    raw = probes.get("raw") or {}
+    rows = []
+    for measure, suffix in _MEASURES.items():
+        for name, kind in (("latents", "latents"), ("activations", "residual")):
+            by_k = dict(probes.get(f"{kind}{suffix}") or {})
+            everything = raw.get(measure.lower()) if kind == "residual" else None
+            if by_k or everything is not None:
+                rows.append(ProbeRow(f"{name}, {measure}", by_k, everything))
+    return rows
