@@ -1,7 +1,7 @@
 """The pieces of command lines that several commands share."""
 
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mi_crow.errors import UserError
 from mi_crow.jobs.spec import LAUNCHERS
@@ -79,16 +79,45 @@ def add_job_flags(parser: ArgumentParser, *, after: bool = True, ranked: bool = 
     `ranked` where several processes can share the work."""
     group = parser.add_argument_group("job")
     group.add_argument("--detach", action="store_true", help="start the job and do not follow it")
-    parser.set_defaults(after=None, launcher="local", nproc=None)
+    parser.set_defaults(after=None, nproc=None)
+    launchers = LAUNCHERS if ranked else [name for name in LAUNCHERS if name != "torchrun"]
+    group.add_argument(
+        "--launcher",
+        choices=launchers,
+        default="local",
+        help="what starts the job's processes (local)",
+    )
     if ranked:
         group.add_argument(
-            "--launcher", choices=LAUNCHERS, help="what starts the job's processes (local)"
+            "--nproc", type=positive, help="processes on one machine, a GPU each (1)"
         )
-        group.add_argument(
-            "--nproc", type=positive, help="processes on this machine, a GPU each (1)"
-        )
+    group.add_argument("--partition", help="where slurm is to start it")
+    group.add_argument("--time", metavar="LIMIT", help="minutes, or H:MM:SS, for slurm (24 hours)")
+    group.add_argument(
+        "--slurm-arg",
+        metavar="KEY=VALUE",
+        action="append",
+        help="more for sbatch, e.g. account=lab; may be repeated",
+    )
     if after:
         group.add_argument("--after", metavar="JOB", help="start when this job has finished")
+
+
+def slurm_of(options: Namespace) -> dict[str, Any]:
+    """The resources that a job's flags ask slurm for. Raises UserError."""
+    from mi_crow.jobs.slurm import minutes
+
+    asked: dict[str, Any] = {}
+    if options.partition:
+        asked["partition"] = options.partition
+    if options.time:
+        asked["time"] = minutes(options.time)
+    for argument in options.slurm_arg or ():
+        key, equals, value = argument.partition("=")
+        if not equals or not key.strip("-") or not value:
+            raise UserError(f"--slurm-arg {argument!r} is not KEY=VALUE", hint="e.g. account=lab")
+        asked.setdefault("args", {})[key.strip("-")] = value
+    return asked
 
 
 def positive(text: str) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from mi_crow.cli.arguments import slurm_of
 from mi_crow.cli.text import print_json, visible
 from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs import cancel, follow, job_state, submit
@@ -56,7 +57,7 @@ def run_job(
             return run_in_ranks(workspace, kind, params, options, show)
         check_ranked(kind, launched_world())
     before = Traces(workspace)
-    if options.launcher != "local" and options.nproc is None:
+    if options.launcher == "torchrun" and options.nproc is None:
         raise UserError(f"--launcher {options.launcher} needs to know how many", hint="--nproc N")
     job_id = submit(
         workspace,
@@ -66,6 +67,7 @@ def run_job(
         after=options.after,
         launcher=options.launcher,
         nproc=options.nproc or 1,
+        slurm=slurm_of(options),
     )
     if options.detach:
         _say_detached(workspace, job_id, options.json)

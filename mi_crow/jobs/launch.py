@@ -4,16 +4,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import NotFoundError, UserError
+from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.jobs.events import OPENING, append_event, end_torn_line, read_events
 from mi_crow.jobs.kinds import device_of, kind_of
-from mi_crow.jobs.launchers import check_launcher
+from mi_crow.jobs.launchers import check_hand_over, check_launcher
 from mi_crow.jobs.output import OUTPUT_NAME
 from mi_crow.jobs.process import LOCK_NAME, LOCK_PATIENCE_S, host_name, take_lock
+from mi_crow.jobs.slurm import hand_over, slurm_number, withdraw
 from mi_crow.jobs.spec import JobSpec, config_as_json, config_from_json
 from mi_crow.jobs.status import CANCEL_NAME, JobState, read_state, write_status
 from mi_crow.jobs.watch import LOG_NAME
@@ -36,18 +37,22 @@ def submit(
     *,
     launcher: str = "local",
     nproc: int = 1,
+    slurm: Mapping[str, Any] | None = None,
     runner: Sequence[str] = RUNNER,
 ) -> str:
     """Writes a job's folder, starts its detached worker and gives the job's id.
 
-    `params` are the fields of the kind's config. `launcher` is local or torchrun, which starts
-    `nproc` processes. `runner` is the command that takes the folder. Raises UserError, with nothing
-    written, for a bad kind, parameter or launcher, or no such job `after`.
+    `params` are the fields of the kind's config. `launcher` is local; torchrun, which starts
+    `nproc` processes; or slurm, which starts them on another machine with the resources that
+    `slurm` names (partition, time in minutes, args for sbatch). `runner` is the command that takes
+    the folder. Raises UserError, with nothing written, for a bad kind, parameter or launcher, or no
+    such job `after`.
     """
     made = kind_of(kind)
     config = config_from_json(made.config, params, kind)
     device = device if device != "auto" else device_of(config)
     check_launcher(launcher, nproc, kind, device)
+    check_hand_over(launcher, slurm or {})
     if after is not None:
         workspace.job_dir(after)
     if made.check is not None:
@@ -59,6 +64,7 @@ def submit(
         device=device,
         launcher=launcher,
         nproc=nproc,
+        slurm=dict(slurm or {}),
         name=name,
         after=after,
     )
@@ -68,8 +74,8 @@ def submit(
     spec.save(job_dir)
     append_event(job_dir, "queued", host=host_name())
     try:
-        _start(job_dir, lock, attempt=1, runner=runner)
-    except OSError:
+        _start(job_dir, spec, lock, attempt=1, runner=runner)
+    except (OSError, MiCrowError):
         workspace.delete(job_dir)
         raise
     return job_dir.name
@@ -87,10 +93,15 @@ def cancel(workspace: Workspace, job_id: str) -> JobState:
         return state
     if not state.active:
         raise UserError(f"job {job_id!r} has {_ended(state)}, there is nothing to cancel")
+    again = (job_dir / CANCEL_NAME).exists()
     with (job_dir / CANCEL_NAME).open("a", encoding="ascii") as file:
         file.write(f"{time.time()}\n")
     if state.process is not None:
         state.process.signal()
+    if slurm_number(job_dir) is not None and (again or state.process is None):
+        withdraw(job_dir)
+        if state.process is None:
+            _close_lost(job_dir, state)
     return state
 
 
@@ -117,11 +128,13 @@ def resume(workspace: Workspace, job_id: str, *, runner: Sequence[str] = RUNNER)
         attempt = 1 + sum(event["event"] in OPENING for event in read_events(job_dir))
         # The status first: whoever reads in between still finds the old closing event.
         write_status(job_dir, {"status": "queued", "attempt": attempt} | _position(state))
+        spec = JobSpec.load(job_dir)
+        check_hand_over(spec.launcher, spec.slurm)
         append_event(job_dir, "resumed", host=host_name())
     except BaseException:
         os.close(lock)
         raise
-    _start(job_dir, lock, attempt=attempt, runner=runner)
+    _start(job_dir, spec, lock, attempt=attempt, runner=runner)
     return job_id
 
 
@@ -151,8 +164,19 @@ def _check(
             raise
 
 
-def _start(job_dir: Path, lock: int, *, attempt: int, runner: Sequence[str]) -> None:
-    """Starts the detached worker, which inherits the lock; there is no moment without it."""
+def _start(job_dir: Path, spec: JobSpec, lock: int, *, attempt: int, runner: Sequence[str]) -> None:
+    """Starts the detached worker, which inherits the lock; there is no moment without it.
+
+    One that slurm starts, maybe hours later and on another machine, takes the lock by itself.
+    """
+    environment = QUIET_OPENMP | {"PYTHONUNBUFFERED": "1"}
+    if spec.launcher == "slurm":
+        os.close(lock)
+        number = hand_over(job_dir, spec, attempt, environment, LOG_NAME)
+        waiting = {"status": "queued", "attempt": attempt, "waiting_for": f"slurm (job {number})"}
+        if read_state(job_dir, lock_held=True).process is None:  # else it has begun already
+            write_status(job_dir, _position(read_state(job_dir, lock_held=True)) | waiting)
+        return
     try:
         with (job_dir / LOG_NAME).open("ab") as log:
             subprocess.Popen(
@@ -162,7 +186,7 @@ def _start(job_dir: Path, lock: int, *, attempt: int, runner: Sequence[str]) -> 
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=(lock,),
-                env=os.environ | QUIET_OPENMP | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | environment,
             )
     finally:
         os.close(lock)

@@ -1,11 +1,22 @@
 """Launchers: how many processes do a job's work, and which program starts them."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from mi_crow.errors import UserError
 from mi_crow.jobs.kinds import kind_of
+from mi_crow.jobs.slurm import check_slurm
 from mi_crow.jobs.spec import LAUNCHERS
 from mi_crow.ranks import check_shared_device
+
+
+def check_hand_over(launcher: str, slurm: Mapping[str, Any]) -> None:
+    """Raises UserError when the launcher is not to be had here."""
+    if launcher == "slurm":
+        check_slurm(slurm)
+    elif slurm:
+        raise UserError("partition, time and slurm arguments are for --launcher slurm")
 
 
 def check_launcher(launcher: str, nproc: int, kind: str, device: str) -> None:
@@ -15,7 +26,9 @@ def check_launcher(launcher: str, nproc: int, kind: str, device: str) -> None:
     if not isinstance(nproc, int) or isinstance(nproc, bool) or nproc < 1:
         raise UserError(f"nproc must be a whole number of at least 1, not {nproc!r}")
     if nproc > 1 and launcher == "local":
-        raise UserError(f"{nproc} processes need a launcher", hint="add --launcher torchrun")
+        raise UserError(
+            f"{nproc} processes need a launcher", hint="add --launcher torchrun or slurm"
+        )
     if launcher != "local":
         check_ranked(kind, nproc)
     check_shared_device(device, nproc)

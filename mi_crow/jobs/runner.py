@@ -38,8 +38,11 @@ def main(argv: Sequence[str] | None = None, *, rank_program: Sequence[str] = RAN
     parser.add_argument("job_dir", type=Path)
     parser.add_argument("--lock-fd", type=int, help="an inherited descriptor that holds the lock")
     parser.add_argument("--attempt", type=int, default=1)
+    parser.add_argument("--log", metavar="NAME", help="the file in the folder to write to")
     options = parser.parse_args(argv)
     job_dir: Path = options.job_dir.absolute()
+    if options.log:
+        _write_to(job_dir / options.log)
     inherited: int | None = options.lock_fd
     lock = inherited if inherited is not None else take_lock(job_dir / LOCK_NAME)
     if lock is None or not holds_lock(lock):
@@ -51,6 +54,7 @@ def main(argv: Sequence[str] | None = None, *, rank_program: Sequence[str] = RAN
     reporter = Reporter(job_dir, options.attempt)
     signal.signal(signal.SIGTERM, lambda *_: reporter.request_stop())
     signal.signal(signal.SIGINT, lambda *_: reporter.request_stop())
+    signal.signal(signal.SIGUSR2, lambda *_: reporter.request_stop())  # slurm: the time is up
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with reporter:
@@ -80,7 +84,7 @@ def _run(
         _wait_for_device(queue, " ".join(devices), reporter)
         reporter.started()
         with _output(workspace, job_dir, kind, config, reporter) as output_dir:
-            if spec.launcher == "torchrun":
+            if spec.launcher == "torchrun" or spec.nproc > 1:
                 result = run_ranked(job_dir, spec, output_dir, reporter, rank_program)
             else:
                 result = kind.work(Work(workspace, config, reporter, output_dir))
@@ -142,6 +146,14 @@ def _wait_for_device(queue: DeviceQueue, device: str, reporter: Reporter) -> Non
 def _pause(reporter: Reporter) -> None:
     if reporter.wait_for_stop(_TURN_POLL_S):
         raise CancelledError("cancelled before it started")
+
+
+def _write_to(path: Path) -> None:
+    """Sends everything that this process and its children print to the end of `path`."""
+    with path.open("ab") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
 
 
 def _be_nice() -> None:

@@ -11,7 +11,7 @@ from mi_crow.store.atomic import read_json, write_json
 
 SPEC_NAME = "spec.json"
 FORMAT_VERSION = 1
-LAUNCHERS = ("local", "torchrun")
+LAUNCHERS = ("local", "torchrun", "slurm")
 
 Config = TypeVar("Config")
 
@@ -23,8 +23,9 @@ class JobSpec:
     kind: str
     params: dict[str, Any]
     device: str = "auto"
-    launcher: str = "local"  # local | torchrun
+    launcher: str = "local"  # local | torchrun | slurm
     nproc: int = 1  # processes that share the work
+    slurm: dict[str, Any] = field(default_factory=dict)  # partition, time in minutes, args
     name: str | None = None
     after: str | None = None  # the job that must finish first
     created: float = field(default_factory=time.time)

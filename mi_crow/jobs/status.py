@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import MiCrowError
-from mi_crow.jobs.events import CLOSING, read_last_events
+from mi_crow.jobs.events import CLOSING, OPENING, read_last_events
 from mi_crow.jobs.process import LOCK_NAME, ProcessIdentity, host_name, is_locked
+from mi_crow.jobs.slurm import waits
 from mi_crow.jobs.spec import SPEC_NAME, JobSpec
 from mi_crow.store.atomic import read_json, write_json
 from mi_crow.store.workspace import Workspace
@@ -115,17 +116,20 @@ def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
         created=spec.created,
     )
     status = _read_status(job_dir)
-    state = _with_status(state, status)
+    state = told = _with_status(state, status)
     # The lock before the events: a worker that ends in between has written its closing event.
     held = is_locked(job_dir / LOCK_NAME) if lock_held is None else lock_held
     if state.active:
         for event in read_last_events(job_dir):
             # The status may be newer than the last reading in the events, never than their end.
-            if event["event"] != "progress" or event.get("t", 0) >= status.get("t", 0):
+            newer = event.get("t", 0) >= status.get("t", 0)
+            if event["event"] != "progress" or newer:
                 state = apply_event(state, event)
+            if event["event"] in OPENING:  # what came before was an earlier attempt's
+                state = replace(state, process=None if newer else told.process)
     if not state.active:
         return state
-    if _is_lost(state, held):
+    if _is_lost(state, held) and not (state.process is None and waits(job_dir)):
         return replace(state, status="lost", resumable=True, rate=None, eta_s=None)
     return replace(state, stopping=(job_dir / CANCEL_NAME).exists())
 

@@ -40,7 +40,8 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 def options(**changes: Any) -> Namespace:
     defaults = {"json": False, "debug": False, "detach": False, "after": None, "name": None}
-    return Namespace(**(defaults | {"launcher": "local", "nproc": None} | changes))
+    place = {"launcher": "local", "nproc": None, "partition": None, "time": None}
+    return Namespace(**(defaults | place | {"slurm_arg": None} | changes))
 
 
 def run(workspace: Workspace, folder: Path, given: Namespace | None = None, **config: Any) -> Any:

@@ -50,7 +50,8 @@ def _launched(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(workspace: Workspace, changes: dict[str, Any] | None = None, **config: Any) -> Any:
     """The exit code and what was shown."""
     flags = {"json": False, "debug": False, "detach": False, "after": None}
-    flags |= {"launcher": "local", "nproc": None} | (changes or {})
+    flags |= {"launcher": "local", "nproc": None, "partition": None, "time": None}
+    flags |= {"slurm_arg": None} | (changes or {})
     shown: list[Any] = []
     code = following.run_job(
         workspace, "shared", {"folder": ""} | config, Namespace(**flags), shown.append

@@ -1,0 +1,68 @@
+"""Real jobs handed over by submitit, whose local executor starts what slurm would start."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from mi_crow.jobs import cancel, follow, job_state, list_jobs, resume, slurm, submit
+from mi_crow.jobs.spec import config_as_json
+from mi_crow.language_model.capture import capture_run
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.mechanistic.sae import load_sae
+from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
+from mi_crow.store.workspace import Workspace
+
+pytest.importorskip("submitit", reason="the extra `slurm`")
+
+CAPTURE = CaptureConfig(
+    ModelSpec("sample", dtype="fp32", device="cpu"),
+    DatasetSpec("sample", limit=60),
+    ("resid_post.2",),
+    dtype="fp32",
+)
+
+
+@pytest.fixture
+def workspace(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    monkeypatch.setattr(slurm, "CLUSTER", "local")
+    yield workspace
+    for state in list_jobs(workspace):
+        if state.process is not None:
+            state.process.signal(signal.SIGKILL)
+
+
+def train(workspace: Workspace, steps: int, nproc: int = 1) -> str:
+    settings = SaeTrainingConfig(steps=steps, batch_size=256, checkpoint_every=10)
+    config = TrainConfig("run", "resid_post.2", n_latents=64, k=4, training=settings, device="cpu")
+    return submit(workspace, "train", config_as_json(config), launcher="slurm", nproc=nproc)
+
+
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_a_training_is_started_followed_and_finished(workspace: Workspace, nproc: int) -> None:
+    capture_run(workspace, CAPTURE, run_dir=workspace.make_run_dir("run", "run"))
+    job = train(workspace, 20, nproc)
+    events = [event["event"] for event in follow(workspace, job)]
+    state = job_state(workspace, job)
+    assert state.status == "finished", state.error
+    assert events[-1] == "finished"
+    assert state.result is not None
+    assert load_sae(workspace.sae_dir(state.result["sae_id"])).n_latents == 64
+    assert "held-out FVU" in (workspace.job_dir(job) / "worker.log").read_text()
+
+
+def test_a_running_training_is_stopped_and_goes_on(workspace: Workspace) -> None:
+    capture_run(workspace, CAPTURE, run_dir=workspace.make_run_dir("run", "run"))
+    job = train(workspace, 400)
+    asked = False
+    for event in follow(workspace, job):
+        if event["event"] == "checkpoint" and not asked:
+            asked = True
+            cancel(workspace, job)
+    state = job_state(workspace, job)
+    assert (state.status, state.resumable) == ("cancelled", True)
+    resume(workspace, job)
+    last = list(follow(workspace, job))[-1]
+    assert last["event"] == "finished"
+    assert last["result"]["steps"] == 400
+    assert job_state(workspace, job).attempt == 2
