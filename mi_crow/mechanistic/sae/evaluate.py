@@ -151,7 +151,7 @@ def _site(lm: "LanguageModel", sae: SparseAutoencoder, tokens: RunTokens, sae_id
     return Site(lm, sae, *points)
 
 
-def _losses(losses: ModelLoss) -> dict[str, float]:
+def _losses(losses: ModelLoss) -> dict[str, float | None]:
     return {
         "ce_original": losses.original,
         "ce_reconstructed": losses.reconstructed,
