@@ -248,7 +248,8 @@ def test_an_evaluation_is_written_beside_the_sae(workspace: Workspace, lm: Any) 
         assert result[name] == pytest.approx(getattr(trained, name))
     assert result["explained_variance"] == pytest.approx(1 - trained.fvu)
     original, rebuilt, zero = (result[f"ce_{x}"] for x in ("original", "reconstructed", "zero"))
-    assert result["loss_recovered"] == pytest.approx((zero - rebuilt) / (zero - original))
+    recovered = (zero - rebuilt) / (zero - original) if zero > original else None
+    assert result["loss_recovered"] == pytest.approx(recovered)
     assert result["ce_added"] == pytest.approx(rebuilt - original)
     assert result["kl"] > 0
     assert 0 <= result["dense_share"] <= 1
