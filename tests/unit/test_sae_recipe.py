@@ -25,9 +25,13 @@ from mi_crow.mechanistic.sae import (
     Transcoder,
     train_many,
 )
+from mi_crow.mechanistic.sae.base import LossContext
 from mi_crow.mechanistic.sae.control import ShuffledSource
+from mi_crow.mechanistic.sae.losses import variance_share
+from mi_crow.mechanistic.sae.plan import make_plan
 from mi_crow.mechanistic.sae.source import HELDOUT, TensorSource
 from mi_crow.mechanistic.sae.sparsity_control import SparsityControl
+from mi_crow.mechanistic.sae.state import TrainState
 from mi_crow.progress import NullProgress
 
 FEATURES, WIDTH, ACTIVE = 64, 32, 3
@@ -381,3 +385,25 @@ def test_a_transcoder_learns_to_predict_its_target() -> None:
         SaeTrainer(Transcoder(64, WIDTH, 20, k=6)).train_on(
             TensorSource(pairs[:, :WIDTH]), config("topk")
         )
+
+
+def test_the_gradient_of_the_squared_error_is_twice_the_error() -> None:
+    error = torch.randn(5, 3, dtype=torch.float64).t().requires_grad_()  # rows are not contiguous
+    context = LossContext(variance=2.0)
+    assert variance_share(error, context).item() == pytest.approx(error.square().sum().item() / 6)
+    assert torch.autograd.gradcheck(lambda one: variance_share(one, context), error)
+
+
+def test_a_step_moves_decoder_rows_at_right_angles_to_themselves() -> None:
+    sae = TopKSae(1_500, 8, 4)  # more rows than are worked on at once
+    before = sae.W_dec.detach().clone()
+    source = TensorSource(torch.randn(64, 8), torch.zeros(64, dtype=torch.bool))
+    state = TrainState(sae, make_plan(sae, source, SaeTrainingConfig(steps=10, batch_size=8)))
+    across = torch.randn(1_500, 8)
+    across -= (across * before).sum(1, keepdim=True) * before
+    sae.W_dec.grad = across + 7 * before
+    gradient = sae.W_dec.grad
+    state.apply_gradients()
+    assert torch.allclose(gradient, across, atol=1e-5)
+    assert not torch.equal(sae.W_dec, before)
+    assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(1_500))

@@ -114,6 +114,7 @@ def _learn_piece(state: TrainState, tokens: Tensor, share: float) -> TrainingOut
         scaled = x * state.scale
         wanted = target * state.target_scale if sae.transcodes else scaled
         output = sae.training_output(scaled, wanted, state.context())
+    del scaled, wanted  # the way back needs the memory and not them
     (torch.stack(list(output.losses.values())).sum() * share).backward()
     return output
 

@@ -1,5 +1,7 @@
 """Loss terms that several architectures share."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,24 @@ from mi_crow.mechanistic.sae.kernels import sparse_decode, topk_encode
 
 def variance_share(error: Tensor, context: LossContext) -> Tensor:
     """Squared length of error [n, d], pooled, as a share of the variance of n targets."""
-    return error.square().sum() / (context.variance * error.shape[0])
+    length: Tensor = _SquaredLength.apply(error)
+    return length / (context.variance * error.shape[0])
+
+
+class _SquaredLength(torch.autograd.Function):
+    """Sum of the squares of all elements: one pass forward and one back, where autograd's own way
+    makes four tensors of the error's size."""
+
+    @staticmethod
+    def forward(ctx: Any, error: Tensor) -> Tensor:
+        ctx.save_for_backward(error)
+        flat = error.reshape(-1)
+        return torch.dot(flat, flat)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (error,) = ctx.saved_tensors
+        return error * (2 * grad)
 
 
 def auxk_loss(

@@ -15,6 +15,7 @@ from mi_crow.mechanistic.sae.sparsity_control import SparsityControl
 _ADAM_EPS = 6.25e-10
 # On a device that would have to be waited for, steps between two looks at which latents are dead.
 _LOOK_EVERY = 10
+_ROWS_AT_ONCE = 1024
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -138,10 +139,8 @@ class TrainState:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.lr_at(self.step) * group["rate"]
-        rows, gradient = self.sae.W_dec, self.sae.W_dec.grad
-        if gradient is not None:
-            along = torch.linalg.vecdot(gradient, rows)
-            gradient.addcmul_(rows, along.neg_()[:, None])
+        if self.sae.W_dec.grad is not None:
+            _take_out_lengths(self.sae.W_dec.grad, self.sae.W_dec)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.normalise_decoder()
@@ -235,6 +234,15 @@ class TrainState:
         self.step = int(facts["step"])
         self.scale, self.target_scale = float(facts["scale"]), float(facts["target_scale"])
         self.variance, self.seconds = float(facts["variance"]), float(facts["seconds"])
+
+
+def _take_out_lengths(gradient: Tensor, rows: Tensor) -> None:
+    """Leaves of each gradient row what is at right angles to its row of unit length, in place."""
+    # Some rows at a time stay in the cache, and their products need no [M, d] of their own.
+    some = _ROWS_AT_ONCE if rows.device.type == "cpu" else max(len(rows), 1)
+    for part, unit in zip(gradient.split(some), rows.split(some), strict=True):
+        along = torch.linalg.vecdot(part, unit)
+        part.addcmul_(unit, along.neg_()[:, None])
 
 
 def _is_by_latent(name: str) -> bool:
