@@ -134,7 +134,11 @@ def resume(workspace: Workspace, job_id: str, *, runner: Sequence[str] = RUNNER)
     except BaseException:
         os.close(lock)
         raise
-    _start(job_dir, spec, lock, attempt=attempt, runner=runner)
+    try:
+        _start(job_dir, spec, lock, attempt=attempt, runner=runner)
+    except (OSError, MiCrowError) as error:
+        _close(job_dir, state, "failed", error=str(error), hint=getattr(error, "hint", ""))
+        raise
     return job_id
 
 
@@ -167,17 +171,16 @@ def _check(
 def _start(job_dir: Path, spec: JobSpec, lock: int, *, attempt: int, runner: Sequence[str]) -> None:
     """Starts the detached worker, which inherits the lock; there is no moment without it.
 
-    One that slurm starts, maybe hours later and on another machine, takes the lock by itself.
+    One that slurm starts, maybe hours later and on another machine, takes the lock by itself; it
+    is ours until slurm has the job, so that nobody takes the job for a lost one.
     """
     environment = QUIET_OPENMP | {"PYTHONUNBUFFERED": "1"}
-    if spec.launcher == "slurm":
-        os.close(lock)
-        number = hand_over(job_dir, spec, attempt, environment, LOG_NAME)
-        waiting = {"status": "queued", "attempt": attempt, "waiting_for": f"slurm (job {number})"}
-        if read_state(job_dir, lock_held=True).process is None:  # else it has begun already
-            write_status(job_dir, _position(read_state(job_dir, lock_held=True)) | waiting)
-        return
     try:
+        if spec.launcher == "slurm":
+            number = hand_over(job_dir, spec, attempt, environment, LOG_NAME)
+            place = {"status": "queued", "attempt": attempt, "waiting_for": f"slurm (job {number})"}
+            write_status(job_dir, _position(read_state(job_dir, lock_held=True)) | place)
+            return
         with (job_dir / LOG_NAME).open("ab") as log:
             subprocess.Popen(
                 [*runner, str(job_dir), "--lock-fd", str(lock), "--attempt", str(attempt)],
@@ -194,16 +197,18 @@ def _start(job_dir: Path, spec: JobSpec, lock: int, *, attempt: int, runner: Seq
 
 def _close_lost(job_dir: Path, state: JobState) -> None:
     """Writes the closing event that a dead worker could not write."""
+    _close(job_dir, state, "cancelled")
+
+
+def _close(job_dir: Path, state: JobState, ending: str, **words: str) -> None:
     lock = take_lock(job_dir / LOCK_NAME)
     if lock is None:
         raise UserError(f"job {job_dir.name!r} is being resumed", hint="try again in a moment")
     try:
         end_torn_line(job_dir)
-        append_event(job_dir, "cancelled", resumable=True)
-        write_status(
-            job_dir,
-            {"status": "cancelled", "resumable": True, "ended": time.time()} | _position(state),
-        )
+        append_event(job_dir, ending, resumable=True, **words)
+        closed = {"status": ending, "resumable": True, "ended": time.time(), **words}
+        write_status(job_dir, closed | _position(state))
     finally:
         os.close(lock)
 

@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     border = words.index("--")  # what comes after it is for torchrun: what each rank runs
     options, program = parser.parse_args(words[:border]), words[border + 1 :]
     die_with(options.parent)
+    # Slurm signals every process when the time is nearly up. The job's own process hears it and
+    # has the ranks save; they, who inherit this, must not die of it.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 

@@ -18,7 +18,7 @@ from mi_crow.jobs.device_lock import DeviceQueue, devices_of
 from mi_crow.jobs.kinds import Kind, Work, kind_of, with_device
 from mi_crow.jobs.launchers import check_launcher
 from mi_crow.jobs.output import reserve_output, withdraw_output
-from mi_crow.jobs.process import LOCK_NAME, holds_lock, take_lock
+from mi_crow.jobs.process import LOCK_NAME, LOCK_PATIENCE_S, holds_lock, take_lock
 from mi_crow.jobs.ranked import RANK_PROGRAM, RankFailedError, run_ranked
 from mi_crow.jobs.reporter import Reporter
 from mi_crow.jobs.spec import JobSpec, config_from_json
@@ -27,6 +27,7 @@ from mi_crow.store.workspace import Workspace
 
 NICENESS = 10
 _TURN_POLL_S = 0.25
+_HAND_OVER_S = 60.0  # whoever hands a job to slurm holds its lock until sbatch has answered
 
 
 def main(argv: Sequence[str] | None = None, *, rank_program: Sequence[str] = RANK_PROGRAM) -> int:
@@ -44,7 +45,9 @@ def main(argv: Sequence[str] | None = None, *, rank_program: Sequence[str] = RAN
     if options.log:
         _write_to(job_dir / options.log)
     inherited: int | None = options.lock_fd
-    lock = inherited if inherited is not None else take_lock(job_dir / LOCK_NAME)
+    lock = (
+        inherited if inherited is not None else take_lock(job_dir / LOCK_NAME, _patience(job_dir))
+    )
     if lock is None or not holds_lock(lock):
         sys.stderr.write(f"job {job_dir.name} is running already\n")
         return 2
@@ -78,7 +81,8 @@ def _run(
         check_launcher(spec.launcher, spec.nproc, spec.kind, spec.device)
         config = with_device(config_from_json(kind.config, spec.params, spec.kind), spec.device)
         _wait_for_job(workspace, spec.after, reporter)
-        devices = devices_of(spec.device, spec.nproc)
+        # Slurm's own queue gives the devices out, and may call each job's first one cuda:0.
+        devices = [] if spec.launcher == "slurm" else devices_of(spec.device, spec.nproc)
         queue = DeviceQueue(devices, spec.created, job_dir.name)
         queue.join()
         _wait_for_device(queue, " ".join(devices), reporter)
@@ -146,6 +150,10 @@ def _wait_for_device(queue: DeviceQueue, device: str, reporter: Reporter) -> Non
 def _pause(reporter: Reporter) -> None:
     if reporter.wait_for_stop(_TURN_POLL_S):
         raise CancelledError("cancelled before it started")
+
+
+def _patience(job_dir: Path) -> float:
+    return _HAND_OVER_S if JobSpec.load(job_dir).launcher == "slurm" else LOCK_PATIENCE_S
 
 
 def _write_to(path: Path) -> None:

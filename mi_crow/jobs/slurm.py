@@ -6,10 +6,11 @@ those of every job, on a file system that the nodes share.
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,11 @@ _ASK_TIMEOUT_S = 10.0
 # How long an answer of slurm's is good for: viewers look every second.
 _ASK_EVERY_S = 20.0
 _RESOURCES = ("partition", "time", "args")
+# What squeue may still list of a job that has ended.
+_ENDED = (
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
+    *("REVOKED", "TIMEOUT"),
+)
 
 
 def check_slurm(resources: Mapping[str, Any]) -> None:
@@ -36,6 +42,9 @@ def check_slurm(resources: Mapping[str, Any]) -> None:
     for name in resources:
         if name not in _RESOURCES:
             raise UserError(f"slurm resource {name!r} is not known", hint=", ".join(_RESOURCES))
+    cpus = (resources.get("args") or {}).get("cpus-per-task", "1")
+    if not str(cpus).isdigit() or int(cpus) < 1:
+        raise UserError(f"cpus-per-task must be a whole number of at least 1, not {cpus!r}")
     if find_spec("submitit") is None:
         raise UserError(
             "--launcher slurm needs a package that is missing",
@@ -62,6 +71,20 @@ def minutes(text: str) -> int:
     return total
 
 
+class WorkerCommand:
+    """What submitit runs on the node: the worker, until it ends by itself."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = list(command)
+
+    def __call__(self) -> None:
+        """Raises CalledProcessError when the worker ends badly."""
+        # Slurm signals every process when the time is nearly up. At this one submitit would kill
+        # the worker, which has the same signal and is saving, or queue the job again.
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        subprocess.run(self._command, check=True)
+
+
 def hand_over(
     job_dir: Path, spec: JobSpec, attempt: int, environment: Mapping[str, str], log: str
 ) -> str:
@@ -71,20 +94,21 @@ def hand_over(
 
     executor = submitit.AutoExecutor(folder=job_dir / FOLDER_NAME, cluster=CLUSTER)
     executor.update_parameters(**_parameters(job_dir.name, spec))
-    # Submitit hands a pickled function over. This one holds a command and nothing else; nothing
-    # of ours reads it.
-    command = submitit.helpers.CommandFunction(
+    # Submitit hands a pickled function over, which holds a command and nothing else; nothing of
+    # ours reads it.
+    command = WorkerCommand(
         [
             *("env", *(f"{name}={value}" for name, value in environment.items())),
             *(sys.executable, "-m", "mi_crow.jobs.runner", str(job_dir.absolute())),
             *("--attempt", str(attempt), "--log", log),
-        ],
-        verbose=False,
+        ]
     )
     try:
         number = executor.submit(command).job_id
     except Exception as error:  # what sbatch says comes in several of submitit's errors
-        raise UserError(f"slurm took no job ({_last_line(error)})") from error
+        raise UserError(
+            f"slurm took no job ({_last_line(error) or type(error).__name__})"
+        ) from error
     write_json(job_dir / RECORD_NAME, {"slurm_id": number, "attempt": attempt, "t": time.time()})
     return number
 
@@ -104,8 +128,9 @@ def _parameters(job_id: str, spec: JobSpec) -> dict[str, Any]:
         parameters["gpus_per_node"] = spec.nproc
     if resources.get("partition"):
         parameters["slurm_partition"] = resources["partition"]
-    if more:
-        parameters["slurm_additional_parameters"] = more
+    if not more.keys() & {"requeue", "no-requeue"}:
+        more["no-requeue"] = True  # a job that ended goes on when its user says so
+    parameters["slurm_additional_parameters"] = more
     return parameters
 
 
@@ -142,22 +167,28 @@ def _known(number: str, _: int) -> bool:
         return True
     if asked.returncode != 0:  # squeue fails for numbers that slurm has forgotten
         return "Invalid job id" not in asked.stderr
-    return bool(asked.stdout.strip())
+    states = asked.stdout.split()
+    return bool(states) and not all(state in _ENDED for state in states)
 
 
 def withdraw(job_dir: Path) -> None:
-    """Has slurm end the job, waiting or running."""
+    """Has slurm end the job, waiting or running. Raises MiCrowError when it does not."""
     number = slurm_number(job_dir)
     if number is None:
         return
     command = ["scancel", number] if CLUSTER == "slurm" else ["kill", number]
     try:
-        subprocess.run(command, capture_output=True, timeout=_ASK_TIMEOUT_S, check=False)
+        told = subprocess.run(
+            command, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MiCrowError(f"slurm did not answer to {command[0]}", hint="try again") from error
     _known.cache_clear()
+    if told.returncode != 0 and _known(number, int(time.monotonic() // _ASK_EVERY_S)):
+        why = _last_line(told.stderr) or f"exit code {told.returncode}"
+        raise MiCrowError(f"slurm did not end its job {number} ({why})", hint="try again")
 
 
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _last_line(words: object) -> str:
+    lines = [line.strip() for line in str(words).splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,7 +1,9 @@
 """Real jobs handed over by submitit, whose local executor starts what slurm would start."""
 
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,10 +34,19 @@ def workspace(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator
             state.process.signal(signal.SIGKILL)
 
 
-def train(workspace: Workspace, steps: int, nproc: int = 1) -> str:
-    settings = SaeTrainingConfig(steps=steps, batch_size=256, checkpoint_every=10)
+def train(
+    workspace: Workspace, steps: int, nproc: int = 1, every: int = 10, minutes: int = 600
+) -> str:
+    settings = SaeTrainingConfig(steps=steps, batch_size=256, checkpoint_every=every)
     config = TrainConfig("run", "resid_post.2", n_latents=64, k=4, training=settings, device="cpu")
-    return submit(workspace, "train", config_as_json(config), launcher="slurm", nproc=nproc)
+    return submit(
+        workspace,
+        "train",
+        config_as_json(config),
+        launcher="slurm",
+        nproc=nproc,
+        slurm={"time": minutes},
+    )
 
 
 @pytest.mark.parametrize("nproc", [1, 2])
@@ -66,3 +77,47 @@ def test_a_running_training_is_stopped_and_goes_on(workspace: Workspace) -> None
     assert last["event"] == "finished"
     assert last["result"]["steps"] == 400
     assert job_state(workspace, job).attempt == 2
+
+
+def below(parent: int) -> list[int]:
+    """The processes that `parent` started, and those that these did."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            of = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended
+            continue
+        if of == parent:
+            found += [int(path.parent.name), *below(int(path.parent.name))]
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are found in /proc")
+@pytest.mark.parametrize(
+    ("nproc", "minutes"), [(1, 5), (1, 600), (2, 5)], ids=["time-up", "preempted", "two-ranks"]
+)
+def test_a_training_whose_time_is_up_saves_what_it_has(
+    workspace: Workspace, nproc: int, minutes: int
+) -> None:
+    capture_run(workspace, CAPTURE, run_dir=workspace.make_run_dir("run", "run"))
+    job = train(workspace, 20_000, nproc, every=20_000, minutes=minutes)
+    told, saved = False, []
+    for event in follow(workspace, job):
+        if event["event"] == "progress" and event["done"] > 0 and not told:
+            told = True
+            for pid in below(int(slurm.slurm_number(workspace.job_dir(job)) or 0)):
+                os.kill(pid, signal.SIGUSR2)  # slurm tells every process
+        saved += [event["name"]] if event["event"] == "checkpoint" else []
+    assert len(saved) == 1
+    assert job_state(workspace, job).status == "cancelled"
+    assert job_state(workspace, job).resumable
+
+
+def test_jobs_that_slurm_started_do_not_wait_for_each_other(workspace: Workspace) -> None:
+    capture_run(workspace, CAPTURE, run_dir=workspace.make_run_dir("run", "run"))
+    first, second = train(workspace, 20_000), train(workspace, 20_000)
+    next(event for event in follow(workspace, first) if event["event"] == "started")
+    for event in follow(workspace, second):
+        if event["event"] == "started":
+            break
+    assert job_state(workspace, first).status == "running"

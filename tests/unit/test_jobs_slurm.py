@@ -13,8 +13,8 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.cli.arguments import add_job_flags, slurm_of
-from mi_crow.errors import UserError
-from mi_crow.jobs import cancel, job_state, resume, slurm, submit
+from mi_crow.errors import MiCrowError, UserError
+from mi_crow.jobs import cancel, job_state, launch, list_jobs, resume, slurm, submit
 from mi_crow.jobs.events import read_events
 from mi_crow.jobs.kinds import KINDS, Kind
 from mi_crow.jobs.slurm import check_slurm, minutes
@@ -78,6 +78,7 @@ def test_a_job_asks_for_its_resources(workspace: Workspace, cluster: Slurm) -> N
     job = start(workspace, device="cuda", slurm=resources)
     wanted = (
         *("partition=gpu", "time=90", "account=lab", "cpus-per-task=6", "gpus-per-node=1"),
+        "no-requeue",
         *("nodes=1", f"job-name=mi-crow-{job}"),
     )
     assert {f"#SBATCH --{line}" for line in wanted} <= set(cluster.script)
@@ -99,7 +100,12 @@ def test_a_job_in_slurms_queue_is_queued_and_not_lost(workspace: Workspace, clus
 
 
 @pytest.mark.parametrize(
-    "answer", [{"out": ""}, {"err": "slurm_load_jobs error: Invalid job id specified", "code": 1}]
+    "answer",
+    [
+        {"out": ""},
+        {"out": "CANCELLED\n"},
+        {"err": "slurm_load_jobs error: Invalid job id specified", "code": 1},
+    ],
 )
 def test_a_job_that_slurm_does_not_know_is_lost_and_can_be_resumed(
     workspace: Workspace, cluster: Slurm, answer: dict[str, Any]
@@ -130,6 +136,48 @@ def test_what_slurm_refuses_leaves_nothing(workspace: Workspace, cluster: Slurm)
     with pytest.raises(UserError, match=r"slurm took no job .*invalid partition"):
         start(workspace, slurm={"partition": "gpux"})
     assert list(workspace.jobs_dir.iterdir()) == []
+
+
+def test_a_job_is_queued_while_sbatch_has_not_answered(
+    workspace: Workspace, cluster: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    hand_over = launch.hand_over
+
+    def look_first(*given: Any) -> str:
+        seen.extend(state.status for state in list_jobs(workspace))
+        return hand_over(*given)
+
+    monkeypatch.setattr(launch, "hand_over", look_first)
+    job = start(workspace)
+    cluster.answers("squeue", "")
+    assert job_state(workspace, job).status == "lost"
+    resume(workspace, job)
+    assert seen == ["queued", "queued"]
+
+
+def test_a_resume_that_slurm_refuses_is_a_failure_that_can_be_resumed(
+    workspace: Workspace, cluster: Slurm
+) -> None:
+    job = start(workspace)
+    cancel(workspace, job)
+    cluster.answers("sbatch", err="sbatch: error: the queue is closed\n", code=1)
+    with pytest.raises(UserError, match="the queue is closed"):
+        resume(workspace, job)
+    state = job_state(workspace, job)
+    assert (state.status, state.resumable) == ("failed", True)
+    assert "the queue is closed" in (state.error or "")
+
+
+def test_a_job_that_slurm_does_not_end_is_not_called_cancelled(
+    workspace: Workspace, cluster: Slurm
+) -> None:
+    job = start(workspace)
+    cluster.answers("scancel", err="scancel: error: no controller\n", code=1)
+    with pytest.raises(MiCrowError, match=r"did not end its job 77 .*no controller"):
+        cancel(workspace, job)
+    state = job_state(workspace, job)
+    assert (state.status, state.stopping) == ("queued", True)
 
 
 def test_the_hand_over_holds_a_command_and_no_secret(
@@ -177,6 +225,7 @@ def test_other_time_limits_are_refused(text: str) -> None:
     [
         ("--partition gpu", "are for --launcher slurm"),
         ("--launcher slurm --slurm-arg account", "'account' is not KEY=VALUE"),
+        ("--launcher slurm --slurm-arg cpus-per-task=many", "cpus-per-task must be a whole number"),
         ("--launcher slurm --time soon", "'soon' is no time limit"),
     ],
 )
