@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save_file as save_tensors
 
-from mi_crow.errors import NotFoundError, UserError
+from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.language_model.capture import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.features.build import build_index
@@ -154,3 +157,22 @@ class TestInputThatDoesNotFit:
         path.write_text(path.read_text().replace("model.layers.1.mlp", "model.layers.2.mlp"))
         config = EvaluateConfig("sae", device="cpu")
         self.refuse(captured, tiny_lm, "'model.layers.2.mlp' is not in run", config)
+
+
+def test_activations_that_are_not_finite_are_refused(
+    captured: Workspace, tiny_lm: "LanguageModel"
+) -> None:
+    train(captured, "plain", "mlp_out.1")
+    for part in captured.run_dir("run").rglob("*.safetensors"):
+        with safe_open(part, "pt") as file:
+            notes = file.metadata()
+        tensors = load_file(part)
+        tensors["activations"][-3, 1] = float("nan")
+        save_tensors(tensors, part, metadata=notes)
+    with pytest.raises(CorruptDataError, match="not finite"):
+        build_index(captured, IndexConfig("plain", device="cpu"), lm=tiny_lm)
+    assert not captured.index_path("plain").exists()
+    with pytest.raises(CorruptDataError, match="not finite"):
+        evaluate_sae(captured, EvaluateConfig("plain", device="cpu"), lm=tiny_lm)
+    with pytest.raises(CorruptDataError, match="not finite"):
+        train(captured, "other", "mlp_out.1")

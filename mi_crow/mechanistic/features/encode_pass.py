@@ -17,7 +17,7 @@ from mi_crow.mechanistic.features.statistics import BinFitter
 from mi_crow.mechanistic.features.token_texts import document_token_texts
 from mi_crow.mechanistic.features.write import IndexWriter
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.source import device_batches
+from mi_crow.mechanistic.sae.source import device_batches, not_finite
 from mi_crow.progress import Progress, raise_if_stopped
 from mi_crow.store.parts import Part, RunPart, held_out
 
@@ -63,7 +63,8 @@ class EncodePass:
         self._chunk_tokens = min(_CHUNK_TOKENS, 1 << max(spare, 12))
 
     def run(self, sources: Sources, progress: Progress) -> None:
-        """Raises CancelledError between two batches when asked to stop."""
+        """Raises CancelledError between two batches when asked to stop, CorruptDataError when some
+        activations are not finite."""
         begun, done, total = perf_counter(), 0, sources.n_tokens
         for reader in sources.readers:
             for part in reader.parts():
@@ -121,11 +122,16 @@ class EncodePass:
         size = _BATCH.get(self._sae.device.type, 4096)
         batches = (part.take(_whole(batch)) for batch in rows.split(size) if len(batch))
         values, latents = [], []
+        finite = torch.ones((), dtype=torch.bool, device=self._sae.device)
         for x in device_batches(batches, self._sae.device, inline=not isinstance(part, RunPart)):
             raise_if_stopped(progress)
-            codes = self._sae.encode_sparse(x.float())
+            x = x.float()
+            finite &= x.sum().isfinite()  # looked at once a piece: nothing waits for the device
+            codes = self._sae.encode_sparse(x)
             values.append(codes.values.float())
             latents.append(codes.indices.to(torch.int32))
+        if not bool(finite):
+            raise not_finite()
         # Numbered by their place, as in `documents`: a run's own numbers may have gaps, and windows
         # of one document share theirs.
         return Tokens(

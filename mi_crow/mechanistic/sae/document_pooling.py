@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.probes import PooledDocuments
-from mi_crow.mechanistic.sae.source import HELDOUT
+from mi_crow.mechanistic.sae.source import HELDOUT, not_finite
 
 if TYPE_CHECKING:
     from mi_crow.store.parts import Part
@@ -93,6 +93,8 @@ def _pool_part(sae: SparseAutoencoder, part: "Part", documents: list[int]) -> tu
         highest.scatter_reduce_(0, owner[:, None].expand_as(x), x, "amax")
         total.index_add_(0, owner, x)
         counts.index_add_(0, owner, counts.new_ones(len(rows), 1))
+    if not bool(total.isfinite().all()):
+        raise not_finite()
     highest = torch.where(counts > 0, highest, 0.0)
     residual = torch.cat([highest, total / counts.clamp_min(1)], dim=1)
     return latents.view(len(documents), sae.n_latents).cpu(), residual.cpu()

@@ -10,7 +10,7 @@ from torch import Tensor
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
-from mi_crow.mechanistic.sae.source import TRAIN, TokenSource
+from mi_crow.mechanistic.sae.source import TRAIN, TokenSource, not_finite
 
 # Without a given length: one pass over the tokens, and at least this many steps.
 LEAST_STEPS = 2000
@@ -194,7 +194,7 @@ def _scale_of(x: Tensor) -> float:
     """What gives the rows of x [n, d] a mean norm of sqrt(d)."""
     mean_norm = float(x.norm(dim=1).mean())
     if not math.isfinite(mean_norm):
-        raise CorruptDataError("the activations hold values that are not finite")
+        raise not_finite()
     return math.sqrt(x.shape[1]) / mean_norm if mean_norm > 0 else 1.0
 
 

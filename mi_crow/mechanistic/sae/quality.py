@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TokenSource, fixed_batches
+from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TokenSource, fixed_batches, not_finite
 
 BATCH = 2048
 
@@ -44,9 +44,12 @@ class FvuSums:
         self.tokens += x.shape[0]
 
     def fvu(self) -> float:
-        """Fraction of variance unexplained; nan without tokens or variance."""
+        """Fraction of variance unexplained; nan without tokens or variance. Raises CorruptDataError
+        when some tokens are not finite."""
         if self.tokens == 0:
             return float("nan")
+        if not bool(self._square.isfinite()):
+            raise not_finite()
         variance = float(self._square - self._sum.square().sum() / self.tokens)
         return float(self._error) / variance if variance > 0 else float("nan")
 

@@ -6,11 +6,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mi_crow.errors import CorruptDataError, MiCrowError
+from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.sae.base import TrainingOutput
 from mi_crow.mechanistic.sae.metrics import Row
 from mi_crow.mechanistic.sae.quality import DENSE, Quality, reconstruction_quality
-from mi_crow.mechanistic.sae.source import HELDOUT, TokenSource
+from mi_crow.mechanistic.sae.source import HELDOUT, TokenSource, not_finite
 from mi_crow.mechanistic.sae.state import TrainState
 
 # Held-out tokens looked at at every checkpoint.
@@ -108,10 +108,7 @@ class Readings:
             stopped = f"training stopped at step {row['step']}: {what} is {value}"
             infinite = self._state.sharing.total((~self._finite).long())
             if int(infinite):
-                raise CorruptDataError(
-                    f"{stopped}, since some activations are not finite",
-                    hint="capture the layer again, in bf16 or fp32 if it was fp16",
-                )
+                raise not_finite(f"{stopped}, since ")
             raise MiCrowError(
                 stopped,
                 hint=f"lower the learning rate (it was {self._state.plan.lr:.2g}) "

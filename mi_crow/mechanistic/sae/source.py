@@ -11,13 +11,21 @@ import torch
 from torch import Tensor
 
 from mi_crow.background import read_ahead
-from mi_crow.errors import UserError
+from mi_crow.errors import CorruptDataError, UserError
 
 if TYPE_CHECKING:
     from mi_crow.store.reader import RunReader
 
 TRAIN, HELDOUT = "train", "heldout"
 _BATCHES_AHEAD = 6
+
+
+def not_finite(before: str = "") -> CorruptDataError:
+    """What to raise about activations with NaN or infinity in them."""
+    return CorruptDataError(
+        f"{before}some activations are not finite",
+        hint="capture the layer again, in bf16 or fp32 if it was fp16",
+    )
 
 
 class TokenSource(Protocol):
