@@ -106,10 +106,10 @@ def test_an_index_without_one_of_its_tables_is_damaged(path: Path) -> None:
 
 def test_an_older_schema_offers_to_build_it_again(path: Path) -> None:
     with duckdb.connect(str(path)) as connection:
-        connection.execute("UPDATE meta SET value = '0' WHERE key = 'schema_version'")
+        connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
     error = said(path)
     assert isinstance(error, UserError)
-    assert "older schema 0" in str(error)
+    assert "older schema 1" in str(error)
     assert REBUILD in error.hint
 
 

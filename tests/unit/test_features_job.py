@@ -19,7 +19,7 @@ from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.build import build_index
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.queries import FeatureStore
-from mi_crow.mechanistic.features.schema import TABLES
+from mi_crow.mechanistic.features.schema import DERIVED, TABLES, VIEWS
 from mi_crow.store.workspace import Workspace
 from tests.index_runs import LAYER, identity_sae, save_run, save_sae
 from tests.unit.test_features_build import random_docs
@@ -51,7 +51,7 @@ def tables(path: Path) -> dict[str, list[Any]]:
     with duckdb.connect(str(path), read_only=True) as connection:
         return {
             table: connection.execute(f"SELECT * FROM {table}").fetchall()
-            for table in TABLES
+            for table in (*TABLES, *VIEWS, *DERIVED)
             if table != "meta"
         }
 

@@ -150,13 +150,11 @@ class FeatureColumns:
     def _label_auroc(self, label: str, connection: "IndexConnection") -> np.ndarray:
         """The AUROC of every feature for one label on training documents; nan without one."""
         self._label_number(label)
-        condition = "FROM idx.feature_labels WHERE label = ?"
-        found = connection.columns(f"SELECT auroc {condition}", [label])["auroc"]
-        key = np.ma.filled(found.astype(np.float64), np.nan)
-        if len(key) != len(self):  # not one a feature, in feature order
-            features = connection.columns(f"SELECT feature {condition}", [label])["feature"]
-            some, key = key, np.full(len(self), np.nan)
-            key[np.ma.getdata(features)] = some
+        found = connection.columns(
+            "SELECT feature, auroc FROM idx.label_aurocs WHERE label = ?", [label]
+        )
+        key = np.full(len(self), np.nan)
+        key[np.ma.getdata(found["feature"])] = np.ma.filled(found["auroc"], np.nan)
         return np.where(self.fires > 0, key, np.nan)
 
     def _sort_key(self, sort: str, names: Mapping[int, str]) -> np.ndarray:
@@ -194,13 +192,13 @@ class FeatureColumns:
 
 def ordered(key: np.ndarray, descending: bool) -> np.ndarray:
     """Places by `key`: int32 [n]; those without a value (nan) last, equal ones by number."""
-    key = -key if descending else key
+    # One nan makes NumPy's sort ten times slower; no value is infinite.
+    key = np.where(np.isnan(key), np.inf, -key if descending else key)
     # A stable sort takes four times as long as a quick one and one more sort of the equal runs.
     order = np.argsort(key)
     values = key[order]
-    same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
     packed = np.zeros(len(key), dtype=np.uint64)
-    np.cumsum(~same, out=packed[1:])
+    np.cumsum(values[1:] != values[:-1], out=packed[1:])
     packed <<= np.uint64(32)
     packed |= order.astype(np.uint64)
     packed.sort()

@@ -22,8 +22,6 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
 }
 _MOST_THREADS = 4
-# Below this a scan of all documents costs less than fetching forty of them by their index.
-_INDEXED_DOCUMENTS = 30_000
 Identity = tuple[int, int, int]  # device, inode, mtime in ns
 
 
@@ -103,7 +101,6 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
         database.execute(f"SET allowed_directories=[{_quoted(f'{path.parent.parent}/')}]")
         database.execute("SET enable_external_access=false")
         _check_schema(database, sae_id)
-        _choose_scans(database)
         database.execute("SET lock_configuration=true")
     except duckdb.Error as error:
         database.close()
@@ -137,13 +134,6 @@ def _check_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> None:
             f"the feature index of {sae_id!r} is of the newer schema {version}",
             hint="upgrade mi-crow",
         )
-
-
-def _choose_scans(database: "duckdb.DuckDBPyConnection") -> None:
-    [(documents,)] = database.execute("SELECT count(*) FROM idx.documents").fetchall()
-    if documents < _INDEXED_DOCUMENTS:
-        database.execute("SET index_scan_max_count=0")
-        database.execute("SET index_scan_percentage=0")
 
 
 def explained(sae_id: str, error: "duckdb.Error") -> MiCrowError:

@@ -1,7 +1,7 @@
 """Reading one feature: its facts, its relations and its examples. Torch-free."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mi_crow.mechanistic.features.connection import IndexConnection
 from mi_crow.mechanistic.features.records import (
@@ -27,23 +27,22 @@ def read_detail(
         "histogram FROM idx.features WHERE feature = ?",
         [feature],
     )
+    # DuckDB takes longer to sort ten rows than Python.
     tokens = read(
-        "SELECT sign, token, value FROM idx.logits JOIN idx.tokens USING (token_id) "
-        "WHERE feature = ? ORDER BY sign, rank",
+        "SELECT sign, rank, token, value FROM idx.logits JOIN idx.tokens USING (token_id) "
+        "WHERE feature = ?",
         [feature],
     )
-    neighbours = read(
-        "SELECT other, cosine FROM idx.neighbours WHERE feature = ? ORDER BY rank", [feature]
-    )
+    neighbours = read("SELECT rank, other, cosine FROM idx.neighbours WHERE feature = ?", [feature])
     coactivations = read(
-        "SELECT other, jaccard, count FROM idx.coactivations WHERE feature = ? ORDER BY rank",
-        [feature],
+        "SELECT rank, other, jaccard, count FROM idx.coactivations WHERE feature = ?", [feature]
     )
     labels = read(
         "SELECT label, auroc, auroc_heldout, mean_act, lift FROM idx.feature_labels "
-        "WHERE feature = ? ORDER BY auroc DESC NULLS LAST, label",
+        "WHERE feature = ?",
         [feature],
     )
+    tokens.sort(key=lambda one: one[1])
     *numbers, map_x, map_y, histogram = facts
     return FeatureDetail(
         row,
@@ -51,13 +50,19 @@ def read_detail(
         map=(map_x, map_y),
         histogram=tuple(histogram or ()),
         edges=meta.edges,
-        promoted=tuple((token, value) for sign, token, value in tokens if sign > 0),
-        suppressed=tuple((token, value) for sign, token, value in tokens if sign < 0),
-        neighbours=tuple(Neighbour(*one) for one in neighbours),
-        coactivations=tuple(Coactivation(*one) for one in coactivations),
-        labels=tuple(LabelScore(*one) for one in labels),
+        promoted=tuple((token, value) for sign, _, token, value in tokens if sign > 0),
+        suppressed=tuple((token, value) for sign, _, token, value in tokens if sign < 0),
+        neighbours=tuple(Neighbour(*one) for _, *one in sorted(neighbours)),
+        coactivations=tuple(Coactivation(*one) for _, *one in sorted(coactivations)),
+        labels=tuple(LabelScore(*one) for one in sorted(labels, key=_best_first)),
         concepts=tuple(concepts),
     )
+
+
+def _best_first(label: tuple[Any, ...]) -> tuple[bool, float, str]:
+    """Orders labels by their AUROC; those without one last, equal ones by name."""
+    name, auroc, *_ = label
+    return auroc is None, -(auroc or 0.0), name
 
 
 def read_examples(
@@ -74,24 +79,37 @@ def read_examples(
     documents = _documents(connection, sorted({row[2] for row in rows}))
     found: dict[int, list[Example]] = {}
     for number, _, document, position, activation, start, acts in rows:
-        tokens, text, label = documents[document]
-        window = tokens[start : start + len(acts)]
-        example = Example(document, position, activation, start, window, acts, text, label)
+        one = documents[document]
+        tokens = one.tokens(start, start + len(acts))
+        example = Example(document, position, activation, start, tokens, acts, one.text, one.label)
         found.setdefault(number, []).append(example)
     return found
 
 
-def _documents(connection: IndexConnection, ids: list[int]) -> dict[int, tuple[Any, ...]]:
-    """Tokens, text and label of some documents."""
+class _Document(NamedTuple):
+    text: str
+    label: str | None
+    seen: str | None  # by the model; None: `text`
+    token_ends: list[int]  # characters of it up to the end of each token
+
+    def tokens(self, first: int, last: int) -> list[str]:
+        """The texts of some of its tokens."""
+        seen = self.text if self.seen is None else self.seen
+        ends = self.token_ends[first:last]
+        begins = [self.token_ends[first - 1] if first else 0, *ends]
+        return [seen[begin:end] for begin, end in zip(begins, ends, strict=False)]
+
+
+def _documents(connection: IndexConnection, ids: list[int]) -> dict[int, _Document]:
     found = {}
     # A list of values is looked up; a join would read every document.
     for first in range(0, len(ids), _DOCUMENTS_AT_ONCE):
         some = ids[first : first + _DOCUMENTS_AT_ONCE]
         marks = ", ".join("?" * len(some))
         for document, *rest in connection.rows(
-            "SELECT document, token_texts, text, label FROM idx.documents "
+            "SELECT document, text, label, seen, token_ends FROM idx.stored_documents "
             f"WHERE document IN ({marks})",
             some,
         ):
-            found[document] = tuple(rest)
+            found[document] = _Document(*rest)
     return found

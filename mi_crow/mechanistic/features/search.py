@@ -116,7 +116,7 @@ def match_scores(
 
 def documents_with(connection: "IndexConnection", words: list[str]) -> np.ndarray:
     """The documents whose text holds all words (in lower case): int32, ascending."""
-    return _holding(connection, "idx.documents", "document", "lower(text)", words)
+    return _holding(connection, "idx.stored_documents", "document", "lower(text)", words)
 
 
 def _raise(scores: np.ndarray, features: np.ndarray, values: np.ndarray) -> None:

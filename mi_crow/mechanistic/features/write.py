@@ -1,14 +1,15 @@
 """Writes `features.duckdb` table by table; the file appears only when it is whole. Torch-free."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mi_crow.mechanistic.features.schema import INDEX_SCHEMA_VERSION, TABLES
+from mi_crow.mechanistic.features.schema import DERIVED, INDEX_SCHEMA_VERSION, TABLES, VIEWS
 from mi_crow.store.atomic import whole_file
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class IndexWriter:
         for table, columns in TABLES.items():
             lines = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
             connection.execute(f"CREATE TABLE {table} ({lines})")
+        for view, query in VIEWS.items():
+            connection.execute(f"CREATE VIEW {view} AS {query}")
 
     def append(self, table: str, columns: Mapping[str, Any]) -> None:
         """Adds rows: one NumPy array, Arrow array or list a column, all of one length.
@@ -34,6 +37,8 @@ class IndexWriter:
         """
         import pyarrow as pa
 
+        if table == "documents":
+            table, columns = "stored_documents", _stored(**columns)
         arrays = {
             name: values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
             for name, values in columns.items()
@@ -57,6 +62,12 @@ class IndexWriter:
         ]
         self.append("meta", {"key": list(rows), "value": texts})
 
+    def finish(self) -> None:
+        """Makes the tables that follow from the others and leaves everything in the file."""
+        for table, query in DERIVED.items():
+            self._connection.execute(f"CREATE TABLE {table} AS {query}")
+        self._connection.execute("CHECKPOINT")
+
 
 @contextmanager
 def writing_index(path: Path) -> Iterator[IndexWriter]:
@@ -67,11 +78,27 @@ def writing_index(path: Path) -> Iterator[IndexWriter]:
         connection = duckdb.connect(str(temporary))
         try:
             connection.execute(f"SET memory_limit='{_MEMORY_LIMIT}'")
-            yield IndexWriter(connection)
-            connection.execute("CHECKPOINT")
+            writer = IndexWriter(connection)
+            yield writer
+            writer.finish()
         finally:
             connection.close()
             temporary.with_name(f"{temporary.name}.wal").unlink(missing_ok=True)
+
+
+def _stored(
+    text: Sequence[str], token_texts: Sequence[Sequence[str]], **others: Any
+) -> dict[str, Any]:
+    """The columns of `stored_documents` from those of `documents`."""
+    lengths = np.fromiter(map(len, token_texts), dtype=np.int64, count=len(token_texts))
+    sizes = np.fromiter(map(len, chain.from_iterable(token_texts)), dtype=np.int64)
+    total = np.concatenate([[0], np.cumsum(sizes)])
+    before = total[np.cumsum(lengths) - lengths]  # characters of the documents before
+    ends = total[1:] - np.repeat(before, lengths)
+    joined = ("".join(pieces) for pieces in token_texts)
+    seen = [None if one == whole else one for one, whole in zip(joined, text, strict=True)]
+    ends_lists = lists(ends.astype(np.int32), lengths)
+    return {"text": text, "seen": seen, "token_ends": ends_lists, **others}
 
 
 def lists(values: np.ndarray, lengths: np.ndarray) -> "pa.ListArray":
