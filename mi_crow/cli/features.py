@@ -13,16 +13,19 @@ from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import (
+        Coactivation,
         Example,
         FeatureDetail,
         FeatureRow,
         FeatureStore,
+        Neighbour,
     )
 
 # Short names of orders; those of the index are known as well.
 _SORTS = {"max": "max_act", "mean": "mean_act", "auroc": "top_auroc", "label": "top_label"}
 _SHOWN_EXAMPLES = 8
 _AROUND = 10  # tokens printed either side of the strongest one
+_LONGEST_TOKEN = 40  # characters that are printed of one
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -183,6 +186,7 @@ def feature_json(detail: "FeatureDetail", examples: "list[Example]") -> dict[str
         "suppressed": [{"token": token, "value": value} for token, value in detail.suppressed],
         "neighbours": [item._asdict() for item in detail.neighbours],
         "coactivations": [item._asdict() for item in detail.coactivations],
+        "cofiring": detail.cofiring._asdict() | {"over": detail.cofiring.words()},
         "histogram": [int(height) for height in detail.histogram],
         "histogram_edges": [float(edge) for edge in detail.edges],
         "labels": [asdict(item) for item in detail.labels],
@@ -191,27 +195,44 @@ def feature_json(detail: "FeatureDetail", examples: "list[Example]") -> dict[str
 
 def _show_facts(detail: "FeatureDetail") -> None:
     row = detail.row
+    if row.fires:
+        fires = f"{count(row.fires)} times, on {share(row.density)} of the tokens"
+        activation = f"at most {number(row.max_act)}, on average {number(row.mean_act)}"
+    else:
+        fires, activation = "never on the indexed tokens: it is dead", "-"
     print_facts(
         {
             "feature": str(row.feature),
             "concept": row.concept or "(none)",
-            "fires": f"{count(row.fires)} times, on {share(row.density)} of the tokens",
-            "activation": f"at most {number(row.max_act)}, on average {number(row.mean_act)}",
+            "fires": fires,
+            "activation": activation,
             "promotes": _tokens(detail.promoted),
             "suppresses": _tokens(detail.suppressed),
+            "same direction": _others(detail.neighbours),
+            "fires with": _others(detail.coactivations),
+            "co-firing": f"counted over {detail.cofiring.words()}",
         }
     )
 
 
 def _tokens(pairs: Any) -> str:
-    return "  ".join(f"{visible(token)!r}" for token, _ in list(pairs)[:10])
+    return "  ".join(f"{visible(_short(token))!r}" for token, _ in list(pairs)[:10])
+
+
+def _short(token: str) -> str:
+    """A token as far as it is printed: some are thousands of characters long."""
+    return token if len(token) <= _LONGEST_TOKEN else f"{token[:_LONGEST_TOKEN]}…"
+
+
+def _others(related: "Sequence[Neighbour | Coactivation]") -> str:
+    """Features and how much they have to do with this one, from 0 to 1."""
+    return "  ".join(f"#{other[0]}:{other[1]:.2f}" for other in related) or "(none)"
 
 
 def excerpt(example: "Example") -> str:
     """The tokens around the strongest one of an example, which stands in «»."""
     peak = max(range(len(example.tokens)), key=lambda i: example.acts[i])
-    first, last = max(0, peak - _AROUND), peak + _AROUND + 1
-    tokens = example.tokens
-    return (
-        f"{''.join(tokens[first:peak])}«{tokens[peak]}»{''.join(tokens[peak + 1 : last])}"
-    ).strip()
+    first = max(0, peak - _AROUND)
+    tokens = [_short(token) for token in example.tokens[first : peak + _AROUND + 1]]
+    peak -= first
+    return f"{''.join(tokens[:peak])}«{tokens[peak]}»{''.join(tokens[peak + 1 :])}".strip()

@@ -74,8 +74,19 @@ def moment(t: float | None) -> str:
 
 
 def as_json(value: Any) -> str:
-    """One object for `--json`, valid for every reader: what is not finite becomes null."""
-    return json.dumps(_finite(value), ensure_ascii=False, default=str)
+    """One object for `--json`, valid for every reader: what is not finite becomes null.
+
+    Readable on a terminal, which also obeys some characters that JSON leaves as they are.
+    """
+    text = json.dumps(_finite(value), ensure_ascii=False, default=str)
+    if text.isprintable():
+        return text
+    return "".join(char if visible(char) == char else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    """As JSON writes it in ASCII."""
+    return json.dumps(char)[1:-1]
 
 
 def _finite(value: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.mechanistic.features.records import (
     Coactivation,
+    CofiringTokens,
     Example,
     FeatureDetail,
     FeatureFilter,
@@ -60,6 +61,7 @@ META = IndexMeta(
     (),
     (),
     BANDS,
+    CofiringTokens(N_TOKENS, N_TOKENS),
     {},
 )
 
@@ -135,6 +137,7 @@ class FabricatedIndex:
             coactivations=tuple(
                 Coactivation(f, 0.4 * 0.9**n, 900 - 80 * n) for n, f in enumerate(others[10:])
             ),
+            cofiring=META.cofiring,
             labels=tuple(
                 LabelScore(topic, 0.97 - 0.1 * n, 0.95 - 0.1 * n, 2.0, 3.0)
                 for n, topic in enumerate(dice.sample(TOPICS, 3))

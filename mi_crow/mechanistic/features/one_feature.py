@@ -54,6 +54,7 @@ def read_detail(
         suppressed=tuple((token, value) for sign, _, token, value in tokens if sign < 0),
         neighbours=tuple(Neighbour(*one) for _, *one in sorted(neighbours)),
         coactivations=tuple(Coactivation(*one) for _, *one in sorted(coactivations)),
+        cofiring=meta.cofiring,
         labels=tuple(LabelScore(*one) for one in sorted(labels, key=_best_first)),
         concepts=tuple(concepts),
     )

@@ -19,6 +19,7 @@ from mi_crow.mechanistic.features.on_text import features_on_text
 from mi_crow.mechanistic.features.one_feature import read_detail, read_examples
 from mi_crow.mechanistic.features.records import (
     Coactivation,
+    CofiringTokens,
     Example,
     FeatureDetail,
     FeatureFilter,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SORTS",
     "Coactivation",
+    "CofiringTokens",
     "Example",
     "FeatureDetail",
     "FeatureFilter",
@@ -286,6 +288,9 @@ def _read_meta(connection: IndexConnection, columns: FeatureColumns) -> IndexMet
             edges=tuple(json.loads(values["histogram_edges"])),
             labels=columns.labels,
             bands=int(values["bands"]),
+            cofiring=CofiringTokens(
+                int(values.get("coactivation_tokens", values["n_tokens"])), int(values["n_tokens"])
+            ),
             other=other,
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -7,6 +7,23 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Concept
 
 
+class CofiringTokens(NamedTuple):
+    """Over which tokens it was counted what fires together: wide SAEs take a sample."""
+
+    counted: int
+    total: int
+
+    @property
+    def is_sample(self) -> bool:
+        return self.counted < self.total
+
+    def words(self) -> str:
+        """`a sample of 200,000 of 1,000,000 tokens`, or `all 80,331 tokens`."""
+        if self.is_sample:
+            return f"a sample of {self.counted:,} of {self.total:,} tokens"
+        return f"all {self.total:,} tokens"
+
+
 @dataclass(frozen=True)
 class IndexMeta:
     """Facts about a whole index."""
@@ -23,6 +40,7 @@ class IndexMeta:
     edges: tuple[float, ...]  # of every feature's histogram
     labels: tuple[str, ...]
     bands: int  # quantile bands below the top
+    cofiring: CofiringTokens
     other: dict[str, Any]  # everything else that was noted
 
 
@@ -83,6 +101,7 @@ class FeatureDetail:
     suppressed: tuple[tuple[str, float], ...]
     neighbours: tuple[Neighbour, ...]
     coactivations: tuple[Coactivation, ...]
+    cofiring: CofiringTokens  # what `coactivations` were counted over
     labels: tuple[LabelScore, ...]  # best AUROC on training documents first
     concepts: "tuple[Concept, ...]"  # most confident first
 

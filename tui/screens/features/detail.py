@@ -9,7 +9,7 @@ from textual.widgets import Static
 
 from tui.screens.features.content import RELATED_COLUMNS, head_content, related_rows, side_content
 from tui.screens.features.reading import DetailRead
-from tui.text import printable
+from tui.text import count, printable
 from tui.widgets.example_list import ExampleList
 from tui.widgets.row_list import RowList
 
@@ -36,12 +36,8 @@ class FeatureDetailPane(Container):
                 yield ExampleList(id="examples")
             with Vertical(id="feature-side"):
                 yield Static(id="side-facts", markup=False)
-                for name, title, unit in (
-                    ("neighbours", "Same direction", "cosine"),
-                    ("coactive", "Fires with", "overlap"),
-                ):
-                    words = Content.assemble((title, "bold $primary"), (f"  {unit}", "$muted"))
-                    yield Static(words, classes="related-title")
+                for name in ("neighbours", "coactive"):
+                    yield Static(classes="related-title", id=f"title-{name}")
                     yield RowList(RELATED_COLUMNS, empty="none", id=f"related-{name}")
 
     @property
@@ -79,10 +75,14 @@ class FeatureDetailPane(Container):
             empty = "It never fires." if not detail.row.fires else "No examples in this band."
             self.examples.show(read.examples, detail.row.max_act, empty)
         self._show_side()
-        for name, related in (
-            ("neighbours", [(other.feature, other.cosine) for other in detail.neighbours]),
-            ("coactive", [(other.feature, other.jaccard) for other in detail.coactivations]),
+        sampled = detail.cofiring.is_sample
+        sample = f"\nof {count(detail.cofiring.counted)} sampled tokens" if sampled else ""
+        for name, title, unit, related in (
+            ("neighbours", "Same direction", "cosine", detail.neighbours),
+            ("coactive", "Fires with", f"overlap{sample}", detail.coactivations),
         ):
+            words = Content.assemble((title, "bold $primary"), (f"  {unit}", "$muted"))
+            self.query_one(f"#title-{name}", Static).update(words)
             row_list = self.query_one(f"#related-{name}", RowList)
             row_list.set_rows(related_rows([one[:2] for one in related], read.rows))
             if not same:

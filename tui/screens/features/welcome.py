@@ -27,7 +27,8 @@ def welcome(
             ("1", "Runs, then x on the SAE builds it"),
         )
     if error:
-        return _page(f"{name} cannot be opened", printable(error), ("1", "Runs"))
+        again = "Runs, then x on the SAE builds it again"
+        return _page(f"{name} cannot be opened", printable(error), ("1", again))
     return Content.styled(f"Opening {name}…", "$muted")
 
 
