@@ -17,12 +17,14 @@ from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.store.workspace import Workspace
 from tests import index_reference as reference
+from tests.index_paths import arithmetic
 from tests.index_reference import Doc
 from tests.index_runs import WIDTH, documents, identity_sae, save_run, save_sae
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
 
+__all__ = ["arithmetic"]
 TEXTS = (
     "The ferry left the harbour before dawn.",
     "“Naïve?” he asked. “No — 12 €, and a smile 🙂.”",
@@ -94,6 +96,7 @@ def near(value: float | None) -> Any:
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(corpus=corpora(), part_documents=st.integers(1, 4))
+@pytest.mark.usefixtures("arithmetic")
 def test_every_figure_equals_a_recomputation(
     tiny_lm: "LanguageModel", corpus: list[dict[str, Any]], part_documents: int
 ) -> None:

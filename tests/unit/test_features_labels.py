@@ -14,7 +14,9 @@ from mi_crow.mechanistic.features import label_auroc, pooled_auroc
 from mi_crow.mechanistic.features.codes import CodeStore, Tokens, make_chunk
 from mi_crow.mechanistic.features.examples import pool
 from mi_crow.mechanistic.features.labels import LabelledDocuments, label_scores
+from tests.index_paths import arithmetic
 
+__all__ = ["arithmetic"]
 N_LABELS = 3
 # Few distinct values, so that ties are the rule; some below 0, as residual dimensions have.
 SIGNED = st.sampled_from([-2.0, -0.5, 0.0, 0.0, 0.5, 1.0])
@@ -64,6 +66,7 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order(
     one_token=st.booleans(),
     seed=st.integers(0, 1000),
 )
+@pytest.mark.usefixtures("arithmetic")
 def test_dense_and_sparse_scores_agree(n: int, one_token: bool, seed: int) -> None:
     """The index's figures from sorted codes are those of the pooled matrix they stand for."""
     rng = np.random.default_rng(seed)
@@ -72,19 +75,20 @@ def test_dense_and_sparse_scores_agree(n: int, one_token: bool, seed: int) -> No
     values[:, 1] = 0
     document = np.repeat(np.arange(n, dtype=np.int32), length)
     position = np.tile(np.arange(length, dtype=np.int32), n)
-    latents = np.tile(np.arange(n_latents, dtype=np.uint16), (n * length, 1))
-    labels = rng.integers(-1, N_LABELS + 1, n).astype(np.int32)
-    heldout = rng.random(n) < 0.4
+    latents = np.tile(np.arange(n_latents, dtype=np.int16), (n * length, 1))
+    labels = torch.from_numpy(rng.integers(-1, N_LABELS + 1, n))
+    heldout = torch.from_numpy(rng.random(n) < 0.4)
 
     store = CodeStore(Path(), n_latents)  # all of it stays in memory
-    store.add(make_chunk(Tokens(document, position, values, latents), n_latents, 0))
+    tokens = Tokens(*(torch.from_numpy(of) for of in (document, position, values, latents)))
+    store.add(make_chunk(tokens, n_latents, 0))
     [block] = store.feature_blocks()
     sparse = label_scores(pool(block), LabelledDocuments(("a", "b", "c"), labels, heldout, 0))
 
     pooled = torch.from_numpy(values.reshape(n, length, n_latents).max(axis=1))
     for mask, scores in ((~heldout, sparse.auroc), (heldout, sparse.auroc_heldout)):
-        dense = label_auroc(pooled, torch.from_numpy(labels), N_LABELS, torch.from_numpy(mask))
-        np.testing.assert_allclose(dense.T.numpy(), scores, rtol=1e-12, atol=0)
+        dense = label_auroc(pooled, labels, N_LABELS, mask)
+        np.testing.assert_allclose(dense.T.numpy(), scores.numpy(), rtol=1e-12, atol=0)
 
 
 def test_a_column_of_one_value_tells_nothing_and_a_perfect_one_all() -> None:

@@ -1,10 +1,11 @@
-"""The strongest features of each document; NumPy."""
+"""The strongest features of each document."""
 
 from dataclasses import dataclass
 
-import numpy as np
+from torch import Tensor
 
 from mi_crow.mechanistic.features.codes import Tokens
+from mi_crow.mechanistic.features.primitives import counts, where_true
 from mi_crow.mechanistic.features.segments import (
     descending,
     owners,
@@ -22,34 +23,33 @@ STRONGEST = 32
 class DocumentFeatures:
     """Rows by document, strongest feature first."""
 
-    document: np.ndarray  # int32
-    feature: np.ndarray  # int32
-    max_act: np.ndarray  # float32
-    fires: np.ndarray  # int32: tokens of the document on which the feature fires
+    document: Tensor  # int32
+    feature: Tensor  # int32
+    max_act: Tensor  # float32
+    fires: Tensor  # int32: tokens of the document on which the feature fires
 
 
 def strongest_features(tokens: Tokens, n_latents: int, count: int = STRONGEST) -> DocumentFeatures:
     """The `count` features with the highest activation in each document (all its tokens given)."""
-    active = tokens.values > 0
     spans = runs(tokens.document)
-    documents, local = tokens.document[spans[:-1]], owners(spans)
-    pair = (local[:, None] * n_latents + tokens.latents)[active]
-    pair, _, values = sorted_codes(
-        pair,
-        np.zeros(len(pair), dtype=np.uint8),
-        tokens.values[active],
-        len(documents) * n_latents,
-        1,
-    )
-    groups = runs(pair)
-    begins = groups[:-1]
-    document, feature = np.divmod(pair[begins], n_latents)
-    max_act = np.maximum.reduceat(values, begins) if len(begins) else values
-    starts = starts_of(np.bincount(document, minlength=len(documents)))
-    order = segment_order(starts, descending(max_act))[places(starts) < count]
+    documents = tokens.document.index_select(0, spans[:-1])
+    codes = tokens.codes
+    pairs = (owners(spans, len(tokens.document)) * n_latents).index_select(0, codes.rows)
+    pairs += codes.latents
+    bits = max(len(documents) * n_latents - 1, 0).bit_length()
+    pairs, values = sorted_codes(pairs, codes.values, bits)
+    groups = runs(pairs)
+    pairs = pairs.index_select(0, groups[:-1])
+    # Values ascend within a pair.
+    max_act, fires = values.index_select(0, groups[1:] - 1), groups.diff()
+    document = pairs // n_latents
+    starts = starts_of(counts(document, len(documents)))
+    strongest = where_true(places(starts, len(pairs)) < count)
+    order = segment_order(starts, descending(max_act)).index_select(0, strongest)
+    document, pairs = document.index_select(0, order), pairs.index_select(0, order)
     return DocumentFeatures(
-        documents[document[order]].astype(np.int32),
-        feature[order].astype(np.int32),
-        max_act[order],
-        np.diff(groups)[order].astype(np.int32),
+        documents.index_select(0, document),
+        (pairs - document * n_latents).int(),
+        max_act.index_select(0, order),
+        fires.index_select(0, order).int(),
     )

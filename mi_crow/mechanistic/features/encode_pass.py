@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from mi_crow.mechanistic.features.codes import CodeStore, Tokens, latent_dtype, make_chunk
 from mi_crow.mechanistic.features.document_features import strongest_features
+from mi_crow.mechanistic.features.primitives import arithmetic_device, columns
+from mi_crow.mechanistic.features.segments import CODE_KEY_BITS
 from mi_crow.mechanistic.features.sources import Sources
 from mi_crow.mechanistic.features.statistics import BinFitter
 from mi_crow.mechanistic.features.token_texts import document_token_texts
@@ -59,7 +61,7 @@ class EncodePass:
         self._tokenizer = tokenizer
         self._seed = seed
         # Small enough for the packed sort of `make_chunk`, at least some documents.
-        spare = 33 - (sae.n_latents - 1).bit_length()
+        spare = CODE_KEY_BITS - (sae.n_latents - 1).bit_length()
         self._chunk_tokens = min(_CHUNK_TOKENS, 1 << max(spare, 12))
 
     def run(self, sources: Sources, progress: Progress) -> None:
@@ -121,7 +123,7 @@ class EncodePass:
         self.corpus.n_outliers += len(keep) - len(rows)
         size = _BATCH.get(self._sae.device.type, 4096)
         batches = (part.take(_whole(batch)) for batch in rows.split(size) if len(batch))
-        values, latents = [], []
+        values, latents, kind = [], [], latent_dtype(self._sae.n_latents)
         finite = torch.ones((), dtype=torch.bool, device=self._sae.device)
         for x in device_batches(batches, self._sae.device, inline=not isinstance(part, RunPart)):
             raise_if_stopped(progress)
@@ -129,23 +131,25 @@ class EncodePass:
             finite &= x.sum().isfinite()  # looked at once a piece: nothing waits for the device
             codes = self._sae.encode_sparse(x)
             values.append(codes.values.float())
-            latents.append(codes.indices.to(torch.int32))
+            latents.append(codes.indices.to(kind))
         if not bool(finite):
             raise not_finite()
         # Numbered by their place, as in `documents`: a run's own numbers may have gaps, and windows
         # of one document share theirs.
+        device = arithmetic_device(self._sae.device)
         return Tokens(
-            (first + part.row_place[rows]).numpy().astype(np.int32),
-            part.row_position[rows].numpy().astype(np.int32),
-            _stacked(values),
-            _stacked(latents).astype(latent_dtype(self._sae.n_latents)),
+            (first + part.row_place[rows]).int().to(device),
+            part.row_position[rows].int().to(device),
+            _stacked(values, torch.float32).to(device),
+            _stacked(latents, kind).to(device),
         )
 
+    @torch.inference_mode()
     def _take_tokens(self, tokens: Tokens) -> None:
         n_latents = self._sae.n_latents
-        self.bins.see(tokens.values[tokens.values > 0])
+        self.bins.see(tokens.codes.values)
         self._codes.add(make_chunk(tokens, n_latents, self._seed))
-        self._writer.append("document_features", vars(strongest_features(tokens, n_latents)))
+        self._writer.append("document_features", columns(strongest_features(tokens, n_latents)))
 
 
 def _whole(rows: Tensor) -> slice | Tensor:
@@ -154,11 +158,11 @@ def _whole(rows: Tensor) -> slice | Tensor:
     return slice(begin, end) if end - begin == len(rows) else rows
 
 
-def _stacked(batches: list[Tensor]) -> np.ndarray:
-    """Batches [n, k] under one another, brought to the host as one; SAEs with a free number of
-    latents give several k, and are padded with zeros."""
+def _stacked(batches: list[Tensor], kind: torch.dtype) -> Tensor:
+    """Batches [n, k] under one another; SAEs with a free number of latents give several k, and are
+    padded with zeros."""
     if not batches:
-        return np.zeros((0, 1), dtype=np.float32)
+        return torch.zeros((0, 1), dtype=kind)
     width = max(batch.shape[1] for batch in batches)
     padded = [functional.pad(batch, (0, width - batch.shape[1])) for batch in batches]
-    return torch.cat(padded).cpu().numpy()
+    return torch.cat(padded)

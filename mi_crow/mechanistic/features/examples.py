@@ -1,160 +1,173 @@
-"""Which tokens stand for a feature: its strongest, and some from each quantile band; NumPy."""
+"""Which tokens stand for a feature: its strongest, and some from each quantile band."""
 
 from dataclasses import dataclass
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from mi_crow.mechanistic.features.codes import FeatureBlock
+from mi_crow.mechanistic.features.primitives import counts, first_not_below, repeat, where_true
 from mi_crow.mechanistic.features.segments import (
     descending,
     owners,
     places,
     runs,
+    segment_least,
     segment_order,
     starts_of,
     value_bits,
 )
-
-_LOW = np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True)
 class Pooled:
     """The strongest code of each (feature, document) that fired, by feature and document."""
 
-    code: np.ndarray  # int64: its place in the block; the first of equal ones
-    feature: np.ndarray  # int64, counted from the block's first
-    document: np.ndarray  # int32
-    values: np.ndarray  # float32
-    starts: np.ndarray  # int64 [features + 1]
-    groups: np.ndarray  # int64: where each (feature, document) begins among the codes, and total
-    order: np.ndarray  # int64: by feature, strongest first, ties in order of the documents
+    code: Tensor  # int64: its place in the block; the first of equal ones
+    feature: Tensor  # int64, counted from the block's first
+    document: Tensor  # int32
+    values: Tensor  # float32
+    starts: Tensor  # int64 [features + 1]
+    groups: Tensor  # int64: where each (feature, document) begins among the codes, and total
+    order: Tensor  # int64: by feature, strongest first, ties in order of the documents
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Codes of a block that are shown, by feature, band and rank."""
+
+    code: Tensor  # int64: its place in the block
+    band: Tensor  # int8
+    rank: Tensor  # int16
 
 
 @dataclass(frozen=True)
 class Examples:
     """Chosen codes of a block with their windows, by feature, band and rank."""
 
-    feature: np.ndarray  # int32, absolute
-    band: np.ndarray  # int8
-    rank: np.ndarray  # int16
-    document: np.ndarray  # int32
-    position: np.ndarray  # int32
-    activation: np.ndarray  # float32
-    window_start: np.ndarray  # int32
-    window_length: np.ndarray  # int64
-    acts: np.ndarray  # float32 [sum of lengths]
+    feature: Tensor  # int32, absolute
+    band: Tensor  # int8
+    rank: Tensor  # int16
+    document: Tensor  # int32
+    position: Tensor  # int32
+    activation: Tensor  # float32
+    window_start: Tensor  # int32
+    window_length: Tensor  # int64
+    acts: Tensor  # float32 [sum of lengths]
 
 
 def pool(block: FeatureBlock) -> Pooled:
     """Max-pools the codes over documents."""
     groups = runs(block.feature, block.document)
-    begins = groups[:-1]
-    # value | inverted place: the maximum is the strongest code, and the first of equal ones.
-    packed = value_bits(block.values).astype(np.uint64) << np.uint64(32)
-    packed |= _LOW - np.arange(len(block.values), dtype=np.uint64)
-    best = np.maximum.reduceat(packed, begins) if len(begins) else packed
-    code = (_LOW - (best & _LOW)).astype(np.int64)
-    feature, values = block.feature[begins], block.values[code]
-    starts = starts_of(np.bincount(feature, minlength=block.n_features))
+    code = segment_least(groups, descending(block.values))
+    feature = block.feature.index_select(0, code)
+    values = block.values.index_select(0, code)
+    starts = starts_of(counts(feature, block.n_features))
     order = segment_order(starts, descending(values))
-    return Pooled(code, feature, block.document[begins], values, starts, groups, order)
+    document = block.document.index_select(0, code)
+    return Pooled(code, feature, document, values, starts, groups, order)
 
 
-def choose(
-    block: FeatureBlock, pooled: Pooled, top: int, bands: int, in_band: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes, bands and ranks of a block's examples, by feature, band and rank.
+def choose(block: FeatureBlock, pooled: Pooled, top: int, bands: int, in_band: int) -> Chosen:
+    """A block's examples.
 
     Band 0 holds the `top` strongest documents. Bands 1 (highest) to `bands` cut each feature's
     activations into quantiles; of each come the `in_band` tokens of least draw, at most one a
     document.
     """
-    rank = places(pooled.starts)
-    strongest = pooled.order[rank < top]
-    codes, numbers = [pooled.code[strongest]], [rank[rank < top]]
-    labels = [np.zeros(len(strongest), dtype=np.int8)]
+    rank = places(pooled.starts, len(pooled.order))
+    among = where_true(rank < top)
+    codes = [pooled.code.index_select(0, pooled.order.index_select(0, among))]
+    ranks = [rank.index_select(0, among)]
     if bands and len(block.values):
-        band_of, group = _bands(block, bands), owners(pooled.groups)
+        band_of, group = _bands(block, bands), owners(pooled.groups, len(block.values))
         for band in range(1, bands + 1):
-            inside = np.flatnonzero(band_of == band)
-            chosen, ranks = _least_draws(block, group, inside, in_band)
-            codes.append(chosen)
-            numbers.append(ranks)
-            labels.append(np.full(len(chosen), band, dtype=np.int8))
-    code, band, number = np.concatenate(codes), np.concatenate(labels), np.concatenate(numbers)
-    order = np.lexsort((number, band, block.feature[code]))
-    return code[order], band[order], number[order]
+            found, numbers = _least_draws(block, group, where_true(band_of == band), in_band)
+            codes.append(found)
+            ranks.append(numbers)
+    return _arranged(block, codes, ranks)
 
 
-def _bands(block: FeatureBlock, bands: int) -> np.ndarray:
+def _arranged(block: FeatureBlock, codes: list[Tensor], ranks: list[Tensor]) -> Chosen:
+    """The codes and ranks of band 0, 1, ... one after another, within each feature."""
+    code, rank = torch.cat(codes), torch.cat(ranks)
+    bands = [torch.full_like(some, band) for band, some in enumerate(ranks)]
+    band = torch.cat(bands)
+    cells = block.feature.index_select(0, code) * len(codes) + band
+    begins = starts_of(counts(cells, block.n_features * len(codes)))
+    place = begins.index_select(0, cells) + rank
+    order = torch.empty_like(place).scatter_(0, place, torch.arange(len(place), device=code.device))
+    return Chosen(
+        code.index_select(0, order),
+        band.index_select(0, order).to(torch.int8),
+        rank.index_select(0, order).to(torch.int16),
+    )
+
+
+def _bands(block: FeatureBlock, bands: int) -> Tensor:
     """The quantile band of each code, 1 the highest; equal activations share one: int8."""
-    values = block.values[segment_order(block.starts, value_bits(block.values))]
-    fires = np.diff(block.starts)
-    band = np.full(len(values), bands, dtype=np.int8)
+    order = segment_order(block.starts, value_bits(block.values))
+    fires = block.starts.diff()
+    band = torch.full_like(block.values, bands, dtype=torch.int8)
     for step in range(1, bands):
-        place = block.starts[:-1] + fires * step // bands
-        edge = values[np.minimum(place, len(values) - 1)]
-        band -= block.values >= edge[block.feature]
+        place = (block.starts[:-1] + fires * step // bands).clamp_(max=len(order) - 1)
+        edge = block.values.index_select(0, order.index_select(0, place))
+        band -= (block.values >= edge.index_select(0, block.feature)).view(torch.int8)
     return band
 
 
 def _least_draws(
-    block: FeatureBlock, group: np.ndarray, inside: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray]:
+    block: FeatureBlock, group: Tensor, inside: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
     """Codes and ranks: a feature's `count` least draws among the codes `inside`, one of each
     `group` [codes], which is a document of a feature."""
-    packed = block.draw[inside].astype(np.uint64) << np.uint64(32)
-    packed |= inside.astype(np.uint64)
-    begins = runs(group[inside])[:-1]
-    least = np.minimum.reduceat(packed, begins) if len(begins) else packed
-    code = (least & _LOW).astype(np.int64)
-    starts = starts_of(np.bincount(block.feature[code], minlength=block.n_features))
-    order = segment_order(starts, block.draw[code])
-    rank = places(starts)
-    return code[order[rank < count]], rank[rank < count]
+    starts = runs(group.index_select(0, inside))
+    code = inside.index_select(0, segment_least(starts, block.draw.index_select(0, inside)))
+    starts = starts_of(counts(block.feature.index_select(0, code), block.n_features))
+    order = segment_order(starts, block.draw.index_select(0, code))
+    rank = places(starts, len(code))
+    among = where_true(rank < count)
+    return code.index_select(0, order.index_select(0, among)), rank.index_select(0, among)
 
 
 def with_windows(
-    block: FeatureBlock,
-    chosen: tuple[np.ndarray, np.ndarray, np.ndarray],
-    document_lengths: np.ndarray,
-    reach: int,
+    block: FeatureBlock, chosen: Chosen, document_lengths: Tensor, reach: int
 ) -> Examples:
     """Cuts the window of `reach` tokens either side around each chosen code.
 
-    `document_lengths` [documents] counts all tokens of each document, special ones included.
+    `document_lengths` int64 [documents] counts all tokens of each document, special ones included.
     """
-    code, band, rank = chosen
-    feature = block.feature[code]
-    document, position = block.document[code], block.position[code].astype(np.int64)
-    start = np.maximum(position - reach, 0)
-    length = np.minimum(position + reach + 1, document_lengths[document]) - start
+    code = chosen.code
+    feature = block.feature.index_select(0, code)
+    document, position = (of.index_select(0, code) for of in (block.document, block.position))
+    start = (position.long() - reach).clamp_(min=0)
+    ends = document_lengths.index_select(0, document)
+    length = torch.minimum(position + (reach + 1), ends) - start
     offsets = starts_of(length)
-    acts = np.zeros(int(offsets[-1]), dtype=np.float32)
+    acts = block.values.new_zeros(int(offsets[-1]))
     keys = _keys(block.feature, block.document, block.position)
-    low = np.searchsorted(keys, _keys(feature, document, start))
-    high = np.searchsorted(keys, _keys(feature, document, start + length))
-    found = starts_of(high - low)
-    inside = np.repeat(low, high - low) + places(found)
-    example = owners(found)
-    acts[offsets[example] + block.position[inside] - start[example]] = block.values[inside]
+    low = first_not_below(keys, _keys(feature, document, start))
+    held = first_not_below(keys, _keys(feature, document, start + length)) - low
+    found = starts_of(held)
+    total = int(found[-1])
+    inside = places(found, total).add_(repeat(low, held, total))
+    shift = repeat(offsets[:-1] - start, held, total)
+    shift += block.position.index_select(0, inside)
+    acts.scatter_(0, shift, block.values.index_select(0, inside))
     return Examples(
-        (feature + block.first).astype(np.int32),
-        band,
-        rank.astype(np.int16),
+        (feature + block.first).int(),
+        chosen.band,
+        chosen.rank,
         document,
-        position.astype(np.int32),
-        block.values[code],
-        start.astype(np.int32),
+        position,
+        block.values.index_select(0, code),
+        start.int(),
         length,
         acts,
     )
 
 
-def _keys(feature: np.ndarray, document: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """uint64 in the order of (feature, document, position): 12, 30 and 22 bits."""
-    keys = feature.astype(np.uint64) << np.uint64(52)
-    keys |= document.astype(np.uint64) << np.uint64(22)
-    keys |= position.astype(np.uint64)
-    return keys
+def _keys(feature: Tensor, document: Tensor, position: Tensor) -> Tensor:
+    """int64 in the order of (feature, document, position): 12, 29 and 22 bits."""
+    keys = (feature << 29).bitwise_or_(document).bitwise_left_shift_(22)
+    return keys.bitwise_or_(position)

@@ -7,20 +7,28 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.features.coactivation import TokenSample, coactivations
 from mi_crow.mechanistic.features.codes import CodeStore, FeatureBlock, gather_block
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.encode_pass import Corpus
 from mi_crow.mechanistic.features.examples import choose, pool, with_windows
-from mi_crow.mechanistic.features.labels import LabelScores, label_scores, labelled_documents
+from mi_crow.mechanistic.features.labels import (
+    LabelledDocuments,
+    label_scores,
+    labelled_documents,
+)
+from mi_crow.mechanistic.features.primitives import columns
 from mi_crow.mechanistic.features.statistics import HistogramBins, moments
 from mi_crow.mechanistic.features.write import IndexWriter, equal_lists, lists
 from mi_crow.progress import Progress, raise_if_stopped
 
-_BLOCKS_AT_ONCE = 2  # what bounds the memory
+# Blocks that are worked on at once, which bounds the memory. Another device than the CPU takes its
+# work in turn anyway: its one thread prepares a block while the one before it is written.
+_BLOCKS_AT_ONCE = {"cpu": 2}
 
+_Tables = list[tuple[str, dict[str, Any]]]  # rows for each table, by column
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -43,7 +51,8 @@ class FeatureTables:
         self._bins = bins
         self._weights = weights
         heldout = np.concatenate(corpus.heldout) if corpus.heldout else np.zeros(0, dtype=bool)
-        self._lengths = np.concatenate(corpus.lengths) if corpus.lengths else heldout
+        lengths = np.concatenate(corpus.lengths) if corpus.lengths else np.zeros(0, dtype=np.int64)
+        self._lengths = torch.from_numpy(lengths)
         self._documents = labelled_documents(corpus.labels, heldout)
         self._sampled = 0
 
@@ -53,19 +62,23 @@ class FeatureTables:
         chunks = codes.chunks
         sample = TokenSample(self._corpus.n_tokens, codes.n_latents)
         self._sampled = sample.count(chunks)
-        fires = sample.fires(chunks, codes.n_latents)
-        device = torch_device(self._config.device)
+        device = codes.device
+        fires = sample.fires(chunks, codes.n_latents).to(device)
+        documents, lengths = self._documents.to(device), self._lengths.to(device)
 
-        def block_tables(features: tuple[int, int]) -> list[tuple[str, dict[str, Any]]]:
-            tables = self._block_tables(gather_block(chunks, *features))
+        @torch.inference_mode()
+        def block_tables(features: tuple[int, int]) -> _Tables:
+            block = gather_block(chunks, *features, device)
+            tables = self._block_tables(block, documents, lengths)
             count = self._config.coactivations
-            found = coactivations(chunks, sample, fires, range(*features), count, device)
-            return [*tables, ("coactivations", dict(vars(found)))]
+            found = coactivations(chunks, sample, fires, range(*features), count)
+            return [*tables, ("coactivations", dict(columns(found)))]
 
-        for tables in _in_order(block_tables, codes.block_ranges()):
+        at_once = _BLOCKS_AT_ONCE.get(device.type, 1)
+        for tables in _in_order(block_tables, codes.block_ranges(), at_once):
             raise_if_stopped(progress)
-            for table, columns in tables:
-                self._writer.append(table, columns)
+            for table, filled in tables:
+                self._writer.append(table, filled)
 
     def facts(self) -> dict[str, Any]:
         """For `meta`."""
@@ -77,36 +90,38 @@ class FeatureTables:
 
     def _write_labels(self) -> None:
         names = self._documents.names
-        counts = np.bincount(self._documents.label + 1, minlength=len(names) + 1)
-        self._writer.append(
-            "labels", {"label": list(names), "documents": counts[1 : len(names) + 1]}
-        )
+        counts = torch.bincount(self._documents.label + 1, minlength=len(names) + 1)
+        of_names = counts[1 : len(names) + 1].numpy()
+        self._writer.append("labels", {"label": list(names), "documents": of_names})
 
-    def _block_tables(self, block: FeatureBlock) -> list[tuple[str, dict[str, Any]]]:
-        """What a block adds to each table."""
-        config, found = self._config, moments(block)
+    def _block_tables(
+        self, block: FeatureBlock, documents: LabelledDocuments, lengths: Tensor
+    ) -> _Tables:
+        """What a block adds to each table. `lengths` [documents] counts tokens; all of what is
+        given is on one device."""
+        config, found = self._config, columns(moments(block))
         pooled = pool(block)
-        scores = label_scores(pooled, self._documents)
-        top_label, top_auroc = _best(scores.auroc, self._documents.names, found.fires)
+        scores = columns(label_scores(pooled, documents))
+        top_label, top_auroc = _best(scores["auroc"], documents.names, found["fires"])
         features = {
             "feature": np.arange(block.first, block.last, dtype=np.int32),
-            **vars(found),
-            "density": found.fires / max(self._corpus.n_tokens, 1),
-            "histogram": equal_lists(self._bins.histograms(block)),
+            **found,
+            "density": found["fires"] / max(self._corpus.n_tokens, 1),
+            "histogram": equal_lists(self._bins.histograms(block).cpu().numpy()),
             "top_label": top_label,
             "top_auroc": top_auroc,
             **{name: column[block.first : block.last] for name, column in self._weights.items()},
         }
         chosen = choose(block, pooled, config.top_examples, config.bands, config.band_examples)
-        examples = dict(vars(with_windows(block, chosen, self._lengths, config.window)))
+        examples = columns(with_windows(block, chosen, lengths, config.window))
         acts = lists(examples.pop("acts"), examples.pop("window_length"))
-        tables = [("features", features), ("examples", examples | {"acts": acts})]
-        if self._documents.names:
-            tables.append(("feature_labels", _score_rows(block, scores, self._documents.names)))
+        tables: _Tables = [("features", features), ("examples", {**examples, "acts": acts})]
+        if documents.names:
+            tables.append(("feature_labels", _score_rows(block, scores, documents.names)))
         return tables
 
 
-def _in_order(work: Callable[[_In], _Out], given: Iterable[_In]) -> Iterator[_Out]:
+def _in_order(work: Callable[[_In], _Out], given: Iterable[_In], at_once: int) -> Iterator[_Out]:
     """work(one) for each of `given` in order, a few at once in threads.
 
     NumPy and torch work outside the interpreter's lock. Each takes one thread of torch's own: where
@@ -116,10 +131,10 @@ def _in_order(work: Callable[[_In], _Out], given: Iterable[_In]) -> Iterator[_Ou
     torch.set_num_threads(1)
     waiting: deque[Future[_Out]] = deque()
     try:
-        with ThreadPoolExecutor(_BLOCKS_AT_ONCE) as workers:
+        with ThreadPoolExecutor(at_once) as workers:
             for one in given:
                 waiting.append(workers.submit(work, one))
-                if len(waiting) > _BLOCKS_AT_ONCE:
+                if len(waiting) > at_once:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -127,7 +142,9 @@ def _in_order(work: Callable[[_In], _Out], given: Iterable[_In]) -> Iterator[_Ou
         torch.set_num_threads(own)
 
 
-def _score_rows(block: FeatureBlock, scores: LabelScores, names: tuple[str, ...]) -> dict[str, Any]:
+def _score_rows(
+    block: FeatureBlock, scores: Mapping[str, np.ndarray], names: tuple[str, ...]
+) -> dict[str, Any]:
     import pyarrow as pa
 
     features = np.arange(block.first, block.last, dtype=np.int32)
@@ -135,7 +152,7 @@ def _score_rows(block: FeatureBlock, scores: LabelScores, names: tuple[str, ...]
     return {
         "feature": np.repeat(features, len(names)),
         "label": pa.DictionaryArray.from_arrays(places, pa.array(names)),
-        **{name: _nullable(values.ravel()) for name, values in vars(scores).items()},
+        **{name: _nullable(values.ravel()) for name, values in scores.items()},
     }
 
 

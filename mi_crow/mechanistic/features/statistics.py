@@ -1,10 +1,18 @@
-"""Counts, moments and histograms of each feature's activations; exact, NumPy."""
+"""Counts, moments and histograms of each feature's activations; exact."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mi_crow.mechanistic.features.codes import FeatureBlock
+from mi_crow.mechanistic.features.primitives import (
+    counts,
+    segment_max,
+    segment_sum,
+    where_true,
+)
 from mi_crow.mechanistic.features.segments import value_bits
 
 _FINEST = 18  # a bin is at least 1/32 of an octave wide
@@ -17,27 +25,29 @@ _BELOW = 0.001  # share of the activations that may lie in the open first bin
 class Moments:
     """Of the activations of each feature over its firings; all zero where it never fires."""
 
-    fires: np.ndarray  # int64 [features]
-    max_act: np.ndarray  # float32
-    mean_act: np.ndarray  # float64
-    std_act: np.ndarray  # float64, divided by the number of firings
+    fires: Tensor  # int64 [features]
+    max_act: Tensor  # float32
+    mean_act: Tensor  # float64
+    std_act: Tensor  # float64, divided by the number of firings
 
 
 def moments(block: FeatureBlock) -> Moments:
     """Two passes in double precision, so that nothing cancels."""
-    fires = np.diff(block.starts)
-    alive = np.flatnonzero(fires)
-    max_act = np.zeros(len(fires), dtype=np.float32)
-    mean_act, std_act = np.zeros(len(fires)), np.zeros(len(fires))
-    if len(alive):
-        begins = block.starts[:-1][alive]
-        values = block.values.astype(np.float64)
-        max_act[alive] = np.maximum.reduceat(block.values, begins)
-        mean_act[alive] = np.add.reduceat(values, begins) / fires[alive]
-        values -= mean_act[block.feature]
-        values *= values
-        std_act[alive] = np.sqrt(np.add.reduceat(values, begins) / fires[alive])
-    return Moments(fires, max_act, mean_act, std_act)
+    fires = block.starts.diff()
+    alive = where_true(fires > 0)
+    # Features without codes lie between those of others: without them no segment is empty.
+    starts = torch.cat([block.starts.index_select(0, alive), block.starts[-1:]])
+    count = fires.index_select(0, alive)
+    values = block.values.double()
+    mean = values.new_zeros(len(fires))
+    mean[alive] = segment_sum(values, starts) / count
+    values -= mean.index_select(0, block.feature)
+    values *= values
+    std = torch.zeros_like(mean)
+    std[alive] = torch.sqrt(segment_sum(values, starts) / count)
+    greatest = block.values.new_zeros(len(fires))
+    greatest[alive] = segment_max(block.values, starts)
+    return Moments(fires, greatest, mean, std)
 
 
 @dataclass(frozen=True)
@@ -59,33 +69,33 @@ class HistogramBins:
         edges = bits.astype(np.uint32).view(np.float32).tolist()
         return [0.0, *edges[1:]]
 
-    def histograms(self, block: FeatureBlock) -> np.ndarray:
+    def histograms(self, block: FeatureBlock) -> Tensor:
         """Counts of each feature's activations: int32 [features, count]."""
-        bins = (value_bits(block.values) >> np.uint32(self.shift)).astype(np.int64)
-        bins -= self.base
-        np.clip(bins, 0, self.count - 1, out=bins)
-        bins += block.feature * self.count
-        counts = np.bincount(bins, minlength=block.n_features * self.count)
-        return counts.astype(np.int32).reshape(block.n_features, self.count)
+        bins = (value_bits(block.values) >> self.shift).sub_(self.base).clamp_(0, self.count - 1)
+        cells = block.feature * self.count
+        cells += bins
+        found = counts(cells, block.n_features * self.count)
+        return found.int().view(block.n_features, self.count)
 
 
 class BinFitter:
     """Watches all activations and then fits the bins to their range."""
 
     def __init__(self) -> None:
-        self._counts = np.zeros(1 << (31 - _FINEST), dtype=np.int64)
+        self._counts = torch.zeros(1 << (31 - _FINEST), dtype=torch.int64)
 
-    def see(self, values: np.ndarray) -> None:
-        """Takes notice of activations above 0."""
-        bits = (value_bits(values) >> np.uint32(_FINEST)).astype(np.int64)
-        self._counts += np.bincount(bits, minlength=len(self._counts))
+    def see(self, values: Tensor) -> None:
+        """Takes notice of float32 activations [n] above 0."""
+        bits = (value_bits(values) >> _FINEST).long()
+        self._counts = self._counts.to(bits.device) + counts(bits, len(self._counts))
 
     def bins(self) -> HistogramBins:
         """As fine as fits into the number of bins; the few smallest activations share the first."""
-        seen = np.flatnonzero(self._counts)
+        count = self._counts.cpu().numpy()
+        seen = np.flatnonzero(count)
         if not len(seen):
             return HistogramBins(_COARSEST, 127, 1)  # [1, 2), where nothing is
-        below = np.searchsorted(np.cumsum(self._counts), _BELOW * self._counts.sum(), side="right")
+        below = np.searchsorted(np.cumsum(count), _BELOW * count.sum(), side="right")
         low, high = int(below), int(seen[-1])
         for shift in range(_FINEST, _COARSEST):
             coarser = shift - _FINEST

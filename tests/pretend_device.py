@@ -1,0 +1,91 @@
+"""A device that is not there: its tensors say that they are on it, and are worked on by the CPU.
+
+Code that must run on any device can be tried without one. As on a real one, a tensor from the
+CPU is refused beside tensors of the device, and NumPy cannot see them; what comes to the host has
+to be brought there.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+DEVICE = torch.device("cuda", 0)
+
+
+class Pretended(Tensor):
+    """A tensor of the device; `inner` holds its data on the CPU."""
+
+    inner: Tensor
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> "Pretended":
+        made = Tensor._make_wrapper_subclass(
+            cls,
+            inner.size(),
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+        )
+        made.inner = inner
+        return made
+
+    @property
+    def device(self) -> torch.device:
+        return DEVICE
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        given = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, Tensor)]
+        if any(one.ndim for one in given if not isinstance(one, Pretended)):
+            raise RuntimeError(f"{func} of tensors of the device and of the CPU")
+        outer = {id(one.inner): one for one in given if isinstance(one, Pretended)}
+        found = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+
+        def wrapped(one: Any) -> Any:
+            if not isinstance(one, Tensor):
+                return one
+            known = outer.get(id(one))  # worked on in place
+            return Pretended(one) if known is None else known
+
+        return tree_map(wrapped, found)
+
+
+@contextmanager
+def pretend_device() -> Iterator[torch.device]:
+    """Within the block, in this thread, tensors may be on the device."""
+    with _Moves():
+        yield DEVICE
+
+
+class _Moves(TorchFunctionMode):
+    """Makes tensors on the device, and brings them there and back."""
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is Tensor.numpy and isinstance(args[0], Pretended):
+            raise TypeError("NumPy cannot see a tensor of the device")
+        if func is Tensor.cpu:
+            return _inner(args[0]).clone()
+        if func is Tensor.to and args[1:] and not isinstance(args[1], torch.dtype):
+            there = torch.device(args[1]) == DEVICE
+            if there != isinstance(args[0], Pretended):
+                return Pretended(args[0].clone()) if there else args[0].inner.clone()
+            return args[0]
+        if kwargs.get("device") == DEVICE:
+            made = func(*args, **{**kwargs, "device": "cpu"})
+            return made if isinstance(made, Pretended) else Pretended(made)
+        return func(*args, **kwargs)
+
+
+def _inner(one: Any) -> Any:
+    return one.inner if isinstance(one, Pretended) else one
