@@ -59,16 +59,21 @@ def run_job(
     before = Traces(workspace)
     if options.launcher == "torchrun" and options.nproc is None:
         raise UserError(f"--launcher {options.launcher} needs to know how many", hint="--nproc N")
-    job_id = submit(
-        workspace,
-        kind,
-        params,
-        name=getattr(options, "name", None),
-        after=options.after,
-        launcher=options.launcher,
-        nproc=options.nproc or 1,
-        slurm=slurm_of(options),
-    )
+    slurm = slurm_of(options)
+    try:
+        job_id = submit(
+            workspace,
+            kind,
+            params,
+            name=getattr(options, "name", None),
+            after=options.after,
+            launcher=options.launcher,
+            nproc=options.nproc or 1,
+            slurm=slurm,
+        )
+    except MiCrowError:  # refused, maybe by slurm, which is asked when there is a folder
+        before.restore()
+        raise
     if options.detach:
         _say_detached(workspace, job_id, options.json)
         return 0
@@ -221,9 +226,12 @@ class Traces:
         """Removes what is new and empty; a workspace that somebody else uses by now stays."""
         for folder in self._new:
             _remove_empty(folder)
-        if self._existed or any(e.name != "workspace.json" for e in self._workspace.root.iterdir()):
+        root = self._workspace.root
+        if self._existed or not root.exists():
             return
-        (self._workspace.root / "workspace.json").unlink(missing_ok=True)
+        if any(entry.name != "workspace.json" for entry in root.iterdir()):
+            return
+        (root / "workspace.json").unlink(missing_ok=True)
         for folder in self._new_parents:
             _remove_empty(folder)
 

@@ -13,7 +13,7 @@ from mi_crow.jobs.events import OPENING, append_event, end_torn_line, read_event
 from mi_crow.jobs.kinds import device_of, kind_of
 from mi_crow.jobs.launchers import check_hand_over, check_launcher
 from mi_crow.jobs.output import OUTPUT_NAME
-from mi_crow.jobs.process import LOCK_NAME, LOCK_PATIENCE_S, host_name, take_lock
+from mi_crow.jobs.process import LOCK_NAME, LOCK_PATIENCE_S, host_name, is_locked, take_lock
 from mi_crow.jobs.slurm import hand_over, slurm_number, withdraw
 from mi_crow.jobs.spec import JobSpec, config_as_json, config_from_json
 from mi_crow.jobs.status import CANCEL_NAME, JobState, read_state, write_status
@@ -100,7 +100,8 @@ def cancel(workspace: Workspace, job_id: str) -> JobState:
         state.process.signal()
     if slurm_number(job_dir) is not None and (again or state.process is None):
         withdraw(job_dir)
-        if state.process is None:
+        # A worker that slurm has started meanwhile sees the file and says the last word itself.
+        if state.process is None and not is_locked(job_dir / LOCK_NAME):
             _close_lost(job_dir, state)
     return state
 
@@ -122,14 +123,14 @@ def resume(workspace: Workspace, job_id: str, *, runner: Sequence[str] = RUNNER)
         state = read_state(job_dir, lock_held=False)
         if state.status not in ("lost", "failed", "cancelled") or not state.resumable:
             raise UserError(f"job {job_id!r} has {_ended(state)} and cannot be resumed")
+        spec = JobSpec.load(job_dir)
+        check_hand_over(spec.launcher, spec.slurm)
         remove_stale(job_dir)
         (job_dir / CANCEL_NAME).unlink(missing_ok=True)
         end_torn_line(job_dir)
         attempt = 1 + sum(event["event"] in OPENING for event in read_events(job_dir))
         # The status first: whoever reads in between still finds the old closing event.
         write_status(job_dir, {"status": "queued", "attempt": attempt} | _position(state))
-        spec = JobSpec.load(job_dir)
-        check_hand_over(spec.launcher, spec.slurm)
         append_event(job_dir, "resumed", host=host_name())
     except BaseException:
         os.close(lock)

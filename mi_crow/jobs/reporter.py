@@ -115,6 +115,13 @@ class Reporter:
         self._stop = True
         self._wake()
 
+    def request_stop_once(self) -> None:
+        """As `request_stop`, but repeated it asks no more: slurm may say several times that the
+        time is up, while the work is being saved. Safe in a signal handler."""
+        self._signals = max(self._signals, 1)
+        self._stop = True
+        self._wake()
+
     def wait_for_stop(self, seconds: float) -> bool:
         """Waits `seconds`; true when asked to stop."""
         time.sleep(seconds)
@@ -137,8 +144,10 @@ class Reporter:
     def finished(self, result: dict[str, Any]) -> None:
         self._close("finished", {"result": result}, resumable=False)
 
-    def cancelled(self, *, resumable: bool) -> None:
-        self._close("cancelled", {"resumable": resumable}, resumable=resumable)
+    def cancelled(self, *, resumable: bool, why: str = "") -> None:
+        """`why` says who ended the job when its user did not."""
+        fields = {"resumable": resumable} | ({"error": why} if why else {})
+        self._close("cancelled", fields, resumable=resumable)
 
     def failed(self, error: BaseException, traceback: str, exit_code: int) -> None:
         fields = {

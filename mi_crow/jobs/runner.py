@@ -15,6 +15,7 @@ from typing import Any
 
 from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs.device_lock import DeviceQueue, devices_of
+from mi_crow.jobs.events import OPENING, end_torn_line, read_events
 from mi_crow.jobs.kinds import Kind, Work, kind_of, with_device
 from mi_crow.jobs.launchers import check_launcher
 from mi_crow.jobs.output import reserve_output, withdraw_output
@@ -22,11 +23,12 @@ from mi_crow.jobs.process import LOCK_NAME, LOCK_PATIENCE_S, holds_lock, take_lo
 from mi_crow.jobs.ranked import RANK_PROGRAM, RankFailedError, run_ranked
 from mi_crow.jobs.reporter import Reporter
 from mi_crow.jobs.spec import JobSpec, config_from_json
-from mi_crow.jobs.status import job_state
+from mi_crow.jobs.status import CANCEL_NAME, job_state, read_state
 from mi_crow.store.workspace import Workspace
 
 NICENESS = 10
 _TURN_POLL_S = 0.25
+_SLURM_ENDED = "slurm ended it: its time was up, another job took its place, or scancel was called"
 _HAND_OVER_S = 60.0  # whoever hands a job to slurm holds its lock until sbatch has answered
 
 
@@ -54,11 +56,12 @@ def main(argv: Sequence[str] | None = None, *, rank_program: Sequence[str] = RAN
     os.set_inheritable(lock, False)  # a child that outlives us must not look like us
     _be_nice()
     spec = JobSpec.load(job_dir)
+    if spec.launcher == "slurm" and not _is_wanted(job_dir, options.attempt):
+        sys.stderr.write(f"attempt {options.attempt} of job {job_dir.name} has ended already\n")
+        os.close(lock)
+        return 0  # slurm has no reason to try once more
     reporter = Reporter(job_dir, options.attempt)
-    signal.signal(signal.SIGTERM, lambda *_: reporter.request_stop())
-    signal.signal(signal.SIGINT, lambda *_: reporter.request_stop())
-    signal.signal(signal.SIGUSR2, lambda *_: reporter.request_stop())  # slurm: the time is up
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _listen(reporter, by_slurm=spec.launcher == "slurm")
     try:
         with reporter:
             return _run(Workspace(job_dir.parent.parent), job_dir, spec, reporter, rank_program)
@@ -93,7 +96,8 @@ def _run(
             else:
                 result = kind.work(Work(workspace, config, reporter, output_dir))
     except CancelledError as error:
-        reporter.cancelled(resumable=error.resumable)
+        ours = spec.launcher != "slurm" or (job_dir / CANCEL_NAME).exists()
+        reporter.cancelled(resumable=error.resumable, why="" if ours else _SLURM_ENDED)
         return 130
     except (Exception, SystemExit) as error:
         exit_code = error.exit_code if isinstance(error, MiCrowError) else 1
@@ -154,6 +158,23 @@ def _pause(reporter: Reporter) -> None:
 
 def _patience(job_dir: Path) -> float:
     return _HAND_OVER_S if JobSpec.load(job_dir).launcher == "slurm" else LOCK_PATIENCE_S
+
+
+def _is_wanted(job_dir: Path, attempt: int) -> bool:
+    """Whether slurm starts an attempt that still stands: one that a cluster or its operator queued
+    again may have ended, or a later one may have taken its place."""
+    end_torn_line(job_dir)  # a node may have died in the middle of a line
+    latest = sum(event["event"] in OPENING for event in read_events(job_dir))
+    return attempt == latest and read_state(job_dir, lock_held=True).active
+
+
+def _listen(reporter: Reporter, *, by_slurm: bool) -> None:
+    """Has the signals that ask for an end reach the work."""
+    ask = reporter.request_stop_once if by_slurm else reporter.request_stop
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # USR2: slurm's time is nearly up
+        signal.signal(number, lambda *_: ask())
+    signal.signal(signal.SIGINT, lambda *_: reporter.request_stop())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _write_to(path: Path) -> None:

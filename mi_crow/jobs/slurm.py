@@ -4,6 +4,7 @@ Only the way to the worker differs. The job's folder, its lock, its events and t
 those of every job, on a file system that the nodes share.
 """
 
+import io
 import re
 import shutil
 import signal
@@ -11,12 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import MiCrowError, UserError
+from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs.spec import JobSpec
 from mi_crow.store.atomic import read_json, write_json
 
@@ -30,10 +32,24 @@ _ASK_TIMEOUT_S = 10.0
 # How long an answer of slurm's is good for: viewers look every second.
 _ASK_EVERY_S = 20.0
 _RESOURCES = ("partition", "time", "args")
+# What only we may say to sbatch: a job is one process on one node, which starts the others.
+_OURS = {
+    "partition": "use --partition",
+    "time": "use --time",
+    "requeue": "mi-crow jobs resume goes on with a job that ended",
+    "no-requeue": "jobs are never queued again by slurm",
+} | dict.fromkeys(
+    (
+        *("array", "error", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode"),
+        *("output", "parsable", "test-only", "wait", "wrap"),
+    ),
+    "it is set for every job",
+)
+_SAVE_SIGNAL = "USR2@90"  # sent so many seconds before the time is up
 # What squeue may still list of a job that has ended.
 _ENDED = (
-    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
-    *("REVOKED", "TIMEOUT"),
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL"),
+    *("OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
 )
 
 
@@ -42,9 +58,14 @@ def check_slurm(resources: Mapping[str, Any]) -> None:
     for name in resources:
         if name not in _RESOURCES:
             raise UserError(f"slurm resource {name!r} is not known", hint=", ".join(_RESOURCES))
-    cpus = (resources.get("args") or {}).get("cpus-per-task", "1")
-    if not str(cpus).isdigit() or int(cpus) < 1:
-        raise UserError(f"cpus-per-task must be a whole number of at least 1, not {cpus!r}")
+    limit = resources.get("time")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise UserError(f"slurm's time must be a whole number of minutes, not {limit!r}")
+    partition = resources.get("partition")
+    if partition is not None and not str(partition).strip():
+        raise UserError("slurm's partition must have a name")
+    _check_line("partition", partition)
+    _check_arguments(resources.get("args") or {})
     if find_spec("submitit") is None:
         raise UserError(
             "--launcher slurm needs a package that is missing",
@@ -54,6 +75,30 @@ def check_slurm(resources: Mapping[str, Any]) -> None:
         raise UserError(
             "slurm's command sbatch is not on this machine", hint="run this on a login node"
         )
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    for key, value in arguments.items():
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", str(key)):
+            raise UserError(f"{key!r} is no option of sbatch", hint="e.g. account=lab")
+        if key in _OURS:
+            raise UserError(f"the slurm argument {key!r} cannot be chosen", hint=_OURS[key])
+        _check_line(key, value)
+    cpus = arguments.get("cpus-per-task", "1")
+    if not re.fullmatch("[1-9][0-9]*", str(cpus)):
+        raise UserError(f"cpus-per-task must be a whole number of at least 1, not {cpus!r}")
+    notice = arguments.get("signal", _SAVE_SIGNAL)
+    if not re.fullmatch("USR2@[0-9]+", str(notice)):
+        raise UserError(
+            f"slurm's signal {notice!r} is none that jobs save at",
+            hint="USR2@SECONDS: so long before the time is up",
+        )
+
+
+def _check_line(key: str, value: object) -> None:
+    """What sbatch reads is a line of a shell script."""
+    if not str(value).isprintable():
+        raise UserError(f"the slurm argument {key!r} must be one line of plain text")
 
 
 def minutes(text: str) -> int:
@@ -72,7 +117,7 @@ def minutes(text: str) -> int:
 
 
 class WorkerCommand:
-    """What submitit runs on the node: the worker, until it ends by itself."""
+    """What submitit runs on the node: the worker, until it ends by itself, and only once."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = list(command)
@@ -81,19 +126,22 @@ class WorkerCommand:
         """Raises CalledProcessError when the worker ends badly."""
         # Slurm signals every process when the time is nearly up. At this one submitit would kill
         # the worker, which has the same signal and is saving, or queue the job again.
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):  # whichever a cluster's settings name
+            signal.signal(number, signal.SIG_IGN)
         subprocess.run(self._command, check=True)
+
+    def checkpoint(self) -> None:
+        """What submitit asks when a signal comes before the worker has begun: nothing to queue
+        again, which `None` says."""
 
 
 def hand_over(
     job_dir: Path, spec: JobSpec, attempt: int, environment: Mapping[str, str], log: str
 ) -> str:
     """Has slurm start the job's worker, which writes to `log` in its folder, and gives slurm's
-    number for it. Raises UserError."""
+    number for it. Raises UserError, and CancelledError when ctrl+c ends a long wait for sbatch."""
     import submitit
 
-    executor = submitit.AutoExecutor(folder=job_dir / FOLDER_NAME, cluster=CLUSTER)
-    executor.update_parameters(**_parameters(job_dir.name, spec))
     # Submitit hands a pickled function over, which holds a command and nothing else; nothing of
     # ours reads it.
     command = WorkerCommand(
@@ -104,33 +152,40 @@ def hand_over(
         ]
     )
     try:
-        number = executor.submit(command).job_id
+        with redirect_stderr(io.StringIO()):  # submitit also prints what sbatch says
+            executor = submitit.AutoExecutor(folder=job_dir / FOLDER_NAME, cluster=CLUSTER)
+            executor.update_parameters(**_parameters(job_dir.name, spec))
+            number = executor.submit(command).job_id
+    except KeyboardInterrupt as error:
+        raise CancelledError("cancelled before slurm had the job", resumable=True) from error
     except Exception as error:  # what sbatch says comes in several of submitit's errors
-        raise UserError(
-            f"slurm took no job ({_last_line(error) or type(error).__name__})"
-        ) from error
+        why = _sentence(error) or "sbatch gave no reason"
+        raise UserError(f"slurm took no job ({why})") from error
     write_json(job_dir / RECORD_NAME, {"slurm_id": number, "attempt": attempt, "t": time.time()})
     return number
 
 
 def _parameters(job_id: str, spec: JobSpec) -> dict[str, Any]:
     resources = dict(spec.slurm)
-    more = {str(key): value for key, value in (resources.get("args") or {}).items()}
-    cpus = more.pop("cpus-per-task", _CPUS_A_PROCESS * spec.nproc)
+    # Spelt as submitit does: what the user asks for then replaces what is asked for by default.
+    more = {key.replace("-", "_"): value for key, value in (resources.get("args") or {}).items()}
+    cpus = more.pop("cpus_per_task", _CPUS_A_PROCESS * spec.nproc)
     parameters: dict[str, Any] = {
         "name": f"mi-crow-{job_id}",
         "nodes": 1,
         "tasks_per_node": 1,  # torchrun starts the others
         "cpus_per_task": int(cpus),
         "timeout_min": resources.get("time") or DEFAULT_MINUTES,
+        # The variable changes submitit's signal, the worker's is always the same.
+        "slurm_setup": ["export SUBMITIT_PREEMPT_SIGNAL=USR2"],
     }
-    if spec.device != "cpu":
+    if spec.device != "cpu" and not more.keys() & {"gres", "gpus", "gpus_per_task"}:
         parameters["gpus_per_node"] = spec.nproc
     if resources.get("partition"):
         parameters["slurm_partition"] = resources["partition"]
-    if not more.keys() & {"requeue", "no-requeue"}:
-        more["no-requeue"] = True  # a job that ended goes on when its user says so
-    parameters["slurm_additional_parameters"] = more
+    # A job that ended goes on when its user says so.
+    always = {"no_requeue": True, "signal": _SAVE_SIGNAL}
+    parameters["slurm_additional_parameters"] = always | more
     return parameters
 
 
@@ -185,10 +240,12 @@ def withdraw(job_dir: Path) -> None:
         raise MiCrowError(f"slurm did not answer to {command[0]}", hint="try again") from error
     _known.cache_clear()
     if told.returncode != 0 and _known(number, int(time.monotonic() // _ASK_EVERY_S)):
-        why = _last_line(told.stderr) or f"exit code {told.returncode}"
+        why = _sentence(told.stderr) or f"exit code {told.returncode}"
         raise MiCrowError(f"slurm did not end its job {number} ({why})", hint="try again")
 
 
-def _last_line(words: object) -> str:
+def _sentence(words: object) -> str:
+    """The last line that one of slurm's commands wrote in its own name, else the first line."""
     lines = [line.strip() for line in str(words).splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    named = [line for line in lines if re.match("(sbatch|scancel): ", line)]
+    return (named[-1:] or lines[:1] or [""])[0]

@@ -33,7 +33,7 @@ class JobState:
     rate: float | None = None  # units a second
     eta_s: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    error: str | None = None
+    error: str | None = None  # why it failed, or was ended when its user did not ask for it
     hint: str = ""
     exit_code: int | None = None  # of a failed job: what the command line ends with
     result: dict[str, Any] | None = None
@@ -157,7 +157,8 @@ def apply_event(state: JobState, event: dict[str, Any]) -> JobState:
     if name == "finished":
         return replace(state, result=event.get("result"), resumable=False)
     if name == "cancelled":
-        return replace(state, resumable=bool(event.get("resumable", True)))
+        resumable = bool(event.get("resumable", True))
+        return replace(state, resumable=resumable, error=event.get("error"))
     return replace(
         state,
         error=event.get("error"),

@@ -4,6 +4,7 @@ answers mean for the job."""
 import json
 import os
 import shutil
+import signal
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.cli.arguments import add_job_flags, slurm_of
-from mi_crow.errors import MiCrowError, UserError
+from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs import cancel, job_state, launch, list_jobs, resume, slurm, submit
 from mi_crow.jobs.events import read_events
 from mi_crow.jobs.kinds import KINDS, Kind
+from mi_crow.jobs.process import LOCK_NAME, take_lock
 from mi_crow.jobs.slurm import check_slurm, minutes
 from mi_crow.store.workspace import Workspace
 from tests.jobs_worker import StepsConfig, count_steps
@@ -227,6 +229,12 @@ def test_other_time_limits_are_refused(text: str) -> None:
         ("--launcher slurm --slurm-arg account", "'account' is not KEY=VALUE"),
         ("--launcher slurm --slurm-arg cpus-per-task=many", "cpus-per-task must be a whole number"),
         ("--launcher slurm --time soon", "'soon' is no time limit"),
+        ("--launcher slurm --time 0", "less than a minute"),
+        ("--launcher slurm --slurm-arg array=0-3", "'array' cannot be chosen"),
+        ("--launcher slurm --slurm-arg requeue=1", "'requeue' cannot be chosen"),
+        ("--launcher slurm --slurm-arg time=9", "use --time"),
+        ("--launcher slurm --slurm-arg Mem=1", "'Mem' is no option of sbatch"),
+        ("--launcher slurm --slurm-arg signal=KILL@9", "none that jobs save at"),
     ],
 )
 def test_flags_that_make_no_sense_are_explained(
@@ -236,6 +244,118 @@ def test_flags_that_make_no_sense_are_explained(
     assert main([*command, "--limit", "5", *flags.split()]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("sbatch: error: invalid partition specified: gpux", "invalid partition specified: gpux"),
+        (
+            "sbatch: unrecognized option '--foo=1'\nTry \"sbatch --help\" for more information",
+            "unrecognized option '--foo=1'",
+        ),
+    ],
+)
+def test_what_sbatch_refuses_is_one_sentence_and_leaves_nothing(
+    said: str, words: str, tmp_path: Path, cluster: Slurm, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.answers("sbatch", err=f"{said}\n", code=1)
+    command = ["--workspace", str(tmp_path / "new"), "capture", "--layer", "resid_post.1"]
+    assert main([*command, "--limit", "5", "--launcher", "slurm", "--slurm-arg", "foo=1"]) == 2
+    told = capfd.readouterr().err
+    assert words in told
+    assert told.count("sbatch") == 1
+    assert "Traceback" not in told
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_cluster_without_srun_is_told(
+    workspace: Workspace, cluster: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cluster.folder / "srun").unlink()
+    monkeypatch.setenv("PATH", str(cluster.folder))
+    with pytest.raises(UserError, match=r"slurm took no job .*srun"):
+        start(workspace)
+    assert list(workspace.jobs_dir.iterdir()) == []
+
+
+def test_ctrl_c_while_sbatch_is_asked_leaves_nothing(
+    workspace: Workspace, cluster: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("submitit.AutoExecutor.submit", interrupted)
+    with pytest.raises(CancelledError, match="before slurm had the job"):
+        start(workspace)
+    assert list(workspace.jobs_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        ({"time": "soon"}, "whole number of minutes"),
+        ({"time": 0}, "whole number of minutes"),
+        ({"partition": " "}, "must have a name"),
+        ({"partition": "gpu\nrm"}, "one line of plain text"),
+        ({"args": {"account": "a\nb"}}, "one line of plain text"),
+        ({"nodes": 2}, "'nodes' is not known"),
+    ],
+)
+def test_resources_that_make_no_sense_are_refused(
+    workspace: Workspace, cluster: Slurm, resources: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        start(workspace, slurm=resources)
+    assert not list(workspace.jobs_dir.glob("*"))
+
+
+def test_the_users_words_replace_ours(workspace: Workspace, cluster: Slurm) -> None:
+    asked = {"gpus-per-node": "a100:2", "signal": "USR2@600", "cpus-per-task": 3}
+    start(workspace, device="cuda", slurm={"args": asked})
+    for name, value in asked.items():
+        lines = [line for line in cluster.script if f"--{name}=" in line]
+        assert lines == [f"#SBATCH --{name}={value}"]
+
+
+def test_the_signal_to_save_at_is_always_the_same(
+    workspace: Workspace, cluster: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
+    monkeypatch.setattr(SlurmJobEnvironment, "USR_SIG", "USR1")
+    start(workspace)
+    assert "#SBATCH --signal=USR2@90" in cluster.script
+    assert "export SUBMITIT_PREEMPT_SIGNAL=USR2" in cluster.script
+
+
+def test_submitit_queues_nothing_again_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from submitit.core.job_environment import SignalHandler
+    from submitit.core.utils import DelayedSubmission, JobPaths, UncompletedJobError
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
+    queued: list[int] = []
+    monkeypatch.setattr(SlurmJobEnvironment, "_requeue", lambda _, count: queued.append(count))
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    delayed = DelayedSubmission(slurm.WorkerCommand(["true"]))
+    delayed.set_timeout(600, 3)
+    handler = SignalHandler(SlurmJobEnvironment(), JobPaths(tmp_path, "77"), delayed)
+    with pytest.raises(UncompletedJobError, match="not requeued"):
+        handler.checkpoint_and_try_requeue(signal.SIGUSR2)
+    assert queued == []
+
+
+def test_a_cancel_leaves_the_last_word_to_a_worker_that_has_begun(
+    workspace: Workspace, cluster: Slurm
+) -> None:
+    job = start(workspace)
+    lock = take_lock(workspace.jobs_dir / job / LOCK_NAME)
+    assert lock is not None
+    cancel(workspace, job)
+    assert job_state(workspace, job).stopping
+    os.close(lock)
 
 
 def test_flags_become_resources() -> None:
