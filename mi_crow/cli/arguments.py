@@ -71,7 +71,9 @@ def add_device(parser: ArgumentParser) -> None:
 
 
 def add_seed(parser: ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="of everything drawn at random (0)")
+    parser.add_argument(
+        "--seed", type=not_negative, default=0, help="of everything drawn at random (0)"
+    )
 
 
 def add_job_flags(parser: ArgumentParser, *, after: bool = True, ranked: bool = False) -> None:
@@ -122,12 +124,21 @@ def slurm_of(options: Namespace) -> dict[str, Any]:
 
 def positive(text: str) -> int:
     """An argument type: a whole number of at least 1; `_` may group digits."""
+    return _whole(text, 1)
+
+
+def not_negative(text: str) -> int:
+    """An argument type: a whole number of at least 0."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
     try:
         value = int(text)
     except ValueError as error:
         raise ArgumentTypeError(f"{text!r} is not a whole number") from error
-    if value < 1:
-        raise ArgumentTypeError(f"{value} is less than 1")
+    if value < least:
+        raise ArgumentTypeError(f"{value} is less than {least}")
     return value
 
 

@@ -1,5 +1,6 @@
 """From any error to one line on stderr and an exit code."""
 
+import errno
 import json
 import sys
 import traceback
@@ -32,6 +33,9 @@ def _words(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "", EXIT_INTERRUPTED
     if isinstance(error, OSError):
+        if error.errno == errno.ENOSPC:
+            place = repr(str(error.filename)) if error.filename else "the workspace"
+            return f"the disk of {place} is full", "make room there", 1
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}", "", 1
     hint = "this is a fault in mi-crow; --debug shows where"

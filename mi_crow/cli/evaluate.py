@@ -28,6 +28,12 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument(
         "--documents", type=positive, default=128, help="held-out documents for the loss (128)"
     )
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        default=8,
+        help="of them through the model at once (8): lower it when memory runs out",
+    )
     add_device(parser)
     add_seed(parser)
     add_job_flags(parser)
@@ -40,6 +46,7 @@ def run(options: Namespace) -> int:
         sae_id=sae_id or pick_sae(workspace, None),
         run_id=options.run,
         documents=options.documents,
+        batch_size=options.batch_size,
         device=device_of(options),
         model=options.model,
         seed=options.seed,

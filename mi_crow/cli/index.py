@@ -38,6 +38,11 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         default="pca",
         help="how features are laid out in two dimensions (pca); umap takes the extra `map`",
     )
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        help="tokens through the SAE at once (2048; 16384 on CUDA): lower it when memory runs out",
+    )
     # With --dataset nothing is read from a run: its texts go through the model.
     add_text_flags(parser, default=None)
     parser.add_argument("--token-limit", type=positive, help="stop --dataset after so many tokens")
@@ -58,6 +63,7 @@ def run(options: Namespace) -> int:
         top_examples=options.top_examples,
         window=options.window,
         map=options.map,
+        batch_size=options.batch_size,
         seed=options.seed,
         device=device_of(options),
     )

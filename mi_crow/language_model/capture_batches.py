@@ -14,6 +14,7 @@ from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.capture_plan import Batch, PartPlan
 from mi_crow.store.parts import DTYPES, StoredRows, quantise
+from mi_crow.store.room import out_of_memory
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -163,10 +164,3 @@ def _to_pinned(tensor: Tensor) -> Tensor:
     host.copy_(tensor, non_blocking=True)
     tensor.record_stream(torch.cuda.current_stream(tensor.device))
     return host
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        sign in text for sign in ("out of memory", "can't allocate memory")
-    )

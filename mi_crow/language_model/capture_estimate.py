@@ -72,7 +72,8 @@ def check_room(expected: Estimate, folder: Path) -> None:
     free = shutil.disk_usage(there).free
     if expected.bytes + _SPARE_BYTES > free:
         raise UserError(
-            f"the run needs about {_size(expected.bytes)}, the disk has {_size(free)} free",
+            f"the run needs about {_size(expected.bytes)} and {_size(_SPARE_BYTES)} to spare, the "
+            f"disk has {_size(free)} free",
             hint="use --dtype int8, fewer layers, --token-limit, or no disk at all: "
             "mi-crow train --stream",
         )

@@ -1,7 +1,10 @@
-"""Whether there is room on a disk, or in memory, before something large is begun."""
+"""Whether there is room on a disk, or in memory: before something large is begun, and in it."""
 
+import errno
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mi_crow.errors import UserError
@@ -41,6 +44,40 @@ def check_memory(needed: int, what: str) -> None:
             f"{what} needs {gigabytes(needed)} of memory, and {gigabytes(free)} are to be had",
             hint="use a machine with more memory, or --dtype bf16",
         )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch, NumPy or DuckDB says that memory ran out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "can't allocate memory" in text
+    )
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error of the system or of DuckDB says that the disk ran full."""
+    code = error.errno if isinstance(error, OSError) else None
+    return code in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+
+
+@contextmanager
+def told_room(doing: str, hint: str, folder: Path | None = None) -> Iterator[None]:
+    """Turns running out of memory, or of the disk of `folder`, into one sentence.
+
+    `doing` ends it (`indexing 'sae' on cuda`), `hint` says what to lower. Raises UserError.
+    """
+    try:
+        yield
+    except Exception as error:
+        if out_of_memory(error):
+            raise UserError(f"out of memory while {doing}", hint=hint) from error
+        if folder is not None and disk_is_full(error):
+            raise UserError(
+                f"the disk of {str(folder)!r} ran full while {doing}", hint="make room there"
+            ) from error
+        raise
 
 
 def available_memory() -> int | None:

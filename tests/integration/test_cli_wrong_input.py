@@ -86,6 +86,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("train --run run --k 65", "k = 65 is more than n_latents = 64"),
         ("train --run run --n-latents 16 --k 17", "k = 17 is more than n_latents = 16"),
         ("train --run run --k 4 --name sae", "SAE 'sae' exists already"),
+        ("train --run run --seed -1", "-1 is less than 0"),
+        ("train --run run --k 4 --lr nan", "the learning rate must be a number above 0, not nan"),
         ("index --sae nothing", "SAE 'nothing' not found"),
         ("index --sae {root}/saes/sae", "is not a name"),
         ("index --sae sae --run nothing", "run 'nothing', which SAE 'sae' needs, is not here"),

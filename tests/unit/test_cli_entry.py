@@ -126,14 +126,12 @@ def test_a_fault_of_ours_is_one_line_and_1(
     assert err == "ZeroDivisionError: oops; this is a fault in mi-crow; --debug shows where\n"
 
 
-def test_a_full_disk_is_told_as_the_system_tells_it(
-    run: Run, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_named(run: Run, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(workspace: Workspace) -> None:
         raise OSError(28, "No space left on device", "/data/x")
 
     monkeypatch.setattr("mi_crow.cli.jobs.list_jobs", full)
-    assert run("jobs") == (1, "", "/data/x: No space left on device\n")
+    assert run("jobs") == (1, "", "the disk of '/data/x' is full; make room there\n")
 
 
 def test_an_error_cannot_smuggle_control_characters(run: Run) -> None:

@@ -280,5 +280,5 @@ def test_a_damaged_import_leaves_no_workspace(
     shutil.copytree(FORMATS / "saelens_topk", tmp_path / "in")
     (tmp_path / "in" / "sae_weights.safetensors").write_bytes(b"0" * 100)
     assert main(["import", str(tmp_path / "in")]) == 1
-    assert "not a safetensors file" in capsys.readouterr().err
+    assert "not a whole safetensors file" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()

@@ -1,5 +1,6 @@
 """The index job around its figures: appending, cancelling, faults, and input that does not fit."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -62,6 +63,7 @@ class Stopping:
     def __init__(self, looks: int) -> None:
         self.looks = looks
         self.done: list[tuple[int, int]] = []
+        self.said: list[str] = []
 
     def update(
         self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
@@ -69,7 +71,7 @@ class Stopping:
         self.done.append((done, total))
 
     def log(self, message: str) -> None:
-        pass
+        self.said.append(message)
 
     def checkpoint(self, name: str) -> None:
         pass
@@ -279,6 +281,21 @@ class TestInputThatDoesNotFit:
         save_sae(workspace, identity_sae("f" * 16))
         self.refuse(workspace, tiny_lm, "another tokenizer")
 
+    def test_memory_or_a_disk_that_runs_out(
+        self, prepared: Workspace, tiny_lm: "LanguageModel", monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for error, says in (
+            (torch.OutOfMemoryError("CUDA out of memory"), "out of memory while indexing 'sae'"),
+            (OSError(errno.ENOSPC, "No space left on device"), "ran full while indexing 'sae'"),
+            (duckdb.IOException("write: No space left on device"), "ran full while indexing"),
+        ):
+
+            def fail(*_: Any, error: Exception = error) -> Any:
+                raise error
+
+            monkeypatch.setattr("mi_crow.mechanistic.features.encode_pass.make_chunk", fail)
+            self.refuse(prepared, tiny_lm, says)
+
     def test_a_run_that_is_not_complete(
         self, workspace: Workspace, tiny_lm: "LanguageModel"
     ) -> None:
@@ -294,6 +311,25 @@ class TestInputThatDoesNotFit:
         self.refuse(prepared, tiny_lm, "which run", sae_id="homeless")
         build_index(prepared, replace(CONFIG, sae_id="homeless", run_id="run"), lm=tiny_lm)
         (prepared.sae_dir("homeless") / "features.duckdb").unlink()
+
+
+def test_small_batches_find_the_same(prepared: Workspace, tiny_lm: "LanguageModel") -> None:
+    build_index(prepared, CONFIG, lm=tiny_lm)
+    expected = tables(prepared.index_path("sae"))
+    build_index(prepared, replace(CONFIG, batch_size=3), lm=tiny_lm)
+    assert tables(prepared.index_path("sae")) == expected
+
+
+def test_a_run_that_names_another_model_is_told_and_indexed(
+    prepared: Workspace, tiny_lm: "LanguageModel"
+) -> None:
+    sae = identity_sae(tiny_lm.tokenizer_hash)
+    sae.metadata = replace(sae.metadata, model_name="base")
+    save_sae(prepared, sae, "moved")
+    progress = Stopping(10**6)
+    build_index(prepared, replace(CONFIG, sae_id="moved"), progress, lm=tiny_lm)
+    [told] = [line for line in progress.said if "of model" in line]
+    assert "run 'run' is of model 'tiny', the SAE of 'base'" in told
 
 
 def test_a_layer_of_another_width_than_the_unembedding_has_no_logits(

@@ -1,6 +1,7 @@
 """What can be known to be wrong before a job starts is said at once, with nothing written."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,15 @@ CAPTURE = {"model": {"model": "sample"}, "dataset": {"source": "sample"}, "layer
         ("train", TRAIN | {"run_id": "half"}, "not complete"),
         ("train", TRAIN | {"layer": "h.99"}, "layer 'h.99' is not in run 'r'"),
         ("train", TRAIN | {"k": 65}, "k = 65 is more than n_latents = 64"),
-        ("train", TRAIN | {"expansion": 0.0}, "at least 1 latent"),
+        ("train", TRAIN | {"expansion": 0.01}, "at least 1 latent"),
+        ("train", TRAIN | {"expansion": 0.0}, "expansion must be a number above 0, not 0.0"),
+        ("train", TRAIN | {"sweep_expansion": [2.0, math.inf]}, "above 0, not inf"),
+        ("train", TRAIN | {"training": {"lr": math.nan}}, "learning rate must be a number above 0"),
+        ("train", TRAIN | {"training": {"lr": math.inf}}, "learning rate must be a number above 0"),
+        ("train", TRAIN | {"training": {"outlier_factor": math.nan}}, "outlier factor must be"),
+        ("train", TRAIN | {"training": {"target_l0": math.inf}}, "target for L0 must be"),
+        ("train", TRAIN | {"training": {"l1_lambda": math.nan}}, "coefficient must be a number"),
+        ("train", TRAIN | {"training": {"seed": -1}}, "seed must be at least 0, not -1"),
         ("train", TRAIN | {"name": "s"}, "SAE 's' exists already"),
         ("train", TRAIN | {"name": "../s"}, "not a name"),
         ("train", TRAIN | {"device": "tpu"}, "device 'tpu' is not known"),
@@ -78,7 +87,11 @@ CAPTURE = {"model": {"model": "sample"}, "dataset": {"source": "sample"}, "layer
         ("index", {"sae_id": "orphan"}, "run 'gone', which SAE 'orphan' needs, is not here"),
         ("index", {"sae_id": "foreign"}, "does not say which run"),
         ("index", {"sae_id": "s", "run_id": "wide"}, "takes 8 inputs"),
+        ("index", {"sae_id": "s", "seed": -1}, "seed must be at least 0"),
+        ("index", {"sae_id": "s", "batch_size": 0}, "batch size must be at least 1"),
         ("evaluate", {"sae_id": "s", "documents": 0}, "documents must be at least 1"),
+        ("evaluate", {"sae_id": "s", "seed": -1}, "seed must be at least 0"),
+        ("evaluate", {"sae_id": "s", "batch_size": 0}, "batch size must be at least 1"),
         (
             "evaluate",
             {"sae_id": "s", "model": "/no/model/here"},

@@ -5,7 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save_file as save_tensors
@@ -16,9 +19,11 @@ from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.features.build import build_index
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.queries import FeatureStore
+from mi_crow.mechanistic.sae import TopKSae
 from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
 from mi_crow.mechanistic.sae.evaluate import evaluate_sae
 from mi_crow.mechanistic.sae.train import train_run
+from mi_crow.progress import NullProgress
 from mi_crow.store.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
 from tests.index_runs import identity_sae, save_sae
@@ -54,6 +59,24 @@ def train(workspace: Workspace, name: str, layer: str, **fields: Any) -> None:
         "run", layer, name=name, k=4, expansion=2.0, training=training, device="cpu"
     )
     train_run(workspace, replace(config, **fields))
+
+
+def at_block(tokenizer_hash: str | None, n: int = 32, **metadata: str) -> TopKSae:
+    """An SAE of the block that was captured."""
+    sae = identity_sae(tokenizer_hash, n=n)
+    there = {"layer": "model.layers.0", "point": "resid_post.0"}
+    sae.metadata = replace(sae.metadata, **{**there, **metadata})
+    return sae
+
+
+class Said(NullProgress):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def log(self, message: str) -> None:
+        self.lines.append(message)
 
 
 def test_a_transcoder_is_evaluated_by_what_it_predicts(
@@ -99,6 +122,34 @@ def test_figures_of_an_sae_are_all_there(captured: Workspace, tiny_lm: "Language
     assert written == found
 
 
+def test_documents_in_small_batches_give_the_same_losses(
+    captured: Workspace, tiny_lm: "LanguageModel"
+) -> None:
+    save_sae(captured, at_block(tiny_lm.tokenizer_hash))
+    config = EvaluateConfig("sae", device="cpu")
+    found = evaluate_sae(captured, config, lm=tiny_lm)
+    again = evaluate_sae(captured, replace(config, batch_size=1), lm=tiny_lm)
+    for key in ("ce_original", "ce_reconstructed", "kl"):
+        assert again[key] == pytest.approx(found[key], rel=1e-4)
+
+
+def test_labels_that_no_probe_can_be_fitted_for_are_told(
+    captured: Workspace, tiny_lm: "LanguageModel"
+) -> None:
+    save_sae(captured, at_block(tiny_lm.tokenizer_hash))
+    for label, says in (("all", "no label stands and is missing"), (None, "have no labels")):
+        for path in captured.run_dir("run").rglob("*.parquet"):
+            table = pq.read_table(path)
+            column = pa.array([label] * len(table), table.schema.field("label").type)
+            place = table.schema.get_field_index("label")
+            pq.write_table(table.set_column(place, "label", column), path)
+        progress = Said()
+        found = evaluate_sae(captured, EvaluateConfig("sae", device="cpu"), progress, lm=tiny_lm)
+        assert found["probes"] == {}
+        [told] = [line for line in progress.lines if "no probes" in line]
+        assert says in told
+
+
 class TestInputThatDoesNotFit:
     """One sentence, and nothing written."""
 
@@ -112,10 +163,7 @@ class TestInputThatDoesNotFit:
     def put(
         self, workspace: Workspace, tokenizer_hash: str | None, n: int = 32, **metadata: str
     ) -> EvaluateConfig:
-        sae = identity_sae(tokenizer_hash, n=n)
-        there = {"layer": "model.layers.0", "point": "resid_post.0"}
-        sae.metadata = replace(sae.metadata, **{**there, **metadata})
-        save_sae(workspace, sae)
+        save_sae(workspace, at_block(tokenizer_hash, n, **metadata))
         return EvaluateConfig("sae", device="cpu")
 
     def test_another_width(self, captured: Workspace, tiny_lm: "LanguageModel") -> None:
@@ -148,6 +196,23 @@ class TestInputThatDoesNotFit:
         manifest.status = "running"
         manifest.save(folder)
         self.refuse(captured, tiny_lm, "not complete", self.put(captured, None))
+
+    def test_memory_that_runs_out(
+        self, captured: Workspace, tiny_lm: "LanguageModel", monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any) -> Any:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr("mi_crow.mechanistic.sae.evaluate.model_loss", fail)
+        config = self.put(captured, tiny_lm.tokenizer_hash)
+        self.refuse(captured, tiny_lm, "out of memory while evaluating 'sae' on cpu", config)
+
+    def test_an_sae_of_another_width_to_train_on_from(
+        self, captured: Workspace, tiny_lm: "LanguageModel"
+    ) -> None:
+        self.put(captured, tiny_lm.tokenizer_hash, n=16)
+        with pytest.raises(UserError, match=r"SAE 'sae' takes width 16, layer .* has 32"):
+            train(captured, "next", "resid_post.0", init="sae")
 
     def test_a_transcoder_whose_target_was_not_captured(
         self, captured: Workspace, tiny_lm: "LanguageModel"

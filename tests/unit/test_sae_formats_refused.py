@@ -230,6 +230,38 @@ def test_tensors_of_another_shape(tmp_path: Path) -> None:
     refused(tmp_path, "40 latents", "7 groups")
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["W_dec", "b_enc"])
+def test_weights_that_are_not_finite(tmp_path: Path, name: str, bad: float) -> None:
+    weights = Draw().weights()
+    weights[name].view(-1)[5] = bad
+    write_saelens(tmp_path, saelens_cfg("standard"), weights)
+    refused(tmp_path, f"in {name}", "not finite in float32", kind=CorruptDataError)
+
+
+def test_weights_too_large_for_the_type_that_was_asked_for(tmp_path: Path) -> None:
+    weights = Draw().weights()
+    weights["W_dec"].view(-1)[5] = 1e5
+    write_saelens(tmp_path, saelens_cfg("standard"), weights)
+    assert load_sae(tmp_path).W_dec.max() == 1e5
+    refused(tmp_path, "not finite in float16", kind=CorruptDataError, dtype=torch.float16)
+
+
+def test_weights_that_are_whole_numbers(tmp_path: Path) -> None:
+    weights = Draw().weights()
+    weights["b_dec"] = torch.zeros(D, dtype=torch.int64)
+    write_saelens(tmp_path, saelens_cfg("standard"), weights)
+    refused(tmp_path, "int64 numbers for", kind=CorruptDataError)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("k", "four"), ("k", float("nan")), ("d_in", None), ("d_sae", -3)]
+)
+def test_a_number_that_is_none(tmp_path: Path, key: str, value: Any) -> None:
+    write_saelens(tmp_path, saelens_cfg("topk", **{"k": 4, key: value}), Draw().weights())
+    refused(tmp_path, f"{key} is {value!r}, not a number above 0", kind=CorruptDataError)
+
+
 def test_nothing_that_looks_like_an_sae(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     refused(tmp_path, "no SAE at", "cfg.json", kind=NotFoundError)

@@ -24,10 +24,13 @@ from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.targets import target_layer
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store.atomic import TMP_PREFIX
+from mi_crow.store.room import told_room
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
+
+_LESS = "lower --batch-size, or take another --device"
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def build_index(
     path = workspace.index_path(config.sae_id)
     sae = sae or load_sae(path.parent, device=_device(config.device))
     sources = find_sources(workspace, config, sae, progress, lm)
-    with _only_one(path.parent), writing_index(path) as writer:
+    room = told_room(f"indexing {config.sae_id!r} on {sae.device}", _LESS, path.parent)
+    with room, _only_one(path.parent), writing_index(path) as writer:
         tokens = _write(writer, path, config, sae, sources, progress)
     return IndexResult(
         config.sae_id,
@@ -95,7 +99,9 @@ def _write(
     progress.log("activations")
     with tempfile.TemporaryDirectory(prefix=f"{TMP_PREFIX}index-", dir=path.parent) as scratch:
         codes = CodeStore(Path(scratch), sae.n_latents)
-        encoding = EncodePass(sae, codes, writer, sources.lm.tokenizer, config.seed)
+        encoding = EncodePass(
+            sae, codes, writer, sources.lm.tokenizer, config.seed, config.batch_size
+        )
         encoding.run(sources, progress)
         progress.log("statistics and examples")
         tables = FeatureTables(writer, config, encoding.corpus, encoding.bins.bins(), weights)

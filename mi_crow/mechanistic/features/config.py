@@ -53,12 +53,17 @@ class IndexConfig:
     neighbours: int = 10
     coactivations: int = 10
     map: str = "pca"
+    batch_size: int | None = None  # tokens encoded at once; None: as many as the device works well
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.top_examples < 1:
             raise UserError(f"top examples must be at least 1, not {self.top_examples}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UserError(f"the batch size must be at least 1, not {self.batch_size}")
+        if self.seed < 0:
+            raise UserError(f"the seed must be at least 0, not {self.seed}")
         if self.map not in MAPS:
             raise UserError(f"map {self.map!r} is not known", hint=f"use {' or '.join(MAPS)}")
         if self.live is not None and self.run_id is not None:

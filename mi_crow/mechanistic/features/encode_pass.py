@@ -52,6 +52,7 @@ class EncodePass:
         writer: IndexWriter,
         tokenizer: Any,
         seed: int,
+        batch_size: int | None = None,
     ) -> None:
         self.corpus = Corpus()
         self.bins = BinFitter()
@@ -60,6 +61,7 @@ class EncodePass:
         self._writer = writer
         self._tokenizer = tokenizer
         self._seed = seed
+        self._batch_size = batch_size or _BATCH.get(sae.device.type, 4096)
         # Small enough for the packed sort of `make_chunk`, at least some documents.
         spare = CODE_KEY_BITS - (sae.n_latents - 1).bit_length()
         self._chunk_tokens = min(_CHUNK_TOKENS, 1 << max(spare, 12))
@@ -121,8 +123,8 @@ class EncodePass:
         rows = keep.nonzero()[:, 0] + piece.start
         self.corpus.n_tokens += len(rows)
         self.corpus.n_outliers += len(keep) - len(rows)
-        size = _BATCH.get(self._sae.device.type, 4096)
-        batches = (part.take(_whole(batch)) for batch in rows.split(size) if len(batch))
+        split = rows.split(self._batch_size)
+        batches = (part.take(_whole(batch)) for batch in split if len(batch))
         values, latents, kind = [], [], latent_dtype(self._sae.n_latents)
         finite = torch.ones((), dtype=torch.bool, device=self._sae.device)
         for x in device_batches(batches, self._sae.device, inline=not isinstance(part, RunPart)):

@@ -10,6 +10,7 @@ from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.live_run import LiveRun
 from mi_crow.mechanistic.features.origins import Origin, check_unchanged, known_origins
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.run_tokens import tell_other_model
 from mi_crow.progress import Progress
 from mi_crow.store.reader import RunReader
 from mi_crow.store.workspace import Workspace
@@ -80,6 +81,8 @@ def find_sources(
     revision = readers[0].manifest.revision
     if sae.metadata.revision not in (None, revision):
         progress.log(f"the activations are of revision {revision}, the SAE of another")
+    for run in stored.values():
+        tell_other_model(sae, run.manifest, progress)
     origins = [origin.read(reader.manifest) for origin, reader in zip(wanted, readers, strict=True)]
     for number, origin in enumerate(origins):
         if origin in origins[:number]:

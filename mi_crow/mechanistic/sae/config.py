@@ -1,5 +1,6 @@
 """What training and evaluation need to know; plain data, torch-free."""
 
+import math
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -24,6 +25,11 @@ PRECISIONS = ("auto", "fp32", "bf16")
 SHARES = ("tokens", "latents")
 # Where metrics go besides our own files, see loggers.py.
 LOGGERS = ("none", "tensorboard", "wandb")
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise UserError(f"the seed must be at least 0, not {seed}")
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,18 @@ class SaeTrainingConfig:
             raise UserError(
                 "a coefficient and a target for L0 were both given", hint="give one of them"
             )
-        if self.l1_lambda is not None and self.l1_lambda < 0:
-            raise UserError(f"the sparsity coefficient must not be negative, as {self.l1_lambda}")
-        if self.target_l0 is not None and not self.target_l0 > 0:
-            raise UserError(f"the target for L0 must be above 0, not {self.target_l0}")
+        for what, value in (
+            ("the learning rate", self.lr),
+            ("the outlier factor", self.outlier_factor),
+            ("the target for L0", self.target_l0),
+        ):
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{what} must be a number above 0, not {value}")
+        if self.l1_lambda is not None and not 0 <= self.l1_lambda < math.inf:
+            raise UserError(
+                f"the sparsity coefficient must be a number of at least 0, not {self.l1_lambda}"
+            )
+        _check_seed(self.seed)
         for what, value in (
             ("steps", self.steps),
             ("epochs", self.epochs),
@@ -135,6 +149,9 @@ class TrainConfig:
             )
         if self.stream is not None:
             self._check_stream(self.stream)
+        for expansion in (self.expansion, *self.sweep_expansion):
+            if not 0 < expansion < math.inf:
+                raise UserError(f"the expansion must be a number above 0, not {expansion}")
         for k in (self.k, *self.sweep_k):
             if k < 1:
                 raise UserError(f"k must be at least 1, not {k}")
@@ -187,6 +204,12 @@ class EvaluateConfig:
     sae_id: str
     run_id: str | None = None  # None: the run the SAE was trained on
     documents: int = 128  # held-out documents for cross-entropy and KL
+    batch_size: int = 8  # of them through the model at once
     device: str = "auto"
     model: str | None = None  # None: the model the run was captured from
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
+        if self.batch_size < 1:
+            raise UserError(f"the batch size must be at least 1, not {self.batch_size}")

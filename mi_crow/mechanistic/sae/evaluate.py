@@ -22,7 +22,7 @@ from mi_crow.mechanistic.sae.quality import (
     latent_densities,
     mean_target,
 )
-from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
+from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens, tell_other_model
 from mi_crow.mechanistic.sae.substitute import Site
 from mi_crow.mechanistic.sae.targets import target_layer
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
@@ -31,12 +31,14 @@ from mi_crow.store.manifest import RunManifest
 from mi_crow.store.pair import PairReader
 from mi_crow.store.parts import held_out
 from mi_crow.store.reader import RunReader
+from mi_crow.store.room import told_room
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
 
 EVALUATION_NAME = "evaluation.json"
+_LESS = "lower --batch-size, or take another --device"
 
 
 def evaluate_sae(
@@ -61,13 +63,16 @@ def evaluate_sae(
     documents = _heldout_documents(reader, config.documents, config.seed)
     lm = lm or _model_of(tokens.manifest, config)
     site = _site(lm, sae, tokens, config.sae_id)
+    tell_other_model(sae, tokens.manifest, progress)
     outlier_norm = sae.metadata.outlier_norm
 
-    quality = heldout_quality(sae, tokens.source, outlier_norm)
-    densities = latent_densities(sae, tokens.source, outlier_norm)
-    mean = mean_target(sae, tokens.source, outlier_norm)
-    raise_if_stopped(progress, resumable=False)
-    losses = model_loss(site, mean, documents, progress)
+    with told_room(f"evaluating {config.sae_id!r} on {sae.device}", _LESS):
+        quality = heldout_quality(sae, tokens.source, outlier_norm)
+        densities = latent_densities(sae, tokens.source, outlier_norm)
+        mean = mean_target(sae, tokens.source, outlier_norm)
+        raise_if_stopped(progress, resumable=False)
+        losses = model_loss(site, mean, documents, progress, config.batch_size)
+        probes = _probes(sae, reader, config.seed, progress)
     result = {
         "sae_id": config.sae_id,
         "run_id": tokens.manifest.run_id,
@@ -81,7 +86,7 @@ def evaluate_sae(
         "dead_share": float((densities == 0).double().mean()),
         "dense_share": float((densities > DENSE).double().mean()),
         **_losses(losses),
-        "probes": _probes(sae, reader, config.seed),
+        "probes": probes,
         "tokens": quality.tokens,
         "documents": len(documents),
     }
@@ -164,15 +169,23 @@ def _losses(losses: ModelLoss) -> dict[str, float | None]:
     }
 
 
-def _probes(sae: SparseAutoencoder, reader: "RunReader", seed: int) -> dict[str, Any]:
+def _probes(
+    sae: SparseAutoencoder, reader: "RunReader", seed: int, progress: Progress
+) -> dict[str, Any]:
     """Held-out AUROC and accuracy of probes, means over labels: on k latents, on k columns of the
-    raw activations, and on all of those; {} without labels."""
+    raw activations, and on all of those; {} without labels, or without one that has documents
+    enough."""
     pooled = pooled_documents(sae, reader, seed)
     if pooled is None:
+        progress.log("no probes: the run's documents have no labels")
         return {}
     latents = sparse_probe_scores(pooled.latents, len(pooled.labels))
     residual = sparse_probe_scores(pooled.residual, len(pooled.labels))
     if math.isnan(next(iter(latents.values())).auroc):
+        progress.log(
+            "no probes: no label stands and is missing both among the held-out documents and "
+            "among the others; capture more documents of each label"
+        )
         return {}
     return {
         "labels": len(pooled.labels),

@@ -23,6 +23,7 @@ from mi_crow.mechanistic.sae.source import TRAIN, TokenSource, device_batches
 from mi_crow.mechanistic.sae.state import TrainState
 from mi_crow.progress import Progress
 from mi_crow.ranks import Ranks
+from mi_crow.store.room import out_of_memory
 
 # Processes that share a training agree every so many steps whether to stop.
 _AGREE_EVERY = 8
@@ -80,7 +81,7 @@ def train_step(state: TrainState, tokens: Tensor, readings: Readings) -> None:
     try:
         _learn(state, tokens, readings)
     except RuntimeError as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         too_much = str(error)  # the error itself holds on to the tensors that are in the way
     else:
@@ -119,10 +120,6 @@ def _learn_piece(state: TrainState, tokens: Tensor, share: float) -> TrainingOut
     return output
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error)
-
-
 def _does_not_fit(state: TrainState, tokens: Tensor, too_much: str) -> UserError:
     """What to do about a batch that there is no memory for: the largest piece that works is
     found by trying."""
@@ -155,7 +152,7 @@ def _fits(state: TrainState, tokens: Tensor) -> bool:
         if not state.optimizer.state:  # Adam is still to have its two moments
             _ = [torch.empty_like(p) for p in (*state.sae.parameters(),) * 2]
     except RuntimeError as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         return False
     return True

@@ -14,8 +14,6 @@ from mi_crow.progress import Progress, raise_if_stopped
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
 
-_BATCH_DOCUMENTS = 8
-
 
 @dataclass(frozen=True)
 class TokenDocument:
@@ -54,15 +52,19 @@ class ModelLoss:
 
 @torch.inference_mode()
 def model_loss(
-    site: Site, mean: Tensor, documents: Sequence[TokenDocument], progress: Progress
+    site: Site,
+    mean: Tensor,
+    documents: Sequence[TokenDocument],
+    progress: Progress,
+    batch_size: int = 8,
 ) -> ModelLoss:
-    """Runs the documents four times: as they are, and with the layer at `site` reconstructed,
-    zeroed, and replaced by its `mean` [n_outputs]."""
+    """Runs the documents four times, `batch_size` at once: as they are, and with the layer at
+    `site` reconstructed, zeroed, and replaced by its `mean` [n_outputs]."""
     lm = site.lm
     values = (site.reconstruction, zeros, lambda x, y: mean.to(y.device).expand_as(y))
     sums = torch.zeros(5, dtype=torch.float64)
     tokens = done = 0
-    for input_ids, mask, kept in _batches(documents, lm.device):
+    for input_ids, mask, kept in _batches(documents, batch_size, lm.device):
         raise_if_stopped(progress, resumable=False)
         targets, real = input_ids[:, 1:], mask[:, 1:].bool()
         plain = _log_probabilities(lm, input_ids, mask)
@@ -82,12 +84,12 @@ def model_loss(
 
 
 def _batches(
-    documents: Sequence[TokenDocument], device: torch.device
+    documents: Sequence[TokenDocument], size: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Right-padded ids, attention mask and kept mask, documents of like length together."""
     ordered = sorted(documents, key=lambda document: len(document.token_ids))
-    for start in range(0, len(ordered), _BATCH_DOCUMENTS):
-        batch = ordered[start : start + _BATCH_DOCUMENTS]
+    for start in range(0, len(ordered), size):
+        batch = ordered[start : start + size]
         length = max(len(document.token_ids) for document in batch)
         input_ids = torch.zeros(len(batch), length, dtype=torch.int64)
         mask = torch.zeros(len(batch), length, dtype=torch.int64)

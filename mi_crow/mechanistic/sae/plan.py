@@ -88,7 +88,9 @@ def make_plan(
     if tokens < config.batch_size:
         raise UserError(
             f"{tokens} training tokens are too few for batches of {config.batch_size}",
-            hint="capture more documents or lower the batch size",
+            hint="capture more documents or lower the batch size"
+            if tokens or factor is None
+            else f"raise --outlier-factor: all are above {factor:g} times the median norm",
         )
     steps = _steps(config, tokens)
     run_tokens = steps * config.batch_size
@@ -127,7 +129,10 @@ def _target_l0(sae: SparseAutoencoder, config: SaeTrainingConfig) -> float | Non
         return None
     target = DEFAULT_L0 if config.target_l0 is None else config.target_l0
     if target > sae.n_latents:
-        raise UserError(f"a target of {target:g} active latents is more than there are")
+        raise UserError(
+            f"a target of {target:g} active latents is more than the {sae.n_latents} there are",
+            hint="lower --target-l0 or --k, or train more latents",
+        )
     return target
 
 

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.hook_names import hook_name_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.source import RunSource, TokenSource
+from mi_crow.progress import Progress
 from mi_crow.store.manifest import LayerSpec, RunManifest
 from mi_crow.store.pair import PairReader
 from mi_crow.store.reader import RunReader
@@ -40,6 +42,17 @@ class RunTokens:
             run_id=manifest.run_id or None,
             context_size=manifest.settings.get("context_length"),
             other=other,
+        )
+
+
+def tell_other_model(sae: SparseAutoencoder, manifest: RunManifest, progress: Progress) -> None:
+    """Says so when SAE and run name different models: names alone are no reason to refuse, since
+    one model can be at several places."""
+    name = sae.metadata.model_name
+    if name and name != manifest.model_id:
+        progress.log(
+            f"run {manifest.run_id!r} is of model {manifest.model_id!r}, the SAE of {name!r}: what "
+            "is found counts only if these are the same model"
         )
 
 

@@ -32,6 +32,7 @@ from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.atomic import read_json, write_json
 from mi_crow.store.manifest import LayerSpec, RunManifest
+from mi_crow.store.room import told_room
 from mi_crow.store.workspace import Workspace
 
 __all__ = [
@@ -137,7 +138,9 @@ def _first_state(
     """A fresh SAE, or the one to train on from."""
     target = tokens.target
     if config.init is None:
-        return new_sae(config, tokens.layer.width, target.width if target else None, device)
+        n_latents = config.n_latents or int(config.expansion * tokens.layer.width)
+        with told_room(f"making an SAE of {n_latents:,} latents on {device}", "train fewer"):
+            return new_sae(config, tokens.layer.width, target.width if target else None, device)
     sae = load_sae(workspace.sae_or_path(config.init), device)
     if sae.transcodes and target is None:
         raise UserError(
@@ -146,6 +149,15 @@ def _first_state(
         )
     if target is not None and not sae.transcodes:
         raise UserError(f"{config.init!r} is no transcoder", hint="leave out --target-layer")
+    for layer, width, does in (
+        (tokens.layer, sae.n_inputs, "takes"),
+        (target or tokens.layer, sae.n_outputs, "gives"),
+    ):
+        if layer.width != width:
+            raise UserError(
+                f"SAE {config.init!r} {does} width {width}, layer {layer.name!r} has {layer.width}",
+                hint="train on from an SAE of this layer, or leave out --init",
+            )
     return sae
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
@@ -110,8 +111,26 @@ def _fill(
                 f"{place} holds {found} for {name}, an SAE of {record.n_latents} latents and "
                 f"{record.n_inputs} inputs takes {wanted.get(name, 'nothing')}"
             )
-    state = {}
+    state: dict[str, Tensor] = {}
     for name, shape in wanted.items():
         state[name] = torch.empty(shape, device=device, dtype=dtype)
-        state[name].copy_(record.tensors[name].read())
+        found = record.tensors[name].read()
+        if not found.is_floating_point():
+            raise CorruptDataError(
+                f"{place} holds {str(found.dtype).removeprefix('torch.')} numbers for {name}",
+                hint="weights are to be fp32, bf16 or fp16",
+            )
+        state[name].copy_(found)
+        _check_finite(state[name], name, place)
     sae.load_state_dict(state, assign=True)
+
+
+def _check_finite(tensor: Tensor, name: str, place: Path) -> None:
+    """Raises CorruptDataError for weights that are not; a threshold may be infinite."""
+    total = tensor.sum(dtype=torch.float32)  # many times faster than asking each
+    if bool(total.isnan() if name == "threshold" else ~total.isfinite()):
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise CorruptDataError(
+            f"{place} holds weights in {name} that are not finite in {kind}",
+            hint="get the SAE from before its training failed, or try --dtype fp32",
+        )

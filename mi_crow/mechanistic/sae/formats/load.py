@@ -14,6 +14,7 @@ from mi_crow.mechanistic.sae.formats.saelens import read_saelens
 from mi_crow.mechanistic.sae.formats.saelens_names import CONFIG_NAME, WEIGHTS_NAME
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
+from mi_crow.store.room import told_room
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def load_sae(
     opened = open_sae_files(
         path, layer=layer, revision=revision, offline=offline, input_scale=input_scale
     )
-    return build(opened.record, opened.where, device, dtype)
+    with told_room(f"loading the SAE {str(path)!r} on {device}", "take another --device"):
+        return build(opened.record, opened.where, device, dtype)
 
 
 def placed(metadata: SaeMetadata, layer: str) -> SaeMetadata:

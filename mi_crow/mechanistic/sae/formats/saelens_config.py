@@ -73,7 +73,8 @@ def read_config(path: Path) -> SaelensConfig:
     try:
         return _typed(cfg, path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptDataError(f"{path} does not describe an SAE ({error!r})") from error
+        said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise CorruptDataError(f"{path} does not describe an SAE ({said})") from error
 
 
 def _typed(cfg: dict[str, Any], path: Path) -> SaelensConfig:
@@ -91,15 +92,15 @@ def _typed(cfg: dict[str, Any], path: Path) -> SaelensConfig:
     rule = own.get("trained_as") or {**cfg, "architecture": ARCHITECTURES[name]}
     architecture = str(rule["architecture"])
     takes_k = architecture.removesuffix("_transcoder") in _TAKES_K
-    k = float(rule["k"]) if takes_k else None
+    k = _number(rule, "k") if takes_k else None
     if k is not None and architecture in ("batchtopk", "matryoshka") and not k.is_integer():
         architecture, k = "jumprelu", None  # a fraction of a latent a token: the same at inference
     widths = rule.get("matryoshka_widths") if architecture == "matryoshka" else None
     return SaelensConfig(
         name=name,
         architecture=architecture,
-        d_in=int(cfg["d_in"]),
-        d_sae=int(cfg["d_sae"]),
+        d_in=int(_number(cfg, "d_in")),
+        d_sae=int(_number(cfg, "d_sae")),
         k=None if k is None else math.floor(k),
         widths=None if widths is None else tuple(int(width) for width in widths),
         rescales=bool(cfg.get("rescale_acts_by_decoder_norm")),
@@ -108,6 +109,14 @@ def _typed(cfg: dict[str, Any], path: Path) -> SaelensConfig:
         dtype=_DTYPES.get(str(cfg.get("dtype")).removeprefix("torch.")),
         metadata=metadata,
     )
+
+
+def _number(cfg: dict[str, Any], key: str) -> float:
+    """A number above 0. Raises KeyError or ValueError naming the key."""
+    value = cfg[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{key} is {value!r}, not a number above 0")
+    return float(value)
 
 
 def _from_flat(cfg: dict[str, Any], path: Path) -> dict[str, Any]:

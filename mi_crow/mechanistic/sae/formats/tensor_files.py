@@ -15,6 +15,8 @@ from torch import Tensor
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.mechanistic.sae.formats.record import TensorRef
 
+_AGAIN = "copy or download it again"
+
 
 def read_safetensors(path: Path) -> dict[str, TensorRef]:
     """The tensors of a safetensors file; only its header is read.
@@ -27,7 +29,9 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
             names = file.keys()
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
-        raise CorruptDataError(f"{path} is not a safetensors file ({error})") from error
+        raise CorruptDataError(
+            f"{path} is not a whole safetensors file ({error})", hint=_AGAIN
+        ) from error
 
     def one(name: str) -> Tensor:
         with safe_open(path, framework="pt") as file:
@@ -49,7 +53,7 @@ def read_npz(path: Path) -> dict[str, TensorRef]:
                 for member in archive.infolist()
             }
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CorruptDataError(f"{path} is not an .npz file ({error})") from error
+        raise CorruptDataError(f"{path} is not a whole .npz file ({error})", hint=_AGAIN) from error
 
     def one(name: str) -> Tensor:
         with np.load(path, allow_pickle=False) as arrays:
@@ -87,7 +91,9 @@ def read_torch(path: Path) -> Mapping[str, Any]:
             hint="ask for a file of plain tensors, best as safetensors",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CorruptDataError(f"{path} is not a file that torch.save wrote") from error
+        raise CorruptDataError(
+            f"{path} is not a whole file that torch.save wrote", hint=_AGAIN
+        ) from error
     if not isinstance(found, Mapping):
         raise UserError(f"{path} holds a {type(found).__name__}, not tensors by their names")
     return found
