@@ -38,6 +38,13 @@ LABELS = ("sea", "land", None, "air")
 # Few distinct values, so that ties are the rule.
 LEVELS = st.sampled_from([0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.5, 7.25, 1e-4])
 
+SMALL: dict[str, Any] = {
+    "top_examples": 3,
+    "window": 4,
+    "coactivations": 3,
+    "band_examples": 2,
+}
+
 
 @st.composite
 def corpora(draw: st.DrawFn) -> list[dict[str, Any]]:
@@ -103,16 +110,47 @@ def test_every_figure_equals_a_recomputation(
     docs = as_docs(corpus, tiny_lm.tokenizer)
     if not any(len(doc.kept) for doc in docs):
         return
-    config = {"top_examples": 3, "window": 4, "coactivations": 3, "band_examples": 2}
     with TemporaryDirectory() as place:
-        _, index = build(Path(place), docs, tiny_lm, part_documents, **config)
-        check_features(index, docs)
-        check_top_examples(index, docs, 3, 4)
-        check_bands(index, docs, 2)
-        check_labels(index, docs)
-        check_relations(index, docs, 3)
-        check_documents(index, docs, tiny_lm.tokenizer)
+        _, index = build(Path(place), docs, tiny_lm, part_documents, **SMALL)
+        check_all(index, docs, tiny_lm)
         index.close()
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(runs=st.lists(corpora(), min_size=2, max_size=3), part_documents=st.integers(1, 4))
+def test_runs_that_are_added_one_by_one_equal_a_recomputation(
+    tiny_lm: "LanguageModel", runs: list[list[dict[str, Any]]], part_documents: int
+) -> None:
+    docs: list[Doc] = []
+    with TemporaryDirectory() as place:
+        workspace = Workspace.open(Path(place) / "workspace")
+        save_sae(workspace, identity_sae(tiny_lm.tokenizer_hash))
+        for number, corpus in enumerate(runs):
+            some = as_docs(corpus, tiny_lm.tokenizer, len(docs))
+            if not any(len(doc.kept) for doc in some):
+                continue
+            name = f"run{number}"
+            save_run(workspace, some, tiny_lm.tokenizer_hash, name, part_documents)
+            config = IndexConfig("sae", name, append=bool(docs), device="cpu", **SMALL)
+            build_index(workspace, config, lm=tiny_lm)
+            docs += some
+        if not docs:
+            return
+        index = duckdb.connect(str(workspace.index_path("sae")), read_only=True)
+        check_all(index, docs, tiny_lm)
+        index.close()
+
+
+def check_all(index: duckdb.DuckDBPyConnection, docs: list[Doc], lm: "LanguageModel") -> None:
+    """Of an index that was built with SMALL."""
+    check_features(index, docs)
+    check_top_examples(index, docs, 3, 4)
+    check_bands(index, docs, 2)
+    check_labels(index, docs)
+    check_relations(index, docs, 3)
+    check_documents(index, docs, lm.tokenizer)
 
 
 def check_features(index: duckdb.DuckDBPyConnection, docs: list[Doc]) -> None:

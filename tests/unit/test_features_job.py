@@ -133,6 +133,39 @@ def test_appending_equals_indexing_all_at_once(
         build_index(workspace, replace(CONFIG, run_id="two", append=True), lm=tiny_lm)
 
 
+def test_another_corpus_replaces_the_index_and_leaves_concepts(
+    prepared: Workspace, tiny_lm: "LanguageModel"
+) -> None:
+    build_index(prepared, CONFIG, lm=tiny_lm)
+    annotations = Annotations(prepared.annotations_path)
+    annotations.set_concept("sae", 3, "kept", note="seen", tags=["one"])
+    before = annotations.concepts("sae")
+    save_run(prepared, random_docs(tiny_lm, 5), tiny_lm.tokenizer_hash, "other")
+    build_index(prepared, replace(CONFIG, run_id="other"), lm=tiny_lm)
+    store = FeatureStore.open(prepared, "sae", annotations)
+    assert [source["run_id"] for source in store.meta().sources] == ["other"]
+    assert store.meta().n_documents == 5
+    assert annotations.concepts("sae") == before
+    assert store.rows([3])[0].concept == "kept"
+
+
+def test_appending_to_an_index_of_an_older_schema_is_told(
+    prepared: Workspace, tiny_lm: "LanguageModel"
+) -> None:
+    build_index(prepared, CONFIG, lm=tiny_lm)
+    path = prepared.index_path("sae")
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    held = path.read_bytes()
+    save_run(prepared, random_docs(tiny_lm, 5), tiny_lm.tokenizer_hash, "other")
+    with pytest.raises(UserError, match="older schema 1") as told:
+        build_index(prepared, replace(CONFIG, run_id="other", append=True), lm=tiny_lm)
+    assert "mi-crow index --sae sae builds it again" in told.value.hint
+    assert path.read_bytes() == held
+    build_index(prepared, CONFIG, lm=tiny_lm)
+    assert FeatureStore.open(prepared, "sae").meta().n_documents == 12
+
+
 def test_appending_to_nothing_is_told(prepared: Workspace, tiny_lm: "LanguageModel") -> None:
     with pytest.raises(NotFoundError, match="no feature index"):
         build_index(prepared, replace(CONFIG, append=True), lm=tiny_lm)
