@@ -18,6 +18,7 @@ from mi_crow.language_model.capture import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
 from mi_crow.store.workspace import Workspace
+from tests.process_tree import below
 
 pytest.importorskip("submitit", reason="the extra `slurm`")
 pytestmark = pytest.mark.skipif(
@@ -68,19 +69,6 @@ def train(workspace: Workspace, nproc: int = 1) -> str:
     settings = SaeTrainingConfig(steps=3_000, batch_size=64, checkpoint_every=5_000)
     config = TrainConfig("run", "resid_post.2", n_latents=64, k=4, training=settings, device="cpu")
     return submit(workspace, "train", config_as_json(config), launcher="slurm", nproc=nproc)
-
-
-def below(parent: int) -> list[int]:
-    """The processes that `parent` started, and those that these did."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            of = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has ended
-            continue
-        if of == parent:
-            found += [int(path.parent.name), *below(int(path.parent.name))]
-    return found
 
 
 def signal_in_the_middle(workspace: Workspace, job: str, signals: list[int]) -> list[str]:

@@ -14,6 +14,7 @@ from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae import load_sae
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
 from mi_crow.store.workspace import Workspace
+from tests.process_tree import below
 
 pytest.importorskip("submitit", reason="the extra `slurm`")
 
@@ -77,19 +78,6 @@ def test_a_running_training_is_stopped_and_goes_on(workspace: Workspace) -> None
     assert last["event"] == "finished"
     assert last["result"]["steps"] == 400
     assert job_state(workspace, job).attempt == 2
-
-
-def below(parent: int) -> list[int]:
-    """The processes that `parent` started, and those that these did."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            of = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has ended
-            continue
-        if of == parent:
-            found += [int(path.parent.name), *below(int(path.parent.name))]
-    return found
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are found in /proc")
