@@ -1,11 +1,11 @@
 """From any error to one line on stderr and an exit code."""
 
-import errno
 import json
 import sys
 import traceback
 
 from mi_crow.errors import MiCrowError
+from mi_crow.store.room import disk_is_full
 
 EXIT_INTERRUPTED = 130
 
@@ -33,7 +33,7 @@ def _words(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "", EXIT_INTERRUPTED
     if isinstance(error, OSError):
-        if error.errno == errno.ENOSPC:
+        if disk_is_full(error):
             place = repr(str(error.filename)) if error.filename else "the workspace"
             return f"the disk of {place} is full", "make room there", 1
         place = f"{error.filename}: " if error.filename else ""

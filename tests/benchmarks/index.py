@@ -41,45 +41,17 @@ from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.store.workspace import Workspace
+from tests.benchmarks.encoder_product import EncoderProduct
 from tests.benchmarks.indexed import SAE_ID, Indexed, K, indexed_run
+from tests.benchmarks.memory import peak, resident
 from tests.benchmarks.peer_process import PeerProcess
 from tests.benchmarks.rows import Row, with_sleeping_threads, write_report
 from tests.benchmarks.stages import PASS, Stages, index_stages
 from tests.real_model.smollm2 import model_folder
 
 ROWS = ("pass", "memory", "peer")
-BATCH = {"cpu": 2048, "cuda": 16_384}
 CONTEXT, PEER_BATCH = 128, 16
 GIGABYTE = 1e9
-
-
-class Product:
-    """`x @ W.T` over all tokens, batch by batch into one block, and nothing else."""
-
-    def __init__(self, indexed: Indexed, sae: SparseAutoencoder) -> None:
-        self._device = sae.device
-        batch = BATCH[self._device.type]
-        stored = [part.take(slice(0, len(part))) for part in indexed.reader.parts()]
-        # The parts' rows end to end, so that every batch but the last is full.
-        self._batches = torch.cat(stored).to(self._device).split(batch)
-        self._columns = sae.encoder_rows.detach().t()
-        self._out = torch.empty(batch, sae.n_latents, device=self._device)
-
-    @torch.inference_mode()
-    def seconds(self) -> float:
-        total = 0.0
-        for batch in self._batches:
-            x = batch.float()
-            self._wait()
-            began = time.perf_counter()
-            torch.mm(x, self._columns, out=self._out[: len(x)])
-            self._wait()
-            total += time.perf_counter() - began
-        return total
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
 
 
 def build(
@@ -95,7 +67,7 @@ def build(
 def pass_rows(indexed: Indexed, device: str, rounds: int) -> list[Row]:
     sae = load_sae(indexed.workspace.sae_dir(SAE_ID), device=torch.device(device))
     lm = LanguageModel.from_huggingface(model_folder(), device=device)
-    product = Product(indexed, sae)
+    product = EncoderProduct(indexed.reader, sae)
     product.seconds()
     build(indexed, sae, lm)
     products: list[float] = []
@@ -149,20 +121,12 @@ def memory_probe(device: str) -> None:
     lm = LanguageModel.from_huggingface(model_folder(), device=device)
     for parameter in lm.model.parameters():
         parameter.sum()  # mapped from the file until it is touched
-    before = _status_bytes("VmRSS")
+    before = resident()
     build(indexed, sae, lm)
-    found = {"bytes": _status_bytes("VmHWM") - before, "before": before}
+    found = {"bytes": peak() - before, "before": before}
     if device.startswith("cuda"):
         found["device_bytes"] = torch.cuda.max_memory_allocated()
     print(json.dumps(found))
-
-
-def _status_bytes(name: str) -> int:
-    """Of this process; not ru_maxrss, which a child inherits."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status does not tell {name}")
 
 
 def peer_rows(indexed: Indexed, python: Path, device: str, texts: int, rounds: int) -> list[Row]:

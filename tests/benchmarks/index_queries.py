@@ -6,8 +6,9 @@ The index (20 top and 20 band examples a feature, 1M tokens) is synthetic, writt
 own writer and kept in the temporary folder for the next time.
 
 size     the file
-page     50 features in an order never asked for before, by each column and with filters
+page     50 features in an order never asked for before, by each column, and with every filter
 feature  all that the open feature shows
+similar  features of another SAE, by their decoder rows; where the SAE has weights
 search   the ranking of all features for frequent and rare words
 cold     a fresh process whose file the page cache has forgotten, from opening it to the first
          page; what it imports before that is reported without a limit
@@ -25,8 +26,10 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +40,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.queries import SORTS, FeatureFilter, FeatureStore
 from mi_crow.mechanistic.features.schema import INDEX_SCHEMA_VERSION, TABLES
+from mi_crow.mechanistic.features.similar import DecoderRows, similar_features
 from mi_crow.store.workspace import Workspace
 from tests.benchmarks.rows import Row, write_report
-from tests.benchmarks.synthetic_index import LABELS, Size, write_synthetic
+from tests.benchmarks.synthetic_index import Size, write_synthetic
 
 SAE = "synthetic"
-NAMED = 2000  # features with a concept
+NAMED = 5000  # features with a concept
 PAGE = 50
 _COLD = """
 import json, os, sys, time
@@ -69,11 +73,22 @@ def rows(size: Size | None = None, rounds: int = 25) -> list[Row]:
     size = size or Size()
     workspace = synthetic_workspace(size)
     found = [Row("size MB", workspace.index_path(SAE).stat().st_size / 1e6, "< 700")]
-    store = FeatureStore.open(workspace, SAE, Annotations(workspace.annotations_path))
-    found += page_rows(store, rounds)
-    found += feature_rows(store, size, rounds)
-    found += search_rows(store, rounds)
-    return found + cold_rows(workspace)
+    return found + answer_rows(workspace, SAE, rounds)
+
+
+def answer_rows(workspace: Workspace, sae_id: str, rounds: int = 25) -> list[Row]:
+    """How fast the questions are answered from any index with labels."""
+    annotations = Annotations(workspace.annotations_path)
+    store = FeatureStore.open(workspace, sae_id, annotations)
+    _name_some(annotations, sae_id, store.meta().n_features)
+    store.refresh_concepts()
+    return [
+        *page_rows(store, rounds),
+        *feature_rows(store, rounds),
+        *similar_rows(workspace, sae_id, rounds),
+        *search_rows(store, rounds),
+        *cold_rows(workspace, sae_id),
+    ]
 
 
 def synthetic_workspace(size: Size) -> Workspace:
@@ -85,60 +100,96 @@ def synthetic_workspace(size: Size) -> Workspace:
         folder.mkdir(parents=True, exist_ok=True)
         cfg = {"architecture": "topk", "d_in": 16, "d_sae": size.features, "k": 8}
         (folder / "cfg.json").write_text(json.dumps(cfg))
-        _name_some(Annotations(workspace.annotations_path), size)
         write_synthetic(folder / "features.duckdb", SAE, size)
     return workspace
 
 
-def _name_some(annotations: Annotations, size: Size) -> None:
-    for number in range(NAMED):
-        note = "seen twice" if number % 3 == 0 else ""
-        tags = ["checked"] if number % 2 == 0 else []
-        place = number * (size.features // NAMED)
-        annotations.set_concept(SAE, place, f"concept {number}", note=note, tags=tags)
+def _name_some(annotations: Annotations, sae_id: str, features: int) -> None:
+    """Names features all over the SAE, once."""
+    if annotations.concepts(sae_id):
+        return
+    step = max(features // NAMED, 1)
+    with annotations.one_change():
+        for number, feature in enumerate(range(0, step * NAMED, step)):
+            note = "seen twice" if number % 3 == 0 else ""
+            tags = ["checked"] if number % 2 == 0 else []
+            annotations.set_concept(sae_id, feature, f"concept {number}", note=note, tags=tags)
 
 
 def page_rows(store: FeatureStore, rounds: int) -> list[Row]:
-    """A page in a fresh order by every column, and with every kind of filter and a search."""
-
-    def fresh(sort: str, **more: Any) -> list[Any]:
-        store._held[0].columns._orders.clear()  # what was sorted once is held: the page is instant
-        return store.page(sort, offset=PAGE, limit=PAGE, **more)
-
-    orders = (*SORTS, "auroc:")
-    found = []
-    for sort in orders:
-        names = [f"{sort}{label}" for label in LABELS] if sort == "auroc:" else [sort]
-        found.append(
-            timed(f"page by {sort}", lambda n, names=names: fresh(names[n % len(names)]), rounds)
-        )
-    filters = {
-        "alive, AUROC, label": FeatureFilter(alive=True, min_auroc=0.95, label=LABELS[3]),
-        "tag, note": FeatureFilter(tag="checked", has_note=True),
-        "density, max": FeatureFilter(min_density=1e-4, max_density=1e-2, min_max_act=5.0),
-    }
-    for name, wanted in filters.items():
-        found.append(
-            timed(f"page of {name}", lambda _, flt=wanted: fresh("density", flt=flt), rounds)
-        )
+    """A page in a fresh order by every column; then every order with every kind of filter, of which
+    the slowest is told."""
+    labels = store.meta().labels
+    orders = {sort: [sort] for sort in SORTS} | {"auroc:": [f"auroc:{label}" for label in labels]}
+    found = [
+        timed(f"page by {name}", partial(_fresh_page, store, sorts), rounds)
+        for name, sorts in orders.items()
+    ]
+    combined = []
+    for (sort, sorts), (name, wanted) in product(orders.items(), _filters(labels).items()):
+        for descending in (True, False):
+            page = partial(_fresh_page, store, sorts[:1], descending=descending, flt=wanted)
+            row = timed(f"page by {sort}{'' if descending else ' ascending'}, {name}", page, rounds)
+            combined.append(row)
+    slowest = max(combined, key=lambda row: row.value)
+    more = slowest.more | {"slowest": slowest.name, "pages": {r.name: r.value for r in combined}}
+    found.append(Row(f"slowest of {len(combined)} orders and filters ms", slowest.value, "", more))
     return [replace(row, wanted="< 15") for row in found]
 
 
-def feature_rows(store: FeatureStore, size: Size, rounds: int) -> list[Row]:
+def _fresh_page(store: FeatureStore, sorts: Sequence[str], n: int, **more: Any) -> None:
+    """The second page in the n-th of the orders; what was sorted once is held, and let go first."""
+    opened, concepts = store._held
+    opened.columns._orders.clear()
+    concepts._orders.clear()
+    store.page(sorts[n % len(sorts)], offset=PAGE, limit=PAGE, **more)
+
+
+def _filters(labels: Sequence[str]) -> dict[str, FeatureFilter]:
+    """Every kind of filter alone, and some together."""
+    return {
+        "alive": FeatureFilter(alive=True),
+        "named": FeatureFilter(named=True),
+        "not named": FeatureFilter(alive=True, named=False),
+        "note": FeatureFilter(has_note=True),
+        "tag": FeatureFilter(tag="checked"),
+        "tag, note": FeatureFilter(tag="checked", has_note=True),
+        "label": FeatureFilter(label=labels[-1]),
+        "AUROC": FeatureFilter(min_auroc=0.95),
+        "alive, AUROC, label": FeatureFilter(alive=True, min_auroc=0.95, label=labels[3]),
+        "density": FeatureFilter(min_density=1e-4, max_density=1e-2),
+        "density, max": FeatureFilter(min_density=1e-4, max_density=1e-2, min_max_act=5.0),
+        "everything": FeatureFilter(True, True, True, "checked", labels[0], 0.5, 0.0, 1.0, 0.0),
+    }
+
+
+def feature_rows(store: FeatureStore, rounds: int) -> list[Row]:
     """The open feature: facts, tokens, relations, labels, concepts, and the examples of all bands
-    with their windows and documents."""
-    chosen = np.random.default_rng(1).integers(0, size.features, rounds).tolist()
+    with their windows and documents; and what the list of concepts asks of all named ones."""
+    firing = store.ids("feature", flt=FeatureFilter(alive=True))
+    chosen = np.random.default_rng(1).choice(firing, rounds).tolist()
+    named = sorted(store._held[1].concepts)
 
     def whole(n: int) -> None:
-        detail = store.detail(chosen[n])
-        examples = store.all_examples(chosen[n])
-        assert len(detail.labels) == len(LABELS)
-        assert sum(len(some) for some in examples.values()) == 2 * size.top
+        assert len(store.detail(chosen[n]).labels) == len(store.meta().labels)
+        assert store.all_examples(chosen[n])
 
     return [
         timed("whole feature", whole, rounds, "< 25"),
         timed("  without examples", lambda n: store.detail(chosen[n]), rounds),
+        timed(f"labels of {len(named)} named features", lambda _: store.best_labels(named), rounds),
     ]
+
+
+def similar_rows(workspace: Workspace, sae_id: str, rounds: int) -> list[Row]:
+    """The features of another SAE that are most like one of this: the same file read as both."""
+    folder = workspace.sae_dir(sae_id)
+    if not (folder / "sae_weights.safetensors").is_file():
+        return []
+    ours, theirs = DecoderRows.open(folder, sae_id), DecoderRows.open(folder, sae_id)
+    rows, width = ours.values.shape
+    name = f"similar among {rows:,} of width {width}"
+    return [timed(name, lambda n: similar_features(ours, n, theirs), rounds)]
 
 
 def search_rows(store: FeatureStore, rounds: int) -> list[Row]:
@@ -155,9 +206,9 @@ def search_rows(store: FeatureStore, rounds: int) -> list[Row]:
     ]
 
 
-def cold_rows(workspace: Workspace, rounds: int = 7) -> list[Row]:
+def cold_rows(workspace: Workspace, sae_id: str, rounds: int = 7) -> list[Row]:
     """Fresh processes, the file not in memory."""
-    command = [sys.executable, "-c", _COLD, str(workspace.root), SAE]
+    command = [sys.executable, "-c", _COLD, str(workspace.root), sae_id]
     found = []
     for _ in range(rounds):
         done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -51,6 +51,7 @@ from mi_crow.progress import NullProgress
 from mi_crow.store.reader import RunReader
 from tests.benchmarks.captured import OUTLIER_FACTOR, smollm2_run
 from tests.benchmarks.dense_reference import DenseReference
+from tests.benchmarks.memory import peak, resident
 from tests.benchmarks.peer_process import PeerProcess
 from tests.benchmarks.rows import Row, with_sleeping_threads, write_report
 from tests.peer.environment import DownloadFailed, kept_environment
@@ -275,20 +276,13 @@ def memory_now(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    return _status_bytes("VmRSS")
+    return resident()
 
 
 def memory_peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _status_bytes("VmHWM")  # not ru_maxrss, which a child inherits
-
-
-def _status_bytes(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status does not tell {name}")
+    return peak()
 
 
 def waiting_row(reader: RunReader, shape: Shape, steps: int) -> Row:

@@ -145,6 +145,9 @@ class FabricatedIndex:
             concepts=(),
         )
 
+    def best_labels(self, features: Sequence[int]) -> dict[int, LabelScore]:
+        return {feature: self.detail(feature).labels[0] for feature in features}
+
     def examples(self, feature: int, band: int = 0, limit: int = 20) -> list[Example]:
         row = self._row(feature)
         if not row.fires or band > BANDS:

@@ -1,5 +1,6 @@
 """Every command line ends in a result, or in one clear line and the right exit code."""
 
+import errno
 import json
 import os
 import subprocess
@@ -126,9 +127,12 @@ def test_a_fault_of_ours_is_one_line_and_1(
     assert err == "ZeroDivisionError: oops; this is a fault in mi-crow; --debug shows where\n"
 
 
-def test_a_full_disk_is_named(run: Run, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_or_quota_is_named(
+    run: Run, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     def full(workspace: Workspace) -> None:
-        raise OSError(28, "No space left on device", "/data/x")
+        raise OSError(code, os.strerror(code), "/data/x")
 
     monkeypatch.setattr("mi_crow.cli.jobs.list_jobs", full)
     assert run("jobs") == (1, "", "the disk of '/data/x' is full; make room there\n")

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,15 @@ def test_detail_holds_everything(store: FeatureStore, docs: list[Doc]) -> None:
     assert detail.std_act > 0
 
 
+def test_the_best_labels_of_many_are_those_of_each(store: FeatureStore) -> None:
+    features = [12, 3, 33, 40]  # 33 never fires
+    found = store.best_labels(features)
+    assert found == {f: store.detail(f).labels[0] for f in (12, 3, 40)}
+    assert store.best_labels([]) == {}
+    with pytest.raises(NotFoundError, match="feature 64"):
+        store.best_labels([3, 64])
+
+
 def test_examples_come_strongest_first_with_their_window(
     store: FeatureStore, docs: list[Doc]
 ) -> None:
@@ -279,6 +289,35 @@ def test_threads_may_ask_at_the_same_time(store: FeatureStore) -> None:
     for thread in threads:
         thread.join()
     assert problems == []
+
+
+def test_a_search_while_names_come_and_go_finds_what_stays(
+    store: FeatureStore, annotations: Annotations
+) -> None:
+    annotations.set_concept(SAE, 63, "evergreen oak")
+    store.refresh_concepts()
+    done = threading.Event()
+
+    def searches() -> list[list[int]]:
+        answers = []
+        while not done.is_set():
+            answers.append([row.feature for row in store.search("evergreen", limit=1)])
+        return answers
+
+    writer = Annotations(annotations.path)
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(searches)
+        try:
+            for _ in range(10):
+                for change in (writer.set_concept, writer.remove_concept):
+                    with writer.one_change():
+                        for feature in range(20):
+                            change(SAE, feature, "passing")
+                    store.refresh_concepts()
+        finally:
+            done.set()
+    assert answers.result()
+    assert all(answer == [63] for answer in answers.result())
 
 
 def test_a_rebuilt_index_is_noticed_and_opened(tmp_path: Path, annotations: Annotations) -> None:

@@ -14,7 +14,7 @@ from mi_crow.errors import UserError, nearest
 from mi_crow.mechanistic.features.records import FeatureFilter, FeatureRow
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.concepts.annotations import Concept
+    from mi_crow.mechanistic.features.concept_columns import ConceptColumns
     from mi_crow.mechanistic.features.connection import IndexConnection
 
 SORTS = ("feature", "density", "fires", "max_act", "mean_act", "top_auroc", "top_label", "concept")
@@ -96,22 +96,17 @@ class FeatureColumns:
             )
         ]
 
-    def matching(
-        self, flt: FeatureFilter, concepts: "Mapping[int, Sequence[Concept]]"
-    ) -> np.ndarray:
+    def matching(self, flt: FeatureFilter, concepts: "ConceptColumns") -> np.ndarray:
         """Features for which the filter holds: bool [n_features]."""
         keep = np.ones(len(self), dtype=bool)
         if flt.alive is not None:
             keep &= (self.fires > 0) == flt.alive
         if flt.named is not None:
-            keep &= self._mask(concepts) == flt.named
+            keep &= concepts.named == flt.named
         if flt.has_note is not None:
-            noted = [f for f, some in concepts.items() if any(one.note for one in some)]
-            keep &= self._mask(noted) == flt.has_note
+            keep &= concepts.noted == flt.has_note
         if flt.tag is not None:
-            keep &= self._mask(
-                [f for f, some in concepts.items() if any(flt.tag in one.tags for one in some)]
-            )
+            keep &= concepts.tagged(flt.tag)
         if flt.label is not None:
             keep &= self.label == self._label_number(flt.label)
         for least, values in (
@@ -129,19 +124,19 @@ class FeatureColumns:
         self,
         sort: str,
         descending: bool,
-        names: Mapping[int, str],
+        concepts: "ConceptColumns",
         connection: "IndexConnection",
     ) -> np.ndarray:
         """All features sorted: int32 [n_features]. Equal ones stand by number, those without a
         value last. Raises UserError for an unknown order or label."""
         if sort == "concept":  # the names change, the rest never does
-            return ordered(self._sort_key(sort, names), descending)
+            return concepts.order(descending)
         known = (sort, descending)
         if known not in self._orders:
             if sort.startswith(BY_LABEL):
                 key = self._label_auroc(sort.removeprefix(BY_LABEL), connection)
             else:
-                key = self._sort_key(sort, names)
+                key = self._sort_key(sort)
             while len(self._orders) >= _MOST_ORDERS:
                 self._orders.pop(next(iter(self._orders)), None)
             self._orders[known] = ordered(key, descending)
@@ -157,7 +152,7 @@ class FeatureColumns:
         key[np.ma.getdata(found["feature"])] = np.ma.filled(found["auroc"], np.nan)
         return np.where(self.fires > 0, key, np.nan)
 
-    def _sort_key(self, sort: str, names: Mapping[int, str]) -> np.ndarray:
+    def _sort_key(self, sort: str) -> np.ndarray:
         """A number a feature that ascends in the order `sort`; nan for what has no value."""
         if sort == "feature":
             return np.arange(len(self), dtype=np.float64)
@@ -165,23 +160,11 @@ class FeatureColumns:
             return np.where(self.label >= 0, self.label, np.nan)
         if sort == "top_auroc":
             return self.auroc
-        if sort == "concept":
-            key = np.full(len(self), np.nan)
-            alphabet = sorted(dict.fromkeys(names.values()), key=str.casefold)
-            places = {name: place for place, name in enumerate(alphabet)}
-            for feature, name in names.items():
-                key[feature] = places[name]
-            return key
         if sort not in SORTS:
             raise UserError(
                 f"order {sort!r} is not known", hint=f"use {', '.join(SORTS)} or {BY_LABEL}LABEL"
             )
         return getattr(self, sort).astype(np.float64)
-
-    def _mask(self, features) -> np.ndarray:
-        mask = np.zeros(len(self), dtype=bool)
-        mask[np.fromiter(features, dtype=np.int64)] = True
-        return mask
 
     def _label_number(self, label: str) -> int:
         if label not in self.labels:

@@ -1,4 +1,4 @@
-"""Reading one feature: its facts, its relations and its examples. Torch-free."""
+"""Reading single features: facts, relations, labels and examples. Torch-free."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -64,6 +64,19 @@ def _best_first(label: tuple[Any, ...]) -> tuple[bool, float, str]:
     """Orders labels by their AUROC; those without one last, equal ones by name."""
     name, auroc, *_ = label
     return auroc is None, -(auroc or 0.0), name
+
+
+def read_label_scores(
+    connection: IndexConnection, features: Sequence[int], labels: Sequence[str]
+) -> dict[int, LabelScore]:
+    """The score of each feature for the label that stands beside it."""
+    rows = connection.rows(
+        "SELECT feature, label, auroc, auroc_heldout, mean_act, lift FROM idx.feature_labels "
+        "JOIN (SELECT unnest(?::INTEGER[]) AS feature, unnest(?::VARCHAR[]) AS label) "
+        "USING (feature, label)",
+        [features, labels],
+    )
+    return {feature: LabelScore(*score) for feature, *score in rows}
 
 
 def read_examples(

@@ -14,9 +14,14 @@ import numpy as np
 
 from mi_crow.errors import CorruptDataError, NotFoundError
 from mi_crow.mechanistic.features.columns import SORTS, FeatureColumns, ordered
+from mi_crow.mechanistic.features.concept_columns import ConceptColumns
 from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity
 from mi_crow.mechanistic.features.on_text import features_on_text
-from mi_crow.mechanistic.features.one_feature import read_detail, read_examples
+from mi_crow.mechanistic.features.one_feature import (
+    read_detail,
+    read_examples,
+    read_label_scores,
+)
 from mi_crow.mechanistic.features.records import (
     Coactivation,
     CofiringTokens,
@@ -33,7 +38,7 @@ from mi_crow.mechanistic.features.search import SearchColumns, match_scores
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
+    from mi_crow.mechanistic.concepts.annotations import Annotations
 
 __all__ = [
     "SORTS",
@@ -69,15 +74,6 @@ class _Opened:
             if not self._search:
                 self._search.append(SearchColumns.read(self.connection, self.meta.n_features))
             return self._search[0]
-
-
-@dataclass(frozen=True)
-class _Named:
-    """The concepts of this SAE as of one version of the annotations."""
-
-    version: int
-    concepts: "dict[int, tuple[Concept, ...]]"  # by feature, most confident first
-    names: dict[int, str]
 
 
 class FeatureStore:
@@ -135,25 +131,16 @@ class FeatureStore:
     def _concepts_version(self) -> int:
         return self._annotations.data_version() if self._annotations is not None else 0
 
-    def _read_concepts(self, opened: _Opened, version: int) -> _Named:
+    def _read_concepts(self, opened: _Opened, version: int) -> ConceptColumns:
         """The concepts of the features that `opened` has, also as its table `concepts`."""
         found = self._annotations.concepts(self.sae_id) if self._annotations is not None else []
-        total = opened.meta.n_features
-        by_feature: dict[int, list[Concept]] = {}
-        for concept in found:
-            if concept.feature < total:
-                by_feature.setdefault(concept.feature, []).append(concept)
-        concepts = {
-            feature: tuple(sorted(some, key=lambda one: (-one.confidence, -one.updated)))
-            for feature, some in by_feature.items()
-        }
-        names = {feature: some[0].name for feature, some in concepts.items()}
-        self._fill_concepts(opened, concepts)
-        return _Named(version, concepts, names)
+        named = ConceptColumns.of(version, opened.meta.n_features, found)
+        self._fill_concepts(opened, named)
+        return named
 
     @staticmethod
-    def _fill_concepts(opened: _Opened, concepts: "dict[int, tuple[Concept, ...]]") -> None:
-        flat = [one for some in concepts.values() for one in some]
+    def _fill_concepts(opened: _Opened, named: ConceptColumns) -> None:
+        flat = [one for some in named.concepts.values() for one in some]
         haystacks = ["\n".join((one.name, one.note, *one.tags)).lower() for one in flat]
         columns = {
             "feature": ("INTEGER", [one.feature for one in flat]),
@@ -180,8 +167,8 @@ class FeatureStore:
         """
         opened, named = self._held
         columns = opened.columns
-        keep = columns.matching(flt or FeatureFilter(), named.concepts)
-        order = columns.order(sort, descending, named.names, opened.connection)
+        keep = columns.matching(flt or FeatureFilter(), named)
+        order = columns.order(sort, descending, named, opened.connection)
         if search is None or not search.strip():
             return order[keep[order]]
         scores = match_scores(opened.connection, columns, opened.searched(), search)
@@ -191,9 +178,7 @@ class FeatureStore:
     def rows(self, ids: Sequence[int] | np.ndarray) -> list[FeatureRow]:
         """The rows of some features, in the order given. Raises NotFoundError."""
         opened, named = self._held
-        if len(ids):
-            self._check(opened, int(np.min(ids)))
-            self._check(opened, int(np.max(ids)))
+        self._check_all(opened, ids)
         return opened.columns.rows(ids, named.names)
 
     def page(
@@ -240,6 +225,17 @@ class FeatureStore:
 
     # Questions beyond one feature.
 
+    def best_labels(self, features: Sequence[int]) -> dict[int, LabelScore]:
+        """How well some features tell the label they follow best, all for the price of one;
+        without those that have no such label. Raises NotFoundError."""
+        opened, _ = self._held
+        self._check_all(opened, features)
+        chosen = np.asarray(features, dtype=np.int64)
+        best = opened.columns.label[chosen]
+        known = best >= 0
+        labels = [opened.columns.labels[number] for number in best[known].tolist()]
+        return read_label_scores(opened.connection, chosen[known].tolist(), labels)
+
     def on_text(self, text: str, limit: int = 50) -> tuple[int, list[TextFeature]]:
         """How many indexed documents hold every word of `text`, and the features that are strong
         in them, the most telling first (`on_text.features_on_text` says how)."""
@@ -251,6 +247,11 @@ class FeatureStore:
             TextFeature(row, count, strength)
             for row, count, strength in zip(rows, counts, strengths, strict=False)
         ]
+
+    def _check_all(self, opened: _Opened, features: Sequence[int] | np.ndarray) -> None:
+        if len(features):
+            self._check(opened, int(np.min(features)))
+            self._check(opened, int(np.max(features)))
 
     def _check(self, opened: _Opened, feature: int) -> None:
         total = opened.meta.n_features

@@ -116,22 +116,13 @@ def match_scores(
 
 def documents_with(connection: "IndexConnection", words: list[str]) -> np.ndarray:
     """The documents whose text holds all words (in lower case): int32, ascending."""
-    return _holding(connection, "idx.stored_documents", "document", "lower(text)", words)
-
-
-def _raise(scores: np.ndarray, features: np.ndarray, values: np.ndarray) -> None:
-    np.maximum.at(scores, features, values)
-
-
-def _holding(
-    connection: "IndexConnection", table: str, key: str, column: str, words: list[str]
-) -> np.ndarray:
-    """The distinct keys of rows whose column holds all words."""
     found: np.ndarray | None = None
     for first in range(0, len(words), _WORDS_AT_ONCE):
         some = words[first : first + _WORDS_AT_ONCE]
-        condition = " AND ".join([f"contains({column}, ?)"] * len(some))
-        rows = connection.columns(f"SELECT {key} AS id FROM {table} WHERE {condition}", some)
+        condition = " AND ".join(["contains(lower(text), ?)"] * len(some))
+        rows = connection.columns(
+            f"SELECT document AS id FROM idx.stored_documents WHERE {condition}", some
+        )
         ids = np.unique(np.ma.getdata(rows["id"]))
         found = ids if found is None else np.intersect1d(found, ids, assume_unique=True)
         if not len(found):
@@ -139,13 +130,21 @@ def _holding(
     return found if found is not None else np.zeros(0, dtype=np.int32)
 
 
+def _raise(scores: np.ndarray, features: np.ndarray, values: np.ndarray) -> None:
+    np.maximum.at(scores, features, values)
+
+
 def _name_matches(
     connection: "IndexConnection", column: str, words: list[str], kind: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The concepts whose name, or name, note and tags hold all words; the confident ones first."""
-    rows = _holding(connection, "memory.main.concepts", "rowid", column, words)
-    facts = connection.columns("SELECT feature, confidence FROM memory.main.concepts")
-    return facts["feature"][rows], kind + 49 * facts["confidence"][rows]
+    # One query: another thread may replace the table between two.
+    found = connection.columns(
+        "SELECT feature, confidence FROM memory.main.concepts "
+        f"WHERE list_bool_and(list_transform(?::VARCHAR[], lambda word: contains({column}, word)))",
+        [words],
+    )
+    return found["feature"], kind + 49 * found["confidence"]
 
 
 def _exact_names(connection: "IndexConnection", phrase: str) -> tuple[np.ndarray, np.ndarray]:

@@ -105,18 +105,18 @@ class ConceptsScreen(MiCrowScreen):
         try:
             concepts = context.annotations.concepts(sae_id) if sae_id else ()
             store = context.features
-            held_out: dict[int, tuple[str, float | None]] = {}
+            held_out: HeldOut = {}
             alive = None
             if store is not None and store.meta().sae_id == sae_id:
                 from mi_crow.mechanistic.features.records import FeatureFilter
 
                 alive = len(store.ids(flt=FeatureFilter(alive=True)))
                 total = store.meta().n_features
-                for feature in dict.fromkeys(concept.feature for concept in concepts):
-                    if 0 <= feature < total:
-                        labels = store.detail(feature).labels
-                        if labels:
-                            held_out[feature] = (labels[0].label, labels[0].auroc_heldout)
+                named = {concept.feature for concept in concepts if concept.feature < total}
+                held_out = {
+                    feature: (score.label, score.auroc_heldout)
+                    for feature, score in store.best_labels(sorted(named)).items()
+                }
             message = ConceptsRead(sae_id, tuple(concepts), held_out, alive)
         except MiCrowError as error:
             message = ConceptsRead(sae_id, error=error.sentence)
