@@ -7,7 +7,6 @@ twice.
 """
 
 import logging
-import threading
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -18,15 +17,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Elements of the pre-activation block that is held at once. On the CPU the block is reused from
-# call to call: touching fresh pages costs more than the product that fills them.
+from mi_crow.mechanistic.sae.row_topk import padding_to_groups, row_topk
+from mi_crow.mechanistic.sae.scratch import scratch
+
+# Elements of the pre-activation block that is held at once.
 _BLOCK_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 28}
 _BLOCK_ELEMENTS_ELSEWHERE = 1 << 26
-# Nor has it more tokens there: with 4,608 latents blocks of 1,024 tokens take 2-4% longer than of
-# 2,048 and hold half as much; those of 512 take 5-9% longer.
+# Nor has it more tokens there. With 4,608 latents blocks of 1,024 tokens take 2-6% longer than of
+# 2,048 and hold half as much, which counts in training; those of 512 take 5-9% longer.
 _BLOCK_TOKENS = {"cpu": 1024}
+_BLOCK_TOKENS_INFERENCE = {"cpu": 2048}
 
-_buffers = threading.local()
 _log = logging.getLogger(__name__)
 
 
@@ -109,26 +110,13 @@ def topk_activations(
     n = x.shape[0]
     values = x.new_empty(n, k)
     indices = torch.empty(n, k, dtype=torch.int64, device=x.device)
-    padding = _padding(encoder_rows.shape[0], k, x.device)
+    padding = padding_to_groups(encoder_rows.shape[0], k, x.device)
     for start, pre in product_blocks(x, encoder_rows, bias, padding):
-        top = pre.topk(k, dim=1, sorted=False)
-        values[start : start + len(pre)] = top.values
-        indices[start : start + len(pre)] = top.indices
+        found = slice(start, start + len(pre))
+        values[found], indices[found] = row_topk(pre, k)
     if padding:  # a latent at -inf is as good as the padding
         indices.clamp_max_(encoder_rows.shape[0] - 1)
     return values.relu_(), indices
-
-
-def _padding(n_latents: int, k: int, device: torch.device) -> int:
-    """Columns of -inf that make top-k faster on the CPU.
-
-    There PyTorch partially sorts rows of at least 64 k columns and runs the slower quickselect on
-    shorter ones. Measured with 2,048 rows and k = 32: 1.1-1.3 times faster padded from 1,024
-    columns, 1.3-1.5 from 1,536, 1.8 from 2,000; from less than half as many it is slower.
-    """
-    wanted = 64 * k
-    worth_it = device.type == "cpu" and n_latents < wanted <= 1.7 * n_latents
-    return wanted - n_latents if worth_it else 0
 
 
 def product_blocks(
@@ -142,7 +130,8 @@ def product_blocks(
     """
     n, n_latents = x.shape[0], encoder_rows.shape[0]
     limit = _BLOCK_ELEMENTS.get(x.device.type, _BLOCK_ELEMENTS_ELSEWHERE)
-    most = _BLOCK_TOKENS.get(x.device.type, n)
+    tokens = _BLOCK_TOKENS_INFERENCE if torch.is_inference_mode_enabled() else _BLOCK_TOKENS
+    most = tokens.get(x.device.type, n)
     block = max(1, min(n, most, limit // (n_latents + padding)))
     columns, shift = _product_operands(encoder_rows, bias)
     for start in range(0, n, block):
@@ -150,7 +139,7 @@ def product_blocks(
         if x.device.type != "cpu":
             yield start, torch.addmm(shift, rows, columns)
             continue
-        held = _buffer(rows.shape[0], n_latents + padding, rows)
+        held = scratch("product", (rows.shape[0], n_latents + padding), rows.dtype)
         held[:, n_latents:] = -torch.inf
         torch.addmm(shift, rows, columns, out=held[:, :n_latents])
         yield start, held
@@ -162,16 +151,6 @@ def _product_operands(encoder_rows: Tensor, bias: Tensor) -> tuple[Tensor, Tenso
         dtype = torch.get_autocast_dtype(device)
         return encoder_rows.to(dtype).t(), bias.to(dtype)
     return encoder_rows.t(), bias
-
-
-def _buffer(rows: int, columns: int, like: Tensor) -> Tensor:
-    """This thread's reusable [rows, columns] block in `like`'s dtype; contents are undefined."""
-    held: Tensor | None = getattr(_buffers, str(like.dtype), None)
-    if held is None or held.numel() < rows * columns:
-        with torch.inference_mode(False):  # else the block could never be written outside it
-            held = torch.empty(rows * columns, dtype=like.dtype)
-        setattr(_buffers, str(like.dtype), held)
-    return held[: rows * columns].view(rows, columns)
 
 
 def decode_rows(values: Tensor, indices: Tensor, rows: Tensor) -> Tensor:

@@ -1,0 +1,64 @@
+"""The k largest entries of each row, on a CPU by way of the maxima of groups of columns.
+
+PyTorch's own top-k looks at the entries of a row one after the other there, which takes half as
+long as the product that made the row. Maxima of groups are one vectorised pass, and the k groups of
+greatest maximum hold k of the row's largest entries: an entry of any other group is at most as
+large as each of those maxima. So the k largest maxima are found in the same way, and then the k
+largest of those groups' entries.
+"""
+
+import torch
+from torch import Tensor
+
+from mi_crow.mechanistic.sae.scratch import scratch
+
+# A row of at least so many times k columns is cut into groups of so many. On two cores, with k = 16
+# to 128 of 768 to 131,072 columns, that is 1.2 to 4 times as fast as torch.topk.
+_GROUPS = ((1024, 16), (256, 8), (24, 4))
+_ROWS = 512  # that are worked on at once: as fast as all of them, in a few MB
+
+
+def row_topk(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Values and columns (int64) of the k largest entries of rows [n, m], in no order: [n, k] each.
+
+    Among equal entries any may be chosen; nan counts as the largest.
+    """
+    n, width = rows.shape
+    if rows.device.type != "cpu" or not rows.is_contiguous() or _group_size(width, k) == 1:
+        top = rows.topk(k, dim=1, sorted=False)
+        return top.values, top.indices
+    values, columns = rows.new_empty(n, k), torch.empty(n, k, dtype=torch.int64)
+    for first in range(0, n, _ROWS):
+        some = slice(first, first + _ROWS)
+        values[some], columns[some] = _strongest(rows[some], k, 0)
+    return values, columns
+
+
+def padding_to_groups(width: int, k: int, device: torch.device) -> int:
+    """How many columns of -inf let `row_topk` work by groups on rows of this width."""
+    least, size = _GROUPS[-1]
+    return -width % size if device.type == "cpu" and width >= least * k else 0
+
+
+def _group_size(width: int, k: int) -> int:
+    """Columns in a group; 1 where there are no groups."""
+    fits = (size for least, size in _GROUPS if width >= least * k and width % size == 0)
+    return next(fits, 1)
+
+
+def _strongest(rows: Tensor, k: int, level: int) -> tuple[Tensor, Tensor]:
+    (n, width), size = rows.shape, _group_size(rows.shape[1], k)
+    if size == 1:
+        top = rows.topk(k, dim=1, sorted=False)
+        return top.values, top.indices
+    # Columns g, g + groups, g + 2 groups, ... make up group g, so that a pass runs along the row.
+    groups = width // size
+    maxima = scratch(f"maxima {level}", (n, groups), rows.dtype)
+    torch.amax(rows.view(n, size, groups), 1, out=maxima)
+    _, chosen = _strongest(maxima, k, level + 1)
+    columns = scratch(f"columns {level}", (n, size, k), torch.int64)
+    torch.add(chosen[:, None], torch.arange(0, width, groups)[:, None], out=columns)
+    columns = columns.view(n, size * k)
+    entries = scratch(f"entries {level}", (n, size * k), rows.dtype)
+    top = torch.gather(rows, 1, columns, out=entries).topk(k, dim=1, sorted=False)
+    return top.values, columns.gather(1, top.indices)
