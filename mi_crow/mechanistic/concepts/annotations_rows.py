@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 
@@ -96,9 +97,16 @@ def dump(value: Any) -> str:
 
 
 def concept_of(row: sqlite3.Row) -> Concept:
-    values: dict[str, Any] = dict(row)
-    values["tags"] = tuple(json.loads(values["tags"]))
-    return Concept(**values)
+    """A row of COLUMNS. Thousands of them are read before the app shows its first page."""
+    sae_id, feature, name, confidence, note, tags, source, created, updated = row
+    return Concept(
+        sae_id, feature, name, confidence, note, _tags_of(tags), source, created, updated
+    )
+
+
+@lru_cache(maxsize=4096)  # most concepts have the tags of some other
+def _tags_of(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
 
 
 def read_concept(
