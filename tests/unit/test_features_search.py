@@ -214,6 +214,15 @@ def test_places_are_those_of_a_stable_sort(descending: bool) -> None:
     assert ordered(key[:0], descending).tolist() == []
 
 
+@pytest.mark.parametrize("descending", [True, False])
+def test_keys_that_differ_in_their_last_bits_are_told_apart(descending: bool) -> None:
+    rng = np.random.default_rng(1)
+    near = 0.5 + np.spacing(0.5) * rng.integers(0, 9, 300)  # some of them equal
+    key = np.concatenate([near, -near, rng.normal(size=400), np.repeat(-near[:5], 3)])
+    expected = sorted(range(len(key)), key=lambda n: (-key[n] if descending else key[n], n))
+    assert ordered(key, descending).tolist() == expected
+
+
 def test_a_search_keeps_to_the_filter(store: FeatureStore, docs: list[Doc]) -> None:
     flt = FeatureFilter(label="sailing")
     within = store.ids(search="harbour", flt=flt).tolist()

@@ -34,7 +34,7 @@ def features_on_text(connection: IndexConnection, max_act: np.ndarray, text: str
         "SELECT feature, max_act FROM idx.document_features WHERE document IN (SELECT unnest(?))",
         [documents.tolist()],
     )
-    feature = np.ma.getdata(found["feature"])
+    feature = found["feature"]
     share = found["max_act"] / np.maximum(max_act[feature], np.finfo(np.float32).tiny)
     counts = np.bincount(feature, minlength=len(max_act))
     strength = np.bincount(feature, weights=share, minlength=len(max_act))

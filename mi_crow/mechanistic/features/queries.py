@@ -6,6 +6,7 @@ Torch-free; shared by the app and the command line. Answers are frozen dataclass
 import json
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ from mi_crow.mechanistic.features.search import SearchColumns, match_scores
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.concepts.annotations import Annotations
+    from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
 
 __all__ = [
     "SORTS",
@@ -86,9 +87,11 @@ class FeatureStore:
         self._annotations = annotations
         self._lock = threading.Lock()  # around replacing what is held, never around a query
         version = self._concepts_version()
-        opened = _open(path, sae_id)
+        with ThreadPoolExecutor(1) as meanwhile:  # starting DuckDB takes as long as the concepts
+            concepts = meanwhile.submit(self._concepts)
+            opened = _open(path, sae_id)
         # One reference: an answer never mixes one index with the concepts of another.
-        self._held = opened, self._read_concepts(opened, version)
+        self._held = opened, self._join(opened, version, concepts.result())
 
     @classmethod
     def open(
@@ -116,7 +119,8 @@ class FeatureStore:
         opened = _open(self.path, self.sae_id)
         with self._lock:
             # The old connection is left to those who are still reading from it.
-            self._held = opened, self._read_concepts(opened, self._concepts_version())
+            version = self._concepts_version()
+            self._held = opened, self._join(opened, version, self._concepts())
 
     def refresh_concepts(self) -> bool:
         """Reads the concepts again when anybody changed them; gives whether that was so."""
@@ -125,21 +129,19 @@ class FeatureStore:
             opened, named = self._held
             if version == named.version:
                 return False
-            self._held = opened, self._read_concepts(opened, version)
+            self._held = opened, self._join(opened, version, self._concepts())
             return True
 
     def _concepts_version(self) -> int:
         return self._annotations.data_version() if self._annotations is not None else 0
 
-    def _read_concepts(self, opened: _Opened, version: int) -> ConceptColumns:
-        """The concepts of the features that `opened` has, also as its table `concepts`."""
-        found = self._annotations.concepts(self.sae_id) if self._annotations is not None else []
-        named = ConceptColumns.of(version, opened.meta.n_features, found)
-        self._fill_concepts(opened, named)
-        return named
+    def _concepts(self) -> "list[Concept]":
+        return self._annotations.concepts(self.sae_id) if self._annotations is not None else []
 
     @staticmethod
-    def _fill_concepts(opened: _Opened, named: ConceptColumns) -> None:
+    def _join(opened: _Opened, version: int, concepts: "Sequence[Concept]") -> ConceptColumns:
+        """The concepts of the features that `opened` has, also as its table `concepts`."""
+        named = ConceptColumns.of(version, opened.meta.n_features, concepts)
         flat = [one for some in named.concepts.values() for one in some]
         haystacks = ["\n".join((one.name, one.note, *one.tags)).lower() for one in flat]
         columns = {
@@ -149,6 +151,7 @@ class FeatureStore:
             "haystack": ("VARCHAR", haystacks),
         }
         opened.connection.replace_table("concepts", columns)
+        return named
 
     # The table.
 

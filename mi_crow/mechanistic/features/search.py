@@ -45,7 +45,7 @@ class Postings:
             order = np.argsort(feature, kind="stable")
             feature, columns = feature[order], tuple(column[order] for column in columns)
         starts = np.searchsorted(feature, np.arange(n_features + 1))
-        return cls(starts, *(np.ma.getdata(column) for column in columns))
+        return cls(starts, *columns)
 
     def hits(self, wanted: np.ndarray) -> np.ndarray:
         """Places in `ids` of those that are among `wanted`, ascending."""
@@ -123,7 +123,7 @@ def documents_with(connection: "IndexConnection", words: list[str]) -> np.ndarra
         rows = connection.columns(
             f"SELECT document AS id FROM idx.stored_documents WHERE {condition}", some
         )
-        ids = np.unique(np.ma.getdata(rows["id"]))
+        ids = np.unique(rows["id"])
         found = ids if found is None else np.intersect1d(found, ids, assume_unique=True)
         if not len(found):
             break
@@ -165,7 +165,7 @@ def _token_matches(
         """,
         [phrase, phrase, len(phrase) >= _LEAST_PREFIX, phrase],
     )
-    hits = tokens.hits(np.ma.getdata(found["token_id"]))
+    hits = tokens.hits(found["token_id"])
     feature = np.searchsorted(tokens.starts, hits, side="right") - 1
     ranks = tokens.ranks[hits] if tokens.ranks is not None else np.zeros(len(hits))
     return feature, _TOKEN + _TOKEN_RANKS - ranks.astype(np.float64)
