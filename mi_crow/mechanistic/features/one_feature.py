@@ -17,8 +17,25 @@ from mi_crow.mechanistic.features.records import (
 _DOCUMENTS_AT_ONCE = 256
 
 
+class TokenTexts:
+    """The texts of tokens that features promote or suppress. Held: joining them to the forty of a
+    feature would read all of them each time."""
+
+    def __init__(self, connection: IndexConnection) -> None:
+        found = connection.columns("SELECT token_id, token FROM idx.tokens")
+        self._places = {token: place for place, token in enumerate(found["token_id"].tolist())}
+        self._texts = found["token"]
+
+    def __getitem__(self, token_id: int) -> str:
+        return self._texts[self._places[token_id]]
+
+
 def read_detail(
-    connection: IndexConnection, meta: IndexMeta, row: FeatureRow, concepts: Sequence[Any]
+    connection: IndexConnection,
+    meta: IndexMeta,
+    row: FeatureRow,
+    concepts: Sequence[Any],
+    texts: TokenTexts,
 ) -> FeatureDetail:
     """Everything about the feature of `row` but its examples."""
     read, feature = connection.rows, row.feature
@@ -28,11 +45,7 @@ def read_detail(
         [feature],
     )
     # DuckDB takes longer to sort ten rows than Python.
-    tokens = read(
-        "SELECT sign, rank, token, value FROM idx.logits JOIN idx.tokens USING (token_id) "
-        "WHERE feature = ?",
-        [feature],
-    )
+    tokens = read("SELECT rank, sign, token_id, value FROM idx.logits WHERE feature = ?", [feature])
     neighbours = read("SELECT rank, other, cosine FROM idx.neighbours WHERE feature = ?", [feature])
     coactivations = read(
         "SELECT rank, other, jaccard, count FROM idx.coactivations WHERE feature = ?", [feature]
@@ -42,7 +55,7 @@ def read_detail(
         "WHERE feature = ?",
         [feature],
     )
-    tokens.sort(key=lambda one: one[1])
+    tokens.sort()
     *numbers, map_x, map_y, histogram = facts
     return FeatureDetail(
         row,
@@ -50,8 +63,8 @@ def read_detail(
         map=(map_x, map_y),
         histogram=tuple(histogram or ()),
         edges=meta.edges,
-        promoted=tuple((token, value) for sign, _, token, value in tokens if sign > 0),
-        suppressed=tuple((token, value) for sign, _, token, value in tokens if sign < 0),
+        promoted=tuple((texts[token], value) for _, sign, token, value in tokens if sign > 0),
+        suppressed=tuple((texts[token], value) for _, sign, token, value in tokens if sign < 0),
         neighbours=tuple(Neighbour(*one) for _, *one in sorted(neighbours)),
         coactivations=tuple(Coactivation(*one) for _, *one in sorted(coactivations)),
         cofiring=meta.cofiring,

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from mi_crow.mechanistic.features.concept_columns import ConceptColumns
 from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity
 from mi_crow.mechanistic.features.on_text import features_on_text
 from mi_crow.mechanistic.features.one_feature import (
+    TokenTexts,
     read_detail,
     read_examples,
     read_label_scores,
@@ -66,15 +68,28 @@ class _Opened:
     connection: IndexConnection
     meta: IndexMeta
     columns: FeatureColumns
-    _search: list[SearchColumns] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
+    # Read when first asked for and then held; no two threads read them at once.
+
+    @property
     def searched(self) -> SearchColumns:
-        """What searches look through; read with the first one and then held."""
+        """What searches look through."""
         with self._lock:
-            if not self._search:
-                self._search.append(SearchColumns.read(self.connection, self.meta.n_features))
-            return self._search[0]
+            return self._searched
+
+    @property
+    def token_texts(self) -> TokenTexts:
+        with self._lock:
+            return self._token_texts
+
+    @cached_property
+    def _searched(self) -> SearchColumns:
+        return SearchColumns.read(self.connection, self.meta.n_features)
+
+    @cached_property
+    def _token_texts(self) -> TokenTexts:
+        return TokenTexts(self.connection)
 
 
 class FeatureStore:
@@ -174,7 +189,7 @@ class FeatureStore:
         order = columns.order(sort, descending, named, opened.connection)
         if search is None or not search.strip():
             return order[keep[order]]
-        scores = match_scores(opened.connection, columns, opened.searched(), search)
+        scores = match_scores(opened.connection, columns, opened.searched, search)
         found = order[(keep & (scores > 0))[order]]
         return found[ordered(scores[found], descending=True)]
 
@@ -208,7 +223,7 @@ class FeatureStore:
         self._check(opened, feature)
         row = opened.columns.rows([feature], named.names)[0]
         concepts = named.concepts.get(feature, ())
-        return read_detail(opened.connection, opened.meta, row, concepts)
+        return read_detail(opened.connection, opened.meta, row, concepts, opened.token_texts)
 
     def examples(self, feature: int, band: int = 0, limit: int = 20) -> list[Example]:
         """Examples of one band (0: the strongest; 1..: quantile bands, 1 the highest).
