@@ -35,9 +35,11 @@ def test_long_rows_are_grouped_more_than_once(width: int) -> None:
     assert _group_size(width // _group_size(width, 32), 32) > 1
 
 
-def test_more_rows_than_are_worked_on_at_once() -> None:
+@pytest.mark.parametrize("inference", [False, True])
+def test_more_rows_than_are_worked_on_at_once_in_training(inference: bool) -> None:
     rows = torch.randn(1100, 256, generator=torch.Generator().manual_seed(0))
-    values, columns = row_topk(rows, 8)
+    with torch.inference_mode(inference):
+        values, columns = row_topk(rows, 8)
     assert torch.equal(values.sort(1, descending=True).values, rows.topk(8, dim=1).values)
     assert torch.equal(rows.gather(1, columns), values)
 
