@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureDetail, FeatureRow
 
 TALL = 30  # lines of a pane from which the side lists tokens one a line
-RELATED_COLUMNS = (Column("feature", 6, "right"), Column("value", 5, "right"), Column("what"))
+RELATED_COLUMNS = (Column("feature", 7, "right"), Column("value", 5, "right"), Column("what"))
 
 
 def head_content(detail: "FeatureDetail", note: str = "") -> Content:
