@@ -23,7 +23,7 @@ class DenseReference:
         self.W_enc = sae.encoder_rows.detach().clone().requires_grad_()  # [M, d]
         self.W_dec = sae.W_dec.detach().clone().requires_grad_()  # [M, d]
         self.b_enc = torch.zeros(sae.n_latents, device=device, requires_grad=True)
-        self.b_dec = point.centre.to(device).clone().requires_grad_()
+        self.b_dec = point.centre.to(device, sae.b_dec.dtype).clone().requires_grad_()
         parameters = [self.W_enc, self.W_dec, self.b_enc, self.b_dec]
         self.optimizer = torch.optim.Adam(parameters, lr=plan.lr, eps=_ADAM_EPS)
         self.idle = torch.zeros(sae.n_latents, dtype=torch.int64, device=device)

@@ -17,13 +17,17 @@ CPU = torch.device("cpu")
     width=st.sampled_from([1, 7, 96, 100, 101, 256, 1152, 1156, 4096, 4608]),
     k=st.integers(1, 9),
     distinct=st.sampled_from([2, 5, 10**6]),
+    inference=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-def test_it_finds_what_torch_finds(n: int, width: int, k: int, distinct: int, seed: int) -> None:
+def test_it_finds_what_torch_finds(
+    n: int, width: int, k: int, distinct: int, inference: bool, seed: int
+) -> None:
     k = min(k, width)
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(-distinct, distinct, (n, width), generator=generator).float()
-    values, columns = row_topk(rows, k)
+    with torch.inference_mode(inference):
+        values, columns = row_topk(rows, k)
     assert torch.equal(values.sort(1, descending=True).values, rows.topk(k, dim=1).values)
     assert torch.equal(rows.gather(1, columns), values)
     assert (columns.sort(1).values.diff(dim=1) > 0).all(), "no column twice"

@@ -1,6 +1,7 @@
 """The numbers of one training run, decided before the first step."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ DEFAULT_L0 = 32.0
 # Tokens that decide the input scale and the centre.
 START_SAMPLE = 8192
 CALIBRATION_SAMPLE = 2048
+_ROWS_IN_DOUBLE = 1024
 
 
 @dataclass(frozen=True)
@@ -187,26 +189,45 @@ def starting_point(
     inputs, targets = sae.training_tokens(tokens)
     scale = _scale_of(inputs)
     target_scale = scale if targets is inputs else _scale_of(targets)
-    scaled = targets * target_scale
-    variance = float((scaled - scaled.mean(0)).square().sum(1).mean())
+    mean = _mean(targets, target_scale)
+    distances = ((rows - mean).square() for rows in _in_double(targets, target_scale))
+    variance = sum(float(squared.sum()) for squared in distances) / len(targets)
     if variance <= 0:
         raise CorruptDataError("all activations are the same, there is nothing to learn")
+    centre = geometric_median(targets, scale=target_scale)
     sample = inputs[:CALIBRATION_SAMPLE] * scale
-    return StartingPoint(scale, target_scale, geometric_median(scaled), variance, sample)
+    return StartingPoint(scale, target_scale, centre, variance, sample)
 
 
 def _scale_of(x: Tensor) -> float:
     """What gives the rows of x [n, d] a mean norm of sqrt(d)."""
-    mean_norm = float(x.norm(dim=1).mean())
+    mean_norm = sum(float(rows.norm(dim=1).sum()) for rows in _in_double(x)) / len(x)
     if not math.isfinite(mean_norm):
         raise not_finite()
     return math.sqrt(x.shape[1]) / mean_norm if mean_norm > 0 else 1.0
 
 
-def geometric_median(x: Tensor, iterations: int = 16) -> Tensor:
-    """The point with the least sum of distances to the rows of x [n, d] (Weiszfeld 1937): [d]."""
-    median = x.mean(0)
+def geometric_median(x: Tensor, iterations: int = 16, scale: float = 1.0) -> Tensor:
+    """The point with the least sum of distances to the rows of scale * x [n, d] (Weiszfeld 1937):
+    float64 [d]."""
+    median = _mean(x, scale)
     for _ in range(iterations):
-        weights = 1 / torch.linalg.vector_norm(x - median, dim=1).clamp_min(1e-6)
-        median = (weights / weights.sum()) @ x
+        weight, weighted = 0.0, torch.zeros_like(median)
+        for rows in _in_double(x, scale):
+            weights = 1 / torch.linalg.vector_norm(rows - median, dim=1).clamp_min(1e-6)
+            weight += float(weights.sum())
+            weighted += weights @ rows
+        median = weighted / weight
     return median
+
+
+def _mean(x: Tensor, scale: float) -> Tensor:
+    """The mean of the rows of scale * x [n, d]: float64 [d]."""
+    return torch.stack([rows.sum(0) for rows in _in_double(x, scale)]).sum(0) / len(x)
+
+
+def _in_double(x: Tensor, scale: float = 1.0) -> Iterator[Tensor]:
+    """The rows of scale * x [n, d] in double precision, some at a time: the order in which threads
+    add up does not show in the result, and memory stays as it is."""
+    for rows in x.split(_ROWS_IN_DOUBLE):
+        yield (rows.cpu() if rows.device.type == "mps" else rows).double() * scale
