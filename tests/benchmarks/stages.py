@@ -5,7 +5,7 @@ Stages in several threads at once add up to more than passes on the clock.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any
@@ -18,7 +18,8 @@ from mi_crow.mechanistic.sae.topk import TopKSae
 # The streaming pass; what is not named here comes from the weights, or is text and file.
 PASS = (
     "product and top-k",
-    "reading, outliers and handing over",
+    "reading and outliers",
+    "handing over, waiting for threads",
     "sorting codes",
     "features of documents",
     "gathering codes by feature",
@@ -34,7 +35,8 @@ PASS = (
 # Stage -> where its work stands: (module or class, name).
 _PLACES: tuple[tuple[str, Any, str], ...] = (
     ("product and top-k", TopKSae, "encode_sparse"),
-    ("reading, outliers and handing over", encode_pass.EncodePass, "run"),
+    ("handing over, waiting for threads", encode_pass.EncodePass, "run"),
+    ("reading and outliers", encode_pass.EncodePass, "_tokens"),
     ("sorting codes", encode_pass, "make_chunk"),
     ("features of documents", encode_pass, "strongest_features"),
     ("gathering codes by feature", feature_tables, "gather_block"),
@@ -53,9 +55,8 @@ _PLACES: tuple[tuple[str, Any, str], ...] = (
 )
 
 
-# The stages that hold the pass, and what within them is none of it, when nothing is written.
-_HOLDING = ("reading, outliers and handing over", "columns of tables, waiting for threads")
-_APART = "texts of tokens"
+# The stages that hold the pass, when nothing is written.
+_HOLDING = ("handing over, waiting for threads", "columns of tables, waiting for threads")
 
 
 class Stages:
@@ -86,8 +87,6 @@ class Stages:
                     self.seconds[name] = self.seconds.get(name, 0.0) + own
                     if name in _HOLDING:
                         self.streaming += took
-                    elif name == _APART:
-                        self.streaming -= took
 
         return run
 
@@ -100,18 +99,23 @@ class Stages:
 
 @contextmanager
 def index_stages(writing: bool = True) -> Iterator[Stages]:
-    """Times every index job in the block. Without `writing` its tables stay empty: what a thread
-    works out while another writes would look like no time at all."""
+    """Times every index job in the block. Without `writing` its tables stay empty and its tokens
+    have no texts: what threads work out meanwhile would look like no time at all."""
     stages = Stages()
     with ExitStack() as stack:
         if not writing:
             stack.enter_context(patch.object(IndexWriter, "append", _nothing))
+            stack.enter_context(patch.object(encode_pass, "document_token_texts", _no_texts))
         for name, owner, attribute in _PLACES:
             work = stages.timed(name, getattr(owner, attribute))
             stack.enter_context(patch.object(owner, attribute, work))
         began = time.perf_counter()
         yield stages
         stages.whole = time.perf_counter() - began
+
+
+def _no_texts(tokenizer: Any, texts: Sequence[str], token_ids: Any) -> list[list[str]]:
+    return [[] for _ in texts]
 
 
 def _nothing(writer: IndexWriter, table: str, columns: Any) -> None:

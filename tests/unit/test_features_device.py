@@ -80,7 +80,7 @@ def written(
     found, bins, store = Written(), BinFitter(), CodeStore(folder, N_LATENTS, budget)
     for some in tokens:
         there = Tokens(*(of.to(device) for of in vars(some).values()))
-        bins.see(there.codes.values)
+        bins.add(bins.counted(there.codes.values))
         store.add(make_chunk(there, N_LATENTS, 0))
         found.append("document_features", columns(strongest_features(there, N_LATENTS)))
     writer: Any = found
@@ -126,7 +126,9 @@ def test_no_step_mixes_devices_and_all_find_the_same(
         patch.setattr(coactivation, "SAMPLE_TOKENS", sampled)
         patch.setattr(codes.CodeStore.block_ranges, "__defaults__", (block,))
         # The pretended device is there in one thread alone.
-        patch.setattr(feature_tables, "_in_order", lambda work, given, _: map(work, given))
+        patch.setattr(
+            feature_tables, "in_order", lambda work, given, _: (work(one) for one in given)
+        )
         expected = written(corpus, parts, torch.device("cpu"), Path(folder), 1 << 30)
         with pretend_device() as device:
             found = written(corpus, parts, device, Path(folder), budget)

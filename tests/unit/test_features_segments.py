@@ -233,7 +233,7 @@ def test_a_corpus_without_a_single_firing_has_blocks_all_the_same(tmp_path: Path
 )
 def test_bins_hold_all_activations_between_their_edges(values: np.ndarray) -> None:
     fitter = BinFitter()
-    fitter.see(torch.from_numpy(values))
+    fitter.add(fitter.counted(torch.from_numpy(values)))
     bins = fitter.bins()
     edges = bins.edges
     assert edges[0] == 0.0
@@ -246,7 +246,7 @@ def test_bins_hold_all_activations_between_their_edges(values: np.ndarray) -> No
 
 def test_bins_are_fine_where_activations_span_an_octave() -> None:
     fitter = BinFitter()
-    fitter.see(torch.linspace(4, 7.9, 1000))
+    fitter.add(fitter.counted(torch.linspace(4, 7.9, 1000)))
     assert fitter.bins().count == 32
     empty = BinFitter().bins()
     assert (empty.count, len(empty.edges)) == (1, 2)

@@ -1,17 +1,27 @@
 """The one pass over a corpus: documents to the writer, activations to sorted sparse codes."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mi_crow.mechanistic.features.codes import CodeStore, Tokens, latent_dtype, make_chunk
+from mi_crow.mechanistic.features.codes import (
+    Chunk,
+    CodeStore,
+    Tokens,
+    latent_dtype,
+    make_chunk,
+)
 from mi_crow.mechanistic.features.document_features import strongest_features
+from mi_crow.mechanistic.features.in_order import in_order
+from mi_crow.mechanistic.features.live_run import LiveRun
 from mi_crow.mechanistic.features.primitives import arithmetic_device, columns
 from mi_crow.mechanistic.features.segments import CODE_KEY_BITS
 from mi_crow.mechanistic.features.sources import Sources
@@ -22,9 +32,11 @@ from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.source import device_batches, not_finite
 from mi_crow.progress import Progress, raise_if_stopped
 from mi_crow.store.parts import Part, RunPart, held_out
+from mi_crow.store.reader import RunReader
 
 _BATCH = {"cpu": 2048, "cuda": 16_384}
 _CHUNK_TOKENS = 1 << 17
+_MOST_AT_ONCE = 4  # pieces that are worked on at once on a CPU: each holds a chunk and a block
 
 
 @dataclass
@@ -40,6 +52,25 @@ class Corpus:
     @property
     def n_documents(self) -> int:
         return len(self.labels)
+
+
+class _Piece(NamedTuple):
+    """Rows of whole documents."""
+
+    part: Part
+    rows: slice
+    first: int  # number of the part's first document
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """What is kept of a piece."""
+
+    rows: int
+    tokens: int  # that count
+    chunk: Chunk
+    activations: Tensor  # as BinFitter counts them
+    document_features: dict[str, np.ndarray]
 
 
 class EncodePass:
@@ -71,15 +102,33 @@ class EncodePass:
         activations are not finite."""
         begun, done, total = perf_counter(), 0, sources.n_tokens
         for reader in sources.readers:
-            for part in reader.parts():
-                first = self.corpus.n_documents
-                self._take_documents(part)
-                for piece in self._pieces(part):
-                    tokens = self._encode(part, piece, first, progress)
-                    self._take_tokens(tokens)
-                    done += piece.stop - piece.start
+            with closing(self._all_encoded(reader, progress)) as pieces:
+                for found in pieces:
+                    self._keep(found)
+                    done += found.rows
                     rate = done / max(perf_counter() - begun, 1e-9)
                     progress.update(min(done, total), total, "token", {"tokens_s": rate})
+
+    def _all_encoded(
+        self, reader: RunReader | LiveRun, progress: Progress
+    ) -> Generator[_Encoded, None, None]:
+        """Each piece in order. On a CPU some at once; what comes from the running model one by one,
+        since that wants all threads."""
+        work = partial(self._encoded, progress=progress)
+        if self._sae.device.type != "cpu" or isinstance(reader, LiveRun):
+            yield from map(work, self._pieces(reader))
+            return
+        own = torch.get_num_threads()
+        at_once = min(own, _MOST_AT_ONCE)
+        yield from in_order(work, self._pieces(reader), at_once, own // at_once)
+
+    def _pieces(self, reader: RunReader | LiveRun) -> Iterator[_Piece]:
+        """All rows; the documents of a part are written before its first piece is given."""
+        for part in reader.parts():
+            first = self.corpus.n_documents
+            self._take_documents(part)
+            for rows in self._cut(part):
+                yield _Piece(part, rows, first)
 
     def _take_documents(self, part: Part) -> None:
         corpus, table = self.corpus, part.table
@@ -103,7 +152,7 @@ class EncodePass:
         corpus.heldout.append(held_out(table))
         corpus.lengths.append(lengths)
 
-    def _pieces(self, part: Part) -> Iterator[slice]:
+    def _cut(self, part: Part) -> Iterator[slice]:
         """Rows of whole documents, about a chunk each; a longer document stays whole."""
         ends = np.cumsum(part.kept_counts)
         begin, total = 0, len(part)
@@ -115,14 +164,29 @@ class EncodePass:
             begin = end
 
     @torch.inference_mode()
-    def _encode(self, part: Part, piece: slice, first: int, progress: Progress) -> Tokens:
-        """The codes of a piece's rows, outliers left out."""
-        limit = self._sae.metadata.outlier_norm
-        norms = part.norms[piece]
+    def _encoded(self, piece: _Piece, progress: Progress) -> _Encoded:
+        tokens, n_latents = self._tokens(piece, progress), self._sae.n_latents
+        return _Encoded(
+            piece.rows.stop - piece.rows.start,
+            len(tokens.document),
+            make_chunk(tokens, n_latents, self._seed),
+            self.bins.counted(tokens.codes.values),
+            columns(strongest_features(tokens, n_latents)),
+        )
+
+    def _keep(self, found: _Encoded) -> None:
+        self.corpus.n_tokens += found.tokens
+        self.corpus.n_outliers += found.rows - found.tokens
+        self.bins.add(found.activations)
+        self._codes.add(found.chunk)
+        self._writer.append("document_features", found.document_features)
+
+    def _tokens(self, piece: _Piece, progress: Progress) -> Tokens:
+        """A piece's rows with their latents, outliers left out."""
+        part, limit = piece.part, self._sae.metadata.outlier_norm
+        norms = part.norms[piece.rows]
         keep = norms <= limit if limit is not None else torch.ones_like(norms, dtype=torch.bool)
-        rows = keep.nonzero()[:, 0] + piece.start
-        self.corpus.n_tokens += len(rows)
-        self.corpus.n_outliers += len(keep) - len(rows)
+        rows = keep.nonzero()[:, 0] + piece.rows.start
         split = rows.split(self._batch_size)
         batches = (part.take(_whole(batch)) for batch in split if len(batch))
         values, latents, kind = [], [], latent_dtype(self._sae.n_latents)
@@ -140,18 +204,11 @@ class EncodePass:
         # of one document share theirs.
         device = arithmetic_device(self._sae.device)
         return Tokens(
-            (first + part.row_place[rows]).int().to(device),
+            (piece.first + part.row_place[rows]).int().to(device),
             part.row_position[rows].int().to(device),
             _stacked(values, torch.float32).to(device),
             _stacked(latents, kind).to(device),
         )
-
-    @torch.inference_mode()
-    def _take_tokens(self, tokens: Tokens) -> None:
-        n_latents = self._sae.n_latents
-        self.bins.see(tokens.codes.values)
-        self._codes.add(make_chunk(tokens, n_latents, self._seed))
-        self._writer.append("document_features", columns(strongest_features(tokens, n_latents)))
 
 
 def _whole(rows: Tensor) -> slice | Tensor:

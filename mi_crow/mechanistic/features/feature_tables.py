@@ -1,9 +1,8 @@
 """Fills the tables that come from activations, a block of features at a time."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from mi_crow.mechanistic.features.codes import CodeStore, FeatureBlock, gather_b
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.encode_pass import Corpus
 from mi_crow.mechanistic.features.examples import choose, pool, with_windows
+from mi_crow.mechanistic.features.in_order import in_order
 from mi_crow.mechanistic.features.labels import (
     LabelledDocuments,
     label_scores,
@@ -29,8 +29,6 @@ from mi_crow.progress import Progress, raise_if_stopped
 _BLOCKS_AT_ONCE = {"cpu": 2}
 
 _Tables = list[tuple[str, dict[str, Any]]]  # rows for each table, by column
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 
 class FeatureTables:
@@ -75,10 +73,11 @@ class FeatureTables:
             return [*tables, ("coactivations", dict(columns(found)))]
 
         at_once = _BLOCKS_AT_ONCE.get(device.type, 1)
-        for tables in _in_order(block_tables, codes.block_ranges(), at_once):
-            raise_if_stopped(progress)
-            for table, filled in tables:
-                self._writer.append(table, filled)
+        with closing(in_order(block_tables, codes.block_ranges(), at_once)) as blocks:
+            for tables in blocks:
+                raise_if_stopped(progress)
+                for table, filled in tables:
+                    self._writer.append(table, filled)
 
     def facts(self) -> dict[str, Any]:
         """For `meta`."""
@@ -119,27 +118,6 @@ class FeatureTables:
         if documents.names:
             tables.append(("feature_labels", _score_rows(block, scores, documents.names)))
         return tables
-
-
-def _in_order(work: Callable[[_In], _Out], given: Iterable[_In], at_once: int) -> Iterator[_Out]:
-    """work(one) for each of `given` in order, a few at once in threads.
-
-    NumPy and torch work outside the interpreter's lock. Each takes one thread of torch's own: where
-    another process has a core, many small operations wait for each other longer than they work.
-    """
-    own = torch.get_num_threads()
-    torch.set_num_threads(1)
-    waiting: deque[Future[_Out]] = deque()
-    try:
-        with ThreadPoolExecutor(at_once) as workers:
-            for one in given:
-                waiting.append(workers.submit(work, one))
-                if len(waiting) > at_once:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-    finally:
-        torch.set_num_threads(own)
 
 
 def _score_rows(

@@ -84,10 +84,14 @@ class BinFitter:
     def __init__(self) -> None:
         self._counts = torch.zeros(1 << (31 - _FINEST), dtype=torch.int64)
 
-    def see(self, values: Tensor) -> None:
-        """Takes notice of float32 activations [n] above 0."""
+    @staticmethod
+    def counted(values: Tensor) -> Tensor:
+        """What `add` takes of float32 activations [n] above 0."""
         bits = (value_bits(values) >> _FINEST).long()
-        self._counts = self._counts.to(bits.device) + counts(bits, len(self._counts))
+        return counts(bits, 1 << (31 - _FINEST))
+
+    def add(self, counted: Tensor) -> None:
+        self._counts = self._counts.to(counted.device) + counted
 
     def bins(self) -> HistogramBins:
         """As fine as fits into the number of bins; the few smallest activations share the first."""
