@@ -5,17 +5,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mi_crow.mechanistic.features.bands import Drawn, from_bands
 from mi_crow.mechanistic.features.codes import FeatureBlock
 from mi_crow.mechanistic.features.primitives import counts, first_not_below, repeat, where_true
 from mi_crow.mechanistic.features.segments import (
     descending,
-    owners,
     places,
     runs,
     segment_least,
     segment_order,
     starts_of,
-    value_bits,
 )
 
 
@@ -77,24 +76,19 @@ def choose(block: FeatureBlock, pooled: Pooled, top: int, bands: int, in_band: i
     """
     rank = places(pooled.starts, len(pooled.order))
     among = where_true(rank < top)
-    codes = [pooled.code.index_select(0, pooled.order.index_select(0, among))]
-    ranks = [rank.index_select(0, among)]
+    code = pooled.code.index_select(0, pooled.order.index_select(0, among))
+    strongest = Drawn(code, torch.zeros_like(code), rank.index_select(0, among))
+    drawn = [strongest]
     if bands and len(block.values):
-        band_of, group = _bands(block, bands), owners(pooled.groups, len(block.values))
-        for band in range(1, bands + 1):
-            found, numbers = _least_draws(block, group, where_true(band_of == band), in_band)
-            codes.append(found)
-            ranks.append(numbers)
-    return _arranged(block, codes, ranks)
+        drawn.append(from_bands(block, bands, in_band))
+    return _arranged(block, Drawn(*map(torch.cat, zip(*drawn, strict=True))), bands)
 
 
-def _arranged(block: FeatureBlock, codes: list[Tensor], ranks: list[Tensor]) -> Chosen:
-    """The codes and ranks of band 0, 1, ... one after another, within each feature."""
-    code, rank = torch.cat(codes), torch.cat(ranks)
-    bands = [torch.full_like(some, band) for band, some in enumerate(ranks)]
-    band = torch.cat(bands)
-    cells = block.feature.index_select(0, code) * len(codes) + band
-    begins = starts_of(counts(cells, block.n_features * len(codes)))
+def _arranged(block: FeatureBlock, drawn: Drawn, bands: int) -> Chosen:
+    """By feature, band and rank."""
+    code, band, rank = drawn
+    cells = block.feature.index_select(0, code) * (bands + 1) + band
+    begins = starts_of(counts(cells, block.n_features * (bands + 1)))
     place = begins.index_select(0, cells) + rank
     order = torch.empty_like(place).scatter_(0, place, torch.arange(len(place), device=code.device))
     return Chosen(
@@ -102,32 +96,6 @@ def _arranged(block: FeatureBlock, codes: list[Tensor], ranks: list[Tensor]) -> 
         band.index_select(0, order).to(torch.int8),
         rank.index_select(0, order).to(torch.int16),
     )
-
-
-def _bands(block: FeatureBlock, bands: int) -> Tensor:
-    """The quantile band of each code, 1 the highest; equal activations share one: int8."""
-    order = segment_order(block.starts, value_bits(block.values))
-    fires = block.starts.diff()
-    band = torch.full_like(block.values, bands, dtype=torch.int8)
-    for step in range(1, bands):
-        place = (block.starts[:-1] + fires * step // bands).clamp_(max=len(order) - 1)
-        edge = block.values.index_select(0, order.index_select(0, place))
-        band -= (block.values >= edge.index_select(0, block.feature)).view(torch.int8)
-    return band
-
-
-def _least_draws(
-    block: FeatureBlock, group: Tensor, inside: Tensor, count: int
-) -> tuple[Tensor, Tensor]:
-    """Codes and ranks: a feature's `count` least draws among the codes `inside`, one of each
-    `group` [codes], which is a document of a feature."""
-    starts = runs(group.index_select(0, inside))
-    code = inside.index_select(0, segment_least(starts, block.draw.index_select(0, inside)))
-    starts = starts_of(counts(block.feature.index_select(0, code), block.n_features))
-    order = segment_order(starts, block.draw.index_select(0, code))
-    rank = places(starts, len(code))
-    among = where_true(rank < count)
-    return code.index_select(0, order.index_select(0, among)), rank.index_select(0, among)
 
 
 def with_windows(
