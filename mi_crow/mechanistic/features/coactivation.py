@@ -32,7 +32,7 @@ _PAIRS = 1 << 21  # pairs that are sorted at once
 # Counters that are held, and pairs that are added to them, at once; on the CPU both stay in the
 # cache.
 _CELLS = {"cpu": 1 << 20, "cuda": 1 << 25}
-_ADDED = {"cpu": 1 << 17, "cuda": 1 << 22}
+_ADDED = {"cpu": 1 << 19, "cuda": 1 << 22}
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,10 @@ class _DenseCounts:
         kind = torch.float32 if 2 * most <= 1 << 24 else torch.float64
         self._fires = functional.pad(fires, (0, 1)).clamp_(min=1).to(kind)
         self._stride = len(fires) + 1
+        # Held, since fresh memory takes longer to touch than to add up.
+        added = _ADDED.get(fires.device.type, 1 << 20)
+        self._keys = torch.empty(added, dtype=torch.int64, device=fires.device)
+        self._ones = torch.ones(added, dtype=torch.int32, device=fires.device)
 
     def strong_pairs(self, features: range, count: int) -> tuple[Tensor, Tensor]:
         """Keys (feature - first) * (n_latents + 1) + other and counts of the pairs that may be
@@ -148,13 +152,13 @@ class _DenseCounts:
 
     def _add(self, found: Tensor, cells: Tensor, latents: Tensor, rows: Tensor) -> None:
         """Adds 1 at cells [codes] + latents[rows] [codes, k], a cacheful at a time."""
-        step = max(1, _ADDED.get(self._device.type, 1 << 20) // latents.shape[1])
-        ones = found.new_ones(min(step, len(rows)) * latents.shape[1])
+        step, k = max(1, len(self._keys) // latents.shape[1]), latents.shape[1]
         for first in range(0, len(rows), step):
             some = latents.index_select(0, rows[first : first + step]).to(self._device)
-            begins = cells[first : first + step].to(self._device)
-            keys = (some.long() + begins[:, None]).view(-1)
-            found.scatter_add_(0, keys, ones[: len(keys)])
+            keys = self._keys[: some.numel()].view(-1, k)
+            keys.copy_(some)
+            keys += cells[first : first + step].to(self._device)[:, None]
+            found.scatter_add_(0, keys.view(-1), self._ones[: some.numel()])
 
 
 def _firings(chunk: Chunk, sample: TokenSample, features: range) -> tuple[Tensor, Tensor]:
