@@ -1,5 +1,7 @@
 """The k largest of each row: what torch.topk finds, whatever the shape, with ties and without."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,13 @@ from mi_crow.mechanistic.sae.scratch import scratch
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def own_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(1, 20),
@@ -18,12 +27,14 @@ CPU = torch.device("cpu")
     k=st.integers(1, 9),
     distinct=st.sampled_from([2, 5, 10**6]),
     inference=st.booleans(),
+    threads=st.sampled_from([1, 2]),
     seed=st.integers(0, 2**32),
 )
 def test_it_finds_what_torch_finds(
-    n: int, width: int, k: int, distinct: int, inference: bool, seed: int
+    n: int, width: int, k: int, distinct: int, inference: bool, threads: int, seed: int
 ) -> None:
     k = min(k, width)
+    torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(-distinct, distinct, (n, width), generator=generator).float()
     with torch.inference_mode(inference):
@@ -48,7 +59,9 @@ def test_more_rows_than_are_worked_on_at_once_in_training(inference: bool) -> No
     assert torch.equal(rows.gather(1, columns), values)
 
 
-def test_nan_is_the_largest_and_infinities_count() -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_nan_is_the_largest_and_infinities_count(threads: int) -> None:
+    torch.set_num_threads(threads)
     rows = torch.zeros(3, 256)
     rows[0, 17], rows[1, 99], rows[2] = torch.nan, torch.inf, -torch.inf
     rows[2, 5] = -1.0
