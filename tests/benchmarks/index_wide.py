@@ -4,7 +4,7 @@
 
 The texts are new passages of the sample corpus's grammar, captured from the sample model. Latents
 are random directions around the mean activation, so they fire as unevenly as activations lie. Run
-and SAE are kept in the user's cache. On two cores the job, which runs once, takes half an hour.
+and SAE are kept in the user's cache. On two cores all of it takes a quarter of an hour.
 
 job      the streaming pass, with the texts of tokens and what is written on the way, against
          `x @ W.T` over the same tokens; the seconds of all stages, those of several threads
