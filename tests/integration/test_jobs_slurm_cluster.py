@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,8 @@ def workspace(workspace: Workspace, commands: Path) -> Iterator[Workspace]:
     for state in list_jobs(workspace):
         number = slurm.slurm_number(workspace.job_dir(state.job_id))
         for pid in below(int(number)) if number else ():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended by itself
+                os.kill(pid, signal.SIGKILL)
 
 
 def train(workspace: Workspace, nproc: int = 1) -> str:
@@ -81,8 +83,9 @@ def signal_in_the_middle(workspace: Workspace, job: str, signals: list[int]) -> 
             number = slurm.slurm_number(workspace.job_dir(job))
             assert number is not None
             for pid in below(int(number)):
-                for one in signals:
-                    os.kill(pid, one)
+                with suppress(ProcessLookupError):  # one may end with another
+                    for one in signals:
+                        os.kill(pid, one)
     return names
 
 
