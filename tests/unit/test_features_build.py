@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mi_crow.mechanistic.features import encode_pass
 from mi_crow.mechanistic.features.build import build_index
+from mi_crow.mechanistic.features.codes import Chunk, Tokens
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.store.workspace import Workspace
@@ -102,15 +105,18 @@ def near(value: float | None) -> Any:
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(corpus=corpora(), part_documents=st.integers(1, 4))
+@given(
+    corpus=corpora(), part_documents=st.sampled_from([1, 2, 4, 9]), batch=st.sampled_from([1, 2048])
+)
 @pytest.mark.usefixtures("arithmetic")
 def test_every_figure_equals_a_recomputation(
-    tiny_lm: "LanguageModel", corpus: list[dict[str, Any]], part_documents: int
+    tiny_lm: "LanguageModel", corpus: list[dict[str, Any]], part_documents: int, batch: int
 ) -> None:
     docs = as_docs(corpus, tiny_lm.tokenizer)
     if not any(len(doc.kept) for doc in docs):
         return
-    with TemporaryDirectory() as place:
+    with TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(encode_pass._BATCH, "cpu", batch)  # with 1, parts are cut among threads
         _, index = build(Path(place), docs, tiny_lm, part_documents, **SMALL)
         check_all(index, docs, tiny_lm)
         index.close()
@@ -313,3 +319,32 @@ def test_what_is_built_can_be_asked(place: Path, tiny_lm: "LanguageModel") -> No
     assert store.rows([5])[0].fires == 0
     assert store.examples(5) == []
     assert store.search("harbour")
+
+
+@pytest.mark.parametrize(("part_documents", "wanted"), [(1000, 2), (2, 6)])
+def test_a_run_of_one_part_is_cut_so_that_all_threads_work(
+    tiny_lm: "LanguageModel",
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part_documents: int,
+    wanted: int,
+) -> None:
+    """Each thread has one piece at least, and parts are cut no smaller than that needs."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setitem(encode_pass._BATCH, "cpu", 4)
+    cut: list[int] = []
+    make_chunk = encode_pass.make_chunk
+
+    def counting(tokens: Tokens, *rest: int) -> Chunk:
+        cut.append(len(tokens.document))
+        return make_chunk(tokens, *rest)
+
+    monkeypatch.setattr(encode_pass, "make_chunk", counting)
+    acts = np.ones((6, WIDTH), dtype=np.float32)
+    docs = documents(
+        tiny_lm.tokenizer, ["The ferry left the harbour before dawn."] * 12, [acts] * 12
+    )
+    _, index = build(place, docs, tiny_lm, part_documents, **SMALL)
+    index.close()
+    assert sum(cut) == sum(len(doc.kept) for doc in docs)
+    assert len(cut) == wanted

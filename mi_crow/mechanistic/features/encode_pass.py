@@ -116,18 +116,20 @@ class EncodePass:
         since that wants all threads."""
         work = partial(self._encoded, progress=progress)
         if self._sae.device.type != "cpu" or isinstance(reader, LiveRun):
-            yield from map(work, self._pieces(reader))
+            yield from map(work, self._pieces(reader, self._chunk_tokens))
             return
         own = torch.get_num_threads()
         at_once = min(own, _MOST_AT_ONCE)
-        yield from in_order(work, self._pieces(reader), at_once, own // at_once)
+        share = max(-(-reader.n_tokens // at_once), self._batch_size)
+        pieces = self._pieces(reader, min(share, self._chunk_tokens))
+        yield from in_order(work, pieces, at_once, round(own / at_once))
 
-    def _pieces(self, reader: RunReader | LiveRun) -> Iterator[_Piece]:
+    def _pieces(self, reader: RunReader | LiveRun, most: int) -> Iterator[_Piece]:
         """All rows; the documents of a part are written before its first piece is given."""
         for part in reader.parts():
             first = self.corpus.n_documents
             self._take_documents(part)
-            for rows in self._cut(part):
+            for rows in _cut(part, most):
                 yield _Piece(part, rows, first)
 
     def _take_documents(self, part: Part) -> None:
@@ -151,17 +153,6 @@ class EncodePass:
         corpus.labels.extend(labels)
         corpus.heldout.append(held_out(table))
         corpus.lengths.append(lengths)
-
-    def _cut(self, part: Part) -> Iterator[slice]:
-        """Rows of whole documents, about a chunk each; a longer document stays whole."""
-        ends = np.cumsum(part.kept_counts)
-        begin, total = 0, len(part)
-        while begin < total:
-            fits = int(np.searchsorted(ends, begin + self._chunk_tokens, side="right")) - 1
-            longer = int(np.searchsorted(ends, begin, side="right"))
-            end = int(ends[max(fits, longer)])
-            yield slice(begin, end)
-            begin = end
 
     @torch.inference_mode()
     def _encoded(self, piece: _Piece, progress: Progress) -> _Encoded:
@@ -209,6 +200,18 @@ class EncodePass:
             _stacked(values, torch.float32).to(device),
             _stacked(latents, kind).to(device),
         )
+
+
+def _cut(part: Part, most: int) -> Iterator[slice]:
+    """Rows of whole documents, at most so many; a longer document stays whole."""
+    ends = np.cumsum(part.kept_counts)
+    begin, total = 0, len(part)
+    while begin < total:
+        fits = int(np.searchsorted(ends, begin + most, side="right")) - 1
+        longer = int(np.searchsorted(ends, begin, side="right"))
+        end = int(ends[max(fits, longer)])
+        yield slice(begin, end)
+        begin = end
 
 
 def _whole(rows: Tensor) -> slice | Tensor:
