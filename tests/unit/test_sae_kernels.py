@@ -79,6 +79,37 @@ def test_blocks_of_tokens_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(parts, whole)
 
 
+@pytest.mark.parametrize("n_latents", [40, 63])
+@pytest.mark.parametrize("n", [15, 16, 50])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_stored_activations_are_encoded_as_the_formula_says(
+    monkeypatch: pytest.MonkeyPatch, n_latents: int, n: int, dtype: torch.dtype
+) -> None:
+    """With weights and bias in one matrix from 16 tokens on, in blocks of 20."""
+    monkeypatch.setitem(kernels._BLOCK_TOKENS_INFERENCE, "cpu", 20)
+    generator = torch.Generator().manual_seed(n)
+    sae = TopKSae(n_latents, 4, K)
+    x = torch.randn(n, 4, generator=generator).to(dtype)
+    with torch.no_grad():
+        for parameter in (sae.b_enc, sae.b_dec, sae.encoder_rows):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    with torch.inference_mode():
+        found = sae.encode_sparse(x)
+        assert found.values.dtype == torch.float32
+        assert kernels._worth_joining(x, n_latents) == (n >= 16)
+    expected = dense_encode(x.float() - sae.b_dec, sae.encoder_rows, sae.b_enc, K)
+    torch.testing.assert_close(found.dense(n_latents), expected)
+    torch.testing.assert_close(sae.encode_sparse(x).dense(n_latents), expected)  # not inference
+
+
+def test_large_weights_are_not_copied_beside_the_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.zeros(16, 4)
+    with torch.inference_mode():
+        assert kernels._worth_joining(x, 40)
+        monkeypatch.setitem(kernels._BLOCK_ELEMENTS, "cpu", 40 * 5 - 1)
+        assert not kernels._worth_joining(x, 40)
+
+
 def test_a_latent_that_nobody_uses_gets_no_gradient() -> None:
     indices = torch.tensor([[0, 2], [2, 5]])
     weights = torch.tensor([[1.0, 2.0], [3.0, 4.0]])

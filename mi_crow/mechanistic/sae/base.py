@@ -138,7 +138,7 @@ class SparseAutoencoder(nn.Module, ABC):
 
     @abstractmethod
     def _encode_rows(self, x: Tensor) -> SparseLatents:
-        """[n, d] in the SAE's dtype -> the latents of each row by the rule of inference,
+        """[n, d] of any floating-point dtype -> the latents of each row by the rule of inference,
         differentiable."""
 
     @abstractmethod
@@ -319,7 +319,7 @@ class SparseAutoencoder(nn.Module, ABC):
             tensor.mul_(norms)
 
     def _normalised(self, x: Tensor) -> tuple[Tensor, TokenUnits | None]:
-        return normalised(x.to(self.dtype), self.input_norm)
+        return normalised(x if self.input_norm == "none" else x.to(self.dtype), self.input_norm)
 
     def _completed(self, rows: Tensor, x: Tensor | None) -> Tensor:
         """What the latents add [..., d], plus everything that is not theirs, in plain units."""
@@ -334,7 +334,7 @@ class SparseAutoencoder(nn.Module, ABC):
             )
         taken, units = self._normalised(x)
         if self.W_skip is not None:
-            out = out + functional.linear(taken, self.W_skip)
+            out = out + functional.linear(taken.to(self.dtype), self.W_skip)
         return restored(out, units)
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from mi_crow.mechanistic.sae.base import (
     SparseLatents,
     TrainingOutput,
 )
-from mi_crow.mechanistic.sae.kernels import sparse_decode, topk_encode
+from mi_crow.mechanistic.sae.kernels import sparse_decode, topk_activations, topk_encode
 from mi_crow.mechanistic.sae.losses import auxk_loss, fired_or_none, variance_share
 
 
@@ -80,7 +80,11 @@ class TopKSae(SparseAutoencoder):
         return self.sharing.strongest(values, self.k), indices
 
     def _encode_rows(self, x: Tensor) -> SparseLatents:
-        return SparseLatents(*self._choose(self.encoder_input(x)))
+        if not torch.is_inference_mode_enabled() or not self.sharing.alone:
+            return SparseLatents(*self._choose(self.encoder_input(x)))
+        # The same, but that the input is never held centred as a whole.
+        centre = self.b_dec if self.apply_b_dec_to_input else None
+        return SparseLatents(*topk_activations(x, self.encoder_rows, self.b_enc, self.k, centre))
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction` (the batch's FVU) and, with dead latents, `auxk`."""
