@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mi_crow.errors import CorruptDataError
 from mi_crow.mechanistic.features import encode_pass
 from mi_crow.mechanistic.features.build import build_index
 from mi_crow.mechanistic.features.codes import Chunk, Tokens
@@ -116,7 +118,9 @@ def test_every_figure_equals_a_recomputation(
     if not any(len(doc.kept) for doc in docs):
         return
     with TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
-        patch.setitem(encode_pass._BATCH, "cpu", batch)  # with 1, parts are cut among threads
+        patch.setitem(encode_pass._BATCH, "cpu", batch)
+        patch.setitem(encode_pass._BATCH_CELLS, "cpu", 0)
+        patch.setattr(encode_pass, "_LEAST_TOKENS", batch)  # with 1, parts are cut among threads
         _, index = build(Path(place), docs, tiny_lm, part_documents, **SMALL)
         check_all(index, docs, tiny_lm)
         index.close()
@@ -321,17 +325,37 @@ def test_what_is_built_can_be_asked(place: Path, tiny_lm: "LanguageModel") -> No
     assert store.search("harbour")
 
 
-@pytest.mark.parametrize(("part_documents", "wanted"), [(1000, 2), (2, 6)])
-def test_a_run_of_one_part_is_cut_so_that_all_threads_work(
+def test_activations_that_are_not_finite_end_the_job_and_leave_no_index(
+    tiny_lm: "LanguageModel", place: Path
+) -> None:
+    acts = np.ones((6, WIDTH), dtype=np.float32)
+    spoilt = acts.copy()
+    spoilt[2, 1] = np.inf
+    docs = documents(tiny_lm.tokenizer, ["The ferry left the harbour."] * 2, [acts, spoilt])
+    workspace = Workspace.open(place / "workspace")
+    save_run(workspace, docs, tiny_lm.tokenizer_hash)
+    sae = identity_sae(tiny_lm.tokenizer_hash)
+    sae.metadata = replace(sae.metadata, outlier_norm=None)  # with one they would be left out
+    save_sae(workspace, sae)
+    with pytest.raises(CorruptDataError, match="not finite"):
+        build_index(workspace, IndexConfig("sae", device="cpu", **SMALL), lm=tiny_lm)
+    assert not workspace.index_path("sae").exists()
+
+
+@pytest.mark.parametrize(
+    ("part_documents", "least", "wanted"), [(1000, 4, 2), (6, 4, 4), (1, 4, 12), (6, 1000, 2)]
+)
+def test_parts_are_cut_so_that_all_threads_work_to_the_end(
     tiny_lm: "LanguageModel",
     place: Path,
     monkeypatch: pytest.MonkeyPatch,
     part_documents: int,
+    least: int,
     wanted: int,
 ) -> None:
-    """Each thread has one piece at least, and parts are cut no smaller than that needs."""
+    """Each thread has an equal piece of every part, unless that is too little or one document."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setitem(encode_pass._BATCH, "cpu", 4)
+    monkeypatch.setattr(encode_pass, "_LEAST_TOKENS", least)
     cut: list[int] = []
     make_chunk = encode_pass.make_chunk
 

@@ -142,6 +142,7 @@ def test_an_sae_with_any_number_of_latents_a_token(
     from mi_crow.mechanistic.features import encode_pass
 
     monkeypatch.setitem(encode_pass._BATCH, "cpu", batch)
+    monkeypatch.setitem(encode_pass._BATCH_CELLS, "cpu", 0)
     docs: list[Doc] = random_docs(tiny_lm, 25)
     docs[3].acts[:] = 0
     docs[4].kept, docs[4].acts = [], docs[4].acts[:0]

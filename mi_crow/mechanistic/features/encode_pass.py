@@ -35,8 +35,11 @@ from mi_crow.store.parts import Part, RunPart, held_out
 from mi_crow.store.reader import RunReader
 
 _BATCH = {"cpu": 2048, "cuda": 16_384}
+# More on a CPU, which makes something anew for each batch, where one does not take long for it.
+_BATCH_CELLS = {"cpu": 1 << 26}
 _CHUNK_TOKENS = 1 << 17
 _MOST_AT_ONCE = 4  # pieces that are worked on at once on a CPU: each holds a chunk and a block
+_LEAST_TOKENS = 1024  # of a piece that is cut so that each of these has one
 
 
 @dataclass
@@ -92,7 +95,7 @@ class EncodePass:
         self._writer = writer
         self._tokenizer = tokenizer
         self._seed = seed
-        self._batch_size = batch_size or _BATCH.get(sae.device.type, 4096)
+        self._batch_size = batch_size or _batch_size(sae)
         # Small enough for the packed sort of `make_chunk`, at least some documents.
         spare = CODE_KEY_BITS - (sae.n_latents - 1).bit_length()
         self._chunk_tokens = min(_CHUNK_TOKENS, 1 << max(spare, 12))
@@ -116,21 +119,26 @@ class EncodePass:
         since that wants all threads."""
         work = partial(self._encoded, progress=progress)
         if self._sae.device.type != "cpu" or isinstance(reader, LiveRun):
-            yield from map(work, self._pieces(reader, self._chunk_tokens))
+            yield from map(work, self._pieces(reader))
             return
         own = torch.get_num_threads()
         at_once = min(own, _MOST_AT_ONCE)
-        share = max(-(-reader.n_tokens // at_once), self._batch_size)
-        pieces = self._pieces(reader, min(share, self._chunk_tokens))
-        yield from in_order(work, pieces, at_once, round(own / at_once))
+        yield from in_order(work, self._pieces(reader, at_once), at_once, round(own / at_once))
 
-    def _pieces(self, reader: RunReader | LiveRun, most: int) -> Iterator[_Piece]:
-        """All rows; the documents of a part are written before its first piece is given."""
+    def _pieces(self, reader: RunReader | LiveRun, at_once: int = 1) -> Iterator[_Piece]:
+        """All rows; the documents of a part are written before its first piece is given. A part is
+        cut into about equal pieces, as many as are worked on at once or a multiple of that: none
+        waits long for another at the end."""
         for part in reader.parts():
             first = self.corpus.n_documents
             self._take_documents(part)
-            for rows in _cut(part, most):
+            for rows in _cut(part, self._shares(len(part), at_once)):
                 yield _Piece(part, rows, first)
+
+    def _shares(self, rows: int, at_once: int) -> int:
+        most = self._chunk_tokens * 7 // 8  # pieces end with a document, and are a little longer
+        shares = -(-rows // (most * at_once)) * at_once
+        return min(shares, max(rows // min(_LEAST_TOKENS, most), 1))
 
     def _take_documents(self, part: Part) -> None:
         corpus, table = self.corpus, part.table
@@ -184,8 +192,8 @@ class EncodePass:
         finite = torch.ones((), dtype=torch.bool, device=self._sae.device)
         for x in device_batches(batches, self._sae.device, inline=not isinstance(part, RunPart)):
             raise_if_stopped(progress)
-            x = x.float()
-            finite &= x.sum().isfinite()  # looked at once a piece: nothing waits for the device
+            # A sum of fp16 may overflow. Looked at once a piece: nothing waits for the device.
+            finite &= (x.float() if x.dtype == torch.float16 else x).sum().isfinite()
             codes = self._sae.encode_sparse(x)
             values.append(codes.values.float())
             latents.append(codes.indices.to(kind))
@@ -202,16 +210,21 @@ class EncodePass:
         )
 
 
-def _cut(part: Part, most: int) -> Iterator[slice]:
-    """Rows of whole documents, at most so many; a longer document stays whole."""
+def _batch_size(sae: SparseAutoencoder) -> int:
+    """Tokens that are encoded at once."""
+    kind = sae.device.type
+    return max(_BATCH.get(kind, 4096), _BATCH_CELLS.get(kind, 0) // sae.n_latents)
+
+
+def _cut(part: Part, shares: int) -> Iterator[slice]:
+    """Rows of whole documents in so many pieces of about one size, fewer where documents are
+    longer."""
     ends = np.cumsum(part.kept_counts)
-    begin, total = 0, len(part)
-    while begin < total:
-        fits = int(np.searchsorted(ends, begin + most, side="right")) - 1
-        longer = int(np.searchsorted(ends, begin, side="right"))
-        end = int(ends[max(fits, longer)])
-        yield slice(begin, end)
-        begin = end
+    wanted = np.arange(1, shares + 1) * len(part) // shares
+    begin = 0
+    for end in np.unique(ends[np.searchsorted(ends, wanted)]) if len(part) else ():
+        yield slice(begin, int(end))
+        begin = int(end)
 
 
 def _whole(rows: Tensor) -> slice | Tensor:
