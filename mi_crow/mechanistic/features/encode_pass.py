@@ -35,7 +35,8 @@ from mi_crow.store.parts import Part, RunPart, held_out
 from mi_crow.store.reader import RunReader
 
 _BATCH = {"cpu": 2048, "cuda": 16_384}
-# More on a CPU, which makes something anew for each batch, where one does not take long for it.
+# On a CPU more for small SAEs, since some of the work is done anew for each batch: this bounds what
+# a batch takes in time (its latents) and memory (itself and a copy).
 _BATCH_CELLS = {"cpu": 1 << 26}
 _CHUNK_TOKENS = 1 << 17
 _MOST_AT_ONCE = 4  # pieces that are worked on at once on a CPU: each holds a chunk and a block
@@ -136,6 +137,7 @@ class EncodePass:
                 yield _Piece(part, rows, first)
 
     def _shares(self, rows: int, at_once: int) -> int:
+        """How many pieces a part of so many rows is cut into."""
         most = self._chunk_tokens * 7 // 8  # pieces end with a document, and are a little longer
         shares = -(-rows // (most * at_once)) * at_once
         return min(shares, max(rows // min(_LEAST_TOKENS, most), 1))
@@ -212,8 +214,8 @@ class EncodePass:
 
 def _batch_size(sae: SparseAutoencoder) -> int:
     """Tokens that are encoded at once."""
-    kind = sae.device.type
-    return max(_BATCH.get(kind, 4096), _BATCH_CELLS.get(kind, 0) // sae.n_latents)
+    kind, of_token = sae.device.type, sae.n_latents + 2 * sae.n_inputs
+    return max(_BATCH.get(kind, 4096), _BATCH_CELLS.get(kind, 0) // of_token)
 
 
 def _cut(part: Part, shares: int) -> Iterator[slice]:
