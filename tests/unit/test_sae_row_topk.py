@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mi_crow.mechanistic.sae import row_topk as module
 from mi_crow.mechanistic.sae.row_topk import _group_size, padding_to_groups, row_topk
 from mi_crow.mechanistic.sae.scratch import scratch
 
@@ -28,16 +29,26 @@ def own_threads() -> Iterator[None]:
     distinct=st.sampled_from([2, 5, 10**6]),
     inference=st.booleans(),
     threads=st.sampled_from([1, 2]),
+    compiled=st.booleans(),
     seed=st.integers(0, 2**32),
 )
 def test_it_finds_what_torch_finds(
-    n: int, width: int, k: int, distinct: int, inference: bool, threads: int, seed: int
+    n: int,
+    width: int,
+    k: int,
+    distinct: int,
+    inference: bool,
+    threads: int,
+    compiled: bool,
+    seed: int,
 ) -> None:
     k = min(k, width)
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(-distinct, distinct, (n, width), generator=generator).float()
-    with torch.inference_mode(inference):
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode(inference):
+        if not compiled:
+            patch.setattr(module, "cpu_kernels", lambda: None)
         values, columns = row_topk(rows, k)
     assert torch.equal(values.sort(1, descending=True).values, rows.topk(k, dim=1).values)
     assert torch.equal(rows.gather(1, columns), values)
@@ -60,12 +71,14 @@ def test_more_rows_than_are_worked_on_at_once_in_training(inference: bool) -> No
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_nan_is_the_largest_and_infinities_count(threads: int) -> None:
+@pytest.mark.parametrize("inference", [False, True])
+def test_nan_is_the_largest_and_infinities_count(threads: int, inference: bool) -> None:
     torch.set_num_threads(threads)
     rows = torch.zeros(3, 256)
     rows[0, 17], rows[1, 99], rows[2] = torch.nan, torch.inf, -torch.inf
     rows[2, 5] = -1.0
-    values, columns = row_topk(rows, 2)
+    with torch.inference_mode(inference):
+        values, columns = row_topk(rows, 2)
     assert 17 in columns[0]
     assert values[0].isnan().sum() == 1
     assert 99 in columns[1]

@@ -1,9 +1,9 @@
 """Which features fire on the same tokens.
 
 Exact over all tokens up to EXACT_LATENTS latents, beyond that over a sample of tokens. Up to there
-pairs are counted in a table of features x features, a few rows at a time, on any device; beyond
-that such rows would be nearly empty, and the pairs that occur are sorted instead. All of it
-happens on the device that the counts of firings are on.
+pairs are counted in a table of features x features, a few rows at a time, on any device (on a CPU
+by compiled code); beyond that such rows would be nearly empty, and the pairs that occur are sorted
+instead. All of it happens on the device that the counts of firings are on.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mi_crow.mechanistic.features.codes import Chunk
-from mi_crow.mechanistic.features.primitives import counts, sorted_keys, where_true
+from mi_crow.mechanistic.features.primitives import by_numpy, counts, sorted_keys, where_true
 from mi_crow.mechanistic.features.segments import (
     DRAWS,
     descending,
@@ -25,6 +25,7 @@ from mi_crow.mechanistic.features.segments import (
     segment_order,
     starts_of,
 )
+from mi_crow.mechanistic.sae.compiled import cpu_kernels
 
 EXACT_LATENTS = 16_384
 SAMPLE_TOKENS = 200_000
@@ -93,7 +94,7 @@ def coactivations(
     """
     found = []
     if len(fires) <= EXACT_LATENTS:
-        counting = _DenseCounts(chunks, sample, fires)
+        counting = _DenseCounts(chunks, fires)
         cells = _CELLS.get(fires.device.type, 1 << 22)
         step = max(1, cells // (len(fires) + 1))
         for begin in range(features.start, features.stop, step):
@@ -112,23 +113,24 @@ def coactivations(
 class _DenseCounts:
     """Pairs counted in rows of n_latents + 1 cells; the last cell takes the inactive places."""
 
-    def __init__(self, chunks: Sequence[Chunk], sample: TokenSample, fires: Tensor) -> None:
-        self._chunks, self._sample, self._device = chunks, sample, fires.device
+    def __init__(self, chunks: Sequence[Chunk], fires: Tensor) -> None:
+        self._chunks, self._device = chunks, fires.device
         # Counts up to 2^24 are exact in fp32. The last place, and latents that never fire, have no
         # pairs: 1 keeps their ratios at 0.
         most = int(fires.max()) if len(fires) else 0
         kind = torch.float32 if 2 * most <= 1 << 24 else torch.float64
         self._fires = functional.pad(fires, (0, 1)).clamp_(min=1).to(kind)
         self._stride = len(fires) + 1
+        self._kernels = cpu_kernels() if by_numpy(fires) else None
         # Held, since fresh memory takes longer to touch than to add up.
-        added = _ADDED.get(fires.device.type, 1 << 20)
+        added = _ADDED.get(fires.device.type, 1 << 20) if self._kernels is None else 0
         self._keys = torch.empty(added, dtype=torch.int64, device=fires.device)
         self._ones = torch.ones(added, dtype=torch.int32, device=fires.device)
 
     def strong_pairs(self, features: range, count: int) -> tuple[Tensor, Tensor]:
         """Keys (feature - first) * (n_latents + 1) + other and counts of the pairs that may be
         among the `count` most alike of a feature; int64, keys ascend."""
-        both = self._counted(features).view(len(features), self._stride)
+        both = self._counted(features)
         own = torch.arange(features.start, features.stop, device=self._device)
         both.scatter_(1, own[:, None], 0)
         both[:, -1] = 0
@@ -143,11 +145,16 @@ class _DenseCounts:
         return keys, both.view(-1).index_select(0, keys).long()
 
     def _counted(self, features: range) -> Tensor:
-        """Tokens on which each of the features and each latent fire: int32, row after row."""
-        found = torch.zeros(len(features) * self._stride, dtype=torch.int32, device=self._device)
+        """Tokens on which each of the features and each latent fire: int32 [features, n + 1]."""
+        shape = len(features), self._stride
+        found = torch.zeros(shape, dtype=torch.int32, device=self._device)
         for chunk in self._chunks:
-            feature, rows = _firings(chunk, self._sample, features)
-            self._add(found, feature.mul_(self._stride), chunk.latents, rows)
+            if self._kernels is not None:
+                starts = chunk.starts[features.start : features.stop + 1]
+                self._kernels.count_together(found, starts, chunk.rows, chunk.latents)
+                continue
+            feature, rows = _firings(chunk, features)
+            self._add(found.view(-1), feature.mul_(self._stride), chunk.latents, rows)
         return found
 
     def _add(self, found: Tensor, cells: Tensor, latents: Tensor, rows: Tensor) -> None:
@@ -161,16 +168,12 @@ class _DenseCounts:
             found.scatter_add_(0, keys.view(-1), self._ones[: some.numel()])
 
 
-def _firings(chunk: Chunk, sample: TokenSample, features: range) -> tuple[Tensor, Tensor]:
-    """The feature (int64, counted from the first) and token of each firing of the features in the
-    sample, where the chunk is."""
+def _firings(chunk: Chunk, features: range) -> tuple[Tensor, Tensor]:
+    """The feature (int64, counted from the first) and token of each firing of the features, where
+    the chunk is."""
     starts = chunk.starts[features.start : features.stop + 1]
     rows = chunk.rows[int(starts[0]) : int(starts[-1])]
-    feature = owners(starts.to(rows.device), len(rows))
-    if sample.is_all:
-        return feature, rows
-    inside = where_true(sample.holds(chunk.draw.index_select(0, rows)))
-    return feature.index_select(0, inside), rows.index_select(0, inside)
+    return owners(starts.to(rows.device), len(rows)), rows
 
 
 def _pairs(
@@ -180,7 +183,10 @@ def _pairs(
     stride = len(fires) + 1  # the last number stands for inactive places
     found = [torch.zeros(0, dtype=torch.int64, device=fires.device)]
     for chunk in chunks:
-        feature, rows = _firings(chunk, sample, features)
+        feature, rows = _firings(chunk, features)
+        if not sample.is_all:
+            inside = where_true(sample.holds(chunk.draw.index_select(0, rows)))
+            feature, rows = feature.index_select(0, inside), rows.index_select(0, inside)
         keys = chunk.latents.index_select(0, rows) + feature.mul_(stride)[:, None]
         found.append(keys.view(-1).to(fires.device))
     keys = sorted_keys(torch.cat(found))

@@ -3,14 +3,15 @@
 PyTorch's own top-k looks at the entries of a row one after the other there, which takes half as
 long as the product that made the row. Maxima of groups are one vectorised pass, and the k groups of
 greatest maximum hold k of the row's largest entries: an entry of any other group is at most as
-large as each of those maxima. So the k largest maxima are found in the same way, and then the k
-largest of those groups' entries.
+large as each of those maxima. Compiled for one thread that is one look at each row; by torch, with
+many threads, the k largest maxima are found in the same way, and then the k largest of those
+groups' entries.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from mi_crow.mechanistic.sae.compiled import cpu_kernels
 from mi_crow.mechanistic.sae.scratch import scratch
 
 # A row of at least so many times k columns is cut into groups of so many. On two cores, with k = 16
@@ -21,7 +22,6 @@ _GROUPS = ((1024, 16), (256, 8), (24, 4))
 # sorts rows partially, below 256 k it is not yet slow.
 _ROWS = 512
 _PLAIN = range(64, 256)
-_OF_NUMPY = (torch.float32, torch.float64)
 
 
 def row_topk(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -30,16 +30,26 @@ def row_topk(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Among equal entries any may be chosen; nan counts as the largest.
     """
     (n, width), training = rows.shape, not torch.is_inference_mode_enabled()
+    if not training and _for_one_thread(rows):
+        kernels = cpu_kernels()
+        found = None if kernels is None else kernels.row_topk(rows, k)
+        if found is not None:
+            return found
     plain = _group_size(width, k) == 1 or (training and width // k in _PLAIN)
     if rows.device.type != "cpu" or not rows.is_contiguous() or plain:
-        top = rows.topk(k, dim=1, sorted=False)
-        return top.values, top.indices
+        return _largest(rows, k)
     values, columns = rows.new_empty(n, k), torch.empty(n, k, dtype=torch.int64)
     step = _ROWS if training else max(n, 1)
     for first in range(0, n, step):
         some = slice(first, first + step)
         values[some], columns[some] = _strongest(rows[some], k, 0)
     return values, columns
+
+
+def _for_one_thread(rows: Tensor) -> bool:
+    """Whether compiled code takes these rows, and no other thread would help torch with them."""
+    fits = rows.device.type == "cpu" and rows.dtype == torch.float32 and rows.is_contiguous()
+    return fits and torch.get_num_threads() == 1
 
 
 def padding_to_groups(width: int, k: int, device: torch.device) -> int:
@@ -57,7 +67,7 @@ def _group_size(width: int, k: int) -> int:
 def _strongest(rows: Tensor, k: int, level: int) -> tuple[Tensor, Tensor]:
     (n, width), size = rows.shape, _group_size(rows.shape[1], k)
     if size == 1:
-        return _by_threshold(rows, k)
+        return _largest(rows, k)
     # Columns g, g + groups, g + 2 groups, ... make up group g, so that a pass runs along the row.
     groups = width // size
     maxima = scratch(f"maxima {level}", (n, groups), rows.dtype)
@@ -67,23 +77,10 @@ def _strongest(rows: Tensor, k: int, level: int) -> tuple[Tensor, Tensor]:
     torch.add(chosen[:, None], torch.arange(0, width, groups)[:, None], out=columns)
     columns = columns.view(n, size * k)
     entries = scratch(f"entries {level}", (n, size * k), rows.dtype)
-    values, places = _by_threshold(torch.gather(rows, 1, columns, out=entries), k)
+    values, places = _largest(torch.gather(rows, 1, columns, out=entries), k)
     return values, columns.gather(1, places)
 
 
-def _by_threshold(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The same for short rows: all that is not below the k-th largest, which NumPy finds several
-    times as fast as one thread of torch sorts out the k largest."""
-    n, width = rows.shape
-    if n and rows.dtype in _OF_NUMPY and torch.get_num_threads() == 1:
-        entries = rows.numpy()
-        least = np.partition(entries, width - k, axis=1)[:, width - k, None]
-        found = np.flatnonzero(entries >= least)
-        if len(found) == n * k:
-            columns = found.reshape(n, k) - np.arange(0, n * width, width)[:, None]
-            # Each row has k of them, unless one of nan has none and another more.
-            if columns[:, 0].min() >= 0 and columns[:, -1].max() < width:
-                places = torch.from_numpy(columns)
-                return rows.gather(1, places), places
-    top = rows.topk(k, dim=1, sorted=False)  # some are equal to the k-th largest, or nan
+def _largest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    top = rows.topk(k, dim=1, sorted=False)
     return top.values, top.indices

@@ -1,0 +1,183 @@
+"""What the index pass does most often beside the encoder's product, compiled for one CPU thread.
+
+NumPy and torch need a pass over memory for each step of these, and their blocks lie in the third
+level of the cache: a row that is worked through at once stays in the first.
+
+Importing this module needs Numba; `compiled.cpu_kernels` does it where Numba works. What Numba
+compiles it keeps beside this file or in the user's cache folder, as Python does its byte code.
+"""
+
+from collections.abc import Callable
+from math import isqrt
+from typing import Any
+
+import numpy as np
+import torch
+from numba import config, njit
+from torch import Tensor
+
+# Halvings that look for the bound of a row. It need not be exact.
+_HALVINGS = 24
+
+
+def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """For one thread, which lets others run meanwhile."""
+    try:
+        return njit(nogil=True, cache=True)(kernel)
+    except RuntimeError:  # no folder that may be written to: compiled anew in every process
+        return njit(nogil=True)(kernel)
+
+
+def row_topk(rows: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+    """Values and columns (int64) of the k largest entries of contiguous fp32 rows [n, m], in no
+    order: [n, k] each. None where a row holds nan.
+
+    Among equal entries any may be chosen.
+    """
+    (n, width), bounds = rows.shape, rows.numpy()
+    # About as many maxima to look through as entries of the k groups with the greatest.
+    groups = max(k, -(-width // max(isqrt(2 * width // k), 1)))
+    values, columns = rows.new_empty(n, k), torch.empty(n, k, dtype=torch.int64)
+    held = np.empty(groups, np.float32), np.empty(width, np.int64), np.empty(width, np.int32)
+    without_nan = _strongest(bounds, bounds.view(np.int32), *held, values.numpy(), columns.numpy())
+    return (values, columns) if without_nan else None
+
+
+def count_together(counts: Tensor, starts: Tensor, rows: Tensor, latents: Tensor) -> None:
+    """Adds to counts[f, j] how often feature f fires on a token on which latent j does.
+
+    counts int32 [features, n_latents + 1]; starts int64 [features + 1], where the firings of each
+    begin in int32 rows, their tokens; latents [n, k] of each token, int16 or int32. All contiguous.
+    """
+    # Of a number with a sign Numba would ask every time whether it counts from the end.
+    numbers = latents.numpy().view(f"u{latents.itemsize}")
+    _count_together(counts.numpy(), starts.numpy(), rows.numpy().view(np.uint32), numbers)
+
+
+def prove() -> None:
+    """Compiles both and tries them; raises what went wrong."""
+    if getattr(config, "DISABLE_JIT", False):
+        raise RuntimeError("NUMBA_DISABLE_JIT is set")
+    rows = torch.arange(24.0).view(2, 12).remainder(7)
+    found = row_topk(rows, 3)
+    if found is None or not bool((found[0].sort().values == rows.topk(3).values.flip(1)).all()):
+        raise RuntimeError("the strongest entries of a row are not what they should be")
+    counts = torch.zeros(1, 4, dtype=torch.int32)
+    latents = torch.tensor([[0, 1], [2, 3], [0, 2]], dtype=torch.int16)
+    count_together(counts, torch.tensor([0, 2]), torch.tensor([0, 2], dtype=torch.int32), latents)
+    if counts.tolist() != [[2, 1, 1, 0]]:
+        raise RuntimeError("tokens are not counted as they should be")
+
+
+@_compiled
+def _count_together(counts, starts, rows, latents):
+    for feature in range(len(counts)):
+        of_feature = counts[feature]
+        for code in range(starts[feature], starts[feature + 1]):
+            token = rows[code]
+            for place in range(latents.shape[1]):
+                of_feature[latents[token, place]] += 1
+
+
+@_compiled
+def _strongest(rows, bits, maxima, taken, keys, values, columns):
+    """False when it met a nan. `bits` are the rows' as int32; maxima [groups], taken [m] and keys
+    [m] are held for each row in turn."""
+    k = values.shape[1]
+    for number in range(len(rows)):
+        row = rows[number]
+        if not _maxima(row, maxima):
+            return False
+        found = _not_below(row, _bound(maxima, k), maxima, taken)
+        if found > k:
+            _keep_largest(bits[number], taken, keys, found, k)
+        for place in range(k):
+            columns[number, place] = taken[place]
+            values[number, place] = row[taken[place]]
+    return True
+
+
+@_compiled
+def _maxima(row, maxima):
+    """The maximum of columns g, g + groups, g + 2 groups, ... for each group g; False when one is
+    nan."""
+    groups = len(maxima)
+    maxima[:] = row[:groups]
+    for begin in range(groups, len(row), groups):
+        some = row[begin : begin + groups]
+        for group in range(len(some)):
+            value, most = some[group], maxima[group]
+            maxima[group] = value if (value > most) | (value != value) else most
+    missing = 0
+    for group in range(groups):
+        missing += maxima[group] != maxima[group]
+    return missing == 0
+
+
+@_compiled
+def _bound(maxima, k):
+    """A number that k maxima or a few more are not below: nor are as many entries of the row."""
+    low, high = maxima[0], maxima[0]
+    for value in maxima:
+        low = value if value < low else low
+        high = value if value > high else high
+    for _ in range(_HALVINGS):
+        middle = np.float32(0.5) * (low + high)
+        if not low < middle < high:
+            break
+        above = np.int32(0)
+        for group in range(len(maxima)):
+            above += maxima[group] >= middle
+        if above < k:
+            high = middle
+            continue
+        low = middle
+        if above <= k + k // 4:
+            break
+    return low
+
+
+@_compiled
+def _not_below(row, bound, maxima, taken):
+    """Puts the columns of all entries that are not below into `taken`; how many."""
+    groups, found = len(maxima), 0
+    for group in range(groups):
+        if maxima[group] >= bound:
+            for column in range(group, len(row), groups):
+                taken[found] = column
+                found += row[column] >= bound
+    return found
+
+
+@_compiled
+def _keep_largest(bits, taken, keys, found, k):
+    """Puts those of the k largest entries first among the `found` columns in `taken`.
+
+    Their bits, the lower ones turned over where they are negative, order as the numbers do.
+    """
+    for place in range(found):
+        of_column = bits[taken[place]]
+        keys[place] = of_column ^ ((of_column >> 31) & 0x7FFFFFFF)
+    low, high = np.int64(keys[0]), np.int64(keys[0])
+    for place in range(found):
+        low, high = min(low, keys[place]), max(high, keys[place])
+    while low < high:  # the greatest number that k are not below
+        middle = (low + high + 1) >> 1
+        above = np.int32(0)
+        for place in range(found):
+            above += keys[place] >= np.int32(middle)
+        if above < k:
+            high = middle - 1
+            continue
+        low = middle
+        if above == k:
+            break
+    least, equal = np.int32(low), k
+    for place in range(found):
+        equal -= keys[place] > least
+    kept = 0
+    for place in range(found):
+        if keys[place] > least or (keys[place] == least and equal > 0):
+            equal -= keys[place] == least
+            taken[kept] = taken[place]
+            kept += 1

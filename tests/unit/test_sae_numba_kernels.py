@@ -1,0 +1,152 @@
+"""What is compiled for a CPU finds what torch finds, and is done without where it does not work."""
+
+import logging
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mi_crow.mechanistic.sae import compiled, numba_kernels
+
+NUMBERS = st.one_of(
+    st.floats(width=32, allow_nan=False),
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, float("inf"), float("-inf"), 2.0**-140]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(0, 4), st.integers(1, 90)),
+        elements=NUMBERS,
+        fill=NUMBERS,
+    ),
+    share=st.floats(0, 1),
+)
+def test_the_largest_of_rows_of_any_numbers(rows: np.ndarray, share: float) -> None:
+    k = 1 + int(share * (rows.shape[1] - 1))
+    given = torch.from_numpy(rows)
+    found = numba_kernels.row_topk(given, k)
+    assert found is not None
+    values, columns = found
+    assert torch.equal(values.sort(1, descending=True).values, given.topk(k, dim=1).values)
+    assert torch.equal(given.gather(1, columns), values)
+    assert (columns.sort(1).values.diff(dim=1) > 0).all(), "no column twice"
+
+
+@pytest.mark.parametrize("k", [1, 32, 500])
+@pytest.mark.parametrize("width", [768, 4609, 40_000])
+def test_the_largest_of_long_rows(width: int, k: int) -> None:
+    rows = torch.randn(5, width, generator=torch.Generator().manual_seed(k))
+    rows[1] = 0.5
+    rows[2, 3:] = -torch.inf
+    rows[3] = torch.arange(width).remainder(7)
+    found = numba_kernels.row_topk(rows, k)
+    assert found is not None
+    assert torch.equal(found[0].sort(1, descending=True).values, rows.topk(k, dim=1).values)
+    assert torch.equal(rows.gather(1, found[1]), found[0])
+
+
+@pytest.mark.parametrize("column", [0, 3, 199])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_nan_anywhere_is_seen(column: int, sign: float) -> None:
+    rows = torch.arange(400.0).view(2, 200)
+    assert numba_kernels.row_topk(rows, 3) is not None
+    rows[1, column] = sign * torch.nan
+    assert numba_kernels.row_topk(rows, 3) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    latents=hnp.arrays(
+        st.sampled_from([np.int16, np.int32]),
+        st.tuples(st.integers(1, 30), st.integers(1, 4)),
+        elements=st.integers(0, 6),
+    ),
+    before=st.integers(0, 3),
+)
+def test_latents_of_the_tokens_on_which_a_feature_fires(latents: np.ndarray, before: int) -> None:
+    tokens = [np.flatnonzero((latents == feature).any(1)) for feature in range(1, 5)]
+    rows = np.concatenate([np.zeros(before, dtype=int), *tokens]).astype(np.int32)
+    starts = before + np.cumsum([0, *map(len, tokens)])
+    counts = torch.full((4, 7), 2, dtype=torch.int32)
+    arrays = (torch.from_numpy(of) for of in (starts, rows, latents))
+    numba_kernels.count_together(counts, *arrays)
+    expected = [np.bincount(latents[of].ravel(), minlength=7) + 2 for of in tokens]
+    assert counts.tolist() == [of.tolist() for of in expected]
+
+
+@pytest.fixture
+def no_verdict() -> Iterator[None]:
+    """What was found out about Numba is forgotten before and after."""
+    compiled.cpu_kernels.cache_clear()
+    yield
+    compiled.cpu_kernels.cache_clear()
+
+
+@pytest.mark.usefixtures("no_verdict")
+def test_what_works_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[None] = []
+    module = SimpleNamespace(prove=lambda: tried.append(None))
+    monkeypatch.setattr(compiled, "import_module", lambda _: module)
+    assert [compiled.cpu_kernels() for _ in range(2)] == [module] * 2
+    assert len(tried) == 1
+
+
+@pytest.mark.usefixtures("no_verdict")
+def test_a_numba_that_cannot_be_imported_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: str) -> None:
+        raise ImportError("Numba needs NumPy 2.5 or less")
+
+    monkeypatch.setattr(compiled, "import_module", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert [compiled.cpu_kernels() for _ in range(2)] == [None, None]
+    assert [record.message for record in caplog.records] == [
+        "no Numba, torch takes its place and more time: Numba needs NumPy 2.5 or less"
+    ]
+
+
+@pytest.mark.usefixtures("no_verdict")
+def test_kernels_that_are_not_compiled_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba_kernels.config, "DISABLE_JIT", 1)
+    assert compiled.cpu_kernels() is None
+
+
+@pytest.mark.usefixtures("no_verdict")
+@pytest.mark.parametrize("kernel", ["_strongest", "_count_together"])
+def test_kernels_that_find_something_else_are_done_without(
+    kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*arrays: np.ndarray) -> bool:
+        arrays[-2].fill(0)
+        return True
+
+    monkeypatch.setattr(numba_kernels, kernel, wrong)
+    assert compiled.cpu_kernels() is None
+
+
+def test_without_a_folder_to_keep_it_in_it_is_compiled_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = numba_kernels.njit
+
+    def no_folder(**options: Any) -> Callable[..., Any]:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+
+    monkeypatch.setattr(numba_kernels, "njit", no_folder)
+    assert numba_kernels._compiled(_twice)(21) == 42
+
+
+def _twice(number):
+    return 2 * number
