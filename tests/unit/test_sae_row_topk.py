@@ -109,3 +109,23 @@ def test_a_scratch_block_is_used_again_and_grows() -> None:
     assert scratch("test", (3, 2), torch.float32).data_ptr() == small.data_ptr()
     assert scratch("test", (2, 3), torch.int64).dtype == torch.int64
     assert scratch("test", (400, 3), torch.float32).shape == (400, 3)
+
+
+@pytest.mark.parametrize(
+    ("threads", "inference", "width", "compiled"),
+    [(1, True, 512, True), (1, True, 600, False), (2, True, 512, False), (1, False, 512, False)],
+)
+def test_compiled_code_is_for_one_thread_and_rows_that_are_not_too_long(
+    threads: int,
+    inference: bool,
+    width: int,
+    compiled: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[None] = []
+    monkeypatch.setattr(module, "_COMPILED", 512)
+    monkeypatch.setattr(module, "cpu_kernels", lambda: asked.append(None))
+    torch.set_num_threads(threads)
+    with torch.inference_mode(inference):
+        row_topk(torch.randn(3, width, generator=torch.Generator().manual_seed(0)), 4)
+    assert bool(asked) == compiled
