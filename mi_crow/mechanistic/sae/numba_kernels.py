@@ -34,12 +34,14 @@ def row_topk(rows: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
 
     Among equal entries any may be chosen.
     """
-    (n, width), bounds = rows.shape, rows.numpy()
+    (n, width), entries = rows.shape, rows.numpy()
     # About as many maxima to look through as entries of the k groups with the greatest.
     groups = max(k, -(-width // max(isqrt(2 * width // k), 1)))
     values, columns = rows.new_empty(n, k), torch.empty(n, k, dtype=torch.int64)
     held = np.empty(groups, np.float32), np.empty(width, np.int64), np.empty(width, np.int32)
-    without_nan = _strongest(bounds, bounds.view(np.int32), *held, values.numpy(), columns.numpy())
+    without_nan = _strongest(
+        entries, entries.view(np.int32), *held, values.numpy(), columns.numpy()
+    )
     return (values, columns) if without_nan else None
 
 
