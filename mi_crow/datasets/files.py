@@ -1,7 +1,6 @@
 """Local files of texts: txt, md, jsonl, json, csv, tsv, parquet; read record by record."""
 
 import csv
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import file_digest
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mi_crow.datasets.fields import Fields, RawRow, label_text
-from mi_crow.errors import NotFoundError, UserError
+from mi_crow.errors import CorruptDataError, NotFoundError, UserError
+from mi_crow.store.json_file import parse_json
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
@@ -113,30 +113,23 @@ def _json_lines(path: Path, fields: Fields) -> Iterator[RawRow]:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise UserError(
-                    f"{str(path)!r} line {number} is not JSON ({_reason(error)})"
-                ) from error
+            record = _parse(line, f"{str(path)!r} line {number}")
             yield _record_row(record, path, number, fields, first)
             first = False
 
 
 def _json_list(path: Path, fields: Fields) -> Iterator[RawRow]:
     text = path.read_text("utf-8-sig")
-    try:
-        records = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"dataset {str(path)!r} is not JSON ({_reason(error)})") from error
+    records = _parse(text, f"dataset {str(path)!r}")
     if not isinstance(records, list):
         raise UserError(f"dataset {str(path)!r} is not a list", hint="give a list of objects")
     for number, record in enumerate(records, 1):
         yield _record_row(record, path, number, fields, number == 1)
 
 
-def _reason(error: ValueError) -> str:
-    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+def _parse(text: str, what: str) -> Any:
+    # Other fields than the text's may hold what fits no number of ours.
+    return parse_json(text, what, error=UserError, long_integers=True)
 
 
 def _record_row(record: Any, path: Path, number: int, fields: Fields, first: bool) -> RawRow:
@@ -216,9 +209,9 @@ def _parquet(path: Path, fields: Fields) -> Iterator[RawRow]:
 def class_names(description: bytes | None, fields: Fields) -> list[str] | None:
     """The names of the label's classes, as `datasets` writes them into Parquet files."""
     try:
-        features = json.loads(description or b"{}")["info"]["features"]
+        features = parse_json(description or b"{}", "the file's description")["info"]["features"]
         return list(features[fields.label_name]["names"])
-    except (ValueError, LookupError, TypeError):
+    except (CorruptDataError, LookupError, TypeError):
         return None
 
 

@@ -1,10 +1,10 @@
 """Folders that `datasets` wrote with `save_to_disk`, as far as a look at their JSON tells."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import NotFoundError, UserError
+from mi_crow.errors import MiCrowError, NotFoundError, UserError
+from mi_crow.store.json_file import read_json
 
 _DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 
@@ -38,8 +38,8 @@ def no_split(source: str, split: str, splits: list[str]) -> NotFoundError:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        found = read_json(path)
+    except (OSError, MiCrowError) as error:
         raise UserError(
             f"dataset folder {str(path.parent)!r} cannot be read ({path.name}: {error})"
         ) from error

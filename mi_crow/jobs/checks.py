@@ -4,10 +4,8 @@ A check raises UserError; what only the model or the network can tell is left to
 """
 
 import csv
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from mi_crow.datasets.fields import Fields
 from mi_crow.datasets.files import SUFFIXES, looks_like_path, text_files
@@ -18,6 +16,7 @@ from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.loggers import check_logger
 from mi_crow.store.ids import validate_id
+from mi_crow.store.json_file import parse_json
 from mi_crow.store.manifest import RunManifest
 from mi_crow.store.settings import validate_device
 from mi_crow.store.workspace import SaeSummary, Workspace, read_sae_summary
@@ -240,10 +239,8 @@ def _jsonl_has_text(path: Path, fields: Fields) -> bool:
         first = next((line for line in file if line.strip()), None)
     if first is None:
         return False
-    try:
-        row: Any = json.loads(first)
-    except ValueError as error:
-        raise UserError(f"dataset file {str(path)!r} is not JSON lines ({error})") from error
+    what = f"the first line of dataset file {str(path)!r}"
+    row = parse_json(first, what, error=UserError, long_integers=True)
     if isinstance(row, dict):
         fields.check(str(path), row)
     elif not isinstance(row, str):

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mi_crow.errors import CorruptDataError
+from mi_crow.store.json_file import parse_json
+
 EVENTS_NAME = "events.jsonl"
 CLOSING = frozenset({"finished", "failed", "cancelled"})
 OPENING = frozenset({"queued", "resumed"})  # an attempt begins with one of these
@@ -49,8 +52,8 @@ def end_torn_line(job_dir: Path) -> None:
 def parse_event(line: bytes) -> dict[str, Any] | None:
     """The event in a line, or None when the line is torn or not an event."""
     try:
-        record = json.loads(line)
-    except ValueError:
+        record = parse_json(line, "an event")
+    except CorruptDataError:
         return None
     if isinstance(record, dict) and isinstance(record.get("event"), str):
         return record

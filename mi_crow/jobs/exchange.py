@@ -14,6 +14,7 @@ from typing import Any
 
 from mi_crow.errors import MiCrowError
 from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.json_file import parse_json
 
 _STOP, _REPORTS, _DEATHS = "stop", "reports.jsonl", "deaths.json"
 
@@ -79,7 +80,7 @@ class Exchange:
         self._offset += len(whole) + len(newline)
         for line in whole.split(b"\n"):
             if line:
-                yield json.loads(line)
+                yield parse_json(line, "a report of rank 0")
 
     def end(self, rank: int, outcome: str, **fields: Any) -> None:
         """Leaves word of how rank `rank` ended."""

@@ -28,6 +28,7 @@ from mi_crow.errors import (
     NotFoundError,
     UserError,
 )
+from mi_crow.store.json_file import parse_json
 
 INTERRUPT = "interrupt"
 FINAL_EVENTS = frozenset({"result", "error"})
@@ -70,10 +71,7 @@ def encode_line(message: Mapping[str, Any]) -> bytes:
 
 def decode_line(line: bytes) -> dict[str, Any]:
     """The object in a line. Raises CorruptDataError."""
-    try:
-        data = json.loads(line)
-    except ValueError as error:
-        raise CorruptDataError(f"not a line of the session's protocol ({error})") from error
+    data = parse_json(line, "a line of the session's protocol")
     if not isinstance(data, dict):
         raise CorruptDataError("not an object of the session's protocol")
     return data

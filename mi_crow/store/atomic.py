@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import CorruptDataError, NotFoundError
+from mi_crow.store.json_file import read_json as read_json  # beside what writes it
 
 TMP_PREFIX = ".tmp-"
 
@@ -97,19 +97,6 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON to `path`, whole or not at all."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """The JSON value in `path`.
-
-    Raises NotFoundError when there is no such file, CorruptDataError when it is not JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise NotFoundError(f"no file {path}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CorruptDataError(f"{path} is not valid JSON ({error})") from error
 
 
 def remove_stale(folder: Path) -> None:

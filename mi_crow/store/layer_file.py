@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mi_crow.errors import CorruptDataError
+from mi_crow.errors import CorruptDataError, MiCrowError
+from mi_crow.store.json_file import parse_json
 
 _CODES = {
     torch.float32: "F32",
@@ -30,14 +31,20 @@ _CODES = {
 }
 _KINDS = {code: kind for kind, code in _CODES.items()}
 _LENGTH_BYTES = 8
+
+
+class _Unreadable(MiCrowError):
+    """A header that is not JSON."""
+
+
 _MOST_HEADER_BYTES = 1 << 20
 _NOT_A_HEADER = (
+    _Unreadable,
     ValueError,
     KeyError,
     TypeError,
     AttributeError,
     OverflowError,  # an offset of Infinity
-    RecursionError,
 )
 _HINT = "capture the run again"
 
@@ -98,7 +105,7 @@ class LayerFile:
         if len(header) != length:
             raise self.damaged("it ends within its header")
         try:
-            entries = json.loads(header)
+            entries = parse_json(header, "the header", error=_Unreadable)
             entries.pop("__metadata__", None)
             self.places = {
                 name: self._place(name, entry, _LENGTH_BYTES + length)

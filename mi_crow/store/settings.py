@@ -1,12 +1,11 @@
 """The user's config file: a few typed settings, one JSON object under the user's config folder."""
 
-import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import get_type_hints
 
-from mi_crow.errors import CorruptDataError, UserError, nearest
-from mi_crow.store.atomic import write_json
+from mi_crow.errors import CorruptDataError, NotFoundError, UserError, nearest
+from mi_crow.store.atomic import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -24,15 +23,15 @@ class Settings:
         """
         path = settings_path()
         try:
-            data = json.loads(path.read_bytes())
+            data = read_json(path)
             hints = get_type_hints(cls)
             for key, value in data.items():
                 if key in hints and not isinstance(value, hints[key]):
                     raise ValueError(f"{key} must be of type {hints[key].__name__}")
             return cls(**{key: value for key, value in data.items() if key in hints})
-        except FileNotFoundError:
+        except NotFoundError:
             return cls()
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, CorruptDataError) as error:
             raise CorruptDataError(
                 f"{path} is not a config file ({error})", hint="mend or remove it"
             ) from error

@@ -52,7 +52,7 @@ def test_the_columns_of_the_published_guides_are_read(tmp_path):
     ("name", "content", "sentence"),
     [
         ("names.json", "[1, 2]", "not an object"),
-        ("names.json", "{", "not JSON"),
+        ("names.json", "{", "not valid JSON"),
         ("names.json", '{"3": [{"title": "x"}]}', "concepts of feature '3'"),
         ("names.json", '{"x": [{"name": "x"}]}', "concepts of feature 'x'"),
         ("names.json", f'{{"{LATENTS}": [{{"name": "x"}}]}}', "out of range"),

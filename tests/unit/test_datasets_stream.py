@@ -287,7 +287,7 @@ def test_a_torn_line_far_into_the_data_is_named(tmp_path: Path) -> None:
     lines = [json.dumps({"text": str(n)}) for n in range(500)]
     path.write_text("\n".join([*lines, '{"text": "torn']))
     texts = TextStream.from_local(path)
-    with pytest.raises(UserError, match="line 501 is not JSON"):
+    with pytest.raises(UserError, match="line 501 is not valid JSON"):
         list(texts.rows())
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.store.atomic import write_bytes
+from mi_crow.store.json_file import parse_json
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Concept
@@ -60,10 +61,7 @@ def _suffix(path: Path) -> str:
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Mapping[str, Any]]:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{str(path)!r} is not valid JSON ({error})") from error
+    data = parse_json(text, repr(str(path)), error=UserError)
     if isinstance(data, dict):
         for feature, names in data.items():
             for name in names if isinstance(names, list) else [names]:
@@ -108,7 +106,7 @@ def _checked(path: Path, number: int, row: Mapping[str, Any], sae_id: str | None
             "tags": _tags(row.get("tags")),
             "source": _text(row.get("source") or "import"),
         }
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, UserError) as error:
         raise UserError(f"row {number} of {str(path)!r} is not a concept ({error!r})") from error
 
 
@@ -130,5 +128,9 @@ def _tags(value: Any) -> tuple[str, ...]:
     if value is None or value == "":
         return ()
     if isinstance(value, str):
-        value = json.loads(value) if value.startswith("[") else value.split(",")
+        value = (
+            parse_json(value, "tags", error=UserError)
+            if value.startswith("[")
+            else value.split(",")
+        )
     return tuple(_text(tag) for tag in value)

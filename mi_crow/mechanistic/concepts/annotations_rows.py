@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from mi_crow.store.json_file import parse_json
+
 
 @dataclass(frozen=True)
 class Concept:
@@ -106,7 +108,7 @@ def concept_of(row: sqlite3.Row) -> Concept:
 
 @lru_cache(maxsize=4096)  # most concepts have the tags of some other
 def _tags_of(text: str) -> tuple[str, ...]:
-    return tuple(json.loads(text))
+    return tuple(parse_json(text, "the tags of a concept"))
 
 
 def read_concept(
@@ -141,7 +143,7 @@ def as_text(concept: Concept | None) -> str | None:
 def _from_text(text: str | None) -> Concept | None:
     if text is None:
         return None
-    data = json.loads(text)
+    data = parse_json(text, "a change of a concept")
     return Concept(**data | {"tags": tuple(data["tags"])})
 
 
@@ -188,13 +190,16 @@ def _describe(line: Change) -> str:
 def generation_of(row: sqlite3.Row) -> SavedGeneration:
     values = dict(row)
     for column in ("sae_ids", "weight_hashes"):
-        values[column] = tuple(json.loads(values[column]))
+        values[column] = tuple(parse_json(values[column], f"{column} of a generation"))
     for column in ("versions", "settings", "metrics"):
-        values[column] = json.loads(values[column])
+        values[column] = parse_json(values[column], f"{column} of a generation")
     return SavedGeneration(**values)
 
 
 def preset_of(row: sqlite3.Row) -> Preset:
     return Preset(
-        row["name"], tuple(json.loads(row["interventions"])), row["created"], row["updated"]
+        row["name"],
+        tuple(parse_json(row["interventions"], "a preset")),
+        row["created"],
+        row["updated"],
     )

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -12,6 +11,7 @@ from typing import Any
 
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.store.atomic import write_bytes, write_json
+from mi_crow.store.json_file import parse_json
 
 TopTexts = Mapping[int, Sequence[tuple[str, float]]]
 
@@ -47,10 +47,7 @@ def concepts_from(data: Mapping[Any, Any]) -> dict[int, list[NamedConcept]]:
 
 def read_json_concepts(path: Path) -> dict[int, list[NamedConcept]]:
     """Reads a JSON object in the form of `concepts_from`."""
-    try:
-        data = json.loads(_read(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{str(path)!r} is not JSON ({error.msg})") from error
+    data = parse_json(_read(path), repr(str(path)), error=UserError)
     if not isinstance(data, dict):
         raise UserError(f"{str(path)!r} is not an object", hint="its keys are feature numbers")
     return concepts_from(data)

@@ -3,7 +3,6 @@
 Torch-free; shared by the app and the command line. Answers are frozen dataclasses.
 """
 
-import json
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +37,7 @@ from mi_crow.mechanistic.features.records import (
     TextFeature,
 )
 from mi_crow.mechanistic.features.search import SearchColumns, match_scores
+from mi_crow.store.json_file import parse_json
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -302,9 +302,9 @@ def _read_meta(connection: IndexConnection, columns: FeatureColumns) -> IndexMet
             n_tokens=int(values["n_tokens"]),
             n_documents=int(values["n_documents"]),
             built_at=float(values["built_at"]),
-            sources=tuple(json.loads(values["sources"])),
+            sources=tuple(parse_json(values["sources"], "sources")),
             schema_version=int(values["schema_version"]),
-            edges=tuple(json.loads(values["histogram_edges"])),
+            edges=tuple(parse_json(values["histogram_edges"], "histogram_edges")),
             labels=columns.labels,
             bands=int(values["bands"]),
             cofiring=CofiringTokens(
@@ -312,7 +312,7 @@ def _read_meta(connection: IndexConnection, columns: FeatureColumns) -> IndexMet
             ),
             other=other,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, CorruptDataError) as error:
         raise CorruptDataError(
             f"the feature index of {connection.sae_id!r} cannot be read ({error!r})",
             hint=f"mi-crow index --sae {connection.sae_id} builds it again; concepts stay",

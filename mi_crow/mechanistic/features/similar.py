@@ -4,7 +4,6 @@ The rows are read from `sae_weights.safetensors` a block at a time; NumPy's read
 knows no bfloat16, so the bytes are taken as they lie in the file.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.mechanistic.features.records import Neighbour
+from mi_crow.store.json_file import parse_json
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _BLOCK_BYTES = 16 << 20
@@ -105,4 +105,4 @@ def _header(path: Path) -> tuple[dict, int]:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= _LONGEST_HEADER:
             raise ValueError("no safetensors header")
-        return json.loads(file.read(length)), 8 + length
+        return parse_json(file.read(length), str(path)), 8 + length

@@ -1,0 +1,120 @@
+"""The one reader of JSON that we did not make a moment ago: files, lines of files, pipes.
+
+A file may be torn, hostile or of another tool. Whatever is in it, it is either read or refused in
+one sentence: no recursion error, no hang, no number that Python cannot compute with later.
+"""
+
+import json
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError
+
+MOST_BYTES = 256 << 20  # of a file that is read whole
+MOST_DEPTH = 100  # far below what Python's own recursion takes on the way on, as in asdict
+_MOST_INTEGER = 10**300  # what a float still holds, so that no arithmetic overflows
+_BOM = b"\xef\xbb\xbf"
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def read_json(path: Path, *, unique_keys: bool = False) -> Any:
+    """The JSON value in the file `path`; `unique_keys` as in `parse_json`.
+
+    NaN and the infinities are read, as Python writes them: who wants a number asks `JsonObject`.
+    Raises NotFoundError when there is no such file, CorruptDataError when it is not JSON, or nested
+    or as large as no file of ours is.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
+            raise CorruptDataError(f"{path} is not a file")
+        if found.st_size > MOST_BYTES:
+            raise CorruptDataError(
+                f"{path} is too large to be read as JSON "
+                f"({found.st_size >> 20:,} MiB, at most {MOST_BYTES >> 20})"
+            )
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"no file {path}") from error
+    return parse_json(data, str(path), unique_keys=unique_keys)
+
+
+def parse_json(
+    data: bytes | str,
+    what: str,
+    *,
+    error: type[MiCrowError] = CorruptDataError,
+    unique_keys: bool = False,
+    long_integers: bool = False,
+) -> Any:
+    """The JSON value that is all of `data`; bytes are UTF-8. `what` names it in messages.
+
+    Lone surrogates, which nothing can write, become replacement characters. `unique_keys` refuses
+    an object that says one thing twice, of which Python would take the last. `long_integers` takes
+    integers beyond what a float holds. Raises `error` in one sentence.
+    """
+    try:
+        text = data if isinstance(data, str) else data.removeprefix(_BOM).decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_unique if unique_keys else None)
+        # Most files hold too few brackets to be deep: then only their integers are looked at.
+        _check(value, 0 if long_integers else _MOST_INTEGER)
+        return _clean(value) if _SURROGATE.search(text) else value
+    except json.JSONDecodeError as fault:
+        raise error(f"{what} is not valid JSON ({fault})") from fault
+    except UnicodeDecodeError as fault:
+        raise error(f"{what} is not valid JSON (byte {fault.start} is not UTF-8)") from fault
+    except RecursionError:
+        raise error(f"{what} is not valid JSON ({_TOO_DEEP})") from None
+    except _Oddity as fault:
+        raise error(f"{what} is not valid JSON ({fault})") from fault
+    except ValueError as fault:  # the one other that Python's reader raises
+        raise error(f"{what} is not valid JSON ({_TOO_LONG})") from fault
+
+
+_TOO_DEEP = f"nested more than {MOST_DEPTH} deep"
+_TOO_LONG = "an integer of too many digits"
+
+
+class _Oddity(ValueError):
+    """JSON that Python reads and we do not."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [key for key, _ in pairs]
+        twice = next(key for key in names if names.count(key) > 1)
+        raise _Oddity(f"{twice[:80]!r} stands twice in one object")
+    return value
+
+
+def _check(value: Any, most: int) -> None:
+    """Raises _Oddity for what is too deep, or for an integer beyond `most` (0: any); level by
+    level, in a quarter of the time that the parsing takes."""
+    level: list[Any] = [[value]]
+    for _ in range(MOST_DEPTH + 1):
+        below: list[Any] = []
+        for container in level:
+            for one in container.values() if type(container) is dict else container:
+                kind = type(one)
+                if kind is dict or kind is list:
+                    below.append(one)
+                elif kind is int and most and not -most <= one <= most:
+                    raise _Oddity(_TOO_LONG)
+        if not below:
+            return
+        level = below
+    raise _Oddity(_TOO_DEEP)
+
+
+def _clean(value: Any) -> Any:
+    """The value without lone surrogates in its texts and keys."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_clean(one) for one in value]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(one) for key, one in value.items()}
+    return value
