@@ -1,14 +1,18 @@
 """From a command line to one command's call, and from any error to one line and an exit code."""
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mi_crow import __version__
+from mi_crow.clean_text import check_name, clean_text
 from mi_crow.cli.arguments import Parser, add_common, takes_common
 from mi_crow.cli.complaint import complain
 from mi_crow.errors import MiCrowError, UserError
@@ -82,7 +86,27 @@ def parse(arguments: Sequence[str]) -> Namespace:
             break
         if word in COMMANDS:
             break
-    return takes_common(parser.parse_args(arguments))
+    return _cleaned(takes_common(parser.parse_args(arguments)))
+
+
+def _cleaned(options: Namespace) -> Namespace:
+    """The options with their texts cleaned. Raises UserError for a path that cannot be."""
+    for key, value in vars(options).items():
+        if isinstance(value, list):
+            setattr(options, key, [_clean(item) for item in value])
+        elif key != "workspace":  # a folder that may not exist yet: Workspace looks at its name
+            setattr(options, key, _clean(value))
+    return options
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, Path):
+        check_name(str(value), "path")
+    if not isinstance(value, str) or (cleaned := clean_text(value)) == value:
+        return value
+    if os.path.lexists(value):
+        check_name(value, "path")
+    return cleaned
 
 
 def _refuse_unknown(arguments: Sequence[str], word: str) -> None:

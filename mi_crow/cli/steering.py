@@ -4,6 +4,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from mi_crow.clean_text import clean_text
 from mi_crow.cli.arguments import (
     add_device,
     add_seed,
@@ -43,7 +44,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
     sae_id = pick_sae(workspace, options.sae)
-    text = sys.stdin.read() if options.text == "-" else options.text
+    text = clean_text(sys.stdin.read()) if options.text == "-" else options.text
     if not text.strip():
         raise UserError("the text is empty", hint="give one in quotes, or `-` to read stdin")
     device = device_of(options)

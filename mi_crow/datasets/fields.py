@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from mi_crow.clean_text import clean_text
 from mi_crow.errors import UserError
 
 RawRow = tuple[Any, Any]  # what stands in the text field, and in the label field
@@ -54,5 +55,5 @@ def label_text(value: Any, names: list[str] | None = None) -> str | None:
     if value is None or value != value:  # not a number: a gap in a table of numbers
         return None
     if names is not None and isinstance(value, int) and not isinstance(value, bool):
-        return names[value] if 0 <= value < len(names) else None
-    return str(value)
+        return clean_text(names[value]) if 0 <= value < len(names) else None
+    return clean_text(str(value))

@@ -9,13 +9,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.clean_text import clean_text
 from mi_crow.datasets.conversations import as_messages, is_conversation
 from mi_crow.datasets.fields import Fields, RawRow, label_text
 from mi_crow.datasets.records import ArrowRecords, LocalRecords, Records
 from mi_crow.datasets.sampling import least_positions, least_rows
 from mi_crow.datasets.saved import is_saved
 from mi_crow.datasets.text import TextDataset
-from mi_crow.datasets.texts import Render, Row, Texts, encodable, rows_digest
+from mi_crow.datasets.texts import Render, Row, Texts, rows_digest
 from mi_crow.errors import UserError
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class TextStream:
                 return None
         if not isinstance(value, str) or not value.strip():
             return None
-        return encodable(value), label_text(label)
+        return clean_text(value), label_text(label)
 
     def _no_template(self) -> UserError:
         return UserError(

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.datasets.texts import Render, Row, Texts, encodable, rows_digest
+from mi_crow.clean_text import clean_text
+from mi_crow.datasets.texts import Render, Row, Texts, rows_digest
 from mi_crow.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ class TextDataset:
 
         Raises UserError for an empty list, an empty text, labels of another number.
         """
-        self.texts = [encodable(text) if isinstance(text, str) else text for text in texts]
-        self.labels: list[str | None] = list(labels) if labels else [None] * len(self.texts)
+        self.texts = [clean_text(text) if isinstance(text, str) else text for text in texts]
+        given = labels or [None] * len(self.texts)
+        self.labels = [clean_text(label) if isinstance(label, str) else label for label in given]
         self.source = source
         self.chat = chat
         self.skipped = skipped

@@ -50,10 +50,3 @@ def rows_digest(rows: Iterable[Row]) -> tuple[str, int]:
             digest.update(len(data).to_bytes(8, "big") + data)
         count += 1
     return digest.hexdigest(), count
-
-
-def encodable(text: str) -> str:
-    """`text` with lone surrogates, which no tokenizer or file takes, as replacement characters."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mi_crow.clean_text import clean_text
 from mi_crow.errors import UserError
 from mi_crow.language_model.tokenize import Encoding, encode_batch
 
@@ -32,8 +33,9 @@ class Inference:
         """
         if isinstance(texts, str) or not texts:
             raise UserError("no texts given", hint="give a non-empty list of strings")
+        texts = [clean_text(text) for text in texts]
         encoding = encode_batch(self._lm.tokenizer, texts, context_length).to(self._lm.device)
-        self.texts = list(texts)
+        self.texts = texts
         try:
             with nullcontext() if with_controllers else self._lm.plain():
                 return self.run(encoding), encoding.as_inputs()

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mi_crow.clean_text import clean_text
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -44,7 +46,7 @@ def tokenize(
 ) -> list[list[int]]:
     """Token ids of each text, special tokens as the tokenizer adds them, cut to the context."""
     encoded = tokenizer(
-        list(texts),
+        [clean_text(text) for text in texts],
         padding=False,
         truncation=context_length is not None,
         max_length=context_length,

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mi_crow.clean_text import clean_text
 from mi_crow.store.json_file import read_json as read_json  # beside what writes it
 
 TMP_PREFIX = ".tmp-"
@@ -96,7 +97,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON to `path`, whole or not at all."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_bytes(path, clean_text(text).encode())
 
 
 def remove_stale(folder: Path) -> None:

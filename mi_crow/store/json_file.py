@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from mi_crow.clean_text import clean_values
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError
 
 MOST_BYTES = 256 << 20  # of a file that is read whole
@@ -60,7 +61,7 @@ def parse_json(
         value = json.loads(text, object_pairs_hook=_unique if unique_keys else None)
         # Most files hold too few brackets to be deep: then only their integers are looked at.
         _check(value, 0 if long_integers else _MOST_INTEGER)
-        return _clean(value) if _SURROGATE.search(text) else value
+        return clean_values(value) if _SURROGATE.search(text) else value
     except json.JSONDecodeError as fault:
         raise error(f"{what} is not valid JSON ({fault})") from fault
     except UnicodeDecodeError as fault:
@@ -107,14 +108,3 @@ def _check(value: Any, most: int) -> None:
             return
         level = below
     raise _Oddity(_TOO_DEEP)
-
-
-def _clean(value: Any) -> Any:
-    """The value without lone surrogates in its texts and keys."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_clean(one) for one in value]
-    if isinstance(value, dict):
-        return {_clean(key): _clean(one) for key, one in value.items()}
-    return value

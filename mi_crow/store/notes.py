@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mi_crow.clean_text import clean_text
 from mi_crow.store.atomic import write_bytes
 
 NOTE_NAME = "note.txt"
@@ -18,6 +19,6 @@ def read_note(folder: Path) -> str:
 def write_note(folder: Path, text: str) -> None:
     """Replaces the note; an empty text removes it."""
     if text.strip():
-        write_bytes(folder / NOTE_NAME, f"{text.strip()}\n".encode())
+        write_bytes(folder / NOTE_NAME, f"{clean_text(text).strip()}\n".encode())
     else:
         (folder / NOTE_NAME).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mi_crow.clean_text import check_name
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError, nearest
 from mi_crow.store.atomic import read_json, temporary_name, write_json
 from mi_crow.store.ids import make_folder, validate_id
@@ -55,8 +56,12 @@ class Workspace:
 
     @classmethod
     def locate(cls, path: str | os.PathLike[str] | None = None) -> Path:
-        """The folder meant by `path`, else by MI_CROW_WORKSPACE, else `./mi-crow-workspace`."""
-        return Path(path or os.environ.get(ENVIRONMENT_NAME) or DEFAULT_NAME).expanduser()
+        """The folder meant by `path`, else by MI_CROW_WORKSPACE, else `./mi-crow-workspace`.
+
+        Raises UserError for a name that is not text: DuckDB and JSON could not hold it.
+        """
+        named = os.fspath(path or os.environ.get(ENVIRONMENT_NAME) or DEFAULT_NAME)
+        return Path(check_name(named, "workspace")).expanduser()
 
     @classmethod
     def open(

@@ -70,13 +70,13 @@ def test_nonsense_is_refused(
 
 
 def test_bytes_that_are_no_text_are_replaced(annotations: Annotations) -> None:
-    assert annotations.set_concept("\udcff", 1, "a\udcff", source="\udcff").name == "a?"
+    assert annotations.set_concept("\udcff", 1, "a\udcff", source="\udcff").name == "a\ufffd"
     assert annotations.remove_concept("\udcff", 1, "a\udcff")
     annotations.save_preset("p\udcff", [{"target": "\udcff"}])
-    assert [preset.interventions for preset in annotations.presets()] == [({"target": "?"},)]
+    assert [preset.interventions for preset in annotations.presets()] == [({"target": "\ufffd"},)]
     annotations.delete_preset("p\udcff")
     annotations.save_generation(model_id="m", prompt="\udcff", baseline="b", steered="s")
-    assert annotations.generations()[0].prompt == "?"
+    assert annotations.generations()[0].prompt == "\ufffd"
 
 
 def test_undo_takes_back_step_by_step(annotations: Annotations) -> None:

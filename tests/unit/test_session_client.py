@@ -150,7 +150,7 @@ def test_a_log_that_was_asked_for_stays(workspace, tmp_path: Path):
 
 
 def test_no_text_can_end_a_line_early():
-    request = Request("r1", "inspect", {"text": "a\nb\r\u2028 “c” \x00 🙂 \ud800"})
+    request = Request("r1", "inspect", {"text": "a\nb\r\u2028 “c” \x00 🙂"})
     line = request.as_line()
     assert line.count(b"\n") == 1
     assert Request.from_line(line) == request

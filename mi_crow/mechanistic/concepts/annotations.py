@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mi_crow.clean_text import clean_text
 from mi_crow.errors import NotFoundError, UserError, nearest
 from mi_crow.mechanistic.concepts.annotations_database import AnnotationsDatabase
 from mi_crow.mechanistic.concepts.annotations_rows import (
@@ -32,7 +33,6 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
     preset_of,
     put_concept,
     read_concept,
-    storable,
     undo_result,
 )
 
@@ -88,7 +88,7 @@ class Annotations:
         Raises UserError for an empty name, a feature that none can have, a confidence outside 0
         to 1.
         """
-        sae_id, name = storable(sae_id), storable(name).strip()
+        sae_id, name = clean_text(sae_id), clean_text(name).strip()
         if not name:
             raise UserError("a concept needs a name")
         if not 0 <= feature <= MOST_FEATURE:
@@ -104,9 +104,9 @@ class Annotations:
                 feature,
                 name,
                 float(confidence),
-                storable(note),
-                tuple(dict.fromkeys(storable(tag).strip() for tag in tags if tag.strip())),
-                storable(source),
+                clean_text(note),
+                tuple(dict.fromkeys(clean_text(tag).strip() for tag in tags if tag.strip())),
+                clean_text(source),
                 created,
                 now,
             )
@@ -118,7 +118,7 @@ class Annotations:
         """Takes a name from a feature; False when it did not have it."""
         if not 0 <= feature <= MOST_FEATURE:
             return False
-        sae_id, name = storable(sae_id), storable(name)
+        sae_id, name = clean_text(sae_id), clean_text(name)
         with self._changing() as connection:
             before = read_concept(connection, sae_id, feature, name)
             if before is None:
@@ -260,7 +260,7 @@ class Annotations:
 
         Raises UserError for an empty name.
         """
-        name = storable(name).strip()
+        name = clean_text(name).strip()
         if not name:
             raise UserError("a preset needs a name")
         text = dump([dict(one) for one in interventions])
@@ -274,7 +274,7 @@ class Annotations:
 
     def delete_preset(self, name: str) -> None:
         """Deletes a preset. Raises NotFoundError."""
-        name = storable(name)
+        name = clean_text(name)
         known = [preset.name for preset in self.presets()]
         if name not in known:
             hint = f"there is {nearest(name, known)}" if known else "there are no presets"
@@ -319,7 +319,7 @@ class Annotations:
             "metrics": dump(dict(metrics or {})),
         }
         names, marks = ", ".join(row), ", ".join("?" * len(row))
-        values = [storable(value) if isinstance(value, str) else value for value in row.values()]
+        values = [clean_text(value) if isinstance(value, str) else value for value in row.values()]
         with self._database.writing() as connection:
             cursor = connection.execute(
                 f"INSERT INTO generations ({names}) VALUES ({marks})", values

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from mi_crow.clean_text import clean_text
 from mi_crow.store.json_file import parse_json
 
 
@@ -89,13 +90,8 @@ COLUMNS = "sae_id, feature, name, confidence, note, tags, source, created, updat
 MOST_FEATURE = 2**31 - 1  # features are 32-bit integers in an index
 
 
-def storable(text: str) -> str:
-    """`text` with what is no Unicode (bytes that a terminal passed on) replaced."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def dump(value: Any) -> str:
-    return storable(json.dumps(value, ensure_ascii=False))
+    return clean_text(json.dumps(value, ensure_ascii=False))
 
 
 def concept_of(row: sqlite3.Row) -> Concept:

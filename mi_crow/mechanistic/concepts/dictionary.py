@@ -9,6 +9,7 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
+from mi_crow.clean_text import clean_text
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.store.atomic import write_bytes, write_json
 from mi_crow.store.json_file import parse_json
@@ -89,7 +90,7 @@ def _concept(name: Any, confidence: Any) -> NamedConcept:
         raise ValueError("a concept needs a name")
     if not isfinite(value := float(confidence)):
         raise ValueError(f"confidence {value} is not finite")
-    return NamedConcept(name, value)
+    return NamedConcept(clean_text(name), value)
 
 
 def write_top_texts_json(path: Path, top_texts: TopTexts) -> None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mi_crow.clean_text import clean_text
+
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.columns import FeatureColumns
     from mi_crow.mechanistic.features.connection import IndexConnection
@@ -73,8 +75,7 @@ class SearchColumns:
 def search_words(text: str) -> list[str]:
     """The distinct words of a search in lower case, the longest first, without those that are
     part of another: whatever holds the longer one holds them too."""
-    # Bytes of a terminal that are no Unicode cannot be bound to a query.
-    plain = text.encode("utf-8", "replace").decode().lower().split()
+    plain = clean_text(text).lower().split()
     kept: list[str] = []
     joined = ""
     for word in sorted(dict.fromkeys(plain), key=lambda word: -len(word)):
@@ -98,7 +99,7 @@ def match_scores(
     words = search_words(text)
     if not words:
         return scores
-    phrase = " ".join(text.encode("utf-8", "replace").decode().lower().split())
+    phrase = " ".join(clean_text(text).lower().split())
     _raise(scores, *_text_matches(connection, held.documents, words))
     _raise(scores, *_token_matches(connection, held.tokens, phrase))
     for number, label in enumerate(columns.labels):
