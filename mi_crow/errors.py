@@ -37,6 +37,11 @@ class CorruptDataError(MiCrowError):
     """A file that is not what it claims to be."""
 
 
+class MachineError(MiCrowError):
+    """What the system refused: memory, room on a disk, a right, one more open file. The data are
+    not at fault; the same call works once the cause is gone."""
+
+
 class CancelledError(MiCrowError):
     """The work stopped because somebody asked it to; `resumable` says whether it can go on."""
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mi_crow.causes import machine_error
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 
 _PATIENCE = 4.0  # seconds to wait for the hub's first answer
@@ -41,6 +42,8 @@ def hub_error(what: str, error: BaseException, *, asked: bool) -> MiCrowError:
             f"{what} is gated",
             hint="ask for access on its hub page, then run `hf auth login` (or set HF_TOKEN)",
         )
+    if (refused := machine_error(error)) is not None:
+        return refused
     if "RevisionNotFoundError" in names or "not a valid git identifier" in text:
         return NotFoundError(f"{what} has no such revision", hint="look at its hub page")
     if not asked:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError
 from tui.text import printable
 
@@ -27,7 +28,7 @@ def _write(screen: "MiCrowScreen", change: Change) -> None:
     try:
         done = change(screen.context.annotations)
     except (MiCrowError, OSError) as error:
-        sentence = error.sentence if isinstance(error, MiCrowError) else str(error)
+        sentence = sentence_of(error)
         app.call_from_thread(app.notify, printable(sentence), severity="error", markup=False)
         return
     app.call_from_thread(app.notify, printable(done), markup=False)

@@ -12,6 +12,7 @@ from textual.screen import Screen
 from textual.theme import Theme
 from textual.widget import Widget
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 from tui import messages
@@ -107,7 +108,7 @@ class MiCrowApp(App[None]):
                 context.load_features(store.meta().sae_id)
             context.check_session()
         except (MiCrowError, OSError) as error:
-            trouble = error.sentence if isinstance(error, MiCrowError) else str(error)
+            trouble = sentence_of(error)
         finally:
             self._looking = False
         self.post_message(Scanned(scan, version, trouble))
@@ -251,7 +252,7 @@ class MiCrowApp(App[None]):
         try:
             result = self.context.annotations.undo()
         except (MiCrowError, OSError) as error:
-            told = error.sentence if isinstance(error, MiCrowError) else str(error)
+            told = sentence_of(error)
             self.call_from_thread(self.notify, printable(told), severity="error", markup=False)
             return
         told = "Nothing to undo" if result is None else printable(str(result))

@@ -4,8 +4,8 @@ import json
 import sys
 import traceback
 
+from mi_crow.causes import in_words
 from mi_crow.errors import MiCrowError
-from mi_crow.store.room import disk_is_full
 
 EXIT_INTERRUPTED = 130
 
@@ -28,14 +28,12 @@ def complain(error: BaseException, *, as_json: bool, debug: bool) -> int:
 
 def _words(error: BaseException) -> tuple[str, str, int]:
     """Message, hint and exit code: 2 for what the user can mend, 1 or 130 otherwise."""
+    error = in_words(error)
     if isinstance(error, MiCrowError):
         return str(error), error.hint, error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "", EXIT_INTERRUPTED
     if isinstance(error, OSError):
-        if disk_is_full(error):
-            place = repr(str(error.filename)) if error.filename else "the workspace"
-            return f"the disk of {place} is full", "make room there", 1
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}", "", 1
     hint = "this is a fault in mi-crow; --debug shows where"

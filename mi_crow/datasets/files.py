@@ -7,6 +7,7 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any, TextIO
 
+from mi_crow.causes import machine_error
 from mi_crow.datasets.fields import Fields, RawRow, label_text
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.store.json_file import parse_json
@@ -87,7 +88,7 @@ def _named(path: Path) -> Iterator[None]:
             f"dataset file {str(path)!r} is gone", hint="it was there when reading began"
         ) from error
     except OSError as error:
-        raise UserError(
+        raise machine_error(error, path) or UserError(
             f"dataset file {str(path)!r} cannot be read ({error.strerror or error})"
         ) from error
 
@@ -201,7 +202,7 @@ def _parquet(path: Path, fields: Fields) -> Iterator[RawRow]:
             labels = batch.column(fields.label_name).to_pylist()
             yield from zip(texts, (label_text(one, classes) for one in labels), strict=True)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
+        raise machine_error(error, path) or UserError(
             f"dataset file {str(path)!r} is not a whole Parquet file ({str(error).splitlines()[0]})"
         ) from error
 

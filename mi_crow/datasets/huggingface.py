@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.causes import machine_error
 from mi_crow.datasets.fields import Fields
 from mi_crow.datasets.files import content_hash
 from mi_crow.datasets.records import (
@@ -74,7 +75,7 @@ def saved_records(path: Path, split: str, fields: Fields) -> ArrowRecords:
         with _quietly(offline=True):
             loaded: Any = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(
+        raise machine_error(error) or UserError(
             f"dataset folder {str(path)!r} cannot be read ({first_line(error)})"
         ) from error
     if isinstance(loaded, datasets.DatasetDict):

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from mi_crow.causes import machine_error
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.store.json_file import read_json
 
@@ -40,7 +41,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = read_json(path)
     except (OSError, MiCrowError) as error:
-        raise UserError(
+        raise machine_error(error, path) or UserError(
             f"dataset folder {str(path.parent)!r} cannot be read ({path.name}: {error})"
         ) from error
     return found if isinstance(found, dict) else {}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mi_crow.causes import in_words
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.jobs.events import OPENING, append_event, end_torn_line, read_events
 from mi_crow.jobs.kinds import device_of, kind_of
@@ -138,7 +139,8 @@ def resume(workspace: Workspace, job_id: str, *, runner: Sequence[str] = RUNNER)
     try:
         _start(job_dir, spec, lock, attempt=attempt, runner=runner)
     except (OSError, MiCrowError) as error:
-        _close(job_dir, state, "failed", error=str(error), hint=getattr(error, "hint", ""))
+        told = in_words(error)
+        _close(job_dir, state, "failed", error=str(told), hint=getattr(told, "hint", ""))
         raise
     return job_id
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mi_crow.causes import in_words
 from mi_crow.jobs.events import append_event, redact
 from mi_crow.jobs.process import ProcessIdentity
 from mi_crow.jobs.rate import RateMeter
@@ -150,9 +151,10 @@ class Reporter:
         self._close("cancelled", fields, resumable=resumable)
 
     def failed(self, error: BaseException, traceback: str, exit_code: int) -> None:
+        told = in_words(error)
         fields = {
-            "error": redact(str(error) or type(error).__name__),
-            "hint": redact(getattr(error, "hint", "")),
+            "error": redact(str(told) or type(told).__name__),
+            "hint": redact(getattr(told, "hint", "")),
             "exit_code": exit_code,
         }
         sys.stderr.write(redact(traceback))

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mi_crow.causes import out_of_memory
 from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.capture_plan import Batch, PartPlan
 from mi_crow.store.parts import DTYPES, StoredRows, quantise
-from mi_crow.store.room import out_of_memory
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel

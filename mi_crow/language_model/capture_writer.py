@@ -4,7 +4,6 @@ Two threads: one puts rows where they belong in a part's buffers, one writes who
 uses torch's own threads, which belong to the model.
 """
 
-import errno
 import queue
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ import torch
 from torch import Tensor
 
 from mi_crow.background import Stage
-from mi_crow.errors import MiCrowError
+from mi_crow.causes import disk_is_full, machine_error
+from mi_crow.errors import MachineError, MiCrowError
 from mi_crow.language_model.capture_batches import Copy, ErrorSums
 from mi_crow.language_model.capture_plan import PartPlan
 from mi_crow.progress import Progress
@@ -180,11 +180,12 @@ class PartWriter:
 
 
 def _unwritable(error: OSError) -> MiCrowError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return MiCrowError(
+    if disk_is_full(error):
+        return MachineError(
             "the disk is full", hint="free some room and resume: what was written is whole"
         )
-    return MiCrowError(f"a part cannot be written ({error.strerror or error})")
+    told = machine_error(error)
+    return told or MiCrowError(f"a part cannot be written ({error.strerror or error})")
 
 
 def place_rows(target: StoredRows, rows: StoredRows, places: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from mi_crow.causes import machine_error, out_of_memory
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.hub import first_line, hub_answers, hub_error, quiet_downloads
 from mi_crow.language_model.config import ModelSpec
@@ -232,6 +233,10 @@ def _one_sentence(spec: ModelSpec, source: Source, asked: bool) -> Iterator[None
 def _explained(spec: ModelSpec, source: Source, asked: bool, error: Exception) -> MiCrowError:
     text = str(error)
     name = f"model {spec.model!r}"
+    if out_of_memory(error):
+        return _does_not_fit(spec, "this machine")
+    if (refused := machine_error(error)) is not None:
+        return refused
     if isinstance(error, ImportError) or "is required when loading a GGUF" in text:
         return UserError(
             f"{name} needs a package that is missing ({first_line(error)})",
@@ -263,11 +268,17 @@ def _fitting(spec: ModelSpec, device: torch.device) -> Iterator[None]:
     """Says in one sentence when the device has no room for the model."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"model {spec.model!r} does not fit into the memory of {device}",
-            hint="use --model-dtype bf16, another --device or a smaller model",
-        ) from error
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise _does_not_fit(spec, str(device)) from error
+
+
+def _does_not_fit(spec: ModelSpec, place: str) -> UserError:
+    return UserError(
+        f"model {spec.model!r} does not fit into the memory of {place}",
+        hint="use --model-dtype bf16, another --device or a smaller model",
+    )
 
 
 @contextmanager

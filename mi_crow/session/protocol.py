@@ -77,7 +77,7 @@ def decode_line(line: bytes) -> dict[str, Any]:
     return data
 
 
-def error_event(request_id: str, error: Exception) -> dict[str, Any]:
+def error_event(request_id: str, error: BaseException) -> dict[str, Any]:
     """The event that tells a client about `error`; its one sentence, whatever it was."""
     if isinstance(error, MiCrowError):
         message, hint, kind = str(error), error.hint, type(error).__name__

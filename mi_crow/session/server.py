@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mi_crow.causes import in_words, out_of_memory
 from mi_crow.errors import CorruptDataError, MiCrowError, UserError
 from mi_crow.session.protocol import INTERRUPT, Request, encode_line, error_event
 from mi_crow.store.workspace import Workspace
@@ -109,13 +110,13 @@ def _answer(channel: Channel, operations: Any, request: Request) -> None:
         channel.done(request.id)
 
 
-def _explained(error: Exception) -> Exception:
+def _explained(error: Exception) -> BaseException:
     """What a person can do about an error that is none of ours."""
-    if "out of memory" in str(error).lower():
+    if out_of_memory(error):
         return MiCrowError(
             "the device is out of memory", hint="stop other work on it, or use a shorter text"
         )
-    return error
+    return in_words(error)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, MiCrowError
 from mi_crow.store.json_file import parse_json
 
@@ -93,7 +94,8 @@ class LayerFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises CorruptDataError naming a file that is missing, cut or otherwise not right."""
+        """Raises CorruptDataError naming a file that is missing, cut or otherwise not right,
+        MachineError where the system refuses to open or read it."""
         self.path = path
         with self._opened() as file:
             self._size = os.fstat(file.fileno()).st_size
@@ -101,7 +103,7 @@ class LayerFile:
                 length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
                 header = file.read(min(length, _MOST_HEADER_BYTES))
             except OSError as error:
-                raise self.damaged(error.strerror or str(error)) from error
+                raise self._refused(error) from error
         if len(header) != length:
             raise self.damaged("it ends within its header")
         try:
@@ -117,6 +119,13 @@ class LayerFile:
     def damaged(self, why: str) -> CorruptDataError:
         return CorruptDataError(f"{self.path} is damaged ({why})", hint=_HINT)
 
+    def _refused(self, error: OSError) -> MiCrowError:
+        """What the system said to opening or reading it."""
+        if isinstance(error, FileNotFoundError):
+            return CorruptDataError(f"{self.path} is missing", hint=_HINT)
+        told = machine_error(error, self.path)
+        return told or self.damaged(error.strerror or str(error))
+
     def tensor(self, name: str) -> Tensor:
         """The tensor, memory-mapped: nothing is read yet. It must not be written to."""
         place = self.places[name]
@@ -126,8 +135,9 @@ class LayerFile:
         # The mapping outlives the descriptor, so that thousands of parts do not use them up.
         try:
             content = torch.from_file(str(self.path), False, place.begin + size, dtype=torch.uint8)
-        except RuntimeError as error:  # it has gone since it was opened
-            raise self.damaged("it cannot be mapped") from error
+        except RuntimeError as error:  # it has gone since it was opened, or memory has
+            told = machine_error(error, self.path) or self.damaged("it cannot be mapped")
+            raise told from error
         return content[place.begin :].view(place.kind).view(place.shape)
 
     @contextmanager
@@ -147,7 +157,7 @@ class LayerFile:
                 file.seek(place.begin + stretch.start * item.itemsize)
                 found = file.readinto(result.view(np.uint8).data)
             except OSError as error:
-                raise self.damaged(error.strerror or str(error)) from error
+                raise self._refused(error) from error
             if found != result.nbytes:
                 raise self.damaged("it has become shorter")
             return result
@@ -168,10 +178,8 @@ class LayerFile:
     def _opened(self) -> FileIO:
         try:
             return self.path.open("rb", buffering=0)
-        except FileNotFoundError as error:
-            raise CorruptDataError(f"{self.path} is missing", hint=_HINT) from error
         except OSError as error:
-            raise self.damaged(error.strerror or str(error)) from error
+            raise self._refused(error) from error
 
     def _place(self, name: str, entry: dict[str, Any], data: int) -> TensorPlace:
         kind, shape = _KINDS[entry["dtype"]], tuple(int(size) for size in entry["shape"])

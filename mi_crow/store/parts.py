@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError
 from mi_crow.store.atomic import whole_file
 from mi_crow.store.layer_file import LayerFile, write_tensors
@@ -240,7 +241,9 @@ class RunPart(Part):
         except FileNotFoundError as error:
             raise CorruptDataError(f"{path} is missing", hint=_HINT) from error
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise CorruptDataError(f"{path} is damaged ({error})", hint=_HINT) from error
+            raise machine_error(error, path) or CorruptDataError(
+                f"{path} is damaged ({error})", hint=_HINT
+            ) from error
 
     @cached_property
     def kept_counts(self) -> np.ndarray:

@@ -1,13 +1,13 @@
 """Whether there is room on a disk, or in memory: before something large is begun, and in it."""
 
-import errno
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mi_crow.errors import UserError
+from mi_crow.causes import disk_is_full, out_of_memory
+from mi_crow.errors import MiCrowError, UserError
 
 _SPARE = 64 << 20  # bytes that stay free
 
@@ -46,22 +46,6 @@ def check_memory(needed: int, what: str) -> None:
         )
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch, NumPy or DuckDB says that memory ran out."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text
-    )
-
-
-def disk_is_full(error: BaseException) -> bool:
-    """Whether an error of the system or of DuckDB says that the disk ran full."""
-    code = error.errno if isinstance(error, OSError) else None
-    return code in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
-
-
 @contextmanager
 def told_room(doing: str, hint: str, folder: Path | None = None) -> Iterator[None]:
     """Turns running out of memory, or of the disk of `folder`, into one sentence.
@@ -70,6 +54,8 @@ def told_room(doing: str, hint: str, folder: Path | None = None) -> Iterator[Non
     """
     try:
         yield
+    except MiCrowError:
+        raise
     except Exception as error:
         if out_of_memory(error):
             raise UserError(f"out of memory while {doing}", hint=hint) from error

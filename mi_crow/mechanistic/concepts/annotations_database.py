@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, MiCrowError, UserError
 from mi_crow.store.atomic import read_json, write_json
 
@@ -122,7 +123,7 @@ class AnnotationsDatabase:
         except MiCrowError:
             raise
         except sqlite3.OperationalError as error:
-            raise UserError(
+            raise machine_error(error, self.path) or UserError(
                 f"the annotations in {str(self.path)!r} cannot be used ({error})",
                 hint="check that the folder can be written to and nobody holds the file locked",
             ) from error

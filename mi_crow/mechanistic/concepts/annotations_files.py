@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.causes import machine_error
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.store.atomic import write_bytes
 from mi_crow.store.json_file import parse_json
@@ -48,7 +49,8 @@ def read_concepts(path: Path, sae_id: str | None = None) -> list[dict[str, Any]]
     except FileNotFoundError as error:
         raise NotFoundError(f"file {str(path)!r} not found") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{str(path)!r} cannot be read as text ({error})") from error
+        told = machine_error(error, path)
+        raise told or UserError(f"{str(path)!r} cannot be read as text ({error})") from error
     rows = _json_rows(path, text) if suffix == ".json" else _csv_rows(path, text)
     return [_checked(path, n, row, sae_id) for n, row in enumerate(rows, start=1)]
 

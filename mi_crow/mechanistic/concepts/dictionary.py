@@ -9,6 +9,7 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
+from mi_crow.causes import machine_error
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.store.atomic import write_bytes, write_json
@@ -120,4 +121,5 @@ def _read(path: Path) -> str:
     except FileNotFoundError as error:
         raise NotFoundError(f"no file {str(path)!r}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{str(path)!r} cannot be read as text ({error})") from error
+        told = machine_error(error, path)
+        raise told or UserError(f"{str(path)!r} cannot be read as text ({error})") from error

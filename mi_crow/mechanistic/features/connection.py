@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.causes import machine_error
 from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.features.schema import INDEX_SCHEMA_VERSION
 
@@ -110,7 +111,7 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
         database.execute("SET lock_configuration=true")
     except duckdb.Error as error:
         database.close()
-        raise explained(sae_id, error) from error
+        raise explained(sae_id, error, path) from error
     except MiCrowError:
         database.close()
         raise
@@ -142,8 +143,9 @@ def _check_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> None:
         )
 
 
-def explained(sae_id: str, error: "duckdb.Error") -> MiCrowError:
-    """What a DuckDB error on the index of `sae_id` means to whoever asked."""
+def explained(sae_id: str, error: "duckdb.Error", path: Path | None = None) -> MiCrowError:
+    """What a DuckDB error on the index of `sae_id`, which stands at `path`, means to whoever
+    asked."""
     import duckdb
 
     text = str(error).strip()
@@ -168,8 +170,9 @@ def explained(sae_id: str, error: "duckdb.Error") -> MiCrowError:
                 f"the feature index of {sae_id!r} was written by another version of DuckDB",
                 hint=_rebuild(sae_id),
             )
-        if "Permission denied" in text or "Too many open files" in text:
-            return UserError(f"the feature index of {sae_id!r} cannot be opened ({first_line})")
+        place = path or f"the feature index of {sae_id}"
+        if (refused := machine_error(error, place)) is not None:
+            return refused
     if isinstance(error, duckdb.PermissionException):
         return UserError(f"a query reached beyond the index of {sae_id!r} ({first_line})")
     return CorruptDataError(

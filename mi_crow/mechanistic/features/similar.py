@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.mechanistic.features.records import Neighbour
 from mi_crow.store.json_file import parse_json
@@ -43,7 +44,7 @@ class DecoderRows:
         except FileNotFoundError as error:
             raise NotFoundError(f"SAE {sae_id!r} has no weights in its folder") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CorruptDataError(
+            raise machine_error(error, path) or CorruptDataError(
                 f"the decoder of SAE {sae_id!r} cannot be read ({error!r})"
             ) from error
         return cls(sae_id, values, entry["dtype"] == "BF16")

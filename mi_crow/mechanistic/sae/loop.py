@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mi_crow.causes import out_of_memory
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.sae.base import TrainingOutput
 from mi_crow.mechanistic.sae.checkpoint import save_checkpoint
@@ -23,7 +24,6 @@ from mi_crow.mechanistic.sae.source import TRAIN, TokenSource, device_batches
 from mi_crow.mechanistic.sae.state import TrainState
 from mi_crow.progress import Progress
 from mi_crow.ranks import Ranks
-from mi_crow.store.room import out_of_memory
 
 # Processes that share a training agree every so many steps whether to stop.
 _AGREE_EVERY = 8

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError
 from mi_crow.mechanistic.sae.base import LossContext, SparseAutoencoder, is_by_latent
 from mi_crow.mechanistic.sae.plan import StartingPoint, TrainingPlan
@@ -225,7 +226,7 @@ class TrainState:
                 torch.cuda.set_rng_state(tensors["rng.cuda"], sae.device)
             self._take_up(facts)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise CorruptDataError(
+            raise machine_error(error) or CorruptDataError(
                 f"the checkpoint does not fit this SAE ({error})",
                 hint="remove the checkpoints folder to train from the beginning",
             ) from error

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from mi_crow.causes import machine_error
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.build import bytes_needed
@@ -40,6 +43,10 @@ def export_sae(source: Path, target: Path, format_name: str = "saelens") -> Path
                 save_sae(sae, folder)
     except OSError as error:
         raise UserError(f"{str(target)!r} cannot be written ({error.strerror})") from error
+    except SafetensorError as error:  # what the system says, in words of the library's own
+        raise machine_error(error, target) or UserError(
+            f"{str(target)!r} cannot be written ({error})"
+        ) from error
     return target / place
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
+from mi_crow.causes import machine_error
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.build import build, bytes_needed
@@ -82,6 +84,10 @@ def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
             sae.to("cpu").save(folder)
     except OSError as error:
         raise UserError(f"{str(target)!r} cannot be written ({error.strerror})") from error
+    except SafetensorError as error:  # what the system says, in words of the library's own
+        raise machine_error(error, target) or UserError(
+            f"{str(target)!r} cannot be written ({error})"
+        ) from error
     return ImportResult(
         sae_id=sae_id,
         format=opened.format,

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.mechanistic.sae.formats.record import TensorRef
 
@@ -29,7 +30,7 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
             names = file.keys()
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
-        raise CorruptDataError(
+        raise machine_error(error, path) or CorruptDataError(
             f"{path} is not a whole safetensors file ({error})", hint=_AGAIN
         ) from error
 
@@ -53,7 +54,9 @@ def read_npz(path: Path) -> dict[str, TensorRef]:
                 for member in archive.infolist()
             }
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CorruptDataError(f"{path} is not a whole .npz file ({error})", hint=_AGAIN) from error
+        raise machine_error(error, path) or CorruptDataError(
+            f"{path} is not a whole .npz file ({error})", hint=_AGAIN
+        ) from error
 
     def one(name: str) -> Tensor:
         with np.load(path, allow_pickle=False) as arrays:
@@ -91,7 +94,7 @@ def read_torch(path: Path) -> Mapping[str, Any]:
             hint="ask for a file of plain tensors, best as safetensors",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CorruptDataError(
+        raise machine_error(error, path) or CorruptDataError(
             f"{path} is not a whole file that torch.save wrote", hint=_AGAIN
         ) from error
     if not isinstance(found, Mapping):

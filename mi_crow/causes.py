@@ -1,0 +1,189 @@
+"""What the system refused: one sentence for each cause, whichever library met it.
+
+Libraries wrap an error of the system in errors of their own: safetensors and torch tell of a lack
+of memory as of a file that cannot be read, DuckDB and pyarrow put the number into a text, SQLite
+has numbers of its own. A reader that takes all of these for damage sends its user to make data
+again that are whole. So whoever turns errors of a library into sentences asks here first.
+"""
+
+import errno
+import os
+import re
+
+from mi_crow.errors import MachineError, MiCrowError
+
+# By cause: what is said of a place, and what would work.
+_SENTENCES: dict[int, tuple[str, str]] = {
+    errno.ENOMEM: (
+        "out of memory while using {place}",
+        "close other programs, ask for less at once (--batch-size), or use a larger machine",
+    ),
+    errno.ENOSPC: ("the disk of {place} is full", "make room there"),
+    errno.EDQUOT: ("the disk quota for {place} is used up", "make room there or ask for more"),
+    errno.EFBIG: ("{place} is larger than files may be there", "use another disk, or ulimit -f"),
+    errno.EACCES: (
+        "{place} cannot be used (permission denied)",
+        "ask its owner for the right to, or run as another user",
+    ),
+    errno.EMFILE: (
+        "too many open files ({place} cannot be opened)",
+        "raise the limit: ulimit -n 65536",
+    ),
+    errno.ENFILE: (
+        "too many open files on this machine ({place} cannot be opened)",
+        "close other programs, or raise fs.file-max",
+    ),
+    errno.EIO: (
+        "{place} cannot be read or written (input/output error)",
+        "the disk or its connection fails: look at dmesg, and copy what you need elsewhere",
+    ),
+    errno.EROFS: (
+        "{place} cannot be written (read-only file system)",
+        "use a folder on a disk that can be written to",
+    ),
+    errno.ENOENT: ("{place} is missing", "bring it back, or name another"),
+    errno.ESTALE: (
+        "{place} cannot be reached (stale file handle)",
+        "the file server was restarted or the file replaced: try again",
+    ),
+}
+_SAME = {errno.EPERM: errno.EACCES}
+
+# SQLite's primary result codes (sqlite.org/rescode.html); the module is not imported for them.
+_SQLITE = {3: errno.EACCES, 7: errno.ENOMEM, 10: errno.EIO, 13: errno.ENOSPC}
+_SQLITE_CANNOT_OPEN = 14
+
+# What these say is the word of another machine.
+_ANSWERS = ("huggingface_hub", "httpx", "requests", "urllib3")
+_NUMBERED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]|\berrno:? (\d+)\b|: error code (\d+)")
+# The system's own words, in which torch and DuckDB tell what they met.
+_WORDED = re.compile("|".join(re.escape(os.strerror(code)) for code in (*_SENTENCES, *_SAME)))
+_CODE_OF_WORDS = {os.strerror(code): code for code in (*_SENTENCES, *_SAME)}
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|std::bad_alloc|failed to map segment from shared object"
+    r"|CUBLAS_STATUS_ALLOC_FAILED|^malloc of size|failed to allocate",
+    re.IGNORECASE,
+)
+
+
+def cause_of(error: BaseException) -> int | None:
+    """The `errno` of what the system refused when `error` came about; None where it was asked for
+    nothing that it refused. EPERM is told as EACCES."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        code = _own_cause(one)
+        # What was missing before may have been answered by the very steps that then failed.
+        if code is not None and (one is error or code != errno.ENOENT):
+            return code
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return None
+
+
+def machine_error(
+    error: BaseException, place: str | os.PathLike[str] = "", *, tell_missing: bool = False
+) -> MachineError | None:
+    """The sentence for what the system refused; None where it refused nothing.
+
+    `place` is what was read or written, where the error does not name a file itself. A file that
+    is missing is told with `tell_missing` alone: most callers know better what that means.
+    """
+    named = os.fspath(place) or _file_of(error)
+    code = cause_of(error)
+    if code == errno.ENOENT or (code is None and _names_no_cause(error)):
+        code = _cause_of_opening(named) or code  # safetensors calls every refusal a missing file
+    if code is None or (code == errno.ENOENT and not tell_missing):
+        return None
+    words, hint = _SENTENCES[code]
+    if code == errno.ENOMEM and not named:
+        return MachineError("out of memory", hint=hint)
+    somewhere = "the workspace" if disk_is_full(error) else "a file"
+    return MachineError(words.format(place=repr(str(named)) if named else somewhere), hint=hint)
+
+
+def in_words(error: BaseException) -> BaseException:
+    """The error to show: `error` itself, unless it is none of ours and the system refused
+    something; then the sentence for that."""
+    if isinstance(error, MiCrowError):
+        return error
+    return machine_error(error, tell_missing=True) or error
+
+
+def sentence_of(error: BaseException) -> str:
+    """One line about `error` for whoever asked for what failed."""
+    told = in_words(error)
+    return told.sentence if isinstance(told, MiCrowError) else str(told)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of this machine or of a device."""
+    return cause_of(error) == errno.ENOMEM
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether a disk ran full, or a quota."""
+    return cause_of(error) in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _own_cause(error: BaseException) -> int | None:
+    """The cause that one error of a chain names."""
+    if isinstance(error, MiCrowError):
+        return None
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
+        return errno.ENOMEM
+    if isinstance(error, OSError) and error.errno is not None:
+        return _known(error.errno)
+    if isinstance(error, FileNotFoundError):
+        return errno.ENOENT
+    if (code := _sqlite_code(error)) is not None:
+        return _SQLITE.get(code)
+    if type(error).__module__.partition(".")[0] in _ANSWERS:
+        return None
+    text = str(error)
+    if isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(text):
+        return errno.ENOMEM
+    if match := _NUMBERED.search(text):
+        return _known(int(next(number for number in match.groups() if number)))
+    if match := _WORDED.search(text):
+        return _known(_CODE_OF_WORDS[match[0]])
+    return None
+
+
+def _sqlite_code(error: BaseException) -> int | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code & 0xFF if isinstance(code, int) else None
+
+
+def _names_no_cause(error: BaseException) -> bool:
+    """Whether a library says that it could not open a file, and not why."""
+    return _sqlite_code(error) == _SQLITE_CANNOT_OPEN or type(error).__name__ == "IOException"
+
+
+def _cause_of_opening(place: str) -> int | None:
+    """Why a file cannot be opened for reading now; None when it can."""
+    if not place:
+        return None
+    try:
+        os.close(os.open(place, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return _known(error.errno or 0)
+    except ValueError:  # no name of a file
+        return None
+    return None
+
+
+def _known(code: int) -> int | None:
+    code = _SAME.get(code, code)
+    return code if code in _SENTENCES else None
+
+
+def _file_of(error: BaseException) -> str:
+    """The file that an error of the system names; '' without one."""
+    one: BaseException | None = error
+    while one is not None:
+        if isinstance(one, OSError) and one.filename is not None:
+            name = one.filename2 if one.filename2 is not None else one.filename
+            return os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return ""
