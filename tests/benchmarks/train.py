@@ -7,6 +7,7 @@ Everything is timed in turns, three steps of each a round; a ratio is the median
 the ratios within one. Only ratios mean anything across machines.
 
 floor    ours against `x @ W.T` and `torch.topk`, and against the step with dense tensors
+dead     ours against the same floor while 50, 200 and 1,000 latents count as dead
 peers    ours against the steps of sparsify's and SAELens's own trainers, each in a process of its
          own in an environment that is made once, which waits while we work
 growth   what eight times the latents cost us, by what they cost the floor; in processes of their
@@ -39,10 +40,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mi_crow.mechanistic.sae import loop
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
 from mi_crow.mechanistic.sae.loop import Clock, train_step
 from mi_crow.mechanistic.sae.metrics import MetricsTable
-from mi_crow.mechanistic.sae.plan import make_plan, starting_point
+from mi_crow.mechanistic.sae.plan import TrainingPlan, make_plan, starting_point
 from mi_crow.mechanistic.sae.readings import Readings
 from mi_crow.mechanistic.sae.source import TRAIN, RunSource, TensorSource, device_batches
 from mi_crow.mechanistic.sae.state import TrainState
@@ -61,7 +63,8 @@ Step = Callable[[Tensor], object]
 BATCHES = 8  # different ones, in turn
 STEPS = 3  # a round
 WARM = 3
-ROWS = ("floor", "peers", "growth", "waiting", "cuda")
+DEAD = (50, 200, 1000)
+ROWS = ("floor", "dead", "peers", "growth", "waiting", "cuda")
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,23 @@ def product_and_topk(shape: Shape) -> Step:
     return lambda x: torch.topk(x @ rows.T, shape.k, dim=1)
 
 
-def our_step(shape: Shape) -> Step:
+class StateWithDead(TrainState):
+    """A state in which some latents, evenly spread, count as dead whether they fire or not."""
+
+    def __init__(self, sae: SparseAutoencoder, plan: TrainingPlan, n_dead: int) -> None:
+        super().__init__(sae, plan)
+        ids = torch.linspace(0, sae.n_latents - 1, n_dead, device=sae.device).long()
+        self._always = (ids, n_dead)
+
+    def _dead_now(self) -> tuple[Tensor | None, int]:
+        return self._always
+
+
+def our_step(shape: Shape, n_dead: int = 0) -> Step:
     """The step of the trainer's loop, with everything that it notes."""
     sae, source, config = shape.fresh()
     plan = make_plan(sae, source, config)
-    state = TrainState(sae, plan)
+    state = StateWithDead(sae, plan, n_dead) if n_dead else TrainState(sae, plan)
     state.start(starting_point(sae, source, plan))
     readings = Readings(state, source, Clock(0.0, 0))
     return lambda x: train_step(state, x, readings)
@@ -181,6 +196,20 @@ def floor_rows(shape: Shape, rounds: int) -> list[Row]:
     return [
         ratio_row("our step / (product + top-k)", times, "ours", "floor", "<= 1.40"),
         ratio_row("dense reference / our step", times, "dense", "ours", ">= 3.5"),
+    ]
+
+
+def dead_rows(shape: Shape, rounds: int) -> list[Row]:
+    """What AuxK adds. With 1,000 of 4,608 latents dead that is four products of a fifth of the
+    floor's each, or as much work entry by entry: on a CPU it cannot keep the limit."""
+    blocks = {"floor": Block(product_and_topk(shape), shape)} | {
+        f"{n} dead": Block(our_step(shape, n), shape) for n in DEAD
+    }
+    times = in_turns(blocks, rounds)
+    return [
+        ratio_row(f"step with {name} / (product + top-k)", times, name, "floor", "<= 1.70")
+        for name in times
+        if name != "floor"
     ]
 
 
@@ -334,6 +363,8 @@ def measured(options: argparse.Namespace, wanted: Sequence[str]) -> Iterator[Row
     shape = Shape(batches, options.latents, options.k)
     if "floor" in wanted:
         yield from floor_rows(shape, options.rounds)
+    if "dead" in wanted:
+        yield from dead_rows(shape, options.rounds)
     if "peers" in wanted:
         try:
             yield from peer_rows(shape, options.rounds, options.peer or kept_environment())

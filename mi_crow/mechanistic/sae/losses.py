@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.sae.base import LossContext, SparseAutoencoder
-from mi_crow.mechanistic.sae.kernels import sparse_decode, topk_encode
+from mi_crow.mechanistic.sae.dead_latents import dead_part
 
 
 def variance_share(error: Tensor, context: LossContext) -> Tensor:
@@ -44,23 +44,10 @@ def auxk_loss(
     if context.dead is None or context.aux_alpha <= 0:
         return {}
     k = min(context.k_aux, context.dead.numel() if context.n_dead is None else context.n_dead)
-    part = _dead_part(sae, encoder_input.detach(), context.dead, k)
+    part = dead_part(sae, encoder_input.detach(), context.dead, k)
     error = residual.detach() - sae.sharing.latent_sum(part)
     weight = context.aux_alpha * k / context.k_aux
     return {"auxk": weight * variance_share(error, context)}
-
-
-def _dead_part(sae: SparseAutoencoder, taken: Tensor, dead: Tensor, k: int) -> Tensor:
-    """What the latents `dead`, as far as among the k strongest dead ones of a token, decode to."""
-    if not dead.numel():  # where latents are shared, all at hand may be alive
-        sae.sharing.strongest(taken.new_zeros(taken.shape[0], 0), k)
-        return taken.new_zeros(taken.shape[0], sae.n_outputs)
-    encoder, bias, decoder = (
-        parameter.index_select(0, dead)
-        for parameter in (sae.encoder_rows, sae.encoder_bias, sae.W_dec)
-    )
-    values, indices = topk_encode(taken, encoder, bias, min(k, dead.numel()))
-    return sparse_decode(sae.sharing.strongest(values, k), indices, decoder)
 
 
 def fired_or_none(values: Tensor, indices: Tensor, n_latents: int) -> Tensor:
