@@ -1,11 +1,12 @@
 """The app: modes, the second's look at the workspace, and the way between screens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual.app import App
+from textual.filter import LineFilter
 from textual.message import Message
 from textual.reactive import Reactive
 from textual.screen import Screen
@@ -15,9 +16,11 @@ from textual.widget import Widget
 from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
+from mi_crow.visible import visible_lines
 from tui import messages
 from tui.actions import SCREENS, bindings
 from tui.context import AppContext
+from tui.line_filter import CONTROL_FILTER
 from tui.screens.base import MiCrowScreen
 from tui.text import printable
 from tui.theme import CROW, THEMES
@@ -75,6 +78,18 @@ class MiCrowApp(App[None]):
     def available_themes(self) -> dict[str, Theme]:
         # Not registered in __init__, where setting a theme would parse every style sheet again.
         return {theme.name: theme for theme in THEMES}
+
+    # The gates that text passes on its way to the terminal, whoever sends it.
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), *CONTROL_FILTER]
+
+    def copy_to_clipboard(self, text: str) -> None:
+        super().copy_to_clipboard(visible_lines(text))
+
+    def notify(self, message: str, **settings: Any) -> None:
+        """Shows `message`, which is never markup."""
+        super().notify(printable(message, keep_newlines=True), **{**settings, "markup": False})
 
     def on_mount(self) -> None:
         if self.context.sae_id:

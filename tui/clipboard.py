@@ -6,11 +6,18 @@ from functools import partial
 
 from textual.app import App
 
+from mi_crow.visible import visible_lines
+
 _TMUX_SECONDS = 2.0
 
 
 def copy(app: App, text: str, what: str) -> None:
-    """Copies `text` and says so; `what` names it in the message."""
+    """Copies `text` and says so; `what` names it in the message.
+
+    Control and invisible characters are copied as symbols: who pastes it into a shell or an editor
+    pastes what the screen showed.
+    """
+    text = visible_lines(text)
     if os.environ.get("TMUX"):
         app.run_worker(
             partial(_through_tmux, app, text, what), thread=True, group="copy", exit_on_error=False

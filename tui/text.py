@@ -1,12 +1,12 @@
 """Text from data sets and models as data: nothing in it can move the cursor or style the screen."""
 
-import re
 import unicodedata
+
+from mi_crow.visible import REPLACEMENT, is_blank, is_clean
 
 _SYMBOLS = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\x7f": "␡"}
 # Control, format (bidi overrides, zero-width), surrogate, private-use and separator characters.
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-_ASCII = re.compile(r"[\x20-\x7e]*")
 
 
 def printable(text: str, *, keep_newlines: bool = False) -> str:
@@ -15,7 +15,7 @@ def printable(text: str, *, keep_newlines: bool = False) -> str:
     A character stays one character, so that positions into the text stay right. With
     `keep_newlines` a line feed still ends the line.
     """
-    if _ASCII.fullmatch(text):
+    if is_clean(text):
         return text
     return "".join(
         character if keep_newlines and character == "\n" else _visible(character)
@@ -29,9 +29,8 @@ def _visible(character: str) -> str:
     code = ord(character)
     if code < 0x20:
         return chr(0x2400 + code)  # the block of pictures for control characters
-    if unicodedata.category(character) in _HIDDEN:
-        return "\N{REPLACEMENT CHARACTER}"
-    return character
+    hidden = unicodedata.category(character) in _HIDDEN or is_blank(character)
+    return REPLACEMENT if hidden else character
 
 
 def count(value: float) -> str:

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from mi_crow.cli.text import duration, number, visible
+from mi_crow.cli.text import duration, number
+from mi_crow.visible import visible
 
 BAR_CELLS = 20
 SHOWN_METRICS = ("fvu", "loss", "l0", "dead_share", "tokens_s")
@@ -66,4 +67,4 @@ def describe(event: dict[str, Any], room: int) -> str:
     words += [f"{key} {number(metrics[key], 3)}" for key in SHOWN_METRICS if key in metrics]
     while len("  ".join(words)) > room and len(words) > 1:
         words.pop()
-    return "  ".join(words)
+    return visible("  ".join(words))

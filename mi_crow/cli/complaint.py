@@ -1,11 +1,11 @@
 """From any error to one line on stderr and an exit code."""
 
-import json
 import sys
 import traceback
 
 from mi_crow.causes import in_words
 from mi_crow.errors import MiCrowError
+from mi_crow.visible import visible, visible_lines
 
 EXIT_INTERRUPTED = 130
 
@@ -15,12 +15,12 @@ def complain(error: BaseException, *, as_json: bool, debug: bool) -> int:
     `debug`. Gives the exit code."""
     message, hint, exit_code = _words(error)
     if debug:
-        traceback.print_exception(error)
+        sys.stderr.write(visible_lines("".join(traceback.format_exception(error))))
     if as_json:
-        line = json.dumps({"error": message, "hint": hint}, ensure_ascii=False)
-    else:
-        from mi_crow.cli.text import visible
+        from mi_crow.cli.text import as_json as in_json
 
+        line = in_json({"error": message, "hint": hint})
+    else:
         line = visible(f"{message}; {hint}" if hint else message)
     sys.stderr.write(f"{line}\n")
     return exit_code

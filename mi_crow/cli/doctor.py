@@ -6,8 +6,9 @@ from dataclasses import asdict
 from mi_crow.cli.arguments import workspace_path
 from mi_crow.cli.findings import Finding, examine
 from mi_crow.cli.tables import console
-from mi_crow.cli.text import print_json, visible
+from mi_crow.cli.text import print_json
 from mi_crow.store.workspace import Workspace
+from mi_crow.visible import visible
 
 _MARKS = {"ok": "ok  ", "note": "note", "warning": "WARN"}
 

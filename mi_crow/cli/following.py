@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from mi_crow.cli.arguments import slurm_of
-from mi_crow.cli.text import print_json, visible
+from mi_crow.cli.text import print_json
 from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs import cancel, follow, job_state, submit
 from mi_crow.jobs.kinds import kind_of
@@ -19,6 +19,7 @@ from mi_crow.jobs.launch import forget
 from mi_crow.jobs.launchers import check_ranked
 from mi_crow.ranks import is_launched, launched_world
 from mi_crow.store.workspace import Workspace
+from mi_crow.visible import visible
 
 SECOND_THOUGHT_S = 3.0
 EXIT_DETACHED = 130

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mi_crow.cli.text import visible
+from mi_crow.visible import visible
 
 PLAIN_WIDTH = 200  # of output that goes into a file or a pipe, where nothing needs to fit
 SHORTEST = 8  # cells that a shortened column keeps
@@ -83,7 +83,7 @@ def print_facts(facts: Mapping[str, str]) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(Text(name), Text(visible(value)))
+        table.add_row(Text(visible(name)), Text(visible(value)))
     console().print(table)
 
 

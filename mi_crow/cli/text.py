@@ -3,32 +3,9 @@
 import json
 import sys
 import time
-import unicodedata
 from typing import Any
 
-_BIDI_AND_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
-def visible(text: str) -> str:
-    """`text` with every control character as a symbol, so that no terminal obeys it.
-
-    >>> visible("a\\tb\\x1b[1m")
-    'a␉b␛[1m'
-    """
-    if text.isprintable():
-        return text
-    return "".join(_symbol(char) for char in text)
-
-
-def _symbol(char: str) -> str:
-    code = ord(char)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\u2421"
-    if char in "\u200c\u200d":  # joiners that several scripts cannot be written without
-        return char
-    return "\ufffd" if unicodedata.category(char) in _BIDI_AND_INVISIBLE else char
+from mi_crow.visible import is_clean, visible
 
 
 def size(count: int) -> str:
@@ -79,7 +56,7 @@ def as_json(value: Any) -> str:
     Readable on a terminal, which also obeys some characters that JSON leaves as they are.
     """
     text = json.dumps(_finite(value), ensure_ascii=False, default=str)
-    if text.isprintable():
+    if is_clean(text):
         return text
     return "".join(char if visible(char) == char else _escaped(char) for char in text)
 

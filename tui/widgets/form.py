@@ -121,7 +121,7 @@ class FormPopup(Popup[str]):
             hint = focused.field.hint
             if len(focused.field.choices) > 1:
                 hint = f"{hint}; ↑↓ chooses" if hint else "↑↓ chooses"
-        self.query_one("#form-hint", Static).update(hint)
+        self.query_one("#form-hint", Static).update(printable(hint))
 
     def values(self) -> dict[str, str]:
         return {item.field.name: item.value.strip() for item in self.query(FormInput)}

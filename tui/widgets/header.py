@@ -27,7 +27,7 @@ def running_label(jobs: "Sequence[JobState]") -> str:
     if not running:
         return f"{queued} queued" if queued else ""
     job = running[0]
-    words = [_JOB_NAMES.get(job.kind, job.kind)]
+    words = [printable(_JOB_NAMES.get(job.kind, job.kind))]
     if job.total:
         words.append(f"{100 * (job.done or 0) // job.total:.0f}%")
     if job.eta_s is not None:
@@ -60,7 +60,7 @@ class TitleLine(Widget):
         else:
             names.append(("no SAE yet", "$muted"))
         if state.phase == "ready":
-            names.append((state.device, "$success"))
+            names.append((printable(state.device), "$success"))
         elif state.phase == "loading":
             names.append(("loading model", "$accent"))
         elif state.phase == "died":

@@ -9,6 +9,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from tui.actions import bindings
+from tui.text import printable
 from tui.widgets.footer import FooterBar
 
 Result = TypeVar("Result")
@@ -22,7 +23,7 @@ class Popup(ModalScreen[Result | None]):
 
     def compose(self) -> ComposeResult:
         box = Vertical(classes="popup-box")
-        box.border_title = Content(self.heading()) or None
+        box.border_title = Content(printable(self.heading())) or None
         with box:
             yield from self.compose_box()
         yield FooterBar()
@@ -54,9 +55,9 @@ class Confirm(Popup[bool]):
         self._detail = detail
 
     def compose_box(self) -> ComposeResult:
-        yield Static(self._question, markup=False, classes="question")
+        yield Static(printable(self._question), markup=False, classes="question")
         if self._detail:
-            yield Static(self._detail, markup=False, classes="hint")
+            yield Static(printable(self._detail, keep_newlines=True), markup=False, classes="hint")
 
     def action_yes(self) -> None:
         self.dismiss(cast("bool", True))

@@ -11,6 +11,7 @@ from textual.suggester import SuggestFromList
 from textual.widget import Widget
 from textual.widgets import Static
 
+from tui.text import printable
 from tui.widgets.field import Field
 
 
@@ -83,11 +84,11 @@ class PromptLine(Horizontal):
         if not self.is_open:
             self._back = self.screen.focused
         self.purpose = ""  # no Typed for what the program puts there
-        self.query_one(".prompt-label", Static).update(label)
-        self.query_one(".prompt-hint", Static).update(hint)
+        self.query_one(".prompt-label", Static).update(printable(label))
+        self.query_one(".prompt-hint", Static).update(printable(hint))
         field = self.field
         field.suggester = SuggestFromList(suggestions, case_sensitive=False)
-        field.placeholder = placeholder
+        field.placeholder = printable(placeholder)
         with field.prevent(Field.Changed):
             field.value = value
         field.cursor_position = len(value)

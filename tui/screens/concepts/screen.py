@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from mi_crow.errors import MiCrowError
+from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
 from tui.annotate import rename, write
@@ -337,7 +338,8 @@ class ConceptsScreen(MiCrowScreen):
     def action_copy(self) -> None:
         concept = self._concept
         if concept is not None:
-            copy(self.app, f"{concept.feature}\t{concept.name}\t{concept.note}", "the concept")
+            name, note = visible(concept.name), visible(concept.note)
+            copy(self.app, f"{concept.feature}\t{name}\t{note}", "the concept")
 
 
 _EMPTY = "Nothing has a name yet: t on a feature names it, m reads names from a file."

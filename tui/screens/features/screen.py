@@ -8,6 +8,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
+from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
 from tui.annotate import name_feature
@@ -371,5 +372,5 @@ class FeaturesScreen(MiCrowScreen):
             copy(self.app, examples.example.text, "the example's text")
         elif self._feature is not None:
             row = self._row
-            name = (row.concept or row.top_label or "") if row is not None else ""
+            name = visible((row.concept or row.top_label or "") if row is not None else "")
             copy(self.app, f"{self._feature}\t{name}".strip(), f"feature {self._feature}")

@@ -1,0 +1,126 @@
+"""No text of a workspace is obeyed by the terminal, on any screen, nor by what pastes a copy."""
+
+import base64
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mi_crow.store.workspace import Workspace
+from tests.awkward_index import FEATURE, SAE
+from tests.hostile_workspace import ATTACK, add_hostile_jobs, make_hostile_workspace
+from tests.jobs_fixture import FakeJobs
+from tests.pseudo_terminal import PROGRAM, PseudoTerminal, copied, foreign_sequences
+from tests.tui.driving import press, screen_text, settle
+from tui.widgets.field import Area, Field
+
+RunApp = Callable[..., AbstractAsyncContextManager[Any]]
+
+
+@pytest.fixture(scope="module")
+def hostile_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = Workspace.open(tmp_path_factory.mktemp("hostile") / "workspace")
+    make_hostile_workspace(workspace)
+    return workspace.root
+
+
+@pytest.fixture
+def hostile(hostile_files: Path, empty_workspace: Workspace, fake_jobs: FakeJobs) -> Workspace:
+    shutil.copytree(hostile_files, empty_workspace.root, dirs_exist_ok=True)
+    add_hostile_jobs(fake_jobs)
+    return empty_workspace
+
+
+def obeyed(text: str) -> list[str]:
+    return [c for c in text if not c.isprintable() and c != "\n"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(80, 24), (200, 60)], ids=str)
+def test_every_sequence_on_the_wire_is_the_apps_own(hostile: Workspace, size: tuple[int, int]):
+    columns, rows = size
+    with PseudoTerminal(
+        (*PROGRAM, "--workspace", str(hostile.root)), columns=columns, rows=rows
+    ) as terminal:
+        terminal.wait_for(SAE, "2")
+        terminal.settle(1.0)
+        # Features: a name's field, the filter, the examples, what is copied; Inspect by `i`.
+        terminal.press("2", "#", *str(FEATURE), "\r", "y", "t", "\x1b", "/", "R", "\x1b", "i")
+        terminal.press("\x1b", "y", "2", "\r", "j", "j", "\t", "\t", "s", "\x1b")
+        for screen in "143561":
+            terminal.press(screen, "j", "j", "y", "\r", "\x1b", "?", "\x1b", ":", "\x1b")
+        for key in "ontrvwm/":  # Concepts: order, note, name, and its other prompts
+            terminal.press("5", key, "\x1b", "\x1b")
+        for key in ("n", "t", "x", "e", "l"):  # Runs: every form and the log, over each list
+            terminal.press("1", "g", "j", "j", "j", key, "\x1b", "\x1b")
+        terminal.press("q")
+        assert terminal.wait_for_end() == 0
+    assert foreign_sequences(terminal.output) == []
+    texts = [base64.b64decode(text).decode() for text in copied(terminal.output)]
+    assert texts
+    assert [
+        obeyed(text.replace("\t", "")) for text in texts if obeyed(text.replace("\t", ""))
+    ] == []
+
+
+async def test_a_name_in_a_field_is_shown_and_kept_as_it_is(run_app: RunApp, hostile: Workspace):
+    async with run_app(hostile, size=(120, 40), sae_id=SAE) as pilot:
+        await press(pilot, "2", "number_sign", *str(FEATURE), "enter", "t")
+        fields = [one for one in pilot.app.screen.query(Field) if "PWNTITLE" in one.value]
+        assert fields
+        assert "\x1b]0;PWNTITLE\x07" in fields[0].value
+        assert "PWNTITLE␇" in screen_text(pilot)
+        assert obeyed(screen_text(pilot)) == []
+        before = fields[0].value
+        await press(pilot, "end", "x", "enter")
+        names = {c.name for c in pilot.app.context.annotations.concepts(SAE)}
+        assert f"{before}x" in names
+
+
+async def test_a_text_in_an_area_wraps_by_what_it_shows(run_app: RunApp, hostile: Workspace):
+    async with run_app(hostile, size=(80, 24), sae_id=SAE) as pilot:
+        await press(pilot, "3")
+        area = pilot.app.screen.query_one(Area)
+        area.text = text = f"{ATTACK} the end"
+        area.move_cursor((0, 3))
+        await settle(pilot)
+        assert area.text == text
+        assert "PWNTITLE␇" in screen_text(pilot)
+        assert "the end" in screen_text(pilot)
+        assert area.get_column_width(0, len(text)) == len(text)
+        assert obeyed(screen_text(pilot)) == []
+
+
+async def test_all_screens_popups_and_notices_show_what_would_be_obeyed(
+    run_app: RunApp, hostile: Workspace
+):
+    async with run_app(hostile, size=(120, 40), sae_id=SAE) as pilot:
+        keys = ["2", "number_sign", *str(FEATURE), "enter", "slash", "escape"]
+        keys += ["4", "5", "j", "n", "escape", "t", "escape", "slash", "escape", "6", "1"]
+        keys += ["j", "j", "j", "l", "escape", "j", "l", "escape", "n", "escape", "t", "escape"]
+        for key in keys:
+            await press(pilot, key)
+            assert obeyed(screen_text(pilot)) == [], key
+        for severity in ("information", "warning", "error"):
+            pilot.app.notify(ATTACK, title=ATTACK, severity=severity)
+        await settle(pilot)
+        assert "PWNTITLE" in screen_text(pilot)
+        assert obeyed(screen_text(pilot)) == []
+
+
+@pytest.mark.parametrize("keys", [("5", "j", "y"), ("2", "y")], ids=["concept", "feature"])
+async def test_what_y_copies_does_nothing_where_it_is_pasted(
+    run_app: RunApp, hostile: Workspace, keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("TMUX", raising=False)
+    async with run_app(hostile, size=(120, 40), sae_id=SAE) as pilot:
+        await press(pilot, *keys)
+        text = pilot.app.clipboard
+        assert text
+        assert obeyed(text.replace("\t", "")) == []
+        pilot.app.copy_to_clipboard(f"two\r\nlines{ATTACK}")  # as a field's own copy does
+        assert pilot.app.clipboard.startswith("two\nlines")
+        assert obeyed(pilot.app.clipboard) == []

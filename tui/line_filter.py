@@ -1,0 +1,35 @@
+"""The last gate before the terminal: no line that is drawn holds a control character.
+
+Widgets make foreign text visible themselves, where they know how wide it may be. What slips
+through (a placeholder, a completion, the title of a popup) loses here what a terminal would obey.
+Every line of every widget passes, whoever wrote the widget.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from rich.segment import Segment
+from textual.color import Color
+from textual.filter import LineFilter
+
+# C0 and C1 controls, bidi marks, embeddings, overrides and isolates, and the line separators. They
+# take no cell, so that a line without them is as wide as before.
+_OBEYED: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
+)
+
+
+class ControlFilter(LineFilter):
+    """Takes every character that a terminal obeys out of the text of a line."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        if "".join(text for text, _, _ in segments).isprintable():
+            return segments
+        return [
+            segment if segment.control else Segment(_OBEYED.sub("", segment.text), segment.style)
+            for segment in segments
+        ]
+
+
+CONTROL_FILTER: Final[Sequence[LineFilter]] = (ControlFilter(),)
