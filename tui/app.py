@@ -1,12 +1,10 @@
 """The app: modes, the second's look at the workspace, and the way between screens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from textual.app import App
-from textual.filter import LineFilter
 from textual.message import Message
 from textual.reactive import Reactive
 from textual.screen import Screen
@@ -16,12 +14,12 @@ from textual.widget import Widget
 from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
-from mi_crow.visible import visible_lines
 from tui import messages
 from tui.actions import SCREENS, bindings
 from tui.context import AppContext
-from tui.line_filter import CONTROL_FILTER
+from tui.ending import run_to_its_end
 from tui.screens.base import MiCrowScreen
+from tui.terminal_app import TerminalApp
 from tui.text import printable
 from tui.theme import CROW, THEMES
 from tui.watch import Scan, ended, look
@@ -46,7 +44,7 @@ class Scanned(Message):
         self.trouble = trouble
 
 
-class MiCrowApp(App[None]):
+class MiCrowApp(TerminalApp):
     """Six screens, one mode each, so that every screen keeps its state."""
 
     TITLE = "mi-crow"
@@ -78,18 +76,6 @@ class MiCrowApp(App[None]):
     def available_themes(self) -> dict[str, Theme]:
         # Not registered in __init__, where setting a theme would parse every style sheet again.
         return {theme.name: theme for theme in THEMES}
-
-    # The gates that text passes on its way to the terminal, whoever sends it.
-
-    def get_line_filters(self) -> Sequence[LineFilter]:
-        return [*super().get_line_filters(), *CONTROL_FILTER]
-
-    def copy_to_clipboard(self, text: str) -> None:
-        super().copy_to_clipboard(visible_lines(text))
-
-    def notify(self, message: str, **settings: Any) -> None:
-        """Shows `message`, which is never markup."""
-        super().notify(printable(message, keep_newlines=True), **{**settings, "markup": False})
 
     def on_mount(self) -> None:
         if self.context.sae_id:
@@ -124,6 +110,8 @@ class MiCrowApp(App[None]):
             context.check_session()
         except (MiCrowError, OSError) as error:
             trouble = sentence_of(error)
+        except Exception as error:  # told each time: a look that ends in silence shows old rows
+            trouble = f"the workspace cannot be read ({type(error).__name__}: {error})"
         finally:
             self._looking = False
         self.post_message(Scanned(scan, version, trouble))
@@ -275,6 +263,9 @@ class MiCrowApp(App[None]):
         self.call_from_thread(self.concepts_changed)
 
 
-def run(workspace: Workspace, sae_id: str | None = None) -> None:
-    """Opens the app and returns when the user leaves it. Jobs go on."""
-    MiCrowApp(workspace, sae_id).run()
+def run(workspace: Workspace, sae_id: str | None = None) -> int:
+    """Opens the app; returns its exit code when it has ended. Jobs go on.
+
+    Raises the error that broke it.
+    """
+    return run_to_its_end(MiCrowApp(workspace, sae_id))

@@ -104,6 +104,9 @@ class AppContext:
             store = FeatureStore.open(self.workspace, sae_id, self.annotations)
         except MiCrowError as error:
             self._post(FeaturesOpened(sae_id, None, error.sentence))
+        except Exception as error:
+            self._post(FeaturesOpened(sae_id, None, f"{type(error).__name__}: {error}"))
+            raise
         else:
             self._post(FeaturesOpened(sae_id, store))
 

@@ -14,13 +14,13 @@ def run(options: Namespace) -> int:
         raise UserError("the app prints no object", hint="give a command: mi-crow --help")
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("the app needs a terminal", hint="give a command: mi-crow --help")
-    open_app(workspace)
-    return 0
+    return open_app(workspace)
 
 
-def open_app(workspace: Workspace, sae_id: str | None = None) -> None:
-    """Opens the app on a workspace, which is made if need be; returns when it is closed."""
+def open_app(workspace: Workspace, sae_id: str | None = None) -> int:
+    """Opens the app on a workspace, which is made if need be; gives the exit code when it is
+    closed. Raises the error that broke it."""
     from tui.app import run as run_app
 
     workspace.ensure()
-    run_app(workspace, sae_id)
+    return run_app(workspace, sae_id)

@@ -34,7 +34,7 @@ def run(options: Namespace) -> int:
 
     code = run_job(workspace, "demo", params, options, show)
     if results and not options.no_tui and sys.stdin.isatty() and sys.stdout.isatty():
-        open_app(workspace, results[0]["sae_id"])
+        return open_app(workspace, results[0]["sae_id"])
     return code
 
 

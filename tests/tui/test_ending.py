@@ -1,0 +1,149 @@
+"""However the app ends, the terminal is given back, and the exit code says how it ended."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from mi_crow.store.workspace import Workspace
+from tests.pseudo_terminal import PseudoTerminal, foreign_sequences
+
+# The app with a model session that is a stand-in, started at once.
+PROGRAM = """
+import sys
+from pathlib import Path
+from mi_crow.session.client import SessionClient
+from mi_crow.store.workspace import Workspace
+from tests.session_fixture import puppet_command
+from tui.app import MiCrowApp
+from tui.ending import run_to_its_end
+
+workspace = Workspace.open(sys.argv[1])
+app = MiCrowApp(workspace)
+session = SessionClient(workspace, command=puppet_command())
+session.start()
+app.context._session = session
+Path(sys.argv[2]).write_text(str(session._process._popen.pid))
+sys.exit(run_to_its_end(app))
+"""
+
+# The command line, on an app that breaks when it gets the first look at the workspace.
+BROKEN = """
+import sys
+from tui.app import MiCrowApp
+from mi_crow.cli import main
+
+def broken(app, message):
+    secret = "a text of the user"
+    raise TypeError("\\x1b]0;title\\x07 cannot be added")
+
+MiCrowApp.on_scanned = broken
+sys.exit(main(sys.argv[1:]))
+"""
+
+LEFT = (
+    b"\x1b[?1049l",  # the alternate screen
+    b"\x1b[?25h",  # the cursor
+    b"\x1b[?1000l",  # the mouse
+    b"\x1b[?1003l",
+    b"\x1b[?1006l",
+    b"\x1b[?2004l",  # bracketed paste
+    b"\x1b[<u",  # the kitty keyboard protocol
+    b"\x1b[?1004l",  # focus reports
+    b"\x1b[?7h",  # line wrap
+)
+
+
+def started(workspace: Workspace, session_file) -> PseudoTerminal:
+    command = [sys.executable, "-c", PROGRAM, str(workspace.root), str(session_file)]
+    terminal = PseudoTerminal(command, columns=80, rows=24)
+    terminal.wait_for("\x1b[?1049h", "quit")
+    terminal.settle()
+    return terminal
+
+
+def is_gone(pid: int) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)  # polling another process: there is nothing to wait on
+    return False
+
+
+def assert_left_as_found(terminal: PseudoTerminal) -> None:
+    ending = terminal.output[terminal.output.rindex(b"\x1b[?1049h") :]
+    assert [sequence for sequence in LEFT if sequence not in ending] == []
+    assert ending.rindex(b"\x1b[?1049l") > ending.rindex(b"\x1b[<u")
+    assert terminal.modes == terminal.modes_before
+    assert b"Traceback" not in terminal.output
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT", "SIGINT"])
+def test_a_signal_gives_the_terminal_back_and_ends_the_session(
+    empty_workspace: Workspace, tmp_path, name: str
+):
+    number = signal.Signals[name]
+    with started(empty_workspace, tmp_path / "session") as terminal:
+        terminal.process.send_signal(number)
+        assert terminal.wait_for_end() == 128 + number
+        assert_left_as_found(terminal)
+        assert is_gone(int((tmp_path / "session").read_text()))
+
+
+def test_a_terminal_that_is_closed_ends_the_app_and_the_session(
+    empty_workspace: Workspace, tmp_path
+):
+    terminal = started(empty_workspace, tmp_path / "session")
+    os.close(terminal.master)  # the kernel sends SIGHUP
+    os.close(terminal._slave)
+    assert terminal.process.wait(60) == 128 + signal.SIGHUP
+    assert is_gone(int((tmp_path / "session").read_text()))
+
+
+@pytest.mark.parametrize("name", ["SIGTSTP", "SIGSTOP"])
+def test_stopped_and_continued_it_draws_again_and_leaves_as_it_found(
+    empty_workspace: Workspace, tmp_path, name: str
+):
+    with started(empty_workspace, tmp_path / "session") as terminal:
+        terminal.process.send_signal(signal.Signals[name])
+        assert os.WIFSTOPPED(os.waitpid(terminal.process.pid, os.WUNTRACED)[1])
+        terminal.settle()
+        if name == "SIGTSTP":  # to the shell, the terminal is as it was
+            assert terminal.modes == terminal.modes_before
+            assert terminal.output.rstrip().endswith(b"\x1b[?1004l")
+        before = len(terminal.output)
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.settle(1.0)
+        assert b"\x1b[?1049h" in terminal.output[before:]
+        terminal.press("q")
+        assert terminal.wait_for_end() == 0
+        assert_left_as_found(terminal)
+
+
+def test_a_continue_without_a_stop_changes_nothing(empty_workspace: Workspace, tmp_path):
+    with started(empty_workspace, tmp_path / "session") as terminal:
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.settle(1.0)
+        terminal.press("?", "\x1b", "q")
+        assert terminal.wait_for_end() == 0
+        assert_left_as_found(terminal)
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)], ids=["plain", "debug"])
+def test_a_fault_is_one_sentence_and_exit_code_1(
+    empty_workspace: Workspace, debug: tuple[str, ...]
+):
+    command = (sys.executable, "-c", BROKEN, "--workspace", str(empty_workspace.root), *debug)
+    with PseudoTerminal(command) as terminal:
+        assert terminal.wait_for_end() == 1
+        assert terminal.modes == terminal.modes_before
+    told = terminal.output[terminal.output.rindex(b"\x1b[?1004l") :].decode()
+    assert "TypeError: \N{SYMBOL FOR ESCAPE}]0;title\N{SYMBOL FOR BELL} cannot be added" in told
+    assert ("Traceback" in told) == bool(debug)
+    assert "a text of the user" not in told.replace('secret = "a text of the user"', "")
+    assert foreign_sequences(terminal.output) == []
