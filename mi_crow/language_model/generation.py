@@ -1,5 +1,6 @@
 """Sampling continuations: one batch, cached, seeded, streamed, stoppable between two tokens."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
@@ -98,45 +99,53 @@ def generate(
     return Generation(prompt, prompt_ids, texts, rows, stopped)
 
 
+# What the argument and the output that carry what was read so far are called: one name now, others
+# in earlier transformers 5 and in models of their own.
+_CACHES = ("cache", "past_key_values", "cache_params", "state")
+
+
 class _Steps:
-    """The model's passes over growing continuations of one prompt."""
+    """The model's passes over growing continuations of one prompt.
+
+    How much of them the cache holds is counted here: caches of states (Mamba and its kin, xLSTM,
+    RWKV) have no length to ask for.
+    """
 
     def __init__(self, lm: "LanguageModel", prompt_ids: list[int], settings: Settings) -> None:
         self._lm = lm
-        self._n, self._use_cache = settings.n, settings.use_cache
+        self._n = settings.n
         self._prompt_length = len(prompt_ids)
         self._ids = torch.tensor([prompt_ids], dtype=torch.int64, device=lm.device)
         self._cache: Any = None
+        self._read = 0  # tokens that the cache holds
         self.special = special_ids(lm.tokenizer)
+        takes = signature(lm.model.forward).parameters
+        self._cache_name = next((name for name in _CACHES if name in takes), None)
+        self._use_cache = settings.use_cache and self._cache_name is not None
+        self._counts_positions = "position_ids" in takes
+        self._short = _short_context(lm)
         # The vocabulary's width at every prompt position is memory that nobody reads.
-        self._options: dict[str, Any] = (
-            {"logits_to_keep": 1}
-            if "logits_to_keep" in signature(lm.model.forward).parameters
-            else {}
-        )
+        self._options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
 
     def logits(self) -> Tensor:
         """Logits [n, vocabulary], fp32, after the last token of each continuation."""
         from mi_crow.language_model.language_model import ForwardContext
 
-        position = self._cache.get_seq_length() if self._cache is not None else 0
-        new = self._ids[:, position:]
+        if self._read <= self._short < self._ids.shape[1]:
+            self._cache, self._read = None, 0
+        new = self._ids[:, self._read :]
         mask = torch.ones_like(self._ids)
         context = ForwardContext(
-            new, mask, special_mask(new, self.special), position, self._prompt_length
+            new, mask, special_mask(new, self.special), self._read, self._prompt_length
         )
+        # Without the mask, which masks nothing: some models take it to be as long as `new`.
         with self._lm.running(context):
-            output = self._lm.model(
-                input_ids=new,
-                attention_mask=mask,
-                past_key_values=self._cache,
-                use_cache=self._use_cache,
-                **self._options,
-            )
+            output = self._lm.model(input_ids=new, use_cache=self._use_cache, **self._inputs(new))
         logits = output.logits[:, -1].float()
         if self._use_cache:
-            self._cache = getattr(output, "past_key_values", None)
-            self._use_cache = self._cache is not None  # some models keep states of their own kind
+            self._cache = getattr(output, self._cache_name or "", None)
+            self._use_cache = self._cache is not None
+            self._read = self._ids.shape[1] if self._use_cache else 0
         if len(logits) < self._n:
             self._spread()
         return logits.expand(self._n, -1)
@@ -145,17 +154,32 @@ class _Steps:
         """Adds one token [n] to each continuation."""
         self._ids = torch.cat([self._ids, chosen[:, None]], dim=1)
 
+    def _inputs(self, new: Tensor) -> dict[str, Any]:
+        """What else the model is to know of the tokens `new`, which follow those in the cache."""
+        inputs = dict(self._options)
+        if self._cache is not None and self._cache_name is not None:
+            inputs[self._cache_name] = self._cache
+        if self._counts_positions:  # not every model finds out from its cache where it is
+            positions = torch.arange(self._read, self._ids.shape[1], device=new.device)
+            inputs["position_ids"] = positions.expand(len(new), -1)
+        return inputs
+
     def _spread(self) -> None:
         """One prompt was read; from here on there are n continuations of it."""
-        from transformers.cache_utils import DynamicLayer
+        from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
         self._ids = self._ids.expand(self._n, -1)
-        if self._cache is None:
+        if not isinstance(self._cache, Cache):
+            # A state of the model's own: RWKV's is wrong for more than one row (transformers 5.24).
+            self._cache, self._read, self._use_cache = None, 0, False
             return
-        if all(isinstance(layer, DynamicLayer) for layer in self._cache.layers):
+        # By their very class: layers with states beside keys and values repeat only the latter.
+        if all(
+            type(one) in (DynamicLayer, DynamicSlidingWindowLayer) for one in self._cache.layers
+        ):
             self._cache.batch_repeat_interleave(self._n)
-        else:  # states other than keys and values: read the prompt again, n times
-            self._cache = None
+        else:  # read the prompt again, n times
+            self._cache, self._read = None, 0
             self.logits()
 
 
@@ -215,6 +239,17 @@ def _room(lm: "LanguageModel", prompt_length: int, wanted: int) -> int:
             hint="shorten it",
         )
     return min(wanted, context - prompt_length)
+
+
+def _short_context(lm: "LanguageModel") -> int:
+    """Beyond how many tokens a model with LongRoPE turns its keys by other frequencies, so that all
+    are to be read again; without it more than any text has."""
+    config = lm.model.config
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if "longrope" not in (rope.get("rope_type"), rope.get("type")):
+        return sys.maxsize
+    length = rope.get("original_max_position_embeddings")
+    return length or getattr(config, "original_max_position_embeddings", None) or sys.maxsize
 
 
 def _continuation(
