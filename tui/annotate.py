@@ -16,6 +16,14 @@ Change = Callable[["Annotations"], str]
 """Does the writing and says what was done, in words for the person who asked."""
 
 
+def may_tag(screen: "MiCrowScreen") -> bool:
+    """Whether anything can be named; says why when not, before anybody types."""
+    why = screen.context.tagging_off
+    if why:
+        screen.notify(printable(why), severity="warning", markup=False)
+    return not why
+
+
 def write(screen: "MiCrowScreen", change: Change) -> None:
     """Does `change` in a thread; tells what it says, or what went wrong."""
     screen.run_worker(

@@ -16,7 +16,7 @@ from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 from tui import messages
 from tui.actions import SCREENS, bindings
-from tui.context import AppContext
+from tui.context import AppContext, ConceptsLook
 from tui.ending import run_to_its_end
 from tui.screens.base import MiCrowScreen
 from tui.terminal_app import TerminalApp
@@ -37,10 +37,10 @@ def _screen(name: str) -> Screen:
 class Scanned(Message):
     """From the thread that looked at the workspace; `trouble` says what it could not read."""
 
-    def __init__(self, scan: Scan | None, concepts_version: int | None, trouble: str) -> None:
+    def __init__(self, scan: Scan | None, concepts: ConceptsLook | None, trouble: str) -> None:
         super().__init__()
         self.scan = scan
-        self.concepts_version = concepts_version
+        self.concepts = concepts
         self.trouble = trouble
 
 
@@ -99,11 +99,10 @@ class MiCrowApp(TerminalApp):
 
     def _look(self) -> None:
         context = self.context
-        scan, version, trouble = None, None, ""
+        scan, concepts, trouble = None, None, ""
         try:
             scan = look(context.workspace, self._scan)
-            if context.workspace.annotations_path.exists():
-                version = context.annotations.data_version()
+            concepts = context.look_at_concepts()
             store = context.features
             if store is not None and store.changed_on_disk():
                 context.load_features(store.meta().sae_id)
@@ -114,7 +113,7 @@ class MiCrowApp(TerminalApp):
             trouble = f"the workspace cannot be read ({type(error).__name__}: {error})"
         finally:
             self._looking = False
-        self.post_message(Scanned(scan, version, trouble))
+        self.post_message(Scanned(scan, concepts, trouble))
 
     def on_scanned(self, message: Scanned) -> None:
         if message.trouble != self._trouble:
@@ -136,11 +135,22 @@ class MiCrowApp(TerminalApp):
             for job in ended(before.jobs, now.jobs):
                 severity = "information" if job.status == "finished" else "warning"
                 self.notify(ending_line(job), severity=severity, markup=False)
-        if message.concepts_version != self._concepts_version:
-            self._concepts_version = message.concepts_version
+        if message.concepts is not None:
+            self._take_concepts_look(message.concepts, first)
+        self._open_some_sae()
+
+    def _take_concepts_look(self, look: ConceptsLook, first: bool) -> None:
+        """Tells what happened to the annotations since the last look."""
+        for told in (look.notice, look.tagging_off if not self.context.tagging_off else None):
+            if told:
+                self.notify(printable(told), severity="warning", markup=False)
+        if look.tagging_off != self.context.tagging_off:
+            self.context.tagging_off = look.tagging_off
+            self._refresh_header()
+        if look.version != self._concepts_version:
+            self._concepts_version = look.version
             if not first:
                 self.concepts_changed()
-        self._open_some_sae()
 
     def _open_some_sae(self) -> None:
         """Opens the newest indexed SAE when none is open, and the open one's index when built."""

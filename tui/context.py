@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from mi_crow.session.client import SessionClient
 
 
+@dataclasses.dataclass(frozen=True)
+class ConceptsLook:
+    """What a second's look at the annotations found."""
+
+    version: int | None  # differs after every change; None while nobody has named anything
+    notice: str | None  # the file was replaced or removed
+    tagging_off: str | None  # why nothing can be named, in one sentence
+
+
 class AppContext:
     """The state that screens read. Screens `subscribe` and get every change as a message."""
 
@@ -31,6 +40,7 @@ class AppContext:
         self.sae_id = sae_id
         self.features: FeatureStore | None = None
         self.session_state = SessionState()
+        self.tagging_off: str | None = None  # why nothing can be named, as of the last look
         self._jobs: tuple[JobState, ...] = ()
         self._runs: tuple[RunSummary, ...] = ()
         self._saes: tuple[SaeSummary, ...] = ()
@@ -95,6 +105,21 @@ class AppContext:
 
                 self._annotations = Annotations(self.workspace.annotations_path)
             return self._annotations
+
+    def look_at_concepts(self) -> ConceptsLook:
+        """What changed in the annotations. Raises MiCrowError where they cannot be read."""
+        annotations, path = self._annotations, self.workspace.annotations_path
+        version = notice = None
+        if path.exists() or annotations is not None:
+            annotations = self.annotations
+            version = annotations.data_version()
+            notice = annotations.take_notice()
+            reason = annotations.read_only()
+        else:
+            from mi_crow.mechanistic.concepts.annotations_read_only import write_obstacle
+
+            reason = write_obstacle(path)
+        return ConceptsLook(version, notice, reason and f"tagging is off: {reason}")
 
     def load_features(self, sae_id: str) -> None:
         """Opens the index of `sae_id` and posts FeaturesOpened. Blocks: call it in a thread."""

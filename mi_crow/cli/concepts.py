@@ -1,5 +1,6 @@
 """`mi-crow concepts`: the names that people gave to features."""
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,8 @@ def _list(workspace: Workspace, annotations: "Annotations", options: Namespace) 
     if sae_id is not None:
         workspace.sae_dir(sae_id)
     concepts = annotations.concepts(sae_id)
+    if (reason := annotations.read_only()) is not None:
+        print(f"note: tagging is off, {reason}", file=sys.stderr)
     if options.json:
         print_json([_json(concept) for concept in concepts])
     elif not concepts:

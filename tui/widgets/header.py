@@ -65,6 +65,8 @@ class TitleLine(Widget):
             names.append(("loading model", "$accent"))
         elif state.phase == "died":
             names.append(("session ended", "$error"))
+        if context.tagging_off:
+            names.append(("tagging off", "$warning"))
         for index, name in enumerate(names):
             if index:
                 parts.append((" · ", "$faint"))

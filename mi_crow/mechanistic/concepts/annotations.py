@@ -62,6 +62,14 @@ class Annotations:
         """A number that differs after every change by anybody, this process included."""
         return self._database.data_version()
 
+    def read_only(self) -> str | None:
+        """Why tagging is off, in words; None where it is not."""
+        return self._database.read_only()
+
+    def take_notice(self) -> str | None:
+        """What happened to the file from outside since this was asked last, in one sentence."""
+        return self._database.take_notice()
+
     # Concepts.
 
     def concepts(self, sae_id: str | None = None) -> list[Concept]:

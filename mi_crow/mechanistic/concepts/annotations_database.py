@@ -11,6 +11,13 @@ from pathlib import Path
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, MiCrowError, UserError
+from mi_crow.mechanistic.concepts.annotations_read_only import (
+    Marks,
+    marks_of,
+    snapshot,
+    tagging_is_off,
+    write_obstacle,
+)
 from mi_crow.store.atomic import read_json, write_json
 
 SCHEMA_VERSION = 1
@@ -41,12 +48,16 @@ CREATE TABLE generations (
 );
 """
 
+# SQLite's primary codes (sqlite.org/rescode.html) of READONLY, IOERR, FULL and CANTOPEN.
+_CANNOT_WRITE = (8, 10, 13, 14)
+
 
 class AnnotationsDatabase:
     """One SQLite file, usable from any thread and beside other processes.
 
     The file is made by the first write: reading a workspace leaves it as it was. Writers wait up
-    to five seconds for each other.
+    to five seconds for each other. What cannot be written is read from a copy in memory. A file
+    that was replaced or removed while open is noticed before anything is read or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,26 +66,33 @@ class AnnotationsDatabase:
         self._connection: sqlite3.Connection | None = None
         # Commits of a connection do not move its own data_version: this one never writes.
         self._watcher: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # device and inode of what is open for writing
+        self._copied: Marks | None = None  # of the file that `_connection` is a copy of
+        self._obstacle: str | None = None  # what stood in the way of writing
+        self._foreseen = False  # whether `write_obstacle` knew it
+        self._generation = 0  # of what `data_version` counts in
+        self._notice: str | None = None
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection | None]:
         """The connection to read from; None while there is no file."""
         with self._lock, self._errors():
+            self._look_again()
             if self._connection is None and self.path.is_file():
-                self._connection = self._open()
+                self._open_for_reading()
             yield self._connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction, committed when the block ends without error; blocks nest into one."""
+        """A transaction, committed when the block ends without error; blocks nest into one.
+
+        Raises UserError when the file cannot be written.
+        """
         with self._lock, self._errors():
-            if self._connection is None:
-                self._connection = self._open()
-            connection = self._connection
-            if connection.in_transaction:
-                yield connection
+            if self._connection is not None and self._connection.in_transaction:
+                yield self._connection
                 return
-            connection.execute("BEGIN IMMEDIATE")
+            connection = self._begin()
             try:
                 yield connection
             except BaseException:
@@ -83,24 +101,108 @@ class AnnotationsDatabase:
             connection.commit()
 
     def data_version(self) -> int:
-        """A number that differs after any commit of any process; 0 while there is no file."""
+        """A number that differs after any commit of any process; 0 while there never was a file."""
         with self._lock, self._errors():
+            self._look_again()
+            if self._connection is None and self.path.is_file():
+                self._open_for_reading()
+            counted = self._generation << 40
+            if self._connection is None or self._copied is not None:
+                return counted
             if self._watcher is None:
-                if not self.path.is_file():
-                    return 0
                 self._watcher = self._open()
-            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+            return counted + int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+
+    def read_only(self) -> str | None:
+        """Why nothing can be written now; None where nothing is known to stand in the way."""
+        with self._lock:
+            if self._connection is not None:
+                return self._obstacle
+            return write_obstacle(self.path)
+
+    def take_notice(self) -> str | None:
+        """That the file was replaced or removed while it was open: told once."""
+        with self._lock:
+            notice, self._notice = self._notice, None
+            return notice
 
     def close(self) -> None:
         with self._lock:
             for connection in (self._connection, self._watcher):
                 if connection is not None:
                     connection.close()
-            self._connection = self._watcher = None
+            self._connection = self._watcher = self._file = self._copied = self._obstacle = None
+
+    def _look_again(self) -> None:
+        """Closes what is no longer the file at the path, or no longer has to be a copy."""
+        if self._connection is None or self._connection.in_transaction:
+            return
+        if self._copied is not None:
+            # What SQLite alone found in the way is tried again when somebody has written.
+            mended = self._foreseen and write_obstacle(self.path) is None
+            if marks_of(self.path) == self._copied and not mended:
+                return
+        else:
+            now = _identity(self.path)
+            if now == self._file:
+                return
+            self._notice = (
+                f"{self.path.name!r} was removed while it was open: tags go into a new one now"
+                if now is None
+                else f"{self.path.name!r} was replaced while it was open: the new one is read now"
+            )
+        self.close()
+        self._generation += 1
+
+    def _open_for_reading(self) -> None:
+        """Opens the file, or a copy of it where it cannot be written."""
+        obstacle = write_obstacle(self.path)
+        self._foreseen = obstacle is not None
+        if obstacle is None:
+            try:
+                self._connection = self._open()
+                return
+            except sqlite3.OperationalError as error:
+                if not _cannot_write(error):
+                    raise
+                obstacle = str(error)
+        connection, marks = snapshot(self.path)
+        try:
+            _migrate(connection, self.path)
+            connection.execute("PRAGMA query_only=ON")
+        except BaseException:
+            connection.close()
+            raise
+        connection.row_factory = sqlite3.Row
+        self._connection, self._copied, self._obstacle = connection, marks, obstacle
+
+    def _begin(self) -> sqlite3.Connection:
+        """Begins a transaction in the file that is at the path."""
+        while True:
+            self._look_again()
+            if (obstacle := write_obstacle(self.path)) is not None:
+                raise tagging_is_off(self.path, obstacle)
+            if self._copied is not None:
+                self.close()
+                self._generation += 1
+            if self._connection is None:
+                try:
+                    self._connection = self._open()
+                except sqlite3.OperationalError as error:
+                    if not _cannot_write(error) or not self.path.is_file():
+                        raise
+                    raise tagging_is_off(self.path, str(error)) from error
+            self._connection.execute("BEGIN IMMEDIATE")
+            if _identity(self.path) == self._file:
+                return self._connection
+            self._connection.rollback()  # it was replaced a moment ago
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not self.path.exists()
+        if not self.path.exists():  # SQLite would make it writable for nobody else
+            self.path.touch()
+        is_new = self.path.stat().st_size == 0
+        self._file = _identity(self.path)
         connection = sqlite3.connect(
             self.path, timeout=5.0, isolation_level=None, check_same_thread=False
         )
@@ -132,6 +234,19 @@ class AnnotationsDatabase:
                 f"{self.path} is damaged or no annotations file ({error})",
                 hint="move it away; `mi-crow concepts import` reads a former export",
             ) from error
+
+
+def _cannot_write(error: sqlite3.OperationalError) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _CANNOT_WRITE
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the file; None without one."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -17,7 +17,7 @@ from mi_crow.errors import MiCrowError
 from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import rename, write
+from tui.annotate import may_tag, rename, write
 from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
 from tui.screens.concepts.rows import (
@@ -246,7 +246,7 @@ class ConceptsScreen(MiCrowScreen):
 
     def _ask(self, purpose: str, label: str, value) -> None:
         chosen = self._chosen
-        if chosen:
+        if chosen and may_tag(self):
             many = f" of {len(chosen)} concepts" if len(chosen) > 1 else ""
             self.prompt.ask(purpose, label + many, value(chosen[0]), select=True)
 

@@ -11,7 +11,7 @@ from textual.widgets import Static
 from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import name_feature
+from tui.annotate import may_tag, name_feature
 from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
 from tui.screens.features.detail import FeatureDetailPane
@@ -293,7 +293,7 @@ class FeaturesScreen(MiCrowScreen):
 
     def action_tag(self) -> None:
         row = self._row
-        if row is None:
+        if row is None or not may_tag(self):
             return
         self.prompt.ask(
             "tag",

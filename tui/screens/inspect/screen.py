@@ -16,7 +16,7 @@ from textual.widgets import Button, Static
 from mi_crow.errors import MiCrowError
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import name_feature
+from tui.annotate import may_tag, name_feature
 from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
 from tui.screens.features.content import RELATED_COLUMNS, related_rows
@@ -303,7 +303,7 @@ class InspectScreen(MiCrowScreen):
             await self.mi_crow.go("steer", messages.SendToSteer(self._feature))
 
     def action_tag(self) -> None:
-        if self._feature is None:
+        if self._feature is None or not may_tag(self):
             return
         row = self._rows.get(self._feature)
         value = (row.concept or row.top_label or "") if row is not None else ""

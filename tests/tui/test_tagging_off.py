@@ -1,0 +1,29 @@
+"""A workspace that cannot be written is browsed, and says that nothing can be named."""
+
+from tests.other_user import read_only
+from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.fabricated import fabricate
+
+SAE = "demo-topk"
+
+
+async def test_a_read_only_workspace_is_browsed_and_t_says_why_not(run_app, app_workspace):
+    with read_only(app_workspace.root):
+        async with run_app(app_workspace, size=(100, 30), sae_id=SAE) as pilot:
+            fabricate(pilot.app, named=True)
+            await settle(pilot)
+            assert "tagging off" in screen_text(pilot)
+            pilot.app.clear_notifications()
+            await press(pilot, "2", "t")
+            assert "tagging is off" in notices(pilot)
+            assert not pilot.app.screen.prompt.is_open
+
+
+async def test_annotations_that_are_replaced_while_open_are_told(run_app, app_workspace):
+    async with run_app(app_workspace, size=(100, 30), sae_id=SAE) as pilot:
+        pilot.app.context.annotations.set_concept(SAE, 1, "sea")
+        await settle(pilot)
+        app_workspace.annotations_path.unlink()
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "removed while it was open" in notices(pilot)
