@@ -1,8 +1,10 @@
 """The pieces of command lines that several commands share."""
 
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from typing import Any, NoReturn
 
+from mi_crow.bounds import COUNT, FEATURE, PROCESSES, SEED, SIZE, Bounds
 from mi_crow.errors import UserError
 from mi_crow.jobs.spec import LAUNCHERS
 from mi_crow.store.workspace import DEFAULT_NAME, ENVIRONMENT_NAME, Workspace
@@ -72,7 +74,7 @@ def add_device(parser: ArgumentParser) -> None:
 
 def add_seed(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--seed", type=not_negative, default=0, help="of everything drawn at random (0)"
+        "--seed", type=seed_number, default=0, help="of everything drawn at random (0)"
     )
 
 
@@ -91,7 +93,7 @@ def add_job_flags(parser: ArgumentParser, *, after: bool = True, ranked: bool = 
     )
     if ranked:
         group.add_argument(
-            "--nproc", type=positive, help="processes on one machine, a GPU each (1)"
+            "--nproc", type=a_number(PROCESSES), help="processes on one machine, a GPU each (1)"
         )
     group.add_argument("--partition", help="where slurm is to start it")
     group.add_argument("--time", metavar="LIMIT", help="minutes, or H:MM:SS, for slurm (24 hours)")
@@ -122,24 +124,22 @@ def slurm_of(options: Namespace) -> dict[str, Any]:
     return asked
 
 
-def positive(text: str) -> int:
-    """An argument type: a whole number of at least 1; `_` may group digits."""
-    return _whole(text, 1)
+def a_number(bounds: Bounds, what: str = "") -> Callable[[str], Any]:
+    """An argument type: a number within these bounds; its complaint is one sentence."""
+
+    def read(text: str) -> Any:
+        try:
+            return bounds.read(text, what)
+        except UserError as error:
+            raise ArgumentTypeError(str(error)) from error
+
+    return read
 
 
-def not_negative(text: str) -> int:
-    """An argument type: a whole number of at least 0."""
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is not a whole number") from error
-    if value < least:
-        raise ArgumentTypeError(f"{value} is less than {least}")
-    return value
+positive = a_number(COUNT)
+size_at_once = a_number(SIZE)
+feature_number = a_number(FEATURE)
+seed_number = a_number(SEED)
 
 
 def workspace_path(options: Namespace) -> str | None:

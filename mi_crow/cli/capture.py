@@ -10,6 +10,7 @@ from mi_crow.cli.arguments import (
     add_seed,
     plan_workspace,
     positive,
+    size_at_once,
 )
 from mi_crow.cli.following import run_job
 from mi_crow.cli.tables import print_facts
@@ -46,7 +47,9 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         default=_BATCH_SIZE,
         help=f"documents ({_BATCH_SIZE}, as `auto`); halved when memory runs out",
     )
-    parser.add_argument("--shard-size", type=positive, default=512, help="documents a part (512)")
+    parser.add_argument(
+        "--shard-size", type=size_at_once, default=512, help="documents a part (512)"
+    )
     parser.add_argument("--name", help="the run's id; made from the time and the model otherwise")
     add_device(parser)
     add_seed(parser)
@@ -87,4 +90,4 @@ def show_result(result: dict[str, Any]) -> None:
 
 def _batch_size(text: str) -> int:
     """A number of documents, or `auto`: the default, which the capture halves as memory asks."""
-    return _BATCH_SIZE if text == "auto" else positive(text)
+    return _BATCH_SIZE if text == "auto" else size_at_once(text)

@@ -5,7 +5,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.cli.arguments import add_common, open_workspace, pick_sae
+from mi_crow.bounds import SHARE
+from mi_crow.cli.arguments import a_number, add_common, feature_number, open_workspace, pick_sae
 from mi_crow.cli.tables import Column, print_line, print_table
 from mi_crow.cli.text import number, print_json
 from mi_crow.errors import NotFoundError, UserError
@@ -30,10 +31,12 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         if name in ("list", "set", "remove"):
             action.add_argument("--sae", help="the SAE; may be left out if there is one")
         if name in ("set", "remove"):
-            action.add_argument("feature", type=int)
+            action.add_argument("feature", type=feature_number)
         if name == "set":
             action.add_argument("name")
-            action.add_argument("--confidence", type=float, default=1.0, help="0 to 1 (1)")
+            action.add_argument(
+                "--confidence", type=a_number(SHARE), default=1.0, help="0 to 1 (1)"
+            )
             action.add_argument("--note", default="")
             action.add_argument("--tag", action="append", default=[], help="may be repeated")
         if name == "remove":

@@ -12,6 +12,7 @@ from mi_crow.cli.arguments import (
     open_workspace,
     pick_sae,
     positive,
+    size_at_once,
 )
 from mi_crow.cli.following import run_job
 from mi_crow.cli.tables import Column, print_facts, print_table
@@ -30,7 +31,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     parser.add_argument(
         "--batch-size",
-        type=positive,
+        type=size_at_once,
         default=8,
         help="of them through the model at once (8): lower it when memory runs out",
     )

@@ -1,16 +1,19 @@
 """`mi-crow import` and `mi-crow export`: SAEs in from other tools, and out to them."""
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mi_crow.bounds import SCALE
 from mi_crow.cli.arguments import (
+    a_number,
     add_device,
     device_of,
     open_workspace,
     pick_sae,
     plan_workspace,
     positive,
+    size_at_once,
 )
 from mi_crow.cli.tables import print_facts, print_line
 from mi_crow.cli.text import count, number, print_json, share
@@ -53,7 +56,9 @@ def _add_import(parser: ArgumentParser) -> None:
         "--dtype", default="auto", choices=DTYPES, help="of the weights (what the file says)"
     )
     parser.add_argument(
-        "--scale", type=_scale, help="the factor of its inputs, when the file does not say it"
+        "--scale",
+        type=a_number(SCALE),
+        help="the factor of its inputs, when the file does not say it",
     )
     parser.add_argument("--offline", action="store_true", help="never ask the network")
     group = parser.add_argument_group("check")
@@ -62,18 +67,10 @@ def _add_import(parser: ArgumentParser) -> None:
     )
     group.add_argument("--dataset", default="sample", help="texts to check it on (sample)")
     group.add_argument("--documents", type=positive, default=64, help="how many of them (64)")
-    group.add_argument("--context-length", type=positive, default=128, help="tokens of each (128)")
+    group.add_argument(
+        "--context-length", type=size_at_once, default=128, help="tokens of each (128)"
+    )
     add_device(parser)
-
-
-def _scale(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is not a number") from error
-    if not 0 < value < float("inf"):
-        raise ArgumentTypeError(f"{text} is not above 0")
-    return value
 
 
 def run(options: Namespace) -> int:

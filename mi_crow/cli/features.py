@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.cli.arguments import open_workspace, pick_sae, positive
+from mi_crow.bounds import REAL, SHARE
+from mi_crow.cli.arguments import a_number, feature_number, open_workspace, pick_sae, positive
 from mi_crow.cli.similar import print_similar
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text import count, number, print_json, share
@@ -32,7 +33,7 @@ _LONGEST_TOKEN = 40  # characters that are printed of one
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--sae", help="the SAE; may be left out if there is one")
     if command == "feature":
-        parser.add_argument("feature", type=int, help="its number")
+        parser.add_argument("feature", type=feature_number, help="its number")
         parser.add_argument("--examples", type=positive, default=20, help="at most (20)")
         parser.add_argument(
             "--similar-in", metavar="SAE", help="the features of another SAE that are most like it"
@@ -61,10 +62,18 @@ def _add_filters(parser: ArgumentParser) -> None:
     group.add_argument("--has-note", action=whether, default=None, help="that have a note")
     group.add_argument("--tag", help="with this tag")
     group.add_argument("--label", help="that tell this label apart best")
-    group.add_argument("--min-auroc", type=float, metavar="X", help="for their best label")
-    group.add_argument("--min-density", type=float, metavar="X", help="that fire on this share")
-    group.add_argument("--max-density", type=float, metavar="X", help="and on no more than this")
-    group.add_argument("--min-max-act", type=float, metavar="X", help="that reach this activation")
+    group.add_argument(
+        "--min-auroc", type=a_number(SHARE), metavar="X", help="for their best label"
+    )
+    group.add_argument(
+        "--min-density", type=a_number(SHARE), metavar="X", help="that fire on this share"
+    )
+    group.add_argument(
+        "--max-density", type=a_number(SHARE), metavar="X", help="and on no more than this"
+    )
+    group.add_argument(
+        "--min-max-act", type=a_number(REAL), metavar="X", help="that reach this activation"
+    )
 
 
 def run(options: Namespace) -> int:

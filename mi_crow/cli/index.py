@@ -12,6 +12,7 @@ from mi_crow.cli.arguments import (
     open_workspace,
     pick_sae,
     positive,
+    size_at_once,
 )
 from mi_crow.cli.following import run_job
 from mi_crow.cli.tables import print_facts
@@ -30,8 +31,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         action="store_true",
         help="add --run (or --dataset) to what the index holds",
     )
-    parser.add_argument("--top-examples", type=positive, default=20, help="a feature (20)")
-    parser.add_argument("--window", type=positive, default=32, help="tokens either side (32)")
+    parser.add_argument("--top-examples", type=size_at_once, default=20, help="a feature (20)")
+    parser.add_argument("--window", type=size_at_once, default=32, help="tokens either side (32)")
     parser.add_argument(
         "--map",
         choices=MAPS,
@@ -40,7 +41,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     parser.add_argument(
         "--batch-size",
-        type=positive,
+        type=size_at_once,
         help="tokens through the SAE at once (2048; 16384 on CUDA): lower it when memory runs out",
     )
     # With --dataset nothing is read from a run: its texts go through the model.

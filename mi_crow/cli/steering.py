@@ -4,8 +4,10 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from mi_crow.bounds import TEMPERATURE, TOP_P
 from mi_crow.clean_text import clean_text
 from mi_crow.cli.arguments import (
+    a_number,
     add_device,
     add_seed,
     device_of,
@@ -36,8 +38,10 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "may be repeated",
     )
     parser.add_argument("--max-new-tokens", type=positive, default=64, help="(64)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest (1)")
-    parser.add_argument("--top-p", type=float, default=1.0, help="nucleus (1)")
+    parser.add_argument(
+        "--temperature", type=a_number(TEMPERATURE), default=1.0, help="0 takes the likeliest (1)"
+    )
+    parser.add_argument("--top-p", type=a_number(TOP_P), default=1.0, help="nucleus (1)")
     add_seed(parser)
 
 
@@ -70,10 +74,6 @@ def _steer(
 
     if not options.feature:
         raise UserError("no intervention given", hint="e.g. --feature 42=+0.8max")
-    if options.temperature < 0:
-        raise UserError(f"temperature must not be negative: {options.temperature}")
-    if not 0 < options.top_p <= 1:
-        raise UserError(f"top-p must be above 0 and at most 1, not {options.top_p}")
     interventions = [parse_intervention(text) for text in options.feature]
     from mi_crow.mechanistic.steering.run import steer_prompt
 

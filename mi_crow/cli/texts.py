@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from mi_crow.cli.arguments import device_of, positive
+from mi_crow.cli.arguments import device_of, positive, seed_number, size_at_once
 from mi_crow.language_model.config import LONG_DOCUMENTS, DatasetSpec, ModelSpec
 
 
@@ -21,13 +21,16 @@ def add_text_flags(parser: ArgumentParser, default: str | None = "sample") -> No
     group.add_argument("--label-field", help="the field with labels (`label` where there is one)")
     group.add_argument("--limit", type=positive, help="documents")
     group.add_argument(
-        "--sample-seed", type=int, help="draw --limit documents at random with this seed"
+        "--sample-seed", type=seed_number, help="draw --limit documents at random with this seed"
     )
     group.add_argument(
         "--streaming", action="store_true", help="read a hub data set as it comes, not whole first"
     )
     group.add_argument(
-        "--context-length", type=positive, default=128, help="tokens a row through the model (128)"
+        "--context-length",
+        type=size_at_once,
+        default=128,
+        help="tokens a row through the model (128)",
     )
     group.add_argument(
         "--long-documents",

@@ -1,11 +1,13 @@
 """`mi-crow train`: an SAE on the activations of a run."""
 
 import math
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any
 
+from mi_crow.bounds import EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE
 from mi_crow.cli.arguments import (
+    a_number,
     add_device,
     add_job_flags,
     add_model_flags,
@@ -14,6 +16,7 @@ from mi_crow.cli.arguments import (
     open_workspace,
     plan_workspace,
     positive,
+    size_at_once,
 )
 from mi_crow.cli.following import run_job
 from mi_crow.cli.tables import print_facts
@@ -70,20 +73,27 @@ def _add_sae(parser: ArgumentParser) -> None:
     group.add_argument("--arch", choices=ARCHITECTURES, help="(topk)")
     width = group.add_mutually_exclusive_group()
     width.add_argument(
-        "--expansion", type=_several(float), action="append", help="latents an input (8)"
+        "--expansion",
+        type=_several(a_number(EXPANSION)),
+        action="append",
+        help="latents an input (8)",
     )
-    width.add_argument("--n-latents", type=positive, help="latents, instead of --expansion")
+    width.add_argument(
+        "--n-latents", type=a_number(LATENTS), help="latents, instead of --expansion"
+    )
     group.add_argument(
         "--k",
-        type=_several(positive),
+        type=_several(a_number(LATENTS)),
         action="append",
         help="active latents a token (32); l1, gated and jumprelu are steered towards it",
     )
     steering = group.add_mutually_exclusive_group()
     steering.add_argument(
-        "--target-l0", type=float, help="instead of --k for l1, gated and jumprelu"
+        "--target-l0", type=a_number(FACTOR), help="instead of --k for l1, gated and jumprelu"
     )
-    steering.add_argument("--l1-lambda", type=float, help="a fixed sparsity coefficient instead")
+    steering.add_argument(
+        "--l1-lambda", type=a_number(NOT_NEGATIVE), help="a fixed sparsity coefficient instead"
+    )
     group.add_argument("--target-layer", help="the layer that a transcoder predicts")
     group.add_argument("--skip", action="store_true", help="a transcoder's skip connection")
     group.add_argument(
@@ -107,15 +117,19 @@ def _add_length(parser: ArgumentParser) -> None:
 
 def _add_recipe(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("recipe")
-    group.add_argument("--batch-size", type=positive, default=2048, help="tokens a step (2048)")
+    group.add_argument("--batch-size", type=size_at_once, default=2048, help="tokens a step (2048)")
     group.add_argument(
-        "--accumulate", type=positive, default=1, help="pieces of a batch, for less memory (1)"
+        "--accumulate", type=size_at_once, default=1, help="pieces of a batch, for less memory (1)"
     )
-    group.add_argument("--lr", type=float, help="learning rate (2e-4 / sqrt(latents / 2^14))")
+    group.add_argument(
+        "--lr",
+        type=a_number(FACTOR, "the learning rate"),
+        help="learning rate (2e-4 / sqrt(latents / 2^14))",
+    )
     group.add_argument("--warmup-steps", type=positive, help="(a tenth of the run, at most 1000)")
     group.add_argument(
         "--outlier-factor",
-        type=float,
+        type=a_number(NOT_NEGATIVE),
         default=10.0,
         help="leave out tokens above this times the median norm; 0 keeps all (10)",
     )
@@ -140,10 +154,7 @@ def _several(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     """An argument type: one value or several with commas between."""
 
     def read(text: str) -> list[Any]:
-        try:
-            return [kind(part) for part in text.split(",")]
-        except ValueError as error:
-            raise ArgumentTypeError(f"{text!r} is not a number") from error
+        return [kind(part) for part in text.split(",")]
 
     return read
 

@@ -7,6 +7,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from mi_crow.bounds import LATENTS
 from mi_crow.datasets.fields import Fields
 from mi_crow.datasets.files import SUFFIXES, looks_like_path, text_files
 from mi_crow.datasets.saved import is_saved, saved_features
@@ -49,6 +50,7 @@ def check_train(workspace: Workspace, config: TrainConfig) -> None:
         n_latents = variant.n_latents or int(variant.expansion * width)
         if n_latents < 1:
             raise UserError(f"an SAE needs at least 1 latent, not {n_latents}")
+        LATENTS.check(n_latents, "the number of latents")
         if variant.k > n_latents:
             raise UserError(
                 f"k = {variant.k} is more than n_latents = {n_latents}",
@@ -85,8 +87,6 @@ def check_evaluate(workspace: Workspace, config: EvaluateConfig) -> None:
     """Raises UserError for an evaluation that cannot be made."""
     validate_device(config.device)
     check_sae_and_run(workspace, config.sae_id, config.run_id)
-    if config.documents < 1:
-        raise UserError(f"documents must be at least 1, not {config.documents}")
     if config.model is not None:
         check_model(ModelSpec(config.model))
 
@@ -163,9 +163,6 @@ def check_model(spec: ModelSpec) -> None:
 
 def check_dataset(spec: DatasetSpec) -> None:
     """Raises UserError for texts that are not there, are empty, or lack the text field."""
-    for what, value in (("limit", spec.limit), ("token limit", spec.token_limit)):
-        if value is not None and value < 1:
-            raise UserError(f"{what} must be at least 1, not {value}")
     if spec.source == "sample":
         return
     path = Path(spec.source).expanduser()

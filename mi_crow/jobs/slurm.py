@@ -101,10 +101,13 @@ def _check_line(key: str, value: object) -> None:
         raise UserError(f"the slurm argument {key!r} must be one line of plain text")
 
 
+_LONGEST_MINUTES = 10 * 366 * 24 * 60  # more than any cluster allows
+
+
 def minutes(text: str) -> int:
     """Slurm's ways to write a time limit, in minutes: `90`, `90:00`, `1:30:00`, `1-12`,
     `1-12:30`. Raises UserError."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    found = re.fullmatch(r"(?:(\d{1,9})-)?(\d{1,9})(?::(\d{1,9}))?(?::(\d{1,9}))?", text)
     if not found:
         raise UserError(f"{text!r} is no time limit", hint="e.g. 90 (minutes), 8:00:00 or 1-12:00")
     days, *parts = (int(part or 0) for part in found.groups())
@@ -113,6 +116,8 @@ def minutes(text: str) -> int:
     total = 60 * (24 * days + parts[0]) + parts[1] + (1 if parts[2] else 0)
     if total < 1:
         raise UserError(f"the time limit {text!r} is less than a minute")
+    if total > _LONGEST_MINUTES:
+        raise UserError(f"the time limit {text[:40]!r} is more than ten years")
     return total
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mi_crow.bounds import COUNT, SEED, SIZE
 from mi_crow.errors import UserError
 
 STORAGE_DTYPES = ("fp32", "bf16", "fp16", "int8")
@@ -33,6 +34,11 @@ class DatasetSpec:
     token_limit: int | None = None  # kept tokens; the run stops after the document that reaches it
     sample_seed: int | None = None  # a random sample of `limit` documents instead of the first
     streaming: bool = False  # a hub data set read as it comes, without a copy on the disk
+
+    def __post_init__(self) -> None:
+        COUNT.check(self.limit, "limit")
+        COUNT.check(self.token_limit, "token limit")
+        SEED.check(self.sample_seed, "the seed of the sample")
 
 
 @dataclass(frozen=True)
@@ -70,5 +76,5 @@ class CaptureConfig:
             ("batch size", self.batch_size),
             ("shard size", self.shard_size),
         ):
-            if value < 1:
-                raise UserError(f"{what} must be at least 1, not {value}")
+            SIZE.check(value, what)
+        SEED.check(self.seed, "the seed")

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mi_crow.bounds import COUNT, SEED, SIZE, TEMPERATURE, TOP_P
 from mi_crow.errors import UserError
 from mi_crow.language_model.detokenize import Detokenizer, added_text
 from mi_crow.language_model.tokenize import special_ids, special_mask, tokenize
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
+
+
+_NOT_A_TOKEN = -1
+_COLDEST = 1e-6  # below, a division of logits overflows and the likeliest token is all there is
 
 
 @dataclass(frozen=True)
@@ -29,14 +34,11 @@ class Settings:
     use_cache: bool = True
 
     def __post_init__(self) -> None:
-        for wrong, sentence in (
-            (self.max_new_tokens < 1, f"new tokens must be at least 1, not {self.max_new_tokens}"),
-            (self.temperature < 0, f"temperature must be 0 or more, not {self.temperature}"),
-            (not 0 < self.top_p <= 1, f"top-p must lie in (0, 1], not {self.top_p}"),
-            (self.n < 1, f"continuations must be at least 1, not {self.n}"),
-        ):
-            if wrong:
-                raise UserError(sentence)
+        COUNT.check(self.max_new_tokens, "new tokens")
+        TEMPERATURE.check(self.temperature, "temperature")
+        TOP_P.check(self.top_p, "top-p")
+        SEED.check(self.seed, "the seed")
+        SIZE.check(self.n, "continuations")
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,16 @@ def generate(
             break
         # Uniform numbers come from the CPU, so that a seed means the same on every device.
         uniform = torch.rand(settings.n, 1, generator=generator)
-        chosen = choose(steps.logits(), settings, uniform)
+        logits = steps.logits()
+        chosen = choose(logits, settings, uniform)
+        # On the device, so that the one wait below tells this as well.
+        chosen = chosen.masked_fill(logits.isnan().any(dim=-1), _NOT_A_TOKEN)
         for row, token in enumerate(chosen.tolist()):
+            if token == _NOT_A_TOKEN:
+                raise UserError(
+                    "the model's predictions are not finite numbers",
+                    hint="lower the interventions' values",
+                )
             if row not in going:
                 continue
             if token in ends:
@@ -189,7 +199,7 @@ def choose(logits: Tensor, settings: Settings, uniform: Tensor) -> Tensor:
     Inverts the distribution at `uniform` [n, 1] in [0, 1): the same numbers give the same tokens on
     every device. With `top_p` the distribution is cut to its nucleus (Holtzman et al. 2020, eq. 2).
     """
-    if settings.temperature == 0:
+    if settings.temperature < _COLDEST:
         return logits.argmax(dim=-1)
     probabilities = torch.softmax(logits / settings.temperature, dim=-1)
     order = None

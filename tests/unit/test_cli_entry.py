@@ -91,7 +91,7 @@ def test_a_workspace_may_be_called_like_a_command() -> None:
         (["train", "--run", "r", "--k", "0"], "0 is less than 1"),
         (["train", "--run", "r", "--k", "many"], "'many' is not a whole number"),
         (["train", "--run", "r", "--steps", "3", "--epochs", "2"], "not allowed with"),
-        (["feature", "x"], "invalid int value: 'x'"),
+        (["feature", "x"], "'x' is not a whole number"),
         ([], "the app needs a terminal"),
     ],
 )

@@ -100,7 +100,7 @@ def test_tokens_say_how_long_and_what_is_shared_is_chosen(start: Start) -> None:
         ("--share features", "invalid choice: 'features'"),
         ("--k 2,99", "k = 99 is more than n_latents = 64"),
         ("--k 2,x", "'x' is not a whole number"),
-        ("--expansion 2,x", "'2,x' is not a number"),
+        ("--expansion 2,x", "'x' is not a number"),
         ("--arch dense", "invalid choice: 'dense'"),
         ("--arch transcoder", "needs the layer"),
         ("--arch transcoder --target-layer nope", "layer 'nope'"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mi_crow.errors import UserError
+from mi_crow.hooks import FunctionController
 from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.generation import Settings, choose
 from tests.tiny_models import build_model, build_tokenizer
@@ -151,3 +152,21 @@ def test_a_token_without_mass_is_never_taken() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
     for uniform in (0.0, 0.5, 1 - 2**-24):
         assert choose(logits, Settings(), torch.tensor([[uniform]])).tolist() == [1]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-300, 1.0])
+def test_predictions_that_are_not_numbers_are_said(
+    tiny_lm: LanguageModel, temperature: float
+) -> None:
+    overflow = FunctionController("resid_post.0", lambda tensor: tensor * float("nan"))
+    hook = tiny_lm.layers.register_hook("resid_post.0", overflow)
+    try:
+        with pytest.raises(UserError, match="not finite"):
+            tiny_lm.generate("The ferry", max_new_tokens=2, temperature=temperature)
+    finally:
+        tiny_lm.layers.unregister_hook(hook)
+
+
+def test_a_temperature_next_to_nothing_is_none(tiny_lm: LanguageModel) -> None:
+    cold = tiny_lm.generate("The ferry", max_new_tokens=5, temperature=1e-300)
+    assert cold.text == tiny_lm.generate("The ferry", max_new_tokens=5, temperature=0).text

@@ -4,7 +4,6 @@ Small, mutable and shared by several processes, hence SQLite. Torch-free.
 """
 
 import getpass
-import math
 import sqlite3
 import time
 import uuid
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mi_crow.bounds import SHARE
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import NotFoundError, UserError, nearest
 from mi_crow.mechanistic.concepts.annotations_database import AnnotationsDatabase
@@ -101,8 +101,7 @@ class Annotations:
             raise UserError("a concept needs a name")
         if not 0 <= feature <= MOST_FEATURE:
             raise UserError(f"feature {feature} is not a feature's number")
-        if not (math.isfinite(confidence) and 0 <= confidence <= 1):
-            raise UserError(f"confidence {confidence} is not between 0 and 1")
+        SHARE.check(confidence, "confidence")
         now = time.time()
         with self._changing() as connection:
             before = read_concept(connection, sae_id, feature, name)

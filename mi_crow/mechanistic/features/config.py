@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mi_crow.bounds import AMOUNT, SEED, SIZE
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 
@@ -58,12 +59,13 @@ class IndexConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.top_examples < 1:
-            raise UserError(f"top examples must be at least 1, not {self.top_examples}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UserError(f"the batch size must be at least 1, not {self.batch_size}")
-        if self.seed < 0:
-            raise UserError(f"the seed must be at least 0, not {self.seed}")
+        for what, value, bounds in (
+            ("top examples", self.top_examples, SIZE),
+            ("the window", self.window, AMOUNT),
+            ("the batch size", self.batch_size, SIZE),
+            ("the seed", self.seed, SEED),
+        ):
+            bounds.check(value, what)
         if self.map not in MAPS:
             raise UserError(f"map {self.map!r} is not known", hint=f"use {' or '.join(MAPS)}")
         if self.live is not None and self.run_id is not None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mi_crow.bounds import REAL, SHARE
+
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Concept
 
@@ -142,3 +144,9 @@ class FeatureFilter:
     min_density: float | None = None
     max_density: float | None = None
     min_max_act: float | None = None
+
+    def __post_init__(self) -> None:
+        SHARE.check(self.min_auroc, "the least AUROC")
+        SHARE.check(self.min_density, "the least density")
+        SHARE.check(self.max_density, "the greatest density")
+        REAL.check(self.min_max_act, "the least maximum")

@@ -1,9 +1,19 @@
 """What training and evaluation need to know; plain data, torch-free."""
 
-import math
 from dataclasses import dataclass, replace
 from itertools import product
 
+from mi_crow.bounds import (
+    AMOUNT,
+    COUNT,
+    EXPANSION,
+    FACTOR,
+    LATENTS,
+    NOT_NEGATIVE,
+    SEED,
+    SHARE,
+    SIZE,
+)
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig
 
@@ -25,11 +35,6 @@ PRECISIONS = ("auto", "fp32", "bf16")
 SHARES = ("tokens", "latents")
 # Where metrics go besides our own files, see loggers.py.
 LOGGERS = ("none", "tensorboard", "wandb")
-
-
-def _check_seed(seed: int) -> None:
-    if seed < 0:
-        raise UserError(f"the seed must be at least 0, not {seed}")
 
 
 @dataclass(frozen=True)
@@ -73,29 +78,27 @@ class SaeTrainingConfig:
             raise UserError(
                 "a coefficient and a target for L0 were both given", hint="give one of them"
             )
-        for what, value in (
-            ("the learning rate", self.lr),
-            ("the outlier factor", self.outlier_factor),
-            ("the target for L0", self.target_l0),
+        for what, value, bounds in (
+            ("the learning rate", self.lr, FACTOR),
+            ("the outlier factor", self.outlier_factor, FACTOR),
+            ("the target for L0", self.target_l0, FACTOR),
+            ("the sparsity coefficient", self.l1_lambda, NOT_NEGATIVE),
+            ("the share of the decay", self.decay_share, SHARE),
+            ("the coefficient of AuxK", self.aux_alpha, NOT_NEGATIVE),
+            ("the seed", self.seed, SEED),
+            ("steps", self.steps, COUNT),
+            ("epochs", self.epochs, COUNT),
+            ("tokens", self.tokens, COUNT),
+            ("batch size", self.batch_size, SIZE),
+            ("accumulate", self.accumulate, SIZE),
+            ("warm-up steps", self.warmup_steps, AMOUNT),
+            ("sparsity warm-up steps", self.sparsity_warmup_steps, AMOUNT),
+            ("k_aux", self.k_aux, AMOUNT),
+            ("dead_tokens", self.dead_tokens, AMOUNT),
+            ("checkpoint_every", self.checkpoint_every, COUNT),
+            ("log_every", self.log_every, COUNT),
         ):
-            if value is not None and not 0 < value < math.inf:
-                raise UserError(f"{what} must be a number above 0, not {value}")
-        if self.l1_lambda is not None and not 0 <= self.l1_lambda < math.inf:
-            raise UserError(
-                f"the sparsity coefficient must be a number of at least 0, not {self.l1_lambda}"
-            )
-        _check_seed(self.seed)
-        for what, value in (
-            ("steps", self.steps),
-            ("epochs", self.epochs),
-            ("tokens", self.tokens),
-            ("batch size", self.batch_size),
-            ("accumulate", self.accumulate),
-            ("checkpoint_every", self.checkpoint_every),
-            ("log_every", self.log_every),
-        ):
-            if value is not None and value < 1:
-                raise UserError(f"{what} must be at least 1, not {value}")
+            bounds.check(value, what)
         if self.accumulate > self.batch_size:
             raise UserError(
                 f"a batch of {self.batch_size} tokens has no {self.accumulate} pieces",
@@ -150,11 +153,10 @@ class TrainConfig:
         if self.stream is not None:
             self._check_stream(self.stream)
         for expansion in (self.expansion, *self.sweep_expansion):
-            if not 0 < expansion < math.inf:
-                raise UserError(f"the expansion must be a number above 0, not {expansion}")
+            EXPANSION.check(expansion, "the expansion")
+        LATENTS.check(self.n_latents, "n_latents")
         for k in (self.k, *self.sweep_k):
-            if k < 1:
-                raise UserError(f"k must be at least 1, not {k}")
+            LATENTS.check(k, "k")
             if self.n_latents is not None and k > self.n_latents:
                 raise UserError(
                     f"k = {k} is more than n_latents = {self.n_latents}",
@@ -210,6 +212,6 @@ class EvaluateConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_seed(self.seed)
-        if self.batch_size < 1:
-            raise UserError(f"the batch size must be at least 1, not {self.batch_size}")
+        SEED.check(self.seed, "the seed")
+        SIZE.check(self.batch_size, "the batch size")
+        COUNT.check(self.documents, "documents")

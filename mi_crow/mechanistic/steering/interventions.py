@@ -1,11 +1,11 @@
 """Interventions as plain data: what is changed, how, by how much, on which tokens. Torch-free."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from mi_crow.bounds import FEATURE, REAL
 from mi_crow.errors import UserError
 
 Op = Literal["scale", "add", "clamp", "ablate"]
@@ -47,10 +47,9 @@ class Intervention:
         ):
             if word not in known:
                 raise UserError(f"{what} {word!r} is not known", hint=f"use {', '.join(known)}")
-        if not math.isfinite(self.value):
-            raise UserError(
-                f"the value of an intervention must be a finite number, not {self.value}"
-            )
+        REAL.check(self.value, "the value of an intervention")
+        if kind == "feature":
+            FEATURE.read(name, "feature")
         if kind == "layer":
             self._check_layer()
 
@@ -125,7 +124,8 @@ def parse_intervention(text: str) -> Intervention:
     target, found, change = text.partition("=")
     if not found or not target.strip().isdecimal():
         raise UserError(f"{text!r} is no intervention", hint=_EXAMPLES)
-    name, change = f"feature:{int(target)}", change.strip()
+    name = f"feature:{FEATURE.read(target.strip(), 'feature')}"
+    change = change.strip()
     if match := re.fullmatch(rf"[x*×]\s*({_NUMBER})", change):
         return Intervention(name, "scale", float(match[1]))
     if match := re.fullmatch(rf"({_NUMBER})\s*(max)?", change):

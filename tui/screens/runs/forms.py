@@ -185,9 +185,11 @@ def _given(values: Values, key: str, what: str = "") -> str:
 def _whole(values: Values, key: str, what: str = "") -> int:
     text = values[key].replace(",", "").replace("_", "")
     try:
-        return int(text)
+        return int(text)  # the config that takes it knows its bounds
     except ValueError as error:
-        raise UserError(f"{what or key} must be a whole number, not {values[key]!r}") from error
+        raise UserError(
+            f"{what or key} must be a whole number, not {values[key][:40]!r}"
+        ) from error
 
 
 def _number(values: Values, key: str) -> float:

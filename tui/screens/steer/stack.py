@@ -1,10 +1,10 @@
 """The stack of interventions: how each reads on the screen, and its form; pure."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from mi_crow.bounds import REAL
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.text import printable
@@ -71,7 +71,8 @@ def nudged(intervention: Intervention, steps: int) -> Intervention:
     step = _STEP.get(intervention.op, 0.0)
     if intervention.unit == "latent" and intervention.op != "scale":
         step = max(abs(intervention.value) * 0.1, 0.1)
-    return replace(intervention, value=round(intervention.value + steps * step, 4))
+    value = min(max(intervention.value + steps * step, REAL.least), REAL.most)
+    return replace(intervention, value=round(value, 4))
 
 
 def form_fields(
@@ -127,6 +128,6 @@ def strengths(text: str) -> list[float]:
         found = [float(word) for word in text.replace(",", " ").split()]
     except ValueError as error:
         raise UserError("a sweep is a list of numbers", hint=hint) from error
-    if not found or not all(math.isfinite(value) for value in found):
+    if not found or not all(REAL.holds(value) for value in found):
         raise UserError("a sweep needs finite numbers", hint=hint)
     return found
