@@ -60,6 +60,8 @@ def fresh_workspace(path: str | None) -> Workspace:
 
 def show_result(result: dict[str, Any]) -> None:
     """Prints what the demo found, for people."""
+    from mi_crow.mechanistic.features.records import is_telling
+
     controls, steering = result["controls"], result["steering"]
     aurocs = [topic["auroc"] for topic in result["topics"]]
     mean = sum(aurocs) / len(aurocs) if aurocs else None
@@ -77,7 +79,14 @@ def show_result(result: dict[str, Any]) -> None:
     print_line()
     print_table(
         [Column("topic"), Column("feature", right=True), Column("AUROC", right=True)],
-        [[t["label"], str(t["feature"]), number(t["auroc"], 3)] for t in result["topics"]],
+        [
+            [
+                t["label"],
+                str(t["feature"]) if is_telling(t["auroc"]) else "-",
+                number(t["auroc"], 3),
+            ]
+            for t in result["topics"]
+        ],
     )
     print_line()
     print_facts(

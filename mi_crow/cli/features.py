@@ -45,9 +45,9 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     parser.add_argument(
         "--sort",
-        default="density",
         metavar="ORDER",
-        help="feature, density, fires, max, mean, auroc, label, concept or auroc:LABEL (density)",
+        help="feature, density, fires, max, mean, auroc, label, concept, auroc:LABEL or, with "
+        "--search, relevance (density; relevance with --search)",
     )
     parser.add_argument("--ascending", action="store_true", help="the least first")
     parser.add_argument("--limit", type=positive, default=20, help="features (20)")
@@ -63,7 +63,10 @@ def _add_filters(parser: ArgumentParser) -> None:
     group.add_argument("--tag", help="with this tag")
     group.add_argument("--label", help="that tell this label apart best")
     group.add_argument(
-        "--min-auroc", type=a_number(SHARE), metavar="X", help="for their best label"
+        "--min-auroc",
+        type=a_number(SHARE),
+        metavar="X",
+        help="for their best label, on held-out documents",
     )
     group.add_argument(
         "--min-density", type=a_number(SHARE), metavar="X", help="that fire on this share"
@@ -101,9 +104,9 @@ def _features(store: "FeatureStore", options: Namespace) -> int:
     from mi_crow.mechanistic.features.records import FeatureFilter
 
     wanted = {field.name: getattr(options, field.name) for field in fields(FeatureFilter)}
-    sort: str = options.sort
+    sort: str | None = options.sort
     ids = store.ids(
-        sort=_SORTS.get(sort, sort),
+        sort=_SORTS.get(sort, sort) if sort is not None else None,
         descending=not options.ascending,
         search=options.search or None,
         flt=FeatureFilter(**wanted),
@@ -149,8 +152,8 @@ def _print_rows(
     """`more` are columns to stand before the concept."""
     extra = dict(more or {})
     if any(row.top_label for row in rows):
-        extra["best label"] = [row.top_label or "" for row in rows]
-        extra["auroc"] = ["" if row.top_auroc is None else f"{row.top_auroc:.2f}" for row in rows]
+        extra["best label"] = [row.top_label or "-" for row in rows]
+        extra["auroc"] = ["-" if row.top_auroc is None else f"{row.top_auroc:.2f}" for row in rows]
     titles = ("feature", "fires", "density", "max", "mean")
     columns = [Column(title, right=True) for title in titles]
     columns += [Column(title, right=title != "best label") for title in extra]
@@ -199,7 +202,7 @@ def feature_json(detail: "FeatureDetail", examples: "list[Example]") -> dict[str
         "cofiring": detail.cofiring._asdict() | {"over": detail.cofiring.words()},
         "histogram": [int(height) for height in detail.histogram],
         "histogram_edges": [float(edge) for edge in detail.edges],
-        "labels": [asdict(item) for item in detail.labels],
+        "labels": [asdict(item) | {"auroc_heldout": item.auroc_heldout} for item in detail.labels],
     }
 
 
@@ -216,6 +219,7 @@ def _show_facts(detail: "FeatureDetail") -> None:
             "concept": row.concept or "(none)",
             "fires": fires,
             "activation": activation,
+            "AUROC": _labels(detail),
             "promotes": _tokens(detail.promoted),
             "suppresses": _tokens(detail.suppressed),
             "same direction": _others(detail.neighbours),
@@ -223,6 +227,16 @@ def _show_facts(detail: "FeatureDetail") -> None:
             "co-firing": f"counted over {detail.cofiring.words()}",
         }
     )
+
+
+def _labels(detail: "FeatureDetail") -> str:
+    """The labels that it tells apart, with their AUROC on held-out documents."""
+    from mi_crow.mechanistic.features.records import is_telling
+
+    told = [
+        f"{visible(one.label)} {one.auroc:.2f}" for one in detail.labels if is_telling(one.auroc)
+    ]
+    return f"{'  '.join(told[:3])}  (held-out documents)" if told else "-"
 
 
 def _tokens(pairs: Any) -> str:

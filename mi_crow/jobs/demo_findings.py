@@ -8,6 +8,7 @@ import torch
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.pooled_auroc import label_auroc
+from mi_crow.mechanistic.features.records import is_telling
 from mi_crow.mechanistic.sae import TopKSae
 from mi_crow.mechanistic.sae.document_pooling import PooledRun, pooled_documents
 from mi_crow.mechanistic.sae.probes import PooledDocuments, auroc
@@ -42,8 +43,14 @@ class TopicFeature:
     max_act: float
     contrast: float  # mean pooled activation on the topic minus elsewhere, in maxima
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the feature tells the topic at all; else it may not stand for it."""
+        return is_telling(self.auroc)
+
     def as_json(self) -> dict[str, Any]:
-        return {"label": self.label, "feature": self.feature, "auroc": self.auroc}
+        feature = self.feature if self.is_told else None
+        return {"label": self.label, "feature": feature, "auroc": self.auroc}
 
 
 def topic_features(
@@ -78,10 +85,10 @@ def topic_features(
 
 
 def tag_topics(workspace: Workspace, sae_id: str, topics: Sequence[TopicFeature]) -> None:
-    """Names each topic's feature after it."""
+    """Names each topic's feature after it, where it tells the topic."""
     annotations = Annotations(workspace.annotations_path)
     try:
-        for topic in topics:
+        for topic in (topic for topic in topics if topic.is_told):
             annotations.set_concept(
                 sae_id,
                 topic.feature,
@@ -108,7 +115,8 @@ def steer_topics(
     """
     judge = _judge(reader)
     layer = reader.layer.name
-    candidates = sorted(topics, key=lambda topic: -topic.contrast)[:_TRIED_TOPICS]
+    told = [topic for topic in topics if topic.is_told] or topics
+    candidates = sorted(told, key=lambda topic: -topic.contrast)[:_TRIED_TOPICS]
     trials = [(topic, strength) for topic in candidates for strength in STRENGTHS]
 
     def write(feature: int, add: float, at: int, n: int = CONTINUATIONS) -> Written:

@@ -7,11 +7,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from textual.pilot import Pilot
 
+from mi_crow.mechanistic.features.records import FeatureFilter
 from tests.index_fixture import TOPICS, make_index
 from tests.tui.driving import press, screen_text, settle
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
 from tui.widgets.feature_table import FeatureTable
+from tui.widgets.prompt_line import PromptLine
 from tui.widgets.row_list import RowList
 
 OpenIndex = Callable[..., AbstractAsyncContextManager[Pilot]]
@@ -33,6 +35,12 @@ def open_index(run_app, empty_workspace) -> OpenIndex:
 
 def table(pilot: Pilot) -> FeatureTable:
     return pilot.app.screen.query_one(FeatureTable)
+
+
+def listed(pilot: Pilot) -> list[int]:
+    shown = table(pilot)
+    rows = [shown.row_at(place) for place in range(shown.row_count)]
+    return [row.feature for row in rows if row is not None]
 
 
 async def jump(pilot: Pilot, feature: int) -> None:
@@ -69,6 +77,34 @@ async def test_the_filter_searches_the_texts(open_index):
         await press(pilot, "slash", *"anchor", "enter")
         assert 0 < table(pilot).row_count < pilot.app.context.features.meta().n_features
         assert table(pilot).row_at(0) is not None
+
+
+async def test_under_a_filter_the_arrow_tells_the_order(open_index):
+    async with open_index() as pilot:
+        store = pilot.app.context.features
+        await press(pilot, "slash", *"harbour", "enter")
+        assert "by match↓" in screen_text(pilot)
+        found = store.ids(search="harbour", flt=FeatureFilter(alive=True)).tolist()
+        assert listed(pilot) == found
+        while "max↓" not in screen_text(pilot):
+            await press(pilot, "o")
+        strengths = [row.max_act for row in store.rows(listed(pilot))]
+        assert len(strengths) == len(found)
+        assert strengths == sorted(strengths, reverse=True)
+        await press(pilot, "escape")
+        assert "max↓" in screen_text(pilot)
+
+
+async def test_a_label_at_chance_level_is_never_a_name(open_index, monkeypatch):
+    monkeypatch.delenv("TMUX", raising=False)
+    async with open_index() as pilot:
+        feature = 1  # tells cooking perfectly on training documents, 0.67 on held-out ones
+        await jump(pilot, feature)
+        assert "no label reaches 0.7" in screen_text(pilot)
+        await press(pilot, "escape", "y")
+        assert pilot.app.clipboard == str(feature)
+        await press(pilot, "t")
+        assert pilot.app.screen.query_one(PromptLine).field.value == ""
 
 
 async def test_what_is_shown_goes_from_firing_to_named_to_unnamed_to_all(open_index):

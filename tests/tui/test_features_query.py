@@ -1,6 +1,6 @@
 """The order and the filter of the feature table."""
 
-from tui.screens.features.query import SHOWN, SORTS, TableQuery
+from tui.screens.features.query import RELEVANCE, SHOWN, SORTS, TableQuery
 
 
 def test_sorting_goes_through_every_column_and_round():
@@ -29,3 +29,14 @@ def test_the_filter_goes_through_all_choices_and_keeps_the_search():
         query = query.next_show()
     assert seen == set(SHOWN)
     assert query == TableQuery(search="sail")
+
+
+def test_a_search_puts_the_best_matches_first_and_gives_the_order_back():
+    query = TableQuery(sort="max_act", descending=False)
+    found = query.searching("sa").searching("sail")
+    assert (found.sort, found.descending, found.title) == (RELEVANCE, True, "match")
+    back = found.searching("")
+    assert (back.sort, back.descending) == ("max_act", False)
+    assert found.next_sort().sort == SORTS[0]
+    chosen = found.next_sort().searching("")
+    assert chosen.sort == SORTS[0]

@@ -79,7 +79,7 @@ def test_a_name_beats_a_note_beats_a_promoted_token_beats_an_example(
 
 def test_more_matching_examples_come_first(store: FeatureStore, docs: list[Doc]) -> None:
     numbers = {doc.document for doc in docs if "harbour" in doc.text.lower()}
-    order = store.ids("feature", search="near harbour").tolist()
+    order = store.ids(search="near harbour").tolist()
     numbers &= {doc.document for doc in docs if "near" in doc.text.lower()}
     counts = [sum(one.document in numbers for one in store.examples(f)) for f in order]
     assert counts == sorted(counts, reverse=True)

@@ -140,13 +140,13 @@ def test_the_command_filters_and_sorts(
     assert features("--has-note") == [3]
     assert set(features("--no-has-note", "--named")) == {5}
     assert features("--search", "boats") == [3]
-    arguments = ("--label", "sailing", "--min-auroc", "0.8", "--sort", "auroc")
+    arguments = ("--label", "sailing", "--min-auroc", "0.72", "--sort", "auroc")
     rows = ask(workspace, capsys, "features", "--sae", "one", *arguments)
     assert rows
     assert {row["top_label"] for row in rows} == {"sailing"}
     scores = [row["top_auroc"] for row in rows]
     assert scores == sorted(scores, reverse=True)
-    assert scores[-1] >= 0.8
+    assert scores[-1] >= 0.72
     best = ask(workspace, capsys, "features", "--sae", "one", "--sort", "auroc:sailing")
     assert best[0]["top_label"] == "sailing"
     assert 33 in features("--no-alive")

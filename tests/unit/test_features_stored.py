@@ -83,8 +83,9 @@ def test_the_aurocs_of_a_label_are_those_of_its_rows(tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path / "w")
     make_index(workspace, "sae")
     with duckdb.connect(str(workspace.index_path("sae")), read_only=True) as connection:
-        same = "SELECT label, feature, auroc FROM feature_labels ORDER BY label, feature"
+        columns = "label, feature, auroc, auroc_heldout"
+        same = f"SELECT {columns} FROM feature_labels ORDER BY label, feature"
         expected = connection.sql(same).fetchall()
         assert len({label for label, *_ in expected}) > 1
-        found = connection.sql("SELECT label, feature, auroc FROM label_aurocs").fetchall()
+        found = connection.sql(f"SELECT {columns} FROM label_aurocs").fetchall()
     assert found == expected

@@ -45,7 +45,7 @@ def _faint_zero(text: str, row: "FeatureRow") -> Content:
 
 
 def _meaning(row: "FeatureRow") -> Content:
-    """The concept that somebody gave it, else the label that it follows best, else nothing."""
+    """The concept that somebody gave it, else the label that it tells apart, else a dash."""
     if row.concept:
         return Content.styled(printable(row.concept), "$accent")
     if not row.fires:
@@ -57,7 +57,8 @@ def _meaning(row: "FeatureRow") -> Content:
 
 def _auroc(row: "FeatureRow") -> Content:
     known = row.top_auroc is not None and row.fires
-    return Content.styled(score(row.top_auroc) if known else "–", "$muted" if known else "$faint")
+    style = "$muted" if known and row.top_label else "$faint"
+    return Content.styled(score(row.top_auroc) if known else "–", style)
 
 
 COLUMNS = (

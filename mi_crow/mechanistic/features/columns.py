@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mi_crow.errors import UserError, nearest
-from mi_crow.mechanistic.features.records import FeatureFilter, FeatureRow
+from mi_crow.mechanistic.features.records import LEAST_AUROC, FeatureFilter, FeatureRow
+from mi_crow.mechanistic.features.schema import TOP_AUROCS
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.concept_columns import ConceptColumns
     from mi_crow.mechanistic.features.connection import IndexConnection
 
+RELEVANCE = "relevance"  # how well a feature matches a search
 SORTS = ("feature", "density", "fires", "max_act", "mean_act", "top_auroc", "top_label", "concept")
 
 BY_LABEL = "auroc:"  # and a label: the order by how well a feature tells that label from the rest
@@ -25,8 +27,7 @@ _MOST_ORDERS = 64  # that are held, 4 bytes a feature each
 # The rows stand in feature order. A join with the labels loses it, but 131,072 texts would cost
 # more than all other columns.
 _NUMBERS = """
-SELECT feature, fires, density, max_act, mean_act, coalesce(top_auroc, 'nan') AS top_auroc
-FROM idx.features
+SELECT feature, fires, density, max_act, mean_act FROM idx.features
 """
 _TOP_LABELS = """
 SELECT feature, number FROM idx.features JOIN (
@@ -43,8 +44,9 @@ class FeatureColumns:
     density: np.ndarray
     max_act: np.ndarray
     mean_act: np.ndarray
-    label: np.ndarray  # position in `labels`, -1 without one
-    auroc: np.ndarray  # nan without one
+    best: np.ndarray  # position in `labels` of what it tells best on training documents, or -1
+    auroc: np.ndarray  # of `best` on held-out documents; nan where that was not measured
+    label: np.ndarray  # `best` where `auroc` reaches LEAST_AUROC, else -1
     labels: tuple[str, ...]  # sorted
     _orders: dict[tuple[str, bool], np.ndarray] = field(default_factory=dict)
 
@@ -53,16 +55,23 @@ class FeatureColumns:
         names = connection.rows("SELECT label FROM idx.labels ORDER BY label")
         found = connection.columns(_NUMBERS)
         order = np.argsort(found["feature"], kind="stable")
-        fires, density, max_act, mean_act, auroc = (
-            found[name][order] for name in ("fires", "density", "max_act", "mean_act", "top_auroc")
+        fires, density, max_act, mean_act = (
+            found[name][order] for name in ("fires", "density", "max_act", "mean_act")
         )
-        label = np.full(len(order), -1, dtype=np.int32)
+        best = np.full(len(order), -1, dtype=np.int32)
+        auroc = np.full(len(order), np.nan)
         if names:
             tops = connection.columns(_TOP_LABELS)
-            label[tops["feature"]] = tops["number"]
-        return cls(
-            fires, density, max_act, mean_act, label, auroc, tuple(name for (name,) in names)
-        )
+            best[tops["feature"]] = tops["number"]
+            scores = connection.columns(
+                "SELECT feature, auroc FROM idx.top_aurocs"
+                if connection.schema > 2
+                else TOP_AUROCS.format(of="idx.")
+            )
+            auroc[scores["feature"]] = scores["auroc"]
+        label = np.where(auroc >= LEAST_AUROC, best, -1)
+        labels = tuple(name for (name,) in names)
+        return cls(fires, density, max_act, mean_act, best, auroc, label, labels)
 
     def __len__(self) -> int:
         return len(self.fires)
@@ -90,7 +99,7 @@ class FeatureColumns:
                 mean_act,
                 names.get(feature),
                 self.labels[label] if label >= 0 else None,
-                auroc if label >= 0 else None,
+                None if np.isnan(auroc) else auroc,
             )
             for feature, fires, density, max_act, mean_act, label, auroc in zip(
                 chosen.tolist(), *columns, strict=True
@@ -144,11 +153,13 @@ class FeatureColumns:
         return self._orders[known]
 
     def _label_auroc(self, label: str, connection: "IndexConnection") -> np.ndarray:
-        """The AUROC of every feature for one label on training documents; nan without one."""
+        """The AUROC of every feature for one label on held-out documents; nan without one."""
         self._label_number(label)
         # A row a feature, in their order, which DuckDB keeps: their numbers need not be read.
+        table = "label_aurocs" if connection.schema > 2 else "feature_labels"
         found = connection.columns(
-            "SELECT coalesce(auroc, 'nan') AS auroc FROM idx.label_aurocs WHERE label = ?", [label]
+            f"SELECT coalesce(auroc_heldout, 'nan') AS auroc FROM idx.{table} WHERE label = ?",
+            [label],
         )
         return np.where(self.fires > 0, found["auroc"], np.nan)
 
@@ -162,7 +173,8 @@ class FeatureColumns:
             return self.auroc
         if sort not in SORTS:
             raise UserError(
-                f"order {sort!r} is not known", hint=f"use {', '.join(SORTS)} or {BY_LABEL}LABEL"
+                f"order {sort!r} is not known",
+                hint=f"use {', '.join(SORTS)}, {BY_LABEL}LABEL, or {RELEVANCE} with a search",
             )
         return getattr(self, sort).astype(np.float64)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, NotFoundError, UserError
-from mi_crow.mechanistic.features.schema import INDEX_SCHEMA_VERSION
+from mi_crow.mechanistic.features.schema import INDEX_SCHEMA_VERSION, OLDEST_READABLE
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,6 +43,7 @@ class IndexConnection:
 
     sae_id: str
     identity: Identity | None
+    schema: int  # OLDEST_READABLE to INDEX_SCHEMA_VERSION
     database: "duckdb.DuckDBPyConnection"
     _of_thread: threading.local = field(default_factory=threading.local)
 
@@ -107,7 +108,7 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
         # From here on no query can touch another file, whatever it is made to say.
         database.execute(f"SET allowed_directories=[{_quoted(f'{path.parent.parent}/')}]")
         database.execute("SET enable_external_access=false")
-        _check_schema(database, sae_id)
+        schema = _checked_schema(database, sae_id)
         database.execute("SET lock_configuration=true")
     except duckdb.Error as error:
         database.close()
@@ -115,10 +116,11 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
     except MiCrowError:
         database.close()
         raise
-    return IndexConnection(sae_id, found, database)
+    return IndexConnection(sae_id, found, schema, database)
 
 
-def _check_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> None:
+def _checked_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> int:
+    """The schema of the attached index. Raises UserError for one that cannot be read."""
     import duckdb
 
     query = "SELECT value FROM idx.meta WHERE key = 'schema_version'"
@@ -131,7 +133,7 @@ def _check_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> None:
         ) from error
     text = rows[0][0] if rows else None
     version = int(text) if text and text.isascii() and text.isdigit() else 0
-    if version < INDEX_SCHEMA_VERSION:
+    if version < OLDEST_READABLE:
         raise UserError(
             f"the feature index of {sae_id!r} is of the older schema {version}",
             hint=_rebuild(sae_id),
@@ -141,6 +143,7 @@ def _check_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> None:
             f"the feature index of {sae_id!r} is of the newer schema {version}",
             hint="upgrade mi-crow",
         )
+    return version
 
 
 def explained(sae_id: str, error: "duckdb.Error", path: Path | None = None) -> MiCrowError:

@@ -68,15 +68,21 @@ def read_detail(
         neighbours=tuple(Neighbour(*one) for _, *one in sorted(neighbours)),
         coactivations=tuple(Coactivation(*one) for _, *one in sorted(coactivations)),
         cofiring=meta.cofiring,
-        labels=tuple(LabelScore(*one) for one in sorted(labels, key=_best_first)),
+        labels=_best_first([LabelScore(*one) for one in labels]),
         concepts=tuple(concepts),
     )
 
 
-def _best_first(label: tuple[Any, ...]) -> tuple[bool, float, str]:
-    """Orders labels by their AUROC; those without one last, equal ones by name."""
-    name, auroc, *_ = label
-    return auroc is None, -(auroc or 0.0), name
+def _best_first(labels: Sequence[LabelScore]) -> tuple[LabelScore, ...]:
+    """The label chosen on training documents, then the others by the AUROC that is shown; those
+    without one last, equal ones by name."""
+
+    def place(auroc: float | None) -> float:
+        return -1.0 if auroc is None else auroc
+
+    by_choice = sorted(labels, key=lambda one: (-place(one.auroc_train), one.label))
+    others = sorted(by_choice[1:], key=lambda one: (-place(one.auroc), one.label))
+    return (*by_choice[:1], *others)
 
 
 def read_label_scores(

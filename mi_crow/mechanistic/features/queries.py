@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mi_crow.errors import CorruptDataError, NotFoundError
-from mi_crow.mechanistic.features.columns import SORTS, FeatureColumns, ordered
+from mi_crow.errors import CorruptDataError, NotFoundError, UserError
+from mi_crow.mechanistic.features.columns import RELEVANCE, SORTS, FeatureColumns, ordered
 from mi_crow.mechanistic.features.concept_columns import ConceptColumns
 from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity
 from mi_crow.mechanistic.features.on_text import features_on_text
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
 
 __all__ = [
+    "RELEVANCE",
     "SORTS",
     "Coactivation",
     "CofiringTokens",
@@ -172,26 +173,35 @@ class FeatureStore:
 
     def ids(
         self,
-        sort: str = "density",
+        sort: str | None = None,
         descending: bool = True,
         search: str | None = None,
         flt: FeatureFilter | None = None,
     ) -> np.ndarray:
         """All features that match, in order: int32 [n]. Hold it and ask for the rows in view.
 
-        With a `search` the best matches come first and `sort` decides between equal ones.
-        `sort` is one of SORTS or `auroc:` and a label. Features without a value come last. Raises
-        UserError for an unknown sort or label.
+        `sort` is one of SORTS, `auroc:` and a label, or, with a `search`, RELEVANCE: how well they
+        match, the denser ones first among equals. None is RELEVANCE with a search and density
+        without. Features without a value come last. Raises UserError for an unknown sort or label.
         """
+        searching = search is not None and bool(search.strip())
+        if sort is None:
+            sort = RELEVANCE if searching else "density"
+        by_relevance = sort == RELEVANCE
+        if by_relevance and not searching:
+            raise UserError(
+                f"order {RELEVANCE!r} is for a search", hint=f"search, or use {', '.join(SORTS)}"
+            )
         opened, named = self._held
         columns = opened.columns
         keep = columns.matching(flt or FeatureFilter(), named)
-        order = columns.order(sort, descending, named, opened.connection)
-        if search is None or not search.strip():
+        first, way = ("density", True) if by_relevance else (sort, descending)
+        order = columns.order(first, way, named, opened.connection)
+        if search is None or not searching:
             return order[keep[order]]
         scores = match_scores(opened.connection, columns, opened.searched, search)
         found = order[(keep & (scores > 0))[order]]
-        return found[ordered(scores[found], descending=True)]
+        return found[ordered(scores[found], descending)] if by_relevance else found
 
     def rows(self, ids: Sequence[int] | np.ndarray) -> list[FeatureRow]:
         """The rows of some features, in the order given. Raises NotFoundError."""
@@ -201,7 +211,7 @@ class FeatureStore:
 
     def page(
         self,
-        sort: str = "density",
+        sort: str | None = None,
         descending: bool = True,
         search: str | None = None,
         offset: int = 0,
@@ -213,7 +223,7 @@ class FeatureStore:
 
     def search(self, text: str, limit: int = 50) -> list[FeatureRow]:
         """The features that match `text` best."""
-        return self.page("density", search=text, limit=limit) if text.strip() else []
+        return self.page(search=text, limit=limit) if text.strip() else []
 
     # One feature.
 
@@ -249,7 +259,7 @@ class FeatureStore:
         opened, _ = self._held
         self._check_all(opened, features)
         chosen = np.asarray(features, dtype=np.int64)
-        best = opened.columns.label[chosen]
+        best = opened.columns.best[chosen]
         known = best >= 0
         labels = [opened.columns.labels[number] for number in best[known].tolist()]
         return read_label_scores(opened.connection, chosen[known].tolist(), labels)

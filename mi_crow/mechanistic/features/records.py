@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Concept
 
 
+LEAST_AUROC = 0.7  # on held-out documents; a label below it says nothing about a feature
+
+
 class CofiringTokens(NamedTuple):
     """Over which tokens it was counted what fires together: wide SAEs take a sample."""
 
@@ -56,8 +59,17 @@ class FeatureRow:
     max_act: float
     mean_act: float  # over firings
     concept: str | None  # its most confident name
-    top_label: str | None  # the label it tells apart best; None without labels or firings
-    top_auroc: float | None  # on training documents
+    top_label: str | None  # the label it tells apart best; None below LEAST_AUROC
+    top_auroc: float | None  # of its best label on held-out documents, whether it is told or not
+
+    def __post_init__(self) -> None:
+        if not is_telling(self.top_auroc):
+            object.__setattr__(self, "top_label", None)
+
+
+def is_telling(auroc: float | None) -> bool:
+    """Whether a label of this AUROC on held-out documents may stand for a feature."""
+    return auroc is not None and auroc >= LEAST_AUROC
 
 
 class Neighbour(NamedTuple):
@@ -80,10 +92,15 @@ class LabelScore:
     """How well a feature tells documents of one label from the rest."""
 
     label: str
-    auroc: float | None  # training documents; None where one side is empty
-    auroc_heldout: float | None
+    auroc_train: float | None  # for choosing alone; None where one side is empty
+    auroc: float | None  # held-out documents
     mean_act: float
     lift: float | None  # None where it fires on no training document
+
+    @property
+    def auroc_heldout(self) -> float | None:
+        """`auroc` by the name of its column in the index."""
+        return self.auroc
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,7 @@ class FeatureDetail:
     neighbours: tuple[Neighbour, ...]
     coactivations: tuple[Coactivation, ...]
     cofiring: CofiringTokens  # what `coactivations` were counted over
-    labels: tuple[LabelScore, ...]  # best AUROC on training documents first
+    labels: tuple[LabelScore, ...]  # the one chosen on training documents, then by AUROC
     concepts: "tuple[Concept, ...]"  # most confident first
 
 
@@ -139,8 +156,8 @@ class FeatureFilter:
     named: bool | None = None
     has_note: bool | None = None
     tag: str | None = None
-    label: str | None = None  # its best label is this one
-    min_auroc: float | None = None
+    label: str | None = None  # its best label is this one, at LEAST_AUROC or above
+    min_auroc: float | None = None  # of its best label, on held-out documents
     min_density: float | None = None
     max_density: float | None = None
     min_max_act: float | None = None

@@ -4,7 +4,8 @@
 in feature order (documents in document order), which lets a reader skip most of the file.
 """
 
-INDEX_SCHEMA_VERSION = 2
+INDEX_SCHEMA_VERSION = 3
+OLDEST_READABLE = 2  # has no `top_aurocs` and no held-out AUROC in `label_aurocs`: both are joined
 
 # Table -> column -> DuckDB type.
 TABLES: dict[str, dict[str, str]] = {
@@ -24,7 +25,7 @@ TABLES: dict[str, dict[str, str]] = {
         "map_x": "FLOAT",
         "map_y": "FLOAT",
         "top_label": "VARCHAR",  # the label of the highest AUROC on training documents
-        "top_auroc": "DOUBLE",
+        "top_auroc": "DOUBLE",  # of `top_label` on training documents, by which it was chosen
     },
     "stored_documents": {  # what `documents` is made of
         "document": "INTEGER PRIMARY KEY",  # so that forty of a million are found at once
@@ -96,8 +97,18 @@ FROM stored_documents
 """,
 }
 
+# The join behind the table `top_aurocs`; `{of}` is where the tables stand.
+TOP_AUROCS = (
+    "SELECT feature, coalesce(auroc_heldout, 'nan') AS auroc FROM {of}features JOIN "
+    "{of}feature_labels USING (feature) WHERE label = top_label ORDER BY feature"
+)
+
 # Tables that others give once they are whole.
 DERIVED: dict[str, str] = {
     # The AUROC of all features for one label at once: in `feature_labels` it lies all over.
-    "label_aurocs": "SELECT label, feature, auroc FROM feature_labels ORDER BY label, feature",
+    "label_aurocs": (
+        "SELECT label, feature, auroc, auroc_heldout FROM feature_labels ORDER BY label, feature"
+    ),
+    # What each feature's best label reaches on held-out documents: the figure that is shown.
+    "top_aurocs": TOP_AUROCS.format(of=""),
 }

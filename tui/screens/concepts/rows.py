@@ -17,14 +17,14 @@ COLUMNS = (
     Column("concept"),
     Column("feature", 8, "right"),
     Column("sure", 4, "right"),
-    Column("held out", 8, "right", from_width=60),
+    Column("AUROC", 8, "right", from_width=60),
     Column("follows", 14, from_width=100),
     Column("note", from_width=110),
     Column("source", 8, from_width=76),
     Column("updated", 10, from_width=64),
 )
 
-HeldOut = Mapping[int, tuple[str, float | None]]  # feature -> its best label, AUROC held out
+HeldOut = Mapping[int, tuple[str, float | None]]  # feature -> the label it tells, AUROC
 
 
 def key_of(concept: "Concept") -> str:
@@ -63,7 +63,7 @@ def _row(concept: "Concept", held_out: HeldOut, is_marked: bool) -> Row:
             Cell(f"#{concept.feature}", "$primary"),
             Cell(f"{concept.confidence:.1f}", "$muted"),
             Cell(score(auroc), "$secondary" if auroc is not None else "$faint"),
-            Cell(printable(label), "$muted"),
+            Cell(printable(label) or "–", "$muted" if label else "$faint"),
             Cell(printable(concept.note), "$muted"),
             Cell(printable(concept.source), "$faint"),
             Cell(strftime("%Y-%m-%d", localtime(concept.updated)), "$faint"),

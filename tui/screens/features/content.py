@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from mi_crow.mechanistic.features.records import LEAST_AUROC, is_telling
 from tui.text import count, number, printable
 from tui.widgets.feature_columns import density, score
 from tui.widgets.histogram import histogram_lines
@@ -49,15 +50,18 @@ def head_content(detail: "FeatureDetail", note: str = "") -> Content:
 
 
 def _labels(detail: "FeatureDetail") -> Content:
-    """The labels that it follows best, by AUROC on held-out documents where that was measured."""
-    parts = []
-    for label in detail.labels[:3]:
-        held_out = label.auroc_heldout is not None
-        value = score(label.auroc_heldout if held_out else label.auroc)
-        part = Content.assemble(printable(label.label), (f" {value}", "$secondary"))
-        parts.append(part if held_out else Content.assemble(part, (" (train)", "$faint")))
-    if not parts:
+    """The labels that it tells apart best, by AUROC on held-out documents."""
+    if not detail.labels:
         return Content.styled("the texts carry no labels", "$faint")
+    parts = [
+        Content.assemble(printable(label.label), (f" {score(label.auroc)}", "$secondary"))
+        for label in detail.labels
+        if is_telling(label.auroc)
+    ][:3]
+    if not parts:
+        return Content.styled(
+            f"AUROC –  no label reaches {LEAST_AUROC} on held-out texts", "$faint"
+        )
     return Content.assemble(("AUROC ", "$muted"), Content.styled(" · ", "$faint").join(parts))
 
 
@@ -148,4 +152,4 @@ def _name_cell(row: "FeatureRow | None") -> Cell:
         return Cell("")
     if row.concept:
         return Cell(printable(row.concept), "$accent")
-    return Cell(printable(row.top_label or ""), "$muted")
+    return Cell(printable(row.top_label), "$muted") if row.top_label else Cell("–", "$faint")

@@ -6,7 +6,7 @@ from textual.widget import Widget
 
 from tui.screens.features.query import TableQuery
 from tui.text import printable
-from tui.widgets.feature_columns import COLUMNS, shown_columns, titles_content
+from tui.widgets.feature_columns import shown_columns, titles_content
 
 
 class TableHeading(Widget):
@@ -36,10 +36,11 @@ class TableHeading(Widget):
             parts.append((f" {query.show}", "$muted"))
         if query.search:
             parts += [(" · ", "$faint"), (f"“{printable(query.search)}”", "$accent")]
-        width = self.size.width
+        width, order = self.size.width, Content("")
         if query.sort not in {column.sort for column, _ in shown_columns(width - 1)}:
-            title = next(column.title for column in COLUMNS if column.sort == query.sort)
-            parts += [(" · by ", "$faint"), (title + ("↓" if query.descending else "↑"), "$accent")]
-        first = Content.assemble(" ", *parts)
+            arrow = "↓" if query.descending else "↑"
+            order = Content.assemble((" · by ", "$faint"), (query.title + arrow, "$accent"))
+        room = max(width - order.cell_length, 0)  # a long search must not hide the order
+        first = Content.assemble(" ", *parts).truncate(room, ellipsis=True) + order
         titles = titles_content(max(width - 1, 1), query.sort, query.descending)
         return Content("\n").join([first.truncate(width, ellipsis=True), titles])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 from mi_crow.errors import MiCrowError
-from tui.screens.features.query import SHOWN, TableQuery
+from tui.screens.features.query import RELEVANCE, SHOWN, TableQuery
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureStore
@@ -44,8 +44,9 @@ def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
     from mi_crow.mechanistic.features.records import FeatureFilter
 
     try:
+        order = {} if query.sort == RELEVANCE else {"sort": query.sort}  # what a search asks for
         ids = store.ids(
-            sort=query.sort,
+            **order,
             descending=query.descending,
             search=query.search or None,
             flt=FeatureFilter(**SHOWN[query.show]),

@@ -169,7 +169,7 @@ class FeaturesScreen(MiCrowScreen):
             self._wanted = feature
             return
         if not self.table.go_to(feature):
-            everything = replace(self._query, search="", show="all")
+            everything = replace(self._query.searching(""), show="all")
             if self._query != everything:
                 self._wanted = feature
                 self._ask(everything)
@@ -255,7 +255,7 @@ class FeaturesScreen(MiCrowScreen):
         prompt = self.prompt
         if prompt.is_open:
             if prompt.purpose == "filter":
-                self._ask(replace(self._query, search=""))
+                self._ask(self._query.searching(""))
             return prompt.close()
         focused = self.focused
         if focused is not None and self.pane in focused.ancestors:
@@ -266,7 +266,7 @@ class FeaturesScreen(MiCrowScreen):
             self.table.focus()
             return True
         if self._query.search:
-            self._ask(replace(self._query, search=""))
+            self._ask(self._query.searching(""))
             return True
         return False
 
@@ -308,12 +308,12 @@ class FeaturesScreen(MiCrowScreen):
     @on(PromptLine.Typed)
     def _typed(self, message: PromptLine.Typed) -> None:
         if message.purpose == "filter":
-            self._ask(replace(self._query, search=message.value.strip()))
+            self._ask(self._query.searching(message.value.strip()))
 
     @on(PromptLine.Answered)
     def _answered(self, message: PromptLine.Answered) -> None:
         if message.purpose == "filter":
-            self._ask(replace(self._query, search=message.value))
+            self._ask(self._query.searching(message.value))
         elif message.purpose == "jump":
             number = message.value.removeprefix("#")
             if number.isdigit():
