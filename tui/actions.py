@@ -42,7 +42,8 @@ APP = (
         "app.back", "escape", "escape", "back", "Stop, close, leave the field, or go back", False
     ),
     Action("app.theme", "", "next_theme", "theme", "Switch between the dark and the light theme"),
-    Action("app.undo", "u", "undo", "undo", "Undo your latest change to a concept", False),
+    Action("app.undo", "u", "undo", "undo", "Undo your latest change of this session", False),
+    Action("app.redo", "ctrl+y", "redo", "redo", "Redo what you undid last", False),
     Action("app.quit", "q", "quit", "quit", "Quit; jobs go on"),
 )
 
@@ -104,7 +105,7 @@ FEATURES = (
     Action("features.tag", "t", "tag", "tag", "Name the feature; an empty name takes it away"),
     Action("features.steer", "s", "steer", "steer", "Send the feature to Steer"),
     Action("features.inspect", "i", "inspect", "inspect", "Look for the feature in a text"),
-    Action("features.sort", "o", "next_sort", "sort", "Sort by the next column"),
+    Action("features.sort", "o", "next_sort", "sort", "Sort by the next column, or by the match"),
     Action("features.reverse", "O", "reverse", "reverse", "Turn the order round", False),
     Action("features.show", "f", "next_filter", "show", "Show firing, named, unnamed, all"),
     Action("features.jump", "number_sign", "jump", "jump", "Jump to a feature by its number"),
@@ -146,6 +147,7 @@ CONCEPTS = (
     Action("concepts.steer", "s", "steer", "steer", "Send the feature to Steer", False),
     Action("concepts.export", "w", "export", "export", "Write all concepts to a .json or .csv"),
     Action("concepts.import", "m", "import_file", "import", "Read concepts from a .json or .csv"),
+    Action("concepts.history", "h", "history", "history", "Pick a former change and undo it"),
     Action("concepts.copy", "y", "copy", "copy", "Copy the selected concept", False),
 )
 

@@ -79,3 +79,20 @@ def rename(
             sae_id, feature, name, old.confidence, old.note, old.tags, old.source
         )
         annotations.remove_concept(sae_id, feature, old.name)
+
+
+def undo(annotations: "Annotations") -> str:
+    """Takes back this session's latest change that stands."""
+    done = annotations.undo(annotations.session)
+    return str(done) if done is not None else "Nothing of this session to undo; 5 h lists the rest"
+
+
+def redo(annotations: "Annotations") -> str:
+    """Takes back this session's latest undo."""
+    done = annotations.redo(annotations.session)
+    return str(done) if done is not None else "Nothing to redo"
+
+
+def undo_change(change: int, annotations: "Annotations") -> str:
+    """Takes back one change of the history."""
+    return str(annotations.undo_change(change))

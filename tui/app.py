@@ -16,6 +16,7 @@ from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 from tui import messages
 from tui.actions import SCREENS, bindings
+from tui.annotate import redo, undo, write
 from tui.context import AppContext, ConceptsLook
 from tui.ending import run_to_its_end
 from tui.screens.base import MiCrowScreen
@@ -259,18 +260,12 @@ class MiCrowApp(TerminalApp):
         self.theme = names[(at + 1) % len(names)]
 
     def action_undo(self) -> None:
-        self.run_worker(self._undo, thread=True, group="undo", exit_on_error=False)
+        if self.base_screen is not None:
+            write(self.base_screen, undo)
 
-    def _undo(self) -> None:
-        try:
-            result = self.context.annotations.undo()
-        except (MiCrowError, OSError) as error:
-            told = sentence_of(error)
-            self.call_from_thread(self.notify, printable(told), severity="error", markup=False)
-            return
-        told = "Nothing to undo" if result is None else printable(str(result))
-        self.call_from_thread(self.notify, told, markup=False)
-        self.call_from_thread(self.concepts_changed)
+    def action_redo(self) -> None:
+        if self.base_screen is not None:
+            write(self.base_screen, redo)
 
 
 def run(workspace: Workspace, sae_id: str | None = None) -> int:

@@ -3,10 +3,18 @@
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from time import localtime, strftime
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import SHARE
-from mi_crow.cli.arguments import a_number, add_common, feature_number, open_workspace, pick_sae
+from mi_crow.cli.arguments import (
+    a_number,
+    add_common,
+    feature_number,
+    open_workspace,
+    pick_sae,
+    positive,
+)
 from mi_crow.cli.tables import Column, print_line, print_table
 from mi_crow.cli.text import number, print_json
 from mi_crow.errors import NotFoundError, UserError
@@ -24,10 +32,19 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "remove": "take a name, or all names, from a feature",
         "import": "read concepts from a .json or .csv file",
         "export": "write all concepts to a .json or .csv file",
-        "undo": "undo your latest change",
+        "history": "list the latest changes, by whom and when",
+        "undo": "undo your latest change, or the one with this number",
+        "redo": "take back your latest undo",
     }.items():
         action = actions.add_parser(name, help=text, description=f"{text}.")
         add_common(action)
+        if name == "history":
+            action.add_argument("--sae", help="of this SAE alone")
+            action.add_argument("--limit", type=positive, default=20, help="changes (20)")
+        if name == "undo":
+            action.add_argument(
+                "change", nargs="?", type=positive, metavar="ID", help="its number in the history"
+            )
         if name in ("list", "set", "remove"):
             action.add_argument("--sae", help="the SAE; may be left out if there is one")
         if name in ("set", "remove"):
@@ -57,7 +74,9 @@ def run(options: Namespace) -> int:
         "remove": _remove,
         "import": _import,
         "export": _export,
+        "history": _history,
         "undo": _undo,
+        "redo": _redo,
     }[options.action]
     action(workspace, annotations, options)
     return 0
@@ -141,10 +160,54 @@ def _export(workspace: Workspace, annotations: "Annotations", options: Namespace
 
 
 def _undo(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
-    undone = annotations.undo()
+    change = options.change
+    undone = annotations.undo() if change is None else annotations.undo_change(change)
     if undone is None:
         raise UserError("there is no change of yours to undo")
-    _say(options, _json(undone), str(getattr(undone, "message", "undone")))
+    _say(options, _json(undone), undone.message)
+
+
+def _redo(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
+    redone = annotations.redo()
+    if redone is None:
+        raise UserError(
+            "there is no undo of yours to take back",
+            hint="one can be until something else is changed; mi-crow concepts history lists all",
+        )
+    _say(options, _json(redone), redone.message)
+
+
+def _history(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
+    if options.sae is not None:
+        workspace.sae_dir(options.sae)
+    changes = annotations.past_changes(options.limit, options.sae)
+    if options.json:
+        print_json([_json(change) for change in changes])
+    elif not changes:
+        print_line("no changes yet")
+    else:
+        columns = [
+            Column("ID", right=True),
+            Column("when"),
+            Column("who", shorten=True),
+            Column("SAE", shorten=True),
+            Column("change", shorten=True),
+            Column("state"),
+        ]
+        print_table(
+            columns,
+            [
+                [
+                    str(one.id),
+                    strftime("%Y-%m-%d %H:%M", localtime(one.t)),
+                    one.actor,
+                    one.sae_id,
+                    one.what,
+                    "undone" if one.undone else "",
+                ]
+                for one in changes
+            ],
+        )
 
 
 def _check_suffix(path: Path) -> None:

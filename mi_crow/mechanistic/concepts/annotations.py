@@ -16,6 +16,18 @@ from mi_crow.bounds import SHARE
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import NotFoundError, UserError, nearest
 from mi_crow.mechanistic.concepts.annotations_database import AnnotationsDatabase
+from mi_crow.mechanistic.concepts.annotations_history import (
+    REDO,
+    UNDO,
+    PastChange,
+    UndoResult,
+    check_not_undone,
+    latest_to_redo,
+    latest_to_undo,
+    lines_of,
+    past_changes,
+    result_of,
+)
 from mi_crow.mechanistic.concepts.annotations_rows import (
     COLUMNS,
     MOST_FEATURE,
@@ -23,7 +35,6 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
     Concept,
     Preset,
     SavedGeneration,
-    UndoResult,
     as_text,
     change_of,
     concept_of,
@@ -33,10 +44,17 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
     preset_of,
     put_concept,
     read_concept,
-    undo_result,
 )
 
-__all__ = ["Annotations", "Change", "Concept", "Preset", "SavedGeneration", "UndoResult"]
+__all__ = [
+    "Annotations",
+    "Change",
+    "Concept",
+    "PastChange",
+    "Preset",
+    "SavedGeneration",
+    "UndoResult",
+]
 
 
 class Annotations:
@@ -176,6 +194,11 @@ class Annotations:
             query = f"SELECT * FROM history{where} ORDER BY id DESC LIMIT ?"
             return [change_of(row) for row in connection.execute(query, (*values, limit))]
 
+    def past_changes(self, limit: int = 100, sae_id: str | None = None) -> list[PastChange]:
+        """The latest changes by anybody as they are undone, newest first."""
+        with self._database.reading() as connection:
+            return [] if connection is None else past_changes(connection, limit, sae_id)
+
     def undo(self, session: str | None = None) -> UndoResult | None:
         """Takes back this user's latest change (of `session` alone when given); None without one.
 
@@ -185,30 +208,53 @@ class Annotations:
             if connection is None:
                 return None
         with self._changing() as connection:
-            only, values = ("", ()) if session is None else (" AND session = ?", (session,))
-            latest = connection.execute(
-                "SELECT change FROM history WHERE actor = ? AND undone_by IS NULL "
-                f"AND action != 'undo'{only} ORDER BY id DESC LIMIT 1",
-                (self.actor, *values),
-            ).fetchone()
-            if latest is None:
-                return None
-            rows = connection.execute(
-                "SELECT * FROM history WHERE change = ? ORDER BY id DESC", (latest["change"],)
-            ).fetchall()
-            lines = [change_of(row) for row in rows]
-            done = [line for line in lines if self._take_back(connection, line)]
-        return undo_result(lines, done)
+            change = latest_to_undo(connection, self.actor, session)
+            return None if change is None else self._undo(connection, change, leave=False)
 
-    def _take_back(self, connection: sqlite3.Connection, line: Change) -> bool:
+    def redo(self, session: str | None = None) -> UndoResult | None:
+        """Takes back the latest undo, unless something else was changed after it; None without one.
+
+        For this user, of `session` alone when given.
+        """
+        with self._database.reading() as connection:
+            if connection is None:
+                return None
+        with self._changing() as connection:
+            change = latest_to_redo(connection, self.actor, session)
+            return None if change is None else self._undo(connection, change, leave=False)
+
+    def undo_change(self, change: int) -> UndoResult:
+        """Takes back one change by anybody, an undo too; `past_changes` gives the numbers.
+
+        A row that somebody changed since is left as it is, and the message says so. Raises
+        NotFoundError for an unknown number, UserError for a change that is undone already.
+        """
+        with self._database.reading() as connection:
+            if connection is None:
+                raise NotFoundError(f"there is no change {change}", hint="nothing was changed yet")
+        with self._changing() as connection:
+            check_not_undone(lines_of(connection, change))
+            return self._undo(connection, change, leave=True)
+
+    def _undo(self, connection: sqlite3.Connection, change: int, *, leave: bool) -> UndoResult:
+        """`leave`: rows that have changed since can be taken back later; else they are done with,
+        so that the next undo comes to the change before."""
+        lines = [line for line in lines_of(connection, change) if not line.undone]
+        done = [line for line in lines if self._take_back(connection, line, leave=leave)]
+        return result_of(lines, done)
+
+    def _take_back(self, connection: sqlite3.Connection, line: Change, *, leave: bool) -> bool:
         row = line.after or line.before
         assert row is not None
         same = read_concept(connection, row.sae_id, row.feature, row.name) == line.after
+        if not same and leave:
+            return False
         if same and line.before is not None:
             put_concept(connection, line.before)
         elif same:
             delete_concept(connection, row)
-        by = self._record(connection, "undo", line.after, line.before) if same else 0
+        action = REDO if line.action == UNDO else UNDO
+        by = self._record(connection, action, line.after, line.before) if same else 0
         connection.execute("UPDATE history SET undone_by = ? WHERE id = ?", (by, line.id))
         return same
 

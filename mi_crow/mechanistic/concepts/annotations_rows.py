@@ -33,24 +33,13 @@ class Change:
     t: float
     actor: str
     session: str
-    action: str  # set | remove | undo
+    action: str  # set | remove | undo | redo
     sae_id: str
     feature: int
     before: Concept | None
     after: Concept | None
     undone: bool
-
-
-@dataclass(frozen=True)
-class UndoResult:
-    """What `undo` did; its text is the sentence to show."""
-
-    undone: int  # rows that are as they were before
-    skipped: int  # rows left alone because somebody changed them since
-    message: str
-
-    def __str__(self) -> str:
-        return self.message
+    change: int  # number that all lines of one change share
 
 
 @dataclass(frozen=True)
@@ -155,32 +144,8 @@ def change_of(row: sqlite3.Row) -> Change:
         before=_from_text(row["before"]),
         after=_from_text(row["after"]),
         undone=row["undone_by"] is not None,
+        change=row["change"],
     )
-
-
-def undo_result(lines: list[Change], done: list[Change]) -> UndoResult:
-    skipped = len(lines) - len(done)
-    if len(lines) == 1:
-        what = _describe(lines[0])
-    else:
-        what = f"{len(lines)} changes to concepts"
-    if not skipped:
-        message = f"undone: {what}"
-    elif not done:
-        message = f"not undone, it has changed since: {what}"
-    else:
-        message = f"undone: {what}, except {skipped} that have changed since"
-    return UndoResult(len(done), skipped, message)
-
-
-def _describe(line: Change) -> str:
-    row = line.after or line.before
-    assert row is not None
-    if line.after is None:
-        action = "remove"
-    else:
-        action = "change" if line.before is not None else "name"
-    return f"{action} {row.name!r} of feature {row.feature}"
 
 
 def generation_of(row: sqlite3.Row) -> SavedGeneration:

@@ -17,9 +17,10 @@ from mi_crow.errors import MiCrowError
 from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import may_tag, rename, write
+from tui.annotate import may_tag, rename, undo_change, write
 from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
+from tui.screens.concepts.history import HistoryPopup
 from tui.screens.concepts.rows import (
     COLUMNS,
     HeldOut,
@@ -109,14 +110,15 @@ class ConceptsScreen(MiCrowScreen):
             held_out: HeldOut = {}
             alive = None
             if store is not None and store.meta().sae_id == sae_id:
-                from mi_crow.mechanistic.features.records import FeatureFilter
+                from mi_crow.mechanistic.features.records import FeatureFilter, is_telling
 
                 alive = len(store.ids(flt=FeatureFilter(alive=True)))
                 total = store.meta().n_features
                 named = {concept.feature for concept in concepts if concept.feature < total}
                 held_out = {
-                    feature: (score.label, score.auroc_heldout)
+                    feature: (score.label, score.auroc)
                     for feature, score in store.best_labels(sorted(named)).items()
+                    if is_telling(score.auroc)
                 }
             message = ConceptsRead(sae_id, tuple(concepts), held_out, alive)
         except MiCrowError as error:
@@ -334,6 +336,24 @@ class ConceptsScreen(MiCrowScreen):
             return "Wrote the note" if note is not None else f"Set to {confidence:g}"
 
         write(self, change)
+
+    def action_history(self) -> None:
+        self.run_worker(
+            partial(self._read_history, self.context.sae_id),
+            thread=True,
+            group="history",
+            exit_on_error=False,
+        )
+
+    def _read_history(self, sae_id: str | None) -> None:
+        changes = self.context.annotations.past_changes(sae_id=sae_id)
+        self.app.call_from_thread(
+            lambda: self.app.push_screen(HistoryPopup(changes), self._undo_change)
+        )
+
+    def _undo_change(self, change: int | None) -> None:
+        if change is not None:
+            write(self, partial(undo_change, change))
 
     def action_copy(self) -> None:
         concept = self._concept

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class PresetPopup(Popup[Sequence[Intervention]]):
     """Dismisses with the interventions of the chosen preset."""
 
-    TITLE = "Presets"
+    HEADING = "Presets"
     BINDINGS = bindings("popup", "close")
 
     def __init__(self, presets: "Sequence[Preset]") -> None:

@@ -1,0 +1,59 @@
+"""The popup that lists what was changed in the concepts, by whom and when."""
+
+from collections.abc import Sequence
+from time import localtime, strftime
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.app import ComposeResult
+from textual.widgets import Static
+
+from tui.actions import bindings
+from tui.text import printable
+from tui.widgets.popup import Popup
+from tui.widgets.row_list import Cell, Column, Row, RowList
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import PastChange
+
+COLUMNS = (Column("when", 11), Column("who", 10), Column("change"), Column("state", 6))
+_MOST_ROWS = 16
+
+
+class HistoryPopup(Popup[int]):
+    """Dismisses with the number of the change to undo."""
+
+    HEADING = "History"
+    BINDINGS = bindings("popup", "close")
+
+    def __init__(self, changes: "Sequence[PastChange]") -> None:
+        super().__init__(classes="history")
+        self._changes = changes
+
+    def compose_box(self) -> ComposeResult:
+        yield RowList(COLUMNS, empty="nothing was changed yet")
+        yield Static("enter undoes the change · esc leaves", classes="hint", markup=False)
+
+    def on_mount(self) -> None:
+        rows = self.query_one(RowList)
+        rows.set_rows([history_row(one) for one in self._changes])
+        rows.styles.height = min(max(len(self._changes), 1), _MOST_ROWS)
+        rows.focus()
+
+    @on(RowList.Opened)
+    def _choose(self, event: RowList.Opened) -> None:
+        self.dismiss(int(event.key))
+
+
+def history_row(change: "PastChange") -> Row:
+    """One change; those that are undone stand back."""
+    style = "$faint" if change.undone else "$foreground"
+    return Row(
+        str(change.id),
+        (
+            Cell(strftime("%m-%d %H:%M", localtime(change.t)), "$muted"),
+            Cell(printable(change.actor), "$muted"),
+            Cell(printable(change.what), style),
+            Cell("undone" if change.undone else "", "$faint"),
+        ),
+    )
