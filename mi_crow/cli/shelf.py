@@ -90,6 +90,7 @@ def sae_json(sae: SaeSummary) -> dict[str, Any]:
         "run_id": sae.run_id,
         "has_index": sae.has_index,
         "evaluation": sae.evaluation,
+        "evaluation_trouble": sae.evaluation_trouble,
         "bytes": sae.bytes,
         "note": read_note(sae.path),
     }

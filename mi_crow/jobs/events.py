@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import CorruptDataError
+from mi_crow.jobs.sound import is_sound
 from mi_crow.store.json_file import parse_json
 
 EVENTS_NAME = "events.jsonl"
@@ -50,12 +51,12 @@ def end_torn_line(job_dir: Path) -> None:
 
 
 def parse_event(line: bytes) -> dict[str, Any] | None:
-    """The event in a line, or None when the line is torn or not an event."""
+    """The event in a line, or None when the line is torn or not an event of ours."""
     try:
         record = parse_json(line, "an event")
     except CorruptDataError:
         return None
-    if isinstance(record, dict) and isinstance(record.get("event"), str):
+    if isinstance(record, dict) and "event" in record and is_sound(record):
         return record
     return None
 

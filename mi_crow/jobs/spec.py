@@ -8,6 +8,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mi_crow.errors import CorruptDataError, UserError, nearest
 from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.checked import check_moment, check_types
 
 SPEC_NAME = "spec.json"
 FORMAT_VERSION = 1
@@ -40,9 +41,12 @@ class JobSpec:
         path = job_dir / SPEC_NAME
         data = read_json(path)
         try:
-            return cls(**{key: data[key] for key in cls.__annotations__ if key in data})
+            spec = cls(**{key: data[key] for key in cls.__annotations__ if key in data})
         except (TypeError, AttributeError) as error:
             raise CorruptDataError(f"{path} is not a job's spec ({error})") from error
+        check_types(spec, str(path))
+        check_moment(spec.created, f"{path}: created")
+        return spec
 
 
 def config_as_json(config: Any) -> dict[str, Any]:

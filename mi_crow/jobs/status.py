@@ -9,6 +9,7 @@ from mi_crow.errors import MiCrowError
 from mi_crow.jobs.events import CLOSING, OPENING, read_last_events
 from mi_crow.jobs.process import LOCK_NAME, ProcessIdentity, host_name, is_locked
 from mi_crow.jobs.slurm import waits
+from mi_crow.jobs.sound import is_sound
 from mi_crow.jobs.spec import SPEC_NAME, JobSpec
 from mi_crow.store.atomic import read_json, write_json
 from mi_crow.store.workspace import Workspace
@@ -173,7 +174,8 @@ def _read_status(job_dir: Path) -> dict[str, Any]:
         status = read_json(job_dir / STATUS_NAME)
     except (MiCrowError, OSError):
         return {}
-    return status if isinstance(status, dict) else {}
+    # The events say all that it does, so that one which cannot be right is done without.
+    return status if isinstance(status, dict) and is_sound(status) else {}
 
 
 def _with_status(state: JobState, status: dict[str, Any]) -> JobState:

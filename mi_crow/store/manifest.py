@@ -13,6 +13,7 @@ from typing import Any
 
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError, nearest
 from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.checked import check_moment, check_types
 
 MANIFEST_NAME = "manifest.json"
 LOCK_NAME = ".lock"
@@ -134,9 +135,25 @@ class RunManifest:
             fields = {key: value for key, value in data.items() if key in cls.__annotations__}
             fields["layers"] = [LayerSpec(**layer) for layer in data["layers"]]
             fields["parts"] = [PartSpec(**part) for part in data["parts"]]
-            return cls(**fields)
+            manifest = cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptDataError(f"{path} is not a run manifest ({error!r})") from error
+        check_types(manifest, str(path))
+        _check_values(manifest, str(path))
+        return manifest
+
+
+def _check_values(manifest: RunManifest, place: str) -> None:
+    """Raises CorruptDataError for what no capture writes."""
+    check_moment(manifest.created, f"{place}: created")
+    if manifest.dtype not in _ITEM_BYTES:
+        raise CorruptDataError(f"{place}: {manifest.dtype!r} is not a dtype that runs have")
+    if any(layer.width < 1 for layer in manifest.layers):
+        raise CorruptDataError(f"{place}: a layer must be at least 1 wide")
+    if any(min(part.rank, part.index, part.documents, part.tokens) < 0 for part in manifest.parts):
+        raise CorruptDataError(f"{place}: a part must not hold fewer than no tokens or documents")
+    if any(len(sums) != 2 for sums in manifest.rounding.values()):
+        raise CorruptDataError(f"{place}: rounding must hold two sums a layer")
 
 
 @contextmanager

@@ -10,13 +10,16 @@ from typing import Any
 from mi_crow.clean_text import check_name
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError, nearest
 from mi_crow.store.atomic import read_json, temporary_name, write_json
+from mi_crow.store.evaluation_file import read_evaluation
 from mi_crow.store.ids import make_folder, validate_id
+from mi_crow.store.json_object import JsonObject
 from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
 
 DEFAULT_NAME = "mi-crow-workspace"
 ENVIRONMENT_NAME = "MI_CROW_WORKSPACE"
 MARKER_NAME = "workspace.json"
 FORMAT_VERSION = 1
+_MOST_WIDTH = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class SaeSummary:
     evaluation: dict[str, Any] | None
     bytes: int
     tokenizer_hash: str | None = None  # of the model it was trained on, when that is known
+    evaluation_trouble: str = ""  # why its evaluation cannot be read, where there is one
 
 
 @dataclass(frozen=True)
@@ -227,38 +231,40 @@ class Workspace:
 
 def read_sae_summary(folder: Path) -> SaeSummary:
     """What the JSON files in an SAE's folder say. Raises CorruptDataError."""
-    cfg = read_json(folder / "cfg.json")
+    path = folder / "cfg.json"
+    value = read_json(path)
     try:
-        metadata = cfg.get("metadata", {})
-        own = metadata.get("mi_crow", {})
-        # Some are stored as what other tools read at inference.
-        rule = own.get("trained_as") or cfg
-        return SaeSummary(
-            sae_id=folder.name,
-            path=folder,
-            architecture=rule["architecture"],
-            n_inputs=int(cfg["d_in"]),
-            n_latents=int(cfg["d_sae"]),
-            k=rule.get("k"),
-            model_id=metadata.get("model_name") or "",
-            layer=own.get("layer") or own.get("point") or metadata.get("hook_name") or "",
-            run_id=own.get("run_id"),
-            has_index=(folder / "features.duckdb").is_file(),
-            evaluation=_read_evaluation(folder),
-            bytes=folder_bytes(folder),
-            tokenizer_hash=own.get("tokenizer_hash"),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CorruptDataError(f"{folder / 'cfg.json'} is not an SAE's ({error!r})") from error
+        return _sae_summary(folder, JsonObject.of(value, path.name))
+    except CorruptDataError as error:
+        raise CorruptDataError(f"{path} is not an SAE's ({error})") from error
 
 
-def _read_evaluation(folder: Path) -> dict[str, Any] | None:
-    """What `evaluate` found; None when there is nothing readable, which hides no SAE."""
-    try:
-        found = read_json(folder / "evaluation.json")
-    except (NotFoundError, CorruptDataError):
-        return None
-    return found if isinstance(found, dict) else None
+def _sae_summary(folder: Path, cfg: JsonObject) -> SaeSummary:
+    metadata = cfg.object("metadata", {})
+    own = metadata.object("mi_crow", {})
+    # Some are stored as what other tools read at inference.
+    rule = own.object("trained_as", cfg.values)
+    k = rule.number("k", None)
+    evaluation, trouble = read_evaluation(folder)
+    return SaeSummary(
+        sae_id=folder.name,
+        path=folder,
+        architecture=rule.text("architecture"),
+        n_inputs=cfg.integer("d_in", least=1, most=_MOST_WIDTH),
+        n_latents=cfg.integer("d_sae", least=1, most=_MOST_WIDTH),
+        k=None if k is None else round(k),
+        model_id=metadata.text("model_name", None) or "",
+        layer=own.text("layer", None)
+        or own.text("point", None)
+        or metadata.text("hook_name", None)
+        or "",
+        run_id=own.text("run_id", None),
+        has_index=(folder / "features.duckdb").is_file(),
+        evaluation=evaluation,
+        bytes=folder_bytes(folder),
+        tokenizer_hash=own.text("tokenizer_hash", None),
+        evaluation_trouble=trouble,
+    )
 
 
 def folder_bytes(folder: Path) -> int:

@@ -69,9 +69,10 @@ def sae_detail(sae: SaeSummary, width: int) -> Content:
         Fact("size", size(sae.bytes)),
     ]
     index = "indexed" if sae.has_index else "no index yet"
-    head = _head(sae.sae_id, f"{sae.architecture} SAE · {index}")
+    head = _head(sae.sae_id, f"{printable(sae.architecture)} SAE · {index}")
     if sae.evaluation is None:
-        hint = Content.styled("e measures it on held-out text", "$muted")
+        trouble = f"{printable(sae.evaluation_trouble)}\n" if sae.evaluation_trouble else ""
+        hint = Content.assemble((trouble, "$error"), ("e measures it on held-out text", "$muted"))
         return blocks(head, facts_content(facts, 11, width), section("Not evaluated", hint))
     return blocks(
         head,

@@ -1,0 +1,59 @@
+"""evaluation.json of an SAE: what `evaluate` found, checked before a screen computes with it."""
+
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import CorruptDataError, NotFoundError
+from mi_crow.store.json_file import read_json
+from mi_crow.store.json_object import JsonObject
+
+EVALUATION_NAME = "evaluation.json"
+# What screens and tables show as numbers, and the tables within `probes`.
+_READINGS = frozenset(
+    {
+        "fvu",
+        "fvu_all",
+        "explained_variance",
+        "outlier_share",
+        "cosine",
+        "l0",
+        "dead_share",
+        "dense_share",
+        "ce_original",
+        "ce_reconstructed",
+        "ce_zero",
+        "ce_mean",
+        "loss_recovered",
+        "loss_recovered_mean",
+        "kl",
+    }
+)
+_PROBE_TABLES = ("latents", "residual", "latents_accuracy", "residual_accuracy", "raw")
+
+
+def read_evaluation(folder: Path) -> tuple[dict[str, Any] | None, str]:
+    """What `evaluate` found on the SAE in `folder`, and a sentence where that cannot be read.
+
+    A file that cannot be right hides no SAE: it is as if there were none, and says why.
+    """
+    path = folder / EVALUATION_NAME
+    try:
+        found = JsonObject.of(read_json(path), str(path))
+        _check_readings(found, [key for key in found if key in _READINGS])
+        probes = found.object("probes", {})
+        for name in _PROBE_TABLES:
+            table = probes.object(name, {})
+            _check_readings(table, list(table))
+    except NotFoundError:
+        return None, ""
+    except (CorruptDataError, OSError) as error:
+        return None, str(error)
+    return dict(found.values), ""
+
+
+def _check_readings(found: JsonObject, keys: list[str]) -> None:
+    """Each is a number, NaN where nothing could be measured, or null."""
+    for key in keys:
+        value = found.values[key]
+        if value is not None and type(value) not in (int, float):
+            raise found.wrong(key, "a number")
