@@ -459,7 +459,7 @@ def llama_scope(folder: Path) -> Rule:
     s = math.sqrt(D) / mean
 
     def rule(x: Tensor) -> tuple[Tensor, Tensor]:
-        z = jump(s * x @ w["W_enc"] + w["b_enc"], threshold)
+        z = jump(s * x @ w["W_enc"] + w["b_enc"], s * threshold)  # of plain activations
         return z / s, (z @ w["W_dec"] + w["b_dec"]) / s
 
     return rule
@@ -481,7 +481,7 @@ def llama_scope_transcoder(folder: Path) -> Rule:
     s, t = math.sqrt(D) / mean_in, math.sqrt(D) / mean_out
 
     def rule(x: Tensor) -> tuple[Tensor, Tensor]:
-        z = jump(s * x @ w["W_enc"] + w["b_enc"], threshold)
+        z = jump(s * x @ w["W_enc"] + w["b_enc"], s * threshold)
         return z / s, (z @ w["W_dec"] + w["b_dec"]) / t
 
     return rule

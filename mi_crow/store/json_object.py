@@ -19,6 +19,7 @@ class _Required:
 
 
 _REQUIRED = _Required()
+_MOST_EXACT = 2.0**53  # up to here a float holds every whole number
 _MOST_SHOWN = 60  # characters of a wrong value in a message
 
 
@@ -28,7 +29,7 @@ class JsonObject:
 
     Each of its readers takes a key and a default. Without a default the key has to be there; with
     one, a missing key and null both give the default. They raise `error` for a value of another
-    type: true is no number, 1.5 and 2.0 are no integers, NaN and the infinities are no numbers.
+    type: true is not a number, 1.5 not a whole one (2.0 is), NaN and the infinities are not finite.
     """
 
     values: Mapping[str, Any]
@@ -81,9 +82,14 @@ class JsonObject:
         least: int | None = None,
         most: int | None = None,
     ) -> Any:
-        """A whole number from `least` to `most`."""
-        value = self._typed(key, default, (int,), "a whole number")
-        return value if self._absent(key, default) else self._bounded(key, value, least, most)
+        """A whole number from `least` to `most`; 4.0, as some tools write it, is 4."""
+        value = self._typed(key, default, (int, float), "a whole number")
+        if self._absent(key, default):
+            return value
+        found = whole(value)
+        if found is None:
+            raise self.wrong(key, "a whole number")
+        return self._bounded(key, found, least, most)
 
     @overload
     def number(
@@ -182,6 +188,13 @@ def finite(value: Any) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
+
+
+def whole(value: Any) -> int | None:
+    """A JSON value as an int when it is a whole number, else None."""
+    if type(value) is float and value.is_integer() and abs(value) <= _MOST_EXACT:
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _told(value: Any) -> str:

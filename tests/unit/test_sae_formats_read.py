@@ -7,7 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from mi_crow.mechanistic.sae import SparseAutoencoder, load_sae
-from tests.sae_files import MAKERS, D
+from mi_crow.mechanistic.sae.formats.config import ImportConfig
+from mi_crow.mechanistic.sae.formats.importing import import_sae
+from mi_crow.store.workspace import Workspace
+from tests.sae_files import MAKERS, D, Draw, old_cfg, saelens_cfg, write_saelens
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "sae_formats"
 
@@ -34,6 +37,19 @@ def test_a_variant_gives_what_its_rule_says(name: str, tmp_path: Path) -> None:
     z, rebuilt = rule(x)
     assert 0.02 < float((z > 0).float().mean()) < 0.98  # the rule has something to decide
     assert_gives(load_sae(tmp_path), x, z, rebuilt)
+
+
+def test_keys_of_training_are_named_and_kept(tmp_path: Path) -> None:
+    keys = {"brand_new_warm_up": 3, "n_eval_seqs": None}
+    write_saelens(tmp_path / "flat", old_cfg(**keys), Draw().weights())
+    write_saelens(tmp_path / "new", saelens_cfg("standard", **keys), Draw().weights())
+    for folder, unknown in (("flat", ["brand_new_warm_up"]), ("new", sorted(keys))):
+        workspace = Workspace(tmp_path / "workspace")
+        config = ImportConfig(str(tmp_path / folder), name=folder)
+        (line,) = import_sae(workspace, config).warnings
+        assert f"has {', '.join(unknown)}, which this version does not know" in line
+        kept = load_sae(workspace.saes_dir / folder).metadata.other["unknown_keys"]
+        assert kept == {key: keys[key] for key in unknown}
 
 
 @pytest.mark.parametrize("name", MAKERS)

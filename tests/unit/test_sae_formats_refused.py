@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.sae import load_sae
+from mi_crow.mechanistic.sae.formats.config import ImportConfig
 from tests.sae_files import (
     MAKERS,
     D,
@@ -53,7 +54,6 @@ def test_an_unknown_architecture(tmp_path: Path, architecture: str) -> None:
         (saelens_cfg("standard", whitened=True), "whitened"),
         (saelens_cfg("standard", normalize_activations="covariance_whitening"), "covariance_whit"),
         (saelens_cfg("standard", reshape_activations="heads"), "'heads'"),
-        (old_cfg(invented_key=3), "invented_key"),
         (old_cfg(activation_fn_str="tanh-relu"), "tanh-relu"),
         (
             old_cfg(activation_fn_str="topk", activation_fn_kwargs={"k": 3, "signed": True}),
@@ -268,3 +268,124 @@ def test_nothing_that_looks_like_an_sae(tmp_path: Path) -> None:
     refused(tmp_path / "notes.txt", "known by its name")
     write_json(tmp_path / "cfg.json", {})
     refused(tmp_path, "cfg.json and no", "sae_weights.safetensors", kind=NotFoundError)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a flag as a text": ({"apply_b_dec_to_input": "false"}, "true or false, not 'false'"),
+    "a flag that is null": ({"apply_b_dec_to_input": None}, "true or false, not null"),
+    "a fraction of a latent": ({"k": 1.5}, "k is 1.5, not a whole number"),
+    "k as true": ({"k": True}, "k is True, not a number above 0"),
+    "a size as a fraction": ({"d_in": 12.5}, "d_in is 12.5, not a whole number"),
+    "an infinite size": ({"d_sae": float("inf")}, "d_sae is inf, not a number above 0"),
+    "a size that no float holds": ({"d_sae": 10**299}, "holds (12, 40) for W_enc"),
+    "another size": ({"d_sae": 41}, "holds (12, 40) for W_enc"),
+    "an unknown type": ({"dtype": "float8"}, "the dtype 'float8', which is not known"),
+    "a type as a number": ({"dtype": 32}, "dtype must be a text, not 32"),
+    "a norm as a flag": ({"normalize_activations": False}, "must be a text, not false"),
+    "a name as a number": ({"metadata": {"hook_name": 3}}, "hook_name must be a text, not 3"),
+    "a nested flag": (
+        {"metadata": {"prepend_bos": "yes"}},
+        "prepend_bos must be true or false, not 'yes'",
+    ),
+    "one who was trained as another": (
+        {"metadata": {"mi_crow": {"trained_as": {"architecture": "gated"}}}},
+        "trained as 'gated', which do not go together",
+    ),
+    "an architecture as a list": ({"architecture": ["topk"]}, "must be a text, not a list"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_value_of_another_type_is_not_coerced(tmp_path: Path, name: str) -> None:
+    keys, says = WRONG[name]
+    write_saelens(tmp_path, saelens_cfg("topk", k=4) | keys, Draw().weights())
+    with pytest.raises(MiCrowError) as caught:
+        load_sae(tmp_path)
+    assert says in caught.value.sentence
+
+
+def test_one_key_that_stands_twice(tmp_path: Path) -> None:
+    write_saelens(tmp_path, saelens_cfg("topk", k=4), Draw().weights())
+    path = tmp_path / "cfg.json"
+    path.write_text(path.read_text().replace('"k": 4', '"k": 4, "k": 8'))
+    refused(tmp_path, "'k' stands twice", kind=CorruptDataError)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 0.0, -1.0, float("nan"), float("inf"), 1e300, True])
+def test_a_scale_that_leaves_nothing(tmp_path: Path, scale: float) -> None:
+    write_saelens(tmp_path, saelens_cfg("standard"), Draw().weights())
+    refused(tmp_path, "input scale", "must be from 1e-08 to 1e+08", input_scale=scale)
+    with pytest.raises(UserError, match="must be from 1e-08 to 1e"):
+        ImportConfig(str(tmp_path), input_scale=scale)
+
+
+def test_weights_without_two_dimensions_or_without_any(tmp_path: Path) -> None:
+    MAKERS["sparsify_groupmax"](tmp_path)
+    path = tmp_path / "layers.1" / "sae.safetensors"
+    tensors = load_file(path)
+    for name, tensor in (
+        ("encoder.weight", torch.ones(M * D)),
+        ("W_dec", torch.ones(())),
+        ("W_dec", torch.ones(0, D)),
+        ("b_dec", torch.ones(D, 1)),
+    ):
+        save_file({**tensors, name: tensor}, path)
+        refused(tmp_path, name, str(tuple(tensor.shape)), kind=CorruptDataError)
+
+
+def test_arrays_that_are_records_or_swapped_or_damaged(tmp_path: Path) -> None:
+    MAKERS["gemma_scope"](tmp_path)
+    path = next(tmp_path.rglob("params.npz"))
+    with np.load(path) as found:
+        arrays: dict[str, Any] = dict(found)
+    whole = load_sae(path).state_dict()
+    np.savez(path, **{**arrays, "W_enc": arrays["W_enc"].astype(">f4")})
+    for name, tensor in load_sae(path).state_dict().items():
+        assert torch.equal(tensor, whole[name])
+    for kind in ([("a", "f4")], "U3", "c8"):
+        np.savez(path, **{**arrays, "b_enc": np.zeros(M, dtype=kind)})
+        refused(path, "for b_enc, not numbers", kind=CorruptDataError)
+    np.savez(path, **arrays)
+    content = bytearray(path.read_bytes())
+    at = content.find(arrays["W_dec"].tobytes()[:64])
+    content[at] ^= 1
+    path.write_bytes(bytes(content))
+    refused(path, "not a whole .npz file", "CRC", kind=CorruptDataError)
+
+
+def test_a_torch_file_with_other_than_plain_tensors_by_names(tmp_path: Path) -> None:
+    MAKERS["openai_topk"](tmp_path)
+    path = tmp_path / "8.pt"
+    state = torch.load(path, weights_only=True)
+    for changes, says in (
+        ({3: torch.ones(1)}, "holds 3 as a name"),
+        ({"encoder.weight": state["encoder.weight"].to_sparse()}, "sparse"),
+        ({"encoder.weight": torch.ones(1).expand(2**40, D)}, "no such bytes"),
+        ({"latent_bias": [1.0]}, "latent_bias, which is not a tensor"),
+        ({"activation": ["TopK"]}, "activation must be a text"),
+        ({"activation_state_dict": {"k": 1.5}}, "k must be a whole number, not 1.5"),
+        ({"activation_state_dict": {"k": True}}, "k must be a whole number, not true"),
+        ({"activation": None}, "activation must be a text, not null"),
+    ):
+        torch.save(state | changes, path)
+        refused(path, says)
+
+
+def test_what_a_dictionary_says_twice_has_to_agree(tmp_path: Path) -> None:
+    MAKERS["dictionary_topk"](tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for key, value, says in (
+        ("activation_dim", D + 1, "activation_dim = 13, the weights 12"),
+        ("dict_size", M - 1, "dict_size = 39, the weights 40"),
+        ("k", 4.5, "k must be a whole number"),
+        ("dict_class", ["AutoEncoderTopK"], "dict_class must be a text"),
+        ("layer", True, "layer must be a whole number, not true"),
+    ):
+        write_json(
+            tmp_path / "config.json", config | {"trainer": {**config["trainer"], key: value}}
+        )
+        refused(tmp_path, says, kind=CorruptDataError)
+    write_json(tmp_path / "config.json", config)
+    state = torch.load(tmp_path / "ae.pt", weights_only=True)
+    torch.save(state | {"k": torch.tensor(4.5)}, tmp_path / "ae.pt")
+    refused(tmp_path, "other than whole numbers above 0 for k", kind=CorruptDataError)

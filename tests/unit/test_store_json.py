@@ -85,6 +85,7 @@ def test_other_fields_of_a_record_may_hold_any_integer() -> None:
         ("flag", "false", "must be true or false, not 'false'"),
         ("flag", 0, "must be true or false, not 0"),
         ("integer", 1.5, "must be a whole number, not 1.5"),
+        ("integer", 1e300, "must be a whole number, not 1e+300"),
         ("integer", True, "must be a whole number, not true"),
         ("integer", "3", "must be a whole number, not '3'"),
         ("number", float("nan"), "must be a finite number, not nan"),
@@ -109,7 +110,9 @@ def test_values_are_checked_and_not_coerced(read: str, value: Any, says: str) ->
 
 
 def test_values_of_the_right_type_come_out_as_they_are() -> None:
-    one = JsonObject.of({"k": 3, "f": False, "x": 1, "s": "", "n": None, "o": {"a": [1, 2]}}, "c")
+    values = {"k": 3, "w": 4.0, "f": False, "x": 1, "s": "", "n": None, "o": {"a": [1, 2]}}
+    one = JsonObject.of(values, "c")
+    assert type(one.integer("w")) is int
     assert (one.integer("k"), one.flag("f"), one.text("s")) == (3, False, "")
     assert isinstance(one.number("x"), float)
     assert one.object("o").integers("a") == (1, 2)

@@ -1,9 +1,11 @@
 """Where an SAE belongs and where it comes from: model, hook point, run, the file it was in."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mi_crow.mechanistic.sae.hook_names import module_of, point_of
+from mi_crow.store.json_object import JsonObject
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,15 @@ class SaeMetadata:
         return {**self.other, **shared, "mi_crow": own}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "SaeMetadata":
-        """Reads `metadata` of any SAELens file; unknown keys end in `other`."""
-        own = data.get("mi_crow") or {}
-        shared = {name: data[name] for name in _SHARED if data.get(name) is not None}
-        known = {name: own[name] for name in (*_OWN, *_ORIGIN) if own.get(name) is not None}
+    def from_json(cls, data: dict[str, Any], place: str = "metadata") -> "SaeMetadata":
+        """Reads `metadata` of any SAELens file; unknown keys end in `other`.
+
+        Raises CorruptDataError, naming `place`, for a value of another type.
+        """
+        said = JsonObject(data, place)
+        own = said.object("mi_crow", {})
+        shared = {name: _TYPED[name](said, name) for name in _SHARED if name in said}
+        known = {name: _TYPED[name](own, name) for name in (*_OWN, *_ORIGIN) if name in own}
         if "point" not in known:
             known["point"] = point_of(shared.get("hook_name", ""))
             known["layer"] = known.get("layer") or module_of(shared.get("hook_name", ""))
@@ -56,6 +62,14 @@ class SaeMetadata:
 
 _OWN = ("layer", "point", "revision", "tokenizer_hash", "run_id", "outlier_norm")
 _ORIGIN = ("source", "source_revision", "format", "folded")
+_TYPED: dict[str, Callable[[JsonObject, str], Any]] = {
+    **dict.fromkeys((item.name for item in fields(SaeMetadata)), JsonObject.text),
+    "outlier_norm": JsonObject.number,
+    "context_size": JsonObject.integer,
+    "prepend_bos": JsonObject.flag,
+    "hook_head_index": JsonObject.integer,
+    "folded": JsonObject.texts,
+}
 _SHARED = tuple(
     item.name
     for item in fields(SaeMetadata)

@@ -10,6 +10,7 @@ from torch import Tensor
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.batchtopk import BatchTopKSae
+from mi_crow.mechanistic.sae.formats.config import check_scale
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.gated import GatedSae
 from mi_crow.mechanistic.sae.groupmax import GroupMaxSae, GroupMaxTranscoder
@@ -54,6 +55,13 @@ def build(
             "say the factor",
             hint="give it with --scale: sqrt(d) / the mean norm of the activations",
         )
+    for scale, what in ((record.input_scale, "input"), (record.output_scale, "output")):
+        if scale is not None:
+            check_scale(scale, f"the {what} scale of {place}")
+    if record.apply_b_dec_to_input and record.n_outputs != record.n_inputs:
+        raise CorruptDataError(
+            f"{place} takes a bias of {record.n_outputs} numbers off an input of {record.n_inputs}"
+        )
     folds = record.input_scale not in (None, 1.0) or record.decoder_norms
     kind = dtype or record.dtype or torch.float32
     exact = kind if kind in _EXACT or not folds else torch.float32
@@ -67,6 +75,9 @@ def build(
         sae.fold_decoder_norms()
     if record.input_scale is not None:
         sae.fold_scale(record.input_scale, record.output_scale)
+    if folds:
+        for name, tensor in sae.state_dict().items():
+            _check_finite(tensor, name, place)
     return sae.to(dtype) if dtype is not None else sae
 
 

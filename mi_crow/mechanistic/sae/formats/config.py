@@ -6,6 +6,9 @@ from mi_crow.errors import UserError
 from mi_crow.language_model.config import DatasetSpec, ModelSpec
 
 DTYPES = ("auto", "fp32", "bf16", "fp16")
+# sqrt(d) / a mean norm: what lies outside is a slip of the pen, and would leave nothing of a bias
+# or make all of it infinite.
+_LEAST_SCALE, _MOST_SCALE = 1e-8, 1e8
 
 
 @dataclass(frozen=True)
@@ -40,5 +43,15 @@ class ImportConfig:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise UserError(f"dtype {self.dtype!r} is not known", hint=f"use {', '.join(DTYPES)}")
-        if self.input_scale is not None and not self.input_scale > 0:
-            raise UserError(f"the input scale must be above 0, not {self.input_scale}")
+        if self.input_scale is not None:
+            check_scale(self.input_scale, "the input scale")
+
+
+def check_scale(scale: float, what: str) -> float:
+    """`scale` if inputs can have been scaled by it. Raises UserError otherwise."""
+    if isinstance(scale, bool) or not _LEAST_SCALE <= scale <= _MOST_SCALE:
+        raise UserError(
+            f"{what} must be from {_LEAST_SCALE:g} to {_MOST_SCALE:g}, not {scale}",
+            hint="it is sqrt(d) / the mean norm of the activations",
+        )
+    return scale

@@ -14,6 +14,7 @@ from mi_crow.mechanistic.sae.formats import (
     saelens_names,
     sparsify,
 )
+from mi_crow.mechanistic.sae.formats.families import family_of
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.hook_names import point_of
 
@@ -38,7 +39,11 @@ def find_saes(names: Iterable[str]) -> list[Found]:
     if found:
         return found
     # Any other .pt file may be one of OpenAI's, but trainers leave .pt files of their own.
-    return [_openai(name) for name in sorted(known) if name.endswith(".pt")]
+    return [
+        _openai(name)
+        for name in sorted(known)
+        if name.endswith(".pt") and not family_of(name, known)
+    ]
 
 
 def choose(found: Sequence[Found], layer: str | None, place: str) -> Found:
@@ -84,7 +89,7 @@ def _marked(name: str, known: set[str]) -> Found | None:
     def beside(*files: str) -> tuple[str, ...]:
         return tuple(_joined(folder, one) for one in files)
 
-    if file == saelens_names.WEIGHTS_NAME:
+    if file == saelens_names.WEIGHTS_NAME and not family_of(name, known):
         files = beside(saelens_names.CONFIG_NAME, file, saelens_names.SCALER_NAME)
         return Found(
             saelens.FORMAT, folder, name, files, lambda root, _: saelens.read_saelens(root / folder)
@@ -129,7 +134,7 @@ def one_file(name: str, known: set[str]) -> Found | None:
     """The SAE in the file `name` itself, which somebody named: also a checkpoint that nobody would
     look for. None when its name says nothing."""
     found = _marked(name, known)
-    if found is not None or not name.endswith(".pt"):
+    if found is not None or not name.endswith(".pt") or family_of(name, known):
         return found
     folder = name.rpartition("/")[0]
     config = _above(folder, dictionary_learning.CONFIG_NAME, known)

@@ -10,10 +10,17 @@ from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
-from mi_crow.mechanistic.sae.formats.tensor_files import check_names, read_torch, refs
+from mi_crow.mechanistic.sae.formats.tensor_files import (
+    check_names,
+    check_tensors,
+    read_torch,
+    refs,
+    tensors_of,
+)
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-from mi_crow.store.atomic import read_json
+from mi_crow.store.json_file import read_json
+from mi_crow.store.json_object import JsonObject, whole
 
 FORMAT = "dictionary_learning"
 CONFIG_NAME = "config.json"
@@ -43,79 +50,83 @@ def read_dictionary_learning(path: Path, config: Path) -> SaeRecord:
     Raises UserError for a class or tensors that are not known and for a file that could run code,
     CorruptDataError when the files do not fit each other.
     """
-    trainer = _trainer(config)
-    name = trainer.get("dict_class")
+    cfg = JsonObject.of(read_json(config, unique_keys=True), str(config))
+    if "trainer" not in cfg:
+        raise CorruptDataError(f"{config} has no trainer")
+    trainer = cfg.object("trainer")
+    name = trainer.text("dict_class")
     if name not in _TENSORS:
         raise UserError(
             f"{config} is of a {name!r}, which cannot be read",
             hint=f"supported: {', '.join(_TENSORS)}",
         )
     required, optional = _TENSORS[name]
-    state = _unwrapped(read_torch(path), required, path)
-    check_names(state, required, path, f"{FORMAT} for {name}", optional)
-    k = _k(trainer, state, config) if "k" in optional else None
-    return _record(name, state, _metadata(trainer, config), k)
-
-
-def _trainer(config: Path) -> dict[str, Any]:
-    found = read_json(config)
-    trainer = found.get("trainer") if isinstance(found, dict) else None
-    if not isinstance(trainer, dict):
-        raise CorruptDataError(f"{config} has no trainer")
-    return trainer
+    found = _unwrapped(read_torch(path), required, path)
+    state = tensors_of(found, (*required, *optional), path)
+    check_names(found, required, path, f"{FORMAT} for {name}", optional)
+    check_tensors(refs(state), required, path, f"{FORMAT} for {name}", optional)
+    k = _k(trainer, state, path) if "k" in optional else None
+    record = _record(name, state, _metadata(trainer, cfg), k, path)
+    for key, size in (("activation_dim", record.n_inputs), ("dict_size", record.n_latents)):
+        if trainer.integer(key, size) != size:
+            raise CorruptDataError(
+                f"{config} says {key} = {trainer.values[key]}, the weights {size}"
+            )
+    return record
 
 
 def _unwrapped(
     found: Mapping[str, Any], required: tuple[str, ...], path: Path
-) -> dict[str, Tensor]:
+) -> Mapping[str, Any]:
     """The state dict: the file's object, or the one such dict that an interrupted run wrapped."""
     if "encoder.weight" in found or "W_enc" in found:
-        inner = dict(found)
-    else:
-        inside = [
-            value
-            for value in found.values()
-            if isinstance(value, Mapping) and set(required) <= set(value)
-        ]
-        if len(inside) != 1:
-            raise UserError(
-                f"{path} is not what {FORMAT} writes: it holds {', '.join(map(str, found))}",
-                hint=f"the tensors are to be {', '.join(required)}",
-            )
-        inner = dict(inside[0])
-    for key, value in inner.items():
-        if not isinstance(value, Tensor):
-            raise UserError(f"{path} holds {key}, which is no tensor")
-    return inner
+        return found
+    inside = [
+        value
+        for value in found.values()
+        if isinstance(value, Mapping) and set(required) <= set(value)
+    ]
+    if len(inside) != 1:
+        raise UserError(
+            f"{path} is not what {FORMAT} writes: it holds {', '.join(found)}",
+            hint=f"the tensors are to be {', '.join(required)}",
+        )
+    return inside[0]
 
 
-def _k(trainer: dict[str, Any], state: dict[str, Tensor], config: Path) -> int:
-    said = trainer.get("k")
-    stored = int(state["k"]) if "k" in state else said
-    if stored is None or (said is not None and int(said) != stored):
-        raise CorruptDataError(f"{config} says k = {said}, the weights {stored}")
-    return int(stored)
+def _k(trainer: JsonObject, state: dict[str, Tensor], path: Path) -> int:
+    said = trainer.integer("k", None, least=1)
+    stored = _whole(state["k"], "k", path)[0] if "k" in state else said
+    if stored is None or (said is not None and said != stored):
+        raise CorruptDataError(f"{trainer.place} says k = {said}, the weights {stored}")
+    return stored
 
 
-def _metadata(trainer: dict[str, Any], config: Path) -> tuple[SaeMetadata, tuple[str, ...]]:
-    model, layer, module = (trainer.get(key) for key in ("lm_name", "layer", "submodule_name"))
-    model_name = model if isinstance(model, str) else ""
-    length = (read_json(config).get("buffer") or {}).get("ctx_len")
-    size = length if isinstance(length, int) else None
+def _whole(tensor: Tensor, name: str, path: Path) -> list[int]:
+    """A tensor's whole numbers, which are to be above 0."""
+    values = tensor.reshape(-1).tolist()
+    found = [whole(value) for value in values]
+    if not found or any(one is None or one < 1 for one in found):
+        raise CorruptDataError(f"{path} holds other than whole numbers above 0 for {name}")
+    return [one for one in found if one is not None]
+
+
+def _metadata(trainer: JsonObject, cfg: JsonObject) -> tuple[SaeMetadata, tuple[str, ...]]:
+    module, layer = trainer.text("submodule_name", ""), trainer.integer("layer", None)
     point, assumed = "", ()
-    if isinstance(module, str) and module:
+    if module:
         # Their demo names modules like `resid_post_layer_8`.
         kind, _, number = module.partition("_layer_")
         point = point_of(f"{kind}.{number}") or point_of(module)
-    elif isinstance(layer, int):
+    elif layer is not None:
         point = f"resid_post.{layer}"
         assumed = (f"layer {layer} is taken for {point}; name another with --layer",)
     return SaeMetadata(
-        model_name=model_name,
+        model_name=trainer.text("lm_name", ""),
         hook_name=hook_name_of(point, "") if point else "",
-        layer=module_of(module) if isinstance(module, str) else "",
+        layer=module_of(module),
         point=point,
-        context_size=size,
+        context_size=cfg.object("buffer", {}).integer("ctx_len", None),
     ), assumed
 
 
@@ -124,6 +135,7 @@ def _record(
     state: dict[str, Tensor],
     origin: tuple[SaeMetadata, tuple[str, ...]],
     k: int | None,
+    path: Path,
 ) -> SaeRecord:
     """By each class's own rule: what it calls its tensors, and whether b_dec is subtracted."""
     found, (metadata, assumed) = refs(state), origin
@@ -145,13 +157,13 @@ def _record(
     else:
         bias = "encoder.bias" if "encoder.bias" in found else "b_enc"
         tensors |= {"b_enc": found[bias], "b_dec": found["b_dec"]}
-        tensors["threshold"] = _threshold(state, tensors["b_enc"].shape[0])
+        tensors["threshold"] = _threshold(state["threshold"], tensors["b_enc"], path)
         architecture = {"BatchTopKSAE": "batchtopk", "JumpReluAutoEncoder": "jumprelu"}.get(
             name, "matryoshka"
         )
         subtracts = name != "JumpReluAutoEncoder"
         if architecture == "matryoshka":
-            widths = tuple(accumulate(int(size) for size in state["group_sizes"]))
+            widths = tuple(accumulate(_whole(state["group_sizes"], "group_sizes", path)))
     return SaeRecord(
         architecture,
         tensors,
@@ -170,8 +182,10 @@ def _matrices(found: dict[str, TensorRef]) -> dict[str, TensorRef]:
     return {"encoder_rows": found["encoder.weight"], "W_dec": found["decoder.weight"].t()}
 
 
-def _threshold(state: dict[str, Tensor], n_latents: int) -> TensorRef:
+def _threshold(threshold: Tensor, bias: TensorRef, path: Path) -> TensorRef:
     """One a latent. Below zero, where training has not set it yet, it lets every positive
     pre-activation through."""
-    threshold = state["threshold"].to(torch.float32).clamp_min(0)
-    return TensorRef.of(threshold.expand(n_latents) if threshold.ndim == 0 else threshold)
+    if not threshold.is_floating_point():
+        raise CorruptDataError(f"{path} holds {threshold.dtype} numbers for threshold")
+    threshold = threshold.to(torch.float32).clamp_min(0)
+    return TensorRef.of(threshold.expand(bias.shape) if threshold.ndim == 0 else threshold)

@@ -1,14 +1,19 @@
 """Reading Gemma Scope: `layer_<L>/width_<w>/average_l0_<n>/params.npz`.
 
 z = pre [pre > threshold], pre = x W_enc + b_enc; x_hat = z W_dec + b_dec. Nothing is subtracted.
+SAEs of the embedding (`embedding/width_<w>/..`) are for rows of the embedding's table. What enters
+the first block is sqrt(d) times as large, so that theirs are W_enc / sqrt(d), sqrt(d) W_dec and
+sqrt(d) b_dec there.
 """
 
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.tensor_files import check_names, read_npz
+from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_npz
 from mi_crow.mechanistic.sae.hook_names import hook_name_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 
@@ -16,6 +21,8 @@ FORMAT = "Gemma Scope"
 WEIGHTS_NAME = "params.npz"
 
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+_EMBEDDING = re.compile(r"(?:^|/)embedding(?:/|$)")
+_EMBEDDED = "resid_pre.0"
 _SITES = {"res": "resid_post", "mlp": "mlp_out"}
 
 
@@ -23,12 +30,20 @@ def read_gemma_scope(path: Path, place: str) -> SaeRecord:
     """The SAE in `path`; `place` is where it came from, with its layer and, where there is one,
     the repository's name (`gemma-scope-2b-pt-res`). Raises UserError naming unknown arrays."""
     arrays = read_npz(path)
-    check_names(arrays, _TENSORS, path, FORMAT)
+    check_tensors(arrays, _TENSORS, path, FORMAT)
     if "transcoder" in place:
         raise UserError(f"{place} is a transcoder of Gemma Scope, which cannot be read")
     tensors = {name: ref for name, ref in arrays.items() if name != "W_enc"}
     tensors["encoder_rows"] = arrays["W_enc"].t()
     metadata, assumed = _origin(place)
+    if _EMBEDDING.search(place):
+        factor = math.sqrt(arrays["W_enc"].shape[0])
+        tensors["encoder_rows"] = tensors["encoder_rows"].map(lambda rows: rows / factor)
+        for name in ("W_dec", "b_dec"):
+            tensors[name] = tensors[name].map(lambda value: value * factor)
+        metadata = replace(
+            metadata, hook_name=hook_name_of(_EMBEDDED, ""), point=_EMBEDDED, folded=("embedding",)
+        )
     return SaeRecord("jumprelu", tensors, metadata, apply_b_dec_to_input=False, assumed=assumed)
 
 

@@ -190,6 +190,7 @@ def _checked(sae: SparseAutoencoder, config: ImportConfig, said_point: str) -> "
 def _warnings(opened: OpenedSae, sae: SparseAutoencoder, config: ImportConfig) -> tuple[str, ...]:
     """What somebody who works with the SAE should know."""
     found = list(opened.record.assumed) if config.layer is None else []
+    found += opened.record.notes
     said, meant = opened.said_point, opened.record.metadata.point
     if config.layer is not None and said and meant and said != meant:
         found.append(f"the file says {said}, and --layer says {meant}")

@@ -1,22 +1,23 @@
 """Reading Llama Scope: `hyperparams.json` beside `checkpoints/final.safetensors`.
 
-z = pre [pre > jump_relu_threshold], pre = s x W^T + b, x_hat = (z W_dec + b_dec) / s with
-s = sqrt(d) / the data set's mean norm; s is folded into the biases and the threshold. Transcoders
-have such a factor for their output too.
+z = pre [pre > s jump_relu_threshold], pre = s x W^T + b, x_hat = (z W_dec + b_dec) / s with
+s = sqrt(d) / the data set's mean norm: the threshold is in units of the plain activations, as
+OpenMOSS' own loader compared it (lm_saes at 8c61d1d7, post_processing.py) and SAELens does. s is
+folded into the biases and the threshold. Transcoders have such a factor for their output too.
 """
 
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
-from mi_crow.mechanistic.sae.formats.tensor_files import check_names, read_safetensors
+from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-from mi_crow.store.atomic import read_json
+from mi_crow.store.json_file import read_json
+from mi_crow.store.json_object import JsonObject
 
 FORMAT = "Llama Scope"
 CONFIG_NAME = "hyperparams.json"
@@ -31,6 +32,7 @@ _RULE = {
     "apply_decoder_bias_to_pre_encoder": False,
     "use_glu_encoder": False,
 }
+_LEAST_NORM = 1e-6  # of a data set's mean activation: less is no norm at all
 _UNIT = 0.02  # how far from one a decoder row's norm may be and count as one: bf16 rounds
 
 
@@ -41,21 +43,23 @@ def read_llama_scope(folder: Path) -> SaeRecord:
     not fit each other.
     """
     path = folder / CONFIG_NAME
-    cfg = read_json(path)
-    try:
-        threshold = float(cfg["jump_relu_threshold"])
-        norms = cfg["dataset_average_activation_norm"]
-        mean_in = float(norms["in"])
-        mean_out = float(norms.get("out", mean_in))
-        point_in, point_out = cfg.get("hook_point_in"), cfg.get("hook_point_out")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptDataError(f"{path} does not describe an SAE ({error!r})") from error
+    cfg = JsonObject.of(read_json(path, unique_keys=True), str(path))
+    threshold = cfg.number("jump_relu_threshold")
+    norms = cfg.object("dataset_average_activation_norm")
+    mean_in = norms.number("in", least=_LEAST_NORM)
+    mean_out = norms.number("out", mean_in, least=_LEAST_NORM)
+    point_in, point_out = cfg.text("hook_point_in", None), cfg.text("hook_point_out", None)
     for key, known in _RULE.items():
-        if key in cfg and cfg[key] != known:
-            raise UserError(f"{path} has {key} = {cfg[key]!r}, which cannot be read")
+        found = cfg.values.get(key, known)
+        if found != known or type(found) is not type(known):
+            raise UserError(f"{path} has {key} = {found!r}, which cannot be read")
     tensors = read_safetensors(folder / WEIGHTS_NAME)
-    check_names(tensors, _TENSORS, folder / WEIGHTS_NAME, FORMAT)
+    check_tensors(tensors, _TENSORS, folder / WEIGHTS_NAME, FORMAT)
     n_latents, d = tensors["encoder.weight"].shape
+    for key, size in (("d_model", d), ("d_sae", n_latents)):
+        if cfg.integer(key, size) != size:
+            raise CorruptDataError(f"{path} says {key} = {cfg.values[key]}, the weights {size}")
+    scale = math.sqrt(d) / mean_in
     transcodes = point_out is not None and point_out != point_in
     return SaeRecord(
         "jumprelu_transcoder" if transcodes else "jumprelu",
@@ -64,18 +68,18 @@ def read_llama_scope(folder: Path) -> SaeRecord:
             "b_enc": tensors["encoder.bias"],
             "W_dec": tensors["decoder.weight"].t(),
             "b_dec": tensors["decoder.bias"],
-            "threshold": TensorRef.of(torch.full((n_latents,), threshold)),
+            "threshold": TensorRef.of(torch.full((n_latents,), threshold * scale)),
         },
         _metadata(folder, point_in, point_out if transcodes else None),
         apply_b_dec_to_input=False,
-        input_scale=math.sqrt(d) / mean_in,
+        input_scale=scale,
         output_scale=math.sqrt(d) / mean_out if transcodes else None,
         assumed=_assumed(cfg, tensors["decoder.weight"]),
     )
 
 
-def _metadata(folder: Path, point_in: Any, point_out: str | None) -> SaeMetadata:
-    hook = point_in if isinstance(point_in, str) else ""
+def _metadata(folder: Path, point_in: str | None, point_out: str | None) -> SaeMetadata:
+    hook = point_in or ""
     point = point_of(hook)
     other = {}
     if point_out is not None:
@@ -89,10 +93,10 @@ def _metadata(folder: Path, point_in: Any, point_out: str | None) -> SaeMetadata
     )
 
 
-def _assumed(cfg: dict[str, Any], decoder: TensorRef) -> tuple[str, ...]:
+def _assumed(cfg: JsonObject, decoder: TensorRef) -> tuple[str, ...]:
     """The published decoders have unit rows, so that it does not matter whether the threshold is
     for a latent or for what it adds."""
-    if not cfg.get("sparsity_include_decoder_norm"):
+    if not cfg.flag("sparsity_include_decoder_norm", False):
         return ()
     norms = torch.linalg.vector_norm(decoder.read().float(), dim=0)
     if bool(((norms - 1).abs() < _UNIT).all()):

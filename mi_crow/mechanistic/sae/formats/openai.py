@@ -8,12 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.tensor_files import check_names, read_torch, refs
+from mi_crow.mechanistic.sae.formats.tensor_files import (
+    check_names,
+    check_tensors,
+    read_torch,
+    refs,
+    tensors_of,
+)
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
+from mi_crow.store.json_object import JsonObject
 
 FORMAT = "OpenAI sparse_autoencoder"
 
@@ -27,12 +32,9 @@ def read_openai(path: Path) -> SaeRecord:
     a file that could run code, CorruptDataError for one that is no such file."""
     found = read_torch(path)
     check_names(found, _TENSORS, path, FORMAT, (*_STATISTICS, *_RULE))
-    plain: dict[str, Tensor] = {name: found[name] for name in _TENSORS}
-    for name, value in plain.items():
-        if not isinstance(value, Tensor):
-            raise UserError(f"{path} holds {name}, which is no tensor")
+    tensors = refs(tensors_of(found, _TENSORS, path))
+    check_tensors(tensors, _TENSORS, path, FORMAT)
     k = _k(found, path)
-    tensors = refs(plain)
     return SaeRecord(
         "standard" if k is None else "topk",
         {
@@ -49,11 +51,13 @@ def read_openai(path: Path) -> SaeRecord:
 
 def _k(found: Mapping[str, Any], path: Path) -> int | None:
     """The k of TopK files, None for ReLU. Raises UserError for another activation."""
-    activation = found.get("activation", "ReLU")
+    said = JsonObject(found, str(path), UserError)
+    state = said.object("activation_state_dict", {})
+    # A file of before TopK names no activation, and has nothing to say about one.
+    activation = said.text("activation") if state.values else said.text("activation", "ReLU")
     if activation == "ReLU":
         return None
-    state = found.get("activation_state_dict") or {}
-    after = state.get("postact_fn", "ReLU")
+    after = state.text("postact_fn", "ReLU")
     if activation != "TopK" or after != "ReLU":
         name = activation if activation != "TopK" else f"TopK with {after}"
         raise UserError(
@@ -61,4 +65,4 @@ def _k(found: Mapping[str, Any], path: Path) -> int | None:
         )
     if "k" not in state:
         raise UserError(f"{path} is of a TopK SAE and does not say its k")
-    return int(state["k"])
+    return state.integer("k", least=1)

@@ -10,6 +10,7 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.hub import hub_answers, hub_error, quiet_downloads
 from mi_crow.mechanistic.sae.formats import llama_scope, saelens_names, sparsify
 from mi_crow.mechanistic.sae.formats.detect import Found, choose, find_saes, one_file
+from mi_crow.mechanistic.sae.formats.families import refuse_family
 from mi_crow.store.room import check_disk, same_disk
 
 _DEEPEST = 5  # folders below the one that was named
@@ -39,6 +40,7 @@ class Place:
         if self.only in self.names:
             found = one_file(self.only, set(self.names))
             if found is None:
+                self._refuse_family({self.only})
                 raise UserError(
                     f"{self.said!r} is no file of an SAE that is known by its name",
                     hint="give the folder that it stands in",
@@ -47,9 +49,16 @@ class Place:
         below = [one for one in find_saes(self.names) if _within(one.weights, self.only)]
         # A folder that is an SAE itself is the one that is meant, whatever stands below it.
         itself = [one for one in below if one.label == self.only]
+        if not below:
+            self._refuse_family({name for name in self.names if _within(name, self.only)})
         if not below and any(_within(name, self.only) for name in self.names):
             self._say_what_is_missing()
         return choose(itself or below, layer, self.said)
+
+    def _refuse_family(self, names: set[str]) -> None:
+        """Raises UserError for files of a family that is known by their names and not read."""
+        beside = {name for name in self.names if any(_beside(name, one) for one in names)}
+        refuse_family(names, where_from(self), self.said, beside)
 
     def _say_what_is_missing(self) -> None:
         """Raises NotFoundError for a configuration without its weights."""
@@ -202,6 +211,10 @@ def _in_cache(said: str, repository: str, inside: str, revision: str | None) -> 
 
 def _within(name: str, folder: str) -> bool:
     return not folder or name.startswith(f"{folder}/")
+
+
+def _beside(name: str, other: str) -> bool:
+    return name.rpartition("/")[0] == other.rpartition("/")[0]
 
 
 def where_from(place: Place) -> str:

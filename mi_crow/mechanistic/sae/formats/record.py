@@ -46,7 +46,8 @@ class SaeRecord:
     output_scale: float | None = None  # the same for a transcoder's outputs
     wants_input_scale: bool = False  # they are, and the file does not say the factor
     decoder_norms: bool = False  # pre-activations are to be multiplied by the decoder rows' norms
-    assumed: tuple[str, ...] = ()  # sentences on what the file leaves open
+    assumed: tuple[str, ...] = ()  # sentences on the hook point that the file leaves open
+    notes: tuple[str, ...] = ()  # sentences on what else of the file is good to know
 
     @property
     def n_latents(self) -> int:

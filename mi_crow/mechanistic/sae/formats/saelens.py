@@ -15,11 +15,14 @@ from mi_crow.mechanistic.sae.formats.model_names import hub_model
 from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
 from mi_crow.mechanistic.sae.formats.saelens_config import SaelensConfig, read_config
 from mi_crow.mechanistic.sae.formats.saelens_names import CONFIG_NAME, SCALER_NAME, WEIGHTS_NAME
-from mi_crow.mechanistic.sae.formats.tensor_files import check_names, read_safetensors
+from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-from mi_crow.store.atomic import read_json
+from mi_crow.store.json_file import read_json
+from mi_crow.store.json_object import JsonObject
 
 FORMAT = "SAELens"
+UNKNOWN_KEYS = "unknown_keys"  # in `metadata`: those of cfg.json that were not known
+_LONGEST_KEY = 60
 
 _TENSORS = {
     "gated": ("W_enc", "b_gate", "b_mag", "r_mag", "W_dec", "b_dec"),
@@ -42,7 +45,11 @@ def read_saelens(folder: Path) -> SaeRecord:
     cfg = read_config(folder / CONFIG_NAME)
     scale = _input_scale(cfg, folder)
     tensors = _renamed(cfg, _read_tensors(cfg, folder / WEIGHTS_NAME))
-    metadata = SaeMetadata.from_json(cfg.metadata)
+    metadata = SaeMetadata.from_json(dict(cfg.metadata.values), cfg.metadata.place)
+    if cfg.unknown:
+        metadata = replace(metadata, other={**metadata.other, UNKNOWN_KEYS: cfg.unknown})
+    ours = "mi_crow" in cfg.metadata
+    model_name = metadata.model_name if ours else hub_model(metadata.model_name)
     folded = (
         *metadata.folded,
         *(("input_scale",) if cfg.normalisation == _SCALAR else ()),
@@ -51,21 +58,31 @@ def read_saelens(folder: Path) -> SaeRecord:
     return SaeRecord(
         cfg.architecture,
         tensors,
-        replace(metadata, model_name=_model_name(cfg, metadata), folded=folded),
+        replace(metadata, model_name=model_name, folded=folded),
         k=cfg.k,
         widths=cfg.widths,
-        apply_b_dec_to_input=cfg.apply_b_dec_to_input and not cfg.transcodes,
+        # SAELens' transcoders subtract nothing; ours say what those of other tools do.
+        apply_b_dec_to_input=cfg.apply_b_dec_to_input and (not cfg.transcodes or ours),
         input_norm="none" if cfg.normalisation == _SCALAR else cfg.normalisation,
         dtype=cfg.dtype,
         input_scale=scale,
         wants_input_scale=cfg.normalisation == _SCALAR,
         decoder_norms=cfg.rescales,
+        notes=_notes(cfg),
     )
 
 
-def _model_name(cfg: SaelensConfig, metadata: SaeMetadata) -> str:
-    ours = "mi_crow" in cfg.metadata
-    return metadata.model_name if ours else hub_model(metadata.model_name)
+def _notes(cfg: SaelensConfig) -> tuple[str, ...]:
+    if not cfg.unknown:
+        return ()
+    return (
+        f"{CONFIG_NAME} has {', '.join(map(_shown, cfg.unknown))}, which this version does not "
+        "know: kept in the metadata, taken to say how the SAE was trained",
+    )
+
+
+def _shown(key: str) -> str:
+    return key if key.isprintable() and len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]!r}..."
 
 
 def _input_scale(cfg: SaelensConfig, folder: Path) -> float | None:
@@ -81,11 +98,10 @@ def _input_scale(cfg: SaelensConfig, folder: Path) -> float | None:
     path = folder / SCALER_NAME
     if cfg.normalisation != _SCALAR or not path.is_file():
         return None
-    try:
-        found = read_json(path)["scaling_factor"]
-        return None if found is None else float(found)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptDataError(f"{path} holds no scaling factor") from error
+    found = JsonObject.of(read_json(path, unique_keys=True), str(path))
+    if "scaling_factor" not in found.values:
+        raise CorruptDataError(f"{path} holds no scaling factor")
+    return found.number("scaling_factor", None)
 
 
 def _read_tensors(cfg: SaelensConfig, path: Path) -> dict[str, TensorRef]:
@@ -96,10 +112,15 @@ def _read_tensors(cfg: SaelensConfig, path: Path) -> dict[str, TensorRef]:
     _drop_ones(found, path)
     required = _TENSORS.get(cfg.name, _USUAL)
     skip = ("W_skip",) if "skip_" in cfg.name else ()
-    check_names(found, (*required, *skip), path, f"SAELens for {cfg.name!r}")
-    shapes = {"W_enc": (cfg.d_in, cfg.d_sae), "b_dec": (found["W_dec"].shape[-1],)}
-    if not cfg.transcodes:
-        shapes["W_dec"] = (cfg.d_sae, cfg.d_in)
+    check_tensors(found, (*required, *skip), path, f"SAELens for {cfg.name!r}")
+    d_out = cfg.d_out if cfg.d_out is not None else found["W_dec"].shape[1]
+    d_out = d_out if cfg.transcodes else cfg.d_in
+    shapes = {
+        "W_enc": (cfg.d_in, cfg.d_sae),
+        "W_dec": (cfg.d_sae, d_out),
+        "b_dec": (d_out,),
+        **({"W_skip": (d_out, cfg.d_in)} if skip else {}),
+    }
     for name, shape in shapes.items():
         if found[name].shape != shape:
             raise CorruptDataError(

@@ -1,6 +1,8 @@
-"""`cfg.json` of SAELens, old and new, as typed values; what is not known is refused by name."""
+"""`cfg.json` of SAELens, old and new, as typed values; what is not known is refused by name
+where it may change the rule."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,14 @@ from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.formats.saelens_names import (
     ARCHITECTURES,
     OLD_METADATA_KEYS,
+    OLD_RULE_KEYS,
     OLD_TRAINING_KEYS,
     RULE_KEYS,
     TRAINING_KEYS,
+    may_change_rule,
 )
-from mi_crow.store.atomic import read_json
+from mi_crow.store.json_file import read_json
+from mi_crow.store.json_object import JsonObject, finite
 
 _DTYPES = {
     "float32": torch.float32,
@@ -28,8 +33,9 @@ _RENAMED = {
     "hook_point_head_index": "hook_head_index",
     "activation_fn_str": "activation_fn",
 }
-_OLD_RULE_KEYS = {"activation_fn", "activation_fn_kwargs", "finetuning_scaling_factor"}
 _TAKES_K = ("topk", "batchtopk", "matryoshka", "groupmax")
+_TAKES_A_FRACTION = ("batchtopk", "matryoshka")  # of a latent a token, on average
+_TRAINS_WITH_K = ("batchtopk", "matryoshka_batchtopk")  # as SAELens names them
 
 
 @dataclass(frozen=True)
@@ -40,13 +46,15 @@ class SaelensConfig:
     architecture: str  # as our classes have it
     d_in: int
     d_sae: int
+    d_out: int | None  # of a transcoder, where it is said
     k: int | None
     widths: tuple[int, ...] | None
     rescales: bool  # pre-activations are multiplied by the decoder rows' norms
     apply_b_dec_to_input: bool
     normalisation: str
     dtype: torch.dtype | None
-    metadata: dict[str, Any]
+    metadata: JsonObject
+    unknown: dict[str, Any]  # keys that say nothing about the rule, as far as is known
 
     @property
     def transcodes(self) -> bool:
@@ -62,85 +70,158 @@ def read_config(path: Path) -> SaelensConfig:
     """The configuration in a file.
 
     Raises NotFoundError without it, CorruptDataError when it describes no SAE, UserError naming
-    a key, an architecture or a value that this version does not know.
+    a key, an architecture or a value that may change the rule and that this version does not know.
     """
-    cfg = read_json(path)
-    if not isinstance(cfg, dict):
-        raise CorruptDataError(f"{path} does not describe an SAE (no object)")
-    new = isinstance(cfg.get("metadata"), dict)
-    cfg = cfg if new else _from_flat(cfg, path)
-    _refuse_unknown(set(cfg) - RULE_KEYS - TRAINING_KEYS, path)
-    try:
-        return _typed(cfg, path)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise CorruptDataError(f"{path} does not describe an SAE ({said})") from error
-
-
-def _typed(cfg: dict[str, Any], path: Path) -> SaelensConfig:
-    name = cfg["architecture"]
+    cfg = JsonObject.of(read_json(path, unique_keys=True), str(path))
+    new = isinstance(cfg.values.get("metadata"), dict)
+    known = set(RULE_KEYS | TRAINING_KEYS)
+    if not new:
+        known |= OLD_RULE_KEYS | OLD_METADATA_KEYS | OLD_TRAINING_KEYS | set(_RENAMED)
+    name = cfg.text("architecture") if new else cfg.text("architecture", "standard")
     if name not in ARCHITECTURES:
         raise UserError(
             f"{path} is of an SAE of architecture {name!r}, which cannot be read",
             hint=f"supported: {', '.join(ARCHITECTURES)}",
         )
-    shape = cfg.get("reshape_activations")
-    if shape not in (None, "none", "hook_z"):
-        raise UserError(f"{path} reshapes activations by {shape!r}, which is not known")
-    metadata = dict(cfg["metadata"])
-    own = metadata.get("mi_crow") or {}
-    rule = own.get("trained_as") or {**cfg, "architecture": ARCHITECTURES[name]}
-    architecture = str(rule["architecture"])
+    unknown = set(cfg) - known
+    _refuse_unknown({key for key in unknown if may_change_rule(key)}, path)
+    cfg = cfg if new else _from_flat(cfg)
+    try:
+        return _typed(cfg, {key: cfg.values[key] for key in sorted(unknown)})
+    except (KeyError, ValueError) as error:
+        said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise CorruptDataError(f"{path} does not describe an SAE ({said})") from error
+
+
+def _typed(cfg: JsonObject, unknown: dict[str, Any]) -> SaelensConfig:
+    name = cfg.text("architecture")
+    shape = cfg.text("reshape_activations", "none")
+    if shape not in ("none", "hook_z"):
+        raise UserError(f"{cfg.place} reshapes activations by {shape!r}, which is not known")
+    metadata = cfg.object("metadata")
+    architecture, rule = _rule(cfg, metadata)
     takes_k = architecture.removesuffix("_transcoder") in _TAKES_K
-    k = _number(rule, "k") if takes_k else None
-    if k is not None and architecture in ("batchtopk", "matryoshka") and not k.is_integer():
-        architecture, k = "jumprelu", None  # a fraction of a latent a token: the same at inference
-    widths = rule.get("matryoshka_widths") if architecture == "matryoshka" else None
+    k = _number(rule.values, "k") if takes_k else None
+    if k is not None and not k.is_integer():
+        if architecture not in _TAKES_A_FRACTION:
+            raise ValueError(f"k is {k!r}, not a whole number")
+        # A fraction of a latent a token, on average: what is left at inference is the threshold.
+        architecture, k = "jumprelu", None
+    widths = None
+    if architecture == "matryoshka":
+        widths = rule.integers("matryoshka_widths", ()) or None
     return SaelensConfig(
         name=name,
         architecture=architecture,
-        d_in=int(_number(cfg, "d_in")),
-        d_sae=int(_number(cfg, "d_sae")),
+        d_in=_count(cfg, "d_in"),
+        d_sae=_count(cfg, "d_sae"),
+        d_out=_count(cfg, "d_out") if "d_out" in cfg else None,
         k=None if k is None else math.floor(k),
-        widths=None if widths is None else tuple(int(width) for width in widths),
-        rescales=bool(cfg.get("rescale_acts_by_decoder_norm")),
-        apply_b_dec_to_input=bool(cfg.get("apply_b_dec_to_input", True)),
-        normalisation=str(cfg.get("normalize_activations") or "none"),
-        dtype=_DTYPES.get(str(cfg.get("dtype")).removeprefix("torch.")),
+        widths=widths,
+        rescales=_rescales(cfg, takes_k),
+        apply_b_dec_to_input=_flag(cfg, "apply_b_dec_to_input", True),
+        normalisation=cfg.text("normalize_activations", "none"),
+        dtype=_dtype(cfg),
         metadata=metadata,
+        unknown=unknown,
     )
 
 
-def _number(cfg: dict[str, Any], key: str) -> float:
+def _rule(cfg: JsonObject, metadata: JsonObject) -> tuple[str, JsonObject]:
+    """Our architecture's name, and the object that holds its options: of some of ours, what they
+    were trained as. Raises CorruptDataError for another than those."""
+    trained = metadata.object("mi_crow", {}).object("trained_as", {})
+    if not trained.values:
+        return ARCHITECTURES[cfg.text("architecture")], cfg
+    architecture = trained.text("architecture")
+    if cfg.text("architecture") != "jumprelu" or architecture not in _TAKES_A_FRACTION:
+        raise CorruptDataError(
+            f"{cfg.place} is of architecture {cfg.text('architecture')!r} and was trained as "
+            f"{architecture!r}, which do not go together"
+        )
+    return architecture, trained
+
+
+def _rescales(cfg: JsonObject, takes_k: bool) -> bool:
+    rescales = _flag(cfg, "rescale_acts_by_decoder_norm", False)
+    name = cfg.text("architecture")
+    if rescales and not takes_k and name not in _TRAINS_WITH_K:
+        raise UserError(
+            f"{cfg.place} has rescale_acts_by_decoder_norm, which an SAE of architecture {name!r} "
+            "does not have"
+        )
+    return rescales
+
+
+def _dtype(cfg: JsonObject) -> torch.dtype | None:
+    said = cfg.text("dtype", None)
+    if said is None:
+        return None
+    if said.removeprefix("torch.") not in _DTYPES:
+        raise UserError(
+            f"{cfg.place} has the dtype {said!r}, which is not known",
+            hint=f"known: {', '.join(_DTYPES)}",
+        )
+    return _DTYPES[said.removeprefix("torch.")]
+
+
+def _flag(cfg: JsonObject, key: str, default: bool) -> bool:
+    """A flag of the rule; null could mean either, and is refused."""
+    return cfg.flag(key) if key in cfg.values else default
+
+
+def _count(cfg: JsonObject, key: str) -> int:
+    """A whole number above 0. Raises KeyError or ValueError naming the key."""
+    number = _number(cfg.values, key)
+    if not number.is_integer():
+        raise ValueError(f"{key} is {number!r}, not a whole number")
+    return int(number)
+
+
+def _number(values: Mapping[str, Any], key: str) -> float:
     """A number above 0. Raises KeyError or ValueError naming the key."""
-    value = cfg[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    value = values[key]
+    number = finite(value)
+    if number is None or number <= 0:
         raise ValueError(f"{key} is {value!r}, not a number above 0")
-    return float(value)
+    return number
 
 
-def _from_flat(cfg: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The configuration of a file older than 6.0, as 6.0 has it."""
-    flat = {_RENAMED.get(key, key): value for key, value in cfg.items()}
-    known = RULE_KEYS | _OLD_RULE_KEYS | OLD_METADATA_KEYS | OLD_TRAINING_KEYS
-    _refuse_unknown(set(flat) - known, path)
-    new = {key: value for key, value in flat.items() if key in RULE_KEYS}
+def _from_flat(cfg: JsonObject) -> JsonObject:
+    """The configuration of a file older than 6.0, as 6.0 has it; what is not known stays."""
+    flat: dict[str, Any] = {}
+    for key, value in cfg.values.items():
+        name = _RENAMED.get(key, key)
+        if name in flat and flat[name] != value:
+            raise CorruptDataError(f"{cfg.place} says {name} twice, once as {key}")
+        flat[name] = value
+    old = JsonObject(flat, cfg.place)
+    gone = OLD_RULE_KEYS | OLD_METADATA_KEYS | OLD_TRAINING_KEYS
+    new = {key: value for key, value in flat.items() if key not in gone}
     new["metadata"] = {key: value for key, value in flat.items() if key in OLD_METADATA_KEYS}
     new.setdefault("architecture", "standard")
     if isinstance(new.get("normalize_activations"), bool):
         scaled = new["normalize_activations"]
         new["normalize_activations"] = "expected_average_only_in" if scaled else "none"
-    if flat.get("finetuning_scaling_factor"):
-        raise UserError(f"{path} has a finetuning_scaling_factor, which cannot be read")
-    activation = flat.get("activation_fn") or "relu"
-    options = dict(flat.get("activation_fn_kwargs") or {})
-    if activation == "topk":
+    if old.flag("finetuning_scaling_factor", False):
+        raise UserError(f"{cfg.place} has a finetuning_scaling_factor, which cannot be read")
+    _add_activation(new, old)
+    return JsonObject(new, cfg.place)
+
+
+def _add_activation(new: dict[str, Any], old: JsonObject) -> None:
+    """The activation function, which decided between what are two architectures since."""
+    activation = old.text("activation_fn", "relu")
+    options = dict(old.object("activation_fn_kwargs", {}).values)
+    if activation == "topk" and new["architecture"] in ("standard", "topk"):
         new["architecture"], new["k"] = "topk", options.pop("k", None)
     elif activation != "relu":
-        raise UserError(f"{path} has the activation function {activation!r}, which is not known")
+        raise UserError(
+            f"{old.place} has the activation function {activation!r} for the architecture "
+            f"{new['architecture']!r}, which is not known"
+        )
     unknown = [key for key, value in options.items() if value]
-    _refuse_unknown({f"activation_fn_kwargs.{key}" for key in unknown}, path)
-    return new
+    _refuse_unknown({f"activation_fn_kwargs.{key}" for key in unknown}, Path(old.place))
 
 
 def _refuse_unknown(keys: set[str], path: Path) -> None:

@@ -48,6 +48,40 @@ RULE_KEYS = frozenset(
     ]
 )
 
+# Keys of SAELens' other architectures and of its old files that say what the SAE computes, and of
+# which this version knows no value: where one appears, the rule is not the one that we would read.
+FOREIGN_RULE_KEYS = frozenset(
+    [
+        "activation_normalization_factor",  # temporal: this and the six below
+        "bottleneck_factor",
+        "kval_topk",
+        "n_attn_layers",
+        "n_heads",
+        "sae_diff_type",
+        "tied_weights",
+        "max_iterations",  # matching pursuit: this and the two below
+        "residual_threshold",
+        "stop_on_duplicate_support",
+        "scaling_factor",  # of the input: this and the one below
+        "norm_scaling_factor",
+    ]
+)
+# Words in a key that no list can foresee: what it names changes activations, latents or both.
+_RULE_WORDS = ("whiten", "activation_fn", "act_fn", "rescale_acts", "input_scale", "output_scale")
+
+
+def may_change_rule(key: str) -> bool:
+    """Whether a key that this version does not know may say what the SAE computes.
+
+    Every other key is taken for one of training: each release of SAELens has new ones, and they
+    say nothing about what the SAE computes.
+    """
+    return key in FOREIGN_RULE_KEYS or any(word in key for word in _RULE_WORDS)
+
+
+# Keys of the flat files before 6.0 that became an architecture since.
+OLD_RULE_KEYS = frozenset(["activation_fn", "activation_fn_kwargs", "finetuning_scaling_factor"])
+
 # Keys of SAEs that SAELens 6 saved while it trained them: how they were trained.
 TRAINING_KEYS = frozenset(
     [
@@ -107,6 +141,7 @@ OLD_TRAINING_KEYS = frozenset(
         "compile_llm",
         "compile_sae",
         "dataset_trust_remote_code",
+        "dead_feature_estimation_method",
         "dead_feature_threshold",
         "dead_feature_window",
         "decoder_heuristic_init",
@@ -116,12 +151,15 @@ OLD_TRAINING_KEYS = frozenset(
         "eval_batch_size_prompts",
         "eval_every_n_wandb_logs",
         "expansion_factor",
+        "feature_reinit_scale",
+        "feature_sampling_method",
         "feature_sampling_window",
         "finetuning_method",
         "finetuning_tokens",
         "from_pretrained_path",
         "hook_eval",
         "hook_layer",
+        "hook_point_eval",
         "hook_point_layer",
         "init_encoder_as_decoder_transpose",
         "is_dataset_tokenized",
@@ -144,9 +182,11 @@ OLD_TRAINING_KEYS = frozenset(
         "n_batches_in_buffer",
         "n_checkpoints",
         "n_eval_batches",
+        "n_eval_seqs",
         "n_restart_cycles",
         "noise_scale",
         "normalize_sae_decoder",
+        "resample_batches",
         "resume",
         "run_name",
         "sae_compilation_mode",

@@ -13,11 +13,13 @@ from safetensors.torch import save_file
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.tensor_files import check_names, read_safetensors
+from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.topk import TopKSae
-from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.atomic import write_json
+from mi_crow.store.json_file import read_json
+from mi_crow.store.json_object import JsonObject
 
 FORMAT = "sparsify"
 CONFIG_NAME = "cfg.json"
@@ -48,29 +50,24 @@ def read_sparsify(folder: Path, place: str, run: Path | None) -> SaeRecord:
 
     Raises UserError naming what is not known, CorruptDataError when the files do not fit.
     """
-    cfg = read_json(folder / CONFIG_NAME)
+    path = folder / CONFIG_NAME
+    cfg = JsonObject.of(read_json(path, unique_keys=True), str(path))
     tensors = read_safetensors(folder / WEIGHTS_NAME)
-    try:
-        k, d_in, activation = int(cfg["k"]), int(cfg["d_in"]), cfg.get("activation", "topk")
-        n_latents = int(cfg.get("num_latents") or d_in * int(cfg["expansion_factor"]))
-        transcode, skip = bool(cfg.get("transcode")), bool(cfg.get("skip_connection"))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptDataError(
-            f"{folder / CONFIG_NAME} does not describe an SAE ({error!r})"
-        ) from error
-    _refuse_unknown(cfg, folder / CONFIG_NAME)
+    activation = _activation(cfg, path)
+    k, d_in = cfg.integer("k", least=1), cfg.integer("d_in", least=1)
+    n_latents = cfg.integer("num_latents", 0, least=0)
+    n_latents = n_latents or d_in * cfg.integer("expansion_factor", least=1)
+    transcode, skip = cfg.flag("transcode", False), cfg.flag("skip_connection", False)
     names = (*_TENSORS, *(("W_skip",) if skip else ()))
-    check_names(tensors, names, folder / WEIGHTS_NAME, FORMAT)
+    check_tensors(tensors, names, folder / WEIGHTS_NAME, FORMAT)
     found = tensors["encoder.weight"].shape
     if found != (n_latents, d_in):
         raise CorruptDataError(
             f"{folder / WEIGHTS_NAME} holds {found} for encoder.weight, {CONFIG_NAME} says "
             f"{(n_latents, d_in)}"
         )
-    if skip and not transcode:
-        raise UserError(f"{folder} has a skip connection and is no transcoder, which is not read")
     return SaeRecord(
-        activation + ("_transcoder" if transcode else ""),
+        activation + ("_transcoder" if transcode or skip else ""),
         {
             "encoder_rows": tensors["encoder.weight"],
             "b_enc": tensors["encoder.bias"],
@@ -78,26 +75,31 @@ def read_sparsify(folder: Path, place: str, run: Path | None) -> SaeRecord:
             "b_dec": tensors["b_dec"],
             **({"W_skip": tensors["W_skip"]} if skip else {}),
         },
-        _metadata(place, run, transcode),
+        _metadata(place, run, transcode or skip),
         k=k,
+        # Files without the key `transcode` are of before 2025-02-12, when sparsify's transcoders
+        # took b_dec off their input too, and its loader still does for them.
         apply_b_dec_to_input=not transcode,
     )
 
 
-def _refuse_unknown(cfg: dict[str, Any], path: Path) -> None:
+def _activation(cfg: JsonObject, path: Path) -> str:
+    """The activation function. Raises UserError for one, or a key, that is not known."""
     unknown = sorted(set(cfg) - _KEYS)
     if unknown:
         raise UserError(
             f"{path} has {', '.join(unknown)}, which this version does not know",
             hint="remove it there if it changes nothing about what the SAE computes",
         )
-    if cfg.get("activation", "topk") not in _ACTIVATIONS:
+    activation = cfg.text("activation", "topk")
+    if activation not in _ACTIVATIONS:
         raise UserError(
-            f"{path} has the activation {cfg['activation']!r}, which is not known",
+            f"{path} has the activation {activation!r}, which is not known",
             hint=f"known: {', '.join(_ACTIVATIONS)}",
         )
-    if cfg.get("signed"):
+    if cfg.flag("signed", False):
         raise UserError(f"{path} is of a signed SAE, which cannot be read")
+    return activation
 
 
 def _metadata(place: str, run: Path | None, transcode: bool) -> SaeMetadata:
@@ -143,9 +145,10 @@ def write_sparsify(sae: SparseAutoencoder, folder: Path) -> None:
     """
     check_writable(sae)
     bias = sae.b_enc.detach()
-    if not sae.transcodes and not sae.apply_b_dec_to_input:
-        # There b_dec is always subtracted: put what that takes away into the bias.
-        bias = bias + sae.encoder_rows.detach() @ sae.b_dec.detach()
+    if sae.apply_b_dec_to_input == sae.transcodes:
+        # There b_dec is always subtracted by SAEs and never by transcoders: the bias takes it up.
+        taken = sae.encoder_rows.detach() @ sae.b_dec.detach()
+        bias = bias - taken if sae.transcodes else bias + taken
     assert isinstance(sae, TopKSae)
     tensors = {
         "encoder.weight": sae.encoder_rows,

@@ -1,0 +1,118 @@
+"""Published families of SAEs that this version does not read, told by their files' names.
+
+So that who brings one hears which family it is, and not that there is no SAE, or that a file is
+not what another tool writes. Layouts: the repositories of each family on the Hugging Face hub.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from mi_crow.errors import UserError
+
+READ = (
+    "SAELens, sparsify, Gemma Scope (not 2), dictionary_learning, Llama Scope (2024) and OpenAI's "
+    "sparse_autoencoder"
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family: its name, and the names of its files."""
+
+    name: str
+    weights: re.Pattern[str]  # a file, by its path from the root
+    beside: str = ""  # what has to stand in the same folder; '' for nothing
+    without: str = ""  # what must not
+
+
+def _family(name: str, weights: str, beside: str = "", without: str = "") -> Family:
+    return Family(name, re.compile(weights), beside, without)
+
+
+_FAMILIES = (
+    _family(
+        "a cross-layer transcoder (CLT) of Gemma Scope 2",
+        r"(?:.*/)?[^/]*clt[^/]*/(?:.*/)?params_layer_\d+\.safetensors",
+    ),
+    _family(
+        "a crosscoder of Gemma Scope 2",
+        r"(?:.*/)?crosscoder/(?:.*/)?params_layer_\d+\.safetensors",
+    ),
+    _family("a set of layers of Gemma Scope 2", r"(?:.*/)?params_layer_\d+\.safetensors"),
+    _family(
+        "a transcoder of Gemma Scope 2", r"(?:.*/)?transcoder[^/]*/(?:.*/)?params\.safetensors"
+    ),
+    _family("an SAE of Gemma Scope 2", r"(?:.*/)?params\.safetensors"),
+    _family("an SAE of Qwen-Scope", r"(?:.*/)?layer\d+\.sae\.pt"),
+    _family("an SAE of Goodfire", r"(?:.*/)?[^/]*SAE-l\d+\.pth"),
+    _family("an SAE of Goodfire or qresearch", r"(?:.*/)?[^/]*SAE-l\d+\.pt"),
+    _family(
+        "a cross-layer transcoder (CLT) of Llamascopium",
+        r"(?:.*/)?[^/]*clt[^/]*/(?:.*/)?sae_weights\.safetensors",
+        beside="config.json",
+        without="cfg.json",
+    ),
+    _family(
+        "a transcoder of Llamascopium",
+        r"(?:.*/)?[^/]*transcoder[^/]*/(?:.*/)?sae_weights\.safetensors",
+        beside="config.json",
+        without="cfg.json",
+    ),
+    _family(
+        "an SAE of Llamascopium or Llama-Scope-R1-Distill",
+        r"(?:.*/)?sae_weights\.safetensors",
+        beside="config.json",
+        without="cfg.json",
+    ),
+    _family(
+        "a cross-layer transcoder (CLT) of circuit-tracer",
+        r"(?:.*/)?W_(?:enc|dec)_\d+\.safetensors",
+    ),
+    _family("a set of per-layer transcoders of circuit-tracer", r"(?:.*/)?layer_\d+\.safetensors"),
+    _family("an SAE of OpenSAE", r"(?:.*/)?OpenSAE[^/]*/model\.safetensors", beside="config.json"),
+    _family("end-to-end SAEs of Apollo (e2e_sae)", r"(?:.*/)?samples_\d+\.pt"),
+    _family("a temporal SAE", r"(?:.*/)?latest_ckpt\.safetensors", beside="conf.yaml"),
+    _family(
+        "an SAE of SAELens cut into several files",
+        r"(?:.*/)?sae_weights-\d+-of-\d+\.safetensors",
+    ),
+)
+
+
+def family_of(name: str, known: Collection[str]) -> str:
+    """The family that the file `name` belongs to, '' when none is known by it; `known` are all
+    files there are."""
+    folder = name.rpartition("/")[0]
+
+    def there(file: str) -> bool:
+        return (f"{folder}/{file}" if folder else file) in known
+
+    for family in _FAMILIES:
+        if not family.weights.fullmatch(name):
+            continue
+        if (not family.beside or there(family.beside)) and not (
+            family.without and there(family.without)
+        ):
+            return family.name
+    # Kissane et al.: a .pt file, and its configuration by the same name.
+    if name.endswith(".pt") and f"{name.removesuffix('.pt')}_cfg.json" in known:
+        return "an attention SAE of Kissane et al. (hook_z)"
+    return ""
+
+
+def refuse_family(names: Collection[str], root: str, place: str, known: Collection[str]) -> None:
+    """Raises UserError when one of the files `names` is of a family that is known and not read.
+
+    `known` are these and those beside them; `root` is the path that all are named from, which may
+    tell more than they do.
+    """
+    # The folder that was given may be the one whose name says the kind.
+    whole = {f"{root.strip('/')}/{one}" for one in known}
+    for name in sorted(names):
+        family = family_of(f"{root.strip('/')}/{name}", whole)
+        if family:
+            raise UserError(
+                f"{place!r} holds {family}, which this version does not read",
+                hint=f"it reads files of {READ}",
+            )
