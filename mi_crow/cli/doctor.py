@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
-from mi_crow.cli.arguments import workspace_path
+from mi_crow.cli.arguments import open_workspace, workspace_path
 from mi_crow.cli.findings import Finding, examine
 from mi_crow.cli.tables import console
 from mi_crow.cli.text import print_json
@@ -15,10 +15,18 @@ _MARKS = {"ok": "ok  ", "note": "note", "warning": "WARN"}
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.epilog = "Exits with 0 whatever it finds; a warning says what to do about it."
+    parser.add_argument(
+        "--deep", metavar="ID", help="read every byte of a run or an SAE, and compare it"
+    )
 
 
 def run(options: Namespace) -> int:
-    findings = examine(Workspace.locate(workspace_path(options)).absolute())
+    if options.deep is not None:
+        from mi_crow.cli.deep import examine_deeply
+
+        findings = examine_deeply(open_workspace(options), options.deep)
+    else:
+        findings = examine(Workspace.locate(workspace_path(options)).absolute())
     if options.json:
         warnings = sum(finding.level == "warning" for finding in findings)
         print_json({"findings": [asdict(f) for f in findings], "warnings": warnings})

@@ -30,6 +30,7 @@ from mi_crow.store.manifest import (
     changing,
     remove_unnamed,
 )
+from mi_crow.store.verify import damaged_files
 from mi_crow.store.workspace import Workspace, folder_bytes
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class Capture:
         for folder in (run_dir, run_dir / "tokens", *(run_dir / one.name for one in self.layers)):
             remove_stale(folder)
         if not manifest.complete:
+            manifest = _drop_damaged(run_dir, manifest, progress)
             remove_unnamed(run_dir, manifest)
         return run_dir, self._source.todo(manifest, world)
 
@@ -243,6 +245,21 @@ class Capture:
             },
             created=time(),
         )
+
+
+def _drop_damaged(run_dir: Path, manifest: RunManifest, progress: Progress) -> RunManifest:
+    """The manifest without the parts that are not what was written any more, as after a power
+    cut: they are captured again."""
+    if not manifest.parts:
+        return manifest
+    damaged = list(damaged_files(run_dir, manifest, progress))
+    if not damaged:
+        return manifest
+    with changing(run_dir) as manifest:
+        for one in damaged:
+            manifest.drop(one.part)
+            progress.log(f"{one.path} is damaged ({one.why}): its part is captured again")
+    return manifest
 
 
 class _Following:

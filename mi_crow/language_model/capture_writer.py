@@ -6,7 +6,7 @@ uses torch's own threads, which belong to the model.
 
 import queue
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -155,25 +155,22 @@ class PartWriter:
             plan.shard,
             plan.piece,
             plan.closes,
+            positions=plan.positions,
+            real_positions=plan.real_positions,
+            rounding=part.errors,
         )
         try:
-            write_part(self._run_dir, spec, plan.table, part.rows)
+            sums = write_part(self._run_dir, spec, plan.table, part.rows)
         except OSError as error:
             raise _unwritable(error) from error
         self._free.put(part.buffers)
         pa.default_memory_pool().release_unused()  # tables come and go: memory stays flat
         now = perf_counter()
         with changing(self._run_dir) as manifest:
-            manifest.parts.append(spec)
-            manifest.positions += plan.positions
-            manifest.real_positions += plan.real_positions
+            manifest.add(replace(spec, files=sums))
             if self._rank == 0:
                 manifest.seconds += now - self._last_commit
                 manifest.settings["batch_size_used"] = self.batch_size
-            for name, (error, variance) in part.errors.items():
-                sums = manifest.rounding.setdefault(name, [0.0, 0.0])
-                sums[0] += error
-                sums[1] += variance
         self._last_commit = now
         self._index += 1
         self._progress.checkpoint(spec.stem)

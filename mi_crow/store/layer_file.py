@@ -98,7 +98,7 @@ class LayerFile:
         MachineError where the system refuses to open or read it."""
         self.path = path
         with self._opened() as file:
-            self._size = os.fstat(file.fileno()).st_size
+            self.size = os.fstat(file.fileno()).st_size  # bytes
             try:
                 length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
                 header = file.read(min(length, _MOST_HEADER_BYTES))
@@ -184,8 +184,8 @@ class LayerFile:
     def _place(self, name: str, entry: dict[str, Any], data: int) -> TensorPlace:
         kind, shape = _KINDS[entry["dtype"]], tuple(int(size) for size in entry["shape"])
         begin, end = (data + int(offset) for offset in entry["data_offsets"])
-        if end > self._size:
-            raise self.damaged(f"it has {self._size:,} bytes, {name!r} ends at {end:,}")
+        if end > self.size:
+            raise self.damaged(f"it has {self.size:,} bytes, {name!r} ends at {end:,}")
         lies = begin < data or end - begin != math.prod(shape) * kind.itemsize
         if lies or any(size < 0 for size in shape) or begin % kind.itemsize:
             raise self.damaged(f"its header is wrong about {name!r}")

@@ -14,11 +14,12 @@ from typing import Any
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError, nearest
 from mi_crow.store.atomic import read_json, write_json
 from mi_crow.store.checked import check_moment, check_types
+from mi_crow.store.sums import FileSum
 
 MANIFEST_NAME = "manifest.json"
 LOCK_NAME = ".lock"
 _ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
-FORMAT_VERSION = 2  # 2: shards and their pieces
+FORMAT_VERSION = 3  # 2: shards and their pieces; 3: sizes and sums of the files
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,22 @@ class PartSpec:
     shard: int = 0
     piece: int = 0  # 0, 1, .. within the shard
     closes: bool = True  # whether the shard ends with it
+    # By folder (`tokens`, and each layer's name); empty in runs of the formats before 3.
+    files: dict[str, FileSum] = field(default_factory=dict)
+    # Its share of what the manifest sums up under the same names.
+    positions: int = 0
+    real_positions: int = 0
+    rounding: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def stem(self) -> str:
         return f"part-{self.rank:03d}-{self.index:05d}"
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "PartSpec":
+        """Raises KeyError, TypeError or AttributeError for what is no part."""
+        files = {name: FileSum.from_json(one) for name, one in (data.get("files") or {}).items()}
+        return cls(**{**data, "files": files})
 
 
 @dataclass
@@ -109,6 +122,27 @@ class RunManifest:
             hint=f"it holds {nearest(name, known, len(known))}",
         )
 
+    def add(self, part: PartSpec) -> None:
+        """Names one more part, which must be on disk as a whole."""
+        self.parts.append(part)
+        self._count(part, 1)
+
+    def drop(self, part: PartSpec) -> None:
+        """Names a part no longer, nor what of its shard comes after it: a resumed capture makes
+        them again."""
+        gone = [p for p in self.parts if p.shard == part.shard and p.piece >= part.piece]
+        for one in gone:
+            self.parts.remove(one)
+            self._count(one, -1)
+
+    def _count(self, part: PartSpec, sign: int) -> None:
+        self.positions += sign * part.positions
+        self.real_positions += sign * part.real_positions
+        for name, both in part.rounding.items():
+            sums = self.rounding.setdefault(name, [0.0, 0.0])
+            for at, value in enumerate(both):
+                sums[at] += sign * value
+
     def save(self, run_dir: Path) -> None:
         write_json(
             run_dir / MANIFEST_NAME,
@@ -134,9 +168,9 @@ class RunManifest:
                 )
             fields = {key: value for key, value in data.items() if key in cls.__annotations__}
             fields["layers"] = [LayerSpec(**layer) for layer in data["layers"]]
-            fields["parts"] = [PartSpec(**part) for part in data["parts"]]
+            fields["parts"] = [PartSpec.from_json(part) for part in data["parts"]]
             manifest = cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptDataError(f"{path} is not a run manifest ({error!r})") from error
         check_types(manifest, str(path))
         _check_values(manifest, str(path))
@@ -152,7 +186,8 @@ def _check_values(manifest: RunManifest, place: str) -> None:
         raise CorruptDataError(f"{place}: a layer must be at least 1 wide")
     if any(min(part.rank, part.index, part.documents, part.tokens) < 0 for part in manifest.parts):
         raise CorruptDataError(f"{place}: a part must not hold fewer than no tokens or documents")
-    if any(len(sums) != 2 for sums in manifest.rounding.values()):
+    roundings = [manifest.rounding, *(part.rounding for part in manifest.parts)]
+    if any(len(sums) != 2 for rounding in roundings for sums in rounding.values()):
         raise CorruptDataError(f"{place}: rounding must hold two sums a layer")
 
 

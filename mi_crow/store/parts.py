@@ -21,6 +21,7 @@ from mi_crow.errors import CorruptDataError
 from mi_crow.store.atomic import whole_file
 from mi_crow.store.layer_file import LayerFile, write_tensors
 from mi_crow.store.manifest import LayerSpec, PartSpec
+from mi_crow.store.sums import FileSum, SummingFile
 
 DTYPES = {
     "fp32": torch.float32,
@@ -29,7 +30,9 @@ DTYPES = {
     "int8": torch.int8,
 }
 HELDOUT = "heldout"
+TOKENS = "tokens"  # the folder of the documents
 _HINT = "capture the run again"
+_MOST_OFF = 0.5  # of its length, that a stored row may be off
 
 DOCUMENT_SCHEMA = pa.schema(
     [
@@ -79,8 +82,9 @@ def row_norms(rows: Tensor) -> Tensor:
 
 def write_part(
     run_dir: Path, part: PartSpec, documents: pa.Table, rows: Mapping[str, StoredRows]
-) -> None:
-    """Writes the files of one part; it exists for readers once the manifest names it.
+) -> dict[str, FileSum]:
+    """Writes the files of one part and gives their sums by folder, as `PartSpec.files` has them;
+    the part exists for readers once the manifest names it.
 
     `documents` follows DOCUMENT_SCHEMA; `rows` maps layer names to their CPU tensors, which are
     written from where they stand. Norms and splits go beside them, so that training never looks
@@ -89,6 +93,7 @@ def write_part(
     """
     flags = held_out(documents).astype(np.uint8)
     heldout = torch.from_numpy(np.repeat(flags, kept_lengths(documents)))
+    files: dict[str, FileSum] = {}
     for layer, stored in rows.items():
         if len(stored.values) != len(heldout):
             raise ValueError(f"{len(stored.values)} rows for {len(heldout)} kept tokens")
@@ -97,9 +102,14 @@ def write_part(
             tensors["scales"] = stored.scales
         target = run_dir / layer / f"{part.stem}.safetensors"
         with whole_file(target) as path, path.open("wb") as file:
-            write_tensors(file, tensors)
-    with whole_file(run_dir / "tokens" / f"{part.stem}.parquet") as path:
-        pq.write_table(documents, path, compression="zstd")
+            summing = SummingFile(file)
+            write_tensors(summing.as_file(), tensors)
+            files[layer] = summing.sum
+    with whole_file(run_dir / TOKENS / f"{part.stem}.parquet") as path, path.open("wb") as file:
+        summing = SummingFile(file)
+        pq.write_table(documents, summing, compression="zstd")
+        files[TOKENS] = summing.sum
+    return files
 
 
 def kept_lengths(documents: pa.Table) -> np.ndarray:
@@ -176,11 +186,13 @@ class RunPart(Part):
     """One part of one layer. What is not asked for is not read; rows are memory-mapped."""
 
     def __init__(self, run_dir: Path, layer: LayerSpec, dtype: str, part: PartSpec) -> None:
-        """Reads the header of the layer's file. Raises CorruptDataError naming the file when it is
-        not what the manifest says."""
+        """Reads the header of the layer's file and a few rows. Raises CorruptDataError naming the
+        file when it, or the documents' file, is not what the manifest says."""
         self.spec = part
         self.file = LayerFile(run_dir / layer.name / f"{part.stem}.safetensors")
-        self._tokens_path = run_dir / "tokens" / f"{part.stem}.parquet"
+        self._tokens_path = run_dir / TOKENS / f"{part.stem}.parquet"
+        self._check_size(self.file.path, part.files.get(layer.name), self.file.size)
+        self._check_size(self._tokens_path, part.files.get(TOKENS))
         n, fp32 = part.tokens, torch.float32
         self._expect("activations", DTYPES[dtype], (n, layer.width))
         self._expect("norms", fp32, (n,))
@@ -188,6 +200,7 @@ class RunPart(Part):
             self._expect("scales", fp32, (n,))
         if "heldout" in self.file.places:  # files of the first format have none
             self._expect("heldout", torch.uint8, (n,))
+        self._check_some_rows()
 
     def __len__(self) -> int:
         """Rows, which is kept tokens."""
@@ -260,6 +273,44 @@ class RunPart(Part):
     @cached_property
     def _values(self) -> Tensor:
         return self.file.tensor("activations")
+
+    def _check_size(self, path: Path, written: FileSum | None, size: int | None = None) -> None:
+        """Raises CorruptDataError when a file is not as long as it was written."""
+        if written is None:  # runs of former formats do not say
+            return
+        try:
+            found = path.stat().st_size if size is None else size
+        except FileNotFoundError as error:
+            raise CorruptDataError(f"{path} is missing", hint=_HINT) from error
+        if found != written.bytes:
+            raise CorruptDataError(
+                f"{path} is damaged (it has {found:,} bytes, {written.bytes:,} were written)",
+                hint=_HINT,
+            )
+
+    def _check_some_rows(self) -> None:
+        """Raises CorruptDataError when a row in the middle or the last one is far from as long as
+        it was written: a power cut leaves files of the right size with zeros up to their end."""
+        for row in {len(self) // 2, len(self) - 1} if len(self) else ():
+            one = slice(row, row + 1)
+            values, norms, scales = self.read_rows(one)
+            found = float(row_norms(values if scales is None else dequantised(values, scales)))
+            # Rounding to int8 may change a length by a third; NaN is no length either.
+            if not abs(found - float(norms)) <= _MOST_OFF * float(norms):
+                raise self.file.damaged(
+                    f"row {row:,} is of length {found:.4g}, {float(norms):.4g} was written"
+                )
+
+    def read_rows(self, stretch: slice) -> StoredRows:
+        """Rows read rather than mapped, so that nothing stays mapped of parts not asked for."""
+        found: dict[str, Tensor] = {}
+        for name in ("activations", "norms", "scales"):
+            if (place := self.file.places.get(name)) is not None:
+                with self.file.reading(name) as read:
+                    content = torch.from_numpy(read(stretch).view(np.uint8).copy())
+                shape = (stretch.stop - stretch.start, *place.shape[1:])
+                found[name] = content.view(place.kind).view(shape)
+        return StoredRows(found["activations"], found["norms"], found.get("scales"))
 
     def _expect(self, name: str, kind: torch.dtype, shape: tuple[int, ...]) -> None:
         place = self.file.places.get(name)

@@ -237,6 +237,27 @@ def test_a_kill_between_part_and_manifest_repeats_the_part(
     assert files(folder) == files(workspace.run_dir("run"))
 
 
+@pytest.mark.parametrize("what", ["resid", "tokens"])
+def test_a_resumed_capture_makes_parts_again_that_a_power_cut_tore(
+    tiny_lm: LanguageModel, workspace: Workspace, what: str
+) -> None:
+    capture(tiny_lm, workspace)
+    whole = files(workspace.run_dir("run"))
+    folder = workspace.make_run_dir("cut", "")
+    with pytest.raises(KeyboardInterrupt):
+        capture(tiny_lm, workspace, CONFIG, StopAfter(2), folder)
+    place = "tokens" if what == "tokens" else RunManifest.load(folder).layers[0].name
+    (torn,) = (folder / place).glob("part-000-00001.*")
+    content = torn.read_bytes()
+    torn.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    progress = StopAfter()
+    capture(tiny_lm, workspace, CONFIG, progress, folder)
+    assert progress.names == ["part-000-00001", "part-000-00002"]
+    assert files(folder) == whole
+    resumed, straight = RunManifest.load(folder), RunManifest.load(workspace.run_dir("run"))
+    assert (resumed.positions, resumed.parts) == (straight.positions, straight.parts)
+
+
 def test_a_resume_computes_in_the_dtype_that_the_run_was_begun_in(
     tiny_lm: LanguageModel, workspace: Workspace
 ) -> None:

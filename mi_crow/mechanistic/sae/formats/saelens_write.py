@@ -1,5 +1,6 @@
 """Writing an SAE in the SAELens layout: what a workspace keeps, and what SAELens reads."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mi_crow.mechanistic.sae.formats.saelens_names import (
     WEIGHTS_NAME,
 )
 from mi_crow.store.atomic import whole_file, write_json
+from mi_crow.store.sums import sum_of
 
 # Their threshold is the rule of inference, so other tools read them as JumpReLU.
 _AS_JUMPRELU = ("batchtopk", "matryoshka")
@@ -23,7 +25,9 @@ def save_sae(sae: SparseAutoencoder, folder: Path) -> Path:
     with whole_file(folder / WEIGHTS_NAME) as path:
         tensors = sae.weights().items()
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors}, path)
-    write_json(folder / CONFIG_NAME, config_of(sae))
+    config = config_of(sae)
+    config["metadata"]["mi_crow"]["weights"] = asdict(sum_of(folder / WEIGHTS_NAME))
+    write_json(folder / CONFIG_NAME, config)
     return folder
 
 

@@ -1,0 +1,81 @@
+"""Sizes and checksums of files: taken while they are written, compared when they are doubted.
+
+XXH3 (xxhash.com) in 128 bits: an order of magnitude faster than a disk. It finds damage, not
+forgery.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import xxhash
+
+_BLOCK_BYTES = 1 << 20  # what was hashed is still in the cache when it is written
+
+
+@dataclass(frozen=True)
+class FileSum:
+    """What a whole file amounts to."""
+
+    bytes: int
+    xxh3: str  # XXH3 of 128 bits, 32 hexadecimal digits
+
+    @classmethod
+    def from_json(cls, data: Any) -> "FileSum":
+        """Raises TypeError or KeyError for what is no sum."""
+        if not isinstance(data["bytes"], int) or not isinstance(data["xxh3"], str):
+            raise TypeError(f"{data!r} is not the sum of a file")
+        return cls(data["bytes"], data["xxh3"])
+
+
+class SummingFile(io.RawIOBase):
+    """A file open for writing from its beginning that sums what passes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file, self._hash, self._bytes = file, xxhash.xxh3_128(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view), _BLOCK_BYTES):
+            block = view[start : start + _BLOCK_BYTES]
+            self._hash.update(block)
+            self._file.write(block)
+        self._bytes += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self._bytes
+
+    @property
+    def sum(self) -> FileSum:
+        """Of what was written so far."""
+        return FileSum(self._bytes, self._hash.hexdigest())
+
+    def as_file(self) -> BinaryIO:
+        """The same for writers that ask for a binary file."""
+        return cast(BinaryIO, self)
+
+
+def sum_of(path: Path) -> FileSum:
+    """Reads a file and sums it. Raises OSError."""
+    found, room = xxhash.xxh3_128(), memoryview(bytearray(_BLOCK_BYTES))
+    size = 0
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(room):
+            found.update(room[:count])
+            size += count
+    return FileSum(size, found.hexdigest())
+
+
+def difference(expected: FileSum, found: FileSum) -> str:
+    """How a file differs from what was written, in words; '' where it does not."""
+    if found.bytes != expected.bytes:
+        return f"it has {found.bytes:,} bytes, {expected.bytes:,} were written"
+    if found.xxh3 != expected.xxh3:
+        return "its checksum is not the one that was written down"
+    return ""
