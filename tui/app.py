@@ -126,8 +126,8 @@ class MiCrowApp(TerminalApp):
         first = self._scan is None
         before, now = self._scan or Scan(), message.scan
         self._scan = now
-        self.context.set_scan(now.jobs, now.runs, now.saes)
-        if first or (before.runs, before.saes) != (now.runs, now.saes):
+        self.context.set_scan(now.jobs, now.runs, now.saes, now.unreadable)
+        if first or before.store() != now.store():
             self.context.publish(messages.WorkspaceChanged(now.runs, now.saes))
             self._refresh_header()
         if first or before.jobs != now.jobs:

@@ -13,6 +13,7 @@ from textual.message import Message
 from textual.message_pump import MessagePump
 
 from mi_crow.errors import MiCrowError, NotFoundError
+from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
 from tui.messages import FeaturesOpened, SessionChanged, SessionState
 
@@ -44,6 +45,7 @@ class AppContext:
         self._jobs: tuple[JobState, ...] = ()
         self._runs: tuple[RunSummary, ...] = ()
         self._saes: tuple[SaeSummary, ...] = ()
+        self._unreadable: tuple[Unreadable, ...] = ()
         self._listeners: list[MessagePump] = []
         self._annotations: Annotations | None = None
         self._session: SessionClient | None = None
@@ -66,6 +68,10 @@ class AppContext:
     def saes(self) -> tuple[SaeSummary, ...]:
         return self._saes
 
+    def unreadable(self, what: str) -> tuple[Unreadable, ...]:
+        """The runs (`what` is "run") or SAEs ("SAE") that cannot be read, with why."""
+        return tuple(one for one in self._unreadable if one.what == what)
+
     def sae(self) -> SaeSummary | None:
         """The summary of the open SAE, once the workspace was scanned."""
         return next((sae for sae in self._saes if sae.sae_id == self.sae_id), None)
@@ -75,9 +81,11 @@ class AppContext:
         jobs: "tuple[JobState, ...]",
         runs: tuple[RunSummary, ...],
         saes: tuple[SaeSummary, ...],
+        unreadable: tuple[Unreadable, ...] = (),
     ) -> None:
         """Keeps what a scan found; called by the app's message pump only."""
         self._jobs, self._runs, self._saes = jobs, runs, saes
+        self._unreadable = unreadable
 
     # Messages to the screens.
 

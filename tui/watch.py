@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ class Scan:
     saes: tuple[SaeSummary, ...] = ()
     job_marks: Marks = ()
     store_marks: Marks = ()
+    unreadable: tuple[Unreadable, ...] = ()  # runs and SAEs
+
+    def store(self) -> tuple[object, ...]:
+        """What is shown of the runs and SAEs."""
+        return self.runs, self.saes, self.unreadable
 
 
 def look(workspace: Workspace, before: Scan | None) -> Scan:
@@ -40,10 +46,11 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
     else:
         jobs = before.jobs
     if before is not None and store_marks == before.store_marks:
-        return Scan(jobs, before.runs, before.saes, job_marks, store_marks)
-    runs = tuple(workspace.list_runs())
-    saes = tuple(workspace.list_saes())
-    return Scan(jobs, runs, saes, job_marks, store_marks)
+        return replace(before, jobs=jobs, job_marks=job_marks)
+    runs, unread_runs = workspace.scan_runs()
+    saes, unread_saes = workspace.scan_saes()
+    unreadable = (*unread_runs, *unread_saes)
+    return Scan(jobs, tuple(runs), tuple(saes), job_marks, store_marks, unreadable)
 
 
 def ended(before: "Sequence[JobState]", now: "Sequence[JobState]") -> "list[JobState]":
@@ -55,9 +62,9 @@ def ended(before: "Sequence[JobState]", now: "Sequence[JobState]") -> "list[JobS
 def _jobs(workspace: Workspace) -> "tuple[JobState, ...]":
     if not workspace.jobs_dir.is_dir():
         return ()
-    from mi_crow.jobs import list_jobs
+    from mi_crow.jobs import scan_jobs
 
-    return tuple(list_jobs(workspace))
+    return tuple(scan_jobs(workspace))
 
 
 def _marks(parent: Path, names: tuple[str, ...]) -> Marks:

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow import __version__
+from mi_crow.causes import sentence_of
 from mi_crow.cli.text import size
+from mi_crow.jobs.status import UNREADABLE, scan_jobs
+from mi_crow.store.workspace import Workspace
 
 _LEAST_FREE = 5_000_000_000  # bytes: a small run with its SAE and index
 _ESCAPE_MS = 50  # above this a lone escape feels slow
@@ -50,6 +53,7 @@ def examine(workspace_root: Path) -> list[Finding]:
         _devices,
         _memory,
         lambda: _disk(workspace_root),
+        lambda: _unreadable(workspace_root),
         _terminal,
         _tmux,
         _logind,
@@ -124,6 +128,24 @@ def _disk(root: Path) -> Iterator[Finding]:
         yield Finding("disk", "warning", words, "activations are large: give --workspace")
     else:
         yield Finding("disk", "ok", words)
+
+
+def _unreadable(root: Path) -> Iterator[Finding]:
+    """What stands in the workspace and cannot be read."""
+    workspace = Workspace(root)
+    try:
+        found = [*workspace.scan_runs()[1], *workspace.scan_saes()[1]]
+        told = [(f"{one.what} {one.name}", one.reason) for one in found]
+        told += [
+            (f"job {job.job_id}", job.error or "")
+            for job in scan_jobs(workspace)
+            if job.status == UNREADABLE
+        ]
+    except OSError as error:
+        told = [(str(root), sentence_of(error))]
+    for what, reason in told:
+        advice = "ask its owner for the right to read it, or bring a copy back"
+        yield Finding("workspace", "warning", f"{what}: {reason}", advice)
 
 
 def _terminal() -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from mi_crow.cli.following import EXIT_DETACHED, follow_job
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text import count, duration, moment, number, print_json
 from mi_crow.errors import UserError
-from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, tail_log
+from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, scan_jobs, tail_log
 from mi_crow.store.workspace import Workspace
 
 _ACTIONS = {
@@ -54,7 +54,7 @@ def run(options: Namespace) -> int:
 
 
 def _list(workspace: Workspace, options: Namespace) -> None:
-    states = list_jobs(workspace)
+    states = scan_jobs(workspace)
     if options.json:
         print_json([state.as_json() for state in states])
     elif not states:

@@ -10,6 +10,7 @@ from mi_crow.errors import UserError
 from mi_crow.jobs.tenants import rename_run, rename_sae, users_of
 from mi_crow.store.manifest import RunManifest
 from mi_crow.store.notes import read_note, write_note
+from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import (
     RunSummary,
     SaeSummary,
@@ -96,12 +97,17 @@ def sae_json(sae: SaeSummary) -> dict[str, Any]:
     }
 
 
+def unread_json(found: Unreadable, key: str) -> dict[str, Any]:
+    """A row of `runs --json` or `saes --json` for what cannot be read: its id and why."""
+    return {key: found.name, "status": "unreadable", "error": found.reason}
+
+
 def _list_runs(workspace: Workspace, options: Namespace) -> None:
-    runs = workspace.list_runs()
+    runs, unreadable = workspace.scan_runs()
     if options.json:
-        print_json([run_json(run) for run in runs])
+        print_json([run_json(run) for run in runs] + [unread_json(u, "run_id") for u in unreadable])
         return
-    if not runs:
+    if not runs and not unreadable:
         print_line("no runs yet; mi-crow capture makes one")
         return
     columns = [
@@ -124,16 +130,17 @@ def _list_runs(workspace: Workspace, options: Namespace) -> None:
                 run.manifest.status,
             ]
             for run in runs
-        ],
+        ]
+        + [[one.name, one.reason, "", "", "", "unreadable"] for one in unreadable],
     )
 
 
 def _list_saes(workspace: Workspace, options: Namespace) -> None:
-    saes = workspace.list_saes()
+    saes, unreadable = workspace.scan_saes()
     if options.json:
-        print_json([sae_json(sae) for sae in saes])
+        print_json([sae_json(sae) for sae in saes] + [unread_json(u, "sae_id") for u in unreadable])
         return
-    if not saes:
+    if not saes and not unreadable:
         print_line("no SAEs yet; mi-crow train makes one")
         return
     columns = [
@@ -158,7 +165,8 @@ def _list_saes(workspace: Workspace, options: Namespace) -> None:
                 size(sae.bytes),
             ]
             for sae in saes
-        ],
+        ]
+        + [[one.name, "unreadable", "", one.reason, "", "", ""] for one in unreadable],
     )
 
 

@@ -9,7 +9,7 @@ from mi_crow.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from mi_crow.jobs.launch import cancel, resume, submit
-    from mi_crow.jobs.status import JobState, job_state, list_jobs
+    from mi_crow.jobs.status import JobState, job_state, list_jobs, scan_jobs
     from mi_crow.jobs.watch import follow, tail_log
 
 _EXPORTS = {
@@ -18,6 +18,7 @@ _EXPORTS = {
     "follow": "mi_crow.jobs.watch",
     "job_state": "mi_crow.jobs.status",
     "list_jobs": "mi_crow.jobs.status",
+    "scan_jobs": "mi_crow.jobs.status",
     "resume": "mi_crow.jobs.launch",
     "submit": "mi_crow.jobs.launch",
     "tail_log": "mi_crow.jobs.watch",
@@ -30,6 +31,7 @@ __all__ = [
     "job_state",
     "list_jobs",
     "resume",
+    "scan_jobs",
     "submit",
     "tail_log",
 ]

@@ -6,6 +6,7 @@ waits. A ticket is itself locked by its owner, so one whose lock is free was lef
 
 import contextlib
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -71,22 +72,36 @@ def _visible_gpus() -> list[str] | None:
 def queue_folder(device: str) -> Path:
     """The folder of the device's queue, below the user's runtime or temp folder; made if missing.
 
-    Raises MiCrowError when somebody else owns it.
+    Either may be shared by several users: the first that is this user's or can become it is taken.
+    Raises MiCrowError when somebody else owns all of them, or one is a link.
     """
+    own = f"mi-crow-{os.getuid()}"
+    bases = [Path(tempfile.gettempdir()) / own]
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.access(runtime, os.W_OK):
-        base = Path(runtime) / "mi-crow"
-    else:
-        base = Path(tempfile.gettempdir()) / f"mi-crow-{os.getuid()}"
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if base.is_symlink() or base.stat().st_uid != os.getuid():
-        raise MiCrowError(
-            f"{str(base)!r} belongs to somebody else",
-            hint="set XDG_RUNTIME_DIR to a folder of yours",
-        )
-    folder = base / f"device-{device_key(device)}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    if runtime:
+        bases = [Path(runtime) / "mi-crow", Path(runtime) / own, *bases]
+    for base in bases:
+        if base.is_symlink():
+            break
+        if _is_ours(base):
+            folder = base / f"device-{device_key(device)}"
+            folder.mkdir(mode=0o700, exist_ok=True)
+            return folder
+    raise MiCrowError(
+        f"{str(base)!r} is a link, belongs to somebody else or cannot be made",
+        hint="set XDG_RUNTIME_DIR to a folder of yours",
+    )
+
+
+def _is_ours(base: Path) -> bool:
+    """Whether the folder is this user's own; made when missing."""
+    try:
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = base.lstat()
+    except OSError:
+        return False
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return ours and os.access(base, os.W_OK | os.X_OK)
 
 
 class DeviceQueue:

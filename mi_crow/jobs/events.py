@@ -25,7 +25,7 @@ def append_event(job_dir: Path, event: str, **fields: Any) -> dict[str, Any]:
     record = {"t": time.time(), "event": event} | fields
     line = json.dumps(record, ensure_ascii=False, default=str, allow_nan=True) + "\n"
     descriptor = os.open(
-        job_dir / EVENTS_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+        job_dir / EVENTS_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666
     )
     try:
         os.write(descriptor, line.encode("utf-8", "replace"))

@@ -126,7 +126,10 @@ def take_lock(path: Path, patience_s: float = LOCK_PATIENCE_S) -> int | None:
 
     The lock lives as long as a descriptor of this opening does, children's included.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:  # a colleague's, whose umask lets us read
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     deadline = time.monotonic() + patience_s
     while not _try_flock(descriptor, fcntl.LOCK_EX):
         if time.monotonic() >= deadline:

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import MiCrowError
+from mi_crow.causes import sentence_of
+from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.jobs.events import CLOSING, OPENING, read_last_events
 from mi_crow.jobs.process import LOCK_NAME, ProcessIdentity, host_name, is_locked
 from mi_crow.jobs.slurm import waits
 from mi_crow.jobs.sound import is_sound
 from mi_crow.jobs.spec import SPEC_NAME, JobSpec
 from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.unreadable import Unreadable, folders_with
 from mi_crow.store.workspace import Workspace
 
 STATUS_NAME = "status.json"
@@ -19,6 +21,7 @@ CANCEL_NAME = "cancel"
 HEARTBEAT_S = 10.0
 SILENT_S = 60.0  # a worker on another host is lost after this long without a heartbeat
 ACTIVE = frozenset({"queued", "running"})
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class JobState:
 
     job_id: str
     kind: str
-    status: str  # queued | running | finished | failed | cancelled | lost
+    status: str  # queued | running | finished | failed | cancelled | lost | unreadable
     done: int = 0
     total: int = 0
     unit: str = ""
@@ -75,17 +78,24 @@ class JobState:
 
 def list_jobs(workspace: Workspace) -> list[JobState]:
     """All readable jobs of the workspace, oldest first."""
-    if not workspace.jobs_dir.is_dir():
-        return []
+    return [state for state in scan_jobs(workspace) if state.status != UNREADABLE]
+
+
+def scan_jobs(workspace: Workspace) -> list[JobState]:
+    """All jobs of the workspace, oldest first; one that cannot be read says why in its error."""
     states = []
-    for folder in workspace.jobs_dir.iterdir():
-        if folder.name.startswith(".") or not (folder / SPEC_NAME).is_file():
-            continue
+    for folder, trouble in folders_with(workspace.jobs_dir, SPEC_NAME, "job"):
         try:
-            states.append(read_state(folder))
-        except MiCrowError:
-            continue  # half removed or not ours: nothing that a list could say about it
+            states.append(read_state(folder) if trouble is None else _unreadable(trouble))
+        except NotFoundError:  # removed while we looked
+            continue
+        except (MiCrowError, OSError) as error:
+            states.append(_unreadable(Unreadable.because("job", folder, error)))
     return sorted(states, key=lambda state: (state.created, state.job_id))
+
+
+def _unreadable(found: Unreadable) -> JobState:
+    return JobState(found.name, "?", UNREADABLE, error=found.reason)
 
 
 def job_state(workspace: Workspace, job_id: str) -> JobState:
@@ -119,15 +129,22 @@ def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
     status = _read_status(job_dir)
     state = told = _with_status(state, status)
     # The lock before the events: a worker that ends in between has written its closing event.
-    held = is_locked(job_dir / LOCK_NAME) if lock_held is None else lock_held
+    unread: OSError | None = None
+    try:
+        held = is_locked(job_dir / LOCK_NAME) if lock_held is None else lock_held
+        events = read_last_events(job_dir) if state.active else []
+    except OSError as error:  # a colleague's, who lets us read the status alone
+        held, events, unread = state.process is None or state.process.is_here(), [], error
     if state.active:
-        for event in read_last_events(job_dir):
+        for event in events:
             # The status may be newer than the last reading in the events, never than their end.
             newer = event.get("t", 0) >= status.get("t", 0)
             if event["event"] != "progress" or newer:
                 state = apply_event(state, event)
             if event["event"] in OPENING:  # what came before was an earlier attempt's
                 state = replace(state, process=None if newer else told.process)
+    if unread is not None and state.error is None:
+        state = replace(state, error=sentence_of(unread))
     if not state.active:
         return state
     if _is_lost(state, held) and not (state.process is None and waits(job_dir)):

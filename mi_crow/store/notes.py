@@ -9,10 +9,10 @@ NOTE_NAME = "note.txt"
 
 
 def read_note(folder: Path) -> str:
-    """The note in a run's or SAE's folder; empty when there is none."""
+    """The note in a run's or SAE's folder; empty when there is none that can be read."""
     try:
         return (folder / NOTE_NAME).read_text(encoding="utf-8", errors="replace").strip()
-    except FileNotFoundError:
+    except OSError:
         return ""
 
 

@@ -14,6 +14,7 @@ from mi_crow.store.evaluation_file import read_evaluation
 from mi_crow.store.ids import make_folder, validate_id
 from mi_crow.store.json_object import JsonObject
 from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
+from mi_crow.store.unreadable import Unreadable, folders_with
 
 DEFAULT_NAME = "mi-crow-workspace"
 ENVIRONMENT_NAME = "MI_CROW_WORKSPACE"
@@ -188,24 +189,43 @@ class Workspace:
 
     def list_runs(self) -> list[RunSummary]:
         """All readable runs, oldest first; unreadable ones are left out."""
-        runs = []
-        for folder in _folders(self.activations_dir, MANIFEST_NAME):
+        return self.scan_runs()[0]
+
+    def scan_runs(self) -> tuple[list[RunSummary], list[Unreadable]]:
+        """The readable runs, oldest first, and the others, each with why it cannot be read."""
+        runs, unreadable = [], []
+        for folder, trouble in folders_with(self.activations_dir, MANIFEST_NAME, "run"):
+            if trouble is not None:
+                unreadable.append(trouble)
+                continue
             try:
                 manifest = RunManifest.load(folder)
-            except MiCrowError:
+                runs.append(RunSummary(folder.name, folder, manifest, folder_bytes(folder)))
+            except NotFoundError:  # removed while we looked
                 continue
-            runs.append(RunSummary(folder.name, folder, manifest, folder_bytes(folder)))
-        return sorted(runs, key=lambda run: (run.manifest.created, run.run_id))
+            except (MiCrowError, OSError) as error:
+                unreadable.append(Unreadable.because("run", folder, error))
+        return sorted(runs, key=lambda run: (run.manifest.created, run.run_id)), unreadable
 
     def list_saes(self) -> list[SaeSummary]:
         """All readable SAEs, oldest first; unreadable ones are left out."""
-        found = []
-        for folder in _folders(self.saes_dir, "cfg.json"):
+        return self.scan_saes()[0]
+
+    def scan_saes(self) -> tuple[list[SaeSummary], list[Unreadable]]:
+        """The readable SAEs, oldest first, and the others, each with why it cannot be read."""
+        found, unreadable = [], []
+        for folder, trouble in folders_with(self.saes_dir, "cfg.json", "SAE"):
+            if trouble is not None:
+                unreadable.append(trouble)
+                continue
             try:
                 found.append(((folder / "cfg.json").stat().st_mtime, read_sae_summary(folder)))
-            except (MiCrowError, OSError):
+            except (NotFoundError, FileNotFoundError):  # removed while we looked
                 continue
-        return [summary for _, summary in sorted(found, key=lambda pair: (pair[0], pair[1].sae_id))]
+            except (MiCrowError, OSError) as error:
+                unreadable.append(Unreadable.because("SAE", folder, error))
+        found.sort(key=lambda pair: (pair[0], pair[1].sae_id))
+        return [summary for _, summary in found], unreadable
 
     def delete(self, folder: Path) -> None:
         """Deletes a folder of this workspace; a reader sees all of it or none of it.
@@ -274,8 +294,8 @@ def folder_bytes(folder: Path) -> int:
         for name in files:
             try:
                 total += os.lstat(os.path.join(root, name)).st_size
-            except FileNotFoundError:
-                continue  # renamed or removed while we looked
+            except OSError:
+                continue  # renamed or removed while we looked, or nothing that we may look at
     return total
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from mi_crow.mechanistic.sae.probe_rows import probe_rows
+from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary
 from tui.screens.runs.rows import STATUS_STYLES, job_target
 from tui.text import count, duration, number, printable, size
@@ -55,6 +56,12 @@ def run_detail(run: RunSummary, saes: tuple[SaeSummary, ...], width: int) -> Con
     ]
     status = "complete" if manifest.status == "complete" else "not complete"
     return blocks(_head(run.run_id, f"activation run · {status}"), facts_content(facts, 11, width))
+
+
+def unreadable_detail(found: Unreadable) -> Content:
+    """Why a run or an SAE cannot be read."""
+    head = _head(found.name, f"{found.what} · unreadable")
+    return blocks(head, Content.styled(printable(found.reason), "$error"))
 
 
 def sae_detail(sae: SaeSummary, width: int) -> Content:

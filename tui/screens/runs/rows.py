@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from time import localtime, strftime
 from typing import TYPE_CHECKING
 
+from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary
 from tui.text import count, duration, number, printable, size
 from tui.widgets.plot import progress_bar
@@ -36,6 +37,7 @@ STATUS_STYLES = {
     "failed": "$error",
     "cancelled": "$muted",
     "lost": "$warning",
+    "unreadable": "$error",
 }
 
 
@@ -77,6 +79,20 @@ def sae_rows(saes: Sequence[SaeSummary], open_id: str | None) -> list[Row]:
             ),
         )
         for sae in reversed(saes)
+    ]
+
+
+def unreadable_rows(unreadable: Sequence[Unreadable], columns: int) -> list[Row]:
+    """What cannot be read, marked; the detail says why."""
+    return [
+        Row(
+            one.name,
+            (
+                Cell(printable(one.name), more=(("  unreadable", "$error"),)),
+                *(Cell("–", "$faint") for _ in range(columns - 1)),
+            ),
+        )
+        for one in unreadable
     ]
 
 

@@ -90,10 +90,16 @@ class RunsScreen(MiCrowScreen):
 
     def _show_lists(self) -> None:
         context = self.context
-        empty = not (context.runs() or context.saes() or context.jobs())
+        bad_runs, bad_saes = context.unreadable("run"), context.unreadable("SAE")
+        empty = not (context.runs() or context.saes() or context.jobs() or bad_runs or bad_saes)
         self.set_class(empty, "-empty")
-        self._list("runs").set_rows(rows.run_rows(context.runs()))
-        self._list("saes").set_rows(rows.sae_rows(context.saes(), context.sae_id))
+        self._list("runs").set_rows(
+            rows.run_rows(context.runs()) + rows.unreadable_rows(bad_runs, len(rows.RUN_COLUMNS))
+        )
+        self._list("saes").set_rows(
+            rows.sae_rows(context.saes(), context.sae_id)
+            + rows.unreadable_rows(bad_saes, len(rows.SAE_COLUMNS))
+        )
         self._list("jobs").set_rows(rows.job_rows(context.jobs()))
         if self._wanted_job is not None and self._job(self._wanted_job) is not None:
             self._list("jobs").select(self._wanted_job)
@@ -172,6 +178,10 @@ class RunsScreen(MiCrowScreen):
             for sae in context.saes():
                 if sae.sae_id == key:
                     return detail.sae_detail(sae, width)
+        what = {"runs": "run", "saes": "SAE"}.get(self._current, "")
+        for found in context.unreadable(what):
+            if found.name == key:
+                return detail.unreadable_detail(found)
         job = self._selected_job
         if job is None:
             return Content("")
