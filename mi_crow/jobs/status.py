@@ -142,7 +142,7 @@ def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
             if event["event"] != "progress" or newer:
                 state = apply_event(state, event)
             if event["event"] in OPENING:  # what came before was an earlier attempt's
-                state = replace(state, process=None if newer else told.process)
+                state = _opened(state) if newer else _as_told(state, told)
     if unread is not None and state.error is None:
         state = replace(state, error=sentence_of(unread))
     if not state.active:
@@ -150,6 +150,17 @@ def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
     if _is_lost(state, held) and not (state.process is None and waits(job_dir)):
         return replace(state, status="lost", resumable=True, rate=None, eta_s=None)
     return replace(state, stopping=(job_dir / CANCEL_NAME).exists())
+
+
+def _opened(state: JobState) -> JobState:
+    """A new attempt of which the status knows nothing yet."""
+    return replace(state, process=None, rate=None, eta_s=None)
+
+
+def _as_told(state: JobState, told: JobState) -> JobState:
+    """A new attempt that the status is already about: its end took back what the status says of
+    process, rate and time left."""
+    return replace(state, process=told.process, rate=told.rate, eta_s=told.eta_s)
 
 
 def apply_event(state: JobState, event: dict[str, Any]) -> JobState:

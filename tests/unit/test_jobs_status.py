@@ -196,3 +196,23 @@ def test_a_spec_of_an_unknown_future_field_is_still_read(jobs: FakeJobs) -> None
     path = jobs.workspace.job_dir(job) / "spec.json"
     path.write_text(path.read_text().replace("{", '{"later": 1,', 1))
     assert JobSpec.load(path.parent).kind == "train"
+
+
+@pytest.mark.parametrize("kind", ["capture", "train", "index", "evaluate", "demo"])
+@pytest.mark.parametrize("ending", ["cancelled", "failed"])
+def test_a_resumed_job_shows_its_rate_and_the_time_left(
+    jobs: FakeJobs, kind: str, ending: str
+) -> None:
+    job = jobs.add("running", kind=kind)
+    folder = jobs.workspace.job_dir(job)
+    append_event(folder, "progress", done=10, total=100, unit="step", rate=7.0, eta_s=12.9)
+    append_event(folder, ending, resumable=True)
+    append_event(folder, "resumed", host="here")
+    append_event(folder, "started", **ProcessIdentity.mine().as_json(), attempt=2)
+    assert job_state(jobs.workspace, job).rate is None  # nothing of the earlier attempt's
+    append_event(folder, "progress", done=20, total=100, unit="step", rate=5.0, eta_s=16.0)
+    reading = {"done": 30, "total": 100, "unit": "step", "rate": 5.0, "eta_s": 14.0}
+    write_status(folder, {"status": "running", "attempt": 2, **reading})  # newer than all events
+    state = job_state(jobs.workspace, job)
+    assert (state.status, state.done, state.rate, state.eta_s) == ("running", 30, 5.0, 14.0)
+    assert state.as_json()["eta_s"] == 14.0
