@@ -7,7 +7,8 @@ from mi_crow.cli.arguments import add_common, open_workspace
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text import count, duration, moment, number, print_json, size
 from mi_crow.errors import UserError
-from mi_crow.jobs.tenants import rename_run, rename_sae, users_of
+from mi_crow.jobs.renaming import rename_run, rename_sae
+from mi_crow.jobs.tenants import users_of
 from mi_crow.store.manifest import RunManifest
 from mi_crow.store.notes import read_note, write_note
 from mi_crow.store.unreadable import Unreadable

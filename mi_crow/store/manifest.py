@@ -86,6 +86,7 @@ class RunManifest:
     rounding: dict[str, list[float]] = field(default_factory=dict)
     parts: list[PartSpec] = field(default_factory=list)
     format_version: int = FORMAT_VERSION
+    former_ids: list[str] = field(default_factory=list)  # under which indexes may still name it
 
     @property
     def n_documents(self) -> int:

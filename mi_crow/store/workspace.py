@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mi_crow.store.unreadable import Unreadable, folders_with
 DEFAULT_NAME = "mi-crow-workspace"
 ENVIRONMENT_NAME = "MI_CROW_WORKSPACE"
 MARKER_NAME = "workspace.json"
+RENAMING_NAME = ".renaming.json"  # what a renaming means to do, until it is done
 FORMAT_VERSION = 1
 _MOST_WIDTH = 2**31 - 1
 
@@ -105,7 +107,7 @@ class Workspace:
                 _refuse_strangers(root)
                 _refuse_unwritable(root)
                 return cls(root)
-            os.listdir(root)
+            names = os.listdir(root)
             version = int(read_json(marker).get("format_version", 0))
         except OSError as error:
             raise _unusable(root, error) from error
@@ -117,7 +119,10 @@ class Workspace:
                 f"{FORMAT_VERSION}",
                 hint="upgrade mi-crow",
             )
-        return cls(root)
+        workspace = cls(root)
+        if RENAMING_NAME in names:
+            _finish_renaming(workspace)
+        return workspace
 
     def exists(self) -> bool:
         """True once the workspace was made."""
@@ -177,6 +182,15 @@ class Workspace:
     def index_path(self, sae_id: str) -> Path:
         """Where the feature index of an existing SAE stands or will stand."""
         return self.sae_dir(sae_id) / "features.duckdb"
+
+    def run_named(self, run_id: str) -> str:
+        """The id that a run bears now, which once bore `run_id`; `run_id` itself without one."""
+        if (self.activations_dir / run_id / MANIFEST_NAME).is_file():
+            return run_id
+        for run in self.list_runs():
+            if run_id in run.manifest.former_ids:
+                return run.run_id
+        return run_id
 
     def make_run_dir(self, name: str | None, short: str) -> Path:
         return make_folder(self.activations_dir, name, short, "run")
@@ -308,6 +322,12 @@ def _folders(parent: Path, marker: str) -> list[Path]:
         # isfile is also false for what we may not look into; Path.is_file would raise.
         if not entry.name.startswith(".") and os.path.isfile(entry / marker)
     )
+
+
+def _finish_renaming(workspace: Workspace) -> None:
+    """Has a renaming that a killed process began finished. By its name: who renames knows of jobs
+    and concepts, which this room does not."""
+    import_module("mi_crow.jobs.renaming").finish_renaming(workspace)
 
 
 def _refuse_strangers(root: Path) -> None:

@@ -170,6 +170,12 @@ class Annotations:
             if connection is None:
                 return
         with self._database.writing() as connection:
+            said = "SELECT 1 FROM {} WHERE sae_id = ? LIMIT 1"
+            if not any(
+                connection.execute(said.format(table), (sae_id,)).fetchone()
+                for table in ("concepts", "history")
+            ):
+                return
             if connection.execute("SELECT 1 FROM concepts WHERE sae_id = ?", (new,)).fetchone():
                 raise UserError(
                     f"there are concepts of another SAE {new!r}", hint="choose another id"

@@ -70,12 +70,20 @@ def known_origins(workspace: Workspace, sae_id: str) -> list[Origin]:
 
     sources = FeatureStore.open(workspace, sae_id).meta().sources
     try:
-        return [Origin.from_json(source) for source in sources]
+        origins = [Origin.from_json(source) for source in sources]
     except (KeyError, TypeError) as error:
         raise CorruptDataError(
             f"the feature index of {sae_id!r} does not say what it was made from ({error!r})",
             hint="index without --append",
         ) from error
+    return [_as_named_now(workspace, origin) for origin in origins]
+
+
+def _as_named_now(workspace: Workspace, origin: Origin) -> Origin:
+    """An index is never written to: it names a run as the run was named then."""
+    if origin.run_id is None:
+        return origin
+    return replace(origin, run_id=workspace.run_named(origin.run_id))
 
 
 def check_unchanged(origin: Origin, manifest: RunManifest) -> None:

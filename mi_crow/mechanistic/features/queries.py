@@ -305,7 +305,7 @@ def _read_meta(connection: IndexConnection, columns: FeatureColumns) -> IndexMet
             if key not in (*_META_KEYS, "sources", "schema_version", "histogram_edges", "bands")
         }
         return IndexMeta(
-            sae_id=values["sae_id"],
+            sae_id=connection.sae_id,  # the SAE may have been renamed since
             model_id=values["model_id"],
             layer=values["layer"],
             n_features=int(values["n_features"]),

@@ -1,0 +1,167 @@
+"""A renaming that is killed anywhere is finished or taken back at the next start."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mi_crow.errors import UserError
+from mi_crow.jobs.renaming import rename_run, rename_sae
+from mi_crow.jobs.spec import JobSpec
+from mi_crow.jobs.status import write_status
+from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.store.atomic import write_json
+from mi_crow.store.manifest import LayerSpec, RunManifest
+from mi_crow.store.workspace import RENAMING_NAME, Workspace, read_sae_summary
+
+# What a process does to a disk one step at a time; a kill may come before each.
+_STEPS = ("os.rename", "os.remove", "sqlite3.connect", "fcntl.flock")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    workspace = Workspace.open(tmp_path / "w")
+    run = workspace.make_run_dir("old", "")
+    RunManifest(
+        run_id="old",
+        model_id="m",
+        revision=None,
+        tokenizer_hash="",
+        layers=[LayerSpec("blocks.1", "resid_post.1", 8)],
+        dtype="fp32",
+        dataset={},
+        fingerprint="",
+        settings={},
+        created=1.0,
+        status="complete",
+    ).save(run)
+    own: dict[str, Any] = {"layer": "blocks.1", "run_id": "old"}
+    cfg = {"architecture": "topk", "d_in": 8, "d_sae": 64, "k": 4, "metadata": {"mi_crow": own}}
+    for name in ("old", "other"):
+        sae = workspace.make_sae_dir(name, "")
+        write_json(sae / "training.json", {"config": {"run_id": "old"}, "result": {}})
+        write_json(sae / "cfg.json", cfg)
+    job = workspace.make_job_dir("train")
+    JobSpec("train", {"run_id": "old", "layer": "resid_post.1"}).save(job)
+    write_json(job / "output.json", {"what": "sae", "id": "old"})
+    write_status(job, {"status": "cancelled", "resumable": True, "output": "old"})
+    annotations = Annotations(workspace.annotations_path)
+    annotations.set_concept("old", 3, "three")
+    annotations.close()
+    return workspace
+
+
+def killed_at(step: int, work: Callable[[], None]) -> bool:
+    """Does `work` in a process that is killed before its `step`-th step; false when it has fewer
+    steps and came to its end."""
+    child = os.fork()
+    if child == 0:
+        taken = 0
+
+        def watch(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal taken
+            if event in _STEPS:
+                taken += 1
+                if taken == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(watch)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def names_of_sae(root: Path) -> set[str]:
+    """Every id that something has for the renamed SAE, once the workspace was opened."""
+    workspace = Workspace.open(root)
+    assert not (workspace.root / RENAMING_NAME).exists()
+    annotations = Annotations(workspace.annotations_path)
+    [job] = workspace.jobs_dir.iterdir()
+    found = {
+        *(sae.sae_id for sae in workspace.list_saes() if sae.sae_id != "other"),
+        *(concept.sae_id for concept in annotations.concepts()),
+        *(change.sae_id for change in annotations.history()),
+        json.loads((job / "output.json").read_text())["id"],
+        json.loads((job / "status.json").read_text())["output"],
+    }
+    annotations.close()
+    return found
+
+
+def names_of_run(root: Path) -> set[str | None]:
+    workspace = Workspace.open(root)
+    assert not (workspace.root / RENAMING_NAME).exists()
+    [run] = workspace.list_runs()
+    [job] = workspace.jobs_dir.iterdir()
+    return {
+        run.run_id,
+        run.manifest.run_id,
+        JobSpec.load(job).params["run_id"],
+        *(read_sae_summary(sae.path).run_id for sae in workspace.list_saes()),
+        *(
+            json.loads((sae.path / "training.json").read_text())["config"]["run_id"]
+            for sae in workspace.list_saes()
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("rename", "names"), [(rename_sae, names_of_sae), (rename_run, names_of_run)]
+)
+def test_a_kill_at_any_step_leaves_one_name(
+    workspace: Workspace,
+    rename: Callable[[Workspace, str, str], None],
+    names: Callable[[Path], set[str]],
+) -> None:
+    outcomes, now, step = set(), "old", 1
+    while killed_at(step, partial(rename, workspace, now, {"old": "new", "new": "old"}[now])):
+        found = names(workspace.root)
+        assert len(found) == 1, f"killed before step {step}: {found}"
+        outcomes.add("finished" if found != {now} else "taken back")
+        (now,) = found
+        step += 1
+    assert step > 6
+    assert outcomes == {"finished", "taken back"}
+
+
+def test_what_names_an_sae_follows_it(workspace: Workspace) -> None:
+    rename_sae(workspace, "old", "new")
+    assert names_of_sae(workspace.root) == {"new"}
+    rename_sae(workspace, "new", "old")
+    assert names_of_sae(workspace.root) == {"old"}
+
+
+def test_an_index_finds_a_renamed_run_under_its_old_id(workspace: Workspace) -> None:
+    rename_run(workspace, "old", "new")
+    rename_run(workspace, "new", "newer")
+    assert names_of_run(workspace.root) == {"newer"}
+    assert workspace.run_named("old") == workspace.run_named("new") == "newer"
+    assert workspace.run_named("never") == "never"
+
+
+def test_concepts_of_another_sae_are_never_taken_over(workspace: Workspace) -> None:
+    annotations = Annotations(workspace.annotations_path)
+    annotations.set_concept("removed", 1, "what an SAE of this id left")
+    annotations.close()
+    with pytest.raises(UserError, match="concepts of another SAE 'removed'"):
+        rename_sae(workspace, "old", "removed")
+    assert [sae.sae_id for sae in workspace.list_saes()] == ["old", "other"]
+    assert not (workspace.root / RENAMING_NAME).exists()
+    # The same when only the one who opens the workspace finds out.
+    (workspace.saes_dir / "old").rename(workspace.saes_dir / "removed")
+    write_json(workspace.root / RENAMING_NAME, {"what": "SAE", "old": "old", "new": "removed"})
+    assert [sae.sae_id for sae in Workspace.open(workspace.root).list_saes()] == ["old", "other"]
+
+
+def test_a_record_that_is_none_of_ours_hinders_nobody(workspace: Workspace) -> None:
+    for text in ("{}", "[1]", "not JSON", '{"what": "run", "old": "../x", "new": "y"}'):
+        (workspace.root / RENAMING_NAME).write_text(text)
+        assert names_of_run(workspace.root) == {"old"}
