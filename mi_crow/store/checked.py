@@ -69,8 +69,9 @@ def _check(hint: Any, value: Any, place: str) -> None:
     elif hint is int:
         fits = type(value) is int and abs(value) <= _MOST_INTEGER
         _require(fits, place, "a whole number", value)
-    else:
+    elif hint in _NAMES:
         _require(type(value) is hint, place, _NAMES[hint], value)
+    # Any other class was made by the reader, not by the file.
 
 
 _NAMES: dict[Any, str] = {str: "a text", bool: "true or false", dict: "an object", list: "a list"}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, MiCrowError, UserError
+from mi_crow.mechanistic.concepts.annotations_check import check_schema, distrust
 from mi_crow.mechanistic.concepts.annotations_read_only import (
     Marks,
     marks_of,
@@ -251,6 +252,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Brings the schema to SCHEMA_VERSION; several processes may come at the same time."""
+    distrust(connection)
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > SCHEMA_VERSION:
         raise UserError(
@@ -258,6 +260,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             hint="upgrade mi-crow",
         )
     if version == SCHEMA_VERSION:
+        check_schema(connection, _SCHEMA, path)
         return
     connection.execute("BEGIN IMMEDIATE")
     try:

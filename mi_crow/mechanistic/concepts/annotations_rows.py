@@ -7,7 +7,10 @@ from functools import lru_cache
 from typing import Any
 
 from mi_crow.clean_text import clean_text
+from mi_crow.errors import CorruptDataError
+from mi_crow.store.checked import check_types
 from mi_crow.store.json_file import parse_json
+from mi_crow.store.json_object import JsonObject
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ COLUMNS = "sae_id, feature, name, confidence, note, tags, source, created, updat
 
 
 MOST_FEATURE = 2**31 - 1  # features are 32-bit integers in an index
+_CONCEPT_TYPES = (str, int, str, float, str, str, str, float, float)
 
 
 def dump(value: Any) -> str:
@@ -86,6 +90,13 @@ def dump(value: Any) -> str:
 def concept_of(row: sqlite3.Row) -> Concept:
     """A row of COLUMNS. Thousands of them are read before the app shows its first page."""
     sae_id, feature, name, confidence, note, tags, source, created, updated = row
+    if tuple(map(type, row)) != _CONCEPT_TYPES or not (
+        0 <= feature <= MOST_FEATURE and 0 <= confidence <= 1
+    ):
+        raise CorruptDataError(
+            f"annotations.sqlite holds a concept that cannot be right ({tuple(row)!r:.120})",
+            hint="remove that row, or move the file away",
+        )
     return Concept(
         sae_id, feature, name, confidence, note, _tags_of(tags), source, created, updated
     )
@@ -93,7 +104,14 @@ def concept_of(row: sqlite3.Row) -> Concept:
 
 @lru_cache(maxsize=4096)  # most concepts have the tags of some other
 def _tags_of(text: str) -> tuple[str, ...]:
-    return tuple(parse_json(text, "the tags of a concept"))
+    return _texts(text, "the tags of a concept")
+
+
+def _texts(text: str, what: str) -> tuple[str, ...]:
+    found = parse_json(text, what)
+    if not isinstance(found, list) or any(not isinstance(one, str) for one in found):
+        raise CorruptDataError(f"{what} must be a list of texts, not {found!r:.80}")
+    return tuple(found)
 
 
 def read_concept(
@@ -128,8 +146,19 @@ def as_text(concept: Concept | None) -> str | None:
 def _from_text(text: str | None) -> Concept | None:
     if text is None:
         return None
-    data = parse_json(text, "a change of a concept")
-    return Concept(**data | {"tags": tuple(data["tags"])})
+    what = "a change of a concept"
+    data = JsonObject.of(parse_json(text, what), what)
+    return Concept(
+        data.text("sae_id"),
+        data.integer("feature", least=0, most=MOST_FEATURE),
+        data.text("name"),
+        data.number("confidence", least=0, most=1),
+        data.text("note"),
+        data.texts("tags"),
+        data.text("source"),
+        data.number("created"),
+        data.number("updated"),
+    )
 
 
 def change_of(row: sqlite3.Row) -> Change:
@@ -151,16 +180,21 @@ def change_of(row: sqlite3.Row) -> Change:
 def generation_of(row: sqlite3.Row) -> SavedGeneration:
     values = dict(row)
     for column in ("sae_ids", "weight_hashes"):
-        values[column] = tuple(parse_json(values[column], f"{column} of a generation"))
+        values[column] = _texts(values[column], f"{column} of a generation")
     for column in ("versions", "settings", "metrics"):
         values[column] = parse_json(values[column], f"{column} of a generation")
-    return SavedGeneration(**values)
+    generation = SavedGeneration(**values)
+    check_types(generation, "a saved generation")
+    return generation
 
 
 def preset_of(row: sqlite3.Row) -> Preset:
-    return Preset(
-        row["name"],
-        tuple(parse_json(row["interventions"], "a preset")),
-        row["created"],
-        row["updated"],
-    )
+    """One that is no list of objects has one empty intervention, which nobody can read: it hides
+    no other preset."""
+    try:
+        found = parse_json(row["interventions"], "a preset")
+    except CorruptDataError:
+        found = None
+    if not isinstance(found, list) or any(not isinstance(one, dict) for one in found):
+        found = [{}]
+    return Preset(str(row["name"]), tuple(found), row["created"], row["updated"])

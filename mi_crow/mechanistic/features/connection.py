@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, NotFoundError, UserError
-from mi_crow.mechanistic.features.schema import INDEX_SCHEMA_VERSION, OLDEST_READABLE
+from mi_crow.mechanistic.features.index_check import check_tables
+from mi_crow.mechanistic.features.schema import (
+    INDEX_SCHEMA_VERSION,
+    OLDEST_READABLE,
+    TABLES,
+    tables_of,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -138,17 +144,12 @@ def read_through(path: Path, sae_id: str) -> int:
 
 
 def _checked_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> int:
-    """The schema of the attached index. Raises UserError for one that cannot be read."""
-    import duckdb
-
-    query = "SELECT value FROM idx.meta WHERE key = 'schema_version'"
-    try:
-        rows = database.execute(query).fetchall()
-    except (duckdb.CatalogException, duckdb.BinderException) as error:
-        raise CorruptDataError(
-            f"features.duckdb of {sae_id!r} is a database, but not a feature index",
-            hint=_rebuild(sae_id),
-        ) from error
+    """The schema of the attached index. Raises UserError for one that cannot be read, and
+    CorruptDataError for what is no feature index."""
+    # A file says what runs when it is read: nothing of it is asked before it is known to be tables.
+    check_tables(database, sae_id, {"meta": TABLES["meta"]}, hint=_rebuild(sae_id))
+    query = "SELECT value FROM idx.meta WHERE key = 'schema_version' LIMIT 1"
+    rows = database.execute(query).fetchall()
     text = rows[0][0] if rows else None
     version = int(text) if text and text.isascii() and text.isdigit() else 0
     if version < OLDEST_READABLE:
@@ -161,6 +162,7 @@ def _checked_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> int:
             f"the feature index of {sae_id!r} is of the newer schema {version}",
             hint="upgrade mi-crow",
         )
+    check_tables(database, sae_id, tables_of(version), hint=_rebuild(sae_id))
     return version
 
 

@@ -37,6 +37,7 @@ from mi_crow.mechanistic.features.records import (
     TextFeature,
 )
 from mi_crow.mechanistic.features.search import SearchColumns, match_scores
+from mi_crow.store.checked import check_moment, check_types
 from mi_crow.store.json_file import parse_json
 from mi_crow.store.workspace import Workspace
 
@@ -304,7 +305,7 @@ def _read_meta(connection: IndexConnection, columns: FeatureColumns) -> IndexMet
             for key, value in values.items()
             if key not in (*_META_KEYS, "sources", "schema_version", "histogram_edges", "bands")
         }
-        return IndexMeta(
+        meta = IndexMeta(
             sae_id=connection.sae_id,  # the SAE may have been renamed since
             model_id=values["model_id"],
             layer=values["layer"],
@@ -322,8 +323,14 @@ def _read_meta(connection: IndexConnection, columns: FeatureColumns) -> IndexMet
             ),
             other=other,
         )
-    except (KeyError, TypeError, ValueError, CorruptDataError) as error:
+        check_types(meta, "meta")
+        check_moment(meta.built_at, "meta: built_at")
+        if meta.n_features != len(columns):
+            raise CorruptDataError(f"meta says {meta.n_features} features, {len(columns)} stand")
+        return meta
+    except (KeyError, TypeError, ValueError, OverflowError, CorruptDataError) as error:
+        told = error if isinstance(error, CorruptDataError) else repr(error)
         raise CorruptDataError(
-            f"the feature index of {connection.sae_id!r} cannot be read ({error!r})",
+            f"the feature index of {connection.sae_id!r} cannot be read ({told})",
             hint=f"mi-crow index --sae {connection.sae_id} builds it again; concepts stay",
         ) from error

@@ -112,3 +112,26 @@ DERIVED: dict[str, str] = {
     # What each feature's best label reaches on held-out documents: the figure that is shown.
     "top_aurocs": TOP_AUROCS.format(of=""),
 }
+
+_DERIVED_COLUMNS: dict[str, dict[str, str]] = {
+    "label_aurocs": {
+        "label": "VARCHAR",
+        "feature": "INTEGER",
+        "auroc": "DOUBLE",
+        "auroc_heldout": "DOUBLE",
+    },
+    "top_aurocs": {"feature": "INTEGER", "auroc": "DOUBLE"},
+}
+
+
+def tables_of(version: int) -> dict[str, dict[str, str]]:
+    """The tables that an index of this schema is read from: column -> DuckDB type."""
+    tables = {
+        table: {name: kind.partition(" ")[0] for name, kind in columns.items()}
+        for table, columns in TABLES.items()
+    }
+    if version > 2:
+        return tables | _DERIVED_COLUMNS
+    old = dict(_DERIVED_COLUMNS["label_aurocs"])
+    del old["auroc_heldout"]
+    return tables | {"label_aurocs": old}

@@ -1,0 +1,73 @@
+"""Whether a database is a feature index: tables with the columns that are read, and nothing else.
+
+A view in the place of a table is computed by whoever reads it, and may be made to never end. So the
+catalogue is asked first, which runs nothing of what the file says. Torch-free.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mi_crow.errors import CorruptDataError
+from mi_crow.mechanistic.features.schema import VIEWS
+
+if TYPE_CHECKING:
+    import duckdb
+
+# Rows of what is held in memory as a whole; a column of one value takes no room in a file.
+_MOST_ROWS = {"meta": 10_000, "features": 1 << 25, "labels": 1 << 20, "tokens": 1 << 25}
+_COLUMNS = """
+SELECT table_name, column_name, data_type, column_default FROM duckdb_columns()
+WHERE database_name = 'idx' AND schema_name = 'main'
+"""
+_TABLES = """
+SELECT table_name, estimated_size FROM duckdb_tables()
+WHERE database_name = 'idx' AND schema_name = 'main'
+"""
+_VIEWS = "SELECT view_name FROM duckdb_views() WHERE database_name = 'idx' AND NOT internal"
+_MACROS = (
+    "SELECT function_name FROM duckdb_functions() WHERE database_name = 'idx' AND NOT internal"
+)
+
+
+def check_tables(
+    database: "duckdb.DuckDBPyConnection",
+    sae_id: str,
+    expected: Mapping[str, Mapping[str, str]],
+    *,
+    hint: str,
+) -> None:
+    """Checks that the attached `idx` has the tables `expected`: table -> column -> type.
+
+    Raises CorruptDataError for a table that is missing or is a view, for columns that are missing,
+    of another type or computed, for macros, and for more rows than an index has.
+    """
+
+    def wrong(what: str) -> CorruptDataError:
+        return CorruptDataError(
+            f"features.duckdb of {sae_id!r} is a database, but not a feature index: {what}",
+            hint=hint,
+        )
+
+    views = {name for (name,) in database.execute(_VIEWS).fetchall()} - VIEWS.keys()
+    macros = [name for (name,) in database.execute(_MACROS).fetchall()]
+    if macros:
+        raise wrong(f"it has a macro {macros[0]!r}")
+    sizes = dict(database.execute(_TABLES).fetchall())
+    columns: dict[str, dict[str, tuple[str, str | None]]] = {}
+    for table, name, kind, default in database.execute(_COLUMNS).fetchall():
+        columns.setdefault(table, {})[name] = kind, default
+    for table, wanted in expected.items():
+        if table in views:
+            raise wrong(f"{table!r} is a view and not a table")
+        if table not in sizes:
+            raise wrong(f"it has no table {table!r}")
+        for name, kind in wanted.items():
+            found, default = columns[table].get(name, ("", None))
+            if not found:
+                raise wrong(f"{table!r} has no column {name!r}")
+            if found != kind:
+                raise wrong(f"{name!r} of {table!r} is of type {found}, not {kind}")
+            if default is not None:
+                raise wrong(f"{name!r} of {table!r} is computed")
+        if sizes[table] > _MOST_ROWS.get(table, sizes[table]):
+            raise wrong(f"{table!r} has {sizes[table]:,} rows")
