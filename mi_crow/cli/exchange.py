@@ -17,6 +17,7 @@ from mi_crow.cli.arguments import (
 )
 from mi_crow.cli.tables import print_facts, print_line
 from mi_crow.cli.text import count, number, print_json, share
+from mi_crow.cli.texts import add_bos
 from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_dataset, check_model
 from mi_crow.language_model.config import DatasetSpec, ModelSpec
@@ -60,6 +61,7 @@ def _add_import(parser: ArgumentParser) -> None:
         type=a_number(SCALE),
         help="the factor of its inputs, when the file does not say it",
     )
+    add_bos(parser)
     parser.add_argument("--offline", action="store_true", help="never ask the network")
     group = parser.add_argument_group("check")
     group.add_argument(
@@ -103,6 +105,7 @@ def _import(options: Namespace) -> int:
         if options.check
         else None,
         device=device,
+        bos=options.bos,
     )
     from mi_crow.mechanistic.sae.formats.importing import import_sae
 

@@ -16,7 +16,8 @@ from mi_crow.cli.arguments import (
     positive,
 )
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
-from mi_crow.cli.text import number, print_json
+from mi_crow.cli.text import count, number, print_json
+from mi_crow.cli.texts import add_bos
 from mi_crow.errors import UserError
 
 _SHOWN_TOKENS = 6
@@ -26,7 +27,13 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--sae", help="the SAE; may be left out if there is one")
     parser.add_argument("text", help="the text; `-` reads standard input")
     add_device(parser)
+    add_bos(parser)
     if command == "inspect":
+        parser.add_argument(
+            "--windows",
+            action="store_true",
+            help="read all of a text that is longer than the model's context, in windows of it",
+        )
         parser.add_argument("--top", type=positive, default=20, help="features (20)")
         return
     parser.add_argument(
@@ -55,7 +62,15 @@ def run(options: Namespace) -> int:
     if options.command == "inspect":
         from mi_crow.mechanistic.steering.run import inspect_text
 
-        result = inspect_text(workspace, sae_id, text, device=device, top=options.top)
+        result = inspect_text(
+            workspace,
+            sae_id,
+            text,
+            device=device,
+            top=options.top,
+            bos=options.bos,
+            windows=options.windows,
+        )
         show = _show_inspection
     else:
         result = _steer(workspace, sae_id, text, device, options)
@@ -87,7 +102,21 @@ def _steer(
         temperature=options.temperature,
         top_p=options.top_p,
         seed=options.seed,
+        bos=options.bos,
     )
+
+
+def _reading(result: dict[str, Any]) -> str:
+    """How much of the text was read, and how."""
+    read, total = result["tokens_read"], result["tokens_total"]
+    words = f"read {count(read)} of {count(total)} tokens"
+    if result["windows"] > 1:
+        words += f", in {count(result['windows'])} windows"
+    if result["bos_added"]:
+        words += ", a BOS token put in front"
+    if read < total:
+        words += f": the model's context is {count(result['context_length'])}; --windows reads all"
+    return words
 
 
 def _show_inspection(result: dict[str, Any]) -> None:
@@ -111,6 +140,9 @@ def _show_inspection(result: dict[str, Any]) -> None:
         Column("fires on", shorten=True),
     ]
     print_table(columns, rows)
+    print_line(
+        _reading(result), style="" if result["tokens_read"] == result["tokens_total"] else "yellow"
+    )
 
 
 def _show_pair(result: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from mi_crow.cli.arguments import device_of, positive, seed_number, size_at_once
-from mi_crow.language_model.config import LONG_DOCUMENTS, DatasetSpec, ModelSpec
+from mi_crow.language_model.config import BOS, LONG_DOCUMENTS, DatasetSpec, ModelSpec
 
 
 def add_text_flags(parser: ArgumentParser, default: str | None = "sample") -> None:
@@ -41,7 +41,19 @@ def add_text_flags(parser: ArgumentParser, default: str | None = "sample") -> No
     group.add_argument(
         "--pack", action="store_true", help="several short documents a row, end-of-text between"
     )
+    add_bos(group)
     group.add_argument("--keep-special", action="store_true", help="keep special tokens")
+
+
+def add_bos(parser: ArgumentParser | Any) -> None:
+    """Whether texts are read with a BOS token in front."""
+    parser.add_argument(
+        "--bos",
+        choices=BOS,
+        default="auto",
+        help="a BOS token in front of a text: as the SAE was trained, else as the tokenizer does "
+        "(auto), yes, or no; a text that begins with one does not get another",
+    )
 
 
 def dataset_of(options: Namespace, token_limit: int | None = None) -> DatasetSpec:
@@ -65,6 +77,7 @@ def rows_of(options: Namespace) -> dict[str, Any]:
         "long_documents": options.long_documents,
         "pack": options.pack,
         "keep_special": options.keep_special,
+        "bos": options.bos,
     }
 
 

@@ -217,6 +217,12 @@ class Capture:
         fresh.settings["batch_size_used"] = manifest.settings.get(
             "batch_size_used", self._config.batch_size
         )
+        # Runs from before these settings were recorded: as the tokenizer does.
+        for name, usual in (
+            ("bos", "auto"),
+            ("begins_with_bos", fresh.settings["begins_with_bos"]),
+        ):
+            manifest.settings.setdefault(name, usual)
         for what in ("model_id", "tokenizer_hash", "layers", "dtype", "fingerprint", "settings"):
             if getattr(manifest, what) != getattr(fresh, what):
                 raise UserError(

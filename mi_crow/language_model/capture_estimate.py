@@ -13,7 +13,6 @@ from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.capture_source import CaptureSource
 from mi_crow.language_model.config import CaptureConfig
-from mi_crow.language_model.tokenize import encode_batch
 from mi_crow.store.manifest import LayerSpec, stored_bytes
 
 if TYPE_CHECKING:
@@ -83,8 +82,7 @@ def _tokens_a_second(
     lm: "LanguageModel", points: "Sequence[HookPoint]", texts: list[str], context: int
 ) -> float:
     """Real tokens a second of the forward pass, of a small batch."""
-    most = getattr(lm.model.config, "max_position_embeddings", None)
-    encoding = encode_batch(lm.tokenizer, texts, min(context, most or context)).to(lm.device)
+    encoding = lm.encode(texts, min(context, lm.context or context))
     run_to(lm, points, encoding.input_ids[:1])  # the first pass is slower than all others
     begun = perf_counter()
     run_to(lm, points, encoding.input_ids)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.datasets import Texts
 from mi_crow.errors import UserError
 from mi_crow.language_model.capture_plan import PartPlan, plan_part
+from mi_crow.language_model.chat import template_writes
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.language_model.token_stream import Tokens, tokenized
-from mi_crow.language_model.tokenize import special_ids
+from mi_crow.language_model.tokenize import special_ids, start_id
 from mi_crow.language_model.windows import Row, SourceText, Windowing, cut_by_tokens
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.manifest import LayerSpec, RunManifest, stored_bytes
@@ -53,8 +54,7 @@ class CaptureSource:
     ) -> None:
         """Raises UserError for a context that has no room beside the special tokens."""
         self._lm, self._texts, self._config = lm, texts, config
-        most = getattr(lm.model.config, "max_position_embeddings", None)
-        self._context = min(config.context_length, most or config.context_length)
+        self._context = min(config.context_length, lm.context or config.context_length)
         self._windowing = Windowing(
             lm.tokenizer,
             self._context,
@@ -62,12 +62,12 @@ class CaptureSource:
             pack=config.pack,
             keep_special=config.keep_special,
             chat=texts.chat,
+            bos=config.bos,
+            embedding_rows=lm.embedding_rows,
         )
         width = sum(stored_bytes(config.dtype, layer.width) for layer in layers)
         self._part_tokens = max(1, _PART_BYTES // width)
         self._size = _least(texts.size, config.dataset.limit)
-        pad = lm.tokenizer.pad_token_id
-        self._fill = 0 if pad is None else int(pad)
 
     @property
     def total(self) -> tuple[int, str]:
@@ -97,11 +97,20 @@ class CaptureSource:
             "pack": self._config.pack,
             "chat": self._texts.chat,
             "keep_special": self._config.keep_special,
+            "bos": self._config.bos,
+            "begins_with_bos": self._begins_with_bos(),
             "special_ids": sorted(special_ids(self._lm.tokenizer)),
             "added_before": list(self._windowing.prefix),
             "added_after": list(self._windowing.suffix),
             "part_tokens": self._part_tokens,
         }
+
+    def _begins_with_bos(self) -> bool:
+        """Whether texts begin with a BOS token, by the frame or by the chat template."""
+        start = start_id(self._lm.tokenizer)
+        if start in self._windowing.prefix:
+            return True
+        return self._texts.chat and template_writes(self._lm.tokenizer, start)
 
     def sample(self, documents: int) -> tuple[list[SourceText], list[int], int]:
         """The first texts, the kept tokens that each gives, and how many texts there are at most
@@ -152,7 +161,7 @@ class CaptureSource:
                     yield plan_part(
                         stretch,
                         self._config.batch_size,
-                        self._fill,
+                        self._lm.padding_id,
                         shard=shard,
                         piece=piece,
                         closes=piece == len(stretches) - 1,

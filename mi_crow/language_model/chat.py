@@ -32,3 +32,15 @@ def chat_renderer(tokenizer: Any) -> Callable[[list[dict[str, Any]]], str] | Non
             raise ValueError(f"the chat template refuses it ({error})") from error
 
     return render
+
+
+def template_writes(tokenizer: Any, start: int | None) -> bool:
+    """Whether the chat template begins a conversation with the token `start`."""
+    render = chat_renderer(tokenizer)
+    if render is None or start is None:
+        return False
+    try:
+        text = render([{"role": "user", "content": "a"}])
+    except ValueError:
+        return False
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])[:1] == [start]

@@ -7,6 +7,7 @@ from mi_crow.errors import UserError
 
 STORAGE_DTYPES = ("fp32", "bf16", "fp16", "int8")
 LONG_DOCUMENTS = ("truncate", "split")
+BOS = ("auto", "yes", "no")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class CaptureConfig:
     batch_size: int = 32  # documents a forward pass
     shard_size: int = 512  # documents a part
     keep_special: bool = False
+    bos: str = "auto"  # a BOS token in front of each row: as the tokenizer does, yes, no
     name: str | None = None
     seed: int = 0
 
@@ -71,6 +73,7 @@ class CaptureConfig:
                 f"long documents cannot be {self.long_documents!r}",
                 hint=f"use {' or '.join(LONG_DOCUMENTS)}",
             )
+        check_bos(self.bos)
         for what, value in (
             ("context length", self.context_length),
             ("batch size", self.batch_size),
@@ -78,3 +81,9 @@ class CaptureConfig:
         ):
             SIZE.check(value, what)
         SEED.check(self.seed, "the seed")
+
+
+def check_bos(bos: str) -> None:
+    """Raises UserError for what does not say whether a BOS token goes in front."""
+    if bos not in BOS:
+        raise UserError(f"a BOS token cannot be {bos!r}", hint=f"use {', '.join(BOS)}")

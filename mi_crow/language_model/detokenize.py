@@ -91,6 +91,47 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     return pieces if "".join(pieces) == whole else _split(tokenizer, ids, whole)
 
 
+def shown_tokens(tokenizer: Any, ids: Sequence[int], *, parts: bool = True) -> list[str]:
+    """The text of each token as a person reads it: as `token_texts`, but bytes that are no whole
+    character here, as where a window begins inside one, are told apart as `<0xE2>`; with `parts`
+    so are tokens that hold only the beginning of a character, whose last token shows it."""
+    pieces = token_texts(tokenizer, ids)
+    if not pieces or not any(_REPLACEMENT in one or (parts and not one) for one in pieces):
+        return pieces
+    raw = [_tables[tokenizer].bytes_of(int(one)) for one in ids]
+    if _collapsed(b"".join(raw).decode("utf-8", "replace")) != _collapsed("".join(pieces)):
+        return pieces  # a tokenizer whose bytes are not known
+    found = _told_apart(raw)
+    return [
+        "".join(f"<0x{byte:02X}>" for byte in own) if parts and own and not text else text
+        for own, text in zip(raw, found, strict=True)
+    ]
+
+
+def _told_apart(raw: Sequence[bytes]) -> list[str]:
+    """Each whole character at the token of its last byte, all other bytes by their numbers."""
+    whole = b"".join(raw)
+    owners = [place for place, own in enumerate(raw) for _ in own]
+    found = [""] * len(raw)
+    at = 0
+    while at < len(whole):
+        lead = whole[at]
+        size = 1 if lead < 0x80 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+        try:
+            text = whole[at : at + size].decode("utf-8")
+        except UnicodeDecodeError:
+            text, size = f"<0x{lead:02X}>", 1
+        found[owners[at + size - 1]] += text
+        at += size
+    return found
+
+
+def _collapsed(text: str) -> str:
+    """Decoders differ in how many replacement signs a broken character gives, and in the space
+    before a text."""
+    return re.sub(f"{_REPLACEMENT}+", _REPLACEMENT, text).removeprefix(" ")
+
+
 def _split(tokenizer: Any, ids: list[int], whole: str) -> list[str]:
     """Parts `whole` where the texts of growing prefixes of `ids` stop agreeing with it.
 
@@ -124,11 +165,12 @@ class _TokenBytes:
     def pieces(self, ids: list[int]) -> list[str]:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         known = self._known
-        texts = [decoder.decode(known.get(i) or self._bytes(i)) for i in ids]
+        texts = [decoder.decode(known.get(i) or self.bytes_of(i)) for i in ids]
         texts[-1] += decoder.decode(b"", final=True)
         return texts
 
-    def _bytes(self, token_id: int) -> bytes:
+    def bytes_of(self, token_id: int) -> bytes:
+        """The bytes of one token."""
         name = self._names.get(token_id, "")
         if token_id in self._added:
             found = name.encode()

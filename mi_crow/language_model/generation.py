@@ -12,7 +12,7 @@ from torch import Tensor
 from mi_crow.bounds import COUNT, SEED, SIZE, TEMPERATURE, TOP_P
 from mi_crow.errors import UserError
 from mi_crow.language_model.detokenize import Detokenizer, added_text
-from mi_crow.language_model.tokenize import special_ids, special_mask, tokenize
+from mi_crow.language_model.tokenize import special_ids, special_mask, start_id
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -32,6 +32,7 @@ class Settings:
     seed: int = 0
     n: int = 1
     use_cache: bool = True
+    bos: str = "auto"  # a BOS token in front of the prompt: auto | yes | no
 
     def __post_init__(self) -> None:
         COUNT.check(self.max_new_tokens, "new tokens")
@@ -66,7 +67,7 @@ def generate(
     should_stop: Callable[[], bool] | None = None,
 ) -> Generation:
     """Continues `prompt`; see LanguageModel.generate."""
-    prompt_ids = _prompt_ids(lm, prompt)
+    prompt_ids = _prompt_ids(lm, prompt, settings.bos)
     steps = _Steps(lm, prompt_ids, settings)
     generator = torch.Generator("cpu").manual_seed(settings.seed)
     ends = _end_ids(lm)
@@ -215,17 +216,15 @@ def choose(logits: Tensor, settings: Settings, uniform: Tensor) -> Tensor:
     return (place if order is None else order.gather(-1, place))[:, 0]
 
 
-def _prompt_ids(lm: "LanguageModel", prompt: str) -> list[int]:
+def _prompt_ids(lm: "LanguageModel", prompt: str, bos: str) -> list[int]:
     """Ids of the prompt, without an end token that the tokenizer may add."""
-    ids = tokenize(lm.tokenizer, [prompt])[0]
+    ids = lm.tokenize([prompt], bos=bos)[0]
     end = lm.tokenizer.eos_token_id
     if len(ids) > 1 and end is not None and ids[-1] == end:
         ids = ids[:-1]
     if ids:
         return ids
-    start = lm.tokenizer.bos_token_id
-    if start is None:
-        start = end
+    start = start_id(lm.tokenizer)
     if start is None:
         raise UserError("the prompt is empty", hint="this model has no start token: write one")
     return [start]
@@ -240,8 +239,8 @@ def _end_ids(lm: "LanguageModel") -> list[int]:
 
 def _room(lm: "LanguageModel", prompt_length: int, wanted: int) -> int:
     """New tokens that fit the model's context. Raises UserError when the prompt fills it."""
-    context = getattr(lm.model.config, "max_position_embeddings", None)
-    if not isinstance(context, int):
+    context = lm.context
+    if context is None:
         return wanted
     if prompt_length >= context:
         raise UserError(

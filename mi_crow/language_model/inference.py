@@ -8,7 +8,7 @@ import torch
 
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import UserError
-from mi_crow.language_model.tokenize import Encoding, encode_batch
+from mi_crow.language_model.tokenize import Encoding
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -34,7 +34,7 @@ class Inference:
         if isinstance(texts, str) or not texts:
             raise UserError("no texts given", hint="give a non-empty list of strings")
         texts = [clean_text(text) for text in texts]
-        encoding = encode_batch(self._lm.tokenizer, texts, context_length).to(self._lm.device)
+        encoding = self._lm.encode(texts, context_length)
         self.texts = texts
         try:
             with nullcontext() if with_controllers else self._lm.plain():

@@ -1,7 +1,7 @@
 """One Hugging Face causal language model: loading it, its parts, and whether controllers act."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from mi_crow.language_model.generation import Generation, Settings, generate
 from mi_crow.language_model.inference import Inference
 from mi_crow.language_model.layers import Layers
 from mi_crow.language_model.loading import load_model, torch_device
-from mi_crow.language_model.tokenize import tokenizer_hash
+from mi_crow.language_model.tokenize import Encoding, pad, tokenize, tokenizer_hash
 from mi_crow.store.local import LocalStore
 
 
@@ -134,6 +134,61 @@ class LanguageModel:
         """Changes when the vocabulary or the special tokens do."""
         return tokenizer_hash(self.tokenizer)
 
+    @cached_property
+    def padding_id(self) -> int:
+        """What batches are padded with: the tokenizer's padding id where the embedding has it. One
+        that was added to the tokenizer alone would read beyond it."""
+        found = self.tokenizer.pad_token_id
+        rows = self.embedding_rows
+        return int(found) if found is not None and rows is not None and found < rows else 0
+
+    @cached_property
+    def embedding_rows(self) -> int | None:
+        """How many token ids the model knows; None where its embedding is not a usual one."""
+        try:
+            return int(self.model.get_input_embeddings().weight.shape[0])
+        except (AttributeError, NotImplementedError, TypeError):
+            return None
+
+    @cached_property
+    def context(self) -> int | None:
+        """How many tokens the model can read at once; None where it does not say."""
+        found = getattr(self.model.config, "max_position_embeddings", None)
+        return found if isinstance(found, int) and found > 0 else None
+
+    def tokenize(
+        self, texts: Sequence[str], context_length: int | None = None, bos: str = "auto"
+    ) -> list[list[int]]:
+        """Token ids of each text (see `tokenize.tokenize`). Raises UserError for a token that the
+        model has no embedding for."""
+        rows = tokenize(self.tokenizer, texts, context_length, bos)
+        for ids in rows:
+            self.check_ids(ids)
+        return rows
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raises UserError for a token that the model has no embedding for, as one is that was
+        added to the tokenizer alone."""
+        rows = self.embedding_rows
+        if rows is None or not len(ids) or max(ids) < rows:
+            return
+        token = self.tokenizer.convert_ids_to_tokens(int(max(ids)))
+        raise UserError(
+            f"a text holds the token {token!r} (id {max(ids)}), and the model's embedding has "
+            f"{rows} rows",
+            hint="take it out of the text, or resize the model's embedding and save it",
+        )
+
+    def encode(
+        self, texts: Sequence[str], context_length: int | None = None, bos: str = "auto"
+    ) -> Encoding:
+        """Texts as one padded batch on the model's device; raises as `tokenize` does."""
+        return self.padded(self.tokenize(texts, context_length, bos))
+
+    def padded(self, rows: Sequence[Sequence[int]]) -> Encoding:
+        """Token ids as one padded batch on the model's device."""
+        return pad(rows, self.tokenizer, self.padding_id).to(self.device)
+
     @contextmanager
     def plain(self) -> Iterator[None]:
         """Inside the block no controller acts."""
@@ -166,13 +221,15 @@ class LanguageModel:
         with_controllers: bool = True,
         n: int = 1,
         use_cache: bool = True,
+        bos: str = "auto",
     ) -> Generation:
         """Continues `prompt` by sampling: `n` continuations as one batch.
 
-        `temperature` 0 takes the likeliest token. `on_token` gets the first continuation's text
-        piece by piece, never half a character; `should_stop` is asked between two tokens.
+        `bos` is that of `tokenize`. `temperature` 0 takes the likeliest token. `on_token` gets the
+        first continuation's text piece by piece, never half a character; `should_stop` is asked
+        between two tokens.
         """
-        settings = Settings(max_new_tokens, temperature, top_p, seed, n, use_cache)
+        settings = Settings(max_new_tokens, temperature, top_p, seed, n, use_cache, bos)
         if with_controllers:
             return generate(self, prompt, settings, on_token, should_stop)
         with self.plain():

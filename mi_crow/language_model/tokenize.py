@@ -3,12 +3,13 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mi_crow.clean_text import clean_text
+from mi_crow.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -41,24 +42,95 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
     return frozenset(named | {int(i) for i, token in added.items() if token.special})
 
 
+class Frame(NamedTuple):
+    """The special tokens that stand before and after a text."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def missing(self, ids: "Sequence[int] | np.ndarray") -> "Frame":
+        """What a text of these ids still lacks: one that begins with BOS, because a chat template
+        or a person wrote it, does not get a second one, and the same at its end."""
+        if not len(ids):
+            return self
+        before, after = self.before, self.after
+        for size in range(min(len(before), len(ids)), 0, -1):
+            if tuple(ids[:size]) == before[-size:]:
+                before = before[:-size]
+                break
+        for size in range(min(len(after), len(ids)), 0, -1):
+            if tuple(ids[-size:]) == after[:size]:
+                after = after[size:]
+                break
+        return Frame(before, after)
+
+    def around(self, ids: Sequence[int], context_length: int | None = None) -> list[int]:
+        """A text's ids with what they lack, cut to the context before its end tokens."""
+        lacks = self.missing(ids)
+        whole = [*lacks.before, *ids, *lacks.after]
+        if context_length is None or len(whole) <= context_length:
+            return whole
+        room = max(context_length - len(lacks.before) - len(self.after), 0)
+        return [*lacks.before, *ids[:room], *self.after][:context_length]
+
+
+def frame_of(tokenizer: Any, bos: str = "auto") -> Frame:
+    """The special tokens around a text: as the tokenizer adds them, with a BOS token in front
+    (`yes`) or without (`no`).
+
+    Raises UserError for `yes` when the tokenizer has no token to begin with.
+    """
+    before, after = added_ids(tokenizer)
+    if bos == "yes":
+        start = start_id(tokenizer)
+        if start is None:
+            raise UserError(
+                "the tokenizer has no BOS token to put in front of a text", hint="leave out --bos"
+            )
+        return Frame(before if start in before else (start, *before), after)
+    if bos == "no":
+        before = tuple(one for one in before if one != start_id(tokenizer))
+    return Frame(before, after)
+
+
+def start_id(tokenizer: Any) -> int | None:
+    """The BOS token's id. A tokenizer without one begins texts with its end-of-text token, as
+    TransformerLens does; None without either."""
+    for found in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if found is not None:
+            return int(found)
+    return None
+
+
+def added_ids(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens that a tokenizer puts before and after a text."""
+    plain = list(tokenizer("a b", add_special_tokens=False)["input_ids"])
+    whole = list(tokenizer("a b")["input_ids"])
+    for start in range(len(whole) - len(plain) + 1):
+        if whole[start : start + len(plain)] == plain:
+            return tuple(whole[:start]), tuple(whole[start + len(plain) :])
+    return (), ()
+
+
 def tokenize(
-    tokenizer: Any, texts: Sequence[str], context_length: int | None = None
+    tokenizer: Any, texts: Sequence[str], context_length: int | None = None, bos: str = "auto"
 ) -> list[list[int]]:
-    """Token ids of each text, special tokens as the tokenizer adds them, cut to the context."""
+    """Token ids of each text, special tokens around it as `frame_of` says, cut to the context."""
+    frame = frame_of(tokenizer, bos)
     encoded = tokenizer(
-        [clean_text(text) for text in texts],
+        list(texts),
+        add_special_tokens=False,
         padding=False,
-        truncation=context_length is not None,
-        max_length=context_length,
         return_attention_mask=False,
+        verbose=False,  # long texts are cut here
     )
-    return [list(ids) for ids in encoded["input_ids"]]
+    return [frame.around(ids, context_length) for ids in encoded["input_ids"]]
 
 
-def pad(rows: Sequence[Sequence[int]], tokenizer: Any) -> Encoding:
-    """Pads token ids on the right. Works for tokenizers without a padding token."""
+def pad(rows: Sequence[Sequence[int]], tokenizer: Any, fill: int = 0) -> Encoding:
+    """Pads token ids on the right with `fill`, any id that the model's embedding has: padding is
+    masked, and counts as special whatever stands there."""
     length = max(1, max(map(len, rows)))
-    fill = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     input_ids = torch.full((len(rows), length), fill, dtype=torch.int64)
     mask = torch.zeros(len(rows), length, dtype=torch.int64)
     for number, ids in enumerate(rows):
@@ -76,7 +148,7 @@ def special_mask(input_ids: Tensor, special: Collection[int]) -> Tensor:
 def encode_batch(
     tokenizer: Any, texts: Sequence[str], context_length: int | None = None
 ) -> Encoding:
-    """Tokenizes and pads `texts`."""
+    """Tokenizes and pads `texts`; for a model's own padding there is `LanguageModel.encode`."""
     return pad(tokenize(tokenizer, texts, context_length), tokenizer)
 
 

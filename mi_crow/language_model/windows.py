@@ -12,7 +12,9 @@ import numpy as np
 from mi_crow.datasets.splits import split_of
 from mi_crow.errors import UserError
 from mi_crow.language_model.token_stream import Tokens
-from mi_crow.language_model.tokenize import special_ids
+from mi_crow.language_model.tokenize import Frame, added_ids, frame_of, special_ids
+
+__all__ = ["Row", "SourceText", "Windowing", "added_ids", "cut_by_tokens"]
 
 _LEAST_PIECE = 8  # tokens of a document that are worth their place at the end of a packed row
 _Piece = tuple[int, int, str, str | None, np.ndarray]  # document, window, text, label, ids
@@ -53,12 +55,23 @@ class Windowing:
         pack: bool = False,
         keep_special: bool = False,
         chat: bool = False,
+        bos: str = "auto",
+        embedding_rows: int | None = None,
     ) -> None:
-        """`chat` texts bring their special tokens with them.
+        """`chat` texts bring their special tokens with them, so that none are added unless `bos`
+        is `yes`; `embedding_rows` are how many token ids the model knows.
 
-        Raises UserError when the context has no room beside the special tokens.
+        Raises UserError when the context has no room beside the special tokens, or there is no
+        token to begin with.
         """
-        self.prefix, self.suffix = ((), ()) if chat else added_ids(tokenizer)
+        self._frame = frame_of(tokenizer, bos)
+        if chat:
+            before = self._frame.before if bos == "yes" else ()
+            self._frame = Frame(before, ())
+        self.prefix, self.suffix = self._frame
+        # Only tokens that were added to the tokenizer alone can lie beyond the embedding.
+        beyond = embedding_rows is not None and len(tokenizer) > embedding_rows
+        self._rows = embedding_rows if beyond else None
         self._room = context - len(self.prefix) - len(self.suffix)
         if self._room < 1:
             raise UserError(
@@ -86,7 +99,9 @@ class Windowing:
         inside = len(ids) - int(np.isin(ids, self._dropped).sum())
         if self._dropped.size or self._pack:
             return inside
-        return inside + max(1, -(-len(ids) // self._room)) * (len(self.prefix) + len(self.suffix))
+        starts = range(0, max(len(ids), 1), self._room)
+        lacks = [self._frame.missing(ids[start : start + self._room]) for start in starts]
+        return inside + sum(len(one.before) + len(one.after) for one in lacks)
 
     def rows(self, documents: Sequence[SourceText], tokens: Sequence[Tokens]) -> Iterator[Row]:
         """The rows of some documents, in order.
@@ -148,13 +163,17 @@ class Windowing:
         return text[begin : int(tokens.ends[stop - 1])]
 
     def _row(self, pieces: Sequence[_Piece], split: str) -> Row:
-        ids: list[np.ndarray] = [np.asarray(self.prefix, np.int32)]
+        lacks = self._frame.missing(pieces[0][4])
+        ids: list[np.ndarray] = [np.asarray(lacks.before, np.int32)]
         for place, piece in enumerate(pieces):
             if place:
                 ids.append(np.asarray(self._between, np.int32))
             ids.append(piece[4])
-        ids.append(np.asarray(self.suffix, np.int32))
+        lacks = self._frame.missing(pieces[-1][4])
+        ids.append(np.asarray(lacks.after, np.int32))
         token_ids = np.concatenate(ids).astype(np.int32)
+        if self._rows is not None and int(token_ids.max(initial=0)) >= self._rows:
+            raise self._unknown(token_ids, pieces)
         kept = np.flatnonzero(~np.isin(token_ids, self._dropped)).astype(np.int32)
         labels = {piece[3] for piece in pieces}
         document, window = pieces[0][:2]
@@ -163,15 +182,16 @@ class Windowing:
         begun = sum(piece[1] == 0 for piece in pieces)
         return Row(document, window, text, label, split, begun, token_ids, kept)
 
-
-def added_ids(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The special tokens that a tokenizer puts before and after a text."""
-    plain = list(tokenizer("a b", add_special_tokens=False)["input_ids"])
-    whole = list(tokenizer("a b")["input_ids"])
-    for start in range(len(whole) - len(plain) + 1):
-        if whole[start : start + len(plain)] == plain:
-            return tuple(whole[:start]), tuple(whole[start + len(plain) :])
-    return (), ()
+    def _unknown(self, ids: np.ndarray, pieces: Sequence[_Piece]) -> UserError:
+        """What to say of a token that the model has no embedding for."""
+        token = int(ids.max())
+        numbers = [piece[0] for piece in pieces if token in piece[4]]
+        return UserError(
+            f"document {numbers[0] if numbers else pieces[0][0]} holds the token "
+            f"{self._tokenizer.convert_ids_to_tokens(token)!r} (id {token}), and the model's "
+            f"embedding has {self._rows} rows",
+            hint="take it out of the texts, or resize the model's embedding and save it",
+        )
 
 
 def cut_by_tokens(rows: Iterable[Row], most: int) -> Iterator[list[Row]]:

@@ -114,10 +114,12 @@ class Operations:
         del held  # two models at once may not fit the device
         return LanguageModel.from_spec(spec)
 
-    def _inspect(self, text: str, top: int = 20) -> dict[str, Any]:
+    def _inspect(
+        self, text: str, top: int = 20, bos: str = "auto", windows: bool = False
+    ) -> dict[str, Any]:
         from mi_crow.mechanistic.steering.run import inspect_loaded
 
-        return inspect_loaded(self._workspace, self._ready(), text, top=top)
+        return inspect_loaded(self._workspace, self._ready(), text, top, bos, windows)
 
     def _generate(
         self,
@@ -130,6 +132,7 @@ class Operations:
         top_p: float = 1.0,
         seed: int = 0,
         baseline: bool = True,
+        bos: str = "auto",
     ) -> dict[str, Any]:
         from mi_crow.mechanistic.steering.run import steer_loaded
 
@@ -144,6 +147,7 @@ class Operations:
             top_p=top_p,
             seed=seed,
             baseline=baseline,
+            bos=bos,
             on_token=stream.push,
             should_stop=stopped,
         )

@@ -7,9 +7,10 @@ A request is {id, op, params}. Its answer is any number of {id, event: "token", 
 | --- | --- | --- |
 | ping | | pid |
 | load | sae_id, device | model_id, layer, device, n_layers, n_features |
-| inspect | text, top | tokens, special, outlier, features, per_token |
-| generate | prompt, interventions, max_new_tokens, temperature, top_p, seed, baseline | baseline, \
-steered, metrics, stopped; on the way tokens {side, text} |
+| inspect | text, top, bos, windows | tokens, special, outlier, features, per_token, \
+tokens_total, tokens_read, context_length, windows, window_starts, bos_added |
+| generate | prompt, interventions, max_new_tokens, temperature, top_p, seed, baseline, bos | \
+baseline, steered, metrics, stopped, prompt_tokens, bos_added; on the way tokens {side, text} |
 | layers | | layers: [{name, kind, shape, params, point}] |
 | layer_stats | layer, text | layer, shape, tokens, mean_norm, median_norm, max_norm, mean, std |
 | hooks | | hooks: [{id, layer, hook, type, enabled}] |

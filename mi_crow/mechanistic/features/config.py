@@ -20,6 +20,7 @@ class LiveTexts:
     long_documents: str = "truncate"
     pack: bool = False
     keep_special: bool = False
+    bos: str = "auto"  # auto: as the SAE was trained
     batch_size: int = 32
     shard_size: int = 512
 
@@ -35,6 +36,7 @@ class LiveTexts:
             batch_size=self.batch_size,
             shard_size=self.shard_size,
             keep_special=self.keep_special,
+            bos=self.bos,
         )
 
 

@@ -10,7 +10,7 @@ from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.live_run import LiveRun
 from mi_crow.mechanistic.features.origins import Origin, check_unchanged, known_origins
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.run_tokens import tell_other_model
+from mi_crow.mechanistic.sae.run_tokens import tell_other_model, tell_other_start
 from mi_crow.progress import Progress
 from mi_crow.store.reader import RunReader
 from mi_crow.store.workspace import Workspace
@@ -83,6 +83,7 @@ def find_sources(
         progress.log(f"the activations are of revision {revision}, the SAE of another")
     for run in stored.values():
         tell_other_model(sae, run.manifest, progress)
+        tell_other_start(sae, run.manifest, progress)
     origins = [origin.read(reader.manifest) for origin, reader in zip(wanted, readers, strict=True)]
     for number, origin in enumerate(origins):
         if origin in origins[:number]:
@@ -213,6 +214,8 @@ def _live_run(
             hint="give the model it was trained on",
         )
     texts = load_texts(origin.texts.dataset, spec.offline, chat_renderer(lm.tokenizer))
-    run = LiveRun(lm, texts, origin.texts.capture(spec, layer), progress)
+    capture = origin.texts.capture(spec, layer)
+    capture = replace(capture, bos=sae.metadata.bos(capture.bos))
+    run = LiveRun(lm, texts, capture, progress)
     check_unchanged(origin, run.manifest)
     return run

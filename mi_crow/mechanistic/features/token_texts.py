@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mi_crow.language_model.detokenize import token_texts
+from mi_crow.language_model.detokenize import shown_tokens
 from mi_crow.language_model.tokenize import special_ids
+
+_MOST_ADDED = 4  # special tokens before a text
 
 
 def document_token_texts(
@@ -18,17 +20,41 @@ def document_token_texts(
     special = special_ids(tokenizer)
     encoded: list[tuple[Sequence[int], Sequence[tuple[int, int]]]]
     if getattr(tokenizer, "is_fast", False) and len(texts):
-        found = tokenizer(list(texts), return_offsets_mapping=True, return_attention_mask=False)
+        found = tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
         encoded = list(zip(found["input_ids"], found["offset_mapping"], strict=True))
     else:
         encoded = [((), ())] * len(texts)
     result = []
     for text, ids, (whole, offsets) in zip(texts, token_ids, encoded, strict=True):
-        if list(whole[: len(ids)]) == list(ids):
-            result.append(_cut(tokenizer, text, ids, offsets, special))
+        before = _added_before(ids, whole, special)
+        if before is None:
+            result.append(shown_tokens(tokenizer, ids, parts=False))
         else:
-            result.append(token_texts(tokenizer, ids))
+            places = [*((0, 0),) * before, *offsets, *((0, 0),) * len(ids)]
+            result.append(_cut(tokenizer, text, ids, places, special))
     return result
+
+
+def _added_before(ids: Sequence[int], whole: Sequence[int], special: frozenset[int]) -> int | None:
+    """How many special tokens were put before a text whose own are `whole`, perhaps cut off, to
+    give `ids`; None where it was not that."""
+    for before in range(min(_MOST_ADDED, len(ids)) + 1):
+        own = list(ids[before : before + len(whole)])
+        rest = ids[before + len(whole) :]
+        # A text that was cut may have its end token where its own would go on.
+        while own and own != list(whole[: len(own)]) and own[-1] in special:
+            rest = [own.pop(), *rest]
+        if own == list(whole[: len(own)]) and all(one in special for one in rest):
+            return before
+        if before < len(ids) and ids[before] not in special:
+            return None
+    return None
 
 
 def _cut(
@@ -69,6 +95,8 @@ def vocabulary_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
             result.append(f"<{token_id}>")
         elif str(name).startswith("\u2581") and not text.startswith(" "):
             result.append(f" {text}")
+        elif "\ufffd" in text:  # part of a character
+            result.append(shown_tokens(tokenizer, [token_id])[0])
         else:
             result.append(text or str(name))
     return result

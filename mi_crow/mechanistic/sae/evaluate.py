@@ -22,7 +22,12 @@ from mi_crow.mechanistic.sae.quality import (
     latent_densities,
     mean_target,
 )
-from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens, tell_other_model
+from mi_crow.mechanistic.sae.run_tokens import (
+    RunTokens,
+    open_tokens,
+    tell_other_model,
+    tell_other_start,
+)
 from mi_crow.mechanistic.sae.substitute import Site
 from mi_crow.mechanistic.sae.targets import target_layer
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
@@ -64,6 +69,7 @@ def evaluate_sae(
     lm = lm or _model_of(tokens.manifest, config)
     site = _site(lm, sae, tokens, config.sae_id)
     tell_other_model(sae, tokens.manifest, progress)
+    tell_other_start(sae, tokens.manifest, progress)
     outlier_norm = sae.metadata.outlier_norm
 
     with told_room(f"evaluating {config.sae_id!r} on {sae.device}", _LESS):

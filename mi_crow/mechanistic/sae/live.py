@@ -80,7 +80,7 @@ def live_tokens(
         dtype=stream.dtype,
         dataset=asdict(stream.dataset),
         fingerprint="",
-        settings={"context_length": stream.context_length},
+        settings=source.settings,
         created=time(),
         status="complete",
     )
@@ -118,7 +118,7 @@ class LiveSource:
         room = _BLOCK_BYTES // (self.width * (4 if self._dtype == "fp32" else 2))
         share = max(_LEAST_BLOCK_TOKENS, tokens // _BLOCKS)
         self._block_tokens = max(1, min(_BLOCK_TOKENS, room, share))
-        self._pass(0)  # refuses what cannot work before anything runs
+        self.settings = self._pass(0).settings()  # refuses what cannot work before anything runs
 
     @property
     def width(self) -> int:
@@ -215,7 +215,7 @@ class LiveSource:
         return plan_part(
             rows,
             self._config.batch_size,
-            fill=self._lm.tokenizer.pad_token_id or 0,
+            fill=self._lm.padding_id,
             shard=0,
             piece=0,
             closes=True,

@@ -35,6 +35,13 @@ class SaeMetadata:
         # The point goes first: a block has one module name for its input and its output.
         return self.point or self.layer or self.hook_name
 
+    def bos(self, asked: str = "auto") -> str:
+        """Whether texts get a BOS token in front (auto, yes, no): as `asked`, else as it was
+        trained, else as the tokenizer does."""
+        if asked != "auto" or self.prepend_bos is None:
+            return asked
+        return "yes" if self.prepend_bos else "no"
+
     def as_json(self) -> dict[str, Any]:
         """The `metadata` object of `cfg.json`."""
         own = {name: getattr(self, name) for name in _OWN}

@@ -41,6 +41,7 @@ class RunTokens:
             tokenizer_hash=manifest.tokenizer_hash,
             run_id=manifest.run_id or None,
             context_size=manifest.settings.get("context_length"),
+            prepend_bos=manifest.settings.get("begins_with_bos"),
             other=other,
         )
 
@@ -54,6 +55,19 @@ def tell_other_model(sae: SparseAutoencoder, manifest: RunManifest, progress: Pr
             f"run {manifest.run_id!r} is of model {manifest.model_id!r}, the SAE of {name!r}: what "
             "is found counts only if these are the same model"
         )
+
+
+def tell_other_start(sae: SparseAutoencoder, manifest: RunManifest, progress: Progress) -> None:
+    """Says so when the SAE's texts began with a BOS token and the run's do not, or the other way
+    round."""
+    wanted, found = sae.metadata.prepend_bos, manifest.settings.get("begins_with_bos")
+    if wanted is None or found is None or wanted == found:
+        return
+    progress.log(
+        f"the SAE is for texts {'with' if wanted else 'without'} a BOS token in front, run "
+        f"{manifest.run_id!r} has them {'with' if found else 'without'} one: capture with "
+        f"--bos {'yes' if wanted else 'no'}"
+    )
 
 
 def open_tokens(

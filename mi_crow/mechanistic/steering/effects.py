@@ -100,12 +100,11 @@ def _forced(
     """Log-probabilities [n, length, vocabulary] that the model gives in place of each token of the
     continuations, these tokens [n, length], and which of them are real; batch by batch."""
     from mi_crow.language_model.language_model import ForwardContext
-    from mi_crow.language_model.tokenize import pad
 
     prompt = generation.prompt_ids
     rows = [[*prompt, *ids] for ids in generation.token_ids if ids]
     for start in range(0, len(rows), _BATCH):
-        encoding = pad(rows[start : start + _BATCH], lm.tokenizer).to(lm.device)
+        encoding = lm.padded(rows[start : start + _BATCH])
         context = ForwardContext(
             encoding.input_ids, encoding.attention_mask, encoding.special, 0, len(prompt)
         )

@@ -1,14 +1,17 @@
 """What one text does to a model: features that fire on it, norms of a layer's activations."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_to
-from mi_crow.language_model.detokenize import token_texts
-from mi_crow.language_model.tokenize import Encoding, encode_batch
+from mi_crow.language_model.detokenize import shown_tokens
+from mi_crow.language_model.tokenize import frame_of, start_id
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
@@ -18,16 +21,64 @@ if TYPE_CHECKING:
 _PER_TOKEN = 8  # features listed for each token
 
 
+class _Window(NamedTuple):
+    """What one pass through the model found."""
+
+    ids: list[int]
+    special: Tensor  # [n] bool
+    outlier: Tensor  # [n] bool
+    latents: "SparseLatents"  # [n, k], silent where a token is special or an outlier
+
+
 @torch.inference_mode()
-def inspect(loaded: "LoadedSae", text: str, top: int = 20) -> dict[str, Any]:
+def inspect(
+    loaded: "LoadedSae", text: str, top: int = 20, bos: str = "auto", windows: bool = False
+) -> dict[str, Any]:
     """Tokens of `text` and the features that fire on them.
 
     `features` holds the `top` strongest, each with one activation a token; `per_token` the
     strongest [feature, activation] pairs of each token. Special and outlier tokens count as silent
-    and are flagged. The text is cut to the model's context. Raises UserError for an empty text.
+    and are flagged.
+
+    What is longer than the model's context is cut to it, or with `windows` read in as many windows
+    of it as there are: `tokens_read` of `tokens_total` say so, and `window_starts` where in
+    `tokens` each window begins. `bos` is that of `tokenize`, auto being as the SAE was trained;
+    `bos_added` says whether a BOS token was put in front. Raises UserError for an empty text.
     """
+    lm, sae = loaded.lm, loaded.sae
+    check_text(text)
+    read = read_text(lm, text, sae.metadata.bos(bos), windows)
+    found = [_window(loaded, ids) for ids in read.rows]
+    latents = _joined([one.latents for one in found])
+    values = latents.values
+    strongest = _strongest(latents, sae.n_latents, top)
+    best = values.topk(min(_PER_TOKEN, values.shape[1]), dim=1)
+    best_features = latents.indices.gather(1, best.indices)
+    starts = [0, *accumulate(len(one.ids) for one in found)]
+    return {
+        "tokens": [text for one in found for text in shown_tokens(lm.tokenizer, one.ids)],
+        "special": torch.cat([one.special for one in found]).tolist(),
+        "outlier": torch.cat([one.outlier for one in found]).tolist(),
+        "features": [
+            {"feature": feature, "concept": None, "max_act": max(acts), "acts": acts}
+            for feature, acts in strongest.items()
+        ],
+        "per_token": [
+            [[feature, act] for feature, act in zip(features, acts, strict=True) if act > 0]
+            for features, acts in zip(best_features.tolist(), best.values.tolist(), strict=True)
+        ],
+        "tokens_total": read.total,
+        "tokens_read": read.read,
+        "context_length": lm.context,
+        "windows": len(found),
+        "window_starts": starts[:-1],
+        "bos_added": read.bos_added,
+    }
+
+
+def _window(loaded: "LoadedSae", ids: list[int]) -> _Window:
     lm, sae, limit = loaded.lm, loaded.sae, loaded.sae.metadata.outlier_norm
-    encoding = _encode(lm, text)
+    encoding = lm.padded([ids])
     x = run_to(lm, [loaded.layer], encoding.input_ids, encoding.attention_mask)[loaded.layer][0]
     special = encoding.special[0]
     outlier = torch.zeros_like(special)
@@ -35,23 +86,46 @@ def inspect(loaded: "LoadedSae", text: str, top: int = 20) -> dict[str, Any]:
         outlier = (torch.linalg.vector_norm(x.float(), dim=-1) > limit) & ~special
     latents = sae.encode_sparse(x)
     values = latents.values.float() * ~(special | outlier)[:, None]
-    latents = latents._replace(values=values)
-    found = _strongest(latents, sae.n_latents, top)
-    best = values.topk(min(_PER_TOKEN, values.shape[1]), dim=1)
-    best_features = latents.indices.gather(1, best.indices)
-    return {
-        "tokens": token_texts(lm.tokenizer, encoding.input_ids[0].tolist()),
-        "special": special.tolist(),
-        "outlier": outlier.tolist(),
-        "features": [
-            {"feature": feature, "concept": None, "max_act": max(acts), "acts": acts}
-            for feature, acts in found.items()
-        ],
-        "per_token": [
-            [[feature, act] for feature, act in zip(features, acts, strict=True) if act > 0]
-            for features, acts in zip(best_features.tolist(), best.values.tolist(), strict=True)
-        ],
-    }
+    return _Window(ids, special, outlier, latents._replace(values=values))
+
+
+def _joined(parts: "Sequence[SparseLatents]") -> "SparseLatents":
+    """Windows below each other; where they hold different numbers of places, with empty ones."""
+    width = max(one.values.shape[1] for one in parts)
+    columns = [
+        torch.cat([functional.pad(one, (0, width - one.shape[1])) for one in tensors])
+        for tensors in zip(*parts, strict=True)
+    ]
+    return parts[0]._replace(values=columns[0], indices=columns[1])
+
+
+class ReadText(NamedTuple):
+    """One text as the model reads it."""
+
+    rows: list[list[int]]  # token ids of each pass
+    total: int  # tokens of the text, special ones included, were it read at once
+    read: int  # how many of them were
+    bos_added: bool
+
+
+def read_text(lm: "LanguageModel", text: str, bos: str, windows: bool = False) -> ReadText:
+    """A text cut to the model's context, or all of it in windows of it, each with the special
+    tokens that go around a text. Raises UserError."""
+    frame = frame_of(lm.tokenizer, bos)
+    encoded = lm.tokenizer(text, add_special_tokens=False, verbose=False)
+    own = list(encoded["input_ids"])
+    lm.check_ids(own)
+    whole, context = frame.around(own), lm.context
+    start = start_id(lm.tokenizer)
+    bos_added = start is not None and start in frame.missing(own).before
+    if context is None or len(whole) <= context:
+        return ReadText([whole], len(whole), len(whole), bos_added)
+    if not windows:
+        row = frame.around(own, context)
+        return ReadText([row], len(whole), len(row), bos_added)
+    room = max(context - len(frame.before) - len(frame.after), 1)
+    rows = [frame.around(own[at : at + room], context) for at in range(0, len(own), room)]
+    return ReadText(rows, len(whole), len(whole), bos_added)
 
 
 def _strongest(latents: "SparseLatents", n_latents: int, top: int) -> dict[int, list[float]]:
@@ -84,7 +158,8 @@ def layer_statistics(lm: "LanguageModel", layer: str, text: str) -> dict[str, An
     does not run in a forward pass.
     """
     point = lm.layers.resolve(layer)
-    encoding = _encode(lm, text)
+    check_text(text)
+    encoding = lm.encode([text], lm.context)
     found = run_to(lm, [point], encoding.input_ids, encoding.attention_mask)[point].float()
     rows = found.reshape(-1, found.shape[-1])
     ordinary = ~encoding.special.reshape(-1)
@@ -103,11 +178,7 @@ def layer_statistics(lm: "LanguageModel", layer: str, text: str) -> dict[str, An
     }
 
 
-def _encode(lm: "LanguageModel", text: str) -> Encoding:
-    """One text on the model's device, cut to its context."""
+def check_text(text: str) -> None:
+    """Raises UserError for a text without anything in it."""
     if not text.strip():
         raise UserError("the text is empty", hint="type a few words")
-    context = getattr(lm.model.config, "max_position_embeddings", None)
-    return encode_batch(lm.tokenizer, [text], context if isinstance(context, int) else None).to(
-        lm.device
-    )

@@ -14,25 +14,37 @@ from mi_crow.mechanistic.steering.loading import LoadedSae, load_for_work
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mi_crow.language_model import Generation
+    from mi_crow.language_model import Generation, LanguageModel
 
 OnToken = Callable[[str, str], None]  # side (baseline | steered), text
 
 
 def inspect_text(
-    workspace: Workspace, sae_id: str, text: str, top: int = 20, device: str = "auto"
+    workspace: Workspace,
+    sae_id: str,
+    text: str,
+    top: int = 20,
+    device: str = "auto",
+    bos: str = "auto",
+    windows: bool = False,
 ) -> dict[str, Any]:
     """The features that fire on a text (see `inspection.inspect`), each with its concept."""
-    return inspect_loaded(workspace, load_for_work(workspace, sae_id, device), text, top)
+    loaded = load_for_work(workspace, sae_id, device)
+    return inspect_loaded(workspace, loaded, text, top, bos, windows)
 
 
 def inspect_loaded(
-    workspace: Workspace, loaded: LoadedSae, text: str, top: int = 20
+    workspace: Workspace,
+    loaded: LoadedSae,
+    text: str,
+    top: int = 20,
+    bos: str = "auto",
+    windows: bool = False,
 ) -> dict[str, Any]:
     """`inspect_text` with an SAE that is loaded."""
     from mi_crow.mechanistic.steering.inspection import inspect
 
-    result = inspect(loaded, text, top)
+    result = inspect(loaded, text, top, bos, windows)
     names = concept_names(workspace, loaded.sae_id)
     for row in result["features"]:
         row["concept"] = names.get(row["feature"])
@@ -50,6 +62,7 @@ def steer_prompt(
     temperature: float = 1.0,
     top_p: float = 1.0,
     seed: int = 0,
+    bos: str = "auto",
 ) -> dict[str, Any]:
     """Baseline and steered continuation of a prompt (see `steer_loaded`)."""
     feature_maxima(workspace, sae_id, interventions)  # what is missing shows before a model loads
@@ -62,6 +75,7 @@ def steer_prompt(
         temperature=temperature,
         top_p=top_p,
         seed=seed,
+        bos=bos,
     )
 
 
@@ -78,12 +92,13 @@ def steer_loaded(
     baseline: bool = True,
     on_token: OnToken | None = None,
     should_stop: Callable[[], bool] | None = None,
+    bos: str = "auto",
 ) -> dict[str, Any]:
     """Continues `prompt` plainly (when `baseline` is set) and under the interventions, same seed.
 
     `on_token` gets the side and each piece of text. `metrics` holds tokens, seconds, tokens_s and,
     unless it was stopped, `kl`: nats a token between what the plain and the steered model say about
-    the steered text.
+    the steered text. `bos` is that of `inspection.inspect`, as is `bos_added`.
     """
     from mi_crow.mechanistic.steering.effects import divergence
     from mi_crow.mechanistic.steering.steer import steering
@@ -96,7 +111,16 @@ def steer_loaded(
             if on_token is not None:
                 on_token(side, piece)
 
-        return lm.generate(prompt, max_new_tokens, temperature, top_p, seed, report, should_stop)
+        return lm.generate(
+            prompt,
+            max_new_tokens,
+            temperature,
+            top_p,
+            seed,
+            report,
+            should_stop,
+            bos=loaded.sae.metadata.bos(bos),
+        )
 
     written: dict[str, Generation] = {}
     with steering(lm, loaded.sae, loaded.layer.point, interventions, maxima):
@@ -117,6 +141,19 @@ def steer_loaded(
         "interventions": [one.as_json() for one in interventions],
         "metrics": metrics,
         "stopped": _stopped(written),
+        **_read_of(lm, prompt, loaded.sae.metadata.bos(bos), next(iter(written.values()))),
+    }
+
+
+def _read_of(
+    lm: "LanguageModel", prompt: str, bos: str, generation: "Generation"
+) -> dict[str, Any]:
+    """How the prompt was read."""
+    from mi_crow.mechanistic.steering.inspection import read_text
+
+    return {
+        "prompt_tokens": len(generation.prompt_ids),
+        "bos_added": read_text(lm, prompt, bos).bos_added,
     }
 
 

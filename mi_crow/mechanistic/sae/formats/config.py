@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mi_crow.errors import UserError
-from mi_crow.language_model.config import DatasetSpec, ModelSpec
+from mi_crow.language_model.config import DatasetSpec, ModelSpec, check_bos
 
 DTYPES = ("auto", "fp32", "bf16", "fp16")
 # sqrt(d) / a mean norm: what lies outside is a slip of the pen, and would leave nothing of a bias
@@ -39,10 +39,12 @@ class ImportConfig:
     offline: bool = False
     check: CheckConfig | None = None
     device: str = "auto"  # for the check
+    bos: str = "auto"  # a BOS token in front of its texts; auto: as the file says
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise UserError(f"dtype {self.dtype!r} is not known", hint=f"use {', '.join(DTYPES)}")
+        check_bos(self.bos)
         if self.input_scale is not None:
             check_scale(self.input_scale, "the input scale")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model.capture_pass import run_to
-from mi_crow.language_model.tokenize import pad, special_ids, special_mask, tokenize
+from mi_crow.language_model.tokenize import special_ids, special_mask, start_id
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.quality import Quality, reconstruction_quality
 
@@ -60,17 +60,19 @@ def check_fit(
     texts: Iterable[str],
     context_length: int = 128,
     said_point: str = "",
+    bos: str = "auto",
 ) -> Fit:
     """Runs texts through the model and the SAE's hook point.
 
     The obvious alternatives are tried on some of the tokens: other hook points of the block and
     its neighbours and `said_point`, other scalings of the input, a BOS token added or left out or
-    counted. Raises
+    counted. `bos` says whether there is one to begin with (auto: as the SAE says). Raises
     NotFoundError for an unknown layer and UserError when the widths differ or there is no text.
     """
     point, target = _points(lm, sae)
     given = list(texts)
-    rows = [ids for ids in tokenize(lm.tokenizer, given, context_length) if ids] if given else []
+    start = sae.metadata.bos(bos)
+    rows = [ids for ids in lm.tokenize(given, context_length, start) if ids] if given else []
     if not rows:
         raise UserError("there is no text to check the SAE on", hint="give another --dataset")
     sae.to(lm.device)
@@ -182,15 +184,16 @@ def _other_starts(
     lm: "LanguageModel", rows: Sequence[list[int]], context_length: int
 ) -> Iterator[tuple[str, list[list[int]]]]:
     """The same texts with a BOS token in front, or without it."""
-    bos = lm.tokenizer.bos_token_id
+    bos = start_id(lm.tokenizer)
     if bos is None:
         return
     if all(ids[0] == bos for ids in rows):
         shorter = [ids[1:] for ids in rows if len(ids) > 1]
         if shorter:
-            yield "no BOS token in front of the texts", shorter
+            yield "no BOS token in front of the texts (--bos no)", shorter
     else:
-        yield "a BOS token in front of the texts", [[bos, *ids][:context_length] for ids in rows]
+        name = "a BOS token in front of the texts (--bos yes)"
+        yield name, [[bos, *ids][:context_length] for ids in rows]
 
 
 def _other_points(
@@ -234,7 +237,7 @@ def _capture(lm: "LanguageModel", rows: Sequence[list[int]], points: "set[HookPo
     ordinary = []
     waiting = iter(rows)
     while batch := list(islice(waiting, _BATCH)):
-        encoding = pad(batch, lm.tokenizer).to(lm.device)
+        encoding = lm.padded(batch)
         seen = run_to(lm, list(points), encoding.input_ids, encoding.attention_mask)
         there = encoding.attention_mask.bool()
         for point in points:

@@ -126,6 +126,8 @@ def _placed_metadata(opened: OpenedSae, config: ImportConfig) -> SaeMetadata:
             f"{opened.source!r} {said if metadata.hook_name else 'does not say its layer'}",
             hint="name it with --layer, as `mi-crow layers` lists them, e.g. resid_post.5",
         )
+    if config.bos != "auto":
+        metadata = replace(metadata, prepend_bos=config.bos == "yes")
     if config.target_layer is not None:
         point = point_of(config.target_layer)
         other = {
