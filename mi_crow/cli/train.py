@@ -39,6 +39,7 @@ from mi_crow.store.workspace import Workspace
 DEFAULT_PASSES = 2
 LEAST_STEPS = 400
 DEFAULT_STREAM_STEPS = 5000
+_OF_A_STREAM = ("model", "revision", "gguf_file", "dataset", "label_field", "limit", "sample_seed")
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -59,8 +60,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "--logger", choices=LOGGERS, default="none", help="metrics also go there (none)"
     )
     parser.add_argument("--name", help="the SAE's id; made from the time otherwise")
-    add_model_flags(parser)
-    add_text_flags(parser)
+    add_model_flags(parser, default=None)
+    add_text_flags(parser, default=None)
     add_device(parser)
     add_seed(parser)
     add_job_flags(parser, ranked=True)
@@ -160,6 +161,7 @@ def _several(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
 
 
 def run(options: Namespace) -> int:
+    _refuse_what_a_run_has(options)
     stream = _stream(options) if options.stream else None
     workspace = plan_workspace(options) if stream else open_workspace(options)
     manifest = None if stream else _manifest(workspace, options)
@@ -223,10 +225,24 @@ def _refuse_shape_of_another(options: Namespace, ks: list[int], expansions: list
         raise UserError("several --k cannot start from one SAE", hint="leave out --init")
 
 
+def _refuse_what_a_run_has(options: Namespace) -> None:
+    """A run's model and texts are those that it was captured from. Raises UserError."""
+    if options.stream:
+        return
+    for name in _OF_A_STREAM:
+        if getattr(options, name) is not None:
+            raise UserError(
+                f"--{name.replace('_', '-')} is for --stream: run {options.run!r} has its model "
+                "and texts already",
+                hint="leave it out, or leave out --run",
+            )
+
+
 def _stream(options: Namespace) -> CaptureConfig:
     """The model and the texts that are trained on. Raises UserError."""
     if options.layer is None:
         raise UserError("no layer given", hint="name the one to train on with --layer")
+    options.model, options.dataset = options.model or "sample", options.dataset or "sample"
     return CaptureConfig(
         model=model_of(options),
         dataset=dataset_of(options),

@@ -122,6 +122,41 @@ def load_model(spec: ModelSpec) -> Loaded:
     return Loaded(model, tokenizer, device, revision, model_id)
 
 
+def load_structure(spec: ModelSpec) -> Any | None:
+    """The model without weights or tokenizer, from files of this machine alone: its modules and
+    its configuration. None when they are not here, or in a .gguf file.
+
+    Raises NotFoundError or UserError in one sentence for a model that cannot be.
+    """
+    spec = replace(spec, model=spec.model.removeprefix(RANDOM), offline=True)
+    source = _locate(spec)
+    if source.gguf_file is not None or not _has_config(source, spec.revision):
+        return None
+    options: dict[str, Any] = {} if source.local else {"revision": spec.revision}
+    with _quiet(), _one_sentence(spec, source, False):
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        trusted = spec.trust_remote_code
+        config = AutoConfig.from_pretrained(
+            source.place, local_files_only=True, trust_remote_code=trusted, **options
+        )
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
+
+
+def _has_config(source: Source, revision: str | None) -> bool:
+    if source.local:
+        return (Path(source.place) / "config.json").is_file()
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(source.place, "config.json", revision=revision)
+    except HFValidationError:  # a name that no repository of the hub has
+        return False
+    return isinstance(found, str)
+
+
 def _untrained(kind: Any, config: Any, dtype: torch.dtype, trusted: bool) -> Any:
     """A model of this architecture with random weights, the same ones every time."""
     config = copy(config)

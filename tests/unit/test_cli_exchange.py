@@ -16,7 +16,16 @@ from mi_crow.mechanistic.sae import load_sae
 from mi_crow.store import room
 from mi_crow.store.workspace import Workspace
 from tests.jobs_fixture import own_queues
-from tests.sae_files import MAKERS, D, M, keep_group_max, keep_top, saelens_cfg, write_sparsify
+from tests.sae_files import (
+    MAKERS,
+    D,
+    M,
+    keep_group_max,
+    keep_top,
+    saelens_cfg,
+    write_saelens,
+    write_sparsify,
+)
 
 FORMATS = Path(__file__).parent.parent / "fixtures" / "sae_formats"
 
@@ -83,12 +92,71 @@ def test_what_the_file_leaves_open_is_said(
     found = result(capsys, "import", str(FORMATS / "gemma_scope"))
     assert any("layer_1 is taken for resid_post.1" in line for line in found["warnings"])
     assert any("--model" in line for line in found["warnings"])
-    options = ("--name", "b", "--layer", "mlp_out.1", "--model", "sample")
+    options = ("--name", "b", "--layer", "mlp_out.1", "--model", "org/model")
     found = result(capsys, "import", str(FORMATS / "gemma_scope"), *options)
     assert found["layer"] == "mlp_out.1"
-    assert found["warnings"] == ["the file says resid_post.1, and --layer says mlp_out.1"]
+    assert found["warnings"] == [
+        "the file says resid_post.1, and --layer says mlp_out.1",
+        "whether 'mlp_out.1' exists was not checked: its model 'org/model' is not on this machine",
+    ]
     assert main(["import", str(FORMATS / "gemma_scope"), "--name", "c"]) == 0
     assert "warning: layer_1 is taken" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "layer", ["model.layers.1.post_attention_layernorm", "model.layers.1.mlp", "resid_pre.2"]
+)
+def test_the_layer_that_the_user_names_wins_over_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], layer: str
+) -> None:
+    write_saelens(tmp_path / "in", *sae_of_the_sample())
+    arguments = ("import", str(tmp_path / "in"), "--model", "sample", "--layer", layer)
+    found = result(capsys, *arguments, "--name", "a")
+    assert found["layer"] == layer
+    (warning,) = found["warnings"]
+    assert warning.startswith("the file says resid_post.1, and --layer says")
+
+
+@pytest.mark.parametrize(
+    "layer", ["h.99", "resid_post.6", "no.such.layer", "model.layers.1.mlpp", "transformer.h.1"]
+)
+def test_a_layer_that_the_model_does_not_have_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], layer: str
+) -> None:
+    write_saelens(tmp_path / "in", *sae_of_the_sample())
+    write_sparsify(tmp_path / "run" / "layers.1")
+    for place in ("in", "run"):  # the file says a point, the run holds one SAE
+        for flag in ("--layer", "--target-layer"):
+            arguments = ("import", str(tmp_path / place), "--model", "sample", flag, layer)
+            assert f"layer {layer!r} not found" in refused(tmp_path, capsys, *arguments)
+
+
+def test_a_layer_of_another_width_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (str(FORMATS / "gemma_scope"), "--model", "sample", "--layer", "mlp_out.1")
+    said = refused(tmp_path, capsys, "import", *arguments)
+    assert "takes 24 numbers, 'mlp_out.1' of the model has 192" in said
+
+
+def test_what_a_run_decides_is_not_dropped_in_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flag in ("--model", "--dataset"):
+        said = refused(tmp_path, capsys, "train", "--run", "r", flag, "sample")
+        assert f"{flag} is for --stream: run 'r' has its model and texts already" in said
+
+
+def sae_of_the_sample() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """One as wide as the sample model, whose file names its hook point."""
+    width = 192
+    tensors = {
+        "W_enc": torch.ones(width, 3),
+        "b_enc": torch.zeros(3),
+        "W_dec": torch.ones(3, width),
+        "b_dec": torch.zeros(width),
+    }
+    return saelens_cfg("standard", d_in=width, d_sae=3), tensors
 
 
 def test_an_unknown_layer_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +200,7 @@ def test_a_run_of_several_is_listed_and_one_of_them_chosen(
         (["./nothing"], "no SAE at"),
         ([str(FORMATS / "saelens_topk"), "--name", "../a"], "not a name"),
         ([str(FORMATS / "saelens_topk"), "--dtype", "int4"], "int4"),
-        ([str(FORMATS / "saelens_topk"), "--scale", "-1"], "not above 0"),
+        ([str(FORMATS / "saelens_topk"), "--scale", "-1"], "is less than"),
         ([str(FORMATS / "saelens_topk"), "--model", "./no-model"], "not found"),
         ([str(FORMATS / "saelens_topk"), "--check", "--dataset", "no.txt"], "not found"),
     ],

@@ -314,8 +314,8 @@ def test_one_key_that_stands_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", [1e-300, 0.0, -1.0, float("nan"), float("inf"), 1e300, True])
 def test_a_scale_that_leaves_nothing(tmp_path: Path, scale: float) -> None:
     write_saelens(tmp_path, saelens_cfg("standard"), Draw().weights())
-    refused(tmp_path, "input scale", "must be from 1e-08 to 1e+08", input_scale=scale)
-    with pytest.raises(UserError, match="must be from 1e-08 to 1e"):
+    refused(tmp_path, "input scale", input_scale=scale)
+    with pytest.raises(UserError, match="the input scale"):
         ImportConfig(str(tmp_path), input_scale=scale)
 
 

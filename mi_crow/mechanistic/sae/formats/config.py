@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass
 
+from mi_crow.bounds import SCALE
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import DatasetSpec, ModelSpec, check_bos
 
 DTYPES = ("auto", "fp32", "bf16", "fp16")
-# sqrt(d) / a mean norm: what lies outside is a slip of the pen, and would leave nothing of a bias
-# or make all of it infinite.
-_LEAST_SCALE, _MOST_SCALE = 1e-8, 1e8
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,9 @@ class ImportConfig:
 
 
 def check_scale(scale: float, what: str) -> float:
-    """`scale` if inputs can have been scaled by it. Raises UserError otherwise."""
-    if isinstance(scale, bool) or not _LEAST_SCALE <= scale <= _MOST_SCALE:
-        raise UserError(
-            f"{what} must be from {_LEAST_SCALE:g} to {_MOST_SCALE:g}, not {scale}",
-            hint="it is sqrt(d) / the mean norm of the activations",
-        )
+    """`scale` if inputs can have been scaled by it, sqrt(d) / their mean norm: another would leave
+    nothing of a bias, or make all of it infinite. Raises UserError."""
+    if isinstance(scale, bool):
+        raise UserError(f"{what} must be a number, not {scale}")
+    SCALE.check(scale, what)
     return scale

@@ -73,6 +73,11 @@ def choose(found: Sequence[Found], layer: str | None, place: str) -> Found:
     )
 
 
+def names_folder(label: str, layer: str) -> bool:
+    """Whether `layer` is but the name of an SAE's folder, and no hook point."""
+    return not point_of(layer) and (label == layer or layer in label.split("/"))
+
+
 def _is_of(label: str, layer: str) -> bool:
     """Whether an SAE's folder says that it is of `layer`."""
     if label == layer:

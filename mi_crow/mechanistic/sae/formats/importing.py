@@ -12,6 +12,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.build import build, bytes_needed
 from mi_crow.mechanistic.sae.formats.config import ImportConfig
+from mi_crow.mechanistic.sae.formats.layer_check import check_said_layers
 from mi_crow.mechanistic.sae.formats.load import OpenedSae, open_sae_files, placed
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
@@ -70,6 +71,9 @@ def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
     sae_id = config.name or _id_of(opened)
     target = _free_folder(workspace, sae_id)
     metadata = _placed_metadata(opened, config)
+    unchecked = ()
+    if config.check is None:
+        unchecked = check_said_layers(opened.record, config, opened.said_point)
     dtype = _DTYPES.get(config.dtype)
     needed = bytes_needed(opened.record, dtype)
     check_disk(workspace.saes_dir, needed, f"the SAE {sae_id!r}")
@@ -98,7 +102,7 @@ def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
         model=sae.metadata.model_name,
         source=opened.source,
         folded=sae.metadata.folded,
-        warnings=(*_warnings(opened, sae, config), *(fit.warnings if fit else ())),
+        warnings=(*_warnings(opened, sae, config), *unchecked, *(fit.warnings if fit else ())),
         fit=fit,
     )
 
@@ -193,9 +197,9 @@ def _warnings(opened: OpenedSae, sae: SparseAutoencoder, config: ImportConfig) -
     """What somebody who works with the SAE should know."""
     found = list(opened.record.assumed) if config.layer is None else []
     found += opened.record.notes
-    said, meant = opened.said_point, opened.record.metadata.point
-    if config.layer is not None and said and meant and said != meant:
-        found.append(f"the file says {said}, and --layer says {meant}")
+    said, meant = opened.said_point, opened.record.metadata
+    if config.layer is not None and said and said != meant.point:
+        found.append(f"the file says {said}, and --layer says {meant.point or meant.layer}")
     if not sae.metadata.model_name:
         found.append("the SAE does not say its model: give it with --model to inspect and steer")
     return tuple(found)

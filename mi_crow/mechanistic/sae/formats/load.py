@@ -7,6 +7,7 @@ import torch
 
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.build import build
+from mi_crow.mechanistic.sae.formats.detect import names_folder
 from mi_crow.mechanistic.sae.formats.places import locate, where_from
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.saelens import FORMAT as SAELENS
@@ -43,20 +44,21 @@ def open_sae_files(
 
     `path` is a folder, a file, or a hub id (`org/name`, `org/name/folder`), of which the needed
     files are downloaded; `revision` is the hub's. `layer` chooses among the SAEs of several hook
-    points and says which one it is when the file does not. `input_scale` is for files of inputs
-    scaled by a factor that they do not say; `target` is where the SAE will be written, which needs
-    room too. Raises NotFoundError, UserError or CorruptDataError.
+    points by its folder; else it is the SAE's hook point, whatever the file says. `input_scale` is
+    for files of inputs scaled by a factor that they do not say; `target` is where the SAE will be
+    written, which needs room too. Raises NotFoundError, UserError or CorruptDataError.
     """
     folder = Path(path)
     if _is_ours(folder):
         record = read_saelens(folder)
         whole = folder.absolute()
         opened = OpenedSae(record, SAELENS, folder, str(whole), whole.resolve().name)
+        label = ""
     else:
         place = locate(path, revision, offline)
         found = place.find(layer)
         root = place.fetch(found, target)
-        record = found.read(root, where_from(place))
+        record, label = found.read(root, where_from(place)), found.label
         inside = f"{place.repository}/{found.label}".rstrip("/") if place.repository else ""
         opened = OpenedSae(
             record,
@@ -76,7 +78,7 @@ def open_sae_files(
             ),
         )
     said = record.metadata.point
-    if layer is not None:
+    if layer is not None and not (names_folder(label, layer) and (said or record.metadata.layer)):
         record = replace(record, metadata=placed(record.metadata, layer))
     return replace(opened, record=record, said_point=said)
 
@@ -106,11 +108,8 @@ def load_sae(
 
 
 def placed(metadata: SaeMetadata, layer: str) -> SaeMetadata:
-    """The metadata with the hook point that `layer` names; as it is when `layer` is only the name
-    of a folder and the file says its hook point."""
+    """The metadata with the hook point that `layer` names, whatever the file says."""
     point, module = point_of(layer), module_of(layer)
-    if not point and (metadata.point or metadata.layer):
-        return metadata
     module = module or ("" if point else layer)
     return replace(metadata, point=point, layer=module, hook_name=hook_name_of(point, module))
 

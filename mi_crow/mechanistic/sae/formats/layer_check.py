@@ -1,0 +1,84 @@
+"""Whether the hook points that somebody names for an SAE exist in its model, by the model's
+structure alone: no weights are read and nothing is downloaded."""
+
+from typing import Any
+
+from mi_crow.errors import NotFoundError, UserError, nearest
+from mi_crow.language_model.config import ModelSpec
+from mi_crow.mechanistic.sae.formats.config import ImportConfig
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
+from mi_crow.mechanistic.sae.hook_names import module_of, point_of
+
+_OF_THE_MODEL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")  # as wide as it
+
+
+def check_said_layers(record: SaeRecord, config: ImportConfig, said_point: str) -> tuple[str, ...]:
+    """Checks `--layer` and `--target-layer`; gives a sentence on what could not be checked.
+
+    `said_point` is the hook point that the file names itself. Raises NotFoundError for a layer
+    that the model does not have, UserError for one of another width.
+    """
+    layers: list[tuple[str, int, str]] = []
+    if config.layer is not None and _is_taken(config.layer, record, said_point):
+        layers.append((config.layer, record.n_inputs, "takes"))
+    if config.target_layer is not None:
+        layers.append((config.target_layer, record.n_outputs, "gives"))
+    if not layers:
+        return ()
+    model, name = _structure(record, config)
+    if model is None:
+        names = " and ".join(repr(layer) for layer, _, _ in layers)
+        reason = f"its model {name!r} is not on this machine" if name else "its model is not known"
+        return (f"whether {names} exists was not checked: {reason}",)
+    for layer, width, does in layers:
+        check_layer(model, layer, width, does)
+    return ()
+
+
+def _is_taken(layer: str, record: SaeRecord, said_point: str) -> bool:
+    """Whether the SAE's hook point is what `layer` says, and not what its file says."""
+    point = point_of(layer)
+    if point:
+        return point != said_point or bool(module_of(layer))
+    return layer == record.metadata.layer  # else it only chose a folder
+
+
+def check_layer(model: Any, layer: str, width: int, does: str) -> None:
+    """Checks one layer of an SAE that `does` ("takes" or "gives") `width` numbers there.
+
+    Raises NotFoundError or UserError.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    config = model.config.get_text_config()
+    blocks: int | None = getattr(config, "num_hidden_layers", None)
+    point, module = point_of(layer), module_of(layer)
+    kind, _, number = point.rpartition(".")
+    missing = blocks is not None and number.isdigit() and int(number) >= blocks
+    if not point or module:
+        missing = missing or layer.removesuffix(".input") not in names
+    if missing:
+        examples = [f"{kind or 'resid_post'}.{n}" for n in range(blocks or 0)]
+        hint = nearest(layer, names if not point else [*examples[len(examples) // 2 :], *examples])
+        raise NotFoundError(
+            f"layer {layer!r} not found",
+            hint=f"{blocks} layers, e.g. {hint}" if blocks is not None else f"e.g. {hint}",
+        )
+    hidden: int | None = getattr(config, "hidden_size", None)
+    if kind in _OF_THE_MODEL and hidden is not None and hidden != width:
+        raise UserError(f"the SAE {does} {width} numbers, {layer!r} of the model has {hidden}")
+
+
+def _structure(record: SaeRecord, config: ImportConfig) -> tuple[Any | None, str]:
+    """The model without its weights, None when it is not on this machine; and its name."""
+    from mi_crow.language_model.loading import load_structure
+
+    spec = config.model
+    if spec is not None:
+        return load_structure(spec), spec.model
+    name = record.metadata.model_name
+    if not name:
+        return None, ""
+    try:
+        return load_structure(ModelSpec(name, revision=record.metadata.revision)), name
+    except NotFoundError:  # a folder of the machine that the file was made on
+        return None, name
