@@ -38,6 +38,11 @@ class JobBar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    def waits(self, what: str) -> None:
+        """Says what the job is queued for."""
+        words = f"queued: waits for {visible(what)}"
+        self._progress.update(self._task, description=words, refresh=True)
+
     def show(self, event: dict[str, Any]) -> None:
         """Takes in one event."""
         name = event["event"]

@@ -38,6 +38,10 @@ class Display(Protocol):
 
     def show(self, event: dict[str, Any]) -> None: ...
 
+    def waits(self, what: str) -> None:
+        """The job still waits for `what`."""
+        ...
+
 
 def run_job(
     workspace: Workspace,
@@ -103,7 +107,7 @@ def follow_job(workspace: Workspace, job_id: str, *, quiet: bool = False) -> dic
     with display_of(quiet) as display:
         while True:
             try:
-                for event in follow(workspace, job_id):
+                for event in follow(workspace, job_id, display.waits):
                     if event.get("t", 0) >= last.get("t", 0):  # after a ctrl+c they come again
                         last = event
                         display.show(event)
@@ -189,21 +193,35 @@ def display_of(quiet: bool) -> Iterator[Display]:
 
 
 class PlainLines:
-    """Progress as plain lines on stderr, at most one in ten seconds; none at all when quiet."""
+    """Progress as plain lines on stderr, at most one in ten seconds; none at all when quiet.
+
+    A job that waits says for what when it begins to, and then every fifteen seconds.
+    """
 
     GAP_S = 10.0
+    WAIT_GAP_S = 15.0
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._quiet = quiet
-        self._last = 0.0
+        self._clock = clock
+        self._last = -self.GAP_S
+        self._waited, self._wait_said = "", 0.0
+
+    def waits(self, what: str) -> None:
+        now = self._clock()
+        if self._quiet or (what == self._waited and now - self._wait_said < self.WAIT_GAP_S):
+            return
+        again = "still " if what == self._waited else ""
+        self._waited, self._wait_said = what, now
+        self._write(f"queued: {again}waits for {what}")
 
     def show(self, event: dict[str, Any]) -> None:
         if self._quiet:
             return
         if event["event"] == "log":
             self._write(str(event.get("message", "")))
-        elif event["event"] == "progress" and time.monotonic() - self._last >= self.GAP_S:
-            self._last = time.monotonic()
+        elif event["event"] == "progress" and self._clock() - self._last >= self.GAP_S:
+            self._last = self._clock()
             readings = "  ".join(f"{k} {v:.4g}" for k, v in event.get("metrics", {}).items())
             self._write(f"{event['done']}/{event['total']} {event['unit']}  {readings}".rstrip())
 

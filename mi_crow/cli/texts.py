@@ -13,8 +13,8 @@ def add_text_flags(parser: ArgumentParser, default: str | None = "sample") -> No
     group.add_argument(
         "--dataset",
         default=default,
-        help="txt, md, json, jsonl, csv, tsv, parquet file, folder, hub id, or `sample`"
-        + (" (default)" if default == "sample" else ""),
+        help="txt, md, json, jsonl, csv, tsv (or these as .gz, .zst), parquet file, folder, "
+        "hub id, or `sample`" + (" (default)" if default == "sample" else ""),
     )
     group.add_argument("--split", default="train", help="of a Hugging Face data set (train)")
     group.add_argument("--text-field", default="text", help="the field with the text (text)")

@@ -1,16 +1,19 @@
 """Which fields of a record hold its text and its label."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
 from mi_crow.clean_text import clean_text
+from mi_crow.datasets.conversations import as_messages
 from mi_crow.errors import UserError
 
 RawRow = tuple[Any, Any]  # what stands in the text field, and in the label field
 
 TEXT = "text"
+# A data set that somebody has tokenized, as the usual libraries name its column.
+TOKEN_IDS = ("input_ids", "token_ids", "tokens")
 CONVERSATIONS = ("messages", "conversations", "conversation")
 _LABEL = "label"
 _NAMED_AT_MOST = 8
@@ -27,18 +30,54 @@ class Fields:
     def label_name(self) -> str:
         return self.label or _LABEL
 
-    def check(self, source: str, known: Iterable[str]) -> None:
-        """Raises UserError, naming the fields there are, when `known` lacks one of these."""
+    def found(
+        self, source: str, known: Iterable[str], texts: Collection[str] | None = None
+    ) -> "Fields":
+        """These fields in data whose fields are `known`; token ids stand in for a text field that
+        nobody named. `texts` are those that may hold a text, as far as that can be told.
+
+        Raises UserError, naming fields that would be taken, when `known` lacks one of these.
+        """
         names = [str(name) for name in known]
-        for field, flag in ((self.text, "--text-field"), (self.label, "--label-field")):
-            if field is not None and field not in names:
-                raise UserError(
-                    f"dataset {source!r} has no field {field!r}",
-                    hint=f"choose one with {flag}: {_choices(field, names)}",
-                )
+        ids = next((name for name in TOKEN_IDS if name in names), None)
+        here = replace(self, text=ids) if ids and self.text == TEXT not in names else self
+        if here.text not in names:
+            raise _no_field(source, here.text, "--text-field", names, texts)
+        if here.label is not None and here.label not in names:
+            raise _no_field(source, here.label, "--label-field", names, None)
+        return here
 
     def of(self, record: Mapping[str, Any]) -> RawRow:
         return record.get(self.text), record.get(self.label_name)
+
+
+def _no_field(
+    source: str, field: str, flag: str, names: list[str], texts: Collection[str] | None
+) -> UserError:
+    taken = names if texts is None else [name for name in names if name in texts]
+    if taken:
+        hint = f"choose one with {flag}: {_choices(field, taken)}"
+    else:
+        hint = (
+            f"none of its fields holds texts: {', '.join(names[:_NAMED_AT_MOST]) or 'it has none'}"
+        )
+    return UserError(f"dataset {source!r} has no field {field!r}", hint=hint)
+
+
+def is_token_ids(value: Any) -> bool:
+    """True for the ids of a tokenized text: a list of whole numbers that is not empty."""
+    return (
+        isinstance(value, list | tuple)
+        and bool(value)
+        and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
+    )
+
+
+def may_hold_text(value: Any) -> bool:
+    """True for what a document can be made of: a text, a conversation, token ids; and for a gap,
+    behind which there may be one."""
+    text = isinstance(value, str) and bool(value.strip())
+    return value is None or text or is_token_ids(value) or as_messages(value) is not None
 
 
 def _choices(field: str, names: list[str]) -> str:

@@ -1,20 +1,27 @@
-"""Local files of texts: txt, md, jsonl, json, csv, tsv, parquet; read record by record."""
+"""Local files of texts: txt, md, jsonl, json, csv, tsv, parquet, packed or not; read record by
+record."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import file_digest
+from io import BufferedReader, RawIOBase, TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mi_crow.causes import machine_error
-from mi_crow.datasets.fields import Fields, RawRow, label_text
+from mi_crow.datasets.fields import Fields, RawRow, label_text, may_hold_text
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
+from mi_crow.hub import first_line
 from mi_crow.store.json_file import parse_json
 
-SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-_KNOWN = f"known are {', '.join(SUFFIXES)} files"
+SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+COMPRESSED = {".gz": "gzip", ".zst": "zstd"}  # after one of the others, but for parquet
+
+_KNOWN = f"known are {', '.join(SUFFIXES)} files, and all but parquet as .gz or .zst"
 _BATCH_ROWS = 128
 _LONGEST_FIELD = 2**31 - 1  # of a table of text; Python's own limit is 128 KB
 
@@ -24,8 +31,59 @@ def looks_like_path(text: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
     return (
         text.count("/") > 1
         or text.startswith((".", "/", "~"))
-        or Path(text).suffix.lower() in suffixes
+        or Path(text).suffix.lower() in (*suffixes, *COMPRESSED)
     )
+
+
+def is_compressed(path: Path) -> bool:
+    return path.suffix.lower() in COMPRESSED
+
+
+def kind_of(path: Path) -> str | None:
+    """Which of the SUFFIXES says what is in a file, compressed or not; None for no known kind."""
+    packed = is_compressed(path)
+    suffix = (Path(path.stem) if packed else path).suffix.lower()
+    return None if suffix not in SUFFIXES or (packed and suffix == ".parquet") else suffix
+
+
+@contextmanager
+def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """A file's text, UTF-8 with or without a mark at its start, unpacked where it is compressed.
+
+    Raises UserError for compressed data that is torn.
+    """
+    if not is_compressed(path):
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            yield file
+        return
+    import pyarrow as pa
+
+    path.open("rb").close()  # says that it is gone or closed to us, as it does for other files
+    codec = COMPRESSED[path.suffix.lower()]
+    try:
+        with pa.input_stream(str(path), compression=codec) as packed:
+            yield TextIOWrapper(BufferedReader(_Unpacked(packed)), "utf-8-sig", newline=newline)
+    except (pa.ArrowException, OSError, EOFError) as error:
+        if machine_error(error, path) is not None:
+            raise
+        raise UserError(
+            f"dataset file {str(path)!r} is not a whole {codec} file ({first_line(error)})"
+        ) from error
+
+
+class _Unpacked(RawIOBase):
+    """Arrow's reader of compressed files as Python's own readers take one."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._source.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def text_files(path: Path) -> list[Path]:
@@ -34,13 +92,13 @@ def text_files(path: Path) -> list[Path]:
     Raises NotFoundError or UserError where there are none.
     """
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+        files = sorted(f for f in path.rglob("*") if kind_of(f) is not None and f.is_file())
         if not files:
             raise UserError(f"dataset folder {str(path)!r} holds no texts", hint=_KNOWN)
         return files
     if not path.exists():
         raise NotFoundError(f"dataset {str(path)!r} not found", hint="there is no such path")
-    if path.suffix.lower() not in SUFFIXES:
+    if kind_of(path) is None:
         raise UserError(f"dataset file {str(path)!r} is of no known kind", hint=_KNOWN)
     return [path]
 
@@ -51,18 +109,18 @@ def file_rows(path: Path, fields: Fields) -> Iterator[RawRow]:
     Raises UserError naming what is wrong, with file and line: no such field, torn, not UTF-8.
     """
     with _named(path):
-        yield from _READERS[path.suffix.lower()](path, fields)
+        yield from _READERS[kind_of(path) or ""](path, fields)
 
 
 def count_records(path: Path, fields: Fields) -> int:
     """How many records `file_rows` will give, at most, with as little reading as that takes."""
     with _named(path):
-        suffix = path.suffix.lower()
-        if suffix == ".parquet":
+        kind = kind_of(path)
+        if kind == ".parquet":
             import pyarrow.parquet as pq
 
             return pq.read_metadata(path).num_rows
-        if suffix == ".jsonl":
+        if kind in (".jsonl", ".ndjson") and not is_compressed(path):
             with path.open("rb") as file:
                 return sum(not line.isspace() for line in file)
     return sum(1 for _ in file_rows(path, fields))
@@ -95,37 +153,63 @@ def _named(path: Path) -> Iterator[None]:
 
 def _passages(path: Path, fields: Fields) -> Iterator[RawRow]:
     """A prose file's paragraphs (parted by empty lines), labelled with the file's name."""
-    with path.open(encoding="utf-8-sig") as file:
+    label = Path(path.stem).stem if is_compressed(path) else path.stem
+    with open_text(path) as file:
         lines: list[str] = []
         for line in file:
             if line != "\n":
                 lines.append(line)
             elif passage := "".join(lines).strip():
-                yield passage, path.stem
+                yield passage, label
                 lines = []
         if passage := "".join(lines).strip():
-            yield passage, path.stem
+            yield passage, label
 
 
 def _json_lines(path: Path, fields: Fields) -> Iterator[RawRow]:
     # Lines end at \n alone, as the count of them has it.
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
+    with open_text(path, newline="\n") as file:
         first = True
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             record = _parse(line, f"{str(path)!r} line {number}")
-            yield _record_row(record, path, number, fields, first)
-            first = False
+            if first:
+                fields, first = _fields_in(record, path, fields), False
+            yield _record_row(record, path, number, fields)
 
 
-def _json_list(path: Path, fields: Fields) -> Iterator[RawRow]:
-    text = path.read_text("utf-8-sig")
-    records = _parse(text, f"dataset {str(path)!r}")
+def _json(path: Path, fields: Fields) -> Iterator[RawRow]:
+    """A list of records, or one record a line as most data sets of the hub have it."""
+    if has_json_lines(path):
+        yield from _json_lines(path, fields)
+        return
+    with open_text(path) as file:
+        records = _parse(file.read(), f"dataset {str(path)!r}")
     if not isinstance(records, list):
-        raise UserError(f"dataset {str(path)!r} is not a list", hint="give a list of objects")
+        raise UserError(
+            f"dataset {str(path)!r} is not a list", hint="give a list of objects, or one a line"
+        )
     for number, record in enumerate(records, 1):
-        yield _record_row(record, path, number, fields, number == 1)
+        if number == 1:
+            fields = _fields_in(record, path, fields)
+        yield _record_row(record, path, number, fields)
+
+
+def has_json_lines(path: Path) -> bool:
+    """True for a .json file whose first two lines are a record each."""
+    with _named(path), open_text(path, newline="\n") as file:
+        # A list in one line may be all of the file: it is not read for this.
+        while (start := file.read(1)).isspace():
+            pass
+        if start not in ("{", '"'):
+            return False
+        first = start + file.readline()
+        second = next((line for line in file if line.strip()), "")
+    try:
+        return bool(second) and all(_parse(line, "") is not None for line in (first, second))
+    except UserError:
+        return False
 
 
 def _parse(text: str, what: str) -> Any:
@@ -133,24 +217,32 @@ def _parse(text: str, what: str) -> Any:
     return parse_json(text, what, error=UserError, long_integers=True)
 
 
-def _record_row(record: Any, path: Path, number: int, fields: Fields, first: bool) -> RawRow:
+def _fields_in(record: Any, path: Path, fields: Fields) -> Fields:
+    return fields_of_record(fields, str(path), record) if isinstance(record, dict) else fields
+
+
+def fields_of_record(fields: Fields, source: str, record: Mapping[str, Any]) -> Fields:
+    """The fields as they stand in `record`. Raises UserError naming those that would be taken."""
+    texts = [name for name, value in record.items() if may_hold_text(value)]
+    return fields.found(source, record, texts)
+
+
+def _record_row(record: Any, path: Path, number: int, fields: Fields) -> RawRow:
     if isinstance(record, str):
         return record, None
     if not isinstance(record, dict):
         raise UserError(f"{str(path)!r} record {number} is neither an object nor a text")
-    if first:
-        fields.check(str(path), record)
     return fields.of(record)
 
 
 def _table_of_text(path: Path, fields: Fields) -> Iterator[RawRow]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with open_text(path, newline="") as file:
         rows = _csv_reader(path, file)
         try:
             header = _next_row(rows)
             if header is None:
                 return
-            fields.check(str(path), header)
+            fields = fields.found(str(path), header)
             text_at = header.index(fields.text)
             label_at = header.index(fields.label_name) if fields.label_name in header else None
             while (row := _next_row(rows)) is not None:
@@ -180,7 +272,7 @@ def _next_row(rows: Any) -> list[str] | None:
 
 
 def _csv_reader(path: Path, file: TextIO) -> Any:
-    return csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+    return csv.reader(file, delimiter="\t" if kind_of(path) == ".tsv" else ",", strict=True)
 
 
 def _parquet(path: Path, fields: Fields) -> Iterator[RawRow]:
@@ -191,7 +283,7 @@ def _parquet(path: Path, fields: Fields) -> Iterator[RawRow]:
     try:
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
-        fields.check(str(path), names)
+        fields = fields.found(str(path), names, text_columns(file.schema_arrow))
         classes = class_names((file.schema_arrow.metadata or {}).get(b"huggingface"), fields)
         columns = [name for name in (fields.text, fields.label_name) if name in names]
         for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
@@ -207,6 +299,22 @@ def _parquet(path: Path, fields: Fields) -> Iterator[RawRow]:
         ) from error
 
 
+def text_columns(schema: "pa.Schema") -> list[str]:
+    """Names of the columns of an Arrow schema that may hold texts, conversations or token ids."""
+    import pyarrow as pa
+
+    def may(kind: Any) -> bool:
+        if pa.types.is_dictionary(kind):
+            return may(kind.value_type)
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        if listed:
+            text = pa.types.is_struct(kind.value_type) or pa.types.is_integer(kind.value_type)
+        return text or pa.types.is_string_view(kind) or pa.types.is_null(kind)
+
+    return [field.name for field in schema if may(field.type)]
+
+
 def class_names(description: bytes | None, fields: Fields) -> list[str] | None:
     """The names of the label's classes, as `datasets` writes them into Parquet files."""
     try:
@@ -220,7 +328,8 @@ _READERS: dict[str, Callable[[Path, Fields], Iterator[RawRow]]] = {
     ".txt": _passages,
     ".md": _passages,
     ".jsonl": _json_lines,
-    ".json": _json_list,
+    ".ndjson": _json_lines,
+    ".json": _json,
     ".csv": _table_of_text,
     ".tsv": _table_of_text,
     ".parquet": _parquet,

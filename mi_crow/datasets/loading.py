@@ -10,7 +10,7 @@ from mi_crow.datasets.records import LocalRecords
 from mi_crow.datasets.saved import is_saved
 from mi_crow.datasets.stream import TextStream
 from mi_crow.datasets.text import TextDataset
-from mi_crow.datasets.texts import Render, Texts
+from mi_crow.datasets.texts import Decode, Render, Texts
 from mi_crow.errors import NotFoundError, UserError
 
 SAMPLE = "sample"
@@ -37,18 +37,25 @@ class Spec(Protocol):
     def streaming(self) -> bool: ...
 
 
-def load_texts(spec: Spec, offline: bool = False, render: Render | None = None) -> Texts:
+def load_texts(
+    spec: Spec,
+    offline: bool = False,
+    render: Render | None = None,
+    decode: Decode | None = None,
+) -> Texts:
     """The texts that `spec` stands for. `sample` is the corpus that comes with mi-crow.
 
     A limit reads no more than the documents it leaves. A seed draws `limit` documents, or puts
-    all of them into drawn order. `render` makes the texts of conversations. With `offline` the
-    hub is never asked. Raises UserError or NotFoundError in one sentence.
+    all of them into drawn order. `render` makes the texts of conversations, `decode` those of token
+    ids. With `offline` the hub is never asked. Raises UserError or NotFoundError in one sentence.
     """
     path = _local_path(spec)
     if path is not None and not is_saved(path):
-        return _from_files(path, spec, render)
+        return _from_files(path, spec, render, decode)
     if path is not None:
-        texts = TextStream.from_local(path, spec.text_field, spec.label_field, spec.split, render)
+        texts = TextStream.from_local(
+            path, spec.text_field, spec.label_field, spec.split, render, decode
+        )
     else:
         texts = TextStream.from_huggingface(
             spec.source,
@@ -58,6 +65,7 @@ def load_texts(spec: Spec, offline: bool = False, render: Render | None = None) 
             spec.streaming or _begins_only(spec),
             offline,
             render,
+            decode,
         )
     return _bounded(texts, spec)
 
@@ -81,10 +89,10 @@ def _begins_only(spec: Spec) -> bool:
     return spec.limit is not None and spec.sample_seed is None and not needs_lengths(spec.split)
 
 
-def _from_files(path: Path, spec: Spec, render: Render | None) -> Texts:
+def _from_files(path: Path, spec: Spec, render: Render | None, decode: Decode | None) -> Texts:
     fields = Fields(spec.text_field, spec.label_field)
     records = LocalRecords(path, fields, spec.source)
-    texts = TextStream(records, render)
+    texts = TextStream(records, render, decode)
     if spec.streaming or records.bytes > IN_MEMORY_BYTES:
         return _bounded(texts, spec)
     if spec.limit is not None and spec.sample_seed is None:

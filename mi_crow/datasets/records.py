@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mi_crow.datasets.fields import Fields, RawRow, label_text
-from mi_crow.datasets.files import content_hash, count_records, file_rows, text_files
+from mi_crow.datasets.files import (
+    content_hash,
+    count_records,
+    fields_of_record,
+    file_rows,
+    text_columns,
+    text_files,
+)
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.hub import first_line
 
@@ -87,7 +94,7 @@ class ArrowRecords:
         identity: Callable[[], Identity],
     ) -> None:
         """Raises UserError for a data set that lacks one of the fields."""
-        fields.check(source, dataset.column_names)
+        fields = fields.found(source, dataset.column_names, _text_columns(dataset.features))
         self.source, self.fields = source, fields
         self._whole, self._identity = dataset, identity
         self._columns = [n for n in (fields.text, fields.label_name) if n in dataset.column_names]
@@ -126,11 +133,13 @@ class StreamedRecords:
     ) -> None:
         """Raises UserError for a data set that lacks one of the fields, where it says which it
         has; else reading does."""
+        names, features = dataset.column_names, dataset.features
+        if names is not None:
+            fields = fields.found(source, names, _text_columns(features))
         self.source, self.fields, self.identity, self.size = source, fields, identity, size
-        self._classes = _class_names(dataset.features, fields)
+        self._classes = _class_names(features, fields)
         dataset = dataset.with_format(None)
-        if (names := dataset.column_names) is not None:
-            fields.check(source, names)
+        if names is not None:
             dataset = dataset.select_columns(
                 [name for name in (fields.text, fields.label_name) if name in names]
             )
@@ -151,7 +160,7 @@ class ListedRecords:
     def rows(self) -> Iterator[RawRow]:
         for number, record in enumerate(self._records):
             if number == 0:
-                self.fields.check(self.source, record)
+                self.fields = fields_of_record(self.fields, self.source, record)
             yield self.fields.of(record)
 
     @property
@@ -167,7 +176,8 @@ def _batched_rows(
     try:
         for number, batch in enumerate(dataset.iter(_BATCH_ROWS)):
             if number == 0:
-                fields.check(source, batch)
+                first = {name: values[0] for name, values in batch.items() if values}
+                fields = fields_of_record(fields, source, first)
             length = len(next(iter(batch.values())))
             texts = batch.get(fields.text, [None] * length)
             labels = batch.get(fields.label_name, [None] * length)
@@ -180,6 +190,11 @@ def _batched_rows(
             f"dataset {source!r} stopped coming ({first_line(error)})",
             hint="what is written stays; resume the job when it can be read again",
         ) from error
+
+
+def _text_columns(features: Any) -> list[str] | None:
+    """Names of the columns that may hold texts; None where nobody knows their types."""
+    return None if features is None else text_columns(features.arrow_schema)
 
 
 def _class_names(features: Any, fields: Fields) -> list[str] | None:

@@ -1,5 +1,6 @@
 """Folders that `datasets` wrote with `save_to_disk`, as far as a look at their JSON tells."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ def is_saved(path: Path) -> bool:
     return (path / _DICT).is_file() or ((path / _STATE).is_file() and (path / _INFO).is_file())
 
 
-def saved_features(path: Path, split: str) -> list[str]:
-    """Names of the fields of a saved data set, of the first split that `split` names.
+def saved_features(path: Path, split: str) -> dict[str, Any]:
+    """The fields of a saved data set, of the first split that `split` names: by name, each as
+    `datasets` describes its type.
 
     Raises NotFoundError for a split that it lacks, UserError for a torn folder.
     """
@@ -27,7 +29,22 @@ def saved_features(path: Path, split: str) -> list[str]:
             if name not in splits:
                 raise no_split(str(path), name, splits)
         path = path / wanted[0]
-    return list(_read(path / _INFO).get("features") or [])
+    features = _read(path / _INFO).get("features")
+    return features if isinstance(features, dict) else {}
+
+
+def text_features(features: Mapping[str, Any]) -> list[str]:
+    """Names of the fields that may hold texts, conversations or token ids."""
+
+    def may(kind: Any) -> bool:
+        if isinstance(kind, list):
+            return True
+        if not isinstance(kind, dict):
+            return False
+        listed = kind.get("_type") in ("Sequence", "List", "LargeList", "LargeSequence")
+        return listed or "string" in str(kind.get("dtype")) or kind.get("dtype") == "null"
+
+    return [name for name, kind in features.items() if may(kind)]
 
 
 def no_split(source: str, split: str, splits: list[str]) -> NotFoundError:

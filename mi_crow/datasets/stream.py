@@ -1,7 +1,7 @@
 """Texts that are read as they are needed, from files, Arrow tables or the network."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from hashlib import sha256
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.clean_text import clean_text
 from mi_crow.datasets.conversations import as_messages, is_conversation
-from mi_crow.datasets.fields import Fields, RawRow, label_text
+from mi_crow.datasets.fields import Fields, RawRow, is_token_ids, label_text
 from mi_crow.datasets.records import ArrowRecords, LocalRecords, Records
 from mi_crow.datasets.sampling import least_positions, least_rows
 from mi_crow.datasets.saved import is_saved
 from mi_crow.datasets.text import TextDataset
-from mi_crow.datasets.texts import Render, Row, Texts, rows_digest
+from mi_crow.datasets.texts import Decode, Render, Row, Texts, TokenText, rows_digest
 from mi_crow.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,17 +32,20 @@ class TextStream:
     another type than the first, a conversation that the chat template refuses.
     """
 
-    def __init__(self, records: Records, render: Render | None = None) -> None:
-        """`render` makes the texts of conversations.
+    def __init__(
+        self, records: Records, render: Render | None = None, decode: Decode | None = None
+    ) -> None:
+        """`render` makes the texts of conversations, `decode` those of token ids.
 
-        Raises UserError when there is no text at all, or conversations but no `render`.
+        Raises UserError when there is no text at all, or conversations but no `render`, or ids but
+        no `decode`.
         """
-        self._records, self._render = records, render
+        self._records, self._render, self._decode = records, render, decode
         self._limit: int | None = None
         self._refusal = ""
         self.source = records.source
         self.skipped = 0
-        self.chat = False
+        self.chat = self._ids = False
         self._opening = self._open()
         if not self._opening:
             reason = self._refusal or f"no text in field {records.fields.text!r}"
@@ -60,6 +63,7 @@ class TextStream:
         label_field: str | None = None,
         split: str = "train",
         render: Render | None = None,
+        decode: Decode | None = None,
     ) -> "TextStream":
         """Texts of a txt, md, jsonl, json, csv, tsv or parquet file, of a folder of them in the
         order of their names, or of a folder that `save_to_disk` wrote (to which `split` applies).
@@ -68,8 +72,8 @@ class TextStream:
 
         path, fields = Path(path).expanduser(), Fields(text_field, label_field)
         if is_saved(path):
-            return cls(saved_records(path, split, fields), render)
-        return cls(LocalRecords(path, fields), render)
+            return cls(saved_records(path, split, fields), render, decode)
+        return cls(LocalRecords(path, fields), render, decode)
 
     @classmethod
     def from_huggingface(
@@ -81,6 +85,7 @@ class TextStream:
         streaming: bool = False,
         offline: bool = False,
         render: Render | None = None,
+        decode: Decode | None = None,
     ) -> "TextStream":
         """Texts of a data set on the Hugging Face hub, or of its copy in the cache.
 
@@ -90,7 +95,7 @@ class TextStream:
         from mi_crow.datasets.huggingface import hub_records
 
         fields = Fields(text_field, label_field)
-        return cls(hub_records(name, split, fields, streaming, offline), render)
+        return cls(hub_records(name, split, fields, streaming, offline), render, decode)
 
     @classmethod
     def from_dataset(
@@ -170,8 +175,14 @@ class TextStream:
         for blank, raw in enumerate(raws):
             if not _is_blank(raw[0]):
                 self.chat = is_conversation(raw[0])
+                self._ids = is_token_ids(raw[0])
                 if self.chat and self._render is None:
                     raise self._no_template()
+                if self._ids:
+                    if self._decode is None:
+                        raise self._no_tokenizer()
+                    # Their own special tokens are among them, as in what a chat template makes.
+                    self.chat = True
                 return list(islice(self._kept(chain([raw], raws), blank), _OPENING))
             self.skipped = blank + 1
         return []
@@ -189,7 +200,9 @@ class TextStream:
     def _row(self, raw: RawRow) -> Row | None:
         """Text and label of a record; None where there is no text."""
         value, label = raw
-        if self.chat:
+        if self._ids:
+            value = self._text_of(value) if is_token_ids(value) else None
+        elif self.chat:
             messages = as_messages(value)
             if messages is None or self._render is None:
                 return None
@@ -201,6 +214,23 @@ class TextStream:
         if not isinstance(value, str) or not value.strip():
             return None
         return clean_text(value), label_text(label)
+
+    def _text_of(self, ids: Sequence[int]) -> TokenText:
+        """Raises UserError for ids that the model's tokenizer does not have."""
+        assert self._decode is not None
+        try:
+            return TokenText.of(self._decode(ids), ids)
+        except ValueError as error:
+            raise UserError(
+                f"dataset {self.source!r} holds token ids of another tokenizer ({error})",
+                hint="use the model that it was tokenized for, or the data set of its texts",
+            ) from error
+
+    def _no_tokenizer(self) -> UserError:
+        return UserError(
+            f"dataset {self.source!r} holds token ids, which only a model's tokenizer can read",
+            hint="give them to a capture, or read the data set of its texts",
+        )
 
     def _no_template(self) -> UserError:
         return UserError(
@@ -224,7 +254,8 @@ class TextStream:
             if candidates >= total:
                 break
             candidates *= 2
-        return TextStream(records.picked(kept, {"sample": n, "seed": seed}), self._render)
+        chosen = records.picked(kept, {"sample": n, "seed": seed})
+        return TextStream(chosen, self._render, self._decode)
 
 
 def _is_blank(value: Any) -> bool:

@@ -1,12 +1,30 @@
 """What a capture reads: documents in a fixed order, held in memory or not."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, Protocol
+
+import numpy as np
 
 Row = tuple[str, str | None]  # text, label
 # Makes one text of messages with `role` and `content`; ValueError for those it refuses.
 Render = Callable[[list[dict[str, Any]]], str]
+
+
+# The text of token ids; ValueError for ids that its tokenizer does not have.
+Decode = Callable[[Sequence[int]], str]
+
+
+class TokenText(str):
+    """A text that came as token ids, which go through the model as they are."""
+
+    ids: np.ndarray  # [n] int32, special tokens included
+
+    @classmethod
+    def of(cls, text: str, ids: Sequence[int]) -> "TokenText":
+        made = cls(text)
+        made.ids = np.asarray(ids, np.int32)
+        return made
 
 
 class Texts(Protocol):
@@ -24,7 +42,8 @@ class Texts(Protocol):
 
     @property
     def chat(self) -> bool:
-        """True when a chat template made the texts: its special tokens are in them already."""
+        """True when a chat template made the texts, or when they came as token ids: their special
+        tokens are in them already."""
         ...
 
     @property

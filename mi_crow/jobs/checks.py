@@ -3,21 +3,28 @@
 A check raises UserError; what only the model or the network can tell is left to the job.
 """
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
 from mi_crow.bounds import LATENTS
 from mi_crow.datasets.fields import Fields
-from mi_crow.datasets.files import SUFFIXES, looks_like_path, text_files
-from mi_crow.datasets.saved import is_saved, saved_features
+from mi_crow.datasets.files import (
+    SUFFIXES,
+    file_rows,
+    has_json_lines,
+    kind_of,
+    looks_like_path,
+    open_text,
+    text_files,
+)
+from mi_crow.datasets.saved import is_saved, saved_features, text_features
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.language_model.model_names import model_asked_for
 from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.loggers import check_logger
 from mi_crow.store.ids import validate_id
-from mi_crow.store.json_file import parse_json
 from mi_crow.store.manifest import RunManifest
 from mi_crow.store.settings import validate_device
 from mi_crow.store.workspace import SaeSummary, Workspace, read_sae_summary
@@ -154,7 +161,9 @@ def check_model(spec: ModelSpec) -> None:
             raise UserError(
                 f"folder {spec.model!r} holds no {wanted}", hint="give a model's folder"
             )
-    elif looks_like_path(spec.model, _PATHS):
+    elif not looks_like_path(spec.model, _PATHS):
+        model_asked_for(spec.model)
+    else:
         raise NotFoundError(
             f"model {spec.model!r} not found",
             hint="give a folder, a .gguf file, a Hugging Face id (org/name) or `sample`",
@@ -167,9 +176,9 @@ def check_dataset(spec: DatasetSpec) -> None:
         return
     path = Path(spec.source).expanduser()
     if is_saved(path):
-        Fields(spec.text_field, spec.label_field).check(
-            spec.source, saved_features(path, spec.split)
-        )
+        features = saved_features(path, spec.split)
+        fields = Fields(spec.text_field, spec.label_field)
+        fields.found(spec.source, features, text_features(features))
     elif path.exists():
         _check_any_text(text_files(path), spec)
     elif looks_like_path(spec.source, _PATHS):
@@ -191,55 +200,7 @@ def _check_any_text(files: Iterable[Path], spec: DatasetSpec) -> None:
 
 def _has_text(path: Path, spec: DatasetSpec) -> bool:
     """True when the file has a row. Raises UserError when its rows lack one of the fields."""
-    suffix, fields = path.suffix.lower(), Fields(spec.text_field, spec.label_field)
-    if suffix == ".parquet":
-        return _parquet_has_text(path, fields)
-    if suffix in (".csv", ".tsv"):
-        return _table_has_text(path, fields)
-    if suffix == ".jsonl":
-        return _jsonl_has_text(path, fields)
-    return _prose_has_text(path)  # the job reads a whole JSON list itself
-
-
-def _prose_has_text(path: Path) -> bool:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return any(line.strip() for line in file)
-
-
-def _table_has_text(path: Path, fields: Fields) -> bool:
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        try:
-            header = next(rows, None)
-        except csv.Error as error:
-            raise UserError(f"dataset file {str(path)!r} is not a table ({error})") from error
-        if header is None:
-            return False
-        fields.check(str(path), header)
-        return bool(file.readline())
-
-
-def _parquet_has_text(path: Path, fields: Fields) -> bool:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        metadata = pyarrow.parquet.read_metadata(path)
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"dataset file {str(path)!r} is not a Parquet file") from error
-    fields.check(str(path), metadata.schema.to_arrow_schema().names)
-    return metadata.num_rows > 0
-
-
-def _jsonl_has_text(path: Path, fields: Fields) -> bool:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = next((line for line in file if line.strip()), None)
-    if first is None:
-        return False
-    what = f"the first line of dataset file {str(path)!r}"
-    row = parse_json(first, what, error=UserError, long_integers=True)
-    if isinstance(row, dict):
-        fields.check(str(path), row)
-    elif not isinstance(row, str):
-        raise UserError(f"dataset file {str(path)!r} holds neither objects nor texts")
-    return True
+    if kind_of(path) == ".json" and not has_json_lines(path):
+        with open_text(path) as file:  # the job reads a whole JSON list itself
+            return bool(file.read(1))
+    return next(file_rows(path, Fields(spec.text_field, spec.label_field)), None) is not None

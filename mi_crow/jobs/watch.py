@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mi_crow.jobs.events import CLOSING, OPENING, EventReader
@@ -14,9 +14,12 @@ _POLL_S = 0.1
 _LOST_CHECK_S = 1.0
 
 
-def follow(workspace: Workspace, job_id: str) -> Iterator[dict[str, Any]]:
+def follow(
+    workspace: Workspace, job_id: str, on_wait: Callable[[str], None] | None = None
+) -> Iterator[dict[str, Any]]:
     """The events of the job's latest attempt, then each new one, until it ends.
 
+    `on_wait` hears once a second what a queued job waits for.
     The last event is `finished`, `failed` or `cancelled`, or `lost` when the worker died without
     a word. Raises NotFoundError for a job that does not exist.
     """
@@ -33,7 +36,10 @@ def follow(workspace: Workspace, job_id: str) -> Iterator[dict[str, Any]]:
                 return
         if not pending and time.monotonic() >= next_check:
             next_check = time.monotonic() + _LOST_CHECK_S
-            if read_state(job_dir).status == "lost":
+            state = read_state(job_dir)
+            if on_wait is not None and state.status == "queued" and state.waiting_for:
+                on_wait(state.waiting_for)
+            if state.status == "lost":
                 yield {"t": time.time(), "event": "lost"}
                 return
         if not pending:

@@ -20,6 +20,7 @@ from mi_crow.language_model.capture_source import CaptureSource, Todo
 from mi_crow.language_model.capture_writer import PartWriter
 from mi_crow.language_model.chat import chat_renderer
 from mi_crow.language_model.config import CaptureConfig, ModelSpec
+from mi_crow.language_model.token_ids import assumption, ids_decoder
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.atomic import remove_stale
@@ -72,7 +73,9 @@ def capture_run(
     from mi_crow.language_model.language_model import LanguageModel
 
     lm = LanguageModel.from_spec(_as_begun(config.model, run_dir))
-    texts = load_texts(config.dataset, config.model.offline, chat_renderer(lm.tokenizer))
+    texts = load_texts(
+        config.dataset, config.model.offline, chat_renderer(lm.tokenizer), ids_decoder(lm.tokenizer)
+    )
     return Capture(lm, texts, config).run(workspace, progress or NullProgress(), run_dir, ranks)
 
 
@@ -115,6 +118,8 @@ class Capture:
         made = run_dir is None
         prepared: dict[str, Any] = {}
         if ranks.rank == 0:
+            if said := assumption(self._lm.tokenizer, self._texts):
+                progress.log(said)
             run_dir, todo = self._prepare(workspace, progress, run_dir, ranks.world)
             prepared = {"run": run_dir.name, "todo": asdict(todo)}
         prepared = ranks.agree(prepared)

@@ -17,6 +17,7 @@ from mi_crow.causes import machine_error, out_of_memory
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.hub import first_line, hub_answers, hub_error, quiet_downloads
 from mi_crow.language_model.config import ModelSpec
+from mi_crow.language_model.model_names import model_asked_for
 
 SAMPLE = "sample"
 # Before a model's name: the same architecture and tokenizer with weights that learnt nothing.
@@ -215,8 +216,9 @@ def _locate(spec: ModelSpec) -> Source:
         raise NotFoundError(f"model file {spec.model!r} not found")
     if path.is_absolute() or spec.model.startswith((".", "~")) or len(parts) > 2:
         raise NotFoundError(f"model folder {spec.model!r} not found")
-    model_id = f"{spec.model}/{spec.gguf_file}" if spec.gguf_file else spec.model
-    return Source(spec.model, spec.gguf_file, model_id, False)
+    name = model_asked_for(spec.model)
+    model_id = f"{name}/{spec.gguf_file}" if spec.gguf_file else name
+    return Source(name, spec.gguf_file, model_id, False)
 
 
 def _in_file(path: Path, spec: ModelSpec) -> Source:

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from mi_crow.background import read_ahead
+from mi_crow.datasets.texts import TokenText
 from mi_crow.errors import MiCrowError
 from mi_crow.language_model.tokenizer_process import TEXTS, token_batch
 
@@ -39,10 +41,25 @@ def tokenized(
 
     Texts of more than `offsets_above` tokens come with their places in the text. `beside` works
     in a process of its own, for tokenizers that have a fast form; else in the calling thread.
+    Texts that came as token ids (all or none of a data set do) keep those.
     """
+    batches = iter(batches)
+    first = next(batches, None)
+    if first is None:
+        return _given([])
+    batches = chain([first], batches)
+    if any(isinstance(text, TokenText) for text in first[1]):
+        return _given(batches)
     if beside and getattr(tokenizer, "is_fast", False):
         return _beside(tokenizer, batches, offsets_above)
     return _here(tokenizer, batches, offsets_above)
+
+
+def _given(
+    batches: Iterable[tuple[Key, Sequence[str]]],
+) -> Generator[tuple[Key, list[Tokens]], None, None]:
+    for key, texts in batches:
+        yield key, [Tokens(text.ids, None, None) for text in texts if isinstance(text, TokenText)]
 
 
 def _here(

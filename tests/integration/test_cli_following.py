@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -175,3 +176,35 @@ def test_a_third_ctrl_c_stops_a_job_that_does_not_listen(
     watcher.interrupt()
     assert watcher.wait() == 130
     assert job_state(workspace, watcher.job).status == "cancelled"
+
+
+def test_a_queued_job_says_what_it_waits_for(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tmp_path / "first"
+    run(workspace, first, options(detach=True), wait_at=0)
+    wait_until(lambda: list_jobs(workspace)[0].status == "running")
+    release = threading.Timer(4.0, (first / "go").touch)
+    release.start()
+    try:
+        run(workspace, tmp_path / "second")
+    finally:
+        release.cancel()
+        (first / "go").touch()
+    said = [line for line in capsys.readouterr().err.splitlines() if "waits for" in line]
+    assert len(said) == 1
+    assert "another job runs on it" in said[0]
+
+
+def test_it_says_so_again_every_fifteen_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    lines = following.PlainLines(quiet=False, clock=lambda: now[0])
+    for second in range(46):
+        now[0] = float(second)
+        lines.waits("cpu: another job runs on it")
+    assert capsys.readouterr().err.splitlines() == [
+        "queued: waits for cpu: another job runs on it",
+        *["queued: still waits for cpu: another job runs on it"] * 3,
+    ]
+    following.PlainLines(quiet=True).waits("cpu")
+    assert capsys.readouterr().err == ""

@@ -88,7 +88,7 @@ def test_short_rows_and_quoted_lines_of_a_table(tmp_path: Path) -> None:
         (
             "other.jsonl",
             b'{"body": "x", "id": 1}\n',
-            "no field 'text'; choose one with --text-field: body, id",
+            "no field 'text'; choose one with --text-field: body",
         ),
         ("torn.jsonl", b'{"text": "x"}\n{"te', "line 2 is not valid JSON"),
         ("number.jsonl", b"3\n", "neither an object nor a text"),

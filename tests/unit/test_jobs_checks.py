@@ -158,8 +158,8 @@ def test_texts_that_are_there_pass(tmp_path: Path) -> None:
         ("a.csv", "body\nx\n", "no field 'text'"),
         ("a.jsonl", '{"body": "x"}\n', "no field 'text'"),
         ("a.jsonl", "{oops\n", "not valid JSON"),
-        ("a.jsonl", "3\n", "neither objects nor texts"),
-        ("a.parquet", "PAR?", "not a Parquet file"),
+        ("a.jsonl", "3\n", "neither an object nor a text"),
+        ("a.parquet", "PAR?", "not a whole Parquet file"),
         ("a.docx", "x", "of no known kind"),
     ],
 )

@@ -232,6 +232,13 @@ def test_too_few_tokens_and_a_wrong_width_are_explained() -> None:
         make_plan(TopKSae(16, 9, 2), source, SaeTrainingConfig(batch_size=16))
 
 
+def test_a_run_of_held_out_texts_alone_is_explained() -> None:
+    source = TensorSource(torch.randn(100, 8), torch.ones(100, dtype=torch.bool))
+    with pytest.raises(UserError, match="all 100 tokens are of held-out texts") as caught:
+        make_plan(TopKSae(16, 8, 2), source, SaeTrainingConfig(batch_size=16))
+    assert "outlier" not in caught.value.sentence
+
+
 def test_unusable_activations_are_explained() -> None:
     for value, reason in ((1.0, "the same"), (float("nan"), "not finite")):
         source = TensorSource(torch.full((200, 8), value))

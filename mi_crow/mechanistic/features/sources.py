@@ -202,6 +202,7 @@ def _live_run(
 ) -> LiveRun:
     from mi_crow.datasets import load_texts
     from mi_crow.language_model.chat import chat_renderer
+    from mi_crow.language_model.token_ids import ids_decoder
 
     assert origin.texts is not None
     spec = origin.texts.model or ModelSpec(lm.model_id)
@@ -213,7 +214,12 @@ def _live_run(
             f"{lm.model_id!r} has {width}",
             hint="give the model it was trained on",
         )
-    texts = load_texts(origin.texts.dataset, spec.offline, chat_renderer(lm.tokenizer))
+    texts = load_texts(
+        origin.texts.dataset,
+        spec.offline,
+        chat_renderer(lm.tokenizer),
+        ids_decoder(lm.tokenizer),
+    )
     capture = origin.texts.capture(spec, layer)
     capture = replace(capture, bos=sae.metadata.bos(capture.bos))
     run = LiveRun(lm, texts, capture, progress)

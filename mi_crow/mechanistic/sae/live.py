@@ -25,6 +25,7 @@ from mi_crow.language_model.capture_source import CaptureSource
 from mi_crow.language_model.capture_writer import not_finite
 from mi_crow.language_model.chat import chat_renderer
 from mi_crow.language_model.config import CaptureConfig
+from mi_crow.language_model.token_ids import ids_decoder
 from mi_crow.language_model.windows import Row
 from mi_crow.mechanistic.sae.config import TrainConfig
 from mi_crow.mechanistic.sae.run_tokens import RunTokens
@@ -66,7 +67,9 @@ def live_tokens(
     from mi_crow.language_model.language_model import LanguageModel
 
     lm = LanguageModel.from_spec(replace(stream.model, device=config.device))
-    texts = load_texts(stream.dataset, stream.model.offline, chat_renderer(lm.tokenizer))
+    texts = load_texts(
+        stream.dataset, stream.model.offline, chat_renderer(lm.tokenizer), ids_decoder(lm.tokenizer)
+    )
     stream = replace(stream, seed=config.training.seed)
     training = config.training
     tokens = training.tokens or (training.steps or 0) * training.batch_size

@@ -11,7 +11,7 @@ from torch import Tensor
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
-from mi_crow.mechanistic.sae.source import TRAIN, TokenSource, not_finite
+from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TokenSource, not_finite
 
 # Without a given length: one pass over the tokens, and at least this many steps.
 LEAST_STEPS = 2000
@@ -88,12 +88,7 @@ def make_plan(
     outlier_norm = None if factor is None else factor * source.median_norm()
     tokens = source.count(TRAIN, outlier_norm)
     if tokens < config.batch_size:
-        raise UserError(
-            f"{tokens} training tokens are too few for batches of {config.batch_size}",
-            hint="capture more documents or lower the batch size"
-            if tokens or factor is None
-            else f"raise --outlier-factor: all are above {factor:g} times the median norm",
-        )
+        raise _too_few(source, tokens, config)
     steps = _steps(config, tokens)
     run_tokens = steps * config.batch_size
     warmup_steps = _given(config.warmup_steps, min(1000, max(1, steps // 10)))
@@ -116,6 +111,24 @@ def make_plan(
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
         seed=config.seed,
+    )
+
+
+def _too_few(source: TokenSource, tokens: int, config: SaeTrainingConfig) -> UserError:
+    """Why `tokens` are left to train on, when that is less than a batch."""
+    if source.count(TRAIN) == 0 and (held_out := source.count(HELDOUT)):
+        return UserError(
+            f"there is nothing to train on: all {held_out:,} tokens are of held-out texts",
+            hint="a hash of its text holds out one document in ten, the same text always: capture "
+            "other documents as well",
+        )
+    why = "capture more documents or lower the batch size"
+    if not tokens and config.outlier_factor is not None:
+        why = (
+            f"raise --outlier-factor: all are above {config.outlier_factor:g} times the median norm"
+        )
+    return UserError(
+        f"{tokens} training tokens are too few for batches of {config.batch_size}", hint=why
     )
 
 

@@ -161,6 +161,7 @@ def _checked(sae: SparseAutoencoder, config: ImportConfig, said_point: str) -> "
     from mi_crow.datasets.loading import load_texts
     from mi_crow.language_model import LanguageModel
     from mi_crow.language_model.config import ModelSpec
+    from mi_crow.language_model.token_ids import ids_decoder
     from mi_crow.mechanistic.sae.formats.fit import check_fit
 
     assert config.check is not None
@@ -177,8 +178,9 @@ def _checked(sae: SparseAutoencoder, config: ImportConfig, said_point: str) -> "
             offline=config.offline,
         )
     dataset = replace(config.check.dataset, limit=config.check.documents)
-    texts = [text for text, _ in load_texts(dataset, config.offline).rows()]
     lm = LanguageModel.from_spec(spec)
+    decode = ids_decoder(lm.tokenizer)
+    texts = [text for text, _ in load_texts(dataset, config.offline, decode=decode).rows()]
     fit = check_fit(lm, sae, texts, config.check.context_length, said_point)
     point = placed(sae.metadata, fit.layer.point)
     sae.metadata = replace(
