@@ -46,7 +46,8 @@ def fresh_workspace(path: str | None) -> Workspace:
     """
     if path is not None:
         workspace = Workspace.plan(path)
-        if any(workspace.activations_dir.glob("*")) or any(workspace.saes_dir.glob("*")):
+        # What a failed job left unfinished is in nobody's way.
+        if any([*workspace.scan_runs(), *workspace.scan_saes()]):
             raise UserError(
                 f"workspace {str(workspace.root)!r} holds runs or SAEs already",
                 hint="the demo wants a fresh one",

@@ -10,6 +10,7 @@ from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text import count, duration, moment, number, print_json
 from mi_crow.errors import UserError
 from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, scan_jobs, tail_log
+from mi_crow.jobs.removing import remove_job
 from mi_crow.store.workspace import Workspace
 
 _ACTIONS = {
@@ -19,6 +20,7 @@ _ACTIONS = {
     "cancel": "save and stop; a second cancel stops now",
     "resume": "go on with a lost, cancelled or failed job",
     "log": "print the end of a job's log",
+    "rm": "remove an ended job and what it left unfinished",
 }
 
 
@@ -33,6 +35,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             )
         if name == "resume":
             action.add_argument("--detach", action="store_true", help="do not follow it")
+        if name == "rm":
+            action.add_argument("--force", action="store_true", help="also one that can be resumed")
         if name == "log":
             action.add_argument("--lines", type=positive, default=100, help="(100)")
 
@@ -50,6 +54,7 @@ def run(options: Namespace) -> int:
         "cancel": _cancel,
         "resume": _resume,
         "log": _log,
+        "rm": _remove,
     }[action](workspace, job_id, options)
 
 
@@ -163,6 +168,15 @@ def _log(workspace: Workspace, job_id: str, options: Namespace) -> int:
     return 0
 
 
+def _remove(workspace: Workspace, job_id: str, options: Namespace) -> int:
+    folders = remove_job(workspace, job_id, force=options.force)
+    if options.json:
+        print_json({"job_id": job_id, "removed": folders})
+    else:
+        print_line(f"removed {', '.join(folders)}")
+    return 0
+
+
 def _only_job(workspace: Workspace, action: str) -> str:
     """The one job that `action` can mean. Raises UserError."""
     states = list_jobs(workspace)
@@ -170,6 +184,7 @@ def _only_job(workspace: Workspace, action: str) -> str:
         "watch": [s for s in states if s.active],
         "cancel": [s for s in states if s.active],
         "resume": [s for s in states if s.resumable and not s.active],
+        "rm": [s for s in states if not s.active],
     }.get(action, states[-1:])
     if len(meant) == 1:
         return meant[0].job_id

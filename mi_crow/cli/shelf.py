@@ -7,8 +7,10 @@ from mi_crow.cli.arguments import add_common, open_workspace
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text import count, duration, moment, number, print_json, size
 from mi_crow.errors import UserError
+from mi_crow.jobs.removing import Unfinished, any_folder, unfinished, waiting_for
 from mi_crow.jobs.renaming import rename_run, rename_sae
 from mi_crow.jobs.tenants import users_of
+from mi_crow.mechanistic.features.origins import indexed_over
 from mi_crow.store.manifest import RunManifest
 from mi_crow.store.notes import read_note, write_note
 from mi_crow.store.unreadable import Unreadable
@@ -41,6 +43,9 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             action.add_argument("text", nargs="?", help="an empty text removes the note")
         if name == "rm":
             action.add_argument("--dry-run", action="store_true", help="only say what would go")
+            action.add_argument(
+                "--force", action="store_true", help="also when a job that can be resumed needs it"
+            )
 
 
 def run(options: Namespace) -> int:
@@ -103,12 +108,22 @@ def unread_json(found: Unreadable, key: str) -> dict[str, Any]:
     return {key: found.name, "status": "unreadable", "error": found.reason}
 
 
+def unfinished_json(found: Unfinished, key: str) -> dict[str, Any]:
+    """A row for a folder that nothing has finished."""
+    return {key: found.name, "status": "unfinished", "bytes": found.bytes}
+
+
 def _list_runs(workspace: Workspace, options: Namespace) -> None:
     runs, unreadable = workspace.scan_runs()
+    begun = unfinished(workspace, "run")
     if options.json:
-        print_json([run_json(run) for run in runs] + [unread_json(u, "run_id") for u in unreadable])
+        print_json(
+            [run_json(run) for run in runs]
+            + [unread_json(u, "run_id") for u in unreadable]
+            + [unfinished_json(one, "run_id") for one in begun]
+        )
         return
-    if not runs and not unreadable:
+    if not runs and not unreadable and not begun:
         print_line("no runs yet; mi-crow capture makes one")
         return
     columns = [
@@ -132,16 +147,22 @@ def _list_runs(workspace: Workspace, options: Namespace) -> None:
             ]
             for run in runs
         ]
-        + [[one.name, one.reason, "", "", "", "unreadable"] for one in unreadable],
+        + [[one.name, one.reason, "", "", "", "unreadable"] for one in unreadable]
+        + [[one.name, "", "", "", size(one.bytes), "unfinished"] for one in begun],
     )
 
 
 def _list_saes(workspace: Workspace, options: Namespace) -> None:
     saes, unreadable = workspace.scan_saes()
+    begun = unfinished(workspace, "SAE")
     if options.json:
-        print_json([sae_json(sae) for sae in saes] + [unread_json(u, "sae_id") for u in unreadable])
+        print_json(
+            [sae_json(sae) for sae in saes]
+            + [unread_json(u, "sae_id") for u in unreadable]
+            + [unfinished_json(one, "sae_id") for one in begun]
+        )
         return
-    if not saes and not unreadable:
+    if not saes and not unreadable and not begun:
         print_line("no SAEs yet; mi-crow train makes one")
         return
     columns = [
@@ -167,7 +188,8 @@ def _list_saes(workspace: Workspace, options: Namespace) -> None:
             ]
             for sae in saes
         ]
-        + [[one.name, "unreadable", "", one.reason, "", "", ""] for one in unreadable],
+        + [[one.name, "unreadable", "", one.reason, "", "", ""] for one in unreadable]
+        + [[one.name, "unfinished", "", "", "", "", size(one.bytes)] for one in begun],
     )
 
 
@@ -215,7 +237,7 @@ def _note(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
 
 def _remove(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
     what = "run" if runs else "SAE"
-    folder = workspace.run_dir(options.id) if runs else workspace.sae_dir(options.id)
+    folder = any_folder(workspace, what, options.id)
     used = users_of(workspace, what, options.id)
     freed = folder_bytes(folder)
     if used.jobs:
@@ -223,6 +245,13 @@ def _remove(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
             f"{what} {options.id!r} is in use by job {', '.join(used.jobs)}",
             hint="cancel it or wait: mi-crow jobs",
         )
+    waiting = [job.job_id for job in waiting_for(workspace, what, options.id)]
+    if waiting and not (options.force or options.dry_run):
+        raise UserError(
+            f"{what} {options.id!r} is needed to resume job {', '.join(waiting)}",
+            hint="resume it (mi-crow jobs resume), remove it (mi-crow jobs rm), or --force",
+        )
+    indexed = indexed_over(workspace, options.id) if runs else []
     files = sorted(str(f.relative_to(workspace.root)) for f in folder.rglob("*") if f.is_file())
     if not options.dry_run:
         workspace.delete(folder)
@@ -234,6 +263,8 @@ def _remove(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
                 "bytes": freed,
                 "files": files,
                 "orphans": used.saes,
+                "indexed": indexed,
+                "waiting_jobs": waiting,
             }
         )
         return
@@ -244,3 +275,7 @@ def _remove(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
     print_line(f"{options.id}: {verb} {size(freed)} in {count(len(files))} files")
     if used.saes:
         print_line(f"without it, index and evaluate need another run: {', '.join(used.saes)}")
+    if indexed:
+        print_line(f"without it, index --append cannot add to the index of {', '.join(indexed)}")
+    if waiting:
+        print_line(f"without it, these jobs cannot be resumed: {', '.join(waiting)}")

@@ -1,8 +1,9 @@
 """Who uses a run or an SAE."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mi_crow.jobs.status import list_jobs
+from mi_crow.jobs.status import JobState, list_jobs
 from mi_crow.store.workspace import Workspace
 
 
@@ -16,16 +17,26 @@ class Users:
 
 def users_of(workspace: Workspace, what: str, name: str) -> Users:
     """Who uses the run or SAE (`what` is "run" or "SAE") with the id `name`."""
-    key, kinds = ("run_id", ("capture",)) if what == "run" else ("sae_id", ("train",))
-    trained = {sae.sae_id: sae.run_id for sae in workspace.list_saes()}
-    jobs = []
-    for job in list_jobs(workspace):
-        if not job.active:
-            continue
-        makes = job.kind in kinds and name in (job.output, job.params.get("name"))
-        # Index and evaluate read the run that their SAE was trained on unless told another.
-        implied = what == "run" and trained.get(job.params.get("sae_id", "")) == name
-        if makes or implied or job.params.get(key) == name or job.kind == "demo":
-            jobs.append(job.job_id)
+    trained = trained_on(workspace)
+    jobs = [
+        job.job_id
+        for job in list_jobs(workspace)
+        if job.active and (job.kind == "demo" or uses(job, what, name, trained))
+    ]
     saes = [sae for sae, run in trained.items() if run == name] if what == "run" else []
     return Users(jobs, saes)
+
+
+def trained_on(workspace: Workspace) -> dict[str, str | None]:
+    """The run that each SAE was trained on, where that is known."""
+    return {sae.sae_id: sae.run_id for sae in workspace.list_saes()}
+
+
+def uses(job: JobState, what: str, name: str, trained: Mapping[str, str | None]) -> bool:
+    """Whether a job reads or writes a run or an SAE. `trained` as `trained_on` gives it."""
+    key, kind = ("run_id", "capture") if what == "run" else ("sae_id", "train")
+    makes = job.kind == kind and name in (job.output, job.params.get("name"))
+    # Index and evaluate read the run that their SAE was trained on unless told another.
+    implied = what == "run" and trained.get(job.params.get("sae_id", "")) == name
+    starts_from = what == "SAE" and job.params.get("init") == name
+    return makes or implied or starts_from or job.params.get(key) == name

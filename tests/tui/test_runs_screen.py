@@ -288,6 +288,24 @@ async def test_what_cannot_be_read_is_told_once(app_workspace, run_app, monkeypa
         assert "smol-l15" in screen_text(pilot)
 
 
+async def test_x_removes_an_ended_job_once_it_was_asked(app_workspace, run_app):
+    failed = next(job for job in list_jobs(app_workspace) if job.status == "failed")
+    folder = app_workspace.job_dir(failed.job_id)
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        rows(pilot, "jobs").focus()
+        rows(pilot, "jobs").select(failed.job_id)
+        await settle(pilot)
+        assert "x remove" in screen_text(pilot)
+        await press(pilot, "x")
+        assert "Remove" in screen_text(pilot)
+        await press(pilot, "escape")
+        assert folder.is_dir()
+        await press(pilot, "x", "y")
+        await settle(pilot)
+        assert not folder.exists()
+        assert failed.job_id not in [row.key for row in rows(pilot, "jobs").rows]
+
+
 async def test_the_palette_does_not_cancel_what_is_no_job(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         await press(pilot, "colon", *"cancel the selected", "enter")

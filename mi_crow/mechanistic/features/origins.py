@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.errors import CorruptDataError, MiCrowError, UserError
 from mi_crow.language_model.config import DatasetSpec, ModelSpec
 from mi_crow.mechanistic.features.config import LiveTexts
 from mi_crow.store.manifest import RunManifest
@@ -77,6 +77,19 @@ def known_origins(workspace: Workspace, sae_id: str) -> list[Origin]:
             hint="index without --append",
         ) from error
     return [_as_named_now(workspace, origin) for origin in origins]
+
+
+def indexed_over(workspace: Workspace, run_id: str) -> list[str]:
+    """The SAEs whose index was made from a run: to append to it, the run is read again."""
+    found = []
+    for sae in workspace.list_saes():
+        try:
+            origins = known_origins(workspace, sae.sae_id) if sae.has_index else []
+        except MiCrowError:
+            continue  # an index that cannot be read is not appended to
+        if run_id in [origin.run_id for origin in origins]:
+            found.append(sae.sae_id)
+    return found
 
 
 def _as_named_now(workspace: Workspace, origin: Origin) -> Origin:

@@ -227,8 +227,14 @@ class RunsScreen(MiCrowScreen):
             return job is not None and job.status in ("lost", "failed", "cancelled")
         if action == "show_log":
             return job is not None
+        if action == "remove_job":
+            return job is not None and not job.active
+        if action == "new_index" and job is not None and not job.active:
+            return False  # there `x` removes, as on every list
         if action == "run_demo":
-            return self.has_class("-empty")
+            context = self.context
+            busy = any(job.active for job in context.jobs())
+            return not (context.runs() or context.saes() or busy)
         if action == "new_training":
             return bool(self.context.runs())
         if action in ("new_index", "new_evaluation"):
@@ -298,6 +304,22 @@ class RunsScreen(MiCrowScreen):
 
         if sure:
             self._do(partial(cancel, self.context.workspace, job_id))
+
+    def action_remove_job(self) -> None:
+        job = self._selected_job
+        if job is None:
+            return
+        what = f"{job.kind} {rows.job_target(job)}".strip()
+        note = "Its log goes; what it finished stays."
+        if job.resumable:
+            note = "It could be resumed; what it began and did not finish goes with it."
+        self.app.push_screen(Confirm(f"Remove {what}?", note), partial(self._remove, job.job_id))
+
+    def _remove(self, job_id: str, sure: bool | None) -> None:
+        from mi_crow.jobs.removing import remove_job
+
+        if sure:
+            self._do(partial(remove_job, self.context.workspace, job_id, force=True))
 
     def action_resume_job(self) -> None:
         from mi_crow.jobs import resume

@@ -1,0 +1,147 @@
+"""Removing jobs, and runs and SAEs that were never finished; and what speaks against it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mi_crow.errors import MiCrowError, NotFoundError, UserError
+from mi_crow.jobs.process import LOCK_NAME, take_lock
+from mi_crow.jobs.spec import SPEC_NAME
+from mi_crow.jobs.status import JobState, list_jobs, read_state
+from mi_crow.jobs.tenants import trained_on, uses
+from mi_crow.store.ids import validate_id
+from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
+from mi_crow.store.workspace import Workspace, folder_bytes
+
+_LEAVING_S = 5.0  # a worker that has said its last word lets go of the lock in a moment
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The folder of an SAE or run that nothing has finished."""
+
+    what: str  # run | SAE
+    name: str
+    path: Path
+    bytes: int
+
+
+def unfinished(workspace: Workspace, what: str) -> list[Unfinished]:
+    """The folders of runs or SAEs (`what`) that hold something and were never finished, by name,
+    without those that an active job fills. An unfinished run with a manifest is a run like others.
+    """
+    parent, marker = _shelf(workspace, what)
+    active = [job for job in list_jobs(workspace) if job.active]
+    filling = {job.output for job in active}
+    if not parent.is_dir() or any(job.kind == "demo" for job in active):
+        return []
+    return [
+        Unfinished(what, folder.name, folder, folder_bytes(folder))
+        for folder in sorted(parent.iterdir())
+        if folder.is_dir()
+        and not folder.name.startswith(".")
+        and folder.name not in filling
+        and not os.path.lexists(folder / marker)
+        and _holds_something(folder)
+    ]
+
+
+def any_folder(workspace: Workspace, what: str, name: str) -> Path:
+    """The folder of a run or an SAE, finished or not. Raises UserError or NotFoundError."""
+    parent, _ = _shelf(workspace, what)
+    folder = parent / validate_id(name, what)
+    if not folder.is_dir():
+        return workspace.run_dir(name) if what == "run" else workspace.sae_dir(name)  # raises
+    return folder
+
+
+def waiting_for(workspace: Workspace, what: str, name: str) -> list[JobState]:
+    """The jobs that ended, can be resumed and would then read or go on with a run or an SAE."""
+    trained = trained_on(workspace)
+    return [
+        job
+        for job in list_jobs(workspace)
+        if not job.active
+        and job.resumable
+        and (job.status == "lost" or unfinished_output(workspace, job) is not None)
+        and uses(job, what, name, trained)
+    ]
+
+
+def unfinished_output(workspace: Workspace, job: JobState) -> Path | None:
+    """What a job began and has not finished; None for nothing."""
+    what = {"capture": "run", "train": "SAE"}.get(job.kind)
+    if what is None or job.output is None:
+        return None
+    parent, marker = _shelf(workspace, what)
+    try:
+        folder = parent / validate_id(job.output, what)
+        if not folder.is_dir():
+            return None
+        if what == "SAE":
+            return None if (folder / marker).exists() else folder
+        return None if RunManifest.load(folder).complete else folder
+    except NotFoundError:
+        return folder
+    except MiCrowError:
+        return None  # not understood: a person's to decide
+
+
+def remove_job(workspace: Workspace, job_id: str, *, force: bool = False) -> list[str]:
+    """Removes an ended job and what it left unfinished; gives the removed folders, relative to the
+    workspace.
+
+    Raises NotFoundError; UserError for a job that is active, and without `force` for one that could
+    be resumed to finish what it began.
+    """
+    job_dir = workspace.jobs_dir / validate_id(job_id, "job")
+    if not job_dir.is_dir():
+        job_dir = workspace.job_dir(job_id)  # raises
+    lock = take_lock(job_dir / LOCK_NAME, _LEAVING_S)
+    if lock is None:
+        raise UserError(
+            f"job {job_id!r} is active", hint=f"cancel it first: mi-crow jobs cancel {job_id}"
+        )
+    try:
+        output = None
+        if (job_dir / SPEC_NAME).exists():
+            state = _state(job_dir)
+            output = None if state is None else unfinished_output(workspace, state)
+            if state is not None and state.active:  # slurm has it
+                raise UserError(
+                    f"job {job_id!r} is {state.status}",
+                    hint=f"cancel it first: mi-crow jobs cancel {job_id}",
+                )
+            if output is not None and not force:
+                raise UserError(
+                    f"job {job_id!r} can be resumed; without it, what it began in "
+                    f"{output.relative_to(workspace.root)} is of no use and goes too",
+                    hint=f"mi-crow jobs resume {job_id}, or --force",
+                )
+        gone = [folder for folder in (output, job_dir) if folder is not None]
+        for folder in gone:
+            workspace.delete(folder)
+    finally:
+        os.close(lock)
+    return [str(folder.relative_to(workspace.root)) for folder in gone]
+
+
+def _state(job_dir: Path) -> JobState | None:
+    """None for a job whose files cannot be understood: it can only be removed."""
+    try:
+        return read_state(job_dir, lock_held=False)
+    except MiCrowError:
+        return None
+
+
+def _holds_something(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except OSError:  # what may not be looked into is told as unreadable
+        return False
+
+
+def _shelf(workspace: Workspace, what: str) -> tuple[Path, str]:
+    if what == "run":
+        return workspace.activations_dir, MANIFEST_NAME
+    return workspace.saes_dir, "cfg.json"
