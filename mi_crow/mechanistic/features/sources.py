@@ -10,6 +10,7 @@ from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.live_run import LiveRun
 from mi_crow.mechanistic.features.origins import Origin, check_unchanged, known_origins
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.centring import settle_centring
 from mi_crow.mechanistic.sae.run_tokens import tell_other_model, tell_other_start
 from mi_crow.progress import Progress
 from mi_crow.store.reader import RunReader
@@ -72,6 +73,8 @@ def find_sources(
     }
     lm = lm or _load(config, wanted, list(stored.values()), sae)
     _check_model(lm, list(stored.values()), sae, config.sae_id)
+    if centring := settle_centring(lm, sae):
+        progress.log(centring)
     readers = [
         stored[origin.run_id]
         if origin.run_id is not None

@@ -83,7 +83,8 @@ class SparseAutoencoder(nn.Module, ABC):
     A transcoder reads one activation and predicts another: W_dec is [M, n_outputs] and b_dec
     [n_outputs], nothing is subtracted from the input, and with `skip` x W_skip^T is added.
 
-    SAEs of other tools may normalise each token (`input_norm`), which is undone after decoding.
+    SAEs of other tools may normalise each token (`input_norm`) or take its mean off (`centred`),
+    which is undone after decoding.
     """
 
     architecture: ClassVar[str]
@@ -116,6 +117,7 @@ class SparseAutoencoder(nn.Module, ABC):
         self.transcodes = n_outputs is not None
         self.apply_b_dec_to_input = not self.transcodes
         self.input_norm = "none"
+        self.centred = False  # the mean of each token is taken off and put back (see `centring`)
         self.metadata = SaeMetadata()
         self.sharing: Sharing = WHOLE
         self._concepts: AutoencoderConcepts | None = None
@@ -319,12 +321,21 @@ class SparseAutoencoder(nn.Module, ABC):
             tensor.mul_(norms)
 
     def _normalised(self, x: Tensor) -> tuple[Tensor, TokenUnits | None]:
-        return normalised(x if self.input_norm == "none" else x.to(self.dtype), self.input_norm)
+        if self.input_norm == "none" and not self.centred:
+            return x, None
+        x = x.to(self.dtype)
+        if not self.centred:
+            return normalised(x, self.input_norm)
+        mean = x.mean(dim=-1, keepdim=True)
+        rows, units = normalised(x - mean, self.input_norm)
+        size = torch.ones_like(mean) if units is None else units.size
+        shift = mean if units is None or units.shift is None else mean + units.shift
+        return rows, TokenUnits(size, shift)
 
     def _completed(self, rows: Tensor, x: Tensor | None) -> Tensor:
         """What the latents add [..., d], plus everything that is not theirs, in plain units."""
         out = self.sharing.latent_sum(rows) + self.b_dec
-        if self.W_skip is None and self.input_norm == "none":
+        if self.W_skip is None and self.input_norm == "none" and not self.centred:
             return out
         if x is None:
             raise UserError(

@@ -11,6 +11,7 @@ import torch
 from mi_crow.errors import UserError
 from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.centring import settle_centring
 from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.document_pooling import pooled_documents
 from mi_crow.mechanistic.sae.formats.load import load_sae
@@ -68,6 +69,8 @@ def evaluate_sae(
     documents = _heldout_documents(reader, config.documents, config.seed)
     lm = lm or _model_of(tokens.manifest, config)
     site = _site(lm, sae, tokens, config.sae_id)
+    if centring := settle_centring(lm, sae):
+        progress.log(centring)
     tell_other_model(sae, tokens.manifest, progress)
     tell_other_start(sae, tokens.manifest, progress)
     outlier_norm = sae.metadata.outlier_norm

@@ -35,6 +35,13 @@ class SaeMetadata:
         # The point goes first: a block has one module name for its input and its output.
         return self.point or self.layer or self.hook_name
 
+    @property
+    def centred_weights(self) -> bool:
+        """Whether the file says that its model's writing weights were centred."""
+        loaded = self.other.get("model_from_pretrained_kwargs")
+        said = loaded if isinstance(loaded, dict) else self.other
+        return said.get("center_writing_weights") is True
+
     def bos(self, asked: str = "auto") -> str:
         """Whether texts get a BOS token in front (auto, yes, no): as `asked`, else as it was
         trained, else as the tokenizer does."""

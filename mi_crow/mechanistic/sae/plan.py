@@ -79,6 +79,10 @@ def make_plan(
         raise UserError(
             f"the activations have width {source.width}, the SAE takes {sae.training_width}"
         )
+    if sae.centred:
+        raise UserError(
+            "an SAE for centred activations cannot be trained on", hint="train a fresh one"
+        )
     if sae.input_norm != "none":
         raise UserError(
             f"an SAE that normalises each token by {sae.input_norm} cannot be trained on",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mi_crow.errors import UserError
 from mi_crow.hooks import Controller, Detector, first_tensor
+from mi_crow.mechanistic.sae.centring import settle_centring
 from mi_crow.mechanistic.sae.substitute import changeable
 from mi_crow.mechanistic.steering.steer import FeatureSteering, ordinary_tokens
 
@@ -43,6 +44,7 @@ def attach_sae(
     if layer == "":
         raise UserError("the SAE does not say its layer", hint="give a layer_signature")
     sae.to(lm.device)
+    settle_centring(lm, sae)
     # The texts first: they are tracked by what the model does by itself.
     hooks = (TextTracking(lm, sae), ConceptManipulation(lm, sae))
     ids = tuple(lm.layers.register_hook(layer, hook) for hook in hooks)

@@ -54,6 +54,8 @@ def open_sae(
 
 def join(sae_id: str, lm: "LanguageModel", sae: "SparseAutoencoder") -> LoadedSae:
     """Checks that the SAE fits its layer in `lm`. Raises NotFoundError, UserError."""
+    from mi_crow.mechanistic.sae.centring import settle_centring
+
     layer = lm.layers.resolve(sae.metadata.layer_signature)
     width = lm.layers.width(layer.point)
     if width != sae.n_inputs:
@@ -61,4 +63,5 @@ def join(sae_id: str, lm: "LanguageModel", sae: "SparseAutoencoder") -> LoadedSa
             f"SAE {sae_id!r} reads {sae.n_inputs} inputs, layer {layer.name!r} has {width}",
             hint="it belongs to another model or layer",
         )
+    settle_centring(lm, sae)
     return LoadedSae(sae_id, lm, sae.to(lm.device), layer)

@@ -70,6 +70,8 @@ def build(
     sae.apply_b_dec_to_input = record.apply_b_dec_to_input
     sae.input_norm = check_input_norm(record.input_norm)
     sae.metadata = record.metadata
+    # Until a model is at hand, which says whether it can be (see `centring`).
+    sae.centred = record.metadata.centred_weights and not sae.transcodes
     sae.eval().requires_grad_(False)
     if record.decoder_norms:
         sae.fold_decoder_norms()

@@ -13,6 +13,7 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.tokenize import special_ids, special_mask, start_id
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.centring import settle_centring
 from mi_crow.mechanistic.sae.quality import Quality, reconstruction_quality
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def check_fit(
     NotFoundError for an unknown layer and UserError when the widths differ or there is no text.
     """
     point, target = _points(lm, sae)
+    centring = settle_centring(lm, sae)
     given = list(texts)
     start = sae.metadata.bos(bos)
     rows = [ids for ids in lm.tokenize(given, context_length, start) if ids] if given else []
@@ -99,7 +101,7 @@ def check_fit(
         outlier_norm=limit,
         tokens=quality.tokens,
         alternatives=tried,
-        warnings=_warnings(point, quality.fvu, some, tried),
+        warnings=(*([centring] if centring else []), *_warnings(point, quality.fvu, some, tried)),
     )
 
 

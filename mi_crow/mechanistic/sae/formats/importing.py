@@ -202,6 +202,11 @@ def _warnings(opened: OpenedSae, sae: SparseAutoencoder, config: ImportConfig) -
     said, meant = opened.said_point, opened.record.metadata
     if config.layer is not None and said and said != meant.point:
         found.append(f"the file says {said}, and --layer says {meant.point or meant.layer}")
+    if config.check is None and sae.centred:
+        found.append(
+            "the SAE is for centred activations (center_writing_weights): the mean of each is "
+            "taken off its input where the model's norms allow it"
+        )
     if not sae.metadata.model_name:
         found.append("the SAE does not say its model: give it with --model to inspect and steer")
     return tuple(found)

@@ -183,6 +183,8 @@ def check_writable(sae: SparseAutoencoder) -> None:
             f"sparsify has no SAEs of architecture {sae.architecture!r}",
             hint="leave out --format: the SAELens layout holds every architecture",
         )
+    if sae.centred:
+        raise UserError("sparsify has no SAEs for centred activations (center_writing_weights)")
     if sae.input_norm != "none":
         raise UserError(f"sparsify has no SAEs that normalise their input by {sae.input_norm}")
     if sae.n_outputs != sae.n_inputs:
