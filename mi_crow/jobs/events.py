@@ -11,6 +11,7 @@ from typing import Any
 from mi_crow.errors import CorruptDataError
 from mi_crow.jobs.sound import is_sound
 from mi_crow.store.json_file import parse_json
+from mi_crow.store.plain_file import open_plain, read_plain
 
 EVENTS_NAME = "events.jsonl"
 CLOSING = frozenset({"finished", "failed", "cancelled"})
@@ -18,15 +19,14 @@ OPENING = frozenset({"queued", "resumed"})  # an attempt begins with one of thes
 
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY", re.IGNORECASE)
 _SECRET_SHAPE = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+_AT_ONCE = 16 << 20  # bytes
 
 
 def append_event(job_dir: Path, event: str, **fields: Any) -> dict[str, Any]:
     """Appends one event with the time of now and gives it back."""
     record = {"t": time.time(), "event": event} | fields
     line = json.dumps(record, ensure_ascii=False, default=str, allow_nan=True) + "\n"
-    descriptor = os.open(
-        job_dir / EVENTS_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666
-    )
+    descriptor = open_plain(job_dir / EVENTS_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(descriptor, line.encode("utf-8", "replace"))
         if event in CLOSING or event in OPENING:
@@ -40,7 +40,7 @@ def end_torn_line(job_dir: Path) -> None:
     """Ends a line that a killed writer left unfinished, so that the next event stands alone."""
     path = job_dir / EVENTS_NAME
     try:
-        with path.open("rb+") as file:
+        with os.fdopen(open_plain(path, os.O_RDWR), "rb+") as file:
             if file.seek(0, os.SEEK_END) == 0:
                 return
             file.seek(-1, os.SEEK_END)
@@ -69,7 +69,7 @@ def read_events(job_dir: Path) -> list[dict[str, Any]]:
 def read_last_events(job_dir: Path, window: int = 65536) -> list[dict[str, Any]]:
     """The readable events in the last `window` bytes, oldest first."""
     try:
-        with (job_dir / EVENTS_NAME).open("rb") as file:
+        with read_plain(job_dir / EVENTS_NAME) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - window))
             data = file.read()
@@ -90,17 +90,22 @@ class EventReader:
 
     def read_new(self) -> Iterator[dict[str, Any]]:
         """The events whose lines ended since the last call."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return
-        whole, newline, _ = data.rpartition(b"\n")
-        self._offset += len(whole) + len(newline)
-        for line in whole.split(b"\n"):
-            if line and (event := parse_event(line)):
-                yield event
+        while True:
+            try:
+                with read_plain(self._path) as file:
+                    file.seek(self._offset)
+                    data = file.read(_AT_ONCE)
+            except FileNotFoundError:
+                return
+            whole, newline, _ = data.rpartition(b"\n")
+            full = len(data) == _AT_ONCE
+            # No line of ours is so long: what stands there is passed over.
+            self._offset += len(data) if full and not newline else len(whole) + len(newline)
+            for line in whole.split(b"\n"):
+                if line and (event := parse_event(line)):
+                    yield event
+            if not full:
+                return
 
 
 def redact(text: str) -> str:

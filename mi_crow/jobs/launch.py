@@ -20,9 +20,11 @@ from mi_crow.jobs.spec import JobSpec, config_as_json, config_from_json
 from mi_crow.jobs.status import CANCEL_NAME, JobState, read_state, write_status
 from mi_crow.jobs.watch import LOG_NAME
 from mi_crow.store.atomic import remove_stale
+from mi_crow.store.plain_file import open_plain
 from mi_crow.store.workspace import Workspace
 
 _LEAVING_S = 5.0
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 RUNNER = (sys.executable, "-m", "mi_crow.jobs.runner")
 # Spinning OpenMP threads starve every other process on the cores; read when the library loads.
 QUIET_OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
@@ -95,8 +97,8 @@ def cancel(workspace: Workspace, job_id: str) -> JobState:
     if not state.active:
         raise UserError(f"job {job_id!r} has {_ended(state)}, there is nothing to cancel")
     again = (job_dir / CANCEL_NAME).exists()
-    with (job_dir / CANCEL_NAME).open("a", encoding="ascii") as file:
-        file.write(f"{time.time()}\n")
+    with os.fdopen(open_plain(job_dir / CANCEL_NAME, _APPEND), "ab") as file:
+        file.write(f"{time.time()}\n".encode())
     if state.process is not None:
         state.process.signal()
     if slurm_number(job_dir) is not None and (again or state.process is None):
@@ -184,7 +186,7 @@ def _start(job_dir: Path, spec: JobSpec, lock: int, *, attempt: int, runner: Seq
             place = {"status": "queued", "attempt": attempt, "waiting_for": f"slurm (job {number})"}
             write_status(job_dir, _position(read_state(job_dir, lock_held=True)) | place)
             return
-        with (job_dir / LOG_NAME).open("ab") as log:
+        with os.fdopen(open_plain(job_dir / LOG_NAME, _APPEND), "ab") as log:
             subprocess.Popen(
                 [*runner, str(job_dir), "--lock-fd", str(lock), "--attempt", str(attempt)],
                 stdin=subprocess.DEVNULL,

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mi_crow.store.plain_file import open_plain
+
 LOCK_NAME = "lock"
 LOCK_PATIENCE_S = 0.5  # a viewer's probe holds the lock for microseconds; a worker for its life
 EXIT_ORPHANED = 1
@@ -127,9 +129,9 @@ def take_lock(path: Path, patience_s: float = LOCK_PATIENCE_S) -> int | None:
     The lock lives as long as a descriptor of this opening does, children's included.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = open_plain(path, os.O_RDWR | os.O_CREAT)
     except PermissionError:  # a colleague's, whose umask lets us read
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_plain(path, os.O_RDONLY)
     deadline = time.monotonic() + patience_s
     while not _try_flock(descriptor, fcntl.LOCK_EX):
         if time.monotonic() >= deadline:
@@ -147,7 +149,7 @@ def holds_lock(descriptor: int) -> bool:
 def is_locked(path: Path) -> bool:
     """True while some process holds the exclusive lock on `path`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_plain(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:

@@ -15,15 +15,18 @@ from types import TracebackType
 from typing import Any
 
 from mi_crow.causes import in_words
+from mi_crow.errors import MiCrowError
 from mi_crow.jobs.events import append_event, redact
 from mi_crow.jobs.process import ProcessIdentity
 from mi_crow.jobs.rate import RateMeter
 from mi_crow.jobs.status import CANCEL_NAME, HEARTBEAT_S, write_status
+from mi_crow.store.plain_file import read_plain
 
 _TICK_S = 1.0
 _FIRST_MINUTE_S = 60.0
 _EARLY_GAP_S = 0.2  # five events a second in the first minute
 _LATE_GAP_S = 2.0
+_MOST_REQUESTS = 4096  # bytes of the file that asks for an end
 EXIT_STOPPED = 130
 
 
@@ -212,6 +215,9 @@ class Reporter:
     def _cancel_requests(self) -> int:
         """How often a cancel was asked for: each request is one line of the file."""
         try:
-            return max(1, (self._job_dir / CANCEL_NAME).read_bytes().count(b"\n"))
+            with read_plain(self._job_dir / CANCEL_NAME) as file:
+                return max(1, file.read(_MOST_REQUESTS).count(b"\n"))
         except FileNotFoundError:
             return 0
+        except (MiCrowError, OSError):  # somebody put something else there
+            return 1

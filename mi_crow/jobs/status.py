@@ -20,6 +20,7 @@ STATUS_NAME = "status.json"
 CANCEL_NAME = "cancel"
 HEARTBEAT_S = 10.0
 SILENT_S = 60.0  # a worker on another host is lost after this long without a heartbeat
+_MOST_SKEW_S = 86400.0  # no clock of another host is ahead of ours by more
 ACTIVE = frozenset({"queued", "running"})
 UNREADABLE = "unreadable"
 
@@ -129,11 +130,11 @@ def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
     status = _read_status(job_dir)
     state = told = _with_status(state, status)
     # The lock before the events: a worker that ends in between has written its closing event.
-    unread: OSError | None = None
+    unread: OSError | MiCrowError | None = None
     try:
         held = is_locked(job_dir / LOCK_NAME) if lock_held is None else lock_held
         events = read_last_events(job_dir) if state.active else []
-    except OSError as error:  # a colleague's, who lets us read the status alone
+    except (OSError, MiCrowError) as error:  # a colleague's, who lets us read the status alone
         held, events, unread = state.process is None or state.process.is_here(), [], error
     if state.active:
         for event in events:
@@ -221,5 +222,6 @@ def _with_status(state: JobState, status: dict[str, Any]) -> JobState:
 def _is_lost(state: JobState, lock_held: bool) -> bool:
     elsewhere = state.process is not None and state.process.host != host_name()
     if elsewhere:
-        return time.time() - (state.heartbeat or state.created) > SILENT_S
+        silent = time.time() - (state.heartbeat or state.created)
+        return not -_MOST_SKEW_S < silent <= SILENT_S
     return not lock_held

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mi_crow.jobs.events import CLOSING, OPENING, EventReader
-from mi_crow.jobs.status import read_state
+from mi_crow.jobs.status import JobState, read_state
+from mi_crow.store.plain_file import read_plain
 from mi_crow.store.workspace import Workspace
 
 LOG_NAME = "worker.log"
@@ -39,12 +40,25 @@ def follow(
             state = read_state(job_dir)
             if on_wait is not None and state.status == "queued" and state.waiting_for:
                 on_wait(state.waiting_for)
-            if state.status == "lost":
-                yield {"t": time.time(), "event": "lost"}
+            if not state.active:
+                late = list(reader.read_new())  # it may have ended between the two looks
+                if not any(event["event"] in CLOSING for event in late):
+                    late.append(_last_word(state))
+                yield from late
                 return
         if not pending:
             time.sleep(_POLL_S)
         pending = list(reader.read_new())
+
+
+def _last_word(state: JobState) -> dict[str, Any]:
+    """The closing event of a job whose events do not hold it."""
+    words: dict[str, Any] = {"t": state.ended or time.time(), "event": state.status}
+    if state.status == "finished":
+        return words | {"result": state.result or {}}
+    if state.status == "failed":
+        words |= {"hint": state.hint, "exit_code": state.exit_code or 1, "traceback": ""}
+    return words | {"error": state.error, "resumable": state.resumable}
 
 
 def tail_log(workspace: Workspace, job_id: str, n: int = 100) -> list[str]:
@@ -55,7 +69,7 @@ def tail_log(workspace: Workspace, job_id: str, n: int = 100) -> list[str]:
     path = workspace.job_dir(job_id) / LOG_NAME
     window = 400 * max(n, 1) + 65536
     try:
-        with path.open("rb") as file:
+        with read_plain(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - window))
             text = file.read().decode("utf-8", "replace")
