@@ -2,6 +2,7 @@
 
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mi_crow.bounds import COUNT, FEATURE, PROCESSES, SEED, SIZE, Bounds
@@ -140,6 +141,14 @@ positive = a_number(COUNT)
 size_at_once = a_number(SIZE)
 feature_number = a_number(FEATURE)
 seed_number = a_number(SEED)
+
+
+def check_new_file(path: Path, *, force: bool) -> None:
+    """Raises UserError for a file to write that exists (unless `force`), or is no file."""
+    if path.is_dir():
+        raise UserError(f"{str(path)!r} is a folder", hint="give a file's name")
+    if not force and (path.exists() or path.is_symlink()):
+        raise UserError(f"{str(path)!r} exists already", hint="--force replaces it")
 
 
 def workspace_path(options: Namespace) -> str | None:

@@ -10,6 +10,7 @@ from mi_crow.bounds import SHARE
 from mi_crow.cli.arguments import (
     a_number,
     add_common,
+    check_new_file,
     feature_number,
     open_workspace,
     pick_sae,
@@ -60,6 +61,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             action.add_argument("name", nargs="?", help="one name (all of the feature's)")
         if name in ("import", "export"):
             action.add_argument("path", type=Path)
+            replaces = "what is said otherwise" if name == "import" else "a file that exists"
+            action.add_argument("--force", action="store_true", help=f"replace {replaces}")
 
 
 def run(options: Namespace) -> int:
@@ -145,14 +148,24 @@ def _import(workspace: Workspace, annotations: "Annotations", options: Namespace
     if not options.path.is_file():
         raise NotFoundError(f"file {str(options.path)!r} not found")
     _check_suffix(options.path)
-    imported = annotations.import_(options.path)
-    _say(options, {"concepts": _count(imported)}, f"imported {_count(imported)} concepts")
+    from mi_crow.mechanistic.concepts.importing import import_concepts
+
+    done = import_concepts(workspace, annotations, options.path, force=options.force)
+    value = {
+        "concepts": done.concepts,
+        "added": done.added,
+        "replaced": done.replaced,
+        "unchanged": done.unchanged,
+    }
+    more = f": {done.added} new, {done.replaced} replaced, {done.unchanged} as they were"
+    _say(options, value, f"imported {done.concepts} concepts{more}")
 
 
 def _export(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     _check_suffix(options.path)
     if not options.path.absolute().parent.is_dir():
         raise NotFoundError(f"folder {str(options.path.absolute().parent)!r} not found")
+    check_new_file(options.path, force=options.force)
     annotations.export(options.path)
     concepts = len(annotations.concepts())
     value = {"concepts": concepts, "path": str(options.path)}
@@ -213,10 +226,6 @@ def _history(workspace: Workspace, annotations: "Annotations", options: Namespac
 def _check_suffix(path: Path) -> None:
     if path.suffix not in (".json", ".csv"):
         raise UserError(f"{str(path)!r} is neither .json nor .csv", hint="choose by the suffix")
-
-
-def _count(imported: Any) -> int:
-    return imported if isinstance(imported, int) else len(imported)
 
 
 def _json(item: Any) -> dict[str, Any]:

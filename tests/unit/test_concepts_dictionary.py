@@ -124,7 +124,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         tiny_sae().concepts.load_concepts_from_json(tmp_path / "gone.json")
 
 
-def test_top_texts_are_written_as_they_are(tmp_path):
+def test_top_texts_are_written_whole(tmp_path):
     texts = {2: [("a, “b”\nc", 1.5), ("d", 0.25)], 9: [("=1+1", 3.0)]}
     write_top_texts_json(tmp_path / "new" / "top.json", texts)
     write_top_texts_csv(tmp_path / "top.csv", texts)
@@ -137,6 +137,6 @@ def test_top_texts_are_written_as_they_are(tmp_path):
     assert [(row["feature"], row["rank"], row["text"]) for row in rows] == [
         ("2", "0", "a, “b”\nc"),
         ("2", "1", "d"),
-        ("9", "0", "=1+1"),
+        ("9", "0", "'=1+1"),  # no spreadsheet runs it
     ]
     assert float(rows[0]["activation"]) == 1.5

@@ -119,7 +119,8 @@ class Annotations:
             raise UserError("a concept needs a name")
         if not 0 <= feature <= MOST_FEATURE:
             raise UserError(f"feature {feature} is not a feature's number")
-        SHARE.check(confidence, "confidence")
+        if not SHARE.holds(confidence):
+            raise UserError(f"confidence {confidence} is not between 0 and 1")
         now = time.time()
         with self._changing() as connection:
             before = read_concept(connection, sae_id, feature, name)

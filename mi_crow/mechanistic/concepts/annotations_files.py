@@ -1,7 +1,5 @@
 """Concepts as .json and .csv files; pure but for reading and writing the file."""
 
-import csv
-import io
 import json
 import operator
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.causes import machine_error
+from mi_crow.clean_text import clean_text
+from mi_crow.csv_text import csv_rows, csv_text
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.store.atomic import write_bytes
 from mi_crow.store.json_file import parse_json
@@ -25,12 +25,9 @@ def write_concepts(path: Path, concepts: "Sequence[Concept]") -> None:
     if _suffix(path) == ".json":
         text = json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
     else:
-        buffer = io.StringIO(newline="")
-        writer = csv.DictWriter(buffer, list(FIELDS))
-        writer.writeheader()
         for row in rows:
-            writer.writerow(row | {"tags": json.dumps(row["tags"], ensure_ascii=False)})
-        text = buffer.getvalue()
+            row["tags"] = json.dumps(row["tags"], ensure_ascii=False)
+        text = csv_text(FIELDS, [list(row.values()) for row in rows])
     try:
         write_bytes(path, text.encode())
     except OSError as error:
@@ -38,7 +35,8 @@ def write_concepts(path: Path, concepts: "Sequence[Concept]") -> None:
 
 
 def read_concepts(path: Path, sae_id: str | None = None) -> list[dict[str, Any]]:
-    """The rows of a file as arguments of `Annotations.set_concept`.
+    """The rows of a file as arguments of `Annotations.set_concept`; what a row does not say is left
+    out.
 
     JSON is a list of objects, or {feature: [{"name", "confidence"}]}; CSV has a header with at
     least `feature` and `name`. Raises UserError naming the first row that is wrong.
@@ -51,7 +49,10 @@ def read_concepts(path: Path, sae_id: str | None = None) -> list[dict[str, Any]]
     except (OSError, UnicodeDecodeError) as error:
         told = machine_error(error, path)
         raise told or UserError(f"{str(path)!r} cannot be read as text ({error})") from error
-    rows = _json_rows(path, text) if suffix == ".json" else _csv_rows(path, text)
+    csv_header = [["feature"], ["name"]]
+    rows = (
+        _json_rows(path, text) if suffix == ".json" else csv_rows(text, repr(str(path)), csv_header)
+    )
     return [_checked(path, n, row, sae_id) for n, row in enumerate(rows, start=1)]
 
 
@@ -75,21 +76,6 @@ def _json_rows(path: Path, text: str) -> Iterator[Mapping[str, Any]]:
         raise UserError(f"{str(path)!r} holds neither a list nor an object of concepts")
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[Mapping[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = reader.fieldnames or ()
-    missing = [field for field in ("feature", "name") if field not in header]
-    if missing:
-        raise UserError(
-            f"{str(path)!r} has no column {missing[0]!r}",
-            hint=f"the first line names the columns: {','.join(FIELDS)}",
-        )
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise UserError(f"{str(path)!r} is not valid CSV ({error})") from error
-
-
 def _checked(path: Path, number: int, row: Mapping[str, Any], sae_id: str | None) -> dict[str, Any]:
     owner = row.get("sae_id") or sae_id
     if not owner:
@@ -98,16 +84,21 @@ def _checked(path: Path, number: int, row: Mapping[str, Any], sae_id: str | None
             hint="add the field sae_id",
         )
     try:
-        confidence = row.get("confidence")
-        return {
-            "sae_id": str(owner),
+        checked = {
+            "sae_id": clean_text(str(owner)),
             "feature": _feature(row["feature"]),
-            "name": _text(row["name"]),
-            "confidence": float(1.0 if confidence in (None, "") else confidence),
-            "note": _text(row.get("note") or ""),
-            "tags": _tags(row.get("tags")),
+            "name": clean_text(_text(row["name"])).strip(),
             "source": _text(row.get("source") or "import"),
         }
+        if (confidence := row.get("confidence")) not in (None, ""):
+            checked["confidence"] = float(confidence)
+        if (note := row.get("note")) is not None:
+            checked["note"] = clean_text(_text(note))
+        if (tags := row.get("tags")) is not None:
+            checked["tags"] = tuple(
+                dict.fromkeys(clean_text(tag).strip() for tag in _tags(tags) if tag.strip())
+            )
+        return checked
     except (KeyError, TypeError, ValueError, OverflowError, UserError) as error:
         raise UserError(f"row {number} of {str(path)!r} is not a concept ({error!r})") from error
 

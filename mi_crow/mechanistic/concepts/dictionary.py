@@ -1,7 +1,5 @@
 """Names for latents from Python, CSV and JSON; top texts to CSV and JSON."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -11,6 +9,7 @@ from typing import Any
 
 from mi_crow.causes import machine_error
 from mi_crow.clean_text import clean_text
+from mi_crow.csv_text import LINE, csv_rows, csv_text
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.store.atomic import write_bytes, write_json
 from mi_crow.store.json_file import parse_json
@@ -18,6 +17,7 @@ from mi_crow.store.json_file import parse_json
 TopTexts = Mapping[int, Sequence[tuple[str, float]]]
 
 _FORM = 'write {42: [{"name": "rain", "confidence": 0.9}]}'
+_LONGEST_NAME = 1 << 17
 _COLUMNS = "the columns are feature, name, confidence"
 
 
@@ -58,22 +58,18 @@ def read_json_concepts(path: Path) -> dict[int, list[NamedConcept]]:
 def read_csv_concepts(path: Path) -> dict[int, list[NamedConcept]]:
     """Reads rows with the columns neuron_idx (or feature), concept_name (or name), and score (or
     confidence), the last one optional."""
-    rows = csv.DictReader(io.StringIO(_read(path), newline=""))
     found: dict[int, list[NamedConcept]] = {}
-    try:
-        header = rows.fieldnames or ()
-        for one, other in (("feature", "neuron_idx"), ("name", "concept_name")):
-            if one not in header and other not in header:
-                raise UserError(f"{str(path)!r} has no column {one!r}", hint=_COLUMNS)
-        for row in rows:
-            feature = row.get("neuron_idx") or row.get("feature")
-            name = row.get("concept_name") or row.get("name")
-            confidence = row.get("score") or row.get("confidence") or "1"
+    header = [["feature", "neuron_idx"], ["name", "concept_name"]]
+    for row in csv_rows(_read(path), repr(str(path)), header, _LONGEST_NAME):
+        feature = row.get("neuron_idx") or row.get("feature")
+        name = row.get("concept_name") or row.get("name")
+        confidence = row.get("score") or row.get("confidence") or "1"
+        try:
             found.setdefault(_feature(feature or ""), []).append(_concept(name, float(confidence)))
-    except (csv.Error, ValueError) as error:
-        raise UserError(
-            f"{str(path)!r} line {rows.line_num} is no concept ({error})", hint=_COLUMNS
-        ) from error
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{str(path)!r} line {row[LINE]} is no concept ({error})", hint=_COLUMNS
+            ) from error
     return found
 
 
@@ -107,12 +103,12 @@ def write_top_texts_json(path: Path, top_texts: TopTexts) -> None:
 
 def write_top_texts_csv(path: Path, top_texts: TopTexts) -> None:
     """Writes one row a text: feature, rank, activation, text."""
-    buffer = io.StringIO()
-    rows = csv.writer(buffer, lineterminator="\n")
-    rows.writerow(["feature", "rank", "activation", "text"])
-    for feature, texts in top_texts.items():
-        rows.writerows([feature, rank, value, text] for rank, (text, value) in enumerate(texts))
-    write_bytes(path, buffer.getvalue().encode("utf-8", "replace"))
+    rows = (
+        [feature, rank, value, text]
+        for feature, texts in top_texts.items()
+        for rank, (text, value) in enumerate(texts)
+    )
+    write_bytes(path, csv_text(["feature", "rank", "activation", "text"], rows).encode())
 
 
 def _read(path: Path) -> str:

@@ -299,15 +299,33 @@ class ConceptsScreen(MiCrowScreen):
             except ValueError:
                 self.notify("Give a number from 0 to 1", severity="error", markup=False)
 
-    def _file(self, purpose: str, path: Path) -> None:
-        sae_id = self.context.sae_id
+    def _file(self, purpose: str, path: Path, *, force: bool = False) -> None:
+        """Writes or reads a file; asks before anything is replaced."""
+        sae_id, workspace = self.context.sae_id, self.context.workspace
+
+        def ask(question: str, what_happens: str) -> None:
+            def answered(yes: bool | None) -> None:
+                if yes:
+                    self._file(purpose, path, force=True)
+
+            self.app.push_screen(Confirm(question, what_happens), answered)
 
         def change(annotations: "Annotations") -> str:
+            from mi_crow.mechanistic.concepts.importing import WouldReplaceError, import_concepts
+
             if purpose == "export":
                 return f"Wrote {annotations.export(path, sae_id)} concepts to {path}"
-            return f"Read {annotations.import_(path, sae_id)} concepts from {path}"
+            try:
+                done = import_concepts(workspace, annotations, path, sae_id=sae_id, force=force)
+            except WouldReplaceError as error:
+                self.app.call_from_thread(ask, "Replace what you said?", f"{error}; u undoes.")
+                return "Nothing was read yet"
+            return f"Read {done.concepts} concepts from {path}"
 
-        write(self, change)
+        if purpose == "export" and not force and path.exists():
+            ask(f"Replace {path.name}?", "The file exists already.")
+        else:
+            write(self, change)
 
     def _rename(self, chosen: "Sequence[Concept]", name: str) -> None:
         def change(annotations: "Annotations") -> str:

@@ -1,0 +1,96 @@
+"""The one writer and reader of our CSV files: what a text holds, no spreadsheet runs.
+
+A spreadsheet takes a cell that begins with `=`, `+`, `-`, `@`, tab or carriage return for a formula
+(OWASP, "CSV Injection"). Such a text is written with an apostrophe before it, as is one that begins
+with an apostrophe itself, so that reading takes away exactly what writing added.
+"""
+
+import csv
+import io
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from mi_crow.clean_text import clean_text
+from mi_crow.errors import UserError
+
+_MARK = "'"
+# Also as full-width forms, which some spreadsheets take for the plain ones.
+_RUNS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")
+_ENDS = "\r\n"
+LONGEST_CELL = 2**31 - 1  # Python's own limit is 128 KB, for the whole process
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Header and rows as CSV. Texts are quoted and made harmless; numbers stay as they are."""
+    lines: list[str] = []
+    # It quotes what holds one of its line's ends: with both, either comes back as it was.
+    writer = csv.writer(_Lines(lines), lineterminator=_ENDS)
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([harmless(cell) if isinstance(cell, str) else cell for cell in row])
+    return "".join(f"{line.removesuffix(_ENDS)}\n" for line in lines)
+
+
+class _Lines:
+    """Takes each row that a CSV writer writes, which is one call, to a list."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.write = lines.append
+
+
+def csv_rows(
+    text: str, what: str, header: Sequence[Sequence[str]], longest: int = LONGEST_CELL
+) -> Iterator[Mapping[str, Any]]:
+    """The rows below a header, by its names; what `csv_text` wrote comes back unchanged.
+
+    The header must have one of each of the alternatives in `header`. A row's key `line` says where
+    it ends. Raises UserError, naming `what`, for another header, for what is not CSV and for a cell
+    of more than `longest` characters.
+    """
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    before = csv.field_size_limit(longest)
+    try:
+        names = reader.fieldnames or ()
+        for alternatives in header:
+            if not any(name in names for name in alternatives):
+                columns = ", ".join(one[0] for one in header)
+                raise UserError(
+                    f"{what} has no column {alternatives[0]!r}",
+                    hint=f"the first line names the columns, at least {columns}",
+                )
+        found = [
+            {key: original(cell) if isinstance(cell, str) else cell for key, cell in row.items()}
+            | {LINE: reader.line_num}
+            for row in reader
+        ]
+    except csv.Error as error:
+        raise UserError(f"{what} line {reader.line_num} is not valid CSV ({error})") from error
+    finally:
+        csv.field_size_limit(before)
+    yield from found
+
+
+LINE = "\0line"  # a key that no header has
+
+
+def harmless(cell: str) -> str:
+    """`cell` as a spreadsheet shows it and does not run it."""
+    cell = clean_text(cell)
+    return _MARK + cell if _is_marked(cell) else cell
+
+
+def original(cell: str) -> str:
+    """The cell that `harmless` was given; one that it never wrote stays as it is."""
+    return cell[1:] if cell.startswith(_MARK) and _is_marked(cell[1:]) else cell
+
+
+def _is_marked(cell: str) -> bool:
+    """True for a text that gets a mark: one that would run, or that begins with a mark."""
+    for char in cell:
+        if char in _RUNS or char == _MARK:
+            return True
+        # Blanks and invisible characters, which a spreadsheet may cut off first.
+        if unicodedata.category(char)[0] not in "ZC":
+            return False
+    return False
