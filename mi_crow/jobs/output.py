@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import MiCrowError, NotFoundError, UserError
+from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
 from mi_crow.jobs.kinds import Kind
+from mi_crow.jobs.status import read_state
 from mi_crow.jobs.tenants import users_of
 from mi_crow.store.atomic import read_json, remove_stale, write_json
 from mi_crow.store.ids import validate_id
+from mi_crow.store.json_object import JsonObject
 from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
 from mi_crow.store.workspace import Workspace
 
@@ -23,13 +25,25 @@ def reserve_output(workspace: Workspace, job_dir: Path, kind: Kind, config: Any)
         return None
     path = job_dir / OUTPUT_NAME
     if path.exists():
-        folder = _parent(workspace, kind) / read_json(path)["id"]
+        folder = _parent(workspace, kind) / _reserved(job_dir, path)
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
         return folder
     folder = _make(workspace, kind, config)
     write_json(path, {"what": kind.makes, "id": folder.name})
     return folder
+
+
+def _reserved(job_dir: Path, path: Path) -> str:
+    """The id in `output.json`; where a power cut tore that, the one in the job's status. Raises
+    CorruptDataError for neither."""
+    try:
+        return JsonObject.of(read_json(path), str(path)).text("id")
+    except CorruptDataError:
+        name = read_state(job_dir, lock_held=True).output
+        if name is None:
+            raise
+        return name
 
 
 def withdraw_output(workspace: Workspace, job_dir: Path, folder: Path | None) -> None:

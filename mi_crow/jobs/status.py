@@ -129,6 +129,8 @@ def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
     )
     status = _read_status(job_dir)
     state = told = _with_status(state, status)
+    if not status:  # never written, or torn: of the events, none names the output
+        state = replace(state, output=_reserved_output(job_dir))
     # The lock before the events: a worker that ends in between has written its closing event.
     unread: OSError | MiCrowError | None = None
     try:
@@ -205,6 +207,15 @@ def _read_status(job_dir: Path) -> dict[str, Any]:
         return {}
     # The events say all that it does, so that one which cannot be right is done without.
     return status if isinstance(status, dict) and is_sound(status) else {}
+
+
+def _reserved_output(job_dir: Path) -> str | None:
+    try:
+        found = read_json(job_dir / "output.json")
+    except (MiCrowError, OSError):
+        return None
+    name = found.get("id") if isinstance(found, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _with_status(state: JobState, status: dict[str, Any]) -> JobState:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError, nearest
-from mi_crow.store.atomic import read_json, write_json
 from mi_crow.store.checked import check_moment, check_types
+from mi_crow.store.kept import read_kept_json, write_kept_json
 from mi_crow.store.sums import FileSum
 
 MANIFEST_NAME = "manifest.json"
@@ -145,7 +145,7 @@ class RunManifest:
                 sums[at] += sign * value
 
     def save(self, run_dir: Path) -> None:
-        write_json(
+        write_kept_json(
             run_dir / MANIFEST_NAME,
             asdict(self) | {"n_documents": self.n_documents, "n_tokens": self.n_tokens},
         )
@@ -158,7 +158,7 @@ class RunManifest:
         UserError when a newer mi-crow wrote it.
         """
         path = run_dir / MANIFEST_NAME
-        data = read_json(path)
+        data = read_kept_json(path)
         try:
             version = int(data["format_version"])
             if version > FORMAT_VERSION:

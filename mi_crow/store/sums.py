@@ -4,7 +4,9 @@ XXH3 (xxhash.com) in 128 bits: an order of magnitude faster than a disk. It find
 forgery.
 """
 
+import contextlib
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -70,6 +72,14 @@ def sum_of(path: Path) -> FileSum:
             found.update(room[:count])
             size += count
     return FileSum(size, found.hexdigest())
+
+
+def forget_cached(path: Path) -> None:
+    """Has the next read of a synced file come from the disk, where the system can be asked."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def difference(expected: FileSum, found: FileSum) -> str:

@@ -1,5 +1,6 @@
 """The trainer on tensors with a known dictionary."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, UserError
-from mi_crow.mechanistic.sae import SaeTrainer, SaeTrainingConfig, TopKSae
+from mi_crow.mechanistic.sae import SaeTrainer, SaeTrainingConfig, TopKSae, checkpoint
 from mi_crow.mechanistic.sae.checkpoint import newest_checkpoint
 from mi_crow.mechanistic.sae.denormals import flushed_denormals
 from mi_crow.mechanistic.sae.plan import geometric_median, make_plan
@@ -154,6 +155,51 @@ def test_a_torn_checkpoint_is_reported(activations: Tensor, tmp_path: Path) -> N
     (tmp_path / "checkpoints" / "step-40" / "state.safetensors").write_bytes(b"torn")
     with pytest.raises(CorruptDataError, match="no checkpoint"):
         newest_checkpoint(tmp_path / "checkpoints")
+
+
+def torn(path: Path) -> None:
+    """What a power cut leaves: the right name and size, and zeros."""
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("file", ["state.safetensors", "state.json"])
+def test_a_training_goes_on_from_the_checkpoint_before_a_torn_one(
+    activations: Tensor, tmp_path: Path, file: str
+) -> None:
+    whole, history = train(activations)
+    with pytest.raises(CancelledError):
+        train(activations, tmp_path, Watcher(stop=lambda asked: asked >= 21))
+    shutil.copytree(tmp_path / "checkpoints" / "step-20", tmp_path / "before")
+    with pytest.raises(CancelledError):
+        train(activations, tmp_path, Watcher(stop=lambda asked: asked >= 11))
+    (newest,) = (tmp_path / "checkpoints").iterdir()
+    assert newest.name == "step-30"
+    torn(newest / file)
+    (tmp_path / "before").rename(tmp_path / "checkpoints" / "step-20")
+    watcher = Watcher()
+    resumed, resumed_history = train(activations, tmp_path, watcher)
+    assert same_weights(whole, resumed)
+    assert resumed_history["loss"] == history["loss"]
+    assert [entry.name for entry in (tmp_path / "checkpoints").iterdir()] == ["step-40"]
+
+
+def test_an_older_checkpoint_stays_while_the_newer_one_cannot_be_read_back(
+    activations: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "forget_cached", torn)
+    train(activations, tmp_path)
+    names = sorted(entry.name for entry in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-10", "step-20", "step-30", "step-40"]
+
+
+def test_torn_metrics_stop_no_training(activations: Tensor, tmp_path: Path) -> None:
+    whole, history = train(activations)
+    with pytest.raises(CancelledError):
+        train(activations, tmp_path, Watcher(stop=lambda asked: asked >= 21))
+    torn(tmp_path / "metrics.parquet")
+    resumed, resumed_history = train(activations, tmp_path)
+    assert same_weights(whole, resumed)
+    assert resumed_history["loss"] == history["loss"][-len(resumed_history["loss"]) :]
 
 
 def test_without_a_folder_a_stop_cannot_be_resumed(activations: Tensor) -> None:

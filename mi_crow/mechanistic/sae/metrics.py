@@ -1,8 +1,11 @@
 """The metrics of a training run: one row a logged step, kept as Parquet."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mi_crow.causes import machine_error
+from mi_crow.errors import CorruptDataError
 from mi_crow.store.atomic import whole_file
 
 Row = dict[str, float | int | None]
@@ -29,7 +32,8 @@ class MetricsTable:
 
     def history(self) -> dict[str, list[Any]]:
         """Column lists, as `SaeTrainer.train` gives them."""
-        return {name: [row[name] for row in self.rows] for name in _HISTORY}
+        # Rows that were put together again after damage lack some readings.
+        return {name: [row.get(name) for row in self.rows] for name in _HISTORY}
 
     def write(self, path: Path) -> None:
         """Writes all rows, whole or not at all."""
@@ -42,14 +46,39 @@ class MetricsTable:
             [(n, pyarrow.int64() if n in _INTEGERS else pyarrow.float64()) for n in names]
         )
         with whole_file(path) as temporary:
-            parquet.write_table(pyarrow.Table.from_pylist(self.rows, schema=schema), temporary)
+            table = pyarrow.Table.from_pylist(self.rows, schema=schema)
+            parquet.write_table(table, temporary, write_page_checksum=True)
 
     @classmethod
-    def read(cls, path: Path, up_to_step: int) -> "MetricsTable":
-        """The rows in `path` that a checkpoint at `up_to_step` had already seen."""
-        from pyarrow import parquet
-
+    def read(
+        cls, path: Path, up_to_step: int, tell: Callable[[str], None] | None = None
+    ) -> "MetricsTable":
+        """The rows in `path` that a checkpoint at `up_to_step` had already seen. A damaged file,
+        which `tell` is told of, hinders no training: then there are none."""
         if not path.is_file():
             return cls()
-        rows = parquet.read_table(path).to_pylist()
-        return cls([row for row in rows if row["step"] <= up_to_step])
+        try:
+            rows = read_rows(path)
+        except CorruptDataError as error:
+            if tell is not None:
+                tell(f"{error}: its readings before step {up_to_step:,} are lost, training goes on")
+            return cls()
+        return cls([row for row in rows if (row["step"] or 0) <= up_to_step])
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file of metrics. Raises CorruptDataError for a damaged one, MachineError where
+    the system refuses to read it."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows = parquet.read_table(path, page_checksum_verification=True).to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        words = str(error).strip().splitlines() or [type(error).__name__]
+        raise machine_error(error, path) or CorruptDataError(
+            f"{path} is damaged ({words[0]})"
+        ) from error
+    if any(not isinstance(row.get("step"), int) for row in rows):
+        raise CorruptDataError(f"{path} is damaged (rows without a step)")
+    return rows

@@ -1,6 +1,6 @@
 """Training SAEs in place on any source of tokens: the trainer and what a training comes to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,14 @@ def train_many(
     plans = _agreed(make_plans(saes, source, configs, device), ranks)
     read = ShuffledSource(source) if plans[0].shuffled else source
     lanes = [
-        _lane(sae, read, plan, folder, open_sharing(ranks, shares, device, sae.n_latents))
+        _lane(
+            sae,
+            read,
+            plan,
+            folder,
+            open_sharing(ranks, shares, device, sae.n_latents),
+            progress.log,
+        )
         for sae, plan, folder in zip(saes, plans, places, strict=True)
     ]
     for lane, logger in zip(lanes, loggers or (), strict=False):
@@ -204,10 +211,11 @@ def _lane(
     plan: TrainingPlan,
     folder: Path | None,
     sharing: Sharing,
+    tell: Callable[[str], None] | None = None,
 ) -> Lane:
     """From the newest checkpoint in `folder` where there is one, else from the start."""
     state = TrainState(sae.train().requires_grad_(True), plan)
-    kept = None if folder is None else newest_checkpoint(folder / CHECKPOINTS_NAME)
+    kept = None if folder is None else newest_checkpoint(folder / CHECKPOINTS_NAME, tell)
     table = MetricsTable()
     if folder is None or kept is None:
         state.start(starting_point(sae, source, plan))
@@ -215,7 +223,7 @@ def _lane(
         tensors, facts = kept
         _refuse_other_settings(facts.get("settings"), state.settings(), folder)
         state.restore(tensors, facts)
-        table = MetricsTable.read(folder / METRICS_NAME, state.step)
+        table = MetricsTable.read(folder / METRICS_NAME, state.step, tell)
     return Lane(state.share(sharing), table, folder)
 
 
