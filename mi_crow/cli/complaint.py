@@ -18,8 +18,9 @@ def complain(error: BaseException, *, as_json: bool, debug: bool) -> int:
         sys.stderr.write(visible_lines("".join(traceback.format_exception(error))))
     if as_json:
         from mi_crow.cli.text import as_json as in_json
+        from mi_crow.cli.text import encodable
 
-        line = in_json({"error": message, "hint": hint})
+        line = encodable(in_json({"error": message, "hint": hint}), sys.stderr.encoding)
     else:
         line = visible(f"{message}; {hint}" if hint else message)
     sys.stderr.write(f"{line}\n")

@@ -13,6 +13,7 @@ from typing import Any
 
 from mi_crow import __version__
 from mi_crow.clean_text import check_name, clean_text
+from mi_crow.cli import streams
 from mi_crow.cli.arguments import Parser, add_common, takes_common
 from mi_crow.cli.complaint import complain
 from mi_crow.errors import MiCrowError, UserError
@@ -53,14 +54,23 @@ COMMANDS = {
 def run_command_line(argv: Sequence[str] | None) -> int:
     """Runs the command line and gives the exit code: 0, 2 for what the user can mend, 1 or 130."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    streams.prepare()
     try:
-        options = parse(arguments)
-        return _module(options.command or "app").run(options) or 0
+        code = _run(parse(arguments))
+        streams.finish()
+        return code
     except BrokenPipeError:  # the reader of our output (head, less) went away
-        sys.stderr.close()
+        streams.abandon()
         return 1
     except (Exception, KeyboardInterrupt) as error:
         return _report(arguments, error)
+
+
+def _run(options: Namespace) -> int:
+    if options.command is None:  # the app, which has the terminal to itself
+        return _module("app").run(options) or 0
+    with streams.alone(options.debug):
+        return _module(options.command).run(options) or 0
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -132,4 +142,8 @@ def _module(command: str) -> ModuleType:
 def _report(arguments: Sequence[str], error: BaseException) -> int:
     if launched_rank():  # what every process of a torchrun meets, rank 0 tells
         return error.exit_code if isinstance(error, MiCrowError) else 1
-    return complain(error, as_json="--json" in arguments, debug="--debug" in arguments)
+    try:
+        return complain(error, as_json="--json" in arguments, debug="--debug" in arguments)
+    except BrokenPipeError:
+        streams.abandon()
+        return 1

@@ -15,6 +15,7 @@ from typing import Any
 
 from mi_crow import __version__
 from mi_crow.causes import sentence_of
+from mi_crow.cli.streams import out
 from mi_crow.cli.text import size
 from mi_crow.jobs.status import UNREADABLE, scan_jobs
 from mi_crow.store.workspace import Workspace
@@ -163,7 +164,7 @@ def _terminal() -> Iterator[Finding]:
         )
     else:
         yield Finding("terminal", "note", f"{term}, 16 colours", "export TERM=xterm-256color")
-    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    encoding = (out().encoding or "").lower().replace("-", "")
     if encoding != "utf8":
         yield Finding("terminal", "warning", f"the encoding is {encoding}", "export LANG=C.UTF-8")
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from mi_crow.cli.arguments import slurm_of
+from mi_crow.cli.streams import out
 from mi_crow.cli.text import print_json
 from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs import cancel, follow, job_state, submit
@@ -177,7 +178,7 @@ def _say_detached(workspace: Workspace, job_id: str, as_json: bool) -> None:
     if as_json:
         print_json({"job_id": job_id, "workspace": str(workspace.root)})
     else:
-        sys.stdout.write(f"job {job_id} runs; watch it: mi-crow jobs watch {job_id}\n")
+        out().write(f"job {job_id} runs; watch it: mi-crow jobs watch {job_id}\n")
 
 
 @contextmanager

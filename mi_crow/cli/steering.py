@@ -1,6 +1,5 @@
 """`mi-crow inspect` and `mi-crow steer`: an SAE on a text of the user's."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -15,6 +14,7 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
+from mi_crow.cli.streams import read_input
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text import count, number, print_json
 from mi_crow.cli.texts import add_bos
@@ -55,7 +55,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
     sae_id = pick_sae(workspace, options.sae)
-    text = clean_text(sys.stdin.read()) if options.text == "-" else options.text
+    text = clean_text(read_input()) if options.text == "-" else options.text
     if not text.strip():
         raise UserError("the text is empty", hint="give one in quotes, or `-` to read stdin")
     device = device_of(options)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mi_crow.cli import streams
 from mi_crow.visible import visible
 
 PLAIN_WIDTH = 200  # of output that goes into a file or a pipe, where nothing needs to fit
@@ -28,7 +29,7 @@ class Column:
 
 def console() -> Console:
     """Stdout as a rich console; wide when it is not a terminal."""
-    out = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+    out = Console(file=streams.out(), highlight=False, markup=False, emoji=False, soft_wrap=False)
     if not out.is_terminal and "COLUMNS" not in os.environ:
         out.width = PLAIN_WIDTH
     return out

@@ -1,10 +1,10 @@
 """Numbers, sizes, times and foreign text as people read them; pure functions."""
 
 import json
-import sys
 import time
 from typing import Any
 
+from mi_crow.cli.streams import out
 from mi_crow.visible import is_clean, visible
 
 
@@ -78,4 +78,14 @@ def _finite(value: Any) -> Any:
 
 def print_json(value: Any) -> None:
     """Prints one JSON value as one line on stdout."""
-    sys.stdout.write(as_json(value) + "\n")
+    target = out()
+    target.write(encodable(as_json(value), target.encoding) + "\n")
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """JSON in which what an encoding lacks is escaped, so that no reader loses anything."""
+    try:
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return "".join(char if char.isascii() else _escaped(char) for char in text)
+    return text

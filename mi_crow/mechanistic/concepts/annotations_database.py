@@ -292,7 +292,7 @@ def file_system(folder: Path) -> str:
             done = subprocess.run(["mount"], capture_output=True, text=True, timeout=5, check=False)
             mounts = parse_mount(done.stdout)
         else:
-            mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
+            mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text("utf-8", "replace"))
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return ""
     resolved = os.path.realpath(folder)

@@ -1,0 +1,107 @@
+"""The three standard streams as a command needs them: never closed, never a character that they
+cannot take, and with nothing in them but what the command itself says."""
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+_result: TextIO | None = None
+
+
+def out() -> TextIO:
+    """Where results go: stdout, also while libraries cannot reach it."""
+    return sys.stdout if _result is None else _result
+
+
+def read_input() -> str:
+    """All of standard input; bytes that are no text become replacement characters."""
+    return sys.stdin.read()
+
+
+def prepare() -> None:
+    """Opens what was closed (else the next file opened would be stdout), and lets no stream fail
+    on a character: text comes in as UTF-8 where the locale knows ASCII alone, and what the
+    terminal cannot show goes out as a replacement."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free one
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        ascii_only = sys.stdin.encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968")
+        with suppress(io.UnsupportedOperation):  # read from already
+            sys.stdin.reconfigure(
+                encoding="utf-8" if ascii_only else sys.stdin.encoding, errors="replace"
+            )
+    for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
+
+
+@contextmanager
+def alone(debug: bool) -> Iterator[None]:
+    """Inside the block the streams are the command's alone: what libraries print is dropped, their
+    warnings and log lines too. With `debug` all of it goes to stderr."""
+    global _result
+    if debug:
+        _result, sys.stdout = sys.stdout, sys.stderr
+        try:
+            yield
+        finally:
+            sys.stdout, _result = _result, None
+        return
+    # Read when the libraries load.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    _result, sys.stdout = sys.stdout, _Unheard(sys.stdout)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Libraries set filters of their own for what they think matters.
+            warnings.showwarning = lambda *_, **__: None
+            yield
+    finally:
+        sys.stdout, _result = _result, None
+
+
+def finish() -> None:
+    """Sends what is still held back, so that a reader that went away is noticed here."""
+    for stream in (sys.stdout, sys.stderr):
+        if not stream.closed:
+            stream.flush()
+
+
+def abandon() -> None:
+    """After the reader of the output went away: what is held back goes nowhere."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            target = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(target, stream.fileno())
+            os.close(target)
+
+
+class _Unheard(io.TextIOBase):
+    """Takes everything and says nothing; else it looks like the stream it stands for."""
+
+    def __init__(self, real: TextIO) -> None:
+        self._real = real
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def isatty(self) -> bool:
+        return self._real.isatty()
+
+    def fileno(self) -> int:
+        return self._real.fileno()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
