@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from importlib import import_module
+from typing import Any
 
 from mi_crow.cli.arguments import add_common, open_workspace, positive
 from mi_crow.cli.entry import COMMANDS
@@ -104,12 +105,22 @@ def _watch(workspace: Workspace, job_id: str, options: Namespace) -> int:
     kind = job_state(workspace, job_id).kind
     if options.json:
         print_json(result)
-    elif kind in COMMANDS:
-        # The command that starts a kind of job has the kind's name and shows its result.
-        import_module(f"mi_crow.cli.{kind}").show_result(result)
     else:
-        print_facts({key: str(value) for key, value in result.items()})
+        _show_result(kind, result)
     return 0
+
+
+def _show_result(kind: str, result: dict[str, Any]) -> None:
+    """The result as the command of that kind of job shows it; plainly, where it is another's."""
+    if kind in COMMANDS:
+        # The command that starts a kind of job has the kind's name and shows its result.
+        show = import_module(f"mi_crow.cli.{kind}").show_result
+        try:
+            show(result)
+            return
+        except (AttributeError, KeyError, TypeError, ValueError):
+            pass  # written by another version, or by hand
+    print_facts({key: str(value) for key, value in result.items()})
 
 
 def _show(workspace: Workspace, job_id: str, options: Namespace) -> int:
