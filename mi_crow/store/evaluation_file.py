@@ -38,7 +38,7 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Any] | None, str]:
     """
     path = folder / EVALUATION_NAME
     try:
-        found = JsonObject.of(read_json(path), str(path))
+        found = JsonObject.of(read_json(path), path.name)
         _check_readings(found, [key for key in found if key in _READINGS])
         probes = found.object("probes", {})
         for name in _PROBE_TABLES:
