@@ -1,6 +1,7 @@
 """Writes to the annotations, each in a thread and as one change that one undo takes back."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,11 +44,20 @@ def _write(screen: "MiCrowScreen", change: Change) -> None:
     app.call_from_thread(app.concepts_changed)
 
 
-def name_feature(screen: "MiCrowScreen", feature: int, before: str | None, name: str) -> None:
-    """Gives a feature of the open SAE a name in place of `before`; an empty one takes it away."""
-    sae_id = screen.context.sae_id
-    if sae_id is None or name == (before or ""):
+@dataclass(frozen=True)
+class Naming:
+    """The feature that a name is asked for: the answer is for it, whatever is open by then."""
+
+    sae_id: str
+    feature: int
+    before: str | None  # the name that it has
+
+
+def name_feature(screen: "MiCrowScreen", naming: Naming | None, name: str) -> None:
+    """Gives a feature a name in place of the one before; an empty one takes it away."""
+    if naming is None or name == (naming.before or ""):
         return
+    sae_id, feature, before = naming.sae_id, naming.feature, naming.before
 
     def change(annotations: "Annotations") -> str:
         with annotations.one_change():

@@ -143,6 +143,14 @@ class AppContext:
         else:
             self._post(FeaturesOpened(sae_id, store))
 
+    def weights_of(self, sae_id: str) -> str | None:
+        """The hash of an SAE's weights; None without them. Reads the file the first time: call it
+        in a thread."""
+        from mi_crow.mechanistic.sae.weights_hash import WeightsFile
+
+        file = WeightsFile.of(self.workspace.saes_dir / sae_id)
+        return file.sha256() if file is not None else None
+
     # The model session.
 
     @property
@@ -155,19 +163,30 @@ class AppContext:
                 self._session = SessionClient(self.workspace)
             return self._session
 
-    def ready_session(self) -> "SessionClient":
-        """The session with the model of the open SAE loaded. Blocks: call it in a thread.
+    @property
+    def session_is_ready(self) -> bool:
+        """Whether the session holds the open SAE, so that nothing has to be loaded first."""
+        state = self.session_state
+        return state.phase == "ready" and state.sae_id == self.sae_id
+
+    def ready_session(self, sae_id: str | None = None) -> "SessionClient":
+        """The session with `sae_id`, or else the open SAE, and its model loaded. Blocks: call it in
+        a thread.
 
         Posts SessionChanged on the way. Raises NotFoundError when no SAE is open, and what the
         session raises when the model cannot be loaded.
         """
-        sae_id = self.sae_id
+        from mi_crow.mechanistic.sae.weights_hash import WeightsFile
+
+        sae_id = sae_id or self.sae_id
         if sae_id is None:
             raise NotFoundError("no SAE is open", hint="train one or open one on the Runs screen")
         with self._loading:
             client = self.session
             state = self.session_state
-            if state.phase == "ready" and state.sae_id == sae_id and client.alive:
+            weights = WeightsFile.of(self.workspace.saes_dir / sae_id)
+            wanted = ("ready", sae_id, weights)
+            if (state.phase, state.sae_id, state.weights) == wanted and client.alive:
                 return client
             self._set_session(SessionState("loading", sae_id))
             try:
@@ -184,6 +203,8 @@ class AppContext:
                     str(loaded.get("model_id", "")),
                     str(loaded.get("layer", "")),
                     str(loaded.get("device", "")),
+                    revision=loaded.get("revision"),
+                    weights=weights,
                 )
             )
             return client

@@ -11,6 +11,7 @@ from textual.message import Message
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
     from mi_crow.mechanistic.features.queries import FeatureStore
+    from mi_crow.mechanistic.sae.weights_hash import WeightsFile
     from mi_crow.store.workspace import RunSummary, SaeSummary
 
 SessionPhase = Literal["off", "loading", "ready", "died"]
@@ -26,6 +27,8 @@ class SessionState:
     layer: str = ""
     device: str = ""
     detail: str = ""
+    revision: str | None = None
+    weights: "WeightsFile | None" = None  # of the SAE, as it was loaded
 
 
 @dataclass
@@ -85,6 +88,7 @@ class SendToSteer(Message, bubble=False):
     """To the Steer screen: put this feature on the stack."""
 
     feature: int
+    sae_id: str | None = None  # whose it is; None: the open one's
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.language_model.config import ModelSpec
+from mi_crow.mechanistic.sae.weights_hash import WeightsFile
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.store.workspace import Workspace
 
@@ -91,12 +92,14 @@ class Operations:
         from mi_crow.mechanistic.steering.attach import attach_sae
         from mi_crow.mechanistic.steering.loading import join, open_sae
 
+        weights = WeightsFile.of(self._workspace.sae_dir(sae_id))
         sae, spec = open_sae(self._workspace, sae_id, device)
-        loaded = join(sae_id, self._model(spec), sae)
+        loaded = join(sae_id, self._model(spec), sae, weights)
         self._held = _Held(spec, loaded, attach_sae(loaded.lm, sae, loaded.layer.point))
         return {
             "sae_id": sae_id,
             "model_id": loaded.lm.model_id,
+            "revision": loaded.lm.revision,
             "layer": loaded.layer.name,
             "device": str(loaded.lm.device),
             "n_layers": len(loaded.lm.layers.blocks()),
@@ -115,11 +118,16 @@ class Operations:
         return LanguageModel.from_spec(spec)
 
     def _inspect(
-        self, text: str, top: int = 20, bos: str = "auto", windows: bool = False
+        self,
+        text: str,
+        top: int = 20,
+        bos: str = "auto",
+        windows: bool = False,
+        sae_id: str | None = None,
     ) -> dict[str, Any]:
         from mi_crow.mechanistic.steering.run import inspect_loaded
 
-        return inspect_loaded(self._workspace, self._ready(), text, top, bos, windows)
+        return inspect_loaded(self._workspace, self._ready(sae_id), text, top, bos, windows)
 
     def _generate(
         self,
@@ -133,13 +141,14 @@ class Operations:
         seed: int = 0,
         baseline: bool = True,
         bos: str = "auto",
+        sae_id: str | None = None,
     ) -> dict[str, Any]:
         from mi_crow.mechanistic.steering.run import steer_loaded
 
         stream = TextStream(emit)
         result = steer_loaded(
             self._workspace,
-            self._ready(),
+            self._ready(sae_id),
             prompt,
             [Intervention.from_json(one) for one in interventions],
             max_new_tokens=max_new_tokens,
@@ -176,7 +185,11 @@ class Operations:
 
         return layer_statistics(self._ready().lm, layer, text)
 
-    def _ready(self) -> "LoadedSae":
+    def _ready(self, sae_id: str | None = None) -> "LoadedSae":
+        """What is loaded. Raises UserError when that is not `sae_id`, where it is given."""
         if self._held is None:
             raise UserError("no SAE is loaded", hint="load one first")
-        return self._held.loaded
+        loaded = self._held.loaded
+        if sae_id not in (None, loaded.sae_id):
+            raise UserError(f"SAE {loaded.sae_id!r} is loaded, not {sae_id!r}", hint="try again")
+        return loaded

@@ -2,15 +2,17 @@
 
 A request is {id, op, params}. Its answer is any number of {id, event: "token", ...} and then one
 {id, event: "result", ...} or {id, event: "error", error, hint, kind}. `interrupt` has no answer.
+Inspect and generate may say which SAE they are about: with another loaded, they are refused.
 
 | op | params | result |
 | --- | --- | --- |
 | ping | | pid |
-| load | sae_id, device | model_id, layer, device, n_layers, n_features |
-| inspect | text, top, bos, windows | tokens, special, outlier, features, per_token, \
+| load | sae_id, device | sae_id, model_id, revision, layer, device, n_layers, n_features |
+| inspect | text, top, bos, windows, sae_id | tokens, special, outlier, features, per_token, \
 tokens_total, tokens_read, context_length, windows, window_starts, bos_added |
-| generate | prompt, interventions, max_new_tokens, temperature, top_p, seed, baseline, bos | \
-baseline, steered, metrics, stopped, prompt_tokens, bos_added; on the way tokens {side, text} |
+| generate | prompt, interventions, max_new_tokens, temperature, top_p, seed, baseline, bos, \
+sae_id | baseline, steered, interventions, sae_id, model_id, revision, metrics, stopped, \
+prompt_tokens, bos_added; on the way tokens {side, text} |
 | layers | | layers: [{name, kind, shape, params, point}] |
 | layer_stats | layer, text | layer, shape, tokens, mean_norm, median_norm, max_norm, mean, std |
 | hooks | | hooks: [{id, layer, hook, type, enabled}] |

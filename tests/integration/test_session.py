@@ -228,3 +228,13 @@ def await_end(pid: int) -> None:
     finally:
         os.close(process)
     assert ended, f"process {pid} lives on"
+
+
+def test_what_is_about_another_sae_than_the_loaded_one_is_refused(loaded):
+    with pytest.raises(UserError, match="feature 3 belongs to SAE 'second'"):
+        generate(loaded, PUSH.in_sae("second"))
+    for op, params in (("generate", {"prompt": "The ferry"}), ("inspect", {"text": TEXT})):
+        with pytest.raises(UserError, match=f"SAE '{SAE_ID}' is loaded, not 'second'"):
+            loaded.call(op, sae_id="second", **params)
+    *_, result = generate(loaded, PUSH.in_sae(SAE_ID), sae_id=SAE_ID, max_new_tokens=2)
+    assert result["sae_id"] == SAE_ID

@@ -392,3 +392,25 @@ def test_file_systems_are_told_apart(tmp_path: Path) -> None:
     assert parse_mountinfo(line) == [("/mnt/with blank", "nfs4")]
     assert parse_mount("/dev/disk1 on /Volumes/a (b (apfs, local)") == [("/Volumes/a (b", "apfs")]
     assert file_system(tmp_path) != "nfs"
+
+
+def test_presets_and_generations_follow_a_renamed_sae(annotations: Annotations) -> None:
+    stack = [
+        {"target": "feature:old/3", "op": "add", "value": 1.0, "sae": "old"},
+        {"target": "feature:older/4", "op": "ablate", "sae": "older"},
+    ]
+    annotations.save_preset("boats", stack)
+    annotations.save_generation(
+        model_id="m",
+        prompt="p",
+        baseline="b",
+        steered="s",
+        sae_ids=["old"],
+        settings={"interventions": stack},
+    )
+    annotations.rename_sae("old", "new")
+    [preset], [kept] = annotations.presets(), annotations.generations()
+    wanted = [("feature:new/3", "new"), ("feature:older/4", "older")]
+    assert [(one["target"], one["sae"]) for one in preset.interventions] == wanted
+    assert [(one["target"], one["sae"]) for one in kept.settings["interventions"]] == wanted
+    assert kept.sae_ids == ("new",)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -139,3 +140,29 @@ def test_interventions_cost_no_torch():
         "assert not {'torch', 'transformers', 'duckdb', 'polars'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_feature_says_its_sae_in_its_target_or_beside_it() -> None:
+    one = Intervention("feature:my-sae/42", "add", 8.0)
+    assert (one.sae, one.feature, one.layer) == ("my-sae", 42, None)
+    beside = one.as_json(within="my-sae")
+    assert (beside["target"], beside["sae"]) == ("feature:42", "my-sae")
+    assert Intervention.from_json(beside) == Intervention.from_json(one.as_json()) == one
+    plain = Intervention("feature:42", "add", 8.0)
+    assert plain.sae is None
+    assert Intervention.from_json(plain.as_json()) == plain
+    assert plain.in_sae("my-sae", "hash") == replace(one, weights="hash")
+    assert one.in_sae("other") == one
+    layer = Intervention("layer:h.3", "scale", 2.0)
+    assert layer.in_sae("my-sae") == layer
+
+
+@pytest.mark.parametrize("target", ["feature:/42", "feature:a/b/42", "feature:../42", "feature:a/"])
+def test_a_target_names_one_sae(target: str) -> None:
+    with pytest.raises(UserError, match="is no target"):
+        Intervention(target, "add", 1.0)
+
+
+def test_two_saes_for_one_feature_are_refused() -> None:
+    with pytest.raises(UserError, match="not a feature of SAE 'b'"):
+        Intervention.from_json({"target": "feature:a/42", "op": "add", "value": 1, "sae": "b"})

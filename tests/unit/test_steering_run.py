@@ -4,8 +4,9 @@ import pytest
 
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.features.queries import FeatureStore
-from mi_crow.mechanistic.sae import SaeMetadata, TopKSae
-from mi_crow.mechanistic.steering.interventions import parse_intervention
+from mi_crow.mechanistic.sae import SaeMetadata, TopKSae, load_sae
+from mi_crow.mechanistic.sae.weights_hash import WeightsFile
+from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
 from mi_crow.mechanistic.steering.run import (
     concept_names,
     feature_maxima,
@@ -42,8 +43,13 @@ def test_a_steered_prompt_has_the_documented_keys(home):
     assert set(found) >= {"baseline", "steered", "interventions", "metrics"}
     assert found["baseline"] != found["steered"]
     assert [set(one) for one in found["interventions"]] == [
-        {"target", "op", "value", "unit", "scope"}
+        {"target", "op", "value", "unit", "scope", "sae"}
     ] * 2
+    assert [(one["target"], one["sae"]) for one in found["interventions"]] == [
+        ("feature:3", SAE_ID),
+        ("feature:4", SAE_ID),
+    ]
+    assert found["sae_id"] == SAE_ID
     assert set(found["metrics"]) == {"tokens", "seconds", "tokens_s", "kl"}
 
 
@@ -120,3 +126,22 @@ def test_the_most_confident_name_counts_and_reading_names_makes_no_file(home):
     annotations.set_concept("another", 4, "bread")
     annotations.close()
     assert concept_names(home, SAE_ID) == {3: "ferries"}
+
+
+def test_a_feature_of_another_sae_or_of_other_weights_is_refused(home):
+    def refusal(one: Intervention) -> str:
+        with pytest.raises(UserError) as caught:
+            steer_prompt(home, SAE_ID, "The ferry", [one], device="cpu", max_new_tokens=2)
+        return caught.value.sentence
+
+    one = Intervention("feature:3", "add", 20.0)
+    assert "feature 3 belongs to SAE 'another'" in refusal(one.in_sae("another"))
+    weights = WeightsFile.of(home.sae_dir(SAE_ID))
+    assert weights is not None
+    told = one.in_sae(SAE_ID, weights.sha256())
+    steer_prompt(home, SAE_ID, "The ferry", [told], device="cpu", max_new_tokens=2)
+    other = tiny_sae(model=str(load_sae(home.sae_dir(SAE_ID)).metadata.model_name))
+    other.W_dec.mul_(2)
+    other.save(home.sae_dir(SAE_ID))  # the same id, other weights
+    assert "had other weights" in refusal(told)
+    assert weights.sha256() is None

@@ -59,8 +59,10 @@ class TitleLine(Widget):
             names.append((printable(context.sae_id), "$foreground"))
         else:
             names.append(("no SAE yet", "$muted"))
-        if state.phase == "ready":
+        if context.session_is_ready:
             names.append((printable(state.device), "$success"))
+        elif state.phase == "ready":  # with another SAE than the open one
+            names.append((printable(f"{state.device} holds {state.sae_id}"), "$muted"))
         elif state.phase == "loading":
             names.append(("loading model", "$accent"))
         elif state.phase == "died":

@@ -57,6 +57,12 @@ class StreamText(LineView):
         if at_end:
             self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
 
+    def retitle(self, title: str) -> None:
+        """Gives the last passage another title."""
+        if self._passages and self._passages[-1].title != title:
+            self._passages[-1] = replace(self._passages[-1], title=title)
+            self.rewrap()
+
     def clear(self) -> None:
         self._passages = []
         self.rewrap()

@@ -45,6 +45,7 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
     put_concept,
     read_concept,
 )
+from mi_crow.mechanistic.concepts.annotations_steering import rename_in_steering
 
 __all__ = [
     "Annotations",
@@ -171,6 +172,7 @@ class Annotations:
             if connection is None:
                 return
         with self._database.writing() as connection:
+            rename_in_steering(connection, sae_id, new)
             said = "SELECT 1 FROM {} WHERE sae_id = ? LIMIT 1"
             if not any(
                 connection.execute(said.format(table), (sae_id,)).fetchone()

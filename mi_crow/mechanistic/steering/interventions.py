@@ -1,8 +1,8 @@
 """Interventions as plain data: what is changed, how, by how much, on which tokens. Torch-free."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from mi_crow.bounds import FEATURE, REAL
@@ -12,6 +12,8 @@ Op = Literal["scale", "add", "clamp", "ablate"]
 Unit = Literal["latent", "max", "norm"]
 Scope = Literal["all", "prompt", "generated"]
 
+# The SAE's id is left out where a stack, a preset or a command states it.
+_FEATURE = re.compile(r"(?:([A-Za-z0-9][A-Za-z0-9._-]{0,63})/)?(\d+)", re.ASCII)
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _EXAMPLES = "write 42=+8, 42=+0.8max, 42=x0 or 42=4"
 
@@ -24,21 +26,23 @@ class Intervention:
     activation in the index, `norm` the L2 norm of the token it acts on. Scaling has no unit.
     """
 
-    target: str  # feature:<number> or layer:<name>
+    target: str  # feature:<sae>/<number>, feature:<number> or layer:<name>
     op: Op
     value: float
     unit: Unit = "latent"
     scope: Scope = "all"
+    weights: str | None = None  # SHA-256 of the weights of the feature's SAE, where it is known
 
     def __post_init__(self) -> None:
         kind, _, name = self.target.partition(":")
         if (
             kind not in ("feature", "layer")
             or not name
-            or (kind == "feature" and not name.isdecimal())
+            or (kind == "feature" and not _FEATURE.fullmatch(name))
         ):
             raise UserError(
-                f"{self.target!r} is no target", hint="write feature:42 or layer:model.layers.3"
+                f"{self.target!r} is no target",
+                hint="write feature:42, feature:my-sae/42 or layer:model.layers.3",
             )
         for word, known, what in (
             (self.op, get_args(Op), "change"),
@@ -49,7 +53,7 @@ class Intervention:
                 raise UserError(f"{what} {word!r} is not known", hint=f"use {', '.join(known)}")
         REAL.check(self.value, "the value of an intervention")
         if kind == "feature":
-            FEATURE.read(name, "feature")
+            FEATURE.read(name.rpartition("/")[2], "feature")
         if kind == "layer":
             self._check_layer()
 
@@ -71,7 +75,13 @@ class Intervention:
     def feature(self) -> int | None:
         """The feature's number, None for a raw layer."""
         kind, _, name = self.target.partition(":")
-        return int(name) if kind == "feature" else None
+        return int(name.rpartition("/")[2]) if kind == "feature" else None
+
+    @property
+    def sae(self) -> str | None:
+        """The id of the SAE whose feature it is; None for a raw layer, or where it is not said."""
+        kind, _, name = self.target.partition(":")
+        return (name.rpartition("/")[0] or None) if kind == "feature" else None
 
     @property
     def layer(self) -> str | None:
@@ -97,23 +107,73 @@ class Intervention:
         where = "" if self.scope == "all" else f" on {self.scope} tokens"
         return f"{what} {change}{where}"
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON: target, op, value, unit, scope."""
-        return asdict(self)
+    def in_sae(self, sae_id: str, weights: str | None = None) -> "Intervention":
+        """The same of the SAE `sae_id` (and these weights of it) where it does not say its SAE."""
+        if self.feature is None or self.sae not in (None, sae_id):
+            return self
+        return replace(
+            self, target=f"feature:{sae_id}/{self.feature}", weights=self.weights or weights
+        )
+
+    def check_sae(self, sae_id: str, weights: Callable[[], str | None]) -> None:
+        """Raises UserError for a feature of another SAE than `sae_id`, or of other `weights` of it,
+        which are asked for only where they matter."""
+        if self.feature is None or self.sae is None:
+            return
+        if self.sae != sae_id:
+            raise UserError(
+                f"feature {self.feature} belongs to SAE {self.sae!r}, not to {sae_id!r}",
+                hint=f"open {self.sae!r}, or remove the intervention",
+            )
+        if self.weights is not None and weights() not in (None, self.weights):
+            raise UserError(
+                f"feature {self.feature} was chosen when SAE {sae_id!r} had other weights",
+                hint="remove the intervention, and add the feature that you mean now",
+            )
+
+    def as_json(self, within: str | None = None) -> dict[str, Any]:
+        """Plain JSON: target, op, value, unit, scope, sae, and weights where they are known.
+
+        `within`: the SAE that the reader is told anyway, which `target` then leaves out.
+        """
+        plain = self.feature is not None and self.sae in (None, within)
+        weights = {} if self.weights is None else {"weights": self.weights}
+        return {
+            "target": f"feature:{self.feature}" if plain else self.target,
+            "op": self.op,
+            "value": self.value,
+            "unit": self.unit,
+            "scope": self.scope,
+            "sae": within if plain else self.sae,
+            **weights,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Intervention":
         """Reads `as_json`. Raises UserError naming what is missing or wrong."""
         try:
-            return cls(
+            weights, sae_id = data.get("weights"), data.get("sae")
+            one = cls(
                 str(data["target"]),
                 data["op"],
                 float(data.get("value", 0.0)),
                 data.get("unit", "latent"),
                 data.get("scope", "all"),
+                None if weights is None else str(weights),
             )
+            if sae_id is None:
+                return one
+            said = one.in_sae(str(sae_id))
+            if said.feature is not None and said.sae != sae_id:
+                raise UserError(f"{one.target!r} is not a feature of SAE {sae_id!r}")
+            return said
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{data!r} is no intervention ({error!r})") from error
+
+
+def is_feature(text: str) -> bool:
+    """Whether a target reads like a feature, `42` or `my-sae/42`, and not like a layer's name."""
+    return _FEATURE.fullmatch(text) is not None
 
 
 def parse_intervention(text: str) -> Intervention:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import ModelSpec
+from mi_crow.mechanistic.sae.weights_hash import WeightsFile
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ class LoadedSae:
     lm: "LanguageModel"
     sae: "SparseAutoencoder"
     layer: "HookPoint"
+    weights: WeightsFile | None = None  # the file it was read from
+
+    def weights_hash(self) -> str | None:
+        """SHA-256 of its weights; None where its file is not known or was replaced since."""
+        return self.weights.sha256() if self.weights is not None else None
 
 
 def load_for_work(workspace: Workspace, sae_id: str, device: str = "auto") -> LoadedSae:
@@ -30,8 +36,9 @@ def load_for_work(workspace: Workspace, sae_id: str, device: str = "auto") -> Lo
     """
     from mi_crow.language_model import LanguageModel
 
+    weights = WeightsFile.of(workspace.sae_dir(sae_id))
     sae, spec = open_sae(workspace, sae_id, device)
-    return join(sae_id, LanguageModel.from_spec(spec), sae)
+    return join(sae_id, LanguageModel.from_spec(spec), sae, weights)
 
 
 def open_sae(
@@ -52,7 +59,12 @@ def open_sae(
     )
 
 
-def join(sae_id: str, lm: "LanguageModel", sae: "SparseAutoencoder") -> LoadedSae:
+def join(
+    sae_id: str,
+    lm: "LanguageModel",
+    sae: "SparseAutoencoder",
+    weights: WeightsFile | None = None,
+) -> LoadedSae:
     """Checks that the SAE fits its layer in `lm`. Raises NotFoundError, UserError."""
     from mi_crow.mechanistic.sae.centring import settle_centring
 
@@ -64,4 +76,4 @@ def join(sae_id: str, lm: "LanguageModel", sae: "SparseAutoencoder") -> LoadedSa
             hint="it belongs to another model or layer",
         )
     settle_centring(lm, sae)
-    return LoadedSae(sae_id, lm, sae.to(lm.device), layer)
+    return LoadedSae(sae_id, lm, sae.to(lm.device), layer, weights)

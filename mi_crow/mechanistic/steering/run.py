@@ -65,6 +65,8 @@ def steer_prompt(
     bos: str = "auto",
 ) -> dict[str, Any]:
     """Baseline and steered continuation of a prompt (see `steer_loaded`)."""
+    for one in interventions:
+        one.check_sae(sae_id, lambda: None)
     feature_maxima(workspace, sae_id, interventions)  # what is missing shows before a model loads
     return steer_loaded(
         workspace,
@@ -99,11 +101,15 @@ def steer_loaded(
     `on_token` gets the side and each piece of text. `metrics` holds tokens, seconds, tokens_s and,
     unless it was stopped, `kl`: nats a token between what the plain and the steered model say about
     the steered text. `bos` is that of `inspection.inspect`, as is `bos_added`.
+
+    Raises UserError for a feature of another SAE, or of other weights of it.
     """
     from mi_crow.mechanistic.steering.effects import divergence
     from mi_crow.mechanistic.steering.steer import steering
 
     lm = loaded.lm
+    for one in interventions:
+        one.check_sae(loaded.sae_id, loaded.weights_hash)
     maxima = feature_maxima(workspace, loaded.sae_id, interventions)
 
     def write(side: str) -> "Generation":
@@ -138,7 +144,10 @@ def steer_loaded(
     return {
         "baseline": written["baseline"].text if "baseline" in written else "",
         "steered": written["steered"].text if "steered" in written else "",
-        "interventions": [one.as_json() for one in interventions],
+        "interventions": [one.as_json(within=loaded.sae_id) for one in interventions],
+        "sae_id": loaded.sae_id,
+        "model_id": lm.model_id,
+        "revision": lm.revision,
         "metrics": metrics,
         "stopped": _stopped(written),
         **_read_of(lm, prompt, loaded.sae.metadata.bos(bos), next(iter(written.values()))),

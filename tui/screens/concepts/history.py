@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import PastChange
 
 COLUMNS = (Column("when", 11), Column("who", 10), Column("change"), Column("state", 6))
-_MOST_ROWS = 16
+_MOST_ROWS = 12
 
 
 class HistoryPopup(Popup[int]):

@@ -64,6 +64,7 @@ class ConceptsScreen(MiCrowScreen):
         self._again = False
         self._search = ""
         self._marked: set[str] = set()
+        self._asked_about: list[Concept] = []  # what the open prompt will change
 
     def compose_body(self) -> ComposeResult:
         with Vertical(id="concepts-body"):
@@ -131,6 +132,8 @@ class ConceptsScreen(MiCrowScreen):
             self.notify(printable(message.error), severity="error", markup=False)
         if self._again:
             self._read_again()
+        if message.sae_id != self.context.sae_id:
+            return  # another SAE was opened meanwhile; its concepts are on their way
         self._read = message
         self._marked &= {key_of(concept) for concept in message.concepts}
         self._show()
@@ -225,7 +228,7 @@ class ConceptsScreen(MiCrowScreen):
     async def action_steer(self) -> None:
         concept = self._concept
         if concept is not None:
-            await self.mi_crow.go("steer", messages.SendToSteer(concept.feature))
+            await self.mi_crow.go("steer", messages.SendToSteer(concept.feature, concept.sae_id))
 
     def action_mark(self) -> None:
         key = self.row_list.key
@@ -249,6 +252,7 @@ class ConceptsScreen(MiCrowScreen):
     def _ask(self, purpose: str, label: str, value) -> None:
         chosen = self._chosen
         if chosen and may_tag(self):
+            self._asked_about = chosen
             many = f" of {len(chosen)} concepts" if len(chosen) > 1 else ""
             self.prompt.ask(purpose, label + many, value(chosen[0]), select=True)
 
@@ -284,7 +288,7 @@ class ConceptsScreen(MiCrowScreen):
 
     @on(PromptLine.Answered)
     def _answered(self, message: PromptLine.Answered) -> None:
-        value, chosen = message.value, self._chosen
+        value, chosen = message.value, self._asked_about
         if message.purpose == "filter":
             self._filter(value)
         elif message.purpose in ("export", "import") and value:

@@ -40,7 +40,10 @@ def layer_detail(
         here = [hook for hook in hooks if hook_layer(hook) == layer.name]
         parts.append(section("Hooks", _hooks(here, len(hooks))))
     if statistics is not None:
-        parts.append(section("On the text below", facts_content(_facts(statistics), 13, width)))
+        text = printable(str(statistics.get("text", "")).strip())
+        on = Content.styled(f"on “{text}”", "$muted").truncate(max(width, 4), ellipsis=True)
+        facts_of = facts_content(_facts(statistics), 13, width)
+        parts.append(section("Statistics", Content("\n").join([on, facts_of])))
     return blocks(*parts)
 
 

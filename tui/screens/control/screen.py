@@ -27,8 +27,11 @@ _TEXT = "The ship leaves the harbour at dawn."
 class ModelRead(Message):
     """From the thread that asked the session for the tree and the hooks."""
 
-    def __init__(self, layers: list[dict[str, Any]], hooks: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, sae_id: str | None, layers: list[dict[str, Any]], hooks: list[dict[str, Any]]
+    ) -> None:
         super().__init__()
+        self.sae_id = sae_id  # whose model it is
         self.layers = layers
         self.hooks = hooks
 
@@ -36,8 +39,9 @@ class ModelRead(Message):
 class Measured(Message):
     """From the thread that asked the session for a layer's statistics."""
 
-    def __init__(self, layer: str, statistics: dict[str, Any]) -> None:
+    def __init__(self, sae_id: str | None, layer: str, statistics: dict[str, Any]) -> None:
         super().__init__()
+        self.sae_id = sae_id  # with which the model was loaded
         self.layer = layer
         self.statistics = statistics
 
@@ -66,6 +70,7 @@ class ControlScreen(MiCrowScreen):
         self._statistics: dict[str, dict[str, Any]] = {}
         self._measuring = False
         self._asked = False
+        self._read_for: str | None = None  # the SAE whose model the tree is
 
     def compose_body(self) -> ComposeResult:
         layers = RowList(COLUMNS, empty="no model is known yet", id="layers")
@@ -94,6 +99,7 @@ class ControlScreen(MiCrowScreen):
     def on_sae_changed(self, _: messages.SaeChanged) -> None:
         if self._hooks is None:
             self._show_known_layers()
+        self._show_notice()
 
     def on_session_changed(self, _: messages.SessionChanged) -> None:
         self._follow_session()
@@ -102,10 +108,11 @@ class ControlScreen(MiCrowScreen):
 
     def _follow_session(self) -> None:
         """Asks for the tree once the session is ready; forgets it when the session ended."""
-        phase = self.context.session_state.phase
-        if phase == "ready" and not self._asked:
-            self._asked = True
-            self._ask(self._read_model)
+        state = self.context.session_state
+        phase = state.phase
+        if phase == "ready" and (not self._asked or self._read_for not in (None, state.sae_id)):
+            self._asked, self._read_for = True, None
+            self._ask(partial(self._read_model, state.sae_id))
         elif phase in ("off", "died"):
             self._asked = False
             self._measuring = False
@@ -131,8 +138,10 @@ class ControlScreen(MiCrowScreen):
             text = "loading the model: a few seconds"
         elif state.phase == "died":
             text = f"{state.detail}; l loads it again"
-        elif self._hooks is not None and state.phase == "ready":
+        elif self._hooks is not None and self.context.session_is_ready:
             text = ""
+        elif self._hooks is not None and state.phase == "ready":
+            text = f"the model of {state.sae_id}; l loads that of {self.context.sae_id}"
         elif sae is None:
             text = "open an SAE on the Runs screen (1) to look into its model"
         else:
@@ -144,7 +153,7 @@ class ControlScreen(MiCrowScreen):
     def action_load_model(self) -> None:
         if self.context.session_state.phase != "loading":
             self._asked = True
-            self._ask(self._read_model)
+            self._ask(partial(self._read_model, self.context.sae_id))
 
     def _ask(self, work: Any) -> None:
         self.run_worker(
@@ -157,13 +166,20 @@ class ControlScreen(MiCrowScreen):
         except MiCrowError as error:
             self.post_message(Refused(error.sentence))
 
-    def _read_model(self) -> None:
-        client = self.context.ready_session()
+    def _read_model(self, sae_id: str | None) -> None:
+        client = self.context.ready_session(sae_id)
         layers = client.call("layers")
         hooks = client.call("hooks")
-        self.post_message(ModelRead(_listed(layers, "layers"), _listed(hooks, "hooks")))
+        self.post_message(ModelRead(sae_id, _listed(layers, "layers"), _listed(hooks, "hooks")))
 
     def on_model_read(self, message: ModelRead) -> None:
+        if message.sae_id != self.context.session_state.sae_id:
+            self._asked = False
+            self._follow_session()  # another model was loaded meanwhile
+            return
+        if message.sae_id != self._read_for:
+            self._statistics = {}  # of another model's layers, which may be called the same
+        self._read_for = message.sae_id
         self._hooks = message.hooks
         self._tree = LayerTree([layer_from_row(row) for row in message.layers])
         self._folded = self._tree.blocks()
@@ -219,15 +235,17 @@ class ControlScreen(MiCrowScreen):
             self.notify("The text is empty", severity="warning")
             return
         self._measuring = True
-        self._ask(partial(self._measure, layer, text))
+        self._ask(partial(self._measure, self.context.sae_id, layer, text))
 
-    def _measure(self, layer: str, text: str) -> None:
-        client = self.context.ready_session()
-        self.post_message(Measured(layer, client.call("layer_stats", layer=layer, text=text)))
+    def _measure(self, sae_id: str | None, layer: str, text: str) -> None:
+        client = self.context.ready_session(sae_id)
+        found = client.call("layer_stats", layer=layer, text=text)
+        self.post_message(Measured(sae_id, layer, found | {"text": text}))
 
     def on_measured(self, message: Measured) -> None:
         self._measuring = False
-        self._statistics[message.layer] = message.statistics
+        if message.sae_id == self.context.session_state.sae_id:
+            self._statistics[message.layer] = message.statistics
         self._show_detail()
 
 

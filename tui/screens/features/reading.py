@@ -20,6 +20,7 @@ EXAMPLES = 20
 class IdsRead(Message):
     """The sorted ids for one query, and how many features there are in all."""
 
+    store: "FeatureStore"  # the index that was read: another may be open by now
     query: TableQuery
     ids: Sequence[int] = ()
     total: int = 0
@@ -30,6 +31,7 @@ class IdsRead(Message):
 class DetailRead(Message):
     """One feature with the examples of one band. `rows` are those of its neighbours."""
 
+    store: "FeatureStore"  # the index that was read: another may be open by now
     feature: int
     band: int
     bands: int = 0  # how many there are below the top
@@ -52,9 +54,9 @@ def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
             flt=FeatureFilter(**SHOWN[query.show]),
         )
         plain = list(ids) if isinstance(ids, list | tuple) else ids.tolist()
-        return IdsRead(query, plain, store.meta().n_features)
+        return IdsRead(store, query, plain, store.meta().n_features)
     except MiCrowError as error:
-        return IdsRead(query, error=error.sentence)
+        return IdsRead(store, query, error=error.sentence)
 
 
 def read_detail(store: "FeatureStore", feature: int, band: int) -> DetailRead:
@@ -65,6 +67,6 @@ def read_detail(store: "FeatureStore", feature: int, band: int) -> DetailRead:
         others = [other.feature for other in (*detail.neighbours, *detail.coactivations)]
         unique = list(dict.fromkeys(others))
         rows = {row.feature: row for row in store.rows(unique)} if unique else {}
-        return DetailRead(feature, band, store.meta().bands, detail, examples, rows)
+        return DetailRead(store, feature, band, store.meta().bands, detail, examples, rows)
     except MiCrowError as error:
-        return DetailRead(feature, band, error=error.sentence)
+        return DetailRead(store, feature, band, error=error.sentence)

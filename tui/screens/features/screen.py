@@ -11,7 +11,7 @@ from textual.widgets import Static
 from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import may_tag, name_feature
+from tui.annotate import Naming, may_tag, name_feature
 from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
 from tui.screens.features.detail import FeatureDetailPane
@@ -50,6 +50,7 @@ class FeaturesScreen(MiCrowScreen):
         self._wanted: int | None = None  # to be opened as soon as the index is there
         self._visiting = False  # opened from another screen: escape leads back there
         self._error = ""
+        self._naming: Naming | None = None
 
     def compose_body(self) -> ComposeResult:
         yield Static(id="features-welcome", markup=False)
@@ -148,6 +149,10 @@ class FeaturesScreen(MiCrowScreen):
         store = self.context.features
         if store is None:
             return
+        if message.store is not store:  # another index was opened meanwhile
+            self._listed = None
+            self._list_again()
+            return
         self._listed = message.query
         if message.error:
             self.notify(printable(message.error), severity="error", markup=False)
@@ -162,6 +167,8 @@ class FeaturesScreen(MiCrowScreen):
             self._go_to(wanted)
         elif self._feature is None and self.table.feature is not None:
             self._open(self.table.feature)
+        elif self.pane.shown is None or self.pane.shown.store is not store:
+            self._open_again()  # the index was built anew
 
     def _go_to(self, feature: int) -> None:
         """Opens a feature, without the filter when that hides it."""
@@ -211,8 +218,9 @@ class FeaturesScreen(MiCrowScreen):
 
     def on_detail_read(self, message: DetailRead) -> None:
         self._opening = False
-        if (message.feature, message.band) != (self._feature, self._band):
-            self._open_again()  # the cursor moved on while the thread was reading
+        asked = (self.context.features, self._feature, self._band)
+        if (message.store, message.feature, message.band) != asked:
+            self._open_again()  # the cursor moved on, or another index was opened meanwhile
             return
         self.pane.show(message)
         self.refresh_bindings()
@@ -293,8 +301,9 @@ class FeaturesScreen(MiCrowScreen):
 
     def action_tag(self) -> None:
         row = self._row
-        if row is None or not may_tag(self):
+        if row is None or self._sae_id is None or not may_tag(self):
             return
+        self._naming = Naming(self._sae_id, row.feature, row.concept)
         self.prompt.ask(
             "tag",
             f"#{row.feature} is",
@@ -322,10 +331,8 @@ class FeaturesScreen(MiCrowScreen):
                 self.notify(
                     f"{printable(number)!r} is not a number", severity="error", markup=False
                 )
-        elif message.purpose == "tag" and self._feature is not None:
-            row = self._row
-            before = row.concept if row is not None else None
-            name_feature(self, self._feature, before, message.value)
+        elif message.purpose == "tag":
+            name_feature(self, self._naming, message.value)
 
     def action_next_sort(self) -> None:
         self._ask(self._query.next_sort())
@@ -346,7 +353,7 @@ class FeaturesScreen(MiCrowScreen):
 
     async def action_steer(self) -> None:
         if self._feature is not None:
-            await self.mi_crow.go("steer", messages.SendToSteer(self._feature))
+            await self.mi_crow.go("steer", messages.SendToSteer(self._feature, self._sae_id))
 
     async def action_inspect(self) -> None:
         store, feature = self.context.features, self._feature

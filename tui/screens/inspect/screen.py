@@ -16,7 +16,7 @@ from textual.widgets import Button, Static
 from mi_crow.errors import MiCrowError
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import may_tag, name_feature
+from tui.annotate import Naming, may_tag, name_feature
 from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
 from tui.screens.features.content import RELATED_COLUMNS, related_rows
@@ -39,6 +39,7 @@ _HELLO = "ctrl+r shows which features fire on the text"
 class Inspected(Message):
     """From the thread that asked the session."""
 
+    sae_id: str | None
     inspection: Inspection = field(default_factory=Inspection)
     rows: "Mapping[int, FeatureRow]" = field(default_factory=dict)
     seconds: float = 0.0
@@ -60,6 +61,7 @@ class InspectScreen(MiCrowScreen):
         self._sae_id: str | None = None
         self._rows: Mapping[int, FeatureRow] = {}
         self._feature: int | None = None  # the one that heats the text
+        self._naming: Naming | None = None
         self._asked_for: int | None = None  # a feature to look for, from another screen
 
     def compose_body(self) -> ComposeResult:
@@ -118,27 +120,29 @@ class InspectScreen(MiCrowScreen):
                 self._say("type a text first")
             return
         self._busy = True
-        loaded = self.context.session_state.phase == "ready"
-        self._say("reading…" if loaded else "loading the model…")
+        self._say("reading…" if self.context.session_is_ready else "loading the model…")
         self.run_worker(
-            partial(self._inspect, text), thread=True, group="inspect", exit_on_error=False
+            partial(self._inspect, text, self._sae_id),
+            thread=True,
+            group="inspect",
+            exit_on_error=False,
         )
 
-    def _inspect(self, text: str) -> None:
+    def _inspect(self, text: str, sae_id: str | None) -> None:
         try:
-            client = self.context.ready_session()
+            client = self.context.ready_session(sae_id)
             started = monotonic()
-            result = client.call("inspect", text=text, top=TOP_FEATURES)
+            result = client.call("inspect", text=text, top=TOP_FEATURES, sae_id=sae_id)
             inspection = inspection_from(result)
             seconds = monotonic() - started
-            message = Inspected(inspection, self._names(inspection), seconds)
+            message = Inspected(sae_id, inspection, self._names(inspection, sae_id), seconds)
         except MiCrowError as error:
-            message = Inspected(error=error.sentence)
+            message = Inspected(sae_id, error=error.sentence)
         self.post_message(message)
 
-    def _names(self, inspection: Inspection) -> "dict[int, FeatureRow]":
+    def _names(self, inspection: Inspection, sae_id: str | None) -> "dict[int, FeatureRow]":
         store, features = self.context.features, inspection.features()
-        if store is None or not features:
+        if store is None or not features or store.meta().sae_id != sae_id:
             return {}
         store.refresh_concepts()
         return {row.feature: row for row in store.rows(features)}
@@ -148,6 +152,10 @@ class InspectScreen(MiCrowScreen):
         if message.error:
             self._say("failed")
             self.notify(printable(message.error), severity="error", markup=False)
+            return
+        if message.sae_id != self._sae_id:
+            self._say("")
+            self.notify("Another SAE was opened meanwhile: ctrl+r reads with it", markup=False)
             return
         found = message.inspection
         self._inspection, self._rows = found, message.rows
@@ -174,15 +182,22 @@ class InspectScreen(MiCrowScreen):
             self._reread_names()
 
     def _reread_names(self) -> None:
-        inspection = self._inspection
+        inspection, sae_id = self._inspection, self._sae_id
+
+        def read() -> None:
+            rows = self._names(inspection, sae_id)
+            self.app.call_from_thread(self._renamed, inspection, rows)
+
         self.run_worker(
-            lambda: self.app.call_from_thread(self._renamed, self._names(inspection)),
+            read,
             thread=True,
             group="names",
             exit_on_error=False,
         )
 
-    def _renamed(self, rows: "Mapping[int, FeatureRow]") -> None:
+    def _renamed(self, inspection: Inspection, rows: "Mapping[int, FeatureRow]") -> None:
+        if inspection is not self._inspection:
+            return  # the names of another text's features, perhaps of another SAE's
         self._rows = rows
         self._show_lists()
         self._show_token_list()
@@ -300,21 +315,19 @@ class InspectScreen(MiCrowScreen):
 
     async def action_steer(self) -> None:
         if self._feature is not None:
-            await self.mi_crow.go("steer", messages.SendToSteer(self._feature))
+            await self.mi_crow.go("steer", messages.SendToSteer(self._feature, self._sae_id))
 
     def action_tag(self) -> None:
-        if self._feature is None or not may_tag(self):
+        if self._feature is None or self._sae_id is None or not may_tag(self):
             return
         row = self._rows.get(self._feature)
+        self._naming = Naming(self._sae_id, self._feature, row.concept if row else None)
         value = (row.concept or row.top_label or "") if row is not None else ""
         self.prompt.ask("tag", f"#{self._feature} is", value, select=True)
 
     @on(PromptLine.Answered)
     def _answered(self, message: PromptLine.Answered) -> None:
-        if self._feature is not None:
-            row = self._rows.get(self._feature)
-            before = row.concept if row is not None else None
-            name_feature(self, self._feature, before, message.value)
+        name_feature(self, self._naming, message.value)
 
     def action_copy(self) -> None:
         found, token = self._inspection, self.tokens.token

@@ -1,10 +1,7 @@
 """Keeping generations in the annotations, with everything that made them."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mi_crow import __version__
@@ -12,36 +9,21 @@ from tui.screens.steer.writing import PassageDone, Plan
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
-    from tui.context import AppContext
-
-_WEIGHTS = "sae_weights.safetensors"
 
 
-@dataclass(frozen=True)
-class Made:
-    """What wrote the texts."""
+def keep(plan: Plan, done: Sequence[PassageDone], annotations: "Annotations") -> str:
+    """Saves every passage beside the baseline, with what wrote it; says how many.
 
-    model_id: str
-    device: str
-    sae_id: str | None
-    weights: Path | None
-
-
-def how_made(context: "AppContext") -> Made:
-    """The model, the SAE and the device of the session, as they are now."""
-    state, sae = context.session_state, context.sae()
-    weights = sae.path / _WEIGHTS if sae is not None else None
-    return Made(state.model_id, state.device, context.sae_id, weights)
-
-
-def keep(plan: Plan, done: Sequence[PassageDone], made: Made, annotations: "Annotations") -> str:
-    """Saves every passage beside the baseline; says how many. Reads the SAE's weights once."""
-    hashes = [_sha256(made.weights)] if made.weights is not None and made.weights.is_file() else []
+    Reads the SAE's weights once; without their hash where they were replaced since.
+    """
     for passage in done:
+        made = passage.made
+        weights = made.weights.sha256() if made.weights is not None else None
         annotations.save_generation(
             model_id=made.model_id,
+            revision=made.revision,
             sae_ids=[made.sae_id] if made.sae_id else [],
-            weight_hashes=hashes,
+            weight_hashes=[weights] if weights else [],
             device=made.device,
             versions=_versions(),
             prompt=plan.prompt,
@@ -56,11 +38,6 @@ def keep(plan: Plan, done: Sequence[PassageDone], made: Made, annotations: "Anno
             metrics=dict(passage.metrics),
         )
     return f"Saved {len(done)} generations" if len(done) > 1 else "Saved this generation"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The popup that lists saved stacks of interventions."""
+"""The popup that lists saved stacks of interventions, each with the SAE that it belongs to."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, cast
 from textual import on
 from textual.app import ComposeResult
 
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.actions import bindings
-from tui.screens.steer.stack import stack_text
+from tui.screens.steer.stack import stack_text, stranger_text
 from tui.text import printable
 from tui.widgets.popup import Popup
 from tui.widgets.row_list import Cell, Column, Row, RowList
@@ -18,34 +19,66 @@ if TYPE_CHECKING:
 
 
 class PresetPopup(Popup[Sequence[Intervention]]):
-    """Dismisses with the interventions of the chosen preset."""
+    """Dismisses with the interventions of the chosen preset; `sae_id` is the open SAE."""
 
     HEADING = "Presets"
     BINDINGS = bindings("popup", "close")
 
-    def __init__(self, presets: "Sequence[Preset]") -> None:
+    def __init__(
+        self, presets: "Sequence[Preset]", sae_id: str | None, weights: str | None = None
+    ) -> None:
         super().__init__(classes="presets")
-        self._stacks = {
-            preset.name: tuple(Intervention.from_json(one) for one in preset.interventions)
-            for preset in presets
-        }
+        self._stacks = {preset.name: read_stack(preset) for preset in presets}
+        self._open = sae_id, weights
 
     def compose_box(self) -> ComposeResult:
         yield RowList(
-            [Column("preset", 24), Column("changes")], empty="none yet: P saves the stack"
+            [Column("preset", 20), Column("SAE", 20), Column("changes")],
+            empty="none yet: P saves the stack",
         )
 
     def on_mount(self) -> None:
         rows = self.query_one(RowList)
         rows.set_rows(
-            [
-                Row(name, (Cell(printable(name), "$accent"), Cell(stack_text(stack), "$muted")))
-                for name, stack in self._stacks.items()
-            ]
+            [preset_row(name, stack, *self._open) for name, stack in self._stacks.items()]
         )
         rows.styles.height = min(max(len(self._stacks), 1), 12)
         rows.focus()
 
     @on(RowList.Opened)
     def _choose(self, event: RowList.Opened) -> None:
-        self.dismiss(cast("Sequence[Intervention]", self._stacks[event.key]))
+        stack = self._stacks[event.key]
+        if stack is not None:
+            self.dismiss(cast("Sequence[Intervention]", stack))
+
+
+def read_stack(preset: "Preset") -> tuple[Intervention, ...] | None:
+    """The interventions of a preset; None where they are none."""
+    try:
+        return tuple(Intervention.from_json(one) for one in preset.interventions)
+    except UserError:
+        return None
+
+
+def preset_row(
+    name: str, stack: Sequence[Intervention] | None, sae_id: str | None, weights: str | None
+) -> Row:
+    """One preset; one for another SAE than the open one stands back."""
+    if stack is None:
+        cells = (Cell(printable(name), "$faint"), Cell(""), Cell("cannot be read", "$error"))
+        return Row(name, cells)
+    whose = next(filter(None, (stranger_text(one, sae_id, weights) for one in stack)), "")
+    own = next((one.sae for one in stack if one.sae is not None), "any")
+    return Row(
+        name,
+        (
+            Cell(printable(name), "$faint" if whose else "$accent"),
+            Cell(printable(whose.removeprefix("SAE ") or own), "$warning" if whose else ""),
+            Cell(stack_text(stack), "$faint" if whose else "$muted"),
+        ),
+    )
+
+
+def lacks_sae(stack: Sequence[Intervention]) -> bool:
+    """Whether features stand there that do not say their SAE, as in presets of earlier versions."""
+    return any(one.feature is not None and one.sae is None for one in stack)

@@ -21,11 +21,13 @@ from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
 from tui.screens.steer import stack as stacks
 from tui.screens.steer import writing
-from tui.screens.steer.keeping import how_made, keep
-from tui.screens.steer.presets import PresetPopup
-from tui.text import number, printable
+from tui.screens.steer.heading import copied_text, passage_title, plan_words, reading, title_content
+from tui.screens.steer.keeping import keep
+from tui.screens.steer.presets import PresetPopup, lacks_sae
+from tui.text import printable
 from tui.widgets.field import Area, Field
 from tui.widgets.form import FormPopup
+from tui.widgets.popup import Confirm
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.row_list import RowList
 from tui.widgets.stream_text import StreamText
@@ -51,11 +53,13 @@ class SteerScreen(MiCrowScreen):
     def __init__(self) -> None:
         super().__init__()
         self._stack: list[Intervention] = []
-        self._names: dict[int, str] = {}
+        self._names: dict[int, str] = {}  # of the open SAE's features
+        self._weights: str | None = None  # hash of the open SAE's, once it is known
         self._plan: writing.Plan | None = None  # what is being written, or was last
         self._busy = False
         self._stopped = False
         self._done: list[writing.PassageDone] = []
+        self._state = ""  # of the writing, in a word
 
     def compose_body(self) -> ComposeResult:
         with Container(id="steer-top"):
@@ -112,13 +116,14 @@ class SteerScreen(MiCrowScreen):
     # The stack.
 
     def on_send_to_steer(self, message: messages.SendToSteer) -> None:
+        sae_id = message.sae_id or self.context.sae_id
+        sent = (message.feature, sae_id)
         place = next(
-            (n for n, one in enumerate(self._stack) if one.feature == message.feature),
-            None,
+            (n for n, one in enumerate(self._stack) if (one.feature, one.sae) == sent), None
         )
         if place is None:
             place = len(self._stack)
-            self._stack.append(stacks.first_for(message.feature))
+            self._stack.append(stacks.first_for(message.feature, sae_id))
         self._show_stack()
         self.stack_list.cursor = place
         self.stack_list.focus()
@@ -128,32 +133,54 @@ class SteerScreen(MiCrowScreen):
         self._read_names()
 
     def on_sae_changed(self, _: messages.SaeChanged) -> None:
+        self._names, self._weights = {}, None
+        self._show_stack()
+        self._show_titles()
         self._read_names()
 
     def _read_names(self) -> None:
-        self.run_worker(self._names_of_stack, thread=True, group="names", exit_on_error=False)
+        """Reads what the open SAE's features on the stack are called, and its weights' hash."""
+        sae_id = self.context.sae_id
+        own = {one.feature for one in self._stack if one.sae == sae_id and one.feature is not None}
+        if sae_id is not None and own:
+            self.run_worker(
+                partial(self._names_of, sae_id, sorted(own)),
+                thread=True,
+                group="names",
+                exit_on_error=False,
+            )
 
-    def _names_of_stack(self) -> None:
+    def _names_of(self, sae_id: str, features: Sequence[int]) -> None:
         store = self.context.features
-        features = [one.feature for one in self._stack]
-        known = [feature for feature in features if feature is not None]
         names: dict[int, str] = {}
-        if store is not None and known:
+        if store is not None and store.meta().sae_id == sae_id:
             store.refresh_concepts()
             total = store.meta().n_features
-            rows = store.rows([feature for feature in known if feature < total])
+            rows = store.rows([feature for feature in features if feature < total])
             names = {row.feature: row.concept or row.top_label or "" for row in rows}
-        self.app.call_from_thread(self._named, names)
+        self.app.call_from_thread(self._named, sae_id, names, self._weights)
+        weights = self.context.weights_of(sae_id)  # reads the whole file the first time
+        self.app.call_from_thread(self._named, sae_id, names, weights)
 
-    def _named(self, names: dict[int, str]) -> None:
-        self._names = names
+    def _named(self, sae_id: str, names: dict[int, str], weights: str | None) -> None:
+        if sae_id != self.context.sae_id:
+            return  # another one was opened meanwhile
+        self._names, self._weights = names, weights
+        # From here on the stack means these weights, whatever comes to stand under the same id.
+        self._stack = [
+            one.in_sae(sae_id, weights) if one.sae == sae_id else one for one in self._stack
+        ]
         self._show_stack()
 
     def _show_stack(self) -> None:
         count = f"  {len(self._stack)}" if self._stack else ""
         title = Content.assemble(("Interventions", "bold $primary"), (count, "$muted"))
         self.query_one("#stack-title", Static).update(title)
-        self.stack_list.set_rows(stacks.stack_rows(self._stack, self._names))
+        strangers = {
+            place: stacks.stranger_text(one, self.context.sae_id, self._weights)
+            for place, one in enumerate(self._stack)
+        }
+        self.stack_list.set_rows(stacks.stack_rows(self._stack, self._names, strangers))
         self.refresh_bindings()
 
     def action_add(self) -> None:
@@ -168,13 +195,19 @@ class SteerScreen(MiCrowScreen):
         layers = (sae.layer,) if sae is not None and sae.layer else ()
         one = None if place is None else self._stack[place]
         title = "New intervention" if one is None else "Intervention"
-        popup = FormPopup(title, stacks.form_fields(one, layers), stacks.submit_form, "Take it")
-        self.app.push_screen(popup, partial(self._taken, place))
+        sae_id = self.context.sae_id
+        fields = stacks.form_fields(one, layers, sae_id)
+        popup = FormPopup(title, fields, stacks.submit_form, "Take it")
+        self.app.push_screen(popup, partial(self._taken, place, sae_id))
 
-    def _taken(self, place: int | None, answer: str | None) -> None:
+    def _taken(self, place: int | None, sae_id: str | None, answer: str | None) -> None:
         if answer is None:
             return
         one = Intervention.from_json(json.loads(answer))
+        if sae_id is not None:
+            one = one.in_sae(sae_id)  # a plain number is a feature of the SAE that was open
+        if place is not None and one.target == self._stack[place].target:
+            one = replace(one, weights=self._stack[place].weights)
         if place is None:
             place = len(self._stack)
             self._stack.append(one)
@@ -223,12 +256,14 @@ class SteerScreen(MiCrowScreen):
         self._write(tuple(plans), tuple(stacks.change_text(each) for each in changed))
 
     def _write(self, plans: tuple[tuple[Intervention, ...], ...], titles: tuple[str, ...]) -> None:
-        prompt = self.area.text
+        prompt, sae_id = self.area.text, self.context.sae_id
         if self._busy:
             return
         try:
             if not prompt.strip():
                 raise UserError("type a prompt first")
+            for stack in plans:
+                stacks.check_stack(stack, sae_id, self._weights)
             settings = writing.read_settings(
                 *(
                     self.query_one(f"#steer-{name}", Field).value
@@ -236,25 +271,28 @@ class SteerScreen(MiCrowScreen):
                 )
             )
         except UserError as error:
-            self.notify(error.sentence, severity="error", markup=False)
+            self.notify(printable(error.sentence), severity="error", markup=False)
             return
-        self._plan = writing.Plan(prompt, plans, titles, settings)
+        self._plan = writing.Plan(prompt, plans, titles, settings, sae_id)
         self._busy, self._stopped, self._done = True, False, []
         for side in SIDES:
             self._text(side).clear()
-        loaded = self.context.session_state.phase == "ready"
-        self._show_titles("writing…" if loaded else "loading the model…")
+        self._show_titles("writing…" if self.context.session_is_ready else "loading the model…")
         self.run_worker(
             partial(self._work, self._plan), thread=True, group="write", exit_on_error=False
         )
 
     def _work(self, plan: writing.Plan) -> None:
         try:
-            client = self.context.ready_session()
+            client = self.context.ready_session(plan.sae_id)
+            state = self.context.session_state
         except MiCrowError as error:
             self.post_message(writing.WritingEnded(error.sentence))
             return
-        writing.write(client, plan, self.post_message, lambda: self._stopped)
+        made = writing.Made(
+            state.model_id, state.revision, state.device, plan.sae_id, state.weights
+        )
+        writing.write(client, plan, made, self.post_message, lambda: self._stopped)
 
     def on_passage_started(self, message: writing.PassageStarted) -> None:
         assert self._plan is not None
@@ -273,6 +311,8 @@ class SteerScreen(MiCrowScreen):
         if message.place == 0:
             self._text("baseline").put(message.baseline)
         self._text("steered").put(message.steered)
+        if self._plan is not None and self._plan.titles:
+            self._text("steered").retitle(passage_title(self._plan, message))
 
     def on_writing_ended(self, message: writing.WritingEnded) -> None:
         self._busy = False
@@ -290,20 +330,17 @@ class SteerScreen(MiCrowScreen):
         )
         return True
 
-    def _show_titles(self, state: str = "") -> None:
-        last = self._done[-1] if self._done else None
-        spaced = self._plan is not None and self._plan.prompt.endswith(" ")
-        plain = "the prompt ends with a space" if spaced else "no change"
-        words = {"baseline": plain, "steered": stacks.stack_text(self._stack)}
-        readings = {"baseline": state, "steered": state}
-        if last is not None and not state:
-            readings["steered"] = metrics_text(last)
+    def _show_titles(self, state: str | None = None) -> None:
+        """Says over each text what wrote it; `state` None leaves what was said of the writing."""
+        if state is not None:
+            self._state = state
+        plan, state = self._plan, self._state
+        words = plan_words(plan, self.context.sae_id) if plan else dict.fromkeys(SIDES, "")
+        readings = dict.fromkeys(SIDES, state)
+        if plan is not None and not state:
+            readings["steered"] = reading(plan, self._done)
         for side in SIDES:
-            title = Content.assemble(
-                (side.title(), "bold $primary"),
-                (f"  {words[side]}", "$muted"),
-                (f"   {readings[side]}" if readings[side] else "", "$accent"),
-            )
+            title = title_content(side, words[side], readings[side])
             self.query_one(f"#title-{side}", Static).update(title)
 
     # Keeping.
@@ -333,15 +370,29 @@ class SteerScreen(MiCrowScreen):
 
     def _read_presets(self) -> None:
         presets = self.context.annotations.presets()
-        self.app.call_from_thread(
-            lambda: self.app.push_screen(PresetPopup(presets), self._use_preset)
-        )
+        sae_id = self.context.sae_id
+        weights = self.context.weights_of(sae_id) if sae_id and presets else None
+        popup = PresetPopup(presets, sae_id, weights)
+        self.app.call_from_thread(lambda: self.app.push_screen(popup, self._use_preset))
 
-    def _use_preset(self, interventions: Sequence[Intervention] | None) -> None:
-        if interventions is not None:
-            self._stack = [*interventions]
-            self._show_stack()
-            self._read_names()
+    def _use_preset(self, stack: Sequence[Intervention] | None) -> None:
+        if stack is None:
+            return
+        sae_id = self.context.sae_id
+        if sae_id is None or not lacks_sae(stack):
+            self._set_stack(stack)
+            return
+        popup = Confirm(
+            "This preset does not say whose features it changes.",
+            f"Are they features of {printable(sae_id)}?",
+        )
+        own = [one.in_sae(sae_id) for one in stack]
+        self.app.push_screen(popup, lambda sure: self._set_stack(own) if sure else None)
+
+    def _set_stack(self, stack: Sequence[Intervention]) -> None:
+        self._stack = [*stack]
+        self._show_stack()
+        self._read_names()
 
     def action_save_preset(self) -> None:
         self.prompt.ask("preset", "save the stack as", placeholder="a name")
@@ -351,32 +402,23 @@ class SteerScreen(MiCrowScreen):
         if message.purpose == "sweep":
             self._sweep(message.value)
         elif message.purpose == "preset" and message.value:
-            name, interventions = message.value, [one.as_json() for one in self._stack]
+            name, stack, sae_id = message.value, tuple(self._stack), self.context.sae_id
 
             def change(annotations: "Annotations") -> str:
-                annotations.save_preset(name, interventions)
+                own = stack
+                if sae_id is not None:
+                    weights = self.context.weights_of(sae_id)
+                    own = [one.in_sae(sae_id, weights) for one in stack]
+                annotations.save_preset(name, [one.as_json() for one in own])
                 return f"Saved the preset “{name}”"
 
             write(self, change)
 
     def action_save(self) -> None:
         if self._plan is not None and self._done:
-            made = how_made(self.context)
-            write(self, partial(keep, self._plan, tuple(self._done), made))
+            write(self, partial(keep, self._plan, tuple(self._done)))
 
     def action_copy(self) -> None:
         baseline, steered = (self._text(side).text for side in SIDES)
-        prompt = self._plan.prompt if self._plan else ""
-        text = f"prompt\n{prompt}\n\nbaseline\n{baseline}\n\nsteered\n{steered}\n"
-        copy(self.app, text, "both texts")
-
-
-def metrics_text(done: writing.PassageDone) -> str:
-    """`23.1 tokens/s · KL 0.41`."""
-    parts = []
-    speed, kl = done.metrics.get("tokens_s"), done.metrics.get("kl")
-    if isinstance(speed, int | float):
-        parts.append(f"{number(speed, 1)} tokens/s")
-    if isinstance(kl, int | float):
-        parts.append(f"KL {number(kl, 2)}")
-    return " · ".join(parts)
+        if self._plan is not None:
+            copy(self.app, copied_text(self._plan, baseline, steered), "both texts")

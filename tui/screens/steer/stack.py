@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mi_crow.bounds import REAL
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.interventions import Intervention, is_feature
 from tui.text import printable
 from tui.widgets.form import FormField, Values
 from tui.widgets.row_list import Cell, Column, Row
@@ -23,9 +23,38 @@ _FIRST_STRENGTH = 0.4  # at twice that, small models lose the thread
 _STEP = {"add": 0.1, "clamp": 0.1, "scale": 0.25}
 
 
-def first_for(feature: int) -> Intervention:
+def first_for(feature: int, sae_id: str | None = None) -> Intervention:
     """What a feature that was sent here starts with: a part of its maximum, added everywhere."""
-    return Intervention(f"feature:{feature}", "add", _FIRST_STRENGTH, "max", "all")
+    one = Intervention(f"feature:{feature}", "add", _FIRST_STRENGTH, "max", "all")
+    return one.in_sae(sae_id) if sae_id is not None else one
+
+
+def stranger_text(
+    intervention: Intervention, sae_id: str | None, weights: str | None = None
+) -> str:
+    """Why a feature is not one of the open SAE: whose it is. Empty where it is, and for layers."""
+    if intervention.feature is None:
+        return ""
+    if intervention.sae is None:
+        return "SAE not noted"
+    if intervention.sae != sae_id:
+        return f"SAE {intervention.sae}"
+    if None not in (intervention.weights, weights) and intervention.weights != weights:
+        return f"an earlier SAE {intervention.sae}"
+    return ""
+
+
+def check_stack(
+    stack: Sequence[Intervention], sae_id: str | None, weights: str | None = None
+) -> None:
+    """Raises UserError for a feature that is not one of the open SAE."""
+    for one in stack:
+        if one.feature is not None and one.sae is None:
+            raise UserError(
+                f"feature {one.feature} does not say its SAE",
+                hint="enter on it takes it for the open one, x removes it",
+            )
+        one.check_sae(sae_id or "", lambda: weights)
 
 
 def change_text(intervention: Intervention) -> str:
@@ -43,26 +72,36 @@ def change_text(intervention: Intervention) -> str:
 
 def stack_text(stack: Sequence[Intervention]) -> str:
     """The whole stack on one line: `#42 +0.8 max, model.layers.3 × 2`."""
-    return ", ".join(f"{_target(one)} {change_text(one)}" for one in stack)
+    return ", ".join(f"{target_text(one)} {change_text(one)}" for one in stack)
 
 
-def _target(intervention: Intervention) -> str:
+def target_text(intervention: Intervention) -> str:
     if intervention.feature is not None:
         return f"#{intervention.feature}"
     return printable(intervention.layer or "")
 
 
-def stack_rows(stack: Sequence[Intervention], names: Mapping[int, str]) -> list[Row]:
-    """The stack from top to bottom; the keys are places in it."""
+def stack_rows(
+    stack: Sequence[Intervention],
+    names: Mapping[int, str],
+    strangers: Mapping[int, str] | None = None,
+) -> list[Row]:
+    """The stack from top to bottom; the keys are places in it.
+
+    `names` are those of the open SAE's features. `strangers`: places of features of others, which
+    stand back, and whose they are.
+    """
     rows = []
     for place, intervention in enumerate(stack):
+        whose = (strangers or {}).get(place, "")
         name = names.get(intervention.feature, "") if intervention.feature is not None else ""
         more = ((f"  {printable(name)}", "$accent"),) if name else ()
-        target = Cell(_target(intervention), "bold $foreground", more)
+        if whose:
+            more = ((f"  {printable(whose)}", "$warning"),)
+        target = Cell(target_text(intervention), "$faint" if whose else "bold $foreground", more)
+        change = Cell(change_text(intervention), "$faint" if whose else "")
         scope = "" if intervention.scope == "all" else intervention.scope
-        rows.append(
-            Row(str(place), (target, Cell(change_text(intervention)), Cell(scope, "$muted")))
-        )
+        rows.append(Row(str(place), (target, change, Cell(scope, "$muted"))))
     return rows
 
 
@@ -76,12 +115,15 @@ def nudged(intervention: Intervention, steps: int) -> Intervention:
 
 
 def form_fields(
-    intervention: Intervention | None, layers: Sequence[str] = ()
+    intervention: Intervention | None, layers: Sequence[str] = (), sae_id: str | None = None
 ) -> tuple[FormField, ...]:
-    """The fields of the form, filled in from an intervention."""
+    """The fields of the form, filled in from an intervention. A feature of another SAE than
+    `sae_id`, the open one, stands there with its SAE: `other-sae/42`."""
     target, op, value, unit, scope = "", "add", f"{_FIRST_STRENGTH:g}", "max", "all"
     if intervention is not None:
         target = intervention.target.partition(":")[2]
+        if intervention.feature is not None and intervention.sae == sae_id:
+            target = str(intervention.feature)
         op, unit, scope = intervention.op, intervention.unit, intervention.scope
         value = f"{intervention.value:.6g}"
     where = "a feature's number, or a layer's name to change the raw activations"
@@ -104,7 +146,7 @@ def from_form(values: Values) -> Intervention:
         value = float(values["value"]) if op != "ablate" else 0.0
     except ValueError as error:
         raise UserError(f"{values['value']!r} is no number", hint="write 0.8 or -2") from error
-    kind = "feature" if target.isdecimal() else "layer"
+    kind = "feature" if is_feature(target) else "layer"
     return Intervention.from_json(
         {
             "target": f"{kind}:{target}",

@@ -10,6 +10,7 @@ from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 
 if TYPE_CHECKING:
+    from mi_crow.mechanistic.sae.weights_hash import WeightsFile
     from mi_crow.session.client import SessionClient
 
 
@@ -30,6 +31,18 @@ class Plan:
     stacks: tuple[tuple[Intervention, ...], ...]
     titles: tuple[str, ...]  # one a stack; empty for a single one
     settings: Settings
+    sae_id: str | None = None  # whose features the stacks change
+
+
+@dataclass(frozen=True)
+class Made:
+    """What wrote a text."""
+
+    model_id: str = ""
+    revision: str | None = None
+    device: str = ""
+    sae_id: str | None = None
+    weights: "WeightsFile | None" = None  # of the SAE, as it was loaded
 
 
 @dataclass
@@ -57,6 +70,7 @@ class PassageDone(Message):
     steered: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
     stopped: bool = False
+    made: Made = field(default_factory=Made)
 
 
 @dataclass
@@ -82,6 +96,7 @@ def read_settings(tokens: str, temperature: str, seed: str) -> Settings:
 def write(
     client: "SessionClient",
     plan: Plan,
+    made: Made,
     post: Callable[[Message], object],
     stopped: Callable[[], bool],
 ) -> None:
@@ -92,6 +107,7 @@ def write(
                 break
             post(PassageStarted(place, plan.titles[place] if plan.titles else ""))
             done = _passage(client, plan, place, stack, post)
+            done.made = made
             post(done)
             if done.stopped:
                 break
@@ -112,7 +128,8 @@ def _passage(
     events = client.request(
         "generate",
         prompt=plan.prompt,
-        interventions=[intervention.as_json() for intervention in stack],
+        interventions=[one.as_json(within=plan.sae_id) for one in stack],
+        sae_id=plan.sae_id,
         max_new_tokens=plan.settings.max_new_tokens,
         temperature=plan.settings.temperature,
         top_p=1.0,

@@ -1,0 +1,182 @@
+"""What Steer says and keeps of a text is what wrote it, whatever was changed or opened since."""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Static
+
+from mi_crow.store.workspace import Workspace
+from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.fabricated import FabricatedSession, fabricate
+from tui import messages
+from tui.app import MiCrowApp
+from tui.widgets.field import Area
+from tui.widgets.popup import Confirm
+from tui.widgets.row_list import RowList
+from tui.widgets.stream_text import StreamText
+
+OpenSteer = Callable[..., AbstractAsyncContextManager[tuple[Pilot, FabricatedSession]]]
+SAE, OTHER = "demo-topk", "smol-sae"
+
+
+@pytest.fixture
+def open_steer(run_app, app_workspace) -> OpenSteer:
+    @asynccontextmanager
+    async def run(*features: int) -> AsyncIterator[tuple[Pilot, FabricatedSession]]:
+        for sae_id in (SAE, OTHER):
+            (app_workspace.sae_dir(sae_id) / "sae_weights.safetensors").write_text(sae_id)
+        async with run_app(app_workspace, size=(120, 40), sae_id=SAE) as pilot:
+            session = fabricate(pilot.app)
+            await settle(pilot)
+            await press(pilot, "4")
+            for feature in features:
+                await pilot.app.go("steer", messages.SendToSteer(feature))
+                await settle(pilot)
+            pilot.app.screen.query_one("#steer-prompt", Area).text = "The harbour"
+            yield pilot, session
+
+    return run
+
+
+def heading(pilot: Pilot) -> str:
+    return pilot.app.screen.query_one("#title-steered", Static).render().plain  # type: ignore[union-attr]
+
+
+def stack(pilot: Pilot) -> list[str]:
+    rows = pilot.app.screen.query_one("#steer-stack", RowList).rows
+    return ["".join((row.cells[0].text, *(text for text, _ in row.cells[0].more))) for row in rows]
+
+
+def written(session: FabricatedSession) -> int:
+    return sum(op == "generate" for op, _ in session.asked)
+
+
+async def open_other(pilot: Pilot) -> None:
+    app = pilot.app
+    assert isinstance(app, MiCrowApp)
+    app.open_sae(OTHER)
+    await settle(pilot)
+
+
+async def test_the_heading_names_the_stack_that_wrote_the_text(open_steer):
+    async with open_steer(3) as (pilot, _):
+        assert "#3" not in heading(pilot)  # nothing is written yet
+        await press(pilot, "ctrl+r")
+        assert "#3 +0.4 max" in heading(pilot)
+        await press(pilot, "plus", "plus")
+        assert "#3 +0.4 max" in heading(pilot)
+        await press(pilot, "x")
+        assert "#3 +0.4 max" in heading(pilot)
+        await press(pilot, "ctrl+r")
+        assert "no change" in heading(pilot)
+
+
+async def test_each_text_of_a_sweep_has_its_own_figure_and_the_heading_names_all(open_steer):
+    async with open_steer(3, 101) as (pilot, session):
+        kl = iter((0.0, 0.25, 0.75))
+        request = session.request
+
+        def measured(op, **params):
+            for event in request(op, **params):
+                if event["event"] == "result":
+                    event = event | {"metrics": {"tokens_s": 41.3, "kl": next(kl)}}
+                yield event
+
+        session.request = measured
+        await press(pilot, "w", *"0,0.5,1.5", "enter")
+        text = pilot.app.screen.query_one("#text-steered", StreamText).text
+        for title in ("+0 max · KL 0.00", "+0.5 max · KL 0.25", "+1.5 max · KL 0.75"):
+            assert title in text
+        assert "#101 at +0 max, +0.5 max, +1.5 max, with #3 +0.4 max" in heading(pilot)
+        assert "KL" not in heading(pilot)
+
+
+async def test_after_another_sae_was_opened_text_and_copy_still_name_theirs(
+    open_steer, monkeypatch
+):
+    monkeypatch.delenv("TMUX", raising=False)
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "ctrl+r")
+        await open_other(pilot)
+        assert f"SAE {SAE}" in heading(pilot)
+        await press(pilot, "y")
+        assert f"steered: #3 +0.4 max (SAE {SAE}, seed 0" in pilot.app.clipboard
+
+
+async def test_a_generation_is_kept_with_the_sae_that_wrote_it(open_steer):
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "ctrl+r", "plus")
+        await open_other(pilot)
+        await press(pilot, "S")
+        (kept,) = pilot.app.context.annotations.generations()
+        assert kept.sae_ids == (SAE,)
+        assert kept.weight_hashes == (hashlib.sha256(SAE.encode()).hexdigest(),)
+        (one,) = kept.settings["interventions"]
+        assert (one["target"], one["value"]) == (f"feature:{SAE}/3", 0.4)
+
+
+async def test_weights_that_were_replaced_since_lend_no_hash(open_steer, app_workspace: Workspace):
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "ctrl+r")
+        weights = app_workspace.sae_dir(SAE) / "sae_weights.safetensors"
+        weights.unlink()
+        weights.write_text("other weights")
+        await press(pilot, "S")
+        (kept,) = pilot.app.context.annotations.generations()
+        assert (kept.sae_ids, kept.weight_hashes) == ((SAE,), ())
+
+
+async def test_a_stack_of_another_sae_is_shown_as_such_and_not_run(open_steer):
+    async with open_steer(3) as (pilot, session):
+        await open_other(pilot)
+        assert stack(pilot) == [f"#3  SAE {SAE}"]
+        await press(pilot, "ctrl+r")
+        assert f"feature 3 belongs to SAE '{SAE}', not to '{OTHER}'" in notices(pilot)
+        assert written(session) == 0
+        await pilot.app.go("steer", messages.SendToSteer(3))
+        await settle(pilot)
+        assert stack(pilot) == [f"#3  SAE {SAE}", "#3"]
+        await press(pilot, "k", "x", "ctrl+r")
+        assert session.asked[-1][1]["interventions"][0]["sae"] == OTHER
+        assert session.asked[-1][1]["sae_id"] == OTHER
+
+
+async def test_a_stack_means_the_weights_that_it_was_made_for(open_steer, app_workspace: Workspace):
+    async with open_steer(3) as (pilot, session):
+        await press(pilot, "P", *"boats", "enter")
+        weights = app_workspace.sae_dir(SAE) / "sae_weights.safetensors"
+        weights.unlink()
+        weights.write_text("other weights")
+        pilot.app.context.publish(messages.SaeChanged(SAE, ready=True))
+        await settle(pilot)
+        assert stack(pilot) == [f"#3  an earlier SAE {SAE}"]
+        await press(pilot, "ctrl+r")
+        assert "had other weights" in notices(pilot)
+        assert written(session) == 0
+        await press(pilot, "x", "p")
+        assert f"an earlier SAE {SAE}"[:19] in screen_text(pilot)
+
+
+async def test_presets_say_their_sae_and_one_without_asks_before_it_is_used(open_steer):
+    async with open_steer() as (pilot, session):
+        annotations = pilot.app.context.annotations
+        plain = {"op": "add", "value": 0.5, "unit": "latent", "scope": "all"}
+        annotations.save_preset("a new", [{"target": f"feature:{OTHER}/7", **plain}])
+        annotations.save_preset("b old", [{"target": "feature:7", **plain}])
+        annotations.save_preset("c bad", [{"target": "7"}])
+        await press(pilot, "p")
+        text = screen_text(pilot)
+        assert OTHER in text
+        assert "not noted" in text
+        assert "cannot be read" in text
+        await press(pilot, "j", "enter")
+        assert isinstance(pilot.app.screen, Confirm)
+        await press(pilot, "n")
+        assert stack(pilot) == []
+        await press(pilot, "p", "j", "enter", "y", "ctrl+r")
+        assert session.asked[-1][1]["interventions"][0]["sae"] == SAE
+        await press(pilot, "p", "enter")
+        assert stack(pilot) == [f"#7  SAE {OTHER}"]

@@ -1,0 +1,79 @@
+"""What stands over the texts: the plan that they were written by, never the stack as it is now."""
+
+from collections.abc import Sequence
+
+from textual.content import Content
+
+from tui.screens.steer.stack import change_text, stack_text, target_text
+from tui.screens.steer.writing import PassageDone, Plan
+from tui.text import number, printable
+
+
+def plan_words(plan: Plan, open_sae: str | None) -> dict[str, str]:
+    """What made each side's text, with the SAE where another one is open by now."""
+    spaced = plan.prompt.endswith(" ")
+    steered = _sweep(plan) if plan.titles else stack_text(plan.stacks[0]) or "no change"
+    if plan.sae_id and plan.sae_id != open_sae:
+        steered = f"{steered} · SAE {plan.sae_id}"
+    return {
+        "baseline": "the prompt ends with a space" if spaced else "no change",
+        "steered": steered,
+    }
+
+
+def _sweep(plan: Plan) -> str:
+    """`#42 at +0 max, +0.4 max, with #7 ablate`."""
+    place = _swept(plan)
+    first = plan.stacks[0]
+    others = stack_text([*first[:place], *first[place + 1 :]])
+    text = f"{target_text(first[place])} at {', '.join(plan.titles)}"
+    return f"{text}, with {others}" if others else text
+
+
+def _swept(plan: Plan) -> int:
+    """The place whose change the titles tell."""
+    places = range(len(plan.stacks[0]))
+    differs = [n for n in places if len({stack[n] for stack in plan.stacks}) > 1]
+    told = [n for n in places if change_text(plan.stacks[0][n]) == plan.titles[0]]
+    return (differs or told or [0])[0]
+
+
+def title_content(side: str, words: str, figures: str) -> Content:
+    """One line over a text: `Steered  #42 +0.8 max   23.1 tokens/s`."""
+    return Content.assemble(
+        (side.title(), "bold $primary"),
+        (f"  {printable(words)}", "$muted"),
+        (f"   {figures}" if figures else "", "$accent"),
+    )
+
+
+def passage_title(plan: Plan, done: PassageDone) -> str:
+    """The title of one text of a sweep, with its own figure: `+0.4 max · KL 0.41`."""
+    if not plan.titles:
+        return ""
+    return " · ".join(part for part in (plan.titles[done.place], kl_text(done)) if part)
+
+
+def reading(plan: Plan, done: Sequence[PassageDone]) -> str:
+    """The figures of a single text: `23.1 tokens/s · KL 0.41`; a sweep's stand over each text."""
+    if plan.titles or not done:
+        return ""
+    speed = done[-1].metrics.get("tokens_s")
+    told = f"{number(speed, 1)} tokens/s" if isinstance(speed, int | float) else ""
+    return " · ".join(part for part in (told, kl_text(done[-1])) if part)
+
+
+def kl_text(done: PassageDone) -> str:
+    kl = done.metrics.get("kl")
+    return f"KL {number(kl, 2)}" if isinstance(kl, int | float) else ""
+
+
+def copied_text(plan: Plan, baseline: str, steered: str) -> str:
+    """Prompt and both texts with what made them, for the clipboard."""
+    settings = plan.settings
+    how = f"seed {settings.seed}, temperature {settings.temperature:g}"
+    made = f"SAE {plan.sae_id}, {how}" if plan.sae_id else how
+    words = plan_words(plan, plan.sae_id)["steered"]
+    return (
+        f"prompt\n{plan.prompt}\n\nbaseline\n{baseline}\n\nsteered: {words} ({made})\n{steered}\n"
+    )
