@@ -12,6 +12,7 @@ from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
 from mi_crow.mechanistic.sae.formats.tensor_files import (
     check_names,
+    check_plain,
     check_tensors,
     read_torch,
     refs,
@@ -91,6 +92,7 @@ def _unwrapped(
             f"{path} is not what {FORMAT} writes: it holds {', '.join(found)}",
             hint=f"the tensors are to be {', '.join(required)}",
         )
+    check_plain(inside[0], path)
     return inside[0]
 
 

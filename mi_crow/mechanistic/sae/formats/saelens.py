@@ -109,7 +109,7 @@ def _read_tensors(cfg: SaelensConfig, path: Path) -> dict[str, TensorRef]:
     found = read_safetensors(path)
     if "log_threshold" in found and "threshold" not in found:
         found["threshold"] = found.pop("log_threshold").map(torch.exp)
-    _drop_ones(found, path)
+    _drop_ones(found, cfg, path)
     required = _TENSORS.get(cfg.name, _USUAL)
     skip = ("W_skip",) if "skip_" in cfg.name else ()
     check_tensors(found, (*required, *skip), path, f"SAELens for {cfg.name!r}")
@@ -129,10 +129,14 @@ def _read_tensors(cfg: SaelensConfig, path: Path) -> dict[str, TensorRef]:
     return found
 
 
-def _drop_ones(found: dict[str, TensorRef], path: Path) -> None:
+def _drop_ones(found: dict[str, TensorRef], cfg: SaelensConfig, path: Path) -> None:
     """Old files have a `scaling_factor` of ones, which does nothing."""
     factor = found.pop("scaling_factor", None)
-    if factor is not None and not bool((factor.read() == 1).all()):
+    if factor is None:
+        return
+    values = factor.read()
+    ones = values.is_floating_point() and bool((values == 1).all())
+    if not ones or factor.shape != (cfg.d_sae,):
         raise UserError(f"{path} holds a scaling_factor other than one, which cannot be read")
 
 

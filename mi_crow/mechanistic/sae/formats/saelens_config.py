@@ -73,7 +73,7 @@ def read_config(path: Path) -> SaelensConfig:
     a key, an architecture or a value that may change the rule and that this version does not know.
     """
     cfg = JsonObject.of(read_json(path, unique_keys=True), str(path))
-    new = isinstance(cfg.values.get("metadata"), dict)
+    new = "metadata" in cfg.values
     known = set(RULE_KEYS | TRAINING_KEYS)
     if not new:
         known |= OLD_RULE_KEYS | OLD_METADATA_KEYS | OLD_TRAINING_KEYS | set(_RENAMED)

@@ -154,22 +154,17 @@ def read_torch(path: Path) -> Mapping[str, Any]:
         ) from error
     if not isinstance(found, Mapping):
         raise UserError(f"{path} holds a {type(found).__name__}, not tensors by their names")
-    _check_plain(found, path)
+    check_plain(found, path)
     return found
 
 
-def _check_plain(found: Mapping[Any, Any], path: Path) -> None:
-    """Raises UserError for keys that are not texts and tensors that are not plain arrays, here and
-    in the mappings within."""
+def check_plain(found: Mapping[Any, Any], path: Path) -> None:
+    """Raises UserError for names that are not texts and tensors that are not plain arrays."""
     for name, value in found.items():
         if not isinstance(name, str):
             raise UserError(f"{path} holds {_short(name)} as a name, which is not a text")
         if isinstance(value, Tensor):
             _check_dense(value, name, path)
-        elif isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-            for inner, one in value.items():
-                if isinstance(one, Tensor):
-                    _check_dense(one, inner, path)
 
 
 def _check_dense(tensor: Tensor, name: str, path: Path) -> None:
