@@ -11,7 +11,13 @@ from typing import Any, Literal, Protocol, Self
 from torch import Tensor
 
 from mi_crow.errors import UserError
-from mi_crow.hooks.tensors import first_tensor, replace_tensor
+from mi_crow.hooks.tensors import (
+    first_tensor,
+    input_place,
+    input_tensor,
+    replace_input,
+    replace_tensor,
+)
 
 HookType = Literal["forward", "pre_forward"]
 
@@ -122,7 +128,15 @@ class Detector(Hook):
     def pre_forward(
         self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        self.process_activations(module, args or tuple(kwargs.values()), None)
+        inputs = args
+        if kwargs and not any(isinstance(item, Tensor) for item in args):
+            values = dict(kwargs)
+            if any(isinstance(item, Tensor) for item in values.values()):
+                # The hidden states first, wherever the caller names them.
+                name = str(input_place((), values))
+                values = {name: values[name], **values}
+            inputs = (*args, *values.values())
+        self.process_activations(module, inputs, None)
         return None
 
 
@@ -146,13 +160,6 @@ class Controller(Hook):
     def pre_forward(
         self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if args:
-            before = first_tensor(args)
-            after = self.modify_activations(module, before, None)
-            changed = None if after is before else after
-            return None if changed is None else (replace_tensor(args, changed), dict(kwargs))
-        name = next(key for key, value in kwargs.items() if isinstance(value, Tensor))
-        after = self.modify_activations(module, kwargs[name], None)
-        if after is None or after is kwargs[name]:
-            return None
-        return args, {**kwargs, name: after}
+        before = input_tensor(args, kwargs)
+        after = self.modify_activations(module, before, None)
+        return None if after is None or after is before else replace_input(args, kwargs, after)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from mi_crow.errors import UserError
 
+_HIDDEN = ("hidden_states", "hidden_state", "hidden", "inputs_embeds", "x")
+
 
 def first_tensor(value: Any) -> Tensor:
     """The first tensor in a module's input or output.
@@ -57,3 +59,40 @@ def _items(value: Any) -> list[Any]:
     if isinstance(value, list | tuple):
         return list(value)
     return []
+
+
+def input_place(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | str:
+    """Where the hidden states are among a module's inputs: a place in `args` or a keyword.
+
+    The first tensor of `args`, else the keyword that is named so, else the first floating one:
+    masks and positions may be given before. Raises UserError when there is no tensor.
+    """
+    for place, item in enumerate(args):
+        if isinstance(item, Tensor):
+            return place
+    for name in _HIDDEN:
+        if isinstance(kwargs.get(name), Tensor):
+            return name
+    tensors = [name for name, item in kwargs.items() if isinstance(item, Tensor)]
+    floating = [name for name in tensors if kwargs[name].is_floating_point()]
+    if "input_ids" in tensors:
+        return "input_ids"
+    if not tensors:
+        raise UserError("the module takes no tensor", hint="hook a module that takes activations")
+    return (floating or tensors)[0]
+
+
+def input_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The hidden states among a module's inputs. Raises UserError when there is no tensor."""
+    place = input_place(args, kwargs)
+    return args[place] if isinstance(place, int) else kwargs[place]
+
+
+def replace_input(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], tensor: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The inputs with other hidden states: new objects, nothing in place."""
+    place = input_place(args, kwargs)
+    if isinstance(place, int):
+        return (*args[:place], tensor, *args[place + 1 :]), dict(kwargs)
+    return args, {**kwargs, place: tensor}

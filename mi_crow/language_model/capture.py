@@ -95,14 +95,14 @@ class Capture:
         """Raises NotFoundError for an unknown layer, UserError for texts without an end."""
         self._lm, self._texts, self._config = lm, texts, config
         self._points = list(dict.fromkeys(lm.layers.resolve(layer) for layer in config.layers))
-        names = [point.name for point in self._points]
-        if len(set(names)) < len(names):
+        names = [point.stored for point in self._points]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
             raise UserError(
-                f"input and output of {names[0]!r} cannot share a run", hint="capture them apart"
+                f"input and output of {twice!r} cannot share a run", hint="capture them apart"
             )
         self.layers = [
-            LayerSpec(point.name, point.point, lm.layers.width(point.point))
-            for point in self._points
+            LayerSpec(point.stored, point.point, lm.layers.width(point)) for point in self._points
         ]
         self._source = CaptureSource(lm, texts, config, self.layers)
         self._total = self._source.total

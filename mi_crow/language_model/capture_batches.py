@@ -106,10 +106,10 @@ class Forward:
             norms = torch.linalg.vector_norm(x, dim=1, dtype=torch.float32)
             if self._dtype == "int8":
                 values, scales = quantise(x.float())
-                rows[point.name] = StoredRows(values, norms, scales)
-                errors[point.name] = _rounding(x.float(), values, scales, norms)
+                rows[point.stored] = StoredRows(values, norms, scales)
+                errors[point.stored] = _rounding(x.float(), values, scales, norms)
             else:
-                rows[point.name] = StoredRows(x.to(DTYPES[self._dtype]), norms, None)
+                rows[point.stored] = StoredRows(x.to(DTYPES[self._dtype]), norms, None)
         finite = torch.stack([_finite(one) for one in rows.values()])
         if self._stream is None:
             return Copy(batch, rows, finite, errors, None)

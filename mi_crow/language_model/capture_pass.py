@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mi_crow.errors import MiCrowError
-from mi_crow.hooks import first_tensor
+from mi_crow.errors import MiCrowError, UserError
+from mi_crow.hooks.tensors import first_tensor, input_tensor
+from mi_crow.language_model.hook_points.probe import StopPass
+from mi_crow.language_model.hook_points.tap import tap
 
 if TYPE_CHECKING:
+    from mi_crow.language_model.hook_points.point import HookPoint
     from mi_crow.language_model.language_model import LanguageModel
-    from mi_crow.language_model.layers import HookPoint
-
-
-class _StopPass(BaseException):
-    """Ends a forward pass from inside; a BaseException, so that no model swallows it."""
 
 
 @torch.inference_mode()
@@ -32,41 +30,83 @@ def run_to(
 
     The pass stops as soon as every point was seen, so its cost is that of the deepest point in
     execution order, whatever order they are listed in. Raises MiCrowError for a point that the
-    pass never reaches.
+    pass never reaches, UserError for one that does not give one row a token.
     """
     found: dict[HookPoint, Tensor] = {}
-    handles = []
+    wanted = dict.fromkeys(points)
+    unlike: list[HookPoint] = []
+    removes = []
 
-    def keep(point: "HookPoint", tensor: Tensor) -> None:
-        found[point] = tensor
-        if len(found) == len(set(points)):
-            raise _StopPass
+    def keep(point: "HookPoint", value: Tensor) -> None:
+        if value.shape[:-1] != input_ids.shape:
+            unlike.append(point)
+            raise StopPass
+        last = len(found) + (point not in found) == len(wanted)
+        # A copy unless the pass ends: some blocks add to a sub-layer's output in place.
+        found[point] = value if last else value.clone()
+        if last:
+            raise StopPass
 
-    for point in dict.fromkeys(points):
-        module = lm.model.get_submodule(point.name)
-        if point.kind == "input":
+    try:
+        for point in wanted:
+            removes.append(tap(lm, point, lambda value, point=point: keep(point, value)))
+        with lm.plain():
+            lm.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    except StopPass:
+        pass
+    finally:
+        for remove in removes:
+            remove()
+    if unlike:
+        if lm.layers.known_layout(unlike[0]) is None:
+            lm.layers.width(unlike[0])  # finds out how its rows lie, or says that it has none
+            return run_to(lm, points, input_ids, attention_mask)
+        raise UserError(
+            f"{unlike[0].point!r} does not give one row a token",
+            hint="choose a residual block or one of its sub-modules",
+        )
+    missing = [point for point in points if point not in found]
+    if missing:
+        raise _never_reached(missing[0])
+    return found
 
-            def before(_: Any, args: Any, kwargs: Any, point: "HookPoint" = point) -> None:
-                keep(point, first_tensor(args or tuple(kwargs.values())))
 
-            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-        else:
+@torch.inference_mode()
+def run_raw(
+    lm: "LanguageModel",
+    point: "HookPoint",
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+) -> Tensor:
+    """The module's own tensor at `point`, whatever its shape. Raises MiCrowError for a point that
+    the pass never reaches."""
+    found: list[Tensor] = []
+    module = lm.model.get_submodule(point.name)
 
-            def after(_: Any, __: Any, output: Any, point: "HookPoint" = point) -> None:
-                keep(point, first_tensor(output))
+    def keep(tensor: Tensor) -> None:
+        found.append(tensor)
+        raise StopPass
 
-            handles.append(module.register_forward_hook(after))
+    def before(_: Any, args: Any, kwargs: Any) -> None:
+        keep(input_tensor(args, kwargs))
+
+    if point.kind == "input":
+        handle = module.register_forward_pre_hook(before, with_kwargs=True)
+    else:
+        handle = module.register_forward_hook(lambda _, __, output: keep(first_tensor(output)))
     try:
         with lm.plain():
             lm.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-    except _StopPass:
+    except StopPass:
         pass
     finally:
-        for handle in handles:
-            handle.remove()
-    missing = [point.name for point in points if point not in found]
-    if missing:
-        raise MiCrowError(
-            f"layer {missing[0]!r} does not run in a forward pass", hint="choose another layer"
-        )
-    return found
+        handle.remove()
+    if not found:
+        raise _never_reached(point)
+    return found[0]
+
+
+def _never_reached(point: "HookPoint") -> MiCrowError:
+    return MiCrowError(
+        f"layer {point.name!r} does not run in a forward pass", hint="choose another layer"
+    )

@@ -95,7 +95,7 @@ class Operations:
         weights = WeightsFile.of(self._workspace.sae_dir(sae_id))
         sae, spec = open_sae(self._workspace, sae_id, device)
         loaded = join(sae_id, self._model(spec), sae, weights)
-        self._held = _Held(spec, loaded, attach_sae(loaded.lm, sae, loaded.layer.point))
+        self._held = _Held(spec, loaded, attach_sae(loaded.lm, sae, loaded.layer))
         return {
             "sae_id": sae_id,
             "model_id": loaded.lm.model_id,

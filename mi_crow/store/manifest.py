@@ -24,11 +24,21 @@ FORMAT_VERSION = 3  # 2: shards and their pieces; 3: sizes and sums of the files
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One captured hook point: module name (also its folder), short name, width."""
+    """One captured hook point: module name (also its folder), short name, width.
 
-    name: str  # canonical module name, e.g. model.layers.15
+    The name is what was captured, in every version: a module's output, with `.input` what it reads
+    (but for a block, where the point says so), or the short name itself where the values are no
+    module's own tensor.
+    """
+
+    name: str  # e.g. model.layers.15
     point: str  # short name, e.g. resid_post.15; equals `name` where there is none
     width: int  # d, the size of one activation
+
+    @property
+    def signature(self) -> str:
+        """The one name that says what was captured."""
+        return self.point if self.point.startswith("resid_pre.") else self.name
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mi_crow.errors import CancelledError, UserError
+from mi_crow.language_model import HookPoint
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae, Transcoder
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.document_pooling import pooled_documents
@@ -56,10 +57,10 @@ def lm() -> Any:
         model=TinyModel(),
         device=torch.device("cpu"),
         layers=SimpleNamespace(
-            resolve=lambda name: SimpleNamespace(
-                name=name.removeprefix("in:"),
-                kind="input" if name.startswith("in:") else "output",
-            )
+            resolve=lambda name: HookPoint(
+                name.removeprefix("in:"), name, "input" if name.startswith("in:") else "output"
+            ),
+            known_layout=lambda _: "rows",
         ),
     )
 

@@ -171,8 +171,10 @@ class TestInputThatDoesNotFit:
         self.refuse(captured, tiny_lm, "takes width 16.*has 32", config)
 
     def test_another_layer(self, captured: Workspace, tiny_lm: "LanguageModel") -> None:
-        config = self.put(captured, tiny_lm.tokenizer_hash, point="resid_post.2")
-        with pytest.raises(NotFoundError, match=r"layer 'resid_post\.2' is not in run"):
+        config = self.put(
+            captured, tiny_lm.tokenizer_hash, layer="model.layers.2", point="resid_post.2"
+        )
+        with pytest.raises(NotFoundError, match=r"layer 'model\.layers\.2' is not in run"):
             evaluate_sae(captured, config, lm=tiny_lm)
 
     def test_a_run_of_another_model(self, captured: Workspace, tiny_lm: "LanguageModel") -> None:

@@ -33,7 +33,7 @@ def make_run(folder: Path) -> Path:
         ("1", "layers.1"),
         ("resid_post.10", "layers.10"),
         ("model.layers.10", "layers.10"),
-        ("mlp_out.1", "layers.1.mlp"),
+        ("mlp_raw.1", "layers.1.mlp"),
         ("layers.2/seed1", "layers.2/seed1"),
     ],
 )
@@ -96,8 +96,8 @@ def test_files_say_their_hook_point_and_model(
 def test_what_a_transcoder_predicts_is_known_from_its_folder(tmp_path: Path) -> None:
     MAKERS["sparsify_skip_transcoder"](tmp_path)
     metadata = load_sae(tmp_path).metadata
-    assert metadata.point == ""  # it reads the MLP's input, which has no name
-    assert metadata.other["target_layer"] == "mlp_out.1"
+    assert metadata.point == "mlp_in.1"
+    assert metadata.other["target_layer"] == "mlp_raw.1"
 
 
 @pytest.mark.parametrize(
@@ -107,12 +107,21 @@ def test_what_a_transcoder_predicts_is_known_from_its_folder(tmp_path: Path) -> 
         ("15", "resid_post.15", ""),
         ("blocks.15.hook_resid_post", "resid_post.15", ""),
         ("blocks.15.hook_mlp_out", "mlp_out.15", ""),
-        ("blocks.15.attn.hook_z", "", ""),
-        ("blocks.15.ln2.hook_normalized", "", ""),
+        ("blocks.15.attn.hook_z", "z.15", ""),
+        ("blocks.15.ln2.hook_normalized", "blocks.15.ln2.hook_normalized", ""),
         ("model.layers.15", "resid_post.15", "model.layers.15"),
         ("layers.15", "resid_post.15", ""),
-        ("transformer.h.3.attn", "attn_out.3", "transformer.h.3.attn"),
-        ("gpt_neox.layers.5.mlp", "mlp_out.5", "gpt_neox.layers.5.mlp"),
+        ("transformer.h.3.attn", "attn_raw.3", "transformer.h.3.attn"),
+        ("gpt_neox.layers.5.mlp", "mlp_raw.5", "gpt_neox.layers.5.mlp"),
+        ("model.layers.5.mlp.input", "mlp_in.5", "model.layers.5.mlp.input"),
+        ("model.layers.5.output", "resid_post.5", "model.layers.5"),
+        ("model.layers.5.input", "resid_pre.5", "model.layers.5"),
+        ("model.layers.5.self_attn.o_proj.input", "z.5", "model.layers.5.self_attn.o_proj.input"),
+        ("blocks.15.hook_resid_mid", "resid_mid.15", ""),
+        ("blocks.15.hook_mlp_in", "resid_mid.15", ""),
+        ("blocks.15.mlp.hook_in", "mlp_in.15", ""),
+        ("blocks.15.ln2.hook_scale", "", ""),
+        ("hook_embed", "hook_embed", ""),
         ("layers.5.mlp.down_proj", "", ""),
         ("vision.encoder.layers.5", "", ""),
         ("model.norm", "", ""),
@@ -122,7 +131,7 @@ def test_what_a_transcoder_predicts_is_known_from_its_folder(tmp_path: Path) -> 
 def test_hook_points_are_named_where_they_are_certain(name: str, point: str, module: str) -> None:
     assert (point_of(name), module_of(name)) == (point, module)
     if point:
-        assert point_of(hook_name_of(point, "")) == point
+        assert point_of(hook_name_of(point, module)) == point
 
 
 @pytest.mark.parametrize(

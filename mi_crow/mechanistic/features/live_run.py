@@ -66,8 +66,8 @@ class LiveRun:
         # What the model computes in loses nothing on the way.
         dtype = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(lm.dtype, "fp32")
         self._point = lm.layers.resolve(config.layers[0])
-        width = lm.layers.width(self._point.point)
-        self.layer = LayerSpec(self._point.name, self._point.point, width)
+        width = lm.layers.width(self._point)
+        self.layer = LayerSpec(self._point.stored, self._point.point, width)
         self._source = CaptureSource(lm, texts, config, [self.layer])
         self._total = self._source.total
         self.manifest = RunManifest(

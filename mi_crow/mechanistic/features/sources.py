@@ -12,6 +12,7 @@ from mi_crow.mechanistic.features.origins import Origin, check_unchanged, known_
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import settle_centring
 from mi_crow.mechanistic.sae.run_tokens import tell_other_model, tell_other_start
+from mi_crow.mechanistic.sae.targets import check_same_point
 from mi_crow.progress import Progress
 from mi_crow.store.reader import RunReader
 from mi_crow.store.workspace import Workspace
@@ -179,7 +180,7 @@ def _load(
 def _check_model(
     lm: "LanguageModel", stored: Sequence[RunReader], sae: SparseAutoencoder, sae_id: str
 ) -> None:
-    """One tokenizer for all: `lm`, the runs and the SAE. Raises UserError."""
+    """One tokenizer and one hook point for all: `lm`, the runs and the SAE. Raises UserError."""
     for reader in stored:
         if reader.manifest.tokenizer_hash != stored[0].manifest.tokenizer_hash:
             raise UserError(
@@ -198,6 +199,8 @@ def _check_model(
             f"SAE {sae_id!r} is of model {sae.metadata.model_name!r}, not of {lm.model_id!r}",
             hint="give the model it was trained on",
         )
+    for reader in stored:
+        check_same_point(lm, sae, reader.layer, sae_id)
 
 
 def _live_run(

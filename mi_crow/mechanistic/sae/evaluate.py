@@ -30,7 +30,7 @@ from mi_crow.mechanistic.sae.run_tokens import (
     tell_other_start,
 )
 from mi_crow.mechanistic.sae.substitute import Site
-from mi_crow.mechanistic.sae.targets import target_layer
+from mi_crow.mechanistic.sae.targets import check_same_point, target_layer
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.atomic import write_json
 from mi_crow.store.manifest import RunManifest
@@ -154,12 +154,14 @@ def _site(lm: "LanguageModel", sae: SparseAutoencoder, tokens: RunTokens, sae_id
             f"{tokens.manifest.run_id!r} was captured with",
             hint="leave out --model, or give one with the same tokenizer",
         )
-    points = tokens.layer.point, (tokens.target or tokens.layer).point
+    specs = tokens.layer, tokens.target or tokens.layer
+    points = [lm.layers.stored(spec.name, spec.point) for spec in specs]
+    check_same_point(lm, sae, tokens.layer, sae_id)
     for point, width in zip(points, (sae.n_inputs, sae.n_outputs), strict=True):
-        if lm.layers.width(point) != width:
+        if (found := lm.layers.width(point)) != width:
             raise UserError(
-                f"layer {point!r} of model {lm.model_id!r} has width {lm.layers.width(point)}, "
-                f"SAE {sae_id!r} wants {width}",
+                f"layer {point.point!r} of model {lm.model_id!r} has width {found}, SAE "
+                f"{sae_id!r} wants {width}",
                 hint="leave out --model, or give one of the same shape",
             )
     return Site(lm, sae, *points)

@@ -2,60 +2,74 @@
 
 import re
 
-# Our short point names and the TransformerLens names that other tools look for.
-_POINTS = {
-    "resid_post": "hook_resid_post",
-    "resid_pre": "hook_resid_pre",
-    "mlp_out": "hook_mlp_out",
-    "attn_out": "hook_attn_out",
-}
-_FROM_HOOK = {hook: point for point, hook in _POINTS.items()}
+from mi_crow.language_model.hook_points.names import EMBEDDING, short_name, transformer_lens_name
 
 # Where causal language models keep their blocks, and what they call a block's halves.
 _BLOCKS = re.compile(
     r"((?:model\.|transformer\.|gpt_neox\.|decoder\.|language_model\.|backbone\.)*)"
-    r"(?:layers|h|blocks)\.(\d+)(?:\.(\w+))?"
+    r"(?:layers|h|blocks)\.(\d+)(?:\.(\w+(?:\.\w+)*?))??(?:\.(input|output))?"
 )
-_HALVES = {
-    **dict.fromkeys(("mlp", "feed_forward", "ffn", "moe", "block_sparse_moe"), "mlp_out"),
-    **dict.fromkeys(("self_attn", "attn", "attention", "self_attention"), "attn_out"),
+_ATTENTION = ("self_attn", "attn", "attention", "self_attention")
+_MLP = ("mlp", "feed_forward", "ffn", "moe", "block_sparse_moe")
+# A module's output is what it computes, which is not always what is added to the stream.
+_OUTPUTS = {
+    **dict.fromkeys(_MLP, "mlp_raw"),
+    **dict.fromkeys(_ATTENTION, "attn_raw"),
+    # Norms that stand between a sub-layer and the stream, in models that have them.
+    "pre_feedforward_layernorm": "mlp_in",
+    "post_feedforward_layernorm": "mlp_out",
+}
+_INPUTS = {
+    **dict.fromkeys(_MLP, "mlp_in"),
+    **dict.fromkeys(_ATTENTION, "attn_in"),
+    **{
+        f"{attention}.{projection}": "z"
+        for attention in _ATTENTION
+        for projection in ("o_proj", "out_proj", "c_proj", "dense")
+    },
 }
 
 
 def hook_name_of(point: str, layer: str) -> str:
     """`blocks.15.hook_resid_post` for `resid_post.15`; the module's name where none exists."""
-    kind, _, number = point.rpartition(".")
-    return f"blocks.{number}.{_POINTS[kind]}" if kind in _POINTS else layer
+    return transformer_lens_name(point) or layer
 
 
 def point_of_hook(hook_name: str) -> str:
-    """`resid_post.15` for `blocks.15.hook_resid_post`; '' where there is no short name."""
-    match = re.fullmatch(r"blocks\.(\d+)\.(hook_\w+)", hook_name)
-    if match is None or match[2] not in _FROM_HOOK:
-        return ""
-    return f"{_FROM_HOOK[match[2]]}.{match[1]}"
+    """`resid_post.15` for `blocks.15.hook_resid_post`; '' where there is no short name.
+
+    What has a name in TransformerLens alone keeps it: `hook_embed`, `blocks.3.ln2.hook_normalized`.
+    """
+    if hook_name == EMBEDDING:
+        return hook_name
+    return short_name(hook_name) if hook_name.startswith("blocks.") else ""
 
 
 def point_of(name: str) -> str:
     """The short name of a hook point that any tool names, where it is certain; '' otherwise.
 
-    Takes short names, a block's number, TransformerLens names and names of modules: a block's
-    output is `resid_post`, that of its MLP `mlp_out`, that of its attention `attn_out`.
+    Takes short names, a block's number, TransformerLens names and names of modules, which may end
+    in `.input` or `.output`: a block's output is `resid_post`, that of its MLP `mlp_raw`, that of
+    its attention `attn_raw`.
     """
     if re.fullmatch(r"\d+", name):
         return f"resid_post.{name}"
-    kind, _, number = name.rpartition(".")
-    if kind in _POINTS and number.isdigit():
-        return name
+    if (known := short_name(name)) or name == EMBEDDING:
+        return known or name
     match = _BLOCKS.fullmatch(name)
-    if match is None or (match[3] or "").startswith("hook_"):
-        return point_of_hook(name)
+    if match is None or (match[3] or "").rpartition(".")[2].startswith("hook_"):
+        return ""
     if match[3] is None:
-        return f"resid_post.{match[2]}"
-    return f"{_HALVES[match[3]]}.{match[2]}" if match[3] in _HALVES else ""
+        return f"resid_{'pre' if match[4] == 'input' else 'post'}.{match[2]}"
+    kind = (_INPUTS if match[4] == "input" else _OUTPUTS).get(match[3])
+    return f"{kind}.{match[2]}" if kind is not None else ""
 
 
 def module_of(name: str) -> str:
-    """`name` itself when it is a block's or half block's whole module name; '' otherwise."""
+    """`name` itself when it is a whole module name whose hook point is certain; '' otherwise. It
+    ends in `.input` where the module's input is meant, but for a block, whose point says that."""
     match = _BLOCKS.fullmatch(name)
-    return name if match is not None and match[1] and point_of(name) else ""
+    if match is None or not match[1] or not point_of(name):
+        return ""
+    module = name.removesuffix(".output")
+    return module if match[3] is not None else module.removesuffix(".input")

@@ -114,7 +114,7 @@ class LiveSource:
         self._ranks = ranks
         self.apart = ranks.world > 1
         self.point = lm.layers.resolve(config.layers[0])
-        self.layer = LayerSpec(self.point.name, self.point.point, lm.layers.width(self.point.point))
+        self.layer = LayerSpec(self.point.stored, self.point.point, lm.layers.width(self.point))
         self._size = BatchSize(config.batch_size, (progress or NullProgress()).log)
         # What the model computes in loses nothing on the way.
         self._dtype = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(lm.dtype, "fp32")
@@ -230,8 +230,8 @@ class LiveSource:
         kept = []
         for copy in forward.part(plan):
             if not bool(copy.finite.all()):
-                raise not_finite(copy, {self.point.name: self.point.point}, self._dtype)
-            kept.append(copy.rows[self.point.name])
+                raise not_finite(copy, {self.layer.name: self.layer.point}, self._dtype)
+            kept.append(copy.rows[self.layer.name])
         if not kept:
             device = self._lm.device
             return _Tokens(torch.empty(0, self.width, device=device), torch.empty(0, device=device))

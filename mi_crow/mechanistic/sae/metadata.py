@@ -14,7 +14,8 @@ class SaeMetadata:
 
     model_name: str = ""
     hook_name: str = ""  # TransformerLens name where there is one, else the module's name
-    layer: str = ""  # canonical module name, e.g. model.layers.15; '' when unknown
+    layer: str = ""  # what was captured: model.layers.15, with `.input` where that is meant, or
+    # the short name of what is no module's own tensor; '' when unknown
     point: str = ""  # short name, e.g. resid_post.15; '' when unknown
     revision: str | None = None
     tokenizer_hash: str | None = None
@@ -32,8 +33,11 @@ class SaeMetadata:
     @property
     def layer_signature(self) -> str:
         """What `LanguageModel.layers.resolve` takes: the best name that is known."""
-        # The point goes first: a block has one module name for its input and its output.
-        return self.point or self.layer or self.hook_name
+        # The module goes first: it is what was captured, whatever its short name meant then. But a
+        # block has one module name for its input and its output.
+        if self.layer and not self.point.startswith("resid_pre."):
+            return self.layer
+        return self.point or self.hook_name
 
     @property
     def centred_weights(self) -> bool:

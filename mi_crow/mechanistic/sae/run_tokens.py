@@ -30,7 +30,7 @@ class RunTokens:
         if target is not None:
             other = {
                 "hook_name_out": hook_name_of(target.point, target.name),
-                "target_layer": target.name,
+                "target_layer": target.signature,
             }
         return SaeMetadata(
             model_name=manifest.model_id,

@@ -3,44 +3,33 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
-from mi_crow.hooks import first_tensor, replace_tensor
+from mi_crow.language_model.hook_points.tap import tap
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 
 if TYPE_CHECKING:
+    from mi_crow.language_model.hook_points.point import HookPoint
     from mi_crow.language_model.language_model import LanguageModel
 
 Change = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def substitute(lm: "LanguageModel", layer: str | int, change: Change) -> Iterator[None]:
+def substitute(
+    lm: "LanguageModel", layer: "str | int | HookPoint", change: Change
+) -> Iterator[None]:
     """Inside the block, `change` gets the activations of `layer` [batch, length, d] and gives
     those that the model goes on with."""
-    point = lm.layers.resolve(layer)
-    module = lm.model.get_submodule(point.name)
-
-    def on_output(_module: Any, _args: Any, output: Any) -> Any:
-        return replace_tensor(output, change(first_tensor(output)))
-
-    def on_input(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
-
-    if point.kind == "input":
-        handle = module.register_forward_pre_hook(on_input, with_kwargs=True)
-    else:
-        handle = module.register_forward_hook(on_output)
+    remove = tap(lm, lm.layers.resolve(layer), change)
     try:
         yield
     finally:
-        handle.remove()
+        remove()
 
 
 def changeable(x: Tensor, kept: Tensor, outlier_norm: float | None) -> Tensor:
@@ -63,8 +52,8 @@ class Site:
 
     lm: "LanguageModel"
     sae: SparseAutoencoder
-    read: str | int
-    write: str | int
+    read: "str | int | HookPoint"
+    write: "str | int | HookPoint"
 
     @contextmanager
     def replaced(self, kept: Tensor, value: Value) -> Iterator[None]:

@@ -1,6 +1,34 @@
-"""Which layer a transcoder predicts."""
+"""Which layers an SAE reads and predicts."""
 
+from typing import TYPE_CHECKING
+
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.store.manifest import LayerSpec
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import HookPoint, LanguageModel
+
+
+def point_read(lm: "LanguageModel", sae: SparseAutoencoder) -> "HookPoint":
+    """Where the SAE reads the model. Raises NotFoundError, UserError."""
+    metadata = sae.metadata
+    return lm.layers.stored(metadata.layer, metadata.point or metadata.hook_name)
+
+
+def check_same_point(
+    lm: "LanguageModel", sae: SparseAutoencoder, captured: LayerSpec, sae_id: str
+) -> None:
+    """Raises UserError when a run holds other activations than the SAE reads, under one short name:
+    mlp_out and attn_out were a sub-module's own output before they were what it adds."""
+    meant = point_read(lm, sae)
+    found = lm.layers.stored(captured.name, captured.point)
+    if not meant.same_tensor(found):
+        raise UserError(
+            f"SAE {sae_id!r} reads {meant.point!r}, the run holds {found.point!r} "
+            f"({captured.name})",
+            hint=f"capture {meant.point}",
+        )
 
 
 def target_layer(sae: SparseAutoencoder) -> str | None:

@@ -10,10 +10,11 @@ from mi_crow.errors import UserError
 from mi_crow.hooks import Controller, Detector, first_tensor
 from mi_crow.mechanistic.sae.centring import settle_centring
 from mi_crow.mechanistic.sae.substitute import changeable
+from mi_crow.mechanistic.sae.targets import point_read
 from mi_crow.mechanistic.steering.steer import FeatureSteering, ordinary_tokens
 
 if TYPE_CHECKING:
-    from mi_crow.language_model import LanguageModel
+    from mi_crow.language_model import HookPoint, LanguageModel
     from mi_crow.mechanistic.sae import SparseAutoencoder
 
 
@@ -33,22 +34,25 @@ class AttachedSae:
 
 
 def attach_sae(
-    lm: "LanguageModel", sae: "SparseAutoencoder", layer_signature: str | int | None = None
+    lm: "LanguageModel",
+    sae: "SparseAutoencoder",
+    layer_signature: "str | int | HookPoint | None" = None,
 ) -> AttachedSae:
     """Attaches `sae` (None: to the layer it was trained on), moved to the model's device.
 
     With nothing manipulated the model's output stays as it is, bit for bit. Raises UserError when
     the SAE does not say its layer, NotFoundError for an unknown one.
     """
-    layer = layer_signature if layer_signature is not None else sae.metadata.layer_signature
-    if layer == "":
+    if layer_signature is None and not sae.metadata.layer_signature:
         raise UserError("the SAE does not say its layer", hint="give a layer_signature")
+    own = layer_signature is None
+    layer = point_read(lm, sae) if own else lm.layers.resolve(layer_signature)
     sae.to(lm.device)
     settle_centring(lm, sae)
     # The texts first: they are tracked by what the model does by itself.
     hooks = (TextTracking(lm, sae), ConceptManipulation(lm, sae))
     ids = tuple(lm.layers.register_hook(layer, hook) for hook in hooks)
-    return AttachedSae(lm, sae, lm.layers.resolve(layer).name, ids)
+    return AttachedSae(lm, sae, layer.name, ids)
 
 
 class TextTracking(Detector):

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from mi_crow.errors import UserError
-from mi_crow.language_model.capture_pass import run_to
+from mi_crow.language_model.capture_pass import run_raw, run_to
 from mi_crow.language_model.detokenize import shown_tokens
-from mi_crow.language_model.tokenize import frame_of, start_id
+from mi_crow.language_model.tokenize import Encoding, frame_of, start_id
 
 if TYPE_CHECKING:
-    from mi_crow.language_model import LanguageModel
+    from mi_crow.language_model import HookPoint, LanguageModel
     from mi_crow.mechanistic.sae import SparseLatents
     from mi_crow.mechanistic.steering.loading import LoadedSae
 
@@ -160,7 +160,7 @@ def layer_statistics(lm: "LanguageModel", layer: str, text: str) -> dict[str, An
     point = lm.layers.resolve(layer)
     check_text(text)
     encoding = lm.encode([text], lm.context)
-    found = run_to(lm, [point], encoding.input_ids, encoding.attention_mask)[point].float()
+    found = _activations(lm, point, encoding).float()
     rows = found.reshape(-1, found.shape[-1])
     ordinary = ~encoding.special.reshape(-1)
     if ordinary.shape[0] == rows.shape[0] and bool(ordinary.any()):
@@ -176,6 +176,13 @@ def layer_statistics(lm: "LanguageModel", layer: str, text: str) -> dict[str, An
         "mean": float(rows.mean()),
         "std": float(rows.std(unbiased=False)),
     }
+
+
+def _activations(lm: "LanguageModel", point: "HookPoint", encoding: Encoding) -> Tensor:
+    """The value at a hook point; the module's own tensor where that has another shape."""
+    if point.plain:
+        return run_raw(lm, point, encoding.input_ids, encoding.attention_mask)
+    return run_to(lm, [point], encoding.input_ids, encoding.attention_mask)[point]
 
 
 def check_text(text: str) -> None:

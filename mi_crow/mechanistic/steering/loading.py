@@ -67,9 +67,10 @@ def join(
 ) -> LoadedSae:
     """Checks that the SAE fits its layer in `lm`. Raises NotFoundError, UserError."""
     from mi_crow.mechanistic.sae.centring import settle_centring
+    from mi_crow.mechanistic.sae.targets import point_read
 
-    layer = lm.layers.resolve(sae.metadata.layer_signature)
-    width = lm.layers.width(layer.point)
+    layer = point_read(lm, sae)
+    width = lm.layers.width(layer)
     if width != sae.n_inputs:
         raise UserError(
             f"SAE {sae_id!r} reads {sae.n_inputs} inputs, layer {layer.name!r} has {width}",

@@ -129,7 +129,7 @@ def steer_loaded(
         )
 
     written: dict[str, Generation] = {}
-    with steering(lm, loaded.sae, loaded.layer.point, interventions, maxima):
+    with steering(lm, loaded.sae, loaded.layer, interventions, maxima):
         started = perf_counter()
         if baseline:
             with lm.plain():

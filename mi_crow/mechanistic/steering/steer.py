@@ -18,7 +18,7 @@ from mi_crow.mechanistic.steering.inspection import activations_of
 from mi_crow.mechanistic.steering.interventions import Intervention
 
 if TYPE_CHECKING:
-    from mi_crow.language_model import LanguageModel
+    from mi_crow.language_model import HookPoint, LanguageModel
     from mi_crow.mechanistic.sae import SparseAutoencoder
 
 
@@ -141,7 +141,7 @@ class LayerSteering(Controller):
 def steering(
     lm: "LanguageModel",
     sae: "SparseAutoencoder",
-    layer: str | int,
+    layer: "str | int | HookPoint",
     interventions: Sequence[Intervention],
     max_acts: Mapping[int, float] | None = None,
 ) -> Iterator[None]:
@@ -152,12 +152,12 @@ def steering(
     """
     point = lm.layers.resolve(layer)
     features = [one for one in interventions if one.feature is not None]
-    controllers: list[tuple[str | int, Controller]] = []
+    controllers: list[tuple[str | int | HookPoint, Controller]] = []
     if features:
-        controllers.append((layer, FeatureSteering(lm, sae.to(lm.device), features, max_acts)))
+        controllers.append((point, FeatureSteering(lm, sae.to(lm.device), features, max_acts)))
     for one in interventions:
         if one.layer is not None:
-            same = lm.layers.resolve(one.layer) == point
+            same = lm.layers.resolve(one.layer).same_tensor(point)
             limit = sae.metadata.outlier_norm if same else None
             controllers.append((one.layer, LayerSteering(lm, one, limit)))
     with ExitStack() as stack:

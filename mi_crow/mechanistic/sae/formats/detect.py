@@ -84,7 +84,13 @@ def _is_of(label: str, layer: str) -> bool:
         return True
     parts = label.split("/")
     points = {point_of(part.replace("layer_", "layers.")) for part in parts} - {""}
-    return layer in parts or point_of(layer) in points
+    # A folder named after a module holds its output; the user may mean what it adds by it.
+    meant = {_sublayer(point) for point in points}
+    return layer in parts or _sublayer(point_of(layer)) in meant
+
+
+def _sublayer(point: str) -> str:
+    return point.replace("_raw.", "_out.")
 
 
 def _marked(name: str, known: set[str]) -> Found | None:

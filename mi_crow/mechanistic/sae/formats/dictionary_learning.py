@@ -125,7 +125,7 @@ def _metadata(trainer: JsonObject, cfg: JsonObject) -> tuple[SaeMetadata, tuple[
         assumed = (f"layer {layer} is taken for {point}; name another with --layer",)
     return SaeMetadata(
         model_name=trainer.text("lm_name", ""),
-        hook_name=hook_name_of(point, "") if point else "",
+        hook_name=hook_name_of(point, module) if point else "",
         layer=module_of(module),
         point=point,
         context_size=cfg.object("buffer", {}).integer("ctx_len", None),

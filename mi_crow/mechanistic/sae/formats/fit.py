@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mi_crow.errors import NotFoundError, UserError
+from mi_crow.errors import MiCrowError, UserError
 from mi_crow.language_model.capture_pass import run_to
+from mi_crow.language_model.hook_points.block import names_of
 from mi_crow.language_model.tokenize import special_ids, special_mask, start_id
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import settle_centring
 from mi_crow.mechanistic.sae.quality import Quality, reconstruction_quality
+from mi_crow.mechanistic.sae.targets import point_read, target_layer
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -90,8 +92,7 @@ def check_fit(
     for name, other in _other_starts(lm, few, context_length):
         found = _capture(lm, other, {point, target})
         tried[name] = _fvu_of_some(sae, found, point, target)
-    if not sae.transcodes:
-        tried |= _other_points(lm, sae, point, few, said_point)
+    tried |= _other_points(lm, sae, (point, target), few, said_point)
     return Fit(
         layer=point,
         fvu=quality.fvu,
@@ -107,9 +108,9 @@ def check_fit(
 
 def _points(lm: "LanguageModel", sae: SparseAutoencoder) -> "tuple[HookPoint, HookPoint]":
     """Where the SAE reads and what it predicts. Raises UserError."""
-    point = target = lm.layers.resolve(sae.metadata.layer_signature)
+    point = target = point_read(lm, sae)
     if sae.transcodes:
-        said = sae.metadata.other.get("target_layer") or sae.metadata.other.get("hook_name_out")
+        said = target_layer(sae)
         if not said:
             raise UserError(
                 "the transcoder does not say which layer it predicts",
@@ -117,7 +118,7 @@ def _points(lm: "LanguageModel", sae: SparseAutoencoder) -> "tuple[HookPoint, Ho
             )
         target = lm.layers.resolve(said)
     for where, wanted in ((point, sae.n_inputs), (target, sae.n_outputs)):
-        width = lm.layers.width(where.point)
+        width = lm.layers.width(where)
         if width != wanted:
             raise UserError(
                 f"the SAE has width {wanted}, layer {where.point!r} of {lm.model_id!r} has {width}",
@@ -201,34 +202,53 @@ def _other_starts(
 def _other_points(
     lm: "LanguageModel",
     sae: SparseAutoencoder,
-    point: "HookPoint",
+    points: "tuple[HookPoint, HookPoint]",
     rows: list[list[int]],
     said_point: str,
 ) -> dict[str, float]:
-    """The block's other hook points, the neighbours' outputs and `said_point`, where the width is
-    the same."""
-    names = [said_point] if said_point else []
-    kind, _, number = point.point.rpartition(".")
-    if kind and number.isdigit() and point.point != point.name:
-        n = int(number)
-        names += [f"{one}.{n}" for one in ("resid_pre", "attn_out", "mlp_out", "resid_post")]
-        names += [f"resid_post.{n + 1}", f"resid_pre.{n - 1}"]
-    others = {other for name in names if (other := _known(lm, name)) is not None} - {point}
-    if not others:
+    """The block's other hook points, the neighbours' streams and `said_point`, where the width is
+    the same: for an SAE, and for a transcoder's two ends apart and together."""
+    read, written = points
+    inputs = _around(lm, read, sae.n_inputs, said_point)
+    targets = _around(lm, written, sae.n_outputs, "") if sae.transcodes else []
+    if not inputs and not targets:
         return {}
-    tokens = _capture(lm, rows, others)
-    return {
-        f"--layer {other.point}": _fvu_of_some(sae, tokens, other, other)
-        for other in sorted(others, key=lambda one: one.point)
-        if tokens.at[other].shape[1] == sae.n_inputs
+    tokens = _capture(lm, rows, {read, written, *inputs, *targets})
+    if not sae.transcodes:
+        return {
+            f"--layer {other.point}": _fvu_of_some(sae, tokens, other, other) for other in inputs
+        }
+    tried = {
+        f"--layer {other.point}": _fvu_of_some(sae, tokens, other, written) for other in inputs
     }
+    for target in targets:
+        name = f"--target-layer {target.point}"
+        tried[name] = _fvu_of_some(sae, tokens, read, target)
+        tried |= {
+            f"--layer {other.point} {name}": _fvu_of_some(sae, tokens, other, target)
+            for other in inputs
+        }
+    return tried
 
 
-def _known(lm: "LanguageModel", name: str) -> "HookPoint | None":
-    try:
-        return lm.layers.resolve(name)
-    except NotFoundError:
-        return None
+def _around(lm: "LanguageModel", point: "HookPoint", width: int, said: str) -> "list[HookPoint]":
+    """Other tensors of that width in the block of `point`, at its neighbours' ends, and `said`."""
+    names = [said] if said else []
+    number = lm.layers.block_of(point)
+    if number is not None:
+        names += [f"resid_pre.{number}", *names_of(number), f"resid_post.{number}"]
+        names += [f"resid_post.{number + 1}", f"resid_pre.{number - 1}"]
+    found: list[HookPoint] = []
+    # Of two names of one tensor the first is taken: what is added rather than the module's output.
+    for name in sorted(names, key=lambda name: "_raw." in name):
+        try:
+            other = lm.layers.resolve(name)
+            known = any(other.same_tensor(one) for one in (point, *found))
+            if not known and lm.layers.width(other) == width:
+                found.append(other)
+        except MiCrowError:  # this model has no such point
+            continue
+    return found
 
 
 @torch.inference_mode()

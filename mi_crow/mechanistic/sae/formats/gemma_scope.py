@@ -23,7 +23,7 @@ WEIGHTS_NAME = "params.npz"
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 _EMBEDDING = re.compile(r"(?:^|/)embedding(?:/|$)")
 _EMBEDDED = "resid_pre.0"
-_SITES = {"res": "resid_post", "mlp": "mlp_out"}
+_SITES = {"res": "resid_post", "mlp": "mlp_out", "att": "z"}
 
 
 def read_gemma_scope(path: Path, place: str) -> SaeRecord:

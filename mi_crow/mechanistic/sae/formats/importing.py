@@ -185,8 +185,8 @@ def _checked(sae: SparseAutoencoder, config: ImportConfig, said_point: str) -> "
     point = placed(sae.metadata, fit.layer.point)
     sae.metadata = replace(
         point,
-        layer=fit.layer.name,
-        hook_name=hook_name_of(fit.layer.point, fit.layer.name),
+        layer=fit.layer.stored,
+        hook_name=hook_name_of(fit.layer.point, fit.layer.stored),
         model_name=lm.model_id,
         revision=lm.revision,
         tokenizer_hash=lm.tokenizer_hash,

@@ -114,9 +114,10 @@ def _metadata(place: str, run: Path | None, transcode: bool) -> SaeMetadata:
         "revision": revision if isinstance(revision, str) else None,
         "context_size": length if isinstance(length, int) else None,
     }
-    if transcode:  # from the module's input, which has no name here, to its output
+    if transcode:  # from the module's input to its output
         other = {"hook_name_out": hook_name_of(point, module), "target_layer": point}
-        return SaeMetadata(**about, other=other if point else {})
+        point, module = point_of(f"{module}.input"), f"{module}.input"
+        about |= {"other": other} if other["target_layer"] else {}
     return SaeMetadata(
         **about,
         hook_name=hook_name_of(point, module) if point else "",
@@ -130,11 +131,13 @@ def hookpoint_of(sae: SparseAutoencoder) -> str:
     it is not known."""
     kind, _, number = sae.metadata.point.rpartition(".")
     if sae.transcodes:
-        return ""
+        layer = sae.metadata.layer
+        return layer.split(".", 1)[-1].removesuffix(".input") if layer.endswith(".input") else ""
     if kind == "resid_pre" and int(number) > 0:
         return f"layers.{int(number) - 1}"  # the block before it
-    if sae.metadata.layer and kind != "resid_pre":
-        return sae.metadata.layer.split(".", 1)[-1]
+    layer = sae.metadata.layer
+    if layer and layer != sae.metadata.point and not layer.endswith(".input"):
+        return layer.split(".", 1)[-1] if kind != "resid_pre" else ""
     return f"layers.{number}" if kind == "resid_post" else ""
 
 

@@ -1,0 +1,90 @@
+"""A hook point: which tensor of the model is meant, and in which units."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mi_crow.errors import UserError
+
+Gain = Literal["", "w", "1+w"]
+
+
+@dataclass(frozen=True)
+class HookPoint:
+    """Where activations are read and changed: `scale` times a module's output or input, plus the
+    values at the points `plus`, which the model computes before it.
+
+    A sub-layer's contribution is its output times the model's residual multiplier; two modules that
+    are added to the stream together are one contribution. With `gain` the value is a norm's output
+    without its gain and bias: (output - bias) / w, or / (1 + w) as Gemma's norms have it.
+    """
+
+    name: str  # module name
+    point: str  # short name; equals `name` where there is none
+    kind: Literal["output", "input"]
+    scale: float = 1.0
+    gain: Gain = ""
+    plus: "tuple[HookPoint, ...]" = ()
+
+    @property
+    def plain(self) -> bool:
+        """Whether the value is the module's own tensor, as it is."""
+        return self.scale == 1.0 and not self.gain and not self.plus
+
+    @property
+    def stored(self) -> str:
+        """The name that runs and SAEs keep: it names this tensor and no other in every version.
+
+        A block's input is the exception: its point (resid_pre.N) says that it is an input.
+        """
+        if not self.plain:
+            return self.point
+        if self.kind == "output" or self.point.startswith("resid_pre."):
+            return self.name
+        return f"{self.name}.input"
+
+    def same_tensor(self, other: "HookPoint") -> bool:
+        """Whether both mean the same values, whatever they are called."""
+        return _meaning(self) == _meaning(other)
+
+    def value(self, tensor: Tensor, module: nn.Module) -> Tensor:
+        """The value, without `plus`, of the module's own tensor [..., d]."""
+        if self.gain:
+            gain, bias = _affine(module, self.gain)
+            return ((tensor.float() - bias) / gain).to(tensor.dtype)
+        return tensor if self.scale == 1.0 else tensor * self.scale
+
+    def own(self, value: Tensor, module: nn.Module) -> Tensor:
+        """The module's tensor [..., d] that gives this value: the inverse of `value`."""
+        if self.gain:
+            gain, bias = _affine(module, self.gain)
+            return (value.float() * gain + bias).to(value.dtype)
+        return value if self.scale == 1.0 else value / self.scale
+
+
+def _meaning(point: HookPoint) -> tuple[object, ...]:
+    plus = tuple(sorted(map(_meaning, point.plus), key=repr))
+    return point.name, point.kind, point.scale, point.gain, plus
+
+
+def _affine(module: nn.Module, gain: Gain) -> tuple[Tensor, Tensor]:
+    """A norm's gain and bias [d] in fp32. Raises UserError for a gain of zero, which nothing can be
+    divided by."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    weight = weight.detach().float() + (1.0 if gain == "1+w" else 0.0)
+    bias = getattr(module, "bias", None)
+    if not isinstance(bias, Tensor):
+        bias = torch.zeros((), device=weight.device)
+    return weight, bias.detach().float()
+
+
+def check_gain(module: nn.Module, gain: Gain, name: str) -> None:
+    """Raises UserError where a norm has a gain of zero: its input cannot be recovered there."""
+    if gain and bool((_affine(module, gain)[0] == 0).any()):
+        raise UserError(
+            f"the norm {name!r} has a gain of zero: what it gives before its gain is lost",
+            hint=f"{name} is its output, {name}.input what it reads",
+        )

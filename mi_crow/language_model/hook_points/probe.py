@@ -1,0 +1,77 @@
+"""A pass of a few tokens that is only looked at."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
+
+_TEXT = "The ship leaves the harbour at dawn, and two gulls follow it."
+_BATCH, _LENGTH = 2, 7
+
+
+class StopPass(BaseException):
+    """Ends a forward pass from inside; a BaseException, so that no model swallows it."""
+
+
+def probe_ids(lm: "LanguageModel") -> Tensor:
+    """Token ids [batch, length] of plain text on the model's device, rows unlike each other."""
+    length = min(_LENGTH, context_of(lm.model.config) or _LENGTH)
+    ids = _text_ids(lm)
+    while len(ids) < _BATCH * length:
+        ids = [*ids, *ids]
+    rows = [ids[start * length : (start + 1) * length] for start in range(_BATCH)]
+    return torch.tensor(rows, dtype=torch.int64, device=lm.device)
+
+
+def another_id(lm: "LanguageModel", ids: Tensor) -> int:
+    """A token id of plain text that is not among `ids`, where there is one."""
+    there = set(ids.flatten().tolist())
+    known = [*_text_ids(lm), *range(_vocabulary(lm))]
+    return next((one for one in known if one not in there), 0)
+
+
+def context_of(config: Any) -> int | None:
+    """How many positions a model has, where its configuration says so."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    found = getattr(text, "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+@contextmanager
+def unnoticed(lm: "LanguageModel") -> Iterator[None]:
+    """Inside the block no hook of a user runs: detectors do not see the probe either."""
+    before, lm.layers.resting = lm.layers.resting, True
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        lm.layers.resting = before
+
+
+def run_probe(lm: "LanguageModel", ids: Tensor) -> None:
+    """One pass, in which hooks may raise StopPass."""
+    with unnoticed(lm), suppress(StopPass):
+        lm.model(input_ids=ids, use_cache=False)
+
+
+def _text_ids(lm: "LanguageModel") -> list[int]:
+    """Ids of ordinary words: placeholders of images or padding would be another pass."""
+    vocabulary = _vocabulary(lm)
+    try:
+        special = set(lm.tokenizer.all_special_ids)
+        ids = lm.tokenizer(_TEXT, add_special_tokens=False)["input_ids"]
+        found = [one for one in ids if one < vocabulary and one not in special]
+    except Exception:  # any callable may stand in for a tokenizer
+        found = []
+    few = min(vocabulary, 64)
+    return found if len(set(found)) > 1 else list(range(vocabulary - few, vocabulary))
+
+
+def _vocabulary(lm: "LanguageModel") -> int:
+    weight = getattr(lm.model.get_input_embeddings(), "weight", None)
+    return int(weight.shape[0]) if isinstance(weight, Tensor) else 64

@@ -1,0 +1,196 @@
+"""What happens inside one block during a probe: which module read and gave what, in order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mi_crow.errors import UserError
+from mi_crow.hooks.tensors import first_tensor, input_tensor
+from mi_crow.language_model.hook_points.probe import StopPass, probe_ids, run_probe
+
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
+
+_DEEPEST = 3  # levels below the block
+_EXPERTS = 8  # a longer list of modules is one of experts: none of them sees every token
+
+
+@dataclass
+class Call:
+    """One module's run. Tensors are copies in fp32 on the CPU, [batch * length, width]; None for
+    what does not hold one row a token."""
+
+    name: str  # below the block
+    module: nn.Module
+    begun: int  # place in the order of what happened
+    x: Tensor | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    ended: int = -1
+    y: Tensor | None = None
+    whole: tuple[bool, bool] = (False, False)  # x and y were [batch, length, width]
+
+    @property
+    def root(self) -> str:
+        """The block's child that it is or belongs to."""
+        return self.name.partition(".")[0]
+
+    @property
+    def depth(self) -> int:
+        return self.name.count(".")
+
+    @property
+    def has_matrices(self) -> bool:
+        """Whether it computes more than a norm, an activation or a dropout does."""
+        return any(parameter.ndim > 1 for parameter in self.module.parameters())
+
+    @property
+    def has_parameters(self) -> bool:
+        return next(self.module.parameters(), None) is not None
+
+
+@dataclass
+class BlockRecord:
+    """A block's stream before and after, and the calls inside."""
+
+    name: str
+    pre: Tensor | None  # as in `Call`
+    post: Tensor | None
+    pre_shape: tuple[int, ...]
+    post_shape: tuple[int, ...]
+    rounding: float  # eps of the model's dtype
+    calls: list[Call] = field(default_factory=list)
+
+    def width(self, call_name: str, of_input: bool) -> int | None:
+        """The width of what a module reads or gives, where that is [batch, length, width]."""
+        for call in self.calls:
+            tensor = call.x if of_input else call.y
+            if call.name == call_name and tensor is not None and call.whole[not of_input]:
+                return tensor.shape[1]
+        return None
+
+    def roots(self) -> list[Call]:
+        """The calls of the block's own children."""
+        return [call for call in self.calls if not call.depth]
+
+
+def record_blocks(lm: "LanguageModel", blocks: Sequence[str], visit: Any) -> None:
+    """Runs a probe to the last of `blocks` and gives each one's record to `visit`, which is done
+    with it on return: only one block's tensors are held at a time."""
+    ids = probe_ids(lm)
+    left = set(blocks)
+    handles: list[Any] = []
+    for name in blocks:
+        recorder = _Recorder(lm.model.get_submodule(name), name, ids.shape[0], ids.shape[1])
+
+        def done(record: BlockRecord) -> None:
+            visit(record)
+            left.discard(record.name)
+            if not left:
+                raise StopPass
+
+        handles += recorder.hang(done)
+    try:
+        run_probe(lm, ids)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Recorder:
+    def __init__(self, block: nn.Module, name: str, batch: int, length: int) -> None:
+        self._block, self._name = block, name
+        self._batch, self._length = batch, length
+        self._clock = 0
+        self._open: dict[str, Call] = {}
+        self._record: BlockRecord | None = None
+
+    def hang(self, done: Any) -> list[Any]:
+        handles = [
+            self._block.register_forward_pre_hook(self._begin, with_kwargs=True),
+            self._block.register_forward_hook(lambda _, __, out: self._end(out, done)),
+        ]
+        for name, module in inside(self._block):
+            handles.append(
+                module.register_forward_pre_hook(
+                    lambda module, args, kwargs, name=name: self._enter(name, module, args, kwargs),
+                    with_kwargs=True,
+                )
+            )
+            handles.append(
+                module.register_forward_hook(lambda _, __, out, name=name: self._leave(name, out))
+            )
+        return handles
+
+    def _begin(self, _: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._record is not None:  # replayed, or a block that runs twice
+            return
+        x = input_tensor(args, kwargs)
+        eps = torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
+        self._record = BlockRecord(self._name, self._rows(x), None, tuple(x.shape), (), eps)
+
+    def _end(self, output: Any, done: Any) -> None:
+        record = self._record
+        if record is None or record.post_shape:
+            return
+        y = first_tensor(output)
+        record.post, record.post_shape = self._rows(y), tuple(y.shape)
+        self._open.clear()
+        done(record)
+        record.calls.clear()
+
+    def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._record is None or self._record.post_shape or name in self._open:
+            return
+        try:
+            tensor = input_tensor(args, kwargs)
+        except UserError:
+            return
+        kept = (args, dict(kwargs)) if name.count(".") < 2 else ((), {})
+        call = Call(name, module, self._tick(), self._rows(tensor), *kept)
+        call.whole = tensor.ndim == 3, False
+        self._open[name] = call
+        self._record.calls.append(call)
+
+    def _leave(self, name: str, output: Any) -> None:
+        call = self._open.get(name)
+        if self._record is None or call is None or call.ended >= 0:
+            return
+        call.ended = self._tick()
+        try:
+            tensor = first_tensor(output)
+        except UserError:
+            return
+        call.y, call.whole = self._rows(tensor), (call.whole[0], tensor.ndim == 3)
+
+    def _tick(self) -> int:
+        self._clock += 1
+        return self._clock
+
+    def _rows(self, tensor: Tensor) -> Tensor | None:
+        """A copy: some blocks add to a sub-layer's output in place."""
+        tokens = self._batch * self._length
+        whole = tuple(tensor.shape[:2]) == (self._batch, self._length) and tensor.ndim == 3
+        if not whole and not (tensor.ndim == 2 and tensor.shape[0] == tokens):
+            return None
+        return tensor.detach().reshape(tokens, -1).to("cpu", torch.float32, copy=True)
+
+
+def inside(block: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Modules below a block, not too deep and no experts, by their names below it."""
+    found = []
+    experts = [
+        name
+        for name, module in block.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) > _EXPERTS
+    ]
+    for name, module in block.named_modules():
+        if not name or name.count(".") >= _DEEPEST or isinstance(module, nn.ModuleList):
+            continue
+        if any(name.startswith(f"{one}.") for one in experts):
+            continue
+        found.append((name, module))
+    return found
