@@ -24,7 +24,7 @@ class ControlFilter(LineFilter):
     """Takes every character that a terminal obeys out of the text of a line."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        if "".join(text for text, _, _ in segments).isprintable():
+        if "".join([text for text, _, _ in segments]).isprintable():
             return segments
         return [
             segment if segment.control else Segment(_OBEYED.sub("", segment.text), segment.style)

@@ -25,7 +25,7 @@ def reserve_output(workspace: Workspace, job_dir: Path, kind: Kind, config: Any)
         return None
     path = job_dir / OUTPUT_NAME
     if path.exists():
-        folder = _parent(workspace, kind) / _reserved(job_dir, path)
+        folder = _parent(workspace, kind) / validate_id(_reserved(job_dir, path), kind.makes)
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
         return folder

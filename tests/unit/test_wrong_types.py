@@ -178,3 +178,16 @@ def test_a_spec_of_wrong_types_is_a_sentence(tmp_path: Path, key: str, wrong: An
         pass
     else:
         assert type(getattr(spec, key)) is type(wrong)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [[], {"sae_id": 3}, {"sae_id": "s", "steps": "many"}, {"sae_id": "s", "unknown": 1}, None],
+    ids=str,
+)
+def test_a_training_of_wrong_types_is_a_sentence(tmp_path: Path, result: Any):
+    from mi_crow.mechanistic.sae.train import TRAINING_NAME, _finished_result
+
+    (tmp_path / TRAINING_NAME).write_text(json.dumps({"result": result}))
+    with pytest.raises(CorruptDataError, match=TRAINING_NAME):
+        _finished_result(tmp_path)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -31,6 +30,8 @@ from mi_crow.mechanistic.sae.trainer import (
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.ids import validate_id
+from mi_crow.store.json_object import JsonObject
 from mi_crow.store.manifest import LayerSpec, RunManifest
 from mi_crow.store.room import told_room
 from mi_crow.store.workspace import Workspace
@@ -180,7 +181,8 @@ def _folders(workspace: Workspace, first: Path, variants: Sequence[TrainConfig])
             if (workspace.saes_dir / name).exists():
                 raise UserError(f"SAE {name!r} exists already", hint="choose another --name")
         write_json(path, {"saes": [first.name, *names]})
-    folders = [workspace.saes_dir / name for name in read_json(path)["saes"]]
+    names = JsonObject.of(read_json(path), str(path)).texts("saes")
+    folders = [workspace.saes_dir / validate_id(name, "SAE") for name in names]
     for folder in folders:
         folder.mkdir(exist_ok=True)
     return folders
@@ -244,8 +246,13 @@ def _together(results: Sequence[TrainResult]) -> TrainResult:
 
 def _finished_result(sae_dir: Path) -> TrainResult:
     """What an SAE's folder says that its training came to."""
+    path = sae_dir / TRAINING_NAME
+    result = JsonObject.of(read_json(path), str(path)).object("result")
+    readings = {key: result.values[key] for key in result if key not in ("sae_id", "saes")}
+    for key, value in readings.items():
+        if type(value) not in (int, float):  # NaN too: a training may diverge
+            raise result.wrong(key, "a number")
     try:
-        result: dict[str, Any] = read_json(sae_dir / TRAINING_NAME)["result"]
-        return TrainResult(**{key: value for key, value in result.items() if key != "saes"})
-    except (KeyError, TypeError) as error:
-        raise CorruptDataError(f"{sae_dir / TRAINING_NAME} holds no result") from error
+        return TrainResult(result.text("sae_id"), **readings)
+    except TypeError as error:
+        raise CorruptDataError(f"{path} holds no result") from error
