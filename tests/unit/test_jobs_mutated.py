@@ -121,7 +121,7 @@ def check(
 def test_no_damage_to_a_jobs_folder_breaks_a_reader(
     jobs: FakeJobs, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    check(jobs, capsys, tmp_path, seed=1, count=60)
+    check(jobs, capsys, tmp_path, seed=1, count=30)
 
 
 @pytest.mark.slow

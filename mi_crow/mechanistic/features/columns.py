@@ -55,6 +55,8 @@ class FeatureColumns:
         names = connection.rows("SELECT label FROM idx.labels ORDER BY label")
         found = connection.columns(_NUMBERS)
         order = np.argsort(found["feature"], kind="stable")
+        if not np.array_equal(found["feature"][order], np.arange(len(order))):
+            raise ValueError("features are missing or stand there twice")
         fires, density, max_act, mean_act = (
             found[name][order] for name in ("fires", "density", "max_act", "mean_act")
         )

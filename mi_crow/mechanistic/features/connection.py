@@ -62,7 +62,11 @@ class IndexConnection:
         """The columns of a query, none of whose values is NULL, as NumPy arrays."""
         # Where there are NULLs, DuckDB makes masked arrays, whose import alone takes 20 ms.
         with self._asked(query, values) as answer:
-            return answer.fetchnumpy()
+            found = answer.fetchnumpy()
+            for name, column in found.items():
+                if hasattr(column, "mask"):
+                    raise ValueError(f"values of {name!r} are missing")
+            return found
 
     def replace_table(self, name: str, columns: Mapping[str, tuple[str, Sequence[Any]]]) -> None:
         """Makes the in-memory table `name` out of columns: name -> DuckDB type and values."""
@@ -86,6 +90,18 @@ class IndexConnection:
             yield self._of_thread.cursor.execute(query, list(values))
         except duckdb.Error as error:
             raise explained(self.sae_id, error) from error
+        except (ArithmeticError, RuntimeError, SystemError, ValueError) as error:
+            # The binding's own: text that is not UTF-8, a date that Python does not have, ...
+            raise damaged(self.sae_id, error) from error
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """In the block, values of the index are put together: what does not fit together, such as a
+        number of a row that is missing, comes out as an error of ours."""
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise damaged(self.sae_id, error) from error
 
 
 def connect(path: Path, sae_id: str) -> IndexConnection:
@@ -200,6 +216,15 @@ def explained(sae_id: str, error: "duckdb.Error", path: Path | None = None) -> M
         return UserError(f"a query reached beyond the index of {sae_id!r} ({first_line})")
     return CorruptDataError(
         f"the feature index of {sae_id!r} is damaged ({first_line})", hint=_rebuild(sae_id)
+    )
+
+
+def damaged(sae_id: str, error: BaseException) -> CorruptDataError:
+    """The index holds what does not fit together, which `error` is about."""
+    told = " ".join(str(error).split())[:120]
+    return CorruptDataError(
+        f"the feature index of {sae_id!r} is damaged ({type(error).__name__}: {told})",
+        hint=_rebuild(sae_id),
     )
 
 

@@ -39,7 +39,7 @@ def read_detail(
 ) -> FeatureDetail:
     """Everything about the feature of `row` but its examples."""
     read, feature = connection.rows, row.feature
-    [facts] = read(
+    [facts, *_] = read(
         "SELECT std_act, decoder_norm, encoder_decoder_cosine, skew, kurtosis, map_x, map_y, "
         "histogram FROM idx.features WHERE feature = ?",
         [feature],
@@ -55,6 +55,8 @@ def read_detail(
         "WHERE feature = ?",
         [feature],
     )
+    for some in (tokens, neighbours, coactivations, [facts[:3]], [one[:1] for one in labels]):
+        _check_complete(some)
     tokens.sort()
     *numbers, map_x, map_y, histogram = facts
     return FeatureDetail(
@@ -71,6 +73,12 @@ def read_detail(
         labels=_best_first([LabelScore(*one) for one in labels]),
         concepts=tuple(concepts),
     )
+
+
+def _check_complete(rows: Sequence[Sequence[Any]]) -> None:
+    """Raises ValueError where a value is missing that an index always has."""
+    if any(value is None for row in rows for value in row):
+        raise ValueError("a value is missing")
 
 
 def _best_first(labels: Sequence[LabelScore]) -> tuple[LabelScore, ...]:
@@ -108,6 +116,8 @@ def read_examples(
         f"WHERE feature = ? {only} AND rank < ?",
         [feature, *(() if band is None else (band,)), limit],
     )
+    _check_complete(rows)
+    _check_complete([row[-1] for row in rows])
     rows.sort(key=lambda row: row[:2])  # DuckDB takes as long for it as for the reading
     documents = _documents(connection, sorted({row[2] for row in rows}))
     found: dict[int, list[Example]] = {}

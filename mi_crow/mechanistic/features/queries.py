@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mi_crow.errors import CorruptDataError, NotFoundError, UserError
+from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.features.columns import RELEVANCE, SORTS, FeatureColumns, ordered
 from mi_crow.mechanistic.features.concept_columns import ConceptColumns
 from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity
@@ -194,21 +194,23 @@ class FeatureStore:
                 f"order {RELEVANCE!r} is for a search", hint=f"search, or use {', '.join(SORTS)}"
             )
         opened, named = self._held
-        columns = opened.columns
-        keep = columns.matching(flt or FeatureFilter(), named)
-        first, way = ("density", True) if by_relevance else (sort, descending)
-        order = columns.order(first, way, named, opened.connection)
-        if search is None or not searching:
-            return order[keep[order]]
-        scores = match_scores(opened.connection, columns, opened.searched, search)
-        found = order[(keep & (scores > 0))[order]]
-        return found[ordered(scores[found], descending)] if by_relevance else found
+        with opened.connection.fitting():
+            columns = opened.columns
+            keep = columns.matching(flt or FeatureFilter(), named)
+            first, way = ("density", True) if by_relevance else (sort, descending)
+            order = columns.order(first, way, named, opened.connection)
+            if search is None or not searching:
+                return order[keep[order]]
+            scores = match_scores(opened.connection, columns, opened.searched, search)
+            found = order[(keep & (scores > 0))[order]]
+            return found[ordered(scores[found], descending)] if by_relevance else found
 
     def rows(self, ids: Sequence[int] | np.ndarray) -> list[FeatureRow]:
         """The rows of some features, in the order given. Raises NotFoundError."""
         opened, named = self._held
         self._check_all(opened, ids)
-        return opened.columns.rows(ids, named.names)
+        with opened.connection.fitting():
+            return opened.columns.rows(ids, named.names)
 
     def page(
         self,
@@ -232,9 +234,10 @@ class FeatureStore:
         """Everything about a feature but its examples. Raises NotFoundError."""
         opened, named = self._held
         self._check(opened, feature)
-        row = opened.columns.rows([feature], named.names)[0]
-        concepts = named.concepts.get(feature, ())
-        return read_detail(opened.connection, opened.meta, row, concepts, opened.token_texts)
+        with opened.connection.fitting():
+            row = opened.columns.rows([feature], named.names)[0]
+            concepts = named.concepts.get(feature, ())
+            return read_detail(opened.connection, opened.meta, row, concepts, opened.token_texts)
 
     def examples(self, feature: int, band: int = 0, limit: int = 20) -> list[Example]:
         """Examples of one band (0: the strongest; 1..: quantile bands, 1 the highest).
@@ -243,14 +246,16 @@ class FeatureStore:
         """
         opened, _ = self._held
         self._check(opened, feature)
-        return read_examples(opened.connection, feature, band, limit).get(band, [])
+        with opened.connection.fitting():
+            return read_examples(opened.connection, feature, band, limit).get(band, [])
 
     def all_examples(self, feature: int, limit: int = 20) -> dict[int, list[Example]]:
         """Up to `limit` examples of every band that has some, for the price of one. Raises
         NotFoundError."""
         opened, _ = self._held
         self._check(opened, feature)
-        return read_examples(opened.connection, feature, None, limit)
+        with opened.connection.fitting():
+            return read_examples(opened.connection, feature, None, limit)
 
     # Questions beyond one feature.
 
@@ -259,23 +264,25 @@ class FeatureStore:
         without those that have no such label. Raises NotFoundError."""
         opened, _ = self._held
         self._check_all(opened, features)
-        chosen = np.asarray(features, dtype=np.int64)
-        best = opened.columns.best[chosen]
-        known = best >= 0
-        labels = [opened.columns.labels[number] for number in best[known].tolist()]
-        return read_label_scores(opened.connection, chosen[known].tolist(), labels)
+        with opened.connection.fitting():
+            chosen = np.asarray(features, dtype=np.int64)
+            best = opened.columns.best[chosen]
+            known = best >= 0
+            labels = [opened.columns.labels[number] for number in best[known].tolist()]
+            return read_label_scores(opened.connection, chosen[known].tolist(), labels)
 
     def on_text(self, text: str, limit: int = 50) -> tuple[int, list[TextFeature]]:
         """How many indexed documents hold every word of `text`, and the features that are strong
         in them, the most telling first (`on_text.features_on_text` says how)."""
         opened, named = self._held
-        found = features_on_text(opened.connection, opened.columns.max_act, text)
-        rows = opened.columns.rows(found.feature[:limit], named.names)
-        counts, strengths = found.documents.tolist(), found.strength.tolist()
-        return found.matching, [
-            TextFeature(row, count, strength)
-            for row, count, strength in zip(rows, counts, strengths, strict=False)
-        ]
+        with opened.connection.fitting():
+            found = features_on_text(opened.connection, opened.columns.max_act, text)
+            rows = opened.columns.rows(found.feature[:limit], named.names)
+            counts, strengths = found.documents.tolist(), found.strength.tolist()
+            return found.matching, [
+                TextFeature(row, count, strength)
+                for row, count, strength in zip(rows, counts, strengths, strict=False)
+            ]
 
     def _check_all(self, opened: _Opened, features: Sequence[int] | np.ndarray) -> None:
         if len(features):
@@ -293,8 +300,13 @@ class FeatureStore:
 
 def _open(path: Path, sae_id: str) -> _Opened:
     connection = connect(path, sae_id)
-    columns = FeatureColumns.read(connection)
-    return _Opened(connection, _read_meta(connection, columns), columns)
+    try:
+        with connection.fitting():
+            columns = FeatureColumns.read(connection)
+            return _Opened(connection, _read_meta(connection, columns), columns)
+    except MiCrowError:
+        connection.database.close()  # the file would stay attached as long as the error is kept
+        raise
 
 
 def _read_meta(connection: IndexConnection, columns: FeatureColumns) -> IndexMeta:
