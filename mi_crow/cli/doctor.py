@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
 from mi_crow.cli.arguments import open_workspace, workspace_path
-from mi_crow.cli.findings import Finding, examine
+from mi_crow.cli.findings import Finding, clean, examine
 from mi_crow.cli.tables import console
 from mi_crow.cli.text import print_json
 from mi_crow.store.workspace import Workspace
@@ -18,6 +18,9 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument(
         "--deep", metavar="ID", help="read every byte of a run or an SAE, and compare it"
     )
+    parser.add_argument(
+        "--clean", action="store_true", help="remove what killed imports and jobs left behind"
+    )
 
 
 def run(options: Namespace) -> int:
@@ -25,6 +28,8 @@ def run(options: Namespace) -> int:
         from mi_crow.cli.deep import examine_deeply
 
         findings = examine_deeply(open_workspace(options), options.deep)
+    elif options.clean:
+        findings = clean(open_workspace(options).root)
     else:
         findings = examine(Workspace.locate(workspace_path(options)).absolute())
     if options.json:

@@ -18,6 +18,7 @@ from mi_crow.causes import sentence_of
 from mi_crow.cli.streams import out
 from mi_crow.cli.text import size
 from mi_crow.jobs.status import UNREADABLE, scan_jobs
+from mi_crow.store.leftovers import leftovers, remove
 from mi_crow.store.workspace import Workspace
 
 _LEAST_FREE = 5_000_000_000  # bytes: a small run with its SAE and index
@@ -55,6 +56,7 @@ def examine(workspace_root: Path) -> list[Finding]:
         _memory,
         lambda: _disk(workspace_root),
         lambda: _unreadable(workspace_root),
+        lambda: _leftovers(workspace_root),
         _terminal,
         _tmux,
         _logind,
@@ -147,6 +149,26 @@ def _unreadable(root: Path) -> Iterator[Finding]:
     for what, reason in told:
         advice = "ask its owner for the right to read it, or bring a copy back"
         yield Finding("workspace", "warning", f"{what}: {reason}", advice)
+
+
+def _leftovers(root: Path) -> Iterator[Finding]:
+    found = list(leftovers(root))
+    if found:
+        yield Finding(
+            "leftovers",
+            "warning",
+            f"{len(found)} temporary files and folders of killed processes in {root}, "
+            f"{size(sum(one.bytes for one in found))}",
+            "mi-crow doctor --clean removes them",
+        )
+
+
+def clean(root: Path) -> list[Finding]:
+    """Removes what killed processes left in a workspace, and says so."""
+    gone = remove(leftovers(root))
+    said = f"removed {len(gone)} leftovers of killed processes, "
+    said += size(sum(one.bytes for one in gone))
+    return [Finding("leftovers", "ok", said), *_leftovers(root)]
 
 
 def _terminal() -> Iterator[Finding]:

@@ -6,11 +6,14 @@ lock of a folder removes stale ones.
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +21,35 @@ from mi_crow.clean_text import clean_text
 from mi_crow.store.json_file import read_json as read_json  # beside what writes it
 
 TMP_PREFIX = ".tmp-"
+_MOST_NAME = 150  # characters of the target's name: with the rest they fit a file system
 
 _UMASK = os.umask(0)  # it can only be read by setting it: once, before there are threads
 os.umask(_UMASK)
 
 
 def temporary_name(path: Path) -> Path:
-    """A fresh temporary path in the folder of `path`, keeping its suffix."""
-    return path.with_name(f"{TMP_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}")
+    """A fresh temporary path in the folder of `path`, keeping its suffix. Its name says who writes
+    it, so that others can tell when that process has died."""
+    pid = os.getpid()
+    writer = f"{host_mark()}-{pid}-{process_start(pid)}"
+    return path.with_name(f"{TMP_PREFIX}{writer}-{uuid.uuid4().hex[:12]}-{path.name[-_MOST_NAME:]}")
+
+
+@cache
+def host_mark() -> str:
+    """Six digits that tell this machine from others that share the disk."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+def process_start(pid: int) -> str:
+    """When process `pid` of this machine started, in its clock's ticks; empty where it does not run
+    or nobody can tell."""
+    try:
+        # The name, in brackets, may hold anything; the fields after it are proc(5)'s from 3 on.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 def sync_folder(folder: Path) -> None:

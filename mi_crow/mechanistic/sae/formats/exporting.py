@@ -14,6 +14,7 @@ from mi_crow.mechanistic.sae.formats.saelens_names import OURS_ALONE
 from mi_crow.mechanistic.sae.formats.saelens_write import saelens_name, save_sae
 from mi_crow.mechanistic.sae.formats.sparsify import check_writable, hookpoint_of, write_sparsify
 from mi_crow.store.atomic import whole_folder
+from mi_crow.store.leftovers import beside, remove
 from mi_crow.store.room import check_disk
 
 FORMATS = ("saelens", "sparsify")
@@ -30,6 +31,7 @@ def export_sae(source: Path, target: Path, format_name: str = "saelens") -> Path
         raise UserError(f"{str(target)!r} exists already", hint="give a new folder")
     if format_name not in FORMATS:
         raise UserError(f"format {format_name!r} is not known", hint=f"use {', '.join(FORMATS)}")
+    remove(beside(target))
     check_disk(target, bytes_needed(read_saelens(source)), f"{str(target)!r}")
     sae = load_sae(source)
     place = hookpoint_of(sae) if format_name == "sparsify" else ""

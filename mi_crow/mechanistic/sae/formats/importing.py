@@ -18,6 +18,7 @@ from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.store.atomic import whole_folder
 from mi_crow.store.ids import timestamp_id, validate_id
+from mi_crow.store.leftovers import leftovers, remove
 from mi_crow.store.room import check_disk, check_memory
 from mi_crow.store.workspace import Workspace
 
@@ -76,6 +77,7 @@ def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
         unchecked = check_said_layers(opened.record, config, opened.said_point)
     dtype = _DTYPES.get(config.dtype)
     needed = bytes_needed(opened.record, dtype)
+    remove(leftovers(workspace.saes_dir))  # a killed import may hold the room that this one needs
     check_disk(workspace.saes_dir, needed, f"the SAE {sae_id!r}")
     # Writing turns the encoder over: a second copy of one of the two matrices.
     check_memory(needed * 3 // 2, f"the SAE {sae_id!r}")
