@@ -11,7 +11,7 @@ if TYPE_CHECKING:
         ModelInputDetector,
         ModelOutputDetector,
     )
-    from mi_crow.hooks.hook import Controller, Detector, Hook
+    from mi_crow.hooks.hook import Controller, Detector, Hook, HookType
     from mi_crow.hooks.tensors import first_tensor, replace_tensor
 
 _EXPORTS = {
@@ -19,6 +19,7 @@ _EXPORTS = {
     "Detector": "mi_crow.hooks.hook",
     "FunctionController": "mi_crow.hooks.controllers",
     "Hook": "mi_crow.hooks.hook",
+    "HookType": "mi_crow.hooks.hook",
     "LayerActivationDetector": "mi_crow.hooks.detectors",
     "ModelInputDetector": "mi_crow.hooks.detectors",
     "ModelOutputDetector": "mi_crow.hooks.detectors",
@@ -31,6 +32,7 @@ __all__ = [
     "Detector",
     "FunctionController",
     "Hook",
+    "HookType",
     "LayerActivationDetector",
     "ModelInputDetector",
     "ModelOutputDetector",

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from mi_crow.errors import UserError
-from mi_crow.hooks.hook import Controller, HookType
+from mi_crow.hooks.hook import Controller, HookType, HookWhen
 
 
 class FunctionController(Controller):
@@ -19,7 +19,7 @@ class FunctionController(Controller):
         self,
         layer_signature: str | int,
         function: Callable[[Tensor], Tensor],
-        hook_type: HookType = "forward",
+        hook_type: HookWhen = HookType.FORWARD,
         hook_id: str | None = None,
     ) -> None:
         if not callable(function):

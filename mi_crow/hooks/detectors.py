@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
-from mi_crow.hooks.hook import Detector, HookType
+from mi_crow.hooks.hook import Detector, HookType, HookWhen
 from mi_crow.hooks.tensors import first_tensor
 
 MODEL_ROOT = ""  # the module name of the whole model
@@ -66,7 +66,7 @@ class ModelInputDetector(Detector):
 class ModelOutputDetector(Detector):
     """Keeps the model's last output tensor: logits [batch, length, vocabulary], detached."""
 
-    def __init__(self, hook_id: str | None = None, hook_type: HookType = "forward") -> None:
+    def __init__(self, hook_id: str | None = None, hook_type: HookWhen = HookType.FORWARD) -> None:
         super().__init__(MODEL_ROOT, hook_type, hook_id)
 
     def process_activations(self, module: Any, inputs: Any, output: Any) -> None:

@@ -6,6 +6,7 @@ A hook is registered on a language model's layer (`lm.layers.register_hook(layer
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Any, Literal, Protocol, Self
 
 from torch import Tensor
@@ -19,12 +20,20 @@ from mi_crow.hooks.tensors import (
     replace_tensor,
 )
 
-HookType = Literal["forward", "pre_forward"]
+
+class HookType(StrEnum):
+    """When a hook is called: with a module's output, or before it with its inputs."""
+
+    FORWARD = "forward"
+    PRE_FORWARD = "pre_forward"
+
+
+HookWhen = HookType | Literal["forward", "pre_forward"]
 
 
 class _Layers(Protocol):
     def register_hook(
-        self, layer_signature: str | int, hook: "Hook", hook_type: HookType | None = None
+        self, layer_signature: str | int, hook: "Hook", hook_type: HookWhen | None = None
     ) -> str: ...
 
     def unregister_hook(self, hook_id: str, /) -> bool: ...
@@ -43,13 +52,13 @@ class Hook:
     def __init__(
         self,
         layer_signature: str | int | None = None,
-        hook_type: HookType = "forward",
+        hook_type: HookWhen = HookType.FORWARD,
         hook_id: str | None = None,
     ) -> None:
         if hook_type not in ("forward", "pre_forward"):
             raise UserError(f"hook type {hook_type!r} is not known", hint="forward or pre_forward")
         self.layer_signature = layer_signature
-        self.hook_type: HookType = hook_type
+        self.hook_type = HookType(hook_type)
         self.id = hook_id
         self.enabled = True
         self._entered: list[tuple[_Layers, str]] = []
@@ -104,7 +113,7 @@ class Detector(Hook):
     def __init__(
         self,
         layer_signature: str | int | None = None,
-        hook_type: HookType = "forward",
+        hook_type: HookWhen = HookType.FORWARD,
         hook_id: str | None = None,
     ) -> None:
         super().__init__(layer_signature, hook_type, hook_id)

@@ -20,10 +20,11 @@ from mi_crow.language_model.capture_source import CaptureSource, Todo
 from mi_crow.language_model.capture_writer import PartWriter
 from mi_crow.language_model.chat import chat_renderer
 from mi_crow.language_model.config import CaptureConfig, ModelSpec
+from mi_crow.language_model.published_metadata import META_NAME, published_metadata
 from mi_crow.language_model.token_ids import assumption, ids_decoder
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.ranks import ALONE, Ranks
-from mi_crow.store.atomic import remove_stale
+from mi_crow.store.atomic import remove_stale, write_json
 from mi_crow.store.manifest import (
     MANIFEST_NAME,
     LayerSpec,
@@ -198,6 +199,7 @@ class Capture:
         """Marks the run as complete. Raises UserError for one without tokens."""
         with changing(run_dir) as manifest:
             if manifest.n_tokens:
+                write_json(run_dir / META_NAME, published_metadata(manifest))
                 manifest.status = "complete"
         if not manifest.n_tokens:
             raise UserError(

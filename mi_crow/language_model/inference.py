@@ -23,15 +23,17 @@ class Inference:
 
     def execute_inference(
         self,
-        texts: Sequence[str],
+        texts: str | Sequence[str],
         with_controllers: bool = True,
         context_length: int | None = None,
     ) -> tuple[Any, dict[str, torch.Tensor]]:
         """The model's output object and the encodings (input_ids, attention_mask) of `texts`.
 
-        One batch, padded on the right. With `with_controllers=False` the plain model answers.
+        One batch, padded on the right; one text alone is a batch of one. With
+        `with_controllers=False` the plain model answers.
         """
-        if isinstance(texts, str) or not texts:
+        texts = [texts] if isinstance(texts, str) and texts else texts
+        if not texts:
             raise UserError("no texts given", hint="give a non-empty list of strings")
         texts = [clean_text(text) for text in texts]
         encoding = self._lm.encode(texts, context_length)

@@ -19,7 +19,7 @@ from mi_crow.language_model.hook_points.point import HookPoint
 from mi_crow.language_model.hook_points.tap import tap
 
 if TYPE_CHECKING:
-    from mi_crow.hooks.hook import HookType
+    from mi_crow.hooks.hook import HookWhen
     from mi_crow.language_model.language_model import LanguageModel
 
 __all__ = ["HookPoint", "Layers", "RegisteredHook"]
@@ -33,6 +33,18 @@ class RegisteredHook:
     layer: str
     hook: Hook
     remove: Callable[[], None]
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to itself, to its hook and to the SAE that its hook belongs to, so that
+        `sae in lm.layers.get_hooks()` says what it seems to ask."""
+        if isinstance(other, RegisteredHook):
+            return self.id == other.id
+        return other is not None and (
+            other is self.hook or other is getattr(self.hook, "sae", None)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
 
 class Layers(HookPoints):
@@ -67,7 +79,7 @@ class Layers(HookPoints):
         self,
         layer_signature: "str | int | HookPoint",
         hook: Hook,
-        hook_type: "HookType | None" = None,
+        hook_type: "HookWhen | None" = None,
     ) -> str:
         """Hangs `hook` on a layer and gives its id.
 

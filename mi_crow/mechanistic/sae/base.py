@@ -45,6 +45,13 @@ class SparseLatents(NamedTuple):
         return flat.view(*shape[:-1], n_latents)
 
 
+class Weights(NamedTuple):
+    """Weights as a linear layer names them; views of the parameters."""
+
+    weight: Tensor
+    bias: Tensor
+
+
 class SaeOutput(NamedTuple):
     """One pass over n tokens at inference."""
 
@@ -175,6 +182,16 @@ class SparseAutoencoder(nn.Module, ABC):
     @property
     def dtype(self) -> torch.dtype:
         return self.W_dec.dtype
+
+    @property
+    def encoder(self) -> "Weights":
+        """The encoder as the layer that other libraries make of it: `weight` [M, d], `bias` [M]."""
+        return Weights(self.encoder_rows, self.b_enc)
+
+    @property
+    def decoder(self) -> "Weights":
+        """The decoder in the same way: `weight` [d, M], `bias` [d]."""
+        return Weights(self.W_dec.t(), self.b_dec)
 
     @property
     def W_enc(self) -> Tensor:

@@ -1,7 +1,8 @@
 """What training and evaluation need to know; plain data, torch-free."""
 
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 from itertools import product
+from typing import Any
 
 from mi_crow.bounds import (
     AMOUNT,
@@ -68,8 +69,29 @@ class SaeTrainingConfig:
     checkpoint_every: int = 500  # steps
     log_every: int = 10  # steps
     seed: int = 0
+    # Metrics also go to Weights & Biases, as in the published guides; where its package is missing
+    # the training says so and goes on. Its key is the package's own business.
+    use_wandb: bool = False
+    wandb_project: str | None = None  # None: WANDB_PROJECT, else mi-crow
+    wandb_entity: str | None = None
+    wandb_name: str | None = None
+    wandb_mode: str | None = None  # online, offline or disabled
+    wandb_tags: tuple[str, ...] = ()
+    # Published names of what needs no asking here: taken, so that code from the guides runs, and
+    # kept nowhere. The SAE has its device and dtype, precision chooses autocast, gradients are
+    # clipped, and memory is bounded by itself.
+    device: InitVar[Any] = None
+    dtype: InitVar[Any] = None
+    use_amp: InitVar[Any] = None
+    amp_dtype: InitVar[Any] = None
+    clip_grad: InitVar[Any] = None
+    grad_accum_steps: InitVar[Any] = None
+    monitoring: InitVar[Any] = None
+    verbose: InitVar[Any] = None
+    memory_efficient: InitVar[Any] = None
+    wandb_slow_metrics_frequency: InitVar[Any] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, *_published: Any) -> None:
         lengths = {"steps": self.steps, "epochs": self.epochs, "tokens": self.tokens}
         given = [name for name, value in lengths.items() if value is not None]
         if len(given) > 1:

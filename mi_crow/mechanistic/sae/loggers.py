@@ -135,9 +135,14 @@ class _WandB(RunLogger):
 
         # One SAE is one run, also when its training goes on in another process.
         place = hashlib.sha256(str(self._folder.absolute()).encode()).hexdigest()[:8]
+        asked = self._settings.get("training", self._settings)
+        project = asked.get("wandb_project") or os.environ.get("WANDB_PROJECT", _WANDB_PROJECT)
         return wandb.init(
-            project=os.environ.get("WANDB_PROJECT", _WANDB_PROJECT),
-            name=self._folder.name,
+            project=project,
+            entity=asked.get("wandb_entity"),
+            mode=asked.get("wandb_mode"),
+            tags=list(asked.get("wandb_tags") or ()) or None,
+            name=asked.get("wandb_name") or self._folder.name,
             id=f"{self._folder.name}-{place}",
             resume="allow",
             dir=str(self._folder),

@@ -13,7 +13,7 @@ from mi_crow.mechanistic.sae.checkpoint import newest_checkpoint
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
 from mi_crow.mechanistic.sae.control import ShuffledSource
 from mi_crow.mechanistic.sae.denormals import flushed_denormals
-from mi_crow.mechanistic.sae.loggers import RunLogger
+from mi_crow.mechanistic.sae.loggers import RunLogger, open_logger
 from mi_crow.mechanistic.sae.loop import CHECKPOINTS_NAME, METRICS_NAME, Lane, run_training
 from mi_crow.mechanistic.sae.metrics import MetricsTable
 from mi_crow.mechanistic.sae.plan import TrainingPlan, make_plan, starting_point
@@ -94,9 +94,30 @@ class SaeTrainer:
     ) -> dict[str, list[Any]]:
         """The same on any source of tokens; a transcoder's inputs and targets stand side by side
         in them."""
-        trained = train_many([self.sae], source, config, progress, [folder])[0]
+        logger = _published_logger(config, folder, progress or NullProgress())
+        failed = True
+        try:
+            (trained,) = train_many(
+                [self.sae], source, config, progress, [folder], loggers=[logger]
+            )
+            failed = False
+        finally:
+            logger.close(failed=failed)
         self.result = trained.result
         return trained.history
+
+
+def _published_logger(
+    config: SaeTrainingConfig | None, folder: str | Path | None, progress: Progress
+) -> RunLogger:
+    """Weights & Biases where `use_wandb` asks for it and its package is there, else none."""
+    if config is None or not config.use_wandb or config.wandb_mode == "disabled":
+        return RunLogger()
+    try:
+        return open_logger("wandb", Path(folder or "sae-training"), asdict(config), progress.log)
+    except UserError as error:
+        progress.log(f"{error.sentence}; the training goes on without it")
+        return RunLogger()
 
 
 @dataclass(frozen=True)

@@ -60,16 +60,16 @@ class TextTracking(Detector):
 
     def __init__(self, lm: "LanguageModel", sae: "SparseAutoencoder") -> None:
         super().__init__()
-        self._lm, self._sae = lm, sae
+        self._lm, self.sae = lm, sae
 
     @torch.no_grad()
     def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
-        tracker, texts = self._sae.concepts.tracker, self._lm.inference.texts
+        tracker, texts = self.sae.concepts.tracker, self._lm.inference.texts
         if tracker is None or not texts:
             return
         x = first_tensor(output if output is not None else inputs)
-        where = changeable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
-        latents = self._sae.encode_sparse(x)
+        where = changeable(x, ordinary_tokens(self._lm, x), self.sae.metadata.outlier_norm)
+        latents = self.sae.encode_sparse(x)
         tracker.add(texts, latents.values * where[..., None], latents.indices)
 
 
@@ -78,11 +78,11 @@ class ConceptManipulation(Controller):
 
     def __init__(self, lm: "LanguageModel", sae: "SparseAutoencoder") -> None:
         super().__init__()
-        self._lm, self._sae = lm, sae
+        self._lm, self.sae = lm, sae
 
     def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
-        interventions = self._sae.concepts.interventions()
+        interventions = self.sae.concepts.interventions()
         if not interventions:
             return None
-        steering = FeatureSteering(self._lm, self._sae, interventions)
+        steering = FeatureSteering(self._lm, self.sae, interventions)
         return steering.modify_activations(module, inputs, output)
