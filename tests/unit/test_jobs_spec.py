@@ -20,7 +20,7 @@ CAPTURE = CaptureConfig(ModelSpec("sample"), DatasetSpec("sample"), ("resid_post
 @settings(deadline=None, max_examples=50)
 @given(
     layers=st.lists(st.text(min_size=1), min_size=1).map(tuple),
-    limit=st.none() | st.integers(1),
+    limit=st.none() | st.integers(1, 10**12),
     model=st.text(),
 )
 def test_a_capture_config_comes_back_from_json(
