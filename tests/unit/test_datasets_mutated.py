@@ -1,0 +1,64 @@
+"""Damaged data-set files: read or refused in a sentence, never a traceback."""
+
+import gzip
+import json
+from pathlib import Path
+from random import Random
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from mi_crow.datasets import load_texts
+from mi_crow.errors import MiCrowError
+from mi_crow.jobs.checks import check_dataset
+from mi_crow.language_model.config import DatasetSpec
+
+ROWS = [{"text": f"The ship {n} leaves.", "label": "a"} for n in range(12)]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+PIECES = [b'"', b"{", b"[", b"\x00", b"\xff", b"nan", b"9" * 400, b"\\ud83d", b"\n", b'"text":']
+
+
+def whole_files(folder: Path) -> dict[str, bytes]:
+    pl.DataFrame(ROWS).write_parquet(folder / "s.parquet")
+    with pa.output_stream(str(folder / "s.zst"), compression="zstd") as file:
+        file.write(LINES)
+    return {
+        "a.jsonl": LINES,
+        "b.json": json.dumps(ROWS).encode(),
+        "c.csv": b"text,label\n" + b"".join(b'"ship %d",a\n' % n for n in range(12)),
+        "d.txt": b"one\n\ntwo\n\nthree",
+        "e.jsonl.gz": gzip.compress(LINES),
+        "f.jsonl.zst": (folder / "s.zst").read_bytes(),
+        "g.parquet": (folder / "s.parquet").read_bytes(),
+    }
+
+
+def mutated(data: bytes, random: Random) -> bytes:
+    for _ in range(random.randint(1, 6)):
+        at = random.randrange(max(1, len(data)))
+        middle, rest = random.choice(
+            [
+                (bytes([random.randrange(256)]), data[at + 1 :]),
+                (b"", data[at + random.randint(1, 30) :]),
+                (random.choice(PIECES), data[at:]),
+                (b"", b""),
+            ]
+        )
+        data = data[:at] + middle + rest
+    return data
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(900, marks=pytest.mark.slow)])
+def test_no_mutated_file_ends_in_a_traceback(tmp_path: Path, count: int) -> None:
+    files, random = whole_files(tmp_path), Random(count)
+    for _ in range(count):
+        name = random.choice(list(files))
+        path = tmp_path / name
+        path.write_bytes(mutated(files[name], random))
+        spec = DatasetSpec(str(path))
+        try:
+            check_dataset(spec)
+            list(load_texts(spec).rows())
+        except MiCrowError as error:
+            assert str(error)  # noqa: PT017
