@@ -119,6 +119,14 @@ FEATURES = (
 INSPECT = (
     Action("inspect.run", "ctrl+r", "run", "run", "Inspect the text"),
     Action("inspect.text", "e", "edit_text", "edit", "Edit the text"),
+    Action(
+        "inspect.windows",
+        "w",
+        "windows",
+        "windows",
+        "Read all of a text longer than the context, in windows of it, or cut it",
+        False,
+    ),
     Action("inspect.steer", "s", "steer", "steer", "Send the selected feature to Steer"),
     Action("inspect.tag", "t", "tag", "tag", "Name the selected feature"),
     Action("inspect.copy", "y", "copy", "copy", "Copy the token's or the text's features", False),

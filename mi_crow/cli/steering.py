@@ -152,4 +152,6 @@ def _show_pair(result: dict[str, Any]) -> None:
             print_line(line)
         print_line()
     metrics = result.get("metrics") or {}
+    bos = ", a BOS token put in front" if result.get("bos_added") else ""
+    print_line(f"the prompt is {count(result['prompt_tokens'])} tokens{bos}", "dim")
     print_facts({key: number(v) for key, v in metrics.items() if isinstance(v, int | float)})

@@ -172,13 +172,14 @@ class _TokenBytes:
     def bytes_of(self, token_id: int) -> bytes:
         """The bytes of one token."""
         name = self._names.get(token_id, "")
-        if token_id in self._added:
+        match = None if self._byte_level else _BYTE.fullmatch(name)
+        if match:
+            found = bytes([int(match[1], 16)])
+        elif token_id in self._added:
             found = name.encode()
         elif self._byte_level:
             letters = _letter_bytes()
             found = b"".join(bytes([letters[c]]) if c in letters else c.encode() for c in name)
-        elif match := _BYTE.fullmatch(name):
-            found = bytes([int(match[1], 16)])
         else:
             found = name.replace("\u2581", " ").encode()
         self._known[token_id] = found

@@ -3,7 +3,7 @@
 import pytest
 
 from mi_crow.errors import CorruptDataError
-from tui.screens.inspect.inspection import inspection_from
+from tui.screens.inspect.inspection import Inspection, inspection_from
 
 RESULT = {
     "tokens": ["<s>", "The", " mast"],
@@ -43,3 +43,10 @@ def test_every_feature_is_named_once():
 def test_an_answer_that_is_none_is_refused(broken: dict):
     with pytest.raises(CorruptDataError, match="no inspection"):
         inspection_from(broken)
+
+
+def test_a_cut_text_says_how_much_was_read_and_how_to_read_all() -> None:
+    cut = Inspection(tokens=("a",) * 64, tokens_read=64, tokens_total=1200, bos_added=True)
+    assert cut.reading() == "64 of\n1,200 tokens\nw reads all\nBOS in front"
+    whole = Inspection(tokens=("a",) * 4, tokens_read=4, tokens_total=4, windows=2)
+    assert whole.reading() == "4 tokens\n2 windows"

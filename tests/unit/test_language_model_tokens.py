@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mi_crow.language_model import LanguageModel
-from mi_crow.language_model.detokenize import Detokenizer, decode, token_texts
+from mi_crow.language_model.detokenize import Detokenizer, decode, shown_tokens, token_texts
 from mi_crow.language_model.tokenize import encode_batch, special_ids, tokenizer_hash
+from mi_crow.mechanistic.features.token_texts import vocabulary_texts
 from tests.tiny_models import TEXTS, build_tokenizer
 
 BYTE_LEVEL = build_tokenizer()
@@ -125,3 +126,21 @@ def test_the_hash_follows_vocabulary_and_special_tokens() -> None:
 @pytest.mark.parametrize("length", [1, 5])
 def test_texts_are_cut_to_the_context(tiny_lm: LanguageModel, length: int) -> None:
     assert encode_batch(tiny_lm.tokenizer, TEXTS[:2], length).input_ids.shape == (2, length)
+
+
+def test_bytes_of_a_broken_character_are_told_apart() -> None:
+    smile = BYTE_LEVEL("🙂", add_special_tokens=False).input_ids
+    whole = shown_tokens(BYTE_LEVEL, smile, parts=False)
+    assert "".join(whole) == "🙂"
+    apart = shown_tokens(BYTE_LEVEL, smile)
+    assert apart[-1] == "🙂"
+    assert all(one.startswith("<0x") for one in apart[:-1])
+    begun_inside = shown_tokens(SENTENCEPIECE, SENTENCEPIECE("🙂 it").input_ids[-4:])
+    assert begun_inside[0] == "<0x9F>"
+    assert "".join(begun_inside).endswith(" it")
+    assert "\ufffd" not in "".join(begun_inside)
+
+
+def test_a_vocabulary_names_the_bytes_of_its_tokens() -> None:
+    [byte] = [BYTE_LEVEL.convert_tokens_to_ids("â")]
+    assert vocabulary_texts(BYTE_LEVEL, [byte]) == ["<0xE2>"]

@@ -17,6 +17,22 @@ class Inspection:
     top: tuple[tuple[int, float], ...] = ()  # features of the text by their greatest activation
     per_token: tuple[tuple[tuple[int, float], ...], ...] = ()
     acts: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    tokens_read: int = 0
+    tokens_total: int = 0  # of the whole text; more than were read where it was cut
+    windows: int = 1
+    bos_added: bool = False
+
+    def reading(self) -> str:
+        """How much of the text was read and how, a line each."""
+        if self.tokens_read < self.tokens_total:
+            lines = [f"{self.tokens_read:,} of", f"{self.tokens_total:,} tokens", "w reads all"]
+        else:
+            lines = [f"{self.tokens_total or len(self.tokens):,} tokens"]
+        if self.windows > 1:
+            lines.append(f"{self.windows:,} windows")
+        if self.bos_added:
+            lines.append("BOS in front")
+        return "\n".join(lines)
 
     @property
     def passed_over(self) -> frozenset[int]:
@@ -60,6 +76,10 @@ def inspection_from(result: Mapping[str, Any]) -> Inspection:
                 tuple((int(feature), float(act)) for feature, act in pairs)
                 for pairs in result["per_token"]
             ),
+            tokens_read=int(result.get("tokens_read", len(tokens))),
+            tokens_total=int(result.get("tokens_total", len(tokens))),
+            windows=int(result.get("windows", 1)),
+            bos_added=bool(result.get("bos_added", False)),
             acts={int(one["feature"]): tuple(map(float, one["acts"])) for one in features},
         )
     except (KeyError, TypeError, ValueError) as error:

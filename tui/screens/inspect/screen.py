@@ -57,6 +57,7 @@ class InspectScreen(MiCrowScreen):
     def __init__(self) -> None:
         super().__init__()
         self._busy = False
+        self._windows = False  # whether a long text is read in windows instead of cut
         self._inspection = Inspection()
         self._sae_id: str | None = None
         self._rows: Mapping[int, FeatureRow] = {}
@@ -132,7 +133,9 @@ class InspectScreen(MiCrowScreen):
         try:
             client = self.context.ready_session(sae_id)
             started = monotonic()
-            result = client.call("inspect", text=text, top=TOP_FEATURES, sae_id=sae_id)
+            result = client.call(
+                "inspect", text=text, top=TOP_FEATURES, sae_id=sae_id, windows=self._windows
+            )
             inspection = inspection_from(result)
             seconds = monotonic() - started
             message = Inspected(sae_id, inspection, self._names(inspection, sae_id), seconds)
@@ -159,7 +162,7 @@ class InspectScreen(MiCrowScreen):
             return
         found = message.inspection
         self._inspection, self._rows = found, message.rows
-        self._say(f"{len(found.tokens)} tokens\n{message.seconds:.2f} s")
+        self._say(f"{found.reading()}\n{message.seconds:.2f} s")
         self.tokens.show(found.tokens, found.passed_over)
         self._show_lists()
         self._look_for()
@@ -312,6 +315,11 @@ class InspectScreen(MiCrowScreen):
 
     def action_edit_text(self) -> None:
         self.area.focus()
+
+    def action_windows(self) -> None:
+        """Reads all of a text longer than the context, in windows of it, or cuts it again."""
+        self._windows = not self._windows
+        self.action_run()
 
     async def action_steer(self) -> None:
         if self._feature is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mi_crow.errors import UserError
-from mi_crow.language_model.config import LONG_DOCUMENTS
+from mi_crow.language_model.config import BOS, LONG_DOCUMENTS
 from mi_crow.mechanistic.sae.config import ARCHITECTURES, TRANSCODERS
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
 from tui.widgets.form import FormField, Values
@@ -62,6 +62,7 @@ def capture_form(runs: Sequence[RunSummary]) -> JobForm:
             "truncate them to the context, or split them into windows of it",
             LONG_DOCUMENTS,
         ),
+        FormField("bos", "BOS in front", "auto", "auto: as the tokenizer does; yes; no", BOS),
         FormField(
             "dtype",
             "stored as",
@@ -86,6 +87,7 @@ def capture_form(runs: Sequence[RunSummary]) -> JobForm:
             "layers": layers,
             "dtype": values["dtype"],
             "long_documents": values["long_documents"],
+            "bos": values["bos"] or "auto",
             "context_length": _whole(values, "context_length", "context"),
             "name": values["name"] or None,
         }
