@@ -166,12 +166,12 @@ def test_an_unknown_layer_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFix
     found = result(capsys, "import", file, "--layer", "resid_post.8", "--name", "a")
     assert (found["format"], found["layer"]) == ("OpenAI sparse_autoencoder", "resid_post.8")
     cfg = saelens_cfg("standard")
-    cfg["metadata"]["hook_name"] = "blocks.5.attn.hook_z"
+    cfg["metadata"]["hook_name"] = "blocks.5.attn.hook_rot_q"
     MAKERS["saelens_gated"](tmp_path / "z")
     weights = tmp_path / "z" / "cfg.json"
     weights.write_text(json.dumps(json.loads(weights.read_text()) | {"metadata": cfg["metadata"]}))
     assert main(["import", str(tmp_path / "z")]) == 2
-    assert "blocks.5.attn.hook_z" in capsys.readouterr().err
+    assert "blocks.5.attn.hook_rot_q" in capsys.readouterr().err
 
 
 def test_what_was_folded_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Hook points of many architectures: what is added to the residual stream is what adds up to it."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mi_crow.cli import main
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.hooks import FunctionController, LayerActivationDetector
 from mi_crow.language_model import LanguageModel
@@ -314,6 +316,28 @@ def test_a_sae_on_a_scaled_contribution_is_captured_and_read_back(tmp_path: Path
 
 def read_all(reader: Any) -> Tensor:
     return torch.cat([part.take(slice(None)) for part in reader.parts()]).float()
+
+
+def test_the_command_lists_what_a_model_has_and_says_what_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lm = tiny("gpt_neox")
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    assert main(["layers", "--model", str(tmp_path), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "not available in blocks 0-2: resid_mid (its sub-layers run side by side" in said
+    assert main(["layers", "--model", str(tmp_path), "--device", "cpu", "--json"]) == 0
+    rows = {row["point"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["mlp_out.1"]["shape"] == rows["z.1"]["shape"] == [32]
+    assert rows["resid_mid.1"]["shape"] is None
+    assert "side by side" in rows["resid_mid.1"]["reason"]
+
+
+def test_blocks_with_children_that_are_none_are_listed() -> None:
+    lm = tiny("granitemoehybrid")
+    points = {row["point"] for row in lm.layers.describe()}
+    assert points >= {f"{kind}.{n}" for kind in ("attn_out", "mlp_out") for n in range(3)}
 
 
 def test_points_that_a_block_lacks_say_why() -> None:

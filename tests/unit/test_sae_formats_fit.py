@@ -10,8 +10,16 @@ from torch import Tensor
 
 from mi_crow.cli import main
 from mi_crow.errors import NotFoundError, UserError
-from mi_crow.mechanistic.sae import L1Sae, SaeMetadata, SparseAutoencoder, TopKSae, load_sae
+from mi_crow.mechanistic.sae import (
+    L1Sae,
+    SaeMetadata,
+    SparseAutoencoder,
+    TopKSae,
+    Transcoder,
+    load_sae,
+)
 from mi_crow.mechanistic.sae.formats.fit import OUTLIER_FACTOR, check_fit
+from tests.architectures import tiny
 from tests.jobs_fixture import own_queues
 
 if TYPE_CHECKING:
@@ -117,7 +125,6 @@ def test_a_bos_rule_that_differs_is_tried(tiny_lm: "LanguageModel") -> None:
 
 
 def test_a_transcoder_is_measured_against_what_it_predicts(tiny_lm: "LanguageModel") -> None:
-    from mi_crow.mechanistic.sae import Transcoder
 
     width = tiny_lm.layers.width("resid_pre.1")
     sae = Transcoder(16, width, width, 4)
@@ -171,3 +178,38 @@ def test_the_command_checks_and_takes_over_what_the_model_says(
     said = capsys.readouterr().out
     assert "warning: the file says resid_post.2" in said
     assert "fits better with --layer resid_post.2" in said
+
+
+@pytest.mark.parametrize(
+    ("made_at", "said"),
+    [
+        ("mlp_out.1", "mlp_raw.1"),
+        ("mlp_raw.1", "mlp_out.1"),
+        ("blocks.1.ln2.hook_normalized", "mlp_in.1"),
+        ("z.1", "attn_out.1"),
+        ("resid_mid.1", "resid_post.1"),
+    ],
+)
+def test_the_hook_point_that_an_sae_was_made_at_is_named(made_at: str, said: str) -> None:
+    lm = tiny("gemma2")
+    sae = fitting_sae(activations(lm, made_at), said)
+    fit = check_fit(lm, sae, TEXTS)
+    best = min(fit.alternatives, key=lambda name: fit.alternatives[name])
+    assert best == f"--layer {made_at}"
+    assert best in fit.warnings[-1]
+
+
+def test_both_ends_of_a_transcoder_are_tried() -> None:
+    lm = tiny("gemma2")
+    x, y = activations(lm, "blocks.1.ln2.hook_normalized"), activations(lm, "mlp_out.1")
+    sae = Transcoder(64, 32, 32, 32)
+    linear = torch.linalg.lstsq(x, y - y.mean(0)).solution
+    with torch.no_grad():
+        sae.encoder_rows.copy_(torch.cat([torch.eye(32), -torch.eye(32)]))
+        sae.W_dec.copy_(torch.cat([linear, -linear]))
+        sae.b_enc.zero_()
+        sae.b_dec.copy_(y.mean(0))
+    sae.metadata = SaeMetadata(point="mlp_in.1", other={"target_layer": "mlp_raw.1"})
+    fit = check_fit(lm, sae, TEXTS)
+    best = min(fit.alternatives, key=lambda name: fit.alternatives[name])
+    assert best == "--layer blocks.1.ln2.hook_normalized --target-layer mlp_out.1"

@@ -61,10 +61,16 @@ def write_logits(
 
     Nothing where the layer that the SAE writes to is not as wide as the residual stream.
     """
-    lens = LogitLens(*lm.layers.unembedding())
+    norm, head = lm.layers.unembedding()
+    lens = LogitLens(norm, head)
     if lens.width != sae.n_outputs:
         progress.log("no logit effects: the layer is not as wide as the output embedding")
         return {}
+    if norm is None:
+        progress.log(
+            "logit effects are without a final norm: no module between the last block and the "
+            "output embedding is one"
+        )
     skew, kurtosis = [], []
     used = np.zeros(lens.vocabulary, dtype=bool)
     for effects in lens.effects(sae.decoder_rows.detach(), config.top_logits):
