@@ -121,21 +121,30 @@ def test_a_fault_of_ours_is_one_line_and_1(
     def broken(workspace: Workspace) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("mi_crow.cli.jobs.list_jobs", broken)
+    monkeypatch.setattr("mi_crow.cli.jobs.scan_jobs", broken)
     code, _, err = run("jobs")
     assert code == 1
     assert err == "ZeroDivisionError: oops; this is a fault in mi-crow; --debug shows where\n"
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (errno.ENOSPC, "the disk of '/data/x' is full; make room there\n"),
+        (
+            errno.EDQUOT,
+            "the disk quota for '/data/x' is used up; make room there or ask for more\n",
+        ),
+    ],
+)
 def test_a_full_disk_or_quota_is_named(
-    run: Run, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch, code: int
+    run: Run, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch, code: int, told: str
 ) -> None:
     def full(workspace: Workspace) -> None:
         raise OSError(code, os.strerror(code), "/data/x")
 
-    monkeypatch.setattr("mi_crow.cli.jobs.list_jobs", full)
-    assert run("jobs") == (1, "", "the disk of '/data/x' is full; make room there\n")
+    monkeypatch.setattr("mi_crow.cli.jobs.scan_jobs", full)
+    assert run("jobs") == (1, "", told)
 
 
 def test_an_error_cannot_smuggle_control_characters(run: Run) -> None:

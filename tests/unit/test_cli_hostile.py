@@ -25,7 +25,7 @@ COMMANDS = (
     *((("jobs", "show", number)) for number in "0123"),
     *((("jobs", "log", number)) for number in "0123"),
     ("jobs", "watch", "0"),
-    ("jobs", "watch", "1"),
+    ("jobs", "watch", "3"),  # 1 runs on: nobody would see its end
     ("saes", "show", ATTACK.replace("\x00", "")),
     ("features", "--sae", SAE, "--sort", ATTACK),
     (ATTACK,),

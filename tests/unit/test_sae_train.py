@@ -219,7 +219,7 @@ def test_progress_carries_the_readings_that_viewers_show(activations: Tensor) ->
 def test_a_loss_that_is_not_finite_stops_with_the_reason(activations: Tensor) -> None:
     with pytest.raises(MiCrowError, match=r"the loss is (nan|inf)") as caught:
         SaeTrainer(TopKSae(FEATURES, WIDTH, 4)).train_on(
-            TensorSource(activations), small_config(lr=1e30, warmup_steps=1)
+            TensorSource(activations), small_config(lr=1e9, warmup_steps=1)
         )
     assert "learning rate" in caught.value.hint
 
