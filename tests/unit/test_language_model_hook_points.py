@@ -128,6 +128,14 @@ def test_half_precision_finds_the_same_points(name: str, dtype: torch.dtype) -> 
         assert half.layers.resolve(point) == whole.layers.resolve(point)
 
 
+def test_a_coarsely_rounded_stream_hides_neither_of_two_modules() -> None:
+    whole, half = tiny("falcon_h1"), tiny("falcon_h1", torch.bfloat16)
+    with torch.no_grad():
+        half.model.get_input_embeddings().weight.mul_(200)
+    assert half.layers.resolve("attn_out.1") == whole.layers.resolve("attn_out.1")
+    assert len(half.layers.resolve("attn_out.1").plus) == 1
+
+
 def test_a_model_with_a_massive_token_is_measured_all_the_same() -> None:
     lm = tiny("gemma2", torch.bfloat16)
     with torch.no_grad():

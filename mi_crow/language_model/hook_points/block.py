@@ -88,9 +88,9 @@ def _by_sublayer(record: BlockRecord, measured: Measured) -> dict[str, Sum | Non
         return {"attn": measured.first, "mlp": measured.second}
     terms = measured.whole.terms
     if len(terms) == 1:
-        mixes = mixes_tokens(_root_call(record, terms[0].call), record)
+        mixes = mixes_tokens(_worker_of(record, terms[0].call), record)
         return {"attn" if mixes else "mlp": measured.whole}
-    mixing = [mixes_tokens(_root_call(record, term.call), record) for term in terms]
+    mixing = [mixes_tokens(_worker_of(record, term.call), record) for term in terms]
     if all(mixing):
         return {"attn": measured.whole}
     if not any(mixing):
@@ -179,6 +179,15 @@ def _raw(workers: list[Call], last: Call | None) -> Call | None:
 
 def _root_call(record: BlockRecord, call: Call) -> Call:
     return next(one for one in record.calls if one.name == call.root)
+
+
+def _worker_of(record: BlockRecord, call: Call) -> Call:
+    """The child of the block that a contribution comes from: what feeds it where it is a norm."""
+    root = _root_call(record, call)
+    if root.has_matrices:
+        return root
+    fed = [one for one in record.roots() if one.has_matrices and equal(one.y, root.x)]
+    return fed[-1] if fed else root
 
 
 def _norm_before(record: BlockRecord, reader: Call) -> Call | None:

@@ -16,8 +16,8 @@ from torch import Tensor
 from mi_crow.language_model.hook_points.record import BlockRecord, Call
 
 _FLOOR = 3e-4  # relative error that counts as none, where the stream's rounding is smaller
-_CEILING = 0.35  # above it nothing fits, however coarse the stream is rounded
-_ALIKE = 1.5  # errors within this factor are told apart by where the modules stand
+_CEILING = 0.2  # above it nothing fits, however coarsely the stream is rounded
+_ALIKE = 1.1  # errors within this factor are told apart by where the modules stand
 _TINY = 1e-12
 
 
@@ -56,7 +56,7 @@ def measure(record: BlockRecord, known: Sequence[float]) -> Measured:
     outputs = _Outputs(record, known)
     readers = _readers(record, pre, post)
     best: Measured | None = None
-    for find in (outputs.single, outputs.pair):
+    for find in (outputs.one, outputs.pair):
         for call in readers:
             assert call.x is not None
             sides = (call.x - pre, _stream(pre, call.x), 0, call.begun)
@@ -69,7 +69,8 @@ def measure(record: BlockRecord, known: Sequence[float]) -> Measured:
             second = second or outputs.pair(*others)
             if first is not None and second is not None:
                 return Measured(first, second, call, None)
-            best = best or Measured(first, second, call, None)
+            if find == outputs.one:  # half an answer counts where one module gives it
+                best = best or Measured(first, second, call, None)
         whole = find(post - pre, _stream(pre, post), 0, math.inf)
         if whole is not None:
             return Measured(None, None, None, whole)
@@ -126,6 +127,16 @@ class _Outputs:
         self._y = torch.stack(
             [call.y for call in self._calls if call.y is not None] or [record.pre]
         )
+
+    def one(self, difference: Tensor, stream: Tensor, begun: float, ended: float) -> Sum | None:
+        """One module's output, or two modules' where a coarsely rounded stream lets one pass for
+        both of them."""
+        sides = difference, stream, begun, ended
+        single = self.single(*sides)
+        if single is None or single.error <= _FLOOR:
+            return single
+        pair = self.pair(*sides)
+        return pair if pair is not None and pair.error * _ALIKE < single.error else single
 
     def single(self, difference: Tensor, stream: Tensor, begun: float, ended: float) -> Sum | None:
         places = self._within(begun, ended)
