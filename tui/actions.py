@@ -83,8 +83,8 @@ RUNS = (
     Action("runs.log", "l", "show_log", "log", "Show the log of the selected job"),
     Action("runs.capture", "n", "new_capture", "capture", "Capture activations of a model"),
     Action("runs.train", "t", "new_training", "train", "Train an SAE on a run"),
-    Action("runs.index", "x", "new_index", "index", "Build the feature index of an SAE"),
-    Action("runs.remove", "x", "remove_job", "remove", "Remove the selected job that has ended"),
+    Action("runs.index", "b", "new_index", "index", "Build the feature index of an SAE"),
+    Action("runs.remove", "x", "remove", "remove", "Remove the selected run, SAE or ended job"),
     Action("runs.evaluate", "e", "new_evaluation", "evaluate", "Evaluate an SAE"),
     Action("runs.demo", "d", "run_demo", "demo", "Run the demo: about two minutes on two cores"),
 )

@@ -126,7 +126,7 @@ class MiCrowApp(TerminalApp):
         first = self._scan is None
         before, now = self._scan or Scan(), message.scan
         self._scan = now
-        self.context.set_scan(now.jobs, now.runs, now.saes, now.unreadable)
+        self.context.set_scan(now)
         if first or before.store() != now.store():
             self.context.publish(messages.WorkspaceChanged(now.runs, now.saes))
             self._refresh_header()

@@ -16,9 +16,11 @@ from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
 from tui.messages import FeaturesOpened, SessionChanged, SessionState
+from tui.watch import Scan
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
+    from mi_crow.jobs.removing import Unfinished
     from mi_crow.mechanistic.concepts.annotations import Annotations
     from mi_crow.mechanistic.features.queries import FeatureStore
     from mi_crow.session.client import SessionClient
@@ -42,10 +44,7 @@ class AppContext:
         self.features: FeatureStore | None = None
         self.session_state = SessionState()
         self.tagging_off: str | None = None  # why nothing can be named, as of the last look
-        self._jobs: tuple[JobState, ...] = ()
-        self._runs: tuple[RunSummary, ...] = ()
-        self._saes: tuple[SaeSummary, ...] = ()
-        self._unreadable: tuple[Unreadable, ...] = ()
+        self._scan = Scan()
         self._listeners: list[MessagePump] = []
         self._annotations: Annotations | None = None
         self._session: SessionClient | None = None
@@ -60,32 +59,29 @@ class AppContext:
     # What the last scan of the workspace found.
 
     def jobs(self) -> "tuple[JobState, ...]":
-        return self._jobs
+        return self._scan.jobs
 
     def runs(self) -> tuple[RunSummary, ...]:
-        return self._runs
+        return self._scan.runs
 
     def saes(self) -> tuple[SaeSummary, ...]:
-        return self._saes
+        return self._scan.saes
 
     def unreadable(self, what: str) -> tuple[Unreadable, ...]:
         """The runs (`what` is "run") or SAEs ("SAE") that cannot be read, with why."""
-        return tuple(one for one in self._unreadable if one.what == what)
+        return tuple(one for one in self._scan.unreadable if one.what == what)
 
     def sae(self) -> SaeSummary | None:
         """The summary of the open SAE, once the workspace was scanned."""
-        return next((sae for sae in self._saes if sae.sae_id == self.sae_id), None)
+        return next((sae for sae in self._scan.saes if sae.sae_id == self.sae_id), None)
 
-    def set_scan(
-        self,
-        jobs: "tuple[JobState, ...]",
-        runs: tuple[RunSummary, ...],
-        saes: tuple[SaeSummary, ...],
-        unreadable: tuple[Unreadable, ...] = (),
-    ) -> None:
+    def unfinished(self, what: str) -> "tuple[Unfinished, ...]":
+        """The folders of runs (`what` is "run") or SAEs ("SAE") that nothing has finished."""
+        return tuple(one for one in self._scan.unfinished if one.what == what)
+
+    def set_scan(self, scan: Scan) -> None:
         """Keeps what a scan found; called by the app's message pump only."""
-        self._jobs, self._runs, self._saes = jobs, runs, saes
-        self._unreadable = unreadable
+        self._scan = scan
 
     # Messages to the screens.
 

@@ -11,6 +11,7 @@ from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
+    from mi_crow.jobs.removing import Unfinished
 
 ACTIVE = ("queued", "running")
 
@@ -27,10 +28,11 @@ class Scan:
     job_marks: Marks = ()
     store_marks: Marks = ()
     unreadable: tuple[Unreadable, ...] = ()  # runs and SAEs
+    unfinished: "tuple[Unfinished, ...]" = ()  # runs and SAEs
 
     def store(self) -> tuple[object, ...]:
         """What is shown of the runs and SAEs."""
-        return self.runs, self.saes, self.unreadable
+        return self.runs, self.saes, self.unreadable, self.unfinished
 
 
 def look(workspace: Workspace, before: Scan | None) -> Scan:
@@ -45,12 +47,13 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
         jobs = _jobs(workspace)
     else:
         jobs = before.jobs
+    begun = _unfinished(workspace, jobs)
     if before is not None and store_marks == before.store_marks:
-        return replace(before, jobs=jobs, job_marks=job_marks)
+        return replace(before, jobs=jobs, job_marks=job_marks, unfinished=begun)
     runs, unread_runs = workspace.scan_runs()
     saes, unread_saes = workspace.scan_saes()
     unreadable = (*unread_runs, *unread_saes)
-    return Scan(jobs, tuple(runs), tuple(saes), job_marks, store_marks, unreadable)
+    return Scan(jobs, tuple(runs), tuple(saes), job_marks, store_marks, unreadable, begun)
 
 
 def ended(before: "Sequence[JobState]", now: "Sequence[JobState]") -> "list[JobState]":
@@ -65,6 +68,13 @@ def _jobs(workspace: Workspace) -> "tuple[JobState, ...]":
     from mi_crow.jobs import scan_jobs
 
     return tuple(scan_jobs(workspace))
+
+
+def _unfinished(workspace: Workspace, jobs: "Sequence[JobState]") -> "tuple[Unfinished, ...]":
+    """Looked for each time: what is unfinished has no file yet whose mark would tell."""
+    from mi_crow.jobs.removing import unfinished
+
+    return tuple(one for what in ("run", "SAE") for one in unfinished(workspace, what, jobs))
 
 
 def _marks(parent: Path, names: tuple[str, ...]) -> Marks:

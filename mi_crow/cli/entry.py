@@ -43,6 +43,8 @@ COMMANDS = {
     "inspect": Command("steering", "show which features fire on a text, token by token"),
     "steer": Command("steering", "continue a prompt with and without interventions"),
     "concepts": Command("concepts", "list, set, remove, import or export concepts"),
+    "presets": Command("kept", "list, show or remove saved stacks of interventions"),
+    "generations": Command("kept", "list, show or remove saved texts with what wrote them"),
     "import": Command("exchange", "copy a pretrained SAE into the workspace"),
     "export": Command("exchange", "copy an SAE out of the workspace"),
     "jobs": Command("jobs", "list, watch, cancel or resume jobs, or read their logs"),

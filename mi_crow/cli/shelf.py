@@ -7,10 +7,8 @@ from mi_crow.cli.arguments import add_common, open_workspace
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text import count, duration, moment, number, print_json, size
 from mi_crow.errors import UserError
-from mi_crow.jobs.removing import Unfinished, any_folder, unfinished, waiting_for
+from mi_crow.jobs.removing import Unfinished, plan_removal, unfinished
 from mi_crow.jobs.renaming import rename_run, rename_sae
-from mi_crow.jobs.tenants import users_of
-from mi_crow.mechanistic.features.origins import indexed_over
 from mi_crow.store.manifest import RunManifest
 from mi_crow.store.notes import read_note, write_note
 from mi_crow.store.unreadable import Unreadable
@@ -236,22 +234,13 @@ def _note(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
 
 
 def _remove(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
-    what = "run" if runs else "SAE"
-    folder = any_folder(workspace, what, options.id)
-    used = users_of(workspace, what, options.id)
-    freed = folder_bytes(folder)
-    if used.jobs:
+    removal = plan_removal(workspace, "run" if runs else "SAE", options.id)
+    if removal.waiting and not (options.force or options.dry_run):
         raise UserError(
-            f"{what} {options.id!r} is in use by job {', '.join(used.jobs)}",
-            hint="cancel it or wait: mi-crow jobs",
-        )
-    waiting = [job.job_id for job in waiting_for(workspace, what, options.id)]
-    if waiting and not (options.force or options.dry_run):
-        raise UserError(
-            f"{what} {options.id!r} is needed to resume job {', '.join(waiting)}",
+            f"{removal.what} {options.id!r} is needed to resume job {', '.join(removal.waiting)}",
             hint="resume it (mi-crow jobs resume), remove it (mi-crow jobs rm), or --force",
         )
-    indexed = indexed_over(workspace, options.id) if runs else []
+    folder = removal.folder
     files = sorted(str(f.relative_to(workspace.root)) for f in folder.rglob("*") if f.is_file())
     if not options.dry_run:
         workspace.delete(folder)
@@ -260,11 +249,11 @@ def _remove(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
             {
                 "removed": not options.dry_run,
                 "id": options.id,
-                "bytes": freed,
+                "bytes": removal.bytes,
                 "files": files,
-                "orphans": used.saes,
-                "indexed": indexed,
-                "waiting_jobs": waiting,
+                "orphans": removal.orphans,
+                "indexed": removal.indexed,
+                "waiting_jobs": removal.waiting,
             }
         )
         return
@@ -272,10 +261,6 @@ def _remove(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
         for file in files:
             print_line(file)
     verb = "would free" if options.dry_run else "freed"
-    print_line(f"{options.id}: {verb} {size(freed)} in {count(len(files))} files")
-    if used.saes:
-        print_line(f"without it, index and evaluate need another run: {', '.join(used.saes)}")
-    if indexed:
-        print_line(f"without it, index --append cannot add to the index of {', '.join(indexed)}")
-    if waiting:
-        print_line(f"without it, these jobs cannot be resumed: {', '.join(waiting)}")
+    print_line(f"{options.id}: {verb} {size(removal.bytes)} in {count(len(files))} files")
+    for sentence in removal.consequences():
+        print_line(sentence)

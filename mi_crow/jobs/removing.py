@@ -1,6 +1,7 @@
 """Removing jobs, and runs and SAEs that were never finished; and what speaks against it."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.jobs.process import LOCK_NAME, take_lock
 from mi_crow.jobs.spec import SPEC_NAME
 from mi_crow.jobs.status import JobState, list_jobs, read_state
-from mi_crow.jobs.tenants import trained_on, uses
+from mi_crow.jobs.tenants import trained_on, users_of, uses
+from mi_crow.mechanistic.features.origins import indexed_over
 from mi_crow.store.ids import validate_id
 from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
 from mi_crow.store.workspace import Workspace, folder_bytes
@@ -26,12 +28,62 @@ class Unfinished:
     bytes: int
 
 
-def unfinished(workspace: Workspace, what: str) -> list[Unfinished]:
+@dataclass(frozen=True)
+class Removal:
+    """What removing a run or an SAE means."""
+
+    what: str  # run | SAE
+    name: str
+    folder: Path
+    bytes: int
+    orphans: tuple[str, ...]  # SAEs that were trained on the run
+    indexed: tuple[str, ...]  # SAEs whose index was built over the run
+    waiting: tuple[str, ...]  # ended jobs that could be resumed and need it
+
+    def consequences(self) -> list[str]:
+        """What can no longer be done without it, a sentence each."""
+        told = (
+            ("index and evaluate need another run: ", self.orphans),
+            ("index --append cannot add to the index of ", self.indexed),
+            ("these jobs cannot be resumed: ", self.waiting),
+        )
+        return [f"without it, {words}{', '.join(names)}" for words, names in told if names]
+
+
+def plan_removal(workspace: Workspace, what: str, name: str) -> Removal:
+    """What removing the run or the SAE (`what`) with the id `name`, finished or not, means.
+
+    Raises NotFoundError; UserError while an active job uses it.
+    """
+    folder = any_folder(workspace, what, name)
+    used = users_of(workspace, what, name)
+    if used.jobs:
+        raise UserError(
+            f"{what} {name!r} is in use by job {', '.join(used.jobs)}",
+            hint="cancel it or wait: mi-crow jobs",
+        )
+    return Removal(
+        what,
+        name,
+        folder,
+        folder_bytes(folder),
+        tuple(used.saes),
+        tuple(indexed_over(workspace, name)) if what == "run" else (),
+        tuple(job.job_id for job in waiting_for(workspace, what, name)),
+    )
+
+
+def unfinished(
+    workspace: Workspace, what: str, jobs: Sequence[JobState] | None = None
+) -> list[Unfinished]:
     """The folders of runs or SAEs (`what`) that hold something and were never finished, by name,
     without those that an active job fills. An unfinished run with a manifest is a run like others.
+
+    `jobs`: those of the workspace, where they are known already.
     """
     parent, marker = _shelf(workspace, what)
-    active = [job for job in list_jobs(workspace) if job.active]
+    known = list_jobs(workspace) if jobs is None else jobs
+    active = [job for job in known if job.active]
     filling = {job.output for job in active}
     if not parent.is_dir() or any(job.kind == "demo" for job in active):
         return []

@@ -258,6 +258,8 @@ class FabricatedSession:
             **texts,
             "metrics": {"tokens_s": 41.3, "kl": 0.82},
             "stopped": False,
+            "prompt_tokens": len(params["prompt"].split()) + 1,
+            "bos_added": True,
         }
 
 

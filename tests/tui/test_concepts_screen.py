@@ -7,10 +7,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from textual.pilot import Pilot
 
+from mi_crow.errors import UserError
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.fabricated import NAMES, fabricate
 from tui.app import MiCrowApp
+from tui.screens.concepts.typed_path import typed_path
 from tui.screens.features.detail import FeatureDetailPane
+from tui.widgets.field import Field
+from tui.widgets.popup import Confirm
+from tui.widgets.prompt_line import PromptLine
 from tui.widgets.row_list import RowList
 
 OpenConcepts = Callable[..., AbstractAsyncContextManager[Pilot]]
@@ -141,3 +146,47 @@ async def test_a_file_that_is_not_there_is_told(open_concepts):
         await press(pilot, "m", *"nowhere.json", "enter")
         assert "nowhere.json" in notices(pilot)
         assert names(pilot) == sorted(NAMES.values())
+
+
+async def test_nothing_is_written_over_a_file_without_a_yes(open_concepts, tmp_path):
+    path = tmp_path / "names.json"
+    path.write_text("mine")
+    async with open_concepts() as pilot:
+        await press(pilot, "w")
+        pilot.app.screen.query_one(PromptLine).query_one(Field).value = str(path)
+        await press(pilot, "enter")
+        assert isinstance(pilot.app.screen, Confirm)
+        await press(pilot, "n")
+        assert path.read_text() == "mine"
+        await press(pilot, "w")
+        pilot.app.screen.query_one(PromptLine).query_one(Field).value = str(path)
+        await press(pilot, "enter", "y")
+        assert len(json.loads(path.read_text())) == len(NAMES)
+
+
+async def test_an_import_replaces_nothing_without_a_yes(open_concepts, tmp_path):
+    path = tmp_path / "names.json"
+    feature, name = next(iter(NAMES.items()))
+    rows = [{"sae_id": SAE, "feature": feature, "name": name, "note": "another note"}]
+    path.write_text(json.dumps(rows))
+    async with open_concepts() as pilot:
+        annotations = pilot.app.context.annotations
+        annotations.set_concept(SAE, feature, name, note="my note")
+
+        def note() -> str:
+            (found,) = [one for one in annotations.concepts(SAE) if one.feature == feature]
+            return found.note
+
+        for answer, expected in (("n", "my note"), ("y", "another note")):
+            await press(pilot, "m")
+            pilot.app.screen.query_one(PromptLine).query_one(Field).value = str(path)
+            await press(pilot, "enter")
+            assert isinstance(pilot.app.screen, Confirm)
+            await press(pilot, answer)
+            assert note() == expected
+
+
+@pytest.mark.parametrize("text", ["~no-such-user/a.json", "x" * 300 + ".json", "/etc/passwd/a.csv"])
+def test_a_path_that_cannot_be_is_told(text):
+    with pytest.raises(UserError):
+        typed_path(text)

@@ -153,3 +153,25 @@ async def test_lines_of_tokens_are_walked_by_line(open_inspect):
         assert tokens.cursor < below
         await press(pilot, "G")
         assert tokens.cursor == len(tokens._texts) - 1
+
+
+async def test_w_reads_all_of_a_long_text_and_cuts_it_again(open_inspect):
+    async with open_inspect() as (pilot, session):
+        call = session.call
+
+        def cut(op, **params):
+            result = call(op, **params)
+            if op != "inspect":
+                return result
+            read = {"tokens_read": 900, "windows": 8} if params["windows"] else {"tokens_read": 128}
+            return result | {"tokens_total": 900, "bos_added": True, "windows": 1} | read
+
+        session.call = cut
+        await inspected(pilot)
+        for words in ("128 of", "900 tokens", "w reads all", "BOS in front"):
+            assert words in screen_text(pilot)
+        await press(pilot, "w")
+        assert "8 windows" in screen_text(pilot)
+        assert "w reads all" not in screen_text(pilot)
+        await press(pilot, "w")
+        assert "128 of" in screen_text(pilot)

@@ -4,10 +4,12 @@ import json
 
 import pytest
 from textual import events
+from textual.widgets import Static
 
 from mi_crow.errors import UserError
 from mi_crow.jobs import list_jobs
 from mi_crow.jobs.spec import JobSpec
+from tests.tui.conftest import NOW, add_run, add_sae
 from tests.tui.driving import notices, press, screen_text, settle
 from tui.screens.runs import forms
 from tui.screens.runs.screen import RunsScreen
@@ -166,7 +168,7 @@ async def test_index_and_evaluation_start_on_the_selected_sae(app_workspace, run
         rows(pilot, "saes").focus()
         rows(pilot, "saes").select("smol-sae")
         await settle(pilot)
-        await press(pilot, "x", "ctrl+r", "e", "ctrl+r")
+        await press(pilot, "b", "ctrl+r", "e", "ctrl+r")
         assert [(call["kind"], call["params"]["sae_id"]) for call in submitted] == [
             ("index", "smol-sae"),
             ("evaluate", "smol-sae"),
@@ -184,7 +186,7 @@ async def test_index_and_evaluation_start_on_the_selected_sae(app_workspace, run
         ("t", "layer", "h.99", "layer 'h.99' is not in run"),
         ("t", "name", "demo-topk", "SAE 'demo-topk' exists already"),
         ("t", "expansion", "x", "expansion must be a number, not 'x'"),
-        ("x", "sae_id", "/etc", "SAE id '/etc' is not a name"),
+        ("b", "sae_id", "/etc", "SAE id '/etc' is not a name"),
     ],
 )
 def test_a_wrong_text_gives_one_sentence_and_starts_nothing(
@@ -195,7 +197,7 @@ def test_a_wrong_text_gives_one_sentence_and_starts_nothing(
     form = {
         "n": lambda: forms.capture_form(runs),
         "t": lambda: forms.train_form(runs, "demo"),
-        "x": lambda: forms.index_form(saes, "demo-topk"),
+        "b": lambda: forms.index_form(saes, "demo-topk"),
     }[key]()
     values = {item.name: item.default for item in form.fields} | {field: value}
     with pytest.raises(UserError) as caught:
@@ -374,3 +376,47 @@ async def test_ctrl_r_waits_for_what_was_typed_before_it(app_workspace, run_app,
         await settle(pilot)
         assert "documents must be a whole number, not 'many'" in screen_text(pilot)
         assert not submitted
+
+
+async def test_what_was_never_finished_is_listed_and_x_removes_it_once_asked(
+    app_workspace, run_app
+):
+    begun = app_workspace.saes_dir / "half-done"
+    begun.mkdir()
+    (begun / "checkpoint.safetensors").write_bytes(b"0" * 2048)
+    manifest = app_workspace.activations_dir / "demo" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"complete"', '"writing"'))
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        assert "demo  incomplete" in screen_text(pilot)
+        rows(pilot, "saes").focus()
+        rows(pilot, "saes").select("half-done")
+        await settle(pilot)
+        assert "half-done  unfinished" in screen_text(pilot)
+        assert "no job can finish it; x removes it" in screen_text(pilot)
+        await press(pilot, "x")
+        assert "Remove SAE half-done?" in screen_text(pilot)
+        await press(pilot, "n")
+        assert begun.is_dir()
+        await press(pilot, "x", "y")
+        assert not begun.exists()
+        assert "half-done" not in [row.key for row in rows(pilot, "saes").rows]
+
+
+async def test_removing_a_run_says_what_needs_it_and_not_while_a_job_does(run_app, fake_jobs):
+    workspace = fake_jobs.workspace
+    for run_id in ("old", "busy"):
+        add_run(workspace, run_id, "sample", NOW)
+    add_sae(workspace, "trained", "sample", "old", NOW)
+    fake_jobs.add("running", "train", name="new", params={"run_id": "busy"})
+    async with run_app(workspace, size=(120, 40)) as pilot:
+        rows(pilot, "runs").select("busy")
+        await settle(pilot)
+        await press(pilot, "x")
+        assert "run 'busy' is in use by job" in notices(pilot)
+        rows(pilot, "runs").select("old")
+        await settle(pilot)
+        await press(pilot, "x")
+        told = pilot.app.screen.query_one(".hint", Static).render().plain
+        assert "index and evaluate need another run: trained" in told
+        await press(pilot, "y")
+        assert [row.key for row in rows(pilot, "runs").rows] == ["busy"]

@@ -180,3 +180,12 @@ async def test_presets_say_their_sae_and_one_without_asks_before_it_is_used(open
         assert session.asked[-1][1]["interventions"][0]["sae"] == SAE
         await press(pilot, "p", "enter")
         assert stack(pilot) == [f"#7  SAE {OTHER}"]
+
+
+async def test_the_screen_says_how_the_prompt_was_read_and_the_saved_text_keeps_it(open_steer):
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "ctrl+r")
+        assert "3 tokens, BOS in front" in screen_text(pilot)
+        await press(pilot, "S")
+        (kept,) = pilot.app.context.annotations.generations()
+        assert (kept.settings["prompt_tokens"], kept.settings["bos_added"]) == (3, True)

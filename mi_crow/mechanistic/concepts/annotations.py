@@ -7,14 +7,13 @@ import getpass
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from mi_crow.bounds import SHARE
 from mi_crow.clean_text import clean_text
-from mi_crow.errors import NotFoundError, UserError, nearest
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_database import AnnotationsDatabase
 from mi_crow.mechanistic.concepts.annotations_history import (
     REDO,
@@ -39,12 +38,10 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
     change_of,
     concept_of,
     delete_concept,
-    dump,
-    generation_of,
-    preset_of,
     put_concept,
     read_concept,
 )
+from mi_crow.mechanistic.concepts.annotations_saved import SavedSteering
 from mi_crow.mechanistic.concepts.annotations_steering import rename_in_steering
 
 __all__ = [
@@ -58,7 +55,7 @@ __all__ = [
 ]
 
 
-class Annotations:
+class Annotations(SavedSteering):
     """The annotations of one workspace; safe from several threads and processes.
 
     Every change is written with its history, so that `undo` can take it back.
@@ -306,96 +303,6 @@ class Annotations:
             ),
         )
         return int(cursor.lastrowid or 0)
-
-    # Presets.
-
-    def presets(self) -> list[Preset]:
-        """All presets by name."""
-        with self._database.reading() as connection:
-            if connection is None:
-                return []
-            rows = connection.execute("SELECT * FROM presets ORDER BY name").fetchall()
-        return [preset_of(row) for row in rows]
-
-    def save_preset(self, name: str, interventions: Sequence[Mapping[str, Any]]) -> None:
-        """Keeps a stack of interventions (their JSON objects) under `name`, replacing that one.
-
-        Raises UserError for an empty name.
-        """
-        name = clean_text(name).strip()
-        if not name:
-            raise UserError("a preset needs a name")
-        text = dump([dict(one) for one in interventions])
-        now = time.time()
-        with self._database.writing() as connection:
-            connection.execute(
-                "INSERT INTO presets VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
-                "interventions = excluded.interventions, updated = excluded.updated",
-                (name, text, now, now),
-            )
-
-    def delete_preset(self, name: str) -> None:
-        """Deletes a preset. Raises NotFoundError."""
-        name = clean_text(name)
-        known = [preset.name for preset in self.presets()]
-        if name not in known:
-            hint = f"there is {nearest(name, known)}" if known else "there are no presets"
-            raise NotFoundError(f"preset {name!r} not found", hint=hint)
-        with self._database.writing() as connection:
-            connection.execute("DELETE FROM presets WHERE name = ?", (name,))
-
-    # Generations.
-
-    def save_generation(
-        self,
-        *,
-        model_id: str,
-        prompt: str,
-        baseline: str,
-        steered: str,
-        seed: int = 0,
-        revision: str | None = None,
-        sae_ids: Sequence[str] = (),
-        weight_hashes: Sequence[str] = (),
-        device: str = "",
-        versions: Mapping[str, str] | None = None,
-        preset: str | None = None,
-        settings: Mapping[str, Any] | None = None,
-        metrics: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Keeps a pair of texts with everything that made them; gives its number."""
-        row = {
-            "created": time.time(),
-            "model_id": model_id,
-            "revision": revision,
-            "sae_ids": dump(list(sae_ids)),
-            "weight_hashes": dump(list(weight_hashes)),
-            "device": device,
-            "versions": dump(dict(versions or {})),
-            "prompt": prompt,
-            "preset": preset,
-            "seed": seed,
-            "settings": dump(dict(settings or {})),
-            "baseline": baseline,
-            "steered": steered,
-            "metrics": dump(dict(metrics or {})),
-        }
-        names, marks = ", ".join(row), ", ".join("?" * len(row))
-        values = [clean_text(value) if isinstance(value, str) else value for value in row.values()]
-        with self._database.writing() as connection:
-            cursor = connection.execute(
-                f"INSERT INTO generations ({names}) VALUES ({marks})", values
-            )
-        return int(cursor.lastrowid or 0)
-
-    def generations(self, limit: int = 100) -> list[SavedGeneration]:
-        """The latest saved generations, newest first."""
-        with self._database.reading() as connection:
-            if connection is None:
-                return []
-            query = "SELECT * FROM generations ORDER BY id DESC LIMIT ?"
-            rows = connection.execute(query, (limit,)).fetchall()
-        return [generation_of(row) for row in rows]
 
     # Files.
 

@@ -1,5 +1,6 @@
 """Screen 5, Concepts: what has been named, and how much of the SAE that is."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
-from mi_crow.errors import MiCrowError
+from mi_crow.errors import MiCrowError, UserError
 from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
@@ -29,6 +30,7 @@ from tui.screens.concepts.rows import (
     key_of,
     matching,
 )
+from tui.screens.concepts.typed_path import typed_path
 from tui.text import printable
 from tui.widgets.popup import Confirm
 from tui.widgets.prompt_line import PromptLine
@@ -292,7 +294,12 @@ class ConceptsScreen(MiCrowScreen):
         if message.purpose == "filter":
             self._filter(value)
         elif message.purpose in ("export", "import") and value:
-            self._file(message.purpose, Path(value).expanduser())
+            try:
+                path = typed_path(value)
+            except UserError as error:
+                self.notify(printable(error.sentence), severity="error", markup=False)
+            else:
+                self._file(message.purpose, path)
         elif message.purpose == "rename" and value:
             self._rename(chosen, value)
         elif message.purpose == "note":
@@ -326,7 +333,7 @@ class ConceptsScreen(MiCrowScreen):
                 return "Nothing was read yet"
             return f"Read {done.concepts} concepts from {path}"
 
-        if purpose == "export" and not force and path.exists():
+        if purpose == "export" and not force and os.path.lexists(path):
             ask(f"Replace {path.name}?", "The file exists already.")
         else:
             write(self, change)

@@ -1,6 +1,6 @@
 """What the detail pane says about a run, an SAE or a job; pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from tui.widgets.plot import area_plot, progress_bar
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
+    from mi_crow.jobs.removing import Unfinished
 
 # Readings in the order that people look at them, with the name shown.
 _METRICS = {
@@ -54,7 +55,7 @@ def run_detail(run: RunSummary, saes: tuple[SaeSummary, ...], width: int) -> Con
         Fact("captured", f"{_moment(manifest.created)}, took {duration(manifest.seconds)}"),
         Fact("SAEs", printable(", ".join(trained)) or "none yet: t trains one"),
     ]
-    status = "complete" if manifest.status == "complete" else "not complete"
+    status = "complete" if manifest.complete else "not complete"
     return blocks(_head(run.run_id, f"activation run · {status}"), facts_content(facts, 11, width))
 
 
@@ -62,6 +63,22 @@ def unreadable_detail(found: Unreadable) -> Content:
     """Why a run or an SAE cannot be read."""
     head = _head(found.name, f"{found.what} · unreadable")
     return blocks(head, Content.styled(printable(found.reason), "$error"))
+
+
+def unfinished_detail(begun: "Unfinished", jobs: "Sequence[JobState]", width: int) -> Content:
+    """What an unfinished run or SAE is, and the jobs (newest last) that can finish it."""
+    kind = {"run": "capture", "SAE": "train"}[begun.what]
+    can = [
+        job.job_id
+        for job in jobs
+        if job.kind == kind and job.resumable and begun.name in (job.output, job.name)
+    ]
+    facts = [
+        Fact("size", size(begun.bytes)),
+        Fact("next", f"resume job {can[-1]}" if can else "no job can finish it; x removes it"),
+    ]
+    head = _head(begun.name, f"{begun.what} · unfinished")
+    return blocks(head, facts_content(facts, 11, width))
 
 
 def sae_detail(sae: SaeSummary, width: int) -> Content:

@@ -12,6 +12,7 @@ from tui.widgets.row_list import Cell, Column, Row
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
+    from mi_crow.jobs.removing import Unfinished
 
 RUN_COLUMNS = (
     Column("run"),
@@ -42,17 +43,17 @@ STATUS_STYLES = {
 
 
 def run_rows(runs: Sequence[RunSummary]) -> list[Row]:
-    """Newest first; a run that is still being captured says so by its colour."""
+    """Newest first; a run that is not complete says so."""
     return [
         Row(
             run.run_id,
             (
-                Cell(printable(run.run_id)),
-                Cell(short_model(run.manifest.model_id), "$muted"),
                 Cell(
-                    count(run.manifest.n_tokens),
-                    "" if run.manifest.status == "complete" else "$accent",
+                    printable(run.run_id),
+                    more=() if run.manifest.complete else (("  incomplete", "$warning"),),
                 ),
+                Cell(short_model(run.manifest.model_id), "$muted"),
+                Cell(count(run.manifest.n_tokens), "" if run.manifest.complete else "$accent"),
                 Cell(str(len(run.manifest.layers)), "$muted"),
                 Cell(size(run.bytes), "$muted"),
             ),
@@ -93,6 +94,20 @@ def unreadable_rows(unreadable: Sequence[Unreadable], columns: int) -> list[Row]
             ),
         )
         for one in unreadable
+    ]
+
+
+def unfinished_rows(begun: "Sequence[Unfinished]", columns: int) -> list[Row]:
+    """Folders that nothing has finished, marked; the detail says what to do with them."""
+    return [
+        Row(
+            one.name,
+            (
+                Cell(printable(one.name), more=(("  unfinished", "$warning"),)),
+                *(Cell("–", "$faint") for _ in range(columns - 1)),
+            ),
+        )
+        for one in begun
     ]
 
 

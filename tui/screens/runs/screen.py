@@ -16,7 +16,7 @@ from tui.actions import bindings
 from tui.screens.base import MiCrowScreen
 from tui.screens.runs import detail, forms, rows
 from tui.screens.runs.history import HistoryReader
-from tui.text import printable
+from tui.text import printable, size
 from tui.widgets.detail import DetailScroll
 from tui.widgets.form import FormPopup
 from tui.widgets.log_view import LogPopup
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mi_crow.jobs import JobState
 
 LISTS = ("runs", "saes", "jobs")
+WHAT = {"runs": "run", "saes": "SAE"}  # as the store calls what a list holds
 _TITLES = {"runs": "Activation runs", "saes": "SAEs", "jobs": "Jobs"}
 
 
@@ -90,17 +91,18 @@ class RunsScreen(MiCrowScreen):
 
     def _show_lists(self) -> None:
         context = self.context
-        bad_runs, bad_saes = context.unreadable("run"), context.unreadable("SAE")
-        empty = not (context.runs() or context.saes() or context.jobs() or bad_runs or bad_saes)
-        self.set_class(empty, "-empty")
-        self._list("runs").set_rows(
-            rows.run_rows(context.runs()) + rows.unreadable_rows(bad_runs, len(rows.RUN_COLUMNS))
-        )
-        self._list("saes").set_rows(
-            rows.sae_rows(context.saes(), context.sae_id)
-            + rows.unreadable_rows(bad_saes, len(rows.SAE_COLUMNS))
-        )
-        self._list("jobs").set_rows(rows.job_rows(context.jobs()))
+        shown = {
+            "runs": rows.run_rows(context.runs())
+            + rows.unreadable_rows(context.unreadable("run"), len(rows.RUN_COLUMNS))
+            + rows.unfinished_rows(context.unfinished("run"), len(rows.RUN_COLUMNS)),
+            "saes": rows.sae_rows(context.saes(), context.sae_id)
+            + rows.unreadable_rows(context.unreadable("SAE"), len(rows.SAE_COLUMNS))
+            + rows.unfinished_rows(context.unfinished("SAE"), len(rows.SAE_COLUMNS)),
+            "jobs": rows.job_rows(context.jobs()),
+        }
+        self.set_class(not any(shown.values()), "-empty")
+        for name, found in shown.items():
+            self._list(name).set_rows(found)
         if self._wanted_job is not None and self._job(self._wanted_job) is not None:
             self._list("jobs").select(self._wanted_job)
             self._list("jobs").focus()
@@ -178,10 +180,13 @@ class RunsScreen(MiCrowScreen):
             for sae in context.saes():
                 if sae.sae_id == key:
                     return detail.sae_detail(sae, width)
-        what = {"runs": "run", "saes": "SAE"}.get(self._current, "")
+        what = WHAT.get(self._current, "")
         for found in context.unreadable(what):
             if found.name == key:
                 return detail.unreadable_detail(found)
+        for begun in context.unfinished(what):
+            if begun.name == key:
+                return detail.unfinished_detail(begun, context.jobs(), width)
         job = self._selected_job
         if job is None:
             return Content("")
@@ -227,10 +232,8 @@ class RunsScreen(MiCrowScreen):
             return job is not None and job.status in ("lost", "failed", "cancelled")
         if action == "show_log":
             return job is not None
-        if action == "remove_job":
-            return job is not None and not job.active
-        if action == "new_index" and job is not None and not job.active:
-            return False  # there `x` removes, as on every list
+        if action == "remove":
+            return not job.active if job is not None else self.is_mounted and self._key is not None
         if action == "run_demo":
             context = self.context
             busy = any(job.active for job in context.jobs())
@@ -305,21 +308,46 @@ class RunsScreen(MiCrowScreen):
         if sure:
             self._do(partial(cancel, self.context.workspace, job_id))
 
-    def action_remove_job(self) -> None:
-        job = self._selected_job
+    def action_remove(self) -> None:
+        job, what, key = self._selected_job, WHAT.get(self._current), self._key
+        if what is not None and key is not None:
+            self._do(partial(self._ask_to_remove, what, key))
         if job is None:
             return
         what = f"{job.kind} {rows.job_target(job)}".strip()
         note = "Its log goes; what it finished stays."
         if job.resumable:
             note = "It could be resumed; what it began and did not finish goes with it."
-        self.app.push_screen(Confirm(f"Remove {what}?", note), partial(self._remove, job.job_id))
+        self.app.push_screen(
+            Confirm(f"Remove {what}?", note), partial(self._remove_job, job.job_id)
+        )
 
-    def _remove(self, job_id: str, sure: bool | None) -> None:
+    def _remove_job(self, job_id: str, sure: bool | None) -> None:
         from mi_crow.jobs.removing import remove_job
 
         if sure:
             self._do(partial(remove_job, self.context.workspace, job_id, force=True))
+
+    def _ask_to_remove(self, what: str, name: str) -> None:
+        """Asks with what else goes, which is looked for on disk: runs in a thread."""
+        from mi_crow.jobs.removing import plan_removal
+
+        removal = plan_removal(self.context.workspace, what, name)
+        kept = "its concepts stay" if what == "SAE" else "its SAEs stay"
+        lines = [f"That frees {size(removal.bytes)}; {kept}.", *removal.consequences()]
+        popup = Confirm(f"Remove {what} {name}?", "\n".join(lines))
+        answered = partial(self._remove, what, name)
+        self.app.call_from_thread(lambda: self.app.push_screen(popup, answered))
+
+    def _remove(self, what: str, name: str, sure: bool | None) -> None:
+        from mi_crow.jobs.removing import plan_removal
+
+        def remove() -> None:
+            removal = plan_removal(self.context.workspace, what, name)  # a job may use it by now
+            self.context.workspace.delete(removal.folder)
+
+        if sure:
+            self._do(remove)
 
     def action_resume_job(self) -> None:
         from mi_crow.jobs import resume

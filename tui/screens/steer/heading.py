@@ -63,6 +63,15 @@ def reading(plan: Plan, done: Sequence[PassageDone]) -> str:
     return " · ".join(part for part in (told, kl_text(done[-1])) if part)
 
 
+def prompt_text(done: Sequence[PassageDone]) -> str:
+    """How the prompt was read: `6 tokens, BOS in front`."""
+    if not done or not done[0].prompt_tokens:
+        return ""
+    bos = ", BOS in front" if done[0].bos_added else ""
+    tokens = done[0].prompt_tokens
+    return f"{tokens:,} token{'' if tokens == 1 else 's'}{bos}"
+
+
 def kl_text(done: PassageDone) -> str:
     kl = done.metrics.get("kl")
     return f"KL {number(kl, 2)}" if isinstance(kl, int | float) else ""

@@ -70,6 +70,8 @@ class PassageDone(Message):
     steered: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
     stopped: bool = False
+    prompt_tokens: int = 0  # as the model read it, BOS included; 0 where it did not say
+    bos_added: bool = False
     made: Made = field(default_factory=Made)
 
 
@@ -148,4 +150,6 @@ def _passage(
         str(result.get("steered") or ""),
         dict(result.get("metrics") or {}),
         bool(result.get("stopped")),
+        int(result.get("prompt_tokens") or 0),
+        bool(result.get("bos_added")),
     )

@@ -1,0 +1,162 @@
+"""`mi-crow presets` and `mi-crow generations`: what Steer saved."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.cli.arguments import add_common, open_workspace, positive
+from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.text import moment, number, print_json
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import Annotations, SavedGeneration
+
+_SHOWN = 20
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    what = command.removesuffix("s")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    for name, text in {
+        "list": f"list the {command} (the default)",
+        "show": f"show one {what}",
+        "rm": f"delete a {what}",
+    }.items():
+        action = actions.add_parser(name, help=text, description=f"{text}.")
+        add_common(action)
+        if name != "list" and command == "presets":
+            action.add_argument("name")
+        elif name != "list":
+            action.add_argument("number", type=positive, metavar="ID")
+        elif command == "generations":
+            action.add_argument("--limit", type=positive, default=_SHOWN, help=f"({_SHOWN})")
+
+
+def run(options: Namespace) -> int:
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+
+    annotations = Annotations(open_workspace(options).annotations_path)
+    of = {"presets": _preset, "generations": _generation}[options.command]
+    of(annotations, options)
+    return 0
+
+
+def _preset(annotations: "Annotations", options: Namespace) -> None:
+    if options.action in (None, "list"):
+        presets = annotations.presets()
+        if options.json:
+            print_json([asdict(preset) for preset in presets])
+        elif not presets:
+            print_line("no presets yet; P on the Steer screen saves one")
+        else:
+            columns = [
+                Column("preset", shorten=True),
+                Column("saved"),
+                Column("changes", shorten=True),
+            ]
+            rows = [[p.name, moment(p.updated), _stack(p.interventions)] for p in presets]
+            print_table(columns, rows)
+        return
+    preset = annotations.preset(options.name)
+    if options.action == "rm":
+        annotations.delete_preset(preset.name)
+        _say(options, {"removed": preset.name}, f"removed the preset {preset.name!r}")
+    elif options.json:
+        print_json(asdict(preset))
+    else:
+        print_facts({"preset": preset.name, "saved": moment(preset.updated)})
+        for one in preset.interventions:
+            print_line(_change(one))
+
+
+def _generation(annotations: "Annotations", options: Namespace) -> None:
+    if options.action in (None, "list"):
+        found = annotations.generations(getattr(options, "limit", _SHOWN))
+        if options.json:
+            print_json([asdict(one) for one in found])
+        elif not found:
+            print_line("no saved generations yet; S on the Steer screen saves one")
+        else:
+            columns = [
+                Column("ID", right=True),
+                Column("saved"),
+                Column("SAE", shorten=True),
+                Column("prompt", shorten=True),
+                Column("changes", shorten=True),
+            ]
+            print_table(columns, [_row(one) for one in found])
+        return
+    one = annotations.generation(options.number)
+    if options.action == "rm":
+        annotations.delete_generation(one.id)
+        _say(options, {"removed": one.id}, f"removed generation {one.id}")
+    elif options.json:
+        print_json(asdict(one))
+    else:
+        _show(one)
+
+
+def _row(one: "SavedGeneration") -> list[str]:
+    changes = _stack(_interventions(one))
+    return [str(one.id), moment(one.created), ", ".join(one.sae_ids), one.prompt, changes]
+
+
+def _show(one: "SavedGeneration") -> None:
+    settings = {key: value for key, value in one.settings.items() if key != "interventions"}
+    facts = {
+        "generation": str(one.id),
+        "saved": moment(one.created),
+        "model": one.model_id,
+        "SAE": ", ".join(one.sae_ids),
+        "weights": ", ".join(one.weight_hashes),
+        "device": one.device,
+        "versions": ", ".join(f"{name} {version}" for name, version in one.versions.items()),
+        "seed": str(one.seed),
+        **{key.replace("_", " "): str(value) for key, value in settings.items()},
+        **{key: number(v) for key, v in one.metrics.items() if isinstance(v, int | float)},
+    }
+    print_facts({key: value for key, value in facts.items() if value})
+    for change in _interventions(one):
+        print_line(_change(change))
+    for title, text in (
+        ("prompt", one.prompt),
+        ("baseline", one.baseline),
+        ("steered", one.steered),
+    ):
+        print_line()
+        print_line(title, "bold")
+        for line in text.splitlines():
+            print_line(line)
+
+
+def _interventions(one: "SavedGeneration") -> list[dict[str, Any]]:
+    found = one.settings.get("interventions")
+    rows = found if isinstance(found, list) else []
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _stack(interventions: Any) -> str:
+    return ", ".join(_change(one) for one in interventions) or "none"
+
+
+def _change(one: dict[str, Any]) -> str:
+    """`feature:demo-topk/42 add 0.8 max`; what cannot be read says so."""
+    from mi_crow.errors import MiCrowError
+    from mi_crow.mechanistic.steering.interventions import Intervention
+
+    try:
+        found = Intervention.from_json(one)
+    except MiCrowError:
+        return "unreadable"
+    if found.op == "ablate":
+        return f"{found.target} ablate"
+    unit = "" if found.op == "scale" or found.unit == "latent" else f" {found.unit}"
+    where = "" if found.scope == "all" else f" ({found.scope} tokens)"
+    return f"{found.target} {found.op} {found.value:.4g}{unit}{where}"
+
+
+def _say(options: Namespace, value: dict[str, Any], sentence: str) -> None:
+    if options.json:
+        print_json(value)
+    else:
+        print_line(sentence)

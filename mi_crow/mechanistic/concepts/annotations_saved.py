@@ -1,0 +1,138 @@
+"""Presets and saved generations: what Steer keeps in the annotations."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mi_crow.clean_text import clean_text
+from mi_crow.errors import NotFoundError, UserError, nearest
+from mi_crow.mechanistic.concepts.annotations_database import AnnotationsDatabase
+from mi_crow.mechanistic.concepts.annotations_rows import (
+    Preset,
+    SavedGeneration,
+    dump,
+    generation_of,
+    preset_of,
+)
+
+_MOST_NUMBER = 2**63 - 1  # SQLite's largest integer
+
+
+class SavedSteering:
+    """The part of the annotations that keeps stacks of interventions and what they made."""
+
+    _database: AnnotationsDatabase
+
+    # Presets.
+
+    def presets(self) -> list[Preset]:
+        """All presets by name."""
+        with self._database.reading() as connection:
+            if connection is None:
+                return []
+            rows = connection.execute("SELECT * FROM presets ORDER BY name").fetchall()
+        return [preset_of(row) for row in rows]
+
+    def preset(self, name: str) -> Preset:
+        """One preset. Raises NotFoundError."""
+        presets = {preset.name: preset for preset in self.presets()}
+        found = presets.get(clean_text(name))
+        if found is None:
+            hint = f"there is {nearest(name, [*presets])}" if presets else "there are no presets"
+            raise NotFoundError(f"preset {name!r} not found", hint=hint)
+        return found
+
+    def save_preset(self, name: str, interventions: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps a stack of interventions (their JSON objects) under `name`, replacing that one.
+
+        Raises UserError for an empty name.
+        """
+        name = clean_text(name).strip()
+        if not name:
+            raise UserError("a preset needs a name")
+        text = dump([dict(one) for one in interventions])
+        now = time.time()
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT INTO presets VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+                "interventions = excluded.interventions, updated = excluded.updated",
+                (name, text, now, now),
+            )
+
+    def delete_preset(self, name: str) -> None:
+        """Deletes a preset. Raises NotFoundError."""
+        name = self.preset(name).name
+        with self._database.writing() as connection:
+            connection.execute("DELETE FROM presets WHERE name = ?", (name,))
+
+    # Generations.
+
+    def save_generation(
+        self,
+        *,
+        model_id: str,
+        prompt: str,
+        baseline: str,
+        steered: str,
+        seed: int = 0,
+        revision: str | None = None,
+        sae_ids: Sequence[str] = (),
+        weight_hashes: Sequence[str] = (),
+        device: str = "",
+        versions: Mapping[str, str] | None = None,
+        preset: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Keeps a pair of texts with everything that made them; gives its number."""
+        row = {
+            "created": time.time(),
+            "model_id": model_id,
+            "revision": revision,
+            "sae_ids": dump(list(sae_ids)),
+            "weight_hashes": dump(list(weight_hashes)),
+            "device": device,
+            "versions": dump(dict(versions or {})),
+            "prompt": prompt,
+            "preset": preset,
+            "seed": seed,
+            "settings": dump(dict(settings or {})),
+            "baseline": baseline,
+            "steered": steered,
+            "metrics": dump(dict(metrics or {})),
+        }
+        names, marks = ", ".join(row), ", ".join("?" * len(row))
+        values = [clean_text(value) if isinstance(value, str) else value for value in row.values()]
+        with self._database.writing() as connection:
+            cursor = connection.execute(
+                f"INSERT INTO generations ({names}) VALUES ({marks})", values
+            )
+        return int(cursor.lastrowid or 0)
+
+    def generations(self, limit: int = 100) -> list[SavedGeneration]:
+        """The latest saved generations, newest first."""
+        with self._database.reading() as connection:
+            if connection is None:
+                return []
+            query = "SELECT * FROM generations ORDER BY id DESC LIMIT ?"
+            rows = connection.execute(query, (limit,)).fetchall()
+        return [generation_of(row) for row in rows]
+
+    def generation(self, number: int) -> SavedGeneration:
+        """One saved generation. Raises NotFoundError."""
+        with self._database.reading() as connection:
+            row = None
+            if connection is not None and number <= _MOST_NUMBER:
+                query = "SELECT * FROM generations WHERE id = ?"
+                row = connection.execute(query, (number,)).fetchone()
+        if row is None:
+            raise NotFoundError(
+                f"generation {number} not found", hint="mi-crow generations lists the latest"
+            )
+        return generation_of(row)
+
+    def delete_generation(self, number: int) -> None:
+        """Deletes a saved generation. Raises NotFoundError."""
+        self.generation(number)
+        with self._database.writing() as connection:
+            connection.execute("DELETE FROM generations WHERE id = ?", (number,))

@@ -1,0 +1,21 @@
+"""A path as people type it, `~` for the home folder; pure but for looking at the disk."""
+
+import os
+from pathlib import Path
+
+from mi_crow.errors import UserError
+
+
+def typed_path(text: str) -> Path:
+    """The path that `text` names. Raises UserError where there can be none."""
+    try:
+        path = Path(text).expanduser()
+        os.lstat(path)
+    except RuntimeError as error:  # ~somebody
+        raise UserError(f"{text.split('/')[0]!r} is not the home of a user here") from error
+    except FileNotFoundError:
+        return path  # may be written
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it holds a NUL character"
+        raise UserError(f"{text!r:.80} cannot be a file: {reason}") from error
+    return path

@@ -1,0 +1,149 @@
+"""The stack of interventions on the Steer screen: sent here, edited, named; and whose they are."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from textual import on
+from textual.content import Content
+from textual.widgets import Static
+
+from mi_crow.mechanistic.steering.interventions import Intervention
+from tui import messages
+from tui.screens.base import MiCrowScreen
+from tui.screens.steer import stack as stacks
+from tui.widgets.form import FormPopup
+from tui.widgets.row_list import RowList
+
+
+class StackScreen(MiCrowScreen):
+    """The part of Steer that holds the stack. Its body has `#stack-title` and `#steer-stack`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stack: list[Intervention] = []
+        self._names: dict[int, str] = {}  # of the open SAE's features
+        self._weights: str | None = None  # hash of the open SAE's, once it is known
+
+    @property
+    def stack_list(self) -> RowList:
+        return self.query_one("#steer-stack", RowList)
+
+    @property
+    def intervention(self) -> Intervention | None:
+        """The one under the cursor."""
+        key = self.stack_list.key
+        return self._stack[int(key)] if key is not None and self._stack else None
+
+    def on_send_to_steer(self, message: messages.SendToSteer) -> None:
+        sae_id = message.sae_id or self.context.sae_id
+        sent = (message.feature, sae_id)
+        place = next(
+            (n for n, one in enumerate(self._stack) if (one.feature, one.sae) == sent), None
+        )
+        if place is None:
+            place = len(self._stack)
+            self._stack.append(stacks.first_for(message.feature, sae_id))
+        self._show_stack()
+        self.stack_list.cursor = place
+        self.stack_list.focus()
+        self._read_names()
+
+    def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
+        self._read_names()
+
+    def on_sae_changed(self, _: messages.SaeChanged) -> None:
+        self._names, self._weights = {}, None
+        self._show_stack()
+        self._read_names()
+
+    def _read_names(self) -> None:
+        """Reads what the open SAE's features on the stack are called, and its weights' hash."""
+        sae_id = self.context.sae_id
+        own = {one.feature for one in self._stack if one.sae == sae_id and one.feature is not None}
+        if sae_id is not None and own:
+            self.run_worker(
+                partial(self._names_of, sae_id, sorted(own)),
+                thread=True,
+                group="names",
+                exit_on_error=False,
+            )
+
+    def _names_of(self, sae_id: str, features: Sequence[int]) -> None:
+        store = self.context.features
+        names: dict[int, str] = {}
+        if store is not None and store.meta().sae_id == sae_id:
+            store.refresh_concepts()
+            total = store.meta().n_features
+            rows = store.rows([feature for feature in features if feature < total])
+            names = {row.feature: row.concept or row.top_label or "" for row in rows}
+        self.app.call_from_thread(self._named, sae_id, names, self._weights)
+        weights = self.context.weights_of(sae_id)  # reads the whole file the first time
+        self.app.call_from_thread(self._named, sae_id, names, weights)
+
+    def _named(self, sae_id: str, names: dict[int, str], weights: str | None) -> None:
+        if sae_id != self.context.sae_id:
+            return  # another one was opened meanwhile
+        self._names, self._weights = names, weights
+        # From here on the stack means these weights, whatever comes to stand under the same id.
+        self._stack = [
+            one.in_sae(sae_id, weights) if one.sae == sae_id else one for one in self._stack
+        ]
+        self._show_stack()
+
+    def _show_stack(self) -> None:
+        count = f"  {len(self._stack)}" if self._stack else ""
+        title = Content.assemble(("Interventions", "bold $primary"), (count, "$muted"))
+        self.query_one("#stack-title", Static).update(title)
+        strangers = {
+            place: stacks.stranger_text(one, self.context.sae_id, self._weights)
+            for place, one in enumerate(self._stack)
+        }
+        self.stack_list.set_rows(stacks.stack_rows(self._stack, self._names, strangers))
+        self.refresh_bindings()
+
+    def action_add(self) -> None:
+        self._ask(None)
+
+    @on(RowList.Opened)
+    def _edit(self, event: RowList.Opened) -> None:
+        self._ask(int(event.key))
+
+    def _ask(self, place: int | None) -> None:
+        sae = self.context.sae()
+        layers = (sae.layer,) if sae is not None and sae.layer else ()
+        one = None if place is None else self._stack[place]
+        title = "New intervention" if one is None else "Intervention"
+        sae_id = self.context.sae_id
+        fields = stacks.form_fields(one, layers, sae_id)
+        popup = FormPopup(title, fields, stacks.submit_form, "Take it")
+        self.app.push_screen(popup, partial(self._taken, place, sae_id))
+
+    def _taken(self, place: int | None, sae_id: str | None, answer: str | None) -> None:
+        if answer is None:
+            return
+        one = Intervention.from_json(json.loads(answer))
+        if sae_id is not None:
+            one = one.in_sae(sae_id)  # a plain number is a feature of the SAE that was open
+        if place is not None and one.target == self._stack[place].target:
+            one = replace(one, weights=self._stack[place].weights)
+        if place is None:
+            place = len(self._stack)
+            self._stack.append(one)
+        else:
+            self._stack[place] = one
+        self._show_stack()
+        self.stack_list.cursor = place
+        self._read_names()
+
+    def action_remove(self) -> None:
+        if self.intervention is not None:
+            del self._stack[self.stack_list.cursor]
+            self._show_stack()
+
+    def action_nudge(self, steps: int) -> None:
+        one = self.intervention
+        if one is not None:
+            self._stack[self.stack_list.cursor] = stacks.nudged(one, steps)
+            self._show_stack()
