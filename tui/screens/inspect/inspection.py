@@ -23,16 +23,15 @@ class Inspection:
     bos_added: bool = False
 
     def reading(self) -> str:
-        """How much of the text was read and how, a line each."""
-        if self.tokens_read < self.tokens_total:
-            lines = [f"{self.tokens_read:,} of", f"{self.tokens_total:,} tokens", "w reads all"]
-        else:
-            lines = [f"{self.tokens_total or len(self.tokens):,} tokens"]
-        if self.windows > 1:
-            lines.append(f"{self.windows:,} windows")
+        """How much of the text was read and how, on two short lines: there is no room for more."""
+        total = self.tokens_total or len(self.tokens)
+        cut = self.tokens_read < self.tokens_total
+        read = f"{self.tokens_read:,} of {total:,}" if cut else f"{total:,}"
+        lines = [read if len(read) > 10 else f"{read} tokens"]
+        how = "w reads all" if cut else f"{self.windows:,} windows" if self.windows > 1 else ""
         if self.bos_added:
-            lines.append("BOS in front")
-        return "\n".join(lines)
+            how = f"{how}, BOS" if how else "BOS in front"
+        return "\n".join([*lines, how] if how else lines)
 
     @property
     def passed_over(self) -> frozenset[int]:
