@@ -33,6 +33,10 @@ class NotFoundError(UserError):
     """A named thing (run, SAE, layer, feature, job) that does not exist."""
 
 
+class LayerNotFoundError(NotFoundError, ValueError):
+    """A layer that the model does not have; a ValueError too, which the published guides catch."""
+
+
 class CorruptDataError(MiCrowError):
     """A file that is not what it claims to be."""
 

@@ -40,7 +40,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         action = actions.add_parser(name, help=text, description=f"{text}.")
         add_common(action)
         if name == "history":
-            action.add_argument("--sae", help="of this SAE alone")
+            action.add_argument("--sae", help="of this SAE only")
             action.add_argument("--limit", type=positive, default=20, help="changes (20)")
         if name == "undo":
             action.add_argument(

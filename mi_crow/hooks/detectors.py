@@ -43,7 +43,8 @@ class ModelInputDetector(Detector):
         if ids is None:
             ids = first_tensor(args)
         mask = kwargs.get("attention_mask")
-        self._passes.append(ids.detach().cpu())
+        self.tensor_metadata["inputs"] = ids.detach().cpu()
+        self._passes.append(self.tensor_metadata["inputs"])
         self._masks.append((torch.ones_like(ids) if mask is None else mask).detach().cpu())
 
     def get_captured(self) -> Tensor | None:
@@ -73,9 +74,8 @@ class ModelOutputDetector(Detector):
         if output is None:
             raise UserError("a model's output is seen by a forward hook only")
         logits = getattr(output, "logits", None)
-        self.tensor_metadata["output"] = (
-            logits if logits is not None else first_tensor(output)
-        ).detach()
+        kept = (logits if logits is not None else first_tensor(output)).detach()
+        self.tensor_metadata["output"] = self.tensor_metadata["outputs"] = kept
 
     def get_captured(self) -> Tensor | None:
         return self.tensor_metadata.get("output")

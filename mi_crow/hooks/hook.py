@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, Literal, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
@@ -69,6 +70,9 @@ class Hook:
 
     def disable(self) -> None:
         self.enabled = False
+
+    def is_enabled(self) -> bool:
+        return self.enabled
 
     def forward(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
         """Called with a module's output; gives None or what replaces it."""
@@ -157,18 +161,34 @@ class Controller(Hook):
     def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
         """The tensor that replaces `output` (forward) or `inputs` (pre_forward).
 
-        Gets the other one as None; giving None, or the same tensor, changes nothing.
+        Gets the other one as None; giving None, or the same tensor, changes nothing. A tuple of
+        the batch's rows, which is what `tuple(f(x) for x in inputs)` gives, is put together again.
         """
         return output if output is not None else inputs
 
     def forward(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
         before = first_tensor(output)
-        after = self.modify_activations(module, None, before)
+        after = self._whole(self.modify_activations(module, None, before), before)
         return None if after is None or after is before else replace_tensor(output, after)
 
     def pre_forward(
         self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         before = input_tensor(args, kwargs)
-        after = self.modify_activations(module, before, None)
+        after = self._whole(self.modify_activations(module, before, None), before)
         return None if after is None or after is before else replace_input(args, kwargs, after)
+
+    def _whole(self, after: Any, before: Tensor) -> Tensor | None:
+        """Raises UserError for what cannot stand in the place of `before`."""
+        if isinstance(after, (tuple, list)) and after and isinstance(after[0], Tensor):
+            shapes = {item.shape for item in after if isinstance(item, Tensor)}
+            if shapes == {before.shape[1:]} and len(after) == len(before):
+                return torch.stack(list(after))
+            if after[0].shape == before.shape:
+                return after[0]
+        if after is None or isinstance(after, Tensor):
+            return after
+        raise UserError(
+            f"the controller on layer {self.layer_signature!r} gave {type(after).__name__}",
+            hint=f"it must give a tensor of shape {list(before.shape)}",
+        )

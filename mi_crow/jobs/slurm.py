@@ -80,7 +80,7 @@ def check_slurm(resources: Mapping[str, Any]) -> None:
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
     for key, value in arguments.items():
         if not re.fullmatch(r"[a-z][a-z0-9-]*", str(key)):
-            raise UserError(f"{key!r} is no option of sbatch", hint="e.g. account=lab")
+            raise UserError(f"{key!r} is not a valid option of sbatch", hint="e.g. account=lab")
         if key in _OURS:
             raise UserError(f"the slurm argument {key!r} cannot be chosen", hint=_OURS[key])
         _check_line(key, value)
@@ -109,7 +109,9 @@ def minutes(text: str) -> int:
     `1-12:30`. Raises UserError."""
     found = re.fullmatch(r"(?:(\d{1,9})-)?(\d{1,9})(?::(\d{1,9}))?(?::(\d{1,9}))?", text)
     if not found:
-        raise UserError(f"{text!r} is no time limit", hint="e.g. 90 (minutes), 8:00:00 or 1-12:00")
+        raise UserError(
+            f"{text!r} is not a valid time limit", hint="e.g. 90 (minutes), 8:00:00 or 1-12:00"
+        )
     days, *parts = (int(part or 0) for part in found.groups())
     if found[1] is None and found[4] is None:  # minutes, or minutes and seconds
         parts = [0, *parts[:2]]

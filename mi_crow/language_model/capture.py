@@ -204,7 +204,7 @@ class Capture:
         if not manifest.n_tokens:
             raise UserError(
                 f"dataset {self._texts.source!r} gave no tokens",
-                hint="its texts hold special tokens alone",
+                hint="its texts contain only special tokens",
             )
         progress.log(f"padding was {manifest.padding_share:.1%} of what the model worked on")
         for layer, fvu in manifest.rounding_fvu.items():

@@ -5,14 +5,14 @@ module list with as many entries as the configuration has layers, and what a blo
 stream is measured (`hook_points.measure`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from mi_crow.errors import MiCrowError, UserError
-from mi_crow.hooks import Hook
+from mi_crow.hooks import Controller, Detector, Hook, HookType
 from mi_crow.language_model.hook_points.catalogue import HookPoints
 from mi_crow.language_model.hook_points.head import final_norm, output_embedding
 from mi_crow.language_model.hook_points.point import HookPoint
@@ -32,6 +32,7 @@ class RegisteredHook:
     id: str
     layer: str
     hook: Hook
+    hook_type: HookType
     remove: Callable[[], None]
 
     def __eq__(self, other: object) -> bool:
@@ -45,6 +46,20 @@ class RegisteredHook:
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+
+class HookRegistry:
+    """What is registered, under the names of the published guides, read only."""
+
+    def __init__(self, hooks: Iterable[RegisteredHook]) -> None:
+        self._hook_id_map = {one.id: (one.layer, one.hook_type, one.hook) for one in hooks}
+
+    @property
+    def _hook_registry(self) -> dict[str, dict[HookType, list[Hook]]]:
+        found: dict[str, dict[HookType, list[Hook]]] = {}
+        for layer, hook_type, hook in self._hook_id_map.values():
+            found.setdefault(layer, {}).setdefault(hook_type, []).append(hook)
+        return found
 
 
 class Layers(HookPoints):
@@ -91,7 +106,7 @@ class Layers(HookPoints):
             raise UserError(
                 f"{type(hook).__name__} is not a hook", hint="derive from Detector or Controller"
             )
-        point = self.resolve(layer_signature)
+        point = self.resolve(self._place(layer_signature, hook))
         kind = hook_type or ("pre_forward" if point.kind == "input" else hook.hook_type)
         self._count += 1
         hook_id = hook.id or f"hook-{self._count}"
@@ -105,7 +120,7 @@ class Layers(HookPoints):
             remove = handle.remove
         else:
             remove = module.register_forward_hook(self._after(hook)).remove
-        self._hooks[hook_id] = RegisteredHook(hook_id, point.name, hook, remove)
+        self._hooks[hook_id] = RegisteredHook(hook_id, point.name, hook, HookType(kind), remove)
         return hook_id
 
     def unregister_hook(self, hook_or_id: Hook | str) -> bool:
@@ -118,9 +133,39 @@ class Layers(HookPoints):
             self._hooks.pop(hook_id).remove()
         return bool(ids)
 
-    def get_hooks(self) -> list[RegisteredHook]:
-        """The hooks that are registered, oldest first."""
-        return list(self._hooks.values())
+    def get_hooks(
+        self,
+        layer_signature: "str | int | HookPoint | None" = None,
+        hook_type: "HookWhen | None" = None,
+    ) -> list[RegisteredHook]:
+        """The hooks that are registered, oldest first: of one layer or one type when given.
+
+        Raises NotFoundError for an unknown layer.
+        """
+        layer = None if layer_signature is None else self.resolve(layer_signature).name
+        return [
+            one
+            for one in self._hooks.values()
+            if layer in (None, one.layer) and hook_type in (None, one.hook_type)
+        ]
+
+    def get_detectors(self) -> list[Detector]:
+        return [one.hook for one in self._hooks.values() if isinstance(one.hook, Detector)]
+
+    def get_controllers(self) -> list[Controller]:
+        return [one.hook for one in self._hooks.values() if isinstance(one.hook, Controller)]
+
+    def enable_hook(self, hook_id: str) -> bool:
+        """False when no hook has this id, as in `disable_hook`."""
+        return self._switch(hook_id, enabled=True)
+
+    def disable_hook(self, hook_id: str) -> bool:
+        return self._switch(hook_id, enabled=False)
+
+    @property
+    def context(self) -> HookRegistry:
+        """What is registered right now, by id and by layer."""
+        return HookRegistry(self._hooks.values())
 
     def unembedding(self) -> tuple[nn.Module | None, nn.Module]:
         """The final norm (None where the model has none) and the output embedding.
@@ -131,6 +176,17 @@ class Layers(HookPoints):
         if not self._final_norm:
             self._final_norm.append(final_norm(self._lm, head))
         return self._final_norm[0], head
+
+    def _switch(self, hook_id: str, *, enabled: bool) -> bool:
+        if hook_id not in self._hooks:
+            return False
+        self._hooks[hook_id].hook.enabled = enabled
+        return True
+
+    def _place(self, layer: "str | int | HookPoint", hook: Hook) -> "str | int | HookPoint":
+        """The guides register what looks at the whole model on "input" and "output"."""
+        whole = hook.layer_signature == "" and layer in ("input", "output")
+        return "" if whole and layer not in self.list_layers() else layer
 
     def _is_tapped(self, point: HookPoint) -> bool:
         """Whether the value is not the module's own tensor, one row a token. Whether a sub-layer's

@@ -286,7 +286,7 @@ def _explained(spec: ModelSpec, source: Source, asked: bool, error: Exception) -
     if "Unrecognized configuration class" in text or "does not recognize this arch" in text:
         kind = re.search(r"(?:configuration_|model type `)(\w+)", text)
         return UserError(
-            f"{name} is no causal language model that transformers knows"
+            f"{name} is not a causal language model that transformers knows"
             + (f" (it is {kind[1]!r})" if kind else ""),
             hint="give another model, or upgrade transformers",
         )

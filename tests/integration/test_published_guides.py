@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from mi_crow.datasets import TextDataset
-from mi_crow.hooks import Controller, FunctionController, HookType, LayerActivationDetector
+from mi_crow.errors import UserError
+from mi_crow.hooks import (
+    Controller,
+    FunctionController,
+    HookType,
+    LayerActivationDetector,
+    ModelInputDetector,
+    ModelOutputDetector,
+)
 from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.sae import TopKSae
 from mi_crow.mechanistic.sae.train import SaeTrainer, SaeTrainingConfig
@@ -43,6 +51,75 @@ def test_hook_types_are_an_enum_and_their_words(lm: LanguageModel) -> None:
     lm.layers.unregister_hook(hook_id)
     assert controller not in lm.layers.get_hooks()
     FunctionController(LAYER, lambda x: x * 2.0, hook_type=HookType.PRE_FORWARD)
+
+
+class DoubledInputs(Controller):
+    def __init__(self, layer_signature: str) -> None:
+        super().__init__(hook_type=HookType.PRE_FORWARD, layer_signature=layer_signature)
+
+    def modify_activations(self, module, inputs, output):
+        return tuple(x * 2.0 if isinstance(x, torch.Tensor) else x for x in inputs)
+
+
+class Nonsense(Halved):
+    def modify_activations(self, module, inputs, output):
+        return "louder"
+
+
+@pytest.mark.parametrize("texts", [TEXTS[:1], [TEXTS[0], "short"]])
+def test_inputs_changed_as_a_tuple(lm: LanguageModel, texts: list[str]) -> None:
+    def logits(controller: Controller) -> torch.Tensor:
+        hook_id = lm.layers.register_hook(LAYER, controller)
+        outputs, _ = lm.inference.execute_inference(texts)
+        lm.layers.unregister_hook(hook_id)
+        return outputs.logits
+
+    doubled = FunctionController(LAYER, lambda x: x * 2.0, hook_type=HookType.PRE_FORWARD)
+    assert torch.equal(logits(DoubledInputs(LAYER)), logits(doubled))
+    with pytest.raises(UserError, match="gave str"):
+        logits(Nonsense(LAYER))
+
+
+def test_the_registry_of_hooks(lm: LanguageModel) -> None:
+    detector = LayerActivationDetector(LAYER, hook_id="my-detector-1")
+    controller = Halved("model.layers.0")
+    hook_id = lm.layers.register_hook(LAYER, detector)
+    other = lm.layers.register_hook("model.layers.0", controller)
+    assert hook_id == "my-detector-1"
+    assert lm.layers.context._hook_id_map[hook_id] == (LAYER, HookType.FORWARD, detector)
+    assert lm.layers.context._hook_registry[LAYER] == {HookType.FORWARD: [detector]}
+    assert [hook.id for hook in lm.layers.get_hooks(layer_signature=LAYER)] == [hook_id]
+    assert lm.layers.get_hooks(hook_type=HookType.PRE_FORWARD) == []
+    assert lm.layers.get_detectors() == [detector]
+    assert lm.layers.get_controllers() == [controller]
+    assert lm.layers.disable_hook(other)
+    assert not controller.is_enabled()
+    assert lm.layers.enable_hook(other)
+    assert controller.is_enabled()
+    assert not lm.layers.enable_hook("none")
+    for one in list(lm.layers.context._hook_id_map.keys()):
+        lm.layers.unregister_hook(one)
+    assert len(lm.layers.context._hook_id_map) == 0
+
+
+def test_a_layer_that_is_not_there_is_a_value_error(lm: LanguageModel) -> None:
+    with pytest.raises(ValueError, match="layer 'layer_0' not found"):
+        lm.layers.register_hook("layer_0", LayerActivationDetector("layer_0"))
+    with pytest.raises(ValueError, match="layer 'layer_0' not found"):
+        lm.activations.save(layer_signature="layer_0", dataset=TextDataset(TEXTS))
+
+
+def test_the_whole_model_is_looked_at_on_input_and_output(lm: LanguageModel) -> None:
+    inputs, outputs = ModelInputDetector(), ModelOutputDetector()
+    lm.layers.register_hook("input", inputs)
+    lm.layers.register_hook("output", outputs)
+    result, encodings = lm.inference.execute_inference(TEXTS[:1])
+    assert torch.equal(inputs.tensor_metadata["inputs"], encodings["input_ids"])
+    assert torch.equal(outputs.tensor_metadata["outputs"], result.logits)
+
+
+def test_the_other_name_of_a_wandb_run() -> None:
+    assert SaeTrainingConfig(wandb_run_name="gpt2-layer0").wandb_name == "gpt2-layer0"
 
 
 def test_batches_of_a_data_set_one_by_one(lm: LanguageModel) -> None:

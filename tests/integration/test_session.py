@@ -148,7 +148,7 @@ def test_steering_leaves_no_trace(loaded):
 
 def test_bad_interventions_are_told_and_the_session_goes_on(loaded):
     for wrong, sentence in (
-        ({"target": "feature:999", "op": "add", "value": 1}, "no feature of this SAE"),
+        ({"target": "feature:999", "op": "add", "value": 1}, "not a feature of this SAE"),
         ({"target": "feature:1", "op": "double", "value": 1}, "'double' is not known"),
         ({"target": "layer:h.9", "op": "ablate"}, "layer 'h.9' not found"),
         ({"target": "feature:1", "op": "add", "value": 1, "unit": "max"}, "no feature index|index"),

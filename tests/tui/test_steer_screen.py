@@ -162,7 +162,7 @@ async def test_a_form_says_what_is_wrong_and_stays(open_steer):
         pilot.app.screen.query_one("#field-target", Field).value = "42"
         pilot.app.screen.query_one("#field-value", Field).value = "lots"
         await press(pilot, "ctrl+r")
-        assert "'lots' is no number" in screen_text(pilot)
+        assert "'lots' is not a number" in screen_text(pilot)
 
 
 async def test_a_preset_brings_the_stack_back(open_steer):

@@ -288,7 +288,7 @@ def test_the_outlier_limit_holds_for_a_raw_change_of_the_saes_own_layer(tiny_lm)
 
 def test_unknown_features_layers_and_maxima_are_refused_before_anything_runs(tiny_lm):
     sae = tiny_sae()
-    with pytest.raises(UserError, match="no feature of this SAE") as caught:
+    with pytest.raises(UserError, match="not a feature of this SAE") as caught:
         steered_logits(tiny_lm, sae, Intervention(f"feature:{LATENTS}", "add", 1.0))
     assert f"0 to {LATENTS - 1}" in caught.value.hint
     with pytest.raises(UserError, match="no known maximum") as caught:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mi_crow.errors import MiCrowError, NotFoundError, UserError
+from mi_crow.errors import LayerNotFoundError, MiCrowError, NotFoundError, UserError
 from mi_crow.language_model.hook_points.block import BlockPoints, block_points, names_of
 from mi_crow.language_model.hook_points.names import EMBEDDING, SHORT, number_of, short_name
 from mi_crow.language_model.hook_points.point import HookPoint
@@ -69,7 +69,7 @@ class HookPoints:
             found = self._module(self._blocks[int(match[1])] + match[2])
         if found is not None:
             return found
-        raise NotFoundError(
+        raise LayerNotFoundError(
             f"layer {signature!r} not found",
             hint=f"{len(self._blocks)} layers, e.g. {', '.join(self._nearest(signature))}",
         )

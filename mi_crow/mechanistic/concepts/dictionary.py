@@ -32,7 +32,7 @@ class NamedConcept:
 def concepts_from(data: Mapping[Any, Any]) -> dict[int, list[NamedConcept]]:
     """Reads {feature: [{"name", "confidence"}]}. Raises UserError naming the wrong entry."""
     if not isinstance(data, Mapping):
-        raise UserError(f"concepts are no {type(data).__name__}", hint=_FORM)
+        raise UserError(f"concepts cannot be read from a {type(data).__name__}", hint=_FORM)
     found: dict[int, list[NamedConcept]] = {}
     for feature, entries in data.items():
         try:
@@ -68,7 +68,7 @@ def read_csv_concepts(path: Path) -> dict[int, list[NamedConcept]]:
             found.setdefault(_feature(feature or ""), []).append(_concept(name, float(confidence)))
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"{str(path)!r} line {row[LINE]} is no concept ({error})", hint=_COLUMNS
+                f"{str(path)!r} line {row[LINE]} is not a valid concept ({error})", hint=_COLUMNS
             ) from error
     return found
 
@@ -78,7 +78,7 @@ def _feature(number: Any) -> int:
     if isinstance(number, str):
         return int(number)
     if isinstance(number, bool):
-        raise TypeError(f"{number} is no feature")
+        raise TypeError(f"{number} is not a valid feature")
     return index(number)
 
 

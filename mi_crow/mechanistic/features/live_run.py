@@ -112,7 +112,7 @@ class LiveRun:
         if not tokens:
             raise UserError(
                 f"dataset {self._config.dataset.source!r} gave no tokens",
-                hint="its texts hold special tokens alone",
+                hint="its texts contain only special tokens",
             )
 
     def _filled(self, plan: PartPlan, forward: Forward) -> LivePart:

@@ -89,9 +89,14 @@ class SaeTrainingConfig:
     monitoring: InitVar[Any] = None
     verbose: InitVar[Any] = None
     memory_efficient: InitVar[Any] = None
+    max_nan_fallbacks: InitVar[Any] = None
     wandb_slow_metrics_frequency: InitVar[Any] = None
+    wandb_run_name: InitVar[Any] = None  # the guides' other name of wandb_name
 
-    def __post_init__(self, *_published: Any) -> None:
+    def __post_init__(self, *published: Any) -> None:
+        *_, run_name = published
+        if run_name is not None and self.wandb_name is None:
+            object.__setattr__(self, "wandb_name", run_name)
         lengths = {"steps": self.steps, "epochs": self.epochs, "tokens": self.tokens}
         given = [name for name, value in lengths.items() if value is not None]
         if len(given) > 1:

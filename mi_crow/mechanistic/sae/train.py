@@ -149,7 +149,7 @@ def _first_state(
             hint="name it with --target-layer",
         )
     if target is not None and not sae.transcodes:
-        raise UserError(f"{config.init!r} is no transcoder", hint="leave out --target-layer")
+        raise UserError(f"{config.init!r} is not a transcoder", hint="leave out --target-layer")
     for layer, width, does in (
         (tokens.layer, sae.n_inputs, "takes"),
         (target or tokens.layer, sae.n_outputs, "gives"),

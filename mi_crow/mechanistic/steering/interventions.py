@@ -41,7 +41,7 @@ class Intervention:
             or (kind == "feature" and not _FEATURE.fullmatch(name))
         ):
             raise UserError(
-                f"{self.target!r} is no target",
+                f"{self.target!r} is not a valid target",
                 hint="write feature:42, feature:my-sae/42 or layer:model.layers.3",
             )
         for word, known, what in (
@@ -168,7 +168,7 @@ class Intervention:
                 raise UserError(f"{one.target!r} is not a feature of SAE {sae_id!r}")
             return said
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{data!r} is no intervention ({error!r})") from error
+            raise UserError(f"{data!r} is not a valid intervention ({error!r})") from error
 
 
 def is_feature(text: str) -> bool:
@@ -183,7 +183,7 @@ def parse_intervention(text: str) -> Intervention:
     """
     target, found, change = text.partition("=")
     if not found or not target.strip().isdecimal():
-        raise UserError(f"{text!r} is no intervention", hint=_EXAMPLES)
+        raise UserError(f"{text!r} is not a valid intervention", hint=_EXAMPLES)
     name = f"feature:{FEATURE.read(target.strip(), 'feature')}"
     change = change.strip()
     if match := re.fullmatch(rf"[x*×]\s*({_NUMBER})", change):
@@ -191,4 +191,4 @@ def parse_intervention(text: str) -> Intervention:
     if match := re.fullmatch(rf"({_NUMBER})\s*(max)?", change):
         op: Op = "add" if change[0] in "+-" else "clamp"
         return Intervention(name, op, float(match[1]), "max" if match[2] else "latent")
-    raise UserError(f"{text!r} is no intervention", hint=_EXAMPLES)
+    raise UserError(f"{text!r} is not a valid intervention", hint=_EXAMPLES)

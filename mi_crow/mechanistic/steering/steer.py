@@ -97,7 +97,7 @@ class FeatureSteering(Controller):
         feature = one.feature
         if feature is None or feature >= self._sae.n_latents:
             raise UserError(
-                f"{one.target!r} is no feature of this SAE",
+                f"{one.target!r} is not a feature of this SAE",
                 hint=f"it has features 0 to {self._sae.n_latents - 1}",
             )
         if one.unit == "max" and one.op in ("add", "clamp") and not self._max_acts.get(feature):

@@ -145,7 +145,7 @@ def from_form(values: Values) -> Intervention:
     try:
         value = float(values["value"]) if op != "ablate" else 0.0
     except ValueError as error:
-        raise UserError(f"{values['value']!r} is no number", hint="write 0.8 or -2") from error
+        raise UserError(f"{values['value']!r} is not a number", hint="write 0.8 or -2") from error
     kind = "feature" if is_feature(target) else "layer"
     return Intervention.from_json(
         {

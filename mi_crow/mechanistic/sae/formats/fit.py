@@ -82,7 +82,7 @@ def check_fit(
     sae.to(lm.device)
     tokens = _capture(lm, rows, {point, target})
     if not bool(tokens.ordinary.any()):
-        raise UserError("the texts hold special tokens alone", hint="give another --dataset")
+        raise UserError("the texts contain only special tokens", hint="give another --dataset")
     x, y = tokens.at[point][tokens.ordinary], tokens.at[target][tokens.ordinary]
     limit = sae.metadata.outlier_norm or _limit(x)
     quality = _quality(sae, x, y, limit)

@@ -42,7 +42,7 @@ class Place:
             if found is None:
                 self._refuse_family({self.only})
                 raise UserError(
-                    f"{self.said!r} is no file of an SAE that is known by its name",
+                    f"{self.said!r} is not a file of an SAE that is known by its name",
                     hint="give the folder that it stands in",
                 )
             return found
