@@ -88,10 +88,12 @@ def parse(arguments: Sequence[str]) -> Namespace:
     add_common(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
+        if name not in arguments:  # a line of the help; making a whole parser takes a millisecond
+            commands.add_parser(name, help=command.help, add_help=False)
+            continue
         child = commands.add_parser(name, help=command.help, description=f"{command.help}.")
         add_common(child)
-        if name in arguments:
-            _module(name).add_arguments(child, name)
+        _module(name).add_arguments(child, name)
     for word in arguments:
         if not word.startswith("-") and word not in COMMANDS:
             _refuse_unknown(arguments, word)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, NotFoundError, UserError
-from mi_crow.mechanistic.features.index_check import check_tables
+from mi_crow.mechanistic.features.index_check import check_tables, refuse_macros
 from mi_crow.mechanistic.features.schema import (
     INDEX_SCHEMA_VERSION,
     OLDEST_READABLE,
@@ -163,6 +163,7 @@ def _checked_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> int:
     """The schema of the attached index. Raises UserError for one that cannot be read, and
     CorruptDataError for what is no feature index."""
     # A file says what runs when it is read: nothing of it is asked before it is known to be tables.
+    refuse_macros(database, sae_id, hint=_rebuild(sae_id))
     check_tables(database, sae_id, {"meta": TABLES["meta"]}, hint=_rebuild(sae_id))
     query = "SELECT value FROM idx.meta WHERE key = 'schema_version' LIMIT 1"
     rows = database.execute(query).fetchall()

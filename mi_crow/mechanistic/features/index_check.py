@@ -29,6 +29,14 @@ _MACROS = (
 )
 
 
+def refuse_macros(database: "duckdb.DuckDBPyConnection", sae_id: str, *, hint: str) -> None:
+    """Raises CorruptDataError when the attached `idx` has a macro. Takes 30 ms, for the catalogue
+    lists all that DuckDB itself has."""
+    macros = [name for (name,) in database.execute(_MACROS).fetchall()]
+    if macros:
+        raise _wrong(sae_id, f"it has a macro {macros[0]!r}", hint)
+
+
 def check_tables(
     database: "duckdb.DuckDBPyConnection",
     sae_id: str,
@@ -39,19 +47,13 @@ def check_tables(
     """Checks that the attached `idx` has the tables `expected`: table -> column -> type.
 
     Raises CorruptDataError for a table that is missing or is a view, for columns that are missing,
-    of another type or computed, for macros, and for more rows than an index has.
+    of another type or computed, and for more rows than an index has.
     """
 
     def wrong(what: str) -> CorruptDataError:
-        return CorruptDataError(
-            f"features.duckdb of {sae_id!r} is a database, but not a feature index: {what}",
-            hint=hint,
-        )
+        return _wrong(sae_id, what, hint)
 
     views = {name for (name,) in database.execute(_VIEWS).fetchall()} - VIEWS.keys()
-    macros = [name for (name,) in database.execute(_MACROS).fetchall()]
-    if macros:
-        raise wrong(f"it has a macro {macros[0]!r}")
     sizes = dict(database.execute(_TABLES).fetchall())
     columns: dict[str, dict[str, tuple[str, str | None]]] = {}
     for table, name, kind, default in database.execute(_COLUMNS).fetchall():
@@ -71,3 +73,9 @@ def check_tables(
                 raise wrong(f"{name!r} of {table!r} is computed")
         if sizes[table] > _MOST_ROWS.get(table, sizes[table]):
             raise wrong(f"{table!r} has {sizes[table]:,} rows")
+
+
+def _wrong(sae_id: str, what: str, hint: str) -> CorruptDataError:
+    return CorruptDataError(
+        f"features.duckdb of {sae_id!r} is a database, but not a feature index: {what}", hint=hint
+    )
