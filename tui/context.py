@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 from textual.message_pump import MessagePump
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
@@ -131,8 +132,8 @@ class AppContext:
             from mi_crow.mechanistic.features.queries import FeatureStore
 
             store = FeatureStore.open(self.workspace, sae_id, self.annotations)
-        except MiCrowError as error:
-            self._post(FeaturesOpened(sae_id, None, error.sentence))
+        except (MiCrowError, OSError) as error:
+            self._post(FeaturesOpened(sae_id, None, sentence_of(error)))
         except Exception as error:
             self._post(FeaturesOpened(sae_id, None, f"{type(error).__name__}: {error}"))
             raise
@@ -189,8 +190,8 @@ class AppContext:
                 if not client.alive:
                     client.start()
                 loaded = client.call("load", sae_id=sae_id)
-            except MiCrowError as error:
-                self._set_session(SessionState("died", sae_id, detail=error.sentence))
+            except (MiCrowError, OSError) as error:
+                self._set_session(SessionState("died", sae_id, detail=sentence_of(error)))
                 raise
             self._set_session(
                 SessionState(

@@ -19,6 +19,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.visual import Visual
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError
 from tui.actions import bindings
 from tui.text import printable
@@ -153,8 +154,8 @@ class FeatureTable(ScrollView, can_focus=True):
     def _read(self, fetch: Fetch, generation: int, block: int, ids: list[int]) -> None:
         try:
             message = self.RowsRead(generation, block, tuple(fetch(ids)))
-        except MiCrowError as error:
-            message = self.RowsRead(generation, block, (), error.sentence)
+        except (MiCrowError, OSError) as error:
+            message = self.RowsRead(generation, block, (), sentence_of(error))
         self.post_message(message)
 
     def on_feature_table_rows_read(self, message: RowsRead) -> None:

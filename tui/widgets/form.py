@@ -10,6 +10,7 @@ from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Button, Label, Static
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError
 from tui.actions import bindings
 from tui.text import printable
@@ -142,10 +143,8 @@ class FormPopup(Popup[str]):
     def _work(self, values: Values) -> None:
         try:
             result = self._submit(values)
-        except MiCrowError as error:
-            self.post_message(self.Refused(error.sentence))
-        except OSError as error:
-            self.post_message(self.Refused(f"the job could not be started ({error.strerror})"))
+        except (MiCrowError, OSError) as error:
+            self.post_message(self.Refused(sentence_of(error)))
         else:
             self.post_message(self.Accepted(result))
 

@@ -10,6 +10,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError
 from tui import messages
 from tui.actions import bindings
@@ -163,8 +164,8 @@ class ControlScreen(MiCrowScreen):
     def _work(self, work: Any) -> None:
         try:
             work()
-        except MiCrowError as error:
-            self.post_message(Refused(error.sentence))
+        except (MiCrowError, OSError) as error:
+            self.post_message(Refused(sentence_of(error)))
 
     def _read_model(self, sae_id: str | None) -> None:
         client = self.context.ready_session(sae_id)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual.message import Message
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError
 from tui.screens.features.query import RELEVANCE, SHOWN, TableQuery
 
@@ -55,8 +56,8 @@ def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
         )
         plain = list(ids) if isinstance(ids, list | tuple) else ids.tolist()
         return IdsRead(store, query, plain, store.meta().n_features)
-    except MiCrowError as error:
-        return IdsRead(store, query, error=error.sentence)
+    except (MiCrowError, OSError) as error:
+        return IdsRead(store, query, error=sentence_of(error))
 
 
 def read_detail(store: "FeatureStore", feature: int, band: int) -> DetailRead:
@@ -68,5 +69,5 @@ def read_detail(store: "FeatureStore", feature: int, band: int) -> DetailRead:
         unique = list(dict.fromkeys(others))
         rows = {row.feature: row for row in store.rows(unique)} if unique else {}
         return DetailRead(store, feature, band, store.meta().bands, detail, examples, rows)
-    except MiCrowError as error:
-        return DetailRead(store, feature, band, error=error.sentence)
+    except (MiCrowError, OSError) as error:
+        return DetailRead(store, feature, band, error=sentence_of(error))

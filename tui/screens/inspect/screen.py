@@ -13,6 +13,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Button, Static
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError
 from tui import messages
 from tui.actions import bindings
@@ -139,8 +140,8 @@ class InspectScreen(MiCrowScreen):
             inspection = inspection_from(result)
             seconds = monotonic() - started
             message = Inspected(sae_id, inspection, self._names(inspection, sae_id), seconds)
-        except MiCrowError as error:
-            message = Inspected(sae_id, error=error.sentence)
+        except (MiCrowError, OSError) as error:
+            message = Inspected(sae_id, error=sentence_of(error))
         self.post_message(message)
 
     def _names(self, inspection: Inspection, sae_id: str | None) -> "dict[int, FeatureRow]":

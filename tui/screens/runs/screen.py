@@ -10,6 +10,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError
 from tui import messages
 from tui.actions import bindings
@@ -363,9 +364,9 @@ class RunsScreen(MiCrowScreen):
     def _work(self, work) -> None:
         try:
             work()
-        except MiCrowError as error:
+        except (MiCrowError, OSError) as error:
             self.app.call_from_thread(
-                self.notify, printable(error.sentence), severity="error", markup=False
+                self.notify, printable(sentence_of(error)), severity="error", markup=False
             )
         self.app.call_from_thread(self.mi_crow.look_now)
 

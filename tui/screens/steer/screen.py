@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 from textual.widgets import Button, Label, Static
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui import messages
@@ -165,8 +166,8 @@ class SteerScreen(StackScreen):
         try:
             client = self.context.ready_session(plan.sae_id)
             state = self.context.session_state
-        except MiCrowError as error:
-            self.post_message(writing.WritingEnded(error.sentence))
+        except (MiCrowError, OSError) as error:
+            self.post_message(writing.WritingEnded(sentence_of(error)))
             return
         made = writing.Made(
             state.model_id, state.revision, state.device, plan.sae_id, state.weights

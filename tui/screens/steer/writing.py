@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 
@@ -113,9 +114,9 @@ def write(
             post(done)
             if done.stopped:
                 break
-    except MiCrowError as error:
+    except (MiCrowError, OSError) as error:
         asked = isinstance(error, CancelledError) and stopped()
-        post(WritingEnded("" if asked else error.sentence))
+        post(WritingEnded("" if asked else sentence_of(error)))
     else:
         post(WritingEnded())
 
