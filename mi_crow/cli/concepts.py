@@ -166,7 +166,7 @@ def _export(workspace: Workspace, annotations: "Annotations", options: Namespace
     if not options.path.absolute().parent.is_dir():
         raise NotFoundError(f"folder {str(options.path.absolute().parent)!r} not found")
     check_new_file(options.path, force=options.force)
-    annotations.export(options.path)
+    annotations.export(options.path, overwrite=True)
     concepts = len(annotations.concepts())
     value = {"concepts": concepts, "path": str(options.path)}
     _say(options, value, f"wrote {concepts} concepts to {options.path}")

@@ -26,6 +26,7 @@ from mi_crow.jobs.process import take_lock
 from mi_crow.jobs.rate import RateMeter
 from mi_crow.jobs.reporter import update_gap
 from mi_crow.jobs.spec import config_from_json
+from mi_crow.jobs.tenants import FOREGROUND_LOCK
 from mi_crow.ranks import (
     Ranks,
     launched_rank,
@@ -34,8 +35,6 @@ from mi_crow.ranks import (
     take_device,
 )
 from mi_crow.store.workspace import Workspace
-
-_LOCK = ".lock-foreground"
 
 
 def run_in_ranks(
@@ -128,13 +127,13 @@ def _taken(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    lock = take_lock(folder / _LOCK, patience_s=0)
+    lock = take_lock(folder / FOREGROUND_LOCK, patience_s=0)
     if lock is None:
         raise UserError(f"{folder.name!r} is being written already", hint="choose another --name")
     try:
         yield
     finally:
-        (folder / _LOCK).unlink(missing_ok=True)
+        (folder / FOREGROUND_LOCK).unlink(missing_ok=True)
         os.close(lock)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
 from mi_crow.jobs.kinds import Kind
 from mi_crow.jobs.status import read_state
-from mi_crow.jobs.tenants import users_of
+from mi_crow.jobs.tenants import refuse_in_use
 from mi_crow.store.atomic import read_json, remove_stale, write_json
 from mi_crow.store.ids import validate_id
 from mi_crow.store.json_object import JsonObject
@@ -67,11 +67,7 @@ def claim_output(workspace: Workspace, kind: Kind, config: Any) -> Path:
         raise UserError(
             f"{what} {config.name!r} exists already", hint="choose another --name or remove it"
         )
-    if jobs := users_of(workspace, what, config.name).jobs:
-        raise UserError(
-            f"{what} {config.name!r} is in use by job {', '.join(jobs)}",
-            hint="cancel it or wait: mi-crow jobs",
-        )
+    refuse_in_use(workspace, what, config.name, folder)
     remove_stale(folder)
     return folder
 

@@ -9,7 +9,7 @@ from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.jobs.process import LOCK_NAME, take_lock
 from mi_crow.jobs.spec import SPEC_NAME
 from mi_crow.jobs.status import JobState, list_jobs, read_state
-from mi_crow.jobs.tenants import trained_on, users_of, uses
+from mi_crow.jobs.tenants import is_being_filled, refuse_in_use, trained_on, uses
 from mi_crow.mechanistic.features.origins import indexed_over
 from mi_crow.store.ids import validate_id
 from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
@@ -53,15 +53,10 @@ class Removal:
 def plan_removal(workspace: Workspace, what: str, name: str) -> Removal:
     """What removing the run or the SAE (`what`) with the id `name`, finished or not, means.
 
-    Raises NotFoundError; UserError while an active job uses it.
+    Raises NotFoundError; UserError while an active job or another command uses it.
     """
     folder = any_folder(workspace, what, name)
-    used = users_of(workspace, what, name)
-    if used.jobs:
-        raise UserError(
-            f"{what} {name!r} is in use by job {', '.join(used.jobs)}",
-            hint="cancel it or wait: mi-crow jobs",
-        )
+    used = refuse_in_use(workspace, what, name, folder)
     return Removal(
         what,
         name,
@@ -77,7 +72,8 @@ def unfinished(
     workspace: Workspace, what: str, jobs: Sequence[JobState] | None = None
 ) -> list[Unfinished]:
     """The folders of runs or SAEs (`what`) that hold something and were never finished, by name,
-    without those that an active job fills. An unfinished run with a manifest is a run like others.
+    without those that a job or another command fills now. An unfinished run with a manifest is a
+    run like others.
 
     `jobs`: those of the workspace, where they are known already.
     """
@@ -95,6 +91,7 @@ def unfinished(
         and folder.name not in filling
         and not os.path.lexists(folder / marker)
         and _holds_something(folder)
+        and not is_being_filled(folder)
     ]
 
 

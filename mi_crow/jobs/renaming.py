@@ -15,7 +15,7 @@ from typing import Any
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.jobs.spec import SPEC_NAME
 from mi_crow.jobs.status import STATUS_NAME
-from mi_crow.jobs.tenants import users_of
+from mi_crow.jobs.tenants import refuse_in_use
 from mi_crow.store.atomic import read_json, sync_folder, write_json
 from mi_crow.store.ids import validate_id
 from mi_crow.store.manifest import changing
@@ -68,12 +68,7 @@ def _rename(workspace: Workspace, renaming: Renaming, folder: Path) -> None:
             raise UserError(
                 f"{renaming.what} {renaming.new!r} exists already", hint="choose another id"
             )
-        used = users_of(workspace, renaming.what, renaming.old)
-        if used.jobs:
-            raise UserError(
-                f"{renaming.what} {renaming.old!r} is in use by job {', '.join(used.jobs)}",
-                hint="cancel it or wait: mi-crow jobs",
-            )
+        refuse_in_use(workspace, renaming.what, renaming.old, folder)
         write_json(workspace.root / RENAMING_NAME, asdict(renaming))
         try:
             _move(folder, target)

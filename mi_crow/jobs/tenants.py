@@ -2,9 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from mi_crow.causes import machine_error
+from mi_crow.errors import UserError
+from mi_crow.jobs.process import is_locked
 from mi_crow.jobs.status import JobState, list_jobs
 from mi_crow.store.workspace import Workspace
+
+FOREGROUND_LOCK = ".lock-foreground"  # in a folder that a command fills without a job
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,31 @@ def users_of(workspace: Workspace, what: str, name: str) -> Users:
     ]
     saes = [sae for sae, run in trained.items() if run == name] if what == "run" else []
     return Users(jobs, saes)
+
+
+def refuse_in_use(workspace: Workspace, what: str, name: str, folder: Path) -> Users:
+    """Who needs the run or SAE in `folder`, which nobody works on. Raises UserError when somebody
+    does: an active job, or a command that torchrun started."""
+    used = users_of(workspace, what, name)
+    if used.jobs:
+        raise UserError(
+            f"{what} {name!r} is in use by job {', '.join(used.jobs)}",
+            hint="cancel it or wait: mi-crow jobs",
+        )
+    if is_being_filled(folder):
+        raise UserError(
+            f"{what} {name!r} is being written by a command that torchrun started",
+            hint="stop that (ctrl+c) or wait",
+        )
+    return used
+
+
+def is_being_filled(folder: Path) -> bool:
+    """Whether a command without a job writes to the folder now. Raises MachineError."""
+    try:
+        return is_locked(folder / FOREGROUND_LOCK)
+    except OSError as error:
+        raise machine_error(error, folder) or error from error
 
 
 def trained_on(workspace: Workspace) -> dict[str, str | None]:

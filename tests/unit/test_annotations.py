@@ -19,6 +19,7 @@ from mi_crow.mechanistic.concepts.annotations_database import (
     parse_mount,
     parse_mountinfo,
 )
+from mi_crow.mechanistic.concepts.importing import WouldReplaceError
 
 
 @pytest.fixture
@@ -414,3 +415,19 @@ def test_presets_and_generations_follow_a_renamed_sae(annotations: Annotations) 
     assert [(one["target"], one["sae"]) for one in preset.interventions] == wanted
     assert [(one["target"], one["sae"]) for one in kept.settings["interventions"]] == wanted
     assert kept.sae_ids == ("new",)
+
+
+def test_nothing_is_replaced_unasked(annotations: Annotations, tmp_path: Path) -> None:
+    annotations.set_concept("sae", 1, "sea", note="mine")
+    path = tmp_path / "concepts.json"
+    path.write_text(json.dumps([{"sae_id": "sae", "feature": 1, "name": "sea", "note": "theirs"}]))
+    with pytest.raises(UserError, match="exists already"):
+        annotations.export(path)
+    with pytest.raises(WouldReplaceError, match="would change a concept of yours"):
+        annotations.import_(path)
+    assert annotations.concepts()[0].note == "mine"
+    assert annotations.import_(path, overwrite=True) == 1
+    assert annotations.concepts()[0].note == "theirs"
+    annotations.set_concept("sae", 2, "salt")
+    assert annotations.export(path, overwrite=True) == 2
+    assert annotations.import_(path) == 2  # says nothing else

@@ -111,7 +111,7 @@ def test_what_a_job_writes_or_somebody_else_put_there_is_not_touched(
         assert run(workspace, name="written") == (2, [])
     finally:
         os.close(lock)
-    assert "'written' is being written already" in capsys.readouterr().err
+    assert "SAE 'written' is being written by a command" in capsys.readouterr().err
     assert sorted(saes(workspace)) == ["theirs", "written"]
 
 

@@ -1,6 +1,7 @@
 """What a job that can be resumed needs is not removed without a word; what nobody needs can be."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.cli.demo import fresh_workspace
+from mi_crow.errors import MiCrowError
+from mi_crow.jobs.kinds import KINDS
+from mi_crow.jobs.output import reserve_output
+from mi_crow.jobs.process import take_lock
 from mi_crow.jobs.status import write_status
 from mi_crow.store.manifest import LayerSpec, RunManifest
 from mi_crow.store.workspace import Workspace
@@ -126,3 +131,43 @@ def test_what_a_failed_job_left_does_not_make_a_workspace_full(
     training(workspace, jobs, "failed")
     (workspace.saes_dir / ".tmp-0123456789ab-x").mkdir()
     assert fresh_workspace(str(workspace.root)).root == workspace.root
+
+
+@pytest.mark.parametrize("what", ["runs", "saes"])
+def test_what_a_command_without_a_job_fills_is_neither_unfinished_nor_removed(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    folder = (
+        workspace.make_run_dir("it", "") if what == "runs" else workspace.make_sae_dir("it", "")
+    )
+    (folder / "checkpoints" / "step-40").mkdir(parents=True)
+    lock = take_lock(folder / ".lock-foreground")
+    assert lock is not None
+    assert told(capsys, what) == []
+    assert "is being written by a command" in refused(capsys, what, "rm", "it", "--force")
+    os.close(lock)
+    assert [row["status"] for row in told(capsys, what)] == ["unfinished"]
+    assert told(capsys, what, "rm", "it")["removed"]
+
+
+@pytest.mark.parametrize("name", ["../../keep", "/keep", "..", "", "a/../../../keep", ".hidden"])
+def test_a_job_that_names_a_place_outside_cannot_have_it_removed_or_written(
+    workspace: Workspace, jobs: FakeJobs, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    outside = workspace.root.parent / "keep"
+    outside.mkdir()
+    (outside / "thesis.txt").write_text("mine")
+    name = name.replace("/keep", str(outside)) if name == "/keep" else name
+    add_run(workspace)
+    job = jobs.add("lost", "train", params={"run_id": "run", "layer": "l"})
+    folder = workspace.jobs_dir / job
+    (folder / "output.json").write_text(json.dumps({"what": "sae", "id": name}))
+    with pytest.raises(MiCrowError):
+        reserve_output(workspace, folder, KINDS["train"], None)
+    write_status(folder, {"status": "running", "output": name})
+    told(capsys, "jobs", "rm", job, "--force")
+    assert (outside / "thesis.txt").read_text() == "mine"
+    assert workspace.run_dir("run").is_dir()
+    assert sorted(entry.name for entry in workspace.root.parent.iterdir() if entry != outside) == (
+        sorted({"w", "xdg_config_home", "xdg_runtime_dir"})
+    )

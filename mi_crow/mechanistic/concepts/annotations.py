@@ -4,6 +4,7 @@ Small, mutable and shared by several processes, hence SQLite. Torch-free.
 """
 
 import getpass
+import os
 import sqlite3
 import time
 import uuid
@@ -306,29 +307,35 @@ class Annotations(SavedSteering):
 
     # Files.
 
-    def export(self, path: str | Path, sae_id: str | None = None) -> int:
-        """Writes concepts to a .json or .csv file; gives their number. Raises UserError."""
+    def export(
+        self, path: str | Path, sae_id: str | None = None, *, overwrite: bool = False
+    ) -> int:
+        """Writes concepts to a .json or .csv file; gives their number. Raises UserError, also for a
+        file that exists, unless `overwrite`."""
         from mi_crow.mechanistic.concepts.annotations_files import write_concepts
 
+        if not overwrite and os.path.lexists(path):
+            raise UserError(
+                f"{str(path)!r} exists already", hint="choose another name, or overwrite=True"
+            )
         concepts = self.concepts(sae_id)
         write_concepts(Path(path), concepts)
         return len(concepts)
 
-    def import_(self, path: str | Path, sae_id: str | None = None) -> int:
+    def import_(
+        self, path: str | Path, sae_id: str | None = None, *, overwrite: bool = False
+    ) -> int:
         """Reads a .json or .csv file; gives the number of concepts. All of it or nothing.
 
-        `sae_id` is for rows that name no SAE. Raises UserError naming the row that is wrong.
+        `sae_id` is for rows that name no SAE. Raises UserError naming the row that is wrong, and
+        WouldReplaceError for one that says something else about a name than stands here, unless
+        `overwrite`.
         """
         from mi_crow.mechanistic.concepts.annotations_files import read_concepts
+        from mi_crow.mechanistic.concepts.importing import add_rows
 
         rows = read_concepts(Path(path), sae_id)
-        with self.one_change():
-            for number, row in enumerate(rows, start=1):
-                try:
-                    self.set_concept(**row)
-                except UserError as error:
-                    raise UserError(f"row {number} of {str(path)!r}: {error}") from error
-        return len(rows)
+        return add_rows(self, Path(path), rows, force=overwrite).concepts
 
 
 def _user_name() -> str:

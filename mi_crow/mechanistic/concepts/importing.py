@@ -48,6 +48,13 @@ def import_concepts(
     """
     rows = read_concepts(path, sae_id)
     _check(workspace, path, rows)
+    return add_rows(annotations, path, rows, force=force)
+
+
+def add_rows(
+    annotations: Annotations, path: Path, rows: list[dict[str, Any]], *, force: bool
+) -> Imported:
+    """Adds the rows that `path` holds, all or none. Raises UserError and WouldReplaceError."""
     with annotations.one_change():
         there = {_key(one): one for one in annotations.concepts()}
         replaced: list[tuple[Concept, Mapping[str, Any]]] = []
@@ -119,5 +126,5 @@ def _would_replace(
     return WouldReplaceError(
         f"{str(path)!r} would change {count} of yours: {field} of {old.name!r}, feature "
         f"{old.feature} of {old.sae_id}, from {before} to {after}",
-        hint="--force replaces them; nothing was read",
+        hint="--force (overwrite=True) replaces them; nothing was read",
     )

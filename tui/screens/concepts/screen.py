@@ -14,6 +14,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.visible import visible
 from tui import messages
@@ -124,8 +125,8 @@ class ConceptsScreen(MiCrowScreen):
                     if is_telling(score.auroc)
                 }
             message = ConceptsRead(sae_id, tuple(concepts), held_out, alive)
-        except MiCrowError as error:
-            message = ConceptsRead(sae_id, error=error.sentence)
+        except (MiCrowError, OSError) as error:
+            message = ConceptsRead(sae_id, error=sentence_of(error))
         self.post_message(message)
 
     def on_concepts_read(self, message: ConceptsRead) -> None:
@@ -325,7 +326,8 @@ class ConceptsScreen(MiCrowScreen):
             from mi_crow.mechanistic.concepts.importing import WouldReplaceError, import_concepts
 
             if purpose == "export":
-                return f"Wrote {annotations.export(path, sae_id)} concepts to {path}"
+                count = annotations.export(path, sae_id, overwrite=force)
+                return f"Wrote {count} concepts to {path}"
             try:
                 done = import_concepts(workspace, annotations, path, sae_id=sae_id, force=force)
             except WouldReplaceError as error:
