@@ -226,9 +226,12 @@ def by_latent(indices: Tensor, n_latents: int) -> LatentOrder:
 
 def group_by_latent(columns: Tensor, rows: Tensor, n_latents: int) -> LatentOrder:
     """Groups entries by latent: columns [e] and rows [e] are their latents and tokens."""
-    ascending, order = columns.sort(stable=True)
-    latents = torch.arange(n_latents, device=columns.device)
-    return LatentOrder(order, rows[order], torch.searchsorted(ascending, latents))
+    # Sorted by radix, whose time grows with the bytes of a number: of 2 a fifth of what 8 take. And
+    # `index_select` takes a quarter of the time of an index in brackets.
+    dtype = torch.int16 if n_latents <= 1 << 15 else torch.int32
+    ascending, order = columns.to(dtype).sort(stable=True)
+    latents = torch.arange(n_latents, device=columns.device, dtype=dtype)
+    return LatentOrder(order, rows.index_select(0, order), torch.searchsorted(ascending, latents))
 
 
 def row_gradient(grad_values: Tensor, grouped: LatentOrder, x: Tensor) -> Tensor:
@@ -236,7 +239,7 @@ def row_gradient(grad_values: Tensor, grouped: LatentOrder, x: Tensor) -> Tensor
 
     The gradient of a matrix whose row i was multiplied with x[n] wherever indices[n, j] = i.
     """
-    weights = grad_values.reshape(-1)[grouped.order]
+    weights = grad_values.reshape(-1).index_select(0, grouped.order)
     return sum_bags(grouped.rows, weights, grouped.starts, x, long_bags=True)
 
 
