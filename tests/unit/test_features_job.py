@@ -48,10 +48,13 @@ def files(workspace: Workspace) -> set[str]:
 
 
 def tables(path: Path) -> dict[str, list[Any]]:
-    """Every table but meta, rows in the order they stand."""
+    """Every table but meta, rows in the order they stand; nan as text, since it equals nothing."""
     with duckdb.connect(str(path), read_only=True) as connection:
         return {
-            table: connection.execute(f"SELECT * FROM {table}").fetchall()
+            table: [
+                tuple("nan" if value != value else value for value in row)
+                for row in connection.execute(f"SELECT * FROM {table}").fetchall()
+            ]
             for table in (*TABLES, *VIEWS, *DERIVED)
             if table != "meta"
         }

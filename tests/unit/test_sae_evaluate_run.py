@@ -25,6 +25,7 @@ from mi_crow.mechanistic.sae.evaluate import evaluate_sae
 from mi_crow.mechanistic.sae.train import train_run
 from mi_crow.progress import NullProgress
 from mi_crow.store.manifest import RunManifest
+from mi_crow.store.sums import sum_of
 from mi_crow.store.workspace import Workspace
 from tests.index_runs import identity_sae, save_sae
 from tests.tiny_models import TEXTS
@@ -133,16 +134,25 @@ def test_documents_in_small_batches_give_the_same_losses(
         assert again[key] == pytest.approx(found[key], rel=1e-4)
 
 
+def relabel(run: Path, label: str | None) -> None:
+    """Gives every document of a run this label, and the manifest the sums of the changed files."""
+    manifest = RunManifest.load(run)
+    for part in manifest.parts:
+        path = run / "tokens" / f"{part.stem}.parquet"
+        table = pq.read_table(path)
+        column = pa.array([label] * len(table), table.schema.field("label").type)
+        place = table.schema.get_field_index("label")
+        pq.write_table(table.set_column(place, "label", column), path)
+        part.files["tokens"] = sum_of(path)
+    manifest.save(run)
+
+
 def test_labels_that_no_probe_can_be_fitted_for_are_told(
     captured: Workspace, tiny_lm: "LanguageModel"
 ) -> None:
     save_sae(captured, at_block(tiny_lm.tokenizer_hash))
     for label, says in (("all", "no label stands and is missing"), (None, "have no labels")):
-        for path in captured.run_dir("run").rglob("*.parquet"):
-            table = pq.read_table(path)
-            column = pa.array([label] * len(table), table.schema.field("label").type)
-            place = table.schema.get_field_index("label")
-            pq.write_table(table.set_column(place, "label", column), path)
+        relabel(captured.run_dir("run"), label)
         progress = Said()
         found = evaluate_sae(captured, EvaluateConfig("sae", device="cpu"), progress, lm=tiny_lm)
         assert found["probes"] == {}
