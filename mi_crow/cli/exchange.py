@@ -18,10 +18,12 @@ from mi_crow.cli.arguments import (
 from mi_crow.cli.tables import print_facts, print_line
 from mi_crow.cli.text import count, number, print_json, share
 from mi_crow.cli.texts import add_bos
-from mi_crow.errors import UserError
+from mi_crow.errors import MiCrowError, UserError
 from mi_crow.jobs.checks import check_dataset, check_model
 from mi_crow.language_model.config import DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae.formats.config import DTYPES, CheckConfig, ImportConfig
+from mi_crow.store.manifest import RunManifest
+from mi_crow.store.workspace import Workspace, read_sae_summary
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.formats.importing import ImportResult
@@ -138,6 +140,17 @@ def _show(result: "ImportResult") -> None:
         print_line(f"warning: {warning}", style="yellow")
 
 
+def _run_of(workspace: Workspace, sae_id: str) -> RunManifest | None:
+    """What is still known of the run that an SAE was trained on: an export does not need it."""
+    try:
+        run_id = read_sae_summary(workspace.sae_dir(sae_id)).run_id
+        if run_id is None:
+            return None
+        return RunManifest.load(workspace.run_dir(workspace.run_named(run_id)))
+    except MiCrowError:
+        return None
+
+
 def _export(options: Namespace) -> int:
     workspace = open_workspace(options)
     if options.sae and options.sae_first:
@@ -146,7 +159,8 @@ def _export(options: Namespace) -> int:
     from mi_crow.mechanistic.sae.formats.exporting import export_sae
 
     target = options.path.expanduser().absolute()
-    folder = export_sae(workspace.sae_dir(sae_id), target, options.format)
+    captured = _run_of(workspace, sae_id)
+    folder = export_sae(workspace.sae_dir(sae_id), target, options.format, captured)
     if options.json:
         print_json(
             {"sae_id": sae_id, "path": str(target), "format": options.format, "folder": str(folder)}

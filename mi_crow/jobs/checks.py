@@ -24,6 +24,7 @@ from mi_crow.language_model.model_names import model_asked_for
 from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.loggers import check_logger
+from mi_crow.mechanistic.sae.stored_layers import stored_layer
 from mi_crow.store.ids import validate_id
 from mi_crow.store.manifest import RunManifest
 from mi_crow.store.settings import validate_device
@@ -50,9 +51,9 @@ def check_train(workspace: Workspace, config: TrainConfig) -> None:
         check_dataset(config.stream.dataset)
         return
     manifest = run_manifest(workspace, config.run_id)
-    width = manifest.layer(config.layer).width
+    width = stored_layer(manifest, config.layer).width
     if config.target_layer is not None:
-        manifest.layer(config.target_layer)
+        stored_layer(manifest, config.target_layer)
     for variant in config.variants() if config.init is None else ():
         n_latents = variant.n_latents or int(variant.expansion * width)
         if n_latents < 1:
@@ -135,7 +136,7 @@ def check_sae_and_run(workspace: Workspace, sae_id: str, run_id: str | None) -> 
             f"run {run_id!r} is of model {manifest.model_id!r}, SAE {sae_id!r} of {sae.model_id!r}",
             hint="name a run of the model it was trained on",
         )
-    width = manifest.layer(sae.layer).width
+    width = stored_layer(manifest, sae.layer).width
     if width != sae.n_inputs:
         raise UserError(
             f"SAE {sae_id!r} takes {sae.n_inputs} inputs, layer {sae.layer!r} of run {run_id!r} "

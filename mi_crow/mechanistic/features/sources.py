@@ -12,8 +12,10 @@ from mi_crow.mechanistic.features.origins import Origin, check_unchanged, known_
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import settle_centring
 from mi_crow.mechanistic.sae.run_tokens import tell_other_model, tell_other_start
+from mi_crow.mechanistic.sae.stored_layers import stored_layer
 from mi_crow.mechanistic.sae.targets import check_same_point
 from mi_crow.progress import Progress
+from mi_crow.store.manifest import RunManifest
 from mi_crow.store.reader import RunReader
 from mi_crow.store.workspace import Workspace
 
@@ -122,7 +124,9 @@ def _wanted(workspace: Workspace, config: IndexConfig, sae: SparseAutoencoder) -
 def _reader(workspace: Workspace, origin: Origin, sae: SparseAutoencoder, sae_id: str) -> RunReader:
     run_id = origin.run_id or ""
     try:
-        reader = RunReader(workspace.run_dir(run_id), sae.metadata.layer_signature)
+        run_dir = workspace.run_dir(run_id)
+        spec = stored_layer(RunManifest.load(run_dir), sae.metadata.layer_signature)
+        reader = RunReader(run_dir, spec.name)
     except NotFoundError as error:
         if not origin.indexed:
             raise

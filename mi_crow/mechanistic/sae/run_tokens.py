@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.hook_names import hook_name_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.source import RunSource, TokenSource
+from mi_crow.mechanistic.sae.stored_layers import exact_hook_name, exact_point, stored_layer
 from mi_crow.progress import Progress
 from mi_crow.store.manifest import LayerSpec, RunManifest
 from mi_crow.store.pair import PairReader
@@ -29,14 +29,14 @@ class RunTokens:
         other: dict[str, Any] = {}
         if target is not None:
             other = {
-                "hook_name_out": hook_name_of(target.point, target.name),
+                "hook_name_out": exact_hook_name(manifest, target),
                 "target_layer": target.signature,
             }
         return SaeMetadata(
             model_name=manifest.model_id,
-            hook_name=hook_name_of(layer.point, layer.name),
+            hook_name=exact_hook_name(manifest, layer),
             layer=layer.name,
-            point=layer.point,
+            point=exact_point(manifest, layer),
             revision=manifest.revision,
             tokenizer_hash=manifest.tokenizer_hash,
             run_id=manifest.run_id or None,
@@ -74,10 +74,10 @@ def open_tokens(
     workspace: Workspace, run_id: str, layer: str, target_layer: str | None = None
 ) -> RunTokens:
     """Opens a layer, and the layer that a transcoder is to predict. Raises NotFoundError."""
-    if target_layer is not None:
-        pair = PairReader(workspace.run_dir(run_id), layer, target_layer)
-        return RunTokens(pair.first.manifest, pair.first.layer, pair.second.layer, pair)
     run_dir = workspace.run_dir(run_id)
     manifest = RunManifest.load(run_dir)
-    spec = manifest.layer(layer)
+    spec = stored_layer(manifest, layer)
+    if target_layer is not None:
+        pair = PairReader(run_dir, spec.name, stored_layer(manifest, target_layer).name)
+        return RunTokens(pair.first.manifest, pair.first.layer, pair.second.layer, pair)
     return RunTokens(manifest, spec, None, RunSource(RunReader(run_dir, spec.name)))

@@ -13,16 +13,21 @@ from mi_crow.mechanistic.sae.formats.saelens import read_saelens
 from mi_crow.mechanistic.sae.formats.saelens_names import OURS_ALONE
 from mi_crow.mechanistic.sae.formats.saelens_write import saelens_name, save_sae
 from mi_crow.mechanistic.sae.formats.sparsify import check_writable, hookpoint_of, write_sparsify
+from mi_crow.mechanistic.sae.stored_layers import as_captured
 from mi_crow.store.atomic import whole_folder
 from mi_crow.store.leftovers import beside, remove
+from mi_crow.store.manifest import RunManifest
 from mi_crow.store.room import check_disk
 
 FORMATS = ("saelens", "sparsify")
 
 
-def export_sae(source: Path, target: Path, format_name: str = "saelens") -> Path:
+def export_sae(
+    source: Path, target: Path, format_name: str = "saelens", captured: RunManifest | None = None
+) -> Path:
     """Writes the SAE in the folder `source` to the new folder `target`, and gives the folder of
-    the SAE itself: for sparsify one of its hook point's name inside `target`.
+    the SAE itself: for sparsify one of its hook point's name inside `target`. `captured` is the run
+    that the SAE was trained on, which says what it read.
 
     Raises UserError when `target` exists, cannot be written or is on a full disk, and when the
     format has no such SAE.
@@ -34,6 +39,8 @@ def export_sae(source: Path, target: Path, format_name: str = "saelens") -> Path
     remove(beside(target))
     check_disk(target, bytes_needed(read_saelens(source)), f"{str(target)!r}")
     sae = load_sae(source)
+    if captured is not None:
+        sae.metadata = as_captured(sae.metadata, captured)
     place = hookpoint_of(sae) if format_name == "sparsify" else ""
     _check(sae, format_name)
     try:
