@@ -1,6 +1,7 @@
 """What every test may use: a fresh workspace, a tiny random model, the sample model."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 # Read when the libraries are imported: no test depends on the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# What a shell starts in the background is deaf to ctrl+c, and so is all that it starts in turn; the
+# tests of ctrl+c need processes that hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile("mi-crow", deadline=None)

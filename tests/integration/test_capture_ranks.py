@@ -118,7 +118,7 @@ def by_hand(workspace: Workspace, *flags: str) -> "subprocess.CompletedProcess[s
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
         # torchrun leaves a folder behind each time
         env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(workspace.root.parent)},
     )
