@@ -58,3 +58,14 @@ async def test_a_former_change_is_picked_from_the_history(run_app, app_workspace
         await press(pilot, "j", "j", "enter")  # a name whose note was changed since
         assert "not undone, it has changed since: name 'letters'" in notices(pilot)
         assert names(pilot.app.context.annotations) == {"letters"}
+
+
+async def test_a_change_can_be_read_to_its_end_at_the_smallest_size(run_app, app_workspace):
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        name = "sails and masts"
+        pilot.app.context.annotations.set_concept("demo-topk", 1462, name)
+        pilot.app.context.annotations.undo()
+        pilot.app.look_now()
+        await settle(pilot)
+        await press(pilot, "5", "h")
+        assert f"undo: name '{name}' of feature 1462" in screen_text(pilot)

@@ -16,8 +16,8 @@ from tui.widgets.row_list import Cell, Column, Row, RowList
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import PastChange
 
-COLUMNS = (Column("when", 11), Column("who", 10), Column("change"), Column("state", 6))
 _MOST_ROWS = 12
+_ROOM = 90  # cells: from here on `who` leaves enough for the change
 
 
 class HistoryPopup(Popup[int]):
@@ -31,7 +31,7 @@ class HistoryPopup(Popup[int]):
         self._changes = changes
 
     def compose_box(self) -> ComposeResult:
-        yield RowList(COLUMNS, empty="nothing was changed yet")
+        yield RowList(columns_for(self._changes), empty="nothing was changed yet")
         yield Static("enter undoes the change · esc leaves", classes="hint", markup=False)
 
     def on_mount(self) -> None:
@@ -43,6 +43,13 @@ class HistoryPopup(Popup[int]):
     @on(RowList.Opened)
     def _choose(self, event: RowList.Opened) -> None:
         self.dismiss(int(event.key))
+
+
+def columns_for(changes: "Sequence[PastChange]") -> tuple[Column, ...]:
+    """`who` stands in a narrow terminal only where there is more than one."""
+    several = len({change.actor for change in changes}) > 1
+    who = Column("who", 10, from_width=0 if several else _ROOM)
+    return Column("when", 11), who, Column("change"), Column("state", 6)
 
 
 def history_row(change: "PastChange") -> Row:

@@ -10,7 +10,7 @@ from textual.content import Content
 from mi_crow.mechanistic.sae.probe_rows import probe_rows
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary
-from tui.screens.runs.rows import STATUS_STYLES, job_target
+from tui.screens.runs.rows import STATUS_STYLES, job_name, job_target
 from tui.text import count, duration, number, printable, size
 from tui.widgets.facts import Fact, blocks, facts_content, section
 from tui.widgets.plot import area_plot, progress_bar
@@ -154,7 +154,7 @@ def job_detail(job: "JobState", history: JobHistory | None, width: int, tall: bo
 
     `width` is the pane's, in cells.
     """
-    head = _head(f"{job.kind} {job_target(job)}".strip(), _job_line(job))
+    head = _head(f"{job_name(job)} {job_target(job)}".strip(), _job_line(job))
     parts = [Content("\n").join([head, *_bar(job, width)])]
     if job.error:
         hint = f"\n{job.hint}" if job.hint else ""

@@ -116,10 +116,19 @@ def job_rows(jobs: "Sequence[JobState]") -> list[Row]:
     return [
         Row(
             job.job_id,
-            (Cell(job.kind, more=((f"  {job_target(job)}", "$muted"),)), _state(job), _time(job)),
+            (
+                Cell(job_name(job), more=((f"  {job_target(job)}", "$muted"),)),
+                _state(job),
+                _time(job),
+            ),
         )
         for job in reversed(jobs)
     ]
+
+
+def job_name(job: "JobState") -> str:
+    """What a job does; its id, where its files do not say."""
+    return printable(job.job_id if job.status == "unreadable" else job.kind)
 
 
 def job_target(job: "JobState") -> str:

@@ -296,7 +296,7 @@ class RunsScreen(MiCrowScreen):
         job = self._selected_job
         if job is None:
             return
-        what = f"{job.kind} {rows.job_target(job)}".strip()
+        what = f"{rows.job_name(job)} {rows.job_target(job)}".strip()
         if job.stopping:
             popup = Confirm(f"Stop {what} now?", "It is still saving; what it did since is lost.")
         else:
@@ -315,7 +315,7 @@ class RunsScreen(MiCrowScreen):
             self._do(partial(self._ask_to_remove, what, key))
         if job is None:
             return
-        what = f"{job.kind} {rows.job_target(job)}".strip()
+        what = f"{rows.job_name(job)} {rows.job_target(job)}".strip()
         note = "Its log goes; what it finished stays."
         if job.resumable:
             note = "It could be resumed; what it began and did not finish goes with it."
