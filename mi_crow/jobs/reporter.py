@@ -4,22 +4,24 @@ The watcher thread looks at the cancel file once a second, keeps the heartbeat, 
 process at once when asked a second time, however busy the main thread is.
 """
 
+import contextlib
 import os
 import select
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mi_crow.causes import in_words
+from mi_crow.causes import in_words, sentence_of
 from mi_crow.errors import MiCrowError
 from mi_crow.jobs.events import append_event, redact
 from mi_crow.jobs.process import ProcessIdentity
 from mi_crow.jobs.rate import RateMeter
 from mi_crow.jobs.status import CANCEL_NAME, HEARTBEAT_S, write_status
+from mi_crow.store.atomic import temporary_name
 from mi_crow.store.plain_file import read_plain
 
 _TICK_S = 1.0
@@ -28,6 +30,20 @@ _EARLY_GAP_S = 0.2  # five events a second in the first minute
 _LATE_GAP_S = 2.0
 _MOST_REQUESTS = 4096  # bytes of the file that asks for an end
 EXIT_STOPPED = 130
+# Bytes kept on the disk until the job's last words need them: the file that a full disk cannot take
+# any more is often the one that would say so.
+_ROOM = 64 << 10
+
+
+@contextlib.contextmanager
+def _told_on_failure(what: str) -> Iterator[None]:
+    """The last words stand in two files and the log: what one of them cannot take, the others
+    still say."""
+    try:
+        yield
+    except (MiCrowError, OSError) as error:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"the job's {what} cannot be written: {sentence_of(error)}\n")
 
 
 def update_gap(age_s: float) -> float:
@@ -58,10 +74,13 @@ class Reporter:
         self._lock = threading.RLock()
         self._dirty = True
         self._closed = False
+        self._room = temporary_name(job_dir / "room")
         self._watcher = threading.Thread(target=self._watch, name="job-watcher", daemon=True)
 
     def __enter__(self) -> "Reporter":
         self._write_status()
+        with contextlib.suppress(OSError):  # a disk that is full already: the work will say so
+            self._room.write_bytes(bytes(_ROOM))
         self._watcher.start()
         return self
 
@@ -73,6 +92,7 @@ class Reporter:
     ) -> None:
         with self._lock:
             self._closed = True
+        self._room.unlink(missing_ok=True)
         self._wake()
         self._watcher.join()
         os.close(self._wake_reader)
@@ -170,11 +190,15 @@ class Reporter:
             if self._closed:
                 return
             self._closed = True
-            self._flush_reading(time.monotonic())
-            record = append_event(self._job_dir, event, **fields, **only_event)
-            self._status.update(fields, status=event, ended=record["t"], resumable=resumable)
+            self._room.unlink(missing_ok=True)
+            with _told_on_failure("events"):
+                self._flush_reading(time.monotonic())
+            with _told_on_failure("events"):
+                append_event(self._job_dir, event, **fields, **only_event)
+            self._status.update(fields, status=event, ended=time.time(), resumable=resumable)
             self._status.update(rate=None, eta_s=None, waiting_for="")
-            self._write_status()
+            with _told_on_failure("status"):
+                self._write_status()
 
     def _set(self, **fields: Any) -> None:
         with self._lock:
@@ -210,7 +234,8 @@ class Reporter:
                     os._exit(EXIT_STOPPED)
                 if self._dirty or time.monotonic() - beat >= HEARTBEAT_S:
                     beat = time.monotonic()
-                    self._write_status()
+                    with _told_on_failure("status"):  # a disk that is full for a while
+                        self._write_status()
 
     def _cancel_requests(self) -> int:
         """How often a cancel was asked for: each request is one line of the file."""
