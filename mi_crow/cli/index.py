@@ -17,7 +17,17 @@ from mi_crow.cli.arguments import (
 from mi_crow.cli.following import run_job
 from mi_crow.cli.tables import print_facts
 from mi_crow.cli.text import count, duration, size
-from mi_crow.cli.texts import add_text_flags, dataset_of, model_of, rows_of
+from mi_crow.cli.texts import (
+    OF_A_MODEL,
+    OF_TEXTS,
+    add_text_flags,
+    dataset_of,
+    fill_in,
+    leave_out,
+    model_of,
+    refuse_given,
+    rows_of,
+)
 from mi_crow.errors import UserError
 from mi_crow.jobs.spec import config_as_json
 from mi_crow.mechanistic.features.config import MAPS, IndexConfig, LiveTexts
@@ -48,6 +58,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_text_flags(parser, default=None)
     parser.add_argument("--token-limit", type=positive, help="stop --dataset after so many tokens")
     add_model_flags(parser, default=None)
+    leave_out(parser, (*OF_TEXTS, "token_limit", *OF_A_MODEL))
     add_device(parser)
     add_seed(parser)
     add_job_flags(parser)
@@ -76,7 +87,9 @@ def live_texts(options: Namespace) -> LiveTexts | None:
     if options.dataset is None:
         if options.model is not None:
             raise UserError("a model alone cannot be indexed", hint="name the texts with --dataset")
+        refuse_given(options, "is for --dataset: a run has its texts already", "leave it out")
         return None
+    fill_in(options)
     return LiveTexts(
         dataset_of(options, options.token_limit),
         model_of(options) if options.model is not None else None,

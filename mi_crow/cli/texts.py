@@ -1,10 +1,28 @@
 """The flags that say which texts go through a model, and how."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from mi_crow.cli.arguments import device_of, positive, seed_number, size_at_once
+from mi_crow.errors import UserError
 from mi_crow.language_model.config import BOS, LONG_DOCUMENTS, DatasetSpec, ModelSpec
+
+# What says how texts are read, beside the data set itself. What --offline promises holds anyway.
+OF_TEXTS = (
+    "split",
+    "text_field",
+    "label_field",
+    "limit",
+    "sample_seed",
+    "streaming",
+    "context_length",
+    "long_documents",
+    "pack",
+    "bos",
+    "keep_special",
+)
+OF_A_MODEL = ("revision", "gguf_file", "model_dtype", "trust_remote_code")
 
 
 def add_text_flags(parser: ArgumentParser, default: str | None = "sample") -> None:
@@ -54,6 +72,28 @@ def add_bos(parser: ArgumentParser | Any) -> None:
         help="a BOS token in front of a text: as the SAE was trained, else as the tokenizer does "
         "(auto), yes, or no; a text that begins with one does not get another",
     )
+
+
+def leave_out(parser: ArgumentParser, names: Sequence[str]) -> None:
+    """Makes options None where they are not given, so that `refuse_given` can tell. Call it once
+    they are all added."""
+    defaults = {name: parser.get_default(name) for name in names}
+    parser.set_defaults(**dict.fromkeys(names), left_out=defaults)
+
+
+def refuse_given(options: Namespace, because: str, hint: str) -> None:
+    """Raises UserError for the first option of `leave_out` that was given: it would be silently
+    without effect."""
+    for name in options.left_out:
+        if getattr(options, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} {because}", hint=hint)
+
+
+def fill_in(options: Namespace) -> None:
+    """Gives the options of `leave_out` that were not given their defaults."""
+    for name, default in options.left_out.items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
 
 
 def dataset_of(options: Namespace, token_limit: int | None = None) -> DatasetSpec:

@@ -21,7 +21,17 @@ from mi_crow.cli.arguments import (
 from mi_crow.cli.following import run_job
 from mi_crow.cli.tables import print_facts
 from mi_crow.cli.text import count, duration, number, share
-from mi_crow.cli.texts import add_text_flags, dataset_of, model_of, rows_of
+from mi_crow.cli.texts import (
+    OF_A_MODEL,
+    OF_TEXTS,
+    add_text_flags,
+    dataset_of,
+    fill_in,
+    leave_out,
+    model_of,
+    refuse_given,
+    rows_of,
+)
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.config import CaptureConfig
@@ -39,7 +49,7 @@ from mi_crow.store.workspace import Workspace
 DEFAULT_PASSES = 2
 LEAST_STEPS = 400
 DEFAULT_STREAM_STEPS = 5000
-_OF_A_STREAM = ("model", "revision", "gguf_file", "dataset", "label_field", "limit", "sample_seed")
+_OF_A_STREAM = ("model", *OF_A_MODEL, "dataset", *OF_TEXTS)
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -62,6 +72,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--name", help="the SAE's id; made from the time otherwise")
     add_model_flags(parser, default=None)
     add_text_flags(parser, default=None)
+    leave_out(parser, _OF_A_STREAM)
     add_device(parser)
     add_seed(parser)
     add_job_flags(parser, ranked=True)
@@ -227,21 +238,16 @@ def _refuse_shape_of_another(options: Namespace, ks: list[int], expansions: list
 
 def _refuse_what_a_run_has(options: Namespace) -> None:
     """A run's model and texts are those that it was captured from. Raises UserError."""
-    if options.stream:
-        return
-    for name in _OF_A_STREAM:
-        if getattr(options, name) is not None:
-            raise UserError(
-                f"--{name.replace('_', '-')} is for --stream: run {options.run!r} has its model "
-                "and texts already",
-                hint="leave it out, or leave out --run",
-            )
+    if not options.stream:
+        because = f"is for --stream: run {options.run!r} has its model and texts already"
+        refuse_given(options, because, "leave it out, or leave out --run")
 
 
 def _stream(options: Namespace) -> CaptureConfig:
     """The model and the texts that are trained on. Raises UserError."""
     if options.layer is None:
         raise UserError("no layer given", hint="name the one to train on with --layer")
+    fill_in(options)
     options.model, options.dataset = options.model or "sample", options.dataset or "sample"
     return CaptureConfig(
         model=model_of(options),
@@ -274,7 +280,7 @@ def _layer(layer: str | None, manifest: RunManifest | None) -> str:
     return names[0]
 
 
-def _length(options: Namespace, manifest: RunManifest | None) -> dict[str, int]:
+def _length(options: Namespace, manifest: RunManifest | None) -> dict[str, Any]:
     """`steps`, `epochs` or `tokens`: what was asked for, else two passes but at least 400 steps."""
     if options.steps is not None:
         return {"steps": options.steps}

@@ -142,9 +142,12 @@ def test_a_layer_of_another_width_is_refused(
 def test_what_a_run_decides_is_not_dropped_in_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for flag in ("--model", "--dataset"):
-        said = refused(tmp_path, capsys, "train", "--run", "r", flag, "sample")
-        assert f"{flag} is for --stream: run 'r' has its model and texts already" in said
+    for flag in (
+        *("--model sample", "--dataset sample", "--split train", "--context-length 128", "--pack"),
+        *("--text-field text", "--bos auto", "--streaming", "--keep-special", "--model-dtype fp32"),
+    ):
+        said = refused(tmp_path, capsys, "train", "--run", "r", *flag.split())
+        assert f"{flag.split()[0]} is for --stream: run 'r' has its model and texts already" in said
 
 
 def sae_of_the_sample() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

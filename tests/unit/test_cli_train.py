@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from mi_crow.cli import main, train
+from mi_crow.cli.entry import parse
+from mi_crow.cli.index import live_texts
+from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_train
 from mi_crow.jobs.spec import config_from_json
 from mi_crow.mechanistic.sae.config import ARCHITECTURES, TRANSCODERS, TrainConfig
@@ -127,3 +130,33 @@ def test_the_result_of_a_sweep_shows_every_sae(capsys: pytest.CaptureFixture[str
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines[lines.index("SAE    s") + 6].endswith("mi-crow index --sae s")
     assert lines[-1].endswith("mi-crow index --sae s-x8-k64")
+
+
+def test_a_stream_takes_what_is_given_and_the_defaults_of_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams: list[Any] = []
+
+    def take(_: Workspace, kind: str, params: dict[str, Any], options: Namespace, show: Any) -> int:
+        streams.append(config_from_json(TrainConfig, params).stream)
+        return 0
+
+    monkeypatch.setattr(train, "run_job", take)
+    line = ["--stream", "--layer", "resid_post.1", "--split", "test", "--workspace"]
+    assert main(["train", *line, str(tmp_path / "w"), "--pack", "--steps", "3"]) == 0
+    stream = streams.pop()
+    assert (stream.dataset.split, stream.dataset.text_field, stream.pack) == ("test", "text", True)
+    assert (stream.context_length, stream.long_documents, stream.bos) == (128, "truncate", "auto")
+    assert (stream.model.dtype, stream.keep_special, stream.dataset.streaming) == (
+        *("auto", False, False),
+    )
+
+
+def test_an_index_of_a_run_refuses_what_is_for_texts() -> None:
+    for flag in ("--split test", "--pack", "--limit 3", "--context-length 128", "--bos no"):
+        options = parse(["index", "--sae", "s", *flag.split()])
+        with pytest.raises(UserError, match=f"{flag.split()[0]} is for --dataset"):
+            live_texts(options)
+    live = live_texts(parse(["index", "--sae", "s", "--dataset", "d", "--split", "test"]))
+    assert live is not None
+    assert (live.dataset.split, live.context_length, live.bos) == ("test", 128, "auto")
