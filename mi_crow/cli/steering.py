@@ -154,4 +154,9 @@ def _show_pair(result: dict[str, Any]) -> None:
     metrics = result.get("metrics") or {}
     bos = ", a BOS token put in front" if result.get("bos_added") else ""
     print_line(f"the prompt is {count(result['prompt_tokens'])} tokens{bos}", "dim")
+    if (length := result.get("shortened_to")) is not None:
+        context = count(result["context_length"])
+        print_line(
+            f"cut to {count(length)} new tokens: the model's context of {context} is full", "yellow"
+        )
     print_facts({key: number(v) for key, v in metrics.items() if isinstance(v, int | float)})

@@ -51,6 +51,7 @@ class Generation:
     texts: list[str]  # the continuations, without prompt and special tokens
     token_ids: list[list[int]]  # of each continuation, its end token left out
     stopped: bool  # True when should_stop ended it
+    shortened_to: int | None = None  # new tokens, where the model's context ended it before asked
 
     @property
     def text(self) -> str:
@@ -75,7 +76,8 @@ def generate(
     rows: list[list[int]] = [[] for _ in range(settings.n)]
     going = set(range(settings.n))
     stopped = False
-    for _ in range(_room(lm, len(prompt_ids), settings.max_new_tokens)):
+    room = _room(lm, len(prompt_ids), settings.max_new_tokens)
+    for _ in range(room):
         if should_stop is not None and should_stop():
             stopped = True
             break
@@ -107,7 +109,8 @@ def generate(
     if on_token is not None and (rest := detokenizer.flush()):
         on_token(rest)
     texts = [_continuation(lm, prompt_ids, row, steps.special) for row in rows]
-    return Generation(prompt, prompt_ids, texts, rows, stopped)
+    full = room < settings.max_new_tokens and any(len(row) == room for row in rows)
+    return Generation(prompt, prompt_ids, texts, rows, stopped, room if full else None)
 
 
 # What the argument and the output that carry what was read so far are called: one name now, others

@@ -110,6 +110,9 @@ def test_it_stops_between_two_tokens_when_asked(tiny_lm: LanguageModel) -> None:
 def test_it_never_writes_beyond_the_context(tiny_lm: LanguageModel) -> None:
     made = tiny_lm.generate("The ferry", max_new_tokens=500, temperature=0)
     assert len(made.prompt_ids) + len(made.token_ids[0]) <= 64
+    whole = len(made.prompt_ids) + len(made.token_ids[0]) == 64
+    assert made.shortened_to == (len(made.token_ids[0]) if whole else None)
+    assert tiny_lm.generate("The ferry", max_new_tokens=3).shortened_to is None
     with pytest.raises(UserError, match="the model's context 64"):
         tiny_lm.generate("ferry " * 80)
 

@@ -145,3 +145,10 @@ def test_a_feature_of_another_sae_or_of_other_weights_is_refused(home):
     other.save(home.sae_dir(SAE_ID))  # the same id, other weights
     assert "had other weights" in refusal(told)
     assert weights.sha256() is None
+
+
+def test_a_continuation_that_the_context_ends_says_so(home):
+    long = "The ferry left the harbour. " * 4
+    found = steer_prompt(home, SAE_ID, long, [], device="cpu", max_new_tokens=60, seed=1)
+    assert found["shortened_to"] == found["context_length"] - found["prompt_tokens"] < 60
+    assert steer(home)["shortened_to"] is None

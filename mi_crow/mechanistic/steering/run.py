@@ -100,7 +100,8 @@ def steer_loaded(
 
     `on_token` gets the side and each piece of text. `metrics` holds tokens, seconds, tokens_s and,
     unless it was stopped, `kl`: nats a token between what the plain and the steered model say about
-    the steered text. `bos` is that of `inspection.inspect`, as is `bos_added`.
+    the steered text. `bos` is that of `inspection.inspect`, as is `bos_added`. `shortened_to` is
+    the number of new tokens at which the model's context ended a text, else None.
 
     Raises UserError for a feature of another SAE, or of other weights of it.
     """
@@ -150,18 +151,20 @@ def steer_loaded(
         "revision": lm.revision,
         "metrics": metrics,
         "stopped": _stopped(written),
-        **_read_of(lm, prompt, loaded.sae.metadata.bos(bos), next(iter(written.values()))),
+        **_read_of(lm, prompt, loaded.sae.metadata.bos(bos), list(written.values())),
     }
 
 
 def _read_of(
-    lm: "LanguageModel", prompt: str, bos: str, generation: "Generation"
+    lm: "LanguageModel", prompt: str, bos: str, written: "Sequence[Generation]"
 ) -> dict[str, Any]:
-    """How the prompt was read."""
+    """How the prompt was read, and how much the context left of what was asked for."""
     from mi_crow.mechanistic.steering.inspection import read_text
 
     return {
-        "prompt_tokens": len(generation.prompt_ids),
+        "prompt_tokens": len(written[0].prompt_ids),
+        "context_length": lm.context,
+        "shortened_to": next((one.shortened_to for one in written if one.shortened_to), None),
         "bos_added": read_text(lm, prompt, bos).bos_added,
     }
 

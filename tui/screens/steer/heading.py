@@ -51,7 +51,8 @@ def passage_title(plan: Plan, done: PassageDone) -> str:
     """The title of one text of a sweep, with its own figure: `+0.4 max · KL 0.41`."""
     if not plan.titles:
         return ""
-    return " · ".join(part for part in (plan.titles[done.place], kl_text(done)) if part)
+    parts = (plan.titles[done.place], kl_text(done), shortened_text(done))
+    return " · ".join(part for part in parts if part)
 
 
 def reading(plan: Plan, done: Sequence[PassageDone]) -> str:
@@ -60,7 +61,8 @@ def reading(plan: Plan, done: Sequence[PassageDone]) -> str:
         return ""
     speed = done[-1].metrics.get("tokens_s")
     told = f"{number(speed, 1)} tokens/s" if isinstance(speed, int | float) else ""
-    return " · ".join(part for part in (told, kl_text(done[-1])) if part)
+    parts = (told, kl_text(done[-1]), shortened_text(done[-1]))
+    return " · ".join(part for part in parts if part)
 
 
 def prompt_text(done: Sequence[PassageDone]) -> str:
@@ -75,6 +77,13 @@ def prompt_text(done: Sequence[PassageDone]) -> str:
 def kl_text(done: PassageDone) -> str:
     kl = done.metrics.get("kl")
     return f"KL {number(kl, 2)}" if isinstance(kl, int | float) else ""
+
+
+def shortened_text(done: PassageDone) -> str:
+    """That the model's context had no room for all the tokens that were asked for."""
+    if done.shortened_to is None:
+        return ""
+    return f"context full after {done.shortened_to} tokens"
 
 
 def copied_text(plan: Plan, baseline: str, steered: str) -> str:

@@ -74,6 +74,7 @@ class PassageDone(Message):
     prompt_tokens: int = 0  # as the model read it, BOS included; 0 where it did not say
     bos_added: bool = False
     made: Made = field(default_factory=Made)
+    shortened_to: int | None = None  # new tokens, where the model's context ended a text
 
 
 @dataclass
@@ -145,6 +146,7 @@ def _passage(
             post(TextArrived(str(event["side"]), str(event["text"])))
         elif event["event"] == "result":
             result = event
+    length = result.get("shortened_to")
     return PassageDone(
         place,
         str(result.get("baseline") or ""),
@@ -153,4 +155,5 @@ def _passage(
         bool(result.get("stopped")),
         int(result.get("prompt_tokens") or 0),
         bool(result.get("bos_added")),
+        shortened_to=length if isinstance(length, int) else None,
     )
