@@ -63,6 +63,12 @@ def _add_import(parser: ArgumentParser) -> None:
         type=a_number(SCALE),
         help="the factor of its inputs, when the file does not say it",
     )
+    parser.add_argument(
+        "--centred",
+        action="store_true",
+        help="it was made for centred writing weights (center_writing_weights), which its file "
+        "does not say",
+    )
     add_bos(parser)
     parser.add_argument("--offline", action="store_true", help="never ask the network")
     group = parser.add_argument_group("check")
@@ -107,6 +113,7 @@ def _import(options: Namespace) -> int:
         if options.check
         else None,
         device=device,
+        centred=options.centred,
         bos=options.bos,
     )
     from mi_crow.mechanistic.sae.formats.importing import import_sae

@@ -9,9 +9,12 @@ import torch
 from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.sae import load_sae
 from mi_crow.mechanistic.sae.centring import norms_subtract_mean
+from mi_crow.mechanistic.sae.formats.config import ImportConfig
 from mi_crow.mechanistic.sae.formats.fit import check_fit
+from mi_crow.mechanistic.sae.formats.importing import import_sae
 from mi_crow.mechanistic.steering.inspection import inspect
 from mi_crow.mechanistic.steering.loading import join
+from mi_crow.store.workspace import Workspace
 from tests.steering_fixture import tiny_sae
 from tests.tiny_models import TEXTS, build_model, build_tokenizer
 
@@ -75,3 +78,34 @@ def test_where_it_does_not_apply_the_input_stays(architecture, point):
     fit = check_fit(lm, sae, TEXTS)
     assert not sae.centred
     assert any("center_writing_weights" in warning for warning in fit.warnings)
+
+
+def test_an_sae_attached_elsewhere_is_centred_where_it_hangs():
+    lm = shifted("gpt2")
+    for own in ("", "model.lm_head"):
+        sae = sae_of()
+        sae.metadata = replace(sae.metadata, point="", layer=own)
+        lm.attach_sae(sae, "resid_post.1")
+        assert sae.centred
+        lm.detach_sae()
+    lm.attach_sae(sae, "z.1")
+    assert not sae.centred
+
+
+def test_the_check_tries_centred_inputs_and_the_import_can_be_told(tmp_path):
+    lm = shifted("gpt2")
+    made_for = check_fit(lm, sae_of(), TEXTS)
+    silent = check_fit(lm, sae_of(model_from_pretrained_kwargs={}), TEXTS)
+    name = next(name for name in silent.alternatives if "--centred" in name)
+    assert silent.alternatives[name] == pytest.approx(made_for.fvu, rel=0.05)
+    assert not any("--centred" in tried for tried in made_for.alternatives)
+    llama = check_fit(shifted("llama"), sae_of(model_from_pretrained_kwargs={}), TEXTS)
+    assert not any("--centred" in tried for tried in llama.alternatives)
+
+    sae_of(model_from_pretrained_kwargs={"device": "cpu"}).save(tmp_path / "sae")
+    workspace = Workspace(tmp_path / "w")
+    result = import_sae(workspace, ImportConfig(str(tmp_path / "sae"), centred=True))
+    assert any("center_writing_weights" in warning for warning in result.warnings)
+    stored = load_sae(workspace.sae_dir(result.sae_id))
+    assert stored.centred
+    assert stored.metadata.other["model_from_pretrained_kwargs"]["device"] == "cpu"

@@ -13,26 +13,29 @@ import torch
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 
 if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
+    from mi_crow.language_model import HookPoint, LanguageModel
 
 # What holds what is written to the stream: centring changes nothing else.
 _WRITTEN = ("resid_pre.", "resid_mid.", "resid_post.", "attn_out.", "mlp_out.")
 
 
-def settle_centring(lm: "LanguageModel", sae: SparseAutoencoder) -> str | None:
-    """Sets whether `sae` centres its input in `lm`; a sentence when its file speaks of it.
+def settle_centring(
+    lm: "LanguageModel", sae: SparseAutoencoder, layer: "HookPoint | None" = None
+) -> str | None:
+    """Sets whether `sae` centres its input at `layer` of `lm` (None: at its own); a sentence when
+    its file speaks of it.
 
     The norms are asked by what they do. Where they keep the mean (RMSNorm), centring the weights
     would make another model, and TransformerLens leaves them as they are.
     """
     if not sae.metadata.centred_weights:
         return None
-    point = lm.layers.resolve(sae.metadata.layer_signature).point
+    layer = layer or lm.layers.resolve(sae.metadata.layer_signature)
     sae.centred = False
     if sae.transcodes:
         return "its center_writing_weights is not followed: a transcoder's output has another mean"
-    if not point.startswith(_WRITTEN):
-        return f"its center_writing_weights changes nothing at {point}"
+    if not layer.point.startswith(_WRITTEN):
+        return f"its center_writing_weights changes nothing at {layer.point}"
     if not norms_subtract_mean(lm, sae.n_inputs):
         return "its center_writing_weights is not followed: the model's norms keep the mean"
     sae.centred = True
@@ -40,6 +43,12 @@ def settle_centring(lm: "LanguageModel", sae: SparseAutoencoder) -> str | None:
         "it is for centred activations (center_writing_weights): the mean of each activation is "
         "taken off its input and put back after decoding"
     )
+
+
+def can_centre(lm: "LanguageModel", sae: SparseAutoencoder, layer: "HookPoint") -> bool:
+    """Whether an SAE at `layer` can have been made for centred writing weights."""
+    written = layer.point.startswith(_WRITTEN) and not sae.transcodes
+    return written and norms_subtract_mean(lm, sae.n_inputs)
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
 """Where an SAE belongs and where it comes from: model, hook point, run, the file it was in."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from mi_crow.mechanistic.sae.hook_names import module_of, point_of
@@ -45,6 +45,13 @@ class SaeMetadata:
         loaded = self.other.get("model_from_pretrained_kwargs")
         said = loaded if isinstance(loaded, dict) else self.other
         return said.get("center_writing_weights") is True
+
+    def centring(self) -> "SaeMetadata":
+        """The same, saying that its model's writing weights were centred."""
+        key = "model_from_pretrained_kwargs"
+        loaded = self.other.get(key)
+        kept = loaded if isinstance(loaded, dict) else {}
+        return replace(self, other={**self.other, key: {**kept, "center_writing_weights": True}})
 
     def bos(self, asked: str = "auto") -> str:
         """Whether texts get a BOS token in front (auto, yes, no): as `asked`, else as it was

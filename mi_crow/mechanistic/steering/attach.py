@@ -48,7 +48,7 @@ def attach_sae(
     own = layer_signature is None
     layer = point_read(lm, sae) if own else lm.layers.resolve(layer_signature)
     sae.to(lm.device)
-    settle_centring(lm, sae)
+    settle_centring(lm, sae, layer)
     # The texts first: they are tracked by what the model does by itself.
     hooks = (TextTracking(lm, sae), ConceptManipulation(lm, sae))
     ids = tuple(lm.layers.register_hook(layer, hook) for hook in hooks)

@@ -37,6 +37,7 @@ class ImportConfig:
     offline: bool = False
     check: CheckConfig | None = None
     device: str = "auto"  # for the check
+    centred: bool = False  # it was made for centred writing weights, though its file is silent
     bos: str = "auto"  # a BOS token in front of its texts; auto: as the file says
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.hook_points.block import names_of
 from mi_crow.language_model.tokenize import special_ids, special_mask, start_id
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.centring import settle_centring
+from mi_crow.mechanistic.sae.centring import can_centre, settle_centring
 from mi_crow.mechanistic.sae.quality import Quality, reconstruction_quality
 from mi_crow.mechanistic.sae.targets import point_read, target_layer
 
@@ -68,9 +68,10 @@ def check_fit(
     """Runs texts through the model and the SAE's hook point.
 
     The obvious alternatives are tried on some of the tokens: other hook points of the block and
-    its neighbours and `said_point`, other scalings of the input, a BOS token added or left out or
-    counted. `bos` says whether there is one to begin with (auto: as the SAE says). Raises
-    NotFoundError for an unknown layer and UserError when the widths differ or there is no text.
+    its neighbours and `said_point`, other scalings of the input, centred inputs, a BOS token added
+    or left out or counted. `bos` says whether there is one to begin with (auto: as the SAE says).
+    Raises NotFoundError for an unknown layer and UserError when the widths differ or there is no
+    text.
     """
     point, target = _points(lm, sae)
     centring = settle_centring(lm, sae)
@@ -89,6 +90,10 @@ def check_fit(
     some = _quality(sae, x[:_COMPARED], y[:_COMPARED], limit).fvu
     few = rows[: 1 + _COMPARED // context_length]
     tried = dict(_alternatives(sae, tokens, (point, target)))
+    if not sae.centred and can_centre(lm, sae, point):
+        with _changed(sae, "centred", True):
+            fvu = _quality(sae, x[:_COMPARED], y[:_COMPARED], limit).fvu
+        tried["the mean of each activation taken off (--centred)"] = fvu
     for name, other in _other_starts(lm, few, context_length):
         found = _capture(lm, other, {point, target})
         tried[name] = _fvu_of_some(sae, found, point, target)

@@ -83,6 +83,7 @@ def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
     check_memory(needed * 3 // 2, f"the SAE {sae_id!r}")
     sae = build(opened.record, opened.where, "cpu", dtype)
     sae.metadata = metadata
+    sae.centred = metadata.centred_weights and not sae.transcodes
     fit = _checked(sae, config, opened.said_point) if config.check is not None else None
     workspace.ensure()
     try:
@@ -134,6 +135,8 @@ def _placed_metadata(opened: OpenedSae, config: ImportConfig) -> SaeMetadata:
         )
     if config.bos != "auto":
         metadata = replace(metadata, prepend_bos=config.bos == "yes")
+    if config.centred:
+        metadata = metadata.centring()
     if config.target_layer is not None:
         point = point_of(config.target_layer)
         other = {
