@@ -135,8 +135,8 @@ def _remove(workspace: Workspace, annotations: "Annotations", options: Namespace
     names = [c.name for c in annotations.concepts(sae_id) if c.feature == options.feature]
     chosen = names if options.name is None else [n for n in names if n == options.name]
     if not chosen:
-        known = f"it is named {', '.join(names)}" if names else "it has no name"
-        wanted = "a name" if options.name is None else repr(options.name)
+        known = f"it is named {', '.join(names)}" if names else "mi-crow concepts lists all names"
+        wanted = repr(options.name) if names else "a name"
         raise NotFoundError(f"feature {options.feature} does not have {wanted}", hint=known)
     for name in chosen:
         annotations.remove_concept(sae_id, options.feature, name)
@@ -184,8 +184,9 @@ def _redo(workspace: Workspace, annotations: "Annotations", options: Namespace) 
     redone = annotations.redo()
     if redone is None:
         raise UserError(
-            "there is no undo of yours to take back",
-            hint="one can be until something else is changed; mi-crow concepts history lists all",
+            "there is nothing to redo",
+            hint="an undo can be redone until you change something else; "
+            "mi-crow concepts history lists all changes",
         )
     _say(options, _json(redone), redone.message)
 

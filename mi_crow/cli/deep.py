@@ -20,11 +20,14 @@ def examine_deeply(workspace: Workspace, name: str) -> list[Finding]:
     """What is wrong with the files of a run or an SAE. Raises NotFoundError for neither."""
     try:
         folder = workspace.run_dir(name)
-    except NotFoundError as no_run:
+    except NotFoundError:
         try:
             return list(_examine_sae(workspace.sae_dir(name), name))
         except NotFoundError:
-            raise no_run from None
+            raise NotFoundError(
+                f"no run and no SAE is called {name!r}",
+                hint="mi-crow runs and mi-crow saes list them",
+            ) from None
     return list(_examine_run(folder, name))
 
 

@@ -42,7 +42,7 @@ COMMANDS = {
     "feature": Command("features", "show one feature with its top examples"),
     "inspect": Command("steering", "show which features fire on a text, token by token"),
     "steer": Command("steering", "continue a prompt with and without interventions"),
-    "concepts": Command("concepts", "list, set, remove, import or export concepts"),
+    "concepts": Command("concepts", "list, set, remove, import or export concepts; undo"),
     "presets": Command("kept", "list, show or remove saved stacks of interventions"),
     "generations": Command("kept", "list, show or remove saved texts with what wrote them"),
     "import": Command("exchange", "copy a pretrained SAE into the workspace"),

@@ -22,14 +22,14 @@ from mi_crow.store.workspace import (
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
-    what = "run" if command == "runs" else "SAE"
+    what, one = ("run", "a run") if command == "runs" else ("SAE", "an SAE")
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     for name, text in {
         "list": f"list all {what}s (the default)",
         "show": f"show one {what}",
-        "rename": f"give a {what} another id",
-        "note": f"write a note on a {what}; without a text, print it",
-        "rm": f"delete a {what}",
+        "rename": f"give {one} another id",
+        "note": f"write a note on {one}; without a text, print it",
+        "rm": f"delete {one}",
     }.items():
         action = actions.add_parser(name, help=text, description=f"{text}.")
         add_common(action)
@@ -191,6 +191,13 @@ def _list_saes(workspace: Workspace, options: Namespace) -> None:
     )
 
 
+def _figures(evaluation: dict[str, Any]) -> str:
+    """The single figures of an evaluation on one line; what has parts is in `--json`."""
+    return "  ".join(
+        f"{key} {number(value)}" for key, value in evaluation.items() if isinstance(value, float)
+    )
+
+
 def _show(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
     if runs:
         folder = workspace.run_dir(options.id)
@@ -207,6 +214,7 @@ def _show(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
         data = sae_json(read_sae_summary(workspace.sae_dir(options.id)))
         facts = data | {"n_latents": count(data["n_latents"])}
         facts |= {"has_index": "yes" if data["has_index"] else "no"}
+        facts["evaluation"] = _figures(data["evaluation"] or {})
     if options.json:
         print_json(data)
     else:

@@ -191,3 +191,20 @@ def test_what_an_ended_job_used_may_go(
 ) -> None:
     jobs.add("finished", "train", params={"run_id": "first", "layer": "l"})
     assert run(capsys, "runs", "rm", "first")["removed"]
+
+
+def test_an_evaluation_is_shown_as_figures(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"fvu": 0.25, "l0": 4.0, "probes": {"labels": 2, "latents": {"1": 0.9}}}
+    (workspace.saes_dir / "sae" / "evaluation.json").write_text(json.dumps(found))
+    text = printed(capsys, "saes", "show", "sae")
+    assert "fvu 0.25  l0 4" in text
+    assert "{" not in text
+
+
+def test_an_id_that_is_neither_run_nor_sae_cannot_be_examined(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refused(capsys, "doctor", "--deep", "nosuch")
+    assert "no run and no SAE is called 'nosuch'" in told

@@ -116,7 +116,7 @@ def test_under_a_search_the_order_asked_for_is_the_order(
     best = store.ids(search="harbour").tolist()
     assert best == store.ids("relevance", search="harbour").tolist()
     assert best != store.ids("density", search="harbour").tolist()
-    with pytest.raises(UserError, match="is for a search"):
+    with pytest.raises(UserError, match="needs a search"):
         store.ids("relevance")
 
     def command(*more: str) -> list[int]:

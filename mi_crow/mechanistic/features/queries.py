@@ -191,7 +191,8 @@ class FeatureStore:
         by_relevance = sort == RELEVANCE
         if by_relevance and not searching:
             raise UserError(
-                f"order {RELEVANCE!r} is for a search", hint=f"search, or use {', '.join(SORTS)}"
+                f"order {RELEVANCE!r} needs a search",
+                hint=f"search for a text, or use {', '.join(SORTS)}",
             )
         opened, named = self._held
         with opened.connection.fitting():
