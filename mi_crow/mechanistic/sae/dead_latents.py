@@ -31,7 +31,7 @@ class _EntryCosts(NamedTuple):
 
 _COSTS = {
     # Measured with n = 2,048, d = 576, k = 32 to 288 of 50 to 1,000 dead latents.
-    "cpu": _EntryCosts(decoding=1.9, gradients=8.8, grouping=1200),
+    "cpu": _EntryCosts(decoding=1.9, gradients=8.8, grouping=500),
     # Not measured but derived: an entry reads its element from the L2 cache, which gives a GPU one
     # in the time of 8 (A100) to 18 (H100) multiplications; two sums and one product are taken.
     "cuda": _EntryCosts(decoding=8, gradients=24, grouping=8000),
