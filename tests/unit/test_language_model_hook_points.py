@@ -356,3 +356,47 @@ def test_points_that_a_block_lacks_say_why() -> None:
     assert all("side by side" in reason for reason in missing.values())
     with pytest.raises(MiCrowError, match="one sub-layer, not an MLP"):
         tiny("mamba").layers.resolve("mlp_out.0")
+
+
+def test_a_module_that_blocks_share_is_no_hook_point_of_one_of_them() -> None:
+    lm = tiny("llama")
+    layers: Any = lm.model.get_submodule("model.layers")
+    layers[2].mlp = layers[0].mlp
+    for name in ("mlp_out.0", "mlp_raw.2"):
+        with pytest.raises(UserError, match=r"model\.layers\..\.mlp is one .*blocks 0, 2 share"):
+            lm.layers.resolve(name)
+    assert lm.layers.resolve("attn_out.0").name == "model.layers.0.self_attn"
+    assert lm.layers.resolve("resid_post.2").name == "model.layers.2"
+    [told] = [row for row in lm.layers.survey() if row["point"] == "mlp_out.2"]
+    assert told["shape"] is None
+
+
+def test_dropout_does_not_disturb_what_is_measured() -> None:
+    lm, trained = tiny("gpt_neox"), tiny("gpt_neox")
+    for module in trained.model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.5
+    trained.model.train()
+    assert trained.layers.survey() == lm.layers.survey()
+    assert all(module.training for module in trained.model.modules())
+
+
+class Quantised(nn.Module):
+    """A linear layer as GPTQ and AWQ have them: nothing in it is a parameter."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.register_buffer("qweight", linear.weight.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.get_buffer("qweight").T
+
+
+def test_quantised_layers_without_parameters_are_measured_as_others() -> None:
+    lm, quantised = tiny("gemma2"), tiny("gemma2")
+    layers = quantised.model.get_submodule("model.layers")
+    for name, module in list(layers.named_modules()):
+        if isinstance(module, nn.Linear):
+            owner, _, last = name.rpartition(".")
+            setattr(layers.get_submodule(owner), last, Quantised(module))
+    assert quantised.layers.survey() == lm.layers.survey()

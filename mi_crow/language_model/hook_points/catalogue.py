@@ -103,12 +103,12 @@ class HookPoints:
             return None
         block = self._blocks[number]
         if name == f"resid_pre.{number}":
-            return HookPoint(block, name, "input")
+            return self._alone(HookPoint(block, name, "input"))
         if name == f"resid_post.{number}":
-            return HookPoint(block, name, "output")
+            return self._alone(HookPoint(block, name, "output"))
         inside = self._inside(number)
         if name in inside.points:
-            return inside.points[name]
+            return self._alone(inside.points[name])
         raw = name.replace("_out.", "_raw.")
         other = raw if raw != name and raw in inside.points else f"resid_post.{number}"
         said = (
@@ -118,6 +118,28 @@ class HookPoints:
             f"{name!r} of {self._lm.model_id!r} is not available: {inside.missing.get(name, '')}",
             hint=f"{other} {said}",
         )
+
+    def _alone(self, point: HookPoint) -> HookPoint:
+        """The point; raises UserError where its module runs for several blocks: a hook could not
+        tell one's values from another's."""
+        for one in (point, *point.plus):
+            blocks = self._users.get(id(self._lm.model.get_submodule(one.name)), [])
+            if len(blocks) > 1:
+                raise UserError(
+                    f"{point.point!r} of {self._lm.model_id!r} is not available: {one.name} is one "
+                    f"module that the blocks {', '.join(map(str, blocks))} share",
+                    hint="choose a point whose module one block has to itself",
+                )
+        return point
+
+    @cached_property
+    def _users(self) -> dict[int, list[int]]:
+        """Which blocks each module inside them belongs to, by the module's identity."""
+        users: dict[int, list[int]] = {}
+        for number, block in enumerate(self._blocks):
+            for module in self._lm.model.get_submodule(block).modules():
+                users.setdefault(id(module), []).append(number)
+        return users
 
     def _module(self, name: str) -> HookPoint | None:
         """A module's output, or with `.input` (`.output`) what it reads (gives)."""

@@ -9,6 +9,7 @@ from mi_crow.errors import UserError
 from mi_crow.hooks.tensors import first_tensor, input_tensor
 from mi_crow.language_model.hook_points.measure import equal
 from mi_crow.language_model.hook_points.probe import StopPass, probe_ids, run_probe
+from mi_crow.language_model.hook_points.record import holds_matrices
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -63,9 +64,7 @@ def final_norm(lm: "LanguageModel", head: nn.Module) -> nn.Module | None:
 
 def _is_small(module: nn.Module) -> bool:
     """Whether it may be a norm: no matrices, no lists of blocks."""
-    return not isinstance(module, nn.ModuleList) and not any(
-        parameter.ndim > 1 for parameter in module.parameters()
-    )
+    return not isinstance(module, nn.ModuleList) and not holds_matrices(module)
 
 
 def _in_proportion(y: Tensor, x: Tensor) -> bool:

@@ -44,13 +44,19 @@ def context_of(config: Any) -> int | None:
 
 @contextmanager
 def unnoticed(lm: "LanguageModel") -> Iterator[None]:
-    """Inside the block no hook of a user runs: detectors do not see the probe either."""
+    """Inside the block no hook of a user runs: detectors do not see the probe either. Nor does
+    anything drop out of a model that is being trained."""
     before, lm.layers.resting = lm.layers.resting, True
+    training = [module for module in lm.model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         with torch.inference_mode():
             yield
     finally:
         lm.layers.resting = before
+        for module in training:
+            module.training = True
 
 
 def run_probe(lm: "LanguageModel", ids: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,11 +46,17 @@ class Call:
     @property
     def has_matrices(self) -> bool:
         """Whether it computes more than a norm, an activation or a dropout does."""
-        return any(parameter.ndim > 1 for parameter in self.module.parameters())
+        return holds_matrices(self.module)
 
     @property
     def has_parameters(self) -> bool:
-        return next(self.module.parameters(), None) is not None
+        return self.has_matrices or next(self.module.parameters(), None) is not None
+
+
+def holds_matrices(module: nn.Module) -> bool:
+    """Whether there are any in it; quantised ones may be buffers."""
+    tensors = chain(module.parameters(), module.buffers())
+    return any(tensor.ndim > 1 for tensor in tensors)
 
 
 @dataclass
