@@ -10,6 +10,8 @@ from mi_crow.errors import UserError
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.fabricated import FabricatedSession, fabricate
 from tui import messages
+from tui.screens.steer.heading import passage_title, reading
+from tui.screens.steer.writing import PassageDone, Plan, Settings
 from tui.widgets.field import Area, Field
 from tui.widgets.form import FormPopup
 from tui.widgets.row_list import RowList
@@ -66,6 +68,15 @@ async def test_both_texts_are_written_and_their_speed_is_told(open_steer):
         assert asked["prompt"] == "The harbour"
         assert asked["baseline"] is True
         assert asked["interventions"][0]["target"] == "feature:3"
+
+
+def test_a_text_that_the_context_ended_says_so():
+    done = PassageDone(0, "a", "b", {"tokens_s": 41.3}, shortened_to=12)
+    single = Plan("The harbour", ((),), (), Settings())
+    assert reading(single, [done]) == "context full after 12 tokens · 41.3 tokens/s"
+    swept = Plan("The harbour", ((),), ("+0.4 max",), Settings())
+    assert passage_title(swept, done) == "+0.4 max · context full after 12 tokens"
+    assert reading(single, [PassageDone(0, "a", "b")]) == ""
 
 
 async def test_texts_stand_side_by_side_where_there_is_room(open_steer):

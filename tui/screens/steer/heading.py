@@ -51,7 +51,7 @@ def passage_title(plan: Plan, done: PassageDone) -> str:
     """The title of one text of a sweep, with its own figure: `+0.4 max · KL 0.41`."""
     if not plan.titles:
         return ""
-    parts = (plan.titles[done.place], kl_text(done), shortened_text(done))
+    parts = (plan.titles[done.place], shortened_text(done), kl_text(done))
     return " · ".join(part for part in parts if part)
 
 
@@ -61,7 +61,7 @@ def reading(plan: Plan, done: Sequence[PassageDone]) -> str:
         return ""
     speed = done[-1].metrics.get("tokens_s")
     told = f"{number(speed, 1)} tokens/s" if isinstance(speed, int | float) else ""
-    parts = (told, kl_text(done[-1]), shortened_text(done[-1]))
+    parts = (shortened_text(done[-1]), told, kl_text(done[-1]))
     return " · ".join(part for part in parts if part)
 
 
