@@ -60,9 +60,13 @@ class PseudoTerminal:
             self.settle()
 
     def settle(self, quiet_s: float = 0.25) -> None:
-        """Reads until nothing more comes for a moment."""
-        while self._read(quiet_s):
-            pass
+        """Reads until nothing more comes for a moment in which the program had nothing to do: on a
+        busy machine it may be silent because it waits for its turn."""
+        deadline = time.monotonic() + WAIT_S
+        quiet_since = time.monotonic()
+        while (now := time.monotonic()) < min(quiet_since + quiet_s, deadline):
+            if self._read(0.02) or self._is_working():
+                quiet_since = now
 
     def wait_for(self, *words: str) -> None:
         """Reads until all of `words` were sent, since the start."""
@@ -102,6 +106,14 @@ class PseudoTerminal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _is_working(self) -> bool:
+        """Whether a thread of the program runs, or would if a processor were free."""
+        try:
+            threads = list(Path(f"/proc/{self.process.pid}/task").glob("*/stat"))
+            return any(one.read_text().rpartition(")")[2].split()[0] in "RD" for one in threads)
+        except (FileNotFoundError, ProcessLookupError):  # it, or one of its threads, has ended
+            return False
 
     def _read(self, seconds: float) -> bool:
         if not select.select([self._master], [], [], seconds)[0]:
