@@ -74,13 +74,14 @@ def saved_records(path: Path, split: str, fields: Fields) -> ArrowRecords:
     try:
         with _quietly(offline=True):
             loaded: Any = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # of a damaged file, the library lets everything through
         raise machine_error(error) or UserError(
             f"dataset folder {str(path)!r} cannot be read ({first_line(error)})"
         ) from error
     if isinstance(loaded, datasets.DatasetDict):
         splits: Any = loaded  # its type says that names may be more than text
         loaded, _ = _of_split(splits, {}, split, str(path))
+    _refuse_damaged(loaded, str(path))
     files = [Path(file["filename"]) for file in loaded.cache_files]
 
     def identity() -> Identity:
@@ -88,6 +89,22 @@ def saved_records(path: Path, split: str, fields: Fields) -> ArrowRecords:
         return {"files": named, "split": split, "rows": len(loaded)}
 
     return ArrowRecords(loaded, fields, str(path), identity)
+
+
+def _refuse_damaged(dataset: "datasets.Dataset", source: str) -> None:
+    """Raises UserError when texts of a memory-mapped table lie where they cannot. Arrow takes a
+    file's offsets on trust, and reading by wrong ones ends the process."""
+    import pyarrow as pa
+
+    table = dataset.data.table
+    # Every column whose values have offsets; numbers have none.
+    names = [one.name for one in table.schema if not pa.types.is_primitive(one.type)]
+    try:
+        table.select(names).validate(full=True)
+    except (pa.ArrowException, IndexError) as error:
+        raise UserError(
+            f"dataset folder {source!r} is damaged ({first_line(error)})", hint="save it again"
+        ) from error
 
 
 def loaded_records(

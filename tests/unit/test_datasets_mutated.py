@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 
 import datasets
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -71,3 +72,18 @@ def test_no_mutated_file_ends_in_a_traceback(tmp_path: Path, count: int) -> None
         except MiCrowError as error:
             assert str(error)  # noqa: PT017
         path.write_bytes(files[name])
+
+
+def test_texts_that_lie_where_they_cannot_are_refused_and_do_not_end_the_process(
+    tmp_path: Path,
+) -> None:
+    name, whole = next(
+        (name, data) for name, data in saved_folder(tmp_path).items() if name.endswith(".arrow")
+    )
+    ends = np.cumsum([len(row["text"]) for row in ROWS], dtype=np.int32).tobytes()
+    assert ends in whole
+    wrong = (np.frombuffer(ends, np.int32) + 2**30).tobytes()
+    (tmp_path / name).write_bytes(whole.replace(ends, wrong))
+    spec = DatasetSpec(str(tmp_path / "saved"))
+    with pytest.raises(MiCrowError, match="is damaged"):
+        list(load_texts(spec).rows())
