@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ class Halved(Controller):
     def __init__(self, layer_signature: str) -> None:
         super().__init__(hook_type=HookType.FORWARD, layer_signature=layer_signature)
 
-    def modify_activations(self, module, inputs, output):
+    def modify_activations(self, module: Any, inputs: Any, output: Any) -> Any:
         return output * 0.5
 
 
@@ -57,7 +58,7 @@ class DoubledInputs(Controller):
     def __init__(self, layer_signature: str) -> None:
         super().__init__(hook_type=HookType.PRE_FORWARD, layer_signature=layer_signature)
 
-    def modify_activations(self, module, inputs, output):
+    def modify_activations(self, module: Any, inputs: Any, output: Any) -> Any:
         return tuple(x * 2.0 if isinstance(x, torch.Tensor) else x for x in inputs)
 
 
@@ -149,7 +150,7 @@ def test_from_activations_to_an_attached_sae(lm: LanguageModel, tmp_path: Path) 
         wandb_project="sae-training",
         wandb_name="first",
         wandb_mode="disabled",
-        wandb_tags=["guide"],
+        wandb_tags=["guide"],  # pyright: ignore[reportArgumentType]  # as the guides write it
         use_amp=False,
         clip_grad=1.0,
         monitoring=1,
@@ -157,6 +158,7 @@ def test_from_activations_to_an_attached_sae(lm: LanguageModel, tmp_path: Path) 
         device="cpu",
         memory_efficient=True,
     )
+    assert lm.store is not None
     history = SaeTrainer(sae).train(lm.store, run_id, LAYER, config)
     assert history["loss"]
     assert sae.encoder.weight.shape == (64, 32)

@@ -116,9 +116,11 @@ def test_padding_beyond_the_embedding_is_never_read(tmp_path):
     tokenizer = build_tokenizer(bos=False, pad=False)
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     lm = LanguageModel.from_local_torch(model, tokenizer)
-    assert tokenizer.pad_token_id >= lm.embedding_rows
+    rows = lm.embedding_rows
+    assert rows is not None
+    assert tokenizer.pad_token_id >= rows
     encoding = lm.encode(["The ferry", TEXT])
-    assert int(encoding.input_ids.max()) < lm.embedding_rows
+    assert int(encoding.input_ids.max()) < rows
     assert bool(encoding.special[0, -1])
     rows, _ = captured(lm, ["The ferry", TEXT], tmp_path, dtype="fp32")
     assert len(rows) == 2

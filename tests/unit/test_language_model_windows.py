@@ -140,7 +140,7 @@ def test_special_tokens_are_dropped_by_id_unless_kept() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"split_long": True}, {"keep_special": True}])
-def test_kept_tokens_are_counted_before_rows_are_made(settings: dict[str, bool]) -> None:
+def test_kept_tokens_are_counted_before_rows_are_made(settings: dict[str, Any]) -> None:
     windowing = Windowing(TOKENIZER, 12, **settings)
     ((_, tokens),) = tokenized(TOKENIZER, [(0, STRANGE)], windowing.offsets_above, beside=False)
     for number, (text, one) in enumerate(zip(STRANGE, tokens, strict=True)):

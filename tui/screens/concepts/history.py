@@ -26,12 +26,13 @@ class HistoryPopup(Popup[int]):
     HEADING = "History"
     BINDINGS = bindings("popup", "close")
 
-    def __init__(self, changes: "Sequence[PastChange]") -> None:
+    def __init__(self, changes: "Sequence[PastChange]", reader: str) -> None:
         super().__init__(classes="history")
         self._changes = changes
+        self._reader = reader  # the user's name, as `PastChange.actor`
 
     def compose_box(self) -> ComposeResult:
-        yield RowList(columns_for(self._changes), empty="nothing was changed yet")
+        yield RowList(columns_for(self._changes, self._reader), empty="nothing was changed yet")
         yield Static("enter undoes the change · esc leaves", classes="hint", markup=False)
 
     def on_mount(self) -> None:
@@ -45,10 +46,10 @@ class HistoryPopup(Popup[int]):
         self.dismiss(int(event.key))
 
 
-def columns_for(changes: "Sequence[PastChange]") -> tuple[Column, ...]:
-    """`who` stands in a narrow terminal only where there is more than one."""
-    several = len({change.actor for change in changes}) > 1
-    who = Column("who", 10, from_width=0 if several else _ROOM)
+def columns_for(changes: "Sequence[PastChange]", reader: str) -> tuple[Column, ...]:
+    """`who` stands in a narrow terminal only where somebody else than the reader changed things."""
+    others = any(change.actor != reader for change in changes)
+    who = Column("who", 10, from_width=0 if others else _ROOM)
     return Column("when", 11), who, Column("change"), Column("state", 6)
 
 

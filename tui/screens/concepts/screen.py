@@ -377,9 +377,12 @@ class ConceptsScreen(MiCrowScreen):
         )
 
     def _read_history(self, sae_id: str | None) -> None:
-        changes = self.context.annotations.past_changes(sae_id=sae_id)
+        annotations = self.context.annotations
+        changes = annotations.past_changes(sae_id=sae_id)
         self.app.call_from_thread(
-            lambda: self.app.push_screen(HistoryPopup(changes), self._undo_change)
+            lambda: self.app.push_screen(
+                HistoryPopup(changes, annotations.actor), self._undo_change
+            )
         )
 
     def _undo_change(self, change: int | None) -> None:
