@@ -304,7 +304,7 @@ class TestInputThatDoesNotFit:
         sae = identity_sae(tiny_lm.tokenizer_hash)
         sae.metadata = replace(sae.metadata, layer="model.layers.2", point="resid_post.2")
         save_sae(prepared, sae, "deep")
-        self.refuse(prepared, tiny_lm, "layer 'resid_post.2' is not in run", sae_id="deep")
+        self.refuse(prepared, tiny_lm, "layer 'model.layers.2' is not in run", sae_id="deep")
 
     def test_another_model(self, prepared: Workspace, tiny_lm: "LanguageModel") -> None:
         save_run(prepared, random_docs(tiny_lm, 3), "f" * 16, "foreign")

@@ -165,7 +165,9 @@ def test_broken_files(copy_dir: Path) -> None:
 @pytest.mark.parametrize("kind", ["clip", "zorg"])
 def test_what_is_no_language_model(copy_dir: Path, kind: str) -> None:
     (copy_dir / "config.json").write_text(json.dumps({"model_type": kind}))
-    assert f"no causal language model that transformers knows (it is '{kind}')" in refused(copy_dir)
+    assert f"not a causal language model that transformers knows (it is '{kind}')" in refused(
+        copy_dir
+    )
 
 
 def test_devices_that_are_not_here(tiny_model_dir: Path) -> None:

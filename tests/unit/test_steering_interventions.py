@@ -58,10 +58,10 @@ def test_anything_else_is_refused_with_examples(text):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("feature:", "add", 1.0), "is no target"),
-        (("feature:x", "add", 1.0), "is no target"),
-        (("42", "add", 1.0), "is no target"),
-        (("layer:", "scale", 1.0), "is no target"),
+        (("feature:", "add", 1.0), "is not a valid target"),
+        (("feature:x", "add", 1.0), "is not a valid target"),
+        (("42", "add", 1.0), "is not a valid target"),
+        (("layer:", "scale", 1.0), "is not a valid target"),
         (("feature:1", "double", 1.0), "'double' is not known"),
         (("feature:1", "add", 1.0, "volts"), "'volts' is not known"),
         (("feature:1", "add", 1.0, "max", "later"), "'later' is not known"),
@@ -159,7 +159,7 @@ def test_a_feature_says_its_sae_in_its_target_or_beside_it() -> None:
 
 @pytest.mark.parametrize("target", ["feature:/42", "feature:a/b/42", "feature:../42", "feature:a/"])
 def test_a_target_names_one_sae(target: str) -> None:
-    with pytest.raises(UserError, match="is no target"):
+    with pytest.raises(UserError, match="is not a valid target"):
         Intervention(target, "add", 1.0)
 
 

@@ -55,7 +55,9 @@ def read_detail(
         "WHERE feature = ?",
         [feature],
     )
-    for some in (tokens, neighbours, coactivations, [facts[:3]], [one[:1] for one in labels]):
+    # A transcoder reads and writes different things: it has no cosine between the two.
+    always = [facts[:2]]
+    for some in (tokens, neighbours, coactivations, always, [one[:1] for one in labels]):
         _check_complete(some)
     tokens.sort()
     *numbers, map_x, map_y, histogram = facts

@@ -110,7 +110,7 @@ class FeatureDetail:
     row: FeatureRow
     std_act: float
     decoder_norm: float
-    encoder_decoder_cosine: float
+    encoder_decoder_cosine: float | None  # None for a transcoder
     skew: float | None  # of the effect on the logits
     kurtosis: float | None
     map: tuple[float, float]
