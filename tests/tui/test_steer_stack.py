@@ -76,7 +76,7 @@ def test_an_empty_form_adds_to_a_feature_in_maxima():
     ("values", "sentence"),
     [
         ({"target": ""}, "which feature or layer"),
-        ({"value": "lots"}, "no number"),
+        ({"value": "lots"}, "not a number"),
         ({"value": "inf"}, "finite"),
         ({"op": "explode"}, "explode"),
         ({"scope": "never"}, "never"),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mi_crow.errors import CancelledError, NotFoundError, UserError
+from mi_crow.language_model import HookPoint
 from mi_crow.mechanistic.sae import (
     EvaluateConfig,
     SaeTrainer,
@@ -51,16 +52,19 @@ class TinyModel(nn.Module):
 @pytest.fixture
 def lm() -> Any:
     """Stands for a LanguageModel whose block is a Linear, so that activations vary a little."""
+
+    def resolve(name: str | HookPoint, _point: str = "") -> HookPoint:
+        if isinstance(name, HookPoint):
+            return name
+        return HookPoint("block" if name == "resid_post.0" else name, name, "output")
+
     return SimpleNamespace(
         model=TinyModel(),
         device=torch.device("cpu"),
         model_id="tiny",
         tokenizer_hash="hash",
         layers=SimpleNamespace(
-            resolve=lambda name: SimpleNamespace(
-                name="block" if name == "resid_post.0" else name, kind="output"
-            ),
-            width=lambda name: 8,
+            resolve=resolve, stored=resolve, width=lambda name: 8, known_layout=lambda _: "rows"
         ),
     )
 

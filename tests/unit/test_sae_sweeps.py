@@ -139,7 +139,7 @@ def test_a_training_starts_from_an_sae_of_the_workspace_or_a_path(workspace: Wor
     TopKSae(16, 5, 2).save(workspace.make_sae_dir("narrow", "narrow"))
     with pytest.raises(UserError, match=r"takes width 5, layer .* has 8"):
         train_run(workspace, replace(CONFIG, init="narrow", name="x"))
-    with pytest.raises(UserError, match="no transcoder"):
+    with pytest.raises(UserError, match="not a transcoder"):
         train_run(workspace, replace(CONFIG, init="sae", target_layer="mlp", name="x"))
 
 
