@@ -27,6 +27,8 @@ from typing import Any
 from mi_crow.errors import (
     CancelledError,
     CorruptDataError,
+    LayerNotFoundError,
+    MachineError,
     MiCrowError,
     NotFoundError,
     UserError,
@@ -38,7 +40,15 @@ FINAL_EVENTS = frozenset({"result", "error"})
 
 _KINDS: dict[str, type[MiCrowError]] = {
     kind.__name__: kind
-    for kind in (MiCrowError, UserError, NotFoundError, CorruptDataError, CancelledError)
+    for kind in (
+        MiCrowError,
+        UserError,
+        NotFoundError,
+        LayerNotFoundError,
+        CorruptDataError,
+        MachineError,
+        CancelledError,
+    )
 }
 
 
@@ -83,7 +93,9 @@ def decode_line(line: bytes) -> dict[str, Any]:
 def error_event(request_id: str, error: BaseException) -> dict[str, Any]:
     """The event that tells a client about `error`; its one sentence, whatever it was."""
     if isinstance(error, MiCrowError):
-        message, hint, kind = str(error), error.hint, type(error).__name__
+        # A kind that the client does not know is told as the nearest that it does.
+        kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _KINDS)
+        message, hint = str(error), error.hint
     else:
         first = (str(error).strip().splitlines() or [""])[0][:200]
         message = f"{type(error).__name__}: {first}" if first else type(error).__name__
