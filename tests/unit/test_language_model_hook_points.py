@@ -400,3 +400,21 @@ def test_quantised_layers_without_parameters_are_measured_as_others() -> None:
             owner, _, last = name.rpartition(".")
             setattr(layers.get_submodule(owner), last, Quantised(module))
     assert quantised.layers.survey() == lm.layers.survey()
+
+
+@pytest.mark.parametrize(
+    ("name", "projection"),
+    [
+        ("llama", "self_attn.o_proj"),
+        ("gemma2", "self_attn.o_proj"),
+        ("gpt_neox", "attention.dense"),
+    ],
+)
+def test_an_attention_that_adds_nothing_has_its_points(name: str, projection: str) -> None:
+    lm = tiny(name)
+    block = lm.model.get_submodule(lm.layers.blocks()[1])
+    for parameter in block.get_submodule(projection).parameters():
+        parameter.zero_()
+    pre, attention, mlp, post = read(lm, "resid_pre.1", "attn_out.1", "mlp_out.1", "resid_post.1")
+    assert not attention.any()
+    close(pre + mlp, post)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mi_crow.errors import UserError
-from mi_crow.hooks.tensors import first_tensor, input_tensor
+from mi_crow.hooks.tensors import first_tensor, input_tensor, replace_tensor
 from mi_crow.language_model.hook_points.probe import StopPass, probe_ids, run_probe
 
 if TYPE_CHECKING:
@@ -162,16 +162,30 @@ class _Recorder:
         self._open[name] = call
         self._record.calls.append(call)
 
-    def _leave(self, name: str, output: Any) -> None:
+    def _leave(self, name: str, output: Any) -> Any:
+        """The output that the pass goes on with, None for the module's own."""
         call = self._open.get(name)
         if self._record is None or call is None or call.ended >= 0:
-            return
+            return None
         call.ended = self._tick()
         try:
             tensor = first_tensor(output)
         except UserError:
-            return
+            return None
         call.y, call.whole = self._rows(tensor), (call.whole[0], tensor.ndim == 3)
+        if call.y is None or bool(call.y.any()):
+            return None
+        # Pruned or newly added, it adds nothing: what it would add to shows only by some values.
+        filled = self._noise(tensor)
+        call.y = self._rows(filled)
+        return replace_tensor(output, filled)
+
+    def _noise(self, like: Tensor) -> Tensor:
+        """Values as large as the stream's, the same every time."""
+        pre = self._record.pre if self._record is not None else None
+        size = float(pre.std()) if pre is not None else 1.0
+        noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(self._clock))
+        return (noise * (size or 1.0)).to(like.device, like.dtype)
 
     def _tick(self) -> int:
         self._clock += 1
