@@ -1,8 +1,7 @@
 """The sparse kernels against plain dense PyTorch, values and gradients."""
 
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -129,23 +128,6 @@ def test_entries_are_grouped_by_latent_up_to_the_last_one(n_latents: int) -> Non
     assert grouped.order.tolist() == [1, 4, 3, 0, 2]
     assert grouped.rows.tolist() == [0, 2, 1, 0, 1]
     assert grouped.starts[[0, 1, 3, 4, last]].tolist() == [0, 2, 2, 3, 3]
-
-
-def test_entries_are_grouped_in_less_time_than_a_sort_of_their_numbers_takes() -> None:
-    """A third as much; 1.5 times as much where the numbers are sorted as they come."""
-    indices = torch.randint(0, 1000, (2048, 100), generator=torch.Generator().manual_seed(0))
-    ours = cpu_seconds(lambda: kernels.by_latent(indices, 1000))
-    assert ours < 0.8 * cpu_seconds(lambda: indices.reshape(-1).sort(stable=True))
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """The least of ten, of all threads: what others do on this machine does not count."""
-    times = []
-    for _ in range(11):
-        began = time.process_time()
-        work()
-        times.append(time.process_time() - began)
-    return min(times[1:])
 
 
 def test_the_products_of_active_rows_equal_the_dense_ones() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -128,17 +127,3 @@ def test_values_of_the_right_type_come_out_as_they_are() -> None:
         JsonObject(one.values, "c", UserError).integer("k", least=4)
     with pytest.raises(CorruptDataError, match="x is not a JSON object but a list"):
         JsonObject.of([], "x")
-
-
-def test_the_checks_take_less_than_the_reading() -> None:
-    part = {"rank": 0, "index": 1, "documents": 64, "tokens": 8123, "shard": 1, "closes": True}
-    text = json.dumps({"parts": [part] * 10_000}, indent=2)
-
-    def seconds(call: Any) -> float:
-        begin = time.process_time()
-        call()
-        return time.process_time() - begin
-
-    plain = min(seconds(lambda: json.loads(text)) for _ in range(3))
-    ours = min(seconds(lambda: parse_json(text, "x")) for _ in range(3))
-    assert ours < 2 * plain
