@@ -144,7 +144,7 @@ seed_number = a_number(SEED)
 
 
 def check_new_file(path: Path, *, force: bool) -> None:
-    """Raises UserError for a file to write that exists (unless `force`), or is no file."""
+    """Raises UserError when the file to write exists (unless `force`) or is not a file."""
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder", hint="give a file's name")
     if not force and (path.exists() or path.is_symlink()):

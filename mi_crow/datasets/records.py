@@ -193,7 +193,7 @@ def _batched_rows(
 
 
 def _text_columns(features: Any) -> list[str] | None:
-    """Names of the columns that may hold texts; None where nobody knows their types."""
+    """Names of the columns that may hold texts; None when their types are unknown."""
     return None if features is None else text_columns(features.arrow_schema)
 
 

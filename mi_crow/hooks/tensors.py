@@ -83,7 +83,7 @@ def input_place(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | str:
 
 
 def input_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """The hidden states among a module's inputs. Raises UserError when there is no tensor."""
+    """The hidden states among a module's inputs. Raises UserError when none is a tensor."""
     place = input_place(args, kwargs)
     return args[place] if isinstance(place, int) else kwargs[place]
 

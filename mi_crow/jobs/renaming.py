@@ -29,7 +29,7 @@ _PARAMETERS = {"run": ("run_id",), "SAE": ("sae_id", "init")}
 
 @dataclass(frozen=True)
 class Renaming:
-    """What was begun."""
+    """A renaming that has started."""
 
     what: str  # "run" or "SAE"
     old: str
@@ -80,7 +80,7 @@ def _rename(workspace: Workspace, renaming: Renaming, folder: Path) -> None:
 
 
 def _finish(workspace: Workspace) -> None:
-    """Ends what the record says was begun. Call alone."""
+    """Finishes the renaming that the record describes. The caller holds the lock."""
     path = workspace.root / RENAMING_NAME
     if not path.exists():
         return

@@ -66,7 +66,7 @@ def test_contributions_add_up_to_the_stream(name: str) -> None:
         )
         close(pre + attention + mlp, post)
         if name in PARALLEL:
-            with pytest.raises(UserError, match=r"resid_mid.* run side by side"):
+            with pytest.raises(UserError, match=r"resid_mid.* run in parallel"):
                 lm.layers.resolve(f"resid_mid.{block}")
         else:
             close(pre + attention, read(lm, f"resid_mid.{block}")[0])
@@ -334,12 +334,12 @@ def test_the_command_lists_what_a_model_has_and_says_what_it_lacks(
     lm.tokenizer.save_pretrained(tmp_path)
     assert main(["layers", "--model", str(tmp_path), "--device", "cpu"]) == 0
     said = capsys.readouterr().out
-    assert "not available in blocks 0-2: resid_mid (its sub-layers run side by side" in said
+    assert "not available in blocks 0-2: resid_mid (its sub-layers run in parallel" in said
     assert main(["layers", "--model", str(tmp_path), "--device", "cpu", "--json"]) == 0
     rows = {row["point"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["mlp_out.1"]["shape"] == rows["z.1"]["shape"] == [32]
     assert rows["resid_mid.1"]["shape"] is None
-    assert "side by side" in rows["resid_mid.1"]["reason"]
+    assert "in parallel" in rows["resid_mid.1"]["reason"]
 
 
 def test_blocks_with_children_that_are_none_are_listed() -> None:
@@ -353,8 +353,8 @@ def test_points_that_a_block_lacks_say_why() -> None:
     rows = lm.layers.survey()
     missing = {row["point"]: row["reason"] for row in rows if "reason" in row}
     assert missing.keys() == {"resid_mid.0", "resid_mid.1", "resid_mid.2"}
-    assert all("side by side" in reason for reason in missing.values())
-    with pytest.raises(MiCrowError, match="one sub-layer, not an MLP"):
+    assert all("in parallel" in reason for reason in missing.values())
+    with pytest.raises(MiCrowError, match="only sub-layer is not an MLP"):
         tiny("mamba").layers.resolve("mlp_out.0")
 
 

@@ -288,16 +288,16 @@ def _say_what_is_missing(
 ) -> None:
     if measured.whole is not None:
         alone = len(sums) == 1
-        reason = "the block has one sub-layer" if alone else "its sub-layers run side by side"
+        reason = "the block has only one sub-layer" if alone else "its sub-layers run in parallel"
         found.lack(f"resid_mid.{number}", f"{reason}: there is no stream between")
         for name in SUBLAYERS:
             if name not in sums:
                 said = "attention" if name == "attn" else "an MLP"
                 for kind in (f"{name}_out", f"{name}_raw", f"{name}_in"):
-                    found.lack(f"{kind}.{number}", f"the block has one sub-layer, not {said}")
+                    found.lack(f"{kind}.{number}", f"the block's only sub-layer is not {said}")
                 found.lack(
                     f"blocks.{number}.{NORMALISED[name]}.hook_normalized",
-                    f"the block has one sub-layer, not {said}",
+                    f"the block's only sub-layer is not {said}",
                 )
         return
     for name in SUBLAYERS:

@@ -161,7 +161,7 @@ def read_through(path: Path, sae_id: str) -> int:
 
 def _checked_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> int:
     """The schema of the attached index. Raises UserError for one that cannot be read, and
-    CorruptDataError for what is no feature index."""
+    CorruptDataError for a file that is not a feature index."""
     # A file says what runs when it is read: nothing of it is asked before it is known to be tables.
     refuse_macros(database, sae_id, hint=_rebuild(sae_id))
     check_tables(database, sae_id, {"meta": TABLES["meta"]}, hint=_rebuild(sae_id))
