@@ -14,11 +14,15 @@ from textual.pilot import Pilot
 from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
 from tests.jobs_fixture import FakeJobs
-from tests.tui.driving import settle
+from tests.tui.driving import press, settle
+from tests.tui.fabricated import FabricatedSession, fabricate
+from tui import messages
 from tui.app import MiCrowApp
+from tui.widgets.field import Area
 
 NOW = 1_790_000_000.0  # 2026-09-21 14:13:20 UTC
 
+OpenSteer = Callable[..., AbstractAsyncContextManager[tuple[Pilot, FabricatedSession]]]
 RunApp = Callable[..., AbstractAsyncContextManager[Pilot]]
 
 EVALUATION = {
@@ -195,5 +199,27 @@ def run_app() -> RunApp:
         async with app.run_test(size=size, notifications=True) as pilot:
             await settle(pilot)
             yield pilot
+
+    return run
+
+
+@pytest.fixture
+def open_steer(run_app: RunApp, app_workspace: Workspace) -> OpenSteer:
+    """Steer with some features in its stack and a prompt; the session is a pretended one."""
+
+    @asynccontextmanager
+    async def run(
+        *features: int, size: tuple[int, int] = (80, 24)
+    ) -> AsyncIterator[tuple[Pilot, FabricatedSession]]:
+        async with run_app(app_workspace, size=size, sae_id="demo-topk") as pilot:
+            assert isinstance(pilot.app, MiCrowApp)
+            session = fabricate(pilot.app)
+            await settle(pilot)
+            await press(pilot, "4")
+            for feature in features:
+                await pilot.app.go("steer", messages.SendToSteer(feature))
+                await settle(pilot)
+            pilot.app.screen.query_one("#steer-prompt", Area).text = "The harbour"
+            yield pilot, session
 
     return run

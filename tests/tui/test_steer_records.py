@@ -1,44 +1,31 @@
 """What Steer says and keeps of a text is what wrote it, whatever was changed or opened since."""
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Static
 
 from mi_crow.store.workspace import Workspace
+from tests.tui.conftest import OpenSteer
 from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.fabricated import FabricatedSession, fabricate
+from tests.tui.fabricated import FabricatedSession
 from tui import messages
 from tui.app import MiCrowApp
-from tui.widgets.field import Area
 from tui.widgets.popup import Confirm
 from tui.widgets.row_list import RowList
 from tui.widgets.stream_text import StreamText
 
-OpenSteer = Callable[..., AbstractAsyncContextManager[tuple[Pilot, FabricatedSession]]]
 SAE, OTHER = "demo-topk", "smol-sae"
 
 
 @pytest.fixture
-def open_steer(run_app, app_workspace) -> OpenSteer:
-    @asynccontextmanager
-    async def run(*features: int) -> AsyncIterator[tuple[Pilot, FabricatedSession]]:
-        for sae_id in (SAE, OTHER):
-            (app_workspace.sae_dir(sae_id) / "sae_weights.safetensors").write_text(sae_id)
-        async with run_app(app_workspace, size=(120, 40), sae_id=SAE) as pilot:
-            session = fabricate(pilot.app)
-            await settle(pilot)
-            await press(pilot, "4")
-            for feature in features:
-                await pilot.app.go("steer", messages.SendToSteer(feature))
-                await settle(pilot)
-            pilot.app.screen.query_one("#steer-prompt", Area).text = "The harbour"
-            yield pilot, session
-
-    return run
+def open_steer(open_steer: OpenSteer, app_workspace) -> OpenSteer:
+    """Where two SAEs have weights, whose hash a saved text keeps."""
+    for sae_id in (SAE, OTHER):
+        (app_workspace.sae_dir(sae_id) / "sae_weights.safetensors").write_text(sae_id)
+    return partial(open_steer, size=(120, 40))
 
 
 def heading(pilot: Pilot) -> str:

@@ -1,42 +1,17 @@
 """The Steer screen: a stack of interventions, two texts that grow, stop, sweep, keep."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-
 import pytest
 from textual.pilot import Pilot
 
 from mi_crow.errors import UserError
-from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.fabricated import FabricatedSession, fabricate
-from tui import messages
+from tests.tui.driving import notices, press, screen_text
+from tests.tui.fabricated import FabricatedSession
 from tui.screens.steer.heading import passage_title, reading
 from tui.screens.steer.writing import PassageDone, Plan, Settings
 from tui.widgets.field import Area, Field
 from tui.widgets.form import FormPopup
 from tui.widgets.row_list import RowList
 from tui.widgets.stream_text import StreamText
-
-OpenSteer = Callable[..., AbstractAsyncContextManager[tuple[Pilot, FabricatedSession]]]
-
-
-@pytest.fixture
-def open_steer(run_app, app_workspace) -> OpenSteer:
-    @asynccontextmanager
-    async def run(
-        *features: int, size: tuple[int, int] = (80, 24)
-    ) -> AsyncIterator[tuple[Pilot, FabricatedSession]]:
-        async with run_app(app_workspace, size=size, sae_id="demo-topk") as pilot:
-            session = fabricate(pilot.app)
-            await settle(pilot)
-            await press(pilot, "4")
-            for feature in features:
-                await pilot.app.go("steer", messages.SendToSteer(feature))
-                await settle(pilot)
-            pilot.app.screen.query_one("#steer-prompt", Area).text = "The harbour"
-            yield pilot, session
-
-    return run
 
 
 def text_of(pilot: Pilot, side: str) -> str:
