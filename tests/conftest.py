@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from mi_crow.store.workspace import Workspace
-from tests.jobs_fixture import own_queues
+from tests.helpers.jobs_fixture import own_queues
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
@@ -56,7 +56,7 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random 3-block Llama of width 32 and its tokenizer. Do not write to it."""
-    from tests.tiny_models import save_tiny_llama
+    from tests.helpers.tiny_models import save_tiny_llama
 
     return save_tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny-llama")
 

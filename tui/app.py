@@ -24,7 +24,7 @@ from tui.terminal_app import TerminalApp
 from tui.text import printable
 from tui.theme import CROW, THEMES
 from tui.watch import Scan, ended, look
-from tui.widgets.header import HeaderBar, ending_line
+from tui.widgets.frame.header import HeaderBar, ending_line
 
 POLL_SECONDS = 1.0
 
@@ -238,18 +238,18 @@ class MiCrowApp(TerminalApp):
             self.base_screen.action_escape()
 
     def action_help(self) -> None:
-        from tui.widgets.help import HelpPopup
+        from tui.widgets.frame.help import HelpPopup
 
         self.push_screen(HelpPopup(self.current_mode, dict(self._keymap)))
 
     def action_palette(self) -> None:
-        from tui.widgets.palette import PalettePopup
+        from tui.widgets.frame.palette import PalettePopup
 
         if isinstance(self.screen, MiCrowScreen):
             self.push_screen(PalettePopup(self.screen), self._run_chosen)
 
     async def _run_chosen(self, chosen: "tuple[str, Widget | None] | None") -> None:
-        from tui.widgets.palette import run_chosen
+        from tui.widgets.frame.palette import run_chosen
 
         if chosen is not None:
             await run_chosen(self, *chosen)

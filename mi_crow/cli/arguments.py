@@ -110,7 +110,7 @@ def add_job_flags(parser: ArgumentParser, *, after: bool = True, ranked: bool = 
 
 def slurm_of(options: Namespace) -> dict[str, Any]:
     """The resources that a job's flags ask slurm for. Raises UserError."""
-    from mi_crow.jobs.slurm import minutes
+    from mi_crow.jobs.distributed.slurm import minutes
 
     asked: dict[str, Any] = {}
     if options.partition:

@@ -15,7 +15,7 @@ from mi_crow import __version__
 from mi_crow.clean_text import check_name, clean_text
 from mi_crow.cli import streams
 from mi_crow.cli.arguments import Parser, add_common, takes_common
-from mi_crow.cli.complaint import complain
+from mi_crow.cli.error_line import complain
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.ranks import launched_rank
 
@@ -34,8 +34,8 @@ COMMANDS = {
     "train": Command("train", "train an SAE on a run"),
     "layers": Command("layers", "list a model's hook points"),
     "index": Command("index", "build the feature index of an SAE"),
-    "runs": Command("shelf", "list, show, rename, note or remove activation runs"),
-    "saes": Command("shelf", "list, show, rename, note or remove SAEs"),
+    "runs": Command("workspace", "list, show, rename, note or remove activation runs"),
+    "saes": Command("workspace", "list, show, rename, note or remove SAEs"),
     "evaluate": Command("evaluate", "measure an SAE: reconstruction, sparsity, loss, probes"),
     "compare": Command("compare", "say which features two SAEs share"),
     "features": Command("features", "list an SAE's features from its index"),
@@ -43,8 +43,8 @@ COMMANDS = {
     "inspect": Command("steering", "show which features fire on a text, token by token"),
     "steer": Command("steering", "continue a prompt with and without interventions"),
     "concepts": Command("concepts", "list, set, remove, import or export concepts; undo"),
-    "presets": Command("kept", "list, show or remove saved stacks of interventions"),
-    "generations": Command("kept", "list, show or remove saved texts with what wrote them"),
+    "presets": Command("saved", "list, show or remove saved stacks of interventions"),
+    "generations": Command("saved", "list, show or remove saved texts with what wrote them"),
     "import": Command("exchange", "copy a pretrained SAE into the workspace"),
     "export": Command("exchange", "copy an SAE out of the workspace"),
     "jobs": Command("jobs", "list, watch, cancel or resume jobs, or read their logs"),
@@ -140,7 +140,7 @@ def _refuse_unknown(arguments: Sequence[str], word: str) -> None:
 
 def _module(command: str) -> ModuleType:
     name = COMMANDS[command].module if command in COMMANDS else command
-    return import_module(f"mi_crow.cli.{name}")
+    return import_module(f"mi_crow.cli.commands.{name}")
 
 
 def _report(arguments: Sequence[str], error: BaseException) -> int:

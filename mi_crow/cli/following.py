@@ -15,9 +15,9 @@ from mi_crow.cli.streams import out
 from mi_crow.cli.text import print_json
 from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs import cancel, follow, job_state, submit
+from mi_crow.jobs.distributed.launchers import check_ranked
 from mi_crow.jobs.kinds import kind_of
 from mi_crow.jobs.launch import forget
-from mi_crow.jobs.launchers import check_ranked
 from mi_crow.ranks import is_launched, launched_world
 from mi_crow.store.workspace import Workspace
 from mi_crow.visible import visible
@@ -58,7 +58,7 @@ def run_job(
     """
     if is_launched():
         if kind_of(kind).ranked:
-            from mi_crow.cli.ranked import run_in_ranks
+            from mi_crow.cli.torchrun import run_in_ranks
 
             return run_in_ranks(workspace, kind, params, options, show)
         check_ranked(kind, launched_world())

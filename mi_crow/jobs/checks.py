@@ -23,10 +23,10 @@ from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.model_names import model_asked_for
 from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
-from mi_crow.mechanistic.sae.loggers import check_logger
 from mi_crow.mechanistic.sae.stored_layers import stored_layer
+from mi_crow.mechanistic.sae.train.loggers import check_logger
 from mi_crow.store.ids import validate_id
-from mi_crow.store.manifest import RunManifest
+from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.settings import validate_device
 from mi_crow.store.workspace import SaeSummary, Workspace, read_sae_summary
 
@@ -70,7 +70,7 @@ def check_index(workspace: Workspace, config: IndexConfig) -> None:
     """Raises UserError for an index that cannot be built."""
     validate_device(config.device)
     if config.map == "umap":
-        from mi_crow.mechanistic.features.extras import check_umap
+        from mi_crow.mechanistic.features.index.tables.extras import check_umap
 
         check_umap()
     if config.live is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import CorruptDataError
-from mi_crow.jobs.sound import is_sound
+from mi_crow.jobs.field_types import is_sound
 from mi_crow.store.json_file import parse_json
 from mi_crow.store.plain_file import open_plain, read_plain
 

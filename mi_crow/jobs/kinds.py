@@ -50,7 +50,7 @@ class Kind:
 
 def _capture(work: Work) -> dict[str, Any]:
     _settle_floats()
-    from mi_crow.language_model.capture import capture_run
+    from mi_crow.language_model.capture.run import capture_run
 
     result = capture_run(
         work.workspace, work.config, work.progress, work.output_dir, ranks=work.ranks
@@ -61,7 +61,7 @@ def _capture(work: Work) -> dict[str, Any]:
 def _train(work: Work) -> dict[str, Any]:
     _settle_floats()
     from mi_crow.jobs.metrics_rescue import mend_metrics
-    from mi_crow.mechanistic.sae.train import train_run
+    from mi_crow.mechanistic.sae.train.run import train_run
 
     if work.output_dir is not None and work.ranks.rank == 0:
         mend_metrics(work.workspace, work.output_dir, work.progress)
@@ -73,21 +73,21 @@ def _train(work: Work) -> dict[str, Any]:
 
 def _index(work: Work) -> dict[str, Any]:
     _settle_floats()
-    from mi_crow.mechanistic.features.build import build_index
+    from mi_crow.mechanistic.features.index.build import build_index
 
     return build_index(work.workspace, work.config, work.progress).as_json()
 
 
 def _evaluate(work: Work) -> dict[str, Any]:
     _settle_floats()
-    from mi_crow.mechanistic.sae.evaluate import evaluate_sae
+    from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
 
     return evaluate_sae(work.workspace, work.config, work.progress)
 
 
 def _demo(work: Work) -> dict[str, Any]:
     _settle_floats()
-    from mi_crow.jobs.demo import run_demo
+    from mi_crow.jobs.demo.run import run_demo
 
     config: DemoConfig = work.config
     return run_demo(work.workspace, work.progress, config.device, config.seed)

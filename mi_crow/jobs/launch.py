@@ -10,12 +10,12 @@ from typing import Any
 
 from mi_crow.causes import in_words
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
+from mi_crow.jobs.distributed.launchers import check_hand_over, check_launcher
+from mi_crow.jobs.distributed.slurm import hand_over, slurm_number, withdraw
 from mi_crow.jobs.events import OPENING, append_event, end_torn_line, read_events
 from mi_crow.jobs.kinds import device_of, kind_of
-from mi_crow.jobs.launchers import check_hand_over, check_launcher
 from mi_crow.jobs.output import OUTPUT_NAME
 from mi_crow.jobs.process import LOCK_NAME, LOCK_PATIENCE_S, host_name, is_locked, take_lock
-from mi_crow.jobs.slurm import hand_over, slurm_number, withdraw
 from mi_crow.jobs.spec import JobSpec, config_as_json, config_from_json
 from mi_crow.jobs.status import CANCEL_NAME, JobState, read_state, write_status
 from mi_crow.jobs.watch import LOG_NAME

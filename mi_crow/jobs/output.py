@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
+from mi_crow.jobs.dependents import refuse_in_use
 from mi_crow.jobs.kinds import Kind
 from mi_crow.jobs.status import read_state
-from mi_crow.jobs.tenants import refuse_in_use
 from mi_crow.store.atomic import read_json, remove_stale, write_json
 from mi_crow.store.ids import validate_id
 from mi_crow.store.json_object import JsonObject
-from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
+from mi_crow.store.runs.manifest import MANIFEST_NAME, RunManifest
 from mi_crow.store.workspace import Workspace
 
 OUTPUT_NAME = "output.json"

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
+from mi_crow.jobs.dependents import is_being_filled, refuse_in_use, trained_on, uses
 from mi_crow.jobs.process import LOCK_NAME, take_lock
 from mi_crow.jobs.spec import SPEC_NAME
 from mi_crow.jobs.status import JobState, list_jobs, read_state
-from mi_crow.jobs.tenants import is_being_filled, refuse_in_use, trained_on, uses
-from mi_crow.mechanistic.features.origins import indexed_over
+from mi_crow.mechanistic.features.index.origins import indexed_over
 from mi_crow.store.ids import validate_id
-from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
+from mi_crow.store.runs.manifest import MANIFEST_NAME, RunManifest
 from mi_crow.store.workspace import Workspace, folder_bytes
 
 _LEAVING_S = 5.0  # a worker that has said its last word lets go of the lock in a moment

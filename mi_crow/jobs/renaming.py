@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import MiCrowError, UserError
+from mi_crow.jobs.dependents import refuse_in_use
 from mi_crow.jobs.spec import SPEC_NAME
 from mi_crow.jobs.status import STATUS_NAME
-from mi_crow.jobs.tenants import refuse_in_use
 from mi_crow.store.atomic import read_json, sync_folder, write_json
 from mi_crow.store.ids import validate_id
-from mi_crow.store.manifest import changing
+from mi_crow.store.runs.manifest import changing
 from mi_crow.store.workspace import RENAMING_NAME, Workspace
 
 _LOCK_NAME = ".renaming.lock"

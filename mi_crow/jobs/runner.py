@@ -15,12 +15,12 @@ from typing import Any
 
 from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs.device_lock import DeviceQueue, devices_of
+from mi_crow.jobs.distributed.launchers import check_launcher
+from mi_crow.jobs.distributed.ranked import RANK_PROGRAM, RankFailedError, run_ranked
 from mi_crow.jobs.events import OPENING, end_torn_line, read_events
 from mi_crow.jobs.kinds import Kind, Work, kind_of, with_device
-from mi_crow.jobs.launchers import check_launcher
 from mi_crow.jobs.output import reserve_output, withdraw_output
 from mi_crow.jobs.process import LOCK_NAME, LOCK_PATIENCE_S, holds_lock, take_lock
-from mi_crow.jobs.ranked import RANK_PROGRAM, RankFailedError, run_ranked
 from mi_crow.jobs.reporter import Reporter
 from mi_crow.jobs.spec import JobSpec, config_from_json
 from mi_crow.jobs.status import CANCEL_NAME, job_state, read_state

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mi_crow.errors import CorruptDataError, UserError, nearest
 from mi_crow.store.atomic import read_json, write_json
-from mi_crow.store.checked import check_moment, check_types
+from mi_crow.store.field_types import check_moment, check_types
 
 SPEC_NAME = "spec.json"
 FORMAT_VERSION = 1

@@ -7,10 +7,10 @@ from typing import Any
 
 from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError, NotFoundError
+from mi_crow.jobs.distributed.slurm import waits
 from mi_crow.jobs.events import CLOSING, OPENING, read_last_events
+from mi_crow.jobs.field_types import is_sound
 from mi_crow.jobs.process import LOCK_NAME, ProcessIdentity, host_name, is_locked
-from mi_crow.jobs.slurm import waits
-from mi_crow.jobs.sound import is_sound
 from mi_crow.jobs.spec import SPEC_NAME, JobSpec
 from mi_crow.store.atomic import read_json, write_json
 from mi_crow.store.unreadable import Unreadable, folders_with

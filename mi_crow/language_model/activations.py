@@ -9,7 +9,7 @@ from mi_crow.datasets import TextDataset, Texts
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.progress import NullProgress, Progress
-from mi_crow.store.parts import DTYPES
+from mi_crow.store.runs.parts import DTYPES
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -38,7 +38,7 @@ class Activations:
         `sample_limit`, `batch_size` and `shard_size` count documents; `dtype` is that of storage.
         Raises UserError when the model has no store, NotFoundError for an unknown layer.
         """
-        from mi_crow.language_model.capture import Capture
+        from mi_crow.language_model.capture.run import Capture
 
         store = self._lm.store
         if store is None:

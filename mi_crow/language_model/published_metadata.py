@@ -5,7 +5,7 @@ The manifest is what mi-crow itself reads; this file says no more than it does.
 
 from typing import Any
 
-from mi_crow.store.manifest import RunManifest
+from mi_crow.store.runs.manifest import RunManifest
 
 META_NAME = "meta.json"
 

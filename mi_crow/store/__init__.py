@@ -9,12 +9,12 @@ from mi_crow.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from mi_crow.store.local import LocalStore
-    from mi_crow.store.manifest import RunManifest
+    from mi_crow.store.runs.manifest import RunManifest
     from mi_crow.store.workspace import Workspace
 
 _EXPORTS = {
     "LocalStore": "mi_crow.store.local",
-    "RunManifest": "mi_crow.store.manifest",
+    "RunManifest": "mi_crow.store.runs.manifest",
     "Workspace": "mi_crow.store.workspace",
 }
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from mi_crow.store.manifest import RunManifest
+from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
 
 

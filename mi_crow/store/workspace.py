@@ -14,7 +14,7 @@ from mi_crow.store.atomic import read_json, temporary_name, write_json
 from mi_crow.store.evaluation_file import read_evaluation
 from mi_crow.store.ids import make_folder, validate_id
 from mi_crow.store.json_object import JsonObject
-from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
+from mi_crow.store.runs.manifest import MANIFEST_NAME, RunManifest
 from mi_crow.store.unreadable import Unreadable, folders_with
 
 DEFAULT_NAME = "mi-crow-workspace"

@@ -28,11 +28,11 @@ from mi_crow.mechanistic.sae import (
     SparseAutoencoder,
     TopKSae,
 )
-from mi_crow.mechanistic.sae.loop import Clock, train_step
-from mi_crow.mechanistic.sae.plan import make_plan, starting_point
-from mi_crow.mechanistic.sae.readings import Readings
 from mi_crow.mechanistic.sae.source import TensorSource
-from mi_crow.mechanistic.sae.state import TrainState
+from mi_crow.mechanistic.sae.train.loop import Clock, train_step
+from mi_crow.mechanistic.sae.train.plan import make_plan, starting_point
+from mi_crow.mechanistic.sae.train.readings import Readings
+from mi_crow.mechanistic.sae.train.state import TrainState
 
 NAMES = ("topk", "batchtopk", "matryoshka", "l1", "jumprelu", "gated")
 

@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mi_crow.datasets import TextDataset
 from mi_crow.language_model import LanguageModel
-from mi_crow.language_model.capture import Capture
+from mi_crow.language_model.capture.plan import PartPlan
+from mi_crow.language_model.capture.run import Capture
+from mi_crow.language_model.capture.source import CaptureSource, Todo
 from mi_crow.language_model.capture_pass import run_to
-from mi_crow.language_model.capture_plan import PartPlan
-from mi_crow.language_model.capture_source import CaptureSource, Todo
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.progress import NullProgress
 from mi_crow.ranks import ALONE
@@ -204,7 +204,7 @@ def peer_row(bench: Bench, python: Path, model: Path, scratch: Path, rounds: int
 MEMORY_PROBE = r"""
 import json, re, sys, tempfile
 from mi_crow.language_model import LanguageModel
-from mi_crow.language_model.capture import capture_run
+from mi_crow.language_model.capture.run import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.store import Workspace
 with tempfile.TemporaryDirectory() as folder:

@@ -12,12 +12,12 @@ import torch
 from platformdirs import user_cache_dir
 from torch import Tensor
 
-from mi_crow.language_model.capture import capture_run
+from mi_crow.language_model.capture.run import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TensorSource
 from mi_crow.progress import NullProgress
-from mi_crow.store.manifest import MANIFEST_NAME, RunManifest
-from mi_crow.store.reader import RunReader
+from mi_crow.store.runs.manifest import MANIFEST_NAME, RunManifest
+from mi_crow.store.runs.reader import RunReader
 from mi_crow.store.workspace import Workspace
 from tests.benchmarks.capture import real_documents
 from tests.real_model.smollm2 import model_folder

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mi_crow.mechanistic.sae.plan import StartingPoint, TrainingPlan
-from mi_crow.mechanistic.sae.topk import TopKSae
+from mi_crow.mechanistic.sae.rules.topk import TopKSae
+from mi_crow.mechanistic.sae.train.plan import StartingPoint, TrainingPlan
 
 _ADAM_EPS = 6.25e-10
 

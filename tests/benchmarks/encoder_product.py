@@ -5,7 +5,7 @@ import time
 import torch
 
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.store.reader import RunReader
+from mi_crow.store.runs.reader import RunReader
 
 _BATCH = {"cpu": 2048, "cuda": 16_384}
 _CELLS = {"cpu": 1 << 26, "cuda": 1 << 31}  # of the block that all products go into

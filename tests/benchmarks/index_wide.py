@@ -27,15 +27,15 @@ from platformdirs import user_cache_dir
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mi_crow.language_model import LanguageModel
-from mi_crow.language_model.capture import capture_run
+from mi_crow.language_model.capture.run import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
-from mi_crow.mechanistic.features.build import build_index
 from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.index.build import build_index
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-from mi_crow.mechanistic.sae.topk import TopKSae
-from mi_crow.store.manifest import MANIFEST_NAME
-from mi_crow.store.reader import RunReader
+from mi_crow.mechanistic.sae.rules.topk import TopKSae
+from mi_crow.store.runs.manifest import MANIFEST_NAME
+from mi_crow.store.runs.reader import RunReader
 from mi_crow.store.workspace import Workspace
 from sample_data.grammar.passages import passages
 from tests.benchmarks.captured import OUTLIER_FACTOR, SAMPLE_LAYER

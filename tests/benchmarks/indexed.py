@@ -11,10 +11,10 @@ import pyarrow as pa
 from platformdirs import user_cache_dir
 
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
-from mi_crow.mechanistic.sae.train import train_run
-from mi_crow.store.manifest import MANIFEST_NAME, PartSpec, RunManifest
-from mi_crow.store.parts import kept_lengths, write_part
-from mi_crow.store.reader import RunReader
+from mi_crow.mechanistic.sae.train.run import train_run
+from mi_crow.store.runs.manifest import MANIFEST_NAME, PartSpec, RunManifest
+from mi_crow.store.runs.parts import kept_lengths, write_part
+from mi_crow.store.runs.reader import RunReader
 from mi_crow.store.workspace import Workspace
 from tests.benchmarks.captured import smollm2_run
 

@@ -43,9 +43,9 @@ from mi_crow.mechanistic.sae import (
     TopKSae,
     load_sae,
 )
-from mi_crow.mechanistic.sae.plan import make_plan, starting_point
 from mi_crow.mechanistic.sae.quality import latent_densities, reconstruction_quality
 from mi_crow.mechanistic.sae.source import RunSource
+from mi_crow.mechanistic.sae.train.plan import make_plan, starting_point
 from tests.benchmarks.captured import Tokens, sample_run, smollm2_run
 from tests.benchmarks.dense_reference import DenseReference
 from tests.benchmarks.peer_process import PeerProcess

@@ -28,15 +28,15 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
-from mi_crow.mechanistic.sae.loop import Clock, train_step
-from mi_crow.mechanistic.sae.plan import make_plan, starting_point
-from mi_crow.mechanistic.sae.readings import Readings
+from mi_crow.mechanistic.sae.rules.topk import TopKSae
 from mi_crow.mechanistic.sae.source import RunSource, device_batches
-from mi_crow.mechanistic.sae.state import TrainState
-from mi_crow.mechanistic.sae.topk import TopKSae
-from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
-from mi_crow.store.parts import DOCUMENT_SCHEMA, stored_rows, write_part
-from mi_crow.store.reader import RunReader
+from mi_crow.mechanistic.sae.train.loop import Clock, train_step
+from mi_crow.mechanistic.sae.train.plan import make_plan, starting_point
+from mi_crow.mechanistic.sae.train.readings import Readings
+from mi_crow.mechanistic.sae.train.state import TrainState
+from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.runs.parts import DOCUMENT_SCHEMA, stored_rows, write_part
+from mi_crow.store.runs.reader import RunReader
 
 LAYER = "model.layers.15"
 BATCH, K = 2048, 32

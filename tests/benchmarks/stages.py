@@ -11,9 +11,10 @@ from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
-from mi_crow.mechanistic.features import build, encode_pass, feature_tables
-from mi_crow.mechanistic.features.write import IndexWriter
-from mi_crow.mechanistic.sae.topk import TopKSae
+from mi_crow.mechanistic.features.index import build, encode_pass
+from mi_crow.mechanistic.features.index.tables import feature_tables
+from mi_crow.mechanistic.features.index.write import IndexWriter
+from mi_crow.mechanistic.sae.rules.topk import TopKSae
 
 # The streaming pass; what is not named here comes from the weights, or is text and file.
 PASS = (

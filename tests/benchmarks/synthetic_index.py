@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mi_crow.mechanistic.features.write import IndexWriter, equal_lists, lists, writing_index
+from mi_crow.mechanistic.features.index.write import IndexWriter, equal_lists, lists, writing_index
 
 BANDS, BAND_EXAMPLES = 4, 5
 REACH = 32  # tokens either side of an example

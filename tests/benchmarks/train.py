@@ -39,18 +39,18 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mi_crow.mechanistic.sae import loop
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
-from mi_crow.mechanistic.sae.loop import Clock, train_step
-from mi_crow.mechanistic.sae.metrics import MetricsTable
-from mi_crow.mechanistic.sae.plan import TrainingPlan, make_plan, starting_point
-from mi_crow.mechanistic.sae.readings import Readings
+from mi_crow.mechanistic.sae.rules.topk import TopKSae
 from mi_crow.mechanistic.sae.source import TRAIN, RunSource, TensorSource, device_batches
-from mi_crow.mechanistic.sae.state import TrainState
-from mi_crow.mechanistic.sae.topk import TopKSae
+from mi_crow.mechanistic.sae.train import loop
+from mi_crow.mechanistic.sae.train.loop import Clock, train_step
+from mi_crow.mechanistic.sae.train.metrics import MetricsTable
+from mi_crow.mechanistic.sae.train.plan import TrainingPlan, make_plan, starting_point
+from mi_crow.mechanistic.sae.train.readings import Readings
+from mi_crow.mechanistic.sae.train.state import TrainState
 from mi_crow.progress import NullProgress
-from mi_crow.store.reader import RunReader
+from mi_crow.store.runs.reader import RunReader
 from tests.benchmarks.captured import OUTLIER_FACTOR, smollm2_run
 from tests.benchmarks.dense_reference import DenseReference
 from tests.benchmarks.memory import peak, resident

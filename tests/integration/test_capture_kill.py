@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.store import RunManifest, Workspace
-from mi_crow.store.reader import RunReader
+from mi_crow.store.runs.reader import RunReader
 
 DOCUMENTS, PARTS = 320, 20
 KILLS = 3
@@ -20,7 +20,7 @@ WORKER = """
 import sys
 from pathlib import Path
 import torch
-from mi_crow.language_model.capture import capture_run
+from mi_crow.language_model.capture.run import capture_run
 from mi_crow.store import Workspace
 from tests.integration.test_capture_kill import config
 torch.set_num_threads(1)

@@ -18,9 +18,9 @@ import pytest
 from mi_crow.cli import following, main
 from mi_crow.jobs import job_state, list_jobs, submit
 from mi_crow.store.workspace import Workspace
-from tests import jobs_worker
-from tests.jobs_fixture import own_queues, wait_until
-from tests.jobs_worker import WORKER
+from tests.helpers import jobs_worker
+from tests.helpers.jobs_fixture import own_queues, wait_until
+from tests.helpers.jobs_worker import WORKER
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 # A command that does what the libraries under the real ones do, and what each of them does itself.
 CODE = """
 import sys, warnings
-import mi_crow.cli.config as config
+import mi_crow.cli.commands.config as config
 from mi_crow.cli import main
 from mi_crow.cli.streams import read_input
 from mi_crow.cli.tables import Column, print_line, print_table

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.sae_files import MAKERS, write_json, write_sparsify
+from tests.helpers.sae_files import MAKERS, write_json, write_sparsify
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -17,9 +17,9 @@ from mi_crow.jobs.events import read_events
 from mi_crow.jobs.launch import forget
 from mi_crow.jobs.process import LOCK_NAME, take_lock
 from mi_crow.store.workspace import Workspace
-from tests import jobs_worker
-from tests.jobs_fixture import own_queues, wait_until
-from tests.jobs_worker import WORKER
+from tests.helpers import jobs_worker
+from tests.helpers.jobs_fixture import own_queues, wait_until
+from tests.helpers.jobs_worker import WORKER
 
 
 @pytest.fixture(autouse=True)
@@ -96,8 +96,8 @@ def test_a_job_outlives_the_kill_of_whoever_started_it(
     folder.mkdir()
     code = f"""
 import sys, time
-sys.path.insert(0, {str(Path(jobs_worker.__file__).parent.parent)!r})
-from tests import jobs_worker
+sys.path.insert(0, {str(Path(jobs_worker.__file__).parents[2])!r})
+from tests.helpers import jobs_worker
 from mi_crow.jobs import submit
 from mi_crow.store.workspace import Workspace
 jobs_worker.register()

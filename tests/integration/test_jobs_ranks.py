@@ -11,9 +11,9 @@ import pytest
 from mi_crow.jobs import cancel, follow, job_state, list_jobs, resume, submit, tail_log
 from mi_crow.jobs.process import LOCK_NAME, is_locked, pid_start
 from mi_crow.store.workspace import Workspace
-from tests import jobs_worker
-from tests.jobs_fixture import own_queues, wait_until
-from tests.jobs_worker import WORKER
+from tests.helpers import jobs_worker
+from tests.helpers.jobs_fixture import own_queues, wait_until
+from tests.helpers.jobs_worker import WORKER
 
 PATIENCE_S = 60.0  # torch is imported three times, maybe on a busy machine
 

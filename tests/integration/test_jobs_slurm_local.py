@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mi_crow.jobs import cancel, follow, job_state, list_jobs, resume, slurm, submit
+from mi_crow.jobs import cancel, follow, job_state, list_jobs, resume, submit
+from mi_crow.jobs.distributed import slurm
 from mi_crow.jobs.spec import config_as_json
-from mi_crow.language_model.capture import capture_run
+from mi_crow.language_model.capture.run import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae import load_sae
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
 from mi_crow.store.workspace import Workspace
-from tests.process_tree import below
+from tests.helpers.process_tree import below
 
 pytest.importorskip("submitit", reason="the extra `slurm`")
 

@@ -17,8 +17,8 @@ from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.run import inspect_text, steer_prompt
 from mi_crow.session.client import SessionClient
 from mi_crow.store.workspace import Workspace
-from tests.session_fixture import SAE_ID, add_tiny_sae
-from tests.steering_fixture import LATENTS, LAYER, TEXT
+from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
+from tests.helpers.steering_fixture import LATENTS, LAYER, TEXT
 
 PUSH = Intervention("feature:3", "add", 15.0)
 

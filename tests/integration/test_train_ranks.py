@@ -14,14 +14,14 @@ from torch import Tensor
 from mi_crow.errors import UserError
 from mi_crow.jobs import follow, job_state, submit
 from mi_crow.jobs.spec import config_as_json
-from mi_crow.language_model.capture import capture_run
+from mi_crow.language_model.capture.run import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae import load_sae
 from mi_crow.mechanistic.sae.config import ARCHITECTURES, SHARES, SaeTrainingConfig, TrainConfig
 from mi_crow.mechanistic.sae.sharing import LatentShares
-from mi_crow.mechanistic.sae.train import train_run
+from mi_crow.mechanistic.sae.train.run import train_run
 from mi_crow.store.workspace import Workspace
-from tests.shared_training import LATENTS, Trained, train, train_shared
+from tests.helpers.shared_training import LATENTS, Trained, train, train_shared
 
 # Batches that do not halve evenly and leave some latents dead for AuxK at every step.
 SMALL = {"batch_size": 31, "dead_tokens": 20}

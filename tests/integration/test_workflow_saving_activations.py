@@ -12,7 +12,7 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.hooks import LayerActivationDetector
 from mi_crow.language_model import LanguageModel
 from mi_crow.store import LocalStore
-from mi_crow.store.reader import RunReader
+from mi_crow.store.runs.reader import RunReader
 from sample_data import corpus_path
 
 

@@ -11,7 +11,7 @@ from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.sae import TopKSae, load_sae
 from mi_crow.mechanistic.sae.train import SaeTrainer, SaeTrainingConfig
 from mi_crow.store import LocalStore
-from mi_crow.store.reader import RunReader
+from mi_crow.store.runs.reader import RunReader
 from sample_data import corpus_path
 
 LAYER = "model.layers.2"

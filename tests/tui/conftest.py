@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
-from tests.jobs_fixture import FakeJobs
+from tests.helpers.jobs_fixture import FakeJobs
 from tests.tui.driving import press, settle
 from tests.tui.fabricated import FabricatedSession, fabricate
 from tui import messages

@@ -9,10 +9,10 @@ from tests.tui.driving import press, screen_text
 from tui.actions import ACTIONS, BY_ID, SCREENS, bindings, key_label, keys_label, scope_actions
 from tui.app import MiCrowApp
 from tui.widgets.form import FormPopup
-from tui.widgets.help import HelpScroll, help_content
-from tui.widgets.palette import offered
-from tui.widgets.popup import Confirm
-from tui.widgets.row_list import RowList
+from tui.widgets.frame.help import HelpScroll, help_content
+from tui.widgets.frame.palette import offered
+from tui.widgets.frame.popup import Confirm
+from tui.widgets.lists.row_list import RowList
 
 
 def owner(scope: str) -> type:

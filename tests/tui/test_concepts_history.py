@@ -3,7 +3,7 @@
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.fabricated import fabricate
-from tui.widgets.row_list import RowList
+from tui.widgets.lists.row_list import RowList
 
 SAE = "demo-topk"
 

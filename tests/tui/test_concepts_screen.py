@@ -14,9 +14,9 @@ from tui.app import MiCrowApp
 from tui.screens.concepts.typed_path import typed_path
 from tui.screens.features.detail import FeatureDetailPane
 from tui.widgets.field import Field
-from tui.widgets.popup import Confirm
+from tui.widgets.frame.popup import Confirm
+from tui.widgets.lists.row_list import RowList
 from tui.widgets.prompt_line import PromptLine
-from tui.widgets.row_list import RowList
 
 OpenConcepts = Callable[..., AbstractAsyncContextManager[Pilot]]
 SAE = "demo-topk"

@@ -7,7 +7,7 @@ import pytest
 from mi_crow.errors import MiCrowError
 from tests.tui.driving import notices, press, screen_text, settle
 from tui.screens.control.tree import Layer, LayerTree
-from tui.widgets.row_list import RowList
+from tui.widgets.lists.row_list import RowList
 
 LAYERS = [
     {"name": "model", "kind": "LlamaModel", "shape": None, "params": 2_900_000, "point": None},

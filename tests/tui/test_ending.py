@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mi_crow.store.workspace import Workspace
-from tests.pseudo_terminal import PseudoTerminal, foreign_sequences
+from tests.helpers.pseudo_terminal import PseudoTerminal, foreign_sequences
 
 # The app with a model session that is a stand-in, started at once.
 PROGRAM = """
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from mi_crow.session.client import SessionClient
 from mi_crow.store.workspace import Workspace
-from tests.session_fixture import puppet_command
+from tests.helpers.session_fixture import puppet_command
 from tui.app import MiCrowApp
 from tui.ending import run_to_its_end
 

@@ -9,8 +9,8 @@ import duckdb
 import pytest
 
 from mi_crow.store.workspace import Workspace
-from tests.awkward_index import DEAD, FEATURE, SAE, TOKENS, make_awkward_index
-from tests.index_fixture import make_index
+from tests.helpers.awkward_index import DEAD, FEATURE, SAE, TOKENS, make_awkward_index
+from tests.helpers.index_fixture import make_index
 from tests.tui.driving import press, screen_text, settle
 from tui.screens.features.detail import FeatureDetailPane
 

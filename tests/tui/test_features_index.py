@@ -8,13 +8,13 @@ import pytest
 from textual.pilot import Pilot
 
 from mi_crow.mechanistic.features.records import FeatureFilter
-from tests.index_fixture import TOPICS, make_index
+from tests.helpers.index_fixture import TOPICS, make_index
 from tests.tui.driving import press, screen_text, settle
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
-from tui.widgets.feature_table import FeatureTable
+from tui.widgets.lists.feature_table import FeatureTable
+from tui.widgets.lists.row_list import RowList
 from tui.widgets.prompt_line import PromptLine
-from tui.widgets.row_list import RowList
 
 OpenIndex = Callable[..., AbstractAsyncContextManager[Pilot]]
 SAE = "fixture-sae"

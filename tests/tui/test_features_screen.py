@@ -11,7 +11,7 @@ from tests.tui.fabricated import N_FEATURES, FabricatedIndex, fabricate
 from tui import messages
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.screen import FeaturesScreen
-from tui.widgets.feature_table import FeatureTable
+from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
 
 OpenFeatures = Callable[..., AbstractAsyncContextManager[Pilot]]

@@ -11,8 +11,8 @@ from mi_crow.errors import CorruptDataError
 from mi_crow.mechanistic.features.records import FeatureRow
 from tests.tui.driving import press, screen_text, settle
 from tui.theme import CROW
-from tui.widgets.feature_columns import density, row_content, score, titles_content
-from tui.widgets.feature_table import BLOCK_ROWS, FeatureTable
+from tui.widgets.lists.feature_columns import density, row_content, score, titles_content
+from tui.widgets.lists.feature_table import BLOCK_ROWS, FeatureTable
 
 N = 131_072
 

@@ -9,9 +9,9 @@ from tui.messages import SessionState
 from tui.screens.base import MiCrowScreen
 from tui.theme import THEMES
 from tui.widgets.form import FormInput
-from tui.widgets.help import HelpPopup
-from tui.widgets.palette import PaletteField, PalettePopup
-from tui.widgets.row_list import RowList
+from tui.widgets.frame.help import HelpPopup
+from tui.widgets.frame.palette import PaletteField, PalettePopup
+from tui.widgets.lists.row_list import RowList
 
 
 async def test_a_digit_opens_its_screen(app_workspace, run_app):

@@ -12,7 +12,7 @@ from tests.tui.fabricated import FabricatedSession, fabricate
 from tui import messages
 from tui.screens.features.detail import FeatureDetailPane
 from tui.widgets.field import Area
-from tui.widgets.row_list import RowList
+from tui.widgets.lists.row_list import RowList
 from tui.widgets.token_pane import TokenPane
 
 TEXT = "The harbour was quiet before the storm; two sloops lay at anchor."

@@ -5,14 +5,14 @@ import threading
 from textual.widgets import Static
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from tests.index_fixture import make_index
+from tests.helpers.index_fixture import make_index
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.fabricated import fabricate
 from tui import messages
 from tui.screens.features.detail import FeatureDetailPane
-from tui.widgets.feature_table import FeatureTable
 from tui.widgets.field import Area
-from tui.widgets.row_list import RowList
+from tui.widgets.lists.feature_table import FeatureTable
+from tui.widgets.lists.row_list import RowList
 
 SAE = "fixture-sae"
 

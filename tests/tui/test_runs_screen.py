@@ -14,10 +14,10 @@ from tests.tui.driving import notices, press, screen_text, settle
 from tui.screens.runs import forms
 from tui.screens.runs.screen import RunsScreen
 from tui.widgets.form import FormInput, FormPopup
-from tui.widgets.header import HeaderBar
+from tui.widgets.frame.header import HeaderBar
+from tui.widgets.frame.popup import Confirm
+from tui.widgets.lists.row_list import RowList
 from tui.widgets.log_view import LogPopup
-from tui.widgets.popup import Confirm
-from tui.widgets.row_list import RowList
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.fabricated import FabricatedSession
 from tui import messages
 from tui.app import MiCrowApp
-from tui.widgets.popup import Confirm
-from tui.widgets.row_list import RowList
+from tui.widgets.frame.popup import Confirm
+from tui.widgets.lists.row_list import RowList
 from tui.widgets.stream_text import StreamText
 
 SAE, OTHER = "demo-topk", "smol-sae"

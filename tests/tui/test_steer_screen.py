@@ -10,7 +10,7 @@ from tui.screens.steer.heading import passage_title, reading
 from tui.screens.steer.writing import PassageDone, Plan, Settings
 from tui.widgets.field import Area, Field
 from tui.widgets.form import FormPopup
-from tui.widgets.row_list import RowList
+from tui.widgets.lists.row_list import RowList
 from tui.widgets.stream_text import StreamText
 
 

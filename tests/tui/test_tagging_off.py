@@ -1,6 +1,6 @@
 """A workspace that cannot be written is browsed, and says that nothing can be named."""
 
-from tests.other_user import read_only
+from tests.helpers.other_user import read_only
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.fabricated import fabricate
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mi_crow.store.workspace import Workspace
-from tests.awkward_index import FEATURE, SAE
-from tests.hostile_workspace import ATTACK, add_hostile_jobs, make_hostile_workspace
-from tests.jobs_fixture import FakeJobs
-from tests.pseudo_terminal import PROGRAM, PseudoTerminal, copied, foreign_sequences
+from tests.helpers.awkward_index import FEATURE, SAE
+from tests.helpers.hostile_workspace import ATTACK, add_hostile_jobs, make_hostile_workspace
+from tests.helpers.jobs_fixture import FakeJobs
+from tests.helpers.pseudo_terminal import PROGRAM, PseudoTerminal, copied, foreign_sequences
 from tests.tui.driving import press, screen_text, settle
 from tui.widgets.field import Area, Field
 

@@ -12,8 +12,8 @@ from tui.screens.runs.rows import share_heights
 from tui.theme import CROW
 from tui.widgets.facts import Fact, facts_content
 from tui.widgets.form import FormField, FormInput, FormPopup
+from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 from tui.widgets.plot import area_plot, progress_bar
-from tui.widgets.row_list import Cell, Column, Row, RowList
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 

@@ -12,7 +12,7 @@ from mi_crow.cli import main
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.workspace import Workspace
-from tests.other_user import as_colleague, give_away, needs_root, read_only, small_disk
+from tests.helpers.other_user import as_colleague, give_away, needs_root, read_only, small_disk
 
 
 @pytest.fixture

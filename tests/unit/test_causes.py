@@ -135,7 +135,7 @@ def part(tmp_path: Path) -> Path:
 def test_mapping_rows_without_memory_is_not_told_as_damage(part: Path) -> None:
     said = in_child(
         """
-        from mi_crow.store.layer_file import LayerFile
+        from mi_crow.store.runs.layer_file import LayerFile
         from mi_crow.mechanistic.sae.formats.tensor_files import read_safetensors
         file = LayerFile(folder / "a.safetensors")
         size = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
@@ -160,7 +160,7 @@ def test_too_many_open_files_is_not_told_as_damage(part: Path) -> None:
     said = in_child(
         """
         import torch
-        from mi_crow.store.layer_file import LayerFile
+        from mi_crow.store.runs.layer_file import LayerFile
         from mi_crow.mechanistic.sae.formats.tensor_files import read_safetensors, read_torch
         from mi_crow.mechanistic.features.connection import connect
         from mi_crow.mechanistic.features.similar import DecoderRows
@@ -189,7 +189,7 @@ def test_what_may_not_be_read_is_told_as_that(part: Path) -> None:
     said = in_child(
         """
         import pyarrow.parquet
-        from mi_crow.store.layer_file import LayerFile
+        from mi_crow.store.runs.layer_file import LayerFile
         from mi_crow.mechanistic.sae.formats.tensor_files import read_safetensors, read_torch
         from mi_crow.mechanistic.features.similar import DecoderRows
         os.setgid(65534)

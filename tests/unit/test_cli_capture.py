@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mi_crow.cli.capture import add_arguments
+from mi_crow.cli.commands.capture import add_arguments
 from mi_crow.datasets import TextDataset
 from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_dataset

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from mi_crow.cli import capture, demo, evaluate, index, main, train
+from mi_crow.cli import main
+from mi_crow.cli.commands import capture, demo, evaluate, index, train
 from mi_crow.errors import UserError
 from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.spec import config_from_json
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.config import TrainConfig
-from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
-from tests.jobs_fixture import own_queues
+from tests.helpers.jobs_fixture import own_queues
 
 LAYERS = [LayerSpec("model.layers.1", "resid_post.1", 8), LayerSpec("model.layers.2", "x", 8)]
 

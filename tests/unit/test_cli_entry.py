@@ -15,7 +15,7 @@ from mi_crow.cli import main
 from mi_crow.cli.entry import COMMANDS, parse
 from mi_crow.store.settings import Settings
 from mi_crow.store.workspace import Workspace
-from tests.jobs_fixture import STATES, FakeJobs, own_queues
+from tests.helpers.jobs_fixture import STATES, FakeJobs, own_queues
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,7 @@ def test_a_fault_of_ours_is_one_line_and_1(
     def broken(workspace: Workspace) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("mi_crow.cli.jobs.scan_jobs", broken)
+    monkeypatch.setattr("mi_crow.cli.commands.jobs.scan_jobs", broken)
     code, _, err = run("jobs")
     assert code == 1
     assert err == "ZeroDivisionError: oops; this is a fault in mi-crow; --debug shows where\n"
@@ -143,7 +143,7 @@ def test_a_full_disk_or_quota_is_named(
     def full(workspace: Workspace) -> None:
         raise OSError(code, os.strerror(code), "/data/x")
 
-    monkeypatch.setattr("mi_crow.cli.jobs.scan_jobs", full)
+    monkeypatch.setattr("mi_crow.cli.commands.jobs.scan_jobs", full)
     assert run("jobs") == (1, "", told)
 
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from mi_crow.cli import main
 from mi_crow.mechanistic.sae import load_sae
-from mi_crow.store import room
+from mi_crow.store import free_space as room
 from mi_crow.store.workspace import Workspace
-from tests.jobs_fixture import own_queues
-from tests.sae_files import (
+from tests.helpers.jobs_fixture import own_queues
+from tests.helpers.sae_files import (
     MAKERS,
     D,
     M,

@@ -10,7 +10,16 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.store.workspace import Workspace
-from tests.awkward_index import CONCEPT, DEAD, FEATURE, LABEL, LONG, SAE, TOKENS, make_awkward_index
+from tests.helpers.awkward_index import (
+    CONCEPT,
+    DEAD,
+    FEATURE,
+    LABEL,
+    LONG,
+    SAE,
+    TOKENS,
+    make_awkward_index,
+)
 
 REBUILD = f"mi-crow index --sae {SAE} builds it again; concepts stay"
 JOINER = "\u200d"  # which holds an emoji together and moves nothing

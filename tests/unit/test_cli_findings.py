@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mi_crow.cli import findings
-from mi_crow.cli.findings import Finding, ask, examine, kill_user_processes
+from mi_crow.cli import doctor_checks as findings
+from mi_crow.cli.doctor_checks import Finding, ask, examine, kill_user_processes
 
 
 @pytest.fixture

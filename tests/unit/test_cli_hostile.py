@@ -9,9 +9,9 @@ import pytest
 from mi_crow.cli import main
 from mi_crow.store.workspace import Workspace
 from mi_crow.visible import visible
-from tests.awkward_index import FEATURE, SAE
-from tests.hostile_workspace import ATTACK, add_hostile_jobs, make_hostile_workspace
-from tests.jobs_fixture import FakeJobs
+from tests.helpers.awkward_index import FEATURE, SAE
+from tests.helpers.hostile_workspace import ATTACK, add_hostile_jobs, make_hostile_workspace
+from tests.helpers.jobs_fixture import FakeJobs
 
 COMMANDS = (
     ("runs",),

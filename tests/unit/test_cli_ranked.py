@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from mi_crow.cli import following, main
-from mi_crow.cli.ranked import ForegroundProgress
+from mi_crow.cli.torchrun import ForegroundProgress
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.jobs import submit
 from mi_crow.jobs.kinds import KINDS, Kind, Work
 from mi_crow.jobs.process import take_lock
 from mi_crow.progress import raise_if_stopped
 from mi_crow.store.workspace import Workspace
-from tests.jobs_worker import StepsConfig
+from tests.helpers.jobs_worker import StepsConfig
 
 
 def make_sae(work: Work) -> dict[str, Any]:

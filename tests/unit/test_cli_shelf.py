@@ -9,9 +9,9 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
-from tests.jobs_fixture import FakeJobs, own_queues
+from tests.helpers.jobs_fixture import FakeJobs, own_queues
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from mi_crow.cli import main, train
+from mi_crow.cli import main
+from mi_crow.cli.commands import train
+from mi_crow.cli.commands.index import live_texts
 from mi_crow.cli.entry import parse
-from mi_crow.cli.index import live_texts
 from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_train
 from mi_crow.jobs.spec import config_from_json
 from mi_crow.mechanistic.sae.config import ARCHITECTURES, TRANSCODERS, TrainConfig
-from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
 
 Start = Callable[..., TrainConfig]

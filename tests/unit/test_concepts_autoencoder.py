@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mi_crow.errors import UserError
-from tests.steering_fixture import LATENTS, LAYER, TEXT, activations, logits, tiny_sae
-from tests.tiny_models import TEXTS
+from tests.helpers.steering_fixture import LATENTS, LAYER, TEXT, activations, logits, tiny_sae
+from tests.helpers.tiny_models import TEXTS
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from mi_crow.mechanistic.concepts.dictionary import (
     write_top_texts_csv,
     write_top_texts_json,
 )
-from tests.steering_fixture import LATENTS, tiny_sae
+from tests.helpers.steering_fixture import LATENTS, tiny_sae
 
 NAMES = {
     3: [NamedConcept("ferries", 0.9), NamedConcept("boats")],

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mi_crow.mechanistic.features import bands as module
-from mi_crow.mechanistic.features.bands import from_bands
-from mi_crow.mechanistic.features.codes import FeatureBlock
-from mi_crow.mechanistic.features.segments import DRAWS, starts_of
+from mi_crow.mechanistic.features.index.codes import FeatureBlock
+from mi_crow.mechanistic.features.index.segments import DRAWS, starts_of
+from mi_crow.mechanistic.features.index.tables import bands as module
+from mi_crow.mechanistic.features.index.tables.bands import from_bands
 
 
 def block_of(

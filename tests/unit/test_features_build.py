@@ -15,16 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mi_crow.errors import CorruptDataError
-from mi_crow.mechanistic.features import encode_pass
-from mi_crow.mechanistic.features.build import build_index
-from mi_crow.mechanistic.features.codes import Chunk, Tokens
 from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.index import encode_pass
+from mi_crow.mechanistic.features.index.build import build_index
+from mi_crow.mechanistic.features.index.codes import Chunk, Tokens
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.store.workspace import Workspace
-from tests import index_reference as reference
-from tests.index_paths import arithmetic
-from tests.index_reference import Doc
-from tests.index_runs import WIDTH, documents, identity_sae, save_run, save_sae
+from tests.helpers import index_reference as reference
+from tests.helpers.index_paths import arithmetic
+from tests.helpers.index_reference import Doc
+from tests.helpers.index_runs import WIDTH, documents, identity_sae, save_run, save_sae
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel

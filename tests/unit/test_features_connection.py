@@ -13,7 +13,7 @@ from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, NotFou
 from mi_crow.mechanistic.features.connection import connect, explained
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.store.workspace import Workspace
-from tests.index_fixture import make_index
+from tests.helpers.index_fixture import make_index
 
 SAE = "fixture-sae"
 REBUILD = f"mi-crow index --sae {SAE}"

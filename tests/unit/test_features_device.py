@@ -15,16 +15,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mi_crow.mechanistic.features import coactivation, codes, feature_tables
-from mi_crow.mechanistic.features.codes import CodeStore, Tokens, make_chunk
 from mi_crow.mechanistic.features.config import IndexConfig
-from mi_crow.mechanistic.features.document_features import strongest_features
-from mi_crow.mechanistic.features.encode_pass import Corpus
-from mi_crow.mechanistic.features.feature_tables import FeatureTables
-from mi_crow.mechanistic.features.primitives import columns
-from mi_crow.mechanistic.features.statistics import BinFitter
+from mi_crow.mechanistic.features.index import codes
+from mi_crow.mechanistic.features.index.codes import CodeStore, Tokens, make_chunk
+from mi_crow.mechanistic.features.index.encode_pass import Corpus
+from mi_crow.mechanistic.features.index.primitives import columns
+from mi_crow.mechanistic.features.index.tables import coactivation, feature_tables
+from mi_crow.mechanistic.features.index.tables.document_features import strongest_features
+from mi_crow.mechanistic.features.index.tables.feature_tables import FeatureTables
+from mi_crow.mechanistic.features.index.tables.statistics import BinFitter
 from mi_crow.progress import NullProgress
-from tests.pretend_device import pretend_device
+from tests.helpers.pretend_device import pretend_device
 
 N_LATENTS, K = 12, 4
 LABELS = ("sea", "land", None)

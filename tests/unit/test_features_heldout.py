@@ -6,14 +6,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from mi_crow.cli.demo import show_result
+from mi_crow.cli.commands.demo import show_result
 from mi_crow.cli.entry import run_command_line
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.queries import FeatureFilter, FeatureStore
 from mi_crow.mechanistic.features.records import LEAST_AUROC
 from mi_crow.store.workspace import Workspace
-from tests.index_fixture import TOPICS, make_index
-from tests.index_reference import Doc, auroc
+from tests.helpers.index_fixture import TOPICS, make_index
+from tests.helpers.index_reference import Doc, auroc
 
 SAE = "fixture-sae"
 
@@ -134,7 +134,7 @@ def test_under_a_search_the_order_asked_for_is_the_order(
 def test_the_demo_gives_no_feature_to_a_topic_that_none_tells(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from mi_crow.jobs.demo_findings import TopicFeature, tag_topics
+    from mi_crow.jobs.demo.measures import TopicFeature, tag_topics
     from mi_crow.mechanistic.concepts.annotations import Annotations
 
     topics = [TopicFeature("sailing", 3, 0.93, 5.0, 0.4), TopicFeature("law", 7, 0.55, 5.0, 0.1)]

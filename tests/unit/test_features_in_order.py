@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mi_crow.mechanistic.features.in_order import in_order
+from mi_crow.mechanistic.features.index.in_order import in_order
 
 
 @pytest.fixture(autouse=True)

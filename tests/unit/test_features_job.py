@@ -17,12 +17,12 @@ import torch
 
 from mi_crow.errors import CancelledError, NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from mi_crow.mechanistic.features.build import build_index
 from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.index.build import build_index
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.schema import DERIVED, TABLES, VIEWS
 from mi_crow.store.workspace import Workspace
-from tests.index_runs import LAYER, identity_sae, save_run, save_sae
+from tests.helpers.index_runs import LAYER, identity_sae, save_run, save_sae
 from tests.unit.test_features_build import random_docs
 
 if TYPE_CHECKING:
@@ -210,7 +210,9 @@ _STAGES = {
 _KILLED = """
 import os, sys
 from mi_crow.language_model import LanguageModel
-from mi_crow.mechanistic.features import build, encode_pass, feature_tables
+from mi_crow.mechanistic.features.index import build
+from mi_crow.mechanistic.features.index import encode_pass
+from mi_crow.mechanistic.features.index.tables import feature_tables
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.store import atomic
 from mi_crow.store.workspace import Workspace
@@ -329,7 +331,7 @@ class TestInputThatDoesNotFit:
             def fail(*_: Any, error: Exception = error) -> Any:
                 raise error
 
-            monkeypatch.setattr("mi_crow.mechanistic.features.encode_pass.make_chunk", fail)
+            monkeypatch.setattr("mi_crow.mechanistic.features.index.encode_pass.make_chunk", fail)
             self.refuse(prepared, tiny_lm, says)
 
     def test_a_run_that_is_not_complete(

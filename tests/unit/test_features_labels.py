@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mi_crow.mechanistic.features import label_auroc, pooled_auroc
-from mi_crow.mechanistic.features.codes import CodeStore, Tokens, make_chunk
-from mi_crow.mechanistic.features.examples import pool
-from mi_crow.mechanistic.features.labels import LabelledDocuments, label_scores
-from tests.index_paths import arithmetic
+from mi_crow.mechanistic.features import label_auroc
+from mi_crow.mechanistic.features.index.codes import CodeStore, Tokens, make_chunk
+from mi_crow.mechanistic.features.index.tables.examples import pool
+from mi_crow.mechanistic.features.index.tables.labels import LabelledDocuments, label_scores
+from mi_crow.mechanistic.sae.evaluation import pooled_auroc
+from tests.helpers.index_paths import arithmetic
 
 __all__ = ["arithmetic"]
 N_LABELS = 3

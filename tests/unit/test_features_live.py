@@ -10,15 +10,15 @@ import pytest
 from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_index
 from mi_crow.jobs.spec import config_as_json, config_from_json
-from mi_crow.language_model.capture import capture_run
+from mi_crow.language_model.capture.run import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
-from mi_crow.mechanistic.features import build as build_module
-from mi_crow.mechanistic.features.build import build_index
 from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
+from mi_crow.mechanistic.features.index import build as build_module
+from mi_crow.mechanistic.features.index.build import build_index
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.store.workspace import Workspace
-from tests.index_runs import identity_sae, save_sae
-from tests.tiny_models import TEXTS
+from tests.helpers.index_runs import identity_sae, save_sae
+from tests.helpers.tiny_models import TEXTS
 from tests.unit.test_features_job import files, tables
 
 if TYPE_CHECKING:

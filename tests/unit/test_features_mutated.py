@@ -17,8 +17,8 @@ from mi_crow.cli import main
 from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.features.queries import SORTS, FeatureFilter, FeatureStore
 from mi_crow.store.workspace import Workspace
-from tests.index_fixture import make_index
-from tests.mutations import BYTES, ODD_VALUES
+from tests.helpers.index_fixture import make_index
+from tests.helpers.mutations import BYTES, ODD_VALUES
 
 SAE, FEATURES = "fixture-sae", 24
 MOST_SECONDS = 60.0  # for all questions to one file; what hangs takes longer

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from mi_crow.mechanistic.features.directions import directions, neighbours, plane
-from mi_crow.mechanistic.features.labels import labelled_documents
-from mi_crow.mechanistic.features.logits import LogitLens
-from mi_crow.mechanistic.features.token_texts import document_token_texts, vocabulary_texts
-from tests.tiny_models import TEXTS, build_tokenizer
+from mi_crow.mechanistic.features.index.tables.directions import directions, neighbours, plane
+from mi_crow.mechanistic.features.index.tables.labels import labelled_documents
+from mi_crow.mechanistic.features.index.tables.logits import LogitLens
+from mi_crow.mechanistic.features.index.tables.token_texts import (
+    document_token_texts,
+    vocabulary_texts,
+)
+from tests.helpers.tiny_models import TEXTS, build_tokenizer
 
 
 def test_too_many_labels_keep_the_most_frequent() -> None:
@@ -20,7 +23,7 @@ def test_too_many_labels_keep_the_most_frequent() -> None:
 
 
 def test_neighbours_are_the_highest_cosines_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mi_crow.mechanistic.features import directions as module
+    from mi_crow.mechanistic.features.index.tables import directions as module
 
     monkeypatch.setattr(module, "_CELLS", 100)  # several rounds
     rows = torch.randn(23, 8, generator=torch.Generator().manual_seed(0))
@@ -63,7 +66,7 @@ def test_directions_compare_encoder_and_decoder() -> None:
 def test_the_logit_lens_goes_through_norm_and_unembedding(
     bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mi_crow.mechanistic.features import logits as module
+    from mi_crow.mechanistic.features.index.tables import logits as module
 
     monkeypatch.setitem(module._CELLS, "cpu", 120)
     torch.manual_seed(0)

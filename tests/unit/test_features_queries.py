@@ -13,8 +13,8 @@ from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.queries import SORTS, FeatureFilter, FeatureStore
 from mi_crow.store.workspace import Workspace
-from tests.index_fixture import EDGES, TOPICS, make_index
-from tests.index_reference import Doc, facts, histogram, top_examples, window
+from tests.helpers.index_fixture import EDGES, TOPICS, make_index
+from tests.helpers.index_reference import Doc, facts, histogram, top_examples, window
 
 SAE = "fixture-sae"
 WORDS = [word for words in TOPICS.values() for word in words]

@@ -13,8 +13,8 @@ from mi_crow.mechanistic.features.columns import ordered
 from mi_crow.mechanistic.features.queries import FeatureFilter, FeatureStore
 from mi_crow.mechanistic.features.search import search_words
 from mi_crow.store.workspace import Workspace
-from tests.index_fixture import make_index
-from tests.index_reference import Doc, document_features, facts
+from tests.helpers.index_fixture import make_index
+from tests.helpers.index_reference import Doc, document_features, facts
 
 SAE = "fixture-sae"
 

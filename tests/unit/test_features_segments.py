@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from mi_crow.mechanistic.features import primitives, segments
-from mi_crow.mechanistic.features.coactivation import TokenSample, coactivations
-from mi_crow.mechanistic.features.codes import CodeStore, Tokens, make_chunk
-from mi_crow.mechanistic.features.document_features import strongest_features
-from mi_crow.mechanistic.features.statistics import BinFitter, moments
-from tests.index_paths import arithmetic
+from mi_crow.mechanistic.features.index import primitives, segments
+from mi_crow.mechanistic.features.index.codes import CodeStore, Tokens, make_chunk
+from mi_crow.mechanistic.features.index.tables.coactivation import TokenSample, coactivations
+from mi_crow.mechanistic.features.index.tables.document_features import strongest_features
+from mi_crow.mechanistic.features.index.tables.statistics import BinFitter, moments
+from tests.helpers.index_paths import arithmetic
 
 __all__ = ["arithmetic"]
 pytestmark = pytest.mark.usefixtures("arithmetic")
@@ -257,7 +257,7 @@ def test_pairs_of_many_latents_are_counted_like_those_of_few(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threshold_tokens: int
 ) -> None:
     """The path for large dictionaries, on all tokens and on a sample."""
-    from mi_crow.mechanistic.features import coactivation
+    from mi_crow.mechanistic.features.index.tables import coactivation
 
     store = CodeStore(tmp_path, 12)
     tokens = fill(store)

@@ -17,7 +17,7 @@ from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features import similar
 from mi_crow.mechanistic.features.similar import DecoderRows, similar_features
 from mi_crow.store.workspace import Workspace
-from tests.index_fixture import make_index
+from tests.helpers.index_fixture import make_index
 
 WIDTH = 16
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mi_crow.mechanistic.features.connection import connect
+from mi_crow.mechanistic.features.index.write import writing_index
 from mi_crow.mechanistic.features.one_feature import read_examples
-from mi_crow.mechanistic.features.write import writing_index
 from mi_crow.store.workspace import Workspace
-from tests.index_fixture import make_index
+from tests.helpers.index_fixture import make_index
 
 # Characters of one to four bytes, some that join others into one on the screen, and controls.
 CHARACTERS = "ab \n\t\x00\x1b[é€של\u0301\u200d\u202e👩🏽\U0001f680日"

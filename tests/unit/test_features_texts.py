@@ -9,16 +9,24 @@ import pytest
 import torch
 
 from mi_crow.language_model import LanguageModel
-from mi_crow.mechanistic.features.build import build_index
 from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.index.build import build_index
+from mi_crow.mechanistic.features.index.tables.token_texts import document_token_texts
 from mi_crow.mechanistic.features.queries import FeatureStore
-from mi_crow.mechanistic.features.token_texts import document_token_texts
 from mi_crow.mechanistic.sae import SaeMetadata
-from mi_crow.mechanistic.sae.jumprelu import JumpReluSae
+from mi_crow.mechanistic.sae.rules.jumprelu import JumpReluSae
 from mi_crow.store.workspace import Workspace
-from tests.index_reference import Doc
-from tests.index_runs import LAYER, OUTLIER, WIDTH, documents, identity_sae, save_run, save_sae
-from tests.tiny_models import build_model, build_tokenizer
+from tests.helpers.index_reference import Doc
+from tests.helpers.index_runs import (
+    LAYER,
+    OUTLIER,
+    WIDTH,
+    documents,
+    identity_sae,
+    save_run,
+    save_sae,
+)
+from tests.helpers.tiny_models import build_model, build_tokenizer
 from tests.unit.test_features_build import (
     check_bands,
     check_features,
@@ -139,7 +147,7 @@ def test_an_sae_with_any_number_of_latents_a_token(
     tmp_path: Path, tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     """Batches have codes of different widths; what fills them up is not counted."""
-    from mi_crow.mechanistic.features import encode_pass
+    from mi_crow.mechanistic.features.index import encode_pass
 
     monkeypatch.setitem(encode_pass._BATCH, "cpu", batch)
     monkeypatch.setitem(encode_pass._BATCH_CELLS, "cpu", 0)

@@ -12,7 +12,7 @@ from mi_crow.errors import CorruptDataError, MiCrowError
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.store.workspace import Workspace
-from tests.index_fixture import make_index
+from tests.helpers.index_fixture import make_index
 
 SAE = "fixture-sae"
 # It would take years: whoever asks a view made of this does not come back.

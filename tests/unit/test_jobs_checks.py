@@ -13,9 +13,9 @@ from mi_crow.errors import UserError
 from mi_crow.jobs import list_jobs, submit
 from mi_crow.jobs.checks import check_dataset, check_model
 from mi_crow.language_model.config import DatasetSpec, ModelSpec
-from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
-from tests.jobs_fixture import own_queues
+from tests.helpers.jobs_fixture import own_queues
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from mi_crow.errors import MiCrowError
 from mi_crow.jobs import device_lock
 from mi_crow.jobs.device_lock import DeviceQueue, device_key, devices_of, queue_folder
 from mi_crow.jobs.process import is_locked
-from tests.jobs_fixture import own_queues
+from tests.helpers.jobs_fixture import own_queues
 
 
 @pytest.fixture(autouse=True)

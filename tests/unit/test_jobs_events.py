@@ -17,7 +17,7 @@ from mi_crow.jobs.events import (
 from mi_crow.jobs.rate import RateMeter
 from mi_crow.jobs.watch import tail_log
 from mi_crow.store.workspace import Workspace
-from tests.jobs_fixture import FakeJobs
+from tests.helpers.jobs_fixture import FakeJobs
 
 
 def names(events: list[dict[str, object]]) -> list[object]:

@@ -12,7 +12,7 @@ from mi_crow.jobs.spec import JobSpec
 from mi_crow.jobs.status import job_state
 from mi_crow.store.leftovers import leftovers
 from mi_crow.store.workspace import Workspace
-from tests.other_user import needs_root, small_disk
+from tests.helpers.other_user import needs_root, small_disk
 
 
 def job_in(workspace: Workspace) -> Path:

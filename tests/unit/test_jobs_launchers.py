@@ -6,7 +6,7 @@ import pytest
 
 from mi_crow.errors import UserError
 from mi_crow.jobs import submit
-from mi_crow.jobs.launchers import check_launcher, launch_environment
+from mi_crow.jobs.distributed.launchers import check_launcher, launch_environment
 from mi_crow.store.workspace import Workspace
 
 CAPTURE = {

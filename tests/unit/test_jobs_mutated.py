@@ -15,13 +15,13 @@ from mi_crow.jobs.events import read_events
 from mi_crow.jobs.launch import forget
 from mi_crow.jobs.status import UNREADABLE
 from mi_crow.store.workspace import Workspace
-from tests.jobs_fixture import STATES, FakeJobs, own_queues
-from tests.mutations import BYTES, odd_file, odd_json, put_back
+from tests.helpers.jobs_fixture import STATES, FakeJobs, own_queues
+from tests.helpers.mutations import BYTES, odd_file, odd_json, put_back
 from tui.screens.runs.detail import job_detail
 from tui.screens.runs.history import HistoryReader
 from tui.screens.runs.rows import job_rows
 from tui.watch import look
-from tui.widgets.header import ending_line, running_label
+from tui.widgets.frame.header import ending_line, running_label
 
 FILES = ("spec.json", "events.jsonl", "status.json", "worker.log", "lock", "cancel", "output.json")
 MOST_SECONDS = 20.0  # for all readers of one folder; what hangs takes longer

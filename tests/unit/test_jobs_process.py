@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mi_crow.jobs.process import pid_start
-from tests.jobs_fixture import wait_until
+from tests.helpers.jobs_fixture import wait_until
 
 CHILD = """
 import os, sys, time

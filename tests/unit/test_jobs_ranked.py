@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from mi_crow.errors import CancelledError, MiCrowError, UserError
-from mi_crow.jobs.exchange import Exchange
-from mi_crow.jobs.rank import RankProgress, _leave_failure
-from mi_crow.jobs.ranked import RankFailedError, _result
+from mi_crow.jobs.distributed.exchange import Exchange
+from mi_crow.jobs.distributed.rank import RankProgress, _leave_failure
+from mi_crow.jobs.distributed.ranked import RankFailedError, _result
 from mi_crow.ranks import RankLostError
 
 

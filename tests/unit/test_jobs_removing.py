@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from mi_crow.cli import main
-from mi_crow.cli.demo import fresh_workspace
+from mi_crow.cli.commands.demo import fresh_workspace
 from mi_crow.errors import MiCrowError
 from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.output import reserve_output
 from mi_crow.jobs.process import take_lock
 from mi_crow.jobs.status import write_status
-from mi_crow.store.manifest import LayerSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.workspace import Workspace
-from tests.jobs_fixture import FakeJobs, own_queues
+from tests.helpers.jobs_fixture import FakeJobs, own_queues
 
 
 @pytest.fixture

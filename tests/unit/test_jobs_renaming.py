@@ -17,7 +17,7 @@ from mi_crow.jobs.spec import JobSpec
 from mi_crow.jobs.status import write_status
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.atomic import write_json
-from mi_crow.store.manifest import LayerSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.workspace import RENAMING_NAME, Workspace, read_sae_summary
 
 # What a process does to a disk one step at a time; a kill may come before each.

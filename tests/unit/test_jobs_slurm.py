@@ -15,13 +15,14 @@ import pytest
 from mi_crow.cli import main
 from mi_crow.cli.arguments import add_job_flags, slurm_of
 from mi_crow.errors import CancelledError, MiCrowError, UserError
-from mi_crow.jobs import cancel, job_state, launch, list_jobs, resume, slurm, submit
+from mi_crow.jobs import cancel, job_state, launch, list_jobs, resume, submit
+from mi_crow.jobs.distributed import slurm
+from mi_crow.jobs.distributed.slurm import check_slurm, minutes
 from mi_crow.jobs.events import read_events
 from mi_crow.jobs.kinds import KINDS, Kind
 from mi_crow.jobs.process import LOCK_NAME, take_lock
-from mi_crow.jobs.slurm import check_slurm, minutes
 from mi_crow.store.workspace import Workspace
-from tests.jobs_worker import StepsConfig, count_steps
+from tests.helpers.jobs_worker import StepsConfig, count_steps
 
 pytest.importorskip("submitit", reason="the extra `slurm`")
 

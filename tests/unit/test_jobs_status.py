@@ -14,7 +14,7 @@ from mi_crow.jobs.process import ProcessIdentity, is_locked, take_lock
 from mi_crow.jobs.spec import JobSpec
 from mi_crow.jobs.status import SILENT_S, write_status
 from mi_crow.store.workspace import Workspace
-from tests.jobs_fixture import STATES, FakeJobs
+from tests.helpers.jobs_fixture import STATES, FakeJobs
 
 
 @pytest.fixture

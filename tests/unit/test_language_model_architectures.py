@@ -9,7 +9,7 @@ from mi_crow.hooks import FunctionController, LayerActivationDetector
 from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.tokenize import encode_batch
-from tests.tiny_models import TEXTS, build_model, build_tokenizer
+from tests.helpers.tiny_models import TEXTS, build_model, build_tokenizer
 
 BLOCKS = {
     "llama": "model.layers",

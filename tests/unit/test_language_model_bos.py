@@ -11,10 +11,10 @@ import torch
 from mi_crow.datasets import TextDataset
 from mi_crow.errors import UserError
 from mi_crow.language_model import LanguageModel
-from mi_crow.language_model.capture import Capture
+from mi_crow.language_model.capture.run import Capture
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.tokenize import frame_of, tokenize
-from mi_crow.mechanistic.features.token_texts import document_token_texts
+from mi_crow.mechanistic.features.index.tables.token_texts import document_token_texts
 from mi_crow.mechanistic.sae.formats.fit import check_fit
 from mi_crow.mechanistic.sae.run_tokens import open_tokens
 from mi_crow.mechanistic.steering.inspection import inspect
@@ -22,8 +22,8 @@ from mi_crow.mechanistic.steering.loading import join
 from mi_crow.mechanistic.steering.run import steer_loaded
 from mi_crow.progress import NullProgress
 from mi_crow.store.workspace import Workspace
-from tests.steering_fixture import TEXT, tiny_sae
-from tests.tiny_models import TEXTS, build_model, build_tokenizer
+from tests.helpers.steering_fixture import TEXT, tiny_sae
+from tests.helpers.tiny_models import TEXTS, build_model, build_tokenizer
 
 ADDS_BOS = build_tokenizer()
 ADDS_NONE = build_tokenizer(bos=False, pad=False)

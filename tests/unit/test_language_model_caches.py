@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mi_crow.language_model import LanguageModel
-from tests.cache_models import KINDS, build_kind
-from tests.tiny_models import build_tokenizer
+from tests.helpers.cache_models import KINDS, build_kind
+from tests.helpers.tiny_models import build_tokenizer
 
 # Keys and values, sliding ones, states, states beside keys and values, states of a model's own.
 _EACH_SORT = ("mamba", "bamba", "falcon_h1", "minimax", "rwkv")

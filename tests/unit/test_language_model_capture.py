@@ -12,13 +12,13 @@ from torch import Tensor
 from mi_crow.datasets import TextDataset, split_of
 from mi_crow.errors import CancelledError, MiCrowError, NotFoundError, UserError
 from mi_crow.language_model import LanguageModel
-from mi_crow.language_model import capture_batches as batches_module
-from mi_crow.language_model.capture import Capture, CaptureResult, _as_begun, capture_run
+from mi_crow.language_model.capture import forward as batches_module
+from mi_crow.language_model.capture.run import Capture, CaptureResult, _as_begun, capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store import RunManifest, Workspace
-from mi_crow.store.reader import RunReader
-from tests.tiny_models import TEXTS
+from mi_crow.store.runs.reader import RunReader
+from tests.helpers.tiny_models import TEXTS
 
 LABELS = ["a", None] * (len(TEXTS) // 2)
 CONFIG = CaptureConfig(

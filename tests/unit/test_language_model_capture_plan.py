@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mi_crow.language_model.capture_plan import PartPlan, plan_part
-from mi_crow.language_model.windows import Row
+from mi_crow.language_model.capture.plan import PartPlan, plan_part
+from mi_crow.language_model.capture.windows import Row
 
 
 def plan_of(lengths: list[int], batch_size: int) -> PartPlan:

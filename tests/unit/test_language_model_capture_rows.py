@@ -14,14 +14,17 @@ import torch
 
 from mi_crow.datasets import TextDataset
 from mi_crow.errors import MiCrowError, UserError
-from mi_crow.language_model import LanguageModel, capture_estimate, capture_source, capture_writer
-from mi_crow.language_model.capture import Capture, CaptureResult
+from mi_crow.language_model import LanguageModel
+from mi_crow.language_model.capture import estimate as capture_estimate
+from mi_crow.language_model.capture import source as capture_source
+from mi_crow.language_model.capture import writer as capture_writer
+from mi_crow.language_model.capture.run import Capture, CaptureResult
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store import RunManifest, Workspace
-from mi_crow.store.manifest import stored_bytes
-from mi_crow.store.reader import RunReader
-from tests.tiny_models import TEXTS
+from mi_crow.store.runs.manifest import stored_bytes
+from mi_crow.store.runs.reader import RunReader
+from tests.helpers.tiny_models import TEXTS
 
 LONG = [" ".join(TEXTS[n:] + TEXTS[:n]) for n in range(6)]
 CONFIG = CaptureConfig(

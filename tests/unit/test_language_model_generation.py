@@ -9,7 +9,7 @@ from mi_crow.errors import UserError
 from mi_crow.hooks import FunctionController
 from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.generation import Settings, choose
-from tests.tiny_models import build_model, build_tokenizer
+from tests.helpers.tiny_models import build_model, build_tokenizer
 
 
 def test_a_seed_decides_the_text(tiny_lm: LanguageModel) -> None:

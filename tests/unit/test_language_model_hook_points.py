@@ -16,8 +16,8 @@ from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.mechanistic.sae.substitute import substitute
 from mi_crow.store import LocalStore
-from tests.architectures import SPECIFICS, tiny
-from tests.tiny_models import TEXTS
+from tests.helpers.architectures import SPECIFICS, tiny
+from tests.helpers.tiny_models import TEXTS
 
 # One of each kind by default; the others take longer than they are likely to find something.
 USUAL = ("llama", "gpt_neox", "gemma2", "olmo2", "granite", "bloom", "opt", "mamba", "llama4_text")
@@ -315,7 +315,7 @@ def test_a_sae_on_a_scaled_contribution_is_captured_and_read_back(tmp_path: Path
     lm = tiny("granite")
     lm.store = LocalStore(tmp_path)
     run = lm.activations.save(["mlp_out.1", "mlp_raw.1", "mlp_in.1"], TEXTS, dtype="fp32")
-    from mi_crow.store.reader import RunReader
+    from mi_crow.store.runs.reader import RunReader
 
     folder = lm.store.workspace.run_dir(run)
     rows = {name: read_all(RunReader(folder, name)) for name in ("mlp_out.1", "mlp_raw.1")}

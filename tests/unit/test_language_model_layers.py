@@ -17,7 +17,7 @@ from mi_crow.hooks import (
 )
 from mi_crow.language_model import HookPoint, LanguageModel
 from mi_crow.language_model.capture_pass import run_to
-from tests.tiny_models import TEXTS
+from tests.helpers.tiny_models import TEXTS
 
 OUTPUT = HookPoint("model.layers.1", "resid_post.1", "output")
 

@@ -15,7 +15,7 @@ from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.language_model import LanguageModel, loading
 from mi_crow.language_model.config import ModelSpec
 from mi_crow.language_model.loading import load_model
-from tests.tiny_models import build_model, build_tokenizer
+from tests.helpers.tiny_models import build_model, build_tokenizer
 
 
 @pytest.fixture

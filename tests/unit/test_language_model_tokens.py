@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.detokenize import Detokenizer, decode, shown_tokens, token_texts
 from mi_crow.language_model.tokenize import encode_batch, special_ids, tokenizer_hash
-from mi_crow.mechanistic.features.token_texts import vocabulary_texts
-from tests.tiny_models import TEXTS, build_tokenizer
+from mi_crow.mechanistic.features.index.tables.token_texts import vocabulary_texts
+from tests.helpers.tiny_models import TEXTS, build_tokenizer
 
 BYTE_LEVEL = build_tokenizer()
 

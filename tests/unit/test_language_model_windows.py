@@ -9,10 +9,16 @@ from hypothesis import strategies as st
 
 from mi_crow.datasets import split_of
 from mi_crow.errors import MiCrowError, UserError
-from mi_crow.language_model import token_stream
-from mi_crow.language_model.token_stream import tokenized
-from mi_crow.language_model.windows import Row, SourceText, Windowing, added_ids, cut_by_tokens
-from tests.tiny_models import TEXTS, build_tokenizer
+from mi_crow.language_model.capture import token_stream
+from mi_crow.language_model.capture.token_stream import tokenized
+from mi_crow.language_model.capture.windows import (
+    Row,
+    SourceText,
+    Windowing,
+    added_ids,
+    cut_by_tokens,
+)
+from tests.helpers.tiny_models import TEXTS, build_tokenizer
 
 TOKENIZER = build_tokenizer()
 WITHOUT_BOS = build_tokenizer(bos=False, pad=False)

@@ -13,21 +13,21 @@ from mi_crow.mechanistic.sae import (
     SparseAutoencoder,
     TopKSae,
     Transcoder,
-    kernels,
 )
-from mi_crow.mechanistic.sae.architectures import TABLE, new_sae
 from mi_crow.mechanistic.sae.base import LossContext
 from mi_crow.mechanistic.sae.config import ARCHITECTURES, TRANSCODERS, TrainConfig
-from mi_crow.mechanistic.sae.entries import (
+from mi_crow.mechanistic.sae.kernels import sparse
+from mi_crow.mechanistic.sae.kernels.entries import (
     decode_entries,
     encode_above,
     entries_above,
     strongest_entries,
     take,
 )
-from mi_crow.mechanistic.sae.jumprelu import jump_relu
-from mi_crow.mechanistic.sae.matryoshka import default_widths
-from tests.sae_reference import (
+from mi_crow.mechanistic.sae.rules.architectures import TABLE, new_sae
+from mi_crow.mechanistic.sae.rules.jumprelu import jump_relu
+from mi_crow.mechanistic.sae.rules.matryoshka import default_widths
+from tests.helpers.sae_reference import (
     MAKERS,
     D,
     K,
@@ -219,7 +219,7 @@ def test_the_ragged_operators_pass_gradcheck() -> None:
 
 def test_blocks_of_tokens_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, where = entries_above(*operands(), 0.5)
-    monkeypatch.setitem(kernels._BLOCK_ELEMENTS, "cpu", 2 * M)
+    monkeypatch.setitem(sparse._BLOCK_ELEMENTS, "cpu", 2 * M)
     parts, places = entries_above(*operands(), 0.5)
     assert torch.equal(places.columns, where.columns)
     assert torch.equal(places.rows, where.rows)

@@ -15,8 +15,8 @@ from mi_crow.mechanistic.sae.formats.importing import import_sae
 from mi_crow.mechanistic.steering.inspection import inspect
 from mi_crow.mechanistic.steering.loading import join
 from mi_crow.store.workspace import Workspace
-from tests.steering_fixture import tiny_sae
-from tests.tiny_models import TEXTS, build_model, build_tokenizer
+from tests.helpers.steering_fixture import tiny_sae
+from tests.helpers.tiny_models import TEXTS, build_model, build_tokenizer
 
 KEYS: dict[str, Any] = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
 

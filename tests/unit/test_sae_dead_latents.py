@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mi_crow.mechanistic.sae import losses
 from mi_crow.mechanistic.sae.base import LossContext, SparseAutoencoder
-from mi_crow.mechanistic.sae.batchtopk import BatchTopKSae
-from mi_crow.mechanistic.sae.dead_latents import dense_costs_less
 from mi_crow.mechanistic.sae.kernels import sparse_decode, topk_encode
-from mi_crow.mechanistic.sae.topk import TopKSae
+from mi_crow.mechanistic.sae.rules import losses
+from mi_crow.mechanistic.sae.rules.batchtopk import BatchTopKSae
+from mi_crow.mechanistic.sae.rules.dead_latents import dense_costs_less
+from mi_crow.mechanistic.sae.rules.topk import TopKSae
 
 N, D, M, K_AUX = 96, 24, 400, 12
 

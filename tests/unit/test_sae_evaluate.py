@@ -15,8 +15,8 @@ from mi_crow.errors import CancelledError, UserError
 from mi_crow.language_model import HookPoint
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae, Transcoder
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.document_pooling import pooled_documents
-from mi_crow.mechanistic.sae.model_loss import ModelLoss, TokenDocument, model_loss
+from mi_crow.mechanistic.sae.evaluation.document_pooling import pooled_documents
+from mi_crow.mechanistic.sae.evaluation.model_loss import ModelLoss, TokenDocument, model_loss
 from mi_crow.mechanistic.sae.substitute import Site, substitute, zeros
 from mi_crow.progress import NullProgress, Progress
 

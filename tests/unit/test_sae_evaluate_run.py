@@ -14,21 +14,21 @@ from safetensors.torch import load_file
 from safetensors.torch import save_file as save_tensors
 
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
-from mi_crow.language_model.capture import capture_run
+from mi_crow.language_model.capture.run import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
-from mi_crow.mechanistic.features.build import build_index
 from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.index.build import build_index
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.sae import TopKSae
 from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
-from mi_crow.mechanistic.sae.evaluate import evaluate_sae
-from mi_crow.mechanistic.sae.train import train_run
+from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
+from mi_crow.mechanistic.sae.train.run import train_run
 from mi_crow.progress import NullProgress
-from mi_crow.store.manifest import RunManifest
-from mi_crow.store.sums import sum_of
+from mi_crow.store.checksums import sum_of
+from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
-from tests.index_runs import identity_sae, save_sae
-from tests.tiny_models import TEXTS
+from tests.helpers.index_runs import identity_sae, save_sae
+from tests.helpers.tiny_models import TEXTS
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
@@ -215,7 +215,7 @@ class TestInputThatDoesNotFit:
         def fail(*_: Any) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-        monkeypatch.setattr("mi_crow.mechanistic.sae.evaluate.model_loss", fail)
+        monkeypatch.setattr("mi_crow.mechanistic.sae.evaluation.evaluate.model_loss", fail)
         config = self.put(captured, tiny_lm.tokenizer_hash)
         self.refuse(captured, tiny_lm, "out of memory while evaluating 'sae' on cpu", config)
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from mi_crow.errors import CorruptDataError, NotFoundError
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae, load_sae
 from mi_crow.store.workspace import read_sae_summary
-from tests.sae_reference import MAKERS, noisy
+from tests.helpers.sae_reference import MAKERS, noisy
 
 
 def small_sae() -> TopKSae:

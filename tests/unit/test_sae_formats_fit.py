@@ -19,8 +19,8 @@ from mi_crow.mechanistic.sae import (
     load_sae,
 )
 from mi_crow.mechanistic.sae.formats.fit import OUTLIER_FACTOR, check_fit
-from tests.architectures import tiny
-from tests.jobs_fixture import own_queues
+from tests.helpers.architectures import tiny
+from tests.helpers.jobs_fixture import own_queues
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel

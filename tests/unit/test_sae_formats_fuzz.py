@@ -11,8 +11,8 @@ import torch
 
 from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.sae import SparseAutoencoder, load_sae
-from tests.sae_files import D
-from tests.sae_mutations import SUBJECTS, Subject, complaint, configuration, made, mutate
+from tests.helpers.sae_files import D
+from tests.helpers.sae_mutations import SUBJECTS, Subject, complaint, configuration, made, mutate
 
 X = torch.randn(8, D, generator=torch.Generator().manual_seed(1)) * 2
 

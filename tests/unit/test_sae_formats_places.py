@@ -13,8 +13,8 @@ from mi_crow.mechanistic.sae.formats.load import open_sae_files
 from mi_crow.mechanistic.sae.formats.model_names import hub_model
 from mi_crow.mechanistic.sae.formats.places import Place
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
-from mi_crow.store import room
-from tests.sae_files import MAKERS, D, write_json, write_sparsify
+from mi_crow.store import free_space as room
+from tests.helpers.sae_files import MAKERS, D, write_json, write_sparsify
 
 
 def make_run(folder: Path) -> Path:

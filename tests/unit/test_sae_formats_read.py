@@ -10,7 +10,7 @@ from mi_crow.mechanistic.sae import SparseAutoencoder, load_sae
 from mi_crow.mechanistic.sae.formats.config import ImportConfig
 from mi_crow.mechanistic.sae.formats.importing import import_sae
 from mi_crow.store.workspace import Workspace
-from tests.sae_files import MAKERS, D, Draw, old_cfg, saelens_cfg, write_saelens
+from tests.helpers.sae_files import MAKERS, D, Draw, old_cfg, saelens_cfg, write_saelens
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "sae_formats"
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.sae import load_sae
 from mi_crow.mechanistic.sae.formats.config import ImportConfig
-from tests.sae_files import (
+from tests.helpers.sae_files import (
     MAKERS,
     D,
     Draw,

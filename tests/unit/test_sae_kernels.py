@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mi_crow.mechanistic.sae import kernels
 from mi_crow.mechanistic.sae.base import LossContext
-from mi_crow.mechanistic.sae.topk import TopKSae
+from mi_crow.mechanistic.sae.kernels import sparse as kernels
+from mi_crow.mechanistic.sae.rules.topk import TopKSae
 
 N, D, M, K = 7, 5, 11, 3
 

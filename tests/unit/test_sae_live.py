@@ -11,17 +11,17 @@ from torch import Tensor
 from mi_crow.datasets import TextDataset, split_of
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.language_model import LanguageModel
-from mi_crow.language_model.capture import Capture
+from mi_crow.language_model.capture.run import Capture
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae import TopKSae, load_sae
-from mi_crow.mechanistic.sae import live as live_module
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
-from mi_crow.mechanistic.sae.live import LiveSource
-from mi_crow.mechanistic.sae.train import SaeTrainer, train_run
+from mi_crow.mechanistic.sae.train import live as live_module
+from mi_crow.mechanistic.sae.train.live import LiveSource
+from mi_crow.mechanistic.sae.train.run import SaeTrainer, train_run
 from mi_crow.progress import NullProgress
 from mi_crow.store import Workspace
-from mi_crow.store.reader import RunReader
-from tests.tiny_models import TEXTS
+from mi_crow.store.runs.reader import RunReader
+from tests.helpers.tiny_models import TEXTS
 
 MANY = [f"{number}: {text}" for number in range(8) for text in TEXTS]
 CONFIG = CaptureConfig(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.sae import loggers
-from mi_crow.mechanistic.sae.loggers import RunLogger, check_logger, open_logger
+from mi_crow.mechanistic.sae.train import loggers
+from mi_crow.mechanistic.sae.train.loggers import RunLogger, check_logger, open_logger
 
 ROWS: list[dict[str, Any]] = [
     {"step": step, "fvu": 1 / step, "heldout_fvu": 0.5 if step == 20 else None}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mi_crow.mechanistic.sae import compiled, numba_kernels
+from mi_crow.mechanistic.sae.kernels import compiled, numba_kernels
 
 NUMBERS = st.one_of(
     st.floats(width=32, allow_nan=False),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mi_crow.mechanistic.sae import TopKSae
-from mi_crow.mechanistic.sae.probes import (
+from mi_crow.mechanistic.sae.evaluation.probes import (
     PooledDocuments,
     ProbeScore,
     auroc,

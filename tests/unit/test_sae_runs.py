@@ -23,12 +23,12 @@ from mi_crow.mechanistic.sae import (
     TrainConfig,
     load_sae,
 )
-from mi_crow.mechanistic.sae.evaluate import evaluate_sae
-from mi_crow.mechanistic.sae.train import TrainResult, train_run
+from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
+from mi_crow.mechanistic.sae.train.run import TrainResult, train_run
 from mi_crow.progress import NullProgress
 from mi_crow.store import LocalStore, RunManifest, Workspace
-from mi_crow.store.manifest import LayerSpec, PartSpec
-from mi_crow.store.parts import DOCUMENT_SCHEMA, stored_rows, write_part
+from mi_crow.store.runs.manifest import LayerSpec, PartSpec
+from mi_crow.store.runs.parts import DOCUMENT_SCHEMA, stored_rows, write_part
 
 VOCABULARY, WIDTH = 12, 8
 TRAINING = SaeTrainingConfig(steps=60, batch_size=64, checkpoint_every=20, log_every=10)
@@ -193,7 +193,7 @@ def test_a_training_logs_what_its_metrics_file_holds(workspace: Workspace) -> No
 def test_a_logger_without_its_package_is_refused(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mi_crow.mechanistic.sae.loggers.find_spec", lambda _: None)
+    monkeypatch.setattr("mi_crow.mechanistic.sae.train.loggers.find_spec", lambda _: None)
     with pytest.raises(UserError, match="wandb needs a package that is missing"):
         train_run(workspace, replace(CONFIG, logger="wandb"))
     assert not (workspace.saes_dir / "sae").exists()

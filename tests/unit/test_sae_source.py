@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from mi_crow.mechanistic.sae.document_pooling import pooled_documents
+from mi_crow.mechanistic.sae.evaluation.document_pooling import pooled_documents
+from mi_crow.mechanistic.sae.rules.topk import TopKSae
 from mi_crow.mechanistic.sae.source import RunSource, device_batches, fixed_batches
-from mi_crow.mechanistic.sae.topk import TopKSae
-from mi_crow.store.manifest import PartSpec
-from mi_crow.store.parts import stored_rows, write_part
-from mi_crow.store.reader import RunReader
-from tests.stored_runs import LAYER, WIDTH, documents_table, manifest_of, write_run
+from mi_crow.store.runs.manifest import PartSpec
+from mi_crow.store.runs.parts import stored_rows, write_part
+from mi_crow.store.runs.reader import RunReader
+from tests.helpers.stored_runs import LAYER, WIDTH, documents_table, manifest_of, write_run
 
 
 def source_of(folder: Path) -> RunSource:

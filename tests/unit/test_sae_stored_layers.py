@@ -14,10 +14,10 @@ from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.run_tokens import RunTokens
 from mi_crow.mechanistic.sae.stored_layers import stored_layer
-from mi_crow.store.manifest import LayerSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.workspace import Workspace
-from tests.index_runs import save_sae
-from tests.stored_runs import manifest_of
+from tests.helpers.index_runs import save_sae
+from tests.helpers.stored_runs import manifest_of
 
 MLP = "model.layers.3.mlp"
 

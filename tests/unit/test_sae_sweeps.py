@@ -11,13 +11,13 @@ import torch
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.sae import SaeTrainer, SaeTrainingConfig, TopKSae, TrainConfig, Transcoder
 from mi_crow.mechanistic.sae.formats.load import load_sae
-from mi_crow.mechanistic.sae.train import train_run
+from mi_crow.mechanistic.sae.train.run import train_run
 from mi_crow.progress import NullProgress
 from mi_crow.store import RunManifest, Workspace
-from mi_crow.store.manifest import LayerSpec, PartSpec
-from mi_crow.store.pair import PairReader
-from mi_crow.store.parts import DOCUMENT_SCHEMA, stored_rows, write_part
-from mi_crow.store.reader import RunReader
+from mi_crow.store.runs.manifest import LayerSpec, PartSpec
+from mi_crow.store.runs.pair import PairReader
+from mi_crow.store.runs.parts import DOCUMENT_SCHEMA, stored_rows, write_part
+from mi_crow.store.runs.reader import RunReader
 
 WIDTHS = {"block": 8, "mlp": 6}
 TRAINING = SaeTrainingConfig(steps=24, batch_size=64, checkpoint_every=10, log_every=10)

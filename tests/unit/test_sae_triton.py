@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mi_crow.mechanistic.sae import JumpReluSae, TopKSae, kernels
+from mi_crow.mechanistic.sae import JumpReluSae, TopKSae
 from mi_crow.mechanistic.sae.base import LossContext, SparseAutoencoder
-from mi_crow.mechanistic.sae.entries import decode_entries, encode_above
+from mi_crow.mechanistic.sae.kernels import sparse as kernels
+from mi_crow.mechanistic.sae.kernels.entries import decode_entries, encode_above
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,7 +35,7 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 @pytest.fixture(scope="module")
 def triton_kernels() -> Any:
     """The kernels, with pieces that a small test fills."""
-    module: Any = import_module("mi_crow.mechanistic.sae.triton_kernels")
+    module: Any = import_module("mi_crow.mechanistic.sae.kernels.triton_kernels")
     module._PIECE = PIECE
     return module
 

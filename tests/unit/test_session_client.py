@@ -19,7 +19,7 @@ from mi_crow.session.protocol import (
     error_event,
     error_from_event,
 )
-from tests.session_fixture import puppet_command
+from tests.helpers.session_fixture import puppet_command
 
 
 @pytest.fixture

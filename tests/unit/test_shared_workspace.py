@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mi_crow.cli import main
-from mi_crow.cli.findings import examine
+from mi_crow.cli.doctor_checks import examine
 from mi_crow.jobs.device_lock import queue_folder
 from mi_crow.jobs.events import append_event
 from mi_crow.jobs.process import LOCK_NAME, take_lock
@@ -17,7 +17,7 @@ from mi_crow.jobs.spec import JobSpec
 from mi_crow.jobs.status import scan_jobs, write_status
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.workspace import Workspace
-from tests.other_user import as_colleague, give_away, needs_root
+from tests.helpers.other_user import as_colleague, give_away, needs_root
 
 
 @pytest.fixture

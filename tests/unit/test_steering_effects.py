@@ -14,7 +14,7 @@ from mi_crow.mechanistic.steering.effects import (
 )
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.steer import steering
-from tests.steering_fixture import LAYER, tiny_sae
+from tests.helpers.steering_fixture import LAYER, tiny_sae
 
 PROMPTS = ("The ferry", "Knead the dough and")
 PUSH = Intervention("feature:3", "add", 15.0)

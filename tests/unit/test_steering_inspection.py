@@ -6,7 +6,7 @@ import torch
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.steering.inspection import inspect, layer_statistics
 from mi_crow.mechanistic.steering.loading import join
-from tests.steering_fixture import LATENTS, LAYER, TEXT, activations, tiny_sae
+from tests.helpers.steering_fixture import LATENTS, LAYER, TEXT, activations, tiny_sae
 
 
 def test_features_are_the_strongest_of_the_text_with_one_activation_a_token(tiny_lm):

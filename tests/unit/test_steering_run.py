@@ -13,9 +13,9 @@ from mi_crow.mechanistic.steering.run import (
     inspect_text,
     steer_prompt,
 )
-from tests.index_fixture import make_index
-from tests.session_fixture import SAE_ID, add_tiny_sae
-from tests.steering_fixture import LATENTS, TEXT, tiny_sae
+from tests.helpers.index_fixture import make_index
+from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
+from tests.helpers.steering_fixture import LATENTS, TEXT, tiny_sae
 
 
 @pytest.fixture

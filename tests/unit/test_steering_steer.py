@@ -9,7 +9,7 @@ from mi_crow.hooks import LayerActivationDetector
 from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
 from mi_crow.mechanistic.steering.steer import steering
-from tests.steering_fixture import (
+from tests.helpers.steering_fixture import (
     LATENTS,
     LAYER,
     TEXT,
@@ -18,7 +18,7 @@ from tests.steering_fixture import (
     steered_logits,
     tiny_sae,
 )
-from tests.tiny_models import build_model, build_tokenizer
+from tests.helpers.tiny_models import build_model, build_tokenizer
 
 
 def after(lm: LanguageModel, sae, *stack: Intervention, **options) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.store import LocalStore
-from tests.stored_runs import write_run
+from tests.helpers.stored_runs import write_run
 
 
 def test_a_local_store_is_a_workspace(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mi_crow.errors import CorruptDataError
-from mi_crow.store.layer_file import LayerFile, write_tensors
-from mi_crow.store.manifest import PartSpec
-from mi_crow.store.parts import (
+from mi_crow.store.runs.layer_file import LayerFile, write_tensors
+from mi_crow.store.runs.manifest import PartSpec
+from mi_crow.store.runs.parts import (
     DOCUMENT_SCHEMA,
     DTYPES,
     RunPart,
@@ -29,8 +29,8 @@ from mi_crow.store.parts import (
     stored_rows,
     write_part,
 )
-from mi_crow.store.reader import RunReader
-from tests.stored_runs import LAYER, documents_table, manifest_of, write_run
+from mi_crow.store.runs.reader import RunReader
+from tests.helpers.stored_runs import LAYER, documents_table, manifest_of, write_run
 
 PARTS = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=4), min_size=1, max_size=4)
 FLOATS = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)
@@ -359,7 +359,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mi_crow.store.parts.write_tensors", full)
+    monkeypatch.setattr("mi_crow.store.runs.parts.write_tensors", full)
     with pytest.raises(OSError, match="No space left"):
         write_run(tmp_path, [[3]])
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
-from mi_crow.store import blocks
-from mi_crow.store.manifest import PartSpec
-from mi_crow.store.parts import RunPart
-from mi_crow.store.reader import RunReader
-from tests.stored_runs import LAYER, WIDTH, manifest_of, rows_of, write_run
+from mi_crow.store.runs import blocks
+from mi_crow.store.runs.manifest import PartSpec
+from mi_crow.store.runs.parts import RunPart
+from mi_crow.store.runs.reader import RunReader
+from tests.helpers.stored_runs import LAYER, WIDTH, manifest_of, rows_of, write_run
 
 PARTS = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=4)
 ROW_BYTES = WIDTH * 4
@@ -141,7 +141,7 @@ def test_memory_holds_so_many_rows_at_most(tmp_path: Path, monkeypatch: pytest.M
             sizes.append(len(block))
             yield block
 
-    monkeypatch.setattr("mi_crow.store.reader.read_blocks", counting)
+    monkeypatch.setattr("mi_crow.store.runs.reader.read_blocks", counting)
     write_run(tmp_path, [[100] * 5] * 4)
     reader = RunReader(tmp_path, LAYER, buffer_bytes=300 * ROW_BYTES)
     list(islice(reader.batches(100, 0), 20))

@@ -10,12 +10,12 @@ import torch
 from mi_crow.cli import main
 from mi_crow.errors import CorruptDataError
 from mi_crow.store import RunManifest, Workspace
-from mi_crow.store.manifest import PartSpec
-from mi_crow.store.parts import StoredRows, stored_rows, write_part
-from mi_crow.store.reader import RunReader
-from mi_crow.store.sums import sum_of
-from mi_crow.store.verify import damaged_files, false_statements
-from tests.stored_runs import LAYER, documents_table, manifest_of
+from mi_crow.store.checksums import sum_of
+from mi_crow.store.runs.manifest import PartSpec
+from mi_crow.store.runs.parts import StoredRows, stored_rows, write_part
+from mi_crow.store.runs.reader import RunReader
+from mi_crow.store.runs.verify import damaged_files, false_statements
+from tests.helpers.stored_runs import LAYER, documents_table, manifest_of
 
 WIDTH = 64
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
-from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace, folder_bytes, read_sae_summary
 
 not_root = pytest.mark.skipif(os.getuid() == 0, reason="root may read and write everything")

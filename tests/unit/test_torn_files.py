@@ -12,12 +12,12 @@ from mi_crow.jobs.metrics_rescue import mend_metrics
 from mi_crow.jobs.output import reserve_output
 from mi_crow.jobs.status import read_state, write_status
 from mi_crow.mechanistic.sae.config import TrainConfig
-from mi_crow.mechanistic.sae.metrics import MetricsTable, read_rows
+from mi_crow.mechanistic.sae.train.metrics import MetricsTable, read_rows
 from mi_crow.progress import NullProgress
 from mi_crow.store import RunManifest, Workspace
-from mi_crow.store.kept import copy_of
-from tests.jobs_fixture import FakeJobs
-from tests.stored_runs import write_run
+from mi_crow.store.backup_copy import copy_of
+from tests.helpers.jobs_fixture import FakeJobs
+from tests.helpers.stored_runs import write_run
 
 
 def torn(path: Path) -> None:

@@ -11,9 +11,9 @@ from mi_crow.errors import CorruptDataError
 from mi_crow.jobs.events import append_event, parse_event
 from mi_crow.jobs.spec import JobSpec
 from mi_crow.jobs.status import STATUS_NAME, list_jobs, read_state, write_status
-from mi_crow.store.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace, read_sae_summary
-from tests.jobs_fixture import FakeJobs
+from tests.helpers.jobs_fixture import FakeJobs
 
 WRONG: tuple[Any, ...] = ("x", [], {}, [1, {}], True, 10**299, -(10**299), float("nan"), 1.5)
 _CFG = {
@@ -186,7 +186,7 @@ def test_a_spec_of_wrong_types_is_a_sentence(tmp_path: Path, key: str, wrong: An
     ids=str,
 )
 def test_a_training_of_wrong_types_is_a_sentence(tmp_path: Path, result: Any):
-    from mi_crow.mechanistic.sae.train import TRAINING_NAME, _finished_result
+    from mi_crow.mechanistic.sae.train.run import TRAINING_NAME, _finished_result
 
     (tmp_path / TRAINING_NAME).write_text(json.dumps({"result": result}))
     with pytest.raises(CorruptDataError, match=TRAINING_NAME):

@@ -10,8 +10,8 @@ from textual.widgets import Input, TextArea
 from textual.worker import Worker, WorkerState
 
 from tui.text import printable
-from tui.widgets.footer import FooterBar
-from tui.widgets.header import HeaderBar
+from tui.widgets.frame.footer import FooterBar
+from tui.widgets.frame.header import HeaderBar
 
 if TYPE_CHECKING:
     from tui.app import MiCrowApp

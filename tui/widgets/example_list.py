@@ -13,7 +13,7 @@ from textual.reactive import reactive
 
 from tui.actions import bindings
 from tui.text import number, printable
-from tui.widgets.line_view import LineView
+from tui.widgets.lists.line_view import LineView
 from tui.widgets.token_heat import (
     HeatMarks,
     HeatMode,

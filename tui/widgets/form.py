@@ -15,7 +15,7 @@ from mi_crow.errors import MiCrowError
 from tui.actions import bindings
 from tui.text import printable
 from tui.widgets.field import Field
-from tui.widgets.popup import Popup
+from tui.widgets.frame.popup import Popup
 
 Values = Mapping[str, str]
 

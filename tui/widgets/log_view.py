@@ -8,7 +8,7 @@ from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 from tui.actions import bindings
 from tui.text import printable
-from tui.widgets.popup import Popup
+from tui.widgets.frame.popup import Popup
 
 _LINES = 1000
 _SECONDS = 1.0

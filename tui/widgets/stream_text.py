@@ -6,7 +6,7 @@ from textual.content import Content
 
 from tui.actions import bindings
 from tui.text import printable
-from tui.widgets.line_view import LineView
+from tui.widgets.lists.line_view import LineView
 from tui.widgets.token_heat import wrap_tokens
 
 

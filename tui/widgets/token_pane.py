@@ -9,7 +9,7 @@ from textual.message import Message
 from textual.reactive import reactive
 
 from tui.actions import bindings
-from tui.widgets.line_view import LineView
+from tui.widgets.lists.line_view import LineView
 from tui.widgets.token_heat import (
     HeatMarks,
     Line,

@@ -8,7 +8,7 @@ from typing import Any
 
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import CorruptDataError
-from mi_crow.store.checked import check_types
+from mi_crow.store.field_types import check_types
 from mi_crow.store.json_file import parse_json
 from mi_crow.store.json_object import JsonObject
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.features.build import IndexResult, build_index
     from mi_crow.mechanistic.features.config import IndexConfig
-    from mi_crow.mechanistic.features.pooled_auroc import label_auroc
+    from mi_crow.mechanistic.features.index.build import IndexResult, build_index
     from mi_crow.mechanistic.features.queries import FeatureStore
+    from mi_crow.mechanistic.sae.evaluation.pooled_auroc import label_auroc
 
 _ROOM = "mi_crow.mechanistic.features"
 _EXPORTS = {
     "FeatureStore": f"{_ROOM}.queries",
     "IndexConfig": f"{_ROOM}.config",
-    "IndexResult": f"{_ROOM}.build",
-    "build_index": f"{_ROOM}.build",
-    "label_auroc": f"{_ROOM}.pooled_auroc",
+    "IndexResult": f"{_ROOM}.index.build",
+    "build_index": f"{_ROOM}.index.build",
+    "label_auroc": "mi_crow.mechanistic.sae.evaluation.pooled_auroc",
 }
 
 __all__ = ["FeatureStore", "IndexConfig", "IndexResult", "build_index", "label_auroc"]

@@ -37,7 +37,7 @@ from mi_crow.mechanistic.features.records import (
     TextFeature,
 )
 from mi_crow.mechanistic.features.search import SearchColumns, match_scores
-from mi_crow.store.checked import check_moment, check_types
+from mi_crow.store.field_types import check_moment, check_types
 from mi_crow.store.json_file import parse_json
 from mi_crow.store.workspace import Workspace
 

@@ -9,46 +9,46 @@ from mi_crow.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.base import SaeOutput, SparseAutoencoder, SparseLatents
-    from mi_crow.mechanistic.sae.batchtopk import BatchTopKSae
-    from mi_crow.mechanistic.sae.compare import Comparison, compare_saes
     from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
+    from mi_crow.mechanistic.sae.evaluation.compare import Comparison, compare_saes
     from mi_crow.mechanistic.sae.formats.load import load_sae
-    from mi_crow.mechanistic.sae.gated import GatedSae
-    from mi_crow.mechanistic.sae.jumprelu import JumpReluSae
-    from mi_crow.mechanistic.sae.l1 import L1Sae
-    from mi_crow.mechanistic.sae.matryoshka import MatryoshkaSae
     from mi_crow.mechanistic.sae.metadata import SaeMetadata
-    from mi_crow.mechanistic.sae.topk import TopKSae
-    from mi_crow.mechanistic.sae.train import SaeTrainer, train_many
-    from mi_crow.mechanistic.sae.transcoder import (
+    from mi_crow.mechanistic.sae.rules.batchtopk import BatchTopKSae
+    from mi_crow.mechanistic.sae.rules.gated import GatedSae
+    from mi_crow.mechanistic.sae.rules.jumprelu import JumpReluSae
+    from mi_crow.mechanistic.sae.rules.l1 import L1Sae
+    from mi_crow.mechanistic.sae.rules.matryoshka import MatryoshkaSae
+    from mi_crow.mechanistic.sae.rules.topk import TopKSae
+    from mi_crow.mechanistic.sae.rules.transcoder import (
         JumpReluTranscoder,
         ReluTranscoder,
         Transcoder,
     )
+    from mi_crow.mechanistic.sae.train.run import SaeTrainer, train_many
 
 _ROOM = "mi_crow.mechanistic.sae"
 _EXPORTS = {
-    "BatchTopKSae": f"{_ROOM}.batchtopk",
-    "Comparison": f"{_ROOM}.compare",
+    "BatchTopKSae": f"{_ROOM}.rules.batchtopk",
+    "Comparison": f"{_ROOM}.evaluation.compare",
     "EvaluateConfig": f"{_ROOM}.config",
-    "GatedSae": f"{_ROOM}.gated",
-    "JumpReluSae": f"{_ROOM}.jumprelu",
-    "JumpReluTranscoder": f"{_ROOM}.transcoder",
-    "L1Sae": f"{_ROOM}.l1",
-    "MatryoshkaSae": f"{_ROOM}.matryoshka",
-    "ReluTranscoder": f"{_ROOM}.transcoder",
+    "GatedSae": f"{_ROOM}.rules.gated",
+    "JumpReluSae": f"{_ROOM}.rules.jumprelu",
+    "JumpReluTranscoder": f"{_ROOM}.rules.transcoder",
+    "L1Sae": f"{_ROOM}.rules.l1",
+    "MatryoshkaSae": f"{_ROOM}.rules.matryoshka",
+    "ReluTranscoder": f"{_ROOM}.rules.transcoder",
     "SaeMetadata": f"{_ROOM}.metadata",
     "SaeOutput": f"{_ROOM}.base",
-    "SaeTrainer": f"{_ROOM}.train",
+    "SaeTrainer": f"{_ROOM}.train.run",
     "SaeTrainingConfig": f"{_ROOM}.config",
     "SparseAutoencoder": f"{_ROOM}.base",
     "SparseLatents": f"{_ROOM}.base",
-    "TopKSae": f"{_ROOM}.topk",
+    "TopKSae": f"{_ROOM}.rules.topk",
     "TrainConfig": f"{_ROOM}.config",
-    "Transcoder": f"{_ROOM}.transcoder",
-    "compare_saes": f"{_ROOM}.compare",
+    "Transcoder": f"{_ROOM}.rules.transcoder",
+    "compare_saes": f"{_ROOM}.evaluation.compare",
     "load_sae": f"{_ROOM}.formats.load",
-    "train_many": f"{_ROOM}.train",
+    "train_many": f"{_ROOM}.train.run",
 }
 
 __all__ = [

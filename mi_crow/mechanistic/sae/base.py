@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.input_norm import TokenUnits, normalised, restored
-from mi_crow.mechanistic.sae.kernels import decode_rows, dense_latents
+from mi_crow.mechanistic.sae.kernels.sparse import decode_rows, dense_latents
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.sharing import WHOLE, Sharing
 

@@ -8,9 +8,9 @@ from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.source import RunSource, TokenSource
 from mi_crow.mechanistic.sae.stored_layers import exact_hook_name, exact_point, stored_layer
 from mi_crow.progress import Progress
-from mi_crow.store.manifest import LayerSpec, RunManifest
-from mi_crow.store.pair import PairReader
-from mi_crow.store.reader import RunReader
+from mi_crow.store.runs.manifest import LayerSpec, RunManifest
+from mi_crow.store.runs.pair import PairReader
+from mi_crow.store.runs.reader import RunReader
 from mi_crow.store.workspace import Workspace
 
 

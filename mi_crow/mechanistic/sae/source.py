@@ -14,7 +14,7 @@ from mi_crow.background import read_ahead
 from mi_crow.errors import CorruptDataError, UserError
 
 if TYPE_CHECKING:
-    from mi_crow.store.reader import RunReader
+    from mi_crow.store.runs.reader import RunReader
 
 TRAIN, HELDOUT = "train", "heldout"
 _BATCHES_AHEAD = 6

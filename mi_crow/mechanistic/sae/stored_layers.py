@@ -5,7 +5,7 @@ from dataclasses import replace
 from mi_crow.errors import NotFoundError
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-from mi_crow.store.manifest import LayerSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 
 # Since this format mlp_out and attn_out are what is added to the stream. Before, they were the
 # sub-module's own output, which is something else where a norm or a multiplier follows.

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.store.manifest import LayerSpec
+from mi_crow.store.runs.manifest import LayerSpec
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel

@@ -10,8 +10,8 @@ from textual.widgets import Static
 
 from tui.actions import bindings
 from tui.text import printable
-from tui.widgets.popup import Popup
-from tui.widgets.row_list import Cell, Column, Row, RowList
+from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import PastChange

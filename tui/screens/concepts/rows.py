@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from tui.text import printable
-from tui.widgets.feature_columns import score
-from tui.widgets.row_list import Cell, Column, Row
+from tui.widgets.lists.feature_columns import score
+from tui.widgets.lists.row_list import Cell, Column, Row
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Concept

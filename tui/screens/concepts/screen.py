@@ -33,9 +33,9 @@ from tui.screens.concepts.rows import (
 )
 from tui.screens.concepts.typed_path import typed_path
 from tui.text import printable
-from tui.widgets.popup import Confirm
+from tui.widgets.frame.popup import Confirm
+from tui.widgets.lists.row_list import RowList
 from tui.widgets.prompt_line import PromptLine
-from tui.widgets.row_list import RowList
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, Concept

@@ -20,7 +20,7 @@ from tui.screens.control.tree import COLUMNS, Layer, LayerTree, layer_from_row
 from tui.text import printable
 from tui.widgets.detail import DetailScroll
 from tui.widgets.field import Area
-from tui.widgets.row_list import ListHeading, RowList
+from tui.widgets.lists.row_list import ListHeading, RowList
 
 _TEXT = "The ship leaves the harbour at dawn."
 

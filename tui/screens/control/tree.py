@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tui.text import count, printable
-from tui.widgets.row_list import Cell, Column, Row
+from tui.widgets.lists.row_list import Cell, Column, Row
 
 COLUMNS = (
     Column("layer"),

@@ -7,9 +7,9 @@ from textual.content import Content
 
 from mi_crow.mechanistic.features.records import LEAST_AUROC, is_telling
 from tui.text import count, number, printable
-from tui.widgets.feature_columns import density, score
 from tui.widgets.histogram import histogram_lines
-from tui.widgets.row_list import Cell, Column, Row
+from tui.widgets.lists.feature_columns import density, score
+from tui.widgets.lists.row_list import Cell, Column, Row
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureDetail, FeatureRow

@@ -11,7 +11,7 @@ from tui.screens.features.content import RELATED_COLUMNS, head_content, related_
 from tui.screens.features.reading import DetailRead
 from tui.text import count, printable
 from tui.widgets.example_list import ExampleList
-from tui.widgets.row_list import RowList
+from tui.widgets.lists.row_list import RowList
 
 
 class FeatureDetailPane(Container):

@@ -6,7 +6,7 @@ from textual.widget import Widget
 
 from tui.screens.features.query import TableQuery
 from tui.text import printable
-from tui.widgets.feature_columns import shown_columns, titles_content
+from tui.widgets.lists.feature_columns import shown_columns, titles_content
 
 
 class TableHeading(Widget):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from tui.widgets.feature_columns import COLUMNS
+from tui.widgets.lists.feature_columns import COLUMNS
 
 RELEVANCE = "relevance"  # the index's word for: how well a feature matches the search
 

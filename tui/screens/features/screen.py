@@ -21,7 +21,7 @@ from tui.screens.features.reading import DetailRead, IdsRead, read_detail, read_
 from tui.screens.features.welcome import welcome
 from tui.text import printable
 from tui.widgets.example_list import ExampleList
-from tui.widgets.feature_table import FeatureTable
+from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
 
 if TYPE_CHECKING:

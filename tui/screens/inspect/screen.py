@@ -24,8 +24,8 @@ from tui.screens.features.content import RELATED_COLUMNS, related_rows
 from tui.screens.inspect.inspection import Inspection, inspection_from
 from tui.text import number, printable
 from tui.widgets.field import Area
+from tui.widgets.lists.row_list import RowList
 from tui.widgets.prompt_line import PromptLine
-from tui.widgets.row_list import RowList
 from tui.widgets.token_heat import peak_index, quoted
 from tui.widgets.token_pane import TokenPane
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
-from mi_crow.mechanistic.sae.probe_rows import probe_rows
+from mi_crow.mechanistic.sae.evaluation.probe_rows import probe_rows
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary
 from tui.screens.runs.rows import STATUS_STYLES, job_name, job_target

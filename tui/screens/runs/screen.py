@@ -20,9 +20,9 @@ from tui.screens.runs.history import HistoryReader
 from tui.text import printable, size
 from tui.widgets.detail import DetailScroll
 from tui.widgets.form import FormPopup
+from tui.widgets.frame.popup import Confirm
+from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.log_view import LogPopup
-from tui.widgets.popup import Confirm
-from tui.widgets.row_list import ListHeading, RowList
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState

@@ -11,8 +11,8 @@ from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.actions import bindings
 from tui.screens.steer.stack import stack_text, stranger_text
 from tui.text import printable
-from tui.widgets.popup import Popup
-from tui.widgets.row_list import Cell, Column, Row, RowList
+from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Preset

@@ -32,9 +32,9 @@ from tui.screens.steer.presets import PresetPopup, lacks_sae
 from tui.screens.steer.stack_screen import StackScreen
 from tui.text import printable
 from tui.widgets.field import Area, Field
-from tui.widgets.popup import Confirm
+from tui.widgets.frame.popup import Confirm
+from tui.widgets.lists.row_list import RowList
 from tui.widgets.prompt_line import PromptLine
-from tui.widgets.row_list import RowList
 from tui.widgets.stream_text import StreamText
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from tui import messages
 from tui.screens.base import MiCrowScreen
 from tui.screens.steer import stack as stacks
 from tui.widgets.form import FormPopup
-from tui.widgets.row_list import RowList
+from tui.widgets.lists.row_list import RowList
 
 
 class StackScreen(MiCrowScreen):

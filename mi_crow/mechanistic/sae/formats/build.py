@@ -9,17 +9,17 @@ from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.batchtopk import BatchTopKSae
 from mi_crow.mechanistic.sae.formats.config import check_scale
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.gated import GatedSae
-from mi_crow.mechanistic.sae.groupmax import GroupMaxSae, GroupMaxTranscoder
 from mi_crow.mechanistic.sae.input_norm import check_input_norm
-from mi_crow.mechanistic.sae.jumprelu import JumpReluSae
-from mi_crow.mechanistic.sae.l1 import L1Sae
-from mi_crow.mechanistic.sae.matryoshka import MatryoshkaSae
-from mi_crow.mechanistic.sae.topk import TopKSae
-from mi_crow.mechanistic.sae.transcoder import JumpReluTranscoder, ReluTranscoder, Transcoder
+from mi_crow.mechanistic.sae.rules.batchtopk import BatchTopKSae
+from mi_crow.mechanistic.sae.rules.gated import GatedSae
+from mi_crow.mechanistic.sae.rules.groupmax import GroupMaxSae, GroupMaxTranscoder
+from mi_crow.mechanistic.sae.rules.jumprelu import JumpReluSae
+from mi_crow.mechanistic.sae.rules.l1 import L1Sae
+from mi_crow.mechanistic.sae.rules.matryoshka import MatryoshkaSae
+from mi_crow.mechanistic.sae.rules.topk import TopKSae
+from mi_crow.mechanistic.sae.rules.transcoder import JumpReluTranscoder, ReluTranscoder, Transcoder
 
 _CLASSES: dict[str, Callable[..., SparseAutoencoder]] = {
     one.architecture: one

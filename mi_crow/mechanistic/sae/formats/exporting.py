@@ -15,9 +15,9 @@ from mi_crow.mechanistic.sae.formats.saelens_write import saelens_name, save_sae
 from mi_crow.mechanistic.sae.formats.sparsify import check_writable, hookpoint_of, write_sparsify
 from mi_crow.mechanistic.sae.stored_layers import as_captured
 from mi_crow.store.atomic import whole_folder
+from mi_crow.store.free_space import check_disk
 from mi_crow.store.leftovers import beside, remove
-from mi_crow.store.manifest import RunManifest
-from mi_crow.store.room import check_disk
+from mi_crow.store.runs.manifest import RunManifest
 
 FORMATS = ("saelens", "sparsify")
 

@@ -17,9 +17,9 @@ from mi_crow.mechanistic.sae.formats.load import OpenedSae, open_sae_files, plac
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.store.atomic import whole_folder
+from mi_crow.store.free_space import check_disk, check_memory
 from mi_crow.store.ids import timestamp_id, validate_id
 from mi_crow.store.leftovers import leftovers, remove
-from mi_crow.store.room import check_disk, check_memory
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:

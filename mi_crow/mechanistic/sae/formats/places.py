@@ -11,7 +11,7 @@ from mi_crow.hub import hub_answers, hub_error, quiet_downloads
 from mi_crow.mechanistic.sae.formats import llama_scope, saelens_names, sparsify
 from mi_crow.mechanistic.sae.formats.detect import Found, choose, find_saes, one_file
 from mi_crow.mechanistic.sae.formats.families import refuse_family
-from mi_crow.store.room import check_disk, same_disk
+from mi_crow.store.free_space import check_disk, same_disk
 
 _DEEPEST = 5  # folders below the one that was named
 _MOST_FILES = 100_000

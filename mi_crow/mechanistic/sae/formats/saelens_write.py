@@ -14,7 +14,7 @@ from mi_crow.mechanistic.sae.formats.saelens_names import (
     WEIGHTS_NAME,
 )
 from mi_crow.store.atomic import whole_file, write_json
-from mi_crow.store.sums import sum_of
+from mi_crow.store.checksums import sum_of
 
 # Their threshold is the rule of inference, so other tools read them as JumpReLU.
 _AS_JUMPRELU = ("batchtopk", "matryoshka")

@@ -16,7 +16,7 @@ from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-from mi_crow.mechanistic.sae.topk import TopKSae
+from mi_crow.mechanistic.sae.rules.topk import TopKSae
 from mi_crow.store.atomic import write_json
 from mi_crow.store.json_file import read_json
 from mi_crow.store.json_object import JsonObject

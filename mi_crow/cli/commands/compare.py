@@ -1,0 +1,35 @@
+"""`mi-crow compare`: which features of one SAE another one has found as well."""
+
+from argparse import ArgumentParser, Namespace
+
+from mi_crow.cli.arguments import plan_workspace
+from mi_crow.cli.tables import print_facts
+from mi_crow.cli.text import count, number, print_json, share
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    for place in ("first", "second"):
+        parser.add_argument(place, metavar="SAE", help="an id of the workspace, or a path")
+
+
+def run(options: Namespace) -> int:
+    workspace = plan_workspace(options)
+    folders = [workspace.sae_or_path(name) for name in (options.first, options.second)]
+    from mi_crow.mechanistic.sae.evaluation.compare import compare_saes
+    from mi_crow.mechanistic.sae.formats.load import load_sae
+
+    found = compare_saes(load_sae(folders[0]), load_sae(folders[1]))
+    if options.json:
+        print_json({"first": options.first, "second": options.second, **found.as_json()})
+        return 0
+    print_facts(
+        {
+            "features": f"{count(found.features)} of {options.first}, "
+            f"{count(found.others)} of {options.second}",
+            "cosine": f"{number(found.mean_max_cosine)}, mean of the nearest",
+            "close": f"{share(found.share_close)} have one at 0.7 or more",
+            "same": f"{share(found.share_same)} have one at 0.9 or more",
+            "stability": f"{share(found.stability)} matched one to one at 0.7 or more",
+        }
+    )
+    return 0

@@ -1,0 +1,108 @@
+"""`mi-crow demo`: the main job on the sample data, in a fresh workspace."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from mi_crow.cli.arguments import add_device, add_job_flags, add_seed, device_of
+from mi_crow.cli.commands.app import open_app
+from mi_crow.cli.following import run_job
+from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.text import count, duration, number, share
+from mi_crow.errors import UserError
+from mi_crow.store.workspace import DEFAULT_NAME, Workspace
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    parser.add_argument("--no-tui", action="store_true", help="do not open the app afterwards")
+    add_device(parser)
+    add_seed(parser)
+    add_job_flags(parser, after=False)
+
+
+def run(options: Namespace) -> int:
+    workspace = fresh_workspace(options.workspace)
+    if not options.json:
+        print_line(f"workspace {workspace.root}")
+    params = {"device": device_of(options), "seed": options.seed}
+    results: list[dict[str, Any]] = []
+
+    def show(result: dict[str, Any]) -> None:
+        results.append(result)
+        show_result(result)
+
+    code = run_job(workspace, "demo", params, options, show)
+    if results and not options.no_tui and sys.stdin.isatty() and sys.stdout.isatty():
+        return open_app(workspace, results[0]["sae_id"])
+    return code
+
+
+def fresh_workspace(path: str | None) -> Workspace:
+    """The workspace that was named, which must be new or empty of runs and SAEs; else
+    `mi-crow-workspace`, or the first of `mi-crow-workspace-2`, ... that does not exist.
+
+    Raises UserError.
+    """
+    if path is not None:
+        workspace = Workspace.plan(path)
+        # What a failed job left unfinished is in nobody's way.
+        if any([*workspace.scan_runs(), *workspace.scan_saes()]):
+            raise UserError(
+                f"workspace {str(workspace.root)!r} holds runs or SAEs already",
+                hint="the demo wants a fresh one",
+            )
+        return workspace
+    number_ = 1
+    while (folder := Path(DEFAULT_NAME + (f"-{number_}" if number_ > 1 else ""))).exists():
+        number_ += 1
+    return Workspace.plan(folder)
+
+
+def show_result(result: dict[str, Any]) -> None:
+    """Prints what the demo found, for people."""
+    from mi_crow.mechanistic.features.records import is_telling
+
+    controls, steering = result["controls"], result["steering"]
+    aurocs = [topic["auroc"] for topic in result["topics"]]
+    mean = sum(aurocs) / len(aurocs) if aurocs else None
+    print_facts(
+        {
+            "SAE": f"{result['sae_id']} on run {result['run_id']}",
+            "tokens": count(result["tokens"]),
+            "fvu": f"{number(result['fvu'])} (all tokens: {number(result['fvu_all'])})",
+            "l0": number(result["l0"]),
+            "dead": share(result["dead_share"]),
+            "loss": f"{number(result['ce_added'])} nats added by the SAE, "
+            f"{share(result['loss_recovered'])} recovered",
+        }
+    )
+    print_line()
+    print_table(
+        [Column("topic"), Column("feature", right=True), Column("AUROC", right=True)],
+        [
+            [
+                t["label"],
+                str(t["feature"]) if is_telling(t["auroc"]) else "-",
+                number(t["auroc"], 3),
+            ]
+            for t in result["topics"]
+        ],
+    )
+    print_line()
+    print_facts(
+        {
+            "mean AUROC": f"{number(mean, 3)}; a random SAE's "
+            f"{number(controls['random_sae_auroc'], 3)}, the best residual dimension's "
+            f"{number(controls['residual_auroc'], 3)}",
+            "steering": f"feature {steering['feature']} ({steering['label']}) "
+            f"by {number(steering['strength'], 3)} {steering['unit']}: topic in "
+            f"{share(steering['share_baseline'])} of the continuations before, "
+            f"{share(steering['share_steered'])} after, {share(steering['share_random'])} with a "
+            f"random feature; perplexity x {number(steering['perplexity_ratio'], 3)}",
+            "prompt": steering["prompt"],
+            "baseline": steering["baseline"],
+            "steered": steering["steered"],
+            "time": duration(result["seconds"]),
+        }
+    )

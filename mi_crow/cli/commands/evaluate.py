@@ -1,0 +1,87 @@
+"""`mi-crow evaluate`: how good an SAE is."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from mi_crow.cli.arguments import (
+    add_device,
+    add_job_flags,
+    add_seed,
+    device_of,
+    open_workspace,
+    pick_sae,
+    positive,
+    size_at_once,
+)
+from mi_crow.cli.following import run_job
+from mi_crow.cli.tables import Column, print_facts, print_table
+from mi_crow.cli.text import number, share
+from mi_crow.jobs.spec import config_as_json
+from mi_crow.mechanistic.sae.config import EvaluateConfig
+from mi_crow.mechanistic.sae.evaluation.probe_rows import probe_rows
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    parser.add_argument("--sae", help="the SAE; may be left out if there is one")
+    parser.add_argument("--run", help="the run to read (the one it was trained on)")
+    parser.add_argument("--model", help="another model than the run was captured from")
+    parser.add_argument(
+        "--documents", type=positive, default=128, help="held-out documents for the loss (128)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=size_at_once,
+        default=8,
+        help="of them through the model at once (8): lower it when memory runs out",
+    )
+    add_device(parser)
+    add_seed(parser)
+    add_job_flags(parser)
+
+
+def run(options: Namespace) -> int:
+    workspace = open_workspace(options)
+    sae_id = options.sae if options.after else pick_sae(workspace, options.sae)
+    config = EvaluateConfig(
+        sae_id=sae_id or pick_sae(workspace, None),
+        run_id=options.run,
+        documents=options.documents,
+        batch_size=options.batch_size,
+        device=device_of(options),
+        model=options.model,
+        seed=options.seed,
+    )
+    return run_job(workspace, "evaluate", config_as_json(config), options, show_result)
+
+
+def show_result(result: dict[str, Any]) -> None:
+    print_facts(
+        {
+            "fvu": f"{number(result['fvu'])} (all tokens: {number(result.get('fvu_all'))})",
+            "explained": f"{share(result['explained_variance'])}, "
+            f"cosine {number(result.get('cosine'))}",
+            "l0": number(result["l0"]),
+            "dead": f"{share(result['dead_share'])}, dense {share(result['dense_share'])}",
+            "loss": f"{number(result['ce_original'])} nats, with the SAE "
+            f"{number(result['ce_reconstructed'])}, with zeros {number(result['ce_zero'])}, "
+            f"with the mean {number(result.get('ce_mean'))}",
+            "recovered": f"{share(result['loss_recovered'])} of the loss, "
+            f"KL {number(result['kl'])} nats",
+        }
+    )
+    _show_probes(result.get("probes") or {})
+
+
+def _show_probes(probes: Mapping[str, Any]) -> None:
+    rows = probe_rows(probes)
+    if not rows:
+        return
+    ks = list(dict.fromkeys(k for row in rows for k in row.by_k))
+    print_table(
+        [Column("probe"), *(Column(f"k={k}", right=True) for k in ks), Column("all", right=True)],
+        [
+            [row.probe, *(number(row.by_k.get(k), 3) for k in ks), number(row.everything, 3)]
+            for row in rows
+        ],
+    )

@@ -1,0 +1,177 @@
+"""`mi-crow import` and `mi-crow export`: SAEs in from other tools, and out to them."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mi_crow.bounds import SCALE
+from mi_crow.cli.arguments import (
+    a_number,
+    add_device,
+    device_of,
+    open_workspace,
+    pick_sae,
+    plan_workspace,
+    positive,
+    size_at_once,
+)
+from mi_crow.cli.tables import print_facts, print_line
+from mi_crow.cli.text import count, number, print_json, share
+from mi_crow.cli.texts import add_bos
+from mi_crow.errors import MiCrowError, UserError
+from mi_crow.jobs.checks import check_dataset, check_model
+from mi_crow.language_model.config import DatasetSpec, ModelSpec
+from mi_crow.mechanistic.sae.formats.config import DTYPES, CheckConfig, ImportConfig
+from mi_crow.store.runs.manifest import RunManifest
+from mi_crow.store.workspace import Workspace, read_sae_summary
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.sae.formats.importing import ImportResult
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    if command == "import":
+        _add_import(parser)
+        return
+    parser.add_argument(
+        "sae_first", metavar="SAE", nargs="?", help="may be left out if there is one"
+    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="a new folder")
+    parser.add_argument("--sae", metavar="SAE", help="the same, instead of before PATH")
+    parser.add_argument(
+        "--format", default="saelens", choices=("saelens", "sparsify"), help="(saelens)"
+    )
+
+
+def _add_import(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "path", help="a folder, a file, or a hub id: org/name or org/name/folder of the repository"
+    )
+    parser.add_argument("--name", help="its id here (after the folder)")
+    parser.add_argument(
+        "--layer", help="its hook point, when the files hold several or do not say it"
+    )
+    parser.add_argument("--target-layer", metavar="LAYER", help="what a transcoder predicts")
+    parser.add_argument("--model", help="its model, when the file does not say it")
+    parser.add_argument("--revision", help="branch, tag or commit of the hub repository")
+    parser.add_argument("--model-revision", metavar="REVISION", help="the same of the model")
+    parser.add_argument(
+        "--dtype", default="auto", choices=DTYPES, help="of the weights (what the file says)"
+    )
+    parser.add_argument(
+        "--scale",
+        type=a_number(SCALE),
+        help="the factor of its inputs, when the file does not say it",
+    )
+    parser.add_argument(
+        "--centred",
+        action="store_true",
+        help="it was made for centred writing weights (center_writing_weights), which its file "
+        "does not say",
+    )
+    add_bos(parser)
+    parser.add_argument("--offline", action="store_true", help="never ask the network")
+    group = parser.add_argument_group("check")
+    group.add_argument(
+        "--check", action="store_true", help="run texts through the model and say how it fits"
+    )
+    group.add_argument("--dataset", default="sample", help="texts to check it on (sample)")
+    group.add_argument("--documents", type=positive, default=64, help="how many of them (64)")
+    group.add_argument(
+        "--context-length", type=size_at_once, default=128, help="tokens of each (128)"
+    )
+    add_device(parser)
+
+
+def run(options: Namespace) -> int:
+    return _import(options) if options.command == "import" else _export(options)
+
+
+def _import(options: Namespace) -> int:
+    workspace = plan_workspace(options)
+    device = device_of(options)
+    model = None
+    if options.model is not None:
+        model = ModelSpec(
+            options.model, revision=options.model_revision, device=device, offline=options.offline
+        )
+        check_model(model)
+    dataset = DatasetSpec(options.dataset)
+    if options.check:
+        check_dataset(dataset)
+    config = ImportConfig(
+        path=options.path,
+        name=options.name,
+        layer=options.layer,
+        target_layer=options.target_layer,
+        model=model,
+        revision=options.revision,
+        dtype=options.dtype,
+        input_scale=options.scale,
+        offline=options.offline,
+        check=CheckConfig(dataset, options.documents, options.context_length)
+        if options.check
+        else None,
+        device=device,
+        centred=options.centred,
+        bos=options.bos,
+    )
+    from mi_crow.mechanistic.sae.formats.importing import import_sae
+
+    result = import_sae(workspace, config)
+    if options.json:
+        print_json(result.as_json())
+    else:
+        _show(result)
+    return 0
+
+
+def _show(result: "ImportResult") -> None:
+    facts = {
+        "sae": result.sae_id,
+        "format": result.format,
+        "kind": f"{result.architecture}, {count(result.n_latents)} latents of "
+        f"{count(result.n_inputs)} inputs",
+        "layer": result.layer,
+        "model": result.model or "not known",
+    }
+    if result.folded:
+        facts["folded"] = ", ".join(word.replace("_", " ") for word in result.folded)
+    if result.fit is not None:
+        fit = result.fit
+        facts["fvu"] = f"{number(fit.fvu)} (all tokens: {number(fit.fvu_all)})"
+        facts["l0"] = number(fit.l0)
+        facts["tokens"] = f"{count(fit.tokens)}, {share(fit.outlier_share)} outliers"
+    print_facts(facts)
+    for warning in result.warnings:
+        print_line(f"warning: {warning}", style="yellow")
+
+
+def _run_of(workspace: Workspace, sae_id: str) -> RunManifest | None:
+    """What is still known of the run that an SAE was trained on: an export does not need it."""
+    try:
+        run_id = read_sae_summary(workspace.sae_dir(sae_id)).run_id
+        if run_id is None:
+            return None
+        return RunManifest.load(workspace.run_dir(workspace.run_named(run_id)))
+    except MiCrowError:
+        return None
+
+
+def _export(options: Namespace) -> int:
+    workspace = open_workspace(options)
+    if options.sae and options.sae_first:
+        raise UserError("the SAE was named twice", hint="leave out --sae")
+    sae_id = pick_sae(workspace, options.sae or options.sae_first)
+    from mi_crow.mechanistic.sae.formats.exporting import export_sae
+
+    target = options.path.expanduser().absolute()
+    captured = _run_of(workspace, sae_id)
+    folder = export_sae(workspace.sae_dir(sae_id), target, options.format, captured)
+    if options.json:
+        print_json(
+            {"sae_id": sae_id, "path": str(target), "format": options.format, "folder": str(folder)}
+        )
+    else:
+        print_line(f"wrote {sae_id} to {folder}")
+    return 0

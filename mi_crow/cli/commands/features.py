@@ -1,0 +1,262 @@
+"""`mi-crow features` and `mi-crow feature`: reading an SAE's index."""
+
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.bounds import REAL, SHARE
+from mi_crow.cli.arguments import a_number, feature_number, open_workspace, pick_sae, positive
+from mi_crow.cli.commands.similar import print_similar
+from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.text import count, number, print_json, share
+from mi_crow.store.workspace import Workspace
+from mi_crow.visible import visible
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.queries import (
+        Coactivation,
+        Example,
+        FeatureDetail,
+        FeatureRow,
+        FeatureStore,
+        Neighbour,
+    )
+
+# Short names of orders; those of the index are known as well.
+_SORTS = {"max": "max_act", "mean": "mean_act", "auroc": "top_auroc", "label": "top_label"}
+_SHOWN_EXAMPLES = 8
+_AROUND = 10  # tokens printed either side of the strongest one
+_LONGEST_TOKEN = 40  # characters that are printed of one
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    parser.add_argument("--sae", help="the SAE; may be left out if there is one")
+    if command == "feature":
+        parser.add_argument("feature", type=feature_number, help="its number")
+        parser.add_argument("--examples", type=positive, default=20, help="at most (20)")
+        parser.add_argument(
+            "--similar-in", metavar="SAE", help="the features of another SAE that are most like it"
+        )
+        return
+    parser.add_argument("--search", metavar="TEXT", help="in concepts, labels, tokens and examples")
+    parser.add_argument(
+        "--on-text", metavar="TEXT", help="those strong in the indexed documents that hold TEXT"
+    )
+    parser.add_argument(
+        "--sort",
+        metavar="ORDER",
+        help="feature, density, fires, max, mean, auroc, label, concept, auroc:LABEL or, with "
+        "--search, relevance (density; relevance with --search)",
+    )
+    parser.add_argument("--ascending", action="store_true", help="the least first")
+    parser.add_argument("--limit", type=positive, default=20, help="features (20)")
+    _add_filters(parser)
+
+
+def _add_filters(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("only those features")
+    whether = BooleanOptionalAction
+    group.add_argument("--alive", action=whether, default=None, help="that fire at all")
+    group.add_argument("--named", action=whether, default=None, help="that have a concept")
+    group.add_argument("--has-note", action=whether, default=None, help="that have a note")
+    group.add_argument("--tag", help="with this tag")
+    group.add_argument("--label", help="that tell this label apart best")
+    group.add_argument(
+        "--min-auroc",
+        type=a_number(SHARE),
+        metavar="X",
+        help="for their best label, on held-out documents",
+    )
+    group.add_argument(
+        "--min-density", type=a_number(SHARE), metavar="X", help="that fire on this share"
+    )
+    group.add_argument(
+        "--max-density", type=a_number(SHARE), metavar="X", help="and on no more than this"
+    )
+    group.add_argument(
+        "--min-max-act", type=a_number(REAL), metavar="X", help="that reach this activation"
+    )
+
+
+def run(options: Namespace) -> int:
+    workspace = open_workspace(options)
+    sae_id = pick_sae(workspace, options.sae)
+    if options.command == "feature" and options.similar_in is not None:
+        return print_similar(workspace, sae_id, options.feature, options.similar_in, options.json)
+    store = open_store(workspace, sae_id)
+    if options.command == "feature":
+        return _feature(store, options)
+    if options.on_text is not None:
+        return _on_text(store, options)
+    return _features(store, options)
+
+
+def open_store(workspace: Workspace, sae_id: str) -> "FeatureStore":
+    """The index of an SAE joined with the concepts of the workspace."""
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+    from mi_crow.mechanistic.features.queries import FeatureStore
+
+    return FeatureStore.open(workspace, sae_id, Annotations(workspace.annotations_path))
+
+
+def _features(store: "FeatureStore", options: Namespace) -> int:
+    from mi_crow.mechanistic.features.records import FeatureFilter
+
+    wanted = {field.name: getattr(options, field.name) for field in fields(FeatureFilter)}
+    sort: str | None = options.sort
+    ids = store.ids(
+        sort=_SORTS.get(sort, sort) if sort is not None else None,
+        descending=not options.ascending,
+        search=options.search or None,
+        flt=FeatureFilter(**wanted),
+    )
+    rows = store.rows(ids[: options.limit])
+    if options.json:
+        print_json([row_json(row) for row in rows])
+        return 0
+    if not rows:
+        print_line("no feature matches")
+        return 0
+    _print_rows(rows)
+    if len(ids) > len(rows):
+        print_line(f"{count(len(rows))} of {count(len(ids))} features; more with --limit", "dim")
+    return 0
+
+
+def _on_text(store: "FeatureStore", options: Namespace) -> int:
+    matching, found = store.on_text(options.on_text, options.limit)
+    if options.json:
+        extra = [{"documents": one.documents, "strength": one.strength} for one in found]
+        print_json([row_json(one.row) | more for one, more in zip(found, extra, strict=True)])
+        return 0
+    if not matching:
+        print_line("no indexed document holds this text; mi-crow inspect runs the model on any")
+        return 0
+    more = {
+        "documents": [count(one.documents) for one in found],
+        "strength": [share(one.strength) for one in found],
+    }
+    _print_rows([one.row for one in found], more)
+    print_line(
+        "strength: activation as a share of the feature's greatest, on average over the "
+        f"{count(matching)} documents that hold the text",
+        "dim",
+    )
+    return 0
+
+
+def _print_rows(
+    rows: "Sequence[FeatureRow]", more: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """`more` are columns to stand before the concept."""
+    extra = dict(more or {})
+    if any(row.top_label for row in rows):
+        extra["best label"] = [row.top_label or "-" for row in rows]
+        extra["auroc"] = ["-" if row.top_auroc is None else f"{row.top_auroc:.2f}" for row in rows]
+    titles = ("feature", "fires", "density", "max", "mean")
+    columns = [Column(title, right=True) for title in titles]
+    columns += [Column(title, right=title != "best label") for title in extra]
+    lines = [
+        [
+            str(row.feature),
+            count(row.fires),
+            share(row.density),
+            number(row.max_act),
+            number(row.mean_act),
+            *(column[place] for column in extra.values()),
+            row.concept or "",
+        ]
+        for place, row in enumerate(rows)
+    ]
+    print_table([*columns, Column("concept", shorten=True)], lines)
+
+
+def _feature(store: "FeatureStore", options: Namespace) -> int:
+    detail = store.detail(options.feature)
+    examples = store.examples(options.feature, limit=options.examples)
+    if options.json:
+        print_json(feature_json(detail, examples))
+        return 0
+    _show_facts(detail)
+    print_line()
+    for example in examples[:_SHOWN_EXAMPLES]:
+        print_line(f"{number(example.activation, 3):>8}  {excerpt(example)}")
+    return 0
+
+
+def row_json(row: "FeatureRow") -> dict[str, Any]:
+    """One line of the table as the object that `--json` prints."""
+    return asdict(row)
+
+
+def feature_json(detail: "FeatureDetail", examples: "list[Example]") -> dict[str, Any]:
+    """One feature as the object that `--json` prints."""
+    keys = ("document", "position", "activation", "text", "tokens", "acts")
+    return row_json(detail.row) | {
+        "examples": [{key: getattr(example, key) for key in keys} for example in examples],
+        "promoted": [{"token": token, "value": value} for token, value in detail.promoted],
+        "suppressed": [{"token": token, "value": value} for token, value in detail.suppressed],
+        "neighbours": [item._asdict() for item in detail.neighbours],
+        "coactivations": [item._asdict() for item in detail.coactivations],
+        "cofiring": detail.cofiring._asdict() | {"over": detail.cofiring.words()},
+        "histogram": [int(height) for height in detail.histogram],
+        "histogram_edges": [float(edge) for edge in detail.edges],
+        "labels": [asdict(item) | {"auroc_heldout": item.auroc_heldout} for item in detail.labels],
+    }
+
+
+def _show_facts(detail: "FeatureDetail") -> None:
+    row = detail.row
+    if row.fires:
+        fires = f"{count(row.fires)} times, on {share(row.density)} of the tokens"
+        activation = f"at most {number(row.max_act)}, on average {number(row.mean_act)}"
+    else:
+        fires, activation = "never on the indexed tokens: it is dead", "-"
+    print_facts(
+        {
+            "feature": str(row.feature),
+            "concept": row.concept or "(none)",
+            "fires": fires,
+            "activation": activation,
+            "AUROC": _labels(detail),
+            "promotes": _tokens(detail.promoted),
+            "suppresses": _tokens(detail.suppressed),
+            "same direction": _others(detail.neighbours),
+            "fires with": _others(detail.coactivations),
+            "co-firing": f"counted over {detail.cofiring.words()}",
+        }
+    )
+
+
+def _labels(detail: "FeatureDetail") -> str:
+    """The labels that it tells apart, with their AUROC on held-out documents."""
+    from mi_crow.mechanistic.features.records import is_telling
+
+    told = [
+        f"{visible(one.label)} {one.auroc:.2f}" for one in detail.labels if is_telling(one.auroc)
+    ]
+    return f"{'  '.join(told[:3])}  (held-out documents)" if told else "-"
+
+
+def _tokens(pairs: Any) -> str:
+    return "  ".join(f"{visible(_short(token))!r}" for token, _ in list(pairs)[:10])
+
+
+def _short(token: str) -> str:
+    """A token as far as it is printed: some are thousands of characters long."""
+    return token if len(token) <= _LONGEST_TOKEN else f"{token[:_LONGEST_TOKEN]}…"
+
+
+def _others(related: "Sequence[Neighbour | Coactivation]") -> str:
+    """Features and how much they have to do with this one, from 0 to 1."""
+    return "  ".join(f"#{other[0]}:{other[1]:.2f}" for other in related) or "(none)"
+
+
+def excerpt(example: "Example") -> str:
+    """The tokens around the strongest one of an example, which stands in «»."""
+    peak = max(range(len(example.tokens)), key=lambda i: example.acts[i])
+    first = max(0, peak - _AROUND)
+    tokens = [_short(token) for token in example.tokens[first : peak + _AROUND + 1]]
+    peak -= first
+    return f"{''.join(tokens[:peak])}«{tokens[peak]}»{''.join(tokens[peak + 1 :])}".strip()

@@ -1,0 +1,312 @@
+"""`mi-crow train`: an SAE on the activations of a run."""
+
+import math
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import Any
+
+from mi_crow.bounds import EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE
+from mi_crow.cli.arguments import (
+    a_number,
+    add_device,
+    add_job_flags,
+    add_model_flags,
+    add_seed,
+    device_of,
+    open_workspace,
+    plan_workspace,
+    positive,
+    size_at_once,
+)
+from mi_crow.cli.following import run_job
+from mi_crow.cli.tables import print_facts
+from mi_crow.cli.text import count, duration, number, share
+from mi_crow.cli.texts import (
+    OF_A_MODEL,
+    OF_TEXTS,
+    add_text_flags,
+    dataset_of,
+    fill_in,
+    leave_out,
+    model_of,
+    refuse_given,
+    rows_of,
+)
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.jobs.spec import config_as_json
+from mi_crow.language_model.config import CaptureConfig
+from mi_crow.mechanistic.sae.config import (
+    ARCHITECTURES,
+    LOGGERS,
+    PRECISIONS,
+    SHARES,
+    SaeTrainingConfig,
+    TrainConfig,
+)
+from mi_crow.store.runs.manifest import RunManifest
+from mi_crow.store.workspace import Workspace
+
+DEFAULT_PASSES = 2
+LEAST_STEPS = 400
+DEFAULT_STREAM_STEPS = 5000
+_OF_A_STREAM = ("model", *OF_A_MODEL, "dataset", *OF_TEXTS)
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", help="the run to train on")
+    source.add_argument(
+        "--stream",
+        action="store_true",
+        help="train on the running model, with no run on the disk; see model and texts",
+    )
+    parser.add_argument("--layer", help="one of the run's layers; may be left out if it has one")
+    _add_sae(parser)
+    _add_length(parser)
+    _add_recipe(parser)
+    parser.add_argument("--checkpoint-every", type=positive, default=500, help="steps (500)")
+    parser.add_argument("--log-every", type=positive, default=10, help="steps (10)")
+    parser.add_argument(
+        "--logger", choices=LOGGERS, default="none", help="metrics also go there (none)"
+    )
+    parser.add_argument("--name", help="the SAE's id; made from the time otherwise")
+    add_model_flags(parser, default=None)
+    add_text_flags(parser, default=None)
+    leave_out(parser, _OF_A_STREAM)
+    add_device(parser)
+    add_seed(parser)
+    add_job_flags(parser, ranked=True)
+
+
+def _add_sae(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "SAE", "several values of --k and --expansion (16,32,64) train one SAE each, side by side"
+    )
+    group.add_argument("--arch", choices=ARCHITECTURES, help="(topk)")
+    width = group.add_mutually_exclusive_group()
+    width.add_argument(
+        "--expansion",
+        type=_several(a_number(EXPANSION)),
+        action="append",
+        help="latents an input (8)",
+    )
+    width.add_argument(
+        "--n-latents", type=a_number(LATENTS), help="latents, instead of --expansion"
+    )
+    group.add_argument(
+        "--k",
+        type=_several(a_number(LATENTS)),
+        action="append",
+        help="active latents a token (32); l1, gated and jumprelu are steered towards it",
+    )
+    steering = group.add_mutually_exclusive_group()
+    steering.add_argument(
+        "--target-l0", type=a_number(FACTOR), help="instead of --k for l1, gated and jumprelu"
+    )
+    steering.add_argument(
+        "--l1-lambda", type=a_number(NOT_NEGATIVE), help="a fixed sparsity coefficient instead"
+    )
+    group.add_argument("--target-layer", help="the layer that a transcoder predicts")
+    group.add_argument("--skip", action="store_true", help="a transcoder's skip connection")
+    group.add_argument(
+        "--init",
+        metavar="SAE",
+        help="train on from this SAE, an id or a path; steered kinds go on towards --k",
+    )
+
+
+def _add_length(parser: ArgumentParser) -> None:
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--steps",
+        type=positive,
+        help=f"training steps (default: {DEFAULT_PASSES} passes over the run's tokens, "
+        f"at least {LEAST_STEPS} steps; {DEFAULT_STREAM_STEPS} with --stream)",
+    )
+    length.add_argument("--epochs", type=positive, help="passes, instead of --steps")
+    length.add_argument("--tokens", type=positive, help="tokens to learn from, instead of --steps")
+
+
+def _add_recipe(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("recipe")
+    group.add_argument("--batch-size", type=size_at_once, default=2048, help="tokens a step (2048)")
+    group.add_argument(
+        "--accumulate", type=size_at_once, default=1, help="pieces of a batch, for less memory (1)"
+    )
+    group.add_argument(
+        "--lr",
+        type=a_number(FACTOR, "the learning rate"),
+        help="learning rate (2e-4 / sqrt(latents / 2^14))",
+    )
+    group.add_argument("--warmup-steps", type=positive, help="(a tenth of the run, at most 1000)")
+    group.add_argument(
+        "--outlier-factor",
+        type=a_number(NOT_NEGATIVE),
+        default=10.0,
+        help="leave out tokens above this times the median norm; 0 keeps all (10)",
+    )
+    group.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="of the encoder (auto)"
+    )
+    group.add_argument(
+        "--share",
+        choices=SHARES,
+        default="tokens",
+        help="what several processes divide: the tokens of a batch, or the latents of an SAE that "
+        "is too wide for one device (tokens)",
+    )
+    group.add_argument(
+        "--shuffled",
+        action="store_true",
+        help="a control: every dimension from another token, so that nothing is left to find",
+    )
+
+
+def _several(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """An argument type: one value or several with commas between."""
+
+    def read(text: str) -> list[Any]:
+        return [kind(part) for part in text.split(",")]
+
+    return read
+
+
+def run(options: Namespace) -> int:
+    _refuse_what_a_run_has(options)
+    stream = _stream(options) if options.stream else None
+    workspace = plan_workspace(options) if stream else open_workspace(options)
+    manifest = None if stream else _manifest(workspace, options)
+    ks, expansions = _flat(options.k), _flat(options.expansion)
+    _refuse_shape_of_another(options, ks, expansions)
+    config = TrainConfig(
+        run_id=options.run or "",
+        layer=stream.layers[0] if stream else _layer(options.layer, manifest),
+        stream=stream,
+        arch=options.arch or "topk",
+        expansion=expansions[0] if expansions else 8.0,
+        n_latents=options.n_latents,
+        k=ks[0] if ks else 32,
+        sweep_k=tuple(ks) if len(ks) > 1 else (),
+        sweep_expansion=tuple(expansions) if len(expansions) > 1 else (),
+        target_layer=options.target_layer,
+        skip=options.skip,
+        init=options.init,
+        training=SaeTrainingConfig(
+            **_length(options, manifest),
+            batch_size=options.batch_size,
+            accumulate=options.accumulate,
+            lr=options.lr,
+            warmup_steps=options.warmup_steps,
+            l1_lambda=options.l1_lambda,
+            target_l0=options.target_l0,
+            outlier_factor=options.outlier_factor or None,
+            precision=options.precision,
+            shuffled=options.shuffled,
+            checkpoint_every=options.checkpoint_every,
+            log_every=options.log_every,
+            seed=options.seed,
+        ),
+        shares=options.share,
+        logger=options.logger,
+        device=device_of(options),
+        name=options.name,
+    )
+    return run_job(workspace, "train", config_as_json(config), options, show_result)
+
+
+def _flat(given: list[list[Any]] | None) -> list[Any]:
+    """Values of a flag that may be repeated and may hold several, each once."""
+    return list(dict.fromkeys(value for values in given or [] for value in values))
+
+
+def _refuse_shape_of_another(options: Namespace, ks: list[int], expansions: list[float]) -> None:
+    """An SAE that is trained on has its architecture and size."""
+    if options.init is None:
+        return
+    given = {
+        "--arch": options.arch,
+        "--expansion": expansions,
+        "--n-latents": options.n_latents,
+        "--skip": options.skip,
+    }
+    for flag, value in given.items():
+        if value:
+            raise UserError(f"{flag} is decided by the SAE that --init names", hint="leave it out")
+    if len(ks) > 1:
+        raise UserError("several --k cannot start from one SAE", hint="leave out --init")
+
+
+def _refuse_what_a_run_has(options: Namespace) -> None:
+    """A run's model and texts are those that it was captured from. Raises UserError."""
+    if not options.stream:
+        because = f"is for --stream: run {options.run!r} has its model and texts already"
+        refuse_given(options, because, "leave it out, or leave out --run")
+
+
+def _stream(options: Namespace) -> CaptureConfig:
+    """The model and the texts that are trained on. Raises UserError."""
+    if options.layer is None:
+        raise UserError("no layer given", hint="name the one to train on with --layer")
+    fill_in(options)
+    options.model, options.dataset = options.model or "sample", options.dataset or "sample"
+    return CaptureConfig(
+        model=model_of(options),
+        dataset=dataset_of(options),
+        layers=(options.layer,),
+        **rows_of(options),
+        seed=options.seed,
+    )
+
+
+def _manifest(workspace: Workspace, options: Namespace) -> RunManifest | None:
+    """The run's manifest; None when another job is still to make the run."""
+    try:
+        return RunManifest.load(workspace.run_dir(options.run))
+    except NotFoundError:
+        if options.after is None:
+            raise
+        return None
+
+
+def _layer(layer: str | None, manifest: RunManifest | None) -> str:
+    if layer is not None:
+        return layer
+    names = [spec.name for spec in manifest.layers] if manifest else []
+    if len(names) != 1:
+        known = ", ".join(names)
+        raise UserError(
+            "no layer given", hint=f"choose with --layer: {known}" if known else "use --layer"
+        )
+    return names[0]
+
+
+def _length(options: Namespace, manifest: RunManifest | None) -> dict[str, Any]:
+    """`steps`, `epochs` or `tokens`: what was asked for, else two passes but at least 400 steps."""
+    if options.steps is not None:
+        return {"steps": options.steps}
+    if options.tokens is not None:
+        return {"tokens": options.tokens}
+    if options.stream:
+        if options.epochs is not None:
+            raise UserError("a stream has no epochs", hint="say how long with --steps or --tokens")
+        return {"steps": DEFAULT_STREAM_STEPS}
+    if options.epochs is not None or manifest is None or manifest.status != "complete":
+        return {"epochs": options.epochs or DEFAULT_PASSES}
+    passes = math.ceil(DEFAULT_PASSES * manifest.n_tokens / options.batch_size)
+    return {"steps": max(LEAST_STEPS, passes)}
+
+
+def show_result(result: dict[str, Any]) -> None:
+    for one in result.get("saes", [result]):
+        print_facts(
+            {
+                "SAE": one["sae_id"],
+                "steps": f"{count(one['steps'])} on {count(one['tokens'])} tokens",
+                "fvu": f"{number(one['fvu'])} on held-out tokens "
+                f"({number(one['fvu_all'])} with the {share(one['outlier_share'])} outliers)",
+                "l0": number(one["l0"]),
+                "dead": share(one["dead_share"]),
+                "time": duration(one["seconds"]),
+                "next": f"mi-crow index --sae {one['sae_id']}",
+            }
+        )

@@ -1,0 +1,274 @@
+"""`mi-crow runs` and `mi-crow saes`: what the workspace holds, and keeping it in order."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from mi_crow.cli.arguments import add_common, open_workspace
+from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.text import count, duration, moment, number, print_json, size
+from mi_crow.errors import UserError
+from mi_crow.jobs.removing import Unfinished, plan_removal, unfinished
+from mi_crow.jobs.renaming import rename_run, rename_sae
+from mi_crow.store.notes import read_note, write_note
+from mi_crow.store.runs.manifest import RunManifest
+from mi_crow.store.unreadable import Unreadable
+from mi_crow.store.workspace import (
+    RunSummary,
+    SaeSummary,
+    Workspace,
+    folder_bytes,
+    read_sae_summary,
+)
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    what, one = ("run", "a run") if command == "runs" else ("SAE", "an SAE")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    for name, text in {
+        "list": f"list all {what}s (the default)",
+        "show": f"show one {what}",
+        "rename": f"give {one} another id",
+        "note": f"write a note on {one}; without a text, print it",
+        "rm": f"delete {one}",
+    }.items():
+        action = actions.add_parser(name, help=text, description=f"{text}.")
+        add_common(action)
+        if name != "list":
+            action.add_argument("id", metavar="ID")
+        if name == "rename":
+            action.add_argument("new", metavar="NEW_ID")
+        if name == "note":
+            action.add_argument("text", nargs="?", help="an empty text removes the note")
+        if name == "rm":
+            action.add_argument("--dry-run", action="store_true", help="only say what would go")
+            action.add_argument(
+                "--force", action="store_true", help="also when a job that can be resumed needs it"
+            )
+
+
+def run(options: Namespace) -> int:
+    workspace = open_workspace(options)
+    runs = options.command == "runs"
+    action = options.action or "list"
+    if action == "list":
+        _list_runs(workspace, options) if runs else _list_saes(workspace, options)
+    elif action == "show":
+        _show(workspace, options, runs=runs)
+    elif action == "rename":
+        _rename(workspace, options, runs=runs)
+    elif action == "note":
+        _note(workspace, options, runs=runs)
+    else:
+        _remove(workspace, options, runs=runs)
+    return 0
+
+
+def run_json(run: RunSummary) -> dict[str, Any]:
+    """One run as `runs --json` prints it."""
+    manifest = run.manifest
+    return {
+        "run_id": run.run_id,
+        "model_id": manifest.model_id,
+        "layers": [layer.name for layer in manifest.layers],
+        "tokens": manifest.n_tokens,
+        "documents": manifest.n_documents,
+        "dtype": manifest.dtype,
+        "status": manifest.status,
+        "created": manifest.created,
+        "seconds": manifest.seconds,
+        "dataset": manifest.dataset,
+        "bytes": run.bytes,
+        "note": read_note(run.path),
+    }
+
+
+def sae_json(sae: SaeSummary) -> dict[str, Any]:
+    """One SAE as `saes --json` prints it."""
+    return {
+        "sae_id": sae.sae_id,
+        "architecture": sae.architecture,
+        "n_inputs": sae.n_inputs,
+        "n_latents": sae.n_latents,
+        "k": sae.k,
+        "model_id": sae.model_id,
+        "layer": sae.layer,
+        "run_id": sae.run_id,
+        "has_index": sae.has_index,
+        "evaluation": sae.evaluation,
+        "evaluation_trouble": sae.evaluation_trouble,
+        "bytes": sae.bytes,
+        "note": read_note(sae.path),
+    }
+
+
+def unread_json(found: Unreadable, key: str) -> dict[str, Any]:
+    """A row of `runs --json` or `saes --json` for what cannot be read: its id and why."""
+    return {key: found.name, "status": "unreadable", "error": found.reason}
+
+
+def unfinished_json(found: Unfinished, key: str) -> dict[str, Any]:
+    """A row for a folder that nothing has finished."""
+    return {key: found.name, "status": "unfinished", "bytes": found.bytes}
+
+
+def _list_runs(workspace: Workspace, options: Namespace) -> None:
+    runs, unreadable = workspace.scan_runs()
+    begun = unfinished(workspace, "run")
+    if options.json:
+        print_json(
+            [run_json(run) for run in runs]
+            + [unread_json(u, "run_id") for u in unreadable]
+            + [unfinished_json(one, "run_id") for one in begun]
+        )
+        return
+    if not runs and not unreadable and not begun:
+        print_line("no runs yet; mi-crow capture makes one")
+        return
+    columns = [
+        Column("run"),
+        Column("model", shorten=True),
+        Column("layers", shorten=True),
+        Column("tokens", right=True),
+        Column("size", right=True),
+        Column("status"),
+    ]
+    print_table(
+        columns,
+        [
+            [
+                run.run_id,
+                run.manifest.model_id,
+                ", ".join(layer.point for layer in run.manifest.layers),
+                count(run.manifest.n_tokens),
+                size(run.bytes),
+                run.manifest.status,
+            ]
+            for run in runs
+        ]
+        + [[one.name, one.reason, "", "", "", "unreadable"] for one in unreadable]
+        + [[one.name, "", "", "", size(one.bytes), "unfinished"] for one in begun],
+    )
+
+
+def _list_saes(workspace: Workspace, options: Namespace) -> None:
+    saes, unreadable = workspace.scan_saes()
+    begun = unfinished(workspace, "SAE")
+    if options.json:
+        print_json(
+            [sae_json(sae) for sae in saes]
+            + [unread_json(u, "sae_id") for u in unreadable]
+            + [unfinished_json(one, "sae_id") for one in begun]
+        )
+        return
+    if not saes and not unreadable and not begun:
+        print_line("no SAEs yet; mi-crow train makes one")
+        return
+    columns = [
+        Column("SAE"),
+        Column("kind"),
+        Column("latents", right=True),
+        Column("layer", shorten=True),
+        Column("fvu", right=True),
+        Column("index"),
+        Column("size", right=True),
+    ]
+    print_table(
+        columns,
+        [
+            [
+                sae.sae_id,
+                sae.architecture + (f" k={sae.k}" if sae.k else ""),
+                count(sae.n_latents),
+                sae.layer,
+                number((sae.evaluation or {}).get("fvu"), 3),
+                "yes" if sae.has_index else "no",
+                size(sae.bytes),
+            ]
+            for sae in saes
+        ]
+        + [[one.name, "unreadable", "", one.reason, "", "", ""] for one in unreadable]
+        + [[one.name, "unfinished", "", "", "", "", size(one.bytes)] for one in begun],
+    )
+
+
+def _figures(evaluation: dict[str, Any]) -> str:
+    """The single figures of an evaluation on one line; what has parts is in `--json`."""
+    return "  ".join(
+        f"{key} {number(value)}" for key, value in evaluation.items() if isinstance(value, float)
+    )
+
+
+def _show(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
+    if runs:
+        folder = workspace.run_dir(options.id)
+        run = RunSummary(options.id, folder, RunManifest.load(folder), folder_bytes(folder))
+        data = run_json(run)
+        facts = data | {
+            "layers": "  ".join(f"{s.name} ({s.width})" for s in run.manifest.layers),
+            "tokens": count(data["tokens"]),
+            "documents": count(data["documents"]),
+            "created": moment(data["created"]),
+            "seconds": duration(data["seconds"]),
+        }
+    else:
+        data = sae_json(read_sae_summary(workspace.sae_dir(options.id)))
+        facts = data | {"n_latents": count(data["n_latents"])}
+        facts |= {"has_index": "yes" if data["has_index"] else "no"}
+        facts["evaluation"] = _figures(data["evaluation"] or {})
+    if options.json:
+        print_json(data)
+    else:
+        facts["bytes"] = size(data["bytes"])
+        print_facts({key: str(value) for key, value in facts.items() if value not in (None, "")})
+
+
+def _rename(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
+    rename = rename_run if runs else rename_sae
+    rename(workspace, options.id, options.new)
+    if options.json:
+        print_json({"run_id" if runs else "sae_id": options.new})
+    else:
+        print_line(f"{options.id} is now {options.new}")
+
+
+def _note(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
+    folder = workspace.run_dir(options.id) if runs else workspace.sae_dir(options.id)
+    if options.text is not None:
+        write_note(folder, options.text)
+    if options.json:
+        print_json({"run_id" if runs else "sae_id": options.id, "note": read_note(folder)})
+    else:
+        print_line(read_note(folder) or "(no note)")
+
+
+def _remove(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
+    removal = plan_removal(workspace, "run" if runs else "SAE", options.id)
+    if removal.waiting and not (options.force or options.dry_run):
+        raise UserError(
+            f"{removal.what} {options.id!r} is needed to resume job {', '.join(removal.waiting)}",
+            hint="resume it (mi-crow jobs resume), remove it (mi-crow jobs rm), or --force",
+        )
+    folder = removal.folder
+    files = sorted(str(f.relative_to(workspace.root)) for f in folder.rglob("*") if f.is_file())
+    if not options.dry_run:
+        workspace.delete(folder)
+    if options.json:
+        print_json(
+            {
+                "removed": not options.dry_run,
+                "id": options.id,
+                "bytes": removal.bytes,
+                "files": files,
+                "orphans": removal.orphans,
+                "indexed": removal.indexed,
+                "waiting_jobs": removal.waiting,
+            }
+        )
+        return
+    if options.dry_run:
+        for file in files:
+            print_line(file)
+    verb = "would free" if options.dry_run else "freed"
+    print_line(f"{options.id}: {verb} {size(removal.bytes)} in {count(len(files))} files")
+    for sentence in removal.consequences():
+        print_line(sentence)

@@ -1,0 +1,97 @@
+"""`mi-crow doctor --deep`: reads every byte of a run or an SAE and says what is not as written."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mi_crow.cli.doctor_checks import Finding
+from mi_crow.cli.text import count, size
+from mi_crow.errors import MiCrowError, NotFoundError
+from mi_crow.mechanistic.features.connection import read_through
+from mi_crow.mechanistic.sae.formats.saelens_names import CONFIG_NAME, WEIGHTS_NAME
+from mi_crow.store.atomic import read_json
+from mi_crow.store.checksums import FileSum, difference, sum_of
+from mi_crow.store.runs.manifest import RunManifest
+from mi_crow.store.workspace import Workspace
+
+_NO_SUMS = "no checksums were written then, so there is nothing to compare the bytes with"
+
+
+def examine_deeply(workspace: Workspace, name: str) -> list[Finding]:
+    """What is wrong with the files of a run or an SAE. Raises NotFoundError for neither."""
+    try:
+        folder = workspace.run_dir(name)
+    except NotFoundError:
+        try:
+            return list(_examine_sae(workspace.sae_dir(name), name))
+        except NotFoundError:
+            raise NotFoundError(
+                f"no run and no SAE is called {name!r}",
+                hint="mi-crow runs and mi-crow saes list them",
+            ) from None
+    return list(_examine_run(folder, name))
+
+
+def _examine_run(folder: Path, name: str) -> Iterator[Finding]:
+    from mi_crow.store.runs.verify import damaged_files, false_statements
+
+    manifest = RunManifest.load(folder)
+    summed = sum(bool(part.files) for part in manifest.parts)
+    if summed < len(manifest.parts):
+        yield Finding("checksums", "note", f"run {name!r}: {_NO_SUMS}")
+    advice = "capture the run again"
+    if not manifest.complete:
+        advice = "resume its capture, which makes these parts again: mi-crow jobs"
+    damaged = []
+    for one in damaged_files(folder, manifest):
+        damaged.append(one.path)
+        yield Finding("files", "warning", f"{one.path}: {one.why}", advice)
+    for one in false_statements(folder, manifest):
+        if one.path not in damaged:
+            damaged.append(one.path)
+            yield Finding("contents", "warning", f"{one.path}: {one.why}", advice)
+    if not damaged:
+        stored = sum(file.bytes for part in manifest.parts for file in part.files.values())
+        compared = f", {size(stored)} as they were written" if summed else ""
+        yield Finding(
+            "contents",
+            "ok",
+            f"run {name!r}: {count(len(manifest.parts))} parts, {count(manifest.n_tokens)} tokens"
+            f"{compared}; norms, splits and counts are right",
+        )
+
+
+def _examine_sae(folder: Path, name: str) -> Iterator[Finding]:
+    weights = folder / WEIGHTS_NAME
+    written = weights_sum(folder)
+    if written is None:
+        yield Finding("checksums", "note", f"SAE {name!r}: {_NO_SUMS}")
+    elif not weights.is_file():
+        yield Finding("files", "warning", f"{weights}: it is missing", _again(folder))
+    elif why := difference(written, sum_of(weights)):
+        yield Finding("files", "warning", f"{weights}: {why}", _again(folder))
+    else:
+        yield Finding("files", "ok", f"SAE {name!r}: {size(written.bytes)} as they were written")
+    index = folder / "features.duckdb"
+    if not index.exists():
+        return
+    try:
+        rows = read_through(index, name)
+    except MiCrowError as error:
+        yield Finding("index", "warning", f"{index}: {error}", error.hint)
+    else:
+        yield Finding("index", "ok", f"{index.name}: {count(rows)} rows can be read")
+
+
+def weights_sum(folder: Path) -> FileSum | None:
+    """The sum of an SAE's weights as `cfg.json` has it; None where it has none. Raises
+    CorruptDataError."""
+    try:
+        return FileSum.from_json(read_json(folder / CONFIG_NAME)["metadata"]["mi_crow"]["weights"])
+    except (KeyError, TypeError):
+        return None
+
+
+def _again(folder: Path) -> str:
+    if (folder / "training.json").exists():
+        return "train it again, or bring the file back from a copy"
+    return "import it again, or bring the file back from a copy"

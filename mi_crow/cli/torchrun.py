@@ -1,0 +1,191 @@
+"""A command that torchrun started: its processes share the work in the foreground, without a job.
+
+Each of them runs the same command line. Rank 0 decides where the output goes and speaks for all;
+another one speaks only of a failure that is its own.
+"""
+
+import os
+import signal
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mi_crow.cli.error_line import EXIT_INTERRUPTED, complain
+from mi_crow.cli.following import Display, JobCancelledError, Traces, display_of
+from mi_crow.cli.text import print_json
+from mi_crow.errors import CancelledError, MiCrowError, UserError
+from mi_crow.jobs.dependents import FOREGROUND_LOCK
+from mi_crow.jobs.distributed.launchers import check_ranked
+from mi_crow.jobs.events import redact
+from mi_crow.jobs.kinds import Kind, Work, device_of, kind_of, with_device
+from mi_crow.jobs.output import claim_output, remove_empty
+from mi_crow.jobs.process import take_lock
+from mi_crow.jobs.rate import RateMeter
+from mi_crow.jobs.reporter import update_gap
+from mi_crow.jobs.spec import config_from_json
+from mi_crow.ranks import (
+    Ranks,
+    launched_rank,
+    launched_world,
+    ranks_from_environment,
+    take_device,
+)
+from mi_crow.store.workspace import Workspace
+
+
+def run_in_ranks(
+    workspace: Workspace,
+    kind_name: str,
+    params: dict[str, Any],
+    options: Namespace,
+    show: Callable[[dict[str, Any]], None],
+) -> int:
+    """Does this process's share of the work; rank 0 prints the result. Gives the exit code.
+
+    Raises UserError for flags that only a job can have.
+    """
+    _refuse_job_flags(options)
+    check_ranked(kind_name, launched_world())
+    kind = kind_of(kind_name)
+    config = config_from_json(kind.config, params, kind_name)
+    speaks = launched_rank() == 0
+    before = Traces(workspace) if speaks else None
+    try:
+        with display_of(quiet=options.json or not speaks) as display:
+            progress = ForegroundProgress(display if speaks else None)
+            with progress.stopped_by_signals(), ranks_from_environment() as ranks:
+                try:
+                    result = _share(workspace, kind, config, progress, ranks)
+                except BaseException:
+                    speaks = ranks.is_first("failure")
+                    raise
+    except Exception as error:
+        if before is not None and isinstance(error, UserError):
+            before.restore()
+        if not speaks:
+            return error.exit_code if isinstance(error, MiCrowError) else 1
+        return complain(error, as_json=options.json, debug=options.debug)
+    if not speaks:
+        return 0
+    if options.json:
+        print_json(result)
+    else:
+        show(result)
+    return 0
+
+
+def _refuse_job_flags(options: Namespace) -> None:
+    for flag in ("detach", "after"):
+        if getattr(options, flag):
+            raise UserError(
+                f"--{flag} needs a job, and under torchrun there is none",
+                hint="start it with mi-crow and --launcher torchrun --nproc N",
+            )
+    if options.nproc is not None or options.launcher != "local":
+        raise UserError(
+            "torchrun has started the processes already", hint="leave out --launcher and --nproc"
+        )
+
+
+def _share(
+    workspace: Workspace, kind: Kind, config: Any, progress: "ForegroundProgress", ranks: Ranks
+) -> dict[str, Any]:
+    """This rank's share of the work, in the folder that rank 0 chose."""
+    config = with_device(config, take_device(device_of(config)))
+    ranks.wait()  # nobody begins before each has found its device
+    claimed = _claim(workspace, kind, config) if ranks.rank == 0 else None
+    with _taken(claimed):
+        folder = Path(ranks.agree(str(claimed)))
+        again = f"the same command with --name {folder.name} goes on"
+        if config.name is None:
+            progress.log(f"{folder.name} is begun; when it is stopped, {again}")
+        try:
+            return kind.work(Work(workspace, config, progress, folder, ranks))
+        except CancelledError as error:
+            raise JobCancelledError("cancelled", hint=again if error.resumable else "") from error
+        except UserError:
+            if claimed is not None:
+                remove_empty(workspace, claimed)
+            raise
+
+
+def _claim(workspace: Workspace, kind: Kind, config: Any) -> Path:
+    """The folder for the work, when it can be done at all. Raises UserError."""
+    if kind.check is not None:
+        kind.check(workspace, replace(config, name=None))  # its name may be there, unfinished
+    workspace.ensure()
+    return claim_output(workspace, kind, config)
+
+
+@contextmanager
+def _taken(folder: Path | None) -> Iterator[None]:
+    """Keeps a second command from writing to the folder too. Raises UserError when one does."""
+    if folder is None:
+        yield
+        return
+    lock = take_lock(folder / FOREGROUND_LOCK, patience_s=0)
+    if lock is None:
+        raise UserError(f"{folder.name!r} is being written already", hint="choose another --name")
+    try:
+        yield
+    finally:
+        (folder / FOREGROUND_LOCK).unlink(missing_ok=True)
+        os.close(lock)
+
+
+class ForegroundProgress:
+    """A Progress that shows itself, or nothing without a display.
+
+    A first signal has the work save and stop, a second one ends the process.
+    """
+
+    def __init__(self, display: Display | None) -> None:
+        self._display = display
+        self._rate = RateMeter()
+        self._begun = time.monotonic()
+        self._last = float("-inf")
+        self._stop = False
+
+    @contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """Has ctrl+c, and torchrun's way of asking, stop the work of the block."""
+        before = {n: signal.signal(n, self._asked) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def update(
+        self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        now = time.monotonic()
+        rate = self._rate.add(now, done, unit)
+        if done < total and now - self._last < update_gap(now - self._begun):
+            return
+        self._last = now
+        reading = {"done": done, "total": total, "unit": unit, "metrics": dict(metrics or {})}
+        eta = (total - done) / rate if rate and total > done else None
+        self._show({"event": "progress", "rate": rate, "eta_s": eta} | reading)
+
+    def log(self, message: str) -> None:
+        self._show({"event": "log", "message": redact(message)})
+
+    def checkpoint(self, name: str) -> None:
+        pass  # the output itself says how far it is
+
+    def should_stop(self) -> bool:
+        return self._stop
+
+    def _show(self, event: dict[str, Any]) -> None:
+        if self._display is not None:
+            self._display.show(event)
+
+    def _asked(self, *_: object) -> None:
+        if self._stop:
+            os._exit(EXIT_INTERRUPTED)
+        self._stop = True

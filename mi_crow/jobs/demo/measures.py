@@ -1,0 +1,234 @@
+"""What the demo measures beyond an evaluation: topics' features, their controls, steering."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.features.records import is_telling
+from mi_crow.mechanistic.sae import TopKSae
+from mi_crow.mechanistic.sae.evaluation.document_pooling import PooledRun, pooled_documents
+from mi_crow.mechanistic.sae.evaluation.pooled_auroc import label_auroc
+from mi_crow.mechanistic.sae.evaluation.probes import PooledDocuments, auroc
+from mi_crow.mechanistic.steering.effects import Written, perplexity, write_continuations
+from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.progress import Progress, raise_if_stopped
+from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import LanguageModel
+    from mi_crow.mechanistic.sae import SparseAutoencoder
+    from mi_crow.store.runs.reader import RunReader
+
+# An opening that fits every topic: a letter's, without any topic's word.
+PROMPT = "Dear Anna, I hope you are well."
+CONTINUATIONS = 32
+NEW_TOKENS = 48
+TEMPERATURE = 0.8  # what the Steer screen starts with
+STRENGTHS = (0.3, 0.35, 0.4)  # in units of the feature's maximum
+_TRIED_TOPICS = 4
+_TRIAL_CONTINUATIONS = 64
+_MOST_PERPLEXITY = 1.35  # a trial above this ratio pays too much for its topic
+
+
+@dataclass(frozen=True)
+class TopicFeature:
+    """The feature that tells a topic best."""
+
+    label: str
+    feature: int
+    auroc: float  # on held-out documents; the feature was chosen on training documents
+    max_act: float
+    contrast: float  # mean pooled activation on the topic minus elsewhere, in maxima
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the feature tells the topic at all; else it may not stand for it."""
+        return is_telling(self.auroc)
+
+    def as_json(self) -> dict[str, Any]:
+        feature = self.feature if self.is_told else None
+        return {"label": self.label, "feature": feature, "auroc": self.auroc}
+
+
+def topic_features(
+    sae: "SparseAutoencoder", reader: "RunReader", seed: int
+) -> tuple[list[TopicFeature], dict[str, float]]:
+    """Each topic's best feature, and the means that a random-weight SAE and the best single
+    residual dimension reach, chosen and scored the same way."""
+    pooled = _pooled(sae, reader, seed)
+    control = TopKSae.random(
+        sae.n_latents,
+        sae.n_inputs,
+        int(sae.config()["k"]),
+        b_dec=sae.b_dec.detach(),
+        device=sae.device,
+        seed=seed,
+    )
+    control.metadata = sae.metadata
+    random_scores = _best_scores(_pooled(control, reader, seed).latents)
+    # A dimension can point away from a topic: both signs are candidates.
+    both = torch.cat([pooled.residual.features, -pooled.residual.features], dim=1)
+    residual = PooledDocuments(both, pooled.residual.labels, pooled.residual.heldout)
+    residual_scores = _best_scores(residual)
+    topics = [
+        _topic(pooled, number, feature, score)
+        for number, (feature, score) in enumerate(_best_scores(pooled.latents))
+    ]
+    controls = {
+        "random_sae_auroc": _mean([score for _, score in random_scores]),
+        "residual_auroc": _mean([score for _, score in residual_scores]),
+    }
+    return topics, controls
+
+
+def tag_topics(workspace: Workspace, sae_id: str, topics: Sequence[TopicFeature]) -> None:
+    """Names each topic's feature after it, where it tells the topic."""
+    annotations = Annotations(workspace.annotations_path)
+    try:
+        for topic in (topic for topic in topics if topic.is_told):
+            annotations.set_concept(
+                sae_id,
+                topic.feature,
+                topic.label,
+                confidence=topic.auroc,
+                note="named by the demo: best feature of this topic's documents",
+                source="demo",
+            )
+    finally:
+        annotations.close()
+
+
+def steer_topics(
+    lm: "LanguageModel",
+    sae: "SparseAutoencoder",
+    reader: "RunReader",
+    topics: Sequence[TopicFeature],
+    progress: Progress,
+    seed: int,
+) -> dict[str, Any]:
+    """Steering with one topic's feature, measured on continuations that chose nothing.
+
+    Topic and strength are chosen on one set of continuations; the figures come from another seed.
+    """
+    judge = _judge(reader)
+    layer = reader.layer.name
+    told = [topic for topic in topics if topic.is_told] or topics
+    candidates = sorted(told, key=lambda topic: -topic.contrast)[:_TRIED_TOPICS]
+    trials = [(topic, strength) for topic in candidates for strength in STRENGTHS]
+
+    def write(feature: int, add: float, at: int, n: int = CONTINUATIONS) -> Written:
+        return write_continuations(
+            lm,
+            sae,
+            layer,
+            [PROMPT],
+            [Intervention(f"feature:{feature}", "add", add)],
+            {},
+            n=n,
+            max_new_tokens=NEW_TOKENS,
+            temperature=TEMPERATURE,
+            seed=at,
+        )
+
+    trial_seed = seed + 1000
+    plain = perplexity(lm, write(0, 0.0, trial_seed, _TRIAL_CONTINUATIONS))
+    found: list[tuple[float, TopicFeature, float]] = []
+    for number, (topic, strength) in enumerate(trials):
+        raise_if_stopped(progress)
+        progress.update(number, len(trials) + 3, "trial")
+        trial = write(topic.feature, strength * topic.max_act, trial_seed, _TRIAL_CONTINUATIONS)
+        ratio = perplexity(lm, trial) / plain
+        share = trial.share(topic.label, judge)
+        found.append((share if ratio <= _MOST_PERPLEXITY else share - 1, topic, strength))
+    _, topic, strength = max(found, key=lambda one: one[0])
+    add = strength * topic.max_act
+    baseline, steered = write(0, 0.0, seed), write(topic.feature, add, seed)
+    other = write(_random_feature(topics, sae, reader, seed), add, seed)
+    return {
+        "feature": topic.feature,
+        "label": topic.label,
+        "strength": strength,
+        "unit": "max",
+        "share_baseline": baseline.share(topic.label, judge),
+        "share_steered": steered.share(topic.label, judge),
+        "share_random": other.share(topic.label, judge),
+        "perplexity_ratio": perplexity(lm, steered) / perplexity(lm, baseline),
+        **_pair(baseline, steered, topic.label, judge),
+    }
+
+
+def _pair(baseline: Written, steered: Written, label: str, judge: Any) -> dict[str, str]:
+    """The first continuation that steering moved to the topic, beside its baseline."""
+    labels = list(zip(judge(baseline.texts), judge(steered.texts), strict=True))
+    moved = [i for i, (before, after) in enumerate(labels) if before != label == after]
+    place = moved[0] if moved else 0
+    return {
+        "prompt": PROMPT,
+        "baseline": baseline.texts[place],
+        "steered": steered.texts[place],
+    }
+
+
+def _random_feature(
+    topics: Sequence[TopicFeature], sae: "SparseAutoencoder", reader: "RunReader", seed: int
+) -> int:
+    """A feature that fires, drawn by seed, and is no topic's."""
+    tokens = reader.sample(4096, seed).to(sae.device).float()
+    alive = sae.encode_sparse(tokens)
+    fired = torch.unique(alive.indices[alive.values > 0]).cpu()
+    named = torch.tensor([topic.feature for topic in topics])
+    fired = fired[~torch.isin(fired, named)]
+    generator = torch.Generator().manual_seed(seed)
+    return int(fired[torch.randint(len(fired), (1,), generator=generator)])
+
+
+def _judge(reader: "RunReader") -> Any:
+    """A bag-of-words probe trained on the corpus's raw text."""
+    from sample_data.probe import TopicProbe
+
+    texts: list[str] = []
+    labels: list[str] = []
+    for part in reader.parts():
+        texts += part.table["text"].to_pylist()
+        labels += part.table["label"].to_pylist()
+    return TopicProbe(texts, labels).predict
+
+
+def _pooled(sae: "SparseAutoencoder", reader: "RunReader", seed: int) -> PooledRun:
+    pooled = pooled_documents(sae, reader, seed)
+    if pooled is None:
+        raise ValueError("the sample corpus has labels")
+    return pooled
+
+
+def _best_scores(documents: PooledDocuments) -> list[tuple[int, float]]:
+    """For each label the column with the greatest AUROC on training documents, and its AUROC on
+    held-out ones."""
+    n_labels = int(documents.labels.max()) + 1
+    train = ~documents.heldout
+    best = label_auroc(documents.features, documents.labels, n_labels, train).argmax(dim=1)
+    return [
+        (
+            int(column),
+            auroc(
+                documents.features[documents.heldout, column],
+                documents.labels[documents.heldout] == label,
+            ),
+        )
+        for label, column in enumerate(best)
+    ]
+
+
+def _topic(pooled: PooledRun, number: int, feature: int, score: float) -> TopicFeature:
+    values = pooled.latents.features[:, feature]
+    inside = pooled.latents.labels == number
+    greatest = float(values.max())
+    contrast = float(values[inside].mean() - values[~inside].mean()) / max(greatest, 1e-9)
+    return TopicFeature(pooled.labels[number], feature, score, greatest, contrast)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,159 @@
+"""The demo job: the main job end to end on the sample model and corpus, measured.
+
+One process runs every stage, so that torch is imported once. Each stage is the same call that the
+job of its kind makes; a demo that was killed goes on from the stages that are whole.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
+from mi_crow.progress import Progress, raise_if_stopped
+from mi_crow.store.runs.manifest import RunManifest
+from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import LanguageModel
+
+RUN_ID = "demo"
+SAE_ID = "demo-topk"
+LAYER = "resid_post.2"
+K = 32
+STEPS = 1600
+BATCH = 256
+# Seconds each stage takes on two cores: they shape the bar, nothing else depends on them.
+STAGE_SHARES = {"capture": 15, "train": 45, "index": 8, "evaluate": 10, "topics": 6, "steer": 16}
+
+
+@dataclass
+class StageProgress:
+    """One stage's share of the whole demo's bar, in percent."""
+
+    whole: Progress
+    name: str
+    start: float
+    share: float
+
+    def update(
+        self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        percent = self.start + self.share * (done / total if total else 0.0)
+        self.whole.update(int(percent), 100, "%", metrics)
+
+    def log(self, message: str) -> None:
+        self.whole.log(f"{self.name}: {message}")
+
+    def checkpoint(self, name: str) -> None:
+        self.whole.checkpoint(f"{self.name}/{name}")
+
+    def should_stop(self) -> bool:
+        return self.whole.should_stop()
+
+
+class Stages:
+    """Gives each stage its progress and says on the log when it starts."""
+
+    def __init__(self, whole: Progress) -> None:
+        self._whole = whole
+        self._scale = 100 / sum(STAGE_SHARES.values())
+
+    def enter(self, name: str) -> StageProgress:
+        raise_if_stopped(self._whole)
+        names = list(STAGE_SHARES)
+        start = sum(STAGE_SHARES[before] for before in names[: names.index(name)]) * self._scale
+        self._whole.log(f"{name} starts")
+        stage = StageProgress(self._whole, name, start, STAGE_SHARES[name] * self._scale)
+        stage.update(0, 1, name)
+        return stage
+
+
+def run_demo(
+    workspace: Workspace, progress: Progress, device: str = "auto", seed: int = 0
+) -> dict[str, Any]:
+    """Capture, train, index, evaluate, tag and steer on `sample_data`; gives the summary.
+
+    The keys are those of `mi-crow demo --json`. Cross-entropies are in nats a token.
+    """
+    from mi_crow.jobs.demo.measures import steer_topics, tag_topics, topic_features
+    from mi_crow.language_model import LanguageModel
+    from mi_crow.mechanistic.features.index.build import build_index
+    from mi_crow.mechanistic.sae import load_sae
+    from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
+    from mi_crow.store.runs.reader import RunReader
+
+    started = perf_counter()
+    stages = Stages(progress)
+    lm = LanguageModel.from_spec(ModelSpec("sample", device=device))
+    run_dir = workspace.activations_dir / RUN_ID
+    manifest = _capture(workspace, lm, run_dir, stages.enter("capture"), device, seed)
+    _train(workspace, stages.enter("train"), device, seed)
+    sae = load_sae(workspace.sae_dir(SAE_ID), lm.device)
+    stage = stages.enter("index")
+    if not workspace.index_path(SAE_ID).exists():
+        build_index(workspace, IndexConfig(SAE_ID, device=device), stage, sae=sae, lm=lm)
+    config = EvaluateConfig(SAE_ID, device=device, seed=seed)
+    evaluation = evaluate_sae(workspace, config, stages.enter("evaluate"), lm=lm)
+    stages.enter("topics")
+    reader = RunReader(run_dir, LAYER)
+    topics, controls = topic_features(sae, reader, seed)
+    tag_topics(workspace, SAE_ID, topics)
+    steering = steer_topics(lm, sae, reader, topics, stages.enter("steer"), seed)
+    return {
+        "workspace": str(workspace.root),
+        "run_id": RUN_ID,
+        "sae_id": SAE_ID,
+        "tokens": manifest.n_tokens,
+        "seconds": perf_counter() - started,
+        **{key: evaluation[key] for key in ("fvu", "fvu_all", "l0", "dead_share")},
+        "ce_added": evaluation["ce_added"],
+        "loss_recovered": evaluation["loss_recovered"],
+        "topics": [topic.as_json() for topic in topics],
+        "controls": controls,
+        "steering": steering,
+    }
+
+
+def _capture(
+    workspace: Workspace,
+    lm: "LanguageModel",
+    run_dir: Path,
+    progress: Progress,
+    device: str,
+    seed: int,
+) -> RunManifest:
+    """The sample corpus through the sample model, unless that is done."""
+    from mi_crow.datasets import load_texts
+    from mi_crow.language_model.capture.run import Capture
+
+    config = CaptureConfig(
+        model=ModelSpec("sample", device=device),
+        dataset=DatasetSpec("sample"),
+        layers=(LAYER,),
+        name=RUN_ID,
+        seed=seed,
+    )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    Capture(lm, load_texts(config.dataset), config).run(workspace, progress, run_dir)
+    return RunManifest.load(run_dir)
+
+
+def _train(workspace: Workspace, progress: Progress, device: str, seed: int) -> None:
+    """A TopK SAE on the captured tokens, unless that is done; goes on from a checkpoint."""
+    from mi_crow.mechanistic.sae.train.run import train_run
+
+    config = TrainConfig(
+        run_id=RUN_ID,
+        layer=LAYER,
+        k=K,
+        training=SaeTrainingConfig(steps=STEPS, batch_size=BATCH, seed=seed),
+        device=device,
+        name=SAE_ID,
+    )
+    sae_dir = workspace.saes_dir / SAE_ID
+    sae_dir.mkdir(parents=True, exist_ok=True)
+    train_run(workspace, config, progress, sae_dir)

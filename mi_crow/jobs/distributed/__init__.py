@@ -1,0 +1,1 @@
+"""One job on several processes: torchrun, slurm, and how the ranks talk."""

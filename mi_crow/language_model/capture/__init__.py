@@ -1,0 +1,1 @@
+"""Capture: documents to windows, tokens, forward passes and the run on the disk."""

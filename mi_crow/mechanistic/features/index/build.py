@@ -1,0 +1,155 @@
+"""Builds the feature index of an SAE: `saes/<id>/features.duckdb`, whole or not at all."""
+
+import fcntl
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.index.codes import CodeStore
+from mi_crow.mechanistic.features.index.encode_pass import EncodePass
+from mi_crow.mechanistic.features.index.sources import Sources, find_sources
+from mi_crow.mechanistic.features.index.tables.feature_tables import FeatureTables
+from mi_crow.mechanistic.features.index.tables.weight_copy import copy_weights, weights_digest
+from mi_crow.mechanistic.features.index.tables.weight_tables import write_directions, write_logits
+from mi_crow.mechanistic.features.index.write import IndexWriter, writing_index
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.formats.load import load_sae
+from mi_crow.mechanistic.sae.targets import target_layer
+from mi_crow.progress import NullProgress, Progress
+from mi_crow.store.atomic import TMP_PREFIX
+from mi_crow.store.free_space import told_room
+from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
+
+_LESS = "lower --batch-size, or take another --device"
+
+
+@dataclass(frozen=True)
+class IndexResult:
+    """One finished index."""
+
+    sae_id: str
+    features: int
+    tokens: int  # outliers left out
+    seconds: float
+    bytes: int
+    run_ids: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def build_index(
+    workspace: Workspace,
+    config: IndexConfig,
+    progress: Progress | None = None,
+    sae: SparseAutoencoder | None = None,
+    lm: "LanguageModel | None" = None,
+) -> IndexResult:
+    """Streams runs or texts through the SAE once and writes everything about every feature.
+
+    `sae` and `lm` are used when given, else loaded. An index that was there stays readable until
+    the new one takes its place; concepts are elsewhere and stay.
+
+    Raises UserError before anything is written when SAE, run and model do not fit, CancelledError
+    when asked to stop.
+    """
+    progress = progress or NullProgress()
+    begun = time.perf_counter()
+    path = workspace.index_path(config.sae_id)
+    sae = sae or load_sae(path.parent, device=_device(config.device))
+    sources = find_sources(workspace, config, sae, progress, lm)
+    room = told_room(f"indexing {config.sae_id!r} on {sae.device}", _LESS, path.parent)
+    with room, _only_one(path.parent), writing_index(path) as writer:
+        tokens = _write(writer, path, config, sae, sources, progress)
+    return IndexResult(
+        config.sae_id,
+        sae.n_latents,
+        tokens,
+        time.perf_counter() - begun,
+        path.stat().st_size,
+        tuple(sources.run_ids),
+    )
+
+
+def _write(
+    writer: IndexWriter,
+    path: Path,
+    config: IndexConfig,
+    sae: SparseAutoencoder,
+    sources: Sources,
+    progress: Progress,
+) -> int:
+    """Fills every table; gives the number of tokens that count."""
+    digest = weights_digest(sae, sources.lm, config)
+    weights = copy_weights(writer, path, digest) if config.append else None
+    if weights is None:
+        progress.log("directions, neighbours and logits")
+        weights = write_directions(writer, config, sae, progress)
+        weights |= write_logits(writer, config, sae, sources.lm, progress)
+    progress.log("activations")
+    with tempfile.TemporaryDirectory(prefix=f"{TMP_PREFIX}index-", dir=path.parent) as scratch:
+        codes = CodeStore(Path(scratch), sae.n_latents)
+        encoding = EncodePass(
+            sae, codes, writer, sources.lm.tokenizer, config.seed, config.batch_size
+        )
+        encoding.run(sources, progress)
+        progress.log("statistics and examples")
+        tables = FeatureTables(writer, config, encoding.corpus, encoding.bins.bins(), weights)
+        tables.write(codes, progress)
+    writer.write_meta(
+        {
+            "sae_id": config.sae_id,
+            "model_id": sources.model_id,
+            "layer": sources.layer,
+            "target_layer": target_layer(sae),
+            "n_features": sae.n_latents,
+            "n_tokens": encoding.corpus.n_tokens,
+            "n_documents": encoding.corpus.n_documents,
+            "n_outliers": encoding.corpus.n_outliers,
+            "outlier_norm": sae.metadata.outlier_norm,
+            "built_at": time.time(),
+            "sources": sources.as_json(),
+            "seed": config.seed,
+            "window": config.window,
+            "bands": config.bands,
+            "map": config.map,
+            "weights": digest,
+            **tables.facts(),
+        }
+    )
+    return encoding.corpus.n_tokens
+
+
+def _device(name: str) -> Any:
+    from mi_crow.language_model.loading import torch_device
+
+    return torch_device(name)
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """One index job an SAE; clears what a killed one left."""
+    with (folder / ".index.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"SAE {folder.name!r} is being indexed by another process",
+                hint="wait: mi-crow jobs",
+            ) from error
+        for stale in folder.glob(f"{TMP_PREFIX}*"):
+            if stale.is_dir() and stale.name.startswith(f"{TMP_PREFIX}index-"):
+                shutil.rmtree(stale, ignore_errors=True)
+            elif "features.duckdb" in stale.name:
+                stale.unlink(missing_ok=True)
+        yield

@@ -1,0 +1,245 @@
+"""The one pass over a corpus: documents to the writer, activations to sorted sparse codes."""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mi_crow.mechanistic.features.index.codes import (
+    Chunk,
+    CodeStore,
+    Tokens,
+    latent_dtype,
+    make_chunk,
+)
+from mi_crow.mechanistic.features.index.in_order import in_order
+from mi_crow.mechanistic.features.index.live_run import LiveRun
+from mi_crow.mechanistic.features.index.primitives import arithmetic_device, columns
+from mi_crow.mechanistic.features.index.segments import CODE_KEY_BITS
+from mi_crow.mechanistic.features.index.sources import Sources
+from mi_crow.mechanistic.features.index.tables.document_features import strongest_features
+from mi_crow.mechanistic.features.index.tables.statistics import BinFitter
+from mi_crow.mechanistic.features.index.tables.token_texts import document_token_texts
+from mi_crow.mechanistic.features.index.write import IndexWriter
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.source import device_batches, not_finite
+from mi_crow.progress import Progress, raise_if_stopped
+from mi_crow.store.runs.parts import Part, RunPart, held_out
+from mi_crow.store.runs.reader import RunReader
+
+_BATCH = {"cpu": 2048, "cuda": 16_384}
+# On a CPU more for small SAEs, since some of the work is done anew for each batch: this bounds what
+# a batch takes in time (its latents) and memory (itself and a copy).
+_BATCH_CELLS = {"cpu": 1 << 26}
+_CHUNK_TOKENS = 1 << 17
+_MOST_AT_ONCE = 4  # pieces that are worked on at once on a CPU: each holds a chunk and a block
+_LEAST_TOKENS = 1024  # of a piece that is cut so that each of these has one
+
+
+@dataclass
+class Corpus:
+    """What the pass learnt about the documents, by their number in the index."""
+
+    labels: list[str | None] = field(default_factory=list)
+    heldout: list[np.ndarray] = field(default_factory=list)  # bool, a piece a part
+    lengths: list[np.ndarray] = field(default_factory=list)  # int64: tokens, special ones included
+    n_tokens: int = 0  # that count
+    n_outliers: int = 0
+
+    @property
+    def n_documents(self) -> int:
+        return len(self.labels)
+
+
+class _Piece(NamedTuple):
+    """Rows of whole documents."""
+
+    part: Part
+    rows: slice
+    first: int  # number of the part's first document
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """What is kept of a piece."""
+
+    rows: int
+    tokens: int  # that count
+    chunk: Chunk
+    activations: Tensor  # as BinFitter counts them
+    document_features: dict[str, np.ndarray]
+
+
+class EncodePass:
+    """Reads every source once. Documents are numbered on through all sources."""
+
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        codes: CodeStore,
+        writer: IndexWriter,
+        tokenizer: Any,
+        seed: int,
+        batch_size: int | None = None,
+    ) -> None:
+        self.corpus = Corpus()
+        self.bins = BinFitter()
+        self._sae = sae
+        self._codes = codes
+        self._writer = writer
+        self._tokenizer = tokenizer
+        self._seed = seed
+        self._batch_size = batch_size or _batch_size(sae)
+        # Small enough for the packed sort of `make_chunk`, at least some documents.
+        spare = CODE_KEY_BITS - (sae.n_latents - 1).bit_length()
+        self._chunk_tokens = min(_CHUNK_TOKENS, 1 << max(spare, 12))
+
+    def run(self, sources: Sources, progress: Progress) -> None:
+        """Raises CancelledError between two batches when asked to stop, CorruptDataError when some
+        activations are not finite."""
+        begun, done, total = perf_counter(), 0, sources.n_tokens
+        for reader in sources.readers:
+            with closing(self._all_encoded(reader, progress)) as pieces:
+                for found in pieces:
+                    self._keep(found)
+                    done += found.rows
+                    rate = done / max(perf_counter() - begun, 1e-9)
+                    progress.update(min(done, total), total, "token", {"tokens_s": rate})
+
+    def _all_encoded(
+        self, reader: RunReader | LiveRun, progress: Progress
+    ) -> Generator[_Encoded, None, None]:
+        """Each piece in order. On a CPU some at once; what comes from the running model one by one,
+        since that wants all threads."""
+        work = partial(self._encoded, progress=progress)
+        if self._sae.device.type != "cpu" or isinstance(reader, LiveRun):
+            yield from map(work, self._pieces(reader))
+            return
+        own = torch.get_num_threads()
+        at_once = min(own, _MOST_AT_ONCE)
+        yield from in_order(work, self._pieces(reader, at_once), at_once, round(own / at_once))
+
+    def _pieces(self, reader: RunReader | LiveRun, at_once: int = 1) -> Iterator[_Piece]:
+        """All rows; the documents of a part are written before its first piece is given. A part is
+        cut into about equal pieces, as many as are worked on at once or a multiple of that: none
+        waits long for another at the end."""
+        for part in reader.parts():
+            first = self.corpus.n_documents
+            self._take_documents(part)
+            for rows in _cut(part, self._shares(len(part), at_once)):
+                yield _Piece(part, rows, first)
+
+    def _shares(self, rows: int, at_once: int) -> int:
+        """How many pieces a part of so many rows is cut into."""
+        most = self._chunk_tokens * 7 // 8  # pieces end with a document, and are a little longer
+        shares = -(-rows // (most * at_once)) * at_once
+        return min(shares, max(rows // min(_LEAST_TOKENS, most), 1))
+
+    def _take_documents(self, part: Part) -> None:
+        corpus, table = self.corpus, part.table
+        token_ids = table["token_ids"].combine_chunks()
+        texts, labels = table["text"].to_pylist(), table["label"].to_pylist()
+        n = len(texts)
+        pieces = document_token_texts(self._tokenizer, texts, token_ids.to_pylist())
+        lengths = np.diff(token_ids.offsets.to_numpy()).astype(np.int64)
+        self._writer.append(
+            "documents",
+            {
+                "document": np.arange(corpus.n_documents, corpus.n_documents + n, dtype=np.int32),
+                "text": texts,
+                "label": table["label"],
+                "split": table["split"],
+                "token_ids": token_ids,
+                "token_texts": pieces,
+            },
+        )
+        corpus.labels.extend(labels)
+        corpus.heldout.append(held_out(table))
+        corpus.lengths.append(lengths)
+
+    @torch.inference_mode()
+    def _encoded(self, piece: _Piece, progress: Progress) -> _Encoded:
+        tokens, n_latents = self._tokens(piece, progress), self._sae.n_latents
+        return _Encoded(
+            piece.rows.stop - piece.rows.start,
+            len(tokens.document),
+            make_chunk(tokens, n_latents, self._seed),
+            self.bins.counted(tokens.codes.values),
+            columns(strongest_features(tokens, n_latents)),
+        )
+
+    def _keep(self, found: _Encoded) -> None:
+        self.corpus.n_tokens += found.tokens
+        self.corpus.n_outliers += found.rows - found.tokens
+        self.bins.add(found.activations)
+        self._codes.add(found.chunk)
+        self._writer.append("document_features", found.document_features)
+
+    def _tokens(self, piece: _Piece, progress: Progress) -> Tokens:
+        """A piece's rows with their latents, outliers left out."""
+        part, limit = piece.part, self._sae.metadata.outlier_norm
+        norms = part.norms[piece.rows]
+        keep = norms <= limit if limit is not None else torch.ones_like(norms, dtype=torch.bool)
+        rows = keep.nonzero()[:, 0] + piece.rows.start
+        split = rows.split(self._batch_size)
+        batches = (part.take(_whole(batch)) for batch in split if len(batch))
+        values, latents, kind = [], [], latent_dtype(self._sae.n_latents)
+        finite = torch.ones((), dtype=torch.bool, device=self._sae.device)
+        for x in device_batches(batches, self._sae.device, inline=not isinstance(part, RunPart)):
+            raise_if_stopped(progress)
+            # A sum of fp16 may overflow. Looked at once a piece: nothing waits for the device.
+            finite &= (x.float() if x.dtype == torch.float16 else x).sum().isfinite()
+            codes = self._sae.encode_sparse(x)
+            values.append(codes.values.float())
+            latents.append(codes.indices.to(kind))
+        if not bool(finite):
+            raise not_finite()
+        # Numbered by their place, as in `documents`: a run's own numbers may have gaps, and windows
+        # of one document share theirs.
+        device = arithmetic_device(self._sae.device)
+        return Tokens(
+            (piece.first + part.row_place[rows]).int().to(device),
+            part.row_position[rows].int().to(device),
+            _stacked(values, torch.float32).to(device),
+            _stacked(latents, kind).to(device),
+        )
+
+
+def _batch_size(sae: SparseAutoencoder) -> int:
+    """Tokens that are encoded at once."""
+    kind, of_token = sae.device.type, sae.n_latents + 2 * sae.n_inputs
+    return max(_BATCH.get(kind, 4096), _BATCH_CELLS.get(kind, 0) // of_token)
+
+
+def _cut(part: Part, shares: int) -> Iterator[slice]:
+    """Rows of whole documents in so many pieces of about one size, fewer where documents are
+    longer."""
+    ends = np.cumsum(part.kept_counts)
+    wanted = np.arange(1, shares + 1) * len(part) // shares
+    begin = 0
+    for end in np.unique(ends[np.searchsorted(ends, wanted)]) if len(part) else ():
+        yield slice(begin, int(end))
+        begin = int(end)
+
+
+def _whole(rows: Tensor) -> slice | Tensor:
+    """Row numbers without a gap as a slice, which needs no copy."""
+    begin, end = int(rows[0]), int(rows[-1]) + 1
+    return slice(begin, end) if end - begin == len(rows) else rows
+
+
+def _stacked(batches: list[Tensor], kind: torch.dtype) -> Tensor:
+    """Batches [n, k] under one another; SAEs with a free number of latents give several k, and are
+    padded with zeros."""
+    if not batches:
+        return torch.zeros((0, 1), dtype=kind)
+    width = max(batch.shape[1] for batch in batches)
+    padded = [functional.pad(batch, (0, width - batch.shape[1])) for batch in batches]
+    return torch.cat(padded)

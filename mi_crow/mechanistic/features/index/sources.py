@@ -1,0 +1,237 @@
+"""What is indexed: the SAE, the runs and texts to read it over, and whether all of it fits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.language_model.config import ModelSpec
+from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.index.live_run import LiveRun
+from mi_crow.mechanistic.features.index.origins import Origin, check_unchanged, known_origins
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.centring import settle_centring
+from mi_crow.mechanistic.sae.run_tokens import tell_other_model, tell_other_start
+from mi_crow.mechanistic.sae.stored_layers import stored_layer
+from mi_crow.mechanistic.sae.targets import check_same_point
+from mi_crow.progress import Progress
+from mi_crow.store.runs.manifest import RunManifest
+from mi_crow.store.runs.reader import RunReader
+from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
+
+_FITTING = "index it over a run of the model it was trained on"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Runs and texts of one layer of one model, in the order they are read."""
+
+    readers: tuple[RunReader | LiveRun, ...]
+    origins: tuple[Origin, ...]  # of each, for `meta.sources`
+    lm: "LanguageModel"
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The stored ones."""
+        return [origin.run_id for origin in self.origins if origin.run_id is not None]
+
+    @property
+    def model_id(self) -> str:
+        return self.readers[0].manifest.model_id
+
+    @property
+    def layer(self) -> str:
+        return self.readers[0].layer.name
+
+    @property
+    def n_tokens(self) -> int:
+        """Rows to read, outliers included; about so many of texts."""
+        return sum(reader.n_tokens for reader in self.readers)
+
+    def as_json(self) -> list[dict[str, object]]:
+        """For `meta.sources`: what is needed to read each again."""
+        return [origin.as_json() for origin in self.origins]
+
+
+def find_sources(
+    workspace: Workspace,
+    config: IndexConfig,
+    sae: SparseAutoencoder,
+    progress: Progress,
+    lm: "LanguageModel | None" = None,
+) -> Sources:
+    """What `config` asks for, checked against the SAE and each other, and its model: `lm` when it
+    is that one, else loaded.
+
+    Raises UserError when anything does not fit; writes nothing.
+    """
+    wanted = _wanted(workspace, config, sae)
+    stored = {
+        origin.run_id: _reader(workspace, origin, sae, config.sae_id)
+        for origin in wanted
+        if origin.run_id is not None
+    }
+    lm = lm or _load(config, wanted, list(stored.values()), sae)
+    _check_model(lm, list(stored.values()), sae, config.sae_id)
+    if centring := settle_centring(lm, sae):
+        progress.log(centring)
+    readers = [
+        stored[origin.run_id]
+        if origin.run_id is not None
+        else _live_run(lm, origin, sae, config.sae_id, progress)
+        for origin in wanted
+    ]
+    revision = readers[0].manifest.revision
+    if sae.metadata.revision not in (None, revision):
+        progress.log(f"the activations are of revision {revision}, the SAE of another")
+    for run in stored.values():
+        tell_other_model(sae, run.manifest, progress)
+        tell_other_start(sae, run.manifest, progress)
+    origins = [origin.read(reader.manifest) for origin, reader in zip(wanted, readers, strict=True)]
+    for number, origin in enumerate(origins):
+        if origin in origins[:number]:
+            raise UserError(
+                f"{origin.name} is in the index of {config.sae_id!r} already",
+                hint="leave out --append to build it again",
+            )
+    return Sources(tuple(readers), tuple(origins), lm)
+
+
+def _wanted(workspace: Workspace, config: IndexConfig, sae: SparseAutoencoder) -> list[Origin]:
+    """What is in the index already, when it is to be kept, and what comes new."""
+    if config.live is not None:
+        new = Origin(texts=config.live)
+    else:
+        run_id = config.run_id or sae.metadata.run_id
+        if run_id is None:
+            raise UserError(
+                f"SAE {config.sae_id!r} does not say which run it belongs to",
+                hint="name one with --run, or texts with --dataset",
+            )
+        new = Origin(run_id=run_id)
+    before = known_origins(workspace, config.sae_id) if config.append else []
+    if new.run_id is not None and new.run_id in [origin.run_id for origin in before]:
+        raise UserError(
+            f"run {new.run_id!r} is in the index of {config.sae_id!r} already",
+            hint="name another with --run, or leave out --append to build it again",
+        )
+    return [*before, new]
+
+
+def _reader(workspace: Workspace, origin: Origin, sae: SparseAutoencoder, sae_id: str) -> RunReader:
+    run_id = origin.run_id or ""
+    try:
+        run_dir = workspace.run_dir(run_id)
+        spec = stored_layer(RunManifest.load(run_dir), sae.metadata.layer_signature)
+        reader = RunReader(run_dir, spec.name)
+    except NotFoundError as error:
+        if not origin.indexed:
+            raise
+        raise UserError(
+            f"the index of {sae_id!r} holds run {run_id!r}, which cannot be read again ({error})",
+            hint="index without --append",
+        ) from error
+    manifest = reader.manifest
+    if manifest.status != "complete":
+        raise UserError(
+            f"run {run_id!r} is not complete",
+            hint="wait for its capture or resume it: mi-crow jobs",
+        )
+    check_unchanged(origin, manifest)
+    if reader.width != sae.n_inputs:
+        raise UserError(
+            f"SAE {sae_id!r} takes {sae.n_inputs} inputs, layer {reader.layer.name!r} of run "
+            f"{run_id!r} has {reader.width}",
+            hint=_FITTING,
+        )
+    if sae.metadata.tokenizer_hash not in (None, manifest.tokenizer_hash):
+        raise UserError(
+            f"run {run_id!r} is of model {manifest.model_id!r}, SAE {sae_id!r} of "
+            f"{sae.metadata.model_name!r}",
+            hint=_FITTING,
+        )
+    return reader
+
+
+def _load(
+    config: IndexConfig,
+    wanted: Sequence[Origin],
+    stored: Sequence[RunReader],
+    sae: SparseAutoencoder,
+) -> "LanguageModel":
+    """The model that was named, else the one of the runs, else that of texts read before, else
+    the SAE's."""
+    from mi_crow.language_model.language_model import LanguageModel
+
+    named = [origin.texts.model for origin in reversed(wanted) if origin.texts is not None]
+    spec = next((model for model in named if model is not None), None)
+    if spec is None and stored:
+        manifest = stored[0].manifest
+        spec = ModelSpec(manifest.model_id, revision=manifest.revision)
+    if spec is None:
+        if not sae.metadata.model_name:
+            raise UserError(
+                f"SAE {config.sae_id!r} does not say which model it belongs to",
+                hint="name one with --model",
+            )
+        spec = ModelSpec(sae.metadata.model_name, revision=sae.metadata.revision)
+    return LanguageModel.from_spec(replace(spec, device=config.device))
+
+
+def _check_model(
+    lm: "LanguageModel", stored: Sequence[RunReader], sae: SparseAutoencoder, sae_id: str
+) -> None:
+    """One tokenizer and one hook point for all: `lm`, the runs and the SAE. Raises UserError."""
+    for reader in stored:
+        if reader.manifest.tokenizer_hash != stored[0].manifest.tokenizer_hash:
+            raise UserError(
+                f"run {reader.manifest.run_id!r} has another tokenizer than run "
+                f"{stored[0].manifest.run_id!r}",
+                hint="index runs of one model",
+            )
+    if stored and lm.tokenizer_hash != stored[0].manifest.tokenizer_hash:
+        raise UserError(
+            f"model {lm.model_id!r} has another tokenizer than the one run "
+            f"{stored[0].manifest.run_id!r} was captured with",
+            hint="give the model that the run was captured with, at the same revision",
+        )
+    if sae.metadata.tokenizer_hash not in (None, lm.tokenizer_hash):
+        raise UserError(
+            f"SAE {sae_id!r} is of model {sae.metadata.model_name!r}, not of {lm.model_id!r}",
+            hint="give the model it was trained on",
+        )
+    for reader in stored:
+        check_same_point(lm, sae, reader.layer, sae_id)
+
+
+def _live_run(
+    lm: "LanguageModel", origin: Origin, sae: SparseAutoencoder, sae_id: str, progress: Progress
+) -> LiveRun:
+    from mi_crow.datasets import load_texts
+    from mi_crow.language_model.chat import chat_renderer
+    from mi_crow.language_model.token_ids import ids_decoder
+
+    assert origin.texts is not None
+    spec = origin.texts.model or ModelSpec(lm.model_id)
+    layer = sae.metadata.layer_signature
+    width = lm.layers.width(layer)
+    if width != sae.n_inputs:
+        raise UserError(
+            f"SAE {sae_id!r} takes {sae.n_inputs} inputs, layer {layer!r} of model "
+            f"{lm.model_id!r} has {width}",
+            hint="give the model it was trained on",
+        )
+    texts = load_texts(
+        origin.texts.dataset,
+        spec.offline,
+        chat_renderer(lm.tokenizer),
+        ids_decoder(lm.tokenizer),
+    )
+    capture = origin.texts.capture(spec, layer)
+    capture = replace(capture, bos=sae.metadata.bos(capture.bos))
+    run = LiveRun(lm, texts, capture, progress)
+    check_unchanged(origin, run.manifest)
+    return run

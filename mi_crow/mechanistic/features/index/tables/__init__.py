@@ -1,0 +1,1 @@
+"""What the index says of features: one kind of table a file."""

@@ -1,0 +1,66 @@
+"""Tables that come from the weights alone, taken over from the index before."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.index.write import IndexWriter
+from mi_crow.mechanistic.features.schema import INDEX_SCHEMA_VERSION
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
+
+_TABLES = ("neighbours", "logits", "tokens")
+_COLUMNS = ("decoder_norm", "encoder_decoder_cosine", "skew", "kurtosis", "map_x", "map_y")
+
+
+def weights_digest(sae: SparseAutoencoder, lm: "LanguageModel", config: IndexConfig) -> str:
+    """SHA-256 of all that those tables depend on: the SAE's two matrices, the model's last norm and
+    output embedding, its tokenizer, and how much is kept."""
+    norm, head = lm.layers.unembedding()
+    settings: dict[str, Any] = {
+        "schema": INDEX_SCHEMA_VERSION,
+        "tokenizer": lm.tokenizer_hash,
+        "transcodes": sae.transcodes,
+        "logits": config.top_logits,
+        "neighbours": config.neighbours,
+        "map": [config.map, config.seed if config.map == "umap" else 0],
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    tensors = [sae.decoder_rows, sae.encoder_rows, *head.parameters()]
+    tensors += [] if norm is None else list(norm.parameters())
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        digest.update(_content(tensor))
+    return digest.hexdigest()
+
+
+def copy_weights(writer: IndexWriter, before: Path, digest: str) -> dict[str, np.ndarray] | None:
+    """Copies the tables from the index `before` when they would be the same; gives the columns of
+    `features`, or None when there is something to compute."""
+    import duckdb
+
+    with duckdb.connect(str(before), read_only=True) as connection:
+        found = connection.execute("SELECT value FROM meta WHERE key = 'weights'").fetchall()
+        if found != [(digest,)]:
+            return None
+        for table in _TABLES:
+            rows = connection.sql(f"SELECT * FROM {table}").to_arrow_table()
+            writer.append(table, {name: rows[name] for name in rows.column_names})
+        names = ", ".join(_COLUMNS)
+        columns = connection.sql(f"SELECT {names} FROM features ORDER BY feature").to_arrow_table()
+    # What the weights did not give is NULL in every row.
+    return {name: columns[name].to_numpy() for name in _COLUMNS if columns[name].null_count == 0}
+
+
+def _content(tensor: Tensor) -> memoryview:
+    """The tensor's bytes."""
+    flat = tensor.detach().cpu().contiguous().view(-1)
+    return flat.view(torch.uint8).numpy().data

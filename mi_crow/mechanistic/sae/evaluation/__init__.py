@@ -1,0 +1,1 @@
+"""Evaluation: loss recovered, probes, and comparing SAEs."""

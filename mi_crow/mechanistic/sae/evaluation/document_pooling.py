@@ -1,0 +1,100 @@
+"""Whole documents as single rows: the strongest value of every latent and residual dimension."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.evaluation.probes import PooledDocuments
+from mi_crow.mechanistic.sae.source import HELDOUT, not_finite
+
+if TYPE_CHECKING:
+    from mi_crow.store.runs.parts import Part
+    from mi_crow.store.runs.reader import RunReader
+
+# Documents are sampled so that documents x latents stays below this many values.
+_MOST_VALUES = 1 << 27
+_MOST_DOCUMENTS = 4000
+_TOKENS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class PooledRun:
+    """The labelled documents of a run, pooled in two ways."""
+
+    latents: PooledDocuments  # maximum of each latent over the document's tokens
+    residual: PooledDocuments  # maximum and mean of each dimension, side by side
+    labels: list[str]
+
+
+@torch.inference_mode()
+def pooled_documents(
+    sae: SparseAutoencoder, reader: "RunReader", seed: int = 0
+) -> PooledRun | None:
+    """Pools a random sample of the run's labelled documents, outlier tokens left out; None when
+    no document has a label. A window of a long document counts as one."""
+    chosen = _chosen_documents(sae, reader, seed)
+    latents, residual, names, heldout = [], [], [], []
+    first = 0
+    for part in reader.parts():
+        table = part.columns("label", "split").to_pydict()
+        wanted = [
+            place
+            for place, label in enumerate(table["label"])
+            if label is not None and first + place in chosen
+        ]
+        first += len(table["label"])
+        if not wanted:
+            continue
+        pooled = _pool_part(sae, part, wanted)
+        latents.append(pooled[0])
+        residual.append(pooled[1])
+        names.extend(table["label"][i] for i in wanted)
+        heldout.extend(table["split"][i] == HELDOUT for i in wanted)
+    if not names:
+        return None
+    labels = sorted(set(names))
+    number = {label: i for i, label in enumerate(labels)}
+    ids, split = torch.tensor([number[name] for name in names]), torch.tensor(heldout)
+    return PooledRun(
+        PooledDocuments(torch.cat(latents), ids, split),
+        PooledDocuments(torch.cat(residual), ids, split),
+        labels,
+    )
+
+
+def _chosen_documents(sae: SparseAutoencoder, reader: "RunReader", seed: int) -> set[int]:
+    """Which documents are in the sample, by their place in the run."""
+    total = sum(part.columns("split").num_rows for part in reader.parts())
+    limit = min(_MOST_DOCUMENTS, max(1, _MOST_VALUES // sae.n_latents))
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    return set(order[:limit].tolist())
+
+
+def _pool_part(sae: SparseAutoencoder, part: "Part", documents: list[int]) -> tuple[Tensor, Tensor]:
+    """[documents, M] and [documents, 2 d] for some rows of a part's table (ascending)."""
+    wanted = torch.tensor(documents)
+    place = torch.searchsorted(wanted, part.row_place).clamp_max(len(documents) - 1)
+    keep = wanted[place] == part.row_place
+    if sae.metadata.outlier_norm is not None:
+        keep &= part.norms <= sae.metadata.outlier_norm
+    latents = torch.zeros(len(documents) * sae.n_latents, device=sae.device)
+    highest = torch.full((len(documents), sae.n_inputs), -torch.inf, device=sae.device)
+    total = torch.zeros_like(highest)
+    counts = torch.zeros(len(documents), 1, device=sae.device)
+    for rows in keep.nonzero()[:, 0].split(_TOKENS_AT_ONCE):
+        x = part.take(rows).to(sae.device).float()
+        owner = place[rows].to(sae.device)
+        codes = sae.encode_sparse(x)
+        cells = (owner[:, None] * sae.n_latents + codes.indices).reshape(-1)
+        latents.scatter_reduce_(0, cells, codes.values.reshape(-1).float(), "amax")
+        highest.scatter_reduce_(0, owner[:, None].expand_as(x), x, "amax")
+        total.index_add_(0, owner, x)
+        counts.index_add_(0, owner, counts.new_ones(len(rows), 1))
+    if not bool(total.isfinite().all()):
+        raise not_finite()
+    highest = torch.where(counts > 0, highest, 0.0)
+    residual = torch.cat([highest, total / counts.clamp_min(1)], dim=1)
+    return latents.view(len(documents), sae.n_latents).cpu(), residual.cpu()

@@ -1,0 +1,250 @@
+"""Evaluating an SAE: reconstruction, sparsity, what it costs its model, what its latents tell."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mi_crow.errors import UserError
+from mi_crow.language_model.loading import torch_device
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.centring import settle_centring
+from mi_crow.mechanistic.sae.config import EvaluateConfig
+from mi_crow.mechanistic.sae.evaluation.document_pooling import pooled_documents
+from mi_crow.mechanistic.sae.evaluation.model_loss import ModelLoss, TokenDocument, model_loss
+from mi_crow.mechanistic.sae.evaluation.probes import dense_probe_score, sparse_probe_scores
+from mi_crow.mechanistic.sae.formats.load import load_sae
+from mi_crow.mechanistic.sae.quality import (
+    DENSE,
+    heldout_quality,
+    latent_densities,
+    mean_target,
+)
+from mi_crow.mechanistic.sae.run_tokens import (
+    RunTokens,
+    open_tokens,
+    tell_other_model,
+    tell_other_start,
+)
+from mi_crow.mechanistic.sae.substitute import Site
+from mi_crow.mechanistic.sae.targets import check_same_point, target_layer
+from mi_crow.progress import NullProgress, Progress, raise_if_stopped
+from mi_crow.store.atomic import write_json
+from mi_crow.store.free_space import told_room
+from mi_crow.store.runs.manifest import RunManifest
+from mi_crow.store.runs.pair import PairReader
+from mi_crow.store.runs.parts import held_out
+from mi_crow.store.runs.reader import RunReader
+from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
+
+EVALUATION_NAME = "evaluation.json"
+_LESS = "lower --batch-size, or take another --device"
+
+
+def evaluate_sae(
+    workspace: Workspace,
+    config: EvaluateConfig,
+    progress: Progress | None = None,
+    lm: "LanguageModel | None" = None,
+) -> dict[str, Any]:
+    """Measures an SAE on held-out data, writes `evaluation.json` beside it and gives its content.
+
+    A transcoder is measured by what it predicts: its target layer takes the place of its own. `lm`
+    spares loading the model again. Raises UserError, before anything is written, for an unknown
+    SAE or run, a layer that the run does not hold, a run or model that the SAE does not fit, or a
+    run without held-out documents.
+    """
+    progress = progress or NullProgress()
+    sae_dir = workspace.sae_dir(config.sae_id)
+    sae = load_sae(sae_dir, torch_device(config.device) if lm is None else lm.device)
+    tokens = _tokens(workspace, config, sae)
+    reader = tokens.source.first if isinstance(tokens.source, PairReader) else None
+    reader = reader or RunReader(workspace.run_dir(tokens.manifest.run_id), tokens.layer.name)
+    documents = _heldout_documents(reader, config.documents, config.seed)
+    lm = lm or _model_of(tokens.manifest, config)
+    site = _site(lm, sae, tokens, config.sae_id)
+    if centring := settle_centring(lm, sae):
+        progress.log(centring)
+    tell_other_model(sae, tokens.manifest, progress)
+    tell_other_start(sae, tokens.manifest, progress)
+    outlier_norm = sae.metadata.outlier_norm
+
+    with told_room(f"evaluating {config.sae_id!r} on {sae.device}", _LESS):
+        quality = heldout_quality(sae, tokens.source, outlier_norm)
+        densities = latent_densities(sae, tokens.source, outlier_norm)
+        mean = mean_target(sae, tokens.source, outlier_norm)
+        raise_if_stopped(progress, resumable=False)
+        losses = model_loss(site, mean, documents, progress, config.batch_size)
+        probes = _probes(sae, reader, config.seed, progress)
+    result = {
+        "sae_id": config.sae_id,
+        "run_id": tokens.manifest.run_id,
+        "model_id": lm.model_id,
+        "fvu": quality.fvu,
+        "fvu_all": quality.fvu_all,
+        "explained_variance": quality.explained_variance,
+        "cosine": quality.cosine,
+        "outlier_share": quality.outlier_share,
+        "l0": quality.l0,
+        "dead_share": float((densities == 0).double().mean()),
+        "dense_share": float((densities > DENSE).double().mean()),
+        **_losses(losses),
+        "probes": probes,
+        "tokens": quality.tokens,
+        "documents": len(documents),
+    }
+    write_json(sae_dir / EVALUATION_NAME, result)
+    return result
+
+
+def _tokens(workspace: Workspace, config: EvaluateConfig, sae: SparseAutoencoder) -> RunTokens:
+    """The layer of the run that the SAE reads, with a transcoder's target beside it. Raises
+    UserError when they do not fit."""
+    metadata, sae_id = sae.metadata, config.sae_id
+    run_id = config.run_id or metadata.run_id
+    if run_id is None:
+        raise UserError(
+            f"SAE {sae_id!r} does not say which run it belongs to", hint="name one (--run)"
+        )
+    target = target_layer(sae)
+    if target is None:
+        raise UserError(
+            f"transcoder {sae_id!r} does not say which layer it predicts",
+            hint="import it again with --target-layer",
+        )
+    tokens = open_tokens(
+        workspace, run_id, metadata.layer_signature, target if sae.transcodes else None
+    )
+    manifest = tokens.manifest
+    if not manifest.complete:
+        raise UserError(
+            f"run {run_id!r} is not complete",
+            hint="wait for its capture or resume it: mi-crow jobs",
+        )
+    if metadata.tokenizer_hash not in (None, manifest.tokenizer_hash):
+        raise UserError(
+            f"run {run_id!r} is of model {manifest.model_id!r}, SAE {sae_id!r} of "
+            f"{metadata.model_name!r}",
+            hint="give a run of the model it was trained on",
+        )
+    for layer, width, does in (
+        (tokens.layer, sae.n_inputs, "takes"),
+        (tokens.target or tokens.layer, sae.n_outputs, "gives"),
+    ):
+        if layer.width != width:
+            raise UserError(
+                f"SAE {sae_id!r} {does} width {width}, layer {layer.name!r} of run {run_id!r} has "
+                f"{layer.width}",
+                hint="give a run of the model it was trained on",
+            )
+    return tokens
+
+
+def _site(lm: "LanguageModel", sae: SparseAutoencoder, tokens: RunTokens, sae_id: str) -> Site:
+    """Where the SAE stands in the model. Raises UserError when they do not fit."""
+    if lm.tokenizer_hash != tokens.manifest.tokenizer_hash:
+        raise UserError(
+            f"model {lm.model_id!r} has another tokenizer than the one run "
+            f"{tokens.manifest.run_id!r} was captured with",
+            hint="leave out --model, or give one with the same tokenizer",
+        )
+    specs = tokens.layer, tokens.target or tokens.layer
+    points = [lm.layers.stored(spec.name, spec.point) for spec in specs]
+    check_same_point(lm, sae, tokens.layer, sae_id)
+    for point, width in zip(points, (sae.n_inputs, sae.n_outputs), strict=True):
+        if (found := lm.layers.width(point)) != width:
+            raise UserError(
+                f"layer {point.point!r} of model {lm.model_id!r} has width {found}, SAE "
+                f"{sae_id!r} wants {width}",
+                hint="leave out --model, or give one of the same shape",
+            )
+    return Site(lm, sae, *points)
+
+
+def _losses(losses: ModelLoss) -> dict[str, float | None]:
+    return {
+        "ce_original": losses.original,
+        "ce_reconstructed": losses.reconstructed,
+        "ce_zero": losses.zero,
+        "ce_mean": losses.mean,
+        "ce_added": losses.reconstructed - losses.original,
+        "loss_recovered": losses.loss_recovered,
+        "loss_recovered_mean": losses.loss_recovered_mean,
+        "kl": losses.kl,
+    }
+
+
+def _probes(
+    sae: SparseAutoencoder, reader: "RunReader", seed: int, progress: Progress
+) -> dict[str, Any]:
+    """Held-out AUROC and accuracy of probes, means over labels: on k latents, on k columns of the
+    raw activations, and on all of those; {} without labels, or without one that has documents
+    enough."""
+    pooled = pooled_documents(sae, reader, seed)
+    if pooled is None:
+        progress.log("no probes: the run's documents have no labels")
+        return {}
+    latents = sparse_probe_scores(pooled.latents, len(pooled.labels))
+    residual = sparse_probe_scores(pooled.residual, len(pooled.labels))
+    if math.isnan(next(iter(latents.values())).auroc):
+        progress.log(
+            "no probes: no label stands and is missing both among the held-out documents and "
+            "among the others; capture more documents of each label"
+        )
+        return {}
+    return {
+        "labels": len(pooled.labels),
+        "documents": int(pooled.latents.labels.numel()),
+        "latents": {str(k): score.auroc for k, score in latents.items()},
+        "residual": {str(k): score.auroc for k, score in residual.items()},
+        "latents_accuracy": {str(k): score.accuracy for k, score in latents.items()},
+        "residual_accuracy": {str(k): score.accuracy for k, score in residual.items()},
+        "raw": asdict(dense_probe_score(pooled.residual, len(pooled.labels))),
+    }
+
+
+def _heldout_documents(reader: "RunReader", limit: int, seed: int) -> Sequence[TokenDocument]:
+    """At most `limit` held-out documents of the run, drawn by `seed`."""
+    found: list[tuple[int, int]] = []  # part, row of its table
+    for number, part in enumerate(reader.parts()):
+        table = part.columns("split", "token_ids")
+        # Without a second token there is nothing to predict.
+        lengths = np.diff(table["token_ids"].combine_chunks().offsets.to_numpy())
+        usable = np.flatnonzero(held_out(table) & (lengths > 1))
+        found.extend((number, place) for place in usable.tolist())
+    if not found:
+        raise UserError(
+            f"run {reader.manifest.run_id!r} holds no held-out documents",
+            hint="a tenth of the documents is held out: capture more of them",
+        )
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
+    chosen = [found[i] for i in order[:limit].tolist()]
+    documents: dict[tuple[int, int], TokenDocument] = {}
+    for number, part in enumerate(reader.parts()):
+        places = [place for owner, place in chosen if owner == number]
+        rows = part.columns("token_ids", "kept").take(places).to_pylist() if places else []
+        for place, row in zip(places, rows, strict=True):
+            documents[number, place] = TokenDocument(row["token_ids"], row["kept"])
+    return [documents[key] for key in chosen]
+
+
+def _model_of(manifest: RunManifest, config: EvaluateConfig) -> "LanguageModel":
+    from mi_crow.language_model.config import ModelSpec
+    from mi_crow.language_model.language_model import LanguageModel
+
+    if config.model is not None:
+        return LanguageModel.from_spec(ModelSpec(config.model, device=config.device))
+    return LanguageModel.from_spec(
+        ModelSpec(
+            manifest.model_id,
+            gguf_file=manifest.settings.get("gguf_file"),
+            revision=manifest.revision,
+            device=config.device,
+        )
+    )

@@ -1,0 +1,1 @@
+"""Rules: one architecture a file, what each makes of pre-activations, and their losses."""

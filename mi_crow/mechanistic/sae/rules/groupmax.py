@@ -1,0 +1,80 @@
+"""GroupMax SAE: the latents stand in k groups, and the strongest of each group is active."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.kernels.entries import Entries, at_entries
+from mi_crow.mechanistic.sae.kernels.sparse import product_blocks
+from mi_crow.mechanistic.sae.rules.topk import TopKSae
+
+
+class GroupMaxSae(TopKSae):
+    """z_i = ReLU(pre_i) where i is the strongest of its group, else 0; pre = (x - b_dec) W_enc +
+    b_enc. Group j holds the latents j M / k to (j + 1) M / k - 1.
+
+    The cheap stand-in for TopK of EleutherAI's sparsify, whose files it reads and writes.
+    """
+
+    architecture: ClassVar[str] = "groupmax"
+
+    def __init__(
+        self,
+        n_latents: int,
+        n_inputs: int,
+        k: int,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        *,
+        n_outputs: int | None = None,
+        skip: bool = False,
+    ) -> None:
+        super().__init__(
+            n_latents, n_inputs, k, device, dtype, seed, n_outputs=n_outputs, skip=skip
+        )
+        if n_latents % k:
+            raise UserError(f"{n_latents} latents cannot be put into {k} groups of one size")
+
+    def _choose(self, taken: Tensor) -> tuple[Tensor, Tensor]:
+        values, indices = self._strongest(taken.detach())
+        tokens = torch.arange(len(taken), device=taken.device).repeat_interleave(self.k)
+        entries = Entries(indices.reshape(-1), tokens, len(taken), self.n_latents)
+        pre = at_entries(taken, self.encoder_rows, self.b_enc, values.reshape(-1), entries)
+        return pre.view(-1, self.k).relu(), indices
+
+    @torch.no_grad()
+    def _strongest(self, taken: Tensor) -> tuple[Tensor, Tensor]:
+        """The strongest pre-activation of each group and its latent: [n, k], int64 [n, k]."""
+        size = self.n_latents // self.k
+        values = taken.new_empty(len(taken), self.k)
+        indices = torch.empty(len(taken), self.k, dtype=torch.int64, device=taken.device)
+        for start, pre in product_blocks(taken, self.encoder_rows, self.b_enc):
+            top = pre.unflatten(1, (self.k, size)).max(dim=2)
+            values[start : start + len(pre)] = top.values
+            indices[start : start + len(pre)] = top.indices
+        return values, indices + torch.arange(0, self.n_latents, size, device=taken.device)
+
+
+class GroupMaxTranscoder(GroupMaxSae):
+    """The same rule, from one activation [d] to another [n_outputs]."""
+
+    architecture: ClassVar[str] = "groupmax_transcoder"
+
+    def __init__(
+        self,
+        n_latents: int,
+        n_inputs: int,
+        n_outputs: int,
+        k: int,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        *,
+        skip: bool = False,
+    ) -> None:
+        super().__init__(
+            n_latents, n_inputs, k, device, dtype, seed, n_outputs=n_outputs, skip=skip
+        )

@@ -1,0 +1,143 @@
+"""JumpReLU SAE: a latent counts once it is above its own learned threshold."""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.base import (
+    LossContext,
+    SparseAutoencoder,
+    SparseLatents,
+    TrainingOutput,
+)
+from mi_crow.mechanistic.sae.kernels.entries import (
+    Entries,
+    decode_entries,
+    encode_above,
+    level_of,
+    take,
+)
+from mi_crow.mechanistic.sae.rules.losses import auxk_loss, fired_or_none, variance_share
+
+
+class JumpReluSae(SparseAutoencoder):
+    """z = pre * [pre > threshold], pre = (x - b_dec) W_enc + b_enc.
+
+    Rajamanoharan et al. 2024, "Jumping ahead: Improving reconstruction fidelity with JumpReLU
+    sparse autoencoders": loss |x - x_hat|^2 + lambda L0 (equation 9), or with a target
+    (L0 / target - 1)^2 in place of L0 (appendix). The threshold learns by the pseudo-derivatives
+    of equations 11 and 12, with K the rectangle of width one:
+    d JumpReLU / d threshold = -(threshold / epsilon) K((pre - threshold) / epsilon) and
+    d [pre > threshold] / d threshold = -(1 / epsilon) K((pre - threshold) / epsilon).
+
+    `bandwidth` is epsilon for inputs of mean squared norm one, as there; the trainer's inputs are
+    sqrt(n_inputs) times as long, and epsilon with them.
+    """
+
+    architecture: ClassVar[str] = "jumprelu"
+    steers_sparsity: ClassVar[bool] = True
+    target_in_loss: ClassVar[bool] = True
+    learning_rates: ClassVar[dict[str, float]] = {"threshold": 10.0}
+
+    def __init__(
+        self,
+        n_latents: int,
+        n_inputs: int,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        *,
+        bandwidth: float = 1e-3,
+        n_outputs: int | None = None,
+        skip: bool = False,
+    ) -> None:
+        if not bandwidth > 0:
+            raise UserError(f"the bandwidth must be above 0, not {bandwidth}")
+        super().__init__(
+            n_latents,
+            n_inputs,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            n_outputs=n_outputs,
+            skip=skip,
+        )
+        self.bandwidth = bandwidth
+        self.threshold = nn.Parameter(torch.zeros(n_latents, device=device, dtype=dtype))
+
+    def starting_coefficient(self, variance: float, target_l0: float) -> float:
+        return 1.0
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor, l0: float) -> None:
+        """One threshold for all latents, which `l0` latents a token are above: a BatchTopK SAE's
+        start. From zero thresholds, half of all latents would be active for long."""
+        level = level_of(self.encoder_input(x), self.encoder_rows, self.b_enc, l0)
+        self.threshold.copy_(level.expand_as(self.threshold))
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    def _scaled_tensors(self) -> list[Tensor]:
+        return [*super()._scaled_tensors(), self.threshold]
+
+    def _encode_rows(self, x: Tensor) -> SparseLatents:
+        # A negative threshold of another tool lets nothing negative through.
+        floor = self.threshold.clamp_min(0)
+        z, entries = encode_above(self.encoder_input(x), self.encoder_rows, self.b_enc, floor)
+        return SparseLatents(*entries.padded(z))
+
+    def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
+        """Losses `reconstruction`, `sparsity` and, with dead latents, `auxk`."""
+        epsilon = self.bandwidth * math.sqrt(self.n_inputs)
+        taken = self.encoder_input(x)
+        # Entries half a bandwidth below the threshold are silent, but move it.
+        floor = self.threshold.detach() - epsilon / 2
+        pre, entries = encode_above(taken, self.encoder_rows, self.b_enc, floor)
+        z, step = jump_relu(pre, take(self.threshold, entries), epsilon)
+        residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
+        fvu = variance_share(residual, context)
+        losses = {"reconstruction": fvu}
+        losses["sparsity"] = context.sparsity * self._sparsity(step, entries, context)
+        losses |= auxk_loss(self, taken, residual, context)
+        fired = fired_or_none(z.detach(), entries.columns, self.n_latents)
+        return TrainingOutput(losses, fvu.detach(), fired)
+
+    def _sparsity(self, step: Tensor, entries: Entries, context: LossContext) -> Tensor:
+        active = self.sharing.latent_sum(step.sum())
+        l0 = self.sharing.batch_mean(active, entries.n_tokens)
+        if context.target_l0 is None:
+            return l0
+        return (l0 / context.target_l0 - 1).square()
+
+    def after_step(self) -> None:
+        """Keeps the thresholds from falling below zero."""
+        with torch.no_grad():
+            self.threshold.clamp_(min=0)
+
+
+class _JumpRelu(torch.autograd.Function):
+    """pre [pre > threshold] and [pre > threshold]: [e], [e] -> [e], [e]."""
+
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor, threshold: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+        open_ = pre > threshold
+        ctx.save_for_backward(pre, threshold, open_)
+        ctx.epsilon = epsilon
+        return pre * open_, open_.to(pre.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad_z: Tensor, grad_step: Tensor) -> tuple[Tensor | None, ...]:
+        pre, threshold, open_ = ctx.saved_tensors
+        window = ((pre - threshold).abs() <= ctx.epsilon / 2).to(pre.dtype) / ctx.epsilon
+        return grad_z * open_, -window * (threshold * grad_z + grad_step), None
+
+
+def jump_relu(pre: Tensor, threshold: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """The latent and whether it is on, for pre-activations and thresholds [e], with the
+    pseudo-derivatives by the threshold."""
+    z, step = _JumpRelu.apply(pre, threshold, epsilon)
+    return z, step

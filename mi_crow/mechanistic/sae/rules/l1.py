@@ -1,0 +1,78 @@
+"""L1 SAE: ReLU latents, kept few by a penalty on their sum."""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mi_crow.mechanistic.sae.base import (
+    LossContext,
+    SparseAutoencoder,
+    SparseLatents,
+    TrainingOutput,
+)
+from mi_crow.mechanistic.sae.kernels.entries import decode_entries, encode_above, level_of
+from mi_crow.mechanistic.sae.rules.losses import auxk_loss, variance_share
+
+
+class L1Sae(SparseAutoencoder):
+    """z = ReLU((x - b_dec) W_enc + b_enc); loss |x - x_hat|^2 + lambda sum_i z_i |W_dec,i|.
+
+    Bricken et al. 2023, "Towards Monosemanticity", section "Sparse autoencoder setup"; the
+    decoder norms in the penalty are from Conerly et al. 2024, "Circuits Updates: April". They are
+    one here. All terms are divided by the variance of the inputs.
+    """
+
+    architecture: ClassVar[str] = "standard"
+    steers_sparsity: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        n_latents: int,
+        n_inputs: int,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        *,
+        n_outputs: int | None = None,
+        skip: bool = False,
+    ) -> None:
+        super().__init__(
+            n_latents,
+            n_inputs,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            n_outputs=n_outputs,
+            skip=skip,
+        )
+
+    def starting_coefficient(self, variance: float, target_l0: float) -> float:
+        # Half of lambda is what the penalty takes off a latent: an eighth of a typical one.
+        return math.sqrt(variance / target_l0) / 4
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor, l0: float) -> None:
+        """Biases that `l0` latents a token overcome. From zero biases half of all latents would be
+        active, and the penalty would first take everything apart."""
+        level = level_of(self.encoder_input(x), self.encoder_rows, self.b_enc, l0)
+        self.b_enc.sub_(level)
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    def _encode_rows(self, x: Tensor) -> SparseLatents:
+        z, entries = encode_above(self.encoder_input(x), self.encoder_rows, self.b_enc)
+        return SparseLatents(*entries.padded(z))
+
+    def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
+        """Losses `reconstruction`, `sparsity` and, with dead latents, `auxk`."""
+        taken = self.encoder_input(x)
+        z, entries = encode_above(taken, self.encoder_rows, self.b_enc)
+        residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
+        fvu = variance_share(residual, context)
+        l1 = self.sharing.latent_sum(z.sum()) / (context.variance * x.shape[0])
+        losses = {"reconstruction": fvu, "sparsity": context.sparsity * l1}
+        losses |= auxk_loss(self, taken, residual, context)
+        return TrainingOutput(losses, fvu.detach(), entries.columns)

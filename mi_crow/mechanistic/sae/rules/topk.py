@@ -1,0 +1,105 @@
+"""TopK SAE: the k largest pre-activations of a token, after a ReLU, and nothing else.
+
+Gao et al. 2024, "Scaling and evaluating sparse autoencoders", section 2.3 (equations 2 and 3).
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.base import (
+    LossContext,
+    SparseAutoencoder,
+    SparseLatents,
+    TrainingOutput,
+)
+from mi_crow.mechanistic.sae.kernels.sparse import sparse_decode, topk_activations, topk_encode
+from mi_crow.mechanistic.sae.rules.losses import auxk_loss, fired_or_none, variance_share
+
+
+class TopKSae(SparseAutoencoder):
+    """z = ReLU(TopK((x - b_dec) W_enc + b_enc)); the ReLU comes after the choice, as in SAELens."""
+
+    architecture: ClassVar[str] = "topk"
+
+    def __init__(
+        self,
+        n_latents: int,
+        n_inputs: int,
+        k: int,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        *,
+        n_outputs: int | None = None,
+        skip: bool = False,
+    ) -> None:
+        check_k(k, n_latents)
+        super().__init__(
+            n_latents,
+            n_inputs,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            n_outputs=n_outputs,
+            skip=skip,
+        )
+        self.k = k
+
+    @classmethod
+    def random(
+        cls,
+        n_latents: int,
+        n_inputs: int,
+        k: int,
+        *,
+        b_dec: Tensor | None = None,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> "TopKSae":
+        """An untrained SAE, the control that any score of a trained one is to be read beside.
+
+        Random unit decoder rows, the encoder their transpose; `b_dec` [d] centres the input (give
+        the trained SAE's, so that the control sees the same centred activations).
+        """
+        sae = cls(n_latents, n_inputs, k, device=device, seed=seed)
+        if b_dec is not None:
+            with torch.no_grad():
+                sae.b_dec.copy_(b_dec)
+        return sae
+
+    def config(self) -> dict[str, Any]:
+        return {"k": self.k, "rescale_acts_by_decoder_norm": False}
+
+    def _choose(self, taken: Tensor) -> tuple[Tensor, Tensor]:
+        """The k latents of each row of the encoder's input: values [n, k], indices [n, k]."""
+        k = min(self.k, self.n_latents)  # where latents are shared, less than k may be at hand
+        values, indices = topk_encode(taken, self.encoder_rows, self.b_enc, k)
+        return self.sharing.strongest(values, self.k), indices
+
+    def _encode_rows(self, x: Tensor) -> SparseLatents:
+        if not torch.is_inference_mode_enabled() or not self.sharing.alone:
+            return SparseLatents(*self._choose(self.encoder_input(x)))
+        # The same, but that the input is never held centred as a whole.
+        centre = self.b_dec if self.apply_b_dec_to_input else None
+        return SparseLatents(*topk_activations(x, self.encoder_rows, self.b_enc, self.k, centre))
+
+    def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
+        """Losses `reconstruction` (the batch's FVU) and, with dead latents, `auxk`."""
+        taken = self.encoder_input(x)
+        values, indices = self._choose(taken)
+        residual = target - self._completed(sparse_decode(values, indices, self.W_dec), x)
+        fvu = variance_share(residual, context)
+        losses = {"reconstruction": fvu, **auxk_loss(self, taken, residual, context)}
+        fired = fired_or_none(values.detach(), indices, self.n_latents)
+        return TrainingOutput(losses, fvu.detach(), fired)
+
+
+def check_k(k: int, n_latents: int) -> None:
+    """Raises UserError unless k latents can be chosen among `n_latents`."""
+    if not 1 <= k <= n_latents:
+        raise UserError(
+            f"k = {k} does not fit {n_latents} latents", hint=f"use 1 <= k <= {n_latents}"
+        )

@@ -1,0 +1,247 @@
+"""Training tokens straight from the running model: no disk, any number of tokens.
+
+The stream of kept tokens is cut into blocks. A block is captured, shuffled on the model's device
+and handed out in batches before the next one. Where a block begins depends on texts, settings and
+the number of tokens a batch alone, so that any batch can be started from.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import count
+from time import time
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mi_crow.background import read_ahead
+from mi_crow.datasets import HELDOUT, TRAIN, TextDataset, Texts, load_texts
+from mi_crow.errors import UserError
+from mi_crow.language_model.capture.forward import BatchSize, Forward
+from mi_crow.language_model.capture.plan import PartPlan, plan_part
+from mi_crow.language_model.capture.source import CaptureSource
+from mi_crow.language_model.capture.windows import Row
+from mi_crow.language_model.capture.writer import not_finite
+from mi_crow.language_model.chat import chat_renderer
+from mi_crow.language_model.config import CaptureConfig
+from mi_crow.language_model.token_ids import ids_decoder
+from mi_crow.mechanistic.sae.config import TrainConfig
+from mi_crow.mechanistic.sae.run_tokens import RunTokens
+from mi_crow.progress import NullProgress, Progress
+from mi_crow.ranks import ALONE, Ranks
+from mi_crow.store.runs.manifest import LayerSpec, RunManifest
+
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
+
+# A block holds at most so many tokens and bytes, and a sixteenth of the training, so that the
+# first step does not wait for long.
+_BLOCK_TOKENS = 1 << 18
+_BLOCK_BYTES = 1 << 30
+_BLOCKS = 16
+_LEAST_BLOCK_TOKENS = 16_384
+_HELDOUT_TOKENS = 32_768
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Captured rows on the model's device."""
+
+    x: Tensor  # [n, d]
+    norms: Tensor  # [n] fp32
+
+    def within(self, max_norm: float | None) -> Tensor:
+        return self.x if max_norm is None else self.x[self.norms <= max_norm]
+
+
+def live_tokens(
+    config: TrainConfig, stream: CaptureConfig, progress: Progress, ranks: Ranks = ALONE
+) -> RunTokens:
+    """The tokens of the model and texts that `stream` names, on the device of the training.
+    Processes that share the tokens run the model on different texts.
+
+    Raises UserError or NotFoundError in one sentence.
+    """
+    from mi_crow.language_model.language_model import LanguageModel
+
+    lm = LanguageModel.from_spec(replace(stream.model, device=config.device))
+    texts = load_texts(
+        stream.dataset, stream.model.offline, chat_renderer(lm.tokenizer), ids_decoder(lm.tokenizer)
+    )
+    stream = replace(stream, seed=config.training.seed)
+    training = config.training
+    tokens = training.tokens or (training.steps or 0) * training.batch_size
+    source = LiveSource(lm, texts, stream, tokens, progress, ranks)
+    manifest = RunManifest(
+        run_id="",
+        model_id=lm.model_id,
+        revision=lm.revision,
+        tokenizer_hash=lm.tokenizer_hash,
+        layers=[source.layer],
+        dtype=stream.dtype,
+        dataset=asdict(stream.dataset),
+        fingerprint="",
+        settings=source.settings,
+        created=time(),
+        status="complete",
+    )
+    return RunTokens(manifest, source.layer, None, source)
+
+
+class LiveSource:
+    """A TokenSource that runs the model as tokens are asked for."""
+
+    inline = True  # batches are made on the training device, between two steps
+
+    def __init__(
+        self,
+        lm: "LanguageModel",
+        texts: Texts,
+        config: CaptureConfig,
+        tokens: int,
+        progress: Progress | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """`config` names one layer; `tokens` is how many the training will take. Each of `ranks`
+        runs the model on texts of its own and gets its part of every batch from them.
+
+        Raises NotFoundError for an unknown layer, UserError for a context without room.
+        """
+        self._lm, self._texts = lm, texts
+        self._config = config
+        self._ranks = ranks
+        self.apart = ranks.world > 1
+        self.point = lm.layers.resolve(config.layers[0])
+        self.layer = LayerSpec(self.point.stored, self.point.point, lm.layers.width(self.point))
+        self._size = BatchSize(config.batch_size, (progress or NullProgress()).log)
+        # What the model computes in loses nothing on the way.
+        self._dtype = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(lm.dtype, "fp32")
+        room = _BLOCK_BYTES // (self.width * (4 if self._dtype == "fp32" else 2))
+        share = max(_LEAST_BLOCK_TOKENS, tokens // _BLOCKS)
+        self._block_tokens = max(1, min(_BLOCK_TOKENS, room, share))
+        self.settings = self._pass(0).settings()  # refuses what cannot work before anything runs
+
+    @property
+    def width(self) -> int:
+        return self.layer.width
+
+    def count(self, split: str = TRAIN, max_norm: float | None = None) -> int:
+        """Tokens at hand: of the first block, or of the held-out texts found along with it."""
+        return len(self._opening[split].within(max_norm))
+
+    def median_norm(self) -> float:
+        return float(torch.cat([tokens.norms for tokens in self._opening.values()]).median())
+
+    def sample(
+        self, n: int, seed: int, split: str = TRAIN, max_norm: float | None = None
+    ) -> Tensor:
+        x = self._opening[split].within(max_norm)
+        return x[_permutation(len(x), seed, -1)[:n].sort().values.to(x.device)]
+
+    def batches(
+        self,
+        batch_size: int,
+        seed: int,
+        split: str = TRAIN,
+        max_norm: float | None = None,
+        start: int = 0,
+    ) -> Iterator[Tensor]:
+        """Batches [batch_size, d] on the model's device, from batch `start` on; this process's part
+        of them.
+
+        A block gives as many batches as its tokens fill; for those left out by `max_norm` others
+        of the block come twice.
+        """
+        per_block = max(1, self._block_tokens // batch_size)
+        first, offset = divmod(start, per_block)
+        plans = self._blocks(per_block * batch_size, split, first)
+        own = len(range(self._ranks.rank, batch_size, self._ranks.world))
+        with closing(read_ahead(plans, 1, "live-tokens")) as ready:
+            for number, plan in zip(count(first), ready, strict=False):
+                x = self._captured(plan).within(max_norm)
+                if not len(x):
+                    raise UserError(
+                        f"dataset {self._texts.source!r} gives no usable {split} tokens"
+                    )
+                order = _permutation(len(x), seed, number)
+                order = order.repeat(-(-per_block * own // len(x))).to(x.device)
+                for batch in range(offset, per_block):
+                    yield x[order[batch * own : (batch + 1) * own]]
+                offset = 0
+
+    @cached_property
+    def _opening(self) -> dict[str, _Tokens]:
+        """The first block's tokens and the held-out ones met on the way to its end."""
+        rows: dict[str, list[Row]] = {TRAIN: [], HELDOUT: []}
+        tokens = {TRAIN: 0, HELDOUT: 0}
+        most = {TRAIN: self._block_tokens, HELDOUT: _HELDOUT_TOKENS}
+        with closing(self._pass(0).all_rows()) as stream:
+            for row in stream:
+                if tokens[row.split] < most[row.split]:
+                    rows[row.split].append(row)
+                    tokens[row.split] += len(row.kept)
+                if tokens[TRAIN] >= most[TRAIN]:
+                    break
+        return {split: self._captured(self._plan(chosen)) for split, chosen in rows.items()}
+
+    def _blocks(self, tokens: int, split: str, first: int) -> Generator[PartPlan, None, None]:
+        """The texts over and over, in stretches of at least `tokens` kept tokens, from the
+        `first` stretch on."""
+        rows: list[Row] = []
+        total = block = 0
+        for number in count():
+            found = 0
+            with closing(self._pass(number).all_rows()) as stream:
+                for row in stream:
+                    if row.split != split:
+                        continue
+                    rows.append(row)
+                    total += len(row.kept)
+                    found += len(row.kept)
+                    if total >= tokens:
+                        if block >= first:
+                            yield self._plan(rows[self._ranks.rank :: self._ranks.world])
+                        rows, total, block = [], 0, block + 1
+            if not found:
+                raise UserError(f"dataset {self._texts.source!r} gives no {split} tokens")
+
+    def _pass(self, number: int) -> CaptureSource:
+        """The texts for the nth time; those in memory in another order each time."""
+        texts = self._texts
+        if isinstance(texts, TextDataset):
+            texts = texts.random_sample(len(texts), self._config.seed * 1_000_003 + number)
+        return CaptureSource(self._lm, texts, self._config, [self.layer])
+
+    def _plan(self, rows: Sequence[Row]) -> PartPlan:
+        return plan_part(
+            rows,
+            self._config.batch_size,
+            fill=self._lm.padding_id,
+            shard=0,
+            piece=0,
+            closes=True,
+            pinned=self._lm.device.type == "cuda",
+        )
+
+    def _captured(self, plan: PartPlan) -> _Tokens:
+        forward = Forward(self._lm, [self.point], self._dtype, self._size, to_host=False)
+        kept = []
+        for copy in forward.part(plan):
+            if not bool(copy.finite.all()):
+                raise not_finite(copy, {self.layer.name: self.layer.point}, self._dtype)
+            kept.append(copy.rows[self.layer.name])
+        if not kept:
+            device = self._lm.device
+            return _Tokens(torch.empty(0, self.width, device=device), torch.empty(0, device=device))
+        # Out of inference mode, since training saves its inputs for the backward pass.
+        return _Tokens(
+            torch.cat([rows.values for rows in kept]).clone(),
+            torch.cat([rows.norms for rows in kept]).clone(),
+        )
+
+
+def _permutation(n: int, seed: int, block: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + block + 1)
+    return torch.randperm(n, generator=generator)

@@ -1,0 +1,214 @@
+"""The training loop: shuffled tokens in, trained SAEs and their metrics out.
+
+Several SAEs can train side by side on one read of the data, each in a lane of its own.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mi_crow.causes import out_of_memory
+from mi_crow.errors import CancelledError, UserError
+from mi_crow.mechanistic.sae.base import TrainingOutput
+from mi_crow.mechanistic.sae.source import TRAIN, TokenSource, device_batches
+from mi_crow.mechanistic.sae.train.checkpoint import save_checkpoint
+from mi_crow.mechanistic.sae.train.loggers import RunLogger
+from mi_crow.mechanistic.sae.train.metrics import MetricsTable
+from mi_crow.mechanistic.sae.train.readings import Readings, shown
+from mi_crow.mechanistic.sae.train.state import TrainState
+from mi_crow.progress import Progress
+from mi_crow.ranks import Ranks
+
+# Processes that share a training agree every so many steps whether to stop.
+_AGREE_EVERY = 8
+
+METRICS_NAME = "metrics.parquet"
+CHECKPOINTS_NAME = "checkpoints"
+
+
+@dataclass
+class Lane:
+    """One SAE in training, and where it is kept (None: nowhere)."""
+
+    state: TrainState
+    table: MetricsTable
+    folder: Path | None
+    logger: RunLogger = field(default_factory=RunLogger)
+
+
+def run_training(lanes: Sequence[Lane], source: TokenSource, progress: Progress) -> None:
+    """Trains every lane to the end of the plan, filling its table.
+
+    The plans agree on everything that concerns the data. A lane that a resume found ahead of the
+    others waits for them. With folders, checkpoints and metrics are kept there. Raises
+    CancelledError (after a checkpoint) when `progress` asks to stop, MiCrowError when a loss is no
+    longer finite.
+    """
+    plan = lanes[0].state.plan
+    first = min(lane.state.step for lane in lanes)
+    clock = Clock(max(lane.state.seconds for lane in lanes), first)
+    readings = [Readings(lane.state, source, clock) for lane in lanes]
+    for step, tokens in enumerate(_batches(lanes[0].state, source, first), first + 1):
+        if _stops(progress, lanes[0].state.sharing.ranks, step):
+            _keep(lanes, clock, progress)
+            raise CancelledError(resumable=all(lane.folder is not None for lane in lanes))
+        at_work = [pair for pair in zip(lanes, readings, strict=True) if pair[0].state.step < step]
+        for lane, reading in at_work:
+            train_step(lane.state, tokens, reading)
+        if plan.logs_at(step):
+            for lane, reading in at_work:
+                row = reading.row()
+                reading.refuse_infinite(row)
+                lane.table.rows.append(row)
+                lane.logger.row(row)
+            progress.update(step, plan.steps, "step", shown(at_work[0][0].table.rows[-1]))
+        if plan.checkpoints_at(step):
+            _keep(lanes, clock, progress)
+
+
+def train_step(state: TrainState, tokens: Tensor, readings: Readings) -> None:
+    """One optimizer step on this process's tokens [batch, training_width] in plain units.
+
+    Worked through in `accumulate` pieces, whose losses weigh as much as they have tokens. Raises
+    UserError when memory runs out, naming the size of pieces that fits.
+    """
+    try:
+        _learn(state, tokens, readings)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        too_much = str(error)  # the error itself holds on to the tensors that are in the way
+    else:
+        return
+    raise _does_not_fit(state, tokens, too_much)
+
+
+def _learn(state: TrainState, tokens: Tensor, readings: Readings) -> None:
+    plan = state.plan
+    readings.begin(tokens)
+    firings = torch.zeros(state.sae.n_latents + 1, dtype=torch.int64, device=state.sae.device)
+    for piece in tokens.tensor_split(plan.accumulate):  # and not `chunk`, which may make fewer
+        share = piece.shape[0] / plan.batch_size
+        output = _learn_piece(state, piece, share)
+        fired = output.fired.reshape(-1)
+        firings.index_add_(0, fired, torch.ones_like(fired))  # bincount would wait for the device
+        readings.take(output, share)
+    state.reduce_gradients()
+    if plan.logs_at(state.step + 1):
+        readings.gradient_norm = state.gradient_norm()
+    state.apply_gradients()
+    readings.count(state.count_firing(firings[:-1]))  # the last place stands for none
+    state.step += 1
+
+
+def _learn_piece(state: TrainState, tokens: Tensor, share: float) -> TrainingOutput:
+    """Adds the gradients of some tokens, which are `share` of the batch."""
+    sae, bf16 = state.sae, state.plan.precision == "bf16"
+    x, target = sae.training_tokens(tokens)
+    with torch.autocast(sae.device.type, torch.bfloat16, enabled=bf16):
+        scaled = x * state.scale
+        wanted = target * state.target_scale if sae.transcodes else scaled
+        output = sae.training_output(scaled, wanted, state.context())
+    del scaled, wanted  # the way back needs the memory and not them
+    (torch.stack(list(output.losses.values())).sum() * share).backward()
+    return output
+
+
+def _does_not_fit(state: TrainState, tokens: Tensor, too_much: str) -> UserError:
+    """What to do about a batch that there is no memory for: the largest piece that works is
+    found by trying."""
+    n, pieces = tokens.shape[0], state.plan.accumulate
+    message = f"out of memory on {state.sae.device} with {n // pieces} tokens at once"
+    pieces *= 2
+    while state.sharing.alone and pieces <= n and not _fits(state, tokens[: -(-n // pieces)]):
+        pieces *= 2
+    if pieces > n:
+        numbers = sum(parameter.numel() for parameter in state.sae.parameters())
+        return UserError(
+            f"{message}, and with fewer: {too_much.splitlines()[0]}",
+            hint=f"weights, gradients and Adam's moments alone take {16 * numbers / 1e9:.1f} GB; "
+            "train fewer latents, or share them among devices with --share latents",
+        )
+    return UserError(
+        message,
+        hint=f"batches of {n // pieces} fit: --accumulate {pieces} works through the same batches "
+        f"in such pieces, --batch-size {n // pieces} makes them smaller",
+    )
+
+
+def _fits(state: TrainState, tokens: Tensor) -> bool:
+    """Whether gradients of these tokens can be had; the state is not to be used afterwards."""
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.sae.device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        _learn_piece(state, tokens, 1.0)
+        if not state.optimizer.state:  # Adam is still to have its two moments
+            _ = [torch.empty_like(p) for p in (*state.sae.parameters(),) * 2]
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+class Clock:
+    """Seconds of training, those before a resume included, and steps a second between logs."""
+
+    def __init__(self, seconds: float, step: int) -> None:
+        self._began = time.perf_counter() - seconds
+        self._last = (seconds, step)
+        self._rate = 0.0
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def steps_a_second(self, step: int) -> float:
+        """Between the last two steps that this was asked for."""
+        seconds, before = self._last
+        if step != before:
+            self._last = (self.seconds(), step)
+            self._rate = (step - before) / max(self._last[0] - seconds, 1e-9)
+        return self._rate
+
+
+def _batches(state: TrainState, source: TokenSource, first: int) -> Iterator[Tensor]:
+    """This process's part of the fp32 batches from number `first` to the end of the plan, in plain
+    units."""
+    plan = state.plan
+    stored = source.batches(plan.batch_size, plan.seed, TRAIN, plan.outlier_norm, first)
+    own = stored if source.apart else map(state.sharing.own_tokens, stored)
+    batches = device_batches(own, state.sae.device, source.inline)
+    with closing(batches):
+        for batch in islice(batches, plan.steps - first):
+            yield batch.float()
+
+
+def _stops(progress: Progress, ranks: Ranks, step: int) -> bool:
+    if ranks.world == 1:
+        return progress.should_stop()
+    return step % _AGREE_EVERY == 0 and bool(ranks.agree(progress.should_stop()))
+
+
+def _keep(lanes: Sequence[Lane], clock: Clock, progress: Progress) -> None:
+    """Writes metrics, then the checkpoint that makes them count."""
+    name = ""
+    for lane in lanes:
+        if lane.folder is None:
+            continue
+        state = lane.state
+        state.seconds = clock.seconds()
+        tensors = state.tensors()
+        if state.sharing.ranks.rank > 0:
+            continue
+        lane.table.write(lane.folder / METRICS_NAME)
+        folder = lane.folder / CHECKPOINTS_NAME
+        name = save_checkpoint(folder, state.step, tensors, state.facts())
+    if name:
+        progress.checkpoint(name)

@@ -1,0 +1,258 @@
+"""Training SAEs from a captured run: the work of a training job, and the library's trainer."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from mi_crow.errors import CorruptDataError, MiCrowError, UserError
+from mi_crow.language_model.loading import torch_device
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.formats.load import load_sae
+from mi_crow.mechanistic.sae.formats.saelens_names import CONFIG_NAME
+from mi_crow.mechanistic.sae.rules.architectures import new_sae
+from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
+from mi_crow.mechanistic.sae.source import RunSource
+from mi_crow.mechanistic.sae.train.checkpoint import remove_checkpoints
+from mi_crow.mechanistic.sae.train.live import live_tokens
+from mi_crow.mechanistic.sae.train.loggers import RunLogger, check_logger, open_logger
+from mi_crow.mechanistic.sae.train.loop import CHECKPOINTS_NAME
+from mi_crow.mechanistic.sae.train.trainer import (
+    SaeTrainer,
+    Trained,
+    TrainResult,
+    make_plans,
+    train_many,
+)
+from mi_crow.progress import NullProgress, Progress
+from mi_crow.ranks import ALONE, Ranks
+from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.free_space import told_room
+from mi_crow.store.ids import validate_id
+from mi_crow.store.json_object import JsonObject
+from mi_crow.store.runs.manifest import LayerSpec, RunManifest
+from mi_crow.store.workspace import Workspace
+
+__all__ = [
+    "SaeTrainer",
+    "SaeTrainingConfig",
+    "TrainResult",
+    "Trained",
+    "open_layer",
+    "train_many",
+    "train_run",
+]
+
+TRAINING_NAME = "training.json"
+SWEEP_NAME = "sweep.json"
+
+
+def train_run(
+    workspace: Workspace,
+    config: TrainConfig,
+    progress: Progress | None = None,
+    sae_dir: Path | None = None,
+    ranks: Ranks = ALONE,
+) -> TrainResult:
+    """Trains the SAEs of `config` on a run of the workspace, or on the running model; `sae_dir`
+    (None: a new one) is the folder of the first, the others of a sweep get folders named after it.
+
+    Folders that hold checkpoints are gone on with. Several processes (`ranks`, with a `sae_dir`)
+    share the work as `config.shares` says; the first one writes. Raises UserError, before any
+    folder is made, for an unknown run or layer, k above the number of latents, too few tokens.
+    """
+    progress = progress or NullProgress()
+    check_logger(config.logger)
+    tokens = _tokens(workspace, config, progress, ranks)
+    if tokens.manifest.status != "complete":
+        raise UserError(
+            f"run {config.run_id!r} is not complete", hint="wait for its capture or resume it"
+        )
+    variants = config.variants()
+    device = torch_device(config.device)
+    # An SAE whose latents are shared may be too wide for one device: it is kept outside.
+    apart = ranks.world > 1 and config.shares == "latents"
+    kept_on = torch.device("cpu") if apart else device
+    saes = [_first_state(workspace, variant, tokens, kept_on) for variant in variants]
+    configs = [_settings(variant, sae) for variant, sae in zip(variants, saes, strict=True)]
+    make_plans(saes, tokens.source, configs, device)
+    made_here = sae_dir is None
+    if sae_dir is None:
+        short = f"{config.arch}-{tokens.layer.point}-{saes[0].n_latents}"
+        sae_dir = workspace.make_sae_dir(config.name, short)
+    folders = [sae_dir]
+    try:
+        folders = _agreed_folders(workspace, sae_dir, variants, ranks)
+        if all((folder / CONFIG_NAME).is_file() for folder in folders):
+            return _together([_finished_result(folder) for folder in folders])
+        with _logging(variants, folders, progress, ranks) as loggers:
+            trained = train_many(
+                saes,
+                tokens.source,
+                configs,
+                progress,
+                folders,
+                ranks,
+                config.shares,
+                device,
+                loggers,
+            )
+    except BaseException:
+        _withdraw(workspace, folders if made_here else folders[1:])
+        raise
+    if ranks.rank == 0:
+        for sae, variant, one, folder in zip(saes, variants, trained, folders, strict=True):
+            _save(sae, variant, one, folder, tokens)
+        for folder in folders:
+            remove_checkpoints(folder / CHECKPOINTS_NAME)
+    return _together([one.result for one in trained])
+
+
+def open_layer(
+    workspace: Workspace, run_id: str, layer: str
+) -> tuple[RunManifest, LayerSpec, RunSource]:
+    """A run's manifest, one of its layers, and that layer's tokens. Raises NotFoundError."""
+    tokens = open_tokens(workspace, run_id, layer)
+    assert isinstance(tokens.source, RunSource)
+    return tokens.manifest, tokens.layer, tokens.source
+
+
+def _tokens(
+    workspace: Workspace, config: TrainConfig, progress: Progress, ranks: Ranks
+) -> RunTokens:
+    if config.stream is None:
+        return open_tokens(workspace, config.run_id, config.layer, config.target_layer)
+    if ranks.world > 1 and config.shares == "latents":
+        raise UserError(
+            "the latents of an SAE on a stream cannot be shared among processes",
+            hint="capture a run, or share the tokens",
+        )
+    return live_tokens(config, config.stream, progress, ranks)
+
+
+def _first_state(
+    workspace: Workspace, config: TrainConfig, tokens: RunTokens, device: torch.device
+) -> SparseAutoencoder:
+    """A fresh SAE, or the one to train on from."""
+    target = tokens.target
+    if config.init is None:
+        n_latents = config.n_latents or int(config.expansion * tokens.layer.width)
+        with told_room(f"making an SAE of {n_latents:,} latents on {device}", "train fewer"):
+            return new_sae(config, tokens.layer.width, target.width if target else None, device)
+    sae = load_sae(workspace.sae_or_path(config.init), device)
+    if sae.transcodes and target is None:
+        raise UserError(
+            f"{config.init!r} is a transcoder: it needs the layer that it is to predict",
+            hint="name it with --target-layer",
+        )
+    if target is not None and not sae.transcodes:
+        raise UserError(f"{config.init!r} is not a transcoder", hint="leave out --target-layer")
+    for layer, width, does in (
+        (tokens.layer, sae.n_inputs, "takes"),
+        (target or tokens.layer, sae.n_outputs, "gives"),
+    ):
+        if layer.width != width:
+            raise UserError(
+                f"SAE {config.init!r} {does} width {width}, layer {layer.name!r} has {layer.width}",
+                hint="train on from an SAE of this layer, or leave out --init",
+            )
+    return sae
+
+
+def _settings(config: TrainConfig, sae: SparseAutoencoder) -> SaeTrainingConfig:
+    """The trainer's settings of one SAE: for a steered one, `k` is the target for L0."""
+    training = config.training
+    if not sae.steers_sparsity or training.target_l0 or training.l1_lambda is not None:
+        return training
+    return replace(training, target_l0=float(config.k))
+
+
+def _folders(workspace: Workspace, first: Path, variants: Sequence[TrainConfig]) -> list[Path]:
+    """A folder for each SAE of the job: `first`, then folders that it remembers."""
+    if len(variants) == 1:
+        return [first]
+    path = first / SWEEP_NAME
+    if not path.is_file():
+        names = [f"{first.name[:40]}-{variant.label()}" for variant in variants[1:]]
+        for name in names:
+            if (workspace.saes_dir / name).exists():
+                raise UserError(f"SAE {name!r} exists already", hint="choose another --name")
+        write_json(path, {"saes": [first.name, *names]})
+    names = JsonObject.of(read_json(path), str(path)).texts("saes")
+    folders = [workspace.saes_dir / validate_id(name, "SAE") for name in names]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    return folders
+
+
+@contextmanager
+def _logging(
+    variants: Sequence[TrainConfig], folders: Sequence[Path], progress: Progress, ranks: Ranks
+) -> Iterator[list[RunLogger]]:
+    """A logger for each SAE, closed at the end; only the first process's write."""
+    loggers = [
+        open_logger(variant.logger, folder, asdict(variant), progress.log)
+        for variant, folder in zip(variants, folders, strict=True)
+        if ranks.rank == 0
+    ]
+    failed = True
+    try:
+        yield loggers
+        failed = False
+    finally:
+        for logger in loggers:
+            logger.close(failed=failed)
+
+
+def _agreed_folders(
+    workspace: Workspace, first: Path, variants: Sequence[TrainConfig], ranks: Ranks
+) -> list[Path]:
+    """The first process's `_folders`."""
+    made = _folders(workspace, first, variants) if ranks.rank == 0 else []
+    return [Path(path) for path in ranks.agree([str(folder) for folder in made])]
+
+
+def _withdraw(workspace: Workspace, folders: Sequence[Path]) -> None:
+    """Removes folders in which no training was kept."""
+    for folder in folders:
+        if folder.is_dir() and all(entry.name == SWEEP_NAME for entry in folder.iterdir()):
+            try:
+                workspace.delete(folder)
+            except (MiCrowError, OSError):
+                continue  # the failure that brought us here is the one to report
+
+
+def _save(
+    sae: SparseAutoencoder, config: TrainConfig, trained: Trained, folder: Path, tokens: RunTokens
+) -> None:
+    """Writes what was done, then the SAE, whose `cfg.json` says that the folder is whole."""
+    metadata = tokens.metadata()
+    other = {**metadata.other, **({"control": "shuffled"} if config.training.shuffled else {})}
+    sae.metadata = replace(metadata, outlier_norm=sae.metadata.outlier_norm, other=other)
+    write_json(
+        folder / TRAINING_NAME,
+        {"config": asdict(config), "result": trained.result.as_json()},
+    )
+    sae.save(folder)
+
+
+def _together(results: Sequence[TrainResult]) -> TrainResult:
+    """The first SAE's result, with the others of its sweep."""
+    return replace(results[0], others=tuple(results[1:]))
+
+
+def _finished_result(sae_dir: Path) -> TrainResult:
+    """What an SAE's folder says that its training came to."""
+    path = sae_dir / TRAINING_NAME
+    result = JsonObject.of(read_json(path), str(path)).object("result")
+    readings = {key: result.values[key] for key in result if key not in ("sae_id", "saes")}
+    for key, value in readings.items():
+        if type(value) not in (int, float):  # NaN too: a training may diverge
+            raise result.wrong(key, "a number")
+    try:
+        return TrainResult(result.text("sae_id"), **readings)
+    except TypeError as error:
+        raise CorruptDataError(f"{path} holds no result") from error

@@ -1,0 +1,1 @@
+"""Activation runs on the disk: manifest, parts, and reading them back."""

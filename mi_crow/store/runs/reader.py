@@ -1,0 +1,238 @@
+"""Reading one layer of an activations run: whole parts, shuffled batches, samples.
+
+Opening a run reads its manifest and nothing else. Which rows are wanted is known from the norms
+and splits beside the rows; the documents are only read for who asks for them.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mi_crow.background import read_ahead
+from mi_crow.errors import UserError
+from mi_crow.store.runs.blocks import (
+    BLOCKS_AT_ONCE,
+    cut_batches,
+    cut_chunks,
+    plans_from,
+    read_blocks,
+)
+from mi_crow.store.runs.manifest import RunManifest
+from mi_crow.store.runs.parts import DTYPES, HELDOUT, RunPart, dequantised, row_items
+
+BUFFER_BYTES = 512 << 20
+_CHUNK_BYTES = 256 << 10  # long enough a read for any disk; some hundreds make a block
+_LEAST_CHUNKS_IN_BLOCK = 64
+_SELECTIONS_KEPT = 4
+_ROWS_KEPT = 1 << 24  # at eight bytes each
+_SAMPLE_EPOCH = 2**40  # never reached by training, so that a sample is not its first batches
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows of a run are wanted."""
+
+    masks: tuple[np.ndarray, ...]  # for each part: bool [rows]
+    ends: np.ndarray  # [parts + 1]: how many are wanted before each part, and in all
+
+    @property
+    def count(self) -> int:
+        return int(self.ends[-1])
+
+    def rows(self, number: int) -> np.ndarray:
+        """The wanted rows of a part: int64, ascending; kept where they are not too many."""
+        if number in self._rows:
+            return self._rows[number]
+        found = np.flatnonzero(self.masks[number])
+        if self.count <= _ROWS_KEPT:
+            self._rows[number] = found
+        return found
+
+    @cached_property
+    def _rows(self) -> dict[int, np.ndarray]:
+        return {}
+
+
+class RunReader:
+    """One layer of a run. Opening it reads no part."""
+
+    def __init__(self, run_dir: Path, layer: str, buffer_bytes: int = BUFFER_BYTES) -> None:
+        """Runs of which more than `buffer_bytes` are wanted are shuffled in blocks that together
+        take so much memory.
+
+        Raises NotFoundError for a layer that the run lacks, UserError for a run without tokens.
+        """
+        self.run_dir = run_dir
+        self.manifest = RunManifest.load(run_dir)
+        self.layer = self.manifest.layer(layer)
+        if not self.manifest.n_tokens:
+            raise UserError(f"run {self.manifest.run_id!r} holds no tokens", hint="capture again")
+        self._kind = DTYPES[self.manifest.dtype]
+        self._compact = self.manifest.dtype == "int8"
+        self._row_bytes = self.width * self._kind.itemsize + 4 * self._compact
+        self._buffer_bytes = buffer_bytes
+        self._selections: dict[tuple[bool, float | None], Selection] = {}
+
+    @property
+    def width(self) -> int:
+        return self.layer.width
+
+    @property
+    def n_tokens(self) -> int:
+        return self.manifest.n_tokens
+
+    def parts(self) -> Iterator[RunPart]:
+        """The parts in the order of the manifest, opened one by one.
+
+        Raises CorruptDataError naming a file that is not what it should be.
+        """
+        for part in self.manifest.parts:
+            yield RunPart(self.run_dir, self.layer, self.manifest.dtype, part)
+
+    def count(self, split: str = "train", max_norm: float | None = None) -> int:
+        """Tokens of a split, those above `max_norm` left out."""
+        return self._select(split, max_norm).count
+
+    def median_norm(self) -> float:
+        """Median L2 norm over all kept tokens (the lower one of two), exact.
+
+        Norms are not negative, so their bits are in the order of their values: one count of the
+        upper halves finds the median's, a second among those finds the rest.
+        """
+        rank = (self.n_tokens - 1) // 2
+        upper, rank = self._rank_of_half(rank, None)
+        lower, _ = self._rank_of_half(rank, upper)
+        return float(np.array([upper << 16 | lower], np.uint32).view(np.float32)[0])
+
+    def batches(
+        self,
+        batch_size: int,
+        seed: int,
+        split: str = "train",
+        max_norm: float | None = None,
+        start: int = 0,
+    ) -> Iterator[Tensor]:
+        """Endless shuffled batches [batch_size, d] from batch `start` on, in storage dtype (int8
+        runs in fp32).
+
+        Batch i is a function of (seed, i) alone, so `start=i` goes on exactly. Each epoch gives
+        every wanted row once, and batches run on across epochs. Rows that fit the buffer are
+        permuted as a whole; of a larger run, blocks of random stretches are, the next one read
+        while the last is given out. Raises UserError when no row is wanted.
+        """
+        selection = self._select(split, max_norm)
+        if not selection.count:
+            raise UserError(
+                f"run {self.manifest.run_id!r} holds no {split} tokens", hint="capture more texts"
+            )
+        if self._fits(selection):
+            yield from self._permuted_batches(selection, batch_size, seed, start)
+        else:
+            yield from self._block_batches(selection, batch_size, seed, start)
+
+    def sample(
+        self, n: int, seed: int, split: str = "train", max_norm: float | None = None
+    ) -> Tensor:
+        """At most `n` tokens [<= n, d], drawn by `seed`, in the order of the run."""
+        selection = self._select(split, max_norm)
+        total, random = selection.count, np.random.default_rng([seed, _SAMPLE_EPOCH])
+        if self._fits(selection):
+            chosen = random.permutation(total)[:n]
+        else:
+            chosen = random.choice(total, min(n, total), replace=False, shuffle=False)
+        return self._gather(np.sort(chosen), selection)
+
+    @cached_property
+    def _parts(self) -> list[RunPart]:
+        return list(self.parts())
+
+    def _fits(self, selection: Selection) -> bool:
+        return selection.count * self._row_bytes <= self._buffer_bytes
+
+    def _select(self, split: str, max_norm: float | None) -> Selection:
+        key = (split == HELDOUT, max_norm)
+        if key not in self._selections:
+            masks = tuple(_mask(part, *key) for part in self._parts)
+            ends = np.cumsum([0, *(int(mask.sum()) for mask in masks)])
+            while len(self._selections) >= _SELECTIONS_KEPT:
+                self._selections.pop(next(iter(self._selections)))
+            self._selections[key] = Selection(masks, ends)
+        return self._selections[key]
+
+    def _rank_of_half(self, rank: int, upper: int | None) -> tuple[int, int]:
+        """Among all norms (those whose upper half is `upper`), the upper (lower) half of the bits
+        of the one with the given rank, and its rank among those that share this half."""
+        counts = np.zeros(1 << 16, np.int64)
+        for part in self._parts:
+            bits = part.file.read("norms").numpy().view(np.uint32)
+            halves = bits >> 16 if upper is None else bits[bits >> 16 == upper] & 0xFFFF
+            counts += np.bincount(halves, minlength=1 << 16)
+        ends = np.cumsum(counts)
+        half = int(np.searchsorted(ends, rank, side="right"))
+        return half, rank - int(ends[half] - counts[half])
+
+    def _permuted_batches(
+        self, selection: Selection, batch_size: int, seed: int, start: int
+    ) -> Iterator[Tensor]:
+        position, epoch, order = start * batch_size, -1, np.empty(0, np.int64)
+        while True:
+            pieces, wanted = [], batch_size
+            while wanted:
+                now, offset = divmod(position, selection.count)
+                if now != epoch:
+                    epoch = now
+                    order = np.random.default_rng([seed, now]).permutation(selection.count)
+                pieces.append(order[offset : offset + wanted])
+                wanted -= len(pieces[-1])
+                position += len(pieces[-1])
+            yield self._gather(np.concatenate(pieces), selection)
+
+    def _block_batches(
+        self, selection: Selection, batch_size: int, seed: int, start: int
+    ) -> Iterator[Tensor]:
+        block_rows = max(1, self._buffer_bytes // BLOCKS_AT_ONCE // self._row_bytes)
+        chunk_rows = max(
+            1, min(_CHUNK_BYTES // self._row_bytes, block_rows // _LEAST_CHUNKS_IN_BLOCK)
+        )
+        chunks = cut_chunks(selection.masks, chunk_rows)
+        position = start * batch_size
+        plans = plans_from(chunks, block_rows, seed, position)
+        first = next(plans)
+        blocks = read_blocks(
+            chain([first], plans),
+            chunks,
+            self._parts,
+            selection.masks,
+            most_rows=block_rows + chunk_rows,
+        )
+        with closing(read_ahead(blocks, BLOCKS_AT_ONCE - 2, "run-reader")) as ready:
+            yield from cut_batches(ready, batch_size, position % selection.count - first.first)
+
+    def _gather(self, ranks: np.ndarray, selection: Selection) -> Tensor:
+        """The wanted rows with the given numbers: [len(ranks), d]."""
+        values = torch.empty(len(ranks), self.width, dtype=self._kind)
+        scales = torch.empty(len(ranks))
+        items = row_items(values)
+        owner = np.searchsorted(selection.ends, ranks, side="right") - 1
+        for number in np.unique(owner):
+            places = np.flatnonzero(owner == number)
+            part = self._parts[number]
+            local = selection.rows(number)[ranks[places] - selection.ends[number]]
+            items[places] = part.items[local]
+            if part.scales is not None:
+                scales.numpy()[places] = part.scales.numpy()[local]
+        return dequantised(values, scales) if self._compact else values
+
+
+def _mask(part: RunPart, heldout: bool, max_norm: float | None) -> np.ndarray:
+    split = part.row_split.numpy()
+    keep = split if heldout else ~split
+    # Read rather than mapped: of a large run only this mask is to stay in memory.
+    return keep if max_norm is None else keep & (part.file.read("norms").numpy() <= max_norm)

@@ -1,0 +1,51 @@
+"""The help overlay: every key that works on the screen below, in groups."""
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from tui.actions import Action, bindings, keys_label, scope_actions
+from tui.widgets.frame.popup import Popup
+
+_TITLES = {"app": "Everywhere", "list": "In lists", "scroll": "In texts", "tokens": "On tokens"}
+_ALSO = {"inspect": ("tokens",), "steer": ("scroll",)}  # what else can have the focus there
+
+
+def help_content(screen_name: str, keymap: dict[str, str]) -> Content:
+    """All keys of a screen: its own first, then lists, then everywhere. `keymap` overrides keys."""
+    blocks = []
+    for scope in (screen_name, "list", *_ALSO.get(screen_name, ()), "app"):
+        actions = [action for action in scope_actions(scope) if action.keys]
+        if actions:
+            title = _TITLES.get(scope, scope.title())
+            lines = [Content.styled(title, "bold $primary")]
+            lines += [_line(action, keymap) for action in actions]
+            blocks.append(Content("\n").join(lines))
+    return Content("\n\n").join(blocks)
+
+
+def _line(action: Action, keymap: dict[str, str]) -> Content:
+    keys = keys_label(keymap.get(action.id, action.keys))
+    return Content.assemble((f"{keys:<16}", "bold $foreground"), (action.help, "$muted"))
+
+
+class HelpPopup(Popup[None]):
+    """`?`: the keys of one screen."""
+
+    HEADING = "Keys"
+    BINDINGS = bindings("popup", "close")
+
+    def __init__(self, screen_name: str, keymap: dict[str, str]) -> None:
+        super().__init__(classes="help")
+        self._content = help_content(screen_name, keymap)
+
+    def compose_box(self) -> ComposeResult:
+        with HelpScroll():
+            yield Static(self._content)
+
+
+class HelpScroll(VerticalScroll):
+    """Scrolls with the keys of a text."""
+
+    BINDINGS = bindings("scroll")

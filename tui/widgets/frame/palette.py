@@ -1,0 +1,168 @@
+"""The command palette: type a few letters of any action, enter does it."""
+
+from typing import TYPE_CHECKING
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.fuzzy import FuzzySearch
+from textual.screen import Screen
+from textual.widget import Widget
+
+from tui.actions import ACTIONS, BY_ID, SCREENS, Action, bindings, keys_label
+from tui.widgets.field import Field
+from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.row_list import Cell, Column, Row, RowList
+
+if TYPE_CHECKING:
+    from tui.app import MiCrowApp
+
+Choice = tuple[str, Widget | None]
+_HIDDEN = ("popup", "form", "app.palette", "app.back")
+
+
+def offered(screen: Screen) -> list[Action]:
+    """Every action that can be done from `screen`: its own first, then everywhere, then others'."""
+    here = getattr(screen, "NAME", "")
+    ranked = []
+    for position, action in enumerate(ACTIONS):
+        if action.scope in _HIDDEN or action.id in _HIDDEN:
+            continue
+        if action.scope in (here, "app") or action.scope in SCREENS:
+            rank = 0 if action.scope == here else 1 if action.scope == "app" else 3
+        elif node_for(action, screen, screen.focused) is not None:
+            rank = 2
+        else:
+            continue
+        ranked.append((rank, position, action))
+    return [action for _, _, action in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+def node_for(action: Action, screen: Screen, focused: Widget | None) -> Widget | None:
+    """Who does `action`: the focused widget or what it stands in, or the screen itself."""
+    method = "action_" + action.action.partition("(")[0]
+    for node in focused.ancestors_with_self if focused is not None else (screen,):
+        if isinstance(node, Widget) and hasattr(node, method):
+            return node
+    return None
+
+
+async def run_chosen(app: "MiCrowApp", action_id: str, focused: Widget | None) -> None:
+    """Does the chosen action, on its own screen when that is another one."""
+    action = BY_ID[action_id]
+    if action.scope == "app":
+        await app.run_action(action.action, default_namespace=app)
+        return
+    if action.scope in SCREENS and action.scope != app.current_mode:
+        await app.go(action.scope)
+        focused = app.screen.focused
+    node = node_for(action, app.screen, focused) or app.screen
+    if not possible(action, node):
+        app.notify(f"{action.help}: not on what is selected now", severity="warning", markup=False)
+        return
+    await app.run_action(action.action, default_namespace=node)
+
+
+def possible(action: Action, node: Widget) -> bool:
+    """Whether `node` would do `action` now."""
+    return node.check_action(action.action.partition("(")[0], ()) is True
+
+
+class PaletteField(Field):
+    """The search line; up and down move in the list below it."""
+
+    def on_key(self, event: events.Key) -> None:
+        rows = self.screen.query_one(RowList)
+        moves = {
+            "up": rows.action_cursor_up,
+            "down": rows.action_cursor_down,
+            "pageup": rows.action_page_up,
+            "pagedown": rows.action_page_down,
+        }
+        if event.key in moves:
+            event.stop()
+            event.prevent_default()
+            moves[event.key]()
+
+
+class PalettePopup(Popup[Choice]):
+    """Dismisses with the id of the chosen action and the widget that had the focus."""
+
+    HEADING = "Actions"
+    BINDINGS = bindings("popup", "close")
+
+    def __init__(self, below: Screen) -> None:
+        super().__init__(classes="palette")
+        self._below = below
+        self._focused = below.focused
+        self._actions = offered(below)
+        self._here = getattr(below, "NAME", "")
+        self._search = FuzzySearch()
+
+    def compose_box(self) -> ComposeResult:
+        yield PaletteField(placeholder="Type to search", id="palette-search", compact=True)
+        yield RowList(
+            [
+                Column("action"),
+                Column("screen", 9, from_width=50),
+                Column("keys", 12, "right", from_width=40),
+            ],
+            empty="No action is called that",
+            id="palette-list",
+        )
+
+    def on_mount(self) -> None:
+        self._show("")
+        self.query_one(PaletteField).focus()
+
+    @on(Field.Changed)
+    def _typed(self, event: Field.Changed) -> None:
+        self._show(event.value)
+
+    def _show(self, query: str) -> None:
+        actions = self._actions
+        if query.strip():
+            actions = self._with_words(query.lower().split()) or self._alike(query)
+        rows = self.query_one(RowList)
+        rows.set_rows([self._row(action) for action in actions])
+        rows.cursor = 0
+
+    def _with_words(self, words: list[str]) -> list[Action]:
+        """The actions in whose text all `words` occur."""
+        return [
+            action
+            for action in self._actions
+            if all(word in _searched(action).lower() for word in words)
+        ]
+
+    def _alike(self, query: str) -> list[Action]:
+        """The actions that hold the letters of `query` in their order, the most alike first."""
+        scored = [
+            (self._search.match(query, _searched(action))[0], action) for action in self._actions
+        ]
+        scored.sort(key=lambda pair: -pair[0])
+        return [action for score, action in scored if score > 0]
+
+    def _row(self, action: Action) -> Row:
+        where = action.scope.title() if action.scope in SCREENS else ""
+        style = "" if action.scope in (self._here, "app") else "$muted"
+        if action.scope == self._here and not possible(action, self._below):
+            style = "$faint"
+        return Row(
+            action.id,
+            (
+                Cell(action.help, style),
+                Cell(where, "$faint"),
+                Cell(keys_label(action.keys), "$primary"),
+            ),
+        )
+
+    @on(Field.Submitted)
+    @on(RowList.Opened)
+    def _choose(self) -> None:
+        key = self.query_one(RowList).key
+        if key is not None:
+            self.dismiss((key, self._focused))
+
+
+def _searched(action: Action) -> str:
+    return f"{action.help} {action.scope} {action.label}"

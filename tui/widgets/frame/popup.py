@@ -1,0 +1,63 @@
+"""What opens over a screen: the frame of popups, and the question with yes or no."""
+
+from typing import TypeVar, cast
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from tui.actions import bindings
+from tui.text import printable
+from tui.widgets.frame.footer import FooterBar
+
+Result = TypeVar("Result")
+
+
+class Popup(ModalScreen[Result | None]):
+    """A box in the middle of the screen. Subclasses yield their widgets in `compose_box`."""
+
+    HEADING = ""
+    BINDINGS = bindings("popup", "close")
+
+    def compose(self) -> ComposeResult:
+        box = Vertical(classes="popup-box")
+        box.border_title = Content(printable(self.heading())) or None
+        with box:
+            yield from self.compose_box()
+        yield FooterBar()
+
+    def heading(self) -> str:
+        """The title in the border; plain text."""
+        return self.HEADING
+
+    def compose_box(self) -> ComposeResult:
+        yield from ()
+
+    def action_close(self) -> None:
+        """Escape: what runs below stops first; the next escape closes."""
+        below = self.app.screen_stack[-2] if len(self.app.screen_stack) > 1 else None
+        stop = getattr(below, "stop_running", None)
+        if stop is not None and stop():
+            return
+        self.dismiss(None)
+
+
+class Confirm(Popup[bool]):
+    """Asks one question; True only when the answer was yes."""
+
+    BINDINGS = bindings("popup")
+
+    def __init__(self, question: str, detail: str = "") -> None:
+        super().__init__(classes="confirm")
+        self._question = question
+        self._detail = detail
+
+    def compose_box(self) -> ComposeResult:
+        yield Static(printable(self._question), markup=False, classes="question")
+        if self._detail:
+            yield Static(printable(self._detail, keep_newlines=True), markup=False, classes="hint")
+
+    def action_yes(self) -> None:
+        self.dismiss(cast("bool", True))

@@ -1,0 +1,1 @@
+"""Virtual lists and tables: what is not on the screen costs nothing."""
