@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.sae.base import LossContext, SparseAutoencoder
-from mi_crow.mechanistic.sae.kernels import sparse_decode, topk_encode
+from mi_crow.mechanistic.sae.kernels.sparse import sparse_decode, topk_encode
 from mi_crow.mechanistic.sae.rules import losses
 from mi_crow.mechanistic.sae.rules.batchtopk import BatchTopKSae
 from mi_crow.mechanistic.sae.rules.dead_latents import dense_costs_less

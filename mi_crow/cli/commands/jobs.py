@@ -114,7 +114,7 @@ def _show_result(kind: str, result: dict[str, Any]) -> None:
     """The result as the command of that kind of job shows it; plainly, where it is another's."""
     if kind in COMMANDS:
         # The command that starts a kind of job has the kind's name and shows its result.
-        show = import_module(f"mi_crow.cli.{kind}").show_result
+        show = import_module(f"mi_crow.cli.commands.{kind}").show_result
         try:
             show(result)
             return
