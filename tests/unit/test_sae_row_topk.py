@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mi_crow.mechanistic.sae.kernels import row_topk as module
 from mi_crow.mechanistic.sae.kernels.row_topk import _group_size, padding_to_groups, row_topk
 from mi_crow.mechanistic.sae.kernels.scratch import scratch
-from mi_crow.mechanistic.sae.kernels.sparse import row_topk as module
 
 CPU = torch.device("cpu")
 

@@ -37,7 +37,7 @@ import sys, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 import triton.language as tl
-from mi_crow.mechanistic.sae.kernels.sparse import triton_kernels as kernels
+from mi_crow.mechanistic.sae.kernels import triton_kernels as kernels
 
 def compiled(kernel, types, constants):
     names = kernel.arg_names
