@@ -8,10 +8,10 @@ import torch
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.records import is_telling
-from mi_crow.mechanistic.sae import TopKSae
 from mi_crow.mechanistic.sae.evaluation.document_pooling import PooledRun, pooled_documents
 from mi_crow.mechanistic.sae.evaluation.pooled_auroc import label_auroc
 from mi_crow.mechanistic.sae.evaluation.probes import PooledDocuments, auroc
+from mi_crow.mechanistic.sae.rules.topk import TopKSae
 from mi_crow.mechanistic.steering.effects import Written, perplexity, write_continuations
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.progress import Progress, raise_if_stopped
@@ -19,7 +19,7 @@ from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
-    from mi_crow.mechanistic.sae import SparseAutoencoder
+    from mi_crow.mechanistic.sae.base import SparseAutoencoder
     from mi_crow.store.runs.reader import RunReader
 
 # An opening that fits every topic: a letter's, without any topic's word.

@@ -82,8 +82,8 @@ def run_demo(
     from mi_crow.jobs.demo.measures import steer_topics, tag_topics, topic_features
     from mi_crow.language_model import LanguageModel
     from mi_crow.mechanistic.features.index.build import build_index
-    from mi_crow.mechanistic.sae import load_sae
     from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
+    from mi_crow.mechanistic.sae.formats.load import load_sae
     from mi_crow.store.runs.reader import RunReader
 
     started = perf_counter()

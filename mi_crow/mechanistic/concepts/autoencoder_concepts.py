@@ -17,7 +17,7 @@ from mi_crow.mechanistic.concepts.text_tracking import TextTracker
 from mi_crow.mechanistic.steering.interventions import Intervention
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.sae import SparseAutoencoder
+    from mi_crow.mechanistic.sae.base import SparseAutoencoder
 
 
 class AutoencoderConcepts:

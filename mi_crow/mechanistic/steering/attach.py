@@ -15,7 +15,7 @@ from mi_crow.mechanistic.steering.steer import FeatureSteering, ordinary_tokens
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
-    from mi_crow.mechanistic.sae import SparseAutoencoder
+    from mi_crow.mechanistic.sae.base import SparseAutoencoder
 
 
 @dataclass(frozen=True)

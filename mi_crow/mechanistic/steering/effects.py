@@ -15,7 +15,7 @@ from mi_crow.mechanistic.steering.steer import steering
 
 if TYPE_CHECKING:
     from mi_crow.language_model import Generation, LanguageModel
-    from mi_crow.mechanistic.sae import SparseAutoencoder
+    from mi_crow.mechanistic.sae.base import SparseAutoencoder
 
 Judge = Callable[[Sequence[str]], Sequence[str]]  # texts -> the likeliest label of each
 

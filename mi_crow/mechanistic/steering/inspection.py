@@ -15,7 +15,7 @@ from mi_crow.language_model.tokenize import Encoding, frame_of, start_id
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
-    from mi_crow.mechanistic.sae import SparseLatents
+    from mi_crow.mechanistic.sae.base import SparseLatents
     from mi_crow.mechanistic.steering.loading import LoadedSae
 
 _PER_TOKEN = 8  # features listed for each token

@@ -10,7 +10,7 @@ from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
-    from mi_crow.mechanistic.sae import SparseAutoencoder
+    from mi_crow.mechanistic.sae.base import SparseAutoencoder
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def open_sae(
 ) -> "tuple[SparseAutoencoder, ModelSpec]":
     """The SAE on `device`, and which model it needs. Raises NotFoundError, UserError."""
     from mi_crow.language_model.loading import torch_device
-    from mi_crow.mechanistic.sae import load_sae
+    from mi_crow.mechanistic.sae.formats.load import load_sae
 
     where = torch_device(device)
     sae = load_sae(workspace.sae_dir(sae_id), where)

@@ -19,7 +19,7 @@ from mi_crow.mechanistic.steering.interventions import Intervention
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
-    from mi_crow.mechanistic.sae import SparseAutoencoder
+    from mi_crow.mechanistic.sae.base import SparseAutoencoder
 
 
 class FeatureSteering(Controller):
