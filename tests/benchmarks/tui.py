@@ -1,0 +1,215 @@
+"""How quickly and how quietly the app answers, on a pseudo-terminal with 131,072 features.
+
+    python tests/benchmarks/tui.py [--sizes 80x24 120x40 200x60] [--features 131072] [--quiet]
+
+A training of the sample model's activations keeps the cores busy meanwhile; `--quiet` leaves it
+out. The synthetic index is kept in the temporary folder for the next time.
+
+start    from the command to the first frame, and to the first row of the feature table
+cursor   j in the feature table: from the key to the last byte of the frame, and its bytes; and what
+         the detail of the feature costs once the cursor rests
+page     ctrl+d in the feature table
+open     a feature that was not shown before, by its number
+sort     the next column; and a filter by a label
+lists    j in the other lists: bytes
+idle     bytes a second when nothing happens
+job      bytes a second of each screen while the training reports itself
+memory   resident memory at the end
+
+A frame ends when nothing follows for 60 ms. Times are the 95th percentile; what else runs decides
+half of them, so the load of the machine is reported. The table goes to the terminal, the numbers to
+`--out`.
+"""
+
+import argparse
+import json
+import os
+import re
+import select
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mi_crow.store.workspace import Workspace
+from tests.benchmarks.index_queries import synthetic_workspace
+from tests.benchmarks.rows import Row, write_report
+from tests.benchmarks.synthetic_index import Size
+from tests.helpers.pseudo_terminal import PROGRAM, PseudoTerminal
+
+FRAME_ENDS_S = 0.06  # a pause within a frame is shorter, the rest before a detail is longer
+REST_S = 0.7  # until a detail has followed
+KB = 1000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a key brought: seconds to its last byte, and bytes; then what followed after a rest."""
+
+    seconds: float
+    bytes: int
+    later_bytes: int
+
+
+class Screen:
+    """The app on a terminal, asked by keys."""
+
+    def __init__(self, terminal: PseudoTerminal) -> None:
+        self._terminal = terminal
+
+    def key(self, key: str, rest_s: float = 0.0) -> Frame:
+        """Presses a key and reads the frame that it brings, then for `rest_s` what follows."""
+        begun = time.perf_counter()
+        os.write(self._terminal.master, key.encode())
+        seconds, size = self._frame(begun, first_wait_s=2.0)
+        return Frame(seconds, size, self.bytes_within(rest_s) if rest_s else 0)
+
+    def bytes_within(self, seconds: float) -> int:
+        """How many bytes come in a time."""
+        ends = time.perf_counter() + seconds
+        size = 0
+        while (left := ends - time.perf_counter()) > 0:
+            size += self._read(left)
+        return size
+
+    def _frame(self, begun: float, first_wait_s: float) -> tuple[float, int]:
+        size, last = 0, begun
+        while True:
+            got = self._read(FRAME_ENDS_S if size else first_wait_s)
+            if not got:
+                return last - begun, size
+            size, last = size + got, time.perf_counter()
+
+    def _read(self, seconds: float) -> int:
+        master = self._terminal.master
+        if not select.select([master], [], [], seconds)[0]:
+            return 0
+        return len(os.read(master, 1 << 16))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sizes", nargs="+", default=["80x24", "120x40", "200x60"])
+    parser.add_argument("--features", type=int, default=131_072)
+    parser.add_argument("--quiet", action="store_true", help="no training beside it")
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks/tui.json"))
+    args = parser.parse_args(argv)
+    workspace = synthetic_workspace(Size(features=args.features))
+    rows: list[Row] = []
+    with _training(workspace, args.quiet):
+        for size in args.sizes:
+            columns, lines = (int(part) for part in size.split("x"))
+            for row in _measured(workspace, columns, lines, busy=not args.quiet):
+                rows.append(replace(row, name=f"{size} {row.name}"))
+                print(rows[-1].line(), flush=True)
+                write_report(args.out, vars(args), rows, load=os.getloadavg())
+    print(f"load {os.getloadavg()[0]:.1f}")
+    return 0
+
+
+def _measured(workspace: Workspace, columns: int, lines: int, *, busy: bool) -> Iterator[Row]:
+    command = [*PROGRAM, "--workspace", str(workspace.root)]
+    begun = time.perf_counter()
+    with PseudoTerminal(command, columns=columns, rows=lines) as terminal:
+        terminal.wait_for("mi-crow")
+        yield Row("start: first frame, s", time.perf_counter() - begun, "<= 0.7")
+        os.write(terminal.master, b"2")
+        terminal.wait_for("▌")  # the cursor of the table
+        yield Row("start: first rows, s", time.perf_counter() - begun, "<= 1.2")
+        terminal.settle(1.0)
+        screen = Screen(terminal)
+        yield from _table(screen)
+        yield from _other_lists(screen)
+        yield from _standing_still(screen, busy)
+        yield Row("memory, MB", _resident(terminal.process.pid) / 1e6, "<= 200")
+
+
+def _table(screen: Screen) -> Iterator[Row]:
+    screen.key("2", REST_S)
+    moves = [screen.key("j", REST_S) for _ in range(30)]
+    yield _time("cursor", moves, 0.033)
+    yield _size("cursor", [move.bytes for move in moves], 1 * KB)
+    yield _size("detail after a cursor move", [move.later_bytes for move in moves], 12 * KB)
+    yield _time("page", [screen.key("\x04", REST_S) for _ in range(15)], 0.050)
+    opened = []
+    for number in range(7, 60_000, 5_000):
+        for key in f"#{number}":
+            screen.key(key)
+        opened.append(screen.key("\r", REST_S))
+        screen.key("\x1b", REST_S)
+    yield _time("open a feature", opened, 0.080)
+    yield _time("sort", [screen.key("o", 1.0) for _ in range(8)], 0.250)
+    screen.key("/")
+    typed = [screen.key(key, 1.0) for key in "label-0"]
+    yield _time("filter, a letter", typed, 0.250)
+    screen.key("\x1b", REST_S)
+    screen.key("\x1b", REST_S)
+
+
+def _other_lists(screen: Screen) -> Iterator[Row]:
+    for name, digit in (("Runs", "1"), ("Concepts", "5")):
+        screen.key(digit, 2.0)
+        moves = [screen.key(key, REST_S) for key in "jkjkjkjk"]
+        yield _size(f"{name}: cursor", [move.bytes for move in moves], 1 * KB)
+
+
+def _standing_still(screen: Screen, busy: bool) -> Iterator[Row]:
+    """Idle screens, or what a job that runs brings to each of them."""
+    for name, digit in zip(("Runs", "Features", "Concepts"), "125", strict=True):
+        screen.key(digit, 2.0)
+        rate = screen.bytes_within(10.0) / 10.0
+        what, limit = ("a job runs", "<= 1000") if busy else ("idle", "<= 0")
+        yield Row(f"{name}: {what}, bytes/s", rate, limit)
+
+
+def _time(name: str, frames: Sequence[Frame], limit_s: float) -> Row:
+    seconds = sorted(frame.seconds for frame in frames)
+    at = statistics.quantiles(seconds, n=20, method="inclusive")[18]
+    more = {"median": statistics.median(seconds), "n": len(seconds)}
+    return Row(f"{name}: p95, s", at, f"<= {limit_s:.3f}", more)
+
+
+def _size(name: str, sizes: Sequence[int], limit: int) -> Row:
+    more = {"median": statistics.median(sizes), "n": len(sizes)}
+    return Row(f"{name}: most bytes", max(sizes), f"<= {limit}", more)
+
+
+def _resident(pid: int) -> int:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
+@contextmanager
+def _training(workspace: Workspace, quiet: bool) -> Iterator[None]:
+    """A training job on a captured run of the sample model, for as long as the block lasts."""
+    if quiet:
+        yield
+        return
+    where = ("--workspace", str(workspace.root))
+
+    def ask(*arguments: str) -> str:
+        command = [*PROGRAM, *arguments, *where]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    if not (workspace.activations_dir / "sample").exists():
+        ask("capture", "--model", "sample", "--layer", "resid_post.2", "--name", "sample")
+    name = f"busy-{os.getpid()}"
+    started = ask(
+        *("train", "--run", "sample", "--steps", "1000000", "--name", name, "--detach", "--json")
+    )
+    job = json.loads(started)["job_id"]
+    try:
+        time.sleep(5.0)  # it trains now
+        yield
+    finally:
+        ask("jobs", "cancel", job)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
