@@ -8,24 +8,10 @@ from typing import Any
 
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import CorruptDataError
+from mi_crow.mechanistic.features.records import Concept
 from mi_crow.store.field_types import check_types
 from mi_crow.store.json_file import parse_json
 from mi_crow.store.json_object import JsonObject
-
-
-@dataclass(frozen=True)
-class Concept:
-    """One name of one feature."""
-
-    sae_id: str
-    feature: int
-    name: str
-    confidence: float  # 0 to 1
-    note: str
-    tags: tuple[str, ...]
-    source: str  # who named it: user, demo, import, text-tracking, ...
-    created: float  # unix seconds
-    updated: float
 
 
 @dataclass(frozen=True)

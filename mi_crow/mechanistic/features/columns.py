@@ -1,21 +1,26 @@
-"""The table of features in memory: a few numbers a feature, sorted and filtered by NumPy.
+"""The table of features in memory, with its concepts: sorted and filtered by NumPy.
 
-131,072 features are about 5 MB here; a page then costs microseconds and a new order some
-milliseconds. Torch-free.
+131,072 features take about 5 MB; a page then costs microseconds and a new order some milliseconds.
+Torch-free.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mi_crow.errors import UserError, nearest
-from mi_crow.mechanistic.features.records import LEAST_AUROC, FeatureFilter, FeatureRow
+from mi_crow.mechanistic.features.records import (
+    LEAST_AUROC,
+    Concept,
+    FeatureFilter,
+    FeatureRow,
+)
 from mi_crow.mechanistic.features.schema import TOP_AUROCS
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.features.concept_columns import ConceptColumns
     from mi_crow.mechanistic.features.connection import IndexConnection
 
 RELEVANCE = "relevance"  # how well a feature matches a search
@@ -34,6 +39,76 @@ SELECT feature, number FROM idx.features JOIN (
     SELECT label, row_number() OVER (ORDER BY label) - 1 AS number FROM idx.labels
 ) names ON top_label = label
 """
+
+
+@dataclass(frozen=True)
+class ConceptColumns:
+    """The concepts of one SAE as of one version of the annotations. Masks are bool [n_features].
+
+    Masks and orders are computed when first asked for; a change of the concepts replaces them all.
+    """
+
+    version: int
+    n_features: int
+    concepts: Mapping[int, tuple[Concept, ...]]  # by feature, most confident first
+    _orders: dict[bool, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, version: int, n_features: int, concepts: Sequence[Concept]) -> "ConceptColumns":
+        """Those of features that the index has."""
+        found: dict[int, list[Concept]] = {}
+        for concept in concepts:
+            if concept.feature < n_features:
+                found.setdefault(concept.feature, []).append(concept)
+        ordered = {
+            feature: tuple(sorted(some, key=lambda one: (-one.confidence, -one.updated)))
+            for feature, some in found.items()
+        }
+        return cls(version, n_features, ordered)
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """The most confident name of each feature that has one."""
+        return {feature: some[0].name for feature, some in self.concepts.items()}
+
+    @cached_property
+    def named(self) -> np.ndarray:
+        return self._mask(self.concepts)
+
+    @cached_property
+    def noted(self) -> np.ndarray:
+        """Those with a note under any of their names."""
+        return self._mask(f for f, some in self.concepts.items() if any(one.note for one in some))
+
+    def tagged(self, tag: str) -> np.ndarray:
+        """Those with the tag under any of their names."""
+        return self._mask(self._tags.get(tag, ()))
+
+    def order(self, descending: bool) -> np.ndarray:
+        """All features by name, upper and lower case being the same: int32 [n_features]. Equal ones
+        stand by number, those without a name last."""
+        if descending not in self._orders:
+            alphabet = sorted(dict.fromkeys(self.names.values()), key=str.casefold)
+            places = {name: place for place, name in enumerate(alphabet)}
+            key = np.full(self.n_features, np.nan)
+            features = np.fromiter(self.names, dtype=np.int64, count=len(self.names))
+            key[features] = [places[name] for name in self.names.values()]
+            self._orders[descending] = ordered(key, descending)
+        return self._orders[descending]
+
+    @cached_property
+    def _tags(self) -> dict[str, list[int]]:
+        """The features of each tag; one may stand there twice."""
+        found: dict[str, list[int]] = {}
+        for feature, some in self.concepts.items():
+            for tag in (tag for one in some for tag in one.tags):
+                found.setdefault(tag, []).append(feature)
+        return found
+
+    def _mask(self, features: Iterable[int]) -> np.ndarray:
+        mask = np.zeros(self.n_features, dtype=bool)
+        mask[np.fromiter(features, dtype=np.int64)] = True
+        return mask
 
 
 @dataclass(frozen=True)
@@ -108,7 +183,7 @@ class FeatureColumns:
             )
         ]
 
-    def matching(self, flt: FeatureFilter, concepts: "ConceptColumns") -> np.ndarray:
+    def matching(self, flt: FeatureFilter, concepts: ConceptColumns) -> np.ndarray:
         """Features for which the filter holds: bool [n_features]."""
         keep = np.ones(len(self), dtype=bool)
         if flt.alive is not None:
@@ -136,7 +211,7 @@ class FeatureColumns:
         self,
         sort: str,
         descending: bool,
-        concepts: "ConceptColumns",
+        concepts: ConceptColumns,
         connection: "IndexConnection",
     ) -> np.ndarray:
         """All features sorted: int32 [n_features]. Equal ones stand by number, those without a

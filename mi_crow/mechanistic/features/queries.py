@@ -9,13 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
-from mi_crow.mechanistic.features.columns import RELEVANCE, SORTS, FeatureColumns, ordered
-from mi_crow.mechanistic.features.concept_columns import ConceptColumns
+from mi_crow.mechanistic.features.columns import (
+    RELEVANCE,
+    SORTS,
+    ConceptColumns,
+    FeatureColumns,
+    ordered,
+)
 from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity
 from mi_crow.mechanistic.features.on_text import features_on_text
 from mi_crow.mechanistic.features.one_feature import (
@@ -27,6 +32,7 @@ from mi_crow.mechanistic.features.one_feature import (
 from mi_crow.mechanistic.features.records import (
     Coactivation,
     CofiringTokens,
+    Concept,
     Example,
     FeatureDetail,
     FeatureFilter,
@@ -40,9 +46,6 @@ from mi_crow.mechanistic.features.search import SearchColumns, match_scores
 from mi_crow.store.field_types import check_moment, check_types
 from mi_crow.store.json_file import parse_json
 from mi_crow.store.workspace import Workspace
-
-if TYPE_CHECKING:
-    from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
 
 __all__ = [
     "RELEVANCE",
@@ -61,6 +64,18 @@ __all__ = [
 ]
 
 _META_KEYS = ("sae_id", "model_id", "layer", "n_features", "n_tokens", "n_documents", "built_at")
+
+
+class ConceptSource(Protocol):
+    """Where the concepts of features are kept; `concepts.Annotations` is one."""
+
+    def data_version(self) -> int:
+        """A number that differs after every change of the concepts."""
+        ...
+
+    def concepts(self, sae_id: str | None = None) -> list[Concept]:
+        """All concepts, or those of one SAE."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -97,7 +112,7 @@ class _Opened:
 class FeatureStore:
     """The index of one SAE joined with its concepts. Every method may be called from any thread."""
 
-    def __init__(self, path: Path, sae_id: str, annotations: "Annotations | None") -> None:
+    def __init__(self, path: Path, sae_id: str, annotations: ConceptSource | None) -> None:
         """Use `open`."""
         self.path = path
         self.sae_id = sae_id
@@ -112,7 +127,7 @@ class FeatureStore:
 
     @classmethod
     def open(
-        cls, workspace: Workspace, sae_id: str, annotations: "Annotations | None" = None
+        cls, workspace: Workspace, sae_id: str, annotations: ConceptSource | None = None
     ) -> "FeatureStore":
         """Opens the index of an SAE.
 
@@ -152,11 +167,11 @@ class FeatureStore:
     def _concepts_version(self) -> int:
         return self._annotations.data_version() if self._annotations is not None else 0
 
-    def _concepts(self) -> "list[Concept]":
+    def _concepts(self) -> list[Concept]:
         return self._annotations.concepts(self.sae_id) if self._annotations is not None else []
 
     @staticmethod
-    def _join(opened: _Opened, version: int, concepts: "Sequence[Concept]") -> ConceptColumns:
+    def _join(opened: _Opened, version: int, concepts: Sequence[Concept]) -> ConceptColumns:
         """The concepts of the features that `opened` has, also as its table `concepts`."""
         named = ConceptColumns.of(version, opened.meta.n_features, concepts)
         flat = [one for some in named.concepts.values() for one in some]

@@ -1,13 +1,9 @@
 """What the index answers with: frozen dataclasses of plain values, torch-free."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mi_crow.bounds import REAL, SHARE
-
-if TYPE_CHECKING:
-    from mi_crow.mechanistic.concepts.annotations import Concept
-
 
 LEAST_AUROC = 0.7  # on held-out documents; a label below it says nothing about a feature
 
@@ -72,6 +68,21 @@ def is_telling(auroc: float | None) -> bool:
     return auroc is not None and auroc >= LEAST_AUROC
 
 
+@dataclass(frozen=True)
+class Concept:
+    """One name of one feature."""
+
+    sae_id: str
+    feature: int
+    name: str
+    confidence: float  # 0 to 1
+    note: str
+    tags: tuple[str, ...]
+    source: str  # who named it: user, demo, import, text-tracking, ...
+    created: float  # unix seconds
+    updated: float
+
+
 class Neighbour(NamedTuple):
     """A feature whose decoder row points the same way."""
 
@@ -122,7 +133,7 @@ class FeatureDetail:
     coactivations: tuple[Coactivation, ...]
     cofiring: CofiringTokens  # what `coactivations` were counted over
     labels: tuple[LabelScore, ...]  # the one chosen on training documents, then by AUROC
-    concepts: "tuple[Concept, ...]"  # most confident first
+    concepts: tuple[Concept, ...]  # most confident first
 
 
 @dataclass(frozen=True)
