@@ -14,8 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mi_crow.cli.display import Display, display_of
 from mi_crow.cli.error_line import EXIT_INTERRUPTED, complain
-from mi_crow.cli.following import Display, JobCancelledError, Traces, display_of
+from mi_crow.cli.following import JobCancelledError
+from mi_crow.cli.rollback import Rollback
 from mi_crow.cli.text import print_json
 from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs.dependents import FOREGROUND_LOCK
@@ -53,7 +55,7 @@ def run_in_ranks(
     kind = kind_of(kind_name)
     config = config_from_json(kind.config, params, kind_name)
     speaks = launched_rank() == 0
-    before = Traces(workspace) if speaks else None
+    rollback = Rollback(workspace) if speaks else None
     try:
         with display_of(quiet=options.json or not speaks) as display:
             progress = ForegroundProgress(display if speaks else None)
@@ -64,8 +66,8 @@ def run_in_ranks(
                     speaks = ranks.is_first("failure")
                     raise
     except Exception as error:
-        if before is not None and isinstance(error, UserError):
-            before.restore()
+        if rollback is not None and isinstance(error, UserError):
+            rollback.undo()
         if not speaks:
             return error.exit_code if isinstance(error, MiCrowError) else 1
         return complain(error, as_json=options.json, debug=options.debug)

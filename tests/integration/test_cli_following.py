@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mi_crow.cli import following, main
+from mi_crow.cli import display, following, main, running
 from mi_crow.jobs import job_state, list_jobs, submit
 from mi_crow.store.workspace import Workspace
 from tests.helpers import jobs_worker
@@ -27,7 +27,7 @@ from tests.helpers.jobs_worker import WORKER
 def _own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_queues(tmp_path, monkeypatch)
     jobs_worker.register()
-    monkeypatch.setattr(following, "submit", partial(submit, runner=WORKER))
+    monkeypatch.setattr(running, "submit", partial(submit, runner=WORKER))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def run(workspace: Workspace, folder: Path, given: Namespace | None = None, **co
     shown: list[Any] = []
     params = {"folder": str(folder)} | config
     kind = "steps-sae" if "name" in config else "steps"
-    code = following.run_job(workspace, kind, params, given or options(), shown.append)
+    code = running.run_job(workspace, kind, params, given or options(), shown.append)
     return code, shown
 
 
@@ -198,7 +198,7 @@ def test_a_queued_job_says_what_it_waits_for(
 
 def test_it_says_so_again_every_fifteen_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
-    lines = following.PlainLines(quiet=False, clock=lambda: now[0])
+    lines = display.PlainLines(quiet=False, clock=lambda: now[0])
     for second in range(46):
         now[0] = float(second)
         lines.waits("cpu: another job runs on it")
@@ -206,5 +206,5 @@ def test_it_says_so_again_every_fifteen_seconds(capsys: pytest.CaptureFixture[st
         "queued: waits for cpu: another job runs on it",
         *["queued: still waits for cpu: another job runs on it"] * 3,
     ]
-    following.PlainLines(quiet=True).waits("cpu")
+    display.PlainLines(quiet=True).waits("cpu")
     assert capsys.readouterr().err == ""

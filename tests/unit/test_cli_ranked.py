@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mi_crow.cli import following, main
+from mi_crow.cli import main, running
 from mi_crow.cli.torchrun import ForegroundProgress
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.jobs import submit
@@ -53,7 +53,7 @@ def run(workspace: Workspace, changes: dict[str, Any] | None = None, **config: A
     flags |= {"launcher": "local", "nproc": None, "partition": None, "time": None}
     flags |= {"slurm_arg": None} | (changes or {})
     shown: list[Any] = []
-    code = following.run_job(
+    code = running.run_job(
         workspace, "shared", {"folder": ""} | config, Namespace(**flags), shown.append
     )
     return code, shown
@@ -164,7 +164,7 @@ def test_work_of_one_process_is_not_started_twice(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="index is the work of one process, 2 cannot share it"):
-        following.run_job(workspace, "index", {"sae_id": "s"}, Namespace(), print)
+        running.run_job(workspace, "index", {"sae_id": "s"}, Namespace(), print)
 
 
 def test_progress_is_shown_sparely_and_its_end_always() -> None:
@@ -198,7 +198,7 @@ def test_a_silent_process_shows_nothing_and_stops_all_the_same() -> None:
 def test_the_flags_reach_the_job(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE")
     given: dict[str, Any] = {}
-    monkeypatch.setattr(following, "submit", lambda *_, **rest: given.update(rest) or "job-1")
+    monkeypatch.setattr(running, "submit", lambda *_, **rest: given.update(rest) or "job-1")
     flags = ("--launcher", "torchrun", "--nproc", "4", "--detach")
     assert main(["capture", "--layer", "l", "--workspace", str(workspace.root), *flags]) == 0
     assert (given["launcher"], given["nproc"]) == ("torchrun", 4)

@@ -14,7 +14,7 @@ from mi_crow.cli.arguments import (
     positive,
     size_at_once,
 )
-from mi_crow.cli.following import run_job
+from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import Column, print_facts, print_table
 from mi_crow.cli.text import number, share
 from mi_crow.jobs.spec import config_as_json

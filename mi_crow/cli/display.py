@@ -1,9 +1,11 @@
-"""A job's progress bar on the terminal."""
+"""What shows a job's events: a bar on a terminal, plain lines on stderr otherwise."""
 
-from typing import Any
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from mi_crow.cli.text import duration, number
@@ -13,6 +15,26 @@ BAR_CELLS = 20
 SHOWN_METRICS = ("fvu", "loss", "l0", "dead_share", "tokens_s")
 
 
+class Display(Protocol):
+    """What shows a job's events."""
+
+    def show(self, event: dict[str, Any]) -> None: ...
+
+    def waits(self, what: str) -> None:
+        """The job still waits for `what`."""
+        ...
+
+
+@contextmanager
+def display_of(quiet: bool) -> Iterator[Display]:
+    """A bar on a terminal, plain lines otherwise."""
+    if sys.stderr.isatty():
+        with JobBar() as bar:
+            yield bar
+    else:
+        yield PlainLines(quiet)
+
+
 class JobBar:
     """Shows the events of one job as one bar and the lines of its log above it.
 
@@ -20,6 +42,10 @@ class JobBar:
     """
 
     def __init__(self) -> None:
+        # Only a terminal needs these: they are slow to import.
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
         self._console = Console(stderr=True, markup=False, highlight=False, emoji=False)
         self._progress = Progress(
             BarColumn(bar_width=BAR_CELLS),
@@ -73,3 +99,41 @@ def describe(event: dict[str, Any], room: int) -> str:
     while len("  ".join(words)) > room and len(words) > 1:
         words.pop()
     return visible("  ".join(words))
+
+
+class PlainLines:
+    """Progress as plain lines on stderr, at most one in ten seconds; none at all when quiet.
+
+    A job that waits says for what when it begins to, and then every fifteen seconds.
+    """
+
+    GAP_S = 10.0
+    WAIT_GAP_S = 15.0
+
+    def __init__(self, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._quiet = quiet
+        self._clock = clock
+        self._last = -self.GAP_S
+        self._waited, self._wait_said = "", 0.0
+
+    def waits(self, what: str) -> None:
+        now = self._clock()
+        if self._quiet or (what == self._waited and now - self._wait_said < self.WAIT_GAP_S):
+            return
+        again = "still " if what == self._waited else ""
+        self._waited, self._wait_said = what, now
+        self._write(f"queued: {again}waits for {what}")
+
+    def show(self, event: dict[str, Any]) -> None:
+        if self._quiet:
+            return
+        if event["event"] == "log":
+            self._write(str(event.get("message", "")))
+        elif event["event"] == "progress" and self._clock() - self._last >= self.GAP_S:
+            self._last = self._clock()
+            readings = "  ".join(f"{k} {v:.4g}" for k, v in event.get("metrics", {}).items())
+            self._write(f"{event['done']}/{event['total']} {event['unit']}  {readings}".rstrip())
+
+    def _write(self, line: str) -> None:
+        sys.stderr.write(f"{visible(line)}\n")
+        sys.stderr.flush()

@@ -1,0 +1,79 @@
+"""Running a command's work as a job: started, followed to its end, its result printed."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+from mi_crow.cli.arguments import slurm_of
+from mi_crow.cli.following import EXIT_DETACHED, JobFailedError, follow_job
+from mi_crow.cli.rollback import Rollback
+from mi_crow.cli.streams import out
+from mi_crow.cli.text import print_json
+from mi_crow.errors import MiCrowError, UserError
+from mi_crow.jobs import submit
+from mi_crow.jobs.distributed.launchers import check_ranked
+from mi_crow.jobs.kinds import kind_of
+from mi_crow.jobs.launch import forget
+from mi_crow.ranks import is_launched, launched_world
+from mi_crow.store.workspace import Workspace
+
+
+def run_job(
+    workspace: Workspace,
+    kind: str,
+    params: dict[str, Any],
+    options: Namespace,
+    show: Callable[[dict[str, Any]], None],
+) -> int:
+    """Starts a job and follows it, unless told to detach; prints its result. Gives the exit code.
+
+    Raises the job's own failure; when that was the user's to mend and nothing was made, the
+    workspace is left as it was. Under torchrun there is no job: its processes share the work here.
+    """
+    if is_launched():
+        if kind_of(kind).ranked:
+            from mi_crow.cli.torchrun import run_in_ranks
+
+            return run_in_ranks(workspace, kind, params, options, show)
+        check_ranked(kind, launched_world())
+    rollback = Rollback(workspace)
+    if options.launcher == "torchrun" and options.nproc is None:
+        raise UserError(f"--launcher {options.launcher} needs to know how many", hint="--nproc N")
+    slurm = slurm_of(options)
+    try:
+        job_id = submit(
+            workspace,
+            kind,
+            params,
+            name=getattr(options, "name", None),
+            after=options.after,
+            launcher=options.launcher,
+            nproc=options.nproc or 1,
+            slurm=slurm,
+        )
+    except MiCrowError:  # refused, maybe by slurm, which is asked when there is a folder
+        rollback.undo()
+        raise
+    if options.detach:
+        _say_detached(workspace, job_id, options.json)
+        return 0
+    try:
+        result = follow_job(workspace, job_id, quiet=options.json)
+    except JobFailedError as error:
+        if error.exit_code == UserError.exit_code and forget(workspace, job_id):
+            rollback.undo()
+        raise
+    if result is None:
+        return EXIT_DETACHED
+    if options.json:
+        print_json(result)
+    else:
+        show(result)
+    return 0
+
+
+def _say_detached(workspace: Workspace, job_id: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"job_id": job_id, "workspace": str(workspace.root)})
+    else:
+        out().write(f"job {job_id} runs; watch it: mi-crow jobs watch {job_id}\n")
