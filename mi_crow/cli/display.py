@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from rich.text import Text
 
-from mi_crow.cli.text import duration, number
+from mi_crow.cli.formatting import duration, number
 from mi_crow.visible import visible
 
 BAR_CELLS = 20

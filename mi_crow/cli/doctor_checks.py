@@ -15,8 +15,8 @@ from typing import Any
 
 from mi_crow import __version__
 from mi_crow.causes import sentence_of
+from mi_crow.cli.formatting import size
 from mi_crow.cli.streams import out
-from mi_crow.cli.text import size
 from mi_crow.jobs.status import UNREADABLE, scan_jobs
 from mi_crow.store.leftovers import leftovers, remove
 from mi_crow.store.workspace import Workspace

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mi_crow.cli.doctor_checks import Finding
-from mi_crow.cli.text import count, size
+from mi_crow.cli.formatting import count, size
 from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.mechanistic.features.connection import read_through
 from mi_crow.mechanistic.sae.formats.saelens_names import CONFIG_NAME, WEIGHTS_NAME

@@ -17,8 +17,8 @@ def complain(error: BaseException, *, as_json: bool, debug: bool) -> int:
     if debug:
         sys.stderr.write(visible_lines("".join(traceback.format_exception(error))))
     if as_json:
-        from mi_crow.cli.text import as_json as in_json
-        from mi_crow.cli.text import encodable
+        from mi_crow.cli.formatting import as_json as in_json
+        from mi_crow.cli.formatting import encodable
 
         line = encodable(in_json({"error": message, "hint": hint}), sys.stderr.encoding)
     else:

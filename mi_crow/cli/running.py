@@ -6,9 +6,9 @@ from typing import Any
 
 from mi_crow.cli.arguments import slurm_of
 from mi_crow.cli.following import EXIT_DETACHED, JobFailedError, follow_job
+from mi_crow.cli.formatting import print_json
 from mi_crow.cli.rollback import Rollback
 from mi_crow.cli.streams import out
-from mi_crow.cli.text import print_json
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.jobs import submit
 from mi_crow.jobs.distributed.launchers import check_ranked

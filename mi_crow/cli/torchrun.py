@@ -17,8 +17,8 @@ from typing import Any
 from mi_crow.cli.display import Display, display_of
 from mi_crow.cli.error_line import EXIT_INTERRUPTED, complain
 from mi_crow.cli.following import JobCancelledError
+from mi_crow.cli.formatting import print_json
 from mi_crow.cli.rollback import Rollback
-from mi_crow.cli.text import print_json
 from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs.dependents import FOREGROUND_LOCK
 from mi_crow.jobs.distributed.launchers import check_ranked

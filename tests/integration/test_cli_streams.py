@@ -14,7 +14,7 @@ import mi_crow.cli.commands.config as config
 from mi_crow.cli import main
 from mi_crow.cli.streams import read_input
 from mi_crow.cli.tables import Column, print_line, print_table
-from mi_crow.cli.text import print_json
+from mi_crow.cli.formatting import print_json
 
 def run(options):
     print("noise of a library")

@@ -12,10 +12,10 @@ from mi_crow.cli.arguments import (
     positive,
     size_at_once,
 )
+from mi_crow.cli.formatting import count, duration, number, share, size
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts
-from mi_crow.cli.text import count, duration, number, share, size
-from mi_crow.cli.texts import add_text_flags, dataset_of, model_of, rows_of
+from mi_crow.cli.text_flags import add_text_flags, dataset_of, model_of, rows_of
 from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.config import (
     STORAGE_DTYPES,

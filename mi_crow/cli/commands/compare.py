@@ -3,8 +3,8 @@
 from argparse import ArgumentParser, Namespace
 
 from mi_crow.cli.arguments import plan_workspace
+from mi_crow.cli.formatting import count, number, print_json, share
 from mi_crow.cli.tables import print_facts
-from mi_crow.cli.text import count, number, print_json, share
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:

@@ -16,8 +16,8 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
+from mi_crow.cli.formatting import number, print_json
 from mi_crow.cli.tables import Column, print_line, print_table
-from mi_crow.cli.text import number, print_json
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.store.workspace import Workspace, read_sae_summary
 

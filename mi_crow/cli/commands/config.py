@@ -4,8 +4,8 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
 from mi_crow.cli.arguments import add_common
+from mi_crow.cli.formatting import print_json
 from mi_crow.cli.tables import print_facts, print_line
-from mi_crow.cli.text import print_json
 from mi_crow.store.settings import Settings, settings_path
 
 

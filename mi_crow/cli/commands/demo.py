@@ -7,9 +7,9 @@ from typing import Any
 
 from mi_crow.cli.arguments import add_device, add_job_flags, add_seed, device_of
 from mi_crow.cli.commands.app import open_app
+from mi_crow.cli.formatting import count, duration, number, share
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
-from mi_crow.cli.text import count, duration, number, share
 from mi_crow.errors import UserError
 from mi_crow.store.workspace import DEFAULT_NAME, Workspace
 

@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 from mi_crow.cli.arguments import open_workspace, workspace_path
 from mi_crow.cli.doctor_checks import Finding, clean, examine
+from mi_crow.cli.formatting import print_json
 from mi_crow.cli.tables import console
-from mi_crow.cli.text import print_json
 from mi_crow.store.workspace import Workspace
 from mi_crow.visible import visible
 

@@ -14,9 +14,9 @@ from mi_crow.cli.arguments import (
     positive,
     size_at_once,
 )
+from mi_crow.cli.formatting import number, share
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import Column, print_facts, print_table
-from mi_crow.cli.text import number, share
 from mi_crow.jobs.spec import config_as_json
 from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.probe_rows import probe_rows

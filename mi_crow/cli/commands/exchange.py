@@ -15,9 +15,9 @@ from mi_crow.cli.arguments import (
     positive,
     size_at_once,
 )
+from mi_crow.cli.formatting import count, number, print_json, share
 from mi_crow.cli.tables import print_facts, print_line
-from mi_crow.cli.text import count, number, print_json, share
-from mi_crow.cli.texts import add_bos
+from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.jobs.checks import check_dataset, check_model
 from mi_crow.language_model.config import DatasetSpec, ModelSpec

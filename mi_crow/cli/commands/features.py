@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.bounds import REAL, SHARE
 from mi_crow.cli.arguments import a_number, feature_number, open_workspace, pick_sae, positive
 from mi_crow.cli.commands.similar import print_similar
+from mi_crow.cli.formatting import count, number, print_json, share
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
-from mi_crow.cli.text import count, number, print_json, share
 from mi_crow.store.workspace import Workspace
 from mi_crow.visible import visible
 

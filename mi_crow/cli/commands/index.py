@@ -14,10 +14,10 @@ from mi_crow.cli.arguments import (
     positive,
     size_at_once,
 )
+from mi_crow.cli.formatting import count, duration, size
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts
-from mi_crow.cli.text import count, duration, size
-from mi_crow.cli.texts import (
+from mi_crow.cli.text_flags import (
     OF_A_MODEL,
     OF_TEXTS,
     add_text_flags,

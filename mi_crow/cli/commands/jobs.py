@@ -7,8 +7,8 @@ from typing import Any
 from mi_crow.cli.arguments import add_common, open_workspace, positive
 from mi_crow.cli.entry import COMMANDS
 from mi_crow.cli.following import EXIT_DETACHED, follow_job
+from mi_crow.cli.formatting import count, duration, moment, number, print_json
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
-from mi_crow.cli.text import count, duration, moment, number, print_json
 from mi_crow.errors import UserError
 from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, scan_jobs, tail_log
 from mi_crow.jobs.removing import remove_job

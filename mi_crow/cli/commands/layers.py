@@ -4,8 +4,8 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from mi_crow.cli.arguments import add_device, add_model_flags, device_of
+from mi_crow.cli.formatting import print_json
 from mi_crow.cli.tables import Column, print_line, print_table
-from mi_crow.cli.text import print_json
 from mi_crow.jobs.checks import check_model
 from mi_crow.language_model.config import ModelSpec
 from mi_crow.language_model.hook_points.names import number_of

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.cli.arguments import add_common, open_workspace, positive
+from mi_crow.cli.formatting import moment, number, print_json
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
-from mi_crow.cli.text import moment, number, print_json
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, SavedGeneration

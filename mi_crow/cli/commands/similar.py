@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from mi_crow.cli.formatting import count, print_json
 from mi_crow.cli.tables import Column, print_table
-from mi_crow.cli.text import count, print_json
 from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 

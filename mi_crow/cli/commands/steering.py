@@ -14,10 +14,10 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
+from mi_crow.cli.formatting import count, number, print_json
 from mi_crow.cli.streams import read_input
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
-from mi_crow.cli.text import count, number, print_json
-from mi_crow.cli.texts import add_bos
+from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
 
 _SHOWN_TOKENS = 6

@@ -4,8 +4,8 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from mi_crow.cli.arguments import add_common, open_workspace
+from mi_crow.cli.formatting import count, duration, moment, number, print_json, size
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
-from mi_crow.cli.text import count, duration, moment, number, print_json, size
 from mi_crow.errors import UserError
 from mi_crow.jobs.removing import Unfinished, plan_removal, unfinished
 from mi_crow.jobs.renaming import rename_run, rename_sae

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mi_crow.cli import text as words
+from mi_crow.cli import formatting as words
 from mi_crow.cli.display import describe
 from mi_crow.cli.tables import SHORTEST, Column, fit, print_facts, print_line, print_table
 
