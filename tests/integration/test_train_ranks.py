@@ -18,7 +18,7 @@ from mi_crow.language_model.capture.run import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae import load_sae
 from mi_crow.mechanistic.sae.config import ARCHITECTURES, SHARES, SaeTrainingConfig, TrainConfig
-from mi_crow.mechanistic.sae.sharing import LatentShares
+from mi_crow.mechanistic.sae.sharing import LatentSharing
 from mi_crow.mechanistic.sae.train.run import train_run
 from mi_crow.store.workspace import Workspace
 from tests.helpers.shared_training import LATENTS, Trained, train, train_shared
@@ -102,8 +102,8 @@ def test_more_processes_than_latents_are_refused() -> None:
     class Many:
         rank, world = 0, LATENTS + 1
 
-    with pytest.raises(UserError, match="67 latents cannot be shared by 68 processes"):
-        LatentShares(Many(), torch.device("cpu"), LATENTS)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="67 latents cannot be split among 68 processes"):
+        LatentSharing(Many(), torch.device("cpu"), LATENTS)  # pyright: ignore[reportArgumentType]
 
 
 CAPTURE = CaptureConfig(

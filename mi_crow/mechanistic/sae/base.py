@@ -18,7 +18,7 @@ from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.input_norm import TokenUnits, normalised, restored
 from mi_crow.mechanistic.sae.kernels.sparse import decode_rows, dense_latents
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-from mi_crow.mechanistic.sae.sharing import WHOLE, Sharing
+from mi_crow.mechanistic.sae.sharing import SINGLE_PROCESS, Sharing
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -126,7 +126,7 @@ class SparseAutoencoder(nn.Module, ABC):
         self.input_norm = "none"
         self.centred = False  # the mean of each token is taken off and put back (see `centring`)
         self.metadata = SaeMetadata()
-        self.sharing: Sharing = WHOLE
+        self.sharing: Sharing = SINGLE_PROCESS
         self._concepts: AutoencoderConcepts | None = None
         # Drawn on the CPU, so that a seed means the same SAE on every device. On the meta device an
         # SAE has shapes alone: that is how files are loaded without a second copy.
@@ -241,7 +241,7 @@ class SparseAutoencoder(nn.Module, ABC):
     def encoder_input(self, x: Tensor) -> Tensor:
         """x - b_dec in the SAE's dtype (x itself for SAEs that do not subtract it)."""
         x = x.to(self.dtype)
-        return self.sharing.entering(x - self.b_dec if self.apply_b_dec_to_input else x)
+        return self.sharing.sum_gradient(x - self.b_dec if self.apply_b_dec_to_input else x)
 
     def encode_sparse(self, x: Tensor) -> SparseLatents:
         """Latents of activations x [..., d], only those that may be active: [..., k].
@@ -351,7 +351,7 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def _completed(self, rows: Tensor, x: Tensor | None) -> Tensor:
         """What the latents add [..., d], plus everything that is not theirs, in plain units."""
-        out = self.sharing.latent_sum(rows) + self.b_dec
+        out = self.sharing.sum_over_latents(rows) + self.b_dec
         if self.W_skip is None and self.input_norm == "none" and not self.centred:
             return out
         if x is None:

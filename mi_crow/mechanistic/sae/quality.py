@@ -98,7 +98,7 @@ def reconstruction_quality(
         fvu=kept.fvu(),
         fvu_all=everything.fvu(),
         outlier_share=1 - kept.tokens / max(everything.tokens, 1),
-        l0=int(sae.sharing.over_latents(active)) / max(kept.tokens, 1),
+        l0=int(sae.sharing.total_over_latents(active)) / max(kept.tokens, 1),
         cosine=float(cosine) / kept.tokens if kept.tokens else float("nan"),
         tokens=everything.tokens,
     )

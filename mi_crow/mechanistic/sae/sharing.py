@@ -1,14 +1,14 @@
-"""Several processes train one SAE: each has a share of the tokens, or a share of the latents.
+"""Several processes train one SAE: they split the tokens of each batch, or the latents.
 
-With tokens shared (data parallel) every process holds the whole SAE, works on its part of each
-batch, and gradients and firing counts are summed. With latents shared (tensor parallel, for SAEs
+With tokens split (data parallel) every process holds the whole SAE, works on its part of each
+batch, and gradients and firing counts are summed. With latents split (tensor parallel, for SAEs
 too wide for one device) every process sees the whole batch and holds some of the latents: it
-encodes with those, the k strongest are chosen among all, and what the shares decode to is summed.
-Shoeybi et al. 2019, "Megatron-LM", section 3, has the pair of operators at the borders: one sums on
-the way forward and passes gradients on, the other the reverse.
+encodes with those, the top k are chosen among all, and the partial reconstructions are summed.
+Shoeybi et al. 2019, "Megatron-LM", section 3, gives the pair of operators at the boundaries: one
+sums in the forward pass and passes gradients through, the other the reverse.
 
-Architectures call a `Sharing` where a sum runs over all tokens of a batch or over all latents; the
-one of a single process, `WHOLE`, gives everything back as it came.
+Architectures call a `Sharing` wherever a sum runs over all tokens of a batch or over all latents;
+that of a single process, `SINGLE_PROCESS`, returns everything unchanged.
 """
 
 from collections.abc import Iterable
@@ -23,89 +23,89 @@ from mi_crow.ranks import ALONE, Ranks
 
 
 class Sharing:
-    """One process that has all tokens and all latents."""
+    """A single process, which has all tokens and all latents."""
 
-    alone = True
-    latents_apart = False
-    first_latent = 0  # number of this process's first latent among all
-    device: torch.device | None = None  # where the shares are trained
+    single_process = True
+    splits_latents = False
+    first_latent = 0  # index of this process's first latent among all
+    device: torch.device | None = None  # where each process trains its part
 
     def __init__(self, ranks: Ranks = ALONE) -> None:
         self.ranks = ranks
 
-    # What a forward pass asks for.
+    # Called in the forward pass; differentiable.
 
-    def entering(self, x: Tensor) -> Tensor:
-        """x on its way into the latents at hand, its gradient summed over all shares of them."""
+    def sum_gradient(self, x: Tensor) -> Tensor:
+        """x unchanged, for this process's latents; its gradient is summed over processes."""
         return x
 
-    def latent_sum(self, part: Tensor) -> Tensor:
-        """A sum over the latents at hand, of any shape, completed to one over all latents."""
+    def sum_over_latents(self, part: Tensor) -> Tensor:
+        """A sum over this process's latents, of any shape, completed to all latents."""
         return part
 
     def batch_mean(self, total: Tensor, n: int) -> Tensor:
-        """Mean over all tokens of a batch, from the sum over the n at hand; its gradient is that of
-        the mean over those."""
+        """Mean over all tokens of a batch, from the sum over this process's n; its gradient is that
+        of the mean over those n."""
         return total / n
 
-    def strongest(self, values: Tensor, k: int) -> Tensor:
-        """values [n, <= k] >= 0 with zeros where they are not among the k largest of their token
-        over all latents."""
+    def keep_top_k(self, values: Tensor, k: int) -> Tensor:
+        """values [n, <= k] >= 0, set to zero where they are not among their token's k largest over
+        all latents."""
         return values
 
     def nth_largest(self, values: Tensor, n: int) -> Tensor:
-        """The n-th largest of the values [e] of all processes, which have at least n together."""
+        """The n-th largest of all processes' values [e], of which there are at least n in total."""
         return values.topk(n, sorted=False).values.min()
 
-    def least(self, value: Tensor) -> Tensor:
-        """The least of what the processes have."""
+    def minimum(self, value: Tensor) -> Tensor:
+        """The minimum over processes."""
         return value
 
     # Plain sums, without gradients.
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum of what the processes have."""
+        """The sum over processes."""
         return value
 
-    def over_tokens(self, value: Tensor) -> Tensor:
-        """A sum over the tokens at hand, completed to one over the batch."""
+    def total_over_tokens(self, value: Tensor) -> Tensor:
+        """A sum over this process's tokens, completed to the whole batch."""
         return value
 
-    def over_latents(self, value: Tensor) -> Tensor:
-        """A sum over the latents at hand, completed to one over all."""
+    def total_over_latents(self, value: Tensor) -> Tensor:
+        """A sum over this process's latents, completed to all latents."""
         return value
 
-    # What the trainer asks for.
+    # Called by the trainer.
 
     def own_tokens(self, batch: Tensor) -> Tensor:
         """This process's part of a batch [n, d]."""
         return batch
 
     def reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Makes the gradients of the batch from those of its parts."""
+        """Sums the gradients of the parts of a batch, in place."""
 
     def own_latents(self, tensor: Tensor) -> Tensor:
         """This process's part of a tensor [M, ...]."""
         return tensor
 
-    def all_latents(self, tensor: Tensor) -> Tensor:
-        """The whole of a tensor [m, ...] that holds the latents at hand, on every process."""
+    def gather_latents(self, tensor: Tensor) -> Tensor:
+        """All latents' tensor [M, ...], on every process, from the parts [m, ...]."""
         return tensor
 
-    def settle(self, tensors: Iterable[Tensor]) -> None:
-        """Gives every process the first one's tensors, in place, where all are to be alike."""
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrites the tensors with those of the first process, in place."""
 
 
-WHOLE = Sharing()
+SINGLE_PROCESS = Sharing()
 
 
-class _Shares(Sharing):
-    """What both ways have in common: a group of processes that add up tensors."""
+class _GroupSharing(Sharing):
+    """What both ways of splitting share: a process group with collectives."""
 
-    alone = False
+    single_process = False
 
     def __init__(self, ranks: Ranks, device: torch.device) -> None:
-        """All processes call it, in the same order. CUDA tensors travel by NCCL, others by gloo."""
+        """Collective: all processes call it, in the same order. CUDA by NCCL, else gloo."""
         import torch.distributed as dist
 
         super().__init__(ranks)
@@ -121,7 +121,7 @@ class _Shares(Sharing):
         dist.all_reduce(summed, group=self._group)
         return summed
 
-    def least(self, value: Tensor) -> Tensor:
+    def minimum(self, value: Tensor) -> Tensor:
         import torch.distributed as dist
 
         found = value.detach().clone()
@@ -132,12 +132,12 @@ class _Shares(Sharing):
         own = values.detach()
         if own.numel() > n:
             own = own.topk(n, sorted=False).values
-        longest = -self.least(torch.tensor(-own.numel(), device=own.device))
+        longest = -self.minimum(torch.tensor(-own.numel(), device=own.device))
         missing = int(longest) - own.numel()
         offered = self._gathered(functional.pad(own, (0, missing), value=-torch.inf))
         return offered.topk(n, sorted=False).values.min()
 
-    def settle(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         import torch.distributed as dist
 
         for tensor in tensors:
@@ -146,7 +146,7 @@ class _Shares(Sharing):
             tensor.detach().copy_(sent)
 
     def _gathered(self, values: Tensor) -> Tensor:
-        """The values [..., e] of all processes side by side."""
+        """The values [..., e] of all processes, concatenated."""
         import torch.distributed as dist
 
         gathered = [torch.empty_like(values) for _ in range(self.ranks.world)]
@@ -154,7 +154,7 @@ class _Shares(Sharing):
         return torch.cat(gathered, dim=-1)
 
 
-class TokenShares(_Shares):
+class TokenSharing(_GroupSharing):
     """Data parallel: each process has part of every batch and the whole SAE."""
 
     def batch_mean(self, total: Tensor, n: int) -> Tensor:
@@ -162,7 +162,7 @@ class TokenShares(_Shares):
         sums = self.total(torch.stack([total.detach(), total.new_tensor(float(n))]))
         return mean + (sums[0] / sums[1] - mean).detach()
 
-    def over_tokens(self, value: Tensor) -> Tensor:
+    def total_over_tokens(self, value: Tensor) -> Tensor:
         return self.total(value)
 
     def own_tokens(self, batch: Tensor) -> Tensor:
@@ -171,27 +171,27 @@ class TokenShares(_Shares):
     def reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
         import torch.distributed as dist
 
-        # All at once, so that a fast network can work on several.
-        waiting = [
+        # All at once, so that a fast network can overlap them.
+        pending = [
             dist.all_reduce(parameter.grad, group=self._group, async_op=True)
             for parameter in parameters
             if parameter.grad is not None
         ]
-        for work in waiting:
+        for work in pending:
             if work is not None:
                 work.wait()
 
 
-class LatentShares(_Shares):
-    """Tensor parallel: each process has some of the latents and the whole of every batch."""
+class LatentSharing(_GroupSharing):
+    """Tensor parallel: each process has some of the latents and every batch in full."""
 
-    latents_apart = True
+    splits_latents = True
 
     def __init__(self, ranks: Ranks, device: torch.device, n_latents: int) -> None:
         """Raises UserError for fewer latents than processes."""
         if n_latents < ranks.world:
             raise UserError(
-                f"{n_latents} latents cannot be shared by {ranks.world} processes",
+                f"{n_latents} latents cannot be split among {ranks.world} processes",
                 hint="use fewer processes",
             )
         super().__init__(ranks, device)
@@ -199,15 +199,15 @@ class LatentShares(_Shares):
         self.first_latent = int(numbers[ranks.rank][0])
         self._sizes = [len(part) for part in numbers]
 
-    def entering(self, x: Tensor) -> Tensor:
+    def sum_gradient(self, x: Tensor) -> Tensor:
         entered: Tensor = _SumBackward.apply(x, self)
         return entered
 
-    def latent_sum(self, part: Tensor) -> Tensor:
+    def sum_over_latents(self, part: Tensor) -> Tensor:
         whole: Tensor = _SumForward.apply(part, self)
         return whole
 
-    def strongest(self, values: Tensor, k: int) -> Tensor:
+    def keep_top_k(self, values: Tensor, k: int) -> Tensor:
         own = values.shape[1]
         padded = functional.pad(values.detach(), (0, k - own), value=-1.0)
         offered = self._gathered(padded)  # [n, world * k]
@@ -216,13 +216,13 @@ class LatentShares(_Shares):
         begin = self.ranks.rank * k
         return values * kept[:, begin : begin + own]
 
-    def over_latents(self, value: Tensor) -> Tensor:
+    def total_over_latents(self, value: Tensor) -> Tensor:
         return self.total(value)
 
     def own_latents(self, tensor: Tensor) -> Tensor:
         return tensor.split(self._sizes)[self.ranks.rank]
 
-    def all_latents(self, tensor: Tensor) -> Tensor:
+    def gather_latents(self, tensor: Tensor) -> Tensor:
         import torch.distributed as dist
 
         parts = [tensor.new_empty(size, *tensor.shape[1:]) for size in self._sizes]
@@ -233,10 +233,10 @@ class LatentShares(_Shares):
 
 
 class _SumForward(torch.autograd.Function):
-    """The sum over processes; the gradient, the same everywhere, goes to each share."""
+    """The sum over processes; the gradient, equal on all of them, passes through."""
 
     @staticmethod
-    def forward(ctx: Any, part: Tensor, shares: _Shares) -> Tensor:
+    def forward(ctx: Any, part: Tensor, shares: _GroupSharing) -> Tensor:
         return shares.total(part)
 
     @staticmethod
@@ -245,10 +245,10 @@ class _SumForward(torch.autograd.Function):
 
 
 class _SumBackward(torch.autograd.Function):
-    """The same tensor everywhere; its gradient is the sum of what the shares give back."""
+    """The identity; its gradient is the sum over processes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shares: _Shares) -> Tensor:
+    def forward(ctx: Any, x: Tensor, shares: _GroupSharing) -> Tensor:
         ctx.shares = shares
         return x.view_as(x)
 
@@ -258,9 +258,9 @@ class _SumBackward(torch.autograd.Function):
 
 
 def open_sharing(ranks: Ranks, kind: str, device: torch.device, n_latents: int) -> Sharing:
-    """How `ranks` share the training of an SAE with `n_latents`; all of them call it together."""
+    """How `ranks` split the training of an SAE with `n_latents`. Collective."""
     if ranks.world == 1:
-        return WHOLE
+        return SINGLE_PROCESS
     if kind == "latents":
-        return LatentShares(ranks, device, n_latents)
-    return TokenShares(ranks, device)
+        return LatentSharing(ranks, device, n_latents)
+    return TokenSharing(ranks, device)

@@ -72,7 +72,7 @@ class BatchTopKSae(SparseAutoencoder):
         # Batches differ by some percent: well below the running mean there is always enough.
         guess = _SAFE * float(self.threshold[0])
         operands = taken.detach(), encoder.detach(), bias.detach()
-        if self.sharing.alone:
+        if self.sharing.single_process:
             values, entries = strongest_entries(*operands, self.k, guess)
         else:
             values, entries = self._strongest_of_all(*operands, guess)
@@ -85,7 +85,7 @@ class BatchTopKSae(SparseAutoencoder):
         """`strongest_entries` where other processes have a share of the tokens or latents."""
         sharing = self.sharing
         wanted = self.k * int(
-            sharing.over_tokens(torch.tensor(taken.shape[0], device=taken.device))
+            sharing.total_over_tokens(torch.tensor(taken.shape[0], device=taken.device))
         )
         values, entries = entries_above(taken, encoder, bias, guess)
         if guess > 0 and self._found(values) < wanted:
@@ -105,7 +105,7 @@ class BatchTopKSae(SparseAutoencoder):
     @torch.no_grad()
     def _follow(self, values: Tensor) -> None:
         """Moves the threshold towards the least of the batch's activations [e]."""
-        least = self.sharing.least(torch.cat([values, values.new_tensor([torch.inf])]).min())
+        least = self.sharing.minimum(torch.cat([values, values.new_tensor([torch.inf])]).min())
         fresh = self.threshold == 0
         moved = self.threshold.lerp(least.expand_as(self.threshold), 1 - _KEPT)
         moved = torch.where(fresh, least, moved)

@@ -46,7 +46,7 @@ def dead_part(sae: SparseAutoencoder, taken: Tensor, dead: Tensor, k: int) -> Te
     taken [n, d] without gradient, dead int64 [m] -> [n, n_outputs] over the latents at hand.
     """
     if not dead.numel():  # where latents are shared, all at hand may be alive
-        sae.sharing.strongest(taken.new_zeros(taken.shape[0], 0), k)
+        sae.sharing.keep_top_k(taken.new_zeros(taken.shape[0], 0), k)
         return taken.new_zeros(taken.shape[0], sae.n_outputs)
     encoder, bias, decoder = (
         parameter.index_select(0, dead)
@@ -54,7 +54,7 @@ def dead_part(sae: SparseAutoencoder, taken: Tensor, dead: Tensor, k: int) -> Te
     )
     with torch.no_grad():
         values, indices = topk_activations(taken, encoder, bias, min(k, dead.numel()))
-        values = sae.sharing.strongest(values, k)
+        values = sae.sharing.keep_top_k(values, k)
     dense = dense_costs_less(taken.shape[0], decoder.shape, values.shape[1], taken.device)
     part: Tensor = _DeadPart.apply(taken, encoder, bias, decoder, values, indices, dense)
     return part

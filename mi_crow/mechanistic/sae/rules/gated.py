@@ -88,8 +88,8 @@ class GatedSae(SparseAutoencoder):
         gate, entries = encode_above(taken, self.encoder_rows, self.b_gate)
         z = self._magnitudes(gate, entries)
         residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
-        frozen = self.sharing.latent_sum(decode_entries(gate, entries, self.W_dec.detach()))
-        penalty = self.sharing.latent_sum(gate.sum())
+        frozen = self.sharing.sum_over_latents(decode_entries(gate, entries, self.W_dec.detach()))
+        penalty = self.sharing.sum_over_latents(gate.sum())
         fvu = variance_share(residual, context)
         losses = {
             "reconstruction": fvu,

@@ -107,7 +107,7 @@ class JumpReluSae(SparseAutoencoder):
         return TrainingOutput(losses, fvu.detach(), fired)
 
     def _sparsity(self, step: Tensor, entries: Entries, context: LossContext) -> Tensor:
-        active = self.sharing.latent_sum(step.sum())
+        active = self.sharing.sum_over_latents(step.sum())
         l0 = self.sharing.batch_mean(active, entries.n_tokens)
         if context.target_l0 is None:
             return l0

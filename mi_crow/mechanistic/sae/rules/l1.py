@@ -72,7 +72,7 @@ class L1Sae(SparseAutoencoder):
         z, entries = encode_above(taken, self.encoder_rows, self.b_enc)
         residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
         fvu = variance_share(residual, context)
-        l1 = self.sharing.latent_sum(z.sum()) / (context.variance * x.shape[0])
+        l1 = self.sharing.sum_over_latents(z.sum()) / (context.variance * x.shape[0])
         losses = {"reconstruction": fvu, "sparsity": context.sparsity * l1}
         losses |= auxk_loss(self, taken, residual, context)
         return TrainingOutput(losses, fvu.detach(), entries.columns)

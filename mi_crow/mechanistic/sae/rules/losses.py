@@ -45,7 +45,7 @@ def auxk_loss(
         return {}
     k = min(context.k_aux, context.dead.numel() if context.n_dead is None else context.n_dead)
     part = dead_part(sae, encoder_input.detach(), context.dead, k)
-    error = residual.detach() - sae.sharing.latent_sum(part)
+    error = residual.detach() - sae.sharing.sum_over_latents(part)
     weight = context.aux_alpha * k / context.k_aux
     return {"auxk": weight * variance_share(error, context)}
 

@@ -82,7 +82,7 @@ class MatryoshkaSae(BatchTopKSae):
             entries.n_tokens * groups,
             self.n_latents,
         )
-        parts = self.sharing.latent_sum(decode_entries(z, bags, self.W_dec))
+        parts = self.sharing.sum_over_latents(decode_entries(z, bags, self.W_dec))
         return parts.view(entries.n_tokens, groups, self.n_inputs).unbind(1)
 
 

@@ -77,10 +77,10 @@ class TopKSae(SparseAutoencoder):
         """The k latents of each row of the encoder's input: values [n, k], indices [n, k]."""
         k = min(self.k, self.n_latents)  # where latents are shared, less than k may be at hand
         values, indices = topk_encode(taken, self.encoder_rows, self.b_enc, k)
-        return self.sharing.strongest(values, self.k), indices
+        return self.sharing.keep_top_k(values, self.k), indices
 
     def _encode_rows(self, x: Tensor) -> SparseLatents:
-        if not torch.is_inference_mode_enabled() or not self.sharing.alone:
+        if not torch.is_inference_mode_enabled() or not self.sharing.single_process:
             return SparseLatents(*self._choose(self.encoder_input(x)))
         # The same, but that the input is never held centred as a whole.
         centre = self.b_dec if self.apply_b_dec_to_input else None

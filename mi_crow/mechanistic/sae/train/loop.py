@@ -126,7 +126,9 @@ def _does_not_fit(state: TrainState, tokens: Tensor, too_much: str) -> UserError
     n, pieces = tokens.shape[0], state.plan.accumulate
     message = f"out of memory on {state.sae.device} with {n // pieces} tokens at once"
     pieces *= 2
-    while state.sharing.alone and pieces <= n and not _fits(state, tokens[: -(-n // pieces)]):
+    while (
+        state.sharing.single_process and pieces <= n and not _fits(state, tokens[: -(-n // pieces)])
+    ):
         pieces *= 2
     if pieces > n:
         numbers = sum(parameter.numel() for parameter in state.sae.parameters())

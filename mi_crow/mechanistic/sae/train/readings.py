@@ -62,8 +62,8 @@ class Readings:
         plan, sharing, n_latents = state.plan, state.sharing, state.n_latents
         losses = self._losses()
         fvu = losses.pop("fvu")
-        dense = sharing.over_latents((self._firings > DENSE * self._tokens).sum())
-        active = sharing.over_latents(self._active)
+        dense = sharing.total_over_latents((self._firings > DENSE * self._tokens).sum())
+        active = sharing.total_over_latents(self._active)
         self._firings.zero_()
         window, self._tokens = self._tokens, 0
         heldout = self._heldout() if plan.checkpoints_at(state.step) else None
@@ -93,7 +93,7 @@ class Readings:
         for output, share in self._step:
             for name, loss in {**output.losses, "fvu": output.fvu}.items():
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + share * loss
-        together = self._state.sharing.over_tokens(torch.stack(list(sums.values())))
+        together = self._state.sharing.total_over_tokens(torch.stack(list(sums.values())))
         return dict(zip(sums, together.tolist(), strict=True))
 
     def refuse_infinite(self, row: Row) -> None:

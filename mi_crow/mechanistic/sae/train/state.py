@@ -51,18 +51,18 @@ class TrainState:
     def share(self, sharing: Sharing) -> "TrainState":
         """This process's share of the state: all of it unless latents are shared. Every process
         goes on from what the first one has."""
-        if sharing.alone:
+        if sharing.single_process:
             return self
         facts = sharing.ranks.agree({"step": self.step, **self.facts()})
         part = self
-        if sharing.latents_apart:
+        if sharing.splits_latents:
             part = TrainState(self.sae.part_of_latents(sharing), self.plan)
             part.n_latents = self.n_latents
             part.restore(self.tensors(), facts)
         else:
             self.sae.sharing = sharing
             self._take_up(facts)
-            sharing.settle([*self.sae.state_dict().values(), self.control.state])
+            sharing.broadcast([*self.sae.state_dict().values(), self.control.state])
         return part
 
     def _control(self, coefficient: float) -> SparsityControl:
@@ -113,7 +113,7 @@ class TrainState:
         if self._dead is None:
             dead = (self._idle > self.plan.dead_tokens).nonzero()[:, 0]
             count = torch.tensor(dead.numel(), device=dead.device)
-            n_dead = int(self.sharing.over_latents(count))
+            n_dead = int(self.sharing.total_over_latents(count))
             self._dead = (dead if n_dead else None, n_dead)
         return self._dead
 
@@ -129,7 +129,7 @@ class TrainState:
                 length = torch.linalg.vector_norm(parameter.grad)
                 squares[is_by_latent(name)].append(length.square())
         by_latent, rest = (torch.stack(squares[kind]).sum() for kind in (True, False))
-        return (self.sharing.over_latents(by_latent) + rest).sqrt()
+        return (self.sharing.total_over_latents(by_latent) + rest).sqrt()
 
     @torch.no_grad()
     def apply_gradients(self) -> None:
@@ -151,12 +151,12 @@ class TrainState:
     def count_firing(self, firings: Tensor) -> Tensor:
         """Notes how often each latent fired on this process's part of a batch, int64 [M]; gives how
         often on the whole batch."""
-        firings = self.sharing.over_tokens(firings)
+        firings = self.sharing.total_over_tokens(firings)
         self._idle += self.plan.batch_size
         self._idle.masked_fill_(firings > 0, 0)
         if self.sae.device.type == "cpu" or (self.step + 1) % _LOOK_EVERY == 0:
             self._dead = None
-        active = self.sharing.over_latents(firings.sum())
+        active = self.sharing.total_over_latents(firings.sum())
         self.control.observe(self.step, active / self.plan.batch_size)
         return firings
 
@@ -174,7 +174,7 @@ class TrainState:
         tensors["idle"] = self._idle
         for name, tensor in tensors.items():
             if _is_by_latent(name):
-                tensors[name] = self.sharing.all_latents(tensor)
+                tensors[name] = self.sharing.gather_latents(tensor)
         tensors["sparsity"] = self.control.state
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.sae.device.type == "cuda":

@@ -12,7 +12,7 @@ from mi_crow.mechanistic.sae.base import SparseAutoencoder, is_by_latent
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
 from mi_crow.mechanistic.sae.control import ShuffledSource
 from mi_crow.mechanistic.sae.quality import DENSE, heldout_quality, latent_densities
-from mi_crow.mechanistic.sae.sharing import WHOLE, Sharing, open_sharing
+from mi_crow.mechanistic.sae.sharing import SINGLE_PROCESS, Sharing, open_sharing
 from mi_crow.mechanistic.sae.source import TokenSource
 from mi_crow.mechanistic.sae.train.checkpoint import newest_checkpoint
 from mi_crow.mechanistic.sae.train.denormals import flushed_denormals
@@ -255,8 +255,8 @@ def _take_back(sae: SparseAutoencoder, state: TrainState) -> None:
         with torch.no_grad():
             for name, tensor in sae.state_dict().items():
                 part = trained.state_dict()[name]
-                tensor.copy_(sharing.all_latents(part) if is_by_latent(name) else part)
-    sae.sharing = WHOLE
+                tensor.copy_(sharing.gather_latents(part) if is_by_latent(name) else part)
+    sae.sharing = SINGLE_PROCESS
     sae.eval().requires_grad_(False)
 
 
@@ -278,7 +278,7 @@ def _measure(lane: Lane, source: TokenSource) -> TrainResult:
     sae, plan = lane.state.sae, lane.state.plan
     quality = heldout_quality(sae, source, plan.outlier_norm)
     densities = latent_densities(sae, source, plan.outlier_norm)
-    dead, dense = sae.sharing.over_latents(
+    dead, dense = sae.sharing.total_over_latents(
         torch.stack([(densities == 0).sum(), (densities > DENSE).sum()])
     ).tolist()
     return TrainResult(
