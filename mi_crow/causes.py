@@ -102,7 +102,7 @@ def machine_error(
     return MachineError(words.format(place=repr(str(named)) if named else somewhere), hint=hint)
 
 
-def in_words(error: BaseException) -> BaseException:
+def explained(error: BaseException) -> BaseException:
     """The error to show: `error` itself, unless it is none of ours and the system refused
     something; then the sentence for that."""
     if isinstance(error, MiCrowError):
@@ -112,7 +112,7 @@ def in_words(error: BaseException) -> BaseException:
 
 def sentence_of(error: BaseException) -> str:
     """One line about `error` for whoever asked for what failed."""
-    told = in_words(error)
+    told = explained(error)
     return told.sentence if isinstance(told, MiCrowError) else str(told)
 
 

@@ -33,7 +33,7 @@ def add_common(parser: ArgumentParser) -> None:
     )
 
 
-def takes_common(options: Namespace) -> Namespace:
+def fill_in_common(options: Namespace) -> Namespace:
     """Fills in the common options that were not given."""
     defaults = {"workspace": None, "json": False, "debug": False, "command": None}
     for key, value in defaults.items():
@@ -94,7 +94,9 @@ def add_job_flags(parser: ArgumentParser, *, after: bool = True, ranked: bool = 
     )
     if ranked:
         group.add_argument(
-            "--nproc", type=a_number(PROCESSES), help="processes on one machine, a GPU each (1)"
+            "--nproc",
+            type=number_within(PROCESSES),
+            help="processes on one machine, one GPU each (1)",
         )
     group.add_argument("--partition", help="where slurm is to start it")
     group.add_argument("--time", metavar="LIMIT", help="minutes, or H:MM:SS, for slurm (24 hours)")
@@ -125,7 +127,7 @@ def slurm_of(options: Namespace) -> dict[str, Any]:
     return asked
 
 
-def a_number(bounds: Bounds, what: str = "") -> Callable[[str], Any]:
+def number_within(bounds: Bounds, what: str = "") -> Callable[[str], Any]:
     """An argument type: a number within these bounds; its complaint is one sentence."""
 
     def read(text: str) -> Any:
@@ -137,10 +139,10 @@ def a_number(bounds: Bounds, what: str = "") -> Callable[[str], Any]:
     return read
 
 
-positive = a_number(COUNT)
-size_at_once = a_number(SIZE)
-feature_number = a_number(FEATURE)
-seed_number = a_number(SEED)
+positive = number_within(COUNT)
+bounded_size = number_within(SIZE)
+feature_number = number_within(FEATURE)
+seed_number = number_within(SEED)
 
 
 def check_new_file(path: Path, *, force: bool) -> None:
@@ -155,9 +157,9 @@ def workspace_path(options: Namespace) -> str | None:
     """The folder that the flag, the environment or the config file names, in this order."""
     import os
 
-    from mi_crow.store.settings import Settings
+    from mi_crow.store.settings import UserSettings
 
-    return options.workspace or os.environ.get(ENVIRONMENT_NAME) or Settings.load().workspace
+    return options.workspace or os.environ.get(ENVIRONMENT_NAME) or UserSettings.load().workspace
 
 
 def open_workspace(options: Namespace) -> Workspace:
@@ -172,9 +174,9 @@ def plan_workspace(options: Namespace) -> Workspace:
 
 def device_of(options: Namespace) -> str:
     """The device that the flag or the config file names. Raises UserError for a misspelt one."""
-    from mi_crow.store.settings import Settings, validate_device
+    from mi_crow.store.settings import UserSettings, validate_device
 
-    return validate_device(options.device or Settings.load().device or "auto")
+    return validate_device(options.device or UserSettings.load().device or "auto")
 
 
 def pick_sae(workspace: Workspace, sae_id: str | None) -> str:

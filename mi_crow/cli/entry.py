@@ -14,8 +14,8 @@ from typing import Any
 from mi_crow import __version__
 from mi_crow.clean_text import check_name, clean_text
 from mi_crow.cli import streams
-from mi_crow.cli.arguments import Parser, add_common, takes_common
-from mi_crow.cli.error_line import complain
+from mi_crow.cli.arguments import Parser, add_common, fill_in_common
+from mi_crow.cli.error_line import report_error
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.ranks import launched_rank
 
@@ -71,7 +71,7 @@ def run_command_line(argv: Sequence[str] | None) -> int:
 def _run(options: Namespace) -> int:
     if options.command is None:  # the app, which has the terminal to itself
         return _module("app").run(options) or 0
-    with streams.alone(options.debug):
+    with streams.silence_libraries(options.debug):
         return _module(options.command).run(options) or 0
 
 
@@ -100,7 +100,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
             break
         if word in COMMANDS:
             break
-    return _cleaned(takes_common(parser.parse_args(arguments)))
+    return _cleaned(fill_in_common(parser.parse_args(arguments)))
 
 
 def _cleaned(options: Namespace) -> Namespace:
@@ -147,7 +147,7 @@ def _report(arguments: Sequence[str], error: BaseException) -> int:
     if launched_rank():  # what every process of a torchrun meets, rank 0 tells
         return error.exit_code if isinstance(error, MiCrowError) else 1
     try:
-        return complain(error, as_json="--json" in arguments, debug="--debug" in arguments)
+        return report_error(error, as_json="--json" in arguments, debug="--debug" in arguments)
     except BrokenPipeError:
         streams.abandon()
         return 1

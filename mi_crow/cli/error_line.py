@@ -3,14 +3,14 @@
 import sys
 import traceback
 
-from mi_crow.causes import in_words
+from mi_crow.causes import explained
 from mi_crow.errors import MiCrowError
 from mi_crow.visible import visible, visible_lines
 
 EXIT_INTERRUPTED = 130
 
 
-def complain(error: BaseException, *, as_json: bool, debug: bool) -> int:
+def report_error(error: BaseException, *, as_json: bool, debug: bool) -> int:
     """Says what went wrong in one line, an object with `as_json`; the traceback before it with
     `debug`. Gives the exit code."""
     message, hint, exit_code = _words(error)
@@ -29,7 +29,7 @@ def complain(error: BaseException, *, as_json: bool, debug: bool) -> int:
 
 def _words(error: BaseException) -> tuple[str, str, int]:
     """Message, hint and exit code: 2 for what the user can mend, 1 or 130 otherwise."""
-    error = in_words(error)
+    error = explained(error)
     if isinstance(error, MiCrowError):
         return str(error), error.hint, error.exit_code
     if isinstance(error, KeyboardInterrupt):

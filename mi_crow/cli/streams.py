@@ -46,7 +46,7 @@ def prepare() -> None:
 
 
 @contextmanager
-def alone(debug: bool) -> Iterator[None]:
+def silence_libraries(debug: bool) -> Iterator[None]:
     """Inside the block the streams are the command's alone: what libraries print is dropped, their
     warnings and log lines too. With `debug` all of it goes to stderr."""
     global _result
@@ -61,7 +61,7 @@ def alone(debug: bool) -> Iterator[None]:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    _result, sys.stdout = sys.stdout, _Unheard(sys.stdout)
+    _result, sys.stdout = sys.stdout, _Discard(sys.stdout)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -88,7 +88,7 @@ def abandon() -> None:
             os.close(target)
 
 
-class _Unheard(io.TextIOBase):
+class _Discard(io.TextIOBase):
     """Takes everything and says nothing; else it looks like the stream it stands for."""
 
     def __init__(self, real: TextIO) -> None:

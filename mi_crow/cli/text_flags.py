@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from mi_crow.cli.arguments import device_of, positive, seed_number, size_at_once
+from mi_crow.cli.arguments import bounded_size, device_of, positive, seed_number
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import BOS, LONG_DOCUMENTS, DatasetSpec, ModelSpec
 
@@ -46,7 +46,7 @@ def add_text_flags(parser: ArgumentParser, default: str | None = "sample") -> No
     )
     group.add_argument(
         "--context-length",
-        type=size_at_once,
+        type=bounded_size,
         default=128,
         help="tokens a row through the model (128)",
     )

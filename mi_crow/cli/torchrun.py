@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.cli.display import Display, display_of
-from mi_crow.cli.error_line import EXIT_INTERRUPTED, complain
+from mi_crow.cli.error_line import EXIT_INTERRUPTED, report_error
 from mi_crow.cli.following import JobCancelledError
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.rollback import Rollback
@@ -70,7 +70,7 @@ def run_in_ranks(
             rollback.undo()
         if not speaks:
             return error.exit_code if isinstance(error, MiCrowError) else 1
-        return complain(error, as_json=options.json, debug=options.debug)
+        return report_error(error, as_json=options.json, debug=options.debug)
     if not speaks:
         return 0
     if options.json:

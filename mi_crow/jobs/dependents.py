@@ -14,14 +14,14 @@ FOREGROUND_LOCK = ".lock-foreground"  # in a folder that a command fills without
 
 
 @dataclass(frozen=True)
-class Users:
+class Dependents:
     """What depends on a run or an SAE."""
 
     jobs: list[str]  # active jobs that read or write it
     saes: list[str]  # SAEs that were trained on the run; none for an SAE
 
 
-def users_of(workspace: Workspace, what: str, name: str) -> Users:
+def dependents_of(workspace: Workspace, what: str, name: str) -> Dependents:
     """Who uses the run or SAE (`what` is "run" or "SAE") with the id `name`."""
     trained = trained_on(workspace)
     jobs = [
@@ -30,13 +30,13 @@ def users_of(workspace: Workspace, what: str, name: str) -> Users:
         if job.active and (job.kind == "demo" or uses(job, what, name, trained))
     ]
     saes = [sae for sae, run in trained.items() if run == name] if what == "run" else []
-    return Users(jobs, saes)
+    return Dependents(jobs, saes)
 
 
-def refuse_in_use(workspace: Workspace, what: str, name: str, folder: Path) -> Users:
+def refuse_in_use(workspace: Workspace, what: str, name: str, folder: Path) -> Dependents:
     """Who needs the run or SAE in `folder`, which nobody works on. Raises UserError when somebody
     does: an active job, or a command that torchrun started."""
-    used = users_of(workspace, what, name)
+    used = dependents_of(workspace, what, name)
     if used.jobs:
         raise UserError(
             f"{what} {name!r} is in use by job {', '.join(used.jobs)}",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import CorruptDataError
-from mi_crow.jobs.field_types import is_sound
+from mi_crow.jobs.field_types import has_valid_types
 from mi_crow.store.json_file import parse_json
 from mi_crow.store.plain_file import open_plain, read_plain
 
@@ -56,7 +56,7 @@ def parse_event(line: bytes) -> dict[str, Any] | None:
         record = parse_json(line, "an event")
     except CorruptDataError:
         return None
-    if isinstance(record, dict) and "event" in record and is_sound(record):
+    if isinstance(record, dict) and "event" in record and has_valid_types(record):
         return record
     return None
 

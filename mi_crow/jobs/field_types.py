@@ -57,6 +57,6 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def is_sound(record: dict[str, Any]) -> bool:
+def has_valid_types(record: dict[str, Any]) -> bool:
     """True when every field that is known has its type; unknown ones may be anything."""
     return all(key not in record or check(record[key]) for key, check in _CHECKS.items())

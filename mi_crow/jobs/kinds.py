@@ -60,11 +60,11 @@ def _capture(work: Work) -> dict[str, Any]:
 
 def _train(work: Work) -> dict[str, Any]:
     _settle_floats()
-    from mi_crow.jobs.metrics_rescue import mend_metrics
+    from mi_crow.jobs.metrics_rescue import repair_metrics
     from mi_crow.mechanistic.sae.train.run import train_run
 
     if work.output_dir is not None and work.ranks.rank == 0:
-        mend_metrics(work.workspace, work.output_dir, work.progress)
+        repair_metrics(work.workspace, work.output_dir, work.progress)
     result = train_run(
         work.workspace, work.config, work.progress, work.output_dir, ranks=work.ranks
     )

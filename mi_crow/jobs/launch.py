@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mi_crow.causes import in_words
+from mi_crow.causes import explained
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.jobs.distributed.launchers import check_hand_over, check_launcher
 from mi_crow.jobs.distributed.slurm import hand_over, slurm_number, withdraw
@@ -141,7 +141,7 @@ def resume(workspace: Workspace, job_id: str, *, runner: Sequence[str] = RUNNER)
     try:
         _start(job_dir, spec, lock, attempt=attempt, runner=runner)
     except (OSError, MiCrowError) as error:
-        told = in_words(error)
+        told = explained(error)
         _close(job_dir, state, "failed", error=str(told), hint=getattr(told, "hint", ""))
         raise
     return job_id

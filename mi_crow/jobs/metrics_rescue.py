@@ -12,7 +12,7 @@ from mi_crow.progress import Progress
 from mi_crow.store.workspace import Workspace
 
 
-def mend_metrics(workspace: Workspace, sae_dir: Path, progress: Progress) -> None:
+def repair_metrics(workspace: Workspace, sae_dir: Path, progress: Progress) -> None:
     """Writes `metrics.parquet` of an SAE anew when it is there and damaged: the readings that its
     training's events hold, which are fewer."""
     path = sae_dir / METRICS_NAME

@@ -53,7 +53,7 @@ def finish_renaming(workspace: Workspace) -> None:
     """Finishes or takes back a renaming whose process died. One that still runs is left alone, and
     so is everything in a workspace that cannot be written to."""
     try:
-        with _alone(workspace, wait=False) as alone:
+        with _exclusive(workspace, wait=False) as alone:
             if alone:
                 _finish(workspace)
     except (MiCrowError, OSError):
@@ -62,7 +62,7 @@ def finish_renaming(workspace: Workspace) -> None:
 
 def _rename(workspace: Workspace, renaming: Renaming, folder: Path) -> None:
     target = folder.with_name(validate_id(renaming.new, renaming.what))
-    with _alone(workspace, wait=True):
+    with _exclusive(workspace, wait=True):
         _finish(workspace)
         if target.exists():
             raise UserError(
@@ -151,7 +151,7 @@ def _parent(workspace: Workspace, renaming: Renaming) -> Path:
 
 
 @contextmanager
-def _alone(workspace: Workspace, *, wait: bool) -> Iterator[bool]:
+def _exclusive(workspace: Workspace, *, wait: bool) -> Iterator[bool]:
     """No other process renames anything in the block; false when one does and we do not wait."""
     with (workspace.root / _LOCK_NAME).open("a") as lock:
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mi_crow.causes import in_words, sentence_of
+from mi_crow.causes import explained, sentence_of
 from mi_crow.errors import MiCrowError
 from mi_crow.jobs.events import append_event, redact
 from mi_crow.jobs.process import ProcessIdentity
@@ -174,7 +174,7 @@ class Reporter:
         self._close("cancelled", fields, resumable=resumable)
 
     def failed(self, error: BaseException, traceback: str, exit_code: int) -> None:
-        told = in_words(error)
+        told = explained(error)
         fields = {
             "error": redact(str(told) or type(told).__name__),
             "hint": redact(getattr(told, "hint", "")),

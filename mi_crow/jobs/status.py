@@ -9,7 +9,7 @@ from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.jobs.distributed.slurm import waits
 from mi_crow.jobs.events import CLOSING, OPENING, read_last_events
-from mi_crow.jobs.field_types import is_sound
+from mi_crow.jobs.field_types import has_valid_types
 from mi_crow.jobs.process import LOCK_NAME, ProcessIdentity, host_name, is_locked
 from mi_crow.jobs.spec import SPEC_NAME, JobSpec
 from mi_crow.store.atomic import read_json, write_json
@@ -206,7 +206,7 @@ def _read_status(job_dir: Path) -> dict[str, Any]:
     except (MiCrowError, OSError):
         return {}
     # The events say all that it does, so that one which cannot be right is done without.
-    return status if isinstance(status, dict) and is_sound(status) else {}
+    return status if isinstance(status, dict) and has_valid_types(status) else {}
 
 
 def _reserved_output(job_dir: Path) -> str | None:

@@ -23,7 +23,7 @@ Stopped = Callable[[], bool]
 _STREAM_S = 0.12  # streamed text is sent in batches, some eight a second
 
 
-class TextStream:
+class TextBatcher:
     """Joins pieces of text so that few events carry them."""
 
     def __init__(self, emit: Emit, clock: Callable[[], float] = perf_counter) -> None:
@@ -145,7 +145,7 @@ class Operations:
     ) -> dict[str, Any]:
         from mi_crow.mechanistic.steering.run import steer_loaded
 
-        stream = TextStream(emit)
+        stream = TextBatcher(emit)
         result = steer_loaded(
             self._workspace,
             self._ready(sae_id),

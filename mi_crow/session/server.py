@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mi_crow.causes import in_words, out_of_memory
+from mi_crow.causes import explained, out_of_memory
 from mi_crow.errors import CorruptDataError, MiCrowError, UserError
 from mi_crow.session.protocol import INTERRUPT, Request, encode_line, error_event
 from mi_crow.store.workspace import Workspace
@@ -116,7 +116,7 @@ def _explained(error: Exception) -> BaseException:
         return MiCrowError(
             "the device is out of memory", hint="stop other work on it, or use a shorter text"
         )
-    return in_words(error)
+    return explained(error)
 
 
 if __name__ == "__main__":

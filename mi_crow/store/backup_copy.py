@@ -11,13 +11,13 @@ from mi_crow.store.atomic import write_json
 from mi_crow.store.json_file import read_json
 
 
-def write_kept_json(path: Path, value: Any) -> None:
+def write_json_with_copy(path: Path, value: Any) -> None:
     """Writes `value` to `path` and then to its copy, each whole or not at all."""
     write_json(path, value)
-    write_json(copy_of(path), value)
+    write_json(copy_path(path), value)
 
 
-def read_kept_json(path: Path) -> Any:
+def read_json_with_copy(path: Path) -> Any:
     """The JSON value in `path`; that in its copy when the file is damaged.
 
     Raises as `read_json`, about the file itself, when neither can be read.
@@ -26,12 +26,12 @@ def read_kept_json(path: Path) -> Any:
         return read_json(path)
     except CorruptDataError:
         try:
-            return read_json(copy_of(path))
+            return read_json(copy_path(path))
         except (MiCrowError, OSError):
             pass
         raise
 
 
-def copy_of(path: Path) -> Path:
+def copy_path(path: Path) -> Path:
     """Where the copy of a kept file stands."""
     return path.with_name(f".{path.name}.copy")

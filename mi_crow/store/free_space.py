@@ -47,7 +47,7 @@ def check_memory(needed: int, what: str) -> None:
 
 
 @contextmanager
-def told_room(doing: str, hint: str, folder: Path | None = None) -> Iterator[None]:
+def explain_shortage(doing: str, hint: str, folder: Path | None = None) -> Iterator[None]:
     """Turns running out of memory, or of the disk of `folder`, into one sentence.
 
     `doing` ends it (`indexing 'sae' on cuda`), `hint` says what to lower. Raises UserError.

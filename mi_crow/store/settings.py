@@ -9,14 +9,14 @@ from mi_crow.store.atomic import read_json, write_json
 
 
 @dataclass(frozen=True)
-class Settings:
+class UserSettings:
     """What holds unless a flag or an environment variable says otherwise. Empty means unset."""
 
     workspace: str = ""  # folder used when neither --workspace nor MI_CROW_WORKSPACE is given
     device: str = ""  # device used when --device is not given: auto, cpu, cuda, cuda:N, mps
 
     @classmethod
-    def load(cls) -> "Settings":
+    def load(cls) -> "UserSettings":
         """The settings of this user; the defaults when there is no file.
 
         Raises CorruptDataError when the file cannot be understood.
@@ -40,7 +40,7 @@ class Settings:
         """The value of a setting. Raises UserError for an unknown key."""
         return getattr(self, _known(key))
 
-    def with_value(self, key: str, value: str) -> "Settings":
+    def with_value(self, key: str, value: str) -> "UserSettings":
         """These settings with one changed. Raises UserError for an unknown key or bad value."""
         _known(key)
         if key == "device" and value:
@@ -76,7 +76,7 @@ def validate_device(device: str) -> str:
 
 
 def _known(key: str) -> str:
-    names = [f.name for f in fields(Settings)]
+    names = [f.name for f in fields(UserSettings)]
     if key not in names:
         raise UserError(f"setting {key!r} is not known", hint=f"there is {nearest(key, names, 9)}")
     return key

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mi_crow.causes import cause_of, in_words, machine_error, sentence_of
+from mi_crow.causes import cause_of, explained, machine_error, sentence_of
 from mi_crow.errors import CorruptDataError, MachineError, UserError
 
 CODES = {
@@ -70,10 +70,10 @@ def test_every_library_s_error_says_its_cause_and_what_to_do(made: object, code:
 def test_what_the_system_did_not_refuse_stays_what_it_was() -> None:
     plain = ValueError("k must be positive")
     assert cause_of(plain) is None
-    assert in_words(plain) is plain
+    assert explained(plain) is plain
     damaged = CorruptDataError("x is damaged")
     damaged.__cause__ = OSError(errno.EACCES, "Permission denied")
-    assert in_words(damaged) is damaged
+    assert explained(damaged) is damaged
     assert sentence_of(UserError("no", hint="yes")) == "no; yes"
     # What was tried first and answered otherwise is not why it failed then.
     later = ValueError("not JSON")

@@ -13,7 +13,7 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.cli.entry import COMMANDS, parse
-from mi_crow.store.settings import Settings
+from mi_crow.store.settings import UserSettings
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_fixture import STATES, FakeJobs, own_queues
 
@@ -203,7 +203,7 @@ def test_watch_ends_as_the_job_did(
 def test_config_is_typed_and_used(run: Run, tmp_path: Path) -> None:
     assert run.json("config") == {"workspace": "", "device": ""}
     assert run("config", "set", "device", "cuda:1")[:2] == (0, "cuda:1\n")
-    assert Settings.load().device == "cuda:1"
+    assert UserSettings.load().device == "cuda:1"
     assert run("config", "get", "device")[1] == "cuda:1\n"
     assert run("config", "set", "device", "tpu")[0] == 2
     assert run("config", "set", "colour", "red")[0] == 2

@@ -10,7 +10,7 @@ import pytest
 
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
 from mi_crow.session.client import SessionClient
-from mi_crow.session.operations import TextStream
+from mi_crow.session.operations import TextBatcher
 from mi_crow.session.protocol import (
     Request,
     SessionDied,
@@ -172,7 +172,7 @@ def test_an_unexpected_error_becomes_one_sentence():
 def test_streamed_text_goes_out_in_batches_and_whole():
     now = [0.0]
     sent: list[dict] = []
-    stream = TextStream(sent.append, clock=lambda: now[0])
+    stream = TextBatcher(sent.append, clock=lambda: now[0])
     for number in range(100):
         now[0] = number / 100  # a hundred tokens in a second
         stream.push("baseline", f"{number} ")

@@ -8,14 +8,14 @@ import pytest
 from mi_crow.errors import CorruptDataError
 from mi_crow.jobs.events import append_event
 from mi_crow.jobs.kinds import kind_of
-from mi_crow.jobs.metrics_rescue import mend_metrics
+from mi_crow.jobs.metrics_rescue import repair_metrics
 from mi_crow.jobs.output import reserve_output
 from mi_crow.jobs.status import read_state, write_status
 from mi_crow.mechanistic.sae.config import TrainConfig
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable, read_rows
 from mi_crow.progress import NullProgress
 from mi_crow.store import RunManifest, Workspace
-from mi_crow.store.backup_copy import copy_of
+from mi_crow.store.backup_copy import copy_path
 from tests.helpers.jobs_fixture import FakeJobs
 from tests.helpers.stored_runs import write_run
 
@@ -38,7 +38,7 @@ def test_a_run_is_read_from_its_manifest_s_copy(workspace: Workspace) -> None:
     torn(folder / "manifest.json")
     assert RunManifest.load(folder) == written
     assert [run.run_id for run in workspace.list_runs()] == ["run"]
-    torn(copy_of(folder / "manifest.json"))
+    torn(copy_path(folder / "manifest.json"))
     with pytest.raises(CorruptDataError, match=r"manifest\.json is not valid JSON"):
         RunManifest.load(folder)
 
@@ -79,11 +79,11 @@ def test_metrics_are_made_again_from_the_events(workspace: Workspace) -> None:
     path = workspace.saes_dir / "sae" / "metrics.parquet"
     MetricsTable([{"step": step, "loss": 1.0} for step in range(100)]).write(path)
     log = Log()
-    mend_metrics(workspace, path.parent, log)
+    repair_metrics(workspace, path.parent, log)
     assert len(read_rows(path)) == 100
     assert log.lines == []
     torn(path)
-    mend_metrics(workspace, path.parent, log)
+    repair_metrics(workspace, path.parent, log)
     assert [(row["step"], row["loss"]) for row in read_rows(path)] == [
         (10, 3.0),
         (20, 20.0),

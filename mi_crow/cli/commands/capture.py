@@ -8,9 +8,9 @@ from mi_crow.cli.arguments import (
     add_job_flags,
     add_model_flags,
     add_seed,
+    bounded_size,
     plan_workspace,
     positive,
-    size_at_once,
 )
 from mi_crow.cli.formatting import count, duration, number, share, size
 from mi_crow.cli.running import run_job
@@ -48,7 +48,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         help=f"documents ({_BATCH_SIZE}, as `auto`); halved when memory runs out",
     )
     parser.add_argument(
-        "--shard-size", type=size_at_once, default=512, help="documents a part (512)"
+        "--shard-size", type=bounded_size, default=512, help="documents a part (512)"
     )
     parser.add_argument("--name", help="the run's id; made from the time and the model otherwise")
     add_device(parser)
@@ -90,4 +90,4 @@ def show_result(result: dict[str, Any]) -> None:
 
 def _batch_size(text: str) -> int:
     """A number of documents, or `auto`: the default, which the capture halves as memory asks."""
-    return _BATCH_SIZE if text == "auto" else size_at_once(text)
+    return _BATCH_SIZE if text == "auto" else bounded_size(text)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import SHARE
 from mi_crow.cli.arguments import (
-    a_number,
     add_common,
     check_new_file,
     feature_number,
+    number_within,
     open_workspace,
     pick_sae,
     positive,
@@ -53,7 +53,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         if name == "set":
             action.add_argument("name")
             action.add_argument(
-                "--confidence", type=a_number(SHARE), default=1.0, help="0 to 1 (1)"
+                "--confidence", type=number_within(SHARE), default=1.0, help="0 to 1 (1)"
             )
             action.add_argument("--note", default="")
             action.add_argument("--tag", action="append", default=[], help="may be repeated")

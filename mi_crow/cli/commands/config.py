@@ -6,7 +6,7 @@ from dataclasses import asdict
 from mi_crow.cli.arguments import add_common
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.tables import print_facts, print_line
-from mi_crow.store.settings import Settings, settings_path
+from mi_crow.store.settings import UserSettings, settings_path
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -30,15 +30,15 @@ def run(options: Namespace) -> int:
     if action == "path":
         _print(options, {"path": str(settings_path())})
     elif action == "get":
-        _print(options, {options.key: Settings.load().get(options.key)})
+        _print(options, {options.key: UserSettings.load().get(options.key)})
     elif action == "set":
-        settings = Settings.load().with_value(options.key, options.value)
+        settings = UserSettings.load().with_value(options.key, options.value)
         settings.save()
         _print(options, {options.key: settings.get(options.key)})
     elif options.json:
-        print_json(asdict(Settings.load()))
+        print_json(asdict(UserSettings.load()))
     else:
-        print_facts({key: value or "(unset)" for key, value in asdict(Settings.load()).items()})
+        print_facts({key: value or "(unset)" for key, value in asdict(UserSettings.load()).items()})
     return 0
 
 

@@ -8,11 +8,11 @@ from mi_crow.cli.arguments import (
     add_device,
     add_job_flags,
     add_seed,
+    bounded_size,
     device_of,
     open_workspace,
     pick_sae,
     positive,
-    size_at_once,
 )
 from mi_crow.cli.formatting import number, share
 from mi_crow.cli.running import run_job
@@ -31,7 +31,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     parser.add_argument(
         "--batch-size",
-        type=size_at_once,
+        type=bounded_size,
         default=8,
         help="of them through the model at once (8): lower it when memory runs out",
     )

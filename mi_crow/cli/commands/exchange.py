@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from mi_crow.bounds import SCALE
 from mi_crow.cli.arguments import (
-    a_number,
     add_device,
+    bounded_size,
     device_of,
+    number_within,
     open_workspace,
     pick_sae,
     plan_workspace,
     positive,
-    size_at_once,
 )
 from mi_crow.cli.formatting import count, number, print_json, share
 from mi_crow.cli.tables import print_facts, print_line
@@ -60,7 +60,7 @@ def _add_import(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scale",
-        type=a_number(SCALE),
+        type=number_within(SCALE),
         help="the factor of its inputs, when the file does not say it",
     )
     parser.add_argument(
@@ -78,7 +78,7 @@ def _add_import(parser: ArgumentParser) -> None:
     group.add_argument("--dataset", default="sample", help="texts to check it on (sample)")
     group.add_argument("--documents", type=positive, default=64, help="how many of them (64)")
     group.add_argument(
-        "--context-length", type=size_at_once, default=128, help="tokens of each (128)"
+        "--context-length", type=bounded_size, default=128, help="tokens of each (128)"
     )
     add_device(parser)
 

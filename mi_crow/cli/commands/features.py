@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import REAL, SHARE
-from mi_crow.cli.arguments import a_number, feature_number, open_workspace, pick_sae, positive
+from mi_crow.cli.arguments import feature_number, number_within, open_workspace, pick_sae, positive
 from mi_crow.cli.commands.similar import print_similar
 from mi_crow.cli.formatting import count, number, print_json, share
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
@@ -64,18 +64,18 @@ def _add_filters(parser: ArgumentParser) -> None:
     group.add_argument("--label", help="that tell this label apart best")
     group.add_argument(
         "--min-auroc",
-        type=a_number(SHARE),
+        type=number_within(SHARE),
         metavar="X",
         help="for their best label, on held-out documents",
     )
     group.add_argument(
-        "--min-density", type=a_number(SHARE), metavar="X", help="that fire on this share"
+        "--min-density", type=number_within(SHARE), metavar="X", help="that fire on this share"
     )
     group.add_argument(
-        "--max-density", type=a_number(SHARE), metavar="X", help="and on no more than this"
+        "--max-density", type=number_within(SHARE), metavar="X", help="and on no more than this"
     )
     group.add_argument(
-        "--min-max-act", type=a_number(REAL), metavar="X", help="that reach this activation"
+        "--min-max-act", type=number_within(REAL), metavar="X", help="that reach this activation"
     )
 
 

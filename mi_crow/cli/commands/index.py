@@ -8,11 +8,11 @@ from mi_crow.cli.arguments import (
     add_job_flags,
     add_model_flags,
     add_seed,
+    bounded_size,
     device_of,
     open_workspace,
     pick_sae,
     positive,
-    size_at_once,
 )
 from mi_crow.cli.formatting import count, duration, size
 from mi_crow.cli.running import run_job
@@ -41,8 +41,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         action="store_true",
         help="add --run (or --dataset) to what the index holds",
     )
-    parser.add_argument("--top-examples", type=size_at_once, default=20, help="a feature (20)")
-    parser.add_argument("--window", type=size_at_once, default=32, help="tokens either side (32)")
+    parser.add_argument("--top-examples", type=bounded_size, default=20, help="a feature (20)")
+    parser.add_argument("--window", type=bounded_size, default=32, help="tokens either side (32)")
     parser.add_argument(
         "--map",
         choices=MAPS,
@@ -51,7 +51,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     parser.add_argument(
         "--batch-size",
-        type=size_at_once,
+        type=bounded_size,
         help="tokens through the SAE at once (2048; 16384 on CUDA): lower it when memory runs out",
     )
     # With --dataset nothing is read from a run: its texts go through the model.

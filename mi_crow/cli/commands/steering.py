@@ -6,10 +6,10 @@ from typing import Any
 from mi_crow.bounds import TEMPERATURE, TOP_P
 from mi_crow.clean_text import clean_text
 from mi_crow.cli.arguments import (
-    a_number,
     add_device,
     add_seed,
     device_of,
+    number_within,
     open_workspace,
     pick_sae,
     positive,
@@ -46,9 +46,14 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     parser.add_argument("--max-new-tokens", type=positive, default=64, help="(64)")
     parser.add_argument(
-        "--temperature", type=a_number(TEMPERATURE), default=1.0, help="0 takes the likeliest (1)"
+        "--temperature",
+        type=number_within(TEMPERATURE),
+        default=1.0,
+        help="0 is greedy decoding (1)",
     )
-    parser.add_argument("--top-p", type=a_number(TOP_P), default=1.0, help="nucleus (1)")
+    parser.add_argument(
+        "--top-p", type=number_within(TOP_P), default=1.0, help="nucleus sampling (1)"
+    )
     add_seed(parser)
 
 

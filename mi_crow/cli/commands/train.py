@@ -7,16 +7,16 @@ from typing import Any
 
 from mi_crow.bounds import EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE
 from mi_crow.cli.arguments import (
-    a_number,
     add_device,
     add_job_flags,
     add_model_flags,
     add_seed,
+    bounded_size,
     device_of,
+    number_within,
     open_workspace,
     plan_workspace,
     positive,
-    size_at_once,
 )
 from mi_crow.cli.formatting import count, duration, number, share
 from mi_crow.cli.running import run_job
@@ -86,25 +86,25 @@ def _add_sae(parser: ArgumentParser) -> None:
     width = group.add_mutually_exclusive_group()
     width.add_argument(
         "--expansion",
-        type=_several(a_number(EXPANSION)),
+        type=_several(number_within(EXPANSION)),
         action="append",
         help="latents an input (8)",
     )
     width.add_argument(
-        "--n-latents", type=a_number(LATENTS), help="latents, instead of --expansion"
+        "--n-latents", type=number_within(LATENTS), help="latents, instead of --expansion"
     )
     group.add_argument(
         "--k",
-        type=_several(a_number(LATENTS)),
+        type=_several(number_within(LATENTS)),
         action="append",
         help="active latents a token (32); l1, gated and jumprelu are steered towards it",
     )
     steering = group.add_mutually_exclusive_group()
     steering.add_argument(
-        "--target-l0", type=a_number(FACTOR), help="instead of --k for l1, gated and jumprelu"
+        "--target-l0", type=number_within(FACTOR), help="instead of --k for l1, gated and jumprelu"
     )
     steering.add_argument(
-        "--l1-lambda", type=a_number(NOT_NEGATIVE), help="a fixed sparsity coefficient instead"
+        "--l1-lambda", type=number_within(NOT_NEGATIVE), help="a fixed sparsity coefficient instead"
     )
     group.add_argument("--target-layer", help="the layer that a transcoder predicts")
     group.add_argument("--skip", action="store_true", help="a transcoder's skip connection")
@@ -129,19 +129,19 @@ def _add_length(parser: ArgumentParser) -> None:
 
 def _add_recipe(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("recipe")
-    group.add_argument("--batch-size", type=size_at_once, default=2048, help="tokens a step (2048)")
+    group.add_argument("--batch-size", type=bounded_size, default=2048, help="tokens a step (2048)")
     group.add_argument(
-        "--accumulate", type=size_at_once, default=1, help="pieces of a batch, for less memory (1)"
+        "--accumulate", type=bounded_size, default=1, help="pieces of a batch, for less memory (1)"
     )
     group.add_argument(
         "--lr",
-        type=a_number(FACTOR, "the learning rate"),
+        type=number_within(FACTOR, "the learning rate"),
         help="learning rate (2e-4 / sqrt(latents / 2^14))",
     )
     group.add_argument("--warmup-steps", type=positive, help="(a tenth of the run, at most 1000)")
     group.add_argument(
         "--outlier-factor",
-        type=a_number(NOT_NEGATIVE),
+        type=number_within(NOT_NEGATIVE),
         default=10.0,
         help="leave out tokens above this times the median norm; 0 keeps all (10)",
     )

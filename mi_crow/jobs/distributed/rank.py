@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mi_crow.causes import in_words
+from mi_crow.causes import explained
 from mi_crow.errors import CancelledError, MiCrowError
 from mi_crow.jobs.distributed.exchange import Exchange
 from mi_crow.jobs.events import redact
@@ -66,7 +66,7 @@ def _work(job_dir: Path, output_dir: Path | None, progress: "RankProgress") -> d
 def _leave_failure(exchange: Exchange, rank: int, error: BaseException) -> int:
     words = redact(traceback.format_exc())
     sys.stderr.write(f"rank {rank}: {words}")
-    error = in_words(error)
+    error = explained(error)
     told = isinstance(error, MiCrowError)
     exit_code = error.exit_code if isinstance(error, MiCrowError) else 1
     exchange.end(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError, nearest
-from mi_crow.store.backup_copy import read_kept_json, write_kept_json
+from mi_crow.store.backup_copy import read_json_with_copy, write_json_with_copy
 from mi_crow.store.checksums import FileSum
 from mi_crow.store.field_types import check_moment, check_types
 
@@ -155,7 +155,7 @@ class RunManifest:
                 sums[at] += sign * value
 
     def save(self, run_dir: Path) -> None:
-        write_kept_json(
+        write_json_with_copy(
             run_dir / MANIFEST_NAME,
             asdict(self) | {"n_documents": self.n_documents, "n_tokens": self.n_tokens},
         )
@@ -168,7 +168,7 @@ class RunManifest:
         UserError when a newer mi-crow wrote it.
         """
         path = run_dir / MANIFEST_NAME
-        data = read_kept_json(path)
+        data = read_json_with_copy(path)
         try:
             version = int(data["format_version"])
             if version > FORMAT_VERSION:

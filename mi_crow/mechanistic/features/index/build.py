@@ -24,7 +24,7 @@ from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.targets import target_layer
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store.atomic import TMP_PREFIX
-from mi_crow.store.free_space import told_room
+from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def build_index(
     path = workspace.index_path(config.sae_id)
     sae = sae or load_sae(path.parent, device=_device(config.device))
     sources = find_sources(workspace, config, sae, progress, lm)
-    room = told_room(f"indexing {config.sae_id!r} on {sae.device}", _LESS, path.parent)
+    room = explain_shortage(f"indexing {config.sae_id!r} on {sae.device}", _LESS, path.parent)
     with room, _only_one(path.parent), writing_index(path) as writer:
         tokens = _write(writer, path, config, sae, sources, progress)
     return IndexResult(

@@ -33,7 +33,7 @@ from mi_crow.mechanistic.sae.substitute import Site
 from mi_crow.mechanistic.sae.targets import check_same_point, target_layer
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.atomic import write_json
-from mi_crow.store.free_space import told_room
+from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.runs.pair import PairReader
 from mi_crow.store.runs.parts import held_out
@@ -75,7 +75,7 @@ def evaluate_sae(
     tell_other_start(sae, tokens.manifest, progress)
     outlier_norm = sae.metadata.outlier_norm
 
-    with told_room(f"evaluating {config.sae_id!r} on {sae.device}", _LESS):
+    with explain_shortage(f"evaluating {config.sae_id!r} on {sae.device}", _LESS):
         quality = heldout_quality(sae, tokens.source, outlier_norm)
         densities = latent_densities(sae, tokens.source, outlier_norm)
         mean = mean_target(sae, tokens.source, outlier_norm)

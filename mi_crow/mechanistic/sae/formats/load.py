@@ -15,7 +15,7 @@ from mi_crow.mechanistic.sae.formats.saelens import read_saelens
 from mi_crow.mechanistic.sae.formats.saelens_names import CONFIG_NAME, WEIGHTS_NAME
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-from mi_crow.store.free_space import told_room
+from mi_crow.store.free_space import explain_shortage
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def load_sae(
     opened = open_sae_files(
         path, layer=layer, revision=revision, offline=offline, input_scale=input_scale
     )
-    with told_room(f"loading the SAE {str(path)!r} on {device}", "take another --device"):
+    with explain_shortage(f"loading the SAE {str(path)!r} on {device}", "take another --device"):
         return build(opened.record, opened.where, device, dtype)
 
 

@@ -30,7 +30,7 @@ from mi_crow.mechanistic.sae.train.trainer import (
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.atomic import read_json, write_json
-from mi_crow.store.free_space import told_room
+from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.ids import validate_id
 from mi_crow.store.json_object import JsonObject
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
@@ -140,7 +140,7 @@ def _first_state(
     target = tokens.target
     if config.init is None:
         n_latents = config.n_latents or int(config.expansion * tokens.layer.width)
-        with told_room(f"making an SAE of {n_latents:,} latents on {device}", "train fewer"):
+        with explain_shortage(f"making an SAE of {n_latents:,} latents on {device}", "train fewer"):
             return new_sae(config, tokens.layer.width, target.width if target else None, device)
     sae = load_sae(workspace.sae_or_path(config.init), device)
     if sae.transcodes and target is None:
