@@ -50,7 +50,7 @@ class Kind:
 
 def _capture(work: Work) -> dict[str, Any]:
     _settle_floats()
-    from mi_crow.language_model.capture.run import capture_run
+    from mi_crow.language_model.capture.job import capture_run
 
     result = capture_run(
         work.workspace, work.config, work.progress, work.output_dir, ranks=work.ranks

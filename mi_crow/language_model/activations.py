@@ -1,24 +1,21 @@
 """Saving a model's activations from the library (see `capture` for the job)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from mi_crow.datasets import TextDataset, Texts
 from mi_crow.errors import UserError
+from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store.runs.parts import DTYPES
-
-if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
 
 
 class Activations:
     """Saves activations of one model into its store."""
 
-    def __init__(self, lm: "LanguageModel") -> None:
+    def __init__(self, lm: CausalModel) -> None:
         self._lm = lm
 
     def save(
@@ -38,6 +35,7 @@ class Activations:
         `sample_limit`, `batch_size` and `shard_size` count documents; `dtype` is that of storage.
         Raises UserError when the model has no store, NotFoundError for an unknown layer.
         """
+        # Here, since whoever only runs a model need not load pyarrow (0.4 s).
         from mi_crow.language_model.capture.run import Capture
 
         store = self._lm.store

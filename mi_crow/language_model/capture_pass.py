@@ -1,28 +1,26 @@
 """One forward pass that reads some hook points and stops after the last of them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.hooks.tensors import first_tensor, input_tensor
+from mi_crow.language_model.context import HookedModel
+from mi_crow.language_model.hook_points.point import HookPoint
 from mi_crow.language_model.hook_points.probe import StopPass
 from mi_crow.language_model.hook_points.tap import tap
-
-if TYPE_CHECKING:
-    from mi_crow.language_model.hook_points.point import HookPoint
-    from mi_crow.language_model.language_model import LanguageModel
 
 
 @torch.inference_mode()
 def run_to(
-    lm: "LanguageModel",
-    points: Sequence["HookPoint"],
+    lm: HookedModel,
+    points: Sequence[HookPoint],
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
-) -> "dict[HookPoint, Tensor]":
+) -> dict[HookPoint, Tensor]:
     """Activations [batch, length, d] at `points` for token ids [batch, length].
 
     Rows padded on the right need no mask where only real tokens are read: in a causal model
@@ -37,7 +35,7 @@ def run_to(
     unlike: list[HookPoint] = []
     removes = []
 
-    def keep(point: "HookPoint", value: Tensor) -> None:
+    def keep(point: HookPoint, value: Tensor) -> None:
         if value.shape[:-1] != input_ids.shape:
             unlike.append(point)
             raise StopPass
@@ -73,8 +71,8 @@ def run_to(
 
 @torch.inference_mode()
 def run_raw(
-    lm: "LanguageModel",
-    point: "HookPoint",
+    lm: HookedModel,
+    point: HookPoint,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
 ) -> Tensor:
@@ -106,7 +104,7 @@ def run_raw(
     return found[0]
 
 
-def _never_reached(point: "HookPoint") -> MiCrowError:
+def _never_reached(point: HookPoint) -> MiCrowError:
     return MiCrowError(
         f"layer {point.name!r} does not run in a forward pass", hint="choose another layer"
     )

@@ -4,19 +4,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mi_crow.bounds import COUNT, SEED, SIZE, TEMPERATURE, TOP_P
 from mi_crow.errors import UserError
+from mi_crow.language_model.base import CausalModel
+from mi_crow.language_model.context import ForwardContext
 from mi_crow.language_model.detokenize import Detokenizer, added_text
 from mi_crow.language_model.tokenize import special_ids, special_mask, start_id
-
-if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
-
 
 _NOT_A_TOKEN = -1
 _COLDEST = 1e-6  # below, a division of logits overflows and the likeliest token is all there is
@@ -61,7 +59,7 @@ class Generation:
 
 @torch.inference_mode()
 def generate(
-    lm: "LanguageModel",
+    lm: CausalModel,
     prompt: str,
     settings: Settings,
     on_token: Callable[[str], None] | None = None,
@@ -125,7 +123,7 @@ class _Steps:
     RWKV) have no length to ask for.
     """
 
-    def __init__(self, lm: "LanguageModel", prompt_ids: list[int], settings: Settings) -> None:
+    def __init__(self, lm: CausalModel, prompt_ids: list[int], settings: Settings) -> None:
         self._lm = lm
         self._n = settings.n
         self._prompt_length = len(prompt_ids)
@@ -143,8 +141,6 @@ class _Steps:
 
     def logits(self) -> Tensor:
         """Logits [n, vocabulary], fp32, after the last token of each continuation."""
-        from mi_crow.language_model.language_model import ForwardContext
-
         if self._read <= self._short < self._ids.shape[1]:
             self._cache, self._read = None, 0
         new = self._ids[:, self._read :]
@@ -219,7 +215,7 @@ def choose(logits: Tensor, settings: Settings, uniform: Tensor) -> Tensor:
     return (place if order is None else order.gather(-1, place))[:, 0]
 
 
-def _prompt_ids(lm: "LanguageModel", prompt: str, bos: str) -> list[int]:
+def _prompt_ids(lm: CausalModel, prompt: str, bos: str) -> list[int]:
     """Ids of the prompt, without an end token that the tokenizer may add."""
     ids = lm.tokenize([prompt], bos=bos)[0]
     end = lm.tokenizer.eos_token_id
@@ -233,14 +229,14 @@ def _prompt_ids(lm: "LanguageModel", prompt: str, bos: str) -> list[int]:
     return [start]
 
 
-def _end_ids(lm: "LanguageModel") -> list[int]:
+def _end_ids(lm: CausalModel) -> list[int]:
     """Ids that end a text."""
     configured = getattr(getattr(lm.model, "generation_config", None), "eos_token_id", None)
     ends = configured if isinstance(configured, list) else [configured]
     return sorted({int(i) for i in [*ends, lm.tokenizer.eos_token_id] if i is not None})
 
 
-def _room(lm: "LanguageModel", prompt_length: int, wanted: int) -> int:
+def _room(lm: CausalModel, prompt_length: int, wanted: int) -> int:
     """New tokens that fit the model's context. Raises UserError when the prompt fills it."""
     context = lm.context
     if context is None:
@@ -253,7 +249,7 @@ def _room(lm: "LanguageModel", prompt_length: int, wanted: int) -> int:
     return min(wanted, context - prompt_length)
 
 
-def _short_context(lm: "LanguageModel") -> int:
+def _short_context(lm: CausalModel) -> int:
     """Beyond how many tokens a model with LongRoPE turns its keys by other frequencies, so that all
     are to be read again; without it more than any text has."""
     config = lm.model.config
@@ -265,7 +261,7 @@ def _short_context(lm: "LanguageModel") -> int:
 
 
 def _continuation(
-    lm: "LanguageModel", prompt_ids: list[int], ids: list[int], special: frozenset[int]
+    lm: CausalModel, prompt_ids: list[int], ids: list[int], special: frozenset[int]
 ) -> str:
     """The text that `ids` add to the prompt's, without special tokens."""
     before = prompt_ids[-8:]

@@ -2,22 +2,21 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import UserError
+from mi_crow.language_model.base import CausalModel
+from mi_crow.language_model.context import ForwardContext
 from mi_crow.language_model.tokenize import Encoding
-
-if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
 
 
 class Inference:
     """Batch inference on one model."""
 
-    def __init__(self, lm: "LanguageModel") -> None:
+    def __init__(self, lm: CausalModel) -> None:
         self._lm = lm
         self.texts: list[str] = []  # of the running batch, for detectors that name them
 
@@ -47,8 +46,6 @@ class Inference:
     @torch.inference_mode()
     def run(self, encoding: Encoding) -> Any:
         """The model's output object for an encoded batch."""
-        from mi_crow.language_model.language_model import ForwardContext
-
         context = ForwardContext(
             encoding.input_ids, encoding.attention_mask, encoding.special, 0, None
         )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.hooks import Controller, Detector, Hook, HookType
+from mi_crow.language_model.context import HookedModel
 from mi_crow.language_model.hook_points.catalogue import HookPoints
 from mi_crow.language_model.hook_points.head import final_norm, output_embedding
 from mi_crow.language_model.hook_points.point import HookPoint
@@ -20,7 +21,6 @@ from mi_crow.language_model.hook_points.tap import tap
 
 if TYPE_CHECKING:
     from mi_crow.hooks.hook import HookWhen
-    from mi_crow.language_model.language_model import LanguageModel
 
 __all__ = ["HookPoint", "Layers", "RegisteredHook"]
 
@@ -65,7 +65,7 @@ class HookRegistry:
 class Layers(HookPoints):
     """The layers of one model."""
 
-    def __init__(self, lm: "LanguageModel") -> None:
+    def __init__(self, lm: HookedModel) -> None:
         super().__init__(lm)
         self._hooks: dict[str, RegisteredHook] = {}
         self._count = 0

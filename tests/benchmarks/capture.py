@@ -204,7 +204,7 @@ def peer_row(bench: Bench, python: Path, model: Path, scratch: Path, rounds: int
 MEMORY_PROBE = r"""
 import json, re, sys, tempfile
 from mi_crow.language_model import LanguageModel
-from mi_crow.language_model.capture.run import capture_run
+from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.store import Workspace
 with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ import torch
 from platformdirs import user_cache_dir
 from torch import Tensor
 
-from mi_crow.language_model.capture.run import capture_run
+from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TensorSource
 from mi_crow.progress import NullProgress

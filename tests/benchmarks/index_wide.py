@@ -27,7 +27,7 @@ from platformdirs import user_cache_dir
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mi_crow.language_model import LanguageModel
-from mi_crow.language_model.capture.run import capture_run
+from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index.build import build_index

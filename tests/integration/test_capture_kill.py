@@ -20,7 +20,7 @@ WORKER = """
 import sys
 from pathlib import Path
 import torch
-from mi_crow.language_model.capture.run import capture_run
+from mi_crow.language_model.capture.job import capture_run
 from mi_crow.store import Workspace
 from tests.integration.test_capture_kill import config
 torch.set_num_threads(1)

@@ -13,7 +13,7 @@ import pytest
 
 from mi_crow.jobs import follow, job_state, list_jobs, resume, submit
 from mi_crow.jobs.spec import config_as_json
-from mi_crow.language_model.capture.run import capture_run
+from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.runs.reader import RunReader

@@ -10,7 +10,7 @@ import pytest
 from mi_crow.jobs import cancel, follow, job_state, list_jobs, resume, submit
 from mi_crow.jobs.distributed import slurm
 from mi_crow.jobs.spec import config_as_json
-from mi_crow.language_model.capture.run import capture_run
+from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae import load_sae
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig

@@ -14,7 +14,7 @@ from torch import Tensor
 from mi_crow.errors import UserError
 from mi_crow.jobs import follow, job_state, submit
 from mi_crow.jobs.spec import config_as_json
-from mi_crow.language_model.capture.run import capture_run
+from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae import load_sae
 from mi_crow.mechanistic.sae.config import ARCHITECTURES, SHARES, SaeTrainingConfig, TrainConfig

@@ -14,7 +14,7 @@ from mi_crow.datasets.texts import TokenText
 from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_dataset
 from mi_crow.language_model import LanguageModel
-from mi_crow.language_model.capture.run import capture_run
+from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.token_ids import ids_decoder
 from mi_crow.progress import NullProgress

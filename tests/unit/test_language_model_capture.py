@@ -13,7 +13,8 @@ from mi_crow.datasets import TextDataset, split_of
 from mi_crow.errors import CancelledError, MiCrowError, NotFoundError, UserError
 from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.capture import forward as batches_module
-from mi_crow.language_model.capture.run import Capture, CaptureResult, _as_begun, capture_run
+from mi_crow.language_model.capture.job import capture_run, in_recorded_dtype
+from mi_crow.language_model.capture.run import Capture, CaptureResult
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store import RunManifest, Workspace
@@ -263,9 +264,9 @@ def test_a_resume_computes_in_the_dtype_that_the_run_was_begun_in(
 ) -> None:
     capture(tiny_lm, workspace)
     run_dir = workspace.run_dir("run")
-    assert _as_begun(ModelSpec("m"), run_dir).dtype == "fp32"
-    assert _as_begun(ModelSpec("m", dtype="bf16"), run_dir).dtype == "bf16"
-    assert _as_begun(ModelSpec("m"), None).dtype == "auto"
+    assert in_recorded_dtype(ModelSpec("m"), run_dir).dtype == "fp32"
+    assert in_recorded_dtype(ModelSpec("m", dtype="bf16"), run_dir).dtype == "bf16"
+    assert in_recorded_dtype(ModelSpec("m"), None).dtype == "auto"
 
 
 def test_a_complete_capture_is_left_alone(tiny_lm: LanguageModel, workspace: Workspace) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save_file as save_tensors
 
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
-from mi_crow.language_model.capture.run import capture_run
+from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index.build import build_index

@@ -5,19 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import torch
 
 from mi_crow.errors import UserError
+from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.capture.source import CaptureSource
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.config import CaptureConfig
+from mi_crow.language_model.hook_points.point import HookPoint
 from mi_crow.store.runs.manifest import LayerSpec, stored_bytes
-
-if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
-    from mi_crow.language_model.layers import HookPoint
 
 _SAMPLE_DOCUMENTS = 256
 _PROBE_DOCUMENTS = 4
@@ -42,8 +39,8 @@ class Estimate:
 
 
 def estimate(
-    lm: "LanguageModel",
-    points: "Sequence[HookPoint]",
+    lm: CausalModel,
+    points: Sequence[HookPoint],
     layers: Sequence[LayerSpec],
     source: CaptureSource,
     config: CaptureConfig,
@@ -79,7 +76,7 @@ def check_room(expected: Estimate, folder: Path) -> None:
 
 
 def _tokens_a_second(
-    lm: "LanguageModel", points: "Sequence[HookPoint]", texts: list[str], context: int
+    lm: CausalModel, points: Sequence[HookPoint], texts: list[str], context: int
 ) -> float:
     """Real tokens a second of the forward pass, of a small batch."""
     encoding = lm.encode(texts, min(context, lm.context or context))

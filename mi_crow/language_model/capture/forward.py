@@ -5,20 +5,18 @@ On CUDA the copies run on a stream of their own, into pinned memory, while the n
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mi_crow.causes import out_of_memory
 from mi_crow.errors import UserError
+from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.capture.plan import Batch, PartPlan
 from mi_crow.language_model.capture_pass import run_to
+from mi_crow.language_model.hook_points.point import HookPoint
 from mi_crow.store.runs.parts import DTYPES, StoredRows, quantise
-
-if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
-    from mi_crow.language_model.layers import HookPoint
 
 
 class BatchSize:
@@ -65,8 +63,8 @@ class Forward:
 
     def __init__(
         self,
-        lm: "LanguageModel",
-        points: "Sequence[HookPoint]",
+        lm: CausalModel,
+        points: Sequence[HookPoint],
         dtype: str,
         size: BatchSize,
         *,

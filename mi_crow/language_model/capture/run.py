@@ -6,23 +6,23 @@ killed capture goes on after its last whole part and ends with the same content.
 """
 
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter, time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mi_crow.background import read_ahead
-from mi_crow.datasets import Texts, load_texts
+from mi_crow.datasets import Texts
 from mi_crow.errors import UserError
+from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.capture.estimate import check_room, estimate
 from mi_crow.language_model.capture.forward import BatchSize, Forward
 from mi_crow.language_model.capture.source import CaptureSource, Todo
 from mi_crow.language_model.capture.writer import PartWriter
-from mi_crow.language_model.chat import chat_renderer
-from mi_crow.language_model.config import CaptureConfig, ModelSpec
+from mi_crow.language_model.config import CaptureConfig
 from mi_crow.language_model.published_metadata import META_NAME, published_metadata
-from mi_crow.language_model.token_ids import assumption, ids_decoder
-from mi_crow.progress import NullProgress, Progress, raise_if_stopped
+from mi_crow.language_model.token_ids import assumption
+from mi_crow.progress import Progress, raise_if_stopped
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.atomic import remove_stale, write_json
 from mi_crow.store.runs.manifest import (
@@ -34,9 +34,6 @@ from mi_crow.store.runs.manifest import (
 )
 from mi_crow.store.runs.verify import damaged_files
 from mi_crow.store.workspace import Workspace, folder_bytes
-
-if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
 
 _PARTS_AHEAD = 1
 
@@ -58,41 +55,10 @@ class CaptureResult:
         return asdict(self)
 
 
-def capture_run(
-    workspace: Workspace,
-    config: CaptureConfig,
-    progress: Progress | None = None,
-    run_dir: Path | None = None,
-    ranks: Ranks = ALONE,
-) -> CaptureResult:
-    """The capture job: loads model and texts, then captures into `run_dir` (else a new folder).
-
-    Model, layers, dataset and room on the disk are checked before anything is written. A `run_dir`
-    that holds a part of the same capture is gone on with. Several `ranks` take the shards in
-    turn. Raises UserError or NotFoundError in one sentence.
-    """
-    from mi_crow.language_model.language_model import LanguageModel
-
-    lm = LanguageModel.from_spec(_as_begun(config.model, run_dir))
-    texts = load_texts(
-        config.dataset, config.model.offline, chat_renderer(lm.tokenizer), ids_decoder(lm.tokenizer)
-    )
-    return Capture(lm, texts, config).run(workspace, progress or NullProgress(), run_dir, ranks)
-
-
-def _as_begun(spec: ModelSpec, run_dir: Path | None) -> ModelSpec:
-    """The model in the dtype that the run was begun in, perhaps on another machine."""
-    if spec.dtype != "auto" or run_dir is None or not (run_dir / MANIFEST_NAME).exists():
-        return spec
-    begun = RunManifest.load(run_dir).settings.get("compute_dtype")
-    names = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-    return replace(spec, dtype=names.get(str(begun), "auto"))
-
-
 class Capture:
     """One capture of one model over one set of texts."""
 
-    def __init__(self, lm: "LanguageModel", texts: Texts, config: CaptureConfig) -> None:
+    def __init__(self, lm: CausalModel, texts: Texts, config: CaptureConfig) -> None:
         """Raises NotFoundError for an unknown layer, UserError for texts without an end."""
         self._lm, self._texts, self._config = lm, texts, config
         self._points = list(dict.fromkeys(lm.layers.resolve(layer) for layer in config.layers))

@@ -4,10 +4,11 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mi_crow.datasets import Texts
 from mi_crow.errors import UserError
+from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.capture.plan import PartPlan, plan_part
 from mi_crow.language_model.capture.token_stream import Tokens, tokenized
 from mi_crow.language_model.capture.windows import Row, SourceText, Windowing, cut_by_tokens
@@ -16,9 +17,6 @@ from mi_crow.language_model.config import CaptureConfig
 from mi_crow.language_model.tokenize import special_ids, start_id
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest, stored_bytes
-
-if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
 
 # Rows of a part are held in memory until it is written.
 _PART_BYTES = 256 << 20
@@ -47,7 +45,7 @@ class CaptureSource:
 
     def __init__(
         self,
-        lm: "LanguageModel",
+        lm: CausalModel,
         texts: Texts,
         config: CaptureConfig,
         layers: Sequence[LayerSpec],

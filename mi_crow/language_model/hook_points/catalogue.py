@@ -4,12 +4,14 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mi_crow.errors import LayerNotFoundError, MiCrowError, NotFoundError, UserError
+from mi_crow.language_model.capture_pass import run_raw
+from mi_crow.language_model.context import HookedModel
 from mi_crow.language_model.hook_points.block import BlockPoints, block_points, names_of
 from mi_crow.language_model.hook_points.names import EMBEDDING, SHORT, number_of, short_name
 from mi_crow.language_model.hook_points.point import HookPoint
@@ -18,9 +20,6 @@ from mi_crow.language_model.hook_points.record import BlockRecord, record_blocks
 from mi_crow.language_model.hook_points.rows import Layout, proved_layout, to_rows
 from mi_crow.language_model.hook_points.stack import embeds_directly, find_blocks
 
-if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
-
 _NAMES_COMPARED = 4000  # a mixture of experts has a hundred thousand modules
 _IN_BLOCKS = re.compile(r"(?:\w+\.)*(?:layers|h|blocks|block)\.(\d+)((?:\.\w+)*)")
 
@@ -28,7 +27,7 @@ _IN_BLOCKS = re.compile(r"(?:\w+\.)*(?:layers|h|blocks|block)\.(\d+)((?:\.\w+)*)
 class HookPoints:
     """Names, widths and layouts of a model's hook points; blocks are measured when first asked."""
 
-    def __init__(self, lm: "LanguageModel") -> None:
+    def __init__(self, lm: HookedModel) -> None:
         self._lm = lm
         self.resting = False  # during a probe: no hook acts and no detector looks
         self._widths: dict[HookPoint, int] = {}
@@ -252,8 +251,6 @@ class HookPoints:
         return self._layouts.get((point.name, point.kind))
 
     def _probe(self, point: HookPoint) -> None:
-        from mi_crow.language_model.capture_pass import run_raw
-
         ids = probe_ids(self._lm)
         shapes: list[torch.Size] = []
 

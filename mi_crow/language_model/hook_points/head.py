@@ -1,21 +1,19 @@
 """The final norm: the module whose output feeds the output embedding."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mi_crow.errors import UserError
 from mi_crow.hooks.tensors import first_tensor, input_tensor
+from mi_crow.language_model.context import HookedModel
 from mi_crow.language_model.hook_points.measure import equal
 from mi_crow.language_model.hook_points.probe import StopPass, probe_ids, run_probe
 from mi_crow.language_model.hook_points.record import holds_matrices
 
-if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
 
-
-def output_embedding(lm: "LanguageModel") -> nn.Module:
+def output_embedding(lm: HookedModel) -> nn.Module:
     """The module that gives the logits. Raises UserError for a model without one."""
     head = lm.model.get_output_embeddings()
     if head is None:
@@ -23,7 +21,7 @@ def output_embedding(lm: "LanguageModel") -> nn.Module:
     return head
 
 
-def final_norm(lm: "LanguageModel", head: nn.Module) -> nn.Module | None:
+def final_norm(lm: HookedModel, head: nn.Module) -> nn.Module | None:
     """The norm that a probe sees between the last block and `head`; None where there is none.
 
     It has no matrix, changes what it reads, and what it gives is what the head reads, up to a

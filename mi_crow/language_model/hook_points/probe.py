@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
+from mi_crow.language_model.context import HookedModel
 
 _TEXT = "The ship leaves the harbour at dawn, and two gulls follow it."
 _BATCH, _LENGTH = 2, 7
@@ -18,7 +17,7 @@ class StopPass(BaseException):
     """Ends a forward pass from inside; a BaseException, so that no model swallows it."""
 
 
-def probe_ids(lm: "LanguageModel") -> Tensor:
+def probe_ids(lm: HookedModel) -> Tensor:
     """Token ids [batch, length] of plain text on the model's device, rows unlike each other."""
     length = min(_LENGTH, context_of(lm.model.config) or _LENGTH)
     ids = _text_ids(lm)
@@ -28,7 +27,7 @@ def probe_ids(lm: "LanguageModel") -> Tensor:
     return torch.tensor(rows, dtype=torch.int64, device=lm.device)
 
 
-def another_id(lm: "LanguageModel", ids: Tensor) -> int:
+def another_id(lm: HookedModel, ids: Tensor) -> int:
     """A token id of plain text that is not among `ids`, where there is one."""
     there = set(ids.flatten().tolist())
     known = [*_text_ids(lm), *range(_vocabulary(lm))]
@@ -43,7 +42,7 @@ def context_of(config: Any) -> int | None:
 
 
 @contextmanager
-def unnoticed(lm: "LanguageModel") -> Iterator[None]:
+def unnoticed(lm: HookedModel) -> Iterator[None]:
     """Inside the block no hook of a user runs: detectors do not see the probe either. Nor does
     anything drop out of a model that is being trained."""
     before, lm.layers.resting = lm.layers.resting, True
@@ -59,13 +58,13 @@ def unnoticed(lm: "LanguageModel") -> Iterator[None]:
             module.training = True
 
 
-def run_probe(lm: "LanguageModel", ids: Tensor) -> None:
+def run_probe(lm: HookedModel, ids: Tensor) -> None:
     """One pass, in which hooks may raise StopPass."""
     with unnoticed(lm), suppress(StopPass):
         lm.model(input_ids=ids, use_cache=False)
 
 
-def _text_ids(lm: "LanguageModel") -> list[int]:
+def _text_ids(lm: HookedModel) -> list[int]:
     """Ids of ordinary words: placeholders of images or padding would be another pass."""
     vocabulary = _vocabulary(lm)
     try:
@@ -78,6 +77,6 @@ def _text_ids(lm: "LanguageModel") -> list[int]:
     return found if len(set(found)) > 1 else list(range(vocabulary - few, vocabulary))
 
 
-def _vocabulary(lm: "LanguageModel") -> int:
+def _vocabulary(lm: HookedModel) -> int:
     weight = getattr(lm.model.get_input_embeddings(), "weight", None)
     return int(weight.shape[0]) if isinstance(weight, Tensor) else 64

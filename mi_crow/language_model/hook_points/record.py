@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mi_crow.errors import UserError
 from mi_crow.hooks.tensors import first_tensor, input_tensor, replace_tensor
+from mi_crow.language_model.context import HookedModel
 from mi_crow.language_model.hook_points.probe import StopPass, probe_ids, run_probe
-
-if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
 
 _DEEPEST = 3  # levels below the block
 _EXPERTS = 8  # a longer list of modules is one of experts: none of them sees every token
@@ -84,7 +82,7 @@ class BlockRecord:
         return [call for call in self.calls if not call.depth]
 
 
-def record_blocks(lm: "LanguageModel", blocks: Sequence[str], visit: Any) -> None:
+def record_blocks(lm: HookedModel, blocks: Sequence[str], visit: Any) -> None:
     """Runs a probe to the last of `blocks` and gives each one's record to `visit`, which is done
     with it on return: only one block's tensors are held at a time."""
     ids = probe_ids(lm)

@@ -1,21 +1,19 @@
 """Which modules are a model's residual blocks, and what stands before them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mi_crow.hooks.tensors import first_tensor, input_tensor
+from mi_crow.language_model.context import HookedModel
 from mi_crow.language_model.hook_points.probe import StopPass, probe_ids, run_probe
-
-if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
 
 # Of models whose configuration does not say how many layers they have.
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention", "linear_attn", "mixer")
 
 
-def find_blocks(lm: "LanguageModel") -> list[str]:
+def find_blocks(lm: HookedModel) -> list[str]:
     """Names of the residual blocks: the module list with as many entries as the configuration has
     text layers, or else with attention in every entry.
 
@@ -41,7 +39,7 @@ def find_blocks(lm: "LanguageModel") -> list[str]:
     return [f"{best}.{number}" for number in range(lists[best][1])]
 
 
-def embeds_directly(lm: "LanguageModel", first_block: str) -> bool:
+def embeds_directly(lm: HookedModel, first_block: str) -> bool:
     """Whether the first block reads the token embedding, at most scaled."""
     embedding = lm.model.get_input_embeddings()
     seen: list[Tensor] = []
@@ -69,7 +67,7 @@ def embeds_directly(lm: "LanguageModel", first_block: str) -> bool:
     return bool(cosine.min() > 0.9999)
 
 
-def _running(lm: "LanguageModel", lists: list[str]) -> set[str]:
+def _running(lm: HookedModel, lists: list[str]) -> set[str]:
     """Those lists whose first module runs on text."""
     ran: set[str] = set()
     handles = [

@@ -1,24 +1,22 @@
 """Reading and changing the value at a hook point: the one place where hooks are hung for that."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mi_crow.errors import UserError
 from mi_crow.hooks.tensors import first_tensor, input_tensor, replace_input, replace_tensor
+from mi_crow.language_model.context import HookedModel
 from mi_crow.language_model.hook_points.point import HookPoint, check_gain
 from mi_crow.language_model.hook_points.rows import Layout, from_rows, to_rows
-
-if TYPE_CHECKING:
-    from mi_crow.language_model.language_model import LanguageModel
 
 Visit = Callable[[Tensor], Tensor | None]
 Remove = Callable[[], None]
 
 
-def tap(lm: "LanguageModel", point: HookPoint, visit: Visit) -> Remove:
+def tap(lm: HookedModel, point: HookPoint, visit: Visit) -> Remove:
     """In every pass `visit` gets the value at `point` [batch, length, d] and gives None, or the
     value that the model is to go on with. Call what comes back to take the tap off.
 
@@ -29,7 +27,7 @@ def tap(lm: "LanguageModel", point: HookPoint, visit: Visit) -> Remove:
 
 
 class _Tap:
-    def __init__(self, lm: "LanguageModel", point: HookPoint, visit: Visit) -> None:
+    def __init__(self, lm: HookedModel, point: HookPoint, visit: Visit) -> None:
         self._point, self._visit = point, visit
         self._module = lm.model.get_submodule(point.name)
         check_gain(self._module, point.gain, point.name)

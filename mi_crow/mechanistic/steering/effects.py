@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mi_crow.errors import UserError
+from mi_crow.language_model.context import ForwardContext
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.steer import steering
 
@@ -99,8 +100,6 @@ def _forced(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Log-probabilities [n, length, vocabulary] that the model gives in place of each token of the
     continuations, these tokens [n, length], and which of them are real; batch by batch."""
-    from mi_crow.language_model.language_model import ForwardContext
-
     prompt = generation.prompt_ids
     rows = [[*prompt, *ids] for ids in generation.token_ids if ids]
     for start in range(0, len(rows), _BATCH):

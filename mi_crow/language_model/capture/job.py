@@ -1,0 +1,44 @@
+"""The capture job: from its specification to a run on the disk."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from mi_crow.datasets import load_texts
+from mi_crow.language_model.capture.run import Capture, CaptureResult
+from mi_crow.language_model.chat import chat_renderer
+from mi_crow.language_model.config import CaptureConfig, ModelSpec
+from mi_crow.language_model.language_model import LanguageModel
+from mi_crow.language_model.token_ids import ids_decoder
+from mi_crow.progress import NullProgress, Progress
+from mi_crow.ranks import ALONE, Ranks
+from mi_crow.store.runs.manifest import MANIFEST_NAME, RunManifest
+from mi_crow.store.workspace import Workspace
+
+
+def capture_run(
+    workspace: Workspace,
+    config: CaptureConfig,
+    progress: Progress | None = None,
+    run_dir: Path | None = None,
+    ranks: Ranks = ALONE,
+) -> CaptureResult:
+    """The capture job: loads model and texts, then captures into `run_dir` (else a new folder).
+
+    Model, layers, dataset and room on the disk are checked before anything is written. A `run_dir`
+    that holds a part of the same capture is continued. Several `ranks` take the shards in turn.
+    Raises UserError or NotFoundError in one sentence.
+    """
+    lm = LanguageModel.from_spec(in_recorded_dtype(config.model, run_dir))
+    texts = load_texts(
+        config.dataset, config.model.offline, chat_renderer(lm.tokenizer), ids_decoder(lm.tokenizer)
+    )
+    return Capture(lm, texts, config).run(workspace, progress or NullProgress(), run_dir, ranks)
+
+
+def in_recorded_dtype(spec: ModelSpec, run_dir: Path | None) -> ModelSpec:
+    """The model in the dtype that the run was started in, perhaps on another machine."""
+    if spec.dtype != "auto" or run_dir is None or not (run_dir / MANIFEST_NAME).exists():
+        return spec
+    recorded = RunManifest.load(run_dir).settings.get("compute_dtype")
+    names = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+    return replace(spec, dtype=names.get(str(recorded), "auto"))
