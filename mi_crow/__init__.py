@@ -5,6 +5,8 @@ Importing this package is cheap: no room below it is loaded until it is asked fo
 
 from importlib.metadata import PackageNotFoundError, version
 
+__all__ = ["__version__"]
+
 try:
     __version__ = version("mi-crow-tui")
 except PackageNotFoundError:  # running from a source tree that was never installed

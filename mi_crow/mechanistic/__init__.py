@@ -1,0 +1,1 @@
+"""Mechanistic interpretability: SAEs, their features, the concepts people name, and steering."""
