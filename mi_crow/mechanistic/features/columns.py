@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.connection import IndexConnection
 
 RELEVANCE = "relevance"  # how well a feature matches a search
+# Columns that are read when a condition or an order first asks for them.
+MORE_NUMBERS = ("decoder_norm", "encoder_decoder_cosine", "skew", "kurtosis")
 SORTS = ("feature", "density", "fires", "max_act", "mean_act", "top_auroc", "top_label", "concept")
 
 BY_LABEL = "auroc:"  # and a label: the order by how well a feature tells that label from the rest
@@ -124,6 +126,7 @@ class FeatureColumns:
     label: np.ndarray  # `best` where `auroc` reaches LEAST_AUROC, else -1
     labels: tuple[str, ...]  # sorted
     _orders: dict[tuple[str, bool], np.ndarray] = field(default_factory=dict)
+    _more: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def read(cls, connection: "IndexConnection") -> "FeatureColumns":
@@ -195,7 +198,7 @@ class FeatureColumns:
         if flt.tag is not None:
             keep &= concepts.tagged(flt.tag)
         if flt.label is not None:
-            keep &= self.label == self._label_number(flt.label)
+            keep &= self.label == self.label_number(flt.label)
         for least, values in (
             (flt.min_auroc, self.auroc),
             (flt.min_density, self.density),
@@ -223,7 +226,7 @@ class FeatureColumns:
             if sort.startswith(BY_LABEL):
                 key = self._label_auroc(sort.removeprefix(BY_LABEL), connection)
             else:
-                key = self._sort_key(sort)
+                key = self._sort_key(sort, connection)
             while len(self._orders) >= _MOST_ORDERS:
                 self._orders.pop(next(iter(self._orders)), None)
             self._orders[known] = ordered(key, descending)
@@ -231,7 +234,7 @@ class FeatureColumns:
 
     def _label_auroc(self, label: str, connection: "IndexConnection") -> np.ndarray:
         """The AUROC of every feature for one label on held-out documents; nan without one."""
-        self._label_number(label)
+        self.label_number(label)
         # A row a feature, in their order, which DuckDB keeps: their numbers need not be read.
         table = "label_aurocs" if connection.schema > 2 else "feature_labels"
         found = connection.columns(
@@ -240,22 +243,38 @@ class FeatureColumns:
         )
         return np.where(self.fires > 0, found["auroc"], np.nan)
 
-    def _sort_key(self, sort: str) -> np.ndarray:
+    def _sort_key(self, sort: str, connection: "IndexConnection") -> np.ndarray:
         """A number a feature that ascends in the order `sort`; nan for what has no value."""
         if sort == "feature":
             return np.arange(len(self), dtype=np.float64)
         if sort == "top_label":
             return np.where(self.label >= 0, self.label, np.nan)
-        if sort == "top_auroc":
-            return self.auroc
-        if sort not in SORTS:
+        if sort not in (*SORTS, *MORE_NUMBERS):
+            known = (*SORTS, *MORE_NUMBERS, f"{BY_LABEL}LABEL")
             raise UserError(
                 f"order {sort!r} is not known",
-                hint=f"use {', '.join(SORTS)}, {BY_LABEL}LABEL, or {RELEVANCE} with a search",
+                hint=f"use {', '.join(known)}, or {RELEVANCE} with a search",
             )
-        return getattr(self, sort).astype(np.float64)
+        return self.numbers(sort, connection).astype(np.float64)
 
-    def _label_number(self, label: str) -> int:
+    def numbers(self, column: str, connection: "IndexConnection") -> np.ndarray:
+        """A column of numbers by its name in the index: [n_features], nan where it has no value."""
+        if column == "top_auroc":
+            return self.auroc
+        if column not in MORE_NUMBERS:
+            return getattr(self, column)
+        if column not in self._more:
+            found = connection.columns(
+                f"SELECT feature, coalesce({column}::DOUBLE, 'nan'::DOUBLE) AS value "
+                "FROM idx.features"
+            )
+            values = np.full(len(self), np.nan)
+            values[found["feature"]] = found["value"]
+            self._more[column] = np.where(np.isfinite(values), values, np.nan)
+        return self._more[column]
+
+    def label_number(self, label: str) -> int:
+        """The place of a label in `labels`. Raises UserError."""
         if label not in self.labels:
             hint = f"there is {nearest(label, self.labels)}" if self.labels else "it has no labels"
             raise UserError(f"label {label!r} is not in the index", hint=hint)

@@ -29,6 +29,8 @@ from mi_crow.mechanistic.features.one_feature import (
     read_examples,
     read_label_scores,
 )
+from mi_crow.mechanistic.features.query_language import FeatureQuery
+from mi_crow.mechanistic.features.query_match import QueryMatcher
 from mi_crow.mechanistic.features.records import (
     Coactivation,
     CofiringTokens,
@@ -42,7 +44,7 @@ from mi_crow.mechanistic.features.records import (
     Neighbour,
     TextFeature,
 )
-from mi_crow.mechanistic.features.search import SearchColumns, match_scores
+from mi_crow.mechanistic.features.search import SearchColumns
 from mi_crow.store.field_types import check_moment, check_types
 from mi_crow.store.json_file import parse_json
 from mi_crow.store.workspace import Workspace
@@ -200,26 +202,39 @@ class FeatureStore:
         match, the denser ones first among equals. None is RELEVANCE with a search and density
         without. Features without a value come last. Raises UserError for an unknown sort or label.
         """
-        searching = search is not None and bool(search.strip())
-        if sort is None:
-            sort = RELEVANCE if searching else "density"
-        by_relevance = sort == RELEVANCE
-        if by_relevance and not searching:
-            raise UserError(
-                f"order {RELEVANCE!r} needs a search",
-                hint=f"search for a text, or use {', '.join(SORTS)}",
-            )
+        return self.find(FeatureQuery(search=(search or "").strip()), sort, descending, flt)
+
+    def find(
+        self,
+        query: FeatureQuery,
+        sort: str | None = None,
+        descending: bool = True,
+        flt: FeatureFilter | None = None,
+    ) -> np.ndarray:
+        """All features that a query matches, in order: int32 [n]. An order given here comes before
+        that of the query. Raises UserError for an unknown order, label or feature."""
+        if sort is None and query.sort is not None:
+            sort, descending = query.sort, query.descending is not False
         opened, named = self._held
         with opened.connection.fitting():
             columns = opened.columns
-            keep = columns.matching(flt or FeatureFilter(), named)
-            first, way = ("density", True) if by_relevance else (sort, descending)
-            order = columns.order(first, way, named, opened.connection)
-            if search is None or not searching:
+            matcher = QueryMatcher(opened.connection, columns, named, lambda: opened.searched)
+            matches = matcher.matches(query)
+            keep = matches.keep & columns.matching(flt or FeatureFilter(), named)
+            if sort is None:
+                sort = "density" if matches.scores is None else RELEVANCE
+            if sort != RELEVANCE:
+                order = columns.order(sort, descending, named, opened.connection)
                 return order[keep[order]]
-            scores = match_scores(opened.connection, columns, opened.searched, search)
-            found = order[(keep & (scores > 0))[order]]
-            return found[ordered(scores[found], descending)] if by_relevance else found
+            if matches.scores is None:
+                raise UserError(
+                    f"order {RELEVANCE!r} needs a search",
+                    hint=f"search for a text, or use {', '.join(SORTS)}",
+                )
+            # The denser ones first among equals.
+            order = columns.order("density", True, named, opened.connection)
+            found = order[keep[order]]
+            return found[ordered(matches.scores[found], descending)]
 
     def rows(self, ids: Sequence[int] | np.ndarray) -> list[FeatureRow]:
         """The rows of some features, in the order given. Raises NotFoundError."""

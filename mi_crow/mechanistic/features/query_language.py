@@ -1,0 +1,220 @@
+"""One line of text that says which features are wanted and in which order. Torch-free.
+
+    rain -sport density<1% max>5 label:weather tag:"to check" on:"the harbour" sort:auroc:weather
+
+Words are searched for, a `-` in front turns a word or a condition round, quotes keep spaces, colons
+and signs as they are. The app's filter line and `mi-crow features` take the same text.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mi_crow.errors import UserError, nearest
+
+# Conditions on numbers, by name: the column of the index and what it says.
+NUMBERS: Mapping[str, tuple[str, str]] = {
+    "density": ("density", "share of tokens on which it fires"),
+    "fires": ("fires", "tokens on which it fires"),
+    "max": ("max_act", "its greatest activation"),
+    "mean": ("mean_act", "its mean activation where it fires"),
+    "auroc": ("top_auroc", "held-out AUROC of its best label"),
+    "norm": ("decoder_norm", "norm of its decoder row"),
+    "cosine": ("encoder_decoder_cosine", "cosine of its encoder and decoder rows"),
+    "skew": ("skew", "skew of its effect on the logits"),
+    "kurtosis": ("kurtosis", "kurtosis of its effect on the logits"),
+}
+# Conditions on words, by name.
+WORDS: Mapping[str, str] = {
+    "label": "its best label",
+    "concept": "a name of it contains this",
+    "tag": "it has this tag",
+    "named": "yes or no: it has a name",
+    "note": "yes or no: it has a note",
+    "source": "who named it: user, auto, import, ..",
+    "on": "it is strong in the indexed documents that contain this text",
+    "like": "its decoder row is near that of this feature",
+    "token": "it promotes a token that contains this",
+}
+ORDERS: Mapping[str, str] = {
+    "feature": "feature",
+    "label": "top_label",
+    "concept": "concept",
+    "relevance": "relevance",
+    **{name: column for name, (column, _) in NUMBERS.items()},
+}
+_SORT = "sort"
+_AUROC_OF = "auroc:"  # and a label
+_TERM = re.compile(r"""\s*(?P<term>(?:[^\s"]+|"[^"]*"?)+)""")
+_CONDITION = re.compile(r"(?P<name>[A-Za-z_]+)(?P<sign>:|<=|>=|<|>|=)(?P<value>.*)", re.DOTALL)
+_YES = {"yes": True, "no": False}
+
+
+class QueryError(UserError):
+    """What is wrong in a query; `start` and `end` are the place in its text."""
+
+    def __init__(self, message: str, start: int, end: int, hint: str = "") -> None:
+        super().__init__(f"{message} (character {start + 1})", hint=hint)
+        self.start = start
+        self.end = end
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition. `value` is a number, True or False, a feature's number, or a text."""
+
+    name: str  # of NUMBERS or WORDS; empty: a word that is searched for
+    sign: str
+    value: float | int | bool | str
+    negated: bool = False
+
+
+@dataclass(frozen=True)
+class FeatureQuery:
+    """A query as it was understood."""
+
+    search: str = ""
+    conditions: tuple[Condition, ...] = ()
+    sort: str | None = None  # of the index's orders, or `auroc:` and a label
+    descending: bool | None = None  # None: as suits the order
+
+
+def parse_query(text: str) -> FeatureQuery:
+    """The query that `text` says. Raises QueryError, which names the place."""
+    words: list[str] = []
+    conditions: list[Condition] = []
+    sort: tuple[str | None, bool | None] = None, None
+    for term, start in _terms(text):
+        end = start + len(term)
+        negated = term.startswith("-") and len(term) > 1
+        bare = term[1:] if negated else term
+        found = _CONDITION.fullmatch(bare)
+        if found is None or bare.startswith('"'):
+            word = _unquoted(bare, start, end)
+            if negated:
+                conditions.append(Condition("", ":", word, negated=True))
+            elif word:
+                words.append(word)
+            continue
+        name, sign, raw = found["name"].lower(), found["sign"], found["value"]
+        value = _unquoted(raw, start, end)
+        if name == _SORT:
+            sort = _order(value, negated, start, end)
+        elif name in NUMBERS:
+            conditions.append(Condition(name, *_number(name, sign, value, start, end), negated))
+        elif name in WORDS:
+            conditions.append(Condition(name, ":", _word(name, sign, value, start, end), negated))
+        else:
+            known = (*NUMBERS, *WORDS, _SORT)
+            raise QueryError(
+                f"{name!r} is not a condition", start, end, f"there is {nearest(name, known)}"
+            )
+    return FeatureQuery(" ".join(words), tuple(conditions), *sort)
+
+
+def reference() -> str:
+    """All that can be asked for, on one line."""
+    numbers = " ".join(f"{name}>" if name != "density" else "density<" for name in NUMBERS)
+    return f"words  -not  {numbers}  {' '.join(f'{name}:' for name in WORDS)}  sort:"
+
+
+def completions(text: str, vocabulary: Mapping[str, Iterable[str]]) -> list[str]:
+    """`text` with its last term completed in every way that is known, the likeliest first.
+
+    `vocabulary` gives the values of `label`, `concept`, `tag` and `source`.
+    """
+    head, last = _last_term(text)
+    sign = "-" if last.startswith("-") else ""
+    bare = last.removeprefix(sign)
+    if not bare:
+        return []
+    name, colon, typed = bare.partition(":")
+    if not colon:
+        known = [*(f"{name}:" for name in (*WORDS, _SORT)), *NUMBERS]
+        return [f"{head}{sign}{word}" for word in known if word.startswith(bare) and word != bare]
+    values = _values(name, vocabulary)
+    typed = typed.removeprefix('"').casefold()
+    return [
+        f"{head}{sign}{name}:{_quoted(value)}"
+        for value in values
+        if value.casefold().startswith(typed) and value.casefold() != typed
+    ]
+
+
+def _values(name: str, vocabulary: Mapping[str, Iterable[str]]) -> Sequence[str]:
+    if name in ("named", "note"):
+        return tuple(_YES)
+    if name == _SORT:
+        return (*ORDERS, *(f"{_AUROC_OF}{label}" for label in vocabulary.get("label", ())))
+    return tuple(vocabulary.get(name, ()))
+
+
+def _quoted(value: str) -> str:
+    return f'"{value}"' if re.search(r"\s", value) else value
+
+
+def _last_term(text: str) -> tuple[str, str]:
+    """What stands before the last term, and the term."""
+    terms = list(_terms(text))
+    if not terms or (text[-1:].isspace() and text.count('"') % 2 == 0):
+        return text, ""
+    term, start = terms[-1]
+    return text[:start], term
+
+
+def _terms(text: str) -> Iterator[tuple[str, int]]:
+    for match in _TERM.finditer(text):
+        yield match["term"], match.start("term")
+
+
+def _unquoted(value: str, start: int, end: int) -> str:
+    if value.count('"') % 2:
+        raise QueryError("a quote is not closed", start, end, 'close it with "')
+    return value.replace('"', "").strip()
+
+
+def _number(name: str, sign: str, raw: str, start: int, end: int) -> tuple[str, float]:
+    if sign == ":":
+        raise QueryError(
+            f"{name!r} is a number", start, end, f"compare it: {name}>{raw or '0.5'} or {name}<.."
+        )
+    share = raw.endswith("%")
+    try:
+        value = float(raw.removesuffix("%").replace(",", ""))
+    except ValueError:
+        value = float("nan")
+    if value != value or abs(value) == float("inf"):
+        raise QueryError(f"{raw!r} is not a number", start, end, f"for example {name}{sign}0.01")
+    return sign, value / 100 if share else value
+
+
+def _word(name: str, sign: str, value: str, start: int, end: int) -> int | bool | str:
+    if sign not in (":", "="):
+        raise QueryError(f"{name!r} cannot be compared", start, end, f"write {name}:{value}")
+    if not value:
+        raise QueryError(f"{name}: needs a value", start, end, WORDS[name])
+    if name in ("named", "note"):
+        if value.lower() not in _YES:
+            raise QueryError(f"{value!r} is not yes or no", start, end, f"write {name}:yes")
+        return _YES[value.lower()]
+    if name == "like":
+        number = value.removeprefix("#")
+        if not (number.isascii() and number.isdigit() and len(number) < 10):
+            raise QueryError(f"{value!r} is not a feature", start, end, "write its number: like:42")
+        return int(number)
+    return value
+
+
+def _order(value: str, ascending: bool, start: int, end: int) -> tuple[str, bool | None]:
+    """The order of `sort:`; `-sort:` turns it round."""
+    if value.startswith(_AUROC_OF) and len(value) > len(_AUROC_OF):
+        return value, not ascending
+    if value not in ORDERS:
+        raise QueryError(
+            f"{value!r} is not an order",
+            start,
+            end,
+            f"there is {nearest(value, (*ORDERS, f'{_AUROC_OF}LABEL'))}",
+        )
+    first = value in ("feature", "label", "concept")  # numbers and names begin with the first
+    return ORDERS[value], first if ascending else not first
