@@ -170,3 +170,25 @@ def test_an_index_that_cannot_be_read_offers_to_build_it_again(
         told = json.loads(capsys.readouterr().err)
         assert says in told["error"]
         assert told["hint"] == REBUILD
+
+
+def test_a_query_asks_as_the_filter_of_the_app_does(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def found(*words: str) -> list[int]:
+        rows = json.loads(printed(capsys, made, "features", *words, "--limit", "64", "--json"))
+        return [row["feature"] for row in rows]
+
+    everything = found()
+    assert 0 < len(found("fires>30")) < len(everything)
+    assert set(found("fires>30")).isdisjoint(found("fires<=30"))
+    assert found("max>0 sort:max") == found("max>0", "--sort", "max")
+
+
+def test_a_mistake_in_a_query_is_told_with_its_place(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["features", "rain densty<1", "--workspace", str(made)]) == 2
+    error = capsys.readouterr().err
+    assert "'densty' is not a condition (character 6)" in error
+    assert "density" in error

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import REAL, SHARE
@@ -39,6 +39,13 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             "--similar-in", metavar="SAE", help="the features of another SAE that are most like it"
         )
         return
+    parser.add_argument(
+        "query",
+        nargs="?",
+        default="",
+        help="words and conditions as in the app: 'rain density<1%% max>5 label:weather named:no "
+        'on:"the harbour" like:42 sort:auroc:weather\', - in front excludes',
+    )
     parser.add_argument("--search", metavar="TEXT", help="in concepts, labels, tokens and examples")
     parser.add_argument(
         "--on-text", metavar="TEXT", help="those strong in the indexed documents that hold TEXT"
@@ -101,14 +108,17 @@ def open_store(workspace: Workspace, sae_id: str) -> "FeatureStore":
 
 
 def _features(store: "FeatureStore", options: Namespace) -> int:
+    from mi_crow.mechanistic.features.query_language import parse_query
     from mi_crow.mechanistic.features.records import FeatureFilter
 
     wanted = {field.name: getattr(options, field.name) for field in fields(FeatureFilter)}
     sort: str | None = options.sort
-    ids = store.ids(
+    query = parse_query(options.query)
+    words = f"{query.search} {options.search or ''}".strip()
+    ids = store.find(
+        replace(query, search=words),
         sort=_SORTS.get(sort, sort) if sort is not None else None,
         descending=not options.ascending,
-        search=options.search or None,
         flt=FeatureFilter(**wanted),
     )
     rows = store.rows(ids[: options.limit])
