@@ -7,16 +7,15 @@ from mi_crow.lazy import lazy_exports
 if TYPE_CHECKING:
     from mi_crow.datasets.loading import load_texts
     from mi_crow.datasets.splits import HELDOUT, TRAIN, split_of
-    from mi_crow.datasets.stream import TextStream
-    from mi_crow.datasets.text import HuggingFaceDataset, TextDataset
+    from mi_crow.datasets.stream import HuggingFaceDataset, TextDataset, TextStream
     from mi_crow.datasets.texts import Render, Texts
 
 _EXPORTS = {
     "HELDOUT": "mi_crow.datasets.splits",
-    "HuggingFaceDataset": "mi_crow.datasets.text",
+    "HuggingFaceDataset": "mi_crow.datasets.stream",
     "TRAIN": "mi_crow.datasets.splits",
     "Render": "mi_crow.datasets.texts",
-    "TextDataset": "mi_crow.datasets.text",
+    "TextDataset": "mi_crow.datasets.stream",
     "TextStream": "mi_crow.datasets.stream",
     "Texts": "mi_crow.datasets.texts",
     "load_texts": "mi_crow.datasets.loading",

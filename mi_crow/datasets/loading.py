@@ -8,8 +8,7 @@ from mi_crow.datasets.files import looks_like_path
 from mi_crow.datasets.huggingface import needs_lengths
 from mi_crow.datasets.records import LocalRecords
 from mi_crow.datasets.saved import is_saved
-from mi_crow.datasets.stream import TextStream
-from mi_crow.datasets.text import TextDataset
+from mi_crow.datasets.stream import TextDataset, TextStream
 from mi_crow.datasets.texts import Decode, Render, Texts
 from mi_crow.errors import NotFoundError, UserError
 

@@ -1,6 +1,7 @@
-"""Texts that are read as they are needed, from files, Arrow tables or the network."""
+"""Texts held in memory, and texts read as they are needed: files, Arrow tables, the network."""
 
 import json
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
@@ -9,20 +10,142 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.bounds import COUNT
 from mi_crow.clean_text import clean_text
 from mi_crow.datasets.conversations import as_messages, is_conversation
 from mi_crow.datasets.fields import Fields, RawRow, is_token_ids, label_text
 from mi_crow.datasets.records import ArrowRecords, LocalRecords, Records
 from mi_crow.datasets.sampling import least_positions, least_rows
 from mi_crow.datasets.saved import is_saved
-from mi_crow.datasets.text import TextDataset
 from mi_crow.datasets.texts import Decode, Render, Row, Texts, TokenText, rows_digest
 from mi_crow.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
 
-_OPENING = 16  # rows that are looked at before anything is read in earnest
+_OPENING = 16  # rows that are looked at before anything else is read
+
+
+class TextDataset:
+    """Texts, and a label for each where the source has one. Implements `Texts`.
+
+    A list with an empty text in it is refused, since its numbers are the caller's; files and data
+    sets leave such records out.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        labels: Sequence[str | None] | None = None,
+        source: str = "list",
+        chat: bool = False,
+        skipped: int = 0,
+    ) -> None:
+        """`chat` says that a chat template made the texts, special tokens included; `skipped` how
+        many records of the source had no text.
+
+        Raises UserError for an empty list, an empty text, labels of another number.
+        """
+        self.texts = [clean_text(text) if isinstance(text, str) else text for text in texts]
+        given = labels or [None] * len(self.texts)
+        self.labels = [clean_text(label) if isinstance(label, str) else label for label in given]
+        self.source = source
+        self.chat = chat
+        self.skipped = skipped
+        if not self.texts:
+            raise UserError(f"dataset {source!r} is empty", hint="it has no text to read")
+        if len(self.labels) != len(self.texts):
+            raise UserError(f"{len(self.texts)} texts came with {len(self.labels)} labels")
+        for number, text in enumerate(self.texts):
+            if not isinstance(text, str) or not text.strip():
+                raise UserError(f"text {number} of dataset {source!r} is empty or no text")
+
+    @classmethod
+    def from_rows(
+        cls, rows: Sequence[Row], source: str, chat: bool = False, skipped: int = 0
+    ) -> "TextDataset":
+        texts, labels = [text for text, _ in rows], [label for _, label in rows]
+        return TextDataset(texts, labels, source, chat, skipped)
+
+    @classmethod
+    def from_texts(cls, texts: Texts) -> "TextDataset":
+        """All documents of `texts`, read into memory."""
+        rows = list(texts.rows())
+        return cls.from_rows(rows, texts.source, texts.chat, texts.skipped)
+
+    @classmethod
+    def from_local(
+        cls,
+        path: str | Path,
+        text_field: str = "text",
+        label_field: str | None = None,
+        split: str = "train",
+        render: Render | None = None,
+    ) -> "TextDataset":
+        """Texts of a txt, md, jsonl, json, csv, tsv or parquet file, of a folder of them, or of a
+        folder that `save_to_disk` wrote (to which `split` applies). See `TextStream.from_local`.
+        """
+        return cls.from_texts(TextStream.from_local(path, text_field, label_field, split, render))
+
+    @classmethod
+    def from_huggingface(
+        cls,
+        name: str,
+        split: str = "train",
+        text_field: str = "text",
+        label_field: str | None = None,
+        limit: int | None = None,
+        offline: bool = False,
+        render: Render | None = None,
+    ) -> "TextDataset":
+        """Texts of a dataset on the Hugging Face hub (or in its cache); the first `limit` without
+        the rest. See `TextStream.from_huggingface`, which holds none of them in memory.
+
+        `name` is `org/name`, or `org/name:config` where a dataset has several. Raises NotFoundError
+        when it cannot be had, UserError for a config, split or field it lacks.
+        """
+        texts = TextStream.from_huggingface(
+            name, split, text_field, label_field, limit is not None, offline, render
+        )
+        return cls.from_texts(texts if limit is None else texts.head(limit))
+
+    def random_sample(self, n: int, seed: int = 0) -> "TextDataset":
+        """`n` texts (all, when there are fewer) drawn without replacement, in drawn order."""
+        COUNT.check(n, "sample")
+        chosen = random.Random(seed).sample(range(len(self)), min(n, len(self)))
+        return self._pick(chosen)
+
+    def head(self, n: int) -> "TextDataset":
+        """The first `n` texts."""
+        COUNT.check(n, "limit")
+        return self._pick(range(min(n, len(self))))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over texts and labels in order: the same for the same content."""
+        return rows_digest(self.rows())[0]
+
+    @property
+    def size(self) -> int:
+        """How many texts there are."""
+        return len(self.texts)
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """Text and label of each text from number `start` on."""
+        for number in range(start, len(self.texts)):
+            yield self.texts[number], self.labels[number]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> str:
+        return self.texts[index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts)
+
+    def _pick(self, chosen: Sequence[int]) -> "TextDataset":
+        rows = [(self.texts[i], self.labels[i]) for i in chosen]
+        return TextDataset.from_rows(rows, self.source, self.chat, self.skipped)
 
 
 class TextStream:
@@ -127,8 +250,7 @@ class TextStream:
 
     def head(self, n: int) -> "TextStream":
         """The first `n` documents; what comes after them is not read."""
-        if n < 1:
-            raise UserError(f"a limit must be at least 1, not {n}")
+        COUNT.check(n, "limit")
         first = copy(self)
         first.__dict__.pop("_first_rows", None)
         first.skipped = 0
@@ -139,8 +261,7 @@ class TextStream:
         """`n` documents (all, when there are fewer) in drawn order, which depends on their
         positions and the seed alone. Of a source without random access: one pass over it, and
         the sample in memory."""
-        if n < 1:
-            raise UserError(f"a sample needs at least 1 text, not {n}")
+        COUNT.check(n, "sample")
         if self._limit is None and isinstance(self._records, ArrowRecords):
             return self._arrow_sample(self._records, n, seed)
         if self._limit is None:
@@ -256,6 +377,23 @@ class TextStream:
             candidates *= 2
         chosen = records.picked(kept, {"sample": n, "seed": seed})
         return TextStream(chosen, self._render, self._decode)
+
+
+class HuggingFaceDataset(TextDataset):
+    """The texts of a loaded `datasets.Dataset`, or of any records."""
+
+    def __init__(
+        self,
+        dataset: "datasets.Dataset | datasets.IterableDataset | Iterable[Mapping[str, Any]]",
+        text_field: str = "text",
+        label_field: str | None = None,
+        source: str = "dataset",
+        render: Render | None = None,
+    ) -> None:
+        texts = TextStream.from_dataset(dataset, text_field, label_field, source, render)
+        rows = list(texts.rows())
+        labels = [label for _, label in rows]
+        super().__init__([text for text, _ in rows], labels, source, texts.chat, texts.skipped)
 
 
 def _is_blank(value: Any) -> bool:

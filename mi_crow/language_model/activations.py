@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from mi_crow.bounds import COUNT
 from mi_crow.datasets import TextDataset, Texts
 from mi_crow.errors import UserError
 from mi_crow.language_model.base import CausalModel
@@ -44,8 +45,7 @@ class Activations:
                 "this model has no store", hint="pass store=LocalStore(folder) when loading it"
             )
         texts = TextDataset(dataset) if isinstance(dataset, Sequence) else dataset
-        if sample_limit is not None and sample_limit < 1:
-            raise UserError(f"a limit must be at least 1, not {sample_limit}")
+        COUNT.check(sample_limit, "limit")
         single = isinstance(layer_signature, str | int)
         layers = [layer_signature] if single else list(layer_signature)
         config = CaptureConfig(
