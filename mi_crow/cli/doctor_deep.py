@@ -7,7 +7,7 @@ from mi_crow.cli.doctor_checks import Finding
 from mi_crow.cli.formatting import count, size
 from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.mechanistic.features.connection import read_through
-from mi_crow.mechanistic.sae.formats.saelens_names import CONFIG_NAME, WEIGHTS_NAME
+from mi_crow.mechanistic.sae.metadata import CONFIG_NAME, WEIGHTS_NAME
 from mi_crow.store.atomic import read_json
 from mi_crow.store.checksums import FileSum, difference, sum_of
 from mi_crow.store.runs.manifest import RunManifest

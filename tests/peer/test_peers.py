@@ -10,7 +10,7 @@ from torch import Tensor
 from mi_crow.cli import main
 from mi_crow.mechanistic.sae import SparseAutoencoder, load_sae
 from mi_crow.mechanistic.sae.formats.saelens_names import OURS_ALONE
-from mi_crow.mechanistic.sae.formats.saelens_write import saelens_name
+from mi_crow.mechanistic.sae.saving import saelens_name
 from tests.helpers.sae_reference import MAKERS, D, noisy
 from tests.peer.environment import DownloadFailed, make_environment, run_tool
 

@@ -261,9 +261,9 @@ def test_a_write_that_fails_leaves_nothing(
     def fails(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    from mi_crow.mechanistic.sae.formats import saelens_write
+    from mi_crow.mechanistic.sae import saving
 
-    monkeypatch.setattr(saelens_write, "save_file", fails)
+    monkeypatch.setattr(saving, "save_file", fails)
     assert main(["import", str(FORMATS / "saelens_topk")]) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert os.listdir(tmp_path / "w" / "saes") == []

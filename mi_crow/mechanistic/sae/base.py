@@ -7,6 +7,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae import extensions
 from mi_crow.mechanistic.sae.input_norm import TokenUnits, normalised, restored
 from mi_crow.mechanistic.sae.kernels.sparse import decode_rows, dense_latents
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
+from mi_crow.mechanistic.sae.saving import save_sae
 from mi_crow.mechanistic.sae.sharing import SINGLE_PROCESS, Sharing
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ class SparseLatents(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Weights as a linear layer names them; views of the parameters."""
+    """Weights under a linear layer's names; views of the parameters."""
 
     weight: Tensor
     bias: Tensor
@@ -95,6 +98,8 @@ class SparseAutoencoder(nn.Module, ABC):
     """
 
     architecture: ClassVar[str]
+    # The SAELens name it is stored under, where SAELens would compute something else under its own.
+    stored_as: ClassVar[str | None] = None
     # Whether a loss with a coefficient decides how many latents are active, and not a number k.
     steers_sparsity: ClassVar[bool] = False
     # Whether that loss leads to a target by itself; otherwise its coefficient is controlled.
@@ -114,7 +119,7 @@ class SparseAutoencoder(nn.Module, ABC):
         skip: bool = False,
     ) -> None:
         super().__init__()
-        if n_latents < 1 or n_inputs < 1 or (n_outputs is not None and n_outputs < 1):
+        if min(n_latents, n_inputs, n_inputs if n_outputs is None else n_outputs) < 1:
             raise UserError(
                 f"an SAE needs at least one latent and one input, not {n_latents} and {n_inputs}"
             )
@@ -127,17 +132,14 @@ class SparseAutoencoder(nn.Module, ABC):
         self.centred = False  # the mean of each token is taken off and put back (see `centring`)
         self.metadata = SaeMetadata()
         self.sharing: Sharing = SINGLE_PROCESS
-        self._concepts: AutoencoderConcepts | None = None
         # Drawn on the CPU, so that a seed means the same SAE on every device. On the meta device an
         # SAE has shapes alone: that is how files are loaded without a second copy.
         source = "meta" if torch.device(device).type == "meta" else "cpu"
         generator = torch.Generator().manual_seed(seed)
         decoder = _unit_rows(n_latents, self.n_outputs, generator, source)
-        encoder = decoder.clone()
-        if self.transcodes:
-            encoder = _unit_rows(n_latents, n_inputs, generator, source)
+        encoder = _unit_rows(n_latents, n_inputs, generator, source) if self.transcodes else decoder
         self.W_dec = nn.Parameter(decoder.to(device, dtype))
-        self.encoder_rows = nn.Parameter(encoder.to(device, dtype))
+        self.encoder_rows = nn.Parameter(encoder.to(device, dtype, copy=True))
         self.b_enc = nn.Parameter(torch.zeros(n_latents, device=device, dtype=dtype))
         self.b_dec = nn.Parameter(torch.zeros(self.n_outputs, device=device, dtype=dtype))
         self.W_skip: nn.Parameter | None = None
@@ -203,14 +205,10 @@ class SparseAutoencoder(nn.Module, ABC):
         """[M, d]: what one unit of each latent adds to the activation."""
         return self.W_dec
 
-    @property
+    @cached_property
     def concepts(self) -> "AutoencoderConcepts":
         """Names, top texts and manipulation of this SAE's latents."""
-        if self._concepts is None:
-            from mi_crow.mechanistic.concepts.autoencoder_concepts import AutoencoderConcepts
-
-            self._concepts = AutoencoderConcepts(self)
-        return self._concepts
+        return extensions.concepts_of(self)
 
     def weights(self) -> dict[str, Tensor]:
         """All tensors by their SAELens names: parameters and thresholds, W_enc as [d, M]."""
@@ -331,7 +329,7 @@ class SparseAutoencoder(nn.Module, ABC):
         Exact for rules that compare a latent with its own threshold. Rules that compare latents
         with each other (TopK and its kin) then choose by what each adds to the reconstruction.
         """
-        norms = torch.linalg.vector_norm(self.W_dec, dim=1).clamp_min_(_smallest(self.W_dec))
+        norms = self._decoder_norms()
         self.W_dec.div_(norms[:, None])
         self.encoder_rows.mul_(norms[:, None])
         for tensor in self._scaled_tensors():
@@ -340,14 +338,7 @@ class SparseAutoencoder(nn.Module, ABC):
     def _normalised(self, x: Tensor) -> tuple[Tensor, TokenUnits | None]:
         if self.input_norm == "none" and not self.centred:
             return x, None
-        x = x.to(self.dtype)
-        if not self.centred:
-            return normalised(x, self.input_norm)
-        mean = x.mean(dim=-1, keepdim=True)
-        rows, units = normalised(x - mean, self.input_norm)
-        size = torch.ones_like(mean) if units is None else units.size
-        shift = mean if units is None or units.shift is None else mean + units.shift
-        return rows, TokenUnits(size, shift)
+        return normalised(x.to(self.dtype), self.input_norm, self.centred)
 
     def _completed(self, rows: Tensor, x: Tensor | None) -> Tensor:
         """What the latents add [..., d], plus everything that is not theirs, in plain units."""
@@ -368,8 +359,11 @@ class SparseAutoencoder(nn.Module, ABC):
     @torch.no_grad()
     def normalise_decoder(self) -> None:
         """Gives every decoder row unit length, in place."""
-        norms = torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True)
-        self.W_dec.div_(norms.clamp_min_(_smallest(norms)))
+        self.W_dec.div_(self._decoder_norms()[:, None])
+
+    def _decoder_norms(self) -> Tensor:
+        """[M], never 0."""
+        return torch.linalg.vector_norm(self.W_dec, dim=1).clamp_min_(torch.finfo(self.dtype).tiny)
 
     def part_of_latents(self, sharing: Sharing) -> Self:
         """A copy on the device of `sharing` with the latents that are this process's."""
@@ -388,15 +382,11 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def save(self, folder: str | Path) -> Path:
         """Writes `sae_weights.safetensors` and then `cfg.json` (SAELens layout) into `folder`."""
-        from mi_crow.mechanistic.sae.formats.saelens_write import save_sae
-
         return save_sae(self, Path(folder))
 
     def attach(self, lm: "LanguageModel", layer_signature: str | int | None = None) -> Any:
         """Attaches this SAE to a layer of `lm` (None: the layer it was trained on)."""
-        from mi_crow.mechanistic.steering.attach import attach_sae
-
-        return attach_sae(lm, self, layer_signature)
+        return extensions.attach(lm, self, layer_signature)
 
 
 def is_by_latent(name: str) -> bool:
@@ -408,8 +398,3 @@ def _unit_rows(n: int, width: int, generator: torch.Generator, device: str) -> T
     """[n, width] fp32, rows of length one in random directions."""
     rows = torch.randn(n, width, generator=generator, dtype=torch.float32, device=device)
     return rows / rows.norm(dim=1, keepdim=True)
-
-
-def _smallest(like: Tensor) -> float:
-    """What a length is never taken to be less than."""
-    return torch.finfo(like.dtype).tiny

@@ -28,12 +28,19 @@ def check_input_norm(kind: str) -> str:
     return kind
 
 
-def normalised(x: Tensor, kind: str) -> tuple[Tensor, TokenUnits | None]:
+def normalised(x: Tensor, kind: str, centred: bool = False) -> tuple[Tensor, TokenUnits | None]:
     """Tokens x [..., d] as the SAE takes them, and what is needed to undo it.
 
     constant_norm_rescale: x sqrt(d) / |x|. layer_norm: (x - mean) / (std + 1e-5) with the sample
     standard deviation; undone as z std + mean, as SAELens and OpenAI's sparse_autoencoder do.
+    `centred` subtracts the token's mean before that.
     """
+    if centred:
+        token_mean = x.mean(dim=-1, keepdim=True)
+        rows, units = normalised(x - token_mean, kind)
+        size = torch.ones_like(token_mean) if units is None else units.size
+        shift = token_mean if units is None or units.shift is None else token_mean + units.shift
+        return rows, TokenUnits(size, shift)
     if kind == "none":
         return x, None
     if kind == "constant_norm_rescale":
@@ -41,9 +48,9 @@ def normalised(x: Tensor, kind: str) -> tuple[Tensor, TokenUnits | None]:
         size = norms.clamp_min(torch.finfo(x.dtype).tiny) / x.shape[-1] ** 0.5
         return x / size, TokenUnits(size, None)
     mean = x.mean(dim=-1, keepdim=True)
-    centred = x - mean
-    std = centred.std(dim=-1, keepdim=True)
-    return centred / (std + _LAYER_NORM_EPS), TokenUnits(std, mean)
+    deviation = x - mean
+    std = deviation.std(dim=-1, keepdim=True)
+    return deviation / (std + _LAYER_NORM_EPS), TokenUnits(std, mean)
 
 
 def restored(x: Tensor, units: TokenUnits | None) -> Tensor:

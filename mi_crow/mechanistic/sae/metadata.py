@@ -7,6 +7,10 @@ from typing import Any
 from mi_crow.mechanistic.sae.hook_names import module_of, point_of
 from mi_crow.store.json_object import JsonObject
 
+# The files of an SAE's folder, as SAELens names them.
+CONFIG_NAME = "cfg.json"
+WEIGHTS_NAME = "sae_weights.safetensors"
+
 
 @dataclass(frozen=True)
 class SaeMetadata:

@@ -11,7 +11,6 @@ from mi_crow.mechanistic.sae.formats import (
     llama_scope,
     openai,
     saelens,
-    saelens_names,
     sparsify,
 )
 from mi_crow.mechanistic.sae.formats.families import family_of
@@ -55,7 +54,7 @@ def choose(found: Sequence[Found], layer: str | None, place: str) -> Found:
     if not found:
         raise NotFoundError(
             f"no SAE at {place!r}",
-            hint=f"give a folder that holds {saelens_names.CONFIG_NAME} and its weights, or files "
+            hint=f"give a folder that holds {saelens.CONFIG_NAME} and its weights, or files "
             "of sparsify, Gemma Scope, dictionary_learning, Llama Scope or OpenAI",
         )
     if len(found) == 1:
@@ -100,8 +99,8 @@ def _marked(name: str, known: set[str]) -> Found | None:
     def beside(*files: str) -> tuple[str, ...]:
         return tuple(_joined(folder, one) for one in files)
 
-    if file == saelens_names.WEIGHTS_NAME and not family_of(name, known):
-        files = beside(saelens_names.CONFIG_NAME, file, saelens_names.SCALER_NAME)
+    if file == saelens.WEIGHTS_NAME and not family_of(name, known):
+        files = beside(saelens.CONFIG_NAME, file, saelens.SCALER_NAME)
         return Found(
             saelens.FORMAT, folder, name, files, lambda root, _: saelens.read_saelens(root / folder)
         )

@@ -11,8 +11,8 @@ from mi_crow.mechanistic.sae.formats.build import bytes_needed
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.formats.saelens import read_saelens
 from mi_crow.mechanistic.sae.formats.saelens_names import OURS_ALONE
-from mi_crow.mechanistic.sae.formats.saelens_write import saelens_name, save_sae
 from mi_crow.mechanistic.sae.formats.sparsify import check_writable, hookpoint_of, write_sparsify
+from mi_crow.mechanistic.sae.saving import saelens_name, save_sae
 from mi_crow.mechanistic.sae.stored_layers import as_captured
 from mi_crow.store.atomic import whole_folder
 from mi_crow.store.free_space import check_disk

@@ -12,9 +12,8 @@ from mi_crow.mechanistic.sae.formats.places import locate, where_from
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.saelens import FORMAT as SAELENS
 from mi_crow.mechanistic.sae.formats.saelens import read_saelens
-from mi_crow.mechanistic.sae.formats.saelens_names import CONFIG_NAME, WEIGHTS_NAME
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
-from mi_crow.mechanistic.sae.metadata import SaeMetadata
+from mi_crow.mechanistic.sae.metadata import CONFIG_NAME, WEIGHTS_NAME, SaeMetadata
 from mi_crow.store.free_space import explain_shortage
 
 

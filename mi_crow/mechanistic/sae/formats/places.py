@@ -8,7 +8,7 @@ from typing import Any
 
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.hub import hub_answers, hub_error, quiet_downloads
-from mi_crow.mechanistic.sae.formats import llama_scope, saelens_names, sparsify
+from mi_crow.mechanistic.sae.formats import llama_scope, saelens, sparsify
 from mi_crow.mechanistic.sae.formats.detect import Found, choose, find_saes, one_file
 from mi_crow.mechanistic.sae.formats.families import refuse_family
 from mi_crow.store.free_space import check_disk, same_disk
@@ -16,7 +16,7 @@ from mi_crow.store.free_space import check_disk, same_disk
 _DEEPEST = 5  # folders below the one that was named
 _MOST_FILES = 100_000
 _BELONG = {
-    saelens_names.CONFIG_NAME: f"{saelens_names.WEIGHTS_NAME} or {sparsify.WEIGHTS_NAME}",
+    saelens.CONFIG_NAME: f"{saelens.WEIGHTS_NAME} or {sparsify.WEIGHTS_NAME}",
     llama_scope.CONFIG_NAME: llama_scope.WEIGHTS_NAME,
 }
 _HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+)(?:/(.+))?")

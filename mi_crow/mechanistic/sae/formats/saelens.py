@@ -14,9 +14,9 @@ from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.formats.model_names import hub_model
 from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
 from mi_crow.mechanistic.sae.formats.saelens_config import SaelensConfig, read_config
-from mi_crow.mechanistic.sae.formats.saelens_names import CONFIG_NAME, SCALER_NAME, WEIGHTS_NAME
+from mi_crow.mechanistic.sae.formats.saelens_names import SCALER_NAME
 from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
-from mi_crow.mechanistic.sae.metadata import SaeMetadata
+from mi_crow.mechanistic.sae.metadata import CONFIG_NAME, WEIGHTS_NAME, SaeMetadata
 from mi_crow.store.json_file import read_json
 from mi_crow.store.json_object import JsonObject
 

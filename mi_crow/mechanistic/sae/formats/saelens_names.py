@@ -1,11 +1,6 @@
-"""What SAELens calls things: files, architectures, and the keys of its files, old and new."""
+"""What SAELens calls things: architectures, and the keys of its files, old and new."""
 
-CONFIG_NAME = "cfg.json"
-WEIGHTS_NAME = "sae_weights.safetensors"
 SCALER_NAME = "activation_scaler.json"  # beside checkpoints whose input scale is not folded in
-
-# What every cfg.json that we write says of itself: from 6.0 on, `metadata` is an object.
-LAYOUT_VERSION = "6.0.0"
 
 # SAELens's names and ours. It has no transcoders of the TopK kind, and neither GroupMax; those
 # that we write under such a name are for us alone.

@@ -38,6 +38,7 @@ class BatchTopKSae(SparseAutoencoder):
     """
 
     architecture: ClassVar[str] = "batchtopk"
+    stored_as: ClassVar[str | None] = "jumprelu"  # its rule at inference
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
 from mi_crow.mechanistic.sae.formats.load import load_sae
-from mi_crow.mechanistic.sae.formats.saelens_names import CONFIG_NAME
+from mi_crow.mechanistic.sae.metadata import CONFIG_NAME
 from mi_crow.mechanistic.sae.rules.architectures import new_sae
 from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
 from mi_crow.mechanistic.sae.source import RunSource

@@ -2,26 +2,23 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
-from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.formats.saelens_names import (
-    ARCHITECTURES,
-    CONFIG_NAME,
-    LAYOUT_VERSION,
-    WEIGHTS_NAME,
-)
+from mi_crow.mechanistic.sae.metadata import CONFIG_NAME, WEIGHTS_NAME
 from mi_crow.store.atomic import whole_file, write_json
 from mi_crow.store.checksums import sum_of
 
-# Their threshold is the rule of inference, so other tools read them as JumpReLU.
-_AS_JUMPRELU = ("batchtopk", "matryoshka")
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.sae.base import SparseAutoencoder
+
+# What every cfg.json that we write says of itself: from 6.0 on, `metadata` is an object.
+LAYOUT_VERSION = "6.0.0"
 
 
-def save_sae(sae: SparseAutoencoder, folder: Path) -> Path:
-    """Writes the weights, then `cfg.json`: a folder that holds `cfg.json` is whole."""
+def save_sae(sae: "SparseAutoencoder", folder: Path) -> Path:
+    """Writes the weights, then `cfg.json`: a folder with a `cfg.json` is complete."""
     with whole_file(folder / WEIGHTS_NAME) as path:
         tensors = sae.weights().items()
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors}, path)
@@ -31,11 +28,11 @@ def save_sae(sae: SparseAutoencoder, folder: Path) -> Path:
     return folder
 
 
-def config_of(sae: SparseAutoencoder) -> dict[str, Any]:
+def config_of(sae: "SparseAutoencoder") -> dict[str, Any]:
     """`cfg.json` of an SAE."""
     metadata = sae.metadata.as_json()
     own = sae.config()
-    if sae.architecture in _AS_JUMPRELU:
+    if sae.stored_as is not None:
         metadata["mi_crow"]["trained_as"] = {"architecture": sae.architecture, **own}
         own = {}
     # Heads are one after another in our activations; SAELens has them in a dimension of their own.
@@ -56,9 +53,7 @@ def config_of(sae: SparseAutoencoder) -> dict[str, Any]:
     }
 
 
-def saelens_name(sae: SparseAutoencoder) -> str:
-    """The architecture's name in SAELens files."""
-    if sae.architecture in _AS_JUMPRELU:
-        return "jumprelu"
-    names = [name for name, ours in ARCHITECTURES.items() if ours == sae.architecture]
-    return next(name for name in names if ("skip_" in name) == (sae.W_skip is not None))
+def saelens_name(sae: "SparseAutoencoder") -> str:
+    """The architecture's name in SAELens files, which tells a `skip_transcoder` from others."""
+    name = sae.stored_as or sae.architecture
+    return name.replace("transcoder", "skip_transcoder") if sae.W_skip is not None else name
