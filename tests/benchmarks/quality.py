@@ -44,7 +44,6 @@ from mi_crow.mechanistic.sae import (
     load_sae,
 )
 from mi_crow.mechanistic.sae.quality import latent_densities, reconstruction_quality
-from mi_crow.mechanistic.sae.source import RunSource
 from mi_crow.mechanistic.sae.train.plan import make_plan, starting_point
 from tests.benchmarks.captured import Tokens, sample_run, smollm2_run
 from tests.benchmarks.dense_reference import DenseReference
@@ -157,7 +156,7 @@ class Bench:
 def dead_share(name: str, seed: int) -> Found:
     """A training by the recipe's defaults on a stored run, as `mi-crow train` makes it."""
     run, tokens, _ = DEAD_SHARES[name]
-    source = RunSource(run())
+    source = run()
     config = SaeTrainingConfig(steps=tokens // SaeTrainingConfig().batch_size, seed=seed)
     trainer = SaeTrainer(TopKSae(8 * source.width, source.width, K, seed=seed))
     trainer.train_on(source, config)

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
-from mi_crow.mechanistic.sae.source import RunSource, device_batches
+from mi_crow.mechanistic.sae.source import device_batches
 from mi_crow.mechanistic.sae.train.loop import Clock, train_step
 from mi_crow.mechanistic.sae.train.plan import make_plan, starting_point
 from mi_crow.mechanistic.sae.train.readings import Readings
@@ -101,14 +101,13 @@ class Trainer:
 
     def __init__(self, reader: RunReader, device: torch.device) -> None:
         self.device = device
-        source = RunSource(reader)
         sae = TopKSae(LATENTS[device.type], reader.width, K, device=device)
         config = SaeTrainingConfig(steps=1_000_000, batch_size=BATCH, warmup_steps=100)
-        plan = make_plan(sae, source, config)
+        plan = make_plan(sae, reader, config)
         self._state = TrainState(sae, plan)
-        self._state.start(starting_point(sae, source, plan))
-        self._readings = Readings(self._state, source, Clock(0.0, 0))
-        self.seconds(device_batches(source.batches(BATCH, 0), device), 3)  # warm
+        self._state.start(starting_point(sae, reader, plan))
+        self._readings = Readings(self._state, reader, Clock(0.0, 0))
+        self.seconds(device_batches(reader.batches(BATCH, 0), device), 3)  # warm
 
     def seconds(self, batches: Iterator[Tensor], steps: int) -> float:
         """How long so many steps take, reading included."""

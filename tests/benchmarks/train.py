@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
-from mi_crow.mechanistic.sae.source import TRAIN, RunSource, TensorSource, device_batches
+from mi_crow.mechanistic.sae.source import TRAIN, TensorSource, device_batches
 from mi_crow.mechanistic.sae.train import loop
 from mi_crow.mechanistic.sae.train.loop import Clock, train_step
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
@@ -324,23 +324,22 @@ def waiting_row(reader: RunReader, shape: Shape, steps: int) -> Row:
     had: list[float] = []
 
     def timed(
-        batches: Iterator[Tensor], device: torch.device, inline: bool = False
+        batches: Iterator[Tensor], device: torch.device, live: bool = False
     ) -> Generator[Tensor, None, None]:
-        with closing(device_batches(batches, device, inline)) as real:
+        with closing(device_batches(batches, device, live)) as real:
             while True:
                 asked.append(time.perf_counter())
                 batch = next(real)
                 had.append(time.perf_counter())
                 yield batch
 
-    source = RunSource(reader)
     sae = TopKSae(shape.latents, reader.width, shape.k, device=shape.device)
     config = SaeTrainingConfig(steps=steps, batch_size=len(shape.batches[0]))
-    plan = make_plan(sae, source, config)
+    plan = make_plan(sae, reader, config)
     state = TrainState(sae, plan)
-    state.start(starting_point(sae, source, plan))
+    state.start(starting_point(sae, reader, plan))
     with patch.object(loop, "device_batches", timed):
-        loop.run_training([loop.Lane(state, MetricsTable(), None)], source, NullProgress())
+        loop.run_training([loop.Lane(state, MetricsTable(), None)], reader, NullProgress())
     waits = [b - a for a, b in zip(asked, had, strict=True)]
     seconds = had[-1] - asked[0]
     more = {"steps": steps, "seconds": seconds, "first_batch": waits[0], "waited": sum(waits)}

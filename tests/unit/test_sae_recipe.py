@@ -26,10 +26,9 @@ from mi_crow.mechanistic.sae import (
     train_many,
 )
 from mi_crow.mechanistic.sae.base import LossContext
-from mi_crow.mechanistic.sae.control import ShuffledSource
 from mi_crow.mechanistic.sae.rules.losses import variance_share
 from mi_crow.mechanistic.sae.rules.sparsity_control import SparsityControl
-from mi_crow.mechanistic.sae.source import HELDOUT, TensorSource
+from mi_crow.mechanistic.sae.source import HELDOUT, ShuffledSource, TensorSource
 from mi_crow.mechanistic.sae.train.plan import make_plan
 from mi_crow.mechanistic.sae.train.state import TrainState
 from mi_crow.progress import NullProgress

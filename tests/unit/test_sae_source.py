@@ -9,15 +9,15 @@ import torch
 
 from mi_crow.mechanistic.sae.evaluation.document_pooling import pooled_documents
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
-from mi_crow.mechanistic.sae.source import RunSource, device_batches, fixed_batches
+from mi_crow.mechanistic.sae.source import device_batches, fixed_batches
 from mi_crow.store.runs.manifest import PartSpec
 from mi_crow.store.runs.parts import stored_rows, write_part
 from mi_crow.store.runs.reader import RunReader
 from tests.helpers.stored_runs import LAYER, WIDTH, documents_table, manifest_of, write_run
 
 
-def source_of(folder: Path) -> RunSource:
-    return RunSource(RunReader(folder, LAYER))
+def source_of(folder: Path) -> RunReader:
+    return RunReader(folder, LAYER)
 
 
 def test_a_run_counts_what_its_batches_give(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class SaeTrainingConfig:
     sparsity_warmup_steps: int | None = None  # of the coefficient; None: as warmup_steps
     outlier_factor: float | None = 10.0  # leave out tokens above this times the median norm
     precision: str = "auto"  # of the encoder's product: bf16 on CUDA, fp32 elsewhere
-    shuffled: bool = False  # a control: every dimension from another token, see control.py
+    shuffled: bool = False  # a control: every dimension from another token, see ShuffledSource
     checkpoint_every: int = 500  # steps
     log_every: int = 10  # steps
     seed: int = 0

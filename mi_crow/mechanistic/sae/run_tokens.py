@@ -5,7 +5,7 @@ from typing import Any
 
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-from mi_crow.mechanistic.sae.source import RunSource, TokenSource
+from mi_crow.mechanistic.sae.source import TokenSource
 from mi_crow.mechanistic.sae.stored_layers import exact_hook_name, exact_point, stored_layer
 from mi_crow.progress import Progress
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
@@ -80,4 +80,4 @@ def open_tokens(
     if target_layer is not None:
         pair = PairReader(run_dir, spec.name, stored_layer(manifest, target_layer).name)
         return RunTokens(pair.first.manifest, pair.first.layer, pair.second.layer, pair)
-    return RunTokens(manifest, spec, None, RunSource(RunReader(run_dir, spec.name)))
+    return RunTokens(manifest, spec, None, RunReader(run_dir, spec.name))

@@ -1,11 +1,15 @@
-"""Where training tokens come from: a captured run or a tensor, behind one small protocol."""
+"""Where training tokens come from: one protocol for captured runs, tensors and the running model.
+
+A captured run is read by `RunReader` (for transcoders `PairReader`), the running model by
+`train/live.py`.
+"""
 
 import math
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,15 +17,12 @@ from torch import Tensor
 from mi_crow.background import read_ahead
 from mi_crow.errors import CorruptDataError, UserError
 
-if TYPE_CHECKING:
-    from mi_crow.store.runs.reader import RunReader
-
 TRAIN, HELDOUT = "train", "heldout"
 _BATCHES_AHEAD = 6
 
 
 def not_finite(before: str = "") -> CorruptDataError:
-    """What to raise about activations with NaN or infinity in them."""
+    """The error to raise for activations that contain NaN or infinity."""
     return CorruptDataError(
         f"{before}some activations are not finite",
         hint="capture the layer again, in bf16 or fp32 if it was fp16",
@@ -32,20 +33,16 @@ class TokenSource(Protocol):
     """Activations of many tokens, shuffled on demand. Batches come in the storage dtype."""
 
     @property
-    def inline(self) -> bool:
-        """True when batches are made on the training device itself: never in a thread beside."""
-        ...
-
-    @property
-    def apart(self) -> bool:
-        """True when, among processes that share the tokens, `batches` gives each its own part."""
+    def live(self) -> bool:
+        """True when the running model makes the batches: they are on the training device already,
+        and of several processes each gets its own part of them."""
         ...
 
     @property
     def width(self) -> int: ...
 
     def count(self, split: str = TRAIN, max_norm: float | None = None) -> int:
-        """Tokens of a split, those above `max_norm` left out."""
+        """Number of tokens of a split with an L2 norm of at most `max_norm`."""
         ...
 
     def median_norm(self) -> float: ...
@@ -58,8 +55,8 @@ class TokenSource(Protocol):
         max_norm: float | None = None,
         start: int = 0,
     ) -> Iterator[Tensor]:
-        """Endless shuffled batches [batch_size, d] from batch `start` on; batch i depends on
-        (seed, i) alone."""
+        """Endless shuffled batches [batch_size, d], beginning with batch `start`; batch i depends
+        only on (seed, i)."""
         ...
 
     def sample(
@@ -72,8 +69,7 @@ class TokenSource(Protocol):
 class TensorSource:
     """Tokens of a tensor [n, d]. Without a mask every tenth row is held out."""
 
-    inline = False
-    apart = False
+    live = False
 
     def __init__(self, activations: Tensor, heldout: Tensor | None = None) -> None:
         if activations.ndim != 2 or activations.shape[0] == 0:
@@ -115,10 +111,10 @@ class TensorSource:
                 epoch, offset = divmod(position, rows.numel())
                 if epoch != shuffled_epoch:
                     shuffled_epoch, shuffled = epoch, _shuffled(rows, seed, epoch)
-                taken = shuffled[offset : offset + wanted]
-                chosen.append(taken)
-                wanted -= taken.numel()
-                position += taken.numel()
+                piece = shuffled[offset : offset + wanted]
+                chosen.append(piece)
+                wanted -= piece.numel()
+                position += piece.numel()
             yield self._activations[torch.cat(chosen)]
 
     def sample(
@@ -135,32 +131,68 @@ class TensorSource:
 
 
 def _shuffled(rows: Tensor, seed: int, epoch: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch + 1)
-    return rows[torch.randperm(rows.numel(), generator=generator)]
+    return rows[torch.randperm(rows.numel(), generator=_generator(seed, epoch))]
 
 
-class RunSource:
-    """Tokens of one layer of a captured run."""
+def _generator(seed: int, number: int) -> torch.Generator:
+    """For epoch or batch `number`; -1 for a sample, which is none of them."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + number + 1)
 
-    inline = False
-    apart = False
 
-    def __init__(self, reader: "RunReader") -> None:
-        self.reader = reader
-        self.count = reader.count
-        self.batches = reader.batches
-        self.sample = reader.sample
-        self.median_norm = reader.median_norm
+class ShuffledSource:
+    """A control for every quality figure: the tokens of another source with each dimension taken
+    from another token.
+
+    Every dimension keeps its distribution, and the structure between dimensions is gone: an SAE
+    trained on it shows what its scores are worth. Within a batch, whose tokens are a random sample
+    already, dimension j is rotated by its own shift, so that no two dimensions of a row come from
+    one token (as long as the batch has more tokens than dimensions).
+    """
+
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+        self.live = source.live
+        self.count = source.count
+        self.median_norm = source.median_norm
 
     @property
     def width(self) -> int:
-        return self.reader.width
+        return self._source.width
+
+    def batches(
+        self,
+        batch_size: int,
+        seed: int,
+        split: str = TRAIN,
+        max_norm: float | None = None,
+        start: int = 0,
+    ) -> Iterator[Tensor]:
+        batches = self._source.batches(batch_size, seed, split, max_norm, start)
+        for number, batch in enumerate(batches, start):
+            yield _rotated(batch, _generator(seed, number))
+
+    def sample(
+        self, n: int, seed: int, split: str = TRAIN, max_norm: float | None = None
+    ) -> Tensor:
+        # Rows of a sample stand in the order of the run, so neighbours are alike: mix them first.
+        generator = _generator(seed, -1)
+        rows = self._source.sample(n, seed, split, max_norm)
+        return _rotated(rows[torch.randperm(len(rows), generator=generator)], generator)
+
+
+def _rotated(batch: Tensor, generator: torch.Generator) -> Tensor:
+    """batch [n, d] with each column rotated down by its own shift."""
+    n, width = batch.shape
+    repeats = -(-width // n)
+    shifts = torch.cat([torch.randperm(n, generator=generator) for _ in range(repeats)])[:width]
+    rows = (torch.arange(n)[:, None] + shifts) % n
+    return batch.gather(0, rows.to(batch.device))
 
 
 def fixed_batches(
     source: TokenSource, tokens: int, max_norm: float | None, batch_size: int = 2048
 ) -> Iterator[Tensor]:
-    """Batches of the same up to `tokens` training tokens, whatever the run's seed was."""
+    """Batches of a fixed sample of up to `tokens` training tokens, independent of any seed."""
     available = source.count(TRAIN, max_norm)
     batch_size = min(batch_size, max(available, 1))
     n = math.ceil(min(tokens, available) / batch_size)
@@ -168,15 +200,15 @@ def fixed_batches(
 
 
 def device_batches(
-    batches: Iterator[Tensor], device: torch.device, inline: bool = False
+    batches: Iterator[Tensor], device: torch.device, live: bool = False
 ) -> Generator[Tensor, None, None]:
     """The same batches on `device`.
 
-    For CUDA a thread reads and pins some ahead, and each is copied while the one before it is
-    worked on. For the CPU, and `inline`, they are made when they are asked for: there a thread
-    would only take time from the step itself.
+    For CUDA a thread reads and pins some ahead, and each is copied during the step before it. On
+    the CPU, and for `live` batches, which are on the device already, each is made on demand: there
+    a thread would only take time from the step itself.
     """
-    if inline or device.type != "cuda":
+    if live or device.type != "cuda":
         for batch in batches:
             yield batch.to(device)
         return
@@ -193,7 +225,7 @@ def _copied_ahead(pinned: Iterator[Tensor], device: torch.device) -> Iterator[Te
         batch, copied = waiting.popleft()
         working = torch.cuda.current_stream(device)
         working.wait_event(copied)
-        batch.record_stream(working)  # it belongs to the other stream: not to be reused early
+        batch.record_stream(working)  # the other stream owns its memory: do not reuse it early
         return batch
 
     for batch in pinned:

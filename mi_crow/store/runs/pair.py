@@ -6,35 +6,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mi_crow.store.runs.reader import BUFFER_BYTES, RunReader, Selection
-
-
-class _Follower(RunReader):
-    """A layer whose rows are chosen and ordered by another layer's reader."""
-
-    def __init__(self, run_dir: Path, layer: str, leader: RunReader, buffer_bytes: int) -> None:
-        super().__init__(run_dir, layer, buffer_bytes)
-        self._leader = leader
-        # Row sizes decide how a large run is cut, so both must reckon with the same one.
-        self._row_bytes = leader._row_bytes = self._row_bytes + leader._row_bytes
-
-    def _select(self, split: str, max_norm: float | None) -> Selection:
-        return self._leader._select(split, max_norm)
+from mi_crow.store.runs.reader import BUFFER_BYTES, RunReader
 
 
 class PairReader:
     """Rows [n, width of the first + width of the second]; norms are those of the first layer."""
 
-    inline = False
-    apart = False
+    live = False
 
     def __init__(
         self, run_dir: Path, first: str, second: str, buffer_bytes: int = BUFFER_BYTES
     ) -> None:
-        """`buffer_bytes` as for `RunReader`, for both layers. Raises NotFoundError for a layer
-        that the run lacks."""
+        """`buffer_bytes` as for `RunReader`, for both layers together. Raises NotFoundError for a
+        layer that the run lacks."""
         self.first = RunReader(run_dir, first, buffer_bytes)
-        self.second = _Follower(run_dir, second, self.first, buffer_bytes)
+        self.second = RunReader(run_dir, second, buffer_bytes)
+        # How a large run is cut into blocks depends on it, and both are to be cut alike.
+        self._row_bytes = self.first.row_bytes + self.second.row_bytes
         self.count = self.first.count
         self.median_norm = self.first.median_norm
 
@@ -51,8 +39,9 @@ class PairReader:
         start: int = 0,
     ) -> Iterator[Tensor]:
         """As `RunReader.batches`."""
+        selection = self.first.select(split, max_norm)
         both = (
-            reader.batches(batch_size, seed, split, max_norm, start)
+            reader.selected_batches(selection, batch_size, seed, start, self._row_bytes)
             for reader in (self.first, self.second)
         )
         for first, second in zip(*both, strict=True):
@@ -62,5 +51,7 @@ class PairReader:
         self, n: int, seed: int, split: str = "train", max_norm: float | None = None
     ) -> Tensor:
         """As `RunReader.sample`."""
-        both = [reader.sample(n, seed, split, max_norm) for reader in (self.first, self.second)]
-        return torch.cat(both, dim=1)
+        selection = self.first.select(split, max_norm)
+        both = (self.first, self.second)
+        rows = [reader.selected_sample(selection, n, seed, self._row_bytes) for reader in both]
+        return torch.cat(rows, dim=1)

@@ -1,7 +1,7 @@
 """Reading one layer of an activations run: whole parts, shuffled batches, samples.
 
-Opening a run reads its manifest and nothing else. Which rows are wanted is known from the norms
-and splits beside the rows; the documents are only read for who asks for them.
+Opening a run only reads its manifest. Rows are selected by the norms and splits stored beside
+them; the documents are read only when they are asked for.
 """
 
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.runs.parts import DTYPES, HELDOUT, RunPart, dequantised, row_items
 
 BUFFER_BYTES = 512 << 20
-_CHUNK_BYTES = 256 << 10  # long enough a read for any disk; some hundreds make a block
-_LEAST_CHUNKS_IN_BLOCK = 64
+_CHUNK_BYTES = 256 << 10  # a read that is long enough for any disk; hundreds make a block
+_MIN_CHUNKS_IN_BLOCK = 64
 _SELECTIONS_KEPT = 4
 _ROWS_KEPT = 1 << 24  # at eight bytes each
 _SAMPLE_EPOCH = 2**40  # never reached by training, so that a sample is not its first batches
@@ -37,17 +37,18 @@ _SAMPLE_EPOCH = 2**40  # never reached by training, so that a sample is not its 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows of a run are wanted."""
+    """Which rows of a run are selected."""
 
+    split: str
     masks: tuple[np.ndarray, ...]  # for each part: bool [rows]
-    ends: np.ndarray  # [parts + 1]: how many are wanted before each part, and in all
+    ends: np.ndarray  # [parts + 1]: how many are selected before each part, and in total
 
     @property
     def count(self) -> int:
         return int(self.ends[-1])
 
     def rows(self, number: int) -> np.ndarray:
-        """The wanted rows of a part: int64, ascending; kept where they are not too many."""
+        """The selected rows of a part: int64, ascending; cached unless they are too many."""
         if number in self._rows:
             return self._rows[number]
         found = np.flatnonzero(self.masks[number])
@@ -61,11 +62,13 @@ class Selection:
 
 
 class RunReader:
-    """One layer of a run. Opening it reads no part."""
+    """One layer of a run, and a source of training tokens. Opening it reads no part."""
+
+    live = False  # see `TokenSource`
 
     def __init__(self, run_dir: Path, layer: str, buffer_bytes: int = BUFFER_BYTES) -> None:
-        """Runs of which more than `buffer_bytes` are wanted are shuffled in blocks that together
-        take so much memory.
+        """Runs of which more than `buffer_bytes` are selected are shuffled in blocks that together
+        take that much memory.
 
         Raises NotFoundError for a layer that the run lacks, UserError for a run without tokens.
         """
@@ -76,7 +79,7 @@ class RunReader:
             raise UserError(f"run {self.manifest.run_id!r} holds no tokens", hint="capture again")
         self._kind = DTYPES[self.manifest.dtype]
         self._compact = self.manifest.dtype == "int8"
-        self._row_bytes = self.width * self._kind.itemsize + 4 * self._compact
+        self.row_bytes = self.width * self._kind.itemsize + 4 * self._compact
         self._buffer_bytes = buffer_bytes
         self._selections: dict[tuple[bool, float | None], Selection] = {}
 
@@ -91,20 +94,20 @@ class RunReader:
     def parts(self) -> Iterator[RunPart]:
         """The parts in the order of the manifest, opened one by one.
 
-        Raises CorruptDataError naming a file that is not what it should be.
+        Raises CorruptDataError naming a file that does not match the manifest.
         """
         for part in self.manifest.parts:
             yield RunPart(self.run_dir, self.layer, self.manifest.dtype, part)
 
     def count(self, split: str = "train", max_norm: float | None = None) -> int:
-        """Tokens of a split, those above `max_norm` left out."""
-        return self._select(split, max_norm).count
+        """Number of tokens of a split with an L2 norm of at most `max_norm`."""
+        return self.select(split, max_norm).count
 
     def median_norm(self) -> float:
         """Median L2 norm over all kept tokens (the lower one of two), exact.
 
-        Norms are not negative, so their bits are in the order of their values: one count of the
-        upper halves finds the median's, a second among those finds the rest.
+        Norms are not negative, so their bits sort like their values: counting the upper halves
+        finds that of the median, counting the lower halves among those finds the rest.
         """
         rank = (self.n_tokens - 1) // 2
         upper, rank = self._rank_of_half(rank, None)
@@ -119,31 +122,43 @@ class RunReader:
         max_norm: float | None = None,
         start: int = 0,
     ) -> Iterator[Tensor]:
-        """Endless shuffled batches [batch_size, d] from batch `start` on, in storage dtype (int8
-        runs in fp32).
+        """Endless shuffled batches [batch_size, d], beginning with batch `start`, in storage dtype
+        (int8 runs in fp32).
 
-        Batch i is a function of (seed, i) alone, so `start=i` goes on exactly. Each epoch gives
-        every wanted row once, and batches run on across epochs. Rows that fit the buffer are
-        permuted as a whole; of a larger run, blocks of random stretches are, the next one read
-        while the last is given out. Raises UserError when no row is wanted.
+        Batch i is a function of (seed, i) only, so `start=i` resumes exactly. Each epoch gives
+        every selected row once, and batches span epochs. Rows that fit the buffer are permuted as a
+        whole; a larger run is cut into blocks of random chunks, the next one read while the last is
+        used. Raises UserError when no row is selected.
         """
-        selection = self._select(split, max_norm)
-        if not selection.count:
-            raise UserError(
-                f"run {self.manifest.run_id!r} holds no {split} tokens", hint="capture more texts"
-            )
-        if self._fits(selection):
-            yield from self._permuted_batches(selection, batch_size, seed, start)
-        else:
-            yield from self._block_batches(selection, batch_size, seed, start)
+        selection = self.select(split, max_norm)
+        return self.selected_batches(selection, batch_size, seed, start, self.row_bytes)
 
     def sample(
         self, n: int, seed: int, split: str = "train", max_norm: float | None = None
     ) -> Tensor:
-        """At most `n` tokens [<= n, d], drawn by `seed`, in the order of the run."""
-        selection = self._select(split, max_norm)
+        """A random sample of at most `n` tokens [<= n, d], in the order of the run."""
+        return self.selected_sample(self.select(split, max_norm), n, seed, self.row_bytes)
+
+    # What `PairReader` does for both of its layers: the rows of one selection, cut by the bytes
+    # that one row takes of all layers together.
+
+    def selected_batches(
+        self, selection: Selection, batch_size: int, seed: int, start: int, row_bytes: int
+    ) -> Iterator[Tensor]:
+        """`batches` of a selection."""
+        if not selection.count:
+            raise UserError(
+                f"run {self.manifest.run_id!r} holds no {selection.split} tokens",
+                hint="capture more texts",
+            )
+        if self._fits(selection, row_bytes):
+            return self._permuted_batches(selection, batch_size, seed, start)
+        return self._block_batches(selection, batch_size, seed, start, row_bytes)
+
+    def selected_sample(self, selection: Selection, n: int, seed: int, row_bytes: int) -> Tensor:
+        """`sample` of a selection."""
         total, random = selection.count, np.random.default_rng([seed, _SAMPLE_EPOCH])
-        if self._fits(selection):
+        if self._fits(selection, row_bytes):
             chosen = random.permutation(total)[:n]
         else:
             chosen = random.choice(total, min(n, total), replace=False, shuffle=False)
@@ -153,17 +168,18 @@ class RunReader:
     def _parts(self) -> list[RunPart]:
         return list(self.parts())
 
-    def _fits(self, selection: Selection) -> bool:
-        return selection.count * self._row_bytes <= self._buffer_bytes
+    def _fits(self, selection: Selection, row_bytes: int) -> bool:
+        return selection.count * row_bytes <= self._buffer_bytes
 
-    def _select(self, split: str, max_norm: float | None) -> Selection:
+    def select(self, split: str, max_norm: float | None) -> Selection:
+        """The rows of a split with an L2 norm of at most `max_norm`."""
         key = (split == HELDOUT, max_norm)
         if key not in self._selections:
             masks = tuple(_mask(part, *key) for part in self._parts)
             ends = np.cumsum([0, *(int(mask.sum()) for mask in masks)])
             while len(self._selections) >= _SELECTIONS_KEPT:
                 self._selections.pop(next(iter(self._selections)))
-            self._selections[key] = Selection(masks, ends)
+            self._selections[key] = Selection(split, masks, ends)
         return self._selections[key]
 
     def _rank_of_half(self, rank: int, upper: int | None) -> tuple[int, int]:
@@ -195,12 +211,10 @@ class RunReader:
             yield self._gather(np.concatenate(pieces), selection)
 
     def _block_batches(
-        self, selection: Selection, batch_size: int, seed: int, start: int
+        self, selection: Selection, batch_size: int, seed: int, start: int, row_bytes: int
     ) -> Iterator[Tensor]:
-        block_rows = max(1, self._buffer_bytes // BLOCKS_AT_ONCE // self._row_bytes)
-        chunk_rows = max(
-            1, min(_CHUNK_BYTES // self._row_bytes, block_rows // _LEAST_CHUNKS_IN_BLOCK)
-        )
+        block_rows = max(1, self._buffer_bytes // BLOCKS_AT_ONCE // row_bytes)
+        chunk_rows = max(1, min(_CHUNK_BYTES // row_bytes, block_rows // _MIN_CHUNKS_IN_BLOCK))
         chunks = cut_chunks(selection.masks, chunk_rows)
         position = start * batch_size
         plans = plans_from(chunks, block_rows, seed, position)
@@ -216,7 +230,7 @@ class RunReader:
             yield from cut_batches(ready, batch_size, position % selection.count - first.first)
 
     def _gather(self, ranks: np.ndarray, selection: Selection) -> Tensor:
-        """The wanted rows with the given numbers: [len(ranks), d]."""
+        """The selected rows of these ranks: [len(ranks), d]."""
         values = torch.empty(len(ranks), self.width, dtype=self._kind)
         scales = torch.empty(len(ranks))
         items = row_items(values)

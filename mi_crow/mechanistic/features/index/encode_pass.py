@@ -192,7 +192,7 @@ class EncodePass:
         batches = (part.take(_whole(batch)) for batch in split if len(batch))
         values, latents, kind = [], [], latent_dtype(self._sae.n_latents)
         finite = torch.ones((), dtype=torch.bool, device=self._sae.device)
-        for x in device_batches(batches, self._sae.device, inline=not isinstance(part, RunPart)):
+        for x in device_batches(batches, self._sae.device, live=not isinstance(part, RunPart)):
             raise_if_stopped(progress)
             # A sum of fp16 may overflow. Looked at once a piece: nothing waits for the device.
             finite &= (x.float() if x.dtype == torch.float16 else x).sum().isfinite()

@@ -35,7 +35,6 @@ from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.atomic import write_json
 from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.runs.manifest import RunManifest
-from mi_crow.store.runs.pair import PairReader
 from mi_crow.store.runs.parts import held_out
 from mi_crow.store.runs.reader import RunReader
 from mi_crow.store.workspace import Workspace
@@ -64,8 +63,7 @@ def evaluate_sae(
     sae_dir = workspace.sae_dir(config.sae_id)
     sae = load_sae(sae_dir, torch_device(config.device) if lm is None else lm.device)
     tokens = _tokens(workspace, config, sae)
-    reader = tokens.source.first if isinstance(tokens.source, PairReader) else None
-    reader = reader or RunReader(workspace.run_dir(tokens.manifest.run_id), tokens.layer.name)
+    reader = RunReader(workspace.run_dir(tokens.manifest.run_id), tokens.layer.name)
     documents = _heldout_documents(reader, config.documents, config.seed)
     lm = lm or _model_of(tokens.manifest, config)
     site = _site(lm, sae, tokens, config.sae_id)

@@ -93,7 +93,7 @@ def live_tokens(
 class LiveSource:
     """A TokenSource that runs the model as tokens are asked for."""
 
-    inline = True  # batches are made on the training device, between two steps
+    live = True
 
     def __init__(
         self,
@@ -112,7 +112,6 @@ class LiveSource:
         self._lm, self._texts = lm, texts
         self._config = config
         self._ranks = ranks
-        self.apart = ranks.world > 1
         self.point = lm.layers.resolve(config.layers[0])
         self.layer = LayerSpec(self.point.stored, self.point.point, lm.layers.width(self.point))
         self._size = BatchSize(config.batch_size, (progress or NullProgress()).log)

@@ -185,8 +185,8 @@ def _batches(state: TrainState, source: TokenSource, first: int) -> Iterator[Ten
     units."""
     plan = state.plan
     stored = source.batches(plan.batch_size, plan.seed, TRAIN, plan.outlier_norm, first)
-    own = stored if source.apart else map(state.sharing.own_tokens, stored)
-    batches = device_batches(own, state.sae.device, source.inline)
+    own = stored if source.live else map(state.sharing.own_tokens, stored)
+    batches = device_batches(own, state.sae.device, source.live)
     with closing(batches):
         for batch in islice(batches, plan.steps - first):
             yield batch.float()

@@ -15,7 +15,6 @@ from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.metadata import CONFIG_NAME
 from mi_crow.mechanistic.sae.rules.architectures import new_sae
 from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
-from mi_crow.mechanistic.sae.source import RunSource
 from mi_crow.mechanistic.sae.train.checkpoint import remove_checkpoints
 from mi_crow.mechanistic.sae.train.live import live_tokens
 from mi_crow.mechanistic.sae.train.loggers import RunLogger, check_logger, open_logger
@@ -33,7 +32,6 @@ from mi_crow.store.atomic import read_json, write_json
 from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.ids import validate_id
 from mi_crow.store.json_object import JsonObject
-from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.workspace import Workspace
 
 __all__ = [
@@ -41,7 +39,6 @@ __all__ = [
     "SaeTrainingConfig",
     "TrainResult",
     "Trained",
-    "open_layer",
     "train_many",
     "train_run",
 ]
@@ -109,15 +106,6 @@ def train_run(
         for folder in folders:
             remove_checkpoints(folder / CHECKPOINTS_NAME)
     return _together([one.result for one in trained])
-
-
-def open_layer(
-    workspace: Workspace, run_id: str, layer: str
-) -> tuple[RunManifest, LayerSpec, RunSource]:
-    """A run's manifest, one of its layers, and that layer's tokens. Raises NotFoundError."""
-    tokens = open_tokens(workspace, run_id, layer)
-    assert isinstance(tokens.source, RunSource)
-    return tokens.manifest, tokens.layer, tokens.source
 
 
 def _tokens(

@@ -10,10 +10,9 @@ import torch
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder, is_by_latent
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
-from mi_crow.mechanistic.sae.control import ShuffledSource
 from mi_crow.mechanistic.sae.quality import DENSE, heldout_quality, latent_densities
 from mi_crow.mechanistic.sae.sharing import SINGLE_PROCESS, Sharing, open_sharing
-from mi_crow.mechanistic.sae.source import TokenSource
+from mi_crow.mechanistic.sae.source import ShuffledSource, TokenSource
 from mi_crow.mechanistic.sae.train.checkpoint import newest_checkpoint
 from mi_crow.mechanistic.sae.train.denormals import flushed_denormals
 from mi_crow.mechanistic.sae.train.loggers import RunLogger, open_logger
