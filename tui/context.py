@@ -121,7 +121,7 @@ class AppContext:
             notice = annotations.take_notice()
             reason = annotations.read_only()
         else:
-            from mi_crow.mechanistic.concepts.annotations_read_only import write_obstacle
+            from mi_crow.mechanistic.concepts.annotations_disk import write_obstacle
 
             reason = write_obstacle(path)
         return ConceptsLook(version, notice, reason and f"tagging is off: {reason}")

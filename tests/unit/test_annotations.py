@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from mi_crow.mechanistic.concepts.annotations_database import (
+from mi_crow.mechanistic.concepts.annotations_disk import (
     file_system,
     parse_mount,
     parse_mountinfo,
@@ -201,8 +201,8 @@ concept_texts = st.text(
 def test_any_text_survives_both_formats(
     tmp_path_factory: pytest.TempPathFactory, rows: dict[tuple[int, str], str]
 ) -> None:
-    from mi_crow.mechanistic.concepts.annotations_files import read_concepts, write_concepts
     from mi_crow.mechanistic.concepts.annotations_rows import Concept
+    from mi_crow.mechanistic.concepts.concept_files import read_concepts, write_concepts
 
     folder = tmp_path_factory.mktemp("files")
     concepts = [

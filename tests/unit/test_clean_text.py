@@ -15,7 +15,7 @@ from mi_crow.datasets import HuggingFaceDataset, TextDataset, TextStream
 from mi_crow.errors import UserError
 from mi_crow.jobs.spec import JobSpec
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from mi_crow.mechanistic.concepts.dictionary import read_json_concepts
+from mi_crow.mechanistic.concepts.concept_files import read_json_concepts
 from mi_crow.mechanistic.features.search import search_words
 from mi_crow.session.protocol import Request
 from mi_crow.store.atomic import read_json, write_json

@@ -12,7 +12,7 @@ from mi_crow.clean_text import clean_text
 from mi_crow.csv_text import csv_rows, csv_text, harmless, original
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from mi_crow.mechanistic.concepts.dictionary import read_csv_concepts, write_top_texts_csv
+from mi_crow.mechanistic.concepts.concept_files import read_csv_concepts, write_top_texts_csv
 
 FORMULAS = [
     "=1+1",

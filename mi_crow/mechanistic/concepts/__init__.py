@@ -1,6 +1,6 @@
 """What features are about: annotations, names of an attached SAE's latents, text tracking.
 
-Names load on first use, so that the annotations cost no torch.
+Exports load on first use, so that the annotations never import torch.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+    from mi_crow.mechanistic.concepts.annotations_rows import Concept
     from mi_crow.mechanistic.concepts.autoencoder_concepts import AutoencoderConcepts
 
 _EXPORTS = {
     "Annotations": "mi_crow.mechanistic.concepts.annotations",
     "AutoencoderConcepts": "mi_crow.mechanistic.concepts.autoencoder_concepts",
-    "Concept": "mi_crow.mechanistic.concepts.annotations",
+    "Concept": "mi_crow.mechanistic.concepts.annotations_rows",
 }
 
 __all__ = ["Annotations", "AutoencoderConcepts", "Concept"]

@@ -42,8 +42,9 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
     put_concept,
     read_concept,
 )
-from mi_crow.mechanistic.concepts.annotations_saved import SavedSteering
-from mi_crow.mechanistic.concepts.annotations_steering import rename_in_steering
+from mi_crow.mechanistic.concepts.annotations_saved import SavedSteering, rename_in_steering
+from mi_crow.mechanistic.concepts.concept_files import read_concepts, write_concepts
+from mi_crow.mechanistic.concepts.importing import add_rows
 
 __all__ = [
     "Annotations",
@@ -59,7 +60,7 @@ __all__ = [
 class Annotations(SavedSteering):
     """The annotations of one workspace; safe from several threads and processes.
 
-    Every change is written with its history, so that `undo` can take it back.
+    Every change is written with its history, so that it can be undone.
     """
 
     def __init__(
@@ -76,15 +77,15 @@ class Annotations(SavedSteering):
         self._database.close()
 
     def data_version(self) -> int:
-        """A number that differs after every change by anybody, this process included."""
+        """A number that changes with every change by anybody, this process included."""
         return self._database.data_version()
 
     def read_only(self) -> str | None:
-        """Why tagging is off, in words; None where it is not."""
+        """Why nothing can be written, in words; None where it can."""
         return self._database.read_only()
 
     def take_notice(self) -> str | None:
-        """What happened to the file from outside since this was asked last, in one sentence."""
+        """What happened to the file from outside since the last call, in one sentence."""
         return self._database.take_notice()
 
     # Concepts.
@@ -108,16 +109,16 @@ class Annotations(SavedSteering):
         tags: Sequence[str] = (),
         source: str = "user",
     ) -> Concept:
-        """Gives a feature a name, or changes what is said under that name.
+        """Names a feature, or changes what is said under that name.
 
-        Raises UserError for an empty name, a feature that none can have, a confidence outside 0
-        to 1.
+        Raises UserError for an empty name, a number that no feature can have, a confidence outside
+        0 to 1.
         """
         sae_id, name = clean_text(sae_id), clean_text(name).strip()
         if not name:
             raise UserError("a concept needs a name")
         if not 0 <= feature <= MOST_FEATURE:
-            raise UserError(f"feature {feature} is not a feature's number")
+            raise UserError(f"{feature} is not a valid feature")
         if not SHARE.holds(confidence):
             raise UserError(f"confidence {confidence} is not between 0 and 1")
         now = time.time()
@@ -140,7 +141,7 @@ class Annotations(SavedSteering):
         return after
 
     def remove_concept(self, sae_id: str, feature: int, name: str) -> bool:
-        """Takes a name from a feature; False when it did not have it."""
+        """Removes a name from a feature; False when it did not have it."""
         if not 0 <= feature <= MOST_FEATURE:
             return False
         sae_id, name = clean_text(sae_id), clean_text(name)
@@ -154,17 +155,17 @@ class Annotations(SavedSteering):
 
     @contextmanager
     def one_change(self) -> Iterator[None]:
-        """Everything set and removed inside is written at once or not at all, and undone at once.
+        """Everything set and removed inside is written together or not at all, and undone together.
 
-        For this thread; others wait, so nobody may be asked anything inside.
+        For this thread; others wait, so do not ask the user anything inside.
         """
         with self._changing():
             yield
 
     def rename_sae(self, sae_id: str, new: str) -> None:
-        """Moves all that is said about an SAE to its new id, history included.
+        """Moves everything said about an SAE to its new id, history included.
 
-        Raises UserError when something is said about `new`: those features are another SAE's.
+        Raises UserError when there are concepts of `new`: those features are another SAE's.
         """
         with self._database.reading() as connection:
             if connection is None:
@@ -202,14 +203,14 @@ class Annotations(SavedSteering):
             return [change_of(row) for row in connection.execute(query, (*values, limit))]
 
     def past_changes(self, limit: int = 100, sae_id: str | None = None) -> list[PastChange]:
-        """The latest changes by anybody as they are undone, newest first."""
+        """The latest changes by anybody, each as it is undone, newest first."""
         with self._database.reading() as connection:
             return [] if connection is None else past_changes(connection, limit, sae_id)
 
     def undo(self, session: str | None = None) -> UndoResult | None:
-        """Takes back this user's latest change (of `session` alone when given); None without one.
+        """Undoes this user's latest change (only of `session`, when given); None without one.
 
-        A row that somebody changed since is left as it is, and the message says so.
+        A row that somebody has changed since is left as it is, and the message says so.
         """
         with self._database.reading() as connection:
             if connection is None:
@@ -219,9 +220,9 @@ class Annotations(SavedSteering):
             return None if change is None else self._undo(connection, change, leave=False)
 
     def redo(self, session: str | None = None) -> UndoResult | None:
-        """Takes back the latest undo, unless something else was changed after it; None without one.
+        """Redoes the latest undo, unless something else was changed after it; None without one.
 
-        For this user, of `session` alone when given.
+        Only this user's changes, and only those of `session` when given.
         """
         with self._database.reading() as connection:
             if connection is None:
@@ -231,9 +232,9 @@ class Annotations(SavedSteering):
             return None if change is None else self._undo(connection, change, leave=False)
 
     def undo_change(self, change: int) -> UndoResult:
-        """Takes back one change by anybody, an undo too; `past_changes` gives the numbers.
+        """Undoes one change by anybody, also an undo; `past_changes` gives the numbers.
 
-        A row that somebody changed since is left as it is, and the message says so. Raises
+        A row that somebody has changed since is left as it is, and the message says so. Raises
         NotFoundError for an unknown number, UserError for a change that is undone already.
         """
         with self._database.reading() as connection:
@@ -244,13 +245,13 @@ class Annotations(SavedSteering):
             return self._undo(connection, change, leave=True)
 
     def _undo(self, connection: sqlite3.Connection, change: int, *, leave: bool) -> UndoResult:
-        """`leave`: rows that have changed since can be taken back later; else they are done with,
-        so that the next undo comes to the change before."""
+        """`leave`: rows that have changed since can be undone later; else they count as undone, so
+        that the next undo reaches the change before."""
         lines = [line for line in lines_of(connection, change) if not line.undone]
-        done = [line for line in lines if self._take_back(connection, line, leave=leave)]
+        done = [line for line in lines if self._restore(connection, line, leave=leave)]
         return result_of(lines, done)
 
-    def _take_back(self, connection: sqlite3.Connection, line: Change, *, leave: bool) -> bool:
+    def _restore(self, connection: sqlite3.Connection, line: Change, *, leave: bool) -> bool:
         row = line.after or line.before
         assert row is not None
         same = read_concept(connection, row.sae_id, row.feature, row.name) == line.after
@@ -310,10 +311,8 @@ class Annotations(SavedSteering):
     def export(
         self, path: str | Path, sae_id: str | None = None, *, overwrite: bool = False
     ) -> int:
-        """Writes concepts to a .json or .csv file; gives their number. Raises UserError, also for a
-        file that exists, unless `overwrite`."""
-        from mi_crow.mechanistic.concepts.annotations_files import write_concepts
-
+        """Writes concepts to a .json or .csv file; returns their number. Raises UserError, also for
+        a file that exists, unless `overwrite`."""
         if not overwrite and os.path.lexists(path):
             raise UserError(
                 f"{str(path)!r} exists already", hint="choose another name, or overwrite=True"
@@ -325,15 +324,12 @@ class Annotations(SavedSteering):
     def import_(
         self, path: str | Path, sae_id: str | None = None, *, overwrite: bool = False
     ) -> int:
-        """Reads a .json or .csv file; gives the number of concepts. All of it or nothing.
+        """Reads a .json or .csv file, all of it or nothing; returns the number of concepts.
 
         `sae_id` is for rows that name no SAE. Raises UserError naming the row that is wrong, and
-        WouldReplaceError for one that says something else about a name than stands here, unless
+        WouldReplaceError for one that says something else about an existing name, unless
         `overwrite`.
         """
-        from mi_crow.mechanistic.concepts.annotations_files import read_concepts
-        from mi_crow.mechanistic.concepts.importing import add_rows
-
         rows = read_concepts(Path(path), sae_id)
         return add_rows(self, Path(path), rows, force=overwrite).concepts
 
@@ -341,5 +337,5 @@ class Annotations(SavedSteering):
 def _user_name() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # the user of a container may have no name
         return "user"

@@ -1,9 +1,12 @@
-"""The SQLite file behind the annotations: schema, journal mode, transactions, errors."""
+"""The SQLite file behind the annotations: schema, journal mode, transactions, errors.
+
+SQLite runs what a file says: a view in the place of a table is computed, a trigger acts on every
+write, and a column takes any type. A workspace may come from anybody, so that a file is checked to
+be one that this program made.
+"""
 
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +14,9 @@ from pathlib import Path
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, MiCrowError, UserError
-from mi_crow.mechanistic.concepts.annotations_check import check_schema, distrust
-from mi_crow.mechanistic.concepts.annotations_read_only import (
+from mi_crow.mechanistic.concepts.annotations_disk import (
     Marks,
+    file_system,
     marks_of,
     snapshot,
     tagging_is_off,
@@ -51,6 +54,8 @@ CREATE TABLE generations (
 
 # SQLite's primary codes (sqlite.org/rescode.html) of READONLY, IOERR, FULL and CANTOPEN.
 _CANNOT_WRITE = (8, 10, 13, 14)
+_MOST_VALUE = 64 << 20  # bytes of one text
+_MOVE_AWAY = "move it away; `mi-crow concepts import` reads a former export"
 
 
 class AnnotationsDatabase:
@@ -78,7 +83,7 @@ class AnnotationsDatabase:
     def reading(self) -> Iterator[sqlite3.Connection | None]:
         """The connection to read from; None while there is no file."""
         with self._lock, self._errors():
-            self._look_again()
+            self._close_outdated()
             if self._connection is None and self.path.is_file():
                 self._open_for_reading()
             yield self._connection
@@ -102,9 +107,9 @@ class AnnotationsDatabase:
             connection.commit()
 
     def data_version(self) -> int:
-        """A number that differs after any commit of any process; 0 while there never was a file."""
+        """A number that changes with every commit of any process; 0 as long as no file existed."""
         with self._lock, self._errors():
-            self._look_again()
+            self._close_outdated()
             if self._connection is None and self.path.is_file():
                 self._open_for_reading()
             counted = self._generation << 40
@@ -115,14 +120,14 @@ class AnnotationsDatabase:
             return counted + int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
 
     def read_only(self) -> str | None:
-        """Why nothing can be written now; None where nothing is known to stand in the way."""
+        """Why nothing can be written now; None if no obstacle is known."""
         with self._lock:
             if self._connection is not None:
                 return self._obstacle
             return write_obstacle(self.path)
 
     def take_notice(self) -> str | None:
-        """That the file was replaced or removed while it was open: told once."""
+        """That the file was replaced or removed while it was open: said once."""
         with self._lock:
             notice, self._notice = self._notice, None
             return notice
@@ -134,12 +139,12 @@ class AnnotationsDatabase:
                     connection.close()
             self._connection = self._watcher = self._file = self._copied = self._obstacle = None
 
-    def _look_again(self) -> None:
+    def _close_outdated(self) -> None:
         """Closes what is no longer the file at the path, or no longer has to be a copy."""
         if self._connection is None or self._connection.in_transaction:
             return
         if self._copied is not None:
-            # What SQLite alone found in the way is tried again when somebody has written.
+            # An obstacle that only SQLite found is tried again when somebody has written.
             mended = self._foreseen and write_obstacle(self.path) is None
             if marks_of(self.path) == self._copied and not mended:
                 return
@@ -148,9 +153,9 @@ class AnnotationsDatabase:
             if now == self._file:
                 return
             self._notice = (
-                f"{self.path.name!r} was removed while it was open: tags go into a new one now"
+                f"{self.path.name!r} was removed while it was open: tags now go into a new one"
                 if now is None
-                else f"{self.path.name!r} was replaced while it was open: the new one is read now"
+                else f"{self.path.name!r} was replaced while it was open: now reading the new one"
             )
         self.close()
         self._generation += 1
@@ -180,7 +185,7 @@ class AnnotationsDatabase:
     def _begin(self) -> sqlite3.Connection:
         """Begins a transaction in the file that is at the path."""
         while True:
-            self._look_again()
+            self._close_outdated()
             if (obstacle := write_obstacle(self.path)) is not None:
                 raise tagging_is_off(self.path, obstacle)
             if self._copied is not None:
@@ -228,12 +233,11 @@ class AnnotationsDatabase:
         except sqlite3.OperationalError as error:
             raise machine_error(error, self.path) or UserError(
                 f"the annotations in {str(self.path)!r} cannot be used ({error})",
-                hint="check that the folder can be written to and nobody holds the file locked",
+                hint="check that the folder is writable and that no other program locks the file",
             ) from error
         except sqlite3.DatabaseError as error:
             raise CorruptDataError(
-                f"{self.path} is damaged or no annotations file ({error})",
-                hint="move it away; `mi-crow concepts import` reads a former export",
+                f"{self.path} is damaged or not an annotations file ({error})", hint=_MOVE_AWAY
             ) from error
 
 
@@ -275,7 +279,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _choose_journal(connection: sqlite3.Connection, path: Path) -> None:
-    """Sets the journal mode once, for good, and tells the workspace's marker file."""
+    """Sets the journal mode once, for good, and records it in the workspace's marker file."""
     mode = "wal" if file_system(path.parent) in _LOCAL_FILE_SYSTEMS else "delete"
     chosen = str(connection.execute(f"PRAGMA journal_mode={mode}").fetchone()[0])
     marker = path.parent / "workspace.json"
@@ -285,44 +289,48 @@ def _choose_journal(connection: sqlite3.Connection, path: Path) -> None:
             write_json(marker, content | {"journal_mode": chosen})
 
 
-def file_system(folder: Path) -> str:
-    """The type of the file system that holds `folder`, '' when it cannot be told."""
+def distrust(connection: sqlite3.Connection) -> None:
+    """Lets SQLite run no functions from the file's schema and return no value above 64 MiB."""
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("PRAGMA cell_size_check=ON")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_VALUE)
+
+
+def check_schema(connection: sqlite3.Connection, schema: str, path: Path) -> None:
+    """Checks that the tables of the SQL text `schema` are tables with its columns, and that nothing
+    in it acts by itself. Reads only the file's catalogue. Raises CorruptDataError."""
+    found = connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+    for kind, name, text in found:
+        virtual = str(text or "").lstrip().upper().startswith("CREATE VIRTUAL")
+        if kind in ("view", "trigger") or virtual:
+            what = "virtual table" if virtual else kind
+            raise _wrong(path, f"has a {what} {name!r}, which mi-crow never makes")
+    there = {name for kind, name, _ in found if kind == "table"}
+    for table, columns in _expected(schema).items():
+        if table not in there:
+            raise _wrong(path, f"has no table {table!r}")
+        rows = connection.execute(f"PRAGMA table_xinfo({table})").fetchall()
+        kinds = {row[1]: row[2].upper() for row in rows if not row[6]}  # 6: generated or hidden
+        for column, kind in columns.items():
+            if kinds.get(column) != kind:
+                raise _wrong(path, f"has no column {column!r} of type {kind} in {table!r}")
+
+
+def _expected(schema: str) -> dict[str, dict[str, str]]:
+    """Table -> column -> type, as SQLite understands the statements."""
+    memory = sqlite3.connect(":memory:")
     try:
-        if sys.platform == "darwin":
-            done = subprocess.run(["mount"], capture_output=True, text=True, timeout=5, check=False)
-            mounts = parse_mount(done.stdout)
-        else:
-            mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text("utf-8", "replace"))
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        return ""
-    resolved = os.path.realpath(folder)
-    holding = [
-        (len(point), at, kind)
-        for at, (point, kind) in enumerate(mounts)
-        if resolved == point or resolved.startswith(point.rstrip("/") + "/")
-    ]
-    return max(holding)[2] if holding else ""
+        memory.executescript(schema)
+        names = memory.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+        return {
+            name: {row[1]: row[2].upper() for row in memory.execute(f"PRAGMA table_xinfo({name})")}
+            for (name,) in names
+        }
+    finally:
+        memory.close()
 
 
-def parse_mountinfo(text: str) -> list[tuple[str, str]]:
-    """(mount point, type) of each line of Linux's mountinfo, in order of mounting."""
-    mounts = []
-    for line in text.splitlines():
-        left, separator, right = line.partition(" - ")
-        fields = left.split()
-        if separator and len(fields) > 4:
-            # Blanks stand as octal escapes there.
-            point = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
-            mounts.append((point, right.split()[0]))
-    return mounts
-
-
-def parse_mount(text: str) -> list[tuple[str, str]]:
-    """(mount point, type) of each line that macOS's `mount` prints: `dev on /x (apfs, ...)`."""
-    mounts = []
-    for line in text.splitlines():
-        _, found, rest = line.partition(" on ")
-        point, opened, options = rest.rpartition(" (")
-        if found and opened:
-            mounts.append((point, options.split(",")[0].rstrip(")")))
-    return mounts
+def _wrong(path: Path, what: str) -> CorruptDataError:
+    return CorruptDataError(
+        f"{path} is not an annotations file of mi-crow: it {what}", hint=_MOVE_AWAY
+    )

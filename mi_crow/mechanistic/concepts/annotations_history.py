@@ -1,4 +1,4 @@
-"""What was changed in the concepts, and taking it back: queries on an open transaction."""
+"""The history of the concepts and undoing it: queries on an open transaction."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ UNDO, REDO = "undo", "redo"
 
 @dataclass(frozen=True)
 class PastChange:
-    """One change as it was made and as it is taken back: all its lines at once."""
+    """One change as it was made and as it is undone: all its lines together."""
 
     id: int
     t: float  # unix seconds
@@ -20,7 +20,7 @@ class PastChange:
     session: str
     action: str  # set | remove | undo | redo
     sae_id: str
-    rows: int  # concepts that it touched
+    rows: int  # concepts that it changed
     what: str  # `name 'sails' of feature 3`
     undone: bool
 
@@ -29,8 +29,8 @@ class PastChange:
 class UndoResult:
     """What an undo or a redo did; its text is the sentence to show."""
 
-    undone: int  # rows that are as they were before
-    skipped: int  # rows left alone because somebody changed them since
+    undone: int  # rows that were restored
+    skipped: int  # rows left as they are because somebody has changed them since
     message: str
 
     def __str__(self) -> str:
@@ -50,16 +50,16 @@ def lines_of(connection: sqlite3.Connection, change: int) -> list[Change]:
 
 
 def check_not_undone(lines: Sequence[Change]) -> None:
-    """Raises UserError for a change that was taken back already."""
+    """Raises UserError for a change that is undone already."""
     if all(line.undone for line in lines):
         raise UserError(
             f"change {lines[0].change} is undone already ({describe(lines)})",
-            hint="its undo is a change of its own, which can be undone",
+            hint="to redo it, undo its undo, which is a change of its own",
         )
 
 
 def latest_to_undo(connection: sqlite3.Connection, actor: str, session: str | None) -> int | None:
-    """The newest change of `actor`, of `session` alone when given, that stands."""
+    """The newest change of `actor` (only of `session`, when given) that is not undone."""
     only, values = _only(session)
     row = connection.execute(
         "SELECT change FROM history WHERE actor = ? AND undone_by IS NULL "
@@ -70,7 +70,7 @@ def latest_to_undo(connection: sqlite3.Connection, actor: str, session: str | No
 
 
 def latest_to_redo(connection: sqlite3.Connection, actor: str, session: str | None) -> int | None:
-    """The newest undo that stands, unless something else was changed after it."""
+    """The newest undo that is in effect, unless something else was changed after it."""
     only, values = _only(session)
     row = connection.execute(
         f"SELECT max(id) AS id, change FROM history WHERE actor = ? AND undone_by IS NULL "
@@ -123,7 +123,7 @@ def describe(lines: Sequence[Change]) -> str:
 
 
 def _what(lines: Sequence[Change]) -> str:
-    """What was done; of an undo, what it took back."""
+    """What was done; of an undo, what it undid."""
     if lines[0].action == UNDO:
         lines = [replace(one, action="", before=one.after, after=one.before) for one in lines]
     if len(lines) == 1:
@@ -136,7 +136,7 @@ def _what(lines: Sequence[Change]) -> str:
 
 
 def _renamed(lines: Sequence[Change]) -> str:
-    """A name that was put in the place of another, or nothing."""
+    """The sentence for a name that replaced another, else nothing."""
     gone = [line.before for line in lines if line.after is None]
     new = [line.after for line in lines if line.before is None]
     if len(lines) != 2 or len(gone) != 1 or len(new) != 1:
@@ -156,7 +156,7 @@ def _verb(line: Change) -> str:
 
 
 def result_of(lines: Sequence[Change], done: Sequence[Change]) -> UndoResult:
-    """What came of taking `lines` back, of which `done` could be."""
+    """The result of undoing `lines`, of which only `done` could be."""
     word = "redone" if lines[0].action == UNDO else "undone"
     skipped, what = len(lines) - len(done), _what(lines)
     if not skipped:

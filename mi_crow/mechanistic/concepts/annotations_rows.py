@@ -43,7 +43,7 @@ class Preset:
 
 @dataclass(frozen=True)
 class SavedGeneration:
-    """A baseline and a steered text with all that is needed to make them again."""
+    """A baseline and a steered text with everything needed to generate them again."""
 
     id: int
     created: float
@@ -64,7 +64,6 @@ class SavedGeneration:
 
 COLUMNS = "sae_id, feature, name, confidence, note, tags, source, created, updated"
 
-
 MOST_FEATURE = 2**31 - 1  # features are 32-bit integers in an index
 _CONCEPT_TYPES = (str, int, str, float, str, str, str, float, float)
 
@@ -74,13 +73,13 @@ def dump(value: Any) -> str:
 
 
 def concept_of(row: sqlite3.Row) -> Concept:
-    """A row of COLUMNS. Thousands of them are read before the app shows its first page."""
+    """A row of COLUMNS. Kept fast: thousands are read before the app shows its first page."""
     sae_id, feature, name, confidence, note, tags, source, created, updated = row
     if tuple(map(type, row)) != _CONCEPT_TYPES or not (
         0 <= feature <= MOST_FEATURE and 0 <= confidence <= 1
     ):
         raise CorruptDataError(
-            f"annotations.sqlite holds a concept that cannot be right ({tuple(row)!r:.120})",
+            f"annotations.sqlite has an invalid concept ({tuple(row)!r:.120})",
             hint="remove that row, or move the file away",
         )
     return Concept(
@@ -175,8 +174,8 @@ def generation_of(row: sqlite3.Row) -> SavedGeneration:
 
 
 def preset_of(row: sqlite3.Row) -> Preset:
-    """One that is no list of objects has one empty intervention, which nobody can read: it hides
-    no other preset."""
+    """A damaged preset gets one empty intervention, which is refused when used: it must not hide
+    the others."""
     try:
         found = parse_json(row["interventions"], "a preset")
     except CorruptDataError:

@@ -1,5 +1,6 @@
 """Presets and saved generations: what Steer keeps in the annotations."""
 
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,12 +15,13 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
     generation_of,
     preset_of,
 )
+from mi_crow.store.json_file import parse_json
 
 _MOST_NUMBER = 2**63 - 1  # SQLite's largest integer
 
 
 class SavedSteering:
-    """The part of the annotations that keeps stacks of interventions and what they made."""
+    """The part of the annotations that keeps stacks of interventions and their generations."""
 
     _database: AnnotationsDatabase
 
@@ -43,7 +45,7 @@ class SavedSteering:
         return found
 
     def save_preset(self, name: str, interventions: Sequence[Mapping[str, Any]]) -> None:
-        """Keeps a stack of interventions (their JSON objects) under `name`, replacing that one.
+        """Saves a stack of interventions (their JSON objects) as `name`, replacing an older one.
 
         Raises UserError for an empty name.
         """
@@ -84,7 +86,7 @@ class SavedSteering:
         settings: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> int:
-        """Keeps a pair of texts with everything that made them; gives its number."""
+        """Saves a pair of texts with everything needed to repeat them; returns its number."""
         row = {
             "created": time.time(),
             "model_id": model_id,
@@ -136,3 +138,35 @@ class SavedSteering:
         self.generation(number)
         with self._database.writing() as connection:
             connection.execute("DELETE FROM generations WHERE id = ?", (number,))
+
+
+def rename_in_steering(connection: sqlite3.Connection, sae_id: str, new: str) -> None:
+    """Makes presets and saved generations follow an SAE to its new id."""
+    for row in connection.execute("SELECT name, interventions FROM presets").fetchall():
+        stack = parse_json(row["interventions"], "a preset")
+        if _rename(stack, sae_id, new):
+            values = (dump(stack), row["name"])
+            connection.execute("UPDATE presets SET interventions = ? WHERE name = ?", values)
+    for row in connection.execute("SELECT id, sae_ids, settings FROM generations").fetchall():
+        ids = parse_json(row["sae_ids"], "the SAEs of a generation")
+        settings = parse_json(row["settings"], "the settings of a generation")
+        if sae_id not in ids:
+            continue
+        _rename(settings.get("interventions"), sae_id, new)
+        values = (dump([new if one == sae_id else one for one in ids]), dump(settings), row["id"])
+        connection.execute("UPDATE generations SET sae_ids = ?, settings = ? WHERE id = ?", values)
+
+
+def _rename(stack: Any, sae_id: str, new: str) -> bool:
+    """Renames the SAE of interventions (their JSON objects) in place; True if one had it."""
+    found = False
+    for one in stack if isinstance(stack, list) else ():
+        if not isinstance(one, dict):
+            continue
+        start = f"feature:{sae_id}/"
+        if str(one.get("target", "")).startswith(start):
+            one["target"] = f"feature:{new}/{one['target'].removeprefix(start)}"
+            found = True
+        if one.get("sae") == sae_id:
+            one["sae"], found = new, True
+    return found

@@ -1,11 +1,12 @@
-"""What the library knows and does about an SAE's latents: names, top texts, manipulation."""
+"""Names, top texts and manipulation of an SAE's latents, as the published guides call them."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.bounds import REAL
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.concepts.dictionary import (
+from mi_crow.mechanistic.concepts.concept_files import (
     NamedConcept,
     concepts_from,
     read_csv_concepts,
@@ -14,7 +15,6 @@ from mi_crow.mechanistic.concepts.dictionary import (
     write_top_texts_json,
 )
 from mi_crow.mechanistic.concepts.text_tracking import TextTracker
-from mi_crow.mechanistic.steering.interventions import Intervention
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
@@ -33,7 +33,7 @@ class AutoencoderConcepts:
         self.tracker: TextTracker | None = None
 
     def enable_text_tracking(self, top_k: int = 5) -> None:
-        """Keeps the `top_k` texts of each latent from now on, starting anew."""
+        """Keeps the `top_k` texts of each latent from now on, starting afresh."""
         if top_k < 1:
             raise UserError(f"top_k must be at least 1, not {top_k}")
         self.tracker = TextTracker(self._sae.n_latents, top_k, self._sae.device)
@@ -54,47 +54,43 @@ class AutoencoderConcepts:
         return self.tracker.top_texts()
 
     def export_top_texts_to_json(self, path: str | Path) -> Path:
-        """Writes the top texts as JSON and gives the path."""
+        """Writes the top texts as JSON; returns the path."""
         write_top_texts_json(Path(path), self.get_top_texts())
         return Path(path)
 
     def export_top_texts_to_csv(self, path: str | Path) -> Path:
-        """Writes the top texts as CSV and gives the path."""
+        """Writes the top texts as CSV; returns the path."""
         write_top_texts_csv(Path(path), self.get_top_texts())
         return Path(path)
 
     def load_concepts(self, concepts: Mapping[int, Any]) -> None:
-        """Takes names from {feature: [{"name", "confidence"}]}."""
+        """Reads names from {feature: [{"name", "confidence"}]}."""
         self._name(concepts_from(concepts))
 
     def load_concepts_from_csv(self, path: str | Path) -> None:
-        """Takes names from a CSV file (columns feature, name, confidence)."""
+        """Reads names from a CSV file (columns feature, name, confidence)."""
         self._name(read_csv_concepts(Path(path)))
 
     def load_concepts_from_json(self, path: str | Path) -> None:
-        """Takes names from a JSON file {feature: [{"name", "confidence"}]}."""
+        """Reads names from a JSON file {feature: [{"name", "confidence"}]}."""
         self._name(read_json_concepts(Path(path)))
 
     def manipulate_concept(self, neuron_idx: int, scale: float) -> None:
-        """Multiplies a latent by `scale` wherever it fires: 1 leaves it, 0 removes it."""
+        """Multiplies a latent by `scale` wherever it fires: 1 changes nothing, 0 removes it.
+
+        Raises UserError for a latent out of range, or a scale that is not a finite number.
+        """
         self._check(neuron_idx)
-        # Checked as an intervention, so that NaN and infinity are refused here.
-        self._scales[neuron_idx] = Intervention(f"feature:{neuron_idx}", "scale", scale).value
+        REAL.check(scale, "the value of an intervention")
+        self._scales[neuron_idx] = scale
 
     def reset_manipulations(self) -> None:
-        """Leaves every latent alone again."""
+        """Leaves every latent as it is again."""
         self._scales.clear()
 
     def get_manipulation_config(self) -> dict[int, float]:
-        """{neuron: scale} of what is manipulated."""
+        """{neuron: scale} of the latents that are manipulated."""
         return dict(self._scales)
-
-    def interventions(self) -> tuple[Intervention, ...]:
-        """The manipulations as interventions."""
-        return tuple(
-            Intervention(f"feature:{latent}", "scale", scale)
-            for latent, scale in sorted(self._scales.items())
-        )
 
     def _name(self, names: Mapping[int, list[NamedConcept]]) -> None:
         for feature in names:

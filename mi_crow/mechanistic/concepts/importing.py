@@ -1,19 +1,28 @@
-"""Concepts from a file into a workspace: checked against its SAEs, and nothing replaced unasked."""
+"""Concepts from a file into a workspace: checked against its SAEs, nothing replaced unasked."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mi_crow.bounds import SHARE
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
-from mi_crow.mechanistic.concepts.annotations_files import read_concepts
+from mi_crow.mechanistic.concepts.annotations_rows import Concept
+from mi_crow.mechanistic.concepts.concept_files import read_concepts
 from mi_crow.store.workspace import Workspace, read_sae_summary
 
 
 class WouldReplaceError(UserError):
-    """Something else is said under names that the file has; nothing was written."""
+    """The file says something else about concepts that exist; nothing was written."""
+
+
+class Concepts(Protocol):
+    """As much of `Annotations` as an import needs."""
+
+    def one_change(self) -> AbstractContextManager[None]: ...
+    def concepts(self) -> list[Concept]: ...
+    def set_concept(self, sae_id: str, feature: int, name: str) -> Concept: ...
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,7 @@ class Imported:
 
 def import_concepts(
     workspace: Workspace,
-    annotations: Annotations,
+    annotations: Concepts,
     path: Path,
     *,
     sae_id: str | None = None,
@@ -39,9 +48,9 @@ def import_concepts(
 ) -> Imported:
     """Reads a .json or .csv file into the annotations: all of it or nothing.
 
-    Names that features do not have are added. What a row leaves out (note, tags, confidence) stays
-    as it is. A row that says something else about a name than stands there replaces it with `force`
-    alone. `sae_id` is for rows that name no SAE.
+    New names are added. What a row leaves out (note, tags, confidence) stays as it is. A row that
+    says something else about an existing name replaces it only with `force`. `sae_id` is for rows
+    that name no SAE.
 
     Raises UserError naming the row whose SAE is not in the workspace or lacks the feature, and
     WouldReplaceError.
@@ -52,15 +61,15 @@ def import_concepts(
 
 
 def add_rows(
-    annotations: Annotations, path: Path, rows: list[dict[str, Any]], *, force: bool
+    annotations: Concepts, path: Path, rows: list[dict[str, Any]], *, force: bool
 ) -> Imported:
     """Adds the rows that `path` holds, all or none. Raises UserError and WouldReplaceError."""
     with annotations.one_change():
-        there = {_key(one): one for one in annotations.concepts()}
+        known = {_key(one): one for one in annotations.concepts()}
         replaced: list[tuple[Concept, Mapping[str, Any]]] = []
         added = unchanged = 0
         for number, row in enumerate(rows, start=1):
-            old = there.get((row["sae_id"], row["feature"], row["name"]))
+            old = known.get((row["sae_id"], row["feature"], row["name"]))
             if old is not None and _says_the_same(old, row):
                 unchanged += 1
                 continue
@@ -74,14 +83,14 @@ def add_rows(
                     new = annotations.set_concept(**row)
                 except UserError as error:
                     raise UserError(f"row {number} of {str(path)!r}: {error}") from error
-                there[_key(new)] = new
-        if replaced and not force:  # inside, so that what was added is taken back
+                known[_key(new)] = new
+        if replaced and not force:  # inside the change, so that what was added is rolled back
             raise _would_replace(path, replaced)
     return Imported(added, len(replaced), unchanged)
 
 
 def _check(workspace: Workspace, path: Path, rows: list[dict[str, Any]]) -> None:
-    """Raises UserError for the first row about an SAE or a feature that there is not."""
+    """Raises UserError for the first row about an SAE or a feature that does not exist."""
     sizes: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
         sae_id, feature = row["sae_id"], row["feature"]
@@ -126,5 +135,5 @@ def _would_replace(
     return WouldReplaceError(
         f"{str(path)!r} would change {count} of yours: {field} of {old.name!r}, feature "
         f"{old.feature} of {old.sae_id}, from {before} to {after}",
-        hint="--force (overwrite=True) replaces them; nothing was read",
+        hint="--force (overwrite=True) replaces them; nothing was imported",
     )

@@ -9,32 +9,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_NOBODY = -1
-_SPARE_TEXTS = 1024  # texts that are in no table before they are looked for and dropped
+_NO_TEXT = -1
+_SPARE_TEXTS = 1024  # texts in no row that may pile up before they are dropped
 
 
 class TextTracker:
-    """The `top_k` texts of each latent, a text counting once, by its strongest token."""
+    """The `top_k` texts of each latent; a text counts once, by its strongest token."""
 
     def __init__(self, n_latents: int, top_k: int, device: torch.device) -> None:
         self._values = torch.zeros(n_latents, top_k, device=device)
-        self._numbers = torch.full((n_latents, top_k), _NOBODY, device=device)
+        self._numbers = torch.full((n_latents, top_k), _NO_TEXT, device=device)
         self._texts: dict[int, str] = {}
         self._number_of: dict[str, int] = {}
-        self._given = 0  # numbers given so far
-        self._kept = 0  # texts that were left when some were dropped
+        self._assigned = 0  # numbers assigned so far
+        self._kept = 0  # texts left when some were last dropped
 
     @torch.no_grad()
     def add(self, texts: Sequence[str], values: Tensor, indices: Tensor) -> None:
-        """Counts a batch: sparse latents [batch, length, k], silent positions at zero."""
+        """Merges a batch in: sparse latents [batch, length, k], zero where nothing fires."""
         unique = list(dict.fromkeys(texts))
         strongest = self._strongest(texts, unique, values, indices)
         numbers = torch.tensor([self._number(text) for text in unique], device=strongest.device)
-        self._take_out_known(numbers, strongest)
+        self._move_known(numbers, strongest)
         pool = torch.cat([self._values, strongest.t()], dim=1)
         owners = torch.cat([self._numbers, numbers.expand(pool.shape[0], -1)], dim=1)
-        self._values, places = pool.topk(self._values.shape[1], dim=1)
-        self._numbers = owners.gather(1, places).masked_fill_(self._values <= 0, _NOBODY)
+        self._values, columns = pool.topk(self._values.shape[1], dim=1)
+        self._numbers = owners.gather(1, columns).masked_fill_(self._values <= 0, _NO_TEXT)
         if len(self._texts) > 2 * self._kept + _SPARE_TEXTS:
             self._drop_texts()
 
@@ -48,7 +48,7 @@ class TextTracker:
             latent: [
                 (self._texts[number], value)
                 for number, value in zip(numbers, values, strict=True)
-                if number != _NOBODY
+                if number != _NO_TEXT
             ]
             for latent, numbers, values in rows
         }
@@ -58,17 +58,17 @@ class TextTracker:
     ) -> Tensor:
         """Greatest activation of each latent in each distinct text: [texts, M]."""
         n_latents = self._values.shape[0]
-        place = {text: number for number, text in enumerate(unique)}
-        rows = torch.tensor([place[text] for text in texts], device=values.device)
-        # One flat index a pair of text and latent, so that equal texts of a batch meet.
+        row_of = {text: row for row, text in enumerate(unique)}
+        rows = torch.tensor([row_of[text] for text in texts], device=values.device)
+        # One flat index per pair of text and latent, so that equal texts of a batch meet.
         flat = rows[:, None, None] * n_latents + indices
         table = torch.zeros(len(unique) * n_latents, device=values.device)
         table.scatter_reduce_(0, flat.reshape(-1), values.reshape(-1).float(), "amax")
         return table.view(len(unique), n_latents).to(self._values.device)
 
-    def _take_out_known(self, numbers: Tensor, strongest: Tensor) -> None:
-        """Takes texts of the batch that stand in the table out of it, after raising `strongest`
-        [texts, M] to what was known of them."""
+    def _move_known(self, numbers: Tensor, strongest: Tensor) -> None:
+        """Moves texts of the batch that are in the table already out of it, into `strongest`
+        [texts, M]: each counts once, by its greatest activation."""
         for row in torch.isin(numbers, self._numbers).nonzero()[:, 0].tolist():
             same = self._numbers == numbers[row]
             known = (self._values * same).amax(1)
@@ -78,12 +78,12 @@ class TextTracker:
     def _number(self, text: str) -> int:
         number = self._number_of.get(text)
         if number is None:
-            number, self._given = self._given, self._given + 1
+            number, self._assigned = self._assigned, self._assigned + 1
             self._number_of[text], self._texts[number] = number, text
         return number
 
     def _drop_texts(self) -> None:
-        """Forgets the texts that are in nobody's row, so that memory follows the table."""
+        """Forgets texts that are in no latent's row, so that memory stays that of the table."""
         used = set(self._numbers.unique().tolist())
         self._texts = {number: text for number, text in self._texts.items() if number in used}
         self._number_of = {text: number for number, text in self._texts.items()}

@@ -11,6 +11,7 @@ from mi_crow.hooks import Controller, Detector, first_tensor
 from mi_crow.mechanistic.sae.centring import settle_centring
 from mi_crow.mechanistic.sae.substitute import changeable
 from mi_crow.mechanistic.sae.targets import point_read
+from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.steer import FeatureSteering, ordinary_tokens
 
 if TYPE_CHECKING:
@@ -81,8 +82,9 @@ class ConceptManipulation(Controller):
         self._lm, self.sae = lm, sae
 
     def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
-        interventions = self.sae.concepts.interventions()
-        if not interventions:
+        scales = sorted(self.sae.concepts.get_manipulation_config().items())
+        if not scales:
             return None
+        interventions = [Intervention(f"feature:{n}", "scale", scale) for n, scale in scales]
         steering = FeatureSteering(self._lm, self.sae, interventions)
         return steering.modify_activations(module, inputs, output)

@@ -1,4 +1,4 @@
-"""Annotations that can be read and not written: what stands in the way, and a copy to read from.
+"""Annotations on disks of every kind: why they cannot be written, and a copy to read from.
 
 SQLite itself wants to write beside a file that it reads (the write-ahead log's index); on a full or
 read-only disk it cannot, and in a colleague's folder the colleague could not write it afterwards.
@@ -8,6 +8,8 @@ So the file is copied into memory, and copied again when it has changed.
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,8 +24,8 @@ Marks = tuple[tuple[int, int, int, int], ...]
 
 
 def write_obstacle(path: Path) -> str | None:
-    """Why the annotations at `path`, which need not exist, cannot be written; None where nothing is
-    known to stand in the way. Opens nothing: closing a file would end SQLite's locks on it."""
+    """Why the annotations at `path`, which may not exist yet, cannot be written; None if nothing is
+    known to prevent it. Opens nothing: closing a file would end SQLite's locks on it."""
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
@@ -42,15 +44,15 @@ def write_obstacle(path: Path) -> str | None:
 
 
 def tagging_is_off(path: Path, reason: str) -> UserError:
-    """What whoever wants to write is told."""
+    """The error for whoever wants to write."""
     return UserError(
         f"tagging is off: {path.name!r} cannot be written ({reason})",
-        hint="names, notes and presets can be read; make it writable to change them",
+        hint="names, notes and presets can still be read; make the file writable to change them",
     )
 
 
 def marks_of(path: Path) -> Marks:
-    """What differs after every change of the file or its logs; () without the file."""
+    """What changes whenever the file or its logs do; () without the file."""
     found = []
     for name in (path, *(path.with_name(path.name + log) for log in _LOGS)):
         try:
@@ -62,7 +64,7 @@ def marks_of(path: Path) -> Marks:
 
 
 def snapshot(path: Path) -> tuple[sqlite3.Connection, Marks]:
-    """A copy of the file in memory, with what its logs hold, and the marks that it was copied at.
+    """A copy of the file in memory, its logs included, and the marks it was copied at.
 
     Raises OSError, and sqlite3.Error where the file is not a database.
     """
@@ -101,3 +103,46 @@ def _copy(path: Path) -> sqlite3.Connection:
     except BaseException:
         memory.close()
         raise
+
+
+def file_system(folder: Path) -> str:
+    """The type of the file system that `folder` is on, '' when it is not known."""
+    try:
+        if sys.platform == "darwin":
+            done = subprocess.run(["mount"], capture_output=True, text=True, timeout=5, check=False)
+            mounts = parse_mount(done.stdout)
+        else:
+            mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text("utf-8", "replace"))
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""
+    resolved = os.path.realpath(folder)
+    holding = [
+        (len(point), at, kind)
+        for at, (point, kind) in enumerate(mounts)
+        if resolved == point or resolved.startswith(point.rstrip("/") + "/")
+    ]
+    return max(holding)[2] if holding else ""
+
+
+def parse_mountinfo(text: str) -> list[tuple[str, str]]:
+    """(mount point, type) of each line of Linux's mountinfo, in order of mounting."""
+    mounts = []
+    for line in text.splitlines():
+        left, separator, right = line.partition(" - ")
+        fields = left.split()
+        if separator and len(fields) > 4:
+            # Blanks are written as octal escapes.
+            point = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+            mounts.append((point, right.split()[0]))
+    return mounts
+
+
+def parse_mount(text: str) -> list[tuple[str, str]]:
+    """(mount point, type) of each line that macOS's `mount` prints: `dev on /x (apfs, ...)`."""
+    mounts = []
+    for line in text.splitlines():
+        _, found, rest = line.partition(" on ")
+        point, opened, options = rest.rpartition(" (")
+        if found and opened:
+            mounts.append((point, options.split(",")[0].rstrip(")")))
+    return mounts

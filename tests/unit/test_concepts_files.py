@@ -7,7 +7,7 @@ import numpy
 import pytest
 
 from mi_crow.errors import NotFoundError, UserError
-from mi_crow.mechanistic.concepts.dictionary import (
+from mi_crow.mechanistic.concepts.concept_files import (
     NamedConcept,
     write_top_texts_csv,
     write_top_texts_json,
