@@ -77,7 +77,8 @@ class TorchRanks:
     """The ranks of torch.distributed; they talk over TCP (gloo), on CUDA too."""
 
     def __init__(self, rank: int, world: int, store: "Store") -> None:
-        self.rank, self.world = rank, world
+        self.rank: int = rank
+        self.world: int = world
         self._store = store
 
     @classmethod

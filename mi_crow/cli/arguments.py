@@ -139,10 +139,10 @@ def number_within(bounds: Bounds, what: str = "") -> Callable[[str], Any]:
     return read
 
 
-positive = number_within(COUNT)
-bounded_size = number_within(SIZE)
-feature_number = number_within(FEATURE)
-seed_number = number_within(SEED)
+positive: Callable[[str], Any] = number_within(COUNT)
+bounded_size: Callable[[str], Any] = number_within(SIZE)
+feature_number: Callable[[str], Any] = number_within(FEATURE)
+seed_number: Callable[[str], Any] = number_within(SEED)
 
 
 def check_new_file(path: Path, *, force: bool) -> None:

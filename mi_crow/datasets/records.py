@@ -52,7 +52,7 @@ class LocalRecords:
 
     def __init__(self, path: Path, fields: Fields, source: str | None = None) -> None:
         """Raises NotFoundError or UserError where there are no texts."""
-        self.source = source or str(path)
+        self.source: str = source or str(path)
         self.fields = fields
         self._root = path if path.is_dir() else path.parent
         self._files = text_files(path)
@@ -95,7 +95,8 @@ class ArrowRecords:
     ) -> None:
         """Raises UserError for a data set that lacks one of the fields."""
         fields = fields.found(source, dataset.column_names, _text_columns(dataset.features))
-        self.source, self.fields = source, fields
+        self.source: str = source
+        self.fields: Fields = fields
         self._whole, self._identity = dataset, identity
         self._columns = [n for n in (fields.text, fields.label_name) if n in dataset.column_names]
         self._classes = _class_names(dataset.features, fields)
@@ -136,7 +137,10 @@ class StreamedRecords:
         names, features = dataset.column_names, dataset.features
         if names is not None:
             fields = fields.found(source, names, _text_columns(features))
-        self.source, self.fields, self.identity, self.size = source, fields, identity, size
+        self.source: str = source
+        self.fields: Fields = fields
+        self.identity: Identity = identity
+        self.size: int | None = size
         self._classes = _class_names(features, fields)
         dataset = dataset.with_format(None)
         if names is not None:
@@ -153,7 +157,8 @@ class ListedRecords:
     """Records that are in memory."""
 
     def __init__(self, records: Iterable[Mapping[str, Any]], fields: Fields, source: str) -> None:
-        self.source, self.fields = source, fields
+        self.source: str = source
+        self.fields: Fields = fields
         self._records = list(records)
         self.size: int | None = len(self._records)
 

@@ -46,9 +46,13 @@ class TextDataset:
 
         Raises UserError for an empty list, an empty text, labels of another number.
         """
-        self.texts = [clean_text(text) if isinstance(text, str) else text for text in texts]
+        self.texts: list[str] = [
+            clean_text(text) if isinstance(text, str) else text for text in texts
+        ]
         given = labels or [None] * len(self.texts)
-        self.labels = [clean_text(label) if isinstance(label, str) else label for label in given]
+        self.labels: list[str | None] = [
+            clean_text(label) if isinstance(label, str) else label for label in given
+        ]
         self.source = source
         self.chat = chat
         self.skipped = skipped
@@ -166,9 +170,10 @@ class TextStream:
         self._records, self._render, self._decode = records, render, decode
         self._limit: int | None = None
         self._refusal = ""
-        self.source = records.source
-        self.skipped = 0
-        self.chat = self._ids = False
+        self.source: str = records.source
+        self.skipped: int = 0
+        self.chat: bool = False
+        self._ids = False
         self._opening = self._open()
         if not self._opening:
             reason = self._refusal or f"no text in field {records.fields.text!r}"

@@ -59,9 +59,9 @@ class Hook:
         if hook_type not in ("forward", "pre_forward"):
             raise UserError(f"hook type {hook_type!r} is not known", hint="forward or pre_forward")
         self.layer_signature = layer_signature
-        self.hook_type = HookType(hook_type)
+        self.hook_type: HookType = HookType(hook_type)
         self.id = hook_id
-        self.enabled = True
+        self.enabled: bool = True
         self._entered: list[tuple[_Layers, str]] = []
         self._model: _Model | None = None
 

@@ -33,9 +33,9 @@ class CausalModel:
         self.device = device
         self.revision = revision
         self.store = store
-        self.controllers_enabled = True
+        self.controllers_enabled: bool = True
         self.forward_context: ForwardContext | None = None
-        self.layers = Layers(self)
+        self.layers: Layers = Layers(self)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -47,8 +47,8 @@ class LanguageModel(CausalModel):
         super().__init__(
             model, tokenizer, model_id=model_id, device=device, revision=revision, store=store
         )
-        self.inference = Inference(self)
-        self.activations = Activations(self)
+        self.inference: Inference = Inference(self)
+        self.activations: Activations = Activations(self)
         self._attached: Any = None
 
     @classmethod

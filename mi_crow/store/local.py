@@ -14,7 +14,7 @@ class LocalStore:
     """
 
     def __init__(self, base_path: str | os.PathLike[str] = "mi-crow-workspace") -> None:
-        self.workspace = Workspace.open(base_path)
+        self.workspace: Workspace = Workspace.open(base_path)
 
     @property
     def base_path(self) -> Path:

@@ -23,7 +23,7 @@ class BatchSize:
     """Rows a pass: halved each time the device has no room for so many."""
 
     def __init__(self, size: int, tell: Callable[[str], None]) -> None:
-        self.size = size
+        self.size: int = size
         self._tell = tell
 
     def shrink(self, rows: int, error: BaseException) -> None:

@@ -68,7 +68,7 @@ class Capture:
             raise UserError(
                 f"input and output of {twice!r} cannot share a run", hint="capture them apart"
             )
-        self.layers = [
+        self.layers: list[LayerSpec] = [
             LayerSpec(point.stored, point.point, lm.layers.width(point)) for point in self._points
         ]
         self._source = CaptureSource(lm, texts, config, self.layers)

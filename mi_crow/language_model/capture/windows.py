@@ -68,7 +68,8 @@ class Windowing:
         if chat:
             before = self._frame.before if bos == "yes" else ()
             self._frame = Frame(before, ())
-        self.prefix, self.suffix = self._frame
+        self.prefix: tuple[int, ...] = self._frame.before
+        self.suffix: tuple[int, ...] = self._frame.after
         # Only tokens that were added to the tokenizer alone can lie beyond the embedding.
         beyond = embedding_rows is not None and len(tokenizer) > embedding_rows
         self._rows = embedding_rows if beyond else None
@@ -84,7 +85,7 @@ class Windowing:
         end = tokenizer.eos_token_id
         self._between = [] if end is None else [int(end)]
         self._between_text = "" if end is None else str(tokenizer.eos_token)
-        self.truncated = 0  # documents of which something was cut off
+        self.truncated: int = 0  # documents of which something was cut off
 
     @property
     def offsets_above(self) -> int | None:

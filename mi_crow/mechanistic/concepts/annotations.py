@@ -66,9 +66,9 @@ class Annotations(SavedSteering):
     def __init__(
         self, path: str | Path, actor: str | None = None, session: str | None = None
     ) -> None:
-        self.path = Path(path)
-        self.actor = actor or _user_name()
-        self.session = session or uuid.uuid4().hex[:12]
+        self.path: Path = Path(path)
+        self.actor: str = actor or _user_name()
+        self.session: str = session or uuid.uuid4().hex[:12]
         self._database = AnnotationsDatabase(self.path)
         self._change: int | None = None  # id of the change that is being made, inside its block
 

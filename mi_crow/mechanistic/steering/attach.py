@@ -61,7 +61,8 @@ class TextTracking(Detector):
 
     def __init__(self, lm: "LanguageModel", sae: "SparseAutoencoder") -> None:
         super().__init__()
-        self._lm, self.sae = lm, sae
+        self._lm = lm
+        self.sae: SparseAutoencoder = sae
 
     @torch.no_grad()
     def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
@@ -79,7 +80,8 @@ class ConceptManipulation(Controller):
 
     def __init__(self, lm: "LanguageModel", sae: "SparseAutoencoder") -> None:
         super().__init__()
-        self._lm, self.sae = lm, sae
+        self._lm = lm
+        self.sae: SparseAutoencoder = sae
 
     def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
         scales = sorted(self.sae.concepts.get_manipulation_config().items())

@@ -98,7 +98,7 @@ class LayerFile:
         MachineError where the system refuses to open or read it."""
         self.path = path
         with self._opened() as file:
-            self.size = os.fstat(file.fileno()).st_size  # bytes
+            self.size: int = os.fstat(file.fileno()).st_size  # bytes
             try:
                 length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
                 header = file.read(min(length, _MOST_HEADER_BYTES))

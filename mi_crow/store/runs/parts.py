@@ -189,7 +189,7 @@ class RunPart(Part):
         """Reads the header of the layer's file and a few rows. Raises CorruptDataError naming the
         file when it, or the documents' file, is not what the manifest says."""
         self.spec = part
-        self.file = LayerFile(run_dir / layer.name / f"{part.stem}.safetensors")
+        self.file: LayerFile = LayerFile(run_dir / layer.name / f"{part.stem}.safetensors")
         self._tokens_path = run_dir / TOKENS / f"{part.stem}.parquet"
         self._check_size(self.file.path, part.files.get(layer.name), self.file.size)
         self._check_size(self._tokens_path, part.files.get(TOKENS))

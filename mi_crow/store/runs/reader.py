@@ -24,7 +24,7 @@ from mi_crow.store.runs.blocks import (
     plans_from,
     read_blocks,
 )
-from mi_crow.store.runs.manifest import RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.runs.parts import DTYPES, HELDOUT, RunPart, dequantised, row_items
 
 BUFFER_BYTES = 512 << 20
@@ -73,8 +73,8 @@ class RunReader:
         Raises NotFoundError for a layer that the run lacks, UserError for a run without tokens.
         """
         self.run_dir = run_dir
-        self.manifest = RunManifest.load(run_dir)
-        self.layer = self.manifest.layer(layer)
+        self.manifest: RunManifest = RunManifest.load(run_dir)
+        self.layer: LayerSpec = self.manifest.layer(layer)
         if not self.manifest.n_tokens:
             raise UserError(f"run {self.manifest.run_id!r} holds no tokens", hint="capture again")
         self._kind = DTYPES[self.manifest.dtype]

@@ -137,7 +137,9 @@ class CodeStore:
         """`folder` is for chunks beyond `budget` bytes; who made it removes it."""
         self.n_latents = n_latents
         self.chunks: list[Chunk] = []
-        self.device = torch.device("cpu")  # where the chunks are made, and blocks are gathered
+        self.device: torch.device = torch.device(
+            "cpu"
+        )  # where the chunks are made, and blocks are gathered
         self._folder = folder
         self._room = budget
 

@@ -89,8 +89,8 @@ class EncodePass:
         seed: int,
         batch_size: int | None = None,
     ) -> None:
-        self.corpus = Corpus()
-        self.bins = BinFitter()
+        self.corpus: Corpus = Corpus()
+        self.bins: BinFitter = BinFitter()
         self._sae = sae
         self._codes = codes
         self._writer = writer

@@ -67,10 +67,10 @@ class LiveRun:
         dtype = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(lm.dtype, "fp32")
         self._point = lm.layers.resolve(config.layers[0])
         width = lm.layers.width(self._point)
-        self.layer = LayerSpec(self._point.stored, self._point.point, width)
+        self.layer: LayerSpec = LayerSpec(self._point.stored, self._point.point, width)
         self._source = CaptureSource(lm, texts, config, [self.layer])
         self._total = self._source.total
-        self.manifest = RunManifest(
+        self.manifest: RunManifest = RunManifest(
             run_id="",
             model_id=lm.model_id,
             revision=lm.revision,

@@ -53,7 +53,7 @@ class TokenSample:
     def __init__(self, n_tokens: int, n_latents: int) -> None:
         exact = n_latents <= EXACT_LATENTS or n_tokens <= SAMPLE_TOKENS
         # A threshold on the draw needs no second pass; the number of tokens is near what is asked.
-        self.below = DRAWS if exact else int(SAMPLE_TOKENS / n_tokens * DRAWS)
+        self.below: int = DRAWS if exact else int(SAMPLE_TOKENS / n_tokens * DRAWS)
 
     @property
     def is_all(self) -> bool:
