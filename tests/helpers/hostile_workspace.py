@@ -16,6 +16,14 @@ ATTACK = (
     "\x1bP+q544e\x1b\\\x9b31m\x9d0;C1\x9c\u202eevil\u2066\u200b"
 )
 
+# They hold an emoji of several people together; nothing can be copied or printed without them.
+_JOINERS = "\u200c\u200d"
+
+
+def obeyed(text: str) -> list[str]:
+    """The characters of a text that a terminal would act on, tabs among them."""
+    return [char for char in text if not char.isprintable() and char not in f"\n{_JOINERS}"]
+
 
 def make_hostile_workspace(workspace: Workspace) -> None:
     """The awkward index of feature FEATURE, with ATTACK wherever a string can stand."""

@@ -10,6 +10,7 @@ import pytest
 
 from mi_crow.store.workspace import Workspace
 from tests.helpers.awkward_index import DEAD, FEATURE, SAE, TOKENS, make_awkward_index
+from tests.helpers.hostile_workspace import obeyed
 from tests.helpers.index_fixture import make_index
 from tests.tui.driving import press, screen_text, settle
 from tui.screens.features.detail import FeatureDetailPane
@@ -40,7 +41,7 @@ async def test_nothing_in_the_index_is_obeyed(
         seen = ""
         for _ in TOKENS:
             text = screen_text(pilot)
-            assert [c for c in text if not c.isprintable() and c not in "\n\u200d"] == []
+            assert obeyed(text) == []
             assert max(map(len, text.splitlines())) <= size[0]
             seen += text
             await press(pilot, "j")
@@ -48,7 +49,7 @@ async def test_nothing_in_the_index_is_obeyed(
         assert "[bold]keel[/bold]" in seen
         assert "日本語" in seen
         await press(pilot, "escape", "slash", *"esrever", "enter")
-        assert [c for c in screen_text(pilot) if not c.isprintable() and c not in "\n\u200d"] == []
+        assert obeyed(screen_text(pilot)) == []
 
 
 async def test_a_feature_that_never_fires_says_so(run_app: RunApp, awkward: Workspace) -> None:

@@ -20,9 +20,9 @@ from tests.helpers.awkward_index import (
     TOKENS,
     make_awkward_index,
 )
+from tests.helpers.hostile_workspace import obeyed
 
 REBUILD = f"mi-crow index --sae {SAE} builds it again; concepts stay"
-JOINER = "\u200d"  # which holds an emoji together and moves nothing
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,6 @@ def spoiled(made: Path, tmp_path: Path) -> Path:
 def printed(capsys: pytest.CaptureFixture[str], root: Path, *words: str) -> str:
     assert main([*words, "--workspace", str(root)]) == 0
     return capsys.readouterr().out
-
-
-def obeyed(text: str) -> list[str]:
-    """The characters of an output that a terminal would act on."""
-    return [char for char in text if not char.isprintable() and char not in ("\n", JOINER)]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,13 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.store.workspace import Workspace
-from mi_crow.visible import visible
 from tests.helpers.awkward_index import FEATURE, SAE
-from tests.helpers.hostile_workspace import ATTACK, add_hostile_jobs, make_hostile_workspace
+from tests.helpers.hostile_workspace import (
+    ATTACK,
+    add_hostile_jobs,
+    make_hostile_workspace,
+    obeyed,
+)
 from tests.helpers.jobs_fixture import FakeJobs
 
 COMMANDS = (
@@ -46,11 +50,6 @@ def workspace(root: Path, tmp_path: Path) -> Workspace:
     workspace = Workspace.open(tmp_path / "workspace")
     add_hostile_jobs(FakeJobs(workspace))
     return workspace
-
-
-def obeyed(text: str) -> list[str]:
-    joiners = "\u200c\u200d"  # between characters that are not ASCII they are needed
-    return [c for c in text if c not in f"\n{joiners}" and visible(c) != c]
 
 
 @pytest.mark.parametrize("extra", [(), ("--json",), ("--debug",)], ids=["plain", "json", "debug"])

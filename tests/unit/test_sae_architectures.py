@@ -16,7 +16,6 @@ from mi_crow.mechanistic.sae import (
 )
 from mi_crow.mechanistic.sae.base import LossContext
 from mi_crow.mechanistic.sae.config import ARCHITECTURES, TRANSCODERS, TrainConfig
-from mi_crow.mechanistic.sae.kernels import sparse
 from mi_crow.mechanistic.sae.kernels.entries import (
     decode_entries,
     encode_above,
@@ -217,13 +216,15 @@ def test_the_ragged_operators_pass_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda b: take(b, entries), (bias,))
 
 
-def test_blocks_of_tokens_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, where = entries_above(*operands(), 0.5)
-    monkeypatch.setitem(sparse._BLOCK_ELEMENTS, "cpu", 2 * M)
-    parts, places = entries_above(*operands(), 0.5)
-    assert torch.equal(places.columns, where.columns)
-    assert torch.equal(places.rows, where.rows)
-    torch.testing.assert_close(parts, whole)
+def test_blocks_of_tokens_change_nothing() -> None:
+    x, rows, bias = operands()
+    values, where = entries_above(x, rows, bias, 0.5)
+    count = 1024 // N + 2  # repeated so often, the tokens need a second block
+    many, places = entries_above(x.repeat(count, 1), rows, bias, 0.5)
+    again = range(count)
+    assert torch.equal(places.columns, where.columns.repeat(count))
+    assert torch.equal(places.rows, torch.cat([where.rows + n * N for n in again]))
+    torch.testing.assert_close(many, values.repeat(count))
 
 
 @pytest.mark.parametrize("guess", [0.0, 0.3, 100.0])

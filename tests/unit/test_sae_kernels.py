@@ -1,10 +1,5 @@
 """The sparse kernels against plain dense PyTorch, values and gradients."""
 
-import logging
-from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -71,22 +66,20 @@ def test_padding_for_speed_changes_nothing(n_latents: int) -> None:
     assert (indices < n_latents).all()
 
 
-def test_blocks_of_tokens_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_tokens_change_nothing() -> None:
     x, rows, bias = operands()
-    whole = kernels.dense_latents(*kernels.topk_activations(x, rows, bias, K), M)
-    monkeypatch.setitem(kernels._BLOCK_ELEMENTS, "cpu", 2 * M)
-    parts = kernels.dense_latents(*kernels.topk_activations(x, rows, bias, K), M)
-    torch.testing.assert_close(parts, whole)
+    many = x.repeat(200, 1)  # more tokens than one block holds
+    whole = kernels.dense_latents(*kernels.topk_activations(many, rows, bias, K), M)
+    part = kernels.dense_latents(*kernels.topk_activations(x, rows, bias, K), M)
+    torch.testing.assert_close(whole, part.repeat(200, 1))
 
 
 @pytest.mark.parametrize("n_latents", [40, 63])
-@pytest.mark.parametrize("n", [15, 16, 50])
+@pytest.mark.parametrize("n", [15, 16, 2100])  # from 16 on as one matrix with the bias; two blocks
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_stored_activations_are_encoded_as_the_formula_says(
-    monkeypatch: pytest.MonkeyPatch, n_latents: int, n: int, dtype: torch.dtype
+    n_latents: int, n: int, dtype: torch.dtype
 ) -> None:
-    """With weights and bias in one matrix from 16 tokens on, in blocks of 20."""
-    monkeypatch.setitem(kernels._BLOCK_TOKENS_INFERENCE, "cpu", 20)
     generator = torch.Generator().manual_seed(n)
     sae = TopKSae(n_latents, 4, K)
     x = torch.randn(n, 4, generator=generator).to(dtype)
@@ -96,18 +89,9 @@ def test_stored_activations_are_encoded_as_the_formula_says(
     with torch.inference_mode():
         found = sae.encode_sparse(x)
         assert found.values.dtype == torch.float32
-        assert kernels._worth_joining(x, n_latents) == (n >= 16)
     expected = dense_encode(x.float() - sae.b_dec, sae.encoder_rows, sae.b_enc, K)
     torch.testing.assert_close(found.dense(n_latents), expected)
     torch.testing.assert_close(sae.encode_sparse(x).dense(n_latents), expected)  # not inference
-
-
-def test_large_weights_are_not_copied_beside_the_bias(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.zeros(16, 4)
-    with torch.inference_mode():
-        assert kernels._worth_joining(x, 40)
-        monkeypatch.setitem(kernels._BLOCK_ELEMENTS, "cpu", 40 * 5 - 1)
-        assert not kernels._worth_joining(x, 40)
 
 
 def test_a_latent_that_nobody_uses_gets_no_gradient() -> None:
@@ -191,70 +175,6 @@ def test_losses_and_their_gradients_equal_the_dense_reference(dead: list[int] | 
             assert (a is None) == (b is None), (name, parameter)
             if a is not None and b is not None:
                 torch.testing.assert_close(a, b, msg=lambda text, p=parameter: f"{p}: {text}")
-
-
-@pytest.fixture
-def no_verdicts() -> Iterator[None]:
-    """What was found out about Triton is forgotten before and after."""
-    kernels._triton_on.cache_clear()
-    yield
-    kernels._triton_on.cache_clear()
-
-
-def pretend_cuda(
-    monkeypatch: pytest.MonkeyPatch, prove: Any, capability: tuple[int, int] = (8, 0)
-) -> SimpleNamespace:
-    module = SimpleNamespace(prove=prove)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    monkeypatch.setattr(kernels, "import_module", lambda _: module)
-    return module
-
-
-@pytest.mark.usefixtures("no_verdicts")
-def test_triton_is_proven_once_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[torch.device] = []
-    module = pretend_cuda(monkeypatch, tried.append)
-    first, second = torch.device("cuda", 0), torch.device("cuda", 1)
-    found = [kernels._triton_on(device) for device in (first, second, first)]
-    assert found == [module] * 3
-    assert tried == [first, second]
-    assert kernels._triton_on(torch.device("cpu")) is None
-
-
-@pytest.mark.usefixtures("no_verdicts")
-def test_triton_that_does_not_work_is_done_without(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def prove(_: torch.device) -> None:
-        raise RuntimeError("Failed to find C compiler")
-
-    pretend_cuda(monkeypatch, prove)
-    with caplog.at_level(logging.WARNING):
-        found = [kernels._triton_on(torch.device("cuda", 0)) for _ in range(2)]
-    assert found == [None, None]
-    assert [record.message for record in caplog.records] == [
-        "no Triton on cuda:0, embedding_bag takes its place: Failed to find C compiler"
-    ]
-
-
-@pytest.mark.usefixtures("no_verdicts")
-def test_full_memory_is_no_verdict_on_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    def prove(_: torch.device) -> None:
-        raise torch.OutOfMemoryError("full")
-
-    pretend_cuda(monkeypatch, prove)
-    with pytest.raises(torch.OutOfMemoryError):
-        kernels._triton_on(torch.device("cuda", 0))
-    module = pretend_cuda(monkeypatch, lambda _: None)
-    assert kernels._triton_on(torch.device("cuda", 0)) is module
-
-
-@pytest.mark.usefixtures("no_verdicts")
-def test_old_gpus_never_see_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[torch.device] = []
-    pretend_cuda(monkeypatch, tried.append, capability=(7, 0))
-    assert kernels._triton_on(torch.device("cuda", 0)) is None
-    assert not tried
 
 
 @pytest.mark.gpu

@@ -1,8 +1,6 @@
 """What is compiled for a CPU finds what torch finds, and is done without where it does not work."""
 
-import logging
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -89,30 +87,6 @@ def no_verdict() -> Iterator[None]:
     compiled.cpu_kernels.cache_clear()
     yield
     compiled.cpu_kernels.cache_clear()
-
-
-@pytest.mark.usefixtures("no_verdict")
-def test_what_works_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[None] = []
-    module = SimpleNamespace(prove=lambda: tried.append(None))
-    monkeypatch.setattr(compiled, "import_module", lambda _: module)
-    assert [compiled.cpu_kernels() for _ in range(2)] == [module] * 2
-    assert len(tried) == 1
-
-
-@pytest.mark.usefixtures("no_verdict")
-def test_a_numba_that_cannot_be_imported_is_done_without(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refuse(_: str) -> None:
-        raise ImportError("Numba needs NumPy 2.5 or less")
-
-    monkeypatch.setattr(compiled, "import_module", refuse)
-    with caplog.at_level(logging.WARNING):
-        assert [compiled.cpu_kernels() for _ in range(2)] == [None, None]
-    assert [record.message for record in caplog.records] == [
-        "no Numba, torch takes its place and more time: Numba needs NumPy 2.5 or less"
-    ]
 
 
 @pytest.mark.usefixtures("no_verdict")

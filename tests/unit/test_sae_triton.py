@@ -43,7 +43,7 @@ def triton_kernels() -> Any:
 @pytest.fixture
 def by_triton(triton_kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """All sparse arithmetic takes the Triton kernels."""
-    monkeypatch.setattr(kernels, "_triton_on", lambda _: triton_kernels)
+    monkeypatch.setattr(kernels, "gpu_kernels", lambda _: triton_kernels)
 
 
 def bags(counts: list[int], width: int, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -168,7 +168,7 @@ def test_a_whole_step_comes_to_the_same(
     x = torch.randn(40, 16, generator=torch.Generator().manual_seed(2)).to(DEVICE)
     found = {}
     for name, module in (("bags", None), ("triton", triton_kernels)):
-        monkeypatch.setattr(kernels, "_triton_on", lambda _, module=module: module)
+        monkeypatch.setattr(kernels, "gpu_kernels", lambda _, module=module: module)
         found[name] = losses_and_gradients(sae, x)
     for ours, theirs in zip(found["triton"], found["bags"], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)

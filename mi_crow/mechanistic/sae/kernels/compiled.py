@@ -1,9 +1,14 @@
-"""Whether what is compiled for a CPU runs here."""
+"""Whether the compiled kernels run on this CPU and on its GPUs."""
 
 import logging
 from functools import cache
 from importlib import import_module
 from types import ModuleType
+
+import torch
+
+# What Triton compiles for begins with Turing.
+_TRITON_CAPABILITY = (7, 5)
 
 _log = logging.getLogger(__name__)
 
@@ -17,5 +22,26 @@ def cpu_kernels() -> ModuleType | None:
         kernels.prove()
     except Exception as error:  # too new a NumPy or Python, no room for what is compiled, ...
         _log.warning("no Numba, torch takes its place and more time: %s", error)
+        return None
+    return kernels
+
+
+@cache
+def gpu_kernels(device: torch.device) -> ModuleType | None:
+    """`triton_kernels` where they run on `device`, else None: found out once for each device.
+
+    Raises torch.OutOfMemoryError where the device is full, which says nothing about Triton.
+    """
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _TRITON_CAPABILITY:
+        return None
+    try:
+        kernels = import_module("mi_crow.mechanistic.sae.kernels.triton_kernels")
+        kernels.prove(device)
+    except ImportError:  # builds of PyTorch without Triton
+        return None
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # no C compiler, no assembler, too old a driver: kinds of their own
+        _log.warning("no Triton on %s, embedding_bag takes its place: %s", device, error)
         return None
     return kernels

@@ -6,17 +6,14 @@ runs over k entries a token, by `embedding_bag` in both directions or on CUDA by
 twice.
 """
 
-import logging
 from collections.abc import Iterator
-from functools import cache
-from importlib import import_module
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mi_crow.mechanistic.sae.kernels.compiled import gpu_kernels
 from mi_crow.mechanistic.sae.kernels.row_topk import padding_to_groups, row_topk
 from mi_crow.mechanistic.sae.kernels.scratch import scratch
 
@@ -30,8 +27,6 @@ _BLOCK_TOKENS_INFERENCE = {"cpu": 2048}
 # From so many times d tokens on, weights and bias are put into one matrix for them. With 4,608
 # latents that saves 4% of the product, and making it takes as long as the biases of 2 d tokens.
 _JOINED_ROWS = 4
-
-_log = logging.getLogger(__name__)
 
 
 class LatentOrder(NamedTuple):
@@ -47,28 +42,6 @@ def sparse_path(device: torch.device) -> bool:
     return device.type in ("cpu", "cuda")
 
 
-# What Triton compiles for begins with Turing.
-_TRITON_CAPABILITY = (7, 5)
-
-
-@cache
-def _triton_on(device: torch.device) -> ModuleType | None:
-    """The Triton kernels where they run, else None: found out once for each device."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _TRITON_CAPABILITY:
-        return None
-    try:
-        triton = import_module("mi_crow.mechanistic.sae.kernels.triton_kernels")
-        triton.prove(device)
-    except ImportError:  # builds of PyTorch without Triton
-        return None
-    except torch.OutOfMemoryError:  # which says nothing about Triton
-        raise
-    except Exception as error:  # no C compiler, no assembler, too old a driver: kinds of their own
-        _log.warning("no Triton on %s, embedding_bag takes its place: %s", device, error)
-        return None
-    return triton
-
-
 def sum_bags(
     columns: Tensor, weights: Tensor, starts: Tensor, rows: Tensor, *, long_bags: bool = False
 ) -> Tensor:
@@ -77,7 +50,7 @@ def sum_bags(
     columns int64 [e] and weights [e], bag after bag; starts int64 [n], where each bag begins; rows
     [m, d]. `long_bags` where a few may hold many times more entries than the others.
     """
-    triton = _triton_on(rows.device)
+    triton = gpu_kernels(rows.device)
     if triton is not None:
         return triton.bag_sums(columns, weights, starts, rows, long_bags=long_bags)
     return functional.embedding_bag(
@@ -93,7 +66,7 @@ def bag_products(
     The gradient of `sum_bags` by its weights; without Triton from the operator that PyTorch itself
     uses for `per_sample_weights`. grad [n, d], owners int64 [e]: the bag of each entry.
     """
-    triton = _triton_on(rows.device)
+    triton = gpu_kernels(rows.device)
     if triton is not None:
         return triton.bag_products(grad, columns, starts, rows)
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
