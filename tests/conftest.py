@@ -31,6 +31,33 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("mi-crow", deadline=None)
 settings.load_profile("mi-crow")
 
+MOST_PROCESSES = 4  # each holds torch and a model or two: about 1.5 GB
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Shares a run of the whole suite among processes; one file or test stays in this process.
+
+    Whole files go to a process, so that their fixtures are built once, in the order in which they
+    are collected: the long files of `integration` first. `-n` decides otherwise.
+    """
+    option = config.option
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS or hasattr(
+        config, "workerinput"
+    ):
+        return
+    # The option is there with pytest-xdist, and None unless somebody says `-n`.
+    if option.usepdb or option.collectonly or getattr(option, "numprocesses", 0) is not None:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if not cores or cores < 2:
+        return
+    # Read when torch is imported: with more threads the processes are in each other's way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    option.numprocesses = min(cores, MOST_PROCESSES)
+    option.dist = "loadfile"
+    option.loadscopereorder = False
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _queues_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
