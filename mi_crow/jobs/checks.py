@@ -23,6 +23,7 @@ from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.model_names import model_asked_for
 from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
+from mi_crow.mechanistic.sae.fitting import check_run, check_width, run_of
 from mi_crow.mechanistic.sae.stored_layers import stored_layer
 from mi_crow.mechanistic.sae.train.loggers import check_logger
 from mi_crow.store.ids import validate_id
@@ -108,22 +109,14 @@ def check_free(parent: Path, name: str | None, what: str) -> None:
 def run_manifest(workspace: Workspace, run_id: str) -> RunManifest:
     """The manifest of a complete run. Raises UserError."""
     manifest = RunManifest.load(workspace.run_dir(run_id))
-    if manifest.status != "complete":
-        raise UserError(
-            f"run {run_id!r} is not complete",
-            hint="wait for its capture (--after JOB) or resume it: mi-crow jobs",
-        )
+    manifest.require_complete()
     return manifest
 
 
 def check_sae_and_run(workspace: Workspace, sae_id: str, run_id: str | None) -> SaeSummary:
     """The SAE, when it and the run it is to be read over fit together. Raises UserError."""
     sae = read_sae_summary(workspace.sae_dir(sae_id))
-    run_id = run_id or sae.run_id
-    if run_id is None:
-        raise UserError(
-            f"SAE {sae_id!r} does not say which run it belongs to", hint="name one with --run"
-        )
+    run_id = run_of(sae_id, run_id, sae.run_id)
     try:
         manifest = run_manifest(workspace, run_id)
     except NotFoundError as error:
@@ -131,17 +124,9 @@ def check_sae_and_run(workspace: Workspace, sae_id: str, run_id: str | None) -> 
             f"run {run_id!r}, which SAE {sae_id!r} needs, is not here",
             hint="name another with --run",
         ) from error
-    if sae.tokenizer_hash not in (None, manifest.tokenizer_hash):
-        raise UserError(
-            f"run {run_id!r} is of model {manifest.model_id!r}, SAE {sae_id!r} of {sae.model_id!r}",
-            hint="name a run of the model it was trained on",
-        )
+    check_run(sae_id, sae.model_id, sae.tokenizer_hash, manifest)
     width = stored_layer(manifest, sae.layer).width
-    if width != sae.n_inputs:
-        raise UserError(
-            f"SAE {sae_id!r} takes {sae.n_inputs} inputs, layer {sae.layer!r} of run {run_id!r} "
-            f"has {width}"
-        )
+    check_width(f"SAE {sae_id!r}", sae.n_inputs, f"layer {sae.layer!r} of run {run_id!r}", width)
     return sae
 
 

@@ -136,7 +136,7 @@ def test_a_layer_of_another_width_is_refused(
 ) -> None:
     arguments = (str(FORMATS / "gemma_scope"), "--model", "sample", "--layer", "mlp_out.1")
     said = refused(tmp_path, capsys, "import", *arguments)
-    assert "takes 24 numbers, 'mlp_out.1' of the model has 192" in said
+    assert "reads 24 inputs, layer 'mlp_out.1' of the model has width 192" in said
 
 
 def test_what_a_run_decides_is_not_dropped_in_training(

@@ -300,7 +300,7 @@ class TestInputThatDoesNotFit:
 
     def test_another_width(self, prepared: Workspace, tiny_lm: "LanguageModel") -> None:
         save_sae(prepared, identity_sae(tiny_lm.tokenizer_hash, n=16), "narrow")
-        self.refuse(prepared, tiny_lm, "takes 16 inputs.*has 32", sae_id="narrow")
+        self.refuse(prepared, tiny_lm, "reads 16 inputs.*has width 32", sae_id="narrow")
 
     def test_another_layer(self, prepared: Workspace, tiny_lm: "LanguageModel") -> None:
         sae = identity_sae(tiny_lm.tokenizer_hash)

@@ -203,7 +203,7 @@ class TestTextsThatDoNotFit:
     def test_another_width(self, place: Workspace, tmp_path: Path, tiny_model_dir: Path) -> None:
         save_sae(place, identity_sae(None, n=16), "narrow")
         config = live(corpus(tmp_path, "a"), tiny_model_dir)
-        self.refuse(place, replace(config, sae_id="narrow"), "takes 16 inputs.*has 32")
+        self.refuse(place, replace(config, sae_id="narrow"), "reads 16 inputs.*has width 32")
 
     def test_texts_without_tokens(
         self, place: Workspace, tmp_path: Path, tiny_model_dir: Path

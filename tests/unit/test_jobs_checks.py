@@ -86,7 +86,7 @@ CAPTURE = {"model": {"model": "sample"}, "dataset": {"source": "sample"}, "layer
         ("index", {"sae_id": "nope"}, "SAE 'nope' not found"),
         ("index", {"sae_id": "orphan"}, "run 'gone', which SAE 'orphan' needs, is not here"),
         ("index", {"sae_id": "foreign"}, "does not say which run"),
-        ("index", {"sae_id": "s", "run_id": "wide"}, "takes 8 inputs"),
+        ("index", {"sae_id": "s", "run_id": "wide"}, "reads 8 inputs"),
         ("index", {"sae_id": "s", "seed": -1}, "seed must be at least 0"),
         ("index", {"sae_id": "s", "batch_size": 0}, "batch size must be at least 1"),
         ("evaluate", {"sae_id": "s", "documents": 0}, "documents must be at least 1"),

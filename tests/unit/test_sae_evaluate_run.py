@@ -178,7 +178,7 @@ class TestInputThatDoesNotFit:
 
     def test_another_width(self, captured: Workspace, tiny_lm: "LanguageModel") -> None:
         config = self.put(captured, tiny_lm.tokenizer_hash, n=16)
-        self.refuse(captured, tiny_lm, "takes width 16.*has 32", config)
+        self.refuse(captured, tiny_lm, "reads 16 inputs.*has width 32", config)
 
     def test_another_layer(self, captured: Workspace, tiny_lm: "LanguageModel") -> None:
         config = self.put(
@@ -223,7 +223,7 @@ class TestInputThatDoesNotFit:
         self, captured: Workspace, tiny_lm: "LanguageModel"
     ) -> None:
         self.put(captured, tiny_lm.tokenizer_hash, n=16)
-        with pytest.raises(UserError, match=r"SAE 'sae' takes width 16, layer .* has 32"):
+        with pytest.raises(UserError, match=r"SAE 'sae' reads 16 inputs, layer .* has width 32"):
             train(captured, "next", "resid_post.0", init="sae")
 
     def test_a_transcoder_whose_target_was_not_captured(

@@ -141,7 +141,7 @@ def test_a_transcoder_is_measured_against_what_it_predicts(tiny_lm: "LanguageMod
 def test_what_cannot_be_checked_is_said(tiny_lm: "LanguageModel") -> None:
     sae: SparseAutoencoder = TopKSae(8, 5, 2)
     sae.metadata = SaeMetadata(point="resid_post.1")
-    with pytest.raises(UserError, match="width 5"):
+    with pytest.raises(UserError, match="reads 5 inputs"):
         check_fit(tiny_lm, sae, TEXTS)
     sae.metadata = SaeMetadata(point="resid_post.99")
     with pytest.raises(NotFoundError, match=r"resid_post\.99"):

@@ -137,7 +137,7 @@ def test_a_training_starts_from_an_sae_of_the_workspace_or_a_path(workspace: Wor
     with pytest.raises(UserError, match="'nowhere' not found"):
         train_run(workspace, replace(CONFIG, init="nowhere"))
     TopKSae(16, 5, 2).save(workspace.make_sae_dir("narrow", "narrow"))
-    with pytest.raises(UserError, match=r"takes width 5, layer .* has 8"):
+    with pytest.raises(UserError, match=r"reads 5 inputs, layer .* has width 8"):
         train_run(workspace, replace(CONFIG, init="narrow", name="x"))
     with pytest.raises(UserError, match="not a transcoder"):
         train_run(workspace, replace(CONFIG, init="sae", target_layer="mlp", name="x"))

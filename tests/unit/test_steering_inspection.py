@@ -70,7 +70,7 @@ def test_an_sae_of_another_width_does_not_join(tiny_lm):
 
     sae = TopKSae(16, 8, k=2)
     sae.metadata = SaeMetadata(layer=LAYER)
-    with pytest.raises(UserError, match=r"reads 8 inputs, layer 'model\.layers\.1' has 32"):
+    with pytest.raises(UserError, match=r"reads 8 inputs, layer 'model\.layers\.1' has width 32"):
         join("narrow", tiny_lm, sae)
 
 

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.source import TokenSource
 from mi_crow.mechanistic.sae.stored_layers import exact_hook_name, exact_point, stored_layer
-from mi_crow.progress import Progress
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.runs.pair import PairReader
 from mi_crow.store.runs.reader import RunReader
@@ -22,6 +20,10 @@ class RunTokens:
     layer: LayerSpec
     target: LayerSpec | None
     source: TokenSource
+
+    def widths(self) -> list[tuple[str, int]]:
+        """Name and width of the layer that an SAE reads and of the one that it writes."""
+        return [(spec.name, spec.width) for spec in (self.layer, self.target or self.layer)]
 
     def metadata(self) -> SaeMetadata:
         """Where an SAE trained on these tokens belongs."""
@@ -44,30 +46,6 @@ class RunTokens:
             prepend_bos=manifest.settings.get("begins_with_bos"),
             other=other,
         )
-
-
-def tell_other_model(sae: SparseAutoencoder, manifest: RunManifest, progress: Progress) -> None:
-    """Says so when SAE and run name different models: names alone are no reason to refuse, since
-    one model can be at several places."""
-    name = sae.metadata.model_name
-    if name and name != manifest.model_id:
-        progress.log(
-            f"run {manifest.run_id!r} is of model {manifest.model_id!r}, the SAE of {name!r}: what "
-            "is found counts only if these are the same model"
-        )
-
-
-def tell_other_start(sae: SparseAutoencoder, manifest: RunManifest, progress: Progress) -> None:
-    """Says so when the SAE's texts began with a BOS token and the run's do not, or the other way
-    round."""
-    wanted, found = sae.metadata.prepend_bos, manifest.settings.get("begins_with_bos")
-    if wanted is None or found is None or wanted == found:
-        return
-    progress.log(
-        f"the SAE is for texts {'with' if wanted else 'without'} a BOS token in front, run "
-        f"{manifest.run_id!r} has them {'with' if found else 'without'} one: capture with "
-        f"--bos {'yes' if wanted else 'no'}"
-    )
 
 
 def open_tokens(

@@ -67,14 +67,12 @@ def join(
 ) -> LoadedSae:
     """Checks that the SAE fits its layer in `lm`. Raises NotFoundError, UserError."""
     from mi_crow.mechanistic.sae.centring import settle_centring
+    from mi_crow.mechanistic.sae.fitting import check_width
     from mi_crow.mechanistic.sae.targets import point_read
 
     layer = point_read(lm, sae)
-    width = lm.layers.width(layer)
-    if width != sae.n_inputs:
-        raise UserError(
-            f"SAE {sae_id!r} reads {sae.n_inputs} inputs, layer {layer.name!r} has {width}",
-            hint="it belongs to another model or layer",
-        )
+    hint = "it belongs to another model or layer"
+    name, width = f"layer {layer.name!r}", lm.layers.width(layer)
+    check_width(f"SAE {sae_id!r}", sae.n_inputs, name, width, hint)
     settle_centring(lm, sae)
     return LoadedSae(sae_id, lm, sae.to(lm.device), layer, weights)

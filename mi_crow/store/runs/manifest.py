@@ -110,6 +110,14 @@ class RunManifest:
     def complete(self) -> bool:
         return self.status == "complete"
 
+    def require_complete(self) -> None:
+        """Raises UserError while parts of the run are missing."""
+        if not self.complete:
+            raise UserError(
+                f"run {self.run_id!r} is not complete",
+                hint="wait for its capture (--after JOB) or resume it: mi-crow jobs",
+            )
+
     @property
     def padding_share(self) -> float:
         return 1 - self.real_positions / self.positions if self.positions else 0.0

@@ -11,7 +11,13 @@ from mi_crow.mechanistic.features.index.live_run import LiveRun
 from mi_crow.mechanistic.features.index.origins import Origin, check_unchanged, known_origins
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import settle_centring
-from mi_crow.mechanistic.sae.run_tokens import tell_other_model, tell_other_start
+from mi_crow.mechanistic.sae.fitting import (
+    check_captured_with,
+    check_run,
+    check_width,
+    report_differences,
+    run_of,
+)
 from mi_crow.mechanistic.sae.stored_layers import stored_layer
 from mi_crow.mechanistic.sae.targets import check_same_point
 from mi_crow.progress import Progress
@@ -22,7 +28,7 @@ from mi_crow.store.workspace import Workspace
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
 
-_FITTING = "index it over a run of the model it was trained on"
+_ITS_MODEL = "give the model it was trained on"
 
 
 @dataclass(frozen=True)
@@ -88,8 +94,7 @@ def find_sources(
     if sae.metadata.revision not in (None, revision):
         progress.log(f"the activations are of revision {revision}, the SAE of another")
     for run in stored.values():
-        tell_other_model(sae, run.manifest, progress)
-        tell_other_start(sae, run.manifest, progress)
+        report_differences(sae.metadata, run.manifest, progress)
     origins = [origin.read(reader.manifest) for origin, reader in zip(wanted, readers, strict=True)]
     for number, origin in enumerate(origins):
         if origin in origins[:number]:
@@ -105,13 +110,8 @@ def _wanted(workspace: Workspace, config: IndexConfig, sae: SparseAutoencoder) -
     if config.live is not None:
         new = Origin(texts=config.live)
     else:
-        run_id = config.run_id or sae.metadata.run_id
-        if run_id is None:
-            raise UserError(
-                f"SAE {config.sae_id!r} does not say which run it belongs to",
-                hint="name one with --run, or texts with --dataset",
-            )
-        new = Origin(run_id=run_id)
+        hint = "name one with --run, or texts with --dataset"
+        new = Origin(run_id=run_of(config.sae_id, config.run_id, sae.metadata.run_id, hint))
     before = known_origins(workspace, config.sae_id) if config.append else []
     if new.run_id is not None and new.run_id in [origin.run_id for origin in before]:
         raise UserError(
@@ -135,24 +135,11 @@ def _reader(workspace: Workspace, origin: Origin, sae: SparseAutoencoder, sae_id
             hint="index without --append",
         ) from error
     manifest = reader.manifest
-    if manifest.status != "complete":
-        raise UserError(
-            f"run {run_id!r} is not complete",
-            hint="wait for its capture or resume it: mi-crow jobs",
-        )
+    manifest.require_complete()
     check_unchanged(origin, manifest)
-    if reader.width != sae.n_inputs:
-        raise UserError(
-            f"SAE {sae_id!r} takes {sae.n_inputs} inputs, layer {reader.layer.name!r} of run "
-            f"{run_id!r} has {reader.width}",
-            hint=_FITTING,
-        )
-    if sae.metadata.tokenizer_hash not in (None, manifest.tokenizer_hash):
-        raise UserError(
-            f"run {run_id!r} is of model {manifest.model_id!r}, SAE {sae_id!r} of "
-            f"{sae.metadata.model_name!r}",
-            hint=_FITTING,
-        )
+    layer = f"layer {reader.layer.name!r} of run {run_id!r}"
+    check_width(f"SAE {sae_id!r}", sae.n_inputs, layer, reader.width)
+    check_run(sae_id, sae.metadata.model_name, sae.metadata.tokenizer_hash, manifest)
     return reader
 
 
@@ -192,16 +179,13 @@ def _check_model(
                 f"{stored[0].manifest.run_id!r}",
                 hint="index runs of one model",
             )
-    if stored and lm.tokenizer_hash != stored[0].manifest.tokenizer_hash:
-        raise UserError(
-            f"model {lm.model_id!r} has another tokenizer than the one run "
-            f"{stored[0].manifest.run_id!r} was captured with",
-            hint="give the model that the run was captured with, at the same revision",
-        )
+    if stored:
+        hint = "give the model that the run was captured with, at the same revision"
+        check_captured_with(lm.model_id, lm.tokenizer_hash, stored[0].manifest, hint)
     if sae.metadata.tokenizer_hash not in (None, lm.tokenizer_hash):
         raise UserError(
             f"SAE {sae_id!r} is of model {sae.metadata.model_name!r}, not of {lm.model_id!r}",
-            hint="give the model it was trained on",
+            hint=_ITS_MODEL,
         )
     for reader in stored:
         check_same_point(lm, sae, reader.layer, sae_id)
@@ -217,13 +201,8 @@ def _live_run(
     assert origin.texts is not None
     spec = origin.texts.model or ModelSpec(lm.model_id)
     layer = sae.metadata.layer_signature
-    width = lm.layers.width(layer)
-    if width != sae.n_inputs:
-        raise UserError(
-            f"SAE {sae_id!r} takes {sae.n_inputs} inputs, layer {layer!r} of model "
-            f"{lm.model_id!r} has {width}",
-            hint="give the model it was trained on",
-        )
+    where = f"layer {layer!r} of model {lm.model_id!r}"
+    check_width(f"SAE {sae_id!r}", sae.n_inputs, where, lm.layers.width(layer), _ITS_MODEL)
     texts = load_texts(
         origin.texts.dataset,
         spec.offline,

@@ -16,6 +16,13 @@ from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.document_pooling import pooled_documents
 from mi_crow.mechanistic.sae.evaluation.model_loss import ModelLoss, TokenDocument, model_loss
 from mi_crow.mechanistic.sae.evaluation.probes import dense_probe_score, sparse_probe_scores
+from mi_crow.mechanistic.sae.fitting import (
+    check_captured_with,
+    check_run,
+    check_widths,
+    report_differences,
+    run_of,
+)
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.quality import (
     DENSE,
@@ -23,12 +30,7 @@ from mi_crow.mechanistic.sae.quality import (
     latent_densities,
     mean_target,
 )
-from mi_crow.mechanistic.sae.run_tokens import (
-    RunTokens,
-    open_tokens,
-    tell_other_model,
-    tell_other_start,
-)
+from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
 from mi_crow.mechanistic.sae.substitute import Site
 from mi_crow.mechanistic.sae.targets import check_same_point, target_layer
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
@@ -69,8 +71,7 @@ def evaluate_sae(
     site = _site(lm, sae, tokens, config.sae_id)
     if centring := settle_centring(lm, sae):
         progress.log(centring)
-    tell_other_model(sae, tokens.manifest, progress)
-    tell_other_start(sae, tokens.manifest, progress)
+    report_differences(sae.metadata, tokens.manifest, progress)
     outlier_norm = sae.metadata.outlier_norm
 
     with explain_shortage(f"evaluating {config.sae_id!r} on {sae.device}", _LESS):
@@ -105,11 +106,7 @@ def _tokens(workspace: Workspace, config: EvaluateConfig, sae: SparseAutoencoder
     """The layer of the run that the SAE reads, with a transcoder's target beside it. Raises
     UserError when they do not fit."""
     metadata, sae_id = sae.metadata, config.sae_id
-    run_id = config.run_id or metadata.run_id
-    if run_id is None:
-        raise UserError(
-            f"SAE {sae_id!r} does not say which run it belongs to", hint="name one (--run)"
-        )
+    run_id = run_of(sae_id, config.run_id, metadata.run_id)
     target = target_layer(sae)
     if target is None:
         raise UserError(
@@ -119,49 +116,22 @@ def _tokens(workspace: Workspace, config: EvaluateConfig, sae: SparseAutoencoder
     tokens = open_tokens(
         workspace, run_id, metadata.layer_signature, target if sae.transcodes else None
     )
-    manifest = tokens.manifest
-    if not manifest.complete:
-        raise UserError(
-            f"run {run_id!r} is not complete",
-            hint="wait for its capture or resume it: mi-crow jobs",
-        )
-    if metadata.tokenizer_hash not in (None, manifest.tokenizer_hash):
-        raise UserError(
-            f"run {run_id!r} is of model {manifest.model_id!r}, SAE {sae_id!r} of "
-            f"{metadata.model_name!r}",
-            hint="give a run of the model it was trained on",
-        )
-    for layer, width, does in (
-        (tokens.layer, sae.n_inputs, "takes"),
-        (tokens.target or tokens.layer, sae.n_outputs, "gives"),
-    ):
-        if layer.width != width:
-            raise UserError(
-                f"SAE {sae_id!r} {does} width {width}, layer {layer.name!r} of run {run_id!r} has "
-                f"{layer.width}",
-                hint="give a run of the model it was trained on",
-            )
+    tokens.manifest.require_complete()
+    check_run(sae_id, metadata.model_name, metadata.tokenizer_hash, tokens.manifest)
+    check_widths(f"SAE {sae_id!r}", sae, f"run {run_id!r}", tokens.widths())
     return tokens
 
 
 def _site(lm: "LanguageModel", sae: SparseAutoencoder, tokens: RunTokens, sae_id: str) -> Site:
     """Where the SAE stands in the model. Raises UserError when they do not fit."""
-    if lm.tokenizer_hash != tokens.manifest.tokenizer_hash:
-        raise UserError(
-            f"model {lm.model_id!r} has another tokenizer than the one run "
-            f"{tokens.manifest.run_id!r} was captured with",
-            hint="leave out --model, or give one with the same tokenizer",
-        )
+    hint = "leave out --model, or give one with the same tokenizer"
+    check_captured_with(lm.model_id, lm.tokenizer_hash, tokens.manifest, hint)
     specs = tokens.layer, tokens.target or tokens.layer
     points = [lm.layers.stored(spec.name, spec.point) for spec in specs]
     check_same_point(lm, sae, tokens.layer, sae_id)
-    for point, width in zip(points, (sae.n_inputs, sae.n_outputs), strict=True):
-        if (found := lm.layers.width(point)) != width:
-            raise UserError(
-                f"layer {point.point!r} of model {lm.model_id!r} has width {found}, SAE "
-                f"{sae_id!r} wants {width}",
-                hint="leave out --model, or give one of the same shape",
-            )
+    widths = [(point.point, lm.layers.width(point)) for point in points]
+    hint = "leave out --model, or give one of the same shape"
+    check_widths(f"SAE {sae_id!r}", sae, f"model {lm.model_id!r}", widths, hint)
     return Site(lm, sae, *points)
 
 

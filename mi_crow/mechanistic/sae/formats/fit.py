@@ -15,6 +15,8 @@ from mi_crow.language_model.hook_points.block import names_of
 from mi_crow.language_model.tokenize import special_ids, special_mask, start_id
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import can_centre, settle_centring
+from mi_crow.mechanistic.sae.fitting import check_widths
+from mi_crow.mechanistic.sae.formats.layer_check import OTHER_PLACE
 from mi_crow.mechanistic.sae.quality import Quality, reconstruction_quality
 from mi_crow.mechanistic.sae.targets import point_read, target_layer
 
@@ -122,13 +124,8 @@ def _points(lm: "LanguageModel", sae: SparseAutoencoder) -> "tuple[HookPoint, Ho
                 hint="name it with --target-layer",
             )
         target = lm.layers.resolve(said)
-    for where, wanted in ((point, sae.n_inputs), (target, sae.n_outputs)):
-        width = lm.layers.width(where)
-        if width != wanted:
-            raise UserError(
-                f"the SAE has width {wanted}, layer {where.point!r} of {lm.model_id!r} has {width}",
-                hint="name another layer with --layer or another model with --model",
-            )
+    widths = [(where.point, lm.layers.width(where)) for where in (point, target)]
+    check_widths("the SAE", sae, f"model {lm.model_id!r}", widths, OTHER_PLACE)
     return point, target
 
 

@@ -3,12 +3,14 @@ structure alone: no weights are read and nothing is downloaded."""
 
 from typing import Any
 
-from mi_crow.errors import NotFoundError, UserError, nearest
+from mi_crow.errors import NotFoundError, nearest
 from mi_crow.language_model.config import ModelSpec
+from mi_crow.mechanistic.sae.fitting import check_width
 from mi_crow.mechanistic.sae.formats.config import ImportConfig
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.hook_names import module_of, point_of
 
+OTHER_PLACE = "name another layer with --layer or another model with --model"
 _OF_THE_MODEL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")  # as wide as it
 
 
@@ -18,11 +20,11 @@ def check_said_layers(record: SaeRecord, config: ImportConfig, said_point: str) 
     `said_point` is the hook point that the file names itself. Raises NotFoundError for a layer
     that the model does not have, UserError for one of another width.
     """
-    layers: list[tuple[str, int, str]] = []
+    layers: list[tuple[str, int, bool]] = []
     if config.layer is not None and _is_taken(config.layer, record, said_point):
-        layers.append((config.layer, record.n_inputs, "takes"))
+        layers.append((config.layer, record.n_inputs, False))
     if config.target_layer is not None:
-        layers.append((config.target_layer, record.n_outputs, "gives"))
+        layers.append((config.target_layer, record.n_outputs, True))
     if not layers:
         return ()
     model, name = _structure(record, config)
@@ -30,8 +32,8 @@ def check_said_layers(record: SaeRecord, config: ImportConfig, said_point: str) 
         names = " and ".join(repr(layer) for layer, _, _ in layers)
         reason = f"its model {name!r} is not on this machine" if name else "its model is not known"
         return (f"whether {names} exists was not checked: {reason}",)
-    for layer, width, does in layers:
-        check_layer(model, layer, width, does)
+    for layer, size, outputs in layers:
+        check_layer(model, layer, size, outputs=outputs)
     return ()
 
 
@@ -43,8 +45,8 @@ def _is_taken(layer: str, record: SaeRecord, said_point: str) -> bool:
     return layer == record.metadata.layer  # else it only chose a folder
 
 
-def check_layer(model: Any, layer: str, width: int, does: str) -> None:
-    """Checks one layer of an SAE that `does` ("takes" or "gives") `width` numbers there.
+def check_layer(model: Any, layer: str, size: int, *, outputs: bool = False) -> None:
+    """Checks the layer whose activations of width `size` an SAE reads, or with `outputs` writes.
 
     Raises NotFoundError or UserError.
     """
@@ -64,8 +66,9 @@ def check_layer(model: Any, layer: str, width: int, does: str) -> None:
             hint=f"{blocks} layers, e.g. {hint}" if blocks is not None else f"e.g. {hint}",
         )
     hidden: int | None = getattr(config, "hidden_size", None)
-    if kind in _OF_THE_MODEL and hidden is not None and hidden != width:
-        raise UserError(f"the SAE {does} {width} numbers, {layer!r} of the model has {hidden}")
+    if kind in _OF_THE_MODEL and hidden is not None:
+        where = f"layer {layer!r} of the model"
+        check_width("the SAE", size, where, hidden, OTHER_PLACE, outputs=outputs)
 
 
 def _structure(record: SaeRecord, config: ImportConfig) -> tuple[Any | None, str]:

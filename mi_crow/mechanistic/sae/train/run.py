@@ -11,6 +11,7 @@ from mi_crow.errors import CorruptDataError, MiCrowError, UserError
 from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.fitting import check_widths
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.metadata import CONFIG_NAME
 from mi_crow.mechanistic.sae.rules.architectures import new_sae
@@ -64,10 +65,7 @@ def train_run(
     progress = progress or NullProgress()
     check_logger(config.logger)
     tokens = _tokens(workspace, config, progress, ranks)
-    if tokens.manifest.status != "complete":
-        raise UserError(
-            f"run {config.run_id!r} is not complete", hint="wait for its capture or resume it"
-        )
+    tokens.manifest.require_complete()
     variants = config.variants()
     device = torch_device(config.device)
     # An SAE whose latents are shared may be too wide for one device: it is kept outside.
@@ -138,15 +136,10 @@ def _first_state(
         )
     if target is not None and not sae.transcodes:
         raise UserError(f"{config.init!r} is not a transcoder", hint="leave out --target-layer")
-    for layer, width, does in (
-        (tokens.layer, sae.n_inputs, "takes"),
-        (target or tokens.layer, sae.n_outputs, "gives"),
-    ):
-        if layer.width != width:
-            raise UserError(
-                f"SAE {config.init!r} {does} width {width}, layer {layer.name!r} has {layer.width}",
-                hint="train on from an SAE of this layer, or leave out --init",
-            )
+    hint = "continue from an SAE of this layer, or leave out --init"
+    check_widths(
+        f"SAE {config.init!r}", sae, f"model {tokens.manifest.model_id!r}", tokens.widths(), hint
+    )
     return sae
 
 
