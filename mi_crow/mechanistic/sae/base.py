@@ -125,12 +125,12 @@ class SparseAutoencoder(nn.Module, ABC):
             )
         self.n_latents = n_latents
         self.n_inputs = n_inputs
-        self.n_outputs = n_inputs if n_outputs is None else n_outputs
-        self.transcodes = n_outputs is not None
-        self.apply_b_dec_to_input = not self.transcodes
+        self.n_outputs: int = n_inputs if n_outputs is None else n_outputs
+        self.transcodes: bool = n_outputs is not None
+        self.apply_b_dec_to_input: bool = not self.transcodes
         self.input_norm = "none"
         self.centred = False  # the mean of each token is taken off and put back (see `centring`)
-        self.metadata = SaeMetadata()
+        self.metadata: SaeMetadata = SaeMetadata()
         self.sharing: Sharing = SINGLE_PROCESS
         # Drawn on the CPU, so that a seed means the same SAE on every device. On the meta device an
         # SAE has shapes alone: that is how files are loaded without a second copy.
@@ -138,10 +138,12 @@ class SparseAutoencoder(nn.Module, ABC):
         generator = torch.Generator().manual_seed(seed)
         decoder = _unit_rows(n_latents, self.n_outputs, generator, source)
         encoder = _unit_rows(n_latents, n_inputs, generator, source) if self.transcodes else decoder
-        self.W_dec = nn.Parameter(decoder.to(device, dtype))
-        self.encoder_rows = nn.Parameter(encoder.to(device, dtype, copy=True))
-        self.b_enc = nn.Parameter(torch.zeros(n_latents, device=device, dtype=dtype))
-        self.b_dec = nn.Parameter(torch.zeros(self.n_outputs, device=device, dtype=dtype))
+        self.W_dec: nn.Parameter = nn.Parameter(decoder.to(device, dtype))
+        self.encoder_rows: nn.Parameter = nn.Parameter(encoder.to(device, dtype, copy=True))
+        self.b_enc: nn.Parameter = nn.Parameter(torch.zeros(n_latents, device=device, dtype=dtype))
+        self.b_dec: nn.Parameter = nn.Parameter(
+            torch.zeros(self.n_outputs, device=device, dtype=dtype)
+        )
         self.W_skip: nn.Parameter | None = None
         if skip:
             zeros = torch.zeros(self.n_outputs, n_inputs, device=device, dtype=dtype)

@@ -33,7 +33,7 @@ class FvuSums:
         self._error = torch.zeros((), dtype=torch.float64, device=device)
         self._square = torch.zeros((), dtype=torch.float64, device=device)
         self._sum = zeros
-        self.tokens = 0
+        self.tokens: int = 0
 
     def add(self, x: Tensor, reconstruction: Tensor) -> None:
         """Adds tokens x [n, d] and what became of them."""

@@ -196,7 +196,7 @@ class LatentSharing(_GroupSharing):
             )
         super().__init__(ranks, device)
         numbers = torch.arange(n_latents).tensor_split(ranks.world)
-        self.first_latent = int(numbers[ranks.rank][0])
+        self.first_latent: int = int(numbers[ranks.rank][0])
         self._sizes = [len(part) for part in numbers]
 
     def sum_gradient(self, x: Tensor) -> Tensor:

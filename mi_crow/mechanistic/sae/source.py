@@ -6,7 +6,7 @@ A captured run is read by `RunReader` (for transcoders `PairReader`), the runnin
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from typing import Protocol
@@ -151,9 +151,9 @@ class ShuffledSource:
 
     def __init__(self, source: TokenSource) -> None:
         self._source = source
-        self.live = source.live
-        self.count = source.count
-        self.median_norm = source.median_norm
+        self.live: bool = source.live
+        self.count: Callable[..., int] = source.count
+        self.median_norm: Callable[[], float] = source.median_norm
 
     @property
     def width(self) -> int:

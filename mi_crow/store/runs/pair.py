@@ -1,6 +1,6 @@
 """Two layers of a run read side by side: the same tokens of both, in the same order."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -19,12 +19,12 @@ class PairReader:
     ) -> None:
         """`buffer_bytes` as for `RunReader`, for both layers together. Raises NotFoundError for a
         layer that the run lacks."""
-        self.first = RunReader(run_dir, first, buffer_bytes)
-        self.second = RunReader(run_dir, second, buffer_bytes)
+        self.first: RunReader = RunReader(run_dir, first, buffer_bytes)
+        self.second: RunReader = RunReader(run_dir, second, buffer_bytes)
         # How a large run is cut into blocks depends on it, and both are to be cut alike.
         self._row_bytes = self.first.row_bytes + self.second.row_bytes
-        self.count = self.first.count
-        self.median_norm = self.first.median_norm
+        self.count: Callable[..., int] = self.first.count
+        self.median_norm: Callable[[], float] = self.first.median_norm
 
     @property
     def width(self) -> int:

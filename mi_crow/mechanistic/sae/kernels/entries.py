@@ -30,8 +30,10 @@ class Entries:
 
     def __init__(self, columns: Tensor, rows: Tensor, n_tokens: int, n_latents: int) -> None:
         """columns int64 [e]: the latent of each entry; rows int64 [e]: its token, ascending."""
-        self.columns, self.rows = columns, rows
-        self.n_tokens, self.n_latents = n_tokens, n_latents
+        self.columns: Tensor = columns
+        self.rows: Tensor = rows
+        self.n_tokens: int = n_tokens
+        self.n_latents: int = n_latents
 
     @cached_property
     def starts(self) -> Tensor:

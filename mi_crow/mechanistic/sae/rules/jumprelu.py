@@ -66,7 +66,9 @@ class JumpReluSae(SparseAutoencoder):
             skip=skip,
         )
         self.bandwidth = bandwidth
-        self.threshold = nn.Parameter(torch.zeros(n_latents, device=device, dtype=dtype))
+        self.threshold: nn.Parameter = nn.Parameter(
+            torch.zeros(n_latents, device=device, dtype=dtype)
+        )
 
     def starting_coefficient(self, variance: float, target_l0: float) -> float:
         return 1.0

@@ -40,7 +40,9 @@ class MatryoshkaSae(BatchTopKSae):
     ) -> None:
         """`widths`: how many latents each nested dictionary has, ascending, the last n_latents."""
         super().__init__(n_latents, n_inputs, k, device, dtype, seed)
-        self.widths = default_widths(n_latents) if widths is None else tuple(widths)
+        self.widths: tuple[int, ...] = (
+            default_widths(n_latents) if widths is None else tuple(widths)
+        )
         ascending = all(a < b for a, b in zip((0, *self.widths), self.widths, strict=False))
         if not ascending or self.widths[-1:] != (n_latents,):
             raise UserError(f"nested widths must ascend to {n_latents}, not be {list(self.widths)}")

@@ -34,7 +34,7 @@ class SparsityControl:
         self._gain = min(_MOST_GAIN, _GAIN_A_RUN / max(steps, 1))
         logarithm = math.log(coefficient) if coefficient > 0 else -math.inf
         # [logarithm of the coefficient, running mean of L0 (0: none yet)]
-        self.state = torch.tensor([logarithm, 0.0], dtype=torch.float64, device=device)
+        self.state: Tensor = torch.tensor([logarithm, 0.0], dtype=torch.float64, device=device)
 
     def coefficient(self, step: int) -> Tensor:
         """The coefficient for step 0, 1, ...: fp32, no dimensions."""

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import count
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
+    from mi_crow.language_model.layers import HookPoint
 
 # A block holds at most so many tokens and bytes, and a sixteenth of the training, so that the
 # first step does not wait for long.
@@ -112,15 +113,18 @@ class LiveSource:
         self._lm, self._texts = lm, texts
         self._config = config
         self._ranks = ranks
-        self.point = lm.layers.resolve(config.layers[0])
-        self.layer = LayerSpec(self.point.stored, self.point.point, lm.layers.width(self.point))
+        self.point: HookPoint = lm.layers.resolve(config.layers[0])
+        self.layer: LayerSpec = LayerSpec(
+            self.point.stored, self.point.point, lm.layers.width(self.point)
+        )
         self._size = BatchSize(config.batch_size, (progress or NullProgress()).log)
         # What the model computes in loses nothing on the way.
         self._dtype = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(lm.dtype, "fp32")
         room = _BLOCK_BYTES // (self.width * (4 if self._dtype == "fp32" else 2))
         share = max(_LEAST_BLOCK_TOKENS, tokens // _BLOCKS)
         self._block_tokens = max(1, min(_BLOCK_TOKENS, room, share))
-        self.settings = self._pass(0).settings()  # refuses what cannot work before anything runs
+        # Refuses what cannot work before anything runs.
+        self.settings: dict[str, Any] = self._pass(0).settings()
 
     @property
     def width(self) -> int:

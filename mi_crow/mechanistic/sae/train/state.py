@@ -31,15 +31,19 @@ class TrainState:
     def __init__(self, sae: SparseAutoencoder, plan: TrainingPlan) -> None:
         self.sae = sae
         self.plan = plan
-        self.n_latents = sae.n_latents  # of all processes
-        self.step = 0
-        self.scale = 1.0
-        self.target_scale = 1.0
-        self.variance = 1.0
-        self.seconds = 0.0
-        self.control = self._control(0.0 if plan.l1_lambda is None else plan.l1_lambda)
+        self.n_latents: int = sae.n_latents  # of all processes
+        self.step: int = 0
+        self.scale: float = 1.0
+        self.target_scale: float = 1.0
+        self.variance: float = 1.0
+        self.seconds: float = 0.0
+        self.control: SparsityControl = self._control(
+            0.0 if plan.l1_lambda is None else plan.l1_lambda
+        )
         fused = sae.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.Adam(_groups(sae), lr=plan.lr, eps=_ADAM_EPS, fused=fused)
+        self.optimizer: torch.optim.Adam = torch.optim.Adam(
+            _groups(sae), lr=plan.lr, eps=_ADAM_EPS, fused=fused
+        )
         # Tokens since each latent fired.
         self._idle = torch.zeros(sae.n_latents, dtype=torch.int64, device=sae.device)
         self._dead: tuple[Tensor | None, int] | None = None  # None: to be looked up
