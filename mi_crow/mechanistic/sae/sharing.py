@@ -109,7 +109,7 @@ class _GroupSharing(Sharing):
         import torch.distributed as dist
 
         super().__init__(ranks)
-        self.device = device
+        self.device: torch.device | None = device
         group = dist.new_group(backend="nccl" if device.type == "cuda" else "gloo")
         assert isinstance(group, dist.ProcessGroup)  # every rank is in it
         self._group = group

@@ -109,7 +109,7 @@ class LayerFile:
         try:
             entries = parse_json(header, "the header", error=_Unreadable)
             entries.pop("__metadata__", None)
-            self.places = {
+            self.places: dict[str, TensorPlace] = {
                 name: self._place(name, entry, _LENGTH_BYTES + length)
                 for name, entry in entries.items()
             }

@@ -79,7 +79,7 @@ class RunReader:
             raise UserError(f"run {self.manifest.run_id!r} holds no tokens", hint="capture again")
         self._kind = DTYPES[self.manifest.dtype]
         self._compact = self.manifest.dtype == "int8"
-        self.row_bytes = self.width * self._kind.itemsize + 4 * self._compact
+        self.row_bytes: int = self.width * self._kind.itemsize + 4 * self._compact
         self._buffer_bytes = buffer_bytes
         self._selections: dict[tuple[bool, float | None], Selection] = {}
 
