@@ -1,7 +1,7 @@
 """The pieces of command lines that several commands share."""
 
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,29 +12,32 @@ from mi_crow.store.workspace import DEFAULT_NAME, ENVIRONMENT_NAME, Workspace
 
 
 class Parser(ArgumentParser):
-    """An ArgumentParser whose complaint is one clear sentence."""
+    """An ArgumentParser that reports a mistake in one sentence."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message, hint=f"see {self.prog} --help")
 
 
 def add_common(parser: ArgumentParser) -> None:
-    """--workspace, --json and --debug, which stand before or after the command's name."""
-    group = parser.add_argument_group("everywhere")
+    """--workspace, --json and --debug, accepted before and after the command's name."""
+    group = parser.add_argument_group("common options")
     group.add_argument(
         "--workspace",
         metavar="DIR",
         default=SUPPRESS,
-        help=f"the workspace's folder (else {ENVIRONMENT_NAME}, the config file, ./{DEFAULT_NAME})",
+        help=f"workspace folder (default: {ENVIRONMENT_NAME}, the config file or ./{DEFAULT_NAME})",
     )
-    group.add_argument("--json", action="store_true", default=SUPPRESS, help="print one object")
+    group.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
     group.add_argument(
-        "--debug", action="store_true", default=SUPPRESS, help="print the traceback of an error"
+        "--debug",
+        action="store_true",
+        default=SUPPRESS,
+        help="print the traceback when an error occurs",
     )
 
 
 def fill_in_common(options: Namespace) -> Namespace:
-    """Fills in the common options that were not given."""
+    """Fills in the common options that were left out."""
     defaults = {"workspace": None, "json": False, "debug": False, "command": None}
     for key, value in defaults.items():
         if not hasattr(options, key):
@@ -48,70 +51,92 @@ def add_model_flags(parser: ArgumentParser, default: str | None = "sample") -> N
     group.add_argument(
         "--model",
         default=default,
-        help="Hugging Face id, folder, .gguf file, or `sample` (the default); `random:` before it "
-        "takes random weights instead, a control",
+        help="Hugging Face id, folder, .gguf file, or `sample` (the default); prefix it with "
+        "`random:` for random weights, as a control",
     )
-    group.add_argument("--revision", help="branch, tag or commit of a hub model")
-    group.add_argument("--gguf-file", metavar="FILE", help="the .gguf file in the model's folder")
+    group.add_argument("--revision", help="branch, tag or commit of a Hub model")
+    group.add_argument("--gguf-file", metavar="FILE", help=".gguf file in the model's folder")
     group.add_argument(
         "--model-dtype",
         default="auto",
         choices=("auto", "fp32", "bf16", "fp16"),
-        help="what the model computes in (auto)",
+        help="dtype the model runs in (default: auto)",
     )
-    group.add_argument("--offline", action="store_true", help="never ask the network")
+    group.add_argument("--offline", action="store_true", help="never use the network")
     group.add_argument(
         "--trust-remote-code",
         action="store_true",
-        help="run the code that a hub model brings; only for models you trust",
+        help="run code shipped with a Hub model; only for models you trust",
     )
+
+
+def add_actions(
+    parser: ArgumentParser, actions: Mapping[str, str]
+) -> Iterator[tuple[str, ArgumentParser]]:
+    """Adds the actions of a command, given with their help, and yields each with its parser."""
+    parsers = parser.add_subparsers(dest="action", metavar="ACTION")
+    for name, text in actions.items():
+        action = parsers.add_parser(name, help=text, description=as_sentence(text))
+        add_common(action)
+        yield name, action
+
+
+def as_sentence(help_text: str) -> str:
+    """A line of help as a sentence of its own."""
+    return f"{help_text[0].upper()}{help_text[1:]}."
+
+
+def add_sae(parser: ArgumentParser) -> None:
+    parser.add_argument("--sae", help="SAE id; optional when there is only one")
 
 
 def add_device(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--device", default=None, help="auto (the default), cpu, cuda, cuda:N or mps"
+        "--device", default=None, help="auto, cpu, cuda, cuda:N or mps (default: auto)"
     )
 
 
 def add_seed(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--seed", type=seed_number, default=0, help="of everything drawn at random (0)"
-    )
+    parser.add_argument("--seed", type=seed_number, default=0, help="random seed (default: 0)")
 
 
 def add_job_flags(parser: ArgumentParser, *, after: bool = True, ranked: bool = False) -> None:
-    """How the command stands to the job it starts; `after` where there can be an earlier one,
-    `ranked` where several processes can share the work."""
+    """How the command's job starts: `after` where it can wait for an earlier one, `ranked` where
+    several processes can share the work."""
     group = parser.add_argument_group("job")
-    group.add_argument("--detach", action="store_true", help="start the job and do not follow it")
+    group.add_argument("--detach", action="store_true", help="start the job without following it")
     parser.set_defaults(after=None, nproc=None)
     launchers = LAUNCHERS if ranked else [name for name in LAUNCHERS if name != "torchrun"]
     group.add_argument(
         "--launcher",
         choices=launchers,
         default="local",
-        help="what starts the job's processes (local)",
+        help="how the job's processes are started (default: local)",
     )
     if ranked:
         group.add_argument(
             "--nproc",
             type=number_within(PROCESSES),
-            help="processes on one machine, one GPU each (1)",
+            help="number of processes on one machine, one GPU each (default: 1)",
         )
-    group.add_argument("--partition", help="where slurm is to start it")
-    group.add_argument("--time", metavar="LIMIT", help="minutes, or H:MM:SS, for slurm (24 hours)")
+    group.add_argument("--partition", help="Slurm partition")
+    group.add_argument(
+        "--time",
+        metavar="LIMIT",
+        help="Slurm time limit, in minutes or as H:MM:SS (default: 24 hours)",
+    )
     group.add_argument(
         "--slurm-arg",
         metavar="KEY=VALUE",
         action="append",
-        help="more for sbatch, e.g. account=lab; may be repeated",
+        help="further sbatch option, e.g. account=lab; repeatable",
     )
     if after:
-        group.add_argument("--after", metavar="JOB", help="start when this job has finished")
+        group.add_argument("--after", metavar="JOB", help="start once this job has finished")
 
 
 def slurm_of(options: Namespace) -> dict[str, Any]:
-    """The resources that a job's flags ask slurm for. Raises UserError."""
+    """The resources requested from Slurm. Raises UserError."""
     from mi_crow.jobs.distributed.slurm import minutes
 
     asked: dict[str, Any] = {}
@@ -128,7 +153,7 @@ def slurm_of(options: Namespace) -> dict[str, Any]:
 
 
 def number_within(bounds: Bounds, what: str = "") -> Callable[[str], Any]:
-    """An argument type: a number within these bounds; its complaint is one sentence."""
+    """An argument type: a number within these bounds."""
 
     def read(text: str) -> Any:
         try:
@@ -146,15 +171,15 @@ seed_number: Callable[[str], Any] = number_within(SEED)
 
 
 def check_new_file(path: Path, *, force: bool) -> None:
-    """Raises UserError when the file to write exists (unless `force`) or is not a file."""
+    """Raises UserError when `path` exists (unless `force`) or is a folder."""
     if path.is_dir():
-        raise UserError(f"{str(path)!r} is a folder", hint="give a file's name")
+        raise UserError(f"{str(path)!r} is a folder", hint="give a file name")
     if not force and (path.exists() or path.is_symlink()):
         raise UserError(f"{str(path)!r} exists already", hint="--force replaces it")
 
 
 def workspace_path(options: Namespace) -> str | None:
-    """The folder that the flag, the environment or the config file names, in this order."""
+    """The folder named by the flag, the environment or the config file, in this order."""
     import os
 
     from mi_crow.store.settings import UserSettings
@@ -163,24 +188,29 @@ def workspace_path(options: Namespace) -> str | None:
 
 
 def open_workspace(options: Namespace) -> Workspace:
-    """The existing workspace a reading command works on. Raises UserError."""
+    """The existing workspace, for commands that read. Raises UserError."""
     return Workspace.open(workspace_path(options), create=False)
 
 
 def plan_workspace(options: Namespace) -> Workspace:
-    """The workspace a writing command works on, which may not exist yet. Raises UserError."""
+    """The workspace, which may not exist yet, for commands that write. Raises UserError."""
     return Workspace.plan(workspace_path(options))
 
 
 def device_of(options: Namespace) -> str:
-    """The device that the flag or the config file names. Raises UserError for a misspelt one."""
+    """The device named by the flag or the config file. Raises UserError for an unknown one."""
     from mi_crow.store.settings import UserSettings, validate_device
 
     return validate_device(options.device or UserSettings.load().device or "auto")
 
 
+def sae_to_read(workspace: Workspace, options: Namespace) -> str:
+    """As `pick_sae`; with --after, the named SAE may not exist yet. Raises UserError."""
+    return options.sae if options.after and options.sae else pick_sae(workspace, options.sae)
+
+
 def pick_sae(workspace: Workspace, sae_id: str | None) -> str:
-    """The SAE that was named, or the only one there is. Raises UserError."""
+    """The named SAE, or the only one in the workspace. Raises UserError."""
     if sae_id is not None:
         workspace.sae_dir(sae_id)
         return sae_id
@@ -188,5 +218,7 @@ def pick_sae(workspace: Workspace, sae_id: str | None) -> str:
     if len(known) == 1:
         return known[0]
     if not known:
-        raise UserError("this workspace has no SAE", hint="train one: mi-crow train --help")
-    raise UserError(f"there are {len(known)} SAEs", hint=f"choose with --sae: {', '.join(known)}")
+        raise UserError("this workspace has no SAEs", hint="train one: mi-crow train --help")
+    raise UserError(
+        f"there are {len(known)} SAEs", hint=f"choose one with --sae: {', '.join(known)}"
+    )

@@ -21,7 +21,7 @@ class Display(Protocol):
     def show(self, event: dict[str, Any]) -> None: ...
 
     def waits(self, what: str) -> None:
-        """The job still waits for `what`."""
+        """The queued job is waiting for `what`."""
         ...
 
 
@@ -38,7 +38,7 @@ def display_of(quiet: bool) -> Iterator[Display]:
 class JobBar:
     """Shows the events of one job as one bar and the lines of its log above it.
 
-    It draws only when there is news, so that a waiting job sends nothing down the line.
+    It draws only when something changes, so that a waiting job causes no traffic.
     """
 
     def __init__(self) -> None:
@@ -65,12 +65,12 @@ class JobBar:
         self._progress.stop()
 
     def waits(self, what: str) -> None:
-        """Says what the job is queued for."""
-        words = f"queued: waits for {visible(what)}"
+        """Shows what the job is queued for."""
+        words = f"queued: waiting for {visible(what)}"
         self._progress.update(self._task, description=words, refresh=True)
 
     def show(self, event: dict[str, Any]) -> None:
-        """Takes in one event."""
+        """Shows one event."""
         name = event["event"]
         if name in ("queued", "resumed"):
             self._progress.update(self._task, description="queued", refresh=True)
@@ -89,7 +89,7 @@ class JobBar:
 
 
 def describe(event: dict[str, Any], room: int) -> str:
-    """The words beside the bar, as many as fit: how far, how long still, and the readings."""
+    """The text beside the bar, as much as fits: progress, time left and metrics."""
     metrics = event.get("metrics") or {}
     percent_only = event["unit"] == "%"
     words = [] if percent_only else [f"{event['done']:,}/{event['total']:,} {event['unit']}"]
@@ -102,9 +102,9 @@ def describe(event: dict[str, Any], room: int) -> str:
 
 
 class PlainLines:
-    """Progress as plain lines on stderr, at most one in ten seconds; none at all when quiet.
+    """Progress as plain lines on stderr, at most one every ten seconds; none when quiet.
 
-    A job that waits says for what when it begins to, and then every fifteen seconds.
+    What a job is waiting for is repeated every fifteen seconds.
     """
 
     GAP_S = 10.0
@@ -122,7 +122,7 @@ class PlainLines:
             return
         again = "still " if what == self._waited else ""
         self._waited, self._wait_said = what, now
-        self._write(f"queued: {again}waits for {what}")
+        self._write(f"queued: {again}waiting for {what}")
 
     def show(self, event: dict[str, Any]) -> None:
         if self._quiet:

@@ -1,4 +1,4 @@
-"""The doctor's examinations: each asks the system one thing and gives findings."""
+"""The checks of `mi-crow doctor`: each looks at one thing and yields findings."""
 
 import json
 import os
@@ -18,13 +18,14 @@ from mi_crow.causes import sentence_of
 from mi_crow.cli.formatting import size
 from mi_crow.cli.streams import out
 from mi_crow.jobs.status import UNREADABLE, scan_jobs
+from mi_crow.store.free_space import available_memory, nearest_existing
 from mi_crow.store.leftovers import leftovers, remove
 from mi_crow.store.workspace import Workspace
 
 _LEAST_FREE = 5_000_000_000  # bytes: a small run with its SAE and index
-_ESCAPE_MS = 50  # above this a lone escape feels slow
+_ESCAPE_MS = 50  # above this the escape key feels slow
 _PACKAGES = ("torch", "transformers", "datasets", "textual", "duckdb", "polars", "safetensors")
-# Asked in a process of its own: importing torch here would take seconds of memory and time.
+# Run in a process of its own: importing torch here would cost seconds and memory.
 _TORCH_PROBE = """
 import json, torch
 devices = [{"device": "cpu", "name": f"{torch.get_num_threads()} threads", "memory": None}]
@@ -39,7 +40,7 @@ print(json.dumps(devices))
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found out."""
+    """The result of one check."""
 
     topic: str
     level: str  # ok | note | warning
@@ -48,8 +49,8 @@ class Finding:
 
 
 def examine(workspace_root: Path) -> list[Finding]:
-    """Everything there is to say about this machine and where the workspace stands."""
-    examinations: list[Callable[[], Iterator[Finding]]] = [
+    """Checks this machine and the workspace."""
+    checks: list[Callable[[], Iterator[Finding]]] = [
         _versions,
         _name_clash,
         _devices,
@@ -61,7 +62,7 @@ def examine(workspace_root: Path) -> list[Finding]:
         _tmux,
         _logind,
     ]
-    return [finding for examination in examinations for finding in examination()]
+    return [finding for check in checks for finding in check()]
 
 
 def _versions() -> Iterator[Finding]:
@@ -77,7 +78,7 @@ def _versions() -> Iterator[Finding]:
 
 
 def _name_clash() -> Iterator[Finding]:
-    """The published distribution brings a package of the same name."""
+    """Another published distribution installs a package of the same name."""
     try:
         other = version("mi-crow")
     except PackageNotFoundError:
@@ -85,9 +86,9 @@ def _name_clash() -> Iterator[Finding]:
     yield Finding(
         "packages",
         "warning",
-        f"the distribution mi-crow {other} is installed beside this one, and both bring a package "
-        "named mi_crow: whichever was installed last overwrote the other's files",
-        "pip uninstall mi-crow mi-crow-tui, then install mi-crow-tui again",
+        f"the distribution mi-crow {other} is installed as well, and both contain the package "
+        "mi_crow: the one installed last has overwritten files of the other",
+        "pip uninstall mi-crow mi-crow-tui, then reinstall mi-crow-tui",
     )
 
 
@@ -96,7 +97,7 @@ def _devices() -> Iterator[Finding]:
     try:
         devices: list[dict[str, Any]] = json.loads((found or "").splitlines()[-1])
     except (ValueError, IndexError):
-        yield Finding("devices", "warning", "torch does not start", 'python -c "import torch"')
+        yield Finding("devices", "warning", "torch cannot be imported", 'python -c "import torch"')
         return
     for device in devices:
         memory = f", {size(device['memory'])}" if device["memory"] else ""
@@ -104,7 +105,7 @@ def _devices() -> Iterator[Finding]:
     if len(devices) == 1:
         advice = ""
         if shutil.which("nvidia-smi") and ask("nvidia-smi", "-L"):
-            advice = "there is an NVIDIA GPU that torch cannot use: install a CUDA build of torch"
+            advice = "torch cannot use the NVIDIA GPU: install a CUDA build of torch"
         yield Finding("device", "warning" if advice else "note", "no GPU", advice)
 
 
@@ -113,41 +114,39 @@ def _memory() -> Iterator[Finding]:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):
         return
-    words = f"{size(total)} in all"
-    match = re.search(r"MemAvailable:\s+(\d+) kB", _read(Path("/proc/meminfo")))
-    if match:
-        words += f", {size(int(match[1]) * 1024)} free"
-    yield Finding("memory", "ok", words)
+    available = available_memory()
+    rest = "" if available is None else f", {size(available)} available"
+    yield Finding("memory", "ok", f"{size(total)} in total{rest}")
 
 
 def _disk(root: Path) -> Iterator[Finding]:
-    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    place = nearest_existing(root)
     free = shutil.disk_usage(place).free
     writable = os.access(place, os.W_OK)
-    words = f"{size(free)} free for the workspace {root}"
+    words = f"{size(free)} available for workspace {root}"
     if not writable:
-        yield Finding("disk", "warning", f"{place} cannot be written to", "give --workspace")
+        yield Finding("disk", "warning", f"{place} is not writable", "choose another --workspace")
     elif free < _LEAST_FREE:
-        yield Finding("disk", "warning", words, "activations are large: give --workspace")
+        yield Finding("disk", "warning", words, "activations are large: choose another --workspace")
     else:
         yield Finding("disk", "ok", words)
 
 
 def _unreadable(root: Path) -> Iterator[Finding]:
-    """What stands in the workspace and cannot be read."""
+    """Runs, SAEs and jobs of the workspace that cannot be read."""
     workspace = Workspace(root)
     try:
         found = [*workspace.scan_runs()[1], *workspace.scan_saes()[1]]
-        told = [(f"{one.what} {one.name}", one.reason) for one in found]
-        told += [
+        unreadable = [(f"{one.what} {one.name}", one.reason) for one in found]
+        unreadable += [
             (f"job {job.job_id}", job.error or "")
             for job in scan_jobs(workspace)
             if job.status == UNREADABLE
         ]
     except OSError as error:
-        told = [(str(root), sentence_of(error))]
-    for what, reason in told:
-        advice = "ask its owner for the right to read it, or bring a copy back"
+        unreadable = [(str(root), sentence_of(error))]
+    for what, reason in unreadable:
+        advice = "ask its owner for read permission, or restore a copy"
         yield Finding("workspace", "warning", f"{what}: {reason}", advice)
 
 
@@ -157,18 +156,18 @@ def _leftovers(root: Path) -> Iterator[Finding]:
         yield Finding(
             "leftovers",
             "warning",
-            f"{len(found)} temporary files and folders of killed processes in {root}, "
+            f"{len(found)} temporary files and folders left by killed processes in {root}, "
             f"{size(sum(one.bytes for one in found))}",
             "mi-crow doctor --clean removes them",
         )
 
 
 def clean(root: Path) -> list[Finding]:
-    """Removes what killed processes left in a workspace, and says so."""
-    gone = remove(leftovers(root))
-    said = f"removed {len(gone)} leftovers of killed processes, "
-    said += size(sum(one.bytes for one in gone))
-    return [Finding("leftovers", "ok", said), *_leftovers(root)]
+    """Removes what killed processes left in a workspace."""
+    removed = remove(leftovers(root))
+    text = f"removed {len(removed)} leftovers of killed processes, "
+    text += size(sum(one.bytes for one in removed))
+    return [Finding("leftovers", "ok", text), *_leftovers(root)]
 
 
 def _terminal() -> Iterator[Finding]:
@@ -177,12 +176,14 @@ def _terminal() -> Iterator[Finding]:
         yield Finding("terminal", "note", "no terminal (TERM is not set)")
         return
     if os.environ.get("NO_COLOR"):
-        yield Finding("terminal", "note", f"{term}, NO_COLOR is set: heat is drawn without colour")
+        yield Finding(
+            "terminal", "note", f"{term}, NO_COLOR is set: activations are shown without colour"
+        )
     elif colours in ("truecolor", "24bit"):
         yield Finding("terminal", "ok", f"{term}, 16 million colours")
     elif "256" in term:
         yield Finding(
-            "terminal", "ok", f"{term}, 256 colours", "export COLORTERM=truecolor if it knows more"
+            "terminal", "ok", f"{term}, 256 colours", "export COLORTERM=truecolor if it has more"
         )
     else:
         yield Finding("terminal", "note", f"{term}, 16 colours", "export TERM=xterm-256color")
@@ -195,11 +196,14 @@ def _tmux() -> Iterator[Finding]:
     found = ask("tmux", "-V")
     if not found:
         yield Finding(
-            "tmux", "note", "tmux is not installed", "with it, the app survives a lost connection"
+            "tmux",
+            "note",
+            "tmux is not installed",
+            "inside tmux, the app survives a lost connection",
         )
         return
     inside = bool(os.environ.get("TMUX"))
-    yield Finding("tmux", "ok", f"{found}, {'inside it now' if inside else 'not inside it now'}")
+    yield Finding("tmux", "ok", f"{found}, {'in use' if inside else 'not in use'}")
     if not inside:
         return
     escape = ask("tmux", "show-options", "-sv", "escape-time")
@@ -207,16 +211,16 @@ def _tmux() -> Iterator[Finding]:
         yield Finding(
             "tmux",
             "warning",
-            f"tmux holds a lone escape for {escape} ms",
-            "put `set -sg escape-time 10` into ~/.tmux.conf",
+            f"tmux delays the escape key by {escape} ms",
+            "add `set -sg escape-time 10` to ~/.tmux.conf",
         )
     clipboard = ask("tmux", "show-options", "-sv", "set-clipboard")
     if clipboard == "off":
         yield Finding(
             "tmux",
             "warning",
-            "set-clipboard is off: y cannot reach your clipboard",
-            "put `set -s set-clipboard external` into ~/.tmux.conf",
+            "set-clipboard is off: y cannot copy to your clipboard",
+            "add `set -s set-clipboard external` to ~/.tmux.conf",
         )
     term = ask("tmux", "show-options", "-gv", "default-terminal") or ""
     if "256" not in term and "direct" not in term:
@@ -224,12 +228,12 @@ def _tmux() -> Iterator[Finding]:
             "tmux",
             "note",
             f"default-terminal is {term}",
-            "put `set -g default-terminal tmux-256color` into ~/.tmux.conf",
+            "add `set -g default-terminal tmux-256color` to ~/.tmux.conf",
         )
 
 
 def _logind() -> Iterator[Finding]:
-    """systemd may kill everything that a user started when the last session ends."""
+    """systemd may kill all of a user's processes when the last session ends."""
     if platform.system() != "Linux":
         return
     setting = kill_user_processes(
@@ -239,18 +243,18 @@ def _logind() -> Iterator[Finding]:
         ]
     )
     if setting is not True:
-        yield Finding("logout", "ok", "jobs go on when you log out")
+        yield Finding("logout", "ok", "jobs continue when you log out")
         return
     yield Finding(
         "logout",
         "warning",
-        "KillUserProcesses=yes: the system ends your jobs and tmux when you log out",
-        "loginctl enable-linger, and start tmux by `systemd-run --user --scope tmux`",
+        "KillUserProcesses=yes: your jobs and tmux are killed when you log out",
+        "loginctl enable-linger, and start tmux with `systemd-run --user --scope tmux`",
     )
 
 
 def kill_user_processes(files: list[Path]) -> bool | None:
-    """What logind's files set, the last one deciding; None when they say nothing."""
+    """What logind's files set, the last one winning; None when they do not set it."""
     setting = None
     for file in files:
         for value in re.findall(r"(?m)^\s*KillUserProcesses\s*=\s*(\S+)", _read(file)):
@@ -259,7 +263,7 @@ def kill_user_processes(files: list[Path]) -> bool | None:
 
 
 def ask(*command: str, timeout: float = 10) -> str | None:
-    """What a program prints, or None when it is not there, fails, or takes too long."""
+    """What a program prints, or None when it is missing, fails, or takes too long."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""`mi-crow doctor --deep`: reads every byte of a run or an SAE and says what is not as written."""
+"""`mi-crow doctor --deep`: verifies every byte of a run or an SAE."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +13,11 @@ from mi_crow.store.checksums import FileSum, difference, sum_of
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
 
-_NO_SUMS = "no checksums were written then, so there is nothing to compare the bytes with"
+_NO_SUMS = "written without checksums, so its bytes cannot be compared"
 
 
 def examine_deeply(workspace: Workspace, name: str) -> list[Finding]:
-    """What is wrong with the files of a run or an SAE. Raises NotFoundError for neither."""
+    """Checks the files of a run or an SAE. Raises NotFoundError when it is neither."""
     try:
         folder = workspace.run_dir(name)
     except NotFoundError:
@@ -25,7 +25,7 @@ def examine_deeply(workspace: Workspace, name: str) -> list[Finding]:
             return list(_examine_sae(workspace.sae_dir(name), name))
         except NotFoundError:
             raise NotFoundError(
-                f"no run and no SAE is called {name!r}",
+                f"no run or SAE is called {name!r}",
                 hint="mi-crow runs and mi-crow saes list them",
             ) from None
     return list(_examine_run(folder, name))
@@ -40,7 +40,7 @@ def _examine_run(folder: Path, name: str) -> Iterator[Finding]:
         yield Finding("checksums", "note", f"run {name!r}: {_NO_SUMS}")
     advice = "capture the run again"
     if not manifest.complete:
-        advice = "resume its capture, which makes these parts again: mi-crow jobs"
+        advice = "resume its capture, which rewrites these parts: mi-crow jobs"
     damaged = []
     for one in damaged_files(folder, manifest):
         damaged.append(one.path)
@@ -51,12 +51,12 @@ def _examine_run(folder: Path, name: str) -> Iterator[Finding]:
             yield Finding("contents", "warning", f"{one.path}: {one.why}", advice)
     if not damaged:
         stored = sum(file.bytes for part in manifest.parts for file in part.files.values())
-        compared = f", {size(stored)} as they were written" if summed else ""
+        compared = f", {size(stored)} with matching checksums" if summed else ""
         yield Finding(
             "contents",
             "ok",
             f"run {name!r}: {count(len(manifest.parts))} parts, {count(manifest.n_tokens)} tokens"
-            f"{compared}; norms, splits and counts are right",
+            f"{compared}; norms, splits and counts are correct",
         )
 
 
@@ -66,11 +66,13 @@ def _examine_sae(folder: Path, name: str) -> Iterator[Finding]:
     if written is None:
         yield Finding("checksums", "note", f"SAE {name!r}: {_NO_SUMS}")
     elif not weights.is_file():
-        yield Finding("files", "warning", f"{weights}: it is missing", _again(folder))
+        yield Finding("files", "warning", f"{weights} is missing", _again(folder))
     elif why := difference(written, sum_of(weights)):
         yield Finding("files", "warning", f"{weights}: {why}", _again(folder))
     else:
-        yield Finding("files", "ok", f"SAE {name!r}: {size(written.bytes)} as they were written")
+        yield Finding(
+            "files", "ok", f"SAE {name!r}: {size(written.bytes)} with a matching checksum"
+        )
     index = folder / "features.duckdb"
     if not index.exists():
         return
@@ -79,12 +81,11 @@ def _examine_sae(folder: Path, name: str) -> Iterator[Finding]:
     except MiCrowError as error:
         yield Finding("index", "warning", f"{index}: {error}", error.hint)
     else:
-        yield Finding("index", "ok", f"{index.name}: {count(rows)} rows can be read")
+        yield Finding("index", "ok", f"{index.name}: all {count(rows)} rows can be read")
 
 
 def weights_sum(folder: Path) -> FileSum | None:
-    """The sum of an SAE's weights as `cfg.json` has it; None where it has none. Raises
-    CorruptDataError."""
+    """The checksum of an SAE's weights in `cfg.json`; None without one. Raises CorruptDataError."""
     try:
         return FileSum.from_json(read_json(folder / CONFIG_NAME)["metadata"]["mi_crow"]["weights"])
     except (KeyError, TypeError):
@@ -93,5 +94,5 @@ def weights_sum(folder: Path) -> FileSum | None:
 
 def _again(folder: Path) -> str:
     if (folder / "training.json").exists():
-        return "train it again, or bring the file back from a copy"
-    return "import it again, or bring the file back from a copy"
+        return "train it again, or restore the file from a copy"
+    return "import it again, or restore the file from a copy"

@@ -1,4 +1,4 @@
-"""From a command line to one command's call, and from any error to one line and an exit code."""
+"""The entry point: parses a command line, runs one command, reports any error in one line."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from typing import Any
 from mi_crow import __version__
 from mi_crow.clean_text import check_name, clean_text
 from mi_crow.cli import streams
-from mi_crow.cli.arguments import Parser, add_common, fill_in_common
+from mi_crow.cli.arguments import Parser, add_common, as_sentence, fill_in_common
 from mi_crow.cli.error_line import report_error
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.ranks import launched_rank
@@ -29,39 +29,39 @@ class Command:
 
 
 COMMANDS = {
-    "demo": Command("demo", "capture, train, index, evaluate and tag on the sample data"),
-    "capture": Command("capture", "write a model's activations on texts to a run"),
-    "train": Command("train", "train an SAE on a run"),
+    "demo": Command("demo", "run the whole workflow on the sample data"),
+    "capture": Command("capture", "capture a model's activations on texts into a run"),
+    "train": Command("train", "train SAEs on a run or on a running model"),
     "layers": Command("layers", "list a model's hook points"),
     "index": Command("index", "build the feature index of an SAE"),
-    "runs": Command("workspace", "list, show, rename, note or remove activation runs"),
-    "saes": Command("workspace", "list, show, rename, note or remove SAEs"),
-    "evaluate": Command("evaluate", "measure an SAE: reconstruction, sparsity, loss, probes"),
-    "compare": Command("compare", "say which features two SAEs share"),
+    "runs": Command("workspace", "list, show, rename, annotate or delete runs"),
+    "saes": Command("workspace", "list, show, rename, annotate or delete SAEs"),
+    "evaluate": Command("evaluate", "evaluate an SAE: reconstruction, sparsity, loss, probes"),
+    "compare": Command("compare", "measure how many features two SAEs share"),
     "features": Command("features", "list an SAE's features from its index"),
-    "feature": Command("features", "show one feature with its top examples"),
+    "feature": Command("features", "show a feature with its top examples"),
     "inspect": Command("steering", "show which features fire on a text, token by token"),
     "steer": Command("steering", "continue a prompt with and without interventions"),
-    "concepts": Command("concepts", "list, set, remove, import or export concepts; undo"),
-    "presets": Command("saved", "list, show or remove saved stacks of interventions"),
-    "generations": Command("saved", "list, show or remove saved texts with what wrote them"),
-    "import": Command("exchange", "copy a pretrained SAE into the workspace"),
-    "export": Command("exchange", "copy an SAE out of the workspace"),
-    "jobs": Command("jobs", "list, watch, cancel or resume jobs, or read their logs"),
-    "doctor": Command("doctor", "say what this machine can do"),
-    "config": Command("config", "read and write the config file"),
+    "concepts": Command("concepts", "list, set, remove, import, export or undo concepts"),
+    "presets": Command("saved", "list, show or delete saved sets of interventions"),
+    "generations": Command("saved", "list, show or delete saved generations"),
+    "import": Command("exchange", "import a pretrained SAE into the workspace"),
+    "export": Command("exchange", "export an SAE for other tools"),
+    "jobs": Command("jobs", "list, watch, cancel, resume or delete jobs"),
+    "doctor": Command("doctor", "check this machine and the workspace"),
+    "config": Command("config", "read or change the config file"),
 }
 
 
 def run_command_line(argv: Sequence[str] | None) -> int:
-    """Runs the command line and gives the exit code: 0, 2 for what the user can mend, 1 or 130."""
+    """Runs the command line and gives the exit code: 0, 2 for user errors, 1 or 130 otherwise."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     streams.prepare()
     try:
         code = _run(parse(arguments))
         streams.finish()
         return code
-    except BrokenPipeError:  # the reader of our output (head, less) went away
+    except BrokenPipeError:  # the reader of our output (head, less) is gone
         streams.abandon()
         return 1
     except (Exception, KeyboardInterrupt) as error:
@@ -78,20 +78,21 @@ def _run(options: Namespace) -> int:
 def parse(arguments: Sequence[str]) -> Namespace:
     """The options of a command line; `command` is None for the app.
 
-    Only the modules of commands that the line could mean are imported. Raises UserError.
+    Only the modules of commands named in it are imported. Raises UserError.
     """
     parser = Parser(
         prog="mi-crow",
-        description="The terminal workbench for sparse autoencoders. Without a command: the app.",
+        description="The terminal workbench for sparse autoencoders. Without a command, it opens "
+        "the app.",
     )
     parser.add_argument("--version", action="version", version=f"mi-crow {__version__}")
     add_common(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
-        if name not in arguments:  # a line of the help; making a whole parser takes a millisecond
+        if name not in arguments:  # only a line of the help; a whole parser takes a millisecond
             commands.add_parser(name, help=command.help, add_help=False)
             continue
-        child = commands.add_parser(name, help=command.help, description=f"{command.help}.")
+        child = commands.add_parser(name, help=command.help, description=as_sentence(command.help))
         add_common(child)
         _module(name).add_arguments(child, name)
     for word in arguments:
@@ -104,7 +105,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
 
 
 def _cleaned(options: Namespace) -> Namespace:
-    """The options with their texts cleaned. Raises UserError for a path that cannot be."""
+    """The options with clean texts. Raises UserError for a path that is not clean."""
     for key, value in vars(options).items():
         if isinstance(value, list):
             setattr(options, key, [_clean(item) for item in value])
@@ -134,7 +135,7 @@ def _refuse_unknown(arguments: Sequence[str], word: str) -> None:
     close = get_close_matches(word, COMMANDS, n=1)
     raise UserError(
         f"command {word!r} is not known",
-        hint=f"did you mean {close[0]}?" if close else "mi-crow --help lists all",
+        hint=f"did you mean {close[0]}?" if close else "mi-crow --help lists the commands",
     )
 
 
@@ -144,7 +145,7 @@ def _module(command: str) -> ModuleType:
 
 
 def _report(arguments: Sequence[str], error: BaseException) -> int:
-    if launched_rank():  # what every process of a torchrun meets, rank 0 tells
+    if launched_rank():  # what fails on every rank is reported by rank 0
         return error.exit_code if isinstance(error, MiCrowError) else 1
     try:
         return report_error(error, as_json="--json" in arguments, debug="--debug" in arguments)

@@ -1,4 +1,4 @@
-"""From any error to one line on stderr and an exit code."""
+"""Reporting an error: one line on stderr and an exit code."""
 
 import sys
 import traceback
@@ -11,9 +11,9 @@ EXIT_INTERRUPTED = 130
 
 
 def report_error(error: BaseException, *, as_json: bool, debug: bool) -> int:
-    """Says what went wrong in one line, an object with `as_json`; the traceback before it with
-    `debug`. Gives the exit code."""
-    message, hint, exit_code = _words(error)
+    """Reports an error in one line, as an object with `as_json`, after its traceback with `debug`.
+    Gives the exit code."""
+    message, hint, exit_code = _described(error)
     if debug:
         sys.stderr.write(visible_lines("".join(traceback.format_exception(error))))
     if as_json:
@@ -27,8 +27,8 @@ def report_error(error: BaseException, *, as_json: bool, debug: bool) -> int:
     return exit_code
 
 
-def _words(error: BaseException) -> tuple[str, str, int]:
-    """Message, hint and exit code: 2 for what the user can mend, 1 or 130 otherwise."""
+def _described(error: BaseException) -> tuple[str, str, int]:
+    """Message, hint and exit code: 2 for user errors, 1 or 130 otherwise."""
     error = explained(error)
     if isinstance(error, MiCrowError):
         return str(error), error.hint, error.exit_code
@@ -37,5 +37,5 @@ def _words(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}", "", 1
-    hint = "this is a fault in mi-crow; --debug shows where"
+    hint = "this is a bug in mi-crow; --debug shows the traceback"
     return f"{type(error).__name__}: {error}", hint, 1

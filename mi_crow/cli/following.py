@@ -17,7 +17,7 @@ EXIT_DETACHED = 130
 
 
 class JobFailedError(MiCrowError):
-    """A job's own failure, with the exit code that the job gave it."""
+    """The failure of a job, with the exit code of its cause."""
 
     def __init__(self, message: str, *, hint: str, exit_code: int) -> None:
         super().__init__(message, hint=hint)
@@ -35,7 +35,7 @@ def follow_job(workspace: Workspace, job_id: str, *, quiet: bool = False) -> dic
         while True:
             try:
                 for event in follow(workspace, job_id, display.waits):
-                    if event.get("t", 0) >= last.get("t", 0):  # after a ctrl+c they come again
+                    if event.get("t", 0) >= last.get("t", 0):  # after ctrl+c they are read again
                         last = event
                         display.show(event)
                 break
@@ -61,16 +61,16 @@ def _closing(workspace: Workspace, job_id: str, event: dict[str, Any]) -> dict[s
         resumable = job_state(workspace, job_id).resumable
         raise JobCancelledError(
             f"job {job_id} was cancelled",
-            hint=f"mi-crow jobs resume {job_id} goes on" if resumable else "",
+            hint=f"mi-crow jobs resume {job_id} continues it" if resumable else "",
         )
     raise MiCrowError(
-        f"job {job_id} is lost: its process died without a word",
-        hint=f"mi-crow jobs log {job_id} says more, mi-crow jobs resume {job_id} goes on",
+        f"job {job_id} is lost: its process died without reporting why",
+        hint=f"mi-crow jobs log {job_id} shows its log, mi-crow jobs resume {job_id} continues it",
     )
 
 
 class JobCancelledError(CancelledError):
-    """Somebody cancelled the job that was followed."""
+    """The followed job was cancelled."""
 
     exit_code = 130
 
@@ -80,10 +80,10 @@ class JobCancelledError(CancelledError):
 
 
 def _wants_cancel(job_id: str) -> bool:
-    """After the first ctrl+c: says how to cancel and waits a moment for the second one."""
+    """After the first ctrl+c: says how to cancel and waits a moment for a second one."""
     sys.stderr.write(
-        f"\njob {job_id} goes on; ctrl+c again within {SECOND_THOUGHT_S:.0f} s cancels it, "
-        f"later `mi-crow jobs cancel {job_id}`\n"
+        f"\njob {job_id} continues; to cancel it, press ctrl+c again within "
+        f"{SECOND_THOUGHT_S:.0f} s or use `mi-crow jobs cancel {job_id}`\n"
     )
     try:
         time.sleep(SECOND_THOUGHT_S)
@@ -93,8 +93,8 @@ def _wants_cancel(job_id: str) -> bool:
 
 
 def _cancel_quietly(workspace: Workspace, job_id: str) -> None:
-    sys.stderr.write("cancelling: it saves and stops; ctrl+c again stops it now\n")
+    sys.stderr.write("cancelling: the job saves and stops; ctrl+c again stops it immediately\n")
     try:
         cancel(workspace, job_id)
     except UserError:
-        return  # it ended meanwhile: following it shows how
+        return  # it has ended meanwhile: following it shows how

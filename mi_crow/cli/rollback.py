@@ -17,7 +17,7 @@ class Rollback:
         self._existed = workspace.exists()
 
     def undo(self) -> None:
-        """Removes what is new and empty; a workspace that somebody else uses by now stays."""
+        """Removes folders that are new and empty; a workspace in use by others stays."""
         for folder in self._new:
             _remove_empty(folder)
         root = self._workspace.root

@@ -25,10 +25,11 @@ def run_job(
     options: Namespace,
     show: Callable[[dict[str, Any]], None],
 ) -> int:
-    """Starts a job and follows it, unless told to detach; prints its result. Gives the exit code.
+    """Starts a job and, unless --detach is given, follows it and prints its result. Gives the exit
+    code.
 
-    Raises the job's own failure; when that was the user's to mend and nothing was made, the
-    workspace is left as it was. Under torchrun there is no job: its processes share the work here.
+    Raises the job's failure; after a user error that made nothing, the workspace is left as it was.
+    Under torchrun there is no job: its processes share the work in the foreground.
     """
     if is_launched():
         if kind_of(kind).ranked:
@@ -38,7 +39,9 @@ def run_job(
         check_ranked(kind, launched_world())
     rollback = Rollback(workspace)
     if options.launcher == "torchrun" and options.nproc is None:
-        raise UserError(f"--launcher {options.launcher} needs to know how many", hint="--nproc N")
+        raise UserError(
+            f"--launcher {options.launcher} needs a number of processes", hint="--nproc N"
+        )
     slurm = slurm_of(options)
     try:
         job_id = submit(
@@ -51,7 +54,7 @@ def run_job(
             nproc=options.nproc or 1,
             slurm=slurm,
         )
-    except MiCrowError:  # refused, maybe by slurm, which is asked when there is a folder
+    except MiCrowError:  # maybe refused by Slurm, which is only asked once there is a folder
         rollback.undo()
         raise
     if options.detach:
@@ -76,4 +79,4 @@ def _say_detached(workspace: Workspace, job_id: str, as_json: bool) -> None:
     if as_json:
         print_json({"job_id": job_id, "workspace": str(workspace.root)})
     else:
-        out().write(f"job {job_id} runs; watch it: mi-crow jobs watch {job_id}\n")
+        out().write(f"started job {job_id}; follow it with mi-crow jobs watch {job_id}\n")

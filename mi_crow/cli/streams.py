@@ -1,5 +1,4 @@
-"""The three standard streams as a command needs them: never closed, never a character that they
-cannot take, and with nothing in them but what the command itself says."""
+"""The standard streams: always open, safe for any character, and free of what libraries print."""
 
 import io
 import os
@@ -13,19 +12,19 @@ _result: TextIO | None = None
 
 
 def out() -> TextIO:
-    """Where results go: stdout, also while libraries cannot reach it."""
+    """Where results go: stdout, even while it is hidden from libraries."""
     return sys.stdout if _result is None else _result
 
 
 def read_input() -> str:
-    """All of standard input; bytes that are no text become replacement characters."""
+    """All of standard input; bytes that are not text become replacement characters."""
     return sys.stdin.read()
 
 
 def prepare() -> None:
-    """Opens what was closed (else the next file opened would be stdout), and lets no stream fail
-    on a character: text comes in as UTF-8 where the locale knows ASCII alone, and what the
-    terminal cannot show goes out as a replacement."""
+    """Opens closed streams (else the next file opened would become stdout) and makes sure that no
+    character fails: input is UTF-8 where the locale only knows ASCII, and what the terminal cannot
+    show is replaced."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -47,8 +46,7 @@ def prepare() -> None:
 
 @contextmanager
 def silence_libraries(debug: bool) -> Iterator[None]:
-    """Inside the block the streams are the command's alone: what libraries print is dropped, their
-    warnings and log lines too. With `debug` all of it goes to stderr."""
+    """Drops what libraries print, warn or log inside the block; with `debug` it goes to stderr."""
     global _result
     if debug:
         _result, sys.stdout = sys.stdout, sys.stderr
@@ -65,7 +63,7 @@ def silence_libraries(debug: bool) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Libraries set filters of their own for what they think matters.
+            # Libraries set filters of their own.
             warnings.showwarning = lambda *_, **__: None
             yield
     finally:
@@ -73,14 +71,14 @@ def silence_libraries(debug: bool) -> Iterator[None]:
 
 
 def finish() -> None:
-    """Sends what is still held back, so that a reader that went away is noticed here."""
+    """Flushes the streams, so that a reader that is gone is noticed here."""
     for stream in (sys.stdout, sys.stderr):
         if not stream.closed:
             stream.flush()
 
 
 def abandon() -> None:
-    """After the reader of the output went away: what is held back goes nowhere."""
+    """Drops buffered output once its reader is gone."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             target = os.open(os.devnull, os.O_WRONLY)
@@ -89,7 +87,7 @@ def abandon() -> None:
 
 
 class _Discard(io.TextIOBase):
-    """Takes everything and says nothing; else it looks like the stream it stands for."""
+    """Discards what is written; otherwise looks like the stream it replaces."""
 
     def __init__(self, real: TextIO) -> None:
         self._real = real

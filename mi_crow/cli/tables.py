@@ -1,8 +1,9 @@
-"""Tables and lists of facts on the terminal: calm, aligned, and safe for any text."""
+"""What a command prints: tables, facts and sentences, safe for any text, or JSON."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -11,16 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from mi_crow.cli import streams
+from mi_crow.cli.formatting import print_json
 from mi_crow.visible import visible
 
-PLAIN_WIDTH = 200  # of output that goes into a file or a pipe, where nothing needs to fit
+PLAIN_WIDTH = 200  # of output into a file or a pipe, where nothing needs to fit
 SHORTEST = 8  # cells that a shortened column keeps
 GAP = 3  # cells between two columns
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its title, and whether it holds numbers or may be shortened."""
+    """One column: its title, and whether it is right-aligned or may be shortened."""
 
     title: str
     right: bool = False
@@ -38,7 +40,7 @@ def console() -> Console:
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Prints rows under their titles. Cells are data: never markup, never control characters.
 
-    Where the terminal is too narrow, only the columns that may be shortened give way.
+    On a narrow terminal only the columns that may be shortened become narrower.
     """
     cells = [[visible(cell) for cell in row] for row in rows]
     out = console()
@@ -64,7 +66,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
 def fit(columns: Sequence[Column], needs: Sequence[int], room: int) -> list[int]:
     """Widths for columns that need `needs` cells and have `room` between them.
 
-    What may not be shortened gets what it needs; the rest share what is left, the modest first.
+    Fixed columns get what they need; the others share the rest, the narrowest first.
     """
     widths = list(needs)
     elastic = sorted(
@@ -78,6 +80,30 @@ def fit(columns: Sequence[Column], needs: Sequence[int], room: int) -> list[int]
     return widths
 
 
+def print_list(
+    as_json: bool,
+    records: Sequence[Any],
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[str]],
+    empty: str,
+) -> None:
+    """Prints records as JSON, as a table of `rows`, or the line `empty` when there are none."""
+    if as_json:
+        print_json(records)
+    elif not records:
+        print_line(empty)
+    else:
+        print_table(columns, rows)
+
+
+def print_outcome(as_json: bool, value: Mapping[str, Any], sentence: str) -> None:
+    """Prints what a command did: an object for programs, a sentence for people."""
+    if as_json:
+        print_json(value)
+    else:
+        print_line(sentence)
+
+
 def print_facts(facts: Mapping[str, str]) -> None:
     """Prints names and values in two columns; long values wrap."""
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -89,5 +115,5 @@ def print_facts(facts: Mapping[str, str]) -> None:
 
 
 def print_line(text: str = "", style: str = "") -> None:
-    """Prints one line of text that is data; the terminal wraps it, so that it copies whole."""
+    """Prints one line of data; the terminal wraps it, so that it can be copied whole."""
     console().print(Text(visible(text), style=style), soft_wrap=True)

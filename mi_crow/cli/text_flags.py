@@ -1,4 +1,4 @@
-"""The flags that say which texts go through a model, and how."""
+"""The flags for texts and how they become rows of tokens."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from mi_crow.cli.arguments import bounded_size, device_of, positive, seed_number
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import BOS, LONG_DOCUMENTS, DatasetSpec, ModelSpec
 
-# What says how texts are read, beside the data set itself. What --offline promises holds anyway.
+# Options that only matter with a dataset or a model of one's own; --offline always holds.
 OF_TEXTS = (
     "split",
     "text_field",
@@ -26,51 +26,55 @@ OF_A_MODEL = ("revision", "gguf_file", "model_dtype", "trust_remote_code")
 
 
 def add_text_flags(parser: ArgumentParser, default: str | None = "sample") -> None:
-    """Which texts, and how they become rows of tokens."""
+    """Which texts to read, and how they become rows of tokens."""
     group = parser.add_argument_group("texts")
     group.add_argument(
         "--dataset",
         default=default,
-        help="txt, md, json, jsonl, csv, tsv (or these as .gz, .zst), parquet file, folder, "
-        "hub id, or `sample`" + (" (default)" if default == "sample" else ""),
-    )
-    group.add_argument("--split", default="train", help="of a Hugging Face data set (train)")
-    group.add_argument("--text-field", default="text", help="the field with the text (text)")
-    group.add_argument("--label-field", help="the field with labels (`label` where there is one)")
-    group.add_argument("--limit", type=positive, help="documents")
-    group.add_argument(
-        "--sample-seed", type=seed_number, help="draw --limit documents at random with this seed"
+        help="txt, md, json, jsonl, csv, tsv (also .gz, .zst) or parquet file, folder, Hub id or "
+        "`sample`" + (" (the default)" if default == "sample" else ""),
     )
     group.add_argument(
-        "--streaming", action="store_true", help="read a hub data set as it comes, not whole first"
+        "--split", default="train", help="split of a Hugging Face dataset (default: train)"
+    )
+    group.add_argument("--text-field", default="text", help="field with the text (default: text)")
+    group.add_argument("--label-field", help="field with labels (default: `label` if present)")
+    group.add_argument("--limit", type=positive, help="maximum number of documents")
+    group.add_argument(
+        "--sample-seed", type=seed_number, help="sample --limit documents at random with this seed"
+    )
+    group.add_argument(
+        "--streaming",
+        action="store_true",
+        help="stream a Hub dataset instead of downloading it first",
     )
     group.add_argument(
         "--context-length",
         type=bounded_size,
         default=128,
-        help="tokens a row through the model (128)",
+        help="tokens per row (default: 128)",
     )
     group.add_argument(
         "--long-documents",
         default="truncate",
         choices=LONG_DOCUMENTS,
-        help="truncate them to the context (the default) or split them into windows of it",
+        help="truncate documents to the context length (the default) or split them into windows",
     )
     group.add_argument(
-        "--pack", action="store_true", help="several short documents a row, end-of-text between"
+        "--pack", action="store_true", help="pack short documents into rows, end-of-text between"
     )
     add_bos(group)
     group.add_argument("--keep-special", action="store_true", help="keep special tokens")
 
 
 def add_bos(parser: ArgumentParser | Any) -> None:
-    """Whether texts are read with a BOS token in front."""
+    """Whether texts get a BOS token in front."""
     parser.add_argument(
         "--bos",
         choices=BOS,
         default="auto",
-        help="a BOS token in front of a text: as the SAE was trained, else as the tokenizer does "
-        "(auto), yes, or no; a text that begins with one does not get another",
+        help="prepend a BOS token: as the SAE was trained, else as the tokenizer does (auto, the "
+        "default), yes or no; never a second one",
     )
 
 
@@ -82,8 +86,8 @@ def leave_out(parser: ArgumentParser, names: Sequence[str]) -> None:
 
 
 def refuse_given(options: Namespace, because: str, hint: str) -> None:
-    """Raises UserError for the first option of `leave_out` that was given: it would be silently
-    without effect."""
+    """Raises UserError for the first option of `leave_out` that was given, which would silently
+    have no effect."""
     for name in options.left_out:
         if getattr(options, name) is not None:
             raise UserError(f"--{name.replace('_', '-')} {because}", hint=hint)
@@ -97,7 +101,7 @@ def fill_in(options: Namespace) -> None:
 
 
 def dataset_of(options: Namespace, token_limit: int | None = None) -> DatasetSpec:
-    """The texts that the flags name."""
+    """The dataset named by the flags."""
     return DatasetSpec(
         options.dataset,
         split=options.split,
@@ -111,7 +115,7 @@ def dataset_of(options: Namespace, token_limit: int | None = None) -> DatasetSpe
 
 
 def rows_of(options: Namespace) -> dict[str, Any]:
-    """How texts become rows: the fields of a CaptureConfig of the same names."""
+    """How texts become rows: CaptureConfig fields of the same names."""
     return {
         "context_length": options.context_length,
         "long_documents": options.long_documents,
@@ -122,7 +126,7 @@ def rows_of(options: Namespace) -> dict[str, Any]:
 
 
 def model_of(options: Namespace) -> ModelSpec:
-    """The model that `add_model_flags` and `add_device` name. Raises UserError."""
+    """The model named by `add_model_flags` and `add_device`. Raises UserError."""
     return ModelSpec(
         options.model,
         gguf_file=options.gguf_file,

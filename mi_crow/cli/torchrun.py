@@ -1,7 +1,7 @@
-"""A command that torchrun started: its processes share the work in the foreground, without a job.
+"""A command started by torchrun: its processes share the work in the foreground, without a job.
 
-Each of them runs the same command line. Rank 0 decides where the output goes and speaks for all;
-another one speaks only of a failure that is its own.
+Each runs the same command line. Rank 0 chooses the output folder and does the reporting; another
+rank only reports a failure of its own.
 """
 
 import os
@@ -46,9 +46,9 @@ def run_in_ranks(
     options: Namespace,
     show: Callable[[dict[str, Any]], None],
 ) -> int:
-    """Does this process's share of the work; rank 0 prints the result. Gives the exit code.
+    """Does this rank's share of the work; rank 0 prints the result. Gives the exit code.
 
-    Raises UserError for flags that only a job can have.
+    Raises UserError for flags that only make sense for a job.
     """
     _refuse_job_flags(options)
     check_ranked(kind_name, launched_world())
@@ -84,12 +84,12 @@ def _refuse_job_flags(options: Namespace) -> None:
     for flag in ("detach", "after"):
         if getattr(options, flag):
             raise UserError(
-                f"--{flag} needs a job, and under torchrun there is none",
-                hint="start it with mi-crow and --launcher torchrun --nproc N",
+                f"--{flag} needs a job, which torchrun does not start",
+                hint="use mi-crow with --launcher torchrun --nproc N",
             )
     if options.nproc is not None or options.launcher != "local":
         raise UserError(
-            "torchrun has started the processes already", hint="leave out --launcher and --nproc"
+            "torchrun has already started the processes", hint="leave out --launcher and --nproc"
         )
 
 
@@ -98,13 +98,13 @@ def _share(
 ) -> dict[str, Any]:
     """This rank's share of the work, in the folder that rank 0 chose."""
     config = with_device(config, take_device(device_of(config)))
-    ranks.wait()  # nobody begins before each has found its device
+    ranks.wait()  # no rank starts before each has found its device
     claimed = _claim(workspace, kind, config) if ranks.rank == 0 else None
-    with _taken(claimed):
+    with _locked(claimed):
         folder = Path(ranks.agree(str(claimed)))
-        again = f"the same command with --name {folder.name} goes on"
+        again = f"the same command with --name {folder.name} resumes it"
         if config.name is None:
-            progress.log(f"{folder.name} is begun; when it is stopped, {again}")
+            progress.log(f"writing {folder.name}; if this is stopped, {again}")
         try:
             return kind.work(Work(workspace, config, progress, folder, ranks))
         except CancelledError as error:
@@ -116,22 +116,24 @@ def _share(
 
 
 def _claim(workspace: Workspace, kind: Kind, config: Any) -> Path:
-    """The folder for the work, when it can be done at all. Raises UserError."""
+    """The folder for the work. Raises UserError when the work cannot be done."""
     if kind.check is not None:
-        kind.check(workspace, replace(config, name=None))  # its name may be there, unfinished
+        kind.check(
+            workspace, replace(config, name=None)
+        )  # the name may belong to its unfinished output
     workspace.ensure()
     return claim_output(workspace, kind, config)
 
 
 @contextmanager
-def _taken(folder: Path | None) -> Iterator[None]:
-    """Keeps a second command from writing to the folder too. Raises UserError when one does."""
+def _locked(folder: Path | None) -> Iterator[None]:
+    """Locks the folder against other commands. Raises UserError when one holds the lock."""
     if folder is None:
         yield
         return
     lock = take_lock(folder / FOREGROUND_LOCK, patience_s=0)
     if lock is None:
-        raise UserError(f"{folder.name!r} is being written already", hint="choose another --name")
+        raise UserError(f"{folder.name!r} is already being written", hint="choose another --name")
     try:
         yield
     finally:
@@ -140,22 +142,22 @@ def _taken(folder: Path | None) -> Iterator[None]:
 
 
 class ForegroundProgress:
-    """A Progress that shows itself, or nothing without a display.
+    """A Progress that goes to a display, if there is one.
 
-    A first signal has the work save and stop, a second one ends the process.
+    A first signal makes the work save and stop, a second one ends the process.
     """
 
     def __init__(self, display: Display | None) -> None:
         self._display = display
         self._rate = RateMeter()
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._last = float("-inf")
         self._stop = False
 
     @contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
-        """Has ctrl+c, and torchrun's way of asking, stop the work of the block."""
-        before = {n: signal.signal(n, self._asked) for n in (signal.SIGINT, signal.SIGTERM)}
+        """Ctrl+c and torchrun's SIGTERM stop the work of the block."""
+        before = {n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -167,7 +169,7 @@ class ForegroundProgress:
     ) -> None:
         now = time.monotonic()
         rate = self._rate.add(now, done, unit)
-        if done < total and now - self._last < update_gap(now - self._begun):
+        if done < total and now - self._last < update_gap(now - self._started):
             return
         self._last = now
         reading = {"done": done, "total": total, "unit": unit, "metrics": dict(metrics or {})}
@@ -178,7 +180,7 @@ class ForegroundProgress:
         self._show({"event": "log", "message": redact(message)})
 
     def checkpoint(self, name: str) -> None:
-        pass  # the output itself says how far it is
+        pass  # the output itself records how far it is
 
     def should_stop(self) -> bool:
         return self._stop
@@ -187,7 +189,7 @@ class ForegroundProgress:
         if self._display is not None:
             self._display.show(event)
 
-    def _asked(self, *_: object) -> None:
+    def _on_signal(self, *_: object) -> None:
         if self._stop:
             os._exit(EXIT_INTERRUPTED)
         self._stop = True

@@ -1,4 +1,4 @@
-"""Whether there is room on a disk, or in memory: before something large is begun, and in it."""
+"""Space on a disk and in memory: checked before large work, explained when it runs out."""
 
 import re
 import shutil
@@ -13,35 +13,35 @@ _SPARE = 64 << 20  # bytes that stay free
 
 
 def check_disk(folder: Path, needed: int, what: str) -> None:
-    """Raises UserError when the disk of `folder`, which need not exist, has no room for `needed`
+    """Raises UserError when the disk of `folder`, which need not exist, lacks space for `needed`
     bytes."""
-    place = _existing(folder)
+    place = nearest_existing(folder)
     free = shutil.disk_usage(place).free
     if needed + _SPARE > free:
         raise UserError(
-            f"{what} needs {gigabytes(needed)}, and {str(place)!r} has {gigabytes(free)} free",
-            hint="make room there or choose another disk",
+            f"{what} needs {gigabytes(needed)}, {str(place)!r} has {gigabytes(free)} available",
+            hint="free some space there or choose another disk",
         )
 
 
 def same_disk(one: Path, other: Path) -> bool:
     """Whether two folders, which need not exist, are or will be on one file system."""
-    return _existing(one).stat().st_dev == _existing(other).stat().st_dev
+    return nearest_existing(one).stat().st_dev == nearest_existing(other).stat().st_dev
 
 
-def _existing(folder: Path) -> Path:
-    """The nearest folder that is there."""
+def nearest_existing(folder: Path) -> Path:
+    """The folder itself or its nearest parent that exists."""
     whole = folder.absolute()
     return next(one for one in (whole, *whole.parents) if one.exists())
 
 
 def check_memory(needed: int, what: str) -> None:
-    """Raises UserError when less than `needed` bytes of memory are to be had, where that is
+    """Raises UserError when less than `needed` bytes of memory are available, where that is
     known."""
     free = available_memory()
     if free is not None and needed > free:
         raise UserError(
-            f"{what} needs {gigabytes(needed)} of memory, and {gigabytes(free)} are to be had",
+            f"{what} needs {gigabytes(needed)} of memory, {gigabytes(free)} are available",
             hint="use a machine with more memory, or --dtype bf16",
         )
 
@@ -50,7 +50,7 @@ def check_memory(needed: int, what: str) -> None:
 def explain_shortage(doing: str, hint: str, folder: Path | None = None) -> Iterator[None]:
     """Turns running out of memory, or of the disk of `folder`, into one sentence.
 
-    `doing` ends it (`indexing 'sae' on cuda`), `hint` says what to lower. Raises UserError.
+    `doing` ends it (`indexing 'sae' on cuda`); `hint` says what to lower. Raises UserError.
     """
     try:
         yield
@@ -61,7 +61,7 @@ def explain_shortage(doing: str, hint: str, folder: Path | None = None) -> Itera
             raise UserError(f"out of memory while {doing}", hint=hint) from error
         if folder is not None and disk_is_full(error):
             raise UserError(
-                f"the disk of {str(folder)!r} ran full while {doing}", hint="make room there"
+                f"the disk of {str(folder)!r} ran full while {doing}", hint="free some space there"
             ) from error
         raise
 

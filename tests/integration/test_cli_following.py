@@ -156,7 +156,7 @@ def test_a_second_ctrl_c_cancels_and_waits_for_the_end(
 ) -> None:
     watcher = Watcher(workspace, tmp_path / "a")
     watcher.interrupt()
-    wait_until(lambda: "goes on; ctrl+c again" in watcher.said)
+    wait_until(lambda: "press ctrl+c again" in watcher.said)
     watcher.interrupt()
     assert watcher.wait() == 130
     assert job_state(workspace, watcher.job).status == "cancelled"
@@ -169,7 +169,7 @@ def test_a_third_ctrl_c_stops_a_job_that_does_not_listen(
 ) -> None:
     watcher = Watcher(workspace, tmp_path / "a", deaf=True)
     watcher.interrupt()
-    wait_until(lambda: "goes on; ctrl+c again" in watcher.said)
+    wait_until(lambda: "press ctrl+c again" in watcher.said)
     watcher.interrupt()
     wait_until(lambda: "cancelling" in watcher.said)
     wait_until(lambda: job_state(workspace, watcher.job).stopping)
@@ -191,7 +191,7 @@ def test_a_queued_job_says_what_it_waits_for(
     finally:
         release.cancel()
         (first / "go").touch()
-    said = [line for line in capsys.readouterr().err.splitlines() if "waits for" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "waiting for" in line]
     assert len(said) == 1
     assert "another job runs on it" in said[0]
 
@@ -203,8 +203,8 @@ def test_it_says_so_again_every_fifteen_seconds(capsys: pytest.CaptureFixture[st
         now[0] = float(second)
         lines.waits("cpu: another job runs on it")
     assert capsys.readouterr().err.splitlines() == [
-        "queued: waits for cpu: another job runs on it",
-        *["queued: still waits for cpu: another job runs on it"] * 3,
+        "queued: waiting for cpu: another job runs on it",
+        *["queued: still waiting for cpu: another job runs on it"] * 3,
     ]
     display.PlainLines(quiet=True).waits("cpu")
     assert capsys.readouterr().err == ""

@@ -152,7 +152,7 @@ def test_an_sae_must_be_named_when_there_is_none_or_more_than_one(
         cfg = '{"architecture": "topk", "d_in": 8, "d_sae": 64, "metadata": {}}'
         (workspace.make_sae_dir(name, "") / "cfg.json").write_text(cfg)
     assert main(["evaluate"]) == 2
-    assert "choose with --sae: a, b" in capsys.readouterr().err
+    assert "choose one with --sae: a, b" in capsys.readouterr().err
     assert started("index", "--sae", "b", "--top-examples", "5").top_examples == 5
     assert started("evaluate", "--sae", "a", "--documents", "32").documents == 32
 
@@ -170,7 +170,7 @@ def test_the_demo_takes_a_fresh_workspace(
         names.append(fresh.root.name)
     assert names == ["mi-crow-workspace", "mi-crow-workspace-2", "mi-crow-workspace-3"]
     assert demo.fresh_workspace(str(tmp_path / "mine")).root == tmp_path / "mine"
-    with pytest.raises(UserError, match="holds runs or SAEs already"):
+    with pytest.raises(UserError, match="already has runs or SAEs"):
         demo.fresh_workspace(str(workspace.root))
 
 
@@ -236,7 +236,8 @@ def test_the_result_of_each_command_names_the_next_step(
     probes = {"probes": {"latents": {"1": 0.9, "5": 0.95}, "raw": {"auroc": 0.987}}}
     evaluate.show_result(quality | losses | rest | probes)
     out = capsys.readouterr().out
-    assert "98% of the loss" in out
+    assert "loss recovered" in out
+    assert "98%" in out
     lines = [line.split() for line in out.splitlines()]
     assert ["probe", "k=1", "k=5", "all"] in lines
     assert ["latents,", "AUROC", "0.9", "0.95", "-"] in lines

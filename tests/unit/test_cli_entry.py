@@ -124,7 +124,7 @@ def test_a_fault_of_ours_is_one_line_and_1(
     monkeypatch.setattr("mi_crow.cli.commands.jobs.scan_jobs", broken)
     code, _, err = run("jobs")
     assert code == 1
-    assert err == "ZeroDivisionError: oops; this is a fault in mi-crow; --debug shows where\n"
+    assert err == "ZeroDivisionError: oops; this is a bug in mi-crow; --debug shows the traceback\n"
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,9 @@ def test_a_job_that_is_named_or_the_only_one_meant_is_shown(run: Run, jobs: Fake
 def test_cancel_says_what_happens(run: Run, jobs: FakeJobs) -> None:
     job = jobs.add("running")
     assert "saves and stops" in run("jobs", "cancel", job)[1]
-    assert "stops now" in run("jobs", "cancel")[1]
+    assert "is stopping now" in run("jobs", "cancel")[1]
     jobs.add("running")
-    assert "2 jobs could be meant" in run("jobs", "cancel")[2]
+    assert "2 jobs qualify" in run("jobs", "cancel")[2]
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_what_a_run_decides_is_not_dropped_in_training(
         *("--text-field text", "--bos auto", "--streaming", "--keep-special", "--model-dtype fp32"),
     ):
         said = refused(tmp_path, capsys, "train", "--run", "r", *flag.split())
-        assert f"{flag.split()[0]} is for --stream: run 'r' has its model and texts already" in said
+        assert f"{flag.split()[0]} is for --stream: run 'r' already has its model and texts" in said
 
 
 def sae_of_the_sample() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -247,7 +247,7 @@ def test_20_gb_do_not_go_onto_a_small_disk(
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: Usage(9**10, 0, 3_000_000_000))
     said = refused(tmp_path, capsys, "import", str(tmp_path / "in"))
     assert "20.5 GB" in said
-    assert "3.0 GB free" in said
+    assert "3.0 GB available" in said
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: Usage(9**15, 0, 10**14))
     monkeypatch.setattr(room, "available_memory", lambda: 8_000_000_000)
     said = refused(tmp_path, capsys, "import", str(tmp_path / "in"))

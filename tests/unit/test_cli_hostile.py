@@ -63,7 +63,7 @@ def test_no_command_prints_what_a_terminal_obeys(
         told = capsys.readouterr()
         assert obeyed(told.out.replace("\t", "")) == [], command
         assert obeyed(told.err.replace("\t", "")) == [], command
-        assert "a fault in mi-crow" not in told.err, (command, told.err)
+        assert "a bug in mi-crow" not in told.err, (command, told.err)
         if extra == ("--json",) and code == 0 and told.out:
             json.loads(told.out)
 

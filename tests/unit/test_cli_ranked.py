@@ -70,7 +70,7 @@ def test_the_work_is_done_here_without_a_job(
     assert (code, result["device"]) == (0, "cpu")
     assert saes(workspace) == [result["sae_id"]]
     assert not workspace.jobs_dir.exists()
-    assert f"--name {result['sae_id']} goes on" in capsys.readouterr().err
+    assert f"--name {result['sae_id']} resumes it" in capsys.readouterr().err
     hidden = [f.name for f in (workspace.saes_dir / result["sae_id"]).iterdir()]
     assert sorted(hidden) == ["cfg.json", "checkpoints"]
 
@@ -89,7 +89,7 @@ def test_a_stopped_run_is_gone_on_with_under_its_name_and_a_finished_one_is_take
 ) -> None:
     handler = signal.getsignal(signal.SIGINT)
     assert run(workspace, name="mine", wait_at=2) == (130, [])
-    assert "the same command with --name mine goes on" in capsys.readouterr().err
+    assert "the same command with --name mine resumes it" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is handler
     code, [result] = run(workspace, name="mine")
     assert (code, result["found"]) == (0, 2)
@@ -134,8 +134,8 @@ def test_a_fault_is_told_as_one(workspace: Workspace, capsys: pytest.CaptureFixt
     [
         ({"detach": True}, "--detach needs a job"),
         ({"after": "j"}, "--after needs a job"),
-        ({"nproc": 2}, "torchrun has started the processes already"),
-        ({"launcher": "torchrun"}, "torchrun has started the processes already"),
+        ({"nproc": 2}, "torchrun has already started the processes"),
+        ({"launcher": "torchrun"}, "torchrun has already started the processes"),
     ],
 )
 def test_what_only_a_job_can_have_is_refused(
@@ -210,7 +210,7 @@ def test_torchrun_by_our_own_flag_needs_a_number(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WORLD_SIZE")
-    with pytest.raises(UserError, match="--launcher torchrun needs to know how many"):
+    with pytest.raises(UserError, match="--launcher torchrun needs a number of processes"):
         run(workspace, {"launcher": "torchrun"})
     with pytest.raises(UserError, match="2 processes need a launcher"):
         submit(workspace, "shared", {"folder": ""}, nproc=2)

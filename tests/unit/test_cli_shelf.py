@@ -207,4 +207,4 @@ def test_an_id_that_is_neither_run_nor_sae_cannot_be_examined(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = refused(capsys, "doctor", "--deep", "nosuch")
-    assert "no run and no SAE is called 'nosuch'" in told
+    assert "no run or SAE is called 'nosuch'" in told

@@ -115,7 +115,7 @@ def ask_all(workspace: Workspace, capsys: pytest.CaptureFixture[str], dice: rand
     code = main(["--workspace", str(workspace.root), command, "--sae", SAE, *rest])
     told = capsys.readouterr()
     assert code in (0, 1, 2)
-    assert "fault in mi-crow" not in told.err, f"{command} {rest}: {told.err}"
+    assert "bug in mi-crow" not in told.err, f"{command} {rest}: {told.err}"
 
 
 def check(

@@ -80,7 +80,7 @@ def read_all(
     told = capsys.readouterr()
     assert code in (0, 1, 2)
     assert "Traceback" not in told.err
-    assert "fault in mi-crow" not in told.err, told.err
+    assert "bug in mi-crow" not in told.err, told.err
     state = next((one for one in states if one.job_id == job_id), None)
     if state is None or state.status == UNREADABLE or not state.active:
         tried(lambda: list(follow(workspace, job_id)))

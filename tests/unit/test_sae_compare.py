@@ -81,6 +81,6 @@ def test_the_command_takes_ids_and_paths(
     assert (found["features"], found["others"], found["share_same"]) == (8, 4, 0.5)
     assert found["stability"] == 1.0
     assert main(["compare", "one", "one", "--workspace", root]) == 0
-    assert "matched one to one" in capsys.readouterr().out
+    assert "match one to one" in capsys.readouterr().out
     assert main(["compare", "one", "two", "--workspace", root]) == 2
     assert "SAE 'two' not found" in capsys.readouterr().err

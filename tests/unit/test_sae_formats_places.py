@@ -234,7 +234,7 @@ def test_what_has_no_room_is_not_downloaded(
     place = Place("org/big", tuple(sizes), repository="org/big", revision="abc", sizes=sizes)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(0, 0, 30_000_000_000))
-    with pytest.raises(UserError, match=r"needs 40\.0 GB.*30\.0 GB free"):  # twice on one disk
+    with pytest.raises(UserError, match=r"needs 40\.0 GB.*30\.0 GB available"):  # twice on one disk
         place.fetch(place.find(None), tmp_path / "w")
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(0, 0, 10_000_000_000))
     with pytest.raises(UserError, match=r"needs 20\.0 GB"):

@@ -143,7 +143,7 @@ def test_a_run_without_sums_opens_and_the_doctor_says_so(
     train_on(run)
     note, contents = deep(workspace, "run", capsys)
     assert note["level"] == "note"
-    assert "nothing to compare" in note["found"]
+    assert "cannot be compared" in note["found"]
     assert contents["level"] == "ok"
 
 

@@ -1,4 +1,4 @@
-"""`mi-crow` without a command: the terminal app. The only place that knows of it."""
+"""`mi-crow` without a command: the terminal app. Nothing else imports it."""
 
 import sys
 from argparse import Namespace
@@ -11,15 +11,15 @@ from mi_crow.store.workspace import Workspace
 def run(options: Namespace) -> int:
     workspace = plan_workspace(options)
     if options.json:
-        raise UserError("the app prints no object", hint="give a command: mi-crow --help")
+        raise UserError("--json needs a command", hint="mi-crow --help lists them")
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("the app needs a terminal", hint="give a command: mi-crow --help")
     return open_app(workspace)
 
 
 def open_app(workspace: Workspace, sae_id: str | None = None) -> int:
-    """Opens the app on a workspace, which is made if need be; gives the exit code when it is
-    closed. Raises the error that broke it."""
+    """Opens the app on a workspace, which is made if needed, and gives its exit code. Raises the
+    error that ended it."""
     from tui.app import run as run_app
 
     workspace.ensure()

@@ -1,4 +1,4 @@
-"""`mi-crow capture`: a model's activations on texts."""
+"""`mi-crow capture`: a model's activations on texts, stored as a run."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Any
@@ -30,27 +30,27 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "--layer",
         action="append",
         default=[],
-        help="hook point: module name or short name (resid_post.15); may be repeated",
+        help="hook point, as module name or short name (resid_post.15); repeatable",
     )
     add_text_flags(parser)
-    parser.add_argument("--token-limit", type=positive, help="stop after this many kept tokens")
+    parser.add_argument("--token-limit", type=positive, help="maximum number of stored tokens")
     add_model_flags(parser)
     parser.add_argument(
         "--dtype",
         default="bf16",
         choices=STORAGE_DTYPES,
-        help="of the stored activations (bf16); int8 has one scale a token",
+        help="dtype of the stored activations (default: bf16); int8 has one scale per token",
     )
     parser.add_argument(
         "--batch-size",
         type=_batch_size,
         default=_BATCH_SIZE,
-        help=f"documents ({_BATCH_SIZE}, as `auto`); halved when memory runs out",
+        help=f"documents per batch (default: auto = {_BATCH_SIZE}); halved when memory runs out",
     )
     parser.add_argument(
-        "--shard-size", type=bounded_size, default=512, help="documents a part (512)"
+        "--shard-size", type=bounded_size, default=512, help="documents per part (default: 512)"
     )
-    parser.add_argument("--name", help="the run's id; made from the time and the model otherwise")
+    parser.add_argument("--name", help="id of the run (default: from time and model)")
     add_device(parser)
     add_seed(parser)
     add_job_flags(parser, ranked=True)
@@ -81,7 +81,7 @@ def show_result(result: dict[str, Any]) -> None:
         "time": duration(result["seconds"]),
     }
     if lost := result["rounding_fvu"]:
-        facts["int8 costs"] = ", ".join(
+        facts["int8 error"] = ", ".join(
             f"FVU {number(fvu)} at {name}" for name, fvu in lost.items()
         )
     facts["next"] = f"mi-crow train --run {result['run_id']} --layer {result['layers'][0]}"
@@ -89,5 +89,5 @@ def show_result(result: dict[str, Any]) -> None:
 
 
 def _batch_size(text: str) -> int:
-    """A number of documents, or `auto`: the default, which the capture halves as memory asks."""
+    """A number of documents, or `auto` for the default."""
     return _BATCH_SIZE if text == "auto" else bounded_size(text)

@@ -1,4 +1,4 @@
-"""`mi-crow compare`: which features of one SAE another one has found as well."""
+"""`mi-crow compare`: how many features two SAEs share."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -9,7 +9,7 @@ from mi_crow.cli.tables import print_facts
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     for place in ("first", "second"):
-        parser.add_argument(place, metavar="SAE", help="an id of the workspace, or a path")
+        parser.add_argument(place, metavar="SAE", help="SAE id or path")
 
 
 def run(options: Namespace) -> int:
@@ -26,10 +26,10 @@ def run(options: Namespace) -> int:
         {
             "features": f"{count(found.features)} of {options.first}, "
             f"{count(found.others)} of {options.second}",
-            "cosine": f"{number(found.mean_max_cosine)}, mean of the nearest",
-            "close": f"{share(found.share_close)} have one at 0.7 or more",
-            "same": f"{share(found.share_same)} have one at 0.9 or more",
-            "stability": f"{share(found.stability)} matched one to one at 0.7 or more",
+            "cosine": f"{number(found.mean_max_cosine)} to the nearest feature, on average",
+            "close": f"{share(found.share_close)} have a feature at cosine 0.7 or more",
+            "same": f"{share(found.share_same)} have a feature at cosine 0.9 or more",
+            "stability": f"{share(found.stability)} match one to one at cosine 0.7 or more",
         }
     )
     return 0

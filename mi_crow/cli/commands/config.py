@@ -3,24 +3,24 @@
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
-from mi_crow.cli.arguments import add_common
+from mi_crow.cli.arguments import add_actions
 from mi_crow.cli.formatting import print_json
-from mi_crow.cli.tables import print_facts, print_line
+from mi_crow.cli.tables import print_facts, print_outcome
 from mi_crow.store.settings import UserSettings, settings_path
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    for name, text in {
-        "list": "print all settings (the default)",
-        "get": "print one setting",
-        "set": "change one setting; an empty value unsets it",
-        "path": "print where the file stands",
-    }.items():
-        action = actions.add_parser(name, help=text, description=f"{text}.")
-        add_common(action)
+    for name, action in add_actions(
+        parser,
+        {
+            "list": "print all settings (default)",
+            "get": "print one setting",
+            "set": "change one setting; an empty value unsets it",
+            "path": "print the path of the config file",
+        },
+    ):
         if name in ("get", "set"):
-            action.add_argument("key")
+            action.add_argument("key", help="workspace or device")
         if name == "set":
             action.add_argument("value")
 
@@ -43,7 +43,4 @@ def run(options: Namespace) -> int:
 
 
 def _print(options: Namespace, value: dict[str, str]) -> None:
-    if options.json:
-        print_json(value)
-    else:
-        print_line(next(iter(value.values())))
+    print_outcome(options.json, value, next(iter(value.values())))

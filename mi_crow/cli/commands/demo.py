@@ -1,4 +1,4 @@
-"""`mi-crow demo`: the main job on the sample data, in a fresh workspace."""
+"""`mi-crow demo`: the whole workflow on the sample data, in a new workspace."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -39,18 +39,18 @@ def run(options: Namespace) -> int:
 
 
 def fresh_workspace(path: str | None) -> Workspace:
-    """The workspace that was named, which must be new or empty of runs and SAEs; else
+    """The named workspace, which must have no runs or SAEs; else
     `mi-crow-workspace`, or the first of `mi-crow-workspace-2`, ... that does not exist.
 
     Raises UserError.
     """
     if path is not None:
         workspace = Workspace.plan(path)
-        # What a failed job left unfinished is in nobody's way.
+        # Unfinished output of a failed job does not matter.
         if any([*workspace.scan_runs(), *workspace.scan_saes()]):
             raise UserError(
-                f"workspace {str(workspace.root)!r} holds runs or SAEs already",
-                hint="the demo wants a fresh one",
+                f"workspace {str(workspace.root)!r} already has runs or SAEs",
+                hint="give the demo a new one",
             )
         return workspace
     number_ = 1
@@ -70,11 +70,11 @@ def show_result(result: dict[str, Any]) -> None:
         {
             "SAE": f"{result['sae_id']} on run {result['run_id']}",
             "tokens": count(result["tokens"]),
-            "fvu": f"{number(result['fvu'])} (all tokens: {number(result['fvu_all'])})",
-            "l0": number(result["l0"]),
+            "FVU": f"{number(result['fvu'])} (all tokens: {number(result['fvu_all'])})",
+            "L0": number(result["l0"]),
             "dead": share(result["dead_share"]),
-            "loss": f"{number(result['ce_added'])} nats added by the SAE, "
-            f"{share(result['loss_recovered'])} recovered",
+            "CE added": f"{number(result['ce_added'])} nats by the SAE",
+            "loss recovered": share(result["loss_recovered"]),
         }
     )
     print_line()
@@ -92,14 +92,15 @@ def show_result(result: dict[str, Any]) -> None:
     print_line()
     print_facts(
         {
-            "mean AUROC": f"{number(mean, 3)}; a random SAE's "
-            f"{number(controls['random_sae_auroc'], 3)}, the best residual dimension's "
-            f"{number(controls['residual_auroc'], 3)}",
+            "mean AUROC": f"{number(mean, 3)} (random SAE "
+            f"{number(controls['random_sae_auroc'], 3)}, best residual dimension "
+            f"{number(controls['residual_auroc'], 3)})",
             "steering": f"feature {steering['feature']} ({steering['label']}) "
-            f"by {number(steering['strength'], 3)} {steering['unit']}: topic in "
-            f"{share(steering['share_baseline'])} of the continuations before, "
-            f"{share(steering['share_steered'])} after, {share(steering['share_random'])} with a "
-            f"random feature; perplexity x {number(steering['perplexity_ratio'], 3)}",
+            f"at {number(steering['strength'], 3)} {steering['unit']}: on topic in "
+            f"{share(steering['share_steered'])} of continuations (baseline "
+            f"{share(steering['share_baseline'])}, random feature "
+            f"{share(steering['share_random'])}); perplexity x "
+            f"{number(steering['perplexity_ratio'], 3)}",
             "prompt": steering["prompt"],
             "baseline": steering["baseline"],
             "steered": steering["steered"],

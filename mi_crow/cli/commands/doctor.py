@@ -1,4 +1,4 @@
-"""`mi-crow doctor`: what this machine can do, and what would get in the way."""
+"""`mi-crow doctor`: checks of this machine and the workspace."""
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
@@ -14,12 +14,10 @@ _MARKS = {"ok": "ok  ", "note": "note", "warning": "WARN"}
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
-    parser.epilog = "Exits with 0 whatever it finds; a warning says what to do about it."
+    parser.epilog = "Always exits with 0; a warning says what to do about it."
+    parser.add_argument("--deep", metavar="ID", help="verify every byte of a run or an SAE")
     parser.add_argument(
-        "--deep", metavar="ID", help="read every byte of a run or an SAE, and compare it"
-    )
-    parser.add_argument(
-        "--clean", action="store_true", help="remove what killed imports and jobs left behind"
+        "--clean", action="store_true", help="remove temporary files left by killed processes"
     )
 
 

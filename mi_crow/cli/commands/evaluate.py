@@ -1,4 +1,4 @@
-"""`mi-crow evaluate`: how good an SAE is."""
+"""`mi-crow evaluate`: the quality of an SAE."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
@@ -7,12 +7,13 @@ from typing import Any
 from mi_crow.cli.arguments import (
     add_device,
     add_job_flags,
+    add_sae,
     add_seed,
     bounded_size,
     device_of,
     open_workspace,
-    pick_sae,
     positive,
+    sae_to_read,
 )
 from mi_crow.cli.formatting import number, share
 from mi_crow.cli.running import run_job
@@ -23,17 +24,20 @@ from mi_crow.mechanistic.sae.evaluation.probe_rows import probe_rows
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
-    parser.add_argument("--sae", help="the SAE; may be left out if there is one")
-    parser.add_argument("--run", help="the run to read (the one it was trained on)")
-    parser.add_argument("--model", help="another model than the run was captured from")
+    add_sae(parser)
+    parser.add_argument("--run", help="run to read (default: the one it was trained on)")
+    parser.add_argument("--model", help="model to use instead of the run's")
     parser.add_argument(
-        "--documents", type=positive, default=128, help="held-out documents for the loss (128)"
+        "--documents",
+        type=positive,
+        default=128,
+        help="held-out documents for the loss (default: 128)",
     )
     parser.add_argument(
         "--batch-size",
         type=bounded_size,
         default=8,
-        help="of them through the model at once (8): lower it when memory runs out",
+        help="documents per batch (default: 8); lower it when memory runs out",
     )
     add_device(parser)
     add_seed(parser)
@@ -42,9 +46,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
-    sae_id = options.sae if options.after else pick_sae(workspace, options.sae)
     config = EvaluateConfig(
-        sae_id=sae_id or pick_sae(workspace, None),
+        sae_id=sae_to_read(workspace, options),
         run_id=options.run,
         documents=options.documents,
         batch_size=options.batch_size,
@@ -58,16 +61,15 @@ def run(options: Namespace) -> int:
 def show_result(result: dict[str, Any]) -> None:
     print_facts(
         {
-            "fvu": f"{number(result['fvu'])} (all tokens: {number(result.get('fvu_all'))})",
-            "explained": f"{share(result['explained_variance'])}, "
+            "FVU": f"{number(result['fvu'])} (all tokens: {number(result.get('fvu_all'))})",
+            "explained variance": f"{share(result['explained_variance'])}, "
             f"cosine {number(result.get('cosine'))}",
-            "l0": number(result["l0"]),
+            "L0": number(result["l0"]),
             "dead": f"{share(result['dead_share'])}, dense {share(result['dense_share'])}",
-            "loss": f"{number(result['ce_original'])} nats, with the SAE "
-            f"{number(result['ce_reconstructed'])}, with zeros {number(result['ce_zero'])}, "
-            f"with the mean {number(result.get('ce_mean'))}",
-            "recovered": f"{share(result['loss_recovered'])} of the loss, "
-            f"KL {number(result['kl'])} nats",
+            "CE (nats)": f"original {number(result['ce_original'])}, "
+            f"SAE {number(result['ce_reconstructed'])}, zero {number(result['ce_zero'])}, "
+            f"mean {number(result.get('ce_mean'))}",
+            "loss recovered": f"{share(result['loss_recovered'])}, KL {number(result['kl'])} nats",
         }
     )
     _show_probes(result.get("probes") or {})

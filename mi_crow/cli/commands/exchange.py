@@ -1,4 +1,4 @@
-"""`mi-crow import` and `mi-crow export`: SAEs in from other tools, and out to them."""
+"""`mi-crow import` and `mi-crow export`: SAEs from and for other tools."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -16,7 +16,7 @@ from mi_crow.cli.arguments import (
     positive,
 )
 from mi_crow.cli.formatting import count, number, print_json, share
-from mi_crow.cli.tables import print_facts, print_line
+from mi_crow.cli.tables import print_facts, print_line, print_outcome
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.jobs.checks import check_dataset, check_model
@@ -34,51 +34,59 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         _add_import(parser)
         return
     parser.add_argument(
-        "sae_first", metavar="SAE", nargs="?", help="may be left out if there is one"
+        "sae_first", metavar="SAE", nargs="?", help="SAE id; optional when there is only one"
     )
-    parser.add_argument("path", type=Path, metavar="PATH", help="a new folder")
-    parser.add_argument("--sae", metavar="SAE", help="the same, instead of before PATH")
+    parser.add_argument("path", type=Path, metavar="PATH", help="new folder to write")
+    parser.add_argument("--sae", metavar="SAE", help="SAE id, as an option")
     parser.add_argument(
-        "--format", default="saelens", choices=("saelens", "sparsify"), help="(saelens)"
+        "--format", default="saelens", choices=("saelens", "sparsify"), help="default: saelens"
     )
 
 
 def _add_import(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "path", help="a folder, a file, or a hub id: org/name or org/name/folder of the repository"
+        "path", help="folder, file or Hub id: org/name, or org/name/folder within the repository"
     )
-    parser.add_argument("--name", help="its id here (after the folder)")
+    parser.add_argument("--name", help="id in the workspace (default: from the folder)")
+    parser.add_argument("--layer", help="hook point, when the files have several or do not name it")
+    parser.add_argument("--target-layer", metavar="LAYER", help="layer that a transcoder predicts")
+    parser.add_argument("--model", help="model, when the file does not name it")
+    parser.add_argument("--revision", help="branch, tag or commit of the Hub repository")
     parser.add_argument(
-        "--layer", help="its hook point, when the files hold several or do not say it"
+        "--model-revision", metavar="REVISION", help="branch, tag or commit of the model"
     )
-    parser.add_argument("--target-layer", metavar="LAYER", help="what a transcoder predicts")
-    parser.add_argument("--model", help="its model, when the file does not say it")
-    parser.add_argument("--revision", help="branch, tag or commit of the hub repository")
-    parser.add_argument("--model-revision", metavar="REVISION", help="the same of the model")
     parser.add_argument(
-        "--dtype", default="auto", choices=DTYPES, help="of the weights (what the file says)"
+        "--dtype",
+        default="auto",
+        choices=DTYPES,
+        help="dtype of the weights (default: as in the file)",
     )
     parser.add_argument(
         "--scale",
         type=number_within(SCALE),
-        help="the factor of its inputs, when the file does not say it",
+        help="input scale, when the file does not give it",
     )
     parser.add_argument(
         "--centred",
         action="store_true",
-        help="it was made for centred writing weights (center_writing_weights), which its file "
+        help="the SAE expects centred writing weights (center_writing_weights), which its file "
         "does not say",
     )
     add_bos(parser)
-    parser.add_argument("--offline", action="store_true", help="never ask the network")
+    parser.add_argument("--offline", action="store_true", help="never use the network")
     group = parser.add_argument_group("check")
     group.add_argument(
-        "--check", action="store_true", help="run texts through the model and say how it fits"
+        "--check", action="store_true", help="run texts through the model and report the fit"
     )
-    group.add_argument("--dataset", default="sample", help="texts to check it on (sample)")
-    group.add_argument("--documents", type=positive, default=64, help="how many of them (64)")
+    group.add_argument("--dataset", default="sample", help="texts for the check (default: sample)")
     group.add_argument(
-        "--context-length", type=bounded_size, default=128, help="tokens of each (128)"
+        "--documents", type=positive, default=64, help="number of documents (default: 64)"
+    )
+    group.add_argument(
+        "--context-length",
+        type=bounded_size,
+        default=128,
+        help="tokens per document (default: 128)",
     )
     add_device(parser)
 
@@ -128,19 +136,19 @@ def _import(options: Namespace) -> int:
 
 def _show(result: "ImportResult") -> None:
     facts = {
-        "sae": result.sae_id,
+        "SAE": result.sae_id,
         "format": result.format,
-        "kind": f"{result.architecture}, {count(result.n_latents)} latents of "
+        "architecture": f"{result.architecture}, {count(result.n_latents)} latents, "
         f"{count(result.n_inputs)} inputs",
         "layer": result.layer,
-        "model": result.model or "not known",
+        "model": result.model or "unknown",
     }
     if result.folded:
         facts["folded"] = ", ".join(word.replace("_", " ") for word in result.folded)
     if result.fit is not None:
         fit = result.fit
-        facts["fvu"] = f"{number(fit.fvu)} (all tokens: {number(fit.fvu_all)})"
-        facts["l0"] = number(fit.l0)
+        facts["FVU"] = f"{number(fit.fvu)} (all tokens: {number(fit.fvu_all)})"
+        facts["L0"] = number(fit.l0)
         facts["tokens"] = f"{count(fit.tokens)}, {share(fit.outlier_share)} outliers"
     print_facts(facts)
     for warning in result.warnings:
@@ -148,7 +156,7 @@ def _show(result: "ImportResult") -> None:
 
 
 def _run_of(workspace: Workspace, sae_id: str) -> RunManifest | None:
-    """What is still known of the run that an SAE was trained on: an export does not need it."""
+    """The run an SAE was trained on, where it still exists: an export can do without it."""
     try:
         run_id = read_sae_summary(workspace.sae_dir(sae_id)).run_id
         if run_id is None:
@@ -161,17 +169,13 @@ def _run_of(workspace: Workspace, sae_id: str) -> RunManifest | None:
 def _export(options: Namespace) -> int:
     workspace = open_workspace(options)
     if options.sae and options.sae_first:
-        raise UserError("the SAE was named twice", hint="leave out --sae")
+        raise UserError("the SAE is named twice", hint="leave out --sae")
     sae_id = pick_sae(workspace, options.sae or options.sae_first)
     from mi_crow.mechanistic.sae.formats.exporting import export_sae
 
     target = options.path.expanduser().absolute()
     captured = _run_of(workspace, sae_id)
     folder = export_sae(workspace.sae_dir(sae_id), target, options.format, captured)
-    if options.json:
-        print_json(
-            {"sae_id": sae_id, "path": str(target), "format": options.format, "folder": str(folder)}
-        )
-    else:
-        print_line(f"wrote {sae_id} to {folder}")
+    value = {"sae_id": sae_id, "path": str(target), "format": options.format, "folder": str(folder)}
+    print_outcome(options.json, value, f"wrote {sae_id} to {folder}")
     return 0

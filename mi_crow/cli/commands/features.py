@@ -1,4 +1,4 @@
-"""`mi-crow features` and `mi-crow feature`: reading an SAE's index."""
+"""`mi-crow features` and `mi-crow feature`: the features in an SAE's index."""
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,14 @@ from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import REAL, SHARE
-from mi_crow.cli.arguments import feature_number, number_within, open_workspace, pick_sae, positive
+from mi_crow.cli.arguments import (
+    add_sae,
+    feature_number,
+    number_within,
+    open_workspace,
+    pick_sae,
+    positive,
+)
 from mi_crow.cli.commands.similar import print_similar
 from mi_crow.cli.formatting import count, number, print_json, share
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
@@ -23,66 +30,83 @@ if TYPE_CHECKING:
         Neighbour,
     )
 
-# Short names of orders; those of the index are known as well.
+# Short names; the index's own names work as well.
 _SORTS = {"max": "max_act", "mean": "mean_act", "auroc": "top_auroc", "label": "top_label"}
 _SHOWN_EXAMPLES = 8
-_AROUND = 10  # tokens printed either side of the strongest one
-_LONGEST_TOKEN = 40  # characters that are printed of one
+_AROUND = 10  # tokens printed on either side of the strongest one
+_LONGEST_TOKEN = 40  # characters printed of one
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
-    parser.add_argument("--sae", help="the SAE; may be left out if there is one")
+    add_sae(parser)
     if command == "feature":
-        parser.add_argument("feature", type=feature_number, help="its number")
-        parser.add_argument("--examples", type=positive, default=20, help="at most (20)")
+        parser.add_argument("feature", type=feature_number, help="feature index")
         parser.add_argument(
-            "--similar-in", metavar="SAE", help="the features of another SAE that are most like it"
+            "--examples", type=positive, default=20, help="maximum number of examples (default: 20)"
+        )
+        parser.add_argument(
+            "--similar-in", metavar="SAE", help="list the most similar features of another SAE"
         )
         return
     parser.add_argument(
         "query",
         nargs="?",
         default="",
-        help="words and conditions as in the app: 'rain density<1%% max>5 label:weather named:no "
-        'on:"the harbour" like:42 sort:auroc:weather\', - in front excludes',
+        help="query as in the app: 'rain density<1%% max>5 label:weather named:no "
+        'on:"the harbour" like:42 sort:auroc:weather\', a leading - excludes',
     )
-    parser.add_argument("--search", metavar="TEXT", help="in concepts, labels, tokens and examples")
     parser.add_argument(
-        "--on-text", metavar="TEXT", help="those strong in the indexed documents that hold TEXT"
+        "--search", metavar="TEXT", help="search concepts, labels, tokens and examples"
+    )
+    parser.add_argument(
+        "--on-text",
+        metavar="TEXT",
+        help="features that are strong in indexed documents containing TEXT",
     )
     parser.add_argument(
         "--sort",
         metavar="ORDER",
         help="feature, density, fires, max, mean, auroc, label, concept, auroc:LABEL or, with "
-        "--search, relevance (density; relevance with --search)",
+        "--search, relevance (default: density, or relevance with --search)",
     )
-    parser.add_argument("--ascending", action="store_true", help="the least first")
-    parser.add_argument("--limit", type=positive, default=20, help="features (20)")
+    parser.add_argument("--ascending", action="store_true", help="lowest first")
+    parser.add_argument(
+        "--limit", type=positive, default=20, help="number of features (default: 20)"
+    )
     _add_filters(parser)
 
 
 def _add_filters(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("only those features")
+    group = parser.add_argument_group("filters", "only features that match all of these")
     whether = BooleanOptionalAction
-    group.add_argument("--alive", action=whether, default=None, help="that fire at all")
+    group.add_argument("--alive", action=whether, default=None, help="that ever fire")
     group.add_argument("--named", action=whether, default=None, help="that have a concept")
     group.add_argument("--has-note", action=whether, default=None, help="that have a note")
     group.add_argument("--tag", help="with this tag")
-    group.add_argument("--label", help="that tell this label apart best")
+    group.add_argument("--label", help="whose best label is this one")
     group.add_argument(
         "--min-auroc",
         type=number_within(SHARE),
         metavar="X",
-        help="for their best label, on held-out documents",
+        help="with at least this AUROC for their best label, on held-out documents",
     )
     group.add_argument(
-        "--min-density", type=number_within(SHARE), metavar="X", help="that fire on this share"
+        "--min-density",
+        type=number_within(SHARE),
+        metavar="X",
+        help="that fire on at least this share of tokens",
     )
     group.add_argument(
-        "--max-density", type=number_within(SHARE), metavar="X", help="and on no more than this"
+        "--max-density",
+        type=number_within(SHARE),
+        metavar="X",
+        help="that fire on at most this share of tokens",
     )
     group.add_argument(
-        "--min-max-act", type=number_within(REAL), metavar="X", help="that reach this activation"
+        "--min-max-act",
+        type=number_within(REAL),
+        metavar="X",
+        help="whose maximum activation is at least this",
     )
 
 
@@ -100,7 +124,7 @@ def run(options: Namespace) -> int:
 
 
 def open_store(workspace: Workspace, sae_id: str) -> "FeatureStore":
-    """The index of an SAE joined with the concepts of the workspace."""
+    """An SAE's index, joined with the workspace's concepts."""
     from mi_crow.mechanistic.concepts.annotations import Annotations
     from mi_crow.mechanistic.features.queries import FeatureStore
 
@@ -126,7 +150,7 @@ def _features(store: "FeatureStore", options: Namespace) -> int:
         print_json([row_json(row) for row in rows])
         return 0
     if not rows:
-        print_line("no feature matches")
+        print_line("no features match")
         return 0
     _print_rows(rows)
     if len(ids) > len(rows):
@@ -141,7 +165,9 @@ def _on_text(store: "FeatureStore", options: Namespace) -> int:
         print_json([row_json(one.row) | more for one, more in zip(found, extra, strict=True)])
         return 0
     if not matching:
-        print_line("no indexed document holds this text; mi-crow inspect runs the model on any")
+        print_line(
+            "no indexed document contains this text; mi-crow inspect runs the model on any text"
+        )
         return 0
     more = {
         "documents": [count(one.documents) for one in found],
@@ -149,8 +175,8 @@ def _on_text(store: "FeatureStore", options: Namespace) -> int:
     }
     _print_rows([one.row for one in found], more)
     print_line(
-        "strength: activation as a share of the feature's greatest, on average over the "
-        f"{count(matching)} documents that hold the text",
+        "strength: activation relative to the feature's maximum, averaged over the "
+        f"{count(matching)} documents that contain the text",
         "dim",
     )
     return 0
@@ -159,11 +185,11 @@ def _on_text(store: "FeatureStore", options: Namespace) -> int:
 def _print_rows(
     rows: "Sequence[FeatureRow]", more: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """`more` are columns to stand before the concept."""
+    """`more` are columns to print before the concept."""
     extra = dict(more or {})
     if any(row.top_label for row in rows):
         extra["best label"] = [row.top_label or "-" for row in rows]
-        extra["auroc"] = ["-" if row.top_auroc is None else f"{row.top_auroc:.2f}" for row in rows]
+        extra["AUROC"] = ["-" if row.top_auroc is None else f"{row.top_auroc:.2f}" for row in rows]
     titles = ("feature", "fires", "density", "max", "mean")
     columns = [Column(title, right=True) for title in titles]
     columns += [Column(title, right=title != "best label") for title in extra]
@@ -196,12 +222,12 @@ def _feature(store: "FeatureStore", options: Namespace) -> int:
 
 
 def row_json(row: "FeatureRow") -> dict[str, Any]:
-    """One line of the table as the object that `--json` prints."""
+    """One row of the table as `--json` prints it."""
     return asdict(row)
 
 
 def feature_json(detail: "FeatureDetail", examples: "list[Example]") -> dict[str, Any]:
-    """One feature as the object that `--json` prints."""
+    """One feature as `--json` prints it."""
     keys = ("document", "position", "activation", "text", "tokens", "acts")
     return row_json(detail.row) | {
         "examples": [{key: getattr(example, key) for key in keys} for example in examples],
@@ -219,10 +245,10 @@ def feature_json(detail: "FeatureDetail", examples: "list[Example]") -> dict[str
 def _show_facts(detail: "FeatureDetail") -> None:
     row = detail.row
     if row.fires:
-        fires = f"{count(row.fires)} times, on {share(row.density)} of the tokens"
-        activation = f"at most {number(row.max_act)}, on average {number(row.mean_act)}"
+        fires = f"{count(row.fires)} times, on {share(row.density)} of tokens"
+        activation = f"max {number(row.max_act)}, mean {number(row.mean_act)}"
     else:
-        fires, activation = "never on the indexed tokens: it is dead", "-"
+        fires, activation = "never on the indexed tokens (dead)", "-"
     print_facts(
         {
             "feature": str(row.feature),
@@ -230,23 +256,23 @@ def _show_facts(detail: "FeatureDetail") -> None:
             "fires": fires,
             "activation": activation,
             "AUROC": _labels(detail),
-            "promotes": _tokens(detail.promoted),
-            "suppresses": _tokens(detail.suppressed),
-            "same direction": _others(detail.neighbours),
-            "fires with": _others(detail.coactivations),
-            "co-firing": f"counted over {detail.cofiring.words()}",
+            "positive logits": _tokens(detail.promoted),
+            "negative logits": _tokens(detail.suppressed),
+            "nearest (cosine)": _others(detail.neighbours),
+            "co-activates (Jaccard)": _others(detail.coactivations),
+            "co-activation": f"counted over {detail.cofiring.words()}",
         }
     )
 
 
 def _labels(detail: "FeatureDetail") -> str:
-    """The labels that it tells apart, with their AUROC on held-out documents."""
+    """The labels it separates, with their AUROC on held-out documents."""
     from mi_crow.mechanistic.features.records import is_telling
 
-    told = [
+    separated = [
         f"{visible(one.label)} {one.auroc:.2f}" for one in detail.labels if is_telling(one.auroc)
     ]
-    return f"{'  '.join(told[:3])}  (held-out documents)" if told else "-"
+    return f"{'  '.join(separated[:3])}  (held-out documents)" if separated else "-"
 
 
 def _tokens(pairs: Any) -> str:
@@ -254,17 +280,17 @@ def _tokens(pairs: Any) -> str:
 
 
 def _short(token: str) -> str:
-    """A token as far as it is printed: some are thousands of characters long."""
+    """A token cut to print: some are thousands of characters long."""
     return token if len(token) <= _LONGEST_TOKEN else f"{token[:_LONGEST_TOKEN]}…"
 
 
 def _others(related: "Sequence[Neighbour | Coactivation]") -> str:
-    """Features and how much they have to do with this one, from 0 to 1."""
+    """Related features, with the cosine or Jaccard index."""
     return "  ".join(f"#{other[0]}:{other[1]:.2f}" for other in related) or "(none)"
 
 
 def excerpt(example: "Example") -> str:
-    """The tokens around the strongest one of an example, which stands in «»."""
+    """The tokens around the strongest one of an example, which is marked by «»."""
     peak = max(range(len(example.tokens)), key=lambda i: example.acts[i])
     first = max(0, peak - _AROUND)
     tokens = [_short(token) for token in example.tokens[first : peak + _AROUND + 1]]

@@ -7,12 +7,13 @@ from mi_crow.cli.arguments import (
     add_device,
     add_job_flags,
     add_model_flags,
+    add_sae,
     add_seed,
     bounded_size,
     device_of,
     open_workspace,
-    pick_sae,
     positive,
+    sae_to_read,
 )
 from mi_crow.cli.formatting import count, duration, size
 from mi_crow.cli.running import run_job
@@ -34,29 +35,41 @@ from mi_crow.mechanistic.features.config import MAPS, IndexConfig, LiveTexts
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
-    parser.add_argument("--sae", help="the SAE; may be left out if there is one")
-    parser.add_argument("--run", help="the run to read (the one it was trained on)")
+    add_sae(parser)
+    parser.add_argument("--run", help="run to read (default: the one it was trained on)")
     parser.add_argument(
         "--append",
         action="store_true",
-        help="add --run (or --dataset) to what the index holds",
+        help="add --run or --dataset to the existing index",
     )
-    parser.add_argument("--top-examples", type=bounded_size, default=20, help="a feature (20)")
-    parser.add_argument("--window", type=bounded_size, default=32, help="tokens either side (32)")
+    parser.add_argument(
+        "--top-examples",
+        type=bounded_size,
+        default=20,
+        help="examples per feature (default: 20)",
+    )
+    parser.add_argument(
+        "--window",
+        type=bounded_size,
+        default=32,
+        help="tokens on either side of an example's peak (default: 32)",
+    )
     parser.add_argument(
         "--map",
         choices=MAPS,
         default="pca",
-        help="how features are laid out in two dimensions (pca); umap takes the extra `map`",
+        help="layout of the feature map (default: pca); umap needs the extra `map`",
     )
     parser.add_argument(
         "--batch-size",
         type=bounded_size,
-        help="tokens through the SAE at once (2048; 16384 on CUDA): lower it when memory runs out",
+        help="tokens per SAE batch (default: 2048, on CUDA 16384); lower it when memory runs out",
     )
-    # With --dataset nothing is read from a run: its texts go through the model.
+    # With --dataset, texts are run through the model instead of reading a stored run.
     add_text_flags(parser, default=None)
-    parser.add_argument("--token-limit", type=positive, help="stop --dataset after so many tokens")
+    parser.add_argument(
+        "--token-limit", type=positive, help="read at most this many tokens of --dataset"
+    )
     add_model_flags(parser, default=None)
     leave_out(parser, (*OF_TEXTS, "token_limit", *OF_A_MODEL))
     add_device(parser)
@@ -66,9 +79,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
-    sae_id = options.sae if options.after else pick_sae(workspace, options.sae)
     config = IndexConfig(
-        sae_id=sae_id or pick_sae(workspace, None),
+        sae_id=sae_to_read(workspace, options),
         run_id=options.run,
         live=live_texts(options),
         append=options.append,
@@ -83,11 +95,11 @@ def run(options: Namespace) -> int:
 
 
 def live_texts(options: Namespace) -> LiveTexts | None:
-    """What --dataset and its flags ask for; None without. Raises UserError."""
+    """The texts that --dataset and its flags describe; None without. Raises UserError."""
     if options.dataset is None:
         if options.model is not None:
-            raise UserError("a model alone cannot be indexed", hint="name the texts with --dataset")
-        refuse_given(options, "is for --dataset: a run has its texts already", "leave it out")
+            raise UserError("--model needs texts to run on", hint="name them with --dataset")
+        refuse_given(options, "is for --dataset: a run already has its texts", "leave it out")
         return None
     fill_in(options)
     return LiveTexts(

@@ -1,45 +1,42 @@
-"""`mi-crow jobs`: what runs, what ran, and what to do about it."""
+"""`mi-crow jobs`: list, follow and control jobs."""
 
 from argparse import ArgumentParser, Namespace
 from importlib import import_module
 from typing import Any
 
-from mi_crow.cli.arguments import add_common, open_workspace, positive
+from mi_crow.cli.arguments import add_actions, open_workspace, positive
 from mi_crow.cli.entry import COMMANDS
 from mi_crow.cli.following import EXIT_DETACHED, follow_job
 from mi_crow.cli.formatting import count, duration, moment, number, print_json
-from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_outcome
 from mi_crow.errors import UserError
 from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, scan_jobs, tail_log
 from mi_crow.jobs.removing import remove_job
 from mi_crow.store.workspace import Workspace
 
 _ACTIONS = {
-    "list": "list all jobs (the default)",
-    "watch": "follow a job to its end",
-    "show": "show one job",
-    "cancel": "save and stop; a second cancel stops now",
-    "resume": "go on with a lost, cancelled or failed job",
-    "log": "print the end of a job's log",
-    "rm": "remove an ended job and what it left unfinished",
+    "list": "list all jobs (default)",
+    "watch": "follow a job until it ends",
+    "show": "show the details of a job",
+    "cancel": "save and stop a job; a second cancel stops it immediately",
+    "resume": "resume a lost, cancelled or failed job",
+    "log": "print the last lines of a job's log",
+    "rm": "delete a job that has ended and its unfinished output",
 }
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    for name, text in _ACTIONS.items():
-        action = actions.add_parser(name, help=text, description=f"{text}.")
-        add_common(action)
+    for name, action in add_actions(parser, _ACTIONS):
         if name != "list":
-            action.add_argument(
-                "job", nargs="?", help="its id; may be left out when only one is meant"
-            )
+            action.add_argument("job", nargs="?", help="job id; optional when only one qualifies")
         if name == "resume":
-            action.add_argument("--detach", action="store_true", help="do not follow it")
+            action.add_argument("--detach", action="store_true", help="do not follow the job")
         if name == "rm":
-            action.add_argument("--force", action="store_true", help="also one that can be resumed")
+            action.add_argument("--force", action="store_true", help="even if it can be resumed")
         if name == "log":
-            action.add_argument("--lines", type=positive, default=100, help="(100)")
+            action.add_argument(
+                "--lines", type=positive, default=100, help="number of lines (default: 100)"
+            )
 
 
 def run(options: Namespace) -> int:
@@ -61,19 +58,15 @@ def run(options: Namespace) -> int:
 
 def _list(workspace: Workspace, options: Namespace) -> None:
     states = scan_jobs(workspace)
-    if options.json:
-        print_json([state.as_json() for state in states])
-    elif not states:
-        print_line("no jobs yet")
-    else:
-        columns = [
-            Column("job"),
-            Column("status"),
-            Column("done", right=True),
-            Column("left", right=True),
-            Column("says", shorten=True),
-        ]
-        print_table(columns, [_row(state) for state in states])
+    columns = [
+        Column("job"),
+        Column("status"),
+        Column("done", right=True),
+        Column("left", right=True),
+        Column("details", shorten=True),
+    ]
+    records = [state.as_json() for state in states]
+    print_list(options.json, records, columns, map(_row, states), "no jobs yet")
 
 
 def _row(state: JobState) -> list[str]:
@@ -84,15 +77,15 @@ def _row(state: JobState) -> list[str]:
         "stopping" if state.stopping else state.status,
         "100%" if state.status == "finished" else done,
         duration(state.eta_s) if state.active and state.eta_s else "",
-        _words(state),
+        _details(state),
     ]
 
 
-def _words(state: JobState) -> str:
+def _details(state: JobState) -> str:
     if state.error:
         return state.error
     if state.status == "queued":
-        return f"waits for {state.waiting_for}" if state.waiting_for else ""
+        return f"waiting for {state.waiting_for}" if state.waiting_for else ""
     if state.status in ("lost", "cancelled") and state.resumable:
         return "can be resumed"
     return "  ".join(f"{key} {number(value, 3)}" for key, value in state.metrics.items())
@@ -111,9 +104,9 @@ def _watch(workspace: Workspace, job_id: str, options: Namespace) -> int:
 
 
 def _show_result(kind: str, result: dict[str, Any]) -> None:
-    """The result as the command of that kind of job shows it; plainly, where it is another's."""
+    """The result as the command of that kind of job shows it, else key by key."""
     if kind in COMMANDS:
-        # The command that starts a kind of job has the kind's name and shows its result.
+        # A kind of job and the command that starts it have the same name.
         show = import_module(f"mi_crow.cli.commands.{kind}").show_result
         try:
             show(result)
@@ -136,8 +129,8 @@ def _show(workspace: Workspace, job_id: str, options: Namespace) -> int:
         "started": moment(state.started),
         "ended": moment(state.ended),
         "done": f"{count(state.done)} of {count(state.total)} {state.unit}",
-        "makes": state.output or "",
-        "says": _words(state),
+        "output": state.output or "",
+        "details": _details(state),
         "hint": state.hint,
         "parameters": str(state.params),
     }
@@ -147,14 +140,13 @@ def _show(workspace: Workspace, job_id: str, options: Namespace) -> int:
 
 def _cancel(workspace: Workspace, job_id: str, options: Namespace) -> int:
     before = cancel(workspace, job_id)
-    if options.json:
-        print_json({"job_id": job_id, "stopping": before.active})
-    elif before.stopping:
-        print_line(f"job {job_id} stops now")
+    if before.stopping:
+        sentence = f"job {job_id} is stopping now"
     elif before.active:
-        print_line(f"job {job_id} saves and stops; cancel it again to stop it now")
+        sentence = f"job {job_id} saves and stops; cancel it again to stop it immediately"
     else:
-        print_line(f"job {job_id} is closed")
+        sentence = f"job {job_id} is now cancelled"
+    print_outcome(options.json, {"job_id": job_id, "stopping": before.active}, sentence)
     return 0
 
 
@@ -162,10 +154,8 @@ def _resume(workspace: Workspace, job_id: str, options: Namespace) -> int:
     resume(workspace, job_id)
     if not options.detach:
         return _watch(workspace, job_id, options)
-    if options.json:
-        print_json({"job_id": job_id})
-    else:
-        print_line(f"job {job_id} runs again; watch it: mi-crow jobs watch {job_id}")
+    sentence = f"job {job_id} was resumed; follow it with mi-crow jobs watch {job_id}"
+    print_outcome(options.json, {"job_id": job_id}, sentence)
     return 0
 
 
@@ -181,15 +171,13 @@ def _log(workspace: Workspace, job_id: str, options: Namespace) -> int:
 
 def _remove(workspace: Workspace, job_id: str, options: Namespace) -> int:
     folders = remove_job(workspace, job_id, force=options.force)
-    if options.json:
-        print_json({"job_id": job_id, "removed": folders})
-    else:
-        print_line(f"removed {', '.join(folders)}")
+    value = {"job_id": job_id, "removed": folders}
+    print_outcome(options.json, value, f"deleted {', '.join(folders)}")
     return 0
 
 
 def _only_job(workspace: Workspace, action: str) -> str:
-    """The one job that `action` can mean. Raises UserError."""
+    """The only job that `action` can apply to. Raises UserError."""
     states = list_jobs(workspace)
     meant = {
         "watch": [s for s in states if s.active],
@@ -200,6 +188,6 @@ def _only_job(workspace: Workspace, action: str) -> str:
     if len(meant) == 1:
         return meant[0].job_id
     if not meant:
-        raise UserError(f"there is no job to {action}", hint="mi-crow jobs lists all")
+        raise UserError(f"there is no job to {action}", hint="mi-crow jobs lists all jobs")
     known = ", ".join(state.job_id for state in meant)
-    raise UserError(f"{len(meant)} jobs could be meant", hint=f"name one: {known}")
+    raise UserError(f"{len(meant)} jobs qualify", hint=f"name one: {known}")

@@ -1,13 +1,13 @@
-"""`mi-crow layers`: where a model can be read and changed."""
+"""`mi-crow layers`: a model's hook points."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from mi_crow.cli.arguments import add_device, add_model_flags, device_of
+from mi_crow.cli.arguments import add_device, add_model_flags
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.tables import Column, print_line, print_table
+from mi_crow.cli.text_flags import model_of
 from mi_crow.jobs.checks import check_model
-from mi_crow.language_model.config import ModelSpec
 from mi_crow.language_model.hook_points.names import number_of
 
 
@@ -17,15 +17,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 
 
 def run(options: Namespace) -> int:
-    spec = ModelSpec(
-        options.model,
-        gguf_file=options.gguf_file,
-        revision=options.revision,
-        dtype=options.model_dtype,
-        device=device_of(options),
-        offline=options.offline,
-        trust_remote_code=options.trust_remote_code,
-    )
+    spec = model_of(options)
     check_model(spec)
     from mi_crow.language_model import LanguageModel
 
@@ -43,7 +35,7 @@ def run(options: Namespace) -> int:
 
 
 def _missing(rows: list[dict[str, Any]]) -> list[str]:
-    """What the model lacks, one line for all blocks that lack the same for the same reason."""
+    """The missing hook points, one line for all blocks with the same reason."""
     blocks: dict[tuple[str, str], list[int]] = {}
     for row in rows:
         if "reason" in row:

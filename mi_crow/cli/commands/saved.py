@@ -1,12 +1,12 @@
-"""`mi-crow presets` and `mi-crow generations`: what Steer saved."""
+"""`mi-crow presets` and `mi-crow generations`: what was saved on the Steer screen."""
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.cli.arguments import add_common, open_workspace, positive
+from mi_crow.cli.arguments import add_actions, open_workspace, positive
 from mi_crow.cli.formatting import moment, number, print_json
-from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_outcome
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, SavedGeneration
@@ -16,20 +16,22 @@ _SHOWN = 20
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     what = command.removesuffix("s")
-    actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    for name, text in {
-        "list": f"list the {command} (the default)",
-        "show": f"show one {what}",
-        "rm": f"delete a {what}",
-    }.items():
-        action = actions.add_parser(name, help=text, description=f"{text}.")
-        add_common(action)
+    for name, action in add_actions(
+        parser,
+        {
+            "list": f"list the {command} (default)",
+            "show": f"show a {what}",
+            "rm": f"delete a {what}",
+        },
+    ):
         if name != "list" and command == "presets":
             action.add_argument("name")
         elif name != "list":
             action.add_argument("number", type=positive, metavar="ID")
         elif command == "generations":
-            action.add_argument("--limit", type=positive, default=_SHOWN, help=f"({_SHOWN})")
+            action.add_argument(
+                "--limit", type=positive, default=_SHOWN, help=f"at most (default: {_SHOWN})"
+            )
 
 
 def run(options: Namespace) -> int:
@@ -44,23 +46,19 @@ def run(options: Namespace) -> int:
 def _preset(annotations: "Annotations", options: Namespace) -> None:
     if options.action in (None, "list"):
         presets = annotations.presets()
-        if options.json:
-            print_json([asdict(preset) for preset in presets])
-        elif not presets:
-            print_line("no presets yet; P on the Steer screen saves one")
-        else:
-            columns = [
-                Column("preset", shorten=True),
-                Column("saved"),
-                Column("changes", shorten=True),
-            ]
-            rows = [[p.name, moment(p.updated), _stack(p.interventions)] for p in presets]
-            print_table(columns, rows)
+        columns = [
+            Column("preset", shorten=True),
+            Column("saved"),
+            Column("interventions", shorten=True),
+        ]
+        rows = ([p.name, moment(p.updated), _stack(p.interventions)] for p in presets)
+        empty = "no presets yet; P on the Steer screen saves one"
+        print_list(options.json, [asdict(one) for one in presets], columns, rows, empty)
         return
     preset = annotations.preset(options.name)
     if options.action == "rm":
         annotations.delete_preset(preset.name)
-        _say(options, {"removed": preset.name}, f"removed the preset {preset.name!r}")
+        print_outcome(options.json, {"removed": preset.name}, f"deleted preset {preset.name!r}")
     elif options.json:
         print_json(asdict(preset))
     else:
@@ -72,24 +70,20 @@ def _preset(annotations: "Annotations", options: Namespace) -> None:
 def _generation(annotations: "Annotations", options: Namespace) -> None:
     if options.action in (None, "list"):
         found = annotations.generations(getattr(options, "limit", _SHOWN))
-        if options.json:
-            print_json([asdict(one) for one in found])
-        elif not found:
-            print_line("no saved generations yet; S on the Steer screen saves one")
-        else:
-            columns = [
-                Column("ID", right=True),
-                Column("saved"),
-                Column("SAE", shorten=True),
-                Column("prompt", shorten=True),
-                Column("changes", shorten=True),
-            ]
-            print_table(columns, [_row(one) for one in found])
+        columns = [
+            Column("ID", right=True),
+            Column("saved"),
+            Column("SAE", shorten=True),
+            Column("prompt", shorten=True),
+            Column("interventions", shorten=True),
+        ]
+        empty = "no saved generations yet; S on the Steer screen saves one"
+        print_list(options.json, [asdict(one) for one in found], columns, map(_row, found), empty)
         return
     one = annotations.generation(options.number)
     if options.action == "rm":
         annotations.delete_generation(one.id)
-        _say(options, {"removed": one.id}, f"removed generation {one.id}")
+        print_outcome(options.json, {"removed": one.id}, f"deleted generation {one.id}")
     elif options.json:
         print_json(asdict(one))
     else:
@@ -140,7 +134,7 @@ def _stack(interventions: Any) -> str:
 
 
 def _change(one: dict[str, Any]) -> str:
-    """`feature:demo-topk/42 add 0.8 max`; what cannot be read says so."""
+    """`feature:demo-topk/42 add 0.8 max`, or `unreadable`."""
     from mi_crow.errors import MiCrowError
     from mi_crow.mechanistic.steering.interventions import Intervention
 
@@ -153,10 +147,3 @@ def _change(one: dict[str, Any]) -> str:
     unit = "" if found.op == "scale" or found.unit == "latent" else f" {found.unit}"
     where = "" if found.scope == "all" else f" ({found.scope} tokens)"
     return f"{found.target} {found.op} {found.value:.4g}{unit}{where}"
-
-
-def _say(options: Namespace, value: dict[str, Any], sentence: str) -> None:
-    if options.json:
-        print_json(value)
-    else:
-        print_line(sentence)

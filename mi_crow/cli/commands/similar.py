@@ -1,4 +1,4 @@
-"""`mi-crow feature N --similar-in SAE`: which features of another SAE point the same way."""
+"""`mi-crow feature N --similar-in SAE`: the most similar features of another SAE."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def print_similar(
     workspace: Workspace, sae_id: str, feature: int, other: str, as_json: bool
 ) -> int:
-    """Prints the nearest features of `other`; with what its index says, where it has one."""
+    """Prints the nearest features of `other` by decoder cosine, with data of its index if any."""
     from mi_crow.mechanistic.features.similar import DecoderRows, similar_features
 
     ours = DecoderRows.open(workspace.sae_dir(sae_id), sae_id)
@@ -44,7 +44,7 @@ def print_similar(
 
 
 def _indexed(workspace: Workspace, sae_id: str, features: list[int]) -> "dict[int, FeatureRow]":
-    """What the index of an SAE says about features; nothing when there is none to be read."""
+    """The index rows of these features; none when the index cannot be read."""
     from mi_crow.mechanistic.concepts.annotations import Annotations
     from mi_crow.mechanistic.features.queries import FeatureStore
 

@@ -1,4 +1,4 @@
-"""`mi-crow inspect` and `mi-crow steer`: an SAE on a text of the user's."""
+"""`mi-crow inspect` and `mi-crow steer`: an SAE on a text of the user."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Any
@@ -7,6 +7,7 @@ from mi_crow.bounds import TEMPERATURE, TOP_P
 from mi_crow.clean_text import clean_text
 from mi_crow.cli.arguments import (
     add_device,
+    add_sae,
     add_seed,
     device_of,
     number_within,
@@ -24,35 +25,39 @@ _SHOWN_TOKENS = 6
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
-    parser.add_argument("--sae", help="the SAE; may be left out if there is one")
-    parser.add_argument("text", help="the text; `-` reads standard input")
+    add_sae(parser)
+    parser.add_argument("text", help="the text, or `-` for standard input")
     add_device(parser)
     add_bos(parser)
     if command == "inspect":
         parser.add_argument(
             "--windows",
             action="store_true",
-            help="read all of a text that is longer than the model's context, in windows of it",
+            help="read a text longer than the model's context in windows, instead of cutting it",
         )
-        parser.add_argument("--top", type=positive, default=20, help="features (20)")
+        parser.add_argument(
+            "--top", type=positive, default=20, help="number of features (default: 20)"
+        )
         return
     parser.add_argument(
         "--feature",
         action="append",
         default=[],
         metavar="N=CHANGE",
-        help="42=+8 adds, 42=+0.8max adds in units of its maximum, 42=x0 scales, 42=4 clamps; "
-        "may be repeated",
+        help="intervention on feature N: 42=+8 adds, 42=+0.8max adds in units of its maximum, "
+        "42=x0 scales, 42=4 clamps; repeatable",
     )
-    parser.add_argument("--max-new-tokens", type=positive, default=64, help="(64)")
+    parser.add_argument(
+        "--max-new-tokens", type=positive, default=64, help="tokens to generate (default: 64)"
+    )
     parser.add_argument(
         "--temperature",
         type=number_within(TEMPERATURE),
         default=1.0,
-        help="0 is greedy decoding (1)",
+        help="sampling temperature; 0 is greedy (default: 1)",
     )
     parser.add_argument(
-        "--top-p", type=number_within(TOP_P), default=1.0, help="nucleus sampling (1)"
+        "--top-p", type=number_within(TOP_P), default=1.0, help="nucleus sampling (default: 1)"
     )
     add_seed(parser)
 
@@ -112,15 +117,17 @@ def _steer(
 
 
 def _reading(result: dict[str, Any]) -> str:
-    """How much of the text was read, and how."""
+    """How much of the text was read."""
     read, total = result["tokens_read"], result["tokens_total"]
     words = f"read {count(read)} of {count(total)} tokens"
     if result["windows"] > 1:
         words += f", in {count(result['windows'])} windows"
     if result["bos_added"]:
-        words += ", a BOS token put in front"
+        words += ", BOS prepended"
     if read < total:
-        words += f": the model's context is {count(result['context_length'])}; --windows reads all"
+        words += (
+            f": the model's context is {count(result['context_length'])}; --windows reads it all"
+        )
     return words
 
 
@@ -157,11 +164,12 @@ def _show_pair(result: dict[str, Any]) -> None:
             print_line(line)
         print_line()
     metrics = result.get("metrics") or {}
-    bos = ", a BOS token put in front" if result.get("bos_added") else ""
-    print_line(f"the prompt is {count(result['prompt_tokens'])} tokens{bos}", "dim")
+    bos = ", BOS prepended" if result.get("bos_added") else ""
+    print_line(f"prompt: {count(result['prompt_tokens'])} tokens{bos}", "dim")
     if (length := result.get("shortened_to")) is not None:
         context = count(result["context_length"])
         print_line(
-            f"cut to {count(length)} new tokens: the model's context of {context} is full", "yellow"
+            f"stopped after {count(length)} new tokens: the model's context of {context} is full",
+            "yellow",
         )
     print_facts({key: number(v) for key, v in metrics.items() if isinstance(v, int | float)})

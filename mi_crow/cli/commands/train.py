@@ -54,22 +54,24 @@ _OF_A_STREAM = ("model", *OF_A_MODEL, "dataset", *OF_TEXTS)
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", help="the run to train on")
+    source.add_argument("--run", help="run to train on")
     source.add_argument(
         "--stream",
         action="store_true",
-        help="train on the running model, with no run on the disk; see model and texts",
+        help="capture activations while training instead of reading a run; see model and texts",
     )
-    parser.add_argument("--layer", help="one of the run's layers; may be left out if it has one")
+    parser.add_argument("--layer", help="layer of the run; optional when it has only one")
     _add_sae(parser)
     _add_length(parser)
     _add_recipe(parser)
-    parser.add_argument("--checkpoint-every", type=positive, default=500, help="steps (500)")
-    parser.add_argument("--log-every", type=positive, default=10, help="steps (10)")
     parser.add_argument(
-        "--logger", choices=LOGGERS, default="none", help="metrics also go there (none)"
+        "--checkpoint-every", type=positive, default=500, help="in steps (default: 500)"
     )
-    parser.add_argument("--name", help="the SAE's id; made from the time otherwise")
+    parser.add_argument("--log-every", type=positive, default=10, help="in steps (default: 10)")
+    parser.add_argument(
+        "--logger", choices=LOGGERS, default="none", help="also send metrics there (default: none)"
+    )
+    parser.add_argument("--name", help="id of the SAE (default: from time and architecture)")
     add_model_flags(parser, default=None)
     add_text_flags(parser, default=None)
     leave_out(parser, _OF_A_STREAM)
@@ -80,38 +82,42 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 
 def _add_sae(parser: ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "SAE", "several values of --k and --expansion (16,32,64) train one SAE each, side by side"
+        "SAE", "several values of --k or --expansion (16,32,64) train one SAE each, side by side"
     )
-    group.add_argument("--arch", choices=ARCHITECTURES, help="(topk)")
+    group.add_argument("--arch", choices=ARCHITECTURES, help="architecture (default: topk)")
     width = group.add_mutually_exclusive_group()
     width.add_argument(
         "--expansion",
         type=_several(number_within(EXPANSION)),
         action="append",
-        help="latents an input (8)",
+        help="latents per input dimension (default: 8)",
     )
     width.add_argument(
-        "--n-latents", type=number_within(LATENTS), help="latents, instead of --expansion"
+        "--n-latents", type=number_within(LATENTS), help="number of latents, instead of --expansion"
     )
     group.add_argument(
         "--k",
         type=_several(number_within(LATENTS)),
         action="append",
-        help="active latents a token (32); l1, gated and jumprelu are steered towards it",
+        help="active latents per token (default: 32); l1, gated and jumprelu aim for it as L0",
     )
     steering = group.add_mutually_exclusive_group()
     steering.add_argument(
-        "--target-l0", type=number_within(FACTOR), help="instead of --k for l1, gated and jumprelu"
+        "--target-l0",
+        type=number_within(FACTOR),
+        help="L0 to aim for with l1, gated and jumprelu, instead of --k",
     )
     steering.add_argument(
-        "--l1-lambda", type=number_within(NOT_NEGATIVE), help="a fixed sparsity coefficient instead"
+        "--l1-lambda",
+        type=number_within(NOT_NEGATIVE),
+        help="fixed sparsity coefficient, instead of a target",
     )
-    group.add_argument("--target-layer", help="the layer that a transcoder predicts")
-    group.add_argument("--skip", action="store_true", help="a transcoder's skip connection")
+    group.add_argument("--target-layer", help="layer that a transcoder predicts")
+    group.add_argument("--skip", action="store_true", help="give a transcoder a skip connection")
     group.add_argument(
         "--init",
         metavar="SAE",
-        help="train on from this SAE, an id or a path; steered kinds go on towards --k",
+        help="continue training this SAE, given by id or path",
     )
 
 
@@ -123,47 +129,60 @@ def _add_length(parser: ArgumentParser) -> None:
         help=f"training steps (default: {DEFAULT_PASSES} passes over the run's tokens, "
         f"at least {LEAST_STEPS} steps; {DEFAULT_STREAM_STEPS} with --stream)",
     )
-    length.add_argument("--epochs", type=positive, help="passes, instead of --steps")
-    length.add_argument("--tokens", type=positive, help="tokens to learn from, instead of --steps")
+    length.add_argument("--epochs", type=positive, help="passes over the run, instead of --steps")
+    length.add_argument("--tokens", type=positive, help="training tokens, instead of --steps")
 
 
 def _add_recipe(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("recipe")
-    group.add_argument("--batch-size", type=bounded_size, default=2048, help="tokens a step (2048)")
     group.add_argument(
-        "--accumulate", type=bounded_size, default=1, help="pieces of a batch, for less memory (1)"
+        "--batch-size", type=bounded_size, default=2048, help="tokens per step (default: 2048)"
+    )
+    group.add_argument(
+        "--accumulate",
+        type=bounded_size,
+        default=1,
+        help="split a batch into this many pieces to save memory (default: 1)",
     )
     group.add_argument(
         "--lr",
         type=number_within(FACTOR, "the learning rate"),
-        help="learning rate (2e-4 / sqrt(latents / 2^14))",
+        help="learning rate (default: 2e-4 / sqrt(latents / 2^14))",
     )
-    group.add_argument("--warmup-steps", type=positive, help="(a tenth of the run, at most 1000)")
+    group.add_argument(
+        "--warmup-steps",
+        type=positive,
+        help="learning rate warm-up (default: a tenth of the steps, at most 1000)",
+    )
     group.add_argument(
         "--outlier-factor",
         type=number_within(NOT_NEGATIVE),
         default=10.0,
-        help="leave out tokens above this times the median norm; 0 keeps all (10)",
+        help="exclude tokens whose norm is above this multiple of the median; 0 keeps all "
+        "(default: 10)",
     )
     group.add_argument(
-        "--precision", choices=PRECISIONS, default="auto", help="of the encoder (auto)"
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="precision of the encoder (default: auto)",
     )
     group.add_argument(
         "--share",
         choices=SHARES,
         default="tokens",
-        help="what several processes divide: the tokens of a batch, or the latents of an SAE that "
-        "is too wide for one device (tokens)",
+        help="what several processes share out: the tokens of a batch, or the latents of an SAE "
+        "too wide for one device (default: tokens)",
     )
     group.add_argument(
         "--shuffled",
         action="store_true",
-        help="a control: every dimension from another token, so that nothing is left to find",
+        help="control: take every dimension from another token, so that no structure is left",
     )
 
 
 def _several(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    """An argument type: one value or several with commas between."""
+    """An argument type: one value, or several separated by commas."""
 
     def read(text: str) -> list[Any]:
         return [kind(part) for part in text.split(",")]
@@ -215,12 +234,12 @@ def run(options: Namespace) -> int:
 
 
 def _flat(given: list[list[Any]] | None) -> list[Any]:
-    """Values of a flag that may be repeated and may hold several, each once."""
+    """The distinct values of a repeatable flag that accepts several."""
     return list(dict.fromkeys(value for values in given or [] for value in values))
 
 
 def _refuse_shape_of_another(options: Namespace, ks: list[int], expansions: list[float]) -> None:
-    """An SAE that is trained on has its architecture and size."""
+    """A continued SAE keeps its architecture and size. Raises UserError."""
     if options.init is None:
         return
     given = {
@@ -237,16 +256,16 @@ def _refuse_shape_of_another(options: Namespace, ks: list[int], expansions: list
 
 
 def _refuse_what_a_run_has(options: Namespace) -> None:
-    """A run's model and texts are those that it was captured from. Raises UserError."""
+    """A run's model and texts are those it was captured from. Raises UserError."""
     if not options.stream:
-        because = f"is for --stream: run {options.run!r} has its model and texts already"
+        because = f"is for --stream: run {options.run!r} already has its model and texts"
         refuse_given(options, because, "leave it out, or leave out --run")
 
 
 def _stream(options: Namespace) -> CaptureConfig:
-    """The model and the texts that are trained on. Raises UserError."""
+    """The model and texts to train on. Raises UserError."""
     if options.layer is None:
-        raise UserError("no layer given", hint="name the one to train on with --layer")
+        raise UserError("no layer given", hint="choose one with --layer")
     fill_in(options)
     options.model, options.dataset = options.model or "sample", options.dataset or "sample"
     return CaptureConfig(
@@ -259,7 +278,7 @@ def _stream(options: Namespace) -> CaptureConfig:
 
 
 def _manifest(workspace: Workspace, options: Namespace) -> RunManifest | None:
-    """The run's manifest; None when another job is still to make the run."""
+    """The run's manifest; None when the job named by --after has yet to make the run."""
     try:
         return RunManifest.load(workspace.run_dir(options.run))
     except NotFoundError:
@@ -275,20 +294,22 @@ def _layer(layer: str | None, manifest: RunManifest | None) -> str:
     if len(names) != 1:
         known = ", ".join(names)
         raise UserError(
-            "no layer given", hint=f"choose with --layer: {known}" if known else "use --layer"
+            "no layer given", hint=f"choose one with --layer: {known}" if known else "use --layer"
         )
     return names[0]
 
 
 def _length(options: Namespace, manifest: RunManifest | None) -> dict[str, Any]:
-    """`steps`, `epochs` or `tokens`: what was asked for, else two passes but at least 400 steps."""
+    """`steps`, `epochs` or `tokens`: as given, else two passes but at least 400 steps."""
     if options.steps is not None:
         return {"steps": options.steps}
     if options.tokens is not None:
         return {"tokens": options.tokens}
     if options.stream:
         if options.epochs is not None:
-            raise UserError("a stream has no epochs", hint="say how long with --steps or --tokens")
+            raise UserError(
+                "a stream has no epochs", hint="set the length with --steps or --tokens"
+            )
         return {"steps": DEFAULT_STREAM_STEPS}
     if options.epochs is not None or manifest is None or manifest.status != "complete":
         return {"epochs": options.epochs or DEFAULT_PASSES}
@@ -302,9 +323,9 @@ def show_result(result: dict[str, Any]) -> None:
             {
                 "SAE": one["sae_id"],
                 "steps": f"{count(one['steps'])} on {count(one['tokens'])} tokens",
-                "fvu": f"{number(one['fvu'])} on held-out tokens "
+                "FVU": f"{number(one['fvu'])} on held-out tokens "
                 f"({number(one['fvu_all'])} with the {share(one['outlier_share'])} outliers)",
-                "l0": number(one["l0"]),
+                "L0": number(one["l0"]),
                 "dead": share(one["dead_share"]),
                 "time": duration(one["seconds"]),
                 "next": f"mi-crow index --sae {one['sae_id']}",

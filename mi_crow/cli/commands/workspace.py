@@ -1,11 +1,11 @@
-"""`mi-crow runs` and `mi-crow saes`: what the workspace holds, and keeping it in order."""
+"""`mi-crow runs` and `mi-crow saes`: list, rename, annotate and delete them."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from mi_crow.cli.arguments import add_common, open_workspace
+from mi_crow.cli.arguments import add_actions, open_workspace
 from mi_crow.cli.formatting import count, duration, moment, number, print_json, size
-from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_outcome
 from mi_crow.errors import UserError
 from mi_crow.jobs.removing import Unfinished, plan_removal, unfinished
 from mi_crow.jobs.renaming import rename_run, rename_sae
@@ -23,26 +23,28 @@ from mi_crow.store.workspace import (
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     what, one = ("run", "a run") if command == "runs" else ("SAE", "an SAE")
-    actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    for name, text in {
-        "list": f"list all {what}s (the default)",
-        "show": f"show one {what}",
-        "rename": f"give {one} another id",
-        "note": f"write a note on {one}; without a text, print it",
-        "rm": f"delete {one}",
-    }.items():
-        action = actions.add_parser(name, help=text, description=f"{text}.")
-        add_common(action)
+    for name, action in add_actions(
+        parser,
+        {
+            "list": f"list all {what}s (default)",
+            "show": f"show the details of {one}",
+            "rename": f"give {one} another id",
+            "note": f"print the note on {one}, or replace it with a text",
+            "rm": f"delete {one}",
+        },
+    ):
         if name != "list":
             action.add_argument("id", metavar="ID")
         if name == "rename":
             action.add_argument("new", metavar="NEW_ID")
         if name == "note":
-            action.add_argument("text", nargs="?", help="an empty text removes the note")
+            action.add_argument("text", nargs="?", help="an empty text deletes the note")
         if name == "rm":
-            action.add_argument("--dry-run", action="store_true", help="only say what would go")
             action.add_argument(
-                "--force", action="store_true", help="also when a job that can be resumed needs it"
+                "--dry-run", action="store_true", help="only list what would be deleted"
+            )
+            action.add_argument(
+                "--force", action="store_true", help="even if a resumable job needs it"
             )
 
 
@@ -101,29 +103,19 @@ def sae_json(sae: SaeSummary) -> dict[str, Any]:
     }
 
 
-def unread_json(found: Unreadable, key: str) -> dict[str, Any]:
-    """A row of `runs --json` or `saes --json` for what cannot be read: its id and why."""
-    return {key: found.name, "status": "unreadable", "error": found.reason}
-
-
-def unfinished_json(found: Unfinished, key: str) -> dict[str, Any]:
-    """A row for a folder that nothing has finished."""
-    return {key: found.name, "status": "unfinished", "bytes": found.bytes}
+def _json_of_others(
+    unreadable: list[Unreadable], incomplete: list[Unfinished], key: str
+) -> list[dict[str, Any]]:
+    """Rows of `runs --json` and `saes --json` for folders that cannot be read or are unfinished."""
+    rows = [{key: one.name, "status": "unreadable", "error": one.reason} for one in unreadable]
+    return rows + [{key: o.name, "status": "unfinished", "bytes": o.bytes} for o in incomplete]
 
 
 def _list_runs(workspace: Workspace, options: Namespace) -> None:
     runs, unreadable = workspace.scan_runs()
-    begun = unfinished(workspace, "run")
-    if options.json:
-        print_json(
-            [run_json(run) for run in runs]
-            + [unread_json(u, "run_id") for u in unreadable]
-            + [unfinished_json(one, "run_id") for one in begun]
-        )
-        return
-    if not runs and not unreadable and not begun:
-        print_line("no runs yet; mi-crow capture makes one")
-        return
+    incomplete = unfinished(workspace, "run")
+    records = [run_json(run) for run in runs]
+    records += _json_of_others(unreadable, incomplete, "run_id")
     columns = [
         Column("run"),
         Column("model", shorten=True),
@@ -132,67 +124,55 @@ def _list_runs(workspace: Workspace, options: Namespace) -> None:
         Column("size", right=True),
         Column("status"),
     ]
-    print_table(
-        columns,
+    rows = [
         [
-            [
-                run.run_id,
-                run.manifest.model_id,
-                ", ".join(layer.point for layer in run.manifest.layers),
-                count(run.manifest.n_tokens),
-                size(run.bytes),
-                run.manifest.status,
-            ]
-            for run in runs
+            run.run_id,
+            run.manifest.model_id,
+            ", ".join(layer.point for layer in run.manifest.layers),
+            count(run.manifest.n_tokens),
+            size(run.bytes),
+            run.manifest.status,
         ]
-        + [[one.name, one.reason, "", "", "", "unreadable"] for one in unreadable]
-        + [[one.name, "", "", "", size(one.bytes), "unfinished"] for one in begun],
-    )
+        for run in runs
+    ]
+    rows += [[one.name, one.reason, "", "", "", "unreadable"] for one in unreadable]
+    rows += [[one.name, "", "", "", size(one.bytes), "unfinished"] for one in incomplete]
+    print_list(options.json, records, columns, rows, "no runs yet; mi-crow capture makes one")
 
 
 def _list_saes(workspace: Workspace, options: Namespace) -> None:
     saes, unreadable = workspace.scan_saes()
-    begun = unfinished(workspace, "SAE")
-    if options.json:
-        print_json(
-            [sae_json(sae) for sae in saes]
-            + [unread_json(u, "sae_id") for u in unreadable]
-            + [unfinished_json(one, "sae_id") for one in begun]
-        )
-        return
-    if not saes and not unreadable and not begun:
-        print_line("no SAEs yet; mi-crow train makes one")
-        return
+    incomplete = unfinished(workspace, "SAE")
+    records = [sae_json(sae) for sae in saes]
+    records += _json_of_others(unreadable, incomplete, "sae_id")
     columns = [
         Column("SAE"),
-        Column("kind"),
+        Column("architecture"),
         Column("latents", right=True),
         Column("layer", shorten=True),
-        Column("fvu", right=True),
+        Column("FVU", right=True),
         Column("index"),
         Column("size", right=True),
     ]
-    print_table(
-        columns,
+    rows = [
         [
-            [
-                sae.sae_id,
-                sae.architecture + (f" k={sae.k}" if sae.k else ""),
-                count(sae.n_latents),
-                sae.layer,
-                number((sae.evaluation or {}).get("fvu"), 3),
-                "yes" if sae.has_index else "no",
-                size(sae.bytes),
-            ]
-            for sae in saes
+            sae.sae_id,
+            sae.architecture + (f" k={sae.k}" if sae.k else ""),
+            count(sae.n_latents),
+            sae.layer,
+            number((sae.evaluation or {}).get("fvu"), 3),
+            "yes" if sae.has_index else "no",
+            size(sae.bytes),
         ]
-        + [[one.name, "unreadable", "", one.reason, "", "", ""] for one in unreadable]
-        + [[one.name, "unfinished", "", "", "", "", size(one.bytes)] for one in begun],
-    )
+        for sae in saes
+    ]
+    rows += [[one.name, "unreadable", "", one.reason, "", "", ""] for one in unreadable]
+    rows += [[one.name, "unfinished", "", "", "", "", size(one.bytes)] for one in incomplete]
+    print_list(options.json, records, columns, rows, "no SAEs yet; mi-crow train makes one")
 
 
 def _figures(evaluation: dict[str, Any]) -> str:
-    """The single figures of an evaluation on one line; what has parts is in `--json`."""
+    """The scalar readings of an evaluation on one line; `--json` has them all."""
     return "  ".join(
         f"{key} {number(value)}" for key, value in evaluation.items() if isinstance(value, float)
     )
@@ -225,20 +205,17 @@ def _show(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
 def _rename(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
     rename = rename_run if runs else rename_sae
     rename(workspace, options.id, options.new)
-    if options.json:
-        print_json({"run_id" if runs else "sae_id": options.new})
-    else:
-        print_line(f"{options.id} is now {options.new}")
+    value = {"run_id" if runs else "sae_id": options.new}
+    print_outcome(options.json, value, f"{options.id} is now {options.new}")
 
 
 def _note(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
     folder = workspace.run_dir(options.id) if runs else workspace.sae_dir(options.id)
     if options.text is not None:
         write_note(folder, options.text)
-    if options.json:
-        print_json({"run_id" if runs else "sae_id": options.id, "note": read_note(folder)})
-    else:
-        print_line(read_note(folder) or "(no note)")
+    note = read_note(folder)
+    value = {"run_id" if runs else "sae_id": options.id, "note": note}
+    print_outcome(options.json, value, note or "(no note)")
 
 
 def _remove(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
@@ -246,7 +223,7 @@ def _remove(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
     if removal.waiting and not (options.force or options.dry_run):
         raise UserError(
             f"{removal.what} {options.id!r} is needed to resume job {', '.join(removal.waiting)}",
-            hint="resume it (mi-crow jobs resume), remove it (mi-crow jobs rm), or --force",
+            hint="resume it (mi-crow jobs resume), delete it (mi-crow jobs rm), or use --force",
         )
     folder = removal.folder
     files = sorted(str(f.relative_to(workspace.root)) for f in folder.rglob("*") if f.is_file())
