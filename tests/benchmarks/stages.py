@@ -35,7 +35,7 @@ PASS = (
 )
 # Stage -> where its work stands: (module or class, name).
 _PLACES: tuple[tuple[str, Any, str], ...] = (
-    ("product and top-k", TopKSae, "encode_sparse"),
+    ("product and top-k", TopKSae, "encode_entries"),
     ("handing over, waiting for threads", encode_pass.EncodePass, "run"),
     ("reading and outliers", encode_pass.EncodePass, "_tokens"),
     ("sorting codes", encode_pass, "make_chunk"),

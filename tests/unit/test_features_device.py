@@ -25,6 +25,7 @@ from mi_crow.mechanistic.features.index.tables.document_features import stronges
 from mi_crow.mechanistic.features.index.tables.feature_tables import FeatureTables
 from mi_crow.mechanistic.features.index.tables.statistics import BinFitter
 from mi_crow.progress import NullProgress
+from tests.helpers.index_tokens import tokens_of
 from tests.helpers.pretend_device import pretend_device
 
 N_LATENTS, K = 12, 4
@@ -48,29 +49,27 @@ class Written:
         self.tables.setdefault(table, []).append(rows)
 
 
-def corpus_of(lengths: list[int], seed: int, values: list[float]) -> tuple[Corpus, Tokens]:
-    """Documents of so many tokens, each with K latents of the given values."""
+def corpus_of(lengths: list[int], seed: int, values: list[float]) -> tuple[Corpus, list[Tokens]]:
+    """Documents of so many tokens, each with K latents of the given values, in two pieces of whole
+    documents."""
     rng = np.random.default_rng(seed)
     n = sum(lengths)
     document = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     position = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
     latents = np.argsort(rng.random((n, N_LATENTS)), axis=1)[:, :K].astype(np.int16)
     given = rng.choice(np.array(values, dtype=np.float32), (n, K))
-    tokens = Tokens(*(torch.from_numpy(of) for of in (document, position, given, latents)))
+    cut = sum(lengths[: len(lengths) // 2])
+    pieces = [
+        tokens_of(document[rows], position[rows], given[rows], latents[rows])
+        for rows in (slice(0, cut), slice(cut, None))
+    ]
     corpus = Corpus(
         [LABELS[label] for label in rng.integers(0, len(LABELS), len(lengths))],
         [rng.random(len(lengths)) < 0.3],
         [np.array(lengths, dtype=np.int64)],
         n,
     )
-    return corpus, tokens
-
-
-def pieces(corpus: Corpus, tokens: Tokens) -> list[Tokens]:
-    """The tokens in two chunks of whole documents."""
-    cut = int((tokens.document < corpus.n_documents // 2).sum())
-    both = slice(0, cut), slice(cut, None)
-    return [Tokens(*(of[part] for of in vars(tokens).values())) for part in both]
+    return corpus, pieces
 
 
 @torch.inference_mode()
@@ -81,7 +80,7 @@ def written(
     found, bins, store = Written(), BinFitter(), CodeStore(folder, N_LATENTS, budget)
     for some in tokens:
         there = Tokens(*(of.to(device) for of in vars(some).values()))
-        bins.add(bins.counted(there.codes.values))
+        bins.add(bins.counted(there.values))
         store.add(make_chunk(there, N_LATENTS, 0))
         found.append("document_features", columns(strongest_features(there, N_LATENTS)))
     writer: Any = found
@@ -120,8 +119,7 @@ def test_no_step_mixes_devices_and_all_find_the_same(
     block: int,
 ) -> None:
     """With chunks in memory and in files, few and many latents, all tokens and a sample."""
-    corpus, tokens = corpus_of(lengths, seed, values)
-    parts = pieces(corpus, tokens)
+    corpus, parts = corpus_of(lengths, seed, values)
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(coactivation, "EXACT_LATENTS", exact)
         patch.setattr(coactivation, "SAMPLE_TOKENS", sampled)
@@ -141,8 +139,7 @@ def test_no_step_mixes_devices_and_all_find_the_same(
 def test_a_gpu_finds_the_same_every_time(tmp_path: Path, budget: int) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    corpus, tokens = corpus_of([7, 300, 1, 90] * 20, 0, [0.0, 0.3, 0.7, 1.1, 2.3])
-    parts = pieces(corpus, tokens)
+    corpus, parts = corpus_of([7, 300, 1, 90] * 20, 0, [0.0, 0.3, 0.7, 1.1, 2.3])
     expected = written(corpus, parts, torch.device("cpu"), tmp_path, 1 << 30)
     once, again = (written(corpus, parts, torch.device("cuda"), tmp_path, budget) for _ in range(2))
     check_same(once, expected)

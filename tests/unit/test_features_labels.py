@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mi_crow.mechanistic.features import label_auroc
-from mi_crow.mechanistic.features.index.codes import CodeStore, Tokens, make_chunk
+from mi_crow.mechanistic.features.index.codes import CodeStore, make_chunk
 from mi_crow.mechanistic.features.index.tables.examples import pool
 from mi_crow.mechanistic.features.index.tables.labels import LabelledDocuments, label_scores
 from mi_crow.mechanistic.sae.evaluation import pooled_auroc
 from tests.helpers.index_paths import arithmetic
+from tests.helpers.index_tokens import tokens_of
 
 __all__ = ["arithmetic"]
 N_LABELS = 3
@@ -81,8 +82,7 @@ def test_dense_and_sparse_scores_agree(n: int, one_token: bool, seed: int) -> No
     heldout = torch.from_numpy(rng.random(n) < 0.4)
 
     store = CodeStore(Path(), n_latents)  # all of it stays in memory
-    tokens = Tokens(*(torch.from_numpy(of) for of in (document, position, values, latents)))
-    store.add(make_chunk(tokens, n_latents, 0))
+    store.add(make_chunk(tokens_of(document, position, values, latents), n_latents, 0))
     [block] = store.feature_blocks()
     sparse = label_scores(pool(block), LabelledDocuments(("a", "b", "c"), labels, heldout, 0))
 

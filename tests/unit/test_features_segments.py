@@ -19,6 +19,7 @@ from mi_crow.mechanistic.features.index.tables.coactivation import TokenSample, 
 from mi_crow.mechanistic.features.index.tables.document_features import strongest_features
 from mi_crow.mechanistic.features.index.tables.statistics import BinFitter, moments
 from tests.helpers.index_paths import arithmetic
+from tests.helpers.index_tokens import tokens_of
 
 __all__ = ["arithmetic"]
 pytestmark = pytest.mark.usefixtures("arithmetic")
@@ -170,12 +171,7 @@ def random_tokens(
     latents = np.argsort(rng.random((n, n_latents)), axis=1)[:, :k]
     values = rng.choice([0.0, 0.5, 1.0, 2.0], (n, k)).astype(np.float32)
     number = np.arange(n)
-    return Tokens(
-        torch.from_numpy((first_document + number // 7).astype(np.int32)),
-        torch.from_numpy((number % 7).astype(np.int32)),
-        torch.from_numpy(values),
-        torch.from_numpy(latents.astype(np.int16)),
-    )
+    return tokens_of(first_document + number // 7, number % 7, values, latents)
 
 
 def fill(store: CodeStore, seed: int = 0, chunks: int = 3) -> list[Tokens]:
@@ -193,13 +189,9 @@ def test_blocks_hold_every_code_once_in_order(tmp_path: Path, budget: int, most_
     tokens = fill(store)
     assert bool(list(tmp_path.iterdir())) == (budget == 0)
     expected = sorted(
-        (int(latent), int(document), int(position), float(value))
+        (int(latent), int(some.document[row]), int(some.position[row]), float(value))
         for some in tokens
-        for document, position, row, latents in zip(
-            some.document, some.position, some.values, some.latents, strict=True
-        )
-        for value, latent in zip(row, latents, strict=True)
-        if value > 0
+        for row, latent, value in zip(some.rows, some.latents, some.values, strict=True)
     )
     found, covered = [], []
     for block in store.feature_blocks(most_codes):
@@ -217,12 +209,8 @@ def test_a_corpus_without_a_single_firing_has_blocks_all_the_same(tmp_path: Path
     [block] = list(store.feature_blocks())
     assert (block.first, block.last, len(block.values)) == (0, 5, 0)
     assert moments(block).fires.tolist() == [0] * 5
-    silent = Tokens(
-        torch.zeros(3, dtype=torch.int32),
-        torch.arange(3, dtype=torch.int32),
-        torch.zeros(3, 2),
-        torch.zeros(3, 2, dtype=torch.int16),
-    )
+    nothing = np.zeros((3, 2))
+    silent = tokens_of(np.zeros(3), np.arange(3), nothing, nothing)
     store.add(make_chunk(silent, 5, 0))
     assert store.counts().tolist() == [0] * 5
     assert len(strongest_features(silent, 5).feature) == 0
@@ -268,7 +256,7 @@ def test_pairs_of_many_latents_are_counted_like_those_of_few(
     for n, some in enumerate(tokens):
         for row in range(21):
             held = sample.holds(store.chunks[n].draw[row : row + 1])[0]
-            active[n * 21 + row, some.latents[row][some.values[row] > 0]] = held
+            active[n * 21 + row, some.latents[some.rows == row]] = held
     assert sample.is_all == (threshold_tokens > 63)
     assert sample.count(store.chunks) == (63 if sample.is_all else pytest.approx(30, abs=12))
     counted = sample.fires(store.chunks, 12)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae import extensions
 from mi_crow.mechanistic.sae.input_norm import TokenUnits, normalised, restored
+from mi_crow.mechanistic.sae.kernels.entries import Entries
 from mi_crow.mechanistic.sae.kernels.sparse import decode_rows, dense_latents
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.saving import save_sae
@@ -248,15 +249,31 @@ class SparseAutoencoder(nn.Module, ABC):
 
         Raises UserError when x has another width than the SAE.
         """
+        latents = self._encode_rows(self._rows_to_encode(x))
+        shape = (*x.shape[:-1], latents.values.shape[-1])
+        return SparseLatents(latents.values.view(shape), latents.indices.view(shape))
+
+    def encode_entries(self, x: Tensor) -> tuple[Tensor, Entries]:
+        """The same as a ragged list: values [e] >= 0 and where they are, token by token.
+
+        No token is padded to the number of latents of another. Raises what `encode_sparse` does.
+        """
+        return self._encode_entries(self._rows_to_encode(x))
+
+    def _encode_entries(self, x: Tensor) -> tuple[Tensor, Entries]:
+        values, indices = self._encode_rows(x)
+        n, k = values.shape
+        tokens = torch.arange(n, device=x.device).repeat_interleave(k)
+        return values.reshape(-1), Entries(indices.reshape(-1), tokens, n, self.n_latents)
+
+    def _rows_to_encode(self, x: Tensor) -> Tensor:
+        """Activations [..., d] as normalised rows [n, d]."""
         if x.shape[-1] != self.n_inputs:
             raise UserError(
                 f"the activations have width {x.shape[-1]}, the SAE takes {self.n_inputs}",
                 hint="use the layer that the SAE was trained on",
             )
-        rows, _ = self._normalised(x.reshape(-1, self.n_inputs))
-        latents = self._encode_rows(rows)
-        shape = (*x.shape[:-1], latents.values.shape[-1])
-        return SparseLatents(latents.values.view(shape), latents.indices.view(shape))
+        return self._normalised(x.reshape(-1, self.n_inputs))[0]
 
     def encode(self, x: Tensor) -> Tensor:
         """Latents of activations x [..., d], dense: [..., M]."""

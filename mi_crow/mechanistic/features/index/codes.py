@@ -1,22 +1,23 @@
 """Everything that fired, kept sparse: sorted by feature within chunks of tokens.
 
-A chunk holds its codes by feature, so that all codes of a few features can be read from all chunks
-(`feature_blocks`), and its tokens' latents by token, for what fires together. Chunks stay on the
-device that made them up to a budget; beyond it they go to files that are mapped, so that neither
-its memory nor the host's grows with the corpus.
+A code is one activation: a token, a latent that fires on it, and how strongly. A chunk holds its
+codes by feature, so that all codes of a few features can be read from all chunks
+(`feature_blocks`), and its latents by token, for co-activation. Both are ragged: a token on which
+thousands of latents fire takes no space from the others. Chunks stay on the device that made them
+up to a budget; beyond it they go to files that are mapped, so that neither its memory nor the
+host's grows with the corpus.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mi_crow.mechanistic.features.index.primitives import counts, repeat, where_true
+from mi_crow.mechanistic.features.index.primitives import counts, repeat
 from mi_crow.mechanistic.features.index.segments import (
     draws,
     owners,
@@ -30,41 +31,15 @@ _BLOCK_CODES = 1 << 20
 _BLOCK_FEATURES = 4096
 
 
-class Codes(NamedTuple):
-    """What fired on some tokens, token after token."""
-
-    rows: Tensor  # int32 [codes]: the token
-    latents: Tensor  # int16 or int32 [codes]
-    values: Tensor  # float32 [codes], all above 0
-
-
 @dataclass(frozen=True)
 class Tokens:
-    """n tokens that count, with the latents that may be active on each; all on one device."""
+    """n tokens, outliers left out, and their codes token by token; all on one device."""
 
     document: Tensor  # int32 [n]: number of the document in the index, ascending
-    position: Tensor  # int32 [n]: place in the document, ascending within one
-    values: Tensor  # float32 [n, k], 0 where inactive
-    latents: Tensor  # int16 or int32 [n, k]
-
-    @cached_property
-    def active(self) -> Tensor:
-        """Which of the latents fire: bool [n, k]."""
-        return self.values > 0
-
-    @cached_property
-    def codes(self) -> Codes:
-        n, k = self.values.shape
-        numbers = torch.arange(n, dtype=torch.int32, device=self.values.device)
-        if bool(self.active.all()):
-            rows = numbers[:, None].expand(n, k).reshape(-1)
-            return Codes(rows, self.latents.reshape(-1), self.values.reshape(-1))
-        places = where_true(self.active.view(-1))
-        return Codes(
-            repeat(numbers, self.active.sum(1), len(places)),
-            self.latents.reshape(-1).index_select(0, places),
-            self.values.reshape(-1).index_select(0, places),
-        )
+    position: Tensor  # int32 [n]: position in the document, ascending within one
+    rows: Tensor  # int32 [codes]: the token of each code, ascending
+    latents: Tensor  # int16 or int32 [codes]
+    values: Tensor  # float32 [codes], all above 0
 
 
 @dataclass(frozen=True)
@@ -74,14 +49,28 @@ class Chunk:
     document: Tensor  # int32 [n]
     position: Tensor  # int32 [n]
     draw: Tensor  # int32 [n], from 0: what random choices go by
-    latents: Tensor  # [n, k]: active latents of each token, n_latents where there is none
     starts: Tensor  # int64 [n_latents + 1], on the CPU: codes of f are starts[f]:starts[f + 1]
-    rows: Tensor  # int32 [codes]: token of each code, ascending within a latent
-    values: Tensor  # float32 [codes], all above 0
+    rows: Tensor  # int32 [codes]: token of each code, by latent, ascending within one
+    values: Tensor  # float32 [codes], by latent, all above 0
+    token_starts: Tensor  # int64 [n + 1]: where the latents of each token begin
+    latents: Tensor  # int16 or int32 [codes], by token
 
     @property
     def bytes(self) -> int:
         return sum(tensor.nbytes for tensor in vars(self).values())
+
+    def firing(self, tokens: Tensor) -> Tensor:
+        """How many latents fire on each of some tokens: int64 [tokens]."""
+        return self.token_starts.diff().index_select(0, tokens)
+
+    def latents_of(self, tokens: Tensor, firing: Tensor) -> Tensor:
+        """The latents that fire on some tokens, one token's after another's: [sum of `firing`]."""
+        starts = starts_of(firing)
+        total = int(starts[-1])
+        shifts = self.token_starts.index_select(0, tokens) - starts[:-1]
+        places = repeat(shifts, firing, total)
+        places += torch.arange(total, device=places.device)
+        return self.latents.index_select(0, places)
 
 
 @dataclass(frozen=True)
@@ -104,29 +93,28 @@ class FeatureBlock:
 
 
 def latent_dtype(n_latents: int) -> torch.dtype:
-    """The smaller type that holds every latent and the mark for none."""
-    return torch.int16 if n_latents < 1 << 15 else torch.int32
+    """The smaller type that holds every latent."""
+    return torch.int16 if n_latents <= 1 << 15 else torch.int32
 
 
 def make_chunk(tokens: Tokens, n_latents: int, seed: int) -> Chunk:
     """Sorts the codes of some tokens by latent."""
-    latents, codes = tokens.latents, tokens.codes
-    if len(codes.values) < latents.numel():
-        latents = latents.masked_fill(~tokens.active, n_latents)
-    row_bits = max(len(latents) - 1, 0).bit_length()
-    keys = codes.latents.long()
+    n = len(tokens.document)
+    row_bits = max(n - 1, 0).bit_length()
+    keys = tokens.latents.long()
     fires = counts(keys, n_latents)
     keys <<= row_bits
-    keys |= codes.rows
-    keys, values = sorted_codes(keys, codes.values, (n_latents - 1).bit_length() + row_bits)
+    keys |= tokens.rows
+    keys, values = sorted_codes(keys, tokens.values, (n_latents - 1).bit_length() + row_bits)
     return Chunk(
         tokens.document,
         tokens.position,
         draws(tokens.document, tokens.position, seed),
-        latents,
         starts_of(fires).cpu(),
         (keys & ((1 << row_bits) - 1)).int(),
         values,
+        starts_of(counts(tokens.rows.long(), n)),
+        tokens.latents,
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mi_crow.mechanistic.features.index.codes import (
     Chunk,
@@ -21,7 +20,11 @@ from mi_crow.mechanistic.features.index.codes import (
 )
 from mi_crow.mechanistic.features.index.in_order import in_order
 from mi_crow.mechanistic.features.index.live_run import LiveRun
-from mi_crow.mechanistic.features.index.primitives import arithmetic_device, columns
+from mi_crow.mechanistic.features.index.primitives import (
+    arithmetic_device,
+    columns,
+    where_true,
+)
 from mi_crow.mechanistic.features.index.segments import CODE_KEY_BITS
 from mi_crow.mechanistic.features.index.sources import Sources
 from mi_crow.mechanistic.features.index.tables.document_features import strongest_features
@@ -171,7 +174,7 @@ class EncodePass:
             piece.rows.stop - piece.rows.start,
             len(tokens.document),
             make_chunk(tokens, n_latents, self._seed),
-            self.bins.counted(tokens.codes.values),
+            self.bins.counted(tokens.values),
             columns(strongest_features(tokens, n_latents)),
         )
 
@@ -190,15 +193,17 @@ class EncodePass:
         rows = keep.nonzero()[:, 0] + piece.rows.start
         split = rows.split(self._batch_size)
         batches = (part.take(_whole(batch)) for batch in split if len(batch))
-        values, latents, kind = [], [], latent_dtype(self._sae.n_latents)
+        codes: list[tuple[Tensor, Tensor, Tensor]] = []
+        kind, encoded = latent_dtype(self._sae.n_latents), 0
         finite = torch.ones((), dtype=torch.bool, device=self._sae.device)
         for x in device_batches(batches, self._sae.device, live=not isinstance(part, RunPart)):
             raise_if_stopped(progress)
             # A sum of fp16 may overflow. Looked at once a piece: nothing waits for the device.
             finite &= (x.float() if x.dtype == torch.float16 else x).sum().isfinite()
-            codes = self._sae.encode_sparse(x)
-            values.append(codes.values.float())
-            latents.append(codes.indices.to(kind))
+            values, entries = self._sae.encode_entries(x)
+            tokens = entries.rows.int().add_(encoded)
+            codes.append((tokens, entries.columns.to(kind), values.float()))
+            encoded += len(x)
         if not bool(finite):
             raise not_finite()
         # Numbered by their place, as in `documents`: a run's own numbers may have gaps, and windows
@@ -207,8 +212,7 @@ class EncodePass:
         return Tokens(
             (piece.first + part.row_place[rows]).int().to(device),
             part.row_position[rows].int().to(device),
-            _stacked(values, torch.float32).to(device),
-            _stacked(latents, kind).to(device),
+            *_that_fire(codes, kind, device),
         )
 
 
@@ -235,11 +239,16 @@ def _whole(rows: Tensor) -> slice | Tensor:
     return slice(begin, end) if end - begin == len(rows) else rows
 
 
-def _stacked(batches: list[Tensor], kind: torch.dtype) -> Tensor:
-    """Batches [n, k] under one another; SAEs with a free number of latents give several k, and are
-    padded with zeros."""
+def _that_fire(
+    batches: list[tuple[Tensor, Tensor, Tensor]], kind: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, latents and values [codes] of all batches on `device`, those of value 0 left out."""
     if not batches:
-        return torch.zeros((0, 1), dtype=kind)
-    width = max(batch.shape[1] for batch in batches)
-    padded = [functional.pad(batch, (0, width - batch.shape[1])) for batch in batches]
-    return torch.cat(padded)
+        none = torch.zeros(0, dtype=torch.int32, device=device)
+        return none, none.to(kind), none.float()
+    rows, latents, values = (torch.cat(of).to(device) for of in zip(*batches, strict=True))
+    fires = values > 0
+    if bool(fires.all()):
+        return rows, latents, values
+    places = where_true(fires)
+    return rows.index_select(0, places), latents[places], values[places]

@@ -45,15 +45,19 @@ def row_topk(rows: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
     return (values, columns) if without_nan else None
 
 
-def count_together(counts: Tensor, starts: Tensor, rows: Tensor, latents: Tensor) -> None:
+def count_together(
+    counts: Tensor, starts: Tensor, rows: Tensor, token_starts: Tensor, latents: Tensor
+) -> None:
     """Adds to counts[f, j] how often feature f fires on a token on which latent j does.
 
-    counts int32 [features, n_latents + 1]; starts int64 [features + 1], where the firings of each
-    begin in int32 rows, their tokens; latents [n, k] of each token, int16 or int32. All contiguous.
+    counts int32 [features, n_latents]; starts int64 [features + 1], where the firings of each begin
+    in int32 rows, their tokens; token_starts int64 [n + 1], where the latents of each token begin
+    in latents, int16 or int32. All contiguous.
     """
     # Of a number with a sign Numba would ask every time whether it counts from the end.
     numbers = latents.numpy().view(f"u{latents.itemsize}")
-    _count_together(counts.numpy(), starts.numpy(), rows.numpy().view(np.uint32), numbers)
+    arrays = counts.numpy(), starts.numpy(), rows.numpy().view(np.uint32), token_starts.numpy()
+    _count_together(*arrays, numbers)
 
 
 def prove() -> None:
@@ -64,21 +68,21 @@ def prove() -> None:
     found = row_topk(rows, 3)
     if found is None or not bool((found[0].sort().values == rows.topk(3).values.flip(1)).all()):
         raise RuntimeError("the strongest entries of a row are not what they should be")
-    counts = torch.zeros(1, 4, dtype=torch.int32)
-    latents = torch.tensor([[0, 1], [2, 3], [0, 2]], dtype=torch.int16)
-    count_together(counts, torch.tensor([0, 2]), torch.tensor([0, 2], dtype=torch.int32), latents)
-    if counts.tolist() != [[2, 1, 1, 0]]:
+    counts, rows = torch.zeros(1, 4, dtype=torch.int32), torch.tensor([0, 2], dtype=torch.int32)
+    latents = torch.tensor([0, 1, 2, 3, 0], dtype=torch.int16)
+    count_together(counts, torch.tensor([0, 2]), rows, torch.tensor([0, 2, 4, 5]), latents)
+    if counts.tolist() != [[2, 1, 0, 0]]:
         raise RuntimeError("tokens are not counted as they should be")
 
 
 @_compiled
-def _count_together(counts, starts, rows, latents):
+def _count_together(counts, starts, rows, token_starts, latents):
     for feature in range(len(counts)):
         of_feature = counts[feature]
         for code in range(starts[feature], starts[feature + 1]):
             token = rows[code]
-            for place in range(latents.shape[1]):
-                of_feature[latents[token, place]] += 1
+            for latent in latents[token_starts[token] : token_starts[token + 1]]:
+                of_feature[latent] += 1
 
 
 @_compiled

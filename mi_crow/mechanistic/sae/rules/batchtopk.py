@@ -5,12 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mi_crow.mechanistic.sae.base import (
-    LossContext,
-    SparseAutoencoder,
-    SparseLatents,
-    TrainingOutput,
-)
+from mi_crow.mechanistic.sae.base import LossContext, TrainingOutput
 from mi_crow.mechanistic.sae.kernels.entries import (
     Entries,
     at_entries,
@@ -20,6 +15,7 @@ from mi_crow.mechanistic.sae.kernels.entries import (
     strongest_entries,
 )
 from mi_crow.mechanistic.sae.rules.losses import auxk_loss, variance_share
+from mi_crow.mechanistic.sae.rules.ragged import RaggedSae
 from mi_crow.mechanistic.sae.rules.topk import check_k
 
 # Share of the old threshold that a step leaves: about the last twenty batches count. With a hundred
@@ -28,7 +24,7 @@ _KEPT = 0.95
 _SAFE = 0.7
 
 
-class BatchTopKSae(SparseAutoencoder):
+class BatchTopKSae(RaggedSae):
     """Training: z = ReLU(pre) where it is among the n k largest of a batch of n tokens, else 0.
     Inference: z = pre * [pre > threshold], the threshold a running mean of the least positive
     activation of the training batches. pre = (x - b_dec) W_enc + b_enc.
@@ -61,11 +57,8 @@ class BatchTopKSae(SparseAutoencoder):
     def _scaled_tensors(self) -> list[Tensor]:
         return [*super()._scaled_tensors(), self.threshold]
 
-    def _encode_rows(self, x: Tensor) -> SparseLatents:
-        z, entries = encode_above(
-            self.encoder_input(x), self.encoder_rows, self.b_enc, self.threshold
-        )
-        return SparseLatents(*entries.padded(z))
+    def _encode_entries(self, x: Tensor) -> tuple[Tensor, Entries]:
+        return encode_above(self.encoder_input(x), self.encoder_rows, self.b_enc, self.threshold)
 
     def _strongest(self, taken: Tensor) -> tuple[Tensor, Entries]:
         """The n k largest positive pre-activations of the batch, differentiable."""

@@ -6,12 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mi_crow.mechanistic.sae.base import (
-    LossContext,
-    SparseAutoencoder,
-    SparseLatents,
-    TrainingOutput,
-)
+from mi_crow.mechanistic.sae.base import LossContext, TrainingOutput
 from mi_crow.mechanistic.sae.kernels.entries import (
     Entries,
     decode_entries,
@@ -20,9 +15,10 @@ from mi_crow.mechanistic.sae.kernels.entries import (
     take,
 )
 from mi_crow.mechanistic.sae.rules.losses import auxk_loss, fired_or_none, variance_share
+from mi_crow.mechanistic.sae.rules.ragged import RaggedSae
 
 
-class GatedSae(SparseAutoencoder):
+class GatedSae(RaggedSae):
     """z = [gate > 0] ReLU(e^r_mag (x - b_dec) W_enc + b_mag), gate = (x - b_dec) W_enc + b_gate.
 
     Rajamanoharan et al. 2024, "Improving dictionary learning with gated sparse autoencoders":
@@ -78,9 +74,9 @@ class GatedSae(SparseAutoencoder):
         scaled = product * take(self.r_mag, entries).exp()
         return (scaled + take(self.b_mag, entries)).relu()
 
-    def _encode_rows(self, x: Tensor) -> SparseLatents:
+    def _encode_entries(self, x: Tensor) -> tuple[Tensor, Entries]:
         gate, entries = encode_above(self.encoder_input(x), self.encoder_rows, self.b_gate)
-        return SparseLatents(*entries.padded(self._magnitudes(gate, entries)))
+        return self._magnitudes(gate, entries), entries
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction`, `via_gate`, `sparsity` and, with dead latents, `auxk`."""

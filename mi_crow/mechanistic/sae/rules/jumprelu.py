@@ -7,12 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.sae.base import (
-    LossContext,
-    SparseAutoencoder,
-    SparseLatents,
-    TrainingOutput,
-)
+from mi_crow.mechanistic.sae.base import LossContext, TrainingOutput
 from mi_crow.mechanistic.sae.kernels.entries import (
     Entries,
     decode_entries,
@@ -21,9 +16,10 @@ from mi_crow.mechanistic.sae.kernels.entries import (
     take,
 )
 from mi_crow.mechanistic.sae.rules.losses import auxk_loss, fired_or_none, variance_share
+from mi_crow.mechanistic.sae.rules.ragged import RaggedSae
 
 
-class JumpReluSae(SparseAutoencoder):
+class JumpReluSae(RaggedSae):
     """z = pre * [pre > threshold], pre = (x - b_dec) W_enc + b_enc.
 
     Rajamanoharan et al. 2024, "Jumping ahead: Improving reconstruction fidelity with JumpReLU
@@ -86,11 +82,10 @@ class JumpReluSae(SparseAutoencoder):
     def _scaled_tensors(self) -> list[Tensor]:
         return [*super()._scaled_tensors(), self.threshold]
 
-    def _encode_rows(self, x: Tensor) -> SparseLatents:
+    def _encode_entries(self, x: Tensor) -> tuple[Tensor, Entries]:
         # A negative threshold of another tool lets nothing negative through.
         floor = self.threshold.clamp_min(0)
-        z, entries = encode_above(self.encoder_input(x), self.encoder_rows, self.b_enc, floor)
-        return SparseLatents(*entries.padded(z))
+        return encode_above(self.encoder_input(x), self.encoder_rows, self.b_enc, floor)
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction`, `sparsity` and, with dead latents, `auxk`."""

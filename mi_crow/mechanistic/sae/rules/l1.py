@@ -6,17 +6,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mi_crow.mechanistic.sae.base import (
-    LossContext,
-    SparseAutoencoder,
-    SparseLatents,
-    TrainingOutput,
-)
-from mi_crow.mechanistic.sae.kernels.entries import decode_entries, encode_above, level_of
+from mi_crow.mechanistic.sae.base import LossContext, TrainingOutput
+from mi_crow.mechanistic.sae.kernels.entries import Entries, decode_entries, encode_above, level_of
 from mi_crow.mechanistic.sae.rules.losses import auxk_loss, variance_share
+from mi_crow.mechanistic.sae.rules.ragged import RaggedSae
 
 
-class L1Sae(SparseAutoencoder):
+class L1Sae(RaggedSae):
     """z = ReLU((x - b_dec) W_enc + b_enc); loss |x - x_hat|^2 + lambda sum_i z_i |W_dec,i|.
 
     Bricken et al. 2023, "Towards Monosemanticity", section "Sparse autoencoder setup"; the
@@ -62,9 +58,8 @@ class L1Sae(SparseAutoencoder):
     def config(self) -> dict[str, Any]:
         return {}
 
-    def _encode_rows(self, x: Tensor) -> SparseLatents:
-        z, entries = encode_above(self.encoder_input(x), self.encoder_rows, self.b_enc)
-        return SparseLatents(*entries.padded(z))
+    def _encode_entries(self, x: Tensor) -> tuple[Tensor, Entries]:
+        return encode_above(self.encoder_input(x), self.encoder_rows, self.b_enc)
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction`, `sparsity` and, with dead latents, `auxk`."""

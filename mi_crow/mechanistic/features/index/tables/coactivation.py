@@ -11,10 +11,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mi_crow.mechanistic.features.index.codes import Chunk
-from mi_crow.mechanistic.features.index.primitives import by_numpy, counts, sorted_keys, where_true
+from mi_crow.mechanistic.features.index.primitives import (
+    by_numpy,
+    counts,
+    repeat,
+    sorted_keys,
+    where_true,
+)
 from mi_crow.mechanistic.features.index.segments import (
     DRAWS,
     descending,
@@ -75,8 +80,9 @@ class TokenSample:
             if self.is_all:
                 total += chunk.starts.diff()
             else:
-                latents = chunk.latents.index_select(0, where_true(self.holds(chunk.draw)))
-                total += counts(latents.view(-1).long(), n_latents + 1)[:n_latents].cpu()
+                tokens = where_true(self.holds(chunk.draw))
+                latents = chunk.latents_of(tokens, chunk.firing(tokens))
+                total += counts(latents.long(), n_latents).cpu()
         return total
 
 
@@ -96,14 +102,13 @@ def coactivations(
     if len(fires) <= EXACT_LATENTS:
         counting = _DenseCounts(chunks, fires)
         cells = _CELLS.get(fires.device.type, 1 << 22)
-        step = max(1, cells // (len(fires) + 1))
+        step = max(1, cells // len(fires))
         for begin in range(features.start, features.stop, step):
             some = range(begin, min(begin + step, features.stop))
             found.append(_strongest(counting.strong_pairs(some, count), fires, some, count))
     else:
-        width = max((chunk.latents.shape[1] for chunk in chunks), default=1)
-        starts = starts_of(fires[features.start : features.stop] * width)
-        for first, last in pieces(starts.cpu(), _PAIRS):
+        starts = starts_of(_pair_counts(chunks, sample, features))
+        for first, last in pieces(starts, _PAIRS):
             some = range(features.start + first, features.start + last)
             found.append(_strongest(_pairs(chunks, sample, some, fires), fires, some, count))
     columns = zip(*(vars(one).values() for one in found), strict=True)
@@ -111,16 +116,15 @@ def coactivations(
 
 
 class _DenseCounts:
-    """Pairs counted in rows of n_latents + 1 cells; the last cell takes the inactive places."""
+    """Pairs counted in rows of n_latents cells."""
 
     def __init__(self, chunks: Sequence[Chunk], fires: Tensor) -> None:
         self._chunks, self._device = chunks, fires.device
-        # Counts up to 2^24 are exact in fp32. The last place, and latents that never fire, have no
-        # pairs: 1 keeps their ratios at 0.
+        # Counts up to 2^24 are exact in fp32. Latents that never fire have no pairs: 1 keeps their
+        # ratios at 0.
         most = int(fires.max()) if len(fires) else 0
         kind = torch.float32 if 2 * most <= 1 << 24 else torch.float64
-        self._fires = functional.pad(fires, (0, 1)).clamp_(min=1).to(kind)
-        self._stride = len(fires) + 1
+        self._fires = fires.clamp(min=1).to(kind)
         self._kernels = cpu_kernels() if by_numpy(fires) else None
         # Held, since fresh memory takes longer to touch than to add up.
         added = _ADDED.get(fires.device.type, 1 << 20) if self._kernels is None else 0
@@ -128,12 +132,11 @@ class _DenseCounts:
         self._ones = torch.ones(added, dtype=torch.int32, device=fires.device)
 
     def strong_pairs(self, features: range, count: int) -> tuple[Tensor, Tensor]:
-        """Keys (feature - first) * (n_latents + 1) + other and counts of the pairs that may be
-        among the `count` most alike of a feature; int64, keys ascend."""
+        """Keys (feature - first) * n_latents + other and counts of the pairs that may be among the
+        `count` most alike of a feature; int64, keys ascend."""
         both = self._counted(features)
         own = torch.arange(features.start, features.stop, device=self._device)
         both.scatter_(1, own[:, None], 0)
-        both[:, -1] = 0
         # both / (a + b) orders pairs as the Jaccard index both / (a + b - both) does.
         alike = self._fires[own].unsqueeze(1) + self._fires
         torch.div(both, alike, out=alike)
@@ -145,27 +148,30 @@ class _DenseCounts:
         return keys, both.view(-1).index_select(0, keys).long()
 
     def _counted(self, features: range) -> Tensor:
-        """Tokens on which each of the features and each latent fire: int32 [features, n + 1]."""
-        shape = len(features), self._stride
-        found = torch.zeros(shape, dtype=torch.int32, device=self._device)
+        """Tokens on which each of the features and each latent fire: int32 [features, M]."""
+        n_latents = len(self._fires)
+        found = torch.zeros(len(features), n_latents, dtype=torch.int32, device=self._device)
         for chunk in self._chunks:
             if self._kernels is not None:
                 starts = chunk.starts[features.start : features.stop + 1]
-                self._kernels.count_together(found, starts, chunk.rows, chunk.latents)
+                token_starts, latents = chunk.token_starts, chunk.latents
+                self._kernels.count_together(found, starts, chunk.rows, token_starts, latents)
                 continue
             feature, rows = _firings(chunk, features)
-            self._add(found.view(-1), feature.mul_(self._stride), chunk.latents, rows)
+            self._add(found.view(-1), feature.mul_(n_latents), chunk, rows)
         return found
 
-    def _add(self, found: Tensor, cells: Tensor, latents: Tensor, rows: Tensor) -> None:
-        """Adds 1 at cells [codes] + latents[rows] [codes, k], a cacheful at a time."""
-        step, k = max(1, len(self._keys) // latents.shape[1]), latents.shape[1]
-        for first in range(0, len(rows), step):
-            some = latents.index_select(0, rows[first : first + step]).to(self._device)
-            keys = self._keys[: some.numel()].view(-1, k)
-            keys.copy_(some)
-            keys += cells[first : first + step].to(self._device)[:, None]
-            found.scatter_add_(0, keys.view(-1), self._ones[: some.numel()])
+    def _add(self, found: Tensor, cells: Tensor, chunk: Chunk, rows: Tensor) -> None:
+        """Adds 1 at cells [codes] + each latent of the tokens rows [codes], a cacheful at a
+        time."""
+        firing = chunk.firing(rows)
+        for first, last in pieces(starts_of(firing).cpu(), len(self._keys)):
+            some = slice(first, last)
+            latents = chunk.latents_of(rows[some], firing[some])
+            keys = self._keys[: len(latents)]
+            keys.copy_(latents)
+            keys += repeat(cells[some], firing[some], len(latents)).to(self._device)
+            found.scatter_add_(0, keys, self._ones[: len(latents)])
 
 
 def _firings(chunk: Chunk, features: range) -> tuple[Tensor, Tensor]:
@@ -176,19 +182,37 @@ def _firings(chunk: Chunk, features: range) -> tuple[Tensor, Tensor]:
     return owners(starts.to(rows.device), len(rows)), rows
 
 
+def _sampled_firings(
+    chunk: Chunk, sample: TokenSample, features: range
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`_firings` on the tokens of the sample, and how many latents fire on each of those."""
+    feature, rows = _firings(chunk, features)
+    if not sample.is_all:
+        inside = where_true(sample.holds(chunk.draw.index_select(0, rows)))
+        feature, rows = feature.index_select(0, inside), rows.index_select(0, inside)
+    return feature, rows, chunk.firing(rows)
+
+
+def _pair_counts(chunks: Sequence[Chunk], sample: TokenSample, features: range) -> Tensor:
+    """How many pairs, each as often as it occurs, the features have: int64 [features], on the
+    CPU."""
+    found = torch.zeros(len(features), dtype=torch.int64)
+    for chunk in chunks:
+        feature, _, firing = _sampled_firings(chunk, sample, features)
+        found += torch.zeros_like(found, device=firing.device).index_add_(0, feature, firing).cpu()
+    return found
+
+
 def _pairs(
     chunks: Sequence[Chunk], sample: TokenSample, features: range, fires: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Keys (feature - first) * (n_latents + 1) + other that occur, and how often; keys ascend."""
-    stride = len(fires) + 1  # the last number stands for inactive places
+    """Keys (feature - first) * n_latents + other that occur, and how often; keys ascend."""
     found = [torch.zeros(0, dtype=torch.int64, device=fires.device)]
     for chunk in chunks:
-        feature, rows = _firings(chunk, features)
-        if not sample.is_all:
-            inside = where_true(sample.holds(chunk.draw.index_select(0, rows)))
-            feature, rows = feature.index_select(0, inside), rows.index_select(0, inside)
-        keys = chunk.latents.index_select(0, rows) + feature.mul_(stride)[:, None]
-        found.append(keys.view(-1).to(fires.device))
+        feature, rows, firing = _sampled_firings(chunk, sample, features)
+        latents = chunk.latents_of(rows, firing)
+        keys = repeat(feature.mul_(len(fires)), firing, len(latents)).add_(latents)
+        found.append(keys.to(fires.device))
     keys = sorted_keys(torch.cat(found))
     starts = runs(keys)
     return keys.index_select(0, starts[:-1]), starts.diff()
@@ -198,9 +222,9 @@ def _strongest(
     pairs: tuple[Tensor, Tensor], fires: Tensor, features: range, count: int
 ) -> Coactivations:
     keys, both = pairs
-    feature = keys // (len(fires) + 1)
-    other = keys - feature * (len(fires) + 1)
-    keep = where_true((other < len(fires)) & (other != feature + features.start))
+    feature = keys // len(fires)
+    other = keys - feature * len(fires)
+    keep = where_true(other != feature + features.start)
     feature, other, both = (of.index_select(0, keep) for of in (feature, other, both))
     own = feature + features.start
     either = fires.index_select(0, own) + fires.index_select(0, other) - both

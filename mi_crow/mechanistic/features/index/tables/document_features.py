@@ -33,11 +33,10 @@ def strongest_features(tokens: Tokens, n_latents: int, count: int = STRONGEST) -
     """The `count` features with the highest activation in each document (all its tokens given)."""
     spans = runs(tokens.document)
     documents = tokens.document.index_select(0, spans[:-1])
-    codes = tokens.codes
-    pairs = (owners(spans, len(tokens.document)) * n_latents).index_select(0, codes.rows)
-    pairs += codes.latents
+    pairs = (owners(spans, len(tokens.document)) * n_latents).index_select(0, tokens.rows)
+    pairs += tokens.latents
     bits = max(len(documents) * n_latents - 1, 0).bit_length()
-    pairs, values = sorted_codes(pairs, codes.values, bits)
+    pairs, values = sorted_codes(pairs, tokens.values, bits)
     groups = runs(pairs)
     pairs = pairs.index_select(0, groups[:-1])
     # Values ascend within a pair.
