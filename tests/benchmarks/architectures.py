@@ -31,8 +31,8 @@ from mi_crow.mechanistic.sae import (
 from mi_crow.mechanistic.sae.source import TensorSource
 from mi_crow.mechanistic.sae.train.loop import Clock, train_step
 from mi_crow.mechanistic.sae.train.plan import make_plan, starting_point
-from mi_crow.mechanistic.sae.train.readings import Readings
 from mi_crow.mechanistic.sae.train.state import TrainState
+from mi_crow.mechanistic.sae.train.step_metrics import StepMetrics
 
 NAMES = ("topk", "batchtopk", "matryoshka", "l1", "jumprelu", "gated")
 
@@ -63,19 +63,19 @@ def step_times(
     source: TensorSource, latents: int, k: int, batch: int, rounds: int, device: str
 ) -> dict[str, list[float]]:
     """Seconds of a step on one batch, round by round."""
-    lanes = []
+    trainings = []
     for name in NAMES:
         sae = make(name, latents, source.width, k, device)
         plan = make_plan(sae, source, training(sae, k, steps=10**6, batch_size=batch))
         state = TrainState(sae, plan)
         state.start(starting_point(sae, source, plan))
-        lanes.append((name, state, Readings(state, source, Clock(0.0, 0))))
+        trainings.append((name, state, StepMetrics(state, source, Clock(0.0, 0))))
     tokens = next(source.batches(batch, 0)).float().to(device)
     times: dict[str, list[float]] = {name: [] for name in NAMES}
     for number in range(rounds + 2):
-        for name, state, readings in lanes:
+        for name, state, metrics in trainings:
             began = time.perf_counter()
-            train_step(state, tokens, readings)
+            train_step(state, tokens, metrics)
             if device != "cpu":
                 torch.cuda.synchronize()
             if number >= 2:

@@ -32,8 +32,8 @@ from mi_crow.mechanistic.sae.rules.topk import TopKSae
 from mi_crow.mechanistic.sae.source import device_batches
 from mi_crow.mechanistic.sae.train.loop import Clock, train_step
 from mi_crow.mechanistic.sae.train.plan import make_plan, starting_point
-from mi_crow.mechanistic.sae.train.readings import Readings
 from mi_crow.mechanistic.sae.train.state import TrainState
+from mi_crow.mechanistic.sae.train.step_metrics import StepMetrics
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.runs.parts import DOCUMENT_SCHEMA, stored_rows, write_part
 from mi_crow.store.runs.reader import RunReader
@@ -106,7 +106,7 @@ class Trainer:
         plan = make_plan(sae, reader, config)
         self._state = TrainState(sae, plan)
         self._state.start(starting_point(sae, reader, plan))
-        self._readings = Readings(self._state, reader, Clock(0.0, 0))
+        self._metrics = StepMetrics(self._state, reader, Clock(0.0, 0))
         self.seconds(device_batches(reader.batches(BATCH, 0), device), 3)  # warm
 
     def seconds(self, batches: Iterator[Tensor], steps: int) -> float:
@@ -114,7 +114,7 @@ class Trainer:
 
         def work() -> None:
             for batch in islice(batches, steps):
-                train_step(self._state, batch.float(), self._readings)
+                train_step(self._state, batch.float(), self._metrics)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
 

@@ -47,8 +47,8 @@ from mi_crow.mechanistic.sae.train import loop
 from mi_crow.mechanistic.sae.train.loop import Clock, train_step
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from mi_crow.mechanistic.sae.train.plan import TrainingPlan, make_plan, starting_point
-from mi_crow.mechanistic.sae.train.readings import Readings
 from mi_crow.mechanistic.sae.train.state import TrainState
+from mi_crow.mechanistic.sae.train.step_metrics import StepMetrics
 from mi_crow.progress import NullProgress
 from mi_crow.store.runs.reader import RunReader
 from tests.benchmarks.captured import OUTLIER_FACTOR, smollm2_run
@@ -122,8 +122,8 @@ def our_step(shape: Shape, n_dead: int = 0) -> Step:
     plan = make_plan(sae, source, config)
     state = StateWithDead(sae, plan, n_dead) if n_dead else TrainState(sae, plan)
     state.start(starting_point(sae, source, plan))
-    readings = Readings(state, source, Clock(0.0, 0))
-    return lambda x: train_step(state, x, readings)
+    metrics = StepMetrics(state, source, Clock(0.0, 0))
+    return lambda x: train_step(state, x, metrics)
 
 
 def dense_step(shape: Shape) -> Step:
@@ -339,7 +339,7 @@ def waiting_row(reader: RunReader, shape: Shape, steps: int) -> Row:
     state = TrainState(sae, plan)
     state.start(starting_point(sae, reader, plan))
     with patch.object(loop, "device_batches", timed):
-        loop.run_training([loop.Lane(state, MetricsTable(), None)], reader, NullProgress())
+        loop.run_training([loop.Training(state, MetricsTable(), None)], reader, NullProgress())
     waits = [b - a for a, b in zip(asked, had, strict=True)]
     seconds = had[-1] - asked[0]
     more = {"steps": steps, "seconds": seconds, "first_batch": waits[0], "waited": sum(waits)}

@@ -123,7 +123,7 @@ def test_a_logger_that_fails_is_heard_of_once(
     assert taken == ([1] if fails == "row" else [1, 10, 20])
     (words,) = heard
     reason = "ConnectionError: the network" if fails == "row" else "OSError: no space left"
-    assert words == f"logging to tensorboard stopped ({reason}); the training goes on"
+    assert words == f"logging to tensorboard stopped ({reason}); the training continues"
 
 
 def absent(_: str) -> None:

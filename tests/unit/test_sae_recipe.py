@@ -169,7 +169,7 @@ def test_saes_side_by_side_come_out_as_if_alone(activations: Tensor, tmp_path: P
         folder.mkdir()
     with pytest.raises(CancelledError):
         train_many(together, source, settings, StopsAt(17), folders)
-    # As if a kill had come between two lanes' checkpoints: one is behind the others.
+    # As if a kill had come between two trainings' checkpoints: one is behind the others.
     (folders[1] / "checkpoints" / "step-17").rename(tmp_path / "lost")
     together = [MAKERS[name]() for name in names]
     trained = train_many(together, source, settings, None, folders)
@@ -253,7 +253,7 @@ def test_running_out_of_memory_names_the_batch_that_fits(activations: Tensor) ->
     sae.room = 40
     with pytest.raises(UserError, match="cpu with 64 tokens at once") as caught:
         SaeTrainer(sae).train_on(TensorSource(activations), config("topk", accumulate=2))
-    assert "batches of 32 fit" in caught.value.hint
+    assert "32 tokens at once fit" in caught.value.hint
     assert "--accumulate 4" in caught.value.hint
     assert "--batch-size 32" in caught.value.hint
 

@@ -17,8 +17,8 @@ from mi_crow.mechanistic.sae import SaeTrainer, SaeTrainingConfig, TopKSae
 from mi_crow.mechanistic.sae.source import HELDOUT, TensorSource
 from mi_crow.mechanistic.sae.train import checkpoint
 from mi_crow.mechanistic.sae.train.checkpoint import newest_checkpoint
-from mi_crow.mechanistic.sae.train.denormals import flushed_denormals
 from mi_crow.mechanistic.sae.train.plan import geometric_median, make_plan
+from mi_crow.mechanistic.sae.train.trainer import flushed_denormals
 from mi_crow.progress import NullProgress
 
 FEATURES, WIDTH, ACTIVE = 64, 32, 3

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: whole folders of tensors and facts, never pickles."""
+"""Checkpoints of a training: folders of tensors and JSON, written atomically, never pickles."""
 
 import re
 import shutil
@@ -17,16 +17,16 @@ from mi_crow.store.atomic import read_json, remove_stale, whole_folder, write_js
 from mi_crow.store.checksums import FileSum, difference, forget_cached, sum_of
 
 _TENSORS, _FACTS = "state.safetensors", "state.json"
-_SUM = "tensors_sum"  # in the facts: what the tensors' file amounts to
+_SUM = "tensors_sum"  # in the facts: size and checksum of the tensors' file
 
 
 def save_checkpoint(
     folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]
 ) -> str:
-    """Writes `folder`/step-<step>, and removes older ones once it was read back from the disk as it
-    was written. Gives the checkpoint's name."""
+    """Writes `folder`/step-<step>, and removes older checkpoints once it was read back from the
+    disk unchanged. Returns the checkpoint's name."""
     target = folder / f"step-{step}"
-    if target.exists() and not _is_whole(target):  # what a power cut left of it
+    if target.exists() and not _is_whole(target):  # left by a power cut
         shutil.rmtree(target)
     if not target.exists():
         with whole_folder(target) as temporary:
@@ -42,7 +42,7 @@ def save_checkpoint(
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint can be read and holds what was written."""
+    """Whether a checkpoint can be read and has the written checksum."""
     try:
         return not _damage(checkpoint, read_json(checkpoint / _FACTS))
     except (MiCrowError, OSError):
@@ -50,20 +50,20 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _damage(checkpoint: Path, facts: Any) -> str:
-    """How the tensors differ from what was written; '' where they do not, or nobody can tell."""
-    if not isinstance(facts, dict) or _SUM not in facts:  # of former versions
+    """How the tensors' file differs from what was written; '' if not, or if no sum is known."""
+    if not isinstance(facts, dict) or _SUM not in facts:  # from older versions
         return ""
     try:
         return difference(FileSum.from_json(facts[_SUM]), sum_of(checkpoint / _TENSORS))
     except (KeyError, TypeError):
-        return "its sum is not one"
+        return "its checksum is not valid"
 
 
 def newest_checkpoint(
     folder: Path, tell: Callable[[str], None] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and facts of the newest whole checkpoint in `folder`, or None without any. `tell` is
-    told of those that are newer and damaged.
+    """Tensors and facts of the newest whole checkpoint in `folder`, or None without any. Newer ones
+    that are damaged are reported to `tell`.
 
     Raises CorruptDataError when there are some and none can be read, MachineError where the system
     refuses to read one.
@@ -80,7 +80,9 @@ def newest_checkpoint(
                 raise refused from error
             failure = error
             if tell is not None:
-                tell(f"checkpoint {candidate.name} cannot be read ({error}): the one before counts")
+                tell(
+                    f"checkpoint {candidate.name} cannot be read ({error}): using the one before it"
+                )
     if failure is not None:
         raise CorruptDataError(
             f"no checkpoint in {str(folder)!r} can be read ({failure})",
@@ -90,7 +92,7 @@ def newest_checkpoint(
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Removes all checkpoints in `folder`: the training is over."""
+    """Removes all checkpoints in `folder` when the training has ended."""
     shutil.rmtree(folder, ignore_errors=True)
 
 

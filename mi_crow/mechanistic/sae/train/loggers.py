@@ -1,8 +1,8 @@
 """Rows of a training's metrics for TensorBoard or Weights & Biases, beside our own files.
 
-Both are packages of their own and off by default. A logger that fails says so once and is silent
-from then on: a training never ends, nor waits, for it. Keys are the packages' business: they come
-from their own login or the environment and are never read, kept or written here.
+Both are optional packages and off by default. A logger that fails says so once and is switched
+off: a training never stops or waits for it. API keys come from the packages' own login or the
+environment and are never read, kept or written here.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from mi_crow.mechanistic.sae.train.metrics import Row
 
 _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 _WANDB_PROJECT = "mi-crow"
-_WANDB_START_S = 20.0  # how long a server may take to answer before the training begins
+_WANDB_START_S = 20.0  # the longest wait for a server before the training begins
 
 
 def check_logger(kind: str) -> None:
@@ -34,13 +34,13 @@ def check_logger(kind: str) -> None:
 
 
 class RunLogger:
-    """Takes the rows of one training; this one keeps none."""
+    """Receives the rows of one training; this one keeps none."""
 
     def row(self, row: Row) -> None:
-        """Takes the metrics of step `row["step"]`; None stands for what was not measured."""
+        """Receives the metrics of step `row["step"]`; None where not measured."""
 
     def close(self, *, failed: bool = False) -> None:
-        """No more rows come; `failed` when the training ended before its last step."""
+        """Ends the log; `failed` when the training ended before its last step."""
 
 
 def open_logger(
@@ -50,7 +50,7 @@ def open_logger(
     tell: Callable[[str], None],
 ) -> RunLogger:
     """The logger of the SAE that is trained in `folder`; `settings` are shown beside its rows and
-    `tell` hears of a failure. A training that goes on continues the same log.
+    failures are reported to `tell`. A resumed training continues the same log.
 
     Raises UserError as `check_logger` does.
     """
@@ -85,7 +85,7 @@ class _Careful(RunLogger):
             reason = (str(error).splitlines() or [""])[0]
             self._tell(
                 f"logging to {self._kind} stopped ({type(error).__name__}: {reason}); "
-                "the training goes on"
+                "the training continues"
             )
 
 
@@ -101,7 +101,7 @@ class _TensorBoard(RunLogger):
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # What a killed training wrote after its last checkpoint does not count.
+            # Drops what a killed training wrote after its last checkpoint.
             self._writer = SummaryWriter(str(self._folder), purge_step=step)
         for name, value in row.items():
             if value is not None and name != "step":
@@ -113,7 +113,7 @@ class _TensorBoard(RunLogger):
 
 
 class _WandB(RunLogger):
-    """A run of the project `mi-crow` (or WANDB_PROJECT), named after the SAE."""
+    """A run of the project `mi-crow` (or WANDB_PROJECT), with the SAE's name."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self._folder, self._settings = folder, settings
@@ -123,7 +123,7 @@ class _WandB(RunLogger):
         if self._run is None:
             self._run = self._begin()
         values = {name: value for name, value in row.items() if value is not None}
-        # A step that is there already, from before a kill, is left as it is.
+        # W&B keeps a step that is already there, from before a kill.
         self._run.log(values, step=int(row["step"] or 0))
 
     def close(self, *, failed: bool = False) -> None:
@@ -133,7 +133,7 @@ class _WandB(RunLogger):
     def _begin(self) -> Any:
         import wandb
 
-        # One SAE is one run, also when its training goes on in another process.
+        # One SAE is one run, also when its training resumes in another process.
         place = hashlib.sha256(str(self._folder.absolute()).encode()).hexdigest()[:8]
         asked = self._settings.get("training", self._settings)
         project = asked.get("wandb_project") or os.environ.get("WANDB_PROJECT", _WANDB_PROJECT)

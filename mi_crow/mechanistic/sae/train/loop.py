@@ -1,6 +1,6 @@
 """The training loop: shuffled tokens in, trained SAEs and their metrics out.
 
-Several SAEs can train side by side on one read of the data, each in a lane of its own.
+Several SAEs can train side by side on one read of the data.
 """
 
 import time
@@ -20,12 +20,12 @@ from mi_crow.mechanistic.sae.source import TRAIN, TokenSource, device_batches
 from mi_crow.mechanistic.sae.train.checkpoint import save_checkpoint
 from mi_crow.mechanistic.sae.train.loggers import RunLogger
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
-from mi_crow.mechanistic.sae.train.readings import Readings, shown
 from mi_crow.mechanistic.sae.train.state import TrainState
+from mi_crow.mechanistic.sae.train.step_metrics import StepMetrics, shown
 from mi_crow.progress import Progress
 from mi_crow.ranks import Ranks
 
-# Processes that share a training agree every so many steps whether to stop.
+# Processes that share a training agree on whether to stop once in so many steps.
 _AGREE_EVERY = 8
 
 METRICS_NAME = "metrics.parquet"
@@ -33,8 +33,8 @@ CHECKPOINTS_NAME = "checkpoints"
 
 
 @dataclass
-class Lane:
-    """One SAE in training, and where it is kept (None: nowhere)."""
+class Training:
+    """One SAE in training, its metrics, and the folder that keeps both (None: nowhere)."""
 
     state: TrainState
     table: MetricsTable
@@ -42,87 +42,90 @@ class Lane:
     logger: RunLogger = field(default_factory=RunLogger)
 
 
-def run_training(lanes: Sequence[Lane], source: TokenSource, progress: Progress) -> None:
-    """Trains every lane to the end of the plan, filling its table.
+def run_training(trainings: Sequence[Training], source: TokenSource, progress: Progress) -> None:
+    """Trains all SAEs to the end of the plan and fills their tables.
 
-    The plans agree on everything that concerns the data. A lane that a resume found ahead of the
-    others waits for them. With folders, checkpoints and metrics are kept there. Raises
-    CancelledError (after a checkpoint) when `progress` asks to stop, MiCrowError when a loss is no
-    longer finite.
+    The plans agree on everything that concerns the data. After a resume, an SAE that is ahead of
+    the others waits for them. Checkpoints and metrics go to the folders. Raises CancelledError
+    (after a checkpoint) when `progress` asks to stop, MiCrowError when a loss is not finite.
     """
-    plan = lanes[0].state.plan
-    first = min(lane.state.step for lane in lanes)
-    clock = Clock(max(lane.state.seconds for lane in lanes), first)
-    readings = [Readings(lane.state, source, clock) for lane in lanes]
-    for step, tokens in enumerate(_batches(lanes[0].state, source, first), first + 1):
-        if _stops(progress, lanes[0].state.sharing.ranks, step):
-            _keep(lanes, clock, progress)
-            raise CancelledError(resumable=all(lane.folder is not None for lane in lanes))
-        at_work = [pair for pair in zip(lanes, readings, strict=True) if pair[0].state.step < step]
-        for lane, reading in at_work:
-            train_step(lane.state, tokens, reading)
+    plan = trainings[0].state.plan
+    first = min(training.state.step for training in trainings)
+    clock = Clock(max(training.state.seconds for training in trainings), first)
+    metrics = [StepMetrics(training.state, source, clock) for training in trainings]
+    for step, tokens in enumerate(_batches(trainings[0].state, source, first), first + 1):
+        if _stops(progress, trainings[0].state.sharing.ranks, step):
+            _keep(trainings, clock, progress)
+            raise CancelledError(
+                resumable=all(training.folder is not None for training in trainings)
+            )
+        active = [
+            pair for pair in zip(trainings, metrics, strict=True) if pair[0].state.step < step
+        ]
+        for training, gathered in active:
+            train_step(training.state, tokens, gathered)
         if plan.logs_at(step):
-            for lane, reading in at_work:
-                row = reading.row()
-                reading.refuse_infinite(row)
-                lane.table.rows.append(row)
-                lane.logger.row(row)
-            progress.update(step, plan.steps, "step", shown(at_work[0][0].table.rows[-1]))
+            for training, gathered in active:
+                row = gathered.row()
+                gathered.check_finite(row)
+                training.table.rows.append(row)
+                training.logger.row(row)
+            progress.update(step, plan.steps, "step", shown(active[0][0].table.rows[-1]))
         if plan.checkpoints_at(step):
-            _keep(lanes, clock, progress)
+            _keep(trainings, clock, progress)
 
 
-def train_step(state: TrainState, tokens: Tensor, readings: Readings) -> None:
-    """One optimizer step on this process's tokens [batch, training_width] in plain units.
+def train_step(state: TrainState, tokens: Tensor, metrics: StepMetrics) -> None:
+    """One optimizer step on this process's unscaled tokens [batch, training_width].
 
-    Worked through in `accumulate` pieces, whose losses weigh as much as they have tokens. Raises
-    UserError when memory runs out, naming the size of pieces that fits.
+    Works in `accumulate` pieces, whose losses are weighted by their tokens. Raises UserError when
+    memory runs out, naming a size of pieces that fits.
     """
     try:
-        _learn(state, tokens, readings)
+        _learn(state, tokens, metrics)
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        too_much = str(error)  # the error itself holds on to the tensors that are in the way
+        too_much = str(error)  # the error itself keeps alive the tensors that fill the memory
     else:
         return
     raise _does_not_fit(state, tokens, too_much)
 
 
-def _learn(state: TrainState, tokens: Tensor, readings: Readings) -> None:
+def _learn(state: TrainState, tokens: Tensor, metrics: StepMetrics) -> None:
     plan = state.plan
-    readings.begin(tokens)
+    metrics.begin_step(tokens)
     firings = torch.zeros(state.sae.n_latents + 1, dtype=torch.int64, device=state.sae.device)
     for piece in tokens.tensor_split(plan.accumulate):  # and not `chunk`, which may make fewer
         share = piece.shape[0] / plan.batch_size
         output = _learn_piece(state, piece, share)
         fired = output.fired.reshape(-1)
         firings.index_add_(0, fired, torch.ones_like(fired))  # bincount would wait for the device
-        readings.take(output, share)
+        metrics.add_output(output, share)
     state.reduce_gradients()
     if plan.logs_at(state.step + 1):
-        readings.gradient_norm = state.gradient_norm()
+        metrics.gradient_norm = state.gradient_norm()
     state.apply_gradients()
-    readings.count(state.count_firing(firings[:-1]))  # the last place stands for none
+    metrics.add_firings(state.count_firing(firings[:-1]))  # the last entry stands for none
     state.step += 1
 
 
 def _learn_piece(state: TrainState, tokens: Tensor, share: float) -> TrainingOutput:
-    """Adds the gradients of some tokens, which are `share` of the batch."""
+    """Adds the gradients of some tokens, which are the fraction `share` of the batch."""
     sae, bf16 = state.sae, state.plan.precision == "bf16"
     x, target = sae.training_tokens(tokens)
     with torch.autocast(sae.device.type, torch.bfloat16, enabled=bf16):
         scaled = x * state.scale
         wanted = target * state.target_scale if sae.transcodes else scaled
         output = sae.training_output(scaled, wanted, state.context())
-    del scaled, wanted  # the way back needs the memory and not them
+    del scaled, wanted  # the backward pass needs the memory, not them
     (torch.stack(list(output.losses.values())).sum() * share).backward()
     return output
 
 
 def _does_not_fit(state: TrainState, tokens: Tensor, too_much: str) -> UserError:
-    """What to do about a batch that there is no memory for: the largest piece that works is
-    found by trying."""
+    """The error for a batch that does not fit into memory; tries smaller pieces to name a size
+    that does."""
     n, pieces = tokens.shape[0], state.plan.accumulate
     message = f"out of memory on {state.sae.device} with {n // pieces} tokens at once"
     pieces *= 2
@@ -134,24 +137,24 @@ def _does_not_fit(state: TrainState, tokens: Tensor, too_much: str) -> UserError
         numbers = sum(parameter.numel() for parameter in state.sae.parameters())
         return UserError(
             f"{message}, and with fewer: {too_much.splitlines()[0]}",
-            hint=f"weights, gradients and Adam's moments alone take {16 * numbers / 1e9:.1f} GB; "
-            "train fewer latents, or share them among devices with --share latents",
+            hint=f"weights, gradients and Adam's moments take {16 * numbers / 1e9:.1f} GB; "
+            "train fewer latents, or split them among devices with --share latents",
         )
     return UserError(
         message,
-        hint=f"batches of {n // pieces} fit: --accumulate {pieces} works through the same batches "
-        f"in such pieces, --batch-size {n // pieces} makes them smaller",
+        hint=f"{n // pieces} tokens at once fit: --accumulate {pieces} works through the same "
+        f"batches in pieces of that size, --batch-size {n // pieces} makes the batches smaller",
     )
 
 
 def _fits(state: TrainState, tokens: Tensor) -> bool:
-    """Whether gradients of these tokens can be had; the state is not to be used afterwards."""
+    """Whether memory suffices for the gradients of these tokens; spoils the state."""
     state.optimizer.zero_grad(set_to_none=True)
     if state.sae.device.type == "cuda":
         torch.cuda.empty_cache()
     try:
         _learn_piece(state, tokens, 1.0)
-        if not state.optimizer.state:  # Adam is still to have its two moments
+        if not state.optimizer.state:  # Adam has yet to allocate its two moments
             _ = [torch.empty_like(p) for p in (*state.sae.parameters(),) * 2]
     except RuntimeError as error:
         if not out_of_memory(error):
@@ -161,7 +164,7 @@ def _fits(state: TrainState, tokens: Tensor) -> bool:
 
 
 class Clock:
-    """Seconds of training, those before a resume included, and steps a second between logs."""
+    """Seconds of training, including those before a resume, and steps per second between logs."""
 
     def __init__(self, seconds: float, step: int) -> None:
         self._began = time.perf_counter() - seconds
@@ -171,8 +174,8 @@ class Clock:
     def seconds(self) -> float:
         return time.perf_counter() - self._began
 
-    def steps_a_second(self, step: int) -> float:
-        """Between the last two steps that this was asked for."""
+    def steps_per_second(self, step: int) -> float:
+        """Between the last two steps that this was called for."""
         seconds, before = self._last
         if step != before:
             self._last = (self.seconds(), step)
@@ -181,8 +184,8 @@ class Clock:
 
 
 def _batches(state: TrainState, source: TokenSource, first: int) -> Iterator[Tensor]:
-    """This process's part of the fp32 batches from number `first` to the end of the plan, in plain
-    units."""
+    """This process's part of the fp32 batches from number `first` to the end of the plan,
+    unscaled."""
     plan = state.plan
     stored = source.batches(plan.batch_size, plan.seed, TRAIN, plan.outlier_norm, first)
     own = stored if source.live else map(state.sharing.own_tokens, stored)
@@ -198,19 +201,19 @@ def _stops(progress: Progress, ranks: Ranks, step: int) -> bool:
     return step % _AGREE_EVERY == 0 and bool(ranks.agree(progress.should_stop()))
 
 
-def _keep(lanes: Sequence[Lane], clock: Clock, progress: Progress) -> None:
+def _keep(trainings: Sequence[Training], clock: Clock, progress: Progress) -> None:
     """Writes metrics, then the checkpoint that makes them count."""
     name = ""
-    for lane in lanes:
-        if lane.folder is None:
+    for training in trainings:
+        if training.folder is None:
             continue
-        state = lane.state
+        state = training.state
         state.seconds = clock.seconds()
         tensors = state.tensors()
         if state.sharing.ranks.rank > 0:
             continue
-        lane.table.write(lane.folder / METRICS_NAME)
-        folder = lane.folder / CHECKPOINTS_NAME
+        training.table.write(training.folder / METRICS_NAME)
+        folder = training.folder / CHECKPOINTS_NAME
         name = save_checkpoint(folder, state.step, tensors, state.facts())
     if name:
         progress.checkpoint(name)

@@ -1,4 +1,4 @@
-"""The metrics of a training run: one row a logged step, kept as Parquet."""
+"""The metrics of a training: one row per logged step, kept as Parquet."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +12,8 @@ Row = dict[str, float | int | None]
 
 _INTEGERS = ("step", "tokens", "dead_features")
 
-# Readings that every row has, and that `SaeTrainer.train` gives; the first names are those of the
-# published training guides.
+# Columns of every row that `SaeTrainer.train` returns; the first names are those of the published
+# training guides.
 _HISTORY = ("loss", "r2", "l0", "dead_features", "fvu", "step", "tokens", "lr", "heldout_fvu")
 
 
@@ -21,18 +21,18 @@ class MetricsTable:
     """Rows in step order.
 
     loss, and its parts as `loss_<name>`; fvu and r2 of the step's batch; l0; dead_features and
-    dead_share (latents silent for as long as the plan says); dense_share (latents that fired on
-    more than a tenth of the tokens since the row before); lr; grad_norm; sparsity (the
-    coefficient); tokens, tokens_s, seconds; heldout_fvu and heldout_fvu_all (with the outliers),
-    None where they were not measured.
+    dead_share (latents silent for the plan's `dead_tokens`); dense_share (latents that fired on
+    more than a tenth of the tokens since the previous row); lr; grad_norm; sparsity (the
+    coefficient); tokens, tokens_s, seconds; heldout_fvu and heldout_fvu_all (with outliers), None
+    where not measured.
     """
 
     def __init__(self, rows: list[Row] | None = None) -> None:
         self.rows: list[Row] = rows or []
 
     def history(self) -> dict[str, list[Any]]:
-        """Column lists, as `SaeTrainer.train` gives them."""
-        # Rows that were put together again after damage lack some readings.
+        """Column lists, as `SaeTrainer.train` returns them."""
+        # Rows restored after damage lack some columns.
         return {name: [row.get(name) for row in self.rows] for name in _HISTORY}
 
     def write(self, path: Path) -> None:
@@ -40,7 +40,7 @@ class MetricsTable:
         import pyarrow
         from pyarrow import parquet
 
-        # A loss part may begin later than the first row: AuxK does with the first dead latent.
+        # A loss part may first appear in a later row: AuxK begins with the first dead latent.
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         schema = pyarrow.schema(
             [(n, pyarrow.int64() if n in _INTEGERS else pyarrow.float64()) for n in names]
@@ -53,15 +53,17 @@ class MetricsTable:
     def read(
         cls, path: Path, up_to_step: int, tell: Callable[[str], None] | None = None
     ) -> "MetricsTable":
-        """The rows in `path` that a checkpoint at `up_to_step` had already seen. A damaged file,
-        which `tell` is told of, hinders no training: then there are none."""
+        """The rows in `path` up to a checkpoint's step. A damaged file is reported to `tell`
+        and does not stop the training: the table is empty then."""
         if not path.is_file():
             return cls()
         try:
             rows = read_rows(path)
         except CorruptDataError as error:
             if tell is not None:
-                tell(f"{error}: its readings before step {up_to_step:,} are lost, training goes on")
+                tell(
+                    f"{error}: its metrics before step {up_to_step:,} are lost, training continues"
+                )
             return cls()
         return cls([row for row in rows if (row["step"] or 0) <= up_to_step])
 

@@ -1,4 +1,4 @@
-"""What changes during training: weights, Adam's moments, dead counters, the step."""
+"""The state of a training: weights, Adam's moments, dead counters, the step."""
 
 from typing import Any
 
@@ -14,18 +14,18 @@ from mi_crow.mechanistic.sae.train.plan import StartingPoint, TrainingPlan
 
 # As in Gao et al. 2024: latents that fire rarely have gradients near Adam's usual 1e-8.
 _ADAM_EPS = 6.25e-10
-# On a device that would have to be waited for, steps between two looks at which latents are dead.
-_LOOK_EVERY = 10
+# On CUDA, where reading a value waits for the device, dead latents are looked up this rarely.
+_DEAD_LOOKUP_STEPS = 10
 _ROWS_AT_ONCE = 1024
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 class TrainState:
-    """An SAE in training. Until `finish` it takes inputs times `scale` and gives targets times
+    """An SAE in training. Until `finish` it maps inputs times `scale` to targets times
     `target_scale`.
 
-    Where latents are shared among processes this is the state of those at hand; what it writes
-    down and takes up (`tensors`, `restore`) is of all of them.
+    Where processes split the latents, this is the state of one process's latents; `tensors` and
+    `restore` are about all of them.
     """
 
     def __init__(self, sae: SparseAutoencoder, plan: TrainingPlan) -> None:
@@ -46,15 +46,15 @@ class TrainState:
         )
         # Tokens since each latent fired.
         self._idle = torch.zeros(sae.n_latents, dtype=torch.int64, device=sae.device)
-        self._dead: tuple[Tensor | None, int] | None = None  # None: to be looked up
+        self._dead: tuple[Tensor | None, int] | None = None  # None: look up again
 
     @property
     def sharing(self) -> Sharing:
         return self.sae.sharing
 
     def share(self, sharing: Sharing) -> "TrainState":
-        """This process's share of the state: all of it unless latents are shared. Every process
-        goes on from what the first one has."""
+        """This process's part of the state: all of it unless latents are split. Every process
+        continues from the state of the first one."""
         if sharing.single_process:
             return self
         facts = sharing.ranks.agree({"step": self.step, **self.facts()})
@@ -65,7 +65,7 @@ class TrainState:
             part.restore(self.tensors(), facts)
         else:
             self.sae.sharing = sharing
-            self._take_up(facts)
+            self._restore_facts(facts)
             sharing.broadcast([*self.sae.state_dict().values(), self.control.state])
         return part
 
@@ -77,14 +77,14 @@ class TrainState:
         )
 
     def start(self, point: StartingPoint) -> None:
-        """Scales and centres a fresh or loaded SAE for the inputs of `point`."""
+        """Prepares a fresh or loaded SAE: scale, centre and rule-specific initialisation."""
         sae, target = self.sae, self.plan.target_l0
         self.scale, self.target_scale = point.scale, point.target_scale
         self.variance = point.variance
         fresh = not bool(sae.b_dec.any())
-        # A fresh transcoder's matrices fit the scaled tokens as they are.
+        # A fresh transcoder's matrices already fit scaled targets.
         sae.fold_scale(1 / point.scale, None if fresh else 1 / point.target_scale)
-        # A loaded SAE may have rows of any length: their latents take it over.
+        # A loaded SAE may have decoder rows of any norm: move it into the latents.
         sae.fold_decoder_norms()
         if fresh:
             with torch.no_grad():
@@ -95,7 +95,7 @@ class TrainState:
                 sae.calibrate(point.sample.to(sae.device), target)
 
     def context(self) -> LossContext:
-        """What the losses of the next step need to know."""
+        """The context of the next step's losses."""
         dead, n_dead = self._dead_now()
         return LossContext(
             variance=self.variance,
@@ -108,12 +108,12 @@ class TrainState:
         )
 
     def n_dead(self) -> int:
-        """How many latents have not fired for long, of all processes."""
+        """Number of dead latents over all processes."""
         return self._dead_now()[1]
 
     def _dead_now(self) -> tuple[Tensor | None, int]:
-        """Ids of the latents at hand that have not fired for long, int64, and how many there are in
-        all processes; None when there are none at all."""
+        """Ids of this process's dead latents, int64, and their number over all processes; None when
+        no process has any."""
         if self._dead is None:
             dead = (self._idle > self.plan.dead_tokens).nonzero()[:, 0]
             count = torch.tensor(dead.numel(), device=dead.device)
@@ -122,11 +122,11 @@ class TrainState:
         return self._dead
 
     def reduce_gradients(self) -> None:
-        """Makes the gradients those of the whole batch."""
+        """Sums the gradients to those of the whole batch."""
         self.sharing.reduce_gradients(self.sae.parameters())
 
     def gradient_norm(self) -> Tensor:
-        """Length of the gradient of all parameters, before a step; no dimensions."""
+        """L2 norm of the gradient of all parameters, before a step: a scalar."""
         squares: dict[bool, list[Tensor]] = {True: [], False: []}
         for name, parameter in self.sae.named_parameters():
             if parameter.grad is not None:
@@ -139,13 +139,13 @@ class TrainState:
     def apply_gradients(self) -> None:
         """One Adam step on the sphere of unit decoder rows.
 
-        The part of a gradient that lies along its decoder row would only change the row's
-        length, which is fixed: it is taken out, so that Adam's moments do not see it.
+        The component of a gradient along its decoder row would only change the row's norm, which
+        is fixed: it is removed, so that Adam's moments do not see it.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.lr_at(self.step) * group["rate"]
         if self.sae.W_dec.grad is not None:
-            _take_out_lengths(self.sae.W_dec.grad, self.sae.W_dec)
+            _remove_parallel(self.sae.W_dec.grad, self.sae.W_dec)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.normalise_decoder()
@@ -153,24 +153,24 @@ class TrainState:
 
     @torch.no_grad()
     def count_firing(self, firings: Tensor) -> Tensor:
-        """Notes how often each latent fired on this process's part of a batch, int64 [M]; gives how
-        often on the whole batch."""
+        """Counts the firings of each latent on this process's part of a batch, int64 [M]; returns
+        those on the whole batch."""
         firings = self.sharing.total_over_tokens(firings)
         self._idle += self.plan.batch_size
         self._idle.masked_fill_(firings > 0, 0)
-        if self.sae.device.type == "cpu" or (self.step + 1) % _LOOK_EVERY == 0:
+        if self.sae.device.type == "cpu" or (self.step + 1) % _DEAD_LOOKUP_STEPS == 0:
             self._dead = None
         active = self.sharing.total_over_latents(firings.sum())
         self.control.observe(self.step, active / self.plan.batch_size)
         return firings
 
     def finish(self) -> None:
-        """Folds the scales into the SAE: from here on it takes plain inputs."""
+        """Folds the scales into the SAE, which takes unscaled inputs from here on."""
         self.sae.fold_scale(self.scale, self.target_scale)
         self.scale = self.target_scale = 1.0
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint must hold, by name. All processes call it."""
+        """All tensors of a checkpoint by name. Collective: all processes call it."""
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         for name, parameter in self.sae.named_parameters():
             for moment, value in self.optimizer.state[parameter].items():
@@ -186,7 +186,7 @@ class TrainState:
         return tensors
 
     def facts(self) -> dict[str, Any]:
-        """The plain numbers that a checkpoint must hold."""
+        """The numbers and settings of a checkpoint."""
         return {
             "scale": self.scale,
             "target_scale": self.target_scale,
@@ -196,7 +196,7 @@ class TrainState:
         }
 
     def settings(self) -> dict[str, Any]:
-        """What has to be the same for a training to go on: the plan and the SAE's shape."""
+        """What a resumed training must agree with: the plan and the SAE's shape."""
         sae = self.sae
         return {
             "architecture": sae.architecture,
@@ -228,22 +228,22 @@ class TrainState:
             torch.set_rng_state(tensors["rng.cpu"])
             if sae.device.type == "cuda" and "rng.cuda" in tensors:
                 torch.cuda.set_rng_state(tensors["rng.cuda"], sae.device)
-            self._take_up(facts)
+            self._restore_facts(facts)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise machine_error(error) or CorruptDataError(
                 f"the checkpoint does not fit this SAE ({error})",
                 hint="remove the checkpoints folder to train from the beginning",
             ) from error
 
-    def _take_up(self, facts: dict[str, Any]) -> None:
+    def _restore_facts(self, facts: dict[str, Any]) -> None:
         self.step = int(facts["step"])
         self.scale, self.target_scale = float(facts["scale"]), float(facts["target_scale"])
         self.variance, self.seconds = float(facts["variance"]), float(facts["seconds"])
 
 
-def _take_out_lengths(gradient: Tensor, rows: Tensor) -> None:
-    """Leaves of each gradient row what is at right angles to its row of unit length, in place."""
-    # Some rows at a time stay in the cache, and their products need no [M, d] of their own.
+def _remove_parallel(gradient: Tensor, rows: Tensor) -> None:
+    """Removes from each gradient row its component along the unit row, in place."""
+    # Blocks of rows stay in the cache, and their products need no [M, d] buffer.
     some = _ROWS_AT_ONCE if rows.device.type == "cpu" else max(len(rows), 1)
     for part, unit in zip(gradient.split(some), rows.split(some), strict=True):
         along = torch.linalg.vecdot(part, unit)
@@ -251,19 +251,19 @@ def _take_out_lengths(gradient: Tensor, rows: Tensor) -> None:
 
 
 def _is_by_latent(name: str) -> bool:
-    """Whether a checkpoint's tensor of this name has one row a latent."""
+    """Whether a checkpoint's tensor of this name has one row per latent."""
     if name.startswith(("rng.", "sparsity", "adam.step.")):
         return False
     return is_by_latent(name.rpartition(".")[2])
 
 
 def _groups(sae: SparseAutoencoder) -> list[dict[str, Any]]:
-    """The parameters, those with a learning rate of their own apart; `rate` multiplies."""
+    """Parameter groups: `rate` multiplies the learning rate, 1 unless the SAE names another."""
     rates = sae.learning_rates
     plain = [value for name, value in sae.named_parameters() if name not in rates]
-    apart = [
+    own = [
         {"params": [value], "rate": rates[name]}
         for name, value in sae.named_parameters()
         if name in rates
     ]
-    return [{"params": plain, "rate": 1.0}, *apart]
+    return [{"params": plain, "rate": 1.0}, *own]

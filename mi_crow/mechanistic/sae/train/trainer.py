@@ -1,6 +1,7 @@
-"""Training SAEs in place on any source of tokens: the trainer and what a training comes to."""
+"""Training SAEs in place on any source of tokens: the trainer and its results."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from mi_crow.mechanistic.sae.quality import DENSE, heldout_quality, latent_densi
 from mi_crow.mechanistic.sae.sharing import SINGLE_PROCESS, Sharing, open_sharing
 from mi_crow.mechanistic.sae.source import ShuffledSource, TokenSource
 from mi_crow.mechanistic.sae.train.checkpoint import newest_checkpoint
-from mi_crow.mechanistic.sae.train.denormals import flushed_denormals
 from mi_crow.mechanistic.sae.train.loggers import RunLogger, open_logger
-from mi_crow.mechanistic.sae.train.loop import CHECKPOINTS_NAME, METRICS_NAME, Lane, run_training
+from mi_crow.mechanistic.sae.train.loop import (
+    CHECKPOINTS_NAME,
+    METRICS_NAME,
+    Training,
+    run_training,
+)
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from mi_crow.mechanistic.sae.train.plan import TrainingPlan, make_plan, starting_point
 from mi_crow.mechanistic.sae.train.state import TrainState
@@ -28,7 +33,7 @@ from mi_crow.store.workspace import Workspace
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training came to; quality is of held-out tokens."""
+    """The result of a training; quality is measured on held-out tokens."""
 
     sae_id: str
     steps: int
@@ -44,7 +49,7 @@ class TrainResult:
     others: tuple["TrainResult", ...] = ()  # the other SAEs of a sweep
 
     def as_json(self) -> dict[str, Any]:
-        """The fields; for a sweep also `saes`, with an object for each SAE."""
+        """The fields; for a sweep also `saes`, one object per SAE."""
         own = {key: value for key, value in asdict(self).items() if key != "others"}
         if not self.others:
             return own
@@ -68,12 +73,12 @@ class SaeTrainer:
         folder: str | Path | None = None,
         target_layer: str | None = None,
     ) -> dict[str, list[Any]]:
-        """Trains on a captured layer and gives the history: one value a logged step for `loss`,
+        """Trains on a captured layer and returns the history: one value per logged step for `loss`,
         `r2`, `l0`, `dead_features`, `fvu` and more. The final figures are in `result`.
 
-        A transcoder also needs the layer that it is to predict. With a `folder`, checkpoints are
-        kept there, and a training that was stopped goes on from the newest. Raises UserError for
-        an unknown run or layer, a width that does not fit, too few tokens.
+        A transcoder also needs the layer that it predicts. Checkpoints are kept in `folder`, and a
+        training that was stopped resumes from the newest. Raises UserError for an unknown run or
+        layer, a width that does not fit, or too few tokens.
         """
         from mi_crow.mechanistic.sae.run_tokens import open_tokens
 
@@ -91,8 +96,8 @@ class SaeTrainer:
         progress: Progress | None = None,
         folder: str | Path | None = None,
     ) -> dict[str, list[Any]]:
-        """The same on any source of tokens; a transcoder's inputs and targets stand side by side
-        in them."""
+        """The same on any source of tokens; for a transcoder each row is an input followed by its
+        target."""
         logger = _published_logger(config, folder, progress or NullProgress())
         failed = True
         try:
@@ -109,19 +114,34 @@ class SaeTrainer:
 def _published_logger(
     config: SaeTrainingConfig | None, folder: str | Path | None, progress: Progress
 ) -> RunLogger:
-    """Weights & Biases where `use_wandb` asks for it and its package is there, else none."""
+    """Weights & Biases if `use_wandb` asks for it and its package is installed, else none."""
     if config is None or not config.use_wandb or config.wandb_mode == "disabled":
         return RunLogger()
     try:
         return open_logger("wandb", Path(folder or "sae-training"), asdict(config), progress.log)
     except UserError as error:
-        progress.log(f"{error.sentence}; the training goes on without it")
+        progress.log(f"{error.sentence}; the training continues without it")
         return RunLogger()
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Treats denormal floats as zero inside the block, and as before afterwards.
+
+    On CPU they slow the tails of an optimizer a hundredfold, but the setting is process-wide, and
+    a library must not leave it changed.
+    """
+    before = bool(torch.full((1,), 1e-40) * torch.ones(1) == 0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One SAE's part of a training."""
+    """Result and history of one trained SAE."""
 
     result: TrainResult
     history: dict[str, list[Any]]
@@ -138,17 +158,17 @@ def train_many(
     device: torch.device | None = None,
     loggers: Sequence[RunLogger] | None = None,
 ) -> list[Trained]:
-    """Trains several SAEs in place, step by step side by side, on one read of `source`.
+    """Trains several SAEs in place, step by step, on one read of `source`.
 
-    They may differ in everything but what decides the data: steps, batch size, seed, outliers and
-    shuffling. Each comes out as if it had been trained alone. `folders`: one an SAE, for
-    checkpoints; a training that was stopped goes on from them.
+    They may differ in everything except what decides the data: steps, batch size, seed, outliers
+    and shuffling. The results are those of training each separately. `folders`: one per SAE, for
+    checkpoints, from which a stopped training resumes.
 
-    Several processes (`ranks`, all call this alike) share either the `tokens` of each batch or the
-    `latents`, as `sharing.py` says; each has the trained SAEs in the end. SAEs whose latents are
-    shared need not fit `device`, where the shares are trained, and may be on the CPU.
+    Several processes (`ranks`, all make the same call) split either the `tokens` of each batch or
+    the `latents`, see `sharing.py`; each has the trained SAEs in the end. SAEs whose latents are
+    split need not fit on `device`, where each process trains its part, and may be on the CPU.
 
-    `loggers`, one an SAE, take the rows of its metrics as they come; they are left open.
+    `loggers`, one per SAE, receive the rows of its metrics; they are left open.
 
     Raises UserError when settings, widths or tokens do not fit.
     """
@@ -158,8 +178,8 @@ def train_many(
     device = device or saes[0].device
     plans = _agreed(make_plans(saes, source, configs, device), ranks)
     read = ShuffledSource(source) if plans[0].shuffled else source
-    lanes = [
-        _lane(
+    trainings = [
+        _begin_or_resume(
             sae,
             read,
             plan,
@@ -169,21 +189,21 @@ def train_many(
         )
         for sae, plan, folder in zip(saes, plans, places, strict=True)
     ]
-    for lane, logger in zip(lanes, loggers or (), strict=False):
-        lane.logger = logger
+    for training, logger in zip(trainings, loggers or (), strict=False):
+        training.logger = logger
     with flushed_denormals():
-        run_training(lanes, read, progress)
+        run_training(trainings, read, progress)
     trained = []
-    for sae, lane in zip(saes, lanes, strict=True):
-        lane.state.finish()
-        result = _measure(lane, read)
-        _take_back(sae, lane.state)
-        sae.metadata = replace(sae.metadata, outlier_norm=lane.state.plan.outlier_norm)
+    for sae, training in zip(saes, trainings, strict=True):
+        training.state.finish()
+        result = _measure(training, read)
+        _take_back(sae, training.state)
+        sae.metadata = replace(sae.metadata, outlier_norm=training.state.plan.outlier_norm)
         progress.log(
-            f"{result.sae_id + ': ' if len(lanes) > 1 else ''}held-out FVU {result.fvu:.4f}, "
+            f"{result.sae_id + ': ' if len(trainings) > 1 else ''}held-out FVU {result.fvu:.4f}, "
             f"L0 {result.l0:.1f}, dead {result.dead_share:.1%}"
         )
-        trained.append(Trained(result, lane.table.history()))
+        trained.append(Trained(result, training.table.history()))
     return trained
 
 
@@ -212,43 +232,43 @@ def _each(
 
 
 def _agreed(plans: list[TrainingPlan], ranks: Ranks) -> list[TrainingPlan]:
-    """The plans of the first process: what it measured may differ in the last place elsewhere."""
+    """The plans of the first process: others may measure a last digit differently."""
     if ranks.world == 1:
         return plans
     for plan in plans:
         pieces = ranks.world * plan.accumulate
         if plan.batch_size < pieces:
             raise UserError(
-                f"a batch of {plan.batch_size} tokens has no {pieces} pieces",
+                f"a batch of {plan.batch_size} tokens cannot be split into {pieces} pieces",
                 hint="raise the batch size or use fewer processes",
             )
     return [TrainingPlan(**fields) for fields in ranks.agree([plan.as_json() for plan in plans])]
 
 
-def _lane(
+def _begin_or_resume(
     sae: SparseAutoencoder,
     source: TokenSource,
     plan: TrainingPlan,
     folder: Path | None,
     sharing: Sharing,
     tell: Callable[[str], None] | None = None,
-) -> Lane:
-    """From the newest checkpoint in `folder` where there is one, else from the start."""
+) -> Training:
+    """Resumes from the newest checkpoint in `folder` if there is one, else starts anew."""
     state = TrainState(sae.train().requires_grad_(True), plan)
-    kept = None if folder is None else newest_checkpoint(folder / CHECKPOINTS_NAME, tell)
+    found = None if folder is None else newest_checkpoint(folder / CHECKPOINTS_NAME, tell)
     table = MetricsTable()
-    if folder is None or kept is None:
+    if folder is None or found is None:
         state.start(starting_point(sae, source, plan))
     else:
-        tensors, facts = kept
+        tensors, facts = found
         _refuse_other_settings(facts.get("settings"), state.settings(), folder)
         state.restore(tensors, facts)
         table = MetricsTable.read(folder / METRICS_NAME, state.step, tell)
-    return Lane(state.share(sharing), table, folder)
+    return Training(state.share(sharing), table, folder)
 
 
 def _take_back(sae: SparseAutoencoder, state: TrainState) -> None:
-    """Brings what was trained into the caller's SAE and takes it out of training."""
+    """Copies the trained weights into the caller's SAE and ends its training mode."""
     trained, sharing = state.sae, state.sharing
     if trained is not sae:
         with torch.no_grad():
@@ -271,25 +291,24 @@ def _refuse_other_settings(kept: Any, now: dict[str, Any], folder: Path) -> None
             )
 
 
-def _measure(lane: Lane, source: TokenSource) -> TrainResult:
-    """The figures that are reported: held-out quality, and how often latents fire on training
-    tokens."""
-    sae, plan = lane.state.sae, lane.state.plan
+def _measure(training: Training, source: TokenSource) -> TrainResult:
+    """The reported figures: held-out quality, and dead and dense shares on training tokens."""
+    sae, plan = training.state.sae, training.state.plan
     quality = heldout_quality(sae, source, plan.outlier_norm)
     densities = latent_densities(sae, source, plan.outlier_norm)
     dead, dense = sae.sharing.total_over_latents(
         torch.stack([(densities == 0).sum(), (densities > DENSE).sum()])
     ).tolist()
     return TrainResult(
-        sae_id=lane.folder.name if lane.folder else "",
+        sae_id=training.folder.name if training.folder else "",
         steps=plan.steps,
         tokens=plan.steps * plan.batch_size,
         fvu=quality.fvu,
         fvu_all=quality.fvu_all,
         outlier_share=quality.outlier_share,
         l0=quality.l0,
-        dead_share=dead / lane.state.n_latents,
-        dense_share=dense / lane.state.n_latents,
-        seconds=float(lane.table.rows[-1]["seconds"] or 0.0),
-        n_latents=lane.state.n_latents,
+        dead_share=dead / training.state.n_latents,
+        dense_share=dense / training.state.n_latents,
+        seconds=float(training.table.rows[-1]["seconds"] or 0.0),
+        n_latents=training.state.n_latents,
     )

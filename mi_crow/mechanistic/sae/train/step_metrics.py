@@ -1,4 +1,4 @@
-"""What a training tells about itself: one row of metrics a logged step."""
+"""The metrics of a training step, gathered piece by piece into one row per logged step."""
 
 import math
 from typing import Protocol
@@ -13,8 +13,8 @@ from mi_crow.mechanistic.sae.source import HELDOUT, TokenSource, not_finite
 from mi_crow.mechanistic.sae.train.metrics import Row
 from mi_crow.mechanistic.sae.train.state import TrainState
 
-# Held-out tokens looked at at every checkpoint.
-_GLANCE_TOKENS = 4096
+# Held-out tokens evaluated at every checkpoint.
+_HELDOUT_TOKENS = 4096
 
 
 class StepClock(Protocol):
@@ -22,42 +22,41 @@ class StepClock(Protocol):
 
     def seconds(self) -> float: ...
 
-    def steps_a_second(self, step: int) -> float: ...
+    def steps_per_second(self, step: int) -> float: ...
 
 
-class Readings:
-    """Gathers what a step gives until a row is asked for."""
+class StepMetrics:
+    """Gathers the results of steps until a row is written."""
 
     def __init__(self, state: TrainState, source: TokenSource, clock: StepClock) -> None:
         self.gradient_norm: Tensor | None = None
         self._state, self._source, self._clock = state, source, clock
         self._step: list[tuple[TrainingOutput, float]] = []  # pieces of the latest step
-        # Since the last row: firings of each latent at hand, and tokens.
+        # Since the last row: firings of each of this process's latents, and tokens.
         self._firings = torch.zeros(state.sae.n_latents, dtype=torch.int64, device=state.sae.device)
         self._tokens = 0
         self._active = self._firings.sum()  # of the latest step
         self._finite = torch.ones((), dtype=torch.bool, device=state.sae.device)
 
-    def begin(self, tokens: Tensor) -> None:
-        """A step on a batch begins: what is taken from here on belongs to it."""
+    def begin_step(self, tokens: Tensor) -> None:
+        """Begins a step on a batch: outputs added from here on belong to it."""
         self._step.clear()
-        self._finite &= tokens.sum().isfinite()  # many times faster than asking each
+        self._finite &= tokens.sum().isfinite()  # much faster than testing each
         self._tokens += self._state.plan.batch_size
 
-    def take(self, output: TrainingOutput, share: float) -> None:
-        """Takes in one piece of a batch; `share` is its part of the batch's tokens."""
+    def add_output(self, output: TrainingOutput, share: float) -> None:
+        """Adds one piece of a batch; `share` is its fraction of the batch's tokens."""
         # Detached, so that no graph outlives its step.
         losses = {name: loss.detach() for name, loss in output.losses.items()}
         self._step.append((output._replace(losses=losses), share))
 
-    def count(self, firings: Tensor) -> None:
-        """Takes in how often each latent at hand fired on the batch, int64 [M]."""
+    def add_firings(self, firings: Tensor) -> None:
+        """Adds how often each of this process's latents fired on the batch, int64 [M]."""
         self._active = firings.sum()
         self._firings += firings
 
     def row(self) -> Row:
-        """The row of the step just made, of all processes; starts a new window for
-        `dense_share`."""
+        """The row of the latest step, over all processes; starts a new window for `dense_share`."""
         state = self._state
         plan, sharing, n_latents = state.plan, state.sharing, state.n_latents
         losses = self._losses()
@@ -80,7 +79,7 @@ class Readings:
             "lr": plan.lr_at(state.step - 1),
             "grad_norm": None if self.gradient_norm is None else float(self.gradient_norm),
             "sparsity": float(state.control.coefficient(state.step - 1)),
-            "tokens_s": self._clock.steps_a_second(state.step) * plan.batch_size,
+            "tokens_s": self._clock.steps_per_second(state.step) * plan.batch_size,
             "seconds": self._clock.seconds(),
             "heldout_fvu": None if heldout is None else heldout.fvu,
             "heldout_fvu_all": None if heldout is None else heldout.fvu_all,
@@ -96,12 +95,12 @@ class Readings:
         together = self._state.sharing.total_over_tokens(torch.stack(list(sums.values())))
         return dict(zip(sums, together.tolist(), strict=True))
 
-    def refuse_infinite(self, row: Row) -> None:
-        """Raises MiCrowError when the row's loss or gradient is not finite; says why.
+    def check_finite(self, row: Row) -> None:
+        """Raises MiCrowError, with the cause, when the row's loss or gradient is not finite.
 
-        Checkpoints are only written after a row that passed, so the last one is good.
+        Checkpoints are only written after a row that passed, so the latest one is good.
         """
-        for what, name in (("the loss", "loss"), ("the gradient's length", "grad_norm")):
+        for what, name in (("the loss", "loss"), ("the gradient norm", "grad_norm")):
             value = row[name]
             if value is not None and math.isfinite(value):
                 continue
@@ -112,15 +111,15 @@ class Readings:
             raise MiCrowError(
                 stopped,
                 hint=f"lower the learning rate (it was {self._state.plan.lr:.2g}) "
-                "or give more warm-up",
+                "or use more warm-up steps",
             )
 
     def _heldout(self) -> Quality | None:
-        """Quality on some held-out tokens, outliers among them; None where there are none."""
+        """Quality on some held-out tokens, including outliers; None when there are none."""
         plan, state = self._state.plan, self._state
         if not self._source.count(HELDOUT, plan.outlier_norm):
             return None
-        tokens = self._source.sample(_GLANCE_TOKENS, plan.seed, HELDOUT).float()
+        tokens = self._source.sample(_HELDOUT_TOKENS, plan.seed, HELDOUT).float()
         inputs, targets = state.sae.training_tokens(tokens)
         limit = None if plan.outlier_norm is None else plan.outlier_norm * state.scale
         wanted = targets * state.target_scale if state.sae.transcodes else None
@@ -128,6 +127,6 @@ class Readings:
 
 
 def shown(row: Row) -> dict[str, float]:
-    """The readings that viewers follow."""
+    """The metrics that are shown while training."""
     names = ("fvu", "l0", "dead_share", "tokens_s", "loss")
     return {name: float(row[name] or 0) for name in names}
