@@ -6,7 +6,7 @@ import duckdb
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.workspace import Workspace
-from tests.helpers.index_fixture import make_index
+from tests.helpers.index_fixture import copy_workspace, make_index
 
 SAE = "fixture-sae"
 FEATURE = 23  # what is awkward belongs to it
@@ -31,6 +31,10 @@ CONCEPT = "\x1b]0;title\x07[/]\u202e name"
 
 def make_awkward_index(workspace: Workspace) -> None:
     """Feature 23 has one example for each of TOKENS, of a document that is all of them."""
+    copy_workspace(_write, workspace)
+
+
+def _write(workspace: Workspace) -> None:
     make_index(workspace, SAE)
     ends = list(itertools.accumulate(map(len, TOKENS)))
     with duckdb.connect(str(workspace.index_path(SAE))) as connection:

@@ -8,6 +8,7 @@ import duckdb
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.workspace import Workspace
 from tests.helpers.awkward_index import CONCEPT, FEATURE, SAE, make_awkward_index
+from tests.helpers.index_fixture import copy_workspace
 from tests.helpers.jobs_fixture import FakeJobs
 
 # Clipboard, title, notification, reset, device query, style, DCS, 8-bit CSI and OSC, overrides.
@@ -27,6 +28,10 @@ def obeyed(text: str) -> list[str]:
 
 def make_hostile_workspace(workspace: Workspace) -> None:
     """The awkward index of feature FEATURE, with ATTACK wherever a string can stand."""
+    copy_workspace(_write, workspace)
+
+
+def _write(workspace: Workspace) -> None:
     make_awkward_index(workspace)
     with duckdb.connect(str(workspace.index_path(SAE))) as connection:
         for table, column in (

@@ -6,8 +6,12 @@ looks for can be read in the texts.
 
 import json
 import re
+import shutil
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -59,20 +63,46 @@ def make_index(
     n_documents: int = 48,
     seed: int = 0,
 ) -> list[Doc]:
-    """Makes an SAE folder (cfg.json alone) and its `features.duckdb`; gives its documents.
+    """Makes an SAE folder (only its cfg.json) and its `features.duckdb`; gives its documents.
 
     Feature n < 24 fires on the n-th word of TOPICS; the others on random words, every eleventh of
-    them on none.
+    them on none. Each index is computed once per process and then copied; leave the documents as
+    they are.
     """
     workspace.ensure()
     folder = workspace.saes_dir / sae_id
     if not folder.exists():
         workspace.make_sae_dir(sae_id, sae_id)
-    rng = np.random.default_rng(seed)
-    docs = documents(rng, n_features, n_documents)
-    write_index(folder / "features.duckdb", sae_id, docs, n_features, rng)
+    made, docs = _computed(sae_id, n_features, n_documents, seed)
+    scratch = folder / ".tmp-copy"
+    shutil.copyfile(Path(made.name) / "features.duckdb", scratch)
+    scratch.replace(folder / "features.duckdb")
     _write_cfg(folder, n_features)
     return docs
+
+
+@cache
+def _computed(
+    sae_id: str, n_features: int, n_documents: int, seed: int
+) -> tuple[TemporaryDirectory[str], list[Doc]]:
+    made = TemporaryDirectory(prefix="mi-crow-index-")
+    rng = np.random.default_rng(seed)
+    docs = documents(rng, n_features, n_documents)
+    write_index(Path(made.name) / "features.duckdb", sae_id, docs, n_features, rng)
+    return made, docs
+
+
+def copy_workspace(make: Callable[[Workspace], None], workspace: Workspace) -> None:
+    """Does to `workspace` what `make` does to an empty one, which it does once per process."""
+    made = Path(_made(make).name)
+    shutil.copytree(made / "workspace", workspace.root, dirs_exist_ok=True)
+
+
+@cache
+def _made(make: Callable[[Workspace], None]) -> TemporaryDirectory[str]:
+    made = TemporaryDirectory(prefix="mi-crow-workspace-")
+    make(Workspace.open(Path(made.name) / "workspace"))
+    return made
 
 
 def documents(rng: np.random.Generator, n_features: int, n_documents: int) -> list[Doc]:

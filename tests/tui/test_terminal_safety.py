@@ -1,10 +1,8 @@
 """No text of a workspace is obeyed by the terminal, on any screen, nor by what pastes a copy."""
 
 import base64
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,16 +23,9 @@ from tui.widgets.field import Area, Field
 RunApp = Callable[..., AbstractAsyncContextManager[Any]]
 
 
-@pytest.fixture(scope="module")
-def hostile_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workspace = Workspace.open(tmp_path_factory.mktemp("hostile") / "workspace")
-    make_hostile_workspace(workspace)
-    return workspace.root
-
-
 @pytest.fixture
-def hostile(hostile_files: Path, empty_workspace: Workspace, fake_jobs: FakeJobs) -> Workspace:
-    shutil.copytree(hostile_files, empty_workspace.root, dirs_exist_ok=True)
+def hostile(empty_workspace: Workspace, fake_jobs: FakeJobs) -> Workspace:
+    make_hostile_workspace(empty_workspace)
     add_hostile_jobs(fake_jobs)
     return empty_workspace
 
@@ -79,6 +70,7 @@ async def test_a_name_in_a_field_is_shown_and_kept_as_it_is(run_app: RunApp, hos
         assert f"{before}x" in names
 
 
+@pytest.mark.slow
 async def test_a_text_in_an_area_wraps_by_what_it_shows(run_app: RunApp, hostile: Workspace):
     async with run_app(hostile, size=(80, 24), sae_id=SAE) as pilot:
         await press(pilot, "3")
@@ -93,6 +85,7 @@ async def test_a_text_in_an_area_wraps_by_what_it_shows(run_app: RunApp, hostile
         assert obeyed(screen_text(pilot)) == []
 
 
+@pytest.mark.slow
 async def test_all_screens_popups_and_notices_show_what_would_be_obeyed(
     run_app: RunApp, hostile: Workspace
 ):

@@ -1,7 +1,6 @@
 """What the command line prints of a hostile workspace: nothing that a terminal obeys."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -37,17 +36,10 @@ COMMANDS = (
 )
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workspace = Workspace.open(tmp_path_factory.mktemp("hostile") / "workspace")
-    make_hostile_workspace(workspace)
-    return workspace.root
-
-
 @pytest.fixture
-def workspace(root: Path, tmp_path: Path) -> Workspace:
-    shutil.copytree(root, tmp_path / "workspace")
+def workspace(tmp_path: Path) -> Workspace:
     workspace = Workspace.open(tmp_path / "workspace")
+    make_hostile_workspace(workspace)
     add_hostile_jobs(FakeJobs(workspace))
     return workspace
 
