@@ -9,9 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.store import RunManifest, Workspace
 from mi_crow.store.runs.reader import RunReader
+
+pytestmark = pytest.mark.slow
 
 DOCUMENTS, PARTS = 320, 20
 KILLS = 3

@@ -19,6 +19,8 @@ from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.runs.reader import RunReader
 from mi_crow.store.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 LAYER = "resid_post.2"
 TEXTS = 200
 CONFIG = CaptureConfig(

@@ -75,6 +75,7 @@ def test_with_json_stdout_holds_one_object_and_stderr_nothing(
     assert captured.err == ""
 
 
+@pytest.mark.slow
 def test_detaching_starts_the_job_and_says_how_to_watch_it(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +87,7 @@ def test_detaching_starts_the_job_and_says_how_to_watch_it(
     assert main(["jobs", "watch", job, "--workspace", str(workspace.root)]) == 0
 
 
+@pytest.mark.slow
 def test_a_mistake_that_only_the_job_finds_leaves_the_workspace_as_it_was(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -151,6 +153,7 @@ def test_ctrl_c_detaches_and_says_how_to_cancel(workspace: Workspace, tmp_path: 
     assert job_state(workspace, watcher.job).status == "running"
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_cancels_and_waits_for_the_end(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -164,6 +167,7 @@ def test_a_second_ctrl_c_cancels_and_waits_for_the_end(
     assert "Traceback" not in watcher.said
 
 
+@pytest.mark.slow
 def test_a_third_ctrl_c_stops_a_job_that_does_not_listen(
     workspace: Workspace, tmp_path: Path
 ) -> None:

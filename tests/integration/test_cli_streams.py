@@ -60,6 +60,7 @@ def test_an_object_survives_every_encoding(env):
         assert found["text"] == "ärger"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", [ASCII, {"PYTHONIOENCODING": "latin-1"}], ids=["ascii", "latin-1"])
 def test_what_a_terminal_cannot_show_is_replaced(env):
     code, out, err = run(**env)
@@ -74,17 +75,20 @@ def test_input_that_is_not_utf8_is_read_all_the_same():
     assert json.loads(out)["text"] == "caf\ufffd"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "| head -c 1"])
 def test_a_closed_stream_is_no_fault(closed):
     _, _, err = run(lines=3000, shell=closed)
     assert err == b""
 
 
+@pytest.mark.slow
 def test_a_small_result_for_a_reader_that_left_is_no_fault():
     _, _, err = run(shell="| true")
     assert err == b""
 
 
+@pytest.mark.slow
 def test_debug_shows_what_libraries_say():
     code, out, err = run("--debug", "--json")
     assert code == 0

@@ -147,6 +147,7 @@ def test_an_unreadable_workspace_is_refused(
         filled.root.chmod(0o700)
 
 
+@pytest.mark.slow
 def test_what_only_the_job_can_find_out_leaves_nothing_either(
     tmp_path: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,8 @@ import pytest
 
 from tests.helpers.sae_files import MAKERS, write_json, write_sparsify
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

@@ -89,6 +89,7 @@ def test_a_job_runs_detached_quiet_and_nice(workspace: Workspace, tmp_path: Path
     assert any("all steps done" in line for line in tail_log(workspace, counter.job))
 
 
+@pytest.mark.slow
 def test_a_job_outlives_the_kill_of_whoever_started_it(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_killed_job_is_lost_and_a_resume_finishes_it(
     assert counter.state.attempt == 2
 
 
+@pytest.mark.slow
 def test_a_second_resume_fails_clearly(workspace: Workspace, tmp_path: Path) -> None:
     counter = Counter(workspace, tmp_path / "a", wait_at=1)
     counter.wait_there()
@@ -157,6 +159,7 @@ def test_cancel_saves_and_stops_and_a_resume_goes_on(workspace: Workspace, tmp_p
     assert counter.steps == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_cancel_file_alone_is_enough(workspace: Workspace, tmp_path: Path) -> None:
     counter = Counter(workspace, tmp_path / "a", wait_at=1)
     counter.wait_there()
@@ -164,6 +167,7 @@ def test_the_cancel_file_alone_is_enough(workspace: Workspace, tmp_path: Path) -
     assert counter.end() == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_second_cancel_stops_a_job_that_does_not_listen(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -177,6 +181,7 @@ def test_a_second_cancel_stops_a_job_that_does_not_listen(
     wait_until(lambda: not counter.state.process.is_here())
 
 
+@pytest.mark.slow
 def test_jobs_on_one_device_wait_in_line_across_workspaces(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -193,6 +198,7 @@ def test_jobs_on_one_device_wait_in_line_across_workspaces(
     assert second.state.started <= third.state.started
 
 
+@pytest.mark.slow
 def test_a_queued_job_can_be_cancelled(workspace: Workspace, tmp_path: Path) -> None:
     first = Counter(workspace, tmp_path / "a", wait_at=0)
     first.wait_there()
@@ -206,6 +212,7 @@ def test_a_queued_job_can_be_cancelled(workspace: Workspace, tmp_path: Path) -> 
     assert first.end() == "finished"
 
 
+@pytest.mark.slow
 def test_a_job_waits_for_another(workspace: Workspace, tmp_path: Path) -> None:
     first = Counter(workspace, tmp_path / "a", wait_at=0)
     second = Counter(workspace, tmp_path / "b", after=first.job)
@@ -233,6 +240,7 @@ def test_a_failure_carries_its_words_and_no_secret(workspace: Workspace, tmp_pat
     assert b"hf_abcdef" not in everything
 
 
+@pytest.mark.slow
 def test_a_user_error_leaves_no_output_folder_and_the_job_can_be_forgotten(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -245,6 +253,7 @@ def test_a_user_error_leaves_no_output_folder_and_the_job_can_be_forgotten(
     assert list(workspace.jobs_dir.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_resume_goes_on_in_the_same_output_folder(workspace: Workspace, tmp_path: Path) -> None:
     counter = Counter(workspace, tmp_path / "a", kind="steps-sae", wait_at=2)
     counter.wait_there()
@@ -259,6 +268,7 @@ def test_a_resume_goes_on_in_the_same_output_folder(workspace: Workspace, tmp_pa
     assert [folder.name for folder in workspace.saes_dir.iterdir()] == [output]
 
 
+@pytest.mark.slow
 def test_a_name_that_was_taken_meanwhile_fails_the_job(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -280,6 +290,7 @@ def test_a_worker_that_cannot_start_is_lost_and_leaves_its_words(
     assert tail_log(workspace, job) == ["no such module"]
 
 
+@pytest.mark.slow
 def test_a_second_worker_on_the_same_folder_refuses(workspace: Workspace, tmp_path: Path) -> None:
     counter = Counter(workspace, tmp_path / "a", wait_at=0)
     counter.wait_there()
@@ -290,6 +301,7 @@ def test_a_second_worker_on_the_same_folder_refuses(workspace: Workspace, tmp_pa
     assert [e["event"] for e in read_events(folder)].count("started") == 1
 
 
+@pytest.mark.slow
 def test_the_status_file_is_whole_whenever_it_is_read(workspace: Workspace, tmp_path: Path) -> None:
     counter = Counter(workspace, tmp_path / "a", steps=300)
     path = workspace.job_dir(counter.job) / "status.json"

@@ -15,6 +15,8 @@ from tests.helpers import jobs_worker
 from tests.helpers.jobs_fixture import own_queues, wait_until
 from tests.helpers.jobs_worker import WORKER
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 60.0  # torch is imported three times, maybe on a busy machine
 
 

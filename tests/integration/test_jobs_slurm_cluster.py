@@ -23,9 +23,10 @@ from mi_crow.store.workspace import Workspace
 from tests.helpers.process_tree import below
 
 pytest.importorskip("submitit", reason="the extra `slurm`")
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self").exists(), reason="processes are found in /proc"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are found in /proc"),
+]
 
 CAPTURE = CaptureConfig(
     ModelSpec("sample", dtype="fp32", device="cpu"),

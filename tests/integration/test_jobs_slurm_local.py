@@ -17,6 +17,8 @@ from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
 from mi_crow.store.workspace import Workspace
 from tests.helpers.process_tree import below
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("submitit", reason="the extra `slurm`")
 
 CAPTURE = CaptureConfig(

@@ -70,6 +70,7 @@ def test_before_anything_is_loaded_it_says_so(home):
         client.close()
 
 
+@pytest.mark.slow
 def test_loading_names_model_layer_and_device_and_the_next_sae_keeps_the_model(session):
     loaded = session.call("load", sae_id=SAE_ID, device="cpu")
     assert loaded["layer"] == LAYER
@@ -187,6 +188,7 @@ def test_the_tree_and_the_statistics_describe_the_model(loaded):
     assert found["max_norm"] >= found["mean_norm"] > 0
 
 
+@pytest.mark.slow
 @needs_pidfd
 def test_a_killed_session_comes_back_with_its_sae(home):
     client = SessionClient(home)
@@ -202,6 +204,7 @@ def test_a_killed_session_comes_back_with_its_sae(home):
         client.close()
 
 
+@pytest.mark.slow
 @needs_pidfd
 def test_the_session_ends_when_its_client_is_killed(home):
     code = (

@@ -12,6 +12,8 @@ from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.session.client import SessionClient
 from mi_crow.store.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 SAE_ID = "sample-random"
 TEXT = "The judge adjourned the hearing until the second witness could be found."
 PUSH = Intervention("feature:3", "add", 4.0).as_json()

@@ -23,6 +23,8 @@ from mi_crow.mechanistic.sae.train.run import train_run
 from mi_crow.store.workspace import Workspace
 from tests.helpers.shared_training import LATENTS, Trained, train, train_shared
 
+pytestmark = pytest.mark.slow
+
 # Batches that do not halve evenly and leave some latents dead for AuxK at every step.
 SMALL = {"batch_size": 31, "dead_tokens": 20}
 CASES = [

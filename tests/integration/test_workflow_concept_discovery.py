@@ -57,6 +57,7 @@ def test_top_texts_are_tracked_exported_and_named(tmp_path: Path, sample_sae_dir
     lm.detach_sae()
 
 
+@pytest.mark.slow
 def test_top_texts_are_those_of_the_greatest_activation_over_tokens(sample_sae_dir: Path) -> None:
     """Every feature's table against one computed apart, a text at a time, without the tracker."""
     lm = LanguageModel.from_huggingface("sample", device="cpu")
@@ -92,6 +93,7 @@ def test_top_texts_are_those_of_the_greatest_activation_over_tokens(sample_sae_d
         assert [activation for _, activation in pairs] == pytest.approx(own, rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_names_come_from_python_csv_and_json(tmp_path: Path, sample_sae_dir: Path) -> None:
     sae = load_sae(sample_sae_dir)
     sae.concepts.load_concepts({3: [{"name": "ferries", "confidence": 0.9}]})

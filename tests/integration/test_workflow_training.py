@@ -49,6 +49,7 @@ def test_an_sae_is_trained_saved_and_loaded(tmp_path: Path) -> None:
     assert torch.equal(load_sae(folder / "sae_weights.safetensors").W_dec, sae.W_dec)
 
 
+@pytest.mark.slow
 def test_epochs_count_the_same_as_steps(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     lm = LanguageModel.from_huggingface("sample", store=store, device="cpu")
@@ -65,6 +66,7 @@ def test_epochs_count_the_same_as_steps(tmp_path: Path) -> None:
     assert len(histories[0]["loss"]) == pytest.approx(2 * len(histories[1]["loss"]), abs=1)
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_sae_and_what_does_not_fit_is_told(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     lm = LanguageModel.from_huggingface("sample", store=store, device="cpu")

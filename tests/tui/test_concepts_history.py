@@ -1,5 +1,7 @@
 """Undo and redo on the screens: this session's changes, and a list of all to pick from."""
 
+import pytest
+
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.fabricated import fabricate
@@ -60,6 +62,7 @@ async def test_a_former_change_is_picked_from_the_history(run_app, app_workspace
         assert names(pilot.app.context.annotations) == {"letters"}
 
 
+@pytest.mark.slow
 async def test_a_change_can_be_read_to_its_end_at_the_smallest_size(run_app, app_workspace):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
         name = "sails and masts"

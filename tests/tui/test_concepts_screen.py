@@ -100,6 +100,7 @@ async def test_notes_and_confidence_are_kept(open_concepts):
         assert "parts" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_a_confidence_beyond_one_is_refused(open_concepts):
     async with open_concepts() as pilot:
         await press(pilot, "c", *"7", "enter")
@@ -107,6 +108,7 @@ async def test_a_confidence_beyond_one_is_refused(open_concepts):
         assert {c.confidence for c in pilot.app.context.annotations.concepts(SAE)} == {1.0}
 
 
+@pytest.mark.slow
 async def test_marked_concepts_are_removed_together_after_a_question(open_concepts):
     async with open_concepts() as pilot:
         await press(pilot, "space", "space", "x")
@@ -141,6 +143,7 @@ async def test_concepts_are_written_to_a_file_and_read_again(open_concepts, tmp_
         assert names(pilot) == sorted(NAMES.values())
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_not_there_is_told(open_concepts):
     async with open_concepts() as pilot:
         await press(pilot, "m", *"nowhere.json", "enter")
@@ -148,6 +151,7 @@ async def test_a_file_that_is_not_there_is_told(open_concepts):
         assert names(pilot) == sorted(NAMES.values())
 
 
+@pytest.mark.slow
 async def test_nothing_is_written_over_a_file_without_a_yes(open_concepts, tmp_path):
     path = tmp_path / "names.json"
     path.write_text("mine")
@@ -164,6 +168,7 @@ async def test_nothing_is_written_over_a_file_without_a_yes(open_concepts, tmp_p
         assert len(json.loads(path.read_text())) == len(NAMES)
 
 
+@pytest.mark.slow
 async def test_an_import_replaces_nothing_without_a_yes(open_concepts, tmp_path):
     path = tmp_path / "names.json"
     feature, name = next(iter(NAMES.items()))

@@ -85,6 +85,7 @@ async def test_before_loading_the_captured_layers_show_and_l_is_named(
         assert session.calls == []
 
 
+@pytest.mark.slow
 async def test_without_an_sae_it_says_where_to_open_one(empty_workspace, run_app, session):
     async with run_app(empty_workspace) as pilot:
         await press(pilot, "6")
@@ -122,6 +123,7 @@ async def test_the_statistics_of_a_layer_are_measured_on_the_text(app_workspace,
         assert "9 × 128" in text
 
 
+@pytest.mark.slow
 async def test_an_empty_text_is_not_sent(app_workspace, run_app, session):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
         await press(pilot, "6", "l")
@@ -145,6 +147,7 @@ async def test_a_failure_is_told_and_the_next_try_works(app_workspace, run_app, 
         assert "median norm  10.50" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_a_session_that_died_is_noticed_and_loads_again(app_workspace, run_app, session):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
         await press(pilot, "6", "l")
@@ -158,6 +161,7 @@ async def test_a_session_that_died_is_noticed_and_loads_again(app_workspace, run
         assert "session ended" not in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_leaving_does_not_wait_for_a_model_that_loads(app_workspace, run_app):
     class Slow(FakeSession):
         """Loads until it is closed."""

@@ -10,6 +10,8 @@ import pytest
 from mi_crow.store.workspace import Workspace
 from tests.helpers.pseudo_terminal import PseudoTerminal, foreign_sequences
 
+pytestmark = pytest.mark.slow
+
 # The app with a model session that is a stand-in, started at once.
 PROGRAM = """
 import sys

@@ -61,6 +61,7 @@ async def test_a_feature_that_never_fires_says_so(run_app: RunApp, awkward: Work
         assert "It never fires." in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
 async def test_co_firing_from_a_sample_says_so(
     run_app: RunApp, awkward: Workspace, size: tuple[int, int]
@@ -101,6 +102,7 @@ async def test_an_index_that_cannot_be_read_offers_to_build_it_again(
         assert "cannot be opened" not in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_an_index_is_read_while_it_is_built_again(
     run_app: RunApp, awkward: Workspace
 ) -> None:

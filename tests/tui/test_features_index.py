@@ -79,6 +79,7 @@ async def test_the_filter_searches_the_texts(open_index):
         assert table(pilot).row_at(0) is not None
 
 
+@pytest.mark.slow
 async def test_under_a_filter_the_arrow_tells_the_order(open_index):
     async with open_index() as pilot:
         store = pilot.app.context.features
@@ -95,6 +96,7 @@ async def test_under_a_filter_the_arrow_tells_the_order(open_index):
         assert "max↓" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_a_label_at_chance_level_is_never_a_name(open_index, monkeypatch):
     monkeypatch.delenv("TMUX", raising=False)
     async with open_index() as pilot:
@@ -107,6 +109,7 @@ async def test_a_label_at_chance_level_is_never_a_name(open_index, monkeypatch):
         assert pilot.app.screen.query_one(PromptLine).field.value == ""
 
 
+@pytest.mark.slow
 async def test_what_is_shown_goes_from_firing_to_named_to_unnamed_to_all(open_index):
     async with open_index() as pilot:
         total = pilot.app.context.features.meta().n_features
@@ -132,6 +135,7 @@ async def test_the_order_is_always_told(open_index):
         assert {mark[:3] for mark in told} >= {"fea", "den", "fir", "max", "mea", "AUR"}
 
 
+@pytest.mark.slow
 async def test_a_change_by_another_process_shows_by_itself(open_index, empty_workspace):
     from mi_crow.mechanistic.concepts.annotations import Annotations
 
@@ -154,6 +158,7 @@ async def test_a_rebuilt_index_is_shown_without_a_restart(open_index, empty_work
         assert f"{before + 16}" in pilot.app.screen.query_one(TableHeading).render().plain
 
 
+@pytest.mark.slow
 async def test_awkward_texts_are_shown_as_they_are(open_index):
     async with open_index(size=(200, 60)) as pilot:
         for feature in range(12, 24):  # the words of sailing and weather
@@ -165,6 +170,7 @@ async def test_awkward_texts_are_shown_as_they_are(open_index):
         assert pane.feature == 23
 
 
+@pytest.mark.slow
 async def test_the_coverage_of_the_index_is_told(open_index):
     async with open_index() as pilot:
         firing = table(pilot).row_count
@@ -193,6 +199,7 @@ async def test_i_in_the_table_takes_the_strongest_text_along(open_index):
         assert (sent[0].feature, sent[0].text) == (feature, strongest.text)
 
 
+@pytest.mark.slow
 async def test_another_sae_starts_at_its_own_first_feature(open_index, empty_workspace):
     async with open_index() as pilot:
         await jump(pilot, 60)

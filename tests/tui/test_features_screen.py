@@ -108,6 +108,7 @@ async def test_typing_filters_and_escape_clears(open_features):
         assert table(pilot).row_count == everything
 
 
+@pytest.mark.slow
 async def test_keys_of_the_screen_are_typed_into_the_filter(open_features):
     async with open_features() as pilot:
         await press(pilot, "slash")
@@ -126,6 +127,7 @@ async def test_a_number_jumps_even_to_a_feature_that_the_filter_hides(open_featu
         assert table(pilot).row_count == N_FEATURES
 
 
+@pytest.mark.slow
 async def test_a_number_that_is_no_feature_is_told(open_features):
     async with open_features() as pilot:
         await press(pilot, "number_sign")
@@ -177,6 +179,7 @@ async def test_a_name_is_offered_saved_shown_and_undone(open_features):
         assert pilot.app.context.annotations.concepts("demo-topk") == []
 
 
+@pytest.mark.slow
 async def test_another_name_replaces_the_first_and_an_empty_one_removes_it(open_features):
     async with open_features(size=(120, 40), named=True) as pilot:
         annotations = pilot.app.context.annotations
@@ -191,6 +194,7 @@ async def test_another_name_replaces_the_first_and_an_empty_one_removes_it(open_
         assert annotations.concepts("demo-topk") == []
 
 
+@pytest.mark.slow
 async def test_an_opened_feature_leads_back_to_where_it_was_opened(open_features):
     async with open_features() as pilot:
         await press(pilot, "5")
@@ -201,6 +205,7 @@ async def test_an_opened_feature_leads_back_to_where_it_was_opened(open_features
         assert pilot.app.current_mode == "concepts"
 
 
+@pytest.mark.slow
 async def test_a_feature_opened_before_the_index_is_there_shows_later(run_app, app_workspace):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
         await pilot.app.go("features", messages.OpenFeature(3))
@@ -220,6 +225,7 @@ async def test_y_copies_the_number_or_the_selected_example(open_features, monkey
         assert pilot.app.clipboard == FabricatedIndex().examples(feature)[1].text
 
 
+@pytest.mark.slow
 async def test_text_of_a_data_set_is_never_markup(open_features, monkeypatch):
     markup = FabricatedIndex().examples(3)[0]
     hostile = type(markup)(

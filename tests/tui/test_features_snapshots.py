@@ -12,7 +12,10 @@ from tui.theme import PAPER
 from tui.widgets.field import Area
 
 SMALL, MEDIUM, LARGE = (80, 24), (120, 40), (200, 60)
-SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+SIZES = pytest.mark.parametrize(
+    "size",
+    [pytest.param(SMALL, id="small"), pytest.param(LARGE, id="large", marks=pytest.mark.slow)],
+)
 TEXT = (
     "The harbour was quiet before the storm. Two sloops lay at anchor, their masts creaking, and "
     "the crew counted the sails again.\nA letter from the bank waited in the captain's cabin; "
@@ -54,7 +57,14 @@ def test_the_table_of_features(picture, size):
     assert picture("features", "j", "j", size=size)
 
 
-@pytest.mark.parametrize("size", [SMALL, MEDIUM, LARGE], ids=["small", "medium", "large"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(SMALL, id="small", marks=pytest.mark.slow),
+        pytest.param(MEDIUM, id="medium"),
+        pytest.param(LARGE, id="large", marks=pytest.mark.slow),
+    ],
+)
 def test_a_feature(picture, size):
     assert picture("features", send=[messages.OpenFeature(3)], size=size)
 

@@ -1,5 +1,6 @@
 """The frame: six screens that keep their state, header, footer, palette, help, escape, themes."""
 
+import pytest
 from textual.widgets import TextArea
 
 from mi_crow.store.workspace import Workspace
@@ -81,12 +82,14 @@ async def test_the_palette_finds_an_action_and_does_it_on_its_screen(app_workspa
         assert isinstance(pilot.app.screen.focused, FormInput)
 
 
+@pytest.mark.slow
 async def test_the_palette_moves_in_its_list_while_typing_goes_on(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         await press(pilot, "ctrl+p", *"go to", "down", "enter")
         assert pilot.app.current_mode == "features"
 
 
+@pytest.mark.slow
 async def test_a_palette_that_is_left_does_nothing(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         await press(pilot, "colon", *"quit", "escape")
@@ -114,6 +117,7 @@ async def test_the_footer_shows_only_keys_that_work_here(app_workspace, run_app)
         assert "q quit" not in footer  # a q is typed now
 
 
+@pytest.mark.slow
 async def test_a_click_on_a_tab_opens_its_screen(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         row = screen_text(pilot).splitlines()[1]
@@ -129,6 +133,7 @@ async def test_the_header_names_model_sae_and_the_running_job(app_workspace, run
         assert "train 41%" in line
 
 
+@pytest.mark.slow
 async def test_the_header_shows_what_the_model_session_does(app_workspace, run_app):
     states = {
         "loading model": SessionState("loading", "demo-topk"),
@@ -142,6 +147,7 @@ async def test_the_header_shows_what_the_model_session_does(app_workspace, run_a
             assert words in screen_text(pilot).splitlines()[0]
 
 
+@pytest.mark.slow
 async def test_both_themes_draw_every_screen(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         for theme in THEMES:
@@ -157,6 +163,7 @@ async def test_q_quits(empty_workspace: Workspace, run_app):
         assert pilot.app.return_code == 0
 
 
+@pytest.mark.slow
 async def test_an_open_index_that_is_rebuilt_is_opened_again(app_workspace, run_app):
     class Store:
         opened = 0

@@ -71,6 +71,7 @@ async def test_the_list_of_a_token_follows_the_cursor(open_inspect):
         assert [row.key for row in rows] == [str(f) for f, _ in result["per_token"][2]]
 
 
+@pytest.mark.slow
 async def test_special_and_outlier_tokens_say_what_they_are(open_inspect):
     async with open_inspect() as (pilot, _):
         await inspected(pilot)
@@ -102,6 +103,7 @@ async def test_a_feature_sent_here_with_its_text_is_looked_for(open_inspect):
         assert "#44" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_a_feature_that_does_not_fire_says_so(open_inspect):
     async with open_inspect() as (pilot, _):
         await pilot.app.go("inspect", messages.SendToInspect(1234, TEXT))
@@ -110,6 +112,7 @@ async def test_a_feature_that_does_not_fire_says_so(open_inspect):
         assert "does not fire on this text" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_an_empty_text_asks_nothing_of_the_session(open_inspect):
     async with open_inspect() as (pilot, session):
         await press(pilot, "ctrl+r")
@@ -117,6 +120,7 @@ async def test_an_empty_text_asks_nothing_of_the_session(open_inspect):
         assert "type a text first" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_a_refusal_is_told_and_the_next_try_works(open_inspect):
     async with open_inspect() as (pilot, session):
         session.error = UserError("the text is too long", hint="shorten it")
@@ -142,6 +146,7 @@ async def test_the_feature_goes_on_to_steer(open_inspect):
         assert "#3" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_lines_of_tokens_are_walked_by_line(open_inspect):
     async with open_inspect() as (pilot, _):
         await inspected(pilot, "one two three\nfour five six\n")
@@ -155,6 +160,7 @@ async def test_lines_of_tokens_are_walked_by_line(open_inspect):
         assert tokens.cursor == len(tokens._texts) - 1
 
 
+@pytest.mark.slow
 async def test_w_reads_all_of_a_long_text_and_cuts_it_again(open_inspect):
     async with open_inspect() as (pilot, session):
         call = session.call

@@ -2,6 +2,7 @@
 
 import threading
 
+import pytest
 from textual.widgets import Static
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -13,6 +14,8 @@ from tui.screens.features.detail import FeatureDetailPane
 from tui.widgets.field import Area
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.lists.row_list import RowList
+
+pytestmark = pytest.mark.slow
 
 SAE = "fixture-sae"
 

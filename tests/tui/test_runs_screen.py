@@ -57,6 +57,7 @@ async def test_all_three_lists_show_what_there_is_newest_first(app_workspace, ru
         ) or "80,331 in 2 parts" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_j_walks_from_list_to_list_and_k_back(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         await press(pilot, *"jj")
@@ -124,6 +125,7 @@ async def test_a_failed_job_says_why_and_its_log_is_plain_text(app_workspace, ru
         assert "another line" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_nothing_is_posted_while_nothing_changes(empty_workspace, run_app, monkeypatch):
     async with run_app(empty_workspace) as pilot:
         published = []
@@ -308,12 +310,14 @@ async def test_x_removes_an_ended_job_once_it_was_asked(app_workspace, run_app):
         assert failed.job_id not in [row.key for row in rows(pilot, "jobs").rows]
 
 
+@pytest.mark.slow
 async def test_the_palette_does_not_cancel_what_is_no_job(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         await press(pilot, "colon", *"cancel the selected", "enter")
         assert "not on what is selected now" in notices(pilot)
 
 
+@pytest.mark.slow
 async def test_a_refusal_is_told_in_one_sentence(app_workspace, run_app, monkeypatch):
     def refuse(workspace, job):
         raise UserError("job 'x' is running already [b]", hint="watch it")
@@ -328,6 +332,7 @@ async def test_a_refusal_is_told_in_one_sentence(app_workspace, run_app, monkeyp
         assert "job 'x' is running already [b]; watch it" in notices(pilot)
 
 
+@pytest.mark.slow
 async def test_a_job_started_elsewhere_appears_and_a_removed_sae_goes(
     app_workspace, fake_jobs, run_app
 ):
@@ -342,6 +347,7 @@ async def test_a_job_started_elsewhere_appears_and_a_removed_sae_goes(
         assert [row.key for row in rows(pilot, "saes").rows] == ["demo-topk"]
 
 
+@pytest.mark.slow
 async def test_data_in_names_and_settings_is_never_markup(app_workspace, fake_jobs, run_app):
     folder = app_workspace.make_job_dir("capture-evil")
     spec = {"model": {"model": "[bold red]x[/] \x1b[31m"}, "dataset": {"source": "a\nb"}}
@@ -356,6 +362,7 @@ async def test_data_in_names_and_settings_is_never_markup(app_workspace, fake_jo
         assert "[/]" in text
 
 
+@pytest.mark.slow
 async def test_the_screen_stands_at_every_size(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         for size in ((40, 12), (80, 24), (119, 35), (120, 36), (200, 60)):
@@ -367,6 +374,7 @@ async def test_the_screen_stands_at_every_size(app_workspace, run_app):
             assert "Jobs" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_ctrl_r_waits_for_what_was_typed_before_it(app_workspace, run_app, submitted):
     async with run_app(app_workspace) as pilot:
         await press(pilot, "n", "tab", "tab", "tab", "tab", "tab")
@@ -378,6 +386,7 @@ async def test_ctrl_r_waits_for_what_was_typed_before_it(app_workspace, run_app,
         assert not submitted
 
 
+@pytest.mark.slow
 async def test_what_was_never_finished_is_listed_and_x_removes_it_once_asked(
     app_workspace, run_app
 ):
@@ -402,6 +411,7 @@ async def test_what_was_never_finished_is_listed_and_x_removes_it_once_asked(
         assert "half-done" not in [row.key for row in rows(pilot, "saes").rows]
 
 
+@pytest.mark.slow
 async def test_removing_a_run_says_what_needs_it_and_not_while_a_job_does(run_app, fake_jobs):
     workspace = fake_jobs.workspace
     for run_id in ("old", "busy"):

@@ -7,9 +7,13 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mi_crow.jobs.events import append_event
 from mi_crow.store.workspace import Workspace
 from tests.tui.driving import press, screen_text, settle
+
+pytestmark = pytest.mark.slow
 
 RunApp = Callable[..., AbstractAsyncContextManager[Any]]
 WRONG: tuple[Any, ...] = ("x", [1], {"a": {}}, True, 1e300, -7, None)

@@ -9,6 +9,10 @@ from tui.app import MiCrowApp
 from tui.theme import PAPER
 
 SMALL, LARGE = (80, 24), (200, 60)
+SIZES = pytest.mark.parametrize(
+    "size",
+    [pytest.param(SMALL, id="small"), pytest.param(LARGE, id="large", marks=pytest.mark.slow)],
+)
 
 
 @pytest.fixture
@@ -29,12 +33,12 @@ def picture(snap_compare, app_workspace):
     return compare
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+@SIZES
 def test_runs(picture, size):
     assert picture(size=size)
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+@SIZES
 def test_a_running_job(picture, size):
     assert picture("j", "j", "j", "j", "j", size=size)
 
@@ -65,7 +69,7 @@ def test_the_light_theme(picture):
     assert picture("j", "j", "j", "j", "j", size=(120, 40), theme=PAPER.name)
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+@SIZES
 def test_control_with_a_model(picture, monkeypatch, size):
     monkeypatch.setattr("tui.context.AppContext.session", FakeSession())
     assert picture("6", "l", "ctrl+r", size=size)

@@ -61,6 +61,7 @@ async def test_the_heading_names_the_stack_that_wrote_the_text(open_steer):
         assert "no change" in heading(pilot)
 
 
+@pytest.mark.slow
 async def test_each_text_of_a_sweep_has_its_own_figure_and_the_heading_names_all(open_steer):
     async with open_steer(3, 101) as (pilot, session):
         kl = iter((0.0, 0.25, 0.75))
@@ -81,6 +82,7 @@ async def test_each_text_of_a_sweep_has_its_own_figure_and_the_heading_names_all
         assert "KL" not in heading(pilot)
 
 
+@pytest.mark.slow
 async def test_after_another_sae_was_opened_text_and_copy_still_name_theirs(
     open_steer, monkeypatch
 ):
@@ -105,6 +107,7 @@ async def test_a_generation_is_kept_with_the_sae_that_wrote_it(open_steer):
         assert (one["target"], one["value"]) == (f"feature:{SAE}/3", 0.4)
 
 
+@pytest.mark.slow
 async def test_weights_that_were_replaced_since_lend_no_hash(open_steer, app_workspace: Workspace):
     async with open_steer(3) as (pilot, _):
         await press(pilot, "ctrl+r")
@@ -131,6 +134,7 @@ async def test_a_stack_of_another_sae_is_shown_as_such_and_not_run(open_steer):
         assert session.asked[-1][1]["sae_id"] == OTHER
 
 
+@pytest.mark.slow
 async def test_a_stack_means_the_weights_that_it_was_made_for(open_steer, app_workspace: Workspace):
     async with open_steer(3) as (pilot, session):
         await press(pilot, "P", *"boats", "enter")
@@ -147,6 +151,7 @@ async def test_a_stack_means_the_weights_that_it_was_made_for(open_steer, app_wo
         assert f"an earlier SAE {SAE}"[:19] in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_presets_say_their_sae_and_one_without_asks_before_it_is_used(open_steer):
     async with open_steer() as (pilot, session):
         annotations = pilot.app.context.annotations
@@ -169,6 +174,7 @@ async def test_presets_say_their_sae_and_one_without_asks_before_it_is_used(open
         assert stack(pilot) == [f"#7  SAE {OTHER}"]
 
 
+@pytest.mark.slow
 async def test_the_screen_says_how_the_prompt_was_read_and_the_saved_text_keeps_it(open_steer):
     async with open_steer(3) as (pilot, _):
         await press(pilot, "ctrl+r")

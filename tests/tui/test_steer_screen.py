@@ -54,6 +54,7 @@ def test_a_text_that_the_context_ended_says_so():
     assert reading(single, [PassageDone(0, "a", "b")]) == ""
 
 
+@pytest.mark.slow
 async def test_texts_stand_side_by_side_where_there_is_room(open_steer):
     for size, beside in (((80, 24), False), ((120, 40), True)):
         async with open_steer(3, size=size) as (pilot, _):
@@ -114,6 +115,7 @@ async def test_a_sweep_writes_one_text_a_strength_under_one_baseline(open_steer)
         assert text_of(pilot, "baseline") == session.BASELINE
 
 
+@pytest.mark.slow
 async def test_a_sweep_over_words_is_refused(open_steer):
     async with open_steer(3) as (pilot, session):
         await press(pilot, "w", *"much", "enter")
@@ -141,6 +143,7 @@ async def test_interventions_are_added_changed_and_removed(open_steer):
         assert stack(pilot) == []
 
 
+@pytest.mark.slow
 async def test_a_form_says_what_is_wrong_and_stays(open_steer):
     async with open_steer() as (pilot, _):
         await press(pilot, "a", "ctrl+r")
@@ -160,6 +163,7 @@ async def test_a_preset_brings_the_stack_back(open_steer):
         assert stack(pilot) == ["#3 +0.4 max", "#101 +0.4 max"]
 
 
+@pytest.mark.slow
 async def test_a_generation_is_kept_with_how_it_was_made(open_steer):
     async with open_steer(3) as (pilot, session):
         await press(pilot, "ctrl+r", "S")
@@ -169,6 +173,7 @@ async def test_a_generation_is_kept_with_how_it_was_made(open_steer):
         assert kept.baseline == session.BASELINE
 
 
+@pytest.mark.slow
 async def test_a_refusal_is_told_and_the_next_try_works(open_steer):
     async with open_steer(3) as (pilot, session):
         session.error = UserError("feature 3 is not in this SAE", hint="it has 2")
@@ -179,6 +184,7 @@ async def test_a_refusal_is_told_and_the_next_try_works(open_steer):
         assert text_of(pilot, "steered") == session.STEERED
 
 
+@pytest.mark.slow
 async def test_without_a_prompt_nothing_is_written(open_steer):
     async with open_steer(3) as (pilot, session):
         pilot.app.screen.query_one("#steer-prompt", Area).text = " "

@@ -14,6 +14,7 @@ import pytest
 from mi_crow.store.workspace import Workspace
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.tmux,
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
 ]

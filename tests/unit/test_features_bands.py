@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mi_crow.mechanistic.features.index.codes import FeatureBlock
@@ -52,7 +52,6 @@ def expected(block: FeatureBlock, bands: int, in_band: int) -> set[tuple[int, in
     return found
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     fires=st.lists(st.integers(0, 400), min_size=1, max_size=4).filter(any),
     documents=st.sampled_from([1, 3, 60]),

@@ -104,6 +104,7 @@ def near(value: float | None) -> Any:
     return None if value is None else pytest.approx(value, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -126,6 +127,7 @@ def test_every_figure_equals_a_recomputation(
         index.close()
 
 
+@pytest.mark.slow
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -99,6 +99,7 @@ def check_same(found: Written, expected: Written) -> None:
                 assert mine[name] == wanted, (table, name)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=2, max_size=9),

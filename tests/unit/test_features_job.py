@@ -96,6 +96,7 @@ def test_the_result_tells_what_was_done(prepared: Workspace, tiny_lm: "LanguageM
     assert progress.done[-1][0] == progress.done[-1][1]
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_index(prepared: Workspace, tiny_lm: "LanguageModel") -> None:
     path = prepared.index_path("sae")
     build_index(prepared, CONFIG, lm=tiny_lm)
@@ -236,6 +237,7 @@ for stage in sys.argv[3:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("indexed", [False, True], ids=["no index yet", "an index before"])
 def test_a_job_killed_in_any_stage_shows_no_half_index_and_the_next_one_clears_up(
     prepared: Workspace, tiny_lm: "LanguageModel", tiny_model_dir: Path, indexed: bool
@@ -351,6 +353,7 @@ class TestInputThatDoesNotFit:
         (prepared.sae_dir("homeless") / "features.duckdb").unlink()
 
 
+@pytest.mark.slow
 def test_small_batches_find_the_same(prepared: Workspace, tiny_lm: "LanguageModel") -> None:
     build_index(prepared, CONFIG, lm=tiny_lm)
     expected = tables(prepared.index_path("sae"))

@@ -75,12 +75,11 @@ def live(dataset: DatasetSpec, model: Path | None, **rows: Any) -> IndexConfig:
 @pytest.mark.parametrize(
     "rows",
     [
-        {},
-        {"long_documents": "split"},
-        {"pack": True},
-        {"keep_special": True, "shard_size": 5},
+        pytest.param({}, id="truncated"),
+        pytest.param({"long_documents": "split"}, id="split", marks=pytest.mark.slow),
+        pytest.param({"pack": True}, id="packed"),
+        pytest.param({"keep_special": True, "shard_size": 5}, id="special", marks=pytest.mark.slow),
     ],
-    ids=["truncated", "split", "packed", "special"],
 )
 def test_the_live_index_is_that_of_the_captured_run(
     place: Workspace, tmp_path: Path, tiny_model_dir: Path, rows: dict[str, Any]
@@ -110,6 +109,7 @@ def test_a_token_limit_ends_the_texts(
     assert tables(place.index_path("sae")) == tables(place.index_path("twin"))
 
 
+@pytest.mark.slow
 def test_texts_can_be_added_to_a_run_and_read_again(
     place: Workspace, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
@@ -133,6 +133,7 @@ def test_texts_can_be_added_to_a_run_and_read_again(
     assert len(appended["examples"]) == len(whole["examples"])
 
 
+@pytest.mark.slow
 def test_texts_that_are_not_as_they_were_are_not_added_to(
     place: Workspace, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
@@ -148,6 +149,7 @@ def test_texts_that_are_not_as_they_were_are_not_added_to(
     assert tables(place.index_path("twin")) == before
 
 
+@pytest.mark.slow
 def test_weights_only_tables_are_copied_when_the_weights_are_the_same(
     place: Workspace, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

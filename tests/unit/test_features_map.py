@@ -20,6 +20,7 @@ def clusters() -> Tensor:
     return centres + 0.05 * torch.randn(90, 16, generator=generator)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="umap-learn is not installed")
 def test_umap_keeps_bundles_together_and_repeats_itself() -> None:
     points = umap_points(clusters(), seed=1)

@@ -268,6 +268,7 @@ def test_a_feature_out_of_range_is_not_found(store: FeatureStore, feature: int) 
         assert "0 to 63" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_threads_may_ask_at_the_same_time(store: FeatureStore) -> None:
     problems: list[BaseException] = []
 
@@ -290,6 +291,7 @@ def test_threads_may_ask_at_the_same_time(store: FeatureStore) -> None:
     assert problems == []
 
 
+@pytest.mark.slow
 def test_a_search_while_names_come_and_go_finds_what_stays(
     store: FeatureStore, annotations: Annotations
 ) -> None:
@@ -336,6 +338,7 @@ def test_a_rebuilt_index_is_noticed_and_opened(tmp_path: Path, annotations: Anno
     assert store.detail(79).row.feature == 79
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fewer", [True, False])
 def test_a_rebuilt_index_of_another_size_has_the_concepts_of_its_features(
     indexed: tuple[Workspace, list[Doc]], tmp_path: Path, annotations: Annotations, fewer: bool

@@ -112,7 +112,6 @@ def test_a_resumed_older_job_and_one_that_runs_do_not_block_each_other() -> None
     young.leave()
 
 
-@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.integers(1, 9), st.sets(st.integers(0, 2), min_size=1)), min_size=1, max_size=6

@@ -100,6 +100,7 @@ def test_a_failed_job_is_removed_with_what_it_left(
     assert told(capsys, "saes") == []
 
 
+@pytest.mark.slow
 def test_a_job_that_left_nothing_needs_no_force(
     workspace: Workspace, jobs: FakeJobs, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,6 +113,7 @@ def names_of_run(root: Path) -> set[str | None]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rename", "names"), [(rename_sae, names_of_sae), (rename_run, names_of_run)]
 )

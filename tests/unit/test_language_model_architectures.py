@@ -25,7 +25,15 @@ BLOCKS = {
 }
 
 
-@pytest.fixture(scope="module", params=BLOCKS)
+USUAL = ("llama", "gpt2", "gpt_neox", "gemma2", "mixtral")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[] if name in USUAL else [pytest.mark.slow]) for name in BLOCKS
+    ],
+)
 def lm(request: pytest.FixtureRequest) -> LanguageModel:
     tokenizer = build_tokenizer(bos=request.param != "qwen2", pad=request.param != "gpt2")
     model = build_model(request.param, len(tokenizer), tokenizer.eos_token_id)

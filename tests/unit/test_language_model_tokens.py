@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mi_crow.language_model import LanguageModel
@@ -46,7 +46,6 @@ EITHER = st.sampled_from([BYTE_LEVEL, SENTENCEPIECE])
 
 
 @given(text=st.text(max_size=40), tokenizer=EITHER)
-@settings(max_examples=150, deadline=None)
 def test_the_pieces_joined_are_the_decoded_text(text: str, tokenizer: Any) -> None:
     ids = tokenizer(text).input_ids
     pieces = token_texts(tokenizer, ids)
@@ -55,14 +54,12 @@ def test_the_pieces_joined_are_the_decoded_text(text: str, tokenizer: Any) -> No
 
 
 @given(data=st.data(), tokenizer=EITHER)
-@settings(max_examples=150, deadline=None)
 def test_so_they_are_for_ids_that_no_text_has(data: st.DataObject, tokenizer: Any) -> None:
     ids = data.draw(st.lists(st.integers(0, len(tokenizer) - 1), max_size=12))
     assert "".join(token_texts(tokenizer, ids)) == (decode(tokenizer, ids) if ids else "")
 
 
 @given(text=st.text(max_size=40))
-@settings(max_examples=100, deadline=None)
 def test_streamed_pieces_joined_are_the_text(text: str) -> None:
     ids = BYTE_LEVEL(text, add_special_tokens=False).input_ids
     stream = Detokenizer(BYTE_LEVEL)

@@ -69,6 +69,7 @@ def test_topk_finds_a_known_dictionary(source: TensorSource, dictionary: Tensor)
     assert share_found(TopKSae(LATENTS, WIDTH, ACTIVE), source, dictionary, 400) >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_architecture_finds_most_of_it(
     name: str, source: TensorSource, dictionary: Tensor

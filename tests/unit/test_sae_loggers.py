@@ -60,6 +60,7 @@ def test_tensorboard_forgets_what_a_resume_does_again(tmp_path: Path) -> None:
     assert scalars(tmp_path, "fvu") == [(1, 1.0), (10, 0.25), (20, 0.125)]
 
 
+@pytest.mark.slow
 def test_wandb_keeps_rows_and_never_the_key(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     key = "0123456789abcdef" * 2 + "01234567"

@@ -118,6 +118,7 @@ def test_pieces_of_a_batch_add_up_to_the_batch(name: str, activations: Tensor) -
         torch.testing.assert_close(a, saes[1].state_dict()[parameter], rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STEERED)
 @pytest.mark.parametrize("target", [2.0, 5.0])
 def test_a_target_for_l0_is_reached(name: str, target: float, activations: Tensor) -> None:
@@ -130,6 +131,7 @@ def test_a_target_for_l0_is_reached(name: str, target: float, activations: Tenso
     assert trainer.result.fvu < 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["l1", "gated", "jumprelu"])
 def test_a_larger_coefficient_leaves_fewer_latents(name: str, activations: Tensor) -> None:
     found = []
@@ -327,6 +329,7 @@ def test_a_target_for_l0_is_for_the_kinds_that_are_steered(activations: Tensor) 
         SaeTrainingConfig(target_l0=4.0, l1_lambda=1.0)
 
 
+@pytest.mark.slow
 def test_bf16_products_train_about_as_well(activations: Tensor) -> None:
     results = []
     for precision in ("fp32", "bf16"):
@@ -353,6 +356,7 @@ def test_shuffling_keeps_each_dimension_and_nothing_between_them() -> None:
     assert torch.equal(next(source.batches(1000, seed=5, start=1)), second)
 
 
+@pytest.mark.slow
 def test_a_shuffled_control_is_reconstructed_worse(activations: Tensor) -> None:
     fvu = []
     for shuffled in (False, True):

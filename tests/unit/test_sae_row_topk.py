@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mi_crow.mechanistic.sae.kernels import row_topk as module
@@ -21,7 +21,6 @@ def own_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(1, 20),
     width=st.sampled_from([1, 7, 96, 100, 101, 256, 1152, 1156, 4096, 4608]),

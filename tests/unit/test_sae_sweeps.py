@@ -98,6 +98,7 @@ def test_a_sweep_makes_an_sae_of_each_kind_on_one_read(workspace: Workspace) -> 
         assert torch.equal(twin.state_dict()[name], tensor)
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_in_its_folders(workspace: Workspace) -> None:
     sweep = replace(CONFIG, sweep_k=(2, 4))
     whole = train_run(workspace, replace(sweep, name="whole"))
@@ -143,6 +144,7 @@ def test_a_training_starts_from_an_sae_of_the_workspace_or_a_path(workspace: Wor
         train_run(workspace, replace(CONFIG, init="sae", target_layer="mlp", name="x"))
 
 
+@pytest.mark.slow
 def test_a_shuffled_control_is_marked_as_one(workspace: Workspace) -> None:
     train_run(workspace, replace(CONFIG, training=replace(TRAINING, shuffled=True)))
     assert load_sae(workspace.sae_dir("sae")).metadata.other["control"] == "shuffled"

@@ -71,6 +71,7 @@ def small_config(steps: int = 40, **changes: object) -> SaeTrainingConfig:
     return SaeTrainingConfig(**fields)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 def test_most_of_a_known_dictionary_is_found(dictionary: Tensor, activations: Tensor) -> None:
     sae = TopKSae(n_latents=2 * FEATURES, n_inputs=WIDTH, k=ACTIVE + 1)
     trainer = SaeTrainer(sae)
@@ -225,6 +226,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_reason(activations: Tensor) ->
     assert "learning rate" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_auxk_brings_dead_latents_back(activations: Tensor) -> None:
     dead_after = {}
     for alpha in (0.0, 1 / 32):

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(
 CASES = Path(__file__).with_name("test_sae_triton.py")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU itself")
 def test_the_kernels_hold_under_the_interpreter() -> None:
     done = subprocess.run(
@@ -59,6 +60,7 @@ for rows in ("*fp32", "*bf16"):
 """
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_for_gpus_that_are_not_here() -> None:
     surroundings = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(

@@ -57,6 +57,7 @@ def test_what_a_job_and_a_tag_write_is_the_groups_with_a_group_umask(
     annotations.close()
 
 
+@pytest.mark.slow
 def test_one_unreadable_run_sae_or_job_is_one_row_that_says_why(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -119,7 +119,6 @@ def test_rows_that_have_no_scale_are_zeros() -> None:
 
 
 @given(rows=st.lists(st.lists(FLOATS, min_size=3, max_size=3)))
-@settings(max_examples=100, deadline=None)
 def test_quantising_is_off_by_half_a_step_at_most(rows: list[list[float]]) -> None:
     x = torch.tensor(rows, dtype=torch.float32).reshape(-1, 3)
     values, scales = quantise(x)
@@ -268,7 +267,6 @@ def test_a_damaged_layer_file_is_named(tmp_path: Path, what: str) -> None:
     flips=st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), min_size=1, max_size=4),
     length=st.integers(0, 700),
 )
-@settings(max_examples=200, deadline=None)
 def test_a_file_of_other_bytes_opens_or_is_called_damaged(
     flips: list[tuple[int, int]], length: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
@@ -44,7 +44,6 @@ def no_syncs() -> Iterator[None]:
     buffer_rows=st.sampled_from([1, 4, 13, 10_000]),
     data=st.data(),
 )
-@settings(max_examples=60, deadline=None)
 def test_batches_give_every_wanted_row_once_an_epoch_and_go_on_anywhere(
     parts: list[list[int]],
     batch_size: int,
@@ -159,7 +158,6 @@ def test_memory_holds_so_many_rows_at_most(tmp_path: Path, monkeypatch: pytest.M
     seed=st.integers(0, 5),
     epoch=st.integers(0, 3),
 )
-@settings(max_examples=150, deadline=None)
 def test_a_plan_has_every_chunk_once_in_blocks_of_like_size(
     wanted: list[int], block_rows: int, seed: int, epoch: int
 ) -> None:
@@ -210,7 +208,6 @@ def test_a_sample_is_decided_by_its_seed(tmp_path: Path, buffer_rows: int) -> No
     ),
     cut=st.integers(0, 40),
 )
-@settings(max_examples=100, deadline=None)
 def test_the_median_norm_is_exact_over_all_parts(norms: list[float], cut: int) -> None:
     reader = object.__new__(RunReader)
     pieces = [torch.tensor(piece, dtype=torch.float32) for piece in (norms[:cut], norms[cut:])]
