@@ -1,6 +1,6 @@
 """The error tree: raised where the cause is known, caught once, at the edge.
 
-`exit_code` is what the command line ends with: 2 for what the user can mend, 1 otherwise.
+`exit_code` is what the command line exits with: 2 for what the user can fix, 1 otherwise.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ class MiCrowError(Exception):
 
 
 class UserError(MiCrowError):
-    """Bad input that the user can mend."""
+    """Bad input that the user can fix."""
 
     exit_code: ClassVar[int] = 2
 
@@ -42,16 +42,21 @@ class CorruptDataError(MiCrowError):
 
 
 class MachineError(MiCrowError):
-    """What the system refused: memory, room on a disk, a right, one more open file. The data are
+    """What the system refused: memory, disk space, a permission, another open file. The data is
     not at fault; the same call works once the cause is gone."""
 
 
 class CancelledError(MiCrowError):
-    """The work stopped because somebody asked it to; `resumable` says whether it can go on."""
+    """The work was asked to stop; `resumable` says whether it can be continued."""
 
     def __init__(self, message: str = "cancelled", *, resumable: bool = True) -> None:
         super().__init__(message)
         self.resumable = resumable
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What the command line exits with after `error`."""
+    return error.exit_code if isinstance(error, MiCrowError) else 1
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -16,7 +16,7 @@ from mi_crow.clean_text import check_name, clean_text
 from mi_crow.cli import streams
 from mi_crow.cli.arguments import Parser, add_common, as_sentence, fill_in_common
 from mi_crow.cli.error_line import report_error
-from mi_crow.errors import MiCrowError, UserError
+from mi_crow.errors import UserError, exit_code_of
 from mi_crow.ranks import launched_rank
 
 
@@ -146,7 +146,7 @@ def _module(command: str) -> ModuleType:
 
 def _report(arguments: Sequence[str], error: BaseException) -> int:
     if launched_rank():  # what fails on every rank is reported by rank 0
-        return error.exit_code if isinstance(error, MiCrowError) else 1
+        return exit_code_of(error)
     try:
         return report_error(error, as_json="--json" in arguments, debug="--debug" in arguments)
     except BrokenPipeError:

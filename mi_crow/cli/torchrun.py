@@ -19,7 +19,7 @@ from mi_crow.cli.error_line import EXIT_INTERRUPTED, report_error
 from mi_crow.cli.following import JobCancelledError
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.rollback import Rollback
-from mi_crow.errors import CancelledError, MiCrowError, UserError
+from mi_crow.errors import CancelledError, UserError, exit_code_of
 from mi_crow.jobs.dependents import FOREGROUND_LOCK
 from mi_crow.jobs.distributed.launchers import check_ranked
 from mi_crow.jobs.events import redact
@@ -69,7 +69,7 @@ def run_in_ranks(
         if rollback is not None and isinstance(error, UserError):
             rollback.undo()
         if not speaks:
-            return error.exit_code if isinstance(error, MiCrowError) else 1
+            return exit_code_of(error)
         return report_error(error, as_json=options.json, debug=options.debug)
     if not speaks:
         return 0

@@ -1,4 +1,4 @@
-"""Who uses a run or an SAE."""
+"""What depends on a run or an SAE: jobs, and SAEs trained on the run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,23 +6,26 @@ from pathlib import Path
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import UserError
+from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.process import is_locked
 from mi_crow.jobs.status import JobState, list_jobs
 from mi_crow.store.workspace import Workspace
 
-FOREGROUND_LOCK = ".lock-foreground"  # in a folder that a command fills without a job
+FOREGROUND_LOCK = ".lock-foreground"  # in a folder that a command writes to without a job
+# The parameters in which a job names a run or an SAE that it reads.
+PARAMETERS = {"run": ("run_id",), "SAE": ("sae_id", "init")}
 
 
 @dataclass(frozen=True)
 class Dependents:
     """What depends on a run or an SAE."""
 
-    jobs: list[str]  # active jobs that read or write it
-    saes: list[str]  # SAEs that were trained on the run; none for an SAE
+    jobs: list[str]  # active ones that read or write it
+    saes: list[str]  # those trained on the run; none for an SAE
 
 
 def dependents_of(workspace: Workspace, what: str, name: str) -> Dependents:
-    """Who uses the run or SAE (`what` is "run" or "SAE") with the id `name`."""
+    """The dependents of the run or SAE (`what` is "run" or "SAE") with the id `name`."""
     trained = trained_on(workspace)
     jobs = [
         job.job_id
@@ -34,24 +37,24 @@ def dependents_of(workspace: Workspace, what: str, name: str) -> Dependents:
 
 
 def refuse_in_use(workspace: Workspace, what: str, name: str, folder: Path) -> Dependents:
-    """Who needs the run or SAE in `folder`, which nobody works on. Raises UserError when somebody
-    does: an active job, or a command that torchrun started."""
+    """The dependents of the run or SAE in `folder`. Raises UserError while an active job, or a
+    command started by torchrun, uses it."""
     used = dependents_of(workspace, what, name)
     if used.jobs:
         raise UserError(
             f"{what} {name!r} is in use by job {', '.join(used.jobs)}",
             hint="cancel it or wait: mi-crow jobs",
         )
-    if is_being_filled(folder):
+    if is_being_written(folder):
         raise UserError(
-            f"{what} {name!r} is being written by a command that torchrun started",
-            hint="stop that (ctrl+c) or wait",
+            f"{what} {name!r} is being written by a command started with torchrun",
+            hint="stop it (ctrl+c) or wait",
         )
     return used
 
 
-def is_being_filled(folder: Path) -> bool:
-    """Whether a command without a job writes to the folder now. Raises MachineError."""
+def is_being_written(folder: Path) -> bool:
+    """Whether a command without a job is writing to the folder. Raises MachineError."""
     try:
         return is_locked(folder / FOREGROUND_LOCK)
     except OSError as error:
@@ -64,10 +67,10 @@ def trained_on(workspace: Workspace) -> dict[str, str | None]:
 
 
 def uses(job: JobState, what: str, name: str, trained: Mapping[str, str | None]) -> bool:
-    """Whether a job reads or writes a run or an SAE. `trained` as `trained_on` gives it."""
-    key, kind = ("run_id", "capture") if what == "run" else ("sae_id", "train")
-    makes = job.kind == kind and name in (job.output, job.params.get("name"))
-    # Index and evaluate read the run that their SAE was trained on unless told another.
+    """Whether a job reads or writes a run or an SAE. `trained` is the result of `trained_on`."""
+    kind = KINDS.get(job.kind)
+    makes = kind is not None and kind.makes == what
+    # By default, index and evaluate read the run that their SAE was trained on.
     implied = what == "run" and trained.get(job.params.get("sae_id", "")) == name
-    starts_from = what == "SAE" and job.params.get("init") == name
-    return makes or implied or starts_from or job.params.get(key) == name
+    reads = any(job.params.get(key) == name for key in PARAMETERS[what])
+    return implied or reads or (makes and name in (job.output, job.params.get("name")))

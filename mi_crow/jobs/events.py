@@ -1,4 +1,4 @@
-"""events.jsonl: one JSON object a line, each appended in one write; readers skip bad lines."""
+"""events.jsonl: one JSON object per line, each appended in one write; readers skip bad lines."""
 
 import json
 import os
@@ -23,7 +23,7 @@ _AT_ONCE = 16 << 20  # bytes
 
 
 def append_event(job_dir: Path, event: str, **fields: Any) -> dict[str, Any]:
-    """Appends one event with the time of now and gives it back."""
+    """Appends one event with the current time and returns it."""
     record = {"t": time.time(), "event": event} | fields
     line = json.dumps(record, ensure_ascii=False, default=str, allow_nan=True) + "\n"
     descriptor = open_plain(job_dir / EVENTS_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -37,7 +37,7 @@ def append_event(job_dir: Path, event: str, **fields: Any) -> dict[str, Any]:
 
 
 def end_torn_line(job_dir: Path) -> None:
-    """Ends a line that a killed writer left unfinished, so that the next event stands alone."""
+    """Ends a line that a killed writer left unfinished, so that the next event gets its own."""
     path = job_dir / EVENTS_NAME
     try:
         with os.fdopen(open_plain(path, os.O_RDWR), "rb+") as file:
@@ -77,8 +77,13 @@ def read_last_events(job_dir: Path, window: int = 65536) -> list[dict[str, Any]]
         return []
     lines = data.split(b"\n")
     if size > window:
-        lines = lines[1:]  # its beginning was cut off
+        lines = lines[1:]  # its start was cut off
     return [event for line in lines if line and (event := parse_event(line))]
+
+
+def count_attempts(job_dir: Path) -> int:
+    """How often the job was submitted or resumed."""
+    return sum(event["event"] in OPENING for event in read_events(job_dir))
 
 
 class EventReader:
@@ -89,7 +94,7 @@ class EventReader:
         self._offset = 0
 
     def read_new(self) -> Iterator[dict[str, Any]]:
-        """The events whose lines ended since the last call."""
+        """The events whose lines were completed since the last call."""
         while True:
             try:
                 with read_plain(self._path) as file:
@@ -99,7 +104,7 @@ class EventReader:
                 return
             whole, newline, _ = data.rpartition(b"\n")
             full = len(data) == _AT_ONCE
-            # No line of ours is so long: what stands there is passed over.
+            # No line of ours is that long: it is skipped.
             self._offset += len(data) if full and not newline else len(whole) + len(newline)
             for line in whole.split(b"\n"):
                 if line and (event := parse_event(line)):

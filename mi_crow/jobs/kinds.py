@@ -1,6 +1,6 @@
-"""The kinds of jobs: which config each takes, what it makes, and the call that does the work.
+"""The kinds of jobs: the config each takes, what it makes, and the call that does the work.
 
-The work is imported inside the call, so that this table costs a viewer nothing.
+The work is imported inside the call, so that importing this table is cheap.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from mi_crow.store.workspace import Workspace
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """The demo has nothing to choose but where it runs and its seed."""
+    """The demo only lets the user choose its device and seed."""
 
     device: str = "auto"
     seed: int = 0
@@ -28,13 +28,13 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class Work:
-    """Everything a kind's work function is called with."""
+    """The arguments of a kind's work function."""
 
     workspace: Workspace
     config: Any
     progress: Progress
     output_dir: Path | None  # the run's or SAE's folder, for the kinds that make one
-    ranks: Ranks = ALONE  # the processes that share the work, for the kinds that can be shared
+    ranks: Ranks = ALONE  # the processes that share the work, for kinds that can be shared
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Kind:
 
     config: type
     work: Callable[[Work], dict[str, Any]]
-    makes: str | None = None  # "run" | "sae": the folder the runner reserves and a resume reuses
+    makes: str | None = None  # run | SAE: whose folder the runner reserves and a resume reuses
     check: Callable[[Workspace, Any], None] | None = None  # raises before anything is written
     ranked: bool = False  # several processes can share the work
 
 
 def _capture(work: Work) -> dict[str, Any]:
-    _settle_floats()
+    _flush_denormals()
     from mi_crow.language_model.capture.job import capture_run
 
     result = capture_run(
@@ -59,7 +59,7 @@ def _capture(work: Work) -> dict[str, Any]:
 
 
 def _train(work: Work) -> dict[str, Any]:
-    _settle_floats()
+    _flush_denormals()
     from mi_crow.jobs.metrics_rescue import repair_metrics
     from mi_crow.mechanistic.sae.train.run import train_run
 
@@ -72,30 +72,30 @@ def _train(work: Work) -> dict[str, Any]:
 
 
 def _index(work: Work) -> dict[str, Any]:
-    _settle_floats()
+    _flush_denormals()
     from mi_crow.mechanistic.features.index.build import build_index
 
     return build_index(work.workspace, work.config, work.progress).as_json()
 
 
 def _evaluate(work: Work) -> dict[str, Any]:
-    _settle_floats()
+    _flush_denormals()
     from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
 
     return evaluate_sae(work.workspace, work.config, work.progress)
 
 
 def _demo(work: Work) -> dict[str, Any]:
-    _settle_floats()
+    _flush_denormals()
     from mi_crow.jobs.demo.run import run_demo
 
     config: DemoConfig = work.config
     return run_demo(work.workspace, work.progress, config.device, config.seed)
 
 
-def _settle_floats() -> None:
-    """Takes denormals for zero in this process, which is ours alone: on CPU they slow the tails of
-    a softmax or an optimizer a hundredfold."""
+def _flush_denormals() -> None:
+    """Flushes denormals to zero in this process: on CPU they slow down the tails of a softmax or an
+    optimizer a hundredfold."""
     import torch
 
     torch.set_flush_denormal(True)
@@ -103,7 +103,7 @@ def _settle_floats() -> None:
 
 KINDS: dict[str, Kind] = {
     "capture": Kind(CaptureConfig, _capture, makes="run", check=check_capture, ranked=True),
-    "train": Kind(TrainConfig, _train, makes="sae", check=check_train, ranked=True),
+    "train": Kind(TrainConfig, _train, makes="SAE", check=check_train, ranked=True),
     "index": Kind(IndexConfig, _index, check=check_index),
     "evaluate": Kind(EvaluateConfig, _evaluate, check=check_evaluate),
     "demo": Kind(DemoConfig, _demo),

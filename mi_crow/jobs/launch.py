@@ -1,4 +1,4 @@
-"""Starting, stopping and resuming jobs: what viewers do to a job's folder and its process."""
+"""Starting, stopping and resuming jobs: what viewers do to a job's folder and process."""
 
 import os
 import subprocess
@@ -12,10 +12,17 @@ from mi_crow.causes import explained
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.jobs.distributed.launchers import check_hand_over, check_launcher
 from mi_crow.jobs.distributed.slurm import hand_over, slurm_number, withdraw
-from mi_crow.jobs.events import OPENING, append_event, end_torn_line, read_events
+from mi_crow.jobs.events import append_event, count_attempts, end_torn_line, read_events
 from mi_crow.jobs.kinds import device_of, kind_of
 from mi_crow.jobs.output import OUTPUT_NAME
-from mi_crow.jobs.process import LOCK_NAME, LOCK_PATIENCE_S, host_name, is_locked, take_lock
+from mi_crow.jobs.process import (
+    LEAVING_S,
+    LOCK_NAME,
+    LOCK_PATIENCE_S,
+    host_name,
+    is_locked,
+    take_lock,
+)
 from mi_crow.jobs.spec import JobSpec, config_as_json, config_from_json
 from mi_crow.jobs.status import CANCEL_NAME, JobState, read_state, write_status
 from mi_crow.jobs.watch import LOG_NAME
@@ -23,7 +30,6 @@ from mi_crow.store.atomic import remove_stale
 from mi_crow.store.plain_file import open_plain
 from mi_crow.store.workspace import Workspace
 
-_LEAVING_S = 5.0
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 RUNNER = (sys.executable, "-m", "mi_crow.jobs.runner")
 # Spinning OpenMP threads starve every other process on the cores; read when the library loads.
@@ -43,23 +49,23 @@ def submit(
     slurm: Mapping[str, Any] | None = None,
     runner: Sequence[str] = RUNNER,
 ) -> str:
-    """Writes a job's folder, starts its detached worker and gives the job's id.
+    """Writes a job's folder, starts its detached worker and returns the job's id.
 
     `params` are the fields of the kind's config. `launcher` is local; torchrun, which starts
-    `nproc` processes; or slurm, which starts them on another machine with the resources that
-    `slurm` names (partition, time in minutes, args for sbatch). `runner` is the command that takes
-    the folder. Raises UserError, with nothing written, for a bad kind, parameter or launcher, or no
-    such job `after`.
+    `nproc` processes; or slurm, which starts them on another machine with the resources in `slurm`
+    (partition, time in minutes, args for sbatch). `runner` is the command that is given the folder.
+    Raises UserError, with nothing written, for a bad kind, parameter or launcher, or when there is
+    no job `after`.
     """
-    made = kind_of(kind)
-    config = config_from_json(made.config, params, kind)
+    found = kind_of(kind)
+    config = config_from_json(found.config, params, kind)
     device = device if device != "auto" else device_of(config)
     check_launcher(launcher, nproc, kind, device)
     check_hand_over(launcher, slurm or {})
     if after is not None:
         workspace.job_dir(after)
-    if made.check is not None:
-        _check(made.check, workspace, config, waits=after is not None)
+    if found.check is not None:
+        _check(found.check, workspace, config, waits=after is not None)
     workspace.ensure()
     spec = JobSpec(
         kind=kind,
@@ -85,7 +91,7 @@ def submit(
 
 
 def cancel(workspace: Workspace, job_id: str) -> JobState:
-    """Asks a job to save and stop; asked a second time, to stop now. Gives the state before.
+    """Asks a job to save and stop; a second time, to stop immediately. Returns the state before.
 
     Raises NotFoundError, and UserError for a job that has ended.
     """
@@ -103,24 +109,23 @@ def cancel(workspace: Workspace, job_id: str) -> JobState:
         state.process.signal()
     if slurm_number(job_dir) is not None and (again or state.process is None):
         withdraw(job_dir)
-        # A worker that slurm has started meanwhile sees the file and says the last word itself.
+        # A worker that Slurm has started meanwhile sees the file and closes the job itself.
         if state.process is None and not is_locked(job_dir / LOCK_NAME):
             _close_lost(job_dir, state)
     return state
 
 
 def resume(workspace: Workspace, job_id: str, *, runner: Sequence[str] = RUNNER) -> str:
-    """Starts a lost, cancelled or failed job again where it left off; gives its id.
+    """Continues a lost, cancelled or failed job where it left off; returns its id.
 
     Raises NotFoundError, and UserError when it runs, has finished, or cannot be resumed.
     """
     job_dir = workspace.job_dir(job_id)
-    # A worker that has said its last word lets go of the lock in a moment.
     leaving = not read_state(job_dir).active
-    lock = take_lock(job_dir / LOCK_NAME, _LEAVING_S if leaving else LOCK_PATIENCE_S)
+    lock = take_lock(job_dir / LOCK_NAME, LEAVING_S if leaving else LOCK_PATIENCE_S)
     if lock is None:
         raise UserError(
-            f"job {job_id!r} is running already", hint=f"watch it: mi-crow jobs watch {job_id}"
+            f"job {job_id!r} is already running", hint=f"follow it: mi-crow jobs watch {job_id}"
         )
     try:
         state = read_state(job_dir, lock_held=False)
@@ -131,8 +136,8 @@ def resume(workspace: Workspace, job_id: str, *, runner: Sequence[str] = RUNNER)
         remove_stale(job_dir)
         (job_dir / CANCEL_NAME).unlink(missing_ok=True)
         end_torn_line(job_dir)
-        attempt = 1 + sum(event["event"] in OPENING for event in read_events(job_dir))
-        # The status first: whoever reads in between still finds the old closing event.
+        attempt = 1 + count_attempts(job_dir)
+        # The status first: a reader in between still finds the old closing event.
         write_status(job_dir, {"status": "queued", "attempt": attempt} | _position(state))
         append_event(job_dir, "resumed", host=host_name())
     except BaseException:
@@ -141,16 +146,16 @@ def resume(workspace: Workspace, job_id: str, *, runner: Sequence[str] = RUNNER)
     try:
         _start(job_dir, spec, lock, attempt=attempt, runner=runner)
     except (OSError, MiCrowError) as error:
-        told = explained(error)
-        _close(job_dir, state, "failed", error=str(told), hint=getattr(told, "hint", ""))
+        known = explained(error)
+        _close(job_dir, state, "failed", error=str(known), hint=getattr(known, "hint", ""))
         raise
     return job_id
 
 
 def forget(workspace: Workspace, job_id: str) -> bool:
-    """Removes the folder of a job that failed before it made anything; says whether it did."""
+    """Deletes the folder of a job that failed before it made anything; says whether it did."""
     job_dir = workspace.job_dir(job_id)
-    lock = take_lock(job_dir / LOCK_NAME, patience_s=5.0)  # the worker is about to exit
+    lock = take_lock(job_dir / LOCK_NAME, LEAVING_S)
     if lock is None:
         return False
     try:
@@ -169,15 +174,15 @@ def _check(
     try:
         check(workspace, config)
     except NotFoundError:
-        if not waits:  # the job that it waits for may make what is missing
+        if not waits:  # the job it waits for may make what is missing
             raise
 
 
 def _start(job_dir: Path, spec: JobSpec, lock: int, *, attempt: int, runner: Sequence[str]) -> None:
-    """Starts the detached worker, which inherits the lock; there is no moment without it.
+    """Starts the detached worker, which inherits the lock, so that it is never free in between.
 
-    One that slurm starts, maybe hours later and on another machine, takes the lock by itself; it
-    is ours until slurm has the job, so that nobody takes the job for a lost one.
+    A worker started by Slurm, maybe hours later on another machine, takes the lock itself; until
+    Slurm has the job we hold it, so that nobody considers the job lost.
     """
     environment = QUIET_OPENMP | {"PYTHONUNBUFFERED": "1"}
     try:
@@ -201,7 +206,7 @@ def _start(job_dir: Path, spec: JobSpec, lock: int, *, attempt: int, runner: Seq
 
 
 def _close_lost(job_dir: Path, state: JobState) -> None:
-    """Writes the closing event that a dead worker could not write."""
+    """Writes the closing event that a dead worker could not."""
     _close(job_dir, state, "cancelled")
 
 
@@ -219,7 +224,7 @@ def _close(job_dir: Path, state: JobState, ending: str, **words: str) -> None:
 
 
 def _position(state: JobState) -> dict[str, Any]:
-    """How far a job had come, for the status that follows it."""
+    """How far a job had got, for its next status."""
     keys = ("done", "total", "unit", "metrics", "output", "started")
     return {key: getattr(state, key) for key in keys}
 

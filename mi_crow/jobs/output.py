@@ -1,4 +1,4 @@
-"""The folder a job makes: reserved once, remembered in the job, found again by a resume."""
+"""The output folder of a job: reserved once, recorded in the job, found again by a resume."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from mi_crow.jobs.dependents import refuse_in_use
 from mi_crow.jobs.kinds import Kind
 from mi_crow.jobs.status import read_state
 from mi_crow.store.atomic import read_json, remove_stale, write_json
-from mi_crow.store.ids import validate_id
+from mi_crow.store.ids import make_folder, validate_id
 from mi_crow.store.json_object import JsonObject
 from mi_crow.store.runs.manifest import MANIFEST_NAME, RunManifest
 from mi_crow.store.workspace import Workspace
@@ -17,26 +17,26 @@ OUTPUT_NAME = "output.json"
 
 
 def reserve_output(workspace: Workspace, job_dir: Path, kind: Kind, config: Any) -> Path | None:
-    """The folder that this job writes to, made now or by an earlier attempt; None for no folder.
+    """The folder that this job writes to, made now or by an earlier attempt; None without output.
 
-    Raises UserError when the name that the user chose is taken.
+    Raises UserError when the name chosen by the user is taken.
     """
     if kind.makes is None:
         return None
     path = job_dir / OUTPUT_NAME
     if path.exists():
-        folder = _parent(workspace, kind) / validate_id(_reserved(job_dir, path), kind.makes)
+        folder = workspace.parent_of(kind.makes) / validate_id(_reserved(job_dir, path), kind.makes)
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
         return folder
-    folder = _make(workspace, kind, config)
-    write_json(path, {"what": kind.makes, "id": folder.name})
+    folder = _make(workspace, kind.makes, config)
+    write_json(path, {"what": kind.makes.lower(), "id": folder.name})
     return folder
 
 
 def _reserved(job_dir: Path, path: Path) -> str:
-    """The id in `output.json`; where a power cut tore that, the one in the job's status. Raises
-    CorruptDataError for neither."""
+    """The id in `output.json`; when a power cut damaged it, the one in the job's status. Raises
+    CorruptDataError when there is neither."""
     try:
         return JsonObject.of(read_json(path), str(path)).text("id")
     except CorruptDataError:
@@ -47,23 +47,23 @@ def _reserved(job_dir: Path, path: Path) -> str:
 
 
 def withdraw_output(workspace: Workspace, job_dir: Path, folder: Path | None) -> None:
-    """Removes a reserved folder in which nothing was committed."""
-    if folder is None or _holds_something(folder):
+    """Removes a reserved folder to which nothing was committed."""
+    if folder is None or _has_output(folder):
         return
     (job_dir / OUTPUT_NAME).unlink(missing_ok=True)
     remove_empty(workspace, folder)
 
 
 def claim_output(workspace: Workspace, kind: Kind, config: Any) -> Path:
-    """The folder for work that no job stands behind: a new one, or the unfinished one of its name.
+    """The folder for work without a job: a new one, or the unfinished one with its name.
 
     Raises UserError when the name belongs to something finished or is in use by a job.
     """
-    what = "run" if kind.makes == "run" else "SAE"
-    if config.name is None or not (_parent(workspace, kind) / config.name).exists():
-        return _make(workspace, kind, config)
-    folder = _parent(workspace, kind) / validate_id(config.name, what)
-    if _is_taken(folder):
+    what = kind.makes or "SAE"
+    if config.name is None or not (workspace.parent_of(what) / config.name).exists():
+        return _make(workspace, what, config)
+    folder = workspace.parent_of(what) / validate_id(config.name, what)
+    if _is_finished(folder):
         raise UserError(
             f"{what} {config.name!r} exists already", hint="choose another --name or remove it"
         )
@@ -73,26 +73,21 @@ def claim_output(workspace: Workspace, kind: Kind, config: Any) -> Path:
 
 
 def remove_empty(workspace: Workspace, folder: Path) -> None:
-    """Removes an output folder in which nothing was committed."""
-    if _holds_something(folder):
+    """Removes an output folder to which nothing was committed."""
+    if _has_output(folder):
         return
     try:
         workspace.delete(folder)
     except (MiCrowError, OSError):
-        return  # the failure that brought us here is the one to report
+        return  # the failure that led here is the one to report
 
 
-def _parent(workspace: Workspace, kind: Kind) -> Path:
-    return workspace.activations_dir if kind.makes == "run" else workspace.saes_dir
+def _make(workspace: Workspace, what: str, config: Any) -> Path:
+    return make_folder(workspace.parent_of(what), config.name, _short(config), what)
 
 
-def _make(workspace: Workspace, kind: Kind, config: Any) -> Path:
-    make = workspace.make_run_dir if kind.makes == "run" else workspace.make_sae_dir
-    return make(config.name, _short(config))
-
-
-def _is_taken(folder: Path) -> bool:
-    """True for what is finished, and for what is not ours; false for what can be gone on with."""
+def _is_finished(folder: Path) -> bool:
+    """True for finished output and for foreign files; false for what can be continued."""
     if (folder / "cfg.json").exists():
         return True
     if (folder / MANIFEST_NAME).exists():
@@ -101,7 +96,7 @@ def _is_taken(folder: Path) -> bool:
     return bool(visible - {"checkpoints"})
 
 
-def _holds_something(folder: Path) -> bool:
+def _has_output(folder: Path) -> bool:
     """True for a run with a committed part, an SAE, or a checkpoint of one."""
     if (folder / "cfg.json").exists() or any(folder.glob("checkpoints/step-*")):
         return True
@@ -110,11 +105,11 @@ def _holds_something(folder: Path) -> bool:
     except NotFoundError:
         return False
     except MiCrowError:
-        return True  # not understood: leave it for a person to look at
+        return True  # unreadable: left for the user to look at
 
 
 def _short(config: Any) -> str:
-    """A few letters for an id that nobody chose."""
+    """The descriptive part of an id that the user did not choose."""
     if hasattr(config, "arch"):
         return config.arch
     return Path(config.model.model).name

@@ -1,4 +1,4 @@
-"""Who a process is: identity that survives the reuse of process ids, and the job's own lock."""
+"""The identity of a process, which survives the reuse of process ids, and the lock of a job."""
 
 import ctypes
 import errno
@@ -15,10 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mi_crow.store.atomic import process_start
 from mi_crow.store.plain_file import open_plain
 
 LOCK_NAME = "lock"
-LOCK_PATIENCE_S = 0.5  # a viewer's probe holds the lock for microseconds; a worker for its life
+LOCK_PATIENCE_S = 0.5  # a viewer's probe holds the lock for microseconds, a worker until it ends
+LEAVING_S = 5.0  # a worker that has written its closing event releases the lock within this
 EXIT_ORPHANED = 1
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -27,7 +29,7 @@ _PARENT_LOOK_S = 0.5
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process that cannot be mistaken for a later one with the same number."""
+    """A process that cannot be confused with a later one with the same id."""
 
     pid: int
     pid_start: str  # when the process started, as the system counts it
@@ -53,7 +55,7 @@ class ProcessIdentity:
         return asdict(self)
 
     def is_here(self) -> bool:
-        """True when this very process runs on this machine now."""
+        """True while this very process runs on this machine."""
         return (
             self.host == host_name()
             and self.boot_id == boot_id()
@@ -62,7 +64,7 @@ class ProcessIdentity:
         )
 
     def signal(self, number: int = signal.SIGTERM) -> bool:
-        """Sends a signal when the process is here; says whether it was sent."""
+        """Sends a signal if the process runs here; says whether it was sent."""
         if not self.is_here():
             return False
         try:
@@ -79,7 +81,7 @@ def host_name() -> str:
 
 @cache
 def boot_id() -> str:
-    """What changes with every start of the machine; empty where the system does not tell."""
+    """Changes with every boot of the machine; empty where the system does not provide it."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -88,20 +90,17 @@ def boot_id() -> str:
 
 def pid_start(pid: int) -> str:
     """When process `pid` started, in the system's own unit; empty when it does not run."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return "" if Path("/proc/self").exists() else _ask("ps", "-o", "lstart=", "-p", str(pid))
-    # The second field is the program's name in brackets and may hold spaces and brackets itself.
-    fields = stat.rpartition(")")[2].split()
-    return "" if fields[0] in "ZX" else fields[19]
+    start = process_start(pid)
+    if start or Path("/proc/self").exists():
+        return start
+    return _ask("ps", "-o", "lstart=", "-p", str(pid))
 
 
 def die_with(parent: int) -> None:
-    """Has this process end when its parent, process `parent`, does, however that ends.
+    """Ends this process when its parent, process `parent`, ends, however that happens.
 
-    Linux sees to it at once; a thread that looks twice a second does so everywhere, also when the
-    parent was gone before we came here.
+    Linux does so immediately; elsewhere, or when the parent is already gone, a thread that checks
+    twice a second does.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -130,7 +129,7 @@ def take_lock(path: Path, patience_s: float = LOCK_PATIENCE_S) -> int | None:
     """
     try:
         descriptor = open_plain(path, os.O_RDWR | os.O_CREAT)
-    except PermissionError:  # a colleague's, whose umask lets us read
+    except PermissionError:  # another user's, whose umask lets us read
         descriptor = open_plain(path, os.O_RDONLY)
     deadline = time.monotonic() + patience_s
     while not _try_flock(descriptor, fcntl.LOCK_EX):

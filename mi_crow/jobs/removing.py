@@ -1,4 +1,4 @@
-"""Removing jobs, and runs and SAEs that were never finished; and what speaks against it."""
+"""Deleting jobs and unfinished runs and SAEs, and the reasons not to."""
 
 import os
 from collections.abc import Sequence
@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
-from mi_crow.jobs.dependents import is_being_filled, refuse_in_use, trained_on, uses
-from mi_crow.jobs.process import LOCK_NAME, take_lock
+from mi_crow.jobs.dependents import is_being_written, refuse_in_use, trained_on, uses
+from mi_crow.jobs.kinds import KINDS
+from mi_crow.jobs.process import LEAVING_S, LOCK_NAME, take_lock
 from mi_crow.jobs.spec import SPEC_NAME
 from mi_crow.jobs.status import JobState, list_jobs, read_state
 from mi_crow.mechanistic.features.index.origins import indexed_over
 from mi_crow.store.ids import validate_id
-from mi_crow.store.runs.manifest import MANIFEST_NAME, RunManifest
-from mi_crow.store.workspace import Workspace, folder_bytes
-
-_LEAVING_S = 5.0  # a worker that has said its last word lets go of the lock in a moment
+from mi_crow.store.runs.manifest import RunManifest
+from mi_crow.store.workspace import MARKERS, Workspace, folder_bytes
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """The folder of an SAE or run that nothing has finished."""
+    """The folder of a run or SAE that was never finished."""
 
     what: str  # run | SAE
     name: str
@@ -30,28 +29,28 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Removal:
-    """What removing a run or an SAE means."""
+    """The consequences of deleting a run or an SAE."""
 
     what: str  # run | SAE
     name: str
     folder: Path
     bytes: int
-    orphans: tuple[str, ...]  # SAEs that were trained on the run
-    indexed: tuple[str, ...]  # SAEs whose index was built over the run
-    waiting: tuple[str, ...]  # ended jobs that could be resumed and need it
+    orphans: tuple[str, ...]  # SAEs trained on the run
+    indexed: tuple[str, ...]  # SAEs whose index was built from the run
+    waiting: tuple[str, ...]  # resumable jobs that need it
 
     def consequences(self) -> list[str]:
-        """What can no longer be done without it, a sentence each."""
-        told = (
+        """What becomes impossible, a sentence each."""
+        lists = (
             ("index and evaluate need another run: ", self.orphans),
             ("index --append cannot add to the index of ", self.indexed),
             ("these jobs cannot be resumed: ", self.waiting),
         )
-        return [f"without it, {words}{', '.join(names)}" for words, names in told if names]
+        return [f"without it, {words}{', '.join(names)}" for words, names in lists if names]
 
 
 def plan_removal(workspace: Workspace, what: str, name: str) -> Removal:
-    """What removing the run or the SAE (`what`) with the id `name`, finished or not, means.
+    """The consequences of deleting the run or SAE (`what`) with the id `name`, finished or not.
 
     Raises NotFoundError; UserError while an active job or another command uses it.
     """
@@ -71,16 +70,15 @@ def plan_removal(workspace: Workspace, what: str, name: str) -> Removal:
 def unfinished(
     workspace: Workspace, what: str, jobs: Sequence[JobState] | None = None
 ) -> list[Unfinished]:
-    """The folders of runs or SAEs (`what`) that hold something and were never finished, by name,
-    without those that a job or another command fills now. An unfinished run with a manifest is a
-    run like others.
+    """The non-empty folders of runs or SAEs (`what`) that were never finished and are not being
+    written now, by name. An unfinished run with a manifest counts as a run.
 
-    `jobs`: those of the workspace, where they are known already.
+    `jobs`: those of the workspace, where they are already known.
     """
-    parent, marker = _shelf(workspace, what)
+    parent, marker = workspace.parent_of(what), MARKERS[what]
     known = list_jobs(workspace) if jobs is None else jobs
     active = [job for job in known if job.active]
-    filling = {job.output for job in active}
+    in_progress = {job.output for job in active}
     if not parent.is_dir() or any(job.kind == "demo" for job in active):
         return []
     return [
@@ -88,24 +86,21 @@ def unfinished(
         for folder in sorted(parent.iterdir())
         if folder.is_dir()
         and not folder.name.startswith(".")
-        and folder.name not in filling
+        and folder.name not in in_progress
         and not os.path.lexists(folder / marker)
-        and _holds_something(folder)
-        and not is_being_filled(folder)
+        and _has_files(folder)
+        and not is_being_written(folder)
     ]
 
 
 def any_folder(workspace: Workspace, what: str, name: str) -> Path:
-    """The folder of a run or an SAE, finished or not. Raises UserError or NotFoundError."""
-    parent, _ = _shelf(workspace, what)
-    folder = parent / validate_id(name, what)
-    if not folder.is_dir():
-        return workspace.run_dir(name) if what == "run" else workspace.sae_dir(name)  # raises
-    return folder
+    """The folder of a run, SAE or job, finished or not. Raises UserError or NotFoundError."""
+    folder = workspace.parent_of(what) / validate_id(name, what)
+    return folder if folder.is_dir() else workspace.folder_of(what, name)  # raises
 
 
 def waiting_for(workspace: Workspace, what: str, name: str) -> list[JobState]:
-    """The jobs that ended, can be resumed and would then read or go on with a run or an SAE."""
+    """The resumable jobs that would read or continue a run or an SAE."""
     trained = trained_on(workspace)
     return [
         job
@@ -118,35 +113,32 @@ def waiting_for(workspace: Workspace, what: str, name: str) -> list[JobState]:
 
 
 def unfinished_output(workspace: Workspace, job: JobState) -> Path | None:
-    """What a job began and has not finished; None for nothing."""
-    what = {"capture": "run", "train": "SAE"}.get(job.kind)
+    """The output that a job has started and not finished, if any."""
+    what = KINDS[job.kind].makes if job.kind in KINDS else None
     if what is None or job.output is None:
         return None
-    parent, marker = _shelf(workspace, what)
     try:
-        folder = parent / validate_id(job.output, what)
+        folder = workspace.parent_of(what) / validate_id(job.output, what)
         if not folder.is_dir():
             return None
         if what == "SAE":
-            return None if (folder / marker).exists() else folder
+            return None if (folder / MARKERS[what]).exists() else folder
         return None if RunManifest.load(folder).complete else folder
     except NotFoundError:
         return folder
     except MiCrowError:
-        return None  # not understood: a person's to decide
+        return None  # unreadable: for the user to decide
 
 
 def remove_job(workspace: Workspace, job_id: str, *, force: bool = False) -> list[str]:
-    """Removes an ended job and what it left unfinished; gives the removed folders, relative to the
-    workspace.
+    """Deletes a job that has ended and its unfinished output; gives the deleted folders, relative
+    to the workspace.
 
-    Raises NotFoundError; UserError for a job that is active, and without `force` for one that could
-    be resumed to finish what it began.
+    Raises NotFoundError; UserError for an active job, and without `force` for one that could be
+    resumed to finish its output.
     """
-    job_dir = workspace.jobs_dir / validate_id(job_id, "job")
-    if not job_dir.is_dir():
-        job_dir = workspace.job_dir(job_id)  # raises
-    lock = take_lock(job_dir / LOCK_NAME, _LEAVING_S)
+    job_dir = any_folder(workspace, "job", job_id)
+    lock = take_lock(job_dir / LOCK_NAME, LEAVING_S)
     if lock is None:
         raise UserError(
             f"job {job_id!r} is active", hint=f"cancel it first: mi-crow jobs cancel {job_id}"
@@ -156,41 +148,35 @@ def remove_job(workspace: Workspace, job_id: str, *, force: bool = False) -> lis
         if (job_dir / SPEC_NAME).exists():
             state = _state(job_dir)
             output = None if state is None else unfinished_output(workspace, state)
-            if state is not None and state.active:  # slurm has it
+            if state is not None and state.active:  # held by Slurm
                 raise UserError(
                     f"job {job_id!r} is {state.status}",
                     hint=f"cancel it first: mi-crow jobs cancel {job_id}",
                 )
             if output is not None and not force:
                 raise UserError(
-                    f"job {job_id!r} can be resumed; without it, what it began in "
-                    f"{output.relative_to(workspace.root)} is of no use and goes too",
+                    f"job {job_id!r} can be resumed; deleting it also deletes its unfinished "
+                    f"output in {output.relative_to(workspace.root)}",
                     hint=f"mi-crow jobs resume {job_id}, or --force",
                 )
-        gone = [folder for folder in (output, job_dir) if folder is not None]
-        for folder in gone:
+        deleted = [folder for folder in (output, job_dir) if folder is not None]
+        for folder in deleted:
             workspace.delete(folder)
     finally:
         os.close(lock)
-    return [str(folder.relative_to(workspace.root)) for folder in gone]
+    return [str(folder.relative_to(workspace.root)) for folder in deleted]
 
 
 def _state(job_dir: Path) -> JobState | None:
-    """None for a job whose files cannot be understood: it can only be removed."""
+    """The job's state; None when its files are unreadable and it can only be deleted."""
     try:
         return read_state(job_dir, lock_held=False)
     except MiCrowError:
         return None
 
 
-def _holds_something(folder: Path) -> bool:
+def _has_files(folder: Path) -> bool:
     try:
         return any(folder.iterdir())
-    except OSError:  # what may not be looked into is told as unreadable
+    except OSError:  # it is listed as unreadable
         return False
-
-
-def _shelf(workspace: Workspace, what: str) -> tuple[Path, str]:
-    if what == "run":
-        return workspace.activations_dir, MANIFEST_NAME
-    return workspace.saes_dir, "cfg.json"

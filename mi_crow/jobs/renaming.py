@@ -1,8 +1,8 @@
-"""Giving a run or an SAE another id: one operation, though its name stands in many places.
+"""Giving a run or an SAE another id in one operation, although many files contain it.
 
-The folder moves in one step, but concepts, the SAEs of a run and jobs name it too. So what is to be
-done is written down first; whoever opens the workspace next finishes what a killed process began,
-or takes it back when nothing had moved yet. Every step can be done twice.
+The folder moves in one step, but concepts, the SAEs of a run and jobs name it too. So the renaming
+is recorded first; whoever opens the workspace next finishes what a killed process started, or
+undoes it when nothing had moved yet. Every step can be repeated.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import MiCrowError, UserError
-from mi_crow.jobs.dependents import refuse_in_use
+from mi_crow.jobs.dependents import PARAMETERS, refuse_in_use
 from mi_crow.jobs.spec import SPEC_NAME
 from mi_crow.jobs.status import STATUS_NAME
 from mi_crow.store.atomic import read_json, sync_folder, write_json
@@ -23,13 +23,11 @@ from mi_crow.store.workspace import RENAMING_NAME, Workspace
 
 _LOCK_NAME = ".renaming.lock"
 _JOB_FILES = (SPEC_NAME, STATUS_NAME, "output.json")
-# Where a job's parameters name a run or an SAE.
-_PARAMETERS = {"run": ("run_id",), "SAE": ("sae_id", "init")}
 
 
 @dataclass(frozen=True)
 class Renaming:
-    """A renaming that has started."""
+    """A renaming in progress."""
 
     what: str  # "run" or "SAE"
     old: str
@@ -37,7 +35,7 @@ class Renaming:
 
 
 def rename_run(workspace: Workspace, name: str, new: str) -> None:
-    """Gives a run another id, and tells the SAEs and jobs that name it.
+    """Gives a run another id, and updates the SAEs and jobs that name it.
 
     Raises UserError or NotFoundError.
     """
@@ -50,14 +48,14 @@ def rename_sae(workspace: Workspace, name: str, new: str) -> None:
 
 
 def finish_renaming(workspace: Workspace) -> None:
-    """Finishes or takes back a renaming whose process died. One that still runs is left alone, and
-    so is everything in a workspace that cannot be written to."""
+    """Finishes or undoes a renaming whose process died. Does nothing while it still runs, or in a
+    workspace that is not writable."""
     try:
-        with _exclusive(workspace, wait=False) as alone:
-            if alone:
+        with _exclusive(workspace, wait=False) as locked:
+            if locked:
                 _finish(workspace)
     except (MiCrowError, OSError):
-        return  # who opens the workspace meets the cause where it matters; the record stays
+        return  # the cause shows up where it matters; the record stays
 
 
 def _rename(workspace: Workspace, renaming: Renaming, folder: Path) -> None:
@@ -72,46 +70,46 @@ def _rename(workspace: Workspace, renaming: Renaming, folder: Path) -> None:
         write_json(workspace.root / RENAMING_NAME, asdict(renaming))
         try:
             _move(folder, target)
-            _settle(workspace, renaming)
+            _update_references(workspace, renaming)
         except MiCrowError:
-            _take_back(workspace, renaming)
+            _undo(workspace, renaming)
             raise
         _forget(workspace)
 
 
 def _finish(workspace: Workspace) -> None:
-    """Finishes the renaming that the record describes. The caller holds the lock."""
+    """Finishes the recorded renaming. The caller holds the lock."""
     path = workspace.root / RENAMING_NAME
     if not path.exists():
         return
     try:
         data = read_json(path)
         renaming = Renaming(**{key: validate_id(data[key], key) for key in ("what", "old", "new")})
-        parent = _parent(workspace, renaming)
+        parent = workspace.parent_of(renaming.what)
     except (MiCrowError, KeyError, TypeError):
-        _forget(workspace)  # not one that we wrote
+        _forget(workspace)  # not a record of ours
         return
     old, new = parent / renaming.old, parent / renaming.new
     if new.is_dir() and not old.exists():
         try:
-            _settle(workspace, renaming)
+            _update_references(workspace, renaming)
         except UserError:
-            _take_back(workspace, renaming)
+            _undo(workspace, renaming)
             return
     _forget(workspace)
 
 
-def _settle(workspace: Workspace, renaming: Renaming) -> None:
-    """Tells everything that names what was moved. Raises UserError, with nothing told yet, where
-    the concepts of another SAE bear the new id."""
+def _update_references(workspace: Workspace, renaming: Renaming) -> None:
+    """Updates every file that names what was moved. Raises UserError, with nothing changed yet,
+    when concepts of another SAE have the new id."""
     old, new = renaming.old, renaming.new
     if renaming.what == "run":
         with changing(workspace.activations_dir / new) as manifest:
             manifest.run_id = new
             manifest.former_ids = [*(one for one in manifest.former_ids if one != old), old]
         for sae in workspace.list_saes():
-            _edit_json(sae.path / "cfg.json", lambda cfg: _tell_cfg(cfg, old, new))
-            _edit_json(sae.path / "training.json", lambda told: _tell_training(told, old, new))
+            _edit_json(sae.path / "cfg.json", lambda cfg: _in_cfg(cfg, old, new))
+            _edit_json(sae.path / "training.json", lambda data: _in_training(data, old, new))
     else:
         if workspace.annotations_path.exists():
             from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -122,14 +120,14 @@ def _settle(workspace: Workspace, renaming: Renaming) -> None:
             finally:
                 annotations.close()
         for sweep in workspace.saes_dir.glob("*/sweep.json"):
-            _edit_json(sweep, lambda told: _tell_sweep(told, old, new))
+            _edit_json(sweep, lambda data: _in_sweep(data, old, new))
     for job in workspace.jobs_dir.glob("*"):
         for name in _JOB_FILES:
-            _edit_json(job / name, lambda told: _tell_job(told, renaming))
+            _edit_json(job / name, lambda data: _in_job(data, renaming))
 
 
-def _take_back(workspace: Workspace, renaming: Renaming) -> None:
-    parent = _parent(workspace, renaming)
+def _undo(workspace: Workspace, renaming: Renaming) -> None:
+    parent = workspace.parent_of(renaming.what)
     old, new = parent / renaming.old, parent / renaming.new
     if new.is_dir() and not old.exists():
         _move(new, old)
@@ -146,13 +144,9 @@ def _forget(workspace: Workspace) -> None:
     sync_folder(workspace.root)
 
 
-def _parent(workspace: Workspace, renaming: Renaming) -> Path:
-    return {"run": workspace.activations_dir, "SAE": workspace.saes_dir}[renaming.what]
-
-
 @contextmanager
 def _exclusive(workspace: Workspace, *, wait: bool) -> Iterator[bool]:
-    """No other process renames anything in the block; false when one does and we do not wait."""
+    """Keeps other processes from renaming in the block; false when one does and `wait` is off."""
     with (workspace.root / _LOCK_NAME).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -162,45 +156,45 @@ def _exclusive(workspace: Workspace, *, wait: bool) -> Iterator[bool]:
         yield True
 
 
-def _tell_cfg(cfg: Any, old: str, new: str) -> bool:
+def _in_cfg(cfg: Any, old: str, new: str) -> bool:
     own = cfg["metadata"]["mi_crow"]
     return _replace(own, "run_id", old, new)
 
 
-def _tell_training(told: Any, old: str, new: str) -> bool:
-    return _replace(told["config"], "run_id", old, new)
+def _in_training(data: Any, old: str, new: str) -> bool:
+    return _replace(data["config"], "run_id", old, new)
 
 
-def _tell_sweep(told: Any, old: str, new: str) -> bool:
-    if old not in told["saes"]:
+def _in_sweep(data: Any, old: str, new: str) -> bool:
+    if old not in data["saes"]:
         return False
-    told["saes"] = [new if name == old else name for name in told["saes"]]
+    data["saes"] = [new if name == old else name for name in data["saes"]]
     return True
 
 
-def _tell_job(told: Any, renaming: Renaming) -> bool:
-    """A job's spec names what it reads in its parameters; its status and output what it makes."""
+def _in_job(data: Any, renaming: Renaming) -> bool:
+    """A job's spec names what it reads, its status and output what it makes."""
     old, new = renaming.old, renaming.new
     makes = {"run": ("run",), "SAE": ("sae", "SAE")}[renaming.what]
     changed = [
-        _replace(told.get("params", {}), name, old, new) for name in _PARAMETERS[renaming.what]
+        _replace(data.get("params", {}), name, old, new) for name in PARAMETERS[renaming.what]
     ]
-    if told.get("what") in makes:
-        changed.append(_replace(told, "id", old, new))
-    if "heartbeat" in told or "status" in told:
-        changed.append(_replace(told, "output", old, new))
+    if data.get("what") in makes:
+        changed.append(_replace(data, "id", old, new))
+    if "heartbeat" in data or "status" in data:
+        changed.append(_replace(data, "output", old, new))
     return any(changed)
 
 
-def _replace(told: dict[str, Any], key: str, old: str, new: str) -> bool:
-    if told.get(key) != old:
+def _replace(data: dict[str, Any], key: str, old: str, new: str) -> bool:
+    if data.get(key) != old:
         return False
-    told[key] = new
+    data[key] = new
     return True
 
 
 def _edit_json(path: Path, edit: Callable[[Any], bool]) -> None:
-    """Changes a file of ours; one that is not there or holds something else stays as it is."""
+    """Changes a file of ours; a missing or foreign one stays as it is."""
     try:
         value = read_json(path)
         changed = edit(value)

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import CancelledError, MiCrowError, UserError
+from mi_crow.errors import CancelledError, UserError, exit_code_of
 from mi_crow.jobs.device_lock import DeviceQueue, devices_of
 from mi_crow.jobs.distributed.launchers import check_launcher
 from mi_crow.jobs.distributed.ranked import RANK_PROGRAM, RankFailedError, run_ranked
-from mi_crow.jobs.events import OPENING, end_torn_line, read_events
+from mi_crow.jobs.events import count_attempts, end_torn_line
 from mi_crow.jobs.kinds import Kind, Work, kind_of, with_device
 from mi_crow.jobs.output import reserve_output, withdraw_output
 from mi_crow.jobs.process import LOCK_NAME, LOCK_PATIENCE_S, holds_lock, take_lock
@@ -28,8 +28,8 @@ from mi_crow.store.workspace import Workspace
 
 NICENESS = 10
 _TURN_POLL_S = 0.25
-_SLURM_ENDED = "slurm ended it: its time was up, another job took its place, or scancel was called"
-_HAND_OVER_S = 60.0  # whoever hands a job to slurm holds its lock until sbatch has answered
+_SLURM_ENDED = "ended by Slurm: time limit, preemption or scancel"
+_HAND_OVER_S = 60.0  # submitting to Slurm holds the job's lock until sbatch has answered
 
 
 def main(argv: Sequence[str] | None = None, *, rank_program: Sequence[str] = RANK_PROGRAM) -> int:
@@ -51,22 +51,22 @@ def main(argv: Sequence[str] | None = None, *, rank_program: Sequence[str] = RAN
         inherited if inherited is not None else take_lock(job_dir / LOCK_NAME, _patience(job_dir))
     )
     if lock is None or not holds_lock(lock):
-        sys.stderr.write(f"job {job_dir.name} is running already\n")
+        sys.stderr.write(f"job {job_dir.name} is already running\n")
         return 2
-    os.set_inheritable(lock, False)  # a child that outlives us must not look like us
+    os.set_inheritable(lock, False)  # a child that outlives us must not hold it
     _be_nice()
     spec = JobSpec.load(job_dir)
     if spec.launcher == "slurm" and not _is_wanted(job_dir, options.attempt):
-        sys.stderr.write(f"attempt {options.attempt} of job {job_dir.name} has ended already\n")
+        sys.stderr.write(f"attempt {options.attempt} of job {job_dir.name} has already ended\n")
         os.close(lock)
-        return 0  # slurm has no reason to try once more
+        return 0  # Slurm has no reason to retry
     reporter = Reporter(job_dir, options.attempt)
     _listen(reporter, by_slurm=spec.launcher == "slurm")
     try:
         with reporter:
             return _run(Workspace(job_dir.parent.parent), job_dir, spec, reporter, rank_program)
     finally:
-        # Leaving torch takes the process a second more, in which a resume would find the lock held.
+        # Exiting with torch takes another second, in which a resume would find the lock held.
         os.close(lock)
 
 
@@ -84,7 +84,7 @@ def _run(
         check_launcher(spec.launcher, spec.nproc, spec.kind, spec.device)
         config = with_device(config_from_json(kind.config, spec.params, spec.kind), spec.device)
         _wait_for_job(workspace, spec.after, reporter)
-        # Slurm's own queue gives the devices out, and may call each job's first one cuda:0.
+        # Slurm's own queue assigns the devices, and may call each job's first one cuda:0.
         devices = [] if spec.launcher == "slurm" else devices_of(spec.device, spec.nproc)
         queue = DeviceQueue(devices, spec.created, job_dir.name)
         queue.join()
@@ -100,7 +100,7 @@ def _run(
         reporter.cancelled(resumable=error.resumable, why="" if ours else _SLURM_ENDED)
         return 130
     except (Exception, SystemExit) as error:
-        exit_code = error.exit_code if isinstance(error, MiCrowError) else 1
+        exit_code = exit_code_of(error)
         rank_words = error.traceback if isinstance(error, RankFailedError) else ""
         reporter.failed(error, rank_words or traceback.format_exc(), exit_code)
         return exit_code
@@ -115,7 +115,7 @@ def _run(
 def _output(
     workspace: Workspace, job_dir: Path, kind: Kind, config: Any, reporter: Reporter
 ) -> Iterator[Path | None]:
-    """The kind's folder, reserved; taken back when the block fails and left nothing in it."""
+    """The kind's output folder, reserved; removed when the block fails and leaves it empty."""
     output_dir = reserve_output(workspace, job_dir, kind, config)
     if output_dir is not None:
         reporter.output(output_dir.name)
@@ -137,7 +137,7 @@ def _wait_for_job(workspace: Workspace, other: str | None, reporter: Reporter) -
             return
         if not state.active:
             raise UserError(
-                f"job {other!r}, which had to finish first, is {state.status}",
+                f"job {other!r}, which must finish first, is {state.status}",
                 hint=f"mi-crow jobs resume {other}, then resume this one",
             )
         _pause(reporter)
@@ -146,8 +146,8 @@ def _wait_for_job(workspace: Workspace, other: str | None, reporter: Reporter) -
 def _wait_for_device(queue: DeviceQueue, device: str, reporter: Reporter) -> None:
     while not queue.try_enter():
         older = queue.ahead()
-        place = f"{device}: {older} older {'job waits' if older == 1 else 'jobs wait'}"
-        reporter.waiting(place if older else f"{device}: another job runs on it")
+        ahead = f"{older} job{'s' if older > 1 else ''} ahead" if older else "in use by another job"
+        reporter.waiting(f"{device} ({ahead})")
         _pause(reporter)
 
 
@@ -161,24 +161,23 @@ def _patience(job_dir: Path) -> float:
 
 
 def _is_wanted(job_dir: Path, attempt: int) -> bool:
-    """Whether slurm starts an attempt that still stands: one that a cluster or its operator queued
-    again may have ended, or a later one may have taken its place."""
+    """Whether the attempt that Slurm starts is still current: one that was requeued may have ended,
+    or a later one may have replaced it."""
     end_torn_line(job_dir)  # a node may have died in the middle of a line
-    latest = sum(event["event"] in OPENING for event in read_events(job_dir))
-    return attempt == latest and read_state(job_dir, lock_held=True).active
+    return attempt == count_attempts(job_dir) and read_state(job_dir, lock_held=True).active
 
 
 def _listen(reporter: Reporter, *, by_slurm: bool) -> None:
-    """Has the signals that ask for an end reach the work."""
+    """Makes the signals that ask for an end reach the work."""
     ask = reporter.request_stop_once if by_slurm else reporter.request_stop
-    for number in (signal.SIGTERM, signal.SIGUSR2):  # USR2: slurm's time is nearly up
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # USR2: Slurm's time limit is near
         signal.signal(number, lambda *_: ask())
     signal.signal(signal.SIGINT, lambda *_: reporter.request_stop())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _write_to(path: Path) -> None:
-    """Sends everything that this process and its children print to the end of `path`."""
+    """Appends everything that this process and its children print to `path`."""
     with path.open("ab") as log:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -186,7 +185,7 @@ def _write_to(path: Path) -> None:
 
 
 def _be_nice() -> None:
-    """Below the screens of the people at the machine, never above what we were given."""
+    """Lowers the priority below interactive programs; never raises it."""
     niceness = os.getpriority(os.PRIO_PROCESS, 0)
     if niceness < NICENESS:
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)

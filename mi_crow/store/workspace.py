@@ -1,17 +1,19 @@
-"""The workspace: one folder that holds runs, SAEs, jobs and annotations."""
+"""The workspace: one folder with runs, SAEs, jobs and annotations."""
 
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mi_crow.clean_text import check_name
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError, nearest
 from mi_crow.store.atomic import read_json, temporary_name, write_json
 from mi_crow.store.evaluation_file import read_evaluation
+from mi_crow.store.free_space import nearest_existing
 from mi_crow.store.ids import make_folder, validate_id
 from mi_crow.store.json_object import JsonObject
 from mi_crow.store.runs.manifest import MANIFEST_NAME, RunManifest
@@ -20,14 +22,18 @@ from mi_crow.store.unreadable import Unreadable, folders_with
 DEFAULT_NAME = "mi-crow-workspace"
 ENVIRONMENT_NAME = "MI_CROW_WORKSPACE"
 MARKER_NAME = "workspace.json"
-RENAMING_NAME = ".renaming.json"  # what a renaming means to do, until it is done
+RENAMING_NAME = ".renaming.json"  # a renaming in progress
 FORMAT_VERSION = 1
 _MOST_WIDTH = 2**31 - 1
+# What a workspace has, and the file in each one's folder that makes it whole.
+MARKERS = {"run": MANIFEST_NAME, "SAE": "cfg.json", "job": "spec.json"}
+
+Summary = TypeVar("Summary")
 
 
 @dataclass(frozen=True)
 class SaeSummary:
-    """One SAE of the workspace, from its JSON files alone."""
+    """One SAE of the workspace, read from its JSON files."""
 
     sae_id: str
     path: Path
@@ -56,16 +62,16 @@ class RunSummary:
 
 
 class Workspace:
-    """Paths of one workspace and what stands in it. Torch-free and cheap."""
+    """The paths in one workspace, and lists of what it contains. Torch-free and cheap."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @classmethod
     def locate(cls, path: str | os.PathLike[str] | None = None) -> Path:
-        """The folder meant by `path`, else by MI_CROW_WORKSPACE, else `./mi-crow-workspace`.
+        """The folder `path`, else MI_CROW_WORKSPACE, else `./mi-crow-workspace`.
 
-        Raises UserError for a name that is not text: DuckDB and JSON could not hold it.
+        Raises UserError for a name that is not text, which DuckDB and JSON cannot store.
         """
         named = os.fspath(path or os.environ.get(ENVIRONMENT_NAME) or DEFAULT_NAME)
         return Path(check_name(named, "workspace")).expanduser()
@@ -74,7 +80,7 @@ class Workspace:
     def open(
         cls, path: str | os.PathLike[str] | None = None, *, create: bool = True
     ) -> "Workspace":
-        """Opens the workspace, making it first when `create` is set.
+        """Opens the workspace; creates it first if needed, when `create` is set.
 
         Raises UserError when the path is a file, cannot be read, or has a newer format, and
         NotFoundError when it does not exist and `create` is off.
@@ -104,7 +110,7 @@ class Workspace:
                     f"workspace {str(root)!r} is a file", hint="give a folder with --workspace"
                 )
             if not marker.exists():
-                _refuse_strangers(root)
+                _refuse_other_files(root)
                 _refuse_unwritable(root)
                 return cls(root)
             names = os.listdir(root)
@@ -125,11 +131,11 @@ class Workspace:
         return workspace
 
     def exists(self) -> bool:
-        """True once the workspace was made."""
+        """True once the workspace was created."""
         return (self.root / MARKER_NAME).is_file()
 
     def ensure(self) -> None:
-        """Makes the workspace when it does not exist yet. Raises UserError when that fails."""
+        """Creates the workspace if it does not exist. Raises UserError when that fails."""
         if self.exists():
             return
         try:
@@ -156,13 +162,27 @@ class Workspace:
     def annotations_path(self) -> Path:
         return self.root / "annotations.sqlite"
 
+    def parent_of(self, what: str) -> Path:
+        """The folder of all of one kind: `what` is "run", "SAE" or "job"."""
+        return {"run": self.activations_dir, "SAE": self.saes_dir, "job": self.jobs_dir}[what]
+
+    def folder_of(self, what: str, name: str) -> Path:
+        """The folder of an existing, whole run, SAE or job. Raises UserError or NotFoundError."""
+        folder = self.parent_of(what) / validate_id(name, what)
+        if not (folder / MARKERS[what]).is_file():
+            found = folders_with(self.parent_of(what), MARKERS[what], what)
+            known = [entry.name for entry, trouble in found if trouble is None]
+            hint = f"there is {nearest(name, known)}" if known else f"this workspace has no {what}s"
+            raise NotFoundError(f"{what} {name!r} not found", hint=hint)
+        return folder
+
     def run_dir(self, run_id: str) -> Path:
         """The folder of an existing run. Raises UserError or NotFoundError."""
-        return self._existing(self.activations_dir, run_id, "run", MANIFEST_NAME)
+        return self.folder_of("run", run_id)
 
     def sae_dir(self, sae_id: str) -> Path:
         """The folder of an existing, whole SAE. Raises UserError or NotFoundError."""
-        return self._existing(self.saes_dir, sae_id, "SAE", "cfg.json")
+        return self.folder_of("SAE", sae_id)
 
     def sae_or_path(self, name: str) -> Path:
         """The folder of the SAE with this id, else the path `name` if it exists. Raises
@@ -177,14 +197,14 @@ class Workspace:
 
     def job_dir(self, job_id: str) -> Path:
         """The folder of an existing job. Raises UserError or NotFoundError."""
-        return self._existing(self.jobs_dir, job_id, "job", "spec.json")
+        return self.folder_of("job", job_id)
 
     def index_path(self, sae_id: str) -> Path:
-        """Where the feature index of an existing SAE stands or will stand."""
+        """The path of an existing SAE's feature index, which may not exist yet."""
         return self.sae_dir(sae_id) / "features.duckdb"
 
     def run_named(self, run_id: str) -> str:
-        """The id that a run bears now, which once bore `run_id`; `run_id` itself without one."""
+        """The present id of the run that was once called `run_id`; `run_id` itself if unknown."""
         if (self.activations_dir / run_id / MANIFEST_NAME).is_file():
             return run_id
         for run in self.list_runs():
@@ -207,19 +227,13 @@ class Workspace:
 
     def scan_runs(self) -> tuple[list[RunSummary], list[Unreadable]]:
         """The readable runs, oldest first, and the others, each with why it cannot be read."""
-        runs, unreadable = [], []
-        for folder, trouble in folders_with(self.activations_dir, MANIFEST_NAME, "run"):
-            if trouble is not None:
-                unreadable.append(trouble)
-                continue
-            try:
-                manifest = RunManifest.load(folder)
-                runs.append(RunSummary(folder.name, folder, manifest, folder_bytes(folder)))
-            except NotFoundError:  # removed while we looked
-                continue
-            except (MiCrowError, OSError) as error:
-                unreadable.append(Unreadable.because("run", folder, error))
-        return sorted(runs, key=lambda run: (run.manifest.created, run.run_id)), unreadable
+
+        def read(folder: Path) -> tuple[float, RunSummary]:
+            manifest = RunManifest.load(folder)
+            summary = RunSummary(folder.name, folder, manifest, folder_bytes(folder))
+            return manifest.created, summary
+
+        return self._scan("run", read)
 
     def list_saes(self) -> list[SaeSummary]:
         """All readable SAEs, oldest first; unreadable ones are left out."""
@@ -227,24 +241,36 @@ class Workspace:
 
     def scan_saes(self) -> tuple[list[SaeSummary], list[Unreadable]]:
         """The readable SAEs, oldest first, and the others, each with why it cannot be read."""
-        found, unreadable = [], []
-        for folder, trouble in folders_with(self.saes_dir, "cfg.json", "SAE"):
+
+        def read(folder: Path) -> tuple[float, SaeSummary]:
+            return (folder / MARKERS["SAE"]).stat().st_mtime, read_sae_summary(folder)
+
+        return self._scan("SAE", read)
+
+    def _scan(
+        self, what: str, read: Callable[[Path], tuple[float, Summary]]
+    ) -> tuple[list[Summary], list[Unreadable]]:
+        """What `read` gives for each folder, by the time that comes with it and then by name."""
+        found: list[tuple[float, str, Summary]] = []
+        unreadable: list[Unreadable] = []
+        for folder, trouble in folders_with(self.parent_of(what), MARKERS[what], what):
             if trouble is not None:
                 unreadable.append(trouble)
                 continue
             try:
-                found.append(((folder / "cfg.json").stat().st_mtime, read_sae_summary(folder)))
-            except (NotFoundError, FileNotFoundError):  # removed while we looked
+                created, summary = read(folder)
+                found.append((created, folder.name, summary))
+            except (NotFoundError, FileNotFoundError):  # removed meanwhile
                 continue
             except (MiCrowError, OSError) as error:
-                unreadable.append(Unreadable.because("SAE", folder, error))
-        found.sort(key=lambda pair: (pair[0], pair[1].sae_id))
-        return [summary for _, summary in found], unreadable
+                unreadable.append(Unreadable.because(what, folder, error))
+        found.sort(key=lambda one: one[:2])
+        return [summary for _, _, summary in found], unreadable
 
     def delete(self, folder: Path) -> None:
-        """Deletes a folder of this workspace; a reader sees all of it or none of it.
+        """Deletes a folder of this workspace; a reader sees all or none of it.
 
-        Raises UserError for a link and for anything that does not resolve to a place inside.
+        Raises UserError for a link and for anything outside the workspace.
         """
         root, resolved = self.root.resolve(), folder.resolve()
         if folder.is_symlink() or resolved == root or not resolved.is_relative_to(root):
@@ -253,18 +279,9 @@ class Workspace:
         folder.rename(doomed)
         shutil.rmtree(doomed)
 
-    def _existing(self, parent: Path, name: str, what: str, marker: str) -> Path:
-        validate_id(name, what)
-        folder = parent / name
-        if not (folder / marker).is_file():
-            known = [entry.name for entry in _folders(parent, marker)]
-            hint = f"there is {nearest(name, known)}" if known else f"this workspace has no {what}s"
-            raise NotFoundError(f"{what} {name!r} not found", hint=hint)
-        return folder
-
 
 def read_sae_summary(folder: Path) -> SaeSummary:
-    """What the JSON files in an SAE's folder say. Raises CorruptDataError."""
+    """Reads the JSON files in an SAE's folder. Raises CorruptDataError."""
     path = folder / "cfg.json"
     value = read_json(path)
     try:
@@ -276,7 +293,7 @@ def read_sae_summary(folder: Path) -> SaeSummary:
 def _sae_summary(folder: Path, cfg: JsonObject) -> SaeSummary:
     metadata = cfg.object("metadata", {})
     own = metadata.object("mi_crow", {})
-    # Some are stored as what other tools read at inference.
+    # Some are stored as the architecture that other tools use at inference.
     rule = own.object("trained_as", cfg.values)
     k = rule.number("k", None)
     evaluation, trouble = read_evaluation(folder)
@@ -302,36 +319,25 @@ def _sae_summary(folder: Path, cfg: JsonObject) -> SaeSummary:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below `folder`, links not followed."""
+    """Size in bytes of all files below `folder`, links not followed."""
     total = 0
     for root, _, files in os.walk(folder):
         for name in files:
             try:
                 total += os.lstat(os.path.join(root, name)).st_size
             except OSError:
-                continue  # renamed or removed while we looked, or nothing that we may look at
+                continue  # renamed or removed meanwhile, or not readable
     return total
 
 
-def _folders(parent: Path, marker: str) -> list[Path]:
-    if not parent.is_dir():
-        return []
-    return sorted(
-        entry
-        for entry in parent.iterdir()
-        # isfile is also false for what we may not look into; Path.is_file would raise.
-        if not entry.name.startswith(".") and os.path.isfile(entry / marker)
-    )
-
-
 def _finish_renaming(workspace: Workspace) -> None:
-    """Has a renaming that a killed process began finished. By its name: who renames knows of jobs
-    and concepts, which this room does not."""
+    """Finishes a renaming that a killed process started. Imported by name: renaming knows of jobs
+    and concepts, which the store must not import."""
     import_module("mi_crow.jobs.renaming").finish_renaming(workspace)
 
 
-def _refuse_strangers(root: Path) -> None:
-    """Never adopts a folder that already holds something else."""
+def _refuse_other_files(root: Path) -> None:
+    """Never adopts a folder that already contains something else."""
     if root.is_dir() and any(not entry.name.startswith(".") for entry in root.iterdir()):
         raise UserError(
             f"{str(root)!r} holds other files and no workspace",
@@ -340,13 +346,13 @@ def _refuse_strangers(root: Path) -> None:
 
 
 def _refuse_unwritable(root: Path) -> None:
-    """The nearest folder that exists must let us make the rest."""
-    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    """The nearest folder that exists must be writable."""
+    place = nearest_existing(root)
     if not place.is_dir():
         raise UserError(f"{str(place)!r} is a file", hint="give a folder with --workspace")
     if not os.access(place, os.W_OK | os.X_OK):
         raise UserError(
-            f"workspace {str(root)!r} cannot be made ({str(place)!r} cannot be written to)",
+            f"workspace {str(root)!r} cannot be created ({str(place)!r} is not writable)",
             hint="give a folder that you can read and write with --workspace",
         )
 

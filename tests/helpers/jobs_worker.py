@@ -105,7 +105,7 @@ def stand_still(work: Work, folder: Path) -> None:
 def register() -> None:
     """Adds the test kinds to the table of this process."""
     KINDS["steps"] = Kind(StepsConfig, count_steps)
-    KINDS["steps-sae"] = Kind(StepsConfig, count_steps, makes="sae")
+    KINDS["steps-sae"] = Kind(StepsConfig, count_steps, makes="SAE")
     KINDS["shared-steps"] = Kind(StepsConfig, share_steps, ranked=True)
 
 

@@ -197,7 +197,7 @@ def test_a_queued_job_says_what_it_waits_for(
         (first / "go").touch()
     said = [line for line in capsys.readouterr().err.splitlines() if "waiting for" in line]
     assert len(said) == 1
-    assert "another job runs on it" in said[0]
+    assert "in use by another job" in said[0]
 
 
 def test_it_says_so_again_every_fifteen_seconds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,10 +205,10 @@ def test_it_says_so_again_every_fifteen_seconds(capsys: pytest.CaptureFixture[st
     lines = display.PlainLines(quiet=False, clock=lambda: now[0])
     for second in range(46):
         now[0] = float(second)
-        lines.waits("cpu: another job runs on it")
+        lines.waits("cpu (in use by another job)")
     assert capsys.readouterr().err.splitlines() == [
-        "queued: waiting for cpu: another job runs on it",
-        *["queued: still waiting for cpu: another job runs on it"] * 3,
+        "queued: waiting for cpu (in use by another job)",
+        *["queued: still waiting for cpu (in use by another job)"] * 3,
     ]
     display.PlainLines(quiet=True).waits("cpu")
     assert capsys.readouterr().err == ""

@@ -143,7 +143,7 @@ def test_a_second_resume_fails_clearly(workspace: Workspace, tmp_path: Path) -> 
     counter.wait_there()
     counter.kill()
     resume(workspace, counter.job, runner=WORKER)
-    with pytest.raises(UserError, match="running already"):
+    with pytest.raises(UserError, match="already running"):
         resume(workspace, counter.job, runner=WORKER)
 
 
@@ -189,9 +189,9 @@ def test_jobs_on_one_device_wait_in_line_across_workspaces(
     first = Counter(workspace, tmp_path / "a", wait_at=0)
     first.wait_there()
     second = Counter(other, tmp_path / "b")
-    wait_until(lambda: "another job runs" in second.state.waiting_for)
+    wait_until(lambda: "in use by another job" in second.state.waiting_for)
     third = Counter(workspace, tmp_path / "c")
-    wait_until(lambda: "1 older job waits" in third.state.waiting_for)
+    wait_until(lambda: "1 job ahead" in third.state.waiting_for)
     assert second.state.status == "queued"
     first.go()
     assert [first.end(), second.end(), third.end()] == ["finished"] * 3
@@ -226,7 +226,7 @@ def test_a_job_whose_forerunner_failed_says_so(workspace: Workspace, tmp_path: P
     first = Counter(workspace, tmp_path / "a", fail="user")
     second = Counter(workspace, tmp_path / "b", after=first.job)
     assert second.end() == "failed"
-    assert "had to finish first, is failed" in second.state.error
+    assert "must finish first, is failed" in second.state.error
     assert second.steps == []
 
 
@@ -297,7 +297,7 @@ def test_a_second_worker_on_the_same_folder_refuses(workspace: Workspace, tmp_pa
     folder = workspace.job_dir(counter.job)
     done = subprocess.run([*WORKER, str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "running already" in done.stderr
+    assert "already running" in done.stderr
     assert [e["event"] for e in read_events(folder)].count("started") == 1
 
 

@@ -108,7 +108,7 @@ def test_what_slurm_ends_is_saved_never_queued_again_and_goes_on(
     assert names.count("checkpoint") == 1
     state = job_state(workspace, job)
     assert (state.status, state.resumable) == ("cancelled", True)
-    assert "slurm ended it" in (state.error or "")
+    assert "ended by Slurm" in (state.error or "")
     assert not (commands / "requeued").exists()
     resume(workspace, job)
     assert list(follow(workspace, job))[-1]["event"] == "finished"
@@ -141,6 +141,6 @@ def test_an_ended_attempt_that_a_cluster_starts_again_does_nothing(
     assert number is not None
     script = job_dir / "slurm" / f"{number}_submission.sh"
     assert subprocess.run([*again, number, str(script)], check=False, timeout=60).returncode == 0
-    assert "has ended already" in (job_dir / "worker.log").read_text()
+    assert "has already ended" in (job_dir / "worker.log").read_text()
     assert read_events(job_dir) == before
     assert job_state(workspace, job).status == "cancelled"

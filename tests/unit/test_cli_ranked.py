@@ -44,7 +44,7 @@ def _launched(monkeypatch: pytest.MonkeyPatch) -> None:
     places = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     for name, value in places.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setitem(KINDS, "shared", Kind(StepsConfig, make_sae, makes="sae", ranked=True))
+    monkeypatch.setitem(KINDS, "shared", Kind(StepsConfig, make_sae, makes="SAE", ranked=True))
 
 
 def run(workspace: Workspace, changes: dict[str, Any] | None = None, **config: Any) -> Any:
@@ -163,7 +163,7 @@ def test_work_of_one_process_is_not_started_twice(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="index is the work of one process, 2 cannot share it"):
+    with pytest.raises(UserError, match="index runs in one process, 2 cannot share it"):
         running.run_job(workspace, "index", {"sae_id": "s"}, Namespace(), print)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs.distributed.exchange import Exchange
-from mi_crow.jobs.distributed.rank import RankProgress, _leave_failure
+from mi_crow.jobs.distributed.rank import RankProgress, _record_failure
 from mi_crow.jobs.distributed.ranked import RankFailedError, _result
 from mi_crow.ranks import RankLostError
 
@@ -54,9 +54,9 @@ def test_one_that_never_finished_is_no_result(tmp_path: Path) -> None:
         ({0: LOST}, [(1, -9)], r"^rank 1 of 2 was killed \(signal 9\)$"),
         ({}, [(1, -9), (0, -15)], r"^rank 1 of 2 was killed \(signal 9\)$"),
         ({}, [(0, -15)], r"^rank 0 of 2 was killed \(signal 15\)$"),
-        ({0: LOST, 1: failed("no text", "told", 2)}, [(1, 2), (0, 1)], "^no text$"),
-        ({1: failed("no text", "told", 2)}, [(1, 2), (0, -15)], "^no text$"),
-        ({1: failed("no text", "told", 2)}, [(1, 2), (0, -6)], "^no text$"),
+        ({0: LOST, 1: failed("no text", "known", 2)}, [(1, 2), (0, 1)], "^no text$"),
+        ({1: failed("no text", "known", 2)}, [(1, 2), (0, -15)], "^no text$"),
+        ({1: failed("no text", "known", 2)}, [(1, 2), (0, -6)], "^no text$"),
         ({0: failed("reset by peer", "crashed")}, [(0, 1), (1, -11)], "^rank 1 of 2 was killed"),
         ({0: failed("index 7", "crashed"), 1: LOST}, [(0, 1), (1, 1)], "^rank 0 of 2: index 7$"),
         ({0: LOST}, [(0, 1)], "^another process has ended$"),
@@ -72,8 +72,8 @@ def test_the_first_cause_is_what_the_job_says(
 
 def test_of_two_that_failed_the_first_is_told(tmp_path: Path) -> None:
     exchange = Exchange(tmp_path)
-    exchange.end(1, **failed("first", "told", 2))
-    exchange.end(0, **failed("second", "told", 2))
+    exchange.end(1, **failed("first", "known", 2))
+    exchange.end(0, **failed("second", "known", 2))
     with pytest.raises(RankFailedError, match="first"):
         _result(exchange, 2, 1, False, "job-1")
 
@@ -108,8 +108,8 @@ def test_torchrun_itself_can_die(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "cause", "exit_code"),
     [
-        (UserError("no text", hint="give some"), "told", 2),
-        (MiCrowError("disk full"), "told", 1),
+        (UserError("no text", hint="give some"), "known", 2),
+        (MiCrowError("disk full"), "known", 1),
         (RankLostError("gone"), "lost", 1),
         (ValueError("hf_abcdefghijklmnopqrstuvwxyz"), "crashed", 1),
         (SystemExit(0), "crashed", 1),
@@ -122,7 +122,7 @@ def test_a_rank_leaves_word_of_its_failure_without_secrets(
     try:
         raise error
     except BaseException as caught:
-        code = _leave_failure(Exchange(tmp_path), 1, caught)
+        code = _record_failure(Exchange(tmp_path), 1, caught)
     assert code == exit_code
     ending = Exchange(tmp_path).endings(2)[1]
     assert (ending.cause, ending.exit_code) == (cause, exit_code)

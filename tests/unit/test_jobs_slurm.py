@@ -226,7 +226,7 @@ def test_other_time_limits_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--partition gpu", "are for --launcher slurm"),
+        ("--partition gpu", "need --launcher slurm"),
         ("--launcher slurm --slurm-arg account", "'account' is not KEY=VALUE"),
         ("--launcher slurm --slurm-arg cpus-per-task=many", "cpus-per-task must be a whole number"),
         ("--launcher slurm --time soon", "'soon' is not a valid time limit"),

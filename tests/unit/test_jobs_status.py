@@ -134,7 +134,7 @@ def test_cancelling_a_lost_job_closes_it(jobs: FakeJobs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "says"), [("running", "running already"), ("finished", "finish")]
+    ("status", "says"), [("running", "already running"), ("finished", "finish")]
 )
 def test_what_runs_or_has_finished_cannot_be_resumed(
     jobs: FakeJobs, status: str, says: str

@@ -1,7 +1,7 @@
-"""The folder through which a job's process and its ranks talk: JSON files and nothing else.
+"""The folder through which a job's process and its ranks communicate: only JSON files.
 
-The job's process makes it. Rank 0 appends what it reports; each rank leaves one file with how it
-ended; torchrun's process leaves one with whom it found dead; the file `stop` asks all to stop.
+The job's process creates it. Rank 0 appends its reports; each rank leaves one file with how it
+ended; torchrun's process leaves one with the dead ranks; the file `stop` asks all to stop.
 """
 
 import json
@@ -21,7 +21,7 @@ _STOP, _REPORTS, _DEATHS = "stop", "reports.jsonl", "deaths.json"
 
 @dataclass(frozen=True)
 class Ending:
-    """How one rank ended, in its own words."""
+    """How one rank ended, as it reports itself."""
 
     outcome: str  # finished | failed | cancelled
     t: float  # unix seconds
@@ -30,9 +30,7 @@ class Ending:
     hint: str = ""
     exit_code: int = 0
     traceback: str = ""
-    cause: str = (
-        ""  # of a failure: told (an error of ours) | crashed | lost (another rank was gone)
-    )
+    cause: str = ""  # of a failure: known (an error of ours) | crashed | lost (a rank was gone)
     resumable: bool = True  # of a cancelled one
 
 
@@ -69,7 +67,7 @@ class Exchange:
             os.close(descriptor)
 
     def new_reports(self) -> Iterator[dict[str, Any]]:
-        """The calls that were appended since the last look."""
+        """The calls appended since the last look."""
         try:
             with (self._folder / _REPORTS).open("rb") as file:
                 file.seek(self._offset)
@@ -83,12 +81,12 @@ class Exchange:
                 yield parse_json(line, "a report of rank 0")
 
     def end(self, rank: int, outcome: str, **fields: Any) -> None:
-        """Leaves word of how rank `rank` ended."""
+        """Records how rank `rank` ended."""
         ending = {"outcome": outcome, "t": time.time()} | fields
         write_json(self._folder / f"rank-{rank}.json", ending)
 
     def endings(self, world: int) -> dict[int, Ending]:
-        """The ranks that left word."""
+        """The ranks that recorded how they ended."""
         found = ((rank, self._read(f"rank-{rank}.json")) for rank in range(world))
         return {rank: Ending(**word) for rank, word in found if word is not None}
 
@@ -96,11 +94,11 @@ class Exchange:
         write_json(self._folder / _DEATHS, deaths)
 
     def deaths(self) -> list[Death]:
-        """The ranks that torchrun found ended badly, the first one first."""
+        """The ranks that torchrun found dead, the first one first."""
         return [Death(**death) for death in self._read(_DEATHS) or []]
 
     def _read(self, name: str) -> Any:
         try:
             return read_json(self._folder / name)
         except MiCrowError:
-            return None  # not written: whoever had to write it died
+            return None  # not written: its writer died

@@ -1,4 +1,4 @@
-"""Launchers: how many processes do a job's work, and which program starts them."""
+"""Launchers: how many processes do a job's work, and what starts them."""
 
 import os
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from mi_crow.ranks import check_shared_device
 
 
 def check_hand_over(launcher: str, slurm: Mapping[str, Any]) -> None:
-    """Raises UserError when the launcher is not to be had here."""
+    """Raises UserError when the launcher is not available here."""
     if launcher == "slurm":
         check_slurm(slurm)
     elif slurm:
-        raise UserError("partition, time and slurm arguments are for --launcher slurm")
+        raise UserError("--partition, --time and --slurm-arg need --launcher slurm")
 
 
 def check_launcher(launcher: str, nproc: int, kind: str, device: str) -> None:
@@ -38,20 +38,20 @@ def check_ranked(kind: str, nproc: int) -> None:
     """Raises UserError when the work of this kind cannot be shared by `nproc` processes."""
     if nproc > 1 and not kind_of(kind).ranked:
         raise UserError(
-            f"{kind} is the work of one process, {nproc} cannot share it",
+            f"{kind} runs in one process, {nproc} cannot share it",
             hint="leave out --launcher and --nproc",
         )
 
 
 def launch_environment(nproc: int) -> dict[str, str]:
-    """What processes that share this machine need in their environment: their part of its cores,
-    unless the user has set it."""
+    """The environment of processes that share this machine: their share of its cores, unless the
+    user has set it."""
     if os.environ.get("OMP_NUM_THREADS"):
         return {}
     return {"OMP_NUM_THREADS": str(max(1, _cores() // nproc))}
 
 
 def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # what we may use, which can be less than there is
+    if hasattr(os, "sched_getaffinity"):  # may be fewer than the machine has
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

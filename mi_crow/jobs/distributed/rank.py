@@ -1,7 +1,7 @@
 """One rank of a job: `python -m mi_crow.jobs.distributed.rank JOB_DIR ...`, started by torchrun.
 
-It does its share of the work and tells the job's process through the exchange folder; the job's
-own files are written there alone.
+It does its share of the work and reports to the job's process through the exchange folder; only
+that process writes the job's own files.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.causes import explained
-from mi_crow.errors import CancelledError, MiCrowError
+from mi_crow.errors import CancelledError, MiCrowError, exit_code_of
 from mi_crow.jobs.distributed.exchange import Exchange
 from mi_crow.jobs.events import redact
 from mi_crow.jobs.kinds import Work, kind_of, with_device
@@ -28,7 +28,7 @@ _STOP_LOOK_S = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does this rank's share and leaves word of how it ended; 0 when it finished or stopped."""
+    """Does this rank's share and records how it ended; 0 when it finished or stopped."""
     parser = argparse.ArgumentParser(prog="python -m mi_crow.jobs.distributed.rank")
     parser.add_argument("job_dir", type=Path)
     parser.add_argument("--output", type=Path, help="the run's or SAE's folder")
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         exchange.end(rank, "cancelled", resumable=error.resumable)
         return 0
     except (Exception, SystemExit) as error:
-        return _leave_failure(exchange, rank, error)
+        return _record_failure(exchange, rank, error)
     finally:
         progress.flush()
     exchange.end(rank, "finished", result=result if rank == 0 else None)
@@ -58,17 +58,16 @@ def _work(job_dir: Path, output_dir: Path | None, progress: "RankProgress") -> d
     config = config_from_json(kind.config, spec.params, spec.kind)
     with ranks_from_environment() as ranks:
         config = with_device(config, take_device(spec.device))
-        ranks.wait()  # nobody begins before each has found its device
+        ranks.wait()  # no rank starts before each has found its device
         workspace = Workspace(job_dir.parent.parent)
         return kind.work(Work(workspace, config, progress, output_dir, ranks))
 
 
-def _leave_failure(exchange: Exchange, rank: int, error: BaseException) -> int:
+def _record_failure(exchange: Exchange, rank: int, error: BaseException) -> int:
     words = redact(traceback.format_exc())
     sys.stderr.write(f"rank {rank}: {words}")
     error = explained(error)
-    told = isinstance(error, MiCrowError)
-    exit_code = error.exit_code if isinstance(error, MiCrowError) else 1
+    exit_code, ours = exit_code_of(error), isinstance(error, MiCrowError)
     exchange.end(
         rank,
         "failed",
@@ -76,7 +75,7 @@ def _leave_failure(exchange: Exchange, rank: int, error: BaseException) -> int:
         hint=redact(getattr(error, "hint", "")),
         exit_code=exit_code,
         traceback=words,
-        cause="lost" if isinstance(error, RankLostError) else "told" if told else "crashed",
+        cause="lost" if isinstance(error, RankLostError) else "known" if ours else "crashed",
     )
     return exit_code
 
@@ -86,7 +85,7 @@ class RankProgress:
 
     def __init__(self, exchange: Exchange, rank: int) -> None:
         self._exchange, self._rank = exchange, rank
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._reading: dict[str, Any] | None = None  # the latest, not yet reported
         self._last_report = self._last_look = float("-inf")
         self._stop = False
@@ -99,7 +98,7 @@ class RankProgress:
         readings = {key: float(value) for key, value in (metrics or {}).items()}
         self._reading = {"done": int(done), "total": int(total), "unit": unit, "metrics": readings}
         now = time.monotonic()
-        if now - self._last_report >= update_gap(now - self._begun):
+        if now - self._last_report >= update_gap(now - self._started):
             self._last_report = now
             self.flush()
 

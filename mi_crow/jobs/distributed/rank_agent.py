@@ -1,7 +1,7 @@
 """torchrun for one job: `python -m mi_crow.jobs.distributed.rank_agent --exchange DIR ...`.
 
-It runs torchrun's own command line and leaves word of the ranks that died, which torchrun itself
-only prints. It ends with the process that started it, and the ranks end with it.
+It runs torchrun's own command line and records the ranks that died, which torchrun itself only
+prints. It ends with the process that started it, and the ranks end with it.
 """
 
 import argparse
@@ -17,14 +17,14 @@ from mi_crow.jobs.process import die_with
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the ranks to their end; 0 when all ended well."""
+    """Runs the ranks until they end; 0 when all succeeded."""
     parser = argparse.ArgumentParser(prog="python -m mi_crow.jobs.distributed.rank_agent")
     parser.add_argument("--exchange", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True, help="the process to end with")
     parser.add_argument("--nproc", type=int, required=True)
-    words = list(sys.argv[1:] if argv is None else argv)
-    border = words.index("--")  # what comes after it is for torchrun: what each rank runs
-    options, program = parser.parse_args(words[:border]), words[border + 1 :]
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    border = arguments.index("--")  # what follows is for torchrun: the program of each rank
+    options, program = parser.parse_args(arguments[:border]), arguments[border + 1 :]
     die_with(options.parent)
     # Slurm signals every process when the time is nearly up. The job's own process hears it and
     # has the ranks save; they, who inherit this, must not die of it.
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _deaths(failures: Any) -> list[dict[str, Any]]:
-    """The dead in the order of their deaths; those last whom torchrun then asked to end."""
+    """The dead ranks in order of death; last those that torchrun then terminated."""
     found = [
         {"rank": rank, "exit_code": failure.exitcode, "t": failure.timestamp}
         for rank, failure in failures.items()

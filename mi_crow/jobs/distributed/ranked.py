@@ -1,5 +1,5 @@
-"""The job's process as the head of its ranks: starts them, passes on what they say, says why they
-failed. The lock, the events and the status stay in its hands."""
+"""The job's process in charge of its ranks: starts them, passes on their reports, and explains
+failures. It keeps the lock, the events and the status."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from mi_crow.store.atomic import TMP_PREFIX
 # What torchrun runs, before the rank's arguments.
 RANK_PROGRAM = ("-m", "mi_crow.jobs.distributed.rank")
 _POLL_S = 0.2
-_ASKED_TO_END = (-signal.SIGTERM,)  # how torchrun ends the ranks that are left
+_ASKED_TO_END = (-signal.SIGTERM,)  # how torchrun ends the remaining ranks
 
 
 class RankFailedError(MiCrowError):
@@ -46,7 +46,7 @@ def run_ranked(
     Raises CancelledError when they were stopped, RankFailedError when one failed or died. None of
     them outlives the call, or this process.
     """
-    prefix = f"{TMP_PREFIX}ranks-"  # a resume takes away what a kill left
+    prefix = f"{TMP_PREFIX}ranks-"  # a resume removes what a kill left
     with tempfile.TemporaryDirectory(
         prefix=prefix, dir=job_dir, ignore_cleanup_errors=True
     ) as folder:
@@ -71,10 +71,10 @@ def run_ranked(
 
 
 def _attend(agent: "subprocess.Popen[bytes]", exchange: Exchange, reporter: Reporter) -> None:
-    """Passes reports and the wish to stop along until the ranks have ended."""
+    """Passes on reports and the request to stop until the ranks have ended."""
     running = True
     while running:
-        running = agent.poll() is None  # before the reports: what came last is read as well
+        running = agent.poll() is None  # before the reports, so that the last ones are read as well
         for report in exchange.new_reports():
             _pass_on(report, reporter)
         if running and reporter.wait_for_stop(_POLL_S):
@@ -94,18 +94,18 @@ def _pass_on(report: dict[str, Any], reporter: Reporter) -> None:
 def _result(
     exchange: Exchange, world: int, agent_code: int, stopping: bool, job_id: str
 ) -> dict[str, Any]:
-    """Rank 0's result when all finished. Raises what became of them otherwise.
+    """Rank 0's result when all have finished. Raises what happened otherwise.
 
-    One rank's failure makes others fail: what a rank says of itself comes before what it says of
-    another, and a kill comes before the crashes that it causes.
+    One rank's failure makes others fail: what a rank reports of itself takes precedence over what
+    it reports of another, and a kill over the crashes that it causes.
     """
     endings, deaths = exchange.endings(world), exchange.deaths()
     if len(endings) == world and all(e.outcome == "finished" for e in endings.values()):
         return endings[0].result or {}
-    told, crashed, lost = (_first(endings, cause) for cause in ("told", "crashed", "lost"))
+    known, crashed, lost = (_first(endings, cause) for cause in ("known", "crashed", "lost"))
     stopping = stopping or any(ending.outcome == "cancelled" for ending in endings.values())
-    if told or (stopping and crashed):
-        raise _failure(told or crashed, world)
+    if known or (stopping and crashed):
+        raise _failure(known or crashed, world)
     if stopping:
         raise CancelledError(resumable=all(ending.resumable for ending in endings.values()))
     silent = [death for death in deaths if death.rank not in endings]
@@ -119,13 +119,13 @@ def _result(
     if lost:
         raise _failure(lost, world)
     raise RankFailedError(
-        f"torchrun {_manner(agent_code)} before its {world} processes had",
+        f"torchrun {_manner(agent_code)} before its {world} processes did",
         hint=f"mi-crow jobs log {job_id}",
     )
 
 
 def _first(endings: dict[int, Ending], cause: str) -> tuple[int, Ending] | None:
-    """The rank that failed first for this cause, with its words."""
+    """The rank that failed first for this cause, and its ending."""
     found = [item for item in endings.items() if item[1].cause == cause]
     return min(found, key=lambda item: item[1].t, default=None)
 
@@ -143,10 +143,11 @@ def _failure(found: tuple[int, Ending] | None, world: int) -> RankFailedError:
 
 
 def _death(death: Death, world: int, job_id: str) -> RankFailedError:
-    memory = "the system may be short of memory; " if death.exit_code == -signal.SIGKILL else ""
+    memory = "the system may be out of memory; " if death.exit_code == -signal.SIGKILL else ""
     return RankFailedError(
         f"rank {death.rank} of {world} {_manner(death.exit_code)}",
-        hint=f"{memory}mi-crow jobs log {job_id} says more, mi-crow jobs resume {job_id} goes on",
+        hint=f"{memory}mi-crow jobs log {job_id} shows its log, "
+        f"mi-crow jobs resume {job_id} continues it",
     )
 
 
