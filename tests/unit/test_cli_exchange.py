@@ -55,12 +55,19 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], *arguments: str)
     ("fixture", "format_name", "architecture"),
     [
         ("saelens_topk", "SAELens", "topk"),
-        ("saelens_standard", "SAELens", "standard"),
-        ("saelens_jumprelu", "SAELens", "jumprelu"),
-        ("saelens_standard_constant_norm_rescale", "SAELens", "standard"),
+        pytest.param("saelens_standard", "SAELens", "standard", marks=pytest.mark.slow),
+        pytest.param("saelens_jumprelu", "SAELens", "jumprelu", marks=pytest.mark.slow),
+        pytest.param(
+            "saelens_standard_constant_norm_rescale", "SAELens", "standard", marks=pytest.mark.slow
+        ),
         ("sparsify_topk", "sparsify", "topk"),
         ("gemma_scope", "Gemma Scope", "jumprelu"),
-        ("dictionary_learning_standard", "dictionary_learning", "standard"),
+        pytest.param(
+            "dictionary_learning_standard",
+            "dictionary_learning",
+            "standard",
+            marks=pytest.mark.slow,
+        ),
         ("dictionary_learning_batchtopk", "dictionary_learning", "batchtopk"),
     ],
 )
@@ -118,7 +125,15 @@ def test_the_layer_that_the_user_names_wins_over_the_file(
 
 
 @pytest.mark.parametrize(
-    "layer", ["h.99", "resid_post.6", "no.such.layer", "model.layers.1.mlpp", "transformer.h.1"]
+    "layer",
+    [
+        "resid_post.6",
+        "no.such.layer",
+        *(
+            pytest.param(layer, marks=pytest.mark.slow)
+            for layer in ("h.99", "model.layers.1.mlpp", "transformer.h.1")
+        ),
+    ],
 )
 def test_a_layer_that_the_model_does_not_have_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], layer: str

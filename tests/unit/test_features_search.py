@@ -1,6 +1,7 @@
 """Search: how matches are ranked, and that what is typed is text and never a pattern."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,17 +45,28 @@ def found(store: FeatureStore, text: str) -> list[int]:
     return [row.feature for row in store.search(text, limit=64)]
 
 
-def holding(store: FeatureStore, docs: list[Doc], text: str) -> set[int]:
-    """Features with a top example in a document that holds `text`."""
-    numbers = {doc.document for doc in docs if text in doc.text.lower()}
-    return {f for f in range(64) if any(one.document in numbers for one in store.examples(f))}
+Holding = Callable[[str], set[int]]
+
+
+@pytest.fixture(scope="module")
+def holding(indexed: tuple[Workspace, list[Doc]]) -> Holding:
+    """Features with a top example in a document that holds a text."""
+    workspace, docs = indexed
+    store = FeatureStore.open(workspace, SAE)
+    shown = {f: {one.document for one in store.examples(f)} for f in range(64)}
+
+    def features(text: str) -> set[int]:
+        numbers = {doc.document for doc in docs if text in doc.text.lower()}
+        return {f for f, documents in shown.items() if numbers & documents}
+
+    return features
 
 
 def test_a_name_beats_a_note_beats_a_promoted_token_beats_an_example(
-    store: FeatureStore, annotations: Annotations, docs: list[Doc]
+    store: FeatureStore, annotations: Annotations, holding: Holding
 ) -> None:
     word = "harbour"
-    by_text = holding(store, docs, word)
+    by_text = holding(word)
     by_token = {
         f
         for f in range(64)
@@ -87,8 +99,8 @@ def test_more_matching_examples_come_first(store: FeatureStore, docs: list[Doc])
 
 
 @pytest.mark.parametrize("text", ["%", "_", "\\", "%%", "h_rbour", "harb%", "\\%", "*", "har.our"])
-def test_wildcards_stand_for_themselves(store: FeatureStore, docs: list[Doc], text: str) -> None:
-    assert set(found(store, text)) == holding(store, docs, text)
+def test_wildcards_stand_for_themselves(store: FeatureStore, holding: Holding, text: str) -> None:
+    assert set(found(store, text)) == holding(text)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +120,9 @@ def test_an_empty_search_is_no_search(store: FeatureStore, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["🦜", "עוגן", "esrever", "\u202e"])
 def test_emoji_and_right_to_left_text_are_found(
-    store: FeatureStore, docs: list[Doc], text: str
+    store: FeatureStore, holding: Holding, text: str
 ) -> None:
-    expected = holding(store, docs, text)
+    expected = holding(text)
     assert expected
     promoting = {
         f for f in range(64) if any(text in token.lower() for token, _ in store.detail(f).promoted)
@@ -119,7 +131,7 @@ def test_emoji_and_right_to_left_text_are_found(
 
 
 def test_a_search_of_ten_thousand_characters_is_answered(
-    store: FeatureStore, docs: list[Doc], annotations: Annotations
+    store: FeatureStore, holding: Holding, annotations: Annotations
 ) -> None:
     assert found(store, "x" * 10_000) == []
     numbers = " ".join(str(n) for n in range(1000, 3000))
@@ -129,7 +141,7 @@ def test_a_search_of_ten_thousand_characters_is_answered(
     store.refresh_concepts()
     assert found(store, numbers) == [8]
     assert found(store, f"{numbers} 3000") == []
-    assert set(found(store, "harbour " * 1250)) >= holding(store, docs, "harbour")
+    assert set(found(store, "harbour " * 1250)) >= holding("harbour")
 
 
 def test_words_within_others_are_looked_for_once() -> None:

@@ -23,6 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("stored")
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(PIECES, st.booleans()), min_size=1, max_size=5), st.data())
 @settings(max_examples=30, deadline=None)
 def test_tokens_come_back_as_they_were(

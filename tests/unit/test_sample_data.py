@@ -103,6 +103,7 @@ def test_another_seed_gives_other_passages():
     assert {p.text for p in passages(64, seed=1)}.isdisjoint(p.text for p in passages(64, seed=2))
 
 
+@pytest.mark.slow
 def test_the_model_was_not_trained_on_the_corpus():
     trained_on = {passage.text for passage in islice(passages(2000, seed=0), 2000)}
     assert trained_on.isdisjoint(committed()["text"])
@@ -155,6 +156,7 @@ def test_the_model_predicts_unseen_passages_far_better_than_word_counts_do(model
     assert with_context < unigram_perplexity(tokenizer, texts) / 10
 
 
+@pytest.mark.slow
 def test_unprompted_samples_are_passages_on_one_topic(model, tokenizer):
     samples = sample_texts(model, tokenizer, 32, seed=1)
     assert min(len(text.split()) for text in samples) >= 20
