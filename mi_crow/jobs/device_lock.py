@@ -80,17 +80,15 @@ def queue_folder(device: str) -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         bases = [Path(runtime) / "mi-crow", Path(runtime) / own, *bases]
-    for base in bases:
-        if base.is_symlink():
-            break
-        if _is_ours(base):
-            folder = base / f"device-{device_key(device)}"
-            folder.mkdir(mode=0o700, exist_ok=True)
-            return folder
-    raise MiCrowError(
-        f"{str(base)!r} is a link, belongs to somebody else or cannot be made",
-        hint="set XDG_RUNTIME_DIR to a folder of yours",
-    )
+    base = next((one for one in bases if one.is_symlink() or _is_ours(one)), bases[-1])
+    if base.is_symlink() or not _is_ours(base):
+        raise MiCrowError(
+            f"{str(base)!r} is a link, belongs to somebody else or cannot be made",
+            hint="set XDG_RUNTIME_DIR to a folder of yours",
+        )
+    folder = base / f"device-{device_key(device)}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def _is_ours(base: Path) -> bool:

@@ -117,8 +117,9 @@ def unfinished_output(workspace: Workspace, job: JobState) -> Path | None:
     what = KINDS[job.kind].makes if job.kind in KINDS else None
     if what is None or job.output is None:
         return None
+    folder = workspace.parent_of(what) / job.output
     try:
-        folder = workspace.parent_of(what) / validate_id(job.output, what)
+        validate_id(job.output, what)
         if not folder.is_dir():
             return None
         if what == "SAE":

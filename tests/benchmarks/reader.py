@@ -60,6 +60,7 @@ def reader_row(run_dir: Path, layer: str, device: str, rounds: int = 5) -> dict[
     streams = {name: one.batches(BATCH, 0) for name, one in readers.items()}
     times: dict[str, list[float]] = {"train": [], **{name: [] for name in readers}}
     waiting: dict[str, list[float]] = {name: [] for name in readers}
+    batches: list[Tensor] = []
     for stream in streams.values():
         next(stream)
     for _ in range(rounds):

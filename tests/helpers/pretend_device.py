@@ -20,7 +20,7 @@ DEVICE = torch.device("cuda", 0)
 class Pretended(Tensor):
     """A tensor of the device; `inner` holds its data on the CPU."""
 
-    inner: Tensor
+    inner: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "Pretended":
@@ -35,7 +35,7 @@ class Pretended(Tensor):
         return made
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
         return DEVICE
 
     @classmethod

@@ -35,7 +35,7 @@ class FakeHub(ThreadingHTTPServer):
 
 
 class _Answer(BaseHTTPRequestHandler):
-    server: FakeHub
+    server: FakeHub  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing."""

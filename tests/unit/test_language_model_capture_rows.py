@@ -307,7 +307,7 @@ class Endless(TextDataset):
     """Texts whose number nobody knows."""
 
     @property
-    def size(self) -> None:
+    def size(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         return None
 
     def rows(self, start: int = 0) -> Iterator[tuple[str, str | None]]:

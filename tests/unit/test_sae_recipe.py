@@ -244,10 +244,10 @@ class Greedy(TopKSae):
 
     room = 0
 
-    def training_output(self, x: Tensor, *others: Any) -> Any:
+    def training_output(self, x: Tensor, *others: Any, **named: Any) -> Any:
         if len(x) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().training_output(x, *others)
+        return super().training_output(x, *others, **named)
 
 
 def test_running_out_of_memory_names_the_batch_that_fits(activations: Tensor) -> None:

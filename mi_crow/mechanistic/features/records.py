@@ -95,7 +95,8 @@ class Coactivation(NamedTuple):
 
     feature: int
     jaccard: float  # of the two sets of tokens
-    count: int  # tokens on which both fire
+    # Tokens on which both fire; a tuple's own `count` is nothing that anybody asks here.
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ Architectures call a `Sharing` wherever a sum runs over all tokens of a batch or
 that of a single process, `SINGLE_PROCESS`, returns everything unchanged.
 """
 
+# `backward` names its gradients, where torch declares `*grad_outputs`.
+# pyright: reportIncompatibleMethodOverride=false
+
 from collections.abc import Iterable
 from typing import Any
 

@@ -228,7 +228,7 @@ class RunPart(Part):
         return self.file.tensor("scales") if "scales" in self.file.places else None
 
     @cached_property
-    def norms(self) -> Tensor:
+    def norms(self) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """L2 norms of the rows: [n] fp32."""
         return self.file.tensor("norms")
 

@@ -8,8 +8,9 @@ from mi_crow.errors import UserError
 
 def typed_path(text: str) -> Path:
     """The path that `text` names. Raises UserError where there can be none."""
+    path = Path(text)
     try:
-        path = Path(text).expanduser()
+        path = path.expanduser()
         os.lstat(path)
     except RuntimeError as error:  # ~somebody
         raise UserError(f"{text.split('/')[0]!r} is not the home of a user here") from error

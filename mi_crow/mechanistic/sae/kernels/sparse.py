@@ -6,6 +6,9 @@ runs over k entries a token, by `embedding_bag` in both directions or on CUDA by
 twice.
 """
 
+# `backward` names its gradients, where torch declares `*grad_outputs`.
+# pyright: reportIncompatibleMethodOverride=false
+
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

@@ -4,6 +4,9 @@ AuxK has up to d / 2 active dead latents a token. Of 200 dead latents that may b
 product over all is then several times as fast as as many gathered rows; of 20,000 it is not.
 """
 
+# `backward` names its gradients, where torch declares `*grad_outputs`.
+# pyright: reportIncompatibleMethodOverride=false
+
 from typing import Any, NamedTuple
 
 import torch

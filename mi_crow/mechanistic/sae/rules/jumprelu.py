@@ -1,5 +1,8 @@
 """JumpReLU SAE: a latent counts once it is above its own learned threshold."""
 
+# `backward` names its gradients, where torch declares `*grad_outputs`.
+# pyright: reportIncompatibleMethodOverride=false
+
 import math
 from typing import Any, ClassVar
 

@@ -1,5 +1,8 @@
 """Loss terms that several architectures share."""
 
+# `backward` names its gradients, where torch declares `*grad_outputs`.
+# pyright: reportIncompatibleMethodOverride=false
+
 from typing import Any
 
 import torch
