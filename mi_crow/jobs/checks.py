@@ -1,6 +1,6 @@
-"""What can be known to be wrong before a job starts, without torch and without writing anything.
+"""Checks of a job's config before it starts, without torch and without writing anything.
 
-A check raises UserError; what only the model or the network can tell is left to the job.
+A check raises UserError; what depends on the model or the network is left to the job.
 """
 
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ _PATHS = (*SUFFIXES, ".gguf", ".safetensors")
 
 
 def check_capture(workspace: Workspace, config: CaptureConfig) -> None:
-    """Raises UserError for a capture that cannot work."""
+    """Raises UserError for a capture that would fail."""
     validate_device(config.model.device)
     check_free(workspace.activations_dir, config.name, "run")
     check_model(config.model)
@@ -43,7 +43,7 @@ def check_capture(workspace: Workspace, config: CaptureConfig) -> None:
 
 
 def check_train(workspace: Workspace, config: TrainConfig) -> None:
-    """Raises UserError for a training that cannot work."""
+    """Raises UserError for a training that would fail."""
     validate_device(config.device)
     check_logger(config.logger)
     check_free(workspace.saes_dir, config.name, "SAE")
@@ -93,7 +93,7 @@ def _check_live(sae: SaeSummary, live: LiveTexts) -> None:
 
 
 def check_evaluate(workspace: Workspace, config: EvaluateConfig) -> None:
-    """Raises UserError for an evaluation that cannot be made."""
+    """Raises UserError for an evaluation that would fail."""
     validate_device(config.device)
     check_sae_and_run(workspace, config.sae_id, config.run_id)
     if config.model is not None:
@@ -101,7 +101,7 @@ def check_evaluate(workspace: Workspace, config: EvaluateConfig) -> None:
 
 
 def check_free(parent: Path, name: str | None, what: str) -> None:
-    """Raises UserError when `name` is no id or is taken."""
+    """Raises UserError when `name` is not a valid id or is taken."""
     if name is not None and (parent / validate_id(name, what)).exists():
         raise UserError(f"{what} {name!r} exists already", hint="choose another --name")
 
@@ -114,7 +114,7 @@ def run_manifest(workspace: Workspace, run_id: str) -> RunManifest:
 
 
 def check_sae_and_run(workspace: Workspace, sae_id: str, run_id: str | None) -> SaeSummary:
-    """The SAE, when it and the run it is to be read over fit together. Raises UserError."""
+    """The SAE, checked against the run to read. Raises UserError when they do not match."""
     sae = read_sae_summary(workspace.sae_dir(sae_id))
     run_id = run_of(sae_id, run_id, sae.run_id)
     try:
@@ -131,7 +131,7 @@ def check_sae_and_run(workspace: Workspace, sae_id: str, run_id: str | None) -> 
 
 
 def check_model(spec: ModelSpec) -> None:
-    """Raises UserError for a model that is a path to nothing or to no model."""
+    """Raises UserError for a model path that does not exist or is not a model."""
     if spec.model == "sample":
         return
     path = Path(spec.model).expanduser()
@@ -157,7 +157,7 @@ def check_model(spec: ModelSpec) -> None:
 
 
 def check_dataset(spec: DatasetSpec) -> None:
-    """Raises UserError for texts that are not there, are empty, or lack the text field."""
+    """Raises UserError for texts that are missing, empty, or lack the text field."""
     if spec.source == "sample":
         return
     path = Path(spec.source).expanduser()
@@ -185,7 +185,7 @@ def _check_any_text(files: Iterable[Path], spec: DatasetSpec) -> None:
 
 
 def _has_text(path: Path, spec: DatasetSpec) -> bool:
-    """True when the file has a row. Raises UserError when its rows lack one of the fields."""
+    """True when the file has a row. Raises UserError when a row lacks one of the fields."""
     if kind_of(path) == ".json" and not has_json_lines(path):
         with open_text(path) as file:  # the job reads a whole JSON list itself
             return bool(file.read(1))

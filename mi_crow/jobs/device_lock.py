@@ -1,7 +1,7 @@
 """The queue for a device: one job at a time, oldest first, across all workspaces of the user.
 
-Each device has a folder with a `lock` that the running job holds, and a ticket for each job that
-waits. A ticket is itself locked by its owner, so one whose lock is free was left by the dead.
+Each device has a folder with a `lock` held by the running job, and a ticket per waiting job. A
+ticket is itself locked by its owner, so one whose lock is free was left by a dead process.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _TICKET_PREFIX = "ticket-"
 
 
 def device_key(device: str) -> str:
-    """Which real device `device` means here, as a file name; torch is not asked.
+    """The real device that `device` means here, as a file name, without torch.
 
     `auto` is the first GPU that torch calls cuda, else mps on Apple silicon, else the CPU.
     """
@@ -51,7 +51,7 @@ def devices_of(device: str, nproc: int) -> list[str]:
 
 
 def _has_gpu() -> bool:
-    """True when the system shows a GPU of NVIDIA (also under WSL) or AMD to its programs."""
+    """True when the system has an NVIDIA (also under WSL) or AMD GPU."""
     devices = Path("/dev")
     return (
         any(devices.glob("nvidia[0-9]*"))
@@ -61,7 +61,7 @@ def _has_gpu() -> bool:
 
 
 def _visible_gpus() -> list[str] | None:
-    """What CUDA_VISIBLE_DEVICES lists, or None when it hides nothing."""
+    """The devices in CUDA_VISIBLE_DEVICES, or None when it is not set."""
     value = os.environ.get("CUDA_VISIBLE_DEVICES")
     if value is None:
         return None
@@ -72,8 +72,8 @@ def _visible_gpus() -> list[str] | None:
 def queue_folder(device: str) -> Path:
     """The folder of the device's queue, below the user's runtime or temp folder; made if missing.
 
-    Either may be shared by several users: the first that is this user's or can become it is taken.
-    Raises MiCrowError when somebody else owns all of them, or one is a link.
+    Either may be shared: the first one that this user owns or can create is used. Raises
+    MiCrowError when others own all of them, or one is a link.
     """
     own = f"mi-crow-{os.getuid()}"
     bases = [Path(tempfile.gettempdir()) / own]
@@ -83,8 +83,8 @@ def queue_folder(device: str) -> Path:
     base = next((one for one in bases if one.is_symlink() or _is_ours(one)), bases[-1])
     if base.is_symlink() or not _is_ours(base):
         raise MiCrowError(
-            f"{str(base)!r} is a link, belongs to somebody else or cannot be made",
-            hint="set XDG_RUNTIME_DIR to a folder of yours",
+            f"{str(base)!r} is a link, belongs to somebody else or cannot be created",
+            hint="set XDG_RUNTIME_DIR to a folder that you own",
         )
     folder = base / f"device-{device_key(device)}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -92,7 +92,7 @@ def queue_folder(device: str) -> Path:
 
 
 def _is_ours(base: Path) -> bool:
-    """Whether the folder is this user's own; made when missing."""
+    """Whether the folder is this user's own; created when missing."""
     try:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = base.lstat()
@@ -105,8 +105,8 @@ def _is_ours(base: Path) -> bool:
 class DeviceQueue:
     """One job's place in the queues of its devices: it runs when it can have all of them.
 
-    While it waits it holds no device, only its tickets. So whoever is oldest waits for those alone
-    who run, and those wait for nobody.
+    While it waits it holds no device, only its tickets. So the oldest job only waits for running
+    ones, and those wait for nobody.
     """
 
     def __init__(self, devices: Sequence[str], created: float, job_id: str) -> None:
@@ -121,7 +121,7 @@ class DeviceQueue:
             place.join()
 
     def try_enter(self) -> bool:
-        """Takes the devices when nobody older waits for one and nobody runs on one."""
+        """Takes the devices when no older job waits for one and no job runs on one."""
         if not all(place.try_enter() for place in self._places):
             for place in self._places:
                 place.step_back()
@@ -131,11 +131,11 @@ class DeviceQueue:
         return True
 
     def ahead(self) -> int:
-        """How many older jobs wait."""
+        """The number of older jobs waiting."""
         return len({name for place in self._places for name in place.ahead()})
 
     def leave(self) -> None:
-        """Gives back the tickets and the devices."""
+        """Releases the tickets and the devices."""
         for place in self._places:
             place.drop_ticket()
             place.step_back()

@@ -1,4 +1,4 @@
-"""Whether the fields of an event or a status are of the types that every viewer relies on."""
+"""The types that viewers rely on in events and statuses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def _number(value: Any) -> bool:
 
 
 def _readings(value: Any) -> bool:
-    """Names and numbers; NaN and the infinities are what a training that diverges reads."""
+    """Names and numbers; NaN and infinities occur when a training diverges."""
     return isinstance(value, dict) and all(type(one) in (int, float) for one in value.values())
 
 
@@ -58,5 +58,5 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 
 
 def has_valid_types(record: dict[str, Any]) -> bool:
-    """True when every field that is known has its type; unknown ones may be anything."""
+    """True when every known field has its type; unknown ones may be anything."""
     return all(key not in record or check(record[key]) for key, check in _CHECKS.items())

@@ -188,7 +188,7 @@ def _start(job_dir: Path, spec: JobSpec, lock: int, *, attempt: int, runner: Seq
     try:
         if spec.launcher == "slurm":
             number = hand_over(job_dir, spec, attempt, environment, LOG_NAME)
-            place = {"status": "queued", "attempt": attempt, "waiting_for": f"slurm (job {number})"}
+            place = {"status": "queued", "attempt": attempt, "waiting_for": f"Slurm (job {number})"}
             write_status(job_dir, _position(read_state(job_dir, lock_held=True)) | place)
             return
         with os.fdopen(open_plain(job_dir / LOG_NAME, _APPEND), "ab") as log:

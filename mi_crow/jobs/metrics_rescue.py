@@ -1,4 +1,4 @@
-"""A training's metrics, put together again from its job's events when their file is damaged."""
+"""Restores a training's metrics from its job's events when their file is damaged."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from mi_crow.store.workspace import Workspace
 
 
 def repair_metrics(workspace: Workspace, sae_dir: Path, progress: Progress) -> None:
-    """Writes `metrics.parquet` of an SAE anew when it is there and damaged: the readings that its
-    training's events hold, which are fewer."""
+    """Rewrites a damaged `metrics.parquet` of an SAE with the readings in its training's events,
+    which are fewer."""
     path = sae_dir / METRICS_NAME
     if not path.is_file():
         return
@@ -23,15 +23,17 @@ def repair_metrics(workspace: Workspace, sae_dir: Path, progress: Progress) -> N
     except CorruptDataError as error:
         rows = rows_of_events(workspace, sae_dir.name)
         if not rows:
-            progress.log(f"{error}, and no job's events tell its readings: training goes on")
+            progress.log(
+                f"{error}, and no job's events have its metrics: training continues without them"
+            )
             path.unlink()
             return
         MetricsTable(rows).write(path)
-        progress.log(f"{error}: made again from the job's events, {len(rows):,} readings")
+        progress.log(f"{error}: restored {len(rows):,} readings from the job's events")
 
 
 def rows_of_events(workspace: Workspace, sae_id: str) -> list[Row]:
-    """One row for each step that the jobs which train an SAE told of, in step order."""
+    """One row per step reported by the jobs that train an SAE, in step order."""
     rows: dict[int, Row] = {}
     for job in list_jobs(workspace):
         if job.kind != "train" or job.output != sae_id:

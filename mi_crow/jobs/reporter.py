@@ -1,7 +1,7 @@
 """The worker's side of a job's folder: a Progress that writes events and status, and a watcher.
 
-The watcher thread looks at the cancel file once a second, keeps the heartbeat, and ends the
-process at once when asked a second time, however busy the main thread is.
+The watcher thread checks the cancel file once a second, writes the heartbeat, and ends the process
+immediately on a second request, however busy the main thread is.
 """
 
 import contextlib
@@ -26,19 +26,19 @@ from mi_crow.store.plain_file import read_plain
 
 _TICK_S = 1.0
 _FIRST_MINUTE_S = 60.0
-_EARLY_GAP_S = 0.2  # five events a second in the first minute
+_EARLY_GAP_S = 0.2  # five events per second in the first minute
 _LATE_GAP_S = 2.0
-_MOST_REQUESTS = 4096  # bytes of the file that asks for an end
+_MOST_REQUESTS = 4096  # bytes read of the cancel file
 EXIT_STOPPED = 130
-# Bytes kept on the disk until the job's last words need them: the file that a full disk cannot take
-# any more is often the one that would say so.
-_ROOM = 64 << 10
+# Bytes reserved on the disk for the closing event: what a full disk can no longer take is
+# often the very file that would say so.
+_RESERVED = 64 << 10
 
 
 @contextlib.contextmanager
-def _told_on_failure(what: str) -> Iterator[None]:
-    """The last words stand in two files and the log: what one of them cannot take, the others
-    still say."""
+def _logged_on_failure(what: str) -> Iterator[None]:
+    """The end of a job is written to two files and the log: if one fails, the others still say
+    how it ended."""
     try:
         yield
     except (MiCrowError, OSError) as error:
@@ -47,12 +47,12 @@ def _told_on_failure(what: str) -> Iterator[None]:
 
 
 def update_gap(age_s: float) -> float:
-    """The least seconds between two progress events of work that began `age_s` ago."""
+    """The minimum seconds between two progress events of work that started `age_s` ago."""
     return _EARLY_GAP_S if age_s < _FIRST_MINUTE_S else _LATE_GAP_S
 
 
 class Reporter:
-    """What the work calls while it runs, and the job's closing words."""
+    """What the work calls while it runs, and the end of the job."""
 
     def __init__(self, job_dir: Path, attempt: int) -> None:
         self._job_dir = job_dir
@@ -74,13 +74,13 @@ class Reporter:
         self._lock = threading.RLock()
         self._dirty = True
         self._closed = False
-        self._room = temporary_name(job_dir / "room")
+        self._reserve = temporary_name(job_dir / "room")
         self._watcher = threading.Thread(target=self._watch, name="job-watcher", daemon=True)
 
     def __enter__(self) -> "Reporter":
         self._write_status()
-        with contextlib.suppress(OSError):  # a disk that is full already: the work will say so
-            self._room.write_bytes(bytes(_ROOM))
+        with contextlib.suppress(OSError):  # the disk is already full: the work will say so
+            self._reserve.write_bytes(bytes(_RESERVED))
         self._watcher.start()
         return self
 
@@ -92,7 +92,7 @@ class Reporter:
     ) -> None:
         with self._lock:
             self._closed = True
-        self._room.unlink(missing_ok=True)
+        self._reserve.unlink(missing_ok=True)
         self._wake()
         self._watcher.join()
         os.close(self._wake_reader)
@@ -134,14 +134,14 @@ class Reporter:
     # What the runner calls.
 
     def request_stop(self) -> None:
-        """One request saves and stops, a second one stops now. Safe in a signal handler."""
+        """One request saves and stops, a second one stops immediately. Safe in a signal handler."""
         self._signals += 1
         self._stop = True
         self._wake()
 
     def request_stop_once(self) -> None:
-        """As `request_stop`, but repeated it asks no more: slurm may say several times that the
-        time is up, while the work is being saved. Safe in a signal handler."""
+        """Like `request_stop`, but repeating it changes nothing: Slurm may signal the time limit
+        several times while the work is being saved. Safe in a signal handler."""
         self._signals = max(self._signals, 1)
         self._stop = True
         self._wake()
@@ -152,12 +152,12 @@ class Reporter:
         return self._stop
 
     def waiting(self, what: str) -> None:
-        """Says what a queued job waits for."""
+        """Records what a queued job is waiting for."""
         if self._status.get("waiting_for") != what:
             self._set(waiting_for=what)
 
     def output(self, output_id: str) -> None:
-        """Says which run or SAE the job makes."""
+        """Records which run or SAE the job makes."""
         self._set(output=output_id)
 
     def started(self) -> None:
@@ -169,15 +169,15 @@ class Reporter:
         self._close("finished", {"result": result}, resumable=False)
 
     def cancelled(self, *, resumable: bool, why: str = "") -> None:
-        """`why` says who ended the job when its user did not."""
+        """`why` says what ended the job, if it was not its user."""
         fields = {"resumable": resumable} | ({"error": why} if why else {})
         self._close("cancelled", fields, resumable=resumable)
 
     def failed(self, error: BaseException, traceback: str, exit_code: int) -> None:
-        told = explained(error)
+        known = explained(error)
         fields = {
-            "error": redact(str(told) or type(told).__name__),
-            "hint": redact(getattr(told, "hint", "")),
+            "error": redact(str(known) or type(known).__name__),
+            "hint": redact(getattr(known, "hint", "")),
             "exit_code": exit_code,
         }
         sys.stderr.write(redact(traceback))
@@ -190,14 +190,14 @@ class Reporter:
             if self._closed:
                 return
             self._closed = True
-            self._room.unlink(missing_ok=True)
-            with _told_on_failure("events"):
+            self._reserve.unlink(missing_ok=True)
+            with _logged_on_failure("events"):
                 self._flush_reading(time.monotonic())
-            with _told_on_failure("events"):
+            with _logged_on_failure("events"):
                 append_event(self._job_dir, event, **fields, **only_event)
             self._status.update(fields, status=event, ended=time.time(), resumable=resumable)
             self._status.update(rate=None, eta_s=None, waiting_for="")
-            with _told_on_failure("status"):
+            with _logged_on_failure("status"):
                 self._write_status()
 
     def _set(self, **fields: Any) -> None:
@@ -234,15 +234,15 @@ class Reporter:
                     os._exit(EXIT_STOPPED)
                 if self._dirty or time.monotonic() - beat >= HEARTBEAT_S:
                     beat = time.monotonic()
-                    with _told_on_failure("status"):  # a disk that is full for a while
+                    with _logged_on_failure("status"):  # a disk that is full for a while
                         self._write_status()
 
     def _cancel_requests(self) -> int:
-        """How often a cancel was asked for: each request is one line of the file."""
+        """The number of cancel requests: each is one line of the file."""
         try:
             with read_plain(self._job_dir / CANCEL_NAME) as file:
                 return max(1, file.read(_MOST_REQUESTS).count(b"\n"))
         except FileNotFoundError:
             return 0
-        except (MiCrowError, OSError):  # somebody put something else there
+        except (MiCrowError, OSError):  # something else is in its place
             return 1

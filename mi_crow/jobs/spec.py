@@ -1,4 +1,4 @@
-"""spec.json: what a job is asked to do, and configs as JSON and back."""
+"""spec.json: what a job is to do; configs to and from JSON."""
 
 import time
 import types
@@ -19,7 +19,7 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One job: kind and parameters; never a secret, never code."""
+    """One job: its kind and parameters; never secrets or code."""
 
     kind: str
     params: dict[str, Any]
@@ -60,7 +60,7 @@ def config_as_json(config: Any) -> dict[str, Any]:
 def config_from_json(kind: type[Config], data: Any, where: str = "params") -> Config:
     """The config dataclass `kind` from JSON values, nested ones included.
 
-    Raises UserError for a key that it does not know, a missing key or a value of the wrong type.
+    Raises UserError for an unknown key, a missing key or a value of the wrong type.
     """
     if not isinstance(data, dict):
         raise UserError(f"{where} must be an object, not {type(data).__name__}")
@@ -69,7 +69,7 @@ def config_from_json(kind: type[Config], data: Any, where: str = "params") -> Co
     for key in data:
         if key not in known:
             raise UserError(
-                f"{where} does not know {key!r}", hint=f"it knows {nearest(str(key), known)}"
+                f"{where} has no parameter {key!r}", hint=f"it has {nearest(str(key), known)}"
             )
     for f in fields(kind):  # type: ignore[arg-type]
         if f.name not in data and f.default is MISSING and f.default_factory is MISSING:

@@ -1,4 +1,4 @@
-"""What a job's folder says about it now: the one state that every viewer shows."""
+"""The state of a job, worked out from its folder: what every viewer shows."""
 
 import time
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class JobState:
-    """One job as its folder shows it."""
+    """The state of one job."""
 
     job_id: str
     kind: str
@@ -35,22 +35,22 @@ class JobState:
     done: int = 0
     total: int = 0
     unit: str = ""
-    rate: float | None = None  # units a second
+    rate: float | None = None  # units per second
     eta_s: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    error: str | None = None  # why it failed, or was ended when its user did not ask for it
+    error: str | None = None  # why it failed, or why it was ended by someone else
     hint: str = ""
-    exit_code: int | None = None  # of a failed job: what the command line ends with
+    exit_code: int | None = None  # of a failed job, for the command line
     result: dict[str, Any] | None = None
     resumable: bool = False
-    stopping: bool = False  # a cancel was asked for and the job is still active
+    stopping: bool = False  # cancelled and still active
     waiting_for: str = ""  # what a queued job waits for, in words
     name: str | None = None
     after: str | None = None
     device: str = "auto"
     nproc: int = 1  # processes that share the work
     params: dict[str, Any] = field(default_factory=dict)
-    output: str | None = None  # the id of the run or SAE that it makes, once it has one
+    output: str | None = None  # the id of the run or SAE that it makes, once reserved
     created: float = 0.0  # unix seconds, as all times here
     started: float | None = None
     ended: float | None = None
@@ -60,12 +60,12 @@ class JobState:
 
     @property
     def active(self) -> bool:
-        """True while a process stands behind the job."""
+        """True while the job waits or runs."""
         return self.status in ACTIVE
 
     @property
     def share(self) -> float | None:
-        """How much is done, 0 to 1, where the job knows."""
+        """The share done, 0 to 1, where known."""
         return min(1.0, self.done / self.total) if self.total > 0 else None
 
     def as_json(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def scan_jobs(workspace: Workspace) -> list[JobState]:
     for folder, trouble in folders_with(workspace.jobs_dir, SPEC_NAME, "job"):
         try:
             states.append(read_state(folder) if trouble is None else _unreadable(trouble))
-        except NotFoundError:  # removed while we looked
+        except NotFoundError:  # removed meanwhile
             continue
         except (MiCrowError, OSError) as error:
             states.append(_unreadable(Unreadable.because("job", folder, error)))
@@ -105,15 +105,15 @@ def job_state(workspace: Workspace, job_id: str) -> JobState:
 
 
 def write_status(job_dir: Path, status: dict[str, Any]) -> None:
-    """Replaces status.json, stamped with the time of now."""
+    """Replaces status.json, with the current time."""
     write_json(job_dir / STATUS_NAME, {"t": time.time()} | status)
 
 
 def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
-    """The state that a job's folder shows: spec, status, the newest events, and the lock.
+    """The state of a job from its spec, status, newest events and lock.
 
-    Who holds the lock himself passes `lock_held=False`: then no worker does. Raises
-    NotFoundError or CorruptDataError when there is no readable spec.
+    A caller that holds the lock passes `lock_held=False`: then no worker does. Raises NotFoundError
+    or CorruptDataError when there is no readable spec.
     """
     spec = JobSpec.load(job_dir)
     state = JobState(
@@ -128,24 +128,24 @@ def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
         created=spec.created,
     )
     status = _read_status(job_dir)
-    state = told = _with_status(state, status)
-    if not status:  # never written, or torn: of the events, none names the output
+    state = reported = _with_status(state, status)
+    if not status:  # never written, or damaged; no event names the output
         state = replace(state, output=_reserved_output(job_dir))
     # The lock before the events: a worker that ends in between has written its closing event.
     unread: OSError | MiCrowError | None = None
     try:
         held = is_locked(job_dir / LOCK_NAME) if lock_held is None else lock_held
         events = read_last_events(job_dir) if state.active else []
-    except (OSError, MiCrowError) as error:  # a colleague's, who lets us read the status alone
+    except (OSError, MiCrowError) as error:  # another user's, who only lets us read the status
         held, events, unread = state.process is None or state.process.is_here(), [], error
     if state.active:
         for event in events:
-            # The status may be newer than the last reading in the events, never than their end.
+            # The status may be newer than the last progress event, never than the closing one.
             newer = event.get("t", 0) >= status.get("t", 0)
             if event["event"] != "progress" or newer:
                 state = apply_event(state, event)
             if event["event"] in OPENING:  # what came before was an earlier attempt's
-                state = _opened(state) if newer else _as_told(state, told)
+                state = _opened(state) if newer else _as_reported(state, reported)
     if unread is not None and state.error is None:
         state = replace(state, error=sentence_of(unread))
     if not state.active:
@@ -156,14 +156,14 @@ def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
 
 
 def _opened(state: JobState) -> JobState:
-    """A new attempt of which the status knows nothing yet."""
+    """The state of a new attempt that is not in the status yet."""
     return replace(state, process=None, rate=None, eta_s=None)
 
 
-def _as_told(state: JobState, told: JobState) -> JobState:
-    """A new attempt that the status is already about: its end took back what the status says of
+def _as_reported(state: JobState, reported: JobState) -> JobState:
+    """The state of a new attempt that is in the status: the end of the one before had cleared
     process, rate and time left."""
-    return replace(state, process=told.process, rate=told.rate, eta_s=told.eta_s)
+    return replace(state, process=reported.process, rate=reported.rate, eta_s=reported.eta_s)
 
 
 def apply_event(state: JobState, event: dict[str, Any]) -> JobState:
@@ -205,7 +205,7 @@ def _read_status(job_dir: Path) -> dict[str, Any]:
         status = read_json(job_dir / STATUS_NAME)
     except (MiCrowError, OSError):
         return {}
-    # The events say all that it does, so that one which cannot be right is done without.
+    # The events contain the same, so an invalid status is ignored.
     return status if isinstance(status, dict) and has_valid_types(status) else {}
 
 

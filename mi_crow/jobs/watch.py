@@ -1,4 +1,4 @@
-"""Following a job from outside: its events as they come, and the end of its log."""
+"""Following a job: its events as they come, and the end of its log."""
 
 import os
 import time
@@ -20,9 +20,9 @@ def follow(
 ) -> Iterator[dict[str, Any]]:
     """The events of the job's latest attempt, then each new one, until it ends.
 
-    `on_wait` hears once a second what a queued job waits for.
+    `on_wait` is called once a second with what a queued job is waiting for.
     The last event is `finished`, `failed` or `cancelled`, or `lost` when the worker died without
-    a word. Raises NotFoundError for a job that does not exist.
+    writing one. Raises NotFoundError for a job that does not exist.
     """
     job_dir = workspace.job_dir(job_id)
     reader = EventReader(job_dir)
@@ -41,9 +41,9 @@ def follow(
             if on_wait is not None and state.status == "queued" and state.waiting_for:
                 on_wait(state.waiting_for)
             if not state.active:
-                late = list(reader.read_new())  # it may have ended between the two looks
+                late = list(reader.read_new())  # it may have ended in between
                 if not any(event["event"] in CLOSING for event in late):
-                    late.append(_last_word(state))
+                    late.append(_closing_event(state))
                 yield from late
                 return
         if not pending:
@@ -51,18 +51,18 @@ def follow(
         pending = list(reader.read_new())
 
 
-def _last_word(state: JobState) -> dict[str, Any]:
-    """The closing event of a job whose events do not hold it."""
-    words: dict[str, Any] = {"t": state.ended or time.time(), "event": state.status}
+def _closing_event(state: JobState) -> dict[str, Any]:
+    """The closing event of a job whose events lack it."""
+    event: dict[str, Any] = {"t": state.ended or time.time(), "event": state.status}
     if state.status == "finished":
-        return words | {"result": state.result or {}}
+        return event | {"result": state.result or {}}
     if state.status == "failed":
-        words |= {"hint": state.hint, "exit_code": state.exit_code or 1, "traceback": ""}
-    return words | {"error": state.error, "resumable": state.resumable}
+        event |= {"hint": state.hint, "exit_code": state.exit_code or 1, "traceback": ""}
+    return event | {"error": state.error, "resumable": state.resumable}
 
 
 def tail_log(workspace: Workspace, job_id: str, n: int = 100) -> list[str]:
-    """The last `n` lines of the worker's log, without line ends; carriage returns are resolved.
+    """The last `n` lines of the worker's log, without line ends, carriage returns resolved.
 
     Raises NotFoundError for a job that does not exist.
     """
@@ -75,7 +75,7 @@ def tail_log(workspace: Workspace, job_id: str, n: int = 100) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except FileNotFoundError:
         return []
-    # A progress bar overwrites its line: only its last state is worth showing.
+    # A progress bar overwrites its line: only its last state is shown.
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
     if lines and not lines[-1]:
         lines.pop()

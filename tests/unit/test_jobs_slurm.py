@@ -97,7 +97,7 @@ def test_no_gpu_is_asked_for_the_cpu(workspace: Workspace, cluster: Slurm) -> No
 def test_a_job_in_slurms_queue_is_queued_and_not_lost(workspace: Workspace, cluster: Slurm) -> None:
     job = start(workspace)
     state = job_state(workspace, job)
-    assert (state.status, state.waiting_for) == ("queued", "slurm (job 77)")
+    assert (state.status, state.waiting_for) == ("queued", "Slurm (job 77)")
     cluster.answers("squeue", err="slurm_load_jobs error: Unable to contact slurm\n", code=1)
     assert job_state(workspace, job).status == "queued"
 
@@ -121,7 +121,7 @@ def test_a_job_that_slurm_does_not_know_is_lost_and_can_be_resumed(
     resume(workspace, job)
     cluster.answers("squeue", "PENDING\n")
     state = job_state(workspace, job)
-    assert (state.status, state.waiting_for, state.attempt) == ("queued", "slurm (job 78)", 2)
+    assert (state.status, state.waiting_for, state.attempt) == ("queued", "Slurm (job 78)", 2)
     assert "#SBATCH --partition=gpu" in cluster.script
 
 
@@ -136,7 +136,7 @@ def test_a_waiting_job_is_taken_from_slurms_queue(workspace: Workspace, cluster:
 
 def test_what_slurm_refuses_leaves_nothing(workspace: Workspace, cluster: Slurm) -> None:
     cluster.answers("sbatch", err="sbatch: error: invalid partition specified: gpux\n", code=1)
-    with pytest.raises(UserError, match=r"slurm took no job .*invalid partition"):
+    with pytest.raises(UserError, match=r"Slurm did not accept the job .*invalid partition"):
         start(workspace, slurm={"partition": "gpux"})
     assert list(workspace.jobs_dir.iterdir()) == []
 
@@ -197,7 +197,7 @@ def test_the_hand_over_holds_a_command_and_no_secret(
     ("find", "words"),
     [
         (lambda _: None, "--launcher slurm needs a package that is missing"),
-        (lambda _: object(), "slurm's command sbatch is not on this machine"),
+        (lambda _: object(), "Slurm's command sbatch is not on this machine"),
     ],
 )
 def test_a_machine_without_slurm_is_told(
@@ -231,11 +231,11 @@ def test_other_time_limits_are_refused(text: str) -> None:
         ("--launcher slurm --slurm-arg cpus-per-task=many", "cpus-per-task must be a whole number"),
         ("--launcher slurm --time soon", "'soon' is not a valid time limit"),
         ("--launcher slurm --time 0", "less than a minute"),
-        ("--launcher slurm --slurm-arg array=0-3", "'array' cannot be chosen"),
-        ("--launcher slurm --slurm-arg requeue=1", "'requeue' cannot be chosen"),
+        ("--launcher slurm --slurm-arg array=0-3", "'array' cannot be set"),
+        ("--launcher slurm --slurm-arg requeue=1", "'requeue' cannot be set"),
         ("--launcher slurm --slurm-arg time=9", "use --time"),
         ("--launcher slurm --slurm-arg Mem=1", "'Mem' is not a valid option of sbatch"),
-        ("--launcher slurm --slurm-arg signal=KILL@9", "none that jobs save at"),
+        ("--launcher slurm --slurm-arg signal=KILL@9", "jobs do not save at"),
     ],
 )
 def test_flags_that_make_no_sense_are_explained(
@@ -275,7 +275,7 @@ def test_a_cluster_without_srun_is_told(
 ) -> None:
     (cluster.folder / "srun").unlink()
     monkeypatch.setenv("PATH", str(cluster.folder))
-    with pytest.raises(UserError, match=r"slurm took no job .*srun"):
+    with pytest.raises(UserError, match=r"Slurm did not accept the job .*srun"):
         start(workspace)
     assert list(workspace.jobs_dir.iterdir()) == []
 
@@ -287,7 +287,7 @@ def test_ctrl_c_while_sbatch_is_asked_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("submitit.AutoExecutor.submit", interrupted)
-    with pytest.raises(CancelledError, match="before slurm had the job"):
+    with pytest.raises(CancelledError, match="before Slurm had the job"):
         start(workspace)
     assert list(workspace.jobs_dir.iterdir()) == []
 

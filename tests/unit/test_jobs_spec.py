@@ -39,12 +39,15 @@ def test_a_train_config_comes_back_from_json() -> None:
 @pytest.mark.parametrize(
     ("params", "says"),
     [
-        ({"run_id": "r", "layer": "l", "kk": 3}, "train does not know 'kk'"),
+        ({"run_id": "r", "layer": "l", "kk": 3}, "train has no parameter 'kk'"),
         ({"run_id": "r"}, "train lacks 'layer'"),
         ({"run_id": "r", "layer": "l", "k": "3"}, "train.k must be of type int, not str"),
         ({"run_id": "r", "layer": "l", "k": True}, "train.k must be of type int, not bool"),
         ({"run_id": 7, "layer": "l"}, "train.run_id must be of type str, not int"),
-        ({"run_id": "r", "layer": "l", "training": {"spets": 3}}, "train.training does not know"),
+        (
+            {"run_id": "r", "layer": "l", "training": {"spets": 3}},
+            "train.training has no parameter",
+        ),
         ({"run_id": "r", "layer": "l", "training": 3}, "train.training must be an object"),
         ([], "train must be an object, not list"),
     ],

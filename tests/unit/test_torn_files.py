@@ -89,7 +89,7 @@ def test_metrics_are_made_again_from_the_events(workspace: Workspace) -> None:
         (20, 20.0),
         (30, 10.0),
     ]
-    assert "made again from the job's events, 3 readings" in log.lines[0]
+    assert "restored 3 readings from the job's events" in log.lines[0]
 
 
 def test_a_flipped_bit_in_the_metrics_is_noticed(tmp_path: Path) -> None:

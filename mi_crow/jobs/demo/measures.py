@@ -1,4 +1,4 @@
-"""What the demo measures beyond an evaluation: topics' features, their controls, steering."""
+"""What the demo measures beyond an evaluation: a feature per topic, controls, steering."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
     from mi_crow.store.runs.reader import RunReader
 
-# An opening that fits every topic: a letter's, without any topic's word.
+# An opening that fits every topic: a letter without words of any topic.
 PROMPT = "Dear Anna, I hope you are well."
 CONTINUATIONS = 32
 NEW_TOKENS = 48
@@ -30,34 +30,34 @@ TEMPERATURE = 0.8  # what the Steer screen starts with
 STRENGTHS = (0.3, 0.35, 0.4)  # in units of the feature's maximum
 _TRIED_TOPICS = 4
 _TRIAL_CONTINUATIONS = 64
-_MOST_PERPLEXITY = 1.35  # a trial above this ratio pays too much for its topic
+_MOST_PERPLEXITY = 1.35  # trials above this ratio are rejected
 
 
 @dataclass(frozen=True)
 class TopicFeature:
-    """The feature that tells a topic best."""
+    """The feature that detects a topic best."""
 
     label: str
     feature: int
     auroc: float  # on held-out documents; the feature was chosen on training documents
     max_act: float
-    contrast: float  # mean pooled activation on the topic minus elsewhere, in maxima
+    contrast: float  # mean pooled activation on the topic minus elsewhere, relative to the maximum
 
     @property
-    def is_told(self) -> bool:
-        """Whether the feature tells the topic at all; else it may not stand for it."""
+    def is_detected(self) -> bool:
+        """Whether the feature detects the topic at all."""
         return is_telling(self.auroc)
 
     def as_json(self) -> dict[str, Any]:
-        feature = self.feature if self.is_told else None
+        feature = self.feature if self.is_detected else None
         return {"label": self.label, "feature": feature, "auroc": self.auroc}
 
 
 def topic_features(
     sae: "SparseAutoencoder", reader: "RunReader", seed: int
 ) -> tuple[list[TopicFeature], dict[str, float]]:
-    """Each topic's best feature, and the means that a random-weight SAE and the best single
-    residual dimension reach, chosen and scored the same way."""
+    """Each topic's best feature, and the mean AUROC of a random SAE and of the best residual
+    dimension, chosen and scored in the same way."""
     pooled = _pooled(sae, reader, seed)
     control = TopKSae.random(
         sae.n_latents,
@@ -85,10 +85,10 @@ def topic_features(
 
 
 def tag_topics(workspace: Workspace, sae_id: str, topics: Sequence[TopicFeature]) -> None:
-    """Names each topic's feature after it, where it tells the topic."""
+    """Names each feature after the topic that it detects."""
     annotations = Annotations(workspace.annotations_path)
     try:
-        for topic in (topic for topic in topics if topic.is_told):
+        for topic in (topic for topic in topics if topic.is_detected):
             annotations.set_concept(
                 sae_id,
                 topic.feature,
@@ -109,14 +109,14 @@ def steer_topics(
     progress: Progress,
     seed: int,
 ) -> dict[str, Any]:
-    """Steering with one topic's feature, measured on continuations that chose nothing.
+    """Steering with one topic's feature, measured on fresh continuations.
 
-    Topic and strength are chosen on one set of continuations; the figures come from another seed.
+    Topic and strength are chosen on continuations of another seed.
     """
     judge = _judge(reader)
     layer = reader.layer.name
-    told = [topic for topic in topics if topic.is_told] or topics
-    candidates = sorted(told, key=lambda topic: -topic.contrast)[:_TRIED_TOPICS]
+    detected = [topic for topic in topics if topic.is_detected] or topics
+    candidates = sorted(detected, key=lambda topic: -topic.contrast)[:_TRIED_TOPICS]
     trials = [(topic, strength) for topic in candidates for strength in STRENGTHS]
 
     def write(feature: int, add: float, at: int, n: int = CONTINUATIONS) -> Written:
@@ -175,7 +175,7 @@ def _pair(baseline: Written, steered: Written, label: str, judge: Any) -> dict[s
 def _random_feature(
     topics: Sequence[TopicFeature], sae: "SparseAutoencoder", reader: "RunReader", seed: int
 ) -> int:
-    """A feature that fires, drawn by seed, and is no topic's."""
+    """A random feature that fires and belongs to no topic."""
     tokens = reader.sample(4096, seed).to(sae.device).float()
     alive = sae.encode_sparse(tokens)
     fired = torch.unique(alive.indices[alive.values > 0]).cpu()
@@ -186,7 +186,7 @@ def _random_feature(
 
 
 def _judge(reader: "RunReader") -> Any:
-    """A bag-of-words probe trained on the corpus's raw text."""
+    """A bag-of-words classifier trained on the raw texts of the corpus."""
     from sample_data.probe import TopicProbe
 
     texts: list[str] = []

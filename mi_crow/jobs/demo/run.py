@@ -1,7 +1,7 @@
-"""The demo job: the main job end to end on the sample model and corpus, measured.
+"""The demo job: the whole workflow on the sample model and corpus, measured.
 
 One process runs every stage, so that torch is imported once. Each stage is the same call that the
-job of its kind makes; a demo that was killed goes on from the stages that are whole.
+job of its kind makes; a demo that was killed resumes after its finished stages.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ LAYER = "resid_post.2"
 K = 32
 STEPS = 1600
 BATCH = 256
-# Seconds each stage takes on two cores: they shape the bar, nothing else depends on them.
+# Seconds per stage on two cores; they only shape the progress bar.
 STAGE_SHARES = {"capture": 15, "train": 45, "index": 8, "evaluate": 10, "topics": 6, "steer": 16}
 
 
@@ -56,7 +56,7 @@ class StageProgress:
 
 
 class Stages:
-    """Gives each stage its progress and says on the log when it starts."""
+    """Gives each stage its progress and logs its start."""
 
     def __init__(self, whole: Progress) -> None:
         self._whole = whole
@@ -75,9 +75,9 @@ class Stages:
 def run_demo(
     workspace: Workspace, progress: Progress, device: str = "auto", seed: int = 0
 ) -> dict[str, Any]:
-    """Capture, train, index, evaluate, tag and steer on `sample_data`; gives the summary.
+    """Captures, trains, indexes, evaluates, tags and steers on `sample_data`; returns a summary.
 
-    The keys are those of `mi-crow demo --json`. Cross-entropies are in nats a token.
+    The keys are those of `mi-crow demo --json`. Cross-entropies are in nats per token.
     """
     from mi_crow.jobs.demo.measures import steer_topics, tag_topics, topic_features
     from mi_crow.language_model import LanguageModel
@@ -126,7 +126,7 @@ def _capture(
     device: str,
     seed: int,
 ) -> RunManifest:
-    """The sample corpus through the sample model, unless that is done."""
+    """Runs the sample corpus through the sample model, unless that is done."""
     from mi_crow.datasets import load_texts
     from mi_crow.language_model.capture.run import Capture
 
@@ -143,7 +143,7 @@ def _capture(
 
 
 def _train(workspace: Workspace, progress: Progress, device: str, seed: int) -> None:
-    """A TopK SAE on the captured tokens, unless that is done; goes on from a checkpoint."""
+    """Trains a TopK SAE on the captured tokens, unless that is done; resumes from a checkpoint."""
     from mi_crow.mechanistic.sae.train.run import train_run
 
     config = TrainConfig(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mi_crow.cli import doctor_checks as findings
+from mi_crow.cli import doctor_checks
 from mi_crow.cli.doctor_checks import Finding, ask, examine, kill_user_processes
 
 
@@ -19,7 +19,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             line = " ".join(command)
             return next((v for k, v in known.items() if k.replace("_", "-") in line), None)
 
-        monkeypatch.setattr(findings, "ask", fake)
+        monkeypatch.setattr(doctor_checks, "ask", fake)
 
     return say
 
@@ -50,7 +50,7 @@ def test_tmux_settings_that_hurt_are_named(
     monkeypatch.setenv("TMUX", "/tmp/x")
     answers(tmux__V="tmux 3.3a", escape_time="500", set_clipboard="off", default_terminal="screen")
     monkeypatch.setattr(
-        findings,
+        doctor_checks,
         "ask",
         lambda *c, timeout=10: {
             "-V": "tmux 3.3a",
@@ -69,7 +69,7 @@ def test_tmux_settings_that_hurt_are_named(
 def test_a_quiet_tmux_has_no_complaints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMUX", "/tmp/x")
     known = {"-V": "tmux 3.5", "escape-time": "10", "default-terminal": "tmux-256color"}
-    monkeypatch.setattr(findings, "ask", lambda *c, timeout=10: known.get(c[-1], ""))
+    monkeypatch.setattr(doctor_checks, "ask", lambda *c, timeout=10: known.get(c[-1], ""))
     assert [finding.level for finding in about("tmux", examine(tmp_path))] == ["ok"]
 
 
@@ -108,7 +108,7 @@ def test_the_published_distribution_beside_this_one_is_a_warning(
             raise PackageNotFoundError
         return "1.0"
 
-    monkeypatch.setattr(findings, "version", version)
+    monkeypatch.setattr(doctor_checks, "version", version)
     found = examine(tmp_path)
     [clash] = about("packages", found)
     assert clash.level == "warning"
@@ -120,7 +120,7 @@ def test_a_small_disk_is_a_warning(
     answers: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers()
-    monkeypatch.setattr(findings, "_LEAST_FREE", 10**30)
+    monkeypatch.setattr(doctor_checks, "_LEAST_FREE", 10**30)
     [disk] = about("disk", examine(tmp_path / "not" / "yet"))
     assert disk.level == "warning"
 
