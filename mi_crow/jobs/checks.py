@@ -71,7 +71,7 @@ def check_index(workspace: Workspace, config: IndexConfig) -> None:
     """Raises UserError for an index that cannot be built."""
     validate_device(config.device)
     if config.map == "umap":
-        from mi_crow.mechanistic.features.index.tables.extras import check_umap
+        from mi_crow.mechanistic.features.config import check_umap
 
         check_umap()
     if config.live is None:

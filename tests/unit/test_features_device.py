@@ -127,7 +127,7 @@ def test_no_step_mixes_devices_and_all_find_the_same(
         patch.setattr(codes.CodeStore.block_ranges, "__defaults__", (block,))
         # The pretended device is there in one thread alone.
         patch.setattr(
-            feature_tables, "in_order", lambda work, given, _: (work(one) for one in given)
+            feature_tables, "map_in_order", lambda work, given, _: (work(one) for one in given)
         )
         expected = written(corpus, parts, torch.device("cpu"), Path(folder), 1 << 30)
         with pretend_device() as device:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mi_crow.mechanistic.features.index.in_order import in_order
+from mi_crow.mechanistic.features.index.in_order import map_in_order
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +27,12 @@ def test_results_come_in_the_order_of_what_was_given(at_once: int) -> None:
             later.set()
         return number * number
 
-    assert list(in_order(work, range(9), at_once)) == [n * n for n in range(9)]
+    assert list(map_in_order(work, range(9), at_once)) == [n * n for n in range(9)]
 
 
 def test_no_more_are_begun_than_may_wait() -> None:
     begun: list[int] = []
-    found = in_order(lambda n: n, (begun.append(n) or n for n in range(50)), 2)
+    found = map_in_order(lambda n: n, (begun.append(n) or n for n in range(50)), 2)
     assert next(found) == 0
     assert len(begun) <= 3
     found.close()
@@ -43,7 +43,7 @@ def test_what_goes_wrong_comes_out_where_results_are_read() -> None:
     def work(number: int) -> int:
         return 6 // (2 - number)
 
-    found = in_order(work, range(4), 1)
+    found = map_in_order(work, range(4), 1)
     assert [next(found), next(found)] == [3, 6]
     with pytest.raises(ZeroDivisionError):
         next(found)
@@ -51,6 +51,10 @@ def test_what_goes_wrong_comes_out_where_results_are_read() -> None:
 
 def test_each_has_the_threads_that_it_was_given(own_threads: int) -> None:
     torch.set_num_threads(3)
-    assert list(in_order(lambda _: torch.get_num_threads(), range(3), 2, threads=1)) == [1, 1, 1]
+    assert list(map_in_order(lambda _: torch.get_num_threads(), range(3), 2, threads=1)) == [
+        1,
+        1,
+        1,
+    ]
     assert torch.get_num_threads() == 3
     torch.set_num_threads(own_threads)

@@ -9,7 +9,7 @@ from torch import Tensor
 from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_index
 from mi_crow.mechanistic.features.config import IndexConfig
-from mi_crow.mechanistic.features.index.tables.map_umap import umap_points
+from mi_crow.mechanistic.features.index.tables.directions import umap_points
 from mi_crow.store.workspace import Workspace
 
 

@@ -81,9 +81,11 @@ def test_segments_have_their_own_greatest_and_sum(lengths: list[int], data: st.D
 def test_elements_know_their_segment_and_place(lengths: list[int]) -> None:
     starts, total = starts_of(lengths), sum(lengths)
     pairs = [(n, place) for n, length in enumerate(lengths) for place in range(length)]
-    assert segments.owners(starts, total).tolist() == [n for n, _ in pairs]
-    assert segments.places(starts, total).tolist() == [place for _, place in pairs]
-    assert segments.runs(segments.owners(starts, total)).tolist() == sorted({0, *starts.tolist()})
+    assert segments.segment_ids(starts, total).tolist() == [n for n, _ in pairs]
+    assert segments.segment_ranks(starts, total).tolist() == [place for _, place in pairs]
+    assert segments.group_starts(segments.segment_ids(starts, total)).tolist() == sorted(
+        {0, *starts.tolist()}
+    )
 
 
 @given(places=st.lists(st.integers(0, 9), max_size=40), data=st.data())
@@ -91,9 +93,9 @@ def test_numbers_are_counted_and_summed_by_place(places: list[int], data: st.Dat
     where = torch.tensor(places, dtype=torch.int64)
     values = data.draw(hnp.arrays(np.float64, len(places), elements=st.floats(-99, 99)))
     seen = Counter(places)
-    assert primitives.counts(where, 10).tolist() == [seen[n] for n in range(10)]
+    assert primitives.bincount(where, 10).tolist() == [seen[n] for n in range(10)]
     expected = [values[np.array(places, dtype=int) == n].sum() for n in range(10)]
-    found = primitives.sums(where, torch.from_numpy(values), 10)
+    found = primitives.weighted_bincount(where, torch.from_numpy(values), 10)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -101,7 +103,7 @@ def test_numbers_are_counted_and_summed_by_place(places: list[int], data: st.Dat
 def test_wanted_numbers_are_found_among_ascending_ones(
     ascending: list[int], wanted: list[int]
 ) -> None:
-    found = primitives.first_not_below(
+    found = primitives.searchsorted(
         torch.tensor(ascending, dtype=torch.int64), torch.tensor(wanted, dtype=torch.int64)
     )
     assert found.tolist() == [sum(one < some for one in ascending) for some in wanted]
@@ -110,7 +112,7 @@ def test_wanted_numbers_are_found_among_ascending_ones(
 @given(lengths=lengths, most=st.integers(1, 10))
 def test_pieces_cover_all_segments_and_stay_small(lengths: list[int], most: int) -> None:
     starts = starts_of(lengths)
-    found = list(segments.pieces(starts, most))
+    found = list(segments.segment_batches(starts, most))
     assert [n for first, last in found for n in range(first, last)] == list(range(len(lengths)))
     for first, last in found:
         assert last - first == 1 or starts[last] - starts[first] <= most
@@ -145,10 +147,10 @@ def test_codes_are_sorted_by_key_and_value(codes: list[tuple[int, int]], wide: b
 def test_draws_depend_on_document_position_and_seed_alone() -> None:
     number = torch.arange(1000)
     document, position = number // 10, number % 10
-    once = segments.draws(document, position, 0)
-    assert torch.equal(segments.draws(document.flip(0), position.flip(0), 0).flip(0), once)
+    once = segments.random_keys(document, position, 0)
+    assert torch.equal(segments.random_keys(document.flip(0), position.flip(0), 0).flip(0), once)
     assert len(once.unique()) > 990
-    assert (segments.draws(document, position, 1) != once).double().mean() > 0.99
+    assert (segments.random_keys(document, position, 1) != once).double().mean() > 0.99
     assert int(once.min()) >= 0
     assert 0.45 < (once < segments.DRAWS // 2).double().mean() < 0.55
 
@@ -160,7 +162,7 @@ def test_draws_are_those_of_splitmix(document: int, position: int, seed: int) ->
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & ones
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & ones
     expected = (x ^ (x >> 31)) >> 33
-    found = segments.draws(torch.tensor([document]), torch.tensor([position]), seed)
+    found = segments.random_keys(torch.tensor([document]), torch.tensor([position]), seed)
     assert found.tolist() == [expected]
 
 

@@ -1,5 +1,6 @@
 """What building a feature index needs to know; plain data, torch-free."""
 
+import importlib.util
 from dataclasses import dataclass
 
 from mi_crow.bounds import AMOUNT, SEED, SIZE
@@ -72,3 +73,12 @@ class IndexConfig:
             raise UserError(f"map {self.map!r} is not known", hint=f"use {' or '.join(MAPS)}")
         if self.live is not None and self.run_id is not None:
             raise UserError("a run and texts were both given", hint="leave out --run or --dataset")
+
+
+def check_umap() -> None:
+    """Raises UserError when umap-learn is not installed."""
+    if importlib.util.find_spec("umap") is None:
+        raise UserError(
+            "--map umap needs the package umap-learn",
+            hint="install it with the extra `map` (mi-crow-tui[map]), or use --map pca",
+        )

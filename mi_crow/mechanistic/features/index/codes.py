@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mi_crow.mechanistic.features.index.primitives import counts, repeat
+from mi_crow.mechanistic.features.index.primitives import bincount, repeat
 from mi_crow.mechanistic.features.index.segments import (
-    draws,
-    owners,
-    pieces,
+    random_keys,
+    segment_batches,
+    segment_ids,
     sorted_codes,
     starts_of,
 )
@@ -102,18 +102,18 @@ def make_chunk(tokens: Tokens, n_latents: int, seed: int) -> Chunk:
     n = len(tokens.document)
     row_bits = max(n - 1, 0).bit_length()
     keys = tokens.latents.long()
-    fires = counts(keys, n_latents)
+    fires = bincount(keys, n_latents)
     keys <<= row_bits
     keys |= tokens.rows
     keys, values = sorted_codes(keys, tokens.values, (n_latents - 1).bit_length() + row_bits)
     return Chunk(
         tokens.document,
         tokens.position,
-        draws(tokens.document, tokens.position, seed),
+        random_keys(tokens.document, tokens.position, seed),
         starts_of(fires).cpu(),
         (keys & ((1 << row_bits) - 1)).int(),
         values,
-        starts_of(counts(tokens.rows.long(), n)),
+        starts_of(bincount(tokens.rows.long(), n)),
         tokens.latents,
     )
 
@@ -147,7 +147,7 @@ class CodeStore:
     def block_ranges(self, most_codes: int = _BLOCK_CODES) -> Iterator[tuple[int, int]]:
         """(first, last + 1) of all features in order, some at a time; one with more than
         `most_codes` codes comes alone."""
-        for first, last in pieces(starts_of(self.counts()), most_codes):
+        for first, last in segment_batches(starts_of(self.counts()), most_codes):
             for begin in range(first, last, _BLOCK_FEATURES):
                 yield begin, min(begin + _BLOCK_FEATURES, last)
 
@@ -191,4 +191,4 @@ def gather_block(
             column.scatter_(0, places, values.to(device))
         begins += length
     starts = starts.to(device)
-    return FeatureBlock(first, last, starts, owners(starts, total), *columns)
+    return FeatureBlock(first, last, starts, segment_ids(starts, total), *columns)

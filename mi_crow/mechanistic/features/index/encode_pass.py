@@ -18,12 +18,12 @@ from mi_crow.mechanistic.features.index.codes import (
     latent_dtype,
     make_chunk,
 )
-from mi_crow.mechanistic.features.index.in_order import in_order
+from mi_crow.mechanistic.features.index.in_order import map_in_order
 from mi_crow.mechanistic.features.index.live_run import LiveRun
 from mi_crow.mechanistic.features.index.primitives import (
     arithmetic_device,
     columns,
-    where_true,
+    nonzero,
 )
 from mi_crow.mechanistic.features.index.segments import CODE_KEY_BITS
 from mi_crow.mechanistic.features.index.sources import Sources
@@ -127,7 +127,7 @@ class EncodePass:
             return
         own = torch.get_num_threads()
         at_once = min(own, _MOST_AT_ONCE)
-        yield from in_order(work, self._pieces(reader, at_once), at_once, round(own / at_once))
+        yield from map_in_order(work, self._pieces(reader, at_once), at_once, round(own / at_once))
 
     def _pieces(self, reader: RunReader | LiveRun, at_once: int = 1) -> Iterator[_Piece]:
         """All rows; the documents of a part are written before its first piece is given. A part is
@@ -250,5 +250,5 @@ def _that_fire(
     fires = values > 0
     if bool(fires.all()):
         return rows, latents, values
-    places = where_true(fires)
+    places = nonzero(fires)
     return rows.index_select(0, places), latents[places], values[places]

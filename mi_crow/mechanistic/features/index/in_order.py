@@ -1,4 +1,4 @@
-"""Work on several pieces at once, in threads, with the results in the pieces' order."""
+"""A map over several threads whose results come in the order of its inputs."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -11,16 +11,16 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
-def in_order(
+def map_in_order(
     work: Callable[[_In], _Out], given: Iterable[_In], at_once: int, threads: int = 1
 ) -> Generator[_Out, None, None]:
-    """work(one) for each of `given` in order, `at_once` of them in threads of their own, each with
-    `threads` of torch's.
+    """work(one) for each of `given` in order, `at_once` of them at a time in threads of their own,
+    each with `threads` torch threads.
 
-    NumPy and torch work outside the interpreter's lock. Pieces that never wait for each other take
-    less time than operations whose threads wait for each other after every one, the more so where
-    another process has a core. `given` is asked for its next by whoever reads the results, and who
-    may stop reading closes the generator.
+    NumPy and torch release the interpreter's lock. Inputs that never wait for each other take less
+    time than operations whose threads synchronise after every one, the more so where another
+    process uses a core. `given` advances in the thread that reads the results; a reader that may
+    stop early closes the generator.
     """
     own = torch.get_num_threads()
     torch.set_num_threads(threads)

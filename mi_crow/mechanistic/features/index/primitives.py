@@ -1,9 +1,9 @@
 """The few steps of the index pass that no single library does fast everywhere.
 
 Torch does all of them on any device. On a CPU NumPy sorts plain integers several times as fast, and
-finds, repeats and reduces pieces faster, on the same memory. Which of both works is decided here,
-by the device of the tensors given; both give the same results, ties broken in the same way. Sums
-are added in a fixed order on each, so that every run on a device gives the same.
+finds, repeats and reduces segments faster, on the same memory. The device of the tensors decides
+here which of the two is used; both give the same results and break ties in the same way. Sums are
+added in a fixed order, so that every run on a device gives the same result.
 """
 
 from typing import Any
@@ -12,74 +12,73 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Kinds of device on whose tensors NumPy works; all others are left to torch.
+# Device types whose tensors NumPy can read; all others are left to torch.
 NUMPY_DEVICES = frozenset({"cpu"})
 
 
 def arithmetic_device(device: torch.device) -> torch.device:
-    """Where codes from `device` are worked on: there, but for one without double precision."""
+    """Where codes from `device` are processed: there, unless it lacks double precision."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def by_numpy(tensor: Tensor) -> bool:
-    """Whether NumPy is to work on it."""
+    """Whether NumPy processes it."""
     return tensor.device.type in NUMPY_DEVICES
 
 
 def sorted_keys(keys: Tensor) -> Tensor:
-    """int64 [n] ascending; what was given may be overwritten."""
+    """int64 [n] ascending; the input may be overwritten."""
     if by_numpy(keys):
         keys.numpy().sort()
         return keys
     return keys.sort().values
 
 
-def where_true(mask: Tensor) -> Tensor:
-    """Places of bool [n] that hold, ascending: int64."""
+def nonzero(mask: Tensor) -> Tensor:
+    """Indices of the true elements of bool [n], ascending: int64."""
     if by_numpy(mask):
         return torch.from_numpy(np.flatnonzero(mask.numpy()))
     return mask.nonzero()[:, 0]
 
 
 def repeat(values: Tensor, times: Tensor, total: int) -> Tensor:
-    """Each value as often as int64 `times` [n] says, `total` in all."""
+    """Each value repeated int64 `times` [n] times, `total` in all."""
     if by_numpy(values):
         return torch.from_numpy(np.repeat(values.numpy(), times.numpy()))
     return values.repeat_interleave(times, output_size=total)
 
 
-def first_not_below(ascending: Tensor, wanted: Tensor) -> Tensor:
-    """The place of the first of int64 `ascending` that is not below each of `wanted`: int64."""
+def searchsorted(ascending: Tensor, wanted: Tensor) -> Tensor:
+    """The index of the first of int64 `ascending` that is not below each of `wanted`: int64."""
     if by_numpy(ascending):
         return torch.from_numpy(np.searchsorted(ascending.numpy(), wanted.numpy()))
     return torch.searchsorted(ascending, wanted)
 
 
-def counts(places: Tensor, size: int) -> Tensor:
-    """How often each number below `size` occurs among int64 `places`: int64 [size]."""
-    found = torch.zeros(size, dtype=torch.int64, device=places.device)
-    return found.scatter_add_(0, places, found.new_ones(1).expand(len(places)))
+def bincount(bins: Tensor, size: int) -> Tensor:
+    """How often each number below `size` occurs in int64 `bins`: int64 [size]."""
+    found = torch.zeros(size, dtype=torch.int64, device=bins.device)
+    return found.scatter_add_(0, bins, found.new_ones(1).expand(len(bins)))
 
 
-def sums(places: Tensor, values: Tensor, size: int) -> Tensor:
-    """Of float64 `values` [n], those with the same number below `size` in int64 `places` [n]
-    together: [size]."""
+def weighted_bincount(bins: Tensor, values: Tensor, size: int) -> Tensor:
+    """The sum of float64 `values` [n] in each of `size` bins; int64 `bins` [n]: [size]."""
     if by_numpy(values):
-        return torch.from_numpy(np.bincount(places.numpy(), values.numpy(), minlength=size))
+        return torch.from_numpy(np.bincount(bins.numpy(), values.numpy(), minlength=size))
     # Adding from many threads at once would give another last digit every time.
-    order = places.sort(stable=True).indices
-    starts = torch.zeros(size + 1, dtype=torch.int64, device=places.device)
-    torch.cumsum(counts(places, size), 0, out=starts[1:])
+    order = bins.sort(stable=True).indices
+    starts = torch.zeros(size + 1, dtype=torch.int64, device=bins.device)
+    torch.cumsum(bincount(bins, size), 0, out=starts[1:])
     return torch.segment_reduce(values[order], "sum", offsets=starts, unsafe=True, initial=0.0)
 
 
 def segment_max(values: Tensor, starts: Tensor) -> Tensor:
-    """The greatest of float `values` in each of the segments, none of which is empty."""
+    """The maximum of float `values` in each segment, none of which is empty."""
     return _reduced(values, starts, "max")
 
 
 def segment_sum(values: Tensor, starts: Tensor) -> Tensor:
-    """The sum of float64 `values` in each of the segments, none of which is empty."""
+    """The sum of float64 `values` in each segment, none of which is empty."""
     return _reduced(values, starts, "sum")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mi_crow.mechanistic.features.index.primitives import by_numpy, repeat, sorted_keys, where_true
+from mi_crow.mechanistic.features.index.primitives import by_numpy, nonzero, repeat, sorted_keys
 
 # Sorting pieces of this size stays in the cache and leaves room for the segment in a 64-bit key.
 _PIECE = 1 << 16
@@ -31,19 +31,19 @@ def starts_of(lengths: Tensor) -> Tensor:
     return starts
 
 
-def owners(starts: Tensor, total: int) -> Tensor:
+def segment_ids(starts: Tensor, total: int) -> Tensor:
     """The segment of each of the `total` elements: int64 [total]."""
     return repeat(torch.arange(len(starts) - 1, device=starts.device), starts.diff(), total)
 
 
-def places(starts: Tensor, total: int) -> Tensor:
-    """The place of each of the `total` elements in its segment, from 0: int64 [total]."""
+def segment_ranks(starts: Tensor, total: int) -> Tensor:
+    """The rank of each of the `total` elements in its segment, from 0: int64 [total]."""
     begins = repeat(starts[:-1], starts.diff(), total)
     return torch.arange(total, device=starts.device).sub_(begins)
 
 
-def runs(*columns: Tensor) -> Tensor:
-    """Starts of the runs in which no column changes, and the total."""
+def group_starts(*columns: Tensor) -> Tensor:
+    """Where consecutive elements equal in all columns begin, and the total."""
     total, device = len(columns[0]), columns[0].device
     if not total:
         return torch.zeros(1, dtype=torch.int64, device=device)
@@ -51,12 +51,12 @@ def runs(*columns: Tensor) -> Tensor:
     changed[0] = changed[-1] = True
     for column in columns:
         changed[1:-1] |= column[1:] != column[:-1]
-    return where_true(changed)
+    return nonzero(changed)
 
 
-def pieces(starts: Tensor, most: int) -> Iterator[tuple[int, int]]:
-    """(first, last + 1) of at most `most` consecutive segments with at most `most` elements, or
-    of a longer one alone. `starts` is on the CPU."""
+def segment_batches(starts: Tensor, most: int) -> Iterator[tuple[int, int]]:
+    """(first, last + 1) of at most `most` consecutive segments with at most `most` elements in all,
+    or of a single longer one. `starts` is on the CPU."""
     begins = starts.numpy()
     first, total = 0, len(begins) - 1
     while first < total:
@@ -67,12 +67,12 @@ def pieces(starts: Tensor, most: int) -> Iterator[tuple[int, int]]:
 
 
 def segment_order(starts: Tensor, keys: Tensor) -> Tensor:
-    """Element numbers with every segment sorted by `keys` ascending, ties in order: int64."""
+    """Indices that sort every segment by `keys` ascending, stable: int64."""
     if not by_numpy(keys):
-        packed = (owners(starts, len(keys)) << _KEY_BITS) | keys
+        packed = (segment_ids(starts, len(keys)) << _KEY_BITS) | keys
         return packed.sort(stable=True).indices
     order = torch.empty(len(keys), dtype=torch.int64)
-    for first, last in pieces(starts, _PIECE):
+    for first, last in segment_batches(starts, _PIECE):
         begin, end = int(starts[first]), int(starts[last])
         bits = max(1, (end - begin - 1).bit_length())
         # segment | key | element: sorting plain integers is several times as fast as argsort.
@@ -80,7 +80,7 @@ def segment_order(starts: Tensor, keys: Tensor) -> Tensor:
         packed <<= bits
         packed |= torch.arange(end - begin)
         if last - first > 1:
-            owner = owners(starts[first : last + 1], end - begin)
+            owner = segment_ids(starts[first : last + 1], end - begin)
             packed |= owner << (bits + _KEY_BITS)
         packed = sorted_keys(packed).bitwise_and_((1 << bits) - 1)
         torch.add(packed, begin, out=order[begin:end])
@@ -126,7 +126,7 @@ def sorted_codes(keys: Tensor, values: Tensor, key_bits: int) -> tuple[Tensor, T
     return keys, found
 
 
-def draws(document: Tensor, position: Tensor, seed: int) -> Tensor:
+def random_keys(document: Tensor, position: Tensor, seed: int) -> Tensor:
     """A pseudo-random key for each (document, position, seed), the same wherever it is drawn.
 
     The finaliser of SplitMix64 (Steele et al. 2014), upper 31 bits. Products wrap around.

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.features.index.codes import FeatureBlock
-from mi_crow.mechanistic.features.index.primitives import counts, where_true
+from mi_crow.mechanistic.features.index.primitives import bincount, nonzero
 from mi_crow.mechanistic.features.index.segments import (
     DRAWS,
-    places,
-    runs,
+    group_starts,
     segment_least,
     segment_order,
+    segment_ranks,
     starts_of,
     value_bits,
 )
@@ -38,10 +38,10 @@ def from_bands(block: FeatureBlock, bands: int, in_band: int) -> Drawn:
     few, cut = _few(block, bands, in_band)
     drawn = _drawn(block, few, edges, in_band)
     cells = block.feature.index_select(0, drawn.code) * bands + (drawn.band - 1)
-    found = counts(cells, block.n_features * bands).view(-1, bands)
+    found = bincount(cells, block.n_features * bands).view(-1, bands)
     lacking = cut & (found < in_band).any(dim=1)
-    done = where_true(~lacking.index_select(0, block.feature.index_select(0, drawn.code)))
-    rest = where_true(lacking.index_select(0, block.feature))
+    done = nonzero(~lacking.index_select(0, block.feature.index_select(0, drawn.code)))
+    rest = nonzero(lacking.index_select(0, block.feature))
     more = _drawn(block, rest, edges, in_band)
     both = zip(drawn, more, strict=True)
     return Drawn(*(torch.cat([one.index_select(0, done), other]) for one, other in both))
@@ -66,7 +66,7 @@ def _few(block: FeatureBlock, bands: int, in_band: int) -> tuple[Tensor, Tensor]
     wanted = bands * (8 * in_band + 16)
     share = wanted / block.starts.diff().clamp(min=1).double()
     most = (share.clamp(max=1) * DRAWS - 1).clamp_(min=0).int()  # DRAWS itself is no int32
-    few = where_true(block.draw <= most.index_select(0, block.feature))
+    few = nonzero(block.draw <= most.index_select(0, block.feature))
     return few, share < 1
 
 
@@ -79,7 +79,7 @@ def _drawn(block: FeatureBlock, codes: Tensor, edges: list[Tensor], in_band: int
         band -= (values >= edge.index_select(0, feature)).long()
     found = []
     for number in range(1, len(edges) + 2):
-        inside = codes.index_select(0, where_true(band == number))
+        inside = codes.index_select(0, nonzero(band == number))
         code, rank = _least_draws(block, inside, in_band)
         found.append(Drawn(code, torch.full_like(code, number), rank))
     return Drawn(*(torch.cat(of) for of in zip(*found, strict=True)))
@@ -89,10 +89,10 @@ def _least_draws(block: FeatureBlock, codes: Tensor, count: int) -> tuple[Tensor
     """Codes and ranks: a feature's `count` least draws among these, one of each document."""
     columns = (of.index_select(0, codes) for of in (block.feature, block.document))
     draw = block.draw.index_select(0, codes)
-    least = segment_least(runs(*columns), draw)  # of each document
+    least = segment_least(group_starts(*columns), draw)  # of each document
     codes, draw = codes.index_select(0, least), draw.index_select(0, least)
-    starts = starts_of(counts(block.feature.index_select(0, codes), block.n_features))
-    rank = places(starts, len(codes))
-    among = where_true(rank < count)
+    starts = starts_of(bincount(block.feature.index_select(0, codes), block.n_features))
+    rank = segment_ranks(starts, len(codes))
+    among = nonzero(rank < count)
     order = segment_order(starts, draw).index_select(0, among)
     return codes.index_select(0, order), rank.index_select(0, among)

@@ -14,20 +14,20 @@ from torch import Tensor
 
 from mi_crow.mechanistic.features.index.codes import Chunk
 from mi_crow.mechanistic.features.index.primitives import (
+    bincount,
     by_numpy,
-    counts,
+    nonzero,
     repeat,
     sorted_keys,
-    where_true,
 )
 from mi_crow.mechanistic.features.index.segments import (
     DRAWS,
     descending,
-    owners,
-    pieces,
-    places,
-    runs,
+    group_starts,
+    segment_batches,
+    segment_ids,
     segment_order,
+    segment_ranks,
     starts_of,
 )
 from mi_crow.mechanistic.sae.kernels.compiled import cpu_kernels
@@ -80,9 +80,9 @@ class TokenSample:
             if self.is_all:
                 total += chunk.starts.diff()
             else:
-                tokens = where_true(self.holds(chunk.draw))
+                tokens = nonzero(self.holds(chunk.draw))
                 latents = chunk.latents_of(tokens, chunk.firing(tokens))
-                total += counts(latents.long(), n_latents).cpu()
+                total += bincount(latents.long(), n_latents).cpu()
         return total
 
 
@@ -108,7 +108,7 @@ def coactivations(
             found.append(_strongest(counting.strong_pairs(some, count), fires, some, count))
     else:
         starts = starts_of(_pair_counts(chunks, sample, features))
-        for first, last in pieces(starts, _PAIRS):
+        for first, last in segment_batches(starts, _PAIRS):
             some = range(features.start + first, features.start + last)
             found.append(_strongest(_pairs(chunks, sample, some, fires), fires, some, count))
     columns = zip(*(vars(one).values() for one in found), strict=True)
@@ -144,7 +144,7 @@ class _DenseCounts:
         # A little below, for what rounding makes equal; ratios are far above the least positive
         # number, so that what never fires together stays out.
         least = (least * (1 - 1e-6)).clamp_min_(torch.finfo(alike.dtype).tiny)
-        keys = where_true((alike >= least).view(-1))
+        keys = nonzero((alike >= least).view(-1))
         return keys, both.view(-1).index_select(0, keys).long()
 
     def _counted(self, features: range) -> Tensor:
@@ -165,11 +165,11 @@ class _DenseCounts:
         """Adds 1 at cells [codes] + each latent of the tokens rows [codes], a cacheful at a
         time."""
         firing = chunk.firing(rows)
-        for first, last in pieces(starts_of(firing).cpu(), len(self._keys)):
+        for first, last in segment_batches(starts_of(firing).cpu(), len(self._keys)):
             some = slice(first, last)
             latents = chunk.latents_of(rows[some], firing[some])
             keys = self._keys[: len(latents)]
-            keys.copy_(latents)
+            keys.copy_(latents.to(self._device))
             keys += repeat(cells[some], firing[some], len(latents)).to(self._device)
             found.scatter_add_(0, keys, self._ones[: len(latents)])
 
@@ -179,7 +179,7 @@ def _firings(chunk: Chunk, features: range) -> tuple[Tensor, Tensor]:
     the chunk is."""
     starts = chunk.starts[features.start : features.stop + 1]
     rows = chunk.rows[int(starts[0]) : int(starts[-1])]
-    return owners(starts.to(rows.device), len(rows)), rows
+    return segment_ids(starts.to(rows.device), len(rows)), rows
 
 
 def _sampled_firings(
@@ -188,7 +188,7 @@ def _sampled_firings(
     """`_firings` on the tokens of the sample, and how many latents fire on each of those."""
     feature, rows = _firings(chunk, features)
     if not sample.is_all:
-        inside = where_true(sample.holds(chunk.draw.index_select(0, rows)))
+        inside = nonzero(sample.holds(chunk.draw.index_select(0, rows)))
         feature, rows = feature.index_select(0, inside), rows.index_select(0, inside)
     return feature, rows, chunk.firing(rows)
 
@@ -214,7 +214,7 @@ def _pairs(
         keys = repeat(feature.mul_(len(fires)), firing, len(latents)).add_(latents)
         found.append(keys.to(fires.device))
     keys = sorted_keys(torch.cat(found))
-    starts = runs(keys)
+    starts = group_starts(keys)
     return keys.index_select(0, starts[:-1]), starts.diff()
 
 
@@ -224,14 +224,14 @@ def _strongest(
     keys, both = pairs
     feature = keys // len(fires)
     other = keys - feature * len(fires)
-    keep = where_true(other != feature + features.start)
+    keep = nonzero(other != feature + features.start)
     feature, other, both = (of.index_select(0, keep) for of in (feature, other, both))
     own = feature + features.start
     either = fires.index_select(0, own) + fires.index_select(0, other) - both
     jaccard = (both.double() / either).float()
-    starts = starts_of(counts(feature, len(features)))
-    rank = places(starts, len(feature))
-    among = where_true(rank < count)
+    starts = starts_of(bincount(feature, len(features)))
+    rank = segment_ranks(starts, len(feature))
+    among = nonzero(rank < count)
     order = segment_order(starts, descending(jaccard)).index_select(0, among)
     return Coactivations(
         own.index_select(0, order).int(),

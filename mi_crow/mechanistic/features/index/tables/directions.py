@@ -1,21 +1,27 @@
-"""What the weights alone say: norms, encoder against decoder, nearest features, a map."""
+"""What the weights alone give: norms, encoder-decoder cosine, nearest features, a map."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
-_CELLS = 1 << 24  # cosines that are held at once
-_MOST_EXACT_WIDTH = 1024
+from mi_crow.mechanistic.features.config import check_umap
+
+_CELLS = 1 << 24  # cosines in memory at once
+_MAX_EXACT_WIDTH = 1024
+_MIN_UMAP_POINTS = 5  # with fewer there is no neighbourhood to preserve
+_UMAP_NEIGHBOURS = 15
 
 
 @dataclass(frozen=True)
 class Directions:
-    """Facts of each latent, [M] on the CPU."""
+    """Values of each latent, [M] on the CPU."""
 
     decoder_norm: Tensor
-    encoder_decoder_cosine: Tensor | None  # None where the two read and write different things
+    encoder_decoder_cosine: Tensor | None  # None where they are in different spaces
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Neighbours:
 
 @torch.inference_mode()
 def directions(decoder: Tensor, encoder: Tensor | None) -> Directions:
-    """Lengths of decoder rows [M, d], and where they point beside encoder rows [M, d]."""
+    """Norms of decoder rows [M, d] and their cosine with encoder rows [M, d]."""
     norm = torch.linalg.vector_norm(decoder.float(), dim=1).cpu()
     if encoder is None:
         return Directions(norm, None)
@@ -38,21 +44,20 @@ def directions(decoder: Tensor, encoder: Tensor | None) -> Directions:
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Rows [M, d] at length 1 in fp32; rows of zeros stay."""
+    """Rows [M, d] at unit length in fp32; rows of zeros stay zero."""
     return torch.nn.functional.normalize(rows.float(), dim=1)
 
 
 @torch.inference_mode()
 def plane(rows: Tensor) -> Tensor:
-    """The first two principal components of rows [M, d]: [M, 2] on the CPU.
+    """Rows [M, d] on their first two principal components: [M, 2] on the CPU.
 
-    Works on d x d, or on a few random directions where d is large; never on M x M.
-
-    Signs are fixed by the component's largest entry, so that a map looks the same every time.
+    Works on a d x d matrix, or on a few random directions where d is large; never on M x M. Signs
+    are fixed by the component's largest entry, so that a map looks the same every time.
     """
     centred = rows - rows.mean(0)
     width = rows.shape[1]
-    if width <= _MOST_EXACT_WIDTH:
+    if width <= _MAX_EXACT_WIDTH:
         _, vectors = torch.linalg.eigh(centred.T @ centred)
         axes = vectors[:, -2:].flip(1)  # [d, <= 2], greatest variance first
     else:
@@ -65,12 +70,32 @@ def plane(rows: Tensor) -> Tensor:
     return torch.nn.functional.pad(points, (0, 2 - points.shape[1])).cpu()
 
 
+def umap_points(decoder: Tensor, seed: int) -> Tensor:
+    """Rows [M, d] laid out by cosine with UMAP: [M, 2] on the CPU, the same for the same seed.
+
+    McInnes et al. 2018, "UMAP: Uniform Manifold Approximation and Projection". Raises UserError
+    when umap-learn is not installed.
+    """
+    check_umap()
+    if len(decoder) < _MIN_UMAP_POINTS:
+        return plane(unit_rows(decoder))
+    umap = import_module("umap")
+    rows = unit_rows(decoder.detach()).cpu().numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns that a seed means one thread
+        layout = umap.UMAP(
+            n_neighbors=min(_UMAP_NEIGHBOURS, len(rows) - 1),
+            metric="cosine",
+            random_state=seed,
+            n_jobs=1,
+        ).fit_transform(rows)
+    return torch.from_numpy(layout).float()
+
+
 @torch.inference_mode()
 def neighbours(decoder: Tensor, count: int) -> Iterator[Neighbours]:
-    """The `count` features with the highest cosine to each feature, some features at a time.
-
-    Never holds M x M cosines. Ties go by number.
-    """
+    """The `count` features with the highest decoder cosine to each feature, a block of features at
+    a time; ties by number. Never holds M x M cosines."""
     rows = unit_rows(decoder)
     total = rows.shape[0]
     count = min(count, total - 1)
@@ -78,6 +103,6 @@ def neighbours(decoder: Tensor, count: int) -> Iterator[Neighbours]:
     for first in range(0, total if count > 0 else 0, step):
         cosine = rows[first : first + step] @ rows.T
         own = torch.arange(cosine.shape[0], device=rows.device)
-        cosine[own, own + first] = -2.0  # below any cosine: nobody is their own neighbour
+        cosine[own, own + first] = -2.0  # below any cosine: no feature is its own neighbour
         values, other = cosine.topk(count, dim=1)
         yield Neighbours(first, other.cpu(), values.clamp(-1, 1).cpu())

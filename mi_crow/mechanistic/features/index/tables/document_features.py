@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mi_crow.mechanistic.features.index.codes import Tokens
-from mi_crow.mechanistic.features.index.primitives import counts, where_true
+from mi_crow.mechanistic.features.index.primitives import bincount, nonzero
 from mi_crow.mechanistic.features.index.segments import (
     descending,
-    owners,
-    places,
-    runs,
+    group_starts,
+    segment_ids,
     segment_order,
+    segment_ranks,
     sorted_codes,
     starts_of,
 )
@@ -31,19 +31,19 @@ class DocumentFeatures:
 
 def strongest_features(tokens: Tokens, n_latents: int, count: int = STRONGEST) -> DocumentFeatures:
     """The `count` features with the highest activation in each document (all its tokens given)."""
-    spans = runs(tokens.document)
+    spans = group_starts(tokens.document)
     documents = tokens.document.index_select(0, spans[:-1])
-    pairs = (owners(spans, len(tokens.document)) * n_latents).index_select(0, tokens.rows)
+    pairs = (segment_ids(spans, len(tokens.document)) * n_latents).index_select(0, tokens.rows)
     pairs += tokens.latents
     bits = max(len(documents) * n_latents - 1, 0).bit_length()
     pairs, values = sorted_codes(pairs, tokens.values, bits)
-    groups = runs(pairs)
+    groups = group_starts(pairs)
     pairs = pairs.index_select(0, groups[:-1])
     # Values ascend within a pair.
     max_act, fires = values.index_select(0, groups[1:] - 1), groups.diff()
     document = pairs // n_latents
-    starts = starts_of(counts(document, len(documents)))
-    strongest = where_true(places(starts, len(pairs)) < count)
+    starts = starts_of(bincount(document, len(documents)))
+    strongest = nonzero(segment_ranks(starts, len(pairs)) < count)
     order = segment_order(starts, descending(max_act)).index_select(0, strongest)
     document, pairs = document.index_select(0, order), pairs.index_select(0, order)
     return DocumentFeatures(

@@ -7,17 +7,17 @@ from torch import Tensor
 
 from mi_crow.mechanistic.features.index.codes import FeatureBlock
 from mi_crow.mechanistic.features.index.primitives import (
-    counts,
-    first_not_below,
+    bincount,
+    nonzero,
     repeat,
-    where_true,
+    searchsorted,
 )
 from mi_crow.mechanistic.features.index.segments import (
     descending,
-    places,
-    runs,
+    group_starts,
     segment_least,
     segment_order,
+    segment_ranks,
     starts_of,
 )
 from mi_crow.mechanistic.features.index.tables.bands import Drawn, from_bands
@@ -62,11 +62,11 @@ class Examples:
 
 def pool(block: FeatureBlock) -> Pooled:
     """Max-pools the codes over documents."""
-    groups = runs(block.feature, block.document)
+    groups = group_starts(block.feature, block.document)
     code = segment_least(groups, descending(block.values))
     feature = block.feature.index_select(0, code)
     values = block.values.index_select(0, code)
-    starts = starts_of(counts(feature, block.n_features))
+    starts = starts_of(bincount(feature, block.n_features))
     order = segment_order(starts, descending(values))
     document = block.document.index_select(0, code)
     return Pooled(code, feature, document, values, starts, groups, order)
@@ -79,8 +79,8 @@ def choose(block: FeatureBlock, pooled: Pooled, top: int, bands: int, in_band: i
     activations into quantiles; of each come the `in_band` tokens of least draw, at most one a
     document.
     """
-    rank = places(pooled.starts, len(pooled.order))
-    among = where_true(rank < top)
+    rank = segment_ranks(pooled.starts, len(pooled.order))
+    among = nonzero(rank < top)
     code = pooled.code.index_select(0, pooled.order.index_select(0, among))
     strongest = Drawn(code, torch.zeros_like(code), rank.index_select(0, among))
     drawn = [strongest]
@@ -93,7 +93,7 @@ def _arranged(block: FeatureBlock, drawn: Drawn, bands: int) -> Chosen:
     """By feature, band and rank."""
     code, band, rank = drawn
     cells = block.feature.index_select(0, code) * (bands + 1) + band
-    begins = starts_of(counts(cells, block.n_features * (bands + 1)))
+    begins = starts_of(bincount(cells, block.n_features * (bands + 1)))
     place = begins.index_select(0, cells) + rank
     order = torch.empty_like(place).scatter_(0, place, torch.arange(len(place), device=code.device))
     return Chosen(
@@ -119,11 +119,11 @@ def with_windows(
     offsets = starts_of(length)
     acts = block.values.new_zeros(int(offsets[-1]))
     keys = _keys(block.feature, block.document, block.position)
-    low = first_not_below(keys, _keys(feature, document, start))
-    held = first_not_below(keys, _keys(feature, document, start + length)) - low
+    low = searchsorted(keys, _keys(feature, document, start))
+    held = searchsorted(keys, _keys(feature, document, start + length)) - low
     found = starts_of(held)
     total = int(found[-1])
-    inside = places(found, total).add_(repeat(low, held, total))
+    inside = segment_ranks(found, total).add_(repeat(low, held, total))
     shift = repeat(offsets[:-1] - start, held, total)
     shift += block.position.index_select(0, inside)
     acts.scatter_(0, shift, block.values.index_select(0, inside))

@@ -11,7 +11,7 @@ from torch import Tensor
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index.codes import CodeStore, FeatureBlock, gather_block
 from mi_crow.mechanistic.features.index.encode_pass import Corpus
-from mi_crow.mechanistic.features.index.in_order import in_order
+from mi_crow.mechanistic.features.index.in_order import map_in_order
 from mi_crow.mechanistic.features.index.primitives import columns
 from mi_crow.mechanistic.features.index.tables.coactivation import TokenSample, coactivations
 from mi_crow.mechanistic.features.index.tables.examples import choose, pool, with_windows
@@ -73,7 +73,7 @@ class FeatureTables:
             return [*tables, ("coactivations", dict(columns(found)))]
 
         at_once = _BLOCKS_AT_ONCE.get(device.type, 1)
-        with closing(in_order(block_tables, codes.block_ranges(), at_once)) as blocks:
+        with closing(map_in_order(block_tables, codes.block_ranges(), at_once)) as blocks:
             for tables in blocks:
                 raise_if_stopped(progress)
                 for table, filled in tables:

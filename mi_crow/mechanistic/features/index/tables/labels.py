@@ -8,8 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mi_crow.mechanistic.features.index.primitives import counts, repeat, sums, where_true
-from mi_crow.mechanistic.features.index.segments import places, runs, starts_of, value_bits
+from mi_crow.mechanistic.features.index.primitives import (
+    bincount,
+    nonzero,
+    repeat,
+    weighted_bincount,
+)
+from mi_crow.mechanistic.features.index.segments import (
+    group_starts,
+    segment_ranks,
+    starts_of,
+    value_bits,
+)
 from mi_crow.mechanistic.features.index.tables.examples import Pooled
 
 _MOST_LABELS = 256
@@ -83,13 +93,13 @@ class _Split:
         # One more column takes the labels that are not counted.
         columns = n_labels + 1
         counted = (documents.label >= 0) & (documents.heldout == heldout)
-        labels = documents.label.index_select(0, where_true(counted))
+        labels = documents.label.index_select(0, nonzero(counted))
         total = len(labels)
         document = pooled.document.index_select(0, pooled.order)
-        among = where_true(counted.index_select(0, document))
+        among = nonzero(counted.index_select(0, document))
         chosen = pooled.order.index_select(0, among)
         feature, values = (of.index_select(0, chosen) for of in (pooled.feature, pooled.values))
-        fires = counts(feature, n_features)
+        fires = bincount(feature, n_features)
         ranks = _ranks(feature, values, starts_of(fires), total)
         cells = documents.label.index_select(0, document.index_select(0, among))
         cells += feature * columns
@@ -100,11 +110,11 @@ class _Split:
         size = n_features * columns
         return cls(
             total,
-            counts(labels, columns)[:n_labels],
+            bincount(labels, columns)[:n_labels],
             fires,
-            by_label(counts(cells, size)),
-            by_label(sums(cells, ranks, size)),
-            by_label(sums(cells, values.double(), size)),
+            by_label(bincount(cells, size)),
+            by_label(weighted_bincount(cells, ranks, size)),
+            by_label(weighted_bincount(cells, values.double(), size)),
         )
 
     def auroc(self) -> Tensor:
@@ -123,14 +133,14 @@ class _Split:
 def _ranks(feature: Tensor, values: Tensor, starts: Tensor, total: int) -> Tensor:
     """Mid-ranks among `total` documents of values sorted by feature and then descending: float64
     [values]."""
-    rank = places(starts, len(values)).neg_().add_(total).double()
-    equal = runs(feature, value_bits(values))
+    rank = segment_ranks(starts, len(values)).neg_().add_(total).double()
+    equal = group_starts(feature, value_bits(values))
     length = equal.diff()
-    tied = where_true(length > 1)
+    tied = nonzero(length > 1)
     length, begin = length.index_select(0, tied), equal.index_select(0, tied)
     # Each counts down by one: the mean is half way between first and last.
     middle = rank.index_select(0, begin) - (length - 1).double() / 2
     within = starts_of(length)
     held = int(within[-1])
-    inside = places(within, held).add_(repeat(begin, length, held))
+    inside = segment_ranks(within, held).add_(repeat(begin, length, held))
     return rank.index_copy_(0, inside, repeat(middle, length, held))

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from mi_crow.mechanistic.features.index.codes import FeatureBlock
 from mi_crow.mechanistic.features.index.primitives import (
-    counts,
+    bincount,
+    nonzero,
     segment_max,
     segment_sum,
-    where_true,
 )
 from mi_crow.mechanistic.features.index.segments import value_bits
 
@@ -34,7 +34,7 @@ class Moments:
 def moments(block: FeatureBlock) -> Moments:
     """Two passes in double precision, so that nothing cancels."""
     fires = block.starts.diff()
-    alive = where_true(fires > 0)
+    alive = nonzero(fires > 0)
     # Features without codes lie between those of others: without them no segment is empty.
     starts = torch.cat([block.starts.index_select(0, alive), block.starts[-1:]])
     count = fires.index_select(0, alive)
@@ -74,7 +74,7 @@ class HistogramBins:
         bins = (value_bits(block.values) >> self.shift).sub_(self.base).clamp_(0, self.count - 1)
         cells = block.feature * self.count
         cells += bins
-        found = counts(cells, block.n_features * self.count)
+        found = bincount(cells, block.n_features * self.count)
         return found.int().view(block.n_features, self.count)
 
 
@@ -88,7 +88,7 @@ class BinFitter:
     def counted(values: Tensor) -> Tensor:
         """What `add` takes of float32 activations [n] above 0."""
         bits = (value_bits(values) >> _FINEST).long()
-        return counts(bits, 1 << (31 - _FINEST))
+        return bincount(bits, 1 << (31 - _FINEST))
 
     def add(self, counted: Tensor) -> None:
         self._counts = self._counts.to(counted.device) + counted

@@ -9,10 +9,10 @@ from mi_crow.mechanistic.features.index.tables.directions import (
     directions,
     neighbours,
     plane,
+    umap_points,
     unit_rows,
 )
 from mi_crow.mechanistic.features.index.tables.logits import LogitEffects, LogitLens
-from mi_crow.mechanistic.features.index.tables.map_umap import umap_points
 from mi_crow.mechanistic.features.index.tables.token_texts import vocabulary_texts
 from mi_crow.mechanistic.features.index.write import IndexWriter
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
