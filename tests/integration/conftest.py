@@ -1,8 +1,22 @@
-"""What the library workflows share: a small SAE trained once on the sample model."""
+"""What real jobs and the library workflows share."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from mi_crow.jobs import list_jobs
+from mi_crow.store.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(workspace: Workspace) -> Iterator[Workspace]:
+    """A workspace that nobody else uses; no job of it outlives its test."""
+    yield workspace
+    for state in list_jobs(workspace):
+        if state.process is not None:
+            state.process.signal(signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

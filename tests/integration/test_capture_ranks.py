@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mi_crow.jobs import follow, job_state, list_jobs, resume, submit
+from mi_crow.jobs import follow, job_state, resume, submit
 from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
@@ -55,14 +54,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """What one undisturbed process captures."""
     workspace = Workspace.open(tmp_path_factory.mktemp("alone") / "workspace")
     return rows_of(workspace.run_dir(capture_run(workspace, CONFIG).run_id))
-
-
-@pytest.fixture
-def workspace(workspace: Workspace) -> Iterator[Workspace]:
-    yield workspace
-    for state in list_jobs(workspace):
-        if state.process is not None:
-            state.process.signal(signal.SIGKILL)
 
 
 def assert_same(run_dir: Path, alone: Rows) -> None:

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,24 +18,14 @@ from mi_crow.cli import display, following, main, running
 from mi_crow.jobs import job_state, list_jobs, submit
 from mi_crow.store.workspace import Workspace
 from tests.helpers import jobs_worker
-from tests.helpers.jobs_fixture import own_queues, wait_until
+from tests.helpers.jobs_fixture import wait_until
 from tests.helpers.jobs_worker import WORKER
 
 
 @pytest.fixture(autouse=True)
-def _own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own_queues(tmp_path, monkeypatch)
+def _kinds_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs_worker.register()
     monkeypatch.setattr(running, "submit", partial(submit, runner=WORKER))
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    workspace = Workspace.open(tmp_path / "workspace")
-    yield workspace
-    for state in list_jobs(workspace):
-        if state.process is not None:
-            state.process.signal(signal.SIGKILL)
 
 
 def options(**changes: Any) -> Namespace:

@@ -11,12 +11,10 @@ import pytest
 from mi_crow.cli import main
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
-from tests.helpers.jobs_fixture import own_queues
 
 
 @pytest.fixture(autouse=True)
-def _own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own_queues(tmp_path, monkeypatch)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 

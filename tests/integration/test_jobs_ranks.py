@@ -2,17 +2,16 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mi_crow.jobs import cancel, follow, job_state, list_jobs, resume, submit, tail_log
+from mi_crow.jobs import cancel, follow, job_state, resume, submit, tail_log
 from mi_crow.jobs.process import LOCK_NAME, is_locked, pid_start
 from mi_crow.store.workspace import Workspace
 from tests.helpers import jobs_worker
-from tests.helpers.jobs_fixture import own_queues, wait_until
+from tests.helpers.jobs_fixture import wait_until
 from tests.helpers.jobs_worker import WORKER
 
 pytestmark = pytest.mark.slow
@@ -21,19 +20,9 @@ PATIENCE_S = 60.0  # torch is imported three times, maybe on a busy machine
 
 
 @pytest.fixture(autouse=True)
-def _own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own_queues(tmp_path, monkeypatch)
+def _kinds_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     jobs_worker.register()
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    workspace = Workspace.open(tmp_path / "workspace")
-    yield workspace
-    for state in list_jobs(workspace):
-        if state.process is not None:
-            state.process.signal(signal.SIGKILL)
 
 
 class Pair:

@@ -2,12 +2,11 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mi_crow.jobs import cancel, follow, job_state, list_jobs, resume, submit
+from mi_crow.jobs import cancel, follow, job_state, resume, submit
 from mi_crow.jobs.distributed import slurm
 from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.capture.job import capture_run
@@ -29,13 +28,9 @@ CAPTURE = CaptureConfig(
 )
 
 
-@pytest.fixture
-def workspace(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+@pytest.fixture(autouse=True)
+def _local_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "CLUSTER", "local")
-    yield workspace
-    for state in list_jobs(workspace):
-        if state.process is not None:
-            state.process.signal(signal.SIGKILL)
 
 
 def train(

@@ -16,14 +16,8 @@ from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.config import TrainConfig
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
-from tests.helpers.jobs_fixture import own_queues
 
 LAYERS = [LayerSpec("model.layers.1", "resid_post.1", 8), LayerSpec("model.layers.2", "x", 8)]
-
-
-@pytest.fixture(autouse=True)
-def _own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own_queues(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -15,12 +15,7 @@ from mi_crow.cli import main
 from mi_crow.cli.entry import COMMANDS, parse
 from mi_crow.store.settings import UserSettings
 from mi_crow.store.workspace import Workspace
-from tests.helpers.jobs_fixture import STATES, FakeJobs, own_queues
-
-
-@pytest.fixture(autouse=True)
-def _own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own_queues(tmp_path, monkeypatch)
+from tests.helpers.jobs_fixture import STATES, FakeJobs
 
 
 @pytest.fixture

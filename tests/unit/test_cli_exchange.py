@@ -15,7 +15,6 @@ from mi_crow.cli import main
 from mi_crow.mechanistic.sae import load_sae
 from mi_crow.store import free_space as room
 from mi_crow.store.workspace import Workspace
-from tests.helpers.jobs_fixture import own_queues
 from tests.helpers.sae_files import (
     MAKERS,
     D,
@@ -31,8 +30,7 @@ FORMATS = Path(__file__).parent.parent / "fixtures" / "sae_formats"
 
 
 @pytest.fixture(autouse=True)
-def _own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own_queues(tmp_path, monkeypatch)
+def _own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MI_CROW_WORKSPACE", str(tmp_path / "w"))
 
 

@@ -11,12 +11,7 @@ from mi_crow.cli import main
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
-from tests.helpers.jobs_fixture import FakeJobs, own_queues
-
-
-@pytest.fixture(autouse=True)
-def _own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own_queues(tmp_path, monkeypatch)
+from tests.helpers.jobs_fixture import FakeJobs
 
 
 @pytest.fixture

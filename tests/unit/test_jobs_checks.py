@@ -15,12 +15,6 @@ from mi_crow.jobs.checks import check_dataset, check_model
 from mi_crow.language_model.config import DatasetSpec, ModelSpec
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
-from tests.helpers.jobs_fixture import own_queues
-
-
-@pytest.fixture(autouse=True)
-def _own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own_queues(tmp_path, monkeypatch)
 
 
 def make_run(workspace: Workspace, name: str, width: int = 8, status: str = "complete") -> None:
