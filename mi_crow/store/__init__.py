@@ -1,6 +1,6 @@
-"""All that touches disk: workspace, ids, atomic writes, manifests, shards, LocalStore.
+"""Everything on disk: workspace, ids, atomic writes, manifests, shards, LocalStore.
 
-Names load on first use, so that the torch-free ones cost nothing.
+Names load on first use, so that importing this package is cheap.
 """
 
 from typing import TYPE_CHECKING, Any

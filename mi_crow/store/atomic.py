@@ -1,7 +1,7 @@
-"""Writing whole or not at all: temporary name, sync, rename, sync of the parent.
+"""Atomic writes: temporary name, sync, rename, sync of the parent.
 
-A temporary name starts with `.tmp-`; readers never look at such names, and whoever holds the
-lock of a folder removes stale ones.
+A temporary name starts with `.tmp-`; readers ignore such names, and whoever holds the lock of a
+folder removes stale ones.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ os.umask(_UMASK)
 
 
 def temporary_name(path: Path) -> Path:
-    """A fresh temporary path in the folder of `path`, keeping its suffix. Its name says who writes
-    it, so that others can tell when that process has died."""
+    """A new temporary path in the folder of `path`, with its suffix. The name says which process
+    writes it, so that others can tell when it has died."""
     pid = os.getpid()
     writer = f"{host_mark()}-{pid}-{process_start(pid)}"
     return path.with_name(f"{TMP_PREFIX}{writer}-{uuid.uuid4().hex[:12]}-{path.name[-_MOST_NAME:]}")
@@ -37,13 +37,13 @@ def temporary_name(path: Path) -> Path:
 
 @cache
 def host_mark() -> str:
-    """Six digits that tell this machine from others that share the disk."""
+    """Six digits that distinguish this machine from others that share the disk."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 
 def process_start(pid: int) -> str:
-    """When process `pid` of this machine started, in its clock's ticks; empty where it does not run
-    or nobody can tell."""
+    """When process `pid` of this machine started, in clock ticks; empty where it does not run or
+    that is unknown."""
     try:
         # The name, in brackets, may hold anything; the fields after it are proc(5)'s from 3 on.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -65,9 +65,9 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _settle_file(path: Path) -> None:
-    """Syncs a file and gives it the rights that a plain `open` would have given: safetensors makes
-    its files readable for nobody else, which a group that shares a workspace cannot use."""
+def _finish_file(path: Path) -> None:
+    """Syncs a file and gives it the permissions of a plain `open`: safetensors makes its files
+    readable only for their owner, which a group sharing a workspace cannot use."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
@@ -84,7 +84,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     try:
         yield temporary
-        _settle_file(temporary)
+        _finish_file(temporary)
         os.replace(temporary, path)
         sync_folder(path.parent)
     finally:
@@ -103,9 +103,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for entry in temporary.rglob("*"):
-            sync_folder(entry) if entry.is_dir() else _settle_file(entry)
+            sync_folder(entry) if entry.is_dir() else _finish_file(entry)
         sync_folder(temporary)
-        if path.exists():  # an empty folder would be replaced without a word
+        if path.exists():  # an empty folder would be replaced silently
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         os.rename(temporary, path)
         sync_folder(path.parent)
@@ -114,19 +114,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `data` to `path`, whole or not at all."""
+    """Writes `data` to `path` atomically."""
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON to `path`, whole or not at all."""
+    """Writes `value` as indented JSON to `path` atomically."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     write_bytes(path, clean_text(text).encode())
 
 
 def remove_stale(folder: Path) -> None:
-    """Removes what killed writers left in `folder` (not below it). Call with its lock held."""
+    """Removes what killed writers left directly in `folder`. Call with its lock held."""
     for entry in folder.glob(f"{TMP_PREFIX}*"):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""JSON files that much hangs on: a copy beside each, for when a power cut tears the file itself.
+"""Important JSON files with a backup copy each, in case a power cut damages the file itself.
 
-The file is what counts. The copy is written after it, so it says the same or what was said before.
+The file counts. The copy is written after it, so it has the same or the previous content.
 """
 
 from pathlib import Path
@@ -12,15 +12,15 @@ from mi_crow.store.json_file import read_json
 
 
 def write_json_with_copy(path: Path, value: Any) -> None:
-    """Writes `value` to `path` and then to its copy, each whole or not at all."""
+    """Writes `value` to `path` and then to its copy, each atomically."""
     write_json(path, value)
     write_json(copy_path(path), value)
 
 
 def read_json_with_copy(path: Path) -> Any:
-    """The JSON value in `path`; that in its copy when the file is damaged.
+    """The JSON value in `path`, or in its copy when the file is damaged.
 
-    Raises as `read_json`, about the file itself, when neither can be read.
+    Raises like `read_json`, about the file itself, when neither can be read.
     """
     try:
         return read_json(path)
@@ -33,5 +33,5 @@ def read_json_with_copy(path: Path) -> Any:
 
 
 def copy_path(path: Path) -> Path:
-    """Where the copy of a kept file stands."""
+    """The path of the backup copy."""
     return path.with_name(f".{path.name}.copy")

@@ -1,6 +1,6 @@
-"""Sizes and checksums of files: taken while they are written, compared when they are doubted.
+"""Sizes and checksums of files: computed while writing, compared when verifying.
 
-XXH3 (xxhash.com) in 128 bits: an order of magnitude faster than a disk. It finds damage, not
+XXH3 (xxhash.com) with 128 bits: an order of magnitude faster than a disk. It detects damage, not
 forgery.
 """
 
@@ -13,26 +13,26 @@ from typing import Any, BinaryIO, cast
 
 import xxhash
 
-_BLOCK_BYTES = 1 << 20  # what was hashed is still in the cache when it is written
+_BLOCK_BYTES = 1 << 20  # hashed data is still in the cache when it is written
 
 
 @dataclass(frozen=True)
 class FileSum:
-    """What a whole file amounts to."""
+    """Size and checksum of a file."""
 
     bytes: int
     xxh3: str  # XXH3 of 128 bits, 32 hexadecimal digits
 
     @classmethod
     def from_json(cls, data: Any) -> "FileSum":
-        """Raises TypeError or KeyError for what is no sum."""
+        """Raises TypeError or KeyError for invalid data."""
         if not isinstance(data["bytes"], int) or not isinstance(data["xxh3"], str):
             raise TypeError(f"{data!r} is not the sum of a file")
         return cls(data["bytes"], data["xxh3"])
 
 
 class SummingFile(io.RawIOBase):
-    """A file open for writing from its beginning that sums what passes."""
+    """A file open for writing that computes its checksum on the way."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()
@@ -59,12 +59,12 @@ class SummingFile(io.RawIOBase):
         return FileSum(self._bytes, self._hash.hexdigest())
 
     def as_file(self) -> BinaryIO:
-        """The same for writers that ask for a binary file."""
+        """Itself, typed for writers that expect a binary file."""
         return cast(BinaryIO, self)
 
 
 def sum_of(path: Path) -> FileSum:
-    """Reads a file and sums it. Raises OSError."""
+    """Reads a file and computes its checksum. Raises OSError."""
     found, room = xxhash.xxh3_128(), memoryview(bytearray(_BLOCK_BYTES))
     size = 0
     with path.open("rb", buffering=0) as file:
@@ -75,7 +75,7 @@ def sum_of(path: Path) -> FileSum:
 
 
 def forget_cached(path: Path) -> None:
-    """Has the next read of a synced file come from the disk, where the system can be asked."""
+    """Makes the next read of a synced file come from the disk, where the system allows it."""
     if not hasattr(os, "posix_fadvise"):
         return
     with contextlib.suppress(OSError), path.open("rb") as file:
@@ -83,9 +83,9 @@ def forget_cached(path: Path) -> None:
 
 
 def difference(expected: FileSum, found: FileSum) -> str:
-    """How a file differs from what was written, in words; '' where it does not."""
+    """How a file differs from what was written, in words; '' when it does not."""
     if found.bytes != expected.bytes:
         return f"it has {found.bytes:,} bytes, {expected.bytes:,} were written"
     if found.xxh3 != expected.xxh3:
-        return "its checksum is not the one that was written down"
+        return "its checksum does not match the recorded one"
     return ""

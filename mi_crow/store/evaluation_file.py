@@ -1,4 +1,4 @@
-"""evaluation.json of an SAE: what `evaluate` found, checked before a screen computes with it."""
+"""evaluation.json of an SAE: the results of `evaluate`, checked before use."""
 
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,9 @@ _PROBE_TABLES = ("latents", "residual", "latents_accuracy", "residual_accuracy",
 
 
 def read_evaluation(folder: Path) -> tuple[dict[str, Any] | None, str]:
-    """What `evaluate` found on the SAE in `folder`, and a sentence where that cannot be read.
+    """The results of `evaluate` for the SAE in `folder`, and why they cannot be read, if so.
 
-    A file that cannot be right hides no SAE: it is as if there were none, and says why.
+    An invalid file does not hide the SAE: it counts as missing, with the reason.
     """
     path = folder / EVALUATION_NAME
     try:
@@ -52,7 +52,7 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Any] | None, str]:
 
 
 def _check_readings(found: JsonObject, keys: list[str]) -> None:
-    """Each is a number, NaN where nothing could be measured, or null."""
+    """Each must be a number (NaN where nothing could be measured) or null."""
     for key in keys:
         value = found.values[key]
         if value is not None and type(value) not in (int, float):

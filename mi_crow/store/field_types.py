@@ -1,7 +1,7 @@
-"""What was read from a file has the types that its dataclass promises.
+"""Checks that data read from a file has the types that its dataclass declares.
 
-A JSON file may hold anything; a dataclass takes anything. Whoever shows or computes with a value
-later breaks far from the cause, so a reader has its result checked before it gives it out.
+A JSON file may contain anything and a dataclass accepts anything. A wrong value would fail far from
+the cause, so a reader checks its result before returning it.
 """
 
 import types
@@ -11,24 +11,24 @@ from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from mi_crow.errors import CorruptDataError
-from mi_crow.store.json_object import finite
+from mi_crow.store.json_object import described, finite
 
 _MOST_INTEGER = 2**63 - 1
-LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, the last that a calendar shows
+LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, the last one that datetime supports
 
 
 def check_types(found: Any, place: str) -> None:
     """Checks every field of the dataclass `found`, nested ones included, against its annotation.
 
-    true is no number, integers fit 64 bits, floats are finite (an integer will do). Raises
-    CorruptDataError naming `place`, the field and what it holds.
+    true is not a number, integers fit 64 bits, floats are finite (an integer will do). Raises
+    CorruptDataError naming `place`, the field and its value.
     """
     for name, hint in _hints(type(found)).items():
         _check(hint, getattr(found, name), f"{place}: {name}")
 
 
 def check_moment(seconds: float, place: str) -> None:
-    """Raises CorruptDataError unless `seconds` is a time that can be shown."""
+    """Raises CorruptDataError unless `seconds` is a time that can be displayed."""
     if not is_moment(seconds):
         raise CorruptDataError(f"{place} must be a time in unix seconds, not {seconds!r:.80}")
 
@@ -79,6 +79,4 @@ _NAMES: dict[Any, str] = {str: "a text", bool: "true or false", dict: "an object
 
 def _require(condition: bool, place: str, wanted: str, value: Any) -> None:
     if not condition:
-        shown = repr(value)
-        told = shown if len(shown) <= 60 else f"{shown[:60]}..."
-        raise CorruptDataError(f"{place} must be {wanted}, not {told}")
+        raise CorruptDataError(f"{place} must be {wanted}, not {described(value)}")

@@ -10,27 +10,26 @@ _PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def validate_id(text: str, what: str) -> str:
-    """`text` itself when it can name a folder; `what` ('run', 'SAE', 'job') is for the message.
+    """`text` itself if it is a valid folder name; `what` ('run', 'SAE', 'job') is for the message.
 
     Raises UserError otherwise, paths included.
     """
     if not _PATTERN.fullmatch(text):
         raise UserError(
-            f"{what} id {text!r} is not a name",
-            hint="use 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit, "
-            "and no folder",
+            f"{what} id {text!r} is not a valid name",
+            hint="use 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit",
         )
     return text
 
 
 def timestamp_id(short: str) -> str:
-    """`YYYYMMDD-HHMMSS-<short>` in local time; characters that no id may hold become '-'."""
+    """`YYYYMMDD-HHMMSS-<short>` in local time; characters not allowed in an id become '-'."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", short).strip("-.")[:40] or "x"
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}"
 
 
 def make_folder(parent: Path, name: str | None, short: str, what: str) -> Path:
-    """A new folder in `parent`, made exclusively: named `name`, else by time and `short`.
+    """Creates a folder in `parent` exclusively: named `name`, else by time and `short`.
 
     Raises UserError when `name` is taken or not a valid id.
     """

@@ -1,7 +1,7 @@
-"""The one reader of JSON that we did not make a moment ago: files, lines of files, pipes.
+"""The one reader of JSON from outside: files, lines of files, pipes.
 
-A file may be torn, hostile or of another tool. Whatever is in it, it is either read or refused in
-one sentence: no recursion error, no hang, no number that Python cannot compute with later.
+A file may be damaged, hostile or from another tool. It is either read or refused in one sentence:
+no recursion error, no hang, no number that Python cannot compute with later.
 """
 
 import json
@@ -14,8 +14,8 @@ from mi_crow.clean_text import clean_values
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError
 
 MOST_BYTES = 256 << 20  # of a file that is read whole
-MOST_DEPTH = 100  # far below what Python's own recursion takes on the way on, as in asdict
-_MOST_INTEGER = 10**300  # what a float still holds, so that no arithmetic overflows
+MOST_DEPTH = 100  # far below the limit of Python's recursion, as in asdict
+_MOST_INTEGER = 10**300  # fits a float, so that no arithmetic overflows
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -23,13 +23,13 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 def read_json(path: Path, *, unique_keys: bool = False) -> Any:
     """The JSON value in the file `path`; `unique_keys` as in `parse_json`.
 
-    NaN and the infinities are read, as Python writes them: who wants a number asks `JsonObject`.
-    Raises NotFoundError when there is no such file, CorruptDataError when it is not JSON, or nested
-    or as large as no file of ours is.
+    NaN and infinities are accepted, as Python writes them; `JsonObject` checks for numbers.
+    Raises NotFoundError when there is no such file, CorruptDataError when it is not JSON, too deep
+    or too large.
     """
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
+        if not stat.S_ISREG(found.st_mode):  # a pipe would block forever
             raise CorruptDataError(f"{path} is not a file")
         if found.st_size > MOST_BYTES:
             raise CorruptDataError(
@@ -52,14 +52,13 @@ def parse_json(
 ) -> Any:
     """The JSON value that is all of `data`; bytes are UTF-8. `what` names it in messages.
 
-    Lone surrogates, which nothing can write, become replacement characters. `unique_keys` refuses
-    an object that says one thing twice, of which Python would take the last. `long_integers` takes
-    integers beyond what a float holds. Raises `error` in one sentence.
+    Lone surrogates, which cannot be written, become replacement characters. `unique_keys` refuses
+    an object with a repeated key, of which Python would use the last. `long_integers` accepts
+    integers beyond the range of a float. Raises `error` in one sentence.
     """
     try:
         text = data if isinstance(data, str) else data.removeprefix(_BOM).decode("utf-8")
         value = json.loads(text, object_pairs_hook=_unique if unique_keys else None)
-        # Most files hold too few brackets to be deep: then only their integers are looked at.
         _check(value, 0 if long_integers else _MOST_INTEGER)
         return clean_values(value) if _SURROGATE.search(text) else value
     except json.JSONDecodeError as fault:
@@ -70,16 +69,16 @@ def parse_json(
         raise error(f"{what} is not valid JSON ({_TOO_DEEP})") from None
     except _Oddity as fault:
         raise error(f"{what} is not valid JSON ({fault})") from fault
-    except ValueError as fault:  # the one other that Python's reader raises
+    except ValueError as fault:  # the only other one of Python's reader
         raise error(f"{what} is not valid JSON ({_TOO_LONG})") from fault
 
 
 _TOO_DEEP = f"nested more than {MOST_DEPTH} deep"
-_TOO_LONG = "an integer of too many digits"
+_TOO_LONG = "an integer with too many digits"
 
 
 class _Oddity(ValueError):
-    """JSON that Python reads and we do not."""
+    """JSON that Python accepts and we do not."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -87,13 +86,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         names = [key for key, _ in pairs]
         twice = next(key for key in names if names.count(key) > 1)
-        raise _Oddity(f"{twice[:80]!r} stands twice in one object")
+        raise _Oddity(f"{twice[:80]!r} occurs twice in one object")
     return value
 
 
 def _check(value: Any, most: int) -> None:
-    """Raises _Oddity for what is too deep, or for an integer beyond `most` (0: any); level by
-    level, in a quarter of the time that the parsing takes."""
+    """Raises _Oddity for a value that is too deep or an integer beyond `most` (0: no limit). Works
+    level by level, in a quarter of the parsing time."""
     level: list[Any] = [[value]]
     for _ in range(MOST_DEPTH + 1):
         below: list[Any] = []

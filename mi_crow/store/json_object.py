@@ -1,7 +1,7 @@
 """Values out of a JSON object by their types: checked, never coerced.
 
-`int(cfg["k"])` reads 1.5 as 1 and `bool(cfg["skip"])` reads "false" as true. These say instead what
-the file holds and what would work.
+`int(cfg["k"])` reads 1.5 as 1 and `bool(cfg["skip"])` reads "false" as true. These report what the
+file contains and what is expected instead.
 """
 
 import math
@@ -15,7 +15,7 @@ Default = TypeVar("Default")
 
 
 class _Required:
-    """The default of a value that has to be there."""
+    """The default of a required value."""
 
 
 _REQUIRED = _Required()
@@ -25,11 +25,11 @@ _MOST_SHOWN = 60  # characters of a wrong value in a message
 
 @dataclass(frozen=True)
 class JsonObject:
-    """An object of a file, and how to name it in messages.
+    """An object in a file, and how to name it in messages.
 
-    Each of its readers takes a key and a default. Without a default the key has to be there; with
-    one, a missing key and null both give the default. They raise `error` for a value of another
-    type: true is not a number, 1.5 not a whole one (2.0 is), NaN and the infinities are not finite.
+    Each of its readers takes a key and a default. Without a default the key is required; with one,
+    a missing key and null both give the default. They raise `error` for a value of another type:
+    true is not a number, 1.5 not a whole one (2.0 is), NaN and infinities are not finite.
     """
 
     values: Mapping[str, Any]
@@ -40,9 +40,9 @@ class JsonObject:
     def of(
         cls, value: Any, place: str, error: type[MiCrowError] = CorruptDataError
     ) -> "JsonObject":
-        """`value`, which has to be an object."""
+        """`value`, which must be an object."""
         if not isinstance(value, dict):
-            raise error(f"{place} is not a JSON object but {_told(value)}")
+            raise error(f"{place} is not a JSON object but {described(value)}")
         return cls(value, place, error)
 
     def __contains__(self, key: str) -> bool:
@@ -148,9 +148,9 @@ class JsonObject:
         ]
 
     def wrong(self, key: str, wanted: str) -> MiCrowError:
-        """The error that says what the key holds and what it has to be."""
+        """The error that says what the key contains and what it must be."""
         return self.error(
-            f"{self.place}: {key} must be {wanted}, not {_told(self.values.get(key))}"
+            f"{self.place}: {key} must be {wanted}, not {described(self.values.get(key))}"
         )
 
     def _typed(self, key: str, default: Any, kinds: tuple[type, ...], wanted: str) -> Any:
@@ -197,8 +197,8 @@ def whole(value: Any) -> int | None:
     return value if type(value) is int else None
 
 
-def _told(value: Any) -> str:
-    """A wrong value in few words, whatever it is."""
+def described(value: Any) -> str:
+    """A wrong value in few words, for a message."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""What killed writers left behind: temporary files and folders that nobody fills any more.
+"""Leftovers of killed writers: temporary files and folders that nobody writes to any more.
 
-The name of each says which process made it. One that still runs is writing: its files are left
-alone, and so are those of other machines until they are old.
+Their names identify the process that made them. Files of a running process are left alone, and
+those of other machines until they are old.
 """
 
 import contextlib
@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mi_crow.store.atomic import TMP_PREFIX, host_mark, process_start
+from mi_crow.store.workspace import folder_bytes
 
 # As `temporary_name` makes them: machine, process, its start, and the end of the target's name.
 _MARKED = re.compile(
     re.escape(TMP_PREFIX) + r"([0-9a-f]{6})-(\d+)-(\d*)-[0-9a-f]{12}-(.*)", re.DOTALL
 )
-# Scratch folders of jobs, which clear away their own under a lock.
+# Scratch folders of jobs, which clean up their own under a lock.
 _OF_JOBS = (f"{TMP_PREFIX}index-", f"{TMP_PREFIX}ranks-")
 _OLD_S = 24 * 3600.0
 
@@ -33,7 +34,7 @@ class Leftover:
 
 
 def leftovers(root: Path) -> Iterator[Leftover]:
-    """Those anywhere below `root`; links are not followed."""
+    """All leftovers below `root`; links are not followed."""
     for folder, names, files in os.walk(root):
         for name in (*names, *files):
             if name.startswith(TMP_PREFIX) and not _is_live(path := Path(folder, name)):
@@ -42,7 +43,7 @@ def leftovers(root: Path) -> Iterator[Leftover]:
 
 
 def beside(target: Path) -> Iterator[Leftover]:
-    """Those of killed writers of `target`, in the folder where it will stand."""
+    """Leftovers of killed writers of `target`, in its folder."""
     with contextlib.suppress(OSError):
         for path in target.parent.glob(f"{TMP_PREFIX}*"):
             match = _MARKED.fullmatch(path.name)
@@ -51,7 +52,7 @@ def beside(target: Path) -> Iterator[Leftover]:
 
 
 def remove(found: Iterable[Leftover]) -> list[Leftover]:
-    """Removes what was found; gives what is gone."""
+    """Removes leftovers; returns those that are gone."""
     gone = []
     for one in found:
         if one.path.is_dir() and not one.path.is_symlink():
@@ -75,7 +76,7 @@ def _is_live(path: Path) -> bool:
 
 
 def _is_there(pid: int) -> bool:
-    """Whether some process has this number, where the system does not say when it started."""
+    """Whether a process with this id exists, for systems without start times."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -98,7 +99,7 @@ def _age(path: Path) -> float:
 
 
 def _is_open(path: Path) -> bool:
-    """Whether a process of this machine, as far as we may look, has it or a file in it open."""
+    """Whether a process of this machine, as far as visible, has it or a file in it open."""
     wanted = os.path.realpath(path)
     return any(one == wanted or one.startswith(f"{wanted}{os.sep}") for one in _open_files())
 
@@ -117,9 +118,4 @@ def _bytes(path: Path) -> int:
     with contextlib.suppress(OSError):
         if not path.is_dir() or path.is_symlink():
             return path.lstat().st_size
-    total = 0
-    for folder, _, files in os.walk(path):
-        for name in files:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(folder, name)).st_size
-    return total
+    return folder_bytes(path)

@@ -9,7 +9,7 @@ NOTE_NAME = "note.txt"
 
 
 def read_note(folder: Path) -> str:
-    """The note in a run's or SAE's folder; empty when there is none that can be read."""
+    """The note in a run's or SAE's folder; empty when there is none."""
     try:
         return (folder / NOTE_NAME).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

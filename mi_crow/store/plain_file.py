@@ -1,7 +1,7 @@
-"""Opening files that others may have put something else in the place of.
+"""Opening files that others may have replaced with something else.
 
-A pipe would be waited for without end, a device read without end; a folder or a link that leads in
-a circle has no content. All of them are refused in one sentence.
+A pipe would block and a device be read forever; a folder or a circular link has no content. All of
+them are refused in one sentence.
 """
 
 import errno
@@ -16,9 +16,9 @@ _NO_FILE = (errno.EISDIR, errno.ENXIO, errno.ELOOP, errno.ENODEV)
 
 
 def open_plain(path: Path, flags: int) -> int:
-    """A descriptor of the file at `path`, with the rights that the umask gives where it is made.
+    """A descriptor of the file at `path`; a new file gets permissions by the umask.
 
-    Raises CorruptDataError for what is not a file, OSError for what the system refuses.
+    Raises CorruptDataError when it is not a file, OSError when the system refuses.
     """
     try:
         descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)

@@ -1,4 +1,4 @@
-"""The user's config file: a few typed settings, one JSON object under the user's config folder."""
+"""The user's config file: a few typed settings in one JSON object."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from mi_crow.store.atomic import read_json, write_json
 
 @dataclass(frozen=True)
 class UserSettings:
-    """What holds unless a flag or an environment variable says otherwise. Empty means unset."""
+    """Defaults that flags and environment variables override. Empty means unset."""
 
     workspace: str = ""  # folder used when neither --workspace nor MI_CROW_WORKSPACE is given
     device: str = ""  # device used when --device is not given: auto, cpu, cuda, cuda:N, mps
@@ -19,7 +19,7 @@ class UserSettings:
     def load(cls) -> "UserSettings":
         """The settings of this user; the defaults when there is no file.
 
-        Raises CorruptDataError when the file cannot be understood.
+        Raises CorruptDataError when the file is invalid.
         """
         path = settings_path()
         try:
@@ -33,7 +33,7 @@ class UserSettings:
             return cls()
         except (ValueError, TypeError, AttributeError, CorruptDataError) as error:
             raise CorruptDataError(
-                f"{path} is not a config file ({error})", hint="mend or remove it"
+                f"{path} is not a config file ({error})", hint="fix or delete it"
             ) from error
 
     def get(self, key: str) -> str:
@@ -50,19 +50,19 @@ class UserSettings:
         return replace(self, **{key: value})
 
     def save(self) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes the file atomically."""
         write_json(settings_path(), asdict(self))
 
 
 def settings_path() -> Path:
-    """Where the config file stands."""
+    """The path of the config file."""
     import platformdirs
 
     return Path(platformdirs.user_config_dir("mi-crow")) / "config.json"
 
 
 def validate_device(device: str) -> str:
-    """`device` itself when it is written like one; nobody asks whether it is there.
+    """`device` itself if it is spelt like one; it need not exist.
 
     Raises UserError otherwise.
     """

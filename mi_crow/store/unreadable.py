@@ -1,4 +1,4 @@
-"""What stands in a workspace and cannot be read: one row that says why and hides no other."""
+"""What cannot be read in a workspace: one row that says why, without hiding the others."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ from mi_crow.causes import sentence_of
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A run, an SAE or a job whose files cannot be read or understood."""
+    """A run, an SAE or a job whose files cannot be read."""
 
     what: str  # run | SAE | job
     name: str  # of its folder
@@ -23,8 +23,8 @@ class Unreadable:
 
 
 def folders_with(parent: Path, marker: str, what: str) -> Iterator[tuple[Path, Unreadable | None]]:
-    """The folders in `parent` that hold the file `marker`, by name, and those where that cannot be
-    told. Hidden ones and such without it are left out."""
+    """The folders in `parent` that contain the file `marker`, by name, and those where that is
+    unknown, with the reason. Others and hidden ones are left out."""
     if not parent.is_dir():
         return
     for entry in sorted(parent.iterdir()):
@@ -34,7 +34,7 @@ def folders_with(parent: Path, marker: str, what: str) -> Iterator[tuple[Path, U
             mode = os.stat(entry / marker).st_mode
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except OSError as error:  # no right to look into it, a link that leads in a circle, ...
+        except OSError as error:  # no permission, a circular link, ...
             yield entry, Unreadable.because(what, entry, error)
             continue
         regular = stat.S_ISREG(mode)

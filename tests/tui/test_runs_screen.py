@@ -182,13 +182,13 @@ async def test_index_and_evaluation_start_on_the_selected_sae(app_workspace, run
     [
         ("n", "limit", "many", "documents must be a whole number, not 'many'"),
         ("n", "model", "", "model is empty"),
-        ("n", "name", "../up", "run id '../up' is not a name"),
+        ("n", "name", "../up", "run id '../up' is not a valid name"),
         ("n", "name", "demo", "run 'demo' exists already; choose another"),
         ("t", "run_id", "nothing", "run 'nothing' not found; there is"),
         ("t", "layer", "h.99", "layer 'h.99' is not in run"),
         ("t", "name", "demo-topk", "SAE 'demo-topk' exists already"),
         ("t", "expansion", "x", "expansion must be a number, not 'x'"),
-        ("b", "sae_id", "/etc", "SAE id '/etc' is not a name"),
+        ("b", "sae_id", "/etc", "SAE id '/etc' is not a valid name"),
     ],
 )
 def test_a_wrong_text_gives_one_sentence_and_starts_nothing(

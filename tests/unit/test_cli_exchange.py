@@ -214,7 +214,7 @@ def test_a_run_of_several_is_listed_and_one_of_them_chosen(
     [
         (["nothing/here"], "not in the local cache"),
         (["./nothing"], "no SAE at"),
-        ([str(FORMATS / "saelens_topk"), "--name", "../a"], "not a name"),
+        ([str(FORMATS / "saelens_topk"), "--name", "../a"], "not a valid name"),
         ([str(FORMATS / "saelens_topk"), "--dtype", "int4"], "int4"),
         ([str(FORMATS / "saelens_topk"), "--scale", "-1"], "is less than"),
         ([str(FORMATS / "saelens_topk"), "--model", "./no-model"], "not found"),

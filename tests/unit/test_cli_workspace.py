@@ -93,7 +93,7 @@ def test_one_is_shown(workspace: Workspace, capsys: pytest.CaptureFixture[str]) 
     assert "model.layers.1 (8)" in printed(capsys, "runs", "show", "first")
     assert "64" in printed(capsys, "saes", "show", "sae")
     assert "run 'frist' not found; there is first" in refused(capsys, "runs", "show", "frist")
-    assert "is not a name" in refused(capsys, "saes", "show", str(workspace.saes_dir / "sae"))
+    assert "is not a valid name" in refused(capsys, "saes", "show", str(workspace.saes_dir / "sae"))
 
 
 def test_a_note_is_kept(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +119,7 @@ def test_a_rename_never_takes_a_name_or_a_path(
 ) -> None:
     workspace.make_run_dir("taken", "")
     assert "exists already" in refused(capsys, "runs", "rename", "first", "taken")
-    assert "is not a name" in refused(capsys, "runs", "rename", "first", "../x")
+    assert "is not a valid name" in refused(capsys, "runs", "rename", "first", "../x")
     assert [row["run_id"] for row in run(capsys, "runs")] == ["first"]
 
 

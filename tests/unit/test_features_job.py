@@ -298,7 +298,7 @@ class TestInputThatDoesNotFit:
     def test_unknown_ids(self, prepared: Workspace, tiny_lm: "LanguageModel") -> None:
         self.refuse(prepared, tiny_lm, "SAE 'other'", sae_id="other")
         self.refuse(prepared, tiny_lm, "run 'other'", run_id="other")
-        self.refuse(prepared, tiny_lm, "not a name", run_id="/etc")
+        self.refuse(prepared, tiny_lm, "not a valid name", run_id="/etc")
 
     def test_another_width(self, prepared: Workspace, tiny_lm: "LanguageModel") -> None:
         save_sae(prepared, identity_sae(tiny_lm.tokenizer_hash, n=16), "narrow")

@@ -61,7 +61,7 @@ CAPTURE = {"model": {"model": "sample"}, "dataset": {"source": "sample"}, "layer
     [
         ("bake", {}, "'bake' is not known"),
         ("train", TRAIN | {"run_id": "x"}, "run 'x' not found"),
-        ("train", TRAIN | {"run_id": "/tmp/r"}, "not a name"),
+        ("train", TRAIN | {"run_id": "/tmp/r"}, "not a valid name"),
         ("train", TRAIN | {"run_id": "half"}, "not complete"),
         ("train", TRAIN | {"layer": "h.99"}, "layer 'h.99' is not in run 'r'"),
         ("train", TRAIN | {"k": 65}, "k = 65 is more than n_latents = 64"),
@@ -75,7 +75,7 @@ CAPTURE = {"model": {"model": "sample"}, "dataset": {"source": "sample"}, "layer
         ("train", TRAIN | {"training": {"l1_lambda": math.nan}}, "coefficient must be a number"),
         ("train", TRAIN | {"training": {"seed": -1}}, "seed must be at least 0, not -1"),
         ("train", TRAIN | {"name": "s"}, "SAE 's' exists already"),
-        ("train", TRAIN | {"name": "../s"}, "not a name"),
+        ("train", TRAIN | {"name": "../s"}, "not a valid name"),
         ("train", TRAIN | {"device": "tpu"}, "device 'tpu' is not known"),
         ("index", {"sae_id": "nope"}, "SAE 'nope' not found"),
         ("index", {"sae_id": "orphan"}, "run 'gone', which SAE 'orphan' needs, is not here"),

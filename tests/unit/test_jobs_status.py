@@ -151,7 +151,7 @@ def test_unknown_jobs_and_paths_are_refused_with_the_known_ones(jobs: FakeJobs) 
     with pytest.raises(NotFoundError, match="not found") as caught:
         job_state(jobs.workspace, "nothing")
     assert job in caught.value.hint
-    with pytest.raises(UserError, match="not a name"):
+    with pytest.raises(UserError, match="not a valid name"):
         job_state(jobs.workspace, str(jobs.workspace.job_dir(job)))
 
 

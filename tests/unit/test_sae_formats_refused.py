@@ -308,7 +308,7 @@ def test_one_key_that_stands_twice(tmp_path: Path) -> None:
     write_saelens(tmp_path, saelens_cfg("topk", k=4), Draw().weights())
     path = tmp_path / "cfg.json"
     path.write_text(path.read_text().replace('"k": 4', '"k": 4, "k": 8'))
-    refused(tmp_path, "'k' stands twice", kind=CorruptDataError)
+    refused(tmp_path, "'k' occurs twice", kind=CorruptDataError)
 
 
 @pytest.mark.parametrize("scale", [1e-300, 0.0, -1.0, float("nan"), float("inf"), 1e300, True])

@@ -16,8 +16,8 @@ HOSTILE = {
     "nested": (b"[" * 100_000, "nested more than 100 deep"),
     "nested and closed": (b"[" * 101 + b"]" * 101, "nested more than 100 deep"),
     "nested objects": (b'{"a":' * 500 + b"1" + b"}" * 500, "nested more than 100 deep"),
-    "digits": (b'{"n": ' + b"9" * 5_000 + b"}", "an integer of too many digits"),
-    "wide integer": (b'{"n": [1' + b"0" * 400 + b"]}", "an integer of too many digits"),
+    "digits": (b'{"n": ' + b"9" * 5_000 + b"}", "an integer with too many digits"),
+    "wide integer": (b'{"n": [1' + b"0" * 400 + b"]}", "an integer with too many digits"),
     "latin": (b'{"a": "caf\xe9"}', "byte 10 is not UTF-8"),
     "utf-16": ('{"a": 1}'.encode("utf-16"), "is not UTF-8"),
     "torn": (b'{"a": ', "Expecting value"),
@@ -70,7 +70,7 @@ def test_texts_are_such_as_can_be_written() -> None:
 def test_what_stands_twice_is_refused_where_it_decides() -> None:
     text = '{"a": {"k": 1, "k": 2}}'
     assert parse_json(text, "x") == {"a": {"k": 2}}
-    with pytest.raises(CorruptDataError, match="'k' stands twice"):
+    with pytest.raises(CorruptDataError, match="'k' occurs twice"):
         parse_json(text, "x", unique_keys=True)
 
 

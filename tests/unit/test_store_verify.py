@@ -90,7 +90,7 @@ def test_one_flipped_bit_is_found_by_its_sum(run: Path, file: object) -> None:
     path.write_bytes(content)
     found = list(damaged_files(run, RunManifest.load(run)))
     assert [(one.path, one.why) for one in found] == [
-        (path, "its checksum is not the one that was written down")
+        (path, "its checksum does not match the recorded one")
     ]
 
 

@@ -178,7 +178,7 @@ def test_what_does_not_exist_is_said_with_what_does(workspace: Workspace) -> Non
 @pytest.mark.parametrize("name", ["/etc", "../x", "a/b", "", ".hidden", "x" * 65, "a b", "ä"])
 def test_paths_and_odd_names_are_no_ids(workspace: Workspace, name: str) -> None:
     for look in (workspace.run_dir, workspace.sae_dir, workspace.job_dir):
-        with pytest.raises(UserError, match="is not a name"):
+        with pytest.raises(UserError, match="is not a valid name"):
             look(name)
 
 
