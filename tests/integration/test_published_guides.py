@@ -135,6 +135,7 @@ def test_batches_of_a_data_set_one_by_one(lm: LanguageModel) -> None:
     assert len(seen) == 3
 
 
+@pytest.mark.slow
 def test_from_activations_to_an_attached_sae(lm: LanguageModel, tmp_path: Path) -> None:
     run_id = lm.activations.save(
         layer_signature=LAYER, dataset=TextDataset(TEXTS), sample_limit=50, batch_size=8
