@@ -140,3 +140,20 @@ def test_asking_a_program_that_is_missing_or_fails_gives_none() -> None:
     assert ask("no-such-program-at-all") is None
     assert ask("false") is None
     assert ask("echo", "yes") == "yes"
+
+
+def test_a_missing_numba_is_noted(
+    answers: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers()
+    real = doctor_checks.version
+
+    def missing(package: str) -> str:
+        if package == "numba":
+            raise PackageNotFoundError(package)
+        return real(package)
+
+    monkeypatch.setattr(doctor_checks, "version", missing)
+    [finding] = about("numba", examine(tmp_path))
+    assert finding.level == "note"
+    assert "[fast]" in finding.advice

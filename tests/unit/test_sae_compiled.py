@@ -58,6 +58,15 @@ def test_a_numba_that_cannot_be_imported_is_done_without(
     assert record.message.startswith("no Numba, torch takes its place and more time: ")
 
 
+def test_without_the_extra_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with caplog.at_level(logging.WARNING):
+        assert cpu_kernels() is None
+    assert not caplog.records
+
+
 def test_triton_is_proven_once_per_device(triton: Callable[..., SimpleNamespace]) -> None:
     tried: list[torch.device] = []
     kernels = triton(tried.append)

@@ -3,6 +3,7 @@
 import logging
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -15,8 +16,10 @@ _log = logging.getLogger(__name__)
 
 @cache
 def cpu_kernels() -> ModuleType | None:
-    """`numba_kernels` where Numba works, else None, and torch does the same in more steps: found
-    out once."""
+    """`numba_kernels` where the extra `fast` is installed and works, else None, and torch does the
+    same in more steps: found out once."""
+    if find_spec("numba") is None:
+        return None
     try:
         kernels = import_module("mi_crow.mechanistic.sae.kernels.numba_kernels")
         kernels.prove()
