@@ -20,8 +20,8 @@ from mi_crow.mechanistic.sae.kernels.entries import (
     decode_entries,
     encode_above,
     entries_above,
+    gather,
     strongest_entries,
-    take,
 )
 from mi_crow.mechanistic.sae.rules.architectures import TABLE, new_sae
 from mi_crow.mechanistic.sae.rules.jumprelu import jump_relu
@@ -213,7 +213,7 @@ def test_the_ragged_operators_pass_gradcheck() -> None:
     values, entries = entries_above(x.detach(), rows.detach(), bias.detach(), 1.0)
     values = values.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda v, r: decode_entries(v, entries, r), (values, rows))
-    assert torch.autograd.gradcheck(lambda b: take(b, entries), (bias,))
+    assert torch.autograd.gradcheck(lambda b: gather(b, entries), (bias,))
 
 
 def test_blocks_of_tokens_change_nothing() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.sae.base import LossContext, SparseAutoencoder
-from mi_crow.mechanistic.sae.kernels.sparse import sparse_decode, topk_encode
+from mi_crow.mechanistic.sae.kernels.entries import decode_entries, encode_topk
 from mi_crow.mechanistic.sae.rules import losses
 from mi_crow.mechanistic.sae.rules.batchtopk import BatchTopKSae
 from mi_crow.mechanistic.sae.rules.dead_latents import dense_costs_less
@@ -34,8 +34,8 @@ def entry_by_entry(
     """The loss with a gathered decoder row for each active entry."""
     assert given.dead is not None
     k = min(given.k_aux, given.dead.numel())
-    values, indices = topk_encode(x, sae.encoder_rows[given.dead], sae.b_enc[given.dead], k)
-    error = residual - sparse_decode(values, indices, sae.W_dec[given.dead])
+    z, entries = encode_topk(x, sae.encoder_rows[given.dead], sae.b_enc[given.dead], k)
+    error = residual - decode_entries(z.flatten(), entries, sae.W_dec[given.dead])
     weight = given.aux_alpha * k / given.k_aux
     return weight * error.square().sum() / (given.variance * len(x))
 

@@ -5,7 +5,15 @@ import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.sae.base import LossContext
-from mi_crow.mechanistic.sae.kernels import sparse as kernels
+from mi_crow.mechanistic.sae.kernels.bags import dense_latents
+from mi_crow.mechanistic.sae.kernels.entries import (
+    Entries,
+    decode_entries,
+    encode_topk,
+    entries_above,
+    latent_sums,
+)
+from mi_crow.mechanistic.sae.kernels.product import topk_activations
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
 
 N, D, M, K = 7, 5, 11, 3
@@ -26,30 +34,33 @@ def dense_encode(x: Tensor, rows: Tensor, bias: Tensor, k: int) -> Tensor:
     )
 
 
+def dense_topk(x: Tensor, rows: Tensor, bias: Tensor, k: int) -> Tensor:
+    """Our own, spread out."""
+    values, entries = encode_topk(x, rows, bias, k)
+    return dense_latents(values, entries.columns.view(values.shape), len(rows))
+
+
 def test_the_encoder_passes_gradcheck() -> None:
     x, rows, bias = (tensor.requires_grad_() for tensor in operands())
     assert torch.autograd.gradcheck(
-        lambda x, rows, bias: kernels.topk_encode(x, rows, bias, K)[0], (x, rows, bias)
+        lambda x, rows, bias: encode_topk(x, rows, bias, K)[0], (x, rows, bias)
     )
 
 
 def test_the_decoder_passes_gradcheck() -> None:
     x, rows, bias = operands()
-    values, indices = kernels.topk_encode(x, rows, bias, K)
+    values, entries = encode_topk(x, rows, bias, K)
     assert torch.autograd.gradcheck(
-        lambda values, rows: kernels.sparse_decode(values, indices, rows),
-        (values.clone().requires_grad_(), rows.requires_grad_()),
+        lambda values, rows: decode_entries(values, entries, rows),
+        (values.flatten().requires_grad_(), rows.requires_grad_()),
     )
 
 
 @pytest.mark.parametrize("k", [1, K, M])
 def test_encoding_equals_the_dense_reference(k: int) -> None:
     x, rows, bias = operands()
-    values, indices = kernels.topk_encode(x, rows, bias, k)
-    assert values.shape == indices.shape == (N, k)
-    torch.testing.assert_close(
-        kernels.dense_latents(values, indices, M), dense_encode(x, rows, bias, k)
-    )
+    assert encode_topk(x, rows, bias, k)[0].shape == (N, k)
+    torch.testing.assert_close(dense_topk(x, rows, bias, k), dense_encode(x, rows, bias, k))
 
 
 @pytest.mark.parametrize("n_latents", [37, 40, 63, 64, 65])
@@ -58,28 +69,32 @@ def test_padding_for_speed_changes_nothing(n_latents: int) -> None:
     x, rows = (torch.randn(n, D, generator=generator) for n in (N, n_latents))
     bias = torch.zeros(n_latents)
     bias[:5] = -torch.inf
-    values, indices = kernels.topk_activations(x, rows, bias, 1)
+    values, indices = topk_activations(x, rows, bias, 1)
     torch.testing.assert_close(
-        kernels.dense_latents(values, indices, n_latents), dense_encode(x, rows, bias, 1)
+        dense_latents(values, indices, n_latents), dense_encode(x, rows, bias, 1)
     )
-    _, indices = kernels.topk_activations(x, rows, torch.full((n_latents,), -torch.inf), 1)
+    _, indices = topk_activations(x, rows, torch.full((n_latents,), -torch.inf), 1)
     assert (indices < n_latents).all()
 
 
-def test_blocks_of_tokens_change_nothing() -> None:
-    x, rows, bias = operands()
-    many = x.repeat(200, 1)  # more tokens than one block holds
-    whole = kernels.dense_latents(*kernels.topk_activations(many, rows, bias, K), M)
-    part = kernels.dense_latents(*kernels.topk_activations(x, rows, bias, K), M)
-    torch.testing.assert_close(whole, part.repeat(200, 1))
+def test_a_batch_of_several_blocks_equals_the_dense_reference() -> None:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(2500, D, generator=generator, dtype=torch.float64)
+    _, rows, bias = operands()
+    torch.testing.assert_close(dense_topk(x, rows, bias, K), dense_encode(x, rows, bias, K))
+    values, entries = entries_above(x, rows, bias, 0.5)
+    pre = x @ rows.T + bias
+    torch.testing.assert_close(values, pre[pre > 0.5])
+    assert torch.equal(torch.stack([entries.rows, entries.columns], 1), (pre > 0.5).nonzero())
 
 
 @pytest.mark.parametrize("n_latents", [40, 63])
-@pytest.mark.parametrize("n", [15, 16, 2100])  # from 16 on as one matrix with the bias; two blocks
+@pytest.mark.parametrize("n", [15, 16, 50, 2100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_stored_activations_are_encoded_as_the_formula_says(
     n_latents: int, n: int, dtype: torch.dtype
 ) -> None:
+    """Few tokens for the weights' size and many, whose bias is one more column of the weights."""
     generator = torch.Generator().manual_seed(n)
     sae = TopKSae(n_latents, 4, K)
     x = torch.randn(n, 4, generator=generator).to(dtype)
@@ -98,7 +113,7 @@ def test_a_latent_that_nobody_uses_gets_no_gradient() -> None:
     indices = torch.tensor([[0, 2], [2, 5]])
     weights = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     x = torch.tensor([[1.0, 10.0], [2.0, 20.0]])
-    gradient = kernels.row_gradient(weights, kernels.by_latent(indices, 6), x)
+    gradient = latent_sums(weights.flatten(), Entries.of_topk(indices, 6), x)
     expected = torch.zeros(6, 2)
     expected[0], expected[2], expected[5] = x[0], 2 * x[0] + 3 * x[1], 4 * x[1]
     assert torch.equal(gradient, expected)
@@ -108,27 +123,18 @@ def test_a_latent_that_nobody_uses_gets_no_gradient() -> None:
 def test_entries_are_grouped_by_latent_up_to_the_last_one(n_latents: int) -> None:
     last = n_latents - 1
     columns, rows = torch.tensor([last, 0, last, 3, 0]), torch.tensor([0, 0, 1, 1, 2])
-    grouped = kernels.group_by_latent(columns, rows, n_latents)
+    grouped = Entries(columns, rows, 3, n_latents).grouped
     assert grouped.order.tolist() == [1, 4, 3, 0, 2]
     assert grouped.rows.tolist() == [0, 2, 1, 0, 1]
     assert grouped.starts[[0, 1, 3, 4, last]].tolist() == [0, 2, 2, 3, 3]
 
 
-def test_the_products_of_active_rows_equal_the_dense_ones() -> None:
-    x, rows, bias = operands()
-    _, indices = kernels.topk_encode(x, rows, bias, K)
-    grad = torch.randn(N, D, dtype=torch.float64)
-    torch.testing.assert_close(
-        kernels.active_products(grad, indices, rows), (grad @ rows.T).gather(1, indices)
-    )
-
-
 def test_inference_mode_and_training_can_take_turns() -> None:
     x, rows, bias = operands(torch.float32)
     with torch.inference_mode():
-        kernels.topk_activations(x.repeat(40, 1), rows, bias, K)
+        topk_activations(x.repeat(40, 1), rows, bias, K)
     rows.requires_grad_()
-    kernels.topk_encode(x, rows, bias, K)[0].sum().backward()
+    encode_topk(x, rows, bias, K)[0].sum().backward()
     assert rows.grad is not None
 
 
@@ -184,8 +190,8 @@ def test_the_cuda_kernels_agree_with_the_cpu() -> None:
     results = []
     for device in ("cpu", "cuda"):
         x_, rows_, bias_ = (t.to(device).detach().requires_grad_() for t in (x, rows, bias))
-        values, indices = kernels.topk_encode(x_, rows_, bias_, K)
-        loss = kernels.sparse_decode(values, indices, rows_).square().sum()
+        values, entries = encode_topk(x_, rows_, bias_, K)
+        loss = decode_entries(values.flatten(), entries, rows_).square().sum()
         gradients = torch.autograd.grad(loss, (x_, rows_, bias_))
         results.append([gradient.cpu() for gradient in gradients])
     for on_cpu, on_cuda in zip(*results, strict=True):

@@ -8,8 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mi_crow.mechanistic.sae.kernels import row_topk as module
-from mi_crow.mechanistic.sae.kernels.row_topk import _group_size, padding_to_groups, row_topk
-from mi_crow.mechanistic.sae.kernels.scratch import scratch
+from mi_crow.mechanistic.sae.kernels.row_topk import (
+    _group_size,
+    padding_to_groups,
+    row_topk,
+    scratch,
+)
 
 CPU = torch.device("cpu")
 

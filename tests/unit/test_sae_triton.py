@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from mi_crow.mechanistic.sae import JumpReluSae, TopKSae
 from mi_crow.mechanistic.sae.base import LossContext, SparseAutoencoder
-from mi_crow.mechanistic.sae.kernels import sparse as kernels
-from mi_crow.mechanistic.sae.kernels.entries import decode_entries, encode_above
+from mi_crow.mechanistic.sae.kernels import bags
+from mi_crow.mechanistic.sae.kernels.entries import decode_entries, encode_above, encode_topk
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,10 +43,10 @@ def triton_kernels() -> Any:
 @pytest.fixture
 def by_triton(triton_kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """All sparse arithmetic takes the Triton kernels."""
-    monkeypatch.setattr(kernels, "gpu_kernels", lambda _: triton_kernels)
+    monkeypatch.setattr(bags, "gpu_kernels", lambda _: triton_kernels)
 
 
-def bags(counts: list[int], width: int, dtype: torch.dtype) -> dict[str, Tensor]:
+def made_bags(counts: list[int], width: int, dtype: torch.dtype) -> dict[str, Tensor]:
     torch.manual_seed(len(counts) + width)
     lengths, n_entries = torch.tensor(counts, dtype=torch.int64), sum(counts)
     made = {
@@ -83,7 +83,7 @@ def assert_close(found: Tensor, wanted: Tensor) -> None:
 def test_sums_of_bags(
     triton_kernels: ModuleType, counts: list[int], width: int, long_bags: bool
 ) -> None:
-    made = bags(counts, width, torch.float32)
+    made = made_bags(counts, width, torch.float32)
     arguments = [made[name] for name in ("columns", "weights", "starts", "rows")]
     found = triton_kernels.bag_sums(*arguments, long_bags=long_bags)
     assert_close(found, summed(made))
@@ -93,7 +93,7 @@ def test_sums_of_bags(
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_sums_and_products_in_every_dtype(triton_kernels: ModuleType, dtype: torch.dtype) -> None:
-    made = bags(COUNTS[0], 33, dtype)
+    made = made_bags(COUNTS[0], 33, dtype)
     arguments = [made[name] for name in ("columns", "weights", "starts", "rows")]
     for long_bags in (False, True):
         found = triton_kernels.bag_sums(*arguments, long_bags=long_bags)
@@ -108,10 +108,10 @@ def test_sums_and_products_in_every_dtype(triton_kernels: ModuleType, dtype: tor
 
 
 def test_nothing_to_sum(triton_kernels: ModuleType) -> None:
-    made = bags([0, 0, 0], 8, torch.float32)
+    made = made_bags([0, 0, 0], 8, torch.float32)
     arguments = [made[name] for name in ("columns", "weights", "starts", "rows")]
     assert triton_kernels.bag_sums(*arguments, long_bags=True).tolist() == [[0.0] * 8] * 3
-    none = bags([], 8, torch.float32)
+    none = made_bags([], 8, torch.float32)
     arguments = [none[name] for name in ("columns", "weights", "starts", "rows")]
     assert triton_kernels.bag_sums(*arguments).shape == (0, 8)
     products = triton_kernels.bag_products(
@@ -133,8 +133,8 @@ def test_gradients_of_topk_by_finite_differences() -> None:
     )
 
     def reconstruction(x: Tensor, rows: Tensor, bias: Tensor) -> Tensor:
-        values, indices = kernels.topk_encode(x, rows, bias, 3)
-        return kernels.sparse_decode(values, indices, rows)
+        values, entries = encode_topk(x, rows, bias, 3)
+        return decode_entries(values.flatten(), entries, rows)
 
     assert torch.autograd.gradcheck(reconstruction, (x, rows, bias), eps=1e-7, atol=1e-6)
 
@@ -168,7 +168,7 @@ def test_a_whole_step_comes_to_the_same(
     x = torch.randn(40, 16, generator=torch.Generator().manual_seed(2)).to(DEVICE)
     found = {}
     for name, module in (("bags", None), ("triton", triton_kernels)):
-        monkeypatch.setattr(kernels, "gpu_kernels", lambda _, module=module: module)
+        monkeypatch.setattr(bags, "gpu_kernels", lambda _, module=module: module)
         found[name] = losses_and_gradients(sae, x)
     for ours, theirs in zip(found["triton"], found["bags"], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)

@@ -18,8 +18,8 @@ from torch.nn import functional
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae import extensions
 from mi_crow.mechanistic.sae.input_norm import TokenUnits, normalised, restored
+from mi_crow.mechanistic.sae.kernels.bags import decode_rows, dense_latents
 from mi_crow.mechanistic.sae.kernels.entries import Entries
-from mi_crow.mechanistic.sae.kernels.sparse import decode_rows, dense_latents
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.saving import save_sae
 from mi_crow.mechanistic.sae.sharing import SINGLE_PROCESS, Sharing
@@ -262,9 +262,7 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def _encode_entries(self, x: Tensor) -> tuple[Tensor, Entries]:
         values, indices = self._encode_rows(x)
-        n, k = values.shape
-        tokens = torch.arange(n, device=x.device).repeat_interleave(k)
-        return values.reshape(-1), Entries(indices.reshape(-1), tokens, n, self.n_latents)
+        return values.reshape(-1), Entries.of_topk(indices, self.n_latents)
 
     def _rows_to_encode(self, x: Tensor) -> Tensor:
         """Activations [..., d] as normalised rows [n, d]."""

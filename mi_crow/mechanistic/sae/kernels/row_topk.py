@@ -8,11 +8,13 @@ many threads, the k largest maxima are found in the same way, and then the k lar
 groups' entries.
 """
 
+import math
+import threading
+
 import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.sae.kernels.compiled import cpu_kernels
-from mi_crow.mechanistic.sae.kernels.scratch import scratch
 
 # A row of at least so many times k columns is cut into groups of so many. On two cores, with k = 16
 # to 128 of 768 to 131,072 columns, that is 1.2 to 4 times as fast as torch.topk.
@@ -25,6 +27,8 @@ _PLAIN = range(64, 256)
 # Columns up to which compiled code is used: 1.4 to 3 times as fast as torch with one thread. In
 # longer rows it gains little beside their product, and Numba takes 0.1 GB.
 _COMPILED = 1 << 16
+
+_held = threading.local()
 
 
 def row_topk(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -87,3 +91,16 @@ def _strongest(rows: Tensor, k: int, level: int) -> tuple[Tensor, Tensor]:
 def _largest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     top = rows.topk(k, dim=1, sorted=False)
     return top.values, top.indices
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """This thread's block of CPU memory of that name, valid until the next one of its name and
+    type; contents are undefined. Touching fresh pages costs more than the arithmetic that fills
+    them."""
+    size, key = math.prod(shape), f"{name} {dtype}"
+    held: Tensor | None = getattr(_held, key, None)
+    if held is None or held.numel() < size:
+        with torch.inference_mode(False):  # else the block could never be written outside it
+            held = torch.empty(size, dtype=dtype)
+        setattr(_held, key, held)
+    return held[:size].view(shape)

@@ -8,10 +8,10 @@ from torch import Tensor
 from mi_crow.mechanistic.sae.base import LossContext, TrainingOutput
 from mi_crow.mechanistic.sae.kernels.entries import (
     Entries,
-    at_entries,
     decode_entries,
     encode_above,
     entries_above,
+    pre_activations,
     strongest_entries,
 )
 from mi_crow.mechanistic.sae.rules.losses import auxk_loss, variance_share
@@ -60,37 +60,34 @@ class BatchTopKSae(RaggedSae):
     def _encode_entries(self, x: Tensor) -> tuple[Tensor, Entries]:
         return encode_above(self.encoder_input(x), self.encoder_rows, self.b_enc, self.threshold)
 
-    def _strongest(self, taken: Tensor) -> tuple[Tensor, Entries]:
+    def _strongest(self, inputs: Tensor) -> tuple[Tensor, Entries]:
         """The n k largest positive pre-activations of the batch, differentiable."""
         encoder, bias = self.encoder_rows, self.b_enc
         # Batches differ by some percent: well below the running mean there is always enough.
         guess = _SAFE * float(self.threshold[0])
-        operands = taken.detach(), encoder.detach(), bias.detach()
+        operands = inputs.detach(), encoder.detach(), bias.detach()
         if self.sharing.single_process:
             values, entries = strongest_entries(*operands, self.k, guess)
         else:
             values, entries = self._strongest_of_all(*operands, guess)
         self._follow(values)
-        return at_entries(taken, encoder, bias, values, entries), entries
+        return pre_activations(inputs, encoder, bias, values, entries), entries
 
     def _strongest_of_all(
-        self, taken: Tensor, encoder: Tensor, bias: Tensor, guess: float
+        self, inputs: Tensor, encoder: Tensor, bias: Tensor, guess: float
     ) -> tuple[Tensor, Entries]:
         """`strongest_entries` where other processes have a share of the tokens or latents."""
         sharing = self.sharing
         wanted = self.k * int(
-            sharing.total_over_tokens(torch.tensor(taken.shape[0], device=taken.device))
+            sharing.total_over_tokens(torch.tensor(inputs.shape[0], device=inputs.device))
         )
-        values, entries = entries_above(taken, encoder, bias, guess)
+        values, entries = entries_above(inputs, encoder, bias, guess)
         if guess > 0 and self._found(values) < wanted:
-            values, entries = entries_above(taken, encoder, bias)
+            values, entries = entries_above(inputs, encoder, bias)
         if self._found(values) <= wanted:
             return values, entries
         kept = (values >= sharing.nth_largest(values, wanted)).nonzero()[:, 0]
-        chosen = Entries(
-            entries.columns[kept], entries.rows[kept], entries.n_tokens, entries.n_latents
-        )
-        return values[kept], chosen
+        return values[kept], entries.select(kept)
 
     def _found(self, values: Tensor) -> int:
         """How many entries all processes have."""
@@ -107,9 +104,9 @@ class BatchTopKSae(RaggedSae):
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction` and, with dead latents, `auxk`."""
-        taken = self.encoder_input(x)
-        z, entries = self._strongest(taken)
+        inputs = self.encoder_input(x)
+        z, entries = self._strongest(inputs)
         residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
         fvu = variance_share(residual, context)
-        losses = {"reconstruction": fvu, **auxk_loss(self, taken, residual, context)}
+        losses = {"reconstruction": fvu, **auxk_loss(self, inputs, residual, context)}
         return TrainingOutput(losses, fvu.detach(), entries.columns)

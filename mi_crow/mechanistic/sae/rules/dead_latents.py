@@ -13,15 +13,9 @@ import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.kernels.sparse import (
-    active_products,
-    by_latent,
-    decode_rows,
-    dense_latents,
-    row_gradient,
-    sparse_path,
-    topk_activations,
-)
+from mi_crow.mechanistic.sae.kernels.bags import decode_rows, dense_latents, sparse_path
+from mi_crow.mechanistic.sae.kernels.entries import Entries, decode_entries, pre_activations
+from mi_crow.mechanistic.sae.kernels.product import topk_activations
 
 
 class _EntryCosts(NamedTuple):
@@ -43,24 +37,28 @@ _COSTS = {
 _HELD = {"cpu": 1 << 24, "cuda": 1 << 28}
 
 
-def dead_part(sae: SparseAutoencoder, taken: Tensor, dead: Tensor, k: int) -> Tensor:
+def dead_part(sae: SparseAutoencoder, inputs: Tensor, dead: Tensor, k: int) -> Tensor:
     """What the latents `dead`, as far as among the k strongest dead ones of a token, decode to.
 
-    taken [n, d] without gradient, dead int64 [m] -> [n, n_outputs] over the latents at hand.
+    inputs [n, d] without gradient, dead int64 [m] -> [n, n_outputs] over the latents at hand.
     """
     if not dead.numel():  # where latents are shared, all at hand may be alive
-        sae.sharing.keep_top_k(taken.new_zeros(taken.shape[0], 0), k)
-        return taken.new_zeros(taken.shape[0], sae.n_outputs)
+        sae.sharing.keep_top_k(inputs.new_zeros(inputs.shape[0], 0), k)
+        return inputs.new_zeros(inputs.shape[0], sae.n_outputs)
     encoder, bias, decoder = (
         parameter.index_select(0, dead)
         for parameter in (sae.encoder_rows, sae.encoder_bias, sae.W_dec)
     )
     with torch.no_grad():
-        values, indices = topk_activations(taken, encoder, bias, min(k, dead.numel()))
+        values, indices = topk_activations(inputs, encoder, bias, min(k, dead.numel()))
+        # Zero where other shares of the latents have stronger ones.
         values = sae.sharing.keep_top_k(values, k)
-    dense = dense_costs_less(taken.shape[0], decoder.shape, values.shape[1], taken.device)
-    part: Tensor = _DeadPart.apply(taken, encoder, bias, decoder, values, indices, dense)
-    return part
+    if dense_costs_less(len(inputs), decoder.shape, values.shape[1], inputs.device):
+        part: Tensor = _DensePart.apply(inputs, encoder, bias, decoder, values, indices)
+        return part
+    entries = Entries.of_topk(indices, len(decoder))
+    pre = pre_activations(inputs, encoder, bias, values.view(-1), entries)
+    return decode_entries(pre.relu(), entries, decoder)
 
 
 def dense_costs_less(n: int, decoder: tuple[int, ...], active: int, device: torch.device) -> bool:
@@ -77,7 +75,7 @@ def dense_costs_less(n: int, decoder: tuple[int, ...], active: int, device: torc
     return n * m <= _HELD[device.type] and min(m, decoding) + 3 * m <= entries
 
 
-class _DeadPart(torch.autograd.Function):
+class _DensePart(torch.autograd.Function):
     """z D for z = relu(x E^T + b) where `values` are positive; gradients for E, b and D."""
 
     @staticmethod
@@ -89,16 +87,8 @@ class _DeadPart(torch.autograd.Function):
         decoder: Tensor,
         values: Tensor,
         indices: Tensor,
-        dense: bool,
     ) -> Tensor:
-        """x [n, d], encoder [m, d], bias [m], decoder [m, d], values and indices [n, k] -> [n, d].
-
-        `values` are zero where other shares of the latents have stronger ones.
-        """
-        ctx.dense = dense
-        if not dense:
-            ctx.save_for_backward(x, decoder, values, indices)
-            return decode_rows(values, indices, decoder)
+        """x [n, d], encoder [m, d], bias [m], decoder [m, d], values, indices [n, k] -> [n, d]."""
         z = dense_latents(values, indices, len(decoder))
         ctx.save_for_backward(x, decoder, z)
         costs = _COSTS.get(x.device.type)
@@ -109,31 +99,9 @@ class _DeadPart(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _dense_gradients if ctx.dense else _entry_gradients
+        x, decoder, z = ctx.saved_tensors
+        grad = grad.contiguous()
         with torch.autocast(grad.device.type, enabled=False):
-            found = gradients(grad.contiguous(), *ctx.saved_tensors)
-        return None, *found, None, None, None
-
-
-def _dense_gradients(
-    grad: Tensor, x: Tensor, decoder: Tensor, z: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of encoder [m, d], bias [m] and decoder [m, d], by z [n, m]."""
-    # Nothing flows through a latent that is not active: the gradient of a ReLU.
-    grad_z = torch.ops.aten.threshold_backward(grad @ decoder.T, z, 0)
-    return grad_z.T @ x, grad_z.sum(0), z.T @ grad
-
-
-def _entry_gradients(
-    grad: Tensor, x: Tensor, decoder: Tensor, values: Tensor, indices: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same by values and indices [n, k]."""
-    grad_values = active_products(grad, indices, decoder) * (values > 0)
-    grouped = by_latent(indices, len(decoder))
-    ones = x.new_ones(x.shape[0], 1)
-    # The bias too is summed in a fixed order: index_add_ would differ from run to run on CUDA.
-    return (
-        row_gradient(grad_values, grouped, x),
-        row_gradient(grad_values, grouped, ones)[:, 0],
-        row_gradient(values, grouped, grad),
-    )
+            # Nothing flows through a latent that is not active: the gradient of a ReLU.
+            grad_z = torch.ops.aten.threshold_backward(grad @ decoder.T, z, 0)
+            return None, grad_z.T @ x, grad_z.sum(0), z.T @ grad, None, None

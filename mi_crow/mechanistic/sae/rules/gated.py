@@ -11,8 +11,8 @@ from mi_crow.mechanistic.sae.kernels.entries import (
     Entries,
     decode_entries,
     encode_above,
-    level_of,
-    take,
+    gather,
+    threshold_for_l0,
 )
 from mi_crow.mechanistic.sae.rules.losses import auxk_loss, fired_or_none, variance_share
 from mi_crow.mechanistic.sae.rules.ragged import RaggedSae
@@ -59,7 +59,7 @@ class GatedSae(RaggedSae):
     @torch.no_grad()
     def calibrate(self, x: Tensor, l0: float) -> None:
         """Gates that `l0` latents a token open; their magnitudes stay whole."""
-        level = level_of(self.encoder_input(x), self.encoder_rows, self.b_gate, l0)
+        level = threshold_for_l0(self.encoder_input(x), self.encoder_rows, self.b_gate, l0)
         self.b_gate.sub_(level)
 
     def config(self) -> dict[str, Any]:
@@ -70,9 +70,9 @@ class GatedSae(RaggedSae):
 
     def _magnitudes(self, gate: Tensor, entries: Entries) -> Tensor:
         """Latents [e] of open gates [e]: both halves share the product."""
-        product = gate - take(self.b_gate, entries)
-        scaled = product * take(self.r_mag, entries).exp()
-        return (scaled + take(self.b_mag, entries)).relu()
+        product = gate - gather(self.b_gate, entries)
+        scaled = product * gather(self.r_mag, entries).exp()
+        return (scaled + gather(self.b_mag, entries)).relu()
 
     def _encode_entries(self, x: Tensor) -> tuple[Tensor, Entries]:
         gate, entries = encode_above(self.encoder_input(x), self.encoder_rows, self.b_gate)
@@ -80,8 +80,8 @@ class GatedSae(RaggedSae):
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction`, `via_gate`, `sparsity` and, with dead latents, `auxk`."""
-        taken = self.encoder_input(x)
-        gate, entries = encode_above(taken, self.encoder_rows, self.b_gate)
+        inputs = self.encoder_input(x)
+        gate, entries = encode_above(inputs, self.encoder_rows, self.b_gate)
         z = self._magnitudes(gate, entries)
         residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
         frozen = self.sharing.sum_over_latents(decode_entries(gate, entries, self.W_dec.detach()))
@@ -92,6 +92,6 @@ class GatedSae(RaggedSae):
             "via_gate": variance_share(target - frozen - self.b_dec.detach(), context),
             "sparsity": context.sparsity * penalty / (context.variance * x.shape[0]),
         }
-        losses |= auxk_loss(self, taken, residual, context)
+        losses |= auxk_loss(self, inputs, residual, context)
         fired = fired_or_none(z.detach(), entries.columns, self.n_latents)
         return TrainingOutput(losses, fvu.detach(), fired)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.sae.kernels.entries import Entries, at_entries
-from mi_crow.mechanistic.sae.kernels.sparse import product_blocks
+from mi_crow.mechanistic.sae.kernels.entries import Entries, pre_activations
+from mi_crow.mechanistic.sae.kernels.product import product_blocks
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
 
 
@@ -38,24 +38,23 @@ class GroupMaxSae(TopKSae):
         if n_latents % k:
             raise UserError(f"{n_latents} latents cannot be put into {k} groups of one size")
 
-    def _choose(self, taken: Tensor) -> tuple[Tensor, Tensor]:
-        values, indices = self._strongest(taken.detach())
-        tokens = torch.arange(len(taken), device=taken.device).repeat_interleave(self.k)
-        entries = Entries(indices.reshape(-1), tokens, len(taken), self.n_latents)
-        pre = at_entries(taken, self.encoder_rows, self.b_enc, values.reshape(-1), entries)
-        return pre.view(-1, self.k).relu(), indices
+    def _choose(self, inputs: Tensor) -> tuple[Tensor, Entries]:
+        values, indices = self._strongest(inputs.detach())
+        entries = Entries.of_topk(indices, self.n_latents)
+        pre = pre_activations(inputs, self.encoder_rows, self.b_enc, values.view(-1), entries)
+        return pre.view(values.shape).relu(), entries
 
     @torch.no_grad()
-    def _strongest(self, taken: Tensor) -> tuple[Tensor, Tensor]:
+    def _strongest(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The strongest pre-activation of each group and its latent: [n, k], int64 [n, k]."""
         size = self.n_latents // self.k
-        values = taken.new_empty(len(taken), self.k)
-        indices = torch.empty(len(taken), self.k, dtype=torch.int64, device=taken.device)
-        for start, pre in product_blocks(taken, self.encoder_rows, self.b_enc):
+        values = inputs.new_empty(len(inputs), self.k)
+        indices = torch.empty(len(inputs), self.k, dtype=torch.int64, device=inputs.device)
+        for start, pre in product_blocks(inputs, self.encoder_rows, self.b_enc):
             top = pre.unflatten(1, (self.k, size)).max(dim=2)
             values[start : start + len(pre)] = top.values
             indices[start : start + len(pre)] = top.indices
-        return values, indices + torch.arange(0, self.n_latents, size, device=taken.device)
+        return values, indices + torch.arange(0, self.n_latents, size, device=inputs.device)
 
 
 class GroupMaxTranscoder(GroupMaxSae):

@@ -15,8 +15,8 @@ from mi_crow.mechanistic.sae.kernels.entries import (
     Entries,
     decode_entries,
     encode_above,
-    level_of,
-    take,
+    gather,
+    threshold_for_l0,
 )
 from mi_crow.mechanistic.sae.rules.losses import auxk_loss, fired_or_none, variance_share
 from mi_crow.mechanistic.sae.rules.ragged import RaggedSae
@@ -76,7 +76,7 @@ class JumpReluSae(RaggedSae):
     def calibrate(self, x: Tensor, l0: float) -> None:
         """One threshold for all latents, which `l0` latents a token are above: a BatchTopK SAE's
         start. From zero thresholds, half of all latents would be active for long."""
-        level = level_of(self.encoder_input(x), self.encoder_rows, self.b_enc, l0)
+        level = threshold_for_l0(self.encoder_input(x), self.encoder_rows, self.b_enc, l0)
         self.threshold.copy_(level.expand_as(self.threshold))
 
     def config(self) -> dict[str, Any]:
@@ -93,16 +93,16 @@ class JumpReluSae(RaggedSae):
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction`, `sparsity` and, with dead latents, `auxk`."""
         epsilon = self.bandwidth * math.sqrt(self.n_inputs)
-        taken = self.encoder_input(x)
+        inputs = self.encoder_input(x)
         # Entries half a bandwidth below the threshold are silent, but move it.
         floor = self.threshold.detach() - epsilon / 2
-        pre, entries = encode_above(taken, self.encoder_rows, self.b_enc, floor)
-        z, step = jump_relu(pre, take(self.threshold, entries), epsilon)
+        pre, entries = encode_above(inputs, self.encoder_rows, self.b_enc, floor)
+        z, step = jump_relu(pre, gather(self.threshold, entries), epsilon)
         residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
         fvu = variance_share(residual, context)
         losses = {"reconstruction": fvu}
         losses["sparsity"] = context.sparsity * self._sparsity(step, entries, context)
-        losses |= auxk_loss(self, taken, residual, context)
+        losses |= auxk_loss(self, inputs, residual, context)
         fired = fired_or_none(z.detach(), entries.columns, self.n_latents)
         return TrainingOutput(losses, fvu.detach(), fired)
 

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.sae.base import LossContext, TrainingOutput
-from mi_crow.mechanistic.sae.kernels.entries import Entries, decode_entries, encode_above, level_of
+from mi_crow.mechanistic.sae.kernels.entries import (
+    Entries,
+    decode_entries,
+    encode_above,
+    threshold_for_l0,
+)
 from mi_crow.mechanistic.sae.rules.losses import auxk_loss, variance_share
 from mi_crow.mechanistic.sae.rules.ragged import RaggedSae
 
@@ -52,7 +57,7 @@ class L1Sae(RaggedSae):
     def calibrate(self, x: Tensor, l0: float) -> None:
         """Biases that `l0` latents a token overcome. From zero biases half of all latents would be
         active, and the penalty would first take everything apart."""
-        level = level_of(self.encoder_input(x), self.encoder_rows, self.b_enc, l0)
+        level = threshold_for_l0(self.encoder_input(x), self.encoder_rows, self.b_enc, l0)
         self.b_enc.sub_(level)
 
     def config(self) -> dict[str, Any]:
@@ -63,11 +68,11 @@ class L1Sae(RaggedSae):
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction`, `sparsity` and, with dead latents, `auxk`."""
-        taken = self.encoder_input(x)
-        z, entries = encode_above(taken, self.encoder_rows, self.b_enc)
+        inputs = self.encoder_input(x)
+        z, entries = encode_above(inputs, self.encoder_rows, self.b_enc)
         residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
         fvu = variance_share(residual, context)
         l1 = self.sharing.sum_over_latents(z.sum()) / (context.variance * x.shape[0])
         losses = {"reconstruction": fvu, "sparsity": context.sparsity * l1}
-        losses |= auxk_loss(self, taken, residual, context)
+        losses |= auxk_loss(self, inputs, residual, context)
         return TrainingOutput(losses, fvu.detach(), entries.columns)

@@ -53,8 +53,8 @@ class MatryoshkaSae(BatchTopKSae):
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction` (of all latents), `nested` (of the smaller dictionaries; both
         divided by their number) and, with dead latents, `auxk`."""
-        taken = self.encoder_input(x)
-        z, entries = self._strongest(taken)
+        inputs = self.encoder_input(x)
+        z, entries = self._strongest(inputs)
         # One chain of residuals, group by group: a running sum over [n, groups, d] costs twice as
         # much in both directions.
         residual = target - self.b_dec
@@ -65,7 +65,7 @@ class MatryoshkaSae(BatchTopKSae):
         losses = {"reconstruction": shares[-1] / len(shares)}
         if len(shares) > 1:
             losses["nested"] = torch.stack(shares[:-1]).sum() / len(shares)
-        losses |= auxk_loss(self, taken, residual, context)
+        losses |= auxk_loss(self, inputs, residual, context)
         return TrainingOutput(losses, shares[-1].detach(), entries.columns)
 
     def _parts(self, z: Tensor, entries: Entries) -> tuple[Tensor, ...]:

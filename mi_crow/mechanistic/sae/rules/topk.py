@@ -15,7 +15,8 @@ from mi_crow.mechanistic.sae.base import (
     SparseLatents,
     TrainingOutput,
 )
-from mi_crow.mechanistic.sae.kernels.sparse import sparse_decode, topk_activations, topk_encode
+from mi_crow.mechanistic.sae.kernels.entries import Entries, decode_entries, encode_topk
+from mi_crow.mechanistic.sae.kernels.product import topk_activations
 from mi_crow.mechanistic.sae.rules.losses import auxk_loss, fired_or_none, variance_share
 
 
@@ -73,27 +74,29 @@ class TopKSae(SparseAutoencoder):
     def config(self) -> dict[str, Any]:
         return {"k": self.k, "rescale_acts_by_decoder_norm": False}
 
-    def _choose(self, taken: Tensor) -> tuple[Tensor, Tensor]:
-        """The k latents of each row of the encoder's input: values [n, k], indices [n, k]."""
-        k = min(self.k, self.n_latents)  # where latents are shared, less than k may be at hand
-        values, indices = topk_encode(taken, self.encoder_rows, self.b_enc, k)
-        return self.sharing.keep_top_k(values, self.k), indices
+    def _choose(self, inputs: Tensor) -> tuple[Tensor, Entries]:
+        """The k latents of each row of the encoder's input: [n, k], and where they are."""
+        k = min(self.k, self.n_latents)  # a process that shares latents may have less than k
+        z, entries = encode_topk(inputs, self.encoder_rows, self.b_enc, k)
+        return self.sharing.keep_top_k(z, self.k), entries
 
     def _encode_rows(self, x: Tensor) -> SparseLatents:
         if not torch.is_inference_mode_enabled() or not self.sharing.single_process:
-            return SparseLatents(*self._choose(self.encoder_input(x)))
+            z, entries = self._choose(self.encoder_input(x))
+            return SparseLatents(z, entries.columns.view(z.shape))
         # The same, but that the input is never held centred as a whole.
         centre = self.b_dec if self.apply_b_dec_to_input else None
         return SparseLatents(*topk_activations(x, self.encoder_rows, self.b_enc, self.k, centre))
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction` (the batch's FVU) and, with dead latents, `auxk`."""
-        taken = self.encoder_input(x)
-        values, indices = self._choose(taken)
-        residual = target - self._completed(sparse_decode(values, indices, self.W_dec), x)
+        inputs = self.encoder_input(x)
+        z, entries = self._choose(inputs)
+        z = z.reshape(-1)
+        residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
         fvu = variance_share(residual, context)
-        losses = {"reconstruction": fvu, **auxk_loss(self, taken, residual, context)}
-        fired = fired_or_none(values.detach(), indices, self.n_latents)
+        losses = {"reconstruction": fvu, **auxk_loss(self, inputs, residual, context)}
+        fired = fired_or_none(z.detach(), entries.columns, self.n_latents)
         return TrainingOutput(losses, fvu.detach(), fired)
 
 
