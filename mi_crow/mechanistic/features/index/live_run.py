@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
-from time import time
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -13,10 +11,8 @@ from torch import Tensor
 from mi_crow.background import read_ahead
 from mi_crow.datasets import Texts
 from mi_crow.errors import UserError
-from mi_crow.language_model.capture.forward import BatchSize, Forward
+from mi_crow.language_model.capture.live_layer import LiveLayer
 from mi_crow.language_model.capture.plan import PartPlan
-from mi_crow.language_model.capture.source import CaptureSource
-from mi_crow.language_model.capture.writer import not_finite
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.progress import Progress, raise_if_stopped
 from mi_crow.ranks import ALONE
@@ -62,27 +58,12 @@ class LiveRun:
     ) -> None:
         """`config` names one layer. Raises NotFoundError for an unknown one, UserError for texts
         that nobody knows the end of."""
-        self._lm, self._config, self._progress = lm, config, progress
-        # What the model computes in loses nothing on the way.
-        dtype = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(lm.dtype, "fp32")
-        self._point = lm.layers.resolve(config.layers[0])
-        width = lm.layers.width(self._point)
-        self.layer: LayerSpec = LayerSpec(self._point.stored, self._point.point, width)
-        self._source = CaptureSource(lm, texts, config, [self.layer])
+        self._progress = progress
+        self._live = LiveLayer(lm, config, progress)
+        self.layer: LayerSpec = self._live.layer
+        self._source = self._live.source(texts)
         self._total = self._source.total
-        self.manifest: RunManifest = RunManifest(
-            run_id="",
-            model_id=lm.model_id,
-            revision=lm.revision,
-            tokenizer_hash=lm.tokenizer_hash,
-            layers=[self.layer],
-            dtype=dtype,
-            dataset=asdict(config.dataset),
-            fingerprint=texts.fingerprint(),
-            settings=self._source.settings(),
-            created=time(),
-            status="complete",
-        )
+        self.manifest: RunManifest = self._live.manifest(self._source, texts.fingerprint())
 
     @property
     def width(self) -> int:
@@ -101,29 +82,24 @@ class LiveRun:
     def parts(self) -> Iterator[Part]:
         """The parts in order, each made when it is asked for. Raises UserError for texts without
         a token, MiCrowError for an activation that is not finite, CancelledError."""
-        size = BatchSize(self._config.batch_size, self._progress.log)
-        forward = Forward(self._lm, [self._point], self.manifest.dtype, size, to_host=False)
         plans = self._source.plans(self._source.todo(self.manifest, 1), ALONE)
         tokens = 0
         with closing(read_ahead(plans, _PLANS_AHEAD, "index-tokens")) as ready:
             for plan in ready:
                 tokens += plan.tokens
-                yield self._filled(plan, forward)
+                yield self._filled(plan)
         if not tokens:
             raise UserError(
-                f"dataset {self._config.dataset.source!r} gave no tokens",
+                f"dataset {self._live.config.dataset.source!r} gave no tokens",
                 hint="its texts contain only special tokens",
             )
 
-    def _filled(self, plan: PartPlan, forward: Forward) -> LivePart:
-        device, name = self._lm.device, self.layer.name
-        rows = torch.empty(plan.tokens, self.width, dtype=DTYPES[self.manifest.dtype]).to(device)
+    def _filled(self, plan: PartPlan) -> LivePart:
+        device = self._live.lm.device
+        rows = torch.empty(plan.tokens, self.width, dtype=DTYPES[self._live.dtype]).to(device)
         norms = torch.empty(plan.tokens, device=device)
-        for copy in forward.part(plan):
+        for batch, found in self._live.rows(plan):
             raise_if_stopped(self._progress)
-            if not bool(copy.finite.all()):
-                raise not_finite(copy, {name: self.layer.point}, self.manifest.dtype)
-            places = torch.from_numpy(copy.batch.places).to(device)
-            rows[places] = copy.rows[name].values
-            norms[places] = copy.rows[name].norms
+            places = torch.from_numpy(batch.places).to(device)
+            rows[places], norms[places] = found.values, found.norms
         return LivePart(plan.table, rows, norms)

@@ -1,17 +1,16 @@
 """Training tokens straight from the running model: no disk, any number of tokens.
 
-The stream of kept tokens is cut into blocks. A block is captured, shuffled on the model's device
-and handed out in batches before the next one. Where a block begins depends on texts, settings and
-the number of tokens a batch alone, so that any batch can be started from.
+The stream of kept tokens is cut into blocks. Each is captured, shuffled on the model's device and
+split into batches before the next one. Where a block begins depends only on texts, settings and
+the batch size, so training can start at any batch.
 """
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
-from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,11 +18,10 @@ from torch import Tensor
 from mi_crow.background import read_ahead
 from mi_crow.datasets import HELDOUT, TRAIN, TextDataset, Texts, load_texts
 from mi_crow.errors import UserError
-from mi_crow.language_model.capture.forward import BatchSize, Forward
+from mi_crow.language_model.capture.live_layer import LiveLayer
 from mi_crow.language_model.capture.plan import PartPlan, plan_part
 from mi_crow.language_model.capture.source import CaptureSource
 from mi_crow.language_model.capture.windows import Row
-from mi_crow.language_model.capture.writer import not_finite
 from mi_crow.language_model.chat import chat_renderer
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.language_model.token_ids import ids_decoder
@@ -32,13 +30,13 @@ from mi_crow.mechanistic.sae.run_tokens import RunTokens
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
+from mi_crow.store.runs.parts import DTYPES
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
-    from mi_crow.language_model.layers import HookPoint
 
-# A block holds at most so many tokens and bytes, and a sixteenth of the training, so that the
-# first step does not wait for long.
+# A block holds at most this many tokens and bytes, and a sixteenth of the training, so that the
+# first step does not wait long.
 _BLOCK_TOKENS = 1 << 18
 _BLOCK_BYTES = 1 << 30
 _BLOCKS = 16
@@ -61,7 +59,7 @@ def live_tokens(
     config: TrainConfig, stream: CaptureConfig, progress: Progress, ranks: Ranks = ALONE
 ) -> RunTokens:
     """The tokens of the model and texts that `stream` names, on the device of the training.
-    Processes that share the tokens run the model on different texts.
+    Processes that split the tokens run the model on different texts.
 
     Raises UserError or NotFoundError in one sentence.
     """
@@ -75,20 +73,7 @@ def live_tokens(
     training = config.training
     tokens = training.tokens or (training.steps or 0) * training.batch_size
     source = LiveSource(lm, texts, stream, tokens, progress, ranks)
-    manifest = RunManifest(
-        run_id="",
-        model_id=lm.model_id,
-        revision=lm.revision,
-        tokenizer_hash=lm.tokenizer_hash,
-        layers=[source.layer],
-        dtype=stream.dtype,
-        dataset=asdict(stream.dataset),
-        fingerprint="",
-        settings=source.settings,
-        created=time(),
-        status="complete",
-    )
-    return RunTokens(manifest, source.layer, None, source)
+    return RunTokens(source.manifest, source.layer, None, source)
 
 
 class LiveSource:
@@ -105,33 +90,26 @@ class LiveSource:
         progress: Progress | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
-        """`config` names one layer; `tokens` is how many the training will take. Each of `ranks`
-        runs the model on texts of its own and gets its part of every batch from them.
+        """`config` names one layer; `tokens` is the length of the training. Each of `ranks` runs
+        the model on its own texts and gets its part of every batch from them.
 
-        Raises NotFoundError for an unknown layer, UserError for a context without room.
+        Raises NotFoundError for an unknown layer, UserError for a context without room for text.
         """
-        self._lm, self._texts = lm, texts
-        self._config = config
-        self._ranks = ranks
-        self.point: HookPoint = lm.layers.resolve(config.layers[0])
-        self.layer: LayerSpec = LayerSpec(
-            self.point.stored, self.point.point, lm.layers.width(self.point)
-        )
-        self._size = BatchSize(config.batch_size, (progress or NullProgress()).log)
-        # What the model computes in loses nothing on the way.
-        self._dtype = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(lm.dtype, "fp32")
-        room = _BLOCK_BYTES // (self.width * (4 if self._dtype == "fp32" else 2))
+        self._texts, self._ranks = texts, ranks
+        self._live = LiveLayer(lm, config, progress or NullProgress())
+        self.layer: LayerSpec = self._live.layer
+        room = _BLOCK_BYTES // (self.width * DTYPES[self._live.dtype].itemsize)
         share = max(_LEAST_BLOCK_TOKENS, tokens // _BLOCKS)
         self._block_tokens = max(1, min(_BLOCK_TOKENS, room, share))
-        # Refuses what cannot work before anything runs.
-        self.settings: dict[str, Any] = self._pass(0).settings()
+        # Made here, so that what cannot work is refused before anything runs.
+        self.manifest: RunManifest = self._live.manifest(self._pass(0))
 
     @property
     def width(self) -> int:
         return self.layer.width
 
     def count(self, split: str = TRAIN, max_norm: float | None = None) -> int:
-        """Tokens at hand: of the first block, or of the held-out texts found along with it."""
+        """Number of tokens in the first block, or of the held-out texts found along with it."""
         return len(self._opening[split].within(max_norm))
 
     def median_norm(self) -> float:
@@ -151,11 +129,11 @@ class LiveSource:
         max_norm: float | None = None,
         start: int = 0,
     ) -> Iterator[Tensor]:
-        """Batches [batch_size, d] on the model's device, from batch `start` on; this process's part
-        of them.
+        """Batches [batch_size, d] on the model's device, beginning with batch `start`; this
+        process's part of them.
 
-        A block gives as many batches as its tokens fill; for those left out by `max_norm` others
-        of the block come twice.
+        A block gives as many batches as its tokens fill; in place of tokens above `max_norm`,
+        others of the block come twice.
         """
         per_block = max(1, self._block_tokens // batch_size)
         first, offset = divmod(start, per_block)
@@ -214,31 +192,27 @@ class LiveSource:
         """The texts for the nth time; those in memory in another order each time."""
         texts = self._texts
         if isinstance(texts, TextDataset):
-            texts = texts.random_sample(len(texts), self._config.seed * 1_000_003 + number)
-        return CaptureSource(self._lm, texts, self._config, [self.layer])
+            seed = self._live.config.seed * 1_000_003 + number
+            texts = texts.random_sample(len(texts), seed)
+        return self._live.source(texts)
 
     def _plan(self, rows: Sequence[Row]) -> PartPlan:
         return plan_part(
             rows,
-            self._config.batch_size,
-            fill=self._lm.padding_id,
+            self._live.config.batch_size,
+            fill=self._live.lm.padding_id,
             shard=0,
             piece=0,
             closes=True,
-            pinned=self._lm.device.type == "cuda",
+            pinned=self._live.lm.device.type == "cuda",
         )
 
     def _captured(self, plan: PartPlan) -> _Tokens:
-        forward = Forward(self._lm, [self.point], self._dtype, self._size, to_host=False)
-        kept = []
-        for copy in forward.part(plan):
-            if not bool(copy.finite.all()):
-                raise not_finite(copy, {self.layer.name: self.layer.point}, self._dtype)
-            kept.append(copy.rows[self.layer.name])
+        kept = [rows for _, rows in self._live.rows(plan)]
         if not kept:
-            device = self._lm.device
+            device = self._live.lm.device
             return _Tokens(torch.empty(0, self.width, device=device), torch.empty(0, device=device))
-        # Out of inference mode, since training saves its inputs for the backward pass.
+        # Cloned out of inference mode, since training saves its inputs for the backward pass.
         return _Tokens(
             torch.cat([rows.values for rows in kept]).clone(),
             torch.cat([rows.norms for rows in kept]).clone(),

@@ -1,0 +1,62 @@
+"""One layer of the running model, for training and indexing without a captured run."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from time import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from mi_crow.datasets import Texts
+from mi_crow.language_model.capture.forward import BatchSize, Forward
+from mi_crow.language_model.capture.plan import Batch, PartPlan
+from mi_crow.language_model.capture.source import CaptureSource
+from mi_crow.language_model.capture.writer import not_finite
+from mi_crow.language_model.config import CaptureConfig
+from mi_crow.progress import Progress
+from mi_crow.store.runs.manifest import LayerSpec, RunManifest
+from mi_crow.store.runs.parts import StoredRows
+
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
+
+
+class LiveLayer:
+    """Activations of one hook point, in the model's own dtype (else fp32) and on its device."""
+
+    def __init__(self, lm: "LanguageModel", config: CaptureConfig, progress: Progress) -> None:
+        """`config` names one layer. Raises NotFoundError for an unknown one."""
+        self.lm: LanguageModel = lm
+        self.config: CaptureConfig = config
+        point = lm.layers.resolve(config.layers[0])
+        self.layer: LayerSpec = LayerSpec(point.stored, point.point, lm.layers.width(point))
+        self.dtype: str = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(lm.dtype, "fp32")
+        size = BatchSize(config.batch_size, progress.log)
+        self._forward = Forward(lm, [point], self.dtype, size, to_host=False)
+
+    def source(self, texts: Texts) -> CaptureSource:
+        """The texts as parts. Raises UserError for a context that has no room for text."""
+        return CaptureSource(self.lm, texts, self.config, [self.layer])
+
+    def manifest(self, source: CaptureSource, fingerprint: str = "") -> RunManifest:
+        """The manifest that a capture of `source` would have; its run has no id."""
+        return RunManifest(
+            run_id="",
+            model_id=self.lm.model_id,
+            revision=self.lm.revision,
+            tokenizer_hash=self.lm.tokenizer_hash,
+            layers=[self.layer],
+            dtype=self.dtype,
+            dataset=asdict(self.config.dataset),
+            fingerprint=fingerprint,
+            settings=source.settings(),
+            created=time(),
+            status="complete",
+        )
+
+    def rows(self, plan: PartPlan) -> Iterator[tuple[Batch, StoredRows]]:
+        """The rows of a part, batch by batch. Raises MiCrowError for rows that are not finite."""
+        for copy in self._forward.part(plan):
+            if not bool(copy.finite.all()):
+                raise not_finite(copy, {self.layer.name: self.layer.point}, self.dtype)
+            yield copy.batch, copy.rows[self.layer.name]
