@@ -10,8 +10,8 @@ from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.sae import load_sae
 from mi_crow.mechanistic.sae.centring import norms_subtract_mean
 from mi_crow.mechanistic.sae.formats.config import ImportConfig
+from mi_crow.mechanistic.sae.formats.exchange import import_sae
 from mi_crow.mechanistic.sae.formats.fit import check_fit
-from mi_crow.mechanistic.sae.formats.importing import import_sae
 from mi_crow.mechanistic.steering.inspection import inspect
 from mi_crow.mechanistic.steering.loading import join
 from mi_crow.store.workspace import Workspace

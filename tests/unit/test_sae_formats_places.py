@@ -8,9 +8,9 @@ import torch
 from huggingface_hub import constants
 
 from mi_crow.errors import NotFoundError, UserError
+from mi_crow.language_model.model_names import hub_model
 from mi_crow.mechanistic.sae import load_sae
 from mi_crow.mechanistic.sae.formats.load import open_sae_files
-from mi_crow.mechanistic.sae.formats.model_names import hub_model
 from mi_crow.mechanistic.sae.formats.places import Place
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
 from mi_crow.store import free_space as room

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from mi_crow.mechanistic.sae import SparseAutoencoder, load_sae
 from mi_crow.mechanistic.sae.formats.config import ImportConfig
-from mi_crow.mechanistic.sae.formats.importing import import_sae
+from mi_crow.mechanistic.sae.formats.exchange import import_sae
 from mi_crow.store.workspace import Workspace
 from tests.helpers.sae_files import MAKERS, D, Draw, old_cfg, saelens_cfg, write_saelens
 

@@ -26,7 +26,7 @@ from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace, read_sae_summary
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.sae.formats.importing import ImportResult
+    from mi_crow.mechanistic.sae.formats.exchange import ImportResult
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -124,7 +124,7 @@ def _import(options: Namespace) -> int:
         centred=options.centred,
         bos=options.bos,
     )
-    from mi_crow.mechanistic.sae.formats.importing import import_sae
+    from mi_crow.mechanistic.sae.formats.exchange import import_sae
 
     result = import_sae(workspace, config)
     if options.json:
@@ -171,7 +171,7 @@ def _export(options: Namespace) -> int:
     if options.sae and options.sae_first:
         raise UserError("the SAE is named twice", hint="leave out --sae")
     sae_id = pick_sae(workspace, options.sae or options.sae_first)
-    from mi_crow.mechanistic.sae.formats.exporting import export_sae
+    from mi_crow.mechanistic.sae.formats.exchange import export_sae
 
     target = options.path.expanduser().absolute()
     captured = _run_of(workspace, sae_id)

@@ -1,7 +1,8 @@
-"""AUROC of every column of any pooled matrix for every label, exact; torch.
+"""Exact AUROC of every column of a dense matrix for every label: pooled residual dimensions,
+another SAE's pooled latents, the outcome of a probe.
 
-The index scores its own sparse codes (`labels.py`); this is for what is dense: residual dimensions,
-another SAE's pooled latents, any control to compare with. Both give the same figures.
+The index does not use it: its codes are sparse, a document has a few of the 100,000 features, and
+`index/tables/labels.py` ranks only those. Both give the same figures.
 """
 
 import torch

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mi_crow.mechanistic.sae.evaluation.pooled_auroc import label_auroc
+
 _RIDGE = 1e-3
 _NEWTON_STEPS = 12
 _DENSE_STEPS = 100
@@ -150,13 +152,6 @@ def _dense_logistic(design: Tensor, y: Tensor) -> Tensor:
 
 
 def auroc(scores: Tensor, positive: Tensor) -> float:
-    """Probability that a positive scores above a negative, ties counting half (Mann-Whitney)."""
-    _, inverse, counts = scores.unique(return_inverse=True, return_counts=True)
-    above = counts.cumsum(0).double()
-    ranks = above - (counts.double() - 1) / 2  # mean rank of each distinct score, from 1
-    n_positive = int(positive.sum())
-    n_negative = positive.numel() - n_positive
-    if n_positive == 0 or n_negative == 0:
-        return float("nan")
-    total = float(ranks[inverse][positive].sum())
-    return (total - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+    """Probability that a positive scores above a negative, ties counting half: of scores [n] and
+    bool [n]; nan without either kind."""
+    return float(label_auroc(scores[:, None], positive.long(), 2)[1, 0])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
-from mi_crow.mechanistic.sae.formats.model_names import hub_model
+from mi_crow.language_model.model_names import hub_model
 from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
 from mi_crow.mechanistic.sae.formats.saelens_config import SaelensConfig, read_config
 from mi_crow.mechanistic.sae.formats.saelens_names import SCALER_NAME

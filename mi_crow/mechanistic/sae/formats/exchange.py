@@ -1,5 +1,10 @@
-"""Importing: an SAE of any format into the workspace, in our layout, whole or not at all."""
+"""Importing an SAE of any format into the workspace, and exporting one as files for other tools.
 
+Both write the whole folder or nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,18 +18,25 @@ from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.build import build, bytes_needed
 from mi_crow.mechanistic.sae.formats.config import ImportConfig
 from mi_crow.mechanistic.sae.formats.layer_check import check_said_layers
-from mi_crow.mechanistic.sae.formats.load import OpenedSae, open_sae_files, placed
+from mi_crow.mechanistic.sae.formats.load import OpenedSae, load_sae, open_sae_files, placed
+from mi_crow.mechanistic.sae.formats.saelens import read_saelens
+from mi_crow.mechanistic.sae.formats.saelens_names import OURS_ALONE
+from mi_crow.mechanistic.sae.formats.sparsify import check_writable, hookpoint_of, write_sparsify
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
+from mi_crow.mechanistic.sae.saving import saelens_name, save_sae
+from mi_crow.mechanistic.sae.stored_layers import as_captured
 from mi_crow.store.atomic import whole_folder
 from mi_crow.store.free_space import check_disk, check_memory
 from mi_crow.store.ids import timestamp_id, validate_id
-from mi_crow.store.leftovers import leftovers, remove
+from mi_crow.store.leftovers import beside, leftovers, remove
+from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.formats.fit import Fit
 
+FORMATS = ("saelens", "sparsify")  # that exporting writes
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -86,15 +98,8 @@ def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
     sae.centred = metadata.centred_weights and not sae.transcodes
     fit = _checked(sae, config, opened.said_point) if config.check is not None else None
     workspace.ensure()
-    try:
-        with whole_folder(target) as folder:
-            sae.to("cpu").save(folder)
-    except OSError as error:
-        raise UserError(f"{str(target)!r} cannot be written ({error.strerror})") from error
-    except SafetensorError as error:  # what the system says, in words of the library's own
-        raise machine_error(error, target) or UserError(
-            f"{str(target)!r} cannot be written ({error})"
-        ) from error
+    with _new_folder(target) as folder:
+        sae.to("cpu").save(folder)
     return ImportResult(
         sae_id=sae_id,
         format=opened.format,
@@ -215,3 +220,58 @@ def _warnings(opened: OpenedSae, sae: SparseAutoencoder, config: ImportConfig) -
     if not sae.metadata.model_name:
         found.append("the SAE does not say its model: give it with --model to inspect and steer")
     return tuple(found)
+
+
+def export_sae(
+    source: Path, target: Path, format_name: str = "saelens", captured: RunManifest | None = None
+) -> Path:
+    """Writes the SAE in the folder `source` to the new folder `target`, and returns the SAE's own
+    folder: for sparsify one named after its hook point inside `target`. `captured` is the run that
+    the SAE was trained on, which says what it read.
+
+    Raises UserError when `target` exists, cannot be written or is on a full disk, and when the
+    format has no such SAE.
+    """
+    if target.exists():
+        raise UserError(f"{str(target)!r} exists already", hint="give a new folder")
+    if format_name not in FORMATS:
+        raise UserError(f"format {format_name!r} is not known", hint=f"use {', '.join(FORMATS)}")
+    remove(beside(target))
+    check_disk(target, bytes_needed(read_saelens(source)), f"{str(target)!r}")
+    sae = load_sae(source)
+    if captured is not None:
+        sae.metadata = as_captured(sae.metadata, captured)
+    place = hookpoint_of(sae) if format_name == "sparsify" else ""
+    _check_exportable(sae, format_name)
+    with _new_folder(target) as folder:
+        if format_name == "sparsify":
+            (folder / place).mkdir(exist_ok=True)
+            write_sparsify(sae, folder / place)
+        else:
+            save_sae(sae, folder)
+    return target / place
+
+
+def _check_exportable(sae: SparseAutoencoder, format_name: str) -> None:
+    if format_name == "sparsify":
+        check_writable(sae)
+    elif saelens_name(sae) in OURS_ALONE:
+        raise UserError(
+            f"SAELens has no SAEs of architecture {sae.architecture!r}",
+            hint="use --format sparsify",
+        )
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `target` when the block ends. Raises UserError when it cannot
+    be written, MachineError where the system says why."""
+    try:
+        with whole_folder(target) as folder:
+            yield folder
+    except OSError as error:
+        raise UserError(f"{str(target)!r} cannot be written ({error.strerror})") from error
+    except SafetensorError as error:  # wraps what the system said
+        raise machine_error(error, target) or UserError(
+            f"{str(target)!r} cannot be written ({error})"
+        ) from error
