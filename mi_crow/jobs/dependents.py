@@ -13,7 +13,7 @@ from mi_crow.store.workspace import Workspace
 
 FOREGROUND_LOCK = ".lock-foreground"  # in a folder that a command writes to without a job
 # The parameters in which a job names a run or an SAE that it reads.
-PARAMETERS = {"run": ("run_id",), "SAE": ("sae_id", "init")}
+PARAMETERS: dict[str, tuple[str, ...]] = {"run": ("run_id",), "SAE": ("sae_id", "init")}
 
 
 @dataclass(frozen=True)
