@@ -2,46 +2,39 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
-from mi_crow.causes import sentence_of
-from mi_crow.errors import MiCrowError
 from tui.text import printable
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
-    from tui.screens.base import MiCrowScreen
+    from tui.workbench import Workbench
 
 Change = Callable[["Annotations"], str]
 """Does the writing and says what was done, in words for the person who asked."""
 
 
-def may_tag(screen: "MiCrowScreen") -> bool:
+def may_tag(app: "Workbench") -> bool:
     """Whether anything can be named; says why when not, before anybody types."""
-    why = screen.context.tagging_off
+    why = app.context.tagging_off
     if why:
-        screen.notify(printable(why), severity="warning", markup=False)
+        app.notify(printable(why), severity="warning")
     return not why
 
 
-def write(screen: "MiCrowScreen", change: Change) -> None:
+def write(app: "Workbench", change: Change) -> None:
     """Does `change` in a thread; tells what it says, or what went wrong."""
-    screen.run_worker(
-        partial(_write, screen, change), thread=True, group="annotate", exit_on_error=False
-    )
 
+    def work() -> tuple[str, int]:
+        annotations = app.context.annotations
+        return change(annotations), annotations.data_version()
 
-def _write(screen: "MiCrowScreen", change: Change) -> None:
-    app = screen.mi_crow
-    try:
-        done = change(screen.context.annotations)
-    except (MiCrowError, OSError) as error:
-        sentence = sentence_of(error)
-        app.call_from_thread(app.notify, printable(sentence), severity="error", markup=False)
-        return
-    app.call_from_thread(app.notify, printable(done), markup=False)
-    app.call_from_thread(app.concepts_changed)
+    def written(done: tuple[str, int]) -> None:
+        sentence, version = done
+        app.notify(printable(sentence))
+        app.concepts_changed(version)
+
+    app.in_thread(work, written)
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ class Naming:
     before: str | None  # the name that it has
 
 
-def name_feature(screen: "MiCrowScreen", naming: Naming | None, name: str) -> None:
+def name_feature(app: "Workbench", naming: Naming | None, name: str) -> None:
     """Gives a feature a name in place of the one before; an empty one takes it away."""
     if naming is None or name == (naming.before or ""):
         return
@@ -67,7 +60,7 @@ def name_feature(screen: "MiCrowScreen", naming: Naming | None, name: str) -> No
                 annotations.remove_concept(sae_id, feature, before)
         return f"#{feature} is “{name}”" if name else f"#{feature} has no name now"
 
-    write(screen, change)
+    write(app, change)
 
 
 def rename(

@@ -16,7 +16,7 @@ from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
-from tui.messages import FeaturesOpened, SessionChanged, SessionState
+from tui.messages import SessionChanged, SessionState
 from tui.watch import Scan
 
 if TYPE_CHECKING:
@@ -126,19 +126,11 @@ class AppContext:
             reason = write_obstacle(path)
         return ConceptsLook(version, notice, reason and f"tagging is off: {reason}")
 
-    def load_features(self, sae_id: str) -> None:
-        """Opens the index of `sae_id` and posts FeaturesOpened. Blocks: call it in a thread."""
-        try:
-            from mi_crow.mechanistic.features.queries import FeatureStore
+    def read_index(self, sae_id: str) -> "FeatureStore":
+        """The index of `sae_id`, opened. Blocks: call it in a thread."""
+        from mi_crow.mechanistic.features.queries import FeatureStore
 
-            store = FeatureStore.open(self.workspace, sae_id, self.annotations)
-        except (MiCrowError, OSError) as error:
-            self._post(FeaturesOpened(sae_id, None, sentence_of(error)))
-        except Exception as error:
-            self._post(FeaturesOpened(sae_id, None, f"{type(error).__name__}: {error}"))
-            raise
-        else:
-            self._post(FeaturesOpened(sae_id, store))
+        return FeatureStore.open(self.workspace, sae_id, self.annotations)
 
     def weights_of(self, sae_id: str) -> str | None:
         """The hash of an SAE's weights; None without them. Reads the file the first time: call it

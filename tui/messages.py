@@ -10,7 +10,6 @@ from textual.message import Message
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
-    from mi_crow.mechanistic.features.queries import FeatureStore
     from mi_crow.mechanistic.sae.weights_hash import WeightsFile
     from mi_crow.store.workspace import RunSummary, SaeSummary
 
@@ -65,15 +64,6 @@ class SessionChanged(Message, bubble=False):
     """The model session started, got ready or died."""
 
     state: SessionState
-
-
-@dataclass
-class FeaturesOpened(Message, bubble=False):
-    """From the thread that opened an index, to the app."""
-
-    sae_id: str
-    store: "FeatureStore | None"
-    error: str = ""
 
 
 @dataclass

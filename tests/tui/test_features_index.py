@@ -115,7 +115,7 @@ async def test_what_is_shown_goes_from_firing_to_named_to_unnamed_to_all(open_in
         total = pilot.app.context.features.meta().n_features
         firing = table(pilot).row_count
         pilot.app.context.annotations.set_concept(SAE, MAST, "masts")
-        pilot.app.concepts_changed()
+        pilot.app.look_now()
         await settle(pilot)
         counts = []
         for _ in range(4):

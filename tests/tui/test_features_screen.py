@@ -184,7 +184,7 @@ async def test_another_name_replaces_the_first_and_an_empty_one_removes_it(open_
     async with open_features(size=(120, 40), named=True) as pilot:
         annotations = pilot.app.context.annotations
         annotations.set_concept("demo-topk", table(pilot).feature, "boats")
-        pilot.app.concepts_changed()
+        pilot.app.look_now()
         await settle(pilot)
         await press(pilot, "t")
         await type_in(pilot, "ships")

@@ -177,7 +177,7 @@ async def test_an_open_index_that_is_rebuilt_is_opened_again(app_workspace, run_
     async with run_app(app_workspace) as pilot:
         asked = []
         pilot.app.context.features = Store()
-        pilot.app.context.load_features = asked.append
+        pilot.app.context.read_index = asked.append
         pilot.app.look_now()
         await settle(pilot)
         assert asked[0] == "demo-topk"

@@ -73,7 +73,7 @@ async def test_what_was_read_of_one_index_is_not_shown_as_another_ones(run_app, 
         pilot.app.open_sae("second")
         await settle(pilot)
         screen._feature = late.feature
-        screen.post_message(late)
+        screen._show_feature(late)
         await settle(pilot)
         assert screen.query_one(FeatureDetailPane).shown.store is pilot.app.context.features
         assert listed.row_at(0).feature == int(pilot.app.context.features.ids()[0])

@@ -314,7 +314,7 @@ async def test_x_removes_an_ended_job_once_it_was_asked(app_workspace, run_app):
 async def test_the_palette_does_not_cancel_what_is_no_job(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         await press(pilot, "colon", *"cancel the selected", "enter")
-        assert "not on what is selected now" in notices(pilot)
+        assert "not possible for what is selected" in notices(pilot)
 
 
 @pytest.mark.slow

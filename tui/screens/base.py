@@ -1,24 +1,21 @@
 """The frame that every screen shares: header above, footer below, and how escape walks back."""
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
-from textual.worker import Worker, WorkerState
 
-from tui.text import printable
+from tui.context import AppContext
+from tui.threads import ThreadWork
 from tui.widgets.frame.footer import FooterBar
 from tui.widgets.frame.header import HeaderBar
-
-if TYPE_CHECKING:
-    from tui.app import MiCrowApp
-    from tui.context import AppContext
+from tui.workbench import Workbench
 
 
-class MiCrowScreen(Screen[None]):
+class MiCrowScreen(ThreadWork, Screen[None]):
     """A screen with the common frame. Subclasses yield their widgets in `compose_body`.
 
     Subclasses set NAME (a name of `actions.SCREENS`) and take their bindings with
@@ -34,15 +31,15 @@ class MiCrowScreen(Screen[None]):
         self.add_class("screen")
 
     @property
-    def mi_crow(self) -> "MiCrowApp":
-        return cast("MiCrowApp", self.app)
+    def mi_crow(self) -> Workbench:
+        return cast("Workbench", self.app)
 
     @property
-    def context(self) -> "AppContext":
+    def context(self) -> AppContext:
         return self.mi_crow.context
 
     def compose(self) -> ComposeResult:
-        yield HeaderBar()
+        yield HeaderBar(self.context)
         with Container(id="body"):
             yield from self.compose_body()
         yield FooterBar()
@@ -62,19 +59,6 @@ class MiCrowScreen(Screen[None]):
         """Gives the focus to the widget that HOME selects, so that single keys act."""
         home = self.query(HOME) if (HOME := self.HOME) else None
         self.set_focus(home.first(Widget) if home else None)
-
-    # Work in threads that broke in a way nobody foresaw.
-
-    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
-        if event.state == WorkerState.ERROR:
-            error = event.worker.error
-            self.notify(
-                printable(f"{type(error).__name__}: {error}"), severity="error", markup=False
-            )
-            self.work_failed()
-
-    def work_failed(self) -> None:
-        """A thread of this screen broke: screens that wait for one stop waiting."""
 
     # Escape: stop what runs, close a popup, leave the field, go back.
 

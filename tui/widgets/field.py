@@ -10,6 +10,7 @@ from typing import cast
 
 from rich.cells import cell_len, get_character_cell_size
 from rich.text import Text
+from textual import events
 from textual.document._document import DocumentBase
 from textual.document._document_navigator import DocumentNavigator
 from textual.document._wrapped_document import WrappedDocument
@@ -41,6 +42,23 @@ class Field(Input):
             if left < 0:
                 return index
         return len(self.value)
+
+
+class CompletingField(Field):
+    """A field with ghost text: right or ctrl+e accepts it, and tab while it shows."""
+
+    async def _on_key(self, event: events.Key) -> None:
+        if event.key in ("ctrl+e", "tab") and self.has_ghost:
+            event.stop()
+            event.prevent_default()
+            self.action_cursor_right()
+        else:
+            await super()._on_key(event)
+
+    @property
+    def has_ghost(self) -> bool:
+        """True while a completion shows behind the text."""
+        return self.cursor_at_end and bool(self.value) and len(self._suggestion) > len(self.value)
 
 
 class _Shown:

@@ -1,23 +1,27 @@
-"""A form: one line a field, one sentence when something is wrong, ctrl+r or the button starts."""
+"""A form: one line a field, one sentence when something is wrong, ctrl+r or the button submits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
-from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Button, Label, Static
 
-from mi_crow.causes import sentence_of
-from mi_crow.errors import MiCrowError
+from mi_crow.errors import UserError
 from tui.actions import bindings
 from tui.text import printable
-from tui.widgets.field import Field
-from tui.widgets.frame.popup import Popup
+from tui.threads import error_sentence
+from tui.widgets.field import CompletingField, Field
+from tui.widgets.frame.popup import Popup, Result
 
-Values = Mapping[str, str]
+Values = Mapping[str, Any]
+"""What was entered, by the names of the fields: strings, and numbers where the field says so."""
+
+_NUMBERS = {int: "a whole number", float: "a number"}
 
 
 @dataclass(frozen=True)
@@ -29,20 +33,35 @@ class FormField:
     default: str = ""
     hint: str = ""  # shown below the form while the field has the focus
     choices: tuple[str, ...] = ()
+    kind: type[str] | type[int] | type[float] = str
+    required: bool = False
+    empty: Any = ""  # the value of an empty field
+
+    def value_of(self, text: str) -> Any:
+        """The value that `text` stands for. Raises UserError with what is wrong."""
+        if not text:
+            if self.required:
+                raise UserError(f"{self.label} is empty", hint="it is required")
+            return self.empty
+        if self.kind is str:
+            return text
+        try:
+            return self.kind(text.replace(",", "").replace("_", ""))
+        except ValueError as error:
+            wanted = _NUMBERS[self.kind]
+            raise UserError(f"{self.label} must be {wanted}, not {text[:40]!r}") from error
 
 
-class FormInput(Field):
-    """The input of one field. Ghost text is taken with right, ctrl+e, or tab while it shows."""
+class FormInput(CompletingField):
+    """The input of one field."""
 
     def __init__(self, field: FormField) -> None:
+        choices = field.choices
         super().__init__(
             field.default,
-            placeholder="",
             id=f"field-{field.name}",
             compact=True,
-            suggester=SuggestFromList(field.choices, case_sensitive=False)
-            if field.choices
-            else None,
+            suggester=SuggestFromList(choices, case_sensitive=False) if choices else None,
         )
         self.field = field
 
@@ -55,40 +74,21 @@ class FormInput(Field):
             at = choices.index(self.value) if self.value in choices else -(step > 0)
             self.value = choices[(at + step) % len(choices)]
             self.cursor_position = len(self.value)
-        elif event.key in ("ctrl+e", "tab") and self.ghost:
-            event.stop()
-            event.prevent_default()
-            self.action_cursor_right()
-
-    @property
-    def ghost(self) -> bool:
-        """True while a completion shows behind the text."""
-        return self.cursor_at_end and bool(self.value) and len(self._suggestion) > len(self.value)
 
 
-class FormPopup(Popup[str]):
-    """Asks for `fields` and calls `submit` with their texts, in a thread.
+class FormPopup(Popup[Result]):
+    """Asks for `fields` and calls `submit` with their values, in a thread.
 
-    Dismisses with what `submit` gives; a MiCrowError that it raises is shown in the form.
+    Dismisses with what `submit` returns; what it raises is shown in the form, which stays open.
     """
 
     BINDINGS = bindings("form")
-
-    class Refused(Message):
-        def __init__(self, sentence: str) -> None:
-            super().__init__()
-            self.sentence = sentence
-
-    class Accepted(Message):
-        def __init__(self, result: str) -> None:
-            super().__init__()
-            self.result = result
 
     def __init__(
         self,
         title: str,
         fields: Sequence[FormField],
-        submit: Callable[[Values], str],
+        submit: Callable[[Values], Result],
         button: str = "Start",
     ) -> None:
         super().__init__(classes="form")
@@ -96,7 +96,6 @@ class FormPopup(Popup[str]):
         self._fields = tuple(fields)
         self._submit = submit
         self._button = button
-        self._busy = False
 
     def heading(self) -> str:
         return self._title
@@ -124,8 +123,10 @@ class FormPopup(Popup[str]):
                 hint = f"{hint}; ↑↓ chooses" if hint else "↑↓ chooses"
         self.query_one("#form-hint", Static).update(printable(hint))
 
-    def values(self) -> dict[str, str]:
-        return {item.field.name: item.value.strip() for item in self.query(FormInput)}
+    def values(self) -> Values:
+        """What is entered now. Raises UserError for the first field that is wrong."""
+        inputs = self.query(FormInput)
+        return {item.field.name: item.field.value_of(item.value.strip()) for item in inputs}
 
     @on(Field.Submitted)
     def _next_field(self) -> None:
@@ -133,24 +134,18 @@ class FormPopup(Popup[str]):
 
     @on(Button.Pressed, "#submit")
     def action_submit(self) -> None:
-        if self._busy:
+        if self.is_working("submit"):
             return
-        self._busy = True
         self.query_one("#form-error", Static).update("")
-        values = self.values()
-        self.run_worker(lambda: self._work(values), thread=True, exit_on_error=False)
-
-    def _work(self, values: Values) -> None:
         try:
-            result = self._submit(values)
-        except (MiCrowError, OSError) as error:
-            self.post_message(self.Refused(sentence_of(error)))
+            work = partial(self._submit, self.values())
+        except UserError as error:
+            self._refuse(error)
         else:
-            self.post_message(self.Accepted(result))
+            self.in_thread(work, self._accept, group="submit", failed=self._refuse)
 
-    def on_form_popup_refused(self, message: Refused) -> None:
-        self._busy = False
-        self.query_one("#form-error", Static).update(printable(message.sentence))
+    def _refuse(self, error: Exception) -> None:
+        self.query_one("#form-error", Static).update(printable(error_sentence(error)))
 
-    def on_form_popup_accepted(self, message: Accepted) -> None:
-        self.dismiss(message.result)
+    def _accept(self, result: Result) -> None:
+        self.dismiss(result)

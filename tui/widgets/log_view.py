@@ -1,10 +1,10 @@
 """The log of a job, followed while it grows; plain text, never markup."""
 
+from functools import partial
+
 from textual.app import ComposeResult
-from textual.message import Message
 from textual.widgets import Log
 
-from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 from tui.actions import bindings
 from tui.text import printable
@@ -25,11 +25,6 @@ class LogPopup(Popup[None]):
 
     BINDINGS = bindings("popup", "close")
 
-    class Read(Message):
-        def __init__(self, lines: list[str]) -> None:
-            super().__init__()
-            self.lines = lines
-
     def __init__(self, workspace: Workspace, job_id: str) -> None:
         super().__init__(classes="log")
         self._workspace = workspace
@@ -48,21 +43,15 @@ class LogPopup(Popup[None]):
         self._start()
 
     def _start(self) -> None:
-        self.run_worker(self._read, thread=True, group="log", exit_on_error=False)
-
-    def _read(self) -> None:
         from mi_crow.jobs import tail_log
 
-        try:
-            lines = tail_log(self._workspace, self._job_id, _LINES)
-        except (MiCrowError, OSError) as error:
-            lines = [str(error)]
-        if lines != self._lines:
-            self.post_message(self.Read(lines))
+        work = partial(tail_log, self._workspace, self._job_id, _LINES)
+        self.in_thread(work, self._show, group="log", failed=lambda error: self._show([str(error)]))
 
-    def on_log_popup_read(self, message: Read) -> None:
-        view = self.query_one(LogText)
-        before, now = self._lines, message.lines
+    def _show(self, now: list[str]) -> None:
+        view, before = self.query_one(LogText), self._lines
+        if now == before:
+            return
         self._lines = now
         if before and now[: len(before)] == before:
             now = now[len(before) :]

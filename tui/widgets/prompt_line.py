@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.message import Message
@@ -12,22 +12,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from tui.text import printable
-from tui.widgets.field import Field
-
-
-class PromptField(Field):
-    """Ghost text is taken with right, ctrl+e, or tab while it shows."""
-
-    def on_key(self, event: events.Key) -> None:
-        if event.key in ("ctrl+e", "tab") and self.ghost:
-            event.stop()
-            event.prevent_default()
-            self.action_cursor_right()
-
-    @property
-    def ghost(self) -> bool:
-        """True while a completion shows behind the text."""
-        return self.cursor_at_end and bool(self.value) and len(self._suggestion) > len(self.value)
+from tui.widgets.field import CompletingField, Field
 
 
 class PromptLine(Horizontal):
@@ -55,12 +40,12 @@ class PromptLine(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Static("", classes="prompt-label", markup=False)
-        yield PromptField(compact=True)
+        yield CompletingField(compact=True)
         yield Static("", classes="prompt-hint", markup=False)
 
     @property
-    def field(self) -> PromptField:
-        return self.query_one(PromptField)
+    def field(self) -> CompletingField:
+        return self.query_one(CompletingField)
 
     @property
     def is_open(self) -> bool:

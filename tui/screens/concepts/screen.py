@@ -11,11 +11,9 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import Static
 
-from mi_crow.causes import sentence_of
-from mi_crow.errors import MiCrowError, UserError
+from mi_crow.errors import UserError
 from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
@@ -38,18 +36,17 @@ from tui.widgets.lists.row_list import RowList
 from tui.widgets.prompt_line import PromptLine
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
+    from mi_crow.mechanistic.concepts.annotations import Annotations, Concept, PastChange
 
 
-@dataclass
-class ConceptsRead(Message):
-    """From the thread that read the annotations and the index."""
+@dataclass(frozen=True)
+class ConceptsRead:
+    """What the annotations and the index say about the concepts of one SAE."""
 
     sae_id: str | None
     concepts: "Sequence[Concept]" = ()
     held_out: HeldOut = field(default_factory=dict)
     alive: int | None = None
-    error: str = ""
 
 
 class ConceptsScreen(MiCrowScreen):
@@ -63,8 +60,6 @@ class ConceptsScreen(MiCrowScreen):
     def __init__(self) -> None:
         super().__init__()
         self._read: ConceptsRead | None = None
-        self._reading = False
-        self._again = False
         self._search = ""
         self._marked: set[str] = set()
         self._asked_about: list[Concept] = []  # what the open prompt will change
@@ -97,48 +92,32 @@ class ConceptsScreen(MiCrowScreen):
         self._read_again()
 
     def _read_again(self) -> None:
-        if self._reading:
-            self._again = True
-            return
-        self._reading, self._again = True, False
         sae_id = self.context.sae_id
-        self.run_worker(
-            partial(self._work, sae_id), thread=True, group="concepts", exit_on_error=False
-        )
+        self.in_thread(partial(self._work, sae_id), self._show_read, group="concepts")
 
-    def _work(self, sae_id: str | None) -> None:
+    def _work(self, sae_id: str | None) -> ConceptsRead:
         context = self.context
-        try:
-            concepts = context.annotations.concepts(sae_id) if sae_id else ()
-            store = context.features
-            held_out: HeldOut = {}
-            alive = None
-            if store is not None and store.meta().sae_id == sae_id:
-                from mi_crow.mechanistic.features.records import FeatureFilter, is_telling
+        concepts = context.annotations.concepts(sae_id) if sae_id else ()
+        store = context.features
+        if store is None or store.meta().sae_id != sae_id:
+            return ConceptsRead(sae_id, tuple(concepts))
+        from mi_crow.mechanistic.features.records import FeatureFilter, is_telling
 
-                alive = len(store.ids(flt=FeatureFilter(alive=True)))
-                total = store.meta().n_features
-                named = {concept.feature for concept in concepts if concept.feature < total}
-                held_out = {
-                    feature: (score.label, score.auroc)
-                    for feature, score in store.best_labels(sorted(named)).items()
-                    if is_telling(score.auroc)
-                }
-            message = ConceptsRead(sae_id, tuple(concepts), held_out, alive)
-        except (MiCrowError, OSError) as error:
-            message = ConceptsRead(sae_id, error=sentence_of(error))
-        self.post_message(message)
+        alive = len(store.ids(flt=FeatureFilter(alive=True)))
+        total = store.meta().n_features
+        named = {concept.feature for concept in concepts if concept.feature < total}
+        held_out = {
+            feature: (score.label, score.auroc)
+            for feature, score in store.best_labels(sorted(named)).items()
+            if is_telling(score.auroc)
+        }
+        return ConceptsRead(sae_id, tuple(concepts), held_out, alive)
 
-    def on_concepts_read(self, message: ConceptsRead) -> None:
-        self._reading = False
-        if message.error:
-            self.notify(printable(message.error), severity="error", markup=False)
-        if self._again:
-            self._read_again()
-        if message.sae_id != self.context.sae_id:
+    def _show_read(self, read: ConceptsRead) -> None:
+        if read.sae_id != self.context.sae_id:
             return  # another SAE was opened meanwhile; its concepts are on their way
-        self._read = message
-        self._marked &= {key_of(concept) for concept in message.concepts}
+        self._read = read
+        self._marked &= {key_of(concept) for concept in read.concepts}
         self._show()
 
     # What is shown.
@@ -201,9 +180,6 @@ class ConceptsScreen(MiCrowScreen):
             return self.context.sae_id is not None
         return True
 
-    def work_failed(self) -> None:
-        self._reading = False
-
     def close_popup(self) -> bool:
         if self.prompt.is_open:
             if self.prompt.purpose == "filter":
@@ -254,7 +230,7 @@ class ConceptsScreen(MiCrowScreen):
 
     def _ask(self, purpose: str, label: str, value) -> None:
         chosen = self._chosen
-        if chosen and may_tag(self):
+        if chosen and may_tag(self.mi_crow):
             self._asked_about = chosen
             many = f" of {len(chosen)} concepts" if len(chosen) > 1 else ""
             self.prompt.ask(purpose, label + many, value(chosen[0]), select=True)
@@ -276,7 +252,7 @@ class ConceptsScreen(MiCrowScreen):
             return f"Removed {what}; u undoes"
 
         if chosen:
-            write(self, change)
+            write(self.mi_crow, change)
 
     def action_export(self) -> None:
         self.prompt.ask("export", "write to", "concepts.json", select=True)
@@ -298,7 +274,7 @@ class ConceptsScreen(MiCrowScreen):
             try:
                 path = typed_path(value)
             except UserError as error:
-                self.notify(printable(error.sentence), severity="error", markup=False)
+                self.tell(error)
             else:
                 self._file(message.purpose, path)
         elif message.purpose == "rename" and value:
@@ -309,7 +285,7 @@ class ConceptsScreen(MiCrowScreen):
             try:
                 self._set(chosen, confidence=float(value))
             except ValueError:
-                self.notify("Give a number from 0 to 1", severity="error", markup=False)
+                self.tell(UserError(f"{value!r} is not a number from 0 to 1"))
 
     def _file(self, purpose: str, path: Path, *, force: bool = False) -> None:
         """Writes or reads a file; asks before anything is replaced."""
@@ -331,14 +307,14 @@ class ConceptsScreen(MiCrowScreen):
             try:
                 done = import_concepts(workspace, annotations, path, sae_id=sae_id, force=force)
             except WouldReplaceError as error:
-                self.app.call_from_thread(ask, "Replace what you said?", f"{error}; u undoes.")
+                self.call_later(ask, "Replace what you said?", f"{error}; u undoes.")
                 return "Nothing was read yet"
             return f"Read {done.concepts} concepts from {path}"
 
         if purpose == "export" and not force and os.path.lexists(path):
             ask(f"Replace {path.name}?", "The file exists already.")
         else:
-            write(self, change)
+            write(self.mi_crow, change)
 
     def _rename(self, chosen: "Sequence[Concept]", name: str) -> None:
         def change(annotations: "Annotations") -> str:
@@ -347,7 +323,7 @@ class ConceptsScreen(MiCrowScreen):
                     rename(annotations, concept.sae_id, concept.feature, concept.name, name)
             return f"Renamed to “{name}”; u undoes"
 
-        write(self, change)
+        write(self.mi_crow, change)
 
     def _set(
         self, chosen: "Sequence[Concept]", note: str | None = None, confidence: float | None = None
@@ -366,34 +342,25 @@ class ConceptsScreen(MiCrowScreen):
                     )
             return "Wrote the note" if note is not None else f"Set to {confidence:g}"
 
-        write(self, change)
+        write(self.mi_crow, change)
 
     def action_history(self) -> None:
-        self.run_worker(
-            partial(self._read_history, self.context.sae_id),
-            thread=True,
-            group="history",
-            exit_on_error=False,
-        )
+        sae_id, annotations = self.context.sae_id, self.context.annotations
 
-    def _read_history(self, sae_id: str | None) -> None:
-        annotations = self.context.annotations
-        changes = annotations.past_changes(sae_id=sae_id)
-        self.app.call_from_thread(
-            lambda: self.app.push_screen(
-                HistoryPopup(changes, annotations.actor), self._undo_change
-            )
-        )
+        def show(changes: "Sequence[PastChange]") -> None:
+            self.app.push_screen(HistoryPopup(changes, annotations.actor), self._undo_change)
+
+        self.in_thread(partial(annotations.past_changes, sae_id=sae_id), show, group="history")
 
     def _undo_change(self, change: int | None) -> None:
         if change is not None:
-            write(self, partial(undo_change, change))
+            write(self.mi_crow, partial(undo_change, change))
 
     def action_copy(self) -> None:
         concept = self._concept
         if concept is not None:
             name, note = visible(concept.name), visible(concept.note)
-            copy(self.app, f"{concept.feature}\t{name}\t{note}", "the concept")
+            copy(self.mi_crow, f"{concept.feature}\t{name}\t{note}", "the concept")
 
 
 _EMPTY = "Nothing has a name yet: t on a feature names it, m reads names from a file."

@@ -7,11 +7,8 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import Static
 
-from mi_crow.causes import sentence_of
-from mi_crow.errors import MiCrowError
 from tui import messages
 from tui.actions import bindings
 from tui.screens.base import MiCrowScreen
@@ -25,34 +22,7 @@ from tui.widgets.lists.row_list import ListHeading, RowList
 _TEXT = "The ship leaves the harbour at dawn."
 
 
-class ModelRead(Message):
-    """From the thread that asked the session for the tree and the hooks."""
-
-    def __init__(
-        self, sae_id: str | None, layers: list[dict[str, Any]], hooks: list[dict[str, Any]]
-    ) -> None:
-        super().__init__()
-        self.sae_id = sae_id  # whose model it is
-        self.layers = layers
-        self.hooks = hooks
-
-
-class Measured(Message):
-    """From the thread that asked the session for a layer's statistics."""
-
-    def __init__(self, sae_id: str | None, layer: str, statistics: dict[str, Any]) -> None:
-        super().__init__()
-        self.sae_id = sae_id  # with which the model was loaded
-        self.layer = layer
-        self.statistics = statistics
-
-
-class Refused(Message):
-    """From a thread: what the session could not do, in one sentence."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__()
-        self.sentence = sentence
+Rows = list[dict[str, Any]]
 
 
 class ControlScreen(MiCrowScreen):
@@ -67,9 +37,8 @@ class ControlScreen(MiCrowScreen):
         super().__init__()
         self._tree = LayerTree(())
         self._folded: set[str] = set()
-        self._hooks: list[dict[str, Any]] | None = None  # None: no model is loaded
+        self._hooks: Rows | None = None  # None: no model is loaded
         self._statistics: dict[str, dict[str, Any]] = {}
-        self._measuring = False
         self._asked = False
         self._read_for: str | None = None  # the SAE whose model the tree is
 
@@ -112,11 +81,10 @@ class ControlScreen(MiCrowScreen):
         state = self.context.session_state
         phase = state.phase
         if phase == "ready" and (not self._asked or self._read_for not in (None, state.sae_id)):
-            self._asked, self._read_for = True, None
-            self._ask(partial(self._read_model, state.sae_id))
+            self._read_for = None
+            self._ask_for_model(state.sae_id)
         elif phase in ("off", "died"):
             self._asked = False
-            self._measuring = False
         self._show_notice()
 
     def _show_known_layers(self) -> None:
@@ -153,45 +121,37 @@ class ControlScreen(MiCrowScreen):
 
     def action_load_model(self) -> None:
         if self.context.session_state.phase != "loading":
-            self._asked = True
-            self._ask(partial(self._read_model, self.context.sae_id))
+            self._ask_for_model(self.context.sae_id)
 
-    def _ask(self, work: Any) -> None:
-        self.run_worker(
-            partial(self._work, work), thread=True, group="session", exit_on_error=False
-        )
+    def _ask_for_model(self, sae_id: str | None) -> None:
+        self._asked = True
 
-    def _work(self, work: Any) -> None:
-        try:
-            work()
-        except (MiCrowError, OSError) as error:
-            self.post_message(Refused(sentence_of(error)))
+        def read() -> tuple[Rows, Rows]:
+            client = self.context.ready_session(sae_id)
+            layers, hooks = client.call("layers"), client.call("hooks")
+            return _listed(layers, "layers"), _listed(hooks, "hooks")
 
-    def _read_model(self, sae_id: str | None) -> None:
-        client = self.context.ready_session(sae_id)
-        layers = client.call("layers")
-        hooks = client.call("hooks")
-        self.post_message(ModelRead(sae_id, _listed(layers, "layers"), _listed(hooks, "hooks")))
+        self.in_thread(read, partial(self._show_model, sae_id), group="model", failed=self._refused)
 
-    def on_model_read(self, message: ModelRead) -> None:
-        if message.sae_id != self.context.session_state.sae_id:
+    def _show_model(self, sae_id: str | None, read: tuple[Rows, Rows]) -> None:
+        if sae_id != self.context.session_state.sae_id:
             self._asked = False
             self._follow_session()  # another model was loaded meanwhile
             return
-        if message.sae_id != self._read_for:
+        if sae_id != self._read_for:
             self._statistics = {}  # of another model's layers, which may be called the same
-        self._read_for = message.sae_id
-        self._hooks = message.hooks
-        self._tree = LayerTree([layer_from_row(row) for row in message.layers])
+        self._read_for = sae_id
+        layers, self._hooks = read
+        self._tree = LayerTree([layer_from_row(row) for row in layers])
         self._folded = self._tree.blocks()
         self._show_rows()
         open_layer = self.context.session_state.layer
         self.query_one("#layers", RowList).select(open_layer)
         self._show_notice()
 
-    def on_refused(self, message: Refused) -> None:
-        self._asked = self._measuring = False
-        self.notify(printable(message.sentence), severity="error", markup=False)
+    def _refused(self, error: Exception) -> None:
+        self._asked = False
+        self.tell(error)
         self._show_notice()
         self._show_detail()
 
@@ -230,27 +190,26 @@ class ControlScreen(MiCrowScreen):
     def action_measure(self) -> None:
         layer = self.query_one("#layers", RowList).key
         text = self.query_one("#probe-text", Area).text
-        if layer is None or self._measuring:
+        if layer is None or self.is_working("statistics"):
             return
         if not text.strip():
             self.notify("The text is empty", severity="warning")
             return
-        self._measuring = True
-        self._ask(partial(self._measure, self.context.sae_id, layer, text))
+        sae_id = self.context.sae_id
 
-    def _measure(self, sae_id: str | None, layer: str, text: str) -> None:
-        client = self.context.ready_session(sae_id)
-        found = client.call("layer_stats", layer=layer, text=text)
-        self.post_message(Measured(sae_id, layer, found | {"text": text}))
+        def measure() -> dict[str, Any]:
+            client = self.context.ready_session(sae_id)
+            return client.call("layer_stats", layer=layer, text=text) | {"text": text}
 
-    def on_measured(self, message: Measured) -> None:
-        self._measuring = False
-        if message.sae_id == self.context.session_state.sae_id:
-            self._statistics[message.layer] = message.statistics
-        self._show_detail()
+        def show(statistics: dict[str, Any]) -> None:
+            if sae_id == self.context.session_state.sae_id:
+                self._statistics[layer] = statistics
+            self._show_detail()
+
+        self.in_thread(measure, show, group="statistics", failed=self._refused)
 
 
-def _listed(result: Any, key: str) -> list[dict[str, Any]]:
+def _listed(result: Any, key: str) -> Rows:
     """The rows of an answer, given as a list or under `key`."""
     rows = result.get(key, result.get("rows", ())) if isinstance(result, dict) else result
     return [row for row in rows if isinstance(row, dict)]

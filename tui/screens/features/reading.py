@@ -1,10 +1,8 @@
-"""What the threads of the Features screen read from the index, as messages."""
+"""What the threads of the Features screen read from the index."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from textual.message import Message
 
 from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError
@@ -17,19 +15,18 @@ if TYPE_CHECKING:
 EXAMPLES = 20
 
 
-@dataclass
-class IdsRead(Message):
+@dataclass(frozen=True)
+class IdsRead:
     """The sorted ids for one query, and how many features there are in all."""
 
     store: "FeatureStore"  # the index that was read: another may be open by now
     query: TableQuery
-    ids: Sequence[int] = ()
-    total: int = 0
-    error: str = ""
+    ids: Sequence[int]
+    total: int
 
 
-@dataclass
-class DetailRead(Message):
+@dataclass(frozen=True)
+class DetailRead:
     """One feature with the examples of one band. `rows` are those of its neighbours."""
 
     store: "FeatureStore"  # the index that was read: another may be open by now
@@ -46,18 +43,15 @@ def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
     """The ids of a query; blocks on the index."""
     from mi_crow.mechanistic.features.records import FeatureFilter
 
-    try:
-        order = {} if query.sort == RELEVANCE else {"sort": query.sort}  # what a search asks for
-        ids = store.ids(
-            **order,
-            descending=query.descending,
-            search=query.search or None,
-            flt=FeatureFilter(**SHOWN[query.show]),
-        )
-        plain = list(ids) if isinstance(ids, list | tuple) else ids.tolist()
-        return IdsRead(store, query, plain, store.meta().n_features)
-    except (MiCrowError, OSError) as error:
-        return IdsRead(store, query, error=sentence_of(error))
+    order = {} if query.sort == RELEVANCE else {"sort": query.sort}  # what a search asks for
+    ids = store.ids(
+        **order,
+        descending=query.descending,
+        search=query.search or None,
+        flt=FeatureFilter(**SHOWN[query.show]),
+    )
+    plain = list(ids) if isinstance(ids, list | tuple) else ids.tolist()
+    return IdsRead(store, query, plain, store.meta().n_features)
 
 
 def read_detail(store: "FeatureStore", feature: int, band: int) -> DetailRead:

@@ -1,6 +1,8 @@
 """Screen 2, Features: the table of all features beside the open one."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from textual import on
@@ -8,6 +10,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
@@ -19,14 +22,13 @@ from tui.screens.features.heading import TableHeading
 from tui.screens.features.query import TableQuery
 from tui.screens.features.reading import DetailRead, IdsRead, read_detail, read_ids
 from tui.screens.features.welcome import welcome
-from tui.text import printable
 from tui.widgets.example_list import ExampleList
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureStore
-    from mi_crow.mechanistic.features.records import FeatureRow
+    from mi_crow.mechanistic.features.records import Example, FeatureRow
 
 
 class FeaturesScreen(MiCrowScreen):
@@ -42,9 +44,9 @@ class FeaturesScreen(MiCrowScreen):
         self._query = TableQuery()
         self._sae_id: str | None = None
         self._total = 0
-        self._listing = False  # a thread reads ids
-        self._listed: TableQuery | None = None
-        self._opening = False  # a thread reads a feature
+        self._reading: object = None  # what the thread for the pane reads
+        self._requested: object = None  # index and query that the table shows or will show
+        self._listed = False
         self._feature: int | None = None  # the feature to show
         self._band = 0
         self._wanted: int | None = None  # to be opened as soon as the index is there
@@ -85,30 +87,22 @@ class FeaturesScreen(MiCrowScreen):
             self._sae_id, self._feature, self._band = message.sae_id, None, 0
             self.remove_class("-detail")
         self._error = message.error
-        self._listed = None
         self._show_state()
-        self._list_again()
+        self._list_anew()
 
     def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
         self._show_state()
 
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
-        if self.context.features is not None:
-            self.run_worker(self._refresh_names, thread=True, group="names", exit_on_error=False)
-
-    def _refresh_names(self) -> None:
         store = self.context.features
         if store is not None:
-            store.refresh_concepts()
-            self.app.call_from_thread(self._names_refreshed)
+            self.in_thread(store.refresh_concepts, self._names_refreshed, group="names")
 
-    def _names_refreshed(self) -> None:
+    def _names_refreshed(self, _: object) -> None:
         self.table.reread()
-        self._opening = False
-        self._open_again()
+        self._open_anew()
         if self._query.show != "firing" or self._query.search:
-            self._listed = None
-            self._list_again()
+            self._list_anew()
 
     def on_open_feature(self, message: messages.OpenFeature) -> None:
         self._visiting = True
@@ -127,42 +121,35 @@ class FeaturesScreen(MiCrowScreen):
         self._query = query
         self._list_again()
 
+    def _list_anew(self) -> None:
+        """Reads the list again, though neither index nor query may have changed."""
+        self._requested, self._listed = None, False
+        self._list_again()
+
     def _list_again(self) -> None:
-        store = self.context.features
-        heading = self.query_one(TableHeading)
-        if store is None or self._listing or self._listed == self._query:
+        store, query = self.context.features, self._query
+        if store is None or self._requested == (store, query):
             return
-        self._listing = True
-        heading.show(
-            self._query, None if self._listed is None else self.table.row_count, self._total
-        )
-        query = self._query
-        self.run_worker(
-            lambda: self.post_message(read_ids(store, query)),
-            thread=True,
-            group="ids",
-            exit_on_error=False,
+        self._requested = (store, query)
+        shown = self.table.row_count if self._listed else None
+        self.query_one(TableHeading).show(query, shown, self._total)
+        self.in_thread(
+            partial(read_ids, store, query), self._list, group="ids", failed=self._not_listed
         )
 
-    def on_ids_read(self, message: IdsRead) -> None:
-        self._listing = False
+    def _not_listed(self, error: Exception) -> None:
+        self._listed = True
+        self.tell(error)
+
+    def _list(self, read: IdsRead) -> None:
         store = self.context.features
-        if store is None:
-            return
-        if message.store is not store:  # another index was opened meanwhile
-            self._listed = None
-            self._list_again()
-            return
-        self._listed = message.query
-        if message.error:
-            self.notify(printable(message.error), severity="error", markup=False)
-            return
-        self._total = message.total
-        self.query_one(TableHeading).show(message.query, len(message.ids), message.total)
-        self.table.show(message.ids, store.rows, "No feature matches")
-        if self._query != message.query:
-            self._list_again()
-        elif self._wanted is not None:
+        if store is None or read.store is not store:
+            return  # another index was opened meanwhile; it is read next
+        self._listed = True
+        self._total = read.total
+        self.query_one(TableHeading).show(read.query, len(read.ids), read.total)
+        self.table.show(read.ids, store.rows, "No feature matches")
+        if self._wanted is not None:
             wanted, self._wanted = self._wanted, None
             self._go_to(wanted)
         elif self._feature is None and self.table.feature is not None:
@@ -172,7 +159,7 @@ class FeaturesScreen(MiCrowScreen):
 
     def _go_to(self, feature: int) -> None:
         """Opens a feature, without the filter when that hides it."""
-        if self.context.features is None or self._listed is None:
+        if self.context.features is None or not self._listed:
             self._wanted = feature
             return
         if not self.table.go_to(feature):
@@ -181,7 +168,7 @@ class FeaturesScreen(MiCrowScreen):
                 self._wanted = feature
                 self._ask(everything)
             else:
-                self.notify(f"There is no feature {feature}", severity="error", markup=False)
+                self.tell(NotFoundError(f"there is no feature {feature}"))
             return
         self._open(feature)
         self._enter_detail()
@@ -204,26 +191,28 @@ class FeaturesScreen(MiCrowScreen):
             self._feature, self._band = feature, 0
         self._open_again()
 
-    def _open_again(self) -> None:
-        store, feature, band = self.context.features, self._feature, self._band
-        if store is None or feature is None or self._opening or not self._detail_shows:
-            return
-        self._opening = True
-        self.run_worker(
-            lambda: self.post_message(read_detail(store, feature, band)),
-            thread=True,
-            group="detail",
-            exit_on_error=False,
-        )
+    @property
+    def _request(self) -> "tuple[FeatureStore | None, int | None, int]":
+        """What the pane should show."""
+        return self.context.features, self._feature, self._band
 
-    def on_detail_read(self, message: DetailRead) -> None:
-        self._opening = False
-        asked = (self.context.features, self._feature, self._band)
-        if (message.store, message.feature, message.band) != asked:
+    def _open_again(self) -> None:
+        if not (self.is_working("detail") and self._reading == self._request):
+            self._open_anew()
+
+    def _open_anew(self) -> None:
+        store, feature, band = self._reading = self._request
+        if store is not None and feature is not None and self._detail_shows:
+            self.in_thread(
+                partial(read_detail, store, feature, band), self._show_feature, group="detail"
+            )
+
+    def _show_feature(self, read: DetailRead) -> None:
+        if (read.store, read.feature, read.band) == self._request:
+            self.pane.show(read)
+            self.refresh_bindings()
+        else:
             self._open_again()  # the cursor moved on, or another index was opened meanwhile
-            return
-        self.pane.show(message)
-        self.refresh_bindings()
 
     @property
     def _detail_shows(self) -> bool:
@@ -253,9 +242,6 @@ class FeaturesScreen(MiCrowScreen):
     @on(ExampleList.Opened)
     async def _inspect_example(self, message: ExampleList.Opened) -> None:
         await self._to_inspect(message.example.text)
-
-    def work_failed(self) -> None:
-        self._listing = self._opening = False
 
     # Escape.
 
@@ -301,7 +287,7 @@ class FeaturesScreen(MiCrowScreen):
 
     def action_tag(self) -> None:
         row = self._row
-        if row is None or self._sae_id is None or not may_tag(self):
+        if row is None or self._sae_id is None or not may_tag(self.mi_crow):
             return
         self._naming = Naming(self._sae_id, row.feature, row.concept)
         self.prompt.ask(
@@ -328,11 +314,9 @@ class FeaturesScreen(MiCrowScreen):
             if number.isdigit():
                 self._go_to(int(number))
             elif number:
-                self.notify(
-                    f"{printable(number)!r} is not a number", severity="error", markup=False
-                )
+                self.tell(UserError(f"{number!r} is not a number"))
         elif message.purpose == "tag":
-            name_feature(self, self._naming, message.value)
+            name_feature(self.mi_crow, self._naming, message.value)
 
     def action_next_sort(self) -> None:
         self._ask(self._query.next_sort())
@@ -361,13 +345,11 @@ class FeaturesScreen(MiCrowScreen):
             example = self.pane.examples.example
             await self._to_inspect(example.text if example is not None else None)
         elif store is not None and feature is not None:  # the pane is hidden and behind
-            self.run_worker(
-                lambda: self._inspect_strongest(store, feature), thread=True, exit_on_error=False
-            )
 
-    def _inspect_strongest(self, store: "FeatureStore", feature: int) -> None:
-        examples = store.examples(feature, limit=1)
-        self.app.call_from_thread(self._to_inspect, examples[0].text if examples else None)
+            async def to_inspect(examples: "Sequence[Example]") -> None:
+                await self._to_inspect(examples[0].text if examples else None)
+
+            self.in_thread(partial(store.examples, feature, limit=1), to_inspect, group="strongest")
 
     async def _to_inspect(self, text: str | None) -> None:
         if self._feature is not None:
@@ -376,8 +358,8 @@ class FeaturesScreen(MiCrowScreen):
     def action_copy(self) -> None:
         examples = self.pane.examples
         if examples.has_focus and examples.example is not None:
-            copy(self.app, examples.example.text, "the example's text")
+            copy(self.mi_crow, examples.example.text, "the example's text")
         elif self._feature is not None:
             row = self._row
             name = visible((row.concept or row.top_label or "") if row is not None else "")
-            copy(self.app, f"{self._feature}\t{name}".strip(), f"feature {self._feature}")
+            copy(self.mi_crow, f"{self._feature}\t{name}".strip(), f"feature {self._feature}")

@@ -1,7 +1,7 @@
 """Screen 3, Inspect: which features fire on a text, token by token."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -10,11 +10,8 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import Button, Static
 
-from mi_crow.causes import sentence_of
-from mi_crow.errors import MiCrowError
 from tui import messages
 from tui.actions import bindings
 from tui.annotate import Naming, may_tag, name_feature
@@ -36,15 +33,14 @@ TOP_FEATURES = 40
 _HELLO = "ctrl+r shows which features fire on the text"
 
 
-@dataclass
-class Inspected(Message):
-    """From the thread that asked the session."""
+@dataclass(frozen=True)
+class Inspected:
+    """What the session found in a text, with the names of the features."""
 
     sae_id: str | None
-    inspection: Inspection = field(default_factory=Inspection)
-    rows: "Mapping[int, FeatureRow]" = field(default_factory=dict)
-    seconds: float = 0.0
-    error: str = ""
+    inspection: Inspection
+    rows: "Mapping[int, FeatureRow]"
+    seconds: float
 
 
 class InspectScreen(MiCrowScreen):
@@ -57,7 +53,6 @@ class InspectScreen(MiCrowScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._busy = False
         self._windows = False  # whether a long text is read in windows instead of cut
         self._inspection = Inspection()
         self._sae_id: str | None = None
@@ -117,32 +112,28 @@ class InspectScreen(MiCrowScreen):
     @on(Button.Pressed, "#inspect-button")
     def action_run(self) -> None:
         text = self.area.text
-        if self._busy or not text.strip():
-            if not text.strip():
-                self._say("type a text first")
+        if self.is_working("inspect"):
             return
-        self._busy = True
+        if not text.strip():
+            self._say("type a text first")
+            return
         self._say("reading…" if self.context.session_is_ready else "loading the model…")
-        self.run_worker(
+        self.in_thread(
             partial(self._inspect, text, self._sae_id),
-            thread=True,
+            self._inspected,
             group="inspect",
-            exit_on_error=False,
+            failed=self._not_inspected,
         )
 
-    def _inspect(self, text: str, sae_id: str | None) -> None:
-        try:
-            client = self.context.ready_session(sae_id)
-            started = monotonic()
-            result = client.call(
-                "inspect", text=text, top=TOP_FEATURES, sae_id=sae_id, windows=self._windows
-            )
-            inspection = inspection_from(result)
-            seconds = monotonic() - started
-            message = Inspected(sae_id, inspection, self._names(inspection, sae_id), seconds)
-        except (MiCrowError, OSError) as error:
-            message = Inspected(sae_id, error=sentence_of(error))
-        self.post_message(message)
+    def _inspect(self, text: str, sae_id: str | None) -> Inspected:
+        client = self.context.ready_session(sae_id)
+        started = monotonic()
+        result = client.call(
+            "inspect", text=text, top=TOP_FEATURES, sae_id=sae_id, windows=self._windows
+        )
+        inspection = inspection_from(result)
+        seconds = monotonic() - started
+        return Inspected(sae_id, inspection, self._names(inspection, sae_id), seconds)
 
     def _names(self, inspection: Inspection, sae_id: str | None) -> "dict[int, FeatureRow]":
         store, features = self.context.features, inspection.features()
@@ -151,19 +142,18 @@ class InspectScreen(MiCrowScreen):
         store.refresh_concepts()
         return {row.feature: row for row in store.rows(features)}
 
-    def on_inspected(self, message: Inspected) -> None:
-        self._busy = False
-        if message.error:
-            self._say("failed")
-            self.notify(printable(message.error), severity="error", markup=False)
-            return
-        if message.sae_id != self._sae_id:
+    def _not_inspected(self, error: Exception) -> None:
+        self._say("failed")
+        self.tell(error)
+
+    def _inspected(self, read: Inspected) -> None:
+        if read.sae_id != self._sae_id:
             self._say("")
-            self.notify("Another SAE was opened meanwhile: ctrl+r reads with it", markup=False)
+            self.notify("Another SAE was opened meanwhile: ctrl+r reads the text with it")
             return
-        found = message.inspection
-        self._inspection, self._rows = found, message.rows
-        self._say(f"{found.reading()}\n{message.seconds:.2f} s")
+        found = read.inspection
+        self._inspection, self._rows = found, read.rows
+        self._say(f"{found.reading()}\n{read.seconds:.2f} s")
         self.tokens.show(found.tokens, found.passed_over)
         self._show_lists()
         self._look_for()
@@ -187,16 +177,10 @@ class InspectScreen(MiCrowScreen):
 
     def _reread_names(self) -> None:
         inspection, sae_id = self._inspection, self._sae_id
-
-        def read() -> None:
-            rows = self._names(inspection, sae_id)
-            self.app.call_from_thread(self._renamed, inspection, rows)
-
-        self.run_worker(
-            read,
-            thread=True,
+        self.in_thread(
+            partial(self._names, inspection, sae_id),
+            partial(self._renamed, inspection),
             group="names",
-            exit_on_error=False,
         )
 
     def _renamed(self, inspection: Inspection, rows: "Mapping[int, FeatureRow]") -> None:
@@ -208,16 +192,10 @@ class InspectScreen(MiCrowScreen):
         self._show_titles()
 
     def stop_running(self) -> bool:
-        if not self._busy:
+        if not self.is_working("inspect"):
             return False
-        self.run_worker(
-            lambda: self.context.session.interrupt(None), thread=True, exit_on_error=False
-        )
+        self.in_thread(partial(self.context.session.interrupt, None))
         return True
-
-    def work_failed(self) -> None:
-        self._busy = False
-        self._say("failed")
 
     def close_popup(self) -> bool:
         return self.prompt.close()
@@ -327,7 +305,7 @@ class InspectScreen(MiCrowScreen):
             await self.mi_crow.go("steer", messages.SendToSteer(self._feature, self._sae_id))
 
     def action_tag(self) -> None:
-        if self._feature is None or self._sae_id is None or not may_tag(self):
+        if self._feature is None or self._sae_id is None or not may_tag(self.mi_crow):
             return
         row = self._rows.get(self._feature)
         self._naming = Naming(self._sae_id, self._feature, row.concept if row else None)
@@ -336,14 +314,14 @@ class InspectScreen(MiCrowScreen):
 
     @on(PromptLine.Answered)
     def _answered(self, message: PromptLine.Answered) -> None:
-        name_feature(self, self._naming, message.value)
+        name_feature(self.mi_crow, self._naming, message.value)
 
     def action_copy(self) -> None:
         found, token = self._inspection, self.tokens.token
         if self.tokens.has_focus and token is not None:
-            copy(self.app, _as_lines(found.per_token[token]), "the token's features")
+            copy(self.mi_crow, _as_lines(found.per_token[token]), "the token's features")
         else:
-            copy(self.app, _as_lines(found.top), "the text's features")
+            copy(self.mi_crow, _as_lines(found.top), "the text's features")
 
 
 def _heading(title: str, pairs: Sequence[object]) -> Content:

@@ -1,5 +1,6 @@
 """Screen 1, Runs: activation runs, SAEs and jobs, and the forms that start jobs."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -7,17 +8,15 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import Static
 
-from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError
 from tui import messages
 from tui.actions import bindings
 from tui.screens.base import MiCrowScreen
 from tui.screens.runs import detail, forms, rows
 from tui.screens.runs.history import HistoryReader
-from tui.text import printable, size
+from tui.text import size
 from tui.widgets.detail import DetailScroll
 from tui.widgets.form import FormPopup
 from tui.widgets.frame.popup import Confirm
@@ -26,18 +25,11 @@ from tui.widgets.log_view import LogPopup
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
+    from mi_crow.jobs.removing import Removal
 
 LISTS = ("runs", "saes", "jobs")
 WHAT = {"runs": "run", "saes": "SAE"}  # as the store calls what a list holds
 _TITLES = {"runs": "Activation runs", "saes": "SAEs", "jobs": "Jobs"}
-
-
-class HistoryRead(Message):
-    """From the thread that read a job's events."""
-
-    def __init__(self, history: detail.JobHistory) -> None:
-        super().__init__()
-        self.history = history
 
 
 class RunsScreen(MiCrowScreen):
@@ -52,7 +44,6 @@ class RunsScreen(MiCrowScreen):
         super().__init__()
         self._current = "runs"  # the list whose row the detail pane shows
         self._history: detail.JobHistory | None = None
-        self._reading = False
         self._reader: HistoryReader | None = None
         self._wanted_job: str | None = None  # selected as soon as a scan shows it
 
@@ -198,29 +189,19 @@ class RunsScreen(MiCrowScreen):
 
     def _read_history(self) -> None:
         job = self._selected_job
-        if job is None or self._reading:
-            return
-        self._reading = True
-        self.run_worker(
-            partial(self._read, job.job_id), thread=True, group="history", exit_on_error=False
-        )
+        if job is not None:
+            self.in_thread(partial(self._read, job.job_id), self._show_history, group="history")
 
-    def _read(self, job_id: str) -> None:
+    def _read(self, job_id: str) -> detail.JobHistory:
         assert self._reader is not None
         try:
-            history = self._reader.read(job_id)
+            return self._reader.read(job_id)
         except (MiCrowError, OSError):
-            history = detail.JobHistory(job_id)
-        self.post_message(HistoryRead(history))
+            return detail.JobHistory(job_id)
 
-    def on_history_read(self, message: HistoryRead) -> None:
-        self._reading = False
-        changed = message.history != self._history
-        self._history = message.history
-        job = self._selected_job
-        if job is not None and job.job_id != message.history.job_id:
-            self._read_history()  # the cursor moved on while the thread was reading
-        elif changed:
+    def _show_history(self, history: detail.JobHistory) -> None:
+        if history != self._history:
+            self._history = history
             self._show_detail()
 
     # Actions.
@@ -310,9 +291,12 @@ class RunsScreen(MiCrowScreen):
             self._do(partial(cancel, self.context.workspace, job_id))
 
     def action_remove(self) -> None:
+        from mi_crow.jobs.removing import plan_removal
+
         job, what, key = self._selected_job, WHAT.get(self._current), self._key
         if what is not None and key is not None:
-            self._do(partial(self._ask_to_remove, what, key))
+            plan = partial(plan_removal, self.context.workspace, what, key)
+            self.in_thread(plan, self._ask_to_remove, failed=self._not_done)
         if job is None:
             return
         what = f"{rows.job_name(job)} {rows.job_target(job)}".strip()
@@ -329,16 +313,12 @@ class RunsScreen(MiCrowScreen):
         if sure:
             self._do(partial(remove_job, self.context.workspace, job_id, force=True))
 
-    def _ask_to_remove(self, what: str, name: str) -> None:
-        """Asks with what else goes, which is looked for on disk: runs in a thread."""
-        from mi_crow.jobs.removing import plan_removal
-
-        removal = plan_removal(self.context.workspace, what, name)
+    def _ask_to_remove(self, removal: "Removal") -> None:
+        what, name = removal.what, removal.name
         kept = "its concepts stay" if what == "SAE" else "its SAEs stay"
         lines = [f"That frees {size(removal.bytes)}; {kept}.", *removal.consequences()]
         popup = Confirm(f"Remove {what} {name}?", "\n".join(lines))
-        answered = partial(self._remove, what, name)
-        self.app.call_from_thread(lambda: self.app.push_screen(popup, answered))
+        self.app.push_screen(popup, partial(self._remove, what, name))
 
     def _remove(self, what: str, name: str, sure: bool | None) -> None:
         from mi_crow.jobs.removing import plan_removal
@@ -357,18 +337,13 @@ class RunsScreen(MiCrowScreen):
         if job is not None:
             self._do(partial(resume, self.context.workspace, job.job_id))
 
-    def _do(self, work: "partial | object") -> None:
+    def _do(self, work: Callable[[], object]) -> None:
         """Does something to a job in a thread; says what went wrong; looks at the result."""
-        self.run_worker(partial(self._work, work), thread=True, exit_on_error=False)
+        self.in_thread(work, lambda _: self.mi_crow.look_now(), failed=self._not_done)
 
-    def _work(self, work) -> None:
-        try:
-            work()
-        except (MiCrowError, OSError) as error:
-            self.app.call_from_thread(
-                self.notify, printable(sentence_of(error)), severity="error", markup=False
-            )
-        self.app.call_from_thread(self.mi_crow.look_now)
+    def _not_done(self, error: Exception) -> None:
+        self.tell(error)
+        self.mi_crow.look_now()
 
 
 WELCOME = Content.assemble(

@@ -10,8 +10,7 @@ from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 from textual.widgets import Button, Label, Static
 
-from mi_crow.causes import sentence_of
-from mi_crow.errors import MiCrowError, UserError
+from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui import messages
 from tui.actions import bindings
@@ -38,7 +37,7 @@ from tui.widgets.prompt_line import PromptLine
 from tui.widgets.stream_text import StreamText
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.concepts.annotations import Annotations
+    from mi_crow.mechanistic.concepts.annotations import Annotations, Preset
 
 SIDES = ("baseline", "steered")
 _EMPTY = {
@@ -58,7 +57,6 @@ class SteerScreen(StackScreen):
     def __init__(self) -> None:
         super().__init__()
         self._plan: writing.Plan | None = None  # what is being written, or was last
-        self._busy = False
         self._stopped = False
         self._done: list[writing.PassageDone] = []
         self._state = ""  # of the writing, in a word
@@ -129,7 +127,7 @@ class SteerScreen(StackScreen):
         try:
             values = stacks.strengths(text)
         except UserError as error:
-            self.notify(error.sentence, severity="error", markup=False)
+            self.tell(error)
             return
         changed = [replace(one, value=value) for value in values]
         plans = [(*self._stack[:place], each, *self._stack[place + 1 :]) for each in changed]
@@ -137,7 +135,7 @@ class SteerScreen(StackScreen):
 
     def _write(self, plans: tuple[tuple[Intervention, ...], ...], titles: tuple[str, ...]) -> None:
         prompt, sae_id = self.area.text, self.context.sae_id
-        if self._busy:
+        if self._is_writing:
             return
         try:
             if not prompt.strip():
@@ -151,24 +149,24 @@ class SteerScreen(StackScreen):
                 )
             )
         except UserError as error:
-            self.notify(printable(error.sentence), severity="error", markup=False)
+            self.tell(error)
             return
         self._plan = writing.Plan(prompt, plans, titles, settings, sae_id)
-        self._busy, self._stopped, self._done = True, False, []
+        self._stopped, self._done = False, []
         for side in SIDES:
             self._text(side).clear()
         self._show_titles("writing…" if self.context.session_is_ready else "loading the model…")
-        self.run_worker(
-            partial(self._work, self._plan), thread=True, group="write", exit_on_error=False
+        self.in_thread(
+            partial(self._work, self._plan), self._written, group="write", failed=self._not_written
         )
 
+    @property
+    def _is_writing(self) -> bool:
+        return self.is_working("write")
+
     def _work(self, plan: writing.Plan) -> None:
-        try:
-            client = self.context.ready_session(plan.sae_id)
-            state = self.context.session_state
-        except (MiCrowError, OSError) as error:
-            self.post_message(writing.WritingEnded(sentence_of(error)))
-            return
+        client = self.context.ready_session(plan.sae_id)
+        state = self.context.session_state
         made = writing.Made(
             state.model_id, state.revision, state.device, plan.sae_id, state.weights
         )
@@ -194,20 +192,23 @@ class SteerScreen(StackScreen):
         if self._plan is not None and self._plan.titles:
             self._text("steered").retitle(passage_title(self._plan, message))
 
-    def on_writing_ended(self, message: writing.WritingEnded) -> None:
-        self._busy = False
-        if message.error:
-            self.notify(printable(message.error), severity="error", markup=False)
-        self._show_titles("failed" if message.error else "stopped" if self._stopped else "")
+    def _written(self, _: object = None) -> None:
+        self._show_titles("stopped" if self._stopped else "")
+        self.refresh_bindings()
+
+    def _not_written(self, error: Exception) -> None:
+        if isinstance(error, CancelledError) and self._stopped:
+            self._written()
+            return
+        self.tell(error)
+        self._show_titles("failed")
         self.refresh_bindings()
 
     def stop_running(self) -> bool:
-        if not self._busy or self._stopped:
+        if not self._is_writing or self._stopped:
             return False
         self._stopped = True
-        self.run_worker(
-            lambda: self.context.session.interrupt(None), thread=True, exit_on_error=False
-        )
+        self.in_thread(partial(self.context.session.interrupt, None))
         return True
 
     def _show_titles(self, state: str | None = None) -> None:
@@ -228,11 +229,6 @@ class SteerScreen(StackScreen):
 
     # Keeping.
 
-    def work_failed(self) -> None:
-        if self._busy:
-            self._busy = False
-            self._show_titles("failed")
-
     def close_popup(self) -> bool:
         return self.prompt.close()
 
@@ -240,7 +236,7 @@ class SteerScreen(StackScreen):
         if action in ("remove", "nudge", "sweep"):
             return self.intervention is not None if self.is_mounted else False
         if action in ("save", "copy"):
-            return bool(self._done) and not self._busy
+            return bool(self._done) and not self._is_writing
         if action == "save_preset":
             return bool(self._stack)
         return True
@@ -249,14 +245,17 @@ class SteerScreen(StackScreen):
         self.area.focus()
 
     def action_presets(self) -> None:
-        self.run_worker(self._read_presets, thread=True, group="presets", exit_on_error=False)
-
-    def _read_presets(self) -> None:
-        presets = self.context.annotations.presets()
         sae_id = self.context.sae_id
-        weights = self.context.weights_of(sae_id) if sae_id and presets else None
-        popup = PresetPopup(presets, sae_id, weights)
-        self.app.call_from_thread(lambda: self.app.push_screen(popup, self._use_preset))
+
+        def read() -> "tuple[list[Preset], str | None]":
+            presets = self.context.annotations.presets()
+            return presets, self.context.weights_of(sae_id) if sae_id and presets else None
+
+        def show(read: "tuple[list[Preset], str | None]") -> None:
+            presets, weights = read
+            self.app.push_screen(PresetPopup(presets, sae_id, weights), self._use_preset)
+
+        self.in_thread(read, show, group="presets")
 
     def _use_preset(self, stack: Sequence[Intervention] | None) -> None:
         if stack is None:
@@ -295,13 +294,13 @@ class SteerScreen(StackScreen):
                 annotations.save_preset(name, [one.as_json() for one in own])
                 return f"Saved the preset “{name}”"
 
-            write(self, change)
+            write(self.mi_crow, change)
 
     def action_save(self) -> None:
         if self._plan is not None and self._done:
-            write(self, partial(keep, self._plan, tuple(self._done)))
+            write(self.mi_crow, partial(keep, self._plan, tuple(self._done)))
 
     def action_copy(self) -> None:
         baseline, steered = (self._text(side).text for side in SIDES)
         if self._plan is not None:
-            copy(self.app, copied_text(self._plan, baseline, steered), "both texts")
+            copy(self.mi_crow, copied_text(self._plan, baseline, steered), "both texts")

@@ -1,6 +1,5 @@
 """The stack of interventions: how each reads on the screen, and its form; pure."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -147,20 +146,7 @@ def from_form(values: Values) -> Intervention:
     except ValueError as error:
         raise UserError(f"{values['value']!r} is not a number", hint="write 0.8 or -2") from error
     kind = "feature" if is_feature(target) else "layer"
-    return Intervention.from_json(
-        {
-            "target": f"{kind}:{target}",
-            "op": op,
-            "value": value,
-            "unit": values["unit"],
-            "scope": values["scope"],
-        }
-    )
-
-
-def submit_form(values: Values) -> str:
-    """What the form popup gives back: the intervention as JSON."""
-    return json.dumps(from_form(values).as_json())
+    return Intervention(f"{kind}:{target}", op, value, values["unit"], values["scope"])
 
 
 def strengths(text: str) -> list[float]:

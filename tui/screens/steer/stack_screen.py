@@ -1,6 +1,5 @@
 """The stack of interventions on the Steer screen: sent here, edited, named; and whose they are."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -63,29 +62,29 @@ class StackScreen(MiCrowScreen):
         sae_id = self.context.sae_id
         own = {one.feature for one in self._stack if one.sae == sae_id and one.feature is not None}
         if sae_id is not None and own:
-            self.run_worker(
-                partial(self._names_of, sae_id, sorted(own)),
-                thread=True,
-                group="names",
-                exit_on_error=False,
-            )
+            names = partial(self._names_of, sae_id, sorted(own))
+            self.in_thread(names, partial(self._named, sae_id), group="names")
+            weights = partial(self.context.weights_of, sae_id)  # reads the file the first time
+            self.in_thread(weights, partial(self._weighed, sae_id), group="weights")
 
-    def _names_of(self, sae_id: str, features: Sequence[int]) -> None:
+    def _names_of(self, sae_id: str, features: Sequence[int]) -> dict[int, str]:
         store = self.context.features
-        names: dict[int, str] = {}
-        if store is not None and store.meta().sae_id == sae_id:
-            store.refresh_concepts()
-            total = store.meta().n_features
-            rows = store.rows([feature for feature in features if feature < total])
-            names = {row.feature: row.concept or row.top_label or "" for row in rows}
-        self.app.call_from_thread(self._named, sae_id, names, self._weights)
-        weights = self.context.weights_of(sae_id)  # reads the whole file the first time
-        self.app.call_from_thread(self._named, sae_id, names, weights)
+        if store is None or store.meta().sae_id != sae_id:
+            return {}
+        store.refresh_concepts()
+        total = store.meta().n_features
+        rows = store.rows([feature for feature in features if feature < total])
+        return {row.feature: row.concept or row.top_label or "" for row in rows}
 
-    def _named(self, sae_id: str, names: dict[int, str], weights: str | None) -> None:
+    def _named(self, sae_id: str, names: dict[int, str]) -> None:
+        if sae_id == self.context.sae_id:  # else another one was opened meanwhile
+            self._names = names
+            self._show_stack()
+
+    def _weighed(self, sae_id: str, weights: str | None) -> None:
         if sae_id != self.context.sae_id:
-            return  # another one was opened meanwhile
-        self._names, self._weights = names, weights
+            return
+        self._weights = weights
         # From here on the stack means these weights, whatever comes to stand under the same id.
         self._stack = [
             one.in_sae(sae_id, weights) if one.sae == sae_id else one for one in self._stack
@@ -117,13 +116,12 @@ class StackScreen(MiCrowScreen):
         title = "New intervention" if one is None else "Intervention"
         sae_id = self.context.sae_id
         fields = stacks.form_fields(one, layers, sae_id)
-        popup = FormPopup(title, fields, stacks.submit_form, "Take it")
-        self.app.push_screen(popup, partial(self._taken, place, sae_id))
+        popup = FormPopup(title, fields, stacks.from_form, "Take it")
+        self.app.push_screen(popup, partial(self._entered, place, sae_id))
 
-    def _taken(self, place: int | None, sae_id: str | None, answer: str | None) -> None:
-        if answer is None:
+    def _entered(self, place: int | None, sae_id: str | None, one: Intervention | None) -> None:
+        if one is None:
             return
-        one = Intervention.from_json(json.loads(answer))
         if sae_id is not None:
             one = one.in_sae(sae_id)  # a plain number is a feature of the SAE that was open
         if place is not None and one.target == self._stack[place].target:

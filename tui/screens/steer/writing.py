@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
 
-from mi_crow.causes import sentence_of
-from mi_crow.errors import CancelledError, MiCrowError, UserError
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 
 if TYPE_CHECKING:
@@ -77,13 +76,6 @@ class PassageDone(Message):
     shortened_to: int | None = None  # new tokens, where the model's context ended a text
 
 
-@dataclass
-class WritingEnded(Message):
-    """The plan is done; `error` says what went wrong."""
-
-    error: str = ""
-
-
 def read_settings(tokens: str, temperature: str, seed: str) -> Settings:
     """The settings from the texts of their fields. Raises UserError."""
     try:
@@ -104,22 +96,19 @@ def write(
     post: Callable[[Message], object],
     stopped: Callable[[], bool],
 ) -> None:
-    """Carries out the plan; blocks, so it runs in a thread. Always ends with WritingEnded."""
-    try:
-        for place, stack in enumerate(plan.stacks):
-            if stopped():
-                break
-            post(PassageStarted(place, plan.titles[place] if plan.titles else ""))
-            done = _passage(client, plan, place, stack, post)
-            done.made = made
-            post(done)
-            if done.stopped:
-                break
-    except (MiCrowError, OSError) as error:
-        asked = isinstance(error, CancelledError) and stopped()
-        post(WritingEnded("" if asked else sentence_of(error)))
-    else:
-        post(WritingEnded())
+    """Carries out the plan; blocks, so it runs in a thread.
+
+    Raises what the session raises: CancelledError where it was stopped between two texts.
+    """
+    for place, stack in enumerate(plan.stacks):
+        if stopped():
+            break
+        post(PassageStarted(place, plan.titles[place] if plan.titles else ""))
+        done = _passage(client, plan, place, stack, post)
+        done.made = made
+        post(done)
+        if done.stopped:
+            break
 
 
 def _passage(

@@ -1,7 +1,7 @@
 """The header: name, open model, SAE, device, running jobs; below it the six screens."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from textual import events
 from textual.app import ComposeResult, RenderResult
@@ -15,7 +15,7 @@ from tui.text import duration, printable
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
-    from tui.app import MiCrowApp
+    from tui.context import AppContext
 
 _JOB_NAMES = {"evaluate": "eval"}
 
@@ -46,9 +46,12 @@ def ending_line(job: "JobState") -> str:
 class TitleLine(Widget):
     """`mi-crow  model · SAE · device            train 42% 3m`."""
 
+    def __init__(self, context: "AppContext") -> None:
+        super().__init__()
+        self._app_context = context
+
     def render(self) -> RenderResult:
-        app = cast("MiCrowApp", self.app)
-        context = app.context
+        context = self._app_context
         sae = context.sae()
         state = context.session_state
         parts: list[tuple[str, str]] = [("mi-crow", "bold $primary"), ("  ", "")]
@@ -87,7 +90,7 @@ class TabLine(Widget):
     """The six screens with their digits; the current one stands out."""
 
     def render(self) -> RenderResult:
-        current = cast("MiCrowApp", self.app).current_mode
+        current = self.app.current_mode
         parts = []
         for digit, name in enumerate(SCREENS, start=1):
             here = name == current
@@ -107,8 +110,12 @@ class TabLine(Widget):
 class HeaderBar(Container):
     """Both lines; side by side where the terminal is wide."""
 
+    def __init__(self, context: "AppContext") -> None:
+        super().__init__()
+        self._app_context = context
+
     def compose(self) -> ComposeResult:
-        yield TitleLine()
+        yield TitleLine(self._app_context)
         yield TabLine()
 
     def refresh_lines(self) -> None:

@@ -1,20 +1,15 @@
 """The command palette: type a few letters of any action, enter does it."""
 
-from typing import TYPE_CHECKING
-
 from textual import events, on
 from textual.app import ComposeResult
 from textual.fuzzy import FuzzySearch
 from textual.screen import Screen
 from textual.widget import Widget
 
-from tui.actions import ACTIONS, BY_ID, SCREENS, Action, bindings, keys_label
+from tui.actions import ACTIONS, SCREENS, Action, bindings, keys_label
 from tui.widgets.field import Field
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
-
-if TYPE_CHECKING:
-    from tui.app import MiCrowApp
 
 Choice = tuple[str, Widget | None]
 _HIDDEN = ("popup", "form", "app.palette", "app.back")
@@ -44,22 +39,6 @@ def node_for(action: Action, screen: Screen, focused: Widget | None) -> Widget |
         if isinstance(node, Widget) and hasattr(node, method):
             return node
     return None
-
-
-async def run_chosen(app: "MiCrowApp", action_id: str, focused: Widget | None) -> None:
-    """Does the chosen action, on its own screen when that is another one."""
-    action = BY_ID[action_id]
-    if action.scope == "app":
-        await app.run_action(action.action, default_namespace=app)
-        return
-    if action.scope in SCREENS and action.scope != app.current_mode:
-        await app.go(action.scope)
-        focused = app.screen.focused
-    node = node_for(action, app.screen, focused) or app.screen
-    if not possible(action, node):
-        app.notify(f"{action.help}: not on what is selected now", severity="warning", markup=False)
-        return
-    await app.run_action(action.action, default_namespace=node)
 
 
 def possible(action: Action, node: Widget) -> bool:

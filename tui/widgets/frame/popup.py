@@ -10,12 +10,13 @@ from textual.widgets import Static
 
 from tui.actions import bindings
 from tui.text import printable
+from tui.threads import ThreadWork
 from tui.widgets.frame.footer import FooterBar
 
 Result = TypeVar("Result")
 
 
-class Popup(ModalScreen[Result | None]):
+class Popup(ThreadWork, ModalScreen[Result | None]):
     """A box in the middle of the screen. Subclasses yield their widgets in `compose_box`."""
 
     HEADING = ""

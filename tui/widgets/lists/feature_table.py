@@ -19,10 +19,8 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.visual import Visual
 
-from mi_crow.causes import sentence_of
-from mi_crow.errors import MiCrowError
 from tui.actions import bindings
-from tui.text import printable
+from tui.threads import ThreadWork
 from tui.widgets.lists.feature_columns import row_content
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ _KEPT_STRIPS = 1024
 Fetch = Callable[[Sequence[int]], "Sequence[FeatureRow]"]
 
 
-class FeatureTable(ScrollView, can_focus=True):
+class FeatureTable(ThreadWork, ScrollView, can_focus=True):
     """Features under the cursor keys, in the order of the ids that `show` was given."""
 
     BINDINGS = bindings("list")
@@ -54,15 +52,6 @@ class FeatureTable(ScrollView, can_focus=True):
 
         feature: int
 
-    @dataclass
-    class RowsRead(Message):
-        """From the thread that read one block of rows."""
-
-        generation: int
-        block: int
-        rows: "tuple[FeatureRow, ...]"
-        error: str = ""
-
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._ids: Sequence[int] = ()
@@ -70,7 +59,6 @@ class FeatureTable(ScrollView, can_focus=True):
         self._generation = 0
         self._blocks: LRUCache[int, tuple[FeatureRow, ...]] = LRUCache(_KEPT_BLOCKS)
         self._stale: set[int] = set()
-        self._reading = False
         self._strips: LRUCache[tuple[int, int, int], Strip] = LRUCache(_KEPT_STRIPS)
         self._empty = ""
 
@@ -134,42 +122,37 @@ class FeatureTable(ScrollView, can_focus=True):
 
     def _read_visible(self) -> None:
         """Starts the next read that the screen needs. One at a time: a fast scroll skips blocks."""
-        if self._reading or self._fetch is None or not self._ids:
+        fetch = self._fetch
+        if self.is_working("rows") or fetch is None or not self._ids:
             return
         first = max(round(self.scroll_offset.y), 0)
         last = min(first + max(self.size.height, 1), len(self._ids)) - 1
         for block in range(first // BLOCK_ROWS, last // BLOCK_ROWS + 1):
             if block in self._stale or block not in self._blocks:
-                self._reading = True
                 start = block * BLOCK_ROWS
                 ids = list(self._ids[start : start + BLOCK_ROWS])
-                self.run_worker(
-                    partial(self._read, self._fetch, self._generation, block, ids),
-                    thread=True,
+                self.in_thread(
+                    partial(fetch, ids),
+                    partial(self._rows_read, self._generation, block),
                     group="rows",
-                    exit_on_error=False,
+                    failed=partial(self._rows_failed, self._generation),
                 )
                 return
 
-    def _read(self, fetch: Fetch, generation: int, block: int, ids: list[int]) -> None:
-        try:
-            message = self.RowsRead(generation, block, tuple(fetch(ids)))
-        except (MiCrowError, OSError) as error:
-            message = self.RowsRead(generation, block, (), sentence_of(error))
-        self.post_message(message)
-
-    def on_feature_table_rows_read(self, message: RowsRead) -> None:
-        self._reading = False
-        if message.generation == self._generation:
-            if message.error:
-                self.notify(printable(message.error), severity="error", markup=False)
-                return
-            self._stale.discard(message.block)
-            self._blocks.discard(message.block)  # the cache never overwrites
-            self._blocks[message.block] = message.rows
+    def _rows_read(self, generation: int, block: int, rows: "Sequence[FeatureRow]") -> None:
+        if generation == self._generation:
+            self._stale.discard(block)
+            self._blocks.discard(block)  # the cache never overwrites
+            self._blocks[block] = tuple(rows)
             self._strips.clear()
-            self.refresh_lines(message.block * BLOCK_ROWS, BLOCK_ROWS)
+            self.refresh_lines(block * BLOCK_ROWS, BLOCK_ROWS)
         self._read_visible()
+
+    def _rows_failed(self, generation: int, error: Exception) -> None:
+        if generation == self._generation:
+            self.tell(error)
+        else:
+            self._read_visible()
 
     # Drawing.
 

@@ -1,0 +1,97 @@
+"""Work in threads: widgets are touched by the message pump only, and the latest answer counts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mi_crow.causes import sentence_of
+from mi_crow.errors import MiCrowError
+from tui.text import printable
+
+if TYPE_CHECKING:
+    from textual.dom import DOMNode as _Node
+else:
+    _Node = object
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What runs in a thread, and who hears of it."""
+
+    work: Callable[[], Any]
+    then: Callable[[Any], object]
+    failed: Callable[[Exception], object]
+
+
+class ThreadWork(_Node):
+    """Mixed into the app, screens, popups and widgets that wait for a disk or a model."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._latest: dict[str, _Task] = {}  # by group, while a thread of the group runs
+
+    def in_thread(
+        self,
+        work: Callable[[], Answer],
+        then: Callable[[Answer], object] | None = None,
+        *,
+        group: str = "",
+        failed: Callable[[Exception], object] | None = None,
+    ) -> None:
+        """Calls `work` in a thread, then `then` with what it returned, or `failed` (by default
+        `tell`) with what it raised, on the message pump.
+
+        A group has one thread at a time. Work asked for meanwhile waits, only the latest of it is
+        done, and answers that it made obsolete are dropped. Without a group everything runs at
+        once and every answer is heard: for writes.
+        """
+        task = _Task(work, then or _ignore, failed or self.tell)
+        running = group in self._latest
+        if group:
+            self._latest[group] = task
+        if not running:
+            self._start(group, task)
+
+    def is_working(self, group: str) -> bool:
+        """Whether a thread of this group runs."""
+        return group in self._latest
+
+    def tell(self, error: Exception) -> None:
+        """Shows what went wrong, in one sentence."""
+        self.app.notify(printable(error_sentence(error)), severity="error")
+
+    def _start(self, group: str, task: _Task) -> None:
+        def run() -> None:
+            try:
+                answer = task.work()
+            except Exception as error:
+                self.call_later(self._ended, group, task, partial(task.failed, error))
+            else:
+                self.call_later(self._ended, group, task, partial(task.then, answer))
+
+        self.run_worker(run, thread=True, group=group or "default", exit_on_error=False)
+
+    async def _ended(self, group: str, task: _Task, tell: Callable[[], object]) -> None:
+        latest = self._latest.get(group, task)
+        if latest is not task:
+            self._start(group, latest)
+            return
+        self._latest.pop(group, None)
+        heard = tell()
+        if isawaitable(heard):
+            await heard
+
+
+def error_sentence(error: Exception) -> str:
+    """One line about `error`; one that nobody foresaw says its type, for a report."""
+    if isinstance(error, MiCrowError | OSError):
+        return sentence_of(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _ignore(_: object) -> None:
+    pass

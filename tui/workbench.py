@@ -1,0 +1,197 @@
+"""The app as its screens know it: the look at the workspace each second, the open SAE, the way
+between screens."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from textual.message import Message
+
+from mi_crow.errors import MiCrowError
+from mi_crow.store.workspace import Workspace
+from tui import messages
+from tui.context import AppContext, ConceptsLook
+from tui.terminal_app import TerminalApp
+from tui.text import printable
+from tui.threads import ThreadWork, error_sentence
+from tui.watch import Scan, ended, look
+from tui.widgets.frame.header import HeaderBar, ending_line
+
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at the workspace found; `trouble` says what it could not read."""
+
+    scan: Scan | None = None
+    concepts: ConceptsLook | None = None
+    rebuilt: str = ""  # the SAE whose index was built again since it was opened
+    trouble: str = ""
+
+
+class Workbench(ThreadWork, TerminalApp):
+    """Holds the state that screens share, and says on each change what changed."""
+
+    def __init__(self, workspace: Workspace, sae_id: str | None = None) -> None:
+        super().__init__()
+        self.context = AppContext(workspace, sae_id)
+        self.context.bind(self.post_message)
+        self._scan: Scan | None = None
+        self._concepts_version: int | None = None
+        self._trouble = ""  # shown once, not every second
+        self._trail: list[str] = []
+        self._requested: tuple[str, object] | None = None  # the index last asked for
+
+    def on_mount(self) -> None:
+        self.call_after_refresh(self._start_looking)
+
+    def on_unmount(self) -> None:
+        self.context.close()
+
+    # Looking at the workspace.
+
+    def _start_looking(self) -> None:
+        self.set_interval(POLL_SECONDS, self.look_now)
+        self.look_now()
+
+    def look_now(self) -> None:
+        """Looks at the workspace in a thread, unless a look is under way."""
+        if not self.is_working("look"):
+            self.in_thread(self._look, self._looked, group="look")
+
+    def _look(self) -> Look:
+        context = self.context
+        scan, concepts, rebuilt, trouble = None, None, "", ""
+        try:
+            scan = look(context.workspace, self._scan)
+            concepts = context.look_at_concepts()
+            store = context.features
+            if store is not None and store.changed_on_disk():
+                rebuilt = store.meta().sae_id
+            context.check_session()
+        except (MiCrowError, OSError) as error:
+            trouble = error_sentence(error)
+        except Exception as error:  # told each time: a look that ends in silence shows old rows
+            trouble = f"the workspace cannot be read ({error_sentence(error)})"
+        return Look(scan, concepts, rebuilt, trouble)
+
+    def _looked(self, found: Look) -> None:
+        if found.trouble != self._trouble:
+            self._trouble = found.trouble
+            if found.trouble:
+                self.notify(printable(found.trouble), severity="error")
+        if found.rebuilt and not self.is_working("index"):
+            self._open_index(found.rebuilt)
+        if found.scan is None:
+            return
+        first = self._scan is None
+        before, now = self._scan or Scan(), found.scan
+        self._scan = now
+        self.context.set_scan(now)
+        if first or before.store() != now.store():
+            self.context.publish(messages.WorkspaceChanged(now.runs, now.saes))
+            self._refresh_header()
+        if first or before.jobs != now.jobs:
+            self.context.publish(messages.JobsChanged(now.jobs))
+            self._refresh_header()
+            for job in ended(before.jobs, now.jobs):
+                severity = "information" if job.status == "finished" else "warning"
+                self.notify(ending_line(job), severity=severity)
+        if found.concepts is not None:
+            self._looked_at_concepts(found.concepts, first)
+        self._open_some_sae()
+
+    def _looked_at_concepts(self, look: ConceptsLook, first: bool) -> None:
+        for told in (look.notice, look.tagging_off if not self.context.tagging_off else None):
+            if told:
+                self.notify(printable(told), severity="warning")
+        if look.tagging_off != self.context.tagging_off:
+            self.context.tagging_off = look.tagging_off
+            self._refresh_header()
+        if first:
+            self._concepts_version = look.version
+        else:
+            self.concepts_changed(look.version)
+
+    def concepts_changed(self, version: int | None) -> None:
+        """Has every screen read the annotations again when `version` is newer than what they show.
+
+        Whoever writes calls it with the version after the write, so that the next look does not
+        take the change for somebody else's.
+        """
+        known = self._concepts_version
+        if version is not None and (known is None or version > known):
+            self._concepts_version = version
+            self.context.publish(messages.ConceptsChanged())
+
+    # The open SAE.
+
+    def _open_some_sae(self) -> None:
+        """Opens the newest indexed SAE when none is open, and the open one's index when built."""
+        context = self.context
+        if context.sae_id is None:
+            indexed = [sae for sae in context.saes() if sae.has_index] or list(context.saes())
+            if indexed:
+                self.open_sae(indexed[-1].sae_id)
+        elif context.features is None and self._has_new_index(context.sae_id):
+            self.open_sae(context.sae_id)
+
+    def _has_new_index(self, sae_id: str) -> bool:
+        sae = self.context.sae()
+        request = (sae_id, self._scan_marks())
+        return sae is not None and sae.has_index and self._requested != request
+
+    def open_sae(self, sae_id: str) -> None:
+        """Makes `sae_id` the open SAE; its index opens in a thread, then SaeChanged goes out."""
+        self._requested = (sae_id, self._scan_marks())
+        if sae_id != self.context.sae_id:
+            self.context.sae_id = sae_id
+            self.context.features = None
+        self.context.publish(messages.SaeChanged(sae_id, ready=False))
+        self._refresh_header()
+        self._open_index(sae_id)
+
+    def _scan_marks(self) -> object:
+        return self._scan.store_marks if self._scan else None
+
+    def _open_index(self, sae_id: str) -> None:
+        def opened(store) -> None:
+            if sae_id == self.context.sae_id:  # else another SAE was opened meanwhile
+                self.context.features = store
+                self.context.publish(messages.SaeChanged(sae_id, ready=True))
+
+        def failed(error: Exception) -> None:
+            if sae_id == self.context.sae_id:
+                self.context.features = None
+                words = error_sentence(error)
+                self.context.publish(messages.SaeChanged(sae_id, ready=False, error=words))
+
+        work = partial(self.context.read_index, sae_id)
+        self.in_thread(work, opened, group="index", failed=failed)
+
+    def on_session_changed(self, message: messages.SessionChanged) -> None:
+        self.context.publish(messages.SessionChanged(message.state))
+        self._refresh_header()
+
+    def _refresh_header(self) -> None:
+        for screen in self.screen_stack:
+            for header in screen.query(HeaderBar):
+                header.refresh_lines()
+
+    # Between screens.
+
+    async def go(self, name: str, message: Message | None = None) -> None:
+        """Switches to a screen and hands it `message` (OpenFeature, SendToSteer, ...)."""
+        if name != self.current_mode:
+            self._trail = [mode for mode in self._trail if mode != name][-5:]
+            self._trail.append(self.current_mode)
+            await self.switch_mode(name)
+            self._refresh_header()
+        if message is not None:
+            self.screen_stack[0].post_message(message)
+
+    def go_back(self) -> None:
+        """The screen that was open before this one."""
+        if self._trail:
+            self.switch_mode(self._trail.pop())
+            self._refresh_header()
