@@ -80,7 +80,7 @@ class ExampleList(LineView):
     """Examples under one another."""
 
     BINDINGS = bindings("list")
-    cursor: reactive[int] = reactive(0, init=False)
+    cursor: reactive[int] = reactive(0, init=False, repaint=False)
 
     @dataclass
     class Opened(Message):
@@ -123,32 +123,38 @@ class ExampleList(LineView):
         self._keep_cursor_visible()
 
     def look_of(self, line: int) -> str:
-        return "cursor" if self.has_focus and line in self._cursor_lines else ""
+        return "cursor" if self.has_focus and line in self._lines_of(self.cursor) else ""
 
     def line_content(self, line: int, look: str) -> Content:
         content = self._lines[line]
         return Content.styled("▌", "$primary") + content[1:] if look else content
 
-    @property
-    def _cursor_lines(self) -> range:
-        if not self._starts:
+    def _lines_of(self, place: int) -> range:
+        """The lines of the example at `place`, without the blank one below them."""
+        if not 0 <= place < len(self._starts):
             return range(0)
-        first = self._starts[self.cursor]
-        after = self._starts[self.cursor + 1 : self.cursor + 2] or [len(self._lines)]
+        first = self._starts[place]
+        after = self._starts[place + 1 : place + 2] or [len(self._lines)]
         return range(first, after[0] - 1)
+
+    def _refresh_example(self, place: int) -> None:
+        lines = self._lines_of(place)
+        if lines:
+            self.refresh_lines(lines.start, len(lines))
 
     # Moving.
 
     def validate_cursor(self, cursor: int) -> int:
         return max(0, min(cursor, len(self._examples) - 1))
 
-    def watch_cursor(self) -> None:
+    def watch_cursor(self, before: int, now: int) -> None:
         self._keep_cursor_visible()
-        self.refresh()
+        self._refresh_example(before)
+        self._refresh_example(now)
 
     def _keep_cursor_visible(self) -> None:
         if self._starts:
-            lines = self._cursor_lines
+            lines = self._lines_of(self.cursor)
             region = Region(0, lines.start, 1, len(lines))
             self.scroll_to_region(region, animate=False, force=True)
 
@@ -156,10 +162,10 @@ class ExampleList(LineView):
         self.rewrap()
 
     def on_focus(self) -> None:
-        self.refresh()
+        self._refresh_example(self.cursor)
 
     def on_blur(self) -> None:
-        self.refresh()
+        self._refresh_example(self.cursor)
 
     def action_cursor_down(self) -> None:
         self.cursor += 1
@@ -171,7 +177,7 @@ class ExampleList(LineView):
         self._to_line(round(self.scroll_offset.y) + self.size.height)
 
     def action_page_up(self) -> None:
-        self._to_line(self._cursor_lines.start - self.size.height if self._starts else 0)
+        self._to_line(self._lines_of(self.cursor).start - self.size.height)
 
     def _to_line(self, line: int) -> None:
         if self._starts:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from textual.content import Content
 
 from tui.text import count, number, printable
+from tui.widgets.lists.row_list import fitted
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureRow
@@ -115,11 +116,3 @@ def titles_content(width: int, sort: str, descending: bool) -> Content:
             line = line.pad_right(end - text.cell_length - line.cell_length) + text
         end += _GAP
     return Content.assemble(" ", line)
-
-
-def fitted(text: Content, width: int, align: str = "left") -> Content:
-    """`text` in exactly `width` cells."""
-    if text.cell_length > width:
-        text = text.truncate(width, ellipsis=True)
-    pad = width - text.cell_length
-    return text.pad_left(pad) if align == "right" else text.pad_right(pad)

@@ -9,18 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from textual import events
 from textual.cache import LRUCache
 from textual.content import Content
-from textual.geometry import Region, Size
 from textual.message import Message
-from textual.reactive import reactive
-from textual.scroll_view import ScrollView
-from textual.strip import Strip
-from textual.visual import Visual
 
-from tui.actions import bindings
 from tui.threads import ThreadWork
+from tui.widgets.lists.cursor_list import CursorList
 from tui.widgets.lists.feature_columns import row_content
 
 if TYPE_CHECKING:
@@ -28,17 +22,12 @@ if TYPE_CHECKING:
 
 BLOCK_ROWS = 64
 _KEPT_BLOCKS = 64
-_KEPT_STRIPS = 1024
 
 Fetch = Callable[[Sequence[int]], "Sequence[FeatureRow]"]
 
 
-class FeatureTable(ThreadWork, ScrollView, can_focus=True):
+class FeatureTable(ThreadWork, CursorList):
     """Features under the cursor keys, in the order of the ids that `show` was given."""
-
-    BINDINGS = bindings("list")
-    COMPONENT_CLASSES = {"feature-table--cursor", "feature-table--cursor-blurred"}
-    cursor: reactive[int] = reactive(0, init=False)
 
     @dataclass
     class Highlighted(Message):
@@ -59,8 +48,6 @@ class FeatureTable(ThreadWork, ScrollView, can_focus=True):
         self._generation = 0
         self._blocks: LRUCache[int, tuple[FeatureRow, ...]] = LRUCache(_KEPT_BLOCKS)
         self._stale: set[int] = set()
-        self._strips: LRUCache[tuple[int, int, int], Strip] = LRUCache(_KEPT_STRIPS)
-        self._empty = ""
 
     # What is shown.
 
@@ -70,19 +57,15 @@ class FeatureTable(ThreadWork, ScrollView, can_focus=True):
         `fetch` gives the rows of some ids in their order; it is called in a thread.
         """
         before = self.feature
-        self._ids, self._fetch, self._empty = ids, fetch, empty
+        self._ids, self._fetch, self._empty = ids, fetch, f" {empty}"
         self._generation += 1
         self._blocks.clear()
-        self._strips.clear()
         self._stale.clear()
-        self.virtual_size = Size(0, len(ids))
         place = None if before is None else self.place_of(before)
-        self.set_reactive(FeatureTable.cursor, place or 0)
-        self._keep_cursor_visible()
-        self.refresh()
+        self.rows_changed(place or 0)
         self._read_visible()
         if self.feature != before:
-            self.post_message(self.Highlighted(self.feature))
+            self.tell_highlighted()
 
     def reread(self) -> None:
         """Reads the shown rows again (a concept changed); the old ones stay until then."""
@@ -144,7 +127,7 @@ class FeatureTable(ThreadWork, ScrollView, can_focus=True):
             self._stale.discard(block)
             self._blocks.discard(block)  # the cache never overwrites
             self._blocks[block] = tuple(rows)
-            self._strips.clear()
+            self.forget_strips()
             self.refresh_lines(block * BLOCK_ROWS, BLOCK_ROWS)
         self._read_visible()
 
@@ -156,32 +139,8 @@ class FeatureTable(ThreadWork, ScrollView, can_focus=True):
 
     # Drawing.
 
-    def render_line(self, y: int) -> Strip:
-        place = y + round(self.scroll_offset.y)
-        width = self.scrollable_content_region.width
-        if not self._ids and y == 0 and self._empty:
-            return self._strip(Content.assemble(" ", (self._empty, "$muted")), width, "")
-        if place >= len(self._ids):
-            return Strip.blank(width, self.rich_style)
-        look = 0 if place != self.cursor else 1 if self.has_focus else 2
-        key = (place, width, look)
-        strip = self._strips.get(key)
-        if strip is None:
-            name = ("", "feature-table--cursor", "feature-table--cursor-blurred")[look]
-            marker = "▌" if look == 1 else " "
-            row = self.row_at(place)
-            strip = self._strip(row_content(self._ids[place], row, width, marker), width, name)
-            self._strips[key] = strip
-        return strip
-
-    def _strip(self, content: Content, width: int, component: str) -> Strip:
-        style = self.get_visual_style(component) if component else self.visual_style
-        strips = Visual.to_strips(self, content, width, 1, style)
-        return strips[0].adjust_cell_length(width, style.rich_style)
-
-    def notify_style_update(self) -> None:
-        self._strips.clear()
-        super().notify_style_update()
+    def row_content(self, index: int, width: int, marker: str) -> Content:
+        return row_content(self._ids[index], self.row_at(index), width, marker)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
@@ -191,53 +150,9 @@ class FeatureTable(ThreadWork, ScrollView, can_focus=True):
         self._keep_cursor_visible()
         self._read_visible()
 
-    def on_focus(self) -> None:
-        self.refresh_line(self.cursor)
-
-    def on_blur(self) -> None:
-        self.refresh_line(self.cursor)
-
-    # Moving.
-
-    def validate_cursor(self, cursor: int) -> int:
-        return max(0, min(cursor, len(self._ids) - 1))
-
-    def watch_cursor(self, before: int, now: int) -> None:
-        if before == now:
-            return
-        self._keep_cursor_visible()
-        self.refresh_line(before)
-        self.refresh_line(now)
+    def tell_highlighted(self) -> None:
         self.post_message(self.Highlighted(self.feature))
-
-    def _keep_cursor_visible(self) -> None:
-        self.scroll_to_region(Region(0, self.cursor, 1, 1), animate=False, force=True)
-
-    def action_cursor_down(self) -> None:
-        self.cursor += 1
-
-    def action_cursor_up(self) -> None:
-        self.cursor -= 1
-
-    def action_page_down(self) -> None:
-        self.cursor += max(self.size.height - 1, 1)
-
-    def action_page_up(self) -> None:
-        self.cursor -= max(self.size.height - 1, 1)
-
-    def action_first(self) -> None:
-        self.cursor = 0
-
-    def action_last(self) -> None:
-        self.cursor = len(self._ids) - 1
 
     def action_select_row(self) -> None:
         if self.feature is not None:
             self.post_message(self.Opened(self.feature))
-
-    def on_click(self, event: events.Click) -> None:
-        place = event.y + round(self.scroll_offset.y)
-        if 0 <= place < len(self._ids):
-            if place == self.cursor:
-                self.action_select_row()
-            self.cursor = place

@@ -4,18 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from textual import events
 from textual.app import RenderResult
 from textual.content import Content
-from textual.geometry import Region, Size
+from textual.geometry import Size
 from textual.message import Message
-from textual.reactive import reactive
-from textual.scroll_view import ScrollView
-from textual.strip import Strip
-from textual.visual import Visual
 from textual.widget import Widget
 
-from tui.actions import bindings
+from tui.widgets.lists.cursor_list import CursorList
 
 
 @dataclass(frozen=True)
@@ -46,12 +41,8 @@ class Row:
     cells: tuple[Cell, ...] = field(default=())
 
 
-class RowList(ScrollView, can_focus=True):
+class RowList(CursorList):
     """Rows under the cursor keys. Rows are plain text, never markup."""
-
-    BINDINGS = bindings("list")
-    COMPONENT_CLASSES = {"row-list--cursor", "row-list--cursor-blurred", "row-list--header"}
-    cursor: reactive[int] = reactive(0, init=False)
 
     @dataclass
     class Highlighted(Message):
@@ -94,14 +85,17 @@ class RowList(ScrollView, can_focus=True):
         id: str | None = None,
         classes: str | None = None,
     ) -> None:
-        super().__init__(id=id, classes=classes)
+        super().__init__(empty, id, classes)
         self._columns = tuple(columns)
         self._rows: tuple[Row, ...] = ()
-        self._empty = empty
 
     @property
     def rows(self) -> tuple[Row, ...]:
         return self._rows
+
+    @property
+    def row_count(self) -> int:
+        return len(self._rows)
 
     @property
     def key(self) -> str | None:
@@ -116,12 +110,10 @@ class RowList(ScrollView, can_focus=True):
         old_key = self.key
         self._rows = rows
         keys = [row.key for row in rows]
-        cursor = keys.index(old_key) if old_key in keys else min(self.cursor, len(rows) - 1)
-        self.set_reactive(RowList.cursor, max(cursor, 0))
-        self.virtual_size = Size(0, len(rows))
-        self._keep_cursor_visible()
-        self.refresh()
-        self.post_message(self.Highlighted(self, self.key))
+        self.rows_changed(
+            keys.index(old_key) if old_key in keys else min(self.cursor, len(rows) - 1)
+        )
+        self.tell_highlighted()
 
     def select(self, key: str) -> None:
         """Puts the cursor on the row with this key, if there is one."""
@@ -131,41 +123,27 @@ class RowList(ScrollView, can_focus=True):
 
     # Drawing.
 
-    def render_line(self, y: int) -> Strip:
-        index = y + round(self.scroll_offset.y)
-        width = self.scrollable_content_region.width
-        if not self._rows and y == 0 and self._empty:
-            return self._strip(Content.styled(self._empty, "$muted"), width)
-        if index >= len(self._rows):
-            return Strip.blank(width, self.rich_style)
-        at_cursor = index == self.cursor
-        return self._strip(self._line(self._rows[index], width, at_cursor), width, at_cursor)
-
     def heading(self, title: str) -> Content:
         """The line above the list: what it holds, how many, and the titles of the columns."""
         own = Content.assemble(
             (title, "bold $primary"), (f"  {len(self._rows)}" if self._rows else "", "$muted")
         )
         cells = tuple(Cell(column.title, "$faint") for column in self._columns)
-        shown = self._layout(Row("", cells), self._text_width)
+        shown = self._layout(Row("", cells), self.text_width - 2)
         rest = [
-            _fitted(Content.styled(cell.text, cell.style), width, align)
+            fitted(Content.styled(cell.text, cell.style), width, align)
             for cell, width, align in shown[1:]
         ]
-        first = _fitted(own, shown[0][1], "left")
+        first = fitted(own, shown[0][1], "left")
         return Content.assemble(" ", Content(" ").join([first, *(rest if self._rows else [])]))
 
-    @property
-    def _text_width(self) -> int:
-        return self.scrollable_content_region.width - 2
-
-    def _line(self, row: Row, width: int, at_cursor: bool) -> Content:
-        marker = Content.styled("▌", "$primary") if at_cursor and self.has_focus else Content(" ")
-        parts = [marker]
-        for cell, column_width, align in self._layout(row, width - 2):
-            text = Content.assemble((cell.text, cell.style), *cell.more)
-            parts.append(_fitted(text, column_width, align))
-        return parts[0] + Content(" ").join(parts[1:])
+    def row_content(self, index: int, width: int, marker: str) -> Content:
+        cells = [
+            fitted(Content.assemble((cell.text, cell.style), *cell.more), column_width, align)
+            for cell, column_width, align in self._layout(self._rows[index], width - 2)
+        ]
+        first = Content.styled(marker, "$primary") if marker.strip() else Content(marker)
+        return first + Content(" ").join(cells)
 
     def _layout(self, row: Row, width: int) -> list[tuple[Cell, int, str]]:
         shown = [
@@ -178,27 +156,10 @@ class RowList(ScrollView, can_focus=True):
         share = max((width - fixed) // len(flexible), 4) if flexible else 0
         return [(cell, column.width or share, column.align) for cell, column in shown]
 
-    def _strip(self, content: Content, width: int, at_cursor: bool = False) -> Strip:
-        style = self.visual_style
-        if at_cursor:
-            name = "row-list--cursor" if self.has_focus else "row-list--cursor-blurred"
-            style = self.get_visual_style(name)
-        strips = Visual.to_strips(self, content, width, 1, style)
-        return strips[0].adjust_cell_length(width, style.rich_style)
-
     # Moving.
 
-    def validate_cursor(self, cursor: int) -> int:
-        return max(0, min(cursor, len(self._rows) - 1))
-
-    def watch_cursor(self, before: int, now: int) -> None:
-        self._keep_cursor_visible()
-        self.refresh()
-        if before != now:
-            self.post_message(self.Highlighted(self, self.key))
-
-    def _keep_cursor_visible(self) -> None:
-        self.scroll_to_region(Region(0, self.cursor, 1, 1), animate=False, force=True)
+    def tell_highlighted(self) -> None:
+        self.post_message(self.Highlighted(self, self.key))
 
     def _move(self, target: int) -> None:
         beyond = target < 0 or target >= len(self._rows)
@@ -214,18 +175,6 @@ class RowList(ScrollView, can_focus=True):
     def action_cursor_up(self) -> None:
         self._move(self.cursor - 1)
 
-    def action_page_down(self) -> None:
-        self.cursor += max(self.size.height - 1, 1)
-
-    def action_page_up(self) -> None:
-        self.cursor -= max(self.size.height - 1, 1)
-
-    def action_first(self) -> None:
-        self.cursor = 0
-
-    def action_last(self) -> None:
-        self.cursor = len(self._rows) - 1
-
     def action_select_row(self) -> None:
         if self.key is not None:
             self.post_message(self.Opened(self, self.key))
@@ -235,18 +184,7 @@ class RowList(ScrollView, can_focus=True):
         self._keep_cursor_visible()
 
     def on_focus(self) -> None:
-        self.refresh()
-        self.post_message(self.Highlighted(self, self.key))
-
-    def on_blur(self) -> None:
-        self.refresh()
-
-    def on_click(self, event: events.Click) -> None:
-        index = event.y + round(self.scroll_offset.y)
-        if 0 <= index < len(self._rows):
-            if index == self.cursor:
-                self.action_select_row()
-            self.cursor = index
+        self.tell_highlighted()
 
 
 class ListHeading(Widget):
@@ -261,7 +199,7 @@ class ListHeading(Widget):
         return self._row_list.heading(self._title)
 
 
-def _fitted(text: Content, width: int, align: str) -> Content:
+def fitted(text: Content, width: int, align: str = "left") -> Content:
     """`text` in exactly `width` cells."""
     if text.cell_length > width:
         text = text.truncate(width, ellipsis=True)

@@ -1,0 +1,104 @@
+"""A list of one-line rows under a cursor: what every list shares."""
+
+from textual import events
+from textual.content import Content
+from textual.geometry import Region, Size
+from textual.reactive import reactive
+from textual.strip import Strip
+
+from tui.actions import bindings
+from tui.widgets.lists.strip_view import StripView
+
+
+class CursorList(StripView):
+    """Moves a cursor with the keys of the action table; a move draws the two lines that it changes.
+
+    Subclasses know their rows: `row_count`, `row_content`, and what a chosen row means.
+    """
+
+    BINDINGS = bindings("list")
+    COMPONENT_CLASSES = {"list--cursor", "list--cursor-blurred"}
+    cursor: reactive[int] = reactive(0, init=False, repaint=False)
+
+    def __init__(self, empty: str = "", id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._empty = empty  # shown while there are no rows
+
+    def row_content(self, index: int, width: int, marker: str) -> Content:
+        """One row in `width` cells; `marker` stands in the first of them."""
+        raise NotImplementedError
+
+    def tell_highlighted(self) -> None:
+        """Posts the message that the cursor is on another row."""
+
+    def action_select_row(self) -> None:
+        """Posts the message that the row under the cursor was chosen."""
+
+    def rows_changed(self, cursor: int) -> None:
+        """Draws all rows again, with the cursor on row `cursor`."""
+        self.forget_strips()
+        self.virtual_size = Size(0, self.row_count)
+        self.set_reactive(CursorList.cursor, max(cursor, 0))
+        self._keep_cursor_visible()
+        self.refresh()
+
+    # Drawing.
+
+    def render_line(self, y: int) -> Strip:
+        if not self.row_count and y == 0 and self._empty:
+            return self._strip(Content.styled(self._empty, "$muted"), self.text_width)
+        return super().render_line(y)
+
+    def look_of(self, line: int) -> str:
+        if line != self.cursor:
+            return ""
+        return "list--cursor" if self.has_focus else "list--cursor-blurred"
+
+    def line_content(self, line: int, look: str) -> Content:
+        marker = "▌" if look == "list--cursor" else " "
+        return self.row_content(line, self.text_width, marker)
+
+    def on_focus(self) -> None:
+        self.refresh_line(self.cursor)
+
+    def on_blur(self) -> None:
+        self.refresh_line(self.cursor)
+
+    # Moving.
+
+    def validate_cursor(self, cursor: int) -> int:
+        return max(0, min(cursor, self.row_count - 1))
+
+    def watch_cursor(self, before: int, now: int) -> None:
+        self._keep_cursor_visible()
+        self.refresh_line(before)
+        self.refresh_line(now)
+        self.tell_highlighted()
+
+    def _keep_cursor_visible(self) -> None:
+        self.scroll_to_region(Region(0, self.cursor, 1, 1), animate=False, force=True)
+
+    def action_cursor_down(self) -> None:
+        self.cursor += 1
+
+    def action_cursor_up(self) -> None:
+        self.cursor -= 1
+
+    def action_page_down(self) -> None:
+        self.cursor += max(self.size.height - 1, 1)
+
+    def action_page_up(self) -> None:
+        self.cursor -= max(self.size.height - 1, 1)
+
+    def action_first(self) -> None:
+        self.cursor = 0
+
+    def action_last(self) -> None:
+        self.cursor = self.row_count - 1
+
+    def on_click(self, event: events.Click) -> None:
+        index = event.y + round(self.scroll_offset.y)
+        if 0 <= index < self.row_count:
+            if index == self.cursor:
+                self.action_select_row()
+            self.cursor = index
