@@ -22,7 +22,7 @@ class Action:
     label: str  # two words for the footer
     help: str  # one line for help and palette
     footer: bool = True
-    priority: bool = False  # before the focused widget: overtakes keys that it has yet to take
+    priority: bool = False  # before the focused widget, which then never sees the key
 
     @property
     def scope(self) -> str:
@@ -42,9 +42,9 @@ APP = (
         "app.back", "escape", "escape", "back", "Stop, close, leave the field, or go back", False
     ),
     Action("app.theme", "", "next_theme", "theme", "Switch between the dark and the light theme"),
-    Action("app.undo", "u", "undo", "undo", "Undo your latest change of this session", False),
-    Action("app.redo", "ctrl+y", "redo", "redo", "Redo what you undid last", False),
-    Action("app.quit", "q", "quit", "quit", "Quit; jobs go on"),
+    Action("app.undo", "u", "undo", "undo", "Undo your latest change in this session", False),
+    Action("app.redo", "ctrl+y", "redo", "redo", "Redo the change you undid last", False),
+    Action("app.quit", "q", "quit", "quit", "Quit; jobs keep running"),
 )
 
 LIST = (
@@ -74,7 +74,7 @@ POPUP = (
 
 FORM = (
     Action("form.submit", "ctrl+r", "submit", "start", "Start it"),
-    Action("form.close", "escape", "close", "cancel", "Leave without starting"),
+    Action("form.close", "escape", "close", "cancel", "Close without starting"),
 )
 
 RUNS = (
@@ -90,7 +90,7 @@ RUNS = (
 )
 
 TOKENS = (
-    Action("tokens.left", "h,left", "token_left", "left", "Token before", False),
+    Action("tokens.left", "h,left", "token_left", "left", "Previous token", False),
     Action("tokens.right", "l,right", "token_right", "right", "Next token", False),
     Action("tokens.down", "j,down", "token_down", "down", "Line below", False),
     Action("tokens.up", "k,up", "token_up", "up", "Line above", False),
@@ -98,21 +98,23 @@ TOKENS = (
     Action("tokens.page_up", "ctrl+u,pageup", "page_up", "page up", "Up a page", False),
     Action("tokens.first", "g,home", "first", "first", "First token", False),
     Action("tokens.last", "G,end", "last", "last", "Last token", False),
-    Action("tokens.open", "enter", "select_row", "open", "Open the feature that heats the text"),
+    Action("tokens.open", "enter", "select_row", "open", "Open the feature shown on the text"),
 )
 
 FEATURES = (
     Action("features.filter", "slash", "filter", "filter", "Filter by text, concept, label, token"),
-    Action("features.tag", "t", "tag", "tag", "Name the feature; an empty name takes it away"),
+    Action("features.tag", "t", "tag", "tag", "Name the feature; an empty name removes it"),
     Action("features.steer", "s", "steer", "steer", "Send the feature to Steer"),
-    Action("features.inspect", "i", "inspect", "inspect", "Look for the feature in a text"),
-    Action("features.sort", "o", "next_sort", "sort", "Sort by the next column, or by the match"),
-    Action("features.reverse", "O", "reverse", "reverse", "Turn the order round", False),
-    Action("features.show", "f", "next_filter", "show", "Show firing, named, unnamed, all"),
+    Action("features.inspect", "i", "inspect", "inspect", "Inspect the feature on a text"),
+    Action("features.sort", "o", "next_sort", "sort", "Sort by the next column, or by relevance"),
+    Action("features.reverse", "O", "reverse", "reverse", "Reverse sort", False),
+    Action("features.show", "f", "next_filter", "show", "Show firing, named, unnamed or all"),
     Action("features.jump", "number_sign", "jump", "jump", "Jump to a feature by its number"),
-    Action("features.band", "b", "next_band", "band", "Examples from the next band of strength"),
+    Action("features.band", "b", "next_band", "band", "Examples from the next activation band"),
     Action("features.next", "right_square_bracket", "step(1)", "next", "Next feature", False),
-    Action("features.back", "left_square_bracket", "step(-1)", "before", "Feature before", False),
+    Action(
+        "features.back", "left_square_bracket", "step(-1)", "previous", "Previous feature", False
+    ),
     Action("features.copy", "y", "copy", "copy", "Copy the feature or the selected example", False),
 )
 
@@ -124,7 +126,7 @@ INSPECT = (
         "w",
         "windows",
         "windows",
-        "Read all of a text longer than the context, in windows of it, or cut it",
+        "Read a long text in windows of the context, or truncate it",
         False,
     ),
     Action("inspect.steer", "s", "steer", "steer", "Send the selected feature to Steer"),
@@ -137,9 +139,9 @@ STEER = (
     Action("steer.prompt", "e", "edit_prompt", "prompt", "Edit the prompt"),
     Action("steer.add", "a", "add", "add", "Add an intervention"),
     Action("steer.remove", "x", "remove", "remove", "Remove the selected intervention"),
-    Action("steer.more", "plus", "nudge(1)", "more", "A stronger value", False),
-    Action("steer.less", "minus", "nudge(-1)", "less", "A weaker value", False),
-    Action("steer.sweep", "w", "sweep", "sweep", "Run a list of strengths one after the other"),
+    Action("steer.more", "plus", "nudge(1)", "more", "Increase the value", False),
+    Action("steer.less", "minus", "nudge(-1)", "less", "Decrease the value", False),
+    Action("steer.sweep", "w", "sweep", "sweep", "Generate at several strengths"),
     Action("steer.preset", "p", "presets", "presets", "Load a preset"),
     Action("steer.save_preset", "P", "save_preset", "save preset", "Save the stack", False),
     Action("steer.save", "S", "save", "save", "Save this generation"),
@@ -148,15 +150,15 @@ STEER = (
 
 CONCEPTS = (
     Action("concepts.filter", "slash", "filter", "filter", "Filter by name, note or number"),
-    Action("concepts.mark", "space", "mark", "mark", "Mark for a change of many"),
+    Action("concepts.mark", "space", "mark", "mark", "Mark for bulk edit"),
     Action("concepts.rename", "r", "rename", "rename", "Rename the marked or selected concepts"),
     Action("concepts.note", "n", "note", "note", "Write a note"),
-    Action("concepts.sure", "c", "confidence", "confidence", "Set how sure you are, 0 to 1", False),
+    Action("concepts.sure", "c", "confidence", "confidence", "Set the confidence, 0 to 1", False),
     Action("concepts.remove", "x", "remove", "remove", "Remove the marked or selected concepts"),
     Action("concepts.steer", "s", "steer", "steer", "Send the feature to Steer", False),
-    Action("concepts.export", "w", "export", "export", "Write all concepts to a .json or .csv"),
-    Action("concepts.import", "m", "import_file", "import", "Read concepts from a .json or .csv"),
-    Action("concepts.history", "h", "history", "history", "Pick a former change and undo it"),
+    Action("concepts.export", "w", "export", "export", "Export all concepts to .json or .csv"),
+    Action("concepts.import", "m", "import_file", "import", "Import concepts from .json or .csv"),
+    Action("concepts.history", "h", "history", "history", "Undo an earlier change"),
     Action("concepts.copy", "y", "copy", "copy", "Copy the selected concept", False),
 )
 

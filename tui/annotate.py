@@ -1,4 +1,4 @@
-"""Writes to the annotations, each in a thread and as one change that one undo takes back."""
+"""Writes to the annotations, each in a thread and as one change that one undo reverts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from tui.workbench import Workbench
 
 Change = Callable[["Annotations"], str]
-"""Does the writing and says what was done, in words for the person who asked."""
+"""Writes, and returns a sentence about what was done."""
 
 
 def may_tag(app: "Workbench") -> bool:
-    """Whether anything can be named; says why when not, before anybody types."""
+    """Whether anything can be named; if not, says why before anybody types."""
     why = app.context.tagging_off
     if why:
         app.notify(printable(why), severity="warning")
@@ -23,7 +23,7 @@ def may_tag(app: "Workbench") -> bool:
 
 
 def write(app: "Workbench", change: Change) -> None:
-    """Does `change` in a thread; tells what it says, or what went wrong."""
+    """Makes a change in a thread and shows its sentence, or what went wrong."""
 
     def work() -> tuple[str, int]:
         annotations = app.context.annotations
@@ -39,15 +39,15 @@ def write(app: "Workbench", change: Change) -> None:
 
 @dataclass(frozen=True)
 class Naming:
-    """The feature that a name is asked for: the answer is for it, whatever is open by then."""
+    """The feature to be named: the answer is for it, whatever is open by then."""
 
     sae_id: str
     feature: int
-    before: str | None  # the name that it has
+    before: str | None  # its present name
 
 
 def name_feature(app: "Workbench", naming: Naming | None, name: str) -> None:
-    """Gives a feature a name in place of the one before; an empty one takes it away."""
+    """Replaces the name of a feature; an empty one removes it."""
     if naming is None or name == (naming.before or ""):
         return
     sae_id, feature, before = naming.sae_id, naming.feature, naming.before
@@ -58,7 +58,7 @@ def name_feature(app: "Workbench", naming: Naming | None, name: str) -> None:
                 rename(annotations, sae_id, feature, before, name)
             elif before:
                 annotations.remove_concept(sae_id, feature, before)
-        return f"#{feature} is “{name}”" if name else f"#{feature} has no name now"
+        return f"#{feature} is “{name}”" if name else f"#{feature} has no name any more"
 
     write(app, change)
 
@@ -66,7 +66,7 @@ def name_feature(app: "Workbench", naming: Naming | None, name: str) -> None:
 def rename(
     annotations: "Annotations", sae_id: str, feature: int, before: str | None, name: str
 ) -> None:
-    """Puts `name` in the place of `before`, which keeps its note, tags and confidence."""
+    """Renames `before` to `name`; its note, tags and confidence stay."""
     old = next(
         (
             concept
@@ -85,17 +85,21 @@ def rename(
 
 
 def undo(annotations: "Annotations") -> str:
-    """Takes back this session's latest change that stands."""
+    """Undoes the latest change of this session that is not undone yet."""
     done = annotations.undo(annotations.session)
-    return str(done) if done is not None else "Nothing of this session to undo; 5 h lists the rest"
+    return (
+        str(done)
+        if done is not None
+        else "Nothing to undo in this session; 5 h lists earlier changes"
+    )
 
 
 def redo(annotations: "Annotations") -> str:
-    """Takes back this session's latest undo."""
+    """Redoes the change that this session undid last."""
     done = annotations.redo(annotations.session)
     return str(done) if done is not None else "Nothing to redo"
 
 
 def undo_change(change: int, annotations: "Annotations") -> str:
-    """Takes back one change of the history."""
+    """Undoes one change of the history."""
     return str(annotations.undo_change(change))

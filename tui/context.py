@@ -1,6 +1,6 @@
 """What all screens share: the workspace, the open SAE, its index, the session, the latest scan.
 
-The message pump alone changes the fields; threads get values from here and post messages back.
+Only the message pump changes the fields; threads get values from here and post messages back.
 Nothing heavy is imported before it is used: duckdb comes with the first index, in a thread.
 """
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ConceptsLook:
-    """What a second's look at the annotations found."""
+    """What one look at the annotations found."""
 
-    version: int | None  # differs after every change; None while nobody has named anything
+    version: int | None  # grows with every change; None while nobody has named anything
     notice: str | None  # the file was replaced or removed
     tagging_off: str | None  # why nothing can be named, in one sentence
 
@@ -205,7 +205,7 @@ class AppContext:
                 SessionState(
                     "died",
                     self.session_state.sae_id,
-                    detail="the model session ended; the next request starts it again",
+                    detail="the model session ended; the next request restarts it",
                 )
             )
 

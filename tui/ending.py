@@ -1,4 +1,4 @@
-"""How the app ends: by a key, by a signal or by a fault; the terminal is given back each time."""
+"""How the app ends: by a key, a signal or an error; the terminal is restored each time."""
 
 import os
 import signal
@@ -20,8 +20,8 @@ _EXIT_SIGNAL = 128  # a shell's exit code for the signal n is 128 + n
 class EndsBySignal:
     """While it is open, a signal quits the app as `q` does; a second one quits at once.
 
-    An app that cannot quit within some seconds, because a thread of it hangs, is ended with the
-    terminal given back. The model session ends with the end of its input. Jobs go on.
+    An app that cannot quit within some seconds, because one of its threads hangs, is ended with the
+    terminal restored. The model session ends with the end of its input. Jobs keep running.
     """
 
     def __init__(self, app: "TerminalApp") -> None:
@@ -45,7 +45,7 @@ class EndsBySignal:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        """After a hang-up there is no terminal to write to: what breaks then is not told."""
+        """After a hang-up there is no terminal to write to: errors from then on are dropped."""
         if self._timer is not None:
             self._timer.cancel()
         for number, handler in self._before.items():
@@ -81,5 +81,5 @@ def run_to_its_end(app: "TerminalApp") -> int:
     if app.fault is not None:
         raise app.fault
     if app.return_code:
-        raise MiCrowError("the app ended by a fault of the terminal", hint="start mi-crow again")
+        raise MiCrowError("the app ended because the terminal failed", hint="start mi-crow again")
     return 0

@@ -1,7 +1,7 @@
-"""The last gate before the terminal: no line that is drawn holds a control character.
+"""The last gate before the terminal: no drawn line contains a control character.
 
 Widgets make foreign text visible themselves, where they know how wide it may be. What slips
-through (a placeholder, a completion, the title of a popup) loses here what a terminal would obey.
+through (a placeholder, a completion, the title of a popup) loses control characters here.
 Every line of every widget passes, whoever wrote the widget.
 """
 
@@ -21,7 +21,7 @@ _OBEYED: Final = re.compile(
 
 
 class ControlFilter(LineFilter):
-    """Takes every character that a terminal obeys out of the text of a line."""
+    """Removes from a line every character that a terminal would obey."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         if "".join([text for text, _, _ in segments]).isprintable():

@@ -1,4 +1,4 @@
-"""The app as a program on a terminal: what it sends there, and how it gives it back."""
+"""The app as a program on a terminal: what it sends there, and how it leaves it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tui.text import printable
 
 
 class TerminalApp(App[None]):
-    """Nothing that it draws, tells or copies is obeyed; a fault of it is not told on the screen."""
+    """The terminal obeys nothing that is drawn, shown or copied; a crash prints no traceback."""
 
     def get_driver_class(self) -> type[Driver]:
         from textual.drivers.linux_driver import LinuxDriver
@@ -31,11 +31,11 @@ class TerminalApp(App[None]):
 
     @property
     def fault(self) -> Exception | None:
-        """The error that nobody caught and that ended the app."""
+        """The uncaught error that ended the app."""
         return self._exception
 
     def leave_terminal(self) -> None:
-        """Gives the terminal back at once; from any thread."""
+        """Restores the terminal at once; from any thread."""
         from tui.terminal_driver import TerminalDriver
 
         if isinstance(self._driver, TerminalDriver):
@@ -43,7 +43,7 @@ class TerminalApp(App[None]):
 
     def _fatal_error(self) -> None:
         # Textual would print the stack with the values of all variables, texts among them; the
-        # command line tells a fault in a sentence, and its traceback with --debug.
+        # command line prints one sentence, and the traceback with --debug.
         self._close_messages_no_wait()
 
     def _print_error_renderables(self) -> None:

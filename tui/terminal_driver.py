@@ -1,4 +1,4 @@
-"""The terminal while the app runs: entered once, left as it was found, whatever signal comes."""
+"""The terminal while the app runs: entered once, left as it was, whatever signal comes."""
 
 import os
 import termios
@@ -17,13 +17,13 @@ _LEAVE: Final = (
 
 
 class TerminalDriver(LinuxDriver):
-    """Textual's driver, which also comes through a stop that it was not asked about."""
+    """Textual's driver, which also survives a SIGSTOP."""
 
     entered = False
 
     def start_application_mode(self) -> None:
         super().start_application_mode()
-        # In the background the terminal cannot be had: the process is stopped and comes again.
+        # In the background the terminal is not ours: the process is stopped and enters again.
         self.entered = self._writer_thread is not None and self._writer_thread.is_alive()
 
     def stop_application_mode(self) -> None:
@@ -33,7 +33,7 @@ class TerminalDriver(LinuxDriver):
         self.entered = False
 
     def leave_at_once(self) -> None:
-        """Gives the terminal back without the help of the app's threads; from any thread."""
+        """Restores the terminal without the help of the app's threads; from any thread."""
         if not self.entered:
             return
         try:
@@ -44,8 +44,8 @@ class TerminalDriver(LinuxDriver):
             return  # the terminal is gone
 
     def _sigcont_application(self, *_: object) -> None:
-        # After a SIGSTOP the app is still in application mode, and the shell has had the terminal:
-        # entering the mode twice would take raw input for how the terminal was before.
+        # After a SIGSTOP the app is still in application mode, though the shell used the terminal:
+        # entering the mode twice would save raw input as the state to restore.
         if self._auto_restart and self.entered:
             self.suspend_application_mode()
         super()._sigcont_application()

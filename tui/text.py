@@ -71,7 +71,7 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A reading with `digits` significant decimals; a dash where there is none."""
+    """A value with `digits` decimals; a dash where there is none."""
     if value is None or value != value:
         return "–"
     if abs(value) >= 1000:

@@ -42,7 +42,7 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
         workspace.saes_dir, ("cfg.json", "evaluation.json", "features.duckdb")
     )
     same_jobs = before is not None and job_marks == before.job_marks
-    # Whether a running job was lost shows in its lock, not in a file's time.
+    # Whether a running job is lost shows in its lock, not in a file's time.
     if before is None or not same_jobs or any(job.status in ACTIVE for job in before.jobs):
         jobs = _jobs(workspace)
     else:
@@ -57,7 +57,7 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
 
 
 def ended(before: "Sequence[JobState]", now: "Sequence[JobState]") -> "list[JobState]":
-    """The jobs that were active at the last look and are no more."""
+    """The jobs that were active at the last look and no longer are."""
     active = {job.job_id for job in before if job.status in ACTIVE}
     return [job for job in now if job.job_id in active and job.status not in ACTIVE]
 
@@ -71,7 +71,7 @@ def _jobs(workspace: Workspace) -> "tuple[JobState, ...]":
 
 
 def _unfinished(workspace: Workspace, jobs: "Sequence[JobState]") -> "tuple[Unfinished, ...]":
-    """Looked for each time: what is unfinished has no file yet whose mark would tell."""
+    """Looked for each time: an unfinished folder has no file yet whose mark would change."""
     from mi_crow.jobs.removing import unfinished
 
     return tuple(one for what in ("run", "SAE") for one in unfinished(workspace, what, jobs))

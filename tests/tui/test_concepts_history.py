@@ -29,7 +29,7 @@ async def test_u_takes_back_this_session_alone_and_ctrl_y_brings_it_back(run_app
         assert names(annotations) == {"sails"}
         await press(pilot, "u")
         assert names(annotations) == {"sails"}
-        assert "Nothing of this session to undo" in notices(pilot)
+        assert "Nothing to undo in this session" in notices(pilot)
         await press(pilot, "ctrl+y")
         assert names(annotations) == {"boats"}
         assert "redone: rename 'sails' to 'boats' of feature 3" in notices(pilot)

@@ -62,7 +62,7 @@ async def test_nothing_named_yet_says_what_to_do(run_app, app_workspace):
         fabricate(pilot.app, named=True)
         await settle(pilot)
         await press(pilot, "5", "x", "r", "space", "enter", "y")
-        assert "Nothing has a name yet" in screen_text(pilot)
+        assert "No concepts yet" in screen_text(pilot)
 
 
 async def test_the_filter_narrows_the_list_and_escape_clears_it(open_concepts):

@@ -71,7 +71,7 @@ async def test_narrow_terminals_show_the_table_or_the_feature(open_features):
         assert pane(pilot).display
         assert not pilot.app.screen.query_one("#features-left").display
         assert f"#{table(pilot).feature}" in screen_text(pilot)
-        assert "Strongest texts" in screen_text(pilot)
+        assert "Top activations" in screen_text(pilot)
         await press(pilot, "escape")
         assert not pane(pilot).display
         assert table(pilot).has_focus
@@ -114,7 +114,7 @@ async def test_keys_of_the_screen_are_typed_into_the_filter(open_features):
         await press(pilot, "slash")
         await type_in(pilot, "2 toys/q")
         assert pilot.app.screen.query_one(PromptLine).field.value == "2 toys/q"
-        assert "No feature matches" in screen_text(pilot)
+        assert "No features match" in screen_text(pilot)
 
 
 async def test_a_number_jumps_even_to_a_feature_that_the_filter_hides(open_features):

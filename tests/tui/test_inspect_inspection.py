@@ -41,7 +41,7 @@ def test_every_feature_is_named_once():
     [{}, RESULT | {"tokens": 3}, RESULT | {"per_token": [[["x", 1.0]]]}],
 )
 def test_an_answer_that_is_none_is_refused(broken: dict):
-    with pytest.raises(CorruptDataError, match="no inspection"):
+    with pytest.raises(CorruptDataError, match="invalid inspection"):
         inspection_from(broken)
 
 

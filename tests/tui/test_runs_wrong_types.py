@@ -62,4 +62,4 @@ async def test_an_evaluation_of_the_wrong_type_says_so(run_app: RunApp, app_work
         await press(pilot, "j", "j", "j")
         text = screen_text(pilot)
         assert "evaluation.json: fvu must be a number, not 'low'" in text
-        assert "e measures it on held-out text" in text
+        assert "e evaluates it on held-out text" in text

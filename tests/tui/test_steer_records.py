@@ -58,7 +58,7 @@ async def test_the_heading_names_the_stack_that_wrote_the_text(open_steer):
         await press(pilot, "x")
         assert "#3 +0.4 max" in heading(pilot)
         await press(pilot, "ctrl+r")
-        assert "no change" in heading(pilot)
+        assert "no interventions" in heading(pilot)
 
 
 @pytest.mark.slow
@@ -162,7 +162,7 @@ async def test_presets_say_their_sae_and_one_without_asks_before_it_is_used(open
         await press(pilot, "p")
         text = screen_text(pilot)
         assert OTHER in text
-        assert "not noted" in text
+        assert "unknown" in text
         assert "cannot be read" in text
         await press(pilot, "j", "enter")
         assert isinstance(pilot.app.screen, Confirm)
@@ -178,7 +178,7 @@ async def test_presets_say_their_sae_and_one_without_asks_before_it_is_used(open
 async def test_the_screen_says_how_the_prompt_was_read_and_the_saved_text_keeps_it(open_steer):
     async with open_steer(3) as (pilot, _):
         await press(pilot, "ctrl+r")
-        assert "3 tokens, BOS in front" in screen_text(pilot)
+        assert "3 tokens, BOS added" in screen_text(pilot)
         await press(pilot, "S")
         (kept,) = pilot.app.context.annotations.generations()
         assert (kept.settings["prompt_tokens"], kept.settings["bos_added"]) == (3, True)

@@ -147,7 +147,7 @@ async def test_interventions_are_added_changed_and_removed(open_steer):
 async def test_a_form_says_what_is_wrong_and_stays(open_steer):
     async with open_steer() as (pilot, _):
         await press(pilot, "a", "ctrl+r")
-        assert "which feature or layer?" in screen_text(pilot)
+        assert "the target is empty" in screen_text(pilot)
         pilot.app.screen.query_one("#field-target", Field).value = "42"
         pilot.app.screen.query_one("#field-value", Field).value = "lots"
         await press(pilot, "ctrl+r")
@@ -189,7 +189,7 @@ async def test_without_a_prompt_nothing_is_written(open_steer):
     async with open_steer(3) as (pilot, session):
         pilot.app.screen.query_one("#steer-prompt", Area).text = " "
         await press(pilot, "ctrl+r")
-        assert "type a prompt first" in notices(pilot)
+        assert "enter a prompt first" in notices(pilot)
         assert generations(session) == []
 
 

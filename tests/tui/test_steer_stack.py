@@ -71,7 +71,7 @@ def test_an_empty_form_adds_to_a_feature_in_maxima():
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"target": ""}, "which feature or layer"),
+        ({"target": ""}, "the target is empty"),
         ({"value": "lots"}, "not a number"),
         ({"value": "inf"}, "finite"),
         ({"op": "explode"}, "explode"),

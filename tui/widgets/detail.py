@@ -1,4 +1,4 @@
-"""The pane at the right: a text that scrolls, told apart by its owner, drawn at its own width."""
+"""The pane at the right: a text that scrolls, wrapped by its owner to its width."""
 
 from dataclasses import dataclass
 

@@ -57,4 +57,4 @@ class LogPopup(Popup[None]):
             now = now[len(before) :]
         else:
             view.clear()
-        view.write_lines([printable(line) for line in now] or ["(nothing was logged yet)"])
+        view.write_lines([printable(line) for line in now] or ["(nothing logged yet)"])

@@ -59,7 +59,7 @@ class PromptLine(Horizontal):
         *,
         suggestions: Sequence[str] = (),
         placeholder: str = "",
-        hint: str = "enter takes it · esc leaves",
+        hint: str = "enter accepts · esc cancels",
         select: bool = False,
     ) -> None:
         """Opens the line. `purpose` comes back with the messages.

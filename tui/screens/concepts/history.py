@@ -32,8 +32,8 @@ class HistoryPopup(Popup[int]):
         self._reader = reader  # the user's name, as `PastChange.actor`
 
     def compose_box(self) -> ComposeResult:
-        yield RowList(columns_for(self._changes, self._reader), empty="nothing was changed yet")
-        yield Static("enter undoes the change · esc leaves", classes="hint", markup=False)
+        yield RowList(columns_for(self._changes, self._reader), empty="no changes yet")
+        yield Static("enter undoes the change · esc closes", classes="hint", markup=False)
 
     def on_mount(self) -> None:
         rows = self.query_one(RowList)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 COLUMNS = (
     Column("concept"),
     Column("feature", 8, "right"),
-    Column("sure", 4, "right"),
+    Column("conf", 4, "right"),
     Column("AUROC", 8, "right", from_width=60),
-    Column("follows", 14, from_width=100),
+    Column("label", 14, from_width=100),
     Column("note", from_width=110),
     Column("source", 8, from_width=76),
     Column("updated", 10, from_width=64),

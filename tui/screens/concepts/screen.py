@@ -148,7 +148,7 @@ class ConceptsScreen(MiCrowScreen):
         text = Content("")
         if concept is not None:
             tags = " ".join(f"#{tag}" for tag in concept.tags)
-            words = printable(concept.note) or "no note: n writes one"
+            words = printable(concept.note) or "no note: n adds one"
             text = Content.assemble(
                 (printable(concept.name), "$accent"),
                 (f"  {printable(tags)}" if tags else "", "$secondary"),
@@ -226,7 +226,7 @@ class ConceptsScreen(MiCrowScreen):
         self._ask("note", "note", lambda concept: concept.note)
 
     def action_confidence(self) -> None:
-        self._ask("confidence", "how sure, 0 to 1", lambda concept: f"{concept.confidence:g}")
+        self._ask("confidence", "confidence, 0 to 1", lambda concept: f"{concept.confidence:g}")
 
     def _ask(self, purpose: str, label: str, value) -> None:
         chosen = self._chosen
@@ -238,7 +238,7 @@ class ConceptsScreen(MiCrowScreen):
     def action_remove(self) -> None:
         chosen = self._chosen
         if len(chosen) > 1:
-            popup = Confirm(f"Remove {len(chosen)} concepts?", "u brings them back.")
+            popup = Confirm(f"Remove {len(chosen)} concepts?", "u undoes it.")
             self.app.push_screen(popup, lambda sure: self._remove(chosen) if sure else None)
         else:
             self._remove(chosen)
@@ -255,10 +255,10 @@ class ConceptsScreen(MiCrowScreen):
             write(self.mi_crow, change)
 
     def action_export(self) -> None:
-        self.prompt.ask("export", "write to", "concepts.json", select=True)
+        self.prompt.ask("export", "export to", "concepts.json", select=True)
 
     def action_import_file(self) -> None:
-        self.prompt.ask("import", "read from", placeholder="a .json or .csv file")
+        self.prompt.ask("import", "import from", placeholder="a .json or .csv file")
 
     @on(PromptLine.Typed)
     def _typed(self, message: PromptLine.Typed) -> None:
@@ -303,16 +303,16 @@ class ConceptsScreen(MiCrowScreen):
 
             if purpose == "export":
                 count = annotations.export(path, sae_id, overwrite=force)
-                return f"Wrote {count} concepts to {path}"
+                return f"Exported {count} concepts to {path}"
             try:
                 done = import_concepts(workspace, annotations, path, sae_id=sae_id, force=force)
             except WouldReplaceError as error:
-                self.call_later(ask, "Replace what you said?", f"{error}; u undoes.")
-                return "Nothing was read yet"
-            return f"Read {done.concepts} concepts from {path}"
+                self.call_later(ask, "Replace your concepts?", f"{error}; u undoes.")
+                return "Nothing imported yet"
+            return f"Imported {done.concepts} concepts from {path}"
 
         if purpose == "export" and not force and os.path.lexists(path):
-            ask(f"Replace {path.name}?", "The file exists already.")
+            ask(f"Replace {path.name}?", "The file already exists.")
         else:
             write(self.mi_crow, change)
 
@@ -340,7 +340,7 @@ class ConceptsScreen(MiCrowScreen):
                         concept.tags,
                         concept.source,
                     )
-            return "Wrote the note" if note is not None else f"Set to {confidence:g}"
+            return "Saved the note" if note is not None else f"Set the confidence to {confidence:g}"
 
         write(self.mi_crow, change)
 
@@ -363,4 +363,4 @@ class ConceptsScreen(MiCrowScreen):
             copy(self.mi_crow, f"{concept.feature}\t{name}\t{note}", "the concept")
 
 
-_EMPTY = "Nothing has a name yet: t on a feature names it, m reads names from a file."
+_EMPTY = "No concepts yet: t on a feature names it, m imports names from a file."

@@ -13,7 +13,7 @@ _STATISTICS = {
     "mean_norm": "mean norm",
     "median_norm": "median norm",
     "max_norm": "largest norm",
-    "std": "spread",
+    "std": "std",
     "mean": "mean",
     "shape": "shape",
 }
@@ -54,7 +54,7 @@ def hook_layer(hook: Mapping[str, Any]) -> str:
 
 def _hooks(here: Sequence[Mapping[str, Any]], total: int) -> Content:
     if not here:
-        elsewhere = f"none here, {total} elsewhere" if total else "none; the model runs as it is"
+        elsewhere = f"none here, {total} elsewhere" if total else "none"
         return Content.styled(elsewhere, "$muted")
     return Content("\n").join(
         [

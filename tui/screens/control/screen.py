@@ -26,7 +26,7 @@ Rows = list[dict[str, Any]]
 
 
 class ControlScreen(MiCrowScreen):
-    """The model from the inside. Nothing is loaded before somebody asks for it."""
+    """Inside the model. Nothing is loaded before somebody asks for it."""
 
     NAME = "control"
     HOME = "#layers"
@@ -43,7 +43,7 @@ class ControlScreen(MiCrowScreen):
         self._read_for: str | None = None  # the SAE whose model the tree is
 
     def compose_body(self) -> ComposeResult:
-        layers = RowList(COLUMNS, empty="no model is known yet", id="layers")
+        layers = RowList(COLUMNS, empty="no model yet", id="layers")
         with Horizontal():
             with Vertical(id="tree"):
                 yield ListHeading("Layers", layers)
@@ -112,9 +112,9 @@ class ControlScreen(MiCrowScreen):
         elif self._hooks is not None and state.phase == "ready":
             text = f"the model of {state.sae_id}; l loads that of {self.context.sae_id}"
         elif sae is None:
-            text = "open an SAE on the Runs screen (1) to look into its model"
+            text = "open an SAE on the Runs screen (1) to see its model"
         else:
-            text = f"known from what was captured; l loads {sae.model_id or 'the model'}"
+            text = f"only captured layers; l loads {sae.model_id or 'the model'}"
         notice = self.query_one("#notice", Static)
         notice.update(printable(text))
         notice.display = bool(text)

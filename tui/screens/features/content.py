@@ -38,7 +38,7 @@ def head_content(detail: "FeatureDetail", note: str = "") -> Content:
         (" of tokens", "$muted"),
         (" · ", "$faint"),
         count(row.fires),
-        (" times", "$muted"),
+        (" firings", "$muted"),
         (" · ", "$faint"),
         ("max ", "$muted"),
         number(row.max_act, 2),
@@ -50,9 +50,9 @@ def head_content(detail: "FeatureDetail", note: str = "") -> Content:
 
 
 def _labels(detail: "FeatureDetail") -> Content:
-    """The labels that it tells apart best, by AUROC on held-out documents."""
+    """The labels that it predicts best, by AUROC on held-out documents."""
     if not detail.labels:
-        return Content.styled("the texts carry no labels", "$faint")
+        return Content.styled("the texts have no labels", "$faint")
     parts = [
         Content.assemble(printable(label.label), (f" {score(label.auroc)}", "$secondary"))
         for label in detail.labels
@@ -66,9 +66,12 @@ def _labels(detail: "FeatureDetail") -> Content:
 
 
 def side_content(detail: "FeatureDetail", width: int, height: int) -> Content:
-    """Histogram and tokens that the feature promotes and suppresses, in a column of that size."""
+    """Histogram, positive and negative logits, in a column of that size."""
     tall = height >= TALL
-    parts = (("Promotes", detail.promoted, "$success"), ("Suppresses", detail.suppressed, "$error"))
+    parts = (
+        ("Positive logits", detail.promoted, "$success"),
+        ("Negative logits", detail.suppressed, "$error"),
+    )
     blocks = [_histogram(detail, width, 4 if tall else 2) if detail.row.fires else Content("")]
     for title, tokens, style in parts:
         if tall:
@@ -93,7 +96,7 @@ _TOKEN_WIDTH = 13
 
 
 def _token_list(title: str, tokens: Sequence[tuple[str, float]], width: int, style: str) -> Content:
-    """Tokens one a line with their effect on the logit and a bar."""
+    """One token per line with its logit effect and a bar."""
     if not tokens:
         return Content("")
     lines = [Content.styled(title, "bold $primary")]
@@ -133,7 +136,7 @@ def _word(token: str) -> str:
 def related_rows(
     related: Sequence[tuple[int, float]], known: "Mapping[int, FeatureRow]"
 ) -> list[Row]:
-    """Features that belong to this one (near it, or firing with it), by strength."""
+    """Related features (near this one, or co-activating with it), the strongest first."""
     return [
         Row(
             str(feature),

@@ -72,16 +72,16 @@ class FeatureDetailPane(Container):
         self.query_one("#feature-head", Static).update(head_content(detail, note))
         self.query_one("#examples-title", Static).update(self._title(read))
         if not same:
-            empty = "It never fires." if not detail.row.fires else "No examples in this band."
+            empty = "No examples in this band." if detail.row.fires else "It never fires."
             self.examples.show(read.examples, detail.row.max_act, empty)
         self._show_side()
-        sampled = detail.cofiring.is_sample
-        sample = f"\nof {count(detail.cofiring.counted)} sampled tokens" if sampled else ""
-        for name, title, unit, related in (
-            ("neighbours", "Same direction", "cosine", detail.neighbours),
-            ("coactive", "Fires with", f"overlap{sample}", detail.coactivations),
+        cofiring = detail.cofiring
+        sample = f"\non {count(cofiring.counted)} sampled tokens" if cofiring.is_sample else ""
+        for name, title, measure, related in (
+            ("neighbours", "Nearest", " (decoder cosine)", detail.neighbours),
+            ("coactive", "Co-activates", f" (Jaccard){sample}", detail.coactivations),
         ):
-            words = Content.assemble((title, "bold $primary"), (f"  {unit}", "$muted"))
+            words = Content.assemble((title, "bold $primary"), (measure, "$muted"))
             self.query_one(f"#title-{name}", Static).update(words)
             row_list = self.query_one(f"#related-{name}", RowList)
             row_list.set_rows(related_rows([one[:2] for one in related], read.rows))
@@ -90,9 +90,9 @@ class FeatureDetailPane(Container):
 
     def _title(self, read: DetailRead) -> Content:
         if read.band == 0:
-            words = ("Strongest texts", "  b: weaker ones" if read.bands else "")
+            words = ("Top activations", "  b: lower bands" if read.bands else "")
         else:
-            words = (f"Band {read.band} of {read.bands}", "  weaker texts, one quantile each")
+            words = (f"Band {read.band} of {read.bands}", "  activation quantiles, lowest last")
         return Content.assemble((words[0], "bold $primary"), (words[1], "$muted"))
 
     def _show_side(self) -> None:

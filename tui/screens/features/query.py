@@ -30,7 +30,7 @@ class TableQuery:
     def title(self) -> str:
         """The order's name: its column's title."""
         titles = {column.sort: column.title for column in COLUMNS if column.sort}
-        return titles.get(self.sort, "match")
+        return titles.get(self.sort, "relevance")
 
     def next_sort(self) -> "TableQuery":
         """Sorted by the next column, and by relevance where there is a search; readings start with

@@ -148,7 +148,7 @@ class FeaturesScreen(MiCrowScreen):
         self._listed = True
         self._total = read.total
         self.query_one(TableHeading).show(read.query, len(read.ids), read.total)
-        self.table.show(read.ids, store.rows, "No feature matches")
+        self.table.show(read.ids, store.rows, "No features match")
         if self._wanted is not None:
             wanted, self._wanted = self._wanted, None
             self._go_to(wanted)
@@ -283,7 +283,7 @@ class FeaturesScreen(MiCrowScreen):
         )
 
     def action_jump(self) -> None:
-        self.prompt.ask("jump", "#", placeholder="number of a feature")
+        self.prompt.ask("jump", "#", placeholder="feature number")
 
     def action_tag(self) -> None:
         row = self._row
@@ -295,8 +295,8 @@ class FeaturesScreen(MiCrowScreen):
             f"#{row.feature} is",
             row.concept or row.top_label or "",
             suggestions=[row.top_label] if row.top_label else (),
-            placeholder="a name for what it stands for",
-            hint="enter names it · esc leaves",
+            placeholder="what the feature stands for",
+            hint="enter saves · esc cancels",
             select=True,
         )
 

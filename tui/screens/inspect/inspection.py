@@ -30,12 +30,12 @@ class Inspection:
         lines = [read if len(read) > 10 else f"{read} tokens"]
         how = "w reads all" if cut else f"{self.windows:,} windows" if self.windows > 1 else ""
         if self.bos_added:
-            how = f"{how}, BOS" if how else "BOS in front"
+            how = f"{how}, BOS" if how else "BOS added"
         return "\n".join([*lines, how] if how else lines)
 
     @property
     def passed_over(self) -> frozenset[int]:
-        """Special and outlier tokens: shown dimmed, as their activations mean nothing."""
+        """Special and outlier tokens: dimmed, since their activations mean nothing."""
         flags = zip(self.special, self.outlier, strict=True)
         return frozenset(index for index, pair in enumerate(flags) if any(pair))
 
@@ -44,7 +44,7 @@ class Inspection:
         if token < len(self.special) and self.special[token]:
             return "special token"
         if token < len(self.outlier) and self.outlier[token]:
-            return "outlier: norm far above the others"
+            return "outlier: norm far above the rest"
         return ""
 
     def acts_of(self, feature: int) -> tuple[float, ...]:
@@ -82,4 +82,6 @@ def inspection_from(result: Mapping[str, Any]) -> Inspection:
             acts={int(one["feature"]): tuple(map(float, one["acts"])) for one in features},
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptDataError(f"the model session gave no inspection ({error!r})") from error
+        raise CorruptDataError(
+            f"the model session returned an invalid inspection ({error!r})"
+        ) from error

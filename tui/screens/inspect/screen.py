@@ -53,11 +53,11 @@ class InspectScreen(MiCrowScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._windows = False  # whether a long text is read in windows instead of cut
+        self._windows = False  # whether a long text is read in windows or truncated
         self._inspection = Inspection()
         self._sae_id: str | None = None
         self._rows: Mapping[int, FeatureRow] = {}
-        self._feature: int | None = None  # the one that heats the text
+        self._feature: int | None = None  # the one whose activations are shown
         self._naming: Naming | None = None
         self._asked_for: int | None = None  # a feature to look for, from another screen
 
@@ -115,7 +115,7 @@ class InspectScreen(MiCrowScreen):
         if self.is_working("inspect"):
             return
         if not text.strip():
-            self._say("type a text first")
+            self._say("enter a text first")
             return
         self._say("reading…" if self.context.session_is_ready else "loading the model…")
         self.in_thread(
@@ -149,7 +149,7 @@ class InspectScreen(MiCrowScreen):
     def _inspected(self, read: Inspected) -> None:
         if read.sae_id != self._sae_id:
             self._say("")
-            self.notify("Another SAE was opened meanwhile: ctrl+r reads the text with it")
+            self.notify("Another SAE was opened meanwhile; ctrl+r inspects the text with it")
             return
         found = read.inspection
         self._inspection, self._rows = found, read.rows
@@ -210,7 +210,7 @@ class InspectScreen(MiCrowScreen):
         top.set_rows(related_rows(self._inspection.top, self._rows))
 
     def _look_for(self) -> None:
-        """Heats the text with the feature that was asked for, else with the strongest."""
+        """Shows the activations of the feature that was asked for, else of the strongest."""
         wanted, self._asked_for = self._asked_for, None
         top = self.query_one("#list-text", RowList)
         if wanted is None and self._inspection.top:
@@ -296,7 +296,7 @@ class InspectScreen(MiCrowScreen):
         self.area.focus()
 
     def action_windows(self) -> None:
-        """Reads all of a text longer than the context, in windows of it, or cuts it again."""
+        """Switches between reading a long text in windows of the context and truncating it."""
         self._windows = not self._windows
         self.action_run()
 

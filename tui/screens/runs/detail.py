@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mi_crow.jobs import JobState
     from mi_crow.jobs.removing import Unfinished
 
-# Readings in the order that people look at them, with the name shown.
+# Metrics in the order of interest, with the name shown.
 _METRICS = {
     "fvu": "FVU",
     "loss": "loss",
@@ -41,7 +41,7 @@ class JobHistory:
 
 
 def run_detail(run: RunSummary, saes: tuple[SaeSummary, ...], width: int) -> Content:
-    """Everything about one activations run."""
+    """Everything about one activation run."""
     manifest = run.manifest
     layers = ", ".join(f"{layer.point} ({layer.width} wide)" for layer in manifest.layers)
     trained = [sae.sae_id for sae in saes if sae.run_id == run.run_id]
@@ -65,19 +65,19 @@ def unreadable_detail(found: Unreadable) -> Content:
     return blocks(head, Content.styled(printable(found.reason), "$error"))
 
 
-def unfinished_detail(begun: "Unfinished", jobs: "Sequence[JobState]", width: int) -> Content:
+def unfinished_detail(unfinished: "Unfinished", jobs: "Sequence[JobState]", width: int) -> Content:
     """What an unfinished run or SAE is, and the jobs (newest last) that can finish it."""
-    kind = {"run": "capture", "SAE": "train"}[begun.what]
+    kind = {"run": "capture", "SAE": "train"}[unfinished.what]
     can = [
         job.job_id
         for job in jobs
-        if job.kind == kind and job.resumable and begun.name in (job.output, job.name)
+        if job.kind == kind and job.resumable and unfinished.name in (job.output, job.name)
     ]
     facts = [
-        Fact("size", size(begun.bytes)),
+        Fact("size", size(unfinished.bytes)),
         Fact("next", f"resume job {can[-1]}" if can else "no job can finish it; x removes it"),
     ]
-    head = _head(begun.name, f"{begun.what} · unfinished")
+    head = _head(unfinished.name, f"{unfinished.what} · unfinished")
     return blocks(head, facts_content(facts, 11, width))
 
 
@@ -96,28 +96,28 @@ def sae_detail(sae: SaeSummary, width: int) -> Content:
     head = _head(sae.sae_id, f"{printable(sae.architecture)} SAE · {index}")
     if sae.evaluation is None:
         trouble = f"{printable(sae.evaluation_trouble)}\n" if sae.evaluation_trouble else ""
-        hint = Content.assemble((trouble, "$error"), ("e measures it on held-out text", "$muted"))
+        hint = Content.assemble((trouble, "$error"), ("e evaluates it on held-out text", "$muted"))
         return blocks(head, facts_content(facts, 11, width), section("Not evaluated", hint))
     return blocks(
         head,
         facts_content(facts, 11, width),
-        section("On held-out text", facts_content(_quality(sae.evaluation), 22, width)),
+        section("On held-out text", facts_content(_quality(sae.evaluation), 27, width)),
         *_probes(sae.evaluation.get("probes") or {}, width),
     )
 
 
 def _probes(found: Mapping[str, Any], width: int) -> list[Content]:
-    """How well k latents, and k of the activations' own dimensions, tell the labels."""
+    """Probes for the labels on k latents, and on k of the activations' own dimensions."""
     rows = probe_rows(found)
     if not rows:
         return []
     ks = list(dict.fromkeys(k for row in rows for k in row.by_k))
-    facts = [Fact("columns", "".join(f"{k:7}" for k in (*ks, "all")).rstrip())]
+    facts = [Fact("k", "".join(f"{k:7}" for k in (*ks, "all")).rstrip())]
     for row in rows:
         values = (*(row.by_k.get(k) for k in ks), row.everything)
         shown = ("–" if value is None else number(value, 3) for value in values)
         facts.append(Fact(row.probe, "".join(f"{reading:7}" for reading in shown).rstrip()))
-    return [section("Telling labels apart", facts_content(facts, 22, width))]
+    return [section("k-sparse probes", facts_content(facts, 22, width))]
 
 
 def _quality(found: Mapping[str, Any]) -> list[Fact]:
@@ -129,7 +129,7 @@ def _quality(found: Mapping[str, Any]) -> list[Fact]:
         value = found.get(key)
         return f"{100 * value:.1f}%" if isinstance(value, int | float) else "–"
 
-    losses = " → ".join(
+    losses = " / ".join(
         reading(key) for key in ("ce_original", "ce_reconstructed", "ce_zero") if key in found
     )
     facts = [
@@ -142,9 +142,9 @@ def _quality(found: Mapping[str, Any]) -> list[Fact]:
         Fact("dense latents", share("dense_share")),
         Fact("loss recovered", reading("loss_recovered")),
         Fact("KL", reading("kl", 4)),
-        Fact("loss: own → SAE → 0", losses or "–"),
-        Fact("loss with the mean", reading("ce_mean")),
-        Fact("recovered of that", reading("loss_recovered_mean")),
+        Fact("CE: original / SAE / zero", losses or "–"),
+        Fact("CE with mean ablation", reading("ce_mean")),
+        Fact("loss recovered (mean)", reading("loss_recovered_mean")),
     ]
     return [fact for fact in facts if not fact.value.startswith("–")]
 
@@ -178,7 +178,7 @@ def job_detail(job: "JobState", history: JobHistory | None, width: int, tall: bo
 
 
 def metric_facts(metrics: Mapping[str, float]) -> list[Fact]:
-    """The readings of a job, the known ones first and under their usual names."""
+    """The metrics of a job, the known ones first and under their usual names."""
     names = [name for name in _METRICS if name in metrics]
     names += sorted(name for name in metrics if name not in _METRICS)
     return [
@@ -187,7 +187,7 @@ def metric_facts(metrics: Mapping[str, float]) -> list[Fact]:
 
 
 def metric(name: str, value: float) -> str:
-    """One reading as people write it: shares in percent, rates as counts."""
+    """One metric as people write it: shares in percent, rates as counts."""
     if name.endswith("_share"):
         return f"{100 * value:.1f}%"
     if name.endswith("_s"):

@@ -22,7 +22,7 @@ class HistoryReader:
         self._series: dict[str, list[float]] = {}
 
     def read(self, job_id: str) -> JobHistory:
-        """The readings so far and the end of the log. Raises NotFoundError for no such job."""
+        """The metrics so far and the end of the log. Raises NotFoundError for no such job."""
         from mi_crow.jobs import tail_log
         from mi_crow.jobs.events import EventReader
 

@@ -97,8 +97,8 @@ def unreadable_rows(unreadable: Sequence[Unreadable], columns: int) -> list[Row]
     ]
 
 
-def unfinished_rows(begun: "Sequence[Unfinished]", columns: int) -> list[Row]:
-    """Folders that nothing has finished, marked; the detail says what to do with them."""
+def unfinished_rows(unfinished: "Sequence[Unfinished]", columns: int) -> list[Row]:
+    """Folders of runs or SAEs that are unfinished; the detail says what to do with them."""
     return [
         Row(
             one.name,
@@ -107,7 +107,7 @@ def unfinished_rows(begun: "Sequence[Unfinished]", columns: int) -> list[Row]:
                 *(Cell("–", "$faint") for _ in range(columns - 1)),
             ),
         )
-        for one in begun
+        for one in unfinished
     ]
 
 

@@ -54,7 +54,7 @@ class RunsScreen(MiCrowScreen):
                 for name, columns, empty in (
                     ("runs", rows.RUN_COLUMNS, "none yet: n captures one"),
                     ("saes", rows.SAE_COLUMNS, "none yet: t trains one"),
-                    ("jobs", rows.JOB_COLUMNS, "no job was started yet"),
+                    ("jobs", rows.JOB_COLUMNS, "no jobs yet"),
                 ):
                     row_list = RowList(columns, empty=empty, id=f"list-{name}")
                     yield ListHeading(_TITLES[name], row_list)
@@ -176,9 +176,9 @@ class RunsScreen(MiCrowScreen):
         for found in context.unreadable(what):
             if found.name == key:
                 return detail.unreadable_detail(found)
-        for begun in context.unfinished(what):
-            if begun.name == key:
-                return detail.unfinished_detail(begun, context.jobs(), width)
+        for unfinished in context.unfinished(what):
+            if unfinished.name == key:
+                return detail.unfinished_detail(unfinished, context.jobs(), width)
         job = self._selected_job
         if job is None:
             return Content("")
@@ -279,9 +279,12 @@ class RunsScreen(MiCrowScreen):
             return
         what = f"{rows.job_name(job)} {rows.job_target(job)}".strip()
         if job.stopping:
-            popup = Confirm(f"Stop {what} now?", "It is still saving; what it did since is lost.")
+            popup = Confirm(
+                f"Stop {what} now?",
+                "Progress since its last checkpoint is lost.",
+            )
         else:
-            popup = Confirm(f"Cancel {what}?", "It saves where it is and can be resumed.")
+            popup = Confirm(f"Cancel {what}?", "It saves its progress and can be resumed.")
         self.app.push_screen(popup, partial(self._cancel, job.job_id))
 
     def _cancel(self, job_id: str, sure: bool | None) -> None:
@@ -300,9 +303,9 @@ class RunsScreen(MiCrowScreen):
         if job is None:
             return
         what = f"{rows.job_name(job)} {rows.job_target(job)}".strip()
-        note = "Its log goes; what it finished stays."
+        note = "Its log is deleted; its results stay."
         if job.resumable:
-            note = "It could be resumed; what it began and did not finish goes with it."
+            note = "It could be resumed; its unfinished results are deleted too."
         self.app.push_screen(
             Confirm(f"Remove {what}?", note), partial(self._remove_job, job.job_id)
         )
@@ -316,7 +319,7 @@ class RunsScreen(MiCrowScreen):
     def _ask_to_remove(self, removal: "Removal") -> None:
         what, name = removal.what, removal.name
         kept = "its concepts stay" if what == "SAE" else "its SAEs stay"
-        lines = [f"That frees {size(removal.bytes)}; {kept}.", *removal.consequences()]
+        lines = [f"This frees {size(removal.bytes)}; {kept}.", *removal.consequences()]
         popup = Confirm(f"Remove {what} {name}?", "\n".join(lines))
         self.app.push_screen(popup, partial(self._remove, what, name))
 
@@ -353,7 +356,7 @@ WELCOME = Content.assemble(
     ("   run the demo: a small model, its activations, an SAE and its features", "$muted"),
     "\n",
     ("n", "bold $primary"),
-    ("   capture activations of a model of yours", "$muted"),
+    ("   capture activations of your own model", "$muted"),
     "\n",
     ("?", "bold $primary"),
     ("   all keys", "$muted"),

@@ -1,4 +1,4 @@
-"""What stands over the texts: the plan that they were written by, never the stack as it is now."""
+"""The titles over the texts: how they were made, which the stack may no longer say."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ from tui.text import number, printable
 def plan_words(plan: Plan, open_sae: str | None) -> dict[str, str]:
     """What made each side's text, with the SAE where another one is open by now."""
     spaced = plan.prompt.endswith(" ")
-    steered = _sweep(plan) if plan.titles else stack_text(plan.stacks[0]) or "no change"
+    steered = _sweep(plan) if plan.titles else stack_text(plan.stacks[0]) or "no interventions"
     if plan.sae_id and plan.sae_id != open_sae:
         steered = f"{steered} · SAE {plan.sae_id}"
     return {
-        "baseline": "the prompt ends with a space" if spaced else "no change",
+        "baseline": "the prompt ends with a space" if spaced else "no interventions",
         "steered": steered,
     }
 
@@ -66,10 +66,10 @@ def reading(plan: Plan, done: Sequence[PassageDone]) -> str:
 
 
 def prompt_text(done: Sequence[PassageDone]) -> str:
-    """How the prompt was read: `6 tokens, BOS in front`."""
+    """How the prompt was read: `6 tokens, BOS added`."""
     if not done or not done[0].prompt_tokens:
         return ""
-    bos = ", BOS in front" if done[0].bos_added else ""
+    bos = ", BOS added" if done[0].bos_added else ""
     tokens = done[0].prompt_tokens
     return f"{tokens:,} token{'' if tokens == 1 else 's'}{bos}"
 

@@ -53,7 +53,7 @@ class PresetPopup(Popup[Sequence[Intervention]]):
 
 
 def read_stack(preset: "Preset") -> tuple[Intervention, ...] | None:
-    """The interventions of a preset; None where they are none."""
+    """The interventions of a preset; None where they cannot be read."""
     try:
         return tuple(Intervention.from_json(one) for one in preset.interventions)
     except UserError:
@@ -63,7 +63,7 @@ def read_stack(preset: "Preset") -> tuple[Intervention, ...] | None:
 def preset_row(
     name: str, stack: Sequence[Intervention] | None, sae_id: str | None, weights: str | None
 ) -> Row:
-    """One preset; one for another SAE than the open one stands back."""
+    """One preset; dimmed where it belongs to another SAE than the open one."""
     if stack is None:
         cells = (Cell(printable(name), "$faint"), Cell(""), Cell("cannot be read", "$error"))
         return Row(name, cells)
@@ -80,5 +80,5 @@ def preset_row(
 
 
 def lacks_sae(stack: Sequence[Intervention]) -> bool:
-    """Whether features stand there that do not say their SAE, as in presets of earlier versions."""
+    """Whether some features do not name their SAE, as in presets of earlier versions."""
     return any(one.feature is not None and one.sae is None for one in stack)

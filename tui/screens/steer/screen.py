@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
 SIDES = ("baseline", "steered")
 _EMPTY = {
-    "baseline": "ctrl+r writes what the model says by itself",
-    "steered": "and what it says under the interventions",
+    "baseline": "ctrl+r generates the baseline",
+    "steered": "and the steered text",
 }
 
 
 class SteerScreen(StackScreen):
-    """What the model writes with some of its features changed."""
+    """Baseline and steered generation."""
 
     NAME = "steer"
     HOME = "#steer-stack"
@@ -64,7 +64,7 @@ class SteerScreen(StackScreen):
     def compose_body(self) -> ComposeResult:
         with Container(id="steer-top"):
             with Vertical(id="steer-ask"):
-                yield Area(id="steer-prompt", placeholder="A prompt that the model goes on from")
+                yield Area(id="steer-prompt", placeholder="A prompt for the model to continue")
                 with Horizontal(id="steer-settings"):
                     for name, label, value in (
                         ("tokens", "tokens", "64"),
@@ -118,7 +118,9 @@ class SteerScreen(StackScreen):
             return
         values = ", ".join(f"{share * one.value:g}" for share in (0, 0.5, 1, 1.5))
         label = f"sweep {stacks.change_text(one)} over"
-        self.prompt.ask("sweep", label, values, hint="enter writes one text each", select=True)
+        self.prompt.ask(
+            "sweep", label, values, hint="enter generates one text per value", select=True
+        )
 
     def _sweep(self, text: str) -> None:
         one, place = self.intervention, self.stack_list.cursor
@@ -139,7 +141,7 @@ class SteerScreen(StackScreen):
             return
         try:
             if not prompt.strip():
-                raise UserError("type a prompt first")
+                raise UserError("enter a prompt first")
             for stack in plans:
                 stacks.check_stack(stack, sae_id, self._weights)
             settings = writing.read_settings(
@@ -155,7 +157,7 @@ class SteerScreen(StackScreen):
         self._stopped, self._done = False, []
         for side in SIDES:
             self._text(side).clear()
-        self._show_titles("writing…" if self.context.session_is_ready else "loading the model…")
+        self._show_titles("generating…" if self.context.session_is_ready else "loading the model…")
         self.in_thread(
             partial(self._work, self._plan), self._written, group="write", failed=self._not_written
         )
@@ -178,7 +180,7 @@ class SteerScreen(StackScreen):
         if first:
             self._text("baseline").start(self._plan.prompt)
         self._text("steered").start(self._plan.prompt, message.title, keep=not first)
-        self._show_titles("writing…")
+        self._show_titles("generating…")
 
     def on_text_arrived(self, message: writing.TextArrived) -> None:
         if message.side in SIDES:
@@ -265,8 +267,8 @@ class SteerScreen(StackScreen):
             self._set_stack(stack)
             return
         popup = Confirm(
-            "This preset does not say whose features it changes.",
-            f"Are they features of {printable(sae_id)}?",
+            "This preset does not name its SAE.",
+            f"Are its features those of {printable(sae_id)}?",
         )
         own = [one.in_sae(sae_id) for one in stack]
         self.app.push_screen(popup, lambda sure: self._set_stack(own) if sure else None)

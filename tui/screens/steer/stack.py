@@ -13,7 +13,7 @@ from tui.widgets.lists.row_list import Cell, Column, Row
 STACK_COLUMNS = (
     Column("target"),
     Column("change", 10),
-    Column("where", 9, from_width=46),
+    Column("positions", 9, from_width=46),
 )
 OPS = ("add", "scale", "clamp", "ablate")
 UNITS = ("max", "latent", "norm")
@@ -35,11 +35,11 @@ def stranger_text(
     if intervention.feature is None:
         return ""
     if intervention.sae is None:
-        return "SAE not noted"
+        return "SAE unknown"
     if intervention.sae != sae_id:
         return f"SAE {intervention.sae}"
     if None not in (intervention.weights, weights) and intervention.weights != weights:
-        return f"an earlier SAE {intervention.sae}"
+        return f"earlier weights of {intervention.sae}"
     return ""
 
 
@@ -50,8 +50,8 @@ def check_stack(
     for one in stack:
         if one.feature is not None and one.sae is None:
             raise UserError(
-                f"feature {one.feature} does not say its SAE",
-                hint="enter on it takes it for the open one, x removes it",
+                f"feature {one.feature} does not name its SAE",
+                hint="enter assigns it to the open SAE, x removes it",
             )
         one.check_sae(sae_id or "", lambda: weights)
 
@@ -128,10 +128,12 @@ def form_fields(
     where = "a feature's number, or a layer's name to change the raw activations"
     return (
         FormField("target", "Target", target, where, tuple(layers)),
-        FormField("op", "Do", op, "what happens to it", OPS),
-        FormField("value", "Value", value, "a number; ablate needs none"),
-        FormField("unit", "Unit", unit, "the feature's maximum, plain, or the token's norm", UNITS),
-        FormField("scope", "Where", scope, "on which tokens", SCOPES),
+        FormField("op", "Operation", op, "add, scale, clamp or ablate", OPS),
+        FormField("value", "Value", value, "a number; ignored for ablate"),
+        FormField(
+            "unit", "Unit", unit, "maximum of the feature, latent, or norm of the token", UNITS
+        ),
+        FormField("scope", "Positions", scope, "which tokens are changed", SCOPES),
     )
 
 
@@ -139,7 +141,7 @@ def from_form(values: Values) -> Intervention:
     """The intervention that a form describes. Raises UserError with what is wrong."""
     target = values["target"].removeprefix("#")
     if not target:
-        raise UserError("which feature or layer?", hint="give a number or a layer's name")
+        raise UserError("the target is empty", hint="enter a feature's number or a layer's name")
     op = values["op"]
     try:
         value = float(values["value"]) if op != "ablate" else 0.0

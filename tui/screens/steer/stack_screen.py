@@ -85,7 +85,7 @@ class StackScreen(MiCrowScreen):
         if sae_id != self.context.sae_id:
             return
         self._weights = weights
-        # From here on the stack means these weights, whatever comes to stand under the same id.
+        # From here on the stack means these weights, even if the SAE is trained again.
         self._stack = [
             one.in_sae(sae_id, weights) if one.sae == sae_id else one for one in self._stack
         ]
@@ -116,7 +116,7 @@ class StackScreen(MiCrowScreen):
         title = "New intervention" if one is None else "Intervention"
         sae_id = self.context.sae_id
         fields = stacks.form_fields(one, layers, sae_id)
-        popup = FormPopup(title, fields, stacks.from_form, "Take it")
+        popup = FormPopup(title, fields, stacks.from_form, "Apply")
         self.app.push_screen(popup, partial(self._entered, place, sae_id))
 
     def _entered(self, place: int | None, sae_id: str | None, one: Intervention | None) -> None:

@@ -83,9 +83,9 @@ def read_settings(tokens: str, temperature: str, seed: str) -> Settings:
     except ValueError as error:
         raise UserError("tokens and seed are whole numbers, the temperature is a number") from error
     if not 1 <= settings.max_new_tokens <= 4096:
-        raise UserError("between 1 and 4096 tokens can be written")
+        raise UserError("tokens must be between 1 and 4096")
     if not 0 <= settings.temperature <= 10:
-        raise UserError("the temperature lies between 0 and 10")
+        raise UserError("the temperature must be between 0 and 10")
     return settings
 
 

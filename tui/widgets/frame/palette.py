@@ -85,7 +85,7 @@ class PalettePopup(Popup[Choice]):
                 Column("screen", 9, from_width=50),
                 Column("keys", 12, "right", from_width=40),
             ],
-            empty="No action is called that",
+            empty="No matching action",
             id="palette-list",
         )
 
