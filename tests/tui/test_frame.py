@@ -3,9 +3,12 @@
 import pytest
 from textual.widgets import TextArea
 
+from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.workspace import Workspace
 from tests.tui.driving import press, screen_text, settle
+from tui import messages
 from tui.actions import SCREENS
+from tui.annotate import write
 from tui.messages import SessionState
 from tui.screens.base import MiCrowScreen
 from tui.theme import THEMES
@@ -181,3 +184,31 @@ async def test_an_open_index_that_is_rebuilt_is_opened_again(app_workspace, run_
         pilot.app.look_now()
         await settle(pilot)
         assert asked[0] == "demo-topk"
+
+
+async def test_a_change_made_here_is_read_once(app_workspace, run_app):
+    def tag(annotations: Annotations) -> str:
+        annotations.set_concept("demo-topk", 3, "sails")
+        return "tagged"
+
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        app, rounds = pilot.app, []
+        publish = app.context.publish
+
+        def counted(message):
+            if isinstance(message, messages.ConceptsChanged):
+                rounds.append(message)
+            publish(message)
+
+        app.context.publish = counted
+        for expected in (1, 2):
+            write(app, tag)
+            await settle(pilot)
+            for _ in range(2):
+                app.look_now()
+                await settle(pilot)
+            assert len(rounds) == expected
+        Annotations(app_workspace.annotations_path).set_concept("demo-topk", 3, "masts")
+        app.look_now()
+        await settle(pilot)
+        assert len(rounds) == 3
