@@ -1,6 +1,6 @@
 """The one action table: it feeds bindings, footer, help, palette and key map.
 
-An action's id is `<scope>.<name>`. A widget or screen takes its bindings with `bindings(scope)` and
+An action's id is `<scope>.<name>`. A widget or screen gets its bindings from `bindings(scope)` and
 has a method `action_<action>`; what is shown to people comes from here and nowhere else.
 """
 

@@ -1,6 +1,6 @@
-"""What the app tells its screens. Values inside are frozen; screens get a copy each.
+"""Messages from the app to its screens. Values inside are frozen; screens get a copy each.
 
-They do not bubble: the app hears some of them itself and would send them round for ever.
+They do not bubble: the app hears some of them itself and would send them in circles.
 """
 
 from dataclasses import dataclass

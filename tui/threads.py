@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """What runs in a thread, and who hears of it."""
+    """What runs in a thread, and who gets the answer or the error."""
 
     work: Callable[[], Any]
     then: Callable[[Any], object]
@@ -47,7 +47,7 @@ class ThreadWork(_Node):
 
         A group has one thread at a time. Work asked for meanwhile waits, only the latest of it is
         done, and answers that it made obsolete are dropped. Without a group everything runs at
-        once and every answer is heard: for writes.
+        once and every answer arrives: for writes.
         """
         task = _Task(work, then or _ignore, failed or self.tell)
         running = group in self._latest
@@ -75,15 +75,15 @@ class ThreadWork(_Node):
 
         self.run_worker(run, thread=True, group=group or "default", exit_on_error=False)
 
-    async def _ended(self, group: str, task: _Task, tell: Callable[[], object]) -> None:
+    async def _ended(self, group: str, task: _Task, deliver: Callable[[], object]) -> None:
         latest = self._latest.get(group, task)
         if latest is not task:
             self._start(group, latest)
             return
         self._latest.pop(group, None)
-        heard = tell()
-        if isawaitable(heard):
-            await heard
+        result = deliver()
+        if isawaitable(result):
+            await result
 
 
 def error_sentence(error: Exception) -> str:

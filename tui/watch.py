@@ -47,13 +47,13 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
         jobs = _jobs(workspace)
     else:
         jobs = before.jobs
-    begun = _unfinished(workspace, jobs)
+    unfinished = _unfinished(workspace, jobs)
     if before is not None and store_marks == before.store_marks:
-        return replace(before, jobs=jobs, job_marks=job_marks, unfinished=begun)
+        return replace(before, jobs=jobs, job_marks=job_marks, unfinished=unfinished)
     runs, unread_runs = workspace.scan_runs()
     saes, unread_saes = workspace.scan_saes()
     unreadable = (*unread_runs, *unread_saes)
-    return Scan(jobs, tuple(runs), tuple(saes), job_marks, store_marks, unreadable, begun)
+    return Scan(jobs, tuple(runs), tuple(saes), job_marks, store_marks, unreadable, unfinished)
 
 
 def ended(before: "Sequence[JobState]", now: "Sequence[JobState]") -> "list[JobState]":

@@ -71,7 +71,7 @@ class Workbench(ThreadWork, TerminalApp):
             context.check_session()
         except (MiCrowError, OSError) as error:
             trouble = error_sentence(error)
-        except Exception as error:  # told each time: a look that ends in silence shows old rows
+        except Exception as error:  # shown: a look that fails in silence leaves old rows
             trouble = f"the workspace cannot be read ({error_sentence(error)})"
         return Look(scan, concepts, rebuilt, trouble)
 
@@ -102,9 +102,9 @@ class Workbench(ThreadWork, TerminalApp):
         self._open_some_sae()
 
     def _looked_at_concepts(self, look: ConceptsLook, first: bool) -> None:
-        for told in (look.notice, look.tagging_off if not self.context.tagging_off else None):
-            if told:
-                self.notify(printable(told), severity="warning")
+        for sentence in (look.notice, look.tagging_off if not self.context.tagging_off else None):
+            if sentence:
+                self.notify(printable(sentence), severity="warning")
         if look.tagging_off != self.context.tagging_off:
             self.context.tagging_off = look.tagging_off
             self._refresh_header()

@@ -19,10 +19,10 @@ RESULT = {
 
 def test_special_and_outlier_tokens_are_passed_over_and_say_why():
     found = inspection_from(RESULT)
-    assert found.passed_over == {0, 1}
-    assert "special" in found.why_passed_over(0)
-    assert "outlier" in found.why_passed_over(1)
-    assert found.why_passed_over(2) == ""
+    assert found.excluded == {0, 1}
+    assert "special" in found.why_excluded(0)
+    assert "outlier" in found.why_excluded(1)
+    assert found.why_excluded(2) == ""
 
 
 def test_a_feature_has_one_activation_a_token_wherever_it_was_named():

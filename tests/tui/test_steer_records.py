@@ -143,12 +143,12 @@ async def test_a_stack_means_the_weights_that_it_was_made_for(open_steer, app_wo
         weights.write_text("other weights")
         pilot.app.context.publish(messages.SaeChanged(SAE, ready=True))
         await settle(pilot)
-        assert stack(pilot) == [f"#3  an earlier SAE {SAE}"]
+        assert stack(pilot) == [f"#3  earlier weights of {SAE}"]
         await press(pilot, "ctrl+r")
         assert "had other weights" in notices(pilot)
         assert written(session) == 0
         await press(pilot, "x", "p")
-        assert f"an earlier SAE {SAE}"[:19] in screen_text(pilot)
+        assert f"earlier weights of {SAE}"[:19] in screen_text(pilot)
 
 
 @pytest.mark.slow

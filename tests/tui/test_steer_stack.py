@@ -8,7 +8,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.screens.steer.stack import (
     change_text,
-    first_for,
+    default_intervention,
     form_fields,
     from_form,
     nudged,
@@ -65,7 +65,7 @@ def test_a_form_filled_from_an_intervention_gives_it_back(intervention: Interven
 
 def test_an_empty_form_adds_to_a_feature_in_maxima():
     values = {field.name: field.default for field in form_fields(None)} | {"target": "#42"}
-    assert from_form(values) == first_for(42)
+    assert from_form(values) == default_intervention(42)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ class PromptLine(Horizontal):
     ) -> None:
         """Opens the line. `purpose` comes back with the messages.
 
-        `value` can be edited; with `select`, typing replaces it and enter takes it as it is.
+        `value` can be edited; with `select`, typing replaces it and enter accepts it as it is.
         """
         if not self.is_open:
             self._back = self.screen.focused

@@ -1,6 +1,6 @@
 """Token heat: texts with each token on a ramp of discrete steps; pure.
 
-Never by colour alone: each step has an explicit text colour, a terminal without colours gets plain,
+Never by colour only: each step has an explicit text colour, a terminal without colours gets plain,
 underlined, bold and reversed tokens, and callers write out the peak token and its value as well.
 """
 

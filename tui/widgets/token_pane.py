@@ -121,10 +121,10 @@ class TokenPane(LineView):
         target = max(0, min(here + lines, len(self._wrapped) - 1))
         token = self._at(target, self._column_of(self.cursor))
         if token is not None and target != here:
-            # A token that began on the line above leads back there: take the one after it.
-            begun = [piece.index for piece in self._wrapped[target] if piece.index > token]
+            # A token that starts on the line above leads back there: take the one after it.
+            starting = [piece.index for piece in self._wrapped[target] if piece.index > token]
             on_line = self._line_of(token) == target
-            self.cursor = token if on_line or not begun else begun[0]
+            self.cursor = token if on_line or not starting else starting[0]
 
     def action_token_left(self) -> None:
         self._step(-1)

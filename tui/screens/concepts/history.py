@@ -54,7 +54,7 @@ def columns_for(changes: "Sequence[PastChange]", reader: str) -> tuple[Column, .
 
 
 def history_row(change: "PastChange") -> Row:
-    """One change; those that are undone stand back."""
+    """One change; dimmed once it is undone."""
     style = "$faint" if change.undone else "$foreground"
     return Row(
         str(change.id),

@@ -24,7 +24,7 @@ COLUMNS = (
     Column("updated", 10, from_width=64),
 )
 
-HeldOut = Mapping[int, tuple[str, float | None]]  # feature -> the label it tells, AUROC
+HeldOut = Mapping[int, tuple[str, float | None]]  # feature -> the label it predicts, AUROC
 
 
 def key_of(concept: "Concept") -> str:
@@ -33,7 +33,7 @@ def key_of(concept: "Concept") -> str:
 
 
 def matching(concepts: "Sequence[Concept]", search: str) -> "list[Concept]":
-    """The concepts whose name, note and tags hold every word of `search`, or whose number it is."""
+    """The concepts that contain every word of `search`, or whose number it is."""
     words = search.lower().split()
     number_word = "".join(words).removeprefix("#")
 

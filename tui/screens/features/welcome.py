@@ -1,4 +1,4 @@
-"""What screens that need an index say while there is none; pure."""
+"""What the Features screen shows while no index is open; pure."""
 
 from typing import TYPE_CHECKING
 

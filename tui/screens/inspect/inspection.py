@@ -34,12 +34,12 @@ class Inspection:
         return "\n".join([*lines, how] if how else lines)
 
     @property
-    def passed_over(self) -> frozenset[int]:
+    def excluded(self) -> frozenset[int]:
         """Special and outlier tokens: dimmed, since their activations mean nothing."""
         flags = zip(self.special, self.outlier, strict=True)
         return frozenset(index for index, pair in enumerate(flags) if any(pair))
 
-    def why_passed_over(self, token: int) -> str:
+    def why_excluded(self, token: int) -> str:
         """`special`, `outlier` or nothing."""
         if token < len(self.special) and self.special[token]:
             return "special token"

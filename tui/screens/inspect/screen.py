@@ -154,7 +154,7 @@ class InspectScreen(MiCrowScreen):
         found = read.inspection
         self._inspection, self._rows = found, read.rows
         self._say(f"{found.reading()}\n{read.seconds:.2f} s")
-        self.tokens.show(found.tokens, found.passed_over)
+        self.tokens.show(found.tokens, found.excluded)
         self._show_lists()
         self._look_for()
         self.tokens.focus()
@@ -255,7 +255,7 @@ class InspectScreen(MiCrowScreen):
         if token is None or token >= len(found.per_token):
             return
         title = Content.assemble(("At ", "bold $primary"), quoted(found.tokens[token]))
-        why = found.why_passed_over(token)
+        why = found.why_excluded(token)
         if why:
             title = Content.assemble(title, (f"  {why}", "$warning"))
         elif self._feature is not None:

@@ -150,7 +150,7 @@ def _quality(found: Mapping[str, Any]) -> list[Fact]:
 
 
 def job_detail(job: "JobState", history: JobHistory | None, width: int, tall: bool) -> Content:
-    """One job: how far, how fast, how good, with what settings; plots and log where there is room.
+    """One job: progress, metrics and settings; plots and log where there is room.
 
     `width` is the pane's, in cells.
     """

@@ -31,11 +31,11 @@ def _sweep(plan: Plan) -> str:
 
 
 def _swept(plan: Plan) -> int:
-    """The place whose change the titles tell."""
+    """The place in the stack that the titles are about."""
     places = range(len(plan.stacks[0]))
     differs = [n for n in places if len({stack[n] for stack in plan.stacks}) > 1]
-    told = [n for n in places if change_text(plan.stacks[0][n]) == plan.titles[0]]
-    return (differs or told or [0])[0]
+    titled = [n for n in places if change_text(plan.stacks[0][n]) == plan.titles[0]]
+    return (differs or titled or [0])[0]
 
 
 def title_content(side: str, words: str, figures: str) -> Content:
@@ -60,8 +60,8 @@ def reading(plan: Plan, done: Sequence[PassageDone]) -> str:
     if plan.titles or not done:
         return ""
     speed = done[-1].metrics.get("tokens_s")
-    told = f"{number(speed, 1)} tokens/s" if isinstance(speed, int | float) else ""
-    parts = (shortened_text(done[-1]), told, kl_text(done[-1]))
+    rate = f"{number(speed, 1)} tokens/s" if isinstance(speed, int | float) else ""
+    parts = (shortened_text(done[-1]), rate, kl_text(done[-1]))
     return " · ".join(part for part in parts if part)
 
 

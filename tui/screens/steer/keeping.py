@@ -17,14 +17,14 @@ def keep(plan: Plan, done: Sequence[PassageDone], annotations: "Annotations") ->
     Reads the SAE's weights once; without their hash where they were replaced since.
     """
     for passage in done:
-        made = passage.made
-        weights = made.weights.sha256() if made.weights is not None else None
+        origin = passage.origin
+        weights = origin.weights.sha256() if origin.weights is not None else None
         annotations.save_generation(
-            model_id=made.model_id,
-            revision=made.revision,
-            sae_ids=[made.sae_id] if made.sae_id else [],
+            model_id=origin.model_id,
+            revision=origin.revision,
+            sae_ids=[origin.sae_id] if origin.sae_id else [],
             weight_hashes=[weights] if weights else [],
-            device=made.device,
+            device=origin.device,
             versions=_versions(),
             prompt=plan.prompt,
             seed=plan.settings.seed,

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.actions import bindings
-from tui.screens.steer.stack import stack_text, stranger_text
+from tui.screens.steer.stack import other_sae_text, stack_text
 from tui.text import printable
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
@@ -67,14 +67,14 @@ def preset_row(
     if stack is None:
         cells = (Cell(printable(name), "$faint"), Cell(""), Cell("cannot be read", "$error"))
         return Row(name, cells)
-    whose = next(filter(None, (stranger_text(one, sae_id, weights) for one in stack)), "")
+    other_sae = next(filter(None, (other_sae_text(one, sae_id, weights) for one in stack)), "")
     own = next((one.sae for one in stack if one.sae is not None), "any")
     return Row(
         name,
         (
-            Cell(printable(name), "$faint" if whose else "$accent"),
-            Cell(printable(whose.removeprefix("SAE ") or own), "$warning" if whose else ""),
-            Cell(stack_text(stack), "$faint" if whose else "$muted"),
+            Cell(printable(name), "$faint" if other_sae else "$accent"),
+            Cell(printable(other_sae.removeprefix("SAE ") or own), "$warning" if other_sae else ""),
+            Cell(stack_text(stack), "$faint" if other_sae else "$muted"),
         ),
     )
 

@@ -169,10 +169,10 @@ class SteerScreen(StackScreen):
     def _work(self, plan: writing.Plan) -> None:
         client = self.context.ready_session(plan.sae_id)
         state = self.context.session_state
-        made = writing.Made(
+        origin = writing.Origin(
             state.model_id, state.revision, state.device, plan.sae_id, state.weights
         )
-        writing.write(client, plan, made, self.post_message, lambda: self._stopped)
+        writing.write(client, plan, origin, self.post_message, lambda: self._stopped)
 
     def on_passage_started(self, message: writing.PassageStarted) -> None:
         assert self._plan is not None

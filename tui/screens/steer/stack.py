@@ -22,16 +22,16 @@ _FIRST_STRENGTH = 0.4  # at twice that, small models lose the thread
 _STEP = {"add": 0.1, "clamp": 0.1, "scale": 0.25}
 
 
-def first_for(feature: int, sae_id: str | None = None) -> Intervention:
-    """What a feature that was sent here starts with: a part of its maximum, added everywhere."""
+def default_intervention(feature: int, sae_id: str | None = None) -> Intervention:
+    """The first intervention on a feature: a part of its maximum, added everywhere."""
     one = Intervention(f"feature:{feature}", "add", _FIRST_STRENGTH, "max", "all")
     return one.in_sae(sae_id) if sae_id is not None else one
 
 
-def stranger_text(
+def other_sae_text(
     intervention: Intervention, sae_id: str | None, weights: str | None = None
 ) -> str:
-    """Why a feature is not one of the open SAE: whose it is. Empty where it is, and for layers."""
+    """The SAE of a feature that does not belong to the open one; else empty, as for layers."""
     if intervention.feature is None:
         return ""
     if intervention.sae is None:
@@ -83,22 +83,24 @@ def target_text(intervention: Intervention) -> str:
 def stack_rows(
     stack: Sequence[Intervention],
     names: Mapping[int, str],
-    strangers: Mapping[int, str] | None = None,
+    other_saes: Mapping[int, str] | None = None,
 ) -> list[Row]:
     """The stack from top to bottom; the keys are places in it.
 
-    `names` are those of the open SAE's features. `strangers`: places of features of others, which
-    stand back, and whose they are.
+    `names` are those of the open SAE's features. `other_saes`: the SAEs of features of other ones,
+    by place; these rows are dimmed.
     """
     rows = []
     for place, intervention in enumerate(stack):
-        whose = (strangers or {}).get(place, "")
+        other_sae = (other_saes or {}).get(place, "")
         name = names.get(intervention.feature, "") if intervention.feature is not None else ""
         more = ((f"  {printable(name)}", "$accent"),) if name else ()
-        if whose:
-            more = ((f"  {printable(whose)}", "$warning"),)
-        target = Cell(target_text(intervention), "$faint" if whose else "bold $foreground", more)
-        change = Cell(change_text(intervention), "$faint" if whose else "")
+        if other_sae:
+            more = ((f"  {printable(other_sae)}", "$warning"),)
+        target = Cell(
+            target_text(intervention), "$faint" if other_sae else "bold $foreground", more
+        )
+        change = Cell(change_text(intervention), "$faint" if other_sae else "")
         scope = "" if intervention.scope == "all" else intervention.scope
         rows.append(Row(str(place), (target, change, Cell(scope, "$muted"))))
     return rows

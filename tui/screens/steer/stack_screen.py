@@ -1,4 +1,4 @@
-"""The stack of interventions on the Steer screen: sent here, edited, named; and whose they are."""
+"""The stack of interventions on the Steer screen: sent here, edited, named."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,7 +43,7 @@ class StackScreen(MiCrowScreen):
         )
         if place is None:
             place = len(self._stack)
-            self._stack.append(stacks.first_for(message.feature, sae_id))
+            self._stack.append(stacks.default_intervention(message.feature, sae_id))
         self._show_stack()
         self.stack_list.cursor = place
         self.stack_list.focus()
@@ -95,11 +95,11 @@ class StackScreen(MiCrowScreen):
         count = f"  {len(self._stack)}" if self._stack else ""
         title = Content.assemble(("Interventions", "bold $primary"), (count, "$muted"))
         self.query_one("#stack-title", Static).update(title)
-        strangers = {
-            place: stacks.stranger_text(one, self.context.sae_id, self._weights)
+        other_saes = {
+            place: stacks.other_sae_text(one, self.context.sae_id, self._weights)
             for place, one in enumerate(self._stack)
         }
-        self.stack_list.set_rows(stacks.stack_rows(self._stack, self._names, strangers))
+        self.stack_list.set_rows(stacks.stack_rows(self._stack, self._names, other_saes))
         self.refresh_bindings()
 
     def action_add(self) -> None:

@@ -35,7 +35,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Made:
+class Origin:
     """What wrote a text."""
 
     model_id: str = ""
@@ -72,7 +72,7 @@ class PassageDone(Message):
     stopped: bool = False
     prompt_tokens: int = 0  # as the model read it, BOS included; 0 where it did not say
     bos_added: bool = False
-    made: Made = field(default_factory=Made)
+    origin: Origin = field(default_factory=Origin)
     shortened_to: int | None = None  # new tokens, where the model's context ended a text
 
 
@@ -92,7 +92,7 @@ def read_settings(tokens: str, temperature: str, seed: str) -> Settings:
 def write(
     client: "SessionClient",
     plan: Plan,
-    made: Made,
+    origin: Origin,
     post: Callable[[Message], object],
     stopped: Callable[[], bool],
 ) -> None:
@@ -105,7 +105,7 @@ def write(
             break
         post(PassageStarted(place, plan.titles[place] if plan.titles else ""))
         done = _passage(client, plan, place, stack, post)
-        done.made = made
+        done.origin = origin
         post(done)
         if done.stopped:
             break

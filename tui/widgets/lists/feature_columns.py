@@ -46,7 +46,7 @@ def _faint_zero(text: str, row: "FeatureRow") -> Content:
 
 
 def _meaning(row: "FeatureRow") -> Content:
-    """The concept that somebody gave it, else the label that it tells apart, else a dash."""
+    """The concept that somebody gave it, else the label that it predicts, else a dash."""
     if row.concept:
         return Content.styled(printable(row.concept), "$accent")
     if not row.fires:
@@ -86,7 +86,7 @@ def shown_columns(width: int) -> list[tuple[FeatureColumn, int]]:
 
 
 def row_content(feature: int, row: "FeatureRow | None", width: int, marker: str) -> Content:
-    """One line of the table. A row that is not read yet shows its number alone."""
+    """One line of the table. A row that is not read yet shows only its number."""
     cells = []
     for column, cells_wide in shown_columns(width):
         if row is not None:
