@@ -1,4 +1,4 @@
-"""Text from data sets and models as data: nothing in it can move the cursor or style the screen."""
+"""Text from datasets and models as data: nothing in it can move the cursor or style the screen."""
 
 import unicodedata
 

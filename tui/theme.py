@@ -22,7 +22,7 @@ def _common(
 ) -> dict[str, str]:
     return {
         "muted": muted,  # second-rank text: labels, units, hints
-        "faint": faint,  # third-rank text: what is rarely read
+        "faint": faint,  # third-rank text: rarely read
         "rule": rule,  # thin lines and borders
         "cursor": cursor,  # the highlighted row of the list that has the focus
         "cursor-text": cursor_text,

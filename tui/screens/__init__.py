@@ -1,1 +1,1 @@
-"""One folder a screen, in the order of the digits that open them."""
+"""One folder per screen, in the order of the digits that open them."""

@@ -21,7 +21,7 @@ class LogText(Log):
 
 
 class LogPopup(Popup[None]):
-    """The last lines of one job's log; stays at the end until somebody scrolls up."""
+    """The last lines of one job's log; follows the end unless scrolled up."""
 
     BINDINGS = bindings("popup", "close")
 

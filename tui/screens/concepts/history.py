@@ -47,7 +47,7 @@ class HistoryPopup(Popup[int]):
 
 
 def columns_for(changes: "Sequence[PastChange]", reader: str) -> tuple[Column, ...]:
-    """`who` stands in a narrow terminal only where somebody else than the reader changed things."""
+    """A narrow terminal shows `who` only if somebody other than the reader changed something."""
     others = any(change.actor != reader for change in changes)
     who = Column("who", 10, from_width=0 if others else _ROOM)
     return Column("when", 11), who, Column("change"), Column("state", 6)

@@ -49,7 +49,7 @@ def matching(concepts: "Sequence[Concept]", search: str) -> "list[Concept]":
 def concept_rows(
     concepts: "Sequence[Concept]", held_out: HeldOut, marked: Collection[str]
 ) -> list[Row]:
-    """One row a concept; a dot before those that are marked."""
+    """One row per concept; a dot before those that are marked."""
     return [_row(concept, held_out, key_of(concept) in marked) for concept in concepts]
 
 

@@ -50,7 +50,7 @@ class ConceptsRead:
 
 
 class ConceptsScreen(MiCrowScreen):
-    """The concepts of the open SAE; changes of many at once, undo, files in and out."""
+    """The concepts of the open SAE: bulk edit, undo, import and export."""
 
     NAME = "concepts"
     HOME = "#concepts-list"

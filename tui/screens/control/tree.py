@@ -1,4 +1,4 @@
-"""The layer tree as rows: who stands in whom, what is folded, what a row shows; pure."""
+"""The layer tree as rows: parents, what is folded, what a row shows; pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

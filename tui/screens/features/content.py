@@ -14,7 +14,7 @@ from tui.widgets.lists.row_list import Cell, Column, Row
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureDetail, FeatureRow
 
-TALL = 30  # lines of a pane from which the side lists tokens one a line
+TALL = 30  # lines of a pane from which the side lists one token per line
 RELATED_COLUMNS = (Column("feature", 7, "right"), Column("value", 5, "right"), Column("what"))
 
 

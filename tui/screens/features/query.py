@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from tui.widgets.lists.feature_columns import COLUMNS
 
-RELEVANCE = "relevance"  # the index's word for: how well a feature matches the search
+RELEVANCE = "relevance"  # the index's name for how well a feature matches the search
 
 SORTS = tuple(column.sort for column in COLUMNS if column.sort)
 # What is shown, by name: the words for people and the settings of the index's filter.
@@ -33,7 +33,7 @@ class TableQuery:
         return titles.get(self.sort, "relevance")
 
     def next_sort(self) -> "TableQuery":
-        """Sorted by the next column, and by relevance where there is a search; readings start with
+        """Sorted by the next column, and by relevance where there is a search; numbers start with
         the greatest, ids and names with the first."""
         sorts = (*SORTS, RELEVANCE) if self.search else SORTS
         sort = sorts[(sorts.index(self.sort) + 1) % len(sorts)]

@@ -40,7 +40,7 @@ class DetailRead:
 
 
 def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
-    """The ids of a query; blocks on the index."""
+    """The ids of a query; blocks on the index. Raises MiCrowError where it cannot be read."""
     from mi_crow.mechanistic.features.records import FeatureFilter
 
     order = {} if query.sort == RELEVANCE else {"sort": query.sort}  # what a search asks for

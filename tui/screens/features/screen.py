@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class FeaturesScreen(MiCrowScreen):
-    """Browse, read, name and send features on."""
+    """The table of features and the open one, to browse, name and send on."""
 
     NAME = "features"
     HOME = "#features-table"

@@ -9,7 +9,7 @@ from mi_crow.errors import CorruptDataError
 
 @dataclass(frozen=True)
 class Inspection:
-    """One inspected text. `acts[feature]` has one value a token."""
+    """One inspected text. `acts[feature]` has one value per token."""
 
     tokens: tuple[str, ...] = ()
     special: tuple[bool, ...] = ()

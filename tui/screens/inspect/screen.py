@@ -44,7 +44,7 @@ class Inspected:
 
 
 class InspectScreen(MiCrowScreen):
-    """A text, its heat for one feature, and the features of the text and of one token."""
+    """A text with the activations of one feature, and the features of the text and of one token."""
 
     NAME = "inspect"
     HOME = "#inspect-tokens"

@@ -237,7 +237,7 @@ def _plots(history: JobHistory, width: int, height: int) -> list[Content]:
 
 
 def _plain_facts(values: Mapping[str, Any]) -> list[Fact]:
-    """JSON values one a line; nested objects as `outer.inner`, what is unset left out."""
+    """JSON values, one per line; nested objects are flattened, unset values left out."""
     facts: list[Fact] = []
     for key, value in values.items():
         if isinstance(value, Mapping):

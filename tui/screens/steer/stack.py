@@ -18,7 +18,7 @@ STACK_COLUMNS = (
 OPS = ("add", "scale", "clamp", "ablate")
 UNITS = ("max", "latent", "norm")
 SCOPES = ("all", "prompt", "generated")
-_FIRST_STRENGTH = 0.4  # at twice that, small models lose the thread
+_FIRST_STRENGTH = 0.4  # at twice that, small models stop making sense
 _STEP = {"add": 0.1, "clamp": 0.1, "scale": 0.25}
 
 

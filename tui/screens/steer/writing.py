@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the model writes."""
+    """Sampling settings."""
 
     max_new_tokens: int = 64
     temperature: float = 0.8
@@ -29,7 +29,7 @@ class Plan:
 
     prompt: str
     stacks: tuple[tuple[Intervention, ...], ...]
-    titles: tuple[str, ...]  # one a stack; empty for a single one
+    titles: tuple[str, ...]  # one per stack; empty for a single one
     settings: Settings
     sae_id: str | None = None  # whose features the stacks change
 
@@ -47,7 +47,7 @@ class Origin:
 
 @dataclass
 class PassageStarted(Message):
-    """The model begins to write under stack number `place`."""
+    """The model starts to write under stack number `place`."""
 
     place: int
     title: str
