@@ -1,4 +1,4 @@
-"""A form: one line per field, one sentence when something is wrong, ctrl+r or the button submits."""
+"""A form: one line per field, one sentence for what is wrong; ctrl+r or the button submits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
