@@ -32,7 +32,7 @@ class ThreadWork(_Node):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._latest: dict[str, _Task] = {}  # by group, while a thread of the group runs
+        self._newest_tasks: dict[str, _Task] = {}  # by group, while a thread of the group runs
 
     def in_thread(
         self,
@@ -50,37 +50,37 @@ class ThreadWork(_Node):
         once and every answer arrives: for writes.
         """
         task = _Task(work, then or _ignore, failed or self.tell)
-        running = group in self._latest
+        running = group in self._newest_tasks
         if group:
-            self._latest[group] = task
+            self._newest_tasks[group] = task
         if not running:
-            self._start(group, task)
+            self._start_thread(group, task)
 
     def is_working(self, group: str) -> bool:
         """Whether a thread of this group runs."""
-        return group in self._latest
+        return group in self._newest_tasks
 
     def tell(self, error: Exception) -> None:
         """Shows what went wrong, in one sentence."""
         self.app.notify(printable(error_sentence(error)), severity="error")
 
-    def _start(self, group: str, task: _Task) -> None:
+    def _start_thread(self, group: str, task: _Task) -> None:
         def run() -> None:
             try:
                 answer = task.work()
             except Exception as error:
-                self.call_later(self._ended, group, task, partial(task.failed, error))
+                self.call_later(self._thread_ended, group, task, partial(task.failed, error))
             else:
-                self.call_later(self._ended, group, task, partial(task.then, answer))
+                self.call_later(self._thread_ended, group, task, partial(task.then, answer))
 
         self.run_worker(run, thread=True, group=group or "default", exit_on_error=False)
 
-    async def _ended(self, group: str, task: _Task, deliver: Callable[[], object]) -> None:
-        latest = self._latest.get(group, task)
+    async def _thread_ended(self, group: str, task: _Task, deliver: Callable[[], object]) -> None:
+        latest = self._newest_tasks.get(group, task)
         if latest is not task:
-            self._start(group, latest)
+            self._start_thread(group, latest)
             return
-        self._latest.pop(group, None)
+        self._newest_tasks.pop(group, None)
         result = deliver()
         if isawaitable(result):
             await result

@@ -13,7 +13,7 @@ from tests.tui.conftest import NOW, add_run, add_sae
 from tests.tui.driving import notices, press, screen_text, settle
 from tui.screens.runs import forms
 from tui.screens.runs.screen import RunsScreen
-from tui.widgets.form import FormInput, FormPopup
+from tui.widgets.form import FormInput, FormPopup, read_values
 from tui.widgets.frame.header import HeaderBar
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import RowList
@@ -77,7 +77,7 @@ async def test_an_sae_shows_its_evaluation(app_workspace, run_app):
         text = screen_text(pilot)
         assert "loss recovered" in text
         assert "0.994" in text
-        assert "3.121 → 3.152 → 8.110" in text
+        assert "3.121 / 3.152 / 8.110" in text
         assert "1      2      5      all" in text
         assert "0.981  0.990  0.997  –" in text
         assert "0.884  0.931  0.975  0.999" in text
@@ -201,9 +201,9 @@ def test_a_wrong_text_gives_one_sentence_and_starts_nothing(
         "t": lambda: forms.train_form(runs, "demo"),
         "b": lambda: forms.index_form(saes, "demo-topk"),
     }[key]()
-    values = {item.name: item.default for item in form.fields} | {field: value}
+    texts = {item.name: item.default for item in form.fields} | {field: value}
     with pytest.raises(UserError) as caught:
-        form.submit(app_workspace, values)
+        form.submit(app_workspace, read_values(form.fields, texts))
     assert caught.value.sentence.startswith(sentence)
     assert "\n" not in caught.value.sentence
     assert list_jobs(app_workspace) == before
@@ -220,7 +220,8 @@ def test_what_the_forms_ask_for_is_what_the_jobs_take(app_workspace):
         forms.index_form(saes, None),
         forms.evaluate_form(saes, None),
     ):
-        params = form.parameters({item.name: item.default for item in form.fields})
+        texts = {item.name: item.default for item in form.fields}
+        params = form.parameters(read_values(form.fields, texts))
         json.dumps(params)
         config_from_json(KINDS[form.kind].config, params, form.kind)
 

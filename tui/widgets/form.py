@@ -52,6 +52,11 @@ class FormField:
             raise UserError(f"{self.label} must be {wanted}, not {text[:40]!r}") from error
 
 
+def read_values(fields: Sequence[FormField], texts: Mapping[str, str]) -> Values:
+    """The values of all fields. Raises UserError for the first one that is wrong."""
+    return {field.name: field.value_of(texts[field.name].strip()) for field in fields}
+
+
 class FormInput(CompletingField):
     """The input of one field."""
 
@@ -126,7 +131,7 @@ class FormPopup(Popup[Result]):
     def values(self) -> Values:
         """What is entered now. Raises UserError for the first field that is wrong."""
         inputs = self.query(FormInput)
-        return {item.field.name: item.field.value_of(item.value.strip()) for item in inputs}
+        return read_values(self._fields, {item.field.name: item.value for item in inputs})
 
     @on(Field.Submitted)
     def _next_field(self) -> None:
