@@ -285,7 +285,7 @@ async def test_what_cannot_be_read_is_told_once(app_workspace, run_app, monkeypa
         raise UserError("the disk went away [b]")
 
     async with run_app(app_workspace) as pilot:
-        monkeypatch.setattr("tui.app.look", broken)
+        monkeypatch.setattr("tui.workbench.look", broken)
         for _ in range(3):
             pilot.app.look_now()
             await settle(pilot)
