@@ -84,7 +84,7 @@ async def test_under_a_filter_the_arrow_tells_the_order(open_index):
     async with open_index() as pilot:
         store = pilot.app.context.features
         await press(pilot, "slash", *"harbour", "enter")
-        assert "by match↓" in screen_text(pilot)
+        assert "by relevance↓" in screen_text(pilot)
         found = store.ids(search="harbour", flt=FeatureFilter(alive=True)).tolist()
         assert listed(pilot) == found
         while "max↓" not in screen_text(pilot):

@@ -117,7 +117,7 @@ async def test_an_empty_text_asks_nothing_of_the_session(open_inspect):
     async with open_inspect() as (pilot, session):
         await press(pilot, "ctrl+r")
         assert session.asked == []
-        assert "enter a text first" in screen_text(pilot)
+        assert "type a text first" in screen_text(pilot)
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ class FeatureDetailPane(Container):
             self.examples.show(read.examples, detail.row.max_act, empty)
         self._show_side()
         cofiring = detail.cofiring
-        sample = f"\non {count(cofiring.counted)} sampled tokens" if cofiring.is_sample else ""
+        sample = f"\nof {count(cofiring.counted)} sampled tokens" if cofiring.is_sample else ""
         for name, title, measure, related in (
             ("neighbours", "Nearest", " (decoder cosine)", detail.neighbours),
             ("coactive", "Co-activates", f" (Jaccard){sample}", detail.coactivations),

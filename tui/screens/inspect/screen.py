@@ -115,7 +115,7 @@ class InspectScreen(MiCrowScreen):
         if self.is_working("inspect"):
             return
         if not text.strip():
-            self._say("enter a text first")
+            self._say("type a text first")
             return
         self._say("reading…" if self.context.session_is_ready else "loading the model…")
         self.in_thread(
