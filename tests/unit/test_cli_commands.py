@@ -124,7 +124,7 @@ def test_a_run_that_another_job_makes_may_be_named_before_it_is_there(
     started: Callable[..., Any], workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = started("train", "--run", "later", "--layer", "x", "--after", "job")
-    assert (config.run_id, config.training.epochs) == ("later", train.DEFAULT_PASSES)
+    assert (config.run_id, config.training.epochs) == ("later", train.CLI_PASSES)
     assert main(["train", "--run", "later", "--layer", "x"]) == 2
     assert "run 'later' not found" in capsys.readouterr().err
 

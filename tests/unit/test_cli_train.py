@@ -113,7 +113,7 @@ def test_tokens_say_how_long_and_what_is_shared_is_chosen(start: Start) -> None:
         ("--init a --arch l1", "--arch is decided by the SAE"),
         ("--init a --expansion 4", "--expansion is decided"),
         ("--init a --k 2,4", "several --k"),
-        ("--batch-size 4 --accumulate 5", "no 5 pieces"),
+        ("--batch-size 4 --accumulate 5", "cannot be split into 5 pieces"),
     ],
 )
 def test_flags_that_make_no_sense_are_explained(

@@ -37,6 +37,9 @@ from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.config import (
     ARCHITECTURES,
+    CLI_MIN_STEPS,
+    CLI_PASSES,
+    CLI_STREAM_STEPS,
     LOGGERS,
     PRECISIONS,
     SHARES,
@@ -46,9 +49,6 @@ from mi_crow.mechanistic.sae.config import (
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
 
-DEFAULT_PASSES = 2
-LEAST_STEPS = 400
-DEFAULT_STREAM_STEPS = 5000
 _OF_A_STREAM = ("model", *OF_A_MODEL, "dataset", *OF_TEXTS)
 
 
@@ -126,8 +126,8 @@ def _add_length(parser: ArgumentParser) -> None:
     length.add_argument(
         "--steps",
         type=positive,
-        help=f"training steps (default: {DEFAULT_PASSES} passes over the run's tokens, "
-        f"at least {LEAST_STEPS} steps; {DEFAULT_STREAM_STEPS} with --stream)",
+        help=f"training steps (default: {CLI_PASSES} passes over the run's tokens, "
+        f"at least {CLI_MIN_STEPS} steps; {CLI_STREAM_STEPS} with --stream)",
     )
     length.add_argument("--epochs", type=positive, help="passes over the run, instead of --steps")
     length.add_argument("--tokens", type=positive, help="training tokens, instead of --steps")
@@ -310,11 +310,11 @@ def _length(options: Namespace, manifest: RunManifest | None) -> dict[str, Any]:
             raise UserError(
                 "a stream has no epochs", hint="set the length with --steps or --tokens"
             )
-        return {"steps": DEFAULT_STREAM_STEPS}
+        return {"steps": CLI_STREAM_STEPS}
     if options.epochs is not None or manifest is None or manifest.status != "complete":
-        return {"epochs": options.epochs or DEFAULT_PASSES}
-    passes = math.ceil(DEFAULT_PASSES * manifest.n_tokens / options.batch_size)
-    return {"steps": max(LEAST_STEPS, passes)}
+        return {"epochs": options.epochs or CLI_PASSES}
+    passes = math.ceil(CLI_PASSES * manifest.n_tokens / options.batch_size)
+    return {"steps": max(CLI_MIN_STEPS, passes)}
 
 
 def show_result(result: dict[str, Any]) -> None:

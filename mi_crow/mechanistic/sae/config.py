@@ -38,10 +38,18 @@ SHARES = ("tokens", "latents")
 LOGGERS = ("none", "tensorboard", "wandb")
 
 
+# The length of a training when none is given. The library follows the published guides: one pass.
+# The command line and the form are for a first look at a run, minutes rather than an hour: two
+# passes over a small run, or this many steps; a stream has no passes.
+MIN_STEPS = 2000
+CLI_PASSES, CLI_MIN_STEPS, CLI_STREAM_STEPS = 2, 400, 5000
+FORM_STEPS = 1000
+
+
 @dataclass(frozen=True)
 class SaeTrainingConfig:
     """The trainer's settings. At most one of `steps`, `epochs` and `tokens` decides the length;
-    without any it is one pass over the tokens, and at least 2,000 steps.
+    without any it is one pass over the tokens, and at least MIN_STEPS (2,000).
 
     Defaults are the recipe of the field: Adam, lr = 2e-4 / sqrt(n_latents / 2^14), warm-up,
     linear decay over the last fifth, AuxK.
@@ -70,7 +78,7 @@ class SaeTrainingConfig:
     log_every: int = 10  # steps
     seed: int = 0
     # Metrics also go to Weights & Biases, as in the published guides; where its package is missing
-    # the training says so and goes on. Its key is the package's own business.
+    # the training says so and continues. Its key is the package's own business.
     use_wandb: bool = False
     wandb_project: str | None = None  # None: WANDB_PROJECT, else mi-crow
     wandb_entity: str | None = None
@@ -128,7 +136,7 @@ class SaeTrainingConfig:
             bounds.check(value, what)
         if self.accumulate > self.batch_size:
             raise UserError(
-                f"a batch of {self.batch_size} tokens has no {self.accumulate} pieces",
+                f"a batch of {self.batch_size} cannot be split into {self.accumulate} pieces",
                 hint="lower --accumulate",
             )
         if self.precision not in PRECISIONS:

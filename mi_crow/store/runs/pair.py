@@ -1,4 +1,4 @@
-"""Two layers of a run read side by side: the same tokens of both, in the same order."""
+"""Two layers of a run read together: the same tokens of both, in the same order."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Whether what a run holds is what was written: every byte of it, or what can be told without.
+"""Whether a run's files are what was written: a check of every byte, or of their consistency.
 
-Reading all of a run takes as long as its disk does; summing takes a tenth of that. So opening a
-run looks at sizes and a few rows, and what is here is for who doubts: a capture that goes on after
-a power cut, and the doctor.
+Reading a whole run is as slow as its disk; summing takes a tenth of that. So opening a run checks
+sizes and a few rows, and these full checks are for a capture that resumes after a power cut, and
+for the doctor.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ _TOLERANCE = {"fp32": 1e-4, "bf16": 0.01, "fp16": 0.01, "int8": 0.5}
 
 @dataclass(frozen=True)
 class Damage:
-    """One file that is not what was written."""
+    """One file that differs from what was written."""
 
     part: PartSpec
     path: Path
@@ -37,8 +37,8 @@ class Damage:
 def damaged_files(
     run_dir: Path, manifest: RunManifest, progress: Progress | None = None
 ) -> Iterator[Damage]:
-    """The files of a run that are missing or do not have the size and sum that the manifest
-    names, part by part. Every byte is read. Files without a sum are only looked for.
+    """The files of a run that are missing or differ from the manifest in size or checksum, part by
+    part. Reads every byte. Files without a checksum only have to exist.
 
     Raises OSError for a file that the system refuses to read, CancelledError when `progress` asks
     to stop.
@@ -71,8 +71,8 @@ def part_file(run_dir: Path, part: PartSpec, folder: str) -> Path:
 
 
 def false_statements(run_dir: Path, manifest: RunManifest) -> Iterator[Damage]:
-    """The files of a run whose content contradicts itself or the manifest: norms that are not
-    those of the rows, splits and counts that are not those of the documents. Every row is read."""
+    """The files of a run whose content contradicts itself or the manifest: norms that do not match
+    the rows, splits and counts that do not match the documents. Reads every row."""
     for part in manifest.parts:
         for layer in manifest.layers:
             path = part_file(run_dir, part, layer.name)
@@ -86,10 +86,10 @@ def false_statements(run_dir: Path, manifest: RunManifest) -> Iterator[Damage]:
 
 def _contradiction(part: RunPart, manifest: RunManifest, layer: LayerSpec) -> str:
     counts = part.kept_counts  # compares them with the manifest's
-    begun = int((part.columns("window")["window"].to_numpy() == 0).sum())
+    starting = int((part.columns("window")["window"].to_numpy() == 0).sum())
     packed = manifest.settings.get("pack")  # then a row holds several documents
-    if not packed and begun != part.spec.documents:
-        return f"{begun:,} documents begin in it, the manifest says {part.spec.documents:,}"
+    if not packed and starting != part.spec.documents:
+        return f"{starting:,} documents begin in it, the manifest says {part.spec.documents:,}"
     split = np.repeat(held_out(part.columns("split")), counts)
     if not np.array_equal(part.row_split.numpy(), split):
         return "its held-out rows are not those of its documents"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mi_crow.language_model.config import BOS, LONG_DOCUMENTS
-from mi_crow.mechanistic.sae.config import ARCHITECTURES, TRANSCODERS
+from mi_crow.mechanistic.sae.config import ARCHITECTURES, FORM_STEPS, TRANSCODERS
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
 from tui.widgets.form import FormField, Values
 
@@ -154,7 +154,7 @@ def train_form(runs: Sequence[RunSummary], selected: str | None) -> JobForm:
         FormField("arch", "architecture", "topk", "how latents are chosen", _ARCHITECTURES),
         _number("expansion", "expansion", "8", "latents per input of the layer", float),
         _number("k", "k", "32", "latents that fire on a token, exactly or as the target"),
-        _number("steps", "steps", "1000", "training steps"),
+        _number("steps", "steps", str(FORM_STEPS), "training steps"),
         _number("batch_size", "batch", "2048", "tokens per step"),
         _name("SAE"),
         _DEVICE,

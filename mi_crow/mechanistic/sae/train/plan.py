@@ -10,13 +10,11 @@ from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.config import SaeTrainingConfig
+from mi_crow.mechanistic.sae.config import MIN_STEPS, SaeTrainingConfig
 from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TokenSource, not_finite
 
-# Without a given length: one pass over the tokens, and at least this many steps.
-LEAST_STEPS = 2000
 _LR_CEILING = 4e-3
-# Active latents a token that a sparsity loss is steered towards when nobody says otherwise.
+# Default L0, active latents per token, that a sparsity loss is steered towards.
 DEFAULT_L0 = 32.0
 # Tokens that decide the input scale and the centre.
 START_SAMPLE = 8192
@@ -26,7 +24,7 @@ _ROWS_IN_DOUBLE = 1024
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Everything that the loop needs besides tokens and weights."""
+    """All settings of the loop, with every default filled in."""
 
     steps: int
     batch_size: int
@@ -81,12 +79,12 @@ def make_plan(
         )
     if sae.centred:
         raise UserError(
-            "an SAE for centred activations cannot be trained on", hint="train a fresh one"
+            "an SAE for centred activations cannot be trained further", hint="train a new one"
         )
     if sae.input_norm != "none":
         raise UserError(
-            f"an SAE that normalises each token by {sae.input_norm} cannot be trained on",
-            hint="train a fresh one",
+            f"an SAE that normalises each token by {sae.input_norm} cannot be trained further",
+            hint="train a new one",
         )
     factor = config.outlier_factor
     outlier_norm = None if factor is None else factor * source.median_norm()
@@ -119,7 +117,7 @@ def make_plan(
 
 
 def _too_few(source: TokenSource, tokens: int, config: SaeTrainingConfig) -> UserError:
-    """Why `tokens` are left to train on, when that is less than a batch."""
+    """The error for `tokens` that are fewer than a batch, with the reason."""
     if source.count(TRAIN) == 0 and (held_out := source.count(HELDOUT)):
         return UserError(
             f"there is nothing to train on: all {held_out:,} tokens are of held-out texts",
@@ -167,7 +165,7 @@ def _steps(config: SaeTrainingConfig, tokens: int) -> int:
     if config.tokens is not None:
         return math.ceil(config.tokens / config.batch_size)
     passes = math.ceil((config.epochs or 1) * tokens / config.batch_size)
-    return passes if config.epochs is not None else max(passes, LEAST_STEPS)
+    return passes if config.epochs is not None else max(passes, MIN_STEPS)
 
 
 def default_lr(n_latents: int, steps: int) -> float:
