@@ -1,7 +1,7 @@
-"""Which numbers are taken, by kind: one table for the command line, the forms and the configs.
+"""The bounds of numbers, by kind: one table for the command line, the forms and the configs.
 
-Python reads `nan`, `1e308` and integers of any length; what they become later is an overflow in C++
-or a result of nothing but NaN. A number outside its bounds is refused in one sentence.
+Python accepts `nan`, `1e308` and integers of any length, which later overflow in C++ or turn every
+result into NaN. A number outside its bounds is refused in one sentence.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,7 @@ _SHOWN = 40  # characters of a wrong number in its sentence
 
 @dataclass(frozen=True)
 class Bounds:
-    """The numbers from `least` to `most`; `above` leaves out the least, `whole` what lies between
-    integers."""
+    """The numbers from `least` to `most`; `above` excludes `least`, `whole` means integers."""
 
     least: float
     most: float
@@ -25,9 +24,9 @@ class Bounds:
     above: bool = False
 
     def read(self, text: str, what: str = "") -> Any:
-        """The number that `text` writes, an int where `whole`; `_` may group its digits.
+        """The number in `text`, an int if `whole`; `_` may group its digits.
 
-        Raises UserError in one sentence, about `what` when it is named.
+        Raises UserError, about `what` if given.
         """
         try:
             value = int(text) if self.whole else float(text)
@@ -45,7 +44,7 @@ class Bounds:
         return value
 
     def check(self, value: float | None, what: str) -> None:
-        """Raises UserError for a value out of bounds; None is what was not given."""
+        """Raises UserError for a value out of bounds; None means not given."""
         if value is None:
             return
         if self.whole and (isinstance(value, bool) or not isinstance(value, Integral)):
@@ -55,7 +54,7 @@ class Bounds:
             raise UserError(f"{what} must be {wanted}, not {_short(str(value))}")
 
     def _wanted(self, value: float) -> str:
-        """What `value`, which is out of bounds, should have been."""
+        """What a value that is out of bounds should have been."""
         number = "" if self.whole else "a number of "
         if self.least < 0 and not isfinite(value):
             return "a finite number"
@@ -78,18 +77,18 @@ def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-COUNT = Bounds(1, 10**12, whole=True)  # documents, tokens, steps: more than anybody reads
+COUNT = Bounds(1, 10**12, whole=True)  # documents, tokens, steps
 AMOUNT = Bounds(0, 10**12, whole=True)  # the same, or none
-SIZE = Bounds(1, 2**24, whole=True)  # of what is held in memory at once: rows, windows, contexts
+SIZE = Bounds(1, 2**24, whole=True)  # of what is in memory at once: rows, windows, contexts
 PROCESSES = Bounds(1, 1024, whole=True)
 LATENTS = Bounds(1, 2**26, whole=True)  # the widest published SAEs have 2^24
 FEATURE = Bounds(0, 2**31 - 1, whole=True)  # features are 32-bit integers in an index
-SEED = Bounds(0, 2**32 - 1, whole=True)  # what every generator takes
+SEED = Bounds(0, 2**32 - 1, whole=True)  # what every generator accepts
 SHARE = Bounds(0, 1)
 TOP_P = Bounds(0, 1, above=True)
 REAL = Bounds(-3.4e38, 3.4e38)  # what float32 holds
 NOT_NEGATIVE = Bounds(0, 1e9)
 FACTOR = Bounds(0, 1e9, above=True)
-SCALE = Bounds(1e-9, 1e9)  # of an SAE's inputs: what is below or above is no scale but a mistake
+SCALE = Bounds(1e-9, 1e9)  # of an SAE's inputs; anything else is a mistake
 EXPANSION = Bounds(0, 2**20, above=True)
 TEMPERATURE = Bounds(0, 1e4)

@@ -1,9 +1,9 @@
-"""What the system refused: one sentence for each cause, whichever library met it.
+"""Errors of the system (memory, disk, permissions), whichever library reports them, in a sentence.
 
-Libraries wrap an error of the system in errors of their own: safetensors and torch tell of a lack
-of memory as of a file that cannot be read, DuckDB and pyarrow put the number into a text, SQLite
-has numbers of its own. A reader that takes all of these for damage sends its user to make data
-again that are whole. So whoever turns errors of a library into sentences asks here first.
+Libraries wrap them in errors of their own: safetensors and torch report a lack of memory as an
+unreadable file, DuckDB and pyarrow put the errno into a text, SQLite has codes of its own. Treating
+them all as damage would make users recreate intact data. So code that turns a library's error into
+a sentence asks here first.
 """
 
 import errno
@@ -12,18 +12,21 @@ import re
 
 from mi_crow.errors import MachineError, MiCrowError
 
-# By cause: what is said of a place, and what would work.
+# By cause: the message for a place, and the hint.
 _SENTENCES: dict[int, tuple[str, str]] = {
     errno.ENOMEM: (
         "out of memory while using {place}",
-        "close other programs, ask for less at once (--batch-size), or use a larger machine",
+        "close other programs, lower --batch-size, or use a larger machine",
     ),
-    errno.ENOSPC: ("the disk of {place} is full", "make room there"),
-    errno.EDQUOT: ("the disk quota for {place} is used up", "make room there or ask for more"),
-    errno.EFBIG: ("{place} is larger than files may be there", "use another disk, or ulimit -f"),
+    errno.ENOSPC: ("the disk of {place} is full", "free some space there"),
+    errno.EDQUOT: (
+        "the disk quota for {place} is used up",
+        "free some space or ask for more",
+    ),
+    errno.EFBIG: ("{place} exceeds the maximum file size", "use another disk, or raise ulimit -f"),
     errno.EACCES: (
         "{place} cannot be used (permission denied)",
-        "ask its owner for the right to, or run as another user",
+        "ask its owner for permission, or run as another user",
     ),
     errno.EMFILE: (
         "too many open files ({place} cannot be opened)",
@@ -35,13 +38,13 @@ _SENTENCES: dict[int, tuple[str, str]] = {
     ),
     errno.EIO: (
         "{place} cannot be read or written (input/output error)",
-        "the disk or its connection fails: look at dmesg, and copy what you need elsewhere",
+        "the disk or its connection is failing: check dmesg, and copy your data elsewhere",
     ),
     errno.EROFS: (
         "{place} cannot be written (read-only file system)",
-        "use a folder on a disk that can be written to",
+        "use a folder on a writable disk",
     ),
-    errno.ENOENT: ("{place} is missing", "bring it back, or name another"),
+    errno.ENOENT: ("{place} is missing", "restore it, or name another"),
     errno.ESTALE: (
         "{place} cannot be reached (stale file handle)",
         "the file server was restarted or the file replaced: try again",
@@ -53,10 +56,10 @@ _SAME = {errno.EPERM: errno.EACCES}
 _SQLITE = {3: errno.EACCES, 7: errno.ENOMEM, 10: errno.EIO, 13: errno.ENOSPC}
 _SQLITE_CANNOT_OPEN = 14
 
-# What these say is the word of another machine.
+# Errors of these libraries come from another machine.
 _ANSWERS = ("huggingface_hub", "httpx", "requests", "urllib3")
 _NUMBERED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]|\berrno:? (\d+)\b|: error code (\d+)")
-# The system's own words, in which torch and DuckDB tell what they met.
+# The system's own messages, which torch and DuckDB quote.
 _WORDED = re.compile("|".join(re.escape(os.strerror(code)) for code in (*_SENTENCES, *_SAME)))
 _CODE_OF_WORDS = {os.strerror(code): code for code in (*_SENTENCES, *_SAME)}
 _NO_MEMORY = re.compile(
@@ -67,14 +70,14 @@ _NO_MEMORY = re.compile(
 
 
 def cause_of(error: BaseException) -> int | None:
-    """The `errno` of what the system refused when `error` came about; None where it was asked for
-    nothing that it refused. EPERM is told as EACCES."""
+    """The `errno` of the system error behind `error`; None if there is none. EPERM counts as
+    EACCES."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:
         seen.add(id(one))
         code = _own_cause(one)
-        # What was missing before may have been answered by the very steps that then failed.
+        # A missing file earlier in the chain may have been handled by the very step that failed.
         if code is not None and (one is error or code != errno.ENOENT):
             return code
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
@@ -84,15 +87,15 @@ def cause_of(error: BaseException) -> int | None:
 def machine_error(
     error: BaseException, place: str | os.PathLike[str] = "", *, tell_missing: bool = False
 ) -> MachineError | None:
-    """The sentence for what the system refused; None where it refused nothing.
+    """The sentence for the system error behind `error`; None if there is none.
 
-    `place` is what was read or written, where the error does not name a file itself. A file that
-    is missing is told with `tell_missing` alone: most callers know better what that means.
+    `place` is what was read or written, for errors that do not name a file. A missing file is only
+    reported with `tell_missing`: most callers know better what that means.
     """
     named = os.fspath(place) or _file_of(error)
     code = cause_of(error)
     if code == errno.ENOENT or (code is None and _names_no_cause(error)):
-        code = _cause_of_opening(named) or code  # safetensors calls every refusal a missing file
+        code = _cause_of_opening(named) or code  # safetensors calls every failure a missing file
     if code is None or (code == errno.ENOENT and not tell_missing):
         return None
     words, hint = _SENTENCES[code]
@@ -103,31 +106,30 @@ def machine_error(
 
 
 def explained(error: BaseException) -> BaseException:
-    """The error to show: `error` itself, unless it is none of ours and the system refused
-    something; then the sentence for that."""
+    """The error to show: `error` itself, or the sentence for a system error that is not ours."""
     if isinstance(error, MiCrowError):
         return error
     return machine_error(error, tell_missing=True) or error
 
 
 def sentence_of(error: BaseException) -> str:
-    """One line about `error` for whoever asked for what failed."""
-    told = explained(error)
-    return told.sentence if isinstance(told, MiCrowError) else str(told)
+    """One line about `error` for the user."""
+    shown = explained(error)
+    return shown.sentence if isinstance(shown, MiCrowError) else str(shown)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of this machine or of a device."""
+    """Whether this machine or a device ran out of memory."""
     return cause_of(error) == errno.ENOMEM
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether a disk ran full, or a quota."""
+    """Whether a disk or a quota is full."""
     return cause_of(error) in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _own_cause(error: BaseException) -> int | None:
-    """The cause that one error of a chain names."""
+    """The cause named by one error of a chain."""
     if isinstance(error, MiCrowError):
         return None
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
@@ -156,19 +158,19 @@ def _sqlite_code(error: BaseException) -> int | None:
 
 
 def _names_no_cause(error: BaseException) -> bool:
-    """Whether a library says that it could not open a file, and not why."""
+    """Whether a library could not open a file and does not say why."""
     return _sqlite_code(error) == _SQLITE_CANNOT_OPEN or type(error).__name__ == "IOException"
 
 
 def _cause_of_opening(place: str) -> int | None:
-    """Why a file cannot be opened for reading now; None when it can."""
+    """Why a file cannot be opened for reading; None when it can."""
     if not place:
         return None
     try:
         os.close(os.open(place, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
         return _known(error.errno or 0)
-    except ValueError:  # no name of a file
+    except ValueError:  # not a file name
         return None
     return None
 
@@ -179,7 +181,7 @@ def _known(code: int) -> int | None:
 
 
 def _file_of(error: BaseException) -> str:
-    """The file that an error of the system names; '' without one."""
+    """The file named by a system error; '' without one."""
     one: BaseException | None = error
     while one is not None:
         if isinstance(one, OSError) and one.filename is not None:

@@ -1,7 +1,7 @@
-"""Text that files, databases and tokenizers take: what is not Unicode is replaced on its way in.
+"""Text that files, databases and tokenizers accept: invalid Unicode is replaced on input.
 
-A lone surrogate comes from `\\ud83d` in somebody's JSON, or from bytes of a command line or a file
-name that are not UTF-8. Every border where text enters calls this once; nothing behind it has to.
+A lone surrogate comes from `\\ud83d` in JSON, or from bytes of a command line or a file name that
+are not UTF-8. Every place where text enters calls this once; nothing behind it has to.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ REPLACEMENT = "\ufffd"
 
 
 def clean_text(text: str) -> str:
-    """`text` with surrogate pairs joined and each lone surrogate as U+FFFD.
+    """`text` with surrogate pairs joined and each lone surrogate replaced by U+FFFD.
 
     >>> clean_text("half \\ud83d, whole \\ud83d\\ude00") == "half \\ufffd, whole \\U0001f600"
     True
@@ -28,7 +28,7 @@ def clean_text(text: str) -> str:
 
 
 def clean_values(value: Any) -> Any:
-    """Plain JSON data (keys too) with each text cleaned. Not deeper than JSON is read."""
+    """JSON data with all texts cleaned, keys too."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, Mapping):
@@ -39,12 +39,12 @@ def clean_values(value: Any) -> Any:
 
 
 def check_name(name: str, what: str) -> str:
-    """A file's or folder's `name` itself, which cannot be cleaned: it would name another file.
+    """A file or folder name itself, which cannot be cleaned: it would name another file.
 
-    Raises UserError when it is not Unicode or holds a NUL, which no file's name can.
+    Raises UserError when it is not Unicode or contains a NUL.
     """
     if "\0" in name:
-        raise UserError(f"{what} {name!r} holds a NUL character", hint="no file has such a name")
+        raise UserError(f"{what} {name!r} contains a NUL character", hint="no file has such a name")
     cleaned = clean_text(name)
     if cleaned != name:
         raise UserError(

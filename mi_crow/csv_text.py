@@ -1,8 +1,8 @@
-"""The one writer and reader of our CSV files: what a text holds, no spreadsheet runs.
+"""The one writer and reader of our CSV files, safe from formula injection.
 
-A spreadsheet takes a cell that begins with `=`, `+`, `-`, `@`, tab or carriage return for a formula
-(OWASP, "CSV Injection"). Such a text is written with an apostrophe before it, as is one that begins
-with an apostrophe itself, so that reading takes away exactly what writing added.
+A spreadsheet treats a cell that begins with `=`, `+`, `-`, `@`, tab or carriage return as a formula
+(OWASP, "CSV Injection"). Such a text is written with an apostrophe in front, as is one that begins
+with an apostrophe itself, so that reading removes exactly what writing added.
 """
 
 import csv
@@ -15,7 +15,7 @@ from mi_crow.clean_text import clean_text
 from mi_crow.errors import UserError
 
 _MARK = "'"
-# Also as full-width forms, which some spreadsheets take for the plain ones.
+# Also their full-width forms, which some spreadsheets treat alike.
 _RUNS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")
 _ENDS = "\r\n"
 LONGEST_CELL = 2**31 - 1  # Python's own limit is 128 KB, for the whole process
@@ -75,22 +75,22 @@ LINE = "\0line"  # a key that no header has
 
 
 def harmless(cell: str) -> str:
-    """`cell` as a spreadsheet shows it and does not run it."""
+    """`cell` so that a spreadsheet shows it and does not run it."""
     cell = clean_text(cell)
     return _MARK + cell if _is_marked(cell) else cell
 
 
 def original(cell: str) -> str:
-    """The cell that `harmless` was given; one that it never wrote stays as it is."""
+    """The cell that `harmless` was given; others stay as they are."""
     return cell[1:] if cell.startswith(_MARK) and _is_marked(cell[1:]) else cell
 
 
 def _is_marked(cell: str) -> bool:
-    """True for a text that gets a mark: one that would run, or that begins with a mark."""
+    """True for a text that would run as a formula or begins with a mark."""
     for char in cell:
         if char in _RUNS or char == _MARK:
             return True
-        # Blanks and invisible characters, which a spreadsheet may cut off first.
+        # Blanks and invisible characters, which a spreadsheet may strip first.
         if unicodedata.category(char)[0] not in "ZC":
             return False
     return False

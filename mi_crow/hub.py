@@ -1,4 +1,4 @@
-"""The Hugging Face hub: asked only when it answers, quietly, and its failures in one sentence."""
+"""The Hugging Face Hub: whether it answers, quiet downloads, and its errors in one sentence."""
 
 import os
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ _PATIENCE = 4.0  # seconds to wait for the hub's first answer
 def hub_answers() -> bool:
     """True when the hub can be reached now.
 
-    One request without retries: the hub's client would try each file for 20 seconds before it
-    gave up. Never asks when HF_HUB_OFFLINE is set.
+    One request without retries: the Hub's client would try each file for 20 seconds before giving
+    up. Never asks when HF_HUB_OFFLINE is set.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
@@ -23,19 +23,19 @@ def hub_answers() -> bool:
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
-    except Exception:  # whatever goes wrong on the way: the network is not to be had
+    except Exception:  # whatever goes wrong: the network is not available
         return False
     return True
 
 
 def hub_error(what: str, error: BaseException, *, asked: bool) -> MiCrowError:
-    """The sentence for a failure to get `what` (as in "model 'org/name'") from the hub.
+    """The error for a failure to get `what` (as in "model 'org/name'") from the hub.
 
     `asked` is False when only the local cache was looked at.
     """
     names = {type(link).__name__ for link in _chain(error)}
     text = " ".join(str(link) for link in _chain(error)).lower()
-    # A repository that is not there is said to be perhaps "a private or gated repo".
+    # The Hub says that a missing repository may be "a private or gated repo".
     absent = "RepositoryNotFoundError" in names
     if "GatedRepoError" in names or ("gated repo" in text and not absent):
         return UserError(
@@ -62,7 +62,7 @@ def hub_error(what: str, error: BaseException, *, asked: bool) -> MiCrowError:
 
 @contextmanager
 def quiet_downloads() -> Iterator[None]:
-    """No progress bars and no log lines of the hub's client inside the block."""
+    """Hides progress bars and log lines of the Hub's client inside the block."""
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -83,7 +83,7 @@ def quiet_downloads() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, for the brackets of a sentence."""
+    """The first line of an error's text, to quote in a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 

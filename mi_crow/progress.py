@@ -1,7 +1,7 @@
-"""How long work reports itself: the one border between the library and its viewers.
+"""Progress of long work: the one interface between the library and its viewers.
 
-Library functions that take long accept a `Progress` and call it; a job, a progress bar or a
-test stands behind it.
+Long-running library functions accept a `Progress` and call it; behind it is a job, a bar or a
+test.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from mi_crow.errors import CancelledError
 
 
 class Progress(Protocol):
-    """What long work calls while it runs. Calls are cheap: the receiver does the throttling."""
+    """What long work calls while it runs. Calls are cheap: the receiver throttles them."""
 
     def update(
         self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
     ) -> None:
-        """`done` of `total` `unit`s are finished; `metrics` holds the latest named readings."""
+        """`done` of `total` `unit`s are finished; `metrics` are the latest readings by name."""
         ...
 
     def log(self, message: str) -> None:
@@ -24,16 +24,16 @@ class Progress(Protocol):
         ...
 
     def checkpoint(self, name: str) -> None:
-        """Everything up to here would survive a kill; `name` says where (`step-400`, `part-3`)."""
+        """Everything up to here survives a kill; `name` says where (`step-400`, `part-3`)."""
         ...
 
     def should_stop(self) -> bool:
-        """True once somebody asked the work to save and stop."""
+        """True once the work has been asked to save and stop."""
         ...
 
 
 class NullProgress:
-    """A `Progress` that nobody watches."""
+    """A `Progress` that does nothing."""
 
     def update(
         self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None

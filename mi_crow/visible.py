@@ -1,6 +1,6 @@
-"""Foreign text on its way to a terminal: what a terminal would obey, or nobody would see, is shown.
+"""Foreign text made safe for a terminal: control and invisible characters become symbols.
 
-Text of data sets, models, files and other people's workspaces is kept as it is and passes through
+Text of datasets, models, files and other people's workspaces is stored unchanged and passes through
 here when it is printed or copied.
 """
 
@@ -20,7 +20,7 @@ _BLANK = re.compile(
 
 
 def is_clean(text: str) -> bool:
-    """True when `text` can go to a terminal as it is; quick for what nearly all text is."""
+    """True when `text` is safe as it is; fast for nearly all text."""
     return text.isprintable() and (text.isascii() or _BLANK.search(text) is None)
 
 
@@ -30,8 +30,8 @@ def is_blank(character: str) -> bool:
 
 
 def visible(text: str, keep: str = "") -> str:
-    """`text` with every control or invisible character as one symbol, so that no terminal obeys it
-    and no reader is deceived; the characters of `keep` stay.
+    """`text` with every control or invisible character replaced by a symbol, so that no terminal
+    obeys it and no reader is deceived; the characters of `keep` stay.
 
     >>> visible("a\\tb\\x1b[1m")
     'a␉b␛[1m'

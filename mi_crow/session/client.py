@@ -1,6 +1,6 @@
-"""The client of the model session: starts its process, asks, listens, starts it again. Torch-free.
+"""The client of the model session: starts and restarts its process, sends requests. Torch-free.
 
-Any thread may ask; requests are answered in the order they came in.
+Any thread may use it; requests are answered in the order in which they were sent.
 """
 
 import itertools
@@ -28,7 +28,7 @@ from mi_crow.session.protocol import (
 from mi_crow.store.workspace import Workspace
 
 SERVER = (sys.executable, "-m", "mi_crow.session.server")
-# Read when the libraries load: spinning OpenMP threads starve the screen beside them.
+# Read when the libraries load: spinning OpenMP threads would starve the app.
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
@@ -42,10 +42,10 @@ _Events = SimpleQueue[dict[str, Any] | None]  # None: the process ended
 
 
 class SessionClient:
-    """Asks the model session of one workspace; the process starts with the first request.
+    """Sends requests to the model session of one workspace; the first one starts its process.
 
-    When it dies, what waits for it raises SessionDied and the next request starts it again with the
-    SAE that was loaded.
+    When it dies, pending requests raise SessionDied and the next one restarts it with the SAE that
+    was loaded.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SessionClient:
         self._ids = (f"r{number}" for number in itertools.count(1))
         self._starting = threading.RLock()  # one thread starts and reloads, the others wait
         self._process: _Process | None = None
-        self._loaded: dict[str, Any] | None = None  # what the last good `load` asked for
+        self._loaded: dict[str, Any] | None = None  # parameters of the last successful `load`
         self._closed = False
 
     @property
@@ -72,11 +72,11 @@ class SessionClient:
 
     @property
     def log_path(self) -> Path | None:
-        """Where the session's words go; None before the first start."""
+        """The session's log file; None before the first start."""
         return self._log_path
 
     def start(self) -> None:
-        """Starts the process when it does not run. Raises SessionDied once closed."""
+        """Starts the process unless it runs. Raises SessionDied once closed."""
         with self._starting:
             if self._closed:
                 raise SessionDied("the model session was closed")
@@ -87,11 +87,11 @@ class SessionClient:
                 os.close(handle)
                 self._log_path = Path(name)
             self._process = _Process(self._command, self._log_path)
-            if self._closed:  # closed while the process was being made
+            if self._closed:  # closed while the process was starting
                 self._process.end()
 
     def request(self, op: str, **params: Any) -> Iterator[dict[str, Any]]:
-        """Asks, and gives the events of the answer as they come; the last is the result.
+        """Sends a request and yields the events of its answer; the last is the result.
 
         Leaving the iterator early interrupts the request. Raises what the session raised, and
         SessionDied when its process ends first.
@@ -107,20 +107,20 @@ class SessionClient:
         return self._answer(process, asked, process.ask(asked))
 
     def call(self, op: str, **params: Any) -> dict[str, Any]:
-        """Asks and waits for the result; raises as `request` does."""
+        """Sends a request and returns its result; raises like `request`."""
         last: dict[str, Any] = {}
         for event in self.request(op, **params):
             last = event
         return {key: value for key, value in last.items() if key not in ("id", "event")}
 
     def interrupt(self, request_id: str | None = None) -> None:
-        """Stops a request between two tokens; None stops all that run or wait. Never blocks."""
+        """Stops a request between two tokens; None stops all pending ones. Never blocks."""
         process = self._process
         if process is not None:
             process.tell(Request(next(self._ids), INTERRUPT, {"request": request_id}))
 
     def close(self) -> None:
-        """Ends the process; what still waits for it raises SessionDied. Never waits for work."""
+        """Ends the process; pending requests raise SessionDied. Never waits for work."""
         self._closed = True
         process, self._process = self._process, None
         if process is not None:
@@ -139,7 +139,7 @@ class SessionClient:
                     ended = True
                     raise SessionDied(
                         f"the model session ended{process.last_words()}",
-                        hint="" if self._closed else "the next request starts it again",
+                        hint="" if self._closed else "the next request restarts it",
                     )
                 ended = event.get("event") in FINAL_EVENTS
                 if event.get("event") == "error":
@@ -154,7 +154,7 @@ class SessionClient:
 
 
 class _Process:
-    """One server process and the requests that wait for its answers."""
+    """One server process and its pending requests."""
 
     def __init__(self, command: Sequence[str], log_path: Path) -> None:
         self._log_path = log_path
@@ -177,7 +177,7 @@ class _Process:
         return not self._ended and self._popen.poll() is None
 
     def ask(self, request: Request) -> _Events:
-        """Sends a request and gives the queue that its events come to."""
+        """Sends a request and returns the queue of its events."""
         events: _Events = SimpleQueue()
         with self._lock:
             if self._ended:
@@ -188,7 +188,7 @@ class _Process:
         return events
 
     def tell(self, request: Request) -> None:
-        """Sends a line. A process that is gone is noticed by whoever listens to it."""
+        """Sends a line. The listening thread notices when the process is gone."""
         assert self._popen.stdin is not None
         with self._lock, suppress(OSError, ValueError):
             self._popen.stdin.write(request.as_line())
@@ -199,7 +199,7 @@ class _Process:
             self._waiting.pop(request_id, None)
 
     def end(self) -> None:
-        """Closes its input, which ends it; it has nothing to save, so it may also be killed."""
+        """Ends it, by force if needed: it has nothing to save."""
         self._popen.terminate()
         try:
             self._popen.wait(_EXIT_PATIENCE_S)
@@ -208,7 +208,7 @@ class _Process:
             self._popen.wait()
 
     def last_words(self) -> str:
-        """How it ended, from its exit status and the last line of its log."""
+        """How it ended: its exit status and the last line of its log."""
         status = self._popen.wait()
         how = ""
         if status < 0:
@@ -225,13 +225,13 @@ class _Process:
         return f"{how}: {last[:200]}" if last else how
 
     def _listen(self) -> None:
-        """Hands every event to whoever asked, until the process ends."""
+        """Delivers every event to its request until the process ends."""
         assert self._popen.stdout is not None
         for line in self._popen.stdout:
             try:
                 event = decode_line(line)
             except CorruptDataError:
-                continue  # a library that found the pipe; what matters follows
+                continue  # output of a library, not an event
             with self._lock:
                 events = self._waiting.get(str(event.get("id")))
             if events is not None:
@@ -245,4 +245,4 @@ class _Process:
         for events in waiting.values():
             events.put(None)
         self._popen.stdout.close()
-        self._popen.wait()  # or it would stay as a zombie until somebody asks
+        self._popen.wait()  # or it would stay a zombie

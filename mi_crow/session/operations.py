@@ -1,4 +1,4 @@
-"""What the model session does on request: load, inspect, generate, layers, layer_stats, hooks."""
+"""The operations of the model session: load, inspect, generate, layers, layer_stats, hooks."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 Emit = Callable[[dict[str, Any]], None]
 Stopped = Callable[[], bool]
 
-_STREAM_S = 0.12  # streamed text is sent in batches, some eight a second
+_STREAM_S = 0.12  # streamed text is sent in about eight batches per second
 
 
 class TextBatcher:
-    """Joins pieces of text so that few events carry them."""
+    """Joins pieces of text, so that fewer events are sent."""
 
     def __init__(self, emit: Emit, clock: Callable[[], float] = perf_counter) -> None:
         self._emit, self._clock = emit, clock
@@ -40,15 +40,15 @@ class TextBatcher:
             self.flush()
 
     def flush(self) -> None:
-        """Sends what is held back."""
+        """Sends what is pending."""
         if self._text:
             self._emit({"event": "token", "side": self._side, "text": self._text})
             self._text, self._sent = "", self._clock()
 
 
 @dataclass(frozen=True)
-class _Held:
-    """What the session keeps in memory."""
+class _Loaded:
+    """The model and SAE in memory."""
 
     spec: ModelSpec
     loaded: "LoadedSae"
@@ -60,7 +60,7 @@ class Operations:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._held: _Held | None = None
+        self._held: _Loaded | None = None
         self._table: dict[str, Callable[..., dict[str, Any]]] = {
             "ping": self._ping,
             "load": self._load,
@@ -73,13 +73,13 @@ class Operations:
     def run(self, op: str, params: dict[str, Any], emit: Emit, stopped: Stopped) -> dict[str, Any]:
         """The result of one request; `emit` sends events on the way.
 
-        Raises UserError for an unknown op, CancelledError when it was interrupted while it waited.
+        Raises UserError for an unknown op, CancelledError when it was interrupted while waiting.
         """
         if op == "generate":
             return self._generate(emit, stopped, **params)
         if op not in self._table:
             known = ", ".join(sorted([*self._table, "generate"]))
-            raise UserError(f"the model session cannot {op!r}", hint=f"it can {known}")
+            raise UserError(f"the model session has no operation {op!r}", hint=f"it has {known}")
         if stopped() and op != "load":
             raise CancelledError("interrupted", resumable=False)
         return self._table[op](**params)
@@ -95,7 +95,7 @@ class Operations:
         weights = WeightsFile.of(self._workspace.sae_dir(sae_id))
         sae, spec = open_sae(self._workspace, sae_id, device)
         loaded = join(sae_id, self._model(spec), sae, weights)
-        self._held = _Held(spec, loaded, attach_sae(loaded.lm, sae, loaded.layer))
+        self._held = _Loaded(spec, loaded, attach_sae(loaded.lm, sae, loaded.layer))
         return {
             "sae_id": sae_id,
             "model_id": loaded.lm.model_id,
@@ -107,7 +107,7 @@ class Operations:
         }
 
     def _model(self, spec: ModelSpec) -> "LanguageModel":
-        """The model of `spec`: the one that is held if it is the same, without its SAE."""
+        """The model of `spec`: the loaded one if it is the same, without its SAE."""
         from mi_crow.language_model import LanguageModel
 
         held, self._held = self._held, None
@@ -186,7 +186,7 @@ class Operations:
         return layer_statistics(self._ready().lm, layer, text)
 
     def _ready(self, sae_id: str | None = None) -> "LoadedSae":
-        """What is loaded. Raises UserError when that is not `sae_id`, where it is given."""
+        """The loaded SAE and model. Raises UserError when the SAE is not `sae_id`, if given."""
         if self._held is None:
             raise UserError("no SAE is loaded", hint="load one first")
         loaded = self._held.loaded

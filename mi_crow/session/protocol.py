@@ -1,8 +1,8 @@
-"""What the model session and its client say to each other: JSON objects, one a line. Torch-free.
+"""The protocol between the model session and its client: one JSON object per line. Torch-free.
 
 A request is {id, op, params}. Its answer is any number of {id, event: "token", ...} and then one
 {id, event: "result", ...} or {id, event: "error", error, hint, kind}. `interrupt` has no answer.
-Inspect and generate may say which SAE they are about: with another loaded, they are refused.
+Inspect and generate may name their SAE: they are refused when another one is loaded.
 
 | op | params | result |
 | --- | --- | --- |
@@ -16,7 +16,7 @@ prompt_tokens, bos_added, context_length, shortened_to; on the way tokens {side,
 | layers | | layers: [{name, kind, shape, params, point}] |
 | layer_stats | layer, text | layer, shape, tokens, mean_norm, median_norm, max_norm, mean, std |
 | hooks | | hooks: [{id, layer, hook, type, enabled}] |
-| interrupt | request (an id; null: all that run or wait) | |
+| interrupt | request (an id; null: all pending ones) | |
 """
 
 import json
@@ -58,7 +58,7 @@ class SessionDied(MiCrowError):
 
 @dataclass(frozen=True)
 class Request:
-    """One thing asked of the session."""
+    """One request to the session."""
 
     id: str
     op: str
@@ -69,7 +69,7 @@ class Request:
 
     @classmethod
     def from_line(cls, line: bytes) -> "Request":
-        """Raises CorruptDataError for a line that is no request."""
+        """Raises CorruptDataError for a line that is not a request."""
         data = decode_line(line)
         try:
             return cls(str(data["id"]), str(data["op"]), dict(data.get("params") or {}))
@@ -91,9 +91,9 @@ def decode_line(line: bytes) -> dict[str, Any]:
 
 
 def error_event(request_id: str, error: BaseException) -> dict[str, Any]:
-    """The event that tells a client about `error`; its one sentence, whatever it was."""
+    """The event that reports `error` to a client, in one sentence."""
     if isinstance(error, MiCrowError):
-        # A kind that the client does not know is told as the nearest that it does.
+        # A kind unknown to the client is reported as the nearest known one.
         kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _KINDS)
         message, hint = str(error), error.hint
     else:
@@ -104,7 +104,7 @@ def error_event(request_id: str, error: BaseException) -> dict[str, Any]:
 
 
 def error_from_event(event: Mapping[str, Any]) -> MiCrowError:
-    """The error that an event tells about, of the same kind."""
+    """The error that an event reports, of the same kind."""
     error = _KINDS.get(str(event.get("kind")), MiCrowError)(str(event.get("error", "")))
     error.hint = str(event.get("hint", ""))
     return error

@@ -1,7 +1,7 @@
 """The model session's process: `python -m mi_crow.session.server --workspace W`.
 
-The protocol has the pipe that was fd 1; fd 1 itself points at the log, since libraries print. A
-thread reads requests, so that an interrupt is seen while the model works; end of file means exit.
+The protocol uses the pipe that was fd 1; fd 1 itself points to the log, since libraries print. A
+thread reads requests, so that interrupts are seen while the model works; end of file means exit.
 """
 
 import argparse
@@ -22,13 +22,13 @@ from mi_crow.store.workspace import Workspace
 
 
 class Channel:
-    """The session's side of the pipes: requests in, events out, interrupts seen at once."""
+    """The session's side of the pipes: requests in, events out, interrupts seen immediately."""
 
     def __init__(self, requests: BinaryIO, events: BinaryIO) -> None:
         self._requests, self._events = requests, events
         self._queue: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._lock = threading.Lock()  # the two sets below
-        self._open: set[str] = set()  # requests that run or wait
+        self._open: set[str] = set()  # pending requests
         self._interrupted: set[str] = set()
         threading.Thread(target=self._read, name="requests", daemon=True).start()
 
@@ -63,7 +63,7 @@ class Channel:
                     continue
                 self._open.add(request.id)
             self._queue.put(request)
-        # Nobody listens any more. Not sys.exit: the main thread may be deep inside a model.
+        # The client is gone. Not sys.exit: the main thread may be deep inside a model.
         os._exit(0)
 
 
@@ -72,24 +72,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mi_crow.session.server")
     parser.add_argument("--workspace", required=True, type=Path)
     options = parser.parse_args(argv)
-    # Ctrl+c in the terminal is for the screen that started us; we end when it does.
+    # Ctrl+c in the terminal is for the app that started us; we end with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     events = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     channel = Channel(sys.stdin.buffer, events)
-    # Importing torch takes seconds: only now, when requests are read and can be interrupted.
+    # Importing torch takes seconds: do so only now that interrupts are seen.
     import torch
 
     from mi_crow.session.operations import Operations
 
-    torch.set_flush_denormal(True)  # denormals slow a softmax on CPU; the process is ours alone
+    torch.set_flush_denormal(True)  # denormals slow down a softmax on CPU
     operations = Operations(Workspace(options.workspace))
     while True:
         _answer(channel, operations, channel.next_request())
 
 
 def _answer(channel: Channel, operations: Any, request: Request) -> None:
-    """Carries out one request; whatever goes wrong is its answer, never the end of the session."""
+    """Carries out one request; an error is its answer, never the end of the session."""
 
     def emit(event: dict[str, Any]) -> None:
         channel.send({**event, "id": request.id})
@@ -104,17 +104,18 @@ def _answer(channel: Channel, operations: Any, request: Request) -> None:
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
-        known = error if isinstance(error, MiCrowError) else _explained(error)
+        known = error if isinstance(error, MiCrowError) else _system_error(error)
         channel.send(error_event(request.id, known))
     finally:
         channel.done(request.id)
 
 
-def _explained(error: Exception) -> BaseException:
-    """What a person can do about an error that is none of ours."""
+def _system_error(error: Exception) -> BaseException:
+    """An error that is not ours, explained for the user."""
     if out_of_memory(error):
         return MiCrowError(
-            "the device is out of memory", hint="stop other work on it, or use a shorter text"
+            "the device is out of memory",
+            hint="stop other programs on it, or use a shorter text",
         )
     return explained(error)
 

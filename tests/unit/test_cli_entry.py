@@ -125,10 +125,10 @@ def test_a_fault_of_ours_is_one_line_and_1(
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        (errno.ENOSPC, "the disk of '/data/x' is full; make room there\n"),
+        (errno.ENOSPC, "the disk of '/data/x' is full; free some space there\n"),
         (
             errno.EDQUOT,
-            "the disk quota for '/data/x' is used up; make room there or ask for more\n",
+            "the disk quota for '/data/x' is used up; free some space or ask for more\n",
         ),
     ],
 )

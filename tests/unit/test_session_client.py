@@ -89,7 +89,7 @@ def test_a_process_that_dies_says_how_and_the_next_request_starts_another(client
         client.call("die")
     assert "exit status 3" in str(caught.value)
     assert "out of memory, said the puppet" in str(caught.value)
-    assert "starts it again" in caught.value.hint
+    assert "restarts it" in caught.value.hint
     assert not client.alive
     assert client.call("ping")["pid"] != first
 
