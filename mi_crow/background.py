@@ -1,6 +1,6 @@
-"""Work beside the main thread: reading ahead, and a stage that takes what was made.
+"""Background threads: reading ahead of a consumer, and a stage that consumes what is produced.
 
-Both hand an error of their thread to the caller and end with it; neither outlives its block.
+Both raise an error of their thread in the caller and end then; neither outlives its block.
 """
 
 import queue
@@ -15,7 +15,7 @@ _POLL_S = 0.1
 
 
 def read_ahead(items: Iterable[Item], depth: int, name: str) -> Generator[Item, None, None]:
-    """`items`, made by a thread that stays at most `depth` ahead. Close it to stop early."""
+    """`items`, produced by a thread that stays at most `depth` ahead. Close it to stop early."""
     ready: queue.Queue[object] = queue.Queue(depth)
     stopped = threading.Event()
     failure: list[BaseException] = []
@@ -54,10 +54,10 @@ def read_ahead(items: Iterable[Item], depth: int, name: str) -> Generator[Item, 
 
 
 class Stage(Generic[Item]):
-    """A thread that calls `function` on each item put, in order, at most `depth` waiting.
+    """A thread that calls `function` on each item put, in order, with at most `depth` queued.
 
-    As a context manager it ends with its block: what was put is done first, unless the block or
-    the thread failed. The thread's first error is raised by the next `put` or at the end.
+    A context manager: at the end of the block it finishes all items, unless the block or the thread
+    failed. The thread's first error is raised by the next `put` or at the end.
     """
 
     def __init__(self, function: Callable[[Item], None], depth: int, name: str) -> None:
@@ -68,7 +68,7 @@ class Stage(Generic[Item]):
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def put(self, item: Item) -> None:
-        """Waits for room. Raises what the thread raised."""
+        """Waits for room in the queue. Raises what the thread raised."""
         while True:
             self.check()
             try:
@@ -103,5 +103,5 @@ class Stage(Generic[Item]):
             if self._error is None and not self._abandoned.is_set():
                 try:
                     self._function(item)  # type: ignore[arg-type]
-                except BaseException as error:  # handed to whoever puts
+                except BaseException as error:  # raised by the next put
                     self._error = error

@@ -1,6 +1,6 @@
-"""Ranks: the processes that share one piece of work, as torchrun starts them.
+"""Ranks: the processes that share one job, as torchrun starts them.
 
-Work that can be split takes a `Ranks`. Torch is imported only where processes really meet.
+Work that can be split takes a `Ranks`. Torch is imported only where several processes connect.
 """
 
 import json
@@ -15,47 +15,47 @@ from mi_crow.errors import MiCrowError, UserError
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-JOIN_TIMEOUT = timedelta(minutes=15)  # a rank may start that much later than another
+JOIN_TIMEOUT = timedelta(minutes=15)  # a rank may start this much later than another
 WAIT_TIMEOUT = timedelta(hours=24)  # for a slower rank; one that died is noticed at once
 _WHERE = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Ranks(Protocol):
-    """The processes of one piece of work, as one of them sees it."""
+    """The processes of one job, as one of them sees it."""
 
     @property
     def rank(self) -> int:
-        """Which one this is: 0 to world - 1."""
+        """This process's number: 0 to world - 1."""
         ...
 
     @property
     def world(self) -> int:
-        """How many there are."""
+        """The number of processes."""
         ...
 
     def agree(self, value: Any) -> Any:
-        """Rank 0's JSON value on every rank, as JSON gives it back (a tuple is a list then).
+        """Rank 0's JSON value on every rank, as JSON returns it (a tuple becomes a list).
 
-        All ranks call it, in the same order; what the others pass does not matter. Raises
+        All ranks call it, in the same order; the values of the others are ignored. Raises
         RankLostError when one of them is gone.
         """
         ...
 
     def wait(self) -> None:
-        """Returns when every rank has come here. Raises RankLostError when one is gone."""
+        """Returns when every rank has called it. Raises RankLostError when one is gone."""
         ...
 
     def is_first(self, what: str) -> bool:
-        """True on the one rank that asks this first; also when nobody is left to be second."""
+        """True on the rank that asks first; also when the other ranks are gone."""
         ...
 
 
 class RankLostError(MiCrowError):
-    """Another rank has ended or does not answer; why is known only there."""
+    """Another rank has ended or does not answer; only its own log knows why."""
 
 
 class Alone:
-    """One process that has nobody to wait for."""
+    """A single process."""
 
     rank = 0
     world = 1
@@ -74,7 +74,7 @@ ALONE = Alone()
 
 
 class TorchRanks:
-    """The ranks of torch.distributed; they talk over TCP (gloo), on CUDA too."""
+    """The ranks of torch.distributed; they communicate over TCP (gloo), on CUDA too."""
 
     def __init__(self, rank: int, world: int, store: "Store") -> None:
         self.rank: int = rank
@@ -83,12 +83,12 @@ class TorchRanks:
 
     @classmethod
     def join(cls) -> "TorchRanks":
-        """Meets the other ranks that the environment names. Raises RankLostError."""
+        """Connects to the other ranks named by the environment. Raises RankLostError."""
         import torch.distributed as dist
         from torch.distributed.distributed_c10d import PrefixStore
         from torch.distributed.rendezvous import rendezvous
 
-        with _losses("the processes of this run could not meet"):
+        with _losses("the processes of this run could not connect"):
             store, rank, world = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
             dist.init_process_group(
                 "gloo",
@@ -107,11 +107,11 @@ class TorchRanks:
         size = torch.tensor([len(words)])
         with _losses():
             dist.broadcast(size, 0)
-            told = torch.empty(int(size), dtype=torch.uint8)
+            content = torch.empty(int(size), dtype=torch.uint8)
             if self.rank == 0:
-                told = torch.frombuffer(bytearray(words), dtype=torch.uint8)
-            dist.broadcast(told, 0)
-        return json.loads(told.numpy().tobytes())
+                content = torch.frombuffer(bytearray(words), dtype=torch.uint8)
+            dist.broadcast(content, 0)
+        return json.loads(content.numpy().tobytes())
 
     def wait(self) -> None:
         import torch.distributed as dist
@@ -134,10 +134,10 @@ class TorchRanks:
 
 @contextmanager
 def ranks_from_environment() -> Iterator[Ranks]:
-    """The ranks that torchrun's environment names, joined until the block ends; else `ALONE`.
+    """The ranks named by torchrun's environment, connected until the block ends; else `ALONE`.
 
-    A block that ends well waits for the other ranks, one that fails does not. Raises
-    RankLostError when another rank is gone.
+    A block that succeeds waits for the other ranks, one that fails does not. Raises RankLostError
+    when another rank is gone.
     """
     if not is_launched() or launched_world() == 1:
         yield ALONE
@@ -145,28 +145,28 @@ def ranks_from_environment() -> Iterator[Ranks]:
     ranks = TorchRanks.join()
     try:
         yield ranks
-        ranks.wait()  # who leaves early would take unread words along
+        ranks.wait()  # leaving early would lose messages not yet read
     finally:
         ranks.leave()
 
 
 def is_launched() -> bool:
-    """True when torchrun, or what speaks like it, started this process."""
+    """True when torchrun, or a compatible launcher, started this process."""
     return all(os.environ.get(name) for name in _WHERE)
 
 
 def launched_rank() -> int:
-    """This process's rank in the environment; 0 when nobody launched it."""
+    """This process's rank in the environment; 0 without a launcher."""
     return _number("RANK", 0) if is_launched() else 0
 
 
 def launched_world() -> int:
-    """How many processes were launched together."""
+    """The number of processes launched together."""
     return _number("WORLD_SIZE", 1) if is_launched() else 1
 
 
 def take_device(asked: str) -> str:
-    """The device of this rank for the one that was asked for; a GPU becomes torch's current one.
+    """The device of this rank for the requested one; a GPU becomes torch's current one.
 
     `auto` and `cuda` are the GPU with the rank's number on this machine. Raises UserError for
     fewer GPUs than processes, and for a device that cannot be shared.
@@ -209,7 +209,7 @@ def _number(name: str, otherwise: int) -> int:
 def _losses(
     message: str = "another process of this run has ended or does not answer",
 ) -> Iterator[None]:
-    """Torch says in many ways that a connection broke; we say it in one."""
+    """Turns torch's various errors of a broken connection into one."""
     try:
         yield
     except (RuntimeError, OSError) as error:  # torch's DistError is a RuntimeError

@@ -1,4 +1,4 @@
-"""How well an SAE reconstructs: pooled sums in, fractions out.
+"""Reconstruction quality of an SAE, from sums pooled over tokens.
 
 FVU = sum |x - x_hat|^2 / sum |x - mean|^2 with both sums pooled over all tokens: neither a mean
 of batch ratios nor the variance from zero.
@@ -16,8 +16,8 @@ from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TokenSource, fixed_ba
 
 BATCH = 2048
 
-# Tokens behind reported figures: all held-out ones up to here, and the fixed training sample that
-# tells dead and dense latents.
+# Tokens behind reported figures: at most this many held-out ones, and the fixed training sample
+# that identifies dead and dense latents.
 HELDOUT_TOKENS = 32_768
 DENSITY_TOKENS = 100_000
 
@@ -36,7 +36,7 @@ class FvuSums:
         self.tokens: int = 0
 
     def add(self, x: Tensor, reconstruction: Tensor) -> None:
-        """Adds tokens x [n, d] and what became of them."""
+        """Adds tokens x [n, d] and their reconstructions [n, d]."""
         x = x.double()
         self._error += (x - reconstruction.double()).square().sum()
         self._square += x.square().sum()
@@ -56,12 +56,12 @@ class FvuSums:
 
 @dataclass(frozen=True)
 class Quality:
-    """Reconstruction and sparsity; `fvu`, `l0` and `cosine` over tokens that are no outliers."""
+    """Reconstruction and sparsity; `fvu`, `l0` and `cosine` leave out outlier tokens."""
 
     fvu: float
     fvu_all: float  # outliers included
     outlier_share: float
-    l0: float  # active latents a token
+    l0: float  # active latents per token
     cosine: float  # mean cosine of a token and its reconstruction
     tokens: int  # outliers included
 
@@ -74,9 +74,9 @@ class Quality:
 def reconstruction_quality(
     sae: SparseAutoencoder, x: Tensor, outlier_norm: float | None, target: Tensor | None = None
 ) -> Quality:
-    """Measures tokens x [n, d] in the SAE's input units; above `outlier_norm` is an outlier.
+    """Measures tokens x [n, d] in the SAE's input units; those above `outlier_norm` are outliers.
 
-    `target` [n, n_outputs] is what a transcoder is to predict.
+    `target` [n, n_outputs] is what a transcoder predicts.
     """
     kept = FvuSums(sae.n_outputs, sae.device)
     everything = FvuSums(sae.n_outputs, sae.device)
@@ -112,7 +112,7 @@ def firing_counts(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> tuple[Te
     for batch in batches:
         inputs, _ = sae.training_tokens(batch)
         latents = sae.encode_sparse(inputs.to(sae.device).float())
-        # Inactive entries are counted in a last, extra place.
+        # Inactive entries are counted in an extra last bin.
         active = torch.where(latents.values > 0, latents.indices, sae.n_latents)
         counts += torch.bincount(active.reshape(-1), minlength=sae.n_latents + 1)
         tokens += batch.shape[0]
@@ -124,7 +124,7 @@ def heldout_quality(
 ) -> Quality:
     """Quality on the held-out tokens of `source`, the same tokens for every SAE.
 
-    A source of few documents may have held out none: then it is of training tokens.
+    A source of few documents may have none: then on training tokens.
     """
     split = HELDOUT if source.count(HELDOUT, outlier_norm) else TRAIN
     inputs, targets = sae.training_tokens(source.sample(HELDOUT_TOKENS, 0, split))
@@ -133,7 +133,7 @@ def heldout_quality(
 
 
 def mean_target(sae: SparseAutoencoder, source: TokenSource, outlier_norm: float | None) -> Tensor:
-    """Mean of what the SAE is to give back, over a fixed sample of training tokens without
+    """Mean of the SAE's target, over a fixed sample of training tokens without
     outliers: [n_outputs] fp32 on the SAE's device."""
     total = torch.zeros(sae.n_outputs, dtype=torch.float64, device=sae.device)
     tokens = 0

@@ -1,4 +1,4 @@
-"""The tokens of a captured run that an SAE is trained on, and what they say about it."""
+"""The tokens that an SAE is trained on, and the metadata it gets from them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ class RunTokens:
         return [(spec.name, spec.width) for spec in (self.layer, self.target or self.layer)]
 
     def metadata(self) -> SaeMetadata:
-        """Where an SAE trained on these tokens belongs."""
+        """The metadata of an SAE trained on these tokens."""
         manifest, layer, target = self.manifest, self.layer, self.target
         other: dict[str, Any] = {}
         if target is not None:
@@ -51,7 +51,7 @@ class RunTokens:
 def open_tokens(
     workspace: Workspace, run_id: str, layer: str, target_layer: str | None = None
 ) -> RunTokens:
-    """Opens a layer, and the layer that a transcoder is to predict. Raises NotFoundError."""
+    """Opens a layer, and the layer that a transcoder predicts. Raises NotFoundError."""
     run_dir = workspace.run_dir(run_id)
     manifest = RunManifest.load(run_dir)
     spec = stored_layer(manifest, layer)

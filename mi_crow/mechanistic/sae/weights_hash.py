@@ -1,4 +1,4 @@
-"""Which weights an SAE of the workspace has, told by the hash of its file. Torch-free."""
+"""The identity of an SAE's weights: the hash of its file. Torch-free."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ WEIGHTS_FILE = "sae_weights.safetensors"
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file as it was found; files are replaced whole, so another is another inode."""
+    """A weights file as it was found; files are replaced whole, so a new one has a new inode."""
 
     path: Path
     device: int
@@ -30,7 +30,7 @@ class WeightsFile:
         return cls(path, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
 
     def sha256(self) -> str | None:
-        """The hash of the file, read once; None when it was replaced or removed since."""
+        """The hash of the file, computed once; None when it was replaced or removed since."""
         if WeightsFile.of(self.path.parent) != self:
             return None
         return _sha256(self)
