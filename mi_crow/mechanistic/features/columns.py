@@ -28,8 +28,8 @@ RELEVANCE = "relevance"  # how well a feature matches a search
 MORE_NUMBERS = ("decoder_norm", "encoder_decoder_cosine", "skew", "kurtosis")
 SORTS = ("feature", "density", "fires", "max_act", "mean_act", "top_auroc", "top_label", "concept")
 
-BY_LABEL = "auroc:"  # and a label: the order by how well a feature tells that label from the rest
-_MOST_ORDERS = 64  # that are held, 4 bytes a feature each
+BY_LABEL = "auroc:"  # followed by a label: the order by how well a feature predicts it
+_MOST_ORDERS = 64  # kept in memory, 4 bytes per feature each
 
 # The rows stand in feature order. A join with the labels loses it, but 131,072 texts would cost
 # more than all other columns.
@@ -70,7 +70,7 @@ class ConceptColumns:
 
     @cached_property
     def names(self) -> dict[int, str]:
-        """The most confident name of each feature that has one."""
+        """The most confident name of each named feature."""
         return {feature: some[0].name for feature, some in self.concepts.items()}
 
     @cached_property
@@ -79,16 +79,16 @@ class ConceptColumns:
 
     @cached_property
     def noted(self) -> np.ndarray:
-        """Those with a note under any of their names."""
+        """Features with a note under any of their names."""
         return self._mask(f for f, some in self.concepts.items() if any(one.note for one in some))
 
     def tagged(self, tag: str) -> np.ndarray:
-        """Those with the tag under any of their names."""
+        """Features with the tag under any of their names."""
         return self._mask(self._tags.get(tag, ()))
 
     def order(self, descending: bool) -> np.ndarray:
-        """All features by name, upper and lower case being the same: int32 [n_features]. Equal ones
-        stand by number, those without a name last."""
+        """All features by name, ignoring case: int32 [n_features]. Ties go by number, features
+        without a name come last."""
         if descending not in self._orders:
             alphabet = sorted(dict.fromkeys(self.names.values()), key=str.casefold)
             places = {name: place for place, name in enumerate(alphabet)}
@@ -100,7 +100,7 @@ class ConceptColumns:
 
     @cached_property
     def _tags(self) -> dict[str, list[int]]:
-        """The features of each tag; one may stand there twice."""
+        """The features of each tag, possibly with repeats."""
         found: dict[str, list[int]] = {}
         for feature, some in self.concepts.items():
             for tag in (tag for one in some for tag in one.tags):
@@ -121,7 +121,7 @@ class FeatureColumns:
     density: np.ndarray
     max_act: np.ndarray
     mean_act: np.ndarray
-    best: np.ndarray  # position in `labels` of what it tells best on training documents, or -1
+    best: np.ndarray  # index in `labels` of the one it predicts best on training documents, or -1
     auroc: np.ndarray  # of `best` on held-out documents; nan where that was not measured
     label: np.ndarray  # `best` where `auroc` reaches LEAST_AUROC, else -1
     labels: tuple[str, ...]  # sorted
@@ -157,7 +157,7 @@ class FeatureColumns:
         return len(self.fires)
 
     def rows(self, ids: Sequence[int] | np.ndarray, names: Mapping[int, str]) -> list[FeatureRow]:
-        """The given features as rows; `names` are their concepts."""
+        """Some features as rows; `names` are their concepts."""
         chosen = np.asarray(ids, dtype=np.int64)
         columns = (
             array[chosen].tolist()
@@ -187,7 +187,7 @@ class FeatureColumns:
         ]
 
     def matching(self, flt: FeatureFilter, concepts: ConceptColumns) -> np.ndarray:
-        """Features for which the filter holds: bool [n_features]."""
+        """Features that meet the conditions of the filter: bool [n_features]."""
         keep = np.ones(len(self), dtype=bool)
         if flt.alive is not None:
             keep &= (self.fires > 0) == flt.alive
@@ -217,8 +217,8 @@ class FeatureColumns:
         concepts: ConceptColumns,
         connection: "IndexConnection",
     ) -> np.ndarray:
-        """All features sorted: int32 [n_features]. Equal ones stand by number, those without a
-        value last. Raises UserError for an unknown order or label."""
+        """All features sorted: int32 [n_features]. Ties go by number, features without a value
+        come last. Raises UserError for an unknown order or label."""
         if sort == "concept":  # the names change, the rest never does
             return concepts.order(descending)
         known = (sort, descending)
@@ -235,7 +235,7 @@ class FeatureColumns:
     def _label_auroc(self, label: str, connection: "IndexConnection") -> np.ndarray:
         """The AUROC of every feature for one label on held-out documents; nan without one."""
         self.label_number(label)
-        # A row a feature, in their order, which DuckDB keeps: their numbers need not be read.
+        # One row per feature, in their order, which DuckDB keeps: the numbers need not be read.
         table = "label_aurocs" if connection.schema > 2 else "feature_labels"
         found = connection.columns(
             f"SELECT coalesce(auroc_heldout, 'nan') AS auroc FROM idx.{table} WHERE label = ?",
@@ -244,7 +244,7 @@ class FeatureColumns:
         return np.where(self.fires > 0, found["auroc"], np.nan)
 
     def _sort_key(self, sort: str, connection: "IndexConnection") -> np.ndarray:
-        """A number a feature that ascends in the order `sort`; nan for what has no value."""
+        """A number per feature that ascends in the order `sort`; nan where there is no value."""
         if sort == "feature":
             return np.arange(len(self), dtype=np.float64)
         if sort == "top_label":

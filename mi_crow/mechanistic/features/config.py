@@ -1,4 +1,4 @@
-"""What building a feature index needs to know; plain data, torch-free."""
+"""The configuration of a feature index; plain data, torch-free."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -12,11 +12,10 @@ MAPS = ("pca", "umap")
 
 @dataclass(frozen=True)
 class LiveTexts:
-    """Texts to run through the model while it is indexed; the fields mean what they mean in a
-    CaptureConfig."""
+    """Texts to run through the model while indexing; the fields are those of a CaptureConfig."""
 
     dataset: DatasetSpec
-    model: ModelSpec | None = None  # None: the model that the SAE is of
+    model: ModelSpec | None = None  # None: the model of the SAE
     context_length: int = 128
     long_documents: str = "truncate"
     pack: bool = False
@@ -26,7 +25,7 @@ class LiveTexts:
     shard_size: int = 512
 
     def capture(self, model: ModelSpec, layer: str) -> CaptureConfig:
-        """The capture that would write what is read here. Raises UserError."""
+        """The capture that would write the same activations. Raises UserError."""
         return CaptureConfig(
             model,
             self.dataset,
@@ -43,7 +42,7 @@ class LiveTexts:
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """One index: which SAE over which run or texts, and how much is kept a feature."""
+    """One index: which SAE over which run or texts, and how much is kept per feature."""
 
     sae_id: str
     run_id: str | None = None  # None: the run the SAE was trained on
@@ -57,7 +56,7 @@ class IndexConfig:
     neighbours: int = 10
     coactivations: int = 10
     map: str = "pca"
-    batch_size: int | None = None  # tokens encoded at once; None: as many as the device works well
+    batch_size: int | None = None  # tokens encoded at once; None: what suits the device
     seed: int = 0
     device: str = "auto"
 

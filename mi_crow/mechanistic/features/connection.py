@@ -1,4 +1,4 @@
-"""Opening `features.duckdb` for reading: attached read-only, nothing else within reach.
+"""Opening `features.duckdb` for reading: attached read-only, with no access to other files.
 
 Torch-free. DuckDB is imported on first use.
 """
@@ -35,7 +35,7 @@ Identity = tuple[int, int, int]  # device, inode, mtime in ns
 
 
 def identity(path: Path) -> Identity | None:
-    """What tells a rebuilt file from the one before; None while there is no file."""
+    """Distinguishes a rebuilt file from the one before; None while there is no file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -45,7 +45,7 @@ def identity(path: Path) -> Identity | None:
 
 @dataclass(frozen=True)
 class IndexConnection:
-    """One index attached as `idx` in a DuckDB of its own; one cursor a thread, from any thread."""
+    """One index attached as `idx` in its own DuckDB; usable from any thread, one cursor each."""
 
     sae_id: str
     identity: Identity | None
@@ -60,7 +60,7 @@ class IndexConnection:
 
     def columns(self, query: str, values: Sequence[Any] = ()) -> dict[str, Any]:
         """The columns of a query, none of whose values is NULL, as NumPy arrays."""
-        # Where there are NULLs, DuckDB makes masked arrays, whose import alone takes 20 ms.
+        # Where there are NULLs, DuckDB makes masked arrays; importing these takes 20 ms.
         with self._asked(query, values) as answer:
             found = answer.fetchnumpy()
             for name, column in found.items():
@@ -69,9 +69,9 @@ class IndexConnection:
             return found
 
     def replace_table(self, name: str, columns: Mapping[str, tuple[str, Sequence[Any]]]) -> None:
-        """Makes the in-memory table `name` out of columns: name -> DuckDB type and values."""
-        # A registered frame is visible to one cursor only, a table to all. Lists are bound, since
-        # Arrow alone would take longer to import than the first page to read.
+        """Makes the in-memory table `name` from columns: name -> DuckDB type and values."""
+        # A registered frame is visible to one cursor only, a table to all. Lists are bound:
+        # importing Arrow would take longer than reading the first page.
         chosen = ", ".join(f"unnest(?::{kind}[]) AS {one}" for one, (kind, _) in columns.items())
         query = f"CREATE OR REPLACE TABLE memory.main.{name} AS SELECT {chosen}"
         with self._asked(query, [list(values) for _, values in columns.values()]):
@@ -79,12 +79,12 @@ class IndexConnection:
 
     @contextmanager
     def _asked(self, query: str, values: Sequence[Any]) -> Iterator["duckdb.DuckDBPyConnection"]:
-        """A query on this thread's cursor; in the block its answer is read. What goes wrong comes
-        out as an error of ours."""
+        """A query on this thread's cursor, whose answer is read in the block. Errors of DuckDB are
+        raised as MiCrowError."""
         import duckdb
 
         try:
-            # A new cursor finds nothing in its caches: a feature then takes half as long again.
+            # A new cursor has empty caches: a feature then takes 1.5 times as long.
             if not hasattr(self._of_thread, "cursor"):
                 self._of_thread.cursor = self.database.cursor()
             yield self._of_thread.cursor.execute(query, list(values))
@@ -96,8 +96,8 @@ class IndexConnection:
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """In the block, values of the index are put together: what does not fit together, such as a
-        number of a row that is missing, comes out as an error of ours."""
+        """A block that combines values of the index: inconsistent ones, such as the number of a
+        missing row, raise CorruptDataError."""
         try:
             yield
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -105,10 +105,10 @@ class IndexConnection:
 
 
 def connect(path: Path, sae_id: str) -> IndexConnection:
-    """Attaches the index of `sae_id`, which stands in saes/<sae_id>/.
+    """Attaches the index of `sae_id` in saes/<sae_id>/.
 
-    Raises NotFoundError when there is none, UserError for one of another schema or one that another
-    process holds, CorruptDataError.
+    Raises NotFoundError when there is none, UserError for another schema or an index that another
+    process has open for writing, CorruptDataError.
     """
     import duckdb
 
@@ -127,7 +127,7 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
     database = duckdb.connect(":memory:", config=config)
     try:
         database.execute(f"ATTACH {_quoted(str(path))} AS idx (READ_ONLY)")
-        # From here on no query can touch another file, whatever it is made to say.
+        # From here on no query can read another file.
         database.execute(f"SET allowed_directories=[{_quoted(f'{path.parent.parent}/')}]")
         database.execute("SET enable_external_access=false")
         schema = _checked_schema(database, sae_id)
@@ -142,15 +142,15 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
 
 
 def read_through(path: Path, sae_id: str) -> int:
-    """Reads every block of an index, whose sums DuckDB compares, and gives the number of its rows.
-    Raises as `connect`."""
+    """Reads every block of an index, whose checksums DuckDB compares; returns the number of rows.
+    Raises what `connect` does."""
     opened = connect(path, sae_id)
     try:
         names = opened.rows(
             "SELECT table_name FROM duckdb_tables() WHERE database_name = 'idx' ORDER BY 1"
         )
         tables = ['"' + name.replace('"', '""') + '"' for (name,) in names]
-        # A hash of whole rows needs all their columns; a count alone would need none.
+        # A hash of whole rows reads all columns; a plain count reads none.
         return sum(
             opened.rows(f"SELECT count(hash(t)) FROM idx.main.{table} AS t")[0][0]
             for table in tables
@@ -162,7 +162,7 @@ def read_through(path: Path, sae_id: str) -> int:
 def _checked_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> int:
     """The schema of the attached index. Raises UserError for one that cannot be read, and
     CorruptDataError for a file that is not a feature index."""
-    # A file says what runs when it is read: nothing of it is asked before it is known to be tables.
+    # Views and macros of the file would run when read: check first that there are only tables.
     refuse_macros(database, sae_id, hint=_rebuild(sae_id))
     check_tables(database, sae_id, {"meta": TABLES["meta"]}, hint=_rebuild(sae_id))
     query = "SELECT value FROM idx.meta WHERE key = 'schema_version' LIMIT 1"
@@ -184,8 +184,7 @@ def _checked_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> int:
 
 
 def explained(sae_id: str, error: "duckdb.Error", path: Path | None = None) -> MiCrowError:
-    """What a DuckDB error on the index of `sae_id`, which stands at `path`, means to whoever
-    asked."""
+    """A DuckDB error on the index of `sae_id` at `path` as an error for the user."""
     import duckdb
 
     text = str(error).strip()
@@ -221,10 +220,10 @@ def explained(sae_id: str, error: "duckdb.Error", path: Path | None = None) -> M
 
 
 def damaged(sae_id: str, error: BaseException) -> CorruptDataError:
-    """The index holds what does not fit together, which `error` is about."""
-    told = " ".join(str(error).split())[:120]
+    """The error for an index with inconsistent values, found as `error`."""
+    reason = " ".join(str(error).split())[:120]
     return CorruptDataError(
-        f"the feature index of {sae_id!r} is damaged ({type(error).__name__}: {told})",
+        f"the feature index of {sae_id!r} is damaged ({type(error).__name__}: {reason})",
         hint=_rebuild(sae_id),
     )
 

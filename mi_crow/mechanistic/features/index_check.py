@@ -1,7 +1,7 @@
-"""Whether a database is a feature index: tables with the columns that are read, and nothing else.
+"""Checks that a database is a feature index: tables with the columns that are read, nothing else.
 
-A view in the place of a table is computed by whoever reads it, and may be made to never end. So the
-catalogue is asked first, which runs nothing of what the file says. Torch-free.
+A view in place of a table is computed by whoever reads it and may never end. So the catalogue is
+read first, which runs no code from the file. Torch-free.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from mi_crow.mechanistic.features.schema import VIEWS
 if TYPE_CHECKING:
     import duckdb
 
-# Rows of what is held in memory as a whole; a column of one value takes no room in a file.
+# The most rows of tables that are read into memory; constant columns take no space in a file.
 _MOST_ROWS = {"meta": 10_000, "features": 1 << 25, "labels": 1 << 20, "tokens": 1 << 25}
 _COLUMNS = """
 SELECT table_name, column_name, data_type, column_default FROM duckdb_columns()
@@ -30,8 +30,8 @@ _MACROS = (
 
 
 def refuse_macros(database: "duckdb.DuckDBPyConnection", sae_id: str, *, hint: str) -> None:
-    """Raises CorruptDataError when the attached `idx` has a macro. Takes 30 ms, for the catalogue
-    lists all that DuckDB itself has."""
+    """Raises CorruptDataError when the attached `idx` has a macro. Takes 30 ms, since the
+    catalogue lists all functions of DuckDB itself."""
     macros = [name for (name,) in database.execute(_MACROS).fetchall()]
     if macros:
         raise _wrong(sae_id, f"it has a macro {macros[0]!r}", hint)

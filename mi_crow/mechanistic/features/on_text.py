@@ -1,6 +1,6 @@
-"""Which features fire on a text, as far as the indexed documents that hold it can tell.
+"""Which features fire on the indexed documents that contain a text.
 
-Torch-free: no model runs. For a text of one's own, token by token, there is `mi-crow inspect`.
+Torch-free: no model runs. `mi-crow inspect` shows any text token by token.
 """
 
 from typing import NamedTuple
@@ -12,21 +12,21 @@ from mi_crow.mechanistic.features.search import documents_with, search_words
 
 
 class TextFeatures(NamedTuple):
-    """Features of the documents that hold a text, the most telling first."""
+    """Features of the documents that contain a text, strongest first."""
 
-    matching: int  # documents that hold all words of the text
+    matching: int  # documents that contain all words of the text
     feature: np.ndarray  # int32 [n]
-    documents: np.ndarray  # int64 [n]: of those, in how many it is among the strongest
+    documents: np.ndarray  # int64 [n]: in how many of those it is among the strongest
     strength: np.ndarray  # float64 [n]: see `features_on_text`
 
 
 def features_on_text(connection: IndexConnection, max_act: np.ndarray, text: str) -> TextFeatures:
-    """Ranks the features of all documents that hold every word of `text`.
+    """Ranks the features of all documents that contain every word of `text`.
 
-    `max_act` [n_features] is each feature's greatest activation. A feature's strength is its
-    greatest activation in a document as a share of `max_act`, averaged over the matching
-    documents, 0 in those where it is not among the strongest: what fires everywhere a little
-    comes behind what fires here as nowhere else.
+    `max_act` [n_features] is each feature's maximum activation. A feature's strength is its maximum
+    in a document as a share of `max_act`, averaged over the matching documents, 0 in those where
+    it is not among the strongest: features that fire a little everywhere come after those that
+    fire most strongly here.
     """
     words = search_words(text)
     documents = documents_with(connection, words) if words else np.zeros(0, dtype=np.int32)

@@ -18,16 +18,16 @@ _DOCUMENTS_AT_ONCE = 256
 
 
 class TokenTexts:
-    """The texts of tokens that features promote or suppress. Held: joining them to the forty of a
-    feature would read all of them each time."""
+    """The texts of tokens that features promote or suppress. Kept in memory: joining them to the
+    forty of a feature would read them all each time."""
 
     def __init__(self, connection: IndexConnection) -> None:
         found = connection.columns("SELECT token_id, token FROM idx.tokens")
-        self._places = {token: place for place, token in enumerate(found["token_id"].tolist())}
+        self._index = {token: number for number, token in enumerate(found["token_id"].tolist())}
         self._texts = found["token"]
 
     def __getitem__(self, token_id: int) -> str:
-        return self._texts[self._places[token_id]]
+        return self._texts[self._index[token_id]]
 
 
 def read_detail(
@@ -37,7 +37,7 @@ def read_detail(
     concepts: Sequence[Any],
     texts: TokenTexts,
 ) -> FeatureDetail:
-    """Everything about the feature of `row` but its examples."""
+    """Everything about the feature of `row` except its examples."""
     read, feature = connection.rows, row.feature
     [facts, *_] = read(
         "SELECT std_act, decoder_norm, encoder_decoder_cosine, skew, kurtosis, map_x, map_y, "
@@ -55,7 +55,7 @@ def read_detail(
         "WHERE feature = ?",
         [feature],
     )
-    # A transcoder reads and writes different things: it has no cosine between the two.
+    # A transcoder has no encoder-decoder cosine: it reads one space and writes another.
     always = [facts[:2]]
     for some in (tokens, neighbours, coactivations, always, [one[:1] for one in labels]):
         _check_complete(some)
@@ -78,27 +78,27 @@ def read_detail(
 
 
 def _check_complete(rows: Sequence[Sequence[Any]]) -> None:
-    """Raises ValueError where a value is missing that an index always has."""
+    """Raises ValueError where a value that every index has is missing."""
     if any(value is None for row in rows for value in row):
         raise ValueError("a value is missing")
 
 
 def _best_first(labels: Sequence[LabelScore]) -> tuple[LabelScore, ...]:
-    """The label chosen on training documents, then the others by the AUROC that is shown; those
-    without one last, equal ones by name."""
+    """The label chosen on training documents, then the others by their held-out AUROC; those
+    without one last, ties by name."""
 
-    def place(auroc: float | None) -> float:
+    def sort_key(auroc: float | None) -> float:
         return -1.0 if auroc is None else auroc
 
-    by_choice = sorted(labels, key=lambda one: (-place(one.auroc_train), one.label))
-    others = sorted(by_choice[1:], key=lambda one: (-place(one.auroc), one.label))
+    by_choice = sorted(labels, key=lambda one: (-sort_key(one.auroc_train), one.label))
+    others = sorted(by_choice[1:], key=lambda one: (-sort_key(one.auroc), one.label))
     return (*by_choice[:1], *others)
 
 
 def read_label_scores(
     connection: IndexConnection, features: Sequence[int], labels: Sequence[str]
 ) -> dict[int, LabelScore]:
-    """The score of each feature for the label that stands beside it."""
+    """The score of each feature for the label at the same position of `labels`."""
     rows = connection.rows(
         "SELECT feature, label, auroc, auroc_heldout, mean_act, lift FROM idx.feature_labels "
         "JOIN (SELECT unnest(?::INTEGER[]) AS feature, unnest(?::VARCHAR[]) AS label) "
@@ -120,7 +120,7 @@ def read_examples(
     )
     _check_complete(rows)
     _check_complete([row[-1] for row in rows])
-    rows.sort(key=lambda row: row[:2])  # DuckDB takes as long for it as for the reading
+    rows.sort(key=lambda row: row[:2])  # in DuckDB it takes as long as the reading
     documents = _documents(connection, sorted({row[2] for row in rows}))
     found: dict[int, list[Example]] = {}
     for number, _, document, position, activation, start, acts in rows:

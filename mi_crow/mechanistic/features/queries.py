@@ -82,18 +82,18 @@ class ConceptSource(Protocol):
 
 @dataclass(frozen=True)
 class _Opened:
-    """One attached file with what is held of it; replaced whole when the index was rebuilt."""
+    """One attached file and what is kept of it in memory; replaced as a whole after a rebuild."""
 
     connection: IndexConnection
     meta: IndexMeta
     columns: FeatureColumns
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    # Read when first asked for and then held; no two threads read them at once.
+    # Read when first needed and then kept; no two threads read them at once.
 
     @property
     def searched(self) -> SearchColumns:
-        """What searches look through."""
+        """What searches read."""
         with self._lock:
             return self._searched
 
@@ -119,9 +119,13 @@ class FeatureStore:
         self.path = path
         self.sae_id = sae_id
         self._annotations = annotations
-        self._lock = threading.Lock()  # around replacing what is held, never around a query
+        self._lock = (
+            threading.Lock()
+        )  # around replacing what is kept in memory, never around a query
         version = self._concepts_version()
-        with ThreadPoolExecutor(1) as meanwhile:  # starting DuckDB takes as long as the concepts
+        with ThreadPoolExecutor(
+            1
+        ) as meanwhile:  # starting DuckDB takes as long as reading the concepts
             concepts = meanwhile.submit(self._concepts)
             opened = _open(path, sae_id)
         # One reference: an answer never mixes one index with the concepts of another.
@@ -149,15 +153,15 @@ class FeatureStore:
         return now is not None and now != self._held[0].connection.identity
 
     def reopen(self) -> None:
-        """Opens the file that is there now. Raises what `open` does; then the old one stays."""
+        """Opens the current file. Raises what `open` does; the old one then stays open."""
         opened = _open(self.path, self.sae_id)
         with self._lock:
-            # The old connection is left to those who are still reading from it.
+            # The old connection stays open for threads that are still reading from it.
             version = self._concepts_version()
             self._held = opened, self._join(opened, version, self._concepts())
 
     def refresh_concepts(self) -> bool:
-        """Reads the concepts again when anybody changed them; gives whether that was so."""
+        """Reads the concepts again if they have changed; returns whether they had."""
         version = self._concepts_version()
         with self._lock:
             opened, named = self._held
@@ -174,7 +178,7 @@ class FeatureStore:
 
     @staticmethod
     def _join(opened: _Opened, version: int, concepts: Sequence[Concept]) -> ConceptColumns:
-        """The concepts of the features that `opened` has, also as its table `concepts`."""
+        """The concepts of the features of `opened`, also written to its table `concepts`."""
         named = ConceptColumns.of(version, opened.meta.n_features, concepts)
         flat = [one for some in named.concepts.values() for one in some]
         haystacks = ["\n".join((one.name, one.note, *one.tags)).lower() for one in flat]
@@ -262,7 +266,7 @@ class FeatureStore:
     # One feature.
 
     def detail(self, feature: int) -> FeatureDetail:
-        """Everything about a feature but its examples. Raises NotFoundError."""
+        """Everything about a feature except its examples. Raises NotFoundError."""
         opened, named = self._held
         self._check(opened, feature)
         with opened.connection.fitting():
@@ -271,9 +275,9 @@ class FeatureStore:
             return read_detail(opened.connection, opened.meta, row, concepts, opened.token_texts)
 
     def examples(self, feature: int, band: int = 0, limit: int = 20) -> list[Example]:
-        """Examples of one band (0: the strongest; 1..: quantile bands, 1 the highest).
+        """Examples of one band (0: top activations; 1..: quantile bands, 1 the highest).
 
-        Raises NotFoundError for a feature that is not there; a band without examples is empty.
+        Raises NotFoundError for an unknown feature; a band without examples is empty.
         """
         opened, _ = self._held
         self._check(opened, feature)
@@ -281,7 +285,7 @@ class FeatureStore:
             return read_examples(opened.connection, feature, band, limit).get(band, [])
 
     def all_examples(self, feature: int, limit: int = 20) -> dict[int, list[Example]]:
-        """Up to `limit` examples of every band that has some, for the price of one. Raises
+        """Up to `limit` examples of every band that has some, in one query. Raises
         NotFoundError."""
         opened, _ = self._held
         self._check(opened, feature)
@@ -291,8 +295,8 @@ class FeatureStore:
     # Questions beyond one feature.
 
     def best_labels(self, features: Sequence[int]) -> dict[int, LabelScore]:
-        """How well some features tell the label they follow best, all for the price of one;
-        without those that have no such label. Raises NotFoundError."""
+        """How well some features predict their best label, in one query; features without one are
+        left out. Raises NotFoundError."""
         opened, _ = self._held
         self._check_all(opened, features)
         with opened.connection.fitting():
@@ -303,8 +307,8 @@ class FeatureStore:
             return read_label_scores(opened.connection, chosen[known].tolist(), labels)
 
     def on_text(self, text: str, limit: int = 50) -> tuple[int, list[TextFeature]]:
-        """How many indexed documents hold every word of `text`, and the features that are strong
-        in them, the most telling first (`on_text.features_on_text` says how)."""
+        """How many indexed documents contain every word of `text`, and the features that are strong
+        in them, strongest first (as in `on_text.features_on_text`)."""
         opened, named = self._held
         with opened.connection.fitting():
             found = features_on_text(opened.connection, opened.columns.max_act, text)
@@ -336,7 +340,7 @@ def _open(path: Path, sae_id: str) -> _Opened:
             columns = FeatureColumns.read(connection)
             return _Opened(connection, _read_meta(connection, columns), columns)
     except MiCrowError:
-        connection.database.close()  # the file would stay attached as long as the error is kept
+        connection.database.close()  # else the file stays attached as long as the error exists
         raise
 
 
@@ -372,8 +376,8 @@ def _read_meta(connection: IndexConnection, columns: FeatureColumns) -> IndexMet
             raise CorruptDataError(f"meta says {meta.n_features} features, {len(columns)} stand")
         return meta
     except (KeyError, TypeError, ValueError, OverflowError, CorruptDataError) as error:
-        told = error if isinstance(error, CorruptDataError) else repr(error)
+        reason = error if isinstance(error, CorruptDataError) else repr(error)
         raise CorruptDataError(
-            f"the feature index of {connection.sae_id!r} cannot be read ({told})",
+            f"the feature index of {connection.sae_id!r} cannot be read ({reason})",
             hint=f"mi-crow index --sae {connection.sae_id} builds it again; concepts stay",
         ) from error

@@ -1,15 +1,15 @@
-"""What the index answers with: frozen dataclasses of plain values, torch-free."""
+"""The results of queries: frozen dataclasses of plain values, torch-free."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mi_crow.bounds import REAL, SHARE
 
-LEAST_AUROC = 0.7  # on held-out documents; a label below it says nothing about a feature
+LEAST_AUROC = 0.7  # on held-out documents; a label below it is not shown for a feature
 
 
 class CofiringTokens(NamedTuple):
-    """Over which tokens it was counted what fires together: wide SAEs take a sample."""
+    """The tokens over which co-activation was counted: a sample for wide SAEs."""
 
     counted: int
     total: int
@@ -27,7 +27,7 @@ class CofiringTokens(NamedTuple):
 
 @dataclass(frozen=True)
 class IndexMeta:
-    """Facts about a whole index."""
+    """What is known about a whole index."""
 
     sae_id: str
     model_id: str
@@ -42,12 +42,12 @@ class IndexMeta:
     labels: tuple[str, ...]
     bands: int  # quantile bands below the top
     cofiring: CofiringTokens
-    other: dict[str, Any]  # everything else that was noted
+    other: dict[str, Any]  # all other entries of the table `meta`
 
 
 @dataclass(frozen=True)
 class FeatureRow:
-    """One line of the table of features."""
+    """One row of the table of features."""
 
     feature: int
     fires: int  # 0: never fired on the indexed tokens
@@ -55,8 +55,8 @@ class FeatureRow:
     max_act: float
     mean_act: float  # over firings
     concept: str | None  # its most confident name
-    top_label: str | None  # the label it tells apart best; None below LEAST_AUROC
-    top_auroc: float | None  # of its best label on held-out documents, whether it is told or not
+    top_label: str | None  # the label it predicts best; None below LEAST_AUROC
+    top_auroc: float | None  # of its best label on held-out documents, also below LEAST_AUROC
 
     def __post_init__(self) -> None:
         if not is_telling(self.top_auroc):
@@ -64,7 +64,7 @@ class FeatureRow:
 
 
 def is_telling(auroc: float | None) -> bool:
-    """Whether a label of this AUROC on held-out documents may stand for a feature."""
+    """Whether a label of this held-out AUROC may be shown as the meaning of a feature."""
     return auroc is not None and auroc >= LEAST_AUROC
 
 
@@ -84,14 +84,14 @@ class Concept:
 
 
 class Neighbour(NamedTuple):
-    """A feature whose decoder row points the same way."""
+    """A feature near another one by decoder cosine."""
 
     feature: int
     cosine: float
 
 
 class Coactivation(NamedTuple):
-    """A feature that fires on the same tokens."""
+    """A feature that co-activates with another one."""
 
     feature: int
     jaccard: float  # of the two sets of tokens
@@ -101,10 +101,10 @@ class Coactivation(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelScore:
-    """How well a feature tells documents of one label from the rest."""
+    """How well a feature predicts one label of documents."""
 
     label: str
-    auroc_train: float | None  # for choosing alone; None where one side is empty
+    auroc_train: float | None  # only for choosing; None where one class is empty
     auroc: float | None  # held-out documents
     mean_act: float
     lift: float | None  # None where it fires on no training document
@@ -117,7 +117,7 @@ class LabelScore:
 
 @dataclass(frozen=True)
 class FeatureDetail:
-    """Everything about one feature but its examples."""
+    """Everything about one feature except its top activations."""
 
     row: FeatureRow
     std_act: float
@@ -127,19 +127,19 @@ class FeatureDetail:
     kurtosis: float | None
     map: tuple[float, float]
     histogram: tuple[int, ...]
-    edges: tuple[float, ...]  # one more than counts
+    edges: tuple[float, ...]  # one more than there are bins
     promoted: tuple[tuple[str, float], ...]  # token, effect on its logit
     suppressed: tuple[tuple[str, float], ...]
     neighbours: tuple[Neighbour, ...]
     coactivations: tuple[Coactivation, ...]
-    cofiring: CofiringTokens  # what `coactivations` were counted over
-    labels: tuple[LabelScore, ...]  # the one chosen on training documents, then by AUROC
+    cofiring: CofiringTokens  # the tokens that `coactivations` were counted over
+    labels: tuple[LabelScore, ...]  # first the one chosen on training documents, then by AUROC
     concepts: tuple[Concept, ...]  # most confident first
 
 
 @dataclass(frozen=True)
 class Example:
-    """One token on which a feature fires, with what stands around it."""
+    """One token on which a feature fires, with its context."""
 
     document: int
     position: int  # of the token in its document
@@ -153,16 +153,16 @@ class Example:
 
 @dataclass(frozen=True)
 class TextFeature:
-    """A feature that is among the strongest of documents that hold a text."""
+    """A feature that is among the strongest of documents that contain a text."""
 
     row: FeatureRow
-    documents: int  # of those that hold the text
-    strength: float  # its activation there as a share of its greatest anywhere, on average
+    documents: int  # of those that contain the text
+    strength: float  # its activation there as a share of its maximum anywhere, on average
 
 
 @dataclass(frozen=True)
 class FeatureFilter:
-    """Which features are wanted; None asks for nothing. All that is asked for must hold."""
+    """Conditions that a feature must all meet; None is no condition."""
 
     alive: bool | None = None  # fires at all
     named: bool | None = None

@@ -1,7 +1,7 @@
-"""The tables of `features.duckdb`; torch-free, shared by who writes and who reads.
+"""The tables of `features.duckdb`, for the writer and the reader; torch-free.
 
-`features.duckdb` is written once, under a temporary name, and only read from then on. Rows stand
-in feature order (documents in document order), which lets a reader skip most of the file.
+`features.duckdb` is written once, under a temporary name, and only read from then on. Rows are in
+feature order (documents in document order), which lets a reader skip most of the file.
 """
 
 INDEX_SCHEMA_VERSION = 3
@@ -9,7 +9,7 @@ OLDEST_READABLE = 2  # has no `top_aurocs` and no held-out AUROC in `label_auroc
 
 # Table -> column -> DuckDB type.
 TABLES: dict[str, dict[str, str]] = {
-    "meta": {"key": "VARCHAR", "value": "VARCHAR"},  # texts as they are, all else as JSON
+    "meta": {"key": "VARCHAR", "value": "VARCHAR"},  # texts as they are, everything else as JSON
     "features": {
         "feature": "INTEGER",
         "fires": "BIGINT",  # tokens with activation > 0
@@ -27,13 +27,13 @@ TABLES: dict[str, dict[str, str]] = {
         "top_label": "VARCHAR",  # the label of the highest AUROC on training documents
         "top_auroc": "DOUBLE",  # of `top_label` on training documents, by which it was chosen
     },
-    "stored_documents": {  # what `documents` is made of
-        "document": "INTEGER PRIMARY KEY",  # so that forty of a million are found at once
+    "stored_documents": {  # the table behind the view `documents`
+        "document": "INTEGER PRIMARY KEY",  # so that forty of a million are found quickly
         "text": "VARCHAR",
         "label": "VARCHAR",
         "split": "VARCHAR",  # train | heldout
         "token_ids": "INTEGER[]",
-        "seen": "VARCHAR",  # what the model saw of it; NULL where that is `text`
+        "seen": "VARCHAR",  # what the model saw; NULL where that is `text`
         "token_ends": "INTEGER[]",  # characters of `seen` up to the end of each token
     },
     "labels": {"label": "VARCHAR", "documents": "INTEGER"},
@@ -79,8 +79,8 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
-# To read a list of texts DuckDB unpacks a million of them for forty documents; a text and where its
-# tokens end are read ten times as fast.
+# For a list column of texts DuckDB unpacks a million rows to read forty documents; one text and the
+# ends of its tokens are read ten times as fast.
 VIEWS: dict[str, str] = {
     # document, text, label, split, token_ids, token_texts: joined, what the model saw.
     "documents": """
@@ -97,19 +97,19 @@ FROM stored_documents
 """,
 }
 
-# The join behind the table `top_aurocs`; `{of}` is where the tables stand.
+# The join behind the table `top_aurocs`; `{of}` is the prefix of its tables.
 TOP_AUROCS = (
     "SELECT feature, coalesce(auroc_heldout, 'nan') AS auroc FROM {of}features JOIN "
     "{of}feature_labels USING (feature) WHERE label = top_label ORDER BY feature"
 )
 
-# Tables that others give once they are whole.
+# Tables that are derived from complete ones.
 DERIVED: dict[str, str] = {
-    # The AUROC of all features for one label at once: in `feature_labels` it lies all over.
+    # The AUROCs of all features for one label, which `feature_labels` scatters over the file.
     "label_aurocs": (
         "SELECT label, feature, auroc, auroc_heldout FROM feature_labels ORDER BY label, feature"
     ),
-    # What each feature's best label reaches on held-out documents: the figure that is shown.
+    # The held-out AUROC of each feature's best label: the figure that is shown.
     "top_aurocs": TOP_AUROCS.format(of=""),
 }
 
@@ -125,7 +125,7 @@ _DERIVED_COLUMNS: dict[str, dict[str, str]] = {
 
 
 def tables_of(version: int) -> dict[str, dict[str, str]]:
-    """The tables that an index of this schema is read from: column -> DuckDB type."""
+    """The tables that are read from an index of this schema: column -> DuckDB type."""
     tables = {
         table: {name: kind.partition(" ")[0] for name, kind in columns.items()}
         for table, columns in TABLES.items()

@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.columns import FeatureColumns
     from mi_crow.mechanistic.features.connection import IndexConnection
 
-# The kind of match decides first, what is added below it (under 50) second.
+# The kind of match decides; what is added to it (below 50) orders matches of one kind.
 _NUMBER, _EXACT_NAME, _NAME, _NOTE, _LABEL, _TOKEN, _TEXT = 500.0, 450, 400, 350, 300, 200, 100
-_TOKEN_RANKS = 10  # promoted tokens that are looked at
-_LEAST_PREFIX = 3  # letters from which the beginning of a token is enough
+_TOKEN_RANKS = 10  # promoted tokens that are searched
+_LEAST_PREFIX = 3  # letters; shorter searches match whole tokens only
 _WORDS_AT_ONCE = 32  # DuckDB refuses expressions that are hundreds deep
 
 
 @dataclass(frozen=True)
 class Postings:
-    """Ids of each feature, one feature after the other: the documents of its strongest examples
-    or the tokens that it promotes. Held, since reading them costs more than a search may take."""
+    """Ids of each feature, one feature after the other: the documents of its top activations or
+    the tokens that it promotes. Kept in memory: reading them takes longer than a search may."""
 
     starts: np.ndarray  # int64 [features + 1]
     ids: np.ndarray  # int32 [total]
@@ -42,7 +42,7 @@ class Postings:
 
     @classmethod
     def _of(cls, feature: np.ndarray, n_features: int, *columns: np.ndarray) -> "Postings":
-        # Rows are written in feature order, and a scan keeps it; a sort is the exception.
+        # Rows are written in feature order, which a scan keeps; sorting is rarely needed.
         if len(feature) and (np.diff(feature) < 0).any():
             order = np.argsort(feature, kind="stable")
             feature, columns = feature[order], tuple(column[order] for column in columns)
@@ -50,7 +50,7 @@ class Postings:
         return cls(starts, *columns)
 
     def hits(self, wanted: np.ndarray) -> np.ndarray:
-        """Places in `ids` of those that are among `wanted`, ascending."""
+        """Positions in `ids` of those that are in `wanted`, ascending."""
         if not len(wanted) or not len(self.ids):
             return np.zeros(0, dtype=np.int64)
         mask = np.zeros(int(max(wanted.max(), self.ids.max())) + 1, dtype=bool)
@@ -60,7 +60,7 @@ class Postings:
 
 @dataclass(frozen=True)
 class SearchColumns:
-    """What a search looks through beside the texts themselves."""
+    """What a search reads besides the texts themselves."""
 
     documents: Postings
     tokens: Postings
@@ -73,13 +73,13 @@ class SearchColumns:
 
 
 def search_words(text: str) -> list[str]:
-    """The distinct words of a search in lower case, the longest first, without those that are
-    part of another: whatever holds the longer one holds them too."""
+    """The distinct words of a search in lower case, longest first, without those that are part of
+    another: what contains the longer word contains them too."""
     plain = clean_text(text).lower().split()
     kept: list[str] = []
     joined = ""
     for word in sorted(dict.fromkeys(plain), key=lambda word: -len(word)):
-        if word not in joined:  # no word holds the space that joins them
+        if word not in joined:  # no word contains the space that joins them
             kept.append(word)
             joined += f" {word}"
     return kept
@@ -90,10 +90,10 @@ def match_scores(
 ) -> np.ndarray:
     """How well each feature matches: [n_features], 0 for not at all.
 
-    All words must be there, upper and lower case being the same, and no character is a wildcard. A
-    feature's own number comes first, then names (equal ones before those that hold the words),
-    notes and tags, the label it follows best, the tokens it promotes, and last the texts of
-    its strongest examples (the more of them, the better).
+    All words must be present, case is ignored, and no character is a wildcard. A feature's own
+    number comes first, then names (equal ones before those that contain the words), notes and
+    tags, the label it predicts best, the tokens it promotes, and last the texts of its top
+    activations (the more of them, the better).
     """
     scores = np.zeros(len(columns))
     words = search_words(text)
@@ -116,7 +116,7 @@ def match_scores(
 
 
 def documents_with(connection: "IndexConnection", words: list[str]) -> np.ndarray:
-    """The documents whose text holds all words (in lower case): int32, ascending."""
+    """The documents whose text contains all words (in lower case): int32, ascending."""
     found: np.ndarray | None = None
     for first in range(0, len(words), _WORDS_AT_ONCE):
         some = words[first : first + _WORDS_AT_ONCE]
@@ -138,7 +138,7 @@ def _raise(scores: np.ndarray, features: np.ndarray, values: np.ndarray) -> None
 def _name_matches(
     connection: "IndexConnection", column: str, words: list[str], kind: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The concepts whose name, or name, note and tags hold all words; the confident ones first."""
+    """The concepts whose name, or name, note and tags contain all words, scored by confidence."""
     # One query: another thread may replace the table between two.
     found = connection.columns(
         "SELECT feature, confidence FROM memory.main.concepts "
@@ -158,7 +158,7 @@ def _exact_names(connection: "IndexConnection", phrase: str) -> tuple[np.ndarray
 def _token_matches(
     connection: "IndexConnection", tokens: Postings, phrase: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    # The first condition is cheap and leaves few rows to the others.
+    # The first condition is cheap and leaves few rows for the others.
     found = connection.columns(
         """
         SELECT token_id FROM idx.tokens WHERE contains(lower(token), ?)

@@ -1,7 +1,7 @@
-"""Features of another SAE that point the same way, by the cosine of decoder rows. Torch-free.
+"""The nearest features of another SAE by decoder cosine. Torch-free.
 
-The rows are read from `sae_weights.safetensors` a block at a time; NumPy's reader of safetensors
-knows no bfloat16, so the bytes are taken as they lie in the file.
+The rows are read from `sae_weights.safetensors` a block at a time. The bytes are read as they are
+in the file: the NumPy reader of safetensors does not support bfloat16.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from mi_crow.store.json_file import parse_json
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _BLOCK_BYTES = 16 << 20
-_LONGEST_HEADER = 100 << 20
+_MAX_HEADER = 100 << 20
 _DECODER = "W_dec"
 
 
@@ -52,7 +52,7 @@ class DecoderRows:
     def rows(self, first: int, last: int) -> np.ndarray:
         """float32 [last - first, width]."""
         some = self.values[first:last]
-        if self.is_bf16:  # the upper half of a float32
+        if self.is_bf16:  # bfloat16 is the upper half of a float32
             return (some.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return some.astype(np.float32)
 
@@ -60,8 +60,8 @@ class DecoderRows:
 def similar_features(
     ours: DecoderRows, feature: int, theirs: DecoderRows, count: int = 10
 ) -> list[Neighbour]:
-    """The `count` features of `theirs` whose decoder rows have the greatest cosine with one of
-    `ours`, greatest first, equal ones by number.
+    """The `count` features of `theirs` with the highest decoder cosine to one of `ours`, highest
+    first, ties by number.
 
     Rows of zero length have no direction and never appear. Raises UserError when the layers have
     different widths or the feature has no direction, NotFoundError for an unknown feature.
@@ -88,7 +88,7 @@ def similar_features(
 
 
 def _cosines(theirs: DecoderRows, direction: np.ndarray) -> np.ndarray:
-    """float32 [features]; -inf for a row of zero length or with values that are no numbers."""
+    """float32 [features]; -inf for a row of zero length or with values that are not finite."""
     total, width = theirs.values.shape
     step = max(1, _BLOCK_BYTES // (4 * max(width, 1)))
     cosines = np.full(total, -np.inf, dtype=np.float32)
@@ -104,6 +104,6 @@ def _header(path: Path) -> tuple[dict, int]:
     """The tensors a safetensors file names, and where their bytes begin."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if not 0 < length <= _LONGEST_HEADER:
+        if not 0 < length <= _MAX_HEADER:
             raise ValueError("no safetensors header")
         return parse_json(file.read(length), str(path)), 8 + length

@@ -1,1 +1,1 @@
-"""The index job: from codes to features.duckdb. Everything here writes; reading is next door."""
+"""The index job, which writes `features.duckdb`; the modules beside this folder read it."""

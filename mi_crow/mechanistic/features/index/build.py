@@ -1,4 +1,4 @@
-"""Builds the feature index of an SAE: `saes/<id>/features.duckdb`, whole or not at all."""
+"""Builds the feature index of an SAE: `saes/<id>/features.duckdb`, complete or not at all."""
 
 import fcntl
 import shutil
@@ -57,10 +57,10 @@ def build_index(
 ) -> IndexResult:
     """Streams runs or texts through the SAE once and writes everything about every feature.
 
-    `sae` and `lm` are used when given, else loaded. An index that was there stays readable until
-    the new one takes its place; concepts are elsewhere and stay.
+    `sae` and `lm` are loaded where they are not given. An existing index stays readable until the
+    new one replaces it; concepts are stored elsewhere and stay.
 
-    Raises UserError before anything is written when SAE, run and model do not fit, CancelledError
+    Raises UserError before anything is written when SAE, run and model do not match, CancelledError
     when asked to stop.
     """
     progress = progress or NullProgress()
@@ -69,8 +69,8 @@ def build_index(
     sae = sae or load_sae(path.parent, device=_device(config.device))
     sources = find_sources(workspace, config, sae, progress, lm)
     room = explain_shortage(f"indexing {config.sae_id!r} on {sae.device}", _LESS, path.parent)
-    with room, _only_one(path.parent), writing_index(path) as writer:
-        tokens = _write(writer, path, config, sae, sources, progress)
+    with room, _locked(path.parent), writing_index(path) as writer:
+        tokens = _fill_tables(writer, path, config, sae, sources, progress)
     return IndexResult(
         config.sae_id,
         sae.n_latents,
@@ -81,7 +81,7 @@ def build_index(
     )
 
 
-def _write(
+def _fill_tables(
     writer: IndexWriter,
     path: Path,
     config: IndexConfig,
@@ -89,7 +89,7 @@ def _write(
     sources: Sources,
     progress: Progress,
 ) -> int:
-    """Fills every table; gives the number of tokens that count."""
+    """Fills every table; returns the number of tokens, outliers left out."""
     digest = weights_digest(sae, sources.lm, config)
     weights = copy_weights(writer, path, digest) if config.append else None
     if weights is None:
@@ -137,8 +137,8 @@ def _device(name: str) -> Any:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """One index job an SAE; clears what a killed one left."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Allows one index job per SAE; removes what a killed one left."""
     with (folder / ".index.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

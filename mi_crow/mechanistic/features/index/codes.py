@@ -1,4 +1,4 @@
-"""Everything that fired, kept sparse: sorted by feature within chunks of tokens.
+"""All activations of a corpus, kept sparse: sorted by feature within chunks of tokens.
 
 A code is one activation: a token, a latent that fires on it, and how strongly. A chunk holds its
 codes by feature, so that all codes of a few features can be read from all chunks
@@ -26,7 +26,7 @@ from mi_crow.mechanistic.features.index.segments import (
     starts_of,
 )
 
-_BUDGET = 512 * 1024**2  # bytes of codes held in memory before chunks go to files
+_BUDGET = 512 * 1024**2  # bytes of codes in memory before chunks go to files
 _BLOCK_CODES = 1 << 20
 _BLOCK_FEATURES = 4096
 
@@ -122,12 +122,10 @@ class CodeStore:
     """The chunks of a whole corpus, in order of the tokens."""
 
     def __init__(self, folder: Path, n_latents: int, budget: int = _BUDGET) -> None:
-        """`folder` is for chunks beyond `budget` bytes; who made it removes it."""
+        """`folder` is for chunks beyond `budget` bytes; its creator removes it."""
         self.n_latents = n_latents
         self.chunks: list[Chunk] = []
-        self.device: torch.device = torch.device(
-            "cpu"
-        )  # where the chunks are made, and blocks are gathered
+        self.device: torch.device = torch.device("cpu")  # where chunks are made and blocks gathered
         self._folder = folder
         self._room = budget
 
@@ -146,7 +144,7 @@ class CodeStore:
 
     def block_ranges(self, most_codes: int = _BLOCK_CODES) -> Iterator[tuple[int, int]]:
         """(first, last + 1) of all features in order, some at a time; one with more than
-        `most_codes` codes comes alone."""
+        `most_codes` codes comes by itself."""
         for first, last in segment_batches(starts_of(self.counts()), most_codes):
             for begin in range(first, last, _BLOCK_FEATURES):
                 yield begin, min(begin + _BLOCK_FEATURES, last)
@@ -161,7 +159,7 @@ class CodeStore:
         for name, tensor in vars(chunk).items():
             path = self._folder / f"{len(self.chunks):06d}-{name}.npy"
             np.save(path, tensor.cpu().numpy())
-            # Copy on write: torch wants memory that may be written to.
+            # Copy on write: torch requires writable memory.
             tensors[name] = torch.from_numpy(np.load(path, mmap_mode="c"))
         return Chunk(**tensors)
 

@@ -1,4 +1,4 @@
-"""The one pass over a corpus: documents to the writer, activations to sorted sparse codes."""
+"""The pass over a corpus: documents to the writer, activations to sorted sparse codes."""
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -38,22 +38,22 @@ from mi_crow.store.runs.parts import Part, RunPart, held_out
 from mi_crow.store.runs.reader import RunReader
 
 _BATCH = {"cpu": 2048, "cuda": 16_384}
-# On a CPU more for small SAEs, since some of the work is done anew for each batch: this bounds what
-# a batch takes in time (its latents) and memory (itself and a copy).
+# More on a CPU for small SAEs, since every batch has a fixed cost: this bounds the time of a batch
+# (its latents) and its memory (the activations and a copy).
 _BATCH_CELLS = {"cpu": 1 << 26}
 _CHUNK_TOKENS = 1 << 17
-_MOST_AT_ONCE = 4  # pieces that are worked on at once on a CPU: each holds a chunk and a block
-_LEAST_TOKENS = 1024  # of a piece that is cut so that each of these has one
+_MOST_AT_ONCE = 4  # pieces processed at once on a CPU: each needs a chunk and a block
+_LEAST_TOKENS = 1024  # of a piece where a part is cut so that every thread gets one
 
 
 @dataclass
 class Corpus:
-    """What the pass learnt about the documents, by their number in the index."""
+    """What the pass finds about the documents, by their number in the index."""
 
     labels: list[str | None] = field(default_factory=list)
-    heldout: list[np.ndarray] = field(default_factory=list)  # bool, a piece a part
+    heldout: list[np.ndarray] = field(default_factory=list)  # bool, one array per part
     lengths: list[np.ndarray] = field(default_factory=list)  # int64: tokens, special ones included
-    n_tokens: int = 0  # that count
+    n_tokens: int = 0  # outliers left out
     n_outliers: int = 0
 
     @property
@@ -71,7 +71,7 @@ class _Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class _Encoded:
-    """What is kept of a piece."""
+    """The results of a piece."""
 
     rows: int
     tokens: int  # that count
@@ -81,7 +81,7 @@ class _Encoded:
 
 
 class EncodePass:
-    """Reads every source once. Documents are numbered on through all sources."""
+    """Reads every source once. Documents are numbered consecutively over all sources."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class EncodePass:
         self._tokenizer = tokenizer
         self._seed = seed
         self._batch_size = batch_size or _batch_size(sae)
-        # Small enough for the packed sort of `make_chunk`, at least some documents.
+        # Small enough for the packed sort of `make_chunk`, but at least some documents.
         spare = CODE_KEY_BITS - (sae.n_latents - 1).bit_length()
         self._chunk_tokens = min(_CHUNK_TOKENS, 1 << max(spare, 12))
 
@@ -119,8 +119,8 @@ class EncodePass:
     def _all_encoded(
         self, reader: RunReader | LiveRun, progress: Progress
     ) -> Generator[_Encoded, None, None]:
-        """Each piece in order. On a CPU some at once; what comes from the running model one by one,
-        since that wants all threads."""
+        """Every piece in order. On a CPU several at once, except from the running model, which
+        needs all threads."""
         work = partial(self._encoded, progress=progress)
         if self._sae.device.type != "cpu" or isinstance(reader, LiveRun):
             yield from map(work, self._pieces(reader))
@@ -130,9 +130,9 @@ class EncodePass:
         yield from map_in_order(work, self._pieces(reader, at_once), at_once, round(own / at_once))
 
     def _pieces(self, reader: RunReader | LiveRun, at_once: int = 1) -> Iterator[_Piece]:
-        """All rows; the documents of a part are written before its first piece is given. A part is
-        cut into about equal pieces, as many as are worked on at once or a multiple of that: none
-        waits long for another at the end."""
+        """All rows; the documents of a part are written before its first piece is yielded. A part
+        is cut into about equal pieces, `at_once` or a multiple of that, so that no thread waits
+        long for another at the end."""
         for part in reader.parts():
             first = self.corpus.n_documents
             self._take_documents(part)
@@ -140,7 +140,7 @@ class EncodePass:
                 yield _Piece(part, rows, first)
 
     def _shares(self, rows: int, at_once: int) -> int:
-        """How many pieces a part of so many rows is cut into."""
+        """How many pieces a part of `rows` rows is cut into."""
         most = self._chunk_tokens * 7 // 8  # pieces end with a document, and are a little longer
         shares = -(-rows // (most * at_once)) * at_once
         return min(shares, max(rows // min(_LEAST_TOKENS, most), 1))
@@ -192,13 +192,13 @@ class EncodePass:
         keep = norms <= limit if limit is not None else torch.ones_like(norms, dtype=torch.bool)
         rows = keep.nonzero()[:, 0] + piece.rows.start
         split = rows.split(self._batch_size)
-        batches = (part.take(_whole(batch)) for batch in split if len(batch))
+        batches = (part.take(_as_slice(batch)) for batch in split if len(batch))
         codes: list[tuple[Tensor, Tensor, Tensor]] = []
         kind, encoded = latent_dtype(self._sae.n_latents), 0
         finite = torch.ones((), dtype=torch.bool, device=self._sae.device)
         for x in device_batches(batches, self._sae.device, live=not isinstance(part, RunPart)):
             raise_if_stopped(progress)
-            # A sum of fp16 may overflow. Looked at once a piece: nothing waits for the device.
+            # A sum of fp16 may overflow. Read once per piece, so that nothing waits for the device.
             finite &= (x.float() if x.dtype == torch.float16 else x).sum().isfinite()
             values, entries = self._sae.encode_entries(x)
             tokens = entries.rows.int().add_(encoded)
@@ -206,24 +206,24 @@ class EncodePass:
             encoded += len(x)
         if not bool(finite):
             raise not_finite()
-        # Numbered by their place, as in `documents`: a run's own numbers may have gaps, and windows
-        # of one document share theirs.
+        # Numbered by position, as in `documents`: a run's own numbers may have gaps, and windows of
+        # one document share theirs.
         device = arithmetic_device(self._sae.device)
         return Tokens(
             (piece.first + part.row_place[rows]).int().to(device),
             part.row_position[rows].int().to(device),
-            *_that_fire(codes, kind, device),
+            *_firing_codes(codes, kind, device),
         )
 
 
 def _batch_size(sae: SparseAutoencoder) -> int:
-    """Tokens that are encoded at once."""
+    """Tokens encoded at once."""
     kind, of_token = sae.device.type, sae.n_latents + 2 * sae.n_inputs
     return max(_BATCH.get(kind, 4096), _BATCH_CELLS.get(kind, 0) // of_token)
 
 
 def _cut(part: Part, shares: int) -> Iterator[slice]:
-    """Rows of whole documents in so many pieces of about one size, fewer where documents are
+    """Rows of whole documents in `shares` pieces of about equal size, fewer where documents are
     longer."""
     ends = np.cumsum(part.kept_counts)
     wanted = np.arange(1, shares + 1) * len(part) // shares
@@ -233,13 +233,13 @@ def _cut(part: Part, shares: int) -> Iterator[slice]:
         begin = int(end)
 
 
-def _whole(rows: Tensor) -> slice | Tensor:
-    """Row numbers without a gap as a slice, which needs no copy."""
+def _as_slice(rows: Tensor) -> slice | Tensor:
+    """Consecutive row numbers as a slice, which needs no copy."""
     begin, end = int(rows[0]), int(rows[-1]) + 1
     return slice(begin, end) if end - begin == len(rows) else rows
 
 
-def _that_fire(
+def _firing_codes(
     batches: list[tuple[Tensor, Tensor, Tensor]], kind: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, latents and values [codes] of all batches on `device`, those of value 0 left out."""

@@ -1,4 +1,4 @@
-"""Where the tokens of an index come from, as `meta.sources` remembers it. Torch-free."""
+"""Where the tokens of an index come from, as recorded in `meta.sources`. Torch-free."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,8 +13,7 @@ from mi_crow.store.workspace import Workspace
 
 @dataclass(frozen=True)
 class Origin:
-    """A run of the workspace, or texts that went through the model; what was read of it once it
-    was indexed."""
+    """A run of the workspace, or texts that went through the model, and what was read of it."""
 
     run_id: str | None = None
     texts: LiveTexts | None = None
@@ -32,14 +31,14 @@ class Origin:
         return f"run {self.run_id!r}"
 
     def read(self, manifest: RunManifest) -> "Origin":
-        """The same with what the manifest says of its content, and the model as it was loaded."""
+        """The same with the content that the manifest records, and the model as it was loaded."""
         parts = tuple(part.stem for part in manifest.parts)
         texts = self.texts
         if texts is not None:
             texts = replace(
                 texts,
                 model=_recorded(texts.model, manifest),
-                dataset=replace(texts.dataset, source=_anywhere(texts.dataset)),
+                dataset=replace(texts.dataset, source=_absolute_source(texts.dataset)),
             )
         return replace(self, texts=texts, fingerprint=manifest.fingerprint, parts=parts)
 
@@ -51,7 +50,7 @@ class Origin:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Origin":
-        """Raises KeyError or TypeError for what `as_json` did not write."""
+        """Raises KeyError or TypeError for data that `as_json` did not write."""
         live = data.get("live")
         texts = None
         if live is not None:
@@ -80,7 +79,7 @@ def known_origins(workspace: Workspace, sae_id: str) -> list[Origin]:
 
 
 def indexed_over(workspace: Workspace, run_id: str) -> list[str]:
-    """The SAEs whose index was made from a run: to append to it, the run is read again."""
+    """The SAEs whose index was made from a run: appending to one reads the run again."""
     found = []
     for sae in workspace.list_saes():
         try:
@@ -93,14 +92,14 @@ def indexed_over(workspace: Workspace, run_id: str) -> list[str]:
 
 
 def _as_named_now(workspace: Workspace, origin: Origin) -> Origin:
-    """An index is never written to: it names a run as the run was named then."""
+    """An index is never changed: it has the name that the run had when it was built."""
     if origin.run_id is None:
         return origin
     return replace(origin, run_id=workspace.run_named(origin.run_id))
 
 
 def check_unchanged(origin: Origin, manifest: RunManifest) -> None:
-    """Raises UserError when what stands there now is not what was indexed."""
+    """Raises UserError when the content has changed since it was indexed."""
     parts = tuple(part.stem for part in manifest.parts)
     if origin.indexed and (origin.fingerprint, origin.parts) != (manifest.fingerprint, parts):
         raise UserError(
@@ -109,7 +108,7 @@ def check_unchanged(origin: Origin, manifest: RunManifest) -> None:
 
 
 def _recorded(model: ModelSpec | None, manifest: RunManifest) -> ModelSpec:
-    """What loads the same model again. That its code may be run is asked for each time."""
+    """What loads the same model again, except that remote code must be allowed each time."""
     spec = model or ModelSpec(manifest.model_id)
     name = _absolute(spec.model)
     revision = manifest.revision or spec.revision
@@ -118,11 +117,11 @@ def _recorded(model: ModelSpec | None, manifest: RunManifest) -> ModelSpec:
     )
 
 
-def _anywhere(dataset: DatasetSpec) -> str:
+def _absolute_source(dataset: DatasetSpec) -> str:
     return dataset.source if dataset.source == "sample" else _absolute(dataset.source)
 
 
 def _absolute(name: str) -> str:
-    """A path as it is found from any folder; a hub id as it is."""
+    """A path as an absolute path; a hub id unchanged."""
     path = Path(name).expanduser()
     return str(path.absolute()) if name != "sample" and path.exists() else name

@@ -1,4 +1,4 @@
-"""What is indexed: the SAE, the runs and texts to read it over, and whether all of it fits."""
+"""What is indexed: runs and texts for an SAE, checked to match it, the model and each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ class Sources:
 
     @property
     def run_ids(self) -> list[str]:
-        """The stored ones."""
+        """Of stored runs only."""
         return [origin.run_id for origin in self.origins if origin.run_id is not None]
 
     @property
@@ -54,11 +54,11 @@ class Sources:
 
     @property
     def n_tokens(self) -> int:
-        """Rows to read, outliers included; about so many of texts."""
+        """Rows to read, outliers included; an estimate for texts."""
         return sum(reader.n_tokens for reader in self.readers)
 
     def as_json(self) -> list[dict[str, object]]:
-        """For `meta.sources`: what is needed to read each again."""
+        """For `meta.sources`: what is needed to read each one again."""
         return [origin.as_json() for origin in self.origins]
 
 
@@ -69,10 +69,10 @@ def find_sources(
     progress: Progress,
     lm: "LanguageModel | None" = None,
 ) -> Sources:
-    """What `config` asks for, checked against the SAE and each other, and its model: `lm` when it
-    is that one, else loaded.
+    """What `config` asks for, checked against the SAE and each other, and its model: `lm` if given,
+    else loaded.
 
-    Raises UserError when anything does not fit; writes nothing.
+    Raises UserError when anything does not match; writes nothing.
     """
     wanted = _wanted(workspace, config, sae)
     stored = {
@@ -106,7 +106,7 @@ def find_sources(
 
 
 def _wanted(workspace: Workspace, config: IndexConfig, sae: SparseAutoencoder) -> list[Origin]:
-    """What is in the index already, when it is to be kept, and what comes new."""
+    """What is in the index already, if it is appended to, and what is new."""
     if config.live is not None:
         new = Origin(texts=config.live)
     else:
@@ -149,7 +149,7 @@ def _load(
     stored: Sequence[RunReader],
     sae: SparseAutoencoder,
 ) -> "LanguageModel":
-    """The model that was named, else the one of the runs, else that of texts read before, else
+    """The model that was named, else that of the runs, else that of texts indexed before, else
     the SAE's."""
     from mi_crow.language_model.language_model import LanguageModel
 

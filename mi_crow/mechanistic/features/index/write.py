@@ -1,4 +1,4 @@
-"""Writes `features.duckdb` table by table; the file appears only when it is whole. Torch-free."""
+"""Writes `features.duckdb` table by table; the file appears when it is complete. Torch-free."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ class IndexWriter:
             connection.execute(f"CREATE VIEW {view} AS {query}")
 
     def append(self, table: str, columns: Mapping[str, Any]) -> None:
-        """Adds rows: one NumPy array, Arrow array or list a column, all of one length.
+        """Adds rows: one NumPy array, Arrow array or list per column, all of one length.
 
         Columns that are left out become NULL. Append features in ascending order.
         """
@@ -54,7 +54,7 @@ class IndexWriter:
             self._connection.unregister("rows")
 
     def write_meta(self, values: Mapping[str, Any]) -> None:
-        """Adds facts about the whole index; the schema version comes by itself."""
+        """Adds entries about the whole index; the schema version is added to them."""
         rows = {"schema_version": INDEX_SCHEMA_VERSION, **values}
         texts = [
             value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -63,7 +63,7 @@ class IndexWriter:
         self.append("meta", {"key": list(rows), "value": texts})
 
     def finish(self) -> None:
-        """Makes the tables that follow from the others and leaves everything in the file."""
+        """Makes the derived tables and writes everything to the file."""
         for table, query in DERIVED.items():
             self._connection.execute(f"CREATE TABLE {table} AS {query}")
         self._connection.execute("CHECKPOINT")

@@ -1,1 +1,1 @@
-"""What the index says of features: one kind of table a file."""
+"""The tables of the index, one kind per file."""

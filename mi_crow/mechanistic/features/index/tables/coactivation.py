@@ -1,9 +1,9 @@
-"""Which features fire on the same tokens.
+"""Co-activation: which features fire on the same tokens (Jaccard index).
 
-Exact over all tokens up to EXACT_LATENTS latents, beyond that over a sample of tokens. Up to there
+Exact over all tokens up to EXACT_LATENTS latents, over a sample of tokens beyond that. Up to there
 pairs are counted in a table of features x features, a few rows at a time, on any device (on a CPU
-by compiled code); beyond that such rows would be nearly empty, and the pairs that occur are sorted
-instead. All of it happens on the device that the counts of firings are on.
+by compiled code where Numba is installed); beyond that such rows would be nearly empty, and the
+pairs that occur are sorted instead. All of it runs on the device of the firing counts.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from mi_crow.mechanistic.sae.kernels.compiled import cpu_kernels
 
 EXACT_LATENTS = 16_384
 SAMPLE_TOKENS = 200_000
-_PAIRS = 1 << 21  # pairs that are sorted at once
+_PAIRS = 1 << 21  # pairs sorted at once
 # Counters that are held, and pairs that are added to them, at once; on the CPU both stay in the
 # cache.
 _CELLS = {"cpu": 1 << 20, "cuda": 1 << 25}
@@ -43,7 +43,7 @@ _ADDED = {"cpu": 1 << 19, "cuda": 1 << 22}
 
 @dataclass(frozen=True)
 class Coactivations:
-    """Rows by feature, most alike first."""
+    """Rows by feature, highest Jaccard index first."""
 
     feature: Tensor  # int32
     rank: Tensor  # int16
@@ -53,7 +53,7 @@ class Coactivations:
 
 
 class TokenSample:
-    """The tokens over which pairs are counted: those of least draw."""
+    """The tokens over which pairs are counted: those with the lowest random keys."""
 
     def __init__(self, n_tokens: int, n_latents: int) -> None:
         exact = n_latents <= EXACT_LATENTS or n_tokens <= SAMPLE_TOKENS

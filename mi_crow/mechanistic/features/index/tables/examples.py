@@ -1,4 +1,4 @@
-"""Which tokens stand for a feature: its strongest, and some from each quantile band."""
+"""The examples of a feature: its top activations, and some from each quantile band."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ from mi_crow.mechanistic.features.index.tables.bands import Drawn, from_bands
 class Pooled:
     """The strongest code of each (feature, document) that fired, by feature and document."""
 
-    code: Tensor  # int64: its place in the block; the first of equal ones
+    code: Tensor  # int64: index in the block; the first of equal ones
     feature: Tensor  # int64, counted from the block's first
     document: Tensor  # int32
     values: Tensor  # float32
@@ -38,7 +38,7 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Codes of a block that are shown, by feature, band and rank."""
+    """The examples of a block, by feature, band and rank."""
 
     code: Tensor  # int64: its place in the block
     band: Tensor  # int8

@@ -1,4 +1,4 @@
-"""Fills the tables that come from activations, a block of features at a time."""
+"""Fills the tables that depend on activations, a block of features at a time."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -24,8 +24,8 @@ from mi_crow.mechanistic.features.index.tables.statistics import HistogramBins, 
 from mi_crow.mechanistic.features.index.write import IndexWriter, equal_lists, lists
 from mi_crow.progress import Progress, raise_if_stopped
 
-# Blocks that are worked on at once, which bounds the memory. Another device than the CPU takes its
-# work in turn anyway: its one thread prepares a block while the one before it is written.
+# Blocks processed at once, which bounds the memory. Other devices than the CPU serialise their work
+# anyway: one thread prepares a block while the previous one is written.
 _BLOCKS_AT_ONCE = {"cpu": 2}
 
 _Tables = list[tuple[str, dict[str, Any]]]  # rows for each table, by column
@@ -96,8 +96,8 @@ class FeatureTables:
     def _block_tables(
         self, block: FeatureBlock, documents: LabelledDocuments, lengths: Tensor
     ) -> _Tables:
-        """What a block adds to each table. `lengths` [documents] counts tokens; all of what is
-        given is on one device."""
+        """What a block adds to each table. `lengths` [documents] counts tokens; all arguments are
+        on one device."""
         config, found = self._config, columns(moments(block))
         pooled = pool(block)
         scores = columns(label_scores(pooled, documents))

@@ -1,4 +1,7 @@
-"""How well each feature tells the documents of a label from the rest; exact."""
+"""How well each feature predicts the label of a document: AUROC, lift, mean activation; exact.
+
+This works on sparse codes; `sae.evaluation.pooled_auroc` gives the same AUROC for dense matrices.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +25,7 @@ from mi_crow.mechanistic.features.index.segments import (
 )
 from mi_crow.mechanistic.features.index.tables.examples import Pooled
 
-_MOST_LABELS = 256
+_MAX_LABELS = 256
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class LabelledDocuments:
     names: tuple[str, ...]  # sorted
     label: Tensor  # int64 [documents], -1 without one
     heldout: Tensor  # bool [documents]
-    left_out: int  # labels beyond the most that are counted
+    left_out: int  # labels beyond the maximum number
 
     def to(self, device: torch.device) -> "LabelledDocuments":
         """The same on `device`."""
@@ -41,7 +44,7 @@ class LabelledDocuments:
 
 @dataclass(frozen=True)
 class LabelScores:
-    """Each float64 [features, labels]; nan where a value does not exist."""
+    """Each float64 [features, labels]; nan where undefined."""
 
     auroc: Tensor
     auroc_heldout: Tensor
@@ -50,9 +53,9 @@ class LabelScores:
 
 
 def labelled_documents(
-    labels: Sequence[str | None], heldout: np.ndarray, most: int = _MOST_LABELS
+    labels: Sequence[str | None], heldout: np.ndarray, most: int = _MAX_LABELS
 ) -> LabelledDocuments:
-    """Numbers the labels; of more than `most` the most frequent are counted."""
+    """Numbers the labels; only the `most` most frequent are counted."""
     found = Counter(label for label in labels if label is not None)
     kept = sorted(sorted(found, key=lambda label: (-found[label], label))[:most])
     number = {label: n for n, label in enumerate(kept)}
@@ -64,8 +67,8 @@ def labelled_documents(
 def label_scores(pooled: Pooled, documents: LabelledDocuments) -> LabelScores:
     """AUROC, mean activation and lift of one block.
 
-    Activations are max-pooled over documents; documents without a label do not count. Choosing
-    goes by training documents alone.
+    Activations are max-pooled over documents; documents without a label do not count. Labels are
+    chosen on training documents only.
     """
     train = _Split.of(pooled, documents, heldout=False)
     heldout = _Split.of(pooled, documents, heldout=True)
@@ -138,7 +141,7 @@ def _ranks(feature: Tensor, values: Tensor, starts: Tensor, total: int) -> Tenso
     length = equal.diff()
     tied = nonzero(length > 1)
     length, begin = length.index_select(0, tied), equal.index_select(0, tied)
-    # Each counts down by one: the mean is half way between first and last.
+    # Ranks fall by one: the mean is half way between first and last.
     middle = rank.index_select(0, begin) - (length - 1).double() / 2
     within = starts_of(length)
     held = int(within[-1])

@@ -1,4 +1,4 @@
-"""The logit lens of decoder rows: which tokens a feature makes likelier, and which less likely.
+"""The logit lens of decoder rows: which tokens a feature promotes and suppresses.
 
 nostalgebraist 2020, "interpreting GPT: the logit lens", applied to directions.
 """
@@ -54,7 +54,7 @@ class LogitLens:
     def logits(self, decoder: Tensor) -> Tensor:
         """Decoder rows [n, d] -> logits [n, V] of their directions at root mean square 1.
 
-        What the norm adds to any input (its bias) is left out: it is no effect of a feature.
+        What the norm adds to any input (its bias) is left out: it is not an effect of the feature.
         """
         rows = unit_rows(decoder.to(self.device)) * self.width**0.5
         if self._norm is not None:
@@ -63,7 +63,8 @@ class LogitLens:
 
     @torch.inference_mode()
     def effects(self, decoder: Tensor, count: int) -> Iterator[LogitEffects]:
-        """The `count` tokens at both ends and the shape of the whole, some features at a time."""
+        """The `count` most promoted and suppressed tokens and the shape of the distribution, some
+        features at a time."""
         count = min(count, self.vocabulary)
         cells = _CELLS.get(self.device.type, _CELLS_ELSEWHERE)
         step = max(1, cells // self.vocabulary)

@@ -32,7 +32,7 @@ class Moments:
 
 
 def moments(block: FeatureBlock) -> Moments:
-    """Two passes in double precision, so that nothing cancels."""
+    """Two passes in double precision, to avoid cancellation."""
     fires = block.starts.diff()
     alive = nonzero(fires > 0)
     # Features without codes lie between those of others: without them no segment is empty.
@@ -52,9 +52,9 @@ def moments(block: FeatureBlock) -> Moments:
 
 @dataclass(frozen=True)
 class HistogramBins:
-    """Bins that every feature shares, even in the logarithm within an octave's share.
+    """Bins shared by all features, evenly spaced within each octave or fraction of one.
 
-    A bin is a range of a float's upper bits: a code's bin is one shift away and its edges are
+    A bin is a range of a float's upper bits: one shift gives the bin of a code, and edges are
     exact. The first bin is open below.
     """
 
@@ -79,7 +79,7 @@ class HistogramBins:
 
 
 class BinFitter:
-    """Watches all activations and then fits the bins to their range."""
+    """Counts all activations and then fits the bins to their range."""
 
     def __init__(self) -> None:
         self._counts = torch.zeros(1 << (31 - _FINEST), dtype=torch.int64)
@@ -94,7 +94,7 @@ class BinFitter:
         self._counts = self._counts.to(counted.device) + counted
 
     def bins(self) -> HistogramBins:
-        """As fine as fits into the number of bins; the few smallest activations share the first."""
+        """As fine as the number of bins allows; the few smallest activations share the first."""
         count = self._counts.cpu().numpy()
         seen = np.flatnonzero(count)
         if not len(seen):

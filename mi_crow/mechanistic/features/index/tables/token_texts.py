@@ -6,16 +6,16 @@ from typing import Any
 from mi_crow.language_model.detokenize import shown_tokens
 from mi_crow.language_model.tokenize import special_ids
 
-_MOST_ADDED = 4  # special tokens before a text
+_MAX_ADDED = 4  # special tokens before a text
 
 
 def document_token_texts(
     tokenizer: Any, texts: Sequence[str], token_ids: Sequence[Sequence[int]]
 ) -> list[list[str]]:
-    """For each document the text of each token; special tokens appear by name.
+    """The text of each token of each document; special tokens appear by name.
 
-    `token_ids` are what `tokenizer` made of `texts`, perhaps cut off. Tokenizing once more with
-    offsets is a hundred times as fast as decoding; where it gives other ids the tokens are decoded.
+    `token_ids` are the tokens of `texts`, perhaps truncated. Tokenizing again with offsets is a
+    hundred times as fast as decoding; where it gives other ids the tokens are decoded.
     """
     special = special_ids(tokenizer)
     encoded: list[tuple[Sequence[int], Sequence[tuple[int, int]]]]
@@ -44,7 +44,7 @@ def document_token_texts(
 def _added_before(ids: Sequence[int], whole: Sequence[int], special: frozenset[int]) -> int | None:
     """How many special tokens were put before a text whose own are `whole`, perhaps cut off, to
     give `ids`; None where it was not that."""
-    for before in range(min(_MOST_ADDED, len(ids)) + 1):
+    for before in range(min(_MAX_ADDED, len(ids)) + 1):
         own = list(ids[before : before + len(whole)])
         rest = ids[before + len(whole) :]
         # A text that was cut may have its end token where its own would go on.

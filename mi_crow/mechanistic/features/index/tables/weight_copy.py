@@ -1,4 +1,4 @@
-"""Tables that come from the weights alone, taken over from the index before."""
+"""Tables that depend only on the weights, copied from the previous index."""
 
 import hashlib
 import json
@@ -43,8 +43,8 @@ def weights_digest(sae: SparseAutoencoder, lm: "LanguageModel", config: IndexCon
 
 
 def copy_weights(writer: IndexWriter, before: Path, digest: str) -> dict[str, np.ndarray] | None:
-    """Copies the tables from the index `before` when they would be the same; gives the columns of
-    `features`, or None when there is something to compute."""
+    """Copies the tables from the index `before` if they would be the same; returns the columns of
+    `features`, or None if they must be computed."""
     import duckdb
 
     with duckdb.connect(str(before), read_only=True) as connection:
@@ -56,7 +56,7 @@ def copy_weights(writer: IndexWriter, before: Path, digest: str) -> dict[str, np
             writer.append(table, {name: rows[name] for name in rows.column_names})
         names = ", ".join(_COLUMNS)
         columns = connection.sql(f"SELECT {names} FROM features ORDER BY feature").to_arrow_table()
-    # What the weights did not give is NULL in every row.
+    # Columns that the weights did not give are NULL in every row.
     return {name: columns[name].to_numpy() for name in _COLUMNS if columns[name].null_count == 0}
 
 

@@ -1,4 +1,4 @@
-"""Fills the tables that come from the weights alone."""
+"""Fills the tables that depend only on the weights."""
 
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 def write_directions(
     writer: IndexWriter, config: IndexConfig, sae: SparseAutoencoder, progress: Progress
 ) -> dict[str, np.ndarray]:
-    """Writes `neighbours`; gives columns of `features`: norms, cosines and the map.
+    """Writes `neighbours`; returns columns of `features`: norms, cosines and the map.
 
-    No cosine of encoder and decoder for a transcoder: they are directions in different spaces.
+    A transcoder has no encoder-decoder cosine: the two are in different spaces.
     """
     decoder = sae.decoder_rows.detach()
     for found in neighbours(decoder, config.neighbours):
@@ -62,7 +62,7 @@ def write_logits(
     lm: "LanguageModel",
     progress: Progress,
 ) -> dict[str, np.ndarray]:
-    """Writes `logits` and their `tokens`; gives columns of `features`: the shape of the effect.
+    """Writes `logits` and their `tokens`; returns columns of `features`: the shape of the effect.
 
     Nothing where the layer that the SAE writes to is not as wide as the residual stream.
     """
