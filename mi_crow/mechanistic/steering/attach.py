@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttachedSae:
-    """Where an SAE hangs; `detach` takes it off."""
+    """An SAE on a layer; `detach` removes it."""
 
     lm: "LanguageModel"
     sae: "SparseAutoencoder"
@@ -29,7 +29,7 @@ class AttachedSae:
     hook_ids: tuple[str, ...]
 
     def detach(self) -> None:
-        """Takes the SAE off its layer; what was tracked and set stays with its concepts."""
+        """Removes the SAE from its layer; its concepts keep what was tracked and set."""
         for hook_id in self.hook_ids:
             self.lm.layers.unregister_hook(hook_id)
 
@@ -46,18 +46,17 @@ def attach_sae(
     """
     if layer_signature is None and not sae.metadata.layer_signature:
         raise UserError("the SAE does not say its layer", hint="give a layer_signature")
-    own = layer_signature is None
-    layer = point_read(lm, sae) if own else lm.layers.resolve(layer_signature)
+    layer = point_read(lm, sae) if layer_signature is None else lm.layers.resolve(layer_signature)
     sae.to(lm.device)
     settle_centring(lm, sae, layer)
-    # The texts first: they are tracked by what the model does by itself.
+    # Tracking first: it is to see what the model does by itself.
     hooks = (TextTracking(lm, sae), ConceptManipulation(lm, sae))
     ids = tuple(lm.layers.register_hook(layer, hook) for hook in hooks)
     return AttachedSae(lm, sae, layer.name, ids)
 
 
 class TextTracking(Detector):
-    """Feeds the concepts' tracker with the texts of `execute_inference`."""
+    """Passes the texts of `execute_inference` to the concepts' tracker."""
 
     def __init__(self, lm: "LanguageModel", sae: "SparseAutoencoder") -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What steering does to text: the share of a topic, and what it costs the plain model."""
+"""What steering does to text: the share of a topic, and the perplexity and KL it costs."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ class Written:
         return [text for generation in self.generations for text in generation.texts]
 
     def share(self, label: str, judge: Judge) -> float:
-        """Share of continuations that `judge` puts on `label`."""
+        """Share of continuations that `judge` labels `label`."""
         found = judge(self.texts)
         return sum(one == label for one in found) / max(len(found), 1)
 
@@ -52,16 +52,16 @@ def write_continuations(
     temperature: float = 1.0,
     seed: int = 0,
 ) -> Written:
-    """`n` sampled continuations, spread over the prompts, one batch a prompt.
+    """`n` sampled continuations, spread over the prompts, one batch per prompt.
 
-    Raises UserError without a prompt, and what `steering` raises.
+    Raises UserError without a prompt, and whatever `steering` raises.
     """
     if not prompts:
         raise UserError("no prompt given", hint="give at least one, it may be empty")
     generations = []
     with steering(lm, sae, layer, interventions, max_acts):
         for number, prompt in enumerate(prompts):
-            # The first prompts take what does not divide evenly.
+            # The first prompts get the remainder.
             count = n // len(prompts) + (number < n % len(prompts))
             if count:
                 generations.append(
@@ -75,7 +75,7 @@ def perplexity(lm: "LanguageModel", written: Written) -> float:
     nats, tokens = 0.0, 0
     with lm.plain():
         for generation in written.generations:
-            for log_p, targets, real in _forced(lm, generation):
+            for log_p, targets, real in _teacher_forced(lm, generation):
                 chosen = log_p.gather(-1, targets[..., None])[..., 0]
                 nats -= float((chosen * real).sum(dtype=torch.float64))
                 tokens += int(real.sum())
@@ -83,11 +83,11 @@ def perplexity(lm: "LanguageModel", written: Written) -> float:
 
 
 def divergence(lm: "LanguageModel", generation: "Generation") -> float:
-    """KL(plain || as it runs now) in nats a token, over the continuations of `generation`."""
+    """KL(plain || as it runs now) in nats per token, over the continuations of `generation`."""
     nats, tokens = 0.0, 0
     with lm.plain():
-        plain = list(_forced(lm, generation))
-    for (p, _, real), (q, _, _) in zip(plain, _forced(lm, generation), strict=True):
+        plain = list(_teacher_forced(lm, generation))
+    for (p, _, real), (q, _, _) in zip(plain, _teacher_forced(lm, generation), strict=True):
         kl = functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
         nats += float((kl * real).sum(dtype=torch.float64))
         tokens += int(real.sum())
@@ -95,10 +95,10 @@ def divergence(lm: "LanguageModel", generation: "Generation") -> float:
 
 
 @torch.inference_mode()
-def _forced(
+def _teacher_forced(
     lm: "LanguageModel", generation: "Generation"
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Log-probabilities [n, length, vocabulary] that the model gives in place of each token of the
+    """Log-probabilities [n, length, vocabulary] that the model predicts at each token of the
     continuations, these tokens [n, length], and which of them are real; batch by batch."""
     prompt = generation.prompt_ids
     rows = [[*prompt, *ids] for ids in generation.token_ids if ids]
@@ -109,7 +109,7 @@ def _forced(
         )
         with lm.running(context):
             logits = lm.model(**encoding.as_inputs(), use_cache=False).logits
-        # Position i says what comes at i + 1: the last token of the prompt says the first one.
+        # Position i predicts token i + 1: the prompt's last token predicts the first one.
         log_p = functional.log_softmax(logits[:, len(prompt) - 1 : -1].float(), dim=-1)
         yield (
             log_p,

@@ -1,4 +1,4 @@
-"""What one text does to a model: features that fire on it, norms of a layer's activations."""
+"""What one text does in a model: features that fire on it, norms of a layer's activations."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -22,12 +22,12 @@ _PER_TOKEN = 8  # features listed for each token
 
 
 class _Window(NamedTuple):
-    """What one pass through the model found."""
+    """What one pass through the model gave."""
 
     ids: list[int]
     special: Tensor  # [n] bool
     outlier: Tensor  # [n] bool
-    latents: "SparseLatents"  # [n, k], silent where a token is special or an outlier
+    latents: "SparseLatents"  # [n, k], zero where a token is special or an outlier
 
 
 @torch.inference_mode()
@@ -36,14 +36,14 @@ def inspect(
 ) -> dict[str, Any]:
     """Tokens of `text` and the features that fire on them.
 
-    `features` holds the `top` strongest, each with one activation a token; `per_token` the
-    strongest [feature, activation] pairs of each token. Special and outlier tokens count as silent
-    and are flagged.
+    `features` are the `top` strongest, each with one activation per token; `per_token` the
+    strongest [feature, activation] pairs of each token. On special and outlier tokens, which are
+    flagged, nothing fires.
 
-    What is longer than the model's context is cut to it, or with `windows` read in as many windows
-    of it as there are: `tokens_read` of `tokens_total` say so, and `window_starts` where in
-    `tokens` each window begins. `bos` is that of `tokenize`, auto being as the SAE was trained;
-    `bos_added` says whether a BOS token was put in front. Raises UserError for an empty text.
+    A text longer than the model's context is cut to it, or with `windows` read in several windows:
+    `tokens_read` of `tokens_total` tell how much was read, `window_starts` where in `tokens` each
+    window begins. `bos` is that of `tokenize`, auto meaning as the SAE was trained; `bos_added`
+    tells whether a BOS token was put in front. Raises UserError for an empty text.
     """
     lm, sae = loaded.lm, loaded.sae
     check_text(text)
@@ -90,7 +90,7 @@ def _window(loaded: "LoadedSae", ids: list[int]) -> _Window:
 
 
 def _joined(parts: "Sequence[SparseLatents]") -> "SparseLatents":
-    """Windows below each other; where they hold different numbers of places, with empty ones."""
+    """All windows as one, padded with zeros where their k differs."""
     width = max(one.values.shape[1] for one in parts)
     columns = [
         torch.cat([functional.pad(one, (0, width - one.shape[1])) for one in tensors])
@@ -103,14 +103,14 @@ class ReadText(NamedTuple):
     """One text as the model reads it."""
 
     rows: list[list[int]]  # token ids of each pass
-    total: int  # tokens of the text, special ones included, were it read at once
-    read: int  # how many of them were
+    total: int  # tokens of the whole text, special ones included
+    read: int  # how many of them were read
     bos_added: bool
 
 
 def read_text(lm: "LanguageModel", text: str, bos: str, windows: bool = False) -> ReadText:
-    """A text cut to the model's context, or all of it in windows of it, each with the special
-    tokens that go around a text. Raises UserError."""
+    """A text cut to the model's context, or all of it in windows of that length, each with the
+    special tokens around a text. Raises UserError."""
     frame = frame_of(lm.tokenizer, bos)
     encoded = lm.tokenizer(text, add_special_tokens=False, verbose=False)
     own = list(encoded["input_ids"])
@@ -134,13 +134,13 @@ def _strongest(latents: "SparseLatents", n_latents: int, top: int) -> dict[int, 
     maxima.scatter_reduce_(0, latents.indices.reshape(-1), latents.values.reshape(-1), "amax")
     strongest = maxima.topk(min(top, n_latents))
     features = strongest.indices[strongest.values > 0]
-    # Only the shown features are made dense: tokens x latents would not fit for wide SAEs.
+    # Only these features are made dense: tokens x latents would not fit for wide SAEs.
     acts = activations_of(latents, features).t()
     return dict(zip(features.tolist(), acts.tolist(), strict=True))
 
 
 def activations_of(latents: "SparseLatents", features: Tensor) -> Tensor:
-    """Activations of some latents, int64 [f], out of sparse ones [..., k]: [..., f]."""
+    """Activations [..., f] of the latents `features`, int64 [f], from sparse ones [..., k]."""
     columns = [
         (latents.values * (latents.indices == feature)).sum(-1) for feature in features.unbind()
     ]
@@ -153,7 +153,7 @@ def activations_of(latents: "SparseLatents", features: Tensor) -> Tensor:
 def layer_statistics(lm: "LanguageModel", layer: str, text: str) -> dict[str, Any]:
     """Shape, norms (of the last axis) and spread of a layer's activations on `text`.
 
-    Special tokens are left out where the layer has one row a token, unless there is nothing else.
+    Special tokens are left out where the layer has one row per token, unless there are no others.
     Raises UserError for an empty text, NotFoundError for an unknown layer, MiCrowError for one that
     does not run in a forward pass.
     """
@@ -179,7 +179,7 @@ def layer_statistics(lm: "LanguageModel", layer: str, text: str) -> dict[str, An
 
 
 def _activations(lm: "LanguageModel", point: "HookPoint", encoding: Encoding) -> Tensor:
-    """The value at a hook point; the module's own tensor where that has another shape."""
+    """The value at a hook point; of a plain one the module's own tensor, whatever its shape."""
     if point.plain:
         return run_raw(lm, point, encoding.input_ids, encoding.attention_mask)
     return run_to(lm, [point], encoding.input_ids, encoding.attention_mask)[point]

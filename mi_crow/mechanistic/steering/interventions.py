@@ -12,7 +12,7 @@ Op = Literal["scale", "add", "clamp", "ablate"]
 Unit = Literal["latent", "max", "norm"]
 Scope = Literal["all", "prompt", "generated"]
 
-# The SAE's id is left out where a stack, a preset or a command states it.
+# The SAE's id may be left out where a stack, a preset or a command states it.
 _FEATURE = re.compile(r"(?:([A-Za-z0-9][A-Za-z0-9._-]{0,63})/)?(\d+)", re.ASCII)
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _EXAMPLES = "write 42=+8, 42=+0.8max, 42=x0 or 42=4"
@@ -22,8 +22,8 @@ _EXAMPLES = "write 42=+8, 42=+0.8max, 42=x0 or 42=4"
 class Intervention:
     """One change to one target.
 
-    `value` counts in `unit`s: `latent` is the feature's own activation, `max` its greatest
-    activation in the index, `norm` the L2 norm of the token it acts on. Scaling has no unit.
+    `value` is in `unit`s: `latent` of the feature's activation, `max` of its greatest activation
+    in the index, `norm` of the L2 norm of the token's activation. Scaling has no unit.
     """
 
     target: str  # feature:<sae>/<number>, feature:<number> or layer:<name>
@@ -31,7 +31,7 @@ class Intervention:
     value: float
     unit: Unit = "latent"
     scope: Scope = "all"
-    weights: str | None = None  # SHA-256 of the weights of the feature's SAE, where it is known
+    weights: str | None = None  # SHA-256 of the SAE's weights, where known
 
     def __post_init__(self) -> None:
         kind, _, name = self.target.partition(":")
@@ -58,7 +58,7 @@ class Intervention:
             self._check_layer()
 
     def _check_layer(self) -> None:
-        """Raises UserError for what only a feature has: a direction to add, a maximum."""
+        """Raises UserError for what only works on a feature: adding its direction, its maximum."""
         if self.op == "add":
             raise UserError(
                 "a raw layer can be scaled, clamped to a norm, or ablated",
@@ -79,7 +79,7 @@ class Intervention:
 
     @property
     def sae(self) -> str | None:
-        """The id of the SAE whose feature it is; None for a raw layer, or where it is not said."""
+        """The id of the feature's SAE; None for a raw layer, or where it is left out."""
         kind, _, name = self.target.partition(":")
         return (name.rpartition("/")[0] or None) if kind == "feature" else None
 
@@ -91,7 +91,7 @@ class Intervention:
 
     @property
     def changes_nothing(self) -> bool:
-        """True where the result is the input whatever it is."""
+        """True where the result always equals the input."""
         return (self.op == "scale" and self.value == 1) or (self.op == "add" and self.value == 0)
 
     def describe(self) -> str:
@@ -108,7 +108,7 @@ class Intervention:
         return f"{what} {change}{where}"
 
     def in_sae(self, sae_id: str, weights: str | None = None) -> "Intervention":
-        """The same of the SAE `sae_id` (and these weights of it) where it does not say its SAE."""
+        """The same with SAE `sae_id` (and `weights` of it) filled in where they are left out."""
         if self.feature is None or self.sae not in (None, sae_id):
             return self
         return replace(
@@ -116,8 +116,8 @@ class Intervention:
         )
 
     def check_sae(self, sae_id: str, weights: Callable[[], str | None]) -> None:
-        """Raises UserError for a feature of another SAE than `sae_id`, or of other `weights` of it,
-        which are asked for only where they matter."""
+        """Raises UserError for a feature of another SAE than `sae_id`, or of other `weights` of it;
+        `weights` is called only where it matters."""
         if self.feature is None or self.sae is None:
             return
         if self.sae != sae_id:
@@ -128,13 +128,13 @@ class Intervention:
         if self.weights is not None and weights() not in (None, self.weights):
             raise UserError(
                 f"feature {self.feature} was chosen when SAE {sae_id!r} had other weights",
-                hint="remove the intervention, and add the feature that you mean now",
+                hint="remove the intervention and add the feature again",
             )
 
     def as_json(self, within: str | None = None) -> dict[str, Any]:
-        """Plain JSON: target, op, value, unit, scope, sae, and weights where they are known.
+        """Plain JSON: target, op, value, unit, scope, sae, and weights where known.
 
-        `within`: the SAE that the reader is told anyway, which `target` then leaves out.
+        `within`: the SAE that the reader knows anyway, which `target` then leaves out.
         """
         plain = self.feature is not None and self.sae in (None, within)
         weights = {} if self.weights is None else {"weights": self.weights}
@@ -172,7 +172,7 @@ class Intervention:
 
 
 def is_feature(text: str) -> bool:
-    """Whether a target reads like a feature, `42` or `my-sae/42`, and not like a layer's name."""
+    """Whether a target is written like a feature, `42` or `my-sae/42`, not like a layer."""
     return _FEATURE.fullmatch(text) is not None
 
 

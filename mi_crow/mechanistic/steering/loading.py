@@ -1,4 +1,4 @@
-"""An SAE of the workspace with the model it belongs to, ready to work on texts."""
+"""An SAE of the workspace with the model it belongs to, ready to run on texts."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ class LoadedSae:
     weights: WeightsFile | None = None  # the file it was read from
 
     def weights_hash(self) -> str | None:
-        """SHA-256 of its weights; None where its file is not known or was replaced since."""
+        """SHA-256 of its weights; None if its file is not known or has been replaced since."""
         return self.weights.sha256() if self.weights is not None else None
 
 

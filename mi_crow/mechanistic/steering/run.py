@@ -41,7 +41,7 @@ def inspect_loaded(
     bos: str = "auto",
     windows: bool = False,
 ) -> dict[str, Any]:
-    """`inspect_text` with an SAE that is loaded."""
+    """`inspect_text` with a loaded SAE."""
     from mi_crow.mechanistic.steering.inspection import inspect
 
     result = inspect(loaded, text, top, bos, windows)
@@ -67,7 +67,7 @@ def steer_prompt(
     """Baseline and steered continuation of a prompt (see `steer_loaded`)."""
     for one in interventions:
         one.check_sae(sae_id, lambda: None)
-    feature_maxima(workspace, sae_id, interventions)  # what is missing shows before a model loads
+    feature_maxima(workspace, sae_id, interventions)  # fail before a model loads
     return steer_loaded(
         workspace,
         load_for_work(workspace, sae_id, device),
@@ -98,10 +98,10 @@ def steer_loaded(
 ) -> dict[str, Any]:
     """Continues `prompt` plainly (when `baseline` is set) and under the interventions, same seed.
 
-    `on_token` gets the side and each piece of text. `metrics` holds tokens, seconds, tokens_s and,
-    unless it was stopped, `kl`: nats a token between what the plain and the steered model say about
-    the steered text. `bos` is that of `inspection.inspect`, as is `bos_added`. `shortened_to` is
-    the number of new tokens at which the model's context ended a text, else None.
+    `on_token` gets the side and each piece of text. `metrics` has tokens, seconds, tokens_s and,
+    unless it was stopped, `kl`: nats per token between the plain and the steered model's
+    predictions on the steered text. `bos` and `bos_added` are those of `inspection.inspect`.
+    `shortened_to` is the number of new tokens after which the model's context was full, else None.
 
     Raises UserError for a feature of another SAE, or of other weights of it.
     """
@@ -158,7 +158,7 @@ def steer_loaded(
 def _read_of(
     lm: "LanguageModel", prompt: str, bos: str, written: "Sequence[Generation]"
 ) -> dict[str, Any]:
-    """How the prompt was read, and how much the context left of what was asked for."""
+    """How the prompt was read, and how many of the new tokens fitted the context."""
     from mi_crow.mechanistic.steering.inspection import read_text
 
     return {
@@ -176,7 +176,7 @@ def _stopped(written: "dict[str, Generation]") -> bool:
 def feature_maxima(
     workspace: Workspace, sae_id: str, interventions: Sequence[Intervention]
 ) -> dict[int, float]:
-    """The greatest activation of each feature that is changed in units of it, from the index.
+    """The greatest activation, from the index, of each feature that is changed in units of it.
 
     Raises NotFoundError without the index or the feature, UserError for one that never fires.
     """

@@ -1,7 +1,7 @@
 """Steering a forward pass: the change that interventions make to a layer's activations.
 
-x' = x + sum_i (z'_i - z_i) W_dec[i] over the touched latents i: the difference of two decodings,
-never the reconstruction, so that what nobody touched stays as it is, bit for bit.
+x' = x + sum_i (z'_i - z_i) W_dec[i] over the changed latents i: the difference of two decodings,
+never the reconstruction, so that untouched tokens stay as they are, bit for bit.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class FeatureSteering(Controller):
     """Applies feature interventions at the SAE's layer, in their order.
 
-    Latents are the SAE's own encoding: one that is not active is 0. Special tokens, padding and
-    outliers (norm above the SAE's `outlier_norm`) pass unchanged.
+    Latents are the SAE's own encoding: one that does not fire is 0. Special tokens, padding and
+    outliers (norm above the SAE's `outlier_norm`) stay unchanged.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class FeatureSteering(Controller):
             self._check(one)
         self._work = [one for one in interventions if not one.changes_nothing]
         self._features = sorted({one.feature for one in self._work if one.feature is not None})
-        self._column = {feature: place for place, feature in enumerate(self._features)}
+        self._column = {feature: column for column, feature in enumerate(self._features)}
         self._rows = sae.decoder_rows.detach()[self._features].float()  # [f, d]
         self._row_norms = torch.linalg.vector_norm(self._rows, dim=1).clamp_min(1e-12)
-        # Adding moves a latent by the same amount whatever it is: no need to know it.
+        # Adding moves a latent by the same amount whatever its activation: no need to encode.
         self._reads = any(one.op != "add" for one in self._work)
 
     @torch.no_grad()
@@ -62,24 +62,24 @@ class FeatureSteering(Controller):
         units = self._sae.latent_units(x.float())
         norms = (torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True) / units)[..., 0]
         for one in self._work:
-            place = self._column[one.feature or 0]
+            column = self._column[one.feature or 0]
             touched = where & scope_tokens(self._lm, x, one.scope)
-            changed = self._changed(one, place, after[place], norms)
-            after[place] = torch.where(touched, changed, after[place])
-        # No look at the numbers from here: on a GPU that would wait for them at every token.
+            changed = self._changed(one, column, after[column], norms)
+            after[column] = torch.where(touched, changed, after[column])
+        # No branch on values from here on: a GPU would have to be waited for at every token.
         difference = torch.stack(after, dim=-1) - before
         moved = (difference != 0).any(-1, keepdim=True)
         change = difference @ self._rows * units
         return torch.where(moved, (x.float() + change).to(x.dtype), x)
 
     def _latents(self, x: Tensor) -> Tensor:
-        """The SAE's own activations of the touched latents: [..., f] fp32."""
+        """The SAE's own activations of the changed latents: [..., f] fp32."""
         if not self._reads:
             return torch.zeros(*x.shape[:-1], len(self._features), device=x.device)
         features = torch.tensor(self._features, device=x.device)
         return activations_of(self._sae.encode_sparse(x), features).float()
 
-    def _changed(self, one: Intervention, place: int, z: Tensor, norms: Tensor) -> Tensor:
+    def _changed(self, one: Intervention, column: int, z: Tensor, norms: Tensor) -> Tensor:
         """Latent z [...] after one intervention."""
         if one.op == "ablate":
             return torch.zeros_like(z)
@@ -87,10 +87,10 @@ class FeatureSteering(Controller):
             return z * one.value
         amount: Tensor = torch.full_like(z, one.value)
         if one.unit == "max":
-            amount = amount * self._max_acts[self._features[place]]
+            amount = amount * self._max_acts[self._features[column]]
         elif one.unit == "norm":
-            # What the latent adds to the activation is then `value` times the token's norm long.
-            amount = amount * norms / self._row_norms[place]
+            # What the latent adds then has `value` times the token's norm.
+            amount = amount * norms / self._row_norms[column]
         return z + amount if one.op == "add" else amount
 
     def _check(self, one: Intervention) -> None:
@@ -110,7 +110,7 @@ class FeatureSteering(Controller):
 class LayerSteering(Controller):
     """Changes the length of a raw layer's activations: scales it, clamps it, or ablates to zero.
 
-    Special tokens and padding pass unchanged, and outliers where `outlier_norm` is known.
+    Special tokens and padding stay unchanged, and outliers where `outlier_norm` is known.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ def steering(
 def ordinary_tokens(lm: "LanguageModel", x: Tensor) -> Tensor:
     """Which rows of x [..., d] belong to ordinary tokens: bool [...].
 
-    Outside inference and generation, where nobody knows the tokens, that is all of them.
+    Outside inference and generation, where the tokens are not known, that is all of them.
     """
     context = lm.forward_context
     if context is not None and context.special.numel() == x.shape[:-1].numel():
@@ -178,10 +178,10 @@ def ordinary_tokens(lm: "LanguageModel", x: Tensor) -> Tensor:
 
 
 def scope_tokens(lm: "LanguageModel", x: Tensor, scope: str) -> Tensor:
-    """Which rows of x [..., d] a scope covers: bool [...]. Without a generation every token is one
-    of the prompt's.
+    """Which rows of x [..., d] a scope covers: bool [...]. Outside generation every token belongs
+    to the prompt.
 
-    Raises UserError where the layer does not have one row a token and the scope is not `all`.
+    Raises UserError where the layer does not have one row per token and the scope is not `all`.
     """
     context = lm.forward_context
     rows = x.shape[:-1]
@@ -191,7 +191,7 @@ def scope_tokens(lm: "LanguageModel", x: Tensor, scope: str) -> Tensor:
         return torch.full(rows, scope == "prompt", dtype=torch.bool, device=x.device)
     if context.input_ids.numel() != rows.numel():
         raise UserError(
-            f"the layer gives {list(x.shape)}, not one row a token",
+            f"the layer gives {list(x.shape)}, not one row per token",
             hint="steer all tokens there, or choose a residual block",
         )
     positions = context.position + torch.arange(context.input_ids.shape[1], device=x.device)
