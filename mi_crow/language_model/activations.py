@@ -1,4 +1,4 @@
-"""Saving a model's activations from the library (see `capture` for the job)."""
+"""Saving a model's activations from the library (see `capture.job` for the job)."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ class Activations:
         run_name: str | None = None,
         progress: Progress | None = None,
     ) -> str:
-        """Writes an activations run and gives its id.
+        """Writes an activations run; returns its id.
 
         `sample_limit`, `batch_size` and `shard_size` count documents; `dtype` is that of storage.
         Raises UserError when the model has no store, NotFoundError for an unknown layer.

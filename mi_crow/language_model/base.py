@@ -49,15 +49,15 @@ class CausalModel:
 
     @cached_property
     def padding_id(self) -> int:
-        """What batches are padded with: the tokenizer's padding id where the embedding has it. One
-        that was added to the tokenizer alone would read beyond it."""
+        """What batches are padded with: the tokenizer's padding id if the embedding has a row for
+        it, which one that was only added to the tokenizer has not; else 0."""
         found = self.tokenizer.pad_token_id
         rows = self.embedding_rows
         return int(found) if found is not None and rows is not None and found < rows else 0
 
     @cached_property
     def embedding_rows(self) -> int | None:
-        """How many token ids the model knows; None where its embedding is not a usual one."""
+        """How many token ids the model knows; None if its embedding is not of the usual kind."""
         try:
             return int(self.model.get_input_embeddings().weight.shape[0])
         except (AttributeError, NotImplementedError, TypeError):
@@ -65,7 +65,7 @@ class CausalModel:
 
     @cached_property
     def context(self) -> int | None:
-        """How many tokens the model can read at once; None where it does not say."""
+        """How many tokens the model can read at once; None if its configuration does not say."""
         found = getattr(self.model.config, "max_position_embeddings", None)
         return found if isinstance(found, int) and found > 0 else None
 
@@ -80,16 +80,16 @@ class CausalModel:
         return rows
 
     def check_ids(self, ids: Sequence[int]) -> None:
-        """Raises UserError for a token that the model has no embedding for, as one is that was
-        added to the tokenizer alone."""
+        """Raises UserError for a token that the model has no embedding for, such as one that was
+        only added to the tokenizer."""
         rows = self.embedding_rows
         if rows is None or not len(ids) or max(ids) < rows:
             return
         token = self.tokenizer.convert_ids_to_tokens(int(max(ids)))
         raise UserError(
-            f"a text holds the token {token!r} (id {max(ids)}), and the model's embedding has "
+            f"a text contains the token {token!r} (id {max(ids)}), but the model's embedding has "
             f"{rows} rows",
-            hint="take it out of the text, or resize the model's embedding and save it",
+            hint="remove it from the text, or resize the model's embedding and save the model",
         )
 
     def encode(

@@ -24,23 +24,23 @@ def run_to(
     """Activations [batch, length, d] at `points` for token ids [batch, length].
 
     Rows padded on the right need no mask where only real tokens are read: in a causal model
-    nothing attends to what stands to its right, and attention without a mask is the faster one.
+    nothing attends to its right, and attention without a mask is faster.
 
-    The pass stops as soon as every point was seen, so its cost is that of the deepest point in
-    execution order, whatever order they are listed in. Raises MiCrowError for a point that the
-    pass never reaches, UserError for one that does not give one row a token.
+    The pass stops once every point was seen, so it costs as much as the deepest point in execution
+    order, whatever order they are listed in. Raises MiCrowError for a point that the pass never
+    reaches, UserError for one that does not give one row per token.
     """
     found: dict[HookPoint, Tensor] = {}
     wanted = dict.fromkeys(points)
-    unlike: list[HookPoint] = []
+    misshaped: list[HookPoint] = []
     removes = []
 
     def keep(point: HookPoint, value: Tensor) -> None:
         if value.shape[:-1] != input_ids.shape:
-            unlike.append(point)
+            misshaped.append(point)
             raise StopPass
         last = len(found) + (point not in found) == len(wanted)
-        # A copy unless the pass ends: some blocks add to a sub-layer's output in place.
+        # A copy unless the pass ends here: some blocks add to a sub-layer's output in place.
         found[point] = value if last else value.clone()
         if last:
             raise StopPass
@@ -55,12 +55,12 @@ def run_to(
     finally:
         for remove in removes:
             remove()
-    if unlike:
-        if lm.layers.known_layout(unlike[0]) is None:
-            lm.layers.width(unlike[0])  # finds out how its rows lie, or says that it has none
+    if misshaped:
+        if lm.layers.known_layout(misshaped[0]) is None:
+            lm.layers.width(misshaped[0])  # finds its layout, or raises for a point without rows
             return run_to(lm, points, input_ids, attention_mask)
         raise UserError(
-            f"{unlike[0].point!r} does not give one row a token",
+            f"{misshaped[0].point!r} does not give one row per token",
             hint="choose a residual block or one of its sub-modules",
         )
     missing = [point for point in points if point not in found]

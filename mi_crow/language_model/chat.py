@@ -1,21 +1,22 @@
-"""Conversations to text by a tokenizer's own chat template."""
+"""Conversations to text with a tokenizer's own chat template."""
 
 import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-# Some templates write today's date; a run must not depend on the day on which it goes on.
+# Some templates write today's date; a run must not depend on the day on which it resumes.
 _TODAY = datetime(2025, 1, 1)
 _DATE = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 def chat_renderer(tokenizer: Any) -> Callable[[list[dict[str, Any]]], str] | None:
-    """Makes one text of a conversation, special tokens included; None without a chat template.
+    """A function that turns a conversation into one text, special tokens included; None without a
+    chat template.
 
     The messages have `role` and `content`. The function raises ValueError for a conversation that
-    the template refuses, such as one whose roles do not alternate. Where the template writes
-    today's date, 1 January 2025 stands.
+    the template refuses, such as one whose roles do not alternate. Templates that write today's
+    date write 1 January 2025.
     """
     from jinja2.exceptions import TemplateError
 

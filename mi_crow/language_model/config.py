@@ -1,4 +1,4 @@
-"""What a capture needs to know; plain data, torch-free, shared by command line, jobs and app."""
+"""The configuration of a capture: plain data, torch-free, shared by command line, jobs and app."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ BOS = ("auto", "yes", "no")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which model, and how it is loaded."""
+    """Which model, and how to load it."""
 
     model: str  # hub id, folder, or `sample`, the small model that comes with mi-crow
     gguf_file: str | None = None
@@ -30,11 +30,11 @@ class DatasetSpec:
     source: str
     split: str = "train"
     text_field: str = "text"
-    label_field: str | None = None  # None: use `label` when the data has it
+    label_field: str | None = None  # None: use `label` if the data has it
     limit: int | None = None  # documents
     token_limit: int | None = None  # kept tokens; the run stops after the document that reaches it
     sample_seed: int | None = None  # a random sample of `limit` documents instead of the first
-    streaming: bool = False  # a hub data set read as it comes, without a copy on the disk
+    streaming: bool = False  # read a hub data set as it arrives, without a copy on the disk
 
     def __post_init__(self) -> None:
         COUNT.check(self.limit, "limit")
@@ -44,17 +44,17 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class CaptureConfig:
-    """One capture: model, texts, hook points, and what is written."""
+    """One capture: model, texts, hook points, and what is stored."""
 
     model: ModelSpec
     dataset: DatasetSpec
     layers: tuple[str, ...]  # module names or short names
-    dtype: str = "bf16"  # storage; int8 has one scale a token
-    context_length: int = 128  # tokens a row through the model, special tokens included
+    dtype: str = "bf16"  # of storage; int8 has one scale per token
+    context_length: int = 128  # tokens per row through the model, special tokens included
     long_documents: str = "truncate"  # to the context, or `split` into windows of it
-    pack: bool = False  # several short documents a row, the end-of-text token between them
-    batch_size: int = 32  # documents a forward pass
-    shard_size: int = 512  # documents a part
+    pack: bool = False  # several short documents per row, the end-of-text token between them
+    batch_size: int = 32  # documents per forward pass
+    shard_size: int = 512  # documents per part
     keep_special: bool = False
     bos: str = "auto"  # a BOS token in front of each row: as the tokenizer does, yes, no
     name: str | None = None
@@ -84,6 +84,6 @@ class CaptureConfig:
 
 
 def check_bos(bos: str) -> None:
-    """Raises UserError for what does not say whether a BOS token goes in front."""
+    """Raises UserError for a value other than auto, yes and no."""
     if bos not in BOS:
         raise UserError(f"a BOS token cannot be {bos!r}", hint=f"use {', '.join(BOS)}")

@@ -13,54 +13,54 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 _REPLACEMENT = "\ufffd"
-_CONTEXT = 6  # tokens before a piece that settle its spaces
+_CONTEXT = 6  # tokens before a piece that decide its spaces
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 _tables: "WeakKeyDictionary[Any, _TokenBytes]" = WeakKeyDictionary()
 
 
 class Detokenizer:
-    """Gives text as tokens arrive, never half a character.
+    """Decodes tokens as they arrive, never half a character.
 
-    `before` are ids of the text that is continued: they settle the first token's space and are not
-    given again.
+    `before` are ids of the text that is continued: they decide the first token's space and are not
+    decoded again.
     """
 
     def __init__(self, tokenizer: Any, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = list(before[-_CONTEXT:])
         self._context = 0  # first id of the window
-        self._settled = len(self._ids)  # ids whose text was given
+        self._decoded = len(self._ids)  # ids whose text was returned
 
     def push(self, token_id: int) -> str:
         """The text that this token completes; empty while a character is unfinished."""
         self._ids.append(int(token_id))
-        text = self._unsettled()
+        text = self._pending()
         # An unfinished character shows as a replacement sign at the very end. A sign that stays
-        # after several more tokens is the text's own (invalid bytes), and is given as it is.
-        if text.endswith(_REPLACEMENT) and len(self._ids) - self._settled < 4:
+        # after several more tokens is the text's own (invalid bytes), and is returned as it is.
+        if text.endswith(_REPLACEMENT) and len(self._ids) - self._decoded < 4:
             return ""
-        self._settled = len(self._ids)
-        self._context = max(self._context, self._settled - _CONTEXT)
+        self._decoded = len(self._ids)
+        self._context = max(self._context, self._decoded - _CONTEXT)
         return text
 
     def flush(self) -> str:
         """What an unfinished character at the end decodes to."""
-        text = self._unsettled()
-        self._settled = len(self._ids)
+        text = self._pending()
+        self._decoded = len(self._ids)
         return text
 
-    def _unsettled(self) -> str:
+    def _pending(self) -> str:
         window = self._ids[self._context :]
-        return added_text(self._tokenizer, window[: self._settled - self._context], window)
+        return added_text(self._tokenizer, window[: self._decoded - self._context], window)
 
 
 def added_text(tokenizer: Any, before: Sequence[int], after: Sequence[int]) -> str:
-    """What the text of the ids `after` adds to that of `before`, which they begin with."""
+    """What the text of the ids `after` adds to that of `before`, their beginning."""
     start, whole = decode(tokenizer, before), decode(tokenizer, after)
     if whole.startswith(start):
         return whole[len(start) :]
-    # `before` ended inside a character, which is whole now.
+    # `before` ended inside a character, which is complete now.
     kept = start.rstrip(_REPLACEMENT)
     if whole.startswith(kept):
         return whole[len(kept) :]
@@ -92,26 +92,26 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 
 def shown_tokens(tokenizer: Any, ids: Sequence[int], *, parts: bool = True) -> list[str]:
-    """The text of each token as a person reads it: as `token_texts`, but bytes that are no whole
-    character here, as where a window begins inside one, are told apart as `<0xE2>`; with `parts`
-    so are tokens that hold only the beginning of a character, whose last token shows it."""
+    """The text of each token as a person reads it: as `token_texts`, but bytes that are not a whole
+    character, as where a window begins inside one, are shown as `<0xE2>`; with `parts` so are
+    tokens with only the beginning of a character, which its last token shows."""
     pieces = token_texts(tokenizer, ids)
     if not pieces or not any(_REPLACEMENT in one or (parts and not one) for one in pieces):
         return pieces
     raw = [_tables[tokenizer].bytes_of(int(one)) for one in ids]
     if _collapsed(b"".join(raw).decode("utf-8", "replace")) != _collapsed("".join(pieces)):
         return pieces  # a tokenizer whose bytes are not known
-    found = _told_apart(raw)
+    found = _with_bytes(raw)
     return [
         "".join(f"<0x{byte:02X}>" for byte in own) if parts and own and not text else text
         for own, text in zip(raw, found, strict=True)
     ]
 
 
-def _told_apart(raw: Sequence[bytes]) -> list[str]:
-    """Each whole character at the token of its last byte, all other bytes by their numbers."""
+def _with_bytes(raw: Sequence[bytes]) -> list[str]:
+    """Each whole character at the token of its last byte, all other bytes as `<0xE2>`."""
     whole = b"".join(raw)
-    owners = [place for place, own in enumerate(raw) for _ in own]
+    owners = [token for token, own in enumerate(raw) for _ in own]
     found = [""] * len(raw)
     at = 0
     while at < len(whole):
@@ -127,15 +127,15 @@ def _told_apart(raw: Sequence[bytes]) -> list[str]:
 
 
 def _collapsed(text: str) -> str:
-    """Decoders differ in how many replacement signs a broken character gives, and in the space
-    before a text."""
+    """The text without what decoders differ in: the number of replacement signs for a broken
+    character, and the space before a text."""
     return re.sub(f"{_REPLACEMENT}+", _REPLACEMENT, text).removeprefix(" ")
 
 
 def _split(tokenizer: Any, ids: list[int], whole: str) -> list[str]:
-    """Parts `whole` where the texts of growing prefixes of `ids` stop agreeing with it.
+    """Splits `whole` where the texts of growing prefixes of `ids` stop agreeing with it.
 
-    Right for every tokenizer; its time grows with the square of the length.
+    Correct for every tokenizer; its time grows with the square of the length.
     """
     ends = [0]
     for count in range(1, len(ids)):
@@ -148,14 +148,14 @@ def _split(tokenizer: Any, ids: list[int], whole: str) -> list[str]:
 
 
 class _TokenBytes:
-    """The bytes that each token stands for, read off its name in the vocabulary.
+    """The bytes of each token, read off its name in the vocabulary.
 
-    Right for byte-level BPE and for SentencePiece with byte fallback; `token_texts` checks each
+    Correct for byte-level BPE and for SentencePiece with byte fallback; `token_texts` checks each
     result against the tokenizer's own text.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        # The tokenizer itself is not kept: it is the weak key that this table hangs on.
+        # The tokenizer itself is not kept: it is the weak key of this table.
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._byte_level = "ByteLevel" in repr(getattr(backend, "decoder", ""))
         self._names = {index: token for token, index in tokenizer.get_vocab().items()}
@@ -188,12 +188,12 @@ class _TokenBytes:
 
 @lru_cache(maxsize=1)
 def _letter_bytes() -> dict[str, int]:
-    """Byte-level BPE writes each byte as one printable letter: letter to byte.
+    """Letter to byte: byte-level BPE writes each byte as one printable letter.
 
-    Printable bytes of Latin-1 stand for themselves, the rest follow from U+0100 on (Radford et al.
+    Printable bytes of Latin-1 are their own letters, the rest follow from U+0100 on (Radford et al.
     2019, GPT-2).
     """
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in plain]
     letters = {chr(byte): byte for byte in plain}
-    return letters | {chr(0x100 + place): byte for place, byte in enumerate(others)}
+    return letters | {chr(0x100 + n): byte for n, byte in enumerate(others)}

@@ -1,4 +1,4 @@
-"""Sampling continuations: one batch, cached, seeded, streamed, stoppable between two tokens."""
+"""Sampling continuations: one batch, cached, seeded, streamed, stoppable between tokens."""
 
 import sys
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from mi_crow.language_model.detokenize import Detokenizer, added_text
 from mi_crow.language_model.tokenize import special_ids, special_mask, start_id
 
 _NOT_A_TOKEN = -1
-_COLDEST = 1e-6  # below, a division of logits overflows and the likeliest token is all there is
+_COLDEST = 1e-6  # below, dividing logits overflows: only the likeliest token is left
 
 
 @dataclass(frozen=True)
-class Settings:
+class Sampling:
     """How continuations are sampled."""
 
     max_new_tokens: int = 64
@@ -42,14 +42,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Generation:
-    """What was generated."""
+    """The continuations of one prompt."""
 
     prompt: str
-    prompt_ids: list[int]  # what the model read of it, special tokens included
+    prompt_ids: list[int]  # as the model read it, special tokens included
     texts: list[str]  # the continuations, without prompt and special tokens
-    token_ids: list[list[int]]  # of each continuation, its end token left out
+    token_ids: list[list[int]]  # of each continuation, without its end token
     stopped: bool  # True when should_stop ended it
-    shortened_to: int | None = None  # new tokens, where the model's context ended it before asked
+    shortened_to: int | None = None  # new tokens, if the context was full before all were made
 
     @property
     def text(self) -> str:
@@ -61,29 +61,29 @@ class Generation:
 def generate(
     lm: CausalModel,
     prompt: str,
-    settings: Settings,
+    sampling: Sampling,
     on_token: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Generation:
     """Continues `prompt`; see LanguageModel.generate."""
-    prompt_ids = _prompt_ids(lm, prompt, settings.bos)
-    steps = _Steps(lm, prompt_ids, settings)
-    generator = torch.Generator("cpu").manual_seed(settings.seed)
+    prompt_ids = _prompt_ids(lm, prompt, sampling.bos)
+    steps = _Steps(lm, prompt_ids, sampling)
+    generator = torch.Generator("cpu").manual_seed(sampling.seed)
     ends = _end_ids(lm)
     detokenizer = Detokenizer(lm.tokenizer, prompt_ids)
-    rows: list[list[int]] = [[] for _ in range(settings.n)]
-    going = set(range(settings.n))
+    rows: list[list[int]] = [[] for _ in range(sampling.n)]
+    unfinished = set(range(sampling.n))
     stopped = False
-    room = _room(lm, len(prompt_ids), settings.max_new_tokens)
+    room = _room(lm, len(prompt_ids), sampling.max_new_tokens)
     for _ in range(room):
         if should_stop is not None and should_stop():
             stopped = True
             break
         # Uniform numbers come from the CPU, so that a seed means the same on every device.
-        uniform = torch.rand(settings.n, 1, generator=generator)
+        uniform = torch.rand(sampling.n, 1, generator=generator)
         logits = steps.logits()
-        chosen = choose(logits, settings, uniform)
-        # On the device, so that the one wait below tells this as well.
+        chosen = choose(logits, sampling, uniform)
+        # On the device, so that the one wait below covers this as well.
         chosen = chosen.masked_fill(logits.isnan().any(dim=-1), _NOT_A_TOKEN)
         for row, token in enumerate(chosen.tolist()):
             if token == _NOT_A_TOKEN:
@@ -91,71 +91,71 @@ def generate(
                     "the model's predictions are not finite numbers",
                     hint="lower the interventions' values",
                 )
-            if row not in going:
+            if row not in unfinished:
                 continue
             if token in ends:
-                going.discard(row)
+                unfinished.discard(row)
                 continue
             rows[row].append(token)
             if row == 0 and on_token is not None and token not in steps.special:
                 piece = detokenizer.push(token)
                 if piece:
                     on_token(piece)
-        if not going:
+        if not unfinished:
             break
         steps.append(chosen)
     if on_token is not None and (rest := detokenizer.flush()):
         on_token(rest)
     texts = [_continuation(lm, prompt_ids, row, steps.special) for row in rows]
-    full = room < settings.max_new_tokens and any(len(row) == room for row in rows)
+    full = room < sampling.max_new_tokens and any(len(row) == room for row in rows)
     return Generation(prompt, prompt_ids, texts, rows, stopped, room if full else None)
 
 
-# What the argument and the output that carry what was read so far are called: one name now, others
-# in earlier transformers 5 and in models of their own.
+# Names of the argument and output that carry the cache; they differ between versions of
+# transformers 5, and models with code of their own have others.
 _CACHES = ("cache", "past_key_values", "cache_params", "state")
 
 
 class _Steps:
     """The model's passes over growing continuations of one prompt.
 
-    How much of them the cache holds is counted here: caches of states (Mamba and its kin, xLSTM,
-    RWKV) have no length to ask for.
+    The tokens in the cache are counted here: caches of states (Mamba and its kin, xLSTM, RWKV) do
+    not know their length.
     """
 
-    def __init__(self, lm: CausalModel, prompt_ids: list[int], settings: Settings) -> None:
+    def __init__(self, lm: CausalModel, prompt_ids: list[int], sampling: Sampling) -> None:
         self._lm = lm
-        self._n = settings.n
+        self._n = sampling.n
         self._prompt_length = len(prompt_ids)
         self._ids = torch.tensor([prompt_ids], dtype=torch.int64, device=lm.device)
         self._cache: Any = None
-        self._read = 0  # tokens that the cache holds
+        self._cached = 0  # tokens in the cache
         self.special = special_ids(lm.tokenizer)
-        takes = signature(lm.model.forward).parameters
-        self._cache_name = next((name for name in _CACHES if name in takes), None)
-        self._use_cache = settings.use_cache and self._cache_name is not None
-        self._counts_positions = "position_ids" in takes
+        known = signature(lm.model.forward).parameters
+        self._cache_name = next((name for name in _CACHES if name in known), None)
+        self._use_cache = sampling.use_cache and self._cache_name is not None
+        self._takes_positions = "position_ids" in known
         self._short = _short_context(lm)
-        # The vocabulary's width at every prompt position is memory that nobody reads.
-        self._options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+        # Logits at every position of the prompt would be memory that nobody reads.
+        self._options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
 
     def logits(self) -> Tensor:
         """Logits [n, vocabulary], fp32, after the last token of each continuation."""
-        if self._read <= self._short < self._ids.shape[1]:
-            self._cache, self._read = None, 0
-        new = self._ids[:, self._read :]
+        if self._cached <= self._short < self._ids.shape[1]:
+            self._cache, self._cached = None, 0
+        new = self._ids[:, self._cached :]
         mask = torch.ones_like(self._ids)
         context = ForwardContext(
-            new, mask, special_mask(new, self.special), self._read, self._prompt_length
+            new, mask, special_mask(new, self.special), self._cached, self._prompt_length
         )
-        # Without the mask, which masks nothing: some models take it to be as long as `new`.
+        # Without the mask, which masks nothing: some models expect it to be as long as `new`.
         with self._lm.running(context):
             output = self._lm.model(input_ids=new, use_cache=self._use_cache, **self._inputs(new))
         logits = output.logits[:, -1].float()
         if self._use_cache:
             self._cache = getattr(output, self._cache_name or "", None)
             self._use_cache = self._cache is not None
-            self._read = self._ids.shape[1] if self._use_cache else 0
+            self._cached = self._ids.shape[1] if self._use_cache else 0
         if len(logits) < self._n:
             self._spread()
         return logits.expand(self._n, -1)
@@ -165,54 +165,54 @@ class _Steps:
         self._ids = torch.cat([self._ids, chosen[:, None]], dim=1)
 
     def _inputs(self, new: Tensor) -> dict[str, Any]:
-        """What else the model is to know of the tokens `new`, which follow those in the cache."""
+        """The model's other inputs beside the tokens `new`, which follow those in the cache."""
         inputs = dict(self._options)
         if self._cache is not None and self._cache_name is not None:
             inputs[self._cache_name] = self._cache
-        if self._counts_positions:  # not every model finds out from its cache where it is
-            positions = torch.arange(self._read, self._ids.shape[1], device=new.device)
+        if self._takes_positions:  # not every model knows from its cache where it is
+            positions = torch.arange(self._cached, self._ids.shape[1], device=new.device)
             inputs["position_ids"] = positions.expand(len(new), -1)
         return inputs
 
     def _spread(self) -> None:
-        """One prompt was read; from here on there are n continuations of it."""
+        """Goes from the one prompt that was read to n continuations of it."""
         from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
         self._ids = self._ids.expand(self._n, -1)
         if not isinstance(self._cache, Cache):
-            # A state of the model's own: RWKV's is wrong for more than one row (transformers 5.24).
-            self._cache, self._read, self._use_cache = None, 0, False
+            # The model's own kind of state: RWKV's is wrong for several rows (transformers 5.24).
+            self._cache, self._cached, self._use_cache = None, 0, False
             return
-        # By their very class: layers with states beside keys and values repeat only the latter.
+        # Exactly these classes: layers with other states would repeat only keys and values.
         if all(
             type(one) in (DynamicLayer, DynamicSlidingWindowLayer) for one in self._cache.layers
         ):
             self._cache.batch_repeat_interleave(self._n)
         else:  # read the prompt again, n times
-            self._cache, self._read = None, 0
+            self._cache, self._cached = None, 0
             self.logits()
 
 
-def choose(logits: Tensor, settings: Settings, uniform: Tensor) -> Tensor:
+def choose(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     """One token id [n] for each row of logits [n, vocabulary].
 
     Inverts the distribution at `uniform` [n, 1] in [0, 1): the same numbers give the same tokens on
     every device. With `top_p` the distribution is cut to its nucleus (Holtzman et al. 2020, eq. 2).
     """
-    if settings.temperature < _COLDEST:
+    if sampling.temperature < _COLDEST:
         return logits.argmax(dim=-1)
-    probabilities = torch.softmax(logits / settings.temperature, dim=-1)
+    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
     order = None
-    if settings.top_p < 1:
+    if sampling.top_p < 1:
         probabilities, order = probabilities.sort(dim=-1, descending=True)
-        # The smallest set whose mass reaches top_p: what stands before a token must lie below it.
+        # The smallest set whose mass reaches top_p: the mass before a token must be below it.
         before = probabilities.cumsum(dim=-1) - probabilities
-        probabilities = probabilities.masked_fill(before >= settings.top_p, 0.0)
+        probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
     mass = probabilities.cumsum(dim=-1)
-    # Just below 1, so that rounding cannot reach the end, where tokens of no mass may stand.
+    # Just below 1, so that rounding cannot reach the end, where tokens without mass may be.
     target = uniform.to(logits.device) * (1 - 1e-6) * mass[:, -1:]
-    place = torch.searchsorted(mass, target, right=True)
-    return (place if order is None else order.gather(-1, place))[:, 0]
+    rank = torch.searchsorted(mass, target, right=True)
+    return (rank if order is None else order.gather(-1, rank))[:, 0]
 
 
 def _prompt_ids(lm: CausalModel, prompt: str, bos: str) -> list[int]:
@@ -250,8 +250,8 @@ def _room(lm: CausalModel, prompt_length: int, wanted: int) -> int:
 
 
 def _short_context(lm: CausalModel) -> int:
-    """Beyond how many tokens a model with LongRoPE turns its keys by other frequencies, so that all
-    are to be read again; without it more than any text has."""
+    """The number of tokens beyond which a model with LongRoPE rotates keys by other frequencies, so
+    that all must be read again; without LongRoPE more than any text has."""
     config = lm.model.config
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     if "longrope" not in (rope.get("rope_type"), rope.get("type")):

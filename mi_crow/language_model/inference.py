@@ -18,7 +18,7 @@ class Inference:
 
     def __init__(self, lm: CausalModel) -> None:
         self._lm = lm
-        self.texts: list[str] = []  # of the running batch, for detectors that name them
+        self.texts: list[str] = []  # of the running batch, for detectors that track texts
 
     def execute_inference(
         self,
@@ -28,8 +28,8 @@ class Inference:
     ) -> tuple[Any, dict[str, torch.Tensor]]:
         """The model's output object and the encodings (input_ids, attention_mask) of `texts`.
 
-        One batch, padded on the right; one text alone is a batch of one. With
-        `with_controllers=False` the plain model answers.
+        One batch, padded on the right; a single text is a batch of one. With
+        `with_controllers=False` no controller acts.
         """
         texts = [texts] if isinstance(texts, str) and texts else texts
         if not texts:

@@ -1,4 +1,4 @@
-"""One Hugging Face causal language model: loading it, its parts, and whether controllers act."""
+"""The published face of one Hugging Face causal language model: loading it, and its parts."""
 
 import os
 from collections.abc import Callable
@@ -10,20 +10,20 @@ from mi_crow.errors import UserError
 from mi_crow.language_model.activations import Activations
 from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.config import ModelSpec
-from mi_crow.language_model.generation import Generation, Settings, generate
+from mi_crow.language_model.generation import Generation, Sampling, generate
 from mi_crow.language_model.inference import Inference
 from mi_crow.language_model.loading import load_model, torch_device
 from mi_crow.store.local import LocalStore
 
 
 class Attachable(Protocol):
-    """An SAE, as far as a model has to know it."""
+    """As much of an SAE as a model needs."""
 
     @property
     def n_inputs(self) -> int: ...
 
     def attach(self, lm: "LanguageModel", layer_signature: str | int | None = None) -> Any:
-        """Hangs on the layer and gives what can be detached again."""
+        """Attaches to the layer; returns an object with `detach`."""
         ...
 
 
@@ -77,7 +77,7 @@ class LanguageModel(CausalModel):
 
     @classmethod
     def from_spec(cls, spec: ModelSpec, store: LocalStore | None = None) -> "LanguageModel":
-        """Loads what a specification says."""
+        """Loads the model of a specification."""
         loaded = load_model(spec)
         return cls(
             loaded.model,
@@ -96,7 +96,7 @@ class LanguageModel(CausalModel):
         store: LocalStore | None = None,
         device: str | torch.device | None = None,
     ) -> "LanguageModel":
-        """Wraps a causal LM and a tokenizer that are loaded already."""
+        """Wraps a causal LM and a tokenizer that are already loaded."""
         where = torch_device(device) if device is not None else model.device
         model.eval().to(where)
         name = getattr(model.config, "name_or_path", "") or type(model).__name__
@@ -119,14 +119,14 @@ class LanguageModel(CausalModel):
         """Continues `prompt` by sampling: `n` continuations as one batch.
 
         `bos` is that of `tokenize`. `temperature` 0 takes the likeliest token. `on_token` gets the
-        first continuation's text piece by piece, never half a character; `should_stop` is asked
-        between two tokens.
+        first continuation's text piece by piece, never half a character; `should_stop` is called
+        between tokens.
         """
-        settings = Settings(max_new_tokens, temperature, top_p, seed, n, use_cache, bos)
+        sampling = Sampling(max_new_tokens, temperature, top_p, seed, n, use_cache, bos)
         if with_controllers:
-            return generate(self, prompt, settings, on_token, should_stop)
+            return generate(self, prompt, sampling, on_token, should_stop)
         with self.plain():
-            return generate(self, prompt, settings, on_token, should_stop)
+            return generate(self, prompt, sampling, on_token, should_stop)
 
     def attach_sae(self, sae: Attachable, layer_signature: str | int) -> Any:
         """Attaches an SAE at a layer: its concepts track texts and steer from there.
@@ -140,12 +140,12 @@ class LanguageModel(CausalModel):
                 hint="attach it to the layer it was trained on",
             )
         if self._attached is not None:
-            raise UserError("an SAE is attached already", hint="call detach_sae() first")
+            raise UserError("an SAE is already attached", hint="call detach_sae() first")
         self._attached = sae.attach(self, layer_signature)
         return self._attached
 
     def detach_sae(self) -> None:
-        """Takes the attached SAE off, if there is one."""
+        """Detaches the attached SAE, if there is one."""
         if self._attached is not None:
             self._attached.detach()
             self._attached = None

@@ -36,8 +36,8 @@ class RegisteredHook:
     remove: Callable[[], None]
 
     def __eq__(self, other: object) -> bool:
-        """Equal to itself, to its hook and to the SAE that its hook belongs to, so that
-        `sae in lm.layers.get_hooks()` says what it seems to ask."""
+        """Equal to itself, to its hook and to the SAE its hook belongs to, so that
+        `sae in lm.layers.get_hooks()` works as it reads."""
         if isinstance(other, RegisteredHook):
             return self.id == other.id
         return other is not None and (
@@ -49,7 +49,7 @@ class RegisteredHook:
 
 
 class HookRegistry:
-    """What is registered, under the names of the published guides, read only."""
+    """The registered hooks under the names of the published guides, read-only."""
 
     def __init__(self, hooks: Iterable[RegisteredHook]) -> None:
         self._hook_id_map = {one.id: (one.layer, one.hook_type, one.hook) for one in hooks}
@@ -69,7 +69,7 @@ class Layers(HookPoints):
         super().__init__(lm)
         self._hooks: dict[str, RegisteredHook] = {}
         self._count = 0
-        self._final_norm: list[nn.Module | None] = []  # one entry once it was looked for
+        self._final_norm: list[nn.Module | None] = []  # one entry once it has been searched for
 
     def tree(self) -> list[dict[str, Any]]:
         """Every module in definition order: name, kind, shape of its weight, parameters, point."""
@@ -96,22 +96,22 @@ class Layers(HookPoints):
         hook: Hook,
         hook_type: "HookWhen | None" = None,
     ) -> str:
-        """Hangs `hook` on a layer and gives its id.
+        """Registers `hook` on a layer; returns its id.
 
         At a point that is not a module's own tensor the hook gets the value there (a contribution
-        with its multiplier) in place of the module's output, and what it gives is put into the
+        with its multiplier) instead of the module's output, and what it returns is converted to the
         module's units. Raises NotFoundError for an unknown layer.
         """
         if not isinstance(hook, Hook):
             raise UserError(
                 f"{type(hook).__name__} is not a hook", hint="derive from Detector or Controller"
             )
-        point = self.resolve(self._place(layer_signature, hook))
+        point = self.resolve(self._layer_of(layer_signature, hook))
         kind = hook_type or ("pre_forward" if point.kind == "input" else hook.hook_type)
         self._count += 1
         hook_id = hook.id or f"hook-{self._count}"
         if hook_id in self._hooks:
-            raise UserError(f"hook id {hook_id!r} is taken", hint="give another hook_id")
+            raise UserError(f"hook id {hook_id!r} is already in use", hint="give another hook_id")
         module = self._lm.model.get_submodule(point.name)
         if (kind == "pre_forward") == (point.kind == "input") and self._is_tapped(point):
             remove = tap(self._lm, point, self._at_point(module, hook, point))
@@ -124,7 +124,7 @@ class Layers(HookPoints):
         return hook_id
 
     def unregister_hook(self, hook_or_id: Hook | str) -> bool:
-        """Takes a hook off, named by its id or given itself; False when it is not there."""
+        """Removes a hook, given by its id or itself; False if it is not registered."""
         if isinstance(hook_or_id, Hook):
             ids = [found.id for found in self._hooks.values() if found.hook is hook_or_id]
         else:
@@ -138,7 +138,7 @@ class Layers(HookPoints):
         layer_signature: "str | int | HookPoint | None" = None,
         hook_type: "HookWhen | None" = None,
     ) -> list[RegisteredHook]:
-        """The hooks that are registered, oldest first: of one layer or one type when given.
+        """The registered hooks, oldest first; only those of a layer or type when given.
 
         Raises NotFoundError for an unknown layer.
         """
@@ -156,7 +156,7 @@ class Layers(HookPoints):
         return [one.hook for one in self._hooks.values() if isinstance(one.hook, Controller)]
 
     def enable_hook(self, hook_id: str) -> bool:
-        """False when no hook has this id, as in `disable_hook`."""
+        """False if no hook has this id, as in `disable_hook`."""
         return self._switch(hook_id, enabled=True)
 
     def disable_hook(self, hook_id: str) -> bool:
@@ -164,7 +164,7 @@ class Layers(HookPoints):
 
     @property
     def context(self) -> HookRegistry:
-        """What is registered right now, by id and by layer."""
+        """The hooks registered right now, by id and by layer."""
         return HookRegistry(self._hooks.values())
 
     def unembedding(self) -> tuple[nn.Module | None, nn.Module]:
@@ -183,14 +183,14 @@ class Layers(HookPoints):
         self._hooks[hook_id].hook.enabled = enabled
         return True
 
-    def _place(self, layer: "str | int | HookPoint", hook: Hook) -> "str | int | HookPoint":
-        """The guides register what looks at the whole model on "input" and "output"."""
+    def _layer_of(self, layer: "str | int | HookPoint", hook: Hook) -> "str | int | HookPoint":
+        """The guides register hooks of the whole model on "input" and "output"."""
         whole = hook.layer_signature == "" and layer in ("input", "output")
         return "" if whole and layer not in self.list_layers() else layer
 
     def _is_tapped(self, point: HookPoint) -> bool:
-        """Whether the value is not the module's own tensor, one row a token. Whether a sub-layer's
-        rows are flat is found out here: its short name promises [batch, length, d]."""
+        """Whether the value is not just the module's own tensor with one row per token. Probes a
+        sub-layer's layout if needed: its short name promises [batch, length, d]."""
         end = point.plain and point.name in self._blocks
         if not end and point.point != point.name and point not in self._widths:
             try:

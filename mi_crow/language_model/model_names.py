@@ -1,5 +1,4 @@
-"""Names that TransformerLens and tools built on it have for models, as the Hugging Face hub knows
-them."""
+"""TransformerLens's names for models, which tools built on it share, to ids on the hub."""
 
 import re
 
@@ -43,7 +42,7 @@ _OF_TRANSFORMER_LENS = (
 
 
 def hub_model(name: str) -> str:
-    """The hub id of a model that TransformerLens names; other names stay as they are."""
+    """The hub id for a TransformerLens name; other names stay as they are."""
     for pattern, replacement in _ON_THE_HUB:
         match = re.fullmatch(pattern, name, re.IGNORECASE)
         if match is not None:
@@ -52,16 +51,16 @@ def hub_model(name: str) -> str:
 
 
 def model_asked_for(name: str) -> str:
-    """The hub id meant by a name that somebody typed and that is no path.
+    """The hub id meant by a name that somebody typed and that is not a path.
 
     Ids that the hub itself knows without an organisation (`gpt2`) stay, so that they are found in
-    its cache. Raises NotFoundError for a model that only TransformerLens can load.
+    the cache. Raises NotFoundError for a model that only TransformerLens can load.
     """
     if "/" in name or re.fullmatch(r"(?:distil)?gpt2(?:-(?:medium|large|xl))?", name):
         return name
     if any(re.fullmatch(pattern, name, re.IGNORECASE) for pattern in _OF_TRANSFORMER_LENS):
         raise NotFoundError(
-            f"model {name!r} is one of TransformerLens' own, which transformers cannot load",
+            f"model {name!r} is one of TransformerLens's own, which transformers cannot load",
             hint="give a Hugging Face id (org/name), a folder, a .gguf file or `sample`",
         )
     return hub_model(name)

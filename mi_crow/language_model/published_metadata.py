@@ -1,6 +1,6 @@
-"""`meta.json` beside a run: the counts under the names that the published guides read.
+"""`meta.json` in a run: the counts under the names that the published guides read.
 
-The manifest is what mi-crow itself reads; this file says no more than it does.
+mi-crow itself reads the manifest; this file adds nothing to it.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ META_NAME = "meta.json"
 
 
 def published_metadata(manifest: RunManifest) -> dict[str, Any]:
-    """`sample_count` documents in `batch_count` batches, and what they are of."""
+    """`sample_count` documents in `batch_count` batches, and where they come from."""
     documents = sum(part.documents for part in manifest.parts)
     batch = max(1, int(manifest.settings.get("batch_size", 1) or 1))
     return {

@@ -1,4 +1,4 @@
-"""Data sets that somebody has tokenized: their ids read with the model's tokenizer."""
+"""Data sets of token ids: reading them with the model's tokenizer."""
 
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -6,13 +6,13 @@ from typing import Any
 
 from mi_crow.datasets.texts import Texts, TokenText
 
-_LOOKED = 20  # documents that are tokenized again to see whether the ids are this tokenizer's
+_CHECKED = 20  # documents tokenized again to see whether the ids are this tokenizer's
 
 
 def ids_decoder(tokenizer: Any) -> Callable[[Sequence[int]], str]:
-    """Makes the text of token ids, special tokens written out.
+    """A function from token ids to their text, special tokens written out.
 
-    The function raises ValueError for an id that the tokenizer does not have.
+    It raises ValueError for an id that the tokenizer does not have.
     """
     size = len(tokenizer)
 
@@ -25,19 +25,19 @@ def ids_decoder(tokenizer: Any) -> Callable[[Sequence[int]], str]:
     return decode
 
 
-def assumption(tokenizer: Any, texts: Texts) -> str:
-    """What is assumed of a data set of token ids, and what speaks for it: of its first texts, how
-    many give the same ids when the model's tokenizer reads them. Empty for one of texts."""
+def tokenizer_check(tokenizer: Any, texts: Texts) -> str:
+    """A sentence on a data set of token ids: how many of its first documents the model's tokenizer
+    gives the same ids. Empty for a data set of texts."""
     if not texts.chat:  # those of ids are
         return ""
-    looked = [text for text, _ in islice(texts.rows(), _LOOKED) if isinstance(text, TokenText)]
-    if not looked:
+    checked = [text for text, _ in islice(texts.rows(), _CHECKED) if isinstance(text, TokenText)]
+    if not checked:
         return ""
     same = sum(
         list(tokenizer(str(text), add_special_tokens=False)["input_ids"]) == text.ids.tolist()
-        for text in looked
+        for text in checked
     )
     return (
-        "the data set holds token ids, taken to be of this model's tokenizer: "
-        f"{same} of the first {len(looked)} documents give the same ids when it reads their texts"
+        "the data set contains token ids, assumed to be of this model's tokenizer, which gives "
+        f"{same} of the first {len(checked)} documents the same ids"
     )

@@ -1,4 +1,4 @@
-"""Texts to padded token ids, with special tokens told apart by id."""
+"""Texts to padded token ids, with special tokens identified by id."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Encoding:
     """Token ids of some texts, padded on the right."""
 
     input_ids: Tensor  # [batch, length] int64
-    attention_mask: Tensor  # [batch, length] int64, 1 where a token stands
+    attention_mask: Tensor  # [batch, length] int64, 1 for tokens, 0 for padding
     special: Tensor  # [batch, length] bool, True for special tokens and padding
 
     def to(self, device: torch.device) -> "Encoding":
@@ -43,14 +43,14 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
 
 
 class Frame(NamedTuple):
-    """The special tokens that stand before and after a text."""
+    """The special tokens before and after a text."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
 
     def missing(self, ids: "Sequence[int] | np.ndarray") -> "Frame":
-        """What a text of these ids still lacks: one that begins with BOS, because a chat template
-        or a person wrote it, does not get a second one, and the same at its end."""
+        """What a text of these ids lacks: one that already begins with BOS, from a chat template or
+        a person, does not get a second one, and the same at its end."""
         if not len(ids):
             return self
         before, after = self.before, self.after
@@ -65,7 +65,7 @@ class Frame(NamedTuple):
         return Frame(before, after)
 
     def around(self, ids: Sequence[int], context_length: int | None = None) -> list[int]:
-        """A text's ids with what they lack, cut to the context before its end tokens."""
+        """A text's ids with the special tokens they lack, cut to the context but for end tokens."""
         lacks = self.missing(ids)
         whole = [*lacks.before, *ids, *lacks.after]
         if context_length is None or len(whole) <= context_length:
@@ -75,10 +75,10 @@ class Frame(NamedTuple):
 
 
 def frame_of(tokenizer: Any, bos: str = "auto") -> Frame:
-    """The special tokens around a text: as the tokenizer adds them, with a BOS token in front
-    (`yes`) or without (`no`).
+    """The special tokens around a text: as the tokenizer adds them (`auto`), with a BOS token in
+    front (`yes`) or without (`no`).
 
-    Raises UserError for `yes` when the tokenizer has no token to begin with.
+    Raises UserError for `yes` if the tokenizer has no start token.
     """
     before, after = added_ids(tokenizer)
     if bos == "yes":
@@ -94,8 +94,8 @@ def frame_of(tokenizer: Any, bos: str = "auto") -> Frame:
 
 
 def start_id(tokenizer: Any) -> int | None:
-    """The BOS token's id. A tokenizer without one begins texts with its end-of-text token, as
-    TransformerLens does; None without either."""
+    """The BOS token's id, else the end-of-text token's, as in TransformerLens; None without
+    either."""
     for found in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if found is not None:
             return int(found)
@@ -115,7 +115,7 @@ def added_ids(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def tokenize(
     tokenizer: Any, texts: Sequence[str], context_length: int | None = None, bos: str = "auto"
 ) -> list[list[int]]:
-    """Token ids of each text, special tokens around it as `frame_of` says, cut to the context."""
+    """Token ids of each text with the special tokens of `frame_of`, cut to the context."""
     frame = frame_of(tokenizer, bos)
     encoded = tokenizer(
         list(texts),
@@ -129,7 +129,7 @@ def tokenize(
 
 def pad(rows: Sequence[Sequence[int]], tokenizer: Any, fill: int = 0) -> Encoding:
     """Pads token ids on the right with `fill`, any id that the model's embedding has: padding is
-    masked, and counts as special whatever stands there."""
+    masked and counts as special whatever its id."""
     length = max(1, max(map(len, rows)))
     input_ids = torch.full((len(rows), length), fill, dtype=torch.int64)
     mask = torch.zeros(len(rows), length, dtype=torch.int64)
@@ -140,7 +140,7 @@ def pad(rows: Sequence[Sequence[int]], tokenizer: Any, fill: int = 0) -> Encodin
 
 
 def special_mask(input_ids: Tensor, special: Collection[int]) -> Tensor:
-    """True where one of the `special` ids stands, same shape as `input_ids`."""
+    """True for the ids in `special`; same shape as `input_ids`."""
     ids = torch.tensor(sorted(special), dtype=torch.int64, device=input_ids.device)
     return torch.isin(input_ids, ids)
 
@@ -148,7 +148,7 @@ def special_mask(input_ids: Tensor, special: Collection[int]) -> Tensor:
 def encode_batch(
     tokenizer: Any, texts: Sequence[str], context_length: int | None = None
 ) -> Encoding:
-    """Tokenizes and pads `texts`; for a model's own padding there is `LanguageModel.encode`."""
+    """Tokenizes and pads `texts`; `LanguageModel.encode` uses the model's own padding."""
     return pad(tokenize(tokenizer, texts, context_length), tokenizer)
 
 

@@ -13,7 +13,7 @@ from mi_crow.cli.arguments import Parser
 from mi_crow.cli.entry import COMMANDS, _module
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
-from mi_crow.language_model.generation import Settings
+from mi_crow.language_model.generation import Sampling
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.records import FeatureFilter
 from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
@@ -131,8 +131,8 @@ MODEL, TEXTS = ModelSpec("sample"), DatasetSpec("sample")
         lambda v: IndexConfig("s", top_examples=v),
         lambda v: IndexConfig("s", window=v),
         lambda v: EvaluateConfig("s", documents=v),
-        lambda v: Settings(max_new_tokens=v),
-        lambda v: Settings(seed=v),
+        lambda v: Sampling(max_new_tokens=v),
+        lambda v: Sampling(seed=v),
     ],
 )
 def test_configs_refuse_counts_that_are_none(make: Any, value: Any) -> None:
@@ -152,8 +152,8 @@ def test_configs_refuse_counts_that_are_none(make: Any, value: Any) -> None:
         lambda v: SaeTrainingConfig(outlier_factor=v),
         lambda v: TrainConfig("r", "l", expansion=v),
         lambda v: TrainConfig("r", "l", sweep_expansion=(2.0, v)),
-        lambda v: Settings(temperature=v),
-        lambda v: Settings(top_p=v),
+        lambda v: Sampling(temperature=v),
+        lambda v: Sampling(top_p=v),
         lambda v: FeatureFilter(min_auroc=v),
         lambda v: FeatureFilter(min_max_act=v),
         lambda v: Intervention("feature:3", "add", v),

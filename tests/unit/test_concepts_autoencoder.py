@@ -133,7 +133,7 @@ def test_an_sae_attaches_to_the_layer_it_names_and_only_one_at_a_time(tiny_lm):
     attached.detach()
     assert tiny_lm.layers.get_hooks() == []
     tiny_lm.attach_sae(sae, "resid_post.0")
-    with pytest.raises(UserError, match="attached already"):
+    with pytest.raises(UserError, match="already attached"):
         tiny_lm.attach_sae(sae, LAYER)
     tiny_lm.detach_sae()
     tiny_lm.attach_sae(sae, LAYER)

@@ -165,7 +165,7 @@ def test_token_ids_go_through_the_model_as_they_are(
     rows, said = captured(tmp_path, tiny_model_dir, path, **dataset)
     assert [row["token_ids"] for row in rows] == ids
     assert all(row["text"] for row in rows)
-    assert any("taken to be of this model's tokenizer" in line for line in said)
+    assert any("assumed to be of this model's tokenizer" in line for line in said)
 
 
 def test_ids_beyond_the_vocabulary_are_of_another_tokenizer(

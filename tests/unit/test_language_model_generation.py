@@ -8,7 +8,7 @@ import torch
 from mi_crow.errors import UserError
 from mi_crow.hooks import FunctionController
 from mi_crow.language_model import LanguageModel
-from mi_crow.language_model.generation import Settings, choose
+from mi_crow.language_model.generation import Sampling, choose
 from tests.helpers.tiny_models import build_model, build_tokenizer
 
 
@@ -140,21 +140,21 @@ def test_settings_that_make_no_sense_are_refused(
 def test_sampling_follows_the_distribution() -> None:
     logits = torch.tensor([0.5, 0.2, 0.2, 0.1]).log().expand(40_000, -1)
     uniform = torch.rand(40_000, 1, generator=torch.Generator().manual_seed(0))
-    counts = torch.bincount(choose(logits, Settings(), uniform), minlength=4) / 40_000
+    counts = torch.bincount(choose(logits, Sampling(), uniform), minlength=4) / 40_000
     torch.testing.assert_close(counts, logits[0].exp(), rtol=0, atol=0.01)
 
 
 def test_the_nucleus_holds_the_fewest_tokens_that_reach_top_p() -> None:
     logits = torch.tensor([0.1, 0.5, 0.1, 0.3]).log().expand(2_000, -1)
     uniform = torch.linspace(0, 1 - 1e-7, 2_000)[:, None]
-    assert set(choose(logits, Settings(top_p=0.75), uniform).tolist()) == {1, 3}
-    assert set(choose(logits, Settings(top_p=0.4), uniform).tolist()) == {1}
+    assert set(choose(logits, Sampling(top_p=0.75), uniform).tolist()) == {1, 3}
+    assert set(choose(logits, Sampling(top_p=0.4), uniform).tolist()) == {1}
 
 
 def test_a_token_without_mass_is_never_taken() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
     for uniform in (0.0, 0.5, 1 - 2**-24):
-        assert choose(logits, Settings(), torch.tensor([[uniform]])).tolist() == [1]
+        assert choose(logits, Sampling(), torch.tensor([[uniform]])).tolist() == [1]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-300, 1.0])

@@ -133,7 +133,7 @@ def test_hooks_register_and_unregister(tiny_lm: LanguageModel) -> None:
         ("mine", "model.layers.1"),
         (other, "model.layers.2"),
     ]
-    with pytest.raises(UserError, match="'mine' is taken"):
+    with pytest.raises(UserError, match="'mine' is already in use"):
         tiny_lm.layers.register_hook(0, LayerActivationDetector(0, hook_id="mine"))
     assert tiny_lm.layers.unregister_hook(detector)
     assert tiny_lm.layers.unregister_hook(other)

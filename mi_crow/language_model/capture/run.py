@@ -21,7 +21,7 @@ from mi_crow.language_model.capture.source import CaptureSource, Todo
 from mi_crow.language_model.capture.writer import PartWriter
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.language_model.published_metadata import META_NAME, published_metadata
-from mi_crow.language_model.token_ids import assumption
+from mi_crow.language_model.token_ids import tokenizer_check
 from mi_crow.progress import Progress, raise_if_stopped
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.atomic import remove_stale, write_json
@@ -85,7 +85,7 @@ class Capture:
         made = run_dir is None
         prepared: dict[str, Any] = {}
         if ranks.rank == 0:
-            if said := assumption(self._lm.tokenizer, self._texts):
+            if said := tokenizer_check(self._lm.tokenizer, self._texts):
                 progress.log(said)
             run_dir, todo = self._prepare(workspace, progress, run_dir, ranks.world)
             prepared = {"run": run_dir.name, "todo": asdict(todo)}
