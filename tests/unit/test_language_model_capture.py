@@ -298,7 +298,7 @@ def test_a_capture_of_something_else_is_not_gone_on_with(
     with pytest.raises(KeyboardInterrupt):
         capture(tiny_lm, workspace, CONFIG, StopAfter(1), folder)
     before = files(folder)
-    with pytest.raises(UserError, match=f"captured with another {what}"):
+    with pytest.raises(UserError, match=f"captured with a different {what}"):
         capture(
             tiny_lm,
             workspace,
@@ -368,7 +368,7 @@ def test_the_batch_shrinks_when_memory_runs_out(
     result = capture(tiny_lm, workspace, replace(CONFIG, batch_size=4), Log())
     assert result.documents == len(TEXTS)
     assert max(sizes) == 2
-    assert "the device is out of memory: going on with 2 documents a batch" in Log.lines
+    assert "the device is out of memory: retrying with 2 documents per batch" in Log.lines
     settings = RunManifest.load(workspace.run_dir("run")).settings
     assert (settings["batch_size"], settings["batch_size_used"]) == (4, 2)
 
@@ -380,7 +380,7 @@ def test_no_room_for_one_document_is_told(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(batches_module, "run_to", full)
-    with pytest.raises(UserError, match="no room for one document"):
+    with pytest.raises(UserError, match="one document does not fit"):
         capture(tiny_lm, workspace)
     assert not (workspace.activations_dir / "run").exists()
 

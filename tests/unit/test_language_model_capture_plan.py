@@ -38,11 +38,11 @@ def test_each_kept_token_is_picked_once_and_put_in_its_place(
         assert len(batch.counts) <= batch_size
         for piece in batch.at_most(most):
             assert len(piece.counts) <= most
-            assert sum(piece.counts) == len(piece.places) == len(piece.picked)
-            found[piece.places] = piece.input_ids.reshape(-1)[piece.picked].numpy()
+            assert sum(piece.counts) == len(piece.part_rows) == len(piece.kept)
+            found[piece.part_rows] = piece.input_ids.reshape(-1)[piece.kept].numpy()
     assert found.tolist() == expected
     assert plan.documents == len(lengths)
-    begun = sum(piece.begun for batch in plan.batches for piece in batch.at_most(most))
+    begun = sum(piece.documents_started for batch in plan.batches for piece in batch.at_most(most))
     assert begun == sum(length > 1 for length in lengths)
 
 

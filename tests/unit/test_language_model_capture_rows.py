@@ -271,7 +271,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
 def test_size_and_time_are_told_before_the_run(
     tiny_lm: LanguageModel, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture_estimate, "_WORTH_A_PROBE", 10)
+    monkeypatch.setattr(capture_estimate, "_WORTH_TIMING", 10)
     progress = KillAfter(99)
     result = capture(tiny_lm, workspace, TEXTS, progress)
     told = progress.lines[0]
@@ -304,7 +304,7 @@ def test_a_disk_that_fills_up_leaves_what_was_written(
 
 
 class Endless(TextDataset):
-    """Texts whose number nobody knows."""
+    """Texts of unknown number."""
 
     @property
     def size(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -321,7 +321,7 @@ class Endless(TextDataset):
 
 
 def test_texts_without_an_end_need_a_limit(tiny_lm: LanguageModel, workspace: Workspace) -> None:
-    with pytest.raises(UserError, match="nobody knows how many texts 'list' has"):
+    with pytest.raises(UserError, match="the number of texts in 'list' is not known"):
         Capture(tiny_lm, Endless(TEXTS), CONFIG)
     config = replace(CONFIG, dataset=DatasetSpec("list", token_limit=500))
     result = Capture(tiny_lm, Endless(TEXTS), config).run(workspace, NullProgress())

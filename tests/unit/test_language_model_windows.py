@@ -28,7 +28,7 @@ STRANGE = [*TEXTS, "", " \n\t", "x" * 5000, "</s> inside <s>", "é🙂" * 40, "a
 def rows_of(texts: list[str], context: int, tokenizer: Any = TOKENIZER, **settings: Any):
     windowing = Windowing(tokenizer, context, **settings)
     sources = [SourceText(n, text, f"label {n % 2}") for n, text in enumerate(texts)]
-    ((_, tokens),) = tokenized(tokenizer, [(0, texts)], windowing.offsets_above, beside=False)
+    ((_, tokens),) = tokenized(tokenizer, [(0, texts)], windowing.offsets_above, own_process=False)
     return windowing, list(windowing.rows(sources, tokens))
 
 
@@ -52,8 +52,8 @@ def test_a_truncated_row_is_what_the_tokenizer_makes_of_the_text(tokenizer: Any)
 @pytest.mark.parametrize("limit", [None, 0, 10])
 def test_a_process_beside_gives_what_this_one_gives(limit: int | None) -> None:
     batches = [(number, STRANGE[number::3]) for number in range(3)]
-    here = list(tokenized(TOKENIZER, batches, limit, beside=False))
-    beside = list(tokenized(TOKENIZER, batches, limit, beside=True))
+    here = list(tokenized(TOKENIZER, batches, limit, own_process=False))
+    beside = list(tokenized(TOKENIZER, batches, limit, own_process=True))
     assert [key for key, _ in here] == [key for key, _ in beside] == [0, 1, 2]
     for (_, left), (_, right) in zip(here, beside, strict=True):
         for one, other in zip(left, right, strict=True):
@@ -64,12 +64,12 @@ def test_a_process_beside_gives_what_this_one_gives(limit: int | None) -> None:
 def test_a_tokenizing_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_stream, "_COMMAND", ("false",))
     with pytest.raises(MiCrowError, match="tokenizing process ended"):
-        list(tokenized(TOKENIZER, [(0, TEXTS)], None, beside=True))
+        list(tokenized(TOKENIZER, [(0, TEXTS)], None, own_process=True))
 
 
 def test_leaving_the_tokenizing_process_early_ends_it() -> None:
     endless = ((number, TEXTS * 200) for number in iter(int, 1))
-    found = tokenized(TOKENIZER, endless, None, beside=True)
+    found = tokenized(TOKENIZER, endless, None, own_process=True)
     assert len(next(found)[1]) == len(TEXTS) * 200
     found.close()  # type: ignore[attr-defined]  # returns: no thread or process is waited for
 
@@ -82,7 +82,7 @@ def test_windows_hold_every_token_once_and_say_their_text() -> None:
     ids = [token for row in windows for token in inside(row)]
     assert ids == TOKENIZER(text, add_special_tokens=False)["input_ids"]
     assert all(len(row.token_ids) <= 10 for row in windows)
-    assert [row.begun for row in windows] == [1] + [0] * (len(windows) - 1)
+    assert [row.documents_started for row in windows] == [1] + [0] * (len(windows) - 1)
     assert {row.split for row in windows} == {split_of(text)}
     assert {row.label for row in windows} == {"label 0"}
     for row in windows:
@@ -117,7 +117,7 @@ def test_packing_loses_nothing_and_keeps_held_out_text_apart(
                 whole = whole if split_long else whole[:room]
                 expected += [token for token in whole if token != end]
         assert ids == expected
-    assert sum(row.begun for row in rows) == len(texts)
+    assert sum(row.documents_started for row in rows) == len(texts)
     keys = [(row.document, row.window) for row in rows]
     assert len(set(keys)) == len(keys)
 
@@ -127,9 +127,9 @@ def test_packing_fills_rows_and_parts_documents_with_the_end_token() -> None:
     _, alone = rows_of(texts, 64)
     _, packed = rows_of(texts, 64, pack=True)
     assert len(packed) < len(alone)
-    two = next(row for row in packed if row.begun > 1)
+    two = next(row for row in packed if row.documents_started > 1)
     ends = np.flatnonzero(two.token_ids == TOKENIZER.eos_token_id)
-    assert len(ends) == two.begun - 1
+    assert len(ends) == two.documents_started - 1
     assert not set(ends) & set(two.kept.tolist())
     assert two.label is None
     first = two.document
@@ -148,7 +148,9 @@ def test_special_tokens_are_dropped_by_id_unless_kept() -> None:
 @pytest.mark.parametrize("settings", [{}, {"split_long": True}, {"keep_special": True}])
 def test_kept_tokens_are_counted_before_rows_are_made(settings: dict[str, Any]) -> None:
     windowing = Windowing(TOKENIZER, 12, **settings)
-    ((_, tokens),) = tokenized(TOKENIZER, [(0, STRANGE)], windowing.offsets_above, beside=False)
+    ((_, tokens),) = tokenized(
+        TOKENIZER, [(0, STRANGE)], windowing.offsets_above, own_process=False
+    )
     for number, (text, one) in enumerate(zip(STRANGE, tokens, strict=True)):
         rows = windowing.rows([SourceText(number, text, None)], [one])
         assert windowing.kept_tokens(one) == sum(len(row.kept) for row in rows)
@@ -160,7 +162,7 @@ def test_texts_of_a_chat_template_get_no_special_tokens_added() -> None:
 
 
 def test_a_context_without_room_is_refused() -> None:
-    with pytest.raises(UserError, match="no room beside the special ones") as caught:
+    with pytest.raises(UserError, match="room only for the special ones") as caught:
         Windowing(TOKENIZER, 1)
     assert "--context-length 2" in caught.value.sentence
 

@@ -1,1 +1,1 @@
-"""Capture: documents to windows, tokens, forward passes and the run on the disk."""
+"""Capture: documents to tokens and windows, through the model, and to a run on the disk."""

@@ -20,28 +20,28 @@ from mi_crow.store.runs.parts import DTYPES, StoredRows, quantise
 
 
 class BatchSize:
-    """Rows a pass: halved each time the device has no room for so many."""
+    """Rows per pass: halved each time the device runs out of memory."""
 
-    def __init__(self, size: int, tell: Callable[[str], None]) -> None:
+    def __init__(self, size: int, log: Callable[[str], None]) -> None:
         self.size: int = size
-        self._tell = tell
+        self._log = log
 
     def shrink(self, rows: int, error: BaseException) -> None:
-        """After `rows` found no room. Raises UserError when that was a single one."""
+        """After `rows` did not fit. Raises UserError when that was a single one."""
         if rows == 1:
             raise UserError(
-                "the device has no room for one document",
+                "one document does not fit into the device's memory",
                 hint="lower --context-length, or use --model-dtype bf16 or a smaller model",
             ) from error
         self.size = (rows + 1) // 2
-        self._tell(f"the device is out of memory: going on with {self.size} documents a batch")
+        self._log(f"the device is out of memory: retrying with {self.size} documents per batch")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True)
 class ErrorSums:
-    """What rounding to int8 costs some tokens, outliers left out: FVU = error / variance."""
+    """The error of rounding some tokens to int8, without outliers: FVU = error / variance."""
 
     error: Tensor  # scalar fp64: sum |x - x_hat|^2
     variance: Tensor  # scalar fp64: sum |x - mean of the batch|^2
@@ -55,7 +55,7 @@ class Copy:
     rows: dict[str, StoredRows]  # by layer name, [kept tokens of the batch, d]
     finite: Tensor  # [layers] bool
     errors: dict[str, ErrorSums]  # of int8 runs
-    event: Any  # recorded behind the copies on CUDA, else None
+    event: Any  # recorded after the copies on CUDA, else None
 
 
 class Forward:
@@ -76,7 +76,7 @@ class Forward:
         self._stream = torch.cuda.Stream(lm.device) if copies else None
 
     def part(self, plan: PartPlan) -> Iterator[Copy]:
-        """The batches of a part, smaller ones where memory runs out."""
+        """The batches of a part, in smaller pieces when memory runs out."""
         for batch in plan.batches:
             waiting = list(batch.at_most(self._size.size))
             while waiting:
@@ -97,10 +97,10 @@ class Forward:
     def _run(self, batch: Batch) -> Copy:
         device = self._lm.device
         found = run_to(self._lm, self._points, batch.input_ids.to(device, non_blocking=True))
-        picked = batch.picked.to(device, non_blocking=True)
+        kept = batch.kept.to(device, non_blocking=True)
         rows, errors = {}, {}
         for point, tensor in found.items():
-            x = tensor.flatten(0, 1).index_select(0, picked)
+            x = tensor.flatten(0, 1).index_select(0, kept)
             norms = torch.linalg.vector_norm(x, dim=1, dtype=torch.float32)
             if self._dtype == "int8":
                 values, scales = quantise(x.float())
@@ -120,7 +120,7 @@ class Forward:
         finite: Tensor,
         errors: dict[str, ErrorSums],
     ) -> Copy:
-        """The same in pinned memory, once the event has passed."""
+        """The copy in pinned memory, complete once its event has passed."""
         assert self._stream is not None
         self._stream.wait_stream(torch.cuda.current_stream(self._lm.device))
         with torch.cuda.stream(self._stream):
@@ -143,7 +143,7 @@ class Forward:
 
 
 def _finite(rows: StoredRows) -> Tensor:
-    """Whether all is finite, after rounding too: fp16 overflows at 65,504."""
+    """Whether all values are finite, also as stored: fp16 overflows at 65,504."""
     whole = rows.norms.isfinite().all()
     return whole & rows.values.isfinite().all() if rows.values.is_floating_point() else whole
 

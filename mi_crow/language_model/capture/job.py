@@ -25,7 +25,7 @@ def capture_run(
     """The capture job: loads model and texts, then captures into `run_dir` (else a new folder).
 
     Model, layers, dataset and room on the disk are checked before anything is written. A `run_dir`
-    that holds a part of the same capture is continued. Several `ranks` take the shards in turn.
+    with a part of the same capture is continued. Several `ranks` take the shards in turn.
     Raises UserError or NotFoundError in one sentence.
     """
     lm = LanguageModel.from_spec(in_recorded_dtype(config.model, run_dir))

@@ -1,8 +1,8 @@
 """Capturing activations: texts through the model, kept tokens to shards, part by part.
 
-Three things overlap: texts are read and tokenized ahead, the model works, and finished rows are
-put in place and written. What a part holds depends on dataset, model and settings alone, so a
-killed capture goes on after its last whole part and ends with the same content.
+Three things overlap: texts are read and tokenized ahead, the model runs, and finished rows are put
+in place and written. What a part contains depends only on dataset, model and settings, so a killed
+capture resumes after its last complete part and ends with the same content.
 """
 
 from contextlib import closing
@@ -40,7 +40,7 @@ _PARTS_AHEAD = 1
 
 @dataclass(frozen=True)
 class CaptureResult:
-    """What a capture made."""
+    """The result of a capture."""
 
     run_id: str
     layers: list[str]
@@ -49,7 +49,7 @@ class CaptureResult:
     seconds: float
     bytes: int
     padding_share: float  # of the positions that went through the model
-    rounding_fvu: dict[str, float]  # by layer: what storing int8 costs; empty for other dtypes
+    rounding_fvu: dict[str, float]  # by layer, of storing int8; empty for other dtypes
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,14 +59,14 @@ class Capture:
     """One capture of one model over one set of texts."""
 
     def __init__(self, lm: CausalModel, texts: Texts, config: CaptureConfig) -> None:
-        """Raises NotFoundError for an unknown layer, UserError for texts without an end."""
+        """Raises NotFoundError for an unknown layer, UserError for endless texts without limit."""
         self._lm, self._texts, self._config = lm, texts, config
         self._points = list(dict.fromkeys(lm.layers.resolve(layer) for layer in config.layers))
         names = [point.stored for point in self._points]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise UserError(
-                f"input and output of {twice!r} cannot share a run", hint="capture them apart"
+                f"input and output of {twice!r} cannot share a run", hint="capture them in two runs"
             )
         self.layers: list[LayerSpec] = [
             LayerSpec(point.stored, point.point, lm.layers.width(point)) for point in self._points
@@ -81,12 +81,12 @@ class Capture:
         run_dir: Path | None = None,
         ranks: Ranks = ALONE,
     ) -> CaptureResult:
-        """Captures what is not captured yet."""
+        """Captures what is not in `run_dir` yet."""
         made = run_dir is None
         prepared: dict[str, Any] = {}
         if ranks.rank == 0:
-            if said := tokenizer_check(self._lm.tokenizer, self._texts):
-                progress.log(said)
+            if checked := tokenizer_check(self._lm.tokenizer, self._texts):
+                progress.log(checked)
             run_dir, todo = self._prepare(workspace, progress, run_dir, ranks.world)
             prepared = {"run": run_dir.name, "todo": asdict(todo)}
         prepared = ranks.agree(prepared)
@@ -99,7 +99,7 @@ class Capture:
                     self._close(run_dir, progress)
                 ranks.wait()
         except BaseException:
-            # A folder of ours in which nothing was committed is of no use to anybody.
+            # A folder made here, in which nothing was committed, is of no use to anybody.
             if made and ranks.rank == 0 and not RunManifest.load(run_dir).n_tokens:
                 workspace.delete(run_dir)
             raise
@@ -125,13 +125,13 @@ class Capture:
         return run_dir, self._source.todo(manifest, world)
 
     def _capture(self, run_dir: Path, todo: Todo, progress: Progress, ranks: Ranks) -> None:
-        """Writes this rank's parts that the manifest does not name yet."""
+        """Writes those of this rank's parts that are not in the manifest yet."""
         config, manifest = self._config, RunManifest.load(run_dir)
         size = BatchSize(manifest.settings["batch_size_used"], progress.log)
         forward = Forward(self._lm, self._points, config.dtype, size)
         mine = [part.index for part in manifest.parts if part.rank == ranks.rank]
         points = {layer.name: layer.point for layer in self.layers}
-        follow = _Following(progress, self._total, manifest, ranks.world)
+        report = _ProgressReport(progress, self._total, manifest, ranks.world)
         plans = read_ahead(self._source.plans(todo, ranks), _PARTS_AHEAD, "capture-tokens")
         with (
             closing(plans),
@@ -151,11 +151,11 @@ class Capture:
                     raise_if_stopped(progress)
                     writer.batch_size = size.size
                     writer.put(part, copy)
-                    follow.batch(sum(copy.batch.counts), copy.batch.begun)
+                    report.batch(sum(copy.batch.counts), copy.batch.documents_started)
                 writer.batch_size = size.size
                 writer.end(part)
         if skipped := self._texts.skipped:
-            progress.log(f"{skipped:,} records without a text were left out")
+            progress.log(f"{skipped:,} records without a text were skipped")
         if cut := self._source.truncated:
             progress.log(
                 f"{cut:,} documents were cut at the context; --long-documents split keeps all"
@@ -172,25 +172,25 @@ class Capture:
                 f"dataset {self._texts.source!r} gave no tokens",
                 hint="its texts contain only special tokens",
             )
-        progress.log(f"padding was {manifest.padding_share:.1%} of what the model worked on")
+        progress.log(f"padding was {manifest.padding_share:.1%} of what the model computed")
         for layer, fvu in manifest.rounding_fvu.items():
             progress.log(f"storing int8 costs an FVU of {fvu:.2g} at {layer}")
 
     def _manifest(self, run_dir: Path, fresh: RunManifest) -> RunManifest:
-        """The manifest of a capture to go on with, else `fresh`, saved.
+        """The manifest of the capture to resume, else `fresh`, saved.
 
-        Raises UserError when the folder holds a capture of something else.
+        Raises UserError when the folder has a capture of something else.
         """
         fresh.run_id = run_dir.name
         if not (run_dir / MANIFEST_NAME).exists():
             fresh.save(run_dir)
             return fresh
         manifest = RunManifest.load(run_dir)
-        # How far memory forced the batch size down is a reading, not a wish.
+        # How far memory forced the batch size down is an observation, not a setting.
         fresh.settings["batch_size_used"] = manifest.settings.get(
             "batch_size_used", self._config.batch_size
         )
-        # Runs from before these settings were recorded: as the tokenizer does.
+        # For runs from before these settings were recorded: what they did.
         for name, usual in (
             ("bos", "auto"),
             ("begins_with_bos", fresh.settings["begins_with_bos"]),
@@ -199,7 +199,7 @@ class Capture:
         for what in ("model_id", "tokenizer_hash", "layers", "dtype", "fingerprint", "settings"):
             if getattr(manifest, what) != getattr(fresh, what):
                 raise UserError(
-                    f"run {run_dir.name!r} was captured with another {what.replace('_', ' ')}",
+                    f"run {run_dir.name!r} was captured with a different {what.replace('_', ' ')}",
                     hint="capture under a new name",
                 )
         return manifest
@@ -227,8 +227,8 @@ class Capture:
 
 
 def _drop_damaged(run_dir: Path, manifest: RunManifest, progress: Progress) -> RunManifest:
-    """The manifest without the parts that are not what was written any more, as after a power
-    cut: they are captured again."""
+    """The manifest without the parts whose files changed after they were written, as in a power
+    cut: these are captured again."""
     if not manifest.parts:
         return manifest
     damaged = list(damaged_files(run_dir, manifest, progress))
@@ -237,12 +237,12 @@ def _drop_damaged(run_dir: Path, manifest: RunManifest, progress: Progress) -> R
     with changing(run_dir) as manifest:
         for one in damaged:
             manifest.drop(one.part)
-            progress.log(f"{one.path} is damaged ({one.why}): its part is captured again")
+            progress.log(f"{one.path} is damaged ({one.why}): capturing its part again")
     return manifest
 
 
-class _Following:
-    """Tells viewers how far a capture is; with several ranks each stands for all of them."""
+class _ProgressReport:
+    """Reports how far a capture is; with several ranks each reports its own times their number."""
 
     def __init__(
         self, progress: Progress, total: tuple[int, str], manifest: RunManifest, world: int
@@ -250,12 +250,12 @@ class _Following:
         self._progress, self._world = progress, world
         self._total, self._unit = total
         self._done = manifest.n_tokens if self._unit == "token" else manifest.n_documents
-        self._tokens, self._begun = 0, perf_counter()
+        self._tokens, self._started = 0, perf_counter()
 
     def batch(self, tokens: int, documents: int) -> None:
         self._tokens += tokens * self._world
         self._done += (tokens if self._unit == "token" else documents) * self._world
-        rate = self._tokens / max(perf_counter() - self._begun, 1e-9)
+        rate = self._tokens / max(perf_counter() - self._started, 1e-9)
         done = min(self._done, self._total)
         self._progress.update(done, self._total, self._unit, {"tokens_s": rate})
 

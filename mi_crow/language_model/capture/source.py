@@ -1,4 +1,4 @@
-"""From texts to the parts that are still to be captured."""
+"""From texts to the plans of the parts that are still to be captured."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -10,7 +10,7 @@ from mi_crow.datasets import Texts
 from mi_crow.errors import UserError
 from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.capture.plan import PartPlan, plan_part
-from mi_crow.language_model.capture.token_stream import Tokens, tokenized
+from mi_crow.language_model.capture.token_stream import TokenizedText, tokenized
 from mi_crow.language_model.capture.windows import Row, SourceText, Windowing, cut_by_tokens
 from mi_crow.language_model.chat import template_writes
 from mi_crow.language_model.config import CaptureConfig
@@ -18,9 +18,9 @@ from mi_crow.language_model.tokenize import special_ids, start_id
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest, stored_bytes
 
-# Rows of a part are held in memory until it is written.
+# A part's rows are held in memory until it is written.
 _PART_BYTES = 256 << 20
-# Fewer texts are tokenized before a process for it would be there.
+# Fewer texts are tokenized before a process for that would have started.
 _FEW_TEXTS = 2000
 
 
@@ -28,9 +28,9 @@ _FEW_TEXTS = 2000
 class Todo:
     """What a capture still has to do; the same on every rank."""
 
-    closed: dict[int, int]  # shards that are whole: their kept tokens
-    pieces: dict[int, int]  # whole pieces of shards that are not
-    documents: int | None  # stop after so many; None: at the end, or at the token limit
+    closed: dict[int, int]  # complete shards: their kept tokens
+    pieces: dict[int, int]  # written pieces of incomplete shards
+    documents: int | None  # stop after these; None: at the end, or at the token limit
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Todo":
@@ -41,7 +41,7 @@ class Todo:
 
 
 class CaptureSource:
-    """The texts of one capture as parts."""
+    """The texts of one capture, planned as parts."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class CaptureSource:
         config: CaptureConfig,
         layers: Sequence[LayerSpec],
     ) -> None:
-        """Raises UserError for a context that has no room beside the special tokens."""
+        """Raises UserError for a context with room only for the special tokens."""
         self._lm, self._texts, self._config = lm, texts, config
         self._context = min(config.context_length, lm.context or config.context_length)
         self._windowing = Windowing(
@@ -65,26 +65,26 @@ class CaptureSource:
         )
         width = sum(stored_bytes(config.dtype, layer.width) for layer in layers)
         self._part_tokens = max(1, _PART_BYTES // width)
-        self._size = _least(texts.size, config.dataset.limit)
+        self._size = _smallest(texts.size, config.dataset.limit)
 
     @property
     def total(self) -> tuple[int, str]:
         """How much there is to do, and in which unit.
 
-        Raises UserError for texts whose number nobody knows and no limit bounds.
+        Raises UserError for texts of unknown number without a limit.
         """
         if (limit := self._config.dataset.token_limit) is not None:
             return limit, "token"
         if self._size is None:
             raise UserError(
-                f"nobody knows how many texts {self._texts.source!r} has",
-                hint="bound the run with --limit or --token-limit",
+                f"the number of texts in {self._texts.source!r} is not known",
+                hint="limit the run with --limit or --token-limit",
             )
         return self._size, "document"
 
     @property
     def truncated(self) -> int:
-        """Documents, of those tokenized so far, that were cut off."""
+        """How many of the documents tokenized so far were cut."""
         return self._windowing.truncated
 
     def settings(self) -> dict[str, Any]:
@@ -104,65 +104,65 @@ class CaptureSource:
         }
 
     def _begins_with_bos(self) -> bool:
-        """Whether texts begin with a BOS token, by the frame or by the chat template."""
+        """Whether texts begin with a BOS token, added by us or by the chat template."""
         start = start_id(self._lm.tokenizer)
         if start in self._windowing.prefix:
             return True
         return self._texts.chat and template_writes(self._lm.tokenizer, start)
 
     def sample(self, documents: int) -> tuple[list[SourceText], list[int], int]:
-        """The first texts, the kept tokens that each gives, and how many texts there are at most
-        (0: unknown)."""
+        """The first texts, their numbers of kept tokens, and how many texts there are at most (0:
+        not known)."""
         texts = [SourceText(*row) for row in islice(self._numbered(0), documents)]
         found = tokenized(
             self._lm.tokenizer,
             [(None, [text.text for text in texts])],
             self._windowing.offsets_above,
-            beside=False,
+            own_process=False,
         )
         _, tokens = next(iter(found))
         return texts, [self._windowing.kept_tokens(one) for one in tokens], self._size or 0
 
     def todo(self, manifest: RunManifest, world: int) -> Todo:
-        """What the manifest leaves to do."""
+        """What is left to do after the parts of `manifest`."""
         closed, pieces = {}, {}
         for part in manifest.parts:
             pieces[part.shard] = pieces.get(part.shard, 0) + 1
             closed[part.shard] = closed.get(part.shard, 0) + part.tokens
-        whole = {part.shard for part in manifest.parts if part.closes}
+        complete = {part.shard for part in manifest.parts if part.closes}
         documents = None
         if world > 1 and self._config.dataset.token_limit is not None:
             documents = self._documents_in_limit(self._config.dataset.token_limit)
         return Todo(
-            {shard: tokens for shard, tokens in closed.items() if shard in whole},
-            {shard: count for shard, count in pieces.items() if shard not in whole},
+            {shard: tokens for shard, tokens in closed.items() if shard in complete},
+            {shard: count for shard, count in pieces.items() if shard not in complete},
             documents,
         )
 
     def plans(self, todo: Todo, ranks: Ranks) -> Iterator[PartPlan]:
-        """The parts of this rank that are not there yet, in order."""
+        """The parts of this rank that are not written yet, in order."""
         limit = self._config.dataset.token_limit if todo.documents is None else None
-        given = 0  # tokens of the shards before
+        before = 0  # kept tokens of the shards so far
         closed = dict(todo.closed)
         for (shard, texts), tokens in self._tokenized(self._shards(todo, ranks)):
-            given += sum(closed.pop(done) for done in sorted(closed) if done < shard)
+            before += sum(closed.pop(done) for done in sorted(closed) if done < shard)
             if limit is not None:
-                if given >= limit:
+                if before >= limit:
                     return
-                n = self._documents_within(tokens, limit - given)
+                n = self._documents_within(tokens, limit - before)
                 texts, tokens = texts[:n], tokens[:n]
             rows = self._windowing.rows(texts, tokens)
-            stretches = list(cut_by_tokens(rows, self._part_tokens))
-            given += sum(len(row.kept) for stretch in stretches for row in stretch)
-            for piece, stretch in enumerate(stretches):
+            groups = list(cut_by_tokens(rows, self._part_tokens))
+            before += sum(len(row.kept) for group in groups for row in group)
+            for piece, group in enumerate(groups):
                 if piece >= todo.pieces.get(shard, 0):
                     yield plan_part(
-                        stretch,
+                        group,
                         self._config.batch_size,
                         self._lm.padding_id,
                         shard=shard,
                         piece=piece,
-                        closes=piece == len(stretches) - 1,
+                        closes=piece == len(groups) - 1,
                         pinned=self._lm.device.type == "cuda",
                     )
 
@@ -175,17 +175,17 @@ class CaptureSource:
 
     def _tokenized(
         self, shards: Iterator[tuple[int, list[SourceText]]]
-    ) -> Generator[tuple[tuple[int, list[SourceText]], list[Tokens]], None, None]:
+    ) -> Generator[tuple[tuple[int, list[SourceText]], list[TokenizedText]], None, None]:
         batches = (((shard, texts), [text.text for text in texts]) for shard, texts in shards)
         return tokenized(
             self._lm.tokenizer,
             batches,
             self._windowing.offsets_above,
-            beside=self._size is None or self._size > _FEW_TEXTS,
+            own_process=self._size is None or self._size > _FEW_TEXTS,
         )
 
     def _shards(self, todo: Todo, ranks: Ranks) -> Iterator[tuple[int, list[SourceText]]]:
-        """This rank's share of the shards that are not closed, in order."""
+        """This rank's share of the incomplete shards, in order."""
         size = self._config.shard_size
         first = next(shard for shard in range(len(todo.closed) + 1) if shard not in todo.closed)
         numbered = self._numbered(first * size)
@@ -208,13 +208,13 @@ class CaptureSource:
         for number, (text, label) in enumerate(rows, start):
             yield number, text, label
 
-    def _documents_within(self, tokens: Sequence[Tokens], room: int) -> int:
-        """How many of these documents there are up to the one that fills `room` kept tokens."""
+    def _documents_within(self, tokens: Sequence[TokenizedText], room: int) -> int:
+        """How many of these documents it takes to reach `room` kept tokens, at most all."""
         sums = accumulate(self._windowing.kept_tokens(one) for one in tokens)
         return next((n for n, total in enumerate(sums, 1) if total >= room), len(tokens))
 
     def _documents_in_limit(self, limit: int) -> int:
-        """How many documents the token limit leaves of the whole dataset."""
+        """How many documents of the whole dataset are within the token limit."""
         documents = 0
         numbered = self._numbered(0)
         size = self._config.shard_size
@@ -227,6 +227,6 @@ class CaptureSource:
         return documents
 
 
-def _least(*numbers: int | None) -> int | None:
+def _smallest(*numbers: int | None) -> int | None:
     known = [number for number in numbers if number is not None]
     return min(known) if known else None

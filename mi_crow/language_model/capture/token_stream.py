@@ -1,4 +1,4 @@
-"""Many texts to token ids while the model works on others."""
+"""Tokenizing many texts while the model runs on others."""
 
 import os
 import queue
@@ -22,11 +22,11 @@ _COMMAND = (sys.executable, "-m", "mi_crow.language_model.capture.tokenizer_proc
 _BATCHES_AHEAD = 1
 
 
-class Tokens(NamedTuple):
-    """One text as the tokenizer parts it, without special tokens added."""
+class TokenizedText(NamedTuple):
+    """One text's tokens, without special tokens added."""
 
     ids: np.ndarray  # [n] int32
-    starts: np.ndarray | None  # [n] int32, characters; None where they were not asked for
+    starts: np.ndarray | None  # [n] int32, in characters; None where not asked for
     ends: np.ndarray | None
 
 
@@ -35,55 +35,58 @@ def tokenized(
     batches: Iterable[tuple[Key, Sequence[str]]],
     offsets_above: int | None,
     *,
-    beside: bool,
-) -> Generator[tuple[Key, list[Tokens]], None, None]:
+    own_process: bool,
+) -> Generator[tuple[Key, list[TokenizedText]], None, None]:
     """Token ids of each batch of texts, in order, each with the key it came with.
 
-    Texts of more than `offsets_above` tokens come with their places in the text. `beside` works
-    in a process of its own, for tokenizers that have a fast form; else in the calling thread.
+    Texts of more than `offsets_above` tokens come with each token's offsets. `own_process` uses a
+    child process if the tokenizer has a fast form; otherwise the calling thread does the work.
     Texts that came as token ids (all or none of a data set do) keep those.
     """
     batches = iter(batches)
     first = next(batches, None)
     if first is None:
-        return _given([])
+        return _already_ids([])
     batches = chain([first], batches)
     if any(isinstance(text, TokenText) for text in first[1]):
-        return _given(batches)
-    if beside and getattr(tokenizer, "is_fast", False):
-        return _beside(tokenizer, batches, offsets_above)
-    return _here(tokenizer, batches, offsets_above)
+        return _already_ids(batches)
+    if own_process and getattr(tokenizer, "is_fast", False):
+        return _in_child(tokenizer, batches, offsets_above)
+    return _in_thread(tokenizer, batches, offsets_above)
 
 
-def _given(
+def _already_ids(
     batches: Iterable[tuple[Key, Sequence[str]]],
-) -> Generator[tuple[Key, list[Tokens]], None, None]:
+) -> Generator[tuple[Key, list[TokenizedText]], None, None]:
     for key, texts in batches:
-        yield key, [Tokens(text.ids, None, None) for text in texts if isinstance(text, TokenText)]
+        yield (
+            key,
+            [TokenizedText(one.ids, None, None) for one in texts if isinstance(one, TokenText)],
+        )
 
 
-def _here(
+def _in_thread(
     tokenizer: Any, batches: Iterable[tuple[Key, Sequence[str]]], offsets_above: int | None
-) -> Generator[tuple[Key, list[Tokens]], None, None]:
-    wants_places = offsets_above is not None and getattr(tokenizer, "is_fast", False)
+) -> Generator[tuple[Key, list[TokenizedText]], None, None]:
+    wants_offsets = offsets_above is not None and getattr(tokenizer, "is_fast", False)
     for key, texts in batches:
         found = tokenizer(
             list(texts),
             add_special_tokens=False,
             return_attention_mask=False,
-            return_offsets_mapping=wants_places,
+            return_offsets_mapping=wants_offsets,
             verbose=False,  # long texts are cut later
         )
         ids = found["input_ids"]
-        places = [None] * len(ids)
-        if wants_places:
-            places = [
+        offsets = [None] * len(ids)
+        if wants_offsets:
+            offsets = [
                 one if len(one) > (offsets_above or 0) else None for one in found["offset_mapping"]
             ]
-        yield key, _unpacked(token_batch(ids, places))
+        yield key, _unpacked(token_batch(ids, offsets))
 
 
-def _unpacked(batch: pa.RecordBatch) -> list[Tokens]:
+def _unpacked(batch: pa.RecordBatch) -> list[TokenizedText]:
     columns = []
     for column in batch.columns:
         ends, values = column.offsets.to_numpy(), column.values.to_numpy()
@@ -94,15 +97,15 @@ def _unpacked(batch: pa.RecordBatch) -> list[Tokens]:
         return values[ends[number] : ends[number + 1]] if valid[number] else None
 
     return [
-        Tokens(item(0, number), item(1, number), item(2, number))  # type: ignore[arg-type]
+        TokenizedText(item(0, number), item(1, number), item(2, number))  # type: ignore[arg-type]
         for number in range(batch.num_rows)
     ]
 
 
-def _beside(
+def _in_child(
     tokenizer: Any, batches: Iterable[tuple[Key, Sequence[str]]], offsets_above: int | None
-) -> Generator[tuple[Key, list[Tokens]], None, None]:
-    """The same by a child process: a thread reads and feeds texts, this one takes the ids."""
+) -> Generator[tuple[Key, list[TokenizedText]], None, None]:
+    """Tokenizes in a child process: a thread reads and feeds texts, this one takes the ids."""
     limit = -1 if offsets_above is None else offsets_above
     child = subprocess.Popen(
         [*_COMMAND, str(limit)],
@@ -112,7 +115,7 @@ def _beside(
     )
     keys: queue.Queue[Key] = queue.Queue()
     fed = read_ahead(
-        _fed(child, tokenizer.backend_tokenizer.to_str(), batches, keys), _BATCHES_AHEAD, "texts"
+        _feed(child, tokenizer.backend_tokenizer.to_str(), batches, keys), _BATCHES_AHEAD, "texts"
     )
     try:
         results: pa.RecordBatchStreamReader | None = None
@@ -138,13 +141,13 @@ def _beside(
         child.wait()
 
 
-def _fed(
+def _feed(
     child: "subprocess.Popen[bytes]",
     description: str,
     batches: Iterable[tuple[Key, Sequence[str]]],
     keys: "queue.Queue[Key]",
 ) -> Iterator[None]:
-    """Feeds the child one batch a step, its key put aside first."""
+    """Feeds the child one batch per step, after queueing its key."""
     assert child.stdin is not None
     data = description.encode()
     child.stdin.write(len(data).to_bytes(8, "big") + data)

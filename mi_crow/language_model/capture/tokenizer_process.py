@@ -1,8 +1,8 @@
 """A capture's tokenizing process: `python -m mi_crow.language_model.capture.tokenizer_process`.
 
 Reads a fast tokenizer's JSON and then Arrow batches of texts on stdin, writes Arrow batches of
-token ids on stdout. Imports neither torch nor transformers, so it is there at once and its work
-never waits for the interpreter that drives the model.
+token ids on stdout. Imports neither torch nor transformers, so it starts at once, and it never
+waits for the interpreter that drives the model.
 """
 
 import os
@@ -26,23 +26,23 @@ TOKENS = pa.schema(
 
 
 def tokens_of(encoder: Any, texts: Sequence[str], offsets_above: int | None) -> pa.RecordBatch:
-    """Ids of each text without special tokens added, and offsets where there are more ids than
+    """Ids of each text without special tokens added, and offsets for texts of more ids than
     `offsets_above` (None: never)."""
     found = encoder.encode_batch_fast(texts, add_special_tokens=False)
     ids = [one.ids for one in found]
-    places: list[list[tuple[int, int]] | None] = [None] * len(ids)
+    offsets: list[list[tuple[int, int]] | None] = [None] * len(ids)
     if offsets_above is not None:
         long = [number for number, one in enumerate(ids) if len(one) > offsets_above]
         again = encoder.encode_batch([texts[number] for number in long], add_special_tokens=False)
         for number, one in zip(long, again, strict=True):
-            places[number] = one.offsets
-    return token_batch(ids, places)
+            offsets[number] = one.offsets
+    return token_batch(ids, offsets)
 
 
 def token_batch(
-    ids: Sequence[Sequence[int]], places: Sequence[Sequence[tuple[int, int]] | None]
+    ids: Sequence[Sequence[int]], offsets: Sequence[Sequence[tuple[int, int]] | None]
 ) -> pa.RecordBatch:
-    """Ids and character places of some texts as one batch of the schema TOKENS."""
+    """Ids and character offsets of some texts as one batch of the schema TOKENS."""
     lengths = np.fromiter((len(one) for one in ids), np.int32, len(ids))
     ends = np.zeros(len(ids) + 1, np.int32)
     np.cumsum(lengths, out=ends[1:])
@@ -51,7 +51,7 @@ def token_batch(
     for side in (0, 1):
         columns.append(
             pa.array(
-                [None if one is None else [place[side] for place in one] for one in places],
+                [None if one is None else [pair[side] for pair in one] for one in offsets],
                 TOKENS.field(1).type,
             )
         )
@@ -64,7 +64,7 @@ def main() -> int:
 
     limit = int(sys.argv[1])
     source: IO[bytes] = sys.stdin.buffer
-    # A copy of stdout for the protocol; what libraries print goes where errors go.
+    # A copy of stdout for the protocol; what libraries print goes to stderr.
     target = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     size = int.from_bytes(source.read(8), "big")

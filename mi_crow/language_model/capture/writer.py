@@ -1,4 +1,4 @@
-"""What happens to captured rows on the host: put in their places, written, committed.
+"""What happens to captured rows on the host: put in order, written, committed.
 
 Two threads: one puts rows where they belong in a part's buffers, one writes whole parts. Neither
 uses torch's own threads, which belong to the model.
@@ -31,8 +31,8 @@ _POLL_S = 0.1
 
 
 class PartBuffers:
-    """Room for the rows of one part, used again for the next: fresh pages cost more than the
-    copy that fills them."""
+    """Memory for the rows of one part, reused for the next: fresh pages cost more than the copy
+    that fills them."""
 
     def __init__(self, layers: list[LayerSpec], dtype: str) -> None:
         self._layers, self._kind = layers, DTYPES[dtype]
@@ -41,7 +41,7 @@ class PartBuffers:
         self._rows: dict[str, StoredRows] = {}
 
     def rows(self, tokens: int) -> dict[str, StoredRows]:
-        """Views of [tokens, d] for each layer; contents are undefined."""
+        """Views of [tokens, d] for each layer; their contents are undefined."""
         if tokens > self._room:
             self._room = tokens
             self._rows = {
@@ -73,7 +73,7 @@ class _OpenPart:
 
 
 class PartWriter:
-    """Takes copies and writes parts. A context manager: at its end all is on disk."""
+    """Takes copies and writes parts. A context manager: at its end everything is on disk."""
 
     def __init__(
         self,
@@ -94,10 +94,10 @@ class PartWriter:
         self._last_commit = perf_counter()
         self._writing = Stage(self._write, depth=1, name="capture-write")
         self._placing = Stage(self._take, depth=_COPIES_AHEAD, name="capture-place")
-        self.batch_size = 0  # what memory has forced it down to, for the manifest
+        self.batch_size = 0  # as far as memory forced it down, for the manifest
 
     def begin(self, plan: PartPlan) -> "_OpenPart":
-        """A part to fill. Waits for room; raises what a thread raised."""
+        """A part to fill. Waits for free buffers; raises what a thread raised."""
         while True:
             self._placing.check()
             self._writing.check()
@@ -141,7 +141,7 @@ class PartWriter:
         if not bool(copy.finite.all()):
             raise not_finite(copy, self._points, self._dtype)
         for name, rows in copy.rows.items():
-            place_rows(part.rows[name], rows, copy.batch.places)
+            place_rows(part.rows[name], rows, copy.batch.part_rows)
         for name, sums in copy.errors.items():
             _add(part.errors, name, sums)
 
@@ -179,21 +179,21 @@ class PartWriter:
 def _unwritable(error: OSError) -> MiCrowError:
     if disk_is_full(error):
         return MachineError(
-            "the disk is full", hint="free some room and resume: what was written is whole"
+            "the disk is full", hint="free some space and resume: what was written is complete"
         )
-    told = machine_error(error)
-    return told or MiCrowError(f"a part cannot be written ({error.strerror or error})")
+    cause = machine_error(error)
+    return cause or MiCrowError(f"a part cannot be written ({error.strerror or error})")
 
 
-def place_rows(target: StoredRows, rows: StoredRows, places: np.ndarray) -> None:
-    """target[places] = rows, one memory copy a row."""
+def place_rows(target: StoredRows, rows: StoredRows, part_rows: np.ndarray) -> None:
+    """target[part_rows] = rows, one memory copy per row."""
     for into, one in zip(target, rows, strict=True):
         if into is not None and one is not None and len(one):
-            _as_items(into)[places] = _as_items(one)
+            _as_items(into)[part_rows] = _as_items(one)
 
 
 def _as_items(tensor: Tensor) -> np.ndarray:
-    """[n, ...] as n opaque items of a row's bytes, the same memory."""
+    """[n, ...] as n opaque items of a row's bytes each, sharing memory."""
     flat = tensor.contiguous().view(len(tensor), -1).view(torch.uint8).numpy()
     return flat.view(np.dtype((np.void, flat.shape[1])))[:, 0]
 
@@ -205,7 +205,7 @@ def _add(errors: dict[str, list[float]], name: str, sums: ErrorSums) -> None:
 
 
 def not_finite(copy: Copy, points: Mapping[str, str], dtype: str) -> MiCrowError:
-    """Names the first layer and document with a value that is not finite."""
+    """The error naming the first layer and document with a value that is not finite."""
     owners = np.repeat(copy.batch.documents, copy.batch.counts)
     for name, rows in copy.rows.items():
         wrong = ~rows.norms.isfinite()

@@ -100,6 +100,6 @@ class LiveRun:
         norms = torch.empty(plan.tokens, device=device)
         for batch, found in self._live.rows(plan):
             raise_if_stopped(self._progress)
-            places = torch.from_numpy(batch.places).to(device)
+            places = torch.from_numpy(batch.part_rows).to(device)
             rows[places], norms[places] = found.values, found.norms
         return LivePart(plan.table, rows, norms)
