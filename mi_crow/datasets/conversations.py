@@ -1,4 +1,4 @@
-"""Conversations as they stand in data sets, in the form that chat templates take."""
+"""Conversations from data sets, in the form that chat templates expect."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ _ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value")
 
 
 def is_conversation(value: Any) -> bool:
-    """True for messages, whatever is in them."""
+    """True for a list of messages, whatever their content."""
     turns = _turns(value)
     return bool(turns) and all(isinstance(turn, Mapping) for turn in turns) and _role(turns[0])[0]
 
@@ -16,7 +16,7 @@ def is_conversation(value: Any) -> bool:
 def as_messages(value: Any) -> list[dict[str, Any]] | None:
     """Messages with `role` and `content`, of that form or of ShareGPT's `from` and `value`.
 
-    None for what is no conversation, says nothing, or holds more than text.
+    None for what is not a conversation, is empty, or has more than text in it.
     """
     messages = []
     for turn in _turns(value):
@@ -26,7 +26,7 @@ def as_messages(value: Any) -> list[dict[str, Any]] | None:
         content = _content(next((turn[key] for key in _CONTENT_KEYS if key in turn), None))
         if not known or content is None:
             return None
-        # Calls of tools and the like stay; a gap in a table is not a key that is there.
+        # Tool calls and the like stay; a gap in a table counts as a missing key.
         others = {
             key: item
             for key, item in turn.items()
@@ -39,7 +39,7 @@ def as_messages(value: Any) -> list[dict[str, Any]] | None:
 
 
 def _turns(value: Any) -> Sequence[Any]:
-    """The turns of a list of them, or of a column each for roles and contents."""
+    """The turns of a list, or of one column for roles and one for contents."""
     if isinstance(value, list | tuple):
         return value
     if isinstance(value, Mapping) and value and all(isinstance(v, list) for v in value.values()):
@@ -55,7 +55,7 @@ def _role(turn: Mapping[str, Any]) -> tuple[bool, str]:
 
 
 def _content(value: Any) -> str | None:
-    """The text of one message; None where a part of it is something else."""
+    """The text of one message; None if a part of it is not text."""
     if value is None or isinstance(value, str):
         return value or ""
     if not isinstance(value, list | tuple):

@@ -9,10 +9,10 @@ from mi_crow.clean_text import clean_text
 from mi_crow.datasets.conversations import as_messages
 from mi_crow.errors import UserError
 
-RawRow = tuple[Any, Any]  # what stands in the text field, and in the label field
+RawRow = tuple[Any, Any]  # the values of the text field and of the label field
 
 TEXT = "text"
-# A data set that somebody has tokenized, as the usual libraries name its column.
+# Columns of token ids, as the usual libraries name them.
 TOKEN_IDS = ("input_ids", "token_ids", "tokens")
 CONVERSATIONS = ("messages", "conversations", "conversation")
 _LABEL = "label"
@@ -21,7 +21,7 @@ _NAMED_AT_MOST = 8
 
 @dataclass(frozen=True)
 class Fields:
-    """Names of the two fields. Without a label field `label` is taken where there is one."""
+    """Names of the two fields. Without a label field `label` is used if there is one."""
 
     text: str = TEXT
     label: str | None = None
@@ -33,10 +33,10 @@ class Fields:
     def found(
         self, source: str, known: Iterable[str], texts: Collection[str] | None = None
     ) -> "Fields":
-        """These fields in data whose fields are `known`; token ids stand in for a text field that
-        nobody named. `texts` are those that may hold a text, as far as that can be told.
+        """These fields in data whose fields are `known`; token ids are used if no text field was
+        named. `texts` are those that may have text in them, if that is known.
 
-        Raises UserError, naming fields that would be taken, when `known` lacks one of these.
+        Raises UserError, naming fields that would work, when `known` lacks one of these.
         """
         names = [str(name) for name in known]
         ids = next((name for name in TOKEN_IDS if name in names), None)
@@ -54,13 +54,11 @@ class Fields:
 def _no_field(
     source: str, field: str, flag: str, names: list[str], texts: Collection[str] | None
 ) -> UserError:
-    taken = names if texts is None else [name for name in names if name in texts]
-    if taken:
-        hint = f"choose one with {flag}: {_choices(field, taken)}"
+    usable = names if texts is None else [name for name in names if name in texts]
+    if usable:
+        hint = f"choose one with {flag}: {_choices(field, usable)}"
     else:
-        hint = (
-            f"none of its fields holds texts: {', '.join(names[:_NAMED_AT_MOST]) or 'it has none'}"
-        )
+        hint = f"none of its fields has text: {', '.join(names[:_NAMED_AT_MOST]) or 'it has none'}"
     return UserError(f"dataset {source!r} has no field {field!r}", hint=hint)
 
 
@@ -74,15 +72,15 @@ def is_token_ids(value: Any) -> bool:
 
 
 def may_hold_text(value: Any) -> bool:
-    """True for what a document can be made of: a text, a conversation, token ids; and for a gap,
-    behind which there may be one."""
+    """True for what a document can be made of: a text, a conversation, token ids; also for a gap,
+    since later records may have one."""
     text = isinstance(value, str) and bool(value.strip())
     return value is None or text or is_token_ids(value) or as_messages(value) is not None
 
 
 def _choices(field: str, names: list[str]) -> str:
-    """The fields to choose from: conversations where nobody named a field, else the most like
-    it first."""
+    """The fields to choose from: conversations if no field was named, else the most similar names
+    first."""
     if field == TEXT and (talks := [name for name in CONVERSATIONS if name in names]):
         return ", ".join(talks)
     like = get_close_matches(field, names, n=_NAMED_AT_MOST, cutoff=0.3)
@@ -90,7 +88,7 @@ def _choices(field: str, names: list[str]) -> str:
 
 
 def label_text(value: Any, names: list[str] | None = None) -> str | None:
-    """A label as text; numbers of a class by its name, which stands in `names`."""
+    """A label as text; a class number by its name in `names`."""
     if value is None or value != value:  # not a number: a gap in a table of numbers
         return None
     if names is not None and isinstance(value, int) and not isinstance(value, bool):

@@ -1,5 +1,5 @@
-"""Local files of texts: txt, md, jsonl, json, csv, tsv, parquet, packed or not; read record by
-record."""
+"""Local files of texts: txt, md, jsonl, json, csv, tsv, parquet, compressed or not; read record
+by record."""
 
 import csv
 from collections.abc import Callable, Iterator, Mapping
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}  # after one of the others, but for parquet
 
-_KNOWN = f"known are {', '.join(SUFFIXES)} files, and all but parquet as .gz or .zst"
+_KNOWN = f"use {', '.join(SUFFIXES)} files, all but parquet also as .gz or .zst"
 _BATCH_ROWS = 128
-_LONGEST_FIELD = 2**31 - 1  # of a table of text; Python's own limit is 128 KB
+_LONGEST_FIELD = 2**31 - 1  # of CSV and TSV; Python's own limit is 128 KB
 
 
 def looks_like_path(text: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
-    """True for what cannot be a hub id, which has at most one slash and no path's marks."""
+    """True for what cannot be a hub id, which has at most one slash and no marks of a path."""
     return (
         text.count("/") > 1
         or text.startswith((".", "/", "~"))
@@ -40,17 +40,17 @@ def is_compressed(path: Path) -> bool:
 
 
 def kind_of(path: Path) -> str | None:
-    """Which of the SUFFIXES says what is in a file, compressed or not; None for no known kind."""
-    packed = is_compressed(path)
-    suffix = (Path(path.stem) if packed else path).suffix.lower()
-    return None if suffix not in SUFFIXES or (packed and suffix == ".parquet") else suffix
+    """The one of SUFFIXES that a file has, compressed or not; None for an unknown kind."""
+    compressed = is_compressed(path)
+    suffix = (Path(path.stem) if compressed else path).suffix.lower()
+    return None if suffix not in SUFFIXES or (compressed and suffix == ".parquet") else suffix
 
 
 @contextmanager
 def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
-    """A file's text, UTF-8 with or without a mark at its start, unpacked where it is compressed.
+    """A file's text, UTF-8 with or without a byte order mark, decompressed if needed.
 
-    Raises UserError for compressed data that is torn.
+    Raises UserError for incomplete compressed data.
     """
     if not is_compressed(path):
         with path.open(encoding="utf-8-sig", newline=newline) as file:
@@ -58,21 +58,21 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
         return
     import pyarrow as pa
 
-    path.open("rb").close()  # says that it is gone or closed to us, as it does for other files
+    path.open("rb").close()  # raises as for other files if it is missing or not readable
     codec = COMPRESSED[path.suffix.lower()]
     try:
-        with pa.input_stream(str(path), compression=codec) as packed:
-            yield TextIOWrapper(BufferedReader(_Unpacked(packed)), "utf-8-sig", newline=newline)
+        with pa.input_stream(str(path), compression=codec) as stream:
+            yield TextIOWrapper(BufferedReader(_Decompressed(stream)), "utf-8-sig", newline=newline)
     except (pa.ArrowException, OSError, EOFError) as error:
         if machine_error(error, path) is not None:
             raise
         raise UserError(
-            f"dataset file {str(path)!r} is not a whole {codec} file ({first_line(error)})"
+            f"dataset file {str(path)!r} is not a complete {codec} file ({first_line(error)})"
         ) from error
 
 
-class _Unpacked(RawIOBase):
-    """Arrow's reader of compressed files as Python's own readers take one."""
+class _Decompressed(RawIOBase):
+    """Arrow's reader of compressed files as a raw stream of Python's."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
@@ -87,33 +87,33 @@ class _Unpacked(RawIOBase):
 
 
 def text_files(path: Path) -> list[Path]:
-    """`path` itself, or the files of known suffix below it in the order of their names.
+    """`path` itself, or the files of known suffix below it, ordered by name.
 
-    Raises NotFoundError or UserError where there are none.
+    Raises NotFoundError or UserError if there are none.
     """
     if path.is_dir():
         files = sorted(f for f in path.rglob("*") if kind_of(f) is not None and f.is_file())
         if not files:
-            raise UserError(f"dataset folder {str(path)!r} holds no texts", hint=_KNOWN)
+            raise UserError(f"dataset folder {str(path)!r} has no text files", hint=_KNOWN)
         return files
     if not path.exists():
         raise NotFoundError(f"dataset {str(path)!r} not found", hint="there is no such path")
     if kind_of(path) is None:
-        raise UserError(f"dataset file {str(path)!r} is of no known kind", hint=_KNOWN)
+        raise UserError(f"dataset file {str(path)!r} is of an unknown kind", hint=_KNOWN)
     return [path]
 
 
 def file_rows(path: Path, fields: Fields) -> Iterator[RawRow]:
-    """What each record of a file has in its text and label fields.
+    """The values of each record's text and label fields.
 
-    Raises UserError naming what is wrong, with file and line: no such field, torn, not UTF-8.
+    Raises UserError naming file, line and what is wrong: a missing field, damage, not UTF-8.
     """
     with _named(path):
         yield from _READERS[kind_of(path) or ""](path, fields)
 
 
 def count_records(path: Path, fields: Fields) -> int:
-    """How many records `file_rows` will give, at most, with as little reading as that takes."""
+    """How many records `file_rows` will yield, at most, reading as little as possible."""
     with _named(path):
         kind = kind_of(path)
         if kind == ".parquet":
@@ -134,7 +134,7 @@ def content_hash(path: Path) -> str:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """What the system has against a file, in a sentence that names it."""
+    """Turns errors of the system into a sentence that names the file."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -152,7 +152,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _passages(path: Path, fields: Fields) -> Iterator[RawRow]:
-    """A prose file's paragraphs (parted by empty lines), labelled with the file's name."""
+    """A prose file's paragraphs (separated by empty lines), labelled with the file's name."""
     label = Path(path.stem).stem if is_compressed(path) else path.stem
     with open_text(path) as file:
         lines: list[str] = []
@@ -167,7 +167,7 @@ def _passages(path: Path, fields: Fields) -> Iterator[RawRow]:
 
 
 def _json_lines(path: Path, fields: Fields) -> Iterator[RawRow]:
-    # Lines end at \n alone, as the count of them has it.
+    # Lines end only at \n, as in `count_records`.
     with open_text(path, newline="\n") as file:
         first = True
         for number, line in enumerate(file, 1):
@@ -180,7 +180,7 @@ def _json_lines(path: Path, fields: Fields) -> Iterator[RawRow]:
 
 
 def _json(path: Path, fields: Fields) -> Iterator[RawRow]:
-    """A list of records, or one record a line as most data sets of the hub have it."""
+    """A list of records, or one record per line as in most data sets on the hub."""
     if has_json_lines(path):
         yield from _json_lines(path, fields)
         return
@@ -188,7 +188,8 @@ def _json(path: Path, fields: Fields) -> Iterator[RawRow]:
         records = _parse(file.read(), f"dataset {str(path)!r}")
     if not isinstance(records, list):
         raise UserError(
-            f"dataset {str(path)!r} is not a list", hint="give a list of objects, or one a line"
+            f"dataset {str(path)!r} is not a list",
+            hint="give a list of objects, or one per line",
         )
     for number, record in enumerate(records, 1):
         if number == 1:
@@ -197,9 +198,9 @@ def _json(path: Path, fields: Fields) -> Iterator[RawRow]:
 
 
 def has_json_lines(path: Path) -> bool:
-    """True for a .json file whose first two lines are a record each."""
+    """True for a .json file whose first two lines are one record each."""
     with _named(path), open_text(path, newline="\n") as file:
-        # A list in one line may be all of the file: it is not read for this.
+        # A list may be the whole file in one line: do not read it just for this.
         while (start := file.read(1)).isspace():
             pass
         if start not in ("{", '"'):
@@ -213,7 +214,7 @@ def has_json_lines(path: Path) -> bool:
 
 
 def _parse(text: str, what: str) -> Any:
-    # Other fields than the text's may hold what fits no number of ours.
+    # Fields other than the text's may have integers of any length.
     return parse_json(text, what, error=UserError, long_integers=True)
 
 
@@ -222,7 +223,7 @@ def _fields_in(record: Any, path: Path, fields: Fields) -> Fields:
 
 
 def fields_of_record(fields: Fields, source: str, record: Mapping[str, Any]) -> Fields:
-    """The fields as they stand in `record`. Raises UserError naming those that would be taken."""
+    """The fields as found in `record`. Raises UserError naming those that would work."""
     texts = [name for name, value in record.items() if may_hold_text(value)]
     return fields.found(source, record, texts)
 
@@ -235,7 +236,7 @@ def _record_row(record: Any, path: Path, number: int, fields: Fields) -> RawRow:
     return fields.of(record)
 
 
-def _table_of_text(path: Path, fields: Fields) -> Iterator[RawRow]:
+def _delimited(path: Path, fields: Fields) -> Iterator[RawRow]:
     with open_text(path, newline="") as file:
         rows = _csv_reader(path, file)
         try:
@@ -257,14 +258,14 @@ def _table_of_text(path: Path, fields: Fields) -> Iterator[RawRow]:
                     yield row[text_at], None if label_at is None else row[label_at] or None
         except csv.Error as error:
             raise UserError(
-                f"{str(path)!r} line {rows.line_num} is not {path.suffix[1:]} ({error})",
-                hint="look at its double quotes",
+                f"{str(path)!r} line {rows.line_num} is not valid {path.suffix[1:]} ({error})",
+                hint="check its double quotes",
             ) from error
 
 
 def _next_row(rows: Any) -> list[str] | None:
-    """The next row, however long its fields; None at the end."""
-    before = csv.field_size_limit(_LONGEST_FIELD)  # the whole process's: put back at once
+    """The next row, with fields of any length; None at the end."""
+    before = csv.field_size_limit(_LONGEST_FIELD)  # of the whole process: restored at once
     try:
         return next(rows, None)
     finally:
@@ -279,7 +280,7 @@ def _parquet(path: Path, fields: Fields) -> Iterator[RawRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path.open("rb").close()  # says that it is gone or closed to us, as it does for other files
+    path.open("rb").close()  # raises as for other files if it is missing or not readable
     try:
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
@@ -295,12 +296,12 @@ def _parquet(path: Path, fields: Fields) -> Iterator[RawRow]:
             yield from zip(texts, (label_text(one, classes) for one in labels), strict=True)
     except (pa.ArrowException, OSError) as error:
         raise machine_error(error, path) or UserError(
-            f"dataset file {str(path)!r} is not a whole Parquet file ({str(error).splitlines()[0]})"
+            f"dataset file {str(path)!r} is not a valid Parquet file ({str(error).splitlines()[0]})"
         ) from error
 
 
 def text_columns(schema: "pa.Schema") -> list[str]:
-    """Names of the columns of an Arrow schema that may hold texts, conversations or token ids."""
+    """The columns of an Arrow schema that may have texts, conversations or token ids."""
     import pyarrow as pa
 
     def may(kind: Any) -> bool:
@@ -330,7 +331,7 @@ _READERS: dict[str, Callable[[Path, Fields], Iterator[RawRow]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,
-    ".csv": _table_of_text,
-    ".tsv": _table_of_text,
+    ".csv": _delimited,
+    ".tsv": _delimited,
     ".parquet": _parquet,
 }

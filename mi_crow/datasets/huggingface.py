@@ -23,11 +23,11 @@ from mi_crow.hub import first_line, hub_answers, hub_error, quiet_downloads
 if TYPE_CHECKING:
     import datasets
 
-_NO_END = 2**62  # stands for the length of a stream that does not tell it
+_NO_END = 2**62  # the length of a stream of unknown length
 
 
 def needs_lengths(split: str) -> bool:
-    """True for a slice that only the number of rows gives a meaning (`[:10%]`, `[-5:]`)."""
+    """True for a slice that depends on the number of rows (`[:10%]`, `[-5:]`)."""
     return re.search(r"\[[^\]]*[-%]", split) is not None
 
 
@@ -36,7 +36,7 @@ def hub_records(
 ) -> ArrowRecords | StreamedRecords:
     """Records of a data set on the hub, or of its cached copy when the hub does not answer.
 
-    Raises NotFoundError when it is not to be had, UserError for a config, split or field that it
+    Raises NotFoundError when it is not available, UserError for a config, split or field that it
     lacks.
     """
     import datasets
@@ -54,9 +54,9 @@ def hub_records(
         lines = str(error).strip().splitlines()
         raise UserError(
             f"dataset {name!r} cannot be read ({' '.join(lines[:2])[:300]})",
-            hint="one of several configs is named as org/name:config",
+            hint="if it has several configs, name one: org/name:config",
         ) from error
-    except Exception as error:  # the library lets everything through
+    except Exception as error:  # the library raises errors of any type
         raise hub_error(f"dataset {name!r}", error, asked=asked) from error
     known: Any = builder.info.splits or {}
     sizes = {key: known[key].num_examples for key in splits if key in known}
@@ -74,12 +74,12 @@ def saved_records(path: Path, split: str, fields: Fields) -> ArrowRecords:
     try:
         with _quietly(offline=True):
             loaded: Any = datasets.load_from_disk(str(path))
-    except Exception as error:  # of a damaged file, the library lets everything through
+    except Exception as error:  # for a damaged file the library raises errors of any type
         raise machine_error(error) or UserError(
             f"dataset folder {str(path)!r} cannot be read ({first_line(error)})"
         ) from error
     if isinstance(loaded, datasets.DatasetDict):
-        splits: Any = loaded  # its type says that names may be more than text
+        splits: Any = loaded  # its declared type allows names that are not texts
         loaded, _ = _of_split(splits, {}, split, str(path))
     _refuse_damaged(loaded, str(path))
     files = [Path(file["filename"]) for file in loaded.cache_files]
@@ -92,8 +92,8 @@ def saved_records(path: Path, split: str, fields: Fields) -> ArrowRecords:
 
 
 def _refuse_damaged(dataset: "datasets.Dataset", source: str) -> None:
-    """Raises UserError when texts of a memory-mapped table lie where they cannot. Arrow takes a
-    file's offsets on trust, and reading by wrong ones ends the process."""
+    """Raises UserError for a memory-mapped table with wrong offsets. Arrow trusts a file's offsets,
+    and reading by wrong ones crashes the process."""
     import pyarrow as pa
 
     table = dataset.data.table
@@ -112,7 +112,7 @@ def loaded_records(
     fields: Fields,
     source: str,
 ) -> Records:
-    """Records of what the caller has loaded."""
+    """Records of a data set that the caller has loaded."""
     import datasets
 
     if isinstance(dataset, datasets.Dataset):
@@ -128,8 +128,8 @@ def loaded_records(
 def _of_split(
     splits: Mapping[str, Any], sizes: Mapping[str, int | None], split: str, source: str
 ) -> tuple[Any, int | None]:
-    """The data set of `split` (names joined by +, each perhaps with a slice, or `all`) and how
-    many rows it has; `sizes` has those of streams, as far as they are known."""
+    """The data set of `split` (names joined by +, each perhaps with a slice, or `all`) and how many
+    rows it has; `sizes` are those of streams, where known."""
     import datasets
 
     lengths: dict[str, int] = {}
@@ -137,9 +137,9 @@ def _of_split(
         size = len(dataset) if isinstance(dataset, datasets.Dataset) else sizes.get(name)
         if size is None and needs_lengths(split):
             raise UserError(
-                f"split {split!r} of dataset {source!r} asks for its length, which a stream does "
-                "not tell",
-                hint="give row numbers (train[:1000]), or leave --streaming out",
+                f"split {split!r} of dataset {source!r} depends on its length, which a stream does "
+                "not have",
+                hint="give row numbers (train[:1000]), or leave out --streaming",
             )
         lengths[name] = _NO_END if size is None else size
     wanted = "+".join(splits) if split == "all" else split
@@ -164,14 +164,14 @@ def _cut(dataset: Any, start: int, stop: int) -> Any:
 
 
 def _below(folder: Path, file: Path) -> str:
-    """A file's name within its folder, which is the same on every machine."""
+    """A file's path within its folder, which is the same on every machine."""
     return file.resolve().relative_to(folder.resolve()).as_posix()
 
 
 @contextmanager
 def _quietly(*, offline: bool) -> Iterator[None]:
-    """Inside the block `datasets` shows no progress bars; `offline` makes it look at its cache
-    alone, without retrying the network."""
+    """Inside the block `datasets` shows no progress bars; `offline` limits it to its cache, without
+    retrying the network."""
     import datasets
     import datasets.config
 

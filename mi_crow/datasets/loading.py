@@ -18,7 +18,7 @@ IN_MEMORY_BYTES = 64 << 20
 
 
 class Spec(Protocol):
-    """What says which texts (see `language_model.config.DatasetSpec`)."""
+    """Which texts to load (see `language_model.config.DatasetSpec`)."""
 
     @property
     def source(self) -> str: ...
@@ -42,11 +42,12 @@ def load_texts(
     render: Render | None = None,
     decode: Decode | None = None,
 ) -> Texts:
-    """The texts that `spec` stands for. `sample` is the corpus that comes with mi-crow.
+    """The texts of `spec`. `sample` is the corpus that comes with mi-crow.
 
-    A limit reads no more than the documents it leaves. A seed draws `limit` documents, or puts
-    all of them into drawn order. `render` makes the texts of conversations, `decode` those of token
-    ids. With `offline` the hub is never asked. Raises UserError or NotFoundError in one sentence.
+    With a limit no more than that many documents are read. With a seed `limit` documents are drawn
+    at random, or all are shuffled. `render` makes the texts of conversations, `decode` those of
+    token ids. With `offline` the hub is never asked. Raises UserError or NotFoundError in one
+    sentence.
     """
     path = _local_path(spec)
     if path is not None and not is_saved(path):
@@ -61,12 +62,12 @@ def load_texts(
             spec.split,
             spec.text_field,
             spec.label_field,
-            spec.streaming or _begins_only(spec),
+            spec.streaming or _few_wanted(spec),
             offline,
             render,
             decode,
         )
-    return _bounded(texts, spec)
+    return _limited(texts, spec)
 
 
 def _local_path(spec: Spec) -> Path | None:
@@ -83,8 +84,8 @@ def _local_path(spec: Spec) -> Path | None:
     return None
 
 
-def _begins_only(spec: Spec) -> bool:
-    """True when so little is wanted that fetching all of a data set first would be a waste."""
+def _few_wanted(spec: Spec) -> bool:
+    """True if only the first documents are wanted, so that fetching them all would be a waste."""
     return spec.limit is not None and spec.sample_seed is None and not needs_lengths(spec.split)
 
 
@@ -93,19 +94,19 @@ def _from_files(path: Path, spec: Spec, render: Render | None, decode: Decode | 
     records = LocalRecords(path, fields, spec.source)
     texts = TextStream(records, render, decode)
     if spec.streaming or records.bytes > IN_MEMORY_BYTES:
-        return _bounded(texts, spec)
+        return _limited(texts, spec)
     if spec.limit is not None and spec.sample_seed is None:
         return TextDataset.from_texts(texts.head(spec.limit))
-    return _bounded(TextDataset.from_texts(texts), spec)
+    return _limited(TextDataset.from_texts(texts), spec)
 
 
-def _bounded(texts: TextDataset | TextStream, spec: Spec) -> Texts:
-    """The documents that limit and seed leave."""
+def _limited(texts: TextDataset | TextStream, spec: Spec) -> Texts:
+    """The documents within the limit, drawn at random if there is a seed."""
     if spec.sample_seed is None:
         return texts if spec.limit is None else texts.head(spec.limit)
     if spec.limit is None and texts.size is None:
         raise UserError(
-            f"a sample of {spec.source!r}, whose length nobody knows, must be bounded",
+            f"a sample of {spec.source!r}, whose length is not known, needs a limit",
             hint="give --limit",
         )
     n = spec.limit if spec.limit is not None else texts.size

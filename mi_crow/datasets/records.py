@@ -1,4 +1,4 @@
-"""Where documents come from, before anybody looks into them: files, Arrow tables, streams."""
+"""Sources of documents, as raw records: files, Arrow tables, streams."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,35 +23,35 @@ if TYPE_CHECKING:
     import datasets
 
 _BATCH_ROWS = 128
-Identity = Mapping[str, Any]  # plain data that is the same for the same records on any machine
+Identity = Mapping[str, Any]  # plain data, the same for the same records on every machine
 
 
 class Records(Protocol):
-    """Documents in a fixed order, each what stands in its text field and in its label field."""
+    """Documents in a fixed order, each the values of its text field and its label field."""
 
     source: str
     fields: Fields
 
     def rows(self) -> Iterator[RawRow]:
-        """All of them from the first on. Raises UserError naming what is wrong."""
+        """All records, from the first. Raises UserError naming what is wrong."""
         ...
 
     @property
     def size(self) -> int | None:
-        """How many there are at most; None when only reading them would tell."""
+        """How many there are at most; None if only reading them would tell."""
         ...
 
     @property
     def identity(self) -> Identity:
-        """What, beside the first rows, tells them from other records."""
+        """What, beside the first rows, distinguishes them from other records."""
         ...
 
 
 class LocalRecords:
-    """A file of texts, or the files of a folder in the order of their names."""
+    """A file of texts, or the files of a folder ordered by name."""
 
     def __init__(self, path: Path, fields: Fields, source: str | None = None) -> None:
-        """Raises NotFoundError or UserError where there are no texts."""
+        """Raises NotFoundError or UserError if there are no texts."""
         self.source: str = source or str(path)
         self.fields = fields
         self._root = path if path.is_dir() else path.parent
@@ -59,7 +59,7 @@ class LocalRecords:
 
     @property
     def bytes(self) -> int:
-        """Of all files together."""
+        """The size of all files together."""
         return sum(file.stat().st_size for file in self._files)
 
     def rows(self) -> Iterator[RawRow]:
@@ -84,7 +84,7 @@ class LocalRecords:
 
 
 class ArrowRecords:
-    """A `datasets.Dataset`: memory-mapped, its rows to be had in any order."""
+    """A `datasets.Dataset`: memory-mapped, with random access to its rows."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class ArrowRecords:
         return self._identity()
 
     def picked(self, numbers: Sequence[int], reason: Identity) -> "ArrowRecords":
-        """These records in this order; `reason` is what chose them."""
+        """The records `numbers`, in this order; `reason` is what chose them."""
         chosen = self._whole.select(numbers, keep_in_memory=True)
         return ArrowRecords(
             chosen, self.fields, self.source, lambda: {"of": dict(self.identity), **reason}
@@ -132,8 +132,8 @@ class StreamedRecords:
         identity: Identity,
         size: int | None = None,
     ) -> None:
-        """Raises UserError for a data set that lacks one of the fields, where it says which it
-        has; else reading does."""
+        """Raises UserError for a data set that lacks one of the fields, if it says which it has;
+        otherwise reading does."""
         names, features = dataset.column_names, dataset.features
         if names is not None:
             fields = fields.found(source, names, _text_columns(features))
@@ -154,7 +154,7 @@ class StreamedRecords:
 
 
 class ListedRecords:
-    """Records that are in memory."""
+    """Records in memory."""
 
     def __init__(self, records: Iterable[Mapping[str, Any]], fields: Fields, source: str) -> None:
         self.source: str = source
@@ -177,7 +177,7 @@ class ListedRecords:
 def _batched_rows(
     dataset: Any, fields: Fields, classes: list[str] | None, source: str
 ) -> Iterator[RawRow]:
-    """Rows of a data set whose batches are a list for each column."""
+    """Rows of a data set whose batches have one list per column."""
     try:
         for number, batch in enumerate(dataset.iter(_BATCH_ROWS)):
             if number == 0:
@@ -190,19 +190,19 @@ def _batched_rows(
                 yield text, label_text(label, classes)
     except MiCrowError:
         raise
-    except Exception as error:  # files, network, decoding: the library lets everything through
+    except Exception as error:  # files, network, decoding: errors of any type
         raise UserError(
-            f"dataset {source!r} stopped coming ({first_line(error)})",
-            hint="what is written stays; resume the job when it can be read again",
+            f"reading dataset {source!r} failed ({first_line(error)})",
+            hint="what is written stays: resume the job when the data set can be read again",
         ) from error
 
 
 def _text_columns(features: Any) -> list[str] | None:
-    """Names of the columns that may hold texts; None when their types are unknown."""
+    """The columns that may have texts; None if their types are not known."""
     return None if features is None else text_columns(features.arrow_schema)
 
 
 def _class_names(features: Any, fields: Fields) -> list[str] | None:
-    """The names of the label's classes when it is a ClassLabel."""
+    """The names of the label's classes if it is a ClassLabel."""
     names = getattr((features or {}).get(fields.label_name), "names", None)
     return list(names) if names else None

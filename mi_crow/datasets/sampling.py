@@ -1,4 +1,4 @@
-"""Samples that depend on seed and position alone, so that any way of reading draws the same."""
+"""Samples that depend only on seed and position, so that every way of reading draws the same."""
 
 import heapq
 from collections.abc import Callable, Iterator
@@ -9,15 +9,15 @@ import numpy as np
 
 from mi_crow.datasets.fields import RawRow
 
-Taken = TypeVar("Taken")
+Kept = TypeVar("Kept")
 _BLOCK = 1 << 20  # positions hashed at once
-_STEP = 4096  # the same while rows are read
+_STEP = 4096  # the same while reading rows
 
 
 def hashes(start: int, stop: int, seed: int) -> np.ndarray:
-    """A uint64 for each position in [start, stop): all different, as if drawn at random.
+    """A pseudo-random uint64 for each position in [start, stop), all different.
 
-    SplitMix64 (Steele, Lea, Flood 2014) of the position, from a state that the seed gives.
+    SplitMix64 (Steele, Lea, Flood 2014) of the position, from a state that the seed determines.
     """
     state = int.from_bytes(sha256(str(seed).encode()).digest()[:8], "big")
     with np.errstate(over="ignore"):
@@ -29,7 +29,7 @@ def hashes(start: int, stop: int, seed: int) -> np.ndarray:
 
 
 def least_positions(total: int, n: int, seed: int) -> np.ndarray:
-    """The `n` of `total` positions with the least hashes, least first: [min(n, total)] int64."""
+    """The `n` of `total` positions with the smallest hashes, in order: [min(n, total)] int64."""
     best, values = np.empty(0, np.int64), np.empty(0, np.uint64)
     for start in range(0, total, _BLOCK):
         stop = min(start + _BLOCK, total)
@@ -42,19 +42,19 @@ def least_positions(total: int, n: int, seed: int) -> np.ndarray:
 
 
 def least_rows(
-    rows: Iterator[RawRow], n: int, seed: int, take: Callable[[RawRow], Taken | None]
-) -> list[Taken]:
-    """What `take` makes of the `n` rows with the least hashes, least first; it says None to rows
-    that are not to be had. One pass, `n` rows in memory."""
-    heap: list[tuple[int, int, Taken]] = []  # the greatest hash on top, as its negative
+    rows: Iterator[RawRow], n: int, seed: int, convert: Callable[[RawRow], Kept | None]
+) -> list[Kept]:
+    """What `convert` makes of the `n` rows with the smallest hashes, smallest first; it returns
+    None for rows to skip. One pass, `n` rows in memory."""
+    heap: list[tuple[int, int, Kept]] = []  # negated hashes: the greatest hash on top
     values: list[int] = []
     for number, row in enumerate(rows):
         if number % _STEP == 0:
             values = hashes(number, number + _STEP, seed).tolist()
         value = values[number % _STEP]
         if len(heap) < n or -heap[0][0] > value:
-            taken = take(row)
-            if taken is not None:
+            kept = convert(row)
+            if kept is not None:
                 add = heapq.heappush if len(heap) < n else heapq.heapreplace
-                add(heap, (-value, number, taken))
-    return [taken for _, _, taken in sorted(heap, key=lambda item: -item[0])]
+                add(heap, (-value, number, kept))
+    return [kept for _, _, kept in sorted(heap, key=lambda item: -item[0])]

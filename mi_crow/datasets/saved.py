@@ -1,4 +1,4 @@
-"""Folders that `datasets` wrote with `save_to_disk`, as far as a look at their JSON tells."""
+"""Folders that `datasets` wrote with `save_to_disk`: what their JSON files say."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +17,10 @@ def is_saved(path: Path) -> bool:
 
 
 def saved_features(path: Path, split: str) -> dict[str, Any]:
-    """The fields of a saved data set, of the first split that `split` names: by name, each as
-    `datasets` describes its type.
+    """The fields of a saved data set (the first split in `split`): by name, each as `datasets`
+    describes its type.
 
-    Raises NotFoundError for a split that it lacks, UserError for a torn folder.
+    Raises NotFoundError for a split that it lacks, UserError for a damaged folder.
     """
     if (path / _DICT).is_file():
         splits = _read(path / _DICT).get("splits", [])
@@ -34,7 +34,7 @@ def saved_features(path: Path, split: str) -> dict[str, Any]:
 
 
 def text_features(features: Mapping[str, Any]) -> list[str]:
-    """Names of the fields that may hold texts, conversations or token ids."""
+    """Names of the fields that may have texts, conversations or token ids."""
 
     def may(kind: Any) -> bool:
         if isinstance(kind, list):
@@ -48,7 +48,7 @@ def text_features(features: Mapping[str, Any]) -> list[str]:
 
 
 def no_split(source: str, split: str, splits: list[str]) -> NotFoundError:
-    """The sentence for a split that a data set lacks."""
+    """The error for a split that a data set lacks."""
     return NotFoundError(
         f"dataset {source!r} has no split {split!r}", hint=f"it has {', '.join(splits)}"
     )

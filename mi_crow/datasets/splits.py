@@ -1,4 +1,4 @@
-"""Which documents are held out: decided once, by the text alone."""
+"""Which documents are held out: decided only by the text."""
 
 from hashlib import sha256
 

@@ -29,8 +29,8 @@ _OPENING = 16  # rows that are looked at before anything else is read
 class TextDataset:
     """Texts, and a label for each where the source has one. Implements `Texts`.
 
-    A list with an empty text in it is refused, since its numbers are the caller's; files and data
-    sets leave such records out.
+    A list with an empty text in it is refused, since the caller counts on its numbers; empty
+    records of files and data sets are skipped.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class TextDataset:
         chat: bool = False,
         skipped: int = 0,
     ) -> None:
-        """`chat` says that a chat template made the texts, special tokens included; `skipped` how
-        many records of the source had no text.
+        """`chat`: a chat template made the texts, special tokens included; `skipped`: how many
+        records of the source had no text.
 
-        Raises UserError for an empty list, an empty text, labels of another number.
+        Raises UserError for an empty list, an empty text, a different number of labels.
         """
         self.texts: list[str] = [
             clean_text(text) if isinstance(text, str) else text for text in texts
@@ -62,7 +62,7 @@ class TextDataset:
             raise UserError(f"{len(self.texts)} texts came with {len(self.labels)} labels")
         for number, text in enumerate(self.texts):
             if not isinstance(text, str) or not text.strip():
-                raise UserError(f"text {number} of dataset {source!r} is empty or no text")
+                raise UserError(f"text {number} of dataset {source!r} is empty or not a text")
 
     @classmethod
     def from_rows(
@@ -102,11 +102,11 @@ class TextDataset:
         offline: bool = False,
         render: Render | None = None,
     ) -> "TextDataset":
-        """Texts of a dataset on the Hugging Face hub (or in its cache); the first `limit` without
-        the rest. See `TextStream.from_huggingface`, which holds none of them in memory.
+        """Texts of a dataset on the Hugging Face hub (or in its cache); only the first `limit` when
+        given. See `TextStream.from_huggingface`, which holds none of them in memory.
 
-        `name` is `org/name`, or `org/name:config` where a dataset has several. Raises NotFoundError
-        when it cannot be had, UserError for a config, split or field it lacks.
+        `name` is `org/name`, or `org/name:config` if a dataset has several. Raises NotFoundError
+        when it is not available, UserError for a config, split or field it lacks.
         """
         texts = TextStream.from_huggingface(
             name, split, text_field, label_field, limit is not None, offline, render
@@ -114,7 +114,7 @@ class TextDataset:
         return cls.from_texts(texts if limit is None else texts.head(limit))
 
     def random_sample(self, n: int, seed: int = 0) -> "TextDataset":
-        """`n` texts (all, when there are fewer) drawn without replacement, in drawn order."""
+        """`n` texts (all, if there are fewer) drawn without replacement, in random order."""
         COUNT.check(n, "sample")
         chosen = random.Random(seed).sample(range(len(self)), min(n, len(self)))
         return self._pick(chosen)
@@ -155,8 +155,8 @@ class TextDataset:
 class TextStream:
     """Documents of a source that need not fit into memory. Implements `Texts`.
 
-    Records without text are passed over and counted in `skipped`: missing, empty, blank or of
-    another type than the first, a conversation that the chat template refuses.
+    Records without text are skipped and counted in `skipped`: missing, empty, blank or of another
+    type than the first, or a conversation that the chat template refuses.
     """
 
     def __init__(
@@ -164,8 +164,8 @@ class TextStream:
     ) -> None:
         """`render` makes the texts of conversations, `decode` those of token ids.
 
-        Raises UserError when there is no text at all, or conversations but no `render`, or ids but
-        no `decode`.
+        Raises UserError if there is no text at all, or conversations but no `render`, or token ids
+        but no `decode`.
         """
         self._records, self._render, self._decode = records, render, decode
         self._limit: int | None = None
@@ -177,10 +177,10 @@ class TextStream:
         self._opening = self._open()
         if not self._opening:
             reason = self._refusal or f"no text in field {records.fields.text!r}"
-            left_out = f"{self.skipped} records were left out: {reason}"
+            hint = f"{self.skipped} records were skipped: {reason}"
             raise UserError(
                 f"dataset {self.source!r} is empty",
-                hint=left_out if self.skipped else "it has no text to read",
+                hint=hint if self.skipped else "it has no text to read",
             )
 
     @classmethod
@@ -193,8 +193,8 @@ class TextStream:
         render: Render | None = None,
         decode: Decode | None = None,
     ) -> "TextStream":
-        """Texts of a txt, md, jsonl, json, csv, tsv or parquet file, of a folder of them in the
-        order of their names, or of a folder that `save_to_disk` wrote (to which `split` applies).
+        """Texts of a txt, md, jsonl, json, csv, tsv or parquet file, of a folder of them ordered by
+        name, or of a folder that `save_to_disk` wrote (to which `split` applies).
         """
         from mi_crow.datasets.huggingface import saved_records
 
@@ -234,22 +234,22 @@ class TextStream:
         source: str = "dataset",
         render: Render | None = None,
     ) -> "TextStream":
-        """Texts of a loaded data set, which stays where it is; other records come into memory."""
+        """Texts of a loaded data set, which is not copied; other records are read into memory."""
         from mi_crow.datasets.huggingface import loaded_records
 
         return cls(loaded_records(dataset, Fields(text_field, label_field), source), render)
 
     @property
     def size(self) -> int | None:
-        """How many documents there are at most; None where nobody knows."""
+        """How many documents there are at most; None if that is not known."""
         if self._limit is None:
             return self._records.size
-        if isinstance(self._records, LocalRecords):  # its own size is a pass over all of it
+        if isinstance(self._records, LocalRecords):  # its own size takes a pass over all of it
             return self._first_rows[1]
         return min(self._limit, self._records.size or self._limit)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
-        """Text and label of document `start` and those after it; reads the ones before it too."""
+        """Text and label of document `start` and those after it; reads those before it too."""
         rows = islice(self._kept(self._records.rows()), self._limit)
         return islice(rows, start, None)
 
@@ -263,9 +263,9 @@ class TextStream:
         return first
 
     def random_sample(self, n: int, seed: int = 0) -> Texts:
-        """`n` documents (all, when there are fewer) in drawn order, which depends on their
-        positions and the seed alone. Of a source without random access: one pass over it, and
-        the sample in memory."""
+        """`n` documents (all, if there are fewer) in random order, which depends only on their
+        positions and the seed. A source without random access takes one pass, with the sample in
+        memory."""
         COUNT.check(n, "sample")
         if self._limit is None and isinstance(self._records, ArrowRecords):
             return self._arrow_sample(self._records, n, seed)
@@ -276,9 +276,9 @@ class TextStream:
         return TextDataset.from_rows(rows, self.source, self.chat, self.skipped)
 
     def fingerprint(self) -> str:
-        """SHA-256 that follows the content: of the first documents of local files that are
-        limited, else of what identifies the source (contents of files, commit of a data set on
-        the hub) and its first rows. The same on every machine."""
+        """SHA-256 that changes with the content: of the documents of local files with a limit, else
+        of what identifies the source (contents of files, commit of a data set on the hub) and its
+        first rows. The same on every machine."""
         if self._limit is not None and isinstance(self._records, LocalRecords):
             return self._first_rows[0]
         fields = self._records.fields
@@ -295,8 +295,8 @@ class TextStream:
         return rows_digest(self.rows())
 
     def _open(self) -> list[Row]:
-        """The first documents. The first record that is not blank says whether all are texts or
-        conversations."""
+        """The first documents. The first record that is not blank decides whether all are read as
+        texts, conversations or token ids."""
         raws = self._records.rows()
         for blank, raw in enumerate(raws):
             if not _is_blank(raw[0]):
@@ -307,24 +307,24 @@ class TextStream:
                 if self._ids:
                     if self._decode is None:
                         raise self._no_tokenizer()
-                    # Their own special tokens are among them, as in what a chat template makes.
+                    # They contain their special tokens, as a chat template's texts do.
                     self.chat = True
                 return list(islice(self._kept(chain([raw], raws), blank), _OPENING))
             self.skipped = blank + 1
         return []
 
-    def _kept(self, raws: Iterator[RawRow], passed_over: int = 0) -> Iterator[Row]:
-        """The records that have a text. Several passes count the same records once."""
+    def _kept(self, raws: Iterator[RawRow], skipped: int = 0) -> Iterator[Row]:
+        """The records that have a text. Several passes count a skipped record once."""
         for raw in raws:
             row = self._row(raw)
             if row is None:
-                passed_over += 1
-                self.skipped = max(self.skipped, passed_over)
+                skipped += 1
+                self.skipped = max(self.skipped, skipped)
             else:
                 yield row
 
     def _row(self, raw: RawRow) -> Row | None:
-        """Text and label of a record; None where there is no text."""
+        """Text and label of a record; None without a text."""
         value, label = raw
         if self._ids:
             value = self._text_of(value) if is_token_ids(value) else None
@@ -348,25 +348,25 @@ class TextStream:
             return TokenText.of(self._decode(ids), ids)
         except ValueError as error:
             raise UserError(
-                f"dataset {self.source!r} holds token ids of another tokenizer ({error})",
-                hint="use the model that it was tokenized for, or the data set of its texts",
+                f"dataset {self.source!r} contains token ids of another tokenizer ({error})",
+                hint="use the model that it was tokenized for, or a data set of texts",
             ) from error
 
     def _no_tokenizer(self) -> UserError:
         return UserError(
-            f"dataset {self.source!r} holds token ids, which only a model's tokenizer can read",
-            hint="give them to a capture, or read the data set of its texts",
+            f"dataset {self.source!r} contains token ids, which only a model's tokenizer can read",
+            hint="use it for a capture, or read a data set of texts",
         )
 
     def _no_template(self) -> UserError:
         return UserError(
-            f"dataset {self.source!r} holds conversations in {self._records.fields.text!r}, and "
-            "there is no chat template to make texts of them",
+            f"dataset {self.source!r} contains conversations in {self._records.fields.text!r}, and "
+            "there is no chat template to turn them into texts",
             hint="use a model with a chat template, or name another field with --text-field",
         )
 
     def _arrow_sample(self, records: ArrowRecords, n: int, seed: int) -> "TextStream":
-        """A sample by row numbers: those without a text make room for the next ones."""
+        """A sample by row numbers: rows without a text are replaced by the next ones."""
         total = records.size or 0
         candidates, kept = n, []
         while len(kept) < n:

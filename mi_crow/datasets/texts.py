@@ -1,4 +1,4 @@
-"""What a capture reads: documents in a fixed order, held in memory or not."""
+"""What a capture reads: documents in a fixed order, in memory or not."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
@@ -7,16 +7,14 @@ from typing import Any, Protocol
 import numpy as np
 
 Row = tuple[str, str | None]  # text, label
-# Makes one text of messages with `role` and `content`; ValueError for those it refuses.
+# One text from messages with `role` and `content`; ValueError for those it refuses.
 Render = Callable[[list[dict[str, Any]]], str]
-
-
 # The text of token ids; ValueError for ids that its tokenizer does not have.
 Decode = Callable[[Sequence[int]], str]
 
 
 class TokenText(str):
-    """A text that came as token ids, which go through the model as they are."""
+    """A text that came as token ids, which go to the model as they are."""
 
     ids: np.ndarray  # [n] int32, special tokens included
 
@@ -28,27 +26,27 @@ class TokenText(str):
 
 
 class Texts(Protocol):
-    """Documents, each a text that is not empty and perhaps a label, in an order that stays."""
+    """Documents, each a text that is not empty and perhaps a label, in a fixed order."""
 
     @property
     def source(self) -> str:
-        """What errors and manifests call it."""
+        """Its name in errors and manifests."""
         ...
 
     @property
     def size(self) -> int | None:
-        """How many documents there are at most; None where only reading them all would tell."""
+        """How many documents there are at most; None if only reading them all would tell."""
         ...
 
     @property
     def chat(self) -> bool:
-        """True when a chat template made the texts, or when they came as token ids: their special
-        tokens are in them already."""
+        """True if a chat template made the texts or they came as token ids: they already contain
+        their special tokens."""
         ...
 
     @property
     def skipped(self) -> int:
-        """Records without a text that were passed over, as far as has been read."""
+        """How many records without a text were skipped so far."""
         ...
 
     def rows(self, start: int = 0) -> Iterator[Row]:
@@ -56,7 +54,7 @@ class Texts(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """SHA-256 that is another one when texts, labels or their order are."""
+        """SHA-256 that changes with the texts, the labels and their order."""
         ...
 
 

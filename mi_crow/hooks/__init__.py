@@ -1,4 +1,4 @@
-"""Looking at and changing a model's activations while it runs: detectors and controllers."""
+"""Reading and changing a model's activations while it runs: detectors and controllers."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -12,7 +12,7 @@ from mi_crow.hooks.hook import Controller, HookType, HookWhen
 class FunctionController(Controller):
     """Replaces a layer's activations [batch, length, d] by `function` of them.
 
-    Raises UserError when the function gives no tensor of the same shape.
+    Raises UserError when the function does not return a tensor of the same shape.
     """
 
     def __init__(
@@ -33,9 +33,9 @@ class FunctionController(Controller):
             return None
         after = self.function(before)
         if not isinstance(after, Tensor) or after.shape != before.shape:
-            given = list(after.shape) if isinstance(after, Tensor) else type(after).__name__
+            returned = list(after.shape) if isinstance(after, Tensor) else type(after).__name__
             raise UserError(
-                f"the function on layer {self.layer_signature!r} gave {given}",
-                hint=f"it must give a tensor of shape {list(before.shape)}",
+                f"the function on layer {self.layer_signature!r} returned {returned}",
+                hint=f"it must return a tensor of shape {list(before.shape)}",
             )
         return after.to(before.dtype)

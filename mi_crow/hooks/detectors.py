@@ -29,7 +29,7 @@ class LayerActivationDetector(Detector):
 class ModelInputDetector(Detector):
     """Keeps the token ids [batch, length] of every pass, and which of them are real.
 
-    Rows of different length are padded on the right with `pad_id` when they are read together.
+    Passes of different length are padded on the right with `pad_id` when read together.
     """
 
     def __init__(self, hook_id: str | None = None, pad_id: int = 0) -> None:
@@ -55,7 +55,7 @@ class ModelInputDetector(Detector):
         return self.get_captured()
 
     def get_captured_attention_mask(self) -> Tensor | None:
-        """1 where `get_captured` holds a real token."""
+        """1 where `get_captured` has a real token, else 0."""
         return _joined(self._masks, 0)
 
     def clear_captured(self) -> None:
@@ -72,7 +72,7 @@ class ModelOutputDetector(Detector):
 
     def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
         if output is None:
-            raise UserError("a model's output is seen by a forward hook only")
+            raise UserError("only a forward hook sees a model's output")
         logits = getattr(output, "logits", None)
         kept = (logits if logits is not None else first_tensor(output)).detach()
         self.tensor_metadata["output"] = self.tensor_metadata["outputs"] = kept

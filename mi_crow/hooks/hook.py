@@ -1,4 +1,4 @@
-"""The two kinds of hooks: detectors look, controllers change.
+"""The two kinds of hooks: detectors read activations, controllers change them.
 
 A hook is registered on a language model's layer (`lm.layers.register_hook(layer, hook)` or
 `with hook.on(lm): ...`) and is called for every forward pass while it is enabled.
@@ -15,7 +15,7 @@ from torch import Tensor
 from mi_crow.errors import UserError
 from mi_crow.hooks.tensors import (
     first_tensor,
-    input_place,
+    input_key,
     input_tensor,
     replace_input,
     replace_tensor,
@@ -46,7 +46,7 @@ class _Model(Protocol):
 
 
 class Hook:
-    """What both kinds share: where it hangs, whether it is enabled, and unregistering."""
+    """What both kinds share: their layer, whether they are enabled, and unregistering."""
 
     is_controller = False
 
@@ -75,13 +75,13 @@ class Hook:
         return self.enabled
 
     def forward(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
-        """Called with a module's output; gives None or what replaces it."""
+        """Called with a module's output; returns None or what replaces it."""
         return None
 
     def pre_forward(
         self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Called with a module's inputs; gives None or the inputs that replace them."""
+        """Called with a module's inputs; returns None or the inputs that replace them."""
         return None
 
     @contextmanager
@@ -92,7 +92,7 @@ class Hook:
             yield self
 
     def bind(self, lm: _Model) -> Self:
-        """Says which model `with hook:` registers on."""
+        """Sets the model that `with hook:` registers on."""
         self._model = lm
         return self
 
@@ -112,7 +112,7 @@ class Hook:
 
 
 class Detector(Hook):
-    """Looks at activations without changing them. Override `process_activations`."""
+    """Reads activations without changing them. Override `process_activations`."""
 
     def __init__(
         self,
@@ -145,8 +145,8 @@ class Detector(Hook):
         if kwargs and not any(isinstance(item, Tensor) for item in args):
             values = dict(kwargs)
             if any(isinstance(item, Tensor) for item in values.values()):
-                # The hidden states first, wherever the caller names them.
-                name = str(input_place((), values))
+                # The hidden states first, whatever the order of the keywords.
+                name = str(input_key((), values))
                 values = {name: values[name], **values}
             inputs = (*args, *values.values())
         self.process_activations(module, inputs, None)
@@ -161,25 +161,25 @@ class Controller(Hook):
     def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
         """The tensor that replaces `output` (forward) or `inputs` (pre_forward).
 
-        Gets the other one as None; giving None, or the same tensor, changes nothing. A tuple of
-        the batch's rows, which is what `tuple(f(x) for x in inputs)` gives, is put together again.
+        The other one is None; returning None, or the same tensor, changes nothing. A tuple of the
+        batch's rows, as from `tuple(f(x) for x in inputs)`, is stacked again.
         """
         return output if output is not None else inputs
 
     def forward(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
         before = first_tensor(output)
-        after = self._whole(self.modify_activations(module, None, before), before)
+        after = self._replacement(self.modify_activations(module, None, before), before)
         return None if after is None or after is before else replace_tensor(output, after)
 
     def pre_forward(
         self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         before = input_tensor(args, kwargs)
-        after = self._whole(self.modify_activations(module, before, None), before)
+        after = self._replacement(self.modify_activations(module, before, None), before)
         return None if after is None or after is before else replace_input(args, kwargs, after)
 
-    def _whole(self, after: Any, before: Tensor) -> Tensor | None:
-        """Raises UserError for what cannot stand in the place of `before`."""
+    def _replacement(self, after: Any, before: Tensor) -> Tensor | None:
+        """`after` as a tensor or None. Raises UserError for what cannot replace `before`."""
         if isinstance(after, (tuple, list)) and after and isinstance(after[0], Tensor):
             shapes = {item.shape for item in after if isinstance(item, Tensor)}
             if shapes == {before.shape[1:]} and len(after) == len(before):
@@ -189,6 +189,6 @@ class Controller(Hook):
         if after is None or isinstance(after, Tensor):
             return after
         raise UserError(
-            f"the controller on layer {self.layer_signature!r} gave {type(after).__name__}",
-            hint=f"it must give a tensor of shape {list(before.shape)}",
+            f"the controller on layer {self.layer_signature!r} returned {type(after).__name__}",
+            hint=f"it must return a tensor of shape {list(before.shape)}",
         )

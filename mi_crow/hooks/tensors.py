@@ -1,4 +1,4 @@
-"""The hidden-state tensor inside whatever a module takes or gives: tensor, tuple, output object."""
+"""The hidden states in a module's inputs or output: a tensor, a tuple or an output object."""
 
 import copy
 import dataclasses
@@ -15,7 +15,7 @@ _HIDDEN = ("hidden_states", "hidden_state", "hidden", "inputs_embeds", "x")
 def first_tensor(value: Any) -> Tensor:
     """The first tensor in a module's input or output.
 
-    Raises UserError when there is none.
+    Raises UserError if there is none.
     """
     if isinstance(value, Tensor):
         return value
@@ -23,7 +23,8 @@ def first_tensor(value: Any) -> Tensor:
         if isinstance(item, Tensor):
             return item
     raise UserError(
-        f"a {type(value).__name__} holds no tensor", hint="hook a module that gives activations"
+        f"a {type(value).__name__} contains no tensor",
+        hint="hook a module that gives activations",
     )
 
 
@@ -61,15 +62,15 @@ def _items(value: Any) -> list[Any]:
     return []
 
 
-def input_place(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | str:
-    """Where the hidden states are among a module's inputs: a place in `args` or a keyword.
+def input_key(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | str:
+    """Where the hidden states are among a module's inputs: an index into `args` or a keyword.
 
-    The first tensor of `args`, else the keyword that is named so, else the first floating one:
-    masks and positions may be given before. Raises UserError when there is no tensor.
+    The first tensor of `args`, else the keyword with a usual name, else the first of floating
+    point: masks and positions may come before. Raises UserError if there is no tensor.
     """
-    for place, item in enumerate(args):
+    for index, item in enumerate(args):
         if isinstance(item, Tensor):
-            return place
+            return index
     for name in _HIDDEN:
         if isinstance(kwargs.get(name), Tensor):
             return name
@@ -78,13 +79,15 @@ def input_place(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | str:
     if "input_ids" in tensors:
         return "input_ids"
     if not tensors:
-        raise UserError("the module takes no tensor", hint="hook a module that takes activations")
+        raise UserError(
+            "the module has no tensor input", hint="hook a module that reads activations"
+        )
     return (floating or tensors)[0]
 
 
 def input_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """The hidden states among a module's inputs. Raises UserError when none is a tensor."""
-    place = input_place(args, kwargs)
+    """The hidden states among a module's inputs. Raises UserError if none is a tensor."""
+    place = input_key(args, kwargs)
     return args[place] if isinstance(place, int) else kwargs[place]
 
 
@@ -92,7 +95,7 @@ def replace_input(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], tensor: Tensor
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The inputs with other hidden states: new objects, nothing in place."""
-    place = input_place(args, kwargs)
+    place = input_key(args, kwargs)
     if isinstance(place, int):
         return (*args[:place], tensor, *args[place + 1 :]), dict(kwargs)
     return args, {**kwargs, place: tensor}

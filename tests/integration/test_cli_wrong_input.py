@@ -73,7 +73,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("capture --layer x --dataset {texts}/empty.txt", "is empty"),
         ("capture --layer x --dataset {texts}/empty.jsonl", "is empty"),
         ("capture --layer x --dataset {texts}/other.jsonl", "no field 'text'"),
-        ("capture --layer x --dataset {texts}/void", "holds no texts"),
+        ("capture --layer x --dataset {texts}/void", "has no text files"),
         ("capture --layer x --name run", "run 'run' exists already"),
         ("capture --layer x --name {root}/new", "is not a valid name"),
         ("capture --layer x --device tpu", "device 'tpu' is not known"),

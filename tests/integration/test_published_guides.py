@@ -77,7 +77,7 @@ def test_inputs_changed_as_a_tuple(lm: LanguageModel, texts: list[str]) -> None:
 
     doubled = FunctionController(LAYER, lambda x: x * 2.0, hook_type=HookType.PRE_FORWARD)
     assert torch.equal(logits(DoubledInputs(LAYER)), logits(doubled))
-    with pytest.raises(UserError, match="gave str"):
+    with pytest.raises(UserError, match="returned str"):
         logits(Nonsense(LAYER))
 
 

@@ -94,14 +94,14 @@ def test_short_rows_and_quoted_lines_of_a_table(tmp_path: Path) -> None:
         ("number.jsonl", b"3\n", "neither an object nor a text"),
         ("object.json", b"{}", "is not a list"),
         ("torn.json", b"[", "is not valid JSON"),
-        ("fake.parquet", b"PAR1 no", "is not a whole Parquet file"),
+        ("fake.parquet", b"PAR1 no", "is not a valid Parquet file"),
         ("latin.txt", b"caf\xe9", "is not UTF-8"),
         ("ragged.csv", b"text,label\na,b\nx,y,z\n", "line 3 has 3 fields, its first line 2"),
-        ("quote.csv", b'text\nok\n"never closed\n', "is not csv (unexpected end of data)"),
+        ("quote.csv", b'text\nok\n"never closed\n', "is not valid csv (unexpected end of data)"),
         ("quote.tsv", b'text\n"a"b\n', "line 2 is not tsv"),
         ("number.jsonl", b'{"text": "x"}\n' + b"1" * 5000, "line 2 is not valid JSON"),
         ("label.csv", b"text,topic\na,b\n", "no field 'label'; choose one with --label-field"),
-        ("sheet.xlsx", b"x", "is of no known kind"),
+        ("sheet.xlsx", b"x", "is of an unknown kind"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -116,7 +116,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, sa
 def test_paths_to_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not found"):
         TextDataset.from_local(tmp_path / "none.txt")
-    with pytest.raises(UserError, match="holds no texts"):
+    with pytest.raises(UserError, match="has no text files"):
         TextDataset.from_local(tmp_path)
     for source in ("none.jsonl", "/none", "a/b/c"):
         with pytest.raises(NotFoundError, match="not found"):

@@ -121,7 +121,7 @@ def test_texts_in_memory_know_that_a_template_made_them(tmp_path: Path) -> None:
 
 def test_without_a_template_there_is_one_clear_error(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "talk.jsonl", [{"messages": ASKED}])
-    with pytest.raises(UserError, match="holds conversations in 'messages'") as caught:
+    with pytest.raises(UserError, match="contains conversations in 'messages'") as caught:
         load_texts(DatasetSpec(str(path), text_field="messages"))
     assert "--text-field" in caught.value.hint
 
@@ -162,7 +162,7 @@ def test_a_conversation_that_the_template_refuses_is_left_out(tmp_path: Path) ->
     write_lines(path, [{"messages": system}])
     with pytest.raises(UserError, match="is empty") as caught:
         TextStream.from_local(path, "messages", render=strict)
-    assert caught.value.hint == "1 records were left out: no system messages"
+    assert caught.value.hint == "1 records were skipped: no system messages"
 
 
 def test_another_template_is_another_fingerprint(tmp_path: Path) -> None:

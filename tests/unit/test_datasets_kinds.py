@@ -80,7 +80,7 @@ def test_packed_files_that_are_not_whole(tmp_path: Path, packing: str, fault: st
     path = written(tmp_path, f"a.jsonl{packing}", LINES * 50)
     data = path.read_bytes()
     path.write_bytes({"torn": data[: len(data) // 2], "other": b"{}" * 40, "empty": b""}[fault])
-    with pytest.raises(UserError, match=r"is not a whole|is empty"):
+    with pytest.raises(UserError, match=r"is not a complete|is empty"):
         TextDataset.from_local(path)
 
 
@@ -114,7 +114,7 @@ def test_where_no_field_holds_texts_none_is_proposed(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         load_texts(DatasetSpec(str(path)))
     assert "--text-field" not in caught.value.sentence
-    assert "none of its fields holds texts" in caught.value.sentence
+    assert "none of its fields has text" in caught.value.sentence
 
 
 # Token ids.
@@ -198,7 +198,7 @@ def test_samples_and_heads_keep_the_ids(tmp_path: Path, tiny_lm: LanguageModel) 
 
 
 def test_ids_without_a_tokenizer_are_refused_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds token ids"):
+    with pytest.raises(UserError, match="contains token ids"):
         TextDataset.from_local(ids_file(tmp_path, [[1, 2]]))
 
 

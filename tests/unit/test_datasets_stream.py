@@ -314,11 +314,11 @@ def test_data_without_any_text_says_why(tmp_path: Path) -> None:
     path.write_text('{"text": 3}\n{"text": 4}\n')
     with pytest.raises(UserError, match="is empty") as caught:
         TextStream.from_local(path)
-    assert caught.value.hint == "2 records were left out: no text in field 'text'"
+    assert caught.value.hint == "2 records were skipped: no text in field 'text'"
     path.write_text('{"text": null}\n{"text": " "}\n{"text": ""}\n')
     with pytest.raises(UserError) as caught:
         TextStream.from_local(path)
-    assert caught.value.hint == "3 records were left out: no text in field 'text'"
+    assert caught.value.hint == "3 records were skipped: no text in field 'text'"
 
 
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "json", "csv", "tsv", "parquet"])

@@ -60,5 +60,5 @@ def test_the_rest_stays() -> None:
 
 @pytest.mark.parametrize("value", [None, (), "text", (1, 2)])
 def test_what_holds_no_tensor_is_told(value: Any) -> None:
-    with pytest.raises(UserError, match="holds no tensor"):
+    with pytest.raises(UserError, match="contains no tensor"):
         first_tensor(value)

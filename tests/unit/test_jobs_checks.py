@@ -153,7 +153,7 @@ def test_texts_that_are_there_pass(tmp_path: Path) -> None:
         ("a.jsonl", '{"body": "x"}\n', "no field 'text'"),
         ("a.jsonl", "{oops\n", "not valid JSON"),
         ("a.jsonl", "3\n", "neither an object nor a text"),
-        ("a.parquet", "PAR?", "not a whole Parquet file"),
+        ("a.parquet", "PAR?", "not a valid Parquet file"),
         ("a.docx", "x", "of no known kind"),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_parquet_file_without_rows_or_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_needs_a_text_in_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no texts"):
+    with pytest.raises(UserError, match="has no text files"):
         check_dataset(DatasetSpec(str(tmp_path)))
     write(tmp_path / "a.txt", "")
     with pytest.raises(UserError, match="is empty"):
