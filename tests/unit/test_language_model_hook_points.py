@@ -245,7 +245,7 @@ def test_rows_in_another_order_are_refused() -> None:
     block = lm.model.model.layers[1]
     block.mlp.pooled = Pooled()
     block.mlp.register_forward_hook(lambda module, args, _: (module.pooled(args[0]), None)[1])
-    with pytest.raises(UserError, match="not one row a token"):
+    with pytest.raises(UserError, match="not one row per token"):
         lm.layers.width("model.layers.1.mlp.pooled")
 
 

@@ -1,2 +1,1 @@
-"""Hook points: what they are called, how they are found by measuring, and how they are read and
-changed."""
+"""Hook points: their names, finding them by measuring, and reading and changing them."""

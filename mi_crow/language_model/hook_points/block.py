@@ -1,4 +1,4 @@
-"""The hook points of one block, by name, from what was measured in it."""
+"""The hook points of one block, by name, from its measurements."""
 
 from dataclasses import dataclass, field
 
@@ -11,13 +11,13 @@ from mi_crow.language_model.hook_points.point import Gain, HookPoint
 from mi_crow.language_model.hook_points.record import BlockRecord, Call
 
 SUBLAYERS = ("attn", "mlp")
-NORMALISED = {"attn": "ln1", "mlp": "ln2"}  # what TransformerLens calls the norms before them
+NORMALISED = {"attn": "ln1", "mlp": "ln2"}  # TransformerLens's names of the norms before them
 KINDS = ("attn_in", "z", "attn_raw", "attn_out", "resid_mid", "mlp_in", "mlp_raw", "mlp_out")
 
 _USUALLY = {
-    "z": "no projection's output is that of the attention",
-    "attn_raw": "no single module does what attention does there",
-    "mlp_raw": "no single module does what the MLP does there",
+    "z": "no projection has the attention's output",
+    "attn_raw": "no single module does the attention there",
+    "mlp_raw": "no single module does the MLP's work there",
     "attn_in": "the block has no module for attention",
     "mlp_in": "the block has no module for the MLP",
 }
@@ -29,7 +29,7 @@ _MLP = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "moe")
 
 @dataclass
 class BlockPoints:
-    """What a block has, by short name (and TransformerLens name where there is no short one), and
+    """A block's hook points by short name (or TransformerLens name, if there is no short one), and
     why it lacks the others."""
 
     points: dict[str, HookPoint] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class BlockPoints:
 
 
 def names_of(number: int) -> list[str]:
-    """All that a block may have beside its ends."""
+    """The names of all points that a block may have between its ends."""
     names = [f"{kind}.{number}" for kind in KINDS]
     return names + [f"blocks.{number}.{ln}.hook_normalized" for ln in NORMALISED.values()]
 
@@ -59,7 +59,7 @@ def block_points(record: BlockRecord, number: int, known: tuple[float, ...]) -> 
         _with_stream(found, record, number, measure(record, known))
     for name in names_of(number):
         found.lack(
-            name, _USUALLY.get(name.partition(".")[0], "no norm stands before the sub-layer")
+            name, _USUALLY.get(name.partition(".")[0], "there is no norm before the sub-layer")
         )
     return found
 
@@ -82,8 +82,8 @@ def _with_stream(found: BlockPoints, record: BlockRecord, number: int, measured:
 
 
 def _by_sublayer(record: BlockRecord, measured: Measured) -> dict[str, Sum | None]:
-    """Which sum is whose. Attention is what mixes tokens; side by side it is told from the MLP by
-    running both again on the tokens in reverse."""
+    """The sum of each sub-layer. Attention is what mixes tokens: in parallel blocks both sub-layers
+    are run again on the tokens in reverse to tell them apart."""
     if measured.whole is None:
         return {"attn": measured.first, "mlp": measured.second}
     terms = measured.whole.terms
@@ -102,7 +102,7 @@ def _by_sublayer(record: BlockRecord, measured: Measured) -> dict[str, Sum | Non
 
 
 def _point_of(record: BlockRecord, point: str, terms: tuple[Term, ...]) -> HookPoint:
-    """The sum as a hook point: written to at its last term, which knows the ones before."""
+    """The sum as a hook point: changed at its last term, when the others are known."""
     *before, last = terms
     plus = tuple(
         HookPoint(_full(record, term.call), _full(record, term.call), "output", term.scale)
@@ -112,7 +112,7 @@ def _point_of(record: BlockRecord, point: str, terms: tuple[Term, ...]) -> HookP
 
 
 def _workers(record: BlockRecord, name: str, total: Sum | None, measured: Measured) -> list[Call]:
-    """The modules that do a sub-layer's work, in the order in which they run."""
+    """The modules that do a sub-layer's work, in execution order."""
     roots = [call for call in record.roots() if call.has_matrices and call.ended >= 0]
     nested = [term.call for term in total.terms if _is_nested(term.call)] if total else []
     if nested:
@@ -126,13 +126,13 @@ def _workers(record: BlockRecord, name: str, total: Sum | None, measured: Measur
     return [
         call
         for call in roots
-        # Itself, or what feeds the norm behind it.
+        # The module itself, or what feeds the norm after it.
         if call in ends or any(not end.has_matrices and equal(end.x, call.y) for end in ends)
     ]
 
 
 def _is_nested(call: Call) -> bool:
-    """Whether it is a sub-module of its own inside a child of the block."""
+    """Whether it is a sub-module with children inside a child of the block."""
     return call.depth > 0 and next(call.module.children(), None) is not None
 
 
@@ -146,13 +146,13 @@ def _add_inside(
 ) -> None:
     """The sub-module's own output, what it reads before and after its norm, and what its output
     projection reads."""
-    first, alone = workers[0], total is None or len(total.terms) == 1
-    raw = _raw(workers, total.terms[-1].call if total else None) if alone else None
+    first, single = workers[0], total is None or len(total.terms) == 1
+    raw = _raw(workers, total.terms[-1].call if total else None) if single else None
     if raw is not None:
         found.add(HookPoint(_full(record, raw), f"{name}_raw.{number}", "output"))
     norm = _norm_before(record, first)
     if norm is not None and sum(equal(call.x, first.x) for call in workers) > 1:
-        # What several modules read is changed where it comes from.
+        # An input of several modules is changed at its source.
         found.add(HookPoint(_full(record, norm), f"{name}_in.{number}", "output"))
     else:
         found.add(HookPoint(_full(record, first), f"{name}_in.{number}", "input"))
@@ -167,7 +167,7 @@ def _add_inside(
 
 def _raw(workers: list[Call], last: Call | None) -> Call | None:
     """The sub-module whose output becomes the contribution: the contribution's own, or the one
-    that feeds the norm behind it."""
+    that feeds the norm after it."""
     if last is None:
         return workers[-1]
     own = [call for call in workers if call.name in (last.name, last.root)]
@@ -182,7 +182,7 @@ def _root_call(record: BlockRecord, call: Call) -> Call:
 
 
 def _worker_of(record: BlockRecord, call: Call) -> Call:
-    """The child of the block that a contribution comes from: what feeds it where it is a norm."""
+    """The block's child that a contribution comes from; for a norm the child that feeds it."""
     root = _root_call(record, call)
     if root.has_matrices:
         return root
@@ -201,28 +201,28 @@ def _norm_before(record: BlockRecord, reader: Call) -> Call | None:
 
 
 def _gain_of(norm: Call) -> Gain | None:
-    """How a norm multiplies: by w, by 1 + w, or not at all; None where it is none of these.
+    """How a norm multiplies: by w, by 1 + w, or not at all; None if by none of these.
 
-    Without its gain a norm's output points where its input does, about its mean for a LayerNorm.
+    Without its gain a norm's output has its input's direction (for a LayerNorm the centred one).
     """
     if norm.x is None or norm.y is None:
         return None
     weight = getattr(norm.module, "weight", None)
     bias = getattr(norm.module, "bias", None)
     if not isinstance(weight, Tensor):
-        return "" if _points_alike(norm.x, norm.y) else None
+        return "" if _same_direction(norm.x, norm.y) else None
     if weight.ndim != 1 or weight.shape[0] != norm.y.shape[1]:
         return None
     weight = weight.detach().float().cpu()
     shift = bias.detach().float().cpu() if isinstance(bias, Tensor) else torch.zeros(())
     options: tuple[tuple[Gain, Tensor], ...] = (("w", weight), ("1+w", 1 + weight))
     for gain, factor in options:
-        if bool((factor != 0).all()) and _points_alike(norm.x, (norm.y - shift) / factor):
+        if bool((factor != 0).all()) and _same_direction(norm.x, (norm.y - shift) / factor):
             return gain
     return None
 
 
-def _points_alike(x: Tensor, normalised: Tensor) -> bool:
+def _same_direction(x: Tensor, normalised: Tensor) -> bool:
     centred = x - x.mean(dim=1, keepdim=True)
     alike = [
         float(nn.functional.cosine_similarity(one, normalised, dim=1).median())
@@ -232,7 +232,7 @@ def _points_alike(x: Tensor, normalised: Tensor) -> bool:
 
 
 def _projection(record: BlockRecord, raw: Call, last: Call) -> Call | None:
-    """The last matrix inside attention: its output is the attention's."""
+    """The output projection of attention: the last matrix in it, with the same output."""
     if last.depth and last.root == raw.name and last.has_matrices and not _is_nested(last):
         return last  # attention adds the residual itself; this is what it adds
     inner = [
@@ -246,8 +246,8 @@ def _projection(record: BlockRecord, raw: Call, last: Call) -> Call | None:
 
 
 def mixes_tokens(call: Call, record: BlockRecord) -> bool:
-    """Whether a module's output at a token depends on other tokens: it is run again with the tokens
-    in reverse, which gives the same rows in reverse where it does not."""
+    """Whether a module's output at a token depends on other tokens: if not, running it with the
+    tokens in reverse gives the same rows in reverse."""
     try:
         x = input_tensor(call.args, call.kwargs)
         if x.ndim != 3:
@@ -255,20 +255,20 @@ def mixes_tokens(call: Call, record: BlockRecord) -> bool:
         args, kwargs = replace_input(call.args, call.kwargs, x.flip(1))
         again = first_tensor(call.module.forward(*args, **kwargs))
         plain = first_tensor(call.module.forward(*call.args, **call.kwargs))
-    except Exception:  # a module that needs more than its inputs: what it is called has to do
+    except Exception:  # a module that needs more than its inputs: its name has to do
         return any(call.root.startswith(name) for name in _ATTENTION)
     if again.ndim != 3:
         return False
-    if not bool(plain.any()):  # it gives nothing at all: what it is called has to do
+    if not bool(plain.any()):  # its output is all zero: its name has to do
         return any(call.root.startswith(name) for name in _ATTENTION)
     difference = (again.flip(1) - plain).float().abs().max()
     return bool(difference > 1e-3 * plain.float().abs().max())
 
 
 def _without_stream(found: BlockPoints, record: BlockRecord, number: int) -> None:
-    """A block that does not hold one row a token: its sub-modules by what they are called."""
+    """A block without one row per token: its sub-modules by their names."""
     shape = list(record.pre_shape)
-    why = f"its stream has the shape {shape}, not one row a token"
+    why = f"its stream has the shape {shape}, not one row per token"
     if len(shape) == 4:
         why = f"it carries {shape[0]} streams at once"
     for name, known in (("attn", _ATTENTION), ("mlp", _MLP)):
@@ -287,9 +287,9 @@ def _say_what_is_missing(
     found: BlockPoints, number: int, measured: Measured, sums: dict[str, Sum | None]
 ) -> None:
     if measured.whole is not None:
-        alone = len(sums) == 1
-        reason = "the block has only one sub-layer" if alone else "its sub-layers run in parallel"
-        found.lack(f"resid_mid.{number}", f"{reason}: there is no stream between")
+        single = len(sums) == 1
+        reason = "the block has only one sub-layer" if single else "its sub-layers run in parallel"
+        found.lack(f"resid_mid.{number}", f"{reason}: there is no stream between sub-layers")
         for name in SUBLAYERS:
             if name not in sums:
                 said = "attention" if name == "attn" else "an MLP"
@@ -304,7 +304,7 @@ def _say_what_is_missing(
         if sums.get(name) is None:
             found.lack(
                 f"{name}_out.{number}",
-                "no module's output in the block is what is added to the residual stream",
+                "no module's output in the block is what it adds to the residual stream",
             )
     found.lack(f"resid_mid.{number}", "what attention adds to the stream is not known")
 

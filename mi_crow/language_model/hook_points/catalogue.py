@@ -1,4 +1,4 @@
-"""The hook points of one model: which there are, what they are called, how wide they are."""
+"""The hook points of one model: which there are, their names and widths."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class HookPoints:
 
     def __init__(self, lm: HookedModel) -> None:
         self._lm = lm
-        self.resting = False  # during a probe: no hook acts and no detector looks
+        self.resting = False  # during a probe: no hook runs
         self._widths: dict[HookPoint, int] = {}
         self._layouts: dict[tuple[str, str], Layout] = {}
         self._measured: dict[int, BlockPoints] = {}
@@ -45,7 +45,7 @@ class HookPoints:
     def resolve(self, signature: "str | int | HookPoint") -> HookPoint:
         """The hook point meant by a module name, a short name or a block's number.
 
-        A module's name means its output, `<module>.input` what it reads. Short names are
+        A module's name means its output, `<module>.input` its input. Short names are
         resid_pre.N, resid_mid.N, resid_post.N (the residual stream), attn_out.N and mlp_out.N (what
         is added to it), attn_raw.N and mlp_raw.N (the sub-modules' own outputs), attn_in.N and
         mlp_in.N (what they read, after their norms), z.N (the input of attention's output
@@ -74,7 +74,7 @@ class HookPoints:
         )
 
     def stored(self, layer: str, point: str) -> HookPoint:
-        """The hook point that a run or an SAE keeps as module name and short name.
+        """The hook point that a run or an SAE records as module name and short name.
 
         The module is what was captured, whatever its short name meant then. Raises as `resolve`.
         """
@@ -95,45 +95,43 @@ class HookPoints:
         return found
 
     def _short(self, name: str) -> HookPoint | None:
-        """The hook point of a short name; None where the model has no such block. Raises UserError
-        where the block has no such point."""
+        """The hook point of a short name; None if the model has no such block. Raises UserError if
+        the block has no such point."""
         number = number_of(name) if name else None
         if number is None or number >= len(self._blocks):
             return None
         block = self._blocks[number]
         if name == f"resid_pre.{number}":
-            return self._alone(HookPoint(block, name, "input"))
+            return self._unshared(HookPoint(block, name, "input"))
         if name == f"resid_post.{number}":
-            return self._alone(HookPoint(block, name, "output"))
+            return self._unshared(HookPoint(block, name, "output"))
         inside = self._inside(number)
         if name in inside.points:
-            return self._alone(inside.points[name])
+            return self._unshared(inside.points[name])
         raw = name.replace("_out.", "_raw.")
         other = raw if raw != name and raw in inside.points else f"resid_post.{number}"
-        said = (
-            "is the sub-module's own output" if other == raw else "is the stream behind the block"
-        )
+        said = "is the sub-module's own output" if other == raw else "is the stream after the block"
         raise UserError(
             f"{name!r} of {self._lm.model_id!r} is not available: {inside.missing.get(name, '')}",
             hint=f"{other} {said}",
         )
 
-    def _alone(self, point: HookPoint) -> HookPoint:
-        """The point; raises UserError where its module runs for several blocks: a hook could not
-        tell one's values from another's."""
+    def _unshared(self, point: HookPoint) -> HookPoint:
+        """The point; raises UserError if several blocks share its module: a hook could not tell
+        their values apart."""
         for one in (point, *point.plus):
             blocks = self._users.get(id(self._lm.model.get_submodule(one.name)), [])
             if len(blocks) > 1:
                 raise UserError(
                     f"{point.point!r} of {self._lm.model_id!r} is not available: {one.name} is one "
                     f"module that the blocks {', '.join(map(str, blocks))} share",
-                    hint="choose a point whose module one block has to itself",
+                    hint="choose a point whose module only one block has",
                 )
         return point
 
     @cached_property
     def _users(self) -> dict[int, list[int]]:
-        """Which blocks each module inside them belongs to, by the module's identity."""
+        """The blocks that each module belongs to, by the module's identity."""
         users: dict[int, list[int]] = {}
         for number, block in enumerate(self._blocks):
             for module in self._lm.model.get_submodule(block).modules():
@@ -141,7 +139,7 @@ class HookPoints:
         return users
 
     def _module(self, name: str) -> HookPoint | None:
-        """A module's output, or with `.input` (`.output`) what it reads (gives)."""
+        """A module's output, or its input for `<module>.input`."""
         if name == "" or name in self._known_names:
             return self._named(name, "output")
         owner, _, end = name.rpartition(".")
@@ -152,7 +150,7 @@ class HookPoints:
         return None
 
     def _named(self, module: str, kind: str) -> HookPoint:
-        """A module's tensor under its short name, where it has one."""
+        """A module's tensor under its short name, if it has one."""
         plain = HookPoint(module, module if kind == "output" else f"{module}.input", "output")
         if kind == "input":
             plain = HookPoint(module, plain.point, "input")
@@ -166,13 +164,13 @@ class HookPoints:
         return plain
 
     def _points_of(self, number: int) -> list[HookPoint]:
-        """A block's inner points, those first whose short names say most."""
+        """A block's inner points; `_raw` ones, whose names say least, last."""
         points = self._inside(number).points
         return sorted(points.values(), key=lambda one: "_raw." in one.point)
 
     def _embedding(self) -> HookPoint:
-        """What the token embedding gives: the first block's input, unless positions are added to
-        it on the way."""
+        """The token embedding's output: the first block's input, unless positions are added in
+        between."""
         if self._blocks and embeds_directly(self._lm, self._blocks[0]):
             return self.resolve("resid_pre.0")
         embedding = self._lm.model.get_input_embeddings()
@@ -182,13 +180,13 @@ class HookPoints:
         raise NotFoundError("the model has no token embedding", hint="take resid_pre.0")
 
     def _inside(self, number: int) -> BlockPoints:
-        """What the block `number` has between its ends."""
+        """The points of block `number` between its ends."""
         if number not in self._measured:
             self._measure([number])
         return self._measured[number]
 
     def _measure(self, numbers: list[int]) -> None:
-        """Measures blocks in one probe pass; one that cannot be measured says why."""
+        """Measures blocks in one probe pass; records why a block cannot be measured."""
         names = {self._blocks[number]: number for number in numbers}
         known = _numbers_of(self._lm.model.config)
 
@@ -196,7 +194,7 @@ class HookPoints:
             number = names[record.name]
             try:
                 self._measured[number] = block_points(record, number, known)
-            except Exception as error:  # a block unlike all others still has its ends
+            except Exception as error:  # an unusual block still has its ends
                 self._measured[number] = _unmeasured(number, f"measuring failed ({error})")
             self._note_widths(record, number)
 
@@ -210,7 +208,7 @@ class HookPoints:
             self._measured.setdefault(number, _unmeasured(number, why))
 
     def _note_widths(self, record: BlockRecord, number: int) -> None:
-        """Keeps the widths that the record shows: those of tensors [batch, length, d]."""
+        """Keeps the widths of the record's tensors [batch, length, d]."""
         inner = self._measured[number].points.values()
         ends = [
             (HookPoint(record.name, f"resid_pre.{number}", "input"), record.pre_shape),
@@ -227,7 +225,7 @@ class HookPoints:
             self._layouts[point.name, point.kind] = "rows"
 
     def _nearest(self, signature: str) -> list[str]:
-        """Three names: those most like a slip of the pen, then blocks as examples."""
+        """Three names: those most similar, for typing errors, then blocks as examples."""
         short = [f"{kind}.{number}" for number in range(len(self._blocks)) for kind in SHORT]
         names = [*short, *self._names[:_NAMES_COMPARED]]
         blocks = self._blocks or self._names
@@ -238,7 +236,7 @@ class HookPoints:
     def width(self, signature: "str | int | HookPoint") -> int:
         """Size d of one activation at a hook point, read from a probe pass.
 
-        Raises UserError for a point that does not give one row a token, MiCrowError for one that
+        Raises UserError for a point that does not give one row per token, MiCrowError for one that
         the pass never reaches.
         """
         point = self.resolve(signature)
@@ -247,7 +245,7 @@ class HookPoints:
         return self._widths[point]
 
     def known_layout(self, point: HookPoint) -> Layout | None:
-        """How the point's tensor holds the tokens, where `width` found it out."""
+        """The layout of the point's tensor; None before `width` has found it."""
         return self._layouts.get((point.name, point.kind))
 
     def _probe(self, point: HookPoint) -> None:
@@ -267,14 +265,14 @@ class HookPoints:
         self._widths[point] = to_rows(torch.empty(shapes[0]), layout, *ids.shape).shape[-1]
 
     def block_of(self, point: HookPoint) -> int | None:
-        """The number of the block that a hook point is in; None outside."""
+        """The number of the block that a hook point is in; None outside the blocks."""
         for number, block in enumerate(self._blocks):
             if f"{point.name}.".startswith(f"{block}."):
                 return number
         return None
 
     def _no_rows(self, point: HookPoint, shape: torch.Size, ids: torch.Size) -> UserError:
-        """What is wrong with a shape, and what works."""
+        """The error for a shape without one row per token, naming a point that works."""
         length = ids[1]
         number = self.block_of(point)
         works = "choose a residual block or one of its sub-modules"
@@ -285,22 +283,22 @@ class HookPoints:
         if len(shape) == 4 and tuple(shape[1:3]) == tuple(ids):
             return UserError(
                 f"{point.point!r} carries {shape[0]} streams at once ([{shape[0]}, batch, length, "
-                f"{shape[3]}]), not one row a token",
+                f"{shape[3]}]), not one row per token",
                 hint=works,
             )
         return UserError(
             f"{point.point!r} gives {list(shape)} for {ids[0]} texts of {length} tokens, not one "
-            "row a token",
+            "row per token",
             hint=works,
         )
 
     def describe(self) -> list[dict[str, Any]]:
-        """Every hook point with a short name that the model has: module name, short name, width as
+        """Every hook point of the model with a short name: module name, short name, width as
         `shape`."""
         return [row for row in self.survey() if "reason" not in row]
 
     def survey(self) -> list[dict[str, Any]]:
-        """The same with the points that the model lacks: `shape` None and the `reason`."""
+        """The same, and the points that the model lacks with `shape` None and the `reason`."""
         missing = [n for n in range(len(self._blocks)) if n not in self._measured]
         if missing:
             self._measure(missing)
@@ -320,7 +318,7 @@ class HookPoints:
             yield {"name": "", "point": name, "shape": None, "reason": reason}
 
     def _points_of_outputs(self) -> dict[str, str]:
-        """Short names by the module whose output they are."""
+        """Short names of module outputs, by module name."""
         missing = [n for n in range(len(self._blocks)) if n not in self._measured]
         if missing:
             self._measure(missing)

@@ -14,7 +14,7 @@ from mi_crow.language_model.hook_points.record import holds_matrices
 
 
 def output_embedding(lm: HookedModel) -> nn.Module:
-    """The module that gives the logits. Raises UserError for a model without one."""
+    """The module whose output is the logits. Raises UserError for a model without one."""
     head = lm.model.get_output_embeddings()
     if head is None:
         raise UserError(f"model {lm.model_id!r} has no output embedding")
@@ -22,10 +22,9 @@ def output_embedding(lm: HookedModel) -> nn.Module:
 
 
 def final_norm(lm: HookedModel, head: nn.Module) -> nn.Module | None:
-    """The norm that a probe sees between the last block and `head`; None where there is none.
+    """The norm between the last block and `head`, found by a probe; None if there is none.
 
-    It has no matrix, changes what it reads, and what it gives is what the head reads, up to a
-    factor.
+    It has no matrix, changes its input, and its output is the head's input up to a factor.
     """
     blocks = tuple(f"{name}." for name in lm.layers.blocks())
     seen: list[tuple[nn.Module, Tensor, Tensor]] = []
@@ -66,7 +65,7 @@ def _is_small(module: nn.Module) -> bool:
 
 
 def _in_proportion(y: Tensor, x: Tensor) -> bool:
-    """Whether x is y times a number, or both are the same."""
+    """Whether x is y times a number."""
     if y.shape != x.shape:
         return False
     factor = float((x * y).sum() / y.square().sum().clamp_min(1e-12))

@@ -1,4 +1,4 @@
-"""A hook point: which tensor of the model is meant, and in which units."""
+"""A hook point: which tensor of the model, and in which units."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +22,7 @@ class HookPoint:
     """
 
     name: str  # module name
-    point: str  # short name; equals `name` where there is none
+    point: str  # short name; equals `name` if there is none
     kind: Literal["output", "input"]
     scale: float = 1.0
     gain: Gain = ""
@@ -30,14 +30,14 @@ class HookPoint:
 
     @property
     def plain(self) -> bool:
-        """Whether the value is the module's own tensor, as it is."""
+        """Whether the value is simply the module's own tensor."""
         return self.scale == 1.0 and not self.gain and not self.plus
 
     @property
     def stored(self) -> str:
-        """The name that runs and SAEs keep: it names this tensor and no other in every version.
+        """The name that runs and SAEs record: it means this tensor and no other in every version.
 
-        A block's input is the exception: its point (resid_pre.N) says that it is an input.
+        A block's input is the exception: only its point (resid_pre.N) says that it is an input.
         """
         if not self.plain:
             return self.point
@@ -46,7 +46,7 @@ class HookPoint:
         return f"{self.name}.input"
 
     def same_tensor(self, other: "HookPoint") -> bool:
-        """Whether both mean the same values, whatever they are called."""
+        """Whether both mean the same values, whatever their names."""
         return _meaning(self) == _meaning(other)
 
     def value(self, tensor: Tensor, module: nn.Module) -> Tensor:
@@ -70,8 +70,7 @@ def _meaning(point: HookPoint) -> tuple[object, ...]:
 
 
 def _affine(module: nn.Module, gain: Gain) -> tuple[Tensor, Tensor]:
-    """A norm's gain and bias [d] in fp32. Raises UserError for a gain of zero, which nothing can be
-    divided by."""
+    """A norm's gain and bias [d] in fp32; gains of zero are for `check_gain`."""
     weight = module.weight
     assert isinstance(weight, Tensor)
     weight = weight.detach().float() + (1.0 if gain == "1+w" else 0.0)
@@ -82,9 +81,9 @@ def _affine(module: nn.Module, gain: Gain) -> tuple[Tensor, Tensor]:
 
 
 def check_gain(module: nn.Module, gain: Gain, name: str) -> None:
-    """Raises UserError where a norm has a gain of zero: its input cannot be recovered there."""
+    """Raises UserError if a norm has a gain of zero: what it multiplies cannot be recovered."""
     if gain and bool((_affine(module, gain)[0] == 0).any()):
         raise UserError(
-            f"the norm {name!r} has a gain of zero: what it gives before its gain is lost",
-            hint=f"{name} is its output, {name}.input what it reads",
+            f"the norm {name!r} has a gain of zero: the value before its gain is lost",
+            hint=f"{name} is its output, {name}.input its input",
         )

@@ -1,4 +1,4 @@
-"""A pass of a few tokens that is only looked at."""
+"""A forward pass of a few tokens, to measure and inspect a model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +18,7 @@ class StopPass(BaseException):
 
 
 def probe_ids(lm: HookedModel) -> Tensor:
-    """Token ids [batch, length] of plain text on the model's device, rows unlike each other."""
+    """Token ids [batch, length] of plain text on the model's device; the rows differ."""
     length = min(_LENGTH, context_of(lm.model.config) or _LENGTH)
     ids = _text_ids(lm)
     while len(ids) < _BATCH * length:
@@ -28,14 +28,14 @@ def probe_ids(lm: HookedModel) -> Tensor:
 
 
 def another_id(lm: HookedModel, ids: Tensor) -> int:
-    """A token id of plain text that is not among `ids`, where there is one."""
+    """A token id of plain text that is not among `ids`, if there is one."""
     there = set(ids.flatten().tolist())
     known = [*_text_ids(lm), *range(_vocabulary(lm))]
     return next((one for one in known if one not in there), 0)
 
 
 def context_of(config: Any) -> int | None:
-    """How many positions a model has, where its configuration says so."""
+    """How many positions a model has, if its configuration says so."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     found = getattr(text, "max_position_embeddings", None)
     return found if isinstance(found, int) and found > 0 else None
@@ -43,8 +43,8 @@ def context_of(config: Any) -> int | None:
 
 @contextmanager
 def unnoticed(lm: HookedModel) -> Iterator[None]:
-    """Inside the block no hook of a user runs: detectors do not see the probe either. Nor does
-    anything drop out of a model that is being trained."""
+    """Inside the block no registered hook runs, not even a detector, and a model in training mode
+    has no dropout."""
     before, lm.layers.resting = lm.layers.resting, True
     training = [module for module in lm.model.modules() if module.training]
     for module in training:
@@ -65,13 +65,13 @@ def run_probe(lm: HookedModel, ids: Tensor) -> None:
 
 
 def _text_ids(lm: HookedModel) -> list[int]:
-    """Ids of ordinary words: placeholders of images or padding would be another pass."""
+    """Ids of ordinary words: padding or placeholders of images would change the pass."""
     vocabulary = _vocabulary(lm)
     try:
         special = set(lm.tokenizer.all_special_ids)
         ids = lm.tokenizer(_TEXT, add_special_tokens=False)["input_ids"]
         found = [one for one in ids if one < vocabulary and one not in special]
-    except Exception:  # any callable may stand in for a tokenizer
+    except Exception:  # any callable may serve as a tokenizer
         found = []
     few = min(vocabulary, 64)
     return found if len(set(found)) > 1 else list(range(vocabulary - few, vocabulary))

@@ -1,4 +1,4 @@
-"""What happens inside one block during a probe: which module read and gave what, in order."""
+"""A record of one block during a probe: inputs and outputs of its modules, in order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,17 +14,17 @@ from mi_crow.language_model.context import HookedModel
 from mi_crow.language_model.hook_points.probe import StopPass, probe_ids, run_probe
 
 _DEEPEST = 3  # levels below the block
-_EXPERTS = 8  # a longer list of modules is one of experts: none of them sees every token
+_EXPERTS = 8  # a longer list of modules is experts, none of which sees every token
 
 
 @dataclass
 class Call:
     """One module's run. Tensors are copies in fp32 on the CPU, [batch * length, width]; None for
-    what does not hold one row a token."""
+    those without one row per token."""
 
     name: str  # below the block
     module: nn.Module
-    begun: int  # place in the order of what happened
+    begun: int  # time of its start, counted in events
     x: Tensor | None
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -34,7 +34,7 @@ class Call:
 
     @property
     def root(self) -> str:
-        """The block's child that it is or belongs to."""
+        """The block's child that it is, or is inside."""
         return self.name.partition(".")[0]
 
     @property
@@ -43,7 +43,7 @@ class Call:
 
     @property
     def has_matrices(self) -> bool:
-        """Whether it computes more than a norm, an activation or a dropout does."""
+        """Whether it computes more than a norm, an activation function or a dropout does."""
         return holds_matrices(self.module)
 
     @property
@@ -52,7 +52,7 @@ class Call:
 
 
 def holds_matrices(module: nn.Module) -> bool:
-    """Whether there are any in it; quantised ones may be buffers."""
+    """Whether a module contains matrices; quantised ones may be buffers."""
     tensors = chain(module.parameters(), module.buffers())
     return any(tensor.ndim > 1 for tensor in tensors)
 
@@ -70,7 +70,7 @@ class BlockRecord:
     calls: list[Call] = field(default_factory=list)
 
     def width(self, call_name: str, of_input: bool) -> int | None:
-        """The width of what a module reads or gives, where that is [batch, length, width]."""
+        """The width of a module's input or output, if that is [batch, length, width]."""
         for call in self.calls:
             tensor = call.x if of_input else call.y
             if call.name == call_name and tensor is not None and call.whole[not of_input]:
@@ -83,8 +83,8 @@ class BlockRecord:
 
 
 def record_blocks(lm: HookedModel, blocks: Sequence[str], visit: Any) -> None:
-    """Runs a probe to the last of `blocks` and gives each one's record to `visit`, which is done
-    with it on return: only one block's tensors are held at a time."""
+    """Runs a probe to the last of `blocks` and passes each one's record to `visit`, which must not
+    keep it: only one block's tensors are held at a time."""
     ids = probe_ids(lm)
     left = set(blocks)
     handles: list[Any] = []
@@ -97,7 +97,7 @@ def record_blocks(lm: HookedModel, blocks: Sequence[str], visit: Any) -> None:
             if not left:
                 raise StopPass
 
-        handles += recorder.hang(done)
+        handles += recorder.register(done)
     try:
         run_probe(lm, ids)
     finally:
@@ -113,7 +113,7 @@ class _Recorder:
         self._open: dict[str, Call] = {}
         self._record: BlockRecord | None = None
 
-    def hang(self, done: Any) -> list[Any]:
+    def register(self, done: Any) -> list[Any]:
         handles = [
             self._block.register_forward_pre_hook(self._begin, with_kwargs=True),
             self._block.register_forward_hook(lambda _, __, out: self._end(out, done)),
@@ -161,7 +161,7 @@ class _Recorder:
         self._record.calls.append(call)
 
     def _leave(self, name: str, output: Any) -> Any:
-        """The output that the pass goes on with, None for the module's own."""
+        """The output that the pass continues with; None for the module's own."""
         call = self._open.get(name)
         if self._record is None or call is None or call.ended >= 0:
             return None
@@ -173,13 +173,13 @@ class _Recorder:
         call.y, call.whole = self._rows(tensor), (call.whole[0], tensor.ndim == 3)
         if call.y is None or bool(call.y.any()):
             return None
-        # Pruned or newly added, it adds nothing: what it would add to shows only by some values.
+        # A pruned or new module adds zeros: only other values show what it would add to.
         filled = self._noise(tensor)
         call.y = self._rows(filled)
         return replace_tensor(output, filled)
 
     def _noise(self, like: Tensor) -> Tensor:
-        """Values as large as the stream's, the same every time."""
+        """Random values as large as the stream's, the same every time."""
         pre = self._record.pre if self._record is not None else None
         size = float(pre.std()) if pre is not None else 1.0
         noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(self._clock))
@@ -199,7 +199,7 @@ class _Recorder:
 
 
 def inside(block: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Modules below a block, not too deep and no experts, by their names below it."""
+    """Modules below a block by their names in it; not too deep, and no experts."""
     found = []
     experts = [
         name

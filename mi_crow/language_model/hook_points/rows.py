@@ -1,4 +1,4 @@
-"""One row a token: how a module's tensor holds the tokens of a pass, proved by changing some."""
+"""One row per token: the layout of a module's tensor, proved by changing tokens of a pass."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -14,7 +14,7 @@ _ORDER: tuple[Layout, ...] = ("flat", "heads", "heads_first")
 
 
 def to_rows(tensor: Tensor, layout: Layout, batch: int, length: int) -> Tensor:
-    """`tensor` as [batch, length, d]: a view where that is possible."""
+    """`tensor` as [batch, length, d]: a view if possible."""
     if layout == "rows":
         return tensor
     if layout == "heads_first":
@@ -41,27 +41,28 @@ def fits(shape: Sequence[int], layout: Layout, batch: int, length: int) -> bool:
 
 
 def proved_layout(read: Callable[[Tensor], Tensor], ids: Tensor, other: int) -> Layout | None:
-    """The layout of what `read` gives for token ids [batch, length]; None where there is none.
+    """The layout of the tensor that `read` returns for token ids [batch, length]; None if there is
+    no row per token.
 
-    Sizes decide for [batch, length, d]. Any other shape has to show that it holds one row a token
-    in order: in a causal model a changed token changes its own row and none before it, and no row
-    of another text. `other` is a token id to change to.
+    For [batch, length, d] the sizes decide. Any other shape must prove to have one row per token in
+    order: in a causal model a changed token changes its own row and none before it, and no row of
+    another text. `other` is a token id to change to.
     """
     batch, length = ids.shape
     before = read(ids)
     if fits(before.shape, "rows", batch, length):
         return "rows"
     possible: list[Layout] = [one for one in _ORDER if fits(before.shape, one, batch, length)]
-    for text, place in ((0, length - 1), (0, length - 2), (batch - 1, length // 2)):
+    for text, position in ((0, length - 1), (0, length - 2), (batch - 1, length // 2)):
         if not possible:
             return None
         changed = ids.clone()
-        changed[text, place] = other
+        changed[text, position] = other
         after = read(changed)
         if after.shape != before.shape:
             return None
         possible = [
-            one for one in possible if _moved(before, after, one, batch, length) == (text, place)
+            one for one in possible if _moved(before, after, one, batch, length) == (text, position)
         ]
     return possible[0] if len(possible) == 1 else None
 
@@ -69,12 +70,12 @@ def proved_layout(read: Callable[[Tensor], Tensor], ids: Tensor, other: int) -> 
 def _moved(
     before: Tensor, after: Tensor, layout: Layout, batch: int, length: int
 ) -> tuple[int, int] | None:
-    """The text and the first place whose rows differ; None when more than one text does."""
+    """The text and the first position whose rows differ; None if several texts do."""
     difference = to_rows(after, layout, batch, length) - to_rows(before, layout, batch, length)
     size = to_rows(before, layout, batch, length).float().abs().amax().clamp_min(1e-6)
     # A batch's products may round differently when one row of it changes.
     moved = difference.float().abs().amax(-1) > 1e-4 * size
-    texts, places = torch.nonzero(moved, as_tuple=True)
+    texts, positions = torch.nonzero(moved, as_tuple=True)
     if not len(texts) or len(texts.unique()) > 1:
         return None
-    return int(texts[0]), int(places.min())
+    return int(texts[0]), int(positions.min())

@@ -1,4 +1,4 @@
-"""Which modules are a model's residual blocks, and what stands before them."""
+"""Which modules are a model's residual blocks, and whether they read the embedding directly."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from mi_crow.hooks.tensors import first_tensor, input_tensor
 from mi_crow.language_model.context import HookedModel
 from mi_crow.language_model.hook_points.probe import StopPass, probe_ids, run_probe
 
-# Of models whose configuration does not say how many layers they have.
+# For models whose configuration does not say how many layers they have.
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention", "linear_attn", "mixer")
 
 
@@ -17,8 +17,8 @@ def find_blocks(lm: HookedModel) -> list[str]:
     """Names of the residual blocks: the module list with as many entries as the configuration has
     text layers, or else with attention in every entry.
 
-    Of several the ones of that length are preferred, then the longest; a vision tower's blocks are
-    left out, since they do not run on text.
+    Of several lists those of that length are preferred, then the longest; a vision tower's blocks
+    are left out, since they do not run on text.
     """
     wanted = _configured_layers(lm.model.config)
     lists: dict[str, tuple[bool, int]] = {}
@@ -40,7 +40,7 @@ def find_blocks(lm: HookedModel) -> list[str]:
 
 
 def embeds_directly(lm: HookedModel, first_block: str) -> bool:
-    """Whether the first block reads the token embedding, at most scaled."""
+    """Whether the first block reads the token embedding, possibly scaled."""
     embedding = lm.model.get_input_embeddings()
     seen: list[Tensor] = []
 
@@ -68,7 +68,7 @@ def embeds_directly(lm: HookedModel, first_block: str) -> bool:
 
 
 def _running(lm: HookedModel, lists: list[str]) -> set[str]:
-    """Those lists whose first module runs on text."""
+    """The lists whose first module runs on text."""
     ran: set[str] = set()
     handles = [
         lm.model.get_submodule(f"{name}.0").register_forward_pre_hook(
@@ -78,7 +78,7 @@ def _running(lm: HookedModel, lists: list[str]) -> set[str]:
     ]
     try:
         run_probe(lm, probe_ids(lm))
-    except Exception:  # what cannot run is told by whoever needs it to
+    except Exception:  # whoever needs the model to run reports this
         return set(lists)
     finally:
         for handle in handles:

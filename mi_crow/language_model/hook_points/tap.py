@@ -1,4 +1,4 @@
-"""Reading and changing the value at a hook point: the one place where hooks are hung for that."""
+"""Reading and changing the value at a hook point: the only place that registers hooks for it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +17,11 @@ Remove = Callable[[], None]
 
 
 def tap(lm: HookedModel, point: HookPoint, visit: Visit) -> Remove:
-    """In every pass `visit` gets the value at `point` [batch, length, d] and gives None, or the
-    value that the model is to go on with. Call what comes back to take the tap off.
+    """In every pass `visit` gets the value at `point` [batch, length, d] and returns None, or the
+    value that the model continues with. Call the returned function to remove the tap.
 
-    Values that `visit` leaves as they are stay so bit for bit, whatever the point's units. Raises
-    UserError for a point that cannot be read back.
+    Values that `visit` does not change stay the same bit for bit, whatever the point's units.
+    Raises UserError for a point that cannot be read back.
     """
     return _Tap(lm, point, visit).remove
 
@@ -66,7 +66,7 @@ class _Tap:
         return None if changed is None else replace_input(args, kwargs, changed)
 
     def _changed(self, tensor: Tensor) -> Tensor | None:
-        """The module's tensor that gives the visitor's value; None where it stays."""
+        """The module's tensor for the value that `visit` returned; None if nothing changes."""
         point, rows = self._point, tensor
         if self._layout != "rows":
             rows = to_rows(tensor, self._layout, *self._tokens())
@@ -78,7 +78,7 @@ class _Tap:
         if after is None or after is value:
             return None
         if not point.plain:
-            # By the difference where something is added, and only where something changed.
+            # As a difference if something is added, and only where a value changed.
             asked = own + (after - value) if point.plus else after
             after = torch.where(after == value, rows, point.own(asked, self._module))
         return after if self._layout == "rows" else from_rows(after, self._layout, tensor)
@@ -90,7 +90,7 @@ class _Tap:
 
 
 def _tokens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int] | None:
-    """How many texts of how many tokens a pass of the whole model is of."""
+    """Batch and length of a pass of the whole model."""
     for value in (kwargs.get("input_ids"), kwargs.get("inputs_embeds"), *args):
         if isinstance(value, Tensor) and value.ndim >= 2:
             return int(value.shape[0]), int(value.shape[1])
