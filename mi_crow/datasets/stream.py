@@ -86,9 +86,7 @@ class TextDataset:
         split: str = "train",
         render: Render | None = None,
     ) -> "TextDataset":
-        """Texts of a txt, md, jsonl, json, csv, tsv or parquet file, of a folder of them, or of a
-        folder that `save_to_disk` wrote (to which `split` applies). See `TextStream.from_local`.
-        """
+        """Texts of a file or a folder, read into memory. See `TextStream.from_local`."""
         return cls.from_texts(TextStream.from_local(path, text_field, label_field, split, render))
 
     @classmethod
@@ -102,12 +100,9 @@ class TextDataset:
         offline: bool = False,
         render: Render | None = None,
     ) -> "TextDataset":
-        """Texts of a dataset on the Hugging Face hub (or in its cache); only the first `limit` when
-        given. See `TextStream.from_huggingface`, which holds none of them in memory.
-
-        `name` is `org/name`, or `org/name:config` if a dataset has several. Raises NotFoundError
-        when it is not available, UserError for a config, split or field it lacks.
-        """
+        """Texts of a dataset on the Hugging Face hub, only the first `limit` when given. See
+        `TextStream.from_huggingface`, which keeps none of them in memory. Raises NotFoundError,
+        UserError."""
         texts = TextStream.from_huggingface(
             name, split, text_field, label_field, limit is not None, offline, render
         )

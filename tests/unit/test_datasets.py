@@ -98,7 +98,7 @@ def test_short_rows_and_quoted_lines_of_a_table(tmp_path: Path) -> None:
         ("latin.txt", b"caf\xe9", "is not UTF-8"),
         ("ragged.csv", b"text,label\na,b\nx,y,z\n", "line 3 has 3 fields, its first line 2"),
         ("quote.csv", b'text\nok\n"never closed\n', "is not valid csv (unexpected end of data)"),
-        ("quote.tsv", b'text\n"a"b\n', "line 2 is not tsv"),
+        ("quote.tsv", b'text\n"a"b\n', "line 2 is not valid tsv"),
         ("number.jsonl", b'{"text": "x"}\n' + b"1" * 5000, "line 2 is not valid JSON"),
         ("label.csv", b"text,topic\na,b\n", "no field 'label'; choose one with --label-field"),
         ("sheet.xlsx", b"x", "is of an unknown kind"),
