@@ -6,10 +6,9 @@ An architecture adds the rule that chooses the active latents and its training l
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +17,16 @@ from torch.nn import functional
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae import extensions
 from mi_crow.mechanistic.sae.input_norm import TokenUnits, normalised, restored
-from mi_crow.mechanistic.sae.kernels.bags import decode_rows, dense_latents
+from mi_crow.mechanistic.sae.kernels.bags import decode_rows
 from mi_crow.mechanistic.sae.kernels.entries import Entries
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
+from mi_crow.mechanistic.sae.outputs import (
+    LossContext,
+    SaeOutput,
+    SparseLatents,
+    TrainingOutput,
+    Weights,
+)
 from mi_crow.mechanistic.sae.saving import save_sae
 from mi_crow.mechanistic.sae.sharing import SINGLE_PROCESS, Sharing
 
@@ -29,59 +35,24 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.autoencoder_concepts import AutoencoderConcepts
 
 
-class SparseLatents(NamedTuple):
-    """The latents of n tokens, only those that may be active.
+class SaeOptions(TypedDict, total=False):
+    """What the constructor of every architecture takes by name."""
 
-    A zero means inactive. TopK holds k places a token, no index twice; rules that keep different
-    numbers of latents hold as many places as the fullest token needs, and the places that a token
-    does not use point at latent 0 with the value 0.
-    """
-
-    values: Tensor  # [..., k] >= 0
-    indices: Tensor  # int64 [..., k]
-
-    def dense(self, n_latents: int) -> Tensor:
-        """[..., M] with zeros where nothing is active."""
-        shape = self.values.shape
-        flat = dense_latents(
-            self.values.reshape(-1, shape[-1]), self.indices.reshape(-1, shape[-1]), n_latents
-        )
-        return flat.view(*shape[:-1], n_latents)
+    device: str | torch.device  # "cpu"
+    dtype: torch.dtype  # torch.float32
+    seed: int  # 0; of the random weights
 
 
-class Weights(NamedTuple):
-    """Weights under a linear layer's names; views of the parameters."""
+class SkipOptions(SaeOptions, total=False):
+    """The same for transcoders."""
 
-    weight: Tensor
-    bias: Tensor
-
-
-class SaeOutput(NamedTuple):
-    """One pass over n tokens at inference."""
-
-    reconstruction: Tensor  # [..., d]
-    latents: SparseLatents
+    skip: bool  # False; a linear skip connection
 
 
-class TrainingOutput(NamedTuple):
-    """One pass over n tokens in training."""
+class OutputOptions(SkipOptions, total=False):
+    """The same for architectures that may predict another activation than they read."""
 
-    losses: dict[str, Tensor]  # named scalars that add up to the training loss
-    fvu: Tensor  # squared error by the variance of the targets: the part everyone compares
-    fired: Tensor  # int64, any shape: the latents that fired, n_latents in place of none
-
-
-@dataclass(frozen=True)
-class LossContext:
-    """What a training loss needs to know besides the batch."""
-
-    variance: float  # mean squared distance of a target from the mean target, training units
-    dead: Tensor | None = None  # int64 ids of latents that count as dead; None without any
-    n_dead: int | None = None  # how many count as dead where `dead` has only some of them
-    aux_alpha: float = 0.0
-    k_aux: int = 1
-    sparsity: Tensor | float = 0.0  # coefficient of the sparsity loss
-    target_l0: float | None = None  # latents a token that the sparsity loss is to lead to
+    n_outputs: int | None  # None: the inputs are reconstructed
 
 
 class SparseAutoencoder(nn.Module, ABC):

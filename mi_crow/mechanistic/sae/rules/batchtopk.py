@@ -1,11 +1,11 @@
 """BatchTopK SAE: k latents a token on average over a batch, one threshold at inference."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
-from mi_crow.mechanistic.sae.base import LossContext, TrainingOutput
+from mi_crow.mechanistic.sae.base import LossContext, SaeOptions, TrainingOutput
 from mi_crow.mechanistic.sae.kernels.entries import (
     Entries,
     decode_entries,
@@ -37,19 +37,13 @@ class BatchTopKSae(RaggedSae):
     stored_as: ClassVar[str | None] = "jumprelu"  # its rule at inference
 
     def __init__(
-        self,
-        n_latents: int,
-        n_inputs: int,
-        k: int,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        seed: int = 0,
+        self, n_latents: int, n_inputs: int, k: int, **options: Unpack[SaeOptions]
     ) -> None:
         check_k(k, n_latents)
-        super().__init__(n_latents, n_inputs, device=device, dtype=dtype, seed=seed)
+        super().__init__(n_latents, n_inputs, **options)
         self.k = k
         self.threshold: Tensor
-        self.register_buffer("threshold", torch.zeros(n_latents, device=device, dtype=dtype))
+        self.register_buffer("threshold", torch.zeros_like(self.b_enc))
 
     def config(self) -> dict[str, Any]:
         return {"k": self.k}

@@ -1,12 +1,12 @@
 """Gated SAE: one half of the encoder says whether a latent is on, the other how much."""
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from mi_crow.mechanistic.sae.base import LossContext, TrainingOutput
+from mi_crow.mechanistic.sae.base import LossContext, SaeOptions, TrainingOutput
 from mi_crow.mechanistic.sae.kernels.entries import (
     Entries,
     decode_entries,
@@ -31,19 +31,12 @@ class GatedSae(RaggedSae):
     architecture: ClassVar[str] = "gated"
     steers_sparsity: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        n_latents: int,
-        n_inputs: int,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(n_latents, n_inputs, device=device, dtype=dtype, seed=seed)
+    def __init__(self, n_latents: int, n_inputs: int, **options: Unpack[SaeOptions]) -> None:
+        super().__init__(n_latents, n_inputs, **options)
+        zeros = self.b_enc.detach()
         del self.b_enc
         for name in ("b_gate", "b_mag", "r_mag"):
-            zeros = torch.zeros(n_latents, device=device, dtype=dtype)
-            self.register_parameter(name, nn.Parameter(zeros))
+            self.register_parameter(name, nn.Parameter(zeros.clone()))
 
     b_gate: nn.Parameter
     b_mag: nn.Parameter

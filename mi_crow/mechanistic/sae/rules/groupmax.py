@@ -1,11 +1,12 @@
 """GroupMax SAE: the latents stand in k groups, and the strongest of each group is active."""
 
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.base import OutputOptions, SkipOptions
 from mi_crow.mechanistic.sae.kernels.entries import Entries, pre_activations
 from mi_crow.mechanistic.sae.kernels.product import product_blocks
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
@@ -21,20 +22,9 @@ class GroupMaxSae(TopKSae):
     architecture: ClassVar[str] = "groupmax"
 
     def __init__(
-        self,
-        n_latents: int,
-        n_inputs: int,
-        k: int,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        seed: int = 0,
-        *,
-        n_outputs: int | None = None,
-        skip: bool = False,
+        self, n_latents: int, n_inputs: int, k: int, **options: Unpack[OutputOptions]
     ) -> None:
-        super().__init__(
-            n_latents, n_inputs, k, device, dtype, seed, n_outputs=n_outputs, skip=skip
-        )
+        super().__init__(n_latents, n_inputs, k, **options)
         if n_latents % k:
             raise UserError(f"{n_latents} latents cannot be put into {k} groups of one size")
 
@@ -63,17 +53,6 @@ class GroupMaxTranscoder(GroupMaxSae):
     architecture: ClassVar[str] = "groupmax_transcoder"
 
     def __init__(
-        self,
-        n_latents: int,
-        n_inputs: int,
-        n_outputs: int,
-        k: int,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        seed: int = 0,
-        *,
-        skip: bool = False,
+        self, n_latents: int, n_inputs: int, n_outputs: int, k: int, **options: Unpack[SkipOptions]
     ) -> None:
-        super().__init__(
-            n_latents, n_inputs, k, device, dtype, seed, n_outputs=n_outputs, skip=skip
-        )
+        super().__init__(n_latents, n_inputs, k, n_outputs=n_outputs, **options)

@@ -4,13 +4,13 @@
 # pyright: reportIncompatibleMethodOverride=false
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.sae.base import LossContext, TrainingOutput
+from mi_crow.mechanistic.sae.base import LossContext, OutputOptions, TrainingOutput
 from mi_crow.mechanistic.sae.kernels.entries import (
     Entries,
     decode_entries,
@@ -45,29 +45,15 @@ class JumpReluSae(RaggedSae):
         self,
         n_latents: int,
         n_inputs: int,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        seed: int = 0,
         *,
         bandwidth: float = 1e-3,
-        n_outputs: int | None = None,
-        skip: bool = False,
+        **options: Unpack[OutputOptions],
     ) -> None:
         if not bandwidth > 0:
             raise UserError(f"the bandwidth must be above 0, not {bandwidth}")
-        super().__init__(
-            n_latents,
-            n_inputs,
-            device=device,
-            dtype=dtype,
-            seed=seed,
-            n_outputs=n_outputs,
-            skip=skip,
-        )
+        super().__init__(n_latents, n_inputs, **options)
         self.bandwidth = bandwidth
-        self.threshold: nn.Parameter = nn.Parameter(
-            torch.zeros(n_latents, device=device, dtype=dtype)
-        )
+        self.threshold: nn.Parameter = nn.Parameter(torch.zeros_like(self.b_enc))
 
     def starting_coefficient(self, variance: float, target_l0: float) -> float:
         return 1.0

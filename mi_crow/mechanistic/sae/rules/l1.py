@@ -28,27 +28,6 @@ class L1Sae(RaggedSae):
     architecture: ClassVar[str] = "standard"
     steers_sparsity: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        n_latents: int,
-        n_inputs: int,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        seed: int = 0,
-        *,
-        n_outputs: int | None = None,
-        skip: bool = False,
-    ) -> None:
-        super().__init__(
-            n_latents,
-            n_inputs,
-            device=device,
-            dtype=dtype,
-            seed=seed,
-            n_outputs=n_outputs,
-            skip=skip,
-        )
-
     def starting_coefficient(self, variance: float, target_l0: float) -> float:
         # Half of lambda is what the penalty takes off a latent: an eighth of a typical one.
         return math.sqrt(variance / target_l0) / 4

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.sae.base import LossContext, TrainingOutput
+from mi_crow.mechanistic.sae.base import LossContext, SaeOptions, TrainingOutput
 from mi_crow.mechanistic.sae.kernels.entries import Entries, decode_entries
 from mi_crow.mechanistic.sae.rules.batchtopk import BatchTopKSae
 from mi_crow.mechanistic.sae.rules.losses import auxk_loss, variance_share
@@ -32,14 +32,12 @@ class MatryoshkaSae(BatchTopKSae):
         n_latents: int,
         n_inputs: int,
         k: int,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        seed: int = 0,
         *,
         widths: Sequence[int] | None = None,
+        **options: Unpack[SaeOptions],
     ) -> None:
         """`widths`: how many latents each nested dictionary has, ascending, the last n_latents."""
-        super().__init__(n_latents, n_inputs, k, device, dtype, seed)
+        super().__init__(n_latents, n_inputs, k, **options)
         self.widths: tuple[int, ...] = (
             default_widths(n_latents) if widths is None else tuple(widths)
         )

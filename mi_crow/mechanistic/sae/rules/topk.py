@@ -3,7 +3,7 @@
 Gao et al. 2024, "Scaling and evaluating sparse autoencoders", section 2.3 (equations 2 and 3).
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import (
     LossContext,
+    OutputOptions,
     SparseAutoencoder,
     SparseLatents,
     TrainingOutput,
@@ -26,27 +27,10 @@ class TopKSae(SparseAutoencoder):
     architecture: ClassVar[str] = "topk"
 
     def __init__(
-        self,
-        n_latents: int,
-        n_inputs: int,
-        k: int,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        seed: int = 0,
-        *,
-        n_outputs: int | None = None,
-        skip: bool = False,
+        self, n_latents: int, n_inputs: int, k: int, **options: Unpack[OutputOptions]
     ) -> None:
         check_k(k, n_latents)
-        super().__init__(
-            n_latents,
-            n_inputs,
-            device=device,
-            dtype=dtype,
-            seed=seed,
-            n_outputs=n_outputs,
-            skip=skip,
-        )
+        super().__init__(n_latents, n_inputs, **options)
         self.k = k
 
     @classmethod

@@ -1,9 +1,8 @@
 """Transcoders: latents read one activation and write another, e.g. an MLP's input and output."""
 
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
-import torch
-
+from mi_crow.mechanistic.sae.base import SkipOptions
 from mi_crow.mechanistic.sae.rules.jumprelu import JumpReluSae
 from mi_crow.mechanistic.sae.rules.l1 import L1Sae
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
@@ -20,20 +19,9 @@ class Transcoder(TopKSae):
     architecture: ClassVar[str] = "topk_transcoder"
 
     def __init__(
-        self,
-        n_latents: int,
-        n_inputs: int,
-        n_outputs: int,
-        k: int,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        seed: int = 0,
-        *,
-        skip: bool = False,
+        self, n_latents: int, n_inputs: int, n_outputs: int, k: int, **options: Unpack[SkipOptions]
     ) -> None:
-        super().__init__(
-            n_latents, n_inputs, k, device, dtype, seed, n_outputs=n_outputs, skip=skip
-        )
+        super().__init__(n_latents, n_inputs, k, n_outputs=n_outputs, **options)
 
 
 class ReluTranscoder(L1Sae):
@@ -42,17 +30,9 @@ class ReluTranscoder(L1Sae):
     architecture: ClassVar[str] = "transcoder"
 
     def __init__(
-        self,
-        n_latents: int,
-        n_inputs: int,
-        n_outputs: int,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        seed: int = 0,
-        *,
-        skip: bool = False,
+        self, n_latents: int, n_inputs: int, n_outputs: int, **options: Unpack[SkipOptions]
     ) -> None:
-        super().__init__(n_latents, n_inputs, device, dtype, seed, n_outputs=n_outputs, skip=skip)
+        super().__init__(n_latents, n_inputs, n_outputs=n_outputs, **options)
 
 
 class JumpReluTranscoder(JumpReluSae):
@@ -65,20 +45,8 @@ class JumpReluTranscoder(JumpReluSae):
         n_latents: int,
         n_inputs: int,
         n_outputs: int,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        seed: int = 0,
         *,
-        skip: bool = False,
         bandwidth: float = 1e-3,
+        **options: Unpack[SkipOptions],
     ) -> None:
-        super().__init__(
-            n_latents,
-            n_inputs,
-            device,
-            dtype,
-            seed,
-            bandwidth=bandwidth,
-            n_outputs=n_outputs,
-            skip=skip,
-        )
+        super().__init__(n_latents, n_inputs, bandwidth=bandwidth, n_outputs=n_outputs, **options)
