@@ -86,7 +86,7 @@ def test_packed_files_that_are_not_whole(tmp_path: Path, packing: str, fault: st
 
 def test_a_packed_file_that_does_not_say_what_is_in_it(tmp_path: Path) -> None:
     path = written(tmp_path, "dump.gz", LINES)
-    with pytest.raises(UserError, match="no known kind"):
+    with pytest.raises(UserError, match="an unknown kind"):
         check_dataset(DatasetSpec(str(path)))
 
 

@@ -154,7 +154,7 @@ def test_texts_that_are_there_pass(tmp_path: Path) -> None:
         ("a.jsonl", "{oops\n", "not valid JSON"),
         ("a.jsonl", "3\n", "neither an object nor a text"),
         ("a.parquet", "PAR?", "not a valid Parquet file"),
-        ("a.docx", "x", "of no known kind"),
+        ("a.docx", "x", "of an unknown kind"),
     ],
 )
 def test_texts_that_cannot_be_used_are_named(
