@@ -47,6 +47,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config, "workerinput"
     ):
         return
+    # pytest-cov has to hear of the processes before this: give `-n 2 --dist loadfile` with it.
+    if getattr(option, "cov_source", None):
+        return
     # The option is there with pytest-xdist, and None unless somebody says `-n`.
     if option.usepdb or option.collectonly or getattr(option, "numprocesses", 0) is not None:
         return
