@@ -20,8 +20,8 @@ from torch import Tensor
 from mi_crow.errors import CancelledError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import TRANSCODERS, SaeTrainingConfig, TrainConfig
-from mi_crow.mechanistic.sae.rules.architectures import new_sae
 from mi_crow.mechanistic.sae.source import TensorSource
+from mi_crow.mechanistic.sae.train.run import new_sae
 from mi_crow.mechanistic.sae.train.trainer import train_many
 from mi_crow.progress import NullProgress
 from mi_crow.ranks import ALONE, Ranks, ranks_from_environment

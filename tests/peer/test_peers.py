@@ -9,8 +9,7 @@ from torch import Tensor
 
 from mi_crow.cli import main
 from mi_crow.mechanistic.sae import SparseAutoencoder, load_sae
-from mi_crow.mechanistic.sae.formats.saelens_names import OURS_ALONE
-from mi_crow.mechanistic.sae.saving import saelens_name
+from mi_crow.mechanistic.sae.architectures import BY_NAME
 from tests.helpers.sae_reference import MAKERS, D, noisy
 from tests.peer.environment import DownloadFailed, make_environment, run_tool
 
@@ -65,7 +64,7 @@ def draw(root: Path) -> Tensor:
 
 
 def test_what_we_export_gives_the_same_in_saelens(peer_python: Path, tmp_path: Path) -> None:
-    saes = {name: sae for name, sae in variants().items() if saelens_name(sae) not in OURS_ALONE}
+    saes = {name: sae for name, sae in variants().items() if BY_NAME[sae.architecture].in_saelens}
     assert len(saes) >= 9
     (tmp_path / "out").mkdir()
     for name, sae in saes.items():

@@ -1,5 +1,7 @@
 """Every architecture against the same rules written with dense tensors."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from mi_crow.mechanistic.sae import (
     TopKSae,
     Transcoder,
 )
+from mi_crow.mechanistic.sae.architectures import TABLE
 from mi_crow.mechanistic.sae.base import LossContext
 from mi_crow.mechanistic.sae.config import ARCHITECTURES, TRANSCODERS, TrainConfig
 from mi_crow.mechanistic.sae.kernels.entries import (
@@ -23,9 +26,9 @@ from mi_crow.mechanistic.sae.kernels.entries import (
     gather,
     strongest_entries,
 )
-from mi_crow.mechanistic.sae.rules.architectures import TABLE, new_sae
 from mi_crow.mechanistic.sae.rules.jumprelu import jump_relu
 from mi_crow.mechanistic.sae.rules.matryoshka import default_widths
+from mi_crow.mechanistic.sae.train.run import new_sae
 from tests.helpers.sae_reference import (
     MAKERS,
     D,
@@ -48,12 +51,13 @@ def target_of(sae: SparseAutoencoder) -> Tensor:
     return y if sae.transcodes else x
 
 
-def test_the_table_and_the_names_agree() -> None:
-    assert tuple(TABLE) == ARCHITECTURES
+def test_the_table_and_the_classes_agree() -> None:
+    for row in TABLE:
+        assert row.load().architecture == row.name
     for name in ARCHITECTURES:
         outputs = 5 if name in TRANSCODERS else None
         config = TrainConfig("run", "l", name, expansion=4, k=3, target_layer=outputs and "m")
-        sae = new_sae(config, 8, outputs, "cpu")
+        sae = new_sae(config, 8, outputs, torch.device("cpu"))
         assert (sae.n_latents, sae.n_inputs, sae.n_outputs) == (32, 8, outputs or 8)
         assert sae.transcodes == (name in TRANSCODERS)
 
@@ -290,3 +294,9 @@ def test_nested_widths_ascend_to_all_latents() -> None:
 def test_shapes_that_cannot_be_are_refused(make: object, words: str) -> None:
     with pytest.raises(UserError, match=words):
         make()  # pyright: ignore[reportCallIssue]
+
+
+def test_only_a_transcoder_is_saved_with_a_skip_connection(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'topk' cannot be saved with a skip connection"):
+        TopKSae(8, 4, 2, skip=True).save(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -45,7 +45,7 @@ def edit(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize("architecture", ["temporal", "matching_pursuit", "crosscoder"])
 def test_an_unknown_architecture(tmp_path: Path, architecture: str) -> None:
     write_saelens(tmp_path, saelens_cfg(architecture), Draw().weights())
-    refused(tmp_path, architecture, "supported: standard, topk")
+    refused(tmp_path, architecture, "supported: topk, batchtopk")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Names load on first use, so that `config` costs no torch.
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.lazy import lazy_exports
+from mi_crow.mechanistic.sae.architectures import BY_ARCH, RULES
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.base import SaeOutput, SparseAutoencoder, SparseLatents
@@ -27,25 +28,16 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.train.run import SaeTrainer, train_many
 
 _ROOM = "mi_crow.mechanistic.sae"
-_EXPORTS = {
-    "BatchTopKSae": f"{_ROOM}.rules.batchtopk",
+_EXPORTS = {row.sae: f"{RULES}.{row.module}" for row in BY_ARCH.values()} | {
     "Comparison": f"{_ROOM}.evaluation.compare",
     "EvaluateConfig": f"{_ROOM}.config",
-    "GatedSae": f"{_ROOM}.rules.gated",
-    "JumpReluSae": f"{_ROOM}.rules.jumprelu",
-    "JumpReluTranscoder": f"{_ROOM}.rules.transcoder",
-    "L1Sae": f"{_ROOM}.rules.l1",
-    "MatryoshkaSae": f"{_ROOM}.rules.matryoshka",
-    "ReluTranscoder": f"{_ROOM}.rules.transcoder",
     "SaeMetadata": f"{_ROOM}.metadata",
     "SaeOutput": f"{_ROOM}.base",
     "SaeTrainer": f"{_ROOM}.train.run",
     "SaeTrainingConfig": f"{_ROOM}.config",
     "SparseAutoencoder": f"{_ROOM}.base",
     "SparseLatents": f"{_ROOM}.base",
-    "TopKSae": f"{_ROOM}.rules.topk",
     "TrainConfig": f"{_ROOM}.config",
-    "Transcoder": f"{_ROOM}.rules.transcoder",
     "compare_saes": f"{_ROOM}.evaluation.compare",
     "load_sae": f"{_ROOM}.formats.load",
     "train_many": f"{_ROOM}.train.run",

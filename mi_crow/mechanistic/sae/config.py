@@ -17,20 +17,10 @@ from mi_crow.bounds import (
 )
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig
+from mi_crow.mechanistic.sae.architectures import BY_ARCH
 
-# `architectures.py` says which class each name is.
-ARCHITECTURES = (
-    "topk",
-    "batchtopk",
-    "matryoshka",
-    "jumprelu",
-    "l1",
-    "gated",
-    "transcoder",
-    "transcoder-l1",
-    "transcoder-jumprelu",
-)
-TRANSCODERS = tuple(name for name in ARCHITECTURES if name.startswith("transcoder"))
+ARCHITECTURES = tuple(BY_ARCH)
+TRANSCODERS = tuple(arch for arch, row in BY_ARCH.items() if row.transcodes)
 PRECISIONS = ("auto", "fp32", "bf16")
 # What several processes divide among them, see sharing.py.
 SHARES = ("tokens", "latents")

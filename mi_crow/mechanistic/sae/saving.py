@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.architectures import with_skip
 from mi_crow.mechanistic.sae.metadata import CONFIG_NAME, WEIGHTS_NAME
 from mi_crow.store.atomic import whole_file, write_json
 from mi_crow.store.checksums import sum_of
@@ -19,10 +21,10 @@ LAYOUT_VERSION = "6.0.0"
 
 def save_sae(sae: "SparseAutoencoder", folder: Path) -> Path:
     """Writes the weights, then `cfg.json`: a folder with a `cfg.json` is complete."""
+    config = config_of(sae)
     with whole_file(folder / WEIGHTS_NAME) as path:
         tensors = sae.weights().items()
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors}, path)
-    config = config_of(sae)
     config["metadata"]["mi_crow"]["weights"] = asdict(sum_of(folder / WEIGHTS_NAME))
     write_json(folder / CONFIG_NAME, config)
     return folder
@@ -54,6 +56,16 @@ def config_of(sae: "SparseAutoencoder") -> dict[str, Any]:
 
 
 def saelens_name(sae: "SparseAutoencoder") -> str:
-    """The architecture's name in SAELens files, which tells a `skip_transcoder` from others."""
+    """The architecture's name in SAELens files, which tells a `skip_transcoder` from others.
+
+    Raises UserError for a skip connection that no SAELens file of this architecture has.
+    """
     name = sae.stored_as or sae.architecture
-    return name.replace("transcoder", "skip_transcoder") if sae.W_skip is not None else name
+    if sae.W_skip is None:
+        return name
+    if not name.endswith("transcoder"):
+        raise UserError(
+            f"an SAE of architecture {sae.architecture!r} cannot be saved with a skip connection",
+            hint="use a transcoder",
+        )
+    return with_skip(name)

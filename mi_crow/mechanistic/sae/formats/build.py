@@ -1,6 +1,5 @@
 """From a record to an SAE: tensors put in place one at a time, then folded."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,35 +7,12 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae.architectures import BY_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.config import check_scale
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.input_norm import check_input_norm
-from mi_crow.mechanistic.sae.rules.batchtopk import BatchTopKSae
-from mi_crow.mechanistic.sae.rules.gated import GatedSae
-from mi_crow.mechanistic.sae.rules.groupmax import GroupMaxSae, GroupMaxTranscoder
-from mi_crow.mechanistic.sae.rules.jumprelu import JumpReluSae
-from mi_crow.mechanistic.sae.rules.l1 import L1Sae
-from mi_crow.mechanistic.sae.rules.matryoshka import MatryoshkaSae
-from mi_crow.mechanistic.sae.rules.topk import TopKSae
-from mi_crow.mechanistic.sae.rules.transcoder import JumpReluTranscoder, ReluTranscoder, Transcoder
 
-_CLASSES: dict[str, Callable[..., SparseAutoencoder]] = {
-    one.architecture: one
-    for one in (
-        L1Sae,
-        TopKSae,
-        GroupMaxSae,
-        BatchTopKSae,
-        MatryoshkaSae,
-        JumpReluSae,
-        GatedSae,
-        ReluTranscoder,
-        Transcoder,
-        GroupMaxTranscoder,
-        JumpReluTranscoder,
-    )
-}
 _EXACT = (torch.float32, torch.float64)
 
 
@@ -96,15 +72,14 @@ def bytes_needed(record: SaeRecord, dtype: torch.dtype | None = None) -> int:
 
 def _empty(record: SaeRecord, dtype: torch.dtype) -> SparseAutoencoder:
     """The SAE with shapes alone."""
-    options: dict[str, Any] = {}
+    row, options = BY_NAME[record.architecture], dict[str, Any]()
     if record.k is not None:
         options["k"] = record.k
     if record.widths is not None:
         options["widths"] = record.widths
-    if record.architecture.endswith("transcoder"):
+    if row.transcodes:
         options |= {"n_outputs": record.n_outputs, "skip": "W_skip" in record.tensors}
-    make = _CLASSES[record.architecture]
-    return make(record.n_latents, record.n_inputs, device="meta", dtype=dtype, **options)
+    return row.load()(record.n_latents, record.n_inputs, device="meta", dtype=dtype, **options)
 
 
 @torch.no_grad()

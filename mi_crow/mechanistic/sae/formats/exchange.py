@@ -14,13 +14,13 @@ from safetensors import SafetensorError
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.architectures import BY_SAELENS_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.build import build, bytes_needed
 from mi_crow.mechanistic.sae.formats.config import ImportConfig
 from mi_crow.mechanistic.sae.formats.layer_check import check_said_layers
 from mi_crow.mechanistic.sae.formats.load import OpenedSae, load_sae, open_sae_files, placed
 from mi_crow.mechanistic.sae.formats.saelens import read_saelens
-from mi_crow.mechanistic.sae.formats.saelens_names import OURS_ALONE
 from mi_crow.mechanistic.sae.formats.sparsify import check_writable, hookpoint_of, write_sparsify
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
@@ -255,7 +255,7 @@ def export_sae(
 def _check_exportable(sae: SparseAutoencoder, format_name: str) -> None:
     if format_name == "sparsify":
         check_writable(sae)
-    elif saelens_name(sae) in OURS_ALONE:
+    elif not BY_SAELENS_NAME[saelens_name(sae)].in_saelens:
         raise UserError(
             f"SAELens has no SAEs of architecture {sae.architecture!r}",
             hint="use --format sparsify",

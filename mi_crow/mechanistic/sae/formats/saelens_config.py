@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae.architectures import BY_NAME, BY_SAELENS_NAME
 from mi_crow.mechanistic.sae.formats.saelens_names import (
-    ARCHITECTURES,
     OLD_METADATA_KEYS,
     OLD_RULE_KEYS,
     OLD_TRAINING_KEYS,
@@ -33,7 +33,6 @@ _RENAMED = {
     "hook_point_head_index": "hook_head_index",
     "activation_fn_str": "activation_fn",
 }
-_TAKES_K = ("topk", "batchtopk", "matryoshka", "groupmax")
 _TAKES_A_FRACTION = ("batchtopk", "matryoshka")  # of a latent a token, on average
 _TRAINS_WITH_K = ("batchtopk", "matryoshka_batchtopk")  # as SAELens names them
 
@@ -58,12 +57,12 @@ class SaelensConfig:
 
     @property
     def transcodes(self) -> bool:
-        return self.architecture.endswith("transcoder")
+        return BY_NAME[self.architecture].transcodes
 
     @property
     def trained_as(self) -> bool:
         """Whether it is one of ours that is stored as another architecture."""
-        return self.architecture != ARCHITECTURES[self.name]
+        return self.architecture != BY_SAELENS_NAME[self.name].name
 
 
 def read_config(path: Path) -> SaelensConfig:
@@ -78,10 +77,10 @@ def read_config(path: Path) -> SaelensConfig:
     if not new:
         known |= OLD_RULE_KEYS | OLD_METADATA_KEYS | OLD_TRAINING_KEYS | set(_RENAMED)
     name = cfg.text("architecture") if new else cfg.text("architecture", "standard")
-    if name not in ARCHITECTURES:
+    if name not in BY_SAELENS_NAME:
         raise UserError(
             f"{path} is of an SAE of architecture {name!r}, which cannot be read",
-            hint=f"supported: {', '.join(ARCHITECTURES)}",
+            hint=f"supported: {', '.join(BY_SAELENS_NAME)}",
         )
     unknown = set(cfg) - known
     _refuse_unknown({key for key in unknown if may_change_rule(key)}, path)
@@ -100,7 +99,7 @@ def _typed(cfg: JsonObject, unknown: dict[str, Any]) -> SaelensConfig:
         raise UserError(f"{cfg.place} reshapes activations by {shape!r}, which is not known")
     metadata = cfg.object("metadata")
     architecture, rule = _rule(cfg, metadata)
-    takes_k = architecture.removesuffix("_transcoder") in _TAKES_K
+    takes_k = "k" in BY_NAME[architecture].takes
     k = _number(rule.values, "k") if takes_k else None
     if k is not None and not k.is_integer():
         if architecture not in _TAKES_A_FRACTION:
@@ -132,7 +131,7 @@ def _rule(cfg: JsonObject, metadata: JsonObject) -> tuple[str, JsonObject]:
     were trained as. Raises CorruptDataError for another than those."""
     trained = metadata.object("mi_crow", {}).object("trained_as", {})
     if not trained.values:
-        return ARCHITECTURES[cfg.text("architecture")], cfg
+        return BY_SAELENS_NAME[cfg.text("architecture")].name, cfg
     architecture = trained.text("architecture")
     if cfg.text("architecture") != "jumprelu" or architecture not in _TAKES_A_FRACTION:
         raise CorruptDataError(

@@ -1,29 +1,6 @@
-"""What SAELens calls things: architectures, and the keys of its files, old and new."""
+"""The keys of SAELens files, old and new."""
 
 SCALER_NAME = "activation_scaler.json"  # beside checkpoints whose input scale is not folded in
-
-# SAELens's names and ours. It has no transcoders of the TopK kind, and neither GroupMax; those
-# that we write under such a name are for us alone.
-ARCHITECTURES = {
-    "standard": "standard",
-    "topk": "topk",
-    "jumprelu": "jumprelu",
-    "gated": "gated",
-    "batchtopk": "batchtopk",
-    "matryoshka_batchtopk": "matryoshka",
-    "transcoder": "transcoder",
-    "skip_transcoder": "transcoder",
-    "jumprelu_transcoder": "jumprelu_transcoder",
-    "jumprelu_skip_transcoder": "jumprelu_transcoder",
-    "topk_transcoder": "topk_transcoder",
-    "topk_skip_transcoder": "topk_transcoder",
-    "groupmax": "groupmax",
-    "groupmax_transcoder": "groupmax_transcoder",
-    "groupmax_skip_transcoder": "groupmax_transcoder",
-}
-OURS_ALONE = tuple(
-    name for name in ARCHITECTURES if name.startswith(("groupmax", "topk_")) and name != "topk"
-)
 
 # Keys that say what the SAE computes.
 RULE_KEYS = frozenset(

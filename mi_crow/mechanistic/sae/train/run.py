@@ -4,17 +4,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mi_crow.errors import CorruptDataError, MiCrowError, UserError
 from mi_crow.language_model.loading import torch_device
+from mi_crow.mechanistic.sae.architectures import BY_ARCH
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
 from mi_crow.mechanistic.sae.fitting import check_widths
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.metadata import CONFIG_NAME
-from mi_crow.mechanistic.sae.rules.architectures import new_sae
 from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
 from mi_crow.mechanistic.sae.train.checkpoint import remove_checkpoints
 from mi_crow.mechanistic.sae.train.live import live_tokens
@@ -119,15 +120,26 @@ def _tokens(
     return live_tokens(config, config.stream, progress, ranks)
 
 
+def new_sae(
+    config: TrainConfig, n_inputs: int, n_outputs: int | None, device: torch.device
+) -> SparseAutoencoder:
+    """A fresh SAE of `config`, which is not a sweep; only transcoders have `n_outputs`."""
+    row = BY_ARCH[config.arch]
+    fields: dict[str, Any] = {name: getattr(config, name) for name in row.takes}
+    if n_outputs is not None:
+        fields["n_outputs"] = n_outputs
+    n_latents = config.n_latents or int(config.expansion * n_inputs)
+    with explain_shortage(f"making an SAE of {n_latents:,} latents on {device}", "train fewer"):
+        return row.load()(n_latents, n_inputs, device=device, seed=config.training.seed, **fields)
+
+
 def _first_state(
     workspace: Workspace, config: TrainConfig, tokens: RunTokens, device: torch.device
 ) -> SparseAutoencoder:
     """A fresh SAE, or the one to train on from."""
     target = tokens.target
     if config.init is None:
-        n_latents = config.n_latents or int(config.expansion * tokens.layer.width)
-        with explain_shortage(f"making an SAE of {n_latents:,} latents on {device}", "train fewer"):
-            return new_sae(config, tokens.layer.width, target.width if target else None, device)
+        return new_sae(config, tokens.layer.width, target.width if target else None, device)
     sae = load_sae(workspace.sae_or_path(config.init), device)
     if sae.transcodes and target is None:
         raise UserError(

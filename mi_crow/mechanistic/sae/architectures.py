@@ -1,0 +1,86 @@
+"""The architectures: which class each one is, its names, and the settings it takes. Torch-free."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.sae.base import SparseAutoencoder
+
+RULES = "mi_crow.mechanistic.sae.rules"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row of the table."""
+
+    name: str  # the class's `architecture`
+    module: str  # of `rules`
+    sae: str  # the class in it, imported on demand
+    arch: str | None  # its name in a training job; None: it can only be read
+    takes: tuple[str, ...] = ()  # fields of TrainConfig that the constructor takes by this name
+    saelens: str = ""  # SAELens's name; empty: `name`
+    in_saelens: bool = True  # otherwise only we can read what is stored under that name
+
+    @property
+    def transcodes(self) -> bool:
+        return self.name.endswith("transcoder")
+
+    @property
+    def saelens_name(self) -> str:
+        return self.saelens or self.name
+
+    @property
+    def saelens_names(self) -> tuple[str, ...]:
+        """Its names in SAELens files: a transcoder has another one with a skip connection."""
+        name = self.saelens_name
+        return (name, with_skip(name)) if self.transcodes else (name,)
+
+    def load(self) -> "type[SparseAutoencoder]":
+        """The class."""
+        return getattr(import_module(f"{RULES}.{self.module}"), self.sae)
+
+
+def with_skip(saelens_name: str) -> str:
+    """SAELens's name of a transcoder that has a skip connection."""
+    return saelens_name.replace("transcoder", "skip_transcoder")
+
+
+TABLE = (
+    Architecture("topk", "topk", "TopKSae", "topk", ("k",)),
+    Architecture("batchtopk", "batchtopk", "BatchTopKSae", "batchtopk", ("k",)),
+    Architecture(
+        "matryoshka", "matryoshka", "MatryoshkaSae", "matryoshka", ("k",), "matryoshka_batchtopk"
+    ),
+    Architecture("jumprelu", "jumprelu", "JumpReluSae", "jumprelu"),
+    Architecture("standard", "l1", "L1Sae", "l1"),
+    Architecture("gated", "gated", "GatedSae", "gated"),
+    Architecture(
+        "topk_transcoder",
+        "transcoder",
+        "Transcoder",
+        "transcoder",
+        ("k", "skip"),
+        in_saelens=False,
+    ),
+    Architecture("transcoder", "transcoder", "ReluTranscoder", "transcoder-l1", ("skip",)),
+    Architecture(
+        "jumprelu_transcoder",
+        "transcoder",
+        "JumpReluTranscoder",
+        "transcoder-jumprelu",
+        ("skip",),
+    ),
+    Architecture("groupmax", "groupmax", "GroupMaxSae", None, ("k",), in_saelens=False),
+    Architecture(
+        "groupmax_transcoder",
+        "groupmax",
+        "GroupMaxTranscoder",
+        None,
+        ("k", "skip"),
+        in_saelens=False,
+    ),
+)
+BY_NAME = {row.name: row for row in TABLE}
+BY_ARCH = {row.arch: row for row in TABLE if row.arch is not None}
+BY_SAELENS_NAME = {name: row for row in TABLE for name in row.saelens_names}
