@@ -102,7 +102,7 @@ TOKENS = (
 )
 
 FEATURES = (
-    Action("features.filter", "slash", "filter", "filter", "Filter by text, concept, label, token"),
+    Action("features.filter", "slash", "filter", "filter", "Filter: words, density<1%, label:, .."),
     Action("features.tag", "t", "tag", "tag", "Name the feature; an empty name removes it"),
     Action("features.steer", "s", "steer", "steer", "Send the feature to Steer"),
     Action("features.inspect", "i", "inspect", "inspect", "Inspect the feature on a text"),

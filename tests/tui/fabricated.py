@@ -12,7 +12,10 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from mi_crow.errors import MiCrowError, NotFoundError
+from mi_crow.mechanistic.features.query_language import FeatureQuery
 from mi_crow.mechanistic.features.records import (
     Coactivation,
     CofiringTokens,
@@ -84,6 +87,15 @@ class FabricatedIndex:
         if self._annotations is not None:
             found = self._annotations.concepts("demo-topk")
             self.names = {concept.feature: concept.name for concept in found}
+
+    def concepts(self) -> dict:
+        return {}
+
+    def find(
+        self, query: FeatureQuery, sort: str | None, descending: bool, flt: FeatureFilter
+    ) -> np.ndarray:
+        by = "density" if sort in (None, "relevance") else sort
+        return np.array(self.ids(by, descending, query.search, flt), dtype=np.int32)
 
     def ids(
         self,

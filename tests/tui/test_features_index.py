@@ -208,3 +208,48 @@ async def test_another_sae_starts_at_its_own_first_feature(open_index, empty_wor
         await settle(pilot)
         assert table(pilot).row_count <= 30
         assert pilot.app.screen.query_one(FeatureDetailPane).feature == table(pilot).feature
+
+
+async def test_the_filter_takes_conditions_and_an_order(open_index):
+    async with open_index() as pilot:
+        store = pilot.app.context.features
+        firing = store.ids("max_act", flt=FeatureFilter(alive=True)).tolist()
+        wanted = [n for n in firing if store.rows([n])[0].density > 0.03]
+        assert 0 < len(wanted) < len(firing)
+        await press(pilot, "slash", *"density>3% sort:max", "enter")
+        assert table(pilot).row_count == len(wanted)
+        assert listed(pilot) == wanted[: len(listed(pilot))]
+        heading = str(pilot.app.screen.query_one(TableHeading).render())
+        assert "“density>3%" in heading
+        assert "max↓" in heading
+        await press(pilot, "escape")
+        assert table(pilot).row_count == len(firing)
+
+
+async def test_half_a_condition_is_explained_while_it_is_typed_and_finds_what_was_found(
+    open_index,
+):
+    async with open_index() as pilot:
+        await press(pilot, "slash", *"mast")
+        found = listed(pilot)
+        await press(pilot, *" max>")
+        assert listed(pilot) == found
+        assert "max> needs a number" in screen_text(pilot)
+        await press(pilot, "enter")
+        assert pilot.app.screen.query_one(PromptLine).is_open
+        await press(pilot, *"0 label:sailin")
+        assert "label 'sailin' is not in the index" in screen_text(pilot)
+        await press(pilot, "g")
+        assert "not in the index" not in screen_text(pilot)
+        assert MAST in listed(pilot)
+        await press(pilot, "enter")
+        assert not pilot.app._notifications
+
+
+async def test_conditions_and_their_values_are_completed(open_index):
+    async with open_index() as pilot:
+        await press(pilot, "slash", *"lab", "right", *"sai", "right")
+        assert pilot.app.screen.query_one(PromptLine).field.value == "label:sailing"
+        store = pilot.app.context.features
+        wanted = FeatureFilter(alive=True, label="sailing")
+        assert sorted(listed(pilot)) == sorted(store.ids(flt=wanted).tolist())

@@ -34,7 +34,7 @@ def test_the_filter_goes_through_all_choices_and_keeps_the_search():
 def test_a_search_puts_the_best_matches_first_and_gives_the_order_back():
     query = TableQuery(sort="max_act", descending=False)
     found = query.searching("sa").searching("sail")
-    assert (found.sort, found.descending, found.title) == (RELEVANCE, True, "match")
+    assert (found.sort, found.descending, found.title) == (RELEVANCE, True, "relevance")
     back = found.searching("")
     assert (back.sort, back.descending) == ("max_act", False)
     assert found.next_sort().sort == SORTS[0]

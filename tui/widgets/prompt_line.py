@@ -1,13 +1,13 @@
 """The line at the foot of a screen that asks for one text: a filter, a name, a path."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.message import Message
-from textual.suggester import SuggestFromList
+from textual.suggester import Suggester, SuggestFromList
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -15,12 +15,27 @@ from tui.text import printable
 from tui.widgets.field import CompletingField, Field
 
 
+class Completion(Suggester):
+    """Ghost text from a function that gives whole texts, the likeliest first."""
+
+    def __init__(self, completions: Callable[[str], Sequence[str]]) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+        self._completions = completions
+
+    async def get_suggestion(self, value: str) -> str | None:
+        """The first that continues the text as it stands: ghost text cannot change it."""
+        typed = value.casefold()
+        found = self._completions(value)
+        return next((one for one in found if one.casefold().startswith(typed)), None)
+
+
 class PromptLine(Horizontal):
-    """Hidden until `ask`. Enter answers and closes; escape (through the screen) closes."""
+    """Hidden until `ask`. Enter answers and closes, unless the text is wrong; escape (through the
+    screen) closes."""
 
     @dataclass
     class Typed(Message):
-        """The text changed while it was asked for."""
+        """The text changed while it was asked for; it may not pass its check."""
 
         purpose: str
         value: str
@@ -36,6 +51,9 @@ class PromptLine(Horizontal):
         super().__init__(id=id)
         self.display = False
         self.purpose = ""
+        self._hint = ""
+        self._check: Callable[[str], str] | None = None
+        self._trouble = ""
         self._back: Widget | None = None
 
     def compose(self) -> ComposeResult:
@@ -57,22 +75,30 @@ class PromptLine(Horizontal):
         label: str,
         value: str = "",
         *,
-        suggestions: Sequence[str] = (),
+        suggestions: Sequence[str] | Callable[[str], Sequence[str]] = (),
         placeholder: str = "",
         hint: str = "enter accepts · esc cancels",
+        check: Callable[[str], str] | None = None,
         select: bool = False,
     ) -> None:
         """Opens the line. `purpose` comes back with the messages.
 
         `value` can be edited; with `select`, typing replaces it and enter accepts it as it is.
+        `suggestions` are whole texts, or a function that completes what was typed. `check` says
+        what is wrong with a text, or nothing.
         """
         if not self.is_open:
             self._back = self.screen.focused
         self.purpose = ""  # no Typed for what the program puts there
         self.query_one(".prompt-label", Static).update(printable(label))
-        self.query_one(".prompt-hint", Static).update(printable(hint))
+        self._hint, self._check = hint, check
+        self.explain("")
         field = self.field
-        field.suggester = SuggestFromList(suggestions, case_sensitive=False)
+        field.suggester = (
+            Completion(suggestions)
+            if callable(suggestions)
+            else SuggestFromList(suggestions, case_sensitive=False)
+        )
         field.placeholder = printable(placeholder)
         with field.prevent(Field.Changed):
             field.value = value
@@ -82,6 +108,13 @@ class PromptLine(Horizontal):
         field.focus()
         if select:
             field.action_select_all()
+
+    def explain(self, trouble: str) -> None:
+        """Says what is wrong with the text so far, in place of the hint; empty: the hint again."""
+        self._trouble = trouble
+        line = self.query_one(".prompt-hint", Static)
+        line.set_class(bool(trouble), "-trouble")
+        line.update(printable(trouble or self._hint))
 
     def close(self) -> bool:
         """Closes the line and gives the focus back; False when it was not open."""
@@ -97,11 +130,14 @@ class PromptLine(Horizontal):
     def _typed(self, event: Field.Changed) -> None:
         event.stop()
         if self.is_open and self.purpose:
+            self.explain(self._check(event.value) if self._check is not None else "")
             self.post_message(self.Typed(self.purpose, event.value))
 
     @on(Field.Submitted)
     def _answered(self, event: Field.Submitted) -> None:
         event.stop()
+        if self._trouble:
+            return
         purpose = self.purpose
         self.close()
         self.post_message(self.Answered(purpose, event.value.strip()))

@@ -4,7 +4,7 @@ Torch-free; shared by the app and the command line. Answers are frozen dataclass
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -190,6 +190,10 @@ class FeatureStore:
         }
         opened.connection.replace_table("concepts", columns)
         return named
+
+    def concepts(self) -> Mapping[int, tuple[Concept, ...]]:
+        """The concepts by feature, the most confident first."""
+        return self._held[1].concepts
 
     # The table.
 

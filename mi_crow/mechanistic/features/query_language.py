@@ -26,7 +26,7 @@ NUMBERS: Mapping[str, tuple[str, str]] = {
 }
 # Conditions on words, by name.
 WORDS: Mapping[str, str] = {
-    "label": "its best label",
+    "label": "its best label is this",
     "concept": "a name of it contains this",
     "tag": "it has this tag",
     "named": "yes or no: it has a name",
@@ -51,10 +51,11 @@ _YES = {"yes": True, "no": False}
 
 
 class QueryError(UserError):
-    """What is wrong in a query; `start` and `end` are the place in its text."""
+    """What is wrong in a query: `reason`, and from `start` to `end` the place in its text."""
 
     def __init__(self, message: str, start: int, end: int, hint: str = "") -> None:
         super().__init__(f"{message} (character {start + 1})", hint=hint)
+        self.reason = message
         self.start = start
         self.end = end
 
@@ -77,6 +78,17 @@ class FeatureQuery:
     conditions: tuple[Condition, ...] = ()
     sort: str | None = None  # of the index's orders, or `auroc:` and a label
     descending: bool | None = None  # None: as suits the order
+
+    @property
+    def ranks(self) -> bool:
+        """Whether it says which features match better than others."""
+        scored = any(one.name in ("on", "like") and not one.negated for one in self.conditions)
+        return bool(self.search) or scored
+
+    @property
+    def orders(self) -> bool:
+        """Whether it has an order of its own, by its words or by `sort:`."""
+        return self.ranks or self.sort is not None
 
 
 def parse_query(text: str) -> FeatureQuery:
@@ -112,10 +124,11 @@ def parse_query(text: str) -> FeatureQuery:
     return FeatureQuery(" ".join(words), tuple(conditions), *sort)
 
 
-def reference() -> str:
-    """All that can be asked for, on one line."""
-    numbers = " ".join(f"{name}>" if name != "density" else "density<" for name in NUMBERS)
-    return f"words  -not  {numbers}  {' '.join(f'{name}:' for name in WORDS)}  sort:"
+# All that can be asked for, on one line.
+REFERENCE = (
+    f"words  -not  {' '.join(f'{name}>' for name in NUMBERS)}  "
+    f"{' '.join(f'{name}:' for name in WORDS)}  {_SORT}:"
+)
 
 
 def completions(text: str, vocabulary: Mapping[str, Iterable[str]]) -> list[str]:
@@ -184,7 +197,8 @@ def _number(name: str, sign: str, raw: str, start: int, end: int) -> tuple[str, 
     except ValueError:
         value = float("nan")
     if value != value or abs(value) == float("inf"):
-        raise QueryError(f"{raw!r} is not a number", start, end, f"for example {name}{sign}0.01")
+        reason = f"{raw!r} is not a number" if raw else f"{name}{sign} needs a number"
+        raise QueryError(reason, start, end, f"for example {name}{sign}0.01")
     return sign, value / 100 if share else value
 
 
@@ -211,7 +225,7 @@ def _order(value: str, ascending: bool, start: int, end: int) -> tuple[str, bool
         return value, not ascending
     if value not in ORDERS:
         raise QueryError(
-            f"{value!r} is not an order",
+            f"{value!r} is not an order" if value else f"{_SORT}: needs an order",
             start,
             end,
             f"there is {nearest(value, (*ORDERS, f'{_AUROC_OF}LABEL'))}",

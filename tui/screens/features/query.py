@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass, replace
 
+from mi_crow.mechanistic.features.query_language import (
+    ORDERS,
+    FeatureQuery,
+    QueryError,
+    parse_query,
+)
 from tui.widgets.lists.feature_columns import COLUMNS
 
 RELEVANCE = "relevance"  # the index's name for how well a feature matches the search
@@ -16,39 +22,74 @@ SHOWN = {
 }
 
 
+def mistake_in(text: str) -> str:
+    """What is wrong with a query, without its place, which is seen; empty when nothing is."""
+    try:
+        parse_query(text)
+    except QueryError as error:
+        return f"{error.reason}; {error.hint}" if error.hint else error.reason
+    return ""
+
+
+def understood(text: str) -> str:
+    """A query up to its first mistake, such as a condition that is still being typed."""
+    try:
+        parse_query(text)
+    except QueryError as error:
+        text = text[: error.start]
+    return text.strip()
+
+
 @dataclass(frozen=True)
 class TableQuery:
     """One view of the table."""
 
     sort: str = "density"
     descending: bool = True
-    search: str = ""
+    search: str = ""  # in the query language
     show: str = "firing"
     before: tuple[str, bool] = ("density", True)  # the order to go back to after a search
 
     @property
     def title(self) -> str:
-        """The order's name: its column's title."""
-        titles = {column.sort: column.title for column in COLUMNS if column.sort}
-        return titles.get(self.sort, "relevance")
+        """The order's name: its column's title, or what a query calls it."""
+        titles = {column: name for name, column in ORDERS.items()}
+        titles |= {column.sort: column.title for column in COLUMNS if column.sort}
+        return titles.get(self.sort, self.sort)
+
+    @property
+    def parsed(self) -> FeatureQuery:
+        """What the search asks for."""
+        return parse_query(self.search)
 
     def next_sort(self) -> "TableQuery":
-        """Sorted by the next column, and by relevance where there is a search; numbers start with
+        """Sorted by the next column, and by relevance where the search ranks; numbers start with
         the greatest, ids and names with the first."""
-        sorts = (*SORTS, RELEVANCE) if self.search else SORTS
-        sort = sorts[(sorts.index(self.sort) + 1) % len(sorts)]
+        sorts = (*SORTS, RELEVANCE) if self.parsed.ranks else SORTS
+        at = sorts.index(self.sort) if self.sort in sorts else -1
+        sort = sorts[(at + 1) % len(sorts)]
         return replace(self, sort=sort, descending=sort not in ("feature", "concept"))
 
     def searching(self, search: str) -> "TableQuery":
-        """The same with another search: the first one puts the best matches first, and without one
-        the order from before is back, unless another was chosen meanwhile."""
-        if search and not self.search:
-            before = (self.sort, self.descending)
-            return replace(self, search=search, sort=RELEVANCE, descending=True, before=before)
-        if not search and self.sort == RELEVANCE:
+        """The same with another search: its own order first; else, where it ranks features and
+        the one before did not, the best matches; and without such a search the order from before,
+        unless another was chosen meanwhile."""
+        found = replace(self, search=search)
+        had, has = self.parsed, found.parsed
+        if has.sort is not None and (has.sort, has.descending) != (had.sort, had.descending):
+            return found._remembering(self, has.sort, has.descending is not False)
+        if has.ranks and not had.ranks and has.sort is None:
+            return found._remembering(self, RELEVANCE, True)
+        chosen = had.sort if had.sort is not None else RELEVANCE
+        if self.sort == chosen and not has.ranks and has.sort is None:
             sort, descending = self.before
-            return replace(self, search="", sort=sort, descending=descending)
-        return replace(self, search=search)
+            return replace(found, sort=sort, descending=descending)
+        return found
+
+    def _remembering(self, before: "TableQuery", sort: str, descending: bool) -> "TableQuery":
+        """This query in another order, which goes back to the plain one of `before`."""
+        plain = before.before if before.parsed.orders else (before.sort, before.descending)
+        return replace(self, sort=sort, descending=descending, before=plain)
 
     def next_show(self) -> "TableQuery":
         names = list(SHOWN)

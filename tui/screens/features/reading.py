@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError
-from tui.screens.features.query import RELEVANCE, SHOWN, TableQuery
+from mi_crow.mechanistic.features.query_language import parse_query
+from tui.screens.features.query import SHOWN, TableQuery
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureStore
@@ -43,15 +44,20 @@ def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
     """The ids of a query; blocks on the index. Raises MiCrowError where it cannot be read."""
     from mi_crow.mechanistic.features.records import FeatureFilter
 
-    order = {} if query.sort == RELEVANCE else {"sort": query.sort}  # what a search asks for
-    ids = store.ids(
-        **order,
-        descending=query.descending,
-        search=query.search or None,
-        flt=FeatureFilter(**SHOWN[query.show]),
-    )
-    plain = list(ids) if isinstance(ids, list | tuple) else ids.tolist()
-    return IdsRead(store, query, plain, store.meta().n_features)
+    flt = FeatureFilter(**SHOWN[query.show])
+    ids = store.find(parse_query(query.search), query.sort, query.descending, flt)
+    return IdsRead(store, query, ids.tolist(), store.meta().n_features)
+
+
+def vocabulary(store: "FeatureStore") -> dict[str, list[str]]:
+    """What the values of conditions can be: labels, and names, tags and sources of concepts."""
+    concepts = [one for some in store.concepts().values() for one in some]
+    return {
+        "label": list(store.meta().labels),
+        "concept": sorted({one.name for one in concepts}, key=str.casefold),
+        "tag": sorted({tag for one in concepts for tag in one.tags}),
+        "source": sorted({one.source for one in concepts}),
+    }
 
 
 def read_detail(store: "FeatureStore", feature: int, band: int) -> DetailRead:

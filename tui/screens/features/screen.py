@@ -11,6 +11,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from mi_crow.errors import NotFoundError, UserError
+from mi_crow.mechanistic.features.query_language import REFERENCE, completions
 from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
@@ -19,9 +20,10 @@ from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
-from tui.screens.features.query import TableQuery
-from tui.screens.features.reading import DetailRead, IdsRead, read_detail, read_ids
+from tui.screens.features.query import TableQuery, mistake_in, understood
+from tui.screens.features.reading import DetailRead, IdsRead, read_detail, read_ids, vocabulary
 from tui.screens.features.welcome import welcome
+from tui.threads import error_sentence
 from tui.widgets.example_list import ExampleList
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
@@ -41,7 +43,7 @@ class FeaturesScreen(MiCrowScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._query = TableQuery()
+        self._query = self._shown_query = TableQuery()  # asked for, and in the table
         self._sae_id: str | None = None
         self._total = 0
         self._reading: object = None  # what the thread for the pane reads
@@ -138,15 +140,23 @@ class FeaturesScreen(MiCrowScreen):
         )
 
     def _not_listed(self, error: Exception) -> None:
+        """Rows and heading stay; a filter that does not fit the index is explained while it is
+        typed, and dropped when it was kept."""
         self._listed = True
+        self.query_one(TableHeading).show(self._shown_query, self.table.row_count, self._total)
+        if self.prompt.is_open and self.prompt.purpose == "filter":
+            self.prompt.explain(error_sentence(error))
+            return
         self.tell(error)
+        if isinstance(error, UserError) and self._query.search:
+            self._ask(self._query.searching(""))
 
     def _list(self, read: IdsRead) -> None:
         store = self.context.features
         if store is None or read.store is not store:
             return  # another index was opened meanwhile; it is read next
         self._listed = True
-        self._total = read.total
+        self._shown_query, self._total = read.query, read.total
         self.query_one(TableHeading).show(read.query, len(read.ids), read.total)
         self.table.show(read.ids, store.rows, "No features match")
         if self._wanted is not None:
@@ -274,12 +284,16 @@ class FeaturesScreen(MiCrowScreen):
         return True
 
     def action_filter(self) -> None:
+        store = self.context.features
+        known = vocabulary(store) if store is not None else {}
         self.prompt.ask(
             "filter",
             "/",
             self._query.search,
-            placeholder="text, concept, label or token",
+            suggestions=partial(completions, vocabulary=known),
+            placeholder=REFERENCE,
             hint="enter keeps · esc clears",
+            check=mistake_in,
         )
 
     def action_jump(self) -> None:
@@ -303,7 +317,7 @@ class FeaturesScreen(MiCrowScreen):
     @on(PromptLine.Typed)
     def _typed(self, message: PromptLine.Typed) -> None:
         if message.purpose == "filter":
-            self._ask(self._query.searching(message.value.strip()))
+            self._ask(self._query.searching(understood(message.value)))
 
     @on(PromptLine.Answered)
     def _answered(self, message: PromptLine.Answered) -> None:
