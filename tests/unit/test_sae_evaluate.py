@@ -17,7 +17,7 @@ from mi_crow.mechanistic.sae import SaeMetadata, TopKSae, Transcoder
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.evaluation.document_pooling import pooled_documents
 from mi_crow.mechanistic.sae.evaluation.model_loss import ModelLoss, TokenDocument, model_loss
-from mi_crow.mechanistic.sae.substitute import Site, substitute, zeros
+from mi_crow.mechanistic.sae.substitute import Substitution, substitute, zeros
 from mi_crow.progress import NullProgress, Progress
 
 VOCABULARY, WIDTH = 11, 6
@@ -106,7 +106,9 @@ def loss_at(
     mean: Tensor = MEAN,
     progress: Progress | None = None,
 ) -> ModelLoss:
-    return model_loss(Site(lm, sae, read, write), mean, documents, progress or NullProgress())
+    return model_loss(
+        Substitution(lm, sae, read, write), mean, documents, progress or NullProgress()
+    )
 
 
 def test_the_original_loss_is_that_of_each_document_alone(
@@ -155,7 +157,7 @@ def test_outliers_pass_through_unchanged(lm: Any, documents: list[TokenDocument]
 def test_only_kept_positions_are_replaced(lm: Any) -> None:
     ids = torch.randint(0, VOCABULARY, (2, 4), generator=torch.Generator().manual_seed(3))
     kept = torch.tensor([[0, 1, 1, 0], [0, 0, 1, 0]]).bool()
-    site = Site(lm, blind_sae(), "blocks.0", "blocks.0")
+    substitution = Substitution(lm, blind_sae(), "blocks.0", "blocks.0")
     seen: list[Tensor] = []
 
     def look(x: Tensor) -> Tensor:
@@ -165,12 +167,12 @@ def test_only_kept_positions_are_replaced(lm: Any) -> None:
     def activations(value: Any = None) -> Tensor:
         with torch.no_grad(), contextlib.ExitStack() as stack:
             if value is not None:
-                stack.enter_context(site.replaced(kept, value))
+                stack.enter_context(substitution.replaced(kept, value))
             stack.enter_context(substitute(lm, "blocks.0", look))
             lm.model(ids)
         return seen.pop()
 
-    plain, rebuilt, emptied = (activations(v) for v in (None, site.reconstruction, zeros))
+    plain, rebuilt, emptied = (activations(v) for v in (None, substitution.reconstruction, zeros))
     assert torch.equal(rebuilt[~kept], plain[~kept])
     assert torch.equal(emptied[~kept], plain[~kept])
     assert torch.equal(rebuilt[kept], torch.full((3, WIDTH), 1.5))

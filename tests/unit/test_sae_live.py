@@ -153,8 +153,8 @@ def test_the_job_trains_without_a_run(tiny_model_dir: Path, workspace: Workspace
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"training": SaeTrainingConfig()}, "a stream has no end of its own"),
-        ({"stream": replace(CONFIG, layers=("0", "1"))}, "a stream is of one layer"),
+        ({"training": SaeTrainingConfig()}, "a stream never ends"),
+        ({"stream": replace(CONFIG, layers=("0", "1"))}, "a stream has exactly one layer"),
         ({"arch": "transcoder", "target_layer": "1"}, "a transcoder cannot be trained on a stream"),
     ],
 )

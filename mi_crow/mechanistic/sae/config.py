@@ -1,4 +1,4 @@
-"""What training and evaluation need to know; plain data, torch-free."""
+"""Settings of training and evaluation: plain data, torch-free."""
 
 from dataclasses import InitVar, dataclass, replace
 from itertools import product
@@ -22,14 +22,14 @@ from mi_crow.mechanistic.sae.architectures import BY_ARCH
 ARCHITECTURES = tuple(BY_ARCH)
 TRANSCODERS = tuple(arch for arch, row in BY_ARCH.items() if row.transcodes)
 PRECISIONS = ("auto", "fp32", "bf16")
-# What several processes divide among them, see sharing.py.
+# What several processes share out among them, see sharing.py.
 SHARES = ("tokens", "latents")
-# Where metrics go besides our own files, see loggers.py.
+# Where metrics are logged besides our own files, see train/loggers.py.
 LOGGERS = ("none", "tensorboard", "wandb")
 
 
-# The length of a training when none is given. The library follows the published guides: one pass.
-# The command line and the form are for a first look at a run, minutes rather than an hour: two
+# The default length of a training. The library follows the published guides: one pass. The command
+# line and the form are for a first look at a run, which takes minutes rather than an hour: two
 # passes over a small run, or this many steps; a stream has no passes.
 MIN_STEPS = 2000
 CLI_PASSES, CLI_MIN_STEPS, CLI_STREAM_STEPS = 2, 400, 5000
@@ -47,9 +47,9 @@ class SaeTrainingConfig:
 
     steps: int | None = None
     epochs: int | None = None
-    tokens: int | None = None  # to learn from; they may come several times
-    batch_size: int = 2048  # tokens a step
-    accumulate: int = 1  # pieces that a batch is worked through in, for less memory
+    tokens: int | None = None  # trained on; the same token counts each time it is seen
+    batch_size: int = 2048  # tokens per step
+    accumulate: int = 1  # micro-batches per step; more of them need less memory
     lr: float | None = None  # None: 2e-4 / sqrt(n_latents / 2^14), up to 5x for short runs
     warmup_steps: int | None = None  # None: min(1,000, a tenth of the run)
     decay_share: float = 0.2
@@ -57,27 +57,29 @@ class SaeTrainingConfig:
     k_aux: int | None = None  # None: n_inputs / 2
     dead_tokens: int | None = None  # tokens without firing; None: min(10M, a fifth of the run)
     # For L1, Gated and JumpReLU, whose sparsity is a loss with a coefficient: either the
-    # coefficient or the number of active latents a token to steer it towards (None: 32).
+    # coefficient, or the mean number of active latents per token to aim for (None: 32).
     l1_lambda: float | None = None
     target_l0: float | None = None
-    sparsity_warmup_steps: int | None = None  # of the coefficient; None: as warmup_steps
-    outlier_factor: float | None = 10.0  # leave out tokens above this times the median norm
-    precision: str = "auto"  # of the encoder's product: bf16 on CUDA, fp32 elsewhere
-    shuffled: bool = False  # a control: every dimension from another token, see ShuffledSource
+    sparsity_warmup_steps: int | None = None  # of the coefficient; None: the same as warmup_steps
+    outlier_factor: float | None = (
+        10.0  # tokens above this multiple of the median norm are left out
+    )
+    precision: str = "auto"  # of the encoder's matrix product: bf16 on CUDA, fp32 elsewhere
+    shuffled: bool = False  # a control: each dimension comes from another token, see ShuffledSource
     checkpoint_every: int = 500  # steps
     log_every: int = 10  # steps
     seed: int = 0
-    # Metrics also go to Weights & Biases, as in the published guides; where its package is missing
-    # the training says so and continues. Its key is the package's own business.
+    # Also log metrics to Weights & Biases, as in the published guides. Without its package the
+    # training says so and continues. The package looks for its API key itself.
     use_wandb: bool = False
     wandb_project: str | None = None  # None: WANDB_PROJECT, else mi-crow
     wandb_entity: str | None = None
     wandb_name: str | None = None
     wandb_mode: str | None = None  # online, offline or disabled
     wandb_tags: tuple[str, ...] = ()
-    # Published names of what needs no asking here: taken, so that code from the guides runs, and
-    # kept nowhere. The SAE has its device and dtype, precision chooses autocast, gradients are
-    # clipped, and memory is bounded by itself.
+    # Published settings that are not needed here: accepted, so that code from the guides runs, and
+    # ignored. The SAE has its device and dtype, precision chooses autocast, gradients are always
+    # clipped, and memory is always bounded.
     device: InitVar[Any] = None
     dtype: InitVar[Any] = None
     use_amp: InitVar[Any] = None
@@ -139,8 +141,9 @@ class SaeTrainingConfig:
 class TrainConfig:
     """One training job: which activations, which SAE, how long.
 
-    With `stream` they come from the running model, layer and texts as it says, and not from a run.
-    `sweep_k` and `sweep_expansion` train one SAE for each combination on one read of the data.
+    With `stream` the activations come from the running model, whose layer and texts it names, and
+    not from a run. `sweep_k` and `sweep_expansion` train one SAE for each combination while the
+    data is read once.
     """
 
     run_id: str
@@ -148,15 +151,15 @@ class TrainConfig:
     arch: str = "topk"
     expansion: float = 8.0  # n_latents / n_inputs, used when n_latents is None
     n_latents: int | None = None
-    k: int = 32  # active latents a token; the target for the kinds that steer their sparsity
+    k: int = 32  # active latents per token; a target where a loss decides the sparsity
     sweep_k: tuple[int, ...] = ()  # instead of k
     sweep_expansion: tuple[float, ...] = ()  # instead of expansion
     target_layer: str | None = None  # what a transcoder predicts
     skip: bool = False  # a transcoder's skip connection
     stream: CaptureConfig | None = None
-    init: str | None = None  # train on from this SAE: an id of the workspace or a path
+    init: str | None = None  # continue from this SAE: an id in the workspace or a path
     training: SaeTrainingConfig = SaeTrainingConfig()
-    shares: str = "tokens"  # or "latents": what several processes divide among them
+    shares: str = "tokens"  # or "latents": what several processes share out among them
     logger: str = "none"
     device: str = "auto"
     name: str | None = None
@@ -191,7 +194,7 @@ class TrainConfig:
             raise UserError("n_latents and several expansions were given", hint="give one of them")
         if self.arch in TRANSCODERS and self.target_layer is None and self.init is None:
             raise UserError(
-                "a transcoder needs the layer that it is to predict",
+                "a transcoder needs the layer that it should predict",
                 hint="name it with --target-layer",
             )
         if self.arch not in TRANSCODERS and self.init is None:
@@ -203,16 +206,14 @@ class TrainConfig:
 
     def _check_stream(self, stream: CaptureConfig) -> None:
         if len(stream.layers) != 1:
-            raise UserError("a stream is of one layer", hint="name one with --layer")
+            raise UserError("a stream has exactly one layer", hint="name one with --layer")
         if self.training.steps is None and self.training.tokens is None:
-            raise UserError(
-                "a stream has no end of its own", hint="say how long with --steps or --tokens"
-            )
+            raise UserError("a stream never ends", hint="set the length with --steps or --tokens")
         if self.target_layer is not None:
             raise UserError("a transcoder cannot be trained on a stream", hint="capture a run")
 
     def variants(self) -> list["TrainConfig"]:
-        """The SAEs of this job, one config each; itself alone without a sweep."""
+        """One config per SAE of this job; without a sweep, only itself."""
         pairs = product(self.sweep_expansion or (self.expansion,), self.sweep_k or (self.k,))
         return [
             replace(self, expansion=expansion, k=k, sweep_k=(), sweep_expansion=())
@@ -220,7 +221,7 @@ class TrainConfig:
         ]
 
     def label(self) -> str:
-        """What tells this variant from the others of its sweep, for an id."""
+        """What distinguishes this variant from others of its sweep, for an id."""
         return f"x{self.expansion:g}-k{self.k}"
 
 
@@ -231,7 +232,7 @@ class EvaluateConfig:
     sae_id: str
     run_id: str | None = None  # None: the run the SAE was trained on
     documents: int = 128  # held-out documents for cross-entropy and KL
-    batch_size: int = 8  # of them through the model at once
+    batch_size: int = 8  # documents per batch
     device: str = "auto"
     model: str | None = None  # None: the model the run was captured from
     seed: int = 0

@@ -4,7 +4,7 @@ import re
 
 from mi_crow.language_model.hook_points.names import EMBEDDING, short_name, transformer_lens_name
 
-# Where causal language models keep their blocks, and what they call a block's halves.
+# Where causal language models keep their blocks, and how they name the modules of a block.
 _BLOCKS = re.compile(
     r"((?:model\.|transformer\.|gpt_neox\.|decoder\.|language_model\.|backbone\.)*)"
     r"(?:layers|h|blocks)\.(\d+)(?:\.(\w+(?:\.\w+)*?))??(?:\.(input|output))?"
@@ -15,7 +15,7 @@ _MLP = ("mlp", "feed_forward", "ffn", "moe", "block_sparse_moe")
 _OUTPUTS = {
     **dict.fromkeys(_MLP, "mlp_raw"),
     **dict.fromkeys(_ATTENTION, "attn_raw"),
-    # Norms that stand between a sub-layer and the stream, in models that have them.
+    # Norms between a sub-layer and the stream, in models that have them.
     "pre_feedforward_layernorm": "mlp_in",
     "post_feedforward_layernorm": "mlp_out",
 }
@@ -35,20 +35,10 @@ def hook_name_of(point: str, layer: str) -> str:
     return transformer_lens_name(point) or layer
 
 
-def point_of_hook(hook_name: str) -> str:
-    """`resid_post.15` for `blocks.15.hook_resid_post`; '' where there is no short name.
-
-    What has a name in TransformerLens alone keeps it: `hook_embed`, `blocks.3.ln2.hook_normalized`.
-    """
-    if hook_name == EMBEDDING:
-        return hook_name
-    return short_name(hook_name) if hook_name.startswith("blocks.") else ""
-
-
 def point_of(name: str) -> str:
-    """The short name of a hook point that any tool names, where it is certain; '' otherwise.
+    """The short name of a hook point, named as in any tool, where it is certain; '' otherwise.
 
-    Takes short names, a block's number, TransformerLens names and names of modules, which may end
+    Accepts short names, a block's number, TransformerLens names and module names, which may end
     in `.input` or `.output`: a block's output is `resid_post`, that of its MLP `mlp_raw`, that of
     its attention `attn_raw`.
     """
@@ -66,8 +56,8 @@ def point_of(name: str) -> str:
 
 
 def module_of(name: str) -> str:
-    """`name` itself when it is a whole module name whose hook point is certain; '' otherwise. It
-    ends in `.input` where the module's input is meant, but for a block, whose point says that."""
+    """`name` itself when it is a full module name whose hook point is certain; '' otherwise. It
+    ends in `.input` for a module's input, except for a block, whose point says that."""
     match = _BLOCKS.fullmatch(name)
     if match is None or not match[1] or not point_of(name):
         return ""

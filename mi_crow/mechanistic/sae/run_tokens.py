@@ -5,7 +5,7 @@ from typing import Any
 
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.source import TokenSource
-from mi_crow.mechanistic.sae.stored_layers import exact_hook_name, exact_point, stored_layer
+from mi_crow.mechanistic.sae.stored_layers import current_hook_name, current_point, stored_layer
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.runs.pair import PairReader
 from mi_crow.store.runs.reader import RunReader
@@ -31,14 +31,14 @@ class RunTokens:
         other: dict[str, Any] = {}
         if target is not None:
             other = {
-                "hook_name_out": exact_hook_name(manifest, target),
+                "hook_name_out": current_hook_name(manifest, target),
                 "target_layer": target.signature,
             }
         return SaeMetadata(
             model_name=manifest.model_id,
-            hook_name=exact_hook_name(manifest, layer),
+            hook_name=current_hook_name(manifest, layer),
             layer=layer.name,
-            point=exact_point(manifest, layer),
+            point=current_point(manifest, layer),
             revision=manifest.revision,
             tokenizer_hash=manifest.tokenizer_hash,
             run_id=manifest.run_id or None,

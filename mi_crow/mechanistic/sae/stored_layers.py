@@ -1,4 +1,4 @@
-"""The layers of a captured run, by any of their names. Torch-free."""
+"""Finding a captured run's layers by any of their names. Torch-free."""
 
 from dataclasses import replace
 
@@ -8,46 +8,46 @@ from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 
 # Since this format mlp_out and attn_out are what is added to the stream. Before, they were the
-# sub-module's own output, which is something else where a norm or a multiplier follows.
+# sub-module's own output, which differs where a norm or a multiplier follows.
 _CONTRIBUTIONS_SINCE = 3
-_MEANT_BEFORE = {"mlp_out": "mlp_raw", "attn_out": "attn_raw"}
+_FORMER_MEANING = {"mlp_out": "mlp_raw", "attn_out": "attn_raw"}
 
 
 def stored_layer(manifest: RunManifest, name: str) -> LayerSpec:
-    """The layer of a run that `name` stands for: as the manifest has it, or a short name, a
+    """The layer of a run that `name` refers to: its name in the manifest, or a short name, a
     block's number or a TransformerLens name of the same tensor.
 
-    Raises NotFoundError naming what was captured.
+    Raises NotFoundError listing what was captured.
     """
     try:
         return manifest.layer(name)
     except NotFoundError:
-        meant = point_of(name)
-        for spec in manifest.layers if meant else ():
-            # A block's name alone means its output; the point says where its input was captured.
+        wanted = point_of(name)
+        for spec in manifest.layers if wanted else ():
+            # A block's name means its output; only the point says that its input was captured.
             module = "" if spec.point.startswith("resid_pre.") else point_of(spec.name)
-            if meant in (exact_point(manifest, spec), module):
+            if wanted in (current_point(manifest, spec), module):
                 return spec
         raise
 
 
-def exact_point(manifest: RunManifest, layer: LayerSpec) -> str:
-    """The short name of what a run's layer holds, in the meaning that short names have now."""
+def current_point(manifest: RunManifest, layer: LayerSpec) -> str:
+    """The short name of a run's layer, in the current meaning of short names."""
     kind, _, number = layer.point.rpartition(".")
-    if manifest.format_version < _CONTRIBUTIONS_SINCE and kind in _MEANT_BEFORE:
-        return f"{_MEANT_BEFORE[kind]}.{number}"
+    if manifest.format_version < _CONTRIBUTIONS_SINCE and kind in _FORMER_MEANING:
+        return f"{_FORMER_MEANING[kind]}.{number}"
     return layer.point
 
 
 def as_captured(metadata: SaeMetadata, manifest: RunManifest) -> SaeMetadata:
-    """The metadata of an SAE of this run, which may be older than the meaning of short names."""
+    """The metadata of an SAE of this run, with short names in their current meaning."""
     layer = next((one for one in manifest.layers if one.name == metadata.layer), None)
     if layer is None or layer.point != metadata.point:
         return metadata
-    point, hook_name = exact_point(manifest, layer), exact_hook_name(manifest, layer)
+    point, hook_name = current_point(manifest, layer), current_hook_name(manifest, layer)
     return metadata if point == layer.point else replace(metadata, point=point, hook_name=hook_name)
 
 
-def exact_hook_name(manifest: RunManifest, layer: LayerSpec) -> str:
-    """The same as other tools name it: the module's name where they have none."""
-    return hook_name_of(exact_point(manifest, layer), layer.name)
+def current_hook_name(manifest: RunManifest, layer: LayerSpec) -> str:
+    """The same by its name in other tools: the module's name where they have none."""
+    return hook_name_of(current_point(manifest, layer), layer.name)

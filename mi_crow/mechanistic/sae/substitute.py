@@ -1,4 +1,4 @@
-"""Replacing a layer's activations during a forward pass, chosen positions only."""
+"""Replacing a layer's activations at chosen positions during a forward pass."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,8 +23,8 @@ Change = Callable[[Tensor], Tensor]
 def substitute(
     lm: "LanguageModel", layer: "str | int | HookPoint", change: Change
 ) -> Iterator[None]:
-    """Inside the block, `change` gets the activations of `layer` [batch, length, d] and gives
-    those that the model goes on with."""
+    """Inside the block, `change` gets the activations of `layer` [batch, length, d] and returns
+    those that the model continues with."""
     remove = tap(lm, lm.layers.resolve(layer), change)
     try:
         yield
@@ -32,7 +32,7 @@ def substitute(
         remove()
 
 
-def changeable(x: Tensor, kept: Tensor, outlier_norm: float | None) -> Tensor:
+def replaceable(x: Tensor, kept: Tensor, outlier_norm: float | None) -> Tensor:
     """Positions whose activations x [batch, length, d] may be replaced: bool [batch, length].
 
     `kept` marks the positions that are neither padding nor special; massive tokens are left out.
@@ -46,9 +46,9 @@ Value = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Site:
-    """Where an SAE reads the model and where what it gives belongs: one layer, or a transcoder's
-    two."""
+class Substitution:
+    """An SAE in its model: the layer that it reads and the one that its output replaces, which
+    differ for a transcoder."""
 
     lm: "LanguageModel"
     sae: SparseAutoencoder
@@ -57,11 +57,11 @@ class Site:
 
     @contextmanager
     def replaced(self, kept: Tensor, value: Value) -> Iterator[None]:
-        """Inside the block, the changeable positions among `kept` [batch, length] of the layer
-        written to become value(x, y): [batch, length, n_outputs] from the activations x read and
-        those y that stood there. What is an outlier is told by x.
+        """Inside the block, the layer `write` becomes value(x, y) [batch, length, n_outputs] at the
+        replaceable positions among `kept` [batch, length]; x are the activations of `read`, y those
+        that are replaced. Whether a token is an outlier is decided by x.
 
-        Raises UserError in a pass that reaches the layer written to first.
+        Raises UserError in a pass that reaches `write` first.
         """
         if self.read == self.write:
             with substitute(self.lm, self.write, lambda y: self._changed(y, y, kept, value)):
@@ -85,14 +85,14 @@ class Site:
             yield
 
     def _changed(self, x: Tensor, y: Tensor, kept: Tensor, value: Value) -> Tensor:
-        where = changeable(x, kept, self.sae.metadata.outlier_norm)
+        where = replaceable(x, kept, self.sae.metadata.outlier_norm)
         return torch.where(where[..., None], value(x, y).to(y.dtype), y)
 
     def reconstruction(self, x: Tensor, y: Tensor) -> Tensor:
-        """The value of an SAE's reconstruction, or of a transcoder's prediction."""
+        """A value: the reconstruction of an SAE, or the prediction of a transcoder."""
         return self.sae(x.float()).reconstruction
 
 
 def zeros(x: Tensor, y: Tensor) -> Tensor:
-    """The value zero: what the layer is worth to the model."""
+    """A value: zero, which shows what the layer is worth to the model."""
     return torch.zeros_like(y)

@@ -19,23 +19,23 @@ def point_read(lm: "LanguageModel", sae: SparseAutoencoder) -> "HookPoint":
 def check_same_point(
     lm: "LanguageModel", sae: SparseAutoencoder, captured: LayerSpec, sae_id: str
 ) -> None:
-    """Raises UserError when a run holds other activations than the SAE reads, under one short name:
-    mlp_out and attn_out were a sub-module's own output before they were what it adds."""
-    meant = point_read(lm, sae)
+    """Raises UserError when a run holds other activations than the SAE reads, under the same short
+    name: mlp_out and attn_out once meant a sub-module's own output, now what it adds."""
+    wanted = point_read(lm, sae)
     found = lm.layers.stored(captured.name, captured.point)
-    if not meant.same_tensor(found):
+    if not wanted.same_tensor(found):
         raise UserError(
-            f"SAE {sae_id!r} reads {meant.point!r}, the run holds {found.point!r} "
+            f"SAE {sae_id!r} reads {wanted.point!r}, the run holds {found.point!r} "
             f"({captured.name})",
-            hint=f"capture {meant.point}",
+            hint=f"capture {wanted.point}",
         )
 
 
 def target_layer(sae: SparseAutoencoder) -> str | None:
-    """The layer whose activations the SAE gives back: what its metadata says for a transcoder
-    (None when that says nothing), its own layer for every other SAE."""
+    """The layer whose activations the SAE reconstructs: the one in its metadata for a transcoder
+    (None when there is none), its own layer for every other SAE."""
     metadata = sae.metadata
     if not sae.transcodes:
         return metadata.layer_signature
-    said = metadata.other.get("target_layer") or metadata.other.get("hook_name_out")
-    return str(said) if said else None
+    target = metadata.other.get("target_layer") or metadata.other.get("hook_name_out")
+    return str(target) if target else None

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mi_crow.errors import UserError
 from mi_crow.hooks import Controller, Detector, first_tensor
-from mi_crow.mechanistic.sae.centring import settle_centring
-from mi_crow.mechanistic.sae.substitute import changeable
+from mi_crow.mechanistic.sae.centring import set_centring
+from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.sae.targets import point_read
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.steer import FeatureSteering, ordinary_tokens
@@ -48,7 +48,7 @@ def attach_sae(
         raise UserError("the SAE does not say its layer", hint="give a layer_signature")
     layer = point_read(lm, sae) if layer_signature is None else lm.layers.resolve(layer_signature)
     sae.to(lm.device)
-    settle_centring(lm, sae, layer)
+    set_centring(lm, sae, layer)
     # Tracking first: it is to see what the model does by itself.
     hooks = (TextTracking(lm, sae), ConceptManipulation(lm, sae))
     ids = tuple(lm.layers.register_hook(layer, hook) for hook in hooks)
@@ -69,7 +69,7 @@ class TextTracking(Detector):
         if tracker is None or not texts:
             return
         x = first_tensor(output if output is not None else inputs)
-        where = changeable(x, ordinary_tokens(self._lm, x), self.sae.metadata.outlier_norm)
+        where = replaceable(x, ordinary_tokens(self._lm, x), self.sae.metadata.outlier_norm)
         latents = self.sae.encode_sparse(x)
         tracker.add(texts, latents.values * where[..., None], latents.indices)
 

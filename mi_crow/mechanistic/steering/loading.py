@@ -66,7 +66,7 @@ def join(
     weights: WeightsFile | None = None,
 ) -> LoadedSae:
     """Checks that the SAE fits its layer in `lm`. Raises NotFoundError, UserError."""
-    from mi_crow.mechanistic.sae.centring import settle_centring
+    from mi_crow.mechanistic.sae.centring import set_centring
     from mi_crow.mechanistic.sae.fitting import check_width
     from mi_crow.mechanistic.sae.targets import point_read
 
@@ -74,5 +74,5 @@ def join(
     hint = "it belongs to another model or layer"
     name, width = f"layer {layer.name!r}", lm.layers.width(layer)
     check_width(f"SAE {sae_id!r}", sae.n_inputs, name, width, hint)
-    settle_centring(lm, sae)
+    set_centring(lm, sae)
     return LoadedSae(sae_id, lm, sae.to(lm.device), layer, weights)

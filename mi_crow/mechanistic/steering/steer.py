@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mi_crow.errors import UserError
 from mi_crow.hooks import Controller
-from mi_crow.mechanistic.sae.substitute import changeable
+from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.steering.inspection import activations_of
 from mi_crow.mechanistic.steering.interventions import Intervention
 
@@ -55,7 +55,7 @@ class FeatureSteering(Controller):
         x = output if output is not None else inputs
         if x is None or not self._work:
             return x
-        where = changeable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
+        where = replaceable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
         before = self._latents(x)
         after = list(before.unbind(-1))
         # What one unit of a latent adds, for SAEs that normalise each token.
@@ -124,7 +124,7 @@ class LayerSteering(Controller):
         x = output if output is not None else inputs
         if x is None or self._one.changes_nothing:
             return x
-        where = changeable(x, ordinary_tokens(self._lm, x), self._outlier_norm)
+        where = replaceable(x, ordinary_tokens(self._lm, x), self._outlier_norm)
         where = where & scope_tokens(self._lm, x, self._one.scope)
         return torch.where(where[..., None], self._changed(x).to(x.dtype), x)
 

@@ -10,7 +10,7 @@ from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index.live_run import LiveRun
 from mi_crow.mechanistic.features.index.origins import Origin, check_unchanged, known_origins
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.centring import settle_centring
+from mi_crow.mechanistic.sae.centring import set_centring
 from mi_crow.mechanistic.sae.fitting import (
     check_captured_with,
     check_run,
@@ -82,7 +82,7 @@ def find_sources(
     }
     lm = lm or _load(config, wanted, list(stored.values()), sae)
     _check_model(lm, list(stored.values()), sae, config.sae_id)
-    if centring := settle_centring(lm, sae):
+    if centring := set_centring(lm, sae):
         progress.log(centring)
     readers = [
         stored[origin.run_id]

@@ -11,7 +11,7 @@ import torch
 from mi_crow.errors import UserError
 from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.centring import settle_centring
+from mi_crow.mechanistic.sae.centring import set_centring
 from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.document_pooling import pooled_documents
 from mi_crow.mechanistic.sae.evaluation.model_loss import ModelLoss, TokenDocument, model_loss
@@ -31,7 +31,7 @@ from mi_crow.mechanistic.sae.quality import (
     mean_target,
 )
 from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
-from mi_crow.mechanistic.sae.substitute import Site
+from mi_crow.mechanistic.sae.substitute import Substitution
 from mi_crow.mechanistic.sae.targets import check_same_point, target_layer
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.atomic import write_json
@@ -68,8 +68,8 @@ def evaluate_sae(
     reader = RunReader(workspace.run_dir(tokens.manifest.run_id), tokens.layer.name)
     documents = _heldout_documents(reader, config.documents, config.seed)
     lm = lm or _model_of(tokens.manifest, config)
-    site = _site(lm, sae, tokens, config.sae_id)
-    if centring := settle_centring(lm, sae):
+    substitution = _substitution(lm, sae, tokens, config.sae_id)
+    if centring := set_centring(lm, sae):
         progress.log(centring)
     report_differences(sae.metadata, tokens.manifest, progress)
     outlier_norm = sae.metadata.outlier_norm
@@ -79,7 +79,7 @@ def evaluate_sae(
         densities = latent_densities(sae, tokens.source, outlier_norm)
         mean = mean_target(sae, tokens.source, outlier_norm)
         raise_if_stopped(progress, resumable=False)
-        losses = model_loss(site, mean, documents, progress, config.batch_size)
+        losses = model_loss(substitution, mean, documents, progress, config.batch_size)
         probes = _probes(sae, reader, config.seed, progress)
     result = {
         "sae_id": config.sae_id,
@@ -122,7 +122,9 @@ def _tokens(workspace: Workspace, config: EvaluateConfig, sae: SparseAutoencoder
     return tokens
 
 
-def _site(lm: "LanguageModel", sae: SparseAutoencoder, tokens: RunTokens, sae_id: str) -> Site:
+def _substitution(
+    lm: "LanguageModel", sae: SparseAutoencoder, tokens: RunTokens, sae_id: str
+) -> Substitution:
     """Where the SAE stands in the model. Raises UserError when they do not fit."""
     hint = "leave out --model, or give one with the same tokenizer"
     check_captured_with(lm.model_id, lm.tokenizer_hash, tokens.manifest, hint)
@@ -132,7 +134,7 @@ def _site(lm: "LanguageModel", sae: SparseAutoencoder, tokens: RunTokens, sae_id
     widths = [(point.point, lm.layers.width(point)) for point in points]
     hint = "leave out --model, or give one of the same shape"
     check_widths(f"SAE {sae_id!r}", sae, f"model {lm.model_id!r}", widths, hint)
-    return Site(lm, sae, *points)
+    return Substitution(lm, sae, *points)
 
 
 def _losses(losses: ModelLoss) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mi_crow.mechanistic.sae.substitute import Site, zeros
+from mi_crow.mechanistic.sae.substitute import Substitution, zeros
 from mi_crow.progress import Progress, raise_if_stopped
 
 if TYPE_CHECKING:
@@ -52,16 +52,16 @@ class ModelLoss:
 
 @torch.inference_mode()
 def model_loss(
-    site: Site,
+    substitution: Substitution,
     mean: Tensor,
     documents: Sequence[TokenDocument],
     progress: Progress,
     batch_size: int = 8,
 ) -> ModelLoss:
     """Runs the documents four times, `batch_size` at once: as they are, and with the layer at
-    `site` reconstructed, zeroed, and replaced by its `mean` [n_outputs]."""
-    lm = site.lm
-    values = (site.reconstruction, zeros, lambda x, y: mean.to(y.device).expand_as(y))
+    `substitution` reconstructed, zeroed, and replaced by its `mean` [n_outputs]."""
+    lm = substitution.lm
+    values = (substitution.reconstruction, zeros, lambda x, y: mean.to(y.device).expand_as(y))
     sums = torch.zeros(5, dtype=torch.float64)
     tokens = done = 0
     for input_ids, mask, kept in _batches(documents, batch_size, lm.device):
@@ -70,7 +70,7 @@ def model_loss(
         plain = _log_probabilities(lm, input_ids, mask)
         figures = [_loss(plain, targets, real)]
         for value in values:
-            with site.replaced(kept, value):
+            with substitution.replaced(kept, value):
                 changed = _log_probabilities(lm, input_ids, mask)
             figures.append(_loss(changed, targets, real))
             if value is values[0]:

@@ -14,7 +14,7 @@ from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.hook_points.block import names_of
 from mi_crow.language_model.tokenize import special_ids, special_mask, start_id
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.centring import can_centre, settle_centring
+from mi_crow.mechanistic.sae.centring import can_centre, set_centring
 from mi_crow.mechanistic.sae.fitting import check_widths
 from mi_crow.mechanistic.sae.formats.layer_check import OTHER_PLACE
 from mi_crow.mechanistic.sae.quality import Quality, reconstruction_quality
@@ -76,7 +76,7 @@ def check_fit(
     text.
     """
     point, target = _points(lm, sae)
-    centring = settle_centring(lm, sae)
+    centring = set_centring(lm, sae)
     given = list(texts)
     start = sae.metadata.bos(bos)
     rows = [ids for ids in lm.tokenize(given, context_length, start) if ids] if given else []
