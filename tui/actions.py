@@ -73,8 +73,8 @@ POPUP = (
 )
 
 FORM = (
-    Action("form.submit", "ctrl+r", "submit", "start", "Start it"),
-    Action("form.close", "escape", "close", "cancel", "Close without starting"),
+    Action("form.submit", "ctrl+r", "submit", "submit", "Submit the form"),
+    Action("form.close", "escape", "close", "cancel", "Close without submitting"),
 )
 
 RUNS = (
@@ -86,7 +86,7 @@ RUNS = (
     Action("runs.index", "b", "new_index", "index", "Build the feature index of an SAE"),
     Action("runs.remove", "x", "remove", "remove", "Remove the selected run, SAE or ended job"),
     Action("runs.evaluate", "e", "new_evaluation", "evaluate", "Evaluate an SAE"),
-    Action("runs.demo", "d", "run_demo", "demo", "Run the demo: about two minutes on two cores"),
+    Action("runs.demo", "d", "run_demo", "demo", "Run the demo: about four minutes on two cores"),
 )
 
 TOKENS = (
