@@ -90,7 +90,7 @@ class FeatureDetailPane(Container):
 
     def _title(self, read: DetailRead) -> Content:
         if read.band == 0:
-            words = ("Top activations", "  b: lower bands" if read.bands else "")
+            words = ("Top activations", "  b: lower bands" if read.bands and read.examples else "")
         else:
             words = (f"Band {read.band} of {read.bands}", "  activation quantiles, lowest last")
         return Content.assemble((words[0], "bold $primary"), (words[1], "$muted"))

@@ -24,23 +24,35 @@ class TableHeading(Widget):
         self.refresh()
 
     def render(self) -> RenderResult:
-        query = self._query
-        parts: list[tuple[str, str]] = [("Features", "bold $primary"), ("  ", "")]
-        if self._shown is None:
-            parts.append(("reading…", "$muted"))
-        elif self._shown == self._total:
-            parts.append((f"{self._total:,}", "$muted"))
-        else:
-            parts.append((f"{self._shown:,} of {self._total:,}", "$muted"))
-        if query.show != "all":
-            parts.append((f" {query.show}", "$muted"))
-        if query.search:
-            parts += [(" · ", "$faint"), (f"“{printable(query.search)}”", "$accent")]
-        width, order = self.size.width, Content("")
+        query, width = self._query, self.size.width
+        first = self._first_line(width)
+        titles = titles_content(max(width - 1, 1), query.sort, query.descending)
+        return Content("\n").join([first.truncate(width, ellipsis=True), titles])
+
+    def _first_line(self, width: int) -> Content:
+        """In a narrow table the search and the order come before the title and the total."""
+        query, order = self._query, Content("")
         if query.sort not in {column.sort for column, _ in shown_columns(width - 1)}:
             arrow = "↓" if query.descending else "↑"
             order = Content.assemble((" · by ", "$faint"), (query.title + arrow, "$accent"))
+        search = Content("")
+        if query.search:
+            shown = f"“{printable(query.search)}”"
+            search = Content.assemble((" · ", "$faint"), (shown, "$accent"))
+        show = f" {query.show}" if query.show != "all" else ""
+        title = Content.assemble(("Features", "bold $primary"), "  ")
+        full = Content.styled(self._count(with_total=True) + show, "$muted")
+        short = Content.styled(self._count(with_total=False) + show, "$muted")
+        for start in (title + full, full, short):
+            first = Content(" ") + start + search
+            if first.cell_length + order.cell_length <= width:
+                break
         room = max(width - order.cell_length, 0)  # a long search must not hide the order
-        first = Content.assemble(" ", *parts).truncate(room, ellipsis=True) + order
-        titles = titles_content(max(width - 1, 1), query.sort, query.descending)
-        return Content("\n").join([first.truncate(width, ellipsis=True), titles])
+        return first.truncate(room, ellipsis=True) + order
+
+    def _count(self, *, with_total: bool) -> str:
+        if self._shown is None:
+            return "reading…"
+        if self._shown == self._total or not with_total:
+            return f"{self._shown:,}"
+        return f"{self._shown:,} of {self._total:,}"

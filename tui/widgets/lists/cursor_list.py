@@ -46,7 +46,7 @@ class CursorList(StripView):
 
     def render_line(self, y: int) -> Strip:
         if not self.row_count and y == 0 and self._empty:
-            return self._strip(Content.styled(self._empty, "$muted"), self.text_width)
+            return self._strip(Content.styled(f" {self._empty}", "$muted"), self.text_width)
         return super().render_line(y)
 
     def look_of(self, line: int) -> str:

@@ -57,7 +57,7 @@ class FeatureTable(ThreadWork, CursorList):
         `fetch` gives the rows of some ids in their order; it is called in a thread.
         """
         before = self.feature
-        self._ids, self._fetch, self._empty = ids, fetch, f" {empty}"
+        self._ids, self._fetch, self._empty = ids, fetch, empty
         self._generation += 1
         self._blocks.clear()
         self._stale.clear()
