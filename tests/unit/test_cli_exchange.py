@@ -95,17 +95,17 @@ def test_what_the_file_leaves_open_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = result(capsys, "import", str(FORMATS / "gemma_scope"))
-    assert any("layer_1 is taken for resid_post.1" in line for line in found["warnings"])
+    assert any("layer_1 is assumed to be resid_post.1" in line for line in found["warnings"])
     assert any("--model" in line for line in found["warnings"])
     options = ("--name", "b", "--layer", "mlp_out.1", "--model", "org/model")
     found = result(capsys, "import", str(FORMATS / "gemma_scope"), *options)
     assert found["layer"] == "mlp_out.1"
     assert found["warnings"] == [
         "the file says resid_post.1, and --layer says mlp_out.1",
-        "whether 'mlp_out.1' exists was not checked: its model 'org/model' is not on this machine",
+        "'mlp_out.1' was not checked: its model 'org/model' is not on this machine",
     ]
     assert main(["import", str(FORMATS / "gemma_scope"), "--name", "c"]) == 0
-    assert "warning: layer_1 is taken" in capsys.readouterr().out
+    assert "warning: layer_1 is assumed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -364,5 +364,5 @@ def test_a_damaged_import_leaves_no_workspace(
     shutil.copytree(FORMATS / "saelens_topk", tmp_path / "in")
     (tmp_path / "in" / "sae_weights.safetensors").write_bytes(b"0" * 100)
     assert main(["import", str(tmp_path / "in")]) == 1
-    assert "not a whole safetensors file" in capsys.readouterr().err
+    assert "not a complete safetensors file" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()

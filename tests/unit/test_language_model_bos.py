@@ -96,7 +96,7 @@ def test_a_check_reads_the_texts_as_the_sae_was_trained():
     sae.metadata = replace(sae.metadata, layer="", point="resid_post.1")
     sae.metadata = replace(sae.metadata, prepend_bos=True)
     fit = check_fit(lm, sae, TEXTS)
-    assert "no BOS token in front of the texts (--bos no)" in fit.alternatives
+    assert "no BOS token at the start of the texts (--bos no)" in fit.alternatives
     assert fit.fvu != check_fit(lm, sae, TEXTS, bos="no").fvu
 
 

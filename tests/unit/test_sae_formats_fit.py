@@ -134,7 +134,7 @@ def test_a_transcoder_is_measured_against_what_it_predicts(tiny_lm: "LanguageMod
         sae.b_dec.copy_(activations(tiny_lm, "mlp_out.1").mean(0))
     assert check_fit(tiny_lm, sae, TEXTS).fvu == pytest.approx(1.0, abs=1e-3)  # the mean alone
     sae.metadata = SaeMetadata(point="resid_pre.1")
-    with pytest.raises(UserError, match="which layer it predicts"):
+    with pytest.raises(UserError, match="the layer that it predicts"):
         check_fit(tiny_lm, sae, TEXTS)
 
 

@@ -265,9 +265,9 @@ def test_a_number_that_is_none(tmp_path: Path, key: str, value: Any) -> None:
 def test_nothing_that_looks_like_an_sae(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     refused(tmp_path, "no SAE at", "cfg.json", kind=NotFoundError)
-    refused(tmp_path / "notes.txt", "known by its name")
+    refused(tmp_path / "notes.txt", "not recognised as an SAE")
     write_json(tmp_path / "cfg.json", {})
-    refused(tmp_path, "cfg.json and no", "sae_weights.safetensors", kind=NotFoundError)
+    refused(tmp_path, "cfg.json but no", "sae_weights.safetensors", kind=NotFoundError)
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -289,7 +289,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one who was trained as another": (
         {"metadata": {"mi_crow": {"trained_as": {"architecture": "gated"}}}},
-        "trained as 'gated', which do not go together",
+        "trained as 'gated', which contradict each other",
     ),
     "an architecture as a list": ({"architecture": ["topk"]}, "must be a text, not a list"),
 }
@@ -344,13 +344,13 @@ def test_arrays_that_are_records_or_swapped_or_damaged(tmp_path: Path) -> None:
         assert torch.equal(tensor, whole[name])
     for kind in ([("a", "f4")], "U3", "c8"):
         np.savez(path, **{**arrays, "b_enc": np.zeros(M, dtype=kind)})
-        refused(path, "for b_enc, not numbers", kind=CorruptDataError)
+        refused(path, "for b_enc, not weights", kind=CorruptDataError)
     np.savez(path, **arrays)
     content = bytearray(path.read_bytes())
     at = content.find(arrays["W_dec"].tobytes()[:64])
     content[at] ^= 1
     path.write_bytes(bytes(content))
-    refused(path, "not a whole .npz file", "CRC", kind=CorruptDataError)
+    refused(path, "not a complete .npz file", "CRC", kind=CorruptDataError)
 
 
 def test_a_torch_file_with_other_than_plain_tensors_by_names(tmp_path: Path) -> None:
@@ -358,9 +358,9 @@ def test_a_torch_file_with_other_than_plain_tensors_by_names(tmp_path: Path) -> 
     path = tmp_path / "8.pt"
     state = torch.load(path, weights_only=True)
     for changes, says in (
-        ({3: torch.ones(1)}, "holds 3 as a name"),
+        ({3: torch.ones(1)}, "holds the name 3"),
         ({"encoder.weight": state["encoder.weight"].to_sparse()}, "sparse"),
-        ({"encoder.weight": torch.ones(1).expand(2**40, D)}, "no such bytes"),
+        ({"encoder.weight": torch.ones(1).expand(2**40, D)}, "not that many bytes"),
         ({"latent_bias": [1.0]}, "latent_bias, which is not a tensor"),
         ({"activation": ["TopK"]}, "activation must be a text"),
         ({"activation_state_dict": {"k": 1.5}}, "k must be a whole number, not 1.5"),
@@ -388,4 +388,4 @@ def test_what_a_dictionary_says_twice_has_to_agree(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", config)
     state = torch.load(tmp_path / "ae.pt", weights_only=True)
     torch.save(state | {"k": torch.tensor(4.5)}, tmp_path / "ae.pt")
-    refused(tmp_path, "other than whole numbers above 0 for k", kind=CorruptDataError)
+    refused(tmp_path, "other than positive integers for k", kind=CorruptDataError)

@@ -110,7 +110,7 @@ def _tokens(workspace: Workspace, config: EvaluateConfig, sae: SparseAutoencoder
     target = target_layer(sae)
     if target is None:
         raise UserError(
-            f"transcoder {sae_id!r} does not say which layer it predicts",
+            f"transcoder {sae_id!r} does not name the layer that it predicts",
             hint="import it again with --target-layer",
         )
     tokens = open_tokens(

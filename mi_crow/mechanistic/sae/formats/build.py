@@ -1,4 +1,4 @@
-"""From a record to an SAE: tensors put in place one at a time, then folded."""
+"""From a record to an SAE: tensors are copied one at a time, then scales are folded."""
 
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ def build(
 ) -> SparseAutoencoder:
     """The SAE of a record, on `device`, without gradients; `place` is for messages.
 
-    `dtype` None is the file's own (float32 where it names none, or where something is folded).
+    `dtype` None is that of the file (float32 where it names none, or where something is folded).
     Raises UserError when k does not fit or a scale is missing, CorruptDataError when tensors do
     not fit each other.
     """
     if record.wants_input_scale and record.input_scale is None:
         raise UserError(
-            f"{place} is for inputs scaled to a mean norm of sqrt({record.n_inputs}), and does not "
-            "say the factor",
+            f"{place} is for inputs scaled to a mean norm of sqrt({record.n_inputs}), but does not "
+            "give the factor",
             hint="give it with --scale: sqrt(d) / the mean norm of the activations",
         )
     for scale, what in ((record.input_scale, "input"), (record.output_scale, "output")):
@@ -36,7 +36,8 @@ def build(
             check_scale(scale, f"the {what} scale of {place}")
     if record.apply_b_dec_to_input and record.n_outputs != record.n_inputs:
         raise CorruptDataError(
-            f"{place} takes a bias of {record.n_outputs} numbers off an input of {record.n_inputs}"
+            f"{place} subtracts a bias of {record.n_outputs} numbers from an input of "
+            f"{record.n_inputs}"
         )
     folds = record.input_scale not in (None, 1.0) or record.decoder_norms
     kind = dtype or record.dtype or torch.float32
@@ -46,7 +47,7 @@ def build(
     sae.apply_b_dec_to_input = record.apply_b_dec_to_input
     sae.input_norm = check_input_norm(record.input_norm)
     sae.metadata = record.metadata
-    # Until a model is at hand, which says whether it can be (see `centring`).
+    # Until a model is loaded, which decides whether it can be (see `centring`).
     sae.centred = record.metadata.centred_weights and not sae.transcodes
     sae.eval().requires_grad_(False)
     if record.decoder_norms:
@@ -60,7 +61,7 @@ def build(
 
 
 def bytes_needed(record: SaeRecord, dtype: torch.dtype | None = None) -> int:
-    """How large the SAE is in memory, and in a file of ours."""
+    """The size of the SAE in memory, and in a file of ours."""
     items = 0
     for tensor in record.tensors.values():
         size = 1
@@ -71,7 +72,7 @@ def bytes_needed(record: SaeRecord, dtype: torch.dtype | None = None) -> int:
 
 
 def _empty(record: SaeRecord, dtype: torch.dtype) -> SparseAutoencoder:
-    """The SAE with shapes alone."""
+    """The SAE on the meta device: shapes without data."""
     row, options = BY_NAME[record.architecture], dict[str, Any]()
     if record.k is not None:
         options["k"] = record.k
@@ -90,14 +91,14 @@ def _fill(
     device: str | torch.device,
     dtype: torch.dtype,
 ) -> None:
-    """Puts the record's tensors into the SAE: one copy of each, made on the way to the device."""
+    """Moves the record's tensors into the SAE, with one copy of each, made on the device."""
     wanted = {name: tuple(tensor.shape) for name, tensor in sae.state_dict().items()}
     for name in sorted(wanted.keys() | record.tensors.keys()):
         found = record.tensors[name].shape if name in record.tensors else "nothing"
         if found != wanted.get(name, "nothing"):
             raise CorruptDataError(
-                f"{place} holds {found} for {name}, an SAE of {record.n_latents} latents and "
-                f"{record.n_inputs} inputs takes {wanted.get(name, 'nothing')}"
+                f"{place} holds {found} for {name}, but an SAE of {record.n_latents} latents "
+                f"and {record.n_inputs} inputs has {wanted.get(name, 'nothing')}"
             )
     state: dict[str, Tensor] = {}
     for name, shape in wanted.items():
@@ -106,7 +107,7 @@ def _fill(
         if not found.is_floating_point():
             raise CorruptDataError(
                 f"{place} holds {str(found.dtype).removeprefix('torch.')} numbers for {name}",
-                hint="weights are to be fp32, bf16 or fp16",
+                hint="weights must be fp32, bf16 or fp16",
             )
         state[name].copy_(found)
         _check_finite(state[name], name, place)
@@ -114,14 +115,14 @@ def _fill(
 
 
 def _check_finite(tensor: Tensor, name: str, place: Path) -> None:
-    """Raises CorruptDataError for weights that are not; a threshold may be infinite, which no
+    """Raises CorruptDataError for other weights; only a threshold may be infinite, which no
     activation exceeds."""
-    total = tensor.sum(dtype=torch.float32)  # many times faster than asking each
+    total = tensor.sum(dtype=torch.float32)  # many times faster than testing each
     if name == "threshold" and bool(total == torch.inf):
         return
     if not bool(total.isfinite()):
         kind = str(tensor.dtype).removeprefix("torch.")
         raise CorruptDataError(
             f"{place} holds weights in {name} that are not finite in {kind}",
-            hint="get the SAE from before its training failed, or try --dtype fp32",
+            hint="use a checkpoint from before its training diverged, or try --dtype fp32",
         )

@@ -1,4 +1,4 @@
-"""What an import needs to know; plain data, torch-free."""
+"""Settings of an import: plain data, torch-free."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """On what an SAE is tried: a model and some of a data set's documents."""
+    """What an SAE is tried on: some documents of a data set."""
 
     dataset: DatasetSpec
     documents: int = 64
-    context_length: int = 128  # tokens of each
+    context_length: int = 128  # tokens per document
 
     def __post_init__(self) -> None:
         if self.documents < 1:
@@ -27,18 +27,20 @@ class ImportConfig:
     """One import. `path` is a folder, a file or a hub id; see `load.open_sae_files`."""
 
     path: str
-    name: str | None = None  # the SAE's id; None: after its folder
+    name: str | None = None  # the SAE's id; None: from the name of its folder
     layer: str | None = None
-    target_layer: str | None = None  # what a transcoder predicts, when its file does not say it
+    target_layer: str | None = None  # what a transcoder predicts, if its file does not say it
     model: ModelSpec | None = None  # None: the one that the file names
     revision: str | None = None  # of the hub repository
-    dtype: str = "auto"  # auto: what the file says, else fp32
+    dtype: str = "auto"  # auto: as in the file, else fp32
     input_scale: float | None = None
     offline: bool = False
     check: CheckConfig | None = None
     device: str = "auto"  # for the check
-    centred: bool = False  # it was made for centred writing weights, though its file is silent
-    bos: str = "auto"  # a BOS token in front of its texts; auto: as the file says
+    centred: bool = (
+        False  # it was made for centred writing weights, though its file does not say so
+    )
+    bos: str = "auto"  # whether its texts start with a BOS token; auto: as in the file
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -49,8 +51,8 @@ class ImportConfig:
 
 
 def check_scale(scale: float, what: str) -> float:
-    """`scale` if inputs can have been scaled by it, sqrt(d) / their mean norm: another would leave
-    nothing of a bias, or make all of it infinite. Raises UserError."""
+    """`scale` if inputs may have been scaled by it, sqrt(d) / their mean norm: any other would make
+    biases vanish or overflow. Raises UserError."""
     if isinstance(scale, bool):
         raise UserError(f"{what} must be a number, not {scale}")
     SCALE.check(scale, what)

@@ -1,4 +1,4 @@
-"""Which format files are in, told by their names alone, and which of several SAEs is meant."""
+"""Recognising SAEs and their formats by file names, and choosing one of several."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,27 +17,27 @@ from mi_crow.mechanistic.sae.formats.families import family_of
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.hook_names import point_of
 
-_LISTED = 12  # how many SAEs an error names
+_LISTED = 12  # SAEs that an error lists
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundSae:
     """One SAE among the files of a folder or repository."""
 
     format: str
     label: str  # its folder, or its file where one folder holds several; '' for the root itself
-    weights: str  # the file that makes it one
-    files: tuple[str, ...]  # all that is read, those that may be missing included
-    read: Callable[[Path, str], SaeRecord]  # takes the root and where it came from
+    weights: str  # the file that it was recognised by
+    files: tuple[str, ...]  # all that are read, including optional ones
+    read: Callable[[Path, str], SaeRecord]  # takes the root, and the place that it came from
 
 
-def find_saes(names: Iterable[str]) -> list[Found]:
-    """The SAEs among files, named relative to one root with `/`, in the order of their names."""
+def find_saes(names: Iterable[str]) -> list[FoundSae]:
+    """The SAEs among files, which are named relative to one root with `/`, sorted by name."""
     known = set(names)
     found = [one for name in sorted(known) if (one := _marked(name, known)) is not None]
     if found:
         return found
-    # Any other .pt file may be one of OpenAI's, but trainers leave .pt files of their own.
+    # Any other .pt file may be one of OpenAI's, but trainers of other tools write .pt files too.
     return [
         _openai(name)
         for name in sorted(known)
@@ -45,11 +45,11 @@ def find_saes(names: Iterable[str]) -> list[Found]:
     ]
 
 
-def choose(found: Sequence[Found], layer: str | None, place: str) -> Found:
-    """The one SAE that is meant; `place` is what they were found in.
+def choose(found: Sequence[FoundSae], layer: str | None, place: str) -> FoundSae:
+    """The SAE that the user means; `place` is where they were found.
 
     Raises NotFoundError when there is none, or none of `layer`, and UserError listing them when
-    there are several.
+    several fit.
     """
     if not found:
         raise NotFoundError(
@@ -59,41 +59,40 @@ def choose(found: Sequence[Found], layer: str | None, place: str) -> Found:
         )
     if len(found) == 1:
         return found[0]
-    meant = [one for one in found if layer is not None and _is_of(one.label, layer)]
-    if len(meant) == 1:
-        return meant[0]
-    labels = [one.label for one in meant or found]
+    matching = [one for one in found if layer is not None and _is_of(one.label, layer)]
+    if len(matching) == 1:
+        return matching[0]
+    labels = [one.label for one in matching or found]
     listed = ", ".join(labels[:_LISTED]) + (", ..." if len(labels) > _LISTED else "")
-    if layer is not None and not meant:
-        raise NotFoundError(f"{place!r} holds no SAE of {layer!r}", hint=f"there are {listed}")
+    if layer is not None and not matching:
+        raise NotFoundError(f"{place!r} holds no SAE of {layer!r}", hint=f"available: {listed}")
     raise UserError(
         f"{place!r} holds {len(labels)} SAEs" + (f" of {layer!r}" if layer is not None else ""),
-        hint=f"choose with --layer, or give the path of one: {listed}",
+        hint=f"choose with --layer, or give the path of one of them: {listed}",
     )
 
 
 def names_folder(label: str, layer: str) -> bool:
-    """Whether `layer` is but the name of an SAE's folder, and no hook point."""
+    """Whether `layer` is only the name of an SAE's folder, and not a hook point."""
     return not point_of(layer) and (label == layer or layer in label.split("/"))
 
 
 def _is_of(label: str, layer: str) -> bool:
-    """Whether an SAE's folder says that it is of `layer`."""
+    """Whether the name of an SAE's folder says that it is of `layer`."""
     if label == layer:
         return True
     parts = label.split("/")
     points = {point_of(part.replace("layer_", "layers.")) for part in parts} - {""}
-    # A folder named after a module holds its output; the user may mean what it adds by it.
-    meant = {_sublayer(point) for point in points}
-    return layer in parts or _sublayer(point_of(layer)) in meant
+    # A folder named after a module holds its output; the user may mean what the module adds.
+    return layer in parts or _sublayer(point_of(layer)) in {_sublayer(point) for point in points}
 
 
 def _sublayer(point: str) -> str:
     return point.replace("_raw.", "_out.")
 
 
-def _marked(name: str, known: set[str]) -> Found | None:
-    """The SAE whose weights are the file `name`, when its name says so."""
+def _marked(name: str, known: set[str]) -> FoundSae | None:
+    """The SAE whose weights are in the file `name`, if its name shows that."""
     folder, _, file = name.rpartition("/")
 
     def beside(*files: str) -> tuple[str, ...]:
@@ -101,13 +100,13 @@ def _marked(name: str, known: set[str]) -> Found | None:
 
     if file == saelens.WEIGHTS_NAME and not family_of(name, known):
         files = beside(saelens.CONFIG_NAME, file, saelens.SCALER_NAME)
-        return Found(
+        return FoundSae(
             saelens.FORMAT, folder, name, files, lambda root, _: saelens.read_saelens(root / folder)
         )
     if file == sparsify.WEIGHTS_NAME:
         run = _above(folder, sparsify.RUN_NAME, known)
         files = (*beside(sparsify.CONFIG_NAME, file), *((run,) if run else ()))
-        return Found(
+        return FoundSae(
             sparsify.FORMAT,
             folder,
             name,
@@ -117,7 +116,7 @@ def _marked(name: str, known: set[str]) -> Found | None:
             ),
         )
     if file == gemma_scope.WEIGHTS_NAME:
-        return Found(
+        return FoundSae(
             gemma_scope.FORMAT,
             folder,
             name,
@@ -130,7 +129,7 @@ def _marked(name: str, known: set[str]) -> Found | None:
         base = name.removesuffix(llama_scope.WEIGHTS_NAME).rstrip("/")
         config = _joined(base, llama_scope.CONFIG_NAME)
         if config in known:
-            return Found(
+            return FoundSae(
                 llama_scope.FORMAT,
                 base,
                 name,
@@ -140,9 +139,9 @@ def _marked(name: str, known: set[str]) -> Found | None:
     return None
 
 
-def one_file(name: str, known: set[str]) -> Found | None:
-    """The SAE in the file `name` itself, which somebody named: also a checkpoint that nobody would
-    look for. None when its name says nothing."""
+def one_file(name: str, known: set[str]) -> FoundSae | None:
+    """The SAE in the file `name`, which the user gave: also a checkpoint that `find_saes` would not
+    look for. None when the name is of no known format."""
     found = _marked(name, known)
     if found is not None or not name.endswith(".pt") or family_of(name, known):
         return found
@@ -151,8 +150,8 @@ def one_file(name: str, known: set[str]) -> Found | None:
     return _dictionary(name, config, name) if config is not None else _openai(name)
 
 
-def _dictionary(name: str, config: str, label: str) -> Found:
-    return Found(
+def _dictionary(name: str, config: str, label: str) -> FoundSae:
+    return FoundSae(
         dictionary_learning.FORMAT,
         label,
         name,
@@ -161,14 +160,14 @@ def _dictionary(name: str, config: str, label: str) -> Found:
     )
 
 
-def _openai(name: str) -> Found:
-    return Found(
+def _openai(name: str) -> FoundSae:
+    return FoundSae(
         openai.FORMAT, name, name, (name,), lambda root, _: openai.read_openai(root / name)
     )
 
 
 def _above(folder: str, file: str, known: set[str]) -> str | None:
-    """`file` in `folder` or the nearest folder above it, within the root."""
+    """`file` in `folder` or in the nearest folder above it, within the root."""
     parts = folder.split("/") if folder else []
     for count in range(len(parts), -1, -1):
         candidate = _joined("/".join(parts[:count]), file)

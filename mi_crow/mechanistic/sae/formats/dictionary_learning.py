@@ -30,7 +30,7 @@ WEIGHTS_NAME = "ae.pt"
 _LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
 _PLAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
 
-# The tensors of each class. Buffers in brackets there may be missing in older files.
+# The tensors of each class, and the buffers that older files may lack.
 _TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "AutoEncoder": ((*_LINEAR, "bias"), ()),
     "AutoEncoderNew": ((*_LINEAR, "decoder.bias"), ()),
@@ -58,7 +58,7 @@ def read_dictionary_learning(path: Path, config: Path) -> SaeRecord:
     name = trainer.text("dict_class")
     if name not in _TENSORS:
         raise UserError(
-            f"{config} is of a {name!r}, which cannot be read",
+            f"{config} describes a {name!r}, which cannot be read",
             hint=f"supported: {', '.join(_TENSORS)}",
         )
     required, optional = _TENSORS[name]
@@ -79,7 +79,8 @@ def read_dictionary_learning(path: Path, config: Path) -> SaeRecord:
 def _unwrapped(
     found: Mapping[str, Any], required: tuple[str, ...], path: Path
 ) -> Mapping[str, Any]:
-    """The state dict: the file's object, or the one such dict that an interrupted run wrapped."""
+    """The state dict: the file's object, or the only state dict inside it, as an interrupted run
+    writes it."""
     if "encoder.weight" in found or "W_enc" in found:
         return found
     inside = [
@@ -90,7 +91,7 @@ def _unwrapped(
     if len(inside) != 1:
         raise UserError(
             f"{path} is not what {FORMAT} writes: it holds {', '.join(found)}",
-            hint=f"the tensors are to be {', '.join(required)}",
+            hint=f"expected tensors: {', '.join(required)}",
         )
     check_plain(inside[0], path)
     return inside[0]
@@ -105,11 +106,11 @@ def _k(trainer: JsonObject, state: dict[str, Tensor], path: Path) -> int:
 
 
 def _whole(tensor: Tensor, name: str, path: Path) -> list[int]:
-    """A tensor's whole numbers, which are to be above 0."""
+    """A tensor of positive integers as a list. Raises CorruptDataError for others."""
     values = tensor.reshape(-1).tolist()
     found = [whole(value) for value in values]
     if not found or any(one is None or one < 1 for one in found):
-        raise CorruptDataError(f"{path} holds other than whole numbers above 0 for {name}")
+        raise CorruptDataError(f"{path} holds values other than positive integers for {name}")
     return [one for one in found if one is not None]
 
 
@@ -122,7 +123,7 @@ def _metadata(trainer: JsonObject, cfg: JsonObject) -> tuple[SaeMetadata, tuple[
         point = point_of(f"{kind}.{number}") or point_of(module)
     elif layer is not None:
         point = f"resid_post.{layer}"
-        assumed = (f"layer {layer} is taken for {point}; name another with --layer",)
+        assumed = (f"layer {layer} is assumed to be {point}; choose another with --layer",)
     return SaeMetadata(
         model_name=trainer.text("lm_name", ""),
         hook_name=hook_name_of(point, module) if point else "",
@@ -139,7 +140,7 @@ def _record(
     k: int | None,
     path: Path,
 ) -> SaeRecord:
-    """By each class's own rule: what it calls its tensors, and whether b_dec is subtracted."""
+    """By the rule of each class: its names of tensors, and whether it subtracts b_dec."""
     found, (metadata, assumed) = refs(state), origin
     tensors = _matrices(found)
     subtracts, architecture, widths = True, "standard", None
@@ -178,15 +179,15 @@ def _record(
 
 
 def _matrices(found: dict[str, TensorRef]) -> dict[str, TensorRef]:
-    """Linear layers hold [outputs, inputs], plain parameters the other way round."""
+    """Linear layers are [outputs, inputs], plain parameters [inputs, outputs]."""
     if "W_enc" in found:
         return {"encoder_rows": found["W_enc"].t(), "W_dec": found["W_dec"]}
     return {"encoder_rows": found["encoder.weight"], "W_dec": found["decoder.weight"].t()}
 
 
 def _threshold(threshold: Tensor, bias: TensorRef, path: Path) -> TensorRef:
-    """One a latent. Below zero, where training has not set it yet, it lets every positive
-    pre-activation through."""
+    """One per latent. Negative before training has set it: then every positive pre-activation
+    passes."""
     if not threshold.is_floating_point():
         raise CorruptDataError(f"{path} holds {threshold.dtype} numbers for threshold")
     threshold = threshold.to(torch.float32).clamp_min(0)

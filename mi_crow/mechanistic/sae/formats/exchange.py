@@ -18,8 +18,8 @@ from mi_crow.mechanistic.sae.architectures import BY_SAELENS_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.build import build, bytes_needed
 from mi_crow.mechanistic.sae.formats.config import ImportConfig
-from mi_crow.mechanistic.sae.formats.layer_check import check_said_layers
-from mi_crow.mechanistic.sae.formats.load import OpenedSae, load_sae, open_sae_files, placed
+from mi_crow.mechanistic.sae.formats.layer_check import check_named_layers
+from mi_crow.mechanistic.sae.formats.load import OpenedSae, at_layer, load_sae, open_sae_files
 from mi_crow.mechanistic.sae.formats.saelens import read_saelens
 from mi_crow.mechanistic.sae.formats.sparsify import check_writable, hookpoint_of, write_sparsify
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
@@ -36,13 +36,13 @@ from mi_crow.store.workspace import Workspace
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.formats.fit import Fit
 
-FORMATS = ("saelens", "sparsify")  # that exporting writes
+FORMATS = ("saelens", "sparsify")  # of exports
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What was imported; the figures are None without a check."""
+    """What was imported; `fit` is None without a check."""
 
     sae_id: str
     format: str
@@ -65,11 +65,10 @@ class ImportResult:
 
 
 def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
-    """Reads an SAE, checks that it fits its hook point when that is asked for, and writes it.
+    """Reads an SAE, checks that it fits its hook point if the config asks for it, and writes it.
 
-    Nothing is written unless all of it went well. Raises NotFoundError, UserError (also when the
-    disk or the memory is too small, the id is taken, or the layer is not known) or
-    CorruptDataError.
+    Nothing is written unless all of that succeeds. Raises NotFoundError, UserError (also for too
+    little disk space or memory, an id in use, or an unknown layer) or CorruptDataError.
     """
     if config.name is not None:
         _free_folder(workspace, config.name)
@@ -83,20 +82,22 @@ def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
     )
     sae_id = config.name or _id_of(opened)
     target = _free_folder(workspace, sae_id)
-    metadata = _placed_metadata(opened, config)
+    metadata = _completed_metadata(opened, config)
     unchecked = ()
     if config.check is None:
-        unchecked = check_said_layers(opened.record, config, opened.said_point)
+        unchecked = check_named_layers(opened.record, config, opened.file_point)
     dtype = _DTYPES.get(config.dtype)
     needed = bytes_needed(opened.record, dtype)
-    remove(leftovers(workspace.saes_dir))  # a killed import may hold the room that this one needs
+    remove(
+        leftovers(workspace.saes_dir)
+    )  # a killed import may occupy the space that this one needs
     check_disk(workspace.saes_dir, needed, f"the SAE {sae_id!r}")
-    # Writing turns the encoder over: a second copy of one of the two matrices.
+    # Writing transposes the encoder: a second copy of one of the two matrices.
     check_memory(needed * 3 // 2, f"the SAE {sae_id!r}")
     sae = build(opened.record, opened.where, "cpu", dtype)
     sae.metadata = metadata
     sae.centred = metadata.centred_weights and not sae.transcodes
-    fit = _checked(sae, config, opened.said_point) if config.check is not None else None
+    fit = _checked(sae, config, opened.file_point) if config.check is not None else None
     workspace.ensure()
     with _new_folder(target) as folder:
         sae.to("cpu").save(folder)
@@ -129,13 +130,13 @@ def _id_of(opened: OpenedSae) -> str:
         return timestamp_id(opened.name)
 
 
-def _placed_metadata(opened: OpenedSae, config: ImportConfig) -> SaeMetadata:
-    """The metadata with where the SAE is from. Raises UserError when its layer is not known."""
+def _completed_metadata(opened: OpenedSae, config: ImportConfig) -> SaeMetadata:
+    """The metadata with what `config` and the source add. Raises UserError for an unknown layer."""
     metadata = opened.record.metadata
     if not metadata.point and not metadata.layer:
-        said = f"is of hook point {metadata.hook_name!r}, which has no name here"
+        reason = f"is of hook point {metadata.hook_name!r}, which has no short name"
         raise UserError(
-            f"{opened.source!r} {said if metadata.hook_name else 'does not say its layer'}",
+            f"{opened.source!r} {reason if metadata.hook_name else 'does not name its layer'}",
             hint="name it with --layer, as `mi-crow layers` lists them, e.g. resid_post.5",
         )
     if config.bos != "auto":
@@ -161,13 +162,13 @@ def _placed_metadata(opened: OpenedSae, config: ImportConfig) -> SaeMetadata:
 
 
 def _model_id(model: str) -> str:
-    """A folder by its whole path, so that it is found from everywhere."""
+    """A folder as an absolute path, which works from any directory."""
     path = Path(model).expanduser()
     return str(path.absolute()) if path.exists() else model
 
 
-def _checked(sae: SparseAutoencoder, config: ImportConfig, said_point: str) -> "Fit":
-    """Tries the SAE on its model, and takes over what the model says of the hook point."""
+def _checked(sae: SparseAutoencoder, config: ImportConfig, file_point: str) -> "Fit":
+    """Tries the SAE on its model, and fills in its metadata from the model."""
     from mi_crow.datasets.loading import load_texts
     from mi_crow.language_model import LanguageModel
     from mi_crow.language_model.config import ModelSpec
@@ -179,7 +180,7 @@ def _checked(sae: SparseAutoencoder, config: ImportConfig, said_point: str) -> "
     if spec is None:
         if not sae.metadata.model_name:
             raise UserError(
-                "the SAE does not say its model", hint="name the one to check it on with --model"
+                "the SAE does not name its model", hint="name the one to check it on with --model"
             )
         spec = ModelSpec(
             sae.metadata.model_name,
@@ -191,8 +192,8 @@ def _checked(sae: SparseAutoencoder, config: ImportConfig, said_point: str) -> "
     lm = LanguageModel.from_spec(spec)
     decode = ids_decoder(lm.tokenizer)
     texts = [text for text, _ in load_texts(dataset, config.offline, decode=decode).rows()]
-    fit = check_fit(lm, sae, texts, config.check.context_length, said_point)
-    point = placed(sae.metadata, fit.layer.point)
+    fit = check_fit(lm, sae, texts, config.check.context_length, file_point)
+    point = at_layer(sae.metadata, fit.layer.point)
     sae.metadata = replace(
         point,
         layer=fit.layer.stored,
@@ -206,19 +207,19 @@ def _checked(sae: SparseAutoencoder, config: ImportConfig, said_point: str) -> "
 
 
 def _warnings(opened: OpenedSae, sae: SparseAutoencoder, config: ImportConfig) -> tuple[str, ...]:
-    """What somebody who works with the SAE should know."""
+    """What users of the SAE should know."""
     found = list(opened.record.assumed) if config.layer is None else []
     found += opened.record.notes
-    said, meant = opened.said_point, opened.record.metadata
+    said, meant = opened.file_point, opened.record.metadata
     if config.layer is not None and said and said != meant.point:
         found.append(f"the file says {said}, and --layer says {meant.point or meant.layer}")
     if config.check is None and sae.centred:
         found.append(
             "the SAE is for centred activations (center_writing_weights): the mean of each is "
-            "taken off its input where the model's norms allow it"
+            "subtracted from its input where the model's norms allow it"
         )
     if not sae.metadata.model_name:
-        found.append("the SAE does not say its model: give it with --model to inspect and steer")
+        found.append("the SAE does not name its model: give it with --model to inspect and steer")
     return tuple(found)
 
 
@@ -226,11 +227,11 @@ def export_sae(
     source: Path, target: Path, format_name: str = "saelens", captured: RunManifest | None = None
 ) -> Path:
     """Writes the SAE in the folder `source` to the new folder `target`, and returns the SAE's own
-    folder: for sparsify one named after its hook point inside `target`. `captured` is the run that
-    the SAE was trained on, which says what it read.
+    folder: for sparsify one inside `target`, named after its hook point. `captured` is the run that
+    the SAE was trained on, which defines what it reads.
 
-    Raises UserError when `target` exists, cannot be written or is on a full disk, and when the
-    format has no such SAE.
+    Raises UserError when `target` exists, cannot be written or is on a full disk, and for an SAE
+    that the format cannot hold.
     """
     if target.exists():
         raise UserError(f"{str(target)!r} exists already", hint="give a new folder")
@@ -265,13 +266,13 @@ def _check_exportable(sae: SparseAutoencoder, format_name: str) -> None:
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
     """A temporary folder that becomes `target` when the block ends. Raises UserError when it cannot
-    be written, MachineError where the system says why."""
+    be written, MachineError where the operating system gives the reason."""
     try:
         with whole_folder(target) as folder:
             yield folder
     except OSError as error:
         raise UserError(f"{str(target)!r} cannot be written ({error.strerror})") from error
-    except SafetensorError as error:  # wraps what the system said
+    except SafetensorError as error:  # wraps the operating system's error
         raise machine_error(error, target) or UserError(
             f"{str(target)!r} cannot be written ({error})"
         ) from error

@@ -1,7 +1,7 @@
-"""Published families of SAEs that this version does not read, told by their files' names.
+"""Published families of SAEs that this version does not read, recognised by their file names.
 
-So that who brings one hears which family it is, and not that there is no SAE, or that a file is
-not what another tool writes. Layouts: the repositories of each family on the Hugging Face hub.
+Someone who brings one is told which family it is, rather than that there is no SAE or that a file
+is invalid. Layouts: the repositories of each family on the Hugging Face hub.
 """
 
 import re
@@ -22,8 +22,8 @@ class Family:
 
     name: str
     weights: re.Pattern[str]  # a file, by its path from the root
-    beside: str = ""  # what has to stand in the same folder; '' for nothing
-    without: str = ""  # what must not
+    beside: str = ""  # a file that must be in the same folder; '' for none
+    without: str = ""  # a file that must not
 
 
 def _family(name: str, weights: str, beside: str = "", without: str = "") -> Family:
@@ -81,8 +81,7 @@ _FAMILIES = (
 
 
 def family_of(name: str, known: Collection[str]) -> str:
-    """The family that the file `name` belongs to, '' when none is known by it; `known` are all
-    files there are."""
+    """The family that the file `name` belongs to, '' for none; `known` are all files that exist."""
     folder = name.rpartition("/")[0]
 
     def there(file: str) -> bool:
@@ -95,19 +94,18 @@ def family_of(name: str, known: Collection[str]) -> str:
             family.without and there(family.without)
         ):
             return family.name
-    # Kissane et al.: a .pt file, and its configuration by the same name.
+    # Kissane et al.: a .pt file, and its configuration under the same name.
     if name.endswith(".pt") and f"{name.removesuffix('.pt')}_cfg.json" in known:
         return "an attention SAE of Kissane et al. (hook_z)"
     return ""
 
 
 def refuse_family(names: Collection[str], root: str, place: str, known: Collection[str]) -> None:
-    """Raises UserError when one of the files `names` is of a family that is known and not read.
+    """Raises UserError when one of the files `names` is of a known family that cannot be read.
 
-    `known` are these and those beside them; `root` is the path that all are named from, which may
-    tell more than they do.
+    `known` are these files and those beside them; `root` is the path that all are relative to.
     """
-    # The folder that was given may be the one whose name says the kind.
+    # The name of the given folder itself may identify the family.
     whole = {f"{root.strip('/')}/{one}" for one in known}
     for name in sorted(names):
         family = family_of(f"{root.strip('/')}/{name}", whole)

@@ -1,4 +1,4 @@
-"""Whether an SAE fits a hook point: its FVU on some text, and what else would fit better."""
+"""Whether an SAE fits a hook point: its FVU on some text, and which alternatives fit better."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
     from mi_crow.language_model.layers import HookPoint
 
-OUTLIER_FACTOR = 10.0  # times the median norm: above it a token is left out
+OUTLIER_FACTOR = 10.0  # tokens above this multiple of the median norm are left out
 _BATCH = 16  # texts
 _COMPARED = 2048  # tokens that alternatives are tried on
-_BAD = 0.9  # an FVU above it is that of an SAE that does not fit
-# How much lower an alternative's FVU must be to be named: a share, and at least this.
+_POOR_FVU = 0.9  # above it the SAE does not fit
+# How much lower the FVU of an alternative must be to be suggested: a factor and a difference.
 _BETTER, _MARGIN = 0.8, 0.03
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How an SAE does at a hook point; `fvu` and `l0` over tokens that are no outliers."""
+    """How well an SAE does at a hook point; `fvu` and `l0` are of tokens that are not outliers."""
 
     layer: "HookPoint"
     fvu: float
@@ -43,7 +43,7 @@ class Fit:
     outlier_share: float
     outlier_norm: float
     tokens: int
-    alternatives: dict[str, float]  # what else was tried: FVU on the same texts
+    alternatives: dict[str, float]  # what else was tried, and its FVU on the same texts
     warnings: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -53,10 +53,10 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Activations at some hook points, the same tokens at each."""
+    """Activations of the same tokens at several hook points."""
 
     at: "dict[HookPoint, Tensor]"  # [n, d]
-    ordinary: Tensor  # bool [n]: no special tokens
+    ordinary: Tensor  # bool [n]: not a special token
 
 
 def check_fit(
@@ -64,16 +64,15 @@ def check_fit(
     sae: SparseAutoencoder,
     texts: Iterable[str],
     context_length: int = 128,
-    said_point: str = "",
+    file_point: str = "",
     bos: str = "auto",
 ) -> Fit:
-    """Runs texts through the model and the SAE's hook point.
+    """Runs texts through the model and the SAE at its hook point.
 
-    The obvious alternatives are tried on some of the tokens: other hook points of the block and
-    its neighbours and `said_point`, other scalings of the input, centred inputs, a BOS token added
-    or left out or counted. `bos` says whether there is one to begin with (auto: as the SAE says).
-    Raises NotFoundError for an unknown layer and UserError when the widths differ or there is no
-    text.
+    The obvious alternatives are tried on some of the tokens: `file_point` and other hook points of
+    the block and its neighbours, other scalings of the input, centred inputs, a BOS token added,
+    left out or counted. `bos` says whether texts start with one (auto: as in the SAE's metadata).
+    Raises NotFoundError for an unknown layer, UserError when the widths differ or there is no text.
     """
     point, target = _points(lm, sae)
     centring = set_centring(lm, sae)
@@ -95,11 +94,11 @@ def check_fit(
     if not sae.centred and can_centre(lm, sae, point):
         with _changed(sae, "centred", True):
             fvu = _quality(sae, x[:_COMPARED], y[:_COMPARED], limit).fvu
-        tried["the mean of each activation taken off (--centred)"] = fvu
+        tried["the mean of each activation subtracted (--centred)"] = fvu
     for name, other in _other_starts(lm, few, context_length):
         found = _capture(lm, other, {point, target})
         tried[name] = _fvu_of_some(sae, found, point, target)
-    tried |= _other_points(lm, sae, (point, target), few, said_point)
+    tried |= _other_points(lm, sae, (point, target), few, file_point)
     return Fit(
         layer=point,
         fvu=quality.fvu,
@@ -120,7 +119,7 @@ def _points(lm: "LanguageModel", sae: SparseAutoencoder) -> "tuple[HookPoint, Ho
         said = target_layer(sae)
         if not said:
             raise UserError(
-                "the transcoder does not say which layer it predicts",
+                "the transcoder does not name the layer that it predicts",
                 hint="name it with --target-layer",
             )
         target = lm.layers.resolve(said)
@@ -133,10 +132,10 @@ def _warnings(
     point: "HookPoint", fvu: float, some: float, tried: dict[str, float]
 ) -> tuple[str, ...]:
     found = []
-    if not fvu <= _BAD:
+    if not fvu <= _POOR_FVU:
         found.append(f"FVU {fvu:.3g} at {point.point}: the SAE does not fit these activations")
     best = min(tried, key=lambda name: _sortable(tried[name]), default=None)
-    if best is not None and tried[best] < min(some * _BETTER, some - _MARGIN, _BAD):
+    if best is not None and tried[best] < min(some * _BETTER, some - _MARGIN, _POOR_FVU):
         found.append(f"it fits better with {best}: FVU {tried[best]:.3g} instead of {some:.3g}")
     return tuple(found)
 
@@ -148,7 +147,7 @@ def _sortable(value: float) -> float:
 def _alternatives(
     sae: SparseAutoencoder, tokens: _Tokens, points: "Sequence[HookPoint]"
 ) -> Iterator[tuple[str, float]]:
-    """Names of what else the same activations could be meant as, and the FVU that it gives."""
+    """Other ways to read the same activations, by name, with the FVU of each."""
     x, y = (tokens.at[where][tokens.ordinary][:_COMPARED] for where in points)
     yield from _other_scales(sae, x, y)
     if not bool(tokens.ordinary.all()):
@@ -171,7 +170,7 @@ def _other_scales(sae: SparseAutoencoder, x: Tensor, y: Tensor) -> Iterator[tupl
         name = f"inputs scaled to a mean norm of sqrt(d) (--scale {scale:.4g})"
         yield name, _quality(sae, scale * x, scale * y, _limit(scale * x)).fvu
     names = {
-        "none": "inputs as they are",
+        "none": "inputs unchanged",
         "constant_norm_rescale": "each token scaled to norm sqrt(d)",
         "layer_norm": "each token normalised by a LayerNorm",
     }
@@ -180,7 +179,7 @@ def _other_scales(sae: SparseAutoencoder, x: Tensor, y: Tensor) -> Iterator[tupl
             with _changed(sae, "input_norm", kind):
                 yield name, _quality(sae, x, y, _limit(x)).fvu
     if not sae.transcodes:
-        name = "b_dec " + ("not " if sae.apply_b_dec_to_input else "") + "taken off the input"
+        name = "b_dec " + ("not " if sae.apply_b_dec_to_input else "") + "subtracted from the input"
         with _changed(sae, "apply_b_dec_to_input", not sae.apply_b_dec_to_input):
             yield name, _quality(sae, x, y, _limit(x)).fvu
 
@@ -188,16 +187,16 @@ def _other_scales(sae: SparseAutoencoder, x: Tensor, y: Tensor) -> Iterator[tupl
 def _other_starts(
     lm: "LanguageModel", rows: Sequence[list[int]], context_length: int
 ) -> Iterator[tuple[str, list[list[int]]]]:
-    """The same texts with a BOS token in front, or without it."""
+    """The same texts with a BOS token at the start, or without it."""
     bos = start_id(lm.tokenizer)
     if bos is None:
         return
     if all(ids[0] == bos for ids in rows):
         shorter = [ids[1:] for ids in rows if len(ids) > 1]
         if shorter:
-            yield "no BOS token in front of the texts (--bos no)", shorter
+            yield "no BOS token at the start of the texts (--bos no)", shorter
     else:
-        name = "a BOS token in front of the texts (--bos yes)"
+        name = "a BOS token at the start of the texts (--bos yes)"
         yield name, [[bos, *ids][:context_length] for ids in rows]
 
 
@@ -206,12 +205,12 @@ def _other_points(
     sae: SparseAutoencoder,
     points: "tuple[HookPoint, HookPoint]",
     rows: list[list[int]],
-    said_point: str,
+    file_point: str,
 ) -> dict[str, float]:
-    """The block's other hook points, the neighbours' streams and `said_point`, where the width is
-    the same: for an SAE, and for a transcoder's two ends apart and together."""
+    """FVU at other hook points of the same width: those of the block, the residual streams beside
+    it, and `file_point`. For a transcoder its input, its target and both are moved."""
     read, written = points
-    inputs = _around(lm, read, sae.n_inputs, said_point)
+    inputs = _around(lm, read, sae.n_inputs, file_point)
     targets = _around(lm, written, sae.n_outputs, "") if sae.transcodes else []
     if not inputs and not targets:
         return {}
@@ -233,15 +232,15 @@ def _other_points(
     return tried
 
 
-def _around(lm: "LanguageModel", point: "HookPoint", width: int, said: str) -> "list[HookPoint]":
-    """Other tensors of that width in the block of `point`, at its neighbours' ends, and `said`."""
-    names = [said] if said else []
+def _around(lm: "LanguageModel", point: "HookPoint", width: int, extra: str) -> "list[HookPoint]":
+    """Other points of that width in and beside the block of `point`, and `extra`."""
+    names = [extra] if extra else []
     number = lm.layers.block_of(point)
     if number is not None:
         names += [f"resid_pre.{number}", *names_of(number), f"resid_post.{number}"]
         names += [f"resid_post.{number + 1}", f"resid_pre.{number - 1}"]
     found: list[HookPoint] = []
-    # Of two names of one tensor the first is taken: what is added rather than the module's output.
+    # Of two names of one tensor the first is used: what is added rather than the module's output.
     for name in sorted(names, key=lambda name: "_raw." in name):
         try:
             other = lm.layers.resolve(name)
@@ -255,7 +254,7 @@ def _around(lm: "LanguageModel", point: "HookPoint", width: int, said: str) -> "
 
 @torch.inference_mode()
 def _capture(lm: "LanguageModel", rows: Sequence[list[int]], points: "set[HookPoint]") -> _Tokens:
-    """Activations of all tokens but padding, on the model's device."""
+    """Activations of all tokens except padding, on the model's device."""
     ids = special_ids(lm.tokenizer)
     found: dict[HookPoint, list[Tensor]] = {point: [] for point in points}
     ordinary = []

@@ -1,9 +1,9 @@
 """Reading Gemma Scope: `layer_<L>/width_<w>/average_l0_<n>/params.npz`.
 
 z = pre [pre > threshold], pre = x W_enc + b_enc; x_hat = z W_dec + b_dec. Nothing is subtracted.
-SAEs of the embedding (`embedding/width_<w>/..`) are for rows of the embedding's table. What enters
-the first block is sqrt(d) times as large, so that theirs are W_enc / sqrt(d), sqrt(d) W_dec and
-sqrt(d) b_dec there.
+SAEs of the embedding (`embedding/width_<w>/..`) are for rows of the embedding matrix. The input of
+the first block is sqrt(d) times as large: there they become W_enc / sqrt(d), sqrt(d) W_dec and
+sqrt(d) b_dec.
 """
 
 import math
@@ -23,7 +23,7 @@ WEIGHTS_NAME = "params.npz"
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 _EMBEDDING = re.compile(r"(?:^|/)embedding(?:/|$)")
 _EMBEDDED = "resid_pre.0"
-_SITES = {"res": "resid_post", "mlp": "mlp_out", "att": "z"}
+_POINTS = {"res": "resid_post", "mlp": "mlp_out", "att": "z"}
 
 
 def read_gemma_scope(path: Path, place: str) -> SaeRecord:
@@ -53,13 +53,13 @@ def _origin(place: str) -> tuple[SaeMetadata, tuple[str, ...]]:
     model = ""
     if repository is not None:
         model = f"google/gemma-2-{repository[1]}" + ("-it" if repository[2] == "it" else "")
-    if layer is None or (repository is not None and repository[3] not in _SITES):
+    if layer is None or (repository is not None and repository[3] not in _POINTS):
         return SaeMetadata(model_name=model, prepend_bos=True), ()
-    site = _SITES[repository[3]] if repository is not None else "resid_post"
-    point = f"{site}.{layer[1]}"
+    kind = _POINTS[repository[3]] if repository is not None else "resid_post"
+    point = f"{kind}.{layer[1]}"
     metadata = SaeMetadata(
         model_name=model, hook_name=hook_name_of(point, ""), point=point, prepend_bos=True
     )
     if repository is not None:
         return metadata, ()
-    return metadata, (f"layer_{layer[1]} is taken for {point}; name another with --layer",)
+    return metadata, (f"layer_{layer[1]} is assumed to be {point}; choose another with --layer",)

@@ -1,5 +1,7 @@
-"""Whether the hook points that somebody names for an SAE exist in its model, by the model's
-structure alone: no weights are read and nothing is downloaded."""
+"""Whether the hook points that a user names for an SAE exist in its model.
+
+Only the structure of the model is built: no weights are read and nothing is downloaded.
+"""
 
 from typing import Any
 
@@ -11,17 +13,18 @@ from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.hook_names import module_of, point_of
 
 OTHER_PLACE = "name another layer with --layer or another model with --model"
-_OF_THE_MODEL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")  # as wide as it
+# Points as wide as the model.
+_MODEL_WIDE = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
-def check_said_layers(record: SaeRecord, config: ImportConfig, said_point: str) -> tuple[str, ...]:
-    """Checks `--layer` and `--target-layer`; gives a sentence on what could not be checked.
+def check_named_layers(record: SaeRecord, config: ImportConfig, file_point: str) -> tuple[str, ...]:
+    """Checks `--layer` and `--target-layer`; returns a sentence on what could not be checked.
 
-    `said_point` is the hook point that the file names itself. Raises NotFoundError for a layer
-    that the model does not have, UserError for one of another width.
+    `file_point` is the hook point that the file names. Raises NotFoundError for a layer that the
+    model does not have, UserError for one of another width.
     """
     layers: list[tuple[str, int, bool]] = []
-    if config.layer is not None and _is_taken(config.layer, record, said_point):
+    if config.layer is not None and _overrides_file(config.layer, record, file_point):
         layers.append((config.layer, record.n_inputs, False))
     if config.target_layer is not None:
         layers.append((config.target_layer, record.n_outputs, True))
@@ -30,23 +33,23 @@ def check_said_layers(record: SaeRecord, config: ImportConfig, said_point: str) 
     model, name = _structure(record, config)
     if model is None:
         names = " and ".join(repr(layer) for layer, _, _ in layers)
-        reason = f"its model {name!r} is not on this machine" if name else "its model is not known"
-        return (f"whether {names} exists was not checked: {reason}",)
+        reason = f"its model {name!r} is not on this machine" if name else "its model is unknown"
+        return (f"{names} was not checked: {reason}",)
     for layer, size, outputs in layers:
         check_layer(model, layer, size, outputs=outputs)
     return ()
 
 
-def _is_taken(layer: str, record: SaeRecord, said_point: str) -> bool:
-    """Whether the SAE's hook point is what `layer` says, and not what its file says."""
+def _overrides_file(layer: str, record: SaeRecord, file_point: str) -> bool:
+    """Whether `layer` sets the SAE's hook point, rather than its file."""
     point = point_of(layer)
     if point:
-        return point != said_point or bool(module_of(layer))
-    return layer == record.metadata.layer  # else it only chose a folder
+        return point != file_point or bool(module_of(layer))
+    return layer == record.metadata.layer  # otherwise it only chose a folder
 
 
 def check_layer(model: Any, layer: str, size: int, *, outputs: bool = False) -> None:
-    """Checks the layer whose activations of width `size` an SAE reads, or with `outputs` writes.
+    """Checks the layer whose activations of width `size` an SAE reads, or with `outputs` predicts.
 
     Raises NotFoundError or UserError.
     """
@@ -66,13 +69,13 @@ def check_layer(model: Any, layer: str, size: int, *, outputs: bool = False) -> 
             hint=f"{blocks} layers, e.g. {hint}" if blocks is not None else f"e.g. {hint}",
         )
     hidden: int | None = getattr(config, "hidden_size", None)
-    if kind in _OF_THE_MODEL and hidden is not None:
+    if kind in _MODEL_WIDE and hidden is not None:
         where = f"layer {layer!r} of the model"
         check_width("the SAE", size, where, hidden, OTHER_PLACE, outputs=outputs)
 
 
 def _structure(record: SaeRecord, config: ImportConfig) -> tuple[Any | None, str]:
-    """The model without its weights, None when it is not on this machine; and its name."""
+    """The model without weights (None when it is not on this machine), and its name."""
     from mi_crow.language_model.loading import load_structure
 
     spec = config.model
@@ -83,5 +86,5 @@ def _structure(record: SaeRecord, config: ImportConfig) -> tuple[Any | None, str
         return None, ""
     try:
         return load_structure(ModelSpec(name, revision=record.metadata.revision)), name
-    except NotFoundError:  # a folder of the machine that the file was made on
+    except NotFoundError:  # a folder on the machine where the file was made
         return None, name

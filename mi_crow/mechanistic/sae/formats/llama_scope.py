@@ -3,7 +3,7 @@
 z = pre [pre > s jump_relu_threshold], pre = s x W^T + b, x_hat = (z W_dec + b_dec) / s with
 s = sqrt(d) / the data set's mean norm: the threshold is in units of the plain activations, as
 OpenMOSS' own loader compared it (lm_saes at 8c61d1d7, post_processing.py) and SAELens does. s is
-folded into the biases and the threshold. Transcoders have such a factor for their output too.
+folded into the biases and the threshold. The output of a transcoder has its own factor.
 """
 
 import math
@@ -24,7 +24,7 @@ CONFIG_NAME = "hyperparams.json"
 WEIGHTS_NAME = "checkpoints/final.safetensors"
 
 _TENSORS = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
-# What these say where they are given; anything else would be another rule.
+# The only supported values of these keys, which may be missing.
 _RULE = {
     "act_fn": "jumprelu",
     "norm_activation": "dataset-wise",
@@ -32,8 +32,8 @@ _RULE = {
     "apply_decoder_bias_to_pre_encoder": False,
     "use_glu_encoder": False,
 }
-_LEAST_NORM = 1e-6  # of a data set's mean activation: less is no norm at all
-_UNIT = 0.02  # how far from one a decoder row's norm may be and count as one: bf16 rounds
+_LEAST_NORM = 1e-6  # of a data set's activations: less is not plausible
+_UNIT = 0.02  # tolerance for a decoder row of unit norm: bf16 rounds
 
 
 def read_llama_scope(folder: Path) -> SaeRecord:
@@ -94,11 +94,13 @@ def _metadata(folder: Path, point_in: str | None, point_out: str | None) -> SaeM
 
 
 def _assumed(cfg: JsonObject, decoder: TensorRef) -> tuple[str, ...]:
-    """The published decoders have unit rows, so that it does not matter whether the threshold is
-    for a latent or for what it adds."""
+    """The published decoders have unit rows, so it does not matter whether the threshold applies to
+    a latent or to what it adds."""
     if not cfg.flag("sparsity_include_decoder_norm", False):
         return ()
     norms = torch.linalg.vector_norm(decoder.read().float(), dim=0)
     if bool(((norms - 1).abs() < _UNIT).all()):
         return ()
-    return ("the decoder's rows have no unit norm: the threshold is taken for the latents",)
+    return (
+        "the decoder's rows are not of unit norm: the threshold is assumed to be for the latents",
+    )

@@ -1,4 +1,4 @@
-"""Loading an SAE, whatever format it is in and wherever it is."""
+"""Loading an SAE of any format, from this machine or the hub."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.build import build
 from mi_crow.mechanistic.sae.formats.detect import names_folder
-from mi_crow.mechanistic.sae.formats.places import locate, where_from
+from mi_crow.mechanistic.sae.formats.files import locate, origin_of
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.saelens import FORMAT as SAELENS
 from mi_crow.mechanistic.sae.formats.saelens import read_saelens
@@ -19,15 +19,15 @@ from mi_crow.store.free_space import explain_shortage
 
 @dataclass(frozen=True)
 class OpenedSae:
-    """An SAE of which everything but the tensors was read."""
+    """An SAE of which everything except the tensors has been read."""
 
     record: SaeRecord
     format: str
-    where: Path  # its folder or file here
+    where: Path  # its folder or file on this machine
     source: str  # the path or hub id
     name: str  # what to call it
-    source_revision: str | None = None  # the hub's commit
-    said_point: str = ""  # the hook point that the file names, whatever `layer` says
+    source_revision: str | None = None  # the commit on the hub
+    file_point: str = ""  # the hook point that the file names, without regard to `layer`
 
 
 def open_sae_files(
@@ -39,13 +39,13 @@ def open_sae_files(
     input_scale: float | None = None,
     target: Path | None = None,
 ) -> OpenedSae:
-    """Finds the SAE at `path` and reads what it is; its tensors are not read yet.
+    """Finds the SAE at `path` and reads its description; its tensors are not read yet.
 
-    `path` is a folder, a file, or a hub id (`org/name`, `org/name/folder`), of which the needed
-    files are downloaded; `revision` is the hub's. `layer` chooses among the SAEs of several hook
-    points by its folder; else it is the SAE's hook point, whatever the file says. `input_scale` is
-    for files of inputs scaled by a factor that they do not say; `target` is where the SAE will be
-    written, which needs room too. Raises NotFoundError, UserError or CorruptDataError.
+    `path` is a folder, a file, or a hub id (`org/name`, `org/name/folder`), of which only the files
+    needed are downloaded, at `revision`. `layer` chooses one of several SAEs by its folder, or else
+    overrides the hook point in the file. `input_scale` is for SAEs of scaled inputs whose file
+    lacks the factor; `target` is where the SAE will be written, which needs disk space too. Raises
+    NotFoundError, UserError or CorruptDataError.
     """
     folder = Path(path)
     if _is_ours(folder):
@@ -54,18 +54,18 @@ def open_sae_files(
         opened = OpenedSae(record, SAELENS, folder, str(whole), whole.resolve().name)
         label = ""
     else:
-        place = locate(path, revision, offline)
-        found = place.find(layer)
-        root = place.fetch(found, target)
-        record, label = found.read(root, where_from(place)), found.label
-        inside = f"{place.repository}/{found.label}".rstrip("/") if place.repository else ""
+        files = locate(path, revision, offline)
+        found = files.find(layer)
+        root = files.fetch(found, target)
+        record, label = found.read(root, origin_of(files)), found.label
+        inside = f"{files.repository}/{found.label}".rstrip("/") if files.repository else ""
         opened = OpenedSae(
             record,
             found.format,
             root / (found.label or found.weights),
             inside or str((root / found.label).absolute()),
-            place.name_of(found),
-            place.revision,
+            files.name_of(found),
+            files.revision,
         )
     if input_scale is not None:
         record = replace(
@@ -76,10 +76,10 @@ def open_sae_files(
                 folded=tuple(dict.fromkeys((*record.metadata.folded, "input_scale"))),
             ),
         )
-    said = record.metadata.point
-    if layer is not None and not (names_folder(label, layer) and (said or record.metadata.layer)):
-        record = replace(record, metadata=placed(record.metadata, layer))
-    return replace(opened, record=record, said_point=said)
+    point = record.metadata.point
+    if layer is not None and not (names_folder(label, layer) and (point or record.metadata.layer)):
+        record = replace(record, metadata=at_layer(record.metadata, layer))
+    return replace(opened, record=record, file_point=point)
 
 
 def load_sae(
@@ -94,25 +94,25 @@ def load_sae(
 ) -> SparseAutoencoder:
     """The SAE at a path or on the hub, on `device`, without gradients.
 
-    Formats: SAELens (old and new, also ours), sparsify, Gemma Scope, dictionary_learning, Llama
-    Scope, OpenAI's. `dtype` None is what the file says, else float32; the other options are those
-    of `open_sae_files`. Raises NotFoundError when there is none, UserError for what is not known
-    or could run code, CorruptDataError for damaged files.
+    Formats: SAELens (old and new, which is also ours), sparsify, Gemma Scope, dictionary_learning,
+    Llama Scope, OpenAI. `dtype` None is that of the file, else float32; the other options are those
+    of `open_sae_files`. Raises NotFoundError when there is none, UserError for unsupported files or
+    those that could run code, CorruptDataError for damaged files.
     """
     opened = open_sae_files(
         path, layer=layer, revision=revision, offline=offline, input_scale=input_scale
     )
-    with explain_shortage(f"loading the SAE {str(path)!r} on {device}", "take another --device"):
+    with explain_shortage(f"loading the SAE {str(path)!r} on {device}", "use another --device"):
         return build(opened.record, opened.where, device, dtype)
 
 
-def placed(metadata: SaeMetadata, layer: str) -> SaeMetadata:
-    """The metadata with the hook point that `layer` names, whatever the file says."""
+def at_layer(metadata: SaeMetadata, layer: str) -> SaeMetadata:
+    """The metadata with the hook point `layer` in files of that of the file."""
     point, module = point_of(layer), module_of(layer)
     module = module or ("" if point else layer)
     return replace(metadata, point=point, layer=module, hook_name=hook_name_of(point, module))
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether the folder itself is in the SAELens layout: no need to look further."""
+    """Whether the folder itself is in the SAELens layout, so that no search is needed."""
     return (folder / CONFIG_NAME).is_file() and (folder / WEIGHTS_NAME).is_file()

@@ -28,8 +28,8 @@ _RULE = ("activation", "activation_state_dict")
 
 
 def read_openai(path: Path) -> SaeRecord:
-    """The SAE in `path`. Raises UserError for an activation or tensors that are not known and for
-    a file that could run code, CorruptDataError for one that is no such file."""
+    """The SAE in `path`. Raises UserError for an unknown activation or tensor and for a file that
+    could run code, CorruptDataError for a file of another kind."""
     found = read_torch(path)
     check_names(found, _TENSORS, path, FORMAT, (*_STATISTICS, *_RULE))
     tensors = refs(tensors_of(found, _TENSORS, path))
@@ -51,10 +51,10 @@ def read_openai(path: Path) -> SaeRecord:
 
 def _k(found: Mapping[str, Any], path: Path) -> int | None:
     """The k of TopK files, None for ReLU. Raises UserError for another activation."""
-    said = JsonObject(found, str(path), UserError)
-    state = said.object("activation_state_dict", {})
-    # A file of before TopK names no activation, and has nothing to say about one.
-    activation = said.text("activation") if state.values else said.text("activation", "ReLU")
+    options = JsonObject(found, str(path), UserError)
+    state = options.object("activation_state_dict", {})
+    # Files from before TopK name no activation.
+    activation = options.text("activation") if state.values else options.text("activation", "ReLU")
     if activation == "ReLU":
         return None
     after = state.text("postact_fn", "ReLU")
@@ -64,5 +64,5 @@ def _k(found: Mapping[str, Any], path: Path) -> int | None:
             f"{path} has the activation {name!r}, which is not known", hint="known: ReLU, TopK"
         )
     if "k" not in state:
-        raise UserError(f"{path} is of a TopK SAE and does not say its k")
+        raise UserError(f"{path} is of a TopK SAE but does not give its k")
     return state.integer("k", least=1)

@@ -1,4 +1,4 @@
-"""Reading the SAELens layout, which is also ours.
+"""Reading the SAELens layout, which is also that of a workspace.
 
 z = act((norm(x) - b_dec) W_enc + b_enc), x_hat = denorm(z W_dec + b_dec), from `cfg.json` beside
 `sae_weights.safetensors`.
@@ -21,7 +21,7 @@ from mi_crow.store.json_file import read_json
 from mi_crow.store.json_object import JsonObject
 
 FORMAT = "SAELens"
-UNKNOWN_KEYS = "unknown_keys"  # in `metadata`: those of cfg.json that were not known
+UNKNOWN_KEYS = "unknown_keys"  # in `metadata`: the unknown keys of cfg.json
 _LONGEST_KEY = 60
 
 _TENSORS = {
@@ -39,7 +39,7 @@ _BY_TOKEN = ("none", "constant_norm_rescale", "layer_norm")
 def read_saelens(folder: Path) -> SaeRecord:
     """The SAE in `folder`.
 
-    Raises NotFoundError when a file is missing, UserError naming what this version does not know,
+    Raises NotFoundError for a missing file, UserError naming what this version does not know,
     CorruptDataError when the files do not fit each other.
     """
     cfg = read_config(folder / CONFIG_NAME)
@@ -61,7 +61,7 @@ def read_saelens(folder: Path) -> SaeRecord:
         replace(metadata, model_name=model_name, folded=folded),
         k=cfg.k,
         widths=cfg.widths,
-        # SAELens' transcoders subtract nothing; ours say what those of other tools do.
+        # Transcoders of SAELens subtract nothing; ours, imported from other tools, may.
         apply_b_dec_to_input=cfg.apply_b_dec_to_input and (not cfg.transcodes or ours),
         input_norm="none" if cfg.normalisation == _SCALAR else cfg.normalisation,
         dtype=cfg.dtype,
@@ -77,7 +77,7 @@ def _notes(cfg: SaelensConfig) -> tuple[str, ...]:
         return ()
     return (
         f"{CONFIG_NAME} has {', '.join(map(_shown, cfg.unknown))}, which this version does not "
-        "know: kept in the metadata, taken to say how the SAE was trained",
+        "know: kept in the metadata, assumed to be about its training",
     )
 
 
@@ -86,8 +86,7 @@ def _shown(key: str) -> str:
 
 
 def _input_scale(cfg: SaelensConfig, folder: Path) -> float | None:
-    """The factor that a checkpoint keeps beside the SAE. Raises UserError for a normalisation
-    that is not known."""
+    """The factor in the file beside a checkpoint. Raises UserError for an unknown normalisation."""
     known = ("none",) if cfg.transcodes else (*_BY_TOKEN, _SCALAR)
     if cfg.normalisation not in known:
         raise UserError(
@@ -105,7 +104,7 @@ def _input_scale(cfg: SaelensConfig, folder: Path) -> float | None:
 
 
 def _read_tensors(cfg: SaelensConfig, path: Path) -> dict[str, TensorRef]:
-    """The tensors by the file's names, those that the architecture has."""
+    """The tensors of the architecture, by their names in the file."""
     found = read_safetensors(path)
     if "log_threshold" in found and "threshold" not in found:
         found["threshold"] = found.pop("log_threshold").map(torch.exp)
@@ -130,7 +129,7 @@ def _read_tensors(cfg: SaelensConfig, path: Path) -> dict[str, TensorRef]:
 
 
 def _drop_ones(found: dict[str, TensorRef], cfg: SaelensConfig, path: Path) -> None:
-    """Old files have a `scaling_factor` of ones, which does nothing."""
+    """Old files have a `scaling_factor` of ones, which has no effect."""
     factor = found.pop("scaling_factor", None)
     if factor is None:
         return
@@ -141,7 +140,7 @@ def _drop_ones(found: dict[str, TensorRef], cfg: SaelensConfig, path: Path) -> N
 
 
 def _renamed(cfg: SaelensConfig, found: dict[str, TensorRef]) -> dict[str, TensorRef]:
-    """The same tensors as the classes name and hold them."""
+    """The same tensors by our names, in our layout."""
     tensors = {name: ref for name, ref in found.items() if name not in ("W_enc", "topk_threshold")}
     tensors["encoder_rows"] = found["W_enc"].t()
     if "topk_threshold" in found:
@@ -150,10 +149,10 @@ def _renamed(cfg: SaelensConfig, found: dict[str, TensorRef]) -> dict[str, Tenso
 
 
 def _for_each_latent(cfg: SaelensConfig, found: dict[str, TensorRef]) -> Tensor:
-    """The one threshold of a BatchTopK SAE in training, for every latent."""
+    """The single threshold of a BatchTopK SAE saved in training, repeated for every latent."""
     threshold = found["topk_threshold"].read().float().clamp_min(0).expand(cfg.d_sae)
     if not cfg.rescales:
         return threshold
-    # It is in units of the rescaled pre-activations; folding the norms will multiply it by them.
+    # It is in units of rescaled pre-activations: `fold_decoder_norms` will multiply by the norms.
     norms = torch.linalg.vector_norm(found["W_dec"].read().float(), dim=1)
     return threshold / norms

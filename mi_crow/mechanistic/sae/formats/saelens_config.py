@@ -1,5 +1,5 @@
-"""`cfg.json` of SAELens, old and new, as typed values; what is not known is refused by name
-where it may change the rule."""
+"""`cfg.json` of SAELens, old and new, as typed values. Unknown keys and values that may change the
+rule are refused by name."""
 
 import math
 from collections.abc import Mapping
@@ -33,27 +33,27 @@ _RENAMED = {
     "hook_point_head_index": "hook_head_index",
     "activation_fn_str": "activation_fn",
 }
-_TAKES_A_FRACTION = ("batchtopk", "matryoshka")  # of a latent a token, on average
+_FRACTIONAL_K = ("batchtopk", "matryoshka")  # latents per token, on average
 _TRAINS_WITH_K = ("batchtopk", "matryoshka_batchtopk")  # as SAELens names them
 
 
 @dataclass(frozen=True)
 class SaelensConfig:
-    """What the SAE computes, and what the file says about it."""
+    """What the SAE computes, and its metadata."""
 
-    name: str  # the architecture as the file has it
-    architecture: str  # as our classes have it
+    name: str  # the architecture as in the file
+    architecture: str  # our name for it
     d_in: int
     d_sae: int
-    d_out: int | None  # of a transcoder, where it is said
+    d_out: int | None  # of a transcoder, where given
     k: int | None
     widths: tuple[int, ...] | None
-    rescales: bool  # pre-activations are multiplied by the decoder rows' norms
+    rescales: bool  # pre-activations are multiplied by the norms of the decoder rows
     apply_b_dec_to_input: bool
     normalisation: str
     dtype: torch.dtype | None
     metadata: JsonObject
-    unknown: dict[str, Any]  # keys that say nothing about the rule, as far as is known
+    unknown: dict[str, Any]  # keys that are assumed not to affect the rule
 
     @property
     def transcodes(self) -> bool:
@@ -68,8 +68,8 @@ class SaelensConfig:
 def read_config(path: Path) -> SaelensConfig:
     """The configuration in a file.
 
-    Raises NotFoundError without it, CorruptDataError when it describes no SAE, UserError naming
-    a key, an architecture or a value that may change the rule and that this version does not know.
+    Raises NotFoundError for a missing file, CorruptDataError when it does not describe an SAE,
+    UserError naming an unknown architecture, or an unknown key or value that may change the rule.
     """
     cfg = JsonObject.of(read_json(path, unique_keys=True), str(path))
     new = "metadata" in cfg.values
@@ -79,7 +79,7 @@ def read_config(path: Path) -> SaelensConfig:
     name = cfg.text("architecture") if new else cfg.text("architecture", "standard")
     if name not in BY_SAELENS_NAME:
         raise UserError(
-            f"{path} is of an SAE of architecture {name!r}, which cannot be read",
+            f"{path} describes an SAE of architecture {name!r}, which cannot be read",
             hint=f"supported: {', '.join(BY_SAELENS_NAME)}",
         )
     unknown = set(cfg) - known
@@ -102,9 +102,9 @@ def _typed(cfg: JsonObject, unknown: dict[str, Any]) -> SaelensConfig:
     takes_k = "k" in BY_NAME[architecture].takes
     k = _number(rule.values, "k") if takes_k else None
     if k is not None and not k.is_integer():
-        if architecture not in _TAKES_A_FRACTION:
+        if architecture not in _FRACTIONAL_K:
             raise ValueError(f"k is {k!r}, not a whole number")
-        # A fraction of a latent a token, on average: what is left at inference is the threshold.
+        # A fractional k, on average over tokens: at inference only the threshold is left of it.
         architecture, k = "jumprelu", None
     widths = None
     if architecture == "matryoshka":
@@ -127,16 +127,16 @@ def _typed(cfg: JsonObject, unknown: dict[str, Any]) -> SaelensConfig:
 
 
 def _rule(cfg: JsonObject, metadata: JsonObject) -> tuple[str, JsonObject]:
-    """Our architecture's name, and the object that holds its options: of some of ours, what they
-    were trained as. Raises CorruptDataError for another than those."""
+    """Our name of the architecture and the object that holds its options, for some of ours those of
+    the training. Raises CorruptDataError for combinations that we do not write."""
     trained = metadata.object("mi_crow", {}).object("trained_as", {})
     if not trained.values:
         return BY_SAELENS_NAME[cfg.text("architecture")].name, cfg
     architecture = trained.text("architecture")
-    if cfg.text("architecture") != "jumprelu" or architecture not in _TAKES_A_FRACTION:
+    if cfg.text("architecture") != "jumprelu" or architecture not in _FRACTIONAL_K:
         raise CorruptDataError(
             f"{cfg.place} is of architecture {cfg.text('architecture')!r} and was trained as "
-            f"{architecture!r}, which do not go together"
+            f"{architecture!r}, which contradict each other"
         )
     return architecture, trained
 
@@ -165,7 +165,7 @@ def _dtype(cfg: JsonObject) -> torch.dtype | None:
 
 
 def _flag(cfg: JsonObject, key: str, default: bool) -> bool:
-    """A flag of the rule; null could mean either, and is refused."""
+    """A flag of the rule; null is ambiguous, and refused."""
     return cfg.flag(key) if key in cfg.values else default
 
 
@@ -187,12 +187,12 @@ def _number(values: Mapping[str, Any], key: str) -> float:
 
 
 def _from_flat(cfg: JsonObject) -> JsonObject:
-    """The configuration of a file older than 6.0, as 6.0 has it; what is not known stays."""
+    """The configuration of a file from before 6.0 in the layout of 6.0; unknown keys stay."""
     flat: dict[str, Any] = {}
     for key, value in cfg.values.items():
         name = _RENAMED.get(key, key)
         if name in flat and flat[name] != value:
-            raise CorruptDataError(f"{cfg.place} says {name} twice, once as {key}")
+            raise CorruptDataError(f"{cfg.place} gives {name} twice, once as {key}")
         flat[name] = value
     old = JsonObject(flat, cfg.place)
     gone = OLD_RULE_KEYS | OLD_METADATA_KEYS | OLD_TRAINING_KEYS
@@ -209,7 +209,7 @@ def _from_flat(cfg: JsonObject) -> JsonObject:
 
 
 def _add_activation(new: dict[str, Any], old: JsonObject) -> None:
-    """The activation function, which decided between what are two architectures since."""
+    """The activation function, which distinguished what are now two architectures."""
     activation = old.text("activation_fn", "relu")
     options = dict(old.object("activation_fn_kwargs", {}).values)
     if activation == "topk" and new["architecture"] in ("standard", "topk"):
@@ -227,5 +227,5 @@ def _refuse_unknown(keys: set[str], path: Path) -> None:
     if keys:
         raise UserError(
             f"{path} has {', '.join(sorted(keys))}, which this version does not know",
-            hint="remove it there if it changes nothing about what the SAE computes",
+            hint="remove it there if it does not affect what the SAE computes",
         )

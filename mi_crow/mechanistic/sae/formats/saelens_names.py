@@ -20,8 +20,8 @@ RULE_KEYS = frozenset(
     ]
 )
 
-# Keys of SAELens' other architectures and of its old files that say what the SAE computes, and of
-# which this version knows no value: where one appears, the rule is not the one that we would read.
+# Keys of other SAELens architectures and of old files that say what the SAE computes, and that this
+# version does not support: with one of them the rule is not the one that we would read.
 FOREIGN_RULE_KEYS = frozenset(
     [
         "activation_normalization_factor",  # temporal: this and the six below
@@ -38,23 +38,23 @@ FOREIGN_RULE_KEYS = frozenset(
         "norm_scaling_factor",
     ]
 )
-# Words in a key that no list can foresee: what it names changes activations, latents or both.
+# Parts of future keys that would change activations, latents or both.
 _RULE_WORDS = ("whiten", "activation_fn", "act_fn", "rescale_acts", "input_scale", "output_scale")
 
 
 def may_change_rule(key: str) -> bool:
-    """Whether a key that this version does not know may say what the SAE computes.
+    """Whether an unknown key may say what the SAE computes.
 
-    Every other key is taken for one of training: each release of SAELens has new ones, and they
-    say nothing about what the SAE computes.
+    Every other unknown key is assumed to be about training: each release of SAELens has new ones,
+    which do not affect what the SAE computes.
     """
     return key in FOREIGN_RULE_KEYS or any(word in key for word in _RULE_WORDS)
 
 
-# Keys of the flat files before 6.0 that became an architecture since.
+# Keys of the flat files before 6.0 that are now part of the architecture.
 OLD_RULE_KEYS = frozenset(["activation_fn", "activation_fn_kwargs", "finetuning_scaling_factor"])
 
-# Keys of SAEs that SAELens 6 saved while it trained them: how they were trained.
+# Keys of SAEs that SAELens 6 saved in training: how they were trained.
 TRAINING_KEYS = frozenset(
     [
         "aux_loss_coefficient",
@@ -80,7 +80,7 @@ TRAINING_KEYS = frozenset(
     ]
 )
 
-# Keys of the flat files before 6.0 that belong to `metadata` since.
+# Keys of the flat files before 6.0 that are now in `metadata`.
 OLD_METADATA_KEYS = frozenset(
     [
         "context_size",
@@ -99,7 +99,7 @@ OLD_METADATA_KEYS = frozenset(
     ]
 )
 
-# Keys of those files that say how an SAE was trained, or where.
+# Keys of those files on how and where an SAE was trained.
 OLD_TRAINING_KEYS = frozenset(
     [
         "act_store_device",

@@ -1,4 +1,4 @@
-"""Reading and writing the files of EleutherAI's sparsify: a folder a hook point.
+"""Reading and writing the files of EleutherAI's sparsify: one folder per hook point.
 
 z = top-k (or group-max) of relu((x - b_dec) W^T + b), x_hat = z W_dec + b_dec. Transcoders do not
 subtract b_dec, and may add x W_skip^T.
@@ -48,7 +48,7 @@ def read_sparsify(folder: Path, place: str, run: Path | None) -> SaeRecord:
     """The SAE in `folder`; `place` is its hook point's name in the run, e.g. `layers.10.mlp` or
     `layers.10/seed1`, and `run` the file that describes the run.
 
-    Raises UserError naming what is not known, CorruptDataError when the files do not fit.
+    Raises UserError naming what is unknown, CorruptDataError when the files do not fit each other.
     """
     path = folder / CONFIG_NAME
     cfg = JsonObject.of(read_json(path, unique_keys=True), str(path))
@@ -77,19 +77,19 @@ def read_sparsify(folder: Path, place: str, run: Path | None) -> SaeRecord:
         },
         _metadata(place, run, transcode or skip),
         k=k,
-        # Files without the key `transcode` are of before 2025-02-12, when sparsify's transcoders
-        # took b_dec off their input too, and its loader still does for them.
+        # Files without the key `transcode` are from before 2025-02-12, when sparsify's transcoders
+        # subtracted b_dec from their input too, as its loader still does for them.
         apply_b_dec_to_input=not transcode,
     )
 
 
 def _activation(cfg: JsonObject, path: Path) -> str:
-    """The activation function. Raises UserError for one, or a key, that is not known."""
+    """The activation function. Raises UserError for an unknown one, or an unknown key."""
     unknown = sorted(set(cfg) - _KEYS)
     if unknown:
         raise UserError(
             f"{path} has {', '.join(unknown)}, which this version does not know",
-            hint="remove it there if it changes nothing about what the SAE computes",
+            hint="remove it there if it does not affect what the SAE computes",
         )
     activation = cfg.text("activation", "topk")
     if activation not in _ACTIVATIONS:
@@ -98,16 +98,16 @@ def _activation(cfg: JsonObject, path: Path) -> str:
             hint=f"known: {', '.join(_ACTIVATIONS)}",
         )
     if cfg.flag("signed", False):
-        raise UserError(f"{path} is of a signed SAE, which cannot be read")
+        raise UserError(f"{path} describes a signed SAE, which cannot be read")
     return activation
 
 
 def _metadata(place: str, run: Path | None, transcode: bool) -> SaeMetadata:
     """The hook point is a module of the model without its head, e.g. `layers.10.mlp`."""
     module = next((part for part in reversed(place.split("/")) if point_of(part)), "")
-    said = read_json(run) if run is not None else {}
-    said = said if isinstance(said, dict) else {}
-    model, revision, length = (said.get(key) for key in ("model", "revision", "ctx_len"))
+    found = read_json(run) if run is not None else {}
+    found = found if isinstance(found, dict) else {}
+    model, revision, length = (found.get(key) for key in ("model", "revision", "ctx_len"))
     point = point_of(module)
     about: dict[str, Any] = {
         "model_name": model if isinstance(model, str) else "",
@@ -128,7 +128,7 @@ def _metadata(place: str, run: Path | None, transcode: bool) -> SaeMetadata:
 
 def hookpoint_of(sae: SparseAutoencoder) -> str:
     """The folder's name in a run of sparsify: the module without the model's prefix; '' when
-    it is not known."""
+    unknown."""
     kind, _, number = sae.metadata.point.rpartition(".")
     if sae.transcodes:
         layer = sae.metadata.layer
@@ -144,14 +144,14 @@ def hookpoint_of(sae: SparseAutoencoder) -> str:
 def write_sparsify(sae: SparseAutoencoder, folder: Path) -> None:
     """Writes the SAE's two files into `folder`, which exists.
 
-    Raises UserError for an SAE whose rule sparsify does not have.
+    Raises UserError for an SAE that sparsify does not support.
     """
     check_writable(sae)
     bias = sae.b_enc.detach()
     if sae.apply_b_dec_to_input == sae.transcodes:
-        # There b_dec is always subtracted by SAEs and never by transcoders: the bias takes it up.
-        taken = sae.encoder_rows.detach() @ sae.b_dec.detach()
-        bias = bias - taken if sae.transcodes else bias + taken
+        # In sparsify SAEs always subtract b_dec and transcoders never: fold it into the bias.
+        shift = sae.encoder_rows.detach() @ sae.b_dec.detach()
+        bias = bias - shift if sae.transcodes else bias + shift
     assert isinstance(sae, TopKSae)
     tensors = {
         "encoder.weight": sae.encoder_rows,
@@ -179,7 +179,7 @@ def write_sparsify(sae: SparseAutoencoder, folder: Path) -> None:
 
 
 def check_writable(sae: SparseAutoencoder) -> None:
-    """Raises UserError, naming what does not fit, for an SAE that sparsify cannot hold."""
+    """Raises UserError with the reason for an SAE that sparsify does not support."""
     kind = sae.architecture.removesuffix("_transcoder")
     if kind not in _ACTIVATIONS:
         raise UserError(
@@ -189,7 +189,7 @@ def check_writable(sae: SparseAutoencoder) -> None:
     if sae.centred:
         raise UserError("sparsify has no SAEs for centred activations (center_writing_weights)")
     if sae.input_norm != "none":
-        raise UserError(f"sparsify has no SAEs that normalise their input by {sae.input_norm}")
+        raise UserError(f"sparsify has no SAEs with the input normalisation {sae.input_norm!r}")
     if sae.n_outputs != sae.n_inputs:
         raise UserError(
             f"sparsify has no transcoders from {sae.n_inputs} to {sae.n_outputs} dimensions"

@@ -1,7 +1,7 @@
-"""Files of named tensors, read one tensor at a time and never by running what is in them.
+"""Files of named tensors, read one tensor at a time and without running any code in them.
 
-Nothing but whole, dense numbers under names comes out of here. What such files can hold otherwise
-(records, objects, numbers under numbers, sizes that the bytes do not bear) is refused by its name.
+Only complete, dense, named tensors are read. Whatever else such files can hold (records, objects,
+nested data, shapes larger than the file) is refused by name.
 """
 
 import math
@@ -27,9 +27,9 @@ from mi_crow.mechanistic.sae.formats.record import TensorRef
 
 _AGAIN = "copy or download it again"
 _MATRICES = frozenset(["W_enc", "W_dec", "W_skip", "encoder.weight", "decoder.weight"])
-_MOST_SHARED = 64 << 20  # bytes that a tensor may have beyond those that are stored for it
+_MOST_SHARED = 64 << 20  # bytes by which a tensor may exceed its storage
 
-# What zip archives, NumPy's header and torch's unpickler raise for bytes that are not theirs.
+# What zip archives, NumPy's header and torch's unpickler raise for invalid bytes.
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error)
 _BROKEN_NPY = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 _BROKEN_TORCH = (
@@ -50,7 +50,7 @@ _BROKEN_TORCH = (
 def read_safetensors(path: Path) -> dict[str, TensorRef]:
     """The tensors of a safetensors file; only its header is read.
 
-    Raises NotFoundError without the file, CorruptDataError when it is not one.
+    Raises NotFoundError for a missing file, CorruptDataError for an invalid one.
     """
     _must_exist(path)
 
@@ -61,7 +61,7 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
                 yield file
         except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
             raise machine_error(error, path) or CorruptDataError(
-                f"{path} is not a whole safetensors file ({_short(error)})", hint=_AGAIN
+                f"{path} is not a complete safetensors file ({_short(error)})", hint=_AGAIN
             ) from error
 
     with opened() as file:
@@ -75,10 +75,10 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
 
 
 def read_npz(path: Path) -> dict[str, TensorRef]:
-    """The arrays of an .npz file; only their headers are read, and no pickled objects ever.
+    """The arrays of an .npz file; only their headers are read, and never pickled objects.
 
-    Raises NotFoundError without the file, UserError for arrays of objects, CorruptDataError when it
-    is no such file, or its arrays are records or longer than their bytes.
+    Raises NotFoundError for a missing file, UserError for arrays of objects, CorruptDataError for
+    an invalid file, arrays of records, or a shape that does not match the bytes.
     """
     _must_exist(path)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -107,7 +107,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
             yield archive
     except (*_BROKEN_ZIP, *_BROKEN_NPY, OSError, KeyError, RuntimeError) as error:
         raise machine_error(error, path) or CorruptDataError(
-            f"{path} is not a whole .npz file ({_short(error)})", hint=_AGAIN
+            f"{path} is not a complete .npz file ({_short(error)})", hint=_AGAIN
         ) from error
 
 
@@ -120,25 +120,25 @@ def _npy_shape(file: IO[bytes], name: str, size: int, path: Path) -> tuple[int, 
     )
     shape, _, kind = read(cast(Any, file))
     if kind.hasobject:
-        raise UserError(f"{path} holds Python objects in {name!r}, which are not read")
+        raise UserError(f"{path} holds Python objects in {name!r}, which are never read")
     if kind.kind not in "fiub" or kind.itemsize > 8:
-        raise CorruptDataError(f"{path} holds {_short(kind)} for {name}, not numbers of a weight")
+        raise CorruptDataError(f"{path} holds {_short(kind)} for {name}, not weights")
     if any(type(one) is not int or one < 0 for one in shape):
-        raise CorruptDataError(f"{path} has the size {_short(shape)} for {name}", hint=_AGAIN)
+        raise CorruptDataError(f"{path} has the shape {_short(shape)} for {name}", hint=_AGAIN)
     if size - file.tell() != math.prod(shape) * kind.itemsize:
         raise CorruptDataError(
-            f"{path} holds {size - file.tell():,} bytes for {name}, which its size "
-            f"{_short(shape)} does not fit",
+            f"{path} holds {size - file.tell():,} bytes for {name}, which does not match its shape "
+            f"{_short(shape)}",
             hint=_AGAIN,
         )
     return shape
 
 
 def read_torch(path: Path) -> Mapping[str, Any]:
-    """The object that `torch.save` wrote, if it is a mapping of names to plain data and tensors.
+    """The object that `torch.save` wrote, if it maps names to plain data and tensors.
 
-    Tensors are memory-mapped where the file allows it. Raises UserError for a file that could
-    run code or holds other than names and tensors, CorruptDataError for one that is no such file.
+    Tensors are memory-mapped where the file allows it. Raises UserError for a file that could run
+    code or holds anything else, CorruptDataError for an invalid file.
     """
     _must_exist(path)
     try:
@@ -146,23 +146,23 @@ def read_torch(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} is refused: it holds more than tensors, and loading it could run code",
-            hint="ask for a file of plain tensors, best as safetensors",
+            hint="ask for a file of plain tensors, preferably as safetensors",
         ) from error
     except _BROKEN_TORCH as error:
         raise machine_error(error, path) or CorruptDataError(
-            f"{path} is not a whole file that torch.save wrote", hint=_AGAIN
+            f"{path} is not a complete file written by torch.save", hint=_AGAIN
         ) from error
     if not isinstance(found, Mapping):
-        raise UserError(f"{path} holds a {type(found).__name__}, not tensors by their names")
+        raise UserError(f"{path} holds a {type(found).__name__}, not named tensors")
     check_plain(found, path)
     return found
 
 
 def check_plain(found: Mapping[Any, Any], path: Path) -> None:
-    """Raises UserError for names that are not texts and tensors that are not plain arrays."""
+    """Raises UserError for names that are not strings and tensors that are not plain arrays."""
     for name, value in found.items():
         if not isinstance(name, str):
-            raise UserError(f"{path} holds {_short(name)} as a name, which is not a text")
+            raise UserError(f"{path} holds the name {_short(name)}, which is not a string")
         if isinstance(value, Tensor):
             _check_dense(value, name, path)
 
@@ -171,14 +171,16 @@ def _check_dense(tensor: Tensor, name: str, path: Path) -> None:
     plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
     if not plain or tensor.is_quantized or tensor.is_nested:
         raise UserError(
-            f"{path} holds {name} as no plain tensor (sparse, quantized or without data)"
+            f"{path} holds {name}, which is not a plain tensor (sparse, quantized or without data)"
         )
     if tensor.nbytes > tensor.untyped_storage().nbytes() + _MOST_SHARED:
-        raise UserError(f"{path} has the size {tuple(tensor.shape)} for {name}, and no such bytes")
+        raise UserError(
+            f"{path} has the shape {tuple(tensor.shape)} for {name}, but not that many bytes"
+        )
 
 
 def _torch_load(path: Path) -> Any:
-    # Files older than torch 1.6 are no zip archives and cannot be mapped.
+    # Files from before torch 1.6 are not zip archives and cannot be mapped.
     mapped = zipfile.is_zipfile(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on pickle protocols, before it refuses them
@@ -186,12 +188,12 @@ def _torch_load(path: Path) -> Any:
 
 
 def refs(tensors: Mapping[str, Tensor]) -> dict[str, TensorRef]:
-    """Tensors that are in memory (or mapped)."""
+    """References to tensors that are in memory (or mapped)."""
     return {name: TensorRef.of(tensor) for name, tensor in tensors.items()}
 
 
 def tensors_of(found: Mapping[str, Any], names: Collection[str], path: Path) -> dict[str, Tensor]:
-    """Those of `names` that are there. Raises UserError for one that is not a tensor."""
+    """Those of `names` that exist. Raises UserError for one that is not a tensor."""
     for name in names:
         if name in found and not isinstance(found[name], Tensor):
             raise UserError(f"{path} holds {name}, which is not a tensor")
@@ -205,7 +207,7 @@ def check_names(
     format_name: str,
     optional: Collection[str] = (),
 ) -> None:
-    """Raises UserError naming the tensors that are missing or that the format does not know."""
+    """Raises UserError naming the tensors that are missing or unknown to the format."""
     missing = [name for name in required if name not in found]
     unknown = sorted(set(found) - set(required) - set(optional))
     if missing or unknown:
@@ -213,7 +215,7 @@ def check_names(
         said += [f"holds {_listed(unknown)}, which is not known there"] if unknown else []
         raise UserError(
             f"{path} is not what {format_name} writes: it {' and '.join(said)}",
-            hint=f"the tensors are to be {', '.join(required)}",
+            hint=f"expected tensors: {', '.join(required)}",
         )
 
 
@@ -224,14 +226,14 @@ def check_tensors(
     format_name: str,
     optional: Collection[str] = (),
 ) -> None:
-    """The same for the tensors themselves. Raises CorruptDataError for a matrix without two
-    dimensions, another tensor with more than one, and for one that is empty."""
+    """The same; also raises CorruptDataError for a matrix without two dimensions, another tensor
+    with more than one, and an empty tensor."""
     check_names(found, required, path, format_name, optional)
     for name, ref in found.items():
         right = len(ref.shape) == 2 if name in _MATRICES else len(ref.shape) <= 1
         if not right or 0 in ref.shape:
-            wanted = "a matrix" if name in _MATRICES else "one number each"
-            raise CorruptDataError(f"{path} holds {ref.shape} for {name}, which is to be {wanted}")
+            wanted = "a matrix" if name in _MATRICES else "a vector"
+            raise CorruptDataError(f"{path} holds {ref.shape} for {name}, which must be {wanted}")
 
 
 def _listed(names: list[str], most: int = 12) -> str:
@@ -240,7 +242,7 @@ def _listed(names: list[str], most: int = 12) -> str:
 
 
 def _short(what: Any) -> str:
-    """The first line of an error or value, cut."""
+    """The first line of an error or value, shortened."""
     return (str(what).splitlines() or [type(what).__name__])[0][:120] or type(what).__name__
 
 

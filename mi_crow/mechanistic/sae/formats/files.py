@@ -1,4 +1,4 @@
-"""Where an SAE's files are: a folder of this machine, or a repository of the Hugging Face hub."""
+"""Locating the files of an SAE: in a folder on this machine or a Hugging Face hub repository."""
 
 import os
 import re
@@ -9,13 +9,13 @@ from typing import Any
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.hub import hub_answers, hub_error, quiet_downloads
 from mi_crow.mechanistic.sae.formats import llama_scope, saelens, sparsify
-from mi_crow.mechanistic.sae.formats.detect import Found, choose, find_saes, one_file
+from mi_crow.mechanistic.sae.formats.detect import FoundSae, choose, find_saes, one_file
 from mi_crow.mechanistic.sae.formats.families import refuse_family
 from mi_crow.store.free_space import check_disk, same_disk
 
-_DEEPEST = 5  # folders below the one that was named
+_DEEPEST = 5  # folders below the given one
 _MOST_FILES = 100_000
-_BELONG = {
+_WEIGHTS_OF = {
     saelens.CONFIG_NAME: f"{saelens.WEIGHTS_NAME} or {sparsify.WEIGHTS_NAME}",
     llama_scope.CONFIG_NAME: llama_scope.WEIGHTS_NAME,
 }
@@ -23,69 +23,69 @@ _HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+)(?:/(.+))?")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Files, named relative to `root` with `/`."""
+class LocatedFiles:
+    """Files that may be SAEs, named relative to `root` with `/`."""
 
-    said: str  # as the user said it
+    given: str  # the path or hub id as the user gave it
     names: tuple[str, ...]
     root: Path | None = None  # None while they are on the hub
     repository: str | None = None
-    revision: str | None = None  # the hub's commit
-    asked_revision: str | None = None  # as the user said it
+    revision: str | None = None  # the commit on the hub
+    asked_revision: str | None = None  # as the user gave it
     sizes: dict[str, int] = field(default_factory=dict)
-    only: str = ""  # a file, or a folder, that is meant alone
+    only: str = ""  # the file or folder that the user wants
 
-    def find(self, layer: str | None) -> Found:
-        """The SAE that is meant. Raises NotFoundError or UserError."""
+    def find(self, layer: str | None) -> FoundSae:
+        """The SAE that the user means. Raises NotFoundError or UserError."""
         if self.only in self.names:
             found = one_file(self.only, set(self.names))
             if found is None:
                 self._refuse_family({self.only})
                 raise UserError(
-                    f"{self.said!r} is not a file of an SAE that is known by its name",
-                    hint="give the folder that it stands in",
+                    f"{self.given!r} is not recognised as an SAE by its name",
+                    hint="give the folder that it is in",
                 )
             return found
         below = [one for one in find_saes(self.names) if _within(one.weights, self.only)]
-        # A folder that is an SAE itself is the one that is meant, whatever stands below it.
+        # If the folder itself is an SAE, it is meant rather than those below it.
         itself = [one for one in below if one.label == self.only]
         if not below:
             self._refuse_family({name for name in self.names if _within(name, self.only)})
         if not below and any(_within(name, self.only) for name in self.names):
             self._say_what_is_missing()
-        return choose(itself or below, layer, self.said)
+        return choose(itself or below, layer, self.given)
 
     def _refuse_family(self, names: set[str]) -> None:
-        """Raises UserError for files of a family that is known by their names and not read."""
+        """Raises UserError for files of a known family that cannot be read."""
         beside = {name for name in self.names if any(_beside(name, one) for one in names)}
-        refuse_family(names, where_from(self), self.said, beside)
+        refuse_family(names, origin_of(self), self.given, beside)
 
     def _say_what_is_missing(self) -> None:
         """Raises NotFoundError for a configuration without its weights."""
-        for config, weights in _BELONG.items():
+        for config, weights in _WEIGHTS_OF.items():
             if any(_within(name, self.only) and name.endswith(config) for name in self.names):
-                raise NotFoundError(f"{self.said!r} holds {config} and no {weights}")
+                raise NotFoundError(f"{self.given!r} holds {config} but no {weights}")
 
-    def name_of(self, found: Found) -> str:
-        """What to call it: as the path that was given ends, and which of several it is.
+    def name_of(self, found: FoundSae) -> str:
+        """What to call it: the last part of the given path, and which of several it is.
 
-        Of a path within a repository all parts count: the last alone is often `average_l0_82`.
+        Within a repository all parts are kept: the last one is often just `average_l0_82`.
         """
         if self.repository is not None:
             name = self.only.replace("/", "-") or self.repository.rpartition("/")[2]
         else:
-            name = Path(self.said).expanduser().resolve().name
+            name = Path(self.given).expanduser().resolve().name
         if self.only in self.names:
             return name.rpartition(".")[0]
         several = sum(_within(one.weights, self.only) for one in find_saes(self.names)) > 1
         inside = found.label.removeprefix(self.only).strip("/")
         return f"{name}-{inside.replace('/', '-')}" if several and inside else name
 
-    def fetch(self, found: Found, target: Path | None = None) -> Path:
-        """The root under which the SAE's files are; downloads them from the hub.
+    def fetch(self, found: FoundSae, target: Path | None = None) -> Path:
+        """The root of the SAE's files, which are downloaded if they are on the hub.
 
-        `target` is where the SAE is to be written afterwards. Raises UserError when a disk has no
-        room or the hub does not give the files.
+        `target` is where the SAE will be written afterwards. Raises UserError when a disk is too
+        full or the hub does not return the files.
         """
         if self.root is not None:
             return self.root
@@ -98,23 +98,23 @@ class Place:
         try:
             with quiet_downloads():
                 for name in wanted:
-                    # By the name that was asked for, so that --offline finds it by that name.
+                    # By the revision as given, so that --offline finds it under that name.
                     path = hf_hub_download(self.repository, name, revision=self.asked_revision)
                     roots.add(Path(path).parents[name.count("/")])
         except Exception as error:
-            raise hub_error(f"SAE {self.said!r}", error, asked=True) from error
+            raise hub_error(f"SAE {self.given!r}", error, asked=True) from error
         if len(roots) > 1 or self.revision != next(iter(roots)).name:
             raise UserError(
-                f"{self.said!r} changed on the hub while it was downloaded", hint="try again"
+                f"{self.given!r} changed on the hub while it was downloaded", hint="try again"
             )
         return roots.pop()
 
     def _check_disks(self, wanted: list[str], target: Path | None) -> None:
-        """Raises UserError without room for what is still to be downloaded, and written again."""
+        """Raises UserError without space for what is to be downloaded and then written."""
         from huggingface_hub import constants, try_to_load_from_cache
 
         assert self.repository is not None
-        cache, what = Path(constants.HF_HUB_CACHE), f"{self.said!r} from the hub"
+        cache, what = Path(constants.HF_HUB_CACHE), f"{self.given!r} from the hub"
         whole = sum(self.sizes.get(name, 0) for name in wanted)
         missing = sum(
             self.sizes.get(name, 0)
@@ -129,15 +129,15 @@ class Place:
             check_disk(target, whole + (missing if same_disk(cache, target) else 0), what)
 
 
-def locate(path: str | Path, revision: str | None = None, offline: bool = False) -> Place:
-    """The files at a path of this machine, or of the hub repository `org/name[/folder or file]`.
+def locate(path: str | Path, revision: str | None = None, offline: bool = False) -> LocatedFiles:
+    """The files at a path on this machine, or in the hub repository `org/name[/folder or file]`.
 
-    With `offline`, only the hub's local cache is looked at. Raises NotFoundError in one sentence.
+    With `offline`, only the local cache of the hub is used. Raises NotFoundError or UserError.
     """
     local = Path(path).expanduser()
     try:
         if local.is_dir():
-            return Place(str(path), tuple(_walk(local)), local)
+            return LocatedFiles(str(path), tuple(_walk(local)), local)
         if local.is_file():
             return _around(local, str(path))
     except OSError as error:
@@ -151,23 +151,23 @@ def locate(path: str | Path, revision: str | None = None, offline: bool = False)
     return _on_hub(str(path), match[1], match[2] or "", revision, offline)
 
 
-def _around(file: Path, said: str) -> Place:
-    """A file with what may belong to it: its folder, and up to two above."""
+def _around(file: Path, given: str) -> LocatedFiles:
+    """A file with the files that may belong to it: in its folder, and in up to two above."""
     root = file.parent
     names = {entry.name for entry in root.iterdir() if entry.is_file()}
     only = file.name
     if only in ("cfg.json", "config.json", "hyperparams.json", "final.safetensors"):
         root = root.parent if root.name == "checkpoints" else root  # of Llama Scope
-        return Place(said, tuple(_walk(root)), root)
+        return LocatedFiles(given, tuple(_walk(root)), root)
     above = root.parent
     if "config.json" not in names and (above / "config.json").is_file():
         names = {f"{root.name}/{name}" for name in names} | {"config.json"}
         root, only = above, f"{root.name}/{only}"
-    return Place(said, tuple(sorted(names)), root, only=only)
+    return LocatedFiles(given, tuple(sorted(names)), root, only=only)
 
 
 def _walk(root: Path) -> list[str]:
-    """Files below `root`, not too deep, hidden ones left out."""
+    """Files below `root` to a limited depth, without hidden ones."""
     names: list[str] = []
     for folder, folders, files in os.walk(root):
         place = Path(folder).relative_to(root)
@@ -178,20 +178,22 @@ def _walk(root: Path) -> list[str]:
     return names
 
 
-def _on_hub(said: str, repository: str, inside: str, revision: str | None, offline: bool) -> Place:
+def _on_hub(
+    given: str, repository: str, inside: str, revision: str | None, offline: bool
+) -> LocatedFiles:
     asked = not offline and hub_answers()
     try:
         with quiet_downloads():
             if not asked:
-                return _in_cache(said, repository, inside, revision)
+                return _in_cache(given, repository, inside, revision)
             from huggingface_hub import HfApi
 
             info: Any = HfApi().model_info(repository, revision=revision, files_metadata=True)
     except Exception as error:
-        raise hub_error(f"SAE {said!r}", error, asked=asked) from error
+        raise hub_error(f"SAE {given!r}", error, asked=asked) from error
     sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
-    return Place(
-        said,
+    return LocatedFiles(
+        given,
         tuple(sizes),
         repository=repository,
         revision=info.sha,
@@ -201,12 +203,12 @@ def _on_hub(said: str, repository: str, inside: str, revision: str | None, offli
     )
 
 
-def _in_cache(said: str, repository: str, inside: str, revision: str | None) -> Place:
+def _in_cache(given: str, repository: str, inside: str, revision: str | None) -> LocatedFiles:
     from huggingface_hub import snapshot_download
 
     root = Path(snapshot_download(repository, revision=revision, local_files_only=True))
     names = tuple(_walk(root))
-    return Place(said, names, root, repository, root.name, only=inside.rstrip("/"))
+    return LocatedFiles(given, names, root, repository, root.name, only=inside.rstrip("/"))
 
 
 def _within(name: str, folder: str) -> bool:
@@ -217,8 +219,8 @@ def _beside(name: str, other: str) -> bool:
     return name.rpartition("/")[0] == other.rpartition("/")[0]
 
 
-def where_from(place: Place) -> str:
-    """What the source's name may tell of an SAE: its path, or the repository's name."""
-    if place.repository is not None:
-        return place.repository
-    return str(place.root.absolute()) if place.root is not None else ""
+def origin_of(files: LocatedFiles) -> str:
+    """The path or the repository's name, which may identify an SAE's family or layer."""
+    if files.repository is not None:
+        return files.repository
+    return str(files.root.absolute()) if files.root is not None else ""

@@ -10,8 +10,8 @@ from huggingface_hub import constants
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model.model_names import hub_model
 from mi_crow.mechanistic.sae import load_sae
+from mi_crow.mechanistic.sae.formats.files import LocatedFiles
 from mi_crow.mechanistic.sae.formats.load import open_sae_files
-from mi_crow.mechanistic.sae.formats.places import Place
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
 from mi_crow.store import free_space as room
 from tests.helpers.sae_files import MAKERS, D, write_json, write_sparsify
@@ -231,7 +231,7 @@ def test_what_has_no_room_is_not_downloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = {"cfg.json": 300, "sae_weights.safetensors": 20_000_000_000}
-    place = Place("org/big", tuple(sizes), repository="org/big", revision="abc", sizes=sizes)
+    place = LocatedFiles("org/big", tuple(sizes), repository="org/big", revision="abc", sizes=sizes)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(0, 0, 30_000_000_000))
     with pytest.raises(UserError, match=r"needs 40\.0 GB.*30\.0 GB available"):  # twice on one disk
