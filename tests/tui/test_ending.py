@@ -37,11 +37,11 @@ import sys
 from tui.app import MiCrowApp
 from mi_crow.cli import main
 
-def broken(app, message):
+def broken(app):
     secret = "a text of the user"
     raise TypeError("\\x1b]0;title\\x07 cannot be added")
 
-MiCrowApp.on_scanned = broken
+MiCrowApp.look_now = broken
 sys.exit(main(sys.argv[1:]))
 """
 
