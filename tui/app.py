@@ -1,21 +1,27 @@
 """The app as a whole: its six screens, and the actions that work on each of them."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from textual.css.query import NoMatches
 from textual.reactive import Reactive
 from textual.screen import Screen
 from textual.theme import Theme
 from textual.widget import Widget
 
+from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 from tui.actions import BY_ID, SCREENS, bindings
 from tui.annotate import redo, undo, write
 from tui.ending import run_to_its_end
 from tui.screens.base import MiCrowScreen
+from tui.state import SavedState, StateFile
+from tui.text import printable
 from tui.theme import CROW, THEMES
+from tui.threads import error_sentence
 from tui.workbench import Workbench
 
 
@@ -41,8 +47,15 @@ class MiCrowApp(Workbench):
     BINDINGS = bindings("app")
     theme: Reactive[str] = Reactive(CROW.name)
 
-    def __init__(self, workspace: Workspace, sae_id: str | None = None) -> None:
-        super().__init__(workspace, sae_id)
+    def __init__(
+        self,
+        workspace: Workspace,
+        sae_id: str | None = None,
+        saved: SavedState | None = None,
+        state_file: StateFile | None = None,
+    ) -> None:
+        """`sae_id` is opened on Features; without one the app takes up what was `saved`."""
+        super().__init__(workspace, sae_id, saved, state_file)
         self.animation_level = "none"
 
     @property
@@ -51,8 +64,35 @@ class MiCrowApp(Workbench):
         return {theme.name: theme for theme in THEMES}
 
     def on_mount(self) -> None:
+        saved = self.saved_state
+        if saved.theme in self.available_themes:
+            self.theme = saved.theme
         if self.context.sae_id:
             self.switch_mode("features")
+            return
+        if saved.sae_id and self._has_sae(saved.sae_id):
+            self.context.sae_id = saved.sae_id
+        if saved.screen in SCREENS and saved.screen != self.DEFAULT_MODE:
+            self.switch_mode(saved.screen)
+
+    def _has_sae(self, sae_id: str) -> bool:
+        try:
+            return self.context.workspace.sae_dir(sae_id).is_dir()
+        except MiCrowError:
+            return False
+
+    def current_state(self) -> SavedState:
+        screens = dict(self.saved_state.screens)
+        for name, stack in self._screen_stacks.items():
+            screen = stack[0] if stack else None
+            if isinstance(screen, MiCrowScreen) and screen.is_mounted:
+                with suppress(NoMatches):  # its widgets are still being made
+                    screens[name] = screen.state()
+        return SavedState(self.current_mode, self.context.sae_id, self.theme, screens)
+
+    def exit(self, *arguments: Any, **settings: Any) -> None:
+        self.keep_state(now=True)
+        super().exit(*arguments, **settings)
 
     @property
     def base_screen(self) -> MiCrowScreen | None:
@@ -109,9 +149,19 @@ class MiCrowApp(Workbench):
         write(self, redo)
 
 
-def run(workspace: Workspace, sae_id: str | None = None) -> int:
-    """Opens the app; returns its exit code when it has ended. Jobs continue.
+def run(workspace: Workspace, sae_id: str | None = None, *, fresh: bool = False) -> int:
+    """Opens the app where it was left, or `fresh`; returns its exit code when it has ended. Jobs
+    continue.
 
     Raises the error that broke it.
     """
-    return run_to_its_end(MiCrowApp(workspace, sae_id))
+    file, saved, trouble = StateFile(workspace.root), SavedState(), ""
+    if not fresh:
+        try:
+            saved = file.read()
+        except (MiCrowError, OSError) as error:
+            trouble = f"what was open last is not restored: {error_sentence(error)}"
+    app = MiCrowApp(workspace, sae_id, saved, file)
+    if trouble:
+        app.call_later(app.notify, printable(trouble), severity="warning")
+    return run_to_its_end(app)

@@ -1,6 +1,7 @@
 """The app as its screens know it: the look at the workspace each second, the open SAE, the way
 between screens."""
 
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,6 +11,7 @@ from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 from tui import messages
 from tui.context import AppContext, ConceptsLook
+from tui.state import SavedState, StateFile
 from tui.terminal_app import TerminalApp
 from tui.text import printable
 from tui.threads import ThreadWork, error_sentence
@@ -32,8 +34,16 @@ class Look:
 class Workbench(ThreadWork, TerminalApp):
     """Holds the state that screens share, and says on each change what changed."""
 
-    def __init__(self, workspace: Workspace, sae_id: str | None = None) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        sae_id: str | None = None,
+        saved: SavedState | None = None,
+        state_file: StateFile | None = None,
+    ) -> None:
         super().__init__()
+        self.saved_state = saved or SavedState()  # as of the last start, until a screen has more
+        self._state_file = state_file
         self.context = AppContext(workspace, sae_id)
         self.context.bind(self.post_message)
         self._scan: Scan | None = None
@@ -100,6 +110,7 @@ class Workbench(ThreadWork, TerminalApp):
         if found.concepts is not None:
             self._looked_at_concepts(found.concepts, first)
         self._open_some_sae()
+        self.keep_state()
 
     def _looked_at_concepts(self, look: ConceptsLook, first: bool) -> None:
         for sentence in (look.notice, look.tagging_off if not self.context.tagging_off else None):
@@ -123,6 +134,31 @@ class Workbench(ThreadWork, TerminalApp):
         if version is not None and (known is None or version > known):
             self._concepts_version = version
             self.context.publish(messages.ConceptsChanged())
+
+    # What the next start takes up.
+
+    def current_state(self) -> SavedState:
+        """What the app is doing now. The app says it, which knows its screens."""
+        return self.saved_state
+
+    def keep_state(self, *, now: bool = False) -> None:
+        """Writes what changed since it was last written; in a thread unless it has to be `now`."""
+        file, state = self._state_file, self.current_state()
+        if file is None or state == self.saved_state:
+            return
+        self.saved_state = state
+        if not now:
+            self.in_thread(partial(file.write, state), group="state", failed=self._not_kept)
+            return
+        with contextlib.suppress(OSError):  # the app ends: there is nobody left to tell
+            file.write(state)
+
+    def _not_kept(self, error: Exception) -> None:
+        self._state_file = None  # told once, not every second
+        self.notify(
+            printable(f"what you see is not kept for the next start: {error_sentence(error)}"),
+            severity="warning",
+        )
 
     # The open SAE.
 

@@ -87,6 +87,9 @@ def parse(arguments: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--version", action="version", version=f"mi-crow {__version__}")
     add_common(parser)
+    parser.add_argument(
+        "--fresh", action="store_true", help="open the app without what was open when it last ended"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
         if name not in arguments:  # only a line of the help; a whole parser takes a millisecond

@@ -32,8 +32,8 @@ _PARAMS: dict[str, dict[str, Any]] = {
 
 
 def own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives a test device queues and a config file of its own."""
-    for name in ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"):
+    """Gives a test device queues, a config file and saved states of its own."""
+    for name in ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         folder = tmp_path / name.lower()
         folder.mkdir()
         monkeypatch.setenv(name, str(folder))

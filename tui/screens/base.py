@@ -1,6 +1,6 @@
 """The frame that every screen shares: header above, footer below, and how escape walks back."""
 
-from typing import cast
+from typing import Any, cast
 
 from textual.app import ComposeResult
 from textual.containers import Container
@@ -8,6 +8,8 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
+from mi_crow.errors import MiCrowError
+from mi_crow.store.json_object import JsonObject
 from tui.context import AppContext
 from tui.threads import ThreadWork
 from tui.widgets.frame.footer import FooterBar
@@ -51,6 +53,11 @@ class MiCrowScreen(ThreadWork, Screen[None]):
     def on_mount(self) -> None:
         self.context.subscribe(self)
         self.focus_home()
+        if saved := self.mi_crow.saved_state.screens.get(self.NAME):
+            try:
+                self.restore(JsonObject.of(saved, f"the saved state of {self.NAME.title()}"))
+            except MiCrowError as error:
+                self.tell(error)
 
     def on_unmount(self) -> None:
         self.context.unsubscribe(self)
@@ -59,6 +66,16 @@ class MiCrowScreen(ThreadWork, Screen[None]):
         """Gives the focus to the widget that HOME selects, so that single keys act."""
         home = self.query(HOME) if (HOME := self.HOME) else None
         self.set_focus(home.first(Widget) if home else None)
+
+    # What comes back at the next start.
+
+    def state(self) -> dict[str, Any]:
+        """What this screen would restore, as JSON."""
+        return {}
+
+    def restore(self, saved: JsonObject) -> None:
+        """Takes up what `state` gave, in a screen that was just mounted. Raises MiCrowError for
+        what it does not understand."""
 
     # Escape: stop what runs, close a popup, leave the field, go back.
 

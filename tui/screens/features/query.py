@@ -1,6 +1,7 @@
 """What the feature table shows: order, search, filter, and the step to the next one; pure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from mi_crow.mechanistic.features.query_language import (
     ORDERS,
@@ -8,6 +9,7 @@ from mi_crow.mechanistic.features.query_language import (
     QueryError,
     parse_query,
 )
+from mi_crow.store.json_object import JsonObject
 from tui.widgets.lists.feature_columns import COLUMNS
 
 RELEVANCE = "relevance"  # the index's name for how well a feature matches the search
@@ -94,3 +96,32 @@ class TableQuery:
     def next_show(self) -> "TableQuery":
         names = list(SHOWN)
         return replace(self, show=names[(names.index(self.show) + 1) % len(names)])
+
+    def as_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        return asdict(self) | {"before": list(self.before)}
+
+    @classmethod
+    def from_json(cls, saved: JsonObject) -> "TableQuery":
+        """Raises CorruptDataError for what is not a query."""
+        plain = cls()
+        sort, descending = saved.array("before", list(plain.before)) or plain.before
+        if not isinstance(sort, str) or not isinstance(descending, bool):
+            raise saved.wrong("before", "an order and whether it descends")
+        show = saved.text("show", plain.show)
+        return cls(
+            saved.text("sort", plain.sort),
+            saved.flag("descending", plain.descending),
+            saved.text("search", plain.search),
+            show if show in SHOWN else plain.show,
+            (sort, descending),
+        )
+
+
+def mistake_in(search: str) -> QueryError | None:
+    """What cannot be understood in a search."""
+    try:
+        parse_query(search)
+    except QueryError as error:
+        return error
+    return None

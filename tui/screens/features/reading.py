@@ -49,8 +49,10 @@ def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
     return IdsRead(store, query, ids.tolist(), store.meta().n_features)
 
 
-def vocabulary(store: "FeatureStore") -> dict[str, list[str]]:
+def vocabulary(store: "FeatureStore | None") -> dict[str, list[str]]:
     """What the values of conditions can be: labels, and names, tags and sources of concepts."""
+    if store is None:
+        return {}
     concepts = [one for some in store.concepts().values() for one in some]
     return {
         "label": list(store.meta().labels),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.app import ComposeResult
@@ -12,6 +12,7 @@ from textual.widgets import Static
 
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.features.query_language import REFERENCE, completions
+from mi_crow.store.json_object import JsonObject
 from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
@@ -52,6 +53,7 @@ class FeaturesScreen(MiCrowScreen):
         self._feature: int | None = None  # the feature to show
         self._band = 0
         self._wanted: int | None = None  # to be opened as soon as the index is there
+        self._restored: int | None = None  # open when the app last ended
         self._visiting = False  # opened from another screen: escape leads back there
         self._error = ""
         self._naming: Naming | None = None
@@ -159,9 +161,12 @@ class FeaturesScreen(MiCrowScreen):
         self._shown_query, self._total = read.query, read.total
         self.query_one(TableHeading).show(read.query, len(read.ids), read.total)
         self.table.show(read.ids, store.rows, "No features match")
+        restored, self._restored = self._restored, None
         if self._wanted is not None:
             wanted, self._wanted = self._wanted, None
             self._go_to(wanted)
+        elif restored is not None and self.table.go_to(restored):
+            self._open(restored)
         elif self._feature is None and self.table.feature is not None:
             self._open(self.table.feature)
         elif self.pane.shown is None or self.pane.shown.store is not store:
@@ -253,6 +258,17 @@ class FeaturesScreen(MiCrowScreen):
     async def _inspect_example(self, message: ExampleList.Opened) -> None:
         await self._to_inspect(message.example.text)
 
+    # What comes back at the next start.
+
+    def state(self) -> dict[str, Any]:
+        return {"sae": self._sae_id, "feature": self._feature, **self._query.as_json()}
+
+    def restore(self, saved: JsonObject) -> None:
+        self._query = TableQuery.from_json(saved)
+        if saved.text("sae", None) == self._sae_id:
+            self._restored = saved.integer("feature", None, least=0)
+        self._list_again()
+
     # Escape.
 
     def close_popup(self) -> bool:
@@ -284,8 +300,7 @@ class FeaturesScreen(MiCrowScreen):
         return True
 
     def action_filter(self) -> None:
-        store = self.context.features
-        known = vocabulary(store) if store is not None else {}
+        known = vocabulary(self.context.features)
         self.prompt.ask(
             "filter",
             "/",

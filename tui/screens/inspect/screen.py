@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.app import ComposeResult
@@ -12,6 +12,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Button, Static
 
+from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.actions import bindings
 from tui.annotate import Naming, may_tag, name_feature
@@ -96,6 +97,15 @@ class InspectScreen(MiCrowScreen):
     @property
     def prompt(self) -> PromptLine:
         return self.query_one(PromptLine)
+
+    # What comes back at the next start.
+
+    def state(self) -> dict[str, Any]:
+        return {"text": self.area.text, "windows": self._windows}
+
+    def restore(self, saved: JsonObject) -> None:
+        self._windows = saved.flag("windows", False)
+        self.area.text = saved.text("text", "")
 
     # Asking the session.
 

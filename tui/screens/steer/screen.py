@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.app import ComposeResult
@@ -12,6 +12,7 @@ from textual.widgets import Button, Label, Static
 
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.actions import bindings
 from tui.annotate import write
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, Preset
 
 SIDES = ("baseline", "steered")
+SETTINGS = {"tokens": ("tokens", "64"), "temperature": ("temp", "0.8"), "seed": ("seed", "0")}
 _EMPTY = {
     "baseline": "ctrl+r generates the baseline",
     "steered": "and the steered text",
@@ -66,11 +68,7 @@ class SteerScreen(StackScreen):
             with Vertical(id="steer-ask"):
                 yield Area(id="steer-prompt", placeholder="A prompt for the model to continue")
                 with Horizontal(id="steer-settings"):
-                    for name, label, value in (
-                        ("tokens", "tokens", "64"),
-                        ("temperature", "temp", "0.8"),
-                        ("seed", "seed", "0"),
-                    ):
+                    for name, (label, value) in SETTINGS.items():
                         yield Label(label, classes="steer-label")
                         yield Field(value, id=f"steer-{name}", compact=True)
                     yield Button("Run", id="steer-button", compact=True)
@@ -105,6 +103,25 @@ class SteerScreen(StackScreen):
 
     def on_sae_changed(self, _: messages.SaeChanged) -> None:
         self._show_titles()  # the SAE that wrote is named where another one is open
+
+    # What comes back at the next start.
+
+    def state(self) -> dict[str, Any]:
+        stack = [one.as_json() for one in self._stack]
+        return {"prompt": self.area.text, "stack": stack, **self._settings()}
+
+    def restore(self, saved: JsonObject) -> None:
+        self.area.text = saved.text("prompt", "")
+        for name, field in self._setting_fields().items():
+            field.value = saved.text(name, field.value)
+        self._set_stack([Intervention.from_json(one) for one in saved.array("stack", [])])
+
+    def _setting_fields(self) -> dict[str, Field]:
+        return {name: self.query_one(f"#steer-{name}", Field) for name in SETTINGS}
+
+    def _settings(self) -> dict[str, str]:
+        """The sampling settings as they are typed."""
+        return {name: field.value for name, field in self._setting_fields().items()}
 
     # Writing.
 
@@ -144,12 +161,7 @@ class SteerScreen(StackScreen):
                 raise UserError("enter a prompt first")
             for stack in plans:
                 stacks.check_stack(stack, sae_id, self._weights)
-            settings = writing.read_settings(
-                *(
-                    self.query_one(f"#steer-{name}", Field).value
-                    for name in ("tokens", "temperature", "seed")
-                )
-            )
+            settings = writing.read_settings(*self._settings().values())
         except UserError as error:
             self.tell(error)
             return

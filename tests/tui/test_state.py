@@ -1,0 +1,121 @@
+"""What the app was doing comes back at its next start."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from mi_crow.errors import CorruptDataError
+from mi_crow.store.workspace import Workspace
+from tests.helpers.index_fixture import make_index
+from tests.tui.driving import press, settle
+from tui.app import MiCrowApp
+from tui.state import SavedState, StateFile
+from tui.widgets.field import Area, Field
+from tui.widgets.lists.feature_table import FeatureTable
+from tui.widgets.lists.row_list import RowList
+
+SAE = "fixture-sae"
+
+
+@pytest.fixture
+def indexed(empty_workspace: Workspace) -> Workspace:
+    make_index(empty_workspace, SAE)
+    return empty_workspace
+
+
+def started(workspace: Workspace) -> MiCrowApp:
+    """The app as the command line opens it."""
+    file = StateFile(workspace.root)
+    return MiCrowApp(workspace, None, file.read(), file)
+
+
+def the_app(pilot: Pilot) -> MiCrowApp:
+    assert isinstance(pilot.app, MiCrowApp)
+    return pilot.app
+
+
+def stacked(pilot: Pilot) -> list[str]:
+    """The features on the stack of Steer."""
+    rows = pilot.app.screen.query_one("#steer-stack", RowList).rows
+    return [re.findall(r"#\d+", " ".join(cell.text for cell in row.cells))[0] for row in rows]
+
+
+async def test_filter_feature_text_prompt_stack_and_theme_come_back(indexed: Workspace) -> None:
+    async with started(indexed).run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await press(pilot, "3")
+        pilot.app.screen.query_one("#inspect-text", Area).text = "The mast is high."
+        await press(pilot, "escape", "2", "slash", *"max>0 sort:mean", "enter", "j", "j")
+        feature = pilot.app.screen.query_one(FeatureTable).feature
+        await press(pilot, "s")
+        pilot.app.screen.query_one("#steer-prompt", Area).text = "Once"
+        pilot.app.screen.query_one("#steer-seed", Field).value = "7"
+        await pilot.app.run_action("next_theme")
+        theme = pilot.app.theme
+        await press(pilot, "2")
+        pilot.app.exit()
+    async with started(indexed).run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        assert pilot.app.current_mode == "features"
+        assert pilot.app.theme == theme
+        table = pilot.app.screen.query_one(FeatureTable)
+        assert table.feature == feature
+        assert table.row_count < 64
+        await press(pilot, "4")
+        assert pilot.app.screen.query_one("#steer-prompt", Area).text == "Once"
+        assert pilot.app.screen.query_one("#steer-seed", Field).value == "7"
+        assert stacked(pilot) == [f"#{feature}"]
+        await press(pilot, "3")
+        assert pilot.app.screen.query_one("#inspect-text", Area).text == "The mast is high."
+
+
+async def test_what_was_never_opened_this_time_is_kept(indexed: Workspace) -> None:
+    steer = {"prompt": "Once", "stack": [], "tokens": "9", "temperature": "1", "seed": "2"}
+    StateFile(indexed.root).write(SavedState("runs", SAE, "", {"steer": steer}))
+    async with started(indexed).run_test() as pilot:
+        await settle(pilot)
+        await press(pilot, "2")
+        pilot.app.exit()
+    assert StateFile(indexed.root).read().screens["steer"] == steer
+
+
+async def test_the_state_is_written_while_the_app_runs(indexed: Workspace) -> None:
+    async with started(indexed).run_test() as pilot:
+        await settle(pilot)
+        await press(pilot, "5")
+        the_app(pilot).look_now()
+        await settle(pilot)
+        assert StateFile(indexed.root).read().screen == "concepts"
+
+
+async def test_a_state_of_another_kind_is_told_and_harms_nothing(indexed: Workspace) -> None:
+    broken = {"features": {"sort": 3}, "steer": {"stack": [{"op": "explode"}]}}
+    StateFile(indexed.root).write(SavedState("features", "gone", "no-theme", broken))
+    async with started(indexed).run_test(size=(120, 40), notifications=True) as pilot:
+        await settle(pilot)
+        assert the_app(pilot).context.sae_id == SAE
+        assert pilot.app.screen.query_one(FeatureTable).row_count > 0
+        await press(pilot, "4")
+        told = " ".join(str(one.message) for one in pilot.app._notifications)
+        assert "sort" in told
+        assert stacked(pilot) == []
+
+
+def test_each_workspace_has_its_own_state(tmp_path: Path) -> None:
+    one, other = StateFile(tmp_path / "one"), StateFile(tmp_path / "other")
+    one.write(SavedState("steer"))
+    assert other.read() == SavedState()
+    assert one.read() == SavedState("steer")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"screens": []}', '{"screen": 3}'])
+def test_a_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
+    file = StateFile(tmp_path)
+    file.write(SavedState("steer"))
+    assert json.loads(file.path.read_text())["workspace"] == str(tmp_path)
+    file.path.write_text(text)
+    with pytest.raises(CorruptDataError):
+        file.read()
