@@ -8,7 +8,9 @@ import time
 import pytest
 
 from mi_crow.store.workspace import Workspace
+from tests.helpers.pseudo_terminal import PROGRAM as PROGRAM_AS_USED
 from tests.helpers.pseudo_terminal import PseudoTerminal, foreign_sequences
+from tui.state import StateFile
 
 pytestmark = pytest.mark.slow
 
@@ -149,3 +151,15 @@ def test_a_fault_is_one_sentence_and_exit_code_1(
     assert ("Traceback" in told) == bool(debug)
     assert "a text of the user" not in told.replace('secret = "a text of the user"', "")
     assert foreign_sequences(terminal.output) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_was_open_is_kept_when_a_signal_ends_the_app(workspace: Workspace, number) -> None:
+    workspace.ensure()
+    command = [*PROGRAM_AS_USED, "--workspace", str(workspace.root)]
+    with PseudoTerminal(command, columns=80, rows=24) as terminal:
+        terminal.wait_for("\x1b[?1049h", "quit")
+        terminal.press("5")
+        terminal.process.send_signal(number)
+        assert terminal.wait_for_end() == 128 + number
+    assert StateFile(workspace.root).read().screen == "concepts"

@@ -116,12 +116,3 @@ class TableQuery:
             show if show in SHOWN else plain.show,
             (sort, descending),
         )
-
-
-def mistake_in(search: str) -> QueryError | None:
-    """What cannot be understood in a search."""
-    try:
-        parse_query(search)
-    except QueryError as error:
-        return error
-    return None
