@@ -64,7 +64,7 @@ def test_before_anything_is_loaded_it_says_so(home):
             client.call("inspect", text=TEXT)
         with pytest.raises(NotFoundError, match="'gone' not found"):
             client.call("load", sae_id="gone", device="cpu")
-        with pytest.raises(UserError, match="cannot 'dance'"):
+        with pytest.raises(UserError, match="no operation 'dance'"):
             client.call("dance")
     finally:
         client.close()

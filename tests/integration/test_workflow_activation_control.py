@@ -186,6 +186,6 @@ def test_a_function_that_gives_no_tensor_of_the_same_shape_is_told(lm: LanguageM
     for wrong in wrongs:
         with (
             FunctionController("resid_post.1", wrong).on(lm),
-            pytest.raises(UserError, match=r"the function on layer 'resid_post\.1' gave"),
+            pytest.raises(UserError, match=r"the function on layer 'resid_post\.1' returned"),
         ):
             lm.inference.execute_inference(TEXTS)

@@ -202,7 +202,10 @@ def test_a_function_must_keep_the_shape(tiny_lm: LanguageModel) -> None:
     wrong: list[Any] = [lambda x: x[:, :1], lambda x: 3]
     for function in wrong:
         controller = FunctionController(1, function)
-        with controller.on(tiny_lm), pytest.raises(UserError, match="the function on layer 1 gave"):
+        with (
+            controller.on(tiny_lm),
+            pytest.raises(UserError, match="the function on layer 1 returned"),
+        ):
             tiny_lm.inference.execute_inference(TEXTS[:1])
 
 
