@@ -18,7 +18,7 @@ from mi_crow.jobs.spec import SPEC_NAME
 from mi_crow.jobs.status import STATUS_NAME
 from mi_crow.store.atomic import read_json, sync_folder, write_json
 from mi_crow.store.ids import validate_id
-from mi_crow.store.runs.manifest import changing
+from mi_crow.store.runs.manifest import updating_manifest
 from mi_crow.store.workspace import RENAMING_NAME, Workspace
 
 _LOCK_NAME = ".renaming.lock"
@@ -104,7 +104,7 @@ def _update_references(workspace: Workspace, renaming: Renaming) -> None:
     when concepts of another SAE have the new id."""
     old, new = renaming.old, renaming.new
     if renaming.what == "run":
-        with changing(workspace.activations_dir / new) as manifest:
+        with updating_manifest(workspace.activations_dir / new) as manifest:
             manifest.run_id = new
             manifest.former_ids = [*(one for one in manifest.former_ids if one != old), old]
         for sae in workspace.list_saes():

@@ -32,7 +32,7 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
     def pretend(
         prove: Callable[[torch.device], Any], capability: tuple[int, int] = (8, 0)
     ) -> SimpleNamespace:
-        kernels = SimpleNamespace(prove=prove)
+        kernels = SimpleNamespace(self_test=prove)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
         monkeypatch.setitem(sys.modules, f"{ROOM}.triton_kernels", kernels)
         return kernels
@@ -42,7 +42,7 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
 
 def test_numba_is_proven_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[None] = []
-    kernels = SimpleNamespace(prove=lambda: tried.append(None))
+    kernels = SimpleNamespace(self_test=lambda: tried.append(None))
     monkeypatch.setitem(sys.modules, f"{ROOM}.numba_kernels", kernels)
     assert [cpu_kernels() for _ in range(2)] == [kernels] * 2
     assert len(tried) == 1

@@ -285,7 +285,7 @@ class FakeRun:
                 columns=lambda *names, table=table: table.select(list(names)),
                 take=self.x[rows].__getitem__,
                 norms=self.x[rows].norm(dim=1),
-                row_place=self.owners[rows] - first,
+                table_row=self.owners[rows] - first,
             )
 
 

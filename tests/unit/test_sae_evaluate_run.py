@@ -151,7 +151,7 @@ def test_labels_that_no_probe_can_be_fitted_for_are_told(
     captured: Workspace, tiny_lm: "LanguageModel"
 ) -> None:
     save_sae(captured, at_block(tiny_lm.tokenizer_hash))
-    for label, says in (("all", "no label stands and is missing"), (None, "have no labels")):
+    for label, says in (("all", "each label needs documents"), (None, "have no labels")):
         relabel(captured.run_dir("run"), label)
         progress = Said()
         found = evaluate_sae(captured, EvaluateConfig("sae", device="cpu"), progress, lm=tiny_lm)

@@ -121,7 +121,7 @@ def test_nothing_to_sum(triton_kernels: ModuleType) -> None:
 
 
 def test_the_kernels_prove_themselves_where_they_work(triton_kernels: ModuleType) -> None:
-    triton_kernels.prove(torch.device(DEVICE))
+    triton_kernels.self_test(torch.device(DEVICE))
 
 
 @pytest.mark.usefixtures("by_triton")

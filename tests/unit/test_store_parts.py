@@ -67,7 +67,7 @@ def test_every_row_knows_its_document_and_position(
             document = int(part.row_document[local])
             assert values[local].tolist() == [row, document, part.row_position[local]]
             assert bool(part.row_split[local]) == (document in heldout)
-            assert part.row_place[local] == document - first
+            assert part.table_row[local] == document - first
             row += 1
         first += part.table.num_rows
     assert row == sum(map(sum, parts))
@@ -171,7 +171,7 @@ def test_windows_share_a_document_and_keep_their_places(tmp_path: Path) -> None:
     opened = RunPart(tmp_path, manifest.layers[0], "fp32", part)
     assert opened.row_document.tolist() == [4] * 5
     assert opened.row_window.tolist() == [0, 0, 1, 1, 1]
-    assert opened.row_place.tolist() == [0, 0, 1, 1, 1]
+    assert opened.table_row.tolist() == [0, 0, 1, 1, 1]
     assert opened.row_position.tolist() == [1, 3, 1, 3, 5]
 
 

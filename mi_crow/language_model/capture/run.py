@@ -29,8 +29,8 @@ from mi_crow.store.runs.manifest import (
     MANIFEST_NAME,
     LayerSpec,
     RunManifest,
-    changing,
-    remove_unnamed,
+    remove_uncommitted,
+    updating_manifest,
 )
 from mi_crow.store.runs.verify import damaged_files
 from mi_crow.store.workspace import Workspace, folder_bytes
@@ -121,7 +121,7 @@ class Capture:
             remove_stale(folder)
         if not manifest.complete:
             manifest = _drop_damaged(run_dir, manifest, progress)
-            remove_unnamed(run_dir, manifest)
+            remove_uncommitted(run_dir, manifest)
         return run_dir, self._source.todo(manifest, world)
 
     def _capture(self, run_dir: Path, todo: Todo, progress: Progress, ranks: Ranks) -> None:
@@ -163,7 +163,7 @@ class Capture:
 
     def _close(self, run_dir: Path, progress: Progress) -> None:
         """Marks the run as complete. Raises UserError for one without tokens."""
-        with changing(run_dir) as manifest:
+        with updating_manifest(run_dir) as manifest:
             if manifest.n_tokens:
                 write_json(run_dir / META_NAME, published_metadata(manifest))
                 manifest.status = "complete"
@@ -234,7 +234,7 @@ def _drop_damaged(run_dir: Path, manifest: RunManifest, progress: Progress) -> R
     damaged = list(damaged_files(run_dir, manifest, progress))
     if not damaged:
         return manifest
-    with changing(run_dir) as manifest:
+    with updating_manifest(run_dir) as manifest:
         for one in damaged:
             manifest.drop(one.part)
             progress.log(f"{one.path} is damaged ({one.why}): capturing its part again")

@@ -22,7 +22,7 @@ from mi_crow.errors import MachineError, MiCrowError
 from mi_crow.language_model.capture.forward import Copy, ErrorSums
 from mi_crow.language_model.capture.plan import PartPlan
 from mi_crow.progress import Progress
-from mi_crow.store.runs.manifest import LayerSpec, PartSpec, changing
+from mi_crow.store.runs.manifest import LayerSpec, PartSpec, updating_manifest
 from mi_crow.store.runs.parts import DTYPES, StoredRows, write_part
 
 _COPIES_AHEAD = 4
@@ -166,7 +166,7 @@ class PartWriter:
         self._free.put(part.buffers)
         pa.default_memory_pool().release_unused()  # tables come and go: memory stays flat
         now = perf_counter()
-        with changing(self._run_dir) as manifest:
+        with updating_manifest(self._run_dir) as manifest:
             manifest.add(replace(spec, files=sums))
             if self._rank == 0:
                 manifest.seconds += now - self._last_commit

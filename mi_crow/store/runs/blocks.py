@@ -1,9 +1,9 @@
-"""The shuffled order of a run that memory cannot hold: blocks of random chunks, rows mixed within.
+"""Shuffling a run that does not fit in memory: blocks of random chunks, with their rows mixed.
 
 A chunk is some contiguous rows of a part. Each epoch permutes all chunks, cuts them into blocks
-that memory can hold, and permutes the rows of each block. So a disk sees long reads, and a batch
-sees rows from many places of the run. All is decided by (seed, epoch), so any block can be made
-again without those before it.
+that fit in memory, and permutes the rows of each block. So reads from disk are long, and a batch
+has rows from all over the run. (seed, epoch) decides everything, so any block can be made again
+without those before it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,18 +16,18 @@ from torch import Tensor
 
 from mi_crow.store.runs.parts import RunPart, dequantised, row_items, rows_of_items
 
-# One is given out, one waits, one is read.
+# One is in use, one waits, one is being read.
 BLOCKS_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """Stretches of a run's rows with at least one wanted row, in the order of the run."""
+    """Contiguous rows of a run with at least one wanted row, in the order of the run."""
 
     part: np.ndarray  # [chunks] number of the part
     start: np.ndarray  # [chunks] first row within the part
     stop: np.ndarray  # [chunks] one past the last
-    wanted: np.ndarray  # [chunks] wanted rows among them
+    wanted: np.ndarray  # [chunks] number of wanted rows in them
 
     def __len__(self) -> int:
         return len(self.part)
@@ -35,17 +35,17 @@ class Chunks:
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """Which chunks a block is made of."""
+    """The chunks of a block."""
 
     chunks: np.ndarray  # ascending
-    first: int  # number of its first row in the epoch
+    first: int  # position of its first row in the epoch
     rows: int
-    seed: tuple[int, int, int]  # of the order of its rows
+    seed: tuple[int, int, int]  # for the order of its rows
 
 
 def cut_chunks(masks: Sequence[np.ndarray], size: int) -> Chunks:
-    """Cuts parts into chunks of `size` rows (the last of a part may be shorter). `masks` says for
-    each part which of its rows are wanted: bool [rows]."""
+    """Cuts parts into chunks of `size` rows (the last of a part may be shorter). `masks` marks
+    the wanted rows of each part: bool [rows]."""
     pieces: list[tuple[np.ndarray, ...]] = []
     for number, mask in enumerate(masks):
         start = np.arange(0, len(mask), size)
@@ -59,7 +59,7 @@ def cut_chunks(masks: Sequence[np.ndarray], size: int) -> Chunks:
 
 
 def plan_epoch(chunks: Chunks, block_rows: int, seed: int, epoch: int) -> list[BlockPlan]:
-    """The blocks of one epoch, each of about `block_rows` rows (a chunk more at most)."""
+    """The blocks of one epoch, each of about `block_rows` rows (at most one chunk more)."""
     order = np.random.default_rng([seed, epoch]).permutation(len(chunks))
     first = np.cumsum(chunks.wanted[order]) - chunks.wanted[order]
     cuts = np.flatnonzero(np.diff(first // block_rows)) + 1
@@ -67,13 +67,13 @@ def plan_epoch(chunks: Chunks, block_rows: int, seed: int, epoch: int) -> list[B
     for number, members in enumerate(np.split(order, cuts), 1):
         rows = int(chunks.wanted[members].sum())
         begin = plans[-1].first + plans[-1].rows if plans else 0
-        # From 1: a seed sequence that ends with zeros equals the shorter one without them.
+        # Numbered from 1: trailing zeros do not change a seed sequence.
         plans.append(BlockPlan(np.sort(members), begin, rows, (seed, epoch, number)))
     return plans
 
 
 def plans_from(chunks: Chunks, block_rows: int, seed: int, position: int) -> Iterator[BlockPlan]:
-    """The endless blocks, epoch after epoch, from the one that holds row `position` on."""
+    """Endless blocks, epoch after epoch, starting with the one that contains row `position`."""
     first, position = divmod(position, int(chunks.wanted.sum()))
     for epoch in count(first):
         for plan in plan_epoch(chunks, block_rows, seed, epoch):
@@ -83,7 +83,7 @@ def plans_from(chunks: Chunks, block_rows: int, seed: int, position: int) -> Ite
 
 @dataclass(frozen=True)
 class Block:
-    """The rows of a block, valid until BLOCKS_AT_ONCE - 1 further ones were asked for."""
+    """The rows of a block, valid until BLOCKS_AT_ONCE - 1 more blocks have been requested."""
 
     values: Tensor  # [n, d] storage dtype, in the order of the run
     scales: Tensor | None  # [n] of int8 rows
@@ -110,9 +110,9 @@ def read_blocks(
 ) -> Iterator[Block]:
     """The planned blocks of at most `most_rows`, their chunks read in the order of the run.
 
-    Read, not mapped, lest all that was read counts as this process's memory; and into the same
-    memory again and again, since fresh pages cost more than what is read into them. Raises
-    CorruptDataError naming a file that cannot be read.
+    Read, not mapped: mapped pages would count as memory of this process. Buffers are reused, since
+    fresh pages cost more than reading into them. Raises CorruptDataError naming a file that cannot
+    be read.
     """
     stored = parts[0].file.places["activations"]
     ring: list[tuple[Tensor, Tensor]] = []
@@ -158,8 +158,7 @@ def _fill(
 
 
 def cut_batches(blocks: Iterable[Block], batch_size: int, skip: int) -> Iterator[Tensor]:
-    """Batches [batch_size, d] of the rows of the blocks one after another, the first `skip` rows
-    left out."""
+    """Batches [batch_size, d] of consecutive rows of the blocks, without the first `skip` rows."""
     pieces: list[Tensor] = []
     missing = batch_size
     for block in blocks:

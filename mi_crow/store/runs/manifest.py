@@ -1,7 +1,7 @@
-"""The manifest of an activations run: what was captured, how, and which parts are whole.
+"""The manifest of an activations run: what was captured, how, and which parts are complete.
 
-`manifest.json` is rewritten whole for every part and is the only commit point: a part that it
-does not name does not exist.
+`manifest.json` is replaced for every part and is the only commit point: a part that it does not
+name does not exist.
 """
 
 import fcntl
@@ -19,16 +19,16 @@ from mi_crow.store.field_types import check_moment, check_types
 MANIFEST_NAME = "manifest.json"
 LOCK_NAME = ".lock"
 _ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
-FORMAT_VERSION = 3  # 2: shards and their pieces; 3: sizes and sums of the files
+FORMAT_VERSION = 3  # 2: shards and their pieces; 3: sizes and checksums of files
 
 
 @dataclass(frozen=True)
 class LayerSpec:
     """One captured hook point: module name (also its folder), short name, width.
 
-    The name is what was captured, in every version: a module's output, with `.input` what it reads
-    (but for a block, where the point says so), or the short name itself where the values are no
-    module's own tensor.
+    The name has the same meaning in every version: a module's output, with `.input` its input
+    (except for a block, where the point says so), or the short name where no module has the
+    tensor.
     """
 
     name: str  # e.g. model.layers.15
@@ -37,7 +37,7 @@ class LayerSpec:
 
     @property
     def signature(self) -> str:
-        """The one name that says what was captured."""
+        """The unambiguous name of what was captured."""
         return self.point if self.point.startswith("resid_pre.") else self.name
 
 
@@ -45,20 +45,20 @@ class LayerSpec:
 class PartSpec:
     """One committed part: `part-<rank>-<index>`.
 
-    A shard is a fixed stretch of the dataset's documents, captured by one rank as one part, or as
-    several pieces where its documents are long.
+    A shard is a fixed range of the dataset's documents, captured by one rank as one part, or as
+    several pieces if its documents are long.
     """
 
     rank: int
     index: int
-    documents: int  # that begin in this part
+    documents: int  # that start in this part
     tokens: int  # kept tokens = rows of each layer's activations
     shard: int = 0
     piece: int = 0  # 0, 1, .. within the shard
-    closes: bool = True  # whether the shard ends with it
+    closes: bool = True  # whether it is the last of the shard
     # By folder (`tokens`, and each layer's name); empty in runs of the formats before 3.
     files: dict[str, FileSum] = field(default_factory=dict)
-    # Its share of what the manifest sums up under the same names.
+    # Its contribution to the sums of the same names in the manifest.
     positions: int = 0
     real_positions: int = 0
     rounding: dict[str, list[float]] = field(default_factory=dict)
@@ -69,14 +69,14 @@ class PartSpec:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "PartSpec":
-        """Raises KeyError, TypeError or AttributeError for what is no part."""
+        """Raises KeyError, TypeError or AttributeError for other data."""
         files = {name: FileSum.from_json(one) for name, one in (data.get("files") or {}).items()}
         return cls(**{**data, "files": files})
 
 
 @dataclass
 class RunManifest:
-    """Everything a reader needs to know of an activations run."""
+    """Everything that a reader needs to know about an activations run."""
 
     run_id: str
     model_id: str
@@ -85,18 +85,18 @@ class RunManifest:
     layers: list[LayerSpec]
     dtype: str  # storage dtype: fp32, bf16, fp16, int8
     dataset: dict[str, Any]  # spec: source, split, text_field, label_field, ...
-    fingerprint: str  # hash of the texts that the spec stands for
-    settings: dict[str, Any]  # everything else that decides the content
+    fingerprint: str  # hash of the texts of the dataset
+    settings: dict[str, Any]  # everything else that affects the content
     created: float  # unix seconds
     status: str = "running"  # running | complete
     seconds: float = 0.0
-    positions: int = 0  # places that went through the model, padding included
-    real_positions: int = 0  # those with a token
+    positions: int = 0  # tokens that went through the model, including padding
+    real_positions: int = 0  # without padding
     # Of int8 runs, by layer name: summed squared error and variance; FVU is their ratio.
     rounding: dict[str, list[float]] = field(default_factory=dict)
     parts: list[PartSpec] = field(default_factory=list)
     format_version: int = FORMAT_VERSION
-    former_ids: list[str] = field(default_factory=list)  # under which indexes may still name it
+    former_ids: list[str] = field(default_factory=list)  # by which indexes may still refer to it
 
     @property
     def n_documents(self) -> int:
@@ -124,13 +124,13 @@ class RunManifest:
 
     @property
     def rounding_fvu(self) -> dict[str, float]:
-        """FVU that storing int8 costs each layer, outliers left out; empty for other dtypes."""
+        """FVU of each layer due to int8 rounding, without outliers; empty for other dtypes."""
         return {name: error / (total or 1.0) for name, (error, total) in self.rounding.items()}
 
     def layer(self, name: str) -> LayerSpec:
         """The captured layer with this module name or short name.
 
-        Raises NotFoundError naming what was captured.
+        Raises NotFoundError listing what was captured.
         """
         for spec in self.layers:
             if name in (spec.name, spec.point):
@@ -142,15 +142,14 @@ class RunManifest:
         )
 
     def add(self, part: PartSpec) -> None:
-        """Names one more part, which must be on disk as a whole."""
+        """Adds a part, which must be complete on disk."""
         self.parts.append(part)
         self._count(part, 1)
 
     def drop(self, part: PartSpec) -> None:
-        """Names a part no longer, nor what of its shard comes after it: a resumed capture makes
-        them again."""
-        gone = [p for p in self.parts if p.shard == part.shard and p.piece >= part.piece]
-        for one in gone:
+        """Drops a part and those after it in its shard: a resumed capture makes them again."""
+        dropped = [p for p in self.parts if p.shard == part.shard and p.piece >= part.piece]
+        for one in dropped:
             self.parts.remove(one)
             self._count(one, -1)
 
@@ -197,23 +196,23 @@ class RunManifest:
 
 
 def _check_values(manifest: RunManifest, place: str) -> None:
-    """Raises CorruptDataError for what no capture writes."""
+    """Raises CorruptDataError for values that no capture writes."""
     check_moment(manifest.created, f"{place}: created")
     if manifest.dtype not in _ITEM_BYTES:
-        raise CorruptDataError(f"{place}: {manifest.dtype!r} is not a dtype that runs have")
+        raise CorruptDataError(f"{place}: {manifest.dtype!r} is not a storage dtype")
     if any(layer.width < 1 for layer in manifest.layers):
         raise CorruptDataError(f"{place}: a layer must be at least 1 wide")
     if any(min(part.rank, part.index, part.documents, part.tokens) < 0 for part in manifest.parts):
-        raise CorruptDataError(f"{place}: a part must not hold fewer than no tokens or documents")
+        raise CorruptDataError(f"{place}: a part must not have a negative count")
     roundings = [manifest.rounding, *(part.rounding for part in manifest.parts)]
     if any(len(sums) != 2 for rounding in roundings for sums in rounding.values()):
-        raise CorruptDataError(f"{place}: rounding must hold two sums a layer")
+        raise CorruptDataError(f"{place}: rounding must have two sums per layer")
 
 
 @contextmanager
-def changing(run_dir: Path) -> Iterator[RunManifest]:
-    """The run's manifest as it stands, saved when the block ends; one writer at a time, so that
-    the ranks of a capture add their parts to the same manifest."""
+def updating_manifest(run_dir: Path) -> Iterator[RunManifest]:
+    """The run's current manifest, saved when the block ends. A lock admits one writer at a time, so
+    that all ranks of a capture can add parts."""
     with (run_dir / LOCK_NAME).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         manifest = RunManifest.load(run_dir)
@@ -223,12 +222,12 @@ def changing(run_dir: Path) -> Iterator[RunManifest]:
 
 
 def stored_bytes(dtype: str, width: int) -> int:
-    """What one token's activation [width] takes on disk, norm, split and scale included."""
+    """Bytes of one token's activation [width] on disk, with its norm, split and scale."""
     return _ITEM_BYTES[dtype] * width + 5 + (4 if dtype == "int8" else 0)
 
 
-def remove_unnamed(run_dir: Path, manifest: RunManifest) -> None:
-    """Removes the files of parts that a killed writer did not commit."""
+def remove_uncommitted(run_dir: Path, manifest: RunManifest) -> None:
+    """Removes the files of parts that a killed capture did not commit."""
     named = {part.stem for part in manifest.parts}
     for folder in ("tokens", *(layer.name for layer in manifest.layers)):
         for file in (run_dir / folder).glob("part-*"):

@@ -1,7 +1,7 @@
-"""Parts of an activations run: what they hold, how they are written, how one is opened.
+"""Parts of an activations run: their content, writing and opening them.
 
 A part is one Parquet file of documents (or windows of them) and, for each layer, one safetensors
-file whose rows stand in the order of the documents' kept positions.
+file whose rows are in the order of the documents' kept positions.
 """
 
 from abc import ABC, abstractmethod
@@ -32,42 +32,42 @@ DTYPES = {
 HELDOUT = "heldout"
 TOKENS = "tokens"  # the folder of the documents
 _HINT = "capture the run again"
-_MOST_OFF = 0.5  # of its length, that a stored row may be off
+_NORM_TOLERANCE = 0.5  # relative error of a stored row's norm
 
 DOCUMENT_SCHEMA = pa.schema(
     [
         ("document", pa.int64()),  # its number in the dataset
         ("window", pa.int32()),  # 0, 1, .. within the document
-        ("text", pa.string()),  # the window's own
+        ("text", pa.string()),  # of the window
         ("label", pa.string()),
         ("split", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
-        ("kept", pa.list_(pa.int32())),  # places in `token_ids` that have a row
+        ("kept", pa.list_(pa.int32())),  # positions in `token_ids` that have a row
     ]
 )
 
 
 class StoredRows(NamedTuple):
-    """Activations of n tokens as they are stored."""
+    """Activations of n tokens in their stored form."""
 
     values: Tensor  # [n, d], storage dtype
-    norms: Tensor  # [n] fp32: L2 norms of the rows before they were rounded
-    scales: Tensor | None = None  # [n] fp32, of int8 rows: a row is values * scale
+    norms: Tensor  # [n] fp32: L2 norms of the rows before rounding
+    scales: Tensor | None = None  # [n] fp32, for int8: a row is values * scale
 
 
 def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric int8 with a scale a token: fp32 [n, d] to int8 [n, d] and fp32 scales [n].
+    """Symmetric int8 with one scale per token: fp32 [n, d] to int8 [n, d] and fp32 scales [n].
 
     scale = max |x| / 127 and x is about values * scale; a row of zeros gets scale 0.
     """
     scales = x.abs().amax(dim=1) / 127
-    # Where the scale is 0, subnormal rows included, there is nothing to divide.
+    # For a scale of 0, also of subnormal rows, the inverse is 0.
     inverse = torch.where(scales > 0, 1 / scales, 0.0).nan_to_num_(posinf=0.0)
     return (x * inverse[:, None]).round_().clamp_(-127, 127).to(torch.int8), scales
 
 
 def stored_rows(x: Tensor, dtype: str) -> StoredRows:
-    """fp32 rows [n, d] as a run of the given storage dtype keeps them."""
+    """fp32 rows [n, d] as a run of the given storage dtype stores them."""
     norms = row_norms(x)
     if dtype == "int8":
         values, scales = quantise(x.float())
@@ -76,20 +76,20 @@ def stored_rows(x: Tensor, dtype: str) -> StoredRows:
 
 
 def row_norms(rows: Tensor) -> Tensor:
-    """L2 norm of each row of [n, d], taken in fp32: [n]."""
+    """L2 norm of each row of [n, d], computed in fp32: [n]."""
     return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
 
 
 def write_part(
     run_dir: Path, part: PartSpec, documents: pa.Table, rows: Mapping[str, StoredRows]
 ) -> dict[str, FileSum]:
-    """Writes the files of one part and gives their sums by folder, as `PartSpec.files` has them;
-    the part exists for readers once the manifest names it.
+    """Writes the files of one part and returns their checksums by folder, for `PartSpec.files`; the
+    part exists for readers once the manifest names it.
 
     `documents` follows DOCUMENT_SCHEMA; `rows` maps layer names to their CPU tensors, which are
-    written from where they stand. Norms and splits go beside them, so that training never looks
-    into the documents. Raises OSError, ValueError for rows that are not as many as the documents
-    have.
+    written without a copy. Norms and splits are stored beside them, so that training never reads
+    the documents. Raises OSError, and ValueError when the number of rows does not match the
+    documents.
     """
     flags = held_out(documents).astype(np.uint8)
     heldout = torch.from_numpy(np.repeat(flags, kept_lengths(documents)))
@@ -123,11 +123,11 @@ def held_out(documents: pa.Table) -> np.ndarray:
 
 
 class Part(ABC):
-    """Some documents, and activations of their kept tokens at one layer, wherever they stand."""
+    """Some documents, and activations of their kept tokens at one layer, stored or live."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Rows, which is kept tokens."""
+        """The number of rows, one per kept token."""
 
     @abstractmethod
     def take(self, index: slice | Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class Part(ABC):
 
     @abstractmethod
     def columns(self, *names: str) -> pa.Table:
-        """Some columns of `table`; no other is read."""
+        """Some columns of `table`; the others are not read."""
 
     @cached_property
     def table(self) -> pa.Table:
@@ -153,8 +153,8 @@ class Part(ABC):
         return self._of_rows(held_out(self.columns("split")))
 
     @cached_property
-    def row_place(self) -> Tensor:
-        """[n] int64: which row of the table each row belongs to."""
+    def table_row(self) -> Tensor:
+        """[n] int64: the row of the table that each row belongs to."""
         return self._of_rows(np.arange(len(self.kept_counts)))
 
     @cached_property
@@ -169,7 +169,7 @@ class Part(ABC):
 
     @cached_property
     def row_position(self) -> Tensor:
-        """[n] int64: its place among the token ids of its row of the table."""
+        """[n] int64: its position in the token ids of its row of the table."""
         positions = self.columns("kept")["kept"].combine_chunks().flatten().to_numpy()
         return torch.from_numpy(positions.astype(np.int64))
 
@@ -183,11 +183,11 @@ class Part(ABC):
 
 
 class RunPart(Part):
-    """One part of one layer. What is not asked for is not read; rows are memory-mapped."""
+    """One part of one layer, read on demand; rows are memory-mapped."""
 
     def __init__(self, run_dir: Path, layer: LayerSpec, dtype: str, part: PartSpec) -> None:
         """Reads the header of the layer's file and a few rows. Raises CorruptDataError naming the
-        file when it, or the documents' file, is not what the manifest says."""
+        file when it, or the documents' file, contradicts the manifest."""
         self.spec = part
         self.file: LayerFile = LayerFile(run_dir / layer.name / f"{part.stem}.safetensors")
         self._tokens_path = run_dir / TOKENS / f"{part.stem}.parquet"
@@ -203,17 +203,17 @@ class RunPart(Part):
         self._check_some_rows()
 
     def __len__(self) -> int:
-        """Rows, which is kept tokens."""
+        """The number of rows, one per kept token."""
         return self.spec.tokens
 
     def take(self, index: slice | Tensor) -> Tensor:
-        """Rows [m, d] for a slice or row numbers [m]: in storage dtype, int8 ones in fp32. A copy,
+        """Rows [m, d] for a slice or row numbers [m]: in storage dtype, but fp32 for int8. A copy,
         except for a slice of a run that is not int8."""
         rows = self.stored(index)
         return rows.values if rows.scales is None else dequantised(rows.values, rows.scales)
 
     def stored(self, index: slice | Tensor) -> StoredRows:
-        """The same rows as they are stored."""
+        """The same rows in their stored form."""
         scales = None if self.scales is None else self.scales[index]
         return StoredRows(self._values[index], self.norms[index], scales)
 
@@ -224,7 +224,7 @@ class RunPart(Part):
 
     @cached_property
     def scales(self) -> Tensor | None:
-        """[n] fp32 of int8 rows."""
+        """[n] fp32, for int8."""
         return self.file.tensor("scales") if "scales" in self.file.places else None
 
     @cached_property
@@ -240,14 +240,14 @@ class RunPart(Part):
         return self._of_rows(held_out(self.columns("split")))
 
     def columns(self, *names: str) -> pa.Table:
-        """Some columns of `table`; no other is read. Raises CorruptDataError naming the file."""
+        """Some columns of `table`; no others are read. Raises CorruptDataError naming the file."""
         path = self._tokens_path
         schema = pa.schema([DOCUMENT_SCHEMA.field(name) for name in names])
         try:
             with pq.ParquetFile(path) as file:
                 known = [name for name in names if name in file.schema_arrow.names]
                 table = file.read(columns=known)
-                if "window" in names and "window" not in known:  # the first format had one each
+                if "window" in names and "window" not in known:  # the first format had none
                     windows = pa.array(np.zeros(file.metadata.num_rows, np.int32))
                     table = table.append_column("window", windows)
             return table.select(list(names)).cast(schema)
@@ -260,12 +260,12 @@ class RunPart(Part):
 
     @cached_property
     def kept_counts(self) -> np.ndarray:
-        """Kept tokens of each row of the table: int64. Raises CorruptDataError when they are not
-        as many as there are activations."""
+        """Kept tokens of each row of the table: int64. Raises CorruptDataError when their number
+        does not match the activations."""
         counts = kept_lengths(self.columns("kept"))
         if counts.sum() != len(self):
             raise CorruptDataError(
-                f"{self._tokens_path} is about {counts.sum():,} kept tokens, not {len(self):,}",
+                f"{self._tokens_path} has {counts.sum():,} kept tokens, not {len(self):,}",
                 hint=_HINT,
             )
         return counts
@@ -275,8 +275,8 @@ class RunPart(Part):
         return self.file.tensor("activations")
 
     def _check_size(self, path: Path, written: FileSum | None, size: int | None = None) -> None:
-        """Raises CorruptDataError when a file is not as long as it was written."""
-        if written is None:  # runs of former formats do not say
+        """Raises CorruptDataError when a file does not have the size that was written."""
+        if written is None:  # runs of former formats have no sizes
             return
         try:
             found = path.stat().st_size if size is None else size
@@ -289,20 +289,20 @@ class RunPart(Part):
             )
 
     def _check_some_rows(self) -> None:
-        """Raises CorruptDataError when a row in the middle or the last one is far from as long as
-        it was written: a power cut leaves files of the right size with zeros up to their end."""
+        """Raises CorruptDataError when the norm of the last row or one in the middle is far from
+        that stored: a power cut leaves files of the right size with zeros up to their end."""
         for row in {len(self) // 2, len(self) - 1} if len(self) else ():
             one = slice(row, row + 1)
             values, norms, scales = self.read_rows(one)
             found = float(row_norms(values if scales is None else dequantised(values, scales)))
-            # Rounding to int8 may change a length by a third; NaN is no length either.
-            if not abs(found - float(norms)) <= _MOST_OFF * float(norms):
+            # Rounding to int8 may change a norm by a third; NaN fails too.
+            if not abs(found - float(norms)) <= _NORM_TOLERANCE * float(norms):
                 raise self.file.damaged(
-                    f"row {row:,} is of length {found:.4g}, {float(norms):.4g} was written"
+                    f"row {row:,} has norm {found:.4g}, {float(norms):.4g} was written"
                 )
 
     def read_rows(self, stretch: slice) -> StoredRows:
-        """Rows read rather than mapped, so that nothing stays mapped of parts not asked for."""
+        """Rows read rather than mapped, so that unused parts are not kept mapped."""
         found: dict[str, Tensor] = {}
         for name in ("activations", "norms", "scales"):
             if (place := self.file.places.get(name)) is not None:
@@ -323,14 +323,14 @@ class RunPart(Part):
 
 
 def row_items(values: Tensor) -> np.ndarray:
-    """Contiguous CPU rows [n, d] as [n] items of a row's bytes, the same memory: NumPy copies such
-    items whole, in one thread and without the interpreter's lock."""
+    """Contiguous CPU rows [n, d] as [n] items of a row's bytes, sharing memory: NumPy copies such
+    items whole, in one thread and without the GIL."""
     content = values.view(torch.uint8).numpy()
     return content.view(np.dtype((np.void, content.shape[1])))[:, 0]
 
 
 def rows_of_items(items: np.ndarray, kind: torch.dtype) -> Tensor:
-    """The rows [n, d] that `row_items` made into [n] items, the same memory."""
+    """The rows [n, d] of [n] items from `row_items`, sharing memory."""
     content = items.view(np.uint8).reshape(len(items), items.itemsize)
     return torch.from_numpy(content).view(kind)
 
@@ -338,8 +338,8 @@ def rows_of_items(items: np.ndarray, kind: torch.dtype) -> Tensor:
 def dequantised(values: Tensor, scales: Tensor) -> Tensor:
     """fp32 rows [n, d] of int8 values [n, d] and scales [n], on the CPU.
 
-    By NumPy, in one thread: where the trainer has the cores, torch's threads wait for each other
-    (30 ms for 2,048 rows in place of 0.2).
+    With NumPy, in one thread: while the trainer uses all cores, torch's threads wait for each other
+    (30 ms for 2,048 rows instead of 0.2).
     """
     rows = values.numpy().astype(np.float32)
     rows *= scales.numpy()[:, None]

@@ -210,7 +210,7 @@ class EncodePass:
         # one document share theirs.
         device = arithmetic_device(self._sae.device)
         return Tokens(
-            (piece.first + part.row_place[rows]).int().to(device),
+            (piece.first + part.table_row[rows]).int().to(device),
             part.row_position[rows].int().to(device),
             *_firing_codes(codes, kind, device),
         )

@@ -1,4 +1,4 @@
-"""Comparing two SAEs: which features of one the other has found as well."""
+"""Comparing two SAEs: which features of one also exist in the other."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,18 +12,18 @@ from mi_crow.mechanistic.sae.base import SparseAutoencoder
 
 CLOSE, SAME = 0.7, 0.9
 
-# Cosines that are held at once.
+# Cosines computed at once.
 _BLOCK_ELEMENTS = 1 << 25
-_PROPOSALS = 16  # of each latent, for the one-to-one match
+_CANDIDATES = 16  # partners of each latent considered for the one-to-one matching
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the features of SAE `a` look in SAE `b`, by the cosine of decoder rows."""
+    """How well the features of SAE `a` are found in SAE `b`, by the cosine of decoder rows."""
 
-    features: int  # of a, those with a decoder row of zero length left out
+    features: int  # of a, without those whose decoder row is zero
     others: int  # of b
-    mean_max_cosine: float  # mean over a of the greatest cosine with any feature of b
+    mean_max_cosine: float  # mean over a of the largest cosine with a feature of b
     share_close: float  # of a, with a cosine of at least 0.7
     share_same: float  # of a, with a cosine of at least 0.9
     stability: float  # share of the smaller SAE matched one to one at 0.7 or more
@@ -34,12 +34,12 @@ class Comparison:
 
 @torch.inference_mode()
 def compare_saes(a: SparseAutoencoder, b: SparseAutoencoder) -> Comparison:
-    """Compares decoder directions. The first figures look from `a`; `stability` is symmetric.
+    """Compares decoder directions. All figures but `stability` are about the features of `a`.
 
     Paulo and Belrose 2025, "Sparse autoencoders trained on the same data learn different
     features", count one-to-one matches with a cosine of at least 0.7. Theirs is the optimal
-    assignment; ours takes pairs greedily, best first, which needs no M x M matrix and gives a share
-    that is at most the optimal one. Raises UserError when the SAEs have different widths.
+    assignment; ours matches greedily, best pairs first, which needs no M x M matrix and gives at
+    most the optimal share. Raises UserError when the SAEs have different widths.
     """
     if a.n_outputs != b.n_outputs:
         raise UserError(
@@ -64,20 +64,20 @@ def _directions(sae: SparseAutoencoder) -> Tensor:
     rows = sae.decoder_rows.detach().float()
     rows = rows[torch.linalg.vector_norm(rows, dim=1) > 0]
     if not len(rows):
-        raise UserError("an SAE without a single decoder direction cannot be compared")
+        raise UserError("an SAE whose decoder rows are all zero cannot be compared")
     return functional.normalize(rows, dim=1)
 
 
 def _nearest(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-    """The greatest cosines of each of our rows and whose they are: [M, p], greatest first."""
-    count = min(_PROPOSALS, len(theirs))
+    """The largest cosines of each of our rows and their partners: [M, p], largest first."""
+    count = min(_CANDIDATES, len(theirs))
     block = max(1, _BLOCK_ELEMENTS // len(theirs))
     found = [(rows @ theirs.T).topk(count, dim=1) for rows in ours.split(block)]
     return torch.cat([top.values for top in found]), torch.cat([top.indices for top in found])
 
 
 def _one_to_one(cosines: Tensor, partners: Tensor, n_theirs: int) -> int:
-    """Pairs that can be made, best first, each row once, with a cosine of at least CLOSE."""
+    """The number of pairs with a cosine of at least CLOSE, matched best first, each row once."""
     rows, columns = (cosines >= CLOSE).nonzero(as_tuple=True)
     order = cosines[rows, columns].argsort(descending=True, stable=True)
     free_ours = [True] * len(cosines)

@@ -1,4 +1,4 @@
-"""Whole documents as single rows: the strongest value of every latent and residual dimension."""
+"""Documents as single rows: the maximum of every latent and residual dimension."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mi_crow.store.runs.parts import Part
     from mi_crow.store.runs.reader import RunReader
 
-# Documents are sampled so that documents x latents stays below this many values.
+# As many documents are sampled as keep documents x latents below this many values.
 _MOST_VALUES = 1 << 27
 _MOST_DOCUMENTS = 4000
 _TOKENS_AT_ONCE = 4096
@@ -33,17 +33,17 @@ class PooledRun:
 def pooled_documents(
     sae: SparseAutoencoder, reader: "RunReader", seed: int = 0
 ) -> PooledRun | None:
-    """Pools a random sample of the run's labelled documents, outlier tokens left out; None when
-    no document has a label. A window of a long document counts as one."""
+    """Pools a random sample of the run's labelled documents, without outlier tokens; None if no
+    document has a label. A window of a long document counts as a document."""
     chosen = _chosen_documents(sae, reader, seed)
     latents, residual, names, heldout = [], [], [], []
     first = 0
     for part in reader.parts():
         table = part.columns("label", "split").to_pydict()
         wanted = [
-            place
-            for place, label in enumerate(table["label"])
-            if label is not None and first + place in chosen
+            row
+            for row, label in enumerate(table["label"])
+            if label is not None and first + row in chosen
         ]
         first += len(table["label"])
         if not wanted:
@@ -66,7 +66,7 @@ def pooled_documents(
 
 
 def _chosen_documents(sae: SparseAutoencoder, reader: "RunReader", seed: int) -> set[int]:
-    """Which documents are in the sample, by their place in the run."""
+    """The documents in the sample, by their position in the run."""
     total = sum(part.columns("split").num_rows for part in reader.parts())
     limit = min(_MOST_DOCUMENTS, max(1, _MOST_VALUES // sae.n_latents))
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
@@ -76,8 +76,8 @@ def _chosen_documents(sae: SparseAutoencoder, reader: "RunReader", seed: int) ->
 def _pool_part(sae: SparseAutoencoder, part: "Part", documents: list[int]) -> tuple[Tensor, Tensor]:
     """[documents, M] and [documents, 2 d] for some rows of a part's table (ascending)."""
     wanted = torch.tensor(documents)
-    place = torch.searchsorted(wanted, part.row_place).clamp_max(len(documents) - 1)
-    keep = wanted[place] == part.row_place
+    row = torch.searchsorted(wanted, part.table_row).clamp_max(len(documents) - 1)
+    keep = wanted[row] == part.table_row
     if sae.metadata.outlier_norm is not None:
         keep &= part.norms <= sae.metadata.outlier_norm
     latents = torch.zeros(len(documents) * sae.n_latents, device=sae.device)
@@ -86,7 +86,7 @@ def _pool_part(sae: SparseAutoencoder, part: "Part", documents: list[int]) -> tu
     counts = torch.zeros(len(documents), 1, device=sae.device)
     for rows in keep.nonzero()[:, 0].split(_TOKENS_AT_ONCE):
         x = part.take(rows).to(sae.device).float()
-        owner = place[rows].to(sae.device)
+        owner = row[rows].to(sae.device)
         codes = sae.encode_sparse(x)
         cells = (owner[:, None] * sae.n_latents + codes.indices).reshape(-1)
         latents.scatter_reduce_(0, cells, codes.values.reshape(-1).float(), "amax")

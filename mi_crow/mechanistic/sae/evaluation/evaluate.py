@@ -1,4 +1,4 @@
-"""Evaluating an SAE: reconstruction, sparsity, what it costs its model, what its latents tell."""
+"""Evaluating an SAE: reconstruction, sparsity, loss recovered, probes on its latents."""
 
 import math
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
 
 EVALUATION_NAME = "evaluation.json"
-_LESS = "lower --batch-size, or take another --device"
+_LESS_MEMORY = "lower --batch-size, or use another --device"
 
 
 def evaluate_sae(
@@ -54,12 +54,12 @@ def evaluate_sae(
     progress: Progress | None = None,
     lm: "LanguageModel | None" = None,
 ) -> dict[str, Any]:
-    """Measures an SAE on held-out data, writes `evaluation.json` beside it and gives its content.
+    """Measures an SAE on held-out data, writes `evaluation.json` beside it and returns its content.
 
-    A transcoder is measured by what it predicts: its target layer takes the place of its own. `lm`
-    spares loading the model again. Raises UserError, before anything is written, for an unknown
-    SAE or run, a layer that the run does not hold, a run or model that the SAE does not fit, or a
-    run without held-out documents.
+    A transcoder is measured by its predictions of its target layer. With `lm` the model is not
+    loaded again. Raises UserError, before anything is written, for an unknown SAE or run, a layer
+    that the run lacks, a run or model that the SAE does not fit, or a run without held-out
+    documents.
     """
     progress = progress or NullProgress()
     sae_dir = workspace.sae_dir(config.sae_id)
@@ -74,7 +74,7 @@ def evaluate_sae(
     report_differences(sae.metadata, tokens.manifest, progress)
     outlier_norm = sae.metadata.outlier_norm
 
-    with explain_shortage(f"evaluating {config.sae_id!r} on {sae.device}", _LESS):
+    with explain_shortage(f"evaluating {config.sae_id!r} on {sae.device}", _LESS_MEMORY):
         quality = heldout_quality(sae, tokens.source, outlier_norm)
         densities = latent_densities(sae, tokens.source, outlier_norm)
         mean = mean_target(sae, tokens.source, outlier_norm)
@@ -103,8 +103,8 @@ def evaluate_sae(
 
 
 def _tokens(workspace: Workspace, config: EvaluateConfig, sae: SparseAutoencoder) -> RunTokens:
-    """The layer of the run that the SAE reads, with a transcoder's target beside it. Raises
-    UserError when they do not fit."""
+    """The stored layer that the SAE reads, with the target of a transcoder. Raises UserError when
+    they do not fit."""
     metadata, sae_id = sae.metadata, config.sae_id
     run_id = run_of(sae_id, config.run_id, metadata.run_id)
     target = target_layer(sae)
@@ -125,7 +125,7 @@ def _tokens(workspace: Workspace, config: EvaluateConfig, sae: SparseAutoencoder
 def _substitution(
     lm: "LanguageModel", sae: SparseAutoencoder, tokens: RunTokens, sae_id: str
 ) -> Substitution:
-    """Where the SAE stands in the model. Raises UserError when they do not fit."""
+    """The SAE at its layers of the model. Raises UserError when they do not fit."""
     hint = "leave out --model, or give one with the same tokenizer"
     check_captured_with(lm.model_id, lm.tokenizer_hash, tokens.manifest, hint)
     specs = tokens.layer, tokens.target or tokens.layer
@@ -154,8 +154,7 @@ def _probes(
     sae: SparseAutoencoder, reader: "RunReader", seed: int, progress: Progress
 ) -> dict[str, Any]:
     """Held-out AUROC and accuracy of probes, means over labels: on k latents, on k columns of the
-    raw activations, and on all of those; {} without labels, or without one that has documents
-    enough."""
+    raw activations, and on all columns; {} if no label has enough documents."""
     pooled = pooled_documents(sae, reader, seed)
     if pooled is None:
         progress.log("no probes: the run's documents have no labels")
@@ -164,8 +163,8 @@ def _probes(
     residual = sparse_probe_scores(pooled.residual, len(pooled.labels))
     if math.isnan(next(iter(latents.values())).auroc):
         progress.log(
-            "no probes: no label stands and is missing both among the held-out documents and "
-            "among the others; capture more documents of each label"
+            "no probes: each label needs documents with and without it, held out and not; "
+            "capture more documents of each label"
         )
         return {}
     return {
@@ -180,8 +179,8 @@ def _probes(
 
 
 def _heldout_documents(reader: "RunReader", limit: int, seed: int) -> Sequence[TokenDocument]:
-    """At most `limit` held-out documents of the run, drawn by `seed`."""
-    found: list[tuple[int, int]] = []  # part, row of its table
+    """At most `limit` held-out documents of the run, a random sample by `seed`."""
+    found: list[tuple[int, int]] = []  # part, row in its table
     for number, part in enumerate(reader.parts()):
         table = part.columns("split", "token_ids")
         # Without a second token there is nothing to predict.

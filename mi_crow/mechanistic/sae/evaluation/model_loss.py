@@ -25,7 +25,7 @@ class TokenDocument:
 
 @dataclass(frozen=True)
 class ModelLoss:
-    """Nats a predicted token, over all real tokens of the documents."""
+    """Mean loss in nats per predicted token of the documents, without padding."""
 
     original: float
     reconstructed: float
@@ -36,8 +36,8 @@ class ModelLoss:
 
     @property
     def loss_recovered(self) -> float | None:
-        """(zero - reconstructed) / (zero - original): 1 is lossless, 0 no better than nothing. None
-        where the layer's absence costs nothing, so that there is nothing to recover."""
+        """(zero - reconstructed) / (zero - original): 1 is lossless, 0 no better than zeros. None
+        where zeroing the layer costs nothing, so that there is nothing to recover."""
         return self._recovered(self.zero)
 
     @property
@@ -46,8 +46,8 @@ class ModelLoss:
         return self._recovered(self.mean)
 
     def _recovered(self, ablated: float) -> float | None:
-        worth = ablated - self.original
-        return (ablated - self.reconstructed) / worth if worth > 0 else None
+        cost = ablated - self.original
+        return (ablated - self.reconstructed) / cost if cost > 0 else None
 
 
 @torch.inference_mode()
@@ -58,8 +58,8 @@ def model_loss(
     progress: Progress,
     batch_size: int = 8,
 ) -> ModelLoss:
-    """Runs the documents four times, `batch_size` at once: as they are, and with the layer at
-    `substitution` reconstructed, zeroed, and replaced by its `mean` [n_outputs]."""
+    """Runs the documents four times in batches: unchanged, and with the layer reconstructed, zeroed
+    and replaced by its `mean` [n_outputs]."""
     lm = substitution.lm
     values = (substitution.reconstruction, zeros, lambda x, y: mean.to(y.device).expand_as(y))
     sums = torch.zeros(5, dtype=torch.float64)
@@ -86,7 +86,7 @@ def model_loss(
 def _batches(
     documents: Sequence[TokenDocument], size: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Right-padded ids, attention mask and kept mask, documents of like length together."""
+    """Right-padded ids, attention mask and kept mask; documents of similar length share a batch."""
     ordered = sorted(documents, key=lambda document: len(document.token_ids))
     for start in range(0, len(ordered), size):
         batch = ordered[start : start + size]
@@ -102,7 +102,7 @@ def _batches(
 
 
 def _log_probabilities(lm: "LanguageModel", input_ids: Tensor, mask: Tensor) -> Tensor:
-    """[batch, length - 1, vocabulary]: what each position says of the next token."""
+    """[batch, length - 1, vocabulary]: the prediction of the next token at each position."""
     output: Any = lm.model(input_ids=input_ids, attention_mask=mask, use_cache=False)
     return functional.log_softmax(output.logits[:, :-1].float(), dim=-1)
 
@@ -113,7 +113,7 @@ def _loss(log_p: Tensor, targets: Tensor, real: Tensor) -> float:
 
 
 def _divergence(plain: Tensor, rebuilt: Tensor, real: Tensor) -> float:
-    """KL summed over the real positions, a document at a time to spare memory."""
+    """KL summed over the real positions, document by document to save memory."""
     total = 0.0
     for p, q, keep in zip(plain, rebuilt, real, strict=True):
         kl = (p.exp() * (p - q)).sum(-1)

@@ -1,29 +1,29 @@
-"""Exact AUROC of every column of a dense matrix for every label: pooled residual dimensions,
-another SAE's pooled latents, the outcome of a probe.
+"""Exact AUROC of every column of a dense matrix for every label, for example of pooled residual
+dimensions or probe scores.
 
 The index does not use it: its codes are sparse, a document has a few of the 100,000 features, and
-`index/tables/labels.py` ranks only those. Both give the same figures.
+`index/tables/labels.py` ranks only those. Both give the same results.
 """
 
 import torch
 from torch import Tensor
 
-_CELLS = 1 << 22  # documents x columns that are sorted at once
+_CELLS = 1 << 22  # documents x columns sorted at once
 
 
 @torch.inference_mode()
 def label_auroc(
     pooled: Tensor, labels: Tensor, n_labels: int, mask: Tensor | None = None
 ) -> Tensor:
-    """How well each column tells each label from the rest: float64 [n_labels, F], where `pooled`
-    is.
+    """How well each column separates each label from the rest: float64 [n_labels, F], on the device
+    of `pooled`.
 
     `pooled` [documents, F] is finite and of any sign; `labels` int64 [documents] as in
-    `LabelledDocuments`: documents below 0 have none and do not count, those of `n_labels` and above
-    only stand among the rest. `mask` bool [documents] chooses documents, such as a split.
+    `LabelledDocuments`: documents below 0 have no label and are ignored, those of `n_labels` and
+    above are only negatives. `mask` bool [documents] selects documents, such as a split.
 
     Mann-Whitney: (R - P (P + 1) / 2) / (P (N - P)) with R the sum of the label's ranks, ties at
-    mid-rank; nan where a label has no document or no other stands against it.
+    mid-rank; nan where a label has no positives or no negatives.
     """
     labels = labels.to(pooled.device)
     counted = labels >= 0
@@ -45,7 +45,7 @@ def label_auroc(
 
 
 def _mid_ranks(rows: Tensor) -> Tensor:
-    """The rank of each entry within its row, from 1, equal ones at their mean: float64 [F, n]."""
+    """The rank of each entry in its row, from 1, ties at their mean rank: float64 [F, n]."""
     ordered, order = rows.sort(dim=1)
     n = rows.shape[1]
     place = torch.arange(n, device=rows.device).expand_as(order)

@@ -1,4 +1,4 @@
-"""What an evaluation's probes came to, as rows for people; torch-free."""
+"""The probe results of an evaluation as rows for display. Torch-free."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ _MEASURES = {"AUROC": "", "accuracy": "_accuracy"}
 class ProbeRow:
     """Means over labels on held-out documents."""
 
-    probe: str  # what it may look at, and the measure
-    by_k: dict[str, float]  # on so many columns
+    probe: str  # its inputs, and the measure
+    by_k: dict[str, float]  # on k columns
     everything: float | None  # on all columns
 
 
 def probe_rows(probes: Mapping[str, Any]) -> list[ProbeRow]:
-    """Rows for `probes` of evaluation.json: latents, and beside them the raw activations that they
-    were made of; those that were measured."""
+    """Rows for `probes` of evaluation.json, as far as measured: latents, and for comparison the raw
+    activations."""
     raw = probes.get("raw") or {}
     rows = []
     for measure, suffix in _MEASURES.items():

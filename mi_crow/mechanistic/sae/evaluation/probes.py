@@ -1,9 +1,9 @@
-"""k-sparse probes: can a few latents tell a document's label, and can a few residual dimensions?
+"""k-sparse probes: do a few latents predict a document's label, and do a few residual dimensions?
 
 Gurnee et al. 2023, "Finding neurons in a haystack": columns are chosen by mean difference on
-training documents, a logistic regression is fitted on them, and AUROC and accuracy are taken on
-held-out ones. Documents with the label and those without weigh the same in fit and accuracy, so
-that 0.5 is chance however rare a label is.
+training documents, a logistic regression is fitted on them, and AUROC and accuracy are measured
+on held-out ones. Documents with and without the label have the same total weight in fit and
+accuracy, so that 0.5 is chance even for a rare label.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ PROBE_SIZES = (1, 2, 5)
 
 @dataclass(frozen=True)
 class PooledDocuments:
-    """One row a document."""
+    """One row per document."""
 
     features: Tensor  # [n, columns]
     labels: Tensor  # int64 [n]
@@ -33,7 +33,7 @@ class ProbeScore:
     """Means over labels, on held-out documents; nan without a usable label."""
 
     auroc: float
-    accuracy: float  # (share found of those with the label + share of those without) / 2
+    accuracy: float  # balanced: (true positive rate + true negative rate) / 2
 
 
 def sparse_probe_scores(
@@ -41,7 +41,7 @@ def sparse_probe_scores(
 ) -> dict[int, ProbeScore]:
     """One-against-rest probes on k columns, for each k.
 
-    Labels that do not stand on both sides in both splits are left out.
+    Labels without positives and negatives in both splits are left out.
     """
     usable, one_hot = _usable(documents, n_labels)
     if not usable:
@@ -74,7 +74,7 @@ def dense_probe_score(documents: PooledDocuments, n_labels: int) -> ProbeScore:
 
 
 def _usable(documents: PooledDocuments, n_labels: int) -> tuple[list[int], Tensor]:
-    """Labels with documents on both sides in both splits, and bool [n, labels] of all."""
+    """Labels with positives and negatives in both splits, and bool [n, labels] of all labels."""
     one_hot = torch.nn.functional.one_hot(documents.labels, n_labels).bool()
     sides = [one_hot[~documents.heldout], one_hot[documents.heldout]]
     return [
@@ -85,7 +85,7 @@ def _usable(documents: PooledDocuments, n_labels: int) -> tuple[list[int], Tenso
 
 
 def _score(outcome: Tensor, positive: Tensor) -> ProbeScore:
-    """Means over the columns of outcome [n, labels] (above 0: has the label) and of the truth."""
+    """Mean scores over labels of predictions `outcome` [n, labels] (positive: has the label)."""
     ranks = [auroc(outcome[:, i], positive[:, i]) for i in range(outcome.shape[1])]
     right = (outcome > 0) == positive
     found = (right & positive).sum(0) / positive.sum(0)
@@ -94,13 +94,13 @@ def _score(outcome: Tensor, positive: Tensor) -> ProbeScore:
 
 
 def _balanced(y: Tensor) -> Tensor:
-    """Weights [n, ...] that add up to n, half of it on each side of y (0 or 1)."""
+    """Weights [n, ...] that sum to n, half of it on each class of y (0 or 1)."""
     n, inside = y.shape[0], y.sum(0)
     return torch.where(y > 0, n / (2 * inside), n / (2 * (n - inside)))
 
 
 def _best_columns(x: Tensor, one_hot: Tensor, k: int) -> Tensor:
-    """For each label the k columns with the largest mean difference in units of their spread:
+    """For each label the k columns with the largest mean difference in standard deviations:
     x [n, columns], one_hot bool [n, labels] -> int64 [labels, k]."""
     inside = one_hot.to(x.dtype)
     counts = inside.sum(0)[:, None]
@@ -121,7 +121,7 @@ def _logistic(x: Tensor, y: Tensor) -> Tensor:
     design = _with_constant(x, x)
     weights = design.new_zeros(design.shape[1])
     penalty = _RIDGE * x.shape[0] * torch.eye(design.shape[1], dtype=design.dtype)
-    penalty[-1, -1] = 1e-9 * x.shape[0]  # the constant is free; a trace keeps it solvable
+    penalty[-1, -1] = 1e-9 * x.shape[0]  # the constant is free: just enough to be solvable
     for _ in range(_NEWTON_STEPS):
         p = torch.sigmoid(design @ weights)
         gradient = design.T @ (share * (p - y)) + penalty @ weights

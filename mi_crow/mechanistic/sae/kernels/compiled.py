@@ -22,7 +22,7 @@ def cpu_kernels() -> ModuleType | None:
         return None
     try:
         kernels = import_module("mi_crow.mechanistic.sae.kernels.numba_kernels")
-        kernels.prove()
+        kernels.self_test()
     except Exception as error:  # too new a NumPy or Python, no room for what is compiled, ...
         _log.warning("no Numba, torch takes its place and more time: %s", error)
         return None
@@ -39,7 +39,7 @@ def gpu_kernels(device: torch.device) -> ModuleType | None:
         return None
     try:
         kernels = import_module("mi_crow.mechanistic.sae.kernels.triton_kernels")
-        kernels.prove(device)
+        kernels.self_test(device)
     except ImportError:  # builds of PyTorch without Triton
         return None
     except torch.OutOfMemoryError:

@@ -169,7 +169,7 @@ def bag_products(grad: Tensor, columns: Tensor, starts: Tensor, rows: Tensor) ->
     return out
 
 
-def prove(device: torch.device) -> None:
+def self_test(device: torch.device) -> None:
     """Sums one bag on `device`. Raises whatever keeps Triton from working there."""
     one = torch.zeros(1, dtype=torch.int64, device=device)
     bag_sums(one, one.float(), one, one.float()[:, None])
