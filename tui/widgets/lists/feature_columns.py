@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from textual.content import Content
+from textual.content import Content, Span
 
 from tui.text import count, number, printable
 from tui.widgets.lists.row_list import fitted
@@ -94,8 +94,23 @@ def row_content(feature: int, row: "FeatureRow | None", width: int, marker: str)
         else:
             cell = Content(str(feature) if column.sort == "feature" else "")
         cells.append(fitted(cell, cells_wide, column.align))
-    line = Content(" " * _GAP).join(cells)
-    return Content.assemble((marker, "$primary"), line, " ")
+    line = Content.assemble(Content(" " * _GAP).join(cells), " ")
+    first = Content.styled(marker, "$primary") if marker.strip() else Content(marker)
+    return first + _blanks_joined(line)
+
+
+def _blanks_joined(line: Content) -> Content:
+    """`line` with the blanks behind a coloured text in its colour: each change of colour costs the
+    terminal 26 bytes, and a scroll draws every row."""
+    text, spans = line.plain, sorted(line.spans)
+    starts = [*(span.start for span in spans[1:]), len(text)]
+    return Content(
+        text,
+        [
+            Span(one.start, start if text[one.end : start].isspace() else one.end, one.style)
+            for one, start in zip(spans, starts, strict=False)
+        ],
+    )
 
 
 def titles_content(width: int, sort: str, descending: bool) -> Content:

@@ -2,6 +2,7 @@
 
 from textual.cache import LRUCache
 from textual.content import Content
+from textual.geometry import Region
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.visual import Visual
@@ -52,6 +53,14 @@ class StripView(ScrollView, can_focus=True):
         strips = Visual.to_strips(self, content, width, 1, style)
         strip = strips[0] if strips else Strip.blank(width, style.rich_style)
         return strip.adjust_cell_length(width, style.rich_style)
+
+    def refresh_line(self, y: int) -> None:
+        self.refresh_lines(y)
+
+    def refresh_lines(self, y_start: int, line_count: int = 1) -> None:
+        """Draws lines again, without the scrollbar beside them."""
+        top = y_start - round(self.scroll_offset.y)
+        self.refresh(Region(0, top, self.text_width, line_count))
 
     def forget_strips(self) -> None:
         self._strips.clear()
