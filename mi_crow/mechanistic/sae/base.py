@@ -101,7 +101,7 @@ class SparseAutoencoder(nn.Module, ABC):
         self.transcodes: bool = n_outputs is not None
         self.apply_b_dec_to_input: bool = not self.transcodes
         self.input_norm = "none"
-        self.centred = False  # the mean of each token is taken off and put back (see `centring`)
+        self.centred = False  # subtracts the mean of each token, and adds it back (see `centring`)
         self.metadata: SaeMetadata = SaeMetadata()
         self.sharing: Sharing = SINGLE_PROCESS
         # Drawn on the CPU, so that a seed means the same SAE on every device. On the meta device an
@@ -129,7 +129,7 @@ class SparseAutoencoder(nn.Module, ABC):
     @abstractmethod
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """One training pass over x [n, d] with this architecture's losses; `target` [n, d] is x
-        itself, for a transcoder what it is to predict."""
+        itself, or for a transcoder what it should predict."""
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -339,9 +339,9 @@ class SparseAutoencoder(nn.Module, ABC):
                 + ("has a skip connection" if self.W_skip is not None else "normalises its input"),
                 hint="give the activations too: decode(latents, x)",
             )
-        taken, units = self._normalised(x)
+        inputs, units = self._normalised(x)
         if self.W_skip is not None:
-            out = out + functional.linear(taken.to(self.dtype), self.W_skip)
+            out = out + functional.linear(inputs.to(self.dtype), self.W_skip)
         return restored(out, units)
 
     @torch.no_grad()

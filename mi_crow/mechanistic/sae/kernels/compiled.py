@@ -1,4 +1,4 @@
-"""Whether the compiled kernels run on this CPU and on its GPUs."""
+"""Whether the compiled kernels work on this CPU and its GPUs."""
 
 import logging
 from functools import cache
@@ -8,7 +8,7 @@ from types import ModuleType
 
 import torch
 
-# What Triton compiles for begins with Turing.
+# Triton supports Turing and later.
 _TRITON_CAPABILITY = (7, 5)
 
 _log = logging.getLogger(__name__)
@@ -16,8 +16,8 @@ _log = logging.getLogger(__name__)
 
 @cache
 def cpu_kernels() -> ModuleType | None:
-    """`numba_kernels` where the extra `fast` is installed and works, else None, and torch does the
-    same in more steps: found out once."""
+    """`numba_kernels` where the extra `fast` is installed and works, else None: torch then does the
+    same in more steps. Tested once."""
     if find_spec("numba") is None:
         return None
     try:
@@ -31,7 +31,7 @@ def cpu_kernels() -> ModuleType | None:
 
 @cache
 def gpu_kernels(device: torch.device) -> ModuleType | None:
-    """`triton_kernels` where they run on `device`, else None: found out once for each device.
+    """`triton_kernels` where they work on `device`, else None. Tested once per device.
 
     Raises torch.OutOfMemoryError where the device is full, which says nothing about Triton.
     """

@@ -143,7 +143,7 @@ def _first_state(
     sae = load_sae(workspace.sae_or_path(config.init), device)
     if sae.transcodes and target is None:
         raise UserError(
-            f"{config.init!r} is a transcoder: it needs the layer that it is to predict",
+            f"{config.init!r} is a transcoder: it needs the layer that it should predict",
             hint="name it with --target-layer",
         )
     if target is not None and not sae.transcodes:
