@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measured(workspace: Workspace, columns: int, lines: int, *, busy: bool) -> Iterator[Row]:
-    command = [*PROGRAM, "--workspace", str(workspace.root)]
+    command = [*PROGRAM, "--workspace", str(workspace.root), "--fresh"]
     begun = time.perf_counter()
     with PseudoTerminal(command, columns=columns, rows=lines) as terminal:
         terminal.wait_for("mi-crow")
