@@ -170,5 +170,5 @@ def test_a_job_that_names_a_place_outside_cannot_have_it_removed_or_written(
     assert (outside / "thesis.txt").read_text() == "mine"
     assert workspace.run_dir("run").is_dir()
     assert sorted(entry.name for entry in workspace.root.parent.iterdir() if entry != outside) == (
-        sorted({"w", "xdg_config_home", "xdg_runtime_dir"})
+        sorted({"w", "xdg_config_home", "xdg_runtime_dir", "xdg_state_home"})
     )
