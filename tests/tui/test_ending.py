@@ -10,7 +10,7 @@ import pytest
 from mi_crow.store.workspace import Workspace
 from tests.helpers.pseudo_terminal import PROGRAM as PROGRAM_AS_USED
 from tests.helpers.pseudo_terminal import PseudoTerminal, foreign_sequences
-from tui.state import StateFile
+from tui.state import SavedState, StateFile
 
 pytestmark = pytest.mark.slow
 
@@ -163,3 +163,15 @@ def test_what_was_open_is_kept_when_a_signal_ends_the_app(workspace: Workspace, 
         terminal.process.send_signal(number)
         assert terminal.wait_for_end() == 128 + number
     assert StateFile(workspace.root).read().screen == "concepts"
+
+
+def test_a_damaged_file_of_what_was_open_is_told_and_ignored(workspace: Workspace) -> None:
+    workspace.ensure()
+    file = StateFile(workspace.root)
+    file.write(SavedState("concepts"))
+    file.path.write_text("{")
+    command = [*PROGRAM_AS_USED, "--workspace", str(workspace.root)]
+    with PseudoTerminal(command, columns=120, rows=40) as terminal:
+        terminal.wait_for("\x1b[?1049h", "quit", "not restored")
+        terminal.press("q")
+        assert terminal.wait_for_end() == 0

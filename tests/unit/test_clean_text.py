@@ -70,7 +70,7 @@ def test_a_file_name_that_labels_its_texts(tmp_path: Path) -> None:
     try:
         (tmp_path / f"{RAW_BYTE}.txt").write_text("Some prose.")
     except (OSError, UnicodeError):
-        pytest.skip("this file system takes UTF-8 names alone")
+        pytest.skip("this file system accepts only UTF-8 names")
     assert list(TextStream.from_local(tmp_path).rows()) == [("Some prose.", "caf\ufffd")]
 
 
@@ -102,7 +102,7 @@ def test_a_data_set_whose_name_is_not_text_is_not_taken_for_another(tmp_path: Pa
     try:
         path.write_text("Some prose.")
     except (OSError, UnicodeError):
-        pytest.skip("this file system takes UTF-8 names alone")
+        pytest.skip("this file system accepts only UTF-8 names")
     with pytest.raises(UserError, match="not UTF-8"):
         parse(["capture", "--layer", "l", "--dataset", str(path)])
 
