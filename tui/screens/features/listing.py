@@ -1,0 +1,130 @@
+"""The list of the Features screen: what the table shows, in which order, and the way to one row."""
+
+from dataclasses import replace
+from functools import partial
+
+from textual import on
+
+from mi_crow.errors import NotFoundError, UserError
+from tui.screens.features.detail import FeatureDetailPane
+from tui.screens.features.heading import TableHeading
+from tui.screens.features.opening import OpenFeatureScreen
+from tui.screens.features.query import TableQuery
+from tui.screens.features.reading import IdsRead, read_ids
+from tui.threads import error_sentence
+from tui.widgets.lists.feature_table import FeatureTable
+from tui.widgets.prompt_line import PromptLine
+
+
+class FeatureListScreen(OpenFeatureScreen):
+    """Reads the sorted ids of a query in a thread and gives them to the table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._query = self._shown_query = TableQuery()  # asked for, and in the table
+        self._total = 0
+        self._requested: object = None  # index and query that the table shows or will show
+        self._listed = False
+        self._wanted: int | None = None  # to be opened as soon as the index is there
+        self._restored: int | None = None  # open when the app last ended
+        self._visiting = False  # opened from another screen: escape leads back there
+
+    @property
+    def prompt(self) -> PromptLine:
+        return self.query_one(PromptLine)
+
+    def _ask(self, query: TableQuery) -> None:
+        self._query = query
+        self._list_again()
+
+    def _list_anew(self) -> None:
+        """Reads the list again, though neither index nor query may have changed."""
+        self._requested, self._listed = None, False
+        self._list_again()
+
+    def _list_again(self) -> None:
+        store, query = self.context.features, self._query
+        if store is None or self._requested == (store, query):
+            return
+        self._requested = (store, query)
+        shown = self.table.row_count if self._listed else None
+        self.query_one(TableHeading).show(query, shown, self._total)
+        self.in_thread(
+            partial(read_ids, store, query), self._list, group="ids", failed=self._not_listed
+        )
+
+    def _not_listed(self, error: Exception) -> None:
+        """Rows and heading stay; a filter that does not fit the index is explained while it is
+        typed, and dropped when it was kept."""
+        self._listed = True
+        self.query_one(TableHeading).show(self._shown_query, self.table.row_count, self._total)
+        if self.prompt.is_open and self.prompt.purpose == "filter":
+            self.prompt.explain(error_sentence(error))
+            return
+        self.tell(error)
+        if isinstance(error, UserError) and self._query.search:
+            self._ask(self._query.searching(""))
+
+    def _list(self, read: IdsRead) -> None:
+        store = self.context.features
+        if store is None or read.store is not store:
+            return  # another index was opened meanwhile; it is read next
+        self._listed = True
+        self._shown_query, self._total = read.query, read.total
+        self.query_one(TableHeading).show(read.query, len(read.ids), read.total)
+        self.table.show(read.ids, store.rows, "No features match")
+        restored, self._restored = self._restored, None
+        if self._wanted is not None:
+            wanted, self._wanted = self._wanted, None
+            self._go_to(wanted)
+        elif restored is not None and self.table.go_to(restored):
+            self._open(restored)
+        elif self._feature is None and self.table.feature is not None:
+            self._open(self.table.feature)
+        elif self.pane.shown is None or self.pane.shown.store is not store:
+            self._open_again()  # the index was built anew
+
+    def _go_to(self, feature: int) -> None:
+        """Opens a feature, without the filter when that hides it."""
+        if self.context.features is None or not self._listed:
+            self._wanted = feature
+            return
+        if not self.table.go_to(feature):
+            everything = replace(self._query.searching(""), show="all")
+            if self._query != everything:
+                self._wanted = feature
+                self._ask(everything)
+            else:
+                self.tell(NotFoundError(f"there is no feature {feature}"))
+            return
+        self._open(feature)
+        self._enter_detail()
+
+    @on(FeatureTable.Highlighted)
+    def _highlighted(self, message: FeatureTable.Highlighted) -> None:
+        if message.feature is not None:
+            self._open(message.feature)
+
+    @on(FeatureTable.Opened)
+    def _opened(self, message: FeatureTable.Opened) -> None:
+        self._visiting = False
+        self._open(message.feature)
+        self._enter_detail()
+
+    @on(FeatureDetailPane.Wanted)
+    def _related(self, message: FeatureDetailPane.Wanted) -> None:
+        self._go_to(message.feature)
+
+    # Actions.
+
+    def action_next_sort(self) -> None:
+        self._ask(self._query.next_sort())
+
+    def action_reverse(self) -> None:
+        self._ask(replace(self._query, descending=not self._query.descending))
+
+    def action_next_filter(self) -> None:
+        self._ask(self._query.next_show())
+
+    def action_step(self, rows: int) -> None:
+        self.table.cursor += rows

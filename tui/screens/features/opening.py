@@ -1,0 +1,128 @@
+"""The open feature of the Features screen: what the pane shows, and where it can be sent."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from textual import on
+
+from mi_crow.visible import visible
+from tui import messages
+from tui.clipboard import copy
+from tui.screens.base import MiCrowScreen
+from tui.screens.features.detail import FeatureDetailPane
+from tui.screens.features.reading import DetailRead, read_detail
+from tui.widgets.example_list import ExampleList
+from tui.widgets.lists.feature_table import FeatureTable
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.queries import FeatureStore
+    from mi_crow.mechanistic.features.records import Example, FeatureRow
+
+
+class OpenFeatureScreen(MiCrowScreen):
+    """Reads the open feature in a thread and shows it in the pane."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sae_id: str | None = None
+        self._feature: int | None = None  # the feature to show
+        self._band = 0
+        self._reading: object = None  # what the thread for the pane reads
+
+    @property
+    def table(self) -> FeatureTable:
+        return self.query_one(FeatureTable)
+
+    @property
+    def pane(self) -> FeatureDetailPane:
+        return self.query_one(FeatureDetailPane)
+
+    def _open(self, feature: int) -> None:
+        if feature != self._feature:
+            self._feature, self._band = feature, 0
+        self._open_again()
+
+    @property
+    def _request(self) -> "tuple[FeatureStore | None, int | None, int]":
+        """What the pane should show."""
+        return self.context.features, self._feature, self._band
+
+    def _open_again(self) -> None:
+        if not (self.is_working("detail") and self._reading == self._request):
+            self._open_anew()
+
+    def _open_anew(self) -> None:
+        store, feature, band = self._reading = self._request
+        if store is not None and feature is not None and self._detail_shows:
+            self.in_thread(
+                partial(read_detail, store, feature, band), self._show_feature, group="detail"
+            )
+
+    def _show_feature(self, read: DetailRead) -> None:
+        if (read.store, read.feature, read.band) == self._request:
+            self.pane.show(read)
+            self.refresh_bindings()
+        else:
+            self._open_again()  # the cursor moved on, or another index was opened meanwhile
+
+    @property
+    def _detail_shows(self) -> bool:
+        return any(self.has_class(name) for name in ("-detail", "-wide", "-very-wide"))
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._open_again)
+
+    def _enter_detail(self) -> None:
+        self.add_class("-detail")
+        self._open_again()
+        self.pane.examples.focus()
+
+    @property
+    def _row(self) -> "FeatureRow | None":
+        """The open feature's row, as far as it was read."""
+        shown = self.pane.shown
+        if shown is not None and shown.detail is not None and shown.feature == self._feature:
+            return shown.detail.row
+        row = self.table.row_at(self.table.cursor)
+        return row if row is not None and row.feature == self._feature else None
+
+    @on(ExampleList.Opened)
+    async def _inspect_example(self, message: ExampleList.Opened) -> None:
+        await self._to_inspect(message.example.text)
+
+    # Actions.
+
+    def action_next_band(self) -> None:
+        shown = self.pane.shown
+        self._band = (self._band + 1) % ((shown.bands if shown is not None else 0) + 1)
+        self._open_again()
+
+    async def action_steer(self) -> None:
+        if self._feature is not None:
+            await self.mi_crow.go("steer", messages.SendToSteer(self._feature, self._sae_id))
+
+    async def action_inspect(self) -> None:
+        store, feature = self.context.features, self._feature
+        if self.pane.feature == feature:
+            example = self.pane.examples.example
+            await self._to_inspect(example.text if example is not None else None)
+        elif store is not None and feature is not None:  # the pane is hidden and behind
+
+            async def to_inspect(examples: "Sequence[Example]") -> None:
+                await self._to_inspect(examples[0].text if examples else None)
+
+            self.in_thread(partial(store.examples, feature, limit=1), to_inspect, group="strongest")
+
+    async def _to_inspect(self, text: str | None) -> None:
+        if self._feature is not None:
+            await self.mi_crow.go("inspect", messages.SendToInspect(self._feature, text))
+
+    def action_copy(self) -> None:
+        examples = self.pane.examples
+        if examples.has_focus and examples.example is not None:
+            copy(self.mi_crow, examples.example.text, "the example's text")
+        elif self._feature is not None:
+            row = self._row
+            name = visible((row.concept or row.top_label or "") if row is not None else "")
+            copy(self.mi_crow, f"{self._feature}\t{name}".strip(), f"feature {self._feature}")
