@@ -72,6 +72,14 @@ POPUP = (
     Action("popup.close", "escape", "close", "close", "Close"),
 )
 
+COLUMNS = (
+    Action("columns.toggle", "space", "switch", "show", "Show the column, or hide it"),
+    Action("columns.later", "J,shift+down", "move(1)", "later", "Move the column to the right"),
+    Action("columns.earlier", "K,shift+up", "move(-1)", "earlier", "Move the column to the left"),
+    Action("columns.default", "D", "default", "default", "The columns of a new table"),
+    Action("columns.keep", "enter", "select_row", "keep", "Keep these columns"),
+)
+
 FORM = (
     Action("form.submit", "ctrl+r", "submit", "submit", "Submit the form"),
     Action("form.close", "escape", "close", "cancel", "Close without submitting"),
@@ -107,6 +115,18 @@ FEATURES = (
     Action("features.steer", "s", "steer", "steer", "Send the feature to Steer"),
     Action("features.inspect", "i", "inspect", "inspect", "Inspect the feature on a text"),
     Action("features.sort", "o", "next_sort", "sort", "Sort by the next column, or by relevance"),
+    Action("features.sort_by", "", "sort_by", "sort by", "Sort by any column", False),
+    Action(
+        "features.columns", "vertical_line", "columns", "columns", "Choose and order columns", False
+    ),
+    Action("features.mark", "space", "mark", "mark", "Mark the feature, or unmark it", False),
+    Action("features.mark_range", "v", "mark_range", "to here", "Mark from the last mark", False),
+    Action("features.mark_all", "asterisk", "mark_all", "all", "Mark all shown, or none", False),
+    Action("features.unmark", "", "unmark", "unmark", "Unmark every feature", False),
+    Action("features.tags", "T", "tags", "tags", "Tag the marked features; -tag untags", False),
+    Action("features.note", "e", "note", "note", "Write a note on the marked features", False),
+    Action("features.remove", "x", "remove", "remove", "Remove names of the marked", False),
+    Action("features.export", "w", "export", "export", "Export the marked: .html or .json", False),
     Action("features.reverse", "O", "reverse", "reverse", "Reverse sort", False),
     Action("features.show", "f", "next_filter", "show", "Show firing, named, unnamed or all"),
     Action("features.jump", "number_sign", "jump", "jump", "Jump to a feature by its number"),
@@ -173,6 +193,7 @@ ACTIONS: tuple[Action, ...] = (
     *LIST,
     *SCROLL,
     *POPUP,
+    *COLUMNS,
     *FORM,
     *TOKENS,
     *RUNS,
@@ -225,6 +246,7 @@ _KEY_LABELS = {
     "equals_sign": "=",
     "number_sign": "#",
     "asterisk": "*",
+    "vertical_line": "|",
     "less_than_sign": "<",
     "greater_than_sign": ">",
     "up": "↑",

@@ -79,6 +79,7 @@ class SendToSteer(Message, bubble=False):
 
     feature: int
     sae_id: str | None = None  # whose it is; None: the open one's
+    more: tuple[int, ...] = ()  # of the same SAE, below it on the stack
 
 
 @dataclass

@@ -116,7 +116,7 @@ class FabricatedIndex:
         rest = [row for row in rows if getattr(row, sort) is None]
         return [row.feature for row in (*known, *rest)]
 
-    def rows(self, ids: Sequence[int]) -> list[FeatureRow]:
+    def rows(self, ids: Sequence[int], more: Sequence[str] = ()) -> list[FeatureRow]:
         return [self._row(feature) for feature in ids]
 
     def _row(self, feature: int) -> FeatureRow:

@@ -8,10 +8,11 @@ from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 
 from mi_crow.errors import CorruptDataError
+from mi_crow.mechanistic.features.catalogue import DEFAULT
 from mi_crow.mechanistic.features.records import FeatureRow
 from tests.tui.driving import press, screen_text, settle
 from tui.theme import CROW
-from tui.widgets.lists.feature_columns import density, row_content, score, titles_content
+from tui.widgets.lists.feature_columns import density, layout, row_content, score, titles_content
 from tui.widgets.lists.feature_table import BLOCK_ROWS, FeatureTable
 
 N = 131_072
@@ -45,7 +46,7 @@ class TableApp(App[None]):
     def table(self) -> FeatureTable:
         return self.query_one(FeatureTable)
 
-    def fetch(self, ids: Sequence[int]) -> list[FeatureRow]:
+    def fetch(self, ids: Sequence[int], more: Sequence[str] = ()) -> list[FeatureRow]:
         self.read += ids
         return [row(i, concept=self.concept) for i in ids]
 
@@ -143,7 +144,7 @@ async def test_an_empty_table_says_so_and_moves_nowhere():
 async def test_an_unreadable_index_is_told_and_the_numbers_stay():
     app = TableApp()
 
-    def broken(ids: Sequence[int]) -> list[FeatureRow]:
+    def broken(ids: Sequence[int], more: Sequence[str] = ()) -> list[FeatureRow]:
         raise CorruptDataError("features.duckdb is cut short")
 
     async with app.run_test(size=(80, 24)) as pilot:
@@ -174,20 +175,21 @@ async def test_a_move_paints_kept_lines_again():
 
 @pytest.mark.parametrize("width", [34, 44, 60, 80, 120])
 def test_a_line_and_its_titles_are_as_wide_as_the_table(width: int):
-    line = row_content(131_071, row(131_071), width, "▌")
+    shown = layout(DEFAULT, {"feature": 6}, width)
+    line = row_content(131_071, row(131_071), shown, "▌")
     assert line.cell_length == width
-    titles = titles_content(width, "density", True)
+    titles = titles_content(shown, "density", True)
     assert "density↓" in titles.plain
     assert titles.cell_length <= line.cell_length
 
 
 def test_a_row_that_is_not_read_yet_shows_its_number():
-    assert row_content(42, None, 60, " ").plain.strip() == "42"
+    assert row_content(42, None, layout(DEFAULT, {}, 60), " ").plain.strip() == "42"
 
 
 def test_a_dead_feature_says_so():
     dead = row(42, fires=0, density=0.0, top_auroc=None)
-    assert "never fires" in row_content(42, dead, 80, " ").plain
+    assert "never fires" in row_content(42, dead, layout(DEFAULT, {}, 80), " ").plain
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """`mi-crow features` and `mi-crow feature`: the features in an SAE's index."""
 
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import REAL, SHARE
@@ -16,7 +17,10 @@ from mi_crow.cli.arguments import (
 )
 from mi_crow.cli.commands.similar import print_similar
 from mi_crow.cli.formatting import count, number, print_json, share
-from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.tables import Column, print_facts, print_line, print_outcome, print_table
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.features.catalogue import BY_LABEL, BY_NAME, FeatureColumn, column_named
+from mi_crow.mechanistic.features.report.as_json import feature_json, row_json
 from mi_crow.store.workspace import Workspace
 from mi_crow.visible import visible
 
@@ -73,7 +77,33 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument(
         "--limit", type=positive, default=20, help="number of features (default: 20)"
     )
+    parser.add_argument(
+        "--columns",
+        metavar="NAMES",
+        type=column_names,
+        help=f"columns to print, with commas: {', '.join(BY_NAME)}, {BY_LABEL}LABEL",
+    )
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        type=Path,
+        help="write these features with their examples to a .html page or a .json file",
+    )
+    parser.add_argument("--force", action="store_true", help="replace the file of --report")
     _add_filters(parser)
+
+
+def column_names(text: str) -> list[str]:
+    """The columns of a flag's value. Raises ArgumentTypeError."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    try:
+        for name in names:
+            column_named(name)
+    except UserError as error:
+        raise ArgumentTypeError(f"{error}; {error.hint}") from error
+    if not names:
+        raise ArgumentTypeError("no column is named")
+    return list(dict.fromkeys(names))
 
 
 def _add_filters(parser: ArgumentParser) -> None:
@@ -145,17 +175,53 @@ def _features(store: "FeatureStore", options: Namespace) -> int:
         descending=not options.ascending,
         flt=FeatureFilter(**wanted),
     )
-    rows = store.rows(ids[: options.limit])
+    if options.report is not None:
+        return _report(store, ids[: options.limit].tolist(), options)
+    more = list(BY_NAME) if options.json else list(options.columns or ())
+    rows = store.rows(ids[: options.limit], more)
     if options.json:
         print_json([row_json(row) for row in rows])
         return 0
     if not rows:
         print_line("no features match")
         return 0
-    _print_rows(rows)
+    if options.columns:
+        _print_columns(rows, options.columns)
+    else:
+        _print_rows(rows)
     if len(ids) > len(rows):
         print_line(f"{count(len(rows))} of {count(len(ids))} features; more with --limit", "dim")
     return 0
+
+
+def _report(store: "FeatureStore", ids: list[int], options: Namespace) -> int:
+    from mi_crow.mechanistic.features.report.write import write_features
+
+    written = write_features(store, ids, options.report, overwrite=options.force)
+    said = {"path": str(options.report), "features": written}
+    print_outcome(options.json, said, f"wrote {count(written)} features to {options.report}")
+    return 0
+
+
+def _print_columns(rows: "Sequence[FeatureRow]", names: Sequence[str]) -> None:
+    columns = [column_named(name) for name in names]
+    print_table(
+        [Column(c.title, right=c.is_number, shorten=not c.is_number) for c in columns],
+        [[_cell(column, row) for column in columns] for row in rows],
+    )
+
+
+def _cell(column: FeatureColumn, row: "FeatureRow") -> str:
+    if column.name == "meaning":
+        return row.concept or row.top_label or "-"
+    value = row.more.get(column.name, getattr(row, column.key, None))
+    if isinstance(value, tuple):
+        return ", ".join(str(one).strip() for one in value) or "-"
+    if not column.is_number:
+        return str(value or "-")
+    if column.kind == "share":
+        return share(value)
+    return count(value) if column.kind == "count" else number(value)
 
 
 def _on_text(store: "FeatureStore", options: Namespace) -> int:
@@ -219,27 +285,6 @@ def _feature(store: "FeatureStore", options: Namespace) -> int:
     for example in examples[:_SHOWN_EXAMPLES]:
         print_line(f"{number(example.activation, 3):>8}  {excerpt(example)}")
     return 0
-
-
-def row_json(row: "FeatureRow") -> dict[str, Any]:
-    """One row of the table as `--json` prints it."""
-    return asdict(row)
-
-
-def feature_json(detail: "FeatureDetail", examples: "list[Example]") -> dict[str, Any]:
-    """One feature as `--json` prints it."""
-    keys = ("document", "position", "activation", "text", "tokens", "acts")
-    return row_json(detail.row) | {
-        "examples": [{key: getattr(example, key) for key in keys} for example in examples],
-        "promoted": [{"token": token, "value": value} for token, value in detail.promoted],
-        "suppressed": [{"token": token, "value": value} for token, value in detail.suppressed],
-        "neighbours": [item._asdict() for item in detail.neighbours],
-        "coactivations": [item._asdict() for item in detail.coactivations],
-        "cofiring": detail.cofiring._asdict() | {"over": detail.cofiring.words()},
-        "histogram": [int(height) for height in detail.histogram],
-        "histogram_edges": [float(edge) for edge in detail.edges],
-        "labels": [asdict(item) | {"auroc_heldout": item.auroc_heldout} for item in detail.labels],
-    }
 
 
 def _show_facts(detail: "FeatureDetail") -> None:

@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mi_crow.errors import UserError, nearest
+from mi_crow.mechanistic.features.catalogue import BY_LABEL, OF_CONCEPTS
+from mi_crow.mechanistic.features.more_columns import (
+    MORE_NUMBERS,
+    SIGNS,
+    of_concepts,
+    read_numbers,
+    read_tokens,
+)
 from mi_crow.mechanistic.features.records import (
     LEAST_AUROC,
     Concept,
@@ -24,11 +32,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.connection import IndexConnection
 
 RELEVANCE = "relevance"  # how well a feature matches a search
-# Columns that are read when a condition or an order first asks for them.
-MORE_NUMBERS = ("decoder_norm", "encoder_decoder_cosine", "skew", "kurtosis")
 SORTS = ("feature", "density", "fires", "max_act", "mean_act", "top_auroc", "top_label", "concept")
-
-BY_LABEL = "auroc:"  # followed by a label: the order by how well a feature predicts it
 _MOST_ORDERS = 64  # kept in memory, 4 bytes per feature each
 
 # The rows stand in feature order. A join with the labels loses it, but 131,072 texts would cost
@@ -53,7 +57,7 @@ class ConceptColumns:
     version: int
     n_features: int
     concepts: Mapping[int, tuple[Concept, ...]]  # by feature, most confident first
-    _orders: dict[bool, np.ndarray] = field(default_factory=dict)
+    _orders: dict[tuple[str, bool], np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, version: int, n_features: int, concepts: Sequence[Concept]) -> "ConceptColumns":
@@ -86,17 +90,26 @@ class ConceptColumns:
         """Features with the tag under any of their names."""
         return self._mask(self._tags.get(tag, ()))
 
-    def order(self, descending: bool) -> np.ndarray:
-        """All features by name, ignoring case: int32 [n_features]. Ties go by number, features
-        without a name come last."""
-        if descending not in self._orders:
-            alphabet = sorted(dict.fromkeys(self.names.values()), key=str.casefold)
-            places = {name: place for place, name in enumerate(alphabet)}
-            key = np.full(self.n_features, np.nan)
-            features = np.fromiter(self.names, dtype=np.int64, count=len(self.names))
-            key[features] = [places[name] for name in self.names.values()]
-            self._orders[descending] = ordered(key, descending)
-        return self._orders[descending]
+    def order(self, descending: bool, by: str = "names") -> np.ndarray:
+        """All features by a column of OF_CONCEPTS, texts ignoring case: int32 [n_features]. Ties go
+        by number, features without a value come last."""
+        if (by, descending) not in self._orders:
+            self._orders[by, descending] = ordered(self._key(by), descending)
+        return self._orders[by, descending]
+
+    def _key(self, by: str) -> np.ndarray:
+        values = {f: of_concepts(by, some) for f, some in self.concepts.items()}
+        if by == "names":
+            values = self.names
+        elif by == "tags":
+            values = {feature: ", ".join(tags) for feature, tags in values.items()}
+        if by != "confidence":
+            alphabet = sorted({text for text in values.values() if text}, key=str.casefold)
+            places = {text: place for place, text in enumerate(alphabet)}
+            values = {feature: places.get(text, np.nan) for feature, text in values.items()}
+        key = np.full(self.n_features, np.nan)
+        key[np.fromiter(values, dtype=np.int64, count=len(values))] = list(values.values())
+        return key
 
     @cached_property
     def _tags(self) -> dict[str, list[int]]:
@@ -219,14 +232,13 @@ class FeatureColumns:
     ) -> np.ndarray:
         """All features sorted: int32 [n_features]. Ties go by number, features without a value
         come last. Raises UserError for an unknown order or label."""
-        if sort == "concept":  # the names change, the rest never does
-            return concepts.order(descending)
+        if sort == "concept" or sort in OF_CONCEPTS:  # these change, the rest never does
+            return concepts.order(descending, "names" if sort == "concept" else sort)
         known = (sort, descending)
         if known not in self._orders:
-            if sort.startswith(BY_LABEL):
-                key = self._label_auroc(sort.removeprefix(BY_LABEL), connection)
-            else:
-                key = self._sort_key(sort, connection)
+            by_label = sort.startswith(BY_LABEL)
+            find = self.numbers if by_label else self._sort_key
+            key = find(sort, connection)
             while len(self._orders) >= _MOST_ORDERS:
                 self._orders.pop(next(iter(self._orders)), None)
             self._orders[known] = ordered(key, descending)
@@ -249,29 +261,49 @@ class FeatureColumns:
             return np.arange(len(self), dtype=np.float64)
         if sort == "top_label":
             return np.where(self.label >= 0, self.label, np.nan)
-        if sort not in (*SORTS, *MORE_NUMBERS):
-            known = (*SORTS, *MORE_NUMBERS, f"{BY_LABEL}LABEL")
+        if sort in SIGNS:
+            return self._token_key(sort, connection)
+        known = (*SORTS, *MORE_NUMBERS, *OF_CONCEPTS, *SIGNS, f"{BY_LABEL}LABEL")
+        if sort not in known:
             raise UserError(
                 f"order {sort!r} is not known",
                 hint=f"use {', '.join(known)}, or {RELEVANCE} with a search",
             )
         return self.numbers(sort, connection).astype(np.float64)
 
+    def _token_key(self, key: str, connection: "IndexConnection") -> np.ndarray:
+        """The place in the alphabet of the first token of each feature."""
+        first = self.tokens(key, connection)[:, 0]
+        found = connection.columns(
+            "SELECT token_id, row_number() OVER (ORDER BY lower(trim(token)), token_id) AS place "
+            "FROM idx.tokens"
+        )
+        places = np.full(int(found["token_id"].max(initial=-1)) + 2, np.nan)
+        places[found["token_id"]] = found["place"]
+        return places[first]  # the last, for -1, has none
+
+    def tokens(self, key: str, connection: "IndexConnection") -> np.ndarray:
+        """The strongest tokens of each feature; `key` is one of SIGNS."""
+        if key not in self._more:
+            self._more[key] = read_tokens(connection, key, len(self))
+        return self._more[key]
+
     def numbers(self, column: str, connection: "IndexConnection") -> np.ndarray:
         """A column of numbers by its name in the index: [n_features], nan where it has no value."""
         if column == "top_auroc":
             return self.auroc
-        if column not in MORE_NUMBERS:
+        if column in self._more:
+            return self._more[column]
+        if column.startswith(BY_LABEL):
+            values = self._label_auroc(column.removeprefix(BY_LABEL), connection)
+        elif column in MORE_NUMBERS:
+            values = read_numbers(connection, column, len(self))
+        else:
             return getattr(self, column)
-        if column not in self._more:
-            found = connection.columns(
-                f"SELECT feature, coalesce({column}::DOUBLE, 'nan'::DOUBLE) AS value "
-                "FROM idx.features"
-            )
-            values = np.full(len(self), np.nan)
-            values[found["feature"]] = found["value"]
-            self._more[column] = np.where(np.isfinite(values), values, np.nan)
-        return self._more[column]
+        while len(self._more) >= _MOST_ORDERS:
+            self._more.pop(next(iter(self._more)), None)
+        self._more[column] = values
+        return values
 
     def label_number(self, label: str) -> int:
         """The place of a label in `labels`. Raises UserError."""

@@ -6,7 +6,7 @@ Torch-free; shared by the app and the command line. Answers are frozen dataclass
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from mi_crow.mechanistic.features.columns import (
     ordered,
 )
 from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity
+from mi_crow.mechanistic.features.more_columns import more_values
 from mi_crow.mechanistic.features.on_text import features_on_text
 from mi_crow.mechanistic.features.one_feature import (
     TokenTexts,
@@ -244,12 +245,20 @@ class FeatureStore:
             found = order[keep[order]]
             return found[ordered(matches.scores[found], descending)]
 
-    def rows(self, ids: Sequence[int] | np.ndarray) -> list[FeatureRow]:
-        """The rows of some features, in the order given. Raises NotFoundError."""
+    def rows(self, ids: Sequence[int] | np.ndarray, more: Sequence[str] = ()) -> list[FeatureRow]:
+        """The rows of some features, in the order given, with what the columns `more` (names of the
+        catalogue) say. Raises NotFoundError, and UserError for a column that is not there."""
         opened, named = self._held
         self._check_all(opened, ids)
         with opened.connection.fitting():
-            return opened.columns.rows(ids, named.names)
+            rows = opened.columns.rows(ids, named.names)
+            if not more or not rows:
+                return rows
+            chosen = np.asarray(ids, dtype=np.int64)
+            values = more_values(
+                more, chosen, opened.columns, named, opened.connection, opened.token_texts
+            )
+            return [replace(row, more=extra) for row, extra in zip(rows, values, strict=False)]
 
     def page(
         self,

@@ -11,18 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mi_crow.errors import UserError, nearest
+from mi_crow.mechanistic.features.catalogue import BY_LABEL, COLUMNS, OF_CONCEPTS, starts_with_least
 
 # Conditions on numbers, by name: the column of the index and what it says.
 NUMBERS: Mapping[str, tuple[str, str]] = {
-    "density": ("density", "share of tokens on which it fires"),
-    "fires": ("fires", "tokens on which it fires"),
-    "max": ("max_act", "its greatest activation"),
-    "mean": ("mean_act", "its mean activation where it fires"),
-    "auroc": ("top_auroc", "held-out AUROC of its best label"),
-    "norm": ("decoder_norm", "norm of its decoder row"),
-    "cosine": ("encoder_decoder_cosine", "cosine of its encoder and decoder rows"),
-    "skew": ("skew", "skew of its effect on the logits"),
-    "kurtosis": ("kurtosis", "kurtosis of its effect on the logits"),
+    column.name: (column.key, column.help)
+    for column in COLUMNS
+    if column.is_number and column.name not in ("feature", *OF_CONCEPTS)
 }
 # Conditions on words, by name.
 WORDS: Mapping[str, str] = {
@@ -40,11 +35,10 @@ ORDERS: Mapping[str, str] = {
     "feature": "feature",
     "label": "top_label",
     "concept": "concept",
+    **{column.name: column.sort for column in COLUMNS if column.name != "meaning"},
     "relevance": "relevance",
-    **{name: column for name, (column, _) in NUMBERS.items()},
 }
 _SORT = "sort"
-_AUROC_OF = "auroc:"  # and a label
 _TERM = re.compile(r"""\s*(?P<term>(?:[^\s"]+|"[^"]*"?)+)""")
 _CONDITION = re.compile(r"(?P<name>[A-Za-z_]+)(?P<sign>:|<=|>=|<|>|=)(?P<value>.*)", re.DOTALL)
 _YES = {"yes": True, "no": False}
@@ -158,7 +152,7 @@ def _values(name: str, vocabulary: Mapping[str, Iterable[str]]) -> Sequence[str]
     if name in ("named", "note"):
         return tuple(_YES)
     if name == _SORT:
-        return (*ORDERS, *(f"{_AUROC_OF}{label}" for label in vocabulary.get("label", ())))
+        return (*ORDERS, *(f"{BY_LABEL}{label}" for label in vocabulary.get("label", ())))
     return tuple(vocabulary.get(name, ()))
 
 
@@ -221,14 +215,14 @@ def _word(name: str, sign: str, value: str, start: int, end: int) -> int | bool 
 
 def _order(value: str, ascending: bool, start: int, end: int) -> tuple[str, bool | None]:
     """The order of `sort:`; `-sort:` turns it round."""
-    if value.startswith(_AUROC_OF) and len(value) > len(_AUROC_OF):
+    if value.startswith(BY_LABEL) and len(value) > len(BY_LABEL):
         return value, not ascending
     if value not in ORDERS:
         raise QueryError(
             f"{value!r} is not an order" if value else f"{_SORT}: needs an order",
             start,
             end,
-            f"there is {nearest(value, (*ORDERS, f'{_AUROC_OF}LABEL'))}",
+            f"there is {nearest(value, (*ORDERS, f'{BY_LABEL}LABEL'))}",
         )
-    first = value in ("feature", "label", "concept")  # numbers and names begin with the first
+    first = starts_with_least(ORDERS[value])
     return ORDERS[value], first if ascending else not first

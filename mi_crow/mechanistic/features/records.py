@@ -1,6 +1,7 @@
 """The results of queries: frozen dataclasses of plain values, torch-free."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mi_crow.bounds import REAL, SHARE
@@ -57,6 +58,7 @@ class FeatureRow:
     concept: str | None  # its most confident name
     top_label: str | None  # the label it predicts best; None below LEAST_AUROC
     top_auroc: float | None  # of its best label on held-out documents, also below LEAST_AUROC
+    more: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of columns asked for
 
     def __post_init__(self) -> None:
         if not is_telling(self.top_auroc):

@@ -1,19 +1,31 @@
 """The two lines over the feature table: what is shown, and the titles of the columns."""
 
+from dataclasses import dataclass
+
+from textual import events
 from textual.app import RenderResult
 from textual.content import Content
+from textual.message import Message
 from textual.widget import Widget
 
 from tui.screens.features.query import TableQuery
 from tui.text import printable
-from tui.widgets.lists.feature_columns import shown_columns, titles_content
+from tui.widgets.lists.feature_columns import titles_content
+from tui.widgets.lists.feature_table import FeatureTable
 
 
 class TableHeading(Widget):
     """`Features  312 of 2,048 firing · “sail”` above the titles."""
 
-    def __init__(self, id: str) -> None:
+    @dataclass
+    class SortWanted(Message):
+        """A title was clicked: the index's order by its column."""
+
+        sort: str
+
+    def __init__(self, table: FeatureTable, id: str) -> None:
         super().__init__(id=id)
+        self._table = table
         self._query = TableQuery()
         self._shown: int | None = None
         self._total = 0
@@ -23,16 +35,21 @@ class TableHeading(Widget):
         self._query, self._shown, self._total = query, shown, total
         self.refresh()
 
+    def on_click(self, event: events.Click) -> None:
+        column = self._table.layout_now.column_at(event.x) if event.y == 1 else None
+        if column is not None:
+            self.post_message(self.SortWanted(column.sort))
+
     def render(self) -> RenderResult:
         query, width = self._query, self.size.width
         first = self._first_line(width)
-        titles = titles_content(max(width - 1, 1), query.sort, query.descending)
+        titles = titles_content(self._table.layout_now, query.sort, query.descending)
         return Content("\n").join([first.truncate(width, ellipsis=True), titles])
 
     def _first_line(self, width: int) -> Content:
         """In a narrow table the search and the order come before the title and the total."""
         query, order = self._query, Content("")
-        if query.sort not in {column.sort for column, _ in shown_columns(width - 1)}:
+        if query.sort not in {column.sort for column, _ in self._table.layout_now.columns}:
             arrow = "↓" if query.descending else "↑"
             order = Content.assemble((" · by ", "$faint"), (query.title + arrow, "$accent"))
         search = Content("")
@@ -40,6 +57,9 @@ class TableHeading(Widget):
             shown = f"“{printable(query.search)}”"
             search = Content.assemble((" · ", "$faint"), (shown, "$accent"))
         show = f" {query.show}" if query.show != "all" else ""
+        if self._table.marks:
+            marks = Content.styled(f"{len(self._table.marks):,} marked", "$warning")
+            order = Content.assemble((" · ", "$faint"), marks, order)
         title = Content.assemble(("Features", "bold $primary"), "  ")
         full = Content.styled(self._count(with_total=True) + show, "$muted")
         short = Content.styled(self._count(with_total=False) + show, "$muted")

@@ -1,17 +1,21 @@
 """The list of the Features screen: what the table shows, in which order, and the way to one row."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from textual import on
 
 from mi_crow.errors import NotFoundError, UserError
+from mi_crow.mechanistic.features.catalogue import DEFAULT
+from tui.screens.features.columns import ColumnsPopup, SortPopup, known_columns
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
 from tui.screens.features.opening import OpenFeatureScreen
 from tui.screens.features.query import TableQuery
 from tui.screens.features.reading import IdsRead, read_ids
 from tui.threads import error_sentence
+from tui.widgets.lists.feature_columns import column_of
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
 
@@ -22,6 +26,7 @@ class FeatureListScreen(OpenFeatureScreen):
     def __init__(self) -> None:
         super().__init__()
         self._query = self._shown_query = TableQuery()  # asked for, and in the table
+        self._columns: tuple[str, ...] = DEFAULT
         self._total = 0
         self._requested: object = None  # index and query that the table shows or will show
         self._listed = False
@@ -72,6 +77,7 @@ class FeatureListScreen(OpenFeatureScreen):
         self._listed = True
         self._shown_query, self._total = read.query, read.total
         self.query_one(TableHeading).show(read.query, len(read.ids), read.total)
+        self._set_columns()
         self.table.show(read.ids, store.rows, "No features match")
         restored, self._restored = self._restored, None
         if self._wanted is not None:
@@ -118,7 +124,43 @@ class FeatureListScreen(OpenFeatureScreen):
     # Actions.
 
     def action_next_sort(self) -> None:
-        self._ask(self._query.next_sort())
+        sorts = [column_of(name).sort for name in self.table.columns]
+        self._ask(self._query.next_sort(sorts))
+
+    @on(TableHeading.SortWanted)
+    def _sort_wanted(self, message: TableHeading.SortWanted) -> None:
+        self._ask(self._query.sorted_by(message.sort))
+
+    @property
+    def _known_columns(self) -> tuple[str, ...]:
+        store = self.context.features
+        return known_columns(store.meta().labels if store is not None else ())
+
+    def action_columns(self) -> None:
+        table = self.table
+        popup = ColumnsPopup(table.columns, self._known_columns, table.layout_now.left_out)
+        self.app.push_screen(popup, self._show_columns)
+
+    def _show_columns(self, columns: Sequence[str] | None) -> None:
+        if columns is not None:
+            self._columns = tuple(columns)
+            self._set_columns()
+
+    def _set_columns(self) -> None:
+        """Those that the open index has; the others come back with an index that has them."""
+        known = self._known_columns
+        self.table.set_columns([name for name in self._columns if name in known])
+
+    def action_sort_by(self) -> None:
+        def chosen(sort: str | None) -> None:
+            if sort is not None:
+                self._ask(self._query.sorted_by(sort))
+
+        self.app.push_screen(SortPopup(self._known_columns, self._query.sort), chosen)
+
+    @on(FeatureTable.LaidOut)
+    def _laid_out(self) -> None:
+        self.query_one(TableHeading).refresh()
 
     def action_reverse(self) -> None:
         self._ask(replace(self._query, descending=not self._query.descending))

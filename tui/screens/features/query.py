@@ -1,8 +1,10 @@
 """What the feature table shows: order, search, filter, and the step to the next one; pure."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from mi_crow.mechanistic.features.catalogue import BY_LABEL, COLUMNS, starts_with_least
 from mi_crow.mechanistic.features.query_language import (
     ORDERS,
     FeatureQuery,
@@ -10,11 +12,9 @@ from mi_crow.mechanistic.features.query_language import (
     parse_query,
 )
 from mi_crow.store.json_object import JsonObject
-from tui.widgets.lists.feature_columns import COLUMNS
 
 RELEVANCE = "relevance"  # the index's name for how well a feature matches the search
 
-SORTS = tuple(column.sort for column in COLUMNS if column.sort)
 # What is shown, by name: the words for people and the settings of the index's filter.
 SHOWN = {
     "firing": {"alive": True},
@@ -56,21 +56,26 @@ class TableQuery:
     def title(self) -> str:
         """The order's name: its column's title, or what a query calls it."""
         titles = {column: name for name, column in ORDERS.items()}
-        titles |= {column.sort: column.title for column in COLUMNS if column.sort}
-        return titles.get(self.sort, self.sort)
+        titles |= {column.sort: column.title for column in reversed(COLUMNS)}
+        return titles.get(self.sort, self.sort.removeprefix(BY_LABEL))
 
     @property
     def parsed(self) -> FeatureQuery:
         """What the search asks for."""
         return parse_query(self.search)
 
-    def next_sort(self) -> "TableQuery":
-        """Sorted by the next column, and by relevance where the search ranks; numbers start with
-        the greatest, ids and names with the first."""
-        sorts = (*SORTS, RELEVANCE) if self.parsed.ranks else SORTS
+    def next_sort(self, sorts: Sequence[str]) -> "TableQuery":
+        """Sorted by the next of `sorts`, and by relevance where the search ranks."""
+        sorts = tuple(dict.fromkeys((*sorts, RELEVANCE) if self.parsed.ranks else sorts))
         at = sorts.index(self.sort) if self.sort in sorts else -1
-        sort = sorts[(at + 1) % len(sorts)]
-        return replace(self, sort=sort, descending=sort not in ("feature", "concept"))
+        return self.sorted_by(sorts[(at + 1) % len(sorts)])
+
+    def sorted_by(self, sort: str) -> "TableQuery":
+        """In this order: numbers start with the greatest, ids and texts with the first. The order
+        that it has already is turned round."""
+        if sort == self.sort:
+            return replace(self, descending=not self.descending)
+        return replace(self, sort=sort, descending=not starts_with_least(sort))
 
     def searching(self, search: str) -> "TableQuery":
         """The same with another search: its own order first; else, where it ranks features and

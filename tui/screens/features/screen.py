@@ -16,15 +16,23 @@ from tui.actions import bindings
 from tui.annotate import Naming, may_tag, name_feature
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
-from tui.screens.features.listing import FeatureListScreen
+from tui.screens.features.marking import (
+    BULK,
+    MARKED_PURPOSES,
+    FeatureMarkScreen,
+    saved_columns,
+    saved_marks,
+)
 from tui.screens.features.query import TableQuery, mistake_in, understood
 from tui.screens.features.reading import vocabulary
 from tui.screens.features.welcome import welcome
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
 
+OF_THE_TABLE = ("filter", "next_sort", "sort_by", "columns", "reverse", "next_filter", "jump")
 
-class FeaturesScreen(FeatureListScreen):
+
+class FeaturesScreen(FeatureMarkScreen):
     """The table of features and the open one, to browse, name and send on."""
 
     NAME = "features"
@@ -41,8 +49,9 @@ class FeaturesScreen(FeatureListScreen):
         yield Static(id="features-welcome", markup=False)
         with Horizontal(id="features-body"):
             with Vertical(id="features-left"):
-                yield TableHeading(id="features-heading")
-                yield FeatureTable(id="features-table")
+                table = FeatureTable(id="features-table")
+                yield TableHeading(table, id="features-heading")
+                yield table
             yield FeatureDetailPane(id="feature-detail")
         yield PromptLine()
 
@@ -56,6 +65,7 @@ class FeaturesScreen(FeatureListScreen):
     def on_sae_changed(self, message: messages.SaeChanged) -> None:
         if message.sae_id != self._sae_id:
             self._sae_id, self._feature, self._band = message.sae_id, None, 0
+            self.table.marks.clear()
             self.remove_class("-detail")
         self._error = message.error
         self._show_state()
@@ -89,12 +99,20 @@ class FeaturesScreen(FeatureListScreen):
     # What comes back at the next start.
 
     def state(self) -> dict[str, Any]:
-        return {"sae": self._sae_id, "feature": self._feature, **self._query.as_json()}
+        return {
+            "sae": self._sae_id,
+            "feature": self._feature,
+            "columns": list(self._columns),
+            "marks": self.table.marks.as_json(),
+            **self._query.as_json(),
+        }
 
     def restore(self, saved: JsonObject) -> None:
         self._query = TableQuery.from_json(saved)
+        self._columns = saved_columns(saved)
         if saved.text("sae", None) == self._sae_id:
             self._restored = saved.integer("feature", None, least=0)
+            self.table.marks = saved_marks(saved)
         self._list_again()
 
     # Escape.
@@ -121,9 +139,19 @@ class FeaturesScreen(FeatureListScreen):
     # Actions.
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in ("filter", "next_sort", "reverse", "next_filter", "jump"):
+        if action in (
+            "filter",
+            "next_sort",
+            "sort_by",
+            "columns",
+            "reverse",
+            "next_filter",
+            "jump",
+        ):
             return self.context.features is not None and not self.prompt.is_open
-        if action in ("tag", "steer", "inspect", "copy", "next_band", "step"):
+        if action in BULK:
+            return self.context.features is not None and bool(self._chosen())
+        if action in ("steer", "inspect", "copy", "next_band", "step"):
             return self.context.features is not None and self._feature is not None
         return True
 
@@ -143,6 +171,9 @@ class FeaturesScreen(FeatureListScreen):
         self.prompt.ask("jump", "#", placeholder="feature number")
 
     def action_tag(self) -> None:
+        if self.table.marks:
+            self.name_marked()
+            return
         row = self._row
         if row is None or self._sae_id is None or not may_tag(self.mi_crow):
             return
@@ -172,5 +203,7 @@ class FeaturesScreen(FeatureListScreen):
                 self._go_to(int(number))
             elif number:
                 self.tell(UserError(f"{number!r} is not a number"))
+        elif message.purpose in MARKED_PURPOSES:
+            self.answered_for_marked(message.purpose, message.value)
         elif message.purpose == "tag":
             name_feature(self.mi_crow, self._naming, message.value)

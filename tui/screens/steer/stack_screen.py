@@ -37,17 +37,20 @@ class StackScreen(MiCrowScreen):
 
     def on_send_to_steer(self, message: messages.SendToSteer) -> None:
         sae_id = message.sae_id or self.context.sae_id
-        sent = (message.feature, sae_id)
-        place = next(
-            (n for n, one in enumerate(self._stack) if (one.feature, one.sae) == sent), None
-        )
-        if place is None:
-            place = len(self._stack)
-            self._stack.append(stacks.default_intervention(message.feature, sae_id))
+        places = [self._place_of(feature, sae_id) for feature in (message.feature, *message.more)]
+        place = places[0]
         self._show_stack()
         self.stack_list.cursor = place
         self.stack_list.focus()
         self._read_names()
+
+    def _place_of(self, feature: int, sae_id: str | None) -> int:
+        """Where a feature is on the stack; it is put there when it is not."""
+        for place, one in enumerate(self._stack):
+            if (one.feature, one.sae) == (feature, sae_id):
+                return place
+        self._stack.append(stacks.default_intervention(feature, sae_id))
+        return len(self._stack) - 1
 
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
         self._read_names()

@@ -1,28 +1,25 @@
-"""The columns of the feature table: what one feature says in the width there is; pure."""
+"""The columns of the feature table: what each says, and its width in the room there is; pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import cache
+from typing import TYPE_CHECKING
 
 from textual.content import Content, Span
 
+from mi_crow.mechanistic.features.catalogue import DEFAULT, FeatureColumn, Kind, column_named
 from tui.text import count, number, printable
 from tui.widgets.lists.row_list import fitted
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureRow
 
-
-@dataclass(frozen=True)
-class FeatureColumn:
-    """One column. `width` 0 takes what is left; it shows where the table has `from_width` cells."""
-
-    title: str
-    width: int
-    cell: "Callable[[FeatureRow], Content]"
-    align: Literal["left", "right"] = "right"
-    from_width: int = 0
-    sort: str = ""  # the sort key of the index that this column shows
+_GAP = 2
+_MARKER = 1
+_LEAST_TEXT = 4  # cells of a text column
+_MOST_TEXT = 60
+# Where the table is too narrow these go first, then those at the right.
+_FIRST_TO_GO = ("mean", "fires", "auroc")
 
 
 def density(share: float) -> str:
@@ -39,10 +36,6 @@ def density(share: float) -> str:
 def score(auroc: float | None) -> str:
     """An AUROC in at most five characters; what is not perfect never reads as 1.00."""
     return number(auroc, 3 if auroc is not None and 0.995 <= auroc < 1 else 2)
-
-
-def _faint_zero(text: str, row: "FeatureRow") -> Content:
-    return Content.styled(text, "" if row.fires else "$faint")
 
 
 def _meaning(row: "FeatureRow") -> Content:
@@ -62,39 +55,132 @@ def _auroc(row: "FeatureRow") -> Content:
     return Content.styled(score(row.top_auroc) if known else "–", style)
 
 
-COLUMNS = (
-    FeatureColumn("feature", 7, lambda row: _faint_zero(str(row.feature), row), sort="feature"),
-    FeatureColumn("density", 7, lambda row: _faint_zero(density(row.density), row), sort="density"),
-    FeatureColumn("fires", 6, lambda row: _faint_zero(count(row.fires), row), "right", 52, "fires"),
-    FeatureColumn("max", 6, lambda row: _faint_zero(number(row.max_act, 2), row), sort="max_act"),
-    FeatureColumn(
-        "mean", 6, lambda row: _faint_zero(number(row.mean_act, 2), row), "right", 66, "mean_act"
-    ),
-    FeatureColumn("concept / top label", 0, _meaning, "left", sort="concept"),
-    FeatureColumn("AUROC", 5, _auroc, "right", 52, "top_auroc"),
-)
-_GAP = 2
-_MARKER = 1
+def _text(value: object, style: str = "$muted") -> Content:
+    words = (
+        " · ".join(str(one).strip() or str(one) for one in value)
+        if isinstance(value, tuple)
+        else str(value or "")
+    )
+    return Content.styled(printable(words), style) if words else Content.styled("–", "$faint")
 
 
-def shown_columns(width: int) -> list[tuple[FeatureColumn, int]]:
-    """The columns that a table of `width` cells shows, with their widths."""
-    columns = [column for column in COLUMNS if width >= column.from_width]
-    gaps = _GAP * (len(columns) - 1) + 2 * _MARKER
-    rest = width - gaps - sum(column.width for column in columns)
-    return [(column, column.width or max(rest, 4)) for column in columns]
+_FORMATS: Mapping[Kind, Callable[[float], str]] = {
+    "number": lambda value: f"{value:.0f}",
+    "share": density,
+    "count": count,
+    "activation": lambda value: number(value, 2),
+    "score": score,
+}
+_OWN: Mapping[str, "Callable[[FeatureRow], Content]"] = {"meaning": _meaning, "auroc": _auroc}
+_STYLES = {"names": "$accent", "tags": "$secondary", "tokens": "$success", "suppressed": "$error"}
 
 
-def row_content(feature: int, row: "FeatureRow | None", width: int, marker: str) -> Content:
+def cell(column: FeatureColumn, row: "FeatureRow") -> Content:
+    """What a column says about a feature."""
+    if column.name in _OWN:
+        return _OWN[column.name](row)
+    value = row.more.get(column.name, getattr(row, column.key, None))
+    if not column.is_number:
+        return _text(value, _STYLES.get(column.name, "$muted"))
+    if value is None:
+        return Content.styled("–", "$faint")
+    return Content.styled(_FORMATS[column.kind](value), "" if row.fires else "$faint")
+
+
+@cache
+def column_of(name: str) -> FeatureColumn:
+    """A column by its name. Raises UserError."""
+    return column_named(name)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns that fit into a table, with their widths, and those that do not."""
+
+    columns: tuple[tuple[FeatureColumn, int], ...]
+    left_out: tuple[str, ...] = ()
+
+    def column_at(self, x: int) -> FeatureColumn | None:
+        """The column whose cells, or the gap before them, are at `x`."""
+        end = _MARKER
+        for column, width in self.columns:
+            end += width
+            if x < end:
+                return column
+            end += _GAP
+        return None
+
+
+def layout(names: Sequence[str], needs: Mapping[str, int], width: int) -> Layout:
+    """Places the columns `names` in `width` cells. `needs` are the widest cells of each that were
+    read; texts share what numbers leave, and the last text takes the rest."""
+    columns = [column_of(name) for name in names]
+    room = width - 2 * _MARKER
+    left_out: list[str] = []
+    while len(columns) > 1 and sum(map(_least(needs), columns)) + _gaps(columns) > room:
+        gone = next((c for name in _FIRST_TO_GO for c in columns if c.name == name), columns[-1])
+        if gone.name == "feature":
+            gone = columns[-2]
+        columns.remove(gone)
+        left_out.append(gone.name)
+    widths = {c.name: _least(needs)(c) for c in columns}
+    texts = sorted((c for c in columns if not c.is_number), key=_wish(needs))
+    rest = room - _gaps(columns) - sum(widths[c.name] for c in columns if c.is_number)
+    for place, column in enumerate(texts):
+        share = rest // (len(texts) - place)
+        least = widths[column.name]
+        widths[column.name] = max(min(_wish(needs)(column), share), min(least, rest))
+        rest -= widths[column.name]
+    if texts:
+        last = [c for c in columns if not c.is_number][-1].name
+        widths[last] += max(rest, 0)
+    return Layout(tuple((c, widths[c.name]) for c in columns), tuple(left_out))
+
+
+def _gaps(columns: Sequence[FeatureColumn]) -> int:
+    return _GAP * (len(columns) - 1)
+
+
+def _least(needs: Mapping[str, int]) -> Callable[[FeatureColumn], int]:
+    """Numbers are never cut; a feature's number leaves a cell for its mark."""
+
+    def least(column: FeatureColumn) -> int:
+        if not column.is_number:
+            return max(min(needs.get(column.name, 0), 12), _LEAST_TEXT)
+        title = min(len(column.title), 12)
+        return max(title, needs.get(column.name, 0) + (column.name == "feature"))
+
+    return least
+
+
+def _wish(needs: Mapping[str, int]) -> Callable[[FeatureColumn], int]:
+    return lambda column: min(max(needs.get(column.name, 0), len(column.title) + 1), _MOST_TEXT)
+
+
+def needs_of(names: Sequence[str], rows: "Sequence[FeatureRow]") -> dict[str, int]:
+    """The widest cell of each column in some rows."""
+    columns = [column_of(name) for name in names]
+    return {c.name: max((cell(c, row).cell_length for row in rows), default=0) for c in columns}
+
+
+PLAIN = layout(DEFAULT, {}, 80)
+
+
+def row_content(
+    feature: int, row: "FeatureRow | None", shown: Layout, marker: str, *, marked: bool = False
+) -> Content:
     """One line of the table. A row that is not read yet shows only its number."""
     cells = []
-    for column, cells_wide in shown_columns(width):
+    for column, width in shown.columns:
+        own = Content("")
         if row is not None:
-            cell = column.cell(row)
-        else:
-            cell = Content(str(feature) if column.sort == "feature" else "")
-        cells.append(fitted(cell, cells_wide, column.align))
+            own = cell(column, row)
+        elif column.name == "feature":
+            own = Content(str(feature))
+        cells.append(fitted(own, width, "right" if column.is_number else "left"))
     line = Content.assemble(Content(" " * _GAP).join(cells), " ")
+    if marked:
+        line = Content.styled("•", "$warning") + line[1:]
     first = Content.styled(marker, "$primary") if marker.strip() else Content(marker)
     return first + _blanks_joined(line)
 
@@ -113,21 +199,23 @@ def _blanks_joined(line: Content) -> Content:
     )
 
 
-def titles_content(width: int, sort: str, descending: bool) -> Content:
+def titles_content(shown: Layout, sort: str, descending: bool) -> Content:
     """The titles over the columns; the one that sorts carries an arrow, in the gap if need be."""
     line = Content("")
     end = 0
-    for column, cells in shown_columns(width):
+    for column, cells in shown.columns:
         end += cells
-        sorts = bool(column.sort) and column.sort == sort
+        sorts = column.sort == sort
         arrow = ("↓" if descending else "↑") if sorts else ""
-        text = Content.styled(column.title + arrow, "$accent" if sorts else "$faint")
-        if column.align == "left":
-            if text.cell_length > cells:  # the arrow must not be cut off
-                cut = Content(column.title).truncate(cells - len(arrow), ellipsis=True).plain
-                text = Content.styled(cut + arrow, "$accent" if sorts else "$faint")
-            line = line.pad_right(end - cells - line.cell_length) + fitted(text, cells)
+        style = "$accent" if sorts else "$faint"
+        title = printable(column.title)
+        text = Content.styled(title + arrow, style)
+        if text.cell_length > cells + (column.is_number and bool(arrow)):  # keep the arrow
+            cut = Content(title).truncate(cells - len(arrow), ellipsis=True).plain
+            text = Content.styled(cut + arrow, style)
+        if column.is_number:
+            line = line.pad_right(max(end - text.cell_length - line.cell_length, 0)) + text
         else:
-            line = line.pad_right(end - text.cell_length - line.cell_length) + text
+            line = line.pad_right(end - cells - line.cell_length) + fitted(text, cells)
         end += _GAP
     return Content.assemble(" ", line)

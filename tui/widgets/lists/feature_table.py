@@ -13,17 +13,23 @@ from textual.cache import LRUCache
 from textual.content import Content
 from textual.message import Message
 
+from mi_crow.mechanistic.features.catalogue import DEFAULT
 from tui.threads import ThreadWork
 from tui.widgets.lists.cursor_list import CursorList
-from tui.widgets.lists.feature_columns import row_content
+from tui.widgets.lists.feature_columns import Layout, column_of, layout, needs_of, row_content
+from tui.widgets.lists.feature_marks import FeatureMarks
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureRow
 
 BLOCK_ROWS = 64
+_IN_EVERY_ROW = frozenset(
+    ["feature", "density", "fires", "max_act", "mean_act", "meaning", "top_label", "top_auroc"]
+)
 _KEPT_BLOCKS = 64
 
-Fetch = Callable[[Sequence[int]], "Sequence[FeatureRow]"]
+Fetch = Callable[[Sequence[int], Sequence[str]], "Sequence[FeatureRow]"]
+"""Rows of some features, with what the columns of these names say."""
 
 
 class FeatureTable(ThreadWork, CursorList):
@@ -41,6 +47,10 @@ class FeatureTable(ThreadWork, CursorList):
 
         feature: int
 
+    @dataclass
+    class LaidOut(Message):
+        """The columns or their widths are others."""
+
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._ids: Sequence[int] = ()
@@ -48,6 +58,10 @@ class FeatureTable(ThreadWork, CursorList):
         self._generation = 0
         self._blocks: LRUCache[int, tuple[FeatureRow, ...]] = LRUCache(_KEPT_BLOCKS)
         self._stale: set[int] = set()
+        self.columns: tuple[str, ...] = DEFAULT
+        self._needs: dict[str, int] = {}  # the widest cell of each column so far
+        self._layout: tuple[int, Layout] | None = None  # and the width it is for
+        self.marks = FeatureMarks()
 
     # What is shown.
 
@@ -57,6 +71,8 @@ class FeatureTable(ThreadWork, CursorList):
         `fetch` gives the rows of some ids in their order; it is called in a thread.
         """
         before = self.feature
+        if fetch != self._fetch:
+            self._needs, self._layout = {}, None  # another index
         self._ids, self._fetch, self._empty = ids, fetch, empty
         self._generation += 1
         self._blocks.clear()
@@ -71,6 +87,41 @@ class FeatureTable(ThreadWork, CursorList):
         """Reads the shown rows again (a concept changed); the old ones stay until then."""
         self._stale = set(self._blocks.keys())
         self._read_visible()
+
+    @property
+    def shown_ids(self) -> Sequence[int]:
+        """All features in the table, in its order."""
+        return self._ids
+
+    def marks_changed(self) -> None:
+        """Draws the rows again: others are marked."""
+        self.forget_strips()
+        self.refresh()
+        self.post_message(self.LaidOut())
+
+    def set_columns(self, columns: Sequence[str]) -> None:
+        """Shows other columns, whose rows are read again."""
+        if tuple(columns) != self.columns:
+            self.columns = tuple(columns)
+            self._generation += 1
+            self._blocks.clear()
+            self._needs = {name: need for name, need in self._needs.items() if name in columns}
+            self._lay_out()
+            self._read_visible()
+
+    @property
+    def layout_now(self) -> Layout:
+        """The columns that fit, and their widths."""
+        width = self.text_width
+        if self._layout is None or self._layout[0] != width:
+            self._layout = width, layout(self.columns, self._needs, width)
+        return self._layout[1]
+
+    def _lay_out(self) -> None:
+        self._layout = None
+        self.forget_strips()
+        self.refresh()
+        self.post_message(self.LaidOut())
 
     @property
     def feature(self) -> int | None:
@@ -115,20 +166,29 @@ class FeatureTable(ThreadWork, CursorList):
                 start = block * BLOCK_ROWS
                 ids = list(self._ids[start : start + BLOCK_ROWS])
                 self.in_thread(
-                    partial(fetch, ids),
+                    partial(fetch, ids, self._more()),
                     partial(self._rows_read, self._generation, block),
                     group="rows",
                     failed=partial(self._rows_failed, self._generation),
                 )
                 return
 
+    def _more(self) -> tuple[str, ...]:
+        return tuple(n for n in self.columns if column_of(n).key not in _IN_EVERY_ROW)
+
     def _rows_read(self, generation: int, block: int, rows: "Sequence[FeatureRow]") -> None:
         if generation == self._generation:
             self._stale.discard(block)
             self._blocks.discard(block)  # the cache never overwrites
             self._blocks[block] = tuple(rows)
-            self.forget_strips()
-            self.refresh_lines(block * BLOCK_ROWS, BLOCK_ROWS)
+            needs = needs_of(self.columns, rows)
+            wider = {name: n for name, n in needs.items() if n > self._needs.get(name, 0)}
+            self._needs |= wider
+            if wider and layout(self.columns, self._needs, self.text_width) != self.layout_now:
+                self._lay_out()
+            else:
+                self.forget_strips()
+                self.refresh_lines(block * BLOCK_ROWS, BLOCK_ROWS)
         self._read_visible()
 
     def _rows_failed(self, generation: int, error: Exception) -> None:
@@ -140,13 +200,17 @@ class FeatureTable(ThreadWork, CursorList):
     # Drawing.
 
     def row_content(self, index: int, width: int, marker: str) -> Content:
-        return row_content(self._ids[index], self.row_at(index), width, marker)
+        feature = self._ids[index]
+        row = self.row_at(index)
+        marked = feature in self.marks
+        return row_content(feature, row, self.layout_now, marker, marked=marked)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
         self._read_visible()
 
     def on_resize(self) -> None:
+        self.post_message(self.LaidOut())
         self._keep_cursor_visible()
         self._read_visible()
 

@@ -1,0 +1,91 @@
+"""One change to the names, tags or notes of many features, which one undo reverts. Torch-free."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+    from mi_crow.mechanistic.concepts.annotations_rows import Concept
+
+
+def name_all(annotations: "Annotations", sae_id: str, features: Sequence[int], name: str) -> str:
+    """Gives the features one name more. What is said under that name already stays."""
+    with annotations.one_change():
+        known = {one.feature for one in annotations.concepts(sae_id) if one.name == name}
+        for feature in features:
+            if feature not in known:
+                annotations.set_concept(sae_id, feature, name)
+    return f"{_features(len(features))} named “{name}”; u undoes"
+
+
+def remove_names(annotations: "Annotations", sae_id: str, features: Sequence[int]) -> str:
+    """Removes all names of the features, with their tags and notes."""
+    with annotations.one_change():
+        found = list(_concepts(annotations, sae_id, features))
+        for one in found:
+            annotations.remove_concept(sae_id, one.feature, one.name)
+    return f"Removed {len(found):,} names; u undoes" if found else "None of them has a name"
+
+
+def tag_all(
+    annotations: "Annotations",
+    sae_id: str,
+    features: Sequence[int],
+    added: Sequence[str],
+    removed: Sequence[str],
+) -> str:
+    """Adds and removes tags. A tag belongs to a name: features without one are left out."""
+
+    def tags(one: "Concept") -> dict[str, tuple[str, ...]]:
+        kept = (tag for tag in (*one.tags, *added) if tag not in removed)
+        return {"tags": tuple(dict.fromkeys(kept))}
+
+    return _set_all(annotations, sae_id, features, "tagged", tags)
+
+
+def note_all(annotations: "Annotations", sae_id: str, features: Sequence[int], note: str) -> str:
+    """Writes one note on every name of the features; those without a name are left out."""
+    done = "noted" if note else "without a note"
+    return _set_all(annotations, sae_id, features, done, lambda one: {"note": note})
+
+
+def _set_all(
+    annotations: "Annotations",
+    sae_id: str,
+    features: Sequence[int],
+    done: str,
+    changed: "Callable[[Concept], Mapping[str, Any]]",
+) -> str:
+    with annotations.one_change():
+        found = list(_concepts(annotations, sae_id, features))
+        for one in found:
+            new = replace(one, **changed(one))
+            if new != one:
+                annotations.set_concept(
+                    sae_id, one.feature, one.name, one.confidence, new.note, new.tags, one.source
+                )
+    named = len({one.feature for one in found})
+    if not named:
+        return "None of them has a name yet; t names them"
+    without = len(set(features)) - named
+    rest = f", {without:,} without a name left out" if without else ""
+    return f"{_features(named)} {done}{rest}; u undoes"
+
+
+def parse_tags(text: str) -> tuple[list[str], list[str]]:
+    """`checked, -to do`: the tags to add and those to remove."""
+    tags = [tag.strip() for tag in text.split(",")]
+    removed = [tag[1:].strip() for tag in tags if tag.startswith("-")]
+    return [tag for tag in tags if tag and not tag.startswith("-")], [t for t in removed if t]
+
+
+def _concepts(
+    annotations: "Annotations", sae_id: str, features: Sequence[int]
+) -> "Iterator[Concept]":
+    wanted = set(features)
+    return (one for one in annotations.concepts(sae_id) if one.feature in wanted)
+
+
+def _features(count: int) -> str:
+    return "1 feature" if count == 1 else f"{count:,} features"

@@ -1,0 +1,92 @@
+"""Every column that the table of features can show: its names, its order, what it says. Torch-free.
+
+The app's table, `mi-crow features --columns` and the conditions of the query language go by it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mi_crow.errors import UserError, nearest
+
+Kind = Literal["number", "share", "count", "activation", "score", "text"]
+BY_LABEL = "auroc:"  # followed by a label: how well a feature predicts it
+
+
+@dataclass(frozen=True)
+class FeatureColumn:
+    """One column. `name` is what people type, `key` its name in the index and in JSON."""
+
+    name: str
+    key: str
+    title: str
+    kind: Kind
+    help: str
+    order: str = ""  # the index's order by it; empty: `key`
+
+    @property
+    def sort(self) -> str:
+        return self.order or self.key
+
+    @property
+    def is_number(self) -> bool:
+        return self.kind != "text"
+
+
+_C = FeatureColumn
+COLUMNS: tuple[FeatureColumn, ...] = (
+    _C("feature", "feature", "feature", "number", "its number"),
+    _C("density", "density", "density", "share", "share of tokens on which it fires"),
+    _C("fires", "fires", "fires", "count", "tokens on which it fires"),
+    _C("max", "max_act", "max", "activation", "its greatest activation"),
+    _C("mean", "mean_act", "mean", "activation", "its mean activation where it fires"),
+    _C("std", "std_act", "std", "activation", "spread of its activation where it fires"),
+    _C("meaning", "meaning", "concept / top label", "text", "its name, else its label", "concept"),
+    _C("names", "names", "names", "text", "all its names, the most confident first", "concept"),
+    _C("label", "top_label", "best label", "text", "the label that it predicts best"),
+    _C("auroc", "top_auroc", "AUROC", "score", "held-out AUROC of its best label"),
+    _C("norm", "decoder_norm", "norm", "activation", "norm of its decoder row"),
+    _C(
+        "cosine",
+        "encoder_decoder_cosine",
+        "cosine",
+        "activation",
+        "cosine of its encoder and decoder rows",
+    ),
+    _C("skew", "skew", "skew", "activation", "skew of its effect on the logits"),
+    _C("kurtosis", "kurtosis", "kurtosis", "activation", "kurtosis of its effect on the logits"),
+    _C("nearest", "nearest_cosine", "nearest", "activation", "cosine with the nearest feature"),
+    _C("coactive", "coactive_jaccard", "coactive", "activation", "Jaccard with its best companion"),
+    _C("tokens", "promoted", "promotes", "text", "tokens that it promotes most"),
+    _C("suppressed", "suppressed", "suppresses", "text", "tokens that it suppresses most"),
+    _C("tags", "tags", "tags", "text", "tags of its names"),
+    _C("note", "note", "note", "text", "notes on its names"),
+    _C("source", "source", "source", "text", "who named it: user, auto, import, .."),
+    _C("confidence", "confidence", "confidence", "activation", "how sure its name is, 0 to 1"),
+)
+BY_NAME = {column.name: column for column in COLUMNS}
+# Names, tags, notes, .. change with the annotations; all others never do.
+OF_CONCEPTS = ("names", "tags", "note", "source", "confidence")
+DEFAULT = ("feature", "density", "fires", "max", "mean", "meaning", "auroc")
+
+
+def column_named(name: str, labels: Sequence[str] | None = None) -> FeatureColumn:
+    """The column that `name` says, `auroc:LABEL` among them; with `labels` only one of those.
+
+    Raises UserError."""
+    if name in BY_NAME:
+        return BY_NAME[name]
+    label = name.removeprefix(BY_LABEL)
+    if name.startswith(BY_LABEL) and label and (labels is None or label in labels):
+        return FeatureColumn(name, name, label, "score", f"held-out AUROC for the label {label}")
+    if name.startswith(BY_LABEL) and labels is not None:
+        hint = f"there is {nearest(label, labels)}" if labels else "it has no labels"
+        raise UserError(f"label {label!r} is not in the index", hint=hint)
+    known = (*BY_NAME, f"{BY_LABEL}LABEL")
+    raise UserError(f"{name!r} is not a column", hint=f"there is {nearest(name, known)}")
+
+
+def starts_with_least(sort: str) -> bool:
+    """Whether an order begins with the first: numbers and texts of features do, figures do not."""
+    texts = {column.sort for column in COLUMNS if not column.is_number}
+    return sort == "feature" or sort in texts

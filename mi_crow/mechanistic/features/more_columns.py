@@ -1,0 +1,88 @@
+"""The columns of the table of features that are read when somebody first shows, sorts by or asks
+about them. Torch-free."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mi_crow.mechanistic.features.catalogue import BY_LABEL, OF_CONCEPTS, column_named
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.columns import ConceptColumns, FeatureColumns
+    from mi_crow.mechanistic.features.connection import IndexConnection
+    from mi_crow.mechanistic.features.one_feature import TokenTexts
+    from mi_crow.mechanistic.features.records import Concept
+
+# Numbers of the table `features`, and those of other tables: name -> query.
+STORED = ("std_act", "decoder_norm", "encoder_decoder_cosine", "skew", "kurtosis")
+_OTHERS = {
+    "nearest_cosine": "SELECT feature, cosine::DOUBLE AS value FROM idx.neighbours WHERE rank = 0",
+    "coactive_jaccard": (
+        "SELECT feature, jaccard::DOUBLE AS value FROM idx.coactivations WHERE rank = 0"
+    ),
+}
+MORE_NUMBERS = (*STORED, *_OTHERS)
+SIGNS = {"promoted": 1, "suppressed": -1}
+SHOWN_TOKENS = 5  # of each feature in one cell
+
+
+def read_numbers(connection: "IndexConnection", key: str, n_features: int) -> np.ndarray:
+    """One of MORE_NUMBERS: float64 [n_features], nan where there is no value."""
+    query = _OTHERS.get(
+        key, f"SELECT feature, coalesce({key}::DOUBLE, 'nan'::DOUBLE) AS value FROM idx.features"
+    )
+    found = connection.columns(query)
+    values = np.full(n_features, np.nan)
+    values[found["feature"]] = found["value"]
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def read_tokens(connection: "IndexConnection", key: str, n_features: int) -> np.ndarray:
+    """The tokens that each feature promotes or suppresses most: int32 [n_features, SHOWN_TOKENS],
+    -1 where there are fewer."""
+    found = connection.columns(
+        "SELECT feature, rank::TINYINT AS rank, token_id FROM idx.logits "
+        f"WHERE sign = {SIGNS[key]} AND rank < {SHOWN_TOKENS}"
+    )
+    tokens = np.full((n_features, SHOWN_TOKENS), -1, dtype=np.int32)
+    tokens[found["feature"], found["rank"]] = found["token_id"]
+    return tokens
+
+
+def of_concepts(key: str, concepts: "Sequence[Concept]") -> Any:
+    """What the names of one feature, the most confident first, say in a column of OF_CONCEPTS."""
+    if key == "confidence":
+        return concepts[0].confidence if concepts else None
+    if key == "names":
+        return tuple(one.name for one in concepts)
+    if key == "tags":
+        return tuple(dict.fromkeys(tag for one in concepts for tag in one.tags))
+    found = (one.note if key == "note" else one.source for one in concepts)
+    return "; ".join(dict.fromkeys(text for text in found if text))
+
+
+def more_values(
+    names: Sequence[str],
+    ids: np.ndarray,
+    columns: "FeatureColumns",
+    concepts: "ConceptColumns",
+    connection: "IndexConnection",
+    texts: "TokenTexts",
+) -> list[Mapping[str, Any]]:
+    """For each feature of `ids` what the columns `names` say, by their names: a number or None, a
+    text, or texts. Raises UserError for a column that the index does not have."""
+    found: dict[str, list[Any]] = {}
+    for name in names:
+        key = column_named(name, columns.labels).key
+        if key in OF_CONCEPTS:
+            found[name] = [of_concepts(key, concepts.concepts.get(f, ())) for f in ids.tolist()]
+        elif key in SIGNS:
+            rows = columns.tokens(key, connection)[ids].tolist()
+            found[name] = [tuple(texts[token] for token in row if token >= 0) for row in rows]
+        elif key in MORE_NUMBERS or key.startswith(BY_LABEL):
+            values = columns.numbers(key, connection)[ids].tolist()
+            found[name] = [None if value != value else value for value in values]
+    if not found:  # the row itself says them
+        return [{}] * len(ids)
+    return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]

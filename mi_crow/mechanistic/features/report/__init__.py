@@ -1,0 +1,1 @@
+"""Features as a file: a page to read, or JSON. Torch-free."""

@@ -1,0 +1,34 @@
+"""Features as plain values, as `--json` prints them and an export writes them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.mechanistic.features.catalogue import column_named
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.records import Example, FeatureDetail, FeatureRow
+
+
+def row_json(row: "FeatureRow") -> dict[str, Any]:
+    """One row of the table, with all columns that were asked for under their names in the index."""
+    more = {column_named(name).key: value for name, value in row.more.items()}
+    values = asdict(row)
+    del values["more"]
+    return values | more
+
+
+def feature_json(detail: "FeatureDetail", examples: "Sequence[Example]") -> dict[str, Any]:
+    """Everything about one feature."""
+    keys = ("document", "position", "activation", "text", "tokens", "acts")
+    return row_json(detail.row) | {
+        "examples": [{key: getattr(example, key) for key in keys} for example in examples],
+        "promoted": [{"token": token, "value": value} for token, value in detail.promoted],
+        "suppressed": [{"token": token, "value": value} for token, value in detail.suppressed],
+        "neighbours": [item._asdict() for item in detail.neighbours],
+        "coactivations": [item._asdict() for item in detail.coactivations],
+        "cofiring": detail.cofiring._asdict() | {"over": detail.cofiring.words()},
+        "histogram": [int(height) for height in detail.histogram],
+        "histogram_edges": [float(edge) for edge in detail.edges],
+        "labels": [asdict(item) | {"auroc_heldout": item.auroc_heldout} for item in detail.labels],
+    }

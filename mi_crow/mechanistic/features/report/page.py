@@ -1,0 +1,199 @@
+"""The page of a report: HTML that loads nothing, runs nothing and can be read without styles; pure.
+
+Every text of models, data and people goes through `_safe`; nothing else writes such text.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from mi_crow.mechanistic.features.records import is_telling
+from mi_crow.mechanistic.features.report.histogram import histogram_svg
+from mi_crow.mechanistic.features.report.style import STYLE
+from mi_crow.visible import visible
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.records import Example, FeatureDetail, FeatureRow, IndexMeta
+
+HEAT_STEPS = 7
+_OPEN_EXAMPLES = 8  # the others are folded
+_LONGEST_TOKEN = 80
+
+
+def _safe(text: str) -> str:
+    """Foreign text for HTML and its attributes: no tags, no control or bidi characters."""
+    return escape(visible(text.replace("\n", "⏎")), quote=True)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.3g}%"
+
+
+def page_start(meta: "IndexMeta", rows: "Sequence[FeatureRow]") -> str:
+    """The head of the page and the table of its features."""
+    title = f"{len(rows):,} features of {meta.sae_id}" if len(rows) != 1 else meta.sae_id
+    facts = {
+        "Model": meta.model_id,
+        "Layer": meta.layer,
+        "Features": f"{meta.n_features:,}",
+        "Indexed": f"{meta.n_tokens:,} tokens of {meta.n_documents:,} documents",
+        "Index built": time.strftime("%Y-%m-%d", time.gmtime(meta.built_at)),
+    }
+    lines = "".join(map(_table_row, rows))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="color-scheme" content="light dark">
+<title>{_safe(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header><h1>{_safe(title)}</h1>{_facts(facts)}</header>
+<main>
+<table class="all"><thead><tr><th>Feature</th><th class="text">Concept or top label</th>
+<th>Density</th><th>Fires</th><th>Max</th><th>Mean</th><th>AUROC</th></tr></thead>
+<tbody>{lines}</tbody></table>
+"""
+
+
+def page_end(meta: "IndexMeta") -> str:
+    return (
+        "</main>\n<footer>Heat and bold numbers show activations; a token is shaded by its share "
+        "of the feature&#x27;s maximum. AUROC is measured on held-out documents. Written by "
+        f"mi-crow from the index of {_safe(meta.sae_id)}.</footer>\n</body>\n</html>\n"
+    )
+
+
+def _table_row(row: "FeatureRow") -> str:
+    name = row.concept or row.top_label or ("" if row.fires else "never fires")
+    kind = "name" if row.concept else "muted"
+    cells = (
+        _share(row.density),
+        f"{row.fires:,}",
+        _number(row.max_act),
+        _number(row.mean_act),
+        _number(row.top_auroc, 2),
+    )
+    return (
+        f'<tr><td><a href="#f{row.feature}">#{row.feature}</a></td>'
+        f'<td class="text {kind}">{_safe(name)}</td>'
+        f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
+    )
+
+
+def feature_section(
+    detail: "FeatureDetail", examples: "Sequence[Example]", shown: frozenset[int]
+) -> str:
+    """One feature. `shown` are the features of the page, which it can link to."""
+    row = detail.row
+    title = f"<h2>#{row.feature} <span>{_safe(row.concept or row.top_label or '')}</span></h2>"
+    logits = _tokens("Promoted tokens", detail.promoted, "up") + _tokens(
+        "Suppressed tokens", detail.suppressed, "down"
+    )
+    related = _related("Nearest (cosine)", [one[:2] for one in detail.neighbours], shown)
+    related += _related("Co-active (Jaccard)", [one[:2] for one in detail.coactivations], shown)
+    return (
+        f'<article id="f{row.feature}">{title}{_names(detail)}{_facts(_figures(detail))}'
+        f'<div class="side">{_histogram(detail)}{logits}{related}</div>'
+        f'<div class="texts">{_examples(examples, row.max_act)}</div></article>\n'
+    )
+
+
+def _names(detail: "FeatureDetail") -> str:
+    lines = []
+    for one in detail.concepts:
+        tags = "".join(f'<span class="tag">{_safe(tag)}</span>' for tag in one.tags)
+        note = f' <span class="note">{_safe(one.note)}</span>' if one.note else ""
+        by = f'<span class="muted"> {_safe(one.source)}, {one.confidence:.2g}</span>'
+        lines.append(f'<li><span class="name">{_safe(one.name)}</span>{by}{tags}{note}</li>')
+    return f'<ul class="names">{"".join(lines)}</ul>' if lines else ""
+
+
+def _figures(detail: "FeatureDetail") -> dict[str, str]:
+    row = detail.row
+    if not row.fires:
+        return {"Fires": "never on the indexed tokens"}
+    facts = {
+        "Fires": f"{row.fires:,} times, on {_share(row.density)} of tokens",
+        "Activation": f"max {_number(row.max_act)}, mean {_number(row.mean_act)}, "
+        f"spread {_number(detail.std_act)}",
+        "Decoder norm": _number(detail.decoder_norm),
+        "Encoder-decoder cosine": _number(detail.encoder_decoder_cosine),
+        "Logit effect": f"skew {_number(detail.skew)}, kurtosis {_number(detail.kurtosis)}",
+    }
+    labels = [f"{one.label} {one.auroc:.2f}" for one in detail.labels if is_telling(one.auroc)]
+    return facts | ({"AUROC": ", ".join(labels[:5])} if labels else {})
+
+
+def _facts(facts: dict[str, str]) -> str:
+    lines = "".join(f"<div><dt>{k}</dt><dd>{_safe(v)}</dd></div>" for k, v in facts.items())
+    return f'<dl class="facts">{lines}</dl>'
+
+
+def _histogram(detail: "FeatureDetail") -> str:
+    drawing = histogram_svg(detail.histogram, detail.edges)
+    return f"<section><h3>Activations</h3>{drawing}</section>" if drawing else ""
+
+
+def _tokens(title: str, tokens: Sequence[tuple[str, float]], kind: str) -> str:
+    most = max((abs(value) for _, value in tokens if math.isfinite(value)), default=0.0) or 1.0
+    lines = "".join(
+        f'<li><code>{_safe(token[:_LONGEST_TOKEN])}</code><meter class="{kind}" min="0" max="1" '
+        f'value="{min(abs(value) / most, 1):.2f}"></meter><span>{value:+.2f}</span></li>'
+        for token, value in tokens
+        if math.isfinite(value)
+    )
+    return f'<section><h3>{title}</h3><ol class="tokens">{lines}</ol></section>' if lines else ""
+
+
+def _related(title: str, others: Sequence[tuple[int, float]], shown: frozenset[int]) -> str:
+    parts = []
+    for feature, value in others:
+        name = f"#{feature}"
+        link = f'<a href="#f{feature}">{name}</a>' if feature in shown else name
+        parts.append(f'<li>{link} <span class="muted">{value:.2f}</span></li>')
+    lines = "".join(parts)
+    return f'<section><h3>{title}</h3><ul class="related">{lines}</ul></section>' if lines else ""
+
+
+def _examples(examples: "Sequence[Example]", top: float) -> str:
+    if not examples:
+        return ""
+    lines = [_example(example, top) for example in examples]
+    folded = "".join(lines[_OPEN_EXAMPLES:])
+    more = f"<details><summary>{len(lines) - _OPEN_EXAMPLES} more</summary>{folded}</details>"
+    first = "".join(lines[:_OPEN_EXAMPLES])
+    return f"<h3>Top activations</h3>{first}{more if folded else ''}"
+
+
+def _example(example: "Example", top: float) -> str:
+    peak = max(range(len(example.acts)), key=example.acts.__getitem__, default=-1)
+    words = []
+    for place, (token, value) in enumerate(zip(example.tokens, example.acts, strict=False)):
+        text, step = _safe(token), heat_step(value, top)
+        if not step:
+            words.append(text)
+            continue
+        bold = " peak" if place == peak else ""
+        words.append(f'<span class="h{step}{bold}" title="{_number(value)}">{text}</span>')
+    label = f'<span class="muted">{_safe(example.label)}</span>' if example.label else ""
+    return (
+        f'<div class="example"><div class="value"><b>{_number(example.activation)}</b>{label}</div>'
+        f'<p dir="auto">{"".join(words)}</p></div>'
+    )
+
+
+def heat_step(value: float, top: float) -> int:
+    """0 for nothing, else 1 to HEAT_STEPS, which `top` has."""
+    if not (value > 0 and top > 0):  # also for values that are no numbers
+        return 0
+    return min(max(math.ceil(min(value / top, 1.0) * HEAT_STEPS), 1), HEAT_STEPS)

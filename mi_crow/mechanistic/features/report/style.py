@@ -1,0 +1,101 @@
+"""The style of a report: ink on paper by day, the reverse by night, one column on a narrow screen.
+
+Texts reach a contrast of 4.5:1 on every step of the heat ramp.
+"""
+
+_LIGHT = {
+    "ground": "#fbfaf7",
+    "panel": "#f2f0ea",
+    "ink": "#22282e",
+    "muted": "#5c666f",
+    "rule": "#dcd8cd",
+    "link": "#175c76",
+    "name": "#874f08",
+    "up": "#3c7a3a",
+    "down": "#b03a38",
+    "bar": "#5c94a8",
+}
+_DARK = {
+    "ground": "#101418",
+    "panel": "#191f25",
+    "ink": "#d6dbe0",
+    "muted": "#929da8",
+    "rule": "#2c343d",
+    "link": "#7fb6cc",
+    "name": "#e2b363",
+    "up": "#8fbf8a",
+    "down": "#e58a88",
+    "bar": "#4f8196",
+}
+_LIGHT_HEAT = ("#fdf0d5", "#fbe3b4", "#f8d38c", "#f3bf62", "#eda93d", "#e38f1d", "#d97b0b")
+_DARK_HEAT = ("#2a2413", "#3d3115", "#544017", "#6d5119", "#87621a", "#a5751b", "#e2a83c")
+_LIGHT_TEXTS = ("#22282e",) * 5 + ("#14181b",) * 2
+_DARK_TEXTS = ("#e4e8eb",) * 4 + ("#ffffff", "#0b0e11", "#0b0e11")
+
+
+def _variables(colours: dict[str, str], heat: tuple[str, ...], texts: tuple[str, ...]) -> str:
+    named = {f"--{name}": colour for name, colour in colours.items()}
+    for step, (ground, text) in enumerate(zip(heat, texts, strict=True), start=1):
+        named |= {f"--h{step}": ground, f"--t{step}": text}
+    return "".join(f"{name}:{colour};" for name, colour in named.items())
+
+
+STYLE = (
+    f":root{{{_variables(_LIGHT, _LIGHT_HEAT, _LIGHT_TEXTS)}}}"
+    f"@media (prefers-color-scheme:dark){{:root{{{_variables(_DARK, _DARK_HEAT, _DARK_TEXTS)}}}}}"
+    + "".join(
+        f".h{n}{{background:var(--h{n});color:var(--t{n})}}" for n in range(1, len(_LIGHT_HEAT) + 1)
+    )
+    + """
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:76rem;padding:2rem 1.25rem 4rem;background:var(--ground);
+color:var(--ink);font:16px/1.55 ui-sans-serif,system-ui,sans-serif}
+h1{font-size:1.7rem;margin:0 0 .75rem;overflow-wrap:anywhere}
+h2{font-size:1.25rem;margin:0 0 .5rem;color:var(--link);overflow-wrap:anywhere}
+h2 span,.name{color:var(--name)}
+h3{font-size:.8rem;margin:0 0 .4rem;color:var(--muted);font-weight:600;letter-spacing:.02em}
+a{color:var(--link)}
+.muted,dt,footer{color:var(--muted)}
+.facts{display:flex;flex-wrap:wrap;gap:.35rem 1.75rem;margin:0 0 1rem}
+.facts dt{font-size:.8rem}.facts dd{margin:0;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;width:100%;margin:1.5rem 0 2.5rem;font-variant-numeric:tabular-nums}
+td,th{padding:.3rem .6rem;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap}
+th{font-size:.8rem;color:var(--muted);font-weight:600}
+.text{text-align:left;white-space:normal;overflow-wrap:anywhere;width:50%}
+article{display:grid;grid-template-columns:minmax(0,1fr) 23rem;column-gap:2rem;
+border-top:2px solid var(--rule);padding:1.5rem 0 2rem}
+article>h2,article>.names,article>.facts{grid-column:1/-1}
+.side{grid-column:2;grid-row:4}.texts{grid-column:1;grid-row:4}
+.side section{margin-bottom:1.4rem}
+.names{list-style:none;margin:0 0 .6rem;padding:0}
+.names .muted{font-size:.85rem}
+.tag{background:var(--panel);border:1px solid var(--rule);border-radius:.3rem;
+padding:0 .4rem;margin-left:.5rem;font-size:.85rem}
+.note{margin-left:.5rem}
+.example{display:grid;grid-template-columns:5.5rem minmax(0,1fr);gap:.75rem;padding:.45rem 0;
+border-bottom:1px solid var(--rule)}
+.example p{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
+.value{font-variant-numeric:tabular-nums}.value span{display:block;font-size:.8rem;
+overflow-wrap:anywhere}
+.peak{font-weight:700;text-decoration:underline}
+.example span[class^=h]{border-radius:.15rem}
+summary{cursor:pointer;color:var(--link);padding:.6rem 0}
+.histogram{width:100%;height:auto;display:block}
+.histogram rect{fill:var(--bar)}.histogram text{fill:var(--muted);font-size:11px}
+.histogram line{stroke:var(--rule)}
+.tokens,.related{list-style:none;margin:0;padding:0}
+.tokens li{display:grid;grid-template-columns:minmax(0,1fr) 7rem 3.6rem;gap:.6rem;
+align-items:center}
+.tokens code{white-space:pre;overflow:hidden;text-overflow:ellipsis}
+.tokens span{text-align:right;font-variant-numeric:tabular-nums}
+meter{width:100%;height:.6rem;appearance:none;background:var(--panel);border:0}
+meter::-webkit-meter-bar{background:var(--panel);border:0;height:.6rem;border-radius:0}
+meter.up::-webkit-meter-optimum-value{background:var(--up)}
+meter.down::-webkit-meter-optimum-value{background:var(--down)}
+meter.up::-moz-meter-bar{background:var(--up)}meter.down::-moz-meter-bar{background:var(--down)}
+.related{display:flex;flex-wrap:wrap;gap:.2rem 1rem}
+footer{border-top:2px solid var(--rule);padding-top:1rem;font-size:.85rem}
+@media (max-width:60rem){article{display:block}.texts{margin-bottom:1.5rem}}
+@media print{article{break-inside:avoid-page}body{max-width:none}}
+"""
+)

@@ -1,0 +1,221 @@
+"""Marked features on the Features screen, and what is done with all of them at once."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.concepts.marked import (
+    name_all,
+    note_all,
+    parse_tags,
+    remove_names,
+    tag_all,
+)
+from mi_crow.mechanistic.features.catalogue import DEFAULT, column_named
+from mi_crow.store.json_object import JsonObject
+from tui import messages
+from tui.annotate import may_tag, write
+from tui.screens.concepts.typed_path import typed_path
+from tui.screens.features.listing import FeatureListScreen
+from tui.text import printable
+from tui.threads import error_sentence
+from tui.widgets.frame.popup import Confirm
+from tui.widgets.lists.feature_marks import FeatureMarks
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+    from mi_crow.mechanistic.features.queries import FeatureStore
+
+BULK = ("mark", "mark_range", "mark_all", "tag", "tags", "note", "remove", "export")
+MARKED_PURPOSES = ("names", "tags", "note", "export")
+MOST_STEERED = 64  # interventions in one stack
+MOST_INSPECTED = 8  # whose strongest texts are put together
+
+
+class FeatureMarkScreen(FeatureListScreen):
+    """Marks features, and acts on the marked ones or, without marks, on the open one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked_for: tuple[int, ...] = ()  # the features that the open prompt is about
+
+    def _chosen(self) -> tuple[int, ...]:
+        marked = tuple(self.table.marks)
+        return marked or (() if self._feature is None else (self._feature,))
+
+    # Marking.
+
+    def action_mark(self) -> None:
+        if self.table.feature is not None:
+            self.table.marks.toggle(self.table.feature)
+            self.table.cursor += 1
+            self._marks_changed()
+
+    def action_mark_range(self) -> None:
+        if self.table.feature is not None:
+            self.table.marks.mark_range(self.table.shown_ids, self.table.cursor)
+            self._marks_changed()
+
+    def action_mark_all(self) -> None:
+        self.table.marks.toggle_all(self.table.shown_ids)
+        self._marks_changed()
+
+    def action_unmark(self) -> None:
+        self.table.marks.clear()
+        self._marks_changed()
+
+    def _marks_changed(self) -> None:
+        self.table.marks_changed()
+        self.refresh_bindings()
+
+    # Names, tags and notes.
+
+    def name_marked(self) -> None:
+        self._ask_for_chosen("names", "", "a name for all; it is added to those they have")
+
+    def action_tags(self) -> None:
+        self._ask_for_chosen("tags", " tags", "checked, to do; -checked removes a tag")
+
+    def action_note(self) -> None:
+        self._ask_for_chosen("note", " note", "a note for all; empty removes the notes")
+
+    def _ask_for_chosen(self, purpose: str, what: str, placeholder: str) -> None:
+        self._asked_for = self._chosen()
+        if self._asked_for and may_tag(self.mi_crow):
+            label = f"{_counted(self._asked_for)}{what}"
+            hint = "enter saves · esc cancels"
+            self.prompt.ask(purpose, label, placeholder=placeholder, hint=hint)
+
+    def action_remove(self) -> None:
+        sae_id, features = self._sae_id, self._chosen()
+        if sae_id is not None and features and may_tag(self.mi_crow):
+            self._change(partial(remove_names, sae_id=sae_id, features=features))
+
+    def answered_for_marked(self, purpose: str, value: str) -> None:
+        """What was typed for the features that the prompt was about."""
+        sae_id, features = self._sae_id, self._asked_for
+        if sae_id is None or not features:
+            return
+        if purpose == "export":
+            self._export_to(value, features)
+        elif purpose == "note":
+            self._change(partial(note_all, sae_id=sae_id, features=features, note=value))
+        elif purpose == "names" and value:
+            self._change(partial(name_all, sae_id=sae_id, features=features, name=value))
+        elif purpose == "tags" and value:
+            added, removed = parse_tags(value)
+            self._change(
+                partial(tag_all, sae_id=sae_id, features=features, added=added, removed=removed)
+            )
+
+    def _change(self, change: "Callable[[Annotations], str]") -> None:
+        write(self.mi_crow, change)
+
+    # Steer and Inspect.
+
+    async def action_steer(self) -> None:
+        features = self._chosen()
+        if len(features) > MOST_STEERED:
+            self.tell(
+                UserError(
+                    f"{len(features):,} features are too many for one stack",
+                    hint=f"mark at most {MOST_STEERED}",
+                )
+            )
+        elif features:
+            first, *more = features
+            await self.mi_crow.go("steer", messages.SendToSteer(first, self._sae_id, tuple(more)))
+
+    async def action_inspect(self) -> None:
+        store, features = self.context.features, tuple(self.table.marks)
+        if not features or store is None:
+            await super().action_inspect()
+            return
+
+        async def to_inspect(text: str) -> None:
+            await self.mi_crow.go("inspect", messages.SendToInspect(features[0], text or None))
+
+        self.in_thread(
+            partial(_strongest_texts, store, features[:MOST_INSPECTED]),
+            to_inspect,
+            group="strongest",
+        )
+
+    # Export.
+
+    def action_export(self) -> None:
+        self._asked_for = self._chosen()
+        if self._asked_for:
+            self.prompt.ask(
+                "export",
+                f"{_counted(self._asked_for)} to",
+                f"{self._sae_id}-features.html",
+                placeholder="a .html or .json file",
+                hint="enter writes · esc cancels",
+                select=True,
+            )
+
+    def _export_to(self, value: str, features: Sequence[int], *, force: bool = False) -> None:
+        store = self.context.features
+        if store is None or not value:
+            return
+        try:
+            path = typed_path(value)
+        except UserError as error:
+            self.tell(error)
+            return
+
+        def again(yes: bool | None) -> None:
+            if yes:
+                self._export_to(value, features, force=True)
+
+        if os.path.lexists(path) and not force:
+            self.app.push_screen(
+                Confirm(f"Replace {path.name}?", "The file already exists."), again
+            )
+            return
+        self.in_thread(
+            partial(_export, store, features, path),
+            lambda sentence: self.notify(printable(sentence)),
+            group="export",
+            failed=lambda error: self.notify(printable(error_sentence(error)), severity="error"),
+        )
+
+
+def _counted(features: Sequence[int]) -> str:
+    return f"#{features[0]}" if len(features) == 1 else f"{len(features):,} features"
+
+
+def _strongest_texts(store: "FeatureStore", features: Sequence[int]) -> str:
+    """The window around the strongest token of each, one a line."""
+    found = [store.examples(feature, limit=1) for feature in features]
+    texts = ("".join(some[0].tokens).strip() for some in found if some)
+    return "\n".join(dict.fromkeys(texts))
+
+
+def _export(store: "FeatureStore", features: Sequence[int], path: Path) -> str:
+    from mi_crow.mechanistic.features.report.write import write_features
+
+    count = write_features(store, features, path, overwrite=True)
+    return f"Wrote {count:,} features to {path}"
+
+
+def saved_columns(saved: JsonObject) -> tuple[str, ...]:
+    """The columns of a saved state. Raises CorruptDataError for what are none."""
+    names = saved.array("columns", list(DEFAULT)) or list(DEFAULT)
+    try:
+        found = tuple(dict.fromkeys(column_named(str(name)).name for name in names))
+    except UserError as error:
+        raise saved.wrong("columns", "a list of columns") from error
+    return found if "feature" in found else ("feature", *found)
+
+
+def saved_marks(saved: JsonObject) -> FeatureMarks:
+    """The marks of a saved state. Raises CorruptDataError for what are none."""
+    try:
+        return FeatureMarks.from_json(saved.array("marks", []) or [])
+    except ValueError as error:
+        raise saved.wrong("marks", "runs of features") from error
