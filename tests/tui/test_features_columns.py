@@ -1,0 +1,136 @@
+"""Columns of one's choice: chosen, ordered, sorted by, kept; each is as wide as what is in it."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from mi_crow.errors import MiCrowError
+from mi_crow.mechanistic.features.catalogue import COLUMNS, DEFAULT
+from mi_crow.store.json_object import JsonObject
+from tests.helpers.index_fixture import TOPICS
+from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.test_features_index import open_index, table  # noqa: F401  (a fixture)
+from tui.screens.features.heading import TableHeading
+from tui.screens.features.marking import saved_columns, saved_marks
+from tui.screens.features.screen import FeaturesScreen
+from tui.widgets.lists.feature_columns import layout, titles_content
+
+LABEL = next(iter(TOPICS))
+EVERYTHING = (*(column.name for column in COLUMNS), f"auroc:{LABEL}")
+
+
+def shown(pilot) -> list[str]:
+    return [column.name for column, _ in table(pilot).layout_now.columns]
+
+
+async def test_columns_are_chosen_and_ordered(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "vertical_line", "j", "space", "j", "J", "enter")
+        assert shown(pilot) == ["feature", "max", "fires", "mean", "meaning", "auroc"]
+        titles = screen_text(pilot).splitlines()[3]
+        assert titles.index("max") < titles.index("fires")
+        assert "density" not in titles
+
+
+@pytest.mark.slow
+async def test_escape_leaves_the_columns_as_they_were(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "vertical_line", "j", "space", "escape")
+        assert tuple(shown(pilot)) == DEFAULT
+
+
+@pytest.mark.slow
+async def test_the_number_stays_and_the_default_comes_back(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "vertical_line", "space", "j", "space", "enter")
+        assert shown(pilot)[0] == "feature"
+        await press(pilot, "vertical_line", "D", "enter")
+        assert tuple(shown(pilot)) == DEFAULT
+
+
+@pytest.mark.slow
+async def test_every_column_can_be_shown_and_is_read(open_index):  # noqa: F811
+    async with open_index((200, 24)) as pilot:
+        screen = pilot.app.screen
+        for name in EVERYTHING:
+            screen._show_columns(("feature", name))
+            await settle(pilot)
+            assert set(shown(pilot)) == {"feature", name}
+        assert not notices(pilot)
+
+
+async def test_a_click_on_a_title_sorts_and_a_second_one_turns_it_round(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, FeaturesScreen)
+        x = screen_text(pilot).splitlines()[3].index("max") + 1
+        for descending in (True, False):
+            await pilot.click(TableHeading, offset=(x, 1))
+            await settle(pilot)
+            query = screen._query
+            assert (query.sort, query.descending) == ("max_act", descending)
+        assert "max↑" in screen_text(pilot)
+
+
+@pytest.mark.slow
+async def test_any_column_sorts_from_the_list_of_all(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        pilot.app.screen.action_sort_by()
+        await settle(pilot)
+        await press(pilot, "G", "enter")
+        assert pilot.app.screen._query.sort.startswith("auroc:")
+        assert " by " in screen_text(pilot).splitlines()[2]
+
+
+async def test_columns_and_marks_come_back(open_index):  # noqa: F811
+    async with open_index((120, 24)) as pilot:
+        screen = pilot.app.screen
+        screen._show_columns(("feature", "tokens", f"auroc:{LABEL}"))
+        await press(pilot, "space", "space")
+        saved = JsonObject.of(screen.state(), "state")
+        assert saved_columns(saved) == ("feature", "tokens", f"auroc:{LABEL}")
+        assert list(saved_marks(saved)) == list(table(pilot).marks)
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [{"columns": ["colour"]}, {"columns": 7}, {"marks": [[5, 1]]}, {"marks": ["a"]}],
+    ids=str,
+)
+def test_a_damaged_saved_state_is_refused(saved: Mapping):
+    read = JsonObject.of(dict(saved), "state")
+    take = saved_columns if "columns" in saved else saved_marks
+    with pytest.raises(MiCrowError):
+        take(read)
+
+
+@pytest.mark.slow
+async def test_a_label_that_another_index_lacks_is_left_out_and_kept(open_index):  # noqa: F811
+    async with open_index((120, 24)) as pilot:
+        screen = pilot.app.screen
+        screen._show_columns(("feature", "auroc:nowhere", "density"))
+        await settle(pilot)
+        assert shown(pilot) == ["feature", "density"]
+        assert screen.state()["columns"] == ["feature", "auroc:nowhere", "density"]
+        assert not notices(pilot)
+
+
+@pytest.mark.parametrize("width", [20, 34, 46, 80, 120, 300])
+def test_columns_fill_the_width_and_keep_their_numbers_whole(width: int):
+    needs = {"feature": 6, "density": 6, "max": 7, "tokens": 44, "tags": 9}
+    found = layout(EVERYTHING, needs, width)
+    cells = sum(cells for _, cells in found.columns) + 2 * (len(found.columns) - 1) + 2
+    assert cells <= width
+    assert found.columns[0][0].name == "feature"
+    assert all(cells >= needs.get(c.name, 0) for c, cells in found.columns if c.is_number)
+    assert {c.name for c, _ in found.columns} | set(found.left_out) == set(EVERYTHING)
+    for column, _ in found.columns:
+        assert titles_content(found, column.sort, True).cell_length <= width
+
+
+@pytest.mark.parametrize("width", [34, 80, 200])
+def test_a_column_is_found_under_its_title(width: int):
+    found = layout(DEFAULT, {}, width)
+    titles = titles_content(found, "", True).plain
+    for column, _ in found.columns:
+        assert found.column_at(titles.index(column.title[:4])) == column

@@ -1,0 +1,145 @@
+"""Marked features: they outlive orders and filters, and are changed, sent and written together."""
+
+import json
+
+import pytest
+
+from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.test_features_index import SAE, open_index, table  # noqa: F401  (a fixture)
+from tui.screens.steer.screen import SteerScreen
+from tui.widgets.field import Area
+from tui.widgets.lists.feature_marks import FeatureMarks
+
+
+def names(pilot) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for one in pilot.app.context.annotations.concepts(SAE):
+        found.setdefault(one.feature, []).append(one.name)
+    return found
+
+
+async def test_marks_outlive_orders_and_filters(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "space", "j", "space")
+        marked = list(table(pilot).marks)
+        assert len(marked) == 2
+        assert "2 marked" in screen_text(pilot)
+        await press(pilot, "o", "slash", *"mast", "escape")
+        assert list(table(pilot).marks) == marked
+        assert sum("•" in line[:3] for line in screen_text(pilot).splitlines()) == 2
+
+
+async def test_a_range_goes_from_the_last_mark(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        ids = list(table(pilot).shown_ids)
+        await press(pilot, "j", "space", "j", "j", "v")
+        assert list(table(pilot).marks) == sorted(ids[1:5])
+
+
+@pytest.mark.slow
+async def test_all_shown_are_marked_and_unmarked(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "slash", *"label:sailing", "enter")
+        some = table(pilot).row_count
+        await press(pilot, "asterisk", "escape")
+        assert len(table(pilot).marks) == some < table(pilot).row_count
+        await press(pilot, "asterisk", "asterisk")
+        assert not table(pilot).marks
+
+
+async def test_one_name_for_all_is_one_change(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "space", "space", "space", "t", *"boats", "enter")
+        marked = list(table(pilot).marks)
+        assert names(pilot) == {feature: ["boats"] for feature in marked}
+        await press(pilot, "T", *"todo, seen", "enter", "e", *"look", "enter")
+        found = pilot.app.context.annotations.concepts(SAE)
+        assert {(one.tags, one.note) for one in found} == {(("todo", "seen"), "look")}
+        await press(pilot, "T", *"-todo", "enter")
+        found = pilot.app.context.annotations.concepts(SAE)
+        assert {one.tags for one in found} == {("seen",)}
+        await press(pilot, "x")
+        assert names(pilot) == {}
+        await press(pilot, "u")
+        assert set(names(pilot)) == set(marked)
+        await press(pilot, "u", "u", "u", "u")
+        assert names(pilot) == {}
+
+
+@pytest.mark.slow
+async def test_tags_need_a_name_and_say_so(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "space", "T", *"todo", "enter")
+        assert "has a name yet" in notices(pilot)
+        assert names(pilot) == {}
+
+
+async def test_the_marked_become_one_stack(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "space", "space", "space")
+        marked = list(table(pilot).marks)
+        await press(pilot, "s")
+        screen = pilot.app.screen
+        assert isinstance(screen, SteerScreen)
+        assert [one.feature for one in screen._stack] == marked
+
+
+@pytest.mark.slow
+async def test_too_many_for_a_stack_are_refused(open_index, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("tui.screens.features.marking.MOST_STEERED", 2)
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "asterisk", "s")
+        assert "at most 2" in notices(pilot)
+        assert not isinstance(pilot.app.screen, SteerScreen)
+
+
+@pytest.mark.slow
+async def test_the_strongest_texts_of_the_marked_go_to_inspect(open_index, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("tui.screens.inspect.screen.InspectScreen.action_run", lambda self: None)
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "space", "space")
+        store, marked = pilot.app.context.features, list(table(pilot).marks)
+        await press(pilot, "i")
+        text = pilot.app.screen.query_one(Area).text
+        for feature in marked:
+            example = store.examples(feature, limit=1)[0]
+            assert "".join(example.tokens).strip() in text
+
+
+@pytest.mark.parametrize("ending", ["html", pytest.param("json", marks=pytest.mark.slow)])
+async def test_the_marked_are_written_to_a_file(open_index, tmp_path, ending):  # noqa: F811
+    path = tmp_path / f"out.{ending}"
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "space", "space", "w")
+        pilot.app.screen.prompt.field.value = str(path)
+        await press(pilot, "enter")
+        assert "Wrote 2 features" in notices(pilot)
+        written = path.read_text()
+        if ending == "json":
+            found = [one["feature"] for one in json.loads(written)["features"]]
+            assert sorted(found) == list(table(pilot).marks)
+        else:
+            assert written.count("<article ") == 2
+        before = path.stat().st_mtime_ns
+        await press(pilot, "w")
+        pilot.app.screen.prompt.field.value = str(path)
+        await press(pilot, "enter")
+        assert "Replace" in screen_text(pilot)
+        await press(pilot, "n")
+        await settle(pilot)
+        assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+async def test_a_report_that_cannot_be_written_says_why(open_index, tmp_path):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "w")
+        pilot.app.screen.prompt.field.value = str(tmp_path / "out.pdf")
+        await press(pilot, "enter")
+        assert "neither .html nor .json" in notices(pilot)
+
+
+def test_marks_are_saved_as_runs():
+    marks = FeatureMarks([1, 2, 3, 7, 131_071])
+    assert marks.as_json() == [[1, 3], [7, 7], [131_071, 131_071]]
+    assert list(FeatureMarks.from_json(marks.as_json())) == list(marks)
