@@ -89,11 +89,11 @@ RUNS = (
     Action("runs.cancel", "c", "cancel_job", "cancel", "Cancel the selected job"),
     Action("runs.resume", "r", "resume_job", "resume", "Resume the selected job"),
     Action("runs.log", "l", "show_log", "log", "Show the log of the selected job"),
-    Action("runs.capture", "n", "new_capture", "capture", "Capture activations of a model"),
-    Action("runs.train", "t", "new_training", "train", "Train an SAE on a run"),
-    Action("runs.index", "b", "new_index", "index", "Build the feature index of an SAE"),
+    Action("runs.capture", "n", "new('capture')", "capture", "Capture activations of a model"),
+    Action("runs.train", "t", "new('train')", "train", "Train an SAE on a run"),
+    Action("runs.index", "b", "new('index')", "index", "Build the feature index of an SAE"),
     Action("runs.remove", "x", "remove", "remove", "Remove the selected run, SAE or ended job"),
-    Action("runs.evaluate", "e", "new_evaluation", "evaluate", "Evaluate an SAE"),
+    Action("runs.evaluate", "e", "new('evaluate')", "evaluate", "Evaluate an SAE"),
     Action("runs.demo", "d", "run_demo", "demo", "Run the demo: about four minutes on two cores"),
 )
 

@@ -14,11 +14,11 @@ from mi_crow.errors import MiCrowError
 from tui import messages
 from tui.actions import bindings
 from tui.screens.base import MiCrowScreen
-from tui.screens.runs import detail, forms, rows
+from tui.screens.runs import detail, rows
 from tui.screens.runs.history import HistoryReader
+from tui.screens.runs.starting import StartsJobs
 from tui.text import size
 from tui.widgets.detail import DetailScroll
-from tui.widgets.form import FormPopup
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.log_view import LogPopup
@@ -32,7 +32,7 @@ WHAT = {"runs": "run", "saes": "SAE"}  # as the store calls what a list holds
 _TITLES = {"runs": "Activation runs", "saes": "SAEs", "jobs": "Jobs"}
 
 
-class RunsScreen(MiCrowScreen):
+class RunsScreen(StartsJobs, MiCrowScreen):
     """What the workspace holds and what runs on it."""
 
     NAME = "runs"
@@ -146,7 +146,7 @@ class RunsScreen(MiCrowScreen):
     def _key(self) -> str | None:
         return self._list(self._current).key
 
-    def _selected(self, name: str) -> str | None:
+    def selected(self, name: str) -> str | None:
         """The id under the cursor of the list `name`, when that list is the current one."""
         return self._key if self._current == name else None
 
@@ -155,7 +155,7 @@ class RunsScreen(MiCrowScreen):
 
     @property
     def _selected_job(self) -> "JobState | None":
-        return self._job(self._selected("jobs"))
+        return self._job(self.selected("jobs"))
 
     @on(DetailScroll.WidthChanged)
     def _show_detail(self) -> None:
@@ -216,15 +216,7 @@ class RunsScreen(MiCrowScreen):
             return job is not None
         if action == "remove":
             return not job.active if job is not None else self.is_mounted and self._key is not None
-        if action == "run_demo":
-            context = self.context
-            busy = any(job.active for job in context.jobs())
-            return not (context.runs() or context.saes() or busy)
-        if action == "new_training":
-            return bool(self.context.runs())
-        if action in ("new_index", "new_evaluation"):
-            return bool(self.context.saes())
-        return True
+        return self.can_start(action, parameters)
 
     @on(RowList.Opened)
     async def _open(self, event: RowList.Opened) -> None:
@@ -232,41 +224,9 @@ class RunsScreen(MiCrowScreen):
             self.mi_crow.open_sae(event.key)
             await self.mi_crow.go("features")
         elif event.row_list.id == "list-runs":
-            self.action_new_training()
+            self.action_new("train")
         else:
             self.action_show_log()
-
-    def action_new_capture(self) -> None:
-        self._ask(forms.capture_form(self.context.runs()))
-
-    def action_new_training(self) -> None:
-        run_id = self._selected("runs")
-        self._ask(forms.train_form(self.context.runs(), run_id))
-
-    def action_new_index(self) -> None:
-        sae_id = self._selected("saes") or self.context.sae_id
-        self._ask(forms.index_form(self.context.saes(), sae_id))
-
-    def action_new_evaluation(self) -> None:
-        sae_id = self._selected("saes") or self.context.sae_id
-        self._ask(forms.evaluate_form(self.context.saes(), sae_id))
-
-    def _ask(self, form: forms.JobForm) -> None:
-        submit = partial(form.submit, self.context.workspace)
-        self.app.push_screen(FormPopup(form.title, form.fields, submit), self._started)
-
-    def _started(self, job_id: str | None) -> None:
-        if job_id is not None:
-            self._wanted_job = job_id
-            self.mi_crow.look_now()
-
-    def action_run_demo(self) -> None:
-        self._do(self._submit_demo)
-
-    def _submit_demo(self) -> str:
-        from mi_crow.jobs import submit
-
-        return submit(self.context.workspace, "demo", {})
 
     def action_show_log(self) -> None:
         job = self._selected_job

@@ -1,6 +1,7 @@
 """The command palette: type a few letters of any action, enter does it."""
 
 from textual import events, on
+from textual.actions import parse
 from textual.app import ComposeResult
 from textual.fuzzy import FuzzySearch
 from textual.screen import Screen
@@ -43,7 +44,8 @@ def node_for(action: Action, screen: Screen, focused: Widget | None) -> Widget |
 
 def possible(action: Action, node: Widget) -> bool:
     """Whether `node` would do `action` now."""
-    return node.check_action(action.action.partition("(")[0], ()) is True
+    _, name, parameters = parse(action.action)
+    return node.check_action(name, parameters) is True
 
 
 class PaletteField(Field):
