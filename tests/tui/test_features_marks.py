@@ -24,8 +24,9 @@ async def test_marks_outlive_orders_and_filters(open_index):  # noqa: F811
         marked = list(table(pilot).marks)
         assert len(marked) == 2
         assert "2 marked" in screen_text(pilot)
-        await press(pilot, "o", "slash", *"mast", "escape")
+        await press(pilot, "o", "slash", *"mast", "escape", "O")
         assert list(table(pilot).marks) == marked
+        await press(pilot, "slash", *"max>0 sort:density", "enter", "g")
         assert sum("•" in line[:3] for line in screen_text(pilot).splitlines()) == 2
 
 

@@ -27,8 +27,15 @@ def _safe(text: str) -> str:
     return escape(visible(text.replace("\n", "⏎")), quote=True)
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+def _number(value: float | None) -> str:
+    """In three significant digits, which `8.00` keeps."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:#.3g}".removesuffix(".")
+
+
+def _score(auroc: float | None) -> str:
+    return "–" if auroc is None else f"{auroc:.3f}"
 
 
 def _share(value: float) -> str:
@@ -59,7 +66,7 @@ def page_start(meta: "IndexMeta", rows: "Sequence[FeatureRow]") -> str:
 <body>
 <header><h1>{_safe(title)}</h1>{_facts(facts)}</header>
 <main>
-<table class="all"><thead><tr><th>Feature</th><th class="text">Concept or top label</th>
+<table class="all"><thead><tr><th class="id">Feature</th><th class="text">Concept or top label</th>
 <th>Density</th><th>Fires</th><th>Max</th><th>Mean</th><th>AUROC</th></tr></thead>
 <tbody>{lines}</tbody></table>
 """
@@ -81,10 +88,10 @@ def _table_row(row: "FeatureRow") -> str:
         f"{row.fires:,}",
         _number(row.max_act),
         _number(row.mean_act),
-        _number(row.top_auroc, 2),
+        _score(row.top_auroc),
     )
     return (
-        f'<tr><td><a href="#f{row.feature}">#{row.feature}</a></td>'
+        f'<tr><td class="id"><a href="#f{row.feature}">#{row.feature}</a></td>'
         f'<td class="text {kind}">{_safe(name)}</td>'
         f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
     )
@@ -103,8 +110,8 @@ def feature_section(
     related += _related("Co-active (Jaccard)", [one[:2] for one in detail.coactivations], shown)
     return (
         f'<article id="f{row.feature}">{title}{_names(detail)}{_facts(_figures(detail))}'
-        f'<div class="side">{_histogram(detail)}{logits}{related}</div>'
-        f'<div class="texts">{_examples(examples, row.max_act)}</div></article>\n'
+        f'<div class="body"><div class="texts">{_examples(examples, row.max_act)}</div>'
+        f'<div class="side">{_histogram(detail)}{logits}{related}</div></div></article>\n'
     )
 
 
@@ -130,7 +137,7 @@ def _figures(detail: "FeatureDetail") -> dict[str, str]:
         "Encoder-decoder cosine": _number(detail.encoder_decoder_cosine),
         "Logit effect": f"skew {_number(detail.skew)}, kurtosis {_number(detail.kurtosis)}",
     }
-    labels = [f"{one.label} {one.auroc:.2f}" for one in detail.labels if is_telling(one.auroc)]
+    labels = [f"{one.label} {_score(one.auroc)}" for one in detail.labels if is_telling(one.auroc)]
     return facts | ({"AUROC": ", ".join(labels[:5])} if labels else {})
 
 
@@ -147,8 +154,9 @@ def _histogram(detail: "FeatureDetail") -> str:
 def _tokens(title: str, tokens: Sequence[tuple[str, float]], kind: str) -> str:
     most = max((abs(value) for _, value in tokens if math.isfinite(value)), default=0.0) or 1.0
     lines = "".join(
-        f'<li><code>{_safe(token[:_LONGEST_TOKEN])}</code><meter class="{kind}" min="0" max="1" '
-        f'value="{min(abs(value) / most, 1):.2f}"></meter><span>{value:+.2f}</span></li>'
+        f'<li><code>{_safe(token[:_LONGEST_TOKEN])}</code><span class="track">'
+        f'<span class="{kind}" style="width:{100 * min(abs(value) / most, 1):.0f}%"></span></span>'
+        f"<span>{value:+.2f}</span></li>"
         for token, value in tokens
         if math.isfinite(value)
     )
@@ -179,12 +187,14 @@ def _example(example: "Example", top: float) -> str:
     peak = max(range(len(example.acts)), key=example.acts.__getitem__, default=-1)
     words = []
     for place, (token, value) in enumerate(zip(example.tokens, example.acts, strict=False)):
-        text, step = _safe(token), heat_step(value, top)
-        if not step:
-            words.append(text)
+        step, bare = heat_step(value, top), token.lstrip(" ")
+        if not step or not bare:
+            words.append(_safe(token))
             continue
         bold = " peak" if place == peak else ""
-        words.append(f'<span class="h{step}{bold}" title="{_number(value)}">{text}</span>')
+        space = token[: len(token) - len(bare)]  # left plain, so that words stay words
+        heat = f'<span class="h{step}{bold}" title="{_number(value)}">{_safe(bare)}</span>'
+        words.append(space + heat)
     label = f'<span class="muted">{_safe(example.label)}</span>' if example.label else ""
     return (
         f'<div class="example"><div class="value"><b>{_number(example.activation)}</b>{label}</div>'

@@ -61,21 +61,21 @@ a{color:var(--link)}
 table{border-collapse:collapse;width:100%;margin:1.5rem 0 2.5rem;font-variant-numeric:tabular-nums}
 td,th{padding:.3rem .6rem;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap}
 th{font-size:.8rem;color:var(--muted);font-weight:600}
+.id{text-align:left}
 .text{text-align:left;white-space:normal;overflow-wrap:anywhere;width:50%}
-article{display:grid;grid-template-columns:minmax(0,1fr) 23rem;column-gap:2rem;
-border-top:2px solid var(--rule);padding:1.5rem 0 2rem}
-article>h2,article>.names,article>.facts{grid-column:1/-1}
-.side{grid-column:2;grid-row:4}.texts{grid-column:1;grid-row:4}
+article{border-top:2px solid var(--rule);padding:1.5rem 0 2rem}
+.body{display:flex;gap:2.5rem;align-items:flex-start}
+.texts{flex:1 1 0;min-width:0}.side{flex:0 0 23rem}
 .side section{margin-bottom:1.4rem}
 .names{list-style:none;margin:0 0 .6rem;padding:0}
 .names .muted{font-size:.85rem}
 .tag{background:var(--panel);border:1px solid var(--rule);border-radius:.3rem;
 padding:0 .4rem;margin-left:.5rem;font-size:.85rem}
 .note{margin-left:.5rem}
-.example{display:grid;grid-template-columns:5.5rem minmax(0,1fr);gap:.75rem;padding:.45rem 0;
+.example{display:flex;gap:.75rem;padding:.45rem 0;
 border-bottom:1px solid var(--rule)}
-.example p{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
-.value{font-variant-numeric:tabular-nums}.value span{display:block;font-size:.8rem;
+.example p{flex:1 1 0;min-width:0;margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
+.value{flex:0 0 5.5rem;font-variant-numeric:tabular-nums}.value span{display:block;font-size:.8rem;
 overflow-wrap:anywhere}
 .peak{font-weight:700;text-decoration:underline}
 .example span[class^=h]{border-radius:.15rem}
@@ -84,18 +84,15 @@ summary{cursor:pointer;color:var(--link);padding:.6rem 0}
 .histogram rect{fill:var(--bar)}.histogram text{fill:var(--muted);font-size:11px}
 .histogram line{stroke:var(--rule)}
 .tokens,.related{list-style:none;margin:0;padding:0}
-.tokens li{display:grid;grid-template-columns:minmax(0,1fr) 7rem 3.6rem;gap:.6rem;
-align-items:center}
-.tokens code{white-space:pre;overflow:hidden;text-overflow:ellipsis}
+.tokens li{display:flex;gap:.6rem;align-items:center}
+.tokens .track{flex:0 0 7rem}.tokens li>span:last-child{flex:0 0 3.6rem}
+.tokens code{flex:1 1 0;min-width:0;white-space:pre;overflow:hidden;text-overflow:ellipsis}
 .tokens span{text-align:right;font-variant-numeric:tabular-nums}
-meter{width:100%;height:.6rem;appearance:none;background:var(--panel);border:0}
-meter::-webkit-meter-bar{background:var(--panel);border:0;height:.6rem;border-radius:0}
-meter.up::-webkit-meter-optimum-value{background:var(--up)}
-meter.down::-webkit-meter-optimum-value{background:var(--down)}
-meter.up::-moz-meter-bar{background:var(--up)}meter.down::-moz-meter-bar{background:var(--down)}
+.track{background:var(--panel);height:.6rem}
+.track span{display:block;height:100%}.up{background:var(--up)}.down{background:var(--down)}
 .related{display:flex;flex-wrap:wrap;gap:.2rem 1rem}
 footer{border-top:2px solid var(--rule);padding-top:1rem;font-size:.85rem}
-@media (max-width:60rem){article{display:block}.texts{margin-bottom:1.5rem}}
-@media print{article{break-inside:avoid-page}body{max-width:none}}
+@media (max-width:60rem){.body{display:block}.side{margin-top:1.5rem}}
+@media print{.example,section{break-inside:avoid-page}body{max-width:none}.body{display:block}}
 """
 )
