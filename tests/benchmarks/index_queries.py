@@ -7,6 +7,7 @@ own writer and kept in the temporary folder for the next time.
 
 size     the file
 page     50 features in an order never asked for before, by each column, and with every filter
+columns  64 rows with all columns that can be chosen, and the first read of one
 feature  all that the open feature shows
 similar  features of another SAE, by their decoder rows; where the SAE has weights
 search   the ranking of all features for frequent and rare words
@@ -38,6 +39,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.features.catalogue import BY_NAME
 from mi_crow.mechanistic.features.queries import SORTS, FeatureFilter, FeatureStore
 from mi_crow.mechanistic.features.schema import INDEX_SCHEMA_VERSION, TABLES
 from mi_crow.mechanistic.features.similar import DecoderRows, similar_features
@@ -48,6 +50,7 @@ from tests.benchmarks.synthetic_index import Size, write_synthetic
 SAE = "synthetic"
 NAMED = 5000  # features with a concept
 PAGE = 50
+BLOCK = 64  # rows that the app's table reads at once
 _COLD = """
 import json, os, sys, time
 begun = time.perf_counter()
@@ -84,6 +87,7 @@ def answer_rows(workspace: Workspace, sae_id: str, rounds: int = 25) -> list[Row
     store.refresh_concepts()
     return [
         *page_rows(store, rounds),
+        *column_rows(store, rounds),
         *feature_rows(store, rounds),
         *similar_rows(workspace, sae_id, rounds),
         *search_rows(store, rounds),
@@ -161,6 +165,19 @@ def _filters(labels: Sequence[str]) -> dict[str, FeatureFilter]:
         "density, max": FeatureFilter(min_density=1e-4, max_density=1e-2, min_max_act=5.0),
         "everything": FeatureFilter(True, True, True, "checked", labels[0], 0.5, 0.0, 1.0, 0.0),
     }
+
+
+def column_rows(store: FeatureStore, rounds: int) -> list[Row]:
+    """A block of rows from all over the SAE with every column that can be shown, and the first read
+    of each, of which the slowest is told."""
+    ids = np.random.default_rng(2).choice(store.meta().n_features, BLOCK, replace=False)
+    names = [*BY_NAME, *(f"auroc:{label}" for label in store.meta().labels[:1])]
+    firsts = {name: timed(name, lambda _, one=name: store.rows(ids, [one]), 1) for name in names}
+    slowest = max(firsts.values(), key=lambda row: row.value)
+    return [
+        timed(f"{BLOCK} rows with {len(names)} columns", lambda _: store.rows(ids, names), rounds),
+        Row(f"  first read of a column, the slowest ({slowest.name[:-3]}) ms", slowest.value),
+    ]
 
 
 def feature_rows(store: FeatureStore, rounds: int) -> list[Row]:

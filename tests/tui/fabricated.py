@@ -117,7 +117,21 @@ class FabricatedIndex:
         return [row.feature for row in (*known, *rest)]
 
     def rows(self, ids: Sequence[int], more: Sequence[str] = ()) -> list[FeatureRow]:
-        return [self._row(feature) for feature in ids]
+        return [replace(self._row(f), more=self._more(f, more)) for f in ids]
+
+    def _more(self, feature: int, names: Sequence[str]) -> dict[str, Any]:
+        """What the columns `names` say; only of one that is not named nothing is known."""
+        if not names:
+            return {}
+        detail = self.detail(feature)
+        known = {
+            "norm": detail.decoder_norm,
+            "cosine": detail.encoder_decoder_cosine,
+            "nearest": detail.neighbours[0].cosine,
+            "tokens": tuple(token for token, _ in detail.promoted[:5]),
+            "tags": ("checked",) if feature % 3 == 0 and detail.row.concept else (),
+        }
+        return {name: known.get(name) for name in names}
 
     def _row(self, feature: int) -> FeatureRow:
         name = self.names.get(feature)

@@ -85,6 +85,27 @@ def test_the_filter(picture):
     assert picture("features", "slash", *"sail")
 
 
+EVERY_SIZE = pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(SMALL, id="small"),
+        pytest.param(MEDIUM, id="medium", marks=pytest.mark.slow),
+        pytest.param(LARGE, id="large", marks=pytest.mark.slow),
+    ],
+)
+
+
+@EVERY_SIZE
+def test_the_choice_of_columns(picture, size):
+    assert picture("features", "vertical_line", "j", "j", "space", "J", size=size)
+
+
+@EVERY_SIZE
+def test_marked_features_being_tagged(picture, size):
+    shown = ["vertical_line", *("j" * 15), "space", *("K" * 9), "enter"]
+    assert picture("features", *shown, "space", "j", "j", "v", "T", size=size)
+
+
 def test_no_index(snap_compare, app_workspace):
     async def drive(pilot) -> None:
         await settle(pilot)

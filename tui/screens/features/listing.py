@@ -69,6 +69,9 @@ class FeatureListScreen(OpenFeatureScreen):
         self.tell(error)
         if isinstance(error, UserError) and self._query.search:
             self._ask(self._query.searching(""))
+        elif isinstance(error, UserError) and self._query.sort != TableQuery.sort:
+            # Another index may lack the label that the one before was sorted by.
+            self._ask(replace(self._query, sort=TableQuery.sort, descending=True))
 
     def _list(self, read: IdsRead) -> None:
         store = self.context.features
@@ -78,6 +81,7 @@ class FeatureListScreen(OpenFeatureScreen):
         self._shown_query, self._total = read.query, read.total
         self.query_one(TableHeading).show(read.query, len(read.ids), read.total)
         self._set_columns()
+        self.table.marks.keep_below(read.total)
         self.table.show(read.ids, store.rows, "No features match")
         restored, self._restored = self._restored, None
         if self._wanted is not None:

@@ -9,6 +9,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.features.catalogue import OF_CONCEPTS
 from mi_crow.mechanistic.features.query_language import REFERENCE, completions
 from mi_crow.store.json_object import JsonObject
 from tui import messages
@@ -82,7 +83,8 @@ class FeaturesScreen(FeatureMarkScreen):
     def _names_refreshed(self, _: object) -> None:
         self.table.reread()
         self._open_anew()
-        if self._query.show != "firing" or self._query.search:
+        by_names = self._query.sort in ("concept", *OF_CONCEPTS)
+        if self._query.show != "firing" or self._query.search or by_names:
             self._list_anew()
 
     def on_open_feature(self, message: messages.OpenFeature) -> None:

@@ -43,6 +43,10 @@ class FeatureMarks:
         self._features.clear()
         self._last = None
 
+    def keep_below(self, total: int) -> None:
+        """Forgets features that an index of `total` does not have."""
+        self._features = {feature for feature in self._features if feature < total}
+
     def as_json(self) -> list[list[int]]:
         """First and last of each run of numbers: all of 131,072 are one pair."""
         runs: list[list[int]] = []

@@ -40,6 +40,7 @@ def histogram_svg(counts: Sequence[int], edges: Sequence[float]) -> str:
         )
     what = "Histogram of its activations; number of tokens on a logarithmic scale"
     return (
-        f'<svg class="histogram" fill="currentColor" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{what}">'
+        f'<svg class="histogram" fill="currentColor" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{what}">'
         f"{''.join(labels)}{''.join(bars)}</svg>"
     )
