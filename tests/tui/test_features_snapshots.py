@@ -102,7 +102,7 @@ def test_the_choice_of_columns(picture, size):
 
 @EVERY_SIZE
 def test_marked_features_being_tagged(picture, size):
-    shown = ["vertical_line", *("j" * 15), "space", *("K" * 9), "enter"]
+    shown = ["vertical_line", *("j" * 16), "space", *("K" * 10), "enter"]
     assert picture("features", *shown, "space", "j", "j", "v", "T", size=size)
 
 
