@@ -253,3 +253,16 @@ async def test_conditions_and_their_values_are_completed(open_index):
         store = pilot.app.context.features
         wanted = FeatureFilter(alive=True, label="sailing")
         assert sorted(listed(pilot)) == sorted(store.ids(flt=wanted).tolist())
+
+
+async def test_d_draws_the_examples_in_other_ways_and_n_skips_named_features(open_index):
+    async with open_index() as pilot:
+        pane = pilot.app.screen.query_one(FeatureDetailPane)
+        await press(pilot, "enter", "d", "d")
+        assert pane.examples.look == "aligned"
+        assert "aligned" in screen_text(pilot)
+        await press(pilot, "d", "d", "escape", "j")
+        await press(pilot, "t", *"x", "enter", "k", "n")
+        assert table(pilot).cursor == 2
+        await press(pilot, "N")
+        assert table(pilot).cursor == 0

@@ -12,68 +12,12 @@ from textual.message import Message
 from textual.reactive import reactive
 
 from tui.actions import bindings
-from tui.text import number, printable
+from tui.widgets.example_lines import Drawing, ExampleLook, Folded, folded
 from tui.widgets.lists.line_view import LineView
-from tui.widgets.token_heat import (
-    HeatMarks,
-    HeatMode,
-    Line,
-    heat_line,
-    heat_mode,
-    quoted,
-    token_window,
-    wrap_tokens,
-)
+from tui.widgets.token_heat import heat_mode
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import Example
-
-_ELLIPSIS = "…"
-
-
-def example_lines(
-    example: "Example", top: float, width: int, max_lines: int, mode: HeatMode = "colour"
-) -> list[Content]:
-    """One example: its peak written out, then the tokens around it in at most `max_lines` lines.
-
-    `top` is the activation of the last step, so that examples of one feature compare.
-    """
-    texts, acts = list(example.tokens), list(example.acts)
-    peak = min(max(example.position - example.window_start, 0), max(len(texts) - 1, 0))
-    token = quoted(texts[peak]) if texts else ""
-    label = printable(example.label) if example.label else ""
-    head = Content.assemble(
-        (f"{number(example.activation, 2):>6}", "bold $accent"),
-        f" {token}",
-        (f"   {label}" if label else "", "$muted"),
-        (f"   document {example.document}", "$faint"),
-    )
-    lines: Sequence[Line] = ()
-    values: list[float] = []
-    marks = HeatMarks()
-    for cut in range(4):  # words that do not break well need a little more room than they count
-        cells = (width - 1) * max_lines - 2 - cut * (width // 6)
-        start, stop = token_window(texts, peak, cells) if texts else (0, 0)
-        before = [_ELLIPSIS] if start > 0 or example.window_start > 0 else []
-        after = [_ELLIPSIS] if stop < len(texts) else []
-        lines = wrap_tokens([*before, *texts[start:stop], *after], width)
-        values = [0.0] * len(before) + acts[start:stop] + [0.0] * len(after)
-        marks = HeatMarks(
-            peak=peak - start + len(before),
-            dimmed=frozenset(([0] if before else []) + ([len(values) - 1] if after else [])),
-        )
-        if len(lines) <= max_lines:
-            break
-    lines = _around(lines, marks.peak, max_lines)
-    head = head.truncate(width, ellipsis=True)
-    return [head, *(heat_line(line, values, top, mode, marks) for line in lines)]
-
-
-def _around(lines: Sequence[Line], peak: int | None, count: int) -> Sequence[Line]:
-    """At most `count` of the lines, the one with the peak among them (line feeds make many)."""
-    at = next((n for n, line in enumerate(lines) if any(p.index == peak for p in line)), 0)
-    first = max(0, min(at - count + 2, len(lines) - count))
-    return lines[first : first + count]
 
 
 class ExampleList(LineView):
@@ -90,14 +34,16 @@ class ExampleList(LineView):
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._examples: Sequence[Example] = ()
+        self._examples: tuple[Folded, ...] = ()
         self._top = 0.0
         self._empty = ""
+        self._look: ExampleLook = "windows"
         self._starts: list[int] = []
+        self._ends: list[int] = []
 
     def show(self, examples: "Sequence[Example]", top: float, empty: str = "") -> None:
         """Shows `examples`; `top` is the activation that gets the last heat step."""
-        self._examples, self._top, self._empty = tuple(examples), top, empty
+        self._examples, self._top, self._empty = folded(examples), top, empty
         self.set_reactive(ExampleList.cursor, 0)
         self.scroll_to(0, 0, animate=False, force=True)
         self.rewrap()
@@ -105,22 +51,50 @@ class ExampleList(LineView):
     @property
     def example(self) -> "Example | None":
         """The example under the cursor."""
-        return self._examples[self.cursor] if self._examples else None
+        return self._examples[self.cursor].example if self._examples else None
+
+    @property
+    def count(self) -> int:
+        """How many different texts there are."""
+        return len(self._examples)
+
+    @property
+    def look(self) -> ExampleLook:
+        """How the examples are drawn."""
+        return self._look
+
+    @look.setter
+    def look(self, look: ExampleLook) -> None:
+        if look != self._look:
+            self._look = look
+            self.scroll_to(0, 0, animate=False, force=True)
+            self.rewrap()
 
     def rewrap(self) -> None:
-        width, mode = self.text_width - 2, heat_mode(self.app)
-        room = 2 if self.size.height < 18 else 3 if self.size.height < 40 else 4
+        drawing = Drawing(self._top, max(self.text_width - 2, 8), heat_mode(self.app))
         lines: list[Content] = []
-        self._starts = []
-        for example in self._examples:
+        self._starts, self._ends = [], []
+        for place, one in enumerate(self._examples):
+            body = self._body(drawing, one, place)
             self._starts.append(len(lines))
-            body = example_lines(example, self._top, max(width, 8), room, mode)
             lines += [Content("  ") + line for line in body]
-            lines.append(Content(""))
+            self._ends.append(len(lines))
+            if len(body) > 1:
+                lines.append(Content(""))
         if not self._examples and self._empty:
             lines = [Content.assemble("  ", (self._empty, "$muted"))]
         self.set_lines(lines)
         self._keep_cursor_visible()
+
+    def _body(self, drawing: Drawing, one: Folded, place: int) -> list[Content]:
+        if self._look == "aligned":
+            return [drawing.aligned(one)]
+        if self._look == "documents" and place == self.cursor:
+            return drawing.document(one)
+        if self._look != "windows":
+            return [drawing.line(one)]
+        height = self.size.height
+        return drawing.windows(one, 2 if height < 18 else 3 if height < 40 else 4)
 
     def look_of(self, line: int) -> str:
         return "cursor" if self.has_focus and line in self._lines_of(self.cursor) else ""
@@ -130,12 +104,10 @@ class ExampleList(LineView):
         return Content.styled("▌", "$primary") + content[1:] if look else content
 
     def _lines_of(self, place: int) -> range:
-        """The lines of the example at `place`, without the blank one below them."""
+        """The lines of the example at `place`, without a blank one below them."""
         if not 0 <= place < len(self._starts):
             return range(0)
-        first = self._starts[place]
-        after = self._starts[place + 1 : place + 2] or [len(self._lines)]
-        return range(first, after[0] - 1)
+        return range(self._starts[place], self._ends[place])
 
     def _refresh_example(self, place: int) -> None:
         lines = self._lines_of(place)
@@ -148,6 +120,9 @@ class ExampleList(LineView):
         return max(0, min(cursor, len(self._examples) - 1))
 
     def watch_cursor(self, before: int, now: int) -> None:
+        if self._look == "documents":  # the one under the cursor is open
+            self.rewrap()
+            return
         self._keep_cursor_visible()
         self._refresh_example(before)
         self._refresh_example(now)
@@ -155,7 +130,7 @@ class ExampleList(LineView):
     def _keep_cursor_visible(self) -> None:
         if self._starts:
             lines = self._lines_of(self.cursor)
-            region = Region(0, lines.start, 1, len(lines))
+            region = Region(0, lines.start, 1, min(len(lines), max(self.size.height, 1)))
             self.scroll_to_region(region, animate=False, force=True)
 
     def on_resize(self) -> None:
@@ -174,10 +149,18 @@ class ExampleList(LineView):
         self.cursor -= 1
 
     def action_page_down(self) -> None:
-        self._to_line(round(self.scroll_offset.y) + self.size.height)
+        below = round(self.scroll_offset.y) + self.size.height
+        if self._look == "documents" and self._lines_of(self.cursor).stop > below:
+            self.scroll_to(y=below, animate=False)  # the rest of a long document
+        else:
+            self._to_line(below)
 
     def action_page_up(self) -> None:
-        self._to_line(self._lines_of(self.cursor).start - self.size.height)
+        top = round(self.scroll_offset.y)
+        if self._look == "documents" and self._lines_of(self.cursor).start < top:
+            self.scroll_to(y=top - self.size.height, animate=False)
+        else:
+            self._to_line(self._lines_of(self.cursor).start - self.size.height)
 
     def _to_line(self, line: int) -> None:
         if self._starts:

@@ -4,7 +4,44 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from tui.text import count, number
+
 _BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def histogram_chart(
+    counts: Sequence[int], edges: Sequence[float], width: int, height: int
+) -> tuple[list[tuple[str, str]], str]:
+    """A histogram with numbers on its axes, in `width` cells: lines of `height`, each as its label
+    at the left and its bars, and the line of values below them.
+
+    Empty bins at the end are left out: the edges are shared by all features. The labels are the
+    greatest count of a column and, where it is not the same line, the count of the lowest mark.
+    """
+    end = max((n for n, value in enumerate(counts, start=1) if value), default=0)
+    if not end:
+        return [], ""
+    shown = list(counts[:end])
+    label = count(max(shown))
+    room = max(width - len(label) - 1, 1)
+    bins = _rebinned(shown, room)
+    label = count(max(bins))
+    room = max(width - len(label) - 1, 1)
+    bars = histogram_lines(shown, room, height)
+    labels = [label, *[""] * (height - 2), "1"][:height]
+    lines = [(f"{text:>{len(label)}}", bar) for text, bar in zip(labels, bars, strict=True)]
+    return lines, " " * (len(label) + 1) + _values(edges[: end + 1], len(bars[0]))
+
+
+def _values(edges: Sequence[float], width: int) -> str:
+    """The values at the left end, in the middle and at the right end, as far as there is room."""
+    first, last = number(edges[0], 1), number(edges[-1], 1)
+    middle = number(edges[len(edges) // 2], 1)
+    at = (len(edges) // 2) * width // max(len(edges) - 1, 1) - len(middle) // 2
+    line = first
+    if len(first) < at and at + len(middle) < width - len(last):
+        line = f"{line:<{at}}{middle}"
+    return f"{line}{last:>{max(width - len(line), len(last) + 1)}}"
 
 
 def histogram_lines(counts: Sequence[int], width: int, height: int) -> list[str]:

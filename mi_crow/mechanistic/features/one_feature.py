@@ -126,7 +126,18 @@ def read_examples(
     for number, _, document, position, activation, start, acts in rows:
         one = documents[document]
         tokens = one.tokens(start, start + len(acts))
-        example = Example(document, position, activation, start, tokens, acts, one.text, one.label)
+        example = Example(
+            document,
+            position,
+            activation,
+            start,
+            tokens,
+            acts,
+            one.text,
+            one.label,
+            one.seen,
+            one.begin(start),
+        )
         found.setdefault(number, []).append(example)
     return found
 
@@ -141,8 +152,12 @@ class _Document(NamedTuple):
         """The texts of some of its tokens."""
         seen = self.text if self.seen is None else self.seen
         ends = self.token_ends[first:last]
-        begins = [self.token_ends[first - 1] if first else 0, *ends]
+        begins = [self.begin(first), *ends]
         return [seen[begin:end] for begin, end in zip(begins, ends, strict=False)]
+
+    def begin(self, token: int) -> int:
+        """The characters before a token."""
+        return self.token_ends[token - 1] if token else 0
 
 
 def _documents(connection: IndexConnection, ids: list[int]) -> dict[int, _Document]:

@@ -151,6 +151,22 @@ class Example:
     acts: list[float]  # the feature's activation on each of `tokens`
     text: str  # the whole document
     label: str | None
+    seen: str | None = None  # the document as the model saw it; None: `text`
+    begin: int = 0  # characters of that before tokens[0]
+
+    @property
+    def before(self) -> str:
+        """The document up to the window."""
+        return self._document[: self.begin]
+
+    @property
+    def after(self) -> str:
+        """The document from the end of the window on."""
+        return self._document[self.begin + sum(map(len, self.tokens)) :]
+
+    @property
+    def _document(self) -> str:
+        return self.text if self.seen is None else self.seen
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from textual.content import Content
 
 from mi_crow.mechanistic.features.records import LEAST_AUROC, is_telling
 from tui.text import count, number, printable
-from tui.widgets.histogram import histogram_lines
+from tui.widgets.histogram import histogram_chart
 from tui.widgets.lists.feature_columns import density, score
 from tui.widgets.lists.row_list import Cell, Column, Row
 
@@ -75,20 +75,22 @@ def side_content(detail: "FeatureDetail", width: int, height: int) -> Content:
     blocks = [_histogram(detail, width, 4 if tall else 2) if detail.row.fires else Content("")]
     for title, tokens, style in parts:
         if tall:
-            blocks.append(_token_list(title, tokens[: 4 + (height - TALL) // 4], width, style))
+            blocks.append(_token_list(title, tokens[: _tokens_shown(height)], width, style))
         else:
             blocks.append(_token_flow(title, tokens, width, style))
     return Content("\n\n" if tall else "\n").join([block for block in blocks if block.plain])
 
 
 def _histogram(detail: "FeatureDetail", width: int, height: int) -> Content:
-    counts, edges = detail.histogram, detail.edges
-    end = max((n for n, count in enumerate(counts, start=1) if count), default=0)
-    lines = histogram_lines(counts[:end], width, height)  # the edges are shared by all features
-    span = f"  {number(edges[0], 1)} to {number(edges[end], 1)}" if end else ""
-    return Content.assemble(
-        ("Activations", "bold $primary"), (span, "$muted"), "\n", ("\n".join(lines), "$secondary")
-    )
+    lines, values = histogram_chart(detail.histogram, detail.edges, width, height)
+    title = Content.assemble(("Activations", "bold $primary"), ("  tokens, log", "$muted"))
+    drawn = [Content.assemble((f"{at} ", "$muted"), (bar, "$secondary")) for at, bar in lines]
+    return Content("\n").join([title, *drawn, Content.styled(values, "$muted")])
+
+
+def _tokens_shown(height: int) -> int:
+    """Tokens of each sign in a list: the lists of related features keep half of the pane."""
+    return max(min(4 + (height - TALL) // 3, 20), 4)
 
 
 _FLOW_LINES = 2

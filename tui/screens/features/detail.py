@@ -9,7 +9,8 @@ from textual.widgets import Static
 
 from tui.screens.features.content import RELATED_COLUMNS, head_content, related_rows, side_content
 from tui.screens.features.reading import DetailRead
-from tui.text import count, printable
+from tui.text import count, number, printable
+from tui.widgets.example_lines import LOOKS
 from tui.widgets.example_list import ExampleList
 from tui.widgets.lists.row_list import RowList
 
@@ -70,10 +71,10 @@ class FeatureDetailPane(Container):
         self.query_one("#feature-panes").display = True
         note = next((concept.note for concept in detail.concepts if concept.note), "")
         self.query_one("#feature-head", Static).update(head_content(detail, note))
-        self.query_one("#examples-title", Static).update(self._title(read))
         if not same:
             empty = "No examples in this band." if detail.row.fires else "It never fires."
             self.examples.show(read.examples, detail.row.max_act, empty)
+        self.query_one("#examples-title", Static).update(self._title(read))
         self._show_side()
         cofiring = detail.cofiring
         sample = f"\nof {count(cofiring.counted)} sampled tokens" if cofiring.is_sample else ""
@@ -88,12 +89,22 @@ class FeatureDetailPane(Container):
             if not same:
                 row_list.action_first()
 
+    def next_look(self) -> None:
+        """Draws the examples in the next way: windows, lines, aligned at the peak, documents."""
+        examples = self.examples
+        examples.look = LOOKS[(LOOKS.index(examples.look) + 1) % len(LOOKS)]
+        if self._read is not None and self._read.detail is not None:
+            self.query_one("#examples-title", Static).update(self._title(self._read))
+
     def _title(self, read: DetailRead) -> Content:
         if read.band == 0:
             words = ("Top activations", "  b: lower bands" if read.bands and read.examples else "")
         else:
-            words = (f"Band {read.band} of {read.bands}", "  activation quantiles, lowest last")
-        return Content.assemble((words[0], "bold $primary"), (words[1], "$muted"))
+            values = [example.activation for example in read.examples]
+            span = f"  {number(min(values), 2)} to {number(max(values), 2)}" if values else ""
+            words = (f"Band {read.band} of {read.bands}", span)
+        look = "" if self.examples.look == "windows" else f"  {self.examples.look}"
+        return Content.assemble((words[0], "bold $primary"), (words[1] + look, "$muted"))
 
     def _show_side(self) -> None:
         if self._read is None or self._read.detail is None:

@@ -98,6 +98,24 @@ class OpenFeatureScreen(MiCrowScreen):
         self._band = (self._band + 1) % ((shown.bands if shown is not None else 0) + 1)
         self._open_again()
 
+    def action_next_look(self) -> None:
+        self.pane.next_look()
+
+    def action_unnamed(self, direction: int) -> None:
+        """To the next feature of the table, or the one before, that nobody has named."""
+        store, table = self.context.features, self.table
+        if store is None:
+            return
+        place = table.cursor + direction
+        while 0 <= place < table.row_count:
+            row = table.row_at(place)
+            if row is not None and not row.concept:
+                table.cursor = place
+                return
+            place += direction
+        where = "below" if direction > 0 else "above"
+        self.app.notify(f"every feature {where} this one has a name")
+
     async def action_steer(self) -> None:
         if self._feature is not None:
             await self.mi_crow.go("steer", messages.SendToSteer(self._feature, self._sae_id))

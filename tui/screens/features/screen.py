@@ -153,7 +153,7 @@ class FeaturesScreen(FeatureMarkScreen):
             return self.context.features is not None and not self.prompt.is_open
         if action in BULK:
             return self.context.features is not None and bool(self._chosen())
-        if action in ("steer", "inspect", "copy", "next_band", "step"):
+        if action in ("steer", "inspect", "copy", "next_band", "next_look", "step", "unnamed"):
             return self.context.features is not None and self._feature is not None
         return True
 

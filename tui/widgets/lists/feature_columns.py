@@ -1,5 +1,6 @@
 """The columns of the feature table: what each says, and its width in the room there is; pure."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -35,7 +36,9 @@ def density(share: float) -> str:
 
 def score(auroc: float | None) -> str:
     """An AUROC in at most five characters; what is not perfect never reads as 1.00."""
-    return number(auroc, 3 if auroc is not None and 0.995 <= auroc < 1 else 2)
+    if auroc is not None and 0.995 <= auroc < 1:
+        return f"{math.floor(auroc * 1000) / 1000:.3f}"
+    return number(auroc, 2)
 
 
 def _meaning(row: "FeatureRow") -> Content:

@@ -1,0 +1,170 @@
+"""One text on which a feature fires, as lines: a window, one line, aligned at the peak, or all of
+it; pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from rich.cells import cell_len
+from textual.content import Content
+
+from tui.text import number, printable
+from tui.widgets.token_heat import (
+    HeatMarks,
+    HeatMode,
+    Line,
+    Piece,
+    heat_line,
+    quoted,
+    token_window,
+    wrap_tokens,
+)
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.records import Example
+
+ExampleLook = Literal["windows", "lines", "aligned", "documents"]
+LOOKS: tuple[ExampleLook, ...] = get_args(ExampleLook)
+
+_ELLIPSIS = "…"
+_ALIKE = 16  # tokens on either side of the peak by which examples are the same
+_LONGEST = 20_000  # characters of a document that are wrapped on either side of the window
+_ACTIVATION = 7
+
+
+@dataclass(frozen=True)
+class Folded:
+    """An example, and how often the same text around the same peak occurs among those shown."""
+
+    example: "Example"
+    times: int = 1
+
+
+def folded(examples: "Sequence[Example]") -> tuple[Folded, ...]:
+    """The examples in their order, each text once: data sets repeat their documents."""
+    first: dict[tuple[str, ...], Example] = {}
+    times: dict[tuple[str, ...], int] = {}
+    for example in examples:
+        peak = peak_place(example)
+        begin = max(peak - _ALIKE, 0)
+        key = (str(peak - begin), *example.tokens[begin : peak + _ALIKE + 1])
+        first.setdefault(key, example)
+        times[key] = times.get(key, 0) + 1
+    return tuple(Folded(example, times[key]) for key, example in first.items())
+
+
+def peak_place(example: "Example") -> int:
+    """Where the peak stands among the tokens of the window."""
+    return min(max(example.position - example.window_start, 0), max(len(example.tokens) - 1, 0))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How examples are drawn. `top` is the activation of the last heat step, so that the examples
+    of one feature compare."""
+
+    top: float
+    width: int
+    mode: HeatMode = "colour"
+
+    def windows(self, one: Folded, max_lines: int) -> list[Content]:
+        """The peak written out, then the tokens around it in at most `max_lines` lines."""
+        example, width = one.example, self.width
+        texts, acts, peak = list(example.tokens), list(example.acts), peak_place(example)
+        lines: Sequence[Line] = ()
+        values: list[float] = []
+        marks = HeatMarks()
+        for cut in range(4):  # words that do not break well need more room than they count
+            cells = (width - 1) * max_lines - 2 - cut * (width // 6)
+            start, stop = token_window(texts, peak, cells) if texts else (0, 0)
+            before = [_ELLIPSIS] if start > 0 or example.window_start > 0 else []
+            after = [_ELLIPSIS] if stop < len(texts) else []
+            lines = wrap_tokens([*before, *texts[start:stop], *after], width)
+            values = [0.0] * len(before) + acts[start:stop] + [0.0] * len(after)
+            marks = HeatMarks(
+                peak=peak - start + len(before),
+                dimmed=frozenset(([0] if before else []) + ([len(values) - 1] if after else [])),
+            )
+            if len(lines) <= max_lines:
+                break
+        lines = _around(lines, marks.peak, max_lines)
+        return [self._head(one), *(self._heat(line, values, marks) for line in lines)]
+
+    def document(self, one: Folded) -> list[Content]:
+        """The peak written out, then the whole text; heat only where activations are kept."""
+        example = one.example
+        before, after = example.before, example.after
+        cut = len(before) - _LONGEST, len(after) - _LONGEST
+        first = f"{_ELLIPSIS}{before[-_LONGEST:]}" if cut[0] > 0 else before
+        last = f"{after[:_LONGEST]}{_ELLIPSIS}" if cut[1] > 0 else after
+        values = [0.0, *example.acts, 0.0]
+        marks = HeatMarks(peak=peak_place(example) + 1)
+        lines = wrap_tokens([first, *example.tokens, last], self.width)
+        return [self._head(one), *(self._heat(line, values, marks) for line in lines)]
+
+    def line(self, one: Folded) -> Content:
+        """One line: the activation and the tokens around the peak."""
+        return self._row(one, share=2 / 3, align=False)
+
+    def aligned(self, one: Folded) -> Content:
+        """One line with the peak in the same column as in all others."""
+        return self._row(one, share=0.5, align=True)
+
+    def _row(self, one: Folded, share: float, align: bool) -> Content:
+        example = one.example
+        peak, texts = peak_place(example), example.tokens
+        times = f" ×{one.times}" if one.times > 1 else ""
+        room = max(self.width - _ACTIVATION - 1 - len(times), 8)
+        token = printable(texts[peak]) if texts else ""
+        token = token[: room // 2]
+        space = room - cell_len(token)
+        before = _fitting(texts[:peak][::-1], int(space * share))[::-1]
+        used = sum(cell_len(text) for _, text in before)
+        left = int(space * share) if align else used
+        after = _fitting(texts[peak + 1 :], space - left)
+        parts = [(" " * (left - used), 0.0)] if align else []
+        values = example.acts
+        parts += [(text, values[peak - 1 - at]) for at, text in before]
+        parts += [(token, values[peak] if values else 0.0)]
+        parts += [(text, values[peak + 1 + at]) for at, text in after]
+        line = tuple(Piece(at, text) for at, (text, _) in enumerate(parts))
+        marks = HeatMarks(peak=len(before) + (1 if align else 0))
+        body = self._heat(line, [value for _, value in parts], marks)
+        head = Content.styled(
+            f"{number(example.activation, 2):>{_ACTIVATION - 1}} ", "bold $accent"
+        )
+        return Content.assemble(head, body, (times, "$muted")).truncate(self.width, ellipsis=True)
+
+    def _heat(self, line: Line, values: Sequence[float], marks: HeatMarks) -> Content:
+        return heat_line(line, values, self.top, self.mode, marks)
+
+    def _head(self, one: Folded) -> Content:
+        example = one.example
+        token = quoted(example.tokens[peak_place(example)]) if example.tokens else ""
+        label = printable(example.label) if example.label else ""
+        return Content.assemble(
+            (f"{number(example.activation, 2):>{_ACTIVATION - 1}}", "bold $accent"),
+            f" {token}",
+            (f"   {label}" if label else "", "$muted"),
+            (f"   document {example.document}", "$faint"),
+            (f"   ×{one.times} the same text" if one.times > 1 else "", "$muted"),
+        ).truncate(self.width, ellipsis=True)
+
+
+def _fitting(texts: Sequence[str], cells: int) -> list[tuple[int, str]]:
+    """The first of the texts that fit into `cells`, with their places."""
+    found: list[tuple[int, str]] = []
+    for at, text in enumerate(texts):
+        shown = printable(text)
+        cells -= cell_len(shown)
+        if cells < 0:
+            break
+        found.append((at, shown))
+    return found
+
+
+def _around(lines: Sequence[Line], peak: int | None, count: int) -> Sequence[Line]:
+    """At most `count` of the lines, the one with the peak among them (line feeds make many)."""
+    at = next((n for n, line in enumerate(lines) if any(p.index == peak for p in line)), 0)
+    first = max(0, min(at - count + 2, len(lines) - count))
+    return lines[first : first + count]
