@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from textual import events
+from textual.content import Content
 from textual.geometry import Region
 from textual.message import Message
 from textual.reactive import reactive
@@ -21,10 +22,11 @@ from tui.widgets.token_heat import (
 
 
 class TokenPane(LineView):
-    """Tokens under the keys: left and right by token, up and down by line."""
+    """Tokens under the keys: left and right by token, up and down by line. A move draws the lines
+    of the two tokens that it changes."""
 
     BINDINGS = bindings("tokens")
-    cursor: reactive[int] = reactive(0, init=False)
+    cursor: reactive[int] = reactive(0, init=False, repaint=False)
 
     @dataclass
     class Moved(Message):
@@ -52,8 +54,10 @@ class TokenPane(LineView):
 
     def heat(self, values: Sequence[float]) -> None:
         """Heats the tokens with one value each (a feature's activations)."""
-        self._values = tuple(values)
-        self._paint()
+        heat = tuple(values)
+        if heat != self._values:
+            self._values = heat
+            self._paint()
 
     @property
     def token(self) -> int | None:
@@ -68,21 +72,45 @@ class TokenPane(LineView):
         self._paint()
 
     def _paint(self) -> None:
+        """All lines as they look without the cursor."""
+        self.set_lines([self._heated(line) for line in range(len(self._wrapped))])
+
+    def _heated(self, line: int, cursor: int | None = None) -> Content:
         peak = peak_index(self._values)
         top = self._values[peak] if peak is not None else 0.0
-        cursor = self.cursor if self.has_focus else None
         marks = HeatMarks(peak, cursor, self._dimmed)
-        mode = heat_mode(self.app)
-        self.set_lines([heat_line(line, self._values, top, mode, marks) for line in self._wrapped])
+        return heat_line(self._wrapped[line], self._values, top, heat_mode(self.app), marks)
+
+    def look_of(self, line: int) -> str:
+        has_cursor = self.has_focus and line in self._lines_of(self.cursor)
+        return f"cursor on {self.cursor}" if has_cursor else ""
+
+    def line_content(self, line: int, look: str) -> Content:
+        return self._heated(line, self.cursor) if look else self._lines[line]
 
     # Moving.
 
     def watch_cursor(self, before: int, now: int) -> None:
         if before != now:
-            self._paint()
+            self._refresh_token(before)
+            self._refresh_token(now)
             region = Region(0, self._line_of(now), 1, 1)
             self.scroll_to_region(region, animate=False, force=True)
             self.post_message(self.Moved(now))
+
+    def _refresh_token(self, token: int) -> None:
+        lines = self._lines_of(token)
+        if lines:
+            self.refresh_lines(lines.start, len(lines))
+
+    def _lines_of(self, token: int) -> range:
+        """The lines that show a token: a long one, or one with a line feed, has several."""
+        shows = [
+            number
+            for number, line in enumerate(self._wrapped)
+            if line and line[0].index <= token <= line[-1].index
+        ]
+        return range(shows[0], shows[-1] + 1) if shows else range(0)
 
     def _line_of(self, token: int) -> int:
         for number, line in enumerate(self._wrapped):
@@ -155,10 +183,10 @@ class TokenPane(LineView):
             self.post_message(self.Opened())
 
     def on_focus(self) -> None:
-        self._paint()
+        self._refresh_token(self.cursor)
 
     def on_blur(self) -> None:
-        self._paint()
+        self._refresh_token(self.cursor)
 
     def on_click(self, event: events.Click) -> None:
         token = self._at(event.y + round(self.scroll_offset.y), event.x)
