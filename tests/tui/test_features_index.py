@@ -266,3 +266,14 @@ async def test_d_draws_the_examples_in_other_ways_and_n_skips_named_features(ope
         assert table(pilot).cursor == 2
         await press(pilot, "N")
         assert table(pilot).cursor == 0
+
+
+async def test_every_name_and_tag_of_a_feature_shows(open_index):
+    async with open_index() as pilot:
+        annotations = pilot.app.context.annotations
+        annotations.set_concept(SAE, MAST, "rigging", 0.9, "", ("ship",), "user")
+        annotations.set_concept(SAE, MAST, "spars", 0.5)
+        pilot.app.look_now()
+        await settle(pilot)
+        await jump(pilot, MAST)
+        assert "rigging · spars  #ship" in screen_text(pilot)

@@ -19,7 +19,7 @@ RELATED_COLUMNS = (Column("feature", 7, "right"), Column("value", 5, "right"), C
 
 
 def head_content(detail: "FeatureDetail", note: str = "") -> Content:
-    """Three lines: number and name, how it fires, which labels it follows."""
+    """Three lines: number, names and tags, how it fires, which labels it follows."""
     row = detail.row
     name = (
         Content.styled(printable(row.concept), "bold $accent")
@@ -27,6 +27,12 @@ def head_content(detail: "FeatureDetail", note: str = "") -> Content:
         else Content.styled("no name yet", "$faint")
     )
     first = Content.assemble((f"#{row.feature}", "bold $primary"), "  ", name)
+    others = [one.name for one in detail.concepts if one.name != row.concept]
+    tags = list(dict.fromkeys(f"#{tag}" for one in detail.concepts for tag in one.tags))
+    if others:
+        first = Content.assemble(first, (f" · {printable(' · '.join(others))}", "$accent"))
+    if tags:
+        first = Content.assemble(first, (f"  {printable(' '.join(tags))}", "$secondary"))
     if note:
         first = Content.assemble(first, ("   " + printable(note), "$muted"))
     if not row.fires:
