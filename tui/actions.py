@@ -1,7 +1,8 @@
 """The one action table: it feeds bindings, footer, help, palette and key map.
 
 An action's id is `<scope>.<name>`. A widget or screen gets its bindings from `bindings(scope)` and
-has a method `action_<action>`; what is shown to people comes from here and nowhere else.
+has a method `action_<action>`; what is shown to people comes from here and nowhere else. A key
+means the same in every scope: `key_meanings` says what.
 """
 
 from collections.abc import Iterator
@@ -39,10 +40,15 @@ APP = (
     Action("app.help", "question_mark", "help", "keys", "Show all keys of this screen"),
     Action("app.palette", "colon,ctrl+p", "palette", "actions", "Search every action", False, True),
     Action(
-        "app.back", "escape", "escape", "back", "Stop, close, leave the field, or go back", False
+        "app.escape",
+        "escape",
+        "escape",
+        "leave",
+        "Stop, close, leave the field, or clear the filter",
+        False,
     ),
     Action("app.theme", "", "next_theme", "theme", "Switch between the dark and the light theme"),
-    Action("app.undo", "u", "undo", "undo", "Undo your latest change in this session", False),
+    Action("app.undo", "u,z", "undo", "undo", "Undo your latest change in this session", False),
     Action("app.redo", "ctrl+y", "redo", "redo", "Redo the change you undid last", False),
     Action("app.quit", "q", "quit", "quit", "Quit; jobs keep running"),
 )
@@ -86,15 +92,25 @@ FORM = (
 )
 
 RUNS = (
+    Action("runs.new", "n", "menu", "new", "New: a capture, a training, an index, an evaluation"),
     Action("runs.cancel", "c", "cancel_job", "cancel", "Cancel the selected job"),
-    Action("runs.resume", "r", "resume_job", "resume", "Resume the selected job"),
+    Action("runs.resume", "R", "resume_job", "resume", "Resume the selected job"),
     Action("runs.log", "l", "show_log", "log", "Show the log of the selected job"),
-    Action("runs.capture", "n", "new('capture')", "capture", "Capture activations of a model"),
-    Action("runs.train", "t", "new('train')", "train", "Train an SAE on a run"),
-    Action("runs.index", "b", "new('index')", "index", "Build the feature index of an SAE"),
     Action("runs.remove", "x", "remove", "remove", "Remove the selected run, SAE or ended job"),
-    Action("runs.evaluate", "e", "new('evaluate')", "evaluate", "Evaluate an SAE"),
-    Action("runs.demo", "d", "run_demo", "demo", "Run the demo: about four minutes on two cores"),
+    Action("runs.capture", "", "new('capture')", "capture", "Capture activations of a model"),
+    Action("runs.train", "", "new('train')", "train", "Train an SAE on a run"),
+    Action("runs.index", "", "new('index')", "index", "Build the feature index of an SAE"),
+    Action("runs.evaluate", "", "new('evaluate')", "evaluate", "Evaluate an SAE"),
+    Action("runs.demo", "", "run_demo", "demo", "Run the demo: about four minutes on two cores"),
+)
+
+# The menu that `n` opens on Runs. A row `new.X` stands for the action `runs.X`.
+NEW = (
+    Action("new.capture", "c", "choose('capture')", "capture", "Capture", False),
+    Action("new.train", "t", "choose('train')", "train", "Train", False),
+    Action("new.index", "i", "choose('index')", "index", "Index", False),
+    Action("new.evaluate", "e", "choose('evaluate')", "evaluate", "Evaluate", False),
+    Action("new.demo", "d", "choose('demo')", "demo", "Demo", False),
 )
 
 TOKENS = (
@@ -114,10 +130,12 @@ FEATURES = (
     Action("features.tag", "t", "tag", "tag", "Name the feature; an empty name removes it"),
     Action("features.steer", "s", "steer", "steer", "Send the feature to Steer"),
     Action("features.inspect", "i", "inspect", "inspect", "Inspect the feature on a text"),
-    Action("features.sort", "o", "next_sort", "sort", "Sort by the next column, or by relevance"),
-    Action("features.reverse", "O", "reverse", "reverse", "Reverse sort", False),
+    Action(
+        "features.order", "o", "next_sort", "order", "Order by the next column, or by relevance"
+    ),
+    Action("features.reverse", "O", "reverse", "reverse", "Reverse the order", False),
     Action("features.show", "f", "next_filter", "show", "Show firing, named, unnamed or all"),
-    Action("features.jump", "number_sign", "jump", "jump", "Jump to a feature by its number"),
+    Action("features.number", "number_sign", "jump", "go to", "Go to a feature by its number"),
     Action("features.band", "b", "next_band", "band", "Examples from the next activation band"),
     Action("features.texts", "d", "next_look", "texts", "Windows, lines, aligned, documents"),
     Action("features.unnamed", "n", "unnamed(1)", "unnamed", "Next unnamed feature", False),
@@ -134,7 +152,12 @@ FEATURES = (
     Action("features.export", "w", "export", "export", "Export the marked: .html or .json"),
     Action("features.next", "right_square_bracket", "step(1)", "next", "Next feature", False),
     Action(
-        "features.back", "left_square_bracket", "step(-1)", "previous", "Previous feature", False
+        "features.previous",
+        "left_square_bracket",
+        "step(-1)",
+        "previous",
+        "Previous feature",
+        False,
     ),
     Action("features.copy", "y", "copy", "copy", "Copy the feature or the selected example", False),
 )
@@ -144,7 +167,7 @@ INSPECT = (
     Action("inspect.text", "e", "edit_text", "edit", "Edit the text"),
     Action(
         "inspect.windows",
-        "w",
+        "W",
         "windows",
         "windows",
         "Read a long text in windows of the context, or truncate it",
@@ -158,12 +181,12 @@ INSPECT = (
 STEER = (
     Action("steer.run", "ctrl+r", "run", "generate", "Generate baseline and steered"),
     Action("steer.prompt", "e", "edit_prompt", "prompt", "Edit the prompt"),
-    Action("steer.add", "a", "add", "add", "Add an intervention"),
+    Action("steer.new", "n", "add", "new", "New intervention"),
     Action("steer.remove", "x", "remove", "remove", "Remove the selected intervention"),
-    Action("steer.more", "plus", "nudge(1)", "more", "Increase the value", False),
-    Action("steer.less", "minus", "nudge(-1)", "less", "Decrease the value", False),
-    Action("steer.sweep", "w", "sweep", "sweep", "Generate at several strengths"),
-    Action("steer.preset", "p", "presets", "presets", "Load a preset"),
+    Action("steer.more", "greater_than_sign", "nudge(1)", "more", "Increase the value", False),
+    Action("steer.less", "less_than_sign", "nudge(-1)", "less", "Decrease the value", False),
+    Action("steer.sweep", "V", "sweep", "sweep", "Generate at several strengths"),
+    Action("steer.presets", "p", "presets", "presets", "Load a preset"),
     Action("steer.save_preset", "P", "save_preset", "save preset", "Save the stack", False),
     Action("steer.save", "S", "save", "save", "Save this generation"),
     Action("steer.copy", "y", "copy", "copy", "Copy both texts", False),
@@ -173,19 +196,21 @@ CONCEPTS = (
     Action("concepts.filter", "slash", "filter", "filter", "Filter by name, note or number"),
     Action("concepts.mark", "space", "mark", "mark", "Mark for bulk edit"),
     Action("concepts.rename", "r", "rename", "rename", "Rename the marked or selected concepts"),
-    Action("concepts.note", "n", "note", "note", "Write a note"),
-    Action("concepts.sure", "c", "confidence", "confidence", "Set the confidence, 0 to 1", False),
+    Action("concepts.note", "e", "note", "note", "Write a note"),
+    Action(
+        "concepts.confidence", "C", "confidence", "confidence", "Set the confidence, 0 to 1", False
+    ),
     Action("concepts.remove", "x", "remove", "remove", "Remove the marked or selected concepts"),
     Action("concepts.steer", "s", "steer", "steer", "Send the feature to Steer", False),
     Action("concepts.export", "w", "export", "export", "Export all concepts to .json or .csv"),
-    Action("concepts.import", "m", "import_file", "import", "Import concepts from .json or .csv"),
-    Action("concepts.history", "h", "history", "history", "Undo an earlier change"),
+    Action("concepts.import", "I", "import_file", "import", "Import concepts from .json or .csv"),
+    Action("concepts.changes", "H", "history", "changes", "Undo an earlier change"),
     Action("concepts.copy", "y", "copy", "copy", "Copy the selected concept", False),
 )
 
 CONTROL = (
     Action("control.load", "l", "load_model", "load model", "Load the model of the open SAE"),
-    Action("control.text", "slash", "edit_text", "text", "Edit the text for the statistics"),
+    Action("control.text", "e", "edit_text", "text", "Edit the text for the statistics"),
     Action("control.measure", "ctrl+r", "measure", "measure", "Measure the layer on the text"),
 )
 
@@ -198,6 +223,7 @@ ACTIONS: tuple[Action, ...] = (
     *FORM,
     *TOKENS,
     *RUNS,
+    *NEW,
     *FEATURES,
     *INSPECT,
     *STEER,
@@ -240,6 +266,11 @@ _KEY_LABELS = {
     "pagedown": "pgdn",
     "pageup": "pgup",
     "plus": "+",
+    "apostrophe": "'",
+    "exclamation_mark": "!",
+    "vertical_line": "|",
+    "backspace": "bksp",
+    "shift+backspace": "shift+bksp",
     "minus": "-",
     "space": "space",
     "full_stop": ".",
@@ -247,7 +278,6 @@ _KEY_LABELS = {
     "equals_sign": "=",
     "number_sign": "#",
     "asterisk": "*",
-    "vertical_line": "|",
     "less_than_sign": "<",
     "greater_than_sign": ">",
     "up": "↑",

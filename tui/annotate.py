@@ -90,7 +90,7 @@ def undo(annotations: "Annotations") -> str:
     return (
         str(done)
         if done is not None
-        else "Nothing to undo in this session; 5 h lists earlier changes"
+        else "Nothing to undo in this session; 5 H lists earlier changes"
     )
 
 

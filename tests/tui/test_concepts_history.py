@@ -22,7 +22,7 @@ async def test_u_takes_back_this_session_alone_and_ctrl_y_brings_it_back(run_app
         await settle(pilot)
         annotations = pilot.app.context.annotations
         await press(pilot, "5", "r", *"boats", "enter")
-        await press(pilot, "n", *"why", "enter")
+        await press(pilot, "e", *"why", "enter")
         await press(pilot, "u", "u")
         assert "undone: change 'boats' of feature 3" in notices(pilot)
         assert "undone: rename 'sails' to 'boats' of feature 3" in notices(pilot)
@@ -47,13 +47,13 @@ async def test_a_former_change_is_picked_from_the_history(run_app, app_workspace
     async with run_app(app_workspace, sae_id=SAE) as pilot:
         fabricate(pilot.app, named=True)
         await settle(pilot)
-        await press(pilot, "5", "h")
+        await press(pilot, "5", "H")
         text = screen_text(pilot)
         assert "eve" in text
         assert "name 'sails' of feature 3" in text
         await press(pilot, "G", "enter")  # the oldest
         assert names(pilot.app.context.annotations) == {"letters"}
-        await press(pilot, "h")
+        await press(pilot, "H")
         rows = pilot.app.screen.query_one(RowList).rows
         assert rows[0].cells[2].text == "undo: name 'sails' of feature 3"
         assert [row.cells[3].text for row in rows] == ["", "", "", "undone"]
@@ -70,5 +70,5 @@ async def test_a_change_can_be_read_to_its_end_at_the_smallest_size(run_app, app
         pilot.app.context.annotations.undo()
         pilot.app.look_now()
         await settle(pilot)
-        await press(pilot, "5", "h")
+        await press(pilot, "5", "H")
         assert f"undo: name '{name}' of feature 1462" in screen_text(pilot)

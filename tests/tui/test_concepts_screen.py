@@ -93,8 +93,8 @@ async def test_a_concept_is_renamed_and_the_change_undone(open_concepts):
 
 async def test_notes_and_confidence_are_kept(open_concepts):
     async with open_concepts() as pilot:
-        await press(pilot, "slash", *"mast", "enter", "n", *"parts", "enter")
-        await press(pilot, "c", *"0.5", "enter")
+        await press(pilot, "slash", *"mast", "enter", "e", *"parts", "enter")
+        await press(pilot, "C", *"0.5", "enter")
         (concept,) = (c for c in pilot.app.context.annotations.concepts(SAE) if c.feature == 3)
         assert (concept.note, concept.confidence) == ("parts", 0.5)
         assert "parts" in screen_text(pilot)
@@ -103,7 +103,7 @@ async def test_notes_and_confidence_are_kept(open_concepts):
 @pytest.mark.slow
 async def test_a_confidence_beyond_one_is_refused(open_concepts):
     async with open_concepts() as pilot:
-        await press(pilot, "c", *"7", "enter")
+        await press(pilot, "C", *"7", "enter")
         assert "not between 0 and 1" in notices(pilot)
         assert {c.confidence for c in pilot.app.context.annotations.concepts(SAE)} == {1.0}
 
@@ -137,7 +137,7 @@ async def test_concepts_are_written_to_a_file_and_read_again(open_concepts, tmp_
         for _ in NAMES:
             await press(pilot, "x")
         assert names(pilot) == []
-        await press(pilot, "m")
+        await press(pilot, "I")
         pilot.app.screen.prompt.field.value = str(path)
         await press(pilot, "enter")
         assert names(pilot) == sorted(NAMES.values())
@@ -146,7 +146,7 @@ async def test_concepts_are_written_to_a_file_and_read_again(open_concepts, tmp_
 @pytest.mark.slow
 async def test_a_file_that_is_not_there_is_told(open_concepts):
     async with open_concepts() as pilot:
-        await press(pilot, "m", *"nowhere.json", "enter")
+        await press(pilot, "I", *"nowhere.json", "enter")
         assert "nowhere.json" in notices(pilot)
         assert names(pilot) == sorted(NAMES.values())
 
@@ -183,7 +183,7 @@ async def test_an_import_replaces_nothing_without_a_yes(open_concepts, tmp_path)
             return found.note
 
         for answer, expected in (("n", "my note"), ("y", "another note")):
-            await press(pilot, "m")
+            await press(pilot, "I")
             pilot.app.screen.query_one(PromptLine).query_one(Field).value = str(path)
             await press(pilot, "enter")
             assert isinstance(pilot.app.screen, Confirm)

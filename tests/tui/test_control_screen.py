@@ -113,7 +113,7 @@ async def test_l_loads_the_tree_with_blocks_folded_and_the_cursor_on_the_saes_la
 
 async def test_the_statistics_of_a_layer_are_measured_on_the_text(app_workspace, run_app, session):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
-        await press(pilot, "6", "l", "slash", *"Now ", "ctrl+r")
+        await press(pilot, "6", "l", "e", *"Now ", "ctrl+r")
         op, params = session.calls[-1]
         assert op == "layer_stats"
         assert params["layer"] == "model.layers.2"

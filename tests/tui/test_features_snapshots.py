@@ -124,7 +124,15 @@ def test_an_inspected_text(picture, size, monkeypatch):
 @SIZES
 def test_a_steered_text(picture, size):
     send = [messages.SendToSteer(3), messages.SendToSteer(101)]
-    assert picture("steer", "minus", "minus", "ctrl+r", send=send, size=size, prompt="The harbour")
+    assert picture(
+        "steer",
+        "less_than_sign",
+        "less_than_sign",
+        "ctrl+r",
+        send=send,
+        size=size,
+        prompt="The harbour",
+    )
 
 
 def test_the_form_of_an_intervention(picture):

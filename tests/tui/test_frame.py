@@ -54,7 +54,7 @@ async def test_escape_stops_then_closes_then_leaves_the_field_then_goes_back(
 
     monkeypatch.setattr(MiCrowScreen, "stop_running", stop)
     async with run_app(app_workspace) as pilot:
-        await press(pilot, "6", "slash")
+        await press(pilot, "6", "e")
         assert pilot.app.screen.focused.id == "probe-text"
         await press(pilot, "ctrl+p", "escape")
         assert isinstance(pilot.app.screen, PalettePopup)  # the first one stopped what ran
@@ -71,7 +71,7 @@ async def test_escape_stops_then_closes_then_leaves_the_field_then_goes_back(
 
 async def test_typing_goes_to_a_field_that_has_the_focus(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
-        await press(pilot, "6", "slash", "1", "q", "colon")
+        await press(pilot, "6", "e", "1", "q", "colon")
         assert pilot.app.current_mode == "control"
         assert pilot.app.screen.focused.text.startswith("1q:")
 
@@ -112,9 +112,9 @@ async def test_help_shows_the_keys_and_closes(app_workspace, run_app):
 async def test_the_footer_shows_only_keys_that_work_here(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         footer = screen_text(pilot).splitlines()[-1]
-        assert "n capture" in footer
+        assert "n new" in footer
         assert "cancel" not in footer  # no job is selected
-        await press(pilot, "6", "slash")
+        await press(pilot, "6", "e")
         footer = screen_text(pilot).splitlines()[-1]
         assert "ctrl+r measure" in footer
         assert "q quit" not in footer  # a q is typed now

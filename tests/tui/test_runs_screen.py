@@ -12,6 +12,7 @@ from mi_crow.jobs.spec import JobSpec
 from tests.tui.conftest import NOW, add_run, add_sae
 from tests.tui.driving import notices, press, screen_text, settle
 from tui.screens.runs import forms
+from tui.screens.runs.new_menu import NewMenu
 from tui.screens.runs.screen import RunsScreen
 from tui.widgets.form import FormInput, FormPopup, read_values
 from tui.widgets.frame.header import HeaderBar
@@ -42,7 +43,7 @@ async def test_an_empty_workspace_says_what_to_do_next(empty_workspace, run_app,
         text = screen_text(pilot)
         assert "This workspace is empty" in text
         assert "run the demo" in text
-        await press(pilot, "d")
+        await press(pilot, "n", "d")
         assert submitted == [{"kind": "demo", "params": {}, "device": "auto", "name": None}]
 
 
@@ -139,7 +140,7 @@ async def test_nothing_is_posted_while_nothing_changes(empty_workspace, run_app,
 
 async def test_a_capture_starts_from_the_form(app_workspace, run_app, submitted):
     async with run_app(app_workspace) as pilot:
-        await press(pilot, "n")
+        await press(pilot, "n", "c")
         fields = {item.field.name: item for item in pilot.app.screen.query(FormInput)}
         fields["layers"].value = "resid_post.1, resid_post.2"
         fields["limit"].value = "2,000"
@@ -170,7 +171,7 @@ async def test_index_and_evaluation_start_on_the_selected_sae(app_workspace, run
         rows(pilot, "saes").focus()
         rows(pilot, "saes").select("smol-sae")
         await settle(pilot)
-        await press(pilot, "b", "ctrl+r", "e", "ctrl+r")
+        await press(pilot, "n", "i", "ctrl+r", "n", "e", "ctrl+r")
         assert [(call["kind"], call["params"]["sae_id"]) for call in submitted] == [
             ("index", "smol-sae"),
             ("evaluate", "smol-sae"),
@@ -228,7 +229,7 @@ def test_what_the_forms_ask_for_is_what_the_jobs_take(app_workspace):
 
 async def test_a_wrong_text_stays_in_the_form(app_workspace, run_app, submitted):
     async with run_app(app_workspace) as pilot:
-        await press(pilot, "n", "tab", "tab", "tab", "tab", "tab", "x", "ctrl+r")
+        await press(pilot, "n", "c", "tab", "tab", "tab", "tab", "tab", "x", "ctrl+r")
         assert isinstance(pilot.app.screen, FormPopup)
         assert "documents must be a whole number, not 'x'" in screen_text(pilot)
 
@@ -271,12 +272,12 @@ async def test_resume_is_for_jobs_that_can_go_on(app_workspace, run_app, monkeyp
         rows(pilot, "jobs").focus()
         rows(pilot, "jobs").select(done.job_id)
         await settle(pilot)
-        await press(pilot, "r")
+        await press(pilot, "R")
         assert resumed == []
         rows(pilot, "jobs").select(lost.job_id)
         await settle(pilot)
         assert "r resume" in screen_text(pilot)
-        await press(pilot, "r")
+        await press(pilot, "R")
         assert resumed == [lost.job_id]
 
 
@@ -329,7 +330,7 @@ async def test_a_refusal_is_told_in_one_sentence(app_workspace, run_app, monkeyp
         rows(pilot, "jobs").focus()
         rows(pilot, "jobs").select(lost.job_id)
         await settle(pilot)
-        await press(pilot, "r")
+        await press(pilot, "R")
         assert "job 'x' is running already [b]; watch it" in notices(pilot)
 
 
@@ -378,7 +379,7 @@ async def test_the_screen_stands_at_every_size(app_workspace, run_app):
 @pytest.mark.slow
 async def test_ctrl_r_waits_for_what_was_typed_before_it(app_workspace, run_app, submitted):
     async with run_app(app_workspace) as pilot:
-        await press(pilot, "n", "tab", "tab", "tab", "tab", "tab")
+        await press(pilot, "n", "c", "tab", "tab", "tab", "tab", "tab")
         for key in "many":  # as fast as a paste: nothing waits between two keys
             pilot.app.post_message(events.Key(key, key))
         pilot.app.post_message(events.Key("ctrl+r", None))
@@ -405,7 +406,7 @@ async def test_what_was_never_finished_is_listed_and_x_removes_it_once_asked(
         assert "no job can finish it; x removes it" in screen_text(pilot)
         await press(pilot, "x")
         assert "Remove SAE half-done?" in screen_text(pilot)
-        await press(pilot, "n")
+        await press(pilot, "n", "c")
         assert begun.is_dir()
         await press(pilot, "x", "y")
         assert not begun.exists()
@@ -431,3 +432,17 @@ async def test_removing_a_run_says_what_needs_it_and_not_while_a_job_does(run_ap
         assert "index and evaluate need another run: trained" in told
         await press(pilot, "y")
         assert [row.key for row in rows(pilot, "runs").rows] == ["busy"]
+
+
+async def test_the_menu_of_new_things_says_what_is_not_possible_and_why(
+    empty_workspace, run_app, submitted
+):
+    async with run_app(empty_workspace) as pilot:
+        await press(pilot, "n")
+        assert "Train an SAE on a run" in screen_text(pilot)
+        assert "needs a run" in screen_text(pilot)
+        await press(pilot, "t")
+        assert isinstance(pilot.app.screen, NewMenu)
+        assert "needs a run" in notices(pilot)
+        await press(pilot, "j", "j", "j", "j", "enter")
+        assert [call["kind"] for call in submitted] == ["demo"]

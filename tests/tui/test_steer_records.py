@@ -53,7 +53,7 @@ async def test_the_heading_names_the_stack_that_wrote_the_text(open_steer):
         assert "#3" not in heading(pilot)  # nothing is written yet
         await press(pilot, "ctrl+r")
         assert "#3 +0.4 max" in heading(pilot)
-        await press(pilot, "plus", "plus")
+        await press(pilot, "greater_than_sign", "greater_than_sign")
         assert "#3 +0.4 max" in heading(pilot)
         await press(pilot, "x")
         assert "#3 +0.4 max" in heading(pilot)
@@ -74,7 +74,7 @@ async def test_each_text_of_a_sweep_has_its_own_figure_and_the_heading_names_all
                 yield event
 
         session.request = measured
-        await press(pilot, "w", *"0,0.5,1.5", "enter")
+        await press(pilot, "V", *"0,0.5,1.5", "enter")
         text = pilot.app.screen.query_one("#text-steered", StreamText).text
         for title in ("+0 max · KL 0.00", "+0.5 max · KL 0.25", "+1.5 max · KL 0.75"):
             assert title in text
@@ -97,7 +97,7 @@ async def test_after_another_sae_was_opened_text_and_copy_still_name_theirs(
 
 async def test_a_generation_is_kept_with_the_sae_that_wrote_it(open_steer):
     async with open_steer(3) as (pilot, _):
-        await press(pilot, "ctrl+r", "plus")
+        await press(pilot, "ctrl+r", "greater_than_sign")
         await open_other(pilot)
         await press(pilot, "S")
         (kept,) = pilot.app.context.annotations.generations()

@@ -106,7 +106,7 @@ async def test_escape_stops_the_writing_and_keeps_what_was_written(open_steer):
 
 async def test_a_sweep_writes_one_text_a_strength_under_one_baseline(open_steer):
     async with open_steer(3, 101) as (pilot, session):
-        await press(pilot, "w", *"0,0.5,1.5", "enter")
+        await press(pilot, "V", *"0,0.5,1.5", "enter")
         asked = generations(session)
         assert [one["interventions"][1]["value"] for one in asked] == [0, 0.5, 1.5]
         assert {one["interventions"][0]["value"] for one in asked} == {0.4}
@@ -118,14 +118,14 @@ async def test_a_sweep_writes_one_text_a_strength_under_one_baseline(open_steer)
 @pytest.mark.slow
 async def test_a_sweep_over_words_is_refused(open_steer):
     async with open_steer(3) as (pilot, session):
-        await press(pilot, "w", *"much", "enter")
+        await press(pilot, "V", *"much", "enter")
         assert "list of numbers" in notices(pilot)
         assert generations(session) == []
 
 
 async def test_interventions_are_added_changed_and_removed(open_steer):
     async with open_steer() as (pilot, _):
-        await press(pilot, "a")
+        await press(pilot, "n")
         popup = pilot.app.screen
         assert isinstance(popup, FormPopup)
         popup.query_one("#field-target", Field).value = "42"
@@ -133,7 +133,7 @@ async def test_interventions_are_added_changed_and_removed(open_steer):
         popup.query_one("#field-value", Field).value = "2"
         await press(pilot, "ctrl+r")
         assert stack(pilot) == ["#42 × 2"]
-        await press(pilot, "plus")
+        await press(pilot, "greater_than_sign")
         assert stack(pilot) == ["#42 × 2.25"]
         await press(pilot, "enter")
         pilot.app.screen.query_one("#field-op", Field).value = "ablate"
@@ -146,7 +146,7 @@ async def test_interventions_are_added_changed_and_removed(open_steer):
 @pytest.mark.slow
 async def test_a_form_says_what_is_wrong_and_stays(open_steer):
     async with open_steer() as (pilot, _):
-        await press(pilot, "a", "ctrl+r")
+        await press(pilot, "n", "ctrl+r")
         assert "the target is empty" in screen_text(pilot)
         pilot.app.screen.query_one("#field-target", Field).value = "42"
         pilot.app.screen.query_one("#field-value", Field).value = "lots"

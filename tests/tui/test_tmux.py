@@ -96,6 +96,8 @@ def test_the_real_program_in_tmux(terminal: Terminal, app_workspace: Workspace):
     terminal.send("1")
     terminal.wait_for("Activation runs")
     terminal.send("n")
+    terminal.wait_for("New", "Train an SAE on a run")
+    terminal.send("c")
     terminal.wait_for("Capture activations", "hub id, folder")  # the first field has the focus
     terminal.send("Tab", "Tab", "Tab", "Tab", "Tab")
     terminal.wait_for("how many at most")
@@ -103,7 +105,7 @@ def test_the_real_program_in_tmux(terminal: Terminal, app_workspace: Workspace):
     terminal.send("C-r")
     terminal.wait_for("documents must be a whole number, not '7q'")
     terminal.send("Escape")
-    terminal.wait_for("n capture", "q quit", gone="whole number")
+    terminal.wait_for("n new", "q quit", gone="whole number")
     terminal.send("q")
 
     deadline = time.monotonic() + WAIT_S

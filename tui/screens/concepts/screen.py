@@ -148,7 +148,7 @@ class ConceptsScreen(MiCrowScreen):
         text = Content("")
         if concept is not None:
             tags = " ".join(f"#{tag}" for tag in concept.tags)
-            words = printable(concept.note) or "no note: n adds one"
+            words = printable(concept.note) or "no note: e adds one"
             text = Content.assemble(
                 (printable(concept.name), "$accent"),
                 (f"  {printable(tags)}" if tags else "", "$secondary"),
@@ -363,4 +363,4 @@ class ConceptsScreen(MiCrowScreen):
             copy(self.mi_crow, f"{concept.feature}\t{name}\t{note}", "the concept")
 
 
-_EMPTY = "No concepts yet: t on a feature names it, m imports names from a file."
+_EMPTY = "No concepts yet: t on a feature names it, I imports names from a file."

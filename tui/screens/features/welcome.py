@@ -24,10 +24,10 @@ def welcome(
         return _page(
             f"{name} has no feature index yet",
             "",
-            ("1", "Runs, then b on the SAE builds it"),
+            ("1", "Runs, then n i on the SAE builds it"),
         )
     if error:
-        again = "Runs, then b on the SAE rebuilds it"
+        again = "Runs, then n i on the SAE rebuilds it"
         return _page(f"{name} cannot be opened", printable(error), ("1", again))
     return Content.styled(f"Opening {name}…", "$muted")
 

@@ -53,7 +53,7 @@ def run_detail(run: RunSummary, saes: tuple[SaeSummary, ...], width: int) -> Con
         Fact("tokens", f"{manifest.n_tokens:,} in {len(manifest.parts)} parts"),
         Fact("stored", f"{manifest.dtype}, {size(run.bytes)}"),
         Fact("captured", f"{_moment(manifest.created)}, took {duration(manifest.seconds)}"),
-        Fact("SAEs", printable(", ".join(trained)) or "none yet: t trains one"),
+        Fact("SAEs", printable(", ".join(trained)) or "none yet: n t trains one"),
     ]
     status = "complete" if manifest.complete else "not complete"
     return blocks(_head(run.run_id, f"activation run · {status}"), facts_content(facts, 11, width))

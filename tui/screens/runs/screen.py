@@ -52,8 +52,8 @@ class RunsScreen(StartsJobs, MiCrowScreen):
         with Horizontal(id="runs-body"):
             with Vertical(id="lists"):
                 for name, columns, empty in (
-                    ("runs", rows.RUN_COLUMNS, "none yet: n captures one"),
-                    ("saes", rows.SAE_COLUMNS, "none yet: t trains one"),
+                    ("runs", rows.RUN_COLUMNS, "none yet: n c captures one"),
+                    ("saes", rows.SAE_COLUMNS, "none yet: n t trains one"),
                     ("jobs", rows.JOB_COLUMNS, "no jobs yet"),
                 ):
                     row_list = RowList(columns, empty=empty, id=f"list-{name}")
@@ -312,12 +312,12 @@ class RunsScreen(StartsJobs, MiCrowScreen):
 WELCOME = Content.assemble(
     ("This workspace is empty", "bold $foreground"),
     "\n\n",
-    ("d", "bold $primary"),
+    ("n d", "bold $primary"),
     ("   run the demo: a small model, its activations, an SAE and its features", "$muted"),
     "\n",
-    ("n", "bold $primary"),
+    ("n c", "bold $primary"),
     ("   capture activations of your own model", "$muted"),
     "\n",
     ("?", "bold $primary"),
-    ("   all keys", "$muted"),
+    ("     all keys", "$muted"),
 )

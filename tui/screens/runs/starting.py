@@ -4,7 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tui.actions import BY_ID
 from tui.screens.runs import forms
+from tui.screens.runs.new_menu import NewMenu
 from tui.widgets.form import FormPopup
 
 if TYPE_CHECKING:
@@ -31,6 +33,22 @@ class StartsJobs(_Screen):
         needs |= dict.fromkeys(("evaluate", "export"), self.context.saes)
         found = needs.get(str(parameters[0]))
         return found is None or bool(found())
+
+    def action_menu(self) -> None:
+        """Everything that can be started, one letter each."""
+        self.app.push_screen(NewMenu(self._why_not), self._start)
+
+    def _why_not(self, name: str) -> str:
+        """Why the action `runs.NAME` cannot be done now; empty when it can."""
+        action, _, kind = BY_ID[f"runs.{name}"].action.partition("(")
+        if self.check_action(action, (kind.strip("')"),)):
+            return ""
+        needs = {"train": "needs a run", "index": "needs an SAE", "evaluate": "needs an SAE"}
+        return needs.get(name, "needs an empty workspace")
+
+    async def _start(self, name: str | None) -> None:
+        if name is not None:
+            await self.run_action(BY_ID[f"runs.{name}"].action)
 
     def action_new(self, kind: str) -> None:
         """Opens the form for a job of this kind, on the run or SAE under the cursor."""

@@ -76,7 +76,7 @@ class SteerScreen(StackScreen):
                 yield Static(id="stack-title", classes="related-title", markup=False)
                 yield RowList(
                     stacks.STACK_COLUMNS,
-                    empty="none yet: a adds one",
+                    empty="none yet: n adds one",
                     id="steer-stack",
                 )
         with Container(id="steer-texts"):

@@ -5,11 +5,18 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from tui.actions import Action, bindings, keys_label, scope_actions
+from tui.actions import BY_ID, Action, bindings, keys_label, scope_actions
 from tui.widgets.frame.popup import Popup
 
-_TITLES = {"app": "Everywhere", "list": "In lists", "scroll": "In texts", "tokens": "On tokens"}
-_ALSO = {"inspect": ("tokens",), "steer": ("scroll",)}  # what else can have the focus there
+_TITLES = {
+    "app": "Everywhere",
+    "list": "In lists",
+    "scroll": "In texts",
+    "tokens": "On tokens",
+    "new": "New (n)",
+}
+# What else can have the focus or opens there.
+_ALSO = {"runs": ("new", "scroll"), "inspect": ("tokens",), "steer": ("scroll",)}
 
 
 def help_content(screen_name: str, keymap: dict[str, str]) -> Content:
@@ -27,6 +34,8 @@ def help_content(screen_name: str, keymap: dict[str, str]) -> Content:
 
 def _line(action: Action, keymap: dict[str, str]) -> Content:
     keys = keys_label(keymap.get(action.id, action.keys))
+    if action.scope == "new":  # a row of the menu stands for what the screen does
+        action = BY_ID["runs." + action.id.partition(".")[2]]
     return Content.assemble((f"{keys:<16}", "bold $foreground"), (action.help, "$muted"))
 
 

@@ -1,0 +1,103 @@
+"""What each key means, once for all screens: a letter learnt on one of them holds on the others.
+
+An action may take a key only when its name stands among those of the key. Popups and menus ask a
+question and write the keys of its answers beside them, so theirs are not held to this.
+"""
+
+from dataclasses import dataclass
+
+ANSWERS = (
+    "popup",
+    "form",
+    "columns",
+    "new",
+)  # scopes whose keys answer what is asked on the screen
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a key does wherever it does something."""
+
+    words: str
+    names: tuple[str, ...]  # of the actions that mean this: what stands behind the dot of their ids
+
+
+MEANINGS = {
+    # Letters.
+    "b": Meaning("activation band", ("band",)),
+    "c": Meaning("cancel", ("cancel",)),
+    "d": Meaning("how texts are drawn", ("texts",)),
+    "e": Meaning("edit the text, the prompt or the note", ("text", "prompt", "note")),
+    "f": Meaning("which are shown", ("show",)),
+    "g": Meaning("first", ("first",)),
+    "h": Meaning("left", ("left",)),
+    "i": Meaning("inspect", ("inspect",)),
+    "j": Meaning("down", ("down",)),
+    "k": Meaning("up", ("up",)),
+    "m": Meaning("map", ("map",)),
+    "n": Meaning("new, or the next to be named", ("new", "unnamed")),
+    "o": Meaning("order", ("order",)),
+    "p": Meaning("presets", ("presets",)),
+    "q": Meaning("quit", ("quit",)),
+    "r": Meaning("rename", ("rename",)),
+    "s": Meaning("steer", ("steer",)),
+    "t": Meaning("tag", ("tag",)),
+    "v": Meaning("mark a range", ("mark_range",)),
+    "w": Meaning("write to a file", ("export",)),
+    "x": Meaning("remove", ("remove",)),
+    "y": Meaning("copy", ("copy",)),
+    # The log of a job and the load of a model are both `l`; in a text it is the way to the right.
+    "l": Meaning("log, load, or right in a text", ("log", "load", "right")),
+    "u": Meaning("undo", ("undo",)),
+    "z": Meaning("undo", ("undo",)),
+    # Capitals: the same the other way round, or the rarer thing.
+    "C": Meaning("confidence", ("confidence",)),
+    "E": Meaning("edit the values and start again", ("again",)),
+    "G": Meaning("last", ("last",)),
+    "H": Meaning("history of changes", ("changes",)),
+    "I": Meaning("import", ("import",)),
+    "N": Meaning("the one before that has no name", ("unnamed_back",)),
+    "O": Meaning("reverse the order", ("reverse",)),
+    "P": Meaning("save as a preset", ("save_preset",)),
+    "R": Meaning("resume", ("resume",)),
+    "S": Meaning("save", ("save",)),
+    "T": Meaning("tags of all that are marked", ("tags",)),
+    "V": Meaning("vary the strength", ("sweep",)),
+    "W": Meaning("windows over a long text", ("windows",)),
+    # Signs.
+    "apostrophe": Meaning("jump to a pane or field", ("jump",)),
+    "asterisk": Meaning("mark all that are shown", ("mark_all",)),
+    "colon": Meaning("every action", ("palette",)),
+    "equals_sign": Meaning("compare", ("compare",)),
+    "exclamation_mark": Meaning("messages", ("messages",)),
+    "greater_than_sign": Meaning("more", ("more",)),
+    "left_square_bracket": Meaning("previous", ("previous",)),
+    "less_than_sign": Meaning("less", ("less",)),
+    "number_sign": Meaning("go to a number", ("number",)),
+    "plus": Meaning("zoom", ("zoom",)),
+    "question_mark": Meaning("help", ("help",)),
+    "right_square_bracket": Meaning("next", ("next",)),
+    "slash": Meaning("filter", ("filter",)),
+    "space": Meaning("mark", ("mark",)),
+    "vertical_line": Meaning("columns", ("columns",)),
+    # The rest.
+    "alt+left": Meaning("back to where you were", ("back",)),
+    "alt+right": Meaning("forward again", ("forward",)),
+    "backspace": Meaning("back to where you were", ("back",)),
+    "ctrl+d": Meaning("down a page", ("page_down",)),
+    "ctrl+p": Meaning("every action", ("palette",)),
+    "ctrl+r": Meaning("run", ("run", "submit", "measure")),
+    "ctrl+u": Meaning("up a page", ("page_up",)),
+    "ctrl+y": Meaning("redo", ("redo",)),
+    "down": Meaning("down", ("down",)),
+    "end": Meaning("last", ("last",)),
+    "enter": Meaning("open", ("open",)),
+    "escape": Meaning("stop, close, leave the field, clear the filter", ("escape",)),
+    "home": Meaning("first", ("first",)),
+    "left": Meaning("left", ("left",)),
+    "pagedown": Meaning("down a page", ("page_down",)),
+    "pageup": Meaning("up a page", ("page_up",)),
+    "right": Meaning("right", ("right",)),
+    "shift+backspace": Meaning("forward again", ("forward",)),
+    "up": Meaning("up", ("up",)),
+}

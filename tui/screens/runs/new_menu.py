@@ -1,0 +1,56 @@
+"""What `n` opens on Runs: everything that can be started, one letter each."""
+
+from collections.abc import Callable
+
+from textual import on
+from textual.app import ComposeResult
+
+from tui.actions import BY_ID, bindings, keys_label, scope_actions
+from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.row_list import Cell, Column, Row, RowList
+
+
+class NewMenu(Popup[str]):
+    """Dismisses with the name of what was chosen: X for the action `runs.X`.
+
+    `why_not` says why one of them is not possible now, or nothing.
+    """
+
+    HEADING = "New"
+    BINDINGS = bindings("new") + bindings("popup", "close")
+
+    def __init__(self, why_not: Callable[[str], str]) -> None:
+        super().__init__(classes="new-menu")
+        self._names = [action.id.partition(".")[2] for action in scope_actions("new")]
+        self._why_not = {name: why_not(name) for name in self._names}
+
+    def compose_box(self) -> ComposeResult:
+        yield RowList([Column("key", 3), Column("what", 44), Column("why not")], id="new-list")
+
+    def on_mount(self) -> None:
+        rows = self.query_one(RowList)
+        rows.set_rows([self._row(name) for name in self._names])
+        rows.styles.height = len(self._names)
+        rows.focus()
+
+    def _row(self, name: str) -> Row:
+        why_not = self._why_not[name]
+        keys = keys_label(BY_ID[f"new.{name}"].keys)
+        return Row(
+            name,
+            (
+                Cell(keys, "$faint" if why_not else "bold $primary"),
+                Cell(BY_ID[f"runs.{name}"].help, "$faint" if why_not else ""),
+                Cell(why_not, "$muted"),
+            ),
+        )
+
+    @on(RowList.Opened)
+    def _opened(self, event: RowList.Opened) -> None:
+        self.action_choose(event.key)
+
+    def action_choose(self, name: str) -> None:
+        if self._why_not[name]:
+            self.notify(f"Not possible now: {self._why_not[name]}", severity="warning")
+        else:
+            self.dismiss(name)
