@@ -44,7 +44,7 @@ class StartsJobs(_Screen):
         if self.check_action(action, (kind.strip("')"),)):
             return ""
         needs = {"train": "needs a run", "index": "needs an SAE", "evaluate": "needs an SAE"}
-        return needs.get(name, "needs an empty workspace")
+        return needs.get(name, "not possible now")
 
     async def _start(self, name: str | None) -> None:
         if name is not None:
