@@ -92,7 +92,7 @@ MEANINGS = {
     "down": Meaning("down", ("down",)),
     "end": Meaning("last", ("last",)),
     "enter": Meaning("open", ("open",)),
-    "escape": Meaning("stop, close, leave the field, clear the filter", ("escape",)),
+    "escape": Meaning("stop, close, leave the field, clear the filter, go back", ("escape",)),
     "home": Meaning("first", ("first",)),
     "left": Meaning("left", ("left",)),
     "pagedown": Meaning("down a page", ("page_down",)),
