@@ -86,6 +86,11 @@ COLUMNS = (
     Action("columns.keep", "enter", "select_row", "keep", "Keep these columns"),
 )
 
+COMPARING = (
+    Action("comparing.left", "h,left", "column(-1)", "left", "The feature to the left"),
+    Action("comparing.right", "l,right", "column(1)", "right", "The feature to the right"),
+)
+
 FORM = (
     Action("form.submit", "ctrl+r", "submit", "submit", "Submit the form"),
     Action("form.close", "escape", "close", "cancel", "Close without submitting"),
@@ -150,6 +155,7 @@ FEATURES = (
     Action("features.note", "e", "note", "note", "Write a note on the marked features", False),
     Action("features.remove", "x", "remove", "remove", "Remove names of the marked", False),
     Action("features.export", "w", "export", "export", "Export the marked: .html or .json"),
+    Action("features.compare", "equals_sign", "compare", "compare", "Compare 2 to 4 marked"),
     Action("features.next", "right_square_bracket", "step(1)", "next", "Next feature", False),
     Action(
         "features.previous",
@@ -220,6 +226,7 @@ ACTIONS: tuple[Action, ...] = (
     *SCROLL,
     *POPUP,
     *COLUMNS,
+    *COMPARING,
     *FORM,
     *TOKENS,
     *RUNS,

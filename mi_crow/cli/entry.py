@@ -39,7 +39,7 @@ COMMANDS = {
     "evaluate": Command("evaluate", "evaluate an SAE: reconstruction, sparsity, loss, probes"),
     "compare": Command("compare", "measure how many features two SAEs share"),
     "features": Command("features", "list an SAE's features from its index"),
-    "feature": Command("features", "show a feature with its top examples"),
+    "feature": Command("features", "show a feature with its top examples, or compare two to four"),
     "inspect": Command("steering", "show which features fire on a text, token by token"),
     "steer": Command("steering", "continue a prompt with and without interventions"),
     "concepts": Command("concepts", "list, set, remove, import, export or undo concepts"),

@@ -9,6 +9,7 @@ size     the file
 page     50 features in an order never asked for before, by each column, and with every filter
 columns  64 rows with all columns that can be chosen, and the first read of one
 feature  all that the open feature shows
+compare  four features side by side
 similar  features of another SAE, by their decoder rows; where the SAE has weights
 search   the ranking of all features for frequent and rare words
 cold     a fresh process whose file the page cache has forgotten, from opening it to the first
@@ -40,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.catalogue import BY_NAME
+from mi_crow.mechanistic.features.comparing import MOST, compare_features
 from mi_crow.mechanistic.features.queries import SORTS, FeatureFilter, FeatureStore
 from mi_crow.mechanistic.features.schema import INDEX_SCHEMA_VERSION, TABLES
 from mi_crow.mechanistic.features.similar import DecoderRows, similar_features
@@ -55,6 +57,7 @@ _COLD = """
 import json, os, sys, time
 begun = time.perf_counter()
 from pathlib import Path
+from mi_crow.mechanistic.features.comparing import MOST, compare_features
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.workspace import Workspace
@@ -89,6 +92,7 @@ def answer_rows(workspace: Workspace, sae_id: str, rounds: int = 25) -> list[Row
         *page_rows(store, rounds),
         *column_rows(store, rounds),
         *feature_rows(store, rounds),
+        *compare_rows(store, workspace.sae_dir(sae_id), rounds),
         *similar_rows(workspace, sae_id, rounds),
         *search_rows(store, rounds),
         *cold_rows(workspace, sae_id),
@@ -196,6 +200,13 @@ def feature_rows(store: FeatureStore, rounds: int) -> list[Row]:
         timed("  without examples", lambda n: store.detail(chosen[n]), rounds),
         timed(f"labels of {len(named)} named features", lambda _: store.best_labels(named), rounds),
     ]
+
+
+def compare_rows(store: FeatureStore, folder: Path, rounds: int) -> list[Row]:
+    """The most features that are compared at once, from all over the SAE."""
+    ids = np.random.default_rng(3).choice(store.meta().n_features, (rounds, MOST), replace=False)
+    work = partial(compare_features, store, folder=folder)
+    return [timed(f"{MOST} features side by side", lambda n: work(ids[n].tolist()), rounds)]
 
 
 def similar_rows(workspace: Workspace, sae_id: str, rounds: int) -> list[Row]:

@@ -16,6 +16,7 @@ from mi_crow.cli.arguments import (
     positive,
 )
 from mi_crow.cli.commands.similar import print_similar
+from mi_crow.cli.excerpt import excerpt, short_token
 from mi_crow.cli.formatting import count, number, print_json, share
 from mi_crow.cli.tables import Column, print_facts, print_line, print_outcome, print_table
 from mi_crow.errors import UserError
@@ -27,7 +28,6 @@ from mi_crow.visible import visible
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import (
         Coactivation,
-        Example,
         FeatureDetail,
         FeatureRow,
         FeatureStore,
@@ -37,14 +37,17 @@ if TYPE_CHECKING:
 # Short names; the index's own names work as well.
 _SORTS = {"max": "max_act", "mean": "mean_act", "auroc": "top_auroc", "label": "top_label"}
 _SHOWN_EXAMPLES = 8
-_AROUND = 10  # tokens printed on either side of the strongest one
-_LONGEST_TOKEN = 40  # characters printed of one
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_sae(parser)
     if command == "feature":
-        parser.add_argument("feature", type=feature_number, help="feature index")
+        parser.add_argument(
+            "feature",
+            type=feature_number,
+            nargs="+",
+            help="feature index; two to four are compared side by side",
+        )
         parser.add_argument(
             "--examples", type=positive, default=20, help="maximum number of examples (default: 20)"
         )
@@ -143,14 +146,26 @@ def _add_filters(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
     sae_id = pick_sae(workspace, options.sae)
-    if options.command == "feature" and options.similar_in is not None:
-        return print_similar(workspace, sae_id, options.feature, options.similar_in, options.json)
-    store = open_store(workspace, sae_id)
     if options.command == "feature":
-        return _feature(store, options)
+        return _one_or_more(workspace, sae_id, options)
+    store = open_store(workspace, sae_id)
     if options.on_text is not None:
         return _on_text(store, options)
     return _features(store, options)
+
+
+def _one_or_more(workspace: Workspace, sae_id: str, options: Namespace) -> int:
+    feature, *more = options.feature
+    if options.similar_in is None:
+        store = open_store(workspace, sae_id)
+        if more:
+            from mi_crow.cli.side_by_side import print_comparison
+
+            return print_comparison(store, options.feature, workspace.sae_dir(sae_id), options)
+        return _feature(store, feature, options)
+    if more:
+        raise UserError("--similar-in takes one feature")
+    return print_similar(workspace, sae_id, feature, options.similar_in, options.json)
 
 
 def open_store(workspace: Workspace, sae_id: str) -> "FeatureStore":
@@ -274,9 +289,9 @@ def _print_rows(
     print_table([*columns, Column("concept", shorten=True)], lines)
 
 
-def _feature(store: "FeatureStore", options: Namespace) -> int:
-    detail = store.detail(options.feature)
-    examples = store.examples(options.feature, limit=options.examples)
+def _feature(store: "FeatureStore", feature: int, options: Namespace) -> int:
+    detail = store.detail(feature)
+    examples = store.examples(feature, limit=options.examples)
     if options.json:
         print_json(feature_json(detail, examples))
         return 0
@@ -321,23 +336,9 @@ def _labels(detail: "FeatureDetail") -> str:
 
 
 def _tokens(pairs: Any) -> str:
-    return "  ".join(f"{visible(_short(token))!r}" for token, _ in list(pairs)[:10])
-
-
-def _short(token: str) -> str:
-    """A token cut to print: some are thousands of characters long."""
-    return token if len(token) <= _LONGEST_TOKEN else f"{token[:_LONGEST_TOKEN]}…"
+    return "  ".join(f"{visible(short_token(token))!r}" for token, _ in list(pairs)[:10])
 
 
 def _others(related: "Sequence[Neighbour | Coactivation]") -> str:
     """Related features, with the cosine or Jaccard index."""
     return "  ".join(f"#{other[0]}:{other[1]:.2f}" for other in related) or "(none)"
-
-
-def excerpt(example: "Example") -> str:
-    """The tokens around the strongest one of an example, which is marked by «»."""
-    peak = max(range(len(example.tokens)), key=lambda i: example.acts[i])
-    first = max(0, peak - _AROUND)
-    tokens = [_short(token) for token in example.tokens[first : peak + _AROUND + 1]]
-    peak -= first
-    return f"{''.join(tokens[:peak])}«{tokens[peak]}»{''.join(tokens[peak + 1 :])}".strip()

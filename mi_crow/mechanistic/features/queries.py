@@ -120,13 +120,11 @@ class FeatureStore:
         self.path = path
         self.sae_id = sae_id
         self._annotations = annotations
-        self._lock = (
-            threading.Lock()
-        )  # around replacing what is kept in memory, never around a query
+        # Around replacing what is kept in memory, never around a query.
+        self._lock = threading.Lock()
         version = self._concepts_version()
-        with ThreadPoolExecutor(
-            1
-        ) as meanwhile:  # starting DuckDB takes as long as reading the concepts
+        # Starting DuckDB takes as long as reading the concepts.
+        with ThreadPoolExecutor(1) as meanwhile:
             concepts = meanwhile.submit(self._concepts)
             opened = _open(path, sae_id)
         # One reference: an answer never mixes one index with the concepts of another.
@@ -147,6 +145,10 @@ class FeatureStore:
 
     def meta(self) -> IndexMeta:
         return self._held[0].meta
+
+    @property
+    def connection(self) -> IndexConnection:
+        return self._held[0].connection
 
     def changed_on_disk(self) -> bool:
         """Whether the index was rebuilt since it was opened; cheap enough for every second."""

@@ -5,6 +5,7 @@ feature order (documents in document order), which lets a reader skip most of th
 """
 
 INDEX_SCHEMA_VERSION = 3
+STRONGEST = 32  # features of each document that `document_features` keeps
 OLDEST_READABLE = 2  # has no `top_aurocs` and no held-out AUROC in `label_aurocs`: both are joined
 
 # Table -> column -> DuckDB type.

@@ -83,7 +83,7 @@ def side_content(detail: "FeatureDetail", width: int, height: int) -> Content:
         if tall:
             blocks.append(_token_list(title, tokens[: _tokens_shown(height)], width, style))
         else:
-            blocks.append(_token_flow(title, tokens, width, style))
+            blocks.append(token_flow(title, tokens, width, style))
     return Content("\n\n" if tall else "\n").join([block for block in blocks if block.plain])
 
 
@@ -118,7 +118,7 @@ def _token_list(title: str, tokens: Sequence[tuple[str, float]], width: int, sty
     return Content("\n").join(lines)
 
 
-def _token_flow(title: str, tokens: Sequence[tuple[str, float]], width: int, style: str) -> Content:
+def token_flow(title: str, tokens: Sequence[tuple[str, float]], width: int, style: str) -> Content:
     """As many tokens as two lines hold, the strongest first, with its effect in the title."""
     if not tokens:
         return Content("")

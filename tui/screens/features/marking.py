@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
     from mi_crow.mechanistic.features.queries import FeatureStore
 
-BULK = ("mark", "mark_range", "mark_all", "tag", "tags", "note", "remove", "export")
+BULK = ("mark", "mark_range", "mark_all", "tag", "tags", "note", "remove", "export", "compare")
 MARKED_PURPOSES = ("names", "tags", "note", "export")
 MOST_STEERED = 64  # interventions in one stack
 MOST_INSPECTED = 8  # whose strongest texts are put together

@@ -15,12 +15,12 @@ from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.actions import bindings
 from tui.annotate import Naming, may_tag, name_feature
+from tui.screens.features.comparing import FeatureCompareScreen
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
 from tui.screens.features.marking import (
     BULK,
     MARKED_PURPOSES,
-    FeatureMarkScreen,
     saved_columns,
     saved_marks,
 )
@@ -33,7 +33,7 @@ from tui.widgets.prompt_line import PromptLine
 OF_THE_TABLE = ("filter", "next_sort", "sort_by", "columns", "reverse", "next_filter", "jump")
 
 
-class FeaturesScreen(FeatureMarkScreen):
+class FeaturesScreen(FeatureCompareScreen):
     """The table of features and the open one, to browse, name and send on."""
 
     NAME = "features"

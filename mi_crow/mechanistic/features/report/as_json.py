@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.mechanistic.features.catalogue import column_named
 
 if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.comparing import Alone, Comparison
     from mi_crow.mechanistic.features.records import Example, FeatureDetail, FeatureRow
 
 
@@ -20,9 +21,8 @@ def row_json(row: "FeatureRow") -> dict[str, Any]:
 
 def feature_json(detail: "FeatureDetail", examples: "Sequence[Example]") -> dict[str, Any]:
     """Everything about one feature."""
-    keys = ("document", "position", "activation", "text", "tokens", "acts")
     return row_json(detail.row) | {
-        "examples": [{key: getattr(example, key) for key in keys} for example in examples],
+        "examples": [_example_json(example) for example in examples],
         "promoted": [{"token": token, "value": value} for token, value in detail.promoted],
         "suppressed": [{"token": token, "value": value} for token, value in detail.suppressed],
         "neighbours": [item._asdict() for item in detail.neighbours],
@@ -31,4 +31,33 @@ def feature_json(detail: "FeatureDetail", examples: "Sequence[Example]") -> dict
         "histogram": [int(height) for height in detail.histogram],
         "histogram_edges": [float(edge) for edge in detail.edges],
         "labels": [asdict(item) | {"auroc_heldout": item.auroc_heldout} for item in detail.labels],
+    }
+
+
+def _example_json(example: "Example") -> dict[str, Any]:
+    keys = ("document", "position", "activation", "text", "tokens", "acts")
+    return {key: getattr(example, key) for key in keys}
+
+
+def comparison_json(found: "Comparison", limit: int) -> dict[str, Any]:
+    """Features side by side; at most `limit` examples and texts in each list."""
+
+    def alone(texts: "Sequence[Alone]") -> list[dict[str, Any]]:
+        return [_example_json(one.example) | {"at_most": one.at_most} for one in texts[:limit]]
+
+    return {
+        "features": [feature_json(one.detail, one.examples[:limit]) for one in found.sides],
+        "pairs": [
+            {
+                "features": [pair.first, pair.second],
+                "cosine": pair.cosine,
+                "jaccard": pair.jaccard,
+                "jaccard_is_bound": pair.jaccard_is_bound,
+                "promoted": [token._asdict() for token in pair.promoted],
+                "only_first": alone(pair.only_first),
+                "only_second": alone(pair.only_second),
+            }
+            for pair in found.pairs
+        ],
+        "no_cosine": found.no_cosine or None,
     }

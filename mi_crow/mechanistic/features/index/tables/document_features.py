@@ -15,8 +15,7 @@ from mi_crow.mechanistic.features.index.segments import (
     sorted_codes,
     starts_of,
 )
-
-STRONGEST = 32
+from mi_crow.mechanistic.features.schema import STRONGEST
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,118 @@
+"""Features side by side: which ones, what fits, and what is said of each two."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mi_crow.mechanistic.features.comparing import compare_features
+from tests.helpers.index_fixture import make_index
+from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.test_features_index import SAE, jump, open_index, table  # noqa: F401  (a fixture)
+from tui.app import MiCrowApp
+from tui.screens.features.comparing import ComparePopup, ComparisonView
+
+
+def with_weights(workspace) -> None:
+    rows = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    save_file({"W_dec": rows}, str(workspace.saes_dir / SAE / "sae_weights.safetensors"))
+
+
+def mark(pilot, *features: int) -> None:
+    for feature in features:
+        table(pilot).marks.toggle(feature)
+
+
+def view(pilot) -> ComparisonView:
+    return pilot.app.screen.query_one(ComparisonView)
+
+
+async def test_the_marked_are_compared(open_index, empty_workspace):  # noqa: F811
+    async with open_index((160, 60)) as pilot:
+        with_weights(empty_workspace)
+        mark(pilot, 3, 17, 40)
+        await press(pilot, "equals_sign")
+        assert isinstance(pilot.app.screen, ComparePopup)
+        folder = empty_workspace.saes_dir / SAE
+        found = compare_features(pilot.app.context.features, [3, 17, 40], folder)
+        text = screen_text(pilot)
+        assert f"decoder cosine {found.pairs[0].cosine:.3f}" in text
+        for side in found.sides:
+            assert f"#{side.feature}  no name yet" in text
+            assert f"{side.examples[0].activation:.2f} “" in text
+        await press(pilot, "G")
+        text = screen_text(pilot)
+        assert "#40 without #17" in text
+        assert "silent" in text
+        await press(pilot, "escape")
+        assert not isinstance(pilot.app.screen, ComparePopup)
+
+
+@pytest.mark.slow
+async def test_without_marks_it_is_the_nearest(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        await jump(pilot, 3)
+        await press(pilot, "escape", "equals_sign")
+        [near, *_] = pilot.app.context.features.detail(3).neighbours
+        assert f"#3 · #{near.feature}" in screen_text(pilot)
+        await press(pilot, "G")
+        assert "No cosine: SAE 'fixture-sae' has no weights" in screen_text(pilot)
+
+
+async def test_columns_that_do_not_fit_come_with_left_and_right(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        mark(pilot, 3, 17, 40, 41)
+        await press(pilot, "equals_sign")
+        assert view(pilot).shown == range(2)
+        assert "columns 1 to 2 of 4" in screen_text(pilot)
+        await press(pilot, "l", "right", "l")
+        assert view(pilot).shown == range(2, 4)
+        assert "columns 3 to 4 of 4" in screen_text(pilot)
+        assert "#41  no name yet" in screen_text(pilot)
+        await press(pilot, "h")
+        assert view(pilot).shown == range(1, 3)
+        await pilot.resize_terminal(200, 60)
+        await settle(pilot)
+        assert view(pilot).shown == range(4)
+        assert "columns" not in screen_text(pilot).splitlines()[1]
+        await pilot.resize_terminal(40, 12)
+        await settle(pilot)
+        assert len(view(pilot).shown) == 1
+
+
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 5])
+async def test_other_numbers_of_marks_are_told(open_index, count):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        mark(pilot, *range(count))
+        await press(pilot, "equals_sign")
+        assert "mark 2 to 4 to compare them" in notices(pilot)
+        assert not isinstance(pilot.app.screen, ComparePopup)
+
+
+@pytest.mark.parametrize(
+    ("size", "keys"),
+    [
+        pytest.param((80, 24), (), id="small"),
+        pytest.param((80, 24), ("ctrl+d",), id="small_pairs", marks=pytest.mark.slow),
+        pytest.param((120, 40), (), id="medium", marks=pytest.mark.slow),
+        pytest.param((200, 60), (), id="large", marks=pytest.mark.slow),
+        pytest.param((200, 60), ("G",), id="large_pairs", marks=pytest.mark.slow),
+    ],
+)
+def test_a_comparison(snap_compare, empty_workspace, size, keys):
+    make_index(empty_workspace, SAE)
+    with_weights(empty_workspace)
+    app = MiCrowApp(empty_workspace, SAE)
+
+    async def drive(pilot) -> None:
+        await settle(pilot)
+        annotations = app.context.annotations
+        annotations.set_concept(SAE, 3, "rigging of ships")
+        annotations.set_concept(SAE, 40, "a name that is longer than its column is wide, by far")
+        await press(pilot, "2")
+        store = app.context.features
+        assert store is not None
+        store.refresh_concepts()
+        mark(pilot, 3, 17, 40, 41)
+        await press(pilot, "equals_sign", *keys)
+
+    assert snap_compare(app, terminal_size=size, run_before=drive)
