@@ -73,11 +73,19 @@ def make_index(
     folder = workspace.saes_dir / sae_id
     if not folder.exists():
         workspace.make_sae_dir(sae_id, sae_id)
+    _write_cfg(folder, n_features)
+    return copy_index(workspace, sae_id, n_features=n_features, n_documents=n_documents, seed=seed)
+
+
+def copy_index(
+    workspace: Workspace, sae_id: str, *, n_features: int, n_documents: int, seed: int = 0
+) -> list[Doc]:
+    """Only the `features.duckdb` of `make_index`, in the folder of an SAE that is there."""
+    folder = workspace.saes_dir / sae_id
     made, docs = _computed(sae_id, n_features, n_documents, seed)
     scratch = folder / ".tmp-copy"
     shutil.copyfile(Path(made.name) / "features.duckdb", scratch)
     scratch.replace(folder / "features.duckdb")
-    _write_cfg(folder, n_features)
     return docs
 
 

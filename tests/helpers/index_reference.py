@@ -1,7 +1,7 @@
 """What an index must hold, worked out one feature and one token at a time.
 
-Slow and plain on purpose: property tests compare the real pass with it, and the fabricated index
-is filled from it.
+Slow and plain on purpose: property tests compare the real pass with it, and the index of
+`index_fixture` is filled from it.
 """
 
 from dataclasses import dataclass, field

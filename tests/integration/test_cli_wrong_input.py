@@ -11,6 +11,7 @@ import pytest
 from mi_crow.cli import main
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
+from tests.helpers.other_user import as_colleague, give_away, needs_root
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +144,16 @@ def test_an_unreadable_workspace_is_refused(
         assert "cannot be used" in refused(capsys, "runs")
     finally:
         filled.root.chmod(0o700)
+
+
+@needs_root
+def test_a_workspace_that_only_its_owner_may_read_is_refused(filled: Workspace) -> None:
+    filled.root.chmod(0o700)
+    give_away(filled.root)
+    done = as_colleague("-m", "mi_crow", "runs", "--workspace", str(filled.root))
+    assert done.returncode == 2
+    assert "cannot be used" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -15,14 +15,14 @@ from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_fixture import FakeJobs
 from tests.tui.driving import press, settle
-from tests.tui.fabricated import FabricatedSession, fabricate
+from tests.tui.stand_ins import ScriptedSession, give_index
 from tui import messages
 from tui.app import MiCrowApp
 from tui.widgets.field import Area
 
 NOW = 1_790_000_000.0  # 2026-09-21 14:13:20 UTC
 
-OpenSteer = Callable[..., AbstractAsyncContextManager[tuple[Pilot, FabricatedSession]]]
+OpenSteer = Callable[..., AbstractAsyncContextManager[tuple[Pilot, ScriptedSession]]]
 RunApp = Callable[..., AbstractAsyncContextManager[Pilot]]
 
 EVALUATION = {
@@ -210,10 +210,10 @@ def open_steer(run_app: RunApp, app_workspace: Workspace) -> OpenSteer:
     @asynccontextmanager
     async def run(
         *features: int, size: tuple[int, int] = (80, 24)
-    ) -> AsyncIterator[tuple[Pilot, FabricatedSession]]:
+    ) -> AsyncIterator[tuple[Pilot, ScriptedSession]]:
         async with run_app(app_workspace, size=size, sae_id="demo-topk") as pilot:
             assert isinstance(pilot.app, MiCrowApp)
-            session = fabricate(pilot.app)
+            session = give_index(pilot.app)
             await settle(pilot)
             await press(pilot, "4")
             for feature in features:

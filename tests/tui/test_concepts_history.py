@@ -4,7 +4,7 @@ import pytest
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.fabricated import fabricate
+from tests.tui.stand_ins import give_index
 from tui.widgets.lists.row_list import RowList
 
 SAE = "demo-topk"
@@ -18,7 +18,7 @@ async def test_u_takes_back_this_session_alone_and_ctrl_y_brings_it_back(run_app
     before = Annotations(app_workspace.annotations_path)  # the same person, an earlier session
     before.set_concept(SAE, 3, "sails")
     async with run_app(app_workspace, sae_id=SAE) as pilot:
-        fabricate(pilot.app, named=True)
+        give_index(pilot.app)
         await settle(pilot)
         annotations = pilot.app.context.annotations
         await press(pilot, "5", "r", *"boats", "enter")
@@ -45,7 +45,7 @@ async def test_a_former_change_is_picked_from_the_history(run_app, app_workspace
     eve.set_concept(SAE, 17, "letters")
     eve.set_concept(SAE, 17, "letters", note="greetings")
     async with run_app(app_workspace, sae_id=SAE) as pilot:
-        fabricate(pilot.app, named=True)
+        give_index(pilot.app)
         await settle(pilot)
         await press(pilot, "5", "H")
         text = screen_text(pilot)

@@ -8,8 +8,9 @@ import pytest
 from textual.pilot import Pilot
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.features.records import FeatureFilter
 from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.fabricated import NAMES, fabricate
+from tests.tui.stand_ins import NAMES, give_index
 from tui.app import MiCrowApp
 from tui.screens.concepts.typed_path import typed_path
 from tui.screens.features.detail import FeatureDetailPane
@@ -30,7 +31,7 @@ def open_concepts(run_app, app_workspace) -> OpenConcepts:
             annotations = pilot.app.context.annotations
             for feature, name in NAMES.items():
                 annotations.set_concept(SAE, feature, name)
-            fabricate(pilot.app, named=True)
+            give_index(pilot.app)
             await settle(pilot)
             await press(pilot, "5", "g")
             yield pilot
@@ -54,12 +55,13 @@ async def test_every_name_is_listed_with_its_feature_and_the_coverage(open_conce
         assert rows(pilot) == sorted(NAMES.values())
         text = screen_text(pilot)
         assert all(f"#{feature}" in text for feature in NAMES)
-        assert "4 of 1,992 firing features named" in text
+        firing = len(pilot.app.context.features.ids(flt=FeatureFilter(alive=True)))
+        assert f"4 of {firing} firing features named" in text
 
 
 async def test_nothing_named_yet_says_what_to_do(run_app, app_workspace):
     async with run_app(app_workspace, sae_id=SAE) as pilot:
-        fabricate(pilot.app, named=True)
+        give_index(pilot.app)
         await settle(pilot)
         await press(pilot, "5", "x", "r", "space", "enter", "y")
         assert "No concepts yet" in screen_text(pilot)

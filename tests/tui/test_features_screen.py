@@ -6,8 +6,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from textual.pilot import Pilot
 
+from mi_crow.mechanistic.features.queries import FeatureStore
+from mi_crow.mechanistic.features.records import Example
 from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.fabricated import N_FEATURES, FabricatedIndex, fabricate
+from tests.tui.stand_ins import DEAD, N_FEATURES, give_index
 from tui import messages
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.screen import FeaturesScreen
@@ -20,9 +22,9 @@ OpenFeatures = Callable[..., AbstractAsyncContextManager[Pilot]]
 @pytest.fixture
 def open_features(run_app, app_workspace) -> OpenFeatures:
     @asynccontextmanager
-    async def run(size: tuple[int, int] = (80, 24), named: bool = False) -> AsyncIterator[Pilot]:
+    async def run(size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot]:
         async with run_app(app_workspace, size=size, sae_id="demo-topk") as pilot:
-            fabricate(pilot.app, named=named)
+            give_index(pilot.app)
             await settle(pilot)
             await press(pilot, "2")
             yield pilot
@@ -58,7 +60,7 @@ async def test_without_an_index_it_says_what_to_do(run_app, app_workspace):
 
 async def test_the_densest_firing_feature_comes_first(open_features):
     async with open_features() as pilot:
-        index = FabricatedIndex()
+        index = pilot.app.context.features
         rows = index.rows(range(N_FEATURES))
         assert table(pilot).feature == max(rows, key=lambda row: row.density).feature
         assert table(pilot).row_count == sum(row.fires > 0 for row in rows)
@@ -88,7 +90,7 @@ async def test_wide_terminals_show_both_and_the_feature_follows_the_cursor(open_
 async def test_the_peak_of_an_example_is_written_out(open_features):
     async with open_features() as pilot:
         await press(pilot, "enter")
-        example = FabricatedIndex().examples(table(pilot).feature or 0)[0]
+        example = pilot.app.context.features.examples(table(pilot).feature or 0)[0]
         peak = example.tokens[example.position - example.window_start].strip()
         assert f"{example.activation:.2f} “{peak}”" in screen_text(pilot)
 
@@ -120,9 +122,9 @@ async def test_keys_of_the_screen_are_typed_into_the_filter(open_features):
 async def test_a_number_jumps_even_to_a_feature_that_the_filter_hides(open_features):
     async with open_features() as pilot:
         await press(pilot, "number_sign")
-        await type_in(pilot, "42")  # 42 never fires, so the table does not show it
+        await type_in(pilot, str(DEAD))  # it never fires, so the table does not show it
         await press(pilot, "enter")
-        assert pane(pilot).feature == 42
+        assert pane(pilot).feature == DEAD
         assert "never fires" in screen_text(pilot)
         assert table(pilot).row_count == N_FEATURES
 
@@ -160,16 +162,16 @@ async def test_bands_go_round(open_features):
 async def test_a_neighbour_opens_with_enter(open_features):
     async with open_features(size=(120, 40)) as pilot:
         await press(pilot, "enter", "tab")
-        neighbour, _ = FabricatedIndex().detail(table(pilot).feature or 0).neighbours[0]
+        neighbour, _ = pilot.app.context.features.detail(table(pilot).feature or 0).neighbours[0]
         await press(pilot, "enter")
         assert pane(pilot).feature == neighbour
 
 
 async def test_a_name_is_offered_saved_shown_and_undone(open_features):
-    async with open_features(size=(120, 40), named=True) as pilot:
+    async with open_features(size=(120, 40)) as pilot:
         feature = table(pilot).feature or 0
         await press(pilot, "t")
-        label = FabricatedIndex().rows([feature])[0].top_label or ""
+        label = pilot.app.context.features.rows([feature])[0].top_label or ""
         assert pilot.app.screen.query_one(PromptLine).field.value == label
         await type_in(pilot, "boats")  # typing replaces what was offered
         await press(pilot, "enter")
@@ -181,7 +183,7 @@ async def test_a_name_is_offered_saved_shown_and_undone(open_features):
 
 @pytest.mark.slow
 async def test_another_name_replaces_the_first_and_an_empty_one_removes_it(open_features):
-    async with open_features(size=(120, 40), named=True) as pilot:
+    async with open_features(size=(120, 40)) as pilot:
         annotations = pilot.app.context.annotations
         annotations.set_concept("demo-topk", table(pilot).feature, "boats")
         pilot.app.look_now()
@@ -198,9 +200,9 @@ async def test_another_name_replaces_the_first_and_an_empty_one_removes_it(open_
 async def test_an_opened_feature_leads_back_to_where_it_was_opened(open_features):
     async with open_features() as pilot:
         await press(pilot, "5")
-        await pilot.app.go("features", messages.OpenFeature(1203))
+        await pilot.app.go("features", messages.OpenFeature(120))
         await settle(pilot)
-        assert pane(pilot).feature == 1203
+        assert pane(pilot).feature == 120
         await press(pilot, "escape")
         assert pilot.app.current_mode == "concepts"
 
@@ -210,7 +212,7 @@ async def test_a_feature_opened_before_the_index_is_there_shows_later(run_app, a
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
         await pilot.app.go("features", messages.OpenFeature(3))
         await settle(pilot)
-        fabricate(pilot.app)
+        give_index(pilot.app)
         await settle(pilot)
         assert pane(pilot).feature == 3
 
@@ -222,16 +224,15 @@ async def test_y_copies_the_number_or_the_selected_example(open_features, monkey
         feature = table(pilot).feature or 0
         assert pilot.app.clipboard.startswith(f"{feature}")
         await press(pilot, "enter", "j", "y")
-        assert pilot.app.clipboard == FabricatedIndex().examples(feature)[1].text
+        assert pilot.app.clipboard == pilot.app.context.features.examples(feature)[1].text
 
 
 @pytest.mark.slow
 async def test_text_of_a_data_set_is_never_markup(open_features, monkeypatch):
-    markup = FabricatedIndex().examples(3)[0]
-    hostile = type(markup)(
+    hostile = Example(
         1, 5, 9.0, 4, ["[red]", " [/]", "\x1b[31m", "\n"], [0.0, 9.0, 0.0, 0.0], "", "[b]x[/b]"
     )
-    monkeypatch.setattr(FabricatedIndex, "examples", lambda *_, **__: [hostile])
+    monkeypatch.setattr(FeatureStore, "examples", lambda *_, **__: [hostile])
     async with open_features() as pilot:
         await press(pilot, "enter")
         text = screen_text(pilot)

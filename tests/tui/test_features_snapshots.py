@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.tui.driving import press, settle
-from tests.tui.fabricated import NAMES, fabricate
+from tests.tui.stand_ins import DEAD, NAMES, give_index
 from tui import messages
 from tui.app import MiCrowApp
 from tui.theme import PAPER
@@ -34,7 +34,7 @@ def picture(snap_compare, app_workspace):
             await settle(pilot)
             for feature, name in NAMES.items():
                 app.context.annotations.set_concept("demo-topk", feature, name)
-            fabricate(app, named=True)
+            give_index(app)
             if theme is not None:
                 app.theme = theme
             await settle(pilot)
@@ -74,7 +74,7 @@ def test_a_feature_by_day(picture):
 
 
 def test_a_dead_feature(picture):
-    assert picture("features", send=[messages.OpenFeature(42)])
+    assert picture("features", send=[messages.OpenFeature(DEAD)])
 
 
 def test_a_feature_being_named(picture):

@@ -8,7 +8,7 @@ from textual.pilot import Pilot
 
 from mi_crow.errors import UserError
 from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.fabricated import FabricatedSession, fabricate
+from tests.tui.stand_ins import ScriptedSession, give_index
 from tui import messages
 from tui.screens.features.detail import FeatureDetailPane
 from tui.widgets.field import Area
@@ -16,7 +16,7 @@ from tui.widgets.lists.row_list import RowList
 from tui.widgets.token_pane import TokenPane
 
 TEXT = "The harbour was quiet before the storm; two sloops lay at anchor."
-OpenInspect = Callable[..., AbstractAsyncContextManager[tuple[Pilot, FabricatedSession]]]
+OpenInspect = Callable[..., AbstractAsyncContextManager[tuple[Pilot, ScriptedSession]]]
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def open_inspect(run_app, app_workspace) -> OpenInspect:
     @asynccontextmanager
     async def run(
         size: tuple[int, int] = (80, 24),
-    ) -> AsyncIterator[tuple[Pilot, FabricatedSession]]:
+    ) -> AsyncIterator[tuple[Pilot, ScriptedSession]]:
         async with run_app(app_workspace, size=size, sae_id="demo-topk") as pilot:
-            session = fabricate(pilot.app)
+            session = give_index(pilot.app)
             await settle(pilot)
             await press(pilot, "3")
             yield pilot, session
@@ -96,11 +96,11 @@ async def test_choosing_a_feature_heats_the_text_with_it_and_enter_opens_it(open
 
 async def test_a_feature_sent_here_with_its_text_is_looked_for(open_inspect):
     async with open_inspect() as (pilot, _):
-        await pilot.app.go("inspect", messages.SendToInspect(44, TEXT))
+        await pilot.app.go("inspect", messages.SendToInspect(43, TEXT))
         await settle(pilot)
         assert pilot.app.screen.query_one(Area).text == TEXT
-        assert pilot.app.screen.query_one("#list-text", RowList).key == "44"
-        assert "#44" in screen_text(pilot)
+        assert pilot.app.screen.query_one("#list-text", RowList).key == "43"
+        assert "#43" in screen_text(pilot)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from textual.widgets import Static
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from tests.helpers.index_fixture import make_index
 from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.fabricated import fabricate
+from tests.tui.stand_ins import give_index
 from tui import messages
 from tui.screens.features.detail import FeatureDetailPane
 from tui.widgets.field import Area
@@ -24,7 +24,7 @@ async def test_an_inspection_that_ends_after_another_sae_was_opened_is_dropped(
     run_app, app_workspace
 ):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
-        session = fabricate(pilot.app)
+        session = give_index(pilot.app)
         await settle(pilot)
         await press(pilot, "3")
         pilot.app.screen.query_one("#inspect-text", Area).text = "The ferry left."
@@ -81,10 +81,10 @@ async def test_what_was_read_of_one_index_is_not_shown_as_another_ones(run_app, 
 
 async def test_a_name_goes_to_the_feature_that_it_was_asked_for(run_app, app_workspace):
     async with run_app(app_workspace, size=(120, 40), sae_id="demo-topk") as pilot:
-        fabricate(pilot.app)
+        give_index(pilot.app)
         await settle(pilot)
         await press(pilot, "2", "number_sign", *"12", "enter", "escape", "t")
-        pilot.app.screen.query_one(FeatureTable).go_to(44)  # as a click on it does
+        pilot.app.screen.query_one(FeatureTable).go_to(43)  # as a click on it does
         await settle(pilot)
         await press(pilot, *"ropes", "enter")
         (concept,) = Annotations(app_workspace.annotations_path).concepts()
@@ -104,7 +104,7 @@ async def test_the_header_says_which_sae_the_session_holds(run_app, app_workspac
 
 async def test_control_reads_the_tree_again_when_another_model_was_loaded(run_app, app_workspace):
     async with run_app(app_workspace, size=(120, 40), sae_id="demo-topk") as pilot:
-        session = fabricate(pilot.app)
+        session = give_index(pilot.app)
         answers = {
             "layers": {"layers": [{"name": "first", "kind": "Block"}]},
             "hooks": {"hooks": []},

@@ -10,7 +10,7 @@ from textual.widgets import Static
 from mi_crow.store.workspace import Workspace
 from tests.tui.conftest import OpenSteer
 from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.fabricated import FabricatedSession
+from tests.tui.stand_ins import ScriptedSession
 from tui import messages
 from tui.app import MiCrowApp
 from tui.widgets.frame.popup import Confirm
@@ -37,7 +37,7 @@ def stack(pilot: Pilot) -> list[str]:
     return ["".join((row.cells[0].text, *(text for text, _ in row.cells[0].more))) for row in rows]
 
 
-def written(session: FabricatedSession) -> int:
+def written(session: ScriptedSession) -> int:
     return sum(op == "generate" for op, _ in session.asked)
 
 

@@ -4,8 +4,9 @@ import pytest
 from textual.pilot import Pilot
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.concepts.annotations import Annotations
 from tests.tui.driving import notices, press, screen_text
-from tests.tui.fabricated import FabricatedSession
+from tests.tui.stand_ins import ScriptedSession
 from tui.screens.steer.heading import passage_title, reading
 from tui.screens.steer.writing import PassageDone, Plan, Settings
 from tui.widgets.field import Area, Field
@@ -23,11 +24,12 @@ def stack(pilot: Pilot) -> list[str]:
     return [f"{row.cells[0].text} {row.cells[1].text}" for row in rows]
 
 
-def generations(session: FabricatedSession) -> list[dict]:
+def generations(session: ScriptedSession) -> list[dict]:
     return [asked for op, asked in session.asked if op == "generate"]
 
 
-async def test_a_feature_sent_here_is_put_on_the_stack_once(open_steer):
+async def test_a_feature_sent_here_is_put_on_the_stack_once(open_steer, app_workspace):
+    Annotations(app_workspace.annotations_path).set_concept("demo-topk", 3, "sails and masts")
     async with open_steer(3, 101, 3) as (pilot, _):
         assert stack(pilot) == ["#3 +0.4 max", "#101 +0.4 max"]
         assert "sails and masts" in screen_text(pilot)

@@ -1,17 +1,17 @@
 """A workspace that cannot be written is browsed, and says that nothing can be named."""
 
+from tests.helpers.index_fixture import copy_index
 from tests.helpers.other_user import read_only
 from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.fabricated import fabricate
+from tests.tui.stand_ins import N_FEATURES
 
 SAE = "demo-topk"
 
 
 async def test_a_read_only_workspace_is_browsed_and_t_says_why_not(run_app, app_workspace):
+    copy_index(app_workspace, SAE, n_features=N_FEATURES, n_documents=24)
     with read_only(app_workspace.root):
         async with run_app(app_workspace, size=(100, 30), sae_id=SAE) as pilot:
-            fabricate(pilot.app, named=True)
-            await settle(pilot)
             assert "tagging off" in screen_text(pilot)
             pilot.app.clear_notifications()
             await press(pilot, "2", "t")
