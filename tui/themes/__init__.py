@@ -1,0 +1,1 @@
+"""The colours of the app: its themes, and what makes them readable."""
