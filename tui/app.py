@@ -20,7 +20,7 @@ from tui.ending import run_to_its_end
 from tui.screens.base import MiCrowScreen
 from tui.state import SavedState, StateFile
 from tui.text import printable
-from tui.theme import CROW, THEMES
+from tui.themes.named import DEFAULT, KNOWN, OWN, theme
 from tui.threads import error_sentence
 from tui.workbench import Workbench
 
@@ -45,7 +45,7 @@ class MiCrowApp(Workbench):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide"), (170, "-very-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-short"), (36, "-tall")]
     BINDINGS = bindings("app")
-    theme: Reactive[str] = Reactive(CROW.name)
+    theme: Reactive[str] = Reactive(DEFAULT)
 
     def __init__(
         self,
@@ -60,8 +60,11 @@ class MiCrowApp(Workbench):
 
     @property
     def available_themes(self) -> dict[str, Theme]:
-        # Not registered in __init__, where setting a theme would parse every style sheet again.
-        return {theme.name: theme for theme in THEMES}
+        return KNOWN
+
+    def get_theme(self, theme_name: str) -> Theme | None:
+        # Completed when it is shown: all of them would take a fifth of a second at the start.
+        return theme(theme_name) if theme_name in KNOWN else None
 
     def on_mount(self) -> None:
         saved = self.saved_state
@@ -138,9 +141,14 @@ class MiCrowApp(Workbench):
         await self.run_action(action.action, default_namespace=node)
 
     def action_next_theme(self) -> None:
-        names = [theme.name for theme in THEMES]
+        names = list(OWN)
         at = names.index(self.theme) if self.theme in names else -1
         self.theme = names[(at + 1) % len(names)]
+
+    def action_themes(self) -> None:
+        from tui.widgets.frame.themes import ThemesPopup
+
+        self.push_screen(ThemesPopup(self.theme))
 
     def action_undo(self) -> None:
         write(self, undo)

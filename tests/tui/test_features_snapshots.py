@@ -8,7 +8,7 @@ from tests.tui.driving import press, settle
 from tests.tui.stand_ins import DEAD, NAMES, give_index
 from tui import messages
 from tui.app import MiCrowApp
-from tui.theme import PAPER
+from tui.themes.named import PAPER
 from tui.widgets.field import Area
 
 SMALL, MEDIUM, LARGE = (80, 24), (120, 40), (200, 60)

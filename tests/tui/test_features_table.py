@@ -11,7 +11,7 @@ from mi_crow.errors import CorruptDataError
 from mi_crow.mechanistic.features.catalogue import DEFAULT
 from mi_crow.mechanistic.features.records import FeatureRow
 from tests.tui.driving import press, screen_text, settle
-from tui.theme import CROW
+from tui.themes.named import CROW, theme
 from tui.widgets.lists.feature_columns import density, layout, row_content, score, titles_content
 from tui.widgets.lists.feature_table import BLOCK_ROWS, FeatureTable
 
@@ -34,7 +34,7 @@ class TableApp(App[None]):
         self.messages: list[FeatureTable.Highlighted | FeatureTable.Opened] = []
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        return CROW.variables
+        return theme(CROW.name).variables
 
     def compose(self) -> ComposeResult:
         yield FeatureTable()

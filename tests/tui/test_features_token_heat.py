@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from tui.text import printable
-from tui.theme import HEAT_STEPS, THEMES
+from tui.themes.named import OWN, theme
+from tui.themes.readable import HEAT_STEPS
 from tui.widgets.histogram import histogram_lines
 from tui.widgets.token_heat import (
     HeatMarks,
@@ -60,11 +61,11 @@ def test_the_attribute_ramp_has_four_looks_and_no_colour():
     assert list(dict.fromkeys(looks)) == ["", "underline", "bold", "bold reverse"]
 
 
-@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
-def test_each_colour_step_names_its_own_text_colour(theme):
+@pytest.mark.parametrize("name", OWN)
+def test_each_colour_step_names_its_own_text_colour(name: str):
     for step in range(1, HEAT_STEPS + 1):
         assert heat_style(step) == f"$heat-{step}-text on $heat-{step}"
-        assert {f"heat-{step}", f"heat-{step}-text"} <= set(theme.variables)
+        assert {f"heat-{step}", f"heat-{step}-text"} <= set(theme(name).variables)
 
 
 def test_markup_in_a_token_stays_text():

@@ -11,7 +11,6 @@ from tui.actions import SCREENS
 from tui.annotate import write
 from tui.messages import SessionState
 from tui.screens.base import MiCrowScreen
-from tui.theme import THEMES
 from tui.widgets.form import FormInput
 from tui.widgets.frame.help import HelpPopup
 from tui.widgets.frame.palette import PaletteField, PalettePopup
@@ -152,16 +151,6 @@ async def test_the_header_shows_what_the_model_session_does(
             pilot.app.context._set_session(state)
             await pilot.pause()
             assert words in screen_text(pilot).splitlines()[0]
-
-
-@pytest.mark.slow
-async def test_both_themes_draw_every_screen(app_workspace, run_app):
-    async with run_app(app_workspace) as pilot:
-        for theme in THEMES:
-            pilot.app.theme = theme.name
-            for digit in "123456":
-                await press(pilot, digit)
-                assert screen_text(pilot).strip()
 
 
 async def test_q_quits(empty_workspace: Workspace, run_app):

@@ -6,7 +6,7 @@ from mi_crow.jobs import list_jobs
 from tests.tui.driving import press, settle
 from tests.tui.test_control_screen import FakeSession
 from tui.app import MiCrowApp
-from tui.theme import PAPER
+from tui.themes.named import PAPER
 
 SMALL, LARGE = (80, 24), (200, 60)
 SIZES = pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from textual.app import App, ComposeResult
 from mi_crow.errors import UserError
 from tests.tui.driving import press, screen_text, settle
 from tui.screens.runs.rows import share_heights
-from tui.theme import CROW
+from tui.themes.named import DEFAULT, theme
 from tui.widgets.facts import Fact, facts_content
 from tui.widgets.form import FormField, FormInput, FormPopup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
@@ -58,7 +58,7 @@ class Bare(App[None]):
     CSS_PATH = "../../tui/app.tcss"
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        return CROW.variables
+        return theme(DEFAULT).variables
 
 
 class OneList(Bare):

@@ -5,7 +5,6 @@ white. Textual's own themes are offered as well. Each is completed with the vari
 and made readable (`tui/themes/readable.py`) when it is first used.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 from textual.theme import BUILTIN_THEMES, Theme
@@ -70,25 +69,21 @@ CONTRAST = Theme(
 )
 CONTRAST_HEAT = ("#262626", "#404040", "#5e5e5e", "#8c7a3a", "#bfa23a", "#e8c83c", "#ffffff")
 
-_OWN = {theme.name: theme for theme in (CROW, PAPER, CONTRAST)}
+OWN = {theme.name: theme for theme in (CROW, PAPER, CONTRAST)}
 _OWN_HEAT = {"crow": CROW_HEAT, "paper": PAPER_HEAT, "contrast": CONTRAST_HEAT}
 _ANSI = {"ansi-dark": DARK, "ansi-light": LIGHT}
 
-KNOWN: dict[str, Theme] = {**_OWN, **BUILTIN_THEMES}  # as they are written; `theme` completes them
+KNOWN: dict[str, Theme] = {**OWN, **BUILTIN_THEMES}  # as they are written; `theme` completes them
 DEFAULT = CROW.name
 
 
 @lru_cache(maxsize=64)
-def theme(name: str, heat: Sequence[str] = (), sixteen_colours: bool = False) -> Theme:
+def theme(name: str) -> Theme:
     """The theme called `name`, with all variables of the app.
 
-    `heat` replaces the colours of its ramp, from cold to hot. A terminal with `sixteen_colours`
-    gets the nearest that these can show, under the same name. Raises KeyError.
+    Raises KeyError.
     """
     known = KNOWN[name]
     if known.ansi:
         return _ANSI[name]
-    if sixteen_colours:
-        plain = DARK if known.dark else LIGHT
-        return Theme(**{**vars(plain), "name": name})
-    return completed(known, tuple(heat) or _OWN_HEAT.get(name, ()))
+    return completed(known, _OWN_HEAT.get(name, ()))

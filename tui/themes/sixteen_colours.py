@@ -1,4 +1,4 @@
-"""The dark and the light theme of terminals with sixteen colours, in the names of these colours.
+"""The dark and the light theme in the names of the sixteen colours that every terminal has.
 
 Which red a terminal shows is up to its user, so only names with a good contrast in the usual
 palettes are taken, on a ground that is painted: xterm is black on white, most others are the
@@ -38,8 +38,15 @@ def _theme(name: str, dark: bool, ground: str, text: str, roles: Mapping[str, st
         ansi=True,
         dark=dark,
         foreground=text,
-        **dict.fromkeys(GROUNDS, ground),
-        **names,
+        background=ground,
+        surface=ground,
+        panel=ground,
+        primary=names["primary"],
+        secondary=names["secondary"],
+        accent=names["accent"],
+        success=names["success"],
+        warning=names["warning"],
+        error=names["error"],
         variables=variables,
     )
 

@@ -14,7 +14,7 @@ from textual.app import App
 from textual.content import Content
 
 from tui.text import printable
-from tui.theme import HEAT_STEPS
+from tui.themes.readable import HEAT_STEPS
 
 HeatMode = Literal["colour", "attributes"]
 
@@ -46,7 +46,7 @@ class HeatMarks:
 def heat_mode(app: App) -> HeatMode:
     """How this terminal can show heat: `attributes` without colours or with only sixteen."""
     few = app.console.color_system in ("standard", "windows", None) and not app.is_headless
-    return "attributes" if app.no_color or few else "colour"
+    return "attributes" if app.no_color or few or app.current_theme.ansi else "colour"
 
 
 def heat_step(value: float, peak: float) -> int:

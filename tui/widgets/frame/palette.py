@@ -89,6 +89,7 @@ class PalettePopup(Popup[Choice]):
             ],
             empty="No matching action",
             id="palette-list",
+            classes="-lit",
         )
 
     def on_mount(self) -> None:

@@ -1,5 +1,7 @@
 """A list of one-line rows under a cursor: what every list shares."""
 
+import re
+
 from textual import events
 from textual.content import Content
 from textual.geometry import Region, Size
@@ -7,7 +9,21 @@ from textual.reactive import reactive
 from textual.strip import Strip
 
 from tui.actions import bindings
+from tui.themes.readable import ROLES
 from tui.widgets.lists.strip_view import StripView
+
+_ROLE = re.compile(rf"\$({'|'.join(ROLES)})(?![\w-])")
+
+
+def _on_cursor(content: Content) -> Content:
+    """The same text in the colours that read on the ground of the cursor's row."""
+    spans = [
+        span._replace(style=_ROLE.sub(r"$\1-on-cursor", span.style))
+        if isinstance(span.style, str) and " on " not in span.style
+        else span
+        for span in content.spans
+    ]
+    return Content(content.plain, spans)
 
 
 class CursorList(StripView):
@@ -52,11 +68,13 @@ class CursorList(StripView):
     def look_of(self, line: int) -> str:
         if line != self.cursor:
             return ""
-        return "list--cursor" if self.has_focus else "list--cursor-blurred"
+        lit = self.has_focus or self.has_class("-lit")
+        return "list--cursor" if lit else "list--cursor-blurred"
 
     def line_content(self, line: int, look: str) -> Content:
         marker = "▌" if look == "list--cursor" else " "
-        return self.row_content(line, self.text_width, marker)
+        content = self.row_content(line, self.text_width, marker)
+        return _on_cursor(content) if look == "list--cursor" else content
 
     def on_focus(self) -> None:
         self.refresh_line(self.cursor)
