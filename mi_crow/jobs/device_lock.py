@@ -5,6 +5,7 @@ ticket is itself locked by its owner, so one whose lock is free was left by a de
 """
 
 import contextlib
+import json
 import os
 import stat
 import sys
@@ -14,8 +15,13 @@ from pathlib import Path
 
 from mi_crow.errors import MiCrowError
 from mi_crow.jobs.process import is_locked, take_lock
+from mi_crow.store.json_file import parse_json
+from mi_crow.store.json_object import JsonObject
+from mi_crow.store.plain_file import read_plain
+from mi_crow.visible import visible
 
 _TICKET_PREFIX = "ticket-"
+_MOST_WORDS = 8192  # bytes that a lock says of its holder
 
 
 def device_key(device: str) -> str:
@@ -109,11 +115,15 @@ class DeviceQueue:
     ones, and those wait for nobody.
     """
 
-    def __init__(self, devices: Sequence[str], created: float, job_id: str) -> None:
+    def __init__(
+        self, devices: Sequence[str], created: float, job_id: str, workspace: Path | None = None
+    ) -> None:
+        self._workspace = str(workspace or "")
         # Sorted names are the order of the queue: by creation, then by something unique.
         name = f"{_TICKET_PREFIX}{int(created * 1e6):020d}-{os.getpid()}-{job_id}"
         folders = dict.fromkeys(queue_folder(device) for device in devices)
-        self._places = [_Place(folder, name) for folder in folders]
+        words = json.dumps({"job": job_id, "workspace": self._workspace})
+        self._places = [_Place(folder, name, words) for folder in folders]
 
     def join(self) -> None:
         """Takes a ticket."""
@@ -134,6 +144,15 @@ class DeviceQueue:
         """The number of older jobs waiting."""
         return len({name for place in self._places for name in place.ahead()})
 
+    def holder(self) -> str:
+        """The job that has a device now, and its workspace where that is another one; empty when
+        nobody knows."""
+        for place in self._places:
+            job, workspace = place.holder()
+            if job:
+                return job if workspace == self._workspace else f"{job} in workspace {workspace}"
+        return ""
+
     def leave(self) -> None:
         """Releases the tickets and the devices."""
         for place in self._places:
@@ -144,8 +163,9 @@ class DeviceQueue:
 class _Place:
     """One job's place in the queue of one device."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, words: str) -> None:
         self._folder, self._name = folder, name
+        self._words = words  # who we are, for those who wait while we hold the device
         self._ticket: int | None = None
         self._lock: int | None = None
 
@@ -157,7 +177,24 @@ class _Place:
     def try_enter(self) -> bool:
         if self._lock is None and not self.ahead():
             self._lock = take_lock(self._folder / "lock", patience_s=0)
+            if self._lock is not None:
+                with contextlib.suppress(OSError):  # only a courtesy to those who wait
+                    os.ftruncate(self._lock, 0)
+                    os.pwrite(self._lock, self._words.encode("utf-8", "surrogateescape"), 0)
         return self._lock is not None
+
+    def holder(self) -> tuple[str, str]:
+        """The job and the workspace of whoever holds the device; empty where that is unknown."""
+        path = self._folder / "lock"
+        try:
+            if not is_locked(path):
+                return "", ""
+            with read_plain(path) as file:
+                found = JsonObject.of(parse_json(file.read(_MOST_WORDS), "a lock"), "a lock")
+            job, workspace = found.text("job", ""), found.text("workspace", "")
+        except (MiCrowError, OSError):
+            return "", ""
+        return visible(job or ""), visible(workspace or "")
 
     def step_back(self) -> None:
         if self._lock is not None:

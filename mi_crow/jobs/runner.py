@@ -86,7 +86,7 @@ def _run(
         _wait_for_job(workspace, spec.after, reporter)
         # Slurm's own queue assigns the devices, and may call each job's first one cuda:0.
         devices = [] if spec.launcher == "slurm" else devices_of(spec.device, spec.nproc)
-        queue = DeviceQueue(devices, spec.created, job_dir.name)
+        queue = DeviceQueue(devices, spec.created, job_dir.name, workspace.root)
         queue.join()
         _wait_for_device(queue, " ".join(devices), reporter)
         reporter.started()
@@ -147,7 +147,8 @@ def _wait_for_device(queue: DeviceQueue, device: str, reporter: Reporter) -> Non
     while not queue.try_enter():
         older = queue.ahead()
         ahead = f"{older} job{'s' if older > 1 else ''} ahead" if older else "in use by another job"
-        reporter.waiting(f"{device} ({ahead})")
+        holder = queue.holder()
+        reporter.waiting(f"{device} ({ahead}{f': {holder}' if holder else ''})")
         _pause(reporter)
 
 

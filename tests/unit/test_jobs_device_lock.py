@@ -181,3 +181,18 @@ def test_a_queue_folder_of_somebody_else_is_refused(
     base.symlink_to(tmp_path)
     with pytest.raises(MiCrowError, match="somebody else"):
         queue_folder("cpu")
+
+
+def test_who_waits_learns_who_holds_the_device_and_where(tmp_path):
+    first = DeviceQueue(("cpu",), 1.0, "a-job", tmp_path / "one")
+    assert first.holder() == ""
+    first.join()
+    assert first.try_enter()
+    beside = DeviceQueue(("cpu",), 2.0, "other", tmp_path / "one")
+    elsewhere = DeviceQueue(("cpu",), 3.0, "third", tmp_path / "two")
+    assert beside.holder() == "a-job"
+    assert elsewhere.holder() == f"a-job in workspace {tmp_path / 'one'}"
+    (queue_folder("cpu") / "lock").write_text("[1, torn")
+    assert elsewhere.holder() == ""
+    first.leave()
+    assert beside.holder() == ""
