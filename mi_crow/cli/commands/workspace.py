@@ -9,6 +9,7 @@ from mi_crow.cli.tables import Column, print_facts, print_line, print_list, prin
 from mi_crow.errors import UserError
 from mi_crow.jobs.removing import Unfinished, plan_removal, unfinished
 from mi_crow.jobs.renaming import rename_run, rename_sae
+from mi_crow.mechanistic.sae.standing import standing_of
 from mi_crow.store.notes import read_note, write_note
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.unreadable import Unreadable
@@ -98,6 +99,7 @@ def sae_json(sae: SaeSummary) -> dict[str, Any]:
         "has_index": sae.has_index,
         "evaluation": sae.evaluation,
         "evaluation_trouble": sae.evaluation_trouble,
+        "quality": standing_of(sae).as_json(),
         "bytes": sae.bytes,
         "note": read_note(sae.path),
     }
@@ -195,6 +197,7 @@ def _show(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
         facts = data | {"n_latents": count(data["n_latents"])}
         facts |= {"has_index": "yes" if data["has_index"] else "no"}
         facts["evaluation"] = _figures(data["evaluation"] or {})
+        facts["quality"] = _figures(data["quality"])
     if options.json:
         print_json(data)
     else:

@@ -1,0 +1,52 @@
+"""How good an SAE is, from its files: as evaluated, else as its training ended. Torch-free."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mi_crow.errors import MiCrowError
+from mi_crow.store.json_file import read_json
+from mi_crow.store.json_object import JsonObject
+from mi_crow.store.workspace import SaeSummary
+
+_TRAINING_NAME = "training.json"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Readings on held-out tokens; None where nobody measured."""
+
+    sae_id: str
+    fvu: float | None = None
+    l0: float | None = None
+    dead_share: float | None = None
+    source: str = ""  # evaluation | training; empty: not measured
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in ("fvu", "l0", "dead_share", "source")}
+
+
+def standing_of(sae: SaeSummary) -> Standing:
+    """The best readings there are of one SAE."""
+    if sae.evaluation:
+        return _standing(sae.sae_id, sae.evaluation, "evaluation")
+    result = training_of(sae).get("result")
+    return _standing(sae.sae_id, result if isinstance(result, dict) else {}, "training")
+
+
+def training_of(sae: SaeSummary) -> dict[str, Any]:
+    """What the SAE's training wrote of itself: `config` and `result`; empty without it."""
+    path = sae.path / _TRAINING_NAME
+    try:
+        return dict(JsonObject.of(read_json(path), str(path)).values)
+    except (MiCrowError, OSError):
+        return {}
+
+
+def _standing(sae_id: str, readings: dict[str, Any], source: str) -> Standing:
+    def reading(name: str) -> float | None:
+        value = readings.get(name)
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(value) if numeric else None
+
+    fvu, l0, dead = reading("fvu"), reading("l0"), reading("dead_share")
+    return Standing(sae_id, fvu, l0, dead, source if fvu is not None else "")
