@@ -103,6 +103,8 @@ RUNS = (
     Action("runs.resume", "R", "resume_job", "resume", "Resume the selected job"),
     Action("runs.log", "l", "show_log", "log", "Show the log of the selected job"),
     Action("runs.remove", "x", "remove", "remove", "Remove the selected run, SAE or ended job"),
+    Action("runs.rename", "r", "rename", "rename", "Give the selected run or SAE another name"),
+    Action("runs.note", "e", "note", "note", "Write a note on the selected run or SAE"),
     Action("runs.capture", "", "new('capture')", "capture", "Capture activations of a model"),
     Action("runs.train", "", "new('train')", "train", "Train an SAE on a run"),
     Action("runs.index", "", "new('index')", "index", "Build the feature index of an SAE"),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
+from mi_crow.jobs.gauges import Gauges
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_fixture import FakeJobs
@@ -62,6 +63,13 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def _calm_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine does meanwhile must not show in a picture."""
+    calm = Gauges(2, 0.4, 3_100_000_000, 8_200_000_000)
+    monkeypatch.setattr("mi_crow.jobs.gauges.read_gauges", lambda: calm)
 
 
 @pytest.fixture

@@ -96,7 +96,16 @@ async def test_a_running_job_shows_its_readings_and_new_ones_as_they_come(
         rows(pilot, "jobs").select(running.job_id)
         await settle(pilot)
         text = screen_text(pilot)
-        for words in ("246 of 600 steps", "21.4k", "FVU", "41%", "step 246 of 600", "▁", "█"):
+        for words in (
+            "246 of 600 steps",
+            "21.4k",
+            "FVU",
+            "41%",
+            "step 246 of 600",
+            "FVU  now",
+            "steps",
+            "memory",
+        ):
             assert words in text, words
         fake_jobs.progress(running.job_id, 300, 600, "step", {"fvu": 0.111, "loss": 0.2})
         pilot.app.look_now()
@@ -276,7 +285,7 @@ async def test_resume_is_for_jobs_that_can_go_on(app_workspace, run_app, monkeyp
         assert resumed == []
         rows(pilot, "jobs").select(lost.job_id)
         await settle(pilot)
-        assert "r resume" in screen_text(pilot)
+        assert "R resume" in screen_text(pilot)
         await press(pilot, "R")
         assert resumed == [lost.job_id]
 

@@ -13,22 +13,44 @@ from tui.themes.named import DEFAULT, theme
 from tui.widgets.facts import Fact, facts_content
 from tui.widgets.form import FormField, FormInput, FormPopup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
-from tui.widgets.plot import area_plot, progress_bar
+from tui.widgets.plot import Axis, Curve, Mark, chart, progress_bar
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 
-@given(st.lists(finite, max_size=200), st.integers(1, 60), st.integers(1, 8))
-def test_a_plot_has_the_size_it_was_given(values, width, height):
-    lines = area_plot(values, width, height)
-    assert len(lines) == height
-    assert all(len(line) == width for line in lines)
+@given(
+    st.lists(st.tuples(finite, finite), min_size=1, max_size=200),
+    st.integers(16, 80),
+    st.integers(2, 12),
+)
+def test_a_chart_has_the_size_it_was_given(points, width, height):
+    axis = Axis("", "{:.3g}".format)
+    curve = Curve(tuple(sorted(points)))
+    lines = chart(axis, axis, width + 30, height, [curve], [Mark(points[0])])
+    assert len(lines) == height + 1
+    assert {line.cell_length for line in lines} == {width + 30}
 
 
-def test_a_plot_falls_where_its_values_fall():
-    lines = area_plot([8.0, 4.0, 0.0], 3, 1)
-    assert lines == ["█▅▁"] or lines == ["█▄▁"]
-    assert area_plot([math.nan], 3, 1) == ["   "]
+def test_a_chart_falls_where_its_values_fall_and_names_its_ends():
+    x, y = Axis("step", "{:.0f}".format, 0, 100), Axis("FVU", "{:.1f}".format, 0.0)
+    lines = chart(x, y, 30, 4, [Curve(((0.0, 1.0), (100.0, 0.0)))])
+    assert lines[0].plain.startswith("1.0 │")
+    assert lines[3].plain.startswith("0.0 │")
+    assert lines[0].plain[5] > "\u2800"
+    assert lines[3].plain[-1] > "\u2800"
+    assert lines[0].plain[-1] == " "
+    assert lines[3].plain[5] == " "
+    assert lines[4].plain.split() == ["0", "step", "100"]
+    assert chart(x, y, 30, 4, [Curve(((math.nan, 1.0),))]) == []
+
+
+def test_a_new_point_changes_only_the_lines_it_is_on():
+    x, y = Axis("step", "{:.0f}".format, 0, 100), Axis("FVU", "{:.1f}".format, 0.0)
+    points = tuple((float(step), 1 - step / 100) for step in range(0, 50, 5))
+    before = chart(x, y, 60, 8, [Curve(points)])
+    after = chart(x, y, 60, 8, [Curve((*points, (50.0, 0.5)))])
+    changed = [a for a, b in zip(before, after, strict=True) if not a.is_same(b)]
+    assert 1 <= len(changed) <= 2
 
 
 @given(st.floats(0, 1), st.integers(1, 80))

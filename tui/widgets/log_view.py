@@ -1,23 +1,56 @@
 """The log of a job, followed while it grows; plain text, never markup."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from textual.app import ComposeResult
-from textual.widgets import Log
+from textual.content import Content
+from textual.geometry import Size
 
 from mi_crow.store.workspace import Workspace
 from tui.actions import bindings
 from tui.text import printable
 from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.line_view import LineView
 
 _LINES = 1000
 _SECONDS = 1.0
 
 
-class LogText(Log):
-    """Lines that scroll with the keys of a text."""
+class LogText(LineView):
+    """Lines that scroll with the keys of a text, and follow the end while it is shown.
+
+    A line that is added is drawn alone. Where the end leaves the screen the view moves by a third
+    of its height, so that not every new line draws all others again.
+    """
 
     BINDINGS = bindings("scroll")
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._texts: list[str] = []
+
+    def follow(self, texts: Sequence[str]) -> None:
+        """The last lines of the log as they are now."""
+        texts = list(texts)
+        if texts == self._texts:
+            return
+        before, self._texts = self._texts, texts
+        height = max(self.size.height, 1)
+        at_end = len(before) <= round(self.scroll_offset.y) + height
+        grown = bool(before) and texts[: len(before)] == before
+        lines = [Content(printable(text)) for text in texts]
+        if not grown:
+            self.set_lines(lines)
+        self._lines = lines
+        beyond = len(lines) > round(self.scroll_offset.y) + height
+        if at_end and beyond:
+            top = len(lines) - height + (height // 3 if grown else 0)
+            self.virtual_size = Size(0, top + height)
+            self.scroll_to(y=top, animate=False, force=True, immediate=True)
+        elif grown:
+            self.virtual_size = Size(0, max(len(lines), self.virtual_size.height))
+            self.refresh_lines(len(before), len(lines) - len(before))
 
 
 class LogPopup(Popup[None]):
@@ -29,13 +62,12 @@ class LogPopup(Popup[None]):
         super().__init__(classes="log")
         self._workspace = workspace
         self._job_id = job_id
-        self._lines: list[str] | None = None
 
     def heading(self) -> str:
         return f"Log of {self._job_id}"
 
     def compose_box(self) -> ComposeResult:
-        yield LogText(id="log-text", auto_scroll=True)
+        yield LogText(id="log-text")
 
     def on_mount(self) -> None:
         self.query_one(LogText).focus()
@@ -49,12 +81,4 @@ class LogPopup(Popup[None]):
         self.in_thread(work, self._show, group="log", failed=lambda error: self._show([str(error)]))
 
     def _show(self, now: list[str]) -> None:
-        view, before = self.query_one(LogText), self._lines
-        if now == before:
-            return
-        self._lines = now
-        if before and now[: len(before)] == before:
-            now = now[len(before) :]
-        else:
-            view.clear()
-        view.write_lines([printable(line) for line in now] or ["(nothing logged yet)"])
+        self.query_one(LogText).follow(now or ["(nothing logged yet)"])

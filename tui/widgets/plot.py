@@ -1,42 +1,175 @@
-"""A small chart in block characters, for a reading that changes over time; and a bar."""
+"""Charts in braille dots with an axis on each side; and a bar. Pure.
+
+The axes are round numbers that contain the data, so that a new point changes the lines it is on and
+no others: that is what keeps a chart of a running job cheap on a slow line.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
-_EIGHTHS = " ▁▂▃▄▅▆▇█"
+from textual.content import Content
+
+from tui.widgets.lists.row_list import fitted
+
+Point = tuple[float, float]
+
+_BRAILLE = 0x2800
+_DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # by column and row within a cell
+_LEAST_WIDTH = 16
+_STEPS = (1.0, 2.0, 5.0, 10.0)
 
 
-def area_plot(values: Sequence[float], width: int, height: int) -> list[str]:
-    """`values` from left to right as `height` lines of `width` block characters.
+@dataclass(frozen=True)
+class Curve:
+    """Points in the order of x."""
 
-    The least value stands at an eighth of a line, the greatest fills all lines; values that are no
-    numbers are left out. A plot of nothing is blank.
+    points: tuple[Point, ...]
+    style: str = "$chart"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One point that stands out."""
+
+    point: Point
+    sign: str = "●"
+    style: str = "$chart"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis says: its name, how it writes a number, and where it must begin and end."""
+
+    name: str
+    text: Callable[[float], str]
+    low: float | None = None
+    high: float | None = None
+
+
+def chart(
+    x: Axis, y: Axis, width: int, height: int, curves: Sequence[Curve], marks: Sequence[Mark] = ()
+) -> list[Content]:
+    """`height` lines with the plot and one with the x axis, each `width` cells wide.
+
+    Points that are no numbers are left out. Without any point there is nothing to draw: no lines.
     """
-    series = _resampled([value for value in values if math.isfinite(value)], width)
-    if not series:
-        return [" " * width] * height
-    low, high = min(series), max(series)
-    span = (high - low) or 1.0
-    eighths = [1 + round((value - low) / span * (height * 8 - 1)) for value in series]
-    return [
-        "".join(_EIGHTHS[max(0, min(8, eighth - line * 8))] for eighth in eighths)
-        for line in reversed(range(height))
-    ]
-
-
-def _resampled(values: list[float], points: int) -> list[float]:
-    """At most `points` values: means of equal stretches, or the nearest value where few."""
-    count = len(values)
-    if not count:
+    drawn = [Curve(_finite(curve.points), curve.style) for curve in curves]
+    shown = [mark for mark in marks if _finite((mark.point,))]
+    points = [point for curve in drawn for point in curve.points]
+    points += [mark.point for mark in shown]
+    if not points or width < _LEAST_WIDTH or height < 2:
         return []
-    if count <= points:
-        return [values[min(x * count // points, count - 1)] for x in range(points)]
-    edges = [x * count // points for x in range(points + 1)]
-    return [sum(values[start:end]) / (end - start) for start, end in pairwise(edges)]
+    low, high = round_range([point[1] for point in points], y.low, y.high)
+    start = min(point[0] for point in points) if x.low is None else x.low
+    end = max(start, *(point[0] for point in points), x.high if x.high is not None else start)
+    labels = [y.text(high), y.text(low)]
+    margin = max(len(label) for label in labels) + 1
+    canvas = _Canvas(width - margin - 1, height, (start, end), (low, high))
+    for curve in drawn:
+        canvas.draw(curve)
+    for mark in shown:
+        canvas.put(mark)
+    sides = [labels[0], *[""] * (height - 2), labels[1]]
+    lines = [
+        Content.assemble((f"{side:>{margin - 1}}", "$muted"), (" │", "$rule"), line)
+        for side, line in zip(sides, canvas.lines(), strict=True)
+    ]
+    return [*lines, _x_line(x, (start, end), margin, width)]
+
+
+def beside(charts: Sequence[Sequence[Content]], width: int, gap: int = 3) -> list[Content]:
+    """Charts of `width` cells each, next to each other."""
+    height = max((len(lines) for lines in charts), default=0)
+    rows = []
+    for at in range(height):
+        cells = [fitted(c[at] if at < len(c) else Content(""), width) for c in charts]
+        rows.append(Content(" " * gap).join(cells))
+    return rows
+
+
+def round_range(
+    values: Sequence[float], low: float | None = None, high: float | None = None
+) -> Point:
+    """Round numbers that contain the values, and `low` and `high` where they are given."""
+    bottom = min(values) if low is None else min(low, *values)
+    top = max(values) if high is None else max(high, *values)
+    span = top - bottom or abs(top) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / 4))
+    step = next(power * factor for factor in _STEPS if power * factor >= span / 4 * 0.999)
+    first, last = math.floor(bottom / step + 1e-9) * step, math.ceil(top / step - 1e-9) * step
+    return (first, last) if last > first else (first, first + step)
 
 
 def progress_bar(share: float, width: int) -> tuple[str, str]:
     """The done and the open part of a bar of `width` cells."""
     done = round(max(0.0, min(share, 1.0)) * width)
     return "━" * done, "─" * (width - done)
+
+
+class _Canvas:
+    """Cells of two by four dots each."""
+
+    def __init__(self, width: int, height: int, xs: Point, ys: Point) -> None:
+        self._width, self._height, self._xs, self._ys = width, height, xs, ys
+        self._bits = [[0] * width for _ in range(height)]
+        self._styles = [[""] * width for _ in range(height)]
+        self._signs: dict[tuple[int, int], Mark] = {}
+
+    def draw(self, curve: Curve) -> None:
+        """A line through the means of the points in each column of dots."""
+        columns: dict[int, list[float]] = {}
+        for x, y in curve.points:
+            columns.setdefault(self._column(x), []).append(y)
+        means = [(x, sum(ys) / len(ys)) for x, ys in sorted(columns.items())]
+        if len(means) == 1:
+            self._dot(means[0][0], self._row(means[0][1]), curve.style)
+        for (left, before), (right, after) in pairwise(means):
+            last = self._row(before)
+            for x in range(left, right + 1):
+                row = self._row(before + (after - before) * (x - left) / (right - left))
+                for y in range(min(last, row), max(last, row) + 1):
+                    self._dot(x, y, curve.style)
+                last = row
+
+    def put(self, mark: Mark) -> None:
+        self._signs[self._row(mark.point[1]) // 4, self._column(mark.point[0]) // 2] = mark
+
+    def lines(self) -> list[Content]:
+        found = []
+        for y in range(self._height):
+            parts: list[tuple[str, str]] = []
+            for x in range(self._width):
+                mark, bits = self._signs.get((y, x)), self._bits[y][x]
+                sign, style = (chr(_BRAILLE + bits) if bits else " "), self._styles[y][x]
+                if mark is not None:
+                    sign, style = mark.sign, mark.style
+                if parts and parts[-1][1] == style:
+                    parts[-1] = (parts[-1][0] + sign, style)
+                else:
+                    parts.append((sign, style))
+            found.append(Content.assemble(*parts))
+        return found
+
+    def _column(self, x: float) -> int:
+        start, end = self._xs
+        return round((x - start) / ((end - start) or 1.0) * (2 * self._width - 1))
+
+    def _row(self, y: float) -> int:
+        low, high = self._ys
+        return round((high - y) / (high - low) * (4 * self._height - 1))
+
+    def _dot(self, x: int, y: int, style: str) -> None:
+        self._bits[y // 4][x // 2] |= _DOTS[x % 2][y % 4]
+        self._styles[y // 4][x // 2] = style
+
+
+def _x_line(x: Axis, ends: Point, margin: int, width: int) -> Content:
+    start, end = (x.text(value) for value in ends)
+    room = width - margin - 1 - len(start) - len(end)
+    return Content.styled(" " * (margin + 1) + start + f"{x.name:^{max(room, 0)}}" + end, "$muted")
+
+
+def _finite(points: Sequence[Point]) -> tuple[Point, ...]:
+    return tuple(point for point in points if all(math.isfinite(value) for value in point))

@@ -1,19 +1,27 @@
 """What the detail pane says about a run, an SAE or a job; pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
 from mi_crow.mechanistic.sae.evaluation.probe_rows import probe_rows
+from mi_crow.mechanistic.sae.standing import Standing
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary
+from tui.screens.runs.charts import (
+    JobHistory,
+    SaeReading,
+    gauge_facts,
+    pareto,
+    series_charts,
+    training_charts,
+)
 from tui.screens.runs.rows import STATUS_STYLES, job_name, job_target
 from tui.text import count, duration, number, printable, size
 from tui.widgets.facts import Fact, blocks, facts_content, section
-from tui.widgets.plot import area_plot, progress_bar
+from tui.widgets.plot import progress_bar
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
@@ -28,19 +36,9 @@ _METRICS = {
     "tokens_s": "tokens/s",
     "documents_s": "documents/s",
 }
-_PLOTTED = ("fvu", "loss")
 
 
-@dataclass(frozen=True)
-class JobHistory:
-    """What the events and the log of one job hold beyond its state."""
-
-    job_id: str
-    series: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    log: tuple[str, ...] = ()
-
-
-def run_detail(run: RunSummary, saes: tuple[SaeSummary, ...], width: int) -> Content:
+def run_detail(run: RunSummary, saes: tuple[SaeSummary, ...], note: str, width: int) -> Content:
     """Everything about one activation run."""
     manifest = run.manifest
     layers = ", ".join(f"{layer.point} ({layer.width} wide)" for layer in manifest.layers)
@@ -55,6 +53,7 @@ def run_detail(run: RunSummary, saes: tuple[SaeSummary, ...], width: int) -> Con
         Fact("captured", f"{_moment(manifest.created)}, took {duration(manifest.seconds)}"),
         Fact("SAEs", printable(", ".join(trained)) or "none yet: n t trains one"),
     ]
+    facts += _note(note)
     status = "complete" if manifest.complete else "not complete"
     return blocks(_head(run.run_id, f"activation run · {status}"), facts_content(facts, 11, width))
 
@@ -81,29 +80,83 @@ def unfinished_detail(unfinished: "Unfinished", jobs: "Sequence[JobState]", widt
     return blocks(head, facts_content(facts, 11, width))
 
 
-def sae_detail(sae: SaeSummary, width: int) -> Content:
-    """Everything about one SAE, its evaluation included."""
+def sae_detail(
+    sae: SaeSummary, reading: SaeReading | None, width: int, tall: bool = False
+) -> Content:
+    """Everything about one SAE; what its files hold besides (`reading`) follows when it is read."""
     ratio = sae.n_latents / sae.n_inputs if sae.n_inputs else 0
     facts = [
         Fact("model", printable(sae.model_id) or "–"),
         Fact("layer", printable(sae.layer) or "–"),
         Fact("run", printable(sae.run_id or "–")),
         Fact("latents", f"{sae.n_latents:,} from {sae.n_inputs:,} inputs ({ratio:g}×)"),
-        Fact("k", str(sae.k) if sae.k is not None else "–"),
+        Fact("k", _declared_k(sae)),
         Fact("size", size(sae.bytes)),
+        *_note(reading.note if reading else ""),
     ]
     index = "indexed" if sae.has_index else "no index yet"
     head = _head(sae.sae_id, f"{printable(sae.architecture)} SAE · {index}")
-    if sae.evaluation is None:
-        trouble = f"{printable(sae.evaluation_trouble)}\n" if sae.evaluation_trouble else ""
-        hint = Content.assemble((trouble, "$error"), ("e evaluates it on held-out text", "$muted"))
-        return blocks(head, facts_content(facts, 11, width), section("Not evaluated", hint))
     return blocks(
         head,
         facts_content(facts, 11, width),
-        section("On held-out text", facts_content(_quality(sae.evaluation), 27, width)),
-        *_probes(sae.evaluation.get("probes") or {}, width),
+        *_measured(sae, reading, width),
+        *_sae_charts(reading, width, 10 if tall else 5),
+        *_training(reading, width),
     )
+
+
+def _declared_k(sae: SaeSummary) -> str:
+    """k as the file says it, and beside it the L0 that was measured."""
+    if sae.k is None:
+        return "–"
+    l0 = (sae.evaluation or {}).get("l0")
+    measured = f" declared, L0 {l0:.1f} measured" if isinstance(l0, int | float) else ""
+    return f"{sae.k}{measured}"
+
+
+def _measured(sae: SaeSummary, reading: SaeReading | None, width: int) -> list[Content]:
+    """The evaluation and its probes; before one, what training measured at its end."""
+    if sae.evaluation is not None:
+        quality = section("On held-out text", facts_content(_quality(sae.evaluation), 27, width))
+        return [quality, *_probes(sae.evaluation.get("probes") or {}, width)]
+    trouble = f"{printable(sae.evaluation_trouble)}\n" if sae.evaluation_trouble else ""
+    hint = Content.assemble((trouble, "$error"), ("n e evaluates it on held-out text", "$muted"))
+    parts = [section("Not evaluated", hint)]
+    standing = _own(sae, reading)
+    if standing is not None and standing.source:
+        facts = [
+            Fact("FVU", number(standing.fvu)),
+            Fact("L0", number(standing.l0, 1)),
+            Fact("dead latents", metric("dead_share", standing.dead_share or 0.0)),
+        ]
+        parts.append(section("Held out, after training", facts_content(facts, 14, width)))
+    return parts
+
+
+def _own(sae: SaeSummary, reading: SaeReading | None) -> Standing | None:
+    found = reading.standings if reading is not None else ()
+    return next((one for one in found if one.sae_id == sae.sae_id), None)
+
+
+def _sae_charts(reading: SaeReading | None, width: int, height: int) -> list[Content]:
+    if reading is None:
+        return []
+    front = pareto(reading.standings, reading.sae_id, width, height)
+    curves = training_charts(reading.curves, width, height)
+    parts = [front] if front is not None else []
+    return [*parts, section("Training", curves)] if curves.plain else parts
+
+
+def _training(reading: SaeReading | None, width: int) -> list[Content]:
+    """The settings that the SAE was trained with."""
+    config = reading.training.get("config") if reading is not None else None
+    if not isinstance(config, Mapping):
+        return []
+    return [section("Trained with", facts_content(_plain_facts(config), 16, width))]
+
+
+def _note(note: str) -> list[Fact]:
+    return [Fact("note", printable(note), "$accent")] if note else []
 
 
 def _probes(found: Mapping[str, Any], width: int) -> list[Content]:
@@ -167,13 +220,16 @@ def job_detail(job: "JobState", history: JobHistory | None, width: int, tall: bo
     if metrics:
         parts.append(facts_content(metrics, 11, width))
     if history is not None:
-        parts += _plots(history, width, 6 if tall else 3)
+        parts.append(facts_content(gauge_facts(history.gauges), 11, width))
+        unit = f"{job.unit}s" if job.unit.isalpha() else job.unit
+        series = history.series
+        parts.append(series_charts(series, unit, job.total, width, 7 if tall else 3))
     if job.result and job.status == "finished":
         parts.append(section("Result", facts_content(_plain_facts(job.result), 16, width)))
-    parts.append(section("Settings", facts_content(_plain_facts(job.params), 16, width)))
     if history is not None and history.log and (tall or job.error):
         lines = [Content.styled(printable(line), "$muted") for line in history.log[-12:]]
         parts.append(section("Log", Content("\n").join(lines)))
+    parts.append(section("Settings", facts_content(_plain_facts(job.params), 16, width)))
     return blocks(*parts)
 
 
@@ -199,12 +255,14 @@ def _job_line(job: "JobState") -> str:
     words = ["stopping" if job.stopping else job.status]
     if job.status == "queued" and job.waiting_for:
         words.append(f"waits for {printable(job.waiting_for)}")
+    if job.attempt > 1:
+        words.append(f"attempt {job.attempt}")
     if job.status == "running" and job.eta_s is not None:
         words.append(f"{duration(job.eta_s)} left")
     if job.ended and job.started:
         words.append(f"after {duration(job.ended - job.started)}")
     if job.status in ("lost", "failed", "cancelled") and job.resumable:
-        words.append("r resumes it")
+        words.append("R resumes it")
     return " · ".join(words)
 
 
@@ -219,21 +277,6 @@ def _bar(job: "JobState", width: int) -> list[Content]:
         Content.assemble((done, style), (left, "$rule"), (f" {100 * job.share:3.0f}%", style)),
         Content.styled(f"{count(job.done)} of {count(job.total)} {units}{rate}", "$muted"),
     ]
-
-
-def _plots(history: JobHistory, width: int, height: int) -> list[Content]:
-    plots = []
-    for name in _PLOTTED:
-        values = history.series.get(name, ())
-        if len(values) < 2:
-            continue
-        title = Content.assemble(
-            (_METRICS[name], "bold $primary"),
-            (f"  {metric(name, values[0])} → {metric(name, values[-1])}", "$muted"),
-        )
-        lines = area_plot(values, max(min(width, 100), 8), height)
-        plots.append(Content.assemble(title, "\n", ("\n".join(lines), "$chart")))
-    return plots
 
 
 def _plain_facts(values: Mapping[str, Any]) -> list[Fact]:

@@ -1,15 +1,24 @@
-"""Reading a job's events and log for the detail pane, in a thread; only what is new is read."""
+"""Reading what a job or an SAE holds beyond its summary, in a thread; of a job only what is new."""
 
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mi_crow.store.workspace import Workspace
-from tui.screens.runs.detail import JobHistory
+from mi_crow.errors import MiCrowError
+from mi_crow.mechanistic.sae.standing import standing_of, training_of
+from mi_crow.store.notes import read_note
+from mi_crow.store.workspace import SaeSummary, Workspace
+from tui.screens.runs.charts import JobHistory, SaeReading
+from tui.widgets.plot import Point
 
 if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
     from mi_crow.jobs.events import EventReader
+    from mi_crow.jobs.gauges import Gauges
 
 LOG_LINES = 40
 _MAX_POINTS = 20_000
+_GAUGE_S = 5.0  # the machine is asked this often
 
 
 class HistoryReader:
@@ -19,22 +28,82 @@ class HistoryReader:
         self._workspace = workspace
         self._job_id = ""
         self._events: EventReader | None = None
-        self._series: dict[str, list[float]] = {}
+        self._series: dict[str, list[Point]] = {}
+        self._attempts = 0
+        self._gauges: Gauges | None = None
+        self._asked = -_GAUGE_S
 
-    def read(self, job_id: str) -> JobHistory:
-        """The metrics so far and the end of the log. Raises NotFoundError for no such job."""
+    def read(self, job: "JobState") -> JobHistory:
+        """The metrics so far, the end of the log, and what the machine does while the job runs on
+        it. Raises NotFoundError for no such job."""
         from mi_crow.jobs import tail_log
-        from mi_crow.jobs.events import EventReader
+        from mi_crow.jobs.events import OPENING, EventReader
 
+        job_id = job.job_id
         if job_id != self._job_id or self._events is None:
             self._events = EventReader(self._workspace.job_dir(job_id))
-            self._job_id = job_id
-            self._series = {}
+            self._job_id, self._series, self._attempts = job_id, {}, 0
         for event in self._events.read_new():
+            self._attempts += event["event"] in OPENING
             metrics = event.get("metrics")
             if event["event"] == "progress" and isinstance(metrics, dict):
-                for name, value in metrics.items():
-                    if isinstance(value, int | float):
-                        self._series.setdefault(name, []).append(float(value))
-        series = {name: tuple(values[-_MAX_POINTS:]) for name, values in self._series.items()}
-        return JobHistory(job_id, series, tuple(tail_log(self._workspace, job_id, LOG_LINES)))
+                self._add(float(event.get("done", 0)), metrics)
+        return JobHistory(
+            job_id,
+            {name: tuple(points) for name, points in self._series.items()},
+            tuple(tail_log(self._workspace, job_id, LOG_LINES)),
+            self._attempts,
+            self._machine(job),
+        )
+
+    def _add(self, done: float, metrics: dict[str, object]) -> None:
+        for name, value in metrics.items():
+            if isinstance(value, int | float):
+                points = self._series.setdefault(name, [])
+                while points and points[-1][0] >= done:  # resumed from an earlier step
+                    points.pop()
+                points.append((done, float(value)))
+                del points[:-_MAX_POINTS]
+
+    def _machine(self, job: "JobState") -> "Gauges | None":
+        from mi_crow.jobs import gauges
+        from mi_crow.jobs.process import host_name
+
+        if job.status != "running" or job.process is None or job.process.host != host_name():
+            return None
+
+        if time.monotonic() - self._asked >= _GAUGE_S:
+            self._gauges = gauges.read_gauges()
+            self._asked = time.monotonic()
+        return self._gauges
+
+
+def read_sae(sae: SaeSummary, saes: Sequence[SaeSummary]) -> SaeReading:
+    """The note on an SAE, how its training went, and how good the SAEs on its layer are."""
+    same = [one for one in saes if (one.model_id, one.layer) == (sae.model_id, sae.layer)]
+    return SaeReading(
+        sae.sae_id,
+        read_note(sae.path),
+        training_of(sae),
+        tuple(standing_of(one) for one in same),
+        _curves(sae),
+    )
+
+
+def _curves(sae: SaeSummary) -> dict[str, tuple[Point, ...]]:
+    """What was logged while the SAE was trained; nothing without a readable file."""
+    path = sae.path / "metrics.parquet"
+    if not path.is_file():
+        return {}
+    from mi_crow.mechanistic.sae.train.metrics import read_rows
+
+    try:
+        rows = read_rows(path)
+    except (MiCrowError, OSError):
+        return {}
+    found: dict[str, list[Point]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if value is not None and name != "step":
+                found.setdefault(name, []).append((float(row["step"] or 0), float(value)))
+    return {name: tuple(points) for name, points in found.items()}

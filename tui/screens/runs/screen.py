@@ -1,5 +1,6 @@
 """Screen 1, Runs: activation runs, SAEs and jobs, and the forms that start jobs."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,14 +12,17 @@ from textual.content import Content
 from textual.widgets import Static
 
 from mi_crow.errors import MiCrowError
+from mi_crow.store.notes import read_note
 from tui import messages
 from tui.actions import bindings
 from tui.screens.base import MiCrowScreen
 from tui.screens.runs import detail, rows
-from tui.screens.runs.history import HistoryReader
+from tui.screens.runs.charts import JobHistory, SaeReading
+from tui.screens.runs.history import HistoryReader, read_sae
+from tui.screens.runs.naming import NamesThings
 from tui.screens.runs.starting import StartsJobs
 from tui.text import size
-from tui.widgets.detail import DetailScroll
+from tui.widgets.detail_lines import DetailLines
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.log_view import LogPopup
@@ -31,8 +35,13 @@ LISTS = ("runs", "saes", "jobs")
 WHAT = {"runs": "run", "saes": "SAE"}  # as the store calls what a list holds
 _TITLES = {"runs": "Activation runs", "saes": "SAEs", "jobs": "Jobs"}
 
+Reading = JobHistory | SaeReading | str
+"""What is read of the selected row once the cursor rests: of a run, its note."""
 
-class RunsScreen(StartsJobs, MiCrowScreen):
+REST_S = 0.12  # how long the cursor rests before its row's detail is read and drawn
+
+
+class RunsScreen(NamesThings, StartsJobs, MiCrowScreen):
     """What the workspace holds and what runs on it."""
 
     NAME = "runs"
@@ -43,9 +52,11 @@ class RunsScreen(StartsJobs, MiCrowScreen):
     def __init__(self) -> None:
         super().__init__()
         self._current = "runs"  # the list whose row the detail pane shows
-        self._history: detail.JobHistory | None = None
+        self._reading: Reading | None = None  # of the selected row, when it is read
         self._reader: HistoryReader | None = None
+        self._shown_subject: tuple[str, str | None] | None = None  # of the detail on the screen
         self._wanted_job: str | None = None  # selected as soon as a scan shows it
+        self._wanted_row: str | None = None  # the run or SAE that was just renamed
 
     def compose_body(self) -> ComposeResult:
         yield Static(WELCOME, id="welcome")
@@ -59,8 +70,7 @@ class RunsScreen(StartsJobs, MiCrowScreen):
                     row_list = RowList(columns, empty=empty, id=f"list-{name}")
                     yield ListHeading(_TITLES[name], row_list)
                     yield row_list
-            with DetailScroll(id="detail"):
-                yield Static(id="detail-text")
+            yield DetailLines(id="detail")
 
     def on_mount(self) -> None:
         self._reader = HistoryReader(self.context.workspace)
@@ -76,7 +86,7 @@ class RunsScreen(StartsJobs, MiCrowScreen):
 
     def on_jobs_changed(self, _: messages.JobsChanged) -> None:
         self._show_lists()
-        self._read_history()
+        self._read_detail()
 
     def on_resize(self) -> None:
         self._share_heights()
@@ -99,8 +109,11 @@ class RunsScreen(StartsJobs, MiCrowScreen):
             self._list("jobs").select(self._wanted_job)
             self._list("jobs").focus()
             self._wanted_job = None
+        if self._wanted_row is not None and self._current in WHAT:
+            self._list(self._current).select(self._wanted_row)
+            self._wanted_row = None
         self._share_heights()
-        self._show_detail()
+        self._read_detail()
         self.refresh_bindings()
 
     def _share_heights(self) -> None:
@@ -127,8 +140,7 @@ class RunsScreen(StartsJobs, MiCrowScreen):
             for other in LISTS:
                 self._list(other).set_class(other == name, "-current")
         if name == self._current:
-            self._show_detail()
-            self._read_history()
+            self._read_detail(REST_S)
             self.refresh_bindings()
 
     @on(RowList.Overrun)
@@ -157,21 +169,45 @@ class RunsScreen(StartsJobs, MiCrowScreen):
     def _selected_job(self) -> "JobState | None":
         return self._job(self.selected("jobs"))
 
-    @on(DetailScroll.WidthChanged)
+    def chosen(self) -> tuple[str, str] | None:
+        """The kind and id of the whole run or SAE under the cursor; None for anything else."""
+        what, key = WHAT.get(self._current), self._key
+        known = {run.run_id for run in self.context.runs()}
+        if what == "SAE":
+            known = {sae.sae_id for sae in self.context.saes()}
+        return (what, key) if what is not None and key in known else None
+
+    def renamed(self, new: str | None) -> None:
+        """Something about the chosen row was written: look, and read it again."""
+        if new is not None:
+            self._wanted_row = new
+            self.mi_crow.look_now()
+            self._read_detail()
+
+    @on(DetailLines.WidthChanged)
     def _show_detail(self) -> None:
-        self.query_one("#detail-text", Static).update(self._detail())
+        subject = (self._current, self._key)
+        if self._shown_subject == subject or self._shown_subject is None:
+            self._draw(subject)
+
+    def _draw(self, subject: tuple[str, str | None]) -> None:
+        self._shown_subject = subject
+        self.query_one("#detail", DetailLines).show(self._detail(), subject)
 
     def _detail(self) -> Content:
-        context, key = self.context, self._key
-        width = self.query_one("#detail", DetailScroll).text_width
+        context, key, reading = self.context, self._key, self._reading
+        width = self.query_one("#detail", DetailLines).width
+        tall = self.size.height >= 36
         if self._current == "runs":
             for run in context.runs():
                 if run.run_id == key:
-                    return detail.run_detail(run, context.saes(), width)
+                    note = reading if isinstance(reading, str) else ""
+                    return detail.run_detail(run, context.saes(), note, width)
         elif self._current == "saes":
             for sae in context.saes():
                 if sae.sae_id == key:
-                    return detail.sae_detail(sae, width)
+                    found = reading if isinstance(reading, SaeReading) else None
+                    return detail.sae_detail(sae, found, width, tall)
         what = WHAT.get(self._current, "")
         for found in context.unreadable(what):
             if found.name == key:
@@ -182,27 +218,40 @@ class RunsScreen(StartsJobs, MiCrowScreen):
         job = self._selected_job
         if job is None:
             return Content("")
-        history = self._history
-        if history is not None and history.job_id != job.job_id:
-            history = None
-        return detail.job_detail(job, history, width, tall=self.size.height >= 36)
+        history = reading if isinstance(reading, JobHistory) else None
+        return detail.job_detail(job, history, width, tall)
 
-    def _read_history(self) -> None:
-        job = self._selected_job
-        if job is not None:
-            self.in_thread(partial(self._read, job.job_id), self._show_history, group="history")
+    def _read_detail(self, rest: float = 0.0) -> None:
+        """Reads what belongs to the selected row and then draws it; `rest` seconds later, when the
+        cursor moves meanwhile never."""
+        subject = (self._current, self._key)
+        read = self._how_to_read()
 
-    def _read(self, job_id: str) -> detail.JobHistory:
-        assert self._reader is not None
-        try:
-            return self._reader.read(job_id)
-        except (MiCrowError, OSError):
-            return detail.JobHistory(job_id)
+        def work() -> Reading | None:
+            time.sleep(rest)
+            try:
+                return read()
+            except (MiCrowError, OSError):
+                return None  # removed meanwhile: the next look says so
 
-    def _show_history(self, history: detail.JobHistory) -> None:
-        if history != self._history:
-            self._history = history
-            self._show_detail()
+        self.in_thread(work, partial(self._detail_read, subject), group="detail")
+
+    def _how_to_read(self) -> Callable[[], Reading | None]:
+        job, key, saes = self._selected_job, self._key, self.context.saes()
+        if job is not None and self._reader is not None:
+            return partial(self._reader.read, job)
+        if self._current == "saes":
+            sae = next((one for one in saes if one.sae_id == key), None)
+            return partial(read_sae, sae, saes) if sae is not None else _nothing
+        run = next((run for run in self.context.runs() if run.run_id == key), None)
+        if self._current == "runs" and run is not None:
+            return partial(read_note, run.path)
+        return _nothing
+
+    def _detail_read(self, subject: tuple[str, str | None], reading: Reading | None) -> None:
+        if subject == (self._current, self._key):
+            self._reading = reading
+            self._draw(subject)
 
     # Actions.
 
@@ -214,6 +263,8 @@ class RunsScreen(StartsJobs, MiCrowScreen):
             return job is not None and job.status in ("lost", "failed", "cancelled")
         if action == "show_log":
             return job is not None
+        if action in ("rename", "note"):
+            return self.is_mounted and self.chosen() is not None
         if action == "remove":
             return not job.active if job is not None else self.is_mounted and self._key is not None
         return self.can_start(action, parameters)
@@ -307,6 +358,10 @@ class RunsScreen(StartsJobs, MiCrowScreen):
     def _not_done(self, error: Exception) -> None:
         self.tell(error)
         self.mi_crow.look_now()
+
+
+def _nothing() -> None:
+    """Of what cannot be read there is nothing to read."""
 
 
 WELCOME = Content.assemble(

@@ -1,0 +1,174 @@
+"""The right side of the Runs screen: charts, notes, names, what is drawn again and what is not."""
+
+import json
+
+import pytest
+
+from mi_crow.jobs import list_jobs
+from mi_crow.mechanistic.sae.train.metrics import MetricsTable
+from mi_crow.store.notes import read_note
+from tests.tui.conftest import NOW, add_sae
+from tests.tui.driving import press, screen_text, settle
+from tui.app import MiCrowApp
+from tui.widgets.detail_lines import DetailLines
+from tui.widgets.lists.row_list import RowList
+from tui.widgets.log_view import LogPopup, LogText
+
+SIZES = pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param((80, 24), id="small"),
+        pytest.param((120, 40), id="medium", marks=pytest.mark.slow),
+        pytest.param((200, 60), id="large"),
+    ],
+)
+
+
+@pytest.fixture
+def trained_workspace(app_workspace):
+    """The second SAE knows how it was trained; a third one on its layer was evaluated."""
+    add_trained(app_workspace, "smol-sae")
+    evaluation = {"fvu": 0.21, "l0": 31.5, "dead_share": 0.02}
+    add_sae(
+        app_workspace,
+        "smol-sparse",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "smol-l15",
+        NOW - 2000,
+        evaluation,
+    )
+    return app_workspace
+
+
+def add_trained(workspace, sae_id: str) -> None:
+    folder = workspace.sae_dir(sae_id)
+    result = {"fvu": 0.1834, "l0": 16.2, "dead_share": 0.05, "seconds": 60.0}
+    training = {"config": {"arch": "topk", "training": {"lr": 0.0004}}, "result": result}
+    (folder / "training.json").write_text(json.dumps(training))
+    rows = [
+        {
+            "step": step,
+            "fvu": 1 / (1 + step / 50),
+            "l0": 16.0,
+            "heldout_fvu": 0.2 + 10 / (step + 20),
+        }
+        for step in range(0, 600, 20)
+    ]
+    MetricsTable(rows).write(folder / "metrics.parquet")
+
+
+async def select(pilot, name: str, key: str) -> None:
+    rows = pilot.app.screen.query_one(f"#list-{name}", RowList)
+    rows.focus()
+    rows.select(key)
+    await settle(pilot)
+
+
+async def test_an_sae_that_was_not_evaluated_shows_what_its_training_measured(
+    trained_workspace, run_app
+):
+    async with run_app(trained_workspace, size=(200, 60)) as pilot:
+        await select(pilot, "saes", "smol-sae")
+        text = screen_text(pilot)
+        assert "Held out, after training" in text
+        assert "0.183" in text
+        assert "FVU against L0 on this layer" in text
+        assert "(2 SAEs)" in text
+        assert "◆" in text
+        assert "held-out FVU" in text
+        assert "0.0004" in text
+
+
+async def test_damaged_files_of_a_training_leave_the_rest_standing(trained_workspace, run_app):
+    folder = trained_workspace.sae_dir("smol-sae")
+    (folder / "training.json").write_text("[1")
+    (folder / "metrics.parquet").write_bytes(b"PAR1 not really")
+    async with run_app(trained_workspace, size=(200, 60)) as pilot:
+        await select(pilot, "saes", "smol-sae")
+        text = screen_text(pilot)
+        assert "2,048 from 128 inputs" in text
+        assert "Not evaluated" in text
+        assert "after training" not in text
+
+
+async def test_r_gives_an_sae_another_name_and_the_cursor_stays_on_it(app_workspace, run_app):
+    add_sae(app_workspace, "spare", "sample", "demo", NOW - 500)
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        await select(pilot, "saes", "spare")
+        await press(pilot, "r")
+        field = pilot.app.screen.query_one("#field-name")
+        field.value = "not a name!"
+        await press(pilot, "ctrl+r")
+        assert "not a name!" in screen_text(pilot)
+        field.value = "harbour"
+        await press(pilot, "ctrl+r")
+        pilot.app.look_now()
+        await settle(pilot)
+        assert (app_workspace.saes_dir / "harbour" / "cfg.json").is_file()
+        assert pilot.app.screen.query_one("#list-saes", RowList).key == "harbour"
+
+
+async def test_e_writes_a_note_that_the_pane_shows(app_workspace, run_app):
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        await select(pilot, "runs", "demo")
+        await press(pilot, "e")
+        pilot.app.screen.query_one("#field-note").value = "the \x1b[31mfirst one"
+        await press(pilot, "ctrl+r")
+        await settle(pilot)
+        assert "first one" in read_note(app_workspace.run_dir("demo"))
+        assert "first one" in screen_text(pilot)
+
+
+async def test_a_reading_draws_the_lines_that_it_changes(app_workspace, fake_jobs, run_app):
+    async with run_app(app_workspace, size=(200, 60)) as pilot:
+        running = next(job for job in list_jobs(app_workspace) if job.status == "running")
+        await select(pilot, "jobs", running.job_id)
+        pane = pilot.app.screen.query_one(DetailLines)
+        drawn: list[int] = []
+        pane.refresh_line = drawn.append  # type: ignore[method-assign]
+        readings = {"fvu": 0.119, "loss": 0.13, "l0": 16.0, "dead_share": 0.04, "tokens_s": 21_400}
+        fake_jobs.progress(running.job_id, 252, 600, "step", readings)
+        pilot.app.look_now()
+        await settle(pilot)
+        assert 0 < len(drawn) <= 12 < pane.row_count
+        drawn.clear()
+        pilot.app.look_now()
+        await settle(pilot)
+        assert drawn == []
+
+
+async def test_a_log_that_grows_draws_the_new_line_only(app_workspace, run_app):
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        job = next(job for job in list_jobs(app_workspace) if job.status == "failed")
+        await select(pilot, "jobs", job.job_id)
+        await press(pilot, "l")
+        popup, view = pilot.app.screen, pilot.app.screen.query_one(LogText)
+        assert isinstance(popup, LogPopup)
+        drawn: list[tuple[int, int]] = []
+        view.refresh_lines = lambda at, many=1: drawn.append((at, many))
+        log = app_workspace.job_dir(job.job_id) / "worker.log"
+        log.write_text(log.read_text() + "one more\n")
+        popup._start()
+        await settle(pilot)
+        assert drawn == [(2, 1)]
+        log.write_text(log.read_text() + "".join(f"line {at}\n" for at in range(100)))
+        popup._start()
+        await settle(pilot)
+        assert "line 99" in screen_text(pilot)
+        await press(pilot, "g")
+        log.write_text(log.read_text() + "the end\n")
+        popup._start()
+        await settle(pilot)
+        assert "the end" not in screen_text(pilot)  # scrolled up, it stays where it is
+
+
+@SIZES
+def test_picture_of_a_trained_sae(snap_compare, trained_workspace, size):
+    app = MiCrowApp(trained_workspace, "demo-topk")
+
+    async def drive(pilot) -> None:
+        await settle(pilot)
+        await press(pilot, "1")
+        await select(pilot, "saes", "smol-sae")
+
+    assert snap_compare(app, terminal_size=size, run_before=drive)

@@ -1,0 +1,145 @@
+"""The charts of the Runs screen: a job's readings over its steps, SAEs against each other; pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from textual.content import Content
+
+from mi_crow.mechanistic.sae.standing import Standing
+from tui.text import count, number, size
+from tui.widgets.facts import Fact
+from tui.widgets.plot import Axis, Curve, Mark, Point, beside, chart
+
+if TYPE_CHECKING:
+    from mi_crow.jobs.gauges import Gauges
+
+Series = Mapping[str, tuple[Point, ...]]
+
+_WIDE = 76  # from this width on two charts stand next to each other
+_FEW = 2
+_GAP = 3
+_MOST_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class JobHistory:
+    """What the events and the log of one job hold beyond its state."""
+
+    job_id: str
+    series: Series = field(default_factory=dict)  # value over units done, by metric
+    log: tuple[str, ...] = ()
+    attempts: int = 0
+    gauges: "Gauges | None" = None  # of this machine, while the job runs on it
+
+
+@dataclass(frozen=True)
+class SaeReading:
+    """What an SAE's files hold beyond its summary."""
+
+    sae_id: str
+    note: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)  # `config` and `result`
+    standings: tuple[Standing, ...] = ()  # of all SAEs on its layer, its own included
+    curves: Series = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A metric that has a chart: its name, and how a value is written."""
+
+    name: str
+    text: "partial[str]"
+    low: float | None = 0.0  # where its axis begins
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3g}%"
+
+
+_READINGS: dict[str, Reading] = {
+    "fvu": Reading("FVU", partial(lambda value: f"{value:.3g}")),
+    "heldout_fvu": Reading("held-out FVU", partial(lambda value: f"{value:.3g}")),
+    "loss": Reading("loss", partial(lambda value: f"{value:.3g}"), None),
+    "l0": Reading("L0", partial(lambda value: f"{value:.4g}")),
+    "dead_share": Reading("dead latents", partial(_percent)),
+    "tokens_s": Reading("tokens/s", partial(count)),
+    "documents_s": Reading("documents/s", partial(count)),
+}
+
+
+def series_charts(series: Series, unit: str, total: float, width: int, height: int) -> Content:
+    """The charts over `unit`s: all of them where two fit beside each other, else the first two, so
+    that what follows stays on the screen.
+
+    The x axis ends at `total`, so that a new point moves none of the others.
+    """
+    names = [name for name in _READINGS if len(series.get(name, ())) > 1]
+    names = names if width >= _WIDE else names[:_FEW]
+    columns = 2 if width >= _WIDE and len(names) > 1 else 1
+    room = min((width - _GAP * (columns - 1)) // columns, _MOST_WIDTH)
+    drawn = [_series_chart(name, series[name], unit, total, room, height) for name in names]
+    rows = [beside(drawn[at : at + columns], room) for at in range(0, len(drawn), columns)]
+    return Content("\n\n").join([Content("\n").join(lines) for lines in rows])
+
+
+def _series_chart(
+    name: str, points: tuple[Point, ...], unit: str, total: float, width: int, height: int
+) -> list[Content]:
+    reading = _READINGS[name]
+    x = Axis(unit, count, 0.0, total)
+    title = Content.assemble(
+        (reading.name, "bold $primary"), (f"  now {reading.text(points[-1][1])}", "$muted")
+    )
+    y = Axis(reading.name, reading.text, reading.low)
+    return [title, *chart(x, y, width, height, [Curve(points)])]
+
+
+def pareto(standings: Sequence[Standing], sae_id: str, width: int, height: int) -> Content | None:
+    """FVU against L0 of the SAEs of one layer; None with fewer than two that were measured."""
+    known = [one for one in standings if one.fvu is not None and one.l0 is not None]
+    if len(known) < 2:
+        return None
+    ours = sorted(known, key=lambda one: one.sae_id == sae_id)  # its own mark is drawn last
+    marks = [
+        Mark(
+            (one.l0 or 0.0, one.fvu or 0.0),
+            "◆" if one.sae_id == sae_id else "●" if one.source == "evaluation" else "○",
+            "bold $accent" if one.sae_id == sae_id else "$chart",
+        )
+        for one in ours
+    ]
+    x = Axis("L0", partial(number, digits=0), 0.0)
+    y = Axis("FVU", partial(number, digits=2), 0.0)
+    title = Content.assemble(
+        ("FVU against L0 on this layer", "bold $primary"),
+        (f"  ◆ this one  ● evaluated  ○ as trained  ({len(known)} SAEs)", "$muted"),
+    )
+    lines = chart(x, y, min(width, _MOST_WIDTH), height, [], marks)
+    return Content("\n").join([title, *lines]) if lines else None
+
+
+def training_charts(curves: Series, width: int, height: int) -> Content:
+    """How a training went; held-out FVU where it was measured, else that of the batches."""
+    if len(curves.get("heldout_fvu", ())) > 1:
+        curves = {name: points for name, points in curves.items() if name != "fvu"}
+    total = max((points[-1][0] for points in curves.values() if points), default=0.0)
+    return series_charts(curves, "step", total, width, height)
+
+
+def gauge_facts(gauges: "Gauges | None") -> list[Fact]:
+    """What the machine does, a line each; nothing that it does not tell."""
+    if gauges is None:
+        return []
+    facts = []
+    if gauges.load is not None:
+        facts.append(Fact("CPU load", f"{gauges.load:.1f} on {gauges.cores} cores"))
+    if gauges.memory_used is not None and gauges.memory_total:
+        facts.append(
+            Fact("memory", f"{size(gauges.memory_used)} of {size(gauges.memory_total)} in use")
+        )
+    for gpu in gauges.gpus:
+        busy = f", {100 * gpu.busy:.0f}% busy" if gpu.busy is not None else ""
+        facts.append(Fact("GPU", f"{gpu.name}: {size(gpu.used)} of {size(gpu.total)}{busy}"))
+    return facts
