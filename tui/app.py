@@ -15,6 +15,7 @@ from textual.widget import Widget
 from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 from tui.actions import BY_ID, SCREENS, bindings
+from tui.allocation import keep_little
 from tui.annotate import redo, undo, write
 from tui.ending import run_to_its_end
 from tui.screens.base import MiCrowScreen
@@ -163,6 +164,7 @@ def run(workspace: Workspace, sae_id: str | None = None, *, fresh: bool = False)
 
     Raises the error that broke it.
     """
+    keep_little()
     file, saved, trouble = StateFile(workspace.root), SavedState(), ""
     if not fresh:
         try:

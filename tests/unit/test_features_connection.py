@@ -158,6 +158,23 @@ def test_a_query_beyond_its_memory_says_so(path: Path) -> None:
     assert connection.rows("SELECT count(*) FROM idx.features") == [(24,)]
 
 
+def test_a_large_query_is_answered_and_its_memory_given_back(path: Path) -> None:
+    connection = connect(path, SAE)
+    limit = "SELECT current_setting('memory_limit')"
+    before = connection.rows(limit)
+    large = "SELECT len(list(a || repeat('x', 100))) FROM range(400_000) t(a)"
+    with pytest.raises(duckdb.OutOfMemoryException):
+        connection.database.cursor().execute(large).fetchall()
+    assert connection.rows(large) == [(400_000,)]
+    assert connection.rows(limit) == before
+
+
+@pytest.mark.parametrize("setting", ["enable_external_access=true", "allowed_directories=['/']"])
+def test_what_keeps_queries_from_other_files_stays_set(path: Path, setting: str) -> None:
+    with pytest.raises(MiCrowError):
+        connect(path, SAE).rows(f"SET {setting}")
+
+
 def test_a_file_of_another_duckdb_is_not_damaged() -> None:
     error = duckdb.IOException(
         "IO Error: Trying to read a database file with version number 99, but we can only read 68."

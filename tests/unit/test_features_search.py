@@ -10,7 +10,9 @@ import pytest
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.features import search
 from mi_crow.mechanistic.features.columns import ordered
+from mi_crow.mechanistic.features.connection import IndexConnection, connect
 from mi_crow.mechanistic.features.queries import FeatureFilter, FeatureStore
 from mi_crow.mechanistic.features.search import search_words
 from mi_crow.store.workspace import Workspace
@@ -39,6 +41,11 @@ def annotations(tmp_path: Path) -> Annotations:
 @pytest.fixture
 def store(indexed: tuple[Workspace, list[Doc]], annotations: Annotations) -> FeatureStore:
     return FeatureStore.open(indexed[0], SAE, annotations)
+
+
+@pytest.fixture
+def connection(indexed: tuple[Workspace, list[Doc]]) -> IndexConnection:
+    return connect(indexed[0].index_path(SAE), SAE)
 
 
 def found(store: FeatureStore, text: str) -> list[int]:
@@ -161,6 +168,19 @@ def test_threads_that_search_first_agree(indexed: tuple[Workspace, list[Doc]]) -
     assert len(answers) == 4
     assert answers[0]
     assert all(answer == answers[0] for answer in answers)
+
+
+@pytest.mark.parametrize("kind", ["documents", "tokens"])
+def test_postings_read_in_parts_are_those_read_at_once(
+    store: FeatureStore, connection: IndexConnection, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    read, features = getattr(search.Postings, kind), store.meta().n_features
+    whole = read(connection, features)
+    monkeypatch.setattr(search, "_FEATURES_AT_ONCE", 5)
+    parts = read(connection, features)
+    assert len(whole.ids) == whole.starts[-1] > features
+    for name in ("starts", "ids", "ranks"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
 
 
 def test_features_on_a_text_are_those_strong_in_its_documents(

@@ -5,11 +5,11 @@ Torch-free. DuckDB is imported on first use.
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, NotFoundError, UserError
@@ -24,13 +24,15 @@ from mi_crow.mechanistic.features.schema import (
 if TYPE_CHECKING:
     import duckdb
 
-_MEMORY_LIMIT = "150MB"
+_KEPT = "32MB"  # blocks of the file that DuckDB keeps; the page cache gives the others as quickly
+_MEMORY_LIMIT = "150MB"  # of a query that does not fit into that
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    "memory_limit": _MEMORY_LIMIT,
+    "memory_limit": _KEPT,
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
 _MOST_THREADS = 4
+_Answer = TypeVar("_Answer")
 Identity = tuple[int, int, int]  # device, inode, mtime in ns
 
 
@@ -52,21 +54,20 @@ class IndexConnection:
     schema: int  # OLDEST_READABLE to INDEX_SCHEMA_VERSION
     database: "duckdb.DuckDBPyConnection"
     _of_thread: threading.local = field(default_factory=threading.local)
+    _large: threading.Lock = field(default_factory=threading.Lock)  # one such query at a time
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query; `values` are bound to its question marks."""
-        with self._asked(query, values) as answer:
-            return answer.fetchall()
+        return self._asked(query, values, lambda answer: answer.fetchall())
 
     def columns(self, query: str, values: Sequence[Any] = ()) -> dict[str, Any]:
         """The columns of a query, none of whose values is NULL, as NumPy arrays."""
         # Where there are NULLs, DuckDB makes masked arrays; importing these takes 20 ms.
-        with self._asked(query, values) as answer:
-            found = answer.fetchnumpy()
-            for name, column in found.items():
-                if hasattr(column, "mask"):
-                    raise ValueError(f"values of {name!r} are missing")
-            return found
+        found = self._asked(query, values, lambda answer: answer.fetchnumpy())
+        for name, column in found.items():
+            if hasattr(column, "mask"):
+                raise damaged(self.sae_id, ValueError(f"values of {name!r} are missing"))
+        return found
 
     def replace_table(self, name: str, columns: Mapping[str, tuple[str, Sequence[Any]]]) -> None:
         """Makes the in-memory table `name` from columns: name -> DuckDB type and values."""
@@ -74,25 +75,50 @@ class IndexConnection:
         # importing Arrow would take longer than reading the first page.
         chosen = ", ".join(f"unnest(?::{kind}[]) AS {one}" for one, (kind, _) in columns.items())
         query = f"CREATE OR REPLACE TABLE memory.main.{name} AS SELECT {chosen}"
-        with self._asked(query, [list(values) for _, values in columns.values()]):
-            pass
+        self._asked(query, [list(values) for _, values in columns.values()], lambda _: None)
 
-    @contextmanager
-    def _asked(self, query: str, values: Sequence[Any]) -> Iterator["duckdb.DuckDBPyConnection"]:
-        """A query on this thread's cursor, whose answer is read in the block. Errors of DuckDB are
-        raised as MiCrowError."""
+    def _asked(
+        self,
+        query: str,
+        values: Sequence[Any],
+        read: "Callable[[duckdb.DuckDBPyConnection], _Answer]",
+    ) -> _Answer:
+        """What `read` makes of the answer to a query. Errors of DuckDB are raised as
+        MiCrowError."""
         import duckdb
 
         try:
-            # A new cursor has empty caches: a feature then takes 1.5 times as long.
-            if not hasattr(self._of_thread, "cursor"):
-                self._of_thread.cursor = self.database.cursor()
-            yield self._of_thread.cursor.execute(query, list(values))
+            try:
+                return read(self._cursor.execute(query, list(values)))
+            except duckdb.OutOfMemoryException:
+                with self._roomy():
+                    return read(self._cursor.execute(query, list(values)))
         except duckdb.Error as error:
             raise explained(self.sae_id, error) from error
         except (ArithmeticError, RuntimeError, SystemError, ValueError) as error:
             # The binding's own: text that is not UTF-8, a date that Python does not have, ...
             raise damaged(self.sae_id, error) from error
+
+    @property
+    def _cursor(self) -> "duckdb.DuckDBPyConnection":
+        """This thread's cursor: with a new one, whose caches are empty, a feature takes 1.5 times
+        as long."""
+        if not hasattr(self._of_thread, "cursor"):
+            self._of_thread.cursor = self.database.cursor()
+        return self._of_thread.cursor
+
+    @contextmanager
+    def _roomy(self) -> Iterator[None]:
+        """A block whose queries may take all the memory that reading may; it is given back."""
+        import duckdb
+
+        with self._large:
+            self._cursor.execute(f"SET memory_limit='{_MEMORY_LIMIT}'")
+            try:
+                yield
+            finally:
+                with suppress(duckdb.OutOfMemoryException):  # another thread's query holds it
+                    self._cursor.execute(f"SET memory_limit='{_KEPT}'")
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
@@ -127,11 +153,10 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
     database = duckdb.connect(":memory:", config=config)
     try:
         database.execute(f"ATTACH {_quoted(str(path))} AS idx (READ_ONLY)")
-        # From here on no query can read another file.
+        # From here on no query can read another file; DuckDB lets nobody take that back.
         database.execute(f"SET allowed_directories=[{_quoted(f'{path.parent.parent}/')}]")
         database.execute("SET enable_external_access=false")
         schema = _checked_schema(database, sae_id)
-        database.execute("SET lock_configuration=true")
     except duckdb.Error as error:
         database.close()
         raise explained(sae_id, error, path) from error

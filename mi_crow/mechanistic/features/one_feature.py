@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mi_crow.mechanistic.features.connection import IndexConnection
 from mi_crow.mechanistic.features.records import (
     Coactivation,
@@ -23,11 +25,15 @@ class TokenTexts:
 
     def __init__(self, connection: IndexConnection) -> None:
         found = connection.columns("SELECT token_id, token FROM idx.tokens")
-        self._index = {token: number for number, token in enumerate(found["token_id"].tolist())}
-        self._texts = found["token"]
+        ids = found["token_id"]
+        order = np.argsort(ids, kind="stable")
+        self._ids, self._texts = ids[order], found["token"][order]
 
     def __getitem__(self, token_id: int) -> str:
-        return self._texts[self._index[token_id]]
+        place = int(np.searchsorted(self._ids, token_id, side="right")) - 1
+        if place < 0 or self._ids[place] != token_id:
+            raise KeyError(token_id)
+        return self._texts[place]
 
 
 def read_detail(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _NUMBER, _EXACT_NAME, _NAME, _NOTE, _LABEL, _TOKEN, _TEXT = 500.0, 450, 400, 350, 300, 200, 100
 _TOKEN_RANKS = 10  # promoted tokens that are searched
 _LEAST_PREFIX = 3  # letters; shorter searches match whole tokens only
+_FEATURES_AT_ONCE = 16_384
 _WORDS_AT_ONCE = 32  # DuckDB refuses expressions that are hundreds deep
 
 
@@ -29,25 +30,40 @@ class Postings:
 
     @classmethod
     def documents(cls, connection: "IndexConnection", n_features: int) -> "Postings":
-        found = connection.columns("SELECT feature, document FROM idx.examples WHERE band = 0")
-        return cls._of(found["feature"], n_features, found["document"])
+        query = "SELECT feature, document AS id FROM idx.examples WHERE band = 0"
+        starts, ids, _ = cls._read(connection, query, n_features)
+        return cls(starts, ids)
 
     @classmethod
     def tokens(cls, connection: "IndexConnection", n_features: int) -> "Postings":
-        found = connection.columns(
-            "SELECT feature, token_id, rank::TINYINT AS rank FROM idx.logits "
+        query = (
+            "SELECT feature, token_id AS id, rank::TINYINT AS rank FROM idx.logits "
             f"WHERE sign = 1 AND rank < {_TOKEN_RANKS}"
         )
-        return cls._of(found["feature"], n_features, found["token_id"], found["rank"])
+        return cls(*cls._read(connection, query, n_features))
 
-    @classmethod
-    def _of(cls, feature: np.ndarray, n_features: int, *columns: np.ndarray) -> "Postings":
-        # Rows are written in feature order, which a scan keeps; sorting is rarely needed.
-        if len(feature) and (np.diff(feature) < 0).any():
-            order = np.argsort(feature, kind="stable")
-            feature, columns = feature[order], tuple(column[order] for column in columns)
-        starts = np.searchsorted(feature, np.arange(n_features + 1))
-        return cls(starts, *columns)
+    @staticmethod
+    def _read(
+        connection: "IndexConnection", query: str, n_features: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """What a query finds: starts, ids and, where it asks for them, ranks."""
+        # Some features at a time: all rows at once would take several times what is kept.
+        parts: dict[str, list[np.ndarray]] = {"id": [], "rank": []}
+        counts = np.zeros(n_features + 1, dtype=np.int64)
+        for first in range(0, n_features, _FEATURES_AT_ONCE):
+            last = min(first + _FEATURES_AT_ONCE, n_features) - 1
+            found = connection.columns(f"{query} AND feature BETWEEN ? AND ?", [first, last])
+            feature = found.pop("feature")
+            counts[first + 1 : last + 2] = np.bincount(feature - first, minlength=last - first + 1)
+            # Rows are written in feature order, which a scan keeps; sorting is rarely needed.
+            if len(feature) and (np.diff(feature) < 0).any():
+                order = np.argsort(feature, kind="stable")
+                found = {name: column[order] for name, column in found.items()}
+            for name, column in found.items():
+                parts[name].append(column)
+        ids = np.concatenate(parts["id"]) if parts["id"] else np.zeros(0, dtype=np.int32)
+        ranks = np.concatenate(parts["rank"]) if parts["rank"] else None
+        return np.cumsum(counts, out=counts), ids, ranks
 
     def hits(self, wanted: np.ndarray) -> np.ndarray:
         """Positions in `ids` of those that are in `wanted`, ascending."""

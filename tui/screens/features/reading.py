@@ -1,5 +1,6 @@
 """What the threads of the Features screen read from the index."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -46,7 +47,9 @@ def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
 
     flt = FeatureFilter(**SHOWN[query.show])
     ids = store.find(parse_query(query.search), query.sort, query.descending, flt)
-    return IdsRead(store, query, ids.tolist(), store.meta().n_features)
+    # A list of 131,072 numbers would take 5 MB, while the one before is still shown.
+    packed = array("i", ids.astype("int32").tobytes())
+    return IdsRead(store, query, packed, store.meta().n_features)
 
 
 def vocabulary(store: "FeatureStore | None") -> dict[str, list[str]]:
