@@ -70,8 +70,10 @@ async def test_columns_that_do_not_fit_come_with_left_and_right(open_index):  # 
         assert "#41  no name yet" in screen_text(pilot)
         await press(pilot, "h")
         assert view(pilot).shown == range(1, 3)
+        assert "← left" in screen_text(pilot)
         await pilot.resize_terminal(200, 60)
         await settle(pilot)
+        assert "← left" not in screen_text(pilot)
         assert view(pilot).shown == range(4)
         assert "columns" not in screen_text(pilot).splitlines()[1]
         await pilot.resize_terminal(40, 12)

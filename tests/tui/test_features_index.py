@@ -277,3 +277,12 @@ async def test_every_name_and_tag_of_a_feature_shows(open_index):
         await settle(pilot)
         await jump(pilot, MAST)
         assert "rigging · spars  #ship" in screen_text(pilot)
+
+
+async def test_enter_is_offered_only_where_there_is_an_example(open_index):
+    async with open_index((250, 40)) as pilot:
+        await jump(pilot, MAST)
+        assert "enter open" in screen_text(pilot)
+        await jump(pilot, 33)  # it never fires
+        assert "It never fires" in screen_text(pilot)
+        assert "enter open" not in screen_text(pilot)

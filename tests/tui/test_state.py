@@ -8,11 +8,14 @@ import pytest
 from textual.pilot import Pilot
 
 from mi_crow.errors import CorruptDataError
+from mi_crow.store.json_object import JsonObject
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import make_index
-from tests.tui.driving import press, settle
+from tests.tui.driving import press, screen_text, settle
 from tui.app import MiCrowApp
+from tui.screens.features.opening import saved_look
 from tui.state import SavedState, StateFile
+from tui.widgets.example_list import ExampleList
 from tui.widgets.field import Area, Field
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.lists.row_list import RowList
@@ -123,3 +126,20 @@ def test_a_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
     file.path.write_text(text)
     with pytest.raises(CorruptDataError):
         file.read()
+
+
+async def test_how_the_examples_were_drawn_comes_back(indexed: Workspace) -> None:
+    async with started(indexed).run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await press(pilot, "2", "d", "d")
+        pilot.app.exit()
+    async with started(indexed).run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        screen = pilot.app.screen
+        assert screen.query_one(ExampleList).look == "aligned"
+        assert "aligned" in screen_text(pilot)
+
+
+def test_a_damaged_way_to_draw_examples_is_refused() -> None:
+    with pytest.raises(CorruptDataError, match="look"):
+        saved_look(JsonObject.of({"look": "sideways"}, "the saved state"))

@@ -172,6 +172,9 @@ class ExampleList(LineView):
     def action_last(self) -> None:
         self.cursor = len(self._examples) - 1
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "select_row" or self.example is not None
+
     def action_select_row(self) -> None:
         if self.example is not None:
             self.post_message(self.Opened(self.example))

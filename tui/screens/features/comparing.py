@@ -48,6 +48,9 @@ class ComparisonView(LineView):
     def _last_fitting(self, first: int) -> int:
         return max(min(first, len(self._found.sides) - self._room.columns), 0)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "column" or len(self.shown) < len(self._found.sides)
+
     def action_column(self, steps: int) -> None:
         first = self._last_fitting(self._first + steps)
         if first != self._first:
@@ -87,6 +90,7 @@ class ComparePopup(Popup[None]):
         self.call_after_refresh(self._show_title)
 
     def _show_title(self) -> None:
+        self.refresh_bindings()  # left and right, where columns do not fit
         self.query_one("#comparing-title", Static).update(self._view.title_text())
 
 

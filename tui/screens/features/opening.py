@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from textual import on
 
+from mi_crow.store.json_object import JsonObject
 from mi_crow.visible import visible
 from tui import messages
 from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.reading import DetailRead, read_detail
+from tui.widgets.example_lines import LOOKS, ExampleLook
 from tui.widgets.example_list import ExampleList
 from tui.widgets.lists.feature_table import FeatureTable
 
@@ -144,3 +146,12 @@ class OpenFeatureScreen(MiCrowScreen):
             row = self._row
             name = visible((row.concept or row.top_label or "") if row is not None else "")
             copy(self.mi_crow, f"{self._feature}\t{name}".strip(), f"feature {self._feature}")
+
+
+def saved_look(saved: JsonObject) -> ExampleLook:
+    """How a saved state draws the examples. Raises CorruptDataError for a way that is none."""
+    name = saved.text("look", LOOKS[0])
+    for look in LOOKS:
+        if look == name:
+            return look
+    raise saved.wrong("look", f"one of {', '.join(LOOKS)}")

@@ -24,6 +24,7 @@ from tui.screens.features.marking import (
     saved_columns,
     saved_marks,
 )
+from tui.screens.features.opening import saved_look
 from tui.screens.features.query import TableQuery, mistake_in, understood
 from tui.screens.features.reading import vocabulary
 from tui.screens.features.welcome import welcome
@@ -106,12 +107,14 @@ class FeaturesScreen(FeatureCompareScreen):
             "feature": self._feature,
             "columns": list(self._columns),
             "marks": self.table.marks.as_json(),
+            "look": self.pane.examples.look,
             **self._query.as_json(),
         }
 
     def restore(self, saved: JsonObject) -> None:
         self._query = TableQuery.from_json(saved)
         self._columns = saved_columns(saved)
+        self.pane.examples.look = saved_look(saved)
         if saved.text("sae", None) == self._sae_id:
             self._restored = saved.integer("feature", None, least=0)
             self.table.marks = saved_marks(saved)
