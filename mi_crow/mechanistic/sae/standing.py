@@ -45,8 +45,9 @@ def training_of(sae: SaeSummary) -> dict[str, Any]:
 def _standing(sae_id: str, readings: dict[str, Any], source: str) -> Standing:
     def reading(name: str) -> float | None:
         value = readings.get(name)
-        numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(value) if numeric else None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        return None
 
     fvu, l0, dead = reading("fvu"), reading("l0"), reading("dead_share")
     return Standing(sae_id, fvu, l0, dead, source if fvu is not None else "")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from mi_crow.mechanistic.sae.standing import Standing
-from tui.text import count, number, size
+from tui.text import count, number, printable, size
 from tui.widgets.facts import Fact
 from tui.widgets.plot import Axis, Curve, Mark, Point, beside, chart
 
@@ -141,5 +141,7 @@ def gauge_facts(gauges: "Gauges | None") -> list[Fact]:
         )
     for gpu in gauges.gpus:
         busy = f", {100 * gpu.busy:.0f}% busy" if gpu.busy is not None else ""
-        facts.append(Fact("GPU", f"{gpu.name}: {size(gpu.used)} of {size(gpu.total)}{busy}"))
+        facts.append(
+            Fact("GPU", f"{printable(gpu.name)}: {size(gpu.used)} of {size(gpu.total)}{busy}")
+        )
     return facts
