@@ -92,6 +92,25 @@ COMPARING = (
     Action("comparing.right", "l,right", "column(1)", "right", "The feature to the right"),
 )
 
+MAP = (
+    Action("map.left", "h,left", "move(-1, 0)", "left", "To the left", False),
+    Action("map.right", "l,right", "move(1, 0)", "right", "To the right", False),
+    Action("map.down", "j,down", "move(0, 1)", "down", "Down", False),
+    Action("map.up", "k,up", "move(0, -1)", "up", "Up", False),
+    Action("map.pan_left", "H,shift+left", "pan(-1, 0)", "", "Half a screen left", False),
+    Action("map.pan_right", "L,shift+right", "pan(1, 0)", "", "Half a screen right", False),
+    Action("map.pan_down", "J,shift+down", "pan(0, 1)", "", "Half a screen down", False),
+    Action("map.pan_up", "K,shift+up", "pan(0, -1)", "", "Half a screen up", False),
+    Action("map.open", "enter", "open", "open", "Open the nearest feature"),
+    Action("map.colour", "d", "colour", "colours", "By label, name, density, crowd or marks"),
+    Action("map.mark", "space", "region", "region", "Begin a region; end it: mark, or unmark"),
+    Action("map.more", "greater_than_sign", "zoom(1)", "closer", "Zoom in at the cursor"),
+    Action("map.less", "less_than_sign", "zoom(-1)", "wider", "Zoom out"),
+    Action("map.whole", "0", "whole", "whole", "The whole map"),
+    Action("map.turn", "tab", "turn(1)", "next", "To the next of the nearest features"),
+    Action("map.turn_back", "shift+tab", "turn(-1)", "", "Back to the one before", False),
+)
+
 FORM = (
     Action("form.submit", "ctrl+r", "submit", "submit", "Submit the form"),
     Action("form.close", "escape", "close", "cancel", "Close without submitting"),
@@ -150,6 +169,7 @@ FEATURES = (
     Action("features.unnamed_back", "N", "unnamed(-1)", "", "Previous unnamed feature", False),
     Action("features.sort_by", "", "sort_by", "sort by", "Sort by any column", False),
     Action("features.columns", "vertical_line", "columns", "columns", "Choose and order columns"),
+    Action("features.map", "m", "map", "map", "The map of all features"),
     Action("features.mark", "space", "mark", "mark", "Mark the feature, or unmark it"),
     Action("features.mark_range", "v", "mark_range", "to here", "Mark from the last mark"),
     Action("features.mark_all", "asterisk", "mark_all", "all", "Mark all shown, or none"),
@@ -230,6 +250,7 @@ ACTIONS: tuple[Action, ...] = (
     *POPUP,
     *COLUMNS,
     *COMPARING,
+    *MAP,
     *FORM,
     *TOKENS,
     *RUNS,

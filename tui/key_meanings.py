@@ -10,6 +10,7 @@ ANSWERS = (
     "popup",
     "form",
     "columns",
+    "map",
     "new",
 )  # scopes whose keys answer what is asked on the screen
 

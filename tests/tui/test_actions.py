@@ -24,6 +24,7 @@ from tui.widgets.frame.help import HelpScroll, help_content
 from tui.widgets.frame.palette import offered
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import RowList
+from tui.widgets.map.view import MapView
 
 
 def owner(scope: str) -> type:
@@ -35,6 +36,7 @@ def owner(scope: str) -> type:
         "list": RowList,
         "scroll": HelpScroll,
         "popup": Confirm,
+        "map": MapView,
         "new": NewMenu,
         "form": FormPopup,
     }
@@ -45,7 +47,9 @@ def test_ids_are_unique():
     assert len(BY_ID) == len(ACTIONS)
 
 
-@pytest.mark.parametrize("scope", ["app", "list", "scroll", "popup", "form", "new", *SCREENS])
+@pytest.mark.parametrize(
+    "scope", ["app", "list", "scroll", "popup", "form", "new", "map", *SCREENS]
+)
 def test_every_action_is_done_by_a_method_of_its_scope(scope: str):
     for action in scope_actions(scope):
         assert hasattr(owner(scope), "action_" + action.action.partition("(")[0]), action.id

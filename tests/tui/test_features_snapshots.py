@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from mi_crow.store.workspace import Workspace
+from tests.helpers.index_fixture import make_index
 from tests.tui.driving import press, settle
 from tests.tui.stand_ins import DEAD, NAMES, give_index
 from tui import messages
@@ -144,3 +146,16 @@ def test_concepts(picture, size, monkeypatch):
     clock = SimpleNamespace(time=lambda: 1_790_000_000.0)
     monkeypatch.setattr("mi_crow.mechanistic.concepts.annotations.time", clock)
     assert picture("concepts", "j", "space", size=size)
+
+
+@EVERY_SIZE
+def test_the_map(snap_compare, tmp_path, size):
+    workspace = Workspace.open(tmp_path / "workspace")
+    make_index(workspace, "fixture-sae")
+
+    async def drive(pilot) -> None:
+        await settle(pilot)
+        await press(pilot, "2", "m", "space", *["l"] * 6, *["j"] * 3)
+
+    app = MiCrowApp(workspace, "fixture-sae")
+    assert snap_compare(app, terminal_size=size, run_before=drive)

@@ -57,6 +57,8 @@ COLUMNS: tuple[FeatureColumn, ...] = (
     _C("kurtosis", "kurtosis", "kurtosis", "activation", "kurtosis of its effect on the logits"),
     _C("nearest", "nearest_cosine", "nearest", "activation", "cosine with the nearest feature"),
     _C("coactive", "coactive_jaccard", "coactive", "activation", "Jaccard with its best companion"),
+    _C("map_x", "map_x", "map x", "activation", "its place on the map, from left to right"),
+    _C("map_y", "map_y", "map y", "activation", "its place on the map, from bottom to top"),
     _C("tokens", "promoted", "promotes", "text", "tokens that it promotes most"),
     _C("suppressed", "suppressed", "suppresses", "text", "tokens that it suppresses most"),
     _C("tags", "tags", "tags", "text", "tags of its names"),

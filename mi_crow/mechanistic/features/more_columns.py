@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import Concept
 
 # Numbers of the table `features`, and those of other tables: name -> query.
-STORED = ("std_act", "decoder_norm", "encoder_decoder_cosine", "skew", "kurtosis")
+STORED = ("std_act", "decoder_norm", "encoder_decoder_cosine", "skew", "kurtosis", "map_x", "map_y")
 _OTHERS = {
     "nearest_cosine": "SELECT feature, cosine::DOUBLE AS value FROM idx.neighbours WHERE rank = 0",
     "coactive_jaccard": (

@@ -22,6 +22,7 @@ from mi_crow.mechanistic.features.columns import (
     ordered,
 )
 from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity
+from mi_crow.mechanistic.features.feature_map import FeatureMap, read_map
 from mi_crow.mechanistic.features.more_columns import more_values
 from mi_crow.mechanistic.features.on_text import features_on_text
 from mi_crow.mechanistic.features.one_feature import (
@@ -261,6 +262,11 @@ class FeatureStore:
                 more, chosen, opened.columns, named, opened.connection, opened.token_texts
             )
             return [replace(row, more=extra) for row, extra in zip(rows, values, strict=False)]
+
+    def map(self) -> FeatureMap:
+        """Where each feature lies on the map of decoder directions."""
+        opened, named = self._held
+        return read_map(opened.columns, named, opened.connection)
 
     def page(
         self,

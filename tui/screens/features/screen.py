@@ -18,6 +18,7 @@ from tui.annotate import Naming, may_tag, name_feature
 from tui.screens.features.comparing import FeatureCompareScreen
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
+from tui.screens.features.map import FeatureMapScreen, saved_colour
 from tui.screens.features.marking import (
     BULK,
     MARKED_PURPOSES,
@@ -34,7 +35,7 @@ from tui.widgets.prompt_line import PromptLine
 OF_THE_TABLE = ("filter", "next_sort", "sort_by", "columns", "reverse", "next_filter", "jump")
 
 
-class FeaturesScreen(FeatureCompareScreen):
+class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
     """The table of features and the open one, to browse, name and send on."""
 
     NAME = "features"
@@ -106,6 +107,7 @@ class FeaturesScreen(FeatureCompareScreen):
             "sae": self._sae_id,
             "feature": self._feature,
             "columns": list(self._columns),
+            "map_colour": self._map_colour,
             "marks": self.table.marks.as_json(),
             "look": self.pane.examples.look,
             **self._query.as_json(),
@@ -115,6 +117,7 @@ class FeaturesScreen(FeatureCompareScreen):
         self._query = TableQuery.from_json(saved)
         self._columns = saved_columns(saved)
         self.pane.examples.look = saved_look(saved)
+        self._map_colour = saved_colour(saved)
         if saved.text("sae", None) == self._sae_id:
             self._restored = saved.integer("feature", None, least=0)
             self.table.marks = saved_marks(saved)
@@ -152,6 +155,7 @@ class FeaturesScreen(FeatureCompareScreen):
             "reverse",
             "next_filter",
             "jump",
+            "map",
         ):
             return self.context.features is not None and not self.prompt.is_open
         if action in BULK:

@@ -13,10 +13,16 @@ _TITLES = {
     "list": "In lists",
     "scroll": "In texts",
     "tokens": "On tokens",
+    "map": "On the map (m)",
     "new": "New (n)",
 }
 # What else can have the focus or opens there.
-_ALSO = {"runs": ("new", "scroll"), "inspect": ("tokens",), "steer": ("scroll",)}
+_ALSO = {
+    "runs": ("new", "scroll"),
+    "features": ("map",),
+    "inspect": ("tokens",),
+    "steer": ("scroll",),
+}
 
 
 def help_content(screen_name: str, keymap: dict[str, str]) -> Content:

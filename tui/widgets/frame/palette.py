@@ -13,7 +13,7 @@ from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 
 Choice = tuple[str, Widget | None]
-_HIDDEN = ("popup", "form", "new", "app.palette", "app.escape")
+_HIDDEN = ("popup", "form", "new", "map", "app.palette", "app.escape")
 
 
 def offered(screen: Screen) -> list[Action]:

@@ -1,0 +1,155 @@
+"""The map of features, as large as the screen."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from tui.actions import bindings
+from tui.text import count, printable
+from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.feature_columns import density, score
+from tui.widgets.map.colours import COLOURS, Colouring, colouring
+from tui.widgets.map.view import MapView
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.feature_map import FeatureMap
+    from mi_crow.mechanistic.features.queries import FeatureStore
+    from mi_crow.mechanistic.features.records import FeatureRow
+    from tui.widgets.lists.feature_marks import FeatureMarks
+
+
+class MapPopup(Popup[int]):
+    """Dismisses with the feature to open. Regions change `marks` at once."""
+
+    BINDINGS = bindings("popup", "close")
+
+    def __init__(
+        self,
+        store: "FeatureStore",
+        found: "FeatureMap",
+        marks: "FeatureMarks",
+        colour: str,
+        feature: int | None,
+    ) -> None:
+        super().__init__(classes="map")
+        self._store, self._found, self._marks = store, found, marks
+        self.colour = colour
+        self._colours = colouring(colour, found, marks)
+        self._view = MapView(found, self._colours, feature)
+        self._row: FeatureRow | None = None
+        self._in_cell = 0
+
+    def heading(self) -> str:
+        total, placed = len(self._found), len(self._found.placed)
+        text = f"Map of {self._store.sae_id}, {count(placed)} features"
+        if placed < total:
+            text += f"; {count(total - placed)} without coordinates are not on it"
+        return text
+
+    def compose_box(self):
+        yield self._view
+        with Vertical(id="map-lines"):
+            yield Static(id="map-legend", markup=False)
+            yield Static(id="map-feature", markup=False)
+
+    def on_mount(self) -> None:
+        self._view.focus()
+
+    def _show_legend(self) -> None:
+        plain, room = self.app.no_color, self._view.size.width
+        line = legend(self._colours, plain)
+        if line.cell_length > room:
+            line = legend(self._colours, plain, counts=False)
+        self.query_one("#map-legend", Static).update(line)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show_legend)
+
+    # The feature at the cursor.
+
+    @on(MapView.Moved)
+    def _moved(self, message: MapView.Moved) -> None:
+        self._in_cell = message.in_cell
+        feature = message.feature
+        if feature is not None:
+            self.in_thread(
+                partial(self._store.rows, [feature], ["tokens"]), self._about, group="about"
+            )
+
+    def _about(self, rows: "list[FeatureRow]") -> None:
+        self._row = rows[0]
+        self._show_row()
+
+    def _show_row(self) -> None:
+        if self._row is None:
+            return
+        line = about(self._row, self._in_cell)
+        if self._view.is_marking:
+            line = Content.assemble((" region: move, space marks, esc leaves ", "$accent"), line)
+        elif self._marks:
+            line = Content.assemble((f" {count(len(self._marks))} marked ", "$accent"), line)
+        self.query_one("#map-feature", Static).update(line)
+
+    @on(MapView.Opened)
+    def _opened(self, message: MapView.Opened) -> None:
+        self.dismiss(message.feature)
+
+    # Marks and colours.
+
+    @on(MapView.RegionEnded)
+    def _region_ended(self, message: MapView.RegionEnded) -> None:
+        if message.features:
+            self._marks.toggle_all(message.features)
+            if self.colour == "marks":
+                self._set_colour("marks")
+        else:
+            self.notify("no feature is in this region")
+        self._show_row()
+
+    @on(MapView.ColourWanted)
+    def _next_colour(self) -> None:
+        self._set_colour(COLOURS[(COLOURS.index(self.colour) + 1) % len(COLOURS)])
+
+    def _set_colour(self, colour: str) -> None:
+        self.colour = colour
+        self._colours = colouring(colour, self._found, self._marks)
+        self._view.set_colours(self._colours)
+        self._show_legend()
+
+    def action_close(self) -> None:
+        if self._view.stop_marking():
+            self._show_row()
+        else:
+            super().action_close()
+
+
+def legend(colours: Colouring, plain: bool, *, counts: bool = True) -> Content:
+    """What the colours say, or, where there are none, the signs."""
+    parts: list[tuple[str, str]] = [(f" {colours.title}  ", "$muted")]
+    for kind in colours.kinds:
+        if kind.count == 0:
+            continue
+        parts.append((kind.mark if plain else "■", kind.colour))
+        number = "" if kind.count is None or not counts else f" {count(kind.count)}"
+        parts.append((f" {kind.words}" if kind.words else "", "$muted"))
+        parts.append((f"{number}  " if kind.words else " ", "$faint"))
+    return Content.assemble(*parts)
+
+
+def about(row: "FeatureRow", in_cell: int) -> Content:
+    """A feature in one line: its number, name, label, density and the tokens it promotes."""
+    parts: list[tuple[str, str]] = [(f" #{row.feature} ", "bold")]
+    if row.concept:
+        parts.append((f" {printable(row.concept)} ", "$accent"))
+    if row.top_label:
+        parts.append((f" {printable(row.top_label)} {score(row.top_auroc)} ", "$secondary"))
+    parts.append((f" {density(row.density)} " if row.fires else " never fires ", ""))
+    tokens = " ".join(printable(str(one)).strip() for one in row.more.get("tokens", ()))
+    parts.append((f" {tokens} ", "$success"))
+    if in_cell > 1:
+        parts.append((f" {count(in_cell)} features here", "$muted"))
+    return Content.assemble(*parts)
