@@ -151,6 +151,12 @@ class MiCrowApp(Workbench):
 
         self.push_screen(ThemesPopup(self.theme))
 
+    def action_messages(self) -> None:
+        from tui.widgets.frame.message_list import MessagesPopup
+
+        self.push_screen(MessagesPopup(self.message_log.read()), self.show_place)
+        self._refresh_header()
+
     def action_undo(self) -> None:
         write(self, undo)
 

@@ -74,6 +74,14 @@ class OpenFeature(Message, bubble=False):
 
 
 @dataclass
+class ShowInRuns(Message, bubble=False):
+    """To the Runs screen: put the cursor on this row."""
+
+    rows: str  # runs | saes | jobs
+    key: str
+
+
+@dataclass
 class SendToSteer(Message, bubble=False):
     """To the Steer screen: put this feature on the stack."""
 

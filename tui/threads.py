@@ -4,14 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from mi_crow.causes import sentence_of
+from mi_crow.causes import explained, sentence_of
 from mi_crow.errors import MiCrowError
 from tui.text import printable
 
 if TYPE_CHECKING:
     from textual.dom import DOMNode as _Node
+
+    from tui.workbench import Workbench
 else:
     _Node = object
 
@@ -62,7 +64,12 @@ class ThreadWork(_Node):
 
     def tell(self, error: Exception) -> None:
         """Shows what went wrong, in one sentence."""
-        self.app.notify(printable(error_sentence(error)), severity="error")
+        app = cast("Workbench", self.app)
+        shown = explained(error) if isinstance(error, MiCrowError | OSError) else error
+        if isinstance(shown, MiCrowError):
+            app.notify(printable(str(shown)), severity="error", remedy=printable(shown.hint))
+        else:
+            app.notify(printable(error_sentence(error)), severity="error")
 
     def _start_thread(self, group: str, task: _Task) -> None:
         def run() -> None:

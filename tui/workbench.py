@@ -2,21 +2,28 @@
 between screens."""
 
 import contextlib
+import time
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from textual.app import ScreenStackError
 from textual.message import Message
 
 from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 from tui import messages
 from tui.context import AppContext, ConceptsLook
+from tui.message_log import MessageLog, Place, Told
 from tui.state import SavedState, StateFile
 from tui.terminal_app import TerminalApp
 from tui.text import printable
 from tui.threads import ThreadWork, error_sentence
 from tui.watch import Scan, ended, look
 from tui.widgets.frame.header import HeaderBar, ending_line
+
+if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
 
 POLL_SECONDS = 1.0
 
@@ -48,6 +55,7 @@ class Workbench(ThreadWork, TerminalApp):
         self.context.bind(self.post_message)
         self._scan: Scan | None = None
         self._concepts_version: int | None = None
+        self.message_log = MessageLog()
         self._trouble = ""  # shown once, not every second
         self._trail: list[str] = []
         self._requested: tuple[str, object] | None = None  # the index last asked for
@@ -57,6 +65,29 @@ class Workbench(ThreadWork, TerminalApp):
 
     def on_unmount(self) -> None:
         self.context.close()
+
+    # What it tells.
+
+    def notify(
+        self, message: str, *, remedy: str = "", place: Place | None = None, **settings: Any
+    ) -> None:
+        """Shows `message` for some seconds and keeps it in the list of messages, with `remedy`,
+        what to do about it, and `place`, where what it is about can be seen."""
+        severity = settings.get("severity", "information")
+        self.message_log.add(Told(time.time(), message, remedy, severity, place))
+        super().notify(f"{message}; {remedy}" if remedy else message, **settings)
+        if severity == "error":
+            self.call_later(self._refresh_header)
+
+    async def show_place(self, place: Place | None) -> None:
+        """Goes where a message points to."""
+        if place is None:
+            return
+        if place.screen == "features":
+            self.open_sae(place.key)
+            await self.go("features")
+        else:
+            await self.go("runs", messages.ShowInRuns(place.rows, place.key))
 
     # Looking at the workspace.
 
@@ -106,7 +137,9 @@ class Workbench(ThreadWork, TerminalApp):
             self._refresh_header()
             for job in ended(before.jobs, now.jobs):
                 severity = "information" if job.status == "finished" else "warning"
-                self.notify(ending_line(job), severity=severity)
+                place = place_of(job)
+                told = f"{ending_line(job)}; ! and enter show it"
+                self.notify(told, severity=severity, place=place)
         if found.concepts is not None:
             self._looked_at_concepts(found.concepts, first)
         self._open_some_sae()
@@ -210,9 +243,10 @@ class Workbench(ThreadWork, TerminalApp):
         self._refresh_header()
 
     def _refresh_header(self) -> None:
-        for screen in self.screen_stack:
-            for header in screen.query(HeaderBar):
-                header.refresh_lines()
+        with contextlib.suppress(ScreenStackError):  # the first screen is still being made
+            for screen in self.screen_stack:
+                for header in screen.query(HeaderBar):
+                    header.refresh_lines()
 
     # Between screens.
 
@@ -231,3 +265,14 @@ class Workbench(ThreadWork, TerminalApp):
         if self._trail:
             self.switch_mode(self._trail.pop())
             self._refresh_header()
+
+
+def place_of(job: "JobState") -> Place:
+    """Where the result of a job that ended can be seen; the job itself when it made nothing."""
+    name = job.output or job.name
+    if job.status == "finished" and name:
+        if job.kind == "index":
+            return Place("features", name)
+        if job.kind in ("capture", "train", "evaluate"):
+            return Place("runs", name, "runs" if job.kind == "capture" else "saes")
+    return Place("runs", job.job_id, "jobs")

@@ -130,6 +130,10 @@ class RunsScreen(NamesThings, StartsJobs, MiCrowScreen):
     def _list(self, name: str) -> RowList:
         return self.query_one(f"#list-{name}", RowList)
 
+    def on_show_in_runs(self, message: messages.ShowInRuns) -> None:
+        self._list(message.rows).select(message.key)
+        self._list(message.rows).focus()
+
     # The row that has the cursor.
 
     @on(RowList.Highlighted)

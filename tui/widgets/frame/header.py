@@ -1,7 +1,7 @@
 """The header: name, open model, SAE, device, running jobs; below it the six screens."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from textual import events
 from textual.app import ComposeResult, RenderResult
@@ -16,6 +16,7 @@ from tui.text import duration, printable
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
     from tui.context import AppContext
+    from tui.workbench import Workbench
 
 _JOB_NAMES = {"evaluate": "eval"}
 
@@ -78,6 +79,9 @@ class TitleLine(Widget):
             parts.append(name)
         left = Content.assemble(*parts)
         right = Content.styled(running_label(context.jobs()), "$accent")
+        unread = cast("Workbench", self.app).message_log.unread_errors
+        if unread:
+            right = Content.assemble((f"! {unread}", "bold $error"), "  " * bool(right), right)
         width = self.size.width
         room = width - right.cell_length - 2
         if left.cell_length > room:

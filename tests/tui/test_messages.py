@@ -1,0 +1,52 @@
+"""The list of messages: what was told stays, errors are marked until read, enter goes there."""
+
+from mi_crow.errors import UserError
+from tests.tui.driving import press, screen_text, settle
+from tui.message_log import MOST, MessageLog, Place, Told
+from tui.widgets.frame.message_list import MessagesPopup
+from tui.widgets.lists.row_list import RowList
+
+
+def test_the_list_is_bounded_and_counts_repetitions():
+    log = MessageLog()
+    for number in range(MOST + 5):
+        log.add(Told(float(number), f"message {number}"))
+    log.add(Told(999.0, f"message {MOST + 4}"))
+    told = log.read()
+    assert len(told) == MOST
+    assert (told[0].sentence, told[0].times) == (f"message {MOST + 4}", 2)
+
+
+async def test_an_error_stays_in_the_list_with_its_remedy(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        pilot.app.screen.tell(UserError("the [run] is\x1b gone", hint="capture it again"))
+        await settle(pilot)
+        assert "! 1" in screen_text(pilot).splitlines()[0]
+        await press(pilot, "exclamation_mark")
+        text = screen_text(pilot)
+        assert isinstance(pilot.app.screen, MessagesPopup)
+        assert "the [run] is␛ gone" in text
+        assert "capture it again" in text
+        await press(pilot, "escape")
+        assert "! 1" not in screen_text(pilot).splitlines()[0]
+
+
+async def test_enter_goes_to_what_a_job_made(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        pilot.app.notify("train smol-sae finished", place=Place("runs", "smol-sae", "saes"))
+        await press(pilot, "6", "exclamation_mark", "enter")
+        assert pilot.app.current_mode == "runs"
+        rows = pilot.app.screen.query_one("#list-saes", RowList)
+        assert rows.has_focus
+        assert rows.key == "smol-sae"
+
+
+async def test_a_finished_job_is_told_with_the_key(app_workspace, fake_jobs, run_app):
+    running = next(job for job in fake_jobs._locks if "train" in job)
+    async with run_app(app_workspace) as pilot:
+        fake_jobs.finish(running)
+        pilot.app.look_now()
+        await settle(pilot)
+        told = pilot.app.message_log.read()[0]
+        assert told.sentence == "train smol-sae finished; ! and enter show it"
+        assert told.place == Place("runs", "smol-sae", "saes")

@@ -1,0 +1,69 @@
+"""`!`: what the app told, the latest first, with what to do about it."""
+
+import time
+from collections.abc import Sequence
+
+from textual import on
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.widgets import Static
+
+from tui.actions import bindings
+from tui.message_log import Place, Told
+from tui.text import printable
+from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.row_list import Cell, Column, Row, RowList
+
+_STYLES = {"error": "$error", "warning": "$warning"}
+
+
+class MessagesPopup(Popup[Place]):
+    """Dismisses with the place of the chosen message."""
+
+    HEADING = "Messages"
+    BINDINGS = bindings("popup", "close")
+
+    def __init__(self, told: Sequence[Told]) -> None:
+        super().__init__(classes="messages")
+        self._told = tuple(told)
+
+    def compose_box(self) -> ComposeResult:
+        columns = [Column("time", 8), Column("message")]
+        yield RowList(columns, empty="Nothing has been told yet", id="messages-list")
+        yield Static("", id="messages-whole", markup=False)
+
+    def on_mount(self) -> None:
+        rows = self.query_one(RowList)
+        rows.set_rows([_row(index, told) for index, told in enumerate(self._told)])
+        rows.focus()
+
+    @on(RowList.Highlighted)
+    def _show_whole(self, event: RowList.Highlighted) -> None:
+        if event.key is None:
+            return
+        told = self._told[int(event.key)]
+        parts: list[tuple[str, str]] = [(_one_line(told), _STYLES.get(told.severity, ""))]
+        if told.remedy:
+            parts.append((f"\n{printable(told.remedy)}", "$foreground"))
+        if told.place is not None:
+            parts += [("\nenter", "bold $primary"), (" shows it", "$muted")]
+        self.query_one("#messages-whole", Static).update(Content.assemble(*parts))
+
+    @on(RowList.Opened)
+    def _open(self, event: RowList.Opened) -> None:
+        place = self._told[int(event.key)].place
+        if place is not None:
+            self.dismiss(place)
+
+
+def _row(index: int, told: Told) -> Row:
+    clock = time.strftime("%H:%M:%S", time.localtime(told.time))
+    return Row(
+        str(index),
+        (Cell(clock, "$muted"), Cell(_one_line(told), _STYLES.get(told.severity, ""))),
+    )
+
+
+def _one_line(told: Told) -> str:
+    again = f" ({told.times} times)" if told.times > 1 else ""
+    return printable(told.sentence) + again
