@@ -4,17 +4,41 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import RenderableType
+from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
 from textual.driver import Driver
+from textual.events import Event, Resize
 from textual.filter import LineFilter
+from textual.screen import Screen
 
 from mi_crow.visible import visible_lines
+from tui.changed_cells import ChangedCells, SentFrame
 from tui.line_filter import CONTROL_FILTER
 from tui.text import printable
 
 
 class TerminalApp(App[None]):
     """The terminal obeys nothing that is drawn, shown or copied; a crash prints no traceback."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.sent_frame = SentFrame()
+
+    def _display(self, screen: Screen, renderable: RenderableType | None) -> None:
+        if isinstance(renderable, ChopsUpdate | LayoutUpdate):
+            size = self.size.width, self.size.height
+            changed = ChangedCells(renderable, self.sent_frame, size)
+            super()._display(screen, changed)  # type: ignore[arg-type]
+            return
+        if renderable is not None:
+            self.sent_frame.forget()
+        super()._display(screen, renderable)
+
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, Resize):
+            self.sent_frame.forget()  # the terminal may have wrapped its lines anew
+        await super().on_event(event)
 
     def get_driver_class(self) -> type[Driver]:
         from textual.drivers.linux_driver import LinuxDriver

@@ -6,6 +6,8 @@ from typing import Final
 
 from textual.drivers.linux_driver import LinuxDriver
 
+from tui.terminal_app import TerminalApp
+
 _STDERR: Final = 2
 _MOUSE_PIXELS_OFF: Final = "\x1b[?1016l"
 # Bracketed paste, line wrap, resize reports, mouse, keyboard protocol, alternate screen, cursor,
@@ -22,6 +24,8 @@ class TerminalDriver(LinuxDriver):
     entered = False
 
     def start_application_mode(self) -> None:
+        if isinstance(self._app, TerminalApp):
+            self._app.sent_frame.forget()
         super().start_application_mode()
         # In the background the terminal is not ours: the process is stopped and enters again.
         self.entered = self._writer_thread is not None and self._writer_thread.is_alive()

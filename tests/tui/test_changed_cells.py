@@ -1,0 +1,113 @@
+"""What is sent of a frame, read by a small terminal: it shows the whole frame, for fewer bytes."""
+
+import random
+import re
+
+from rich.cells import cell_len
+from rich.color import ColorSystem
+from rich.segment import Segment
+from rich.style import Style
+from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual.geometry import Region
+from textual.strip import Strip
+
+from tui.changed_cells import SentFrame
+
+WIDTH, HEIGHT = 24, 4
+STYLES = (
+    None,
+    Style.parse("bold red on blue"),
+    Style.parse("red on blue"),
+    Style.parse("#102030 on #405060"),
+    Style.parse("underline reverse"),
+)
+WORDS = ("a word", "and ", "another", "  ", "wide 漢字", "é", "👩\u200d🔬")
+_PART = re.compile("\x1b\\[([0-9;]*)([Hm])|([^\x1b])")
+
+
+class Shown:
+    """A terminal that knows how to move, how to colour and how to write."""
+
+    def __init__(self) -> None:
+        self.cells = {(y, x): ("?", "") for y in range(HEIGHT) for x in range(WIDTH)}
+        self._look = ["", "39", "49"]
+
+    def read(self, sent: str) -> None:
+        y = x = 0
+        for values, kind, character in _PART.findall(sent):
+            if kind == "H":
+                y, x = (int(value) - 1 for value in values.split(";"))
+            elif kind == "m":
+                self._turn(values.split(";"))
+            else:
+                for _ in range(max(cell_len(character), 1)):
+                    self.cells[y, x] = (character, "|".join(self._look))
+                    x += 1
+
+    def _turn(self, values: list[str]) -> None:
+        while values:
+            value = values.pop(0)
+            if value == "0":
+                self._look = ["", "39", "49"]
+            elif (value[:1] in "349" and len(value) > 1) or value.startswith("10"):
+                more = values[: {"5": 2, "2": 4}[values[0]]] if value in ("38", "48") else []
+                values = values[len(more) :]
+                self._look[1 if value[:1] in "39" else 2] = ";".join([value, *more])
+            else:
+                self._look[0] += f";{value}"
+
+
+def line(random_one: random.Random, words: tuple[str, ...] = WORDS) -> Strip:
+    segments: list[Segment] = []
+    while sum(segment.cell_length for segment in segments) < WIDTH:
+        segments.append(Segment(random_one.choice(words), random_one.choice(STYLES)))
+    return Strip(segments).crop(0, WIDTH)
+
+
+def update(lines: list[Strip]) -> LayoutUpdate:
+    return LayoutUpdate([[one] for one in lines], Region(0, 0, WIDTH, len(lines)))
+
+
+def sent(frame: SentFrame, of: LayoutUpdate | ChopsUpdate) -> str:
+    return frame.changes(of, (WIDTH, HEIGHT), ColorSystem.TRUECOLOR)
+
+
+def test_after_any_frames_the_terminal_shows_the_last_of_them() -> None:
+    chance = random.Random(7)
+    frame, shown = SentFrame(), Shown()
+    words = tuple(word for word in WORDS if "\u200d" not in word)  # the small terminal has no such
+    lines = [line(chance, words) for _ in range(HEIGHT)]
+    for _ in range(300):
+        lines[chance.randrange(HEIGHT)] = line(chance, words)
+        if chance.random() < 0.5:
+            shown.read(sent(frame, update(lines)))
+        else:
+            y = chance.randrange(HEIGHT)
+            spans = [(y, 0, WIDTH)]
+            shown.read(sent(frame, ChopsUpdate([{0: one} for one in lines], spans, [[WIDTH]] * 4)))
+        shown.read(sent(frame, update(lines)))
+        whole = Shown()
+        whole.read(sent(SentFrame(), update(lines)))
+        assert shown.cells == whole.cells
+
+
+def test_a_frame_that_stands_already_sends_nothing() -> None:
+    chance, frame = random.Random(3), SentFrame()
+    lines = [line(chance) for _ in range(HEIGHT)]
+    assert sent(frame, update(lines))
+    assert sent(frame, update(lines)) == ""
+    frame.forget()
+    assert sent(frame, update(lines))
+
+
+def test_one_changed_word_is_sent_whole_and_alone() -> None:
+    frame = SentFrame()
+    sent(frame, update([Strip([Segment("one red word here      .")])]))
+    changed = sent(frame, update([Strip([Segment("one rod word here      .")])]))
+    assert changed == "\x1b[1;5Hrod"
+
+
+def test_another_size_of_the_terminal_sends_everything() -> None:
+    frame, lines = SentFrame(), [line(random.Random(1)) for _ in range(HEIGHT)]
+    first = sent(frame, update(lines))
+    assert frame.changes(update(lines), (WIDTH + 1, HEIGHT), ColorSystem.TRUECOLOR) == first

@@ -1,0 +1,184 @@
+"""Frames for the terminal without the cells that already stand there.
+
+Textual sends a whole region whenever something in it may be another. Over a slow line that is what
+one waits for: here every cell is compared with the one that was sent last, and a colour is sent
+only where it changes.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from rich.cells import cell_len
+from rich.color import ColorSystem
+from rich.console import Console
+from rich.style import Style
+from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
+from textual.strip import Strip
+
+_NEAR = 6  # unchanged cells between two changes that are sent rather than jumped over
+
+
+class _Look(NamedTuple):
+    """What a style is to a terminal: the parts of its escape sequence."""
+
+    attributes: str
+    foreground: str
+    background: str
+
+
+class _Cell(NamedTuple):
+    """What stands in a cell; no text where the character to the left is wide."""
+
+    text: str
+    look: _Look
+
+
+_PLAIN = _Look("", "39", "49")
+
+
+class SentFrame:
+    """What the terminal shows, as far as it is known."""
+
+    def __init__(self) -> None:
+        self._lines: list[list[_Cell | None]] = []
+        self._size = 0, 0
+
+    def forget(self) -> None:
+        """Something else may stand on the terminal now."""
+        self._lines = []
+        self._size = 0, 0
+
+    def changes(
+        self, update: ChopsUpdate | LayoutUpdate, size: tuple[int, int], how: ColorSystem
+    ) -> str:
+        """The escape sequences that make the terminal show `update` on a screen of that size."""
+        if size != self._size or not self._lines:
+            self._size = size
+            self._lines = [[None] * size[0] for _ in range(size[1])]
+        parts: list[str] = []
+        look = _PLAIN
+        for y, x, cells in _pieces(update, how):
+            if not 0 <= y < len(self._lines):
+                continue
+            line = self._lines[y]
+            cells = cells[: max(len(line) - x, 0)]
+            for first, last in _differing(line[x : x + len(cells)], cells):
+                parts.append(f"\x1b[{y + 1};{x + first + 1}H")
+                for cell in cells[first:last]:
+                    if cell.look != look:
+                        parts.append(_turned(look, cell.look))
+                        look = cell.look
+                    parts.append(cell.text)
+            line[x : x + len(cells)] = cells
+        if look != _PLAIN:
+            parts.append("\x1b[0m")
+        return "".join(parts)
+
+
+class ChangedCells(CompositorUpdate):
+    """An update of which only the changed cells are sent."""
+
+    def __init__(
+        self, update: ChopsUpdate | LayoutUpdate, sent: SentFrame, size: tuple[int, int]
+    ) -> None:
+        self._update, self._sent, self._size = update, sent, size
+
+    def render_segments(self, console: Console) -> str:
+        how = console._color_system or ColorSystem.TRUECOLOR
+        return self._sent.changes(self._update, self._size, how)
+
+
+def _pieces(
+    update: ChopsUpdate | LayoutUpdate, how: ColorSystem
+) -> Iterator[tuple[int, int, list[_Cell]]]:
+    """Line, column and cells of each piece of an update."""
+    if isinstance(update, LayoutUpdate):
+        for y, strips in enumerate(update.strips, update.region.y):
+            yield y, update.region.x, _cells(strips, how)
+        return
+    for y, x1, x2 in update.spans:
+        for end, (x, strip) in zip(update.chop_ends[y], update.chops[y].items(), strict=False):
+            if strip is not None and x < x2 and end > x1:
+                shown = strip.crop(0, min(end, x2) - x) if end > x2 else strip
+                yield y, x, _cells([shown], how)
+
+
+def _cells(strips: Iterable[Strip], how: ColorSystem) -> list[_Cell]:
+    found: list[_Cell] = []
+    for strip in strips:
+        for text, style, control in strip:
+            if control:
+                continue
+            look = _look(style, how) if style else _PLAIN
+            if text.isascii():
+                found += [_Cell(character, look) for character in text]
+                continue
+            widths = [cell_len(character) for character in text]
+            whole = cell_len(text)
+            if 0 in widths or sum(widths) != whole:  # characters that make one cell together
+                found += [_Cell(text, look), *[_Cell("", look)] * (whole - 1)][: max(whole, 1)]
+                continue
+            for character, width in zip(text, widths, strict=True):
+                found.append(_Cell(character, look))
+                if width > 1:
+                    found.append(_Cell("", look))
+    return found
+
+
+def _differing(before: list[_Cell | None], now: list[_Cell]) -> Iterator[tuple[int, int]]:
+    """The ranges of `now` to send, whole words each: a terminal's log stays readable."""
+    if before == now:
+        return
+    first = last = -1
+    for place, cell in enumerate(now):
+        if before[place] == cell:
+            continue
+        if first >= 0 and place - last > _NEAR:
+            yield first, last
+            first = -1
+        if first < 0:
+            first = place
+            while first > max(last, 0) and not (_blank(now[first]) or _blank(now[first - 1])):
+                first -= 1
+        if place >= last:
+            last = place + 1
+            while last < len(now) and not (_blank(now[last - 1]) or _blank(now[last])):
+                last += 1
+    if first >= 0:
+        yield first, last
+
+
+def _blank(cell: _Cell) -> bool:
+    return cell.text == " "
+
+
+@lru_cache(4096)
+def _look(style: Style, how: ColorSystem) -> _Look:
+    attributes = Style(
+        bold=style.bold,
+        dim=style.dim,
+        italic=style.italic,
+        underline=style.underline,
+        blink=style.blink,
+        reverse=style.reverse,
+        strike=style.strike,
+        underline2=style.underline2,
+        overline=style.overline,
+    )
+    fore, back = style.color, style.bgcolor
+    return _Look(
+        attributes._make_ansi_codes(how),
+        ";".join(fore.downgrade(how).get_ansi_codes(True)) if fore else "39",
+        ";".join(back.downgrade(how).get_ansi_codes(False)) if back else "49",
+    )
+
+
+@lru_cache(4096)
+def _turned(before: _Look, now: _Look) -> str:
+    """The escape sequence from one look to another."""
+    if before.attributes == now.attributes:
+        pairs = ((before.foreground, now.foreground), (before.background, now.background))
+        return f"\x1b[{';'.join(new for old, new in pairs if old != new)}m"
+    parts = ("0", now.attributes, *now[1:])
+    return f"\x1b[{';'.join(part for part in parts if part and part not in ('39', '49'))}m"
