@@ -43,9 +43,13 @@ APP = (
         "app.escape",
         "escape",
         "escape",
-        "back",
-        "Stop, close, leave the field, clear the filter, or go back",
+        "close",
+        "Stop, close, leave the field, or clear the filter",
         False,
+    ),
+    Action("app.back", "backspace,alt+left", "back", "back", "Back to where you were", False),
+    Action(
+        "app.forward", "alt+right,shift+backspace", "forward", "forward", "Forward again", False
     ),
     Action("app.theme", "", "next_theme", "theme", "Dark, light or high contrast"),
     Action("app.themes", "", "themes", "themes", "Choose a theme, with a preview"),

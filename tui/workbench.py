@@ -14,6 +14,7 @@ from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 from tui import messages
 from tui.context import AppContext, ConceptsLook
+from tui.history import History, Visited
 from tui.message_log import MessageLog, Place, Told
 from tui.state import SavedState, StateFile
 from tui.terminal_app import TerminalApp
@@ -57,7 +58,7 @@ class Workbench(ThreadWork, TerminalApp):
         self._concepts_version: int | None = None
         self.message_log = MessageLog()
         self._trouble = ""  # shown once, not every second
-        self._trail: list[str] = []
+        self._history = History()
         self._requested: tuple[str, object] | None = None  # the index last asked for
 
     def on_mount(self) -> None:
@@ -253,18 +254,36 @@ class Workbench(ThreadWork, TerminalApp):
     async def go(self, name: str, message: Message | None = None) -> None:
         """Switches to a screen and hands it `message` (OpenFeature, SendToSteer, ...)."""
         if name != self.current_mode:
-            self._trail = [mode for mode in self._trail if mode != name][-5:]
-            self._trail.append(self.current_mode)
+            self.leave_place()
             await self.switch_mode(name)
             self._refresh_header()
         if message is not None:
             self.screen_stack[0].post_message(message)
 
-    def go_back(self) -> None:
-        """The screen that was open before this one."""
-        if self._trail:
-            self.switch_mode(self._trail.pop())
+    @property
+    def _place(self) -> Visited:
+        screen = self.screen_stack[0]
+        return Visited(self.current_mode, getattr(screen, "open_feature", None))
+
+    def leave_place(self) -> None:
+        """Remembers what is open, before something else is opened in its place."""
+        self._history.leave(self._place)
+
+    async def action_back(self) -> None:
+        await self._return_to(self._history.back(self._place), "Nothing was open before")
+
+    async def action_forward(self) -> None:
+        await self._return_to(self._history.forward(self._place), "Nothing was open after this")
+
+    async def _return_to(self, place: Visited | None, nothing: str) -> None:
+        if place is None:
+            self.notify(nothing)
+            return
+        if place.screen != self.current_mode:
+            await self.switch_mode(place.screen)
             self._refresh_header()
+        if place.feature is not None and place != self._place:
+            self.screen_stack[0].post_message(messages.OpenFeature(place.feature))
 
 
 def place_of(job: "JobState") -> Place:

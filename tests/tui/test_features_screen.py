@@ -203,7 +203,7 @@ async def test_an_opened_feature_leads_back_to_where_it_was_opened(open_features
         await pilot.app.go("features", messages.OpenFeature(120))
         await settle(pilot)
         assert pane(pilot).feature == 120
-        await press(pilot, "escape")
+        await press(pilot, "backspace")
         assert pilot.app.current_mode == "concepts"
 
 

@@ -34,15 +34,7 @@ async def test_a_screen_keeps_its_state(app_workspace, run_app):
         assert pilot.app.screen.query_one("#list-runs", RowList).key == "demo"
 
 
-async def test_escape_goes_back_to_the_screen_before(app_workspace, run_app):
-    async with run_app(app_workspace) as pilot:
-        await press(pilot, "6", "1", "6", "escape")
-        assert pilot.app.current_mode == "runs"
-        await press(pilot, "escape", "escape", "escape")
-        assert pilot.app.is_running
-
-
-async def test_escape_stops_then_closes_then_leaves_the_field_then_goes_back(
+async def test_escape_stops_then_closes_then_leaves_the_field_then_does_nothing(
     app_workspace, run_app, monkeypatch
 ):
     running = [True]
@@ -65,7 +57,7 @@ async def test_escape_stops_then_closes_then_leaves_the_field_then_goes_back(
         assert pilot.app.screen.focused.id == "layers"
         assert pilot.app.current_mode == "control"
         await press(pilot, "escape")
-        assert pilot.app.current_mode == "runs"
+        assert pilot.app.current_mode == "control"
 
 
 async def test_typing_goes_to_a_field_that_has_the_focus(app_workspace, run_app):

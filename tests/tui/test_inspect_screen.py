@@ -90,7 +90,7 @@ async def test_choosing_a_feature_heats_the_text_with_it_and_enter_opens_it(open
         await press(pilot, "enter")
         assert pilot.app.current_mode == "features"
         assert pilot.app.screen.query_one(FeatureDetailPane).feature == int(key or -1)
-        await press(pilot, "escape")
+        await press(pilot, "backspace")
         assert pilot.app.current_mode == "inspect"
 
 

@@ -1,4 +1,4 @@
-"""The frame that every screen shares: header above, footer below, and how escape walks back."""
+"""The frame that every screen shares: header above, footer below, and what escape does."""
 
 from typing import Any, cast
 
@@ -77,7 +77,7 @@ class MiCrowScreen(ThreadWork, Screen[None]):
         """Takes up what `state` gave, in a screen that was just mounted. Raises MiCrowError for
         what it does not understand."""
 
-    # Escape: stop what runs, close a popup, leave the field, go back.
+    # Escape: stop what runs, close a popup, leave the field; never leave the screen.
 
     def stop_running(self) -> bool:
         """Stops what runs on this screen; False when nothing does. Screens that run override it."""
@@ -92,5 +92,3 @@ class MiCrowScreen(ThreadWork, Screen[None]):
             return
         if isinstance(self.focused, Input | TextArea):
             self.focus_home()
-            return
-        self.mi_crow.go_back()

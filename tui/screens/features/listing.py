@@ -32,7 +32,6 @@ class FeatureListScreen(OpenFeatureScreen):
         self._listed = False
         self._wanted: int | None = None  # to be opened as soon as the index is there
         self._restored: int | None = None  # open when the app last ended
-        self._visiting = False  # opened from another screen: escape leads back there
 
     @property
     def prompt(self) -> PromptLine:
@@ -117,12 +116,12 @@ class FeatureListScreen(OpenFeatureScreen):
 
     @on(FeatureTable.Opened)
     def _opened(self, message: FeatureTable.Opened) -> None:
-        self._visiting = False
         self._open(message.feature)
         self._enter_detail()
 
     @on(FeatureDetailPane.Wanted)
     def _related(self, message: FeatureDetailPane.Wanted) -> None:
+        self.mi_crow.leave_place()
         self._go_to(message.feature)
 
     # Actions.

@@ -90,7 +90,6 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             self._list_anew()
 
     def on_open_feature(self, message: messages.OpenFeature) -> None:
-        self._visiting = True
         self._go_to(message.feature)
 
     def _show_state(self) -> None:
@@ -125,6 +124,11 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
 
     # Escape.
 
+    @property
+    def open_feature(self) -> int | None:
+        """The feature to come back to."""
+        return self._feature
+
     def close_popup(self) -> bool:
         prompt = self.prompt
         if prompt.is_open:
@@ -133,9 +137,6 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             return prompt.close()
         focused = self.focused
         if focused is not None and self.pane in focused.ancestors:
-            if self._visiting:
-                self._visiting = False
-                return False
             self.remove_class("-detail")
             self.table.focus()
             return True
@@ -209,6 +210,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         elif message.purpose == "jump":
             number = message.value.removeprefix("#")
             if number.isdigit():
+                self.mi_crow.leave_place()
                 self._go_to(int(number))
             elif number:
                 self.tell(UserError(f"{number!r} is not a number"))

@@ -5,8 +5,10 @@ from textual.app import RenderResult
 from textual.content import Content
 from textual.style import Style
 from textual.widget import Widget
+from textual.widgets import Input, TextArea
 
 from tui.actions import ACTIONS, key_label
+from tui.widgets.prompt_line import PromptLine
 
 _ORDER = {action.id: position for position, action in enumerate(ACTIONS)}
 _ALWAYS = ("app.help", "app.quit")
@@ -39,6 +41,13 @@ class FooterBar(Widget):
         if key is not None:
             self.app.simulate_key(key)
 
+    def _typing(self) -> bool:
+        """Whether a field of the screen has the focus; a prompt says beside it how to leave it."""
+        focused = self.screen.focused
+        if self.screen.is_modal or not isinstance(focused, Input | TextArea):
+            return False
+        return not any(isinstance(node, PromptLine) for node in focused.ancestors)
+
     def _items(self) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
         """What to show and what always stays: (label of the key, action, key) each."""
         found: dict[str, tuple[str, str, str]] = {}
@@ -48,6 +57,8 @@ class FooterBar(Widget):
                 found[binding.id] = (key_label(binding.key), binding.description, binding.key)
         ids = sorted(found, key=lambda name: (name.startswith("list."), _ORDER.get(name, 999)))
         shown = [found[name] for name in ids if name not in _ALWAYS]
+        if self._typing():
+            shown.insert(0, ("esc", "leave the field", "escape"))
         return shown, [found[name] for name in _ALWAYS if name in found]
 
 

@@ -1,0 +1,72 @@
+"""Backspace goes back through features and screens; escape never leaves a screen."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.helpers.index_fixture import make_index
+from tests.tui.driving import press, screen_text
+from tui.history import History, Visited
+from tui.screens.features.detail import FeatureDetailPane
+
+SAE = "fixture-sae"
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
+def test_going_back_and_forward_again_ends_where_it_began(way: list[int]):
+    history, here = History(), Visited("runs")
+    for feature in way:
+        history.leave(here)
+        here = Visited("features", feature)
+    steps, at = 0, here
+    while (before := history.back(at)) is not None:
+        at, steps = before, steps + 1
+    assert at == Visited("runs")
+    for _ in range(steps):
+        after = history.forward(at)
+        assert after is not None
+        at = after
+    assert at == here
+    assert history.forward(at) is None
+
+
+def test_a_new_way_forgets_what_was_ahead():
+    history = History()
+    history.leave(Visited("runs"))
+    assert history.back(Visited("features", 1)) == Visited("runs")
+    history.leave(Visited("runs"))
+    assert history.forward(Visited("steer")) is None
+
+
+async def test_backspace_walks_back_through_features_and_screens(run_app, empty_workspace):
+    make_index(empty_workspace, SAE)
+    async with run_app(empty_workspace, size=(120, 40), sae_id=SAE) as pilot:
+        await press(pilot, "2", "number_sign", *"12", "enter", "number_sign", *"7", "enter", "5")
+        assert pilot.app.current_mode == "concepts"
+        await press(pilot, "escape", "escape", "escape")
+        assert pilot.app.current_mode == "concepts"
+        await press(pilot, "backspace")
+        pane = pilot.app.screen.query_one(FeatureDetailPane)
+        assert (pilot.app.current_mode, pane.feature) == ("features", 7)
+        await press(pilot, "backspace")
+        assert pane.feature == 12
+        await press(pilot, "alt+right")
+        assert pane.feature == 7
+        await press(pilot, "shift+backspace")
+        assert pilot.app.current_mode == "concepts"
+
+
+async def test_at_the_beginning_backspace_says_so(run_app, empty_workspace):
+    async with run_app(empty_workspace) as pilot:
+        await press(pilot, "backspace")
+        assert pilot.app.current_mode == "runs"
+        assert "Nothing was open before" in screen_text(pilot)
+
+
+async def test_a_field_says_how_to_leave_it_and_keeps_backspace(run_app, app_workspace):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "3", "escape", "e", "a", "b", "backspace")
+        assert pilot.app.screen.focused.text == "a"
+        assert "esc leave the field" in screen_text(pilot)
+        await press(pilot, "escape")
+        assert "esc leave the field" not in screen_text(pilot)
+        assert pilot.app.current_mode == "inspect"
