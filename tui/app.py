@@ -154,6 +154,7 @@ class MiCrowApp(Workbench):
     def action_messages(self) -> None:
         from tui.widgets.frame.message_list import MessagesPopup
 
+        self.clear_notifications()  # they are in the list, and would cover it
         self.push_screen(MessagesPopup(self.message_log.read()), self.show_place)
         self._refresh_header()
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from textual.drivers.linux_driver import LinuxDriver
 
-from tui.terminal_app import TerminalApp
+from tui.changed_cells import SentFrame
 
 _STDERR: Final = 2
 _MOUSE_PIXELS_OFF: Final = "\x1b[?1016l"
@@ -24,8 +24,9 @@ class TerminalDriver(LinuxDriver):
     entered = False
 
     def start_application_mode(self) -> None:
-        if isinstance(self._app, TerminalApp):
-            self._app.sent_frame.forget()
+        sent = getattr(self._app, "sent_frame", None)
+        if isinstance(sent, SentFrame):
+            sent.forget()
         super().start_application_mode()
         # In the background the terminal is not ours: the process is stopped and enters again.
         self.entered = self._writer_thread is not None and self._writer_thread.is_alive()

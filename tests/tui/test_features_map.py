@@ -142,7 +142,7 @@ async def test_a_region_marks_what_is_in_it(open_index):  # noqa: F811
         total = pilot.app.context.features.meta().n_features
         await press(pilot, "m")
         shown = view(pilot)
-        await press(pilot, *["h"] * 80, *["k"] * 24, "space", "escape")
+        await press(pilot, "space", "l", "escape")
         assert not shown.is_marking  # escape left the region, not the map
         shown._go(shown._view.centre_of(0, 0, *shown.shape))
         await press(pilot, "space")

@@ -9,7 +9,7 @@ from mi_crow.cli.tables import Column, print_facts, print_line, print_list, prin
 from mi_crow.errors import UserError
 from mi_crow.jobs.removing import Unfinished, plan_removal, unfinished
 from mi_crow.jobs.renaming import rename_run, rename_sae
-from mi_crow.mechanistic.sae.standing import standing_of
+from mi_crow.mechanistic.sae.evaluation.standing import standing_of
 from mi_crow.store.notes import read_note, write_note
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.unreadable import Unreadable

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from mi_crow.mechanistic.features.columns import (
     FeatureColumns,
     ordered,
 )
+from mi_crow.mechanistic.features.concept_source import ConceptSource
 from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity
 from mi_crow.mechanistic.features.feature_map import FeatureMap, read_map
 from mi_crow.mechanistic.features.more_columns import more_values
@@ -68,18 +69,6 @@ __all__ = [
 ]
 
 _META_KEYS = ("sae_id", "model_id", "layer", "n_features", "n_tokens", "n_documents", "built_at")
-
-
-class ConceptSource(Protocol):
-    """Where the concepts of features are kept; `concepts.Annotations` is one."""
-
-    def data_version(self) -> int:
-        """A number that differs after every change of the concepts."""
-        ...
-
-    def concepts(self, sae_id: str | None = None) -> list[Concept]:
-        """All concepts, or those of one SAE."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
-from mi_crow.mechanistic.sae.standing import Standing
+from mi_crow.mechanistic.sae.evaluation.standing import Standing
 from tui.text import count, number, printable, size
 from tui.widgets.facts import Fact
 from tui.widgets.plot import Axis, Curve, Mark, Point, beside, chart

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from mi_crow.mechanistic.sae.evaluation.probe_rows import probe_rows
-from mi_crow.mechanistic.sae.standing import Standing
+from mi_crow.mechanistic.sae.evaluation.standing import Standing
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary
 from tui.screens.runs.charts import (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mi_crow.errors import MiCrowError
-from mi_crow.mechanistic.sae.standing import standing_of, training_of
+from mi_crow.mechanistic.sae.evaluation.standing import standing_of, training_of
 from mi_crow.store.notes import read_note
 from mi_crow.store.workspace import SaeSummary, Workspace
 from tui.screens.runs.charts import JobHistory, SaeReading
