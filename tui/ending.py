@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from mi_crow.errors import MiCrowError
 
 if TYPE_CHECKING:
-    from tui.terminal_app import TerminalApp
+    from tui.terminal.app import TerminalApp
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
 _PATIENCE_S = 8.0  # longer than the model session is given to end

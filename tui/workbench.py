@@ -17,7 +17,7 @@ from tui.context import AppContext, ConceptsLook
 from tui.history import History, Visited
 from tui.message_log import MessageLog, Place, Told
 from tui.state import SavedState, StateFile
-from tui.terminal_app import TerminalApp
+from tui.terminal.app import TerminalApp
 from tui.text import printable
 from tui.threads import ThreadWork, error_sentence
 from tui.watch import Scan, ended, look

@@ -11,7 +11,7 @@ from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.geometry import Region
 from textual.strip import Strip
 
-from tui.changed_cells import SentFrame
+from tui.terminal.changed_cells import SentFrame
 
 WIDTH, HEIGHT = 24, 4
 STYLES = (

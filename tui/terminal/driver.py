@@ -6,7 +6,7 @@ from typing import Final
 
 from textual.drivers.linux_driver import LinuxDriver
 
-from tui.changed_cells import SentFrame
+from tui.terminal.changed_cells import SentFrame
 
 _STDERR: Final = 2
 _MOUSE_PIXELS_OFF: Final = "\x1b[?1016l"

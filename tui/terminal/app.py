@@ -13,8 +13,8 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 
 from mi_crow.visible import visible_lines
-from tui.changed_cells import ChangedCells, SentFrame
-from tui.line_filter import CONTROL_FILTER
+from tui.terminal.changed_cells import ChangedCells, SentFrame
+from tui.terminal.line_filter import CONTROL_FILTER
 from tui.text import printable
 
 
@@ -43,7 +43,7 @@ class TerminalApp(App[None]):
     def get_driver_class(self) -> type[Driver]:
         from textual.drivers.linux_driver import LinuxDriver
 
-        from tui.terminal_driver import TerminalDriver
+        from tui.terminal.driver import TerminalDriver
 
         found = super().get_driver_class()
         return TerminalDriver if found is LinuxDriver else found
@@ -60,7 +60,7 @@ class TerminalApp(App[None]):
 
     def leave_terminal(self) -> None:
         """Restores the terminal at once; from any thread."""
-        from tui.terminal_driver import TerminalDriver
+        from tui.terminal.driver import TerminalDriver
 
         if isinstance(self._driver, TerminalDriver):
             self._driver.leave_at_once()
