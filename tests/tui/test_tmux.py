@@ -81,7 +81,7 @@ def test_the_real_program_in_tmux(terminal: Terminal, app_workspace: Workspace):
     program = "import sys; from mi_crow.cli import main; sys.exit(main())"
     terminal.start(sys.executable, "-c", program, "--workspace", str(app_workspace.root))
 
-    text = terminal.wait_for("Activation runs", "smol-l15", "train 41%", "n capture")
+    text = terminal.wait_for("Activation runs", "smol-l15", "train 41%", "n new")
     assert len(text.splitlines()) <= 24
     assert max(map(len, text.splitlines())) <= 80
 
