@@ -95,7 +95,7 @@ async def test_an_index_that_cannot_be_read_offers_to_build_it_again(
         text = screen_text(pilot)
         assert f"{SAE} cannot be opened" in text
         assert says in text
-        assert "b on the SAE rebuilds it" in text
+        assert "n i on the SAE rebuilds it" in text
         make_index(awkward, SAE)  # as the job does
         pilot.app.look_now()
         await settle(pilot)

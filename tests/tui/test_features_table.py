@@ -33,6 +33,9 @@ class TableApp(App[None]):
         self.concept: str | None = None
         self.messages: list[FeatureTable.Highlighted | FeatureTable.Opened] = []
 
+    def notify(self, message: str, *, remedy: str = "", **settings: Any) -> None:
+        super().notify(f"{message} {remedy}", **settings)
+
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return theme(CROW.name).variables
 

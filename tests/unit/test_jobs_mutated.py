@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,9 @@ def read_all(
     look(workspace, scan)
     job_rows(scan.jobs)
     running_label(scan.jobs)
-    history = tried(lambda: HistoryReader(workspace).read(job_id))
     for state in scan.jobs:
         ending_line(state)
+        history = tried(partial(HistoryReader(workspace).read, state))
         for tall in (False, True):
             job_detail(state, history, 60, tall)
     folder = workspace.jobs_dir / job_id
