@@ -139,7 +139,7 @@ class Workbench(ThreadWork, TerminalApp):
             for job in ended(before.jobs, now.jobs):
                 severity = "information" if job.status == "finished" else "warning"
                 place = place_of(job)
-                told = f"{ending_line(job)}; ! and enter show it"
+                told = f"{ending_line(job)}; press ! then enter to open it"
                 self.notify(told, severity=severity, place=place)
         if found.concepts is not None:
             self._looked_at_concepts(found.concepts, first)

@@ -135,7 +135,7 @@ async def test_a_number_that_is_no_feature_is_told(open_features):
         await press(pilot, "number_sign")
         await type_in(pilot, "99999")
         await press(pilot, "enter")
-        assert "no feature 99999" in notices(pilot)
+        assert "feature 99999 not found" in notices(pilot)
 
 
 async def test_sorting_keeps_the_open_feature(open_features):

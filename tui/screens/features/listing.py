@@ -104,7 +104,7 @@ class FeatureListScreen(OpenFeatureScreen):
                 self._wanted = feature
                 self._ask(everything)
             else:
-                self.tell(NotFoundError(f"there is no feature {feature}"))
+                self.tell(NotFoundError(f"feature {feature} not found"))
             return
         self._open(feature)
         self._enter_detail()

@@ -104,7 +104,7 @@ class OpenFeatureScreen(MiCrowScreen):
         self.pane.next_look()
 
     def action_unnamed(self, direction: int) -> None:
-        """To the next feature of the table, or the one before, that nobody has named."""
+        """Moves to the next or the previous unnamed feature in the table."""
         store, table = self.context.features, self.table
         if store is None:
             return

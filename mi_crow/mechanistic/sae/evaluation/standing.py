@@ -13,7 +13,7 @@ _TRAINING_NAME = "training.json"
 
 @dataclass(frozen=True)
 class Standing:
-    """Readings on held-out tokens; None where nobody measured."""
+    """Measurements on held-out tokens; None for what was not measured."""
 
     sae_id: str
     fvu: float | None = None
