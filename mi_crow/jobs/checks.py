@@ -121,7 +121,7 @@ def check_sae_and_run(workspace: Workspace, sae_id: str, run_id: str | None) -> 
         manifest = run_manifest(workspace, run_id)
     except NotFoundError as error:
         raise NotFoundError(
-            f"run {run_id!r}, which SAE {sae_id!r} needs, is not here",
+            f"run {run_id!r}, which SAE {sae_id!r} needs, is missing",
             hint="name another with --run",
         ) from error
     check_run(sae_id, sae.model_id, sae.tokenizer_hash, manifest)
@@ -144,9 +144,7 @@ def check_model(spec: ModelSpec) -> None:
     elif path.is_dir():
         wanted = spec.gguf_file or "config.json"
         if not (path / wanted).is_file():
-            raise UserError(
-                f"folder {spec.model!r} holds no {wanted}", hint="give a model's folder"
-            )
+            raise UserError(f"folder {spec.model!r} has no {wanted}", hint="give a model's folder")
     elif not looks_like_path(spec.model, _PATHS):
         model_asked_for(spec.model)
     else:

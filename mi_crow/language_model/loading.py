@@ -20,7 +20,7 @@ from mi_crow.language_model.config import ModelSpec
 from mi_crow.language_model.model_names import model_asked_for
 
 SAMPLE = "sample"
-# Before a model's name: the same architecture and tokenizer with weights that learnt nothing.
+# Before a model's name: the same architecture and tokenizer with untrained weights.
 RANDOM = "random:"
 _RANDOM_SEED = 0
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,9 +68,11 @@ def torch_device(name: str | torch.device | None) -> torch.device:
             there = (
                 f"there are {count} CUDA devices" if count else "this machine has no CUDA device"
             )
-            raise UserError(f"device {str(name)!r} is not here", hint=f"{there}; use --device auto")
+            raise UserError(
+                f"device {str(name)!r} is not available", hint=f"{there}; use --device auto"
+            )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device 'mps' is not here", hint="use --device auto")
+        raise UserError("device 'mps' is not available", hint="use --device auto")
     return device
 
 
@@ -124,8 +126,8 @@ def load_model(spec: ModelSpec) -> Loaded:
 
 
 def load_structure(spec: ModelSpec) -> Any | None:
-    """The model without weights or tokenizer, from files of this machine alone: its modules and
-    its configuration. None when they are not here, or in a .gguf file.
+    """The model without weights or tokenizer, from local files only: its modules and
+    its configuration. None when they are not on this machine, or in a .gguf file.
 
     Raises NotFoundError or UserError in one sentence for a model that cannot be.
     """
@@ -250,7 +252,7 @@ def _in_folder(path: Path, spec: ModelSpec) -> Source:
         if not any(True for pattern in patterns for _ in path.glob(pattern)):
             gguf = next(path.glob("*.gguf"), None)
             raise UserError(
-                f"folder {spec.model!r} holds no {what}",
+                f"folder {spec.model!r} has no {what}",
                 hint=f"name its GGUF file: {gguf.name}" if gguf else "give a model's folder",
             )
     return Source(str(path), None, str(path), True)
@@ -281,7 +283,7 @@ def _explained(spec: ModelSpec, source: Source, asked: bool, error: Exception) -
         )
     if "trust_remote_code" in text:
         return UserError(
-            f"{name} brings code of its own", hint="read it, then pass --trust-remote-code"
+            f"{name} requires its own code", hint="read it, then pass --trust-remote-code"
         )
     if "Unrecognized configuration class" in text or "does not recognize this arch" in text:
         kind = re.search(r"(?:configuration_|model type `)(\w+)", text)

@@ -68,7 +68,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("line", "says"),
     [
         ("capture --model ./nothing --layer x", "model './nothing' not found"),
-        ("capture --model {root} --layer x", "holds no config.json"),
+        ("capture --model {root} --layer x", "has no config.json"),
         ("capture", "no layer given"),
         ("capture --layer x --dataset nothing.jsonl", "dataset 'nothing.jsonl' not found"),
         ("capture --layer x --dataset {texts}/empty.txt", "is empty"),
@@ -89,7 +89,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("train --run run --k 4 --lr nan", "the learning rate must be a number above 0, not nan"),
         ("index --sae nothing", "SAE 'nothing' not found"),
         ("index --sae {root}/saes/sae", "is not a valid name"),
-        ("index --sae sae --run nothing", "run 'nothing', which SAE 'sae' needs, is not here"),
+        (
+            "index --sae sae --run nothing",
+            "run 'nothing', which SAE 'sae' needs, is missing",
+        ),
         ("evaluate --sae nothing", "SAE 'nothing' not found"),
         ("runs show nothing", "run 'nothing' not found"),
         ("runs rm {root}/activations/run", "is not a valid name"),

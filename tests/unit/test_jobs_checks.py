@@ -78,7 +78,7 @@ CAPTURE = {"model": {"model": "sample"}, "dataset": {"source": "sample"}, "layer
         ("train", TRAIN | {"name": "../s"}, "not a valid name"),
         ("train", TRAIN | {"device": "tpu"}, "device 'tpu' is not known"),
         ("index", {"sae_id": "nope"}, "SAE 'nope' not found"),
-        ("index", {"sae_id": "orphan"}, "run 'gone', which SAE 'orphan' needs, is not here"),
+        ("index", {"sae_id": "orphan"}, "run 'gone', which SAE 'orphan' needs, is missing"),
         ("index", {"sae_id": "foreign"}, "does not say which run"),
         ("index", {"sae_id": "s", "run_id": "wide"}, "reads 8 inputs"),
         ("index", {"sae_id": "s", "seed": -1}, "seed must be at least 0"),
@@ -193,7 +193,7 @@ def test_models_are_told_apart(tmp_path: Path) -> None:
     check_model(ModelSpec(str(write(tmp_path / "m.gguf", ""))))
     with pytest.raises(UserError, match=r"not a \.gguf one"):
         check_model(ModelSpec(str(write(tmp_path / "m.bin", ""))))
-    with pytest.raises(UserError, match=r"holds no config\.json"):
+    with pytest.raises(UserError, match=r"has no config\.json"):
         check_model(ModelSpec(str(tmp_path)))
     write(tmp_path / "config.json", "{}")
     check_model(ModelSpec(str(tmp_path)))

@@ -143,7 +143,7 @@ def test_folders_that_lack_something(copy_dir: Path) -> None:
     ):
         for file in copy_dir.glob(pattern):
             file.unlink()
-        assert f"holds no {what}" in refused(copy_dir)
+        assert f"has no {what}" in refused(copy_dir)
 
 
 def test_a_folder_of_gguf_files_names_them(tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_what_is_no_language_model(copy_dir: Path, kind: str) -> None:
 def test_devices_that_are_not_here(tiny_model_dir: Path) -> None:
     assert "is not known; use cpu" in refused(tiny_model_dir, device="abacus")
     if not torch.cuda.is_available():
-        assert "'cuda' is not here" in refused(tiny_model_dir, device="cuda")
-    assert "'cuda:99' is not here" in refused(tiny_model_dir, device="cuda:99")
+        assert "'cuda' is not available" in refused(tiny_model_dir, device="cuda")
+    assert "'cuda:99' is not available" in refused(tiny_model_dir, device="cuda:99")
 
 
 def test_a_hub_id_offline_is_told_at_once() -> None:

@@ -310,7 +310,7 @@ def test_int8_runs_need_their_scales(tmp_path: Path) -> None:
     tensors = load_file(part.file.path)
     del tensors["scales"]
     save_file(tensors, part.file.path)
-    with pytest.raises(CorruptDataError, match="holds no scales"):
+    with pytest.raises(CorruptDataError, match="has no scales"):
         RunPart(tmp_path, manifest_of(tmp_path).layers[0], "int8", part.spec)
 
 

@@ -238,7 +238,7 @@ def test_unknown_layers_and_splits_without_tokens_are_told(tmp_path: Path) -> No
     write_run(tmp_path, [[3]])
     with pytest.raises(NotFoundError, match=r"layer 'blocks\.1' is not in run"):
         RunReader(tmp_path, "blocks.1")
-    with pytest.raises(UserError, match="holds no heldout tokens"):
+    with pytest.raises(UserError, match="has no heldout tokens"):
         next(RunReader(tmp_path, LAYER).batches(2, 0, split="heldout"))
     assert RunReader(tmp_path, LAYER).sample(2, 0, split="heldout").shape == (0, WIDTH)
 

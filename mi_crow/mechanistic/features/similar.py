@@ -12,11 +12,10 @@ import numpy as np
 from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.mechanistic.features.records import Neighbour
-from mi_crow.store.json_file import parse_json
+from mi_crow.store.safetensors_header import HeaderError, read_header
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _BLOCK_BYTES = 16 << 20
-_MAX_HEADER = 100 << 20
 _DECODER = "W_dec"
 
 
@@ -33,7 +32,8 @@ class DecoderRows:
         """Maps the decoder of the SAE in `folder`. Raises NotFoundError, CorruptDataError."""
         path = folder / "sae_weights.safetensors"
         try:
-            header, begin = _header(path)
+            with path.open("rb") as file:
+                header, begin = read_header(file, str(path))
             entry = header[_DECODER]
             first, last = entry["data_offsets"]
             rows, width = (int(n) for n in entry["shape"])
@@ -43,7 +43,7 @@ class DecoderRows:
             values = np.memmap(path, dtype, "r", begin + first, (rows, width))
         except FileNotFoundError as error:
             raise NotFoundError(f"SAE {sae_id!r} has no weights in its folder") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, HeaderError, ValueError, KeyError, TypeError) as error:
             raise machine_error(error, path) or CorruptDataError(
                 f"the decoder of SAE {sae_id!r} cannot be read ({error!r})"
             ) from error
@@ -98,12 +98,3 @@ def _cosines(theirs: DecoderRows, direction: np.ndarray) -> np.ndarray:
         known = (lengths > 0) & np.isfinite(lengths)
         cosines[first : first + len(rows)][known] = (rows @ direction)[known] / lengths[known]
     return cosines
-
-
-def _header(path: Path) -> tuple[dict, int]:
-    """The tensors a safetensors file names, and where their bytes begin."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length <= _MAX_HEADER:
-            raise ValueError("no safetensors header")
-        return parse_json(file.read(length), str(path)), 8 + length

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, MiCrowError
-from mi_crow.store.json_file import parse_json
+from mi_crow.store.safetensors_header import LENGTH_BYTES, HeaderError, read_header
 
 _CODES = {
     torch.float32: "F32",
@@ -33,18 +33,8 @@ _CODES = {
     torch.uint8: "U8",
 }
 _KINDS = {code: kind for kind, code in _CODES.items()}
-_LENGTH_BYTES = 8
-
-
 _MAX_HEADER_BYTES = 1 << 20
-
-
-class _Unreadable(MiCrowError):
-    """A header that is not JSON."""
-
-
 _NOT_A_HEADER = (
-    _Unreadable,
     ValueError,
     KeyError,
     TypeError,
@@ -71,7 +61,7 @@ def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
+    file.write(len(text).to_bytes(LENGTH_BYTES, "little") + text)
     for name in names:
         if tensors[name].numel():
             file.write(_as_bytes(tensors[name]))
@@ -104,18 +94,14 @@ class LayerFile:
         with self._opened() as file:
             self.size: int = os.fstat(file.fileno()).st_size  # bytes
             try:
-                length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-                header = file.read(min(length, _MAX_HEADER_BYTES))
+                entries, data = read_header(file, str(path), _MAX_HEADER_BYTES)
             except OSError as error:
                 raise self._refused(error) from error
-        if len(header) != length:
-            raise self.damaged("it ends within its header")
+            except HeaderError as error:
+                raise self.damaged("its header cannot be read") from error
         try:
-            entries = parse_json(header, "the header", error=_Unreadable)
-            entries.pop("__metadata__", None)
             self.places: dict[str, TensorPlace] = {
-                name: self._place(name, entry, _LENGTH_BYTES + length)
-                for name, entry in entries.items()
+                name: self._place(name, entry, data) for name, entry in entries.items()
             }
         except _NOT_A_HEADER as error:
             raise self.damaged("its header cannot be read") from error

@@ -315,7 +315,7 @@ class RunPart(Part):
     def _expect(self, name: str, kind: torch.dtype, shape: tuple[int, ...]) -> None:
         place = self.file.places.get(name)
         if place is None:
-            raise self.file.damaged(f"it holds no {name}")
+            raise self.file.damaged(f"it has no {name}")
         if (place.kind, place.shape) != (kind, shape):
             found = f"{place.kind} {list(place.shape)}".removeprefix("torch.")
             wanted = f"{kind} {list(shape)}".removeprefix("torch.")

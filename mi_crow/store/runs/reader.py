@@ -76,7 +76,7 @@ class RunReader:
         self.manifest: RunManifest = RunManifest.load(run_dir)
         self.layer: LayerSpec = self.manifest.layer(layer)
         if not self.manifest.n_tokens:
-            raise UserError(f"run {self.manifest.run_id!r} holds no tokens", hint="capture again")
+            raise UserError(f"run {self.manifest.run_id!r} has no tokens", hint="capture again")
         self._kind = DTYPES[self.manifest.dtype]
         self._compact = self.manifest.dtype == "int8"
         self.row_bytes: int = self.width * self._kind.itemsize + 4 * self._compact
@@ -148,7 +148,7 @@ class RunReader:
         """`batches` of a selection."""
         if not selection.count:
             raise UserError(
-                f"run {self.manifest.run_id!r} holds no {selection.split} tokens",
+                f"run {self.manifest.run_id!r} has no {selection.split} tokens",
                 hint="capture more texts",
             )
         if self._fits(selection, row_bytes):

@@ -189,7 +189,7 @@ def _heldout_documents(reader: "RunReader", limit: int, seed: int) -> Sequence[T
         found.extend((number, place) for place in usable.tolist())
     if not found:
         raise UserError(
-            f"run {reader.manifest.run_id!r} holds no held-out documents",
+            f"run {reader.manifest.run_id!r} contains no held-out documents",
             hint="a tenth of the documents is held out: capture more of them",
         )
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))

@@ -65,7 +65,7 @@ def choose(found: Sequence[FoundSae], layer: str | None, place: str) -> FoundSae
     labels = [one.label for one in matching or found]
     listed = ", ".join(labels[:_LISTED]) + (", ..." if len(labels) > _LISTED else "")
     if layer is not None and not matching:
-        raise NotFoundError(f"{place!r} holds no SAE of {layer!r}", hint=f"available: {listed}")
+        raise NotFoundError(f"{place!r} contains no SAE of {layer!r}", hint=f"available: {listed}")
     raise UserError(
         f"{place!r} holds {len(labels)} SAEs" + (f" of {layer!r}" if layer is not None else ""),
         hint=f"choose with --layer, or give the path of one of them: {listed}",

@@ -99,7 +99,7 @@ def _input_scale(cfg: SaelensConfig, folder: Path) -> float | None:
         return None
     found = JsonObject.of(read_json(path, unique_keys=True), str(path))
     if "scaling_factor" not in found.values:
-        raise CorruptDataError(f"{path} holds no scaling factor")
+        raise CorruptDataError(f"{path} has no scaling factor")
     return found.number("scaling_factor", None)
 
 

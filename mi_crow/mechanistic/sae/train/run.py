@@ -59,7 +59,7 @@ def train_run(
     """Trains the SAEs of `config` on a run of the workspace, or on the running model; `sae_dir`
     (None: a new one) is the folder of the first, the others of a sweep get folders named after it.
 
-    Folders that hold checkpoints are gone on with. Several processes (`ranks`, with a `sae_dir`)
+    Training resumes in folders that hold checkpoints. Several processes (`ranks`, with a `sae_dir`)
     share the work as `config.shares` says; the first one writes. Raises UserError, before any
     folder is made, for an unknown run or layer, k above the number of latents, too few tokens.
     """
@@ -69,10 +69,10 @@ def train_run(
     tokens.manifest.require_complete()
     variants = config.variants()
     device = torch_device(config.device)
-    # An SAE whose latents are shared may be too wide for one device: it is kept outside.
-    apart = ranks.world > 1 and config.shares == "latents"
-    kept_on = torch.device("cpu") if apart else device
-    saes = [_first_state(workspace, variant, tokens, kept_on) for variant in variants]
+    # An SAE whose latents are shared may be too wide for one device: it is made on the CPU.
+    split = ranks.world > 1 and config.shares == "latents"
+    made_on = torch.device("cpu") if split else device
+    saes = [_first_state(workspace, variant, tokens, made_on) for variant in variants]
     configs = [_settings(variant, sae) for variant, sae in zip(variants, saes, strict=True)]
     make_plans(saes, tokens.source, configs, device)
     made_here = sae_dir is None
@@ -248,4 +248,4 @@ def _finished_result(sae_dir: Path) -> TrainResult:
     try:
         return TrainResult(result.text("sae_id"), **readings)
     except TypeError as error:
-        raise CorruptDataError(f"{path} holds no result") from error
+        raise CorruptDataError(f"{path} contains no result") from error
