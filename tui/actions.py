@@ -69,6 +69,11 @@ LIST = (
     Action("list.open", "enter", "select_row", "open", "Open the row"),
 )
 
+SORTING = (
+    Action("sorting.order", "o", "next_order", "order", "Order by the next column"),
+    Action("sorting.reverse", "O", "reverse_order", "reverse", "Reverse the order", False),
+)
+
 SCROLL = (
     Action("scroll.down", "j,down", "scroll_down", "down", "Scroll down", False),
     Action("scroll.up", "k,up", "scroll_up", "up", "Scroll up", False),
@@ -229,6 +234,8 @@ STEER = (
 CONCEPTS = (
     Action("concepts.filter", "slash", "filter", "filter", "Filter by name, note or number"),
     Action("concepts.mark", "space", "mark", "mark", "Mark for bulk edit"),
+    Action("concepts.mark_range", "v", "mark_range", "to here", "Mark from the last mark", False),
+    Action("concepts.mark_all", "asterisk", "mark_all", "all", "Mark all shown, or none", False),
     Action("concepts.rename", "r", "rename", "rename", "Rename the marked or selected concepts"),
     Action("concepts.note", "e", "note", "note", "Write a note"),
     Action(
@@ -251,6 +258,7 @@ CONTROL = (
 ACTIONS: tuple[Action, ...] = (
     *APP,
     *LIST,
+    *SORTING,
     *SCROLL,
     *POPUP,
     *COLUMNS,

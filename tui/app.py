@@ -91,7 +91,7 @@ class MiCrowApp(Workbench):
             screen = stack[0] if stack else None
             if isinstance(screen, MiCrowScreen) and screen.is_mounted:
                 with suppress(NoMatches):  # its widgets are still being made
-                    screens[name] = screen.state()
+                    screens[name] = screen.whole_state()
         return SavedState(self.current_mode, self.context.sae_id, self.theme, screens)
 
     def exit(self, *arguments: Any, **settings: Any) -> None:

@@ -24,6 +24,7 @@ from tui.widgets.frame.help import HelpScroll, help_content
 from tui.widgets.frame.palette import offered
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import RowList
+from tui.widgets.lists.sorted_list import SortedList
 from tui.widgets.map.view import MapView
 
 
@@ -34,6 +35,7 @@ def owner(scope: str) -> type:
     owners = {
         "app": MiCrowApp,
         "list": RowList,
+        "sorting": SortedList,
         "scroll": HelpScroll,
         "popup": Confirm,
         "map": MapView,
@@ -48,7 +50,7 @@ def test_ids_are_unique():
 
 
 @pytest.mark.parametrize(
-    "scope", ["app", "list", "scroll", "popup", "form", "new", "map", *SCREENS]
+    "scope", ["app", "list", "sorting", "scroll", "popup", "form", "new", "map", *SCREENS]
 )
 def test_every_action_is_done_by_a_method_of_its_scope(scope: str):
     for action in scope_actions(scope):
@@ -78,7 +80,8 @@ def test_a_key_means_one_thing_on_all_screens():
 @pytest.mark.parametrize("scope", SCREENS)
 def test_no_two_actions_of_a_screen_share_a_key(scope: str):
     taken: dict[str, str] = {}
-    for part in (scope, "list", "app"):
+    sorting = ("sorting",) if scope in ("runs", "concepts") else ()
+    for part in (scope, "list", *sorting, "app"):
         for action in scope_actions(part):
             for key in key_names(action):
                 assert key not in taken, f"{action.id} and {taken[key]} are both {key}"

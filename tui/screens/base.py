@@ -14,6 +14,8 @@ from tui.context import AppContext
 from tui.threads import ThreadWork
 from tui.widgets.frame.footer import FooterBar
 from tui.widgets.frame.header import HeaderBar
+from tui.widgets.lists.row_order import RowOrder
+from tui.widgets.lists.sorted_list import SortedList
 from tui.workbench import Workbench
 
 
@@ -55,7 +57,9 @@ class MiCrowScreen(ThreadWork, Screen[None]):
         self.focus_home()
         if saved := self.mi_crow.saved_state.screens.get(self.NAME):
             try:
-                self.restore(JsonObject.of(saved, f"the saved state of {self.NAME.title()}"))
+                state = JsonObject.of(saved, f"the saved state of {self.NAME.title()}")
+                self.restore(state)
+                self._restore_frame(state)
             except MiCrowError as error:
                 self.tell(error)
 
@@ -68,6 +72,17 @@ class MiCrowScreen(ThreadWork, Screen[None]):
         self.set_focus(home.first(Widget) if home else None)
 
     # What comes back at the next start.
+
+    def whole_state(self) -> dict[str, Any]:
+        """`state`, and what the frame keeps for every screen."""
+        orders = {one.id: one.order.as_json() for one in self.query(SortedList) if one.id}
+        return self.state() | {"orders": orders}
+
+    def _restore_frame(self, saved: JsonObject) -> None:
+        orders = saved.object("orders", {})
+        for one in self.query(SortedList):
+            if one.id is not None and one.id in orders:
+                one.order = RowOrder.from_json(orders.values[one.id], one.columns)
 
     def state(self) -> dict[str, Any]:
         """What this screen would restore, as JSON."""

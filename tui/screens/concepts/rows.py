@@ -1,6 +1,6 @@
 """The list of concepts: rows, filter and the coverage line; pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from time import localtime, strftime
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ def matching(concepts: "Sequence[Concept]", search: str) -> "list[Concept]":
 
 
 def concept_rows(
-    concepts: "Sequence[Concept]", held_out: HeldOut, marked: Collection[str]
+    concepts: "Sequence[Concept]", held_out: HeldOut, marked: Container[str]
 ) -> list[Row]:
     """One row per concept; a dot before those that are marked."""
     return [_row(concept, held_out, key_of(concept) in marked) for concept in concepts]
@@ -55,18 +55,19 @@ def concept_rows(
 
 def _row(concept: "Concept", held_out: HeldOut, is_marked: bool) -> Row:
     label, auroc = held_out.get(concept.feature, ("", None))
-    name = Cell("● " if is_marked else "", "$accent", ((printable(concept.name), "$foreground"),))
+    words = printable(concept.name)
+    name = Cell("● " if is_marked else "", "$accent", ((words, "$foreground"),), words.casefold())
     return Row(
         key_of(concept),
         (
             name,
-            Cell(f"#{concept.feature}", "$primary"),
-            Cell(f"{concept.confidence:.1f}", "$muted"),
-            Cell(score(auroc), "$secondary" if auroc is not None else "$faint"),
+            Cell(f"#{concept.feature}", "$primary", value=concept.feature),
+            Cell(f"{concept.confidence:.1f}", "$muted", value=concept.confidence),
+            Cell(score(auroc), "$secondary" if auroc is not None else "$faint", value=auroc),
             Cell(printable(label) or "–", "$muted" if label else "$faint"),
             Cell(printable(concept.note), "$muted"),
             Cell(printable(concept.source), "$faint"),
-            Cell(strftime("%Y-%m-%d", localtime(concept.updated)), "$faint"),
+            Cell(strftime("%Y-%m-%d", localtime(concept.updated)), "$faint", value=concept.updated),
         ),
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.app import ComposeResult
@@ -14,13 +14,14 @@ from textual.content import Content
 from textual.widgets import Static
 
 from mi_crow.errors import UserError
+from mi_crow.store.json_object import JsonObject
 from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
 from tui.annotate import may_tag, rename, undo_change, write
 from tui.clipboard import copy
-from tui.screens.base import MiCrowScreen
 from tui.screens.concepts.history import HistoryPopup
+from tui.screens.concepts.marking import MARKING, ConceptMarkScreen, saved_marks
 from tui.screens.concepts.rows import (
     COLUMNS,
     HeldOut,
@@ -32,7 +33,8 @@ from tui.screens.concepts.rows import (
 from tui.screens.concepts.typed_path import typed_path
 from tui.text import printable
 from tui.widgets.frame.popup import Confirm
-from tui.widgets.lists.row_list import RowList
+from tui.widgets.lists.row_list import ListHeading, RowList
+from tui.widgets.lists.sorted_list import SortedList
 from tui.widgets.prompt_line import PromptLine
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class ConceptsRead:
     alive: int | None = None
 
 
-class ConceptsScreen(MiCrowScreen):
+class ConceptsScreen(ConceptMarkScreen):
     """The concepts of the open SAE: bulk edit, undo, import and export."""
 
     NAME = "concepts"
@@ -61,14 +63,14 @@ class ConceptsScreen(MiCrowScreen):
         super().__init__()
         self._read: ConceptsRead | None = None
         self._search = ""
-        self._marked: set[str] = set()
         self._asked_about: list[Concept] = []  # what the open prompt will change
 
     def compose_body(self) -> ComposeResult:
         with Vertical(id="concepts-body"):
             yield Static(id="concepts-coverage", markup=False)
-            yield Static(id="concepts-titles", markup=False)
-            yield RowList(COLUMNS, empty=_EMPTY, id="concepts-list")
+            row_list = SortedList(COLUMNS, empty=_EMPTY, id="concepts-list")
+            yield ListHeading("Name", row_list, id="concepts-titles")
+            yield row_list
         yield Static(id="concepts-note", markup=False)
         yield PromptLine()
 
@@ -76,12 +78,22 @@ class ConceptsScreen(MiCrowScreen):
         self._read_again()
 
     @property
-    def row_list(self) -> RowList:
-        return self.query_one(RowList)
+    def _concepts(self) -> "Sequence[Concept]":
+        return self._read.concepts if self._read is not None else ()
 
     @property
     def prompt(self) -> PromptLine:
         return self.query_one(PromptLine)
+
+    # What comes back at the next start.
+
+    def state(self) -> dict[str, Any]:
+        return {"sae": self.context.sae_id, "search": self._search, "marks": list(self._marked)}
+
+    def restore(self, saved: JsonObject) -> None:
+        self._search = saved.text("search", "")
+        if saved.text("sae", None) == self.context.sae_id:
+            self._marked = saved_marks(saved)
 
     # Reading.
 
@@ -117,14 +129,14 @@ class ConceptsScreen(MiCrowScreen):
         if read.sae_id != self.context.sae_id:
             return  # another SAE was opened meanwhile; its concepts are on their way
         self._read = read
-        self._marked &= {key_of(concept) for concept in read.concepts}
+        self._marked.keep_only(key_of(concept) for concept in read.concepts)
         self._show()
 
     # What is shown.
 
     def _show(self) -> None:
         read = self._read
-        concepts = list(read.concepts) if read is not None else []
+        concepts = self._concepts
         shown = matching(concepts, self._search)
         held_out = read.held_out if read is not None else {}
         self.row_list.set_rows(concept_rows(shown, held_out, self._marked))
@@ -137,7 +149,7 @@ class ConceptsScreen(MiCrowScreen):
         self.refresh_bindings()
 
     def _show_titles(self) -> None:
-        self.query_one("#concepts-titles", Static).update(self.row_list.heading("Name"))
+        self.query_one(ListHeading).refresh()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._show_titles)
@@ -156,25 +168,19 @@ class ConceptsScreen(MiCrowScreen):
             )
         self.query_one("#concepts-note", Static).update(text)
 
-    @property
-    def _concept(self) -> "Concept | None":
-        """The one under the cursor."""
-        key = self.row_list.key
-        concepts = self._read.concepts if self._read is not None else ()
-        return next((concept for concept in concepts if key_of(concept) == key), None)
-
-    @property
-    def _chosen(self) -> "list[Concept]":
-        """The marked ones, else the one under the cursor."""
-        concepts = self._read.concepts if self._read is not None else ()
-        marked = [concept for concept in concepts if key_of(concept) in self._marked]
-        single = self._concept
-        return marked or ([single] if single is not None else [])
-
     # Actions.
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in ("mark", "rename", "note", "confidence", "remove", "steer", "copy", "filter"):
+        if action in (
+            *MARKING,
+            "rename",
+            "note",
+            "confidence",
+            "remove",
+            "steer",
+            "copy",
+            "filter",
+        ):
             return bool(self._read and self._read.concepts) and not self.prompt.is_open
         if action == "import_file":
             return self.context.sae_id is not None
@@ -208,13 +214,6 @@ class ConceptsScreen(MiCrowScreen):
         concept = self._concept
         if concept is not None:
             await self.mi_crow.go("steer", messages.SendToSteer(concept.feature, concept.sae_id))
-
-    def action_mark(self) -> None:
-        key = self.row_list.key
-        if key is not None:
-            self._marked ^= {key}
-            self._show()
-            self.row_list.action_cursor_down()
 
     def action_filter(self) -> None:
         self.prompt.ask("filter", "/", self._search, hint="enter keeps · esc clears")

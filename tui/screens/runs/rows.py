@@ -53,9 +53,13 @@ def run_rows(runs: Sequence[RunSummary]) -> list[Row]:
                     more=() if run.manifest.complete else (("  incomplete", "$warning"),),
                 ),
                 Cell(short_model(run.manifest.model_id), "$muted"),
-                Cell(count(run.manifest.n_tokens), "" if run.manifest.complete else "$accent"),
-                Cell(str(len(run.manifest.layers)), "$muted"),
-                Cell(size(run.bytes), "$muted"),
+                Cell(
+                    count(run.manifest.n_tokens),
+                    "" if run.manifest.complete else "$accent",
+                    value=run.manifest.n_tokens,
+                ),
+                Cell(str(n_layers := len(run.manifest.layers)), "$muted", value=n_layers),
+                Cell(size(run.bytes), "$muted", value=run.bytes),
             ),
         )
         for run in reversed(runs)
@@ -73,9 +77,9 @@ def sae_rows(saes: Sequence[SaeSummary], open_id: str | None) -> list[Row]:
                     more=((" ◂ open", "$primary"),) if sae.sae_id == open_id else (),
                 ),
                 Cell(short_model(sae.model_id), "$muted"),
-                Cell(count(sae.n_latents)),
-                Cell(str(sae.k) if sae.k is not None else "–", "$muted"),
-                Cell(number((sae.evaluation or {}).get("fvu"))),
+                Cell(count(sae.n_latents), value=sae.n_latents),
+                Cell(str(sae.k) if sae.k is not None else "–", "$muted", value=sae.k),
+                Cell(number(fvu := (sae.evaluation or {}).get("fvu")), value=fvu),
                 Cell("yes", "$success") if sae.has_index else Cell("–", "$faint"),
             ),
         )
@@ -149,17 +153,18 @@ def _state(job: "JobState") -> Cell:
     if job.status == "running" and job.share is not None:
         done, left = progress_bar(job.share, 9)
         percent = f" {100 * job.share:3.0f}%"
-        return Cell(done, "$accent", ((left, "$rule"), (percent, "$accent")))
+        return Cell(done, "$accent", ((left, "$rule"), (percent, "$accent")), job.status)
     if job.stopping:
         return Cell("stopping", "$warning")
     return Cell(job.status, STATUS_STYLES.get(job.status, ""))
 
 
 def _time(job: "JobState") -> Cell:
-    if job.status == "running":
-        return Cell(duration(job.eta_s) if job.eta_s is not None else "", "$accent")
     moment = job.ended or job.created
-    return Cell(strftime("%H:%M", localtime(moment)) if moment else "", "$faint")
+    if job.status == "running":
+        left = duration(job.eta_s) if job.eta_s is not None else ""
+        return Cell(left, "$accent", value=moment)
+    return Cell(strftime("%H:%M", localtime(moment)) if moment else "", "$faint", value=moment)
 
 
 def share_heights(available: int, needs: Sequence[int]) -> list[int]:

@@ -25,6 +25,7 @@ from tui.text import size
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import ListHeading, RowList
+from tui.widgets.lists.sorted_list import SortedList
 from tui.widgets.log_view import LogPopup
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class RunsScreen(NamesThings, StartsJobs, MiCrowScreen):
                     ("saes", rows.SAE_COLUMNS, "none yet: n t trains one"),
                     ("jobs", rows.JOB_COLUMNS, "no jobs yet"),
                 ):
-                    row_list = RowList(columns, empty=empty, id=f"list-{name}")
+                    row_list = SortedList(columns, empty=empty, id=f"list-{name}")
                     yield ListHeading(_TITLES[name], row_list)
                     yield row_list
             yield DetailLines(id="detail")

@@ -11,6 +11,7 @@ from tui.widgets.frame.popup import Popup
 _TITLES = {
     "app": "Everywhere",
     "list": "In lists",
+    "sorting": "In lists with an order",
     "scroll": "In texts",
     "tokens": "On tokens",
     "map": "On the map (m)",
@@ -18,10 +19,11 @@ _TITLES = {
 }
 # What else can have the focus or opens there.
 _ALSO = {
-    "runs": ("new", "scroll"),
+    "runs": ("sorting", "new", "scroll"),
     "features": ("map",),
     "inspect": ("tokens",),
     "steer": ("scroll",),
+    "concepts": ("sorting",),
 }
 
 

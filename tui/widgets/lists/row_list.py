@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from textual import events
 from textual.app import RenderResult
 from textual.content import Content
 from textual.geometry import Size
@@ -26,11 +27,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """Plain text in a theme style (`$muted`, `bold $accent`), and more of it in other styles."""
+    """Plain text in a theme style (`$muted`, `bold $accent`), and more of it in other styles.
+    `value` is what orders the rows where the text does not."""
 
     text: str
     style: str = ""
     more: tuple[tuple[str, str], ...] = ()
+    value: float | str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,10 @@ class RowList(CursorList):
         self._rows: tuple[Row, ...] = ()
 
     @property
+    def columns(self) -> tuple[Column, ...]:
+        return self._columns
+
+    @property
     def rows(self) -> tuple[Row, ...]:
         return self._rows
 
@@ -128,7 +135,13 @@ class RowList(CursorList):
         own = Content.assemble(
             (title, "bold $primary"), (f"  {len(self._rows)}" if self._rows else "", "$muted")
         )
-        cells = tuple(Cell(column.title, "$faint") for column in self._columns)
+        titles = [self.title_of(column) for column in self._columns]
+        if titles[0] != self._columns[0].title:
+            own += Content.styled(f" {titles[0][-1]}", "$accent")  # the arrow of an order
+        cells = tuple(
+            Cell(title, "$faint" if title == column.title else "$accent")
+            for title, column in zip(titles, self._columns, strict=True)
+        )
         shown = self._layout(Row("", cells), self.text_width - 2)
         rest = [
             fitted(Content.styled(cell.text, cell.style), width, align)
@@ -136,6 +149,29 @@ class RowList(CursorList):
         ]
         first = fitted(own, shown[0][1], "left")
         return Content.assemble(" ", Content(" ").join([first, *(rest if self._rows else [])]))
+
+    def title_of(self, column: Column) -> str:
+        """What stands over a column."""
+        return column.title
+
+    def title_clicked(self, x: int) -> None:
+        """The line of titles was clicked in cell `x`. Lists that have an order follow it."""
+
+    def shown_columns(self) -> list[Column]:
+        """The columns for which the list is wide enough."""
+        first, *more = self._columns
+        return [first, *(column for column in more if self.text_width - 2 >= column.from_width)]
+
+    def column_at(self, x: int) -> Column | None:
+        """The column whose title stands in cell `x`; with the gap before it."""
+        cells = tuple(Cell(column.title) for column in self._columns)
+        end = 1
+        shown = self._layout(Row("", cells), self.text_width - 2)
+        for column, (_, width, _) in zip(self.shown_columns(), shown, strict=True):
+            end += width + 1
+            if x < end - 1:
+                return column
+        return None
 
     def row_content(self, index: int, width: int, marker: str) -> Content:
         cells = [
@@ -190,10 +226,20 @@ class RowList(CursorList):
 class ListHeading(Widget):
     """The line above a list; as wide as the list, so that the titles stand over their columns."""
 
-    def __init__(self, title: str, row_list: RowList) -> None:
-        super().__init__()
+    def __init__(self, title: str, row_list: RowList, id: str | None = None) -> None:
+        super().__init__(id=id)
         self._title = title
         self._row_list = row_list
+
+    def on_mount(self) -> None:
+        if hasattr(self._row_list, "order"):
+            self.watch(self._row_list, "order", self._order_changed, init=False)
+
+    def _order_changed(self) -> None:
+        self.refresh()
+
+    def on_click(self, event: events.Click) -> None:
+        self._row_list.title_clicked(event.x)
 
     def render(self) -> RenderResult:
         return self._row_list.heading(self._title)

@@ -1,0 +1,129 @@
+"""Lists in an order: by key, by a click on a title, kept for the next start."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mi_crow.errors import CorruptDataError
+from tests.helpers.index_fixture import make_index
+from tests.tui.conftest import NOW, add_run
+from tests.tui.driving import press, screen_text, settle
+from tui.app import MiCrowApp
+from tui.state import StateFile
+from tui.widgets.lists.row_list import Cell, Column, ListHeading, Row
+from tui.widgets.lists.row_order import RowOrder, ordered
+from tui.widgets.lists.sorted_list import SortedList
+
+COLUMNS = (Column("name"), Column("size", 6, "right"))
+SAE = "fixture-sae"
+
+
+def row(name: str, size: float | None) -> Row:
+    return Row(name, (Cell(name), Cell("–" if size is None else f"{size:g} B", value=size)))
+
+
+@given(st.lists(st.none() | st.floats(-1e9, 1e9)), st.booleans())
+def test_rows_without_a_value_stay_last_either_way(sizes, descending):
+    rows = [row(f"row {place}", size) for place, size in enumerate(sizes)]
+    found = [one.cells[1].value for one in ordered(rows, COLUMNS, RowOrder("size", descending))]
+    known = sorted((size for size in sizes if size is not None), reverse=descending)
+    assert found == [*known, *[None] * (len(sizes) - len(known))]
+
+
+def test_words_come_in_the_order_of_the_alphabet_whatever_their_case():
+    rows = [row(name, 1) for name in ("beta", "Alpha", "gamma")]
+    assert [one.key for one in ordered(rows, COLUMNS, RowOrder("name"))] == [
+        "Alpha",
+        "beta",
+        "gamma",
+    ]
+
+
+def test_the_first_order_by_numbers_shows_the_large_ones_and_the_next_the_small_ones():
+    rows = [row("a", 1), row("b", 2)]
+    size = COLUMNS[1]
+    first = RowOrder().by(size, rows, COLUMNS)
+    assert first == RowOrder("size", True)
+    assert first.by(size, rows, COLUMNS) == RowOrder("size", False)
+
+
+@pytest.mark.parametrize("saved", [None, [], ["size"], ["size", 1], ["height", True], "size"])
+def test_what_is_no_order_is_refused(saved):
+    with pytest.raises(CorruptDataError):
+        RowOrder.from_json(saved, COLUMNS)
+
+
+@pytest.fixture
+def three_runs(empty_workspace):
+    for number, name in enumerate(("beta", "alpha", "gamma")):
+        add_run(empty_workspace, name, "sample", NOW - number)
+    return empty_workspace
+
+
+def shown(pilot) -> list[str]:
+    return [one.key for one in pilot.app.screen.query_one("#list-runs", SortedList).rows]
+
+
+async def test_o_goes_through_the_columns_and_a_click_on_a_title_turns_the_order(
+    run_app, three_runs
+):
+    async with run_app(three_runs) as pilot:
+        as_they_came = shown(pilot)
+        cursor = pilot.app.screen.query_one("#list-runs", SortedList).key
+        await press(pilot, "o")
+        assert shown(pilot) == ["alpha", "beta", "gamma"]
+        assert "Activation runs  3 ↑" in screen_text(pilot)
+        await press(pilot, "O")
+        assert shown(pilot) == ["gamma", "beta", "alpha"]
+        assert pilot.app.screen.query_one("#list-runs", SortedList).key == cursor
+        heading = pilot.app.screen.query(ListHeading).first()
+        await pilot.click(heading, offset=(3, 0))
+        await settle(pilot)
+        assert shown(pilot) == ["alpha", "beta", "gamma"]
+        await pilot.click(heading, offset=(heading.size.width - 3, 0))
+        await settle(pilot)
+        assert "size↓" in screen_text(pilot)
+        await press(pilot, "o")
+        assert shown(pilot) == as_they_came
+
+
+async def test_an_order_comes_back_and_one_that_is_none_is_told(three_runs, monkeypatch):
+    file = StateFile(three_runs.root)
+    async with MiCrowApp(three_runs, None, file.read(), file).run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await press(pilot, "o")
+        pilot.app.exit()
+    async with MiCrowApp(three_runs, None, file.read(), file).run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert shown(pilot) == ["alpha", "beta", "gamma"]
+    file.path.write_text(file.path.read_text().replace('"run"', '"hue"'))
+    app, told = MiCrowApp(three_runs, None, file.read(), file), []
+    monkeypatch.setattr(app, "notify", lambda message, **_: told.append(message))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert any("hue" in sentence for sentence in told)
+
+
+async def test_concepts_are_marked_by_range_and_all_and_come_back(empty_workspace):
+    make_index(empty_workspace, SAE)
+    file = StateFile(empty_workspace.root)
+    app = MiCrowApp(empty_workspace, None, file.read(), file)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        for feature in range(1, 7):
+            app.context.annotations.set_concept(SAE, feature, f"name {feature}")
+        await press(pilot, "5", "g", "o", "j", "space", "j", "v")
+        assert "3 marked" in screen_text(pilot)
+        await press(pilot, "asterisk")
+        assert "6 marked" in screen_text(pilot)
+        await press(pilot, "asterisk", "slash", *"name 2", "enter", "asterisk")
+        assert "1 marked" in screen_text(pilot)
+        pilot.app.exit()
+    async with MiCrowApp(empty_workspace, None, file.read(), file).run_test() as pilot:
+        await settle(pilot)
+        text = screen_text(pilot)
+        assert "“name 2”" in text
+        assert "1 marked" in text
+        await press(pilot, "escape", "escape")
+        rows = pilot.app.screen.query_one(SortedList).rows
+        assert [one.cells[1].value for one in rows] == [1, 2, 3, 4, 5, 6]
