@@ -123,7 +123,12 @@ MAP = (
 
 FORM = (
     Action("form.submit", "ctrl+r", "submit", "submit", "Submit the form"),
-    Action("form.close", "escape", "close", "cancel", "Close without submitting"),
+    Action("form.copy", "y", "copy", "copy", "Copy the command that does the same"),
+    Action("form.close", "escape", "close", "cancel", "Leave the field; close the form"),
+)
+
+SECTION = (
+    Action("section.toggle", "enter,space", "open_close", "open", "Open or close these fields"),
 )
 
 RUNS = (
@@ -265,6 +270,7 @@ ACTIONS: tuple[Action, ...] = (
     *COMPARING,
     *MAP,
     *FORM,
+    *SECTION,
     *TOKENS,
     *RUNS,
     *NEW,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 ANSWERS = (
     "popup",
     "form",
+    "section",
     "columns",
     "map",
     "new",

@@ -19,7 +19,8 @@ from tui.actions import (
 from tui.app import MiCrowApp
 from tui.key_meanings import ANSWERS, MEANINGS
 from tui.screens.runs.new_menu import NewMenu
-from tui.widgets.form import FormPopup
+from tui.widgets.forms.line import SectionHeading
+from tui.widgets.forms.popup import FormPopup
 from tui.widgets.frame.help import HelpScroll, help_content
 from tui.widgets.frame.palette import offered
 from tui.widgets.frame.popup import Confirm
@@ -41,6 +42,7 @@ def owner(scope: str) -> type:
         "map": MapView,
         "new": NewMenu,
         "form": FormPopup,
+        "section": SectionHeading,
     }
     return owners[scope]
 
@@ -50,7 +52,8 @@ def test_ids_are_unique():
 
 
 @pytest.mark.parametrize(
-    "scope", ["app", "list", "sorting", "scroll", "popup", "form", "new", "map", *SCREENS]
+    "scope",
+    ["app", "list", "sorting", "scroll", "popup", "form", "section", "new", "map", *SCREENS],
 )
 def test_every_action_is_done_by_a_method_of_its_scope(scope: str):
     for action in scope_actions(scope):

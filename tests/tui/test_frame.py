@@ -11,7 +11,7 @@ from tui.actions import SCREENS
 from tui.annotate import write
 from tui.messages import SessionState
 from tui.screens.base import MiCrowScreen
-from tui.widgets.form import FormInput
+from tui.widgets.forms.line import FormInput
 from tui.widgets.frame.help import HelpPopup
 from tui.widgets.frame.palette import PaletteField, PalettePopup
 from tui.widgets.lists.row_list import RowList

@@ -14,7 +14,9 @@ from tests.tui.driving import notices, press, screen_text, settle
 from tui.screens.runs import forms
 from tui.screens.runs.new_menu import NewMenu
 from tui.screens.runs.screen import RunsScreen
-from tui.widgets.form import FormInput, FormPopup, read_values
+from tui.widgets.forms.fields import read_values
+from tui.widgets.forms.line import FormInput
+from tui.widgets.forms.popup import FormPopup
 from tui.widgets.frame.header import HeaderBar
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import RowList
@@ -211,7 +213,7 @@ def test_a_wrong_text_gives_one_sentence_and_starts_nothing(
         "t": lambda: forms.train_form(runs, "demo"),
         "b": lambda: forms.index_form(saes, "demo-topk"),
     }[key]()
-    texts = {item.name: item.default for item in form.fields} | {field: value}
+    texts = {item.name: item.text for item in form.fields} | {field: value}
     with pytest.raises(UserError) as caught:
         form.submit(app_workspace, read_values(form.fields, texts))
     assert caught.value.sentence.startswith(sentence)
@@ -230,7 +232,7 @@ def test_what_the_forms_ask_for_is_what_the_jobs_take(app_workspace):
         forms.index_form(saes, None),
         forms.evaluate_form(saes, None),
     ):
-        texts = {item.name: item.default for item in form.fields}
+        texts = {item.name: item.text for item in form.fields}
         params = form.parameters(read_values(form.fields, texts))
         json.dumps(params)
         config_from_json(KINDS[form.kind].config, params, form.kind)

@@ -11,7 +11,9 @@ from tests.tui.driving import press, screen_text, settle
 from tui.screens.runs.rows import share_heights
 from tui.themes.named import DEFAULT, theme
 from tui.widgets.facts import Fact, facts_content
-from tui.widgets.form import FormField, FormInput, FormPopup
+from tui.widgets.forms.fields import FormField
+from tui.widgets.forms.line import FormInput
+from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 from tui.widgets.plot import Axis, Curve, Mark, chart, progress_bar
 
@@ -164,7 +166,7 @@ async def test_a_form_hands_over_its_texts_and_closes():
     async with app.run_test() as pilot:
         app.push_screen(asks(submit), results.append)
         await settle(pilot)
-        await press(pilot, "down", "down", "ctrl+r")
+        await press(pilot, "down", "down", "enter", "ctrl+r")
         assert got == [{"model": "smol", "limit": "12"}]
         assert results == ["job-1"]
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mi_crow.bounds import COUNT, EXPANSION, SIZE, Bounds
 from mi_crow.language_model.config import BOS, LONG_DOCUMENTS
 from mi_crow.mechanistic.sae.config import ARCHITECTURES, FORM_STEPS, TRANSCODERS
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
-from tui.widgets.form import FormField, Values
+from tui.widgets.forms.fields import FormField, Values
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def _name(of: str) -> FormField:
     return FormField("name", "name", "", f"of the new {of}; empty: made from the time", empty=None)
 
 
-def _number(name: str, label: str, default: str, hint: str, kind: type = int) -> FormField:
-    return FormField(name, label, default, hint, kind=kind, required=True)
+def _number(name: str, label: str, default: str, hint: str, bounds: Bounds = SIZE) -> FormField:
+    return FormField(name, label, default, hint, bounds=bounds, required=True)
 
 
 def capture_form(runs: Sequence[RunSummary]) -> JobForm:
@@ -79,7 +80,12 @@ def capture_form(runs: Sequence[RunSummary]) -> JobForm:
         FormField("split", "split", "train", "of a hub dataset", empty="train"),
         FormField("text_field", "text field", "text", "the column with the texts", empty="text"),
         FormField(
-            "limit", "documents", "", "how many at most; empty: all of them", kind=int, empty=None
+            "limit",
+            "documents",
+            "",
+            "how many at most; empty: all of them",
+            bounds=COUNT,
+            empty=None,
         ),
         _number("context_length", "context", "128", "tokens that the model sees at once"),
         FormField(
@@ -152,9 +158,9 @@ def train_form(runs: Sequence[RunSummary], selected: str | None) -> JobForm:
             required=True,
         ),
         FormField("arch", "architecture", "topk", "how latents are chosen", _ARCHITECTURES),
-        _number("expansion", "expansion", "8", "latents per input of the layer", float),
+        _number("expansion", "expansion", "8", "latents per input of the layer", EXPANSION),
         _number("k", "k", "32", "latents that fire on a token, exactly or as the target"),
-        _number("steps", "steps", str(FORM_STEPS), "training steps"),
+        _number("steps", "steps", str(FORM_STEPS), "training steps", COUNT),
         _number("batch_size", "batch", "2048", "tokens per step"),
         _name("SAE"),
         _DEVICE,

@@ -4,7 +4,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mi_crow.store.notes import read_note, write_note
-from tui.widgets.form import FormField, FormPopup, Values
+from tui.widgets.forms.fields import FormField, Values
+from tui.widgets.forms.popup import FormPopup
 
 if TYPE_CHECKING:
     from tui.screens.base import MiCrowScreen as _Screen

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tui.actions import BY_ID
 from tui.screens.runs import forms
 from tui.screens.runs.new_menu import NewMenu
-from tui.widgets.form import FormPopup
+from tui.widgets.forms.popup import FormPopup
 
 if TYPE_CHECKING:
     from tui.screens.base import MiCrowScreen as _Screen

@@ -7,7 +7,7 @@ from mi_crow.bounds import REAL
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention, is_feature
 from tui.text import printable
-from tui.widgets.form import FormField, Values
+from tui.widgets.forms.fields import FormField, Values
 from tui.widgets.lists.row_list import Cell, Column, Row
 
 STACK_COLUMNS = (

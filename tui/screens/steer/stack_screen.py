@@ -12,7 +12,7 @@ from mi_crow.mechanistic.steering.interventions import Intervention
 from tui import messages
 from tui.screens.base import MiCrowScreen
 from tui.screens.steer import stack as stacks
-from tui.widgets.form import FormPopup
+from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import RowList
 
 

@@ -1,0 +1,171 @@
+"""Forms: what an empty field stands for, candidates, sections, what is wrong, submitting."""
+
+import pytest
+
+from mi_crow.bounds import EXPANSION, SIZE
+from tests.tui.driving import press, screen_text, settle
+from tests.tui.test_widgets import Bare
+from tui.widgets.forms.fields import (
+    Advice,
+    Candidate,
+    Default,
+    FormField,
+    Texts,
+    WrongValueError,
+    read_values,
+)
+from tui.widgets.forms.line import FormInput, SectionHeading
+from tui.widgets.forms.popup import FormPopup
+
+FIELDS = (
+    FormField("run", "run", choices=("demo", "smol"), required=True),
+    FormField("layer", "layer", default=Default("resid_post.0", "the first"), several=True),
+    FormField("batch", "batch", bounds=SIZE, default=Default("32", "the usual"), section="More"),
+    FormField("pack", "pack", switch=True, default=Default("no"), section="More"),
+)
+
+
+def study(texts: Texts) -> Advice:
+    """Layers that depend on the run; nothing is possible without one."""
+    try:
+        read_values(FIELDS, texts)
+    except WrongValueError as error:
+        return Advice(trouble=error.sentence, where=error.name)
+    layers = [Candidate(f"resid_post.{n}", f"{texts['run']}: 64 wide") for n in range(3)]
+    return Advice(
+        {"layer": Default("resid_post.2", f"the last of {texts['run']}")},
+        {"layer": tuple(layers)},
+        lines=("about 3 min", "20 MB on the disk"),
+        command="mi-crow train --run demo",
+    )
+
+
+@pytest.fixture
+def results() -> list:
+    return []
+
+
+@pytest.fixture
+async def pilot(results):
+    app = Bare()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.push_screen(FormPopup("Train", FIELDS, dict, study=study), results.append)
+        await settle(pilot)
+        yield pilot
+
+
+async def test_a_form_says_what_is_missing_and_then_what_to_expect(pilot):
+    assert "run is empty; it is required" in screen_text(pilot)
+    assert "mi-crow train" not in screen_text(pilot)
+    await press(pilot, *"demo")
+    text = screen_text(pilot)
+    assert "run is empty" not in text
+    assert "about 3 min · 20 MB on the disk" in text
+    assert "mi-crow train --run demo" in text
+
+
+async def test_an_empty_field_stands_for_what_it_shows(pilot, results):
+    assert "resid_post.0  ·  the first" in screen_text(pilot)
+    await press(pilot, *"smol")
+    assert "resid_post.2  ·  the last of smol" in screen_text(pilot)
+    await press(pilot, "ctrl+r")
+    assert results == [{"run": "smol", "layer": ("resid_post.2",), "batch": 32, "pack": False}]
+
+
+async def test_what_was_typed_last_counts_even_if_the_form_has_not_looked_yet(pilot, results):
+    for key in (*"smol", "ctrl+r"):
+        await pilot.press(key)
+    await settle(pilot)
+    assert results[0]["layer"] == ("resid_post.2",)
+
+
+async def test_down_lists_the_candidates_and_enter_takes_one(pilot):
+    await press(pilot, "down")
+    assert "smol" in screen_text(pilot)
+    await press(pilot, "down", "enter", "enter")
+    run, layer = list(pilot.app.screen.query(FormInput))[:2]
+    assert run.value == "smol"
+    assert layer.has_focus
+    await press(pilot, *"post.1")
+    assert "smol: 64 wide" in screen_text(pilot)
+    await press(pilot, "tab", "comma", *"post.0", "enter")
+    assert layer.value == "resid_post.1,resid_post.0"
+    assert layer.has_focus
+    await press(pilot, "tab")
+    assert not layer.has_focus
+
+
+async def test_escape_closes_the_list_then_leaves_the_field_then_closes_the_form(pilot):
+    await press(pilot, "d", "escape")
+    field = pilot.app.screen.query(FormInput).first()
+    assert "smol" not in screen_text(pilot)
+    assert field.has_focus
+    await press(pilot, "escape")
+    assert not field.has_focus
+    assert isinstance(pilot.app.screen, FormPopup)
+    await press(pilot, "escape")
+    assert not isinstance(pilot.app.screen, FormPopup)
+
+
+async def test_a_section_opens_and_says_what_was_changed_in_it(pilot):
+    assert "2 more" in screen_text(pilot)
+    assert "the usual" not in screen_text(pilot)
+    heading = pilot.app.screen.query_one(SectionHeading)
+    heading.focus()
+    await press(pilot, "enter", "down", *"64")
+    assert "batch 64" in screen_text(pilot)
+    heading.focus()
+    await press(pilot, "enter")
+    text = screen_text(pilot)
+    assert "pack" not in text
+    assert "batch 64" in text
+
+
+async def test_a_wrong_value_in_a_closed_section_is_shown_on_submit(pilot, results):
+    await press(pilot, *"demo")
+    inputs = {item.field.name: item for item in pilot.app.screen.query(FormInput)}
+    inputs["batch"].value = "0"
+    await settle(pilot)
+    assert "batch must be at least 1, not 0" in screen_text(pilot)
+    await press(pilot, "ctrl+r")
+    assert results == []
+    assert inputs["batch"].has_focus
+
+
+async def test_y_copies_the_command_where_it_is_not_typing(pilot, monkeypatch):
+    copied = []
+    monkeypatch.setattr("tui.widgets.forms.popup.copy", lambda app, text, what: copied.append(text))
+    await press(pilot, "y")
+    assert copied == []
+    await press(pilot, "backspace", *"demo", "escape", "y")
+    assert copied == ["mi-crow train --run demo"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2,000", 2000), ("2_000", 2000), ("2k", 2000), ("1.5M", 1_500_000), ("1e3", 1000)],
+)
+def test_numbers_are_read_as_people_write_them(text, value):
+    assert FormField("n", "steps", bounds=SIZE).value_of(text) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "sentence"),
+    [
+        (FormField("n", "steps", bounds=SIZE), "1.5", "steps must be a whole number, not '1.5'"),
+        (FormField("n", "steps", bounds=SIZE), "1e999", "steps must be a whole number"),
+        (FormField("n", "steps", bounds=SIZE), "0", "steps must be at least 1, not 0"),
+        (FormField("n", "width", bounds=EXPANSION), "nan", "width must be"),
+        (FormField("n", "pack", switch=True), "maybe", "pack must be yes or no, not 'maybe'"),
+        (
+            FormField("n", "stored as", choices=("a", "b", "c"), closed=True),
+            "d",
+            "stored as must be a, b or c, not 'd'",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_field(field, text, sentence):
+    with pytest.raises(WrongValueError) as caught:
+        field.value_of(text)
+    assert caught.value.sentence.startswith(sentence)
+    assert caught.value.name == "n"

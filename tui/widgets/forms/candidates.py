@@ -1,0 +1,49 @@
+"""The list under a field: texts that it could have, and what to know about each."""
+
+from collections.abc import Sequence
+
+from textual.geometry import Offset, Region
+
+from tui.text import printable
+from tui.widgets.forms.fields import Candidate
+from tui.widgets.lists.row_list import Cell, Column, Row, RowList
+
+MOST_ROWS = 8
+_NOTE = 30
+
+
+class CandidateList(RowList, can_focus=False):
+    """Shown over the form, below the field that has the focus, which moves its cursor."""
+
+    def __init__(self) -> None:
+        columns = (Column("text"), Column("note", _NOTE, "right", from_width=50))
+        super().__init__(columns, id="candidates", classes="-lit")
+        self.display = False
+
+    def open_at(self, field: Region, found: Sequence[Candidate], chosen: str) -> None:
+        """Shows `found` at the `field`, above it where there is no room below."""
+        rows = [
+            Row(one.text, (Cell(printable(one.text)), Cell(printable(one.note), "$muted")))
+            for one in found
+        ]
+        height = min(len(rows), MOST_ROWS)
+        below = field.bottom + height < self.screen.size.height
+        self.absolute_offset = Offset(field.x, field.bottom if below else field.y - height)
+        self.styles.width, self.styles.height = field.width, height
+        self.set_rows(rows)
+        self.cursor = next((at for at, row in enumerate(rows) if row.key == chosen), 0)
+        self.display = True
+        self.refresh(layout=True)
+
+    def close(self) -> bool:
+        """False when it was not open."""
+        was_open, self.display = self.display, False
+        return was_open
+
+
+def matching(candidates: Sequence[Candidate], typed: str) -> list[Candidate]:
+    """Those that go on from what was `typed`, then those that hold it."""
+    wanted = typed.casefold()
+    first = [one for one in candidates if one.text.casefold().startswith(wanted)]
+    inside = [one for one in candidates if wanted in one.text.casefold() and one not in first]
+    return first + inside

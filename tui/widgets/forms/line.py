@@ -1,0 +1,204 @@
+"""The lines of a form: a label with its field, and the heading of a section."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from textual import events
+from textual.app import ComposeResult, RenderResult
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Label
+
+from tui.actions import bindings
+from tui.text import printable
+from tui.widgets.field import Field
+from tui.widgets.forms.candidates import CandidateList, matching
+from tui.widgets.forms.fields import Candidate, Default, FormField
+
+_MOST_LISTED = 200
+_STOPS = "FormInput, SectionHeading, Button"  # where up and down go
+
+
+class FormInput(Field):
+    """The input of one field, with a list of candidates below it.
+
+    Down opens the list, enter or tab takes from it; without one, up and down go to the next field.
+    """
+
+    def __init__(self, field: FormField) -> None:
+        super().__init__(field.text, id=input_id(field.name), compact=True)
+        self._default = field.default
+        self.field = field
+        self.candidates: tuple[Candidate, ...] = field.candidates
+        self._typed = False  # since a candidate was taken, or the list was closed
+
+    def show_default(self, default: Default | None) -> None:
+        """Shows what an empty field stands for."""
+        self._default = default or self.field.default
+        self._fit_default()
+
+    def on_resize(self) -> None:
+        self._fit_default()
+
+    def _fit_default(self) -> None:
+        text = Content(printable(str(self._default)))
+        text = text.truncate(max(self.content_size.width, 1), ellipsis=True)
+        if text.plain != self.placeholder:
+            self.placeholder = text.plain
+
+    def take_candidates(self, candidates: Sequence[Candidate] | None) -> None:
+        """Takes new candidates; an open list shows them."""
+        found = self.field.candidates if candidates is None else tuple(candidates)
+        if found != self.candidates:
+            self.candidates = found
+            if self.has_focus and self._typed:
+                self.list_matches()
+
+    @property
+    def _list(self) -> CandidateList:
+        return self.screen.query_one(CandidateList)
+
+    @property
+    def _part(self) -> tuple[str, str]:
+        """What stands before the text to complete, and that text: the last of several."""
+        if not self.field.several:
+            return "", self.value
+        before, comma, last = self.value.rpartition(",")
+        space = " " * (len(last) - len(last.lstrip()))
+        return f"{before}{comma}{space}", last.strip()
+
+    def list_matches(self) -> None:
+        """Lists what goes on from the text, if there is anything else."""
+        part = self._part[1]
+        found = matching(self.candidates, part)[:_MOST_LISTED] if part else []
+        if not found or [one.text for one in found] == [part]:
+            self._list.close()
+        else:
+            self._list.open_at(self.region, found, part)
+
+    def _list_all(self) -> None:
+        self._list.open_at(self.region, self.candidates[:_MOST_LISTED], self._part[1])
+
+    def take(self, text: str) -> None:
+        """Puts a candidate in place of what was typed; a folder's name asks for what is in it."""
+        self._typed = goes_on = text.endswith("/")
+        self.value = self._part[0] + text
+        self.cursor_position = len(self.value)
+        if not goes_on:
+            self._list.close()
+
+    def on_key(self, event: events.Key) -> None:
+        done = self._in_list(event.key) if self._list.display else self._between(event.key)
+        if done:
+            event.stop()
+            event.prevent_default()
+            return
+        self._typed = self._typed or event.is_printable or event.key in ("backspace", "delete")
+
+    def _in_list(self, key: str) -> bool:
+        found = self._list
+        moves: dict[str, Callable[[], object]] = {
+            "down": found.action_cursor_down,
+            "up": found.action_cursor_up,
+            "pagedown": found.action_page_down,
+            "pageup": found.action_page_up,
+        }
+        if key in moves:
+            moves[key]()
+        elif key in ("enter", "tab") and found.key is not None:
+            self.take(found.key)
+        elif key == "escape":
+            self._typed = False
+            found.close()
+        else:
+            return False
+        return True
+
+    def _between(self, key: str) -> bool:
+        if key == "down" and self.candidates:
+            self._list_all()
+        elif key in ("down", "up"):
+            move = self.screen.focus_next if key == "down" else self.screen.focus_previous
+            move(_STOPS)
+        else:
+            return False
+        return True
+
+    def on_blur(self) -> None:
+        self._typed = False
+        self._list.close()
+
+    def text_changed(self) -> None:
+        """The text is another one: the list follows what is typed."""
+        if self._typed:
+            self.list_matches()
+
+
+class FieldLine(Horizontal):
+    """A label and its field."""
+
+    def __init__(self, field: FormField) -> None:
+        super().__init__(classes="field")
+        self.field = field
+
+    def compose(self) -> ComposeResult:
+        yield Label(self.field.label, markup=False)
+        yield FormInput(self.field)
+
+
+class SectionHeading(Widget, can_focus=True):
+    """The heading of a section: opens and closes it, and says what was changed in it."""
+
+    BINDINGS = bindings("section")
+
+    @dataclass
+    class Toggled(Message):
+        """The section is to open, or to close."""
+
+        section: str
+        opened: bool
+
+    def __init__(self, section: str, number: int) -> None:
+        super().__init__()
+        self.section = section
+        self.opened = False
+        self._number = number
+        self._changes = ""
+
+    def tell_changes(self, changes: str) -> None:
+        """Shows what is entered in the section."""
+        if changes != self._changes:
+            self._changes = changes
+            self.refresh()
+
+    def render(self) -> RenderResult:
+        style = "$cursor-text" if self.has_focus else "$muted"
+        said = self._changes or ("" if self.opened else f"{self._number} more")
+        title = Content.assemble(
+            ("▾ " if self.opened else "▸ ", style),
+            (self.section, "bold" if self.has_focus else "bold $primary"),
+            ("   " + printable(said), style),
+        )
+        return title.truncate(max(self.size.width, 1), ellipsis=True)
+
+    def action_open_close(self) -> None:
+        self.opened = not self.opened
+        self.refresh()
+        self.post_message(self.Toggled(self.section, self.opened))
+
+    def on_click(self) -> None:
+        self.action_open_close()
+
+    def on_key(self, event: events.Key) -> None:
+        if event.key in ("down", "up"):
+            event.stop()
+            event.prevent_default()
+            move = self.screen.focus_next if event.key == "down" else self.screen.focus_previous
+            move(_STOPS)
+
+
+def input_id(name: str) -> str:
+    """The id of the input of a field."""
+    return f"field-{name.replace('.', '-')}"

@@ -1,0 +1,232 @@
+"""A form: one line per field, one sentence for what is wrong; ctrl+r or the button submits."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, cast
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, VerticalScroll
+from textual.widgets import Button, Static
+
+from tui.actions import bindings
+from tui.clipboard import copy
+from tui.text import printable
+from tui.threads import error_sentence
+from tui.widgets.field import Field
+from tui.widgets.forms.candidates import CandidateList
+from tui.widgets.forms.fields import (
+    Advice,
+    FormField,
+    Study,
+    Texts,
+    Values,
+    WrongValueError,
+    read_values,
+)
+from tui.widgets.forms.line import FieldLine, FormInput, SectionHeading, input_id
+from tui.widgets.frame.popup import Popup, Result
+from tui.widgets.lists.row_list import RowList
+
+if TYPE_CHECKING:
+    from tui.workbench import Workbench
+
+REST_S = 0.12  # how long nothing is typed before a form looks at its texts
+_AROUND = 9  # lines of a studied form beside its fields: borders, hint, note, command, buttons
+_FEW_LINES = 18  # a lower screen has no room for the command
+
+
+class FormPopup(Popup[Result]):
+    """Asks for `fields` and calls `submit` with their values, in a thread.
+
+    Dismisses with what `submit` returns; what it raises is shown in the form, which stays open.
+    With `study` the form says while one types what an empty field stands for, what could stand in
+    it, what is wrong, and what to expect.
+    """
+
+    BINDINGS = bindings("form")
+
+    def __init__(
+        self,
+        title: str,
+        fields: Sequence[FormField],
+        submit: Callable[[Values], Result],
+        button: str = "Start",
+        study: Study | None = None,
+    ) -> None:
+        super().__init__(classes="form" if study is None else "form -studied")
+        self._title = title
+        self._fields = tuple(fields)
+        self._submit = submit
+        self._button = button
+        self._study = study
+        self._advice = Advice()
+        self._at_first = {one.name: one.text for one in fields}
+
+    def heading(self) -> str:
+        return self._title
+
+    def compose(self) -> ComposeResult:
+        yield from super().compose()
+        yield CandidateList()
+
+    def compose_box(self) -> ComposeResult:
+        with VerticalScroll(classes="fields", can_focus=False):
+            for section, fields in groupby(self._fields, lambda one: one.section):
+                lines = [FieldLine(one) for one in fields]
+                if section:
+                    yield SectionHeading(section, len(lines))
+                for line in lines:
+                    line.display = not section
+                    yield line
+        yield Static("", id="form-hint", classes="hint", markup=False)
+        yield Static("", id="form-error", classes="error", markup=False)
+        yield Static("", id="form-lines", classes="hint", markup=False)
+        yield Static("", id="form-command", markup=False)
+        with Horizontal(classes="buttons"):
+            if self._study is not None:
+                yield Button("Copy command", id="copy", compact=True)
+            yield Button(self._button, id="submit", compact=True)
+
+    def on_mount(self) -> None:
+        self._summarise()
+        self.query(FormInput).first().focus()
+        self._look_at_texts(0)
+
+    def on_resize(self) -> None:
+        if self._study is not None:
+            height = self.size.height
+            around = _AROUND if height >= _FEW_LINES else _AROUND - 3
+            self.query_one(".fields").styles.max_height = max(height - 1 - around, 2)
+            self.query_one("#form-command").display = height >= _FEW_LINES
+
+    def on_descendant_focus(self) -> None:
+        focused = self.focused
+        hint = ""
+        if isinstance(focused, FormInput):
+            hint = focused.field.hint
+            if focused.candidates:
+                hint = f"{hint}; ↓ lists" if hint else "↓ lists"
+        elif isinstance(focused, SectionHeading):
+            hint = "enter opens or closes these fields"
+        elif self._advice.command:
+            hint = "y copies the command"
+        self.query_one("#form-hint", Static).update(printable(hint))
+        self.refresh_bindings()
+
+    # What stands in the fields.
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What stands in the fields now, by their names."""
+        return {item.field.name: item.value for item in self.query(FormInput)}
+
+    @on(Field.Changed)
+    def _changed(self, event: Field.Changed) -> None:
+        if isinstance(event.input, FormInput):
+            event.input.text_changed()
+            self._summarise()
+            self._look_at_texts(REST_S)
+
+    @on(Field.Submitted)
+    def _next_field(self) -> None:
+        self.focus_next()
+
+    @on(RowList.Opened, "#candidates")
+    def _take(self, event: RowList.Opened) -> None:
+        if isinstance(self.focused, FormInput):
+            self.focused.take(event.key)
+
+    @on(SectionHeading.Toggled)
+    def _toggle(self, event: SectionHeading.Toggled) -> None:
+        for line in self.query(FieldLine):
+            if line.field.section == event.section:
+                line.display = event.opened
+
+    def _summarise(self) -> None:
+        texts = self.texts
+        for heading in self.query(SectionHeading):
+            own = [one for one in self._fields if one.section == heading.section]
+            changed = [f"{one.label} {texts[one.name]}" for one in own if texts[one.name].strip()]
+            heading.tell_changes(" · ".join(changed))
+
+    # What there is to say about it.
+
+    def _look_at_texts(self, rest: float) -> None:
+        study, texts = self._study, self.texts
+        if study is None:
+            return
+
+        def work() -> Advice:
+            time.sleep(rest)
+            return study(texts)
+
+        self.in_thread(work, self._show_advice, group="study", failed=self._refuse)
+
+    def _show_advice(self, advice: Advice) -> None:
+        self._advice = advice
+        for item in self.query(FormInput):
+            name = item.field.name
+            item.show_default(advice.defaults.get(name))
+            item.take_candidates(advice.candidates.get(name))
+            item.set_class(name == advice.where, "-wrong")
+        self._say(advice.trouble)
+        self.query_one("#form-lines", Static).update(printable(" · ".join(advice.lines)))
+        self.query_one("#form-command", Static).update(printable(advice.command))
+        self.on_descendant_focus()
+
+    def _say(self, trouble: str) -> None:
+        self.query_one("#form-error", Static).update(printable(trouble))
+        if self._study is not None:
+            self.query_one("#form-lines").display = not trouble
+
+    # Actions.
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "copy":
+            return bool(self._advice.command) and not isinstance(self.focused, FormInput)
+        return True
+
+    @on(Button.Pressed, "#copy")
+    def action_copy(self) -> None:
+        if self._advice.command:
+            copy(cast("Workbench", self.app), self._advice.command, "the command")
+
+    def action_close(self) -> None:
+        """Escape: leaves a field of a form that was edited first, so that nothing typed is lost."""
+        edited = self.texts != self._at_first
+        if self._study is not None and edited and isinstance(self.focused, FormInput):
+            self.query_one("#submit", Button).focus()
+        else:
+            super().action_close()
+
+    @on(Button.Pressed, "#submit")
+    def action_submit(self) -> None:
+        if self.is_working("submit"):
+            return
+        self._say("")
+        work = partial(self._submitted, self.texts)
+        self.in_thread(work, self._accept, group="submit", failed=self._refuse)
+
+    def _submitted(self, texts: Texts) -> Result:
+        """The texts are looked at once more: what was typed last may not have been."""
+        defaults = self._study(texts).defaults if self._study is not None else {}
+        return self._submit(read_values(self._fields, texts, defaults))
+
+    def _refuse(self, error: Exception) -> None:
+        self._say(error_sentence(error))
+        if isinstance(error, WrongValueError):
+            self._go_to(error.name)
+
+    def _go_to(self, name: str) -> None:
+        """Gives the focus to a field, and opens its section."""
+        item = self.query_one(f"#{input_id(name)}", FormInput)
+        for heading in self.query(SectionHeading):
+            if heading.section == item.field.section and not heading.opened:
+                heading.action_open_close()
+        self.call_after_refresh(item.focus)
+
+    def _accept(self, result: Result) -> None:
+        self.dismiss(result)
