@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 from rich.text import Text
 
-from mi_crow.cli.formatting import duration, number
+from mi_crow.cli.formatting import duration, reading
 from mi_crow.visible import visible
 
 BAR_CELLS = 20
-SHOWN_METRICS = ("fvu", "loss", "l0", "dead_share", "tokens_s")
+SHOWN_METRICS = ("fvu", "loss", "l0", "dead_share", "tokens_s", "gpu_memory", "memory")
 
 
 class Display(Protocol):
@@ -95,7 +95,7 @@ def describe(event: dict[str, Any], room: int) -> str:
     words = [] if percent_only else [f"{event['done']:,}/{event['total']:,} {event['unit']}"]
     if event.get("eta_s") is not None:
         words.append(f"{duration(event['eta_s'])} left")
-    words += [f"{key} {number(metrics[key], 3)}" for key in SHOWN_METRICS if key in metrics]
+    words += [reading(key, metrics[key]) for key in SHOWN_METRICS if key in metrics]
     while len("  ".join(words)) > room and len(words) > 1:
         words.pop()
     return visible("  ".join(words))
@@ -131,7 +131,8 @@ class PlainLines:
             self._write(str(event.get("message", "")))
         elif event["event"] == "progress" and self._clock() - self._last >= self.GAP_S:
             self._last = self._clock()
-            readings = "  ".join(f"{k} {v:.4g}" for k, v in event.get("metrics", {}).items())
+            metrics = event.get("metrics", {})
+            readings = "  ".join(reading(name, value, 4) for name, value in metrics.items())
             self._write(f"{event['done']}/{event['total']} {event['unit']}  {readings}".rstrip())
 
     def _write(self, line: str) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 
 from mi_crow import __version__
 from mi_crow.causes import sentence_of
+from mi_crow.cli.devices import queue_words
 from mi_crow.cli.formatting import size
 from mi_crow.cli.streams import out
+from mi_crow.jobs.device_lock import look_at_queues
 from mi_crow.jobs.status import UNREADABLE, scan_jobs
 from mi_crow.store.free_space import available_memory, nearest_existing
 from mi_crow.store.leftovers import leftovers, remove
@@ -56,6 +58,7 @@ def examine(workspace_root: Path) -> list[Finding]:
         _name_clash,
         _devices,
         _memory,
+        _queues,
         lambda: _disk(workspace_root),
         lambda: _unreadable(workspace_root),
         lambda: _leftovers(workspace_root),
@@ -126,6 +129,12 @@ def _memory() -> Iterator[Finding]:
     available = available_memory()
     rest = "" if available is None else f", {size(available)} available"
     yield Finding("memory", "ok", f"{size(total)} in total{rest}")
+
+
+def _queues() -> Iterator[Finding]:
+    """Who has a device that a job might want."""
+    for queue in look_at_queues():
+        yield Finding("queue", "ok", queue_words(queue))
 
 
 def _disk(root: Path) -> Iterator[Finding]:

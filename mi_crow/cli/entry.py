@@ -47,7 +47,7 @@ COMMANDS = {
     "generations": Command("saved", "list, show or delete saved generations"),
     "import": Command("exchange", "import a pretrained SAE into the workspace"),
     "export": Command("exchange", "export an SAE for other tools"),
-    "jobs": Command("jobs", "list, watch, cancel, resume or delete jobs"),
+    "jobs": Command("jobs", "list, watch, cancel, resume or delete jobs; what devices do"),
     "doctor": Command("doctor", "check this machine and the workspace"),
     "config": Command("config", "read or change the config file"),
 }

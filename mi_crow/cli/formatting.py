@@ -5,10 +5,11 @@ import time
 from typing import Any
 
 from mi_crow.cli.streams import out
+from mi_crow.memory import READINGS
 from mi_crow.visible import is_clean, visible
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """Bytes with a unit: `512 B`, `3.4 MB`."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
@@ -26,6 +27,11 @@ def count(number: int | float | None) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """A reading in `digits` significant digits; a dash for None."""
     return "-" if value is None else f"{value:.{digits}g}"
+
+
+def reading(name: str, value: float, digits: int = 3) -> str:
+    """A metric of a job with its name: `fvu 0.118`, `gpu_memory 1.2 GB`."""
+    return f"{name} {size(value) if name in READINGS else number(value, digits)}"
 
 
 def share(value: float | None) -> str:

@@ -11,6 +11,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mi_crow.errors import MiCrowError
@@ -20,6 +21,7 @@ from mi_crow.store.json_object import JsonObject
 from mi_crow.store.plain_file import read_plain
 from mi_crow.visible import visible
 
+_FOLDER_PREFIX = "device-"
 _TICKET_PREFIX = "ticket-"
 _MOST_WORDS = 8192  # bytes that a lock says of its holder
 
@@ -81,20 +83,24 @@ def queue_folder(device: str) -> Path:
     Either may be shared: the first one that this user owns or can create is used. Raises
     MiCrowError when others own all of them, or one is a link.
     """
-    own = f"mi-crow-{os.getuid()}"
-    bases = [Path(tempfile.gettempdir()) / own]
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime:
-        bases = [Path(runtime) / "mi-crow", Path(runtime) / own, *bases]
+    bases = _bases()
     base = next((one for one in bases if one.is_symlink() or _is_ours(one)), bases[-1])
     if base.is_symlink() or not _is_ours(base):
         raise MiCrowError(
             f"{str(base)!r} is a link, belongs to somebody else or cannot be created",
             hint="set XDG_RUNTIME_DIR to a folder that you own",
         )
-    folder = base / f"device-{device_key(device)}"
+    folder = base / f"{_FOLDER_PREFIX}{device_key(device)}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def _bases() -> list[Path]:
+    """Where the queues may be, the best place first."""
+    own = f"mi-crow-{os.getuid()}"
+    bases = [Path(tempfile.gettempdir()) / own]
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return [Path(runtime) / "mi-crow", Path(runtime) / own, *bases] if runtime else bases
 
 
 def _is_ours(base: Path) -> bool:
@@ -106,6 +112,38 @@ def _is_ours(base: Path) -> bool:
         return False
     ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
     return ours and os.access(base, os.W_OK | os.X_OK)
+
+
+@dataclass(frozen=True)
+class QueueLook:
+    """Who has a device, and the jobs that wait for it, oldest first."""
+
+    device: str  # as `device_key` names it
+    job: str
+    workspace: str
+    waiting: tuple[str, ...]
+
+
+def look_at_queues() -> list[QueueLook]:
+    """The devices that a job of this user has or waits for, in any workspace. Changes nothing."""
+    for base in _bases():
+        if base.is_symlink() or not base.is_dir():
+            continue
+        try:
+            looks = [_look(folder) for folder in sorted(base.glob(f"{_FOLDER_PREFIX}*"))]
+        except OSError:  # somebody else's
+            continue
+        return [look for look in looks if look.job or look.waiting]
+    return []
+
+
+def _look(folder: Path) -> QueueLook:
+    place = _Place(folder, "", "")
+    tickets = sorted(path.name for path in folder.glob(f"{_TICKET_PREFIX}*") if is_locked(path))
+    jobs = tuple(visible(name.removeprefix(_TICKET_PREFIX).split("-", 2)[-1]) for name in tickets)
+    device = folder.name.removeprefix(_FOLDER_PREFIX)
+    job, workspace = place.holder()
+    return QueueLook(device, job, workspace, tuple(dict.fromkeys(jobs)))
 
 
 class DeviceQueue:

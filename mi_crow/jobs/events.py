@@ -4,7 +4,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,51 @@ def read_last_events(job_dir: Path, window: int = 65536) -> list[dict[str, Any]]
 def count_attempts(job_dir: Path) -> int:
     """How often the job was submitted or resumed."""
     return sum(event["event"] in OPENING for event in read_events(job_dir))
+
+
+@dataclass
+class Attempt:
+    """One attempt at a job, from its submission or resumption to its end."""
+
+    number: int
+    queued: float  # unix seconds, as all times here
+    started: float | None = None
+    ended: float | None = None
+    status: str = "queued"  # queued | running | finished | failed | cancelled | lost
+    host: str = ""
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    error: str = ""
+
+
+def add_event(attempts: list[Attempt], event: dict[str, Any]) -> None:
+    """Takes up the next event of a job. What ended without a word before the next attempt is
+    lost."""
+    name, t = event["event"], float(event.get("t", 0.0))
+    if name in OPENING:
+        if attempts and attempts[-1].status not in CLOSING:
+            attempts[-1].status = "lost"
+        attempts.append(Attempt(len(attempts) + 1, t))
+        return
+    if not attempts:
+        return
+    last = attempts[-1]
+    if name == "started":
+        last.status, last.started, last.host = "running", t, str(event.get("host", ""))
+    elif name == "progress":
+        last.done, last.total = event.get("done", last.done), event.get("total", last.total)
+        last.unit = event.get("unit", last.unit)
+    elif name in CLOSING:
+        last.status, last.ended, last.error = name, t, event.get("error") or ""
+
+
+def attempts_of(events: Iterable[dict[str, Any]]) -> list[Attempt]:
+    """The attempts at a job, oldest first."""
+    attempts: list[Attempt] = []
+    for event in events:
+        add_event(attempts, event)
+    return attempts
 
 
 class EventReader:

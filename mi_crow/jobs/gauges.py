@@ -24,6 +24,11 @@ class GpuGauge:
     used: int
     total: int
 
+    @property
+    def device(self) -> str:
+        """What the queue for it is called."""
+        return f"cuda-{self.name.partition(' ')[0]}"
+
 
 @dataclass(frozen=True)
 class Gauges:

@@ -21,6 +21,7 @@ from mi_crow.jobs.events import append_event, redact
 from mi_crow.jobs.process import ProcessIdentity
 from mi_crow.jobs.rate import RateMeter
 from mi_crow.jobs.status import CANCEL_NAME, HEARTBEAT_S, write_status
+from mi_crow.memory import READINGS, memory_readings
 from mi_crow.store.atomic import temporary_name
 from mi_crow.store.plain_file import read_plain
 
@@ -65,6 +66,7 @@ class Reporter:
         self._attempt = attempt
         self._rate = RateMeter()
         self._reading: dict[str, Any] | None = None  # the latest progress, not yet an event
+        self._memory: dict[str, float] = {}  # as of the latest progress event
         self._last_event = 0.0
         self._started = time.monotonic()
         self._signals = 0
@@ -106,18 +108,22 @@ class Reporter:
         now = time.monotonic()
         rate = self._rate.add(now, done, unit)
         eta = (total - done) / rate if rate and total > done else None
+        readings = {key: float(value) for key, value in (metrics or {}).items()}
         with self._lock:
+            due = now - self._last_event >= update_gap(now - self._started)
+            if due and readings.keys().isdisjoint(READINGS):  # else a rank has told its own
+                self._memory = memory_readings()
             self._reading = {
                 "done": int(done),
                 "total": int(total),
                 "unit": unit,
                 "rate": rate,
                 "eta_s": eta,
-                "metrics": {key: float(value) for key, value in (metrics or {}).items()},
+                "metrics": self._memory | readings,
             }
             self._status.update(self._reading)
             self._dirty = True
-            if now - self._last_event >= update_gap(now - self._started):
+            if due:
                 self._flush_reading(now)
 
     def log(self, message: str) -> None:

@@ -145,11 +145,17 @@ def _wait_for_job(workspace: Workspace, other: str | None, reporter: Reporter) -
 
 def _wait_for_device(queue: DeviceQueue, device: str, reporter: Reporter) -> None:
     while not queue.try_enter():
-        older = queue.ahead()
-        ahead = f"{older} job{'s' if older > 1 else ''} ahead" if older else "in use by another job"
-        holder = queue.holder()
-        reporter.waiting(f"{device} ({ahead}{f': {holder}' if holder else ''})")
+        reporter.waiting(_what_holds(queue, device))
         _pause(reporter)
+
+
+def _what_holds(queue: DeviceQueue, device: str) -> str:
+    """`job X in workspace Y on cpu, 1 job ahead`: whom the job waits for."""
+    older, holder = queue.ahead(), queue.holder()
+    ahead = f"{older} job{'s' if older > 1 else ''} ahead" if older else ""
+    if holder:
+        return f"job {holder} on {device}{f', {ahead}' if ahead else ''}"
+    return f"{device} ({ahead or 'in use by another job'})"
 
 
 def _pause(reporter: Reporter) -> None:

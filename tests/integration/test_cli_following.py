@@ -186,7 +186,7 @@ def test_a_queued_job_says_what_it_waits_for(
         (first / "go").touch()
     said = [line for line in capsys.readouterr().err.splitlines() if "waiting for" in line]
     assert len(said) == 1
-    assert "in use by another job" in said[0]
+    assert f"job {list_jobs(workspace)[0].job_id} on cpu" in said[0]
 
 
 def test_it_says_so_again_every_fifteen_seconds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -178,7 +178,7 @@ def test_jobs_on_one_device_wait_in_line_across_workspaces(
     first = Counter(workspace, tmp_path / "a", wait_at=0)
     first.wait_there()
     second = Counter(other, tmp_path / "b")
-    wait_until(lambda: "in use by another job" in second.state.waiting_for)
+    wait_until(lambda: f"job {first.job}" in second.state.waiting_for)
     third = Counter(workspace, tmp_path / "c")
     wait_until(lambda: "1 job ahead" in third.state.waiting_for)
     assert second.state.status == "queued"

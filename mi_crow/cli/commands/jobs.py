@@ -1,16 +1,19 @@
 """`mi-crow jobs`: list, follow and control jobs."""
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
 from mi_crow.cli.arguments import add_actions, open_workspace, positive
+from mi_crow.cli.devices import show_devices
 from mi_crow.cli.entry import COMMANDS
 from mi_crow.cli.following import EXIT_DETACHED, follow_job
-from mi_crow.cli.formatting import count, duration, moment, number, print_json
+from mi_crow.cli.formatting import count, duration, moment, print_json, reading
 from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_outcome
 from mi_crow.errors import UserError
 from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, scan_jobs, tail_log
+from mi_crow.jobs.events import Attempt, attempts_of, read_events
 from mi_crow.jobs.removing import remove_job
 from mi_crow.store.workspace import Workspace
 
@@ -22,12 +25,13 @@ _ACTIONS = {
     "resume": "resume a lost, cancelled or failed job",
     "log": "print the last lines of a job's log",
     "rm": "delete a job that has ended and its unfinished output",
+    "devices": "show what this machine's devices do, which job has each, and which wait",
 }
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     for name, action in add_actions(parser, _ACTIONS):
-        if name != "list":
+        if name not in ("list", "devices"):
             action.add_argument("job", nargs="?", help="job id; optional when only one qualifies")
         if name == "resume":
             action.add_argument("--detach", action="store_true", help="do not follow the job")
@@ -44,6 +48,9 @@ def run(options: Namespace) -> int:
     action = options.action or "list"
     if action == "list":
         _list(workspace, options)
+        return 0
+    if action == "devices":
+        show_devices(options.json)
         return 0
     job_id = options.job or _only_job(workspace, action)
     return {
@@ -88,7 +95,7 @@ def _details(state: JobState) -> str:
         return f"waiting for {state.waiting_for}" if state.waiting_for else ""
     if state.status in ("lost", "cancelled") and state.resumable:
         return "can be resumed"
-    return "  ".join(f"{key} {number(value, 3)}" for key, value in state.metrics.items())
+    return "  ".join(reading(name, value) for name, value in state.metrics.items())
 
 
 def _watch(workspace: Workspace, job_id: str, options: Namespace) -> int:
@@ -118,8 +125,12 @@ def _show_result(kind: str, result: dict[str, Any]) -> None:
 
 def _show(workspace: Workspace, job_id: str, options: Namespace) -> int:
     state = job_state(workspace, job_id)
+    attempts = attempts_of(read_events(workspace.job_dir(job_id)))
+    if attempts and not state.active:
+        attempts[-1].status = state.status  # what was killed has no closing event
     if options.json:
-        print_json(state.as_json() | {"params": state.params})
+        more = {"params": state.params, "attempts": [asdict(one) for one in attempts]}
+        print_json(state.as_json() | more)
         return 0
     facts = {
         "job": state.job_id,
@@ -132,10 +143,20 @@ def _show(workspace: Workspace, job_id: str, options: Namespace) -> int:
         "output": state.output or "",
         "details": _details(state),
         "hint": state.hint,
+        **{f"attempt {one.number}": _attempt(one) for one in attempts if len(attempts) > 1},
         "parameters": str(state.params),
     }
     print_facts({key: value for key, value in facts.items() if value})
     return 0
+
+
+def _attempt(attempt: Attempt) -> str:
+    words = [attempt.status, f"since {moment(attempt.started or attempt.queued)}"]
+    if attempt.started and attempt.ended:
+        words.append(f"for {duration(attempt.ended - attempt.started)}")
+    if attempt.total:
+        words.append(f"{count(attempt.done)} of {count(attempt.total)} {attempt.unit}")
+    return ", ".join([*words, *([attempt.error] if attempt.error else [])])
 
 
 def _cancel(workspace: Workspace, job_id: str, options: Namespace) -> int:

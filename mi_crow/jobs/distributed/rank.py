@@ -21,6 +21,7 @@ from mi_crow.jobs.kinds import Work, kind_of, with_device
 from mi_crow.jobs.process import die_with
 from mi_crow.jobs.reporter import update_gap
 from mi_crow.jobs.spec import JobSpec, config_from_json
+from mi_crow.memory import memory_readings
 from mi_crow.ranks import RankLostError, ranks_from_environment, take_device
 from mi_crow.store.workspace import Workspace
 
@@ -121,8 +122,9 @@ class RankProgress:
         return self._stop
 
     def flush(self) -> None:
-        """Reports the latest reading."""
+        """Reports the latest reading, with the memory of this rank."""
         if self._reading is not None:
+            self._reading["metrics"] |= memory_readings()
             self._exchange.report("update", **self._reading)
             self._reading = None
 

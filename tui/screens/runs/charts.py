@@ -13,6 +13,7 @@ from tui.widgets.facts import Fact
 from tui.widgets.plot import Axis, Curve, Mark, Point, beside, chart
 
 if TYPE_CHECKING:
+    from mi_crow.jobs.events import Attempt
     from mi_crow.jobs.gauges import Gauges
 
 Series = Mapping[str, tuple[Point, ...]]
@@ -30,7 +31,7 @@ class JobHistory:
     job_id: str
     series: Series = field(default_factory=dict)  # value over units done, by metric
     log: tuple[str, ...] = ()
-    attempts: int = 0
+    attempts: "tuple[Attempt, ...]" = ()
     gauges: "Gauges | None" = None  # of this machine, while the job runs on it
 
 
@@ -66,6 +67,8 @@ _READINGS: dict[str, Reading] = {
     "dead_share": Reading("dead latents", partial(_percent)),
     "tokens_s": Reading("tokens/s", partial(count)),
     "documents_s": Reading("documents/s", partial(count)),
+    "gpu_memory": Reading("GPU memory", partial(size)),
+    "memory": Reading("memory of the process", partial(size)),
 }
 
 

@@ -8,6 +8,7 @@ from textual.content import Content
 
 from mi_crow.mechanistic.sae.evaluation.probe_rows import probe_rows
 from mi_crow.mechanistic.sae.evaluation.standing import Standing
+from mi_crow.memory import READINGS
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary
 from tui.screens.runs.charts import (
@@ -35,6 +36,8 @@ _METRICS = {
     "dead_share": "dead",
     "tokens_s": "tokens/s",
     "documents_s": "documents/s",
+    "gpu_memory": "GPU memory",
+    "memory": "memory",
 }
 
 
@@ -208,7 +211,7 @@ def job_detail(job: "JobState", history: JobHistory | None, width: int, tall: bo
     `width` is the pane's, in cells.
     """
     head = _head(f"{job_name(job)} {job_target(job)}".strip(), _job_line(job))
-    parts = [Content("\n").join([head, *_bar(job, width)])]
+    parts: list[Content | None] = [Content("\n").join([head, *_bar(job, width)])]
     if job.error:
         hint = f"\n{job.hint}" if job.hint else ""
         parts.append(
@@ -224,6 +227,7 @@ def job_detail(job: "JobState", history: JobHistory | None, width: int, tall: bo
         unit = f"{job.unit}s" if job.unit.isalpha() else job.unit
         series = history.series
         parts.append(series_charts(series, unit, job.total, width, 7 if tall else 3))
+        parts.append(_attempts(job, history))
     if job.result and job.status == "finished":
         parts.append(section("Result", facts_content(_plain_facts(job.result), 16, width)))
     if history is not None and history.log and (tall or job.error):
@@ -233,17 +237,43 @@ def job_detail(job: "JobState", history: JobHistory | None, width: int, tall: bo
     return blocks(*parts)
 
 
+def _attempts(job: "JobState", history: JobHistory) -> Content | None:
+    """Each attempt on a line; nothing where there was only one."""
+    if len(history.attempts) < 2:
+        return None
+    lines = []
+    for one in history.attempts:
+        last = one is history.attempts[-1]
+        status = job.status if last else one.status
+        words = [strftime("%Y-%m-%d %H:%M", localtime(one.started or one.queued))]
+        if one.started and one.ended:
+            words.append(f"after {duration(one.ended - one.started)}")
+        if one.total:
+            words.append(f"{count(one.done)} of {count(one.total)} {one.unit}")
+        words += [printable(word) for word in (one.host, one.error) if word]
+        style = STATUS_STYLES.get(status, "$muted")
+        line = (f"{one.number:<3}", "$muted"), (f"{status:<11}", style), " · ".join(words)
+        lines.append(Content.assemble(*line))
+    return section("Attempts", Content("\n").join(lines))
+
+
 def metric_facts(metrics: Mapping[str, float]) -> list[Fact]:
     """The metrics of a job, the known ones first and under their usual names."""
     names = [name for name in _METRICS if name in metrics]
-    names += sorted(name for name in metrics if name not in _METRICS)
-    return [
-        Fact(_METRICS.get(name, printable(name)), metric(name, metrics[name])) for name in names
-    ]
+    names += sorted(name for name in metrics if name not in (*_METRICS, *READINGS))
+    return [Fact(_METRICS.get(name, printable(name)), _with_peak(name, metrics)) for name in names]
+
+
+def _with_peak(name: str, metrics: Mapping[str, float]) -> str:
+    peak = metrics.get(f"{name}_peak")
+    at_most = f", at most {size(peak)} so far" if peak is not None and name in READINGS else ""
+    return metric(name, metrics[name]) + at_most
 
 
 def metric(name: str, value: float) -> str:
-    """One metric as people write it: shares in percent, rates as counts."""
+    """One metric as people write it: shares in percent, rates as counts, memory with its unit."""
+    if name in READINGS:
+        return size(value)
     if name.endswith("_share"):
         return f"{100 * value:.1f}%"
     if name.endswith("_s"):

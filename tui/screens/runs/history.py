@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mi_crow.errors import MiCrowError
@@ -13,7 +14,7 @@ from tui.widgets.plot import Point
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
-    from mi_crow.jobs.events import EventReader
+    from mi_crow.jobs.events import Attempt, EventReader
     from mi_crow.jobs.gauges import Gauges
 
 LOG_LINES = 40
@@ -29,7 +30,7 @@ class HistoryReader:
         self._job_id = ""
         self._events: EventReader | None = None
         self._series: dict[str, list[Point]] = {}
-        self._attempts = 0
+        self._attempts: list[Attempt] = []
         self._gauges: Gauges | None = None
         self._asked = -_GAUGE_S
 
@@ -37,14 +38,14 @@ class HistoryReader:
         """The metrics so far, the end of the log, and what the machine does while the job runs on
         it. Raises NotFoundError for no such job."""
         from mi_crow.jobs import tail_log
-        from mi_crow.jobs.events import OPENING, EventReader
+        from mi_crow.jobs.events import EventReader, add_event
 
         job_id = job.job_id
         if job_id != self._job_id or self._events is None:
             self._events = EventReader(self._workspace.job_dir(job_id))
-            self._job_id, self._series, self._attempts = job_id, {}, 0
+            self._job_id, self._series, self._attempts = job_id, {}, []
         for event in self._events.read_new():
-            self._attempts += event["event"] in OPENING
+            add_event(self._attempts, event)
             metrics = event.get("metrics")
             if event["event"] == "progress" and isinstance(metrics, dict):
                 self._add(float(event.get("done", 0)), metrics)
@@ -52,7 +53,7 @@ class HistoryReader:
             job_id,
             {name: tuple(points) for name, points in self._series.items()},
             tuple(tail_log(self._workspace, job_id, LOG_LINES)),
-            self._attempts,
+            tuple(replace(attempt) for attempt in self._attempts),
             self._machine(job),
         )
 

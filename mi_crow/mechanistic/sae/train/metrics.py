@@ -24,7 +24,7 @@ class MetricsTable:
     dead_share (latents silent for the plan's `dead_tokens`); dense_share (latents that fired on
     more than a tenth of the tokens since the previous row); lr; grad_norm; sparsity (the
     coefficient); tokens, tokens_s, seconds; heldout_fvu and heldout_fvu_all (with outliers), None
-    where not measured.
+    where not measured; and the bytes of `memory_readings`, which older files lack.
     """
 
     def __init__(self, rows: list[Row] | None = None) -> None:

@@ -12,6 +12,7 @@ from mi_crow.mechanistic.sae.quality import DENSE, Quality, reconstruction_quali
 from mi_crow.mechanistic.sae.source import HELDOUT, TokenSource, not_finite
 from mi_crow.mechanistic.sae.train.metrics import Row
 from mi_crow.mechanistic.sae.train.state import TrainState
+from mi_crow.memory import memory_readings
 
 # Held-out tokens evaluated at every checkpoint.
 _HELDOUT_TOKENS = 4096
@@ -84,6 +85,7 @@ class StepMetrics:
             "heldout_fvu": None if heldout is None else heldout.fvu,
             "heldout_fvu_all": None if heldout is None else heldout.fvu_all,
             **{f"loss_{name}": value for name, value in losses.items()},
+            **memory_readings(),
         }
 
     def _losses(self) -> dict[str, float]:
