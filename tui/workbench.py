@@ -292,6 +292,6 @@ def place_of(job: "JobState") -> Place:
     if job.status == "finished" and name:
         if job.kind == "index":
             return Place("features", name)
-        if job.kind in ("capture", "train", "evaluate"):
+        if job.kind in ("capture", "train", "evaluate", "import"):
             return Place("runs", name, "runs" if job.kind == "capture" else "saes")
     return Place("runs", job.job_id, "jobs")

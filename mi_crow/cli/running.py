@@ -75,6 +75,16 @@ def run_job(
     return 0
 
 
+def start_job(workspace: Workspace, kind: str, params: dict[str, Any], options: Namespace) -> int:
+    """Starts a job on this machine without following it; says how to. Gives the exit code.
+
+    Raises UserError, with nothing written, for what cannot work.
+    """
+    job_id = submit(workspace, kind, params, name=getattr(options, "name", None))
+    _say_detached(workspace, job_id, options.json)
+    return 0
+
+
 def _say_detached(workspace: Workspace, job_id: str, as_json: bool) -> None:
     if as_json:
         print_json({"job_id": job_id, "workspace": str(workspace.root)})

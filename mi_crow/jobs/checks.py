@@ -3,6 +3,7 @@
 A check raises UserError; what depends on the model or the network is left to the job.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,8 +25,12 @@ from mi_crow.language_model.model_names import model_asked_for
 from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.fitting import check_run, check_width, run_of
+from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
+from mi_crow.mechanistic.sae.formats.files import is_hub_id, locate
+from mi_crow.mechanistic.sae.metadata import WEIGHTS_NAME
 from mi_crow.mechanistic.sae.stored_layers import stored_layer
 from mi_crow.mechanistic.sae.train.loggers import check_logger
+from mi_crow.store.free_space import check_disk, nearest_existing
 from mi_crow.store.ids import validate_id
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.settings import validate_device
@@ -98,6 +103,42 @@ def check_evaluate(workspace: Workspace, config: EvaluateConfig) -> None:
     check_sae_and_run(workspace, config.sae_id, config.run_id)
     if config.model is not None:
         check_model(ModelSpec(config.model))
+
+
+def check_import(workspace: Workspace, config: ImportConfig) -> None:
+    """Raises UserError for an import that would fail, as far as this machine knows; what is only on
+    the hub is left to the job."""
+    validate_device(config.device)
+    check_free(workspace.saes_dir, config.name, "SAE")
+    if config.model is not None:
+        check_model(config.model)
+    if config.check is not None:
+        check_dataset(config.check.dataset)
+    if not is_hub_id(config.path):
+        files = locate(config.path)
+        found = files.find(config.layer)
+        check_disk(workspace.saes_dir, files.bytes_of(found), f"the SAE {config.path!r}")
+
+
+def check_export(workspace: Workspace, config: ExportConfig) -> None:
+    """Raises UserError for an export that would fail."""
+    sae = read_sae_summary(workspace.sae_dir(config.sae_id))
+    target = Path(os.path.expanduser(config.path))
+    if not target.is_absolute():
+        raise UserError(f"{config.path!r} is not a whole path", hint="start it with / or ~")
+    if os.path.lexists(target):
+        raise UserError(f"{str(target)!r} exists already", hint="give a new folder")
+    place = nearest_existing(target)
+    if not place.is_dir():
+        raise UserError(f"{str(place)!r} is a file, not a folder", hint="give a new folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{str(target)!r} cannot be written (no permission in {str(place)!r})",
+            hint="give a folder that you may write to",
+        )
+    weights = sae.path / WEIGHTS_NAME
+    size = weights.stat().st_size if weights.is_file() else 0
+    check_disk(target, size, f"{str(target)!r}")
 
 
 def check_free(parent: Path, name: str | None, what: str) -> None:

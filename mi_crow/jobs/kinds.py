@@ -9,10 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import UserError, nearest
-from mi_crow.jobs.checks import check_capture, check_evaluate, check_index, check_train
+from mi_crow.jobs.checks import (
+    check_capture,
+    check_evaluate,
+    check_export,
+    check_import,
+    check_index,
+    check_train,
+)
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
+from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.progress import Progress
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.workspace import Workspace
@@ -46,6 +54,7 @@ class Kind:
     makes: str | None = None  # run | SAE: whose folder the runner reserves and a resume reuses
     check: Callable[[Workspace, Any], None] | None = None  # raises before anything is written
     ranked: bool = False  # several processes can share the work
+    queues: Callable[[Any], bool] = lambda _: True  # whether this config needs a device of its own
 
 
 def _capture(work: Work) -> dict[str, Any]:
@@ -85,6 +94,18 @@ def _evaluate(work: Work) -> dict[str, Any]:
     return evaluate_sae(work.workspace, work.config, work.progress)
 
 
+def _import(work: Work) -> dict[str, Any]:
+    from mi_crow.mechanistic.sae.formats.exchange import import_sae
+
+    return import_sae(work.workspace, work.config, work.progress, work.output_dir).as_json()
+
+
+def _export(work: Work) -> dict[str, Any]:
+    from mi_crow.mechanistic.sae.formats.exchange import export_from
+
+    return export_from(work.workspace, work.config, work.progress)
+
+
 def _demo(work: Work) -> dict[str, Any]:
     _flush_denormals()
     from mi_crow.jobs.demo.run import run_demo
@@ -106,6 +127,14 @@ KINDS: dict[str, Kind] = {
     "train": Kind(TrainConfig, _train, makes="SAE", check=check_train, ranked=True),
     "index": Kind(IndexConfig, _index, check=check_index),
     "evaluate": Kind(EvaluateConfig, _evaluate, check=check_evaluate),
+    "import": Kind(
+        ImportConfig,
+        _import,
+        makes="SAE",
+        check=check_import,
+        queues=lambda config: config.check is not None,
+    ),
+    "export": Kind(ExportConfig, _export, check=check_export, queues=lambda _: False),
     "demo": Kind(DemoConfig, _demo),
 }
 
@@ -118,12 +147,16 @@ def kind_of(name: str) -> Kind:
 
 
 def device_of(config: Any) -> str:
-    """The device that a config asks for."""
-    return config.model.device if isinstance(config, CaptureConfig) else config.device
+    """The device that a config asks for; the CPU, where there is nothing to ask for."""
+    if isinstance(config, CaptureConfig):
+        return config.model.device
+    return getattr(config, "device", "cpu")
 
 
 def with_device(config: Any, device: str) -> Any:
-    """The config with its device replaced."""
+    """The config with its device replaced, where it has one."""
     if isinstance(config, CaptureConfig):
         return replace(config, model=replace(config.model, device=device))
-    return replace(config, device=device)
+    if isinstance(config, ImportConfig) and config.model is not None:
+        config = replace(config, model=replace(config.model, device=device))
+    return replace(config, device=device) if hasattr(config, "device") else config

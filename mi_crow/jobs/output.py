@@ -7,6 +7,7 @@ from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserErr
 from mi_crow.jobs.dependents import refuse_in_use
 from mi_crow.jobs.kinds import Kind
 from mi_crow.jobs.status import read_state
+from mi_crow.mechanistic.sae.formats.config import ImportConfig
 from mi_crow.store.atomic import read_json, remove_stale, write_json
 from mi_crow.store.ids import make_folder, validate_id
 from mi_crow.store.json_object import JsonObject
@@ -112,4 +113,6 @@ def _short(config: Any) -> str:
     """The descriptive part of an id that the user did not choose."""
     if hasattr(config, "arch"):
         return config.arch
+    if isinstance(config, ImportConfig):
+        return Path(config.path).name
     return Path(config.model.model).name

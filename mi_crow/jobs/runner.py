@@ -85,7 +85,8 @@ def _run(
         config = with_device(config_from_json(kind.config, spec.params, spec.kind), spec.device)
         _wait_for_job(workspace, spec.after, reporter)
         # Slurm's own queue assigns the devices, and may call each job's first one cuda:0.
-        devices = [] if spec.launcher == "slurm" else devices_of(spec.device, spec.nproc)
+        waits = spec.launcher != "slurm" and kind.queues(config)
+        devices = devices_of(spec.device, spec.nproc) if waits else []
         queue = DeviceQueue(devices, spec.created, job_dir.name, workspace.root)
         queue.join()
         _wait_for_device(queue, " ".join(devices), reporter)

@@ -1,6 +1,7 @@
 """`mi-crow import` and `mi-crow export`: SAEs from and for other tools."""
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,21 @@ from mi_crow.cli.arguments import (
     positive,
 )
 from mi_crow.cli.formatting import count, number, print_json, share
+from mi_crow.cli.running import start_job
 from mi_crow.cli.tables import print_facts, print_line, print_outcome
 from mi_crow.cli.text_flags import add_bos
-from mi_crow.errors import MiCrowError, UserError
+from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_dataset, check_model
+from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.config import DatasetSpec, ModelSpec
-from mi_crow.mechanistic.sae.formats.config import DTYPES, CheckConfig, ImportConfig
-from mi_crow.store.runs.manifest import RunManifest
-from mi_crow.store.workspace import Workspace, read_sae_summary
+from mi_crow.mechanistic.sae.formats.config import (
+    DTYPES,
+    CheckConfig,
+    ExportConfig,
+    ImportConfig,
+    path_for_a_job,
+)
+from mi_crow.mechanistic.sae.formats.marks import EXPORTED
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.formats.exchange import ImportResult
@@ -39,8 +47,9 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("path", type=Path, metavar="PATH", help="new folder to write")
     parser.add_argument("--sae", metavar="SAE", help="SAE id, as an option")
     parser.add_argument(
-        "--format", default="saelens", choices=("saelens", "sparsify"), help="default: saelens"
+        "--format", default=EXPORTED[0], choices=EXPORTED, help=f"default: {EXPORTED[0]}"
     )
+    _add_detach(parser)
 
 
 def _add_import(parser: ArgumentParser) -> None:
@@ -89,6 +98,11 @@ def _add_import(parser: ArgumentParser) -> None:
         help="tokens per document (default: 128)",
     )
     add_device(parser)
+    _add_detach(parser)
+
+
+def _add_detach(parser: ArgumentParser) -> None:
+    parser.add_argument("--detach", action="store_true", help="start a job and do not wait for it")
 
 
 def run(options: Namespace) -> int:
@@ -124,6 +138,9 @@ def _import(options: Namespace) -> int:
         centred=options.centred,
         bos=options.bos,
     )
+    if options.detach:
+        config = replace(config, path=path_for_a_job(config.path))
+        return start_job(workspace, "import", config_as_json(config), options)
     from mi_crow.mechanistic.sae.formats.exchange import import_sae
 
     result = import_sae(workspace, config)
@@ -155,27 +172,17 @@ def _show(result: "ImportResult") -> None:
         print_line(f"warning: {warning}", style="yellow")
 
 
-def _run_of(workspace: Workspace, sae_id: str) -> RunManifest | None:
-    """The run an SAE was trained on, where it still exists: an export can do without it."""
-    try:
-        run_id = read_sae_summary(workspace.sae_dir(sae_id)).run_id
-        if run_id is None:
-            return None
-        return RunManifest.load(workspace.run_dir(workspace.run_named(run_id)))
-    except MiCrowError:
-        return None
-
-
 def _export(options: Namespace) -> int:
     workspace = open_workspace(options)
     if options.sae and options.sae_first:
         raise UserError("the SAE is named twice", hint="leave out --sae")
     sae_id = pick_sae(workspace, options.sae or options.sae_first)
-    from mi_crow.mechanistic.sae.formats.exchange import export_sae
-
     target = options.path.expanduser().absolute()
-    captured = _run_of(workspace, sae_id)
-    folder = export_sae(workspace.sae_dir(sae_id), target, options.format, captured)
-    value = {"sae_id": sae_id, "path": str(target), "format": options.format, "folder": str(folder)}
-    print_outcome(options.json, value, f"wrote {sae_id} to {folder}")
+    config = ExportConfig(sae_id, str(target), options.format)
+    if options.detach:
+        return start_job(workspace, "export", config_as_json(config), options)
+    from mi_crow.mechanistic.sae.formats.exchange import export_from
+
+    value = export_from(workspace, config)
+    print_outcome(options.json, value, f"wrote {sae_id} to {value['folder']}")
     return 0

@@ -1,11 +1,15 @@
-"""Settings of an import: plain data, torch-free."""
+"""Settings of an import and an export: plain data, torch-free."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from mi_crow.bounds import SCALE
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import DatasetSpec, ModelSpec, check_bos
+from mi_crow.mechanistic.sae.formats.marks import EXPORTED
 
+WHERE = "give a folder that holds cfg.json, an SAE's file, or a hub id (org/name/folder)"
 DTYPES = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -43,11 +47,34 @@ class ImportConfig:
     bos: str = "auto"  # whether its texts start with a BOS token; auto: as in the file
 
     def __post_init__(self) -> None:
+        if not self.path:
+            raise UserError("there is no path to import from", hint=WHERE)
         if self.dtype not in DTYPES:
             raise UserError(f"dtype {self.dtype!r} is not known", hint=f"use {', '.join(DTYPES)}")
         check_bos(self.bos)
         if self.input_scale is not None:
             check_scale(self.input_scale, "the input scale")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """One export: an SAE of the workspace as files for other tools."""
+
+    sae_id: str
+    path: str  # the new folder
+    format: str = "saelens"
+
+    def __post_init__(self) -> None:
+        if self.format not in EXPORTED:
+            known = ", ".join(EXPORTED)
+            raise UserError(f"format {self.format!r} is not known", hint=f"use {known}")
+
+
+def path_for_a_job(path: str) -> str:
+    """A path on this machine as an absolute one, which a job finds from wherever it is resumed; a
+    hub id as it is."""
+    local = Path(os.path.expanduser(path))
+    return str(local.absolute()) if local.exists() else path
 
 
 def check_scale(scale: float, what: str) -> float:

@@ -1,21 +1,30 @@
-"""Recognising SAEs and their formats by file names, and choosing one of several."""
+"""Recognising SAEs and their formats by file names, and choosing one of several.
+
+Torch-free: what reads an SAE is imported when it is read.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mi_crow.errors import NotFoundError, UserError
-from mi_crow.mechanistic.sae.formats import (
-    dictionary_learning,
-    gemma_scope,
-    llama_scope,
-    openai,
-    saelens,
-    sparsify,
-)
 from mi_crow.mechanistic.sae.formats.families import family_of
-from mi_crow.mechanistic.sae.formats.record import SaeRecord
+from mi_crow.mechanistic.sae.formats.marks import (
+    DICTIONARY_LEARNING,
+    GEMMA_SCOPE,
+    LLAMA_SCOPE,
+    OPENAI,
+    SAELENS,
+    SPARSIFY,
+    SPARSIFY_RUN,
+)
+from mi_crow.mechanistic.sae.formats.saelens_names import SCALER_NAME
 from mi_crow.mechanistic.sae.hook_names import point_of
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.sae.formats.record import SaeRecord
 
 _LISTED = 12  # SAEs that an error lists
 
@@ -28,7 +37,7 @@ class FoundSae:
     label: str  # its folder, or its file where one folder holds several; '' for the root itself
     weights: str  # the file that it was recognised by
     files: tuple[str, ...]  # all that are read, including optional ones
-    read: Callable[[Path, str], SaeRecord]  # takes the root, and the place that it came from
+    read: "Callable[[Path, str], SaeRecord]"  # takes the root, and the place that it came from
 
 
 def find_saes(names: Iterable[str]) -> list[FoundSae]:
@@ -54,7 +63,7 @@ def choose(found: Sequence[FoundSae], layer: str | None, place: str) -> FoundSae
     if not found:
         raise NotFoundError(
             f"no SAE at {place!r}",
-            hint=f"give a folder that holds {saelens.CONFIG_NAME} and its weights, or files "
+            hint=f"give a folder that holds {SAELENS.config} and its weights, or files "
             "of sparsify, Gemma Scope, dictionary_learning, Llama Scope or OpenAI",
         )
     if len(found) == 1:
@@ -98,44 +107,25 @@ def _marked(name: str, known: set[str]) -> FoundSae | None:
     def beside(*files: str) -> tuple[str, ...]:
         return tuple(_joined(folder, one) for one in files)
 
-    if file == saelens.WEIGHTS_NAME and not family_of(name, known):
-        files = beside(saelens.CONFIG_NAME, file, saelens.SCALER_NAME)
-        return FoundSae(
-            saelens.FORMAT, folder, name, files, lambda root, _: saelens.read_saelens(root / folder)
-        )
-    if file == sparsify.WEIGHTS_NAME:
-        run = _above(folder, sparsify.RUN_NAME, known)
-        files = (*beside(sparsify.CONFIG_NAME, file), *((run,) if run else ()))
-        return FoundSae(
-            sparsify.FORMAT,
-            folder,
-            name,
-            files,
-            lambda root, place: sparsify.read_sparsify(
-                root / folder, _joined(place, folder), root / run if run else None
-            ),
-        )
-    if file == gemma_scope.WEIGHTS_NAME:
-        return FoundSae(
-            gemma_scope.FORMAT,
-            folder,
-            name,
-            (name,),
-            lambda root, place: gemma_scope.read_gemma_scope(root / name, _joined(place, folder)),
-        )
-    if file == dictionary_learning.WEIGHTS_NAME:
-        return _dictionary(name, _joined(folder, dictionary_learning.CONFIG_NAME), folder)
-    if name.endswith(llama_scope.WEIGHTS_NAME):
-        base = name.removesuffix(llama_scope.WEIGHTS_NAME).rstrip("/")
-        config = _joined(base, llama_scope.CONFIG_NAME)
+    if file == SAELENS.weights and not family_of(name, known):
+        files = beside(SAELENS.config, file, SCALER_NAME)
+        return FoundSae(SAELENS.format, folder, name, files, partial(_read_saelens, folder))
+    if file == SPARSIFY.weights:
+        run = _above(folder, SPARSIFY_RUN, known)
+        files = (*beside(SPARSIFY.config, file), *((run,) if run else ()))
+        read = partial(_read_sparsify, folder, run)
+        return FoundSae(SPARSIFY.format, folder, name, files, read)
+    if file == GEMMA_SCOPE.weights:
+        read = partial(_read_gemma_scope, name, folder)
+        return FoundSae(GEMMA_SCOPE.format, folder, name, (name,), read)
+    if file == DICTIONARY_LEARNING.weights:
+        return _dictionary(name, _joined(folder, DICTIONARY_LEARNING.config), folder)
+    if name.endswith(LLAMA_SCOPE.weights):
+        base = name.removesuffix(LLAMA_SCOPE.weights).rstrip("/")
+        config = _joined(base, LLAMA_SCOPE.config)
         if config in known:
-            return FoundSae(
-                llama_scope.FORMAT,
-                base,
-                name,
-                (config, name),
-                lambda root, _: llama_scope.read_llama_scope(root / base),
-            )
+            read = partial(_read_llama_scope, base)
+            return FoundSae(LLAMA_SCOPE.format, base, name, (config, name), read)
     return None
 
 
@@ -146,24 +136,53 @@ def one_file(name: str, known: set[str]) -> FoundSae | None:
     if found is not None or not name.endswith(".pt") or family_of(name, known):
         return found
     folder = name.rpartition("/")[0]
-    config = _above(folder, dictionary_learning.CONFIG_NAME, known)
+    config = _above(folder, DICTIONARY_LEARNING.config, known)
     return _dictionary(name, config, name) if config is not None else _openai(name)
 
 
 def _dictionary(name: str, config: str, label: str) -> FoundSae:
-    return FoundSae(
-        dictionary_learning.FORMAT,
-        label,
-        name,
-        (config, name),
-        lambda root, _: dictionary_learning.read_dictionary_learning(root / name, root / config),
-    )
+    read = partial(_read_dictionary, name, config)
+    return FoundSae(DICTIONARY_LEARNING.format, label, name, (config, name), read)
 
 
 def _openai(name: str) -> FoundSae:
-    return FoundSae(
-        openai.FORMAT, name, name, (name,), lambda root, _: openai.read_openai(root / name)
-    )
+    return FoundSae(OPENAI.format, name, name, (name,), partial(_read_openai, name))
+
+
+def _read_saelens(folder: str, root: Path, _: str) -> "SaeRecord":
+    from mi_crow.mechanistic.sae.formats.saelens import read_saelens
+
+    return read_saelens(root / folder)
+
+
+def _read_sparsify(folder: str, run: str | None, root: Path, place: str) -> "SaeRecord":
+    from mi_crow.mechanistic.sae.formats.sparsify import read_sparsify
+
+    return read_sparsify(root / folder, _joined(place, folder), root / run if run else None)
+
+
+def _read_gemma_scope(name: str, folder: str, root: Path, place: str) -> "SaeRecord":
+    from mi_crow.mechanistic.sae.formats.gemma_scope import read_gemma_scope
+
+    return read_gemma_scope(root / name, _joined(place, folder))
+
+
+def _read_llama_scope(base: str, root: Path, _: str) -> "SaeRecord":
+    from mi_crow.mechanistic.sae.formats.llama_scope import read_llama_scope
+
+    return read_llama_scope(root / base)
+
+
+def _read_dictionary(name: str, config: str, root: Path, _: str) -> "SaeRecord":
+    from mi_crow.mechanistic.sae.formats.dictionary_learning import read_dictionary_learning
+
+    return read_dictionary_learning(root / name, root / config)
+
+
+def _read_openai(name: str, root: Path, _: str) -> "SaeRecord":
+    from mi_crow.mechanistic.sae.formats.openai import read_openai
+
+    return read_openai(root / name)
 
 
 def _above(folder: str, file: str, known: set[str]) -> str | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae.formats.marks import DICTIONARY_LEARNING
 from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
 from mi_crow.mechanistic.sae.formats.tensor_files import (
     check_names,
@@ -23,9 +24,7 @@ from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.store.json_file import read_json
 from mi_crow.store.json_object import JsonObject, whole
 
-FORMAT = "dictionary_learning"
-CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "ae.pt"
+FORMAT = DICTIONARY_LEARNING.format
 
 _LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
 _PLAIN = ("W_enc", "b_enc", "W_dec", "b_dec")

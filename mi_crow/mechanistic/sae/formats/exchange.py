@@ -4,7 +4,7 @@ Both write the whole folder or nothing.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,30 +13,32 @@ import torch
 from safetensors import SafetensorError
 
 from mi_crow.causes import machine_error
-from mi_crow.errors import UserError
+from mi_crow.errors import MiCrowError, UserError
 from mi_crow.mechanistic.sae.architectures import BY_SAELENS_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.build import build, bytes_needed
-from mi_crow.mechanistic.sae.formats.config import ImportConfig
+from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.sae.formats.layer_check import check_named_layers
 from mi_crow.mechanistic.sae.formats.load import OpenedSae, at_layer, load_sae, open_sae_files
+from mi_crow.mechanistic.sae.formats.marks import EXPORTED
+from mi_crow.mechanistic.sae.formats.moving import Moved
 from mi_crow.mechanistic.sae.formats.saelens import read_saelens
 from mi_crow.mechanistic.sae.formats.sparsify import check_writable, hookpoint_of, write_sparsify
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.saving import saelens_name, save_sae
 from mi_crow.mechanistic.sae.stored_layers import as_captured
+from mi_crow.progress import NullProgress, Progress
 from mi_crow.store.atomic import whole_folder
-from mi_crow.store.free_space import check_disk, check_memory
+from mi_crow.store.free_space import check_disk, check_memory, gigabytes
 from mi_crow.store.ids import timestamp_id, validate_id
 from mi_crow.store.leftovers import beside, leftovers, remove
 from mi_crow.store.runs.manifest import RunManifest
-from mi_crow.store.workspace import Workspace
+from mi_crow.store.workspace import Workspace, read_sae_summary
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.formats.fit import Fit
 
-FORMATS = ("saelens", "sparsify")  # of exports
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -64,14 +66,24 @@ class ImportResult:
         return found
 
 
-def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
-    """Reads an SAE, checks that it fits its hook point if the config asks for it, and writes it.
+def import_sae(
+    workspace: Workspace,
+    config: ImportConfig,
+    progress: Progress | None = None,
+    output_dir: Path | None = None,
+) -> ImportResult:
+    """Reads an SAE, checks that it fits its hook point if the config asks for it, and writes it: to
+    a new folder, or to `output_dir`, which a job has reserved.
 
     Nothing is written unless all of that succeeds. Raises NotFoundError, UserError (also for too
-    little disk space or memory, an id in use, or an unknown layer) or CorruptDataError.
+    little disk space or memory, an id in use, or an unknown layer), CorruptDataError, or
+    CancelledError when `progress` was asked to stop.
     """
-    if config.name is not None:
+    progress = progress or NullProgress()
+    moved = Moved(progress)
+    if output_dir is None and config.name is not None:
         _free_folder(workspace, config.name)
+    progress.log(f"looking for an SAE at {config.path}")
     opened = open_sae_files(
         config.path,
         layer=config.layer,
@@ -79,9 +91,10 @@ def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
         offline=config.offline,
         input_scale=config.input_scale,
         target=workspace.saes_dir,
+        moved=moved,
     )
-    sae_id = config.name or _id_of(opened)
-    target = _free_folder(workspace, sae_id)
+    target = output_dir or _free_folder(workspace, config.name or _id_of(opened))
+    sae_id = target.name
     metadata = _completed_metadata(opened, config)
     unchecked = ()
     if config.check is None:
@@ -94,13 +107,22 @@ def import_sae(workspace: Workspace, config: ImportConfig) -> ImportResult:
     check_disk(workspace.saes_dir, needed, f"the SAE {sae_id!r}")
     # Writing transposes the encoder: a second copy of one of the two matrices.
     check_memory(needed * 3 // 2, f"the SAE {sae_id!r}")
+    progress.log(f"reading it: {opened.format}, {gigabytes(needed)}")
+    moved.expect(2 * needed)  # read, then written
     sae = build(opened.record, opened.where, "cpu", dtype)
+    moved.add(needed)
     sae.metadata = metadata
     sae.centred = metadata.centred_weights and not sae.transcodes
-    fit = _checked(sae, config, opened.file_point) if config.check is not None else None
+    fit = None
+    if config.check is not None:
+        progress.log(f"checking it on {config.check.documents} documents")
+        fit = _checked(sae, config, opened.file_point, progress)
     workspace.ensure()
-    with _new_folder(target) as folder:
-        sae.to("cpu").save(folder)
+    progress.log(f"writing {sae_id}")
+    moved.add(0)
+    with _explained(target), nullcontext(target) if output_dir else whole_folder(target) as folder:
+        sae.to("cpu").save(folder)  # its cfg.json last, without which it is unfinished
+    moved.finish()
     return ImportResult(
         sae_id=sae_id,
         format=opened.format,
@@ -167,7 +189,9 @@ def _model_id(model: str) -> str:
     return str(path.absolute()) if path.exists() else model
 
 
-def _checked(sae: SparseAutoencoder, config: ImportConfig, file_point: str) -> "Fit":
+def _checked(
+    sae: SparseAutoencoder, config: ImportConfig, file_point: str, progress: Progress
+) -> "Fit":
     """Tries the SAE on its model, and fills in its metadata from the model."""
     from mi_crow.datasets.loading import load_texts
     from mi_crow.language_model import LanguageModel
@@ -192,7 +216,7 @@ def _checked(sae: SparseAutoencoder, config: ImportConfig, file_point: str) -> "
     lm = LanguageModel.from_spec(spec)
     decode = ids_decoder(lm.tokenizer)
     texts = [text for text, _ in load_texts(dataset, config.offline, decode=decode).rows()]
-    fit = check_fit(lm, sae, texts, config.check.context_length, file_point)
+    fit = check_fit(lm, sae, texts, config.check.context_length, file_point, progress=progress)
     point = at_layer(sae.metadata, fit.layer.point)
     sae.metadata = replace(
         point,
@@ -223,33 +247,75 @@ def _warnings(opened: OpenedSae, sae: SparseAutoencoder, config: ImportConfig) -
     return tuple(found)
 
 
+def export_from(
+    workspace: Workspace, config: ExportConfig, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Exports an SAE of the workspace; the result is that of `mi-crow export --json`.
+
+    Raises what `export_sae` raises, and NotFoundError without such an SAE.
+    """
+    target = Path(config.path).expanduser().absolute()
+    source = workspace.sae_dir(config.sae_id)
+    folder = export_sae(source, target, config.format, _run_of(workspace, config.sae_id), progress)
+    return {
+        "sae_id": config.sae_id,
+        "path": str(target),
+        "format": config.format,
+        "folder": str(folder),
+    }
+
+
+def _run_of(workspace: Workspace, sae_id: str) -> RunManifest | None:
+    """The run an SAE was trained on, where it still exists: an export can do without it."""
+    try:
+        run_id = read_sae_summary(workspace.sae_dir(sae_id)).run_id
+        if run_id is None:
+            return None
+        return RunManifest.load(workspace.run_dir(workspace.run_named(run_id)))
+    except MiCrowError:
+        return None
+
+
 def export_sae(
-    source: Path, target: Path, format_name: str = "saelens", captured: RunManifest | None = None
+    source: Path,
+    target: Path,
+    format_name: str = "saelens",
+    captured: RunManifest | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Writes the SAE in the folder `source` to the new folder `target`, and returns the SAE's own
     folder: for sparsify one inside `target`, named after its hook point. `captured` is the run that
     the SAE was trained on, which defines what it reads.
 
     Raises UserError when `target` exists, cannot be written or is on a full disk, and for an SAE
-    that the format cannot hold.
+    that the format cannot hold; CancelledError when `progress` was asked to stop.
     """
     if target.exists():
         raise UserError(f"{str(target)!r} exists already", hint="give a new folder")
-    if format_name not in FORMATS:
-        raise UserError(f"format {format_name!r} is not known", hint=f"use {', '.join(FORMATS)}")
+    if format_name not in EXPORTED:
+        raise UserError(f"format {format_name!r} is not known", hint=f"use {', '.join(EXPORTED)}")
     remove(beside(target))
-    check_disk(target, bytes_needed(read_saelens(source)), f"{str(target)!r}")
+    needed = bytes_needed(read_saelens(source))
+    check_disk(target, needed, f"{str(target)!r}")
+    progress = progress or NullProgress()
+    moved = Moved(progress)
+    progress.log(f"reading {source.name}, {gigabytes(needed)}")
+    moved.expect(2 * needed)  # read, then written
     sae = load_sae(source)
+    moved.add(needed)
     if captured is not None:
         sae.metadata = as_captured(sae.metadata, captured)
     place = hookpoint_of(sae) if format_name == "sparsify" else ""
     _check_exportable(sae, format_name)
-    with _new_folder(target) as folder:
+    progress.log(f"writing {target}")
+    with _explained(target), whole_folder(target) as folder:
         if format_name == "sparsify":
             (folder / place).mkdir(exist_ok=True)
             write_sparsify(sae, folder / place)
         else:
             save_sae(sae, folder)
+        moved.add(0)  # the last moment to leave nothing behind
+    moved.finish()
     return target / place
 
 
@@ -264,12 +330,11 @@ def _check_exportable(sae: SparseAutoencoder, format_name: str) -> None:
 
 
 @contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `target` when the block ends. Raises UserError when it cannot
-    be written, MachineError where the operating system gives the reason."""
+def _explained(target: Path) -> Iterator[None]:
+    """Raises UserError when `target` cannot be written, MachineError where the operating system
+    gives the reason."""
     try:
-        with whole_folder(target) as folder:
-            yield folder
+        yield
     except OSError as error:
         raise UserError(f"{str(target)!r} cannot be written ({error.strerror})") from error
     except SafetensorError as error:  # wraps the operating system's error

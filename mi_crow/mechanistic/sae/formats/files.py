@@ -6,18 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import NotFoundError, UserError
+from mi_crow.errors import CancelledError, NotFoundError, UserError
 from mi_crow.hub import hub_answers, hub_error, quiet_downloads
-from mi_crow.mechanistic.sae.formats import llama_scope, saelens, sparsify
+from mi_crow.mechanistic.sae.formats.config import WHERE
 from mi_crow.mechanistic.sae.formats.detect import FoundSae, choose, find_saes, one_file
 from mi_crow.mechanistic.sae.formats.families import refuse_family
+from mi_crow.mechanistic.sae.formats.marks import LLAMA_SCOPE, SAELENS, SPARSIFY
+from mi_crow.mechanistic.sae.formats.moving import Moved, counting
 from mi_crow.store.free_space import check_disk, same_disk
 
 _DEEPEST = 5  # folders below the given one
 _MOST_FILES = 100_000
 _WEIGHTS_OF = {
-    saelens.CONFIG_NAME: f"{saelens.WEIGHTS_NAME} or {sparsify.WEIGHTS_NAME}",
-    llama_scope.CONFIG_NAME: llama_scope.WEIGHTS_NAME,
+    SAELENS.config: f"{SAELENS.weights} or {SPARSIFY.weights}",
+    LLAMA_SCOPE.config: LLAMA_SCOPE.weights,
 }
 _HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+)(?:/(.+))?")
 
@@ -81,11 +83,14 @@ class LocatedFiles:
         inside = found.label.removeprefix(self.only).strip("/")
         return f"{name}-{inside.replace('/', '-')}" if several and inside else name
 
-    def fetch(self, found: FoundSae, target: Path | None = None) -> Path:
+    def fetch(
+        self, found: FoundSae, target: Path | None = None, moved: Moved | None = None
+    ) -> Path:
         """The root of the SAE's files, which are downloaded if they are on the hub.
 
-        `target` is where the SAE will be written afterwards. Raises UserError when a disk is too
-        full or the hub does not return the files.
+        `target` is where the SAE will be written afterwards; `moved` counts what is downloaded.
+        Raises UserError when a disk is too full or the hub does not return the files, and
+        CancelledError; what was downloaded by then is used by the next attempt.
         """
         if self.root is not None:
             return self.root
@@ -94,13 +99,21 @@ class LocatedFiles:
 
         wanted = [name for name in found.files if name in self.names]
         self._check_disks(wanted, target)
+        bar = None
+        if moved is not None:
+            moved.expect(self.missing_bytes(found) + 2 * self.bytes_of(found))  # read, then written
+            bar = counting(moved)
         roots = set()
         try:
             with quiet_downloads():
                 for name in wanted:
                     # By the revision as given, so that --offline finds it under that name.
-                    path = hf_hub_download(self.repository, name, revision=self.asked_revision)
+                    path = hf_hub_download(
+                        self.repository, name, revision=self.asked_revision, tqdm_class=bar
+                    )
                     roots.add(Path(path).parents[name.count("/")])
+        except CancelledError:
+            raise
         except Exception as error:
             raise hub_error(f"SAE {self.given!r}", error, asked=True) from error
         if len(roots) > 1 or self.revision != next(iter(roots)).name:
@@ -109,20 +122,36 @@ class LocatedFiles:
             )
         return roots.pop()
 
-    def _check_disks(self, wanted: list[str], target: Path | None) -> None:
-        """Raises UserError without space for what is to be downloaded and then written."""
-        from huggingface_hub import constants, try_to_load_from_cache
+    def bytes_of(self, found: FoundSae) -> int:
+        """The size of the SAE's files, as far as it is known."""
+        if self.root is None:
+            return sum(self.sizes.get(name, 0) for name in found.files)
+        paths = (self.root / name for name in found.files)
+        return sum(path.stat().st_size for path in paths if path.is_file())
+
+    def missing_bytes(self, found: FoundSae) -> int:
+        """How much of the SAE has to be downloaded."""
+        return 0 if self.root is not None else self._missing([*found.files])
+
+    def _missing(self, wanted: list[str]) -> int:
+        from huggingface_hub import try_to_load_from_cache
 
         assert self.repository is not None
-        cache, what = Path(constants.HF_HUB_CACHE), f"{self.given!r} from the hub"
-        whole = sum(self.sizes.get(name, 0) for name in wanted)
-        missing = sum(
+        return sum(
             self.sizes.get(name, 0)
             for name in wanted
             if not isinstance(
                 try_to_load_from_cache(self.repository, name, revision=self.revision), str
             )
         )
+
+    def _check_disks(self, wanted: list[str], target: Path | None) -> None:
+        """Raises UserError without space for what is to be downloaded and then written."""
+        from huggingface_hub import constants
+
+        cache, what = Path(constants.HF_HUB_CACHE), f"{self.given!r} from the hub"
+        whole = sum(self.sizes.get(name, 0) for name in wanted)
+        missing = self._missing(wanted)
         if target is None or not same_disk(cache, target):
             check_disk(cache, missing, what)
         if target is not None:
@@ -134,7 +163,7 @@ def locate(path: str | Path, revision: str | None = None, offline: bool = False)
 
     With `offline`, only the local cache of the hub is used. Raises NotFoundError or UserError.
     """
-    local = Path(path).expanduser()
+    local = Path(os.path.expanduser(path))
     try:
         if local.is_dir():
             return LocatedFiles(str(path), tuple(_walk(local)), local)
@@ -146,9 +175,14 @@ def locate(path: str | Path, revision: str | None = None, offline: bool = False)
     if match is None:
         raise NotFoundError(
             f"no SAE at {str(path)!r}",
-            hint="give a folder that holds cfg.json, an SAE's file, or a hub id (org/name/folder)",
+            hint=WHERE,
         )
     return _on_hub(str(path), match[1], match[2] or "", revision, offline)
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether `path` names a repository on the hub: nothing on this machine is called like that."""
+    return not Path(os.path.expanduser(path)).exists() and _HUB_ID.fullmatch(path) is not None
 
 
 def _around(file: Path, given: str) -> LocatedFiles:

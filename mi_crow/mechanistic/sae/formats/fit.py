@@ -1,8 +1,9 @@
 """Whether an SAE fits a hook point: its FVU on some text, and which alternatives fit better."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from mi_crow.mechanistic.sae.fitting import check_widths
 from mi_crow.mechanistic.sae.formats.layer_check import OTHER_PLACE
 from mi_crow.mechanistic.sae.quality import Quality, reconstruction_quality
 from mi_crow.mechanistic.sae.targets import point_read, target_layer
+from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -66,14 +68,17 @@ def check_fit(
     context_length: int = 128,
     file_point: str = "",
     bos: str = "auto",
+    progress: Progress | None = None,
 ) -> Fit:
     """Runs texts through the model and the SAE at its hook point.
 
     The obvious alternatives are tried on some of the tokens: `file_point` and other hook points of
     the block and its neighbours, other scalings of the input, centred inputs, a BOS token added,
     left out or counted. `bos` says whether texts start with one (auto: as in the SAE's metadata).
-    Raises NotFoundError for an unknown layer, UserError when the widths differ or there is no text.
+    Raises NotFoundError for an unknown layer, UserError when the widths differ or there is no text,
+    CancelledError when `progress` was asked to stop.
     """
+    capture = partial(_capture, lm, progress or NullProgress())
     point, target = _points(lm, sae)
     centring = set_centring(lm, sae)
     given = list(texts)
@@ -82,7 +87,7 @@ def check_fit(
     if not rows:
         raise UserError("there is no text to check the SAE on", hint="give another --dataset")
     sae.to(lm.device)
-    tokens = _capture(lm, rows, {point, target})
+    tokens = capture(rows, {point, target})
     if not bool(tokens.ordinary.any()):
         raise UserError("the texts contain only special tokens", hint="give another --dataset")
     x, y = tokens.at[point][tokens.ordinary], tokens.at[target][tokens.ordinary]
@@ -96,9 +101,9 @@ def check_fit(
             fvu = _quality(sae, x[:_COMPARED], y[:_COMPARED], limit).fvu
         tried["the mean of each activation subtracted (--centred)"] = fvu
     for name, other in _other_starts(lm, few, context_length):
-        found = _capture(lm, other, {point, target})
+        found = capture(other, {point, target})
         tried[name] = _fvu_of_some(sae, found, point, target)
-    tried |= _other_points(lm, sae, (point, target), few, file_point)
+    tried |= _other_points(lm, sae, (point, target), few, file_point, capture)
     return Fit(
         layer=point,
         fvu=quality.fvu,
@@ -206,6 +211,7 @@ def _other_points(
     points: "tuple[HookPoint, HookPoint]",
     rows: list[list[int]],
     file_point: str,
+    capture: "Callable[[Sequence[list[int]], set[HookPoint]], _Tokens]",
 ) -> dict[str, float]:
     """FVU at other hook points of the same width: those of the block, the residual streams beside
     it, and `file_point`. For a transcoder its input, its target and both are moved."""
@@ -214,7 +220,7 @@ def _other_points(
     targets = _around(lm, written, sae.n_outputs, "") if sae.transcodes else []
     if not inputs and not targets:
         return {}
-    tokens = _capture(lm, rows, {read, written, *inputs, *targets})
+    tokens = capture(rows, {read, written, *inputs, *targets})
     if not sae.transcodes:
         return {
             f"--layer {other.point}": _fvu_of_some(sae, tokens, other, other) for other in inputs
@@ -253,13 +259,19 @@ def _around(lm: "LanguageModel", point: "HookPoint", width: int, extra: str) -> 
 
 
 @torch.inference_mode()
-def _capture(lm: "LanguageModel", rows: Sequence[list[int]], points: "set[HookPoint]") -> _Tokens:
+def _capture(
+    lm: "LanguageModel",
+    progress: Progress,
+    rows: Sequence[list[int]],
+    points: "set[HookPoint]",
+) -> _Tokens:
     """Activations of all tokens except padding, on the model's device."""
     ids = special_ids(lm.tokenizer)
     found: dict[HookPoint, list[Tensor]] = {point: [] for point in points}
     ordinary = []
     waiting = iter(rows)
     while batch := list(islice(waiting, _BATCH)):
+        raise_if_stopped(progress)
         encoding = lm.padded(batch)
         seen = run_to(lm, list(points), encoding.input_ids, encoding.attention_mask)
         there = encoding.attention_mask.bool()

@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.formats.marks import GEMMA_SCOPE
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_npz
 from mi_crow.mechanistic.sae.hook_names import hook_name_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 
-FORMAT = "Gemma Scope"
-WEIGHTS_NAME = "params.npz"
+FORMAT = GEMMA_SCOPE.format
 
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 _EMBEDDING = re.compile(r"(?:^|/)embedding(?:/|$)")

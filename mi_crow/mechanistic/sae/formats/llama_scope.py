@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae.formats.marks import LLAMA_SCOPE
 from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
 from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
@@ -19,9 +20,7 @@ from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.store.json_file import read_json
 from mi_crow.store.json_object import JsonObject
 
-FORMAT = "Llama Scope"
-CONFIG_NAME = "hyperparams.json"
-WEIGHTS_NAME = "checkpoints/final.safetensors"
+FORMAT, CONFIG_NAME, WEIGHTS_NAME = LLAMA_SCOPE
 
 _TENSORS = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
 # The only supported values of these keys, which may be missing.

@@ -9,6 +9,7 @@ from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.build import build
 from mi_crow.mechanistic.sae.formats.detect import names_folder
 from mi_crow.mechanistic.sae.formats.files import locate, origin_of
+from mi_crow.mechanistic.sae.formats.moving import Moved
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.saelens import FORMAT as SAELENS
 from mi_crow.mechanistic.sae.formats.saelens import read_saelens
@@ -38,14 +39,15 @@ def open_sae_files(
     offline: bool = False,
     input_scale: float | None = None,
     target: Path | None = None,
+    moved: Moved | None = None,
 ) -> OpenedSae:
     """Finds the SAE at `path` and reads its description; its tensors are not read yet.
 
     `path` is a folder, a file, or a hub id (`org/name`, `org/name/folder`), of which only the files
     needed are downloaded, at `revision`. `layer` chooses one of several SAEs by its folder, or else
     overrides the hook point in the file. `input_scale` is for SAEs of scaled inputs whose file
-    lacks the factor; `target` is where the SAE will be written, which needs disk space too. Raises
-    NotFoundError, UserError or CorruptDataError.
+    lacks the factor; `target` is where the SAE will be written, which needs disk space too; `moved`
+    counts what is downloaded. Raises NotFoundError, UserError or CorruptDataError.
     """
     folder = Path(path)
     if _is_ours(folder):
@@ -56,7 +58,7 @@ def open_sae_files(
     else:
         files = locate(path, revision, offline)
         found = files.find(layer)
-        root = files.fetch(found, target)
+        root = files.fetch(found, target, moved)
         record, label = found.read(root, origin_of(files)), found.label
         inside = f"{files.repository}/{found.label}".rstrip("/") if files.repository else ""
         opened = OpenedSae(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.formats.marks import OPENAI
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import (
     check_names,
@@ -20,7 +21,7 @@ from mi_crow.mechanistic.sae.formats.tensor_files import (
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.store.json_object import JsonObject
 
-FORMAT = "OpenAI sparse_autoencoder"
+FORMAT = OPENAI.format
 
 _TENSORS = ("pre_bias", "encoder.weight", "latent_bias", "decoder.weight")
 _STATISTICS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")

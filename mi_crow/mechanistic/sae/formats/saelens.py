@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.language_model.model_names import hub_model
+from mi_crow.mechanistic.sae.formats.marks import SAELENS
 from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
 from mi_crow.mechanistic.sae.formats.saelens_config import SaelensConfig, read_config
 from mi_crow.mechanistic.sae.formats.saelens_names import SCALER_NAME
@@ -20,7 +21,7 @@ from mi_crow.mechanistic.sae.metadata import CONFIG_NAME, WEIGHTS_NAME, SaeMetad
 from mi_crow.store.json_file import read_json
 from mi_crow.store.json_object import JsonObject
 
-FORMAT = "SAELens"
+FORMAT = SAELENS.format
 UNKNOWN_KEYS = "unknown_keys"  # in `metadata`: the unknown keys of cfg.json
 _LONGEST_KEY = 60
 

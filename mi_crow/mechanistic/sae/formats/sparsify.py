@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.formats.marks import SPARSIFY
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
@@ -21,10 +22,7 @@ from mi_crow.store.atomic import write_json
 from mi_crow.store.json_file import read_json
 from mi_crow.store.json_object import JsonObject
 
-FORMAT = "sparsify"
-CONFIG_NAME = "cfg.json"
-WEIGHTS_NAME = "sae.safetensors"
-RUN_NAME = "config.json"  # of the whole run, above the hook points
+FORMAT, CONFIG_NAME, WEIGHTS_NAME = SPARSIFY
 
 _KEYS = frozenset(
     [
