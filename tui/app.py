@@ -12,12 +12,14 @@ from textual.screen import Screen
 from textual.theme import Theme
 from textual.widget import Widget
 
-from mi_crow.errors import MiCrowError
+from mi_crow.errors import MiCrowError, UserError
 from mi_crow.store.workspace import Workspace
-from tui.actions import BY_ID, SCREENS, bindings
+from tui.actions import BY_ID, SCREENS, Action, bindings
 from tui.allocation import keep_little
 from tui.annotate import redo, undo, write
 from tui.ending import run_to_its_end
+from tui.remote.commands import RemoteCommands
+from tui.remote.server import RemoteControl
 from tui.screens.base import MiCrowScreen
 from tui.state import SavedState, StateFile
 from tui.text import printable
@@ -124,11 +126,18 @@ class MiCrowApp(Workbench):
 
     async def _run_chosen(self, chosen: tuple[str, Widget | None] | None) -> None:
         """Does the action chosen in the palette, on its own screen when that is another one."""
-        from tui.widgets.frame.palette import node_for, possible
-
         if chosen is None:
             return
-        action, focused = BY_ID[chosen[0]], chosen[1]
+        try:
+            await self.perform(BY_ID[chosen[0]], chosen[1])
+        except UserError as error:
+            self.notify(str(error), severity="warning")
+
+    async def perform(self, action: Action, focused: Widget | None) -> None:
+        """Does `action` on its own screen, with the focus where it was chosen. Raises UserError
+        when it is not possible there."""
+        from tui.widgets.frame.palette import node_for, possible
+
         if action.scope == "app":
             await self.run_action(action.action, default_namespace=self)
             return
@@ -137,8 +146,7 @@ class MiCrowApp(Workbench):
             focused = self.screen.focused
         node = node_for(action, self.screen, focused) or self.screen
         if not possible(action, node):
-            self.notify(f"{action.help}: not possible for what is selected", severity="warning")
-            return
+            raise UserError(f"{action.help}: not possible for what is selected")
         await self.run_action(action.action, default_namespace=node)
 
     def action_next_theme(self) -> None:
@@ -181,4 +189,5 @@ def run(workspace: Workspace, sae_id: str | None = None, *, fresh: bool = False)
     app = MiCrowApp(workspace, sae_id, saved, file)
     if trouble:
         app.call_later(app.notify, printable(trouble), severity="warning")
-    return run_to_its_end(app)
+    with RemoteControl(app, RemoteCommands(app).answer) as remote:
+        return run_to_its_end(app, remote.close)

@@ -4,6 +4,7 @@ import os
 import signal
 import termios
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -24,8 +25,9 @@ class EndsBySignal:
     terminal restored. The model session ends with the end of its input. Jobs keep running.
     """
 
-    def __init__(self, app: "TerminalApp") -> None:
+    def __init__(self, app: "TerminalApp", leave: Callable[[], object]) -> None:
         self._app = app
+        self._leave = leave
         self._before: dict[signal.Signals, object] = {}
         self._timer: threading.Timer | None = None
         self.number: int | None = None
@@ -66,15 +68,17 @@ class EndsBySignal:
 
     def _end_now(self) -> None:
         self._app.leave_terminal()
+        self._leave()
         os._exit(self.exit_code or 1)
 
 
-def run_to_its_end(app: "TerminalApp") -> int:
+def run_to_its_end(app: "TerminalApp", leave: Callable[[], object] = lambda: None) -> int:
     """Runs the app and gives its exit code: 0 after `q`, 128 + n after the signal n.
 
-    Raises what broke the app, once the terminal is as it was before.
+    `leave` is called before a process is ended that cannot end by itself. Raises what broke the
+    app, once the terminal is as it was before.
     """
-    with EndsBySignal(app) as ends:
+    with EndsBySignal(app, leave) as ends:
         app.run()
     if ends.exit_code is not None:
         return ends.exit_code

@@ -47,3 +47,7 @@ class MessageLog:
         """All of them, the latest first; from now on they count as read."""
         self.unread_errors = 0
         return tuple(reversed(self._told))
+
+    def since(self, moment: float) -> tuple[Told, ...]:
+        """What was told from `moment` on, the earliest first; it stays unread."""
+        return tuple(told for told in self._told if told.time >= moment)

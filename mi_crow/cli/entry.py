@@ -47,6 +47,7 @@ COMMANDS = {
     "generations": Command("saved", "list, show or delete saved generations"),
     "import": Command("exchange", "import a pretrained SAE into the workspace"),
     "export": Command("exchange", "export an SAE for other tools"),
+    "app": Command("remote", "drive the open app: state, open-feature, filter, do, quit"),
     "jobs": Command("jobs", "list, watch, cancel, resume or delete jobs; what devices do"),
     "doctor": Command("doctor", "check this machine and the workspace"),
     "config": Command("config", "read or change the config file"),
@@ -70,7 +71,9 @@ def run_command_line(argv: Sequence[str] | None) -> int:
 
 def _run(options: Namespace) -> int:
     if options.command is None:  # the app, which has the terminal to itself
-        return _module("app").run(options) or 0
+        from mi_crow.cli.commands.app import run as run_app
+
+        return run_app(options)
     with streams.silence_libraries(options.debug):
         return _module(options.command).run(options) or 0
 
@@ -143,8 +146,7 @@ def _refuse_unknown(arguments: Sequence[str], word: str) -> None:
 
 
 def _module(command: str) -> ModuleType:
-    name = COMMANDS[command].module if command in COMMANDS else command
-    return import_module(f"mi_crow.cli.commands.{name}")
+    return import_module(f"mi_crow.cli.commands.{COMMANDS[command].module}")
 
 
 def _report(arguments: Sequence[str], error: BaseException) -> int:

@@ -7,9 +7,7 @@ ticket is itself locked by its owner, so one whose lock is free was left by a de
 import contextlib
 import json
 import os
-import stat
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from mi_crow.jobs.process import is_locked, take_lock
 from mi_crow.store.json_file import parse_json
 from mi_crow.store.json_object import JsonObject
 from mi_crow.store.plain_file import read_plain
+from mi_crow.store.runtime_folder import known_runtime_folders, runtime_folder
 from mi_crow.visible import visible
 
 _FOLDER_PREFIX = "device-"
@@ -78,40 +77,10 @@ def _visible_gpus() -> list[str] | None:
 
 
 def queue_folder(device: str) -> Path:
-    """The folder of the device's queue, below the user's runtime or temp folder; made if missing.
-
-    Either may be shared: the first one that this user owns or can create is used. Raises
-    MiCrowError when others own all of them, or one is a link.
-    """
-    bases = _bases()
-    base = next((one for one in bases if one.is_symlink() or _is_ours(one)), bases[-1])
-    if base.is_symlink() or not _is_ours(base):
-        raise MiCrowError(
-            f"{str(base)!r} is a link, belongs to somebody else or cannot be created",
-            hint="set XDG_RUNTIME_DIR to a folder that you own",
-        )
-    folder = base / f"{_FOLDER_PREFIX}{device_key(device)}"
+    """The folder of the device's queue; made if missing. Raises as `runtime_folder`."""
+    folder = runtime_folder() / f"{_FOLDER_PREFIX}{device_key(device)}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
-
-
-def _bases() -> list[Path]:
-    """Where the queues may be, the best place first."""
-    own = f"mi-crow-{os.getuid()}"
-    bases = [Path(tempfile.gettempdir()) / own]
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return [Path(runtime) / "mi-crow", Path(runtime) / own, *bases] if runtime else bases
-
-
-def _is_ours(base: Path) -> bool:
-    """Whether the folder is this user's own; created when missing."""
-    try:
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = base.lstat()
-    except OSError:
-        return False
-    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-    return ours and os.access(base, os.W_OK | os.X_OK)
 
 
 @dataclass(frozen=True)
@@ -126,15 +95,13 @@ class QueueLook:
 
 def look_at_queues() -> list[QueueLook]:
     """The devices that a job of this user has or waits for, in any workspace. Changes nothing."""
-    for base in _bases():
-        if base.is_symlink() or not base.is_dir():
-            continue
+    looks = []
+    for base in known_runtime_folders():
         try:
-            looks = [_look(folder) for folder in sorted(base.glob(f"{_FOLDER_PREFIX}*"))]
-        except OSError:  # somebody else's
+            looks += [_look(folder) for folder in sorted(base.glob(f"{_FOLDER_PREFIX}*"))]
+        except OSError:  # another user's meanwhile
             continue
-        return [look for look in looks if look.job or look.waiting]
-    return []
+    return [look for look in looks if look.job or look.waiting]
 
 
 def _look(folder: Path) -> QueueLook:

@@ -15,9 +15,9 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
-from mi_crow.cli.commands.similar import print_similar
 from mi_crow.cli.excerpt import excerpt, short_token
 from mi_crow.cli.formatting import count, number, print_json, share
+from mi_crow.cli.similar import print_similar
 from mi_crow.cli.tables import Column, print_facts, print_line, print_outcome, print_table
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.catalogue import BY_LABEL, BY_NAME, FeatureColumn, column_named

@@ -25,6 +25,7 @@ class FeatureListScreen(OpenFeatureScreen):
 
     def __init__(self) -> None:
         super().__init__()
+        self._error = ""  # why there is no index, in one sentence
         self._query = self._shown_query = TableQuery()  # asked for, and in the table
         self._columns: tuple[str, ...] = DEFAULT
         self._total = 0
@@ -36,6 +37,23 @@ class FeatureListScreen(OpenFeatureScreen):
     @property
     def prompt(self) -> PromptLine:
         return self.query_one(PromptLine)
+
+    @property
+    def error(self) -> str:
+        """Why the index of the open SAE cannot be read; empty when it can."""
+        return self._error
+
+    @property
+    def listed(self) -> tuple[str, Sequence[int], int] | None:
+        """The search, the features that match it, and how many there are in all; None while they
+        are read."""
+        if not self._listed or self.is_working("ids"):
+            return None
+        return self._shown_query.search, self.table.shown_ids, self._total
+
+    def search(self, text: str) -> None:
+        """Shows what a query finds."""
+        self._ask(self._query.searching(text))
 
     def _ask(self, query: TableQuery) -> None:
         self._query = query

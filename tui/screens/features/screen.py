@@ -45,7 +45,6 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._error = ""
         self._naming: Naming | None = None
 
     def compose_body(self) -> ComposeResult:
