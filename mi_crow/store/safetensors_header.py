@@ -1,7 +1,7 @@
 """The header of a safetensors file: which tensors it has and where their bytes are. Torch-free.
 
-The format is eight bytes of length (little-endian), a JSON object, the tensors' bytes. Its
-own NumPy reader does not support bfloat16, its torch reader needs torch.
+The format is eight bytes of length (little-endian), a JSON object, the tensors' bytes. The NumPy
+reader of the safetensors package does not support bfloat16, the torch reader needs torch.
 """
 
 from typing import Any, BinaryIO

@@ -1,6 +1,8 @@
 """Files as each tool publishes them: read to the tool's own figures, or refused by their kind."""
 
+import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -17,11 +19,26 @@ READ = {
     **{
         name: {}
         for name in (
+            "apollo_e2e",
+            "ckkissane_hook_z",
+            "deepseek_r1_qresearch",
             "dictionary_learning_gpt_oss_batchtopk",
             "dictionary_learning_jumprelu_full",
+            "gemma_scope_2_attn",
+            "gemma_scope_2_mlp",
+            "gemma_scope_2_resid",
+            "gemma_scope_2_transcoder",
+            "gemma_scope_2_transcoder_affine",
             "gemma_scope_attn",
             "gemma_scope_embedding",
+            "gemma_scope_transcoder",
+            "goodfire_8b",
+            "llama_scope_r1_distill",
             "llama_scope_threshold",
+            "llamascopium_sae_jumprelu",
+            "llamascopium_transcoder_topk",
+            "opensae_shift_back",
+            "qwen_scope",
             "saelens_jumprelu_skip_transcoder",
             "saelens_old_res_jb",
             "saelens_skip_transcoder",
@@ -30,38 +47,47 @@ READ = {
         )
     },
 }
+# Folders of one transcoder a layer.
+SETS = ("mntss_skip_transcoders", "mwhanna_transcoders")
 REFUSED = {
-    "apollo_e2e": "end-to-end SAEs of Apollo",
-    "ckkissane_hook_z": "attention SAE of Kissane",
-    "deepseek_r1_qresearch": "SAE of Goodfire or qresearch",
-    "gemma_scope_2_attn": "SAE of Gemma Scope 2",
     "gemma_scope_2_clt_affine": "cross-layer transcoder (CLT) of Gemma Scope 2",
     "gemma_scope_2_crosscoder": "crosscoder of Gemma Scope 2",
-    "gemma_scope_2_mlp": "SAE of Gemma Scope 2",
-    "gemma_scope_2_resid": "SAE of Gemma Scope 2",
-    "gemma_scope_2_transcoder": "transcoder of Gemma Scope 2",
-    "gemma_scope_2_transcoder_affine": "transcoder of Gemma Scope 2",
-    "gemma_scope_transcoder": "transcoder of Gemma Scope",
-    "goodfire_8b": "SAE of Goodfire",
-    "llama_scope_r1_distill": "Llama-Scope-R1-Distill",
     "llamascopium_clt": "cross-layer transcoder (CLT) of Llamascopium",
-    "llamascopium_sae_jumprelu": "SAE of Llamascopium",
-    "llamascopium_transcoder_topk": "transcoder of Llamascopium",
     "mntss_clt_jumprelu": "cross-layer transcoder (CLT) of circuit-tracer",
-    "mntss_skip_transcoders": "per-layer transcoders of circuit-tracer",
-    "mwhanna_transcoders": "per-layer transcoders of circuit-tracer",
-    "opensae_shift_back": "SAE of OpenSAE",
-    "qwen_scope": "SAE of Qwen-Scope",
     "saelens_abstopk": "architecture 'abstopk'",
     "saelens_abstopk_rescale": "architecture 'abstopk'",
     "saelens_matching_pursuit": "architecture 'matching_pursuit'",
     "saelens_temporal": "architecture 'temporal'",
 }
+# Model, hook points in and out, as their sources name them.
+ORIGINS = {
+    "apollo_e2e": ("gpt2", "resid_pre.6", None),
+    "ckkissane_hook_z": ("gpt2", "z.5", None),
+    "deepseek_r1_qresearch": ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "resid_post.19", None),
+    "gemma_scope_2_attn": ("google/gemma-3-1b-pt", "z.11", None),
+    "gemma_scope_2_mlp": ("google/gemma-3-4b-pt", "mlp_out.17", None),
+    "gemma_scope_2_resid": ("google/gemma-3-1b-pt", "resid_post.13", None),
+    "gemma_scope_2_transcoder": ("google/gemma-3-1b-pt", "mlp_in.9", "mlp_out.9"),
+    "gemma_scope_2_transcoder_affine": ("google/gemma-3-1b-pt", "mlp_in.5", "mlp_out.5"),
+    "gemma_scope_transcoder": ("google/gemma-2-2b", "blocks.3.ln2.hook_normalized", "mlp_out.3"),
+    "goodfire_8b": ("meta-llama/Llama-3.1-8B-Instruct", "resid_post.19", None),
+    "llama_scope_r1_distill": ("", "resid_post.3", None),
+    "llamascopium_sae_jumprelu": ("", "resid_post.8", None),
+    "llamascopium_transcoder_topk": ("", "blocks.12.ln2.hook_normalized", "mlp_out.12"),
+    "opensae_shift_back": ("meta-llama/Llama-3.1-8B", "resid_post.12", None),
+    "qwen_scope": ("Qwen/Qwen3-1.7B-Base", "resid_post.5", None),
+}
 
 
 def test_every_family_is_one_or_the_other() -> None:
     folders = {path.name for path in FIXTURES.iterdir() if path.is_dir()}
-    assert folders == READ.keys() | REFUSED.keys()
+    assert folders == READ.keys() | REFUSED.keys() | set(SETS)
+
+
+def decoder_norms(folder: Path) -> torch.Tensor:
+    """[M], of the file's own decoder."""
+    [path] = folder.rglob("sae_weights.safetensors")
+    return load_file(path)["W_D"].norm(dim=1)
 
 
 @pytest.mark.parametrize("name", READ)
@@ -69,6 +95,8 @@ def test_a_published_file_gives_the_figures_of_its_own_tool(name: str) -> None:
     expected = load_file(FIXTURES / name / "expected.safetensors")
     sae = load_sae(FIXTURES / name, **READ[name])
     x, scale = expected["x"].float(), expected.get("input_scale", torch.tensor(1.0))
+    if "decoder_norms" in sae.metadata.folded:  # latents in units of what they add
+        scale = scale / decoder_norms(FIXTURES / name)
     torch.testing.assert_close(sae.encode(x) * scale, expected["latents"], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
         sae(x).reconstruction, expected["reconstruction"], atol=1e-5, rtol=1e-5
@@ -97,3 +125,104 @@ def test_another_family_is_refused_by_its_kind(name: str) -> None:
         assert REFUSED[name] in caught.value.sentence
         assert "\n" not in caught.value.sentence
         assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_each_layer_of_a_set_is_read(name: str) -> None:
+    expected = load_file(FIXTURES / name / "expected.safetensors")
+    kind = {"mntss_skip_transcoders": "resid_mid", "mwhanna_transcoders": "mlp_in"}[name]
+    for number in ("0", "1"):
+        for layer in (number, f"model.layers.{number}", f"layer_{number}.safetensors"):
+            sae = load_sae(FIXTURES / name, layer=layer)
+            assert sae.metadata.point == f"{kind}.{number}"
+            assert sae.metadata.other["target_layer"] == f"mlp_out.{number}"
+        x = expected[f"x.{number}"]
+        for one in (sae, load_sae(FIXTURES / name / f"layer_{number}.safetensors")):
+            torch.testing.assert_close(
+                one.encode(x), expected[f"latents.{number}"], atol=1e-5, rtol=1e-5
+            )
+            torch.testing.assert_close(
+                one(x).reconstruction, expected[f"reconstruction.{number}"], atol=1e-5, rtol=1e-5
+            )
+    with pytest.raises(MiCrowError, match="holds 2 SAEs"):
+        load_sae(FIXTURES / name)
+    with pytest.raises(MiCrowError, match="contains no SAE of '7'"):
+        load_sae(FIXTURES / name, layer="7")
+
+
+@pytest.mark.parametrize("name", ORIGINS)
+def test_the_model_and_the_hook_points_are_those_of_the_source(name: str) -> None:
+    metadata = load_sae(FIXTURES / name).metadata
+    found = (metadata.model_name, metadata.point, metadata.other.get("target_layer"))
+    assert found == ORIGINS[name]
+
+
+def test_gemma_scope_2_without_its_configuration(tmp_path: Path) -> None:
+    """The names of the folders say the same."""
+    for name, model in (
+        ("gemma_scope_2_resid", "google/gemma-3-1b-pt"),
+        ("gemma_scope_2_transcoder_affine", "google/gemma-3-270m"),
+    ):
+        size = "270m" if model.endswith("270m") else "1b"
+        root = tmp_path / f"gemma-scope-2-{size}-pt"
+        copytree(FIXTURES / name, root)
+        [config] = root.rglob("config.json")
+        config.unlink()
+        bare, whole = load_sae(root), load_sae(FIXTURES / name)
+        assert bare.metadata.model_name == model
+        assert (bare.metadata.point, bare.metadata.other) == (
+            whole.metadata.point,
+            whole.metadata.other,
+        )
+        assert torch.equal(bare.W_dec, whole.W_dec)
+
+
+def test_a_layer_the_user_names_in_full_replaces_the_file_s() -> None:
+    sae = load_sae(FIXTURES / "goodfire_8b", layer="resid_pre.3")
+    assert sae.metadata.point == "resid_pre.3"
+    assert load_sae(FIXTURES / "goodfire_8b", layer="19").metadata.point == "resid_post.19"
+
+
+def damaged(tmp_path: Path, name: str, ending: str, change: dict[str, object]) -> Path:
+    """A copy of a case whose configuration has other values."""
+    copytree(FIXTURES / name, tmp_path / name)
+    [path] = (tmp_path / name).rglob(f"*{ending}")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    return tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("gemma_scope_2_resid", {"architecture": "topk"}, "architecture 'topk'"),
+        ("gemma_scope_2_resid", {"type": "clt"}, "describes a clt"),
+        ("llama_scope_r1_distill", {"d_model": 23}, "d_model = 23, the weights 24"),
+        ("llama_scope_r1_distill", {"act_fn": "prolu"}, "activation 'prolu'"),
+        ("llamascopium_sae_jumprelu", {"use_glu_encoder": True}, "use_glu_encoder = True"),
+        ("llamascopium_sae_jumprelu", {"norm_activation": "batch-wise"}, "'batch-wise'"),
+        ("llamascopium_sae_jumprelu", {"hook_point_in": "blocks.9.hook_resid_post"}, "has no"),
+        ("qwen_scope", {"d_sae": 95}, "d_sae = 95, the weights 96"),
+        ("qwen_scope", {"k": 0}, "k"),
+        ("qwen_scope", {"hook_point": "mlp"}, "hook point 'mlp'"),
+        ("ckkissane_hook_z", {"dict_size": 3}, "dict_size = 3, the weights 80"),
+        ("opensae_shift_back", {"activation": "jumprelu"}, "activation 'jumprelu'"),
+        ("opensae_shift_back", {"output_hookpoint": "layers.13"}, "a transcoder cannot be read"),
+        ("opensae_shift_back", {"architectures": ["Llama"]}, "describes a model"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(
+    tmp_path: Path, name: str, change: dict[str, object], said: str
+) -> None:
+    ending = "_cfg.json" if name == "ckkissane_hook_z" else "config.json"
+    with pytest.raises(MiCrowError) as caught:
+        load_sae(damaged(tmp_path, name, ending, change))
+    assert said in caught.value.sentence
+    assert "\n" not in caught.value.sentence
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "a: [", "!!python/object:os.system {}", "1: 2", ""])
+def test_a_configuration_in_yaml_is_data(tmp_path: Path, text: str) -> None:
+    copytree(FIXTURES / "mwhanna_transcoders", tmp_path / "set")
+    (tmp_path / "set" / "config.yaml").write_text(text)
+    with pytest.raises(MiCrowError, match=r"config\.yaml"):
+        load_sae(tmp_path / "set", layer="0")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from mi_crow.errors import UserError
 
 READ = (
-    "SAELens, sparsify, Gemma Scope (not 2), dictionary_learning, Llama Scope (2024) and OpenAI's "
-    "sparse_autoencoder"
+    "SAELens, sparsify, Gemma Scope 1 and 2, dictionary_learning, Llama Scope, Llamascopium, "
+    "circuit-tracer (layer by layer), Qwen-Scope, Goodfire, qresearch, OpenSAE, Kissane et al., "
+    "Apollo e2e_sae and OpenAI's sparse_autoencoder"
 )
 
 
@@ -41,37 +42,9 @@ _FAMILIES = (
     ),
     _family("a set of layers of Gemma Scope 2", r"(?:.*/)?params_layer_\d+\.safetensors"),
     _family(
-        "a transcoder of Gemma Scope 2", r"(?:.*/)?transcoder[^/]*/(?:.*/)?params\.safetensors"
-    ),
-    _family("an SAE of Gemma Scope 2", r"(?:.*/)?params\.safetensors"),
-    _family("an SAE of Qwen-Scope", r"(?:.*/)?layer\d+\.sae\.pt"),
-    _family("an SAE of Goodfire", r"(?:.*/)?[^/]*SAE-l\d+\.pth"),
-    _family("an SAE of Goodfire or qresearch", r"(?:.*/)?[^/]*SAE-l\d+\.pt"),
-    _family(
-        "a cross-layer transcoder (CLT) of Llamascopium",
-        r"(?:.*/)?[^/]*clt[^/]*/(?:.*/)?sae_weights\.safetensors",
-        beside="config.json",
-        without="cfg.json",
-    ),
-    _family(
-        "a transcoder of Llamascopium",
-        r"(?:.*/)?[^/]*transcoder[^/]*/(?:.*/)?sae_weights\.safetensors",
-        beside="config.json",
-        without="cfg.json",
-    ),
-    _family(
-        "an SAE of Llamascopium or Llama-Scope-R1-Distill",
-        r"(?:.*/)?sae_weights\.safetensors",
-        beside="config.json",
-        without="cfg.json",
-    ),
-    _family(
         "a cross-layer transcoder (CLT) of circuit-tracer",
         r"(?:.*/)?W_(?:enc|dec)_\d+\.safetensors",
     ),
-    _family("a set of per-layer transcoders of circuit-tracer", r"(?:.*/)?layer_\d+\.safetensors"),
-    _family("an SAE of OpenSAE", r"(?:.*/)?OpenSAE[^/]*/model\.safetensors", beside="config.json"),
-    _family("end-to-end SAEs of Apollo (e2e_sae)", r"(?:.*/)?samples_\d+\.pt"),
     _family("a temporal SAE", r"(?:.*/)?latest_ckpt\.safetensors", beside="conf.yaml"),
     _family(
         "an SAE of SAELens cut into several files",
@@ -94,9 +67,6 @@ def family_of(name: str, known: Collection[str]) -> str:
             family.without and there(family.without)
         ):
             return family.name
-    # Kissane et al.: a .pt file, and its configuration under the same name.
-    if name.endswith(".pt") and f"{name.removesuffix('.pt')}_cfg.json" in known:
-        return "an attention SAE of Kissane et al. (hook_z)"
     return ""
 
 

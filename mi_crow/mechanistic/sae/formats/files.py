@@ -9,8 +9,9 @@ from typing import Any
 from mi_crow.errors import CancelledError, NotFoundError, UserError
 from mi_crow.hub import hub_answers, hub_error, quiet_downloads
 from mi_crow.mechanistic.sae.formats.config import WHERE
-from mi_crow.mechanistic.sae.formats.detect import FoundSae, choose, find_saes, one_file
+from mi_crow.mechanistic.sae.formats.detect import choose, find_saes, one_file
 from mi_crow.mechanistic.sae.formats.families import refuse_family
+from mi_crow.mechanistic.sae.formats.found import FoundSae
 from mi_crow.mechanistic.sae.formats.marks import LLAMA_SCOPE, SAELENS, SPARSIFY
 from mi_crow.mechanistic.sae.formats.moving import Moved, counting
 from mi_crow.store.free_space import check_disk, same_disk

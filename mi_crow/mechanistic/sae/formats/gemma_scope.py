@@ -3,7 +3,8 @@
 z = pre [pre > threshold], pre = x W_enc + b_enc; x_hat = z W_dec + b_dec. Nothing is subtracted.
 SAEs of the embedding (`embedding/width_<w>/..`) are for rows of the embedding matrix. The input of
 the first block is sqrt(d) times as large: there they become W_enc / sqrt(d), sqrt(d) W_dec and
-sqrt(d) b_dec.
+sqrt(d) b_dec. Transcoders, which only the repository's name tells from SAEs, read the norm before
+the MLP without its gain and predict the output of the norm after it.
 """
 
 import math
@@ -11,8 +12,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.formats.marks import GEMMA_SCOPE
+from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_npz
 from mi_crow.mechanistic.sae.hook_names import hook_name_of
@@ -23,6 +24,8 @@ FORMAT = GEMMA_SCOPE.format
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 _EMBEDDING = re.compile(r"(?:^|/)embedding(?:/|$)")
 _EMBEDDED = "resid_pre.0"
+_TRANSCODER = re.compile(r"gemma-scope-[^/]*transcoders?(?:/|$)")
+_LAYER = re.compile(r"(?:^|/)layer_(\d+)(?:/|$)")
 _POINTS = {"res": "resid_post", "mlp": "mlp_out", "att": "z"}
 
 
@@ -31,10 +34,12 @@ def read_gemma_scope(path: Path, place: str) -> SaeRecord:
     the repository's name (`gemma-scope-2b-pt-res`). Raises UserError naming unknown arrays."""
     arrays = read_npz(path)
     check_tensors(arrays, _TENSORS, path, FORMAT)
-    if "transcoder" in place:
-        raise UserError(f"{place} is a transcoder of Gemma Scope, which cannot be read")
     tensors = {name: ref for name, ref in arrays.items() if name != "W_enc"}
     tensors["encoder_rows"] = arrays["W_enc"].t()
+    if _TRANSCODER.search(place):
+        return SaeRecord(
+            "jumprelu_transcoder", tensors, _transcoder_origin(place), apply_b_dec_to_input=False
+        )
     metadata, assumed = _origin(place)
     if _EMBEDDING.search(place):
         factor = math.sqrt(arrays["W_enc"].shape[0])
@@ -47,8 +52,17 @@ def read_gemma_scope(path: Path, place: str) -> SaeRecord:
     return SaeRecord("jumprelu", tensors, metadata, apply_b_dec_to_input=False, assumed=assumed)
 
 
+def _transcoder_origin(place: str) -> SaeMetadata:
+    layer, size = _LAYER.search(place), re.search(r"gemma-scope-(\d+b)-", place)
+    model = f"google/gemma-2-{size[1]}" if size is not None else ""
+    if layer is None:
+        return SaeMetadata(model_name=model, prepend_bos=True)
+    hooks = (f"blocks.{layer[1]}.ln2.hook_normalized", f"blocks.{layer[1]}.hook_mlp_out")
+    return origin(model, *hooks, prepend_bos=True)
+
+
 def _origin(place: str) -> tuple[SaeMetadata, tuple[str, ...]]:
-    layer = re.search(r"(?:^|/)layer_(\d+)(?:/|$)", place)
+    layer = _LAYER.search(place)
     repository = re.search(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att)", place)
     model = ""
     if repository is not None:

@@ -7,7 +7,7 @@ import torch
 
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.build import build
-from mi_crow.mechanistic.sae.formats.detect import names_folder
+from mi_crow.mechanistic.sae.formats.detect import names_layer
 from mi_crow.mechanistic.sae.formats.files import locate, origin_of
 from mi_crow.mechanistic.sae.formats.moving import Moved
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
@@ -54,16 +54,17 @@ def open_sae_files(
         record = read_saelens(folder)
         whole = folder.absolute()
         opened = OpenedSae(record, SAELENS, folder, str(whole), whole.resolve().name)
-        label = ""
+        chosen = False
     else:
         files = locate(path, revision, offline)
         found = files.find(layer)
         root = files.fetch(found, target, moved)
-        record, label = found.read(root, origin_of(files)), found.label
+        record = found.read(root, origin_of(files), layer)
+        chosen = layer is not None and names_layer(found, layer)
         inside = f"{files.repository}/{found.label}".rstrip("/") if files.repository else ""
         opened = OpenedSae(
             record,
-            found.format,
+            record.format or found.format,
             root / (found.label or found.weights),
             inside or str((root / found.label).absolute()),
             files.name_of(found),
@@ -79,7 +80,7 @@ def open_sae_files(
             ),
         )
     point = record.metadata.point
-    if layer is not None and not (names_folder(label, layer) and (point or record.metadata.layer)):
+    if layer is not None and not (chosen and (point or record.metadata.layer)):
         record = replace(record, metadata=at_layer(record.metadata, layer))
     return replace(opened, record=record, file_point=point)
 
@@ -96,10 +97,9 @@ def load_sae(
 ) -> SparseAutoencoder:
     """The SAE at a path or on the hub, on `device`, without gradients.
 
-    Formats: SAELens (old and new, which is also ours), sparsify, Gemma Scope, dictionary_learning,
-    Llama Scope, OpenAI. `dtype` None is that of the file, else float32; the other options are those
-    of `open_sae_files`. Raises NotFoundError when there is none, UserError for unsupported files or
-    those that could run code, CorruptDataError for damaged files.
+    Formats: those of `families.READ`. `dtype` None is that of the file, else float32; the other
+    options are those of `open_sae_files`. Raises NotFoundError when there is none, UserError for
+    unsupported files or those that could run code, CorruptDataError for damaged files.
     """
     opened = open_sae_files(
         path, layer=layer, revision=revision, offline=offline, input_scale=input_scale

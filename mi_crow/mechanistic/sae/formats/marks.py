@@ -18,7 +18,16 @@ SPARSIFY = Marks("sparsify", "cfg.json", "sae.safetensors")
 GEMMA_SCOPE = Marks("Gemma Scope", "", "params.npz")
 DICTIONARY_LEARNING = Marks("dictionary_learning", "config.json", "ae.pt")
 LLAMA_SCOPE = Marks("Llama Scope", "hyperparams.json", "checkpoints/final.safetensors")
-OPENAI = Marks("OpenAI sparse_autoencoder", "", "")  # any .pt file
+GEMMA_SCOPE_2 = Marks("Gemma Scope 2", "config.json", "params.safetensors")
+LLAMASCOPIUM = Marks("Llamascopium", "config.json", WEIGHTS_NAME)  # also Llama-Scope-R1-Distill
+CIRCUIT_TRACER = Marks("circuit-tracer", "config.yaml", "layer_{}.safetensors")
+OPENSAE = Marks("OpenSAE", "config.json", "model.safetensors")  # as models are called, too
+# In .pt and .pth files, which are told apart by what they hold.
+KISSANE = Marks("Kissane et al. (attention)", "_cfg.json", "")  # the ending of a second file
+APOLLO = Marks("Apollo e2e_sae", "final_config.yaml", "samples_{}.pt")
+QWEN_SCOPE = Marks("Qwen-Scope", "config.json", "layer{}.sae.pt")
+TORCH = Marks("a file of torch", "config.json", "")  # until it has been read
+TORCH_ENDINGS = (".pt", ".pth")
 
 SPARSIFY_RUN = "config.json"  # of a whole run of sparsify, above the hook points
 EXPORTED = ("saelens", "sparsify")  # the formats that we write, by the names in settings

@@ -9,29 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.sae.formats.marks import OPENAI
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import (
     check_names,
     check_tensors,
-    read_torch,
     refs,
     tensors_of,
 )
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.store.json_object import JsonObject
 
-FORMAT = OPENAI.format
+FORMAT = "OpenAI sparse_autoencoder"
 
 _TENSORS = ("pre_bias", "encoder.weight", "latent_bias", "decoder.weight")
 _STATISTICS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
 _RULE = ("activation", "activation_state_dict")
 
 
-def read_openai(path: Path) -> SaeRecord:
-    """The SAE in `path`. Raises UserError for an unknown activation or tensor and for a file that
-    could run code, CorruptDataError for a file of another kind."""
-    found = read_torch(path)
+def read_openai(path: Path, found: Mapping[str, Any]) -> SaeRecord:
+    """The SAE in `path`, which holds `found`. Raises UserError for an unknown activation or tensor,
+    CorruptDataError for a file of another kind."""
     check_names(found, _TENSORS, path, FORMAT, (*_STATISTICS, *_RULE))
     tensors = refs(tensors_of(found, _TENSORS, path))
     check_tensors(tensors, _TENSORS, path, FORMAT)
@@ -47,6 +44,7 @@ def read_openai(path: Path) -> SaeRecord:
         SaeMetadata(),
         k=k,
         input_norm="none" if k is None else "layer_norm",
+        format=FORMAT,
     )
 
 

@@ -48,6 +48,7 @@ class SaeRecord:
     decoder_norms: bool = False  # pre-activations are multiplied by the norms of the decoder rows
     assumed: tuple[str, ...] = ()  # sentences on a hook point that the file does not name
     notes: tuple[str, ...] = ()  # other sentences for the user
+    format: str = ""  # where its file's name does not say it
 
     @property
     def n_latents(self) -> int:

@@ -26,7 +26,13 @@ from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.mechanistic.sae.formats.record import TensorRef
 
 _AGAIN = "copy or download it again"
-_MATRICES = frozenset(["W_enc", "W_dec", "W_skip", "encoder.weight", "decoder.weight"])
+_MATRICES = frozenset(
+    [
+        *("W_enc", "W_dec", "W_skip", "encoder.weight", "decoder.weight"),
+        *("w_enc", "w_dec", "affine_skip_connection"),  # Gemma Scope 2
+        *("W_E", "W_D"),  # Llamascopium
+    ]
+)
 _MOST_SHARED = 64 << 20  # bytes by which a tensor may exceed its storage
 
 # What zip archives, NumPy's header and torch's unpickler raise for invalid bytes.

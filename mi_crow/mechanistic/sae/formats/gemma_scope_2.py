@@ -1,0 +1,91 @@
+"""Reading Gemma Scope 2: `<kind>[_all]/layer_<L>_width_<w>_l0_<size>/params.safetensors`.
+
+z = pre [pre > threshold], pre = x w_enc + b_enc; x_hat = z w_dec + b_dec, for an affine transcoder
+plus x A. Nothing is subtracted. `config.json` names the hook points as modules of transformers:
+`mlp_out` is the norm after the MLP, `attn_out` the input of the output projection (z).
+"""
+
+import re
+from pathlib import Path
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.formats.marks import GEMMA_SCOPE_2
+from mi_crow.mechanistic.sae.formats.origins import origin
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
+from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
+from mi_crow.mechanistic.sae.hook_names import point_of
+from mi_crow.store.json_file import read_json
+from mi_crow.store.json_object import JsonObject
+
+FORMAT = GEMMA_SCOPE_2.format
+
+_TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec", "threshold")
+_AFFINE = "affine_skip_connection"
+_KINDS = ("sae", "transcoder")
+_FOLDER = re.compile(r"(?:^|/)layer_(\d+)(?:_width_[^/]*)?(?:/|$)")
+_KIND_FOLDER = re.compile(r"(?:^|/)(resid_post|attn_out|mlp_out|transcoder)(?:_all)?/")
+_REPOSITORY = re.compile(r"gemma-scope-2-(\d+(?:m|b))-(pt|it)")
+# The hook points of each kind of folder, in and out: {} is the layer.
+_POINTS = {
+    "resid_post": ("resid_post.{}", "resid_post.{}"),
+    "attn_out": ("z.{}", "z.{}"),
+    "mlp_out": ("mlp_out.{}", "mlp_out.{}"),
+    "transcoder": ("mlp_in.{}", "mlp_out.{}"),
+}
+
+
+def read_gemma_scope_2(path: Path, config: Path | None, place: str) -> SaeRecord:
+    """The SAE or transcoder in `path`, described by `config`; without one, by the names in `place`,
+    where it came from. Raises UserError naming unknown tensors, kinds and architectures."""
+    found = read_safetensors(path)
+    check_tensors(found, _TENSORS, path, FORMAT, (_AFFINE,))
+    model, hook_in, hook_out = _described(config) if config is not None else _named(place)
+    point_in, point_out = point_of(hook_in) or hook_in, point_of(hook_out) or hook_out
+    transcodes = point_in != point_out
+    if _AFFINE in found and not transcodes:
+        raise UserError(f"{path} has an affine skip connection, but is not of a transcoder")
+    tensors = {
+        "encoder_rows": found["w_enc"].t(),
+        "b_enc": found["b_enc"],
+        "W_dec": found["w_dec"],
+        "b_dec": found["b_dec"],
+        "threshold": found["threshold"],
+    }
+    if _AFFINE in found:
+        tensors["W_skip"] = found[_AFFINE].t()
+    return SaeRecord(
+        "jumprelu_transcoder" if transcodes else "jumprelu",
+        tensors,
+        origin(model, point_in, point_out if transcodes else None, prepend_bos=True),
+        apply_b_dec_to_input=False,
+    )
+
+
+def _described(config: Path) -> tuple[str, str, str]:
+    """The model and the hook points, in and out, that the configuration names."""
+    cfg = JsonObject.of(read_json(config, unique_keys=True), str(config))
+    kind = cfg.text("type", "sae")
+    if kind not in _KINDS:
+        raise UserError(
+            f"{config} describes a {kind}, which is not a single SAE",
+            hint=f"supported: {', '.join(_KINDS)}",
+        )
+    if (rule := cfg.text("architecture", "jump_relu")) != "jump_relu":
+        raise UserError(f"{config} has the architecture {rule!r}, which cannot be read")
+    hook_in = cfg.text("hf_hook_point_in")
+    return cfg.text("model_name", ""), hook_in, cfg.text("hf_hook_point_out", hook_in)
+
+
+def _named(place: str) -> tuple[str, str, str]:
+    """The same by the names of the repository and its folders; '' for what they do not say."""
+    repository, layer = _REPOSITORY.search(place), _FOLDER.search(place)
+    kind = _KIND_FOLDER.search(place)
+    model = ""
+    if repository is not None:
+        size, tuned = repository[1], repository[2] == "it"
+        # The smallest base model is the only one without `-pt`.
+        model = f"google/gemma-3-{size}" + ("-it" if tuned else "" if size == "270m" else "-pt")
+    if layer is None or kind is None:
+        return model, "", ""
+    hook_in, hook_out = _POINTS[kind[1]]
+    return model, hook_in.format(layer[1]), hook_out.format(layer[1])

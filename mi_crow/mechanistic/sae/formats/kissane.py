@@ -1,0 +1,55 @@
+"""Reading the attention SAEs of Kissane et al. 2024: `<name>.pt` beside `<name>_cfg.json`.
+
+z = ReLU((x - b_dec) W_enc + b_enc), x_hat = z W_dec + b_dec; x are the outputs of all heads side by
+side (hook_z). "Interpreting Attention Layer Outputs with Sparse Autoencoders".
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import CorruptDataError
+from mi_crow.mechanistic.sae.formats.marks import KISSANE
+from mi_crow.mechanistic.sae.formats.origins import origin
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
+from mi_crow.mechanistic.sae.formats.tensor_files import (
+    check_names,
+    check_tensors,
+    refs,
+    tensors_of,
+)
+from mi_crow.store.json_object import JsonObject
+
+FORMAT = KISSANE.format
+
+_TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
+# Names of TransformerLens that are not those of the hub.
+_MODELS = {"gpt2-small": "gpt2"}
+
+
+def read_kissane(path: Path, found: Mapping[str, Any], cfg: JsonObject) -> SaeRecord:
+    """The SAE in `path`, which holds `found`, described by `cfg`. Raises UserError naming unknown
+    tensors, CorruptDataError when the files do not fit each other."""
+    check_names(found, _TENSORS, path, FORMAT)
+    tensors = refs(tensors_of(found, _TENSORS, path))
+    check_tensors(tensors, _TENSORS, path, FORMAT)
+    width, n_latents = tensors["W_enc"].shape
+    for key, size in (("act_size", width), ("dict_size", n_latents)):
+        if cfg.integer(key, size) != size:
+            raise CorruptDataError(
+                f"{cfg.place} says {key} = {cfg.values[key]}, the weights {size}"
+            )
+    model = cfg.text("model_name", "")
+    return SaeRecord(
+        "standard",
+        {
+            "encoder_rows": tensors["W_enc"].t(),
+            **{name: tensors[name] for name in ("b_enc", "W_dec", "b_dec")},
+        },
+        origin(
+            _MODELS.get(model, model),
+            cfg.text("act_name", ""),
+            context_size=cfg.integer("seq_len", None),
+        ),
+        format=FORMAT,
+    )

@@ -1,0 +1,161 @@
+"""Reading Llama-Scope-R1-Distill and Llamascopium: `config.json` beside `sae_weights.safetensors`.
+
+h = s_in x W_E + b_E; with `sparsity_include_decoder_norm` the rule looks at h |W_D row|; z is h
+where the rule lets it through, y = (z W_D + b_D) / s_out. s = sqrt(d) / the data set's mean norm at
+that hook point; s is folded into the biases and the threshold. (lm_saes at d8cb620d, sae.py;
+llamascopium 2.0.0b34, models/sparse_dictionary.py.) The weights' file has the name that SAELens
+uses, which puts `cfg.json` beside it.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae.formats.marks import LLAMASCOPIUM
+from mi_crow.mechanistic.sae.formats.origins import origin
+from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
+from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
+from mi_crow.store.json_file import read_json
+from mi_crow.store.json_object import JsonObject
+
+FORMAT = LLAMASCOPIUM.format
+
+_NORM = "dataset_average_activation_norm."
+# By tool: encoder, its bias, decoder, its bias, logarithm of the threshold.
+_LINEAR = (
+    "encoder.weight",
+    "encoder.bias",
+    "decoder.weight",
+    "decoder.bias",
+    "log_jumprelu_threshold",
+)
+_PLAIN = ("W_E", "b_E", "W_D", "b_D", "activation_function.log_jumprelu_threshold")
+_RULES = {"relu": "standard", "jumprelu": "jumprelu", "topk": "topk"}
+_TRANSCODER_RULES = {
+    "relu": "transcoder",
+    "jumprelu": "jumprelu_transcoder",
+    "topk": "topk_transcoder",
+}
+# The only supported values of these keys, which may be missing.
+_FIXED = {
+    "use_decoder_bias": True,
+    "use_glu_encoder": False,
+    "apply_decoder_bias_to_pre_encoder": False,
+}
+_NORMALISED = "dataset-wise"
+_KINDS = {
+    "clt": "a cross-layer transcoder (CLT) of Llamascopium",
+    "crosscoder": "a crosscoder of Llamascopium",
+    "lorsa": "a low-rank sparse attention (Lorsa) of Llamascopium",
+    "molt": "a mixture of linear transforms (MOLT) of Llamascopium",
+}
+_LEAST_NORM = 1e-6  # of a data set's activations: less is not plausible
+
+
+def read_llamascopium(folder: Path) -> SaeRecord:
+    """The SAE or transcoder in `folder`.
+
+    Raises UserError for a kind, rule or tensors that are not known, CorruptDataError when the files
+    do not fit each other.
+    """
+    path, weights = folder / LLAMASCOPIUM.config, folder / LLAMASCOPIUM.weights
+    cfg = JsonObject.of(read_json(path, unique_keys=True), str(path))
+    rule, transcodes = _checked_rule(cfg, path)
+    found = read_safetensors(weights)
+    norms = {name: ref for name, ref in found.items() if name.startswith(_NORM)}
+    plain = "W_E" in found
+    names = _PLAIN if plain else _LINEAR
+    required = names if rule == "jumprelu" else names[:4]
+    rest = {name: ref for name, ref in found.items() if name not in norms}
+    check_tensors(rest, required, weights, FORMAT)
+    rows, decoder = rest[names[0]], rest[names[2]]
+    tensors = {
+        "encoder_rows": rows.t() if plain else rows,
+        "b_enc": rest[names[1]],
+        "W_dec": decoder if plain else decoder.t(),
+        "b_dec": rest[names[3]],
+    }
+    by_norm = cfg.flag("sparsity_include_decoder_norm", False)
+    if rule == "jumprelu":
+        tensors["threshold"] = _threshold(rest[names[4]], tensors["W_dec"] if by_norm else None)
+    _check_sizes(cfg, tensors, path)
+    # TopK compares latents: by what each adds, which unit decoder rows give.
+    rescales = by_norm and rule == "topk"
+    scaled = cfg.text("norm_activation", _NORMALISED) == _NORMALISED
+    hook_in, hook_out = cfg.text("hook_point_in"), cfg.text("hook_point_out")
+    folded = (*(("input_scale",) if scaled else ()), *(("decoder_norms",) if rescales else ()))
+    return SaeRecord(
+        (_TRANSCODER_RULES if transcodes else _RULES)[rule],
+        tensors,
+        origin("", hook_in, hook_out if transcodes else None, folded=folded),
+        k=cfg.integer("top_k", least=1) if rule == "topk" else None,
+        apply_b_dec_to_input=False,
+        input_scale=_scale(norms, hook_in, tensors["encoder_rows"], weights) if scaled else None,
+        output_scale=_scale(norms, hook_out, tensors["W_dec"], weights)
+        if scaled and transcodes
+        else None,
+        decoder_norms=rescales,
+        format=FORMAT if plain else "Llama-Scope-R1-Distill",
+    )
+
+
+def _checked_rule(cfg: JsonObject, path: Path) -> tuple[str, bool]:
+    """The activation function, and whether it is a transcoder."""
+    kind = cfg.text("sae_type", "sae")
+    if kind != "sae":
+        raise UserError(
+            f"{path} describes {_KINDS.get(kind, repr(kind))}, which this version does not read",
+            hint="it reads the SAEs and transcoders of single layers",
+        )
+    for key, known in _FIXED.items():
+        found = cfg.values.get(key, known)
+        if found != known or type(found) is not type(known):
+            raise UserError(f"{path} has {key} = {found!r}, which cannot be read")
+    rule = cfg.text("act_fn")
+    if rule not in _RULES:
+        raise UserError(
+            f"{path} has the activation {rule!r}, which cannot be read",
+            hint=f"supported: {', '.join(_RULES)}",
+        )
+    norm = cfg.text("norm_activation", _NORMALISED)
+    if norm not in (_NORMALISED, "inference", "none"):
+        raise UserError(
+            f"{path} normalises activations by {norm!r}, which cannot be read",
+            hint=f"supported: {_NORMALISED}, none",
+        )
+    return rule, cfg.text("hook_point_in") != cfg.text("hook_point_out")
+
+
+def _threshold(logarithm: TensorRef, decoder: TensorRef | None) -> TensorRef:
+    """exp(logarithm) [M] for the pre-activations: h n > t is h > t / n for a row of norm n."""
+
+    def read(value: Tensor) -> Tensor:
+        threshold = value.float().exp()
+        if decoder is None:
+            return threshold
+        norms = torch.linalg.vector_norm(decoder.read().float(), dim=1)
+        return threshold / norms  # infinite for a row of zeros, which adds nothing
+
+    return logarithm.map(read)
+
+
+def _scale(norms: dict[str, TensorRef], hook: str, matrix: TensorRef, path: Path) -> float:
+    name = _NORM + hook
+    if name not in norms:
+        raise CorruptDataError(f"{path} has no {name}")
+    value = norms[name].read()
+    norm = float(value.reshape(-1)[0]) if value.numel() == 1 else math.nan
+    if not norm >= _LEAST_NORM or math.isinf(norm):
+        raise CorruptDataError(f"{path} has {norm:g} for {name}, which is not a mean norm")
+    return math.sqrt(matrix.shape[1]) / norm
+
+
+def _check_sizes(cfg: JsonObject, tensors: dict[str, TensorRef], path: Path) -> None:
+    size = cfg.integer("d_model", tensors["encoder_rows"].shape[1])
+    if size != tensors["encoder_rows"].shape[1]:
+        raise CorruptDataError(
+            f"{path} says d_model = {size}, the weights {tensors['encoder_rows'].shape[1]}"
+        )

@@ -1,0 +1,58 @@
+"""Reading Qwen-Scope: `layer<N>.sae.pt` of each layer and one `config.json`.
+
+z = ReLU(TopK(x W_enc^T + b_enc)), x_hat = z W_dec^T + b_dec; nothing is subtracted, and both
+matrices are the other way round than in most formats.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae.formats.marks import QWEN_SCOPE
+from mi_crow.mechanistic.sae.formats.origins import origin
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
+from mi_crow.mechanistic.sae.formats.tensor_files import (
+    check_names,
+    check_tensors,
+    refs,
+    tensors_of,
+)
+from mi_crow.store.json_object import JsonObject
+
+FORMAT = QWEN_SCOPE.format
+
+_TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
+_LAYER = re.compile(r"layer(\d+)\.sae")
+
+
+def read_qwen_scope(path: Path, found: Mapping[str, Any], cfg: JsonObject) -> SaeRecord:
+    """The SAE in `path`, which holds `found`, described by `cfg`. Raises UserError naming unknown
+    tensors, CorruptDataError when the files do not fit each other."""
+    check_names(found, _TENSORS, path, FORMAT)
+    tensors = refs(tensors_of(found, _TENSORS, path))
+    check_tensors(tensors, _TENSORS, path, FORMAT)
+    n_latents, width = tensors["W_enc"].shape
+    for key, size in (("d_model", width), ("d_sae", n_latents)):
+        if cfg.integer(key, size) != size:
+            raise CorruptDataError(
+                f"{cfg.place} says {key} = {cfg.values[key]}, the weights {size}"
+            )
+    kind = cfg.text("hook_point", "resid_post")
+    if kind != "resid_post":
+        raise UserError(f"{cfg.place} has the hook point {kind!r}, which is not known")
+    layer = _LAYER.fullmatch(path.stem)
+    return SaeRecord(
+        "topk",
+        {
+            "encoder_rows": tensors["W_enc"],
+            "b_enc": tensors["b_enc"],
+            "W_dec": tensors["W_dec"].t(),
+            "b_dec": tensors["b_dec"],
+        },
+        origin(cfg.text("base_model", ""), f"{kind}.{layer[1]}" if layer is not None else ""),
+        k=cfg.integer("k", least=1),
+        apply_b_dec_to_input=False,
+        format=FORMAT,
+    )

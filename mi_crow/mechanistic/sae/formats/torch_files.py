@@ -1,0 +1,50 @@
+"""`.pt` and `.pth` files, whose names say little: what they hold says which family they are of."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import NotFoundError
+from mi_crow.mechanistic.sae.formats import (
+    apollo,
+    dictionary_learning,
+    goodfire,
+    kissane,
+    openai,
+    qwen_scope,
+)
+from mi_crow.mechanistic.sae.formats.marks import APOLLO, KISSANE, TORCH
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
+from mi_crow.mechanistic.sae.formats.tensor_files import read_torch
+from mi_crow.mechanistic.sae.formats.yaml_file import read_yaml
+from mi_crow.store.json_file import read_json
+from mi_crow.store.json_object import JsonObject
+
+
+def read_torch_file(path: Path, configs: Mapping[str, Path], layer: str | None) -> SaeRecord:
+    """The SAE of `layer` in `path`; `configs`, by format, are the files that may describe it.
+
+    Raises UserError for tensors that are not known and for a file that could run code,
+    NotFoundError or CorruptDataError when what describes it is missing or does not fit.
+    """
+    if (cfg := configs.get(TORCH.format)) is not None and "trainer" in _object(cfg):
+        return dictionary_learning.read_dictionary_learning(path, cfg)
+    found: Mapping[str, Any] = read_torch(path)
+    names = set(found)
+    if names & set(goodfire.tensor_names(goodfire.GOODFIRE)):
+        return goodfire.read_linear(path, found, goodfire.GOODFIRE)
+    if names == set(goodfire.tensor_names(goodfire.QRESEARCH)):
+        return goodfire.read_linear(path, found, goodfire.QRESEARCH)
+    if apollo.positions(found):
+        if APOLLO.format not in configs:
+            raise NotFoundError(f"{path} has no {APOLLO.config} beside it")
+        return apollo.read_apollo(path, found, read_yaml(configs[APOLLO.format]), layer)
+    if "W_enc" in names and KISSANE.format in configs:
+        return kissane.read_kissane(path, found, _object(configs[KISSANE.format]))
+    if "W_enc" in names and TORCH.format in configs:
+        return qwen_scope.read_qwen_scope(path, found, _object(configs[TORCH.format]))
+    return openai.read_openai(path, found)
+
+
+def _object(path: Path) -> JsonObject:
+    return JsonObject.of(read_json(path, unique_keys=True), str(path))
