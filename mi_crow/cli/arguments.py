@@ -1,7 +1,7 @@
 """The pieces of command lines that several commands share."""
 
-from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterator, Mapping
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +16,19 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message, hint=f"see {self.prog} --help")
+
+
+class ShowVersion(Action):
+    """--version; argparse's own action wants the version before anybody asked for it."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=SUPPRESS, help=help)
+
+    def __call__(self, parser: ArgumentParser, *_: object) -> None:
+        from mi_crow import __version__
+
+        print(f"mi-crow {__version__}")
+        parser.exit()
 
 
 def add_common(parser: ArgumentParser) -> None:

@@ -11,10 +11,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mi_crow import __version__
 from mi_crow.clean_text import check_name, clean_text
 from mi_crow.cli import streams
-from mi_crow.cli.arguments import Parser, add_common, as_sentence, fill_in_common
+from mi_crow.cli.arguments import (
+    Parser,
+    ShowVersion,
+    add_common,
+    as_sentence,
+    fill_in_common,
+)
 from mi_crow.cli.error_line import report_error
 from mi_crow.errors import UserError, exit_code_of
 from mi_crow.ranks import launched_rank
@@ -88,7 +93,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         description="The terminal workbench for sparse autoencoders. Without a command, it opens "
         "the app.",
     )
-    parser.add_argument("--version", action="version", version=f"mi-crow {__version__}")
+    parser.add_argument("--version", action=ShowVersion, help="show the version and exit")
     add_common(parser)
     parser.add_argument(
         "--fresh", action="store_true", help="open the app without what was open when it last ended"

@@ -15,6 +15,7 @@ from textual.screen import Screen
 from mi_crow.visible import visible_lines
 from tui.terminal.changed_cells import ChangedCells, SentFrame
 from tui.terminal.line_filter import CONTROL_FILTER
+from tui.terminal.stylesheet import KeptStylesheet
 from tui.text import printable
 
 
@@ -24,6 +25,15 @@ class TerminalApp(App[None]):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.sent_frame = SentFrame()
+        self.stylesheet = KeptStylesheet(variables=self.get_css_variables())
+
+    def _load_screen_css(self, screen: Screen) -> None:
+        # Textual would style the widgets of the screen that is left, twice; those of the new one
+        # are styled when they are made.
+        sheet = self.stylesheet
+        if isinstance(sheet, KeptStylesheet) and sheet.read_missing(screen.css_path):
+            sheet.update(screen)
+        screen._css_update_count = self._css_update_count
 
     def _display(self, screen: Screen, renderable: RenderableType | None) -> None:
         if isinstance(renderable, ChopsUpdate | LayoutUpdate):

@@ -1,17 +1,20 @@
 """Frames for the terminal without the cells that already stand there.
 
 Textual sends a whole region whenever something in it may be another. Over a slow line that is what
-one waits for: here every cell is compared with the one that was sent last, and a colour is sent
-only where it changes.
+one waits for: here the cells of what is not drawn
+as before are compared with those that were sent last, and a colour is sent only where it changes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import repeat
 from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.color import ColorSystem
 from rich.console import Console
+from rich.segment import Segment
 from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.strip import Strip
@@ -27,21 +30,35 @@ class _Look(NamedTuple):
     background: str
 
 
-class _Cell(NamedTuple):
-    """What stands in a cell; no text where the character to the left is wide."""
-
-    text: str
-    look: _Look
-
+_Cell = tuple[str, _Look]
+"""What stands in a cell; no text where the character to the left is wide."""
 
 _PLAIN = _Look("", "39", "49")
+
+
+@dataclass
+class _Line:
+    """What is known of one line of the terminal: its cells, and the pieces that they came from, by
+    first column and width. A piece that comes again is known without a look at its cells."""
+
+    cells: list[_Cell | None]
+    pieces: dict[tuple[int, int], list[Segment]] = field(default_factory=dict)
+
+    def has(self, x: int, width: int, segments: list[Segment]) -> bool:
+        """Whether this piece stands there already; from now on it does."""
+        if self.pieces.get((x, width)) == segments:
+            return True
+        for place in [p for p in self.pieces if p[0] < x + width and x < p[0] + p[1]]:
+            del self.pieces[place]
+        self.pieces[x, width] = segments
+        return False
 
 
 class SentFrame:
     """What the terminal shows, as far as it is known."""
 
     def __init__(self) -> None:
-        self._lines: list[list[_Cell | None]] = []
+        self._lines: list[_Line] = []
         self._size = 0, 0
 
     def forget(self) -> None:
@@ -55,22 +72,25 @@ class SentFrame:
         """The escape sequences that make the terminal show `update` on a screen of that size."""
         if size != self._size or not self._lines:
             self._size = size
-            self._lines = [[None] * size[0] for _ in range(size[1])]
+            self._lines = [_Line([None] * size[0]) for _ in range(size[1])]
         parts: list[str] = []
         look = _PLAIN
-        for y, x, cells in _pieces(update, how):
+        for y, x, strip in _pieces(update):
             if not 0 <= y < len(self._lines):
                 continue
             line = self._lines[y]
-            cells = cells[: max(len(line) - x, 0)]
-            for first, last in _differing(line[x : x + len(cells)], cells):
+            if line.has(x, strip.cell_length, strip._segments):
+                continue
+            cells = _cells(strip, how)[: max(size[0] - x, 0)]
+            before = line.cells[x : x + len(cells)]
+            line.cells[x : x + len(cells)] = cells
+            for first, last in _differing(before, cells):
                 parts.append(f"\x1b[{y + 1};{x + first + 1}H")
-                for cell in cells[first:last]:
-                    if cell.look != look:
-                        parts.append(_turned(look, cell.look))
-                        look = cell.look
-                    parts.append(cell.text)
-            line[x : x + len(cells)] = cells
+                for text, cell_look in cells[first:last]:
+                    if cell_look is not look and cell_look != look:
+                        parts.append(_turned(look, cell_look))
+                        look = cell_look
+                    parts.append(text)
         if look != _PLAIN:
             parts.append("\x1b[0m")
         return "".join(parts)
@@ -89,51 +109,49 @@ class ChangedCells(CompositorUpdate):
         return self._sent.changes(self._update, self._size, how)
 
 
-def _pieces(
-    update: ChopsUpdate | LayoutUpdate, how: ColorSystem
-) -> Iterator[tuple[int, int, list[_Cell]]]:
-    """Line, column and cells of each piece of an update."""
+def _pieces(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, Strip]]:
+    """Line, column and content of each piece of an update."""
     if isinstance(update, LayoutUpdate):
         for y, strips in enumerate(update.strips, update.region.y):
-            yield y, update.region.x, _cells(strips, how)
+            x = update.region.x
+            for strip in strips:
+                yield y, x, strip
+                x += strip.cell_length
         return
     for y, x1, x2 in update.spans:
         for end, (x, strip) in zip(update.chop_ends[y], update.chops[y].items(), strict=False):
             if strip is not None and x < x2 and end > x1:
-                shown = strip.crop(0, min(end, x2) - x) if end > x2 else strip
-                yield y, x, _cells([shown], how)
+                yield y, x, strip.crop(0, min(end, x2) - x) if end > x2 else strip
 
 
-def _cells(strips: Iterable[Strip], how: ColorSystem) -> list[_Cell]:
+def _cells(strip: Strip, how: ColorSystem) -> list[_Cell]:
     found: list[_Cell] = []
-    for strip in strips:
-        for text, style, control in strip:
-            if control:
-                continue
-            look = _look(style, how) if style else _PLAIN
-            if text.isascii():
-                found += [_Cell(character, look) for character in text]
-                continue
-            widths = [cell_len(character) for character in text]
-            whole = cell_len(text)
-            if 0 in widths or sum(widths) != whole:  # characters that make one cell together
-                found += [_Cell(text, look), *[_Cell("", look)] * (whole - 1)][: max(whole, 1)]
-                continue
-            for character, width in zip(text, widths, strict=True):
-                found.append(_Cell(character, look))
-                if width > 1:
-                    found.append(_Cell("", look))
+    for text, style, control in strip:
+        if control:
+            continue
+        look = _look(style, how) if style else _PLAIN
+        if text.isascii():
+            found += zip(text, repeat(look))
+            continue
+        widths = [cell_len(character) for character in text]
+        whole = cell_len(text)
+        if 0 in widths or sum(widths) != whole:  # characters that make one cell together
+            found += [(text, look), *[("", look)] * (whole - 1)][: max(whole, 1)]
+            continue
+        for character, width in zip(text, widths, strict=True):
+            found.append((character, look))
+            if width > 1:
+                found.append(("", look))
     return found
 
 
-def _differing(before: list[_Cell | None], now: list[_Cell]) -> Iterator[tuple[int, int]]:
+def _differing(before: Sequence[_Cell | None], now: Sequence[_Cell]) -> Iterator[tuple[int, int]]:
     """The ranges of `now` to send, whole words each: a terminal's log stays readable."""
     if before == now:
         return
     first = last = -1
-    for place, cell in enumerate(now):
-        if before[place] == cell:
-            continue
+    places = [at for at, (old, new) in enumerate(zip(before, now, strict=True)) if old != new]
+    for place in places:
         if first >= 0 and place - last > _NEAR:
             yield first, last
             first = -1
@@ -150,7 +168,7 @@ def _differing(before: list[_Cell | None], now: list[_Cell]) -> Iterator[tuple[i
 
 
 def _blank(cell: _Cell) -> bool:
-    return cell.text == " "
+    return cell[0] == " "
 
 
 @lru_cache(4096)

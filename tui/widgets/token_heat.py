@@ -5,8 +5,10 @@ underlined, bold and reversed tokens, and callers write out the peak token and i
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from rich.cells import cell_len
@@ -20,7 +22,6 @@ HeatMode = Literal["colour", "attributes"]
 
 _NEWLINE = "⏎"
 _UNITS = re.compile(rf"[^ {_NEWLINE}]* *{_NEWLINE}|[^ {_NEWLINE}]+ *| +")
-_PADDED = re.compile(r"( *)(.*?)( *)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -74,44 +75,63 @@ def wrap_tokens(texts: Sequence[str], width: int) -> tuple[Line, ...]:
     The pieces of a line, joined, are its text; spaces that would overhang a line's end are cut.
     """
     shown = [printable(text) for text in texts]
-    owners = [index for index, text in enumerate(shown) for _ in text]
-    lines: list[Line] = []
-    line: list[tuple[str, int]] = []  # characters with their tokens
-    room = width
-    at = 0
-    for unit in _UNITS.findall("".join(shown)):
-        characters = list(zip(unit, owners[at : at + len(unit)], strict=True))
-        at += len(unit)
-        if line and cell_len(unit.rstrip(" ")) > room:
-            lines.append(_joined(line))
-            line, room = [], width
-        for character, owner in characters:
-            cells = cell_len(character)
-            if cells > room and character != " ":  # a word wider than the line
-                lines.append(_joined(line))
-                line, room = [], width
-            if cells <= room:
-                line.append((character, owner))
-                room -= cells
-        if unit.endswith(_NEWLINE):
-            lines.append(_joined(line))
-            line, room = [], width
-    if line:
-        lines.append(_joined(line))
-    return tuple(lines)
+    whole = "".join(shown)
+    ends = list(accumulate(map(len, shown)))
+    return tuple(_pieces(whole, start, end, ends) for start, end in _broken(whole, width))
 
 
-def _joined(characters: Sequence[tuple[str, int]]) -> Line:
-    """Characters as pieces; spaces at the end go, unless the line is made of them."""
-    end = len(characters)
-    while end > 1 and characters[end - 1][0] == " ":
-        end -= 1
-    pieces: list[Piece] = []
-    for character, owner in characters[:end]:
-        if pieces and pieces[-1].index == owner:
-            pieces[-1] = Piece(owner, pieces[-1].text + character)
+def _broken(text: str, width: int) -> Iterator[tuple[int, int]]:
+    """Where each line begins and ends, without the spaces that overhang it."""
+    cells = len if text.isascii() else cell_len
+    begin = end = 0  # of the line
+    room = width  # negative: the line is full, spaces of it are cut
+    for unit in _UNITS.finditer(text):
+        start, stop = unit.span()
+        word = unit.group().rstrip(" ")
+        needed = cells(word)
+        if end > begin and needed > room:
+            yield begin, end
+            begin = end = start
+            room = width
+        if needed > room:  # a word wider than the line
+            full: int | None = None  # where the line ends when spaces overhang it
+            for place in range(start, start + len(word)):
+                wide = cells(text[place])
+                if full is None and wide > room:
+                    full = place
+                if full is not None:
+                    if text[place] == " ":
+                        continue
+                    if full > begin:
+                        yield begin, full
+                    begin, room, full = place, width, None
+                room -= wide
         else:
-            pieces.append(Piece(owner, character))
+            room -= needed
+        spaces = stop - start - len(word)
+        end = start + len(word) + min(spaces, max(room, 0))
+        if end == begin:  # a line starts behind the spaces that were cut
+            begin = end = stop
+        room -= spaces
+        if word.endswith(_NEWLINE):
+            yield begin, end
+            begin = end = stop
+            room = width
+    if end > begin:
+        yield begin, end
+
+
+def _pieces(text: str, start: int, end: int, ends: Sequence[int]) -> Line:
+    """A line's characters as pieces of tokens, which end at `ends`; spaces at its end go, unless
+    the line is made of them."""
+    end = max(start + len(text[start:end].rstrip(" ")), min(start + 1, end))
+    pieces: list[Piece] = []
+    index = bisect_right(ends, start)
+    while start < end:
+        stop = min(ends[index], end)
+        if stop > start:
+            pieces.append(Piece(index, text[start:stop]))
+        start, index = max(stop, start), index + 1
     return tuple(pieces)
 
 
@@ -129,9 +149,10 @@ def heat_line(
     marks = marks or HeatMarks()
     parts: list[str | tuple[str, str]] = []
     for piece in line:
-        before, word, after = _PADDED.fullmatch(piece.text).groups()  # type: ignore[union-attr]
-        if not word:
-            before, word, after = "", piece.text, ""
+        text = piece.text
+        word = text.strip(" ") or text
+        before = text[: text.index(word)]
+        after = text[len(before) + len(word) :]
         value = values[piece.index] if piece.index < len(values) else 0.0
         style = _marked(heat_style(heat_step(value, top), mode), piece.index, marks)
         parts += [before, (word, style) if style else word, after]

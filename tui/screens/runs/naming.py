@@ -4,11 +4,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mi_crow.store.notes import read_note, write_note
-from tui.widgets.forms.fields import FormField, Values
-from tui.widgets.forms.popup import FormPopup
 
 if TYPE_CHECKING:
     from tui.screens.base import MiCrowScreen as _Screen
+    from tui.widgets.forms.fields import Values
 else:
     _Screen = object
 
@@ -23,6 +22,9 @@ class NamesThings(_Screen):
 
     def action_rename(self) -> None:
         """Asks for another id; everything that names the run or SAE follows it."""
+        from tui.widgets.forms.fields import FormField
+        from tui.widgets.forms.popup import FormPopup
+
         chosen = self.chosen()
         if chosen is not None:
             what, name = chosen
@@ -31,7 +33,7 @@ class NamesThings(_Screen):
             form = FormPopup(f"Rename {what} {name}", (field,), submit, "Rename")
             self.app.push_screen(form, self.renamed)
 
-    def _rename(self, what: str, name: str, values: Values) -> str:
+    def _rename(self, what: str, name: str, values: "Values") -> str:
         from mi_crow.jobs.renaming import rename_run, rename_sae
 
         new = values["name"]
@@ -47,11 +49,14 @@ class NamesThings(_Screen):
             self.in_thread(partial(read_note, folder), partial(self._ask_note, *chosen))
 
     def _ask_note(self, what: str, name: str, note: str) -> None:
+        from tui.widgets.forms.fields import FormField
+        from tui.widgets.forms.popup import FormPopup
+
         field = FormField("note", "note", note, "an empty note removes it")
         submit = partial(self._write_note, what, name)
         form = FormPopup(f"Note on {what} {name}", (field,), submit, "Keep")
         self.app.push_screen(form, self.renamed)
 
-    def _write_note(self, what: str, name: str, values: Values) -> str:
+    def _write_note(self, what: str, name: str, values: "Values") -> str:
         write_note(self.context.workspace.folder_of(what, name), values["note"])
         return name

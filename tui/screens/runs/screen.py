@@ -26,7 +26,6 @@ from tui.widgets.detail_lines import DetailLines
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.lists.sorted_list import SortedList
-from tui.widgets.log_view import LogPopup
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
@@ -287,6 +286,8 @@ class RunsScreen(NamesThings, StartsJobs, MiCrowScreen):
     def action_show_log(self) -> None:
         job = self._selected_job
         if job is not None:
+            from tui.widgets.log_view import LogPopup
+
             self.app.push_screen(LogPopup(self.context.workspace, job.job_id))
 
     def action_cancel_job(self) -> None:

@@ -5,12 +5,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tui.actions import BY_ID
-from tui.screens.runs import forms
-from tui.screens.runs.new_menu import NewMenu
-from tui.widgets.forms.popup import FormPopup
 
 if TYPE_CHECKING:
     from tui.screens.base import MiCrowScreen as _Screen
+    from tui.screens.runs.forms import JobForm
 else:
     _Screen = object
 
@@ -36,6 +34,8 @@ class StartsJobs(_Screen):
 
     def action_menu(self) -> None:
         """Everything that can be started, one letter each."""
+        from tui.screens.runs.new_menu import NewMenu
+
         self.app.push_screen(NewMenu(self._why_not), self._start)
 
     def _why_not(self, name: str) -> str:
@@ -52,6 +52,8 @@ class StartsJobs(_Screen):
 
     def action_new(self, kind: str) -> None:
         """Opens the form for a job of this kind, on the run or SAE under the cursor."""
+        from tui.screens.runs import forms  # with the configs of all jobs: not at the start
+
         context = self.context
         sae_id = self.selected("saes") or context.sae_id
         if kind == "capture":
@@ -63,7 +65,9 @@ class StartsJobs(_Screen):
         elif kind == "evaluate":
             self._ask(forms.evaluate_form(context.saes(), sae_id))
 
-    def _ask(self, form: forms.JobForm) -> None:
+    def _ask(self, form: "JobForm") -> None:
+        from tui.widgets.forms.popup import FormPopup
+
         submit = partial(form.submit, self.context.workspace)
         self.app.push_screen(FormPopup(form.title, form.fields, submit), self._started)
 

@@ -1,13 +1,14 @@
 """Lines that scroll: drawn when they come on the screen, kept until they change."""
 
+from rich.segment import Segment
 from textual.cache import LRUCache
 from textual.content import Content
-from textual.geometry import Region
+from textual.geometry import Region, Spacing
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
-from textual.visual import Visual
 
 _KEPT_STRIPS = 1024
+_NO_GUTTER = Spacing()
 
 
 class StripView(ScrollView, can_focus=True):
@@ -36,6 +37,20 @@ class StripView(ScrollView, can_focus=True):
         Where it is a component class, that styles the line."""
         return ""
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Lines without a border, padding or opacity need none of what Textual does for each."""
+        styles = self.styles
+        if styles.gutter != _NO_GUTTER or self.opacity != 1.0 or styles.tint.a:
+            return super().render_lines(crop)
+        width, background = self.outer_size.width, self.background_colors[1]
+        blank = self.rich_style
+        strips = [self.render_line(y).adjust_cell_length(width, blank) for y in crop.line_range]
+        for line_filter in self.get_line_filters():
+            strips = [strip.apply_filter(line_filter, background) for strip in strips]
+        if crop.column_span != (0, width):
+            strips = [strip.crop(*crop.column_span) for strip in strips]
+        return strips
+
     def render_line(self, y: int) -> Strip:
         line, width = y + round(self.scroll_offset.y), self.text_width
         if line >= self.row_count:
@@ -48,11 +63,14 @@ class StripView(ScrollView, can_focus=True):
         return strip
 
     def _strip(self, content: Content, width: int, look: str = "") -> Strip:
+        """The content as it is, cut at `width`: nothing to wrap, to align or to select."""
         styled = look in self.COMPONENT_CLASSES
         style = self.get_visual_style(look) if styled else self.visual_style
-        strips = Visual.to_strips(self, content, width, 1, style)
-        strip = strips[0] if strips else Strip.blank(width, style.rich_style)
-        return strip.adjust_cell_length(width, style.rich_style)
+        segments = [
+            Segment(text, (style + own).rich_style)
+            for text, own in content.render(style, end="", parse_style=self._get_style)
+        ]
+        return Strip(segments).adjust_cell_length(width, style.rich_style)
 
     def refresh_line(self, y: int) -> None:
         self.refresh_lines(y)
