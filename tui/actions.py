@@ -347,3 +347,14 @@ def key_label(key: str) -> str:
 def keys_label(keys: str) -> str:
     """Several keys as people read them: `j ↓`."""
     return " ".join(key_label(key.strip()) for key in keys.split(",")) if keys else ""
+
+
+# On Runs; what is named elsewhere asks `annotate.may_tag`.
+_WRITES = frozenset(
+    ("menu", "new", "run_demo", "cancel_job", "resume_job", "remove", "rename", "note", "again")
+)
+
+
+def changes_workspace(scope: str, action: str) -> bool:
+    """Whether the Textual action `action` of `scope` would write into the workspace."""
+    return scope == "runs" and action.partition("(")[0] in _WRITES

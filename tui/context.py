@@ -45,6 +45,11 @@ class AppContext:
         self.features: FeatureStore | None = None
         self.session_state = SessionState()
         self.tagging_off: str | None = None  # why nothing can be named, as of the last look
+        self.trouble: tuple[str, str] = (
+            "",
+            "",
+        )  # what is wrong with the workspace, and what follows
+        self.read_only = ""  # why nothing in the workspace can be changed
         self._scan = Scan()
         self._listeners: list[MessagePump] = []
         self._annotations: Annotations | None = None

@@ -13,6 +13,7 @@ from tui.text import printable
 if TYPE_CHECKING:
     from textual.dom import DOMNode as _Node
 
+    from tui.widgets.trouble import Trouble
     from tui.workbench import Workbench
 else:
     _Node = object
@@ -27,6 +28,17 @@ class _Task:
     work: Callable[[], Any]
     then: Callable[[Any], object]
     failed: Callable[[Exception], object]
+    trouble: "Trouble | None"
+
+    def succeeded(self, answer: Any) -> object:
+        if self.trouble is not None:
+            self.trouble.clear()
+        return self.then(answer)
+
+    def failed_with(self, error: Exception) -> object:
+        if self.trouble is not None:
+            self.trouble.show(error)
+        return self.failed(error)
 
 
 class ThreadWork(_Node):
@@ -43,15 +55,17 @@ class ThreadWork(_Node):
         *,
         group: str = "",
         failed: Callable[[Exception], object] | None = None,
+        trouble: "Trouble | None" = None,
     ) -> None:
         """Calls `work` in a thread, then `then` with what it returned, or `failed` (by default
-        `tell`) with what it raised, on the message pump.
+        `tell`) with what it raised, on the message pump. `trouble` is the place in the pane that
+        keeps what was raised until the next success.
 
         A group has one thread at a time. Work asked for meanwhile waits, only the latest of it is
         done, and answers that it made obsolete are dropped. Without a group everything runs at
         once and every answer arrives: for writes.
         """
-        task = _Task(work, then or _ignore, failed or self.tell)
+        task = _Task(work, then or _ignore, failed or self.tell, trouble)
         running = group in self._newest_tasks
         if group:
             self._newest_tasks[group] = task
@@ -64,21 +78,17 @@ class ThreadWork(_Node):
 
     def tell(self, error: Exception) -> None:
         """Shows what went wrong, in one sentence."""
-        app = cast("Workbench", self.app)
-        shown = explained(error) if isinstance(error, MiCrowError | OSError) else error
-        if isinstance(shown, MiCrowError):
-            app.notify(printable(str(shown)), severity="error", remedy=printable(shown.hint))
-        else:
-            app.notify(printable(error_sentence(error)), severity="error")
+        sentence, remedy = told_words(error)
+        cast("Workbench", self.app).notify(sentence, severity="error", remedy=remedy)
 
     def _start_thread(self, group: str, task: _Task) -> None:
         def run() -> None:
             try:
                 answer = task.work()
             except Exception as error:
-                self.call_later(self._thread_ended, group, task, partial(task.failed, error))
+                self.call_later(self._thread_ended, group, task, partial(task.failed_with, error))
             else:
-                self.call_later(self._thread_ended, group, task, partial(task.then, answer))
+                self.call_later(self._thread_ended, group, task, partial(task.succeeded, answer))
 
         self.run_worker(run, thread=True, group=group or "default", exit_on_error=False)
 
@@ -91,6 +101,14 @@ class ThreadWork(_Node):
         result = deliver()
         if isawaitable(result):
             await result
+
+
+def told_words(error: Exception) -> tuple[str, str]:
+    """The sentence about `error`, and what to do about it, where that is known; printable."""
+    shown = explained(error) if isinstance(error, MiCrowError | OSError) else error
+    if isinstance(shown, MiCrowError):
+        return printable(str(shown)), printable(shown.hint)
+    return printable(error_sentence(error)), ""
 
 
 def error_sentence(error: Exception) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mi_crow.errors import NotFoundError
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
 
@@ -36,7 +37,15 @@ class Scan:
 
 
 def look(workspace: Workspace, before: Scan | None) -> Scan:
-    """Scans the workspace, reading only what changed since `before`. Blocks on the disk."""
+    """Scans the workspace, reading only what changed since `before`. Blocks on the disk.
+
+    Raises NotFoundError when the workspace is gone: an empty one is something else.
+    """
+    if not workspace.exists():
+        raise NotFoundError(
+            f"the workspace is gone: {str(workspace.root)!r} is not there",
+            hint="what you see is as it was, and goes on once the folder is back",
+        )
     job_marks = _marks(workspace.jobs_dir, ("status.json", "events.jsonl", "cancel"))
     store_marks = _marks(workspace.activations_dir, ("manifest.json",)) + _marks(
         workspace.saes_dir, ("cfg.json", "evaluation.json", "features.duckdb")
@@ -54,6 +63,16 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
     saes, unread_saes = workspace.scan_saes()
     unreadable = (*unread_runs, *unread_saes)
     return Scan(jobs, tuple(runs), tuple(saes), job_marks, store_marks, unreadable, unfinished)
+
+
+def why_read_only(workspace: Workspace) -> str:
+    """Why nothing in the workspace can be changed; empty where it can."""
+    root = workspace.root
+    if os.statvfs(root).f_flag & os.ST_RDONLY:
+        return "the file system is read-only"
+    if not os.access(root, os.W_OK | os.X_OK):
+        return f"you may not write to {str(root)!r}"
+    return ""
 
 
 def ended(before: "Sequence[JobState]", now: "Sequence[JobState]") -> "list[JobState]":

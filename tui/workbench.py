@@ -13,18 +13,20 @@ from textual.message import Message
 from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 from tui import messages
+from tui.actions import changes_workspace
 from tui.context import AppContext, ConceptsLook
 from tui.history import History, Visited
 from tui.message_log import MessageLog, Place, Told
 from tui.state import SavedState, StateFile
 from tui.terminal.app import TerminalApp
 from tui.text import printable
-from tui.threads import ThreadWork, error_sentence
-from tui.watch import Scan, ended, look
-from tui.widgets.frame.header import HeaderBar, ending_line
+from tui.threads import ThreadWork, error_sentence, told_words
+from tui.watch import Scan, ended, look, why_read_only
+from tui.widgets.frame.endings import ending_line, place_of
+from tui.widgets.frame.header import HeaderBar
 
 if TYPE_CHECKING:
-    from mi_crow.jobs import JobState
+    pass
 
 POLL_SECONDS = 1.0
 
@@ -36,7 +38,8 @@ class Look:
     scan: Scan | None = None
     concepts: ConceptsLook | None = None
     rebuilt: str = ""  # the SAE whose index was built again since it was opened
-    trouble: str = ""
+    read_only: str = ""  # why nothing in the workspace can be changed
+    trouble: Exception | None = None
 
 
 class Workbench(ThreadWork, TerminalApp):
@@ -57,7 +60,6 @@ class Workbench(ThreadWork, TerminalApp):
         self._scan: Scan | None = None
         self._concepts_version: int | None = None
         self.message_log = MessageLog()
-        self._trouble = ""  # shown once, not every second
         self._history = History()
         self._requested: tuple[str, object] | None = None  # the index last asked for
 
@@ -79,6 +81,16 @@ class Workbench(ThreadWork, TerminalApp):
         super().notify(f"{message}; {remedy}" if remedy else message, **settings)
         if severity == "error":
             self.call_later(self._refresh_header)
+
+    async def run_action(
+        self, action: Any, default_namespace: Any = None, namespaces: Any = None
+    ) -> bool:
+        """Does an action, unless it would write into a workspace that cannot be written."""
+        scope, why = getattr(default_namespace, "NAME", ""), self.context.read_only
+        if why and isinstance(action, str) and changes_workspace(scope, action):
+            self.notify(f"Nothing can be started or changed here: {why}", severity="warning")
+            return True
+        return await super().run_action(action, default_namespace, namespaces)
 
     async def show_place(self, place: Place | None) -> None:
         """Goes where a message points to."""
@@ -103,25 +115,23 @@ class Workbench(ThreadWork, TerminalApp):
 
     def _look(self) -> Look:
         context = self.context
-        scan, concepts, rebuilt, trouble = None, None, "", ""
+        scan, concepts, rebuilt, read_only, trouble = None, None, "", "", None
         try:
+            context.check_session()
             scan = look(context.workspace, self._scan)
+            read_only = why_read_only(context.workspace)
             concepts = context.look_at_concepts()
             store = context.features
             if store is not None and store.changed_on_disk():
                 rebuilt = store.meta().sae_id
-            context.check_session()
         except (MiCrowError, OSError) as error:
-            trouble = error_sentence(error)
+            trouble = error
         except Exception as error:  # shown: a look that fails in silence leaves old rows
-            trouble = f"the workspace cannot be read ({error_sentence(error)})"
-        return Look(scan, concepts, rebuilt, trouble)
+            trouble = MiCrowError(f"the workspace cannot be read ({error_sentence(error)})")
+        return Look(scan, concepts, rebuilt, read_only, trouble)
 
     def _looked(self, found: Look) -> None:
-        if found.trouble != self._trouble:
-            self._trouble = found.trouble
-            if found.trouble:
-                self.notify(printable(found.trouble), severity="error")
+        self._show_trouble(found)
         if found.rebuilt and not self.is_working("index"):
             self._open_index(found.rebuilt)
         if found.scan is None:
@@ -138,13 +148,25 @@ class Workbench(ThreadWork, TerminalApp):
             self._refresh_header()
             for job in ended(before.jobs, now.jobs):
                 severity = "information" if job.status == "finished" else "warning"
-                place = place_of(job)
-                told = f"{ending_line(job)}; press ! then enter to open it"
-                self.notify(told, severity=severity, place=place)
+                self.notify(ending_line(job), severity=severity, place=place_of(job))
         if found.concepts is not None:
             self._looked_at_concepts(found.concepts, first)
         self._open_some_sae()
         self.keep_state()
+
+    def _show_trouble(self, found: Look) -> None:
+        """Keeps what is wrong with the workspace on every screen until it is over; told once."""
+        context, before = self.context, self.context.trouble
+        context.trouble = told_words(found.trouble) if found.trouble is not None else ("", "")
+        if context.trouble != before:
+            if found.trouble is not None:
+                self.tell(found.trouble)
+            else:
+                self.notify("The workspace can be read again")
+        read_only = found.read_only if found.scan is not None else context.read_only
+        if (context.trouble, read_only) != (before, context.read_only):
+            context.read_only = read_only
+            self._refresh_header()
 
     def _looked_at_concepts(self, look: ConceptsLook, first: bool) -> None:
         for sentence in (look.notice, look.tagging_off if not self.context.tagging_off else None):
@@ -284,14 +306,3 @@ class Workbench(ThreadWork, TerminalApp):
             self._refresh_header()
         if place.feature is not None and place != self._place:
             self.screen_stack[0].post_message(messages.OpenFeature(place.feature))
-
-
-def place_of(job: "JobState") -> Place:
-    """Where the result of a job that ended can be seen; the job itself when it made nothing."""
-    name = job.output or job.name
-    if job.status == "finished" and name:
-        if job.kind == "index":
-            return Place("features", name)
-        if job.kind in ("capture", "train", "evaluate", "import"):
-            return Place("runs", name, "runs" if job.kind == "capture" else "saes")
-    return Place("runs", job.job_id, "jobs")

@@ -48,5 +48,5 @@ async def test_a_finished_job_is_told_with_the_key(app_workspace, fake_jobs, run
         pilot.app.look_now()
         await settle(pilot)
         told = pilot.app.message_log.read()[0]
-        assert told.sentence == "train smol-sae finished; press ! then enter to open it"
+        assert told.sentence == "train finished: the SAE smol-sae; ! then enter opens it"
         assert told.place == Place("runs", "smol-sae", "saes")

@@ -118,7 +118,7 @@ async def test_a_running_job_shows_its_readings_and_new_ones_as_they_come(
         pilot.app.look_now()
         await settle(pilot)
         assert "finished" in screen_text(pilot)
-        assert notices(pilot) == "train smol-sae finished; press ! then enter to open it"
+        assert notices(pilot) == "train finished: the SAE smol-sae; ! then enter opens it"
 
 
 async def test_a_failed_job_says_why_and_its_log_is_plain_text(app_workspace, run_app):

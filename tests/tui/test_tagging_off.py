@@ -12,7 +12,7 @@ async def test_a_read_only_workspace_is_browsed_and_t_says_why_not(run_app, app_
     copy_index(app_workspace, SAE, n_features=N_FEATURES, n_documents=24)
     with read_only(app_workspace.root):
         async with run_app(app_workspace, size=(100, 30), sae_id=SAE) as pilot:
-            assert "tagging off" in screen_text(pilot)
+            assert "read only" in screen_text(pilot).splitlines()[0]
             pilot.app.clear_notifications()
             await press(pilot, "2", "t")
             assert "tagging is off" in notices(pilot)

@@ -22,7 +22,8 @@ from tui.screens.runs.detail import job_detail
 from tui.screens.runs.history import HistoryReader
 from tui.screens.runs.rows import job_rows
 from tui.watch import look
-from tui.widgets.frame.header import ending_line, running_label
+from tui.widgets.frame.endings import ending_line
+from tui.widgets.frame.header import running_label
 
 FILES = ("spec.json", "events.jsonl", "status.json", "worker.log", "lock", "cancel", "output.json")
 MOST_SECONDS = 20.0  # for all readers of one folder; what hangs takes longer

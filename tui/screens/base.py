@@ -12,6 +12,7 @@ from mi_crow.errors import MiCrowError
 from mi_crow.store.json_object import JsonObject
 from tui.context import AppContext
 from tui.threads import ThreadWork
+from tui.widgets.frame.banner import Banner
 from tui.widgets.frame.footer import FooterBar
 from tui.widgets.frame.header import HeaderBar
 from tui.widgets.lists.row_order import RowOrder
@@ -44,6 +45,7 @@ class MiCrowScreen(ThreadWork, Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield HeaderBar(self.context)
+        yield Banner()
         with Container(id="body"):
             yield from self.compose_body()
         yield FooterBar()
@@ -54,6 +56,7 @@ class MiCrowScreen(ThreadWork, Screen[None]):
 
     def on_mount(self) -> None:
         self.context.subscribe(self)
+        self.query_one(Banner).show(*self.context.trouble)
         self.focus_home()
         if saved := self.mi_crow.saved_state.screens.get(self.NAME):
             try:

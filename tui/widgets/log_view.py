@@ -10,6 +10,7 @@ from textual.geometry import Size
 from mi_crow.store.workspace import Workspace
 from tui.actions import bindings
 from tui.text import printable
+from tui.threads import error_sentence
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.line_view import LineView
 
@@ -78,7 +79,10 @@ class LogPopup(Popup[None]):
         from mi_crow.jobs import tail_log
 
         work = partial(tail_log, self._workspace, self._job_id, _LINES)
-        self.in_thread(work, self._show, group="log", failed=lambda error: self._show([str(error)]))
+        self.in_thread(work, self._show, group="log", failed=self._not_read)
+
+    def _not_read(self, error: Exception) -> None:
+        self._show([error_sentence(error)])
 
     def _show(self, now: list[str]) -> None:
         self.query_one(LogText).follow(now or ["(nothing logged yet)"])

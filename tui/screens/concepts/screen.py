@@ -36,6 +36,7 @@ from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.lists.sorted_list import SortedList
 from tui.widgets.prompt_line import PromptLine
+from tui.widgets.trouble import Trouble
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, Concept, PastChange
@@ -68,8 +69,9 @@ class ConceptsScreen(ConceptMarkScreen):
     def compose_body(self) -> ComposeResult:
         with Vertical(id="concepts-body"):
             yield Static(id="concepts-coverage", markup=False)
-            row_list = SortedList(COLUMNS, empty=_EMPTY, id="concepts-list")
+            row_list = SortedList(COLUMNS, empty="reading…", id="concepts-list")
             yield ListHeading("Name", row_list, id="concepts-titles")
+            yield Trouble(id="concepts-trouble")
             yield row_list
         yield Static(id="concepts-note", markup=False)
         yield PromptLine()
@@ -105,7 +107,17 @@ class ConceptsScreen(ConceptMarkScreen):
 
     def _read_again(self) -> None:
         sae_id = self.context.sae_id
-        self.in_thread(partial(self._work, sae_id), self._show_read, group="concepts")
+        self.in_thread(
+            partial(self._work, sae_id),
+            self._show_read,
+            group="concepts",
+            failed=self._not_read,
+            trouble=self.query_one("#concepts-trouble", Trouble),
+        )
+
+    def _not_read(self, error: Exception) -> None:
+        self.query_one(SortedList).say_empty("")  # there may be concepts
+        self.tell(error)
 
     def _work(self, sae_id: str | None) -> ConceptsRead:
         context = self.context
@@ -129,6 +141,7 @@ class ConceptsScreen(ConceptMarkScreen):
         if read.sae_id != self.context.sae_id:
             return  # another SAE was opened meanwhile; its concepts are on their way
         self._read = read
+        self.query_one(SortedList).say_empty(_EMPTY if read.sae_id else _NO_SAE)
         self._marked.keep_only(key_of(concept) for concept in read.concepts)
         self._show()
 
@@ -362,4 +375,5 @@ class ConceptsScreen(ConceptMarkScreen):
             copy(self.mi_crow, f"{concept.feature}\t{name}\t{note}", "the concept")
 
 
+_NO_SAE = "No SAE is open: 1 goes to Runs, where enter opens one."
 _EMPTY = "No concepts yet: t on a feature names it, I imports names from a file."

@@ -18,6 +18,7 @@ from tui.text import printable
 from tui.widgets.detail import DetailScroll
 from tui.widgets.field import Area
 from tui.widgets.lists.row_list import ListHeading, RowList
+from tui.widgets.trouble import Trouble
 
 _TEXT = "The ship leaves the harbour at dawn."
 
@@ -47,9 +48,11 @@ class ControlScreen(MiCrowScreen):
         with Horizontal():
             with Vertical(id="tree"):
                 yield ListHeading("Layers", layers)
+                yield Trouble(id="tree-trouble")
                 yield layers
                 yield Static(id="notice", markup=False)
             with Vertical(id="layer"):
+                yield Trouble(id="layer-trouble")
                 with DetailScroll(id="layer-detail"):
                     yield Static(id="layer-text")
                 yield Static("Text", classes="title", markup=False)
@@ -106,7 +109,8 @@ class ControlScreen(MiCrowScreen):
         if state.phase == "loading":
             text = "loading the model: a few seconds"
         elif state.phase == "died":
-            text = f"{state.detail}; l loads it again"
+            shown = self.query_one("#tree-trouble", Trouble).display  # which says the same above
+            text = "l loads it again" if shown else f"{state.detail}; l loads it again"
         elif self._hooks is not None and self.context.session_is_ready:
             text = ""
         elif self._hooks is not None and state.phase == "ready":
@@ -131,7 +135,13 @@ class ControlScreen(MiCrowScreen):
             layers, hooks = client.call("layers"), client.call("hooks")
             return _listed(layers, "layers"), _listed(hooks, "hooks")
 
-        self.in_thread(read, partial(self._show_model, sae_id), group="model", failed=self._refused)
+        self.in_thread(
+            read,
+            partial(self._show_model, sae_id),
+            group="model",
+            failed=self._refused,
+            trouble=self.query_one("#tree-trouble", Trouble),
+        )
 
     def _show_model(self, sae_id: str | None, read: tuple[Rows, Rows]) -> None:
         if sae_id != self.context.session_state.sae_id:
@@ -206,7 +216,13 @@ class ControlScreen(MiCrowScreen):
                 self._statistics[layer] = statistics
             self._show_detail()
 
-        self.in_thread(measure, show, group="statistics", failed=self._refused)
+        self.in_thread(
+            measure,
+            show,
+            group="statistics",
+            failed=self._refused,
+            trouble=self.query_one("#layer-trouble", Trouble),
+        )
 
 
 def _listed(result: Any, key: str) -> Rows:

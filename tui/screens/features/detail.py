@@ -7,12 +7,14 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
+from mi_crow.errors import NotFoundError
 from tui.screens.features.content import RELATED_COLUMNS, head_content, related_rows, side_content
 from tui.screens.features.reading import DetailRead
-from tui.text import count, number, printable
+from tui.text import count, number
 from tui.widgets.example_lines import LOOKS
 from tui.widgets.example_list import ExampleList
 from tui.widgets.lists.row_list import RowList
+from tui.widgets.trouble import Trouble
 
 
 class FeatureDetailPane(Container):
@@ -30,6 +32,7 @@ class FeatureDetailPane(Container):
         self._read: DetailRead | None = None
 
     def compose(self) -> ComposeResult:
+        yield Trouble(id="feature-trouble")
         yield Static(id="feature-head", markup=False)
         with Horizontal(id="feature-panes"):
             with Vertical(id="feature-texts"):
@@ -62,13 +65,14 @@ class FeatureDetailPane(Container):
         )
         self._read = read
         detail = read.detail
+        trouble = self.query_one("#feature-trouble", Trouble)
+        self.query_one("#feature-panes").display = detail is not None
         if detail is None:
-            self.query_one("#feature-head", Static).update(
-                Content.styled(printable(read.error), "$error")
-            )
-            self.query_one("#feature-panes").display = False
+            title = Content.styled(f"#{read.feature}", "bold $primary")
+            self.query_one("#feature-head", Static).update(title)
+            trouble.show(read.error or NotFoundError(f"feature {read.feature} not found"))
             return
-        self.query_one("#feature-panes").display = True
+        trouble.clear()
         note = next((concept.note for concept in detail.concepts if concept.note), "")
         self.query_one("#feature-head", Static).update(head_content(detail, note))
         if not same:

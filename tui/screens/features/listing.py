@@ -18,6 +18,7 @@ from tui.threads import error_sentence
 from tui.widgets.lists.feature_columns import column_of
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
+from tui.widgets.trouble import Trouble
 
 
 class FeatureListScreen(OpenFeatureScreen):
@@ -55,6 +56,16 @@ class FeatureListScreen(OpenFeatureScreen):
         """Shows what a query finds."""
         self._ask(self._query.searching(text))
 
+    @property
+    def trouble(self) -> Trouble:
+        """Why the list, or rows of it, cannot be read."""
+        return self.query_one("#table-trouble", Trouble)
+
+    @on(FeatureTable.RowsFailed)
+    def _rows_failed(self, message: FeatureTable.RowsFailed) -> None:
+        self.trouble.show(message.error)
+        self.tell(message.error)
+
     def _ask(self, query: TableQuery) -> None:
         self._query = query
         self._list_again()
@@ -83,6 +94,7 @@ class FeatureListScreen(OpenFeatureScreen):
         if self.prompt.is_open and self.prompt.purpose == "filter":
             self.prompt.explain(error_sentence(error))
             return
+        self.trouble.show(error)
         self.tell(error)
         if isinstance(error, UserError) and self._query.search:
             self._ask(self._query.searching(""))
@@ -95,6 +107,7 @@ class FeatureListScreen(OpenFeatureScreen):
         if store is None or read.store is not store:
             return  # another index was opened meanwhile; it is read next
         self._listed = True
+        self.trouble.clear()
         self._shown_query, self._total = read.query, read.total
         self.query_one(TableHeading).show(read.query, len(read.ids), read.total)
         self._set_columns()

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mi_crow.causes import sentence_of
-from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.features.query_language import parse_query
 from tui.screens.features.query import SHOWN, TableQuery
 
@@ -38,7 +36,7 @@ class DetailRead:
     detail: "FeatureDetail | None" = None
     examples: "Sequence[Example]" = ()
     rows: "Mapping[int, FeatureRow]" = field(default_factory=dict)
-    error: str = ""
+    error: Exception | None = None
 
 
 def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
@@ -74,5 +72,5 @@ def read_detail(store: "FeatureStore", feature: int, band: int) -> DetailRead:
         unique = list(dict.fromkeys(others))
         rows = {row.feature: row for row in store.rows(unique)} if unique else {}
         return DetailRead(store, feature, band, store.meta().bands, detail, examples, rows)
-    except (MiCrowError, OSError) as error:
-        return DetailRead(store, feature, band, error=sentence_of(error))
+    except Exception as error:  # shown in the pane, where it says why nothing else is there
+        return DetailRead(store, feature, band, error=error)

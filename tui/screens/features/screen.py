@@ -31,6 +31,7 @@ from tui.screens.features.reading import vocabulary
 from tui.screens.features.welcome import welcome
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
+from tui.widgets.trouble import Trouble
 
 OF_THE_TABLE = ("filter", "next_sort", "sort_by", "columns", "reverse", "next_filter", "jump")
 
@@ -53,6 +54,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             with Vertical(id="features-left"):
                 table = FeatureTable(id="features-table")
                 yield TableHeading(table, id="features-heading")
+                yield Trouble(id="table-trouble")
                 yield table
             yield FeatureDetailPane(id="feature-detail")
         yield PromptLine()

@@ -26,6 +26,7 @@ from tui.widgets.lists.row_list import RowList
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.token_heat import peak_index, quoted
 from tui.widgets.token_pane import TokenPane
+from tui.widgets.trouble import Trouble
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureRow
@@ -71,8 +72,10 @@ class InspectScreen(MiCrowScreen):
         with Horizontal(id="inspect-body"):
             with Vertical(id="inspect-left"):
                 yield Static(id="inspect-title", markup=False)
+                yield Trouble(id="inspect-trouble")
                 yield TokenPane(id="inspect-tokens")
             with Vertical(id="inspect-right"):
+                yield Trouble(id="names-trouble")
                 with Vertical(classes="inspect-list"):
                     yield Static(id="title-text", classes="related-title", markup=False)
                     yield RowList(RELATED_COLUMNS, id="list-text")
@@ -133,6 +136,7 @@ class InspectScreen(MiCrowScreen):
             self._inspected,
             group="inspect",
             failed=self._not_inspected,
+            trouble=self.query_one("#inspect-trouble", Trouble),
         )
 
     def _inspect(self, text: str, sae_id: str | None) -> Inspected:
@@ -172,6 +176,8 @@ class InspectScreen(MiCrowScreen):
     def on_sae_changed(self, message: messages.SaeChanged) -> None:
         if message.sae_id != self._sae_id:
             self._sae_id, self._feature, self._rows = message.sae_id, None, {}
+            for trouble in self.query(Trouble):
+                trouble.clear()
             self._inspection = Inspection()  # its numbers are another SAE's features
             self.tokens.show(())
             self._show_lists()
@@ -191,6 +197,7 @@ class InspectScreen(MiCrowScreen):
             partial(self._names, inspection, sae_id),
             partial(self._renamed, inspection),
             group="names",
+            trouble=self.query_one("#names-trouble", Trouble),
         )
 
     def _renamed(self, inspection: Inspection, rows: "Mapping[int, FeatureRow]") -> None:

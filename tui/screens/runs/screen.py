@@ -11,7 +11,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from mi_crow.errors import MiCrowError
+from mi_crow.errors import NotFoundError
 from mi_crow.store.notes import read_note
 from tui import messages
 from tui.actions import bindings
@@ -23,9 +23,11 @@ from tui.screens.runs.naming import NamesThings
 from tui.screens.runs.starting import StartsJobs
 from tui.text import size
 from tui.widgets.detail_lines import DetailLines
+from tui.widgets.facts import blocks
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.lists.sorted_list import SortedList
+from tui.widgets.trouble import trouble_content
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
@@ -35,8 +37,9 @@ LISTS = ("runs", "saes", "jobs")
 WHAT = {"runs": "run", "saes": "SAE"}  # as the store calls what a list holds
 _TITLES = {"runs": "Activation runs", "saes": "SAEs", "jobs": "Jobs"}
 
-Reading = JobHistory | SaeReading | str
-"""What is read of the selected row once the cursor rests: of a run, its note."""
+Reading = JobHistory | SaeReading | str | Exception
+"""What is read of the selected row once the cursor rests: of a run, its note. An error: why it
+cannot be read."""
 
 REST_S = 0.12  # how long the cursor rests before its row's detail is read and drawn
 
@@ -196,7 +199,10 @@ class RunsScreen(NamesThings, StartsJobs, MiCrowScreen):
 
     def _draw(self, subject: tuple[str, str | None]) -> None:
         self._shown_subject = subject
-        self.query_one("#detail", DetailLines).show(self._detail(), subject)
+        content = self._detail()
+        if isinstance(self._reading, Exception):
+            content = blocks(content, trouble_content(self._reading))
+        self.query_one("#detail", DetailLines).show(content, subject)
 
     def _detail(self) -> Content:
         context, key, reading = self.context, self._key, self._reading
@@ -235,8 +241,10 @@ class RunsScreen(NamesThings, StartsJobs, MiCrowScreen):
             time.sleep(rest)
             try:
                 return read()
-            except (MiCrowError, OSError):
+            except (NotFoundError, FileNotFoundError):
                 return None  # removed meanwhile: the next look says so
+            except Exception as error:  # the pane says it beside what is known
+                return error
 
         self.in_thread(work, partial(self._detail_read, subject), group="detail")
 

@@ -36,6 +36,7 @@ from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.stream_text import StreamText
+from tui.widgets.trouble import Trouble
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, Preset
@@ -74,11 +75,13 @@ class SteerScreen(StackScreen):
                     yield Button("Run", id="steer-button", compact=True)
             with Vertical(id="steer-changes"):
                 yield Static(id="stack-title", classes="related-title", markup=False)
+                yield Trouble(id="stack-trouble")
                 yield RowList(
                     stacks.STACK_COLUMNS,
                     empty="none yet: n adds one",
                     id="steer-stack",
                 )
+        yield Trouble(id="steer-trouble")
         with Container(id="steer-texts"):
             for side in SIDES:
                 with Vertical(classes="steer-side"):
@@ -97,6 +100,11 @@ class SteerScreen(StackScreen):
     @property
     def area(self) -> Area:
         return self.query_one("#steer-prompt", Area)
+
+    @property
+    def _trouble(self) -> Trouble:
+        """Why there is no text."""
+        return self.query_one("#steer-trouble", Trouble)
 
     def _text(self, side: str) -> StreamText:
         return self.query_one(f"#text-{side}", StreamText)
@@ -163,8 +171,10 @@ class SteerScreen(StackScreen):
                 stacks.check_stack(stack, sae_id, self._weights)
             settings = writing.read_settings(*self._settings().values())
         except UserError as error:
+            self._trouble.show(error)
             self.tell(error)
             return
+        self._trouble.clear()
         self._plan = writing.Plan(prompt, plans, titles, settings, sae_id)
         self._stopped, self._done = False, []
         for side in SIDES:
@@ -214,6 +224,7 @@ class SteerScreen(StackScreen):
         if isinstance(error, CancelledError) and self._stopped:
             self._written()
             return
+        self._trouble.show(error)
         self.tell(error)
         self._show_titles("failed")
         self.refresh_bindings()

@@ -14,6 +14,7 @@ from tui.screens.base import MiCrowScreen
 from tui.screens.steer import stack as stacks
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import RowList
+from tui.widgets.trouble import Trouble
 
 
 class StackScreen(MiCrowScreen):
@@ -66,7 +67,8 @@ class StackScreen(MiCrowScreen):
         own = {one.feature for one in self._stack if one.sae == sae_id and one.feature is not None}
         if sae_id is not None and own:
             names = partial(self._names_of, sae_id, sorted(own))
-            self.in_thread(names, partial(self._named, sae_id), group="names")
+            trouble = self.query_one("#stack-trouble", Trouble)
+            self.in_thread(names, partial(self._named, sae_id), group="names", trouble=trouble)
             weights = partial(self.context.weights_of, sae_id)  # reads the file the first time
             self.in_thread(weights, partial(self._weighed, sae_id), group="weights")
 

@@ -12,6 +12,7 @@ from textual.widget import Widget
 
 from tui.actions import SCREENS
 from tui.text import duration, printable
+from tui.widgets.frame.banner import Banner
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
@@ -35,13 +36,6 @@ def running_label(jobs: "Sequence[JobState]") -> str:
         words.append(duration(job.eta_s))
     others = len(running) - 1 + queued
     return " ".join(words) + (f" +{others}" if others else "")
-
-
-def ending_line(job: "JobState") -> str:
-    """How a job ended, in one line: `train first-sae finished`, with the error when it failed."""
-    name = job.output or job.name or ""
-    words = " ".join(word for word in (job.kind, name, job.status) if word)
-    return printable(f"{words}: {job.error}" if job.error and job.status == "failed" else words)
 
 
 class TitleLine(Widget):
@@ -71,7 +65,9 @@ class TitleLine(Widget):
             names.append(("loading model", "$accent"))
         elif state.phase == "died":
             names.append(("session ended", "$error"))
-        if context.tagging_off:
+        if context.read_only:
+            names.append(("read only", "$warning"))
+        elif context.tagging_off:
             names.append(("tagging off", "$warning"))
         for index, name in enumerate(names):
             if index:
@@ -125,3 +121,5 @@ class HeaderBar(Container):
     def refresh_lines(self) -> None:
         for line in self.children:
             line.refresh()
+        for banner in self.screen.query(Banner):
+            banner.show(*self._app_context.trouble)

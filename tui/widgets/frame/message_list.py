@@ -17,6 +17,25 @@ from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 _STYLES = {"error": "$error", "warning": "$warning"}
 
 
+class MessageRows(RowList):
+    """Rows that can be opened where the message has a place."""
+
+    def __init__(self, told: Sequence[Told]) -> None:
+        columns = [Column("time", 8), Column("message")]
+        super().__init__(columns, empty="Nothing has been told yet", id="messages-list")
+        self._told = told
+
+    @property
+    def told(self) -> Told | None:
+        """The message under the cursor."""
+        return self._told[int(self.key)] if self.key is not None else None
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "select_row":
+            return self.told is not None and self.told.place is not None
+        return super().check_action(action, parameters)
+
+
 class MessagesPopup(Popup[Place]):
     """Dismisses with the place of the chosen message."""
 
@@ -28,8 +47,7 @@ class MessagesPopup(Popup[Place]):
         self._told = tuple(told)
 
     def compose_box(self) -> ComposeResult:
-        columns = [Column("time", 8), Column("message")]
-        yield RowList(columns, empty="Nothing has been told yet", id="messages-list")
+        yield MessageRows(self._told)
         yield Static("", id="messages-whole", markup=False)
 
     def on_mount(self) -> None:
@@ -41,6 +59,7 @@ class MessagesPopup(Popup[Place]):
     def _show_whole(self, event: RowList.Highlighted) -> None:
         if event.key is None:
             return
+        self.refresh_bindings()
         told = self._told[int(event.key)]
         parts: list[tuple[str, str]] = [(_one_line(told), _STYLES.get(told.severity, ""))]
         if told.remedy:

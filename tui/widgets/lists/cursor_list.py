@@ -39,6 +39,7 @@ class CursorList(StripView):
     def __init__(self, empty: str = "", id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._empty = empty  # shown while there are no rows
+        self._had_rows = False
 
     def row_content(self, index: int, width: int, marker: str) -> Content:
         """One row in `width` cells; `marker` stands in the first of them."""
@@ -47,11 +48,23 @@ class CursorList(StripView):
     def tell_highlighted(self) -> None:
         """Posts the message that the cursor is on another row."""
 
+    def say_empty(self, sentence: str) -> None:
+        """Shows `sentence` while there are no rows: none yet, not read yet, none that match."""
+        if sentence != self._empty:
+            self._empty = sentence
+            self.refresh()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "select_row" or self.row_count > 0
+
     def action_select_row(self) -> None:
         """Posts the message that the row under the cursor was chosen."""
 
     def rows_changed(self, cursor: int) -> None:
         """Draws all rows again, with the cursor on row `cursor`."""
+        if (self.row_count > 0) != self._had_rows:
+            self._had_rows = not self._had_rows
+            self.refresh_bindings()  # whether enter opens anything
         self.forget_strips()
         self.virtual_size = Size(0, self.row_count)
         self.set_reactive(CursorList.cursor, max(cursor, 0))

@@ -48,6 +48,12 @@ class FeatureTable(ThreadWork, CursorList):
         feature: int
 
     @dataclass
+    class RowsFailed(Message):
+        """Rows on the screen cannot be read."""
+
+        error: Exception
+
+    @dataclass
     class LaidOut(Message):
         """The columns or their widths are others."""
 
@@ -193,7 +199,7 @@ class FeatureTable(ThreadWork, CursorList):
 
     def _rows_failed(self, generation: int, error: Exception) -> None:
         if generation == self._generation:
-            self.tell(error)
+            self.post_message(self.RowsFailed(error))
         else:
             self._read_visible()
 

@@ -1,0 +1,50 @@
+"""How a job ended: what the app tells, and where what it made can be seen; pure."""
+
+from typing import TYPE_CHECKING, Final
+
+from tui.message_log import Place
+from tui.text import printable
+
+if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
+
+# What a job of each kind makes. The demo's name is not known before it has ended.
+_MADE: Final = {
+    "capture": "the run {}",
+    "train": "the SAE {}",
+    "import": "the SAE {}",
+    "index": "the index of {}",
+    "evaluate": "the evaluation of {}",
+    "export": "{}",
+}
+_ON_RUNS: Final = {"capture": "runs", "train": "saes", "evaluate": "saes", "import": "saes"}
+
+
+def ending_line(job: "JobState") -> str:
+    """How a job ended, in one line, with the keys that show it: `train finished: the SAE small; !
+    then enter opens it`."""
+    name = _made_by(job)
+    if job.status == "finished":
+        made = _MADE.get(job.kind, "{}").format(name) if name else ""
+        words = f"{job.kind} finished" + (f": {made}" if made else "")
+        opens = "opens it" if made and place_of(job).rows != "jobs" else "shows the job"
+        return printable(f"{words}; ! then enter {opens}")
+    words = " ".join(word for word in (job.kind, name, job.status) if word)
+    why = f": {job.error}" if job.error and job.status == "failed" else ""
+    return printable(f"{words}{why}; ! then enter shows the job")
+
+
+def place_of(job: "JobState") -> Place:
+    """Where the result of a job that ended can be seen; the job itself when it made nothing."""
+    name = _made_by(job)
+    if job.status == "finished" and name:
+        if job.kind == "index":
+            return Place("features", name)
+        if job.kind in _ON_RUNS:
+            return Place("runs", name, _ON_RUNS[job.kind])
+    return Place("runs", job.job_id, "jobs")
+
+
+def _made_by(job: "JobState") -> str:
+    """The name of the run or SAE that a job made or worked on; empty where it has none."""
+    return str(job.output or job.name or job.params.get("sae_id") or "")
