@@ -40,7 +40,7 @@ COMMANDS = {
     "layers": Command("layers", "list a model's hook points"),
     "index": Command("index", "build the feature index of an SAE"),
     "runs": Command("workspace", "list, show, rename, annotate or delete runs"),
-    "saes": Command("workspace", "list, show, rename, annotate or delete SAEs"),
+    "saes": Command("workspace", "list, show, compare, rename, annotate or delete SAEs"),
     "evaluate": Command("evaluate", "evaluate an SAE: reconstruction, sparsity, loss, probes"),
     "compare": Command("compare", "measure how many features two SAEs share"),
     "features": Command("features", "list an SAE's features from its index"),

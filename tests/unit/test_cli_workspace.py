@@ -203,3 +203,28 @@ def test_an_id_that_is_neither_run_nor_sae_cannot_be_examined(
 ) -> None:
     told = refused(capsys, "doctor", "--deep", "nosuch")
     assert "no run or SAE is called 'nosuch'" in told
+
+
+def test_saes_compare_puts_what_files_declare_beside_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace.open(tmp_path / "workspace")
+    for name, k, fvu in (("small", 8, 0.3), ("large", 64, 0.1)):
+        folder = workspace.make_sae_dir(name, name)
+        cfg = {"architecture": "topk", "d_in": 16, "d_sae": 128, "k": k, "metadata": {}}
+        (folder / "cfg.json").write_text(json.dumps(cfg))
+        result = {"fvu": fvu, "l0": k + 0.5, "tokens": 4096, "seconds": 2.0}
+        (folder / "training.json").write_text(json.dumps({"config": {}, "result": result}))
+    measured = {"fvu": 0.12, "l0": 60.0, "loss_recovered": 0.97}
+    (workspace.sae_dir("large") / "evaluation.json").write_text(json.dumps(measured))
+    common = ["--workspace", str(workspace.root)]
+    assert main(["saes", "compare", *common, "--json"]) == 0
+    found = {one["sae_id"]: one for one in json.loads(capsys.readouterr().out)}
+    assert (found["large"]["k"], found["large"]["measured"]["l0"]) == (64, 60.0)
+    assert found["large"]["measured"]["source"] == "evaluation"
+    assert (found["small"]["tokens"], found["small"]["measured"]["fvu"]) == (4096, 0.3)
+    assert main(["saes", "compare", "large", *common]) == 0
+    text = capsys.readouterr().out
+    assert "0.97" in text
+    assert "small" not in text
+    assert main(["saes", "compare", "nothing", *common]) == 2

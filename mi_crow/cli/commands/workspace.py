@@ -4,11 +4,12 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from mi_crow.cli.arguments import add_actions, open_workspace
-from mi_crow.cli.formatting import count, duration, moment, number, print_json, size
+from mi_crow.cli.formatting import count, duration, moment, number, print_json, share, size
 from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_outcome
 from mi_crow.errors import UserError
 from mi_crow.jobs.removing import Unfinished, plan_removal, unfinished
 from mi_crow.jobs.renaming import rename_run, rename_sae
+from mi_crow.mechanistic.sae.evaluation.figures import figures_of
 from mi_crow.mechanistic.sae.evaluation.standing import standing_of
 from mi_crow.store.notes import read_note, write_note
 from mi_crow.store.runs.manifest import RunManifest
@@ -24,17 +25,19 @@ from mi_crow.store.workspace import (
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     what, one = ("run", "a run") if command == "runs" else ("SAE", "an SAE")
-    for name, action in add_actions(
-        parser,
-        {
-            "list": f"list all {what}s (default)",
-            "show": f"show the details of {one}",
-            "rename": f"give {one} another id",
-            "note": f"print the note on {one}, or replace it with a text",
-            "rm": f"delete {one}",
-        },
-    ):
-        if name != "list":
+    actions = {
+        "list": f"list all {what}s (default)",
+        "show": f"show the details of {one}",
+        "rename": f"give {one} another id",
+        "note": f"print the note on {one}, or replace it with a text",
+        "rm": f"delete {one}",
+    }
+    if command == "saes":
+        actions["compare"] = "compare SAEs: sparsity, FVU, loss recovered, dead latents, cost"
+    for name, action in add_actions(parser, actions):
+        if name == "compare":
+            action.add_argument("ids", metavar="ID", nargs="*", help="default: all SAEs")
+        elif name != "list":
             action.add_argument("id", metavar="ID")
         if name == "rename":
             action.add_argument("new", metavar="NEW_ID")
@@ -59,6 +62,8 @@ def run(options: Namespace) -> int:
         _show(workspace, options, runs=runs)
     elif action == "rename":
         _rename(workspace, options, runs=runs)
+    elif action == "compare":
+        _compare(workspace, options)
     elif action == "note":
         _note(workspace, options, runs=runs)
     else:
@@ -170,6 +175,36 @@ def _list_saes(workspace: Workspace, options: Namespace) -> None:
     ]
     rows += [[one.name, "unreadable", "", one.reason, "", "", ""] for one in unreadable]
     rows += [[one.name, "unfinished", "", "", "", "", size(one.bytes)] for one in incomplete]
+    print_list(options.json, records, columns, rows, "no SAEs yet; mi-crow train makes one")
+
+
+def _compare(workspace: Workspace, options: Namespace) -> None:
+    saes = [read_sae_summary(workspace.sae_dir(name)) for name in dict.fromkeys(options.ids)]
+    found = [figures_of(sae) for sae in (saes if options.ids else workspace.scan_saes()[0])]
+    titles = ("latents", "k", "L0", "FVU", "recovered", "dead", "tokens", "time")
+    columns = [
+        *(Column("SAE"), Column("layer", shorten=True), Column("architecture")),
+        *(Column(title, right=True) for title in titles),
+        Column("measured"),
+    ]
+    rows = [
+        [
+            one.sae_id,
+            one.layer,
+            one.architecture,
+            count(one.n_latents),
+            number(one.k if one.k is not None else one.target_l0, 3),
+            number(one.measured.l0, 3),
+            number(one.measured.fvu, 3),
+            number(one.measured.loss_recovered, 3),
+            share(one.measured.dead_share),
+            count(one.tokens),
+            duration(one.seconds),
+            one.measured.source or "no",
+        ]
+        for one in found
+    ]
+    records = [one.as_json() for one in found]
     print_list(options.json, records, columns, rows, "no SAEs yet; mi-crow train makes one")
 
 

@@ -99,28 +99,50 @@ def _series_chart(
     return [title, *chart(x, y, width, height, [Curve(points)])]
 
 
+@dataclass(frozen=True)
+class Sign:
+    """How an SAE stands in a chart of points."""
+
+    text: str
+    style: str = "bold $accent"
+
+
+def place_name(model_id: str, layer: str) -> str:
+    """A layer of a model in a title."""
+    model = model_id.rstrip("/").rsplit("/", 1)[-1]
+    return f"{layer or 'an unknown layer'} of {model or 'an unknown model'}"
+
+
 def pareto(standings: Sequence[Standing], sae_id: str, width: int, height: int) -> Content | None:
     """FVU against L0 of the SAEs of one layer; None with fewer than two that were measured."""
-    known = [one for one in standings if one.fvu is not None and one.l0 is not None]
-    if len(known) < 2:
+    if sum(one.fvu is not None and one.l0 is not None for one in standings) < 2:
         return None
-    ours = sorted(known, key=lambda one: one.sae_id == sae_id)  # its own mark is drawn last
-    marks = [
-        Mark(
-            (one.l0 or 0.0, one.fvu or 0.0),
-            "◆" if one.sae_id == sae_id else "●" if one.source == "evaluation" else "○",
-            "bold $accent" if one.sae_id == sae_id else "$chart",
-        )
-        for one in ours
-    ]
+    title, signs = "FVU against L0 on this layer", {sae_id: Sign("◆")}
+    lines = pareto_chart(standings, signs, title, min(width, _MOST_WIDTH), height, "◆ this one  ")
+    return Content("\n").join(lines) if lines else None
+
+
+def pareto_chart(
+    standings: Sequence[Standing],
+    signs: Mapping[str, Sign],
+    title: str,
+    width: int,
+    height: int,
+    legend: str = "",
+) -> list[Content]:
+    """FVU against L0; the SAEs in `signs` have a sign of their own, drawn over the others. No lines
+    where nothing was measured."""
+    known = [one for one in standings if one.fvu is not None and one.l0 is not None]
+    marks = []
+    for one in sorted(known, key=lambda one: one.sae_id in signs):
+        sign = signs.get(one.sae_id, Sign("●" if one.source == "evaluation" else "○", "$chart"))
+        marks.append(Mark((one.l0 or 0.0, one.fvu or 0.0), sign.text, sign.style))
     x = Axis("L0", partial(number, digits=0), 0.0)
     y = Axis("FVU", partial(number, digits=2), 0.0)
-    title = Content.assemble(
-        ("FVU against L0 on this layer", "bold $primary"),
-        (f"  ◆ this one  ● evaluated  ○ as trained  ({len(known)} SAEs)", "$muted"),
-    )
-    lines = chart(x, y, min(width, _MOST_WIDTH), height, [], marks)
-    return Content("\n").join([title, *lines]) if lines else None
+    lines = chart(x, y, width, height, [], marks)
+    about = f"  ({len(known)} SAEs)  {legend}● evaluated  ○ as trained"
+    head = Content.assemble((title, "bold $primary"), (about, "$muted"))
+    return [head, *lines] if lines else []
 
 
 def training_charts(curves: Series, width: int, height: int) -> Content:

@@ -87,11 +87,11 @@ def read_sae(sae: SaeSummary, saes: Sequence[SaeSummary]) -> SaeReading:
         read_note(sae.path),
         training_of(sae),
         tuple(standing_of(one) for one in same),
-        _curves(sae),
+        curves_of(sae),
     )
 
 
-def _curves(sae: SaeSummary) -> dict[str, tuple[Point, ...]]:
+def curves_of(sae: SaeSummary) -> dict[str, tuple[Point, ...]]:
     """What was logged while the SAE was trained; nothing without a readable file."""
     path = sae.path / "metrics.parquet"
     if not path.is_file():

@@ -1,6 +1,6 @@
 """The rows of the three lists, from summaries to cells; pure."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from time import localtime, strftime
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ SAE_COLUMNS = (
     Column("index", 5, "right"),
 )
 JOB_COLUMNS = (Column("job"), Column("state", 14), Column("time", 7, "right"))
+
+WHAT = {"runs": "run", "saes": "SAE"}  # as the store calls what a list holds
 
 STATUS_STYLES = {
     "queued": "$muted",
@@ -66,15 +68,22 @@ def run_rows(runs: Sequence[RunSummary]) -> list[Row]:
     ]
 
 
-def sae_rows(saes: Sequence[SaeSummary], open_id: str | None) -> list[Row]:
-    """Newest first; the open one carries a mark."""
+def sae_rows(
+    saes: Sequence[SaeSummary], open_id: str | None, marked: Container[str] = ()
+) -> list[Row]:
+    """Newest first; a dot before those that are marked, and the open one says that it is."""
     return [
         Row(
             sae.sae_id,
             (
                 Cell(
-                    printable(sae.sae_id),
-                    more=((" ◂ open", "$primary"),) if sae.sae_id == open_id else (),
+                    "● " if sae.sae_id in marked else "",
+                    "$accent",
+                    (
+                        (printable(sae.sae_id), "$foreground"),
+                        (" ◂ open" if sae.sae_id == open_id else "", "$primary"),
+                    ),
+                    sae.sae_id.casefold(),
                 ),
                 Cell(short_model(sae.model_id), "$muted"),
                 Cell(count(sae.n_latents), value=sae.n_latents),

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.app import ComposeResult
@@ -11,30 +11,32 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from mi_crow.errors import NotFoundError
+from mi_crow.errors import CorruptDataError, NotFoundError
+from mi_crow.store.json_object import JsonObject
 from mi_crow.store.notes import read_note
 from tui import messages
 from tui.actions import bindings
 from tui.screens.base import MiCrowScreen
 from tui.screens.runs import detail, rows
 from tui.screens.runs.charts import JobHistory, SaeReading
+from tui.screens.runs.comparing import MARKING, ComparesSaes
 from tui.screens.runs.history import HistoryReader, read_sae
 from tui.screens.runs.naming import NamesThings
+from tui.screens.runs.removing import RemovesThings
+from tui.screens.runs.rows import WHAT
 from tui.screens.runs.starting import StartsJobs
-from tui.text import size
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.facts import blocks
 from tui.widgets.frame.popup import Confirm
+from tui.widgets.lists.marks import Marks
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.lists.sorted_list import SortedList
 from tui.widgets.trouble import trouble_content
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
-    from mi_crow.jobs.removing import Removal
 
 LISTS = ("runs", "saes", "jobs")
-WHAT = {"runs": "run", "saes": "SAE"}  # as the store calls what a list holds
 _TITLES = {"runs": "Activation runs", "saes": "SAEs", "jobs": "Jobs"}
 
 Reading = JobHistory | SaeReading | str | Exception
@@ -44,7 +46,7 @@ cannot be read."""
 REST_S = 0.12  # how long the cursor rests before its row's detail is read and drawn
 
 
-class RunsScreen(NamesThings, StartsJobs, MiCrowScreen):
+class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScreen):
     """What the workspace holds and what runs on it."""
 
     NAME = "runs"
@@ -59,7 +61,8 @@ class RunsScreen(NamesThings, StartsJobs, MiCrowScreen):
         self._reader: HistoryReader | None = None
         self._shown_subject: tuple[str, str | None] | None = None  # of the detail on the screen
         self._wanted_job: str | None = None  # selected as soon as a scan shows it
-        self._wanted_row: str | None = None  # the run or SAE that was just renamed
+        self._wanted_row: str | None = None  # selected as soon as a scan shows it, like the job
+        self._marked = Marks[str]()  # SAEs
 
     def compose_body(self) -> ComposeResult:
         yield Static(WELCOME, id="welcome")
@@ -78,6 +81,22 @@ class RunsScreen(NamesThings, StartsJobs, MiCrowScreen):
     def on_mount(self) -> None:
         self._reader = HistoryReader(self.context.workspace)
         self._show_lists()
+
+    # What comes back at the next start.
+
+    def state(self) -> dict[str, Any]:
+        return {"list": self._current, "row": self._key, "marks": list(self._marked)}
+
+    def restore(self, saved: JsonObject) -> None:
+        current = saved.text("list", LISTS[0])
+        if current not in LISTS:
+            raise CorruptDataError(f"{current!r:.40} is not a list of Runs")
+        self._marked = Marks(saved.texts("marks", ()))
+        self._current, self._wanted_row = current, saved.text("row", None)
+        self.set_focus(self._list(current))
+
+    def close_popup(self) -> bool:
+        return self.clear_marks()
 
     # What changed.
 
@@ -100,7 +119,7 @@ class RunsScreen(NamesThings, StartsJobs, MiCrowScreen):
             "runs": rows.run_rows(context.runs())
             + rows.unreadable_rows(context.unreadable("run"), len(rows.RUN_COLUMNS))
             + rows.unfinished_rows(context.unfinished("run"), len(rows.RUN_COLUMNS)),
-            "saes": rows.sae_rows(context.saes(), context.sae_id)
+            "saes": rows.sae_rows(context.saes(), context.sae_id, self._marked)
             + rows.unreadable_rows(context.unreadable("SAE"), len(rows.SAE_COLUMNS))
             + rows.unfinished_rows(context.unfinished("SAE"), len(rows.SAE_COLUMNS)),
             "jobs": rows.job_rows(context.jobs()),
@@ -112,8 +131,10 @@ class RunsScreen(NamesThings, StartsJobs, MiCrowScreen):
             self._list("jobs").select(self._wanted_job)
             self._list("jobs").focus()
             self._wanted_job = None
-        if self._wanted_row is not None and self._current in WHAT:
-            self._list(self._current).select(self._wanted_row)
+        wanted = self._list(self._current)
+        if self._wanted_row in [row.key for row in wanted.rows]:
+            wanted.select(self._wanted_row or "")
+            wanted.focus()
             self._wanted_row = None
         self._share_heights()
         self._read_detail()
@@ -275,6 +296,8 @@ class RunsScreen(NamesThings, StartsJobs, MiCrowScreen):
             return job is not None and job.status in ("lost", "failed", "cancelled")
         if action == "show_log":
             return job is not None
+        if action in (*MARKING, "compare"):
+            return self.is_mounted and self.can_compare(action)
         if action in ("rename", "note"):
             return self.is_mounted and self.chosen() is not None
         if action == "remove":
@@ -317,46 +340,6 @@ class RunsScreen(NamesThings, StartsJobs, MiCrowScreen):
 
         if sure:
             self._do(partial(cancel, self.context.workspace, job_id))
-
-    def action_remove(self) -> None:
-        from mi_crow.jobs.removing import plan_removal
-
-        job, what, key = self._selected_job, WHAT.get(self._current), self._key
-        if what is not None and key is not None:
-            plan = partial(plan_removal, self.context.workspace, what, key)
-            self.in_thread(plan, self._ask_to_remove, failed=self._not_done)
-        if job is None:
-            return
-        what = f"{rows.job_name(job)} {rows.job_target(job)}".strip()
-        note = "Its log is deleted; its results stay."
-        if job.resumable:
-            note = "It could be resumed; its unfinished results are deleted too."
-        self.app.push_screen(
-            Confirm(f"Remove {what}?", note), partial(self._remove_job, job.job_id)
-        )
-
-    def _remove_job(self, job_id: str, sure: bool | None) -> None:
-        from mi_crow.jobs.removing import remove_job
-
-        if sure:
-            self._do(partial(remove_job, self.context.workspace, job_id, force=True))
-
-    def _ask_to_remove(self, removal: "Removal") -> None:
-        what, name = removal.what, removal.name
-        kept = "its concepts stay" if what == "SAE" else "its SAEs stay"
-        lines = [f"This frees {size(removal.bytes)}; {kept}.", *removal.consequences()]
-        popup = Confirm(f"Remove {what} {name}?", "\n".join(lines))
-        self.app.push_screen(popup, partial(self._remove, what, name))
-
-    def _remove(self, what: str, name: str, sure: bool | None) -> None:
-        from mi_crow.jobs.removing import plan_removal
-
-        def remove() -> None:
-            removal = plan_removal(self.context.workspace, what, name)  # a job may use it by now
-            self.context.workspace.delete(removal.folder)
-
-        if sure:
-            self._do(remove)
 
     def action_resume_job(self) -> None:
         from mi_crow.jobs import resume

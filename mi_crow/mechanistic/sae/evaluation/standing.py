@@ -20,9 +20,11 @@ class Standing:
     l0: float | None = None
     dead_share: float | None = None
     source: str = ""  # evaluation | training; empty: not measured
+    loss_recovered: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in ("fvu", "l0", "dead_share", "source")}
+        keys = ("fvu", "l0", "dead_share", "loss_recovered", "source")
+        return {key: getattr(self, key) for key in keys}
 
 
 def standing_of(sae: SaeSummary) -> Standing:
@@ -50,4 +52,5 @@ def _standing(sae_id: str, readings: dict[str, Any], source: str) -> Standing:
         return None
 
     fvu, l0, dead = reading("fvu"), reading("l0"), reading("dead_share")
-    return Standing(sae_id, fvu, l0, dead, source if fvu is not None else "")
+    source = source if fvu is not None else ""
+    return Standing(sae_id, fvu, l0, dead, source, reading("loss_recovered"))

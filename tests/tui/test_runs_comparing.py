@@ -1,0 +1,163 @@
+"""Marked SAEs on Runs, and their comparison: table, overlaid curves, FVU against L0."""
+
+import json
+import math
+
+import pytest
+
+from mi_crow.mechanistic.sae.train.metrics import MetricsTable
+from tests.tui.conftest import EVALUATION, NOW, add_sae
+from tests.tui.driving import notices, press, screen_text, settle
+from tui.app import MiCrowApp
+from tui.screens.runs.compare_popup import SaeComparePopup
+from tui.state import StateFile
+from tui.widgets.lists.row_list import RowList
+
+SIZES = pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param((80, 24), id="small"),
+        pytest.param((120, 40), id="medium", marks=pytest.mark.slow),
+        pytest.param((200, 60), id="large"),
+    ],
+)
+# name, steps, batch size, what FVU and L0 tend to
+TRAINED = (
+    ("sweep-k8", 600, 2048, 0.31, 8.0),
+    ("sweep-k16", 600, 2048, 0.19, 16.1),
+    ("sweep-k64", 300, 4096, 0.08, 63.2),
+)
+
+
+def add_trained(workspace, name: str, steps: int, batch: int, fvu: float, l0: float) -> None:
+    add_sae(workspace, name, "sample", "demo", NOW - 3000 + steps)
+    folder = workspace.sae_dir(name)
+    result = {"fvu": fvu, "l0": l0, "dead_share": 0.05, "seconds": 61.0, "steps": steps}
+    result["tokens"] = steps * batch
+    training = {"config": {"arch": "topk", "training": {}}, "result": result}
+    (folder / "training.json").write_text(json.dumps(training))
+    rows = []
+    for step in range(0, steps + 1, 20):
+        now = fvu + (1 - fvu) * math.exp(-step / 60)
+        tokens = step * batch
+        rows.append({"step": step, "tokens": tokens, "fvu": now, "heldout_fvu": now, "l0": l0})
+    MetricsTable(rows).write(folder / "metrics.parquet")
+
+
+@pytest.fixture
+def sweep(app_workspace):
+    """Three SAEs of a sweep beside the evaluated one, all on one layer."""
+    for one in TRAINED:
+        add_trained(app_workspace, *one)
+    return app_workspace
+
+
+async def on_saes(pilot, key: str) -> RowList:
+    rows = pilot.app.screen.query_one("#list-saes", RowList)
+    rows.focus()
+    rows.select(key)
+    await settle(pilot)
+    return rows
+
+
+async def test_marked_saes_are_compared_and_enter_selects_one(sweep, run_app):
+    async with run_app(sweep, size=(120, 40)) as pilot:
+        rows = await on_saes(pilot, "sweep-k8")
+        await press(pilot, "space")
+        await on_saes(pilot, "sweep-k64")
+        await press(pilot, "space")
+        assert screen_text(pilot).count("● sweep-") == 2
+        await press(pilot, "equals_sign")
+        popup = pilot.app.screen
+        assert isinstance(popup, SaeComparePopup)
+        table = popup.query_one("#comparing-table", RowList)
+        assert {row.key for row in table.rows} == {"sweep-k8", "sweep-k64"}
+        text = screen_text(pilot)
+        for words in ("2 SAEs on model.layers.2 of sample", "0.310", "63.2", "1.23M", "held-out"):
+            assert words in text, words
+        assert "(4 SAEs)" in text  # the front shows every SAE on the layer
+        table.select("sweep-k8")
+        await press(pilot, "enter")
+        assert rows.key == "sweep-k8"
+        assert rows.has_focus
+
+
+async def test_without_marks_all_on_the_layer_are_compared(sweep, run_app):
+    async with run_app(sweep, size=(120, 40)) as pilot:
+        await on_saes(pilot, "sweep-k16")
+        await press(pilot, "equals_sign")
+        table = pilot.app.screen.query_one("#comparing-table", RowList)
+        names = {name for name, *_ in TRAINED}
+        assert {row.key for row in table.rows} == {"demo-topk", *names}
+        assert "0.994" in screen_text(pilot)  # loss recovered, of the evaluated one
+
+
+async def test_each_curve_carries_the_letter_of_its_row(sweep, run_app):
+    async with run_app(sweep, size=(120, 40)) as pilot:
+        await on_saes(pilot, "sweep-k16")
+        await press(pilot, "v", "asterisk", "equals_sign")
+        table = pilot.app.screen.query_one("#comparing-table", RowList)
+        charts = screen_text(pilot).partition("held-out FVU")[2]
+        drawn = [row.cells[0].text for row in table.rows if row.key != "smol-sae"]
+        assert all(letter in charts for letter in drawn)
+        assert "2 layers" in screen_text(pilot)
+
+
+async def test_one_mark_is_too_few_and_escape_unmarks(sweep, run_app):
+    async with run_app(sweep) as pilot:
+        await on_saes(pilot, "sweep-k16")
+        await press(pilot, "space", "equals_sign")
+        assert not isinstance(pilot.app.screen, SaeComparePopup)
+        assert "1 SAE is marked; mark 2 to 12 SAEs with space" in notices(pilot)
+        await press(pilot, "escape")
+        assert "● sweep" not in screen_text(pilot)
+
+
+async def test_damaged_files_leave_gaps_in_the_comparison(sweep, run_app):
+    for name, *_ in TRAINED:
+        folder = sweep.sae_dir(name)
+        (folder / "training.json").write_text('{"result": [1], "config": 3}')
+        (folder / "metrics.parquet").write_bytes(b"PAR1 not really")
+    async with run_app(sweep) as pilot:
+        await on_saes(pilot, "sweep-k16")
+        await press(pilot, "equals_sign")
+        text = screen_text(pilot)
+        assert "sweep-k64" in text
+        assert "0.118" in text
+
+
+async def test_marks_and_the_row_come_back_and_what_is_no_list_is_told(sweep, monkeypatch):
+    file = StateFile(sweep.root)
+    async with MiCrowApp(sweep, None, file.read(), file).run_test() as pilot:
+        await settle(pilot)
+        await on_saes(pilot, "sweep-k16")
+        await press(pilot, "space")
+        await on_saes(pilot, "sweep-k8")
+        pilot.app.exit()
+    async with MiCrowApp(sweep, None, file.read(), file).run_test() as pilot:
+        await settle(pilot)
+        assert "● sweep-k16" in screen_text(pilot)
+        rows = pilot.app.screen.query_one("#list-saes", RowList)
+        assert (rows.key, rows.has_focus) == ("sweep-k8", True)
+        pilot.app.exit()
+    file.path.write_text(file.path.read_text().replace('"list": "saes"', '"list": "sights"'))
+    app, told = MiCrowApp(sweep, None, file.read(), file), []
+    monkeypatch.setattr(app, "notify", lambda message, **_: told.append(message))
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        assert any("'sights' is not a list of Runs" in words for words in told)
+
+
+@SIZES
+def test_picture_of_a_comparison(snap_compare, sweep, size):
+    evaluation = EVALUATION | {"fvu": 0.16, "l0": 30.8, "loss_recovered": 0.985}
+    (sweep.sae_dir("sweep-k64") / "evaluation.json").write_text(json.dumps(evaluation))
+    app = MiCrowApp(sweep, "demo-topk")
+
+    async def drive(pilot) -> None:
+        await settle(pilot)
+        await press(pilot, "1")
+        await on_saes(pilot, "sweep-k16")
+        await press(pilot, "equals_sign")
+
+    assert snap_compare(app, terminal_size=size, run_before=drive)

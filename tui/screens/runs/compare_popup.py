@@ -1,0 +1,96 @@
+"""The popup that compares SAEs, and the reading of what it shows."""
+
+from collections.abc import Mapping, Sequence
+
+from textual import on
+from textual.app import ComposeResult
+from textual.widgets import Static
+
+from mi_crow.mechanistic.sae.evaluation.figures import figures_of
+from mi_crow.mechanistic.sae.evaluation.standing import standing_of
+from mi_crow.store.workspace import SaeSummary
+from tui.actions import bindings
+from tui.screens.runs.charts import place_name
+from tui.screens.runs.comparison import (
+    COLUMNS,
+    SaeComparison,
+    comparison_charts,
+    table_rows,
+    title_text,
+)
+from tui.screens.runs.history import curves_of
+from tui.widgets.detail_lines import DetailLines
+from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.row_list import ListHeading, RowList
+from tui.widgets.lists.sorted_list import SortedList
+from tui.widgets.plot import Point
+
+
+class SaeComparePopup(Popup[str]):
+    """The table above, the charts below. Dismisses with the id of the SAE that was opened."""
+
+    HEADING = "Compare SAEs"
+    BINDINGS = bindings("popup", "close")
+
+    def __init__(self, found: SaeComparison) -> None:
+        super().__init__(classes="comparing")
+        self._found = found
+        self._table = SortedList(COLUMNS, id="comparing-table")
+        self._charts = DetailLines(id="comparing-charts")
+
+    def compose_box(self) -> ComposeResult:
+        yield Static(title_text(self._found), id="comparing-title", markup=False)
+        yield ListHeading("SAEs", self._table)
+        yield self._table
+        yield self._charts
+
+    def on_mount(self) -> None:
+        self._table.set_rows(table_rows(self._found))
+        self._table.focus()
+
+    def on_resize(self) -> None:
+        """At least half of the popup is for the charts; the table scrolls where it is longer."""
+        rows = len(self._found.figures)
+        self._table.styles.height = max(min(rows, self.size.height // 2 - 4), 2)
+        self.call_after_refresh(self._draw)
+
+    @on(DetailLines.WidthChanged)
+    def _draw(self) -> None:
+        charts = comparison_charts(self._found, self._charts.width, self._charts.size.height)
+        self._charts.show(charts, "charts")
+
+    @on(RowList.Overrun)
+    def _to_charts(self, event: RowList.Overrun) -> None:
+        if event.direction > 0:
+            self._charts.focus()
+
+    @on(RowList.Opened)
+    def _opened(self, event: RowList.Opened) -> None:
+        self.dismiss(event.key)
+
+
+def read_comparison(chosen: Sequence[SaeSummary], saes: Sequence[SaeSummary]) -> SaeComparison:
+    """What is known of the chosen SAEs, and how good every SAE on their layers is."""
+    figures = tuple(figures_of(sae) for sae in chosen)
+    places = {one.place for one in figures}
+    return SaeComparison(
+        figures,
+        {sae.sae_id: _over_tokens(curves_of(sae)) for sae in chosen},
+        tuple(
+            (place_name(sae.model_id, sae.layer), standing_of(sae))
+            for sae in saes
+            if (sae.model_id, sae.layer) in places
+        ),
+    )
+
+
+def _over_tokens(curves: Mapping[str, tuple[Point, ...]]) -> dict[str, tuple[Point, ...]]:
+    """The same over tokens instead of steps: steps of other batch sizes do not compare. Files
+    without a column of tokens stay as they are."""
+    tokens = dict(curves.get("tokens", ()))
+    if not tokens:
+        return dict(curves)
+    return {
+        name: tuple((tokens[step], value) for step, value in points if step in tokens)
+        for name, points in curves.items()
+    }
