@@ -5,11 +5,12 @@ has a method `action_<action>`; what is shown to people comes from here and nowh
 means the same in every scope: `key_meanings` says what.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from textual.binding import Binding, BindingType
 
+NO_KEY = "no-key"  # what the binding of an action has that is reached by the palette only
 SCREENS = ("runs", "features", "inspect", "steer", "concepts", "control")
 
 
@@ -299,20 +300,25 @@ def scope_actions(scope: str) -> Iterator[Action]:
     return (action for action in ACTIONS if action.scope == scope)
 
 
+def key_names(action: Action) -> tuple[str, ...]:
+    """The keys of an action by default, as Textual calls them."""
+    return tuple(key.strip() for key in action.keys.split(",") if key.strip())
+
+
 def bindings(scope: str, *names: str) -> list[BindingType]:
     """The Textual bindings of a scope, or of the actions called `names` in it."""
     return [
         Binding(
-            action.keys,
+            action.keys or NO_KEY,
             action.action,
             action.label,
-            show=action.footer,
+            show=action.footer and bool(action.keys),
             priority=action.priority,
             tooltip=action.help,
             id=action.id,
         )
         for action in scope_actions(scope)
-        if action.keys and (not names or action.id.partition(".")[2] in names)
+        if not names or action.id.partition(".")[2] in names
     ]
 
 
@@ -354,9 +360,14 @@ def key_label(key: str) -> str:
     return _KEY_LABELS.get(key, key)
 
 
+def shown_keys(action: Action, keymap: Mapping[str, str]) -> str:
+    """The keys of an action as people read them; `keymap` overrides those of the table."""
+    return keys_label(keymap.get(action.id, action.keys))
+
+
 def keys_label(keys: str) -> str:
     """Several keys as people read them: `j ↓`."""
-    return " ".join(key_label(key.strip()) for key in keys.split(",")) if keys else ""
+    return " ".join(key_label(key) for key in map(str.strip, keys.split(",")) if key != NO_KEY)
 
 
 # On Runs; what is named elsewhere asks `annotate.may_tag`.

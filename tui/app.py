@@ -13,17 +13,20 @@ from textual.theme import Theme
 from textual.widget import Widget
 
 from mi_crow.errors import MiCrowError, UserError
+from mi_crow.store.settings import UserSettings
 from mi_crow.store.workspace import Workspace
 from tui.actions import BY_ID, SCREENS, Action, bindings
 from tui.allocation import keep_little
 from tui.annotate import redo, undo, write
 from tui.ending import run_to_its_end
+from tui.preferences.preferences import Preferences
 from tui.remote.commands import RemoteCommands
 from tui.remote.server import RemoteControl
 from tui.screens.base import MiCrowScreen
 from tui.state import SavedState, StateFile
+from tui.terminal.colours import has_few_colours
 from tui.text import printable
-from tui.themes.named import DEFAULT, KNOWN, OWN, theme
+from tui.themes.named import DEFAULT, KNOWN, OWN, in_sixteen_colours, theme
 from tui.threads import error_sentence
 from tui.workbench import Workbench
 
@@ -56,9 +59,15 @@ class MiCrowApp(Workbench):
         sae_id: str | None = None,
         saved: SavedState | None = None,
         state_file: StateFile | None = None,
+        preferences: Preferences | None = None,
+        *,
+        few_colours: bool = False,
     ) -> None:
-        """`sae_id` is opened on Features; without one the app takes up what was `saved`."""
-        super().__init__(workspace, sae_id, saved, state_file)
+        """`sae_id` is opened on Features; without one the app takes up what was `saved`. A terminal
+        with `few_colours` shows its own sixteen."""
+        self._few_colours = few_colours
+        self._heat = (preferences or Preferences()).heat
+        super().__init__(workspace, sae_id, saved, state_file, preferences)
         self.animation_level = "none"
 
     @property
@@ -67,12 +76,21 @@ class MiCrowApp(Workbench):
 
     def get_theme(self, theme_name: str) -> Theme | None:
         # Completed when it is shown: all of them would take a fifth of a second at the start.
-        return theme(theme_name) if theme_name in KNOWN else None
+        if theme_name not in KNOWN:
+            return None
+        if self._few_colours:
+            return in_sixteen_colours(theme_name)
+        return theme(theme_name, self._heat(KNOWN[theme_name].dark))
 
     def on_mount(self) -> None:
         saved = self.saved_state
-        if saved.theme in self.available_themes:
+        wanted = self.preferences.theme
+        if saved.theme in self.available_themes and saved.theme_set == wanted:
             self.theme = saved.theme
+        elif wanted:
+            self.theme = wanted
+        for sentence in self.preferences.mistakes:
+            self.notify(printable(sentence), severity="warning")
         if self.context.sae_id:
             self.switch_mode("features")
             return
@@ -94,7 +112,9 @@ class MiCrowApp(Workbench):
             if isinstance(screen, MiCrowScreen) and screen.is_mounted:
                 with suppress(NoMatches):  # its widgets are still being made
                     screens[name] = screen.whole_state()
-        return SavedState(self.current_mode, self.context.sae_id, self.theme, screens)
+        return SavedState(
+            self.current_mode, self.context.sae_id, self.theme, screens, self.preferences.theme
+        )
 
     def exit(self, *arguments: Any, **settings: Any) -> None:
         self.keep_state(now=True)
@@ -116,13 +136,13 @@ class MiCrowApp(Workbench):
     def action_help(self) -> None:
         from tui.widgets.frame.help import HelpPopup
 
-        self.push_screen(HelpPopup(self.current_mode, dict(self._keymap)))
+        self.push_screen(HelpPopup(self.current_mode, self.keymap))
 
     def action_palette(self) -> None:
         from tui.widgets.frame.palette import PalettePopup
 
         if isinstance(self.screen, MiCrowScreen):
-            self.push_screen(PalettePopup(self.screen), self._run_chosen)
+            self.push_screen(PalettePopup(self.screen, self.keymap), self._run_chosen)
 
     async def _run_chosen(self, chosen: tuple[str, Widget | None] | None) -> None:
         """Does the action chosen in the palette, on its own screen when that is another one."""
@@ -173,21 +193,31 @@ class MiCrowApp(Workbench):
         write(self, redo)
 
 
-def run(workspace: Workspace, sae_id: str | None = None, *, fresh: bool = False) -> int:
+def run(
+    workspace: Workspace,
+    sae_id: str | None = None,
+    *,
+    fresh: bool = False,
+    settings: UserSettings | None = None,
+    damage: str = "",
+) -> int:
     """Opens the app where it was left, or `fresh`; returns its exit code when it has ended. Jobs
-    continue.
+    continue. `damage` says why there are no `settings`, and what is wrong with some is told.
 
     Raises the error that broke it.
     """
     keep_little()
-    file, saved, trouble = StateFile(workspace.root), SavedState(), ""
+    file, saved = StateFile(workspace.root), SavedState()
+    settings = settings or UserSettings()
+    troubles = [damage] if damage else list(settings.troubles.values())
     if not fresh:
         try:
             saved = file.read()
         except (MiCrowError, OSError) as error:
-            trouble = f"what was open last is not restored: {error_sentence(error)}"
-    app = MiCrowApp(workspace, sae_id, saved, file)
-    if trouble:
+            troubles.append(f"what was open last is not restored: {error_sentence(error)}")
+    preferences = Preferences.of(settings)
+    app = MiCrowApp(workspace, sae_id, saved, file, preferences, few_colours=has_few_colours())
+    for trouble in troubles:
         app.call_later(app.notify, printable(trouble), severity="warning")
     with RemoteControl(app, RemoteCommands(app).answer) as remote:
         return run_to_its_end(app, remote.close)

@@ -39,8 +39,11 @@ class ConceptsLook:
 class AppContext:
     """The state that screens read. Screens `subscribe` and get every change as a message."""
 
-    def __init__(self, workspace: Workspace, sae_id: str | None = None) -> None:
+    def __init__(
+        self, workspace: Workspace, sae_id: str | None = None, device: str = "auto"
+    ) -> None:
         self.workspace = workspace
+        self.device = device  # where models and jobs run unless somebody says another
         self.sae_id = sae_id
         self.features: FeatureStore | None = None
         self.session_state = SessionState()
@@ -186,7 +189,7 @@ class AppContext:
             try:
                 if not client.alive:
                     client.start()
-                loaded = client.call("load", sae_id=sae_id)
+                loaded = client.call("load", sae_id=sae_id, device=self.device)
             except (MiCrowError, OSError) as error:
                 self._set_session(SessionState("died", sae_id, detail=sentence_of(error)))
                 raise

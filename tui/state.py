@@ -20,6 +20,7 @@ class SavedState:
     sae_id: str | None = None
     theme: str = ""
     screens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    theme_set: str = ""  # that of the settings then: whichever was changed last holds
 
 
 class StateFile:
@@ -44,6 +45,7 @@ class StateFile:
             data.text("sae", None),
             data.text("theme", ""),
             {name: screens.object(name).values for name in screens},
+            data.text("theme_set", ""),
         )
 
     def write(self, state: SavedState) -> None:
@@ -56,6 +58,7 @@ class StateFile:
                 "screen": state.screen,
                 "sae": state.sae_id,
                 "theme": state.theme,
+                "theme_set": state.theme_set,
                 "screens": state.screens,
             },
         )

@@ -3,6 +3,7 @@ between screens."""
 
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from tui.actions import changes_workspace
 from tui.context import AppContext, ConceptsLook
 from tui.history import History, Visited
 from tui.message_log import MessageLog, Place, Told
+from tui.preferences.preferences import Preferences
 from tui.state import SavedState, StateFile
 from tui.terminal.app import TerminalApp
 from tui.text import printable
@@ -51,11 +53,14 @@ class Workbench(ThreadWork, TerminalApp):
         sae_id: str | None = None,
         saved: SavedState | None = None,
         state_file: StateFile | None = None,
+        preferences: Preferences | None = None,
     ) -> None:
         super().__init__()
+        self.preferences = preferences or Preferences()
+        self.set_keymap(self.preferences.keymap.as_textual())
         self.saved_state = saved or SavedState()  # as of the last start, until a screen has more
         self._state_file = state_file
-        self.context = AppContext(workspace, sae_id)
+        self.context = AppContext(workspace, sae_id, self.preferences.device)
         self.context.bind(self.post_message)
         self._scan: Scan | None = None
         self._concepts_version: int | None = None
@@ -68,6 +73,11 @@ class Workbench(ThreadWork, TerminalApp):
 
     def on_unmount(self) -> None:
         self.context.close()
+
+    @property
+    def keymap(self) -> Mapping[str, str]:
+        """The keys that are not those of the table of actions, by action."""
+        return self._keymap
 
     # What it tells.
 

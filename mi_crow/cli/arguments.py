@@ -105,7 +105,9 @@ def add_sae(parser: ArgumentParser) -> None:
 
 def add_device(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--device", default=None, help="auto, cpu, cuda, cuda:N or mps (default: auto)"
+        "--device",
+        default=None,
+        help="auto, cpu, cuda, cuda:N or mps (default: the config file, or auto)",
     )
 
 
@@ -193,11 +195,16 @@ def check_new_file(path: Path, *, force: bool) -> None:
 
 def workspace_path(options: Namespace) -> str | None:
     """The folder named by the flag, the environment or the config file, in this order."""
-    import os
-
     from mi_crow.store.settings import UserSettings
 
-    return options.workspace or os.environ.get(ENVIRONMENT_NAME) or UserSettings.load().workspace
+    return workspace_named(options) or UserSettings.load().text("workspace")
+
+
+def workspace_named(options: Namespace) -> str | None:
+    """The folder named by the flag or the environment, in this order."""
+    import os
+
+    return options.workspace or os.environ.get(ENVIRONMENT_NAME)
 
 
 def open_workspace(options: Namespace) -> Workspace:
@@ -214,7 +221,7 @@ def device_of(options: Namespace) -> str:
     """The device named by the flag or the config file. Raises UserError for an unknown one."""
     from mi_crow.store.settings import UserSettings, validate_device
 
-    return validate_device(options.device or UserSettings.load().device or "auto")
+    return validate_device(options.device or UserSettings.load().text("device") or "auto")
 
 
 def sae_to_read(workspace: Workspace, options: Namespace) -> str:

@@ -18,10 +18,12 @@ from mi_crow.causes import sentence_of
 from mi_crow.cli.devices import queue_words
 from mi_crow.cli.formatting import size
 from mi_crow.cli.streams import out
+from mi_crow.errors import CorruptDataError
 from mi_crow.jobs.device_lock import look_at_queues
 from mi_crow.jobs.status import UNREADABLE, scan_jobs
 from mi_crow.store.free_space import available_memory, nearest_existing
 from mi_crow.store.leftovers import leftovers, remove
+from mi_crow.store.settings import LLM_KEY_NAME, UserSettings
 from mi_crow.store.workspace import Workspace
 
 _LEAST_FREE = 5_000_000_000  # bytes: a small run with its SAE and index
@@ -62,6 +64,7 @@ def examine(workspace_root: Path) -> list[Finding]:
         lambda: _disk(workspace_root),
         lambda: _unreadable(workspace_root),
         lambda: _leftovers(workspace_root),
+        _settings,
         _terminal,
         _tmux,
         _logind,
@@ -186,6 +189,23 @@ def clean(root: Path) -> list[Finding]:
     text = f"removed {len(removed)} leftovers of killed processes, "
     text += size(sum(one.bytes for one in removed))
     return [Finding("leftovers", "ok", text), *_leftovers(root)]
+
+
+def _settings() -> Iterator[Finding]:
+    """The config file, and what it says of an LLM endpoint."""
+    try:
+        settings = UserSettings.load()
+        url, model = settings.text("llm.url"), settings.text("llm.model")
+    except CorruptDataError as error:
+        yield Finding("config", "warning", str(error), error.hint)
+        return
+    for trouble in settings.troubles.values():
+        yield Finding("config", "warning", trouble, "mi-crow config edit")
+    if url:
+        known = "set" if os.environ.get(LLM_KEY_NAME) else "not set"
+        found = f"{url}, {f'model {model}' if model else 'no model'}, {LLM_KEY_NAME} is {known}"
+        advice = "" if model else "mi-crow config set llm.model NAME"
+        yield Finding("LLM endpoint", "ok" if model else "note", found, advice)
 
 
 def _terminal() -> Iterator[Finding]:

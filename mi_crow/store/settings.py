@@ -1,64 +1,119 @@
-"""The user's config file: a few typed settings in one JSON object."""
+"""The settings of a user: what is known, what a value may be, and what the file says.
 
-from dataclasses import asdict, dataclass, fields, replace
+A mistake in one setting costs this setting only: `load` keeps the others and says which line is
+wrong. What the app alone understands (keys, columns, themes) is checked by the app.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, Final
+from urllib.parse import urlsplit
 
-from mi_crow.errors import CorruptDataError, NotFoundError, UserError, nearest
-from mi_crow.store.atomic import read_json, write_json
+from mi_crow.errors import CorruptDataError, UserError, nearest
+from mi_crow.store.settings_file import SettingsText, read_settings
+
+Value = str | tuple[str, ...]
+LLM_KEY_NAME: Final = "MI_CROW_LLM_KEY"  # the environment variable with the endpoint's key
+NO_KEYS: Final = "none"  # typed for an action without a key
+_SECRET = re.compile(r"llm\.\w*(key|token|secret|password)")
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+_MOST_COLOURS = 16
 
 
 @dataclass(frozen=True)
-class UserSettings:
-    """Defaults that flags and environment variables override. Empty means unset."""
+class Setting:
+    """What can be set. A `listed` one is a list of texts; typed, they have commas between them."""
 
-    workspace: str = ""  # folder used when neither --workspace nor MI_CROW_WORKSPACE is given
-    device: str = ""  # device used when --device is not given: auto, cpu, cuda, cuda:N, mps
-
-    @classmethod
-    def load(cls) -> "UserSettings":
-        """The settings of this user; the defaults when there is no file.
-
-        Raises CorruptDataError when the file is invalid.
-        """
-        path = settings_path()
-        try:
-            data = read_json(path)
-            hints = get_type_hints(cls)
-            for key, value in data.items():
-                if key in hints and not isinstance(value, hints[key]):
-                    raise ValueError(f"{key} must be of type {hints[key].__name__}")
-            return cls(**{key: value for key, value in data.items() if key in hints})
-        except NotFoundError:
-            return cls()
-        except (ValueError, TypeError, AttributeError, CorruptDataError) as error:
-            raise CorruptDataError(
-                f"{path} is not a config file ({error})", hint="fix or delete it"
-            ) from error
-
-    def get(self, key: str) -> str:
-        """The value of a setting. Raises UserError for an unknown key."""
-        return getattr(self, _known(key))
-
-    def with_value(self, key: str, value: str) -> "UserSettings":
-        """These settings with one changed. Raises UserError for an unknown key or bad value."""
-        _known(key)
-        if key == "device" and value:
-            validate_device(value)
-        if key == "workspace" and value:
-            value = str(Path(value).expanduser().absolute())
-        return replace(self, **{key: value})
-
-    def save(self) -> None:
-        """Writes the file atomically."""
-        write_json(settings_path(), asdict(self))
+    name: str
+    help: str
+    listed: bool = False
 
 
-def settings_path() -> Path:
-    """The path of the config file."""
-    import platformdirs
+SETTINGS: Final = (
+    Setting("workspace", "folder used when neither --workspace nor MI_CROW_WORKSPACE is given"),
+    Setting("device", "device used where none is given: auto, cpu, cuda, cuda:N or mps"),
+    Setting("theme", "theme of the app"),
+    Setting("heat.dark", "colours of the activations in dark themes, from low to high", True),
+    Setting("heat.light", "colours of the activations in light themes, from low to high", True),
+    Setting("llm.url", "address of the LLM endpoint"),
+    Setting("llm.model", "name of the model at the LLM endpoint"),
+)
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+GROUPS: Final = {
+    "columns": "columns that a screen shows at first",
+    "keys": "keys of an action",
+}
 
-    return Path(platformdirs.user_config_dir("mi-crow")) / "config.json"
+
+def setting_named(name: str) -> Setting:
+    """The setting called `name`. Raises UserError."""
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    group, _, rest = name.partition(".")
+    if rest and group in GROUPS:
+        return Setting(name, GROUPS[group], True)
+    if _SECRET.fullmatch(name):
+        raise UserError(
+            f"{name} is not read from a file", hint=f"put it into the variable {LLM_KEY_NAME}"
+        )
+    known = (*_BY_NAME, "columns.SCREEN", "keys.ACTION")
+    raise UserError(f"setting {name!r} is not known", hint=f"there is {nearest(name, known, 9)}")
+
+
+def typed_value(name: str, text: str) -> Value:
+    """What was typed for a setting, as its value; checked. Raises UserError."""
+    setting = setting_named(name)
+    if not setting.listed:
+        value = str(Path(text).expanduser().absolute()) if name == "workspace" and text else text
+        return _checked(setting, value)
+    if name.startswith("keys.") and text.strip() == NO_KEYS:
+        return ()
+    return _checked(setting, text)
+
+
+def _checked(setting: Setting, value: Any) -> Value:
+    """The value of a setting in a file, by its type and as far as it is known here. Raises
+    UserError."""
+    if setting.listed:
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise UserError(f"{setting.name} must be a list of texts")
+        if setting.name.startswith("heat."):
+            _check_colours(setting.name, value)
+        return tuple(value)
+    if not isinstance(value, str):
+        raise UserError(f"{setting.name} must be a text")
+    if value and setting.name == "device":
+        validate_device(value)
+    if value and setting.name == "llm.url":
+        _check_url(value)
+    return value
+
+
+def _check_colours(name: str, colours: list[str]) -> None:
+    for colour in colours:
+        if not _COLOUR.fullmatch(colour):
+            raise UserError(f"{name}: {colour!r} is not a colour", hint="write it as #rrggbb")
+    if not 2 <= len(colours) <= _MOST_COLOURS:
+        raise UserError(f"{name} needs 2 to {_MOST_COLOURS} colours")
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        raise UserError(f"llm.url {url!r} is not an address") from None
+    if not whole:
+        raise UserError(f"llm.url {url!r} is not an address", hint="e.g. http://localhost:8000/v1")
+    if parts.username or parts.password or parts.query:
+        raise UserError(
+            "llm.url must not contain a password or a key",
+            hint=f"put the key into the variable {LLM_KEY_NAME}",
+        )
 
 
 def validate_device(device: str) -> str:
@@ -75,8 +130,68 @@ def validate_device(device: str) -> str:
     return device
 
 
-def _known(key: str) -> str:
-    names = [f.name for f in fields(UserSettings)]
-    if key not in names:
-        raise UserError(f"setting {key!r} is not known", hint=f"there is {nearest(key, names, 9)}")
-    return key
+@dataclass(frozen=True)
+class UserSettings:
+    """What a user set. `troubles` says, by setting, what is wrong with those left out."""
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    source: SettingsText = field(default_factory=SettingsText)
+
+    @classmethod
+    def load(cls) -> "UserSettings":
+        """The settings of this user; none when there is no file.
+
+        Raises CorruptDataError when the file cannot be read as TOML.
+        """
+        return cls.of(read_settings())
+
+    @classmethod
+    def of(cls, source: SettingsText) -> "UserSettings":
+        """The settings that a file contains. Raises CorruptDataError as `load`."""
+        values: dict[str, Value] = {}
+        troubles: dict[str, str] = {}
+        for name, value in _named(source.parsed()):
+            try:
+                values[name] = _checked(setting_named(name), value)
+            except UserError as error:
+                troubles[name] = f"{source.place(name)}: {error.sentence}"
+        return cls(values, troubles, source)
+
+    def text(self, name: str) -> str:
+        """The value of a setting that is a text; empty when it is unset.
+
+        Raises CorruptDataError when the file says something wrong for it.
+        """
+        if name in self.troubles:
+            raise CorruptDataError(self.troubles[name], hint="mi-crow config edit")
+        value = self.values.get(name, "")
+        return value if isinstance(value, str) else ""
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The value of a setting that is a list; empty when it is unset or wrong."""
+        value = self.values.get(name, ())
+        return value if isinstance(value, tuple) else ()
+
+    def group(self, group: str) -> dict[str, tuple[str, ...]]:
+        """The lists of a group, `keys` or `columns`, by what stands behind the dot."""
+        prefix = f"{group}."
+        names = [name for name in self.values if name.startswith(prefix)]
+        return {name.removeprefix(prefix): self.texts(name) for name in names}
+
+    def shown(self, name: str) -> str:
+        """The value of a setting as it is typed. Raises UserError for an unknown one."""
+        setting = setting_named(name)
+        value = self.values.get(name, "")
+        if setting.name.startswith("keys.") and value == ():
+            return NO_KEYS
+        return value if isinstance(value, str) else ",".join(value)
+
+
+def _named(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Each value under its whole name: tables in tables and dotted keys are the same."""
+    found: list[tuple[str, Any]] = []
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        found += _named(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
+    return found

@@ -9,11 +9,12 @@ from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
 from textual.driver import Driver
 from textual.events import Event, Resize
-from textual.filter import LineFilter
+from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
 
 from mi_crow.visible import visible_lines
 from tui.terminal.changed_cells import ChangedCells, SentFrame
+from tui.terminal.keys import takes_key
 from tui.terminal.line_filter import CONTROL_FILTER
 from tui.terminal.stylesheet import KeptStylesheet
 from tui.text import printable
@@ -86,7 +87,16 @@ class TerminalApp(App[None]):
     # The gates that text passes on its way to the terminal, whoever sends it.
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        return [*super().get_line_filters(), *CONTROL_FILTER]
+        # Textual chooses between greys and no colours once; the theme may be another by now.
+        filters = [one for one in super().get_line_filters() if not _uncolours(one)]
+        if self.no_color:
+            filters.append(NoColor() if self.native_ansi_color else Monochrome())
+        return [*filters, *CONTROL_FILTER]
+
+    async def _check_bindings(self, key: str, priority: bool = False) -> bool:
+        if priority and takes_key(self.focused, key):  # whatever key a user gave the palette
+            return False
+        return await super()._check_bindings(key, priority)
 
     def copy_to_clipboard(self, text: str) -> None:
         super().copy_to_clipboard(visible_lines(text))
@@ -94,3 +104,7 @@ class TerminalApp(App[None]):
     def notify(self, message: str, **settings: Any) -> None:
         """Shows `message`, which is never markup."""
         super().notify(printable(message, keep_newlines=True), **{**settings, "markup": False})
+
+
+def _uncolours(line_filter: LineFilter) -> bool:
+    return isinstance(line_filter, Monochrome | NoColor)

@@ -78,12 +78,17 @@ DEFAULT = CROW.name
 
 
 @lru_cache(maxsize=64)
-def theme(name: str) -> Theme:
-    """The theme called `name`, with all variables of the app.
+def theme(name: str, heat: tuple[str, ...] = ()) -> Theme:
+    """The theme called `name`, with all variables of the app; `heat` are colours for its ramp.
 
     Raises KeyError.
     """
     known = KNOWN[name]
     if known.ansi:
         return _ANSI[name]
-    return completed(known, _OWN_HEAT.get(name, ()))
+    return completed(known, heat or _OWN_HEAT.get(name, ()))
+
+
+def in_sixteen_colours(name: str) -> Theme:
+    """What stands for the theme on a terminal with the sixteen colours that its user chose."""
+    return DARK if KNOWN[name].dark else LIGHT

@@ -193,9 +193,11 @@ def ramp(stops: Sequence[Color], steps: int) -> list[Color]:
 def _heat(steps: Sequence[Color]) -> dict[str, str]:
     """`$heat-1` .. `$heat-7` with `$heat-1-text` ..: dim to bright, the text colour explicit."""
     variables = {}
-    for number, ground in enumerate(steps, start=1):
+    for number, step in enumerate(steps, start=1):
+        text = _opposite([step])
+        ground = readable(step, [text], READABLE)  # a user's ramp may have any colour
         variables[f"heat-{number}"] = ground.hex
-        variables[f"heat-{number}-text"] = _opposite([ground]).hex
+        variables[f"heat-{number}-text"] = text.hex
     return variables
 
 

@@ -46,8 +46,7 @@ class HeatMarks:
 
 def heat_mode(app: App) -> HeatMode:
     """How this terminal can show heat: `attributes` without colours or with only sixteen."""
-    few = app.console.color_system in ("standard", "windows", None) and not app.is_headless
-    return "attributes" if app.no_color or few or app.current_theme.ansi else "colour"
+    return "attributes" if app.no_color or app.current_theme.ansi else "colour"
 
 
 def heat_step(value: float, peak: float) -> int:

@@ -7,6 +7,7 @@ from mi_crow.cli.arguments import open_workspace, workspace_path
 from mi_crow.cli.doctor_checks import Finding, clean, examine
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.tables import console
+from mi_crow.errors import CorruptDataError
 from mi_crow.store.workspace import Workspace
 from mi_crow.visible import visible
 
@@ -29,13 +30,21 @@ def run(options: Namespace) -> int:
     elif options.clean:
         findings = clean(open_workspace(options).root)
     else:
-        findings = examine(Workspace.locate(workspace_path(options)).absolute())
+        findings = examine(Workspace.locate(_path(options)).absolute())
     if options.json:
         warnings = sum(finding.level == "warning" for finding in findings)
         print_json({"findings": [asdict(f) for f in findings], "warnings": warnings})
     else:
         _show(findings)
     return 0
+
+
+def _path(options: Namespace) -> str | None:
+    """The named workspace; without the config file where that is damaged, which is a finding."""
+    try:
+        return workspace_path(options)
+    except CorruptDataError:
+        return None
 
 
 def _show(findings: list[Finding]) -> None:

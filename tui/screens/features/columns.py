@@ -7,7 +7,6 @@ from textual import on
 from mi_crow.mechanistic.features.catalogue import (
     BY_LABEL,
     COLUMNS,
-    DEFAULT,
     column_named,
 )
 from tui.actions import bindings
@@ -26,8 +25,15 @@ class ColumnList(RowList):
 
     BINDINGS = bindings("columns")
 
-    def __init__(self, shown: Sequence[str], known: Sequence[str], left_out: Sequence[str]) -> None:
+    def __init__(
+        self,
+        shown: Sequence[str],
+        known: Sequence[str],
+        left_out: Sequence[str],
+        default: Sequence[str],
+    ) -> None:
         super().__init__([Column("column", 22), Column("what")], id="columns-list")
+        self._default = default
         self._names = list(dict.fromkeys((*shown, *known)))
         self._shown = set(shown)
         self._known = frozenset(known)
@@ -70,8 +76,8 @@ class ColumnList(RowList):
 
     def action_default(self) -> None:
         """The columns of a new table."""
-        self._names = list(dict.fromkeys((*DEFAULT, *self._names)))
-        self._shown = set(DEFAULT)
+        self._names = list(dict.fromkeys((*self._default, *self._names)))
+        self._shown = set(self._default)
         self._show()
 
 
@@ -81,9 +87,15 @@ class ColumnsPopup(Popup[tuple[str, ...]]):
     HEADING = "Columns"
     BINDINGS = bindings("popup", "close")
 
-    def __init__(self, shown: Sequence[str], known: Sequence[str], left_out: Sequence[str]) -> None:
+    def __init__(
+        self,
+        shown: Sequence[str],
+        known: Sequence[str],
+        left_out: Sequence[str],
+        default: Sequence[str],
+    ) -> None:
         super().__init__(classes="columns")
-        self._list = ColumnList(shown, known, left_out)
+        self._list = ColumnList(shown, known, left_out, default)
 
     def compose_box(self):
         yield self._list

@@ -28,7 +28,7 @@ class FeatureListScreen(OpenFeatureScreen):
         super().__init__()
         self._error = ""  # why there is no index, in one sentence
         self._query = self._shown_query = TableQuery()  # asked for, and in the table
-        self._columns: tuple[str, ...] = DEFAULT
+        self._columns: tuple[str, ...] = DEFAULT  # the user's own once it is mounted
         self._total = 0
         self._requested: object = None  # index and query that the table shows or will show
         self._listed = False
@@ -172,7 +172,12 @@ class FeatureListScreen(OpenFeatureScreen):
 
     def action_columns(self) -> None:
         table = self.table
-        popup = ColumnsPopup(table.columns, self._known_columns, table.layout_now.left_out)
+        popup = ColumnsPopup(
+            table.columns,
+            self._known_columns,
+            table.layout_now.left_out,
+            self.mi_crow.preferences.columns,
+        )
         self.app.push_screen(popup, self._show_columns)
 
     def _show_columns(self, columns: Sequence[str] | None) -> None:

@@ -9,7 +9,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.features.catalogue import OF_CONCEPTS
+from mi_crow.mechanistic.features.catalogue import DEFAULT, OF_CONCEPTS
 from mi_crow.mechanistic.features.query_language import REFERENCE, completions
 from mi_crow.store.json_object import JsonObject
 from tui import messages
@@ -61,6 +61,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
 
     def on_mount(self) -> None:
         self._sae_id = self.context.sae_id
+        self._columns = self.mi_crow.preferences.columns
         self._show_state()
         self._list_again()
 
@@ -107,6 +108,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             "sae": self._sae_id,
             "feature": self._feature,
             "columns": list(self._columns),
+            "columns_set": list(self.mi_crow.preferences.columns),
             "map_colour": self._map_colour,
             "marks": self.table.marks.as_json(),
             "look": self.pane.examples.look,
@@ -115,7 +117,9 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
 
     def restore(self, saved: JsonObject) -> None:
         self._query = TableQuery.from_json(saved)
-        self._columns = saved_columns(saved)
+        default = self.mi_crow.preferences.columns
+        if saved.array("columns_set", list(DEFAULT)) == list(default):  # else those are newer
+            self._columns = saved_columns(saved)
         self.pane.examples.look = saved_look(saved)
         self._map_colour = saved_colour(saved)
         if saved.text("sae", None) == self._sae_id:

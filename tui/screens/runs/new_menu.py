@@ -1,11 +1,11 @@
 """What `n` opens on Runs: everything that can be started, one letter each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from textual import on
 from textual.app import ComposeResult
 
-from tui.actions import BY_ID, bindings, keys_label, scope_actions
+from tui.actions import BY_ID, bindings, scope_actions, shown_keys
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 
@@ -19,8 +19,9 @@ class NewMenu(Popup[str]):
     HEADING = "New"
     BINDINGS = bindings("new") + bindings("popup", "close")
 
-    def __init__(self, why_not: Callable[[str], str]) -> None:
+    def __init__(self, why_not: Callable[[str], str], keymap: Mapping[str, str]) -> None:
         super().__init__(classes="new-menu")
+        self._keymap = keymap
         self._names = [action.id.partition(".")[2] for action in scope_actions("new")]
         self._why_not = {name: why_not(name) for name in self._names}
 
@@ -35,7 +36,7 @@ class NewMenu(Popup[str]):
 
     def _row(self, name: str) -> Row:
         why_not = self._why_not[name]
-        keys = keys_label(BY_ID[f"new.{name}"].keys)
+        keys = shown_keys(BY_ID[f"new.{name}"], self._keymap)
         return Row(
             name,
             (

@@ -36,7 +36,7 @@ class StartsJobs(_Screen):
         """Everything that can be started, one letter each."""
         from tui.screens.runs.new_menu import NewMenu
 
-        self.app.push_screen(NewMenu(self._why_not), self._start)
+        self.app.push_screen(NewMenu(self._why_not, self.mi_crow.keymap), self._start)
 
     def _why_not(self, name: str) -> str:
         """Why the action `runs.NAME` cannot be done now; empty when it can."""
@@ -66,10 +66,12 @@ class StartsJobs(_Screen):
             self._ask(forms.evaluate_form(context.saes(), sae_id))
 
     def _ask(self, form: "JobForm") -> None:
+        from tui.screens.runs.preset_device import with_device
         from tui.widgets.forms.popup import FormPopup
 
         submit = partial(form.submit, self.context.workspace)
-        self.app.push_screen(FormPopup(form.title, form.fields, submit), self._started)
+        fields = with_device(form.fields, self.context.device)
+        self.app.push_screen(FormPopup(form.title, fields, submit), self._started)
 
     def _started(self, job_id: str | None) -> None:
         if job_id is not None:

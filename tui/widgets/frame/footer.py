@@ -7,7 +7,8 @@ from textual.style import Style
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
-from tui.actions import ACTIONS, key_label
+from tui.actions import ACTIONS, NO_KEY, key_label
+from tui.terminal.keys import takes_key
 from tui.widgets.prompt_line import PromptLine
 
 _ORDER = {action.id: position for position, action in enumerate(ACTIONS)}
@@ -51,8 +52,11 @@ class FooterBar(Widget):
     def _items(self) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
         """What to show and what always stays: (label of the key, action, key) each."""
         found: dict[str, tuple[str, str, str]] = {}
+        typed = self.screen.focused if self._typing() else None
         for active in self.screen.active_bindings.values():
             binding = active.binding
+            if binding.key == NO_KEY or (typed is not None and takes_key(typed, binding.key)):
+                continue
             if binding.show and active.enabled and binding.id and binding.id not in found:
                 found[binding.id] = (key_label(binding.key), binding.description, binding.key)
         ids = sorted(found, key=lambda name: (name.startswith("list."), _ORDER.get(name, 999)))

@@ -1,11 +1,13 @@
 """The help overlay: every key that works on the screen below, in groups."""
 
+from collections.abc import Mapping
+
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from tui.actions import BY_ID, Action, bindings, keys_label, scope_actions
+from tui.actions import BY_ID, Action, bindings, scope_actions, shown_keys
 from tui.widgets.frame.popup import Popup
 
 _TITLES = {
@@ -27,11 +29,11 @@ _ALSO = {
 }
 
 
-def help_content(screen_name: str, keymap: dict[str, str]) -> Content:
+def help_content(screen_name: str, keymap: Mapping[str, str]) -> Content:
     """All keys of a screen: its own first, then lists, then everywhere. `keymap` overrides keys."""
     blocks = []
     for scope in (screen_name, "list", *_ALSO.get(screen_name, ()), "app"):
-        actions = [action for action in scope_actions(scope) if action.keys]
+        actions = [one for one in scope_actions(scope) if shown_keys(one, keymap)]
         if actions:
             title = _TITLES.get(scope, scope.title())
             lines = [Content.styled(title, "bold $primary")]
@@ -40,8 +42,8 @@ def help_content(screen_name: str, keymap: dict[str, str]) -> Content:
     return Content("\n\n").join(blocks)
 
 
-def _line(action: Action, keymap: dict[str, str]) -> Content:
-    keys = keys_label(keymap.get(action.id, action.keys))
+def _line(action: Action, keymap: Mapping[str, str]) -> Content:
+    keys = shown_keys(action, keymap)
     if action.scope == "new":  # a row of the menu stands for what the screen does
         action = BY_ID["runs." + action.id.partition(".")[2]]
     return Content.assemble((f"{keys:<16}", "bold $foreground"), (action.help, "$muted"))
@@ -53,7 +55,7 @@ class HelpPopup(Popup[None]):
     HEADING = "Keys"
     BINDINGS = bindings("popup", "close")
 
-    def __init__(self, screen_name: str, keymap: dict[str, str]) -> None:
+    def __init__(self, screen_name: str, keymap: Mapping[str, str]) -> None:
         super().__init__(classes="help")
         self._content = help_content(screen_name, keymap)
 

@@ -1,5 +1,7 @@
 """The command palette: type a few letters of any action, enter does it."""
 
+from collections.abc import Mapping
+
 from textual import events, on
 from textual.actions import parse
 from textual.app import ComposeResult
@@ -7,7 +9,7 @@ from textual.fuzzy import FuzzySearch
 from textual.screen import Screen
 from textual.widget import Widget
 
-from tui.actions import ACTIONS, SCREENS, Action, bindings, keys_label
+from tui.actions import ACTIONS, SCREENS, Action, bindings, shown_keys
 from tui.widgets.field import Field
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
@@ -71,8 +73,9 @@ class PalettePopup(Popup[Choice]):
     HEADING = "Actions"
     BINDINGS = bindings("popup", "close")
 
-    def __init__(self, below: Screen) -> None:
+    def __init__(self, below: Screen, keymap: Mapping[str, str]) -> None:
         super().__init__(classes="palette")
+        self._keymap = keymap
         self._below = below
         self._focused = below.focused
         self._actions = offered(below)
@@ -134,7 +137,7 @@ class PalettePopup(Popup[Choice]):
             (
                 Cell(action.help, style),
                 Cell(where, "$faint"),
-                Cell(keys_label(action.keys), "$primary"),
+                Cell(shown_keys(action, self._keymap), "$primary"),
             ),
         )
 

@@ -1,0 +1,268 @@
+"""A user's settings in the app: keys, columns, colours, device; what is wrong is told."""
+
+import pytest
+from textual.app import App
+from textual.color import Color
+
+from mi_crow.mechanistic.features.catalogue import DEFAULT
+from mi_crow.store.settings import UserSettings
+from mi_crow.store.settings_file import SettingsText
+from mi_crow.store.workspace import Workspace
+from tests.helpers.index_fixture import make_index
+from tests.tui.driving import notices, press, screen_text, settle
+from tui.actions import ACTIONS
+from tui.app import MiCrowApp
+from tui.preferences.keymap import KeyMap, key_named, read_keymap
+from tui.preferences.preferences import Preferences
+from tui.screens.runs.preset_device import with_device
+from tui.state import SavedState, StateFile
+from tui.themes.named import KNOWN, OWN, theme
+from tui.themes.readable import HEAT_STEPS, READABLE, contrast
+from tui.widgets.field import Area
+from tui.widgets.forms.fields import Default, FormField
+from tui.widgets.lists.feature_table import FeatureTable
+from tui.widgets.lists.row_list import RowList
+from tui.widgets.token_heat import heat_mode
+
+
+def preferences(text: str) -> Preferences:
+    return Preferences.of(UserSettings.of(SettingsText(text)))
+
+
+def started(workspace: Workspace, text: str = "", **more) -> MiCrowApp:
+    return MiCrowApp(workspace, preferences=preferences(text), **more)
+
+
+# Keys.
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("?", "question_mark"),
+        ("question_mark", "question_mark"),
+        ("G", "G"),
+        ("ctrl+r", "ctrl+r"),
+        ("alt++", "alt+plus"),
+        ("+", "plus"),
+        ("f12", "f12"),
+        (",", "comma"),
+        ("é", "é"),
+    ],
+)
+def test_a_key_is_written_as_it_looks_or_by_its_name(word: str, key: str):
+    assert key_named(word) == key
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"runs.logs": ["f5"]}, "action 'runs.logs' is not known; there is runs.log"),
+        ({"runs.log": ["F55"]}, "key 'F55' is not known"),
+        ({"runs.log": ["hyperctrl+a"]}, "before + stands one of ctrl, alt"),
+        ({"runs.log": ["c"]}, "runs.log cannot be c, the key of runs.cancel"),
+        ({"runs.log": ["j"]}, "runs.log cannot be j, the key of list.down"),
+        ({"runs.log": ["?"]}, "runs.log cannot be ?, the key of app.help"),
+        # Not on the same screen, but one letter has one meaning.
+        ({"runs.log": ["s"]}, "runs.log cannot be s, the key of features.steer"),
+        ({"runs.log": ["tab"]}, "runs.log cannot be tab, which goes to the next pane"),
+        ({"app.escape": ["f5"]}, "app.escape keeps its key"),
+        ({"popup.yes": ["n"]}, "popup.yes cannot be n, the key of popup.no"),
+        ({"app.palette": ["y"]}, "app.palette cannot be y"),
+        ({"new.train": ["j"]}, "new.train cannot be j, the key of list.down"),
+        ({"runs.log": ["f5"], "runs.note": ["f5"]}, "runs.note cannot be f5, the key of runs.log"),
+    ],
+)
+def test_a_key_that_is_taken_is_refused_and_named(asked, says: str):
+    keymap = read_keymap(asked)
+    (sentence,) = keymap.mistakes.values()
+    assert says in sentence
+
+
+def test_two_actions_can_change_their_keys_with_each_other():
+    keymap = read_keymap({"runs.log": ["c"], "runs.cancel": ["f5"]})
+    assert not keymap.mistakes
+    # The log wanted the key that cancel has again.
+    keymap = read_keymap({"runs.log": ["c"], "runs.cancel": ["?"]})
+    assert keymap.mistakes.keys() == {"runs.log", "runs.cancel"}
+    assert not keymap.keys
+
+
+def test_an_action_may_share_a_key_with_what_means_the_same():
+    assert not read_keymap({"concepts.steer": ["f6"], "features.steer": ["f6"]}).mistakes
+
+
+def test_the_table_of_actions_passes_as_a_key_map():
+    everything = {
+        action.id: KeyMap({}, {}).of(action)
+        for action in ACTIONS
+        if action.scope in ("runs", "features", "inspect", "steer", "concepts", "control")
+    }
+    assert not read_keymap(everything).mistakes
+
+
+async def test_the_users_keys_work_and_are_shown_everywhere(app_workspace: Workspace):
+    text = '[keys]\n"runs.log" = "f5"\n"app.themes" = "f8"\n"runs.note" = []\napp.help = "f1"\n'
+    async with started(app_workspace, text).run_test(size=(120, 40)) as pilot:
+        pilot.app.screen.query_one("#list-jobs", RowList).focus()
+        await settle(pilot)
+        footer = screen_text(pilot).splitlines()[-1]
+        assert "f5 log" in footer
+        assert "f1 keys" in footer
+        assert "note" not in footer
+        await press(pilot, "e")  # not the note's key any more
+        assert len(pilot.app.screen_stack) == 1
+        await press(pilot, "f1")
+        assert "Show the log of the selected job" in screen_text(pilot)
+        assert "f5 " in screen_text(pilot)
+        assert "no-key" not in screen_text(pilot)
+        await press(pilot, "escape", "colon", *"choose", "space", *"a", "space", *"theme")
+        assert "f8" in screen_text(pilot)
+        await press(pilot, "escape", "f8")
+        assert "paper" in screen_text(pilot)
+
+
+async def test_a_key_for_the_palette_can_be_typed_into_a_field(app_workspace: Workspace):
+    async with started(app_workspace, '[keys]\n"app.palette" = ["%"]\n').run_test() as pilot:
+        await press(pilot, "3", "percent_sign")
+        assert pilot.app.screen.query_one("#inspect-text", Area).text == "%"
+        await press(pilot, "escape", "percent_sign")
+        assert len(pilot.app.screen_stack) == 2
+
+
+# What is wrong.
+
+
+async def test_mistakes_are_told_and_the_rest_holds(app_workspace: Workspace):
+    text = 'theme = "papr"\n[keys]\nruns.log = "c"\napp.help = "f1"\n'
+    async with started(app_workspace, text).run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        assert "line 1: theme 'papr' is not known" in notices(pilot)
+        assert "line 3: runs.log cannot be c" in notices(pilot)
+        assert pilot.app.theme == "crow"
+        assert "f1 keys" in screen_text(pilot).splitlines()[-1]
+        await press(pilot, "exclamation_mark")
+        assert "runs.log cannot be c" in screen_text(pilot)
+
+
+def test_without_a_config_file_everything_is_as_in_the_table():
+    found = preferences("")
+    assert found == Preferences()
+    assert found.columns == DEFAULT
+    assert not found.keymap.as_textual()
+
+
+# Theme and columns: whichever was changed last holds.
+
+
+async def test_a_theme_of_the_settings_holds_until_another_is_chosen(empty_workspace: Workspace):
+    file = StateFile(empty_workspace.root)
+
+    async def shown(text: str, choose: str = "") -> str:
+        app = started(empty_workspace, text, saved=file.read(), state_file=file)
+        async with app.run_test() as pilot:
+            await settle(pilot)
+            found = app.theme
+            if choose:
+                app.theme = choose
+            app.exit()
+        return found
+
+    assert await shown('theme = "paper"', choose="contrast") == "paper"
+    assert await shown('theme = "paper"') == "contrast"
+    assert await shown('theme = "nord"') == "nord"
+
+
+async def test_the_columns_of_the_settings_are_those_of_a_new_table(empty_workspace: Workspace):
+    make_index(empty_workspace, "one")
+    file = StateFile(empty_workspace.root)
+    text = '[columns]\nfeatures = ["density", "max"]\n'
+    app = started(empty_workspace, text, sae_id="one", state_file=file)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        assert app.screen.query_one(FeatureTable).columns == ("feature", "density", "max")
+        await press(pilot, "vertical_line", "j", "space", "enter")  # without the density
+        assert app.screen.query_one(FeatureTable).columns == ("feature", "max")
+        await press(pilot, "vertical_line", "D", "enter")
+        assert app.screen.query_one(FeatureTable).columns == ("feature", "density", "max")
+        app.exit()
+    newer = '[columns]\nfeatures = ["fires"]\n'
+    async with started(empty_workspace, newer, saved=file.read()).run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        assert pilot.app.screen.query_one(FeatureTable).columns == ("feature", "fires")
+
+
+# Colours.
+
+
+@pytest.mark.parametrize("name", list(OWN))
+@pytest.mark.parametrize("ends", [("#ff0000", "#00ff00"), ("#000000", "#ffffff")])
+def test_any_colours_of_the_ramp_are_readable(name: str, ends: tuple[str, ...]):
+    found = theme(name, ends).variables
+    for step in range(1, HEAT_STEPS + 1):
+        ground, text = Color.parse(found[f"heat-{step}"]), Color.parse(found[f"heat-{step}-text"])
+        assert contrast(ground, text) >= READABLE - 0.05
+    assert found["heat-1"] != theme(name).variables["heat-1"]
+
+
+async def test_the_ramp_of_dark_themes_leaves_light_ones_alone(empty_workspace: Workspace):
+    text = '[heat]\ndark = ["#112233", "#ffeeaa"]\n'
+    async with started(empty_workspace, text).run_test() as pilot:
+        assert pilot.app.theme_variables["heat-1"].lower() == "#112233"
+        pilot.app.theme = "paper"
+        await settle(pilot)
+        assert pilot.app.theme_variables["heat-1"] == theme("paper").variables["heat-1"]
+
+
+def few(app: App[None]) -> set[str]:
+    """The colours that are drawn, by name."""
+    strips = app.screen._compositor.render_strips()
+    styles = [segment.style for strip in strips for segment in strip if segment.style]
+    colours = [colour for style in styles for colour in (style.color, style.bgcolor) if colour]
+    return {colour.name for colour in colours}
+
+
+@pytest.mark.parametrize("name", ["crow", "paper"])
+async def test_sixteen_colours_are_those_of_the_terminal(app_workspace: Workspace, name: str):
+    app = started(app_workspace, f'theme = "{name}"', few_colours=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "j")
+        assert app.theme == name  # what is saved
+        assert app.current_theme.dark == KNOWN[name].dark
+        assert heat_mode(app) == "attributes"
+        assert not {colour for colour in few(app) if colour.startswith("#")}
+
+
+# The device.
+
+
+def test_forms_propose_the_device_of_the_settings():
+    fields = (
+        FormField("device", "device", "auto"),
+        FormField("device", "device", default=Default("auto", "what this machine has")),
+        FormField("name", "name", "auto"),
+    )
+    assert with_device(fields, "auto") == fields
+    written, empty, other = with_device(fields, "cuda:1")
+    assert (written.text, empty.default, other.text) == (
+        "cuda:1",
+        Default("cuda:1", "your settings"),
+        "auto",
+    )
+
+
+async def test_a_model_is_loaded_where_the_settings_say(app_workspace: Workspace):
+    from tests.tui.stand_ins import ScriptedSession
+
+    app = started(app_workspace, 'device = "cpu"')
+    async with app.run_test():
+        session = ScriptedSession()
+        app.context._session = session  # type: ignore[assignment]
+        app.context.ready_session("demo-topk")
+        assert session.asked == [("load", {"sae_id": "demo-topk", "device": "cpu"})]
+
+
+def test_a_saved_state_of_an_earlier_version_is_read(empty_workspace: Workspace):
+    file = StateFile(empty_workspace.root)
+    file.write(SavedState(theme="paper"))
+    assert file.read().theme_set == ""

@@ -1,0 +1,1 @@
+"""What a user's settings mean to the app: keys, theme, columns, colours, device."""

@@ -1,0 +1,72 @@
+"""The settings as the app uses them; what is wrong in them falls back and is told."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mi_crow.errors import UserError, nearest
+from mi_crow.mechanistic.features.catalogue import DEFAULT, column_named
+from mi_crow.store.settings import UserSettings
+from tui.preferences.keymap import KeyMap, read_keymap
+from tui.themes.named import KNOWN
+
+_WITH_COLUMNS = ("features",)  # the screens whose columns can be chosen
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What a user wants of the app; the defaults are those of a user without a config file."""
+
+    theme: str = ""
+    device: str = "auto"
+    keymap: KeyMap = field(default_factory=lambda: KeyMap({}, {}))
+    columns: tuple[str, ...] = DEFAULT
+    heat_dark: tuple[str, ...] = ()
+    heat_light: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()  # one sentence each
+
+    @classmethod
+    def of(cls, settings: UserSettings) -> "Preferences":
+        """What the settings mean. Their own troubles are not among the mistakes."""
+        mistakes: dict[str, str] = {}
+        keymap = read_keymap(settings.group("keys"))
+        mistakes |= {f"keys.{name}": sentence for name, sentence in keymap.mistakes.items()}
+        theme = _text(settings, "theme")
+        if theme and theme not in KNOWN:
+            mistakes["theme"] = f"theme {theme!r} is not known; there is {nearest(theme, KNOWN)}"
+            theme = ""
+        columns = _columns(settings.group("columns"), mistakes)
+        return cls(
+            theme,
+            _text(settings, "device") or "auto",
+            keymap,
+            columns,
+            settings.texts("heat.dark"),
+            settings.texts("heat.light"),
+            tuple(f"{settings.source.place(name)}: {words}" for name, words in mistakes.items()),
+        )
+
+    def heat(self, dark: bool) -> tuple[str, ...]:
+        """The colours of the ramp in dark or light themes; empty: those of the theme."""
+        return self.heat_dark if dark else self.heat_light
+
+
+def _text(settings: UserSettings, name: str) -> str:
+    return "" if name in settings.troubles else settings.text(name)
+
+
+def _columns(asked: Mapping[str, Sequence[str]], mistakes: dict[str, str]) -> tuple[str, ...]:
+    """The columns of the table of features. A feature's number always is among them: marks and
+    rows go by it."""
+    columns = DEFAULT
+    for screen, names in asked.items():
+        if screen not in _WITH_COLUMNS:
+            mistakes[f"columns.{screen}"] = (
+                f"the columns of {screen!r} cannot be chosen; there is {', '.join(_WITH_COLUMNS)}"
+            )
+            continue
+        try:
+            found = tuple(dict.fromkeys(column_named(name).name for name in names))
+            columns = found if "feature" in found else ("feature", *found)
+        except UserError as error:
+            mistakes[f"columns.{screen}"] = error.sentence
+    return columns
