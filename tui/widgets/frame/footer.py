@@ -52,10 +52,10 @@ class FooterBar(Widget):
     def _items(self) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
         """What to show and what always stays: (label of the key, action, key) each."""
         found: dict[str, tuple[str, str, str]] = {}
-        typed = self.screen.focused if self._typing() else None
+        focused = self.screen.focused
         for active in self.screen.active_bindings.values():
             binding = active.binding
-            if binding.key == NO_KEY or (typed is not None and takes_key(typed, binding.key)):
+            if binding.key == NO_KEY or takes_key(focused, binding.key):
                 continue
             if binding.show and active.enabled and binding.id and binding.id not in found:
                 found[binding.id] = (key_label(binding.key), binding.description, binding.key)
