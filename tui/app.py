@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from textual.css.query import NoMatches
+from textual.events import Event, Key, Paste
 from textual.reactive import Reactive
 from textual.screen import Screen
 from textual.theme import Theme
@@ -28,6 +29,7 @@ from tui.terminal.colours import has_few_colours
 from tui.text import printable
 from tui.themes.named import DEFAULT, KNOWN, OWN, in_sixteen_colours, theme
 from tui.threads import error_sentence
+from tui.widgets.frame.too_small import LEAST_COLUMNS, LEAST_LINES
 from tui.workbench import Workbench
 
 
@@ -48,8 +50,14 @@ class MiCrowApp(Workbench):
         name: partial(_screen, name) for name in SCREENS
     }
     DEFAULT_MODE = "runs"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide"), (170, "-very-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (36, "-tall")]
+    HORIZONTAL_BREAKPOINTS = [
+        (0, "-too-narrow"),
+        (LEAST_COLUMNS, "-slim"),
+        (64, "-narrow"),
+        (120, "-wide"),
+        (170, "-very-wide"),
+    ]
+    VERTICAL_BREAKPOINTS = [(0, "-too-low"), (LEAST_LINES, "-low"), (18, "-short"), (36, "-tall")]
     BINDINGS = bindings("app")
     theme: Reactive[str] = Reactive(DEFAULT)
 
@@ -185,6 +193,26 @@ class MiCrowApp(Workbench):
         self.clear_notifications()  # they are in the list, and would cover it
         self.push_screen(MessagesPopup(self.message_log.read()), self.show_place)
         self._refresh_header()
+
+    def action_picture(self) -> None:
+        from tui.screens.picture import PicturePopup, picture_name, taken
+
+        def saved(path: str | None) -> None:
+            if path is not None:
+                self.notify(printable(f"Saved the picture to {path}"))
+
+        self.push_screen(PicturePopup(*taken(self), picture_name(self.current_mode)), saved)
+
+    async def on_event(self, event: Event) -> None:
+        """While nothing fits on the terminal, keys do nothing that nobody would see."""
+        size = self.size
+        if isinstance(event, Key | Paste) and (
+            size.width < LEAST_COLUMNS or size.height < LEAST_LINES
+        ):
+            if isinstance(event, Key) and event.key == "q":
+                self.exit()
+            return
+        await super().on_event(event)
 
     def action_undo(self) -> None:
         write(self, undo)

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from textual.app import ComposeResult
 from textual.containers import Container
+from textual.events import DescendantFocus
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
@@ -15,6 +16,7 @@ from tui.threads import ThreadWork
 from tui.widgets.frame.banner import Banner
 from tui.widgets.frame.footer import FooterBar
 from tui.widgets.frame.header import HeaderBar
+from tui.widgets.frame.too_small import TooSmall
 from tui.widgets.lists.row_order import RowOrder
 from tui.widgets.lists.sorted_list import SortedList
 from tui.workbench import Workbench
@@ -49,6 +51,7 @@ class MiCrowScreen(ThreadWork, Screen[None]):
         with Container(id="body"):
             yield from self.compose_body()
         yield FooterBar()
+        yield TooSmall()
 
     def compose_body(self) -> ComposeResult:
         """The screen's own widgets."""
@@ -73,6 +76,14 @@ class MiCrowScreen(ThreadWork, Screen[None]):
         """Gives the focus to the widget that HOME selects, so that single keys act."""
         home = self.query(HOME) if (HOME := self.HOME) else None
         self.set_focus(home.first(Widget) if home else None)
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """Where panes do not fit beside or under one another, the one with the focus is shown."""
+        for node in event.widget.ancestors_with_self:
+            if isinstance(node, Widget) and node.has_class("pane") and node.parent is not None:
+                for other in node.parent.children:
+                    if other.has_class("pane"):
+                        other.set_class(other is node, "-shown")
 
     # What comes back at the next start.
 

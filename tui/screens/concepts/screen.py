@@ -31,6 +31,7 @@ from tui.screens.concepts.rows import (
     matching,
 )
 from tui.screens.concepts.typed_path import typed_path
+from tui.screens.feature_card import FeatureCard
 from tui.text import printable
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import ListHeading, RowList
@@ -73,6 +74,7 @@ class ConceptsScreen(ConceptMarkScreen):
             yield ListHeading("Name", row_list, id="concepts-titles")
             yield Trouble(id="concepts-trouble")
             yield row_list
+            yield FeatureCard(self.context)
         yield Static(id="concepts-note", markup=False)
         yield PromptLine()
 
@@ -180,6 +182,9 @@ class ConceptsScreen(ConceptMarkScreen):
                 (f"  {words}", "$muted"),
             )
         self.query_one("#concepts-note", Static).update(text)
+        card = self.query_one(FeatureCard)
+        card.show_feature(concept.feature if concept is not None else None)
+        card.give(self.row_list, max(self.row_list.row_count, 3))
 
     # Actions.
 

@@ -46,12 +46,12 @@ class ControlScreen(MiCrowScreen):
     def compose_body(self) -> ComposeResult:
         layers = RowList(COLUMNS, empty="no model yet", id="layers")
         with Horizontal():
-            with Vertical(id="tree"):
+            with Vertical(id="tree", classes="pane -across -shown"):
                 yield ListHeading("Layers", layers)
                 yield Trouble(id="tree-trouble")
                 yield layers
                 yield Static(id="notice", markup=False)
-            with Vertical(id="layer"):
+            with Vertical(id="layer", classes="pane -across"):
                 yield Trouble(id="layer-trouble")
                 with DetailScroll(id="layer-detail"):
                     yield Static(id="layer-text")
@@ -153,7 +153,8 @@ class ControlScreen(MiCrowScreen):
         self._read_for = sae_id
         layers, self._hooks = read
         self._tree = LayerTree([layer_from_row(row) for row in layers])
-        self._folded = self._tree.blocks()
+        lines = self.query_one("#layers").size.height if self.has_class("-tall") else 0
+        self._folded = self._tree.folded_to(lines, self.context.session_state.layer)
         self._show_rows()
         open_layer = self.context.session_state.layer
         self.query_one("#layers", RowList).select(open_layer)

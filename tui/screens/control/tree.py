@@ -61,6 +61,19 @@ class LayerTree:
         """The numbered modules with children, such as model.layers.0: folded at first."""
         return {name for name in self._with_children if name.rpartition(".")[2].isdecimal()}
 
+    def folded_to(self, lines: int, first: str) -> set[str]:
+        """The blocks to fold at first: all that the tree does not fit in `lines` with. The one of
+        the layer `first` is the first to be unfolded."""
+        folded = self.blocks()
+        room = lines - len(self.rows(folded, ()))
+        here = {first, *self.ancestors(first)} if first in self._parents else set()
+        for block in sorted(folded, key=lambda name: name not in here):
+            needed = sum(block in self.ancestors(layer.name) for layer in self.layers)
+            if needed <= room:
+                folded = folded - {block}
+                room -= needed
+        return folded
+
     def ancestors(self, name: str) -> list[str]:
         found = []
         while (parent := self._parents.get(name)) is not None:

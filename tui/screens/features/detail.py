@@ -35,10 +35,10 @@ class FeatureDetailPane(Container):
         yield Trouble(id="feature-trouble")
         yield Static(id="feature-head", markup=False)
         with Horizontal(id="feature-panes"):
-            with Vertical(id="feature-texts"):
+            with Vertical(id="feature-texts", classes="pane -across -shown"):
                 yield Static(id="examples-title", markup=False)
                 yield ExampleList(id="examples")
-            with Vertical(id="feature-side"):
+            with Vertical(id="feature-side", classes="pane -across"):
                 yield Static(id="side-facts", markup=False)
                 for name in ("neighbours", "coactive"):
                     yield Static(classes="related-title", id=f"title-{name}")

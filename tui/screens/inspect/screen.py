@@ -18,6 +18,7 @@ from tui.actions import bindings
 from tui.annotate import Naming, may_tag, name_feature
 from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
+from tui.screens.feature_card import FeatureCard
 from tui.screens.features.content import RELATED_COLUMNS, related_rows
 from tui.screens.inspect.inspection import Inspection, inspection_from
 from tui.text import number, printable
@@ -70,11 +71,11 @@ class InspectScreen(MiCrowScreen):
                 yield Button("Run  ctrl+r", id="inspect-button", compact=True)
                 yield Static(id="inspect-status", classes="hint", markup=False)
         with Horizontal(id="inspect-body"):
-            with Vertical(id="inspect-left"):
+            with Vertical(id="inspect-left", classes="pane -across -shown"):
                 yield Static(id="inspect-title", markup=False)
                 yield Trouble(id="inspect-trouble")
                 yield TokenPane(id="inspect-tokens")
-            with Vertical(id="inspect-right"):
+            with Vertical(id="inspect-right", classes="pane -across"):
                 yield Trouble(id="names-trouble")
                 with Vertical(classes="inspect-list"):
                     yield Static(id="title-text", classes="related-title", markup=False)
@@ -82,6 +83,7 @@ class InspectScreen(MiCrowScreen):
                 with Vertical(classes="inspect-list"):
                     yield Static(id="title-token", classes="related-title", markup=False)
                     yield RowList(RELATED_COLUMNS, empty="none", id="list-token")
+        yield FeatureCard(self.context)
         yield PromptLine()
 
     def on_mount(self) -> None:
@@ -176,6 +178,7 @@ class InspectScreen(MiCrowScreen):
     def on_sae_changed(self, message: messages.SaeChanged) -> None:
         if message.sae_id != self._sae_id:
             self._sae_id, self._feature, self._rows = message.sae_id, None, {}
+            self.query_one(FeatureCard).show_feature(None)
             for trouble in self.query(Trouble):
                 trouble.clear()
             self._inspection = Inspection()  # its numbers are another SAE's features
@@ -225,6 +228,8 @@ class InspectScreen(MiCrowScreen):
     def _show_lists(self) -> None:
         top = self.query_one("#list-text", RowList)
         top.set_rows(related_rows(self._inspection.top, self._rows))
+        needed = max(len(top.rows) + 1, self.tokens.row_count + 2, 8)
+        self.query_one(FeatureCard).give(self.query_one("#inspect-body"), needed)
 
     def _look_for(self) -> None:
         """Shows the activations of the feature that was asked for, else of the strongest."""
@@ -243,6 +248,7 @@ class InspectScreen(MiCrowScreen):
     def _heat(self, feature: int) -> None:
         self._feature = feature
         self.tokens.heat(self._inspection.acts_of(feature))
+        self.query_one(FeatureCard).show_feature(feature)
         self._show_titles()
         self.refresh_bindings()
 

@@ -31,6 +31,7 @@ from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.marks import Marks
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.lists.sorted_list import SortedList
+from tui.widgets.sharing import share_heights
 from tui.widgets.trouble import trouble_content
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
     def compose_body(self) -> ComposeResult:
         yield Static(WELCOME, id="welcome")
         with Horizontal(id="runs-body"):
-            with Vertical(id="lists"):
+            with Vertical(id="lists", classes="pane -across -shown"):
                 for name, columns, empty in (
                     ("runs", rows.RUN_COLUMNS, "none yet: n c captures one"),
                     ("saes", rows.SAE_COLUMNS, "none yet: n t trains one"),
@@ -76,7 +77,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
                     row_list = SortedList(columns, empty=empty, id=f"list-{name}")
                     yield ListHeading(_TITLES[name], row_list)
                     yield row_list
-            yield DetailLines(id="detail")
+            yield DetailLines(id="detail").add_class("pane", "-across")
 
     def on_mount(self) -> None:
         self._reader = HistoryReader(self.context.workspace)
@@ -141,9 +142,14 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
         self.refresh_bindings()
 
     def _share_heights(self) -> None:
-        available = self.size.height - 3 - len(LISTS) * 2 + 1
+        room = self.query_one("#lists").size.height or self.size.height - 3
+        low = self.has_class("-low")
+        available = room - len(LISTS) - (0 if low else 2)
         needs = [max(len(self._list(name).rows), 1) for name in LISTS]
-        for name, height in zip(LISTS, rows.share_heights(available, needs), strict=True):
+        heights = share_heights(available, needs)
+        if low:  # the list with the cursor is open, of the others the headings show
+            heights = [available if name == self._current else 0 for name in LISTS]
+        for name, height in zip(LISTS, heights, strict=True):
             self._list(name).styles.height = height
         self.call_after_refresh(self._show_headings)
 
@@ -167,6 +173,8 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
             self._current = name
             for other in LISTS:
                 self._list(other).set_class(other == name, "-current")
+            if self.has_class("-low"):
+                self._share_heights()
         if name == self._current:
             self._read_detail(REST_S)
             self.refresh_bindings()

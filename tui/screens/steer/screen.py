@@ -17,6 +17,7 @@ from tui import messages
 from tui.actions import bindings
 from tui.annotate import write
 from tui.clipboard import copy
+from tui.screens.feature_card import FeatureCard
 from tui.screens.steer import stack as stacks
 from tui.screens.steer import writing
 from tui.screens.steer.heading import (
@@ -65,15 +66,15 @@ class SteerScreen(StackScreen):
         self._state = ""  # of the writing, in a word
 
     def compose_body(self) -> ComposeResult:
-        with Container(id="steer-top"):
-            with Vertical(id="steer-ask"):
+        with Container(id="steer-top", classes="pane -down -shown"):
+            with Vertical(id="steer-ask", classes="pane -across -shown"):
                 yield Area(id="steer-prompt", placeholder="A prompt for the model to continue")
                 with Horizontal(id="steer-settings"):
                     for name, (label, value) in SETTINGS.items():
                         yield Label(label, classes="steer-label")
                         yield Field(value, id=f"steer-{name}", compact=True)
                     yield Button("Run", id="steer-button", compact=True)
-            with Vertical(id="steer-changes"):
+            with Vertical(id="steer-changes", classes="pane -across"):
                 yield Static(id="stack-title", classes="related-title", markup=False)
                 yield Trouble(id="stack-trouble")
                 yield RowList(
@@ -82,14 +83,16 @@ class SteerScreen(StackScreen):
                     id="steer-stack",
                 )
         yield Trouble(id="steer-trouble")
-        with Container(id="steer-texts"):
+        with Container(id="steer-texts", classes="pane -down"):
             for side in SIDES:
                 with Vertical(classes="steer-side"):
                     yield Static(id=f"title-{side}", classes="related-title", markup=False)
                     yield StreamText(id=f"text-{side}", empty=_EMPTY[side])
+        yield FeatureCard(self.context)
         yield PromptLine()
 
     def on_mount(self) -> None:
+        self._share_lines()
         self._show_stack()
         self._show_titles()
 
@@ -179,10 +182,19 @@ class SteerScreen(StackScreen):
         self._stopped, self._done = False, []
         for side in SIDES:
             self._text(side).clear()
+        self._share_lines()
         self._show_titles("generating…" if self.context.session_is_ready else "loading the model…")
         self.in_thread(
             partial(self._work, self._plan), self._written, group="write", failed=self._not_written
         )
+
+    def _share_lines(self) -> None:
+        """Gives the texts the lines that they will need, so that nothing moves meanwhile."""
+        texts, lines = self.query_one("#steer-texts"), 0
+        if (plan := self._plan) is not None:
+            characters = len(plan.prompt) + 5 * plan.settings.max_new_tokens
+            lines = len(plan.stacks) * (characters // max(texts.size.width // 2 - 4, 20) + 2)
+        self.query_one(FeatureCard).give(texts, 4 + max(lines, 4))
 
     @property
     def _is_writing(self) -> bool:

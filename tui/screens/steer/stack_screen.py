@@ -11,6 +11,7 @@ from textual.widgets import Static
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui import messages
 from tui.screens.base import MiCrowScreen
+from tui.screens.feature_card import FeatureCard
 from tui.screens.steer import stack as stacks
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import RowList
@@ -106,6 +107,14 @@ class StackScreen(MiCrowScreen):
         }
         self.stack_list.set_rows(stacks.stack_rows(self._stack, self._names, other_saes))
         self.refresh_bindings()
+        self._show_card()
+
+    @on(RowList.Highlighted, "#steer-stack")
+    def _show_card(self) -> None:
+        """The feature under the cursor, where it is one of the open SAE."""
+        one = self.intervention
+        own = one is not None and one.sae in (None, self.context.sae_id)
+        self.query_one(FeatureCard).show_feature(one.feature if one is not None and own else None)
 
     def action_add(self) -> None:
         self._ask(None)

@@ -91,12 +91,16 @@ class TabLine(Widget):
 
     def render(self) -> RenderResult:
         current = self.app.current_mode
+        room = sum(len(name) + 4 for name in SCREENS) <= self.size.width
         parts = []
         for digit, name in enumerate(SCREENS, start=1):
             here = name == current
             tab = Content.assemble(
                 (f" {digit} ", "$primary on $panel" if here else "$faint"),
-                (f"{name.title()} ", "bold $foreground on $panel" if here else "$muted"),
+                (
+                    f"{name.title()} " if room or here else "",
+                    "bold $foreground on $panel" if here else "$muted",
+                ),
             )
             parts.append(tab.stylize(Style.from_meta({"screen": name})))
         return Content("").join(parts)

@@ -12,6 +12,7 @@ from tui.actions import bindings
 from tui.text import printable
 from tui.threads import ThreadWork
 from tui.widgets.frame.footer import FooterBar
+from tui.widgets.frame.too_small import TooSmall
 
 Result = TypeVar("Result")
 
@@ -28,6 +29,7 @@ class Popup(ThreadWork, ModalScreen[Result | None]):
         with box:
             yield from self.compose_box()
         yield FooterBar()
+        yield TooSmall()
 
     def heading(self) -> str:
         """The title in the border; plain text."""

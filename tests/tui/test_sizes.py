@@ -1,0 +1,171 @@
+"""Terminals of every size: one pane at 40x10, a sentence below that, little empty at 200x60."""
+
+import pytest
+
+from mi_crow.store.workspace import Workspace
+from tests.tui.driving import press, screen_text, settle
+from tests.tui.stand_ins import NAMES, SAE, give_index
+from tests.tui.test_control_screen import FakeSession
+from tests.tui.test_features_snapshots import TEXT
+from tui import messages
+from tui.app import MiCrowApp
+from tui.messages import SessionState
+from tui.widgets.field import Area
+
+LEAST, LARGE, HUGE = (40, 10), (200, 60), (300, 100)
+BLOCK = (10, 4)  # columns and lines: about a square
+BLOCKS_OF_A_MODEL = 6
+
+
+class SixBlocks(FakeSession):
+    """Answers with the modules of a model of six blocks, as the sample model has."""
+
+    def call(self, op: str, **params):
+        answer = super().call(op, **params)
+        if op != "layers":
+            return answer
+        inside = ("self_attn", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+        inside += ("self_attn.o_proj", "mlp", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+        names = ["model", "model.embed_tokens"]
+        for block in range(BLOCKS_OF_A_MODEL):
+            names.append(f"model.layers.{block}")
+            names += [f"model.layers.{block}.{name}" for name in inside]
+        rows = [{"name": name, "kind": "Linear", "shape": [128], "params": 16} for name in names]
+        return {"layers": [*rows, {"name": "lm_head", "kind": "Linear"}]}
+
+
+async def arrive(pilot, screen: str, workspace: Workspace) -> None:
+    """Goes to a screen that shows what there is to show."""
+    app = pilot.app
+    assert isinstance(app, MiCrowApp)
+    for feature, name in NAMES.items():
+        app.context.annotations.set_concept(SAE, feature, name)
+    give_index(app)
+    await settle(pilot)
+    if screen == "inspect":
+        await app.go("inspect", messages.SendToInspect(120, TEXT))
+    elif screen == "steer":
+        await app.go("steer", messages.SendToSteer(120, None, (101, 3)))
+        app.screen.query_one("#steer-prompt", Area).text = "The harbour"
+        await press(pilot, "ctrl+r")
+    elif screen == "control":
+        await app.go("control")
+        app.context._session = SixBlocks()  # type: ignore[assignment]
+        app.context.session_state = SessionState()
+        await press(pilot, "l", "ctrl+r")
+    else:
+        await app.go(screen)
+        await settle(pilot)
+        if screen == "concepts":
+            await press(pilot, "G")
+    await settle(pilot)
+    app.clear_notifications()
+    await settle(pilot)
+
+
+def empty_share(pilot) -> float:
+    """The share of the screen, in blocks of about a square, on which nothing is drawn: no
+    character, and no other ground than the screen's, as fields have."""
+    width, height = pilot.app.size
+    strips = pilot.app.screen._compositor.render_strips()
+    ground = pilot.app.screen.background_colors[1].rich_color.triplet
+    used = [[False] * width for _ in range(height)]
+    for y, strip in enumerate(strips):
+        x = 0
+        for segment in strip:
+            style = segment.style
+            other = style is not None and style.bgcolor is not None
+            other = other and style.bgcolor.triplet != ground
+            for character in segment.text:
+                if x < width:
+                    used[y][x] = other or not character.isspace()
+                x += 1
+    columns, lines = BLOCK
+    blocks = [
+        any(any(row[x : x + columns]) for row in used[y : y + lines])
+        for y in range(0, height, lines)
+        for x in range(0, width, columns)
+    ]
+    return 1 - sum(blocks) / len(blocks)
+
+
+@pytest.mark.parametrize("screen", ["features", "inspect", "steer", "concepts", "control"])
+async def test_at_most_a_third_of_a_large_screen_is_empty(app_workspace, run_app, screen):
+    async with run_app(app_workspace, size=LARGE, sae_id=SAE) as pilot:
+        await arrive(pilot, screen, app_workspace)
+        assert empty_share(pilot) <= 1 / 3
+
+
+@pytest.mark.parametrize("screen", ["runs", "features", "inspect", "steer", "concepts", "control"])
+async def test_the_smallest_terminal_shows_the_pane_with_the_focus(app_workspace, run_app, screen):
+    async with run_app(app_workspace, size=LEAST, sae_id=SAE) as pilot:
+        await arrive(pilot, screen, app_workspace)
+        seen = set()
+        for _ in range(8):
+            focused = pilot.app.focused
+            assert focused is not None
+            assert focused.region.width >= 4
+            assert focused.region.height >= 1
+            assert focused.region.right <= LEAST[0]
+            seen.add(focused.id)
+            await press(pilot, "tab")
+        assert len(seen) > (screen in ("runs", "inspect", "steer", "control"))
+        current = screen_text(pilot).splitlines()[1]
+        assert screen.title() in current
+        assert "6" in current
+
+
+async def test_a_terminal_that_is_too_small_says_so_and_takes_no_keys(app_workspace, run_app):
+    async with run_app(app_workspace, size=(39, 24)) as pilot:
+        assert "too small: it needs 40 by 10" in " ".join(screen_text(pilot).split())
+        before = pilot.app.focused
+        await press(pilot, "n", "6", "colon")
+        assert pilot.app.current_mode == "runs"
+        assert len(pilot.app.screen_stack) == 1
+        await pilot.resize_terminal(80, 24)
+        await settle(pilot)
+        assert "Activation runs" in screen_text(pilot)
+        assert pilot.app.focused is before
+        await press(pilot, "n")
+        await pilot.resize_terminal(80, 9)
+        await settle(pilot)
+        assert "too small" in screen_text(pilot)
+        assert "New" not in screen_text(pilot)
+        await pilot.press("q")
+        await settle(pilot)
+    assert pilot.app.return_code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("screen", ["runs", "features", "inspect", "steer", "concepts", "control"])
+async def test_every_screen_draws_on_a_huge_terminal(app_workspace, run_app, screen):
+    async with run_app(app_workspace, size=HUGE, sae_id=SAE) as pilot:
+        await arrive(pilot, screen, app_workspace)
+        assert len(screen_text(pilot).splitlines()) == HUGE[1]
+
+
+async def test_a_picture_of_the_screen_is_saved(app_workspace, run_app, tmp_path):
+    svg, text = tmp_path / "one.svg", tmp_path / "two.txt"
+    async with run_app(app_workspace) as pilot:
+        for path in (svg, text):
+            await press(pilot, "colon", *"save a pict", "enter")
+            pilot.app.screen.focused.value = str(tmp_path / "none" / "x.svg")
+            await press(pilot, "enter")
+            assert "does not exist" in screen_text(pilot)
+            pilot.app.screen.focused.value = str(tmp_path / "x.png")
+            await press(pilot, "enter")
+            assert "ends in .svg or .txt" in screen_text(pilot)
+            pilot.app.screen.focused.value = str(path)
+            await press(pilot, "enter")
+            assert len(pilot.app.screen_stack) == 1
+            told = pilot.app.message_log.read()[0].sentence
+            assert told == f"Saved the picture to {path}"
+            pilot.app.clear_notifications()
+        await press(pilot, "colon", *"save a pict", "enter")
+        pilot.app.screen.focused.value = str(text)
+        await press(pilot, "enter")
+        assert "already exists" in screen_text(pilot)
+    assert svg.read_text().startswith("<svg")
+    words = text.read_text()
+    assert "Activation runs" in words
+    assert "Save a picture" not in words

@@ -1,0 +1,113 @@
+"""The feature under the cursor of a list, below it, where the terminal has room."""
+
+import time
+from typing import cast
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.widget import Widget
+from textual.widgets import Static
+
+from tui import messages
+from tui.context import AppContext
+from tui.screens.features.detail import FeatureDetailPane
+from tui.screens.features.reading import DetailRead, read_detail
+from tui.threads import ThreadWork
+from tui.widgets.example_list import ExampleList
+from tui.widgets.lists.row_list import RowList
+from tui.widgets.sharing import share_heights
+from tui.workbench import Workbench
+
+REST_S = 0.12  # how long the cursor rests before its feature is read and drawn
+_HINT = "The feature under the cursor shows here."
+
+
+class FeatureCard(ThreadWork, Container):
+    """What Features says of a feature, on a screen whose rows name features. Hidden, it reads
+    nothing."""
+
+    def __init__(self, context: AppContext) -> None:
+        super().__init__(id="feature-card", classes="-none")
+        self._app_context = context
+        self._feature: int | None = None
+        self._above: tuple[Widget, int] | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Static(_HINT, id="card-hint", markup=False)
+        yield FeatureDetailPane(id="card-pane")
+
+    def on_mount(self) -> None:
+        self._app_context.subscribe(self)
+
+    def on_unmount(self) -> None:
+        self._app_context.unsubscribe(self)
+
+    def show_feature(self, feature: int | None) -> None:
+        """Shows this feature of the open SAE once the cursor rests; None: no feature is chosen."""
+        if feature != self._feature:
+            self._feature = feature
+            self._read(REST_S)
+
+    def give(self, above: Widget, lines: int) -> None:
+        """Gives the widget above the `lines` it needs, but at most half of what both have."""
+        self._above = above, lines
+        self._share()
+
+    def on_sae_changed(self, _: messages.SaeChanged) -> None:
+        self._read()
+
+    def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
+        self._read()
+
+    def on_show(self) -> None:
+        self._read()
+
+    def on_resize(self) -> None:
+        self._share()
+
+    def _share(self) -> None:
+        if self._above is None:
+            return
+        above, lines = self._above
+        both = above.outer_size.height + self.outer_size.height
+        if not self.display:
+            above.styles.height = None
+        elif both:
+            above.styles.height = share_heights(both, [lines, both])[0]
+
+    def _read(self, rest: float = 0.0) -> None:
+        store, feature = self._app_context.features, self._feature
+        if store is None or feature is None:
+            self.add_class("-none")
+        elif self.display:
+
+            def work() -> DetailRead:
+                time.sleep(rest)
+                return read_detail(store, feature, 0)
+
+            self.in_thread(work, self._show, group="card")
+
+    def _show(self, read: DetailRead) -> None:
+        if (read.store, read.feature) == (self._app_context.features, self._feature):
+            self.remove_class("-none")
+            self.query_one(FeatureDetailPane).show(read)
+
+    # Ways from here; the rows inside are not the screen's.
+
+    @on(RowList.Highlighted)
+    def _inside(self, event: RowList.Highlighted) -> None:
+        event.stop()
+
+    @on(FeatureDetailPane.Wanted)
+    async def _open(self, event: FeatureDetailPane.Wanted) -> None:
+        event.stop()
+        await self._go("features", messages.OpenFeature(event.feature))
+
+    @on(ExampleList.Opened)
+    async def _inspect(self, event: ExampleList.Opened) -> None:
+        event.stop()
+        await self._go("inspect", messages.SendToInspect(self._feature, event.example.text))
+
+    async def _go(self, screen: str, message: "messages.OpenFeature | messages.SendToInspect"):
+        await cast("Workbench", self.app).go(screen, message)
