@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mi_crow.bounds import COUNT, SEED, SIZE, TEMPERATURE, TOP_P
+from mi_crow.bounds import COUNT, FACTOR, SEED, SIZE, TEMPERATURE, TOP_P
 from mi_crow.errors import UserError
 from mi_crow.language_model.base import CausalModel
+from mi_crow.language_model.constraints import budgeted_logits, plausible_logits
 from mi_crow.language_model.context import ForwardContext
 from mi_crow.language_model.detokenize import Detokenizer, added_text
 from mi_crow.language_model.tokenize import special_ids, special_mask, start_id
@@ -31,6 +32,8 @@ class Sampling:
     n: int = 1
     use_cache: bool = True
     bos: str = "auto"  # a BOS token in front of the prompt: auto | yes | no
+    plausible: float | None = None  # beta: only tokens the plain model gives that share of its best
+    kl_budget: float | None = None  # nats a token that the distribution may be from the plain one
 
     def __post_init__(self) -> None:
         COUNT.check(self.max_new_tokens, "new tokens")
@@ -38,6 +41,21 @@ class Sampling:
         TOP_P.check(self.top_p, "top-p")
         SEED.check(self.seed, "the seed")
         SIZE.check(self.n, "continuations")
+        TOP_P.check(self.plausible, "the plausible share")
+        FACTOR.check(self.kl_budget, "the KL budget")
+
+    @property
+    def constrained(self) -> bool:
+        """Whether the plain model's predictions are needed beside the steered ones."""
+        return self.plausible is not None or self.kl_budget is not None
+
+    def within_constraints(self, steered: Tensor, plain: Tensor) -> Tensor:
+        """Logits [n, vocabulary] that keep to the plausible tokens and the budget."""
+        if self.kl_budget is not None:
+            steered = budgeted_logits(steered, plain, self.kl_budget)
+        if self.plausible is not None:
+            steered = plausible_logits(steered, plain, self.plausible)
+        return steered
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,9 @@ def generate(
     """Continues `prompt`; see LanguageModel.generate."""
     prompt_ids = _prompt_ids(lm, prompt, sampling.bos)
     steps = _Steps(lm, prompt_ids, sampling)
+    # The same text read without interventions. Where none act, it would be the same again.
+    beside = lm.controllers_enabled and sampling.constrained
+    plain = _Steps(lm, prompt_ids, sampling) if beside else None
     generator = torch.Generator("cpu").manual_seed(sampling.seed)
     ends = _end_ids(lm)
     detokenizer = Detokenizer(lm.tokenizer, prompt_ids)
@@ -82,9 +103,13 @@ def generate(
         # Uniform numbers come from the CPU, so that a seed means the same on every device.
         uniform = torch.rand(sampling.n, 1, generator=generator)
         logits = steps.logits()
+        broken = logits.isnan().any(dim=-1)
+        if plain is not None:
+            with lm.plain():
+                logits = sampling.within_constraints(logits, plain.logits())
         chosen = choose(logits, sampling, uniform)
         # On the device, so that the one wait below covers this as well.
-        chosen = chosen.masked_fill(logits.isnan().any(dim=-1), _NOT_A_TOKEN)
+        chosen = chosen.masked_fill(broken, _NOT_A_TOKEN)
         for row, token in enumerate(chosen.tolist()):
             if token == _NOT_A_TOKEN:
                 raise UserError(
@@ -104,6 +129,8 @@ def generate(
         if not unfinished:
             break
         steps.append(chosen)
+        if plain is not None:
+            plain.append(chosen)
     if on_token is not None and (rest := detokenizer.flush()):
         on_token(rest)
     texts = [_continuation(lm, prompt_ids, row, steps.special) for row in rows]

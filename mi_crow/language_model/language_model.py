@@ -115,14 +115,20 @@ class LanguageModel(CausalModel):
         n: int = 1,
         use_cache: bool = True,
         bos: str = "auto",
+        plausible: float | None = None,
+        kl_budget: float | None = None,
     ) -> Generation:
         """Continues `prompt` by sampling: `n` continuations as one batch.
 
         `bos` is that of `tokenize`. `temperature` 0 takes the likeliest token. `on_token` gets the
         first continuation's text piece by piece, never half a character; `should_stop` is called
-        between tokens.
+        between tokens. While controllers act, `plausible` keeps to tokens that the plain model
+        gives at least that share of its likeliest one's probability, and `kl_budget` to a
+        distribution that is at most so many nats from the plain one (see `constraints`).
         """
-        sampling = Sampling(max_new_tokens, temperature, top_p, seed, n, use_cache, bos)
+        sampling = Sampling(
+            max_new_tokens, temperature, top_p, seed, n, use_cache, bos, plausible, kl_budget
+        )
         if with_controllers:
             return generate(self, prompt, sampling, on_token, should_stop)
         with self.plain():

@@ -142,6 +142,8 @@ class Operations:
         baseline: bool = True,
         bos: str = "auto",
         sae_id: str | None = None,
+        plausible: float | None = None,
+        kl_budget: float | None = None,
     ) -> dict[str, Any]:
         from mi_crow.mechanistic.steering.run import steer_loaded
 
@@ -157,6 +159,8 @@ class Operations:
             seed=seed,
             baseline=baseline,
             bos=bos,
+            plausible=plausible,
+            kl_budget=kl_budget,
             on_token=stream.push,
             should_stop=stopped,
         )

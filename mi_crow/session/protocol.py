@@ -11,7 +11,8 @@ Inspect and generate may name their SAE: they are refused when another one is lo
 | inspect | text, top, bos, windows, sae_id | tokens, special, outlier, features, per_token, \
 tokens_total, tokens_read, context_length, windows, window_starts, bos_added |
 | generate | prompt, interventions, max_new_tokens, temperature, top_p, seed, baseline, bos, \
-sae_id | baseline, steered, interventions, sae_id, model_id, revision, metrics, stopped, \
+plausible, kl_budget, sae_id | baseline, steered, interventions, sae_id, model_id, revision, \
+metrics, stopped, \
 prompt_tokens, bos_added, context_length, shortened_to; on the way tokens {side, text} |
 | layers | | layers: [{name, kind, shape, params, point}] |
 | layer_stats | layer, text | layer, shape, tokens, mean_norm, median_norm, max_norm, mean, std |

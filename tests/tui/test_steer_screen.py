@@ -74,6 +74,21 @@ async def test_settings_reach_the_session(open_steer):
         assert (asked["max_new_tokens"], asked["temperature"], asked["seed"]) == (12, 0.0, 7)
 
 
+async def test_a_text_is_kept_to_what_is_plausible(open_steer):
+    async with open_steer(3) as (pilot, session):
+        await pilot.app.screen.run_action("constrain")
+        await press(pilot, *"0.1, 0.3 nats", "enter", "ctrl+r")
+        (asked,) = generations(session)
+        assert (asked["plausible"], asked["kl_budget"]) == (0.1, 0.3)
+        assert "within 0.1, 0.3 nats" in screen_text(pilot)
+        await pilot.app.screen.run_action("constrain")
+        await press(pilot, *"7", "enter")
+        assert notices(pilot)
+        await pilot.app.screen.run_action("constrain")
+        await press(pilot, "backspace", "enter", "ctrl+r")
+        assert "plausible" not in generations(session)[-1]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [

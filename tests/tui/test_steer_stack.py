@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
 from tui.screens.steer.stack import (
     change_text,
     default_intervention,
@@ -30,6 +30,10 @@ LAYER = Intervention("layer:model.layers.3", "scale", 2.0)
         (LAYER, "× 2"),
         (Intervention("feature:1", "ablate", 0), "ablate"),
         (Intervention("feature:1", "add", 0.5, "norm"), "+0.5 norm"),
+        (Intervention("feature:1", "floor", 0.5, "norm"), "≥ 0.5 norm"),
+        (Intervention("feature:1", "cap", 2.0), "≤ 2"),
+        (Intervention("feature:1", "project", 0.0), "direction × 0"),
+        (parse_intervention("1=+2@decay 8?7>3"), "+2, decay 8, where 7>3"),
     ],
 )
 def test_a_change_reads_like_what_it_does(intervention: Intervention, text: str):
@@ -59,12 +63,12 @@ def test_rows_name_the_feature_and_say_where_only_when_not_everywhere():
     )
 )
 def test_a_form_filled_from_an_intervention_gives_it_back(intervention: Intervention):
-    values = {field.name: field.default for field in form_fields(intervention)}
+    values = {field.name: field.text for field in form_fields(intervention)}
     assert from_form(values) == intervention
 
 
 def test_an_empty_form_adds_to_a_feature_in_maxima():
-    values = {field.name: field.default for field in form_fields(None)} | {"target": "#42"}
+    values = {field.name: field.text for field in form_fields(None)} | {"target": "#42"}
     assert from_form(values) == default_intervention(42)
 
 
@@ -77,10 +81,12 @@ def test_an_empty_form_adds_to_a_feature_in_maxima():
         ({"op": "explode"}, "explode"),
         ({"scope": "never"}, "never"),
         ({"target": "model.layers.3"}, "raw layer"),
+        ({"schedule": "sometimes"}, "not a valid schedule"),
+        ({"condition": "seven"}, "not a valid condition"),
     ],
 )
 def test_a_wrong_form_says_what_is_wrong(values: dict, sentence: str):
-    good = {field.name: field.default for field in form_fields(ADD)}
+    good = {field.name: field.text for field in form_fields(ADD)}
     with pytest.raises(UserError, match=sentence):
         from_form(good | values)
 

@@ -143,7 +143,7 @@ def _change(one: dict[str, Any]) -> str:
     except MiCrowError:
         return "unreadable"
     if found.op == "ablate":
-        return f"{found.target} ablate"
-    unit = "" if found.op == "scale" or found.unit == "latent" else f" {found.unit}"
+        return f"{found.target} ablate{found.timing}"
+    unit = "" if found.op in ("scale", "project") or found.unit == "latent" else f" {found.unit}"
     where = "" if found.scope == "all" else f" ({found.scope} tokens)"
-    return f"{found.target} {found.op} {found.value:.4g}{unit}{where}"
+    return f"{found.target} {found.op} {found.value:.4g}{unit}{where}{found.timing}"

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from mi_crow.bounds import TEMPERATURE, TOP_P
+from mi_crow.bounds import FACTOR, TEMPERATURE, TOP_P
 from mi_crow.clean_text import clean_text
 from mi_crow.cli.arguments import (
     add_device,
@@ -45,7 +45,10 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         default=[],
         metavar="N=CHANGE",
         help="intervention on feature N: 42=+8 adds, 42=+0.8max adds in units of its maximum, "
-        "42=x0 scales, 42=4 clamps; repeatable",
+        "42=x0 scales, 42=4 clamps, '42=floor 0.3norm' raises where it is below, '42=cap 1max' "
+        "lowers where it is above, '42=project 0' removes the direction, 42=ablate; then @decay 16 "
+        "or @feedback for its course over the new tokens, and ?7>2 to act only where feature 7 is "
+        "above 2; repeatable",
     )
     parser.add_argument(
         "--max-new-tokens", type=positive, default=64, help="tokens to generate (default: 64)"
@@ -58,6 +61,19 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     parser.add_argument(
         "--top-p", type=number_within(TOP_P), default=1.0, help="nucleus sampling (default: 1)"
+    )
+    parser.add_argument(
+        "--plausible",
+        type=number_within(TOP_P),
+        metavar="SHARE",
+        help="only tokens to which the plain model gives at least SHARE of the probability of its "
+        "likeliest one, e.g. 0.1",
+    )
+    parser.add_argument(
+        "--kl-budget",
+        type=number_within(FACTOR),
+        metavar="NATS",
+        help="how far each token's distribution may be from the plain model's (KL)",
     )
     add_seed(parser)
 
@@ -113,6 +129,8 @@ def _steer(
         top_p=options.top_p,
         seed=options.seed,
         bos=options.bos,
+        plausible=options.plausible,
+        kl_budget=options.kl_budget,
     )
 
 

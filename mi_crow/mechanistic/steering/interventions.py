@@ -7,15 +7,27 @@ from typing import Any, Literal, get_args
 
 from mi_crow.bounds import FEATURE, REAL
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.steering.schedules import (
+    CONSTANT,
+    Condition,
+    Schedule,
+    parse_condition,
+    parse_schedule,
+)
 
-Op = Literal["scale", "add", "clamp", "ablate"]
+Op = Literal["scale", "add", "clamp", "floor", "cap", "project", "ablate"]
 Unit = Literal["latent", "max", "norm"]
 Scope = Literal["all", "prompt", "generated"]
 
 # The SAE's id may be left out where a stack, a preset or a command states it.
 _FEATURE = re.compile(r"(?:([A-Za-z0-9][A-Za-z0-9._-]{0,63})/)?(\d+)", re.ASCII)
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_EXAMPLES = "write 42=+8, 42=+0.8max, 42=x0 or 42=4"
+_EXAMPLES = (
+    "write 42=+8, 42=+0.8max, 42=x0, 42=4, 42=floor 0.5norm, 42=cap 1max, 42=project 0 or "
+    "42=ablate, then @decay 16 or @feedback, then ?7>2"
+)
+# What a feature's activation is set by, in the units of `value`.
+_BY_AMOUNT = ("add", "clamp", "floor", "cap")
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,10 @@ class Intervention:
     """One change to one target.
 
     `value` is in `unit`s: `latent` of the feature's activation, `max` of its greatest activation
-    in the index, `norm` of the L2 norm of the token's activation. Scaling has no unit.
+    in the index, `norm` of the L2 norm of the token's activation. `floor` raises the activation to
+    it where it is below, `cap` lowers it where it is above. Without a unit: `scale` multiplies the
+    activation, `project` what of the token lies along the feature's decoder direction v:
+    h + (value - 1) (h v) v.
     """
 
     target: str  # feature:<sae>/<number>, feature:<number> or layer:<name>
@@ -32,6 +47,8 @@ class Intervention:
     unit: Unit = "latent"
     scope: Scope = "all"
     weights: str | None = None  # SHA-256 of the SAE's weights, where known
+    schedule: Schedule = CONSTANT
+    condition: Condition | None = None
 
     def __post_init__(self) -> None:
         kind, _, name = self.target.partition(":")
@@ -59,10 +76,14 @@ class Intervention:
 
     def _check_layer(self) -> None:
         """Raises UserError for what only works on a feature: adding its direction, its maximum."""
-        if self.op == "add":
+        if self.op not in ("scale", "clamp", "ablate"):
             raise UserError(
                 "a raw layer can be scaled, clamped to a norm, or ablated",
-                hint="to add something, name a feature",
+                hint="for anything else name a feature",
+            )
+        if self.schedule.kind == "feedback" or self.condition is not None:
+            raise UserError(
+                "feedback and conditions need a feature", hint="use a constant, or a decay"
             )
         if self.op == "clamp" and self.unit == "max":
             raise UserError(
@@ -92,7 +113,21 @@ class Intervention:
     @property
     def changes_nothing(self) -> bool:
         """True where the result always equals the input."""
-        return (self.op == "scale" and self.value == 1) or (self.op == "add" and self.value == 0)
+        same = 0 if self.op == "add" else 1 if self.op in ("scale", "project") else None
+        return same is not None and self.value == same
+
+    @property
+    def uses_maxima(self) -> frozenset[int]:
+        """The features whose greatest activation must be known."""
+        found = {self.feature} if self._measures_itself else set[int | None]()
+        if self.condition is not None and self.condition.unit == "max":
+            found.add(self.condition.feature)
+        return frozenset(feature for feature in found if feature is not None)
+
+    @property
+    def _measures_itself(self) -> bool:
+        by_amount = self.unit == "max" and self.op in _BY_AMOUNT
+        return by_amount or self.schedule.kind == "feedback"
 
     def describe(self) -> str:
         """One short phrase: `feature 42 +0.8 max`."""
@@ -102,10 +137,19 @@ class Intervention:
             "ablate": "ablated",
             "scale": f"x {self.value:g}",
             "clamp": f"= {self.value:g}{unit}",
+            "floor": f"at least {self.value:g}{unit}",
+            "cap": f"at most {self.value:g}{unit}",
+            "project": f"direction x {self.value:g}",
             "add": f"{self.value:+g}{unit}",
         }[self.op]
         where = "" if self.scope == "all" else f" on {self.scope} tokens"
-        return f"{what} {change}{where}"
+        return f"{what} {change}{where}{self.timing}"
+
+    @property
+    def timing(self) -> str:
+        """Its schedule and condition in words; '' for a constant without one."""
+        words = "" if self.schedule == CONSTANT else f", {self.schedule.describe()}"
+        return words + (f", where {self.condition.describe()}" if self.condition else "")
 
     def in_sae(self, sae_id: str, weights: str | None = None) -> "Intervention":
         """The same with SAE `sae_id` (and `weights` of it) filled in where they are left out."""
@@ -137,7 +181,12 @@ class Intervention:
         `within`: the SAE that the reader knows anyway, which `target` then leaves out.
         """
         plain = self.feature is not None and self.sae in (None, within)
-        weights = {} if self.weights is None else {"weights": self.weights}
+        # What older versions do not know is only written where it is used.
+        more: dict[str, Any] = {} if self.weights is None else {"weights": self.weights}
+        if self.schedule != CONSTANT:
+            more["schedule"] = self.schedule.as_json()
+        if self.condition is not None:
+            more["condition"] = self.condition.as_json()
         return {
             "target": f"feature:{self.feature}" if plain else self.target,
             "op": self.op,
@@ -145,7 +194,7 @@ class Intervention:
             "unit": self.unit,
             "scope": self.scope,
             "sae": within if plain else self.sae,
-            **weights,
+            **more,
         }
 
     @classmethod
@@ -160,6 +209,8 @@ class Intervention:
                 data.get("unit", "latent"),
                 data.get("scope", "all"),
                 None if weights is None else str(weights),
+                Schedule.from_json(data.get("schedule")),
+                Condition.from_json(data.get("condition")),
             )
             if sae_id is None:
                 return one
@@ -177,7 +228,9 @@ def is_feature(text: str) -> bool:
 
 
 def parse_intervention(text: str) -> Intervention:
-    """Reads `42=+8` (add), `42=+0.8max` (add, in maxima), `42=x0` (scale), `42=4` (clamp).
+    """Reads `42=+8` (add), `42=+0.8max` (add, in maxima), `42=x0` (scale), `42=4` (clamp), and
+    `floor 4`, `cap 4`, `project 0`, `ablate`; then `@` and a schedule, then `?` and a condition:
+    `42=floor 0.5norm@feedback?7>2`.
 
     Raises UserError showing what would work.
     """
@@ -185,10 +238,32 @@ def parse_intervention(text: str) -> Intervention:
     if not found or not target.strip().isdecimal():
         raise UserError(f"{text!r} is not a valid intervention", hint=_EXAMPLES)
     name = f"feature:{FEATURE.read(target.strip(), 'feature')}"
-    change = change.strip()
+    change, asks, condition = change.partition("?")
+    change, runs, schedule = change.partition("@")
+    one = _changed(name, change.strip(), text)
+    return replace(
+        one,
+        schedule=parse_schedule(schedule) if runs else CONSTANT,
+        condition=parse_condition(condition) if asks else None,
+    )
+
+
+def _changed(name: str, change: str, text: str) -> Intervention:
+    """The change without its schedule and condition."""
+    if change == "ablate":
+        return Intervention(name, "ablate", 0.0)
+    if match := re.fullmatch(rf"project\s*({_NUMBER})", change):
+        return Intervention(name, "project", float(match[1]))
+    if match := re.fullmatch(rf"(floor|cap)\s*({_NUMBER})\s*(max|norm)?", change):
+        by: Op = "floor" if match[1] == "floor" else "cap"
+        return Intervention(name, by, float(match[2]), _unit(match[3]))
     if match := re.fullmatch(rf"[x*×]\s*({_NUMBER})", change):
         return Intervention(name, "scale", float(match[1]))
-    if match := re.fullmatch(rf"({_NUMBER})\s*(max)?", change):
+    if match := re.fullmatch(rf"({_NUMBER})\s*(max|norm)?", change):
         op: Op = "add" if change[0] in "+-" else "clamp"
-        return Intervention(name, op, float(match[1]), "max" if match[2] else "latent")
+        return Intervention(name, op, float(match[1]), _unit(match[2]))
     raise UserError(f"{text!r} is not a valid intervention", hint=_EXAMPLES)
+
+
+def _unit(word: str | None) -> Unit:
+    return "max" if word == "max" else "norm" if word == "norm" else "latent"

@@ -63,6 +63,8 @@ def steer_prompt(
     top_p: float = 1.0,
     seed: int = 0,
     bos: str = "auto",
+    plausible: float | None = None,
+    kl_budget: float | None = None,
 ) -> dict[str, Any]:
     """Baseline and steered continuation of a prompt (see `steer_loaded`)."""
     for one in interventions:
@@ -78,6 +80,8 @@ def steer_prompt(
         top_p=top_p,
         seed=seed,
         bos=bos,
+        plausible=plausible,
+        kl_budget=kl_budget,
     )
 
 
@@ -95,12 +99,15 @@ def steer_loaded(
     on_token: OnToken | None = None,
     should_stop: Callable[[], bool] | None = None,
     bos: str = "auto",
+    plausible: float | None = None,
+    kl_budget: float | None = None,
 ) -> dict[str, Any]:
     """Continues `prompt` plainly (when `baseline` is set) and under the interventions, same seed.
 
     `on_token` gets the side and each piece of text. `metrics` has tokens, seconds, tokens_s and,
     unless it was stopped, `kl`: nats per token between the plain and the steered model's
-    predictions on the steered text. `bos` and `bos_added` are those of `inspection.inspect`.
+    predictions on the steered text. `plausible` and `kl_budget` constrain the steered text (see
+    `LanguageModel.generate`). `bos` and `bos_added` are those of `inspection.inspect`.
     `shortened_to` is the number of new tokens after which the model's context was full, else None.
 
     Raises UserError for a feature of another SAE, or of other weights of it.
@@ -127,6 +134,8 @@ def steer_loaded(
             report,
             should_stop,
             bos=loaded.sae.metadata.bos(bos),
+            plausible=plausible,
+            kl_budget=kl_budget,
         )
 
     written: dict[str, Generation] = {}
@@ -176,14 +185,12 @@ def _stopped(written: "dict[str, Generation]") -> bool:
 def feature_maxima(
     workspace: Workspace, sae_id: str, interventions: Sequence[Intervention]
 ) -> dict[int, float]:
-    """The greatest activation, from the index, of each feature that is changed in units of it.
+    """The greatest activation, from the index, of each feature that is measured by it.
 
     Raises NotFoundError without the index or the feature, UserError for one that never fires.
     """
     workspace.sae_dir(sae_id)
-    wanted = sorted(
-        {one.feature for one in interventions if one.unit == "max" and one.feature is not None}
-    )
+    wanted = sorted(frozenset().union(*(one.uses_maxima for one in interventions)))
     if not wanted:
         return {}
     from mi_crow.mechanistic.features.queries import FeatureStore

@@ -13,6 +13,8 @@ def plan_words(plan: Plan, open_sae: str | None) -> dict[str, str]:
     """What made each side's text, with the SAE where another one is open by now."""
     spaced = plan.prompt.endswith(" ")
     steered = _sweep(plan) if plan.titles else stack_text(plan.stacks[0]) or "no interventions"
+    if within := plan.settings.constraint.describe():
+        steered = f"{steered} · within {within}"
     if plan.sae_id and plan.sae_id != open_sae:
         steered = f"{steered} · SAE {plan.sae_id}"
     return {

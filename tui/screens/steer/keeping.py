@@ -31,6 +31,7 @@ def keep(plan: Plan, done: Sequence[PassageDone], annotations: "Annotations") ->
             settings={
                 "max_new_tokens": plan.settings.max_new_tokens,
                 "temperature": plan.settings.temperature,
+                **plan.settings.constraint.as_params(),
                 "prompt_tokens": done[0].prompt_tokens,
                 "bos_added": done[0].bos_added,
                 "interventions": [one.as_json() for one in plan.stacks[passage.place]],

@@ -20,6 +20,7 @@ from tui.clipboard import copy
 from tui.screens.feature_card import FeatureCard
 from tui.screens.steer import stack as stacks
 from tui.screens.steer import writing
+from tui.screens.steer.constraint import HINT, NO_CONSTRAINT, parse_constraint
 from tui.screens.steer.heading import (
     copied_text,
     passage_title,
@@ -64,6 +65,7 @@ class SteerScreen(StackScreen):
         self._stopped = False
         self._done: list[writing.PassageDone] = []
         self._state = ""  # of the writing, in a word
+        self._constraint = NO_CONSTRAINT
 
     def compose_body(self) -> ComposeResult:
         with Container(id="steer-top", classes="pane -down -shown"):
@@ -119,12 +121,14 @@ class SteerScreen(StackScreen):
 
     def state(self) -> dict[str, Any]:
         stack = [one.as_json() for one in self._stack]
-        return {"prompt": self.area.text, "stack": stack, **self._settings()}
+        within = {"constraint": self._constraint.describe()}
+        return {"prompt": self.area.text, "stack": stack, **self._settings(), **within}
 
     def restore(self, saved: JsonObject) -> None:
         self.area.text = saved.text("prompt", "")
         for name, field in self._setting_fields().items():
             field.value = saved.text(name, field.value)
+        self._constraint = parse_constraint(saved.text("constraint", ""))
         self._set_stack([Intervention.from_json(one) for one in saved.array("stack", [])])
 
     def _setting_fields(self) -> dict[str, Field]:
@@ -172,7 +176,7 @@ class SteerScreen(StackScreen):
                 raise UserError("enter a prompt first")
             for stack in plans:
                 stacks.check_stack(stack, sae_id, self._weights)
-            settings = writing.read_settings(*self._settings().values())
+            settings = writing.read_settings(**self._settings(), constraint=self._constraint)
         except UserError as error:
             self._trouble.show(error)
             self.tell(error)
@@ -281,6 +285,16 @@ class SteerScreen(StackScreen):
     def action_edit_prompt(self) -> None:
         self.area.focus()
 
+    def action_constrain(self) -> None:
+        before = self._constraint.describe()
+        self.prompt.ask("constraint", "keep the text within", before, hint=HINT, select=True)
+
+    def _constrain(self, text: str) -> None:
+        try:
+            self._constraint = parse_constraint(text)
+        except UserError as error:
+            self.tell(error)
+
     def action_presets(self) -> None:
         sae_id = self.context.sae_id
 
@@ -320,6 +334,8 @@ class SteerScreen(StackScreen):
     def _answered(self, message: PromptLine.Answered) -> None:
         if message.purpose == "sweep":
             self._sweep(message.value)
+        elif message.purpose == "constraint":
+            self._constrain(message.value)
         elif message.purpose == "preset" and message.value:
             name, stack, sae_id = message.value, tuple(self._stack), self.context.sae_id
 

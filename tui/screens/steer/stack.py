@@ -6,6 +6,7 @@ from dataclasses import replace
 from mi_crow.bounds import REAL
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention, is_feature
+from mi_crow.mechanistic.steering.schedules import parse_condition, parse_schedule
 from tui.text import printable
 from tui.widgets.forms.fields import FormField, Values
 from tui.widgets.lists.row_list import Cell, Column, Row
@@ -15,11 +16,12 @@ STACK_COLUMNS = (
     Column("change", 10),
     Column("positions", 9, from_width=46),
 )
-OPS = ("add", "scale", "clamp", "ablate")
+OPS = ("add", "floor", "clamp", "cap", "scale", "project", "ablate")
+SCHEDULES = ("constant", "decay 16", "feedback 0.95 0.5")
 UNITS = ("max", "latent", "norm")
 SCOPES = ("all", "prompt", "generated")
 _FIRST_STRENGTH = 0.4  # at twice that, small models stop making sense
-_STEP = {"add": 0.1, "clamp": 0.1, "scale": 0.25}
+_STEP = {"add": 0.1, "floor": 0.1, "clamp": 0.1, "cap": 0.1, "scale": 0.25, "project": 0.25}
 
 
 def default_intervention(feature: int, sae_id: str | None = None) -> Intervention:
@@ -57,16 +59,19 @@ def check_stack(
 
 
 def change_text(intervention: Intervention) -> str:
-    """`+0.8 max`, `× 2`, `= 4`, `ablate`."""
+    """`+0.8 max`, `× 2`, `= 4`, `≥ 0.3 norm, decay 16`, `ablate`."""
     value, unit = f"{intervention.value:.4g}", intervention.unit
     suffix = "" if unit == "latent" else f" {unit}"
+    signs = {"scale": "×", "clamp": "=", "floor": "≥", "cap": "≤"}
     if intervention.op == "ablate":
-        return "ablate"
-    if intervention.op == "scale":
-        return f"× {value}"
-    if intervention.op == "clamp":
-        return f"= {value}{suffix}"
-    return f"{intervention.value:+.4g}{suffix}"
+        text = "ablate"
+    elif intervention.op == "project":
+        text = f"direction × {value}"
+    elif intervention.op in signs:
+        text = f"{signs[intervention.op]} {value}{'' if intervention.op == 'scale' else suffix}"
+    else:
+        text = f"{intervention.value:+.4g}{suffix}"
+    return text + intervention.timing
 
 
 def stack_text(stack: Sequence[Intervention]) -> str:
@@ -109,10 +114,17 @@ def stack_rows(
 def nudged(intervention: Intervention, steps: int) -> Intervention:
     """A little stronger or weaker, in steps that suit its unit."""
     step = _STEP.get(intervention.op, 0.0)
-    if intervention.unit == "latent" and intervention.op != "scale":
+    if intervention.unit == "latent" and intervention.op not in ("scale", "project"):
         step = max(abs(intervention.value) * 0.1, 0.1)
     value = min(max(intervention.value + steps * step, REAL.least), REAL.most)
     return replace(intervention, value=round(value, 4))
+
+
+_OPERATIONS = (
+    "floor raises where it is below, cap lowers where it is above; project acts on the direction"
+)
+_COURSE = "how the strength runs over the new tokens; feedback stops when the text is about it"
+_CONDITION = "empty, or another feature's activation on the token: 7>2, 7>0.2max"
 
 
 def form_fields(
@@ -121,21 +133,26 @@ def form_fields(
     """The fields of the form, filled in from an intervention. A feature of another SAE than
     `sae_id`, the open one, stands there with its SAE: `other-sae/42`."""
     target, op, value, unit, scope = "", "add", f"{_FIRST_STRENGTH:g}", "max", "all"
+    schedule, condition = SCHEDULES[0], ""
     if intervention is not None:
         target = intervention.target.partition(":")[2]
         if intervention.feature is not None and intervention.sae == sae_id:
             target = str(intervention.feature)
         op, unit, scope = intervention.op, intervention.unit, intervention.scope
         value = f"{intervention.value:.6g}"
+        schedule = intervention.schedule.describe()
+        condition = intervention.condition.describe() if intervention.condition else ""
     where = "a feature's number, or a layer's name to change the raw activations"
     return (
         FormField("target", "Target", target, where, tuple(layers)),
-        FormField("op", "Operation", op, "add, scale, clamp or ablate", OPS),
+        FormField("op", "Operation", op, _OPERATIONS, OPS),
         FormField("value", "Value", value, "a number; ignored for ablate"),
         FormField(
             "unit", "Unit", unit, "maximum of the feature, latent, or norm of the token", UNITS
         ),
         FormField("scope", "Positions", scope, "which tokens are changed", SCOPES),
+        FormField("schedule", "Schedule", schedule, _COURSE, SCHEDULES),
+        FormField("condition", "Only where", condition, _CONDITION),
     )
 
 
@@ -150,7 +167,16 @@ def from_form(values: Values) -> Intervention:
     except ValueError as error:
         raise UserError(f"{values['value']!r} is not a number", hint="write 0.8 or -2") from error
     kind = "feature" if is_feature(target) else "layer"
-    return Intervention(f"{kind}:{target}", op, value, values["unit"], values["scope"])
+    condition = values["condition"].strip()
+    return Intervention(
+        f"{kind}:{target}",
+        op,
+        value,
+        values["unit"],
+        values["scope"],
+        schedule=parse_schedule(values["schedule"]),
+        condition=parse_condition(condition) if condition else None,
+    )
 
 
 def strengths(text: str) -> list[float]:

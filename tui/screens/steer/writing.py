@@ -8,6 +8,7 @@ from textual.message import Message
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
+from tui.screens.steer.constraint import NO_CONSTRAINT, Constraint
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.weights_hash import WeightsFile
@@ -21,6 +22,7 @@ class Settings:
     max_new_tokens: int = 64
     temperature: float = 0.8
     seed: int = 0
+    constraint: Constraint = NO_CONSTRAINT
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,12 @@ class PassageDone(Message):
     shortened_to: int | None = None  # new tokens, where the model's context ended a text
 
 
-def read_settings(tokens: str, temperature: str, seed: str) -> Settings:
+def read_settings(
+    tokens: str, temperature: str, seed: str, constraint: Constraint = NO_CONSTRAINT
+) -> Settings:
     """The settings from the texts of their fields. Raises UserError."""
     try:
-        settings = Settings(int(tokens), float(temperature), int(seed))
+        settings = Settings(int(tokens), float(temperature), int(seed), constraint)
     except ValueError as error:
         raise UserError("tokens and seed are whole numbers, the temperature is a number") from error
     if not 1 <= settings.max_new_tokens <= 4096:
@@ -128,6 +132,7 @@ def _passage(
         top_p=1.0,
         seed=plan.settings.seed,
         baseline=place == 0,
+        **plan.settings.constraint.as_params(),
     )
     result: Mapping[str, Any] = {}
     for event in events:

@@ -1,0 +1,52 @@
+"""The strength of an intervention from token to token of a running generation."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mi_crow.mechanistic.steering.schedules import Schedule
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import LanguageModel
+
+
+class Pace:
+    """The factor of a schedule on each token of a pass (see `Schedule`).
+
+    With a cache a pass brings one token, without one the whole text again, and both give the same:
+    what feedback remembers starts anew with each pass that begins at the first token.
+    """
+
+    def __init__(self, lm: "LanguageModel", schedule: Schedule) -> None:
+        self._lm, self._schedule = lm, schedule
+        self._memory: Tensor | None = None  # [texts]: m after the last token that was seen
+
+    def __call__(self, share: Tensor) -> Tensor:
+        """The factors [...] for tokens whose feature has `share` [...] of its maximum."""
+        ones = torch.ones_like(share)
+        context = self._lm.forward_context
+        if self._schedule.kind == "constant" or context is None or context.prompt_length is None:
+            return ones
+        if context.input_ids.numel() != share.numel():
+            return ones  # not one row a token: the scope has been refused if it matters
+        rows = share.reshape(context.input_ids.shape)  # [texts, tokens]
+        positions = context.position + torch.arange(rows.shape[1], device=rows.device)
+        generated = positions - context.prompt_length + 1  # the first generated token is 1
+        if self._schedule.kind == "decay":
+            factor = torch.exp(-generated.clamp_min(0) / self._schedule.tokens)
+            return factor.expand(rows.shape).reshape(share.shape).to(share.dtype)
+        return self._feedback(rows, context.position, context.prompt_length).reshape(share.shape)
+
+    def _feedback(self, rows: Tensor, position: int, prompt_length: int) -> Tensor:
+        memory = self._memory
+        if position == 0 or memory is None:
+            memory = rows.new_zeros(len(rows))
+        elif len(memory) != len(rows):  # one prompt that was read is continued many times
+            memory = memory[:1].expand(len(rows))
+        factors = torch.ones_like(rows)
+        for column in range(max(prompt_length - position, 0), rows.shape[1]):
+            memory = torch.maximum(self._schedule.keep * memory, rows[:, column])
+            factors[:, column] = (1 - memory / self._schedule.target).clamp(0, 1)
+        self._memory = memory
+        return factors
