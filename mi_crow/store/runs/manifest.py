@@ -5,7 +5,7 @@ name does not exist.
 """
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +19,8 @@ from mi_crow.store.field_types import check_moment, check_types
 MANIFEST_NAME = "manifest.json"
 LOCK_NAME = ".lock"
 _ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+# Of a token beside its activations: its id, its position and the text, compressed.
+_TOKEN_FILE_BYTES = 6
 FORMAT_VERSION = 3  # 2: shards and their pieces; 3: sizes and checksums of files
 
 
@@ -224,6 +226,11 @@ def updating_manifest(run_dir: Path) -> Iterator[RunManifest]:
 def stored_bytes(dtype: str, width: int) -> int:
     """Bytes of one token's activation [width] on disk, with its norm, split and scale."""
     return _ITEM_BYTES[dtype] * width + 5 + (4 if dtype == "int8" else 0)
+
+
+def run_bytes(dtype: str, widths: Iterable[int], tokens: int) -> int:
+    """Bytes of a run of so many tokens with layers of these widths, its texts included."""
+    return tokens * (sum(stored_bytes(dtype, width) for width in widths) + _TOKEN_FILE_BYTES)
 
 
 def remove_uncommitted(run_dir: Path, manifest: RunManifest) -> None:

@@ -302,6 +302,8 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
             return job is not None and (job.active or job.status == "lost")
         if action == "resume_job":
             return job is not None and job.status in ("lost", "failed", "cancelled")
+        if action == "again":
+            return self.can_repeat(job)
         if action == "show_log":
             return job is not None
         if action in (*MARKING, "compare"):
@@ -319,6 +321,16 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
             await self.mi_crow.go("features")
         elif event.row_list.id == "list-runs":
             self.action_new("train")
+        elif (job := self._selected_job) is not None and job.status == "failed":
+            self.action_again()
+        else:
+            self.action_show_log()
+
+    def action_again(self) -> None:
+        """The form with the values of the selected job."""
+        job = self._selected_job
+        if job is not None and self.can_repeat(job):
+            self.repeat(job)
         else:
             self.action_show_log()
 

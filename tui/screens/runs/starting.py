@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 from tui.actions import BY_ID
 
 if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
     from tui.screens.base import MiCrowScreen as _Screen
-    from tui.screens.runs.forms import JobForm
+    from tui.screens.runs.forms.finding import Situation
+    from tui.screens.runs.forms.job_form import JobForm
 else:
     _Screen = object
+
+WITH_FORMS = ("capture", "train", "index", "evaluate")  # the kinds that have a form
 
 
 class StartsJobs(_Screen):
@@ -52,26 +56,41 @@ class StartsJobs(_Screen):
 
     def action_new(self, kind: str) -> None:
         """Opens the form for a job of this kind, on the run or SAE under the cursor."""
-        from tui.screens.runs import forms  # with the configs of all jobs: not at the start
+        from tui.screens.runs.forms.kinds import new_form  # with the configs of all jobs
+
+        self._ask(new_form(kind, self._situation()))
+
+    def _situation(self) -> "Situation":
+        from tui.screens.runs.forms.finding import Situation
 
         context = self.context
-        sae_id = self.selected("saes") or context.sae_id
-        if kind == "capture":
-            self._ask(forms.capture_form(context.runs()))
-        elif kind == "train":
-            self._ask(forms.train_form(context.runs(), self.selected("runs")))
-        elif kind == "index":
-            self._ask(forms.index_form(context.saes(), sae_id))
-        elif kind == "evaluate":
-            self._ask(forms.evaluate_form(context.saes(), sae_id))
+        return Situation(
+            context.workspace,
+            context.runs(),
+            context.saes(),
+            context.jobs(),
+            self.selected("runs"),
+            self.selected("saes") or context.sae_id,
+            context.device,
+        )
 
-    def _ask(self, form: "JobForm") -> None:
-        from tui.screens.runs.preset_device import with_device
+    def can_repeat(self, job: "JobState | None") -> bool:
+        """Whether there is a form that takes the values of this job."""
+        return job is not None and job.kind in WITH_FORMS
+
+    def repeat(self, job: "JobState") -> None:
+        """Opens the form with the values of an earlier job; a failed one says why it failed."""
+        from tui.screens.runs.forms.kinds import form_of_job
+
+        read = partial(form_of_job, self._situation(), job.job_id)
+        note = f"It failed: {job.error}" if job.status == "failed" and job.error else ""
+        self.in_thread(read, partial(self._ask, note=note), group="repeat")
+
+    def _ask(self, form: "JobForm", note: str = "") -> None:
         from tui.widgets.forms.popup import FormPopup
 
-        submit = partial(form.submit, self.context.workspace)
-        fields = with_device(form.fields, self.context.device)
-        self.app.push_screen(FormPopup(form.title, fields, submit), self._started)
+        popup = FormPopup(form.title, form.fields, form.submit, study=form.study, note=note)
+        self.app.push_screen(popup, self._started)
 
     def _started(self, job_id: str | None) -> None:
         if job_id is not None:

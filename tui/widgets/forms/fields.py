@@ -70,7 +70,7 @@ class FormField:
         text = text.strip() or (default or self.default).text.strip()
         if not text:
             if self.required:
-                raise WrongValueError(self.name, f"{self.label} is empty", hint="it is required")
+                raise WrongValueError(self.name, f"no {self.label} given")
             return () if self.several else self.empty
         if not self.several:
             return self._one(text)

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rich.text import Text
 from textual import events
 from textual.app import ComposeResult, RenderResult
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.message import Message
+from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Label
 
@@ -47,6 +49,19 @@ class FormInput(Field):
         text = text.truncate(max(self.content_size.width, 1), ellipsis=True)
         if text.plain != self.placeholder:
             self.placeholder = text.plain
+
+    def render_line(self, y: int) -> Strip:
+        """An empty field shows its default in the colour of a text, fainter where that is from."""
+        if self.value or y:
+            return super().render_line(y)
+        text = Text(self.placeholder or " ", end="")
+        style = self.get_component_rich_style
+        text.stylize(style("input--placeholder"), len(printable(self._default.text)))
+        if self.has_focus:
+            text.stylize(style("input--cursor"), 0, 1)
+        strip = Strip(text.render(self.app.console), text.cell_len)
+        width = self.scrollable_content_region.width + 1
+        return strip.adjust_cell_length(width).apply_style(self.rich_style)
 
     def take_candidates(self, candidates: Sequence[Candidate] | None) -> None:
         """Takes new candidates; an open list shows them."""

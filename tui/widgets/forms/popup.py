@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Button, Static
 
+from mi_crow.errors import UserError
 from tui.actions import bindings
 from tui.clipboard import copy
 from tui.text import printable
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from tui.workbench import Workbench
 
 REST_S = 0.12  # how long nothing is typed before a form looks at its texts
-_AROUND = 9  # lines of a studied form beside its fields: borders, hint, note, command, buttons
+_AROUND = 11  # lines of a studied form beside its fields: borders, hint, note, command, buttons
+_NARROW = 60  # columns; labels take fewer of them
 _FEW_LINES = 18  # a lower screen has no room for the command
 
 
@@ -43,7 +45,7 @@ class FormPopup(Popup[Result]):
 
     Dismisses with what `submit` returns; what it raises is shown in the form, which stays open.
     With `study` the form says while one types what an empty field stands for, what could stand in
-    it, what is wrong, and what to expect.
+    it, what is wrong, and what to expect. A `note` stands above the fields.
     """
 
     BINDINGS = bindings("form")
@@ -55,6 +57,7 @@ class FormPopup(Popup[Result]):
         submit: Callable[[Values], Result],
         button: str = "Start",
         study: Study | None = None,
+        note: str = "",
     ) -> None:
         super().__init__(classes="form" if study is None else "form -studied")
         self._title = title
@@ -62,6 +65,7 @@ class FormPopup(Popup[Result]):
         self._submit = submit
         self._button = button
         self._study = study
+        self._note = note
         self._advice = Advice()
         self._at_first = {one.name: one.text for one in fields}
 
@@ -73,6 +77,8 @@ class FormPopup(Popup[Result]):
         yield CandidateList()
 
     def compose_box(self) -> ComposeResult:
+        if self._note:
+            yield Static(printable(self._note), id="form-note", markup=False)
         with VerticalScroll(classes="fields", can_focus=False):
             for section, fields in groupby(self._fields, lambda one: one.section):
                 lines = [FieldLine(one) for one in fields]
@@ -96,9 +102,10 @@ class FormPopup(Popup[Result]):
         self._look_at_texts(0)
 
     def on_resize(self) -> None:
+        self.set_class(self.size.width < _NARROW, "-slim")
         if self._study is not None:
             height = self.size.height
-            around = _AROUND if height >= _FEW_LINES else _AROUND - 3
+            around = _AROUND if height >= _FEW_LINES else _AROUND - 5
             self.query_one(".fields").styles.max_height = max(height - 1 - around, 2)
             self.query_one("#form-command").display = height >= _FEW_LINES
 
@@ -174,7 +181,9 @@ class FormPopup(Popup[Result]):
             item.set_class(name == advice.where, "-wrong")
         self._say(advice.trouble)
         self.query_one("#form-lines", Static).update(printable(" · ".join(advice.lines)))
-        self.query_one("#form-command", Static).update(printable(advice.command))
+        self.query_one("#form-command", Static).update(
+            printable(advice.command, keep_newlines=True)
+        )
         self.on_descendant_focus()
 
     def _say(self, trouble: str) -> None:
@@ -212,8 +221,14 @@ class FormPopup(Popup[Result]):
 
     def _submitted(self, texts: Texts) -> Result:
         """The texts are looked at once more: what was typed last may not have been."""
-        defaults = self._study(texts).defaults if self._study is not None else {}
-        return self._submit(read_values(self._fields, texts, defaults))
+        if self._study is None:
+            return self._submit(read_values(self._fields, texts))
+        advice = self._study(texts)
+        if advice.trouble and advice.where:
+            raise WrongValueError(advice.where, advice.trouble)
+        if advice.trouble:
+            raise UserError(advice.trouble)
+        return self._submit(read_values(self._fields, texts, advice.defaults))
 
     def _refuse(self, error: Exception) -> None:
         self._say(error_sentence(error))

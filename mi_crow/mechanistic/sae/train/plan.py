@@ -10,10 +10,9 @@ from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.config import MIN_STEPS, SaeTrainingConfig
+from mi_crow.mechanistic.sae.config import MIN_STEPS, SaeTrainingConfig, default_lr
 from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TokenSource, not_finite
 
-_LR_CEILING = 4e-3
 # Default L0, active latents per token, that a sparsity loss is steered towards.
 DEFAULT_L0 = 32.0
 # Tokens that decide the input scale and the centre.
@@ -166,19 +165,6 @@ def _steps(config: SaeTrainingConfig, tokens: int) -> int:
         return math.ceil(config.tokens / config.batch_size)
     passes = math.ceil((config.epochs or 1) * tokens / config.batch_size)
     return passes if config.epochs is not None else max(passes, MIN_STEPS)
-
-
-def default_lr(n_latents: int, steps: int) -> float:
-    """2e-4 / sqrt(M / 2^14), the field's rule, raised for runs of less than 50,000 steps.
-
-    A short run has to move further a step. Five times the rule brought the held-out FVU of
-    SmolLM2-135M (M = 4,608, batches of 1,024) from 0.25 to 0.15 after 300 steps and to 0.13 after
-    1,000, with at most 0.2% dead latents; ten times left 4% dead, twenty times 37%. Few latents
-    stay below a fixed ceiling.
-    """
-    rule = 2e-4 / math.sqrt(n_latents / 2**14)
-    raised = rule * min(5.0, max(1.0, math.sqrt(50_000 / steps)))
-    return max(rule, min(raised, _LR_CEILING))
 
 
 def _given(value: int | None, default: int) -> int:

@@ -1,0 +1,75 @@
+"""The header of a GGUF file: what the model is, without its tensors. Torch-free."""
+
+import struct
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mi_crow.errors import CorruptDataError
+
+_MAGIC = b"GGUF"
+_STRING, _ARRAY = 8, 9
+# struct's letters for the types of single values, by their numbers in the format.
+_PLAIN = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_LONGEST_TEXT = 1 << 24
+_MOST_VALUES = 1 << 24  # of an array; the vocabulary of a model has a few hundred thousand
+
+
+def read_values(path: Path, endings: Collection[str]) -> dict[str, Any]:
+    """The values whose keys end like one of `endings`; reading stops when there is one for each.
+
+    Raises CorruptDataError for anything else than a GGUF file, OSError.
+    """
+    found: dict[str, Any] = {}
+    missing = set(endings)
+    with path.open("rb") as file:
+        try:
+            if file.read(4) != _MAGIC:
+                raise CorruptDataError(f"{path} is not a GGUF file")
+            _version, _tensors, keys = struct.unpack("<IQQ", _exactly(file, 20))
+            for _ in range(keys):
+                key = _text(file)
+                (kind,) = struct.unpack("<I", _exactly(file, 4))
+                ending = next((one for one in missing if key.endswith(one)), None)
+                value = _value(file, kind)
+                if ending is not None:
+                    found[key] = value
+                    missing.discard(ending)
+                if not missing:
+                    break
+        except (struct.error, UnicodeDecodeError) as error:
+            raise CorruptDataError(f"{path} has a damaged GGUF header") from error
+    return found
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    """One value; of an array nothing but its place is taken."""
+    if kind in _PLAIN:
+        return struct.unpack(f"<{_PLAIN[kind]}", _exactly(file, struct.calcsize(_PLAIN[kind])))[0]
+    if kind == _STRING:
+        return _text(file)
+    if kind != _ARRAY:
+        raise struct.error(f"type {kind}")
+    of, count = struct.unpack("<IQ", _exactly(file, 12))
+    if count > _MOST_VALUES:
+        raise struct.error(f"{count} values")
+    if of in _PLAIN:
+        file.seek(count * struct.calcsize(_PLAIN[of]), 1)
+    else:
+        for _ in range(count):
+            _value(file, of)
+    return None
+
+
+def _text(file: BinaryIO) -> str:
+    (length,) = struct.unpack("<Q", _exactly(file, 8))
+    if length > _LONGEST_TEXT:
+        raise struct.error(f"a text of {length} bytes")
+    return _exactly(file, length).decode("utf-8", "replace")
+
+
+def _exactly(file: BinaryIO, count: int) -> bytes:
+    data = file.read(count)
+    if len(data) != count:
+        raise struct.error("the file ends")
+    return data

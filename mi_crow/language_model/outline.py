@@ -1,0 +1,185 @@
+"""What a model's files say without loading it: how many blocks, how wide, its modules. Torch-free.
+
+The hook points of a loaded model are in `hook_points`; these are for choosing one before that.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mi_crow.errors import MiCrowError
+from mi_crow.language_model.gguf_header import read_values
+from mi_crow.language_model.hook_points.names import SHORT
+from mi_crow.language_model.model_names import hub_model
+from mi_crow.store.json_file import read_json
+from mi_crow.store.safetensors_header import read_header
+
+_RANDOM = "random:"  # a model of this architecture with random weights
+_CONFIG = "config.json"
+_INDEX = "model.safetensors.index.json"
+_MOST_MODULES = 20_000  # a mixture of experts has a hundred thousand
+_BLOCKS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
+_HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
+_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+_GGUF_ENDINGS = (
+    ".block_count",
+    ".embedding_length",
+    ".attention.head_count",
+    ".attention.value_length",
+    ".context_length",
+)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A model as its files describe it."""
+
+    blocks: int
+    width: int  # d, of the residual stream
+    heads_width: int | None = None  # what attention's output projection reads, where that is known
+    context: int | None = None  # tokens
+    file_bytes: int = 0  # of the weights
+    modules: tuple[str, ...] = ()  # names, where the weights' header has them
+
+    def points(self) -> Iterator[tuple[str, int]]:
+        """The short names that such a model has, with their widths: the residual stream after each
+        block first. A model may lack some of the others, which only shows when it is loaded."""
+        kinds = ("resid_post", *(kind for kind in SHORT if kind != "resid_post"))
+        for kind in kinds:
+            width = self.heads_width if kind == "z" else self.width
+            if width is not None:
+                yield from ((f"{kind}.{number}", width) for number in range(self.blocks))
+
+
+def outline_of(
+    model: str, revision: str | None = None, gguf_file: str | None = None
+) -> Outline | None:
+    """The outline of a model whose files are on this machine; None without them, or where they do
+    not say. Never asks the network, never raises for damaged files."""
+    try:
+        place = _place_of(model.removeprefix(_RANDOM), revision)
+        if place is None:
+            return None
+        if place.is_file() or gguf_file is not None:
+            return _of_gguf(place if place.is_file() else place / str(gguf_file))
+        return _of_folder(place)
+    except (MiCrowError, OSError, ValueError, TypeError):
+        return None
+
+
+def cached_models() -> list[str]:
+    """The hub's models in the local cache, by name; no other repositories, nothing half there."""
+    found = []
+    for folder in sorted(_cache().glob("models--*--*")):
+        snapshot = _snapshot(folder, None)
+        if snapshot is not None and (snapshot / _CONFIG).is_file():
+            found.append("/".join(folder.name.split("--")[1:]))
+    return found
+
+
+def _cache() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _place_of(model: str, revision: str | None) -> Path | None:
+    """The folder or the .gguf file of a model; None when it is not here."""
+    if not model.strip():
+        return None
+    if model == "sample":
+        from sample_data import model_path
+
+        return model_path()
+    path = Path(model).expanduser()
+    if path.is_dir() or path.is_file():
+        return path
+    owner, _, rest = hub_model(model).partition("/")
+    name, _, file = rest.partition("/")
+    folder = _cache() / "--".join(part for part in ("models", owner, name) if part)
+    snapshot = _snapshot(folder, revision)
+    return snapshot / file if snapshot is not None and file else snapshot
+
+
+def _snapshot(folder: Path, revision: str | None) -> Path | None:
+    """The folder of a revision of a cached repository."""
+    snapshots = folder / "snapshots"
+    try:
+        commit = (folder / "refs" / (revision or "main")).read_text().strip()
+    except (OSError, ValueError):
+        commit = revision or ""
+    if commit and (snapshots / commit).is_dir():
+        return snapshots / commit
+    return None
+
+
+def _of_folder(folder: Path) -> Outline | None:
+    data = read_json(folder / _CONFIG)
+    if not isinstance(data, dict):
+        return None
+    text = data.get("text_config")
+    config = text if isinstance(text, dict) else data
+    blocks, width = _first(config, _BLOCKS), _first(config, _WIDTH)
+    if blocks is None or width is None:
+        return None
+    heads = _first(config, _HEADS)
+    # Latent attention has widths of its own, which its configurations name in many ways.
+    own = "v_head_dim" in config or "kv_lora_rank" in config
+    heads_width = None
+    if heads is not None and not own:
+        heads_width = heads * (_first(config, ("head_dim",)) or width // heads)
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    return Outline(
+        blocks,
+        width,
+        heads_width,
+        _first(config, _CONTEXT),
+        sum(os.stat(file).st_size for file in weights),
+        _modules(folder),
+    )
+
+
+def _of_gguf(path: Path) -> Outline | None:
+    values = read_values(path, _GGUF_ENDINGS)
+    named = {key.partition(".")[2]: value for key, value in values.items()}
+    blocks, width = _first(named, ("block_count",)), _first(named, ("embedding_length",))
+    if blocks is None or width is None:
+        return None
+    heads = _first(named, ("attention.head_count",))
+    value_width = _first(named, ("attention.value_length",))
+    heads_width = heads * (value_width or width // heads) if heads is not None else None
+    context = _first(named, ("context_length",))
+    return Outline(blocks, width, heads_width, context, path.stat().st_size)
+
+
+def _modules(folder: Path) -> tuple[str, ...]:
+    """The names of the modules with weights, and of those around them."""
+    index = folder / _INDEX
+    single = folder / "model.safetensors"
+    if index.is_file():
+        tensors = list(read_json(index).get("weight_map") or {})
+    elif single.is_file():
+        with single.open("rb") as file:
+            tensors = list(read_header(file, str(single))[0])
+    else:
+        return ()
+    names: dict[str, None] = {}
+    for tensor in tensors:
+        parts = tensor.split(".")[:-1]
+        for end in range(1, len(parts) + 1):
+            names.setdefault(".".join(parts[:end]))
+        if len(names) > _MOST_MODULES:
+            break
+    return tuple(names)
+
+
+def _first(values: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
+    """The first of `keys` that is a positive whole number."""
+    for key in keys:
+        value = values.get(key)
+        if type(value) is int and value > 0:
+            return value
+    return None

@@ -1,0 +1,449 @@
+"""The forms that start jobs: defaults, refusals, what to expect, command lines."""
+
+import json
+import shlex
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from mi_crow.cli.arguments import slurm_of
+from mi_crow.cli.commands import capture, evaluate, index, train
+from mi_crow.cli.entry import parse
+from mi_crow.jobs.launch import checked
+from mi_crow.jobs.spec import JobSpec
+from mi_crow.store.workspace import Workspace
+from tests.tui.conftest import NOW, add_run
+from tests.tui.driving import press, screen_text, settle
+from tui.screens.runs.forms.finding import Situation
+from tui.screens.runs.forms.job_form import JobForm
+from tui.screens.runs.forms.kinds import FORMS, form_of_job
+from tui.screens.runs.starting import WITH_FORMS
+from tui.widgets.forms.fields import Advice, read_values
+from tui.widgets.forms.line import FormInput
+from tui.widgets.forms.popup import FormPopup
+from tui.widgets.lists.row_list import RowList
+
+COMMANDS: dict[str, ModuleType] = {
+    "capture": capture,
+    "train": train,
+    "index": index,
+    "evaluate": evaluate,
+}
+
+
+def situation(workspace: Workspace, **cursor: str) -> Situation:
+    from mi_crow.jobs import list_jobs
+
+    return Situation(
+        workspace,
+        tuple(workspace.list_runs()),
+        tuple(workspace.list_saes()),
+        tuple(list_jobs(workspace)),
+        **cursor,
+    )
+
+
+def texts_of(form: JobForm, **texts: str) -> dict[str, str]:
+    """The texts of a form with some of them changed; `__` stands for the dot of a name."""
+    changed = {name.replace("__", "."): text for name, text in texts.items()}
+    known = {one.name: one.text for one in form.fields}
+    assert changed.keys() <= known.keys()
+    return known | changed
+
+
+def advice(form: JobForm, **texts: str) -> Advice:
+    return form.study(texts_of(form, **texts))
+
+
+def jobs_of(form: JobForm, **texts: str) -> list[JobSpec]:
+    """The jobs that the form would start. Fails when it would not start any."""
+    found = advice(form, **texts)
+    assert not found.trouble, found.trouble
+    values = read_values(form.fields, texts_of(form, **texts), found.defaults)
+    return form.checked(values)
+
+
+def plain(spec: JobSpec) -> dict[str, Any]:
+    """What a job is to do; not when it was asked for."""
+    return json.loads(json.dumps({**vars(spec), "created": 0}))
+
+
+# The command line.
+
+TRAININGS = [
+    {},
+    {"k": "16, 32,64", "expansion": "4,8.5", "name": "sweep"},
+    {"arch": "gated", "training__target_l0": "40", "training__lr": "1e-3", "device": "cpu"},
+    {"arch": "l1", "training__l1_lambda": "0.5", "training__outlier_factor": "0"},
+    {"arch": "transcoder", "target_layer": "resid_post.2", "skip": "yes"},
+    {"training__epochs": "3", "n_latents": "500", "training__precision": "bf16"},
+    {"training__tokens": "2M", "training__shuffled": "yes", "training__seed": "7"},
+    {"init": "demo-topk", "k": "20", "training__warmup_steps": "0"},
+    {"job__launcher": "torchrun", "job__nproc": "2", "shares": "latents", "device": "cpu"},
+    {
+        "job__launcher": "slurm",
+        "job__slurm__partition": "gpu",
+        "job__slurm__time": "1:30:00",
+        "job__slurm__args": "account=lab, qos=high",
+    },
+    {
+        "stream": "yes",
+        "layer": "resid_post.1",
+        "stream__dataset__limit": "50",
+        "stream__model__dtype": "fp32",
+        "stream__model__offline": "yes",
+        "stream__pack": "yes",
+        "training__seed": "3",
+    },
+]
+OTHERS = [
+    ("capture", {}),
+    (
+        "capture",
+        {
+            "model__model": "sample",
+            "layers": "resid_post.1, model.layers.2.mlp",
+            "dataset__limit": "2,000",
+            "dataset__token_limit": "90k",
+            "dataset__sample_seed": "4",
+            "dataset__streaming": "yes",
+            "dtype": "int8",
+            "long_documents": "split",
+            "pack": "yes",
+            "bos": "no",
+            "keep_special": "yes",
+            "model__trust_remote_code": "yes",
+            "model__device": "cuda:1",
+            "batch_size": "8",
+            "shard_size": "64",
+            "seed": "9",
+            "name": "two-layers",
+        },
+    ),
+    ("index", {"sae_id": "demo-topk"}),
+    (
+        "index",
+        {
+            "sae_id": "demo-topk",
+            "top_examples": "10",
+            "append": "yes",
+            "window": "16",
+            "batch_size": "256",
+            "seed": "2",
+            "device": "cpu",
+        },
+    ),
+    (
+        "index",
+        {
+            "sae_id": "demo-topk",
+            "live__dataset__source": "sample",
+            "live__dataset__token_limit": "5000",
+            "live__model__model": "sample",
+            "live__model__dtype": "bf16",
+            "live__context_length": "64",
+            "device": "cpu",
+        },
+    ),
+    ("evaluate", {"sae_id": "demo-topk"}),
+    ("evaluate", {"sae_id": "demo-topk", "model": "sample", "documents": "10", "batch_size": "2"}),
+]
+ALL = [("train", texts) for texts in TRAININGS] + OTHERS
+
+
+@pytest.fixture
+def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's own programs are not asked for."""
+    monkeypatch.setattr("mi_crow.jobs.launch.check_hand_over", lambda launcher, slurm: None)
+
+
+@pytest.mark.parametrize(("kind", "texts"), ALL)
+def test_the_command_means_the_job_that_the_form_starts(
+    app_workspace, monkeypatch, no_slurm, kind, texts
+):
+    form = FORMS[kind](situation(app_workspace, run_id="demo"))
+    (wanted,) = jobs_of(form, **texts)
+    asked: list[JobSpec] = []
+
+    def run_job(workspace, kind, params, options, show) -> int:
+        spec = JobSpec(
+            kind,
+            params,
+            launcher=options.launcher,
+            nproc=options.nproc or 1,
+            slurm=slurm_of(options),
+            name=getattr(options, "name", None),
+            after=options.after,
+        )
+        asked.append(checked(workspace, spec))
+        return 0
+
+    monkeypatch.setattr(COMMANDS[kind], "run_job", run_job)
+    program, *words = shlex.split(advice(form, **texts).command)
+    COMMANDS[kind].run(parse(words))
+    assert program == "mi-crow"
+    assert [plain(one) for one in asked] == [plain(wanted)]
+
+
+def test_what_the_command_takes_anyway_is_not_in_it(app_workspace):
+    form = FORMS["index"](situation(app_workspace, sae_id="smol-sae"))
+    root = str(app_workspace.root)
+    assert shlex.split(advice(form).command) == [
+        *("mi-crow", "index", "--sae", "smol-sae", "--workspace", root)
+    ]
+
+
+# An earlier job's values.
+
+
+@pytest.mark.parametrize(("kind", "texts"), ALL)
+def test_a_job_s_own_values_start_the_same_job(app_workspace, no_slurm, kind, texts):
+    at = situation(app_workspace, run_id="demo")
+    (before,) = jobs_of(FORMS[kind](at), **texts)
+    (again,) = jobs_of(FORMS[kind](situation(app_workspace, run_id="smol-l15"), before))
+    assert plain(again) == plain(before)
+
+
+def test_what_no_field_asks_for_is_kept(app_workspace):
+    at = situation(app_workspace)
+    (before,) = jobs_of(FORMS["train"](at), run_id="demo")
+    before.params["training"]["decay_share"] = 0.5
+    form = FORMS["train"](at, before)
+    (again,) = jobs_of(form)
+    assert again.params["training"]["decay_share"] == 0.5
+    assert "as before: training.decay_share" in advice(form).lines
+    assert advice(form).command == ""
+
+
+def test_a_name_that_is_taken_by_now_gets_a_number(app_workspace):
+    at = situation(app_workspace)
+    (before,) = jobs_of(FORMS["capture"](at), name="new", model__model="sample")
+    add_run(app_workspace, "new", "sample", NOW)
+    assert texts_of(FORMS["capture"](at, before))["name"] == "new-2"
+
+
+def test_several_layers_are_a_training_each(app_workspace):
+    form = FORMS["train"](situation(app_workspace))
+    found = jobs_of(form, run_id="demo", layer="resid_post.2, model.layers.2", name="both")
+    assert [job.params["layer"] for job in found] == ["resid_post.2", "model.layers.2"]
+    assert [job.name for job in found] == ["both-resid_post.2", "both-model.layers.2"]
+    said = advice(form, run_id="demo", layer="resid_post.2, model.layers.2")
+    assert said.lines[0] == "2 jobs, one after the other; of each:"
+    assert said.command.count("mi-crow train") == 2
+
+
+# Defaults and candidates.
+
+
+def test_defaults_say_where_they_come_from(app_workspace):
+    at = situation(app_workspace, run_id="demo")
+    found = advice(FORMS["train"](at)).defaults
+    assert str(found["run_id"]) == "demo  ·  under the cursor"
+    assert str(found["layer"]) == "resid_post.2  ·  the only one of demo"
+    assert str(found["training.steps"]) == "400  ·  2 passes over 80,331 tokens, at least 400"
+    more = advice(FORMS["train"](at), training__batch_size="64").defaults
+    assert more["training.steps"].text == "2511"
+    assert "training.steps" not in advice(FORMS["train"](at), training__epochs="2").defaults
+
+
+def test_the_layers_of_a_model_come_with_their_widths(app_workspace):
+    form = FORMS["capture"](situation(app_workspace))
+    found = advice(form, model__model="sample")
+    notes = {one.text: one.note for one in found.candidates["layers"]}
+    assert notes["resid_post.3"] == "192 wide"
+    assert notes["model.layers.0.mlp"] == "module"
+    assert "resid_post.4" not in notes
+    assert str(found.defaults["layers"]) == "resid_post.2  ·  half-way through 4 blocks"
+
+
+def test_the_device_is_that_of_the_settings(app_workspace):
+    for kind, form in FORMS.items():
+        made = form(situation(app_workspace, run_id="demo", sae_id="demo-topk", device="cuda:1"))
+        (field,) = (one for one in made.fields if one.flag == "--device")
+        assert str(field.default) == "cuda:1  ·  your settings"
+        texts = {"model__model": "sample"} if kind == "capture" else {}
+        assert jobs_of(made, **texts)[0].device == "cuda:1"
+        assert "--device" not in advice(made, **texts).command
+
+
+def test_a_kind_that_is_offered_again_has_a_form():
+    assert set(WITH_FORMS) == set(FORMS)
+
+
+def test_paths_are_completed_as_they_are_typed(app_workspace, tmp_path):
+    (tmp_path / "texts").mkdir()
+    for name in ("talk.jsonl", "notes.txt", "picture.png", ".hidden.txt"):
+        (tmp_path / "texts" / name).write_text("{}")
+    form = FORMS["capture"](situation(app_workspace))
+
+    def listed(typed: str) -> list[str]:
+        found = advice(form, dataset__source=typed).candidates["dataset.source"]
+        return [one.text for one in found if one.text.startswith(str(tmp_path))]
+
+    assert listed(f"{tmp_path}/te") == [f"{tmp_path}/texts/"]
+    assert listed(f"{tmp_path}/texts/") == [
+        f"{tmp_path}/texts/notes.txt",
+        f"{tmp_path}/texts/talk.jsonl",
+    ]
+    assert listed(f"{tmp_path}/nowhere/") == []
+
+
+# What is wrong.
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts", "sentence", "where"),
+    [
+        ("capture", {"model__model": "./no/such"}, "model './no/such' not found", ""),
+        ("capture", {"layers": "resid_post.9"}, "the model has no layer 'resid_post.9'", "layers"),
+        ("capture", {"name": "demo"}, "run 'demo' exists already; choose another name", ""),
+        ("capture", {"name": "../up"}, "run id '../up' is not a valid name", ""),
+        ("capture", {"dataset__source": "./none.txt"}, "dataset './none.txt' not found", ""),
+        ("train", {"run_id": "nothing"}, "run 'nothing' not found", ""),
+        ("train", {"layer": "h.99"}, "layer 'h.99' is not in run", ""),
+        ("train", {"k": "9999"}, "k = 9999 is more than n_latents = 1024; lower k or raise", ""),
+        ("train", {"arch": "transcoder"}, "a transcoder needs the layer", "target_layer"),
+        ("train", {"skip": "yes"}, "skip connection is for transcoders; choose a trans", ""),
+        (
+            "train",
+            {"training__steps": "5", "training__epochs": "2"},
+            "steps and epochs were both given",
+            "training.epochs",
+        ),
+        ("train", {"stream__pack": "yes"}, "pack is for a training without a run", "stream.pack"),
+        ("train", {"init": "x", "arch": "l1"}, "architecture is decided by the SAE", "arch"),
+        ("train", {"job__nproc": "4"}, "4 processes need a launcher; choose the launcher", ""),
+        ("train", {"job__slurm__partition": "gpu"}, "partition, time limit and other options", ""),
+        ("train", {"job__after": "nothing"}, "job 'nothing' not found", ""),
+        ("train", {"device": "tpu"}, "device 'tpu' is not known", ""),
+        ("index", {"sae_id": "/etc"}, "SAE id '/etc' is not a valid name", ""),
+        ("index", {"live__pack": "yes"}, "pack is for an index without a run", "live.pack"),
+        ("evaluate", {"documents": "0"}, "documents must be at least 1, not 0", "documents"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_in_the_app_s_words(
+    app_workspace, kind, texts, sentence, where
+):
+    form = FORMS[kind](situation(app_workspace, run_id="demo", sae_id="demo-topk"))
+    if kind == "capture":
+        texts = {"model__model": "sample"} | texts
+    found = advice(form, **texts)
+    assert found.trouble.startswith(sentence)
+    assert found.where == where
+    assert "--" not in found.trouble
+    assert "\n" not in found.trouble
+    assert not found.command
+
+
+def test_an_empty_workspace_has_no_run_to_train_on(empty_workspace):
+    found = advice(FORMS["train"](situation(empty_workspace)))
+    assert found.trouble == "no run given"
+    assert not advice(FORMS["capture"](situation(empty_workspace))).trouble
+
+
+# What to expect.
+
+
+def test_the_length_of_a_training_is_told_in_epochs(app_workspace):
+    form = FORMS["train"](situation(app_workspace))
+    lines = advice(form, run_id="demo", training__steps="1000").lines
+    assert lines[0] == "1,000 steps x 2,048 rows on 72.3k tokens = 28.3 epochs"
+    assert lines[1] == "time unknown: no training here yet"
+
+
+def test_the_time_of_a_training_is_that_of_earlier_ones(app_workspace):
+    told = {
+        "config": {"arch": "topk", "sweep_k": [], "sweep_expansion": []},
+        "result": {"tokens": 100_000, "seconds": 10.0},
+    }
+    path = app_workspace.sae_dir("demo-topk") / "training.json"  # 128 inputs, 2,048 latents
+    path.write_text(json.dumps(told))
+    form = FORMS["train"](situation(app_workspace))
+    texts = {"run_id": "demo", "n_latents": "4096", "training__steps": "1000"}
+    lines = advice(form, **texts, training__batch_size="1000").lines
+    assert "about 3m 20s, as measured on 1 training" in lines
+
+
+def test_a_capture_says_its_tokens_disk_and_time(app_workspace, tmp_path):
+    form = FORMS["capture"](situation(app_workspace))
+    lines = advice(form, model__model="sample", layers="resid_post.2").lines
+    assert lines[0] == "about 80.3k tokens"  # as run demo, over the same texts
+    assert lines[1].startswith("31.7 MB on disk, ")
+    assert lines[2] == "about 15s, as measured on 1 capture of this model"
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n\n".join(("word " * 86)[:-1] + "s" for _ in range(50)))
+    other = {"model__model": "sample", "dataset__source": str(texts)}
+    assert advice(form, **other).lines[0] == "about 5,000 tokens"
+    assert advice(form, **other, context_length="10").lines[0] == "about 500 tokens"
+    assert advice(form, **other, dataset__limit="10").lines[0] == "about 1,000 tokens"
+
+
+def test_memory_is_what_the_last_job_alike_used(app_workspace, fake_jobs):
+    fake_jobs.add(
+        "finished",
+        "evaluate",
+        created=NOW,
+        params={"sae_id": "demo-topk", "documents": 64},
+        metrics={"memory_peak": 812e6},
+    )
+    form = FORMS["evaluate"](situation(app_workspace, sae_id="demo-topk"))
+    assert "812 MB of memory, as the last one alike" in advice(form).lines
+
+
+# In the app.
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    calls: list[dict[str, Any]] = []
+
+    def submit(workspace, kind, params, device="auto", name=None, after=None, **how) -> str:
+        calls.append({"kind": kind, "params": params, "name": name} | how)
+        return "a-job"
+
+    monkeypatch.setattr("mi_crow.jobs.launch.submit", submit)
+    return calls
+
+
+async def test_a_failed_job_opens_its_form_with_its_own_values(
+    app_workspace, fake_jobs, run_app, submitted
+):
+    params = {"run_id": "demo", "layer": "resid_post.2", "k": 77}
+    failed = fake_jobs.add("failed", "train", name="wide", created=NOW, params=params)
+    async with run_app(app_workspace) as pilot:
+        jobs = pilot.app.screen.query_one("#list-jobs", RowList)
+        jobs.focus()
+        jobs.select(failed)
+        await settle(pilot)
+        await press(pilot, "enter")
+        assert isinstance(pilot.app.screen, FormPopup)
+        assert "It failed: the device ran out of memory" in screen_text(pilot)
+        inputs = {one.field.name: one for one in pilot.app.screen.query(FormInput)}
+        assert inputs["k"].value == "77"
+        inputs["k"].value = "70"
+        await press(pilot, "ctrl+r")
+        assert submitted[0]["params"]["k"] == 70
+        assert submitted[0]["params"]["run_id"] == "demo"
+
+
+async def test_e_edits_the_values_of_any_job(app_workspace, fake_jobs, run_app, submitted):
+    params = {"sae_id": "demo-topk", "documents": 64}
+    done = fake_jobs.add("finished", "evaluate", created=NOW, params=params)
+    async with run_app(app_workspace) as pilot:
+        jobs = pilot.app.screen.query_one("#list-jobs", RowList)
+        jobs.focus()
+        jobs.select(done)
+        await settle(pilot)
+        await press(pilot, "E", "ctrl+r")
+        assert submitted[0]["kind"] == "evaluate"
+        assert submitted[0]["params"]["documents"] == 64
+
+
+def test_a_job_without_a_readable_file_opens_no_form(app_workspace, fake_jobs):
+    from mi_crow.errors import CorruptDataError
+
+    broken = fake_jobs.add("failed", "train", created=NOW)
+    (app_workspace.job_dir(broken) / "spec.json").write_text("{}")
+    with pytest.raises(CorruptDataError):
+        form_of_job(situation(app_workspace), broken)

@@ -1,0 +1,132 @@
+"""What a model's files say without loading it: widths, modules, the hub's cache, damaged files."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from mi_crow.language_model.outline import Outline, cached_models, outline_of
+
+CONFIG = {"num_hidden_layers": 30, "hidden_size": 576, "num_attention_heads": 9}
+
+
+def known(model: str | Path, **where: str) -> Outline:
+    """The outline of a model that has one."""
+    found = outline_of(str(model), **where)
+    assert found is not None
+    return found
+
+
+def model_folder(folder: Path, **config: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def gguf(path: Path, values: dict[str, object]) -> Path:
+    """A GGUF header with these values: texts, whole numbers, lists of texts."""
+    text = lambda one: struct.pack("<Q", len(one)) + one.encode()  # noqa: E731
+    body = b""
+    for key, value in values.items():
+        body += text(key)
+        if isinstance(value, str):
+            body += struct.pack("<I", 8) + text(value)
+        elif isinstance(value, list):
+            body += struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(text, value))
+        else:
+            body += struct.pack("<II", 4, value)
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(values)) + body)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("config", "blocks", "width", "heads"),
+    [
+        (CONFIG, 30, 576, 576),
+        ({**CONFIG, "head_dim": 128}, 30, 576, 1152),
+        ({"n_layer": 12, "n_embd": 768, "n_head": 12}, 12, 768, 768),
+        ({"text_config": CONFIG, "vision_config": {"hidden_size": 1}}, 30, 576, 576),
+        ({**CONFIG, "kv_lora_rank": 64}, 30, 576, None),
+    ],
+)
+def test_the_configuration_says_blocks_and_widths(tmp_path, config, blocks, width, heads):
+    found = known(model_folder(tmp_path / "m", **config))
+    assert (found.blocks, found.width, found.heads_width) == (blocks, width, heads)
+
+
+def test_the_points_are_the_stream_first_and_z_as_wide_as_its_heads(tmp_path):
+    folder = model_folder(tmp_path / "m", **{**CONFIG, "head_dim": 128, "num_hidden_layers": 2})
+    points = dict(known(folder).points())
+    assert list(points)[:2] == ["resid_post.0", "resid_post.1"]
+    assert points["mlp_out.1"] == 576
+    assert points["z.0"] == 1152
+    assert "z.2" not in points
+
+
+def test_a_gguf_file_says_the_same_in_its_header(tmp_path):
+    path = gguf(
+        tmp_path / "m.gguf",
+        {
+            "tokenizer.ggml.tokens": ["a", "b", "ccc"],
+            "general.architecture": "llama",
+            "llama.block_count": 16,
+            "llama.embedding_length": 2048,
+            "llama.attention.head_count": 32,
+            "llama.context_length": 8192,
+        },
+    )
+    for found in (known(path), known(tmp_path, gguf_file="m.gguf")):
+        assert (found.blocks, found.width, found.heads_width) == (16, 2048, 2048)
+        assert found.context == 8192
+
+
+def test_the_cache_of_the_hub_is_looked_into_without_the_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    here = tmp_path / "models--org--small"
+    model_folder(here / "snapshots" / "abc", **CONFIG)
+    (here / "refs").mkdir()
+    (here / "refs" / "main").write_text("abc")
+    (tmp_path / "models--org--half" / "refs").mkdir(parents=True)
+    (tmp_path / "datasets--org--texts").mkdir()
+    assert cached_models() == ["org/small"]
+    assert known("org/small").blocks == 30
+    assert known("random:org/small").blocks == 30
+    assert known("org/small", revision="abc").blocks == 30
+    assert outline_of("org/small", revision="other") is None
+    assert outline_of("org/half") is None
+    assert outline_of("org/none") is None
+
+
+@pytest.mark.parametrize(
+    "config", ["", "[]", "{}", '{"hidden_size": "x", "num_hidden_layers": 3}', '{"text_config": 3}']
+)
+def test_a_configuration_that_does_not_say_is_no_outline(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    assert outline_of(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GGUF",
+        b"GGML" + bytes(20),
+        b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 2**60),
+        b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k" + bytes([99, 0, 0, 0]),
+        b"GGUF"
+        + struct.pack("<IQQ", 3, 0, 1)
+        + struct.pack("<Q", 1)
+        + b"k"
+        + struct.pack("<IIQ", 9, 8, 2**60),
+    ],
+)
+def test_a_damaged_gguf_file_is_no_outline(tmp_path, data):
+    (tmp_path / "m.gguf").write_bytes(data)
+    assert outline_of(str(tmp_path / "m.gguf")) is None
+
+
+def test_nothing_is_a_model(tmp_path):
+    assert outline_of("") is None
+    assert outline_of(str(tmp_path)) is None
+    assert outline_of("a/b/c/d\0") is None

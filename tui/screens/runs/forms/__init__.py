@@ -1,0 +1,1 @@
+"""The forms that start jobs: one module a kind, and what they share."""

@@ -1,0 +1,280 @@
+"""What a job will need: time, disk and memory, from what is known and what was measured here.
+
+Time is never guessed: it comes from earlier work in the workspace, or is said to be unknown.
+"""
+
+import math
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.errors import MiCrowError
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec
+from mi_crow.language_model.outline import Outline
+from mi_crow.mechanistic.sae.config import TrainConfig
+from mi_crow.mechanistic.sae.evaluation.standing import training_of
+from mi_crow.store.free_space import nearest_existing
+from mi_crow.store.runs.manifest import run_bytes
+from mi_crow.store.workspace import RunSummary
+from tui.screens.runs.forms.finding import Situation
+from tui.text import count, duration, size
+
+if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
+
+_TRAINED_SHARE = 0.9  # one text in ten is held out
+_FLOAT = 4  # bytes
+_COPIES = 4  # of a parameter while training: itself, its gradient, two moments of Adam
+_PEAKS = ("gpu_memory_peak", "memory_peak")
+_MOST_SAMPLED = 200  # documents that are read to know how long they are
+_TOKEN_CHARACTERS = 4.3  # of running English, in the usual vocabularies
+_LARGEST_COUNTED = 200 << 20  # bytes of a file that is read to count its documents
+
+Measured = tuple[float, float]
+"""An amount of work and the seconds that it took."""
+
+
+def expect_capture(
+    at: Situation, config: CaptureConfig, outline: Outline | None
+) -> tuple[str, ...]:
+    """Tokens, disk, time and memory of a capture, as far as they can be known."""
+    tokens = expected_tokens(at, config.dataset, config.context_length, config.long_documents)
+    lines = []
+    if tokens is None:
+        lines.append("how much it reads is not known yet")
+    else:
+        lines.append(f"about {count(tokens)} tokens")
+        widths = dict(outline.points()) if outline is not None else {}
+        if all(layer in widths for layer in config.layers):
+            needed = run_bytes(config.dtype, [widths[layer] for layer in config.layers], tokens)
+            lines.append(_disk(at, needed))
+        same = [run for run in at.runs if run.manifest.model_id == config.model.model]
+        done = [(float(run.manifest.n_tokens), run.manifest.seconds) for run in same]
+        lines.append(_time(tokens, done, "capture", " of this model"))
+    memory = _memory(at.jobs, "capture", ("model.model", "batch_size", "context_length"), config)
+    if memory:
+        lines.append(memory)
+    elif outline is not None and outline.file_bytes:
+        lines.append(f"{size(outline.file_bytes)} of weights in memory")
+    return tuple(lines)
+
+
+def expect_training(
+    at: Situation, config: TrainConfig, run: RunSummary | None, outline: Outline | None
+) -> tuple[str, ...]:
+    """Steps and epochs, time, disk and memory of a training."""
+    training = config.training
+    available = run.manifest.n_tokens * _TRAINED_SHARE if run is not None else None
+    steps = training.steps
+    if steps is None:
+        wanted = training.tokens or (training.epochs or 1) * (available or 0)
+        steps = math.ceil(wanted / training.batch_size)
+    rows = steps * training.batch_size
+    said = f"{steps:,} steps x {training.batch_size:,} rows"
+    if available:
+        epochs = rows / available
+        said += f" on {count(available)} tokens = {epochs:.1f} epochs"
+    else:
+        said += f" = {count(rows)} tokens"
+    lines = [said]
+    width = _width(config, run, outline)
+    if width is None:
+        return tuple(lines)
+    latents = [one.n_latents or int(one.expansion * width) for one in config.variants()]
+    work = sum(rows * width * number for number in latents)
+    lines.append(_time(work, _trainings(at, config.arch), "training"))
+    parameters = sum(2 * width * number + number + width for number in latents)
+    lines.append(_disk(at, parameters * _FLOAT))
+    batch = training.batch_size / training.accumulate * (max(latents) + 2 * width)
+    memory = parameters * _FLOAT * _COPIES + batch * _FLOAT
+    lines.append(f"{size(memory)} of memory")
+    return tuple(lines)
+
+
+def expect_index(at: Situation, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Tokens, time and disk of an index."""
+    sae = at.sae(params.get("sae_id"))
+    live = params.get("live")
+    if sae is None:
+        return ()
+    if isinstance(live, Mapping):
+        spec = DatasetSpec(**live["dataset"])
+        tokens = expected_tokens(at, spec, live["context_length"], live["long_documents"])
+    else:
+        run = at.run(params.get("run_id") or sae.run_id)
+        tokens = run.manifest.n_tokens if run is not None else None
+    if tokens is None:
+        return (f"{count(sae.n_latents)} latents; how much it reads is not known yet",)
+    finished = _results(at.jobs, "index")
+    done = []
+    sizes = []
+    for result in finished:
+        features, read = _positive(result, "features"), _positive(result, "tokens")
+        if features and read:
+            done.append((features * read, float(result["seconds"])))
+            if taken := _positive(result, "bytes"):
+                sizes.append(taken / features)
+    lines = [f"{count(sae.n_latents)} latents over {count(tokens)} tokens"]
+    lines.append(_time(sae.n_latents * tokens, done, "index job"))
+    if sizes:
+        lines.append(_disk(at, sae.n_latents * median(sizes)))
+    lines.extend(filter(None, [_memory(at.jobs, "index", ("sae_id",), params)]))
+    return tuple(lines)
+
+
+def expect_evaluation(at: Situation, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Time and memory of an evaluation."""
+    done = []
+    for job in at.jobs:
+        documents = job.params.get("documents")
+        if job.kind == "evaluate" and job.status == "finished" and type(documents) is int:
+            done.append((float(documents), (job.ended or 0) - (job.started or 0)))
+    documents = params["documents"]
+    lines = [f"{documents:,} held-out documents", _time(documents, done, "evaluation")]
+    lines.extend(filter(None, [_memory(at.jobs, "evaluate", ("sae_id",), params)]))
+    return tuple(lines)
+
+
+def expected_tokens(
+    at: Situation, dataset: DatasetSpec, context: int, long_documents: str
+) -> int | None:
+    """How many tokens the texts have: as in an earlier run over them, else from a look at the
+    files. None for texts that are not on this machine."""
+    per_document, documents = _known(at, dataset, context, long_documents)
+    if per_document is None:
+        per_document, documents = _looked_up(dataset, context, long_documents)
+    if dataset.limit is not None:
+        documents = min(documents or dataset.limit, dataset.limit)
+    if per_document is None or documents is None:
+        return dataset.token_limit
+    tokens = int(per_document * documents)
+    return min(tokens, dataset.token_limit or tokens)
+
+
+def _known(
+    at: Situation, dataset: DatasetSpec, context: int, long_documents: str
+) -> tuple[float | None, int | None]:
+    """Tokens of a document and documents, of an earlier run that read the same texts alike."""
+    for run in reversed(at.runs):
+        manifest = run.manifest
+        same = manifest.dataset.get("source") == dataset.source
+        alike = (
+            manifest.settings.get("context_length") == context
+            and manifest.settings.get("long_documents", "truncate") == long_documents
+        )
+        if same and alike and manifest.complete and manifest.n_documents:
+            whole = not manifest.dataset.get("limit") and not manifest.dataset.get("token_limit")
+            per_document = manifest.n_tokens / manifest.n_documents
+            return per_document, manifest.n_documents if whole else None
+    return None, None
+
+
+def _looked_up(
+    dataset: DatasetSpec, context: int, long_documents: str
+) -> tuple[float | None, int | None]:
+    """The same from the first documents of local files."""
+    from itertools import islice
+    from pathlib import Path
+
+    from mi_crow.datasets.fields import Fields
+    from mi_crow.datasets.files import count_records, file_rows, text_files
+
+    if dataset.source == "sample":
+        from sample_data import corpus_path
+
+        path = corpus_path()
+    else:
+        path = Path(dataset.source).expanduser()
+    fields = Fields(dataset.text_field, dataset.label_field)
+    try:
+        files = text_files(path) if path.exists() else []
+        if not files or sum(file.stat().st_size for file in files) > _LARGEST_COUNTED:
+            return None, None
+        rows = islice((row for file in files for row in file_rows(file, fields)), _MOST_SAMPLED)
+        lengths = [len(str(text)) / _TOKEN_CHARACTERS for text, _ in rows]
+        documents = sum(count_records(file, fields) for file in files)
+    except (MiCrowError, OSError):
+        return None, None
+    if not lengths:
+        return None, None
+    if long_documents == "truncate":
+        lengths = [min(length, float(context)) for length in lengths]
+    return sum(lengths) / len(lengths), documents
+
+
+def _width(config: TrainConfig, run: RunSummary | None, outline: Outline | None) -> int | None:
+    from mi_crow.mechanistic.sae.stored_layers import stored_layer
+
+    if run is not None:
+        return stored_layer(run.manifest, config.layer).width
+    return dict(outline.points()).get(config.layer) if outline is not None else None
+
+
+def _trainings(at: Situation, arch: str) -> list[Measured]:
+    """Multiplications and seconds of the trainings whose SAEs are still here: of this architecture
+    where there are any."""
+    found: list[tuple[bool, Measured]] = []
+    for sae in at.saes:
+        told = training_of(sae)
+        result, config = told.get("result"), told.get("config")
+        if not isinstance(result, dict) or not isinstance(config, dict):
+            continue
+        tokens, seconds = _positive(result, "tokens"), _positive(result, "seconds")
+        if tokens and seconds and not config.get("sweep_k") and not config.get("sweep_expansion"):
+            work = tokens * sae.n_inputs * sae.n_latents
+            found.append((config.get("arch") == arch, (work, seconds)))
+    return [one for same, one in found if same] or [one for _, one in found]
+
+
+def _results(jobs: "Iterable[JobState]", kind: str) -> list[dict[str, Any]]:
+    """What finished jobs of a kind said of themselves."""
+    return [
+        job.result
+        for job in jobs
+        if job.kind == kind and job.result is not None and _positive(job.result, "seconds")
+    ]
+
+
+def _time(work: float, done: Sequence[Measured], what: str, of: str = "") -> str:
+    """How long it takes at the speed of what was done before; says what that was."""
+    speeds = [amount / seconds for amount, seconds in done if amount > 0 and seconds > 0]
+    if not speeds:
+        return f"time unknown: no {what}{of} here yet"
+    measured = f"{len(speeds)} {what}{'' if len(speeds) == 1 else 's'}{of}"
+    return f"about {duration(work / median(speeds))}, as measured on {measured}"
+
+
+def _disk(at: Situation, needed: float) -> str:
+    free = shutil.disk_usage(nearest_existing(at.workspace.root)).free
+    if needed > free:
+        return f"{size(needed)} on disk, only {size(free)} free"
+    return f"{size(needed)} on disk, {size(free)} free"
+
+
+def _memory(jobs: "Sequence[JobState]", kind: str, alike: Sequence[str], wanted: object) -> str:
+    """The most memory that the latest such job used; empty where none was measured."""
+    for job in reversed(jobs):
+        same = job.kind == kind and all(
+            _at(job.params, path) == _at(wanted, path) for path in alike
+        )
+        for peak in _PEAKS if same else ():
+            if used := job.metrics.get(peak):
+                return f"{size(used)} of memory, as the last one alike"
+    return ""
+
+
+def _at(params: object, path: str) -> Any:
+    for name in path.split("."):
+        if isinstance(params, Mapping):
+            params = params.get(name)
+        else:
+            params = getattr(params, name, None)
+    return params
+
+
+def _positive(values: Mapping[str, Any], name: str) -> float | None:
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        return None
+    return float(value)

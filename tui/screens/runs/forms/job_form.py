@@ -1,0 +1,227 @@
+"""A form that starts jobs: what it says about its texts, the jobs they mean, and how they start."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.causes import sentence_of
+from mi_crow.errors import MiCrowError, UserError
+from tui.screens.runs.forms import finding
+from tui.screens.runs.forms.command import arguments, command_line, in_words
+from tui.screens.runs.forms.finding import Situation
+from tui.screens.runs.forms.parameters import default_at, flat, nested, texts_of
+from tui.widgets.forms.fields import (
+    Advice,
+    Candidate,
+    Default,
+    FormField,
+    Texts,
+    Values,
+    WrongValueError,
+    filled_in,
+    read_values,
+)
+
+if TYPE_CHECKING:
+    from mi_crow.jobs.spec import JobSpec
+
+
+@dataclass
+class Reading:
+    """The texts of a form as far as they make sense, with the defaults found so far."""
+
+    fields: Mapping[str, FormField]
+    texts: Texts
+    defaults: dict[str, Default]
+
+    def get(self, name: str) -> Any:
+        """The value of a field; None where its text is wrong."""
+        try:
+            return self.fields[name].value_of(self.texts[name], self.defaults.get(name))
+        except UserError:
+            return None
+
+    def typed(self, name: str) -> bool:
+        return bool(self.texts[name].strip())
+
+
+class JobForm:
+    """The form of one kind of job; with a `spec` it begins with the values of an earlier one."""
+
+    kind = ""
+    title = ""
+    derived: tuple[str, ...] = ()  # parameters that follow from fields with other names
+
+    def __init__(self, at: Situation, spec: "JobSpec | None" = None) -> None:
+        self.at = at
+        self.fields = self.make_fields()
+        self._kept: dict[str, Any] = {}
+        if spec is not None:
+            values = self.values_of(spec)
+            texts = texts_of(self.fields, values, self.config)
+            self.fields = filled_in(self.fields, texts | self._free_name(texts))
+            named = {*self.derived, *(one.name for one in self.fields)}
+            self._kept = {
+                path: value
+                for path, value in flat(spec.params).items()
+                if path not in named and not _is_default(self.config, path, value)
+            }
+        self._by_name = {one.name: one for one in self.fields}
+
+    @property
+    def config(self) -> type:
+        from mi_crow.jobs.kinds import kind_of
+
+        return kind_of(self.kind).config
+
+    # What a kind of job has of its own.
+
+    def make_fields(self) -> tuple[FormField, ...]:
+        raise NotImplementedError
+
+    def find_defaults(self, reading: Reading) -> None:
+        """Adds to the reading's defaults what follows from its texts."""
+
+    def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:
+        """What could stand in the fields."""
+        return {}
+
+    def refuse(self, reading: Reading) -> None:
+        """Raises UserError for texts that the parameters alone would not show to be wrong."""
+
+    def parameters(self, values: Values) -> dict[str, Any]:
+        """The parameters by their paths."""
+        return {name: value for name, value in values.items() if not name.startswith("job.")}
+
+    def values_of(self, spec: "JobSpec") -> dict[str, Any]:
+        """The values of the fields that gave this spec."""
+        slurm = spec.slurm
+        return flat(spec.params) | {
+            "job.launcher": spec.launcher,
+            "job.nproc": spec.nproc if spec.nproc > 1 else None,
+            "job.slurm.partition": slurm.get("partition"),
+            "job.slurm.time": slurm.get("time"),
+            "job.slurm.args": [f"{key}={value}" for key, value in slurm.get("args", {}).items()],
+        }
+
+    def expect(self, spec: "JobSpec") -> tuple[str, ...]:
+        """What to expect of the job: time, disk, memory."""
+        return ()
+
+    # What every form does.
+
+    def study(self, texts: Texts) -> Advice:
+        """What there is to say about the texts."""
+        reading = Reading(self._by_name, texts, {})
+        self.find_defaults(reading)
+        found = Advice(reading.defaults, self.candidates(reading))
+        found = replace(
+            found, candidates={"job.after": finding.job_names(self.at), **found.candidates}
+        )
+        try:
+            self.refuse(reading)
+            values = read_values(self.fields, texts, reading.defaults)
+            specs = self.checked(values)
+        except WrongValueError as error:
+            return replace(found, trouble=self.in_words(error), where=error.name)
+        except (MiCrowError, OSError) as error:
+            return replace(found, trouble=self.in_words(error))
+        lines = [*self.expect(specs[0])]
+        if len(specs) > 1:
+            lines.insert(0, f"{len(specs)} jobs, one after the other; of each:")
+        if self._kept:
+            lines.append(f"as before: {', '.join(self._kept)}")
+        return replace(found, lines=tuple(lines), command=self.command(values))
+
+    def in_words(self, error: Exception) -> str:
+        """One sentence in the app's words."""
+        return in_words(sentence_of(error), self.fields)
+
+    def specs(self, values: Values) -> "list[JobSpec]":
+        """The jobs that the values mean. Raises UserError."""
+        from mi_crow.jobs.distributed.slurm import minutes
+        from mi_crow.jobs.spec import JobSpec
+
+        slurm: dict[str, Any] = {}
+        if values["job.slurm.partition"]:
+            slurm["partition"] = values["job.slurm.partition"]
+        if values["job.slurm.time"]:
+            slurm["time"] = minutes(values["job.slurm.time"])
+        for option in values["job.slurm.args"]:
+            key, equals, value = option.partition("=")
+            if not equals or not key or not value:
+                raise WrongValueError("job.slurm.args", f"{option!r} is not like account=lab")
+            slurm.setdefault("args", {})[key] = value
+        return [
+            JobSpec(
+                self.kind,
+                nested(self._kept | self.parameters(one)),
+                launcher=values["job.launcher"],
+                nproc=values.get("job.nproc") or 1,
+                slurm=slurm,
+                name=one.get("name"),
+                after=values["job.after"],
+            )
+            for one in self.each(values)
+        ]
+
+    def each(self, values: Values) -> list[Values]:
+        """The values of each job that is started."""
+        return [values]
+
+    def checked(self, values: Values) -> "list[JobSpec]":
+        """The jobs, every parameter filled in. Raises UserError for one that would fail."""
+        from mi_crow.jobs.launch import checked
+
+        return [checked(self.at.workspace, spec) for spec in self.specs(values)]
+
+    def command(self, values: Values) -> str:
+        """The command lines that start the same jobs; empty where there are none."""
+        if self._kept:  # the command line has no flags for these
+            return ""
+        root = str(self.at.workspace.root.absolute())
+        device = self.at.device
+        return "\n".join(
+            command_line(arguments(self.kind, self.config, self.fields, one, device), root)
+            for one in self.each(values)
+        )
+
+    def submit(self, values: Values) -> str:
+        """Starts the jobs and gives the id of the first. Raises UserError."""
+        from mi_crow.jobs import submit
+
+        specs = self.specs(values)
+        ids = [
+            submit(
+                self.at.workspace,
+                spec.kind,
+                spec.params,
+                name=spec.name,
+                after=spec.after,
+                launcher=spec.launcher,
+                nproc=spec.nproc,
+                slurm=spec.slurm,
+            )
+            for spec in specs
+        ]
+        return ids[0]
+
+    def _free_name(self, texts: Texts) -> dict[str, str]:
+        """The name of the earlier job's result, numbered where it is taken."""
+        from mi_crow.jobs.kinds import kind_of
+
+        name, what = texts.get("name"), kind_of(self.kind).makes
+        if not name or what is None:
+            return {}
+        parent = self.at.workspace.parent_of(what)
+        base, number = name, 2
+        while (parent / name).exists():
+            name, number = f"{base}-{number}", number + 1
+        return {"name": name}
+
+
+def _is_default(config: type, path: str, value: Any) -> bool:
+    default = default_at(config, path)
+    if isinstance(default, tuple):
+        value = tuple(value) if isinstance(value, list) else value
+    return value is None or (default is not MISSING and value == default)

@@ -1,0 +1,27 @@
+"""Which form starts which kind of job."""
+
+from tui.screens.runs.forms import finding
+from tui.screens.runs.forms.capture import CaptureForm
+from tui.screens.runs.forms.finding import Situation
+from tui.screens.runs.forms.index import EvaluateForm, IndexForm
+from tui.screens.runs.forms.job_form import JobForm
+from tui.screens.runs.forms.train import TrainForm
+
+FORMS: dict[str, type[JobForm]] = {
+    form.kind: form for form in (CaptureForm, TrainForm, IndexForm, EvaluateForm)
+}
+
+
+def new_form(kind: str, at: Situation) -> JobForm:
+    """The form for a new job of a kind."""
+    finding.forget()
+    return FORMS[kind](at)
+
+
+def form_of_job(at: Situation, job_id: str) -> JobForm:
+    """The form with the values of an earlier job. Reads its file; raises MiCrowError."""
+    from mi_crow.jobs.spec import JobSpec
+
+    spec = JobSpec.load(at.workspace.job_dir(job_id))
+    finding.forget()
+    return FORMS[spec.kind](at, spec)
