@@ -6,6 +6,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, ClassVar
 
+from textual.app import SuspendNotSupported
 from textual.css.query import NoMatches
 from textual.events import Event, Key, Paste
 from textual.reactive import Reactive
@@ -16,6 +17,7 @@ from textual.widget import Widget
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.store.settings import UserSettings
 from mi_crow.store.workspace import Workspace
+from tui import messages
 from tui.actions import BY_ID, SCREENS, Action, bindings
 from tui.allocation import keep_little
 from tui.annotate import redo, undo, write
@@ -74,7 +76,7 @@ class MiCrowApp(Workbench):
         """`sae_id` is opened on Features; without one the app takes up what was `saved`. A terminal
         with `few_colours` shows its own sixteen."""
         self._few_colours = few_colours
-        self._heat = (preferences or Preferences()).heat
+        self.preferences = preferences or Preferences()
         super().__init__(workspace, sae_id, saved, state_file, preferences)
         self.animation_level = "none"
 
@@ -88,7 +90,7 @@ class MiCrowApp(Workbench):
             return None
         if self._few_colours:
             return in_sixteen_colours(theme_name)
-        return theme(theme_name, self._heat(KNOWN[theme_name].dark))
+        return theme(theme_name, self.preferences.heat(KNOWN[theme_name].dark))
 
     def on_mount(self) -> None:
         saved = self.saved_state
@@ -186,6 +188,32 @@ class MiCrowApp(Workbench):
         from tui.widgets.frame.themes import ThemesPopup
 
         self.push_screen(ThemesPopup(self.theme))
+
+    def action_settings(self) -> None:
+        from tui.preferences.editing import edited
+
+        try:
+            preferences = edited(self)
+        except (MiCrowError, OSError, SuspendNotSupported) as error:
+            self.tell(error)
+            return
+        if preferences is not None:
+            self.prefer(preferences)
+            self.notify("Your settings are changed")
+
+    def prefer(self, preferences: Preferences) -> None:
+        """Takes up other settings; what did not change in them stays as it is on the screen."""
+        before, self.preferences = self.preferences, preferences
+        self.set_keymap(preferences.keymap.as_textual())
+        self.context.device = preferences.device
+        if preferences.theme not in ("", before.theme, self.theme):
+            self.theme = preferences.theme
+        elif preferences.heat(True) != before.heat(True) or preferences.heat(False) != before.heat(
+            False
+        ):
+            self._watch_theme(self.theme)
+        if preferences.columns != before.columns:
+            self.context.publish(messages.ColumnsChanged(preferences.columns))
 
     def action_messages(self) -> None:
         from tui.widgets.frame.message_list import MessagesPopup

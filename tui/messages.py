@@ -31,6 +31,13 @@ class SessionState:
 
 
 @dataclass
+class ColumnsChanged(Message, bubble=False):
+    """The settings name other columns for the table of features."""
+
+    columns: tuple[str, ...]
+
+
+@dataclass
 class SaeChanged(Message, bubble=False):
     """Another SAE is open, or its index was built or rebuilt. `error` says why there is none."""
 

@@ -1,5 +1,8 @@
 """A user's settings in the app: keys, columns, colours, device; what is wrong is told."""
 
+from contextlib import nullcontext
+from pathlib import Path
+
 import pytest
 from textual.app import App
 from textual.color import Color
@@ -229,6 +232,60 @@ async def test_sixteen_colours_are_those_of_the_terminal(app_workspace: Workspac
         assert app.current_theme.dark == KNOWN[name].dark
         assert heat_mode(app) == "attributes"
         assert not {colour for colour in few(app) if colour.startswith("#")}
+
+
+@pytest.mark.parametrize("focused", [True, False])
+async def test_the_cursor_is_seen_without_colours(
+    app_workspace: Workspace, monkeypatch: pytest.MonkeyPatch, focused: bool
+):
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = started(app_workspace, few_colours=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "j")
+        rows = app.screen.query_one("#list-runs", RowList)
+        rows.focus() if focused else app.screen.query_one("#list-saes", RowList).focus()
+        await settle(pilot)
+        assert few(app) <= {"default"}
+        y = rows.region.y + rows.cursor
+        line = app.screen._compositor.render_strips()[y].crop(rows.region.x, rows.region.right - 1)
+        styles = [part.style for part in line if part.text.strip() and part.style]
+        assert styles
+        assert all(style.reverse if focused else style.bold for style in styles)
+
+
+# Editing in the app.
+
+
+async def test_settings_edited_in_the_app_hold_at_once(
+    app_workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    make_index(app_workspace, "one")
+    new = """theme = "paper"
+device = "cpu"
+keys."app.quit" = "f10"
+columns.features = ["fires"]
+"""
+    script = tmp_path / "editor"
+    script.write_text(f"#!/bin/sh\ncat > \"$1\" <<'X'\n{new}X\n")
+    script.chmod(0o755)
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", str(script))
+    app = started(app_workspace, sae_id="one")
+    monkeypatch.setattr(app, "suspend", nullcontext)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await app.run_action("settings")
+        await settle(pilot)
+        assert app.theme == "paper"
+        assert app.context.device == "cpu"
+        assert "f10 quit" in screen_text(pilot).splitlines()[-1]
+        assert app.screen.query_one(FeatureTable).columns == ("feature", "fires")
+        new_mistake = script.read_text().replace("paper", "papr")
+        script.write_text(new_mistake)
+        await app.run_action("settings")
+        await settle(pilot)
+        assert "line 1: theme 'papr' is not known" in notices(pilot)
+        assert app.theme == "paper"
 
 
 # The device.

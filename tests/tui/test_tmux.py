@@ -1,6 +1,7 @@
 """The real program in a real terminal: tmux, a pseudo-terminal, keys in, the pane out."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -112,3 +113,24 @@ def test_the_real_program_in_tmux(terminal: Terminal, app_workspace: Workspace):
     while not terminal.is_dead() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert terminal.is_dead()
+
+
+@pytest.mark.parametrize(
+    ("settings", "cursor"),
+    [
+        ("TERM=xterm", r"\[30m\x1b\[107m▌"),  # black on bright white
+        ("TERM=screen", r"\[30m\x1b\[107m▌"),
+        ("TERM=xterm NO_COLOR=1", r"\[0?;?7m▌"),  # reversed
+    ],
+)
+def test_a_terminal_with_sixteen_colours_or_none(
+    terminal: Terminal, app_workspace: Workspace, settings: str, cursor: str
+):
+    program = "import sys; from mi_crow.cli import main; sys.exit(main())"
+    command = ["env", "-u", "COLORTERM", *settings.split(), sys.executable, "-c", program]
+    terminal.start(*command, "--workspace", str(app_workspace.root))
+    terminal.wait_for("Activation runs", "smol-l15", "n new")
+    looks = terminal.tmux("capture-pane", "-p", "-e", "-t", "app")
+    assert not re.search(r"[34]8[;:][25]", looks)  # the colours of larger palettes
+    assert re.search(cursor, looks), looks.splitlines()
+    terminal.send("q")

@@ -1,19 +1,12 @@
 """`mi-crow config`: the config file."""
 
-import os
-import shlex
-import shutil
-import subprocess
-import sys
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
-from typing import TextIO
 
 from mi_crow.cli.arguments import add_actions
+from mi_crow.cli.editing import edit_settings
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.tables import Column, print_facts, print_list, print_outcome
-from mi_crow.errors import CorruptDataError, MiCrowError, UserError
-from mi_crow.store.atomic import temporary_name
+from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.store.settings import (
     GROUPS,
     SETTINGS,
@@ -29,8 +22,6 @@ from mi_crow.store.settings_file import (
     settings_path,
     write_settings,
 )
-
-_EDITORS = ("nano", "vim", "vi")  # where neither VISUAL nor EDITOR says one
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -61,7 +52,7 @@ def run(options: Namespace) -> int:
     elif action == "set":
         _print(options, options.key, _set(options.key, options.value))
     elif action == "edit":
-        changed_it = _edit(settings_path())
+        changed_it = edit_settings(settings_path(), _mistakes)
         print_outcome(
             options.json,
             {"path": str(settings_path()), "changed": changed_it},
@@ -147,96 +138,3 @@ def _print_keys(options: Namespace) -> None:
     )
     if wrong := _mistakes(settings):
         raise CorruptDataError(wrong[0], hint="correct it with `mi-crow config edit`")
-
-
-# Editing.
-
-
-def _edit(path: Path) -> bool:
-    """Has the user edit a copy until it is right, then puts it in place; whether it differs.
-
-    Raises MiCrowError, and keeps the copy, when what was written cannot be taken.
-    """
-    before = _bytes(path)
-    if before is None:
-        read_settings()  # an earlier version's file is moved first
-        before = _bytes(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    copy = temporary_name(path)
-    copy.write_bytes(NEW_FILE.encode() if before is None else before)
-    try:
-        while True:
-            _open_editor(copy)
-            written = copy.read_bytes()
-            if written == before or (before is None and written == NEW_FILE.encode()):
-                return False
-            wrong = _wrong(copy, path)
-            if not wrong:
-                break
-            if not _again(wrong):
-                kept = path.with_name("config.toml.rejected")
-                os.replace(copy, kept)
-                raise UserError(wrong, hint=f"nothing is changed; what you wrote is in {kept}")
-        if _bytes(path) != before:
-            kept = path.with_name("config.toml.rejected")
-            os.replace(copy, kept)
-            raise UserError(
-                f"{path} was changed by another program meanwhile",
-                hint=f"what you wrote is in {kept}",
-            )
-        write_settings(path, written.decode())
-        return True
-    finally:
-        copy.unlink(missing_ok=True)
-
-
-def _bytes(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def _wrong(copy: Path, path: Path) -> str:
-    """The first mistake in an edited copy; empty when it is right."""
-    try:
-        text = copy.read_bytes().decode("utf-8")
-        found = _mistakes(UserSettings.of(SettingsText(text, path)))
-    except UnicodeDecodeError:
-        return f"{path} is not UTF-8"
-    except MiCrowError as error:
-        return str(error)
-    return found[0] if found else ""
-
-
-def _open_editor(file: Path) -> None:
-    """Raises UserError when there is no editor, or it failed."""
-    named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
-    try:
-        command = shlex.split(named)
-    except ValueError as error:
-        raise UserError(f"EDITOR {named!r} is not a command") from error
-    if not command:
-        command = [name for name in _EDITORS if shutil.which(name)][:1]
-    if not command:
-        raise UserError("there is no editor", hint="name one in the variable EDITOR")
-    try:
-        code = subprocess.run([*command, str(file)], check=False).returncode
-    except OSError as error:
-        raise UserError(
-            f"the editor {command[0]!r} cannot be started ({error.strerror})",
-            hint="name another in the variable EDITOR",
-        ) from error
-    if code != 0:
-        raise UserError(f"{command[0]} ended with exit code {code}", hint="nothing is changed")
-
-
-def _again(wrong: str) -> bool:
-    """Whether the user wants to correct a mistake now; False where nobody can be asked."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    asked: TextIO = sys.stderr
-    asked.write(f"{wrong}\nEdit again? [Y/n] ")
-    asked.flush()
-    answer = sys.stdin.readline()
-    return bool(answer) and answer.strip().lower() in ("", "y", "yes")

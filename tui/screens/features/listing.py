@@ -8,6 +8,7 @@ from textual import on
 
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.features.catalogue import DEFAULT
+from tui import messages
 from tui.screens.features.columns import ColumnsPopup, SortPopup, known_columns
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
@@ -184,6 +185,9 @@ class FeatureListScreen(OpenFeatureScreen):
         if columns is not None:
             self._columns = tuple(columns)
             self._set_columns()
+
+    def on_columns_changed(self, message: messages.ColumnsChanged) -> None:
+        self._show_columns(message.columns)
 
     def _set_columns(self) -> None:
         """Those that the open index has; the others come back with an index that has them."""

@@ -6,6 +6,7 @@ from textual.content import Content
 from textual.geometry import Region, Spacing
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.style import Style
 
 _KEPT_STRIPS = 1024
 _NO_GUTTER = Spacing()
@@ -66,6 +67,8 @@ class StripView(ScrollView, can_focus=True):
         """The content as it is, cut at `width`: nothing to wrap, to align or to select."""
         styled = look in self.COMPONENT_CLASSES
         style = self.get_visual_style(look) if styled else self.visual_style
+        if styled and self.get_component_styles(look).text_style.reverse:  # Textual leaves it out
+            style += Style(reverse=True)
         segments = [
             Segment(text, (style + own).rich_style)
             for text, own in content.render(style, end="", parse_style=self._get_style)
