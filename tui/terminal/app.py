@@ -30,10 +30,16 @@ class TerminalApp(App[None]):
 
     def _load_screen_css(self, screen: Screen) -> None:
         # Textual would style the widgets of the screen that is left, twice; those of the new one
-        # are styled when they are made.
+        # are styled when they are made, in the classes of this size.
         sheet = self.stylesheet
-        if isinstance(sheet, KeptStylesheet) and sheet.read_missing(screen.css_path):
-            sheet.update(screen)
+        if isinstance(sheet, KeptStylesheet):
+            sheet.read_missing(screen.css_path)
+        for size, breakpoints in zip(
+            self.size, (self.HORIZONTAL_BREAKPOINTS, self.VERTICAL_BREAKPOINTS), strict=True
+        ):
+            classes = screen._get_breakpoint_classes(size, breakpoints or [])
+            screen.add_class(*classes, update=False)
+        sheet.update(screen)
         screen._css_update_count = self._css_update_count
 
     def _display(self, screen: Screen, renderable: RenderableType | None) -> None:

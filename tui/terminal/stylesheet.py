@@ -29,10 +29,9 @@ class KeptStylesheet(Stylesheet):
     def reparse(self) -> None:
         self.parse()
 
-    def read_missing(self, paths: Sequence[PurePath]) -> bool:
-        """Reads the files that were not read yet, and says whether there were any."""
+    def read_missing(self, paths: Sequence[PurePath]) -> None:
+        """Reads the files that were not read yet."""
         missing = [path for path in paths if not self.has_source(os.path.abspath(path))]
         self.read_all(missing)
         if missing:
             self.parse()
-        return bool(missing)

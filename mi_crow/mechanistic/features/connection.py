@@ -24,7 +24,7 @@ from mi_crow.mechanistic.features.schema import (
 if TYPE_CHECKING:
     import duckdb
 
-_KEPT = "32MB"  # blocks of the file that DuckDB keeps; the page cache gives the others as quickly
+_KEPT = "16MB"  # blocks of the file that DuckDB keeps; the page cache gives the others as quickly
 _MEMORY_LIMIT = "150MB"  # of a query that does not fit into that
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "memory_limit": _KEPT,

@@ -76,7 +76,7 @@ class OpenFeatureScreen(MiCrowScreen):
         self.call_after_refresh(self._open_again)
 
     def _enter_detail(self) -> None:
-        self.add_class("-detail")
+        self.add_class("-detail", update=not self._detail_shows)
         self._open_again()
         self.pane.examples.focus()
 

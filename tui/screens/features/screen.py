@@ -46,6 +46,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
 
     def __init__(self) -> None:
         super().__init__()
+        self.add_class("-no-index")  # later it would style every widget again
         self._naming: Naming | None = None
 
     def compose_body(self) -> ComposeResult:

@@ -1,7 +1,8 @@
 """The table of all features: virtual, so that 131,072 rows cost what a screenful costs.
 
-It holds the sorted permutation of feature ids and reads only the rows on the screen, in blocks, in
-a thread. Painted lines are kept; a move repaints the two lines that changed.
+It holds the sorted permutation of feature ids and reads only the rows on the screen and on the
+pages beside it, in blocks, in a thread. Painted lines are kept; a move repaints the two lines that
+changed.
 """
 
 from collections.abc import Callable, Sequence
@@ -165,9 +166,7 @@ class FeatureTable(ThreadWork, CursorList):
         fetch = self._fetch
         if self.is_working("rows") or fetch is None or not self._ids:
             return
-        first = max(round(self.scroll_offset.y), 0)
-        last = min(first + max(self.size.height, 1), len(self._ids)) - 1
-        for block in range(first // BLOCK_ROWS, last // BLOCK_ROWS + 1):
+        for block in self._wanted_blocks():
             if block in self._stale or block not in self._blocks:
                 start = block * BLOCK_ROWS
                 ids = list(self._ids[start : start + BLOCK_ROWS])
@@ -178,6 +177,17 @@ class FeatureTable(ThreadWork, CursorList):
                     failed=partial(self._rows_failed, self._generation),
                 )
                 return
+
+    def _wanted_blocks(self) -> list[int]:
+        """The blocks on the screen, then those of the pages below and above it: the next page
+        shows its rows at once."""
+        height, count = max(self.size.height, 1), len(self._ids)
+        first = max(round(self.scroll_offset.y), 0)
+        last = min(first + height, count) - 1
+        below, above = min(last + height, count - 1), max(first - height, 0)
+        ends = (first, last), (last, below), (above, first)
+        wanted = [range(a // BLOCK_ROWS, b // BLOCK_ROWS + 1) for a, b in ends]
+        return list(dict.fromkeys(block for blocks in wanted for block in blocks))
 
     def _more(self) -> tuple[str, ...]:
         return tuple(n for n in self.columns if column_of(n).key not in _IN_EVERY_ROW)

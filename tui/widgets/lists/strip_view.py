@@ -19,6 +19,7 @@ class StripView(ScrollView, can_focus=True):
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._strips: LRUCache[tuple[int, int, str], Strip] = LRUCache(_KEPT_STRIPS)
+        self._drawn_in: object = None  # the colours of the strips
 
     @property
     def text_width(self) -> int:
@@ -40,6 +41,7 @@ class StripView(ScrollView, can_focus=True):
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Lines without a border, padding or opacity need none of what Textual does for each."""
+        self._look_at_colours()
         styles = self.styles
         if styles.gutter != _NO_GUTTER or self.opacity != 1.0 or styles.tint.a:
             return super().render_lines(crop)
@@ -86,6 +88,11 @@ class StripView(ScrollView, can_focus=True):
     def forget_strips(self) -> None:
         self._strips.clear()
 
-    def notify_style_update(self) -> None:
-        self.forget_strips()
-        super().notify_style_update()
+    def _look_at_colours(self) -> None:
+        """Forgets the strips when the colours changed. Textual tells of each update of styles,
+        which most often changes none: the class of a screen, the focus."""
+        looks = [self.get_visual_style(name) for name in sorted(self.COMPONENT_CLASSES)]
+        colours = self.visual_style, looks, self.app.theme, self.app.theme_variables
+        if colours != self._drawn_in:
+            self._drawn_in = colours
+            self.forget_strips()
