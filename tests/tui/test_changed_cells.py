@@ -2,6 +2,8 @@
 
 import random
 import re
+from collections.abc import Iterable
+from itertools import product
 
 from rich.cells import cell_len
 from rich.color import ColorSystem
@@ -13,7 +15,7 @@ from textual.strip import Strip
 
 from tui.terminal.changed_cells import SentFrame
 
-WIDTH, HEIGHT = 24, 4
+WIDTH, HEIGHT = 24, 12
 STYLES = (
     None,
     Style.parse("bold red on blue"),
@@ -22,11 +24,11 @@ STYLES = (
     Style.parse("underline reverse"),
 )
 WORDS = ("a word", "and ", "another", "  ", "wide 漢字", "é", "👩\u200d🔬")
-_PART = re.compile("\x1b\\[([0-9;]*)([Hm])|([^\x1b])")
+_PART = re.compile("\x1b\\[([0-9;]*)([HmrLM])|([^\x1b])")
 
 
 class Shown:
-    """A terminal that knows how to move, how to colour and how to write."""
+    """A terminal that knows how to move, how to scroll, how to colour and how to write."""
 
     def __init__(self) -> None:
         self.cells = {(y, x): ("?", "") for y in range(HEIGHT) for x in range(WIDTH)}
@@ -34,15 +36,27 @@ class Shown:
 
     def read(self, sent: str) -> None:
         y = x = 0
+        bottom = HEIGHT - 1
         for values, kind, character in _PART.findall(sent):
             if kind == "H":
                 y, x = (int(value) - 1 for value in values.split(";"))
+            elif kind == "r":
+                edges = [int(value) - 1 for value in values.split(";") if value]
+                bottom = edges[1] if edges else HEIGHT - 1
+            elif kind in ("L", "M"):
+                self._scroll(y, bottom, int(values) * (1 if kind == "M" else -1))
             elif kind == "m":
                 self._turn(values.split(";"))
             else:
                 for _ in range(max(cell_len(character), 1)):
                     self.cells[y, x] = (character, "|".join(self._look))
                     x += 1
+
+    def _scroll(self, top: int, bottom: int, by: int) -> None:
+        blank = {(-1, x): (" ", "|".join(self._look)) for x in range(WIDTH)}
+        before = self.cells | blank
+        for y, x in product(range(top, bottom + 1), range(WIDTH)):
+            self.cells[y, x] = before[y + by if top <= y + by <= bottom else -1, x]
 
     def _turn(self, values: list[str]) -> None:
         while values:
@@ -78,13 +92,21 @@ def test_after_any_frames_the_terminal_shows_the_last_of_them() -> None:
     words = tuple(word for word in WORDS if "\u200d" not in word)  # the small terminal has no such
     lines = [line(chance, words) for _ in range(HEIGHT)]
     for _ in range(300):
+        if chance.random() < 0.4:  # a list scrolls, by some lines up or down
+            first, last = sorted(chance.sample(range(HEIGHT + 1), 2))
+            by = chance.randint(1, 3)
+            part, new = lines[first:last], [line(chance, words) for _ in range(by)]
+            part = [*part, *new][by:] if chance.random() < 0.5 else [*new, *part][: last - first]
+            lines[first:last] = part[: last - first]
         lines[chance.randrange(HEIGHT)] = line(chance, words)
         if chance.random() < 0.5:
             shown.read(sent(frame, update(lines)))
         else:
             y = chance.randrange(HEIGHT)
             spans = [(y, 0, WIDTH)]
-            shown.read(sent(frame, ChopsUpdate([{0: one} for one in lines], spans, [[WIDTH]] * 4)))
+            shown.read(
+                sent(frame, ChopsUpdate([{0: one} for one in lines], spans, [[WIDTH]] * HEIGHT))
+            )
         shown.read(sent(frame, update(lines)))
         whole = Shown()
         whole.read(sent(SentFrame(), update(lines)))
@@ -111,3 +133,31 @@ def test_another_size_of_the_terminal_sends_everything() -> None:
     frame, lines = SentFrame(), [line(random.Random(1)) for _ in range(HEIGHT)]
     first = sent(frame, update(lines))
     assert frame.changes(update(lines), (WIDTH + 1, HEIGHT), ColorSystem.TRUECOLOR) == first
+
+
+def test_a_list_that_scrolls_sends_the_new_line_alone() -> None:
+    chance, frame, shown = random.Random(2), SentFrame(), Shown()
+    words = tuple(word for word in WORDS if "\u200d" not in word)
+    lines = [line(chance, words) for _ in range(HEIGHT + 1)]
+    shown.read(sent(frame, update(lines[:HEIGHT])))
+    for rows, new in ((lines[1:], lines[HEIGHT]), (lines[:HEIGHT], lines[0])):
+        scrolled = sent(frame, update(rows))
+        shown.read(scrolled)
+        alone = sent(SentFrame(), update([new]))
+        assert len(scrolled) < len(alone) + 40
+        whole = Shown()
+        whole.read(sent(SentFrame(), update(rows)))
+        assert shown.cells == whole.cells
+
+
+def test_a_list_beside_something_that_stays_is_sent_without_scrolling() -> None:
+    frame = SentFrame()
+    left = [line(random.Random(place)).crop(0, 12) for place in range(HEIGHT + 1)]
+    right = [line(random.Random(100 + place)).crop(12, 24) for place in range(HEIGHT)]
+
+    def beside(rows: list[Strip]) -> LayoutUpdate:
+        pairs: list[Iterable[Strip]] = [list(pair) for pair in zip(rows, right, strict=False)]
+        return LayoutUpdate(pairs, Region(0, 0, WIDTH, HEIGHT))
+
+    sent(frame, beside(left))
+    assert not re.search(r"\x1b\[\d+[LM]", sent(frame, beside(left[1:])))

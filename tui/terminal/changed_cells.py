@@ -19,6 +19,8 @@ from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.strip import Strip
 
+from tui.terminal.scrolling import Scroll, scroll_between
+
 _NEAR = 6  # unchanged cells between two changes that are sent rather than jumped over
 
 
@@ -34,6 +36,7 @@ _Cell = tuple[str, _Look]
 """What stands in a cell; no text where the character to the left is wide."""
 
 _PLAIN = _Look("", "39", "49")
+_UNKNOWN: _Cell = "", _Look("unknown", "", "")
 
 
 @dataclass
@@ -41,7 +44,7 @@ class _Line:
     """What is known of one line of the terminal: its cells, and the pieces that they came from, by
     first column and width. A piece that comes again is known without a look at its cells."""
 
-    cells: list[_Cell | None]
+    cells: list[_Cell]
     pieces: dict[tuple[int, int], list[Segment]] = field(default_factory=dict)
 
     def has(self, x: int, width: int, segments: list[Segment]) -> bool:
@@ -72,28 +75,48 @@ class SentFrame:
         """The escape sequences that make the terminal show `update` on a screen of that size."""
         if size != self._size or not self._lines:
             self._size = size
-            self._lines = [_Line([None] * size[0]) for _ in range(size[1])]
-        parts: list[str] = []
-        look = _PLAIN
+            self._lines = [_Line([_UNKNOWN] * size[0]) for _ in range(size[1])]
+        drawn: dict[int, list[_Cell]] = {}
+        spans: list[tuple[int, int, int]] = []
         for y, x, strip in _pieces(update):
             if not 0 <= y < len(self._lines):
                 continue
-            line = self._lines[y]
-            if line.has(x, strip.cell_length, strip._segments):
+            if self._lines[y].has(x, strip.cell_length, strip._segments):
                 continue
             cells = _cells(strip, how)[: max(size[0] - x, 0)]
-            before = line.cells[x : x + len(cells)]
-            line.cells[x : x + len(cells)] = cells
-            for first, last in _differing(before, cells):
+            drawn.setdefault(y, self._lines[y].cells.copy())[x : x + len(cells)] = cells
+            spans.append((y, x, x + len(cells)))
+        parts: list[str] = []
+        scroll = scroll_between([line.cells for line in self._lines], drawn, _UNKNOWN)
+        if scroll is not None:
+            parts.append(scroll.sequence())
+            self._scrolled(scroll)
+            inside = range(scroll.top, scroll.bottom + 1)
+            spans = [span for span in spans if span[0] not in inside]
+            spans += [(y, 0, size[0]) for y in inside]
+        look = _PLAIN
+        for y, x, end in spans:
+            now = drawn[y][x:end]
+            for first, last in _differing(self._lines[y].cells[x:end], now):
                 parts.append(f"\x1b[{y + 1};{x + first + 1}H")
-                for text, cell_look in cells[first:last]:
+                for text, cell_look in now[first:last]:
                     if cell_look is not look and cell_look != look:
                         parts.append(_turned(look, cell_look))
                         look = cell_look
                     parts.append(text)
+            self._lines[y].cells[x:end] = now
         if look != _PLAIN:
             parts.append("\x1b[0m")
         return "".join(parts)
+
+    def _scrolled(self, scroll: Scroll) -> None:
+        """The lines of the terminal as they stand after a scroll; nothing is known of new ones."""
+        top, bottom, by = scroll
+        cells = [line.cells for line in self._lines[top : bottom + 1]]
+        new = [[_UNKNOWN] * len(cells[0]) for _ in range(abs(by))]
+        moved = [*cells[by:], *new] if by > 0 else [*new, *cells[:by]]
+        for line, now in zip(self._lines[top : bottom + 1], moved, strict=True):
+            line.cells = now
 
 
 class ChangedCells(CompositorUpdate):
@@ -145,7 +168,7 @@ def _cells(strip: Strip, how: ColorSystem) -> list[_Cell]:
     return found
 
 
-def _differing(before: Sequence[_Cell | None], now: Sequence[_Cell]) -> Iterator[tuple[int, int]]:
+def _differing(before: Sequence[_Cell], now: Sequence[_Cell]) -> Iterator[tuple[int, int]]:
     """The ranges of `now` to send, whole words each: a terminal's log stays readable."""
     if before == now:
         return

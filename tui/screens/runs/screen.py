@@ -57,9 +57,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_class(
-            "-empty"
-        )  # later it would style every widget again
+        self.add_class("-empty")  # later it would style every widget again
         self._current = "runs"  # the list whose row the detail pane shows
         self._reading: Reading | None = None  # of the selected row, when it is read
         self._reader: HistoryReader | None = None

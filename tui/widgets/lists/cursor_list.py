@@ -107,7 +107,14 @@ class CursorList(StripView):
         self.tell_highlighted()
 
     def _keep_cursor_visible(self) -> None:
-        self.scroll_to_region(Region(0, self.cursor, 1, 1), animate=False, force=True)
+        """Where the list has its lines for itself, a terminal scrolls it; beside another pane each
+        line is sent again, so that it moves by a third of its height at once."""
+        height, top, line = self.size.height, round(self.scroll_offset.y), self.cursor
+        beyond = min(line - top, 0) + max(line - top - height + 1, 0)
+        more = height // 3 if self.outer_size.width < self.app.size.width else 0
+        if 0 < abs(beyond) <= more:
+            line = max(0, min(line + (more if beyond > 0 else -more), self.row_count - 1))
+        self.scroll_to_region(Region(0, line, 1, 1), animate=False, force=True)
 
     def action_cursor_down(self) -> None:
         self.cursor += 1
