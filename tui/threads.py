@@ -1,9 +1,11 @@
 """Work in threads: widgets are touched by the message pump only, and the latest answer counts."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mi_crow.causes import explained, sentence_of
@@ -19,6 +21,7 @@ else:
     _Node = object
 
 Answer = TypeVar("Answer")
+REST_S = 0.12  # without another key, after which what follows a cursor is read
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,7 @@ class ThreadWork(_Node):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._newest_tasks: dict[str, _Task] = {}  # by group, while a thread of the group runs
+        self._rests: dict[str, tuple[float, Callable[[], object]]] = {}  # until when, then what
 
     def in_thread(
         self,
@@ -71,6 +75,25 @@ class ThreadWork(_Node):
             self._newest_tasks[group] = task
         if not running:
             self._start_thread(group, task)
+
+    def when_rested(self, group: str, then: Callable[[], object]) -> None:
+        """Calls `then` on the message pump once nothing was asked for in this group for a moment:
+        what follows a cursor must not hold up its next move. Only the latest of them is called.
+        """
+        resting = group in self._rests
+        self._rests[group] = monotonic() + REST_S, then
+        if not resting:
+            self.run_worker(self._rest(group), group=f"rest of {group}", exit_on_error=False)
+
+    def is_resting(self, group: str) -> bool:
+        """Whether something waits for the end of the moves."""
+        return group in self._rests
+
+    async def _rest(self, group: str) -> None:
+        while (left := self._rests[group][0] - monotonic()) > 0:
+            await asyncio.sleep(left)
+        _, then = self._rests.pop(group)
+        self.call_later(then)
 
     def is_working(self, group: str) -> bool:
         """Whether a thread of this group runs."""

@@ -9,6 +9,7 @@ from mi_crow.cli.excerpt import excerpt, short_token
 from mi_crow.cli.formatting import count, number, print_json, share
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.mechanistic.features.comparing import Alone, Comparison, Pair, compare_features
+from mi_crow.mechanistic.features.records import auroc_text
 from mi_crow.mechanistic.features.report.as_json import comparison_json
 from mi_crow.visible import visible
 
@@ -43,7 +44,7 @@ def _print_sides(found: Comparison) -> None:
     lines = []
     for side in found.sides:
         row = side.detail.row
-        label = f"{row.top_label} {row.top_auroc:.2f}" if row.top_label else ""
+        label = f"{row.top_label} {auroc_text(row.top_auroc or 0)}" if row.top_label else ""
         lines.append(
             [
                 str(row.feature),

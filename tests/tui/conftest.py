@@ -66,6 +66,12 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows a cursor follows soon: `settle` waits for it after each key."""
+    monkeypatch.setattr("tui.threads.REST_S", 0.01)
+
+
+@pytest.fixture(autouse=True)
 def _calm_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this machine does meanwhile must not show in a picture."""
     calm = Gauges(2, 0.4, 3_100_000_000, 8_200_000_000)

@@ -276,7 +276,7 @@ async def test_every_name_and_tag_of_a_feature_shows(open_index):
         pilot.app.look_now()
         await settle(pilot)
         await jump(pilot, MAST)
-        assert "rigging · spars  #ship" in screen_text(pilot)
+        assert "rigging 0.90 · spars 0.50  #ship" in screen_text(pilot)
 
 
 async def test_enter_is_offered_only_where_there_is_an_example(open_index):

@@ -15,6 +15,7 @@ from mi_crow.cli.entry import run_command_line
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features import similar
+from mi_crow.mechanistic.features.records import auroc_text
 from mi_crow.mechanistic.features.similar import DecoderRows, similar_features
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import make_index
@@ -192,3 +193,14 @@ def test_similar_features_as_a_command(
     assert all(named[f] == ("the other" if f == 7 else None) for f in named)
     assert run_command_line(["--workspace", str(workspace.root), *arguments]) == 0
     assert "in two" in capsys.readouterr().out
+
+
+def test_an_auroc_below_one_never_prints_as_one() -> None:
+    assert [auroc_text(one) for one in (0.5, 0.994, 0.9996, 1.0, 0.0)] == [
+        "0.50",
+        "0.99",
+        "0.999",
+        "1.00",
+        "0.00",
+    ]
+    assert [auroc_text(one, 3) for one in (0.8314, 0.99996, 1.0)] == ["0.831", "0.9999", "1.000"]

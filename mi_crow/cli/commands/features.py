@@ -21,6 +21,7 @@ from mi_crow.cli.similar import print_similar
 from mi_crow.cli.tables import Column, print_facts, print_line, print_outcome, print_table
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.catalogue import BY_LABEL, BY_NAME, FeatureColumn, column_named
+from mi_crow.mechanistic.features.records import auroc_text, is_telling
 from mi_crow.mechanistic.features.report.as_json import feature_json, row_json
 from mi_crow.store.workspace import Workspace
 from mi_crow.visible import visible
@@ -270,7 +271,8 @@ def _print_rows(
     extra = dict(more or {})
     if any(row.top_label for row in rows):
         extra["best label"] = [row.top_label or "-" for row in rows]
-        extra["AUROC"] = ["-" if row.top_auroc is None else f"{row.top_auroc:.2f}" for row in rows]
+        scores = [row.top_auroc for row in rows]
+        extra["AUROC"] = ["-" if one is None else auroc_text(one) for one in scores]
     titles = ("feature", "fires", "density", "max", "mean")
     columns = [Column(title, right=True) for title in titles]
     columns += [Column(title, right=title != "best label") for title in extra]
@@ -327,10 +329,10 @@ def _show_facts(detail: "FeatureDetail") -> None:
 
 def _labels(detail: "FeatureDetail") -> str:
     """The labels it separates, with their AUROC on held-out documents."""
-    from mi_crow.mechanistic.features.records import is_telling
-
     separated = [
-        f"{visible(one.label)} {one.auroc:.2f}" for one in detail.labels if is_telling(one.auroc)
+        f"{visible(one.label)} {auroc_text(one.auroc)}"
+        for one in detail.labels
+        if one.auroc is not None and is_telling(one.auroc)
     ]
     return f"{'  '.join(separated[:3])}  (held-out documents)" if separated else "-"
 

@@ -90,9 +90,12 @@ class Annotations(SavedSteering):
 
     # Concepts.
 
-    def concepts(self, sae_id: str | None = None) -> list[Concept]:
-        """All concepts, or those of one SAE, by SAE, feature and name."""
-        where, values = ("", ()) if sae_id is None else (" WHERE sae_id = ?", (sae_id,))
+    def concepts(self, sae_id: str | None = None, feature: int | None = None) -> list[Concept]:
+        """All concepts, or those of one SAE or feature, by SAE, feature and name."""
+        wanted = {"sae_id": sae_id, "feature": feature}
+        values = {name: value for name, value in wanted.items() if value is not None}
+        conditions = " AND ".join(f"{name} = :{name}" for name in values)
+        where = f" WHERE {conditions}" if values else ""
         with self._database.reading() as connection:
             if connection is None:
                 return []

@@ -1,5 +1,6 @@
 """The results of queries: frozen dataclasses of plain values, torch-free."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -63,6 +64,15 @@ class FeatureRow:
     def __post_init__(self) -> None:
         if not is_telling(self.top_auroc):
             object.__setattr__(self, "top_label", None)
+
+
+def auroc_text(auroc: float, digits: int = 2) -> str:
+    """An AUROC with `digits` decimals, and with one more where these would make it perfect."""
+    text = f"{auroc:.{digits}f}"
+    if auroc < 1 <= float(text):
+        scale = 10 ** (digits + 1)
+        return f"{math.floor(auroc * scale) / scale:.{digits + 1}f}"
+    return text
 
 
 def is_telling(auroc: float | None) -> bool:

@@ -4,6 +4,7 @@ The rows are read from `sae_weights.safetensors` a block at a time. The bytes ar
 in the file: the NumPy reader of safetensors does not support bfloat16.
 """
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,12 @@ class DecoderRows:
                 f"the decoder of SAE {sae_id!r} cannot be read ({error!r})"
             ) from error
         return cls(sae_id, values, entry["dtype"] == "BF16")
+
+    def release(self) -> None:
+        """Gives back the memory of what was read; the system keeps it as long as it has room."""
+        mapped = getattr(self.values, "_mmap", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def rows(self, first: int, last: int) -> np.ndarray:
         """float32 [last - first, width]."""
@@ -97,4 +104,5 @@ def _cosines(theirs: DecoderRows, direction: np.ndarray) -> np.ndarray:
         lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
         known = (lengths > 0) & np.isfinite(lengths)
         cosines[first : first + len(rows)][known] = (rows @ direction)[known] / lengths[known]
+        theirs.release()
     return cosines

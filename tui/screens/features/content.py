@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from mi_crow.mechanistic.features.records import LEAST_AUROC, is_telling
+from tui.screens.features.elsewhere import Elsewhere
 from tui.text import count, number, printable
 from tui.widgets.histogram import histogram_chart
 from tui.widgets.lists.feature_columns import density, score
@@ -18,70 +19,92 @@ TALL = 30  # lines of a pane from which the side lists one token per line
 RELATED_COLUMNS = (Column("feature", 7, "right"), Column("value", 5, "right"), Column("what"))
 
 
-def head_content(detail: "FeatureDetail", note: str = "") -> Content:
-    """Three lines: number, names and tags, how it fires, which labels it follows."""
-    row = detail.row
-    name = (
-        Content.styled(printable(row.concept), "bold $accent")
-        if row.concept
-        else Content.styled("no name yet", "$faint")
-    )
-    first = Content.assemble((f"#{row.feature}", "bold $primary"), "  ", name)
-    others = [one.name for one in detail.concepts if one.name != row.concept]
-    tags = list(dict.fromkeys(f"#{tag}" for one in detail.concepts for tag in one.tags))
-    if others:
-        first = Content.assemble(first, (f" · {printable(' · '.join(others))}", "$accent"))
+def head_content(detail: "FeatureDetail", width: int) -> Content:
+    """Three lines: number, names, tags and note; how it fires; which labels it follows."""
+    if not detail.row.fires:
+        dead = Content.styled("never fires on the indexed tokens", "$muted")
+        return Content("\n").join([_names(detail), dead])
+    return Content("\n").join([_names(detail), _figures(detail, width), _labels(detail, width)])
+
+
+def _names(detail: "FeatureDetail") -> Content:
+    row, concepts = detail.row, detail.concepts
+    parts: list[Content | tuple[str, str]] = [(f"#{row.feature}", "bold $primary"), ("  ", "")]
+    for place, one in enumerate(concepts):
+        parts.append((" · " if place else "", "$faint"))
+        parts.append((printable(one.name), "$accent" if place else "bold $accent"))
+        by = "" if one.source == "user" else f" {printable(one.source)}"
+        sure = f" {one.confidence:.2f}" if one.confidence < 1 else ""
+        parts.append((by + sure, "$muted"))
+    if not concepts:
+        parts.append(("no name yet", "$faint"))
+    tags = list(dict.fromkeys(f"#{tag}" for one in concepts for tag in one.tags))
     if tags:
-        first = Content.assemble(first, (f"  {printable(' '.join(tags))}", "$secondary"))
-    if note:
-        first = Content.assemble(first, ("   " + printable(note), "$muted"))
-    if not row.fires:
-        return Content("\n").join(
-            [first, Content.styled("never fires on the indexed tokens", "$muted")]
-        )
-    second = Content.assemble(
-        density(row.density),
-        (" of tokens", "$muted"),
-        (" · ", "$faint"),
-        count(row.fires),
-        (" firings", "$muted"),
-        (" · ", "$faint"),
-        ("max ", "$muted"),
-        number(row.max_act, 2),
-        (" · ", "$faint"),
-        ("mean ", "$muted"),
-        number(row.mean_act, 2),
-    )
-    return Content("\n").join([first, second, _labels(detail)])
+        parts.append((f"  {printable(' '.join(tags))}", "$secondary"))
+    if note := next((one.note for one in concepts if one.note), ""):
+        parts.append(("   " + printable(note), "$muted"))
+    return Content.assemble(*parts)
 
 
-def _labels(detail: "FeatureDetail") -> Content:
+def _figures(detail: "FeatureDetail", width: int) -> Content:
+    """How it fires, then as many of the other figures as there is room for."""
+    row = detail.row
+    figures = [
+        (density(row.density), "of tokens"),
+        (count(row.fires), "firings"),
+        ("max", number(row.max_act, 2)),
+        ("mean", number(row.mean_act, 2)),
+        ("std", number(detail.std_act, 2)),
+        ("encoder-decoder cosine", number(detail.encoder_decoder_cosine, 2)),
+        ("decoder norm", number(detail.decoder_norm, 2)),
+        ("logit skew", number(detail.skew, 2)),
+        ("kurtosis", number(detail.kurtosis, 2)),
+    ]
+    line = Content("")
+    for place, (first, second) in enumerate(figures):
+        styles = ("", "$muted") if place < 2 else ("$muted", "")
+        part = Content.assemble((first, styles[0]), " ", (second, styles[1]))
+        longer = Content.assemble(line, (" · ", "$faint"), part) if place else part
+        if longer.cell_length > width:
+            break
+        line = longer
+    return line
+
+
+def _labels(detail: "FeatureDetail", width: int) -> Content:
     """The labels that it predicts best, by AUROC on held-out documents."""
     if not detail.labels:
         return Content.styled("the texts have no labels", "$faint")
-    parts = [
-        Content.assemble(printable(label.label), (f" {score(label.auroc)}", "$secondary"))
-        for label in detail.labels
-        if is_telling(label.auroc)
-    ][:3]
-    if not parts:
+    telling = [one for one in detail.labels if is_telling(one.auroc)]
+    if not telling:
         return Content.styled(
             f"AUROC –  no label reaches {LEAST_AUROC} on held-out texts", "$faint"
         )
-    return Content.assemble(("AUROC ", "$muted"), Content.styled(" · ", "$faint").join(parts))
+    line = Content.styled("held-out AUROC ", "$muted")
+    for place, one in enumerate(telling):
+        part = Content.assemble(printable(one.label), (f" {score(one.auroc)}", "$secondary"))
+        if one.lift is not None:
+            part = Content.assemble(part, (f" lift {number(one.lift, 1)}", "$muted"))
+        longer = Content.assemble(line, (" · " if place else "", "$faint"), part)
+        if place and longer.cell_length > width:
+            break
+        line = longer
+    return line
 
 
-def side_content(detail: "FeatureDetail", width: int, height: int) -> Content:
-    """Histogram, positive and negative logits, in a column of that size."""
+def side_content(detail: "FeatureDetail", width: int, height: int, rows: int = 0) -> Content:
+    """Histogram, positive and negative logits, in a column of that size with `rows` of features of
+    other SAEs below."""
     tall = height >= TALL
     parts = (
         ("Positive logits", detail.promoted, "$success"),
         ("Negative logits", detail.suppressed, "$error"),
     )
+    tokens_each = _tokens_shown(height - 2 * rows)
     blocks = [_histogram(detail, width, 4 if tall else 2) if detail.row.fires else Content("")]
     for title, tokens, style in parts:
         if tall:
-            blocks.append(_token_list(title, tokens[: _tokens_shown(height)], width, style))
+            blocks.append(_token_list(title, tokens[:tokens_each], width, style))
         else:
             blocks.append(token_flow(title, tokens, width, style))
     return Content("\n\n" if tall else "\n").join([block for block in blocks if block.plain])
@@ -156,6 +179,26 @@ def related_rows(
         )
         for feature, value in related
     ]
+
+
+_CLOSE = 0.7  # decoder cosine from which two features may be the same
+
+
+def elsewhere_rows(found: Sequence[Elsewhere]) -> list[Row]:
+    """The nearest feature of each other SAE, or why there is none."""
+    best_first = sorted(found, key=lambda one: -one.cosine if one.feature is not None else 2)
+    return [_elsewhere_row(one) for one in best_first]
+
+
+def _elsewhere_row(one: Elsewhere) -> Row:
+    sae, name = printable(one.sae_id), printable(one.name or one.trouble)
+    if one.feature is None:
+        known = (Cell("–" if one.trouble else "…", "$faint"), Cell(""))
+    else:
+        style = "$foreground" if one.cosine >= _CLOSE else "$faint"
+        known = (Cell(f"#{one.feature}", style), Cell(score(one.cosine), "$muted"))
+    style = "$accent" if one.name else "$muted"
+    return Row(one.key, (*known, Cell(sae, "$secondary", ((f" {name}", style),) if name else ())))
 
 
 def _name_cell(row: "FeatureRow | None") -> Cell:

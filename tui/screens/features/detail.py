@@ -1,5 +1,7 @@
 """The open feature: head, examples with token heat, and what belongs to it."""
 
+from collections.abc import Sequence
+
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
@@ -8,7 +10,15 @@ from textual.message import Message
 from textual.widgets import Static
 
 from mi_crow.errors import NotFoundError
-from tui.screens.features.content import RELATED_COLUMNS, head_content, related_rows, side_content
+from tui.screens.features.content import (
+    RELATED_COLUMNS,
+    TALL,
+    elsewhere_rows,
+    head_content,
+    related_rows,
+    side_content,
+)
+from tui.screens.features.elsewhere import MOST, Elsewhere
 from tui.screens.features.reading import DetailRead
 from tui.text import count, number
 from tui.widgets.example_lines import LOOKS
@@ -18,14 +28,15 @@ from tui.widgets.trouble import Trouble
 
 
 class FeatureDetailPane(Container):
-    """Shows one DetailRead. The focus goes between the examples and two lists of features."""
+    """Shows one DetailRead. The focus goes between the examples and the lists of features."""
 
     class Wanted(Message):
         """Another feature was chosen here."""
 
-        def __init__(self, feature: int) -> None:
+        def __init__(self, feature: int, sae_id: str = "") -> None:
             super().__init__()
             self.feature = feature
+            self.sae_id = sae_id  # empty: the open one
 
     def __init__(self, id: str) -> None:
         super().__init__(id=id)
@@ -40,7 +51,7 @@ class FeatureDetailPane(Container):
                 yield ExampleList(id="examples")
             with Vertical(id="feature-side", classes="pane -across"):
                 yield Static(id="side-facts", markup=False)
-                for name in ("neighbours", "coactive"):
+                for name in ("neighbours", "elsewhere", "coactive"):
                     yield Static(classes="related-title", id=f"title-{name}")
                     yield RowList(RELATED_COLUMNS, empty="none", id=f"related-{name}")
 
@@ -73,8 +84,6 @@ class FeatureDetailPane(Container):
             trouble.show(read.error or NotFoundError(f"feature {read.feature} not found"))
             return
         trouble.clear()
-        note = next((concept.note for concept in detail.concepts if concept.note), "")
-        self.query_one("#feature-head", Static).update(head_content(detail, note))
         if not same:
             empty = "No examples in this band." if detail.row.fires else "It never fires."
             self.examples.show(read.examples, detail.row.max_act, empty)
@@ -92,6 +101,23 @@ class FeatureDetailPane(Container):
             row_list.set_rows(related_rows([one[:2] for one in related], read.rows))
             if not same:
                 row_list.action_first()
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """The other SAEs in which the feature is looked for."""
+        rows = self.query_one("#related-elsewhere", RowList).rows
+        return [row.key.rpartition("/")[0] for row in rows]
+
+    def show_elsewhere(self, found: Sequence[Elsewhere]) -> None:
+        """The same feature in other SAEs; those that are still being read have no feature yet."""
+        rows = self.query_one("#related-elsewhere", RowList)
+        self.set_class(bool(found), "-elsewhere")
+        if found:
+            words = Content.assemble(("In other SAEs", "bold $primary"), (" (cosine)", "$muted"))
+            self.query_one("#title-elsewhere", Static).update(words)
+            rows.styles.height = min(len(found), 1 if self.size.height < TALL else MOST)
+        rows.set_rows(elsewhere_rows(found))
+        self._show_side()
 
     def next_look(self) -> None:
         """Draws the examples in the next way: windows, lines, aligned at the peak, documents."""
@@ -115,7 +141,10 @@ class FeatureDetailPane(Container):
             return
         facts = self.query_one("#side-facts", Static)
         width = max(facts.container_size.width, 16)
-        facts.update(side_content(self._read.detail, width, self.size.height))
+        facts.update(side_content(self._read.detail, width, self.size.height, len(self.elsewhere)))
+        detail = self._read.detail
+        head = self.query_one("#feature-head", Static)
+        head.update(head_content(detail, max(head.container_size.width - 2, 20)))
 
     def on_resize(self) -> None:
         self._show_side()
@@ -123,4 +152,6 @@ class FeatureDetailPane(Container):
     @on(RowList.Opened)
     def _open_related(self, event: RowList.Opened) -> None:
         event.stop()
-        self.post_message(self.Wanted(int(event.key)))
+        sae_id, _, feature = event.key.rpartition("/")
+        if feature:
+            self.post_message(self.Wanted(int(feature), sae_id))

@@ -144,7 +144,7 @@ class FeatureListScreen(OpenFeatureScreen):
     @on(FeatureTable.Highlighted)
     def _highlighted(self, message: FeatureTable.Highlighted) -> None:
         if message.feature is not None:
-            self._open(message.feature)
+            self._point_at(message.feature)
 
     @on(FeatureTable.Opened)
     def _opened(self, message: FeatureTable.Opened) -> None:
@@ -153,7 +153,15 @@ class FeatureListScreen(OpenFeatureScreen):
 
     @on(FeatureDetailPane.Wanted)
     def _related(self, message: FeatureDetailPane.Wanted) -> None:
+        if message.sae_id and not any(
+            sae.sae_id == message.sae_id and sae.has_index for sae in self.context.saes()
+        ):
+            hint = f"n i on Runs, or mi-crow index --sae {message.sae_id}, builds it"
+            self.tell(UserError(f"SAE {message.sae_id} has no feature index", hint=hint))
+            return
         self.mi_crow.leave_place()
+        if message.sae_id:
+            self.mi_crow.open_sae(message.sae_id)
         self._go_to(message.feature)
 
     # Actions.

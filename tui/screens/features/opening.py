@@ -12,6 +12,7 @@ from tui import messages
 from tui.clipboard import copy
 from tui.screens.base import MiCrowScreen
 from tui.screens.features.detail import FeatureDetailPane
+from tui.screens.features.elsewhere import Elsewhere, OtherSaes, others_of, takes_long
 from tui.screens.features.reading import DetailRead, read_detail
 from tui.widgets.example_lines import LOOKS, ExampleLook
 from tui.widgets.example_list import ExampleList
@@ -31,6 +32,7 @@ class OpenFeatureScreen(MiCrowScreen):
         self._feature: int | None = None  # the feature to show
         self._band = 0
         self._reading: object = None  # what the thread for the pane reads
+        self._other_saes = OtherSaes()
 
     @property
     def table(self) -> FeatureTable:
@@ -44,6 +46,14 @@ class OpenFeatureScreen(MiCrowScreen):
         if feature != self._feature:
             self._feature, self._band = feature, 0
         self._open_again()
+
+    def _point_at(self, feature: int) -> None:
+        """The cursor is on a feature: it is the open one at once, the pane follows."""
+        if feature == self._feature:
+            self._open_again()
+            return
+        self._feature, self._band = feature, 0
+        self.when_rested("detail", self._open_again)
 
     @property
     def _request(self) -> "tuple[FeatureStore | None, int | None, int]":
@@ -65,8 +75,28 @@ class OpenFeatureScreen(MiCrowScreen):
         if (read.store, read.feature, read.band) == self._request:
             self.pane.show(read)
             self.refresh_bindings()
-        else:
+            self._look_elsewhere()
+        elif not self.is_resting("detail"):
             self._open_again()  # the cursor moved on, or another index was opened meanwhile
+
+    def _look_elsewhere(self) -> None:
+        """Looks for the open feature in the other SAEs."""
+        context, feature, sae_id = self.context, self._feature, self._sae_id
+        others = others_of(context.sae(), context.saes())
+        if takes_long(others) or set(self.pane.elsewhere) != {other.sae_id for other in others}:
+            self.pane.show_elsewhere([Elsewhere(other.sae_id) for other in others])
+        if not others or feature is None or sae_id is None or not self._detail_shows:
+            return
+        own = context.workspace.saes_dir / sae_id
+        self.in_thread(
+            lambda: self._other_saes.look(own, feature, others, context.annotations),
+            partial(self._show_elsewhere, sae_id, feature),
+            group="elsewhere",
+        )
+
+    def _show_elsewhere(self, sae_id: str, feature: int, found: Sequence[Elsewhere]) -> None:
+        if (sae_id, feature) == (self._sae_id, self.pane.feature):
+            self.pane.show_elsewhere(found)
 
     @property
     def _detail_shows(self) -> bool:

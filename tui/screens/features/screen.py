@@ -74,11 +74,15 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             self.table.marks.clear()
             self.remove_class("-detail")
         self._error = message.error
+        if message.error:
+            self._wanted = None
         self._show_state()
         self._list_anew()
 
     def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
         self._show_state()
+        if self.pane.shown is not None and not self.is_resting("detail"):
+            self._look_elsewhere()
 
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
         store = self.context.features

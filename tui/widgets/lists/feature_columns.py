@@ -1,6 +1,5 @@
 """The columns of the feature table: what each says, and its width in the room there is; pure."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content, Span
 
 from mi_crow.mechanistic.features.catalogue import DEFAULT, FeatureColumn, Kind, column_named
+from mi_crow.mechanistic.features.records import auroc_text
 from tui.text import count, number, printable
 from tui.widgets.lists.row_list import fitted
 
@@ -36,9 +36,7 @@ def density(share: float) -> str:
 
 def score(auroc: float | None) -> str:
     """An AUROC in at most five characters; what is not perfect never reads as 1.00."""
-    if auroc is not None and 0.995 <= auroc < 1:
-        return f"{math.floor(auroc * 1000) / 1000:.3f}"
-    return number(auroc, 2)
+    return "–" if auroc is None or auroc != auroc else auroc_text(auroc)
 
 
 def _meaning(row: "FeatureRow") -> Content:

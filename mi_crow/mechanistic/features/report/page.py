@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from mi_crow.mechanistic.features.records import is_telling
+from mi_crow.mechanistic.features.records import auroc_text, is_telling
 from mi_crow.mechanistic.features.report.histogram import histogram_svg
 from mi_crow.mechanistic.features.report.style import STYLE
 from mi_crow.visible import visible
@@ -35,7 +35,7 @@ def _number(value: float | None) -> str:
 
 
 def _score(auroc: float | None) -> str:
-    return "–" if auroc is None else f"{auroc:.3f}"
+    return "–" if auroc is None else auroc_text(auroc, 3)
 
 
 def _share(value: float) -> str:
