@@ -52,6 +52,8 @@ APP = (
     Action(
         "app.forward", "alt+right,shift+backspace", "forward", "forward", "Forward again", False
     ),
+    Action("app.zoom", "plus", "zoom", "zoom", "This pane alone, or all panes again", False),
+    Action("app.jump", "apostrophe", "jump", "jump", "Jump to a pane or field by letter", False),
     Action("app.theme", "", "next_theme", "theme", "Dark, light or high contrast"),
     Action("app.themes", "", "themes", "themes", "Choose a theme, with a preview"),
     Action("app.settings", "", "settings", "settings", "Edit the settings in your editor"),

@@ -101,6 +101,10 @@ class MiCrowApp(Workbench):
             self.theme = wanted
         for sentence in self.preferences.mistakes:
             self.notify(printable(sentence), severity="warning")
+        try:
+            self.take_up_history(saved)
+        except MiCrowError as error:
+            self.tell(error)
         if self.context.sae_id:
             self.switch_mode("features")
             return
@@ -123,7 +127,12 @@ class MiCrowApp(Workbench):
                 with suppress(NoMatches):  # its widgets are still being made
                     screens[name] = screen.whole_state()
         return SavedState(
-            self.current_mode, self.context.sae_id, self.theme, screens, self.preferences.theme
+            self.current_mode,
+            self.context.sae_id,
+            self.theme,
+            screens,
+            self.preferences.theme,
+            self.history.as_json(),
         )
 
     def exit(self, *arguments: Any, **settings: Any) -> None:
@@ -142,6 +151,22 @@ class MiCrowApp(Workbench):
     def action_escape(self) -> None:
         if self.base_screen is not None:
             self.base_screen.action_escape()
+
+    def action_zoom(self) -> None:
+        if self.base_screen is not None:
+            self.base_screen.action_zoom()
+
+    def action_jump(self) -> None:
+        from tui.widgets.frame.jump import JumpPopup
+
+        async def jump(chosen: Widget | str | None) -> None:
+            if isinstance(chosen, Widget):
+                chosen.focus()
+            elif chosen is not None:
+                await self.go(chosen)
+
+        if self.base_screen is self.screen:
+            self.push_screen(JumpPopup(self.screen), jump)
 
     def action_help(self) -> None:
         from tui.widgets.frame.help import HelpPopup

@@ -1,6 +1,10 @@
 """The way through the app: the screens and features that were open, to go back to; pure."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+
+from mi_crow.errors import CorruptDataError
+from mi_crow.store.json_object import JsonObject
 
 _MOST = 100
 
@@ -11,10 +15,14 @@ class Visited:
 
     screen: str
     feature: int | None = None
+    sae_id: str | None = None  # whose feature it is
+
+    def as_json(self) -> list[str | int | None]:
+        return [self.screen, self.feature, self.sae_id]
 
 
 class History:
-    """Visiteds behind and ahead of the one that is open. A new way forgets those ahead."""
+    """Places behind and ahead of the one that is open. A new way forgets those ahead."""
 
     def __init__(self) -> None:
         self._behind: list[Visited] = []
@@ -34,6 +42,25 @@ class History:
         """The place from which `back` led to `here`; None at the end."""
         return self._move(here, self._ahead, self._behind)
 
+    def keep(self, there: Callable[[Visited], bool]) -> None:
+        """Forgets places that are not `there` any more."""
+        self._behind = [place for place in self._behind if there(place)]
+        self._ahead = [place for place in self._ahead if there(place)]
+
+    def as_json(self) -> dict[str, list[list[str | int | None]]]:
+        return {
+            "behind": [place.as_json() for place in self._behind],
+            "ahead": [place.as_json() for place in self._ahead],
+        }
+
+    @classmethod
+    def from_json(cls, saved: JsonObject, screens: Collection[str]) -> "History":
+        """Raises CorruptDataError for what is no history of these screens."""
+        history = cls()
+        for name, places in (("behind", history._behind), ("ahead", history._ahead)):
+            places += [_place(one, screens, saved) for one in saved.array(name, [])[-_MOST:]]
+        return history
+
     @staticmethod
     def _move(here: Visited, source: list[Visited], other: list[Visited]) -> Visited | None:
         while source:
@@ -42,3 +69,10 @@ class History:
                 other.append(here)
                 return place
         return None
+
+
+def _place(saved: object, screens: Collection[str], within: JsonObject) -> Visited:
+    match saved:
+        case [str(screen), int() | None as feature, str() | None as sae_id] if screen in screens:
+            return Visited(screen, feature, sae_id)
+    raise CorruptDataError(f"{within.place}: {saved!r:.60} is not a place in the app")

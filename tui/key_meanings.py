@@ -76,7 +76,7 @@ MEANINGS = {
     "left_square_bracket": Meaning("previous", ("previous",)),
     "less_than_sign": Meaning("less", ("less",)),
     "number_sign": Meaning("go to a number", ("number",)),
-    "plus": Meaning("zoom", ("zoom",)),
+    "plus": Meaning("one pane alone, or all", ("zoom",)),
     "question_mark": Meaning("help", ("help",)),
     "right_square_bracket": Meaning("next", ("next",)),
     "slash": Meaning("filter", ("filter",)),

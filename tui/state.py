@@ -21,6 +21,7 @@ class SavedState:
     theme: str = ""
     screens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     theme_set: str = ""  # that of the settings then: whichever was changed last holds
+    history: Mapping[str, Any] = field(default_factory=dict)  # of places, as `History` gives it
 
 
 class StateFile:
@@ -46,6 +47,7 @@ class StateFile:
             data.text("theme", ""),
             {name: screens.object(name).values for name in screens},
             data.text("theme_set", ""),
+            data.object("history", {}).values,
         )
 
     def write(self, state: SavedState) -> None:
@@ -60,5 +62,6 @@ class StateFile:
                 "theme": state.theme,
                 "theme_set": state.theme_set,
                 "screens": state.screens,
+                "history": state.history,
             },
         )

@@ -12,9 +12,10 @@ from textual.app import ScreenStackError
 from textual.message import Message
 
 from mi_crow.errors import MiCrowError
+from mi_crow.store.json_object import JsonObject
 from mi_crow.store.workspace import Workspace
 from tui import messages
-from tui.actions import changes_workspace
+from tui.actions import SCREENS, changes_workspace
 from tui.context import AppContext, ConceptsLook
 from tui.history import History, Visited
 from tui.message_log import MessageLog, Place, Told
@@ -65,7 +66,7 @@ class Workbench(ThreadWork, TerminalApp):
         self._scan: Scan | None = None
         self._concepts_version: int | None = None
         self.message_log = MessageLog()
-        self._history = History()
+        self.history = History()
         self._requested: tuple[str, object] | None = None  # the index last asked for
 
     def on_mount(self) -> None:
@@ -294,18 +295,32 @@ class Workbench(ThreadWork, TerminalApp):
 
     @property
     def _place(self) -> Visited:
-        screen = self.screen_stack[0]
-        return Visited(self.current_mode, getattr(screen, "open_feature", None))
+        feature = getattr(self.screen_stack[0], "open_feature", None)
+        sae_id = self.context.sae_id if feature is not None else None
+        return Visited(self.current_mode, feature, sae_id)
 
     def leave_place(self) -> None:
         """Remembers what is open, before something else is opened in its place."""
-        self._history.leave(self._place)
+        self.history.leave(self._place)
+
+    def take_up_history(self, saved: SavedState) -> None:
+        """Goes on with the history of the last start. Raises CorruptDataError."""
+        places = JsonObject.of(saved.history, "the saved history")
+        self.history = History.from_json(places, SCREENS)
 
     async def action_back(self) -> None:
-        await self._return_to(self._history.back(self._place), "Nothing was open before")
+        self._forget_removed()
+        await self._return_to(self.history.back(self._place), "Nothing was open before")
 
     async def action_forward(self) -> None:
-        await self._return_to(self._history.forward(self._place), "Nothing was open after this")
+        self._forget_removed()
+        await self._return_to(self.history.forward(self._place), "Nothing was open after this")
+
+    def _forget_removed(self) -> None:
+        """Features of SAEs that are not in the workspace any more cannot be gone back to."""
+        if self._scan is not None:
+            known = {None, *(sae.sae_id for sae in self.context.saes())}
+            self.history.keep(lambda place: place.sae_id in known)
 
     async def _return_to(self, place: Visited | None, nothing: str) -> None:
         if place is None:
@@ -314,5 +329,7 @@ class Workbench(ThreadWork, TerminalApp):
         if place.screen != self.current_mode:
             await self.switch_mode(place.screen)
             self._refresh_header()
+        if place.sae_id is not None and place.sae_id != self.context.sae_id:
+            self.open_sae(place.sae_id)
         if place.feature is not None and place != self._place:
             self.screen_stack[0].post_message(messages.OpenFeature(place.feature))

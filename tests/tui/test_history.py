@@ -1,12 +1,15 @@
 """Backspace goes back through features and screens; escape never leaves a screen."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.index_fixture import make_index
-from tests.tui.driving import press, screen_text
+from tests.tui.driving import press, screen_text, settle
+from tui.app import MiCrowApp
 from tui.history import History, Visited
 from tui.screens.features.detail import FeatureDetailPane
+from tui.state import SavedState, StateFile
 
 SAE = "fixture-sae"
 
@@ -70,3 +73,47 @@ async def test_a_field_says_how_to_leave_it_and_keeps_backspace(run_app, app_wor
         await press(pilot, "escape")
         assert "esc leave the field" not in screen_text(pilot)
         assert pilot.app.current_mode == "inspect"
+
+
+async def test_the_way_back_outlives_the_app_and_leads_to_another_sae(empty_workspace):
+    for sae_id in (SAE, "other-sae"):
+        make_index(empty_workspace, sae_id)
+    file = StateFile(empty_workspace.root)
+    async with MiCrowApp(empty_workspace, SAE, SavedState(), file).run_test() as pilot:
+        await settle(pilot)
+        await press(pilot, "number_sign", *"12", "enter", "4")
+        pilot.app.exit()
+    app = MiCrowApp(empty_workspace, "other-sae", file.read(), file)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await press(pilot, "5", "backspace", "backspace")
+        pane = pilot.app.screen.query_one(FeatureDetailPane)
+        assert (app.context.sae_id, pane.feature) == (SAE, 12)
+        await press(pilot, "alt+right")
+        assert (app.context.sae_id, app.current_mode) == ("other-sae", "features")
+
+
+async def test_a_feature_of_an_sae_that_is_gone_is_passed_over(empty_workspace):
+    make_index(empty_workspace, SAE)
+    places = {"behind": [["runs", None, None], ["features", 3, "removed"]]}
+    app = MiCrowApp(empty_workspace, None, SavedState("concepts", history=places))
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await press(pilot, "backspace")
+        assert app.current_mode == "runs"
+
+
+@pytest.mark.parametrize(
+    "places",
+    [{"behind": 3}, {"ahead": [["moon", None, None]]}, {"behind": [["runs", "x", None]]}],
+)
+async def test_a_damaged_history_is_told_and_the_rest_is_taken_up(
+    empty_workspace, monkeypatch, places
+):
+    app, told = MiCrowApp(empty_workspace, None, SavedState("concepts", history=places)), []
+    monkeypatch.setattr(app, "notify", lambda message, **_: told.append(message))
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        assert app.current_mode == "concepts"
+        assert len(told) == 1
+        assert "history" in told[0]

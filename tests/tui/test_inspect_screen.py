@@ -41,7 +41,7 @@ async def inspected(pilot: Pilot, text: str = TEXT) -> None:
 
 async def test_typing_goes_to_the_text_and_ctrl_r_inspects_it(open_inspect):
     async with open_inspect() as (pilot, session):
-        await press(pilot, *"2 jkq")
+        await press(pilot, "e", *"2 jkq")
         assert pilot.app.screen.query_one(Area).text == "2 jkq"
         assert pilot.app.current_mode == "inspect"
         await press(pilot, "ctrl+r")
@@ -133,7 +133,7 @@ async def test_a_refusal_is_told_and_the_next_try_works(open_inspect):
 
 async def test_without_an_sae_it_says_what_to_do(run_app, empty_workspace):
     async with run_app(empty_workspace) as pilot:
-        await press(pilot, "3", "h", "i", "ctrl+r")
+        await press(pilot, "3", "e", "h", "i", "ctrl+r")
         assert "no SAE is open" in notices(pilot)
 
 

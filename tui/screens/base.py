@@ -12,6 +12,7 @@ from textual.widgets import Input, TextArea
 from mi_crow.errors import MiCrowError
 from mi_crow.store.json_object import JsonObject
 from tui.context import AppContext
+from tui.screens.zoom import ZoomsPanes
 from tui.threads import ThreadWork
 from tui.widgets.frame.banner import Banner
 from tui.widgets.frame.footer import FooterBar
@@ -22,7 +23,7 @@ from tui.widgets.lists.sorted_list import SortedList
 from tui.workbench import Workbench
 
 
-class MiCrowScreen(ThreadWork, Screen[None]):
+class MiCrowScreen(ThreadWork, ZoomsPanes, Screen[None]):
     """A screen with the common frame. Subclasses yield their widgets in `compose_body`.
 
     Subclasses set NAME (a name of `actions.SCREENS`) and take their bindings with
@@ -90,13 +91,15 @@ class MiCrowScreen(ThreadWork, Screen[None]):
     def whole_state(self) -> dict[str, Any]:
         """`state`, and what the frame keeps for every screen."""
         orders = {one.id: one.order.as_json() for one in self.query(SortedList) if one.id}
-        return self.state() | {"orders": orders}
+        return self.state() | {"orders": orders} | self.zoom_state()
 
     def _restore_frame(self, saved: JsonObject) -> None:
         orders = saved.object("orders", {})
         for one in self.query(SortedList):
             if one.id is not None and one.id in orders:
                 one.order = RowOrder.from_json(orders.values[one.id], one.columns)
+
+        self.call_after_refresh(self.restore_zoom, saved.text("zoom", ""))
 
     def state(self) -> dict[str, Any]:
         """What this screen would restore, as JSON."""
@@ -119,5 +122,12 @@ class MiCrowScreen(ThreadWork, Screen[None]):
     def action_escape(self) -> None:
         if self.stop_running() or self.close_popup():
             return
-        if isinstance(self.focused, Input | TextArea):
-            self.focus_home()
+        if not self.leave_field():
+            self.unzoom()
+
+    def leave_field(self) -> bool:
+        """Gives the keys back to the screen; False when no field had them."""
+        if not isinstance(self.focused, Input | TextArea):
+            return False
+        self.focus_home()
+        return True

@@ -48,7 +48,7 @@ class PromptLine(Horizontal):
         value: str
 
     def __init__(self, id: str = "prompt") -> None:
-        super().__init__(id=id)
+        super().__init__(id=id, classes="stays")
         self.display = False
         self.purpose = ""
         self._hint = ""

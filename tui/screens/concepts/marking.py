@@ -22,7 +22,7 @@ class ConceptMarkScreen(MiCrowScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._marked: Marks[str] = Marks()
+        self._marked = Marks[str]()
 
     @property
     def row_list(self) -> SortedList:

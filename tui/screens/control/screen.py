@@ -206,6 +206,7 @@ class ControlScreen(MiCrowScreen):
         if not text.strip():
             self.notify("The text is empty", severity="warning")
             return
+        self.leave_field()  # what is typed from here on is meant for the screen
         sae_id = self.context.sae_id
 
         def measure() -> dict[str, Any]:

@@ -38,8 +38,8 @@ class FeatureDetailPane(Container):
             self.feature = feature
             self.sae_id = sae_id  # empty: the open one
 
-    def __init__(self, id: str) -> None:
-        super().__init__(id=id)
+    def __init__(self, id: str, classes: str = "") -> None:
+        super().__init__(id=id, classes=classes)
         self._read: DetailRead | None = None
 
     def compose(self) -> ComposeResult:

@@ -50,14 +50,14 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         self._naming: Naming | None = None
 
     def compose_body(self) -> ComposeResult:
-        yield Static(id="features-welcome", markup=False)
+        yield Static(id="features-welcome", classes="stays", markup=False)
         with Horizontal(id="features-body"):
             with Vertical(id="features-left"):
                 table = FeatureTable(id="features-table")
                 yield TableHeading(table, id="features-heading")
                 yield Trouble(id="table-trouble")
                 yield table
-            yield FeatureDetailPane(id="feature-detail")
+            yield FeatureDetailPane(id="feature-detail", classes="whole")
         yield PromptLine()
 
     def on_mount(self) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureRow
 
 TOP_FEATURES = 40
-_HELLO = "ctrl+r shows which features fire on the text"
+_HELLO = "e writes a text, ctrl+r shows which features fire on it"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,6 @@ class InspectScreen(MiCrowScreen):
 
     def on_mount(self) -> None:
         self._sae_id = self.context.sae_id
-        self.query_one("#inspect-text", Area).focus()
         self._show_titles()
 
     @property
@@ -132,6 +131,7 @@ class InspectScreen(MiCrowScreen):
         if not text.strip():
             self._say("type a text first")
             return
+        self.leave_field()  # what is typed from here on is meant for the screen
         self._say("reading…" if self.context.session_is_ready else "loading the model…")
         self.in_thread(
             partial(self._inspect, text, self._sae_id),
@@ -173,7 +173,6 @@ class InspectScreen(MiCrowScreen):
         self.tokens.show(found.tokens, found.excluded)
         self._show_lists()
         self._look_for()
-        self.tokens.focus()
 
     def on_sae_changed(self, message: messages.SaeChanged) -> None:
         if message.sae_id != self._sae_id:

@@ -67,7 +67,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
         self._marked = Marks[str]()  # SAEs
 
     def compose_body(self) -> ComposeResult:
-        yield Static(WELCOME, id="welcome")
+        yield Static(WELCOME, id="welcome", classes="stays")
         with Horizontal(id="runs-body"):
             with Vertical(id="lists", classes="pane -across -shown"):
                 for name, columns, empty in (
@@ -142,7 +142,15 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
         self._read_detail()
         self.refresh_bindings()
 
+    def zoom_changed(self) -> None:
+        self._share_heights()
+
     def _share_heights(self) -> None:
+        if self.zoomed is not None:
+            for name in LISTS:
+                self._list(name).styles.height = "1fr"
+            self.call_after_refresh(self._show_headings)
+            return
         room = self.query_one("#lists").size.height or self.size.height - 3
         low = self.has_class("-low")
         available = room - len(LISTS) - (0 if low else 2)

@@ -182,6 +182,7 @@ class SteerScreen(StackScreen):
             self.tell(error)
             return
         self._trouble.clear()
+        self.leave_field()  # what is typed from here on is meant for the screen
         self._plan = writing.Plan(prompt, plans, titles, settings, sae_id)
         self._stopped, self._done = False, []
         for side in SIDES:

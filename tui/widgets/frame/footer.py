@@ -9,7 +9,6 @@ from textual.widgets import Input, TextArea
 
 from tui.actions import ACTIONS, NO_KEY, key_label
 from tui.terminal.keys import takes_key
-from tui.widgets.prompt_line import PromptLine
 
 _ORDER = {action.id: position for position, action in enumerate(ACTIONS)}
 _ALWAYS = ("app.help", "app.quit")
@@ -43,11 +42,8 @@ class FooterBar(Widget):
             self.app.simulate_key(key)
 
     def _typing(self) -> bool:
-        """Whether a field of the screen has the focus; a prompt says beside it how to leave it."""
-        focused = self.screen.focused
-        if self.screen.is_modal or not isinstance(focused, Input | TextArea):
-            return False
-        return not any(isinstance(node, PromptLine) for node in focused.ancestors)
+        """Whether a field of the screen has the focus; a popup has a key that closes it."""
+        return not self.screen.is_modal and isinstance(self.screen.focused, Input | TextArea)
 
     def _items(self) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
         """What to show and what always stays: (label of the key, action, key) each."""
@@ -63,6 +59,8 @@ class FooterBar(Widget):
         shown = [found[name] for name in ids if name not in _ALWAYS]
         if self._typing():
             shown.insert(0, ("esc", "leave the field", "escape"))
+        elif getattr(self.screen, "zoomed", None) is not None:
+            shown.insert(0, ("+", "all panes", "plus"))
         return shown, [found[name] for name in _ALWAYS if name in found]
 
 
