@@ -1,5 +1,6 @@
 """What this machine's devices do, and which jobs have them or wait for them."""
 
+from pathlib import Path
 from typing import Any
 
 from mi_crow.cli.formatting import number, print_json, share, size
@@ -8,9 +9,10 @@ from mi_crow.jobs.device_lock import QueueLook, look_at_queues
 from mi_crow.jobs.gauges import Gauges, read_gauges
 
 
-def show_devices(as_json: bool) -> None:
-    """Prints the gauges of the machine and the queue of each device that has one."""
-    gauges, queues = read_gauges(), look_at_queues()
+def show_devices(folder: Path, as_json: bool) -> None:
+    """Prints the gauges of the machine, with the disk of `folder`, and the queue of each device
+    that has one."""
+    gauges, queues = read_gauges(folder), look_at_queues()
     if as_json:
         print_json(_json(gauges, queues))
         return
@@ -19,6 +21,8 @@ def show_devices(as_json: bool) -> None:
         facts["CPU"] = f"load {number(gauges.load, 3)} on {gauges.cores} cores"
     if gauges.memory_used is not None and gauges.memory_total:
         facts["memory"] = f"{size(gauges.memory_used)} of {size(gauges.memory_total)} in use"
+    if gauges.disk_free is not None and gauges.disk_total:
+        facts["disk"] = f"{size(gauges.disk_free)} of {size(gauges.disk_total)} free"
     for gpu in gauges.gpus:
         busy = "" if gpu.busy is None else f", {share(gpu.busy)} busy"
         facts[f"GPU {gpu.name}"] = f"{size(gpu.used)} of {size(gpu.total)} in use{busy}"
@@ -54,6 +58,8 @@ def _json(gauges: Gauges, queues: list[QueueLook]) -> dict[str, Any]:
         "load": gauges.load,
         "memory_used": gauges.memory_used,
         "memory_total": gauges.memory_total,
+        "disk_free": gauges.disk_free,
+        "disk_total": gauges.disk_total,
         "gpus": [
             {
                 "device": gpu.device,

@@ -39,17 +39,24 @@ class Gauges:
     memory_used: int | None = None  # bytes, as memory_total
     memory_total: int | None = None
     gpus: tuple[GpuGauge, ...] = ()
+    disk_free: int | None = None  # bytes, of the folder that was asked for
+    disk_total: int | None = None
 
 
-def read_gauges() -> Gauges:
-    """A reading; may take seconds where a driver is slow: call it in a thread."""
-    load = used = total = None
+def read_gauges(folder: Path | None = None) -> Gauges:
+    """A reading, with the disk of `folder`; may take seconds where a driver is slow: call it in a
+    thread."""
+    load = used = total = free = disk = None
+    if folder is not None:
+        with suppress(OSError):
+            usage = shutil.disk_usage(folder)
+            free, disk = usage.free, usage.total
     with suppress(OSError):
         load = os.getloadavg()[0]
     memory = _memory()
     if memory is not None:
         used, total = memory
-    return Gauges(os.cpu_count() or 0, load, used, total, _gpus())
+    return Gauges(os.cpu_count() or 0, load, used, total, _gpus(), free, disk)
 
 
 def _memory() -> tuple[int, int] | None:

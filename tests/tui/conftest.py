@@ -6,9 +6,12 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 from textual.pilot import Pilot
 
 from mi_crow.jobs.gauges import Gauges
@@ -74,8 +77,10 @@ def _short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _calm_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this machine does meanwhile must not show in a picture."""
-    calm = Gauges(2, 0.4, 3_100_000_000, 8_200_000_000)
-    monkeypatch.setattr("mi_crow.jobs.gauges.read_gauges", lambda: calm)
+    memory, disk = (3_100_000_000, 8_200_000_000), (14_000_000_000, 62_000_000_000)
+    calm = Gauges(2, 0.4, *memory, (), *disk)
+    monkeypatch.setattr("mi_crow.jobs.gauges.read_gauges", lambda folder=None: calm)
+    monkeypatch.setattr("mi_crow.jobs.device_lock.look_at_queues", list)
 
 
 @pytest.fixture
@@ -128,7 +133,31 @@ def add_run(workspace: Workspace, run_id: str, model_id: str, created: float) ->
         seconds=15.2,
         parts=[PartSpec(0, 0, 512, 40_231), PartSpec(0, 1, 512, 40_100)],
     ).save(folder)
+    for part in range(2):
+        add_documents(folder, part)
     pad_to(folder, 20_600_000)
+
+
+def add_documents(run_dir: Path, part: int) -> None:
+    """The documents of one part; of its activations there are none."""
+    texts = (
+        ("harbour", "Two ships came in before dawn, and the crew unloaded salt until the bell."),
+        ("weather", "Rain fell on the hills all morning; by noon the wind had turned to the east."),
+        ("letters", "Dear Anna, the house is quiet now. I keep the stove lit and read your lines."),
+        ("recipes", "Stir the flour into the milk, add two eggs, and let it rest for an hour."),
+    )
+    rows = [
+        {
+            "text": f"{texts[number % 4][1]} This is the text with the number {number}.",
+            "label": texts[number % 4][0],
+            "split": "heldout" if number % 10 == 3 else "train",
+            "token_ids": list(range(70 + number % 9)),
+        }
+        for number in range(512)
+    ]
+    tokens = run_dir / "tokens"
+    tokens.mkdir(exist_ok=True)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tokens / f"part-000-{part:05d}.parquet")
 
 
 def add_sae(

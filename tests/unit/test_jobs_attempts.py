@@ -75,7 +75,7 @@ def test_jobs_devices_says_who_has_a_device_and_who_waits(
     workspace: Workspace, tmp_path: Path, capsys, monkeypatch
 ):
     gauges = Gauges(2, 0.5, 1 << 30, 1 << 33, (GpuGauge("0 NVIDIA H200", 0.83, 1 << 30, 1 << 36),))
-    monkeypatch.setattr("mi_crow.cli.devices.read_gauges", lambda: gauges)
+    monkeypatch.setattr("mi_crow.cli.devices.read_gauges", lambda _: gauges)
     arguments = ("jobs", "devices", "--workspace", str(workspace.root))
     assert printed(capsys, *arguments, "--json")["queues"] == []
     holder = DeviceQueue(("cuda:0",), 1.0, "train-a", tmp_path / "other")

@@ -50,7 +50,7 @@ def run(options: Namespace) -> int:
         _list(workspace, options)
         return 0
     if action == "devices":
-        show_devices(options.json)
+        show_devices(workspace.root, options.json)
         return 0
     job_id = options.job or _only_job(workspace, action)
     return {

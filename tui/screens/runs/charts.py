@@ -15,6 +15,7 @@ from tui.widgets.plot import Axis, Curve, Mark, Point, beside, chart
 if TYPE_CHECKING:
     from mi_crow.jobs.events import Attempt
     from mi_crow.jobs.gauges import Gauges
+    from mi_crow.store.runs.glance import Glance
 
 Series = Mapping[str, tuple[Point, ...]]
 
@@ -42,8 +43,20 @@ class SaeReading:
     sae_id: str
     note: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)  # `config` and `result`
+    said: Mapping[str, Any] = field(default_factory=dict)  # what its file says of where it belongs
     standings: tuple[Standing, ...] = ()  # of all SAEs on its layer, its own included
     curves: Series = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunReading:
+    """What a run's files hold beyond its manifest; `trouble`: why they cannot be read."""
+
+    run_id: str
+    note: str = ""
+    glance: "Glance | None" = None
+    standings: tuple[Standing, ...] = ()  # of the SAEs trained on it
+    trouble: Exception | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from mi_crow.mechanistic.sae.evaluation.probe_rows import probe_rows
 from mi_crow.mechanistic.sae.evaluation.standing import Standing
 from mi_crow.memory import READINGS
 from mi_crow.store.unreadable import Unreadable
-from mi_crow.store.workspace import RunSummary, SaeSummary
+from mi_crow.store.workspace import SaeSummary
 from tui.screens.runs.charts import (
     JobHistory,
     SaeReading,
@@ -41,30 +41,10 @@ _METRICS = {
 }
 
 
-def run_detail(run: RunSummary, saes: tuple[SaeSummary, ...], note: str, width: int) -> Content:
-    """Everything about one activation run."""
-    manifest = run.manifest
-    layers = ", ".join(f"{layer.point} ({layer.width} wide)" for layer in manifest.layers)
-    trained = [sae.sae_id for sae in saes if sae.run_id == run.run_id]
-    facts = [
-        Fact("model", printable(manifest.model_id)),
-        Fact("layers", printable(layers)),
-        Fact("dataset", printable(_dataset(manifest.dataset))),
-        Fact("documents", f"{manifest.n_documents:,}"),
-        Fact("tokens", f"{manifest.n_tokens:,} in {len(manifest.parts)} parts"),
-        Fact("stored", f"{manifest.dtype}, {size(run.bytes)}"),
-        Fact("captured", f"{_moment(manifest.created)}, took {duration(manifest.seconds)}"),
-        Fact("SAEs", printable(", ".join(trained)) or "none yet: n t trains one"),
-    ]
-    facts += _note(note)
-    status = "complete" if manifest.complete else "not complete"
-    return blocks(_head(run.run_id, f"activation run · {status}"), facts_content(facts, 11, width))
-
-
 def unreadable_detail(found: Unreadable) -> Content:
     """Why a run or an SAE cannot be read."""
-    head = _head(found.name, f"{found.what} · unreadable")
-    return blocks(head, Content.styled(printable(found.reason), "$error"))
+    title = heading(found.name, f"{found.what} · unreadable")
+    return blocks(title, Content.styled(printable(found.reason), "$error"))
 
 
 def unfinished_detail(unfinished: "Unfinished", jobs: "Sequence[JobState]", width: int) -> Content:
@@ -79,8 +59,8 @@ def unfinished_detail(unfinished: "Unfinished", jobs: "Sequence[JobState]", widt
         Fact("size", size(unfinished.bytes)),
         Fact("next", f"resume job {can[-1]}" if can else "no job can finish it; x removes it"),
     ]
-    head = _head(unfinished.name, f"{unfinished.what} · unfinished")
-    return blocks(head, facts_content(facts, 11, width))
+    title = heading(unfinished.name, f"{unfinished.what} · unfinished")
+    return blocks(title, facts_content(facts, 11, width))
 
 
 def sae_detail(
@@ -92,20 +72,46 @@ def sae_detail(
         Fact("model", printable(sae.model_id) or "–"),
         Fact("layer", printable(sae.layer) or "–"),
         Fact("run", printable(sae.run_id or "–")),
+        *_origin(reading),
         Fact("latents", f"{sae.n_latents:,} from {sae.n_inputs:,} inputs ({ratio:g}×)"),
         Fact("k", _declared_k(sae)),
         Fact("size", size(sae.bytes)),
-        *_note(reading.note if reading else ""),
+        Fact("next", _next(sae)),
+        *note_facts(reading.note if reading else ""),
     ]
     index = "indexed" if sae.has_index else "no index yet"
-    head = _head(sae.sae_id, f"{printable(sae.architecture)} SAE · {index}")
+    title = heading(sae.sae_id, f"{printable(sae.architecture)} SAE · {index}")
     return blocks(
-        head,
+        title,
         facts_content(facts, 11, width),
         *_measured(sae, reading, width),
         *_sae_charts(reading, width, 10 if tall else 5),
         *_training(reading, width),
     )
+
+
+def _next(sae: SaeSummary) -> str:
+    """What can be done with it that was not done yet, by key."""
+    words = ["enter shows its features" if sae.has_index else "n i builds its index"]
+    words += [] if sae.evaluation is not None else ["n e evaluates it"]
+    return " · ".join([*words, "= compares it", "n t trains another on its run"])
+
+
+def _origin(reading: SaeReading | None) -> list[Fact]:
+    """Where an imported SAE comes from, and what its file says of the texts it is for."""
+    said = reading.said if reading is not None else {}
+    facts = []
+    if source := said.get("source"):
+        words = [str(source), *(str(said[key]) for key in ("format",) if said.get(key))]
+        facts.append(Fact("imported", printable(" · ".join(words))))
+    words = []
+    if (context := said.get("context_size")) is not None:
+        words.append(f"contexts of {context} tokens")
+    if (bos := said.get("prepend_bos")) is not None:
+        words.append("with BOS" if bos else "without BOS")
+    if (norm := said.get("outlier_norm")) is not None:
+        words.append(f"tokens up to a norm of {norm:.4g}")
+    return [*facts, Fact("made for", printable(", ".join(words)))] if words else facts
 
 
 def _declared_k(sae: SaeSummary) -> str:
@@ -120,7 +126,9 @@ def _declared_k(sae: SaeSummary) -> str:
 def _measured(sae: SaeSummary, reading: SaeReading | None, width: int) -> list[Content]:
     """The evaluation and its probes; before one, what training measured at its end."""
     if sae.evaluation is not None:
-        quality = section("On held-out text", facts_content(_quality(sae.evaluation), 27, width))
+        result = reading.training.get("result") if reading is not None else None
+        facts = _quality(sae.evaluation, result if isinstance(result, Mapping) else {})
+        quality = section("On held-out text", facts_content(facts, 27, width))
         return [quality, *_probes(sae.evaluation.get("probes") or {}, width)]
     trouble = f"{printable(sae.evaluation_trouble)}\n" if sae.evaluation_trouble else ""
     hint = Content.assemble((trouble, "$error"), ("n e evaluates it on held-out text", "$muted"))
@@ -155,10 +163,11 @@ def _training(reading: SaeReading | None, width: int) -> list[Content]:
     config = reading.training.get("config") if reading is not None else None
     if not isinstance(config, Mapping):
         return []
-    return [section("Trained with", facts_content(_plain_facts(config), 16, width))]
+    return [section("Trained with", facts_content(plain_facts(config), 16, width))]
 
 
-def _note(note: str) -> list[Fact]:
+def note_facts(note: str) -> list[Fact]:
+    """The note that somebody wrote, if there is one."""
     return [Fact("note", printable(note), "$accent")] if note else []
 
 
@@ -176,7 +185,15 @@ def _probes(found: Mapping[str, Any], width: int) -> list[Content]:
     return [section("k-sparse probes", facts_content(facts, 22, width))]
 
 
-def _quality(found: Mapping[str, Any]) -> list[Fact]:
+def _quality(found: Mapping[str, Any], trained: Mapping[str, Any]) -> list[Fact]:
+    """What an evaluation measured, with what the training had measured at its end."""
+
+    def before(key: str) -> str:
+        value = trained.get(key)
+        if not isinstance(value, int | float):
+            return ""
+        return f"  ({metric(key, float(value))} after training)"
+
     def reading(key: str, digits: int = 3) -> str:
         value = found.get(key)
         return number(value, digits) if isinstance(value, int | float) else "–"
@@ -189,12 +206,12 @@ def _quality(found: Mapping[str, Any]) -> list[Fact]:
         reading(key) for key in ("ce_original", "ce_reconstructed", "ce_zero") if key in found
     )
     facts = [
-        Fact("FVU", reading("fvu")),
+        Fact("FVU", reading("fvu") + before("fvu")),
         Fact("FVU, all tokens", f"{reading('fvu_all')}  ({share('outlier_share')} outliers)"),
         Fact("explained variance", reading("explained_variance")),
         Fact("cosine", reading("cosine")),
-        Fact("L0", reading("l0", 1)),
-        Fact("dead latents", share("dead_share")),
+        Fact("L0", reading("l0", 1) + before("l0")),
+        Fact("dead latents", share("dead_share") + before("dead_share")),
         Fact("dense latents", share("dense_share")),
         Fact("loss recovered", reading("loss_recovered")),
         Fact("KL", reading("kl", 4)),
@@ -205,13 +222,15 @@ def _quality(found: Mapping[str, Any]) -> list[Fact]:
     return [fact for fact in facts if not fact.value.startswith("–")]
 
 
-def job_detail(job: "JobState", history: JobHistory | None, width: int, tall: bool) -> Content:
+def job_detail(
+    job: "JobState", history: JobHistory | None, width: int, tall: bool, aside: bool = False
+) -> Content:
     """One job: progress, metrics and settings; plots and log where there is room.
 
-    `width` is the pane's, in cells.
+    `width` is the pane's, in cells. `aside`: the gauges and the log stand beside it already.
     """
-    head = _head(f"{job_name(job)} {job_target(job)}".strip(), _job_line(job))
-    parts: list[Content | None] = [Content("\n").join([head, *_bar(job, width)])]
+    title = heading(f"{job_name(job)} {job_target(job)}".strip(), _job_line(job))
+    parts: list[Content | None] = [Content("\n").join([title, *_bar(job, width)])]
     if job.error:
         hint = f"\n{job.hint}" if job.hint else ""
         parts.append(
@@ -223,17 +242,18 @@ def job_detail(job: "JobState", history: JobHistory | None, width: int, tall: bo
     if metrics:
         parts.append(facts_content(metrics, 11, width))
     if history is not None:
-        parts.append(facts_content(gauge_facts(history.gauges), 11, width))
+        if not aside:
+            parts.append(facts_content(gauge_facts(history.gauges), 11, width))
         unit = f"{job.unit}s" if job.unit.isalpha() else job.unit
         series = history.series
         parts.append(series_charts(series, unit, job.total, width, 7 if tall else 3))
         parts.append(_attempts(job, history))
     if job.result and job.status == "finished":
-        parts.append(section("Result", facts_content(_plain_facts(job.result), 16, width)))
-    if history is not None and history.log and (tall or job.error):
+        parts.append(section("Result", facts_content(plain_facts(job.result), 16, width)))
+    if history is not None and history.log and not aside and (tall or job.error):
         lines = [Content.styled(printable(line), "$muted") for line in history.log[-12:]]
         parts.append(section("Log", Content("\n").join(lines)))
-    parts.append(section("Settings", facts_content(_plain_facts(job.params), 16, width)))
+    parts.append(section("Settings", facts_content(plain_facts(job.params), 16, width)))
     return blocks(*parts)
 
 
@@ -309,12 +329,12 @@ def _bar(job: "JobState", width: int) -> list[Content]:
     ]
 
 
-def _plain_facts(values: Mapping[str, Any]) -> list[Fact]:
+def plain_facts(values: Mapping[str, Any]) -> list[Fact]:
     """JSON values, one per line; nested objects are flattened, unset values left out."""
     facts: list[Fact] = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            facts += [Fact(f"{fact.name}", fact.value) for fact in _plain_facts(value)]
+            facts += [Fact(f"{fact.name}", fact.value) for fact in plain_facts(value)]
         elif value is None or value == "" or value == [] or value is False:
             continue
         elif isinstance(value, list):
@@ -327,16 +347,11 @@ def _plain_facts(values: Mapping[str, Any]) -> list[Fact]:
     return facts
 
 
-def _head(title: str, line: str) -> Content:
+def heading(title: str, line: str) -> Content:
+    """The first lines of a pane: the name, and what it is."""
     return Content.assemble((printable(title), "bold $foreground"), "\n", (line, "$muted"))
 
 
-def _dataset(spec: Mapping[str, Any]) -> str:
-    words = [str(spec.get("source", "–"))]
-    if spec.get("split") and spec.get("source") != "sample":
-        words.append(str(spec["split"]))
-    return " · ".join(words)
-
-
-def _moment(seconds: float) -> str:
+def moment(seconds: float) -> str:
+    """Unix seconds as a date and a time."""
     return strftime("%Y-%m-%d %H:%M", localtime(seconds))

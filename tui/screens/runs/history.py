@@ -3,13 +3,15 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.sae.evaluation.standing import standing_of, training_of
+from mi_crow.store.json_file import read_json
+from mi_crow.store.json_object import JsonObject
 from mi_crow.store.notes import read_note
-from mi_crow.store.workspace import SaeSummary, Workspace
-from tui.screens.runs.charts import JobHistory, SaeReading
+from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
+from tui.screens.runs.charts import JobHistory, RunReading, SaeReading
 from tui.widgets.plot import Point
 
 if TYPE_CHECKING:
@@ -79,6 +81,19 @@ class HistoryReader:
         return self._gauges
 
 
+def read_run(run: RunSummary, saes: Sequence[SaeSummary]) -> RunReading:
+    """The note on a run, a look into its documents, and how good the SAEs trained on it are."""
+    from mi_crow.store.runs.glance import glance_at
+
+    standings = tuple(standing_of(sae) for sae in saes if sae.run_id == run.run_id)
+    note = read_note(run.path)
+    try:
+        glance = glance_at(run.path, run.manifest)
+    except (MiCrowError, OSError) as error:
+        return RunReading(run.run_id, note, None, standings, error)
+    return RunReading(run.run_id, note, glance, standings)
+
+
 def read_sae(sae: SaeSummary, saes: Sequence[SaeSummary]) -> SaeReading:
     """The note on an SAE, how its training went, and how good the SAEs on its layer are."""
     same = [one for one in saes if (one.model_id, one.layer) == (sae.model_id, sae.layer)]
@@ -86,9 +101,30 @@ def read_sae(sae: SaeSummary, saes: Sequence[SaeSummary]) -> SaeReading:
         sae.sae_id,
         read_note(sae.path),
         training_of(sae),
+        _said(sae),
         tuple(standing_of(one) for one in same),
         curves_of(sae),
     )
+
+
+def _said(sae: SaeSummary) -> dict[str, Any]:
+    """What the SAE's file says of the texts it is for and of its origin; only values of the right
+    types, none where it cannot be read."""
+    try:
+        config = JsonObject.of(read_json(sae.path / "cfg.json"), "cfg.json")
+        metadata = config.object("metadata", {})
+        own = metadata.object("mi_crow", {})
+    except (MiCrowError, OSError):
+        return {}
+    said = {**metadata.values, **own.values}
+    kinds = {
+        "source": str,
+        "format": str,
+        "context_size": int,
+        "prepend_bos": bool,
+        "outlier_norm": float,
+    }
+    return {key: said[key] for key, kind in kinds.items() if type(said.get(key)) is kind}
 
 
 def curves_of(sae: SaeSummary) -> dict[str, tuple[Point, ...]]:

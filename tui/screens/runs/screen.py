@@ -1,6 +1,5 @@
 """Screen 1, Runs: activation runs, SAEs and jobs, and the forms that start jobs."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,28 +10,25 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from mi_crow.errors import CorruptDataError, NotFoundError
+from mi_crow.errors import CorruptDataError
 from mi_crow.store.json_object import JsonObject
-from mi_crow.store.notes import read_note
 from tui import messages
 from tui.actions import bindings
 from tui.screens.base import MiCrowScreen
-from tui.screens.runs import detail, rows
-from tui.screens.runs.charts import JobHistory, SaeReading
+from tui.screens.runs import rows
+from tui.screens.runs.aside import LEAST_HEIGHT, AsidePane
 from tui.screens.runs.comparing import MARKING, ComparesSaes
-from tui.screens.runs.history import HistoryReader, read_sae
 from tui.screens.runs.naming import NamesThings
 from tui.screens.runs.removing import RemovesThings
 from tui.screens.runs.rows import WHAT
+from tui.screens.runs.showing import REST_S, TALL, ShowsDetail
 from tui.screens.runs.starting import StartsJobs
 from tui.widgets.detail_lines import DetailLines
-from tui.widgets.facts import blocks
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.marks import Marks
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.lists.sorted_list import SortedList
 from tui.widgets.sharing import share_heights
-from tui.widgets.trouble import trouble_content
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
@@ -40,14 +36,8 @@ if TYPE_CHECKING:
 LISTS = ("runs", "saes", "jobs")
 _TITLES = {"runs": "Activation runs", "saes": "SAEs", "jobs": "Jobs"}
 
-Reading = JobHistory | SaeReading | str | Exception
-"""What is read of the selected row once the cursor rests: of a run, its note. An error: why it
-cannot be read."""
 
-REST_S = 0.12  # how long the cursor rests before its row's detail is read and drawn
-
-
-class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScreen):
+class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDetail, MiCrowScreen):
     """What the workspace holds and what runs on it."""
 
     NAME = "runs"
@@ -59,9 +49,6 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
         super().__init__()
         self.add_class("-empty")  # later it would style every widget again
         self._current = "runs"  # the list whose row the detail pane shows
-        self._reading: Reading | None = None  # of the selected row, when it is read
-        self._reader: HistoryReader | None = None
-        self._shown_subject: tuple[str, str | None] | None = None  # of the detail on the screen
         self._wanted_job: str | None = None  # selected as soon as a scan shows it
         self._wanted_row: str | None = None  # selected as soon as a scan shows it, like the job
         self._marked = Marks[str]()  # SAEs
@@ -78,10 +65,11 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
                     row_list = SortedList(columns, empty=empty, id=f"list-{name}")
                     yield ListHeading(_TITLES[name], row_list)
                     yield row_list
+                yield AsidePane(id="aside")
             yield DetailLines(id="detail").add_class("pane", "-across")
 
     def on_mount(self) -> None:
-        self._reader = HistoryReader(self.context.workspace)
+        self.start_reading()
         self._show_lists()
 
     # What comes back at the next start.
@@ -155,16 +143,22 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
         low = self.has_class("-low")
         available = room - len(LISTS) - (0 if low else 2)
         needs = [max(len(self._list(name).rows), 1) for name in LISTS]
+        spare = available - sum(needs) - 1  # and a line above
+        aside = self.query_one("#aside", AsidePane)
+        aside.display = self.size.height >= TALL and spare >= LEAST_HEIGHT
+        if aside.display:
+            available, aside.styles.height = sum(needs), spare
         heights = share_heights(available, needs)
         if low:  # the list with the cursor is open, of the others the headings show
             heights = [available if name == self._current else 0 for name in LISTS]
         for name, height in zip(LISTS, heights, strict=True):
             self._list(name).styles.height = height
-        self.call_after_refresh(self._show_headings)
+        self.call_after_refresh(self._beside_lists)
 
-    def _show_headings(self) -> None:
+    def _beside_lists(self) -> None:
         for heading in self.query(ListHeading):
             heading.refresh()
+        self._read_aside()
 
     def _list(self, name: str) -> RowList:
         return self.query_one(f"#list-{name}", RowList)
@@ -186,6 +180,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
                 self._share_heights()
         if name == self._current:
             self._read_detail(REST_S)
+            self._read_aside(REST_S)
             self.refresh_bindings()
 
     @on(RowList.Overrun)
@@ -228,80 +223,6 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
             self._wanted_row = new
             self.mi_crow.look_now()
             self._read_detail()
-
-    @on(DetailLines.WidthChanged)
-    def _show_detail(self) -> None:
-        subject = (self._current, self._key)
-        if self._shown_subject == subject or self._shown_subject is None:
-            self._draw(subject)
-
-    def _draw(self, subject: tuple[str, str | None]) -> None:
-        self._shown_subject = subject
-        content = self._detail()
-        if isinstance(self._reading, Exception):
-            content = blocks(content, trouble_content(self._reading))
-        self.query_one("#detail", DetailLines).show(content, subject)
-
-    def _detail(self) -> Content:
-        context, key, reading = self.context, self._key, self._reading
-        width = self.query_one("#detail", DetailLines).width
-        tall = self.size.height >= 36
-        if self._current == "runs":
-            for run in context.runs():
-                if run.run_id == key:
-                    note = reading if isinstance(reading, str) else ""
-                    return detail.run_detail(run, context.saes(), note, width)
-        elif self._current == "saes":
-            for sae in context.saes():
-                if sae.sae_id == key:
-                    found = reading if isinstance(reading, SaeReading) else None
-                    return detail.sae_detail(sae, found, width, tall)
-        what = WHAT.get(self._current, "")
-        for found in context.unreadable(what):
-            if found.name == key:
-                return detail.unreadable_detail(found)
-        for unfinished in context.unfinished(what):
-            if unfinished.name == key:
-                return detail.unfinished_detail(unfinished, context.jobs(), width)
-        job = self._selected_job
-        if job is None:
-            return Content("")
-        history = reading if isinstance(reading, JobHistory) else None
-        return detail.job_detail(job, history, width, tall)
-
-    def _read_detail(self, rest: float = 0.0) -> None:
-        """Reads what belongs to the selected row and then draws it; `rest` seconds later, when the
-        cursor moves meanwhile never."""
-        subject = (self._current, self._key)
-        read = self._how_to_read()
-
-        def work() -> Reading | None:
-            time.sleep(rest)
-            try:
-                return read()
-            except (NotFoundError, FileNotFoundError):
-                return None  # removed meanwhile: the next look says so
-            except Exception as error:  # the pane says it beside what is known
-                return error
-
-        self.in_thread(work, partial(self._detail_read, subject), group="detail")
-
-    def _how_to_read(self) -> Callable[[], Reading | None]:
-        job, key, saes = self._selected_job, self._key, self.context.saes()
-        if job is not None and self._reader is not None:
-            return partial(self._reader.read, job)
-        if self._current == "saes":
-            sae = next((one for one in saes if one.sae_id == key), None)
-            return partial(read_sae, sae, saes) if sae is not None else _nothing
-        run = next((run for run in self.context.runs() if run.run_id == key), None)
-        if self._current == "runs" and run is not None:
-            return partial(read_note, run.path)
-        return _nothing
-
-    def _detail_read(self, subject: tuple[str, str | None], reading: Reading | None) -> None:
-        if subject == (self._current, self._key):
-            self._reading = reading
-            self._draw(subject)
 
     # Actions.
 
@@ -384,10 +305,6 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, MiCrowScr
     def _not_done(self, error: Exception) -> None:
         self.tell(error)
         self.mi_crow.look_now()
-
-
-def _nothing() -> None:
-    """Of what cannot be read there is nothing to read."""
 
 
 WELCOME = Content.assemble(

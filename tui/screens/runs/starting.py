@@ -69,10 +69,16 @@ class StartsJobs(_Screen):
             context.runs(),
             context.saes(),
             context.jobs(),
-            self.selected("runs"),
+            self._selected_run(),
             self.selected("saes") or context.sae_id,
             context.device,
         )
+
+    def _selected_run(self) -> str | None:
+        """The run under the cursor, or the one that the SAE under it was trained on."""
+        selected = self.selected("saes")
+        sae = next((sae for sae in self.context.saes() if sae.sae_id == selected), None)
+        return sae.run_id if sae is not None else self.selected("runs")
 
     def can_repeat(self, job: "JobState | None") -> bool:
         """Whether there is a form that takes the values of this job."""

@@ -1,0 +1,176 @@
+"""What Runs shows of a run and of an SAE, and what stands under its lists."""
+
+import json
+
+import pytest
+
+from mi_crow.jobs import list_jobs
+from mi_crow.jobs.device_lock import QueueLook
+from mi_crow.jobs.events import append_event
+from mi_crow.jobs.gauges import Gauges, GpuGauge
+from tests.tui.conftest import EVALUATION
+from tests.tui.driving import press, screen_text, settle
+from tui.app import MiCrowApp
+from tui.widgets.forms.popup import FormPopup
+from tui.widgets.lists.row_list import RowList
+
+SIZES = pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param((80, 24), id="small"),
+        pytest.param((120, 40), id="medium", marks=pytest.mark.slow),
+        pytest.param((200, 60), id="large"),
+    ],
+)
+
+
+async def select(pilot, name: str, key: str) -> None:
+    rows = pilot.app.screen.query_one(f"#list-{name}", RowList)
+    rows.focus()
+    rows.select(key)
+    await settle(pilot)
+
+
+async def test_a_run_shows_what_was_captured_and_some_of_its_texts(app_workspace, run_app):
+    async with run_app(app_workspace, size=(200, 60)) as pilot:
+        await select(pilot, "runs", "demo")
+        text = screen_text(pilot)
+        for words in (
+            "1,024: 922 to train on, 102 held out",
+            "harbour 256",
+            "128 wide",
+            "demo-topk   topk, 2,048 latents   FVU 0.118   L0 16.0   evaluated",
+            "Two ships came in before dawn",
+            "letters · 76 tokens",
+            "context_length",
+        ):
+            assert words in text, words
+
+
+async def test_a_run_whose_documents_are_damaged_says_so_and_shows_the_rest(app_workspace, run_app):
+    tokens = app_workspace.run_dir("demo") / "tokens"
+    (tokens / "part-000-00000.parquet").write_bytes(b"PAR1 not really")
+    async with run_app(app_workspace, size=(200, 60)) as pilot:
+        await select(pilot, "runs", "demo")
+        text = screen_text(pilot)
+        assert "damaged (" in text
+        assert "capture the run again" in text
+        assert "128 wide" in text
+        assert "80,331" in text
+
+
+async def test_texts_are_data(app_workspace, run_app):
+    from pyarrow import Table, parquet
+
+    path = app_workspace.run_dir("demo") / "tokens" / "part-000-00000.parquet"
+    rows = {"text": ["[bold]x[/] \x1b[31m"], "label": ["[red]\n"], "split": ["train"]}
+    parquet.write_table(Table.from_pydict(rows | {"token_ids": [[1, 2]]}), path)
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        await select(pilot, "runs", "demo")
+        pilot.app.screen.query_one("#detail").focus()
+        await press(pilot, "G")
+        text = screen_text(pilot)
+        assert "[bold]x[/] ␛[31m" in text
+        assert "[red]⏎ · 2 tokens" in text
+
+
+async def test_an_sae_shows_what_its_file_says_beside_what_was_measured(app_workspace, run_app):
+    folder = app_workspace.sae_dir("demo-topk")
+    cfg = json.loads((folder / "cfg.json").read_text())
+    cfg["metadata"] |= {"context_size": 128, "prepend_bos": True}
+    cfg["metadata"]["mi_crow"] |= {"source": "org/saes", "format": "openai", "outlier_norm": 1720.4}
+    (folder / "cfg.json").write_text(json.dumps(cfg))
+    trained = {"config": {}, "result": {"fvu": 0.131, "l0": 16.3, "dead_share": 0.04}}
+    (folder / "training.json").write_text(json.dumps(trained))
+    async with run_app(app_workspace, size=(200, 60)) as pilot:
+        await select(pilot, "saes", "demo-topk")
+        text = screen_text(pilot)
+        for words in (
+            "16 declared, L0 16.0 measured",
+            "org/saes · openai",
+            "contexts of 128 tokens, with BOS, tokens up to a norm of 1720",
+            "0.118  (0.131 after training)",
+            "n i builds its index",
+        ):
+            assert words in text, words
+
+
+async def test_training_from_an_sae_starts_on_its_run(app_workspace, run_app):
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        await select(pilot, "saes", "smol-sae")
+        await press(pilot, "n", "t")
+        assert isinstance(pilot.app.screen, FormPopup)
+        assert "smol-l15" in screen_text(pilot)
+
+
+async def test_a_wide_screen_shows_the_machine_and_the_log_of_the_job_that_runs(
+    app_workspace, run_app, monkeypatch
+):
+    gpu = GpuGauge("0 NVIDIA H200", 0.83, 40_000_000_000, 141_000_000_000)
+    gauges = Gauges(16, 2.5, 3_000_000_000, 128_000_000_000, (gpu,), 14_000_000_000, 62_000_000_000)
+    monkeypatch.setattr("mi_crow.jobs.gauges.read_gauges", lambda folder=None: gauges)
+    queues = [QueueLook("cuda-0", "train-big", "/data/other", ("index-b",))]
+    monkeypatch.setattr("mi_crow.jobs.device_lock.look_at_queues", lambda: queues)
+    async with run_app(app_workspace, size=(200, 60)) as pilot:
+        text = screen_text(pilot)
+        for words in (
+            "load 2.5 on 16 cores",
+            "40.0 GB of 141 GB, 83% busy · NVIDIA H200",
+            "14.0 GB of 62.0 GB free",
+            "cuda-0: train-big · 1 waiting · workspace /data/other",
+            "Log of train smol-sae",
+            "step 246 of 600",
+        ):
+            assert words in text, words
+        failed = next(job for job in list_jobs(app_workspace) if job.status == "failed")
+        await select(pilot, "jobs", failed.job_id)
+        text = screen_text(pilot)
+        assert "Log of train wide" in text
+        assert text.count("not enough memory [bold]really[/bold]") == 1
+        await pilot.resize_terminal(80, 24)
+        await settle(pilot)
+        assert "This machine" not in screen_text(pilot)
+
+
+async def test_memory_has_a_chart_and_attempts_are_listed(app_workspace, fake_jobs, run_app):
+    running = next(job for job in list_jobs(app_workspace) if job.status == "running")
+    for step in (252, 258, 264):
+        readings = {"fvu": 0.1, "gpu_memory": step * 1e8, "gpu_memory_peak": 31.5e9}
+        fake_jobs.progress(running.job_id, step, 600, "step", readings)
+    lost = next(job for job in list_jobs(app_workspace) if job.status == "lost")
+    append_event(app_workspace.job_dir(lost.job_id), "resumed")
+    append_event(app_workspace.job_dir(lost.job_id), "started", host="node-7", attempt=2)
+    async with run_app(app_workspace, size=(200, 60)) as pilot:
+        await select(pilot, "jobs", running.job_id)
+        text = screen_text(pilot)
+        assert "26.4 GB, at most 31.5 GB so far" in text
+        assert "GPU memory  now 26.4 GB" in text
+        await select(pilot, "jobs", lost.job_id)
+        text = screen_text(pilot)
+        assert "Attempts" in text
+        assert "node-7" in text
+
+
+async def test_nothing_is_drawn_again_while_nothing_happens(app_workspace, run_app):
+    async with run_app(app_workspace, size=(200, 60)) as pilot:
+        drawn: list[int] = []
+        for pane in ("#aside", "#detail"):
+            pilot.app.screen.query_one(pane).refresh_line = drawn.append
+        for _ in range(3):
+            pilot.app.look_now()
+            await settle(pilot)
+        assert drawn == []
+
+
+@SIZES
+@pytest.mark.parametrize("key", ["demo"])
+def test_picture_of_a_run(snap_compare, app_workspace, size, key):
+    (app_workspace.sae_dir("smol-sae") / "evaluation.json").write_text(json.dumps(EVALUATION))
+    app = MiCrowApp(app_workspace, "demo-topk")
+
+    async def drive(pilot) -> None:
+        await settle(pilot)
+        await press(pilot, "1")
+        await select(pilot, "runs", key)
+
+    assert snap_compare(app, terminal_size=size, run_before=drive)

@@ -1,0 +1,175 @@
+"""What stands beside the lists of Runs: the selected row in the pane at the right, and the machine
+and a log under the lists; read in threads."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.content import Content
+
+from mi_crow.errors import NotFoundError
+from tui.screens.runs import detail
+from tui.screens.runs.aside import Aside, AsideReader, aside_content
+from tui.screens.runs.charts import JobHistory, RunReading, SaeReading
+from tui.screens.runs.history import HistoryReader, read_run, read_sae
+from tui.screens.runs.rows import WHAT
+from tui.screens.runs.run_view import run_detail
+from tui.widgets.detail_lines import DetailLines
+from tui.widgets.facts import blocks
+from tui.widgets.trouble import trouble_content
+
+if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
+    from tui.screens.base import MiCrowScreen as _Screen
+else:
+    _Screen = object
+
+Reading = JobHistory | SaeReading | RunReading | Exception
+"""What is read of the selected row once the cursor rests. An error: why it cannot be read."""
+
+REST_S = 0.12  # how long the cursor rests before its row's detail is read and drawn
+TALL = 36  # lines of the screen from which there is more of everything
+
+
+class ShowsDetail(_Screen):
+    """Mixed into the Runs screen: reads and draws the two panes."""
+
+    if TYPE_CHECKING:
+        _current: str
+
+        @property
+        def _key(self) -> str | None: ...
+        @property
+        def _selected_job(self) -> JobState | None: ...
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reading: Reading | None = None  # of the selected row, when it is read
+        self._reader: HistoryReader | None = None
+        self._aside_reader: AsideReader | None = None
+        self._aside: Aside | None = None
+        self._shown_subject: tuple[str, str | None] | None = None  # of the detail on the screen
+
+    def start_reading(self) -> None:
+        """The screen was mounted."""
+        self._reader = HistoryReader(self.context.workspace)
+        self._aside_reader = AsideReader(self.context.workspace)
+
+    # The pane at the right.
+
+    @on(DetailLines.WidthChanged)
+    def _show_detail(self, event: DetailLines.WidthChanged) -> None:
+        subject = (self._current, self._key)
+        if event.pane.id == "aside":
+            self._draw_aside()
+        elif self._shown_subject == subject or self._shown_subject is None:
+            self._draw(subject)
+
+    def _draw(self, subject: tuple[str, str | None]) -> None:
+        self._shown_subject = subject
+        content = self._detail()
+        if isinstance(self._reading, Exception):
+            content = blocks(content, trouble_content(self._reading))
+        self.query_one("#detail", DetailLines).show(content, subject)
+
+    def _detail(self) -> Content:
+        context, key, reading = self.context, self._key, self._reading
+        width = self.query_one("#detail", DetailLines).width
+        tall = self.size.height >= TALL
+        if self._current == "runs":
+            for run in context.runs():
+                if run.run_id == key:
+                    found = reading if isinstance(reading, RunReading) else None
+                    return run_detail(run, context.saes(), found, width)
+        elif self._current == "saes":
+            for sae in context.saes():
+                if sae.sae_id == key:
+                    known = reading if isinstance(reading, SaeReading) else None
+                    return detail.sae_detail(sae, known, width, tall)
+        what = WHAT.get(self._current, "")
+        for one in context.unreadable(what):
+            if one.name == key:
+                return detail.unreadable_detail(one)
+        for unfinished in context.unfinished(what):
+            if unfinished.name == key:
+                return detail.unfinished_detail(unfinished, context.jobs(), width)
+        job = self._selected_job
+        if job is None:
+            return Content("")
+        history = reading if isinstance(reading, JobHistory) else None
+        return detail.job_detail(job, history, width, tall, self._aside_is_shown)
+
+    def _read_detail(self, rest: float = 0.0) -> None:
+        """Reads what belongs to the selected row and then draws it; `rest` seconds later, when the
+        cursor moves meanwhile never."""
+        subject = (self._current, self._key)
+        read = self._how_to_read()
+
+        def work() -> Reading | None:
+            time.sleep(rest)
+            try:
+                return read()
+            except (NotFoundError, FileNotFoundError):
+                return None  # removed meanwhile: the next look says so
+            except Exception as error:  # the pane says it beside what is known
+                return error
+
+        self.in_thread(work, partial(self._detail_read, subject), group="detail")
+
+    def _how_to_read(self) -> Callable[[], Reading | None]:
+        job, key, saes = self._selected_job, self._key, self.context.saes()
+        if job is not None and self._reader is not None:
+            return partial(self._reader.read, job)
+        if self._current == "saes":
+            sae = next((one for one in saes if one.sae_id == key), None)
+            return partial(read_sae, sae, saes) if sae is not None else _nothing
+        run = next((run for run in self.context.runs() if run.run_id == key), None)
+        if self._current == "runs" and run is not None:
+            return partial(read_run, run, saes)
+        return _nothing
+
+    def _detail_read(self, subject: tuple[str, str | None], reading: Reading | None) -> None:
+        if subject == (self._current, self._key):
+            self._reading = reading
+            self._draw(subject)
+
+    # The pane under the lists, on screens that have room for it.
+
+    @property
+    def _aside_is_shown(self) -> bool:
+        return self.query_one("#aside").display
+
+    def _job_aside(self) -> "JobState | None":
+        """Whose log is shown: the selected job, else the newest that runs, else the newest."""
+        jobs = self.context.jobs()
+        running = [job for job in jobs if job.status == "running"]
+        return self._selected_job or next(reversed(running or list(jobs)), None)
+
+    def _read_aside(self, rest: float = 0.0) -> None:
+        if self._aside_reader is None or not self._aside_is_shown:
+            return
+        job, read = self._job_aside(), self._aside_reader.read
+        busy = any(one.status == "running" for one in self.context.jobs())
+
+        def work() -> Aside:
+            time.sleep(rest)
+            return read(job, busy=busy)
+
+        self.in_thread(work, self._aside_read, group="aside")
+
+    def _aside_read(self, aside: Aside) -> None:
+        self._aside = aside
+        self._draw_aside()
+
+    def _draw_aside(self) -> None:
+        pane = self.query_one("#aside", DetailLines)
+        if self._aside is not None and pane.display:
+            context, height = self.context, pane.size.height
+            content = aside_content(self._aside, context.runs(), context.saes(), pane.width, height)
+            pane.show(content, "aside")
+
+
+def _nothing() -> None:
+    """Of what cannot be read there is nothing to read."""
