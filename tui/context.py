@@ -54,6 +54,7 @@ class AppContext:
         )  # what is wrong with the workspace, and what follows
         self.read_only = ""  # why nothing in the workspace can be changed
         self._scan = Scan()
+        self.has_looked = False  # before the first look an empty workspace and a full one are alike
         self._listeners: list[MessagePump] = []
         self._annotations: Annotations | None = None
         self._session: SessionClient | None = None
@@ -91,6 +92,7 @@ class AppContext:
     def set_scan(self, scan: Scan) -> None:
         """Keeps what a scan found; called by the app's message pump only."""
         self._scan = scan
+        self.has_looked = True
 
     # Messages to the screens.
 

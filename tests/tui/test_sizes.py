@@ -74,8 +74,8 @@ def empty_share(pilot) -> float:
         x = 0
         for segment in strip:
             style = segment.style
-            other = style is not None and style.bgcolor is not None
-            other = other and style.bgcolor.triplet != ground
+            colour = style.bgcolor if style is not None else None
+            other = colour is not None and colour.triplet != ground
             for character in segment.text:
                 if x < width:
                     used[y][x] = other or not character.isspace()

@@ -64,7 +64,7 @@ def _written(name: str, forms: dict[str, str]) -> Path:
     return path
 
 
-def taken(app: App[object]) -> tuple[str, str]:
+def taken(app: App[None]) -> tuple[str, str]:
     """What is on the screen now, as SVG and as plain text."""
     strips = app.screen._compositor.render_strips()
     lines = ("".join(segment.text for segment in strip).rstrip() for strip in strips)

@@ -29,6 +29,12 @@ class StreamText(LineView):
         self._passages: list[Passage] = []
         self._empty = empty
 
+    def say_empty(self, sentence: str) -> None:
+        """Shows `sentence` while there is no text."""
+        if sentence != self._empty:
+            self._empty = sentence
+            self.rewrap()
+
     @property
     def text(self) -> str:
         """What was written so far; several passages with their titles."""

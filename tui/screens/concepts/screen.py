@@ -32,6 +32,7 @@ from tui.screens.concepts.rows import (
 )
 from tui.screens.concepts.typed_path import typed_path
 from tui.screens.feature_card import FeatureCard
+from tui.screens.no_sae import no_sae
 from tui.text import printable
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import ListHeading, RowList
@@ -107,6 +108,14 @@ class ConceptsScreen(ConceptMarkScreen):
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
         self._read_again()
 
+    def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
+        if self._read is not None:
+            self._say_empty()
+
+    def _say_empty(self) -> None:
+        if not self.query_one("#concepts-trouble", Trouble).display:  # else there may be some
+            self.query_one(SortedList).say_empty(no_sae(self.context) or _EMPTY)
+
     def _read_again(self) -> None:
         sae_id = self.context.sae_id
         self.in_thread(
@@ -118,7 +127,7 @@ class ConceptsScreen(ConceptMarkScreen):
         )
 
     def _not_read(self, error: Exception) -> None:
-        self.query_one(SortedList).say_empty("")  # there may be concepts
+        self.query_one(SortedList).say_empty("")
         self.tell(error)
 
     def _work(self, sae_id: str | None) -> ConceptsRead:
@@ -143,7 +152,7 @@ class ConceptsScreen(ConceptMarkScreen):
         if read.sae_id != self.context.sae_id:
             return  # another SAE was opened meanwhile; its concepts are on their way
         self._read = read
-        self.query_one(SortedList).say_empty(_EMPTY if read.sae_id else _NO_SAE)
+        self._say_empty()
         self._marked.keep_only(key_of(concept) for concept in read.concepts)
         self._show()
 
@@ -380,5 +389,4 @@ class ConceptsScreen(ConceptMarkScreen):
             copy(self.mi_crow, f"{concept.feature}\t{name}\t{note}", "the concept")
 
 
-_NO_SAE = "No SAE is open: 1 goes to Runs, where enter opens one."
 _EMPTY = "No concepts yet: t on a feature names it, I imports names from a file."

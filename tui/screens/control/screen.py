@@ -14,6 +14,7 @@ from tui.actions import bindings
 from tui.screens.base import MiCrowScreen
 from tui.screens.control.detail import hook_layer, layer_detail
 from tui.screens.control.tree import COLUMNS, Layer, LayerTree, layer_from_row
+from tui.screens.no_sae import no_sae
 from tui.text import printable
 from tui.widgets.detail import DetailScroll
 from tui.widgets.field import Area
@@ -116,7 +117,7 @@ class ControlScreen(MiCrowScreen):
         elif self._hooks is not None and state.phase == "ready":
             text = f"the model of {state.sae_id}; l loads that of {self.context.sae_id}"
         elif sae is None:
-            text = "open an SAE on the Runs screen (1) to see its model"
+            text = no_sae(self.context) or "looking at the workspace…"
         else:
             text = f"only captured layers; l loads {sae.model_id or 'the model'}"
         notice = self.query_one("#notice", Static)

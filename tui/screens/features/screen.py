@@ -101,7 +101,10 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
 
     def _show_state(self) -> None:
         """Either the table or a sentence that says what to do."""
-        text = welcome(self.context.sae_id, self.context.sae(), self.context.features, self._error)
+        context = self.context
+        text = welcome(
+            context.sae_id, context.sae(), context.features, self._error, looked=context.has_looked
+        )
         self.set_class(text is not None, "-no-index")
         if text is not None:
             self.query_one("#features-welcome", Static).update(text)

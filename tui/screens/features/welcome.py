@@ -12,13 +12,20 @@ if TYPE_CHECKING:
 
 
 def welcome(
-    sae_id: str | None, sae: SaeSummary | None, store: "FeatureStore | None", error: str
+    sae_id: str | None,
+    sae: SaeSummary | None,
+    store: "FeatureStore | None",
+    error: str,
+    *,
+    looked: bool,
 ) -> Content | None:
-    """What to do first; None when the index is open."""
+    """What to do first; None when the index is open. `looked`: the workspace has been read."""
     if store is not None:
         return None
     if sae_id is None:
-        return _page("No SAE yet", "", ("1", "Runs: capture activations, then train one"))
+        if not looked:
+            return Content.styled("Looking at the workspace…", "$muted")
+        return _page("No SAE yet", "", ("1", "Runs, where n starts the demo or a capture"))
     name = printable(sae_id)
     if sae is not None and not sae.has_index:
         return _page(

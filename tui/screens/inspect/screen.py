@@ -21,6 +21,7 @@ from tui.screens.base import MiCrowScreen
 from tui.screens.feature_card import FeatureCard
 from tui.screens.features.content import RELATED_COLUMNS, related_rows
 from tui.screens.inspect.inspection import Inspection, inspection_from
+from tui.screens.no_sae import no_sae
 from tui.text import number, printable
 from tui.widgets.field import Area
 from tui.widgets.lists.row_list import RowList
@@ -189,6 +190,9 @@ class InspectScreen(MiCrowScreen):
         elif message.ready and self._inspection.tokens:
             self._reread_names()
 
+    def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
+        self._show_titles()
+
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
         if self._inspection.tokens:
             self._reread_names()
@@ -252,12 +256,13 @@ class InspectScreen(MiCrowScreen):
         self.refresh_bindings()
 
     def _show_titles(self) -> None:
+        self.set_class(not self._inspection.tokens, "-nothing")
         self.query_one("#inspect-title", Static).update(self._title())
         self.query_one("#title-text", Static).update(_heading("In the text", self._inspection.top))
 
     def _title(self) -> Content:
         if self._feature is None:
-            return Content.styled(_HELLO, "$muted")
+            return Content.styled(no_sae(self.context) or _HELLO, "$muted")
         acts = self._inspection.acts_of(self._feature)
         row = self._rows.get(self._feature)
         parts: list[str | tuple[str, str]] = [(f"#{self._feature}", "bold $primary")]

@@ -54,7 +54,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         self._marked = Marks[str]()  # SAEs
 
     def compose_body(self) -> ComposeResult:
-        yield Static(WELCOME, id="welcome", classes="stays")
+        yield Static(LOOKING, id="welcome", classes="stays")
         with Horizontal(id="runs-body"):
             with Vertical(id="lists", classes="pane -across -shown"):
                 for name, columns, empty in (
@@ -115,6 +115,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
             "jobs": rows.job_rows(context.jobs()),
         }
         self.set_class(not any(shown.values()), "-empty")
+        self.query_one("#welcome", Static).update(WELCOME if context.has_looked else LOOKING)
         for name, found in shown.items():
             self._list(name).set_rows(found)
         if self._wanted_job is not None and self._job(self._wanted_job) is not None:
@@ -307,6 +308,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         self.mi_crow.look_now()
 
 
+LOOKING = Content.styled("Looking at the workspace…", "$muted")
 WELCOME = Content.assemble(
     ("This workspace is empty", "bold $foreground"),
     "\n\n",

@@ -18,6 +18,7 @@ from tui.actions import bindings
 from tui.annotate import write
 from tui.clipboard import copy
 from tui.screens.feature_card import FeatureCard
+from tui.screens.no_sae import no_sae
 from tui.screens.steer import stack as stacks
 from tui.screens.steer import writing
 from tui.screens.steer.constraint import HINT, NO_CONSTRAINT, parse_constraint
@@ -95,6 +96,7 @@ class SteerScreen(StackScreen):
 
     def on_mount(self) -> None:
         self._share_lines()
+        self._say_empty()
         self._show_stack()
         self._show_titles()
 
@@ -116,6 +118,16 @@ class SteerScreen(StackScreen):
 
     def on_sae_changed(self, _: messages.SaeChanged) -> None:
         self._show_titles()  # the SAE that wrote is named where another one is open
+        self._say_empty()
+
+    def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
+        self._say_empty()
+
+    def _say_empty(self) -> None:
+        missing = no_sae(self.context)
+        for side in SIDES:
+            words = ("" if side != SIDES[0] else missing) if missing else _EMPTY[side]
+            self._text(side).say_empty(words)
 
     # What comes back at the next start.
 
