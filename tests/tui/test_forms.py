@@ -95,6 +95,17 @@ async def test_down_lists_the_candidates_and_enter_takes_one(pilot):
     assert not layer.has_focus
 
 
+async def test_up_and_down_go_from_line_to_line_and_end_at_the_ends(pilot, results):
+    first = pilot.app.screen.query(FormInput).first()
+    await press(pilot, *"demo", "up")
+    assert first.has_focus
+    await press(pilot, "tab", "tab", "down", "down", "down", "down")
+    assert pilot.app.screen.focused.id == "submit"
+    await press(pilot, "up", "up")
+    assert isinstance(pilot.app.screen.focused, SectionHeading)
+    assert results == []
+
+
 async def test_escape_closes_the_list_then_leaves_the_field_then_closes_the_form(pilot):
     await press(pilot, "d", "escape")
     field = pilot.app.screen.query(FormInput).first()

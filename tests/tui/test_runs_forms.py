@@ -302,7 +302,7 @@ def test_paths_are_completed_as_they_are_typed(app_workspace, tmp_path):
         ("capture", {"dataset__source": "./none.txt"}, "dataset './none.txt' not found", ""),
         ("train", {"run_id": "nothing"}, "run 'nothing' not found", ""),
         ("train", {"layer": "h.99"}, "layer 'h.99' is not in run", ""),
-        ("train", {"k": "9999"}, "k = 9999 is more than n_latents = 1024; lower k or raise", ""),
+        ("train", {"k": "9999"}, "k = 9999 is more than latents = 1024; lower k or raise", ""),
         ("train", {"arch": "transcoder"}, "a transcoder needs the layer", "target_layer"),
         ("train", {"skip": "yes"}, "skip connection is for transcoders; choose a trans", ""),
         (
@@ -334,6 +334,45 @@ def test_what_is_wrong_is_one_sentence_in_the_app_s_words(
     assert "--" not in found.trouble
     assert "\n" not in found.trouble
     assert not found.command
+
+
+HOSTILE = (
+    "\0",
+    "x" * 20_000,
+    "9" * 5000,
+    "--help",
+    "-",
+    "\x1b[2J[bold]",
+    " ",
+    ",,",
+    "~nobody/x",
+    "²",
+    "1e999",
+    "nan",
+    "../../..",
+    "a/b/c/d.gguf",
+)
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_no_text_is_too_strange_for_a_form(app_workspace, kind):
+    form = FORMS[kind](situation(app_workspace, run_id="demo", sae_id="demo-topk"))
+    for field in form.fields:
+        if not field.section:
+            for text in HOSTILE:
+                found = form.study(texts_of(form) | {field.name: text})
+                assert "\n" not in found.trouble
+                assert found.trouble or shlex.split(found.command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FORMS)
+def test_no_text_is_too_strange_for_any_field(app_workspace, kind):
+    form = FORMS[kind](situation(app_workspace, run_id="demo", sae_id="demo-topk"))
+    for field in form.fields:
+        for text in HOSTILE:
+            found = form.study(texts_of(form) | {field.name: text})
+            assert found.trouble or shlex.split(found.command)
 
 
 def test_an_empty_workspace_has_no_run_to_train_on(empty_workspace):
@@ -418,7 +457,7 @@ async def test_a_failed_job_opens_its_form_with_its_own_values(
         await settle(pilot)
         await press(pilot, "enter")
         assert isinstance(pilot.app.screen, FormPopup)
-        assert "It failed: the device ran out of memory" in screen_text(pilot)
+        assert "It failed: the device ran out of memory; use a smaller batch" in screen_text(pilot)
         inputs = {one.field.name: one for one in pilot.app.screen.query(FormInput)}
         assert inputs["k"].value == "77"
         inputs["k"].value = "70"

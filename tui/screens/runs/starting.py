@@ -89,8 +89,12 @@ class StartsJobs(_Screen):
         from tui.screens.runs.forms.kinds import form_of_job
 
         read = partial(form_of_job, self._situation(), job.job_id)
-        note = f"It failed: {job.error}" if job.status == "failed" and job.error else ""
-        self.in_thread(read, partial(self._ask, note=note), group="repeat")
+        self.in_thread(read, partial(self._ask_again, job), group="repeat")
+
+    def _ask_again(self, job: "JobState", form: "JobForm") -> None:
+        failed = job.status == "failed" and job.error
+        why = "; ".join(filter(None, (job.error, job.hint)))
+        self._ask(form, f"It failed: {form.in_words(why)}" if failed else "")
 
     def _ask(self, form: "JobForm", note: str = "") -> None:
         from tui.widgets.forms.popup import FormPopup

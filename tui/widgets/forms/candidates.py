@@ -9,15 +9,14 @@ from tui.widgets.forms.fields import Candidate
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 
 MOST_ROWS = 8
-_NOTE = 30
+_LONGEST_NOTE = 30
 
 
 class CandidateList(RowList, can_focus=False):
     """Shown over the form, below the field that has the focus, which moves its cursor."""
 
     def __init__(self) -> None:
-        columns = (Column("text"), Column("note", _NOTE, "right", from_width=50))
-        super().__init__(columns, id="candidates", classes="-lit")
+        super().__init__((Column("text"),), id="candidates", classes="-lit")
         self.display = False
 
     def open_at(self, field: Region, found: Sequence[Candidate], chosen: str) -> None:
@@ -26,6 +25,9 @@ class CandidateList(RowList, can_focus=False):
             Row(one.text, (Cell(printable(one.text)), Cell(printable(one.note), "$muted")))
             for one in found
         ]
+        longest = min(max((len(one.note) for one in found), default=0), _LONGEST_NOTE)
+        note = (Column("note", longest, "right", from_width=40),) if longest else ()
+        self._columns = (Column("text"), *note)
         height = min(len(rows), MOST_ROWS)
         below = field.bottom + height < self.screen.size.height
         self.absolute_offset = Offset(field.x, field.bottom if below else field.y - height)

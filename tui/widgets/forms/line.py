@@ -20,7 +20,6 @@ from tui.widgets.forms.candidates import CandidateList, matching
 from tui.widgets.forms.fields import Candidate, Default, FormField
 
 _MOST_LISTED = 200
-_STOPS = "FormInput, SectionHeading, Button"  # where up and down go
 
 
 class FormInput(Field):
@@ -122,8 +121,8 @@ class FormInput(Field):
         }
         if key in moves:
             moves[key]()
-        elif key in ("enter", "tab") and found.key is not None:
-            self.take(found.key)
+        elif key in ("enter", "tab") and found.key not in (None, self._part[1]):
+            self.take(str(found.key))
         elif key == "escape":
             self._typed = False
             found.close()
@@ -135,8 +134,7 @@ class FormInput(Field):
         if key == "down" and self.candidates:
             self._list_all()
         elif key in ("down", "up"):
-            move = self.screen.focus_next if key == "down" else self.screen.focus_previous
-            move(_STOPS)
+            step_focus(self, 1 if key == "down" else -1)
         else:
             return False
         return True
@@ -210,8 +208,16 @@ class SectionHeading(Widget, can_focus=True):
         if event.key in ("down", "up"):
             event.stop()
             event.prevent_default()
-            move = self.screen.focus_next if event.key == "down" else self.screen.focus_previous
-            move(_STOPS)
+            step_focus(self, 1 if event.key == "down" else -1)
+
+
+def step_focus(widget: Widget, step: int) -> None:
+    """Gives the focus to the next or the previous of what a form can do; never around the end, so
+    that nobody gets to its button by going up."""
+    stops = [one for one in widget.screen.focus_chain if isinstance(one, Widget)]
+    at = stops.index(widget) + step if widget in stops else 0
+    if 0 <= at < len(stops):
+        stops[at].focus()
 
 
 def input_id(name: str) -> str:

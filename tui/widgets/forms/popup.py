@@ -6,7 +6,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Button, Static
@@ -27,7 +27,7 @@ from tui.widgets.forms.fields import (
     WrongValueError,
     read_values,
 )
-from tui.widgets.forms.line import FieldLine, FormInput, SectionHeading, input_id
+from tui.widgets.forms.line import FieldLine, FormInput, SectionHeading, input_id, step_focus
 from tui.widgets.frame.popup import Popup, Result
 from tui.widgets.lists.row_list import RowList
 
@@ -109,6 +109,12 @@ class FormPopup(Popup[Result]):
             self.query_one(".fields").styles.max_height = max(height - 1 - around, 2)
             self.query_one("#form-command").display = height >= _FEW_LINES
 
+    def on_key(self, event: events.Key) -> None:
+        steps = {"up": -1, "left": -1, "down": 1, "right": 1}
+        if isinstance(self.focused, Button) and event.key in steps:
+            event.stop()
+            step_focus(self.focused, steps[event.key])
+
     def on_descendant_focus(self) -> None:
         focused = self.focused
         hint = ""
@@ -180,6 +186,7 @@ class FormPopup(Popup[Result]):
             item.take_candidates(advice.candidates.get(name))
             item.set_class(name == advice.where, "-wrong")
         self._say(advice.trouble)
+        self.query_one("#copy", Button).disabled = not advice.command
         self.query_one("#form-lines", Static).update(printable(" · ".join(advice.lines)))
         self.query_one("#form-command", Static).update(
             printable(advice.command, keep_newlines=True)

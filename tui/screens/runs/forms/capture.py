@@ -25,6 +25,7 @@ from tui.widgets.forms.fields import Candidate, Default, FormField, WrongValueEr
 if TYPE_CHECKING:
     from mi_crow.jobs.spec import JobSpec
 
+_DIGITS = 9  # of a block's number; what is longer is no number of a block
 _TEXTS, _MODEL, _PARTS = "Texts", "Model", "Batches"
 
 
@@ -70,9 +71,11 @@ def refuse_layers(names: tuple[str, ...], outline: Outline | None, field: str) -
         return
     for name in names:
         number = re.fullmatch(r"(?:[a-z_]+\.)?(\d+)", name)
-        if number is not None and int(number[1]) >= outline.blocks:
+        if number is not None and (len(number[1]) > _DIGITS or int(number[1]) >= outline.blocks):
             last = outline.blocks - 1
-            said = f"the model has no layer {name!r}: its {outline.blocks} blocks are 0 to {last}"
+            said = (
+                f"the model has no layer {name[:40]!r}: its {outline.blocks} blocks are 0 to {last}"
+            )
             raise WrongValueError(field, said)
 
 

@@ -21,6 +21,7 @@ _OTHER_WORDS = {
     "--map pca": "the map pca",
     "--partition, --time and --slurm-arg need": "partition, time limit and other options need",
     ", e.g. --layer resid_post.2": ", e.g. resid_post.2",
+    "n_latents = ": "latents = ",
     "use --arch transcoder": "choose a transcoder as the architecture",
 }
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError, UserError
+from mi_crow.store.workspace import Workspace
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line, in_words
 from tui.screens.runs.forms.finding import Situation
@@ -123,9 +124,9 @@ class JobForm:
             values = read_values(self.fields, texts, reading.defaults)
             specs = self.checked(values)
         except WrongValueError as error:
-            return replace(found, trouble=self.in_words(error), where=error.name)
+            return replace(found, trouble=self.in_words(sentence_of(error)), where=error.name)
         except (MiCrowError, OSError) as error:
-            return replace(found, trouble=self.in_words(error))
+            return replace(found, trouble=self.in_words(sentence_of(error)))
         lines = [*self.expect(specs[0])]
         if len(specs) > 1:
             lines.insert(0, f"{len(specs)} jobs, one after the other; of each:")
@@ -133,9 +134,9 @@ class JobForm:
             lines.append(f"as before: {', '.join(self._kept)}")
         return replace(found, lines=tuple(lines), command=self.command(values))
 
-    def in_words(self, error: Exception) -> str:
-        """One sentence in the app's words."""
-        return in_words(sentence_of(error), self.fields)
+    def in_words(self, sentence: str) -> str:
+        """A sentence of the library in the app's words."""
+        return in_words(sentence, self.fields)
 
     def specs(self, values: Values) -> "list[JobSpec]":
         """The jobs that the values mean. Raises UserError."""
@@ -179,7 +180,7 @@ class JobForm:
         """The command lines that start the same jobs; empty where there are none."""
         if self._kept:  # the command line has no flags for these
             return ""
-        root = str(self.at.workspace.root.absolute())
+        root = shown_root(self.at.workspace)
         device = self.at.device
         return "\n".join(
             command_line(arguments(self.kind, self.config, self.fields, one, device), root)
@@ -218,6 +219,11 @@ class JobForm:
         while (parent / name).exists():
             name, number = f"{base}-{number}", number + 1
         return {"name": name}
+
+
+def shown_root(workspace: Workspace) -> str:
+    """The workspace as a command line in any folder names it."""
+    return str(workspace.root.absolute())
 
 
 def _is_default(config: type, path: str, value: Any) -> bool:
