@@ -5,15 +5,18 @@
 A training of the sample model's activations keeps the cores busy meanwhile; `--quiet` leaves it
 out. The synthetic index is kept in the temporary folder for the next time.
 
-start    from the command to the first frame, and to the first row of the feature table
-cursor   j in the feature table: from the key to the last byte of the frame, and its bytes; and what
-         the detail of the feature costs once the cursor rests
+start    from the command to the first frame, and to the first row of the feature table; and the
+         processor's time until then, which depends less on what else runs
+cursor   j in the feature table: from the key to the last byte of the frame, its bytes, and what
+         the detail of the feature costs once the cursor rests; then held down, while the table
+         scrolls, its bytes in the mean
 page     ctrl+d in the feature table
 open     a feature that was not shown before, by its number
 sort     the next column; and a filter by a label
 lists    j in the other lists: bytes
 idle     bytes a second when nothing happens
-job      bytes a second of each screen while the training reports itself
+job      bytes a second of each screen while the training reports itself, of its log that is
+         followed, and of the empty log of a job that waits for it
 memory   resident memory at the end
 
 A frame ends when nothing follows for 60 ms. Times are the 95th percentile; what else runs decides
@@ -26,6 +29,7 @@ import json
 import os
 import re
 import select
+import signal
 import statistics
 import subprocess
 import sys
@@ -100,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quiet", action="store_true", help="no training beside it")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks/tui.json"))
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the training ends with the benchmark
     workspace = synthetic_workspace(Size(features=args.features))
     rows: list[Row] = []
     with _training(workspace, args.quiet):
@@ -116,26 +121,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measured(workspace: Workspace, columns: int, lines: int, *, busy: bool) -> Iterator[Row]:
     command = [*PROGRAM, "--workspace", str(workspace.root), "--fresh"]
     begun = time.perf_counter()
-    with PseudoTerminal(command, columns=columns, rows=lines) as terminal:
+    # An installed program has its bytecode.
+    written = {"PYTHONDONTWRITEBYTECODE": ""}
+    with PseudoTerminal(command, columns=columns, rows=lines, environment=written) as terminal:
         terminal.wait_for("mi-crow")
         yield Row("start: first frame, s", time.perf_counter() - begun, "<= 0.7")
+        yield Row("  processor until then, s", _processor(terminal.process.pid))
         os.write(terminal.master, b"2")
         terminal.wait_for("▌")  # the cursor of the table
         yield Row("start: first rows, s", time.perf_counter() - begun, "<= 1.2")
+        yield Row("  processor until then, s", _processor(terminal.process.pid))
         terminal.settle(1.0)
         screen = Screen(terminal)
         yield from _table(screen)
         yield from _other_lists(screen)
         yield from _standing_still(screen, busy)
+        if busy:
+            yield from _logs(screen)
         yield Row("memory, MB", _resident(terminal.process.pid) / 1e6, "<= 200")
 
 
 def _table(screen: Screen) -> Iterator[Row]:
     screen.key("2", REST_S)
-    moves = [screen.key("j", REST_S) for _ in range(30)]
+    moves = [screen.key("j", REST_S) for _ in range(14)]
     yield _time("cursor", moves, 0.033)
     yield _size("cursor", [move.bytes for move in moves], 1 * KB)
     yield _size("detail after a cursor move", [move.later_bytes for move in moves], 12 * KB)
+    held = _held_down(screen, "j", 60)
+    yield Row("cursor held down: bytes a move", statistics.mean(held), f"<= {KB}")
     yield _time("page", [screen.key("\x04", REST_S) for _ in range(15)], 0.050)
     opened = []
     for number in range(7, 60_000, 5_000):
@@ -168,6 +181,26 @@ def _standing_still(screen: Screen, busy: bool) -> Iterator[Row]:
         yield Row(f"{name}: {what}, bytes/s", rate, limit)
 
 
+def _held_down(screen: Screen, key: str, times: int) -> list[int]:
+    """The bytes of each of the moves that follow each other like those of a key that is held, the
+    list scrolling below them."""
+    sizes = [screen.key(key).bytes for _ in range(times)]
+    screen.bytes_within(REST_S)
+    return sizes
+
+
+def _logs(screen: Screen) -> Iterator[Row]:
+    """The newest jobs come first in the last list: one that waits, then the one that runs."""
+    screen.key("1", 2.0)
+    for _ in range(12):
+        screen.key("j")
+    for name, key in (("empty", "g"), ("followed", "j")):
+        screen.key(key, REST_S)
+        screen.key("l", 2.0)
+        yield Row(f"{name} log: bytes/s", screen.bytes_within(10.0) / 10.0, "<= 1000")
+        screen.key("\x1b", REST_S)
+
+
 def _time(name: str, frames: Sequence[Frame], limit_s: float) -> Row:
     seconds = sorted(frame.seconds for frame in frames)
     at = statistics.quantiles(seconds, n=20, method="inclusive")[18]
@@ -185,6 +218,12 @@ def _resident(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+def _processor(pid: int) -> float:
+    """Seconds that all threads of a process have used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
 def _training(workspace: Workspace, quiet: bool) -> Iterator[None]:
     """A training job on a captured run of the sample model, for as long as the block lasts."""
@@ -200,15 +239,19 @@ def _training(workspace: Workspace, quiet: bool) -> Iterator[None]:
     if not (workspace.activations_dir / "sample").exists():
         ask("capture", "--model", "sample", "--layer", "resid_post.2", "--name", "sample")
     name = f"busy-{os.getpid()}"
-    started = ask(
-        *("train", "--run", "sample", "--steps", "1000000", "--name", name, "--detach", "--json")
-    )
-    job = json.loads(started)["job_id"]
+    training = ("train", "--run", "sample", "--detach", "--json", "--steps", "1000000")
+
+    def start(*more: str) -> str:
+        return json.loads(ask(*training, *more))["job_id"]
+
+    job = start("--name", name)
+    waiting = start("--name", f"{name}-next", "--after", job)
     try:
         time.sleep(5.0)  # it trains now
         yield
     finally:
-        ask("jobs", "cancel", job)
+        for one in (waiting, job):
+            ask("jobs", "cancel", one)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.trouble import Trouble
 
+BUSY_S = 0.1  # an answer that comes sooner needs no word that it is on its way
+
 
 class FeatureListScreen(OpenFeatureScreen):
     """Reads the sorted ids of a query in a thread and gives them to the table."""
@@ -86,6 +88,12 @@ class FeatureListScreen(OpenFeatureScreen):
         self.in_thread(
             partial(read_ids, store, query), self._list, group="ids", failed=self._not_listed
         )
+        self.set_timer(BUSY_S, self._still_reading)
+
+    def _still_reading(self) -> None:
+        """Says so where an answer takes its time; the rows of the one before stay."""
+        if self.is_working("ids"):
+            self.query_one(TableHeading).show(self._query, None, self._total)
 
     def _not_listed(self, error: Exception) -> None:
         """Rows and heading stay; a filter that does not fit the index is explained while it is

@@ -1,0 +1,82 @@
+"""What the app does not do twice, so that it answers at once: parse styles, draw, read, send."""
+
+import threading
+from collections import Counter
+
+from textual.css import stylesheet
+
+from tests.tui.driving import press, screen_text, settle
+from tests.tui.stand_ins import give_index
+from tui.actions import SCREENS
+from tui.widgets.lists.feature_table import FeatureTable
+
+
+async def test_each_source_of_styles_is_parsed_once(run_app, app_workspace, monkeypatch):
+    parsed: Counter[object] = Counter()
+    parse = stylesheet.parse
+
+    def counting(scope, css, read_from, **settings):
+        parsed[scope, read_from, settings["tie_breaker"]] += 1
+        return parse(scope, css, read_from, **settings)
+
+    monkeypatch.setattr(stylesheet, "parse", counting)
+    async with run_app(app_workspace, size=(80, 24)) as pilot:
+        await press(pilot, "n", "escape")  # a popup brings widgets of its own
+        for digit in range(1, len(SCREENS) + 1):
+            await press(pilot, str(digit))
+    assert set(parsed.values()) == {1}
+
+
+async def test_an_answer_that_takes_its_time_is_announced(run_app, app_workspace, monkeypatch):
+    async with run_app(app_workspace, size=(80, 24), sae_id="demo-topk") as pilot:
+        give_index(pilot.app)
+        await settle(pilot)
+        await press(pilot, "2")
+        assert "reading…" not in screen_text(pilot)
+        index, go_on = pilot.app.context.features, threading.Event()
+        find = index.find
+
+        def slow(*arguments, **settings):
+            go_on.wait(20)
+            return find(*arguments, **settings)
+
+        monkeypatch.setattr(index, "find", slow, raising=False)
+        await pilot.press("o")
+        try:
+            while "reading…" not in screen_text(pilot):
+                await pilot.pause(0.01)
+        finally:
+            go_on.set()
+        await settle(pilot)
+        assert "reading…" not in screen_text(pilot)
+
+
+async def test_beside_another_pane_a_table_scrolls_by_a_third_at_once(run_app, app_workspace):
+    for size, more in (((80, 24), False), ((200, 40), True)):
+        async with run_app(app_workspace, size=size, sae_id="demo-topk") as pilot:
+            give_index(pilot.app)
+            await settle(pilot)
+            await press(pilot, "2")
+            table = pilot.app.screen.query_one(FeatureTable)
+            height = table.size.height
+            table.cursor = height - 1
+            await press(pilot, "j")
+            assert table.cursor == height
+            assert table.scroll_offset.y == 1 + height // 3 * more
+            await press(pilot, "g", "G")  # a long way is no further than the cursor
+            assert table.scroll_offset.y == table.row_count - height
+
+
+async def test_lines_are_kept_while_the_colours_stay(run_app, app_workspace):
+    async with run_app(app_workspace, size=(80, 24), sae_id="demo-topk") as pilot:
+        give_index(pilot.app)
+        await settle(pilot)
+        await press(pilot, "2")
+        table = pilot.app.screen.query_one(FeatureTable)
+        before = table.render_line(1)
+        pilot.app.screen.add_class("-another")
+        await pilot.pause()
+        assert table.render_line(1) is before
+        pilot.app.theme = "textual-light"
+        await settle(pilot)
+        assert table.render_line(1) != before
