@@ -3,6 +3,7 @@
 from textual.app import App
 
 from mi_crow.cli.editing import edit_settings
+from mi_crow.errors import MiCrowError
 from mi_crow.store.settings import UserSettings
 from mi_crow.store.settings_file import settings_path
 from tui.preferences.preferences import Preferences
@@ -13,10 +14,16 @@ def edited(app: App[None]) -> Preferences | None:
 
     Raises MiCrowError, SuspendNotSupported and OSError.
     """
-    with app.suspend():
-        if not edit_settings(settings_path(), _mistakes):
-            return None
-    return Preferences.of(UserSettings.load())
+    failed: MiCrowError | OSError | None = None
+    changed = False
+    with app.suspend():  # which takes the terminal back only when nothing is raised inside it
+        try:
+            changed = edit_settings(settings_path(), _mistakes)
+        except (MiCrowError, OSError) as error:
+            failed = error
+    if failed is not None:
+        raise failed
+    return Preferences.of(UserSettings.load()) if changed else None
 
 
 def _mistakes(settings: UserSettings) -> list[str]:
