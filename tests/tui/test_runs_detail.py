@@ -1,6 +1,7 @@
 """The right side of the Runs screen: charts, notes, names, what is drawn again and what is not."""
 
 import json
+from threading import Event
 
 import pytest
 
@@ -10,6 +11,8 @@ from mi_crow.store.notes import read_note
 from tests.tui.conftest import NOW, add_sae
 from tests.tui.driving import press, screen_text, settle
 from tui.app import MiCrowApp
+from tui.screens.runs import showing
+from tui.screens.runs.history import read_sae
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.log_view import LogPopup, LogText
@@ -172,3 +175,24 @@ def test_picture_of_a_trained_sae(snap_compare, trained_workspace, size):
         await select(pilot, "saes", "smol-sae")
 
     assert snap_compare(app, terminal_size=size, run_before=drive)
+
+
+async def test_a_slow_disk_does_not_leave_another_row_in_the_pane(
+    app_workspace, run_app, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known without the disk stands there until the rest is read."""
+    asked, goes_on = Event(), Event()
+
+    def slow(sae, saes):
+        asked.set()
+        goes_on.wait(20)
+        return read_sae(sae, saes)
+
+    monkeypatch.setattr(showing, "read_sae", slow)
+    async with run_app(app_workspace) as pilot:
+        try:
+            await pilot.press("j", "j")
+            while not (asked.is_set() and "topk SAE" in screen_text(pilot)):
+                await pilot.pause(0.05)
+        finally:
+            goes_on.set()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from textual import on
 from textual.content import Content
+from textual.timer import Timer
 
 from mi_crow.errors import NotFoundError
 from tui.screens.runs import detail
@@ -30,6 +31,7 @@ Reading = JobHistory | SaeReading | RunReading | Exception
 """What is read of the selected row once the cursor rests. An error: why it cannot be read."""
 
 REST_S = 0.12  # how long the cursor rests before its row's detail is read and drawn
+LATE_S = 0.35  # how long it may take to be read before what is known without it is drawn
 TALL = 36  # lines of the screen from which there is more of everything
 
 
@@ -51,6 +53,7 @@ class ShowsDetail(_Screen):
         self._aside_reader: AsideReader | None = None
         self._aside: Aside | None = None
         self._shown_subject: tuple[str, str | None] | None = None  # of the detail on the screen
+        self._late: Timer | None = None  # until the detail of the selected row is late
 
     def start_reading(self) -> None:
         """The screen was mounted."""
@@ -117,6 +120,16 @@ class ShowsDetail(_Screen):
                 return error
 
         self.in_thread(work, partial(self._detail_read, subject), group="detail")
+        if self._late is not None:
+            self._late.stop()
+        if self._shown_subject != subject:
+            self._late = self.set_timer(LATE_S, partial(self._draw_unread, subject))
+
+    def _draw_unread(self, subject: tuple[str, str | None]) -> None:
+        """The disk is slow: the pane must not go on showing another row."""
+        if subject == (self._current, self._key) != self._shown_subject:
+            self._reading = None
+            self._draw(subject)
 
     def _how_to_read(self) -> Callable[[], Reading | None]:
         job, key, saes = self._selected_job, self._key, self.context.saes()
