@@ -1,15 +1,19 @@
 """Features side by side: which ones, what fits, and what is said of each two."""
 
+import re
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from mi_crow.mechanistic.features.comparing import compare_features
+from mi_crow.mechanistic.features.records import Example
 from tests.helpers.index_fixture import make_index
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.test_features_index import SAE, jump, open_index, table  # noqa: F401  (a fixture)
 from tui.app import MiCrowApp
 from tui.screens.features.comparing import ComparePopup, ComparisonView
+from tui.widgets.example_lines import Drawing, Folded
 
 
 def with_weights(workspace) -> None:
@@ -118,3 +122,28 @@ def test_a_comparison(snap_compare, empty_workspace, size, keys):
         await press(pilot, "equals_sign", *keys)
 
     assert snap_compare(app, terminal_size=size, run_before=drive)
+
+
+async def test_what_each_two_share_is_seen_without_a_scroll(open_index, empty_workspace):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        with_weights(empty_workspace)
+        mark(pilot, 3, 17, 40, 41)
+        await press(pilot, "equals_sign")
+        found = compare_features(
+            pilot.app.context.features, [3, 17, 40, 41], empty_workspace.saes_dir / SAE
+        )
+        text = screen_text(pilot)
+        assert len(found.pairs) == 6
+        for pair in found.pairs:
+            assert f"#{pair.first} #{pair.second} {pair.cosine:.3f}" in text
+        numbers = {side.examples[0].document for side in found.sides[:2]}
+        assert all(re.search(rf"doc(ument)? {n}\b", text) for n in numbers)
+
+
+def test_the_number_of_a_document_is_never_cut():
+    example = Example(4321, 0, 7.25, 0, [" harbourmaster"], [7.25], "", "a label of some length")
+    for width in range(30, 90):
+        [head, *_] = Drawing(8.0, width).windows(Folded(example, 3), 2)
+        assert head.cell_length <= width
+        assert re.search(r"doc(ument)? 4321\b", head.plain)
+        assert "×3" in head.plain

@@ -1,16 +1,22 @@
 """The map of features: what is drawn where, and what a reader does with it on a real index."""
 
+import json
+
 import numpy as np
 import pytest
 
 from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.features.feature_map import FeatureMap
 from mi_crow.store.json_object import JsonObject
+from tests.helpers.index_fixture import make_index
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.test_features_index import SAE, open_index, table  # noqa: F401  (a fixture)
+from tui.app import MiCrowApp
 from tui.screens.features.map import saved_colour
+from tui.screens.features.map_place import saved_place
 from tui.screens.features.map_popup import MapPopup
 from tui.screens.features.screen import FeaturesScreen
+from tui.themes.named import PAPER
 from tui.widgets.map.colours import COLOURS, colouring
 from tui.widgets.map.dots import BLANK, dots
 from tui.widgets.map.view import MapView
@@ -208,3 +214,96 @@ async def test_a_move_draws_only_the_cells_that_change(open_index, monkeypatch):
         await settle(pilot)
         assert asked
         assert sum(region.area for region in asked) <= 4
+
+
+async def test_zoom_and_position_come_back(open_index, run_app, empty_workspace):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "m", "greater_than_sign", "greater_than_sign", "L", "j")
+        left = view(pilot).view, view(pilot).at
+        screen = pilot.app.screen_stack[0]
+        kept = saved_place(JsonObject.of(screen.state(), "state"))  # while it is open
+        assert kept is not None
+        assert kept.at == left[1]
+        await press(pilot, "escape", "m")
+        assert (view(pilot).view, view(pilot).at) == left
+        await press(pilot, "tab", "enter")
+        opened = pilot.app.screen.open_feature
+        saved = json.loads(json.dumps(pilot.app.screen.state()))
+        await press(pilot, "m")
+        assert view(pilot).view.width == left[0].width
+        assert view(pilot).feature == opened
+    async with run_app(empty_workspace, size=(80, 24), sae_id=SAE) as pilot:
+        await press(pilot, "2")
+        pilot.app.screen.restore(JsonObject.of(saved, "state"))
+        await settle(pilot)
+        await press(pilot, "m")
+        assert view(pilot).view.width == left[0].width
+
+
+async def test_a_feature_out_of_sight_is_shown_at_the_same_zoom(open_index):  # noqa: F811
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "m", *["greater_than_sign"] * 5, "escape")
+        far = next(n for n in table(pilot).shown_ids if not _in_view(pilot, n))
+        table(pilot).go_to(far)
+        await settle(pilot)
+        zoomed = pilot.app.screen.map_place.view
+        await press(pilot, "m")
+        assert view(pilot).view.width == zoomed[2]
+        assert view(pilot).feature == far
+
+
+def _in_view(pilot, feature: int) -> bool:
+    screen = pilot.app.screen
+    found = screen.context.features.map()
+    left, bottom, width, height = screen.map_place.view
+    x, y = found.x[feature] - left, found.y[feature] - bottom
+    return bool(np.isnan(x) or (0 <= x <= width and 0 <= y <= height))
+
+
+def test_a_part_of_the_map_is_taken_up_where_it_is_one():
+    part = Viewport(0.2, 0.2, 0.1, 0.1)
+    assert part.around(0.25, 0.25, UNIT) == part
+    assert part.around(0.5, 0.5, UNIT) == Viewport(0.45, 0.45, 0.1, 0.1)
+    assert part.around(9.0, 9.0, UNIT) == Viewport(0.9, 0.9, 0.1, 0.1)
+    assert Viewport(0, 0, 7, 0.1).around(0.5, 0.5, UNIT) == UNIT  # of an index with another map
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"view": [0, 0, 1]},
+        {"view": [0, 0, -1, 1]},
+        {"view": [0, 0, float("nan"), 1]},
+        {"view": "all"},
+        {"at": [True, 0]},
+        {"at": [1e999, 0]},
+        {"sae": 3},
+        {"feature": -1},
+    ],
+)
+def test_a_damaged_place_is_refused(damage):
+    place = {"sae": SAE, "view": [0, 0, 1, 1], "at": [0, 0], "feature": 3}
+    assert saved_place(JsonObject.of({"map": place}, "state")) is not None
+    assert saved_place(JsonObject.of({}, "state")) is None
+    with pytest.raises(MiCrowError):
+        saved_place(JsonObject.of({"map": place | damage}, "state"))
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param((80, 24), id="small"),
+        pytest.param((120, 40), id="medium", marks=pytest.mark.slow),
+        pytest.param((200, 60), id="large", marks=pytest.mark.slow),
+    ],
+)
+def test_the_map_on_paper(snap_compare, empty_workspace, size):
+    make_index(empty_workspace, SAE)
+    app = MiCrowApp(empty_workspace, SAE)
+
+    async def drive(pilot) -> None:
+        app.theme = PAPER.name
+        await settle(pilot)
+        await press(pilot, "2", "m", "greater_than_sign")
+
+    assert snap_compare(app, terminal_size=size, run_before=drive)

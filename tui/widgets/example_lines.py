@@ -139,16 +139,30 @@ class Drawing:
         return heat_line(line, values, self.top, self.mode, marks)
 
     def _head(self, one: Folded) -> Content:
+        """The peak and where it is. Where there is no room the label goes and the token is cut; the
+        document's number never is."""
         example = one.example
         token = quoted(example.tokens[peak_place(example)]) if example.tokens else ""
-        label = printable(example.label) if example.label else ""
-        return Content.assemble(
-            (f"{number(example.activation, 2):>{_ACTIVATION - 1}}", "bold $accent"),
-            f" {token}",
-            (f"   {label}" if label else "", "$muted"),
-            (f"   document {example.document}", "$faint"),
-            (f"   ×{one.times} the same text" if one.times > 1 else "", "$muted"),
-        ).truncate(self.width, ellipsis=True)
+        label = f"   {printable(example.label)}" if example.label else ""
+        peak = Content.styled(
+            f"{number(example.activation, 2):>{_ACTIVATION - 1}} ", "bold $accent"
+        )
+        room, rest = 0, Content("")
+        for words, where, same in (
+            (label, "   document", " the same text"),
+            (label, "   doc", ""),
+            ("", "   doc", ""),
+        ):
+            rest = Content.assemble(
+                (words, "$muted"),
+                (f"{where} {example.document}", "$faint"),
+                (f"   ×{one.times}{same}" if one.times > 1 else "", "$muted"),
+            )
+            room = self.width - peak.cell_length - rest.cell_length
+            if room >= cell_len(token):
+                break
+        cut = Content(token).truncate(max(room, 1), ellipsis=True)
+        return Content.assemble(peak, cut, rest).truncate(self.width, ellipsis=True)
 
 
 def _fitting(texts: Sequence[str], cells: int) -> list[tuple[int, str]]:

@@ -50,8 +50,12 @@ def comparison_lines(found: "Comparison", first: int, room: Room) -> Lines:
     width = (room.width - len(_RULE) * (len(shown) - 1)) // len(shown)
     columns = [_column(side, Room(width, room.height, room.mode)) for side in shown]
     lines: Lines = []
-    for parts in zip(*columns, strict=True):
+    for block, parts in enumerate(zip(*columns, strict=True)):
         lines += _beside(parts, width)
+        if block == 0:  # what each two share is seen without a scroll
+            rule = Content.styled("─" * room.width, "$faint")
+            lines += [rule, *_summary(found, room.width), rule]
+            continue
         lines.append(_beside([[Content("")]] * len(shown), width)[0])
     tops = {side.feature: side.detail.row.max_act for side in found.sides}
     for pair in found.pairs:
@@ -62,6 +66,29 @@ def comparison_lines(found: "Comparison", first: int, room: Room) -> Lines:
         words = "≤: not among the strongest features of the text, so at most this if it fires there"
         lines += [Content(""), Content.styled(words, "$faint")]
     return [line.truncate(room.width, ellipsis=True) for line in lines]
+
+
+def _summary(found: "Comparison", width: int) -> Lines:
+    """Cosine and Jaccard index of each two, as many beside each other as fit."""
+    lines = [Content.styled("cosine · Jaccard", "$muted")]
+    for pair in found.pairs:
+        cosine, jaccard = _likeness(pair)
+        own = Content.assemble(
+            "   ",
+            (f"#{pair.first} #{pair.second} ", "bold $primary"),
+            cosine,
+            (" · ", "$faint"),
+            jaccard,
+        )
+        if lines[-1].cell_length + own.cell_length > width:
+            lines.append(Content(" " * 16))
+        lines[-1] = lines[-1] + own
+    return lines
+
+
+def _likeness(pair: "Pair") -> tuple[str, str]:
+    bound = "≤ " if pair.jaccard_is_bound else ""
+    return "–" if pair.cosine is None else f"{pair.cosine:.3f}", f"{bound}{pair.jaccard:.3f}"
 
 
 def _beside(parts: Sequence[Sequence[Content]], width: int) -> Lines:
@@ -128,15 +155,14 @@ def _examples(side: "Side", room: Room) -> Lines:
 
 
 def _pair(pair: "Pair", found: "Comparison", tops: dict[int, float], room: Room) -> Lines:
-    cosine = "–" if pair.cosine is None else f"{pair.cosine:.3f}"
-    bound = "≤ " if pair.jaccard_is_bound else ""
+    cosine, jaccard = _likeness(pair)
     sample = f"  over {found.cofiring.words()}" if found.cofiring.is_sample else ""
     head = Content.assemble(
         (f"#{pair.first} and #{pair.second}", "bold $primary"),
         ("   decoder cosine ", "$muted"),
         cosine,
         ("   Jaccard ", "$muted"),
-        f"{bound}{pair.jaccard:.3f}",
+        jaccard,
         (sample, "$muted"),
     )
     words = [printable(one.token.strip(" ") or one.token) for one in pair.promoted]

@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING
 
 from mi_crow.errors import UserError
 from mi_crow.store.json_object import JsonObject
+from tui.screens.features.map_place import MapPlace
 from tui.screens.features.marking import FeatureMarkScreen
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.feature_map import FeatureMap
+    from tui.screens.features.map_popup import MapPopup
 
 _COLOUR = "label"  # of a map that was never open
 
@@ -18,6 +20,13 @@ class FeatureMapScreen(FeatureMarkScreen):
     def __init__(self) -> None:
         super().__init__()
         self._map_colour = _COLOUR
+        self._map_place: MapPlace | None = None
+        self._map: MapPopup | None = None  # while it is open
+
+    @property
+    def map_place(self) -> MapPlace | None:
+        """Where the map is or was left."""
+        return self._map.place if self._map is not None else self._map_place
 
     def action_map(self) -> None:
         store = self.context.features
@@ -39,10 +48,15 @@ class FeatureMapScreen(FeatureMarkScreen):
                 )
             )
             return
-        popup = MapPopup(store, found, self.table.marks, self._map_colour, self._feature)
+        place = self._map_place
+        if place is not None and place.sae_id != store.sae_id:
+            place = None
+        marks = self.table.marks
+        popup = MapPopup(store, found, marks, self._map_colour, self._feature, place)
+        self._map = popup
 
         def closed(feature: int | None) -> None:
-            self._map_colour = popup.colour
+            self._map_colour, self._map_place, self._map = popup.colour, popup.place, None
             self._marks_changed()
             if feature is not None:
                 self._go_to(feature)

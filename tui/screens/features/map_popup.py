@@ -9,11 +9,13 @@ from textual.content import Content
 from textual.widgets import Static
 
 from tui.actions import bindings
+from tui.screens.features.map_place import MapPlace
 from tui.text import count, printable
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.feature_columns import density, score
 from tui.widgets.map.colours import COLOURS, Colouring, colouring
 from tui.widgets.map.view import MapView
+from tui.widgets.map.viewport import Viewport
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.feature_map import FeatureMap
@@ -34,14 +36,26 @@ class MapPopup(Popup[int]):
         marks: "FeatureMarks",
         colour: str,
         feature: int | None,
+        place: MapPlace | None = None,
     ) -> None:
+        """Opens where it was left, `place`, with the cursor on `feature` when that is another."""
         super().__init__(classes="map")
+        self._feature = feature
         self._store, self._found, self._marks = store, found, marks
         self.colour = colour
         self._colours = colouring(colour, found, marks)
-        self._view = MapView(found, self._colours, feature)
+        view = Viewport(*place.view) if place is not None else None
+        left = place.at if place is not None and place.feature == feature else None
+        self._view = MapView(found, self._colours, feature, view, left)
         self._row: FeatureRow | None = None
         self._in_cell = 0
+
+    @property
+    def place(self) -> MapPlace:
+        """Where it is now, to open there again."""
+        view = self._view.view
+        shown = (view.left, view.bottom, view.width, view.height)
+        return MapPlace(self._store.sae_id, shown, self._view.at, self._feature)
 
     def heading(self) -> str:
         total, placed = len(self._found), len(self._found.placed)

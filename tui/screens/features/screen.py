@@ -19,6 +19,7 @@ from tui.screens.features.comparing import FeatureCompareScreen
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
 from tui.screens.features.map import FeatureMapScreen, saved_colour
+from tui.screens.features.map_place import saved_place
 from tui.screens.features.marking import (
     BULK,
     MARKED_PURPOSES,
@@ -118,6 +119,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             "columns": list(self._columns),
             "columns_set": list(self.mi_crow.preferences.columns),
             "map_colour": self._map_colour,
+            "map": self.map_place.as_json() if self.map_place is not None else None,
             "marks": self.table.marks.as_json(),
             "look": self.pane.examples.look,
             **self._query.as_json(),
@@ -130,6 +132,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             self._columns = saved_columns(saved)
         self.pane.examples.look = saved_look(saved)
         self._map_colour = saved_colour(saved)
+        self._map_place = saved_place(saved)
         if saved.text("sae", None) == self._sae_id:
             self._restored = saved.integer("feature", None, least=0)
             self.table.marks = saved_marks(saved)

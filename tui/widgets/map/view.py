@@ -50,7 +50,16 @@ class MapView(Widget, can_focus=True):
     class ColourWanted(Message):
         """Another meaning of the colours is asked for."""
 
-    def __init__(self, found: "FeatureMap", colours: Colouring, feature: int | None) -> None:
+    def __init__(
+        self,
+        found: "FeatureMap",
+        colours: Colouring,
+        feature: int | None,
+        view: Viewport | None = None,
+        at: tuple[float, float] | None = None,
+    ) -> None:
+        """The cursor begins on `feature` or, where that is given, `at` a point, in the part `view`
+        of the map or, where they are outside of it, a part of that size around them."""
         super().__init__(id="map-view")
         placed = found.placed
         self._features = placed
@@ -67,12 +76,24 @@ class MapView(Widget, can_focus=True):
         self._near = np.arange(0)  # places of the nearest features
         self._turn = 0  # which of them is meant
         self._corner: tuple[float, float] | None = None  # where a region began
-        if feature is not None:
-            start = np.flatnonzero(placed == feature)
-            if len(start):
-                self._at = float(self._x[start[0]]), float(self._y[start[0]])
+        if at is not None:
+            self._at = at
+        elif feature is not None and len(start := np.flatnonzero(placed == feature)):
+            self._at = float(self._x[start[0]]), float(self._y[start[0]])
+        if view is not None:
+            self._view = view.around(*self._at, self._whole)
 
     # What is where.
+
+    @property
+    def view(self) -> Viewport:
+        """The part of the map that is shown."""
+        return self._view
+
+    @property
+    def at(self) -> tuple[float, float]:
+        """The point of the cursor."""
+        return self._at
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -52,6 +52,15 @@ class Viewport:
         )
         return moved.within(whole)
 
+    def around(self, x: float, y: float, whole: "Viewport") -> "Viewport":
+        """The same part where the point (x, y) is in it, else one of its size with the point in
+        the middle; all of the map where it is no larger than this."""
+        if not (self.width < whole.width and self.height < whole.height):
+            return whole
+        inside = 0 <= x - self.left <= self.width and 0 <= y - self.bottom <= self.height
+        middle = replace(self, left=x - self.width / 2, bottom=y - self.height / 2)
+        return (self if inside else middle).within(whole)
+
     def within(self, whole: "Viewport") -> "Viewport":
         """Moved so that it shows nothing outside the map."""
         left = min(max(self.left, whole.left), whole.left + whole.width - self.width)
