@@ -90,7 +90,7 @@ async def test_an_sae_shows_what_its_file_says_beside_what_was_measured(app_work
             "org/saes · openai",
             "contexts of 128 tokens, with BOS, tokens up to a norm of 1720",
             "0.118  (0.131 after training)",
-            "n i builds its index",
+            "n i index",
         ):
             assert words in text, words
 

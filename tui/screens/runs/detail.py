@@ -92,9 +92,10 @@ def sae_detail(
 
 def _next(sae: SaeSummary) -> str:
     """What can be done with it that was not done yet, by key."""
-    words = ["enter shows its features" if sae.has_index else "n i builds its index"]
-    words += [] if sae.evaluation is not None else ["n e evaluates it"]
-    return " · ".join([*words, "= compares it", "n t trains another on its run"])
+    words = [] if sae.has_index else ["n i index"]
+    words += [] if sae.evaluation is not None else ["n e evaluate"]
+    words += ["= compare", "n t train another"]
+    return " · ".join(["enter features", *words] if sae.has_index else words)
 
 
 def _origin(reading: SaeReading | None) -> list[Fact]:
