@@ -17,6 +17,7 @@ from mi_crow.jobs.checks import (
     check_index,
     check_train,
 )
+from mi_crow.jobs.demo.standing import check_demo
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
@@ -135,7 +136,7 @@ KINDS: dict[str, Kind] = {
         queues=lambda config: config.check is not None,
     ),
     "export": Kind(ExportConfig, _export, check=check_export, queues=lambda _: False),
-    "demo": Kind(DemoConfig, _demo),
+    "demo": Kind(DemoConfig, _demo, check=check_demo),
 }
 
 

@@ -40,7 +40,7 @@ async def test_an_empty_workspace_says_what_to_do_next(empty_workspace, run_app,
     async with run_app(empty_workspace) as pilot:
         text = screen_text(pilot)
         assert "This workspace is empty" in text
-        assert "run the demo" in text
+        assert "Run the demo" in text
         await press(pilot, "n", "d")
         assert submitted == [{"kind": "demo", "params": {}, "device": "auto", "name": None}]
 
@@ -402,5 +402,5 @@ async def test_the_menu_of_new_things_says_what_is_not_possible_and_why(
         await press(pilot, "t")
         assert isinstance(pilot.app.screen, NewMenu)
         assert "needs a run" in notices(pilot)
-        await press(pilot, "j", "j", "j", "j", "enter")
+        await press(pilot, "j", "j", "j", "j", "j", "j", "enter")
         assert [call["kind"] for call in submitted] == ["demo"]

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.content import Content
-from textual.widgets import Static
 
 from mi_crow.errors import CorruptDataError
 from mi_crow.store.json_object import JsonObject
@@ -23,6 +21,7 @@ from tui.screens.runs.removing import RemovesThings
 from tui.screens.runs.rows import WHAT
 from tui.screens.runs.showing import REST_S, TALL, ShowsDetail
 from tui.screens.runs.starting import StartsJobs
+from tui.screens.runs.welcome import Welcome
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.marks import Marks
@@ -54,7 +53,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         self._marked = Marks[str]()  # SAEs
 
     def compose_body(self) -> ComposeResult:
-        yield Static(LOOKING, id="welcome", classes="stays")
+        yield Welcome(self.context.workspace.root)
         with Horizontal(id="runs-body"):
             with Vertical(id="lists", classes="pane -across -shown"):
                 for name, columns, empty in (
@@ -114,8 +113,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
             + rows.unfinished_rows(context.unfinished("SAE"), len(rows.SAE_COLUMNS)),
             "jobs": rows.job_rows(context.jobs()),
         }
-        self.set_class(not any(shown.values()), "-empty")
-        self.query_one("#welcome", Static).update(WELCOME if context.has_looked else LOOKING)
+        self._welcome(not any(shown.values()))
         for name, found in shown.items():
             self._list(name).set_rows(found)
         if self._wanted_job is not None and self._job(self._wanted_job) is not None:
@@ -133,6 +131,15 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
 
     def zoom_changed(self) -> None:
         self._share_heights()
+
+    def _welcome(self, empty: bool) -> None:
+        """Shows the ways to begin while the workspace is empty, and only then."""
+        welcome, was_empty = self.query_one(Welcome), self.has_class("-empty")
+        self.set_class(empty, "-empty")
+        if empty and self.context.has_looked:
+            welcome.show_ways()
+        elif was_empty and (self.focused is None or welcome in self.focused.ancestors):
+            self.focus_home()
 
     def _share_heights(self) -> None:
         if self.zoomed is not None:
@@ -306,18 +313,3 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
     def _not_done(self, error: Exception) -> None:
         self.tell(error)
         self.mi_crow.look_now()
-
-
-LOOKING = Content.styled("Looking at the workspace…", "$muted")
-WELCOME = Content.assemble(
-    ("This workspace is empty", "bold $foreground"),
-    "\n\n",
-    ("n d", "bold $primary"),
-    ("   run the demo: a small model, its activations, an SAE and its features", "$muted"),
-    "\n",
-    ("n c", "bold $primary"),
-    ("   capture activations of your own model", "$muted"),
-    "\n",
-    ("?", "bold $primary"),
-    ("     all keys", "$muted"),
-)

@@ -1,9 +1,9 @@
 """Starting jobs from Runs: the forms, the demo, and an earlier job's values once more."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tui import messages
 from tui.actions import BY_ID
 
 if TYPE_CHECKING:
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from tui.screens.base import MiCrowScreen as _Screen
     from tui.screens.runs.forms.finding import Situation
     from tui.screens.runs.forms.job_form import JobForm
+    from tui.screens.runs.welcome import Welcome
 else:
     _Screen = object
 
-WITH_FORMS = ("capture", "train", "index", "evaluate")  # the kinds that have a form
+# The kinds that have a form.
+WITH_FORMS = ("capture", "train", "index", "evaluate", "import", "export")
 
 
 class StartsJobs(_Screen):
@@ -25,7 +27,7 @@ class StartsJobs(_Screen):
     if TYPE_CHECKING:
 
         def selected(self, name: str) -> str | None: ...
-        def _do(self, work: Callable[[], object]) -> None: ...
+        def _not_done(self, error: Exception) -> None: ...
 
     def can_start(self, action: str, parameters: tuple[object, ...]) -> bool:
         """Whether there is what the job of this action reads."""
@@ -48,7 +50,11 @@ class StartsJobs(_Screen):
         if self.check_action(action, (kind.strip("')"),)):
             return ""
         needs = {"train": "needs a run", "index": "needs an SAE", "evaluate": "needs an SAE"}
+        needs["export"] = "needs an SAE"
         return needs.get(name, "not possible now")
+
+    async def on_welcome_chosen(self, event: "Welcome.Chosen") -> None:
+        await self._start(event.name)
 
     async def _start(self, name: str | None) -> None:
         if name is not None:
@@ -97,18 +103,42 @@ class StartsJobs(_Screen):
         self._ask(form, f"It failed: {form.in_words(why)}" if failed else "")
 
     def _ask(self, form: "JobForm", note: str = "") -> None:
-        from tui.widgets.forms.popup import FormPopup
-
-        popup = FormPopup(form.title, form.fields, form.submit, study=form.study, note=note)
-        self.app.push_screen(popup, self._started)
+        self.app.push_screen(form.popup(note), self._started)
 
     def _started(self, job_id: str | None) -> None:
         if job_id is not None:
             self._wanted_job = job_id
             self.mi_crow.look_now()
 
-    def action_run_demo(self) -> None:
-        self._do(self._submit_demo)
+    async def action_run_demo(self) -> None:
+        """Starts the demo; where there is one already, goes to what there is of it."""
+        from mi_crow.jobs.demo.run import RUN_ID, SAE_ID
+        from mi_crow.jobs.demo.standing import standing
+
+        context, app = self.context, self.mi_crow
+        found = standing(context.runs(), context.saes(), context.jobs())
+        if found.state == "absent":
+            self.in_thread(self._submit_demo, self._started, failed=self._not_done)
+        elif found.state == "there":
+            app.notify(
+                f"The demo is here already, as SAE {SAE_ID}",
+                remedy=f"to run it again, remove {SAE_ID} or rename it",
+            )
+            app.open_sae(SAE_ID)
+            await app.go("features")
+        elif found.state == "taken":
+            self._select("runs", RUN_ID)
+            said = f"The demo calls its run {RUN_ID}, and another run is called so"
+            app.notify(said, severity="warning", remedy="rename that one with r")
+        else:
+            self._select("jobs", found.job)
+            if found.state == "active":
+                app.notify("The demo is running already")
+            else:
+                app.notify("The demo was begun and not finished", remedy="R goes on with it")
+
+    def _select(self, rows: str, key: str) -> None:
+        self.post_message(messages.ShowInRuns(rows, key))
 
     def _submit_demo(self) -> str:
         from mi_crow.jobs import submit

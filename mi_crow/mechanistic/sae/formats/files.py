@@ -49,14 +49,21 @@ class LocatedFiles:
                     hint="give the folder that it is in",
                 )
             return found
-        below = [one for one in find_saes(self.names) if _within(one.weights, self.only)]
-        # If the folder itself is an SAE, it is meant rather than those below it.
-        itself = [one for one in below if one.label == self.only]
+        below = self.saes()
         if not below:
             self._refuse_family({name for name in self.names if _within(name, self.only)})
         if not below and any(_within(name, self.only) for name in self.names):
             self._say_what_is_missing()
-        return choose(itself or below, layer, self.given)
+        return choose(below, layer, self.given)
+
+    def saes(self) -> list[FoundSae]:
+        """The SAEs among which one has to be chosen."""
+        if self.only in self.names:
+            found = one_file(self.only, set(self.names))
+            return [found] if found is not None else []
+        below = [one for one in find_saes(self.names) if _within(one.weights, self.only)]
+        # If the folder itself is an SAE, it is meant rather than those below it.
+        return [one for one in below if one.label == self.only] or below
 
     def _refuse_family(self, names: set[str]) -> None:
         """Raises UserError for files of a known family that cannot be read."""
@@ -159,15 +166,22 @@ class LocatedFiles:
             check_disk(target, whole + (missing if same_disk(cache, target) else 0), what)
 
 
-def locate(path: str | Path, revision: str | None = None, offline: bool = False) -> LocatedFiles:
+def locate(
+    path: str | Path,
+    revision: str | None = None,
+    offline: bool = False,
+    *,
+    most: int = _MOST_FILES,
+) -> LocatedFiles:
     """The files at a path on this machine, or in the hub repository `org/name[/folder or file]`.
 
-    With `offline`, only the local cache of the hub is used. Raises NotFoundError or UserError.
+    With `offline`, only the local cache of the hub is used; of a folder little more than `most`
+    files are listed. Raises NotFoundError or UserError.
     """
     local = Path(os.path.expanduser(path))
     try:
         if local.is_dir():
-            return LocatedFiles(str(path), tuple(_walk(local)), local)
+            return LocatedFiles(str(path), tuple(listed(local, most)), local)
         if local.is_file():
             return _around(local, str(path))
     except OSError as error:
@@ -193,7 +207,7 @@ def _around(file: Path, given: str) -> LocatedFiles:
     only = file.name
     if only in ("cfg.json", "config.json", "hyperparams.json", "final.safetensors"):
         root = root.parent if root.name == "checkpoints" else root  # of Llama Scope
-        return LocatedFiles(given, tuple(_walk(root)), root)
+        return LocatedFiles(given, tuple(listed(root)), root)
     above = root.parent
     if "config.json" not in names and (above / "config.json").is_file():
         names = {f"{root.name}/{name}" for name in names} | {"config.json"}
@@ -201,13 +215,13 @@ def _around(file: Path, given: str) -> LocatedFiles:
     return LocatedFiles(given, tuple(sorted(names)), root, only=only)
 
 
-def _walk(root: Path) -> list[str]:
-    """Files below `root` to a limited depth, without hidden ones."""
+def listed(root: Path, most: int = _MOST_FILES) -> list[str]:
+    """Files below `root` to a limited depth, without hidden ones; little more than `most`."""
     names: list[str] = []
     for folder, folders, files in os.walk(root):
         place = Path(folder).relative_to(root)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if len(place.parts) >= _DEEPEST or len(names) > _MOST_FILES:
+        if len(place.parts) >= _DEEPEST or len(names) > most:
             folders.clear()
         names += [(place / name).as_posix() for name in files if not name.startswith(".")]
     return names
@@ -242,7 +256,7 @@ def _in_cache(given: str, repository: str, inside: str, revision: str | None) ->
     from huggingface_hub import snapshot_download
 
     root = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    names = tuple(_walk(root))
+    names = tuple(listed(root))
     return LocatedFiles(given, names, root, repository, root.name, only=inside.rstrip("/"))
 
 

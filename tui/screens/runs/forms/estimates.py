@@ -6,6 +6,7 @@ Time is never guessed: it comes from earlier work in the workspace, or is said t
 import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def expect_capture(
         widths = dict(outline.points()) if outline is not None else {}
         if all(layer in widths for layer in config.layers):
             needed = run_bytes(config.dtype, [widths[layer] for layer in config.layers], tokens)
-            lines.append(_disk(at, needed))
+            lines.append(disk(at, needed))
         same = [run for run in at.runs if run.manifest.model_id == config.model.model]
         done = [(float(run.manifest.n_tokens), run.manifest.seconds) for run in same]
         lines.append(_time(tokens, done, "capture", " of this model"))
@@ -85,7 +86,7 @@ def expect_training(
     work = sum(rows * width * number for number in latents)
     lines.append(_time(work, _trainings(at, config.arch), "training"))
     parameters = sum(2 * width * number + number + width for number in latents)
-    lines.append(_disk(at, parameters * _FLOAT))
+    lines.append(disk(at, parameters * _FLOAT))
     batch = training.batch_size / training.accumulate * (max(latents) + 2 * width)
     memory = parameters * _FLOAT * _COPIES + batch * _FLOAT
     lines.append(f"{size(memory)} of memory")
@@ -118,7 +119,7 @@ def expect_index(at: Situation, params: Mapping[str, Any]) -> tuple[str, ...]:
     lines = [f"{count(sae.n_latents)} latents over {count(tokens)} tokens"]
     lines.append(_time(sae.n_latents * tokens, done, "index job"))
     if sizes:
-        lines.append(_disk(at, sae.n_latents * median(sizes)))
+        lines.append(disk(at, sae.n_latents * median(sizes)))
     lines.extend(filter(None, [_memory(at.jobs, "index", ("sae_id",), params)]))
     return tuple(lines)
 
@@ -245,8 +246,9 @@ def _time(work: float, done: Sequence[Measured], what: str, of: str = "") -> str
     return f"about {duration(work / median(speeds))}, as measured on {measured}"
 
 
-def _disk(at: Situation, needed: float) -> str:
-    free = shutil.disk_usage(nearest_existing(at.workspace.root)).free
+def disk(at: Situation, needed: float, place: Path | None = None) -> str:
+    """What is needed, and what is free at the `place`, or else in the workspace."""
+    free = shutil.disk_usage(nearest_existing(place or at.workspace.root)).free
     if needed > free:
         return f"{size(needed)} on disk, only {size(free)} free"
     return f"{size(needed)} on disk, {size(free)} free"

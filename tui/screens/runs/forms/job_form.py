@@ -22,6 +22,7 @@ from tui.widgets.forms.fields import (
     filled_in,
     read_values,
 )
+from tui.widgets.forms.popup import FormPopup
 
 if TYPE_CHECKING:
     from mi_crow.jobs.spec import JobSpec
@@ -108,6 +109,10 @@ class JobForm:
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
         """What to expect of the job: time, disk, memory."""
         return ()
+
+    def popup(self, note: str = "") -> FormPopup[str]:
+        """The form as it opens on the screen; the `note` stands above its fields."""
+        return FormPopup(self.title, self.fields, self.submit, study=self.study, note=note)
 
     # What every form does.
 

@@ -2,13 +2,16 @@
 
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.capture import CaptureForm
+from tui.screens.runs.forms.exporting import ExportForm
 from tui.screens.runs.forms.finding import Situation
+from tui.screens.runs.forms.importing import ImportForm
 from tui.screens.runs.forms.index import EvaluateForm, IndexForm
 from tui.screens.runs.forms.job_form import JobForm
 from tui.screens.runs.forms.train import TrainForm
 
 FORMS: dict[str, type[JobForm]] = {
-    form.kind: form for form in (CaptureForm, TrainForm, IndexForm, EvaluateForm)
+    form.kind: form
+    for form in (CaptureForm, TrainForm, IndexForm, EvaluateForm, ImportForm, ExportForm)
 }
 
 
