@@ -17,6 +17,7 @@ from tui.actions import ACTIONS
 from tui.app import MiCrowApp
 from tui.preferences.keymap import KeyMap, key_named, read_keymap
 from tui.preferences.preferences import Preferences
+from tui.remote.offer import offer
 from tui.state import SavedState, StateFile
 from tui.themes.named import KNOWN, OWN, theme
 from tui.themes.readable import HEAT_STEPS, READABLE, contrast
@@ -111,6 +112,9 @@ async def test_the_users_keys_work_and_are_shown_everywhere(app_workspace: Works
         assert "f5 log" in footer
         assert "f1 keys" in footer
         assert "note" not in footer
+        assert isinstance(pilot.app, MiCrowApp)
+        listed = {row["action"]: row["keys"] for row in offer(pilot.app)["actions"]}
+        assert (listed["runs.log"], listed["runs.note"]) == ("f5", "")
         await press(pilot, "e")  # not the note's key any more
         assert len(pilot.app.screen_stack) == 1
         await press(pilot, "f1")

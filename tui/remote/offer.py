@@ -6,7 +6,7 @@ from textual.actions import parse
 from textual.dom import DOMNode
 from textual.screen import Screen
 
-from tui.actions import BY_ID, SCREENS, Action
+from tui.actions import BY_ID, NO_KEY, SCREENS, Action
 from tui.screens.base import MiCrowScreen
 from tui.widgets.frame.palette import node_for, offered, possible
 from tui.widgets.frame.popup import Popup
@@ -47,7 +47,7 @@ def offer(app: "MiCrowApp") -> dict[str, Any]:
         "actions": [
             {
                 "action": name,
-                "keys": action.keys,
+                "keys": app.keymap.get(name, action.keys).replace(NO_KEY, ""),
                 "help": action.help,
                 "possible": name in bound or _is_possible(action, screen),
             }
