@@ -110,7 +110,7 @@ def test_what_failed(picture, monkeypatch, screen, size):
         context = pilot.app.context
         session = await with_index(pilot)
         if screen == "runs":
-            monkeypatch.setattr("tui.screens.runs.screen.read_note", broken)
+            monkeypatch.setattr("tui.screens.runs.history.read_note", broken)
             await press(pilot, "j")
         elif screen == "features":
             monkeypatch.setattr(type(context.features), "find", broken)

@@ -103,7 +103,7 @@ async def test_concepts_that_cannot_be_read_are_not_called_none(
 async def test_the_detail_of_a_run_says_what_of_it_cannot_be_read(
     app_workspace, run_app, monkeypatch
 ):
-    monkeypatch.setattr("tui.screens.runs.screen.read_note", broken)
+    monkeypatch.setattr("tui.screens.runs.history.read_note", broken)
     async with run_app(app_workspace, size=(120, 40)) as pilot:
         await press(pilot, "j")
         assert "block 7 of [index] is damaged" in screen_text(pilot)
