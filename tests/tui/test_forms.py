@@ -118,6 +118,28 @@ async def test_escape_closes_the_list_then_leaves_the_field_then_closes_the_form
     assert not isinstance(pilot.app.screen, FormPopup)
 
 
+async def test_a_text_that_may_become_a_choice_is_not_wrong_yet(results):
+    fields = (FormField("arch", "architecture", choices=("topk", "gated"), closed=True),)
+
+    def look(texts: Texts) -> Advice:
+        try:
+            read_values(fields, texts)
+        except WrongValueError as error:
+            return Advice(trouble=error.sentence, where=error.name)
+        return Advice()
+
+    app = Bare()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.push_screen(FormPopup("Train", fields, dict, study=look), results.append)
+        await settle(pilot)
+        await press(pilot, *"ga")
+        assert "must be" not in screen_text(pilot)
+        await press(pilot, *"z")
+        assert "architecture must be topk or gated, not 'gaz'" in screen_text(pilot)
+        await press(pilot, "ctrl+r")
+        assert results == []
+
+
 async def test_a_section_opens_and_says_what_was_changed_in_it(pilot):
     assert "2 more" in screen_text(pilot)
     assert "the usual" not in screen_text(pilot)

@@ -98,7 +98,8 @@ class FormPopup(Popup[Result]):
 
     def on_mount(self) -> None:
         self._summarise()
-        self.query(FormInput).first().focus()
+        if self.focused is None:  # else tab was pressed while the form opened
+            self.query(FormInput).first().focus()
         self._look_at_texts(0)
 
     def on_resize(self) -> None:
@@ -127,6 +128,8 @@ class FormPopup(Popup[Result]):
         elif self._advice.command:
             hint = "y copies the command"
         self.query_one("#form-hint", Static).update(printable(hint))
+        if self._study is not None:
+            self._tell_trouble()
         self.refresh_bindings()
 
     # What stands in the fields.
@@ -185,13 +188,19 @@ class FormPopup(Popup[Result]):
             item.show_default(advice.defaults.get(name))
             item.take_candidates(advice.candidates.get(name))
             item.set_class(name == advice.where, "-wrong")
-        self._say(advice.trouble)
         self.query_one("#copy", Button).disabled = not advice.command
         self.query_one("#form-lines", Static).update(printable(" · ".join(advice.lines)))
         self.query_one("#form-command", Static).update(
             printable(advice.command, keep_newlines=True)
         )
         self.on_descendant_focus()
+
+    def _tell_trouble(self) -> None:
+        """Says what is wrong; not of a text that may still become one of the list below it."""
+        focused = self.focused
+        chosen = isinstance(focused, FormInput) and focused.field.name == self._advice.where
+        unfinished = chosen and self.query_one(CandidateList).display
+        self._say("" if unfinished else self._advice.trouble)
 
     def _say(self, trouble: str) -> None:
         self.query_one("#form-error", Static).update(printable(trouble))

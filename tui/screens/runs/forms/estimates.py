@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 _TRAINED_SHARE = 0.9  # one text in ten is held out
 _FLOAT = 4  # bytes
 _COPIES = 4  # of a parameter while training: itself, its gradient, two moments of Adam
+# What decides how much memory a training takes.
+_DECIDE_MEMORY = (
+    "layer",
+    "arch",
+    "expansion",
+    "n_latents",
+    "training.batch_size",
+    "training.accumulate",
+)
 _PEAKS = ("gpu_memory_peak", "memory_peak")
 _MOST_SAMPLED = 200  # documents that are read to know how long they are
 _TOKEN_CHARACTERS = 4.3  # of running English, in the usual vocabularies
@@ -89,7 +98,8 @@ def expect_training(
     lines.append(disk(at, parameters * _FLOAT))
     batch = training.batch_size / training.accumulate * (max(latents) + 2 * width)
     memory = parameters * _FLOAT * _COPIES + batch * _FLOAT
-    lines.append(f"{size(memory)} of memory")
+    measured = _memory(at.jobs, "train", _DECIDE_MEMORY, config)
+    lines.append(measured or f"{size(memory)} of memory beside torch itself")
     return tuple(lines)
 
 
