@@ -62,6 +62,9 @@ async def test_the_same_feature_elsewhere_is_shown_and_opened(run_app, two_saes:
         assert app.context.sae_id == WIDE
         assert app.screen.query_one(FeatureDetailPane).feature == 60
         assert found(pilot)[0].startswith("#3 0.99")
+        await press(pilot, "backspace")
+        assert app.context.sae_id == SAE
+        assert app.screen.query_one(FeatureDetailPane).feature == 3
 
 
 async def test_an_sae_without_index_or_weights_says_so(run_app, two_saes: Workspace) -> None:

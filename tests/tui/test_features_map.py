@@ -220,6 +220,7 @@ async def test_zoom_and_position_come_back(open_index, run_app, empty_workspace)
     async with open_index((80, 24)) as pilot:
         await press(pilot, "m", "greater_than_sign", "greater_than_sign", "L", "j")
         left = view(pilot).view, view(pilot).at
+        assert "•" in screen_text(pilot)  # few dots, each large enough for its colour
         screen = pilot.app.screen_stack[0]
         kept = saved_place(JsonObject.of(screen.state(), "state"))  # while it is open
         assert kept is not None

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.feature_map import FeatureMap
 
 _BRAILLE = 0x2800
+_ONE = "•"
+_FEW = 20  # cells to a feature from which a dot alone is too little to see its colour
 _HERE = "◆"  # the nearest feature, where the cursor is not on it
 
 
@@ -187,7 +189,7 @@ class MapView(Widget, can_focus=True):
         if y >= len(drawn.kinds):
             return Strip.blank(self.size.width, self.rich_style)
         kinds, bits = drawn.kinds[y], drawn.braille[y]
-        texts = [chr(_BRAILLE + n) if n else " " for n in bits.tolist()]
+        texts = [self._sign(n) for n in bits.tolist()]
         starts = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), len(kinds)]
         plain, blank = self.app.no_color, self.rich_style
         segments = []
@@ -200,6 +202,11 @@ class MapView(Widget, can_focus=True):
             text = look.mark * (end - start) if plain else "".join(texts[start:end])
             segments.append(Segment(text, self._style(look.colour)))
         return Strip(segments, len(kinds))
+
+    def _sign(self, bits: int) -> str:
+        """The dots of a cell; one that the eye finds, in its colour, where they are few."""
+        few = self.drawn.counts.sum() * _FEW < self.drawn.counts.size
+        return " " if not bits else _ONE if few else chr(_BRAILLE + bits)
 
     def _covered(self, strip: Strip, start: int, end: int, look: str, text: str = "") -> Strip:
         """`strip` with some cells in another look."""
