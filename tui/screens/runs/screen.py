@@ -58,7 +58,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
             with Vertical(id="lists", classes="pane -across -shown"):
                 for name, columns, empty in (
                     ("runs", rows.RUN_COLUMNS, "none yet: n c captures one"),
-                    ("saes", rows.SAE_COLUMNS, "none yet: n t trains one"),
+                    ("saes", rows.SAE_COLUMNS, "none yet: n t trains one, n m imports one"),
                     ("jobs", rows.JOB_COLUMNS, "no jobs yet"),
                 ):
                     row_list = SortedList(columns, empty=empty, id=f"list-{name}")

@@ -4,6 +4,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.sae.formats.config import path_for_a_job
 from mi_crow.mechanistic.sae.formats.files import LocatedFiles, is_hub_id
@@ -138,7 +139,7 @@ class ImportForm(JobForm):
         try:
             found = self._look(reading)
         except (MiCrowError, OSError) as error:
-            raise WrongValueError("path", self.in_words(error)) from error
+            raise WrongValueError("path", sentence_of(error)) from error
         if found is None:
             return
         if not found.name:
