@@ -117,6 +117,9 @@ async def test_the_smallest_terminal_shows_the_pane_with_the_focus(app_workspace
 
 async def test_a_terminal_that_is_too_small_says_so_and_takes_no_keys(app_workspace, run_app):
     async with run_app(app_workspace, size=(39, 24)) as pilot:
+        pilot.app.notify("told while nothing fits")
+        await settle(pilot)
+        assert "told" not in screen_text(pilot)
         assert "too small: it needs 40 by 10" in " ".join(screen_text(pilot).split())
         before = pilot.app.focused
         await press(pilot, "n", "6", "colon")
