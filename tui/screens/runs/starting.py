@@ -143,4 +143,5 @@ class StartsJobs(_Screen):
     def _submit_demo(self) -> str:
         from mi_crow.jobs import submit
 
-        return submit(self.context.workspace, "demo", {})
+        device = self.context.device
+        return submit(self.context.workspace, "demo", {"device": device}, device)
