@@ -119,7 +119,7 @@ class Reporter:
                 "unit": unit,
                 "rate": rate,
                 "eta_s": eta,
-                "metrics": self._memory | readings,
+                "metrics": readings | self._memory,
             }
             self._status.update(self._reading)
             self._dirty = True

@@ -103,6 +103,15 @@ async def test_training_from_an_sae_starts_on_its_run(app_workspace, run_app):
         assert "smol-l15" in screen_text(pilot)
 
 
+async def test_w_on_an_sae_opens_the_export_of_it(app_workspace, run_app):
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        await select(pilot, "saes", "smol-sae")
+        assert "w export" in screen_text(pilot)
+        await press(pilot, "w")
+        assert isinstance(pilot.app.screen, FormPopup)
+        assert "smol-sae" in screen_text(pilot)
+
+
 async def test_a_wide_screen_shows_the_machine_and_the_log_of_the_job_that_runs(
     app_workspace, run_app, monkeypatch
 ):

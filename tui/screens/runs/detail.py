@@ -94,7 +94,7 @@ def _next(sae: SaeSummary) -> str:
     """What can be done with it that was not done yet, by key."""
     words = [] if sae.has_index else ["n i index"]
     words += [] if sae.evaluation is not None else ["n e evaluate"]
-    words += ["= compare", "n t train another"]
+    words += ["= compare", "w export", "n t train another"]
     return " · ".join(["enter features", *words] if sae.has_index else words)
 
 
