@@ -187,7 +187,7 @@ async def test_index_and_evaluation_start_on_the_selected_sae(app_workspace, run
 
 async def test_a_wrong_text_stays_in_the_form(app_workspace, run_app, submitted):
     async with run_app(app_workspace) as pilot:
-        await press(pilot, "n", "c", *"sample", "tab", "tab", "tab", "tab", "x", "ctrl+r")
+        await press(pilot, "n", "c", *"sample", "tab", "tab", "tab", "x", "ctrl+r")
         assert isinstance(pilot.app.screen, FormPopup)
         assert "documents must be a whole number, not 'x'" in screen_text(pilot)
 
