@@ -245,7 +245,7 @@ def job_detail(
     if history is not None:
         if not aside:
             parts.append(facts_content(gauge_facts(history.gauges), 11, width))
-        unit = f"{job.unit}s" if job.unit.isalpha() else job.unit
+        unit = f"{job.unit}s" if job.unit.islower() else job.unit
         series = history.series
         parts.append(series_charts(series, unit, job.total, width, 7 if tall else 3))
         parts.append(_attempts(job, history))
@@ -323,7 +323,7 @@ def _bar(job: "JobState", width: int) -> list[Content]:
     done, left = progress_bar(job.share, max(width - 6, 8))
     style = STATUS_STYLES.get(job.status, "$accent")
     rate = f" · {number(job.rate, 1)} {job.unit}/s" if job.rate else ""
-    units = f"{job.unit}s" if job.unit.isalpha() and job.total != 1 else job.unit
+    units = f"{job.unit}s" if job.unit.islower() and job.total != 1 else job.unit
     return [
         Content.assemble((done, style), (left, "$rule"), (f" {100 * job.share:3.0f}%", style)),
         Content.styled(f"{count(job.done)} of {count(job.total)} {units}{rate}", "$muted"),
