@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import signal
 import socket
 import stat
@@ -358,7 +357,7 @@ async def test_the_command_line_drives_the_app(drive: Drive, empty_workspace: Wo
 
 
 @pytest.mark.slow
-async def test_every_answer_is_printed(drive: Drive, empty_workspace: Workspace) -> None:
+async def test_every_answer_is_printed(drive: Drive) -> None:
     async with drive() as (_, app):
         assert "features.map" in (await mi_crow("app", "actions"))[1]
         assert "Steer is shown" in (await mi_crow("app", "show", "steer"))[1]
@@ -366,7 +365,7 @@ async def test_every_answer_is_printed(drive: Drive, empty_workspace: Workspace)
         for words in ((), ("state",), ("list",), ("list", "--json")):
             code, out, _ = await mi_crow("app", *words)
             assert code == 0
-            assert str(empty_workspace.root) in re.sub(r"\s", "", out)  # a path may wrap
+            assert str(os.getpid()) in out  # of the app
         code, _, told = await mi_crow("app", "do", "popup.close")
         assert code == 2
         assert "not possible" in told

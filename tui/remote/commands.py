@@ -20,6 +20,7 @@ from tui.actions import BY_ID, SCREENS
 from tui.remote.offer import bound_actions, offer, open_popup
 from tui.remote.pump import on_pump, until
 from tui.remote.telling import app_state, told
+from tui.widgets.frame.palette import offered
 
 if TYPE_CHECKING:
     from tui.app import MiCrowApp
@@ -141,6 +142,8 @@ class RemoteCommands:
                 await self._app.run_action(action.action, default_namespace=bound[name])
             elif popup:
                 raise _covered(popup, bound)
+            elif action not in offered(self._app.screen):
+                raise UserError(f"{action.help}: not possible here")
             else:
                 await self._app.perform(action, self._app.screen.focused)
 
