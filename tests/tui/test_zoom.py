@@ -36,14 +36,17 @@ def focus_of(pilot: Pilot) -> str | None:
 
 @pytest.mark.parametrize("name", SCREENS)
 async def test_every_screen_zooms_the_pane_with_the_focus_and_comes_back(run_app, indexed, name):
-    async with run_app(indexed, size=(120, 40)) as pilot:
+    async with run_app(indexed, size=(200, 60), sae_id=SAE) as pilot:
         await press(pilot, str(SCREENS.index(name) + 1))
         screen = pilot.app.screen
+        await press(pilot, "plus", "plus")  # what shares its room has seen the whole layout
         before = {widget: widget.size for widget in screen.query("#body *")}
         pane = pane_of(screen.focused)
         assert pane is not None
         await press(pilot, "plus")
-        assert pane.size.width >= screen.query_one("#body").size.width - 4
+        body = screen.query_one("#body").size
+        assert pane.size.width >= body.width - 4
+        assert pane.size.height >= body.height - 6  # its titles above it
         assert [one for one in screen.focus_chain if pane not in one.ancestors_with_self] == []
         assert "+ all panes" in screen_text(pilot)
         await press(pilot, "plus")

@@ -62,6 +62,10 @@ class FeatureCard(ThreadWork, Container):
 
     def on_show(self) -> None:
         self._read()
+        self._share()
+
+    def on_hide(self) -> None:
+        self._share()
 
     def on_resize(self) -> None:
         self._share()

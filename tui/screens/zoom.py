@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:
     _Screen = object
 
-WHOLE = "whole"  # class of a container that is zoomed as a whole
+WHOLE = "whole"  # class of a container that is zoomed with all in it
 STAYS = "stays"  # class of what a zoom never hides: the line that asks, a screen's welcome
 
 

@@ -70,6 +70,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
     def on_mount(self) -> None:
         self.start_reading()
         self._show_lists()
+        self.call_after_refresh(self._share_heights)  # now the room is known
 
     # What comes back at the next start.
 
@@ -131,6 +132,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
 
     def zoom_changed(self) -> None:
         self._share_heights()
+        self.call_after_refresh(self._share_heights)
 
     def _welcome(self, empty: bool) -> None:
         """Shows the ways to begin while the workspace is empty, and only then."""
@@ -142,17 +144,18 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
             self.focus_home()
 
     def _share_heights(self) -> None:
+        aside = self.query_one("#aside", AsidePane)
         if self.zoomed is not None:
-            for name in LISTS:
-                self._list(name).styles.height = "1fr"
-            self.call_after_refresh(self._show_headings)
+            for one in (*(self._list(name) for name in LISTS), aside):
+                one.styles.height = "1fr"
+            aside.display = aside in self.zoomed.ancestors_with_self
+            self.call_after_refresh(self._beside_lists)
             return
         room = self.query_one("#lists").size.height or self.size.height - 3
         low = self.has_class("-low")
         available = room - len(LISTS) - (0 if low else 2)
         needs = [max(len(self._list(name).rows), 1) for name in LISTS]
         spare = available - sum(needs) - 1  # and a line above
-        aside = self.query_one("#aside", AsidePane)
         aside.display = self.size.height >= TALL and spare >= LEAST_HEIGHT
         if aside.display:
             available, aside.styles.height = sum(needs), spare

@@ -55,13 +55,18 @@ class FooterBar(Widget):
                 continue
             if binding.show and active.enabled and binding.id and binding.id not in found:
                 found[binding.id] = (key_label(binding.key), binding.description, binding.key)
-        ids = sorted(found, key=lambda name: (name.startswith("list."), _ORDER.get(name, 999)))
+        ids = sorted(found, key=lambda name: (_rank(name), _ORDER.get(name, 999)))
         shown = [found[name] for name in ids if name not in _ALWAYS]
         if self._typing():
             shown.insert(0, ("esc", "leave the field", "escape"))
         elif getattr(self.screen, "zoomed", None) is not None:
             shown.insert(0, ("+", "all panes", "plus"))
         return shown, [found[name] for name in _ALWAYS if name in found]
+
+
+def _rank(name: str) -> int:
+    """What only the screen does comes first, what all lists do last."""
+    return {"list": 1, "sorting": 2}.get(name.partition(".")[0], 0)
 
 
 def _pair(label: str, action: str, key: str) -> Content:

@@ -1,0 +1,111 @@
+"""Somebody who has never seen the app gets from an empty workspace to a steered sentence at 80x24,
+pressing only keys that the screen shows at that moment."""
+
+import re
+from functools import partial
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input, TextArea
+
+from mi_crow.jobs import list_jobs, submit
+from tests.helpers.short_demo import WORKER
+from tests.tui.driving import press, screen_text, settle
+from tests.tui.stand_ins import give_index
+from tui.actions import key_label
+from tui.app import MiCrowApp
+from tui.widgets.stream_text import StreamText
+
+PROMPT = "Dear Anna, I hope"
+WAIT_S = 90.0
+
+
+class Stranger:
+    """Reads the screen, and presses what stands on it."""
+
+    def __init__(self, pilot: Pilot) -> None:
+        self._pilot = pilot
+
+    @property
+    def sees(self) -> str:
+        """The screen as one line of words."""
+        return re.sub(r"\s+", " ", screen_text(self._pilot))
+
+    async def press(self, key: str, words: str) -> None:
+        """Presses a key that the screen shows with these words behind it."""
+        shown = f"{key_label(key)} {words}"
+        assert re.search(rf"(?<!\S){re.escape(shown)}", self.sees), (
+            f"“{shown}” is not on the screen:\n{screen_text(self._pilot)}"
+        )
+        await press(self._pilot, key)
+
+    async def type(self, text: str) -> None:
+        """Types into the field that has the focus, which says how it is left."""
+        assert isinstance(self._pilot.app.screen.focused, Input | TextArea)
+        assert "esc leave the field" in self.sees
+        await press(self._pilot, *["space" if one == " " else one for one in text])
+
+    async def wait_for(self, words: str) -> None:
+        """Waits until the screen shows `words`."""
+        app = self._pilot.app
+        assert isinstance(app, MiCrowApp)
+        for _ in range(int(WAIT_S / 0.2)):
+            if words in self.sees:
+                await settle(self._pilot)
+                return
+            app.look_now()
+            await self._pilot.pause(0.2)  # another process works: there is nothing to wait on
+        raise AssertionError(f"“{words}” did not appear:\n{screen_text(self._pilot)}")
+
+    async def steer_what_is_open(self) -> None:
+        """From the table of features to the two texts."""
+        await self.press("s", "steer")
+        await self.press("e", "prompt")
+        await self.type(PROMPT)
+        await self.press("ctrl+r", "generate")
+
+    @property
+    def texts(self) -> list[str]:
+        """What stands as baseline and as steered text."""
+        found = self._pilot.app.screen.query(StreamText)
+        return [one.text for one in found]
+
+
+@pytest.mark.slow
+async def test_from_an_empty_workspace_to_a_steered_sentence(run_app, empty_workspace, monkeypatch):
+    monkeypatch.setattr("mi_crow.jobs.submit", partial(submit, runner=WORKER))
+    async with run_app(empty_workspace, size=(80, 24)) as pilot:
+        stranger = Stranger(pilot)
+        await stranger.press("n", "new")
+        await stranger.press("d", "Run the demo")
+        await stranger.wait_for("demo finished")
+        assert [job.status for job in list_jobs(empty_workspace)] == ["finished"]
+        await stranger.press("2", "Features")
+        await stranger.wait_for("s steer")
+        await stranger.steer_what_is_open()
+        await stranger.wait_for("tokens/s")
+        baseline, steered = stranger.texts
+        assert PROMPT in stranger.sees
+        assert baseline.strip()
+        assert steered.strip()
+        assert steered != baseline
+
+
+async def test_from_the_features_to_a_steered_sentence(run_app, app_workspace):
+    async with run_app(app_workspace, size=(80, 24), sae_id="demo-topk") as pilot:
+        session = give_index(pilot.app)
+        await settle(pilot)
+        stranger = Stranger(pilot)
+        await stranger.press("1", "Runs")
+        await stranger.press("2", "Features")
+        await stranger.steer_what_is_open()
+        assert [
+            one.endswith(end)
+            for one, end in zip(stranger.texts, (session.BASELINE, session.STEERED), strict=True)
+        ] == [True, True]
+
+
+async def test_a_key_that_is_not_shown_is_refused(run_app, app_workspace):
+    async with run_app(app_workspace, size=(80, 24)) as pilot:
+        with pytest.raises(AssertionError, match="not on the screen"):
+            await Stranger(pilot).press("T", "tags")
