@@ -258,8 +258,10 @@ def test_the_layers_of_a_model_come_with_their_widths(app_workspace):
 
 
 def test_the_device_is_that_of_the_settings(app_workspace):
-    for kind, form in FORMS.items():
-        made = form(situation(app_workspace, run_id="demo", sae_id="demo-topk", device="cuda:1"))
+    for kind in COMMANDS:
+        made = FORMS[kind](
+            situation(app_workspace, run_id="demo", sae_id="demo-topk", device="cuda:1")
+        )
         (field,) = (one for one in made.fields if one.flag == "--device")
         assert str(field.default) == "cuda:1  ·  your settings"
         texts = {"model__model": "sample"} if kind == "capture" else {}
