@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 
 from textual.css import stylesheet
+from textual.css.parse import parse
 
 from tests.tui.driving import press, screen_text, settle
 from tests.tui.stand_ins import give_index
@@ -13,7 +14,6 @@ from tui.widgets.lists.feature_table import FeatureTable
 
 async def test_each_source_of_styles_is_parsed_once(run_app, app_workspace, monkeypatch):
     parsed: Counter[object] = Counter()
-    parse = stylesheet.parse
 
     def counting(scope, css, read_from, **settings):
         parsed[scope, read_from, settings["tie_breaker"]] += 1

@@ -78,7 +78,7 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, Screen[None]):
         home = self.query(HOME) if (HOME := self.HOME) else None
         self.set_focus(home.first(Widget) if home else None)
 
-    def on_descendant_focus(self, event: DescendantFocus) -> None:
+    def on_descendant_focus(self, event: DescendantFocus, /) -> None:
         """Where panes do not fit beside or under one another, the one with the focus is shown."""
         for node in event.widget.ancestors_with_self:
             if isinstance(node, Widget) and node.has_class("pane") and node.parent is not None:

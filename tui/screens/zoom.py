@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from textual.events import DescendantFocus
 from textual.widget import Widget
 from textual.widgets import Button, Input
 
@@ -66,7 +67,7 @@ class ZoomsPanes(_Screen):
         if self.focused is not None:
             self.focused.call_after_refresh(self.focused.scroll_visible, animate=False)
 
-    def on_descendant_focus(self) -> None:
+    def on_descendant_focus(self, _: DescendantFocus, /) -> None:
         pane = pane_of(self.focused)  # which has moved on where two moves came close together
         if self.zoomed is not None and pane is not None and pane is not self.zoomed:
             self._zoom(pane)

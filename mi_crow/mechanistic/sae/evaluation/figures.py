@@ -65,5 +65,6 @@ def _object(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _number(values: Mapping[str, Any], name: str) -> float | None:
     value = values.get(name)
-    usable = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if usable and abs(value) < 1e300 else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if abs(value) < 1e300 else None
