@@ -81,6 +81,8 @@ def _calm_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     calm = Gauges(2, 0.4, *memory, (), *disk)
     monkeypatch.setattr("mi_crow.jobs.gauges.read_gauges", lambda folder=None: calm)
     monkeypatch.setattr("mi_crow.jobs.device_lock.look_at_queues", list)
+    monkeypatch.setattr("tui.screens.runs.welcome.Welcome._free", lambda _: 52_000_000_000)
+    monkeypatch.setattr("tui.screens.runs.welcome.Welcome._place", lambda _: "/data/mi-crow")
 
 
 @pytest.fixture

@@ -178,9 +178,7 @@ def test_what_an_earlier_demo_left_is_used_again(empty_workspace: Workspace) -> 
     ],
 )
 def test_the_first_screen(snap_compare, tmp_path, monkeypatch, size):
-    monkeypatch.setattr("tui.screens.runs.welcome.Welcome._free", lambda _: 52_000_000_000)
     monkeypatch.chdir(tmp_path)
     app = MiCrowApp(Workspace.plan(tmp_path / "w"))
     app.context.workspace.ensure()
-    monkeypatch.setattr("tui.screens.runs.welcome.Welcome._place", lambda _: "/data/mi-crow")
     assert snap_compare(app, terminal_size=size, run_before=settle)

@@ -42,7 +42,9 @@ async def test_an_empty_workspace_says_what_to_do_next(empty_workspace, run_app,
         assert "This workspace is empty" in text
         assert "Run the demo" in text
         await press(pilot, "n", "d")
-        assert submitted == [{"kind": "demo", "params": {}, "device": "auto", "name": None}]
+        assert submitted == [
+            {"kind": "demo", "params": {"device": "auto"}, "device": "auto", "name": None}
+        ]
 
 
 async def test_all_three_lists_show_what_there_is_newest_first(app_workspace, run_app):

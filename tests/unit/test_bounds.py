@@ -154,12 +154,24 @@ def test_configs_refuse_counts_that_are_none(make: Any, value: Any) -> None:
         lambda v: TrainConfig("r", "l", sweep_expansion=(2.0, v)),
         lambda v: Sampling(temperature=v),
         lambda v: Sampling(top_p=v),
+        lambda v: Sampling(plausible=v),
+        lambda v: Sampling(kl_budget=v),
+        lambda v: parse_intervention(f"3=+1@decay {v}"),
+        lambda v: parse_intervention(f"3=+1?4>{v}"),
         lambda v: FeatureFilter(min_auroc=v),
         lambda v: FeatureFilter(min_max_act=v),
         lambda v: Intervention("feature:3", "add", v),
         lambda v: parse_intervention(f"3=+{abs(v)}"),
         lambda v: from_form(
-            {"target": "3", "op": "add", "value": str(v), "unit": "max", "scope": "all"}
+            {
+                "target": "3",
+                "op": "add",
+                "value": str(v),
+                "unit": "max",
+                "scope": "all",
+                "schedule": "constant",
+                "condition": "",
+            }
         ),
         lambda v: strengths(f"0, {v}"),
     ],
