@@ -89,7 +89,7 @@ async def test_before_loading_the_captured_layers_show_and_l_is_named(
 async def test_without_an_sae_it_says_where_to_open_one(empty_workspace, run_app, session):
     async with run_app(empty_workspace) as pilot:
         await press(pilot, "6")
-        assert "open an SAE on the Runs screen (1)" in screen_text(pilot)
+        assert "No SAE yet: 1 goes to Runs" in screen_text(pilot)
         await press(pilot, "l")
         assert "no SAE is open" in notices(pilot)
 

@@ -1,5 +1,6 @@
 """Pictures of the forms of jobs, in their states, at the sizes that the app is built for."""
 
+import time
 from collections import namedtuple
 
 import pytest
@@ -67,9 +68,11 @@ def test_what_is_wrong(picture, size):
 
 
 @SIZES
-def test_a_failed_job_again(picture, app_workspace, fake_jobs, size):
+def test_a_failed_job_again(picture, app_workspace, fake_jobs, size, monkeypatch):
     params = {"run_id": "demo", "layer": "resid_post.2", "k": 77}
-    failed = fake_jobs.add("failed", "train", name="again", created=NOW, params=params)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: NOW)
+        failed = fake_jobs.add("failed", "train", name="again", created=NOW, params=params)
     assert any(job.job_id == failed for job in list_jobs(app_workspace))
     assert picture("enter", size=size, job=failed)
 

@@ -339,7 +339,7 @@ async def test_the_screen_stands_at_every_size(app_workspace, run_app):
 @pytest.mark.slow
 async def test_ctrl_r_waits_for_what_was_typed_before_it(app_workspace, run_app, submitted):
     async with run_app(app_workspace) as pilot:
-        await press(pilot, "n", "c", "tab", "tab", "tab", "tab", "tab")
+        await press(pilot, "n", "c", "tab", *"l.3", "tab", "tab")
         for key in "many":  # as fast as a paste: nothing waits between two keys
             pilot.app.post_message(events.Key(key, key))
         pilot.app.post_message(events.Key("ctrl+r", None))

@@ -87,7 +87,7 @@ def test_the_real_program_in_tmux(terminal: Terminal, app_workspace: Workspace):
     assert max(map(len, text.splitlines())) <= 80
 
     terminal.send("j")
-    terminal.wait_for("took 15s", "80,331 in 2 parts")
+    terminal.wait_for("took 15s", "bf16 in 2 parts")
     terminal.send("6")
     terminal.wait_for("Layers", "l load model")
     terminal.send("?")
@@ -100,11 +100,17 @@ def test_the_real_program_in_tmux(terminal: Terminal, app_workspace: Workspace):
     terminal.wait_for("New", "Train an SAE on a run")
     terminal.send("c")
     terminal.wait_for("Capture activations", "hub id, folder")  # the first field has the focus
-    terminal.send("Tab", "Tab", "Tab", "Tab", "Tab")
+    terminal.send("Tab")
+    terminal.wait_for("a comma between several")
+    terminal.send("-l", "l.3")
+    terminal.wait_for("l.3")
+    terminal.send("Tab", "Tab")
     terminal.wait_for("how many at most")
     terminal.send("-l", "7q")  # typed, neither a screen nor the end
     terminal.send("C-r")
     terminal.wait_for("documents must be a whole number, not '7q'")
+    terminal.send("Escape")  # first leaves the field that was edited
+    terminal.wait_for("Capture activations", gone="how many at most")
     terminal.send("Escape")
     terminal.wait_for("n new", "q quit", gone="whole number")
     terminal.send("q")
