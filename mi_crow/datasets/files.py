@@ -86,13 +86,29 @@ class _Decompressed(RawIOBase):
         return len(data)
 
 
+_MOST_OTHERS = 20_000  # files and folders below a folder of texts that are something else
+
+
 def text_files(path: Path) -> list[Path]:
     """`path` itself, or the files of known suffix below it, ordered by name.
 
-    Raises NotFoundError or UserError if there are none.
+    Raises NotFoundError or UserError if there are none, or if there is so much else below it that
+    the folder was hardly meant: `/` would be read for minutes.
     """
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if kind_of(f) is not None and f.is_file())
+        files, others = list[Path](), 0
+        for found in path.rglob("*"):
+            if kind_of(found) is not None and found.is_file():
+                files.append(found)
+                continue
+            others += 1
+            if others > _MOST_OTHERS:
+                raise UserError(
+                    f"folder {str(path)!r} holds more than {_MOST_OTHERS:,} files that are not "
+                    "texts",
+                    hint="name the folder of the texts",
+                )
+        files.sort()
         if not files:
             raise UserError(f"dataset folder {str(path)!r} has no text files", hint=_KNOWN)
         return files

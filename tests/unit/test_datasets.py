@@ -181,3 +181,16 @@ def test_a_tenth_of_the_texts_is_held_out_and_stays_so() -> None:
     assert 0.07 < splits.count("heldout") / 3000 < 0.13
     # Fixed for ever: a run captured before must agree with one captured after.
     assert [n for n in range(60) if splits[n] == "heldout"] == [28, 29, 35, 58]
+
+
+def test_a_folder_of_mostly_other_files_is_hardly_meant(tmp_path, monkeypatch):
+    from mi_crow.datasets import files
+
+    monkeypatch.setattr(files, "_MOST_OTHERS", 3)
+    (tmp_path / "a.txt").write_text("one")
+    for name in ("x.bin", "y.bin", "z.bin"):
+        (tmp_path / name).touch()
+    assert files.text_files(tmp_path) == [tmp_path / "a.txt"]
+    (tmp_path / "w.bin").touch()
+    with pytest.raises(UserError, match="holds more than 3 files that are not texts"):
+        files.text_files(tmp_path)
