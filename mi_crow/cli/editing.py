@@ -75,7 +75,7 @@ def _wrong(copy: Path, path: Path, mistakes: Callable[[UserSettings], Sequence[s
 
 
 def _open_editor(file: Path) -> None:
-    """Raises UserError when there is no editor, or it failed."""
+    """Raises UserError if no editor is found or the editor fails."""
     named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
     try:
         command = shlex.split(named)
@@ -84,7 +84,7 @@ def _open_editor(file: Path) -> None:
     if not command:
         command = [name for name in _EDITORS if shutil.which(name)][:1]
     if not command:
-        raise UserError("there is no editor", hint="name one in the variable EDITOR")
+        raise UserError("no editor found", hint="set the EDITOR environment variable")
     try:
         code = subprocess.run([*command, str(file)], check=False).returncode
     except OSError as error:
@@ -97,7 +97,7 @@ def _open_editor(file: Path) -> None:
 
 
 def _again(wrong: str) -> bool:
-    """Whether the user wants to correct a mistake now; False where nobody can be asked."""
+    """Whether the user wants to fix the mistake now; False without a terminal."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     sys.stderr.write(f"{wrong}\nEdit again? [Y/n] ")

@@ -114,7 +114,10 @@ async def test_a_demo_that_is_there_is_opened(app_workspace, run_app, submitted)
 
 @pytest.mark.parametrize(
     ("status", "says"),
-    [("running", "The demo is running already"), ("lost", "begun and not finished; R goes on")],
+    [
+        ("running", "The demo is running already"),
+        ("lost", "started but not finished; R resumes it"),
+    ],
 )
 async def test_a_demo_under_way_is_shown(
     empty_workspace,
@@ -143,7 +146,7 @@ async def test_a_run_that_is_called_like_that_of_the_demo_is_named(
     async with run_app(empty_workspace) as pilot:
         await press(pilot, "n", "d")
         assert submitted == []
-        assert "another run is called so; rename that one with r" in notices(pilot)
+        assert "another run has this name; rename it with r" in notices(pilot)
 
 
 def test_the_command_line_refuses_what_the_app_does(empty_workspace: Workspace, fake_jobs) -> None:
@@ -155,7 +158,7 @@ def test_the_command_line_refuses_what_the_app_does(empty_workspace: Workspace, 
     with pytest.raises(UserError, match="is in this workspace already"):
         check_demo(empty_workspace, DemoConfig())
     job = fake_jobs.add("cancelled", "demo", created=NOW)
-    with pytest.raises(UserError, match=f"begun by job {job} and not finished"):
+    with pytest.raises(UserError, match=f"job {job} started the demo and did not finish it"):
         check_demo(empty_workspace, DemoConfig())
     job = fake_jobs.add("queued", "demo", created=NOW + 1)
     with pytest.raises(UserError, match=f"running already, as job {job}"):

@@ -1,6 +1,6 @@
 """The feature under the cursor of a list, below it, where the terminal has room."""
 
-import time
+from functools import partial
 from typing import cast
 
 from textual import on
@@ -19,7 +19,6 @@ from tui.widgets.lists.row_list import RowList
 from tui.widgets.sharing import share_heights
 from tui.workbench import Workbench
 
-REST_S = 0.12  # how long the cursor rests before its feature is read and drawn
 _HINT = "The feature under the cursor shows here."
 
 
@@ -47,7 +46,7 @@ class FeatureCard(ThreadWork, Container):
         """Shows this feature of the open SAE once the cursor rests; None: no feature is chosen."""
         if feature != self._feature:
             self._feature = feature
-            self._read(REST_S)
+            self.when_rested("card", self._read)
 
     def give(self, above: Widget, lines: int) -> None:
         """Gives the widget above the `lines` it needs, but at most half of what both have."""
@@ -80,17 +79,12 @@ class FeatureCard(ThreadWork, Container):
         elif both:
             above.styles.height = share_heights(both, [lines, both])[0]
 
-    def _read(self, rest: float = 0.0) -> None:
+    def _read(self) -> None:
         store, feature = self._app_context.features, self._feature
         if store is None or feature is None:
             self.add_class("-none")
         elif self.display:
-
-            def work() -> DetailRead:
-                time.sleep(rest)
-                return read_detail(store, feature, 0)
-
-            self.in_thread(work, self._show, group="card")
+            self.in_thread(partial(read_detail, store, feature, 0), self._show, group="card")
 
     def _show(self, read: DetailRead) -> None:
         if (read.store, read.feature) == (self._app_context.features, self._feature):

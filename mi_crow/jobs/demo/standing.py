@@ -55,8 +55,8 @@ def check_demo(workspace: Workspace, _: object) -> None:
         )
     if found.state == "stopped":
         raise UserError(
-            f"the demo was begun by job {found.job} and not finished",
-            hint=f"mi-crow jobs resume {found.job} goes on with it",
+            f"job {found.job} started the demo and did not finish it",
+            hint=f"resume it: mi-crow jobs resume {found.job}",
         )
     if found.state == "there":
         raise UserError(

@@ -28,7 +28,7 @@ SHOWN_TOKENS = 5  # of each feature in one cell
 
 
 def read_numbers(connection: "IndexConnection", key: str, n_features: int) -> np.ndarray:
-    """One of MORE_NUMBERS: float64 [n_features], NaN where there is no value."""
+    """One of MORE_NUMBERS as float64 [n_features], with NaN for missing values."""
     query = _OTHERS.get(
         key, f"SELECT feature, coalesce({key}::DOUBLE, 'nan'::DOUBLE) AS value FROM idx.features"
     )

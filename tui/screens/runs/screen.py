@@ -19,7 +19,7 @@ from tui.screens.runs.comparing import MARKING, ComparesSaes
 from tui.screens.runs.naming import NamesThings
 from tui.screens.runs.removing import RemovesThings
 from tui.screens.runs.rows import WHAT
-from tui.screens.runs.showing import REST_S, TALL, ShowsDetail
+from tui.screens.runs.showing import TALL, ShowsDetail
 from tui.screens.runs.starting import StartsJobs
 from tui.screens.runs.welcome import Welcome
 from tui.widgets.detail_lines import DetailLines
@@ -190,8 +190,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
             if self.has_class("-low"):
                 self._share_heights()
         if name == self._current:
-            self._read_detail(REST_S)
-            self._read_aside(REST_S)
+            self.follow_cursor()
             self.refresh_bindings()
 
     @on(RowList.Overrun)

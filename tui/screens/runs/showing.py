@@ -1,7 +1,6 @@
 """What stands beside the lists of Runs: the selected row in the pane at the right, and the machine
 and a log under the lists; read in threads."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,7 +29,6 @@ else:
 Reading = JobHistory | SaeReading | RunReading | Exception
 """What is read of the selected row once the cursor rests. An error: why it cannot be read."""
 
-REST_S = 0.12  # how long the cursor rests before its row's detail is read and drawn
 LATE_S = 0.35  # how long it may take to be read before what is known without it is drawn
 TALL = 36  # lines of the screen from which there is more of everything
 
@@ -104,14 +102,17 @@ class ShowsDetail(_Screen):
         history = reading if isinstance(reading, JobHistory) else None
         return detail.job_detail(job, history, width, tall, self._aside_is_shown)
 
-    def _read_detail(self, rest: float = 0.0) -> None:
-        """Reads what belongs to the selected row and then draws it; `rest` seconds later, when the
-        cursor moves meanwhile never."""
+    def follow_cursor(self) -> None:
+        """Reads and draws what belongs to the selected row once the cursor rests."""
+        self.when_rested("detail", self._read_detail)
+        self.when_rested("aside", self._read_aside)
+
+    def _read_detail(self) -> None:
+        """Reads what belongs to the selected row and then draws it."""
         subject = (self._current, self._key)
         read = self._how_to_read()
 
         def work() -> Reading | None:
-            time.sleep(rest)
             try:
                 return read()
             except (NotFoundError, FileNotFoundError):
@@ -160,17 +161,12 @@ class ShowsDetail(_Screen):
         running = [job for job in jobs if job.status == "running"]
         return self._selected_job or next(reversed(running or list(jobs)), None)
 
-    def _read_aside(self, rest: float = 0.0) -> None:
+    def _read_aside(self) -> None:
         if self._aside_reader is None or not self._aside_is_shown:
             return
-        job, read = self._job_aside(), self._aside_reader.read
         busy = any(one.status == "running" for one in self.context.jobs())
-
-        def work() -> Aside:
-            time.sleep(rest)
-            return read(job, busy=busy)
-
-        self.in_thread(work, self._aside_read, group="aside")
+        read = partial(self._aside_reader.read, self._job_aside(), busy=busy)
+        self.in_thread(read, self._aside_read, group="aside")
 
     def _aside_read(self, aside: Aside) -> None:
         self._aside = aside

@@ -128,14 +128,14 @@ class StartsJobs(_Screen):
             await app.go("features")
         elif found.state == "taken":
             self._select("runs", RUN_ID)
-            said = f"The demo calls its run {RUN_ID}, and another run is called so"
-            app.notify(said, severity="warning", remedy="rename that one with r")
+            said = f"The demo calls its run {RUN_ID}, and another run has this name"
+            app.notify(said, severity="warning", remedy="rename it with r")
         else:
             self._select("jobs", found.job)
             if found.state == "active":
                 app.notify("The demo is running already")
             else:
-                app.notify("The demo was begun and not finished", remedy="R goes on with it")
+                app.notify("The demo was started but not finished", remedy="R resumes it")
 
     def _select(self, rows: str, key: str) -> None:
         self.post_message(messages.ShowInRuns(rows, key))

@@ -14,6 +14,7 @@ from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
 from mi_crow.mechanistic.sae.formats.tensor_files import (
     check_names,
     check_plain,
+    check_sizes,
     check_tensors,
     read_torch,
     refs,
@@ -67,11 +68,7 @@ def read_dictionary_learning(path: Path, config: Path) -> SaeRecord:
     check_tensors(refs(state), required, path, f"{FORMAT} for {name}", optional)
     k = _k(trainer, state, path) if "k" in optional else None
     record = _record(name, state, _metadata(trainer, cfg), k, path)
-    for key, size in (("activation_dim", record.n_inputs), ("dict_size", record.n_latents)):
-        if trainer.integer(key, size) != size:
-            raise CorruptDataError(
-                f"{config} says {key} = {trainer.values[key]}, the weights {size}"
-            )
+    check_sizes(trainer, {"activation_dim": record.n_inputs, "dict_size": record.n_latents})
     return record
 
 

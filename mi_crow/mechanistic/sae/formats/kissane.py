@@ -8,16 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import CorruptDataError
 from mi_crow.mechanistic.sae.formats.marks import KISSANE
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.tensor_files import (
-    check_names,
-    check_tensors,
-    refs,
-    tensors_of,
-)
+from mi_crow.mechanistic.sae.formats.tensor_files import check_sizes, named_tensors
 from mi_crow.store.json_object import JsonObject
 
 FORMAT = KISSANE.format
@@ -30,15 +24,9 @@ _MODELS = {"gpt2-small": "gpt2"}
 def read_kissane(path: Path, found: Mapping[str, Any], cfg: JsonObject) -> SaeRecord:
     """The SAE in `path`, which holds `found`, described by `cfg`. Raises UserError naming unknown
     tensors, CorruptDataError when the files do not fit each other."""
-    check_names(found, _TENSORS, path, FORMAT)
-    tensors = refs(tensors_of(found, _TENSORS, path))
-    check_tensors(tensors, _TENSORS, path, FORMAT)
+    tensors = named_tensors(found, _TENSORS, path, FORMAT)
     width, n_latents = tensors["W_enc"].shape
-    for key, size in (("act_size", width), ("dict_size", n_latents)):
-        if cfg.integer(key, size) != size:
-            raise CorruptDataError(
-                f"{cfg.place} says {key} = {cfg.values[key]}, the weights {size}"
-            )
+    check_sizes(cfg, {"act_size": width, "dict_size": n_latents})
     model = cfg.text("model_name", "")
     return SaeRecord(
         "standard",

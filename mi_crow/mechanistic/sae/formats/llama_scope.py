@@ -11,10 +11,14 @@ from pathlib import Path
 
 import torch
 
-from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.formats.marks import LLAMA_SCOPE
 from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
-from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
+from mi_crow.mechanistic.sae.formats.tensor_files import (
+    check_sizes,
+    check_tensors,
+    read_safetensors,
+)
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.store.json_file import read_json
@@ -55,9 +59,7 @@ def read_llama_scope(folder: Path) -> SaeRecord:
     tensors = read_safetensors(folder / WEIGHTS_NAME)
     check_tensors(tensors, _TENSORS, folder / WEIGHTS_NAME, FORMAT)
     n_latents, d = tensors["encoder.weight"].shape
-    for key, size in (("d_model", d), ("d_sae", n_latents)):
-        if cfg.integer(key, size) != size:
-            raise CorruptDataError(f"{path} says {key} = {cfg.values[key]}, the weights {size}")
+    check_sizes(cfg, {"d_model": d, "d_sae": n_latents})
     scale = math.sqrt(d) / mean_in
     transcodes = point_out is not None and point_out != point_in
     return SaeRecord(

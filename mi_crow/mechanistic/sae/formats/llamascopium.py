@@ -17,7 +17,11 @@ from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.formats.marks import LLAMASCOPIUM
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
-from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
+from mi_crow.mechanistic.sae.formats.tensor_files import (
+    check_sizes,
+    check_tensors,
+    read_safetensors,
+)
 from mi_crow.store.json_file import read_json
 from mi_crow.store.json_object import JsonObject
 
@@ -81,7 +85,7 @@ def read_llamascopium(folder: Path) -> SaeRecord:
     by_norm = cfg.flag("sparsity_include_decoder_norm", False)
     if rule == "jumprelu":
         tensors["threshold"] = _threshold(rest[names[4]], tensors["W_dec"] if by_norm else None)
-    _check_sizes(cfg, tensors, path)
+    check_sizes(cfg, {"d_model": tensors["encoder_rows"].shape[1]})
     # TopK compares latents: by what each adds, which unit decoder rows give.
     rescales = by_norm and rule == "topk"
     scaled = cfg.text("norm_activation", _NORMALISED) == _NORMALISED
@@ -151,11 +155,3 @@ def _scale(norms: dict[str, TensorRef], hook: str, matrix: TensorRef, path: Path
     if not norm >= _LEAST_NORM or math.isinf(norm):
         raise CorruptDataError(f"{path} has {norm:g} for {name}, which is not a mean norm")
     return math.sqrt(matrix.shape[1]) / norm
-
-
-def _check_sizes(cfg: JsonObject, tensors: dict[str, TensorRef], path: Path) -> None:
-    size = cfg.integer("d_model", tensors["encoder_rows"].shape[1])
-    if size != tensors["encoder_rows"].shape[1]:
-        raise CorruptDataError(
-            f"{path} says d_model = {size}, the weights {tensors['encoder_rows'].shape[1]}"
-        )

@@ -6,11 +6,15 @@ x_hat = z W_dec + b_dec, times (std + eps) plus the mean. (THU-KEG/OpenSAE at 97
 
 from pathlib import Path
 
-from mi_crow.errors import CorruptDataError, NotFoundError, UserError
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.sae.formats.marks import OPENSAE
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
+from mi_crow.mechanistic.sae.formats.tensor_files import (
+    check_sizes,
+    check_tensors,
+    read_safetensors,
+)
 from mi_crow.store.json_file import read_json
 from mi_crow.store.json_object import JsonObject
 
@@ -50,9 +54,7 @@ def read_opensae(folder: Path) -> SaeRecord:
     tensors = read_safetensors(folder / OPENSAE.weights)
     check_tensors(tensors, _TENSORS, folder / OPENSAE.weights, FORMAT)
     n_latents, width = tensors["encoder.weight"].shape
-    for key, size in (("hidden_size", width), ("feature_size", n_latents)):
-        if cfg.integer(key, size) != size:
-            raise CorruptDataError(f"{path} says {key} = {cfg.values[key]}, the weights {size}")
+    check_sizes(cfg, {"hidden_size": width, "feature_size": n_latents})
     restores = not normalises or cfg.flag("normalize_shift_back", False)
     return SaeRecord(
         "topk",

@@ -9,16 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.formats.marks import QWEN_SCOPE
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.tensor_files import (
-    check_names,
-    check_tensors,
-    refs,
-    tensors_of,
-)
+from mi_crow.mechanistic.sae.formats.tensor_files import check_sizes, named_tensors
 from mi_crow.store.json_object import JsonObject
 
 FORMAT = QWEN_SCOPE.format
@@ -30,15 +25,9 @@ _LAYER = re.compile(r"layer(\d+)\.sae")
 def read_qwen_scope(path: Path, found: Mapping[str, Any], cfg: JsonObject) -> SaeRecord:
     """The SAE in `path`, which holds `found`, described by `cfg`. Raises UserError naming unknown
     tensors, CorruptDataError when the files do not fit each other."""
-    check_names(found, _TENSORS, path, FORMAT)
-    tensors = refs(tensors_of(found, _TENSORS, path))
-    check_tensors(tensors, _TENSORS, path, FORMAT)
+    tensors = named_tensors(found, _TENSORS, path, FORMAT)
     n_latents, width = tensors["W_enc"].shape
-    for key, size in (("d_model", width), ("d_sae", n_latents)):
-        if cfg.integer(key, size) != size:
-            raise CorruptDataError(
-                f"{cfg.place} says {key} = {cfg.values[key]}, the weights {size}"
-            )
+    check_sizes(cfg, {"d_model": width, "d_sae": n_latents})
     kind = cfg.text("hook_point", "resid_post")
     if kind != "resid_post":
         raise UserError(f"{cfg.place} has the hook point {kind!r}, which is not known")

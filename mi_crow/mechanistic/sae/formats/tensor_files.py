@@ -24,6 +24,7 @@ from torch import Tensor
 from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.mechanistic.sae.formats.record import TensorRef
+from mi_crow.store.json_object import JsonObject
 
 _AGAIN = "copy or download it again"
 _MATRICES = frozenset(
@@ -240,6 +241,27 @@ def check_tensors(
         if not right or 0 in ref.shape:
             wanted = "a matrix" if name in _MATRICES else "a vector"
             raise CorruptDataError(f"{path} holds {ref.shape} for {name}, which must be {wanted}")
+
+
+def named_tensors(
+    found: Mapping[str, Any], names: Collection[str], path: Path, format_name: str
+) -> dict[str, TensorRef]:
+    """The tensors `names`, which are all that a torch file may hold. Raises what `check_names`,
+    `tensors_of` and `check_tensors` do."""
+    check_names(found, names, path, format_name)
+    tensors = refs(tensors_of(found, names, path))
+    check_tensors(tensors, names, path, format_name)
+    return tensors
+
+
+def check_sizes(cfg: JsonObject, sizes: Mapping[str, int]) -> None:
+    """Raises CorruptDataError where the configuration gives another size than the weights have;
+    `sizes` are theirs by its keys, which may be missing."""
+    for key, size in sizes.items():
+        if cfg.integer(key, size) != size:
+            raise CorruptDataError(
+                f"{cfg.place} says {key} = {cfg.values[key]}, the weights {size}"
+            )
 
 
 def _listed(names: list[str], most: int = 12) -> str:
