@@ -19,6 +19,7 @@ from mi_crow.mechanistic.sae import (
     Transcoder,
 )
 from mi_crow.mechanistic.sae.base import LossContext
+from mi_crow.mechanistic.sae.rules.abstopk import AbsTopKSae
 from mi_crow.mechanistic.sae.rules.groupmax import GroupMaxSae, GroupMaxTranscoder
 
 N, D, M, K, OUT = 9, 6, 40, 3, 5
@@ -28,6 +29,7 @@ Maker = Callable[..., SparseAutoencoder]
 MAKERS: dict[str, Maker] = {
     "topk": lambda **rest: TopKSae(M, D, K, **rest),
     "groupmax": lambda **rest: GroupMaxSae(M, D, 4, **rest),
+    "abstopk": lambda **rest: AbsTopKSae(M, D, K, **rest),
     "batchtopk": lambda **rest: BatchTopKSae(M, D, K, **rest),
     "matryoshka": lambda **rest: MatryoshkaSae(M, D, K, **rest),
     "jumprelu": lambda **rest: JumpReluSae(M, D, bandwidth=0.2, **rest),
@@ -76,6 +78,9 @@ def dense_latents(sae: SparseAutoencoder, x: Tensor) -> Tensor:
         best = pre.unflatten(1, (sae.k, -1)).max(dim=2, keepdim=True)
         groups = torch.zeros(len(x), sae.k, M // sae.k, dtype=pre.dtype)
         return groups.scatter(2, best.indices, best.values.relu()).flatten(1)
+    if isinstance(sae, AbsTopKSae):
+        largest = pre.abs().topk(sae.k, dim=1).indices
+        return torch.zeros_like(pre).scatter(1, largest, pre.gather(1, largest))
     if isinstance(sae, TopKSae):
         top = pre.topk(sae.k, dim=1)
         return torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())

@@ -1,12 +1,14 @@
 """Every architecture against the same rules written with dense tensors."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.features import IndexConfig, build_index
 from mi_crow.mechanistic.sae import (
     BatchTopKSae,
     JumpReluSae,
@@ -26,9 +28,14 @@ from mi_crow.mechanistic.sae.kernels.entries import (
     gather,
     strongest_entries,
 )
+from mi_crow.mechanistic.sae.rules.abstopk import AbsTopKSae
 from mi_crow.mechanistic.sae.rules.jumprelu import jump_relu
+from mi_crow.mechanistic.sae.rules.matching_pursuit import MatchingPursuitSae
 from mi_crow.mechanistic.sae.rules.matryoshka import default_widths
 from mi_crow.mechanistic.sae.train.run import new_sae
+from mi_crow.mechanistic.steering.inspection import inspect
+from mi_crow.mechanistic.steering.loading import LoadedSae
+from mi_crow.store import Workspace
 from tests.helpers.sae_reference import (
     MAKERS,
     D,
@@ -44,6 +51,7 @@ from tests.helpers.sae_reference import (
 )
 
 every = pytest.mark.parametrize("name", MAKERS)
+trained = pytest.mark.parametrize("name", [name for name in MAKERS if name != "abstopk"])
 
 
 def target_of(sae: SparseAutoencoder) -> Tensor:
@@ -68,15 +76,17 @@ def test_latents_and_reconstruction_equal_the_dense_rule(name: str) -> None:
     z = dense_latents(sae, x)
     sparse = sae.encode_sparse(x.view(3, 3, D))
     assert sparse.values.shape[:2] == (3, 3)
-    assert (sparse.values >= 0).all()
+    assert (sparse.values >= 0).all() == (not sae.signed)
     torch.testing.assert_close(sparse.dense(M).view(N, M), z)
     torch.testing.assert_close(sae.encode(x), z)
+    with torch.inference_mode():
+        torch.testing.assert_close(sae.encode(x), z)
     torch.testing.assert_close(sae(x).reconstruction, decoded(sae, z, x))
     torch.testing.assert_close(sae.decode(z, x), decoded(sae, z, x))
     torch.testing.assert_close(sae.decode_sparse(sae.encode_sparse(x), x), decoded(sae, z, x))
 
 
-@every
+@trained
 @pytest.mark.parametrize("target_l0", [None, 4.0])
 def test_losses_and_gradients_equal_the_dense_reference(name: str, target_l0: float | None) -> None:
     sae, (x, _) = noisy(name), tokens()
@@ -102,7 +112,7 @@ def test_losses_and_gradients_equal_the_dense_reference(name: str, target_l0: fl
                 torch.testing.assert_close(a, b, msg=lambda text, at=where: f"{at}: {text}")
 
 
-@every
+@trained
 def test_auxk_moves_nothing_but_dead_latents(name: str) -> None:
     sae, (x, _) = noisy(name), tokens()
     dead = torch.tensor([1, 7, 30])
@@ -300,3 +310,44 @@ def test_only_a_transcoder_is_saved_with_a_skip_connection(tmp_path: Path) -> No
     with pytest.raises(UserError, match="'topk' cannot be saved with a skip connection"):
         TopKSae(8, 4, 2, skip=True).save(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_sae_that_can_only_be_read_is_not_trained() -> None:
+    context = LossContext(variance=1.0)
+    for sae in (AbsTopKSae(M, D, K), MatchingPursuitSae(M, D)):
+        with pytest.raises(UserError, match="can be read, not trained"):
+            sae.training_output(torch.zeros(N, D), torch.zeros(N, D), context)
+
+
+def test_negative_latents_are_refused_where_strength_orders_features(tmp_path: Path) -> None:
+    sae = AbsTopKSae(M, D, K)
+    sae.save(tmp_path / "saes/a")
+    with pytest.raises(UserError, match="has negative latents: it cannot be indexed"):
+        build_index(Workspace(tmp_path), IndexConfig("a"), sae=sae)
+    with pytest.raises(UserError, match="has negative latents: it cannot be inspected"):
+        inspect(LoadedSae("a", Any, sae, Any), "some text")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stops", [True, False])
+@torch.no_grad()
+def test_matching_pursuit_equals_the_plain_loop(stops: bool) -> None:
+    sae = MatchingPursuitSae(
+        M, D, residual_threshold=0.5, stop_on_duplicate_support=stops, dtype=torch.float64
+    )
+    x = tokens()[0] * 3
+    z = torch.zeros(N, M, dtype=torch.float64)
+    for row, latents in zip(x, z, strict=True):
+        residual = row.clone()
+        for _ in range(D):  # as many as there are inputs
+            best = (residual @ sae.W_dec.T).argmax()
+            value = (residual @ sae.W_dec[best]).relu()
+            known = bool(latents[best] > 0) or value == 0
+            latents[best] += value
+            residual = residual - value * sae.W_dec[best]
+            if residual.norm() < 0.5 or (stops and known):
+                break
+    torch.testing.assert_close(sae.encode(x), z)
+    assert sae.config()["max_iterations"] == D
+    scaled = sae.encode(x)
+    sae.fold_scale(2.0)
+    torch.testing.assert_close(sae.encode(x / 2), scaled / 2)

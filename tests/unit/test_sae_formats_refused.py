@@ -42,7 +42,7 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-@pytest.mark.parametrize("architecture", ["temporal", "matching_pursuit", "crosscoder"])
+@pytest.mark.parametrize("architecture", ["temporal", "crosscoder"])
 def test_an_unknown_architecture(tmp_path: Path, architecture: str) -> None:
     write_saelens(tmp_path, saelens_cfg(architecture), Draw().weights())
     refused(tmp_path, architecture, "supported: topk, batchtopk")

@@ -71,6 +71,8 @@ TABLE = (
         "transcoder-jumprelu",
         ("skip",),
     ),
+    Architecture("abstopk", "abstopk", "AbsTopKSae", None, ("k",)),
+    Architecture("matching_pursuit", "matching_pursuit", "MatchingPursuitSae", None),
     Architecture("groupmax", "groupmax", "GroupMaxSae", None, ("k",), in_saelens=False),
     Architecture(
         "groupmax_transcoder",

@@ -76,6 +76,10 @@ class SparseAutoencoder(nn.Module, ABC):
     steers_sparsity: ClassVar[bool] = False
     # Whether that loss leads to a target by itself; otherwise its coefficient is controlled.
     target_in_loss: ClassVar[bool] = False
+    # Whether latents may be negative; everywhere else they are at least 0, and 0 means inactive.
+    signed: ClassVar[bool] = False
+    # Whether the decoder's rows are the encoder too, which then has no parameters.
+    tied: ClassVar[bool] = False
     # Parameters that learn faster or slower than the rest: name -> factor.
     learning_rates: ClassVar[dict[str, float]] = {}
 
@@ -109,10 +113,12 @@ class SparseAutoencoder(nn.Module, ABC):
         source = "meta" if torch.device(device).type == "meta" else "cpu"
         generator = torch.Generator().manual_seed(seed)
         decoder = _unit_rows(n_latents, self.n_outputs, generator, source)
-        encoder = _unit_rows(n_latents, n_inputs, generator, source) if self.transcodes else decoder
         self.W_dec: nn.Parameter = nn.Parameter(decoder.to(device, dtype))
-        self.encoder_rows: nn.Parameter = nn.Parameter(encoder.to(device, dtype, copy=True))
-        self.b_enc: nn.Parameter = nn.Parameter(torch.zeros(n_latents, device=device, dtype=dtype))
+        if not self.tied:
+            own = _unit_rows(n_latents, n_inputs, generator, source) if self.transcodes else decoder
+            zeros = torch.zeros(n_latents, device=device, dtype=dtype)
+            self.encoder_rows: nn.Parameter = nn.Parameter(own.to(device, dtype, copy=True))
+            self.b_enc: nn.Parameter = nn.Parameter(zeros)
         self.b_dec: nn.Parameter = nn.Parameter(
             torch.zeros(self.n_outputs, device=device, dtype=dtype)
         )
@@ -225,7 +231,7 @@ class SparseAutoencoder(nn.Module, ABC):
         return SparseLatents(latents.values.view(shape), latents.indices.view(shape))
 
     def encode_entries(self, x: Tensor) -> tuple[Tensor, Entries]:
-        """The same as a ragged list: values [e] >= 0 and where they are, token by token.
+        """The same as a ragged list: values [e] and where they are, token by token.
 
         No token is padded to the number of latents of another. Raises what `encode_sparse` does.
         """

@@ -3,7 +3,7 @@
 Asked before training, indexing, evaluating, steering and importing.
 """
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
@@ -21,6 +21,22 @@ def check_width(
     if size != width:
         does = f"writes {size} outputs" if outputs else f"reads {size} inputs"
         raise UserError(f"{sae} {does}, {layer} has width {width}", hint=hint)
+
+
+class _Rule(Protocol):
+    architecture: ClassVar[str]
+    signed: ClassVar[bool]
+
+
+def check_not_signed(rule: _Rule, sae_id: str, what: str) -> None:
+    """Raises UserError for an SAE whose latents may be negative where only strong ones are listed;
+    `what` is what cannot be done with it, as in "indexed"."""
+    if rule.signed:
+        raise UserError(
+            f"SAE {sae_id!r} of architecture {rule.architecture!r} has negative latents: it cannot "
+            f"be {what}, which orders features by how strongly they fire",
+            hint="steer and evaluate it, or encode with load_sae",
+        )
 
 
 class _Sizes(Protocol):

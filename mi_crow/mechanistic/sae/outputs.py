@@ -11,12 +11,12 @@ from mi_crow.mechanistic.sae.kernels.bags import dense_latents
 class SparseLatents(NamedTuple):
     """The latents of n tokens, only those that may be active.
 
-    A zero means inactive. TopK holds k places a token, no index twice; rules that keep different
-    numbers of latents hold as many places as the fullest token needs, and the places that a token
-    does not use point at latent 0 with the value 0.
+    A zero means inactive; only a `signed` SAE has values below it. TopK holds k places a token, no
+    index twice; rules that keep different numbers of latents hold as many places as the fullest
+    token needs, and the places that a token does not use point at latent 0 with the value 0.
     """
 
-    values: Tensor  # [..., k] >= 0
+    values: Tensor  # [..., k]
     indices: Tensor  # int64 [..., k]
 
     def dense(self, n_latents: int) -> Tensor:

@@ -92,7 +92,7 @@ def reconstruction_quality(
         if outlier_norm is not None:
             keep = torch.linalg.vector_norm(batch, dim=1) <= outlier_norm
         kept.add(wanted_batch[keep], reconstruction[keep])
-        active += (latents.values[keep] > 0).sum()
+        active += (latents.values[keep] != 0).sum()
         cosine += cosine_similarity(wanted_batch[keep], reconstruction[keep].float()).double().sum()
     return Quality(
         fvu=kept.fvu(),
@@ -113,7 +113,7 @@ def firing_counts(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> tuple[Te
         inputs, _ = sae.training_tokens(batch)
         latents = sae.encode_sparse(inputs.to(sae.device).float())
         # Inactive entries are counted in an extra last bin.
-        active = torch.where(latents.values > 0, latents.indices, sae.n_latents)
+        active = torch.where(latents.values != 0, latents.indices, sae.n_latents)
         counts += torch.bincount(active.reshape(-1), minlength=sae.n_latents + 1)
         tokens += batch.shape[0]
     return counts[:-1], tokens

@@ -12,6 +12,7 @@ from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_raw, run_to
 from mi_crow.language_model.detokenize import shown_tokens
 from mi_crow.language_model.tokenize import Encoding, frame_of, start_id
+from mi_crow.mechanistic.sae.fitting import check_not_signed
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
@@ -47,6 +48,7 @@ def inspect(
     """
     lm, sae = loaded.lm, loaded.sae
     check_text(text)
+    check_not_signed(sae, loaded.sae_id, "inspected")
     read = read_text(lm, text, sae.metadata.bos(bos), windows)
     found = [_window(loaded, ids) for ids in read.rows]
     latents = _joined([one.latents for one in found])

@@ -20,6 +20,7 @@ from mi_crow.mechanistic.features.index.tables.weight_copy import copy_weights, 
 from mi_crow.mechanistic.features.index.tables.weight_tables import write_directions, write_logits
 from mi_crow.mechanistic.features.index.write import IndexWriter, writing_index
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.fitting import check_not_signed
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.targets import target_layer
 from mi_crow.progress import NullProgress, Progress
@@ -67,6 +68,7 @@ def build_index(
     begun = time.perf_counter()
     path = workspace.index_path(config.sae_id)
     sae = sae or load_sae(path.parent, device=_device(config.device))
+    check_not_signed(sae, config.sae_id, "indexed")
     sources = find_sources(workspace, config, sae, progress, lm)
     room = explain_shortage(f"indexing {config.sae_id!r} on {sae.device}", _LESS, path.parent)
     with room, _locked(path.parent), writing_index(path) as writer:

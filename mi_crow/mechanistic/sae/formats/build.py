@@ -73,7 +73,7 @@ def bytes_needed(record: SaeRecord, dtype: torch.dtype | None = None) -> int:
 
 def _empty(record: SaeRecord, dtype: torch.dtype) -> SparseAutoencoder:
     """The SAE on the meta device: shapes without data."""
-    row, options = BY_NAME[record.architecture], dict[str, Any]()
+    row, options = BY_NAME[record.architecture], dict[str, Any](record.options)
     if record.k is not None:
         options["k"] = record.k
     if record.widths is not None:

@@ -1,7 +1,8 @@
 """An SAE as a file of any format describes it: its rule, its tensors by our names, its origin."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +40,7 @@ class SaeRecord:
     metadata: SaeMetadata
     k: int | None = None
     widths: tuple[int, ...] | None = None  # of a Matryoshka SAE's nested dictionaries
+    options: Mapping[str, Any] = field(default_factory=dict)  # others that the rule takes
     apply_b_dec_to_input: bool = True
     input_norm: str = "none"
     dtype: torch.dtype | None = None  # that the file names; None: it names none
@@ -52,11 +54,12 @@ class SaeRecord:
 
     @property
     def n_latents(self) -> int:
-        return self.tensors["encoder_rows"].shape[0]
+        return self.tensors["W_dec"].shape[0]
 
     @property
     def n_inputs(self) -> int:
-        return self.tensors["encoder_rows"].shape[1]
+        # Where there is no encoder, the decoder's rows are.
+        return self.tensors.get("encoder_rows", self.tensors["W_dec"]).shape[1]
 
     @property
     def n_outputs(self) -> int:

@@ -30,6 +30,7 @@ _TENSORS = {
     "jumprelu": ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"),
     "batchtopk": ("W_enc", "b_enc", "W_dec", "b_dec", "topk_threshold"),
 }
+_TENSORS["matching_pursuit"] = ("W_dec", "b_dec")
 _TENSORS["jumprelu_transcoder"] = _TENSORS["jumprelu_skip_transcoder"] = _TENSORS["jumprelu"]
 _TENSORS["matryoshka_batchtopk"] = _TENSORS["batchtopk"]
 _USUAL = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -62,6 +63,7 @@ def read_saelens(folder: Path) -> SaeRecord:
         replace(metadata, model_name=model_name, folded=folded),
         k=cfg.k,
         widths=cfg.widths,
+        options=cfg.options,
         # Transcoders of SAELens subtract nothing; ours, imported from other tools, may.
         apply_b_dec_to_input=cfg.apply_b_dec_to_input and (not cfg.transcodes or ours),
         input_norm="none" if cfg.normalisation == _SCALAR else cfg.normalisation,
@@ -116,7 +118,7 @@ def _read_tensors(cfg: SaelensConfig, path: Path) -> dict[str, TensorRef]:
     d_out = cfg.d_out if cfg.d_out is not None else found["W_dec"].shape[1]
     d_out = d_out if cfg.transcodes else cfg.d_in
     shapes = {
-        "W_enc": (cfg.d_in, cfg.d_sae),
+        **({"W_enc": (cfg.d_in, cfg.d_sae)} if "W_enc" in required else {}),
         "W_dec": (cfg.d_sae, d_out),
         "b_dec": (d_out,),
         **({"W_skip": (d_out, cfg.d_in)} if skip else {}),
@@ -143,7 +145,8 @@ def _drop_ones(found: dict[str, TensorRef], cfg: SaelensConfig, path: Path) -> N
 def _renamed(cfg: SaelensConfig, found: dict[str, TensorRef]) -> dict[str, TensorRef]:
     """The same tensors by our names, in our layout."""
     tensors = {name: ref for name, ref in found.items() if name not in ("W_enc", "topk_threshold")}
-    tensors["encoder_rows"] = found["W_enc"].t()
+    if "W_enc" in found:
+        tensors["encoder_rows"] = found["W_enc"].t()
     if "topk_threshold" in found:
         tensors["threshold"] = TensorRef((cfg.d_sae,), lambda: _for_each_latent(cfg, found))
     return tensors

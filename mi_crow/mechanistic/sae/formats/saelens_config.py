@@ -15,6 +15,7 @@ from mi_crow.mechanistic.sae.formats.saelens_names import (
     OLD_METADATA_KEYS,
     OLD_RULE_KEYS,
     OLD_TRAINING_KEYS,
+    PURSUIT_KEYS,
     RULE_KEYS,
     TRAINING_KEYS,
     may_change_rule,
@@ -33,6 +34,7 @@ _RENAMED = {
     "hook_point_head_index": "hook_head_index",
     "activation_fn_str": "activation_fn",
 }
+_PURSUIT = "matching_pursuit"
 _FRACTIONAL_K = ("batchtopk", "matryoshka")  # latents per token, on average
 _TRAINS_WITH_K = ("batchtopk", "matryoshka_batchtopk")  # as SAELens names them
 
@@ -48,6 +50,7 @@ class SaelensConfig:
     d_out: int | None  # of a transcoder, where given
     k: int | None
     widths: tuple[int, ...] | None
+    options: dict[str, Any]  # others that its rule takes
     rescales: bool  # pre-activations are multiplied by the norms of the decoder rows
     apply_b_dec_to_input: bool
     normalisation: str
@@ -82,6 +85,7 @@ def read_config(path: Path) -> SaelensConfig:
             f"{path} describes an SAE of architecture {name!r}, which cannot be read",
             hint=f"supported: {', '.join(BY_SAELENS_NAME)}",
         )
+    known |= PURSUIT_KEYS if name == _PURSUIT else set()
     unknown = set(cfg) - known
     _refuse_unknown({key for key in unknown if may_change_rule(key)}, path)
     cfg = cfg if new else _from_flat(cfg)
@@ -117,6 +121,7 @@ def _typed(cfg: JsonObject, unknown: dict[str, Any]) -> SaelensConfig:
         d_out=_count(cfg, "d_out") if "d_out" in cfg else None,
         k=None if k is None else math.floor(k),
         widths=widths,
+        options=_pursuit(cfg) if architecture == _PURSUIT else {},
         rescales=_rescales(cfg, takes_k),
         apply_b_dec_to_input=_flag(cfg, "apply_b_dec_to_input", True),
         normalisation=cfg.text("normalize_activations", "none"),
@@ -139,6 +144,18 @@ def _rule(cfg: JsonObject, metadata: JsonObject) -> tuple[str, JsonObject]:
             f"{architecture!r}, which contradict each other"
         )
     return architecture, trained
+
+
+def _pursuit(cfg: JsonObject) -> dict[str, Any]:
+    """When a pursuit stops; keys that are missing have SAELens's defaults."""
+    found: dict[str, Any] = {}
+    if "residual_threshold" in cfg.values:
+        found["residual_threshold"] = cfg.number("residual_threshold")
+    if cfg.values.get("max_iterations") is not None:
+        found["max_iterations"] = _count(cfg, "max_iterations")
+    if "stop_on_duplicate_support" in cfg.values:
+        found["stop_on_duplicate_support"] = cfg.flag("stop_on_duplicate_support")
+    return found
 
 
 def _rescales(cfg: JsonObject, takes_k: bool) -> bool:

@@ -20,6 +20,9 @@ RULE_KEYS = frozenset(
     ]
 )
 
+# Keys of one architecture, that say what it computes.
+PURSUIT_KEYS = frozenset(["max_iterations", "residual_threshold", "stop_on_duplicate_support"])
+
 # Keys of other SAELens architectures and of old files that say what the SAE computes, and that this
 # version does not support: with one of them the rule is not the one that we would read.
 FOREIGN_RULE_KEYS = frozenset(
@@ -31,9 +34,6 @@ FOREIGN_RULE_KEYS = frozenset(
         "n_heads",
         "sae_diff_type",
         "tied_weights",
-        "max_iterations",  # matching pursuit: this and the two below
-        "residual_threshold",
-        "stop_on_duplicate_support",
         "scaling_factor",  # of the input: this and the one below
         "norm_scaling_factor",
     ]
@@ -48,7 +48,7 @@ def may_change_rule(key: str) -> bool:
     Every other unknown key is assumed to be about training: each release of SAELens has new ones,
     which do not affect what the SAE computes.
     """
-    return key in FOREIGN_RULE_KEYS or any(word in key for word in _RULE_WORDS)
+    return key in FOREIGN_RULE_KEYS | PURSUIT_KEYS or any(word in key for word in _RULE_WORDS)
 
 
 # Keys of the flat files before 6.0 that are now part of the architecture.

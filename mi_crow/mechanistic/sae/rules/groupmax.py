@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.sae.base import OutputOptions, SkipOptions
+from mi_crow.mechanistic.sae.base import OutputOptions, SkipOptions, SparseLatents
 from mi_crow.mechanistic.sae.kernels.entries import Entries, pre_activations
 from mi_crow.mechanistic.sae.kernels.product import product_blocks
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
@@ -33,6 +33,9 @@ class GroupMaxSae(TopKSae):
         entries = Entries.of_topk(indices, self.n_latents)
         pre = pre_activations(inputs, self.encoder_rows, self.b_enc, values.view(-1), entries)
         return pre.view(values.shape).relu(), entries
+
+    def _encode_rows(self, x: Tensor) -> SparseLatents:
+        return self._chosen_rows(x)
 
     @torch.no_grad()
     def _strongest(self, inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,11 +66,15 @@ class TopKSae(SparseAutoencoder):
 
     def _encode_rows(self, x: Tensor) -> SparseLatents:
         if not torch.is_inference_mode_enabled() or not self.sharing.single_process:
-            z, entries = self._choose(self.encoder_input(x))
-            return SparseLatents(z, entries.columns.view(z.shape))
+            return self._chosen_rows(x)
         # The same, but that the input is never held centred as a whole.
         centre = self.b_dec if self.apply_b_dec_to_input else None
         return SparseLatents(*topk_activations(x, self.encoder_rows, self.b_enc, self.k, centre))
+
+    def _chosen_rows(self, x: Tensor) -> SparseLatents:
+        """The latents of each row of x [n, d] by `_choose`."""
+        z, entries = self._choose(self.encoder_input(x))
+        return SparseLatents(z, entries.columns.view(z.shape))
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Losses `reconstruction` (the batch's FVU) and, with dead latents, `auxk`."""
