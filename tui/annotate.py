@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tui.preferences.key_words import key
 from tui.text import printable
 
 if TYPE_CHECKING:
@@ -87,11 +88,10 @@ def rename(
 def undo(annotations: "Annotations") -> str:
     """Undoes the latest change of this session that is not undone yet."""
     done = annotations.undo(annotations.session)
-    return (
-        str(done)
-        if done is not None
-        else "Nothing to undo in this session; 5 H lists earlier changes"
-    )
+    if done is not None:
+        return str(done)
+    keys = key("app.concepts", "concepts.changes")
+    return f"Nothing to undo in this session; {keys} lists earlier changes"
 
 
 def redo(annotations: "Annotations") -> str:

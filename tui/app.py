@@ -229,7 +229,9 @@ class MiCrowApp(Workbench):
     def prefer(self, preferences: Preferences) -> None:
         """Takes up other settings; what did not change in them stays as it is on the screen."""
         before, self.preferences = self.preferences, preferences
-        self.set_keymap(preferences.keymap.as_textual())
+        if preferences.keymap != before.keymap:
+            self.set_keymap(preferences.keymap.as_textual())
+            self.context.publish(messages.KeysChanged())
         self.context.device = preferences.device
         if preferences.theme not in ("", before.theme, self.theme):
             self.theme = preferences.theme
@@ -262,7 +264,8 @@ class MiCrowApp(Workbench):
         if isinstance(event, Key | Paste) and (
             size.width < LEAST_COLUMNS or size.height < LEAST_LINES
         ):
-            if isinstance(event, Key) and event.key == "q":
+            quits = self.keymap.get("app.quit", BY_ID["app.quit"].keys).split(",")
+            if isinstance(event, Key) and event.key in quits:
                 self.exit()
             return
         await super().on_event(event)

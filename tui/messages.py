@@ -38,6 +38,11 @@ class ColumnsChanged(Message, bubble=False):
 
 
 @dataclass
+class KeysChanged(Message, bubble=False):
+    """Actions have other keys: what names keys says others."""
+
+
+@dataclass
 class SaeChanged(Message, bubble=False):
     """Another SAE is open, or its index was built or rebuilt. `error` says why there is none."""
 

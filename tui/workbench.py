@@ -19,6 +19,7 @@ from tui.actions import SCREENS, changes_workspace
 from tui.context import AppContext, ConceptsLook
 from tui.history import History, Visited
 from tui.message_log import MessageLog, Place, Told
+from tui.preferences.key_words import speak_of
 from tui.preferences.preferences import Preferences
 from tui.state import SavedState, StateFile
 from tui.terminal.app import TerminalApp
@@ -74,6 +75,10 @@ class Workbench(ThreadWork, TerminalApp):
 
     def on_unmount(self) -> None:
         self.context.close()
+
+    def set_keymap(self, keymap: Mapping[str, str]) -> None:
+        super().set_keymap(keymap)
+        speak_of(keymap)
 
     @property
     def keymap(self) -> Mapping[str, str]:

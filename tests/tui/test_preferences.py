@@ -1,5 +1,7 @@
 """A user's settings in the app: keys, columns, colours, device; what is wrong is told."""
 
+import ast
+import re
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -7,11 +9,13 @@ import pytest
 from textual.app import App
 from textual.color import Color
 
+import tui
 from mi_crow.mechanistic.features.catalogue import DEFAULT
 from mi_crow.store.settings import UserSettings
 from mi_crow.store.settings_file import SettingsText
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import make_index
+from tests.tui.conftest import NOW, add_run
 from tests.tui.driving import notices, press, screen_text, settle
 from tui.actions import ACTIONS
 from tui.app import MiCrowApp
@@ -125,6 +129,54 @@ async def test_the_users_keys_work_and_are_shown_everywhere(app_workspace: Works
         assert "f8" in screen_text(pilot)
         await press(pilot, "escape", "f8")
         assert "paper" in screen_text(pilot)
+
+
+async def test_sentences_name_the_users_keys(empty_workspace: Workspace):
+    text = """[keys]
+"app.runs" = "f1"
+"runs.new" = []
+"inspect.run" = "f2"
+"steer.run" = "f2"
+"control.measure" = "f2"
+"app.messages" = "f3"
+"list.open" = "f4"
+"""
+    add_run(empty_workspace, "demo", "sample", NOW)
+    async with started(empty_workspace).run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        assert "none yet: n t trains one" in screen_text(pilot)
+        await press(pilot, "3")
+        assert "Run  ctrl+r" in screen_text(pilot)
+        pilot.app.prefer(preferences(text))  # type: ignore[attr-defined]
+        await settle(pilot)
+        assert "Run  f2" in screen_text(pilot)
+        assert "No SAE yet: f1 goes to Runs, where :new starts the demo" in screen_text(pilot)
+        assert " f1 Runs  2 Features" in screen_text(pilot)
+        await press(pilot, "2")
+        assert "f1   Runs, where :new starts" in screen_text(pilot)
+        await press(pilot, "f1")
+        assert "none yet: :new t trains one" in screen_text(pilot)
+        assert "f4 trains an SAE on it" in screen_text(pilot)
+        await press(pilot, "question_mark")
+        assert "New (:new)" in screen_text(pilot)
+    async with started(empty_workspace).run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        assert "none yet: n t trains one" in screen_text(pilot)
+
+
+def test_no_sentence_has_a_key_of_its_own_in_it():
+    """A key with what it does, as in `n adds one`: keys come from the key map. Esc is nobody's to
+    change, and enter in a field belongs to the field."""
+    named = re.compile(
+        r"(?:^|[;:,.(] ?| where )(?:[B-HJ-Zb-z=!+]|ctrl\+[a-z]|space|n [a-z]) [a-z]{3,}s\b"
+    )
+    found = []
+    for path in Path(tui.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and "\n" not in text and named.search(text):
+                found.append(f"{path.name}:{node.lineno}: {text}")
+    assert not found
 
 
 async def test_a_key_for_the_palette_can_be_typed_into_a_field(app_workspace: Workspace):

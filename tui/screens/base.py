@@ -11,6 +11,7 @@ from textual.widgets import Input, TextArea
 
 from mi_crow.errors import MiCrowError
 from mi_crow.store.json_object import JsonObject
+from tui import messages
 from tui.context import AppContext
 from tui.screens.zoom import ZoomsPanes
 from tui.threads import ThreadWork
@@ -69,6 +70,11 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, Screen[None]):
                 self._restore_frame(state)
             except MiCrowError as error:
                 self.tell(error)
+
+    def on_keys_changed(self, _: messages.KeysChanged) -> None:
+        """Subclasses write again what is not made anew each time it is drawn."""
+        for widget in self.query(Widget):
+            widget.refresh()
 
     def on_unmount(self) -> None:
         self.context.unsubscribe(self)

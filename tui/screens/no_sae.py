@@ -1,6 +1,7 @@
 """What a screen says that needs an SAE while none is open."""
 
 from tui.context import AppContext
+from tui.preferences.key_words import key
 
 
 def no_sae(context: AppContext) -> str:
@@ -9,6 +10,7 @@ def no_sae(context: AppContext) -> str:
         return ""
     if not context.has_looked:
         return "Looking at the workspace…"
+    runs = key("app.runs")
     if context.saes():
-        return "No SAE is open: 1 goes to Runs, where enter opens one"
-    return "No SAE yet: 1 goes to Runs, where n starts the demo or a capture"
+        return f"No SAE is open: {runs} goes to Runs, where {key('list.open')} opens one"
+    return f"No SAE yet: {runs} goes to Runs, where {key('runs.new')} starts the demo or a capture"

@@ -9,6 +9,7 @@ from textual.app import ComposeResult
 from textual.widgets import Static
 
 from tui.actions import bindings
+from tui.preferences.key_words import key
 from tui.text import printable
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
@@ -33,7 +34,9 @@ class HistoryPopup(Popup[int]):
 
     def compose_box(self) -> ComposeResult:
         yield RowList(columns_for(self._changes, self._reader), empty="no changes yet")
-        yield Static("enter undoes the change · esc closes", classes="hint", markup=False)
+        yield Static(
+            f"{key('list.open')} undoes the change · esc closes", classes="hint", markup=False
+        )
 
     def on_mount(self) -> None:
         rows = self.query_one(RowList)

@@ -20,6 +20,7 @@ from tui import messages
 from tui.actions import bindings
 from tui.annotate import may_tag, rename, undo_change, write
 from tui.clipboard import copy
+from tui.preferences.key_words import key
 from tui.screens.concepts.history import HistoryPopup
 from tui.screens.concepts.marking import MARKING, ConceptMarkScreen, saved_marks
 from tui.screens.concepts.rows import (
@@ -112,9 +113,13 @@ class ConceptsScreen(ConceptMarkScreen):
         if self._read is not None:
             self._say_empty()
 
+    def on_keys_changed(self, _: messages.KeysChanged) -> None:
+        self._say_empty()
+        self._show_note()
+
     def _say_empty(self) -> None:
         if not self.query_one("#concepts-trouble", Trouble).display:  # else there may be some
-            self.query_one(SortedList).say_empty(no_sae(self.context) or _EMPTY)
+            self.query_one(SortedList).say_empty(no_sae(self.context) or no_concepts())
 
     def _read_again(self) -> None:
         sae_id = self.context.sae_id
@@ -184,7 +189,7 @@ class ConceptsScreen(ConceptMarkScreen):
         text = Content("")
         if concept is not None:
             tags = " ".join(f"#{tag}" for tag in concept.tags)
-            words = printable(concept.note) or "no note: e adds one"
+            words = printable(concept.note) or f"no note: {key('concepts.note')} adds one"
             text = Content.assemble(
                 (printable(concept.name), "$accent"),
                 (f"  {printable(tags)}" if tags else "", "$secondary"),
@@ -264,7 +269,7 @@ class ConceptsScreen(ConceptMarkScreen):
     def action_remove(self) -> None:
         chosen = self._chosen
         if len(chosen) > 1:
-            popup = Confirm(f"Remove {len(chosen)} concepts?", "u undoes it.")
+            popup = Confirm(f"Remove {len(chosen)} concepts?", f"{key('app.undo')} undoes it.")
             self.app.push_screen(popup, lambda sure: self._remove(chosen) if sure else None)
         else:
             self._remove(chosen)
@@ -275,7 +280,7 @@ class ConceptsScreen(ConceptMarkScreen):
                 for concept in chosen:
                     annotations.remove_concept(concept.sae_id, concept.feature, concept.name)
             what = f"“{chosen[0].name}”" if len(chosen) == 1 else f"{len(chosen)} concepts"
-            return f"Removed {what}; u undoes"
+            return f"Removed {what}; {key('app.undo')} undoes"
 
         if chosen:
             write(self.mi_crow, change)
@@ -333,7 +338,9 @@ class ConceptsScreen(ConceptMarkScreen):
             try:
                 done = import_concepts(workspace, annotations, path, sae_id=sae_id, force=force)
             except WouldReplaceError as error:
-                self.call_later(ask, "Replace your concepts?", f"{error}; u undoes.")
+                self.call_later(
+                    ask, "Replace your concepts?", f"{error}; {key('app.undo')} undoes."
+                )
                 return "Nothing imported yet"
             return f"Imported {done.concepts} concepts from {path}"
 
@@ -347,7 +354,7 @@ class ConceptsScreen(ConceptMarkScreen):
             with annotations.one_change():
                 for concept in chosen:
                     rename(annotations, concept.sae_id, concept.feature, concept.name, name)
-            return f"Renamed to “{name}”; u undoes"
+            return f"Renamed to “{name}”; {key('app.undo')} undoes"
 
         write(self.mi_crow, change)
 
@@ -389,4 +396,6 @@ class ConceptsScreen(ConceptMarkScreen):
             copy(self.mi_crow, f"{concept.feature}\t{name}\t{note}", "the concept")
 
 
-_EMPTY = "No concepts yet: t on a feature names it, I imports names from a file."
+def no_concepts() -> str:
+    tag, imports = key("features.tag"), key("concepts.import")
+    return f"No concepts yet: {tag} on a feature names it, {imports} imports names from a file."

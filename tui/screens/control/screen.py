@@ -11,6 +11,7 @@ from textual.widgets import Static
 
 from tui import messages
 from tui.actions import bindings
+from tui.preferences.key_words import key
 from tui.screens.base import MiCrowScreen
 from tui.screens.control.detail import hook_layer, layer_detail
 from tui.screens.control.tree import COLUMNS, Layer, LayerTree, layer_from_row
@@ -105,21 +106,25 @@ class ControlScreen(MiCrowScreen):
         self._show_rows()
         self._show_notice()
 
+    def on_keys_changed(self, _: messages.KeysChanged) -> None:
+        self._show_notice()
+
     def _show_notice(self) -> None:
         state, sae = self.context.session_state, self.context.sae()
+        load = key("control.load")
         if state.phase == "loading":
             text = "loading the model: a few seconds"
         elif state.phase == "died":
             shown = self.query_one("#tree-trouble", Trouble).display  # which says the same above
-            text = "l loads it again" if shown else f"{state.detail}; l loads it again"
+            text = f"{load} loads it again" if shown else f"{state.detail}; {load} loads it again"
         elif self._hooks is not None and self.context.session_is_ready:
             text = ""
         elif self._hooks is not None and state.phase == "ready":
-            text = f"the model of {state.sae_id}; l loads that of {self.context.sae_id}"
+            text = f"the model of {state.sae_id}; {load} loads that of {self.context.sae_id}"
         elif sae is None:
             text = no_sae(self.context) or "looking at the workspace…"
         else:
-            text = f"only captured layers; l loads {sae.model_id or 'the model'}"
+            text = f"only captured layers; {load} loads {sae.model_id or 'the model'}"
         notice = self.query_one("#notice", Static)
         notice.update(printable(text))
         notice.display = bool(text)

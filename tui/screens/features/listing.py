@@ -9,6 +9,7 @@ from textual import on
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.features.catalogue import DEFAULT
 from tui import messages
+from tui.preferences.key_words import key
 from tui.screens.features.columns import ColumnsPopup, SortPopup, known_columns
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
@@ -164,7 +165,8 @@ class FeatureListScreen(OpenFeatureScreen):
         if message.sae_id and not any(
             sae.sae_id == message.sae_id and sae.has_index for sae in self.context.saes()
         ):
-            hint = f"n i on Runs, or mi-crow index --sae {message.sae_id}, builds it"
+            keys = key("runs.new", "new.index")
+            hint = f"{keys} on Runs, or mi-crow index --sae {message.sae_id}, builds it"
             self.tell(UserError(f"SAE {message.sae_id} has no feature index", hint=hint))
             return
         self.mi_crow.leave_place()

@@ -9,6 +9,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from tui.actions import bindings
+from tui.preferences.key_words import key
 from tui.screens.features.map_place import MapPlace
 from tui.text import count, printable
 from tui.widgets.frame.popup import Popup
@@ -103,7 +104,9 @@ class MapPopup(Popup[int]):
             return
         line = about(self._row, self._in_cell)
         if self._view.is_marking:
-            line = Content.assemble((" region: move, space marks, esc leaves ", "$accent"), line)
+            line = Content.assemble(
+                (f" region: move, {key('map.mark')} marks, esc leaves ", "$accent"), line
+            )
         elif self._marks:
             line = Content.assemble((f" {count(len(self._marks))} marked ", "$accent"), line)
         self.query_one("#map-feature", Static).update(line)

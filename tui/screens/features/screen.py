@@ -100,6 +100,9 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
     def on_open_feature(self, message: messages.OpenFeature) -> None:
         self._go_to(message.feature)
 
+    def on_keys_changed(self, _: messages.KeysChanged) -> None:
+        self._show_state()
+
     def _show_state(self) -> None:
         """Either the table or a sentence that says what to do."""
         context = self.context

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from mi_crow.store.workspace import SaeSummary
+from tui.preferences.key_words import key
 from tui.text import printable
 
 if TYPE_CHECKING:
@@ -25,24 +26,24 @@ def welcome(
     if sae_id is None:
         if not looked:
             return Content.styled("Looking at the workspace…", "$muted")
-        return _page("No SAE yet", "", ("1", "Runs, where n starts the demo or a capture"))
-    name = printable(sae_id)
-    if sae is not None and not sae.has_index:
         return _page(
-            f"{name} has no feature index yet",
-            "",
-            ("1", "Runs, then n i on the SAE builds it"),
+            "No SAE yet", "", f"Runs, where {key('runs.new')} starts the demo or a capture"
         )
+    name = printable(sae_id)
+    index = f"{key('runs.new', 'new.index')} on the SAE"
+    if sae is not None and not sae.has_index:
+        return _page(f"{name} has no feature index yet", "", f"Runs, then {index} builds it")
     if error:
-        again = "Runs, then n i on the SAE rebuilds it"
-        return _page(f"{name} cannot be opened", printable(error), ("1", again))
+        return _page(
+            f"{name} cannot be opened", printable(error), f"Runs, then {index} rebuilds it"
+        )
     return Content.styled(f"Opening {name}…", "$muted")
 
 
-def _page(title: str, detail: str, *keys: tuple[str, str]) -> Content:
+def _page(title: str, detail: str, on_runs: str) -> Content:
+    """`on_runs` is what can be done about it there."""
     parts: list[str | tuple[str, str]] = [(title, "bold $foreground"), "\n\n"]
     if detail:
         parts += [(detail, "$muted"), "\n\n"]
-    for key, words in keys:
-        parts += [(key, "bold $primary"), (f"   {words}", "$muted"), "\n"]
-    return Content.assemble(*parts).rstrip()
+    parts += [(key("app.runs"), "bold $primary"), (f"   {on_runs}", "$muted")]
+    return Content.assemble(*parts)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mi_crow.errors import CorruptDataError
+from tui.preferences.key_words import key
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Inspection:
         cut = self.tokens_read < self.tokens_total
         read = f"{self.tokens_read:,} of {total:,}" if cut else f"{total:,}"
         lines = [read if len(read) > 10 else f"{read} tokens"]
-        how = "w reads all" if cut else f"{self.windows:,} windows" if self.windows > 1 else ""
+        how = f"{self.windows:,} windows" if self.windows > 1 else ""
+        if cut:
+            how = f"{key('inspect.windows')} reads all"
         if self.bos_added:
             how = f"{how}, BOS" if how else "BOS added"
         return "\n".join([*lines, how] if how else lines)

@@ -17,6 +17,7 @@ from tui import messages
 from tui.actions import bindings
 from tui.annotate import Naming, may_tag, name_feature
 from tui.clipboard import copy
+from tui.preferences.key_words import key
 from tui.screens.base import MiCrowScreen
 from tui.screens.feature_card import FeatureCard
 from tui.screens.features.content import RELATED_COLUMNS, related_rows
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureRow
 
 TOP_FEATURES = 40
-_HELLO = "e writes a text, ctrl+r shows which features fire on it"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class InspectScreen(MiCrowScreen):
         with Horizontal(id="inspect-input"):
             yield Area(id="inspect-text", placeholder="Type or paste a text")
             with Vertical(id="inspect-run"):
-                yield Button("Run  ctrl+r", id="inspect-button", compact=True)
+                yield Button(_run_label(), id="inspect-button", compact=True)
                 yield Static(id="inspect-status", classes="hint", markup=False)
         with Horizontal(id="inspect-body"):
             with Vertical(id="inspect-left", classes="pane -across -shown"):
@@ -166,7 +166,9 @@ class InspectScreen(MiCrowScreen):
     def _inspected(self, read: Inspected) -> None:
         if read.sae_id != self._sae_id:
             self._say("")
-            self.notify("Another SAE was opened meanwhile; ctrl+r inspects the text with it")
+            self.notify(
+                f"Another SAE was opened meanwhile; {key('inspect.run')} inspects the text with it"
+            )
             return
         found = read.inspection
         self._inspection, self._rows = found, read.rows
@@ -191,6 +193,10 @@ class InspectScreen(MiCrowScreen):
             self._reread_names()
 
     def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
+        self._show_titles()
+
+    def on_keys_changed(self, _: messages.KeysChanged) -> None:
+        self.query_one("#inspect-button", Button).label = _run_label()
         self._show_titles()
 
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
@@ -262,7 +268,7 @@ class InspectScreen(MiCrowScreen):
 
     def _title(self) -> Content:
         if self._feature is None:
-            return Content.styled(no_sae(self.context) or _HELLO, "$muted")
+            return Content.styled(no_sae(self.context) or _hello(), "$muted")
         acts = self._inspection.acts_of(self._feature)
         row = self._rows.get(self._feature)
         parts: list[str | tuple[str, str]] = [(f"#{self._feature}", "bold $primary")]
@@ -355,6 +361,15 @@ def _heading(title: str, pairs: Sequence[object]) -> Content:
     return Content.assemble(
         (title, "bold $primary"), (f"  {len(pairs)} features" if pairs else "", "$muted")
     )
+
+
+def _hello() -> str:
+    text, run = key("inspect.text"), key("inspect.run")
+    return f"{text} writes a text, {run} shows which features fire on it"
+
+
+def _run_label() -> str:
+    return f"Run  {key('inspect.run')}"
 
 
 def _as_lines(pairs: Sequence[tuple[int, float]]) -> str:

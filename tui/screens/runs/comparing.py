@@ -4,6 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mi_crow.errors import UserError
+from tui.preferences.key_words import key
 from tui.widgets.lists.marks import Marks
 from tui.widgets.lists.row_list import RowList
 
@@ -86,7 +87,7 @@ class ComparesSaes(_Screen):
             one = len(wanted) == 1
             words = f"{len(wanted)} SAE{'' if one else 's'} {'is' if one else 'are'} "
             words += "marked" if marked else "on this layer"
-            self.tell(UserError(words, hint=f"mark {LEAST} to {MOST} SAEs with space"))
+            self.tell(UserError(words, hint=f"mark {LEAST} to {MOST} SAEs with {key('runs.mark')}"))
             return
         from tui.screens.runs.compare_popup import read_comparison
 

@@ -11,6 +11,7 @@ from textual.content import Content
 
 from mi_crow.mechanistic.sae.evaluation.figures import Curves, SaeFigures
 from mi_crow.mechanistic.sae.evaluation.standing import Standing
+from tui.preferences.key_words import key
 from tui.screens.runs.charts import Sign, pareto_chart, place_name
 from tui.screens.runs.rows import short_model
 from tui.text import count, duration, number, printable
@@ -128,7 +129,8 @@ def comparison_charts(found: SaeComparison, width: int, lines: int) -> Content:
     drawn = [*overlays[:1], *fronts, *overlays[1:]]
     rows = [beside(drawn[at : at + columns], room) for at in range(0, len(drawn), columns)]
     if not drawn:
-        return Content.styled("nothing was measured yet: n e evaluates an SAE", "$muted")
+        evaluate = key("runs.new", "new.evaluate")
+        return Content.styled(f"nothing was measured yet: {evaluate} evaluates an SAE", "$muted")
     return blocks(*(Content("\n").join(row) for row in rows))
 
 

@@ -11,6 +11,7 @@ from mi_crow.mechanistic.sae.evaluation.standing import Standing
 from mi_crow.memory import READINGS
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import SaeSummary
+from tui.preferences.key_words import key
 from tui.screens.runs.charts import (
     JobHistory,
     SaeReading,
@@ -57,7 +58,12 @@ def unfinished_detail(unfinished: "Unfinished", jobs: "Sequence[JobState]", widt
     ]
     facts = [
         Fact("size", size(unfinished.bytes)),
-        Fact("next", f"resume job {can[-1]}" if can else "no job can finish it; x removes it"),
+        Fact(
+            "next",
+            f"resume job {can[-1]}"
+            if can
+            else f"no job can finish it; {key('runs.remove')} removes it",
+        ),
     ]
     title = heading(unfinished.name, f"{unfinished.what} · unfinished")
     return blocks(title, facts_content(facts, 11, width))
@@ -92,10 +98,11 @@ def sae_detail(
 
 def _next(sae: SaeSummary) -> str:
     """What can be done with it that was not done yet, by key."""
-    words = [] if sae.has_index else ["n i index"]
-    words += [] if sae.evaluation is not None else ["n e evaluate"]
-    words += ["= compare", "w export", "n t train another"]
-    return " · ".join(["enter features", *words] if sae.has_index else words)
+    words = [] if sae.has_index else [f"{key('runs.new', 'new.index')} index"]
+    words += [] if sae.evaluation is not None else [f"{key('runs.new', 'new.evaluate')} evaluate"]
+    words += [f"{key('runs.compare')} compare", f"{key('runs.export')} export"]
+    words.append(f"{key('runs.new', 'new.train')} train another")
+    return " · ".join([f"{key('list.open')} features", *words] if sae.has_index else words)
 
 
 def _origin(reading: SaeReading | None) -> list[Fact]:
@@ -103,7 +110,7 @@ def _origin(reading: SaeReading | None) -> list[Fact]:
     said = reading.said if reading is not None else {}
     facts = []
     if source := said.get("source"):
-        words = [str(source), *(str(said[key]) for key in ("format",) if said.get(key))]
+        words = [str(source), *(str(said[name]) for name in ("format",) if said.get(name))]
         facts.append(Fact("imported", printable(" · ".join(words))))
     words = []
     if (context := said.get("context_size")) is not None:
@@ -132,7 +139,9 @@ def _measured(sae: SaeSummary, reading: SaeReading | None, width: int) -> list[C
         quality = section("On held-out text", facts_content(facts, 27, width))
         return [quality, *_probes(sae.evaluation.get("probes") or {}, width)]
     trouble = f"{printable(sae.evaluation_trouble)}\n" if sae.evaluation_trouble else ""
-    hint = Content.assemble((trouble, "$error"), ("n e evaluates it on held-out text", "$muted"))
+    evaluate = key("runs.new", "new.evaluate")
+    words = f"{evaluate} evaluates it on held-out text"
+    hint = Content.assemble((trouble, "$error"), (words, "$muted"))
     parts = [section("Not evaluated", hint)]
     standing = _own(sae, reading)
     if standing is not None and standing.source:
@@ -189,14 +198,14 @@ def _probes(found: Mapping[str, Any], width: int) -> list[Content]:
 def _quality(found: Mapping[str, Any], trained: Mapping[str, Any]) -> list[Fact]:
     """What an evaluation measured, with what the training had measured at its end."""
 
-    def before(key: str) -> str:
-        value = trained.get(key)
+    def before(name: str) -> str:
+        value = trained.get(name)
         if not isinstance(value, int | float):
             return ""
-        return f"  ({metric(key, float(value))} after training)"
+        return f"  ({metric(name, float(value))} after training)"
 
-    def reading(key: str, digits: int = 3) -> str:
-        value = found.get(key)
+    def reading(name: str, digits: int = 3) -> str:
+        value = found.get(name)
         return number(value, digits) if isinstance(value, int | float) else "–"
 
     def share(key: str) -> str:
@@ -313,7 +322,7 @@ def _job_line(job: "JobState") -> str:
     if job.ended and job.started:
         words.append(f"after {duration(job.ended - job.started)}")
     if job.status in ("lost", "failed", "cancelled") and job.resumable:
-        words.append("R resumes it")
+        words.append(f"{key('runs.resume')} resumes it")
     return " · ".join(words)
 
 
@@ -333,18 +342,18 @@ def _bar(job: "JobState", width: int) -> list[Content]:
 def plain_facts(values: Mapping[str, Any]) -> list[Fact]:
     """JSON values, one per line; nested objects are flattened, unset values left out."""
     facts: list[Fact] = []
-    for key, value in values.items():
+    for name, value in values.items():
         if isinstance(value, Mapping):
             facts += [Fact(f"{fact.name}", fact.value) for fact in plain_facts(value)]
         elif value is None or value == "" or value == [] or value is False:
             continue
         elif isinstance(value, list):
             if all(isinstance(item, str | int | float) for item in value):
-                facts.append(Fact(printable(key), printable(", ".join(map(str, value)))))
+                facts.append(Fact(printable(name), printable(", ".join(map(str, value)))))
         elif isinstance(value, float):
-            facts.append(Fact(printable(key), f"{value:.4g}"))
+            facts.append(Fact(printable(name), f"{value:.4g}"))
         else:
-            facts.append(Fact(printable(key), printable(str(value))))
+            facts.append(Fact(printable(name), printable(str(value))))
     return facts
 
 

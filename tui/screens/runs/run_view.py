@@ -10,6 +10,7 @@ from textual.content import Content
 from mi_crow.mechanistic.sae.evaluation.standing import Standing
 from mi_crow.store.runs.glance import Glance
 from mi_crow.store.workspace import RunSummary, SaeSummary
+from tui.preferences.key_words import key
 from tui.screens.runs.charts import RunReading
 from tui.screens.runs.detail import heading, moment, note_facts, plain_facts
 from tui.text import count, duration, number, printable, size
@@ -37,7 +38,12 @@ def run_detail(
         Fact("tokens", f"{manifest.n_tokens:,}, {per_document:.0f} per document on average"),
         Fact("stored", f"{manifest.dtype} in {len(manifest.parts)} parts, {size(run.bytes)}"),
         Fact("captured", f"{moment(manifest.created)}, took {duration(manifest.seconds)}"),
-        Fact("next", "enter trains an SAE on it" if manifest.complete else "resume its capture"),
+        Fact(
+            "next",
+            f"{key('list.open')} trains an SAE on it"
+            if manifest.complete
+            else "resume its capture",
+        ),
         *note_facts(reading.note if reading is not None else ""),
     ]
     if glance is not None and glance.labels:
@@ -61,8 +67,8 @@ def _dataset(spec: Mapping[str, Any]) -> str:
     if spec.get("split") and source != "sample":
         words.append(str(spec["split"]))
     named = (("limit", "at most {:,} documents"), ("token_limit", "at most {:,} tokens"))
-    for key, words_of in named:
-        value = spec.get(key)
+    for name, words_of in named:
+        value = spec.get(name)
         if isinstance(value, int):
             words.append(words_of.format(value))
     if isinstance(spec.get("sample_seed"), int):

@@ -12,6 +12,7 @@ from mi_crow.errors import CorruptDataError
 from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.actions import bindings
+from tui.preferences.key_words import key
 from tui.screens.base import MiCrowScreen
 from tui.screens.runs import rows
 from tui.screens.runs.aside import LEAST_HEIGHT, AsidePane
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
     from mi_crow.jobs import JobState
 
 LISTS = ("runs", "saes", "jobs")
+_COLUMNS = {"runs": rows.RUN_COLUMNS, "saes": rows.SAE_COLUMNS, "jobs": rows.JOB_COLUMNS}
+_EMPTY = {
+    "runs": lambda: f"none yet: {key('runs.new', 'new.capture')} captures one",
+    "saes": lambda: (
+        f"none yet: {key('runs.new', 'new.train')} trains one,"
+        f" {key('runs.new', 'new.import')} imports one"
+    ),
+    "jobs": lambda: "no jobs yet",
+}
 _TITLES = {"runs": "Activation runs", "saes": "SAEs", "jobs": "Jobs"}
 
 
@@ -56,12 +66,8 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         yield Welcome(self.context.workspace.root)
         with Horizontal(id="runs-body"):
             with Vertical(id="lists", classes="pane -across -shown"):
-                for name, columns, empty in (
-                    ("runs", rows.RUN_COLUMNS, "none yet: n c captures one"),
-                    ("saes", rows.SAE_COLUMNS, "none yet: n t trains one, n m imports one"),
-                    ("jobs", rows.JOB_COLUMNS, "no jobs yet"),
-                ):
-                    row_list = SortedList(columns, empty=empty, id=f"list-{name}")
+                for name, columns in _COLUMNS.items():
+                    row_list = SortedList(columns, empty=_EMPTY[name], id=f"list-{name}")
                     yield ListHeading(_TITLES[name], row_list)
                     yield row_list
                 yield AsidePane(id="aside")
@@ -98,6 +104,9 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
 
     def on_jobs_changed(self, _: messages.JobsChanged) -> None:
         self._show_lists()
+        self._read_detail()
+
+    def on_keys_changed(self, _: messages.KeysChanged) -> None:
         self._read_detail()
 
     def on_resize(self) -> None:

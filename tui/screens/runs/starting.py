@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from tui import messages
 from tui.actions import BY_ID
+from tui.preferences.key_words import key
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
@@ -129,13 +130,14 @@ class StartsJobs(_Screen):
         elif found.state == "taken":
             self._select("runs", RUN_ID)
             said = f"The demo calls its run {RUN_ID}, and another run has this name"
-            app.notify(said, severity="warning", remedy="rename it with r")
+            app.notify(said, severity="warning", remedy=f"rename it with {key('runs.rename')}")
         else:
             self._select("jobs", found.job)
             if found.state == "active":
                 app.notify("The demo is running already")
             else:
-                app.notify("The demo was started but not finished", remedy="R resumes it")
+                remedy = f"{key('runs.resume')} resumes it"
+                app.notify("The demo was started but not finished", remedy=remedy)
 
     def _select(self, rows: str, key: str) -> None:
         self.post_message(messages.ShowInRuns(rows, key))

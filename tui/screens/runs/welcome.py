@@ -13,7 +13,8 @@ from textual.widgets import Static
 
 from mi_crow.jobs.demo import DISK, DURATION
 from mi_crow.store.free_space import nearest_existing
-from tui.actions import BY_ID, bindings, keys_label
+from tui.actions import bindings
+from tui.preferences.key_words import key
 from tui.text import printable, size
 from tui.threads import ThreadWork
 
@@ -47,12 +48,12 @@ class Way(Widget, can_focus=True):
 
     def render(self) -> RenderResult:
         title, does, takes = _WAYS[self._way]
-        key = keys_label(BY_ID[f"new.{self._way}"].keys)
+        letter = key(f"new.{self._way}")
         marker = "▌" if self.has_focus else " "
         width = max(self.size.width, 1)
         bar = (marker, "$primary")
         lines = (
-            Content.assemble(bar, (f" {key}  ", "bold $primary"), (title, "bold $foreground")),
+            Content.assemble(bar, (f" {letter}  ", "bold $primary"), (title, "bold $foreground")),
             Content.assemble(bar, f"    {does}"),
             Content.assemble(bar, "    ", (takes, "$muted")),
         )

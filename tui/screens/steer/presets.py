@@ -9,6 +9,7 @@ from textual.app import ComposeResult
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.actions import bindings
+from tui.preferences.key_words import key
 from tui.screens.steer.stack import other_sae_text, stack_text
 from tui.text import printable
 from tui.widgets.frame.popup import Popup
@@ -34,7 +35,7 @@ class PresetPopup(Popup[Sequence[Intervention]]):
     def compose_box(self) -> ComposeResult:
         yield RowList(
             [Column("preset", 20), Column("SAE", 20), Column("changes")],
-            empty="none yet: P saves the stack",
+            empty=f"none yet: {key('steer.save_preset')} saves the stack",
         )
 
     def on_mount(self) -> None:

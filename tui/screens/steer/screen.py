@@ -17,6 +17,7 @@ from tui import messages
 from tui.actions import bindings
 from tui.annotate import write
 from tui.clipboard import copy
+from tui.preferences.key_words import key
 from tui.screens.feature_card import FeatureCard
 from tui.screens.no_sae import no_sae
 from tui.screens.steer import stack as stacks
@@ -46,10 +47,6 @@ if TYPE_CHECKING:
 
 SIDES = ("baseline", "steered")
 SETTINGS = {"tokens": ("tokens", "64"), "temperature": ("temp", "0.8"), "seed": ("seed", "0")}
-_EMPTY = {
-    "baseline": "ctrl+r generates the baseline",
-    "steered": "and the steered text",
-}
 
 
 class SteerScreen(StackScreen):
@@ -82,7 +79,7 @@ class SteerScreen(StackScreen):
                 yield Trouble(id="stack-trouble")
                 yield RowList(
                     stacks.STACK_COLUMNS,
-                    empty="none yet: n adds one",
+                    empty=lambda: f"none yet: {key('steer.new')} adds one",
                     id="steer-stack",
                 )
         yield Trouble(id="steer-trouble")
@@ -90,7 +87,7 @@ class SteerScreen(StackScreen):
             for side in SIDES:
                 with Vertical(classes="steer-side"):
                     yield Static(id=f"title-{side}", classes="related-title", markup=False)
-                    yield StreamText(id=f"text-{side}", empty=_EMPTY[side])
+                    yield StreamText(id=f"text-{side}")
         yield FeatureCard(self.context)
         yield PromptLine()
 
@@ -123,11 +120,15 @@ class SteerScreen(StackScreen):
     def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
         self._say_empty()
 
+    def on_keys_changed(self, _: messages.KeysChanged) -> None:
+        self._say_empty()
+
     def _say_empty(self) -> None:
         missing = no_sae(self.context)
-        for side in SIDES:
-            words = ("" if side != SIDES[0] else missing) if missing else _EMPTY[side]
-            self._text(side).say_empty(words)
+        baseline = f"{key('steer.run')} generates the baseline"
+        for side, words in zip(SIDES, (baseline, "and the steered text"), strict=True):
+            other = missing if side == SIDES[0] else ""
+            self._text(side).say_empty(other if missing else words)
 
     # What comes back at the next start.
 

@@ -7,6 +7,7 @@ from mi_crow.bounds import REAL
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention, is_feature
 from mi_crow.mechanistic.steering.schedules import parse_condition, parse_schedule
+from tui.preferences.key_words import key
 from tui.text import printable
 from tui.widgets.forms.fields import FormField, Values
 from tui.widgets.lists.row_list import Cell, Column, Row
@@ -51,9 +52,10 @@ def check_stack(
     """Raises UserError for a feature that is not one of the open SAE."""
     for one in stack:
         if one.feature is not None and one.sae is None:
+            assign, remove = key("list.open"), key("steer.remove")
             raise UserError(
                 f"feature {one.feature} does not name its SAE",
-                hint="enter assigns it to the open SAE, x removes it",
+                hint=f"{assign} assigns it to the open SAE, {remove} removes it",
             )
         one.check_sae(sae_id or "", lambda: weights)
 

@@ -14,6 +14,7 @@ from textual.widgets import Button, Static
 from mi_crow.errors import UserError
 from tui.actions import bindings
 from tui.clipboard import copy
+from tui.preferences.key_words import key
 from tui.text import printable
 from tui.threads import error_sentence
 from tui.widgets.field import Field
@@ -124,9 +125,9 @@ class FormPopup(Popup[Result]):
             if focused.candidates:
                 hint = f"{hint}; ↓ lists" if hint else "↓ lists"
         elif isinstance(focused, SectionHeading):
-            hint = "enter opens or closes these fields"
+            hint = f"{key('section.toggle')} opens or closes these fields"
         elif self._advice.command:
-            hint = "y copies the command"
+            hint = f"{key('form.copy')} copies the command"
         self.query_one("#form-hint", Static).update(printable(hint))
         if self._study is not None:
             self._tell_trouble()

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from tui.message_log import Place
+from tui.preferences.key_words import key
 from tui.text import printable
 
 if TYPE_CHECKING:
@@ -23,15 +24,16 @@ _ON_RUNS: Final = {"capture": "runs", "train": "saes", "evaluate": "saes", "impo
 def ending_line(job: "JobState") -> str:
     """How a job ended, in one line, with the keys that show it: `train finished: the SAE small; !
     then enter opens it`."""
+    then = f"{key('app.messages')} then {key('list.open')}"
     name = _made_by(job)
     if job.status == "finished":
         made = _MADE.get(job.kind, "{}").format(name) if name else ""
         words = f"{job.kind} finished" + (f": {made}" if made else "")
         opens = "opens it" if made and place_of(job).rows != "jobs" else "shows the job"
-        return printable(f"{words}; ! then enter {opens}")
+        return printable(f"{words}; {then} {opens}")
     words = " ".join(word for word in (job.kind, name, job.status) if word)
     why = f": {job.error}" if job.error and job.status == "failed" else ""
-    return printable(f"{words}{why}; ! then enter shows the job")
+    return printable(f"{words}{why}; {then} shows the job")
 
 
 def place_of(job: "JobState") -> Place:

@@ -48,19 +48,22 @@ class FooterBar(Widget):
     def _items(self) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
         """What to show and what always stays: (label of the key, action, key) each."""
         found: dict[str, tuple[str, str, str]] = {}
+        zoom: tuple[str, str, str] | None = None
         focused = self.screen.focused
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if binding.key == NO_KEY or takes_key(focused, binding.key):
                 continue
+            if binding.id == "app.zoom":
+                zoom = (key_label(binding.key), "", binding.key)
             if binding.show and active.enabled and binding.id and binding.id not in found:
                 found[binding.id] = (key_label(binding.key), binding.description, binding.key)
         ids = sorted(found, key=lambda name: (_rank(name), _ORDER.get(name, 999)))
         shown = [found[name] for name in ids if name not in _ALWAYS]
         if self._typing():
             shown.insert(0, ("esc", "leave the field", "escape"))
-        elif getattr(self.screen, "zoomed", None) is not None:
-            shown.insert(0, ("+", "all panes", "plus"))
+        elif zoom is not None and getattr(self.screen, "zoomed", None) is not None:
+            shown.insert(0, (zoom[0], "all panes", zoom[2]))
         return shown, [found[name] for name in _ALWAYS if name in found]
 
 

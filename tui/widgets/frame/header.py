@@ -11,6 +11,7 @@ from textual.style import Style
 from textual.widget import Widget
 
 from tui.actions import SCREENS
+from tui.preferences.key_words import key
 from tui.text import duration, printable
 from tui.widgets.frame.banner import Banner
 
@@ -77,7 +78,9 @@ class TitleLine(Widget):
         right = Content.styled(running_label(context.jobs()), "$accent")
         unread = cast("Workbench", self.app).message_log.unread_errors
         if unread:
-            right = Content.assemble((f"! {unread}", "bold $error"), "  " * bool(right), right)
+            right = Content.assemble(
+                (f"{key('app.messages')} {unread}", "bold $error"), "  " * bool(right), right
+            )
         width = self.size.width
         room = width - right.cell_length - 2
         if left.cell_length > room:
@@ -91,14 +94,15 @@ class TabLine(Widget):
 
     def render(self) -> RenderResult:
         current = self.app.current_mode
-        room = sum(len(name) + 4 for name in SCREENS) <= self.size.width
+        keys = [key(f"app.{name}") for name in SCREENS]
+        room = sum(len(name) + 3 + len(one) for name, one in zip(SCREENS, keys, strict=True))
         parts = []
-        for digit, name in enumerate(SCREENS, start=1):
+        for digit, name in zip(keys, SCREENS, strict=True):
             here = name == current
             tab = Content.assemble(
                 (f" {digit} ", "$primary on $panel" if here else "$faint"),
                 (
-                    f"{name.title()} " if room or here else "",
+                    f"{name.title()} " if room <= self.size.width or here else "",
                     "bold $foreground on $panel" if here else "$muted",
                 ),
             )

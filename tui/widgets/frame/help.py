@@ -8,6 +8,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from tui.actions import BY_ID, Action, bindings, scope_actions, shown_keys
+from tui.preferences.key_words import key
 from tui.widgets.frame.popup import Popup
 
 _TITLES = {
@@ -16,8 +17,6 @@ _TITLES = {
     "sorting": "In lists with an order",
     "scroll": "In texts",
     "tokens": "On tokens",
-    "map": "On the map (m)",
-    "new": "New (n)",
 }
 # What else can have the focus or opens there.
 _ALSO = {
@@ -35,11 +34,19 @@ def help_content(screen_name: str, keymap: Mapping[str, str]) -> Content:
     for scope in (screen_name, "list", *_ALSO.get(screen_name, ()), "app"):
         actions = [one for one in scope_actions(scope) if shown_keys(one, keymap)]
         if actions:
-            title = _TITLES.get(scope, scope.title())
+            title = _title(scope)
             lines = [Content.styled(title, "bold $primary")]
             lines += [_line(action, keymap) for action in actions]
             blocks.append(Content("\n").join(lines))
     return Content("\n\n").join(blocks)
+
+
+def _title(scope: str) -> str:
+    opened_by = {"map": ("On the map", "features.map"), "new": ("New", "runs.new")}
+    if scope in opened_by:
+        title, action = opened_by[scope]
+        return f"{title} ({key(action)})"
+    return _TITLES.get(scope, scope.title())
 
 
 def _line(action: Action, keymap: Mapping[str, str]) -> Content:

@@ -10,6 +10,7 @@ from textual.widgets import Static
 
 from tui.actions import bindings
 from tui.message_log import Place, Told
+from tui.preferences.key_words import key
 from tui.text import printable
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
@@ -65,7 +66,7 @@ class MessagesPopup(Popup[Place]):
         if told.remedy:
             parts.append((f"\n{printable(told.remedy)}", "$foreground"))
         if told.place is not None:
-            parts += [("\nenter", "bold $primary"), (" shows it", "$muted")]
+            parts += [(f"\n{key('list.open')}", "bold $primary"), (" shows it", "$muted")]
         self.query_one("#messages-whole", Static).update(Content.assemble(*parts))
 
     @on(RowList.Opened)

@@ -4,6 +4,8 @@ from typing import Final
 
 from textual.widgets import Static
 
+from tui.preferences.key_words import key
+
 LEAST_COLUMNS: Final = 40
 LEAST_LINES: Final = 10
 
@@ -13,5 +15,8 @@ class TooSmall(Static):
     it is, with its focus, and is there again when the terminal has grown."""
 
     def __init__(self) -> None:
-        words = f"The terminal is too small: it needs {LEAST_COLUMNS} by {LEAST_LINES} (q quits)"
-        super().__init__(words, markup=False)
+        super().__init__(markup=False)
+
+    def render(self) -> str:
+        size = f"{LEAST_COLUMNS} by {LEAST_LINES}"
+        return f"The terminal is too small: it needs {size} ({key('app.quit')} quits)"

@@ -1,6 +1,7 @@
 """A list of one-line rows under a cursor: what every list shares."""
 
 import re
+from collections.abc import Callable
 
 from textual import events
 from textual.content import Content
@@ -11,6 +12,9 @@ from textual.strip import Strip
 from tui.actions import bindings
 from tui.themes.readable import ROLES
 from tui.widgets.lists.strip_view import StripView
+
+Sentence = str | Callable[[], str]
+"""What an empty list says; one that names keys is made when it is shown."""
 
 _ROLE = re.compile(rf"\$({'|'.join(ROLES)})(?![\w-])")
 
@@ -36,7 +40,9 @@ class CursorList(StripView):
     COMPONENT_CLASSES = {"list--cursor", "list--cursor-blurred"}
     cursor: reactive[int] = reactive(0, init=False, repaint=False)
 
-    def __init__(self, empty: str = "", id: str | None = None, classes: str | None = None) -> None:
+    def __init__(
+        self, empty: Sentence = "", id: str | None = None, classes: str | None = None
+    ) -> None:
         super().__init__(id=id, classes=classes)
         self._empty = empty  # shown while there are no rows
         self._had_rows = False
@@ -48,7 +54,7 @@ class CursorList(StripView):
     def tell_highlighted(self) -> None:
         """Posts the message that the cursor is on another row."""
 
-    def say_empty(self, sentence: str) -> None:
+    def say_empty(self, sentence: Sentence) -> None:
         """Shows `sentence` while there are no rows: none yet, not read yet, none that match."""
         if sentence != self._empty:
             self._empty = sentence
@@ -75,7 +81,8 @@ class CursorList(StripView):
 
     def render_line(self, y: int) -> Strip:
         if not self.row_count and y == 0 and self._empty:
-            return self._strip(Content.styled(f" {self._empty}", "$muted"), self.text_width)
+            empty = self._empty if isinstance(self._empty, str) else self._empty()
+            return self._strip(Content.styled(f" {empty}", "$muted"), self.text_width)
         return super().render_line(y)
 
     def look_of(self, line: int) -> str:

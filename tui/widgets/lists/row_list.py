@@ -11,7 +11,7 @@ from textual.geometry import Size
 from textual.message import Message
 from textual.widget import Widget
 
-from tui.widgets.lists.cursor_list import CursorList
+from tui.widgets.lists.cursor_list import CursorList, Sentence
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class RowList(CursorList):
         self,
         columns: Sequence[Column],
         *,
-        empty: str = "",
+        empty: Sentence = "",
         id: str | None = None,
         classes: str | None = None,
     ) -> None:
