@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import UserError
-from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.process import is_locked
 from mi_crow.jobs.status import JobState, list_jobs
 from mi_crow.store.workspace import Workspace
@@ -68,6 +67,8 @@ def trained_on(workspace: Workspace) -> dict[str, str | None]:
 
 def uses(job: JobState, what: str, name: str, trained: Mapping[str, str | None]) -> bool:
     """Whether a job reads or writes a run or an SAE. `trained` is the result of `trained_on`."""
+    from mi_crow.jobs.kinds import KINDS  # with the settings of every kind: 60 ms
+
     kind = KINDS.get(job.kind)
     makes = kind is not None and kind.makes == what
     # By default, index and evaluate read the run that their SAE was trained on.

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.jobs.dependents import is_being_written, refuse_in_use, trained_on, uses
-from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.process import LEAVING_S, LOCK_NAME, take_lock
 from mi_crow.jobs.spec import SPEC_NAME
 from mi_crow.jobs.status import JobState, list_jobs, read_state
@@ -114,6 +113,8 @@ def waiting_for(workspace: Workspace, what: str, name: str) -> list[JobState]:
 
 def unfinished_output(workspace: Workspace, job: JobState) -> Path | None:
     """The output that a job has started and not finished, if any."""
+    from mi_crow.jobs.kinds import KINDS
+
     what = KINDS[job.kind].makes if job.kind in KINDS else None
     if what is None or job.output is None:
         return None

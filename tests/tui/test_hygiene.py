@@ -4,31 +4,45 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-NEVER = ("torch", "transformers", "datasets", "safetensors")
-NOT_AT_FIRST = (*NEVER, "duckdb", "polars", "numpy", "pyarrow")
+from mi_crow.mechanistic.sae.train.metrics import MetricsTable
+from tests.helpers.index_fixture import copy_index
+
+# Each would take seconds, or 15 to 70 MB of a process that stays open all day.
+NEVER = ("torch", "transformers", "datasets", "safetensors", "pyarrow", "polars", "duckdb")
+NOT_AT_FIRST = (*NEVER, "_duckdb", "numpy", "importlib.metadata")
 
 DRIVE = """
 import asyncio, json, sys
 from mi_crow.store.workspace import Workspace
 from tui.app import MiCrowApp
+from tui.screens.runs.charts import RunReading, SaeReading
 
 async def drive():
+    read = set()
     app = MiCrowApp(Workspace.open(sys.argv[1]))
     async with app.run_test(size=(80, 24)) as pilot:
-        for key in ("2", "3", "4", "5", "6", "1", "question_mark", "escape", "n", "escape",
-                    "t", "escape", "x", "escape", "e", "escape", "ctrl+p", "escape", "j", "j", "j"):
+        for key in ("2", "enter", "b", "o", "m", "escape", "3", "4", "5", "6", "1",
+                    "question_mark", "escape", "n", "escape", "t", "escape", "x", "escape",
+                    "e", "escape", "ctrl+p", "escape", *"jjjjj"):
             await pilot.press(key)
-            await app.workers.wait_for_complete()
-            await pilot.pause()
+            for _ in range(3):
+                await app.workers.wait_for_complete()
+                await pilot.pause()
+            reading = getattr(app.screen, "_reading", None)
+            read |= {"run"} if isinstance(reading, RunReading) and reading.glance else set()
+            read |= {"SAE"} if isinstance(reading, SaeReading) and reading.curves else set()
+        read |= {"index"} if app.context.features is not None else set()
+    return sorted(read)
 
-asyncio.run(drive())
-print(json.dumps(sorted(sys.modules)))
+read = asyncio.run(drive())
+print(json.dumps({"read": read, "modules": sorted(sys.modules)}))
 """
 
 
-def modules(code: str, *arguments: str) -> set[str]:
-    """The modules that a fresh interpreter has loaded after running `code`."""
+def printed(code: str, *arguments: str) -> Any:
+    """What a fresh interpreter prints in its last line, as JSON."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
@@ -36,7 +50,7 @@ def modules(code: str, *arguments: str) -> set[str]:
         check=True,
         cwd=Path(__file__).parents[2],
     )
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_the_app_and_its_first_screen_import_nothing_heavy():
@@ -44,8 +58,13 @@ def test_the_app_and_its_first_screen_import_nothing_heavy():
         "import json, sys, tui.app, tui.screens.runs.screen, tui.screens.features.screen; "
         "print(json.dumps(sorted(sys.modules)))"
     )
-    assert not modules(code) & set(NOT_AT_FIRST)
+    assert not set(printed(code)) & set(NOT_AT_FIRST)
 
 
-def test_driving_every_screen_loads_no_torch(app_workspace):
-    assert not modules(DRIVE, str(app_workspace.root)) & set(NEVER)
+def test_driving_every_screen_with_a_run_an_sae_and_an_index_loads_nothing_heavy(app_workspace):
+    copy_index(app_workspace, "demo-topk", n_features=160, n_documents=24)
+    table = MetricsTable([{"step": step, "fvu": 1 / step} for step in range(1, 9)])
+    table.write(app_workspace.saes_dir / "demo-topk" / "metrics.parquet")
+    told = printed(DRIVE, str(app_workspace.root))
+    assert told["read"] == ["SAE", "index", "run"]
+    assert not set(told["modules"]) & set(NEVER)

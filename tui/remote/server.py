@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mi_crow import __version__
+import mi_crow
 from mi_crow.causes import explained
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.remote.place import bind_socket, is_of_this_user
@@ -104,7 +104,7 @@ class RemoteControl:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         workspace = str(self._app.context.workspace.root)
-        greeting = Greeting(os.getpid(), __version__, workspace, self._started)
+        greeting = Greeting(os.getpid(), mi_crow.__version__, workspace, self._started)
         await _send(writer, greeting_line(greeting))
         try:
             request = read_request(await _request(reader))

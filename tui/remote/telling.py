@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mi_crow import __version__
+import mi_crow
 from tui.message_log import Told
 from tui.remote.offer import open_popup
 from tui.watch import ACTIVE
@@ -24,7 +24,7 @@ def app_state(app: "MiCrowApp") -> dict[str, Any]:
     focused = screen.focused
     return {
         "pid": os.getpid(),
-        "version": __version__,
+        "version": mi_crow.__version__,
         "workspace": str(context.workspace.root),
         "screen": app.current_mode,
         "popup": open_popup(app),

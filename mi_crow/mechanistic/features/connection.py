@@ -1,6 +1,6 @@
 """Opening `features.duckdb` for reading: attached read-only, with no access to other files.
 
-Torch-free. DuckDB is imported on first use.
+Torch-free. DuckDB is imported on first use, its core only.
 """
 
 import os
@@ -20,6 +20,7 @@ from mi_crow.mechanistic.features.schema import (
     TABLES,
     tables_of,
 )
+from mi_crow.store.columnar.core import duckdb_core
 
 if TYPE_CHECKING:
     import duckdb
@@ -85,7 +86,7 @@ class IndexConnection:
     ) -> _Answer:
         """What `read` makes of the answer to a query. Errors of DuckDB are raised as
         MiCrowError."""
-        import duckdb
+        duckdb = duckdb_core()
 
         try:
             try:
@@ -110,7 +111,7 @@ class IndexConnection:
     @contextmanager
     def _roomy(self) -> Iterator[None]:
         """A block whose queries may take all the memory that reading may; it is given back."""
-        import duckdb
+        duckdb = duckdb_core()
 
         with self._large:
             self._cursor.execute(f"SET memory_limit='{_MEMORY_LIMIT}'")
@@ -136,7 +137,7 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
     Raises NotFoundError when there is none, UserError for another schema or an index that another
     process has open for writing, CorruptDataError.
     """
-    import duckdb
+    duckdb = duckdb_core()
 
     found = identity(path)
     if found is None:
@@ -210,7 +211,7 @@ def _checked_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> int:
 
 def explained(sae_id: str, error: "duckdb.Error", path: Path | None = None) -> MiCrowError:
     """A DuckDB error on the index of `sae_id` at `path` as an error for the user."""
-    import duckdb
+    duckdb = duckdb_core()
 
     text = str(error).strip()
     first_line = text.splitlines()[0] if text else type(error).__name__

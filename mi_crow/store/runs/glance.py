@@ -2,20 +2,30 @@
 each layer. Torch-free."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError
+from mi_crow.store.columnar.parquet import ParquetLook, parquet_look
 from mi_crow.store.runs.manifest import PartSpec, RunManifest
 
 _TOKENS = "tokens"  # the folder of the documents
 _MOST_PARTS = 16  # whose splits and labels are counted: a large run has thousands
 _MOST_ROWS = 256  # of the first part, among which the texts are
 _MOST_CHARACTERS = 2000  # of one text
+
+# Both in the order of the file: of equally frequent labels the one that comes first.
+_COUNTED = (
+    "coalesce(split, '') AS split, label, count(*) AS documents",
+    "GROUP BY ALL ORDER BY min(file_row_number)",
+)
+_SAMPLED = (
+    f"left(coalesce(text, ''), {_MOST_CHARACTERS}) AS text, coalesce(len(token_ids), 0) AS tokens, "
+    "label, coalesce(split, '') AS split",
+    f"WHERE file_row_number < {_MOST_ROWS} ORDER BY file_row_number",
+)
 
 
 @dataclass(frozen=True)
@@ -46,13 +56,14 @@ def glance_at(folder: Path, manifest: RunManifest, texts: int = 12) -> Glance:
     splits: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     sample: tuple[SampleText, ...] = ()
-    for part in manifest.parts[:_MOST_PARTS]:
-        with _documents(folder, part) as file:
-            table = file.read(["split", "label"])
-        splits.update(split or "" for split in table["split"].to_pylist())
-        labels.update(label for label in table["label"].to_pylist() if label)
-        if not sample:
-            sample = _texts(folder, part, texts)
+    with parquet_look() as look:
+        for part in manifest.parts[:_MOST_PARTS]:
+            for row in _asked(look, folder, part, *_COUNTED):
+                splits[row["split"]] += row["documents"]
+                if row["label"]:
+                    labels[row["label"]] += row["documents"]
+            if not sample:
+                sample = _texts(look, folder, part, texts)
     return Glance(
         splits.total(),
         manifest.n_documents,
@@ -63,39 +74,24 @@ def glance_at(folder: Path, manifest: RunManifest, texts: int = 12) -> Glance:
     )
 
 
-def _texts(folder: Path, part: PartSpec, wanted: int) -> tuple[SampleText, ...]:
+def _texts(look: ParquetLook, folder: Path, part: PartSpec, wanted: int) -> tuple[SampleText, ...]:
     """Evenly spaced, so that a corpus that is sorted by label shows several."""
-    columns = ["text", "label", "split", "token_ids"]
-    with _documents(folder, part) as file:
-        batch = next(file.iter_batches(_MOST_ROWS, columns=columns), None)
-        rows = [] if batch is None else batch.to_pylist()
+    rows = _asked(look, folder, part, *_SAMPLED)
     step = max(len(rows) // max(wanted, 1), 1)
     return tuple(
-        SampleText(
-            (row["text"] or "")[:_MOST_CHARACTERS],
-            len(row["token_ids"] or ()),
-            row["label"],
-            row["split"] or "",
-        )
+        SampleText(row["text"], row["tokens"], row["label"], row["split"])
         for row in rows[::step][:wanted]
     )
 
 
-@contextmanager
-def _documents(folder: Path, part: PartSpec) -> Iterator[Any]:
-    """The open file of a part's documents."""
-    import pyarrow
-    from pyarrow import parquet
-
-    path = folder / _TOKENS / f"{part.stem}.parquet"
+def _asked(
+    look: ParquetLook, folder: Path, part: PartSpec, select: str, rest: str
+) -> list[dict[str, Any]]:
+    """Rows about the documents of a part."""
     try:
-        with parquet.ParquetFile(path) as file:
-            yield file
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
-        words = str(error).strip().splitlines() or [type(error).__name__]
-        raise machine_error(error, path) or CorruptDataError(
-            f"{path} is damaged ({words[0]})", hint="capture the run again"
-        ) from error
+        return look.ask(folder / _TOKENS / f"{part.stem}.parquet", select, rest)
+    except CorruptDataError as error:
+        raise CorruptDataError(error.sentence, hint="capture the run again") from error
 
 
 def _layer_bytes(folder: Path, manifest: RunManifest, layer: str) -> int:

@@ -132,10 +132,10 @@ def curves_of(sae: SaeSummary) -> dict[str, tuple[Point, ...]]:
     path = sae.path / "metrics.parquet"
     if not path.is_file():
         return {}
-    from mi_crow.mechanistic.sae.train.metrics import read_rows
+    from mi_crow.mechanistic.sae.train.metrics import glance_at_rows
 
     try:
-        rows = read_rows(path)
+        rows = glance_at_rows(path)
     except (MiCrowError, OSError):
         return {}
     found: dict[str, list[Point]] = {}
