@@ -22,6 +22,7 @@ from mi_crow.datasets.saved import is_saved, saved_features, text_features
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.model_names import model_asked_for
+from mi_crow.language_model.outline import check_layers, outline_of
 from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.fitting import check_run, check_width, run_of
@@ -45,6 +46,7 @@ def check_capture(workspace: Workspace, config: CaptureConfig) -> None:
     check_free(workspace.activations_dir, config.name, "run")
     check_model(config.model)
     check_dataset(config.dataset)
+    _check_layers(config.model, config.layers)
 
 
 def check_train(workspace: Workspace, config: TrainConfig) -> None:
@@ -55,6 +57,7 @@ def check_train(workspace: Workspace, config: TrainConfig) -> None:
     if config.stream is not None:
         check_model(config.stream.model)
         check_dataset(config.stream.dataset)
+        _check_layers(config.stream.model, config.stream.layers)
         return
     manifest = run_manifest(workspace, config.run_id)
     width = stored_layer(manifest, config.layer).width
@@ -193,6 +196,10 @@ def check_model(spec: ModelSpec) -> None:
             f"model {spec.model!r} not found",
             hint="give a folder, a .gguf file, a Hugging Face id (org/name) or `sample`",
         )
+
+
+def _check_layers(spec: ModelSpec, layers: Iterable[str]) -> None:
+    check_layers(layers, outline_of(spec.model, spec.revision, spec.gguf_file))
 
 
 def check_dataset(spec: DatasetSpec) -> None:

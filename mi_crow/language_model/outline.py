@@ -4,14 +4,15 @@ The hook points of a loaded model are in `hook_points`; these are for choosing o
 """
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import MiCrowError
+from mi_crow.errors import LayerNotFoundError, MiCrowError, nearest
 from mi_crow.language_model.gguf_header import read_values
-from mi_crow.language_model.hook_points.names import SHORT
+from mi_crow.language_model.hook_points.names import EMBEDDING, SHORT, number_of, short_name
 from mi_crow.language_model.model_names import hub_model
 from mi_crow.store.json_file import read_json
 from mi_crow.store.safetensors_header import read_header
@@ -31,6 +32,12 @@ _GGUF_ENDINGS = (
     ".attention.value_length",
     ".context_length",
 )
+
+# What the blocks are in, their number, and what follows it.
+_NUMBERED = re.compile(r"(?:.*?\.)??(?:(\w+)\.)?(\d{1,9})((?:\..*)?)")
+_BLOCK_LISTS = ("layers", "h", "blocks", "block")  # one name for another, as HookPoints takes them
+# Modules without weights, or with those of another module: no file names them.
+_UNNAMED = re.compile(r"act|drop|emb|gelu|head|norm|pool|relu|rotary|silu|softmax")
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,55 @@ def outline_of(
         return _of_folder(place)
     except (MiCrowError, OSError, ValueError, TypeError):
         return None
+
+
+def check_layers(names: Iterable[str], found: Outline | None) -> None:
+    """Raises LayerNotFoundError for a layer that a model with this outline cannot have. What its
+    files leave open passes: the loaded model decides."""
+    for name in names:
+        if found is not None and not _may_have(found, name):
+            known = [*(point for point, _ in found.points()), *found.modules]
+            raise LayerNotFoundError(
+                f"the model has no layer {name[:60]!r}",
+                hint=f"it has {found.blocks} blocks, with {nearest(name[:60], known)}",
+            )
+
+
+def _may_have(found: Outline, name: str) -> bool:
+    if re.fullmatch(r"-?\d+", name):
+        return len(name) < 10 and -found.blocks <= int(name) < found.blocks
+    number = number_of(short_name(name))
+    if number is not None:
+        return number < found.blocks
+    if name == EMBEDDING or "hook_" in name:
+        return True
+    name = name.removesuffix(".input")
+    inside = _NUMBERED.fullmatch(name)
+    if inside is not None and (name.partition(".")[0] in SHORT or int(inside[2]) >= found.blocks):
+        return False
+    # The names in files of mixtures of experts are not those of the loaded modules.
+    whole = 0 < len(found.modules) <= _MOST_MODULES and not any(
+        "expert" in m for m in found.modules
+    )
+    return not whole or _place_in(name) in {_place_in(one) for one in _with_unnamed(found, name)}
+
+
+def _with_unnamed(found: Outline, name: str) -> Iterator[str]:
+    """The modules of the files, and `name` where it stands beside them and may have no weights."""
+    yield from found.modules
+    parent, _, last = name.rpartition(".")
+    beside = not parent or _place_in(parent) in {_place_in(one) for one in found.modules}
+    if beside and _UNNAMED.search(last):
+        yield name
+
+
+def _place_in(name: str) -> str:
+    """A module's place as every prefix gives it: from its block's number on, or its last part."""
+    inside = _NUMBERED.fullmatch(name)
+    if inside is None:
+        return name.rpartition(".")[2]
+    listed, number, rest = inside.groups()
+    return f"{'' if listed in _BLOCK_LISTS else listed or ''}.{number}{rest}"
 
 
 def cached_models() -> list[str]:

@@ -299,6 +299,18 @@ def test_paths_are_completed_as_they_are_typed(app_workspace, tmp_path):
     [
         ("capture", {"model__model": "./no/such"}, "model './no/such' not found", ""),
         ("capture", {"layers": "resid_post.9"}, "the model has no layer 'resid_post.9'", "layers"),
+        (
+            "capture",
+            {"layers": "resid_post.1, model.layers.2.mpl"},
+            "the model has no layer 'model.layers.2.mpl'; it has 4 blocks, with model.layers.2.mlp",
+            "layers",
+        ),
+        (
+            "train",
+            {"stream": "yes", "layer": "banana"},
+            "the model has no layer 'banana'; it has 4 blocks, with ",
+            "layer",
+        ),
         ("capture", {"name": "demo"}, "run 'demo' exists already; choose another name", ""),
         ("capture", {"name": "../up"}, "run id '../up' is not a valid name", ""),
         ("capture", {"dataset__source": "./none.txt"}, "dataset './none.txt' not found", ""),
@@ -479,6 +491,23 @@ async def test_e_edits_the_values_of_any_job(app_workspace, fake_jobs, run_app, 
         await press(pilot, "E", "ctrl+r")
         assert submitted[0]["kind"] == "evaluate"
         assert submitted[0]["params"]["documents"] == 64
+
+
+def test_the_demo_has_a_form_that_says_what_is_in_its_way(empty_workspace, fake_jobs):
+    form = FORMS["demo"](situation(empty_workspace))
+    (spec,) = jobs_of(form, seed="7", device="cpu")
+    assert (spec.kind, spec.params) == ("demo", {"device": "cpu", "seed": 7})
+    command = advice(form, seed="7").command
+    words = shlex.split(command)
+    assert words[:4] == ["mi-crow", "demo", "--seed", "7"]
+    again = FORMS["demo"](situation(empty_workspace), spec)
+    assert texts_of(again)["seed"] == "7"
+    add_run(empty_workspace, "demo", "another", NOW)
+    found = advice(FORMS["demo"](situation(empty_workspace)))
+    assert found.trouble == (
+        "the demo calls its run demo, and another run has this name; rename that one"
+    )
+    assert not found.command
 
 
 def test_a_job_without_a_readable_file_opens_no_form(app_workspace, fake_jobs):

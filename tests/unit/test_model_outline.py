@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mi_crow.language_model.outline import Outline, cached_models, outline_of
+from mi_crow.errors import LayerNotFoundError
+from mi_crow.language_model.outline import Outline, cached_models, check_layers, outline_of
 
 CONFIG = {"num_hidden_layers": 30, "hidden_size": 576, "num_attention_heads": 9}
 
@@ -130,3 +131,46 @@ def test_nothing_is_a_model(tmp_path):
     assert outline_of("") is None
     assert outline_of(str(tmp_path)) is None
     assert outline_of("a/b/c/d\0") is None
+
+
+BLOCK = ("self_attn", "self_attn.o_proj", "mlp", "mlp.up_proj")
+MODULES = ("model", "model.embed_tokens", "model.layers", "model.norm")
+MODULES += tuple(
+    f"model.layers.{n}{'.' * bool(part)}{part}" for n in (0, 1) for part in ("", *BLOCK)
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resid_post.1", "1", "-2", "blocks.0.hook_mlp_out", "hook_embed", "blocks.1.attn.hook_q"),
+        *("model.layers.1", "model.layers.0.mlp.input", "model.norm", "lm_head"),
+        # The same block by another prefix, and modules that no file names.
+        *("h.0.mlp", "wrapped.model.layers.1.mlp", "model.layers.0.mlp.act_fn"),
+    ],
+)
+def test_a_layer_that_the_model_may_have_passes(name: str):
+    check_layers([name], Outline(2, 8, modules=MODULES))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resid_post.2", "2", "-3", "9" * 40, "blocks.7.hook_mlp_out", "resid_pots.1", "mlp_in.x"),
+        *("model.layers.2.mlp", "model.layers.0.mpl", "model.layers.0.mpl.act_fn", "banana"),
+        *("model.layers.0.mlp.input.input", "", "a.b.c", "9.9.9", "mlp"),
+    ],
+)
+def test_a_layer_that_the_model_cannot_have_is_named_with_some_that_it_has(name: str):
+    with pytest.raises(LayerNotFoundError) as caught:
+        check_layers(["resid_post.0", name], Outline(2, 8, modules=MODULES))
+    assert f"no layer {name[:60]!r}; it has 2 blocks, with " in caught.value.sentence
+
+
+def test_what_the_files_do_not_say_is_left_to_the_loaded_model():
+    check_layers(["anything.at.all"], None)
+    check_layers(["anything.at.all", "resid_post.1"], Outline(2, 8))  # as a GGUF file
+    mixture = ("model.layers.0.block_sparse_moe.experts.0.w1",)  # loaded as model.layers.0.mlp
+    check_layers(["model.layers.0.mlp"], Outline(2, 8, modules=mixture))
+    with pytest.raises(LayerNotFoundError):
+        check_layers(["resid_post.2"], Outline(2, 8))

@@ -17,7 +17,7 @@ else:
     _Screen = object
 
 # The kinds that have a form.
-WITH_FORMS = ("capture", "train", "index", "evaluate", "import", "export")
+WITH_FORMS = ("capture", "train", "index", "evaluate", "import", "export", "demo")
 
 
 class StartsJobs(_Screen):

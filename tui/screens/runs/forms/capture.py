@@ -1,11 +1,11 @@
 """The form of a capture: activations of one or more layers of a model over texts."""
 
-import re
 from typing import TYPE_CHECKING
 
 from mi_crow.bounds import SIZE
+from mi_crow.errors import LayerNotFoundError
 from mi_crow.language_model.config import STORAGE_DTYPES, ModelSpec
-from mi_crow.language_model.outline import Outline
+from mi_crow.language_model.outline import Outline, check_layers
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.job_form import JobForm, Reading
 from tui.screens.runs.forms.shared import (
@@ -25,7 +25,6 @@ from tui.widgets.forms.fields import Candidate, Default, FormField, WrongValueEr
 if TYPE_CHECKING:
     from mi_crow.jobs.spec import JobSpec
 
-_DIGITS = 9  # of a block's number; what is longer is no number of a block
 _TEXTS, _MODEL, _PARTS = "Texts", "Model", "Batches"
 
 
@@ -66,17 +65,11 @@ def refuse_model(reading: Reading, prefix: str) -> None:
 
 
 def refuse_layers(names: tuple[str, ...], outline: Outline | None, field: str) -> None:
-    """Raises WrongValueError for a block that the model does not have."""
-    if outline is None:
-        return
-    for name in names:
-        number = re.fullmatch(r"(?:[a-z_]+\.)?(\d+)", name)
-        if number is not None and (len(number[1]) > _DIGITS or int(number[1]) >= outline.blocks):
-            last = outline.blocks - 1
-            said = (
-                f"the model has no layer {name[:40]!r}: its {outline.blocks} blocks are 0 to {last}"
-            )
-            raise WrongValueError(field, said)
+    """Raises WrongValueError for a layer that the model does not have."""
+    try:
+        check_layers(names, outline)
+    except LayerNotFoundError as error:
+        raise WrongValueError(field, str(error), hint=error.hint) from error
 
 
 class CaptureForm(JobForm):

@@ -2,6 +2,7 @@
 
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.capture import CaptureForm
+from tui.screens.runs.forms.demo import DemoForm
 from tui.screens.runs.forms.exporting import ExportForm
 from tui.screens.runs.forms.finding import Situation
 from tui.screens.runs.forms.importing import ImportForm
@@ -11,7 +12,15 @@ from tui.screens.runs.forms.train import TrainForm
 
 FORMS: dict[str, type[JobForm]] = {
     form.kind: form
-    for form in (CaptureForm, TrainForm, IndexForm, EvaluateForm, ImportForm, ExportForm)
+    for form in (
+        CaptureForm,
+        TrainForm,
+        IndexForm,
+        EvaluateForm,
+        ImportForm,
+        ExportForm,
+        DemoForm,
+    )
 }
 
 
