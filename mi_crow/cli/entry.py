@@ -46,6 +46,7 @@ COMMANDS = {
     "features": Command("features", "list an SAE's features from its index"),
     "feature": Command("features", "show a feature with its top examples, or compare two to four"),
     "inspect": Command("steering", "show which features fire on a text, token by token"),
+    "attribute": Command("causes.attribute", "find the features that made the model say it"),
     "steer": Command("steering", "continue a prompt with and without interventions"),
     "concepts": Command("concepts", "list, set, remove, import, export or undo concepts"),
     "presets": Command("saved", "list, show or delete saved sets of interventions"),

@@ -1,4 +1,4 @@
-"""The operations of the model session: load, inspect, generate, layers, layer_stats, hooks."""
+"""The operations of the model session: what it holds, and who answers which request."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from mi_crow.errors import CancelledError, UserError
 from mi_crow.language_model.config import ModelSpec
 from mi_crow.mechanistic.sae.weights_hash import WeightsFile
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.session.causes import Causes
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -68,7 +69,10 @@ class Operations:
             "layers": self._layers,
             "layer_stats": self._layer_stats,
             "hooks": self._hooks,
+            "attribute": self._attribute,
+            "predict": self._predict,
         }
+        self._causes = Causes(workspace)
 
     def run(self, op: str, params: dict[str, Any], emit: Emit, stopped: Stopped) -> dict[str, Any]:
         """The result of one request; `emit` sends events on the way.
@@ -128,6 +132,12 @@ class Operations:
         from mi_crow.mechanistic.steering.run import inspect_loaded
 
         return inspect_loaded(self._workspace, self._ready(sae_id), text, top, bos, windows)
+
+    def _attribute(self, text: str, sae_id: str | None = None, **asked: Any) -> dict[str, Any]:
+        return self._causes.attribute(self._ready(sae_id), text, **asked)
+
+    def _predict(self, text: str, sae_id: str | None = None, **asked: Any) -> dict[str, Any]:
+        return self._causes.predict(self._ready(sae_id), text, **asked)
 
     def _generate(
         self,

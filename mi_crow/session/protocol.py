@@ -14,6 +14,10 @@ tokens_total, tokens_read, context_length, windows, window_starts, bos_added |
 plausible, kl_budget, sae_id | baseline, steered, interventions, sae_id, model_id, revision, \
 metrics, stopped, \
 prompt_tokens, bos_added, context_length, shortened_to; on the way tokens {side, text} |
+| attribute | text, saes, target, against, log_probability, feature, position, top, steps, prune, \
+seed, bos, sae_id | tokens, target, value, predictions, saes, tree, memory_bytes |
+| predict | text, ablated [[sae, feature]], position, bos, sae_id | position, predictions, \
+predictions_without |
 | layers | | layers: [{name, kind, shape, params, point}] |
 | layer_stats | layer, text | layer, shape, tokens, mean_norm, median_norm, max_norm, mean, std |
 | hooks | | hooks: [{id, layer, hook, type, enabled}] |

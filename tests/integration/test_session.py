@@ -70,6 +70,22 @@ def test_before_anything_is_loaded_it_says_so(home):
         client.close()
 
 
+def test_an_answer_is_attributed_and_asked_for_again_without_its_causes(loaded):
+    found = loaded.call("attribute", text=TEXT, top=3, sae_id=SAE_ID)
+    assert [one["sae_id"] for one in found["saes"]] == [SAE_ID]
+    causes = [(SAE_ID, one["feature"]) for one in found["saes"][0]["causes"]]
+    assert len(causes) == 3
+    plain = loaded.call("predict", text=TEXT)
+    assert plain["predictions"] == plain["predictions_without"]
+    without = loaded.call("predict", text=TEXT, ablated=causes)
+    assert without["predictions"][0]["token"] == found["target"]["token"]
+    assert without["predictions"] != without["predictions_without"]
+    with pytest.raises(UserError, match="of the same layer"):
+        loaded.call("attribute", text=TEXT, saes=[SAE_ID, "second"])
+    with pytest.raises(NotFoundError, match="'gone'"):
+        loaded.call("attribute", text=TEXT, saes=["gone"])
+
+
 @pytest.mark.slow
 def test_loading_names_model_layer_and_device_and_the_next_sae_keeps_the_model(session):
     loaded = session.call("load", sae_id=SAE_ID, device="cpu")

@@ -4,7 +4,6 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from mi_crow.bounds import FACTOR, TEMPERATURE, TOP_P
-from mi_crow.clean_text import clean_text
 from mi_crow.cli.arguments import (
     add_device,
     add_sae,
@@ -15,8 +14,8 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
+from mi_crow.cli.commands.causes.text import text_of
 from mi_crow.cli.formatting import count, number, print_json
-from mi_crow.cli.streams import read_input
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
@@ -81,9 +80,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
     sae_id = pick_sae(workspace, options.sae)
-    text = clean_text(read_input()) if options.text == "-" else options.text
-    if not text.strip():
-        raise UserError("the text is empty", hint="give one in quotes, or `-` to read stdin")
+    text = text_of(options.text)
     device = device_of(options)
     if options.command == "inspect":
         from mi_crow.mechanistic.steering.run import inspect_text

@@ -80,7 +80,11 @@ class _Tap:
         if not point.plain:
             # As a difference if something is added, and only where a value changed.
             asked = own + (after - value) if point.plus else after
-            after = torch.where(after == value, rows, point.own(asked, self._module))
+            changed = point.own(asked, self._module)
+            same = rows
+            if changed.requires_grad:  # the same bits, and the gradient of what was asked for
+                same = rows.detach() + (changed - changed.detach())
+            after = torch.where(after == value, same, changed)
         return after if self._layout == "rows" else from_rows(after, self._layout, tensor)
 
     def _tokens(self) -> tuple[int, int]:

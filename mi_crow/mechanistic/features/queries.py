@@ -252,6 +252,10 @@ class FeatureStore:
             )
             return [replace(row, more=extra) for row, extra in zip(rows, values, strict=False)]
 
+    def figures(self) -> tuple[np.ndarray, np.ndarray]:
+        """Density and greatest activation of every feature: [n], [n]."""
+        return self._held[0].columns.density, self._held[0].columns.max_act
+
     def map(self) -> FeatureMap:
         """Where each feature lies on the map of decoder directions."""
         opened, named = self._held

@@ -1,0 +1,188 @@
+"""`mi-crow attribute`: which features made the model say what it says."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Any
+
+from mi_crow.bounds import SHARE, Bounds
+from mi_crow.cli.arguments import (
+    add_device,
+    add_seed,
+    device_of,
+    number_within,
+    open_workspace,
+    pick_sae,
+    positive,
+)
+from mi_crow.cli.commands.causes.text import text_of
+from mi_crow.cli.formatting import number, print_json, share, size
+from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.text_flags import add_bos
+
+_TOKENS = 4
+_POSITION = Bounds(-(10**9), 10**9, whole=True)
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    add_saes(parser)
+    parser.add_argument("text", help="the prompt, or `-` for standard input")
+    group = parser.add_argument_group("target")
+    group.add_argument(
+        "--target",
+        metavar="TOKEN",
+        help='the next token to explain, e.g. " Paris" (default: the likeliest)',
+    )
+    group.add_argument(
+        "--against", metavar="TOKEN", help='explain its logit minus that of this one, e.g. " Rome"'
+    )
+    group.add_argument(
+        "--log-prob", action="store_true", help="explain its log probability, not its logit"
+    )
+    group.add_argument(
+        "--feature",
+        metavar="SAE/N",
+        help="explain the activation of feature N of a later SAE among those given",
+    )
+    group.add_argument(
+        "--token",
+        type=number_within(_POSITION, "--token"),
+        metavar="N",
+        help="after which token of the text, counted from 0, or from the end with -1 "
+        "(default: the last; for a feature where it is strongest)",
+    )
+    parser.add_argument(
+        "--top", type=positive, default=20, help="causes to list and to check (default: 20)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=positive,
+        metavar="M",
+        help="integrated gradients: average the gradient over M points",
+    )
+    parser.add_argument(
+        "--prune",
+        type=number_within(SHARE, "--prune"),
+        default=0.02,
+        metavar="SHARE",
+        help="share of all effects that a node of the tree needs (default: 0.02)",
+    )
+    add_seed(parser)
+    add_device(parser)
+    add_bos(parser)
+
+
+def add_saes(parser: ArgumentParser) -> None:
+    """--sae, which may be repeated."""
+    parser.add_argument(
+        "--sae",
+        action="append",
+        default=[],
+        help="SAE id, repeatable for SAEs of several layers; optional when there is only one",
+    )
+
+
+def run(options: Namespace) -> int:
+    workspace = open_workspace(options)
+    sae_ids = [pick_sae(workspace, one) for one in options.sae or [None]]
+    from mi_crow.mechanistic.attribution.run import Question, attribute_prompt
+
+    question = Question(
+        target=options.target,
+        against=options.against,
+        log_probability=options.log_prob,
+        feature=options.feature,
+        position=options.token,
+        top=options.top,
+        steps=options.steps,
+        prune=options.prune,
+        seed=options.seed,
+        bos=options.bos,
+    )
+    text = text_of(options.text)
+    result = attribute_prompt(workspace, sae_ids, text, question, device_of(options))
+    if options.json:
+        print_json(result)
+    else:
+        _show(result)
+    return 0
+
+
+def _show(result: dict[str, Any]) -> None:
+    target, tokens = result["target"], result["tokens"]
+    print_facts(
+        {
+            "target": target["words"],
+            "after": f"token {target['position']} {tokens[target['position']]!r}",
+            "value": number(result["value"]),
+            "model says": _predictions(result["predictions"]),
+            "memory": f"about {size(result['memory_bytes'])}",
+        }
+    )
+    for one in result["saes"]:
+        print_line()
+        print_line(f"{one['sae_id']} at {one['point']}", "bold")
+        _show_sae(one, tokens)
+    if len(result["saes"]) > 1:
+        print_line()
+        print_line("which features act through which", "bold")
+        for line in tree_lines(result["tree"]):
+            print_line(line)
+
+
+def _predictions(rows: Sequence[dict[str, Any]]) -> str:
+    return "  ".join(f"{one['token']!r} {share(one['probability'])}" for one in rows[:5])
+
+
+def _show_sae(found: dict[str, Any], tokens: list[str]) -> None:
+    rows = [
+        [
+            str(one["feature"]),
+            f"{one['effect']:+.3g}",
+            share(one["share"]),
+            f"{one['measured']:+.3g}",
+            name_of(one),
+            "  ".join(repr(tokens[token]) for token, _ in one["tokens"][:_TOKENS]),
+        ]
+        for one in found["causes"]
+    ]
+    titles = ("feature", "effect", "share", "ablated")
+    columns = [Column(title, right=True) for title in titles]
+    print_table([*columns, Column("name", shorten=True), Column("on", shorten=True)], rows)
+    parts = found["parts"]
+    print_line(
+        f"features {parts['features']:+.3g}, error {parts['error']:+.3g}, bias "
+        f"{parts['bias']:+.3g}, special and outlier tokens {parts['other_tokens']:+.3g}, outside "
+        f"{parts['outside']:+.3g}"
+    )
+    check = found["check"]
+    if check is None:
+        print_line("no feature fires on this text", "yellow")
+        return
+    print_line(
+        f"ablating the {len(rows)}: predicted {check['predicted_sum']:+.3g}, together "
+        f"{check['together']:+.3g}; correlation {number(check['correlation'], 3)}, of ranks "
+        f"{number(check['rank_correlation'], 3)}"
+    )
+    print_line(
+        f"faithfulness {number(check['faithfulness'], 3)} (random features "
+        f"{number(check['random_faithfulness'], 3)}), completeness "
+        f"{number(check['completeness'], 3)} (random {number(check['random_completeness'], 3)})"
+    )
+
+
+def name_of(known: dict[str, Any]) -> str:
+    """A feature's name or label."""
+    from mi_crow.mechanistic.steering.known import shown_name
+
+    return shown_name(known)
+
+
+def tree_lines(tree: Sequence[dict[str, Any]], depth: int = 0) -> list[str]:
+    """The tree, each level indented by two cells."""
+    lines = []
+    for one in tree:
+        name = name_of(one)
+        words = f"{one['effect']:+.3g}  {one['sae_id']}/{one['feature']}"
+        lines.append("  " * depth + words + (f"  {name}" if name else ""))
+        lines += tree_lines(one["children"], depth + 1)
+    return lines

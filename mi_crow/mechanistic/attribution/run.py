@@ -1,0 +1,306 @@
+"""Attributing a prompt's continuation with SAEs of the workspace, as plain values.
+
+The command line loads what it needs for one call; the model session keeps it loaded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.attribution.target import Target, position_of, token_id, token_text
+from mi_crow.mechanistic.steering.known import KnownFeatures
+from mi_crow.mechanistic.steering.loading import LoadedSae, join, open_sae
+from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mi_crow.language_model import LanguageModel
+    from mi_crow.language_model.tokenize import Encoding
+    from mi_crow.mechanistic.attribution.attribute import Attributed, Attribution
+
+_PREDICTIONS = 8
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be explained, as a person says it. Without a target it is the likeliest next
+    token."""
+
+    target: str | None = None  # a token's text
+    against: str | None = None
+    log_probability: bool = False
+    feature: str | None = None  # SAE/NUMBER, or NUMBER of the last SAE given
+    position: int | None = None  # None: the last token, or where the feature is strongest
+    top: int = 20
+    steps: int | None = None  # of integrated gradients
+    prune: float = 0.02
+    seed: int = 0
+    bos: str = "auto"
+
+    def __post_init__(self) -> None:
+        wrong = (
+            (self.feature is not None and self.target is not None, "a feature and a token"),
+            (self.against is not None and self.target is None, "--against without a target"),
+            (self.against is not None and self.log_probability, "a difference of log probability"),
+            (self.feature is not None and self.log_probability, "a feature's log probability"),
+        )
+        for is_wrong, what in wrong:
+            if is_wrong:
+                raise UserError(
+                    f"{what} cannot be explained",
+                    hint='give --target " Paris", and --against " Rome" or --log-prob with it, or '
+                    "--feature SAE/NUMBER",
+                )
+        if self.steps is not None and self.steps < 1:
+            raise UserError("integrated gradients need at least one step", hint="e.g. --steps 16")
+
+
+def load_together(workspace: Workspace, sae_ids: Sequence[str], device: str) -> list[LoadedSae]:
+    """Several SAEs of one model, loaded once. Raises UserError for SAEs of different models."""
+    from mi_crow.language_model import LanguageModel
+
+    opened = [(sae_id, *open_sae(workspace, sae_id, device)) for sae_id in dict.fromkeys(sae_ids)]
+    first, _, spec = opened[0]
+    for sae_id, _, other in opened[1:]:
+        if (other.model, other.revision) != (spec.model, spec.revision):
+            raise UserError(
+                f"SAE {sae_id!r} reads {other.model!r}, {first!r} reads {spec.model!r}",
+                hint="give SAEs of one model",
+            )
+    lm = LanguageModel.from_spec(spec)
+    return [join(sae_id, lm, sae) for sae_id, sae, _ in opened]
+
+
+def attribute_prompt(
+    workspace: Workspace, sae_ids: Sequence[str], text: str, question: Question, device: str
+) -> dict[str, Any]:
+    """`attribute_loaded` with SAEs of the workspace."""
+    loaded = load_together(workspace, sae_ids, device)
+    return attribute_loaded(KnownFeatures(workspace), loaded, text, question)
+
+
+def attribute_loaded(
+    known: KnownFeatures, loaded: Sequence[LoadedSae], text: str, question: Question
+) -> dict[str, Any]:
+    """The causes of one number of the model's answer to `text` (see `attribute.attribute`).
+
+    Raises UserError for an empty text, a target that is no token, or a feature that does not fire;
+    MachineError, naming a length that would fit, when memory runs out.
+    """
+    from mi_crow.causes import out_of_memory
+    from mi_crow.mechanistic.attribution.attribute import attribute
+    from mi_crow.mechanistic.attribution.memory import attribution_bytes, too_long
+    from mi_crow.mechanistic.attribution.site import Site
+
+    lm = loaded[0].lm
+    encoding = encode_text(loaded[0], text, question.bos)
+    tokens = encoding.input_ids.shape[1]
+    sites = [Site.of(one) for one in loaded]
+    first = min(lm.layers.block_of(one.write) or 0 for one in sites)
+    rows = question.top + 6
+    try:
+        target_site = _target_site(sites, question)
+        target = _target(lm, encoding, target_site, question)
+        found = attribute(
+            lm,
+            encoding,
+            sites,
+            target,
+            target_site=target_site,
+            top=question.top,
+            steps=question.steps,
+            prune=question.prune,
+            seed=question.seed,
+        )
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise too_long(lm, tokens, rows, first) from error
+    memory = attribution_bytes(lm, tokens, rows, first)
+    return as_json(known, lm, encoding, found) | {"memory_bytes": memory, "steps": question.steps}
+
+
+def encode_text(loaded: LoadedSae, text: str, bos: str = "auto") -> "Encoding":
+    """A text [1, n] as the SAE's model reads it, cut to its context. Raises UserError."""
+    from mi_crow.mechanistic.steering.inspection import check_text, read_text
+
+    check_text(text)
+    read = read_text(loaded.lm, text, loaded.sae.metadata.bos(bos))
+    return loaded.lm.padded([read.rows[0]])
+
+
+def _target_site(sites: "Sequence[Any]", question: Question) -> Any:
+    """The site of the SAE whose feature is asked for; None for a target of the output."""
+    if question.feature is None:
+        return None
+    name, _, _ = question.feature.rpartition("/")
+    if not name:
+        return sites[-1]
+    found = [one for one in sites if one.sae_id == name]
+    if not found:
+        known = ", ".join(one.sae_id for one in sites)
+        raise UserError(f"SAE {name!r} is not among those given", hint=f"they are {known}")
+    return found[0]
+
+
+def _target(
+    lm: "LanguageModel", encoding: "Encoding", target_site: Any, question: Question
+) -> Target:
+    tokens = encoding.input_ids.shape[1]
+    if target_site is None:
+        position = position_of(tokens, question.position)
+        against = None if question.against is None else token_id(lm, question.against)
+        token = None if question.target is None else token_id(lm, question.target)
+        kind = "logit" if against is None else "difference"
+        return Target(
+            "log_probability" if question.log_probability else kind, position, token, against
+        )
+    feature = feature_number(question.feature or "", target_site.sae.n_latents)
+    if question.position is not None:
+        position = position_of(tokens, question.position)
+    else:
+        position = _strongest_token(lm, encoding, target_site, feature)
+    return Target("feature", position, sae_id=target_site.sae_id, feature=feature)
+
+
+def feature_number(text: str, n_latents: int) -> int:
+    """The number in `SAE/NUMBER` or `NUMBER`. Raises UserError."""
+    from mi_crow.bounds import FEATURE
+
+    feature = int(FEATURE.read(text.rpartition("/")[2], "feature"))
+    if feature >= n_latents:
+        raise UserError(
+            f"feature {feature} is not in the SAE", hint=f"its features are 0 to {n_latents - 1}"
+        )
+    return feature
+
+
+def _strongest_token(lm: "LanguageModel", encoding: "Encoding", site: Any, feature: int) -> int:
+    """Where a feature is strongest. Raises UserError where it does not fire."""
+    import torch
+
+    from mi_crow.language_model.capture_pass import run_to
+    from mi_crow.mechanistic.attribution.site import Reading
+
+    with torch.no_grad():
+        x = run_to(lm, [site.read], encoding.input_ids, encoding.attention_mask)[site.read][0]
+        acts = Reading(site, x, x, ~encoding.special[0]).activation_of(feature)
+    if not float(acts.max()) > 0:
+        raise UserError(
+            f"feature {feature} of {site.sae_id!r} does not fire on this text",
+            hint="give a text on which it does, or --token",
+        )
+    return int(acts.argmax())
+
+
+def as_json(
+    known: KnownFeatures, lm: "LanguageModel", encoding: "Encoding", found: "Attribution"
+) -> dict[str, Any]:
+    """An attribution as plain values, with the names of its features."""
+    from mi_crow.language_model.detokenize import shown_tokens
+
+    tree = [one.as_json() for one in found.tree]
+    names: dict[str, dict[int, dict[str, Any]]] = {}
+    for one in found.saes:
+        own = [cause.feature for cause in one.causes]
+        own += _features_in(tree, one.site.sae_id)
+        names[one.site.sae_id] = known.names(one.site.sae_id, own)
+    _name_tree(tree, names)
+    return {
+        "model_id": lm.model_id,
+        "tokens": shown_tokens(lm.tokenizer, encoding.input_ids[0].tolist()),
+        "special": encoding.special[0].tolist(),
+        "target": found.target.as_json(lm),
+        "value": found.value,
+        "predictions": predictions(lm, found.logits),
+        "saes": [_sae_json(one, names[one.site.sae_id]) for one in found.saes],
+        "tree": tree,
+    }
+
+
+def _sae_json(found: "Attributed", names: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    measured = found.check.measured if found.check is not None else ()
+    return {
+        "sae_id": found.site.sae_id,
+        "layer": found.site.write.name,
+        "point": found.site.write.point,
+        "parts": vars(found.parts),
+        "first_order": found.parts.first_order,
+        "per_token": list(found.per_token),
+        "causes": [
+            {
+                "feature": one.feature,
+                **names[one.feature],
+                "effect": one.effect,
+                "measured": value,
+                "share": one.share,
+                "activation": one.activation,
+                "tokens": [list(pair) for pair in one.tokens],
+            }
+            for one, value in zip(found.causes, measured, strict=True)
+        ],
+        "check": found.check.as_json() if found.check is not None else None,
+    }
+
+
+def _features_in(tree: list[dict[str, Any]], sae_id: str) -> list[int]:
+    own = [one["feature"] for one in tree if one["sae_id"] == sae_id]
+    return own + [number for one in tree for number in _features_in(one["children"], sae_id)]
+
+
+def _name_tree(tree: list[dict[str, Any]], names: dict[str, dict[int, dict[str, Any]]]) -> None:
+    for one in tree:
+        one.update(names[one["sae_id"]][one["feature"]])
+        _name_tree(one["children"], names)
+
+
+def predictions(
+    lm: "LanguageModel", logits: "Tensor", count: int = _PREDICTIONS
+) -> list[dict[str, Any]]:
+    """The likeliest next tokens for logits [vocabulary]."""
+    shares = logits.float().softmax(-1)
+    best = shares.topk(min(count, len(shares)))
+    return [
+        {"token": token_text(lm, number), "token_id": number, "probability": share}
+        for number, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def predict_without(
+    loaded: Sequence[LoadedSae],
+    text: str,
+    ablated: Sequence[tuple[str, int]],
+    position: int | None = None,
+    bos: str = "auto",
+) -> dict[str, Any]:
+    """What the model says after a token, as it is and with features (SAE, number) ablated on every
+    token: `predictions` and `predictions_without`."""
+    import torch
+
+    from mi_crow.mechanistic.attribution.passes import graph_pass, logits_under
+    from mi_crow.mechanistic.attribution.site import Site
+
+    lm = loaded[0].lm
+    encoding = encode_text(loaded[0], text, bos)
+    place = position_of(encoding.input_ids.shape[1], position)
+    wanted: dict[str, list[int]] = {}
+    for sae_id, feature in ablated:
+        wanted.setdefault(sae_id, []).append(feature)
+    sites = [Site.of(one) for one in loaded if one.sae_id in wanted]
+    with torch.no_grad():
+        graph = graph_pass(lm, encoding, sites, place)
+    edits = {}
+    for reading in graph.readings:
+        numbers = torch.tensor(wanted[reading.site.sae_id], device=lm.device)
+        edits[reading.site.write] = -reading.features_part(
+            torch.isin(reading.latents.indices, numbers)
+        )[None]
+    without = logits_under(lm, encoding, edits, place)[0] if edits else graph.logits.detach()
+    return {
+        "position": place,
+        "predictions": predictions(lm, graph.logits.detach()),
+        "predictions_without": predictions(lm, without),
+        "ablated": [[sae_id, feature] for sae_id, feature in ablated],
+    }

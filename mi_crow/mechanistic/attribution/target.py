@@ -1,0 +1,91 @@
+"""What an attribution explains: one number of a forward pass. Torch-free until it is measured."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from mi_crow.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mi_crow.language_model import LanguageModel
+
+Kind = Literal["logit", "difference", "log_probability", "feature"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One number: a logit of the token after `position`, its difference to the logit of another
+    token, its log probability, or the activation of a feature at `position`."""
+
+    kind: Kind
+    position: int  # the token whose prediction, or whose feature, is explained
+    token: int | None = None  # the id of the next token; None: the likeliest
+    against: int | None = None
+    sae_id: str | None = None
+    feature: int | None = None
+
+    def of_logits(self, logits: "Tensor") -> "Tensor":
+        """The number for logits [..., vocabulary] at its position: [...], fp32."""
+        if self.kind == "log_probability":
+            return logits.float().log_softmax(-1)[..., self.token]
+        value = logits[..., self.token].float()
+        return value - logits[..., self.against].float() if self.kind == "difference" else value
+
+    def describe(self, lm: "LanguageModel") -> str:
+        """One phrase: `logit of ' Paris' minus ' Rome'`."""
+        if self.kind == "feature":
+            return f"feature {self.feature} of {self.sae_id}"
+        words = {"log_probability": "log probability"}.get(self.kind, "logit")
+        text = f"{words} of {token_text(lm, self.token)!r}"
+        return text + (
+            f" minus {token_text(lm, self.against)!r}" if self.against is not None else ""
+        )
+
+    def as_json(self, lm: "LanguageModel") -> dict[str, Any]:
+        """The same as plain values, tokens as text."""
+        return {
+            "kind": self.kind,
+            "position": self.position,
+            "token": None if self.token is None else token_text(lm, self.token),
+            "token_id": self.token,
+            "against": None if self.against is None else token_text(lm, self.against),
+            "against_id": self.against,
+            "sae_id": self.sae_id,
+            "feature": self.feature,
+            "words": self.describe(lm),
+        }
+
+
+def token_text(lm: "LanguageModel", token: int | None) -> str:
+    """The text of one token, with its space."""
+    from mi_crow.language_model.detokenize import shown_tokens
+
+    return shown_tokens(lm.tokenizer, [int(token or 0)])[0]
+
+
+def token_id(lm: "LanguageModel", text: str) -> int:
+    """The id of the token that is exactly `text`. Raises UserError for what is no single token."""
+    ids = lm.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
+    if len(ids) == 1:
+        lm.check_ids(ids)
+        return int(ids[0])
+    if not ids:
+        raise UserError("the target is empty", hint='give one token, e.g. " Paris"')
+    spaced = lm.tokenizer(f" {text}", add_special_tokens=False, verbose=False)["input_ids"]
+    first = token_text(lm, ids[0])
+    better = f" {text}" if len(spaced) == 1 else first
+    raise UserError(
+        f"{text!r} is {len(ids)} tokens for {lm.model_id!r}",
+        hint=f"give one token, e.g. {better!r}",
+    )
+
+
+def position_of(tokens: int, position: int | None) -> int:
+    """A position among `tokens`, counted from the end where it is negative; None is the last.
+    Raises UserError."""
+    asked = -1 if position is None else position
+    found = asked + tokens if asked < 0 else asked
+    if not 0 <= found < tokens:
+        raise UserError(f"the text has no token {asked}", hint=f"its tokens are 0 to {tokens - 1}")
+    return found

@@ -1,0 +1,81 @@
+"""What the indexes and the annotations of a workspace know about features: names, maxima, density.
+
+A session keeps one of these, so that no index is opened twice. Torch-free.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.errors import NotFoundError
+from mi_crow.mechanistic.steering.run import concept_names
+from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mi_crow.mechanistic.features.queries import FeatureStore
+
+
+class KnownFeatures:
+    """The features of the SAEs of one workspace, as far as they are known."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._stores: dict[str, FeatureStore] = {}
+
+    def store(self, sae_id: str) -> "FeatureStore | None":
+        """The SAE's index with its concepts, as both are now; None without an index."""
+        from mi_crow.mechanistic.features.queries import FeatureStore
+
+        found = self._stores.get(sae_id)
+        if found is None:
+            path = self.workspace.annotations_path
+            annotations = None
+            if path.exists():
+                from mi_crow.mechanistic.concepts.annotations import Annotations
+
+                annotations = Annotations(path)
+            try:
+                found = FeatureStore.open(self.workspace, sae_id, annotations)
+            except NotFoundError:
+                return None
+            self._stores[sae_id] = found
+        elif found.changed_on_disk():
+            found.reopen()
+        found.refresh_concepts()
+        return found
+
+    def names(self, sae_id: str, features: Iterable[int]) -> dict[int, dict[str, Any]]:
+        """What features are called: `concept`, its `label` on held-out texts, and the `auroc` of
+        that label; every feature has an entry."""
+        wanted = list(dict.fromkeys(features))
+        store = self.store(sae_id)
+        if store is None:
+            given = concept_names(self.workspace, sae_id)
+            return {
+                one: {"concept": given.get(one), "label": None, "auroc": None} for one in wanted
+            }
+        return {
+            row.feature: {
+                "concept": row.concept,
+                "label": row.top_label,
+                "auroc": row.top_auroc if row.top_label else None,
+            }
+            for row in store.rows(wanted)
+        }
+
+    def figures(self, sae_id: str) -> "tuple[np.ndarray, np.ndarray] | None":
+        """Density and greatest activation of every feature, [n] each; None without an index."""
+        store = self.store(sae_id)
+        return store.figures() if store is not None else None
+
+
+def shown_name(known: "dict[str, Any]") -> str:
+    """A feature's name, or else its label with the score; '' without either."""
+    if known.get("concept"):
+        return str(known["concept"])
+    if known.get("label"):
+        from mi_crow.mechanistic.features.records import auroc_text
+
+        return f"{known['label']} {auroc_text(known['auroc'] or 0)}"
+    return ""

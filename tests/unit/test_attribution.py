@@ -1,0 +1,303 @@
+"""Attribution: the parts add up to the first-order change, and what is predicted is measured."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from mi_crow.cli import main
+from mi_crow.errors import UserError
+from mi_crow.language_model import LanguageModel
+from mi_crow.mechanistic.attribution.attribute import attribute
+from mi_crow.mechanistic.attribution.check import correlation, ranks
+from mi_crow.mechanistic.attribution.passes import edited_pass, graph_pass
+from mi_crow.mechanistic.attribution.site import Site
+from mi_crow.mechanistic.attribution.target import Target, position_of, token_id
+from mi_crow.mechanistic.sae import SaeMetadata, TopKSae
+from mi_crow.mechanistic.sae.substitute import substitute
+from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
+from tests.helpers.tiny_models import build_model, build_tokenizer
+
+TEXT = "The ferry left the harbour before dawn and the gulls"
+ARCHITECTURES = ("llama", "gpt2", "gpt_neox", "gemma2", "gemma3_text", "qwen3")
+# Exact in fp32 wherever the model is smooth: one architecture in every run, the others thoroughly.
+EACH = [ARCHITECTURES[0], *(pytest.param(one, marks=pytest.mark.slow) for one in ARCHITECTURES[1:])]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def make(tokenizer: Any) -> Callable[[str], LanguageModel]:
+    models: dict[str, LanguageModel] = {}
+
+    def of(architecture: str) -> LanguageModel:
+        if architecture not in models:
+            model = build_model(architecture, len(tokenizer))
+            models[architecture] = LanguageModel.from_local_torch(model, tokenizer)
+        return models[architecture]
+
+    return of
+
+
+def sae_at(lm: LanguageModel, point: str, seed: int = 3, outlier_norm: float | None = None) -> Site:
+    sae = TopKSae(96, lm.layers.width(point), k=8, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        sae.W_dec.mul_(0.5 + torch.rand(96, 1, generator=generator))
+        sae.b_dec.copy_(0.1 * torch.randn(sae.n_inputs, generator=generator))
+    found = lm.layers.resolve(point)
+    sae.metadata = SaeMetadata(layer=found.name, point=found.point, outlier_norm=outlier_norm)
+    return Site(f"sae-{point}", lm, sae.eval(), found, found)
+
+
+def encoded(lm: LanguageModel) -> Any:
+    return lm.padded([lm.tokenize([TEXT])[0]])
+
+
+def target_of(lm: LanguageModel, kind: Any = "difference") -> Target:
+    last = encoded(lm).input_ids.shape[1] - 1
+    return Target(kind, last, 80, 91 if kind == "difference" else None)
+
+
+def directional(lm: LanguageModel, site: Site, target: Target) -> float:
+    """d m(y + a y) / d a at 0, by differentiation in forward mode."""
+    with forward_ad.dual_level(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with substitute(lm, site.write, lambda y: forward_ad.make_dual(y, y.clone())):
+            logits = lm.model(**encoded(lm).as_inputs()).logits[0, target.position]
+        slope: Any = forward_ad.unpack_dual(logits).tangent
+    return float(slope[target.token] - slope[target.against or 0])
+
+
+@pytest.mark.parametrize("architecture", EACH)
+@pytest.mark.parametrize("point", ["resid_post.1", "mlp_out.1"])
+def test_the_parts_add_up_to_the_directional_derivative(make, architecture, point):
+    lm = make(architecture)
+    site, target = sae_at(lm, point), target_of(lm)
+    found = attribute(lm, encoded(lm), [site], target, top=5)
+    parts = found.saes[0].parts
+    expected = directional(lm, site, target)
+    size = max(abs(expected), sum(map(abs, (parts.features, parts.error, parts.bias))))
+    assert parts.first_order == pytest.approx(expected, abs=1e-4 * size)
+    assert sum(found.saes[0].per_token) == pytest.approx(expected, abs=1e-4 * size)
+    assert parts.first_order + parts.outside == pytest.approx(found.value, abs=1e-4 * size)
+    assert abs(parts.features) > 0
+    assert all(one.grad is None for one in lm.model.parameters())
+
+
+class _Linear(nn.Module):
+    """A causal linear model: embed, mean over the tokens so far, a linear block, unembed."""
+
+    def __init__(self, width: int, vocabulary: int) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(num_hidden_layers=1, vocab_size=vocabulary)
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.blocks = nn.ModuleList([_Mean(width)])
+        self.head = nn.Linear(width, vocabulary)
+        self.dtype, self.device = torch.float32, torch.device("cpu")
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embedding
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Any = None, use_cache: bool = False
+    ) -> Any:
+        del attention_mask, use_cache
+        x = self.embedding(input_ids)
+        for block in self.blocks:
+            x = block(x)
+        counts = torch.arange(1, x.shape[1] + 1)[:, None]
+        return SimpleNamespace(logits=self.head(x.cumsum(1) / counts))
+
+
+class _Mean(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attn = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.attn(x)
+
+
+@pytest.fixture(scope="module")
+def linear_lm(tokenizer: Any) -> LanguageModel:
+    torch.manual_seed(1)
+    model = _Linear(16, len(tokenizer)).eval()
+    return LanguageModel(model, tokenizer, model_id="linear", device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("steps", [None, 3])
+def test_in_a_linear_model_what_is_predicted_is_what_is_measured(linear_lm, steps):
+    target = target_of(linear_lm)
+    found = attribute(
+        linear_lm, encoded(linear_lm), [sae_at(linear_lm, "resid_post.0")], target, steps=steps
+    ).saes[0]
+    check = found.check
+    assert check is not None
+    assert len(found.causes) == 20
+    predicted = [one.effect for one in found.causes]
+    assert check.measured == pytest.approx(predicted, abs=1e-5)
+    assert check.together == pytest.approx(sum(predicted), abs=1e-5)
+    assert check.rank_correlation == pytest.approx(1, abs=1e-6)
+    assert check.without_features == pytest.approx(
+        found.parts.first_order - found.parts.features + found.parts.outside, abs=1e-5
+    )
+
+
+def test_faithfulness_is_one_for_all_features_and_completeness_zero(linear_lm):
+    site = sae_at(linear_lm, "resid_post.0")
+    found = attribute(linear_lm, encoded(linear_lm), [site], target_of(linear_lm), top=96).saes[0]
+    assert found.check is not None
+    assert found.check.faithfulness == pytest.approx(1, abs=1e-4)
+    assert found.check.completeness == pytest.approx(0, abs=1e-4)
+    few = attribute(linear_lm, encoded(linear_lm), [site], target_of(linear_lm), top=3).saes[0]
+    assert few.check is not None
+    assert few.check.faithfulness != pytest.approx(few.check.random_faithfulness, abs=1e-3)
+
+
+def test_integrated_gradients_add_up_to_what_all_features_are_worth(make):
+    lm = make("llama")
+    found = attribute(lm, encoded(lm), [sae_at(lm, "resid_post.1")], target_of(lm), steps=64).saes[
+        0
+    ]
+    assert found.check is not None
+    worth = sum(vars(found.parts).values()) - found.check.without_features
+    one_point = attribute(lm, encoded(lm), [sae_at(lm, "resid_post.1")], target_of(lm)).saes[0]
+    assert found.parts.features == pytest.approx(worth, abs=0.05 * abs(worth))
+    assert abs(one_point.parts.features - worth) > abs(found.parts.features - worth)
+
+
+def test_special_and_outlier_tokens_are_a_part_of_their_own(make):
+    lm = make("llama")
+    plain = attribute(lm, encoded(lm), [sae_at(lm, "resid_post.1")], target_of(lm)).saes[0]
+    none = attribute(
+        lm, encoded(lm), [sae_at(lm, "resid_post.1", outlier_norm=1e-3)], target_of(lm)
+    ).saes[0]
+    assert none.causes == ()
+    assert none.check is None
+    assert none.parts.other_tokens == pytest.approx(plain.parts.first_order, rel=1e-4)
+
+
+def test_a_feature_of_a_later_sae_can_be_the_target(make):
+    lm = make("llama")
+    early, late = sae_at(lm, "resid_post.0"), sae_at(lm, "resid_post.2", seed=8)
+    text = encoded(lm)
+    first = attribute(lm, text, [early, late], target_of(lm))
+    assert [one.site for one in first.saes] == [early, late]
+    cause = first.saes[1].causes[0]
+    target = Target("feature", cause.tokens[0][0], sae_id=late.sae_id, feature=cause.feature)
+    found = attribute(lm, text, [late, early], target, target_site=late)
+    assert [one.site for one in found.saes] == [early]
+    assert found.value > 0
+    check = found.saes[0].check
+    assert check is not None
+    edit = torch.zeros(1, text.input_ids.shape[1], 32)
+    assert float(edited_pass(lm, text, {early.write: edit}, target, late)[0]) == pytest.approx(
+        found.value, rel=1e-4
+    )
+    with pytest.raises(UserError, match="needs an SAE of an earlier layer"):
+        attribute(lm, text, [late], target, target_site=late)
+    with pytest.raises(UserError, match="comes after"):
+        attribute(lm, text, [late], replace(target, sae_id=early.sae_id), target_site=early)
+
+
+def test_the_tree_says_what_acts_through_what(linear_lm, make):
+    lm = make("llama")
+    early, late = sae_at(lm, "resid_post.0"), sae_at(lm, "resid_post.1", seed=8)
+    found = attribute(lm, encoded(lm), [early, late], target_of(lm), prune=0.0, top=4)
+    assert [one.feature for one in found.tree] == [one.feature for one in found.saes[1].causes]
+    for root in found.tree:
+        assert root.sae_id == late.sae_id
+        assert root.children
+        assert all(one.sae_id == early.sae_id for one in root.children)
+        sizes = [abs(one.effect) for one in root.children]
+        assert sizes == sorted(sizes, reverse=True)
+    pruned = attribute(lm, encoded(lm), [early, late], target_of(lm), prune=0.9, top=4)
+    assert pruned.tree == ()
+    with pytest.raises(UserError, match="are of the same layer"):
+        attribute(lm, encoded(lm), [early, early], target_of(lm))
+
+
+def test_what_acts_through_a_feature_is_what_ablating_it_there_would_change(linear_lm):
+    """An SAE reads the embedding, a later one the block: in a linear model between them the product
+    is exact for latents that stay open."""
+    early, late = sae_at(linear_lm, "resid_pre.0"), sae_at(linear_lm, "resid_post.0", seed=8)
+    text, target = encoded(linear_lm), target_of(linear_lm)
+    found = attribute(linear_lm, text, [early, late], target, prune=0.0, top=2)
+    root = found.tree[0]
+    child = root.children[0]
+    step = 1e-3
+    graph = graph_pass(linear_lm, text, [early, late], target.position)
+    first, second = graph.readings
+    here = first.latents.indices == child.feature
+    edit = -step * first.features_part(here)
+    with substitute(linear_lm, early.write, lambda x: x + edit):
+        moved = graph_pass(linear_lm, text, [late], target.position).readings[0]
+    slope = torch.autograd.grad(target.of_logits(graph.logits), second.y)[0]
+    open_ = (second.latents.indices == root.feature).any(1)
+    change = (second.activation_of(root.feature) - moved.activation_of(root.feature)).detach()
+    flow = slope @ late.sae.W_dec[root.feature].detach()
+    assert float((change * flow)[open_].sum()) / step == pytest.approx(child.effect, rel=5e-3)
+
+
+def test_ranks_share_places_and_constants_do_not_correlate():
+    assert ranks([3.0, 1.0, 3.0, 2.0]) == [2.5, 0.0, 2.5, 1.0]
+    assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
+    assert correlation([1, 2, 3], [5, 5, 5]) is None
+    assert correlation([1], [2]) is None
+
+
+def test_targets_that_do_not_exist_say_what_would(make):
+    lm = make("llama")
+    with pytest.raises(UserError, match=r"is \d tokens for"):
+        token_id(lm, "harbourmaster")
+    with pytest.raises(UserError, match="the target is empty"):
+        token_id(lm, "")
+    with pytest.raises(UserError, match="has no token 9"):
+        position_of(4, 9)
+    assert position_of(4, None) == 3
+    assert position_of(4, -2) == 2
+    assert token_id(lm, "e") == lm.tokenizer("e", add_special_tokens=False)["input_ids"][0]
+
+
+def test_the_command_says_what_made_the_model_say_it(workspace, tiny_model_dir, capsys):
+    add_tiny_sae(workspace, tiny_model_dir)
+    add_tiny_sae(workspace, tiny_model_dir, "other")
+    asked = ["attribute", "--workspace", str(workspace.root), "--device", "cpu", "--top", "4"]
+
+    def run(*more: str) -> int:
+        return main([*asked, *more])
+
+    assert run("--sae", SAE_ID, TEXT, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    one = found["saes"][0]
+    assert found["target"]["token_id"] == found["predictions"][0]["token_id"]
+    assert len(one["causes"]) == 4
+    assert one["first_order"] == pytest.approx(sum(one["per_token"]), rel=1e-3)
+    assert found["memory_bytes"] > 0
+    assert run("--sae", SAE_ID, TEXT) == 0
+    shown = capsys.readouterr().out
+    assert all(str(cause["feature"]) in shown for cause in one["causes"])
+    for more, words in (
+        ((TEXT,), "choose one with --sae"),
+        (("--sae", SAE_ID, "--sae", "other", TEXT), "are of the same layer"),
+        (("--sae", SAE_ID, " "), "the text is empty"),
+        (("--sae", SAE_ID, TEXT, "--against", "e"), "--against without a target"),
+        (("--sae", SAE_ID, TEXT, "--token", "500"), "has no token 500"),
+        (("--sae", SAE_ID, TEXT, "--feature", "gone/3"), "is not among those given"),
+        (("--sae", SAE_ID, TEXT, "--feature", "3000"), "feature 3000 is not in the SAE"),
+    ):
+        assert run(*more) == 2
+        assert words in capsys.readouterr().err
