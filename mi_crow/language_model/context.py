@@ -21,6 +21,7 @@ class ForwardContext:
     special: Tensor  # [batch, length] bool: special tokens and padding
     position: int  # tokens in the cache before this pass
     prompt_length: int | None  # tokens of the prompt while generating, else None
+    controlled: Tensor | None = None  # [batch] bool: texts that controllers change; None: all
 
 
 class KnownPoints(Protocol):
@@ -41,6 +42,7 @@ class HookedModel(Protocol):
     model_id: str
     device: torch.device
     controllers_enabled: bool
+    forward_context: ForwardContext | None
 
     @property
     def layers(self) -> KnownPoints: ...

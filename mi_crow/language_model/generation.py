@@ -1,10 +1,8 @@
 """Sampling continuations: one batch, cached, seeded, streamed, stoppable between tokens."""
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from inspect import signature
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,9 +11,12 @@ from mi_crow.bounds import COUNT, FACTOR, SEED, SIZE, TEMPERATURE, TOP_P
 from mi_crow.errors import UserError
 from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.constraints import budgeted_logits, plausible_logits
-from mi_crow.language_model.context import ForwardContext
 from mi_crow.language_model.detokenize import Detokenizer, added_text
-from mi_crow.language_model.tokenize import special_ids, special_mask, start_id
+from mi_crow.language_model.steps import Prefixes, Steps
+from mi_crow.language_model.tokenize import start_id
+
+Side = Literal["baseline", "steered"]
+SIDES: tuple[Side, ...] = ("baseline", "steered")
 
 _NOT_A_TOKEN = -1
 _COLDEST = 1e-6  # below, dividing logits overflows: only the likeliest token is left
@@ -75,6 +76,9 @@ class Generation:
         return self.texts[0]
 
 
+OnToken = Callable[[str, int, str], None]  # side, number of the continuation, its next text
+
+
 @torch.inference_mode()
 def generate(
     lm: CausalModel,
@@ -84,16 +88,49 @@ def generate(
     should_stop: Callable[[], bool] | None = None,
 ) -> Generation:
     """Continues `prompt`; see LanguageModel.generate."""
+    side: Side = "steered" if lm.controllers_enabled else "baseline"
+
+    def first(_: str, number: int, piece: str) -> None:
+        if number == 0 and on_token is not None:
+            on_token(piece)
+
+    report = None if on_token is None else first
+    return generate_sides(lm, prompt, sampling, (side,), report, should_stop)[side]
+
+
+@torch.inference_mode()
+def generate_sides(
+    lm: CausalModel,
+    prompt: str,
+    sampling: Sampling,
+    sides: Sequence[Side] = SIDES,
+    on_token: OnToken | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    *,
+    prefixes: Prefixes | None = None,
+    key: object = None,
+) -> dict[Side, Generation]:
+    """Continues `prompt` on each of `sides` in one batch, with the same random numbers: `baseline`
+    without controllers, `steered` with those that are registered.
+
+    `prefixes` keep what the model made of the prompt for the next call; `key` stands for what the
+    controllers do, so that a change of it has the prompt read again. Raises UserError when the
+    predictions are no numbers.
+    """
     prompt_ids = _prompt_ids(lm, prompt, sampling.bos)
-    steps = _Steps(lm, prompt_ids, sampling)
-    # The same text read without interventions. Where none act, it would be the same again.
-    beside = lm.controllers_enabled and sampling.constrained
-    plain = _Steps(lm, prompt_ids, sampling) if beside else None
+    # The steered text read without interventions. Where none act, it would be the same again.
+    beside = sampling.constrained and "steered" in sides
+    steps = Steps(
+        lm,
+        prompt_ids,
+        [*(side == "steered" for side in sides), *([False] if beside else [])],
+        sampling.n,
+        use_cache=sampling.use_cache,
+        prefixes=prefixes,
+        key=key,
+    )
+    texts = _Texts(lm, prompt_ids, sides, sampling.n, steps.special, on_token)
     generator = torch.Generator("cpu").manual_seed(sampling.seed)
-    ends = _end_ids(lm)
-    detokenizer = Detokenizer(lm.tokenizer, prompt_ids)
-    rows: list[list[int]] = [[] for _ in range(sampling.n)]
-    unfinished = set(range(sampling.n))
     stopped = False
     room = _room(lm, len(prompt_ids), sampling.max_new_tokens)
     for _ in range(room):
@@ -103,121 +140,82 @@ def generate(
         # Uniform numbers come from the CPU, so that a seed means the same on every device.
         uniform = torch.rand(sampling.n, 1, generator=generator)
         logits = steps.logits()
-        broken = logits.isnan().any(dim=-1)
-        if plain is not None:
-            with lm.plain():
-                logits = sampling.within_constraints(logits, plain.logits())
-        chosen = choose(logits, sampling, uniform)
+        broken = logits[: len(sides)].isnan().any(dim=-1).flatten()
+        found = [*logits[: len(sides)]]
+        if beside:
+            place = sides.index("steered")
+            found[place] = sampling.within_constraints(found[place], logits[-1])
+        chosen = choose(torch.cat(found), sampling, uniform.repeat(len(sides), 1))
         # On the device, so that the one wait below covers this as well.
-        chosen = chosen.masked_fill(broken, _NOT_A_TOKEN)
-        for row, token in enumerate(chosen.tolist()):
+        told = chosen.masked_fill(broken, _NOT_A_TOKEN).tolist()
+        texts.add(told)
+        if texts.whole:
+            break
+        chosen = chosen.unflatten(0, (len(sides), sampling.n))
+        both = [*chosen, *([chosen[sides.index("steered")]] if beside else [])]
+        steps.append(torch.cat(both))
+    return texts.generations(prompt, stopped, room if room < sampling.max_new_tokens else None)
+
+
+class _Texts:
+    """The continuations of all sides as they grow."""
+
+    def __init__(
+        self,
+        lm: CausalModel,
+        prompt_ids: list[int],
+        sides: Sequence[Side],
+        n: int,
+        special: frozenset[int],
+        on_token: OnToken | None,
+    ) -> None:
+        self._lm, self._prompt_ids, self._special = lm, prompt_ids, special
+        self._sides, self._n, self._on_token = sides, n, on_token
+        self._ends = _end_ids(lm)
+        self._rows: list[list[int]] = [[] for _ in range(n * len(sides))]
+        self._unfinished = set(range(len(self._rows)))
+        reported = len(self._rows) if on_token is not None else 0
+        self._detokenizers = [Detokenizer(lm.tokenizer, prompt_ids) for _ in range(reported)]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every continuation came to its end."""
+        return not self._unfinished
+
+    def add(self, tokens: Sequence[int]) -> None:
+        """The next token of every row. Raises UserError for one without finite predictions."""
+        for row in sorted(self._unfinished):
+            token = tokens[row]
             if token == _NOT_A_TOKEN:
                 raise UserError(
                     "the model's predictions are not finite numbers",
                     hint="lower the interventions' values",
                 )
-            if row not in unfinished:
+            if token in self._ends:
+                self._unfinished.discard(row)
                 continue
-            if token in ends:
-                unfinished.discard(row)
-                continue
-            rows[row].append(token)
-            if row == 0 and on_token is not None and token not in steps.special:
-                piece = detokenizer.push(token)
-                if piece:
-                    on_token(piece)
-        if not unfinished:
-            break
-        steps.append(chosen)
-        if plain is not None:
-            plain.append(chosen)
-    if on_token is not None and (rest := detokenizer.flush()):
-        on_token(rest)
-    texts = [_continuation(lm, prompt_ids, row, steps.special) for row in rows]
-    full = room < sampling.max_new_tokens and any(len(row) == room for row in rows)
-    return Generation(prompt, prompt_ids, texts, rows, stopped, room if full else None)
+            self._rows[row].append(token)
+            if self._detokenizers and token not in self._special:
+                self._report(row, self._detokenizers[row].push(token))
 
+    def generations(self, prompt: str, stopped: bool, room: int | None) -> dict[Side, Generation]:
+        """Everything that was written; `room`: after how many tokens the context was full."""
+        for row, detokenizer in enumerate(self._detokenizers):
+            self._report(row, detokenizer.flush())
+        found: dict[Side, Generation] = {}
+        for number, side in enumerate(self._sides):
+            rows = self._rows[number * self._n : (number + 1) * self._n]
+            texts = [_continuation(self._lm, self._prompt_ids, row, self._special) for row in rows]
+            full = room is not None and any(len(row) == room for row in rows)
+            found[side] = Generation(
+                prompt, self._prompt_ids, texts, rows, stopped, room if full else None
+            )
+        return found
 
-# Names of the argument and output that carry the cache; they differ between versions of
-# transformers 5, and models with code of their own have others.
-_CACHES = ("cache", "past_key_values", "cache_params", "state")
-
-
-class _Steps:
-    """The model's passes over growing continuations of one prompt.
-
-    The tokens in the cache are counted here: caches of states (Mamba and its kin, xLSTM, RWKV) do
-    not know their length.
-    """
-
-    def __init__(self, lm: CausalModel, prompt_ids: list[int], sampling: Sampling) -> None:
-        self._lm = lm
-        self._n = sampling.n
-        self._prompt_length = len(prompt_ids)
-        self._ids = torch.tensor([prompt_ids], dtype=torch.int64, device=lm.device)
-        self._cache: Any = None
-        self._cached = 0  # tokens in the cache
-        self.special = special_ids(lm.tokenizer)
-        known = signature(lm.model.forward).parameters
-        self._cache_name = next((name for name in _CACHES if name in known), None)
-        self._use_cache = sampling.use_cache and self._cache_name is not None
-        self._takes_positions = "position_ids" in known
-        self._short = _short_context(lm)
-        # Logits at every position of the prompt would be memory that nobody reads.
-        self._options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
-
-    def logits(self) -> Tensor:
-        """Logits [n, vocabulary], fp32, after the last token of each continuation."""
-        if self._cached <= self._short < self._ids.shape[1]:
-            self._cache, self._cached = None, 0
-        new = self._ids[:, self._cached :]
-        mask = torch.ones_like(self._ids)
-        context = ForwardContext(
-            new, mask, special_mask(new, self.special), self._cached, self._prompt_length
-        )
-        # Without the mask, which masks nothing: some models expect it to be as long as `new`.
-        with self._lm.running(context):
-            output = self._lm.model(input_ids=new, use_cache=self._use_cache, **self._inputs(new))
-        logits = output.logits[:, -1].float()
-        if self._use_cache:
-            self._cache = getattr(output, self._cache_name or "", None)
-            self._use_cache = self._cache is not None
-            self._cached = self._ids.shape[1] if self._use_cache else 0
-        if len(logits) < self._n:
-            self._spread()
-        return logits.expand(self._n, -1)
-
-    def append(self, chosen: Tensor) -> None:
-        """Adds one token [n] to each continuation."""
-        self._ids = torch.cat([self._ids, chosen[:, None]], dim=1)
-
-    def _inputs(self, new: Tensor) -> dict[str, Any]:
-        """The model's other inputs beside the tokens `new`, which follow those in the cache."""
-        inputs = dict(self._options)
-        if self._cache is not None and self._cache_name is not None:
-            inputs[self._cache_name] = self._cache
-        if self._takes_positions:  # not every model knows from its cache where it is
-            positions = torch.arange(self._cached, self._ids.shape[1], device=new.device)
-            inputs["position_ids"] = positions.expand(len(new), -1)
-        return inputs
-
-    def _spread(self) -> None:
-        """Goes from the one prompt that was read to n continuations of it."""
-        from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
-
-        self._ids = self._ids.expand(self._n, -1)
-        if not isinstance(self._cache, Cache):
-            # The model's own kind of state: RWKV's is wrong for several rows (transformers 5.24).
-            self._cache, self._cached, self._use_cache = None, 0, False
-            return
-        # Exactly these classes: layers with other states would repeat only keys and values.
-        if all(
-            type(one) in (DynamicLayer, DynamicSlidingWindowLayer) for one in self._cache.layers
-        ):
-            self._cache.batch_repeat_interleave(self._n)
-        else:  # read the prompt again, n times
-            self._cache, self._cached = None, 0
-            self.logits()
+    def _report(self, row: int, piece: str) -> None:
+        if piece and self._on_token is not None:
+            number, sample = divmod(row, self._n)
+            self._on_token(self._sides[number], sample, piece)
 
 
 def choose(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
@@ -274,17 +272,6 @@ def _room(lm: CausalModel, prompt_length: int, wanted: int) -> int:
             hint="shorten it",
         )
     return min(wanted, context - prompt_length)
-
-
-def _short_context(lm: CausalModel) -> int:
-    """The number of tokens beyond which a model with LongRoPE rotates keys by other frequencies, so
-    that all must be read again; without LongRoPE more than any text has."""
-    config = lm.model.config
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    if "longrope" not in (rope.get("rope_type"), rope.get("type")):
-        return sys.maxsize
-    length = rope.get("original_max_position_embeddings")
-    return length or getattr(config, "original_max_position_embeddings", None) or sys.maxsize
 
 
 def _continuation(

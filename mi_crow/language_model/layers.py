@@ -9,10 +9,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.hooks import Controller, Detector, Hook, HookType
+from mi_crow.hooks.tensors import (
+    first_tensor,
+    input_tensor,
+    replace_input,
+    replace_tensor,
+)
 from mi_crow.language_model.context import HookedModel
 from mi_crow.language_model.hook_points.catalogue import HookPoints
 from mi_crow.language_model.hook_points.head import final_norm, output_embedding
@@ -207,22 +214,52 @@ class Layers(HookPoints):
                 return None
             if point.kind == "input":
                 changed = hook.pre_forward(module, (value,), {})
-                return None if changed is None else changed[0][0]
-            return hook.forward(module, (), value)
+                after = None if changed is None else changed[0][0]
+            else:
+                after = hook.forward(module, (), value)
+            return after if after is None else self._in_controlled_texts(value, after)
 
         return visit
 
     def _before(self, hook: Hook) -> Callable[..., Any]:
         def call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return hook.pre_forward(module, args, kwargs) if self._runs(hook) else None
+            changed = hook.pre_forward(module, args, kwargs) if self._runs(hook) else None
+            if changed is None:
+                return None
+            after = input_tensor(*changed)
+            kept = self._in_controlled_texts(input_tensor(args, kwargs), after)
+            return changed if kept is after else replace_input(*changed, kept)
 
         return call
 
     def _after(self, hook: Hook) -> Callable[..., Any]:
         def call(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            return hook.forward(module, args, output) if self._runs(hook) else None
+            changed = hook.forward(module, args, output) if self._runs(hook) else None
+            if changed is None:
+                return None
+            after = first_tensor(changed)
+            kept = self._in_controlled_texts(first_tensor(output), after)
+            return changed if kept is after else replace_tensor(changed, kept)
 
         return call
+
+    def _in_controlled_texts(self, before: Tensor, after: Tensor) -> Tensor:
+        """`after` in the texts of the batch that controllers change, `before` in the others.
+
+        Raises UserError where the layer's rows are neither texts nor their tokens.
+        """
+        context = self._lm.forward_context
+        if context is None or context.controlled is None:
+            return after
+        texts, rows = context.controlled.to(before.device), before.shape[0]
+        if rows == context.input_ids.numel() != len(texts):  # a row for each token of each text
+            texts = texts.repeat_interleave(context.input_ids.shape[1])
+        elif rows != len(texts):
+            raise UserError(
+                f"the layer gives {list(before.shape)}, not one row per text or token",
+                hint="choose a residual block, or what attention or the MLP adds",
+            )
+        return torch.where(texts.view(-1, *[1] * (before.dim() - 1)), after, before)
 
     def _runs(self, hook: Hook) -> bool:
         if self.resting:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.errors import CancelledError, UserError
+from mi_crow.causes import out_of_memory
+from mi_crow.errors import CancelledError, MachineError, UserError
 from mi_crow.language_model.config import ModelSpec
 from mi_crow.mechanistic.sae.weights_hash import WeightsFile
 from mi_crow.mechanistic.steering.interventions import Intervention
@@ -15,6 +16,7 @@ from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
+    from mi_crow.language_model.steps import Prefixes
     from mi_crow.mechanistic.steering.attach import AttachedSae
     from mi_crow.mechanistic.steering.loading import LoadedSae
 
@@ -25,26 +27,24 @@ _STREAM_S = 0.12  # streamed text is sent in about eight batches per second
 
 
 class TextBatcher:
-    """Joins pieces of text, so that fewer events are sent."""
+    """Joins the pieces of each text that is being written, so that fewer events are sent."""
 
     def __init__(self, emit: Emit, clock: Callable[[], float] = perf_counter) -> None:
         self._emit, self._clock = emit, clock
-        self._side, self._text = "", ""
+        self._texts: dict[tuple[str, int], str] = {}
         self._sent = -_STREAM_S
 
-    def push(self, side: str, piece: str) -> None:
-        if side != self._side:
-            self.flush()
-            self._side = side
-        self._text += piece
+    def push(self, side: str, sample: int, piece: str) -> None:
+        self._texts[side, sample] = self._texts.get((side, sample), "") + piece
         if self._clock() - self._sent >= _STREAM_S:
             self.flush()
 
     def flush(self) -> None:
         """Sends what is pending."""
-        if self._text:
-            self._emit({"event": "token", "side": self._side, "text": self._text})
-            self._text, self._sent = "", self._clock()
+        for (side, sample), text in self._texts.items():
+            self._emit({"event": "token", "side": side, "sample": sample, "text": text})
+            self._sent = self._clock()
+        self._texts.clear()
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Operations:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._held: _Loaded | None = None
+        self._kept: Prefixes | None = None
         self._table: dict[str, Callable[..., dict[str, Any]]] = {
             "ping": self._ping,
             "load": self._load,
@@ -96,6 +97,7 @@ class Operations:
         from mi_crow.mechanistic.steering.attach import attach_sae
         from mi_crow.mechanistic.steering.loading import join, open_sae
 
+        self._kept = None
         weights = WeightsFile.of(self._workspace.sae_dir(sae_id))
         sae, spec = open_sae(self._workspace, sae_id, device)
         loaded = join(sae_id, self._model(spec), sae, weights)
@@ -154,28 +156,56 @@ class Operations:
         sae_id: str | None = None,
         plausible: float | None = None,
         kl_budget: float | None = None,
+        n: int = 1,
     ) -> dict[str, Any]:
         from mi_crow.mechanistic.steering.run import steer_loaded
 
         stream = TextBatcher(emit)
-        result = steer_loaded(
-            self._workspace,
-            self._ready(sae_id),
-            prompt,
-            [Intervention.from_json(one) for one in interventions],
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            baseline=baseline,
-            bos=bos,
-            plausible=plausible,
-            kl_budget=kl_budget,
-            on_token=stream.push,
-            should_stop=stopped,
-        )
-        stream.flush()
-        return result
+        try:
+            return steer_loaded(
+                self._workspace,
+                self._ready(sae_id),
+                prompt,
+                [Intervention.from_json(one) for one in interventions],
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+                baseline=baseline,
+                bos=bos,
+                plausible=plausible,
+                kl_budget=kl_budget,
+                on_token=stream.push,
+                should_stop=stopped,
+                n=n,
+                prefixes=self._prefixes(),
+            )
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            self._free_memory()
+            raise MachineError(
+                "the device is out of memory",
+                hint="ask for fewer samples or new tokens, or shorten the prompt",
+            ) from error
+        finally:
+            stream.flush()
+
+    def _prefixes(self) -> "Prefixes":
+        """What is kept of the last prompt; of the loaded SAE only."""
+        from mi_crow.language_model.steps import Prefixes
+
+        if self._kept is None:
+            self._kept = Prefixes()
+        return self._kept
+
+    def _free_memory(self) -> None:
+        """Lets go of what only saves time."""
+        import torch
+
+        self._kept = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _layers(self) -> dict[str, Any]:
         return {"layers": self._ready().lm.layers.tree()}

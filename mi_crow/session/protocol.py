@@ -11,9 +11,9 @@ Inspect and generate may name their SAE: they are refused when another one is lo
 | inspect | text, top, bos, windows, sae_id | tokens, special, outlier, features, per_token, \
 tokens_total, tokens_read, context_length, windows, window_starts, bos_added |
 | generate | prompt, interventions, max_new_tokens, temperature, top_p, seed, baseline, bos, \
-plausible, kl_budget, sae_id | baseline, steered, interventions, sae_id, model_id, revision, \
-metrics, stopped, \
-prompt_tokens, bos_added, context_length, shortened_to; on the way tokens {side, text} |
+plausible, kl_budget, n, sae_id | baseline, steered, samples, targets, interventions, sae_id, \
+model_id, revision, metrics, stopped, \
+prompt_tokens, bos_added, context_length, shortened_to; on the way tokens {side, sample, text} |
 | attribute | text, saes, target, against, log_probability, feature, position, top, steps, prune, \
 seed, bos, sae_id | tokens, target, value, predictions, saes, tree, memory_bytes |
 | predict | text, ablated [[sae, feature]], position, bos, sae_id | position, predictions, \

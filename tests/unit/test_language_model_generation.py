@@ -8,7 +8,8 @@ import torch
 from mi_crow.errors import UserError
 from mi_crow.hooks import FunctionController
 from mi_crow.language_model import LanguageModel
-from mi_crow.language_model.generation import Sampling, choose
+from mi_crow.language_model.generation import Sampling, choose, generate_sides
+from mi_crow.language_model.steps import Prefixes
 from tests.helpers.tiny_models import build_model, build_tokenizer
 
 
@@ -173,3 +174,37 @@ def test_predictions_that_are_not_numbers_are_said(
 def test_a_temperature_next_to_nothing_is_none(tiny_lm: LanguageModel) -> None:
     cold = tiny_lm.generate("The ferry", max_new_tokens=5, temperature=1e-300)
     assert cold.text == tiny_lm.generate("The ferry", max_new_tokens=5, temperature=0).text
+
+
+@pytest.mark.parametrize("kind", ["llama", "mamba"])
+def test_both_sides_of_one_batch_are_what_each_is_alone(kind: str) -> None:
+    """Controllers act in the rows of their side only; a kept prompt changes nothing."""
+    tokenizer = build_tokenizer()
+    lm = LanguageModel.from_local_torch(build_model(kind, len(tokenizer)), tokenizer)
+    prefixes, sampling = Prefixes(), Sampling(10, 0.8, seed=2, n=3)
+    shift = FunctionController("resid_post.0", lambda tensor: 4 * tensor.roll(1, dims=-1))
+    with shift.on(lm):
+        first = generate_sides(lm, "The ferry", sampling, prefixes=prefixes, key="shift")
+        again = generate_sides(lm, "The ferry", sampling, prefixes=prefixes, key="shift")
+        steered = lm.generate("The ferry", 10, 0.8, seed=2, n=3)
+    assert first["baseline"] == lm.generate("The ferry", 10, 0.8, seed=2, n=3)
+    assert first["steered"] == steered != first["baseline"]
+    assert again == first
+
+
+def test_a_changed_controller_has_the_prompt_read_again(tiny_lm: LanguageModel) -> None:
+    prefixes, sampling = Prefixes(), Sampling(6, 0, n=2)
+    lengths: list[int] = []
+
+    def see(tensor: torch.Tensor) -> torch.Tensor:
+        lengths.append(tensor.shape[1])
+        return tensor
+
+    for size, read_again in ((0.3, True), (0.3, False), (3.0, True)):
+        shift = FunctionController("resid_post.0", lambda tensor, size=size: tensor + size)
+        watch = FunctionController("resid_post.1", see)
+        lengths.clear()
+        with shift.on(tiny_lm), watch.on(tiny_lm):
+            both = generate_sides(tiny_lm, "The ferry", sampling, prefixes=prefixes, key=size)
+            assert (max(lengths) > 1) is read_again
+            assert both["steered"] == tiny_lm.generate("The ferry", 6, 0, n=2)

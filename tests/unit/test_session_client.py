@@ -175,11 +175,11 @@ def test_streamed_text_goes_out_in_batches_and_whole():
     stream = TextBatcher(sent.append, clock=lambda: now[0])
     for number in range(100):
         now[0] = number / 100  # a hundred tokens in a second
-        stream.push("baseline", f"{number} ")
-    stream.push("steered", "x")
+        stream.push("baseline", 0, f"{number} ")
+    stream.push("steered", 1, "x")
     stream.flush()
     baseline = [event["text"] for event in sent if event["side"] == "baseline"]
     assert "".join(baseline) == "".join(f"{number} " for number in range(100))
     assert 5 <= len(baseline) <= 11
     assert baseline[0] == "0 "  # the first token shows at once
-    assert sent[-1] == {"event": "token", "side": "steered", "text": "x"}
+    assert sent[-1] == {"event": "token", "side": "steered", "sample": 1, "text": "x"}

@@ -7,10 +7,12 @@ from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae, load_sae
 from mi_crow.mechanistic.sae.weights_hash import WeightsFile
 from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
+from mi_crow.mechanistic.steering.readings import read_generation, watching
 from mi_crow.mechanistic.steering.run import (
     concept_names,
     feature_maxima,
     inspect_text,
+    steer_loaded,
     steer_prompt,
 )
 from tests.helpers.index_fixture import make_index
@@ -50,7 +52,8 @@ def test_a_steered_prompt_has_the_documented_keys(home):
         ("feature:4", SAE_ID),
     ]
     assert found["sae_id"] == SAE_ID
-    assert set(found["metrics"]) == {"tokens", "seconds", "tokens_s", "kl"}
+    speed, costs = {"tokens", "seconds", "tokens_s"}, {"kl", "perplexity", "perplexity_ratio"}
+    assert set(found["metrics"]) == speed | costs
 
 
 def test_an_inspected_text_has_the_documented_keys(home):
@@ -152,3 +155,40 @@ def test_a_continuation_that_the_context_ends_says_so(home):
     found = steer_prompt(home, SAE_ID, long, [], device="cpu", max_new_tokens=60, seed=1)
     assert found["shortened_to"] == found["context_length"] - found["prompt_tokens"] < 60
     assert steer(home)["shortened_to"] is None
+
+
+def test_samples_come_with_what_the_features_do_on_each_token(indexed):
+    found = steer(indexed, "3=floor 1max@feedback 0.9 0.5", "5=+4", n=3)
+    assert found["targets"] == ["feature:3", "feature:5"]
+    assert len(found["samples"]) == 3
+    assert len({one["steered"]["text"] for one in found["samples"]}) > 1
+    assert found["samples"][0]["baseline"]["text"] == found["baseline"]
+    for one in found["samples"]:
+        for side in ("baseline", "steered"):
+            reading = one[side]
+            assert len(reading["tokens"]) == 8
+            assert [len(acts) for acts in reading["acts"]] == [8, 8]
+        memory, none = one["steered"]["memory"]
+        factor = one["steered"]["factor"][0]
+        assert none is None
+        assert all(
+            k == pytest.approx(max(1 - m / 0.5, 0)) for m, k in zip(memory, factor, strict=True)
+        )
+
+
+def test_a_text_is_read_in_the_plain_model(home):
+    """Teacher forced without interventions, whatever the stack did to write it."""
+    from mi_crow.mechanistic.steering.loading import load_for_work
+
+    stack = [parse_intervention("3=+20")]
+    loaded = load_for_work(home, SAE_ID, "cpu")
+    found = steer_loaded(home, loaded, "The ferry", stack, max_new_tokens=8, seed=1)
+    text = found["samples"][0]["steered"]
+    generation = loaded.lm.generate("The ferry", 8, seed=1)
+    with watching(loaded, [3]) as watched:
+        (plain,) = read_generation(loaded.lm, watched, generation)
+    assert found["samples"][0]["baseline"] == {"text": generation.text, **plain}
+    assert text["kl"] == pytest.approx(found["metrics"]["kl"])
+    ratio = text["perplexity"] / plain["perplexity"]
+    assert found["metrics"]["perplexity_ratio"] == pytest.approx(ratio)
+    assert not loaded.lm.layers.get_hooks()

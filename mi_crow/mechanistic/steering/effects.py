@@ -75,7 +75,7 @@ def perplexity(lm: "LanguageModel", written: Written) -> float:
     nats, tokens = 0.0, 0
     with lm.plain():
         for generation in written.generations:
-            for log_p, targets, real in _teacher_forced(lm, generation):
+            for log_p, targets, real in teacher_forced(lm, generation):
                 chosen = log_p.gather(-1, targets[..., None])[..., 0]
                 nats -= float((chosen * real).sum(dtype=torch.float64))
                 tokens += int(real.sum())
@@ -86,8 +86,8 @@ def divergence(lm: "LanguageModel", generation: "Generation") -> float:
     """KL(plain || as it runs now) in nats per token, over the continuations of `generation`."""
     nats, tokens = 0.0, 0
     with lm.plain():
-        plain = list(_teacher_forced(lm, generation))
-    for (p, _, real), (q, _, _) in zip(plain, _teacher_forced(lm, generation), strict=True):
+        plain = list(teacher_forced(lm, generation))
+    for (p, _, real), (q, _, _) in zip(plain, teacher_forced(lm, generation), strict=True):
         kl = functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
         nats += float((kl * real).sum(dtype=torch.float64))
         tokens += int(real.sum())
@@ -95,15 +95,15 @@ def divergence(lm: "LanguageModel", generation: "Generation") -> float:
 
 
 @torch.inference_mode()
-def _teacher_forced(
-    lm: "LanguageModel", generation: "Generation"
+def teacher_forced(
+    lm: "LanguageModel", generation: "Generation", batch: int = _BATCH
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Log-probabilities [n, length, vocabulary] that the model predicts at each token of the
-    continuations, these tokens [n, length], and which of them are real; batch by batch."""
+    continuations, these tokens [n, length], and which of them are real; `batch` rows at a time."""
     prompt = generation.prompt_ids
     rows = [[*prompt, *ids] for ids in generation.token_ids if ids]
-    for start in range(0, len(rows), _BATCH):
-        encoding = lm.padded(rows[start : start + _BATCH])
+    for start in range(0, len(rows), batch):
+        encoding = lm.padded(rows[start : start + batch])
         context = ForwardContext(
             encoding.input_ids, encoding.attention_mask, encoding.special, 0, len(prompt)
         )

@@ -4,6 +4,7 @@ The command line loads what it needs for one call; the model session keeps it lo
 `_loaded` functions.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.language_model import Generation, LanguageModel
+    from mi_crow.language_model.steps import Prefixes
 
-OnToken = Callable[[str, str], None]  # side (baseline | steered), text
+OnToken = Callable[[str, int, str], None]  # side (baseline | steered), sample, text
 
 
 def inspect_text(
@@ -65,6 +67,7 @@ def steer_prompt(
     bos: str = "auto",
     plausible: float | None = None,
     kl_budget: float | None = None,
+    n: int = 1,
 ) -> dict[str, Any]:
     """Baseline and steered continuation of a prompt (see `steer_loaded`)."""
     for one in interventions:
@@ -82,6 +85,7 @@ def steer_prompt(
         bos=bos,
         plausible=plausible,
         kl_budget=kl_budget,
+        n=n,
     )
 
 
@@ -101,67 +105,139 @@ def steer_loaded(
     bos: str = "auto",
     plausible: float | None = None,
     kl_budget: float | None = None,
+    n: int = 1,
+    prefixes: "Prefixes | None" = None,
 ) -> dict[str, Any]:
-    """Continues `prompt` plainly (when `baseline` is set) and under the interventions, same seed.
+    """Continues `prompt` `n` times plainly (when `baseline` is set) and under the interventions,
+    with the same random numbers and in one batch.
 
-    `on_token` gets the side and each piece of text. `metrics` has tokens, seconds, tokens_s and,
-    unless it was stopped, `kl`: nats per token between the plain and the steered model's
-    predictions on the steered text. `plausible` and `kl_budget` constrain the steered text (see
-    `LanguageModel.generate`). `bos` and `bos_added` are those of `inspection.inspect`.
-    `shortened_to` is the number of new tokens after which the model's context was full, else None.
+    `on_token` gets the side, the sample and each piece of text. `metrics` has tokens, seconds,
+    tokens_s and, unless it was stopped, `kl`: nats per token between the plain and the steered
+    model's predictions on the steered texts; `perplexity`, that of these texts under the plain
+    model, and `perplexity_ratio` to the baseline's. `samples` has both texts of each sample with
+    what `readings.read_generation` reads in them for the features `targets`. `plausible` and
+    `kl_budget` constrain the steered text (see `LanguageModel.generate`). `bos` and `bos_added` are
+    those of `inspection.inspect`. `shortened_to` is the number of new tokens after which the
+    model's context was full, else None. `prefixes` keep the prompt for the next call.
 
     Raises UserError for a feature of another SAE, or of other weights of it.
     """
-    from mi_crow.mechanistic.steering.effects import divergence
+    from mi_crow.language_model.generation import SIDES, Sampling, generate_sides
+    from mi_crow.mechanistic.steering.readings import feature_targets, read_generation, watching
     from mi_crow.mechanistic.steering.steer import steering
 
     lm = loaded.lm
     for one in interventions:
         one.check_sae(loaded.sae_id, loaded.weights_hash)
     maxima = feature_maxima(workspace, loaded.sae_id, interventions)
+    own_bos = loaded.sae.metadata.bos(bos)
+    sampling = Sampling(
+        max_new_tokens,
+        temperature,
+        top_p,
+        seed,
+        n,
+        bos=own_bos,
+        plausible=plausible,
+        kl_budget=kl_budget,
+    )
+    # Where nothing is changed, the same text would be written twice.
+    same = all(one.changes_nothing for one in interventions)
+    sides = ("baseline",) if same else SIDES if baseline else ("steered",)
 
-    def write(side: str) -> "Generation":
-        def report(piece: str) -> None:
-            if on_token is not None:
-                on_token(side, piece)
+    def report(side: str, sample: int, piece: str) -> None:
+        if on_token is not None:
+            for told in ("baseline", "steered") if same else (side,):
+                if baseline or told == "steered":
+                    on_token(told, sample, piece)
 
-        return lm.generate(
+    targets = feature_targets(interventions)
+    readings: dict[str, list[dict[str, Any]]] = {}
+    with (
+        watching(loaded, targets) as watched,
+        steering(lm, loaded.sae, loaded.layer, interventions, maxima),
+    ):
+        started = perf_counter()
+        found = generate_sides(
+            lm,
             prompt,
-            max_new_tokens,
-            temperature,
-            top_p,
-            seed,
+            sampling,
+            sides,
             report,
             should_stop,
-            bos=loaded.sae.metadata.bos(bos),
-            plausible=plausible,
-            kl_budget=kl_budget,
+            prefixes=prefixes,
+            key=repr([one.as_json() for one in interventions] + [sorted(maxima.items())]),
         )
-
-    written: dict[str, Generation] = {}
-    with steering(lm, loaded.sae, loaded.layer, interventions, maxima):
-        started = perf_counter()
-        if baseline:
-            with lm.plain():
-                written["baseline"] = write("baseline")
+        written: dict[str, Generation] = {**found}
+        metrics = _speed(written, perf_counter() - started)
+        if same:
+            written["steered"] = written["baseline"]
+            if not baseline:
+                del written["baseline"]
         if not _stopped(written):
-            written["steered"] = write("steered")
-        seconds = perf_counter() - started
-        tokens = sum(len(one.token_ids[0]) for one in written.values())
-        metrics = {"tokens": tokens, "seconds": seconds, "tokens_s": tokens / max(seconds, 1e-9)}
-        if not _stopped(written):
-            metrics["kl"] = divergence(lm, written["steered"])
+            for side, generation in written.items():
+                stack = interventions if side == "steered" else None
+                readings[side] = read_generation(lm, watched, generation, stack, maxima)
+            metrics |= _costs(readings)
     return {
         "baseline": written["baseline"].text if "baseline" in written else "",
         "steered": written["steered"].text if "steered" in written else "",
+        "samples": _samples(written, readings, n),
+        "targets": [f"feature:{feature}" for feature in targets],
         "interventions": [one.as_json(within=loaded.sae_id) for one in interventions],
         "sae_id": loaded.sae_id,
         "model_id": lm.model_id,
         "revision": lm.revision,
         "metrics": metrics,
         "stopped": _stopped(written),
-        **_read_of(lm, prompt, loaded.sae.metadata.bos(bos), list(written.values())),
+        **_read_of(lm, prompt, own_bos, list(written.values())),
     }
+
+
+def _speed(written: "dict[str, Generation]", seconds: float) -> dict[str, Any]:
+    tokens = sum(len(ids) for one in written.values() for ids in one.token_ids)
+    return {"tokens": tokens, "seconds": seconds, "tokens_s": tokens / max(seconds, 1e-9)}
+
+
+def _costs(readings: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """KL and perplexity over all steered texts, a token counting as a token."""
+    found = {}
+    if (kl := _mean(readings["steered"], lambda one: one.get("kl"))) is not None:
+        found["kl"] = kl
+    nats = {side: _mean(rows, _surprise) for side, rows in readings.items()}
+    if (steered := nats["steered"]) is not None:
+        found["perplexity"] = math.exp(steered)
+        if (plain := nats.get("baseline")) is not None:
+            found["perplexity_ratio"] = math.exp(steered - plain)
+    return found
+
+
+def _surprise(reading: dict[str, Any]) -> float | None:
+    perplexity = reading["perplexity"]
+    return math.log(perplexity) if perplexity else None
+
+
+def _mean(
+    readings: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]], float | None]
+) -> float | None:
+    """The mean over all tokens of a value that each reading has for its tokens' mean."""
+    pairs = [(value(one), len(one["tokens"])) for one in readings]
+    known = [(found, tokens) for found, tokens in pairs if found is not None and tokens]
+    total = sum(tokens for _, tokens in known)
+    return sum(found * tokens for found, tokens in known) / total if total else None
+
+
+def _samples(
+    written: "dict[str, Generation]", readings: dict[str, list[dict[str, Any]]], n: int
+) -> list[dict[str, Any]]:
+    """Both texts of each sample; what was read in them where it was not stopped."""
+    return [
+        {
+            side: {"text": one.texts[number]} | (readings[side][number] if readings else {})
+            for side, one in written.items()
+        }
+        for number in range(n)
+    ]
 
 
 def _read_of(

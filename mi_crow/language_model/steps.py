@@ -1,0 +1,197 @@
+"""The passes of a model over growing continuations of one prompt: some plain, some steered, in one
+batch."""
+
+import copy
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mi_crow.language_model.base import CausalModel
+from mi_crow.language_model.context import ForwardContext
+from mi_crow.language_model.tokenize import special_ids, special_mask
+
+# Names of the argument and output that carry the cache; they differ between versions of
+# transformers 5, and models with code of their own have others.
+_CACHES = ("cache", "past_key_values", "cache_params", "state")
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A prompt after the model read it."""
+
+    logits: Tensor  # [1, vocabulary]
+    cache: Any  # None: the model gave none
+
+
+class Prefixes:
+    """The prompt that was read last, plainly and under controllers, for the next run from it."""
+
+    def __init__(self) -> None:
+        self._held: dict[bool, tuple[object, _Read]] = {}
+
+    def get(self, controlled: bool, key: object) -> _Read | None:
+        """What was kept for the same prompt (and the same controllers)."""
+        held = self._held.get(controlled)
+        return held[1] if held is not None and held[0] == key else None
+
+    def keep(self, controlled: bool, key: object, read: _Read) -> None:
+        self._held[controlled] = (key, read)
+
+    def clear(self) -> None:
+        self._held.clear()
+
+
+class Steps:
+    """`n` continuations of one prompt for each branch; controllers act in those of `controlled`.
+
+    The tokens in the cache are counted here: caches of states (Mamba and its kin, xLSTM, RWKV) do
+    not know their length. `key` stands for what the controllers do, where `prefixes` keep it.
+    """
+
+    def __init__(
+        self,
+        lm: CausalModel,
+        prompt_ids: list[int],
+        controlled: Sequence[bool],
+        n: int,
+        *,
+        use_cache: bool = True,
+        prefixes: Prefixes | None = None,
+        key: object = None,
+    ) -> None:
+        self._lm, self._n, self._controlled = lm, n, tuple(controlled)
+        self._prompt_ids = prompt_ids
+        self._rows = n * len(self._controlled)
+        ids = torch.tensor([prompt_ids], dtype=torch.int64, device=lm.device)
+        self._ids = ids.expand(self._rows, -1)
+        self._cache: Any = None
+        self._cached = 0  # tokens in the cache
+        self._begun = False
+        self._prefixes, self._key = prefixes, key
+        self.special = special_ids(lm.tokenizer)
+        known = signature(lm.model.forward).parameters
+        self._cache_name = next((name for name in _CACHES if name in known), None)
+        self._use_cache = use_cache and self._cache_name is not None
+        self._takes_positions = "position_ids" in known
+        self._short = _short_context(lm)
+        # Logits at every position of the prompt would be memory that nobody reads.
+        self._options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+
+    def logits(self) -> Tensor:
+        """Logits [branches, n, vocabulary], fp32, after the last token of each continuation."""
+        if not self._begun:
+            self._begun = True
+            return self._begin()
+        if self._cached <= self._short < self._ids.shape[1]:
+            self._cache, self._cached = None, 0
+        each = [one for one in self._controlled for _ in range(self._n)]
+        found = self._pass(self._ids[:, self._cached :], each, self._cache, self._cached)
+        self._take(found.cache)
+        return found.logits.unflatten(0, (len(self._controlled), self._n))
+
+    def append(self, chosen: Tensor) -> None:
+        """Adds one token [branches * n] to each continuation."""
+        self._ids = torch.cat([self._ids, chosen[:, None]], dim=1)
+
+    def _begin(self) -> Tensor:
+        """Reads the prompt once plainly and once under controllers, as far as that is wanted."""
+        reads = {one: self._prompt(one) for one in sorted(set(self._controlled))}
+        ordered = [reads[one] for one in self._controlled]
+        logits = torch.stack([read.logits.expand(self._n, -1) for read in ordered])
+        caches = [read.cache for read in ordered]
+        if None in caches:
+            self._take(None)
+        elif all(_joins(cache) for cache in caches):
+            self._take(_joined(caches, self._n))
+        elif self._rows == 1:
+            self._take(caches[0])
+        else:
+            self._read_again(caches[0])
+        return logits
+
+    def _prompt(self, controlled: bool) -> _Read:
+        key = (tuple(self._prompt_ids), self._key if controlled else None)
+        kept = self._prefixes.get(controlled, key) if self._prefixes is not None else None
+        if kept is not None and self._use_cache:
+            return kept
+        read = self._pass(self._ids[:1], [controlled], None, 0)
+        if self._prefixes is not None and _joins(read.cache):
+            # A copy: the model writes on in the one that it is given.
+            self._prefixes.keep(controlled, key, _Read(read.logits, _joined([read.cache], 1)))
+        return read
+
+    def _read_again(self, cache: Any) -> None:
+        """Goes to many continuations where one prompt's cache cannot be repeated."""
+        from transformers.cache_utils import Cache
+
+        self._take(None)
+        if isinstance(cache, Cache):  # read the prompt again, once for each
+            self._use_cache = True
+            self.logits()
+        # else the model's own kind of state: RWKV's is wrong for several rows (transformers 5.24).
+
+    def _take(self, cache: Any) -> None:
+        self._cache = cache
+        self._use_cache = cache is not None
+        self._cached = self._ids.shape[1] if self._use_cache else 0
+
+    def _pass(self, new: Tensor, controlled: Sequence[bool], cache: Any, cached: int) -> _Read:
+        """One pass over the tokens `new` [rows, length], which follow `cached` ones."""
+        lm, some, every = self._lm, any(controlled), all(controlled)
+        acts = torch.tensor(controlled, device=new.device) if some and not every else None
+        length = cached + new.shape[1]
+        mask = new.new_ones(len(new), length)
+        context = ForwardContext(
+            new, mask, special_mask(new, self.special), cached, len(self._prompt_ids), acts
+        )
+        inputs = dict(self._options)
+        if cache is not None and self._cache_name is not None:
+            inputs[self._cache_name] = cache
+        if self._takes_positions:  # not every model knows from its cache where it is
+            positions = torch.arange(cached, length, device=new.device)
+            inputs["position_ids"] = positions.expand(len(new), -1)
+        # Without the mask, which masks nothing: some models expect it to be as long as `new`.
+        with nullcontext() if some else lm.plain(), lm.running(context):
+            output = lm.model(input_ids=new, use_cache=self._use_cache, **inputs)
+        after = getattr(output, self._cache_name or "", None) if self._use_cache else None
+        return _Read(output.logits[:, -1].float(), after)
+
+
+def _joins(cache: Any) -> bool:
+    """Whether rows of such caches can be put into one."""
+    from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+
+    # Exactly these classes: layers with other states would repeat only keys and values.
+    return isinstance(cache, Cache) and all(
+        type(one) in (DynamicLayer, DynamicSlidingWindowLayer) for one in cache.layers
+    )
+
+
+def _joined(caches: Sequence[Any], n: int) -> Any:
+    """One cache with `n` copies of each of `caches`, in their order; these stay as they are."""
+    whole = copy.copy(caches[0])
+    whole.layers = []
+    for layers in zip(*(cache.layers for cache in caches), strict=True):
+        layer = copy.copy(layers[0])
+        if layer.keys is not None:  # a layer may never have been used
+            layer.keys = torch.cat([one.keys.repeat_interleave(n, dim=0) for one in layers])
+            layer.values = torch.cat([one.values.repeat_interleave(n, dim=0) for one in layers])
+        whole.layers.append(layer)
+    return whole
+
+
+def _short_context(lm: CausalModel) -> int:
+    """The number of tokens beyond which a model with LongRoPE rotates keys by other frequencies, so
+    that all must be read again; without LongRoPE more than any text has."""
+    config = lm.model.config
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if "longrope" not in (rope.get("rope_type"), rope.get("type")):
+        return sys.maxsize
+    length = rope.get("original_max_position_embeddings")
+    return length or getattr(config, "original_max_position_embeddings", None) or sys.maxsize

@@ -1,0 +1,169 @@
+"""What generated texts cost and what a stack's features do on them, token by token."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mi_crow.hooks import Detector, first_tensor
+from mi_crow.language_model.detokenize import shown_tokens
+from mi_crow.mechanistic.sae.substitute import replaceable
+from mi_crow.mechanistic.steering.effects import teacher_forced
+from mi_crow.mechanistic.steering.inspection import activations_of
+from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.steer import ordinary_tokens
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import Generation, LanguageModel
+    from mi_crow.mechanistic.sae.base import SparseAutoencoder
+    from mi_crow.mechanistic.steering.loading import LoadedSae
+
+_LOGITS = 2**26  # of one pass: a quarter of a GiB of fp32
+
+
+class TargetActivations(Detector):
+    """Keeps the activations of some features in the last pass: fp32 [texts, tokens, features].
+
+    Registered before the controllers of its layer, it sees a token before they change it.
+    """
+
+    def __init__(
+        self, lm: "LanguageModel", sae: "SparseAutoencoder", features: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self._lm, self._sae = lm, sae
+        self._features = torch.tensor(features, dtype=torch.int64, device=lm.device)
+        self.enabled = False
+        self.found = torch.zeros(0, 0, len(features))
+
+    @torch.no_grad()
+    def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
+        x = first_tensor(output if output is not None else inputs)
+        where = replaceable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
+        found = activations_of(self._sae.encode_sparse(x), self._features).float()
+        self.found = found * where[..., None]
+
+
+@contextmanager
+def watching(loaded: "LoadedSae", features: Sequence[int]) -> Iterator[TargetActivations]:
+    """Inside the block the features' activations can be read; enter it before `steering`."""
+    lm = loaded.lm
+    detector = TargetActivations(lm, loaded.sae, features)
+    hook = lm.layers.register_hook(loaded.layer, detector)
+    try:
+        yield detector
+    finally:
+        lm.layers.unregister_hook(hook)
+
+
+def feature_targets(stack: Sequence[Intervention]) -> list[int]:
+    """The features that a stack changes, in its order."""
+    return list(dict.fromkeys(one.feature for one in stack if one.feature is not None))
+
+
+def read_generation(
+    lm: "LanguageModel",
+    watched: TargetActivations,
+    generation: "Generation",
+    stack: Sequence[Intervention] | None = None,
+    max_acts: Mapping[int, float] | None = None,
+) -> list[dict[str, Any]]:
+    """One reading for each continuation, as JSON.
+
+    `tokens` are its texts, `acts` the activations of each watched feature on them and `perplexity`
+    that of the text, both in the plain model; `distinct_2` the share of its pairs of neighbouring
+    tokens that are different ones. For the steered side, whose `stack` acts now: `kl`, the mean
+    KL(plain || steered) in nats a token, and for each feature under a feedback `memory` and
+    `factor`, m and k of `Schedule` on each token; None for the others.
+    """
+    prompt = len(generation.prompt_ids)
+    longest = max((len(ids) for ids in generation.token_ids), default=0)
+    rows = max(_LOGITS // max(longest * _vocabulary(lm), 1), 1)
+    readings: list[dict[str, Any]] = []
+    for start in range(0, len(generation.token_ids), rows):
+        kept = generation.token_ids[start : start + rows]
+        for one in _read(lm, watched, replace(generation, token_ids=kept), stack is not None):
+            ids = kept[one.pop("row")]
+            tokens = shown_tokens(lm.tokenizer, [*generation.prompt_ids, *ids])[prompt:]
+            shares = one.pop("steered_acts", None)
+            reading = {"tokens": tokens, "distinct_2": distinct(ids, 2), **one}
+            if stack is not None and shares is not None:
+                reading |= _feedback(stack, shares, max_acts or {})
+            readings.append(reading)
+    return readings
+
+
+def distinct(ids: Sequence[int], n: int) -> float | None:
+    """The share of different ones among the runs of `n` tokens (Li et al. 2016, distinct-n); None
+    for a text without any."""
+    runs = [tuple(ids[at : at + n]) for at in range(len(ids) - n + 1)]
+    return len(set(runs)) / len(runs) if runs else None
+
+
+def _vocabulary(lm: "LanguageModel") -> int:
+    return lm.embedding_rows or 1
+
+
+def _read(
+    lm: "LanguageModel", watched: TargetActivations, generation: "Generation", steered: bool
+) -> Iterator[dict[str, Any]]:
+    """The readings of continuations that fit one pass."""
+    empty = [row for row, ids in enumerate(generation.token_ids) if not ids]
+    full = [row for row, ids in enumerate(generation.token_ids) if ids]
+    found: dict[int, dict[str, Any]] = {
+        row: {"row": row, "acts": [], "perplexity": None} for row in empty
+    }
+    prompt = len(generation.prompt_ids)
+    watched.enable()
+    try:
+        with lm.plain():
+            plain = list(teacher_forced(lm, generation, len(full) or 1))
+        acts = watched.found
+        under = list(teacher_forced(lm, generation, len(full) or 1)) if steered else []
+        shares = watched.found
+    finally:
+        watched.disable()
+    for place, row in enumerate(full):
+        log_p, targets, real = (one[place] for one in plain[0])
+        length = int(real.sum())
+        nats = -log_p.gather(-1, targets[:, None])[:length, 0].mean(dtype=torch.float64)
+        reading: dict[str, Any] = {"row": row, "perplexity": math.exp(min(float(nats), 700.0))}
+        reading["acts"] = _columns(acts[place], prompt, length)
+        if under:
+            log_q = under[0][0][place]
+            kl = functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
+            reading["kl"] = max(float(kl[:length].mean(dtype=torch.float64)), 0.0)
+            reading["steered_acts"] = _columns(shares[place], prompt, length)
+        found[row] = reading
+    return (found[row] for row in range(len(generation.token_ids)))
+
+
+def _columns(acts: Tensor, start: int, length: int) -> list[list[float]]:
+    """Activations [tokens, features] of a text as a list of its own tokens for each feature."""
+    return acts[start : start + length].t().tolist()
+
+
+def _feedback(
+    stack: Sequence[Intervention], acts: Sequence[Sequence[float]], max_acts: Mapping[int, float]
+) -> dict[str, Any]:
+    """m and k of the first feedback on each watched feature (see `Schedule`)."""
+    memory: list[list[float] | None] = []
+    factor: list[list[float] | None] = []
+    for feature, own in zip(feature_targets(stack), acts, strict=False):
+        schedule = next((one.schedule for one in stack if one.feature == feature), None)
+        if schedule is None or schedule.kind != "feedback" or not max_acts.get(feature):
+            memory.append(None)
+            factor.append(None)
+            continue
+        m, course = 0.0, []
+        for act in own:
+            m = max(schedule.keep * m, act / max_acts[feature])
+            course.append(m)
+        memory.append(course)
+        factor.append([min(max(1 - one / schedule.target, 0.0), 1.0) for one in course])
+    return {"memory": memory, "factor": factor}
