@@ -77,6 +77,7 @@ LIST = (
 SORTING = (
     Action("sorting.order", "o", "next_order", "order", "Order by the next column"),
     Action("sorting.reverse", "O", "reverse_order", "reverse", "Reverse the order", False),
+    Action("sorting.columns", "vertical_line", "columns", "columns", "Choose the columns", False),
 )
 
 SCROLL = (

@@ -22,6 +22,7 @@ from tui.actions import BY_ID, SCREENS, Action, bindings
 from tui.allocation import keep_little
 from tui.annotate import redo, undo, write
 from tui.ending import run_to_its_end
+from tui.preferences.list_columns import LISTS
 from tui.preferences.preferences import Preferences
 from tui.remote.commands import RemoteCommands
 from tui.remote.server import RemoteControl
@@ -239,8 +240,14 @@ class MiCrowApp(Workbench):
             False
         ):
             self._watch_theme(self.theme)
-        if preferences.columns != before.columns:
-            self.context.publish(messages.ColumnsChanged(preferences.columns))
+        features = preferences.columns if preferences.columns != before.columns else None
+        lists = {
+            name: preferences.columns_of(name)
+            for name in LISTS
+            if preferences.columns_of(name) != before.columns_of(name)
+        }
+        if features is not None or lists:
+            self.context.publish(messages.ColumnsChanged(features, lists))
 
     def action_messages(self) -> None:
         from tui.widgets.frame.message_list import MessagesPopup

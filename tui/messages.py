@@ -3,6 +3,7 @@
 They do not bubble: the app hears some of them itself and would send them in circles.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -32,9 +33,11 @@ class SessionState:
 
 @dataclass
 class ColumnsChanged(Message, bubble=False):
-    """The settings name other columns for the table of features."""
+    """The settings name other columns: for the table of features, where `features` is not None,
+    and for those `lists`."""
 
-    columns: tuple[str, ...]
+    features: tuple[str, ...] | None
+    lists: Mapping[str, tuple[str, ...]]
 
 
 @dataclass

@@ -42,7 +42,7 @@ SETTINGS: Final = (
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 GROUPS: Final = {
-    "columns": "columns that a screen shows at first",
+    "columns": "columns of features, runs, saes, jobs or concepts at first",
     "keys": "keys of an action",
 }
 
@@ -58,7 +58,7 @@ def setting_named(name: str) -> Setting:
         raise UserError(
             f"{name} is not read from a file", hint=f"put it into the variable {LLM_KEY_NAME}"
         )
-    known = (*_BY_NAME, "columns.SCREEN", "keys.ACTION")
+    known = (*_BY_NAME, "columns.LIST", "keys.ACTION")
     raise UserError(f"setting {name!r} is not known", hint=f"there is {nearest(name, known, 9)}")
 
 

@@ -5,10 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mi_crow.errors import CorruptDataError
+from mi_crow.store.settings import UserSettings
+from mi_crow.store.settings_file import SettingsText
 from tests.helpers.index_fixture import make_index
 from tests.tui.conftest import NOW, add_run
 from tests.tui.driving import press, screen_text, settle
 from tui.app import MiCrowApp
+from tui.preferences.preferences import Preferences
 from tui.state import StateFile
 from tui.widgets.lists.row_list import Cell, Column, ListHeading, Row
 from tui.widgets.lists.row_order import RowOrder, ordered
@@ -127,3 +130,37 @@ async def test_concepts_are_marked_by_range_and_all_and_come_back(empty_workspac
         await press(pilot, "escape", "escape")
         rows = pilot.app.screen.query_one(SortedList).rows
         assert [one.cells[1].value for one in rows] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_the_columns_of_a_list_are_chosen_and_kept(app_workspace):
+    """By the settings, with the popup, and at the next start; a list has them in any order."""
+    file = StateFile(app_workspace.root)
+    settings = '[columns]\nsaes = ["L0", "latents", "recovered"]\nruns = ["nothing"]\n'
+    found = Preferences.of(UserSettings.of(SettingsText(settings)))
+    assert "column 'nothing' of runs is not known; there is " in found.mistakes[0]
+    app = MiCrowApp(app_workspace, state_file=file, preferences=found)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        saes = app.screen.query_one("#list-saes", SortedList)
+        saes.focus()
+        await settle(pilot)
+        titles = next(line for line in screen_text(pilot).splitlines() if "latents" in line)
+        assert titles.split()[:5] == ["SAEs", "2", "L0", "latents", "recovered"]
+        assert "16.0   2,048     0.994" in screen_text(pilot)
+        await press(pilot, "vertical_line", "j", "space", "J", "enter")  # without L0
+        assert saes.columns_chosen == ("sae", "latents", "recovered")
+        await press(pilot, "o", "o")
+        assert saes.order.column == "latents"
+        app.exit()
+    app = MiCrowApp(app_workspace, saved=file.read(), state_file=file, preferences=found)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        saes = app.screen.query_one("#list-saes", SortedList)
+        assert saes.columns_chosen == ("sae", "latents", "recovered")
+        saes.columns_chosen = tuple(column.name for column in saes.columns)
+        await settle(pilot)  # those that do not fit are left out, from the right
+        assert [one.title for one in saes.shown_columns()][:2] == ["SAE", "model"]
+        app.prefer(Preferences())
+        await settle(pilot)
+        assert "FVU" in screen_text(pilot)
+        assert "recovered" not in screen_text(pilot)

@@ -7,9 +7,10 @@ from mi_crow.errors import UserError, nearest
 from mi_crow.mechanistic.features.catalogue import DEFAULT, column_named
 from mi_crow.store.settings import UserSettings
 from tui.preferences.keymap import KeyMap, read_keymap
+from tui.preferences.list_columns import LISTS, chosen_columns, usual_columns
 from tui.themes.named import KNOWN
 
-_WITH_COLUMNS = ("features",)  # the screens whose columns can be chosen
+_WITH_COLUMNS = ("features", *LISTS)  # what has columns that can be chosen
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Preferences:
     device: str = "auto"
     keymap: KeyMap = field(default_factory=lambda: KeyMap({}, {}))
     columns: tuple[str, ...] = DEFAULT
+    lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # their columns
     heat_dark: tuple[str, ...] = ()
     heat_light: tuple[str, ...] = ()
     mistakes: tuple[str, ...] = ()  # one sentence each
@@ -34,16 +36,21 @@ class Preferences:
         if theme and theme not in KNOWN:
             mistakes["theme"] = f"theme {theme!r} is not known; there is {nearest(theme, KNOWN)}"
             theme = ""
-        columns = _columns(settings.group("columns"), mistakes)
+        columns, lists = _columns(settings.group("columns"), mistakes)
         return cls(
             theme,
             _text(settings, "device") or "auto",
             keymap,
             columns,
+            lists,
             settings.texts("heat.dark"),
             settings.texts("heat.light"),
             tuple(f"{settings.source.place(name)}: {words}" for name, words in mistakes.items()),
         )
+
+    def columns_of(self, listed: str) -> tuple[str, ...]:
+        """The columns of a new list of runs, SAEs, jobs or concepts."""
+        return self.lists.get(listed, usual_columns(listed))
 
     def heat(self, dark: bool) -> tuple[str, ...]:
         """The colours of the ramp in dark or light themes; empty: those of the theme."""
@@ -54,10 +61,12 @@ def _text(settings: UserSettings, name: str) -> str:
     return "" if name in settings.troubles else settings.text(name)
 
 
-def _columns(asked: Mapping[str, Sequence[str]], mistakes: dict[str, str]) -> tuple[str, ...]:
-    """The columns of the table of features. A feature's number always is among them: marks and
-    rows go by it."""
-    columns = DEFAULT
+def _columns(
+    asked: Mapping[str, Sequence[str]], mistakes: dict[str, str]
+) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """The columns of the table of features, and those of the lists. A feature's number always is
+    among them, as the first column of a list is: marks and rows go by it."""
+    columns, lists = DEFAULT, {}
     for screen, names in asked.items():
         if screen not in _WITH_COLUMNS:
             mistakes[f"columns.{screen}"] = (
@@ -65,8 +74,11 @@ def _columns(asked: Mapping[str, Sequence[str]], mistakes: dict[str, str]) -> tu
             )
             continue
         try:
+            if screen in LISTS:
+                lists[screen] = chosen_columns(screen, names)
+                continue
             found = tuple(dict.fromkeys(column_named(name).name for name in names))
             columns = found if "feature" in found else ("feature", *found)
         except UserError as error:
             mistakes[f"columns.{screen}"] = error.sentence
-    return columns
+    return columns, lists

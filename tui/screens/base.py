@@ -76,6 +76,11 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, Screen[None]):
         for widget in self.query(Widget):
             widget.refresh()
 
+    def on_columns_changed(self, message: messages.ColumnsChanged) -> None:
+        for one in self.query(SortedList):
+            if one.listed in message.lists:
+                one.columns_chosen = message.lists[one.listed]
+
     def on_unmount(self) -> None:
         self.context.unsubscribe(self)
 
@@ -97,13 +102,18 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, Screen[None]):
     def whole_state(self) -> dict[str, Any]:
         """`state`, and what the frame keeps for every screen."""
         orders = {one.id: one.order.as_json() for one in self.query(SortedList) if one.id}
-        return self.state() | {"orders": orders} | self.zoom_state()
+        columns = {
+            one.listed: one.columns_as_json() for one in self.query(SortedList) if one.listed
+        }
+        return self.state() | {"orders": orders, "lists": columns} | self.zoom_state()
 
     def _restore_frame(self, saved: JsonObject) -> None:
-        orders = saved.object("orders", {})
+        orders, lists = saved.object("orders", {}), saved.object("lists", {})
         for one in self.query(SortedList):
             if one.id is not None and one.id in orders:
                 one.order = RowOrder.from_json(orders.values[one.id], one.columns)
+            if one.listed and one.listed in lists:
+                one.restore_columns(lists.object(one.listed))
 
         self.call_after_refresh(self.restore_zoom, saved.text("zoom", ""))
 

@@ -8,21 +8,10 @@ from textual.content import Content
 
 from tui.text import printable
 from tui.widgets.lists.feature_columns import score
-from tui.widgets.lists.row_list import Cell, Column, Row
+from tui.widgets.lists.row_list import Cell, Row
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Concept
-
-COLUMNS = (
-    Column("concept"),
-    Column("feature", 8, "right"),
-    Column("conf", 4, "right"),
-    Column("AUROC", 8, "right", from_width=60),
-    Column("label", 14, from_width=100),
-    Column("note", from_width=110),
-    Column("source", 8, from_width=76),
-    Column("updated", 10, from_width=64),
-)
 
 HeldOut = Mapping[int, tuple[str, float | None]]  # feature -> the label it predicts, AUROC
 
@@ -68,6 +57,7 @@ def _row(concept: "Concept", held_out: HeldOut, is_marked: bool) -> Row:
             Cell(printable(concept.note), "$muted"),
             Cell(printable(concept.source), "$faint"),
             Cell(strftime("%Y-%m-%d", localtime(concept.updated)), "$faint", value=concept.updated),
+            Cell(printable(" ".join(f"#{tag}" for tag in concept.tags)), "$secondary"),
         ),
     )
 

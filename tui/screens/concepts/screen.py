@@ -21,10 +21,10 @@ from tui.actions import bindings
 from tui.annotate import may_tag, rename, undo_change, write
 from tui.clipboard import copy
 from tui.preferences.key_words import key
+from tui.preferences.list_columns import CONCEPT_COLUMNS
 from tui.screens.concepts.history import HistoryPopup
 from tui.screens.concepts.marking import MARKING, ConceptMarkScreen, saved_marks
 from tui.screens.concepts.rows import (
-    COLUMNS,
     HeldOut,
     concept_rows,
     coverage,
@@ -72,7 +72,9 @@ class ConceptsScreen(ConceptMarkScreen):
     def compose_body(self) -> ComposeResult:
         with Vertical(id="concepts-body"):
             yield Static(id="concepts-coverage", markup=False)
-            row_list = SortedList(COLUMNS, empty="reading…", id="concepts-list")
+            row_list = SortedList(
+                CONCEPT_COLUMNS, empty="reading…", id="concepts-list", listed="concepts"
+            )
             yield ListHeading("Name", row_list, id="concepts-titles")
             yield Trouble(id="concepts-trouble")
             yield row_list

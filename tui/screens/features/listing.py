@@ -10,13 +10,14 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.features.catalogue import DEFAULT
 from tui import messages
 from tui.preferences.key_words import key
-from tui.screens.features.columns import ColumnsPopup, SortPopup, known_columns
+from tui.screens.features.columns import SortPopup, helps, known_columns
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
 from tui.screens.features.opening import OpenFeatureScreen
 from tui.screens.features.query import TableQuery
 from tui.screens.features.reading import IdsRead, read_ids
 from tui.threads import error_sentence
+from tui.widgets.lists.columns_popup import ColumnList, ColumnsPopup
 from tui.widgets.lists.feature_columns import column_of
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
@@ -191,13 +192,14 @@ class FeatureListScreen(OpenFeatureScreen):
 
     def action_columns(self) -> None:
         table = self.table
-        popup = ColumnsPopup(
+        columns = ColumnList(
             table.columns,
-            self._known_columns,
+            helps(self._known_columns),
             table.layout_now.left_out,
             self.mi_crow.preferences.columns,
+            always="feature",  # marks and rows go by it
         )
-        self.app.push_screen(popup, self._show_columns)
+        self.app.push_screen(ColumnsPopup(columns), self._show_columns)
 
     def _show_columns(self, columns: Sequence[str] | None) -> None:
         if columns is not None:
@@ -205,7 +207,7 @@ class FeatureListScreen(OpenFeatureScreen):
             self._set_columns()
 
     def on_columns_changed(self, message: messages.ColumnsChanged) -> None:
-        self._show_columns(message.columns)
+        self._show_columns(message.features)
 
     def _set_columns(self) -> None:
         """Those that the open index has; the others come back with an index that has them."""

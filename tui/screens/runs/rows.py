@@ -7,29 +7,12 @@ from typing import TYPE_CHECKING
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary
 from tui.text import count, duration, number, printable, size
-from tui.widgets.lists.row_list import Cell, Column, Row
+from tui.widgets.lists.row_list import Cell, Row
 from tui.widgets.plot import progress_bar
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
     from mi_crow.jobs.removing import Unfinished
-
-RUN_COLUMNS = (
-    Column("run"),
-    Column("model", 22, from_width=66),
-    Column("tokens", 7, "right"),
-    Column("layers", 6, "right", from_width=44),
-    Column("size", 9, "right"),
-)
-SAE_COLUMNS = (
-    Column("SAE"),
-    Column("model", 22, from_width=66),
-    Column("latents", 7, "right"),
-    Column("k", 4, "right", from_width=44),
-    Column("FVU", 5, "right"),
-    Column("index", 5, "right"),
-)
-JOB_COLUMNS = (Column("job"), Column("state", 14), Column("time", 7, "right"))
 
 WHAT = {"runs": "run", "saes": "SAE"}  # as the store calls what a list holds
 
@@ -62,6 +45,10 @@ def run_rows(runs: Sequence[RunSummary]) -> list[Row]:
                 ),
                 Cell(str(n_layers := len(run.manifest.layers)), "$muted", value=n_layers),
                 Cell(size(run.bytes), "$muted", value=run.bytes),
+                Cell(count(run.manifest.n_documents), "$muted", value=run.manifest.n_documents),
+                Cell(run.manifest.dtype, "$muted"),
+                Cell(printable(str(run.manifest.dataset.get("source") or "–")), "$muted"),
+                _moment(run.manifest.created),
             ),
         )
         for run in reversed(runs)
@@ -90,6 +77,13 @@ def sae_rows(
                 Cell(str(sae.k) if sae.k is not None else "–", "$muted", value=sae.k),
                 Cell(number(fvu := (sae.evaluation or {}).get("fvu")), value=fvu),
                 Cell("yes", "$success") if sae.has_index else Cell("–", "$faint"),
+                _measured(sae, "l0", 1),
+                _measured(sae, "dead_share"),
+                _measured(sae, "loss_recovered"),
+                Cell(printable(sae.architecture), "$muted"),
+                Cell(printable(sae.layer) or "–", "$muted"),
+                Cell(printable(sae.run_id or "–"), "$muted"),
+                Cell(size(sae.bytes), "$muted", value=sae.bytes),
             ),
         )
         for sae in reversed(saes)
@@ -133,6 +127,11 @@ def job_rows(jobs: "Sequence[JobState]") -> list[Row]:
                 Cell(job_name(job), more=((f"  {job_target(job)}", "$muted"),)),
                 _state(job),
                 _time(job),
+                _moment(job.created),
+                _took(job),
+                Cell(str(job.attempt), "$muted", value=job.attempt),
+                Cell(printable(job.device), "$muted"),
+                Cell(printable(job.job_id), "$faint"),
             ),
         )
         for job in reversed(jobs)
@@ -156,6 +155,24 @@ def job_target(job: "JobState") -> str:
 def short_model(model_id: str) -> str:
     """A model's name without its owner or folder."""
     return printable(model_id.rstrip("/").rsplit("/", 1)[-1])
+
+
+def _measured(sae: SaeSummary, name: str, digits: int = 3) -> Cell:
+    """What an evaluation measured on held-out text."""
+    value = (sae.evaluation or {}).get(name)
+    known = isinstance(value, int | float)
+    return Cell(number(value, digits) if known else "–", "$muted", value=value if known else None)
+
+
+def _moment(seconds: float) -> Cell:
+    text = strftime("%Y-%m-%d %H:%M", localtime(seconds)) if seconds else "–"
+    return Cell(text, "$faint", value=seconds or None)
+
+
+def _took(job: "JobState") -> Cell:
+    end = job.ended or job.heartbeat
+    seconds = end - job.started if job.started and end else None
+    return Cell(duration(seconds) if seconds is not None else "–", "$muted", value=seconds)
 
 
 def _state(job: "JobState") -> Cell:

@@ -13,6 +13,7 @@ from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.actions import bindings
 from tui.preferences.key_words import key
+from tui.preferences.list_columns import LISTS as COLUMNS
 from tui.screens.base import MiCrowScreen
 from tui.screens.runs import rows
 from tui.screens.runs.aside import LEAST_HEIGHT, AsidePane
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from mi_crow.jobs import JobState
 
 LISTS = ("runs", "saes", "jobs")
-_COLUMNS = {"runs": rows.RUN_COLUMNS, "saes": rows.SAE_COLUMNS, "jobs": rows.JOB_COLUMNS}
 _EMPTY = {
     "runs": lambda: f"none yet: {key('runs.new', 'new.capture')} captures one",
     "saes": lambda: (
@@ -66,8 +66,10 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         yield Welcome(self.context.workspace.root)
         with Horizontal(id="runs-body"):
             with Vertical(id="lists", classes="pane -across -shown"):
-                for name, columns in _COLUMNS.items():
-                    row_list = SortedList(columns, empty=_EMPTY[name], id=f"list-{name}")
+                for name in LISTS:
+                    row_list = SortedList(
+                        COLUMNS[name], empty=_EMPTY[name], id=f"list-{name}", listed=name
+                    )
                     yield ListHeading(_TITLES[name], row_list)
                     yield row_list
                 yield AsidePane(id="aside")
@@ -116,11 +118,11 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         context = self.context
         shown = {
             "runs": rows.run_rows(context.runs())
-            + rows.unreadable_rows(context.unreadable("run"), len(rows.RUN_COLUMNS))
-            + rows.unfinished_rows(context.unfinished("run"), len(rows.RUN_COLUMNS)),
+            + rows.unreadable_rows(context.unreadable("run"), len(COLUMNS["runs"]))
+            + rows.unfinished_rows(context.unfinished("run"), len(COLUMNS["runs"])),
             "saes": rows.sae_rows(context.saes(), context.sae_id, self._marked)
-            + rows.unreadable_rows(context.unreadable("SAE"), len(rows.SAE_COLUMNS))
-            + rows.unfinished_rows(context.unfinished("SAE"), len(rows.SAE_COLUMNS)),
+            + rows.unreadable_rows(context.unreadable("SAE"), len(COLUMNS["saes"]))
+            + rows.unfinished_rows(context.unfinished("SAE"), len(COLUMNS["saes"])),
             "jobs": rows.job_rows(context.jobs()),
         }
         self._welcome(not any(shown.values()))

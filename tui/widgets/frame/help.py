@@ -14,7 +14,7 @@ from tui.widgets.frame.popup import Popup
 _TITLES = {
     "app": "Everywhere",
     "list": "In lists",
-    "sorting": "In lists with an order",
+    "sorting": "In lists with columns",
     "scroll": "In texts",
     "tokens": "On tokens",
 }

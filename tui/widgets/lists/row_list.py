@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from textual import events
 from textual.app import RenderResult
@@ -11,18 +10,10 @@ from textual.geometry import Size
 from textual.message import Message
 from textual.widget import Widget
 
+from tui.preferences.list_columns import Column
 from tui.widgets.lists.cursor_list import CursorList, Sentence
 
-
-@dataclass(frozen=True)
-class Column:
-    """One column. A width of 0 takes what is left; columns from the right go first where the
-    list is narrower than `from_width`."""
-
-    title: str
-    width: int = 0
-    align: Literal["left", "right"] = "left"
-    from_width: int = 0
+_LEAST = 12  # cells of a column that takes what is left, beside others that somebody chose
 
 
 @dataclass(frozen=True)
@@ -90,6 +81,7 @@ class RowList(CursorList):
     ) -> None:
         super().__init__(empty, id, classes)
         self._columns = tuple(columns)
+        self._chosen: tuple[str, ...] = ()
         self._rows: tuple[Row, ...] = ()
 
     @property
@@ -157,10 +149,31 @@ class RowList(CursorList):
     def title_clicked(self, x: int) -> None:
         """The line of titles was clicked in cell `x`. Lists that have an order follow it."""
 
+    def choose(self, names: Sequence[str]) -> None:
+        """Shows the columns called `names`, in their order; without names, those that it has by
+        itself."""
+        usual = tuple(column.name for column in self._columns if not column.extra)
+        chosen = () if tuple(names) == usual else tuple(names)
+        if chosen != self._chosen:
+            self._chosen = chosen
+            self.forget_strips()
+            self.refresh()
+
     def shown_columns(self) -> list[Column]:
         """The columns for which the list is wide enough."""
-        first, *more = self._columns
-        return [first, *(column for column in more if self.text_width - 2 >= column.from_width)]
+        return [column for _, column in self._fitting(self.text_width - 2)]
+
+    def _fitting(self, width: int) -> list[tuple[int, Column]]:
+        """The columns that are shown in `width` cells, and the places of their cells in a row."""
+        first, *more = enumerate(self._columns)
+        if not self._chosen:
+            fits = [one for one in more if not one[1].extra and width >= one[1].from_width]
+            return [first, *fits]
+        by_name = {column.name: (place, column) for place, column in more}
+        shown = [first, *(by_name[name] for name in self._chosen if name in by_name)]
+        while len(shown) > 1 and sum((one.width or _LEAST) + 1 for _, one in shown) - 1 > width:
+            shown.pop()
+        return shown
 
     def column_at(self, x: int) -> Column | None:
         """The column whose title stands in cell `x`; with the gap before it."""
@@ -182,11 +195,8 @@ class RowList(CursorList):
         return first + Content(" ").join(cells)
 
     def _layout(self, row: Row, width: int) -> list[tuple[Cell, int, str]]:
-        shown = [
-            (cell, column)
-            for cell, column in zip(row.cells, self._columns, strict=False)
-            if width >= column.from_width or column is self._columns[0]
-        ]
+        cells = row.cells
+        shown = [(cells[at], column) for at, column in self._fitting(width) if at < len(cells)]
         fixed = sum(column.width for _, column in shown) + len(shown) - 1
         flexible = [column for _, column in shown if column.width == 0]
         share = max((width - fixed) // len(flexible), 4) if flexible else 0
@@ -232,10 +242,11 @@ class ListHeading(Widget):
         self._row_list = row_list
 
     def on_mount(self) -> None:
-        if hasattr(self._row_list, "order"):
-            self.watch(self._row_list, "order", self._order_changed, init=False)
+        for name in ("order", "columns_chosen"):
+            if hasattr(self._row_list, name):
+                self.watch(self._row_list, name, self._titles_changed, init=False)
 
-    def _order_changed(self) -> None:
+    def _titles_changed(self) -> None:
         self.refresh()
 
     def on_click(self, event: events.Click) -> None:
