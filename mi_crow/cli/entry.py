@@ -48,6 +48,9 @@ COMMANDS = {
     "inspect": Command("steering", "show which features fire on a text, token by token"),
     "attribute": Command("causes.attribute", "find the features that made the model say it"),
     "steer": Command("steering", "continue a prompt with and without interventions"),
+    "steer evaluate": Command("steer.measuring", "measure a stack, or sweep over its strengths"),
+    "steer auto": Command("steer.measuring", "find the stack that makes a feature happen"),
+    "steer results": Command("steer.measuring", "list or show what was measured"),
     "concepts": Command("concepts", "list, set, remove, import, export or undo concepts"),
     "presets": Command("saved", "list, show or delete saved sets of interventions"),
     "generations": Command("saved", "list, show or delete saved generations"),
@@ -62,7 +65,7 @@ COMMANDS = {
 
 def run_command_line(argv: Sequence[str] | None) -> int:
     """Runs the command line and gives the exit code: 0, 2 for user errors, 1 or 130 otherwise."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = as_commands(sys.argv[1:] if argv is None else argv)
     streams.prepare()
     try:
         code = _run(parse(arguments))
@@ -73,6 +76,22 @@ def run_command_line(argv: Sequence[str] | None) -> int:
         return 1
     except (Exception, KeyboardInterrupt) as error:
         return _report(arguments, error)
+
+
+def as_commands(arguments: Sequence[str]) -> list[str]:
+    """The arguments with commands of two words as one: `steer evaluate`, `steer --auto`."""
+    found = list(arguments)
+    place = next((at for at, word in enumerate(found) if word in COMMANDS), None)
+    if place is None or found[place] != "steer":
+        return found
+    two = " ".join(found[place : place + 2])
+    if two in COMMANDS:
+        found[place : place + 2] = [two]
+    elif "--auto" in found:
+        found[place] = "steer auto"
+    elif "--sweep" in found:
+        found[place] = "steer evaluate"
+    return found
 
 
 def _run(options: Namespace) -> int:

@@ -22,8 +22,10 @@ from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
+from mi_crow.mechanistic.steering.measure.config import AutoConfig, SweepConfig
 from mi_crow.progress import Progress
 from mi_crow.ranks import ALONE, Ranks
+from mi_crow.store.settings import validate_device
 from mi_crow.store.workspace import Workspace
 
 
@@ -95,6 +97,34 @@ def _evaluate(work: Work) -> dict[str, Any]:
     return evaluate_sae(work.workspace, work.config, work.progress)
 
 
+def _steer_sweep(work: Work) -> dict[str, Any]:
+    _flush_denormals()
+    from mi_crow.mechanistic.steering.measure.sweep import run_sweep
+
+    return run_sweep(work.workspace, work.config, work.progress)
+
+
+def _steer_auto(work: Work) -> dict[str, Any]:
+    _flush_denormals()
+    from mi_crow.mechanistic.steering.measure.auto import run_auto
+
+    return run_auto(work.workspace, work.config, work.progress)
+
+
+def _check_sweep(workspace: Workspace, config: SweepConfig) -> None:
+    from mi_crow.mechanistic.steering.measure.checks import check_sweep
+
+    validate_device(config.device)
+    check_sweep(workspace, config)
+
+
+def _check_auto(workspace: Workspace, config: AutoConfig) -> None:
+    from mi_crow.mechanistic.steering.measure.checks import check_auto
+
+    validate_device(config.device)
+    check_auto(workspace, config)
+
+
 def _import(work: Work) -> dict[str, Any]:
     from mi_crow.mechanistic.sae.formats.exchange import import_sae
 
@@ -128,6 +158,8 @@ KINDS: dict[str, Kind] = {
     "train": Kind(TrainConfig, _train, makes="SAE", check=check_train, ranked=True),
     "index": Kind(IndexConfig, _index, check=check_index),
     "evaluate": Kind(EvaluateConfig, _evaluate, check=check_evaluate),
+    "steer-sweep": Kind(SweepConfig, _steer_sweep, check=_check_sweep),
+    "steer-auto": Kind(AutoConfig, _steer_auto, check=_check_auto),
     "import": Kind(
         ImportConfig,
         _import,

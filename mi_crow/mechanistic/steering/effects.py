@@ -51,8 +51,12 @@ def write_continuations(
     max_new_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
+    top_p: float = 1.0,
+    plausible: float | None = None,
+    kl_budget: float | None = None,
 ) -> Written:
-    """`n` sampled continuations, spread over the prompts, one batch per prompt.
+    """`n` sampled continuations, spread over the prompts, one batch per prompt; the constraints are
+    those of `LanguageModel.generate`.
 
     Raises UserError without a prompt, and whatever `steering` raises.
     """
@@ -65,7 +69,16 @@ def write_continuations(
             count = n // len(prompts) + (number < n % len(prompts))
             if count:
                 generations.append(
-                    lm.generate(prompt, max_new_tokens, temperature, seed=seed + number, n=count)
+                    lm.generate(
+                        prompt,
+                        max_new_tokens,
+                        temperature,
+                        top_p,
+                        seed + number,
+                        n=count,
+                        plausible=plausible,
+                        kl_budget=kl_budget,
+                    )
                 )
     return Written(generations)
 

@@ -1,0 +1,366 @@
+"""`mi-crow steer evaluate`, `--sweep` and `--auto`: measured steering; `steer results` shows it."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mi_crow.bounds import AMOUNT, COUNT, FACTOR, FEATURE, SHARE, SIZE, TEMPERATURE, TOP_P, Bounds
+from mi_crow.clean_text import clean_text
+from mi_crow.cli.arguments import (
+    add_device,
+    add_job_flags,
+    add_sae,
+    add_seed,
+    device_of,
+    number_within,
+    open_workspace,
+    pick_sae,
+)
+from mi_crow.cli.formatting import moment, number, print_json, share
+from mi_crow.cli.running import run_job
+from mi_crow.cli.tables import Column, print_facts, print_list, print_table
+from mi_crow.errors import UserError
+from mi_crow.jobs.spec import config_as_json
+from mi_crow.mechanistic.steering.measure.config import (
+    OPERATIONS,
+    STRENGTHS,
+    AutoConfig,
+    Judging,
+    SweepConfig,
+    Trial,
+)
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    if command == "steer results":
+        parser.add_argument("measurement", nargs="?", help="which one to show (default: list them)")
+        return
+    add_sae(parser)
+    {"steer evaluate": _add_sweep, "steer auto": _add_auto}[command](parser)
+    group = parser.add_argument_group("continuations")
+    group.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="prompts, one a line (default: the commonest openings of the indexed texts)",
+    )
+    group.add_argument("--prompt", action="append", default=[], help="a prompt; repeatable")
+    group.add_argument(
+        "--n", type=number_within(SIZE), default=64, help="continuations of each (default: 64)"
+    )
+    group.add_argument(
+        "--max-new-tokens", type=number_within(COUNT), default=48, help="tokens (default: 48)"
+    )
+    group.add_argument(
+        "--temperature",
+        type=number_within(TEMPERATURE),
+        default=0.8,
+        help="sampling temperature; 0 is greedy (default: 0.8)",
+    )
+    group.add_argument(
+        "--top-p", type=number_within(TOP_P), default=1.0, help="nucleus sampling (default: 1)"
+    )
+    group.add_argument(
+        "--documents",
+        type=number_within(AMOUNT),
+        default=16,
+        help="held-out texts for the loss that the stack adds (default: 16; 0: not measured)",
+    )
+    group.add_argument(
+        "--no-control", action="store_true", help="do not measure a random feature beside it"
+    )
+    parser.add_argument(
+        "--most-ratio",
+        type=number_within(FACTOR),
+        default=1.5,
+        help="of the perplexity to the baseline's: what the best may cost (default: 1.5)",
+    )
+    parser.add_argument("--name", help="name of the measurement")
+    add_device(parser)
+    add_seed(parser)
+    add_job_flags(parser)
+
+
+def _add_sweep(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "preset", nargs="?", help="a saved preset, an earlier measurement or a JSON file"
+    )
+    parser.add_argument(
+        "--feature",
+        action="append",
+        default=[],
+        metavar="N=CHANGE",
+        help="intervention, as for steer: '42=floor 0.3norm'; repeatable",
+    )
+    judge = parser.add_argument_group("judge (default: the topic of the steered feature)")
+    judge.add_argument("--label", help="texts that words tell to have this label of the corpus")
+    judge.add_argument(
+        "--judge-feature",
+        type=number_within(FEATURE),
+        metavar="N",
+        help="texts with the words of the texts in which feature N is strong",
+    )
+    judge.add_argument("--regex", help="texts that match this regular expression")
+    sweep = parser.add_argument_group("sweep (every combination is measured)")
+    sweep.add_argument(
+        "--sweep",
+        action="store_true",
+        help=f"strengths {', '.join(f'{one:g}' for one in STRENGTHS)}, where none are given",
+    )
+    sweep.add_argument(
+        "--strengths",
+        type=_numbers(FACTOR),
+        default=(),
+        metavar="S,S,..",
+        help="multiply the stack's amounts by each",
+    )
+    sweep.add_argument(
+        "--operations", type=_words, default=(), metavar="O,O,..", help=", ".join(OPERATIONS)
+    )
+    sweep.add_argument(
+        "--schedules",
+        type=_words,
+        default=(),
+        metavar="S,S,..",
+        help="constant, decay 16, feedback",
+    )
+    sweep.add_argument(
+        "--plausible",
+        type=_numbers(SHARE),
+        default=(),
+        metavar="B,B,..",
+        help="plausible shares; 0: without",
+    )
+    sweep.add_argument(
+        "--kl-budget",
+        type=_numbers(Bounds(0, 1e9)),
+        default=(),
+        metavar="N,N,..",
+        help="nats a token; 0: without",
+    )
+
+
+def _add_auto(parser: ArgumentParser) -> None:
+    parser.add_argument("--auto", action="store_true", help="find how to make a feature happen")
+    parser.add_argument(
+        "--feature", type=number_within(FEATURE), metavar="N", help="the feature to make happen"
+    )
+    parser.add_argument("--label", help="the label to make happen, by its best feature")
+    parser.add_argument("--regex", help="judge by this regular expression")
+    parser.add_argument(
+        "--recipes", type=_words, default=(), metavar="R,R,..", help="ways to try (default: all)"
+    )
+    parser.add_argument(
+        "--tries", type=number_within(COUNT), default=5, help="strengths of each (default: 5)"
+    )
+    parser.add_argument(
+        "--development",
+        type=number_within(SIZE),
+        default=32,
+        help="continuations of each try, which are not reported (default: 32)",
+    )
+    parser.add_argument("--save", metavar="PRESET", help="save the winner as a preset")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _numbers(bounds: Bounds) -> Callable[[str], tuple[float, ...]]:
+    def read(text: str) -> tuple[float, ...]:
+        try:
+            return tuple(float(bounds.read(word)) for word in _words(text))
+        except UserError as error:
+            raise ArgumentTypeError(str(error)) from error
+
+    return read
+
+
+def run(options: Namespace) -> int:
+    workspace = open_workspace(options)
+    if options.command == "steer results":
+        return _results(workspace, options)
+    sae_id = pick_sae(workspace, options.sae)
+    trial = Trial(
+        prompts=_prompts(options),
+        n=options.n,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+        documents=options.documents,
+        control=not options.no_control,
+    )
+    shared: dict[str, Any] = {
+        "sae_id": sae_id,
+        "trial": trial,
+        "most_ratio": options.most_ratio,
+        "device": device_of(options),
+        "name": options.name,
+    }
+    if options.command == "steer auto":
+        config: Any = AutoConfig(
+            feature=options.feature,
+            label=options.label,
+            recipes=options.recipes,
+            tries=options.tries,
+            development=options.development,
+            pattern=options.regex,
+            preset=options.save,
+            **shared,
+        )
+        return run_job(workspace, "steer-auto", config_as_json(config), options, show_auto)
+    config = _sweep(workspace, options, shared)
+    return run_job(workspace, "steer-sweep", config_as_json(config), options, show_sweep)
+
+
+def _sweep(workspace: Any, options: Namespace, shared: dict[str, Any]) -> SweepConfig:
+    from mi_crow.mechanistic.steering.interventions import parse_intervention
+    from mi_crow.mechanistic.steering.measure.stacks import stack_named
+
+    if bool(options.feature) == (options.preset is not None):
+        raise UserError("give a preset or --feature", hint="e.g. --feature '42=floor 0.3norm'")
+    stack = tuple(parse_intervention(text).as_json() for text in options.feature)
+    plausible, budgets = options.plausible, options.kl_budget
+    if options.preset is not None:
+        named = stack_named(workspace, options.preset)
+        stack = named.interventions
+        plausible = plausible or ((named.plausible,) if named.plausible else ())
+        budgets = budgets or ((named.kl_budget,) if named.kl_budget else ())
+    varied = options.strengths or options.operations or options.schedules
+    return SweepConfig(
+        interventions=stack,
+        strengths=STRENGTHS if options.sweep and not varied else options.strengths,
+        operations=options.operations,
+        schedules=options.schedules,
+        plausible=plausible,
+        kl_budgets=budgets,
+        judging=Judging(options.label, options.judge_feature, options.regex),
+        **shared,
+    )
+
+
+def _prompts(options: Namespace) -> tuple[str, ...]:
+    if options.prompts is None:
+        return tuple(options.prompt)
+    path = Path(options.prompts).expanduser()
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{options.prompts!r} is not text in UTF-8") from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"{options.prompts!r} cannot be read ({reason})") from error
+    lines = [clean_text(line) for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"{options.prompts!r} has no prompts", hint="write one a line")
+    return (*options.prompt, *lines)
+
+
+def show_sweep(result: dict[str, Any]) -> None:
+    _show_arms(result["arms"], best=result["best"])
+    ratio = number(result["most_ratio"])
+    if result["best"] is None:
+        words = f"none at a ratio of perplexities of at most {ratio}"
+    else:
+        words = f"{result['best']}: the most hits at a ratio of at most {ratio}"
+    print_facts({"best": words, **_told(result)})
+
+
+def show_auto(result: dict[str, Any]) -> None:
+    _show_arms(result["arms"], best=result["arms"][0]["name"])
+    facts = {
+        "feature": f"{result['feature']}" + (f" ({result['label']})" if result["label"] else ""),
+        "winner": f"{result['recipe']} at {number(result['strength'], 3)} {result['unit']}, chosen "
+        f"on other prompts; all figures are of fresh ones",
+        **_told(result),
+    }
+    if result["preset"]:
+        facts["preset"] = result["preset"]
+    print_facts(facts)
+
+
+def _show_arms(arms: list[dict[str, Any]], best: str | None) -> None:
+    columns = [
+        Column(""),
+        Column("stack", shorten=True),
+        *(
+            Column(title, right=True)
+            for title in (
+                "hits",
+                "baseline",
+                "random",
+                "ppl x",
+                "KL",
+                "act",
+                "rep",
+                "dist-2",
+                "CE +",
+            )
+        ),
+    ]
+    rows = [
+        [
+            "*" if arm["name"] == best else "·" if arm.get("front") else "",
+            f"{arm['recipe']}: {arm['name']}" if arm["recipe"] else arm["name"],
+            share(arm["share"]),
+            share(arm["share_baseline"]),
+            share(arm.get("share_random")),
+            number(arm["perplexity_ratio"], 3),
+            number(arm["kl"], 2),
+            number(arm["activation"], 2),
+            number(arm["repetition"], 2),
+            number(arm["distinct_2"], 2),
+            number(arm["ce_added"], 2),
+        ]
+        for arm in arms
+    ]
+    print_table(columns, rows)
+
+
+def _told(result: dict[str, Any]) -> dict[str, str]:
+    """How hits were judged, on what, and where it is kept."""
+    judge = f"{result['judge']}, by words"
+    if result["hits_heldout"] is not None:
+        judge += f"; finds {share(result['hits_heldout'])} of such held-out texts"
+    if result["false_alarms"] is not None:
+        judge += f", and {share(result['false_alarms'])} of others"
+    return {
+        "judge": judge,
+        "prompts": f"{len(result['prompts'])}, {result['n']} continuations, seed {result['seed']}",
+        "measurement": result["measurement"],
+    }
+
+
+def _results(workspace: Any, options: Namespace) -> int:
+    from mi_crow.mechanistic.steering.measure.results import list_measurements, read_measurement
+
+    if options.measurement is not None:
+        result = read_measurement(workspace, options.measurement)
+        if options.json:
+            print_json(result)
+        else:
+            (show_auto if "recipe" in result else show_sweep)(result)
+        return 0
+    found = list_measurements(workspace)
+    columns = [
+        Column("measurement", shorten=True),
+        Column("when"),
+        Column("SAE", shorten=True),
+        Column("best", shorten=True),
+        Column("hits", right=True),
+        Column("ppl x", right=True),
+    ]
+    rows = [
+        [
+            one["name"],
+            moment(one["updated"]),
+            one["result"]["sae_id"],
+            one["result"].get("recipe") or one["result"].get("best") or "-",
+            share(one["result"].get("share")),
+            number(one["result"].get("perplexity_ratio"), 3),
+        ]
+        for one in found
+    ]
+    print_list(options.json, found, columns, rows, "nothing measured yet; mi-crow steer evaluate")
+    return 0

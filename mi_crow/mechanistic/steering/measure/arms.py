@@ -1,0 +1,119 @@
+"""The arms of a sweep: stacks of interventions with their constraints, and which do best.
+
+Torch-free.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.measure.config import OPERATIONS, SweepConfig
+from mi_crow.mechanistic.steering.schedules import parse_schedule
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to steer."""
+
+    interventions: tuple[Intervention, ...]
+    plausible: float | None = None
+    kl_budget: float | None = None
+    recipe: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it does, in words; unlike that of any other arm."""
+        words = [one.describe() for one in self.interventions]
+        if len(words) > 4:
+            words = [*words[:3], f"and {len(words) - 3} more"]
+        words += [f"plausible {self.plausible:g}"] if self.plausible else []
+        words += [f"KL {self.kl_budget:g}"] if self.kl_budget else []
+        return ", ".join(words) or "nothing"
+
+    @property
+    def changes(self) -> str:
+        """`floor 0.3norm@feedback`: what it does to its first target, without its number."""
+        return self.interventions[0].describe().partition(" ")[2].partition(" ")[2]
+
+    def scaled(self, strength: float) -> "Arm":
+        """The same with its amounts multiplied."""
+        return replace(
+            self, interventions=tuple(scaled(one, strength) for one in self.interventions)
+        )
+
+    def of_other_features(self, others: Mapping[int, int]) -> "Arm":
+        """The same on other features, for a control."""
+        return replace(
+            self,
+            interventions=tuple(
+                one if one.feature is None else _moved(one, others) for one in self.interventions
+            ),
+        )
+
+    def as_json(self, sae_id: str) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "recipe": self.recipe,
+            "interventions": [one.as_json(within=sae_id) for one in self.interventions],
+            "plausible": self.plausible,
+            "kl_budget": self.kl_budget,
+        }
+
+
+def scaled(one: Intervention, strength: float) -> Intervention:
+    """An intervention with its amount, if it has one, multiplied."""
+    return replace(one, value=one.value * strength) if one.op in OPERATIONS else one
+
+
+def _moved(one: Intervention, others: Mapping[int, int]) -> Intervention:
+    assert one.feature is not None
+    prefix = one.target.removesuffix(str(one.feature))
+    return replace(one, target=f"{prefix}{others.get(one.feature, one.feature)}")
+
+
+def arms_of(config: SweepConfig) -> list[Arm]:
+    """Every combination that a sweep tries; one arm where it varies nothing."""
+    stack = config.stack()
+    found: list[Arm] = []
+    for operation, schedule, beta, budget, strength in product(
+        config.operations or (None,),
+        config.schedules or (None,),
+        config.plausible or (0.0,),
+        config.kl_budgets or (0.0,),
+        config.strengths or (1.0,),
+    ):
+        changed = tuple(scaled(_varied(one, operation, schedule), strength) for one in stack)
+        arm = Arm(changed, beta or None, budget or None)
+        if arm not in found:
+            found.append(arm)
+    return found
+
+
+def _varied(one: Intervention, operation: Any, schedule: str | None) -> Intervention:
+    """With another operation (where it has an amount) and another schedule."""
+    if one.feature is None:
+        return one
+    if operation is not None and one.op in OPERATIONS:
+        one = replace(one, op=operation)
+    return one if schedule is None else replace(one, schedule=parse_schedule(schedule))
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Which (share, ratio) points no other beats in one without being worse in the other."""
+    return [
+        not any(s >= share and r <= ratio and (s, r) != (share, ratio) for s, r in points)
+        for share, ratio in points
+    ]
+
+
+def best_of(points: Sequence[tuple[float, float]], most_ratio: float) -> int | None:
+    """The place of the greatest share at a ratio of at most `most_ratio`, the lower ratio among
+    equals; None where every one costs more."""
+    fitting = [
+        (share, -ratio, -place)
+        for place, (share, ratio) in enumerate(points)
+        if ratio <= most_ratio
+    ]
+    return -max(fitting)[2] if fitting else None

@@ -1,0 +1,240 @@
+"""The bench: a loaded model with its SAE, on which the arms of a sweep are measured one by one."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mi_crow.hooks import Detector
+from mi_crow.language_model.context import ForwardContext
+from mi_crow.mechanistic.sae.substitute import replaceable
+from mi_crow.mechanistic.steering.effects import Written, teacher_forced, write_continuations
+from mi_crow.mechanistic.steering.inspection import activations_of
+from mi_crow.mechanistic.steering.loading import LoadedSae
+from mi_crow.mechanistic.steering.measure.arms import Arm
+from mi_crow.mechanistic.steering.measure.config import Trial
+from mi_crow.mechanistic.steering.measure.judges import Judge
+from mi_crow.mechanistic.steering.measure.text_figures import distinct, repetition
+from mi_crow.mechanistic.steering.run import feature_maxima
+from mi_crow.mechanistic.steering.steer import ordinary_tokens, steering
+from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import LanguageModel
+    from mi_crow.mechanistic.sae.base import SparseAutoencoder
+
+_LONGEST = 128  # tokens of a held-out document that are read
+_BATCH = 8
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Continuations of one arm, read again by the plain model and as they were written."""
+
+    texts: list[str]
+    token_ids: list[list[int]]
+    perplexity: float  # of the continuations under the plain model
+    kl: float  # KL(plain || steered), nats a token
+    activation: float  # the plain model's greatest activation of the target in a text, mean
+
+
+@dataclass
+class Bench:
+    """What measuring arms on one SAE needs; baselines and the plain loss are kept."""
+
+    workspace: Workspace
+    loaded: LoadedSae
+    judge: Judge
+    target: int | None  # the feature whose activation is read
+    greatest: float = 1.0  # its maximum in the index
+    tokens: list[list[int]] = field(default_factory=list)  # held-out documents
+    _baselines: dict[Any, Readings] = field(default_factory=dict)
+    _plain_loss: float | None = None
+
+    def figures(
+        self, arm: Arm, trial: Trial, prompts: Sequence[str], n: int, seed: int
+    ) -> dict[str, Any]:
+        """The figures of one arm as JSON.
+
+        share: of judged hits; share_baseline: the same of the baseline. perplexity_ratio: of the
+        steered text to the baseline's, both under the plain model, the baseline written within the
+        same plausible set. kl: nats a token between the plain and the steered model's predictions
+        on the steered text. activation: of the target in the text as the plain model reads it, as a
+        share of its maximum. repetition, distinct_2, length: see `text_figures`. ce_added: nats a
+        token that the stack adds on held-out texts of the corpus (None: not measured).
+        """
+        baseline = self.baseline(trial, prompts, n, seed, arm.plausible)
+        steered = self.read(arm, trial, prompts, n, seed)
+        return {
+            "share": self.judge.share(steered.texts),
+            "share_baseline": self.judge.share(baseline.texts),
+            "perplexity": steered.perplexity,
+            "perplexity_ratio": steered.perplexity / baseline.perplexity,
+            "kl": steered.kl,
+            "activation": steered.activation,
+            "activation_baseline": baseline.activation,
+            "repetition": repetition(steered.token_ids),
+            "distinct_2": distinct(steered.token_ids),
+            "length": sum(map(len, steered.token_ids)) / max(len(steered.token_ids), 1),
+            "ce_added": self.ce_added(arm),
+            "n": len(steered.texts),
+            "texts": steered.texts[:_EXAMPLES],
+        }
+
+    def quick(
+        self, arm: Arm, trial: Trial, prompts: Sequence[str], n: int, seed: int
+    ) -> dict[str, Any]:
+        """Only the share and the ratio of perplexities, of which a search needs many."""
+        baseline = self.baseline(trial, prompts, n, seed, arm.plausible)
+        steered = self.read(arm, trial, prompts, n, seed, with_kl=False)
+        return {
+            "share": self.judge.share(steered.texts),
+            "perplexity_ratio": steered.perplexity / baseline.perplexity,
+        }
+
+    def baseline(
+        self, trial: Trial, prompts: Sequence[str], n: int, seed: int, plausible: float | None
+    ) -> Readings:
+        """The plain model's continuations; with `plausible`, within its own plausible set."""
+        key = (trial, tuple(prompts), n, seed, plausible)
+        if key not in self._baselines:
+            self._baselines[key] = self.read(Arm((), plausible), trial, prompts, n, seed)
+        return self._baselines[key]
+
+    def read(
+        self,
+        arm: Arm,
+        trial: Trial,
+        prompts: Sequence[str],
+        n: int,
+        seed: int,
+        with_kl: bool = True,
+    ) -> Readings:
+        """Writes the continuations of an arm and reads them again; without the KL, it is 0."""
+        written = write_continuations(
+            self.loaded.lm,
+            self.loaded.sae,
+            self.loaded.layer.name,
+            prompts,
+            arm.interventions,
+            self._maxima(arm),
+            n=n,
+            max_new_tokens=trial.max_new_tokens,
+            temperature=trial.temperature,
+            top_p=trial.top_p,
+            seed=seed,
+            plausible=arm.plausible,
+            kl_budget=arm.kl_budget,
+        )
+        return self._read_again(arm, written, with_kl and bool(arm.interventions))
+
+    def _read_again(self, arm: Arm, written: Written, with_kl: bool) -> Readings:
+        lm = self.loaded.lm
+        nats = divergence = activation = 0.0
+        tokens = texts = 0
+        for generation in written.generations:
+            with lm.plain(), self._reading(len(generation.prompt_ids)) as reader:
+                plain = list(teacher_forced(lm, generation))
+            for log_p, chosen, real in plain:
+                told = log_p.gather(-1, chosen[..., None])[..., 0]
+                nats -= float((told * real).sum(dtype=torch.float64))
+                tokens += int(real.sum())
+            activation += reader.total
+            texts += reader.texts
+            if not with_kl:
+                continue
+            with self.steered(arm):
+                for (p, _, real), (q, _, _) in zip(
+                    plain, teacher_forced(lm, generation), strict=True
+                ):
+                    kl = functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
+                    divergence += float((kl * real).sum(dtype=torch.float64))
+        return Readings(
+            written.texts,
+            [ids for one in written.generations for ids in one.token_ids],
+            math.exp(nats / max(tokens, 1)),
+            max(divergence, 0.0) / max(tokens, 1),
+            activation / max(texts, 1) / self.greatest,
+        )
+
+    @contextmanager
+    def _reading(self, prompt_length: int) -> Iterator["TargetReader"]:
+        """Inside the block the target's activations are read at the SAE's layer."""
+        lm, sae = self.loaded.lm, self.loaded.sae
+        reader = TargetReader(lm, sae, self.target, prompt_length)
+        hook = lm.layers.register_hook(self.loaded.layer, reader)
+        try:
+            yield reader
+        finally:
+            lm.layers.unregister_hook(hook)
+
+    @contextmanager
+    def steered(self, arm: Arm) -> Iterator[None]:
+        """Inside the block the model runs under the arm's stack."""
+        loaded = self.loaded
+        with steering(loaded.lm, loaded.sae, loaded.layer, arm.interventions, self._maxima(arm)):
+            yield
+
+    def _maxima(self, arm: Arm) -> Mapping[int, float]:
+        return feature_maxima(self.workspace, self.loaded.sae_id, arm.interventions)
+
+    def ce_added(self, arm: Arm) -> float | None:
+        """Cross-entropy on held-out texts under the stack minus that of the plain model, nats a
+        token; schedules run as they do over generated text. None without such texts."""
+        if not self.tokens:
+            return None
+        if self._plain_loss is None:
+            with self.loaded.lm.plain():
+                self._plain_loss = corpus_loss(self.loaded.lm, self.tokens)
+        with self.steered(arm):
+            return corpus_loss(self.loaded.lm, self.tokens) - self._plain_loss
+
+
+class TargetReader(Detector):
+    """Sums, over texts, the greatest activation of one feature on the tokens after the prompt."""
+
+    def __init__(
+        self, lm: "LanguageModel", sae: "SparseAutoencoder", target: int | None, prompt_length: int
+    ) -> None:
+        super().__init__()
+        self._lm, self._sae, self._target, self._first = lm, sae, target, prompt_length
+        self.total = 0.0
+        self.texts = 0
+
+    @torch.no_grad()
+    def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
+        x = output if output is not None else inputs
+        if self._target is None or not isinstance(x, Tensor) or x.dim() != 3:
+            return
+        where = replaceable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
+        feature = torch.tensor([self._target], device=x.device)
+        acts = activations_of(self._sae.encode_sparse(x), feature)[..., 0].float() * where
+        self.total += float(acts[:, self._first :].amax(dim=1).sum())
+        self.texts += len(acts)
+
+
+@torch.inference_mode()
+def corpus_loss(lm: "LanguageModel", rows: Sequence[Sequence[int]]) -> float:
+    """Mean cross-entropy in nats of each token but the first, given those before it, as the model
+    runs now; the first token counts as the prompt."""
+    cut = sorted((list(ids[: min(_LONGEST, lm.context or _LONGEST)]) for ids in rows), key=len)
+    nats, tokens = 0.0, 0
+    for start in range(0, len(cut), _BATCH):
+        encoding = lm.padded(cut[start : start + _BATCH])
+        context = ForwardContext(
+            encoding.input_ids, encoding.attention_mask, encoding.special, 0, 1
+        )
+        with lm.running(context):
+            logits = lm.model(**encoding.as_inputs(), use_cache=False).logits
+        log_p = functional.log_softmax(logits[:, :-1].float(), dim=-1)
+        told = log_p.gather(-1, encoding.input_ids[:, 1:, None])[..., 0]
+        real = encoding.attention_mask[:, 1:].bool()
+        nats -= float((told * real).sum(dtype=torch.float64))
+        tokens += int(real.sum())
+    return nats / max(tokens, 1)

@@ -1,0 +1,66 @@
+"""What can be refused before a measurement starts: no model is loaded. Torch-free."""
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging, SweepConfig
+from mi_crow.mechanistic.steering.measure.indexed import Indexed
+from mi_crow.mechanistic.steering.measure.judges import compiled_pattern
+from mi_crow.mechanistic.steering.measure.recipes import recipes_named
+from mi_crow.mechanistic.steering.run import feature_maxima
+from mi_crow.store.workspace import Workspace
+
+
+def check_sweep(workspace: Workspace, config: SweepConfig) -> None:
+    """Raises UserError or NotFoundError for a sweep that would fail; no model is loaded."""
+    indexed = Indexed.open(workspace, config.sae_id)
+    for one in config.stack():
+        one.check_sae(config.sae_id, lambda: None)
+        for feature in features_of(one):
+            indexed.check_feature(feature)
+    feature_maxima(workspace, config.sae_id, config.stack())
+    _check_judging(indexed, config.judging)
+
+
+def check_auto(workspace: Workspace, config: AutoConfig) -> None:
+    """Raises UserError or NotFoundError for a search that would fail; no model is loaded."""
+    recipes_named(config.recipes)
+    indexed = Indexed.open(workspace, config.sae_id)
+    indexed.check_feature(feature_for(indexed, config))
+    _check_judging(indexed, config.judging)
+    if len(config.trial.prompts) == 1:
+        raise UserError(
+            "one prompt cannot be both for the search and for the report", hint="give two or more"
+        )
+
+
+def feature_for(indexed: Indexed, config: AutoConfig) -> int:
+    """The feature that is asked for, or the one that tells a label best on training documents.
+
+    Raises NotFoundError for an unknown label, UserError where no feature tells it.
+    """
+    if config.feature is not None:
+        return config.feature
+    assert config.label is not None
+    indexed.texts.check_label(config.label)
+    found = indexed.store.connection.rows(
+        "SELECT feature FROM idx.feature_labels WHERE label = ? AND auroc IS NOT NULL "
+        "ORDER BY auroc DESC, feature LIMIT 1",
+        [config.label],
+    )
+    if not found:
+        raise UserError(f"no feature tells label {config.label!r}", hint="give a --feature")
+    return int(found[0][0])
+
+
+def features_of(one: Intervention) -> list[int]:
+    """The features that an intervention changes."""
+    return [] if one.feature is None else [one.feature]
+
+
+def _check_judging(indexed: Indexed, judging: Judging) -> None:
+    if judging.label is not None:
+        indexed.texts.check_label(judging.label)
+    if judging.feature is not None:
+        indexed.check_feature(judging.feature)
+    if judging.pattern is not None:
+        compiled_pattern(judging.pattern)

@@ -1,0 +1,136 @@
+"""Settings of measured steering: plain data, torch-free."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mi_crow.bounds import AMOUNT, COUNT, FACTOR, FEATURE, SEED, SHARE, SIZE, TEMPERATURE, TOP_P
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.schedules import parse_schedule
+
+OPERATIONS = ("add", "clamp", "floor", "cap")  # whose value is an amount
+# What a sweep tries where nothing is said: shares of the stack's own amounts.
+STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5)
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What counts as a hit: a label of the corpus, a feature's own topic, or a pattern.
+
+    Without any it is the topic of the feature that is steered.
+    """
+
+    label: str | None = None
+    feature: int | None = None
+    pattern: str | None = None  # a regular expression
+
+    def __post_init__(self) -> None:
+        given = [one for one in (self.label, self.feature, self.pattern) if one is not None]
+        if len(given) > 1:
+            raise UserError("several judges were given", hint="give a label, a feature or a regex")
+        FEATURE.check(self.feature, "the feature to judge by")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """On which continuations a stack is measured."""
+
+    prompts: tuple[str, ...] = ()  # none: the commonest openings of the indexed texts
+    n: int = 64  # continuations of each stack, spread over the prompts
+    max_new_tokens: int = 48
+    temperature: float = 0.8
+    top_p: float = 1.0
+    seed: int = 0
+    documents: int = 16  # held-out ones, for the loss on other texts; 0: not measured
+    control: bool = True  # the same with random features beside it
+
+    def __post_init__(self) -> None:
+        SIZE.check(self.n, "continuations")
+        COUNT.check(self.max_new_tokens, "new tokens")
+        TEMPERATURE.check(self.temperature, "temperature")
+        TOP_P.check(self.top_p, "top-p")
+        SEED.check(self.seed, "the seed")
+        AMOUNT.check(self.documents, "documents")
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Measuring one stack, or every combination of the changes given to it.
+
+    `strengths` multiply the amounts of the stack; `operations` and `schedules` replace its own.
+    `plausible` and `kl_budgets` are tried one by one, 0 meaning without.
+    """
+
+    sae_id: str
+    interventions: tuple[dict[str, Any], ...]
+    strengths: tuple[float, ...] = ()
+    operations: tuple[str, ...] = ()
+    schedules: tuple[str, ...] = ()
+    plausible: tuple[float, ...] = ()
+    kl_budgets: tuple[float, ...] = ()
+    most_ratio: float = 1.5  # of perplexities: what the best may cost
+    judging: Judging = field(default_factory=Judging)
+    trial: Trial = field(default_factory=Trial)
+    device: str = "auto"
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.interventions:
+            raise UserError("no intervention given", hint="e.g. --feature '42=floor 0.3norm'")
+        self.stack()
+        for strength in self.strengths:
+            FACTOR.check(strength, "a strength")
+        for operation in self.operations:
+            if operation not in OPERATIONS:
+                raise UserError(
+                    f"operation {operation!r} has no amount", hint=f"use {', '.join(OPERATIONS)}"
+                )
+        for schedule in self.schedules:
+            parse_schedule(schedule)
+        for share in self.plausible:
+            SHARE.check(share, "the plausible share")
+        for budget in self.kl_budgets:
+            if budget:
+                FACTOR.check(budget, "the KL budget")
+        FACTOR.check(self.most_ratio, "the greatest ratio of perplexities")
+
+    def stack(self) -> tuple[Intervention, ...]:
+        """The interventions as objects. Raises UserError for one that is not valid."""
+        return tuple(Intervention.from_json(one) for one in self.interventions)
+
+
+@dataclass(frozen=True)
+class AutoConfig:
+    """Finding a stack that makes a feature, or the feature of a label, happen in text."""
+
+    sae_id: str
+    feature: int | None = None
+    label: str | None = None
+    recipes: tuple[str, ...] = ()  # none: all
+    most_ratio: float = 1.5
+    tries: int = 5  # strengths tried for each recipe
+    development: int = 32  # continuations for each try
+    pattern: str | None = None  # judge by a regular expression
+    trial: Trial = field(default_factory=Trial)
+    preset: str | None = None  # save the winner under this name
+    device: str = "auto"
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.feature is None) == (self.label is None):
+            raise UserError("give a feature or a label", hint="e.g. --feature 42 or --label music")
+        FEATURE.check(self.feature, "the feature")
+        SIZE.check(self.development, "continuations for each try")
+        COUNT.check(self.tries, "tries")
+        FACTOR.check(self.most_ratio, "the greatest ratio of perplexities")
+        if self.most_ratio <= 1:
+            raise UserError(
+                f"a ratio of perplexities of at most {self.most_ratio:g} leaves no room to steer",
+                hint="allow more than 1, e.g. 1.5",
+            )
+
+    @property
+    def judging(self) -> Judging:
+        if self.pattern is not None:
+            return Judging(pattern=self.pattern)
+        return Judging(label=self.label, feature=self.feature)

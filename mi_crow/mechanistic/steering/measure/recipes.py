@@ -1,0 +1,64 @@
+"""The ways to steer that `--auto` tries, each at strength 1: one norm of the residual stream."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mi_crow.errors import UserError, nearest
+from mi_crow.mechanistic.steering.interventions import Intervention, Op
+from mi_crow.mechanistic.steering.measure.arms import Arm
+from mi_crow.mechanistic.steering.schedules import CONSTANT, Schedule
+
+_DECAY, _FEEDBACK = Schedule("decay"), Schedule("feedback")
+_BETA = 0.1  # the plausible share of Li et al. 2023
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What is steered to: its feature, the allies and the rivals that were found for it."""
+
+    feature: int
+    rivals: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to steer."""
+
+    name: str
+    help: str
+    build: Callable[[Aim], Arm | None]  # None where the aim lacks what it needs
+
+
+def _single(
+    op: Op, schedule: Schedule = CONSTANT, beta: float | None = None
+) -> Callable[[Aim], Arm]:
+    def build(aim: Aim) -> Arm:
+        one = Intervention(f"feature:{aim.feature}", op, 1.0, "norm", schedule=schedule)
+        return Arm((one,), beta)
+
+    return build
+
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe("add", "a constant, as most tools do", _single("add")),
+    Recipe("floor", "raised where it is below", _single("floor")),
+    Recipe("decay", "a constant that fades over 16 tokens", _single("add", _DECAY)),
+    Recipe("feedback", "raised until the text is about it", _single("floor", _FEEDBACK)),
+    Recipe("plausible", "raised, within the plausible set", _single("floor", beta=_BETA)),
+    Recipe(
+        "plausible-feedback",
+        "raised until the text is about it, within the plausible set",
+        _single("floor", _FEEDBACK, _BETA),
+    ),
+)
+
+
+def recipes_named(names: Sequence[str]) -> list[Recipe]:
+    """The recipes with these names, or all. Raises UserError for an unknown one."""
+    known = {recipe.name: recipe for recipe in RECIPES}
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"recipe {name!r} is not known", hint=f"there is {nearest(name, [*known])}"
+            )
+    return [known[name] for name in names] if names else list(RECIPES)

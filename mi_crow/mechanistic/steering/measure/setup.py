@@ -1,0 +1,38 @@
+"""Making ready to measure: the loaded SAE, the judge, the prompts, the held-out texts."""
+
+from collections.abc import Sequence
+
+from mi_crow.mechanistic.steering.loading import LoadedSae, load_for_work
+from mi_crow.mechanistic.steering.measure.bench import Bench
+from mi_crow.mechanistic.steering.measure.config import Judging, Trial
+from mi_crow.mechanistic.steering.measure.indexed import Indexed
+from mi_crow.mechanistic.steering.measure.judges import judge_of
+from mi_crow.store.workspace import Workspace
+
+_WORDS_A_TOKEN = 0.7  # of English text
+PROMPTS = 4  # openings that are written from, where no prompts are given
+
+
+def make_bench(
+    workspace: Workspace,
+    sae_id: str,
+    indexed: Indexed,
+    judging: Judging,
+    target: int | None,
+    trial: Trial,
+    device: str = "auto",
+    loaded: LoadedSae | None = None,
+) -> Bench:
+    """A bench on which arms that steer `target` are measured. Raises UserError, NotFoundError
+    before a model is loaded."""
+    words = int(trial.max_new_tokens * _WORDS_A_TOKEN)
+    judge = judge_of(judging, target, indexed.texts, words, trial.seed)
+    tokens = indexed.texts.heldout_tokens(trial.documents) if trial.documents else []
+    (row,) = indexed.store.rows([target]) if target is not None else (None,)
+    loaded = loaded or load_for_work(workspace, sae_id, device)
+    return Bench(workspace, loaded, judge, target, row.max_act if row else 1.0, tokens)
+
+
+def prompts_of(trial: Trial, indexed: Indexed, count: int = PROMPTS) -> Sequence[str]:
+    """The prompts that are given, or the commonest openings of the indexed texts."""
+    return trial.prompts or indexed.texts.openings(count)

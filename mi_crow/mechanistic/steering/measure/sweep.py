@@ -1,0 +1,102 @@
+"""The work of `mi-crow steer evaluate`: every arm of a sweep measured, with its control."""
+
+from dataclasses import asdict
+from typing import Any
+
+from mi_crow.mechanistic.steering.loading import LoadedSae
+from mi_crow.mechanistic.steering.measure.arms import Arm, arms_of, best_of, front
+from mi_crow.mechanistic.steering.measure.bench import Bench
+from mi_crow.mechanistic.steering.measure.checks import check_sweep, features_of
+from mi_crow.mechanistic.steering.measure.config import SweepConfig
+from mi_crow.mechanistic.steering.measure.controls import matched_features
+from mi_crow.mechanistic.steering.measure.indexed import Indexed
+from mi_crow.mechanistic.steering.measure.results import measurement_id, open_measurement
+from mi_crow.mechanistic.steering.measure.setup import make_bench, prompts_of
+from mi_crow.progress import NullProgress, Progress, raise_if_stopped
+from mi_crow.store.workspace import Workspace
+
+
+def run_sweep(
+    workspace: Workspace,
+    config: SweepConfig,
+    progress: Progress | None = None,
+    loaded: LoadedSae | None = None,
+) -> dict[str, Any]:
+    """Measures every arm of `config` (see `Bench.figures`) beside the same on random features,
+    writes the result to the workspace, and returns it.
+
+    `best` is the arm with the greatest share at a ratio of perplexities of at most `most_ratio`;
+    `front` marks those that no other beats in one without being worse in the other. A sweep that
+    was stopped goes on after the last arm that it finished. Raises UserError, NotFoundError.
+    """
+    progress = progress or NullProgress()
+    check_sweep(workspace, config)
+    indexed = Indexed.open(workspace, config.sae_id)
+    stack, trial = config.stack(), config.trial
+    targets = [feature for one in stack for feature in features_of(one)]
+    target = targets[0] if targets else None
+    prompts = list(prompts_of(trial, indexed))
+    bench = make_bench(
+        workspace, config.sae_id, indexed, config.judging, target, trial, config.device, loaded
+    )
+    others = matched_features(indexed.store, targets, trial.seed) if trial.control else {}
+    name = config.name or measurement_id("sweep", asdict(config), bench.loaded.weights_hash())
+    measurement = open_measurement(workspace, name, "sweep", asdict(config))
+    arms = arms_of(config)
+    rows: list[dict[str, Any]] = []
+    for number, arm in enumerate(arms):
+        progress.update(number, len(arms), "arm")
+        row = measurement.part(arm.name)
+        if row is None:
+            raise_if_stopped(progress)
+            row = _measured(bench, arm, config, prompts, others)
+            measurement.keep(arm.name, row)
+            progress.checkpoint(arm.name)
+        rows.append(row)
+    result = {
+        "measurement": name,
+        "sae_id": config.sae_id,
+        "model_id": bench.loaded.lm.model_id,
+        **bench.judge.as_json(),
+        "prompts": prompts,
+        "n": trial.n,
+        "seed": trial.seed,
+        "control_features": {str(one): other for one, other in others.items()},
+        **judged(rows, config.most_ratio),
+    }
+    measurement.finish(result)
+    return result
+
+
+def judged(rows: list[dict[str, Any]], most_ratio: float) -> dict[str, Any]:
+    """The arms with the front marked, and the best of them."""
+    points = [(row["share"], row["perplexity_ratio"]) for row in rows]
+    place = best_of(points, most_ratio)
+    marked = [row | {"front": on} for row, on in zip(rows, front(points), strict=True)]
+    best = None if place is None else marked[place]
+    shown = best or (marked[0] if len(marked) == 1 else None)
+    keys = ("share", "share_baseline", "share_random", "perplexity_ratio", "kl", "ce_added")
+    return {
+        "most_ratio": most_ratio,
+        "best": best["name"] if best else None,
+        **({key: shown.get(key) for key in keys} if shown else {}),
+        "arms": marked,
+    }
+
+
+def _measured(
+    bench: Bench, arm: Arm, config: SweepConfig, prompts: list[str], others: dict[int, int]
+) -> dict[str, Any]:
+    trial = config.trial
+    row = arm.as_json(config.sae_id) | bench.figures(arm, trial, prompts, trial.n, trial.seed)
+    return row | (control_of(bench, arm, config, prompts, others) if others else {})
+
+
+def control_of(
+    bench: Bench, arm: Arm, config: Any, prompts: list[str], others: dict[int, int]
+) -> dict[str, Any]:
+    """The figures of an arm on random features, and the share beside its own."""
+    trial = config.trial
+    moved = arm.of_other_features(others)
+    figures = bench.figures(moved, trial, prompts, trial.n, trial.seed)
+    return {"share_random": figures["share"], "random": figures}

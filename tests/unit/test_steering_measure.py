@@ -1,0 +1,283 @@
+"""Measured steering: judges, figures, sweeps, the search for a recipe; resumed, refused, kept."""
+
+import json
+import math
+
+import pytest
+
+from mi_crow.cli.entry import as_commands, run_command_line
+from mi_crow.errors import CancelledError, NotFoundError, UserError
+from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.features.queries import FeatureStore
+from mi_crow.mechanistic.steering.effects import perplexity, write_continuations
+from mi_crow.mechanistic.steering.interventions import parse_intervention
+from mi_crow.mechanistic.steering.loading import load_for_work
+from mi_crow.mechanistic.steering.measure.arms import Arm, arms_of, best_of, front
+from mi_crow.mechanistic.steering.measure.auto import next_strength, run_auto
+from mi_crow.mechanistic.steering.measure.bench import Bench, corpus_loss
+from mi_crow.mechanistic.steering.measure.config import (
+    AutoConfig,
+    Judging,
+    SweepConfig,
+    Trial,
+)
+from mi_crow.mechanistic.steering.measure.controls import matched_features
+from mi_crow.mechanistic.steering.measure.judges import judge_of
+from mi_crow.mechanistic.steering.measure.results import list_measurements, read_measurement
+from mi_crow.mechanistic.steering.measure.rivals import rivals_of
+from mi_crow.mechanistic.steering.measure.stacks import stack_named
+from mi_crow.mechanistic.steering.measure.sweep import run_sweep
+from mi_crow.mechanistic.steering.measure.text_figures import distinct, repetition
+from mi_crow.mechanistic.steering.measure.texts import IndexedTexts
+from mi_crow.progress import NullProgress
+from tests.helpers.index_fixture import TOPICS, make_index
+from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
+from tests.helpers.steering_fixture import LATENTS, tiny_sae
+
+TRIAL = Trial(prompts=("The ferry", "Knead it"), n=4, max_new_tokens=6, documents=2)
+
+
+@pytest.fixture
+def home(workspace, tiny_model_dir):
+    """The tiny model's SAE with a made-up index of 48 documents."""
+    add_tiny_sae(workspace, tiny_model_dir)
+    make_index(workspace, SAE_ID, n_features=LATENTS)
+    tiny_sae(model=str(tiny_model_dir)).save(workspace.sae_dir(SAE_ID))
+    return workspace
+
+
+@pytest.fixture
+def store(home):
+    return FeatureStore.open(home, SAE_ID)
+
+
+class Stops(NullProgress):
+    """Asks to stop once so many parts are kept."""
+
+    def __init__(self, after: int = 10**6) -> None:
+        self.kept: list[str] = []
+        self._after = after
+
+    def checkpoint(self, name: str) -> None:
+        self.kept.append(name)
+
+    def should_stop(self) -> bool:
+        return len(self.kept) >= self._after
+
+
+def sweep_config(**options):
+    stack = (parse_intervention("3=floor 1norm").as_json(),)
+    options = {"judging": Judging(label="sailing"), "trial": TRIAL, "device": "cpu"} | options
+    return SweepConfig(SAE_ID, stack, **options)
+
+
+def test_phrases_that_come_again_are_counted():
+    assert repetition([[1, 2, 3, 4, 5, 6]]) == 0
+    assert repetition([[1, 2, 3, 4] * 3]) == pytest.approx(1 - 4 / 9)
+    assert repetition([[1]]) == 0
+    assert distinct([[1, 2, 1, 2, 1]]) == pytest.approx(2 / 4)
+
+
+def test_the_front_and_the_best_go_by_hits_and_perplexity():
+    points = [(0.5, 1.2), (0.6, 1.4), (0.4, 1.3), (0.9, 2.0), (0.6, 1.3)]
+    assert front(points) == [True, False, False, True, True]
+    assert best_of(points, 1.5) == 4
+    assert best_of(points, 1.25) == 0
+    assert best_of(points, 1.1) is None
+
+
+def test_strengths_are_bisected_between_what_fits_and_what_does_not():
+    tried: list[tuple[float, float]] = []
+    for strength in iter(lambda: next_strength(tried, 1.5), None):
+        tried.append((strength, 1 + strength**2))  # fits up to 0.7071
+    assert max(s for s, ratio in tried if ratio <= 1.5) == pytest.approx(0.69, abs=0.04)
+    falling = [(0.3, 9.0)]
+    while (strength := next_strength(falling, 1.5)) is not None:
+        falling.append((strength, 9.0))
+    assert 0.01 <= falling[-1][0] < 0.02
+    rising = [(0.3, 1.0)]
+    while (strength := next_strength(rising, 1.5)) is not None:
+        rising.append((strength, 1.0))
+    assert 3 < rising[-1][0] <= 6
+
+
+def test_a_judge_goes_by_words(store):
+    texts = IndexedTexts(store)
+    sailing = ["The anchor and the keel", "such a mast since the tide"]
+    weather = ["Nobody had seen such thunder", "frost and drizzle on Sunday"]
+    by_label = judge_of(Judging(label="sailing"), None, texts, 30)
+    assert by_label.hits([*sailing, *weather]) == [True, True, False, False]
+    assert by_label.hits_heldout == 1
+    assert by_label.false_alarms == 0
+    by_pattern = judge_of(Judging(pattern="ANCHOR|mast"), None, texts, 30)
+    assert by_pattern.hits([*sailing, *weather]) == [True, True, False, False]
+    # Feature 12 fires on the first word of sailing.
+    word = TOPICS["sailing"][0]
+    by_topic = judge_of(Judging(), 12, texts, 30)
+    assert by_topic.hits([f"the {word} {word} {word}", weather[1]]) == [True, False]
+    assert by_topic.share([]) == 0
+    with pytest.raises(UserError, match="not a valid regular expression"):
+        judge_of(Judging(pattern="("), None, texts, 30)
+    with pytest.raises(NotFoundError, match="label 'sailin' is not in the index"):
+        judge_of(Judging(label="sailin"), None, texts, 30)
+    with pytest.raises(UserError, match="several judges"):
+        Judging(label="a", pattern="b")
+
+
+def test_a_control_fires_as_often_and_is_another(store):
+    living = [row.feature for row in store.rows(store.ids("density")) if row.fires]
+    found = matched_features(store, living[:3], seed=1)
+    assert list(found) == sorted(living[:3])
+    assert not set(found.values()) & set(found)
+    assert len(set(found.values())) == 3
+    assert found == matched_features(store, living[:3], seed=1)
+    densities = {row.feature: row.density for row in store.rows(living)}
+    (rarest, other), *_ = matched_features(store, [living[-1]], seed=0).items()
+    assert densities[other] < densities[living[0]] or len(living) < 26
+    assert rarest == living[-1]
+
+
+def test_rivals_are_strong_where_the_feature_is_not(store):
+    # Features 12 to 17 fire on words of sailing, 0 to 5 on words of cooking.
+    rivals = rivals_of(store, 12)
+    assert rivals
+    assert 12 not in rivals
+    assert not set(rivals) & set(range(13, 18))
+
+
+def test_the_figures_are_those_of_the_texts(home, store):
+    loaded = load_for_work(home, SAE_ID, "cpu")
+    texts = IndexedTexts(store)
+    judge = judge_of(Judging(label="sailing"), 3, texts, 30)
+    bench = Bench(home, loaded, judge, 3, 2.0, texts.heldout_tokens(3))
+    arm = Arm((parse_intervention("3=+2norm"),))
+    found = bench.figures(arm, TRIAL, TRIAL.prompts, 4, 5)
+    written = write_continuations(
+        loaded.lm,
+        loaded.sae,
+        loaded.layer.name,
+        TRIAL.prompts,
+        arm.interventions,
+        {},
+        n=4,
+        max_new_tokens=6,
+        temperature=0.8,
+        seed=5,
+    )
+    assert found["texts"] == written.texts[:3]
+    assert found["perplexity"] == pytest.approx(perplexity(loaded.lm, written), rel=1e-4)
+    assert found["share"] == judge.share(written.texts)
+    assert found["kl"] > 0.01
+    nothing = bench.figures(Arm((parse_intervention("3=+0"),)), TRIAL, TRIAL.prompts, 4, 5)
+    assert nothing["perplexity_ratio"] == pytest.approx(1)
+    assert nothing["kl"] == pytest.approx(0, abs=1e-6)
+    assert nothing["ce_added"] == 0
+    # The loss is the plain one outside the block.
+    with bench.steered(arm):
+        steered = corpus_loss(loaded.lm, bench.tokens)
+    assert found["ce_added"] == pytest.approx(steered - corpus_loss(loaded.lm, bench.tokens))
+    # Within its own plausible set the plain model takes no unlikely token.
+    loose = bench.baseline(TRIAL, TRIAL.prompts, 4, 5, None)
+    tight = bench.baseline(TRIAL, TRIAL.prompts, 4, 5, 0.9)
+    assert tight.perplexity < loose.perplexity
+
+
+def test_a_sweep_that_was_stopped_goes_on_where_it_was(home):
+    config = sweep_config(plausible=(0.0, 0.2))
+    names = [arm.name for arm in arms_of(config)]
+    assert len(names) == 2
+    assert "plausible 0.2" in names[-1]
+    loaded = load_for_work(home, SAE_ID, "cpu")
+    first = Stops(after=1)
+    with pytest.raises(CancelledError):
+        run_sweep(home, config, first, loaded)
+    assert first.kept == names[:1]
+    assert list_measurements(home) == []
+    second = Stops()
+    result = run_sweep(home, config, second, loaded)
+    assert second.kept == names[1:]
+    assert [arm["name"] for arm in result["arms"]] == names
+    for arm in result["arms"]:
+        assert math.isfinite(arm["perplexity_ratio"])
+        assert {"share_random", "random", "front", "kl", "ce_added"} <= set(arm)
+    assert read_measurement(home, result["measurement"]) == json.loads(json.dumps(result))
+    named = stack_named(home, result["measurement"])
+    assert named.interventions[0]["op"] == "floor"
+
+
+def test_the_search_reports_every_recipe_on_other_prompts(home):
+    config = AutoConfig(
+        SAE_ID,
+        label="sailing",
+        recipes=("floor", "plausible"),
+        tries=2,
+        development=4,
+        most_ratio=50.0,
+        trial=Trial(n=4, max_new_tokens=6, documents=0),
+        preset="sail",
+        device="cpu",
+    )
+    loaded = load_for_work(home, SAE_ID, "cpu")
+    first = Stops(after=3)
+    with pytest.raises(CancelledError):
+        run_auto(home, config, first, loaded)
+    second = Stops()
+    result = run_auto(home, config, second, loaded)
+    assert len(first.kept) == 3
+    assert not set(first.kept) & set(second.kept)
+    assert not set(result["prompts"]) & set(result["development_prompts"])
+    assert {arm["recipe"] for arm in result["arms"]} == {"floor", "plausible"}
+    shares = [arm["development"]["share"] for arm in result["arms"]]
+    assert shares == sorted(shares, reverse=True)
+    assert result["recipe"] == result["arms"][0]["recipe"]
+    assert result["interventions"] == result["arms"][0]["interventions"]
+    annotations = Annotations(home.annotations_path)
+    assert list(annotations.preset("sail").interventions) == result["interventions"]
+    assert stack_named(home, "sail").interventions == tuple(result["interventions"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "command"),
+    [
+        (["steer", "evaluate", "calm"], "steer evaluate"),
+        (["--workspace", "w", "steer", "--auto", "--label", "law"], "steer auto"),
+        (["steer", "--feature", "3=+1", "--sweep"], "steer evaluate"),
+        (["steer", "--feature", "3=+1", "evaluate the case"], "steer"),
+        (["steer", "results"], "steer results"),
+        (["features", "--search", "steer"], "features"),
+    ],
+)
+def test_measuring_is_part_of_steer(typed, command):
+    assert command in as_commands(typed)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("steer", "evaluate"), "give a preset or --feature"),
+        (("steer", "evaluate", "calm"), "preset 'calm' not found"),
+        (("steer", "evaluate", "--feature", "900=+1"), "feature 900 is not in SAE"),
+        (("steer", "evaluate", "--feature", "3=+1", "--label", "sail"), "label 'sail' is not"),
+        (("steer", "evaluate", "--feature", "3=+1", "--strengths", "nan"), "not a number"),
+        (("steer", "evaluate", "--feature", "3=+1", "--operations", "scale"), "has no amount"),
+        (("steer", "evaluate", "--feature", "3=+1", "--schedules", "soon"), "not a valid schedule"),
+        (("steer", "evaluate", "--feature", "3=+1", "--regex", "("), "not a valid regular"),
+        (("steer", "evaluate", "--feature", "3=+1", "--prompts", "no.txt"), "cannot be read"),
+        (("steer", "--auto"), "give a feature or a label"),
+        (
+            ("steer", "--auto", "--feature", "3", "--recipes", "magic"),
+            "recipe 'magic' is not known",
+        ),
+        (("steer", "--auto", "--feature", "3", "--most-ratio", "1"), "no room to steer"),
+        (("steer", "--auto", "--feature", "3", "--prompt", "one"), "one prompt cannot be both"),
+        (("steer", "results", "none"), "measurement 'none' not found"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_written(
+    home, capsys, words, sentence
+):
+    before = sorted(home.root.rglob("*"))
+    assert run_command_line(["--workspace", str(home.root), *words]) == 2
+    assert sentence in capsys.readouterr().err
+    written = {path for path in sorted(home.root.rglob("*")) if "annotations" not in path.name}
+    assert written <= set(before)
