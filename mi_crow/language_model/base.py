@@ -35,6 +35,7 @@ class CausalModel:
         self.store = store
         self.controllers_enabled: bool = True
         self.forward_context: ForwardContext | None = None
+        self.prompt_roles: tuple[str, ...] | None = None  # of each token of a chat's prompt
         self.layers: Layers = Layers(self)
 
     @property
@@ -121,3 +122,14 @@ class CausalModel:
             yield
         finally:
             self.forward_context = before
+
+    @contextmanager
+    def spoken(self, roles: Sequence[str] | None) -> Iterator[None]:
+        """Inside the block the prompt is a chat, and `roles` says whose each of its tokens is (see
+        `chat.token_roles`); what is generated is the assistant's."""
+        before = self.prompt_roles
+        self.prompt_roles = None if roles is None else tuple(roles)
+        try:
+            yield
+        finally:
+            self.prompt_roles = before

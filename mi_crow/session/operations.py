@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mi_crow.language_model.steps import Prefixes
     from mi_crow.mechanistic.steering.attach import AttachedSae
     from mi_crow.mechanistic.steering.loading import LoadedSae
+    from mi_crow.mechanistic.steering.parts import Shelf
 
 Emit = Callable[[dict[str, Any]], None]
 Stopped = Callable[[], bool]
@@ -63,6 +64,7 @@ class Operations:
         self._workspace = workspace
         self._held: _Loaded | None = None
         self._kept: Prefixes | None = None
+        self._shelf: Shelf | None = None  # what stacks on the loaded model have used
         self._table: dict[str, Callable[..., dict[str, Any]]] = {
             "ping": self._ping,
             "load": self._load,
@@ -96,12 +98,14 @@ class Operations:
     def _load(self, sae_id: str, device: str = "auto") -> dict[str, Any]:
         from mi_crow.mechanistic.steering.attach import attach_sae
         from mi_crow.mechanistic.steering.loading import join, open_sae
+        from mi_crow.mechanistic.steering.parts import Shelf
 
         self._kept = None
         weights = WeightsFile.of(self._workspace.sae_dir(sae_id))
         sae, spec = open_sae(self._workspace, sae_id, device)
         loaded = join(sae_id, self._model(spec), sae, weights)
         self._held = _Loaded(spec, loaded, attach_sae(loaded.lm, sae, loaded.layer))
+        self._shelf = Shelf(self._workspace, loaded.lm)
         return {
             "sae_id": sae_id,
             "model_id": loaded.lm.model_id,
@@ -179,6 +183,7 @@ class Operations:
                 should_stop=stopped,
                 n=n,
                 prefixes=self._prefixes(),
+                shelf=self._shelf,
             )
         except Exception as error:
             if not out_of_memory(error):

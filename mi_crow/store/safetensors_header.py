@@ -24,6 +24,14 @@ def read_header(
 
     The entries are as the file says: nothing in them is checked. Raises HeaderError, OSError.
     """
+    entries, _, offset = read_whole_header(file, place, max_bytes)
+    return entries, offset
+
+
+def read_whole_header(
+    file: BinaryIO, place: str, max_bytes: int = 100 << 20
+) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """The same with the file's own metadata in between."""
     length = int.from_bytes(file.read(LENGTH_BYTES), "little")
     if not 0 < length <= max_bytes:
         raise HeaderError(f"{place} has no safetensors header")
@@ -33,5 +41,5 @@ def read_header(
     entries = parse_json(text, f"the header of {place}", error=HeaderError)
     if not isinstance(entries, dict):
         raise HeaderError(f"the header of {place} is not an object")
-    entries.pop("__metadata__", None)
-    return entries, LENGTH_BYTES + length
+    metadata = entries.pop("__metadata__", None)
+    return entries, metadata if isinstance(metadata, dict) else {}, LENGTH_BYTES + length

@@ -159,6 +159,10 @@ class Workspace:
         return self.root / "jobs"
 
     @property
+    def vectors_dir(self) -> Path:
+        return self.root / "vectors"
+
+    @property
     def annotations_path(self) -> Path:
         return self.root / "annotations.sqlite"
 

@@ -6,11 +6,11 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae, load_sae
 from mi_crow.mechanistic.sae.weights_hash import WeightsFile
+from mi_crow.mechanistic.steering.fits import feature_maxima
 from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
 from mi_crow.mechanistic.steering.readings import read_generation, watching
 from mi_crow.mechanistic.steering.run import (
     concept_names,
-    feature_maxima,
     inspect_text,
     steer_loaded,
     steer_prompt,
@@ -138,7 +138,7 @@ def test_a_feature_of_another_sae_or_of_other_weights_is_refused(home):
         return caught.value.sentence
 
     one = Intervention("feature:3", "add", 20.0)
-    assert "feature 3 belongs to SAE 'another'" in refusal(one.in_sae("another"))
+    assert "SAE 'another' not found" in refusal(one.in_sae("another"))
     weights = WeightsFile.of(home.sae_dir(SAE_ID))
     assert weights is not None
     told = one.in_sae(SAE_ID, weights.sha256())

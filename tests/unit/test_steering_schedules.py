@@ -129,12 +129,11 @@ def test_wrong_json_is_refused_in_a_sentence(change: dict) -> None:
     assert "\n" not in caught.value.sentence
 
 
-def test_a_raw_layer_takes_neither_feedback_nor_conditions() -> None:
+def test_a_raw_layer_takes_no_feedback() -> None:
     for more in (
         {"op": "floor"},
         {"op": "project"},
         {"op": "scale", "schedule": Schedule("feedback")},
-        {"op": "scale", "condition": Condition(1, "above", 0.0)},
     ):
         with pytest.raises(UserError):
             Intervention(f"layer:{LAYER}", **{"value": 2.0, **more})  # type: ignore[arg-type]

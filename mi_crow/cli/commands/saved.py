@@ -137,6 +137,7 @@ def _change(one: dict[str, Any]) -> str:
     """`feature:demo-topk/42 add 0.8 max`, or `unreadable`."""
     from mi_crow.errors import MiCrowError
     from mi_crow.mechanistic.steering.interventions import Intervention
+    from mi_crow.mechanistic.steering.positions import read_positions
 
     try:
         found = Intervention.from_json(one)
@@ -145,5 +146,7 @@ def _change(one: dict[str, Any]) -> str:
     if found.op == "ablate":
         return f"{found.target} ablate{found.timing}"
     unit = "" if found.op in ("scale", "project") or found.unit == "latent" else f" {found.unit}"
-    where = "" if found.scope == "all" else f" ({found.scope} tokens)"
-    return f"{found.target} {found.op} {found.value:.4g}{unit}{where}{found.timing}"
+    against = f" against {found.rivals}" if found.rivals else ""
+    where = read_positions(found.scope).describe()
+    where = f" {where}" if where else ""
+    return f"{found.target} {found.op} {found.value:.4g}{unit}{against}{where}{found.timing}"

@@ -1,7 +1,7 @@
 """`mi-crow inspect` and `mi-crow steer`: an SAE on a text of the user."""
 
 from argparse import ArgumentParser, Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import FACTOR, TEMPERATURE, TOP_P
 from mi_crow.cli.arguments import (
@@ -19,6 +19,10 @@ from mi_crow.cli.formatting import count, number, print_json
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.steering.interventions import Intervention
+    from mi_crow.store.workspace import Workspace
 
 _SHOWN_TOKENS = 6
 
@@ -40,15 +44,20 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         return
     parser.add_argument(
         "--feature",
+        "--steer",
         action="append",
         default=[],
-        metavar="N=CHANGE",
-        help="intervention on feature N: 42=+8 adds, 42=+0.8max adds in units of its maximum, "
+        metavar="TARGET=CHANGE",
+        help="intervention: 42=+8 adds to feature 42, 42=+0.8max adds in units of its maximum, "
         "42=x0 scales, 42=4 clamps, '42=floor 0.3norm' raises where it is below, '42=cap 1max' "
-        "lowers where it is above, '42=project 0' removes the direction, 42=ablate; then @decay 16 "
-        "or @feedback for its course over the new tokens, and ?7>2 to act only where feature 7 is "
-        "above 2; repeatable",
+        "lowers where it is above, '42=project 0' removes the direction, 42=ablate, '42=swap "
+        "0.3norm against 7+9' raises it and takes the others away; for 42 also other-sae/42, a "
+        "group 3+0.5*7, tag:NAME, vector:NAME, layer:NAME, neuron:LAYER/7; then `on` prompt, "
+        "generated, last 3, window 0:8, tokens 12,345 or role user; then @decay 16 or @feedback "
+        "for its course over the new tokens, and ?7>2 to act only where feature 7 is above 2; "
+        "repeatable",
     )
+    parser.add_argument("--preset", metavar="NAME", help="the interventions of a saved preset too")
     parser.add_argument(
         "--max-new-tokens", type=positive, default=64, help="tokens to generate (default: 64)"
     )
@@ -106,13 +115,13 @@ def run(options: Namespace) -> int:
 
 
 def _steer(
-    workspace: Any, sae_id: str, prompt: str, device: str, options: Namespace
+    workspace: "Workspace", sae_id: str, prompt: str, device: str, options: Namespace
 ) -> dict[str, Any]:
     from mi_crow.mechanistic.steering.interventions import parse_intervention
 
-    if not options.feature:
-        raise UserError("no intervention given", hint="e.g. --feature 42=+0.8max")
-    interventions = [parse_intervention(text) for text in options.feature]
+    interventions = [*_preset(workspace, options.preset), *map(parse_intervention, options.feature)]
+    if not interventions:
+        raise UserError("no intervention given", hint="e.g. --steer 42=+0.8max, or --preset NAME")
     from mi_crow.mechanistic.steering.run import steer_prompt
 
     return steer_prompt(
@@ -129,6 +138,17 @@ def _steer(
         plausible=options.plausible,
         kl_budget=options.kl_budget,
     )
+
+
+def _preset(workspace: "Workspace", name: str | None) -> "list[Intervention]":
+    """The interventions of a preset. Raises NotFoundError, UserError."""
+    if name is None:
+        return []
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+    from mi_crow.mechanistic.steering.interventions import Intervention
+
+    annotations = Annotations(workspace.annotations_path)
+    return [Intervention.from_json(one) for one in annotations.preset(name).interventions]
 
 
 def _reading(result: dict[str, Any]) -> str:

@@ -11,8 +11,10 @@ from mi_crow.hooks import Controller, Detector, first_tensor
 from mi_crow.mechanistic.sae.centring import set_centring
 from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.sae.targets import point_read
+from mi_crow.mechanistic.steering.controllers import SourceSteering
 from mi_crow.mechanistic.steering.interventions import Intervention
-from mi_crow.mechanistic.steering.steer import FeatureSteering, ordinary_tokens
+from mi_crow.mechanistic.steering.sources import SaeSource
+from mi_crow.mechanistic.steering.where import ordinary_tokens
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
@@ -50,7 +52,7 @@ def attach_sae(
     sae.to(lm.device)
     set_centring(lm, sae, layer)
     # Tracking first: it is to see what the model does by itself.
-    hooks = (TextTracking(lm, sae), ConceptManipulation(lm, sae))
+    hooks = (TextTracking(lm, sae), ConceptManipulation(lm, sae, layer))
     ids = tuple(lm.layers.register_hook(layer, hook) for hook in hooks)
     return AttachedSae(lm, sae, layer.name, ids)
 
@@ -77,9 +79,9 @@ class TextTracking(Detector):
 class ConceptManipulation(Controller):
     """Applies the concepts' current manipulations."""
 
-    def __init__(self, lm: "LanguageModel", sae: "SparseAutoencoder") -> None:
+    def __init__(self, lm: "LanguageModel", sae: "SparseAutoencoder", layer: "HookPoint") -> None:
         super().__init__()
-        self._lm = lm
+        self._lm, self._layer = lm, layer
         self.sae: SparseAutoencoder = sae
 
     def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
@@ -87,5 +89,5 @@ class ConceptManipulation(Controller):
         if not scales:
             return None
         interventions = [Intervention(f"feature:{n}", "scale", scale) for n, scale in scales]
-        steering = FeatureSteering(self._lm, self.sae, interventions)
+        steering = SourceSteering(self._lm, SaeSource(self.sae, self._layer), interventions)
         return steering.modify_activations(module, inputs, output)

@@ -16,7 +16,7 @@ from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.steering.effects import teacher_forced
 from mi_crow.mechanistic.steering.inspection import activations_of
 from mi_crow.mechanistic.steering.interventions import Intervention
-from mi_crow.mechanistic.steering.steer import ordinary_tokens
+from mi_crow.mechanistic.steering.where import ordinary_tokens
 
 if TYPE_CHECKING:
     from mi_crow.language_model import Generation, LanguageModel

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.errors import UserError
+from mi_crow.mechanistic.steering.fits import all_maxima, check_stack, looked_up
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.loading import LoadedSae, load_for_work
 from mi_crow.store.workspace import Workspace
@@ -17,6 +17,7 @@ from mi_crow.store.workspace import Workspace
 if TYPE_CHECKING:
     from mi_crow.language_model import Generation, LanguageModel
     from mi_crow.language_model.steps import Prefixes
+    from mi_crow.mechanistic.steering.parts import Shelf
 
 OnToken = Callable[[str, int, str], None]  # side (baseline | steered), sample, text
 
@@ -70,9 +71,9 @@ def steer_prompt(
     n: int = 1,
 ) -> dict[str, Any]:
     """Baseline and steered continuation of a prompt (see `steer_loaded`)."""
-    for one in interventions:
-        one.check_sae(sae_id, lambda: None)
-    feature_maxima(workspace, sae_id, interventions)  # fail before a model loads
+    # Fail before a model loads.
+    check_stack(workspace, interventions, sae_id)
+    all_maxima(workspace, sae_id, looked_up(workspace, interventions, sae_id))
     return steer_loaded(
         workspace,
         load_for_work(workspace, sae_id, device),
@@ -107,6 +108,7 @@ def steer_loaded(
     kl_budget: float | None = None,
     n: int = 1,
     prefixes: "Prefixes | None" = None,
+    shelf: "Shelf | None" = None,
 ) -> dict[str, Any]:
     """Continues `prompt` `n` times plainly (when `baseline` is set) and under the interventions,
     with the same random numbers and in one batch.
@@ -118,18 +120,23 @@ def steer_loaded(
     what `readings.read_generation` reads in them for the features `targets`. `plausible` and
     `kl_budget` constrain the steered text (see `LanguageModel.generate`). `bos` and `bos_added` are
     those of `inspection.inspect`. `shortened_to` is the number of new tokens after which the
-    model's context was full, else None. `prefixes` keep the prompt for the next call.
+    model's context was full, else None. `prefixes` keep the prompt for the next call, and
+    `shelf` what the interventions refer to beside the open SAE.
 
-    Raises UserError for a feature of another SAE, or of other weights of it.
+    Raises UserError for what does not fit, such as a feature of other weights of its SAE.
     """
     from mi_crow.language_model.generation import SIDES, Sampling, generate_sides
+    from mi_crow.mechanistic.steering.parts import Shelf
     from mi_crow.mechanistic.steering.readings import feature_targets, read_generation, watching
-    from mi_crow.mechanistic.steering.steer import steering
+    from mi_crow.mechanistic.steering.steer import steering_with
 
     lm = loaded.lm
-    for one in interventions:
-        one.check_sae(loaded.sae_id, loaded.weights_hash)
-    maxima = feature_maxima(workspace, loaded.sae_id, interventions)
+    stack = looked_up(workspace, interventions, loaded.sae_id)
+    shelf = shelf or Shelf(workspace, lm)
+    parts = shelf.parts(loaded, stack)
+    # Features of the open SAE are read while the text is written.
+    own = [one for one in stack if one.enabled and one.sae in (None, loaded.sae_id)]
+    maxima = parts.own.max_acts if parts.own is not None else {}
     own_bos = loaded.sae.metadata.bos(bos)
     sampling = Sampling(
         max_new_tokens,
@@ -142,7 +149,7 @@ def steer_loaded(
         kl_budget=kl_budget,
     )
     # Where nothing is changed, the same text would be written twice.
-    same = all(one.changes_nothing for one in interventions)
+    same = all(one.changes_nothing for one in stack)
     sides = ("baseline",) if same else SIDES if baseline else ("steered",)
 
     def report(side: str, sample: int, piece: str) -> None:
@@ -151,11 +158,11 @@ def steer_loaded(
                 if baseline or told == "steered":
                     on_token(told, sample, piece)
 
-    targets = feature_targets(interventions)
+    targets = feature_targets(own)
     readings: dict[str, list[dict[str, Any]]] = {}
     with (
         watching(loaded, targets) as watched,
-        steering(lm, loaded.sae, loaded.layer, interventions, maxima),
+        steering_with(lm, parts, stack),
     ):
         started = perf_counter()
         found = generate_sides(
@@ -166,7 +173,7 @@ def steer_loaded(
             report,
             should_stop,
             prefixes=prefixes,
-            key=repr([one.as_json() for one in interventions] + [sorted(maxima.items())]),
+            key=f"{[one.as_json() for one in stack]} {sorted(maxima.items())} {shelf.versions}",
         )
         written: dict[str, Generation] = {**found}
         metrics = _speed(written, perf_counter() - started)
@@ -176,8 +183,8 @@ def steer_loaded(
                 del written["baseline"]
         if not _stopped(written):
             for side, generation in written.items():
-                stack = interventions if side == "steered" else None
-                readings[side] = read_generation(lm, watched, generation, stack, maxima)
+                acting = own if side == "steered" else None
+                readings[side] = read_generation(lm, watched, generation, acting, maxima)
             metrics |= _costs(readings)
     return {
         "baseline": written["baseline"].text if "baseline" in written else "",
@@ -256,29 +263,6 @@ def _read_of(
 
 def _stopped(written: "dict[str, Generation]") -> bool:
     return any(one.stopped for one in written.values())
-
-
-def feature_maxima(
-    workspace: Workspace, sae_id: str, interventions: Sequence[Intervention]
-) -> dict[int, float]:
-    """The greatest activation, from the index, of each feature that is measured by it.
-
-    Raises NotFoundError without the index or the feature, UserError for one that never fires.
-    """
-    workspace.sae_dir(sae_id)
-    wanted = sorted(frozenset().union(*(one.uses_maxima for one in interventions)))
-    if not wanted:
-        return {}
-    from mi_crow.mechanistic.features.queries import FeatureStore
-
-    maxima = {row.feature: row.max_act for row in FeatureStore.open(workspace, sae_id).rows(wanted)}
-    for feature, value in maxima.items():
-        if not value:
-            raise UserError(
-                f"feature {feature} never fires in the index",
-                hint="give its strength in latent units, e.g. +8",
-            )
-    return maxima
 
 
 def concept_names(workspace: Workspace, sae_id: str) -> dict[int, str]:

@@ -16,7 +16,11 @@ _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _DECAY_TOKENS = 16.0
 _KEEP, _TARGET = 0.95, 0.5
 _SCHEDULES = "write constant, decay 16, or feedback 0.95 0.5 (keep, target)"
-_CONDITIONS = "write 7>2, 7<0.5 or 7>0.2max"
+_CONDITIONS = "write 7>2, 7<0.5, 7>0.2max, my-sae/7>2 or vector:calm>1"
+_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_CONDITION = re.compile(
+    rf"(?:vector:({_ID})|(?:({_ID})/)?#?(\d+))\s*([<>])\s*({_NUMBER})\s*(max)?", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -70,32 +74,43 @@ CONSTANT = Schedule()
 
 @dataclass(frozen=True)
 class Condition:
-    """Acts only on tokens where a feature of the same SAE is above (or below) a value: the
-    conditions of CAST (Lee et al. 2024, 2409.05907), on a latent instead of a projection."""
+    """Acts only on tokens where a feature, or the projection on a vector, is above (or below) a
+    value: the conditions of CAST (Lee et al. 2024, 2409.05907)."""
 
-    feature: int
+    feature: int | None  # None where it is about a vector
     side: Literal["above", "below"]
-    value: float
+    value: float  # of a vector in multiples of its length, in `max` of its greatest projection
     unit: Literal["latent", "max"] = "latent"
+    sae: str | None = None  # None: the SAE of the intervention, else the stack's own
+    vector: str | None = None
 
     def __post_init__(self) -> None:
+        if (self.feature is None) == (self.vector is None):
+            raise UserError("a condition is about a feature or a vector", hint=_CONDITIONS)
         FEATURE.check(self.feature, "the feature of a condition")
         REAL.check(self.value, "the value of a condition")
         if self.side not in ("above", "below") or self.unit not in ("latent", "max"):
             raise UserError(f"{self!r} is not a valid condition", hint=_CONDITIONS)
 
+    @property
+    def subject(self) -> str:
+        """What it is about: `7`, `my-sae/7`, `vector:calm`."""
+        if self.vector is not None:
+            return f"vector:{self.vector}"
+        return f"{self.sae}/{self.feature}" if self.sae else str(self.feature)
+
     def describe(self) -> str:
         """As `parse_condition` reads it."""
         sign = ">" if self.side == "above" else "<"
-        return f"{self.feature}{sign}{self.value:g}{'max' if self.unit == 'max' else ''}"
+        return f"{self.subject}{sign}{self.value:g}{'max' if self.unit == 'max' else ''}"
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "feature": self.feature,
-            "side": self.side,
-            "value": self.value,
-            "unit": self.unit,
-        }
+        of: dict[str, Any] = {"feature": self.feature}
+        if self.vector is not None:
+            of = {"vector": self.vector}
+        elif self.sae is not None:
+            of["sae"] = self.sae
+        return {**of, "side": self.side, "value": self.value, "unit": self.unit}
 
     @classmethod
     def from_json(cls, data: Any) -> "Condition | None":
@@ -104,11 +119,13 @@ class Condition:
             return None
         if not isinstance(data, Mapping):
             raise UserError(f"{data!r} is not a valid condition", hint=_CONDITIONS)
-        feature = data["feature"]
+        side, value, unit = data["side"], float(data["value"]), data.get("unit", "latent")
+        if data.get("vector") is not None:
+            return cls(None, side, value, unit, vector=str(data["vector"]))
+        feature, sae = data["feature"], data.get("sae")
         if isinstance(feature, bool) or not isinstance(feature, int):
             raise UserError(f"{feature!r} is not a feature's number", hint=_CONDITIONS)
-        value = float(data["value"])
-        return cls(feature, data["side"], value, data.get("unit", "latent"))
+        return cls(feature, side, value, unit, None if sae is None else str(sae))
 
 
 def parse_schedule(text: str) -> Schedule:
@@ -131,10 +148,11 @@ def parse_schedule(text: str) -> Schedule:
 
 
 def parse_condition(text: str) -> Condition:
-    """Reads `7>2`, `7<0.5`, `7>0.2max`. Raises UserError."""
-    match = re.fullmatch(rf"#?(\d+)\s*([<>])\s*({_NUMBER})\s*(max)?", text.strip())
+    """Reads `7>2`, `7<0.5`, `7>0.2max`, `my-sae/7>2`, `vector:calm<0`. Raises UserError."""
+    match = _CONDITION.fullmatch(text.strip())
     if match is None:
         raise UserError(f"{text!r} is not a valid condition", hint=_CONDITIONS)
-    feature = FEATURE.read(match[1], "feature")
-    side = "above" if match[2] == ">" else "below"
-    return Condition(feature, side, float(match[3]), "max" if match[4] else "latent")
+    vector, sae, number, sign, value, unit = match.groups()
+    feature = None if vector else FEATURE.read(number, "feature")
+    side = "above" if sign == ">" else "below"
+    return Condition(feature, side, float(value), "max" if unit else "latent", sae, vector)

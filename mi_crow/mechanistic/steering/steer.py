@@ -1,186 +1,47 @@
-"""Steering a forward pass: the change that interventions make to a layer's activations.
-
-x' = x + sum_i (z'_i - z_i) W_dec[i] over the changed latents i: the difference of two decodings,
-never the reconstruction, so that untouched tokens stay as they are, bit for bit.
-"""
+"""A stack of interventions on a model: what it refers to, and the hooks that carry it out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from mi_crow.errors import UserError
-from mi_crow.hooks import Controller
-from mi_crow.mechanistic.sae.substitute import replaceable
-from mi_crow.mechanistic.steering.inspection import activations_of
+from mi_crow.errors import NotFoundError, UserError, nearest
+from mi_crow.mechanistic.sae.fitting import check_width
+from mi_crow.mechanistic.steering.controllers import (
+    ConditionTest,
+    LayerSteering,
+    ReadActivations,
+    SourceSteering,
+)
 from mi_crow.mechanistic.steering.interventions import Intervention
-from mi_crow.mechanistic.steering.pace import Pace
+from mi_crow.mechanistic.steering.schedules import Condition
+from mi_crow.mechanistic.steering.sources import NeuronSource, SaeSource, Source, VectorSource
 
 if TYPE_CHECKING:
+    from mi_crow.hooks import Controller
     from mi_crow.language_model import HookPoint, LanguageModel
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
+    from mi_crow.mechanistic.vectors.stored import SteeringVector
 
 
-class FeatureSteering(Controller):
-    """Applies feature interventions at the SAE's layer, in their order; projections come last.
+@dataclass(frozen=True)
+class SaeAt:
+    """An SAE in its model; `write` is where its decoder writes, another layer for a transcoder."""
 
-    Latents are the SAE's own encoding: one that does not fire is 0. Special tokens, padding and
-    outliers (norm above the SAE's `outlier_norm`) stay unchanged.
-    """
-
-    def __init__(
-        self,
-        lm: "LanguageModel",
-        sae: "SparseAutoencoder",
-        interventions: Sequence[Intervention],
-        max_acts: Mapping[int, float] | None = None,
-    ) -> None:
-        """Raises UserError for a feature out of range, or one that is measured by its maximum where
-        that is not known."""
-        super().__init__()
-        self._lm, self._sae = lm, sae
-        self._max_acts = dict(max_acts or {})
-        for one in interventions:
-            self._check(one)
-        self._work = [one for one in interventions if not one.changes_nothing]
-        changed = {one.feature for one in self._work if one.feature is not None}
-        read = {one.condition.feature for one in self._work if one.condition is not None}
-        self._features = sorted(changed | read)
-        self._column = {feature: column for column, feature in enumerate(self._features)}
-        self._rows = sae.decoder_rows.detach()[self._features].float()  # [f, d]
-        self._row_norms = torch.linalg.vector_norm(self._rows, dim=1).clamp_min(1e-12)
-        # Adding moves a latent by the same amount whatever its activation: no need to encode.
-        self._reads = any(
-            one.op not in ("add", "project")
-            or one.schedule.kind == "feedback"
-            or one.condition is not None
-            for one in self._work
-        )
-        self._pace = [Pace(lm, one.schedule) for one in self._work]
-
-    @torch.no_grad()
-    def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
-        x = output if output is not None else inputs
-        if x is None or not self._work:
-            return x
-        where = replaceable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
-        before = self._latents(x)
-        after = list(before.unbind(-1))
-        # What one unit of a latent adds, for SAEs that normalise each token.
-        units = self._sae.latent_units(x.float())
-        norms = (torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True) / units)[..., 0]
-        along: list[tuple[int, Tensor]] = []
-        for one, pace in zip(self._work, self._pace, strict=True):
-            column = self._column[one.feature or 0]
-            touched = where & scope_tokens(self._lm, x, one.scope) & self._holds(one, before)
-            share = before[..., column] / self._max_acts.get(self._features[column], 1.0)
-            factor = pace(share)
-            if one.op == "project":
-                along.append((column, (one.value - 1) * factor * touched))
-                continue
-            changed = self._changed(one, column, after[column], norms, factor)
-            after[column] = torch.where(touched, changed, after[column])
-        # No branch on values from here on: a GPU would have to be waited for at every token.
-        difference = torch.stack(after, dim=-1) - before
-        moved = (difference != 0).any(-1, keepdim=True)
-        steered = x.float() + difference @ self._rows * units
-        for column, factor in along:
-            direction = self._rows[column] / self._row_norms[column]
-            steered = steered + (factor * (steered @ direction))[..., None] * direction
-            moved = moved | (factor != 0)[..., None]
-        return torch.where(moved, steered.to(x.dtype), x)
-
-    def _latents(self, x: Tensor) -> Tensor:
-        """The SAE's own activations of the features in use: [..., f] fp32."""
-        if not self._reads:
-            return torch.zeros(*x.shape[:-1], len(self._features), device=x.device)
-        features = torch.tensor(self._features, device=x.device)
-        return activations_of(self._sae.encode_sparse(x), features).float()
-
-    def _holds(self, one: Intervention, z: Tensor) -> Tensor:
-        """On which tokens its condition holds, by latents z [..., f] before any change: [...]."""
-        condition = one.condition
-        if condition is None:
-            return torch.ones(z.shape[:-1], dtype=torch.bool, device=z.device)
-        unit = self._max_acts[condition.feature] if condition.unit == "max" else 1.0
-        own = z[..., self._column[condition.feature]]
-        limit = condition.value * unit
-        return own > limit if condition.side == "above" else own < limit
-
-    def _changed(
-        self, one: Intervention, column: int, z: Tensor, norms: Tensor, factor: Tensor | float
-    ) -> Tensor:
-        """Latent z [...] after one intervention of strength `factor`."""
-        if one.op == "ablate":
-            return z - factor * z
-        if one.op == "scale":
-            return z + factor * (one.value - 1) * z
-        amount: Tensor = torch.full_like(z, one.value)
-        if one.unit == "max":
-            amount = amount * self._max_acts[self._features[column]]
-        elif one.unit == "norm":
-            # What the latent adds then has `value` times the token's norm.
-            amount = amount * norms / self._row_norms[column]
-        if one.op == "add":
-            return z + factor * amount
-        if one.op == "floor":  # a weaker floor is a lower one
-            return torch.maximum(z, factor * amount)
-        bounded = torch.minimum(z, amount) if one.op == "cap" else amount
-        return z + factor * (bounded - z)
-
-    def _check(self, one: Intervention) -> None:
-        for feature in (one.feature, *((one.condition.feature,) if one.condition else ())):
-            if feature is None or feature >= self._sae.n_latents:
-                name = one.target if feature == one.feature else f"feature {feature}"
-                raise UserError(
-                    f"{name!r} is not a feature of this SAE",
-                    hint=f"it has features 0 to {self._sae.n_latents - 1}",
-                )
-        for feature in sorted(one.uses_maxima):
-            if not self._max_acts.get(feature):
-                raise UserError(
-                    f"feature {feature} has no known maximum",
-                    hint="build the index (mi-crow index), or give the strength in latent units, "
-                    "without feedback",
-                )
+    sae: "SparseAutoencoder"
+    read: "HookPoint"
+    write: "HookPoint | None" = None  # None: where it reads
+    max_acts: Mapping[int, float] = field(default_factory=dict)  # by feature, where needed
 
 
-class LayerSteering(Controller):
-    """Changes the length of a raw layer's activations: scales it, clamps it, or ablates to zero.
+@dataclass(frozen=True)
+class SteeringParts:
+    """What the interventions of a stack refer to, loaded."""
 
-    Special tokens and padding stay unchanged, and outliers where `outlier_norm` is known.
-    """
-
-    def __init__(
-        self, lm: "LanguageModel", intervention: Intervention, outlier_norm: float | None = None
-    ) -> None:
-        super().__init__(intervention.layer)
-        self._lm, self._one, self._outlier_norm = lm, intervention, outlier_norm
-        constant = intervention.schedule.kind == "constant"
-        self._pace = None if constant else Pace(lm, intervention.schedule)
-
-    @torch.no_grad()
-    def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
-        x = output if output is not None else inputs
-        if x is None or self._one.changes_nothing:
-            return x
-        where = replaceable(x, ordinary_tokens(self._lm, x), self._outlier_norm)
-        where = where & scope_tokens(self._lm, x, self._one.scope)
-        changed = self._changed(x).float()
-        if self._pace is not None:
-            share = torch.zeros(x.shape[:-1], device=x.device)
-            changed = torch.lerp(x.float(), changed, self._pace(share)[..., None])
-        return torch.where(where[..., None], changed.to(x.dtype), x)
-
-    def _changed(self, x: Tensor) -> Tensor:
-        if self._one.op == "ablate":
-            return torch.zeros_like(x)
-        if self._one.op == "scale" or self._one.unit == "norm":
-            return x * self._one.value
-        norms = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True).clamp_min(1e-12)
-        return x.float() * (self._one.value / norms)
+    own: SaeAt | None = None  # of features that do not name their SAE
+    own_id: str | None = None  # None: `own` is meant by every feature, whatever SAE it names
+    saes: Mapping[str, SaeAt] = field(default_factory=dict)  # the others, by id
+    vectors: "Mapping[str, SteeringVector]" = field(default_factory=dict)
 
 
 @contextmanager
@@ -191,55 +52,170 @@ def steering(
     interventions: Sequence[Intervention],
     max_acts: Mapping[int, float] | None = None,
 ) -> Iterator[None]:
-    """Inside the block the model runs under `interventions`: features first, at `layer`, then raw
-    layers in their order. The SAE moves to the model's device.
+    """Inside the block the model runs under `interventions` on one SAE at `layer`, and on raw
+    layers and neurons. The SAE moves to the model's device.
 
-    Raises UserError for an unknown feature, NotFoundError for an unknown layer.
+    Raises what `steering_with` does.
     """
-    point = lm.layers.resolve(layer)
-    features = [one for one in interventions if one.feature is not None]
-    controllers: list[tuple[str | int | HookPoint, Controller]] = []
-    if features:
-        controllers.append((point, FeatureSteering(lm, sae.to(lm.device), features, max_acts)))
-    for one in interventions:
-        if one.layer is not None:
-            same = lm.layers.resolve(one.layer).same_tensor(point)
-            limit = sae.metadata.outlier_norm if same else None
-            controllers.append((one.layer, LayerSteering(lm, one, limit)))
-    with ExitStack() as stack:
-        for name, controller in controllers:
-            stack.callback(lm.layers.unregister_hook, lm.layers.register_hook(name, controller))
+    own = SaeAt(sae.to(lm.device), lm.layers.resolve(layer), None, max_acts or {})
+    with steering_with(lm, SteeringParts(own), interventions):
         yield
 
 
-def ordinary_tokens(lm: "LanguageModel", x: Tensor) -> Tensor:
-    """Which rows of x [..., d] belong to ordinary tokens: bool [...].
+@contextmanager
+def steering_with(
+    lm: "LanguageModel", parts: SteeringParts, interventions: Sequence[Intervention]
+) -> Iterator[None]:
+    """Inside the block the model runs under `interventions`, on any SAEs, vectors and layers.
 
-    Outside inference and generation, where the tokens are not known, that is all of them.
+    At one layer they act source by source in the order of the stack, each source with all of its
+    interventions, raw layers last. What an SAE reads that is changed before it is the changed
+    activation. The hooks go with the block, however it ends.
+
+    Raises UserError in one sentence for what does not fit (a feature out of range, a vector of
+    another width, an SAE or vector that is not among the parts, a maximum that is not known),
+    NotFoundError for an unknown layer.
     """
-    context = lm.forward_context
-    if context is not None and context.special.numel() == x.shape[:-1].numel():
-        return ~context.special.to(x.device).view(x.shape[:-1])
-    return torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
+    controllers = _Hooks(lm, parts).of([one for one in interventions if one.enabled])
+    with ExitStack() as stack:
+        for point, controller in controllers:
+            stack.callback(lm.layers.unregister_hook, lm.layers.register_hook(point, controller))
+        yield
 
 
-def scope_tokens(lm: "LanguageModel", x: Tensor, scope: str) -> Tensor:
-    """Which rows of x [..., d] a scope covers: bool [...]. Outside generation every token belongs
-    to the prompt.
+class _Hooks:
+    """The hooks of a stack, in the order in which they are registered."""
 
-    Raises UserError where the layer does not have one row per token and the scope is not `all`.
-    """
-    context = lm.forward_context
-    rows = x.shape[:-1]
-    if scope == "all":
-        return torch.ones(rows, dtype=torch.bool, device=x.device)
-    if context is None or context.prompt_length is None:
-        return torch.full(rows, scope == "prompt", dtype=torch.bool, device=x.device)
-    if context.input_ids.numel() != rows.numel():
-        raise UserError(
-            f"the layer gives {list(x.shape)}, not one row per token",
-            hint="steer all tokens there, or choose a residual block",
-        )
-    positions = context.position + torch.arange(context.input_ids.shape[1], device=x.device)
-    inside = (positions < context.prompt_length) == (scope == "prompt")
-    return inside.expand(context.input_ids.shape).reshape(rows)
+    def __init__(self, lm: "LanguageModel", parts: SteeringParts) -> None:
+        self._lm, self._parts = lm, parts
+        self._sources: dict[tuple[str, ...], Source] = {}
+        self._kept: dict[int, Source] = {}  # those whose activations are needed later in a pass
+
+    def of(self, stack: Sequence[Intervention]) -> "list[tuple[HookPoint, Controller]]":
+        by_source: dict[int, tuple[Source, list[Intervention]]] = {}
+        raw: list[tuple[HookPoint, Controller]] = []
+        tests: dict[int, dict[Condition, ConditionTest]] = {}
+        for one in stack:
+            test = self._test(one)
+            if one.layer is not None:
+                point = self._lm.layers.resolve(one.layer)
+                raw.append((point, LayerSteering(self._lm, one, self._limit(point), test)))
+                continue
+            for source in self._sources_of(one):
+                by_source.setdefault(id(source), (source, []))[1].append(one)
+                if test is not None and one.condition is not None:
+                    tests.setdefault(id(source), {})[one.condition] = test
+        changes: list[tuple[HookPoint, Controller]] = []
+        for source, own in by_source.values():
+            known = tests.get(id(source))
+            changes.append((source.write, SourceSteering(self._lm, source, own, known)))
+            if not source.read.same_tensor(source.write):
+                self._kept[id(source)] = source
+        # Readers first: a condition is about what the model does by itself at its layer.
+        readers = [(source.read, ReadActivations(source)) for source in self._kept.values()]
+        return [*readers, *changes, *raw]
+
+    def _test(self, one: Intervention) -> ConditionTest | None:
+        condition = one.condition
+        if condition is None:
+            return None
+        if condition.vector is not None:
+            found = self._vector(condition.vector)
+            if len(found) != 1:
+                raise UserError(
+                    f"vector {condition.vector!r} is for {len(found)} layers, a condition is about "
+                    "one"
+                )
+            source = found[0]
+        else:
+            source = self._sae(condition.sae or one.sae)
+        self._kept[id(source)] = source
+        return ConditionTest(source, condition)
+
+    def _sources_of(self, one: Intervention) -> list[Source]:
+        aim = one.aim
+        if aim.kind == "vector":
+            return self._vector(aim.name)
+        if aim.kind == "neuron":
+            return [self._neurons(aim.name)]
+        if aim.kind == "tag" or one.rivals.startswith("tag:"):
+            raise UserError(
+                f"{one.words!r} names a tag, which has to be looked up in the workspace first"
+            )
+        return [self._sae(one.sae)]
+
+    def _sae(self, sae_id: str | None) -> Source:
+        parts = self._parts
+        own = parts.own_id is None or sae_id in (None, parts.own_id)
+        at = parts.own if own else parts.saes.get(sae_id or "")
+        if at is None:
+            raise self._missing("SAE", sae_id, parts.saes)
+        name = "this SAE" if own and parts.own_id is None else f"SAE {sae_id or parts.own_id!r}"
+        key = ("sae", "" if own else sae_id or "")
+        if key not in self._sources:
+            self._sources[key] = SaeSource(at.sae, at.read, at.write, at.max_acts, name)
+        return self._sources[key]
+
+    def _vector(self, name: str) -> list[Source]:
+        vector = self._parts.vectors.get(name)
+        if vector is None:
+            raise self._missing("vector", name, self._parts.vectors)
+        found: list[Source] = []
+        for layer, direction in vector.directions.items():
+            key = ("vector", name, layer)
+            if key not in self._sources:
+                point = self._lm.layers.resolve(layer)
+                width = self._lm.layers.width(point)
+                if width != len(direction):
+                    raise UserError(
+                        f"vector {name!r} has width {len(direction)}, layer {layer!r} has {width}",
+                        hint="it belongs to another model or layer",
+                    )
+                limit = self._limit(point) or vector.figure(layer, "outlier_norm")
+                self._sources[key] = VectorSource(
+                    direction.to(self._lm.device),
+                    point,
+                    vector.figure(layer, "max"),
+                    limit,
+                    f"vector {name!r}",
+                )
+            found.append(self._sources[key])
+        return found
+
+    def _neurons(self, layer: str) -> Source:
+        key = ("neurons", layer)
+        if key not in self._sources:
+            point = self._lm.layers.resolve(layer)
+            width = self._lm.layers.width(point)
+            self._sources[key] = NeuronSource(width, point, self._limit(point), self._lm.device)
+        return self._sources[key]
+
+    def _limit(self, point: "HookPoint") -> float | None:
+        """The norm of massive tokens at a layer, as an SAE that reads it knows it."""
+        known = [self._parts.own, *self._parts.saes.values()]
+        limits = [
+            at.sae.metadata.outlier_norm
+            for at in known
+            if at is not None and at.read.same_tensor(point)
+        ]
+        return next((limit for limit in limits if limit is not None), None)
+
+    @staticmethod
+    def _missing(what: str, name: str | None, known: Mapping[str, object]) -> UserError:
+        if name is None:
+            return UserError(
+                "a feature does not name its SAE, and none is open", hint="write my-sae/42"
+            )
+        hint = f"there is {nearest(name, known)}" if known else ""
+        return NotFoundError(f"{what} {name!r} is not loaded", hint=hint)
+
+
+def check_in_model(lm: "LanguageModel", sae_id: str, at: SaeAt) -> None:
+    """Raises UserError for an SAE whose widths are not those of its layers in `lm`."""
+    hint = "it belongs to another model or layer"
+    width = lm.layers.width(at.read)
+    check_width(f"SAE {sae_id!r}", at.sae.n_inputs, f"layer {at.read.name!r}", width, hint)
+    if at.write is not None:
+        out = lm.layers.width(at.write)
+        where = f"layer {at.write.name!r}"
+        check_width(f"SAE {sae_id!r}", at.sae.n_outputs, where, out, hint, outputs=True)

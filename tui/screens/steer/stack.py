@@ -84,7 +84,7 @@ def stack_text(stack: Sequence[Intervention]) -> str:
 def target_text(intervention: Intervention) -> str:
     if intervention.feature is not None:
         return f"#{intervention.feature}"
-    return printable(intervention.layer or "")
+    return printable(intervention.layer or intervention.aim.words)
 
 
 def stack_rows(

@@ -1,0 +1,176 @@
+"""What interventions read and write: an SAE, a vector or single neurons of a layer.
+
+Each is a set of directions with an activation along each: of an SAE the decoder rows and latents;
+of a vector v itself and the projection x.v / |v|^2, so that v times it is x's part along v; of
+neurons the coordinate axes and the coordinates.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.steering.inspection import activations_of
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import HookPoint
+    from mi_crow.mechanistic.sae.base import SparseAutoencoder
+
+
+class Source(ABC):
+    """Directions at a layer. `read` is where activations are taken, `write` where they are changed:
+    another layer for a transcoder."""
+
+    name: str  # in sentences: "SAE 'a'", "vector 'calm'"
+    read: "HookPoint"
+    write: "HookPoint"
+    outlier_norm: float | None = None  # of the tokens at `read`; above it they stay as they are
+
+    def __init__(self) -> None:
+        self.seen: Tensor | None = None  # what `read` was in the running pass, where it is kept
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """How many directions there are."""
+
+    @abstractmethod
+    def rows(self, numbers: Sequence[int]) -> Tensor:
+        """What one unit of each adds: [f, d] fp32."""
+
+    @abstractmethod
+    def activations(self, x: Tensor, numbers: Tensor) -> Tensor:
+        """How active each is on x [..., d]: [..., f] fp32."""
+
+    def units(self, x: Tensor) -> Tensor | float:
+        """How often its row one unit of an activation adds to x [..., d]: 1, or [..., 1]."""
+        return 1.0
+
+    def maximum(self, number: int) -> float | None:
+        """The greatest activation that is known."""
+        return None
+
+    def check(self, number: int, target: str) -> None:
+        """Raises UserError for a number that it does not have."""
+        if not 0 <= number < self.count:
+            raise UserError(
+                f"{target!r} is not a feature of {self.name}",
+                hint=f"it has features 0 to {self.count - 1}",
+            )
+
+    def required_maximum(self, number: int) -> float:
+        """The greatest activation. Raises UserError where it is not known."""
+        found = self.maximum(number)
+        if not found:
+            raise UserError(
+                f"{self.name} has no known maximum", hint="use latent or norm, without feedback"
+            )
+        return found
+
+
+class SaeSource(Source):
+    """The features of an SAE, or of a transcoder."""
+
+    def __init__(
+        self,
+        sae: "SparseAutoencoder",
+        read: "HookPoint",
+        write: "HookPoint | None" = None,
+        maxima: Mapping[int, float] | None = None,
+        name: str = "this SAE",
+    ) -> None:
+        super().__init__()
+        self.sae, self.read, self.write, self.name = sae, read, write or read, name
+        self.outlier_norm = sae.metadata.outlier_norm
+        self._maxima = dict(maxima or {})
+
+    @property
+    def count(self) -> int:
+        return self.sae.n_latents
+
+    def rows(self, numbers: Sequence[int]) -> Tensor:
+        return self.sae.decoder_rows.detach()[list(numbers)].float()
+
+    def activations(self, x: Tensor, numbers: Tensor) -> Tensor:
+        return activations_of(self.sae.encode_sparse(x), numbers).float()
+
+    def units(self, x: Tensor) -> Tensor | float:
+        return self.sae.latent_units(x.float())
+
+    def maximum(self, number: int) -> float | None:
+        return self._maxima.get(number)
+
+    def required_maximum(self, number: int) -> float:
+        found = self.maximum(number)
+        if not found:
+            raise UserError(
+                f"feature {number} has no known maximum",
+                hint="build the index (mi-crow index), or give the strength in latent units, "
+                "without feedback",
+            )
+        return found
+
+
+class VectorSource(Source):
+    """One vector [d] at one layer."""
+
+    def __init__(
+        self,
+        vector: Tensor,
+        point: "HookPoint",
+        maximum: float | None,
+        outlier_norm: float | None,
+        name: str,
+    ) -> None:
+        super().__init__()
+        self._vector = vector.float()
+        self._square = float(self._vector.square().sum())
+        self.read, self.write, self.name = point, point, name
+        self._maximum, self.outlier_norm = maximum, outlier_norm
+
+    @property
+    def count(self) -> int:
+        return 1
+
+    def rows(self, numbers: Sequence[int]) -> Tensor:
+        return self._vector[None]
+
+    def activations(self, x: Tensor, numbers: Tensor) -> Tensor:
+        return ((x.float() @ self._vector) / self._square)[..., None]
+
+    def maximum(self, number: int) -> float | None:
+        return self._maximum
+
+
+class NeuronSource(Source):
+    """The coordinates of a layer's activation."""
+
+    def __init__(
+        self, width: int, point: "HookPoint", outlier_norm: float | None, device: torch.device
+    ) -> None:
+        super().__init__()
+        self._width, self._device = width, device
+        self.read, self.write, self.name = point, point, f"layer {point.name!r}"
+        self.outlier_norm = outlier_norm
+
+    @property
+    def count(self) -> int:
+        return self._width
+
+    def rows(self, numbers: Sequence[int]) -> Tensor:
+        axes = torch.zeros(len(numbers), self._width, device=self._device)
+        axes[range(len(numbers)), list(numbers)] = 1.0
+        return axes
+
+    def activations(self, x: Tensor, numbers: Tensor) -> Tensor:
+        return x.index_select(-1, numbers).float()
+
+    def check(self, number: int, target: str) -> None:
+        if not 0 <= number < self.count:
+            raise UserError(
+                f"{target!r} is not a neuron of {self.name}",
+                hint=f"it has neurons 0 to {self.count - 1}",
+            )
