@@ -145,7 +145,7 @@ def test_only_a_check_waits_for_a_device() -> None:
         ("", "there is no path to import from"),
         ("EMPTY", "no SAE at "),
         ("WEIGHTLESS", "holds cfg.json but no sae_weights.safetensors"),
-        ("OTHER", "a cross-layer transcoder (CLT) of Gemma Scope 2"),
+        ("OTHER", "an SAE of SAELens cut into several files"),
     ],
 )
 def test_what_is_no_sae_is_refused_before_a_job_starts(
@@ -154,7 +154,7 @@ def test_what_is_no_sae_is_refused_before_a_job_starts(
     for name, file in (
         ("EMPTY", "notes.md"),
         ("WEIGHTLESS", "cfg.json"),
-        ("OTHER", "clt/width_16k/params_layer_0.safetensors"),
+        ("OTHER", "sae_weights-00001-of-00002.safetensors"),
     ):
         (tmp_path / name / file).parent.mkdir(parents=True)
         (tmp_path / name / file).write_text("{}")

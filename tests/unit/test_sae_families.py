@@ -52,13 +52,14 @@ READ = {
 }
 # Folders of one transcoder a layer.
 SETS = ("mntss_skip_transcoders", "mwhanna_transcoders")
-REFUSED = {
-    "gemma_scope_2_clt_affine": "cross-layer transcoder (CLT) of Gemma Scope 2",
-    "gemma_scope_2_crosscoder": "crosscoder of Gemma Scope 2",
-    "llamascopium_clt": "cross-layer transcoder (CLT) of Llamascopium",
-    "mntss_clt_jumprelu": "cross-layer transcoder (CLT) of circuit-tracer",
-    "saelens_temporal": "architecture 'temporal'",
+# SAEs over several layers.
+ACROSS = {
+    "gemma_scope_2_clt_affine": ("mlp_in.{}", "mlp_out.{}", "google/gemma-3-270m-pt"),
+    "gemma_scope_2_crosscoder": ("resid_post.{}", "resid_post.{}", "google/gemma-3-1b-pt"),
+    "llamascopium_clt": ("blocks.{}.ln2.hook_normalized", "mlp_out.{}", ""),
+    "mntss_clt_jumprelu": ("resid_mid.{}", "mlp_out.{}", "meta-llama/Llama-3.2-1B"),
 }
+REFUSED = {"saelens_temporal": "architecture 'temporal'"}
 # Model, hook points in and out, as their sources name them.
 ORIGINS = {
     "apollo_e2e": ("gpt2", "resid_pre.6", None),
@@ -81,7 +82,7 @@ ORIGINS = {
 
 def test_every_family_is_one_or_the_other() -> None:
     folders = {path.name for path in FIXTURES.iterdir() if path.is_dir()}
-    assert folders == READ.keys() | REFUSED.keys() | set(SETS)
+    assert folders == READ.keys() | ACROSS.keys() | REFUSED.keys() | set(SETS)
 
 
 def decoder_norms(folder: Path) -> torch.Tensor:
@@ -198,6 +199,14 @@ def damaged(tmp_path: Path, name: str, ending: str, change: dict[str, object]) -
     [
         ("gemma_scope_2_resid", {"architecture": "topk"}, "architecture 'topk'"),
         ("gemma_scope_2_resid", {"type": "clt"}, "describes a clt"),
+        ("gemma_scope_2_crosscoder", {"type": "sae"}, "describes a 'sae'"),
+        ("gemma_scope_2_crosscoder", {"architecture": "topk"}, "architecture 'topk'"),
+        ("gemma_scope_2_crosscoder", {"hf_hook_point_in": "model.layers.{7,13}.output"}, "for 4"),
+        ("gemma_scope_2_clt_affine", {"hf_hook_point_in": "model.layers.output"}, "for 3 files"),
+        ("llamascopium_clt", {"act_fn": "topk"}, "the activation 'topk'"),
+        ("llamascopium_clt", {"hook_points_in": ["blocks.0.ln2.hook_normalized"]}, "1 hook points"),
+        ("llamascopium_clt", {"d_model": 15}, "d_model = 15, the weights 16"),
+        ("llamascopium_clt", {"sae_type": "lorsa"}, "Lorsa"),
         ("llama_scope_r1_distill", {"d_model": 23}, "d_model = 23, the weights 24"),
         ("llama_scope_r1_distill", {"act_fn": "prolu"}, "activation 'prolu'"),
         ("llamascopium_sae_jumprelu", {"use_glu_encoder": True}, "use_glu_encoder = True"),

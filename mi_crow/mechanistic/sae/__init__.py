@@ -11,6 +11,7 @@ from mi_crow.mechanistic.sae.architectures import BY_ARCH, RULES
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.base import SaeOutput, SparseAutoencoder, SparseLatents
     from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
+    from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
     from mi_crow.mechanistic.sae.evaluation.compare import Comparison, compare_saes
     from mi_crow.mechanistic.sae.formats.load import load_sae
     from mi_crow.mechanistic.sae.metadata import SaeMetadata
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _ROOM = "mi_crow.mechanistic.sae"
 _EXPORTS = {row.sae: f"{RULES}.{row.module}" for row in BY_ARCH.values()} | {
+    "CrossLayerSae": f"{_ROOM}.cross_layer.sae",
     "Comparison": f"{_ROOM}.evaluation.compare",
     "EvaluateConfig": f"{_ROOM}.config",
     "SaeMetadata": f"{_ROOM}.metadata",
@@ -46,6 +48,7 @@ _EXPORTS = {row.sae: f"{RULES}.{row.module}" for row in BY_ARCH.values()} | {
 __all__ = [
     "BatchTopKSae",
     "Comparison",
+    "CrossLayerSae",
     "EvaluateConfig",
     "GatedSae",
     "JumpReluSae",

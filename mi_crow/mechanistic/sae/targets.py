@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.store.runs.manifest import LayerSpec
 
 if TYPE_CHECKING:
@@ -11,7 +12,13 @@ if TYPE_CHECKING:
 
 
 def point_read(lm: "LanguageModel", sae: SparseAutoencoder) -> "HookPoint":
-    """Where the SAE reads the model. Raises NotFoundError, UserError."""
+    """Where the SAE reads the model. Raises NotFoundError, UserError also for an SAE over several
+    layers."""
+    if isinstance(sae, CrossLayerSae):
+        raise UserError(
+            f"this SAE reads {len(sae.layers)} layers ({sae.metadata.hook_name}), not one",
+            hint="index, inspect and steer it, or use the layers by load_sae",
+        )
     metadata = sae.metadata
     return lm.layers.stored(metadata.layer, metadata.point or metadata.hook_name)
 

@@ -9,6 +9,9 @@ from torch import Tensor
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.architectures import BY_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
+from mi_crow.mechanistic.sae.cross_layer.refs import check_finite, check_weights
+from mi_crow.mechanistic.sae.cross_layer.sae import open_cross_layer
 from mi_crow.mechanistic.sae.formats.config import check_scale
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.input_norm import check_input_norm
@@ -17,14 +20,19 @@ _EXACT = (torch.float32, torch.float64)
 
 
 def build(
-    record: SaeRecord, place: Path, device: str | torch.device, dtype: torch.dtype | None = None
+    record: SaeRecord | CrossLayerRecord,
+    place: Path,
+    device: str | torch.device,
+    dtype: torch.dtype | None = None,
 ) -> SparseAutoencoder:
     """The SAE of a record, on `device`, without gradients; `place` is for messages.
 
     `dtype` None is that of the file (float32 where it names none, or where something is folded).
     Raises UserError when k does not fit or a scale is missing, CorruptDataError when tensors do
-    not fit each other.
+    not fit each other. Of an SAE over several layers nothing is read yet.
     """
+    if isinstance(record, CrossLayerRecord):
+        return open_cross_layer(record, place, device, dtype)
     if record.wants_input_scale and record.input_scale is None:
         raise UserError(
             f"{place} is for inputs scaled to a mean norm of sqrt({record.n_inputs}), but does not "
@@ -56,12 +64,14 @@ def build(
         sae.fold_scale(record.input_scale, record.output_scale)
     if folds:
         for name, tensor in sae.state_dict().items():
-            _check_finite(tensor, name, place)
+            check_finite(tensor, name, place)
     return sae.to(dtype) if dtype is not None else sae
 
 
-def bytes_needed(record: SaeRecord, dtype: torch.dtype | None = None) -> int:
+def bytes_needed(record: SaeRecord | CrossLayerRecord, dtype: torch.dtype | None = None) -> int:
     """The size of the SAE in memory, and in a file of ours."""
+    if isinstance(record, CrossLayerRecord):
+        return record.numbers() * (dtype or record.dtype or torch.float32).itemsize
     items = 0
     for tensor in record.tensors.values():
         size = 1
@@ -104,25 +114,7 @@ def _fill(
     for name, shape in wanted.items():
         state[name] = torch.empty(shape, device=device, dtype=dtype)
         found = record.tensors[name].read()
-        if not found.is_floating_point():
-            raise CorruptDataError(
-                f"{place} holds {str(found.dtype).removeprefix('torch.')} numbers for {name}",
-                hint="weights must be fp32, bf16 or fp16",
-            )
+        check_weights(found, name, place)
         state[name].copy_(found)
-        _check_finite(state[name], name, place)
+        check_finite(state[name], name, place)
     sae.load_state_dict(state, assign=True)
-
-
-def _check_finite(tensor: Tensor, name: str, place: Path) -> None:
-    """Raises CorruptDataError for other weights; only a threshold may be infinite, which no
-    activation exceeds."""
-    total = tensor.sum(dtype=torch.float32)  # many times faster than testing each
-    if name == "threshold" and bool(total == torch.inf):
-        return
-    if not bool(total.isfinite()):
-        kind = str(tensor.dtype).removeprefix("torch.")
-        raise CorruptDataError(
-            f"{place} holds weights in {name} that are not finite in {kind}",
-            hint="use a checkpoint from before its training diverged, or try --dtype fp32",
-        )

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
 from mi_crow.mechanistic.sae.formats.marks import DICTIONARY_LEARNING
-from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import (
     check_names,
     check_plain,

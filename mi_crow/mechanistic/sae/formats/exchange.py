@@ -16,12 +16,15 @@ from mi_crow.causes import machine_error
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.mechanistic.sae.architectures import BY_SAELENS_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.formats.build import build, bytes_needed
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.sae.formats.layer_check import check_named_layers
 from mi_crow.mechanistic.sae.formats.load import OpenedSae, at_layer, load_sae, open_sae_files
 from mi_crow.mechanistic.sae.formats.marks import EXPORTED
 from mi_crow.mechanistic.sae.formats.moving import Moved
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.saelens import read_saelens
 from mi_crow.mechanistic.sae.formats.sparsify import check_writable, hookpoint_of, write_sparsify
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
@@ -97,7 +100,7 @@ def import_sae(
     sae_id = target.name
     metadata = _completed_metadata(opened, config)
     unchecked = ()
-    if config.check is None:
+    if config.check is None and isinstance(opened.record, SaeRecord):
         unchecked = check_named_layers(opened.record, config, opened.file_point)
     dtype = _DTYPES.get(config.dtype)
     needed = bytes_needed(opened.record, dtype)
@@ -129,7 +132,7 @@ def import_sae(
         architecture=sae.architecture,
         n_latents=sae.n_latents,
         n_inputs=sae.n_inputs,
-        layer=sae.metadata.layer or sae.metadata.point,
+        layer=sae.metadata.layer or sae.metadata.point or sae.metadata.hook_name,
         model=sae.metadata.model_name,
         source=opened.source,
         folded=sae.metadata.folded,
@@ -155,7 +158,9 @@ def _id_of(opened: OpenedSae) -> str:
 def _completed_metadata(opened: OpenedSae, config: ImportConfig) -> SaeMetadata:
     """The metadata with what `config` and the source add. Raises UserError for an unknown layer."""
     metadata = opened.record.metadata
-    if not metadata.point and not metadata.layer:
+    if isinstance(opened.record, CrossLayerRecord):
+        _refuse_options(opened, config)
+    elif not metadata.point and not metadata.layer:
         reason = f"is of hook point {metadata.hook_name!r}, which has no short name"
         raise UserError(
             f"{opened.source!r} {reason if metadata.hook_name else 'does not name its layer'}",
@@ -181,6 +186,16 @@ def _completed_metadata(opened: OpenedSae, config: ImportConfig) -> SaeMetadata:
         source_revision=opened.source_revision,
         format=opened.format,
     )
+
+
+def _refuse_options(opened: OpenedSae, config: ImportConfig) -> None:
+    """Raises UserError for options that an SAE over several layers does not take."""
+    for given, option in ((config.target_layer, "target-layer"), (config.centred, "centred")):
+        if given:
+            raise UserError(
+                f"{opened.source!r} is an SAE over several layers, which takes no --{option}",
+                hint="leave it out: its files name its layers",
+            )
 
 
 def _model_id(model: str) -> str:
@@ -305,8 +320,8 @@ def export_sae(
     moved.add(needed)
     if captured is not None:
         sae.metadata = as_captured(sae.metadata, captured)
-    place = hookpoint_of(sae) if format_name == "sparsify" else ""
     _check_exportable(sae, format_name)
+    place = hookpoint_of(sae) if format_name == "sparsify" else ""
     progress.log(f"writing {target}")
     with _explained(target), whole_folder(target) as folder:
         if format_name == "sparsify":
@@ -320,6 +335,8 @@ def export_sae(
 
 
 def _check_exportable(sae: SparseAutoencoder, format_name: str) -> None:
+    if isinstance(sae, CrossLayerSae):
+        raise UserError(f"{format_name} has no SAEs over several layers")
     if format_name == "sparsify":
         check_writable(sae)
     elif not BY_SAELENS_NAME[saelens_name(sae)].in_saelens:

@@ -12,7 +12,7 @@ from mi_crow.errors import UserError
 
 READ = (
     "SAELens, sparsify, Gemma Scope 1 and 2, dictionary_learning, Llama Scope, Llamascopium, "
-    "circuit-tracer (layer by layer), Qwen-Scope, Goodfire, qresearch, OpenSAE, Kissane et al., "
+    "circuit-tracer, Qwen-Scope, Goodfire, qresearch, OpenSAE, Kissane et al., "
     "Apollo e2e_sae and OpenAI's sparse_autoencoder"
 )
 
@@ -32,19 +32,6 @@ def _family(name: str, weights: str, beside: str = "", without: str = "") -> Fam
 
 
 _FAMILIES = (
-    _family(
-        "a cross-layer transcoder (CLT) of Gemma Scope 2",
-        r"(?:.*/)?[^/]*clt[^/]*/(?:.*/)?params_layer_\d+\.safetensors",
-    ),
-    _family(
-        "a crosscoder of Gemma Scope 2",
-        r"(?:.*/)?crosscoder/(?:.*/)?params_layer_\d+\.safetensors",
-    ),
-    _family("a set of layers of Gemma Scope 2", r"(?:.*/)?params_layer_\d+\.safetensors"),
-    _family(
-        "a cross-layer transcoder (CLT) of circuit-tracer",
-        r"(?:.*/)?W_(?:enc|dec)_\d+\.safetensors",
-    ),
     _family("a temporal SAE", r"(?:.*/)?latest_ckpt\.safetensors", beside="conf.yaml"),
     _family(
         "an SAE of SAELens cut into several files",

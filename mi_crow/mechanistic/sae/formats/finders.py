@@ -14,9 +14,11 @@ from mi_crow.mechanistic.sae.formats.found import FoundSae, above, folder_of, jo
 from mi_crow.mechanistic.sae.formats.marks import (
     APOLLO,
     CIRCUIT_TRACER,
+    CIRCUIT_TRACER_CLT,
     DICTIONARY_LEARNING,
     GEMMA_SCOPE,
     GEMMA_SCOPE_2,
+    GEMMA_SCOPE_2_SET,
     KISSANE,
     LLAMA_SCOPE,
     LLAMASCOPIUM,
@@ -31,11 +33,14 @@ from mi_crow.mechanistic.sae.formats.marks import (
 from mi_crow.mechanistic.sae.formats.saelens_names import SCALER_NAME
 
 if TYPE_CHECKING:
+    from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
     from mi_crow.mechanistic.sae.formats.record import SaeRecord
 
 Finder = Callable[[str, set[str]], FoundSae | None]
 
 _LAYER_FOLDER = re.compile(r"(?:^|/)layer_(\d+)(?:_width_[^/]*)?(?:/|$)")
+_SET_FILE = re.compile(re.escape(GEMMA_SCOPE_2_SET.weights).replace(r"\{\}", r"(\d+)"))
+_CLT_FILE = re.compile(r"W_(enc|dec)_(\d+)\.safetensors")
 _ONE_LAYER = re.compile(re.escape(CIRCUIT_TRACER.weights).replace(r"\{\}", r"(\d+)"))
 _QWEN_LAYER = re.compile(re.escape(QWEN_SCOPE.weights).replace(r"\{\}", r"(\d+)"))
 
@@ -153,6 +158,54 @@ def circuit_tracer(name: str, known: set[str]) -> FoundSae | None:
     return FoundSae(CIRCUIT_TRACER.format, name, name, (config, name), read, layer)
 
 
+def gemma_scope_2_set(name: str, known: set[str]) -> FoundSae | None:
+    """All `params_layer_<i>.safetensors` of a folder, found by the first of them."""
+    folder, file = folder_of(name)
+    if _SET_FILE.fullmatch(file) is None:
+        return None
+    files = _alike(folder, _SET_FILE, known)
+    config = joined(folder, GEMMA_SCOPE_2_SET.config)
+    if name != files[0]:
+        return None
+
+    def read(root: Path, place: str, _: str | None) -> "CrossLayerRecord":
+        from mi_crow.mechanistic.sae.formats.gemma_scope_2_set import read_gemma_scope_2_set
+
+        described = root / config if config in known else None
+        return read_gemma_scope_2_set(
+            [root / one for one in files], described, joined(place, folder)
+        )
+
+    return FoundSae(GEMMA_SCOPE_2_SET.format, folder, name, (config, *files), read)
+
+
+def circuit_tracer_clt(name: str, known: set[str]) -> FoundSae | None:
+    """All `W_enc_<i>.safetensors` and `W_dec_<i>.safetensors` of a folder, by the first of them."""
+    folder, file = folder_of(name)
+    if _CLT_FILE.fullmatch(file) is None:
+        return None
+    files, config = _alike(folder, _CLT_FILE, known), joined(folder, CIRCUIT_TRACER_CLT.config)
+    if name != files[0]:
+        return None
+
+    def read(root: Path, _: str, __: str | None) -> "CrossLayerRecord":
+        from mi_crow.mechanistic.sae.formats.circuit_tracer_clt import read_clt
+
+        return read_clt(root / folder, [folder_of(one)[1] for one in files])
+
+    return FoundSae(CIRCUIT_TRACER_CLT.format, folder, name, (config, *files), read)
+
+
+def _alike(folder: str, pattern: re.Pattern[str], known: set[str]) -> list[str]:
+    """The files of a folder that are called alike, sorted by their number."""
+    found = []
+    for name in known:
+        place, file = folder_of(name)
+        if place == folder and (match := pattern.fullmatch(file)) is not None:
+            found.append((int(match[match.lastindex or 0]), name))
+    return [name for _, name in sorted(found)]
+
+
 def torch_file(name: str, known: set[str], config: str | None = None) -> FoundSae | None:
     """A `.pt` or `.pth` file with what may describe it; `config` is a `config.json` elsewhere."""
     if not name.endswith(TORCH_ENDINGS):
@@ -196,17 +249,21 @@ MARKED: tuple[Finder, ...] = (
     dictionary_learning,
     llama_scope,
     circuit_tracer,
+    gemma_scope_2_set,
+    circuit_tracer_clt,
 )
 UNMARKED: tuple[Finder, ...] = (torch_file, opensae)
 
 
-def _in_folder(module: str, folder: str) -> "Callable[[Path, str, str | None], SaeRecord]":
+def _in_folder(
+    module: str, folder: str
+) -> "Callable[[Path, str, str | None], SaeRecord | CrossLayerRecord]":
     """What reads the folder by `read_<module>` of the format's module."""
     return partial(_read_folder, module, folder)
 
 
 def _read_folder(
     module: str, folder: str, root: Path, _: str, __: str | None = None
-) -> "SaeRecord":
+) -> "SaeRecord | CrossLayerRecord":
     reader = import_module(f"mi_crow.mechanistic.sae.formats.{module}")
     return getattr(reader, f"read_{module}")(root / folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
     from mi_crow.mechanistic.sae.formats.record import SaeRecord
 
 
@@ -19,7 +20,7 @@ class FoundSae:
     weights: str  # the file that it was recognised by
     files: tuple[str, ...]  # all that are read, including optional ones
     # Takes the root, the place that it came from, and the layer that the user asked for.
-    read: "Callable[[Path, str, str | None], SaeRecord]"
+    read: "Callable[[Path, str, str | None], SaeRecord | CrossLayerRecord]"
     number: int | None = None  # of its block, where its name says that
 
 

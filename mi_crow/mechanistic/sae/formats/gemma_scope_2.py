@@ -78,14 +78,18 @@ def _described(config: Path) -> tuple[str, str, str]:
 
 def _named(place: str) -> tuple[str, str, str]:
     """The same by the names of the repository and its folders; '' for what they do not say."""
-    repository, layer = _REPOSITORY.search(place), _FOLDER.search(place)
-    kind = _KIND_FOLDER.search(place)
-    model = ""
-    if repository is not None:
-        size, tuned = repository[1], repository[2] == "it"
-        # The smallest base model is the only one without `-pt`.
-        model = f"google/gemma-3-{size}" + ("-it" if tuned else "" if size == "270m" else "-pt")
+    layer, kind, model = _FOLDER.search(place), _KIND_FOLDER.search(place), model_of(place)
     if layer is None or kind is None:
         return model, "", ""
     hook_in, hook_out = _POINTS[kind[1]]
     return model, hook_in.format(layer[1]), hook_out.format(layer[1])
+
+
+def model_of(place: str) -> str:
+    """The model that a repository `gemma-scope-2-<size>-<pt or it>` is of; '' for another."""
+    repository = _REPOSITORY.search(place)
+    if repository is None:
+        return ""
+    size, tuned = repository[1], repository[2] == "it"
+    # The smallest base model is the only one without `-pt`.
+    return f"google/gemma-3-{size}" + ("-it" if tuned else "" if size == "270m" else "-pt")

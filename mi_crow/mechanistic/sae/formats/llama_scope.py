@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
 from mi_crow.mechanistic.sae.formats.marks import LLAMA_SCOPE
-from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import (
     check_sizes,
     check_tensors,

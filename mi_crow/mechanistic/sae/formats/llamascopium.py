@@ -7,16 +7,19 @@ llamascopium 2.0.0b34, models/sparse_dictionary.py.) The weights' file has the n
 uses, which puts `cfg.json` beside it.
 """
 
-import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
+from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
+from mi_crow.mechanistic.sae.formats.llamascopium_clt import read_llamascopium_clt
 from mi_crow.mechanistic.sae.formats.marks import LLAMASCOPIUM
 from mi_crow.mechanistic.sae.formats.origins import origin
-from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
+from mi_crow.mechanistic.sae.formats.scales import NORM, scale_of
 from mi_crow.mechanistic.sae.formats.tensor_files import (
     check_sizes,
     check_tensors,
@@ -27,7 +30,6 @@ from mi_crow.store.json_object import JsonObject
 
 FORMAT = LLAMASCOPIUM.format
 
-_NORM = "dataset_average_activation_norm."
 # By tool: encoder, its bias, decoder, its bias, logarithm of the threshold.
 _LINEAR = (
     "encoder.weight",
@@ -49,27 +51,28 @@ _FIXED = {
     "use_glu_encoder": False,
     "apply_decoder_bias_to_pre_encoder": False,
 }
-_NORMALISED = "dataset-wise"
+_NORMALISED, _CLT = "dataset-wise", "clt"
 _KINDS = {
-    "clt": "a cross-layer transcoder (CLT) of Llamascopium",
     "crosscoder": "a crosscoder of Llamascopium",
     "lorsa": "a low-rank sparse attention (Lorsa) of Llamascopium",
     "molt": "a mixture of linear transforms (MOLT) of Llamascopium",
 }
-_LEAST_NORM = 1e-6  # of a data set's activations: less is not plausible
 
 
-def read_llamascopium(folder: Path) -> SaeRecord:
-    """The SAE or transcoder in `folder`.
+def read_llamascopium(folder: Path) -> SaeRecord | CrossLayerRecord:
+    """The SAE or transcoder in `folder`, of one layer or across layers.
 
     Raises UserError for a kind, rule or tensors that are not known, CorruptDataError when the files
     do not fit each other.
     """
     path, weights = folder / LLAMASCOPIUM.config, folder / LLAMASCOPIUM.weights
     cfg = JsonObject.of(read_json(path, unique_keys=True), str(path))
-    rule, transcodes = _checked_rule(cfg, path)
+    scaled = _checked(cfg, path)
     found = read_safetensors(weights)
-    norms = {name: ref for name, ref in found.items() if name.startswith(_NORM)}
+    if cfg.text("sae_type", "sae") == _CLT:
+        return read_llamascopium_clt(cfg, found, weights, scaled)
+    rule, transcodes = _checked_rule(cfg, path)
+    norms = {name: ref for name, ref in found.items() if name.startswith(NORM)}
     plain = "W_E" in found
     names = _PLAIN if plain else _LINEAR
     required = names if rule == "jumprelu" else names[:4]
@@ -88,7 +91,6 @@ def read_llamascopium(folder: Path) -> SaeRecord:
     check_sizes(cfg, {"d_model": tensors["encoder_rows"].shape[1]})
     # TopK compares latents: by what each adds, which unit decoder rows give.
     rescales = by_norm and rule == "topk"
-    scaled = cfg.text("norm_activation", _NORMALISED) == _NORMALISED
     hook_in, hook_out = cfg.text("hook_point_in"), cfg.text("hook_point_out")
     folded = (*(("input_scale",) if scaled else ()), *(("decoder_norms",) if rescales else ()))
     return SaeRecord(
@@ -97,8 +99,10 @@ def read_llamascopium(folder: Path) -> SaeRecord:
         origin("", hook_in, hook_out if transcodes else None, folded=folded),
         k=cfg.integer("top_k", least=1) if rule == "topk" else None,
         apply_b_dec_to_input=False,
-        input_scale=_scale(norms, hook_in, tensors["encoder_rows"], weights) if scaled else None,
-        output_scale=_scale(norms, hook_out, tensors["W_dec"], weights)
+        input_scale=scale_of(norms, hook_in, tensors["encoder_rows"].shape[1], weights)
+        if scaled
+        else None,
+        output_scale=scale_of(norms, hook_out, tensors["W_dec"].shape[1], weights)
         if scaled and transcodes
         else None,
         decoder_norms=rescales,
@@ -106,29 +110,35 @@ def read_llamascopium(folder: Path) -> SaeRecord:
     )
 
 
-def _checked_rule(cfg: JsonObject, path: Path) -> tuple[str, bool]:
-    """The activation function, and whether it is a transcoder."""
+def _checked(cfg: JsonObject, path: Path) -> bool:
+    """Whether inputs and outputs are scaled. Raises UserError for a kind and options that are not
+    known."""
     kind = cfg.text("sae_type", "sae")
-    if kind != "sae":
+    if kind not in ("sae", _CLT):
         raise UserError(
             f"{path} describes {_KINDS.get(kind, repr(kind))}, which this version does not read",
-            hint="it reads the SAEs and transcoders of single layers",
+            hint="it reads SAEs, transcoders and cross-layer transcoders",
         )
     for key, known in _FIXED.items():
         found = cfg.values.get(key, known)
         if found != known or type(found) is not type(known):
             raise UserError(f"{path} has {key} = {found!r}, which cannot be read")
-    rule = cfg.text("act_fn")
-    if rule not in _RULES:
-        raise UserError(
-            f"{path} has the activation {rule!r}, which cannot be read",
-            hint=f"supported: {', '.join(_RULES)}",
-        )
     norm = cfg.text("norm_activation", _NORMALISED)
     if norm not in (_NORMALISED, "inference", "none"):
         raise UserError(
             f"{path} normalises activations by {norm!r}, which cannot be read",
             hint=f"supported: {_NORMALISED}, none",
+        )
+    return norm == _NORMALISED
+
+
+def _checked_rule(cfg: JsonObject, path: Path) -> tuple[str, bool]:
+    """The activation function, and whether it is a transcoder."""
+    rule = cfg.text("act_fn")
+    if rule not in _RULES:
+        raise UserError(
+            f"{path} has the activation {rule!r}, which cannot be read",
+            hint=f"supported: {', '.join(_RULES)}",
         )
     return rule, cfg.text("hook_point_in") != cfg.text("hook_point_out")
 
@@ -144,14 +154,3 @@ def _threshold(logarithm: TensorRef, decoder: TensorRef | None) -> TensorRef:
         return threshold / norms  # infinite for a row of zeros, which adds nothing
 
     return logarithm.map(read)
-
-
-def _scale(norms: dict[str, TensorRef], hook: str, matrix: TensorRef, path: Path) -> float:
-    name = _NORM + hook
-    if name not in norms:
-        raise CorruptDataError(f"{path} has no {name}")
-    value = norms[name].read()
-    norm = float(value.reshape(-1)[0]) if value.numel() == 1 else math.nan
-    if not norm >= _LEAST_NORM or math.isinf(norm):
-        raise CorruptDataError(f"{path} has {norm:g} for {name}, which is not a mean norm")
-    return math.sqrt(matrix.shape[1]) / norm

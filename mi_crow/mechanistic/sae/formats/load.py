@@ -5,7 +5,9 @@ from pathlib import Path
 
 import torch
 
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
 from mi_crow.mechanistic.sae.formats.build import build
 from mi_crow.mechanistic.sae.formats.detect import names_layer
 from mi_crow.mechanistic.sae.formats.files import locate, origin_of
@@ -22,7 +24,7 @@ from mi_crow.store.free_space import explain_shortage
 class OpenedSae:
     """An SAE of which everything except the tensors has been read."""
 
-    record: SaeRecord
+    record: SaeRecord | CrossLayerRecord
     format: str
     where: Path  # its folder or file on this machine
     source: str  # the path or hub id
@@ -60,6 +62,8 @@ def open_sae_files(
         found = files.find(layer)
         root = files.fetch(found, target, moved)
         record = found.read(root, origin_of(files), layer)
+        if isinstance(record, CrossLayerRecord) and layer == found.label:
+            layer = None  # it chose a folder
         chosen = layer is not None and names_layer(found, layer)
         inside = f"{files.repository}/{found.label}".rstrip("/") if files.repository else ""
         opened = OpenedSae(
@@ -70,6 +74,8 @@ def open_sae_files(
             files.name_of(found),
             files.revision,
         )
+    if isinstance(record, CrossLayerRecord):
+        return _of_all_layers(opened, layer, input_scale)
     if input_scale is not None:
         record = replace(
             record,
@@ -85,6 +91,17 @@ def open_sae_files(
     return replace(opened, record=record, file_point=point)
 
 
+def _of_all_layers(opened: OpenedSae, layer: str | None, input_scale: float | None) -> OpenedSae:
+    """An SAE over several layers. Raises UserError for options of those of one layer."""
+    for value, option in ((layer, "layer"), (input_scale, "scale")):
+        if value is not None:
+            raise UserError(
+                f"{opened.source!r} is an SAE over several layers, which takes no --{option}",
+                hint="leave it out: its files name its layers",
+            )
+    return opened
+
+
 def load_sae(
     path: str | Path,
     device: str | torch.device = "cpu",
@@ -95,7 +112,8 @@ def load_sae(
     offline: bool = False,
     input_scale: float | None = None,
 ) -> SparseAutoencoder:
-    """The SAE at a path or on the hub, on `device`, without gradients.
+    """The SAE at a path or on the hub, on `device`, without gradients; a `CrossLayerSae` where it
+    is one over several layers.
 
     Formats: those of `families.READ`. `dtype` None is that of the file, else float32; the other
     options are those of `open_sae_files`. Raises NotFoundError when there is none, UserError for

@@ -21,6 +21,10 @@ LLAMA_SCOPE = Marks("Llama Scope", "hyperparams.json", "checkpoints/final.safete
 GEMMA_SCOPE_2 = Marks("Gemma Scope 2", "config.json", "params.safetensors")
 LLAMASCOPIUM = Marks("Llamascopium", "config.json", WEIGHTS_NAME)  # also Llama-Scope-R1-Distill
 CIRCUIT_TRACER = Marks("circuit-tracer", "config.yaml", "layer_{}.safetensors")
+GEMMA_SCOPE_2_SET = Marks(
+    "Gemma Scope 2 (cross-layer)", "config.json", "params_layer_{}.safetensors"
+)
+CIRCUIT_TRACER_CLT = Marks("circuit-tracer (CLT)", "config.yaml", "W_enc_{}.safetensors")
 OPENSAE = Marks("OpenSAE", "config.json", "model.safetensors")  # as models are called, too
 # In .pt and .pth files, which are told apart by what they hold.
 KISSANE = Marks("Kissane et al. (attention)", "_cfg.json", "")  # the ending of a second file

@@ -1,34 +1,13 @@
 """An SAE as a file of any format describes it: its rule, its tensors by our names, its origin."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-
-
-@dataclass(frozen=True)
-class TensorRef:
-    """A tensor that has not been read yet."""
-
-    shape: tuple[int, ...]
-    read: Callable[[], Tensor]
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> "TensorRef":
-        """A tensor in memory."""
-        return cls(tuple(tensor.shape), lambda: tensor)
-
-    def t(self) -> "TensorRef":
-        """The transposed matrix."""
-        return TensorRef(self.shape[::-1], lambda: self.read().t())
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> "TensorRef":
-        """The tensor with `change`, which keeps the shape, applied when it is read."""
-        return TensorRef(self.shape, lambda: change(self.read()))
 
 
 @dataclass(frozen=True)

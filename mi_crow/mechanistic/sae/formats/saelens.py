@@ -12,8 +12,11 @@ from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.language_model.model_names import hub_model
+from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
+from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
+from mi_crow.mechanistic.sae.formats.cross_layer_file import is_cross_layer, read_cross_layer
 from mi_crow.mechanistic.sae.formats.marks import SAELENS
-from mi_crow.mechanistic.sae.formats.record import SaeRecord, TensorRef
+from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.saelens_config import SaelensConfig, read_config
 from mi_crow.mechanistic.sae.formats.saelens_names import SCALER_NAME
 from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
@@ -38,12 +41,14 @@ _SCALAR = "expected_average_only_in"
 _BY_TOKEN = ("none", "constant_norm_rescale", "layer_norm")
 
 
-def read_saelens(folder: Path) -> SaeRecord:
-    """The SAE in `folder`.
+def read_saelens(folder: Path) -> SaeRecord | CrossLayerRecord:
+    """The SAE in `folder`, which may also be one of ours over several layers.
 
     Raises NotFoundError for a missing file, UserError naming what this version does not know,
     CorruptDataError when the files do not fit each other.
     """
+    if is_cross_layer(JsonObject.of(read_json(folder / CONFIG_NAME), str(folder / CONFIG_NAME))):
+        return read_cross_layer(folder)
     cfg = read_config(folder / CONFIG_NAME)
     scale = _input_scale(cfg, folder)
     tensors = _renamed(cfg, _read_tensors(cfg, folder / WEIGHTS_NAME))

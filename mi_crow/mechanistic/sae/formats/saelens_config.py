@@ -125,7 +125,7 @@ def _typed(cfg: JsonObject, unknown: dict[str, Any]) -> SaelensConfig:
         rescales=_rescales(cfg, takes_k),
         apply_b_dec_to_input=_flag(cfg, "apply_b_dec_to_input", True),
         normalisation=cfg.text("normalize_activations", "none"),
-        dtype=_dtype(cfg),
+        dtype=dtype_of(cfg),
         metadata=metadata,
         unknown=unknown,
     )
@@ -169,7 +169,8 @@ def _rescales(cfg: JsonObject, takes_k: bool) -> bool:
     return rescales
 
 
-def _dtype(cfg: JsonObject) -> torch.dtype | None:
+def dtype_of(cfg: JsonObject) -> torch.dtype | None:
+    """That of the weights, None where the file does not say it. Raises UserError."""
     said = cfg.text("dtype", None)
     if said is None:
         return None

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
-from mi_crow.mechanistic.sae.formats.record import TensorRef
+from mi_crow.mechanistic.sae.cross_layer.refs import Index, TensorRef
 from mi_crow.store.json_object import JsonObject
 
 _AGAIN = "copy or download it again"
@@ -78,7 +78,17 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
         with opened() as file:
             return file.get_tensor(name)
 
-    return {name: TensorRef(shape, lambda name=name: one(name)) for name, shape in shapes.items()}
+    def part(name: str, index: Index) -> Tensor:
+        # As ranges of one, which every version of safetensors takes, and then without them.
+        ranges = tuple(slice(at, at + 1) if isinstance(at, int) else at for at in index)
+        with opened() as file:
+            found: Tensor = file.get_slice(name)[ranges]
+        return found[tuple(0 if isinstance(at, int) else slice(None) for at in index)]
+
+    return {
+        name: TensorRef(shape, lambda name=name: one(name), lambda at, name=name: part(name, at))
+        for name, shape in shapes.items()
+    }
 
 
 def read_npz(path: Path) -> dict[str, TensorRef]:

@@ -1,0 +1,1 @@
+"""SAEs over several layers at once: cross-layer transcoders and crosscoders."""

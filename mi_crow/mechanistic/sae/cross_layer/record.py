@@ -1,0 +1,136 @@
+"""A cross-layer SAE as its files describe it, before its tensors are read."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from mi_crow.errors import CorruptDataError
+from mi_crow.language_model.hook_points.names import number_of
+from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
+from mi_crow.mechanistic.sae.metadata import SaeMetadata
+
+TRANSCODER, CROSSCODER = "cross_layer_transcoder", "crosscoder"
+KINDS = (TRANSCODER, CROSSCODER)
+_NUMBER = re.compile(r"(\.)\d+(\.|$)")
+_LISTED = 8  # layers that a description names one by one
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One layer: what is encoded there, and what is written there."""
+
+    number: int  # of its block
+    read: str  # hook point whose activations are encoded
+    written: str  # hook point that is predicted
+    encoder_rows: TensorRef  # [M, d_in]
+    b_enc: TensorRef  # [M]
+    decoders: Mapping[int, TensorRef]  # by number of the layer written to: [M, d_out]
+    b_dec: TensorRef  # [d_out], of what is written here
+    threshold: TensorRef | None = None  # [M]; None: ReLU
+    W_skip: TensorRef | None = None  # [d_out, d_in], from this layer's input to its output
+
+    @property
+    def n_latents(self) -> int:
+        return self.encoder_rows.shape[0]
+
+    @property
+    def n_inputs(self) -> int:
+        return self.encoder_rows.shape[1]
+
+    @property
+    def n_outputs(self) -> int:
+        return self.b_dec.shape[0]
+
+    def tensors(self) -> dict[str, TensorRef]:
+        """All of them, by the names in our files."""
+        found = {
+            f"encoder_rows.{self.number}": self.encoder_rows,
+            f"b_enc.{self.number}": self.b_enc,
+            f"b_dec.{self.number}": self.b_dec,
+        }
+        if self.threshold is not None:
+            found[f"threshold.{self.number}"] = self.threshold
+        if self.W_skip is not None:
+            found[f"W_skip.{self.number}"] = self.W_skip
+        return found | {f"W_dec.{self.number}.{to}": ref for to, ref in self.decoders.items()}
+
+
+@dataclass(frozen=True)
+class CrossLayerRecord:
+    """All layers, ascending by number."""
+
+    architecture: str  # one of KINDS
+    layers: tuple[LayerRecord, ...]
+    metadata: SaeMetadata
+    dtype: torch.dtype | None = None
+    format: str = ""
+    assumed: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def n_latents(self) -> int:
+        return sum(layer.n_latents for layer in self.layers)
+
+    @property
+    def n_inputs(self) -> int:
+        return sum(layer.n_inputs for layer in self.layers)
+
+    def numbers(self) -> int:
+        """How many numbers all tensors hold together."""
+        total = 0
+        for layer in self.layers:
+            for ref in layer.tensors().values():
+                size = 1
+                for length in ref.shape:
+                    size *= length
+                total += size
+        return total
+
+    def checked(self, place: str) -> "CrossLayerRecord":
+        """The same with the layers in its metadata. Raises CorruptDataError where tensors do not
+        fit each other, naming `place`."""
+        outputs = {layer.number: layer.n_outputs for layer in self.layers}
+        if not self.layers or len(outputs) != len(self.layers):
+            raise CorruptDataError(f"{place} does not hold each of its layers once")
+        for layer in self.layers:
+            wanted = {
+                "b_enc": (layer.b_enc, (layer.n_latents,)),
+                "threshold": (layer.threshold, (layer.n_latents,)),
+                "W_skip": (layer.W_skip, (layer.n_outputs, layer.n_inputs)),
+                **{
+                    f"the decoder into layer {to}": (ref, (layer.n_latents, outputs.get(to)))
+                    for to, ref in layer.decoders.items()
+                },
+            }
+            for name, (ref, shape) in wanted.items():
+                if ref is not None and ref.shape != shape:
+                    raise CorruptDataError(
+                        f"{place} holds {ref.shape} for {name} of layer {layer.number}, which "
+                        f"should be {shape}"
+                    )
+        layers = {
+            "layers": [layer.read for layer in self.layers],
+            "target_layers": [layer.written for layer in self.layers],
+        }
+        metadata = replace(
+            self.metadata,
+            hook_name=in_short([layer.read for layer in self.layers]),
+            other={**self.metadata.other, **layers},
+        )
+        return replace(self, metadata=metadata)
+
+
+def in_short(names: list[str]) -> str:
+    """`mlp_in.0-25` for a row of hook points of one kind, `resid_post.7,13` for some of them, else
+    the first name."""
+    numbers = [number_of(name) for name in names]
+    alike = {_NUMBER.sub(r"\g<1>{}\g<2>", name) for name in names}
+    if len(alike) > 1 or len(names) == 1 or None in numbers:
+        return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    first, last = numbers[0] or 0, numbers[-1] or 0
+    shown = ",".join(map(str, numbers[:_LISTED])) + (",..." if len(names) > _LISTED else "")
+    if numbers == list(range(first, last + 1)):
+        shown = f"{first}-{last}"
+    return alike.pop().format(shown)

@@ -1,0 +1,88 @@
+"""Tensors of a file that have not been read yet, whole or in part."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mi_crow.errors import CorruptDataError
+
+Index = tuple[int | slice, ...]
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """A tensor that has not been read yet."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+    pick: Callable[[Index], Tensor] | None = None  # reads a part; None: the whole is read for it
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "TensorRef":
+        """A tensor in memory."""
+        return cls(tuple(tensor.shape), lambda: tensor)
+
+    def t(self) -> "TensorRef":
+        """The transposed matrix."""
+        return TensorRef(self.shape[::-1], lambda: self.read().t())
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "TensorRef":
+        """The tensor with `change`, which keeps the shape, applied when it is read."""
+        return TensorRef(self.shape, lambda: change(self.read()))
+
+    def times(self, factor: float) -> "TensorRef":
+        """The tensor times `factor`, in fp32."""
+        if factor == 1.0:
+            return self
+        return TensorRef(
+            self.shape,
+            lambda: self.read().float() * factor,
+            lambda index: self._part(index).float() * factor,
+        )
+
+    def at(self, dim: int, number: int) -> "TensorRef":
+        """What is at `number` along `dim`: a tensor with one dimension less, read alone."""
+        shape = self.shape[:dim] + self.shape[dim + 1 :]
+
+        def pick(index: Index) -> Tensor:
+            return self._part((*index[:dim], number, *index[dim:]))
+
+        return TensorRef(shape, lambda: pick((slice(None),) * len(shape)), pick)
+
+    def rows(self, numbers: Sequence[int]) -> Tensor:
+        """The rows `numbers` [n, ...], read alone where the file allows it."""
+        rest = (slice(None),) * (len(self.shape) - 1)
+        if not numbers:
+            return torch.zeros(0, *self.shape[1:])
+        if self.pick is None:
+            return self.read()[list(numbers)]
+        return torch.stack([self._part((number, *rest)) for number in numbers])
+
+    def _part(self, index: Index) -> Tensor:
+        return self.pick(index) if self.pick is not None else self.read()[index]
+
+
+def check_weights(tensor: Tensor, name: str, place: Path) -> None:
+    """Raises CorruptDataError for numbers that are not floating-point."""
+    if not tensor.is_floating_point():
+        raise CorruptDataError(
+            f"{place} holds {str(tensor.dtype).removeprefix('torch.')} numbers for {name}",
+            hint="weights must be fp32, bf16 or fp16",
+        )
+
+
+def check_finite(tensor: Tensor, name: str, place: Path) -> None:
+    """Raises CorruptDataError for weights that are not finite; only a threshold may be infinite,
+    which no activation exceeds."""
+    total = tensor.sum(dtype=torch.float32)  # many times faster than testing each
+    if name == "threshold" and bool(total == torch.inf):
+        return
+    if not bool(total.isfinite()):
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise CorruptDataError(
+            f"{place} holds weights in {name} that are not finite in {kind}",
+            hint="use a checkpoint from before its training diverged, or try --dtype fp32",
+        )
