@@ -1,4 +1,4 @@
-"""The session's operations that explain: causes of an answer, and the answer without them."""
+"""The session's operations that explain: features of a text, causes of an answer."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,24 @@ class Causes:
             )
         self._beside[sae_id] = join(sae_id, loaded.lm, sae, weights)
         return self._beside[sae_id]
+
+    def inspect(
+        self,
+        loaded: "LoadedSae",
+        text: str,
+        saes: Sequence[str] = (),
+        order: str | None = None,
+        max_density: float | None = None,
+        named: bool = False,
+        **asked: Any,
+    ) -> dict[str, Any]:
+        """See `steering.run.inspect_several`; those of several SAEs stand under `saes`."""
+        from mi_crow.mechanistic.steering.ranking import ranking_of
+        from mi_crow.mechanistic.steering.run import inspect_several
+
+        ranking = ranking_of(order, max_density, named)
+        found = inspect_several(self.known, self.saes(loaded, saes), text, ranking=ranking, **asked)
+        return found[0] if not saes else {**found[0], "saes": found}
 
     def attribute(
         self, loaded: "LoadedSae", text: str, saes: Sequence[str] = (), **question: Any

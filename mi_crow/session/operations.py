@@ -127,17 +127,8 @@ class Operations:
         del held  # two models at once may not fit the device
         return LanguageModel.from_spec(spec)
 
-    def _inspect(
-        self,
-        text: str,
-        top: int = 20,
-        bos: str = "auto",
-        windows: bool = False,
-        sae_id: str | None = None,
-    ) -> dict[str, Any]:
-        from mi_crow.mechanistic.steering.run import inspect_loaded
-
-        return inspect_loaded(self._workspace, self._ready(sae_id), text, top, bos, windows)
+    def _inspect(self, text: str, sae_id: str | None = None, **asked: Any) -> dict[str, Any]:
+        return self._causes.inspect(self._ready(sae_id), text, **asked)
 
     def _attribute(self, text: str, sae_id: str | None = None, **asked: Any) -> dict[str, Any]:
         return self._causes.attribute(self._ready(sae_id), text, **asked)

@@ -8,8 +8,9 @@ Inspect and generate may name their SAE: they are refused when another one is lo
 | --- | --- | --- |
 | ping | | pid |
 | load | sae_id, device | sae_id, model_id, revision, layer, device, n_layers, n_features |
-| inspect | text, top, bos, windows, sae_id | tokens, special, outlier, features, per_token, \
-tokens_total, tokens_read, context_length, windows, window_starts, bos_added |
+| inspect | text, top, bos, windows, order, max_density, named, saes, sae_id | tokens, special, \
+outlier, features, per_token, tokens_total, tokens_read, context_length, windows, window_starts, \
+bos_added, order, sae_id, layer, point, explained; saes: the same for each, where they are named |
 | generate | prompt, interventions, max_new_tokens, temperature, top_p, seed, baseline, bos, \
 plausible, kl_budget, n, sae_id | baseline, steered, samples, targets, interventions, sae_id, \
 model_id, revision, metrics, stopped, \

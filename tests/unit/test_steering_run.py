@@ -1,16 +1,23 @@
 """What the commands add to steering: maxima from the index, names, the shapes of `--json`."""
 
+import math
+
 import pytest
 
 from mi_crow.errors import NotFoundError, UserError
+from mi_crow.mechanistic.attribution.run import load_together
+from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae, load_sae
 from mi_crow.mechanistic.sae.weights_hash import WeightsFile
 from mi_crow.mechanistic.steering.fits import feature_maxima
 from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
+from mi_crow.mechanistic.steering.known import KnownFeatures
+from mi_crow.mechanistic.steering.ranking import ranking_of
 from mi_crow.mechanistic.steering.readings import read_generation, watching
 from mi_crow.mechanistic.steering.run import (
     concept_names,
+    inspect_several,
     inspect_text,
     steer_loaded,
     steer_prompt,
@@ -60,8 +67,83 @@ def test_an_inspected_text_has_the_documented_keys(home):
     found = inspect_text(home, SAE_ID, TEXT, top=4, device="cpu")
     assert set(found) >= {"tokens", "features"}
     assert [set(row) for row in found["features"]] == [
-        {"feature", "concept", "max_act", "acts"}
+        {
+            *("feature", "concept", "label", "auroc", "max_act", "share", "density"),
+            *("count", "first", "acts"),
+        }
     ] * 4
+    assert found["order"] == "raw"  # there is no index
+
+
+def test_features_stand_by_their_share_of_the_maximum_times_surprise(indexed):
+    found = inspect_text(indexed, SAE_ID, TEXT, top=LATENTS, device="cpu")
+    known = {row.feature: row for row in FeatureStore.open(indexed, SAE_ID).rows(range(LATENTS))}
+    assert found["order"] == "meaning"
+
+    def meaning(feature: int, act: float) -> float:
+        row = known[feature]
+        return (act / row.max_act if row.max_act else float(act > 0)) * -math.log(
+            max(row.density, 1e-9)
+        )
+
+    scores = [meaning(row["feature"], sum(row["acts"])) for row in found["features"]]
+    assert scores == pytest.approx(sorted(scores, reverse=True), rel=1e-4)
+    assert len(scores) > 20
+    for pairs in found["per_token"]:
+        scores = [meaning(feature, act) for feature, act in pairs]
+        assert scores == pytest.approx(sorted(scores, reverse=True), rel=1e-4)
+    for row in found["features"]:
+        assert row["density"] == pytest.approx(known[row["feature"]].density)
+        if known[row["feature"]].max_act:
+            assert row["share"] == pytest.approx(row["max_act"] / known[row["feature"]].max_act)
+
+
+def test_features_can_be_ordered_cut_and_kept_to_the_named(indexed):
+    def ordered(*ranking) -> list[dict]:
+        by = ranking_of(*ranking)
+        return inspect_text(indexed, SAE_ID, TEXT, LATENTS, "cpu", ranking=by)["features"]
+
+    every = ordered("raw", None, False)
+    acts = [row["max_act"] for row in every]
+    assert acts == sorted(acts, reverse=True)
+    counts = [row["count"] for row in ordered("count", None, False)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == max(sum(act > 0 for act in row["acts"]) for row in every)
+    firsts = [row["first"] for row in ordered("first", None, False)]
+    assert firsts == sorted(firsts)
+    middle = sorted(row["density"] for row in every)[len(every) // 2]
+    cut = ordered("meaning", middle, False)
+    assert 0 < len(cut) < len(every)
+    assert all(row["density"] <= middle for row in cut)
+    assert ordered(None, None, True) == []
+    feature = every[3]["feature"]
+    annotations = Annotations(indexed.annotations_path)
+    annotations.set_concept(SAE_ID, feature, "harbours")
+    annotations.close()
+    [only] = ordered(None, None, True)
+    assert (only["feature"], only["concept"]) == (feature, "harbours")
+
+
+def test_an_order_that_needs_an_index_says_how_to_build_it(home):
+    with pytest.raises(NotFoundError, match="has no index") as caught:
+        inspect_text(home, SAE_ID, TEXT, device="cpu", ranking=ranking_of("share", None, False))
+    assert f"mi-crow index --sae {SAE_ID}" in caught.value.sentence
+    with pytest.raises(UserError, match="order 'loudest' is not known"):
+        ranking_of("loudest", None, False)
+
+
+def test_several_saes_read_the_text_once(home, tiny_model_dir):
+    add_tiny_sae(home, tiny_model_dir, "other")
+    loaded = load_together(home, [SAE_ID, "other"], "cpu")
+    passes = []
+    handle = loaded[0].lm.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    found = inspect_several(KnownFeatures(home), loaded, TEXT)
+    handle.remove()
+    assert len(passes) == 1
+    assert [one["sae_id"] for one in found] == [SAE_ID, "other"]
+    alone = inspect_text(home, SAE_ID, TEXT, device="cpu")
+    assert found[0]["features"] == alone["features"]
+    assert all(one is None or one <= 1 for one in found[0]["explained"])
 
 
 def test_max_units_take_the_maximum_of_the_index(indexed):

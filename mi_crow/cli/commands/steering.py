@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.bounds import FACTOR, TEMPERATURE, TOP_P
+from mi_crow.bounds import FACTOR, SHARE, TEMPERATURE, TOP_P
 from mi_crow.cli.arguments import (
     add_device,
     add_sae,
@@ -14,8 +14,9 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
+from mi_crow.cli.commands.causes.attribute import add_saes, name_of
 from mi_crow.cli.commands.causes.text import text_of
-from mi_crow.cli.formatting import count, number, print_json
+from mi_crow.cli.formatting import count, number, print_json, share
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
@@ -28,7 +29,10 @@ _SHOWN_TOKENS = 6
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
-    add_sae(parser)
+    if command == "inspect":
+        add_saes(parser)
+    else:
+        add_sae(parser)
     parser.add_argument("text", help="the text, or `-` for standard input")
     add_device(parser)
     add_bos(parser)
@@ -41,6 +45,20 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         parser.add_argument(
             "--top", type=positive, default=20, help="number of features (default: 20)"
         )
+        parser.add_argument(
+            "--sort",
+            choices=("meaning", "share", "surprise", "raw", "count", "first"),
+            help="meaning (the default): share of the feature's maximum times surprise, -log "
+            "density, over all tokens; share, surprise, raw activation, count of tokens, or first "
+            "token",
+        )
+        parser.add_argument(
+            "--max-density",
+            type=number_within(SHARE, "--max-density"),
+            metavar="SHARE",
+            help="leave out features that fire on more of the indexed tokens, e.g. 0.1",
+        )
+        parser.add_argument("--named", action="store_true", help="only features with a name")
         return
     parser.add_argument(
         "--feature",
@@ -88,30 +106,50 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
-    sae_id = pick_sae(workspace, options.sae)
-    text = text_of(options.text)
-    device = device_of(options)
     if options.command == "inspect":
-        from mi_crow.mechanistic.steering.run import inspect_text
-
-        result = inspect_text(
-            workspace,
-            sae_id,
-            text,
-            device=device,
-            top=options.top,
-            bos=options.bos,
-            windows=options.windows,
-        )
-        show = _show_inspection
-    else:
-        result = _steer(workspace, sae_id, text, device, options)
-        show = _show_pair
+        return _inspect(workspace, options)
+    sae_id = pick_sae(workspace, options.sae)
+    result = _steer(workspace, sae_id, text_of(options.text), device_of(options), options)
     if options.json:
         print_json(result)
     else:
-        show(result)
+        _show_pair(result)
     return 0
+
+
+def _inspect(workspace: Any, options: Namespace) -> int:
+    from mi_crow.mechanistic.attribution.run import load_together
+    from mi_crow.mechanistic.steering.known import KnownFeatures
+    from mi_crow.mechanistic.steering.ranking import ranking_of
+    from mi_crow.mechanistic.steering.run import inspect_several
+
+    sae_ids = [pick_sae(workspace, one) for one in options.sae or [None]]
+    text = text_of(options.text)
+    ranking = ranking_of(options.sort, options.max_density, options.named)
+    found = inspect_several(
+        KnownFeatures(workspace),
+        load_together(workspace, sae_ids, device_of(options)),
+        text,
+        options.top,
+        options.bos,
+        options.windows,
+        ranking,
+    )
+    if options.json:
+        print_json(found[0] if len(found) == 1 else {**found[0], "saes": found})
+        return 0
+    for result in found:
+        if len(found) > 1:
+            print_line(f"{result['sae_id']} at {result['point']}, {_explained(result)}", "bold")
+        _show_inspection(result)
+    return 0
+
+
+def _explained(result: dict[str, Any]) -> str:
+    known = [one for one in result["explained"] or () if one is not None]
+    if not known:
+        return "predicts another layer"
+    return f"explains {share(sum(known) / len(known))} of an activation"
 
 
 def _steer(
@@ -176,16 +214,14 @@ def _show_inspection(result: dict[str, Any]) -> None:
             [
                 str(feature["feature"]),
                 number(feature["max_act"], 3),
-                feature.get("concept") or "",
+                share(feature["share"]),
+                share(feature["density"]),
+                name_of(feature),
                 where,
             ]
         )
-    columns = [
-        Column("feature", right=True),
-        Column("max", right=True),
-        Column("concept", shorten=True),
-        Column("fires on", shorten=True),
-    ]
+    columns = [Column(title, right=True) for title in ("feature", "max", "share", "density")]
+    columns += [Column("name", shorten=True), Column("fires on", shorten=True)]
     print_table(columns, rows)
     print_line(
         _reading(result), style="" if result["tokens_read"] == result["tokens_total"] else "yellow"

@@ -57,7 +57,7 @@ def check_causes(
     """Ablates each of `causes` (feature, predicted effect), all of them, all others, and the same
     for a random set: one batch, in parts where memory runs out."""
     features = [feature for feature, _ in causes]
-    indices, active = reading.latents.indices, reading.plain.values > 0
+    indices, active = reading.latents.indices, reading.plain.values != 0
     chosen = _among(indices, features)
     random = _among(indices, _random_features(reading, len(features), seed))
     removed = [indices == feature for feature in features]
@@ -119,7 +119,7 @@ def _among(indices: Tensor, features: Sequence[int]) -> Tensor:
 def _random_features(reading: Reading, count: int, seed: int) -> list[int]:
     """`count` of the features that fire, chosen with a seed."""
     latents = reading.plain
-    active = latents.indices[latents.values > 0].unique().cpu()
+    active = latents.indices[latents.values != 0].unique().cpu()
     generator = torch.Generator().manual_seed(seed)
     return active[torch.randperm(len(active), generator=generator)[:count]].tolist()
 

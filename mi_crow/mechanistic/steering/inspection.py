@@ -1,6 +1,6 @@
 """What one text does in a model: features that fire on it, norms of a layer's activations."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +12,14 @@ from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_raw, run_to
 from mi_crow.language_model.detokenize import shown_tokens
 from mi_crow.language_model.tokenize import Encoding, frame_of, start_id
-from mi_crow.mechanistic.sae.fitting import check_not_signed
+from mi_crow.mechanistic.steering.ranking import (
+    BY_ACTIVATION,
+    Firing,
+    Ranking,
+    Scales,
+    allowed,
+    scores,
+)
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
@@ -23,72 +30,130 @@ _PER_TOKEN = 8  # features listed for each token
 
 
 class _Window(NamedTuple):
-    """What one pass through the model gave."""
+    """What one pass through the model gave for one SAE."""
 
     ids: list[int]
     special: Tensor  # [n] bool
     outlier: Tensor  # [n] bool
     latents: "SparseLatents"  # [n, k], zero where a token is special or an outlier
+    explained: Tensor | None  # [n], where it was asked for
 
 
-@torch.inference_mode()
 def inspect(
-    loaded: "LoadedSae", text: str, top: int = 20, bos: str = "auto", windows: bool = False
+    loaded: "LoadedSae",
+    text: str,
+    top: int = 20,
+    bos: str = "auto",
+    windows: bool = False,
+    ranking: Ranking = BY_ACTIVATION,
+    scales: Scales | None = None,
+    named: Collection[int] = (),
 ) -> dict[str, Any]:
     """Tokens of `text` and the features that fire on them.
 
-    `features` are the `top` strongest, each with one activation per token; `per_token` the
-    strongest [feature, activation] pairs of each token. On special and outlier tokens, which are
-    flagged, nothing fires.
+    `features` are the first `top` in the order of `ranking`, each with its greatest activation, how
+    many tokens it fires on, the first of them, one activation per token, and from `scales` its
+    share of the greatest activation in the index and its density there; `per_token` the first
+    [feature, activation] pairs of each token. On special and outlier tokens, which are flagged,
+    nothing fires. `named` are the features that a ranking of named ones only keeps.
 
     A text longer than the model's context is cut to it, or with `windows` read in several windows:
     `tokens_read` of `tokens_total` tell how much was read, `window_starts` where in `tokens` each
     window begins. `bos` is that of `tokenize`, auto meaning as the SAE was trained; `bos_added`
     tells whether a BOS token was put in front. Raises UserError for an empty text.
     """
-    lm, sae = loaded.lm, loaded.sae
+    found = inspect_all([loaded], text, top, bos, windows, ranking, [scales], [named])[0]
+    del found["explained"]
+    return found
+
+
+@torch.inference_mode()
+def inspect_all(
+    loaded: "Sequence[LoadedSae]",
+    text: str,
+    top: int,
+    bos: str,
+    windows: bool,
+    ranking: Ranking,
+    scales: Sequence[Scales | None],
+    named: Sequence[Collection[int]],
+) -> list[dict[str, Any]]:
+    """`inspect` for several SAEs of one model, which reads the text once.
+
+    `explained` is for each token 1 - |x - x_hat|^2 / |x|^2, None where nothing fires or where only
+    one SAE was asked for.
+    """
+    lm = loaded[0].lm
     check_text(text)
-    check_not_signed(sae, loaded.sae_id, "inspected")
-    read = read_text(lm, text, sae.metadata.bos(bos), windows)
-    found = [_window(loaded, ids) for ids in read.rows]
+    read = read_text(lm, text, loaded[0].sae.metadata.bos(bos), windows)
+    passes = [_windows(loaded, ids) for ids in read.rows]
+    return [
+        _report(one, [windows[number] for windows in passes], read, top, ranking, scale, names)
+        for number, (one, scale, names) in enumerate(zip(loaded, scales, named, strict=True))
+    ]
+
+
+def _windows(loaded: "Sequence[LoadedSae]", ids: list[int]) -> list[_Window]:
+    """One window of the text, as each SAE sees it."""
+    lm = loaded[0].lm
+    encoding = lm.padded([ids])
+    points = list(dict.fromkeys(one.layer for one in loaded))
+    read = run_to(lm, points, encoding.input_ids, encoding.attention_mask)
+    special = encoding.special[0]
+    return [_window(one, ids, read[one.layer][0], special, len(loaded) > 1) for one in loaded]
+
+
+def _window(
+    loaded: "LoadedSae", ids: list[int], x: Tensor, special: Tensor, with_explained: bool
+) -> _Window:
+    sae, limit = loaded.sae, loaded.sae.metadata.outlier_norm
+    outlier = torch.zeros_like(special)
+    if limit is not None:
+        outlier = (torch.linalg.vector_norm(x.float(), dim=-1) > limit) & ~special
+    latents = sae.encode_sparse(x)
+    explained = None
+    if with_explained and not sae.transcodes:
+        rest = (x - sae.decode_sparse(latents, x)).float().square().sum(-1)
+        share = 1 - rest / x.float().square().sum(-1).clamp_min(1e-12)
+        explained = share.masked_fill(special | outlier, torch.nan)
+    values = latents.values.float() * ~(special | outlier)[:, None]
+    return _Window(ids, special, outlier, latents._replace(values=values), explained)
+
+
+def _report(
+    loaded: "LoadedSae",
+    found: Sequence[_Window],
+    read: "ReadText",
+    top: int,
+    ranking: Ranking,
+    scales: Scales | None,
+    named: Collection[int],
+) -> dict[str, Any]:
+    """What `inspect` says of one SAE."""
+    lm = loaded.lm
     latents = _joined([one.latents for one in found])
-    values = latents.values
-    strongest = _strongest(latents, sae.n_latents, top)
-    best = values.topk(min(_PER_TOKEN, values.shape[1]), dim=1)
-    best_features = latents.indices.gather(1, best.indices)
     starts = [0, *accumulate(len(one.ids) for one in found)]
+    shares = [one.explained for one in found if one.explained is not None]
     return {
         "tokens": [text for one in found for text in shown_tokens(lm.tokenizer, one.ids)],
         "special": torch.cat([one.special for one in found]).tolist(),
         "outlier": torch.cat([one.outlier for one in found]).tolist(),
-        "features": [
-            {"feature": feature, "concept": None, "max_act": max(acts), "acts": acts}
-            for feature, acts in strongest.items()
-        ],
-        "per_token": [
-            [[feature, act] for feature, act in zip(features, acts, strict=True) if act > 0]
-            for features, acts in zip(best_features.tolist(), best.values.tolist(), strict=True)
-        ],
+        "features": _features(latents, top, ranking, scales, named),
+        "per_token": _per_token(latents, ranking, scales, named),
         "tokens_total": read.total,
         "tokens_read": read.read,
         "context_length": lm.context,
         "windows": len(found),
         "window_starts": starts[:-1],
         "bos_added": read.bos_added,
+        "order": ranking.by if scales is not None or not ranking.needs_index else "raw",
+        "sae_id": loaded.sae_id,
+        "layer": loaded.layer.name,
+        "point": loaded.layer.point,
+        "explained": [None if value != value else value for value in torch.cat(shares).tolist()]
+        if shares
+        else None,
     }
-
-
-def _window(loaded: "LoadedSae", ids: list[int]) -> _Window:
-    lm, sae, limit = loaded.lm, loaded.sae, loaded.sae.metadata.outlier_norm
-    encoding = lm.padded([ids])
-    x = run_to(lm, [loaded.layer], encoding.input_ids, encoding.attention_mask)[loaded.layer][0]
-    special = encoding.special[0]
-    outlier = torch.zeros_like(special)
-    if limit is not None:
-        outlier = (torch.linalg.vector_norm(x.float(), dim=-1) > limit) & ~special
-    latents = sae.encode_sparse(x)
-    values = latents.values.float() * ~(special | outlier)[:, None]
-    return _Window(ids, special, outlier, latents._replace(values=values))
 
 
 def _joined(parts: "Sequence[SparseLatents]") -> "SparseLatents":
@@ -130,15 +195,56 @@ def read_text(lm: "LanguageModel", text: str, bos: str, windows: bool = False) -
     return ReadText(rows, len(whole), len(whole), bos_added)
 
 
-def _strongest(latents: "SparseLatents", n_latents: int, top: int) -> dict[int, list[float]]:
-    """The `top` features by their greatest activation, each with its activation on every token."""
-    maxima = latents.values.new_zeros(n_latents)
-    maxima.scatter_reduce_(0, latents.indices.reshape(-1), latents.values.reshape(-1), "amax")
-    strongest = maxima.topk(min(top, n_latents))
-    features = strongest.indices[strongest.values > 0]
+def _features(
+    latents: "SparseLatents",
+    top: int,
+    ranking: Ranking,
+    scales: Scales | None,
+    named: Collection[int],
+) -> list[dict[str, Any]]:
+    """The first `top` features in the order of the ranking."""
+    fires = latents.values > 0
+    tokens = fires.nonzero()[:, 0]
+    values = latents.values[fires]
+    features, place = latents.indices[fires].unique(return_inverse=True)
+    most = values.new_zeros(len(features)).scatter_reduce_(0, place, values, "amax")
+    counts = torch.bincount(place, minlength=len(features))
+    first = tokens.new_full((len(features),), len(latents.values))
+    first = first.scatter_reduce_(0, place, tokens, "amin")
+    total = torch.zeros_like(most).index_add_(0, place, values)
+    order = scores(ranking.by, Firing(features, most, total, counts, first), scales)
+    order = order.masked_fill(~allowed(ranking, features, scales, named), -torch.inf)
+    best = order.topk(min(top, len(features)))
+    chosen = best.indices[best.values > -torch.inf]
     # Only these features are made dense: tokens x latents would not fit for wide SAEs.
-    acts = activations_of(latents, features).t()
-    return dict(zip(features.tolist(), acts.tolist(), strict=True))
+    acts = activations_of(latents, features[chosen]).t().tolist()
+    numbers = features[chosen]
+    known = [None] * len(chosen), [None] * len(chosen)
+    if scales is not None:
+        shares = scales.shares(most[chosen], numbers)
+        known = shares.tolist(), scales.density[numbers].tolist()
+    columns = numbers.tolist(), most[chosen].tolist(), counts[chosen].tolist()
+    rows = zip(*columns, first[chosen].tolist(), *known, acts, strict=True)
+    names = "feature", "max_act", "count", "first", "share", "density", "acts"
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _per_token(
+    latents: "SparseLatents", ranking: Ranking, scales: Scales | None, named: Collection[int]
+) -> list[list[list[float]]]:
+    """The first features of each token with their activations there."""
+    values, indices = latents
+    by = "raw" if ranking.by in ("count", "first") else ranking.by
+    order = scores(by, Firing(indices, values, values, indices, indices), scales)
+    kept = allowed(ranking, indices, scales, named) & (values > 0)
+    order = order.masked_fill(~kept, -torch.inf)
+    best = order.topk(min(_PER_TOKEN, order.shape[1]), dim=1)
+    features, acts = indices.gather(1, best.indices), values.gather(1, best.indices)
+    rows = zip(features.tolist(), acts.tolist(), best.values.tolist(), strict=True)
+    return [
+        [[feature, act] for feature, act, score in zip(*row, strict=True) if score > -torch.inf]
+        for row in rows
+    ]
 
 
 def activations_of(latents: "SparseLatents", features: Tensor) -> Tensor:

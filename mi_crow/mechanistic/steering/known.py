@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import NotFoundError
-from mi_crow.mechanistic.steering.run import concept_names
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -79,3 +78,17 @@ def shown_name(known: "dict[str, Any]") -> str:
 
         return f"{known['label']} {auroc_text(known['auroc'] or 0)}"
     return ""
+
+
+def concept_names(workspace: Workspace, sae_id: str) -> dict[int, str]:
+    """The most confident name of each named feature of an SAE."""
+    if not workspace.annotations_path.exists():
+        return {}
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+
+    annotations = Annotations(workspace.annotations_path)
+    try:
+        concepts = sorted(annotations.concepts(sae_id), key=lambda one: one.confidence)
+        return {concept.feature: concept.name for concept in concepts}
+    finally:
+        annotations.close()

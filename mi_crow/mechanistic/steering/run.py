@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.errors import NotFoundError
 from mi_crow.mechanistic.steering.fits import all_maxima, check_stack, looked_up
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.known import KnownFeatures, concept_names
 from mi_crow.mechanistic.steering.loading import LoadedSae, load_for_work
 from mi_crow.store.workspace import Workspace
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from mi_crow.language_model import Generation, LanguageModel
     from mi_crow.language_model.steps import Prefixes
     from mi_crow.mechanistic.steering.parts import Shelf
+    from mi_crow.mechanistic.steering.ranking import Ranking
 
 OnToken = Callable[[str, int, str], None]  # side (baseline | steered), sample, text
 
@@ -30,10 +33,12 @@ def inspect_text(
     device: str = "auto",
     bos: str = "auto",
     windows: bool = False,
+    ranking: "Ranking | None" = None,
 ) -> dict[str, Any]:
-    """The features that fire on a text (see `inspection.inspect`), each with its concept."""
+    """The features that fire on a text (see `inspection.inspect`), each with its concept, its label
+    on held-out texts and the score of that."""
     loaded = load_for_work(workspace, sae_id, device)
-    return inspect_loaded(workspace, loaded, text, top, bos, windows)
+    return inspect_loaded(workspace, loaded, text, top, bos, windows, ranking)
 
 
 def inspect_loaded(
@@ -43,15 +48,49 @@ def inspect_loaded(
     top: int = 20,
     bos: str = "auto",
     windows: bool = False,
+    ranking: "Ranking | None" = None,
 ) -> dict[str, Any]:
     """`inspect_text` with a loaded SAE."""
-    from mi_crow.mechanistic.steering.inspection import inspect
+    found = inspect_several(KnownFeatures(workspace), [loaded], text, top, bos, windows, ranking)
+    return found[0]
 
-    result = inspect(loaded, text, top, bos, windows)
-    names = concept_names(workspace, loaded.sae_id)
-    for row in result["features"]:
-        row["concept"] = names.get(row["feature"])
-    return result
+
+def inspect_several(
+    known: KnownFeatures,
+    loaded: Sequence[LoadedSae],
+    text: str,
+    top: int = 20,
+    bos: str = "auto",
+    windows: bool = False,
+    ranking: "Ranking | None" = None,
+) -> list[dict[str, Any]]:
+    """`inspect_text` for several SAEs of one model, which reads the text once.
+
+    Without a ranking they stand by meaning, or by their activations where there is no index. Raises
+    NotFoundError for a ranking that needs an index where there is none.
+    """
+    from mi_crow.mechanistic.steering.inspection import inspect_all
+    from mi_crow.mechanistic.steering.ranking import Ranking, Scales
+
+    asked = ranking or Ranking()
+    scales, named = [], []
+    for one in loaded:
+        figures = known.figures(one.sae_id)
+        if figures is not None and len(figures[0]) != one.sae.n_latents:
+            figures = None  # an index of other weights
+        if figures is None and asked.needs_index and ranking is not None:
+            raise NotFoundError(
+                f"SAE {one.sae_id!r} has no index, which this order needs",
+                hint=f"mi-crow index --sae {one.sae_id} builds it, or order by raw",
+            )
+        scales.append(None if figures is None else Scales.of(figures, one.lm.device))
+        named.append(concept_names(known.workspace, one.sae_id) if asked.named_only else ())
+    found = inspect_all(loaded, text, top, bos, windows, asked, scales, named)
+    for result in found:
+        names = known.names(result["sae_id"], [row["feature"] for row in result["features"]])
+        for row in result["features"]:
+            row.update(names[row["feature"]])
+    return found
 
 
 def steer_prompt(
@@ -263,17 +302,3 @@ def _read_of(
 
 def _stopped(written: "dict[str, Generation]") -> bool:
     return any(one.stopped for one in written.values())
-
-
-def concept_names(workspace: Workspace, sae_id: str) -> dict[int, str]:
-    """The most confident name of each named feature of an SAE."""
-    if not workspace.annotations_path.exists():
-        return {}
-    from mi_crow.mechanistic.concepts.annotations import Annotations
-
-    annotations = Annotations(workspace.annotations_path)
-    try:
-        concepts = sorted(annotations.concepts(sae_id), key=lambda one: one.confidence)
-        return {concept.feature: concept.name for concept in concepts}
-    finally:
-        annotations.close()
