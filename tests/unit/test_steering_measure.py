@@ -184,7 +184,7 @@ def test_the_figures_are_those_of_the_texts(home, store):
 
 def test_a_sweep_that_was_stopped_goes_on_where_it_was(home):
     config = sweep_config(plausible=(0.0, 0.2))
-    names = [arm.name for arm in arms_of(config)]
+    names = [arm.name for arm in arms_of(config, config.stack())]
     assert len(names) == 2
     assert "plausible 0.2" in names[-1]
     loaded = load_for_work(home, SAE_ID, "cpu")
@@ -256,7 +256,7 @@ def test_measuring_is_part_of_steer(typed, command):
     [
         (("steer", "evaluate"), "give a preset or --feature"),
         (("steer", "evaluate", "calm"), "preset 'calm' not found"),
-        (("steer", "evaluate", "--feature", "900=+1"), "feature 900 is not in SAE"),
+        (("steer", "evaluate", "--feature", "900=+1"), "'feature:900' is not a feature of SAE"),
         (("steer", "evaluate", "--feature", "3=+1", "--label", "sail"), "label 'sail' is not"),
         (("steer", "evaluate", "--feature", "3=+1", "--strengths", "nan"), "not a number"),
         (("steer", "evaluate", "--feature", "3=+1", "--operations", "scale"), "has no amount"),

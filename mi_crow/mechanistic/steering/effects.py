@@ -51,35 +51,49 @@ def write_continuations(
     max_new_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
+) -> Written:
+    """`n` sampled continuations, spread over the prompts, one batch per prompt.
+
+    Raises UserError without a prompt, and whatever `steering` raises.
+    """
+    with steering(lm, sae, layer, interventions, max_acts):
+        return write_now(
+            lm, prompts, n=n, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+        )
+
+
+def write_now(
+    lm: "LanguageModel",
+    prompts: Sequence[str],
+    *,
+    n: int,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
     top_p: float = 1.0,
     plausible: float | None = None,
     kl_budget: float | None = None,
 ) -> Written:
-    """`n` sampled continuations, spread over the prompts, one batch per prompt; the constraints are
-    those of `LanguageModel.generate`.
-
-    Raises UserError without a prompt, and whatever `steering` raises.
-    """
+    """The same under whatever acts now; the constraints are those of `LanguageModel.generate`."""
     if not prompts:
         raise UserError("no prompt given", hint="give at least one, it may be empty")
     generations = []
-    with steering(lm, sae, layer, interventions, max_acts):
-        for number, prompt in enumerate(prompts):
-            # The first prompts get the remainder.
-            count = n // len(prompts) + (number < n % len(prompts))
-            if count:
-                generations.append(
-                    lm.generate(
-                        prompt,
-                        max_new_tokens,
-                        temperature,
-                        top_p,
-                        seed + number,
-                        n=count,
-                        plausible=plausible,
-                        kl_budget=kl_budget,
-                    )
+    for number, prompt in enumerate(prompts):
+        # The first prompts get the remainder.
+        count = n // len(prompts) + (number < n % len(prompts))
+        if count:
+            generations.append(
+                lm.generate(
+                    prompt,
+                    max_new_tokens,
+                    temperature,
+                    top_p,
+                    seed + number,
+                    n=count,
+                    plausible=plausible,
+                    kl_budget=kl_budget,
                 )
+            )
     return Written(generations)
 
 

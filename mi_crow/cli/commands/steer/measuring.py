@@ -87,9 +87,10 @@ def _add_sweep(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--feature",
+        "--steer",
         action="append",
         default=[],
-        metavar="N=CHANGE",
+        metavar="TARGET=CHANGE",
         help="intervention, as for steer: '42=floor 0.3norm'; repeatable",
     )
     judge = parser.add_argument_group("judge (default: the topic of the steered feature)")

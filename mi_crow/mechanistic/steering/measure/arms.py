@@ -9,8 +9,10 @@ from itertools import product
 from typing import Any
 
 from mi_crow.mechanistic.steering.interventions import Intervention
-from mi_crow.mechanistic.steering.measure.config import OPERATIONS, SweepConfig
+from mi_crow.mechanistic.steering.measure.config import BY_AMOUNT, SweepConfig
 from mi_crow.mechanistic.steering.schedules import parse_schedule
+
+_SHOWN = 4  # interventions and rivals that a name lists
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,12 @@ class Arm:
     @property
     def name(self) -> str:
         """What it does, in words; unlike that of any other arm."""
-        words = [one.describe() for one in self.interventions]
-        if len(words) > 4:
-            words = [*words[:3], f"and {len(words) - 3} more"]
+        words = [_words(one) for one in self.interventions]
+        if len(words) > _SHOWN:
+            words = [*words[:_SHOWN], f"and {len(words) - _SHOWN} more"]
         words += [f"plausible {self.plausible:g}"] if self.plausible else []
         words += [f"KL {self.kl_budget:g}"] if self.kl_budget else []
         return ", ".join(words) or "nothing"
-
-    @property
-    def changes(self) -> str:
-        """`floor 0.3norm@feedback`: what it does to its first target, without its number."""
-        return self.interventions[0].describe().partition(" ")[2].partition(" ")[2]
 
     def scaled(self, strength: float) -> "Arm":
         """The same with its amounts multiplied."""
@@ -47,9 +44,7 @@ class Arm:
         """The same on other features, for a control."""
         return replace(
             self,
-            interventions=tuple(
-                one if one.feature is None else _moved(one, others) for one in self.interventions
-            ),
+            interventions=tuple(_moved(one, others) for one in self.interventions),
         )
 
     def as_json(self, sae_id: str) -> dict[str, Any]:
@@ -64,18 +59,25 @@ class Arm:
 
 def scaled(one: Intervention, strength: float) -> Intervention:
     """An intervention with its amount, if it has one, multiplied."""
-    return replace(one, value=one.value * strength) if one.op in OPERATIONS else one
+    return replace(one, value=one.value * strength) if one.op in BY_AMOUNT else one
 
 
 def _moved(one: Intervention, others: Mapping[int, int]) -> Intervention:
-    assert one.feature is not None
-    prefix = one.target.removesuffix(str(one.feature))
-    return replace(one, target=f"{prefix}{others.get(one.feature, one.feature)}")
+    features = tuple((others.get(feature, feature), weight) for feature, weight in one.features)
+    return replace(one, target=replace(one.aim, features=features).text) if features else one
 
 
-def arms_of(config: SweepConfig) -> list[Arm]:
-    """Every combination that a sweep tries; one arm where it varies nothing."""
-    stack = config.stack()
+def _words(one: Intervention) -> str:
+    """What it does; of many rivals only how many."""
+    if len(one.rival_features) <= _SHOWN:
+        return one.describe()
+    plain = replace(one, rivals=f"feature:{one.rival_features[0][0]}").describe()
+    first = f"against {one.rival_features[0][0]}"
+    return plain.replace(first, f"against {len(one.rival_features)} rivals", 1)
+
+
+def arms_of(config: SweepConfig, stack: Sequence[Intervention]) -> list[Arm]:
+    """Every combination that a sweep of `stack` tries; one arm where it varies nothing."""
     found: list[Arm] = []
     for operation, schedule, beta, budget, strength in product(
         config.operations or (None,),
@@ -93,9 +95,9 @@ def arms_of(config: SweepConfig) -> list[Arm]:
 
 def _varied(one: Intervention, operation: Any, schedule: str | None) -> Intervention:
     """With another operation (where it has an amount) and another schedule."""
-    if one.feature is None:
+    if one.layer is not None:
         return one
-    if operation is not None and one.op in OPERATIONS:
+    if operation is not None and one.op in BY_AMOUNT:
         one = replace(one, op=operation)
     return one if schedule is None else replace(one, schedule=parse_schedule(schedule))
 

@@ -76,7 +76,9 @@ def run_auto(
             hint="allow a higher --most-ratio, or choose another feature",
         )
     order = sorted(usable, key=lambda one: (-one[1][1]["share"], one[1][1]["perplexity_ratio"]))
-    others = matched_features(indexed.store, [feature], trial.seed) if trial.control else {}
+    others = (
+        matched_features(indexed.store, [feature], trial.seed, aim.rivals) if trial.control else {}
+    )
     rows = []
     for recipe, (arm, tried) in order:
         rows.append(search.report(recipe, arm, tried, fresh, others))

@@ -1,9 +1,10 @@
 """The bench: a loaded model with its SAE, on which the arms of a sweep are measured one by one."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,15 +14,17 @@ from torch.nn import functional
 from mi_crow.hooks import Detector
 from mi_crow.language_model.context import ForwardContext
 from mi_crow.mechanistic.sae.substitute import replaceable
-from mi_crow.mechanistic.steering.effects import Written, teacher_forced, write_continuations
+from mi_crow.mechanistic.steering.effects import Written, teacher_forced, write_now
+from mi_crow.mechanistic.steering.fits import looked_up
 from mi_crow.mechanistic.steering.inspection import activations_of
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.arms import Arm
 from mi_crow.mechanistic.steering.measure.config import Trial
 from mi_crow.mechanistic.steering.measure.judges import Judge
 from mi_crow.mechanistic.steering.measure.text_figures import distinct, repetition
-from mi_crow.mechanistic.steering.run import feature_maxima
-from mi_crow.mechanistic.steering.steer import ordinary_tokens, steering
+from mi_crow.mechanistic.steering.parts import Shelf
+from mi_crow.mechanistic.steering.steer import steering_with
+from mi_crow.mechanistic.steering.where import ordinary_tokens
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -117,21 +120,18 @@ class Bench:
         with_kl: bool = True,
     ) -> Readings:
         """Writes the continuations of an arm and reads them again; without the KL, it is 0."""
-        written = write_continuations(
-            self.loaded.lm,
-            self.loaded.sae,
-            self.loaded.layer.name,
-            prompts,
-            arm.interventions,
-            self._maxima(arm),
-            n=n,
-            max_new_tokens=trial.max_new_tokens,
-            temperature=trial.temperature,
-            top_p=trial.top_p,
-            seed=seed,
-            plausible=arm.plausible,
-            kl_budget=arm.kl_budget,
-        )
+        with self.steered(arm):
+            written = write_now(
+                self.loaded.lm,
+                prompts,
+                n=n,
+                max_new_tokens=trial.max_new_tokens,
+                temperature=trial.temperature,
+                top_p=trial.top_p,
+                seed=seed,
+                plausible=arm.plausible,
+                kl_budget=arm.kl_budget,
+            )
         return self._read_again(arm, written, with_kl and bool(arm.interventions))
 
     def _read_again(self, arm: Arm, written: Written, with_kl: bool) -> Readings:
@@ -177,12 +177,14 @@ class Bench:
     @contextmanager
     def steered(self, arm: Arm) -> Iterator[None]:
         """Inside the block the model runs under the arm's stack."""
-        loaded = self.loaded
-        with steering(loaded.lm, loaded.sae, loaded.layer, arm.interventions, self._maxima(arm)):
+        lm = self.loaded.lm
+        stack = looked_up(self.workspace, arm.interventions, self.loaded.sae_id)
+        with steering_with(lm, self._shelf.parts(self.loaded, stack), stack):
             yield
 
-    def _maxima(self, arm: Arm) -> Mapping[int, float]:
-        return feature_maxima(self.workspace, self.loaded.sae_id, arm.interventions)
+    @cached_property
+    def _shelf(self) -> Shelf:
+        return Shelf(self.workspace, self.loaded.lm)
 
     def ce_added(self, arm: Arm) -> float | None:
         """Cross-entropy on held-out texts under the stack minus that of the plain model, nats a

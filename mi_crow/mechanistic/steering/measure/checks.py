@@ -1,23 +1,24 @@
 """What can be refused before a measurement starts: no model is loaded. Torch-free."""
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.steering.fits import all_maxima, check_stack, looked_up
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging, SweepConfig
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.judges import compiled_pattern
 from mi_crow.mechanistic.steering.measure.recipes import recipes_named
-from mi_crow.mechanistic.steering.run import feature_maxima
 from mi_crow.store.workspace import Workspace
 
 
 def check_sweep(workspace: Workspace, config: SweepConfig) -> None:
     """Raises UserError or NotFoundError for a sweep that would fail; no model is loaded."""
     indexed = Indexed.open(workspace, config.sae_id)
-    for one in config.stack():
-        one.check_sae(config.sae_id, lambda: None)
-        for feature in features_of(one):
+    check_stack(workspace, config.stack(), config.sae_id)
+    stack = looked_up(workspace, config.stack(), config.sae_id)
+    for one in stack:
+        for feature in features_of(one, config.sae_id):
             indexed.check_feature(feature)
-    feature_maxima(workspace, config.sae_id, config.stack())
+    all_maxima(workspace, config.sae_id, stack)
     _check_judging(indexed, config.judging)
 
 
@@ -52,9 +53,9 @@ def feature_for(indexed: Indexed, config: AutoConfig) -> int:
     return int(found[0][0])
 
 
-def features_of(one: Intervention) -> list[int]:
-    """The features that an intervention changes."""
-    return [] if one.feature is None else [one.feature]
+def features_of(one: Intervention, sae_id: str) -> list[int]:
+    """The features of SAE `sae_id` that an intervention changes, its rivals apart."""
+    return [feature for feature, _ in one.features] if one.sae in (None, sae_id) else []
 
 
 def _check_judging(indexed: Indexed, judging: Judging) -> None:

@@ -8,7 +8,8 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.schedules import parse_schedule
 
-OPERATIONS = ("add", "clamp", "floor", "cap")  # whose value is an amount
+OPERATIONS = ("add", "clamp", "floor", "cap")  # that a sweep can try
+BY_AMOUNT = (*OPERATIONS, "swap")  # whose value is an amount
 # What a sweep tries where nothing is said: shares of the stack's own amounts.
 STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5)
 

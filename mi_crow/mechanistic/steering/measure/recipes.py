@@ -7,6 +7,7 @@ from mi_crow.errors import UserError, nearest
 from mi_crow.mechanistic.steering.interventions import Intervention, Op
 from mi_crow.mechanistic.steering.measure.arms import Arm
 from mi_crow.mechanistic.steering.schedules import CONSTANT, Schedule
+from mi_crow.mechanistic.steering.targets import group_of
 
 _DECAY, _FEEDBACK = Schedule("decay"), Schedule("feedback")
 _BETA = 0.1  # the plausible share of Li et al. 2023
@@ -14,7 +15,7 @@ _BETA = 0.1  # the plausible share of Li et al. 2023
 
 @dataclass(frozen=True)
 class Aim:
-    """What is steered to: its feature, the allies and the rivals that were found for it."""
+    """What is steered to: a feature, and the rivals that were found for it."""
 
     feature: int
     rivals: tuple[int, ...] = ()
@@ -39,11 +40,22 @@ def _single(
     return build
 
 
+def _swap(aim: Aim) -> Arm | None:
+    if not aim.rivals:
+        return None
+    rivals = group_of(tuple((rival, 1.0) for rival in aim.rivals)).text
+    one = Intervention(
+        f"feature:{aim.feature}", "swap", 1.0, "norm", schedule=_FEEDBACK, rivals=rivals
+    )
+    return Arm((one,))
+
+
 RECIPES: tuple[Recipe, ...] = (
     Recipe("add", "a constant, as most tools do", _single("add")),
     Recipe("floor", "raised where it is below", _single("floor")),
     Recipe("decay", "a constant that fades over 16 tokens", _single("add", _DECAY)),
     Recipe("feedback", "raised until the text is about it", _single("floor", _FEEDBACK)),
+    Recipe("swap", "the same, while its rivals are taken away", _swap),
     Recipe("plausible", "raised, within the plausible set", _single("floor", beta=_BETA)),
     Recipe(
         "plausible-feedback",

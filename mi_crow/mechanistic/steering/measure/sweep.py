@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from mi_crow.mechanistic.steering.fits import looked_up
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.arms import Arm, arms_of, best_of, front
 from mi_crow.mechanistic.steering.measure.bench import Bench
@@ -32,17 +33,18 @@ def run_sweep(
     progress = progress or NullProgress()
     check_sweep(workspace, config)
     indexed = Indexed.open(workspace, config.sae_id)
-    stack, trial = config.stack(), config.trial
-    targets = [feature for one in stack for feature in features_of(one)]
+    stack, trial = looked_up(workspace, config.stack(), config.sae_id), config.trial
+    targets = [feature for one in stack for feature in features_of(one, config.sae_id)]
+    rivals = [feature for one in stack for feature, _ in one.rival_features]
     target = targets[0] if targets else None
     prompts = list(prompts_of(trial, indexed))
     bench = make_bench(
         workspace, config.sae_id, indexed, config.judging, target, trial, config.device, loaded
     )
-    others = matched_features(indexed.store, targets, trial.seed) if trial.control else {}
+    others = matched_features(indexed.store, targets, trial.seed, rivals) if trial.control else {}
     name = config.name or measurement_id("sweep", asdict(config), bench.loaded.weights_hash())
     measurement = open_measurement(workspace, name, "sweep", asdict(config))
-    arms = arms_of(config)
+    arms = arms_of(config, stack)
     rows: list[dict[str, Any]] = []
     for number, arm in enumerate(arms):
         progress.update(number, len(arms), "arm")
