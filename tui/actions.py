@@ -54,6 +54,7 @@ APP = (
     ),
     Action("app.zoom", "plus", "zoom", "zoom", "This pane alone, or all panes again", False),
     Action("app.jump", "apostrophe", "jump", "jump", "Jump to a pane or field by letter", False),
+    Action("app.copy", "y", "copy", "copy", "Copy the row or the text with the focus", False),
     Action("app.theme", "", "next_theme", "theme", "Dark, light or high contrast"),
     Action("app.themes", "", "themes", "themes", "Choose a theme, with a preview"),
     Action("app.settings", "", "settings", "settings", "Edit the settings in your editor"),

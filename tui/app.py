@@ -21,6 +21,7 @@ from tui import messages
 from tui.actions import BY_ID, SCREENS, Action, bindings
 from tui.allocation import keep_little
 from tui.annotate import redo, undo, write
+from tui.clipboard import copy_focused
 from tui.ending import run_to_its_end
 from tui.preferences.list_columns import LISTS
 from tui.preferences.preferences import Preferences
@@ -276,6 +277,9 @@ class MiCrowApp(Workbench):
                 self.exit()
             return
         await super().on_event(event)
+
+    def action_copy(self) -> None:
+        copy_focused(self)
 
     def action_undo(self) -> None:
         write(self, undo)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mi_crow.visible import visible_lines
+from tui.widgets.lists.strip_view import StripView
 
 if TYPE_CHECKING:
     from tui.workbench import Workbench
@@ -30,6 +31,16 @@ def copy(app: "Workbench", text: str, what: str) -> None:
         app.in_thread(partial(_copied_by_tmux, text), done)
     else:
         done(False)
+
+
+def copy_focused(app: "Workbench") -> None:
+    """Copies the row or the text that has the focus."""
+    focused = app.screen.focused
+    text, what = focused.text_to_copy() if isinstance(focused, StripView) else ("", "")
+    if text:
+        copy(app, text, what)
+    else:
+        app.notify("Nothing to copy here", severity="warning")
 
 
 def _copied_by_tmux(text: str) -> bool:

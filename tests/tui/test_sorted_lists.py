@@ -164,3 +164,28 @@ async def test_the_columns_of_a_list_are_chosen_and_kept(app_workspace):
         await settle(pilot)
         assert "FVU" in screen_text(pilot)
         assert "recovered" not in screen_text(pilot)
+
+
+async def test_y_copies_the_row_or_the_text_that_has_the_focus(app_workspace, run_app):
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        app = pilot.app
+        await press(pilot, "1")
+        saes = app.screen.query_one("#list-saes", SortedList)
+        saes.focus()
+        saes.select("demo-topk")
+        await press(pilot, "space", "k", "y")  # the mark is no part of the name
+        assert app.clipboard.split("\t")[:2] == ["demo-topk", "2,048"]
+        app.screen.query_one("#detail").focus()
+        await press(pilot, "y")
+        assert app.clipboard.startswith("demo-topk\ntopk SAE")
+        assert "loss recovered" in app.clipboard
+        app.screen.query_one("#list-jobs").focus()
+        await press(pilot, "l")
+        await press(pilot, "y")
+        assert app.clipboard == app.screen.query_one("#log-text").text_to_copy()[0]
+        await press(pilot, "escape", "exclamation_mark", "y")
+        assert app.clipboard == "Copied the text"
+        await press(pilot, "escape", "6", "y")
+        assert app.clipboard.startswith("model.layers.2")
+        await press(pilot, "4", "y")
+        assert "Nothing to copy here" in [told.sentence for told in app.message_log.read()]

@@ -9,7 +9,7 @@ from textual import on
 from mi_crow.store.json_object import JsonObject
 from mi_crow.visible import visible
 from tui import messages
-from tui.clipboard import copy
+from tui.clipboard import copy, copy_focused
 from tui.screens.base import MiCrowScreen
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.elsewhere import Elsewhere, OtherSaes, others_of, takes_long
@@ -17,6 +17,7 @@ from tui.screens.features.reading import DetailRead, read_detail
 from tui.widgets.example_lines import LOOKS, ExampleLook
 from tui.widgets.example_list import ExampleList
 from tui.widgets.lists.feature_table import FeatureTable
+from tui.widgets.lists.row_list import RowList
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureStore
@@ -172,6 +173,8 @@ class OpenFeatureScreen(MiCrowScreen):
         examples = self.pane.examples
         if examples.has_focus and examples.example is not None:
             copy(self.mi_crow, examples.example.text, "the example's text")
+        elif isinstance(self.focused, RowList):
+            copy_focused(self.mi_crow)
         elif self._feature is not None:
             row = self._row
             name = visible((row.concept or row.top_label or "") if row is not None else "")

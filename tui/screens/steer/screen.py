@@ -16,7 +16,7 @@ from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.actions import bindings
 from tui.annotate import write
-from tui.clipboard import copy
+from tui.clipboard import copy, copy_focused
 from tui.preferences.key_words import key
 from tui.screens.feature_card import FeatureCard
 from tui.screens.no_sae import no_sae
@@ -369,5 +369,7 @@ class SteerScreen(StackScreen):
 
     def action_copy(self) -> None:
         baseline, steered = (self._text(side).text for side in SIDES)
-        if self._plan is not None:
+        if isinstance(self.focused, RowList) or self._plan is None:
+            copy_focused(self.mi_crow)
+        else:
             copy(self.mi_crow, copied_text(self._plan, baseline, steered), "both texts")

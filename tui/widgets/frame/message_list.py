@@ -31,6 +31,12 @@ class MessageRows(RowList):
         """The message under the cursor."""
         return self._told[int(self.key)] if self.key is not None else None
 
+    def text_to_copy(self) -> tuple[str, str]:
+        told = self.told
+        if told is None:
+            return "", ""
+        return "\n".join(filter(None, (told.sentence, told.remedy))), "the message"
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "select_row":
             return self.told is not None and self.told.place is not None

@@ -1,6 +1,6 @@
 """What opens over a screen: the frame of popups, and the question with yes or no."""
 
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -9,10 +9,14 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from tui.actions import bindings
+from tui.clipboard import copy_focused
 from tui.text import printable
 from tui.threads import ThreadWork
 from tui.widgets.frame.footer import FooterBar
 from tui.widgets.frame.too_small import TooSmall
+
+if TYPE_CHECKING:
+    from tui.workbench import Workbench
 
 Result = TypeVar("Result")
 
@@ -21,7 +25,7 @@ class Popup(ThreadWork, ModalScreen[Result | None]):
     """A box in the middle of the screen. Subclasses yield their widgets in `compose_box`."""
 
     HEADING = ""
-    BINDINGS = bindings("popup", "close")
+    BINDINGS = bindings("popup", "close") + bindings("app", "copy")
 
     def compose(self) -> ComposeResult:
         box = Vertical(classes="popup-box")
@@ -37,6 +41,9 @@ class Popup(ThreadWork, ModalScreen[Result | None]):
 
     def compose_box(self) -> ComposeResult:
         yield from ()
+
+    def action_copy(self) -> None:
+        copy_focused(cast("Workbench", self.app))
 
     def action_close(self) -> None:
         """Escape: what runs below stops first; the next escape closes."""

@@ -31,6 +31,9 @@ class LineView(StripView):
     def row_count(self) -> int:
         return len(self._lines)
 
+    def text_to_copy(self) -> tuple[str, str]:
+        return "\n".join(line.plain.rstrip() for line in self._lines).strip("\n"), "the text"
+
     def line_content(self, line: int, look: str) -> Content:
         return self._lines[line]
 

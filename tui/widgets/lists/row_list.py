@@ -13,6 +13,7 @@ from textual.widget import Widget
 from tui.preferences.list_columns import Column
 from tui.widgets.lists.cursor_list import CursorList, Sentence
 
+_MARKS = " ●•▸▾"  # what stands before a name in the first column
 _LEAST = 12  # cells of a column that takes what is left, beside others that somebody chose
 
 
@@ -100,6 +101,17 @@ class RowList(CursorList):
     def key(self) -> str | None:
         """The key of the row under the cursor."""
         return self._rows[self.cursor].key if self._rows else None
+
+    def text_to_copy(self) -> tuple[str, str]:
+        if not self._rows:
+            return "", ""
+        return "\t".join(text.strip(_MARKS) for text in self.shown_texts()).strip(), "the row"
+
+    def shown_texts(self) -> list[str]:
+        """What the shown columns say of the row under the cursor, in full."""
+        cells = self._rows[self.cursor].cells
+        shown = [cells[at] for at, _ in self._fitting(self.text_width - 2) if at < len(cells)]
+        return ["".join((cell.text, *(text for text, _ in cell.more))) for cell in shown]
 
     def set_rows(self, rows: Sequence[Row]) -> None:
         """Shows `rows`; the cursor stays on the row with the same key where there is one."""

@@ -9,6 +9,7 @@ from mi_crow.errors import UserError
 from mi_crow.store.json_object import JsonObject
 from tui.actions import bindings
 from tui.preferences.list_columns import chosen_columns
+from tui.text import printable
 from tui.widgets.lists.cursor_list import Sentence
 from tui.widgets.lists.row_list import Column, Row, RowList
 from tui.widgets.lists.row_order import RowOrder, ordered
@@ -51,6 +52,12 @@ class SortedList(RowList):
     def set_rows(self, rows: Sequence[Row]) -> None:
         self._given = tuple(rows)
         super().set_rows(ordered(self._given, self.columns, self.order))
+
+    def text_to_copy(self) -> tuple[str, str]:
+        """The first column is a name: without marks, as commands take it."""
+        if self.key is None:
+            return "", ""
+        return "\t".join([printable(self.key), *self.shown_texts()[1:]]), "the row"
 
     def watch_order(self) -> None:
         self.set_rows(self._given)

@@ -34,6 +34,10 @@ class StripView(ScrollView, can_focus=True):
         """The line in a look that `look_of` gave it."""
         raise NotImplementedError
 
+    def text_to_copy(self) -> tuple[str, str]:
+        """The text that the key for copying takes, and what it is in words; empty for nothing."""
+        return "", ""
+
     def look_of(self, line: int) -> str:
         """Names how a line looks now (say, that the cursor is on it); empty for the plain look.
         Where it is a component class, that styles the line."""
