@@ -46,6 +46,8 @@ COMMANDS = {
     "features": Command("features", "list an SAE's features from its index"),
     "feature": Command("features", "show a feature with its top examples, or compare two to four"),
     "inspect": Command("steering", "show which features fire on a text, token by token"),
+    "lens": Command("causes.lens", "show what the model would say after each block"),
+    "patch": Command("causes.patch", "show where the difference of two prompts is decided"),
     "attribute": Command("causes.attribute", "find the features that made the model say it"),
     "steer": Command("steering", "continue a prompt with and without interventions"),
     "steer evaluate": Command("steer.measuring", "measure a stack, or sweep over its strengths"),

@@ -83,6 +83,32 @@ class Causes:
         chosen = self.saes(loaded, saes)
         return attribute_loaded(self.known, chosen, text, Question(**question))
 
+    def lens(
+        self, loaded: "LoadedSae", text: str, top: int = 3, bos: str = "auto"
+    ) -> dict[str, Any]:
+        """See `attribution.lens.logit_lens`."""
+        from mi_crow.mechanistic.attribution.lens import lens_json, logit_lens
+        from mi_crow.mechanistic.attribution.run import encode_text
+
+        encoding = encode_text(loaded, text, bos)
+        return lens_json(loaded.lm, encoding, logit_lens(loaded.lm, encoding, top))
+
+    def patch(
+        self,
+        loaded: "LoadedSae",
+        clean: str,
+        corrupted: str,
+        features: bool = False,
+        **asked: Any,
+    ) -> dict[str, Any]:
+        """See `attribution.two_prompts.patch_prompts`; with `features` what the SAE writes is
+        restored, and not a module."""
+        from mi_crow.mechanistic.attribution.two_prompts import patch_prompts
+
+        bos = loaded.sae.metadata.bos(asked.pop("bos", "auto"))
+        restored = loaded if features else None
+        return patch_prompts(loaded.lm, clean, corrupted, loaded=restored, bos=bos, **asked)
+
     def predict(
         self,
         loaded: "LoadedSae",

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -68,12 +69,14 @@ class Operations:
         self._table: dict[str, Callable[..., dict[str, Any]]] = {
             "ping": self._ping,
             "load": self._load,
-            "inspect": self._inspect,
+            "inspect": partial(self._explain, "inspect"),
             "layers": self._layers,
             "layer_stats": self._layer_stats,
             "hooks": self._hooks,
-            "attribute": self._attribute,
-            "predict": self._predict,
+            "attribute": partial(self._explain, "attribute"),
+            "predict": partial(self._explain, "predict"),
+            "lens": partial(self._explain, "lens"),
+            "patch": partial(self._explain, "patch"),
         }
         self._causes = Causes(workspace)
 
@@ -127,14 +130,9 @@ class Operations:
         del held  # two models at once may not fit the device
         return LanguageModel.from_spec(spec)
 
-    def _inspect(self, text: str, sae_id: str | None = None, **asked: Any) -> dict[str, Any]:
-        return self._causes.inspect(self._ready(sae_id), text, **asked)
-
-    def _attribute(self, text: str, sae_id: str | None = None, **asked: Any) -> dict[str, Any]:
-        return self._causes.attribute(self._ready(sae_id), text, **asked)
-
-    def _predict(self, text: str, sae_id: str | None = None, **asked: Any) -> dict[str, Any]:
-        return self._causes.predict(self._ready(sae_id), text, **asked)
+    def _explain(self, what: str, sae_id: str | None = None, **asked: Any) -> dict[str, Any]:
+        """An operation of `Causes`."""
+        return getattr(self._causes, what)(self._ready(sae_id), **asked)
 
     def _generate(
         self,

@@ -19,6 +19,9 @@ prompt_tokens, bos_added, context_length, shortened_to; on the way tokens {side,
 seed, bos, sae_id | tokens, target, value, predictions, saes, tree, memory_bytes |
 | predict | text, ablated [[sae, feature]], position, bos, sae_id | position, predictions, \
 predictions_without |
+| lens | text, top, bos, sae_id | tokens, special, layers [{point, top, entropy, kl}] |
+| patch | clean, corrupted, module, features, feature, target, against, position, bos, sae_id | \
+tokens, corrupted_tokens, target, what, points, effects, clean, corrupted |
 | layers | | layers: [{name, kind, shape, params, point}] |
 | layer_stats | layer, text | layer, shape, tokens, mean_norm, median_norm, max_norm, mean, std |
 | hooks | | hooks: [{id, layer, hook, type, enabled}] |

@@ -33,6 +33,9 @@ class Question:
     log_probability: bool = False
     feature: str | None = None  # SAE/NUMBER, or NUMBER of the last SAE given
     position: int | None = None  # None: the last token, or where the feature is strongest
+    own_token: bool = (
+        False  # the target is the text's own token after the position, where it has one
+    )
     top: int = 20
     steps: int | None = None  # of integrated gradients
     prune: float = 0.02
@@ -153,6 +156,8 @@ def _target(
         position = position_of(tokens, question.position)
         against = None if question.against is None else token_id(lm, question.against)
         token = None if question.target is None else token_id(lm, question.target)
+        if question.own_token and position + 1 < tokens:
+            token = int(encoding.input_ids[0, position + 1])
         kind = "logit" if against is None else "difference"
         return Target(
             "log_probability" if question.log_probability else kind, position, token, against

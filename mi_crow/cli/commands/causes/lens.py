@@ -1,0 +1,88 @@
+"""`mi-crow lens`: what the model would say after each block."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from mi_crow.bounds import Bounds
+from mi_crow.cli.arguments import (
+    add_device,
+    add_model_flags,
+    device_of,
+    number_within,
+    open_workspace,
+    pick_sae,
+    positive,
+)
+from mi_crow.cli.commands.causes.text import text_of
+from mi_crow.cli.formatting import number, print_json, share
+from mi_crow.cli.tables import Column, print_line, print_table
+from mi_crow.cli.text_flags import add_bos, model_of
+from mi_crow.jobs.checks import check_model
+
+POSITION = Bounds(-(10**9), 10**9, whole=True)
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    add_model_or_sae(parser)
+    parser.add_argument("text", help="the text, or `-` for standard input")
+    parser.add_argument(
+        "--token",
+        type=number_within(POSITION, "--token"),
+        metavar="N",
+        help="print the token N of the text, counted from 0, or from the end with -1 (default: "
+        "the last; --json has all)",
+    )
+    parser.add_argument("--top", type=positive, default=3, help="next tokens to list (default: 3)")
+    add_device(parser)
+    add_bos(parser)
+
+
+def add_model_or_sae(parser: ArgumentParser) -> None:
+    """Which model: one that is named, or that of an SAE."""
+    parser.add_argument("--sae", help="use this SAE's model; optional when there is only one")
+    add_model_flags(parser, default=None)
+
+
+def model_and_sae(options: Namespace, *, with_sae: bool = False) -> Any:
+    """The model that the flags name, and the SAE whose model it is (None for a named model).
+    Raises UserError."""
+    from mi_crow.language_model import LanguageModel
+    from mi_crow.mechanistic.steering.loading import load_for_work
+
+    if options.model is not None and not with_sae:
+        spec = model_of(options)
+        check_model(spec)
+        return LanguageModel.from_spec(spec), None
+    workspace = open_workspace(options)
+    loaded = load_for_work(workspace, pick_sae(workspace, options.sae), device_of(options))
+    return loaded.lm, loaded
+
+
+def run(options: Namespace) -> int:
+    text = text_of(options.text)
+    lm, loaded = model_and_sae(options)
+    from mi_crow.mechanistic.attribution.lens import lens_json, logit_lens
+    from mi_crow.mechanistic.attribution.target import position_of
+    from mi_crow.mechanistic.steering.inspection import read_text
+
+    bos = loaded.sae.metadata.bos(options.bos) if loaded is not None else options.bos
+    encoding = lm.padded([read_text(lm, text, bos).rows[0]])
+    place = position_of(encoding.input_ids.shape[1], options.token)
+    result = lens_json(lm, encoding, logit_lens(lm, encoding, options.top))
+    if options.json:
+        print_json(result)
+        return 0
+    print_line(f"after token {place} {result['tokens'][place]!r}", "bold")
+    rows = [
+        [
+            one["point"],
+            number(one["entropy"][place], 3),
+            number(one["kl"][place], 3),
+            "  ".join(f"{token!r} {share(p)}" for token, p in one["top"][place]),
+        ]
+        for one in result["layers"]
+    ]
+    titles = [Column("after"), Column("entropy", right=True), Column("KL", right=True)]
+    print_table([*titles, Column("next token", shorten=True)], rows)
+    print_line("entropy of the lens and KL(output || lens), in nats", "dim")
+    return 0

@@ -1,0 +1,104 @@
+"""Patching a prompt with what another one has, as plain values."""
+
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.attribution.target import Target, position_of, token_id
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import LanguageModel
+    from mi_crow.language_model.tokenize import Encoding
+    from mi_crow.mechanistic.attribution.patching import Module
+    from mi_crow.mechanistic.steering.loading import LoadedSae
+
+
+def patch_prompts(
+    lm: "LanguageModel",
+    clean: str,
+    corrupted: str,
+    *,
+    module: "Module" = "resid",
+    loaded: "LoadedSae | None" = None,
+    feature: int | None = None,
+    target: str | None = None,
+    against: str | None = None,
+    position: int | None = None,
+    bos: str = "auto",
+) -> dict[str, Any]:
+    """Effects on the difference of two logits of restoring parts of the clean prompt in the
+    corrupted one: `effects` [layers][tokens] at `points`.
+
+    A module's contribution or the stream is restored at every block, or with `loaded` what its
+    features write (one of them with `feature`). The target is by default the likeliest next token
+    of the clean prompt against that of the corrupted one. Raises UserError for prompts of different
+    length, or a target that is the same on both.
+    """
+    from mi_crow.language_model.detokenize import shown_tokens
+    from mi_crow.mechanistic.attribution.patching import patch_features, patch_modules
+    from mi_crow.mechanistic.attribution.site import Site
+
+    used = loaded.sae.metadata.bos(bos) if loaded is not None else bos
+    first, second = _encoded(lm, clean, used), _encoded(lm, corrupted, used)
+    lengths = first.input_ids.shape[1], second.input_ids.shape[1]
+    if lengths[0] != lengths[1]:
+        raise UserError(
+            f"the prompts have {lengths[0]} and {lengths[1]} tokens",
+            hint="change words for others of as many tokens",
+        )
+    place = position_of(lengths[0], position)
+    goal = _target(lm, first, second, target, against, place)
+    if loaded is None:
+        found = patch_modules(lm, first, second, goal, module)
+    else:
+        if feature is not None and feature >= loaded.sae.n_latents:
+            raise UserError(
+                f"feature {feature} is not in SAE {loaded.sae_id!r}",
+                hint=f"its features are 0 to {loaded.sae.n_latents - 1}",
+            )
+        found = patch_features(Site.of(loaded), first, second, goal, feature)
+    return {
+        "model_id": lm.model_id,
+        "tokens": shown_tokens(lm.tokenizer, first.input_ids[0].tolist()),
+        "corrupted_tokens": shown_tokens(lm.tokenizer, second.input_ids[0].tolist()),
+        "target": goal.as_json(lm),
+        "what": found.what,
+        "points": list(found.points),
+        "effects": [list(row) for row in found.effects],
+        "clean": found.clean,
+        "corrupted": found.corrupted,
+    }
+
+
+def _encoded(lm: "LanguageModel", text: str, bos: str) -> "Encoding":
+    from mi_crow.mechanistic.steering.inspection import check_text, read_text
+
+    check_text(text)
+    return lm.padded([read_text(lm, text, bos).rows[0]])
+
+
+def _target(
+    lm: "LanguageModel",
+    clean: "Encoding",
+    corrupted: "Encoding",
+    target: str | None,
+    against: str | None,
+    position: int,
+) -> Target:
+    import torch
+
+    given = [None if one is None else token_id(lm, one) for one in (target, against)]
+    with torch.no_grad(), lm.plain():
+        likeliest = [
+            int(lm.model(**one.as_inputs(), use_cache=False).logits[0, position].argmax())
+            for one in (clean, corrupted)
+        ]
+    token, other = (
+        chosen if chosen is not None else best
+        for chosen, best in zip(given, likeliest, strict=True)
+    )
+    if token == other:
+        raise UserError(
+            "the likeliest next token is the same on both prompts",
+            hint='give --target " Paris" --against " Rome"',
+        )
+    return Target("difference", position, token, other)
