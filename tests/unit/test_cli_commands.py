@@ -185,8 +185,9 @@ DEMO = {
     "steering": {
         "feature": 42,
         "label": "sea",
-        "strength": 0.8,
-        "unit": "max",
+        "strength": 0.6,
+        "unit": "norm",
+        "recipe": "feedback",
         "share_baseline": 0.0625,
         "share_steered": 0.53,
         "share_random": 0.03,
@@ -208,6 +209,8 @@ def test_the_demos_summary_says_everything_within_80_columns(
     for part in ("345,678", "0.0812", "1.2%", "0.0213", "99.1%", "sea[x]", "0.981", "0.71", "53%"):
         assert part in out
     assert "1 min 33 s" in out
+    words = " ".join(out.split())
+    assert "feature 42 (sea) raised to 0.6 norm until the text is about it (feedback)" in words
 
 
 def test_the_result_of_each_command_names_the_next_step(

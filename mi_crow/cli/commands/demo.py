@@ -96,7 +96,7 @@ def show_result(result: dict[str, Any]) -> None:
             f"{number(controls['random_sae_auroc'], 3)}, best residual dimension "
             f"{number(controls['residual_auroc'], 3)})",
             "steering": f"feature {steering['feature']} ({steering['label']}) "
-            f"at {number(steering['strength'], 3)} {steering['unit']}: on topic in "
+            f"{_raised(steering)}: on topic in "
             f"{share(steering['share_steered'])} of continuations (baseline "
             f"{share(steering['share_baseline'])}, random feature "
             f"{share(steering['share_random'])}); perplexity x "
@@ -107,3 +107,13 @@ def show_result(result: dict[str, Any]) -> None:
             "time": duration(result["seconds"]),
         }
     )
+
+
+def _raised(steering: dict[str, Any]) -> str:
+    """How the feature was steered: `raised to 0.6 norm, until the text is about it`."""
+    strength = f"{number(steering['strength'], 3)} {steering['unit']}"
+    known = {
+        "feedback": f"raised to {strength} until the text is about it (feedback)",
+        "floor": f"raised to {strength}",
+    }
+    return known.get(steering.get("recipe", ""), f"at {strength}")

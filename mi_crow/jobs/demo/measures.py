@@ -13,7 +13,9 @@ from mi_crow.mechanistic.sae.evaluation.pooled_auroc import label_auroc
 from mi_crow.mechanistic.sae.evaluation.probes import PooledDocuments, auroc
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
 from mi_crow.mechanistic.steering.effects import Written, perplexity, write_continuations
-from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.measure.arms import Arm
+from mi_crow.mechanistic.steering.measure.judges import WordProbe
+from mi_crow.mechanistic.steering.measure.recipes import DEFAULT, Aim
 from mi_crow.progress import Progress, raise_if_stopped
 from mi_crow.store.workspace import Workspace
 
@@ -27,7 +29,7 @@ PROMPT = "Dear Anna, I hope you are well."
 CONTINUATIONS = 32
 NEW_TOKENS = 48
 TEMPERATURE = 0.8  # what the Steer screen starts with
-STRENGTHS = (0.3, 0.35, 0.4)  # in units of the feature's maximum
+STRENGTHS = (0.5, 0.6, 0.7)  # norms of the residual stream
 _TRIED_TOPICS = 4
 _TRIAL_CONTINUATIONS = 64
 _MOST_PERPLEXITY = 1.35  # trials above this ratio are rejected
@@ -109,7 +111,7 @@ def steer_topics(
     progress: Progress,
     seed: int,
 ) -> dict[str, Any]:
-    """Steering with one topic's feature, measured on fresh continuations.
+    """Steering with one topic's feature by the default recipe, measured on fresh continuations.
 
     Topic and strength are chosen on continuations of another seed.
     """
@@ -119,14 +121,16 @@ def steer_topics(
     candidates = sorted(detected, key=lambda topic: -topic.contrast)[:_TRIED_TOPICS]
     trials = [(topic, strength) for topic in candidates for strength in STRENGTHS]
 
-    def write(feature: int, add: float, at: int, n: int = CONTINUATIONS) -> Written:
+    maxima = {topic.feature: topic.max_act for topic in topics}
+
+    def write(arm: Arm | None, at: int, n: int = CONTINUATIONS) -> Written:
         return write_continuations(
             lm,
             sae,
             layer,
             [PROMPT],
-            [Intervention(f"feature:{feature}", "add", add)],
-            {},
+            arm.interventions if arm is not None else (),
+            maxima,
             n=n,
             max_new_tokens=NEW_TOKENS,
             temperature=TEMPERATURE,
@@ -134,30 +138,41 @@ def steer_topics(
         )
 
     trial_seed = seed + 1000
-    plain = perplexity(lm, write(0, 0.0, trial_seed, _TRIAL_CONTINUATIONS))
+    plain = perplexity(lm, write(None, trial_seed, _TRIAL_CONTINUATIONS))
     found: list[tuple[float, TopicFeature, float]] = []
     for number, (topic, strength) in enumerate(trials):
         raise_if_stopped(progress)
         progress.update(number, len(trials) + 3, "trial")
-        trial = write(topic.feature, strength * topic.max_act, trial_seed, _TRIAL_CONTINUATIONS)
+        trial = write(steered_by(topic.feature, strength), trial_seed, _TRIAL_CONTINUATIONS)
         ratio = perplexity(lm, trial) / plain
         share = trial.share(topic.label, judge)
         found.append((share if ratio <= _MOST_PERPLEXITY else share - 1, topic, strength))
     _, topic, strength = max(found, key=lambda one: one[0])
-    add = strength * topic.max_act
-    baseline, steered = write(0, 0.0, seed), write(topic.feature, add, seed)
-    other = write(_random_feature(topics, sae, reader, seed), add, seed)
+    arm = steered_by(topic.feature, strength)
+    baseline, steered = write(None, seed), write(arm, seed)
+    control, greatest = _random_feature(topics, sae, reader, seed)
+    maxima[control] = greatest
+    other = write(steered_by(control, strength), seed)
     return {
         "feature": topic.feature,
         "label": topic.label,
         "strength": strength,
-        "unit": "max",
+        "unit": "norm",
+        "recipe": DEFAULT.name,
+        "interventions": [one.as_json() for one in arm.interventions],
         "share_baseline": baseline.share(topic.label, judge),
         "share_steered": steered.share(topic.label, judge),
         "share_random": other.share(topic.label, judge),
         "perplexity_ratio": perplexity(lm, steered) / perplexity(lm, baseline),
         **_pair(baseline, steered, topic.label, judge),
     }
+
+
+def steered_by(feature: int, strength: float) -> Arm:
+    """The default recipe on a feature, at a strength in norms of the residual stream."""
+    arm = DEFAULT.build(Aim(feature))
+    assert arm is not None  # it needs nothing but the feature
+    return arm.scaled(strength)
 
 
 def _pair(baseline: Written, steered: Written, label: str, judge: Any) -> dict[str, str]:
@@ -174,27 +189,27 @@ def _pair(baseline: Written, steered: Written, label: str, judge: Any) -> dict[s
 
 def _random_feature(
     topics: Sequence[TopicFeature], sae: "SparseAutoencoder", reader: "RunReader", seed: int
-) -> int:
-    """A random feature that fires and belongs to no topic."""
+) -> tuple[int, float]:
+    """A random feature that fires and belongs to no topic, and the greatest of its activations on
+    a sample of tokens."""
     tokens = reader.sample(4096, seed).to(sae.device).float()
     alive = sae.encode_sparse(tokens)
     fired = torch.unique(alive.indices[alive.values > 0]).cpu()
     named = torch.tensor([topic.feature for topic in topics])
     fired = fired[~torch.isin(fired, named)]
     generator = torch.Generator().manual_seed(seed)
-    return int(fired[torch.randint(len(fired), (1,), generator=generator)])
+    chosen = int(fired[torch.randint(len(fired), (1,), generator=generator)])
+    return chosen, float(alive.values[alive.indices == chosen].max())
 
 
 def _judge(reader: "RunReader") -> Any:
     """A bag-of-words classifier trained on the raw texts of the corpus."""
-    from sample_data.probe import TopicProbe
-
     texts: list[str] = []
     labels: list[str] = []
     for part in reader.parts():
         texts += part.table["text"].to_pylist()
         labels += part.table["label"].to_pylist()
-    return TopicProbe(texts, labels).predict
+    return WordProbe(texts, labels).predict
 
 
 def _pooled(sae: "SparseAutoencoder", reader: "RunReader", seed: int) -> PooledRun:
