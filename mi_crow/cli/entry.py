@@ -53,6 +53,7 @@ COMMANDS = {
     "steer evaluate": Command("steer.measuring", "measure a stack, or sweep over its strengths"),
     "steer auto": Command("steer.measuring", "find the stack that makes a feature happen"),
     "steer results": Command("steer.measuring", "list or show what was measured"),
+    "vector": Command("vectors.vector", "make, show, refine, import or export named directions"),
     "concepts": Command("concepts", "list, set, remove, import, export or undo concepts"),
     "presets": Command("saved", "list, show or delete saved sets of interventions"),
     "generations": Command("saved", "list, show or delete saved generations"),

@@ -1,9 +1,9 @@
-"""The header of a GGUF file: what the model is, without its tensors. Torch-free."""
+"""The header of a GGUF file: what it is, and where its tensors are. Torch-free."""
 
 import struct
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from mi_crow.errors import CorruptDataError
 
@@ -12,6 +12,8 @@ _STRING, _ARRAY = 8, 9
 # struct's letters for the types of single values, by their numbers in the format.
 _PLAIN = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _LONGEST_TEXT = 1 << 24
+_MOST_DIMENSIONS = 8
+_ALIGNMENT, _MOST_ALIGNMENT = 32, 1 << 16
 _MOST_VALUES = 1 << 24  # of an array; the vocabulary of a model has a few hundred thousand
 
 
@@ -40,6 +42,47 @@ def read_values(path: Path, endings: Collection[str]) -> dict[str, Any]:
         except (struct.error, UnicodeDecodeError) as error:
             raise CorruptDataError(f"{path} has a damaged GGUF header") from error
     return found
+
+
+class GgufTensor(NamedTuple):
+    """One tensor of a GGUF file."""
+
+    name: str
+    shape: tuple[int, ...]  # innermost first
+    kind: int  # 0 is F32, 1 is F16
+    offset: int  # from where the tensors begin
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], list[GgufTensor], int]:
+    """All values, the tensors, and where in the file these begin.
+
+    Raises CorruptDataError for anything else than a GGUF file, OSError.
+    """
+    values: dict[str, Any] = {}
+    tensors: list[GgufTensor] = []
+    with path.open("rb") as file:
+        try:
+            if file.read(4) != _MAGIC:
+                raise CorruptDataError(f"{path} is not a GGUF file")
+            _version, count, keys = struct.unpack("<IQQ", _exactly(file, 20))
+            for _ in range(keys):
+                key = _text(file)
+                (kind,) = struct.unpack("<I", _exactly(file, 4))
+                values[key] = _value(file, kind)
+            for _ in range(count):
+                name = _text(file)
+                (dimensions,) = struct.unpack("<I", _exactly(file, 4))
+                if dimensions > _MOST_DIMENSIONS:
+                    raise struct.error(f"{dimensions} dimensions")
+                shape = struct.unpack(f"<{dimensions}Q", _exactly(file, 8 * dimensions))
+                kind, offset = struct.unpack("<IQ", _exactly(file, 12))
+                tensors.append(GgufTensor(name, shape, kind, offset))
+            alignment = values.get("general.alignment", _ALIGNMENT)
+            if not isinstance(alignment, int) or not 0 < alignment <= _MOST_ALIGNMENT:
+                raise struct.error(f"alignment {alignment!r}")
+            return values, tensors, file.tell() + -file.tell() % alignment
+        except (struct.error, UnicodeDecodeError) as error:
+            raise CorruptDataError(f"{path} has a damaged GGUF header") from error
 
 
 def _value(file: BinaryIO, kind: int) -> Any:

