@@ -32,6 +32,7 @@ class _Task:
     then: Callable[[Any], object]
     failed: Callable[[Exception], object]
     trouble: "Trouble | None"
+    opens: bool  # the answer opens a popup
 
     def succeeded(self, answer: Any) -> object:
         if self.trouble is not None:
@@ -60,16 +61,18 @@ class ThreadWork(_Node):
         group: str = "",
         failed: Callable[[Exception], object] | None = None,
         trouble: "Trouble | None" = None,
+        opens: bool = False,
     ) -> None:
         """Calls `work` in a thread, then `then` with what it returned, or `failed` (by default
         `tell`) with what it raised, on the message pump. `trouble` is the place in the pane that
-        keeps what was raised until the next success.
+        keeps what was raised until the next success. With `opens`, the answer opens a popup: what
+        is typed meanwhile is for that.
 
         A group has one thread at a time. Work asked for meanwhile waits, only the latest of it is
         done, and answers that it made obsolete are dropped. Without a group everything runs at
         once and every answer arrives: for writes.
         """
-        task = _Task(work, then or _ignore, failed or self.tell, trouble)
+        task = _Task(work, then or _ignore, failed or self.tell, trouble, opens)
         running = group in self._newest_tasks
         if group:
             self._newest_tasks[group] = task
@@ -113,17 +116,23 @@ class ThreadWork(_Node):
             else:
                 self.call_later(self._thread_ended, group, task, partial(task.succeeded, answer))
 
+        if task.opens:
+            cast("Workbench", self.app).opening(1)
         self.run_worker(run, thread=True, group=group or "default", exit_on_error=False)
 
     async def _thread_ended(self, group: str, task: _Task, deliver: Callable[[], object]) -> None:
-        latest = self._newest_tasks.get(group, task)
-        if latest is not task:
-            self._start_thread(group, latest)
-            return
-        self._newest_tasks.pop(group, None)
-        result = deliver()
-        if isawaitable(result):
-            await result
+        try:
+            latest = self._newest_tasks.get(group, task)
+            if latest is not task:
+                self._start_thread(group, latest)
+                return
+            self._newest_tasks.pop(group, None)
+            result = deliver()
+            if isawaitable(result):
+                await result
+        finally:
+            if task.opens:
+                cast("Workbench", self.app).opening(-1)
 
 
 def told_words(error: Exception) -> tuple[str, str]:

@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.console import RenderableType
 from textual._compositor import ChopsUpdate, LayoutUpdate
-from textual.app import App
 from textual.driver import Driver
 from textual.events import Event, Resize
 from textual.filter import LineFilter, Monochrome, NoColor
@@ -14,13 +13,14 @@ from textual.screen import Screen
 
 from mi_crow.visible import visible_lines
 from tui.terminal.changed_cells import ChangedCells, SentFrame
+from tui.terminal.key_order import KeysInOrder
 from tui.terminal.keys import takes_key
 from tui.terminal.line_filter import CONTROL_FILTER
 from tui.terminal.stylesheet import KeptStylesheet
 from tui.text import printable
 
 
-class TerminalApp(App[None]):
+class TerminalApp(KeysInOrder):
     """The terminal obeys nothing that is drawn, shown or copied; a crash prints no traceback."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -100,6 +100,8 @@ class TerminalApp(App[None]):
         return [*filters, *CONTROL_FILTER]
 
     async def _check_bindings(self, key: str, priority: bool = False) -> bool:
+        if self._exit:  # the screens may be gone
+            return True
         if priority and takes_key(self.focused, key):  # whatever key a user gave the palette
             return False
         return await super()._check_bindings(key, priority)

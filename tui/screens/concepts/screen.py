@@ -385,7 +385,8 @@ class ConceptsScreen(ConceptMarkScreen):
         def show(changes: "Sequence[PastChange]") -> None:
             self.app.push_screen(HistoryPopup(changes, annotations.actor), self._undo_change)
 
-        self.in_thread(partial(annotations.past_changes, sae_id=sae_id), show, group="history")
+        read = partial(annotations.past_changes, sae_id=sae_id)
+        self.in_thread(read, show, group="history", opens=True)
 
     def _undo_change(self, change: int | None) -> None:
         if change is not None:

@@ -46,7 +46,7 @@ class NamesThings(_Screen):
         chosen = self.chosen()
         if chosen is not None:
             folder = self.context.workspace.parent_of(chosen[0]) / chosen[1]
-            self.in_thread(partial(read_note, folder), partial(self._ask_note, *chosen))
+            self.in_thread(partial(read_note, folder), partial(self._ask_note, *chosen), opens=True)
 
     def _ask_note(self, what: str, name: str, note: str) -> None:
         from tui.widgets.forms.fields import FormField

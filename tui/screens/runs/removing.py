@@ -36,7 +36,7 @@ class RemovesThings(_Screen):
         job, what, key = self._selected_job, WHAT.get(self._current), self._key
         if what is not None and key is not None:
             plan = partial(plan_removal, self.context.workspace, what, key)
-            self.in_thread(plan, self._ask_to_remove, failed=self._not_done)
+            self.in_thread(plan, self._ask_to_remove, failed=self._not_done, opens=True)
         if job is None:
             return
         what = f"{job_name(job)} {job_target(job)}".strip()

@@ -96,7 +96,7 @@ class StartsJobs(_Screen):
         from tui.screens.runs.forms.kinds import form_of_job
 
         read = partial(form_of_job, self._situation(), job.job_id)
-        self.in_thread(read, partial(self._ask_again, job), group="repeat")
+        self.in_thread(read, partial(self._ask_again, job), group="repeat", opens=True)
 
     def _ask_again(self, job: "JobState", form: "JobForm") -> None:
         failed = job.status == "failed" and job.error

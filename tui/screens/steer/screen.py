@@ -320,7 +320,7 @@ class SteerScreen(StackScreen):
             presets, weights = read
             self.app.push_screen(PresetPopup(presets, sae_id, weights), self._use_preset)
 
-        self.in_thread(read, show, group="presets")
+        self.in_thread(read, show, group="presets", opens=True)
 
     def _use_preset(self, stack: Sequence[Intervention] | None) -> None:
         if stack is None:

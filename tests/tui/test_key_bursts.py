@@ -1,0 +1,78 @@
+"""Keys that come in one piece, as from a quick hand over a slow line or from a script."""
+
+from textual._xterm_parser import XTermParser
+from textual.pilot import Pilot
+
+from tests.tui.driving import press, settle
+from tests.tui.test_features_index import open_index, table  # noqa: F401
+from tui.app import MiCrowApp
+from tui.screens.features.screen import FeaturesScreen
+from tui.widgets.forms.line import FormInput
+from tui.widgets.forms.popup import FormPopup
+from tui.widgets.frame.palette import PalettePopup
+
+
+async def burst(pilot: Pilot, typed: str) -> None:
+    """What one read from the terminal gives, as the driver hands it on."""
+    app, driver = pilot.app, pilot.app._driver
+    assert isinstance(app, MiCrowApp)
+    assert driver is not None
+    for message in XTermParser().feed(typed):
+        driver.process_message(message)
+    await settle(pilot)
+    while app.keys_act:
+        await pilot.pause(0.001)
+    await settle(pilot)
+
+
+def search(pilot: Pilot) -> str:
+    screen = pilot.app.screen
+    assert isinstance(screen, FeaturesScreen)
+    return screen._query.search
+
+
+async def test_what_follows_a_filter_key_is_typed_into_the_filter(open_index):  # noqa: F811
+    async with open_index() as pilot:
+        await burst(pilot, "/harbour")
+        assert pilot.app.screen.prompt.field.value == search(pilot) == "harbour"
+        await burst(pilot, "\x15mast\rgjj")  # ctrl+u, another word, then moves in the list
+        assert search(pilot) == "mast"
+        assert (pilot.app.focused, table(pilot).cursor) == (table(pilot), 2)
+
+
+async def test_a_move_a_filter_and_a_jump_in_one_piece(open_index):  # noqa: F811
+    async with open_index() as pilot:
+        await burst(pilot, "jj/abc\r")
+        assert (search(pilot), pilot.app.focused) == ("abc", table(pilot))
+        await burst(pilot, "/\x15\r#7\r")
+        assert search(pilot) == ""
+        assert pilot.app.screen.open_feature == 7
+
+
+async def test_a_paste_goes_into_the_field_that_the_key_before_it_opened(open_index):  # noqa: F811
+    async with open_index() as pilot:
+        await burst(pilot, '/\x1b[200~on:"two words"\x1b[201~x')
+        assert pilot.app.screen.prompt.field.value == 'on:"two words"x'
+
+
+async def test_a_palette_command_in_one_piece(open_index):  # noqa: F811
+    async with open_index() as pilot:
+        before = pilot.app.theme
+        await burst(pilot, "::")
+        assert isinstance(pilot.app.screen, PalettePopup)
+        await burst(pilot, "\x15high contrast\r")
+        assert pilot.app.theme != before
+
+
+async def test_a_form_and_a_question_take_what_follows(run_app, app_workspace):
+    async with run_app(app_workspace) as pilot:
+        await burst(pilot, "ncabc")  # new, capture, into its first field
+        popup = pilot.app.screen
+        assert isinstance(popup, FormPopup)
+        assert popup.query(FormInput).first().value.endswith("abc")
+        await press(pilot, "escape", "escape")
+        pilot.app.screen.query_one("#list-runs").focus()
+        await settle(pilot)
+        await burst(pilot, "ewords")  # the note is read in a thread first
+        assert isinstance(pilot.app.screen, FormPopup)
+        assert pilot.app.focused.value == "words"
