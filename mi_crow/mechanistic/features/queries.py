@@ -188,6 +188,10 @@ class FeatureStore:
         """The concepts by feature, the most confident first."""
         return self._held[1].concepts
 
+    def columns(self) -> FeatureColumns:
+        """The figures of all features, an array each."""
+        return self._held[0].columns
+
     # The table.
 
     def ids(

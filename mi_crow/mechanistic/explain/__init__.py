@@ -1,0 +1,11 @@
+"""Names for features without a language model: evidence, a rule, and how well it holds. Torch-free.
+
+`words` reads the indexed documents as words, `evidence` counts what stands out where a feature
+fires, `rules` picks the rule that tells its firings from other tokens, `naming` puts it in words,
+and `job` does all features of an index.
+"""
+
+from mi_crow.mechanistic.explain.config import ExplainConfig
+from mi_crow.mechanistic.explain.job import ExplainResult, explain_features
+
+__all__ = ["ExplainConfig", "ExplainResult", "explain_features"]
