@@ -202,6 +202,7 @@ FEATURES = (
     Action("features.number", "number_sign", "jump", "go to", "Go to a feature by its number"),
     Action("features.band", "b", "next_band", "band", "Examples from the next activation band"),
     Action("features.texts", "d", "next_look", "texts", "Windows, lines, aligned, documents"),
+    Action("features.explain", "", "explain", "names", "Propose names for all features", False),
     Action("features.unnamed", "n", "unnamed(1)", "unnamed", "Next unnamed feature", False),
     Action("features.unnamed_back", "N", "unnamed(-1)", "", "Previous unnamed feature", False),
     Action("features.sort_by", "", "sort_by", "sort by", "Sort by any column", False),

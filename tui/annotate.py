@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mi_crow.errors import UserError
 from tui.preferences.key_words import key
 from tui.text import printable
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
+    from mi_crow.mechanistic.concepts.naming_line import NamingLine
     from tui.workbench import Workbench
 
 Change = Callable[["Annotations"], str]
@@ -47,21 +49,49 @@ class Naming:
     before: str | None  # its present name
 
 
-def name_feature(app: "Workbench", naming: Naming | None, name: str) -> None:
-    """Replaces the name of a feature; an empty one removes it."""
-    if naming is None or name == (naming.before or ""):
+def name_feature(app: "Workbench", naming: Naming | None, line: str) -> None:
+    """Replaces the name of a feature by what a line says: `name #tag ~0.8 -- note`; an empty one
+    removes it."""
+    if naming is None or line == (naming.before or ""):
         return
+    from mi_crow.mechanistic.concepts.naming_line import parse_naming
+
     sae_id, feature, before = naming.sae_id, naming.feature, naming.before
+    try:
+        said = parse_naming(line)
+    except UserError as error:
+        app.tell(error)
+        return
+    name = said.name or (before or "" if line.strip() else "")
 
     def change(annotations: "Annotations") -> str:
         with annotations.one_change():
             if name:
                 rename(annotations, sae_id, feature, before, name)
+                _add_to(annotations, sae_id, feature, name, said)
             elif before:
                 annotations.remove_concept(sae_id, feature, before)
         return f"#{feature} is “{name}”" if name else f"#{feature} has no name any more"
 
     write(app, change)
+
+
+def _add_to(
+    annotations: "Annotations", sae_id: str, feature: int, name: str, said: "NamingLine"
+) -> None:
+    """What the line says beside the name: tags are added, the rest replaces what was there."""
+    if not said.tags and said.confidence is None and said.note is None:
+        return
+    old = next(one for one in annotations.concepts(sae_id, feature) if one.name == name)
+    annotations.set_concept(
+        sae_id,
+        feature,
+        name,
+        old.confidence if said.confidence is None else said.confidence,
+        old.note if said.note is None else said.note,
+        tuple(dict.fromkeys((*old.tags, *said.tags))),
+        old.source,
+    )
 
 
 def rename(

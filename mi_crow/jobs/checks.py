@@ -23,6 +23,7 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.model_names import model_asked_for
 from mi_crow.language_model.outline import check_layers, outline_of
+from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.fitting import check_run, check_width, run_of
@@ -106,6 +107,15 @@ def check_evaluate(workspace: Workspace, config: EvaluateConfig) -> None:
     check_sae_and_run(workspace, config.sae_id, config.run_id)
     if config.model is not None:
         check_model(ModelSpec(config.model))
+
+
+def check_explain(workspace: Workspace, config: ExplainConfig) -> None:
+    """Raises NotFoundError for an SAE without an index."""
+    if not workspace.index_path(config.sae_id).is_file():
+        raise NotFoundError(
+            f"SAE {config.sae_id!r} has no feature index",
+            hint=f"mi-crow index --sae {config.sae_id}",
+        )
 
 
 def check_import(workspace: Workspace, config: ImportConfig) -> None:

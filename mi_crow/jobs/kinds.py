@@ -12,6 +12,7 @@ from mi_crow.errors import UserError, nearest
 from mi_crow.jobs.checks import (
     check_capture,
     check_evaluate,
+    check_explain,
     check_export,
     check_import,
     check_index,
@@ -19,6 +20,7 @@ from mi_crow.jobs.checks import (
 )
 from mi_crow.jobs.demo.standing import check_demo
 from mi_crow.language_model.config import CaptureConfig
+from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
@@ -87,7 +89,25 @@ def _index(work: Work) -> dict[str, Any]:
     _flush_denormals()
     from mi_crow.mechanistic.features.index.build import build_index
 
-    return build_index(work.workspace, work.config, work.progress).as_json()
+    made = build_index(work.workspace, work.config, work.progress).as_json()
+    if not work.config.names:
+        return made
+    work.progress.log("naming the features")
+    return made | {"names": _names(work.workspace, work.config, work.progress)}
+
+
+def _names(workspace: Workspace, index: IndexConfig, progress: Progress) -> dict[str, Any]:
+    """Proposes the names that belong to an index."""
+    from mi_crow.mechanistic.explain.job import explain_features
+
+    config = ExplainConfig(index.sae_id, index.seed)
+    return explain_features(workspace, config, progress).as_json()
+
+
+def _explain(work: Work) -> dict[str, Any]:
+    from mi_crow.mechanistic.explain.job import explain_features
+
+    return explain_features(work.workspace, work.config, work.progress).as_json()
 
 
 def _evaluate(work: Work) -> dict[str, Any]:
@@ -157,6 +177,7 @@ KINDS: dict[str, Kind] = {
     "capture": Kind(CaptureConfig, _capture, makes="run", check=check_capture, ranked=True),
     "train": Kind(TrainConfig, _train, makes="SAE", check=check_train, ranked=True),
     "index": Kind(IndexConfig, _index, check=check_index),
+    "explain": Kind(ExplainConfig, _explain, check=check_explain, queues=lambda _: False),
     "evaluate": Kind(EvaluateConfig, _evaluate, check=check_evaluate),
     "steer-sweep": Kind(SweepConfig, _steer_sweep, check=_check_sweep),
     "steer-auto": Kind(AutoConfig, _steer_auto, check=_check_auto),

@@ -6,6 +6,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from textual.pilot import Pilot
 
+from mi_crow.mechanistic.explain.config import ExplainConfig
+from mi_crow.mechanistic.explain.job import explain_features
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.records import Example
 from tests.tui.driving import notices, press, screen_text, settle
@@ -238,3 +240,21 @@ async def test_text_of_a_data_set_is_never_markup(open_features, monkeypatch):
         text = screen_text(pilot)
         assert "[red] [/]␛[31m⏎" in text
         assert "[b]x[/b]" in text
+
+
+async def test_a_proposed_name_shows_and_right_takes_it(open_features):
+    async with open_features(size=(120, 40)) as pilot:
+        context = pilot.app.context
+        explain_features(context.workspace, ExplainConfig("demo-topk"))
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "name scores" in screen_text(pilot)
+        feature = table(pilot).feature or 0
+        proposed = context.features.rows([feature])[0].proposed
+        assert screen_text(pilot).count(proposed[:12]) >= 2  # in the table and over the feature
+        await press(pilot, "t")
+        field = pilot.app.screen.query_one(PromptLine).field
+        assert (field.value, field.placeholder) == ("", proposed)
+        await press(pilot, "right", "space", "number_sign", "x", "enter")
+        [concept] = context.annotations.concepts("demo-topk")
+        assert (concept.name, concept.tags) == (proposed, ("x",))

@@ -45,10 +45,19 @@ class Field(Input):
 
 
 class CompletingField(Field):
-    """A field with ghost text: right or ctrl+e accepts it, and tab while it shows."""
+    """A field with ghost text: right or ctrl+e accepts it, and tab while it shows.
+
+    An empty one may hold a proposal, shown as its placeholder, which the same keys accept."""
+
+    proposal: str = ""
 
     async def _on_key(self, event: events.Key) -> None:
-        if event.key in ("ctrl+e", "tab") and self.has_ghost:
+        if event.key in ("right", "ctrl+e", "tab") and self.proposal and not self.value:
+            event.stop()
+            event.prevent_default()
+            self.value = self.proposal
+            self.cursor_position = len(self.value)
+        elif event.key in ("ctrl+e", "tab") and self.has_ghost:
             event.stop()
             event.prevent_default()
             self.action_cursor_right()

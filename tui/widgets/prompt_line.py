@@ -77,6 +77,7 @@ class PromptLine(Horizontal):
         *,
         suggestions: Sequence[str] | Callable[[str], Sequence[str]] = (),
         placeholder: str = "",
+        proposal: str = "",
         hint: str = "enter accepts · esc cancels",
         check: Callable[[str], str] | None = None,
         select: bool = False,
@@ -84,6 +85,7 @@ class PromptLine(Horizontal):
         """Opens the line. `purpose` comes back with the messages.
 
         `value` can be edited; with `select`, typing replaces it and enter accepts it as it is.
+        `proposal` shows in an empty line, in place of the placeholder, and right accepts it.
         `suggestions` are whole texts, or a function that completes what was typed. `check` says
         what is wrong with a text, or nothing.
         """
@@ -99,7 +101,8 @@ class PromptLine(Horizontal):
             if callable(suggestions)
             else SuggestFromList(suggestions, case_sensitive=False)
         )
-        field.placeholder = printable(placeholder)
+        field.placeholder = printable(proposal or placeholder)
+        field.proposal = proposal
         with field.prevent(Field.Changed):
             field.value = value
         field.cursor_position = len(value)

@@ -229,7 +229,7 @@ def _print_columns(rows: "Sequence[FeatureRow]", names: Sequence[str]) -> None:
 
 def _cell(column: FeatureColumn, row: "FeatureRow") -> str:
     if column.name == "meaning":
-        return row.concept or row.top_label or "-"
+        return row.concept or row.proposed or row.top_label or "-"
     value = row.more.get(column.name, getattr(row, column.key, None))
     if isinstance(value, tuple):
         return ", ".join(str(one).strip() for one in value) or "-"
@@ -315,6 +315,7 @@ def _show_facts(detail: "FeatureDetail") -> None:
         {
             "feature": str(row.feature),
             "concept": row.concept or "(none)",
+            **_proposed(detail),
             "fires": fires,
             "activation": activation,
             "AUROC": _labels(detail),
@@ -325,6 +326,21 @@ def _show_facts(detail: "FeatureDetail") -> None:
             "co-activation": f"counted over {detail.cofiring.words()}",
         }
     )
+
+
+def _proposed(detail: "FeatureDetail") -> dict[str, str]:
+    """The proposed name and what it is worth; nothing where no names were proposed."""
+    found = detail.proposal
+    if found is None:
+        return {}
+    if not found.name:
+        return {"proposed": f"nothing stands out ({found.kind})"}
+    if found.score is None:
+        return {"proposed": f"{found.name} ({found.kind}; fires too rarely to be scored)"}
+    return {
+        "proposed": f"{found.name} ({found.kind}; AUROC {auroc_text(found.score)} on "
+        f"{count(found.firings)} unseen firings, another's name {number(found.chance, 2)})"
+    }
 
 
 def _labels(detail: "FeatureDetail") -> str:

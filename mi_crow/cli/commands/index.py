@@ -15,6 +15,7 @@ from mi_crow.cli.arguments import (
     positive,
     sae_to_read,
 )
+from mi_crow.cli.commands.meaning.explain import names_fact
 from mi_crow.cli.formatting import count, duration, size
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts
@@ -65,6 +66,12 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         type=bounded_size,
         help="tokens per SAE batch (default: 2048, on CUDA 16384); lower it when memory runs out",
     )
+    parser.add_argument(
+        "--no-names",
+        dest="names",
+        action="store_false",
+        help="do not propose names for the features (mi-crow explain does it later)",
+    )
     # With --dataset, texts are run through the model instead of reading a stored run.
     add_text_flags(parser, default=None)
     parser.add_argument(
@@ -87,6 +94,7 @@ def run(options: Namespace) -> int:
         top_examples=options.top_examples,
         window=options.window,
         map=options.map,
+        names=options.names,
         batch_size=options.batch_size,
         seed=options.seed,
         device=device_of(options),
@@ -114,6 +122,7 @@ def show_result(result: dict[str, Any]) -> None:
         {
             "SAE": result["sae_id"],
             "features": f"{count(result['features'])} over {count(result['tokens'])} tokens",
+            **names_fact(result.get("names")),
             "size": size(result["bytes"]),
             "time": duration(result["seconds"]),
             "next": f"mi-crow features --sae {result['sae_id']}",

@@ -4,8 +4,3 @@
 fires, `rules` picks the rule that tells its firings from other tokens, `naming` puts it in words,
 and `job` does all features of an index.
 """
-
-from mi_crow.mechanistic.explain.config import ExplainConfig
-from mi_crow.mechanistic.explain.job import ExplainResult, explain_features
-
-__all__ = ["ExplainConfig", "ExplainResult", "explain_features"]

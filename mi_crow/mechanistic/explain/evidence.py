@@ -194,7 +194,7 @@ def log_odds(count: np.ndarray, total: np.ndarray, rate: np.ndarray, size: int) 
     log-odds ratio with the prior `rate`."""
     prior = _PRIOR * np.maximum(rate, 0.5 / max(size, 1))
     there, elsewhere = count + prior, rate * size + prior
-    ratio = np.log(there / (total + _PRIOR - there)) - np.log(
+    ratio = np.log(there / np.maximum(total + _PRIOR - there, 1e-9)) - np.log(
         elsewhere / np.maximum(size + _PRIOR - elsewhere, 1e-9)
     )
     return ratio / np.sqrt(1 / there + 1 / elsewhere)

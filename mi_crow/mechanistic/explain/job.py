@@ -155,8 +155,10 @@ class _Naming:
         feature = found["feature"].astype(np.int64) - first
         order = np.argsort(feature[known], kind="stable")
         activation = found["activation"].astype(np.float64)
-        columns = (column[known][order] for column in (feature, token, activation))
-        return Firings(*columns, last - first)
+        feature, token, activation = (
+            column[known][order] for column in (feature, token, activation)
+        )
+        return Firings(feature, token, activation, last - first)
 
     def _promoted(self, first: int, last: int) -> np.ndarray:
         """The token ids that some features promote most: int64 [features, _PROMOTED]."""

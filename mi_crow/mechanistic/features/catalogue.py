@@ -41,7 +41,14 @@ COLUMNS: tuple[FeatureColumn, ...] = (
     _C("max", "max_act", "max", "activation", "its greatest activation"),
     _C("mean", "mean_act", "mean", "activation", "its mean activation where it fires"),
     _C("std", "std_act", "std", "activation", "spread of its activation where it fires"),
-    _C("meaning", "meaning", "concept / top label", "text", "its name, else its label", "concept"),
+    _C(
+        "meaning",
+        "meaning",
+        "concept / proposed name",
+        "text",
+        "its name, else the proposed one, else its label",
+        "concept",
+    ),
     _C("names", "names", "names", "text", "all its names, the most confident first", "concept"),
     _C("label", "top_label", "best label", "text", "the label that it predicts best"),
     _C("auroc", "top_auroc", "AUROC", "score", "held-out AUROC of its best label"),
@@ -61,6 +68,9 @@ COLUMNS: tuple[FeatureColumn, ...] = (
     _C("map_y", "map_y", "map y", "activation", "its place on the map, from bottom to top"),
     _C("tokens", "promoted", "promotes", "text", "tokens that it promotes most"),
     _C("suppressed", "suppressed", "suppresses", "text", "tokens that it suppresses most"),
+    _C("proposed", "proposed", "proposed name", "text", "the name proposed for it", "name_score"),
+    _C("kind", "kind", "kind", "text", "kind of feature: token, topic, context, ..", "name_score"),
+    _C("score", "name_score", "score", "score", "held-out AUROC of its proposed name"),
     _C("tags", "tags", "tags", "text", "tags of its names"),
     _C("note", "note", "note", "text", "notes on its names"),
     _C("source", "source", "source", "text", "who named it: user, auto, import, .."),
@@ -68,6 +78,8 @@ COLUMNS: tuple[FeatureColumn, ...] = (
 )
 BY_NAME = {column.name: column for column in COLUMNS}
 # Names, tags, notes, .. change with the annotations; all others never do.
+# Read from the file of proposed names.
+OF_PROPOSALS = ("proposed", "kind")
 OF_CONCEPTS = ("names", "tags", "note", "source", "confidence")
 DEFAULT = ("feature", "density", "fires", "max", "mean", "meaning", "auroc")
 
@@ -90,5 +102,5 @@ def column_named(name: str, labels: Sequence[str] | None = None) -> FeatureColum
 
 def starts_with_least(sort: str) -> bool:
     """Whether an order begins with the first: numbers and texts of features do, figures do not."""
-    texts = {column.sort for column in COLUMNS if not column.is_number}
+    texts = {column.sort for column in COLUMNS if not column.is_number} - {"name_score"}
     return sort == "feature" or sort in texts

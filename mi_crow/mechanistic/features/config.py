@@ -56,6 +56,7 @@ class IndexConfig:
     neighbours: int = 10
     coactivations: int = 10
     map: str = "pca"
+    names: bool = True  # propose a name for every feature
     batch_size: int | None = None  # tokens encoded at once; None: what suits the device
     seed: int = 0
     device: str = "auto"

@@ -8,12 +8,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.features.index_check import check_tables, refuse_macros
+from mi_crow.mechanistic.features.proposals import ProposalReader
+from mi_crow.mechanistic.features.records import CofiringTokens, IndexMeta
 from mi_crow.mechanistic.features.schema import (
     INDEX_SCHEMA_VERSION,
     OLDEST_READABLE,
@@ -21,6 +24,8 @@ from mi_crow.mechanistic.features.schema import (
     tables_of,
 )
 from mi_crow.store.columnar.core import duckdb_core
+from mi_crow.store.field_types import check_moment, check_types
+from mi_crow.store.json_file import parse_json
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,6 +38,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
 }
 _MOST_THREADS = 4
+_META_KEYS = ("sae_id", "model_id", "layer", "n_features", "n_tokens", "n_documents", "built_at")
 _Answer = TypeVar("_Answer")
 Identity = tuple[int, int, int]  # device, inode, mtime in ns
 
@@ -54,8 +60,14 @@ class IndexConnection:
     identity: Identity | None
     schema: int  # OLDEST_READABLE to INDEX_SCHEMA_VERSION
     database: "duckdb.DuckDBPyConnection"
+    path: Path
     _of_thread: threading.local = field(default_factory=threading.local)
     _large: threading.Lock = field(default_factory=threading.Lock)  # one such query at a time
+
+    @cached_property
+    def proposals(self) -> ProposalReader:
+        """The names proposed for its features."""
+        return ProposalReader(self, self.path)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query; `values` are bound to its question marks."""
@@ -164,7 +176,7 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
     except MiCrowError:
         database.close()
         raise
-    return IndexConnection(sae_id, found, schema, database)
+    return IndexConnection(sae_id, found, schema, database, path)
 
 
 def read_through(path: Path, sae_id: str) -> int:
@@ -267,3 +279,43 @@ def _rebuild(sae_id: str) -> str:
 def _quoted(text: str) -> str:
     """An SQL string literal: ATTACH and SET take no bound values."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def read_meta(connection: IndexConnection, labels: tuple[str, ...], n_features: int) -> IndexMeta:
+    """What is known about a whole index. Raises CorruptDataError."""
+    values: dict[str, Any] = dict(connection.rows("SELECT key, value FROM idx.meta"))
+    try:
+        other = {
+            key: value
+            for key, value in values.items()
+            if key not in (*_META_KEYS, "sources", "schema_version", "histogram_edges", "bands")
+        }
+        meta = IndexMeta(
+            sae_id=connection.sae_id,  # the SAE may have been renamed since
+            model_id=values["model_id"],
+            layer=values["layer"],
+            n_features=int(values["n_features"]),
+            n_tokens=int(values["n_tokens"]),
+            n_documents=int(values["n_documents"]),
+            built_at=float(values["built_at"]),
+            sources=tuple(parse_json(values["sources"], "sources")),
+            schema_version=int(values["schema_version"]),
+            edges=tuple(parse_json(values["histogram_edges"], "histogram_edges")),
+            labels=labels,
+            bands=int(values["bands"]),
+            cofiring=CofiringTokens(
+                int(values.get("coactivation_tokens", values["n_tokens"])), int(values["n_tokens"])
+            ),
+            other=other,
+        )
+        check_types(meta, "meta")
+        check_moment(meta.built_at, "meta: built_at")
+        if meta.n_features != n_features:
+            raise CorruptDataError(f"meta says {meta.n_features} features, {n_features} stand")
+        return meta
+    except (KeyError, TypeError, ValueError, OverflowError, CorruptDataError) as error:
+        reason = error if isinstance(error, CorruptDataError) else repr(error)
+        raise CorruptDataError(
+            f"the feature index of {connection.sae_id!r} cannot be read ({reason})",
+            hint=f"mi-crow index --sae {connection.sae_id} builds it again; concepts stay",
+        ) from error

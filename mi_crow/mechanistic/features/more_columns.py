@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mi_crow.mechanistic.features.catalogue import BY_LABEL, OF_CONCEPTS, column_named
+from mi_crow.mechanistic.features.catalogue import (
+    BY_LABEL,
+    OF_CONCEPTS,
+    OF_PROPOSALS,
+    column_named,
+)
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.columns import ConceptColumns, FeatureColumns
@@ -22,13 +27,16 @@ _OTHERS = {
         "SELECT feature, jaccard::DOUBLE AS value FROM idx.coactivations WHERE rank = 0"
     ),
 }
-MORE_NUMBERS = (*STORED, *_OTHERS)
+SCORE = "name_score"  # of the proposed name
+MORE_NUMBERS = (*STORED, *_OTHERS, SCORE)
 SIGNS = {"promoted": 1, "suppressed": -1}
 SHOWN_TOKENS = 5  # of each feature in one cell
 
 
 def read_numbers(connection: "IndexConnection", key: str, n_features: int) -> np.ndarray:
     """One of MORE_NUMBERS as float64 [n_features], with NaN for missing values."""
+    if key == SCORE:
+        return connection.proposals.scores(n_features)
     query = _OTHERS.get(
         key, f"SELECT feature, coalesce({key}::DOUBLE, 'nan'::DOUBLE) AS value FROM idx.features"
     )
@@ -77,6 +85,9 @@ def more_values(
         key = column_named(name, columns.labels).key
         if key in OF_CONCEPTS:
             found[name] = [of_concepts(key, concepts.concepts.get(f, ())) for f in ids.tolist()]
+        elif key in OF_PROPOSALS:
+            column = "name" if key == "proposed" else key
+            found[name] = connection.proposals.texts(column, ids.tolist())
         elif key in SIGNS:
             rows = columns.tokens(key, connection)[ids].tolist()
             found[name] = [tuple(texts[token] for token in row if token >= 0) for row in rows]

@@ -84,6 +84,7 @@ def read_detail(
         cofiring=meta.cofiring,
         labels=_best_first([LabelScore(*one) for one in labels]),
         concepts=tuple(concepts),
+        proposal=connection.proposals.of(feature),
     )
 
 

@@ -3,14 +3,17 @@
 A file that was made from another build of the index is as good as none.
 """
 
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mi_crow.errors import MiCrowError, NotFoundError
+from mi_crow.mechanistic.features.records import FeatureRow, Proposal
 from mi_crow.store.atomic import whole_file
 from mi_crow.store.workspace import Workspace
 
@@ -33,22 +36,6 @@ KINDS = {
     UNCLEAR: "nothing stands out",
 }
 _COLUMNS = "feature, name, kind, score, chance, hits, false_alarms, firings, words, around"
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """One proposed name, with what it rests on."""
-
-    feature: int
-    name: str  # empty where nothing stands out
-    kind: str  # of KINDS
-    score: float | None  # AUROC of the name's rule on documents that naming did not see
-    chance: float | None  # the same for the name of another feature
-    hits: float | None  # share of the feature's firings on which the rule holds
-    false_alarms: float | None  # share of other tokens on which it holds
-    firings: int  # on which it was scored
-    words: tuple[str, ...]  # on which it fires most beyond chance
-    around: tuple[str, ...]  # that stand around its firings beyond chance
 
 
 @dataclass(frozen=True)
@@ -94,44 +81,103 @@ def write_proposals(path: Path, found: Proposals, built_at: float) -> None:
         columns[name] = pa.array(getattr(found, name), type=pa.list_(pa.string()))
     columns["index_built_at"] = pa.array(np.full(len(found.feature), built_at))
     with whole_file(path) as temporary:
-        pq.write_table(pa.table(columns), temporary, row_group_size=16_384)
+        pq.write_table(pa.table(columns), temporary, row_group_size=4096)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Distinguishes a file from the one before; None while there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+class _Lines:
+    """A text a feature as one block of bytes: 131,072 strings would take four times the memory."""
+
+    def __init__(self, block: bytes) -> None:
+        self._block = block
+        self._ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))
+
+    @classmethod
+    def read(cls, connection: "IndexConnection", path: Path, column: str) -> "_Lines":
+        # One text, cut here: as a column, every name would be a Python string for a moment.
+        query = (
+            f"SELECT string_agg(replace({column}, chr(10), ' ') || chr(10), '' ORDER BY feature) "
+            "FROM read_parquet(?)"
+        )
+        return cls((connection.rows(query, [str(path)])[0][0] or "").encode())
+
+    def __getitem__(self, place: int) -> str:
+        start = int(self._ends[place - 1]) + 1 if place else 0
+        return self._block[start : int(self._ends[place])].decode()
 
 
 class ProposalReader:
-    """Reads the names of one index; nothing is held but the column that orders are made by."""
+    """Reads the names of one index."""
 
-    def __init__(self, connection: "IndexConnection", index: Path, built_at: float) -> None:
-        self._connection = connection
+    def __init__(self, connection: "IndexConnection", index: Path) -> None:
+        # The connection keeps its reader: a circle would hold the index's file until it is found.
+        self._connection = weakref.proxy(connection)
         self._path = index.with_name(PROPOSALS_NAME)
-        self._built_at = built_at
+        self._identity = identity(self._path)
+        self._lines: dict[str, _Lines] = {}
 
-    def exists(self) -> bool:
+    def changed_on_disk(self) -> bool:
+        """Whether names were written since the index was opened."""
+        return identity(self._path) != self._identity
+
+    @cached_property
+    def exist(self) -> bool:
         """Whether there are names made from this very index. A damaged file counts as none."""
-        if not self._path.is_file():
+        if self._identity is None:
             return False
         try:
             rows = self._connection.rows(
-                "SELECT index_built_at FROM read_parquet(?) LIMIT 1", [str(self._path)]
+                "SELECT count(*), min(index_built_at) = max(value::DOUBLE) "
+                "FROM read_parquet(?), idx.meta WHERE key = 'built_at'",
+                [str(self._path)],
             )
+            features = self._connection.rows("SELECT count(*) FROM idx.features")
         except MiCrowError:
             return False
-        return bool(rows) and rows[0][0] == self._built_at
+        return rows[0] == (features[0][0], True)
 
-    def of(self, features: Sequence[int]) -> dict[int, Proposal]:
-        """The names of some features; empty without names."""
-        if not len(features) or not self.exists():
-            return {}
-        marks = ", ".join("?" * len(features))
+    def of(self, feature: int) -> Proposal | None:
+        """The name of a feature with all that it rests on; None without names."""
+        if not self.exist:
+            return None
         rows = self._connection.rows(
-            f"SELECT {_COLUMNS} FROM read_parquet(?) WHERE feature IN ({marks})",
-            [str(self._path), *map(int, features)],
+            f"SELECT {_COLUMNS} FROM read_parquet(?) WHERE feature = ?",
+            [str(self._path), feature],
         )
-        return {row[0]: _proposal(row) for row in rows}
+        return _proposal(rows[0]) if rows else None
+
+    def texts(self, column: str, features: Sequence[int]) -> list[str]:
+        """The `name` or `kind` of some features; empty texts without names."""
+        if not self.exist:
+            return [""] * len(features)
+        column = _checked(column)
+        if column not in self._lines:
+            self._lines[column] = _Lines.read(self._connection, self._path, column)
+        lines = self._lines[column]
+        return [lines[feature] for feature in features]
+
+    def added_to(self, rows: list[FeatureRow]) -> list[FeatureRow]:
+        """The rows, those without a name with the one that was proposed."""
+        if not self.exist:
+            return rows
+        names = self.texts("name", [row.feature for row in rows])
+        return [
+            row if row.concept else replace(row, proposed=name)
+            for row, name in zip(rows, names, strict=True)
+        ]
 
     def scores(self, n_features: int) -> np.ndarray:
         """The score of every feature's name: float64 [n_features], NaN where there is none."""
         values = np.full(n_features, np.nan)
-        if self.exists():
+        if self.exist:
             found = self._connection.columns(
                 "SELECT feature, coalesce(score, 'nan'::FLOAT) AS score FROM read_parquet(?)",
                 [str(self._path)],
@@ -144,19 +190,25 @@ class ProposalReader:
 
         Raises NotFoundError without names: a condition on them would otherwise match nothing.
         """
-        if not self.exists():
+        if not self.exist:
             sae = self._connection.sae_id
             raise NotFoundError(
                 f"the features of {sae!r} have no proposed names",
                 hint=f"mi-crow explain --sae {sae}",
             )
         found = self._connection.columns(
-            f"SELECT feature FROM read_parquet(?) WHERE contains(lower({column}), ?)",
+            f"SELECT feature FROM read_parquet(?) WHERE contains(lower({_checked(column)}), ?)",
             [str(self._path), text.lower()],
         )["feature"]
         mask = np.zeros(n_features, dtype=bool)
         mask[found] = True
         return mask
+
+
+def _checked(column: str) -> str:
+    if column not in ("name", "kind"):
+        raise ValueError(f"{column!r} is not a text of a proposed name")
+    return column
 
 
 def _proposal(row: Sequence) -> Proposal:

@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
+from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.features.columns import (
     RELEVANCE,
     SORTS,
@@ -22,7 +21,7 @@ from mi_crow.mechanistic.features.columns import (
     ordered,
 )
 from mi_crow.mechanistic.features.concept_source import ConceptSource
-from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity
+from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity, read_meta
 from mi_crow.mechanistic.features.feature_map import FeatureMap, read_map
 from mi_crow.mechanistic.features.more_columns import more_values
 from mi_crow.mechanistic.features.on_text import features_on_text
@@ -48,8 +47,6 @@ from mi_crow.mechanistic.features.records import (
     TextFeature,
 )
 from mi_crow.mechanistic.features.search import SearchColumns
-from mi_crow.store.field_types import check_moment, check_types
-from mi_crow.store.json_file import parse_json
 from mi_crow.store.workspace import Workspace
 
 __all__ = [
@@ -67,8 +64,6 @@ __all__ = [
     "Neighbour",
     "TextFeature",
 ]
-
-_META_KEYS = ("sae_id", "model_id", "layer", "n_features", "n_tokens", "n_documents", "built_at")
 
 
 @dataclass(frozen=True)
@@ -140,10 +135,17 @@ class FeatureStore:
     def connection(self) -> IndexConnection:
         return self._held[0].connection
 
+    def columns(self) -> FeatureColumns:
+        """The figures of all features, an array each."""
+        return self._held[0].columns
+
     def changed_on_disk(self) -> bool:
-        """Whether the index was rebuilt since it was opened; cheap enough for every second."""
-        now = identity(self.path)
-        return now is not None and now != self._held[0].connection.identity
+        """Whether the index was rebuilt or its features got other names since it was opened; cheap
+        enough for every second."""
+        now, connection = identity(self.path), self._held[0].connection
+        if now is None:
+            return False
+        return now != connection.identity or connection.proposals.changed_on_disk()
 
     def reopen(self) -> None:
         """Opens the current file. Raises what `open` does; the old one then stays open."""
@@ -187,10 +189,6 @@ class FeatureStore:
     def concepts(self) -> Mapping[int, tuple[Concept, ...]]:
         """The concepts by feature, the most confident first."""
         return self._held[1].concepts
-
-    def columns(self) -> FeatureColumns:
-        """The figures of all features, an array each."""
-        return self._held[0].columns
 
     # The table.
 
@@ -247,7 +245,7 @@ class FeatureStore:
         opened, named = self._held
         self._check_all(opened, ids)
         with opened.connection.fitting():
-            rows = opened.columns.rows(ids, named.names)
+            rows = self._rows(opened, named, ids)
             if not more or not rows:
                 return rows
             chosen = np.asarray(ids, dtype=np.int64)
@@ -259,6 +257,12 @@ class FeatureStore:
     def figures(self) -> tuple[np.ndarray, np.ndarray]:
         """Density and greatest activation of every feature: [n], [n]."""
         return self._held[0].columns.density, self._held[0].columns.max_act
+
+    @staticmethod
+    def _rows(
+        opened: _Opened, named: ConceptColumns, ids: Sequence[int] | np.ndarray
+    ) -> list[FeatureRow]:
+        return opened.connection.proposals.added_to(opened.columns.rows(ids, named.names))
 
     def map(self) -> FeatureMap:
         """Where each feature lies on the map of decoder directions."""
@@ -288,7 +292,7 @@ class FeatureStore:
         opened, named = self._held
         self._check(opened, feature)
         with opened.connection.fitting():
-            row = opened.columns.rows([feature], named.names)[0]
+            [row] = self._rows(opened, named, [feature])
             concepts = named.concepts.get(feature, ())
             return read_detail(opened.connection, opened.meta, row, concepts, opened.token_texts)
 
@@ -353,49 +357,11 @@ class FeatureStore:
 
 def _open(path: Path, sae_id: str) -> _Opened:
     connection = connect(path, sae_id)
+    _ = connection.proposals  # what is on disk now, so that a change is noticed
     try:
         with connection.fitting():
             columns = FeatureColumns.read(connection)
-            return _Opened(connection, _read_meta(connection, columns), columns)
+            return _Opened(connection, read_meta(connection, columns.labels, len(columns)), columns)
     except MiCrowError:
         connection.database.close()  # else the file stays attached as long as the error exists
         raise
-
-
-def _read_meta(connection: IndexConnection, columns: FeatureColumns) -> IndexMeta:
-    values: dict[str, Any] = dict(connection.rows("SELECT key, value FROM idx.meta"))
-    try:
-        other = {
-            key: value
-            for key, value in values.items()
-            if key not in (*_META_KEYS, "sources", "schema_version", "histogram_edges", "bands")
-        }
-        meta = IndexMeta(
-            sae_id=connection.sae_id,  # the SAE may have been renamed since
-            model_id=values["model_id"],
-            layer=values["layer"],
-            n_features=int(values["n_features"]),
-            n_tokens=int(values["n_tokens"]),
-            n_documents=int(values["n_documents"]),
-            built_at=float(values["built_at"]),
-            sources=tuple(parse_json(values["sources"], "sources")),
-            schema_version=int(values["schema_version"]),
-            edges=tuple(parse_json(values["histogram_edges"], "histogram_edges")),
-            labels=columns.labels,
-            bands=int(values["bands"]),
-            cofiring=CofiringTokens(
-                int(values.get("coactivation_tokens", values["n_tokens"])), int(values["n_tokens"])
-            ),
-            other=other,
-        )
-        check_types(meta, "meta")
-        check_moment(meta.built_at, "meta: built_at")
-        if meta.n_features != len(columns):
-            raise CorruptDataError(f"meta says {meta.n_features} features, {len(columns)} stand")
-        return meta
-    except (KeyError, TypeError, ValueError, OverflowError, CorruptDataError) as error:
-        reason = error if isinstance(error, CorruptDataError) else repr(error)
-        raise CorruptDataError(
-            f"the feature index of {connection.sae_id!r} cannot be read ({reason})",
-            hint=f"mi-crow index --sae {connection.sae_id} builds it again; concepts stay",
-        ) from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mi_crow.errors import UserError, nearest
 from mi_crow.mechanistic.features.catalogue import BY_LABEL, COLUMNS, OF_CONCEPTS, starts_with_least
+from mi_crow.mechanistic.features.proposals import KINDS
 
 # Conditions on numbers, by name: the column of the index and what it says.
 NUMBERS: Mapping[str, tuple[str, str]] = {
@@ -30,6 +31,8 @@ WORDS: Mapping[str, str] = {
     "on": "it is strong in the indexed documents that contain this text",
     "like": "its decoder row is near that of this feature",
     "token": "it promotes a token that contains this",
+    "proposed": "its proposed name contains this",
+    "kind": f"its kind is this: {', '.join(KINDS)}",
 }
 ORDERS: Mapping[str, str] = {
     "feature": "feature",
@@ -151,6 +154,8 @@ def completions(text: str, vocabulary: Mapping[str, Iterable[str]]) -> list[str]
 def _values(name: str, vocabulary: Mapping[str, Iterable[str]]) -> Sequence[str]:
     if name in ("named", "note"):
         return tuple(_YES)
+    if name == "kind":
+        return tuple(KINDS)
     if name == _SORT:
         return (*ORDERS, *(f"{BY_LABEL}{label}" for label in vocabulary.get("label", ())))
     return tuple(vocabulary.get(name, ()))
@@ -205,6 +210,10 @@ def _word(name: str, sign: str, value: str, start: int, end: int) -> int | bool 
         if value.lower() not in _YES:
             raise QueryError(f"{value!r} is not yes or no", start, end, f"write {name}:yes")
         return _YES[value.lower()]
+    if name == "kind" and value.lower() not in KINDS:
+        raise QueryError(
+            f"{value!r} is not a kind", start, end, f"there is {nearest(value, KINDS)}"
+        )
     if name == "like":
         number = value.removeprefix("#")
         if not (number.isascii() and number.isdigit() and len(number) < 10):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mi_crow.errors import NotFoundError
+from mi_crow.mechanistic.features.catalogue import OF_PROPOSALS
 from mi_crow.mechanistic.features.columns import ConceptColumns, FeatureColumns
 from mi_crow.mechanistic.features.on_text import features_on_text
 from mi_crow.mechanistic.features.query_language import NUMBERS, Condition, FeatureQuery
@@ -87,6 +88,9 @@ class QueryMatcher:
             return self._with(lambda one: text in one.name.casefold())
         if name == "source":
             return self._with(lambda one: one.source.casefold().startswith(text))
+        if name in OF_PROPOSALS:
+            column = "name" if name == "proposed" else name
+            return self.connection.proposals.containing(str(value), column, len(self.columns))
         return self._promoting(str(value))
 
     def _search(self, text: str) -> np.ndarray:

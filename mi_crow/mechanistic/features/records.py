@@ -60,6 +60,7 @@ class FeatureRow:
     top_label: str | None  # the label it predicts best; None below LEAST_AUROC
     top_auroc: float | None  # of its best label on held-out documents, also below LEAST_AUROC
     more: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of columns asked for
+    proposed: str = ""  # the name proposed for it, where it has none
 
     def __post_init__(self) -> None:
         if not is_telling(self.top_auroc):
@@ -128,6 +129,22 @@ class LabelScore:
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """One proposed name, with what it rests on."""
+
+    feature: int
+    name: str  # empty where nothing stands out
+    kind: str  # of proposals.KINDS
+    score: float | None  # AUROC of the name's rule on documents that naming did not see
+    chance: float | None  # the same for the name of another feature
+    hits: float | None  # share of the feature's firings on which the rule holds
+    false_alarms: float | None  # share of other tokens on which it holds
+    firings: int  # on which it was scored
+    words: tuple[str, ...]  # on which it fires most beyond chance
+    around: tuple[str, ...]  # that stand around its firings beyond chance
+
+
+@dataclass(frozen=True)
 class FeatureDetail:
     """Everything about one feature except its top activations."""
 
@@ -147,6 +164,7 @@ class FeatureDetail:
     cofiring: CofiringTokens  # the tokens that `coactivations` were counted over
     labels: tuple[LabelScore, ...]  # first the one chosen on training documents, then by AUROC
     concepts: tuple[Concept, ...]  # most confident first
+    proposal: Proposal | None = None  # a name for it, where names were proposed
 
 
 @dataclass(frozen=True)

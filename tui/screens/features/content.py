@@ -13,7 +13,7 @@ from tui.widgets.lists.feature_columns import density, score
 from tui.widgets.lists.row_list import Cell, Column, Row
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.features.records import FeatureDetail, FeatureRow
+    from mi_crow.mechanistic.features.records import FeatureDetail, FeatureRow, Proposal
 
 TALL = 30  # lines of a pane from which the side lists one token per line
 RELATED_COLUMNS = (Column("feature", 7, "right"), Column("value", 5, "right"), Column("what"))
@@ -37,13 +37,26 @@ def _names(detail: "FeatureDetail") -> Content:
         sure = f" {one.confidence:.2f}" if one.confidence < 1 else ""
         parts.append((by + sure, "$muted"))
     if not concepts:
-        parts.append(("no name yet", "$faint"))
+        parts.extend(_proposed(detail.proposal))
     tags = list(dict.fromkeys(f"#{tag}" for one in concepts for tag in one.tags))
     if tags:
         parts.append((f"  {printable(' '.join(tags))}", "$secondary"))
     if note := next((one.note for one in concepts if one.note), ""):
         parts.append(("   " + printable(note), "$muted"))
     return Content.assemble(*parts)
+
+
+def _proposed(found: "Proposal | None") -> list[Content | tuple[str, str]]:
+    """The name proposed for a feature that has none, and how far it holds."""
+    if found is None or not found.name:
+        kind = f"  {found.kind}" if found is not None else ""
+        return [("no name yet", "$faint"), (kind, "$muted")]
+    scored = "too few firings to score it"
+    if found.score is not None:
+        scored = f"name scores {score(found.score)}"
+        if found.chance is not None:
+            scored += f", another's {score(found.chance)}"
+    return [(printable(found.name), "italic"), (f"  {found.kind}, {scored}", "$muted")]
 
 
 def _figures(detail: "FeatureDetail", width: int) -> Content:

@@ -73,6 +73,23 @@ class FeatureMarkScreen(FeatureListScreen):
 
     # Names, tags and notes.
 
+    def action_explain(self) -> None:
+        """Starts the job that proposes a name for every feature."""
+        sae_id, workspace = self._sae_id, self.context.workspace
+        if sae_id is None:
+            return
+
+        def start() -> str:
+            from mi_crow.jobs import submit
+
+            return submit(workspace, "explain", {"sae_id": sae_id})
+
+        def started(_: str) -> None:
+            self.mi_crow.notify(f"Naming the features of {printable(sae_id)}")
+            self.mi_crow.look_now()
+
+        self.mi_crow.in_thread(start, started, failed=self.tell)
+
     def name_marked(self) -> None:
         self._ask_for_chosen("names", "", "a name for all; it is added to those they have")
 

@@ -210,10 +210,11 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         self.prompt.ask(
             "tag",
             f"#{row.feature} is",
-            row.concept or row.top_label or "",
+            row.concept or ("" if row.proposed else row.top_label) or "",
             suggestions=[row.top_label] if row.top_label else (),
-            placeholder="what the feature stands for",
-            hint="enter saves · esc cancels",
+            placeholder="what it stands for  #tag  ~0.8  -- note",
+            proposal="" if row.concept else row.proposed,
+            hint=f"{'→ takes it · ' if row.proposed else ''}enter saves · esc cancels",
             select=True,
         )
 

@@ -15,6 +15,7 @@ _MADE: Final = {
     "train": "the SAE {}",
     "import": "the SAE {}",
     "index": "the index of {}",
+    "explain": "names for the features of {}",
     "evaluate": "the evaluation of {}",
     "export": "{}",
 }
@@ -40,7 +41,7 @@ def place_of(job: "JobState") -> Place:
     """Where the result of a job that ended can be seen; the job itself when it made nothing."""
     name = _made_by(job)
     if job.status == "finished" and name:
-        if job.kind == "index":
+        if job.kind in ("index", "explain"):
             return Place("features", name)
         if job.kind in _ON_RUNS:
             return Place("runs", name, _ON_RUNS[job.kind])

@@ -40,11 +40,14 @@ def score(auroc: float | None) -> str:
 
 
 def _meaning(row: "FeatureRow") -> Content:
-    """The concept that somebody gave it, else the label that it predicts, else a dash."""
+    """The concept that somebody gave it, else the name proposed for it, else the label that it
+    predicts, else a dash."""
     if row.concept:
         return Content.styled(printable(row.concept), "$accent")
     if not row.fires:
         return Content.styled("never fires", "$faint")
+    if row.proposed:
+        return Content.styled(printable(row.proposed), "italic $muted")
     if row.top_label:
         return Content.styled(printable(row.top_label), "$muted")
     return Content.styled("–", "$faint")

@@ -30,6 +30,7 @@ def feature_json(detail: "FeatureDetail", examples: "Sequence[Example]") -> dict
         "cofiring": detail.cofiring._asdict() | {"over": detail.cofiring.words()},
         "histogram": [int(height) for height in detail.histogram],
         "histogram_edges": [float(edge) for edge in detail.edges],
+        "proposal": None if detail.proposal is None else asdict(detail.proposal),
         "labels": [asdict(item) | {"auroc_heldout": item.auroc_heldout} for item in detail.labels],
     }
 
