@@ -127,7 +127,7 @@ def false_alarms(seen: np.ndarray, hits: np.ndarray, density: np.ndarray) -> np.
 
 def _holds(corpus: Corpus, kind: int, ids: np.ndarray, firings: Firings) -> np.ndarray:
     if kind != PHRASE:
-        return holds(corpus, SCOPES[kind], ids, firings).any(axis=1)
+        return np.logical_or.reduce(holds(corpus, SCOPES[kind], ids, firings), axis=1)
     before = holds(corpus, "before", ids[:, :1], firings)[:, 0]
     return before & holds(corpus, "on", ids[:, 1:2], firings)[:, 0]
 

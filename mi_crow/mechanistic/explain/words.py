@@ -130,7 +130,7 @@ class _Runs:
 
 
 def _words(
-    tokens: np.ndarray, starts: np.ndarray, texts: Sequence[str]
+    tokens: np.ndarray, starts: np.ndarray, texts: list[str]
 ) -> tuple[_Runs, Sequence[str]]:
     """The words of the documents, and the text of each kind of word."""
     kind, spaced, form = _forms(texts)
@@ -159,7 +159,7 @@ def _words(
     return _Runs(first, ids[number], of_token), list(known)
 
 
-def _forms(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _forms(texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each token: what it is made of, whether a space stands before it, and a number that it
     shares with those that differ by case and spaces alone."""
     kind = np.zeros(len(texts), dtype=np.int8)
