@@ -218,14 +218,7 @@ FEATURES = (
     Action("features.export", "w", "export", "export", "Export the marked: .html or .json"),
     Action("features.compare", "equals_sign", "compare", "compare", "Compare 2 to 4 marked"),
     Action("features.next", "right_square_bracket", "step(1)", "next", "Next feature", False),
-    Action(
-        "features.previous",
-        "left_square_bracket",
-        "step(-1)",
-        "previous",
-        "Previous feature",
-        False,
-    ),
+    Action("features.previous", "left_square_bracket", "step(-1)", "back", "Previous", False),
     Action("features.copy", "y", "copy", "copy", "Copy the feature or the selected example", False),
 )
 
