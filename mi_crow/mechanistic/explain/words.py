@@ -129,9 +129,7 @@ class _Runs:
     of_token: np.ndarray  # int32 [N]: the run of each token
 
 
-def _words(
-    tokens: np.ndarray, starts: np.ndarray, texts: list[str]
-) -> tuple[_Runs, Sequence[str]]:
+def _words(tokens: np.ndarray, starts: np.ndarray, texts: list[str]) -> tuple[_Runs, Sequence[str]]:
     """The words of the documents, and the text of each kind of word."""
     kind, spaced, form = _forms(texts)
     made_of = kind[tokens]
