@@ -6,29 +6,15 @@ means the same in every scope: `key_meanings` says what.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from textual.binding import Binding, BindingType
 
+from tui.action_tables.action import Action
+from tui.action_tables.control import CONTROL
+from tui.action_tables.steer import KEPT, PRESETS, STEER
+
 NO_KEY = "no-key"  # what the binding of an action has that is reached by the palette only
 SCREENS = ("runs", "features", "inspect", "steer", "concepts", "control")
-
-
-@dataclass(frozen=True)
-class Action:
-    """One thing a key can do."""
-
-    id: str  # scope.name: the binding's id and its name in a key map
-    keys: str  # comma separated; empty: palette only
-    action: str  # Textual action, e.g. "go('runs')"
-    label: str  # two words for the footer
-    help: str  # one line for help and palette
-    footer: bool = True
-    priority: bool = False  # before the focused widget, which then never sees the key
-
-    @property
-    def scope(self) -> str:
-        return self.id.partition(".")[0]
 
 
 APP = (
@@ -238,28 +224,6 @@ INSPECT = (
     Action("inspect.copy", "y", "copy", "copy", "Copy the token's or the text's features", False),
 )
 
-STEER = (
-    Action("steer.run", "ctrl+r", "run", "generate", "Generate baseline and steered"),
-    Action("steer.prompt", "e", "edit_prompt", "prompt", "Edit the prompt"),
-    Action("steer.new", "n", "add", "new", "New intervention"),
-    Action("steer.remove", "x", "remove", "remove", "Remove the selected intervention"),
-    Action("steer.more", "greater_than_sign", "nudge(1)", "more", "Increase the value", False),
-    Action("steer.less", "less_than_sign", "nudge(-1)", "less", "Decrease the value", False),
-    Action("steer.sweep", "V", "sweep", "sweep", "Generate at several strengths"),
-    Action(
-        "steer.constrain",
-        "",
-        "constrain",
-        "keep plausible",
-        "Keep the steered text to what the plain model finds possible",
-        False,
-    ),
-    Action("steer.presets", "p", "presets", "presets", "Load a preset"),
-    Action("steer.save_preset", "P", "save_preset", "save preset", "Save the stack", False),
-    Action("steer.save", "S", "save", "save", "Save this generation"),
-    Action("steer.copy", "y", "copy", "copy", "Copy both texts", False),
-)
-
 CONCEPTS = (
     Action("concepts.filter", "slash", "filter", "filter", "Filter by name, note or number"),
     Action("concepts.mark", "space", "mark", "mark", "Mark for bulk edit"),
@@ -276,12 +240,6 @@ CONCEPTS = (
     Action("concepts.import", "I", "import_file", "import", "Import concepts from .json or .csv"),
     Action("concepts.changes", "H", "history", "changes", "Undo an earlier change"),
     Action("concepts.copy", "y", "copy", "copy", "Copy the selected concept", False),
-)
-
-CONTROL = (
-    Action("control.load", "l", "load_model", "load model", "Load the model of the open SAE"),
-    Action("control.text", "e", "edit_text", "text", "Edit the text for the statistics"),
-    Action("control.measure", "ctrl+r", "measure", "measure", "Measure the layer on the text"),
 )
 
 ACTIONS: tuple[Action, ...] = (
@@ -301,6 +259,8 @@ ACTIONS: tuple[Action, ...] = (
     *FEATURES,
     *INSPECT,
     *STEER,
+    *KEPT,
+    *PRESETS,
     *CONCEPTS,
     *CONTROL,
 )

@@ -13,6 +13,8 @@ ANSWERS = (
     "columns",
     "map",
     "new",
+    "kept",
+    "presets",
 )  # scopes whose keys answer what is asked on the screen
 
 
@@ -32,7 +34,7 @@ MEANINGS = {
     "e": Meaning("edit the text, the prompt or the note", ("text", "prompt", "note")),
     "f": Meaning("which are shown", ("show",)),
     "g": Meaning("first", ("first",)),
-    "h": Meaning("left", ("left",)),
+    "h": Meaning("left, or less", ("left", "less")),
     "i": Meaning("inspect", ("inspect",)),
     "j": Meaning("down", ("down",)),
     "k": Meaning("up", ("up",)),
@@ -49,15 +51,17 @@ MEANINGS = {
     "x": Meaning("remove", ("remove",)),
     "y": Meaning("copy", ("copy",)),
     # The log of a job and the load of a model are both `l`; in a text it is the way to the right.
-    "l": Meaning("log, load, or right in a text", ("log", "load", "right")),
+    "l": Meaning("log, load, right in a text, or more", ("log", "load", "right", "more")),
     "u": Meaning("undo", ("undo",)),
     "z": Meaning("undo", ("undo",)),
     # Capitals: the same the other way round, or the rarer thing.
     "C": Meaning("confidence", ("confidence",)),
     "E": Meaning("edit the values and start again", ("again",)),
     "G": Meaning("last", ("last",)),
-    "H": Meaning("history of changes", ("changes",)),
+    "H": Meaning("history of changes, or much less", ("changes", "much_less")),
     "I": Meaning("import", ("import",)),
+    "K": Meaning("saved generations", ("kept",)),
+    "L": Meaning("much more", ("much_more",)),
     "N": Meaning("the one before that has no name", ("unnamed_back",)),
     "O": Meaning("reverse the order", ("reverse",)),
     "P": Meaning("save as a preset", ("save_preset",)),
@@ -80,7 +84,7 @@ MEANINGS = {
     "question_mark": Meaning("help", ("help",)),
     "right_square_bracket": Meaning("next", ("next",)),
     "slash": Meaning("filter", ("filter",)),
-    "space": Meaning("mark", ("mark",)),
+    "space": Meaning("mark, or on and off", ("mark", "toggle")),
     "vertical_line": Meaning("columns", ("columns",)),
     # The rest.
     "alt+left": Meaning("back to where you were", ("back",)),

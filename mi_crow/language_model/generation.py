@@ -10,9 +10,9 @@ from torch import Tensor
 from mi_crow.bounds import COUNT, FACTOR, SEED, SIZE, TEMPERATURE, TOP_P
 from mi_crow.errors import UserError
 from mi_crow.language_model.base import CausalModel
-from mi_crow.language_model.constraints import budgeted_logits, plausible_logits
+from mi_crow.language_model.decoding.constraints import budgeted_logits, plausible_logits
+from mi_crow.language_model.decoding.steps import Prefixes, Steps
 from mi_crow.language_model.detokenize import Detokenizer, added_text
-from mi_crow.language_model.steps import Prefixes, Steps
 from mi_crow.language_model.tokenize import start_id
 
 Side = Literal["baseline", "steered"]

@@ -17,7 +17,7 @@ from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
-    from mi_crow.language_model.steps import Prefixes
+    from mi_crow.language_model.decoding.steps import Prefixes
     from mi_crow.mechanistic.steering.attach import AttachedSae
     from mi_crow.mechanistic.steering.loading import LoadedSae
     from mi_crow.mechanistic.steering.parts import Shelf
@@ -187,7 +187,7 @@ class Operations:
 
     def _prefixes(self) -> "Prefixes":
         """What is kept of the last prompt; of the loaded SAE only."""
-        from mi_crow.language_model.steps import Prefixes
+        from mi_crow.language_model.decoding.steps import Prefixes
 
         if self._kept is None:
             self._kept = Prefixes()

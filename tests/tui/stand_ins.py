@@ -76,14 +76,40 @@ class ScriptedSession:
                     self._interrupted.wait(10)
                     yield {"event": "result", **written, "metrics": {}, "stopped": True}
                     return
+        features = [int(one["target"].split(":")[1]) for one in params["interventions"]]
         yield {
             "event": "result",
             **texts,
+            "samples": [
+                {
+                    side: _reading(f"{text} Again." * (number > 0) or text, features, side)
+                    for side, text in texts.items()
+                    if text
+                }
+                for number in range(params.get("n", 1))
+            ],
+            "targets": [f"feature:{feature}" for feature in features],
             "metrics": {"tokens_s": 41.3, "kl": 0.82},
             "stopped": False,
             "prompt_tokens": len(params["prompt"].split()) + 1,
             "bos_added": True,
         }
+
+
+def _reading(text: str, features: list[int], side: str) -> dict[str, Any]:
+    """What the session reads in one text; words are tokens."""
+    tokens = re.findall(r" \S+", text)
+    dice = random.Random(len(text))
+    acts = [[max(0.0, 9 * dice.random() - 5) for _ in tokens] for _ in features]
+    steered = {"kl": 0.82} if side == "steered" else {}
+    return {
+        "text": text,
+        "tokens": tokens,
+        "acts": acts,
+        "perplexity": 21.4,
+        "distinct_2": 0.97,
+        **steered,
+    }
 
 
 def _inspection(text: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.stand_ins import ScriptedSession
 from tui import messages
 from tui.app import MiCrowApp
+from tui.widgets.field import Field
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.stream_text import StreamText
@@ -53,11 +54,11 @@ async def test_the_heading_names_the_stack_that_wrote_the_text(open_steer):
         assert "#3" not in heading(pilot)  # nothing is written yet
         await press(pilot, "ctrl+r")
         assert "#3 +0.4 max" in heading(pilot)
-        await press(pilot, "greater_than_sign", "greater_than_sign")
-        assert "#3 +0.4 max" in heading(pilot)
-        await press(pilot, "x")
-        assert "#3 +0.4 max" in heading(pilot)
-        await press(pilot, "ctrl+r")
+        pilot.app.screen.query_one("#steer-seed", Field).value = "7"
+        await pilot.app.go("steer", messages.SendToSteer(101))
+        await settle(pilot)
+        assert "#3 +0.4 max " in heading(pilot)  # neither wrote it
+        await press(pilot, "x", "k", "space")
         assert "no interventions" in heading(pilot)
 
 
@@ -97,7 +98,7 @@ async def test_after_another_sae_was_opened_text_and_copy_still_name_theirs(
 
 async def test_a_generation_is_kept_with_the_sae_that_wrote_it(open_steer):
     async with open_steer(3) as (pilot, _):
-        await press(pilot, "ctrl+r", "greater_than_sign")
+        await press(pilot, "ctrl+r")
         await open_other(pilot)
         await press(pilot, "S")
         (kept,) = pilot.app.context.annotations.generations()

@@ -72,6 +72,7 @@ async def test_settings_reach_the_session(open_steer):
         await press(pilot, "ctrl+r")
         (asked,) = generations(session)
         assert (asked["max_new_tokens"], asked["temperature"], asked["seed"]) == (12, 0.0, 7)
+        assert asked["n"] == 1
 
 
 async def test_a_text_is_kept_to_what_is_plausible(open_steer):
@@ -213,6 +214,84 @@ async def test_without_a_prompt_nothing_is_written(open_steer):
 async def test_y_copies_the_prompt_and_both_texts(open_steer, monkeypatch):
     monkeypatch.delenv("TMUX", raising=False)
     async with open_steer(3) as (pilot, session):
-        await press(pilot, "ctrl+r", "y")
+        await press(pilot, "ctrl+r")
+        pilot.app.screen.query_one("#text-steered").focus()
+        await press(pilot, "y")
         for part in ("The harbour", session.BASELINE, session.STEERED):
             assert part in pilot.app.clipboard
+
+
+async def test_a_changed_strength_is_written_at_once_beside_the_same_baseline(open_steer):
+    async with open_steer(3, 101) as (pilot, session):
+        await press(pilot, "l")
+        assert generations(session) == []  # nothing was asked for yet
+        await press(pilot, "ctrl+r", "l")
+        assert [one["baseline"] for one in generations(session)] == [True, False]
+        assert generations(session)[-1]["interventions"][1]["value"] == 0.6
+        assert text_of(pilot, "baseline") == session.BASELINE
+        await press(pilot, "space")
+        assert generations(session)[-1]["interventions"][1]["enabled"] is False
+        assert "#101 off" in screen_text(pilot).replace("  ", " ")
+        pilot.app.screen.query_one("#steer-seed", Field).value = "1"
+        await press(pilot, "space")
+        assert generations(session)[-1]["baseline"] is True  # the kept one had another seed
+
+
+async def test_what_is_written_under_the_old_strength_does_not_count(open_steer):
+    async with open_steer(3) as (pilot, session):
+        await press(pilot, "ctrl+r")
+        session.hold = True
+        await pilot.press("l")
+        while len(generations(session)) < 2:
+            await pilot.pause()
+        session.hold = False
+        await press(pilot, "h", "h")
+        assert generations(session)[-1]["interventions"][0]["value"] == 0.3
+        assert text_of(pilot, "steered") == session.STEERED
+
+
+async def test_samples_are_turned_with_their_heat_and_figures(open_steer):
+    async with open_steer(3, 101, size=(120, 40)) as (pilot, session):
+        pilot.app.screen.query_one("#steer-samples", Field).value = "3"
+        await press(pilot, "ctrl+r")
+        assert generations(session)[0]["n"] == 3
+        assert "sample 1 of 3" in screen_text(pilot)
+        assert "#101 peaks at" in screen_text(pilot)
+        assert "KL 0.82 · perplexity 21.4, × 1.00" in screen_text(pilot)
+        await press(pilot, "k", "right_square_bracket")
+        assert "sample 2 of 3" in screen_text(pilot)
+        assert "#3 peaks at" in screen_text(pilot)
+        assert text_of(pilot, "steered").endswith("Again.")
+        await press(pilot, "left_square_bracket", "left_square_bracket")
+        assert text_of(pilot, "steered") == session.STEERED
+
+
+async def test_a_saved_text_is_opened_and_written_again(open_steer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with open_steer(3) as (pilot, session):
+        await press(pilot, "ctrl+r", "S", "l", "S", "x")
+        await press(pilot, "K", "j", "enter")
+        assert stack(pilot) == ["#3 +0.4 max"]
+        assert "saved 20" in screen_text(pilot)
+        await press(pilot, "ctrl+r")
+        assert "The same texts as were saved" in notices(pilot)
+        session.STEERED = " is another one."
+        await press(pilot, "K", "R")
+        assert generations(session)[-1]["interventions"][0]["value"] == 0.5
+        assert "Other texts than were saved" in notices(pilot)
+        await press(pilot, "K", "space", "space", "w", *"texts.md", "enter")
+        written = (tmp_path / "texts.md").read_text()
+        assert written.count("## Generation") == 2
+        assert "feature 3 +0.4 max" in written
+        await press(pilot, "K", "space", "space", "equals_sign")
+        assert "Two saved generations" in screen_text(pilot)
+        await press(pilot, "escape", "K", "x")
+        assert len(pilot.app.context.annotations.generations()) == 1
+
+
+async def test_presets_are_renamed_and_removed(open_steer):
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "P", *"boats", "enter", "p", "r", *"ships", "enter")
+        assert [one.name for one in pilot.app.context.annotations.presets()] == ["ships"]
+        await press(pilot, "p", "x")
+        assert pilot.app.context.annotations.presets() == []

@@ -48,8 +48,8 @@ def test_the_stack_on_one_line():
 def test_rows_name_the_feature_and_say_where_only_when_not_everywhere():
     rows = stack_rows([ADD, Intervention("feature:7", "ablate", 0, scope="prompt")], {42: "boats"})
     assert rows[0].cells[0].more == (("  boats", "$accent"),)
-    assert rows[0].cells[2].text == ""
-    assert rows[1].cells[2].text == "prompt"
+    assert rows[0].cells[3].text == ""
+    assert rows[1].cells[3].text == "prompt"
 
 
 @given(

@@ -8,8 +8,8 @@ import torch
 from mi_crow.errors import UserError
 from mi_crow.hooks import FunctionController
 from mi_crow.language_model import LanguageModel
+from mi_crow.language_model.decoding.steps import Prefixes
 from mi_crow.language_model.generation import Sampling, choose, generate_sides
-from mi_crow.language_model.steps import Prefixes
 from tests.helpers.tiny_models import build_model, build_tokenizer
 
 

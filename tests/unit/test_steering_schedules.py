@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mi_crow.errors import UserError
-from mi_crow.language_model.constraints import budgeted_logits, plausible_logits
+from mi_crow.language_model.decoding.constraints import budgeted_logits, plausible_logits
 from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
 from mi_crow.mechanistic.steering.schedules import (
     Condition,

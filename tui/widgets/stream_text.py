@@ -1,22 +1,41 @@
 """Text that grows while a model writes it; follows its end unless somebody scrolled up."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from textual.content import Content
 
 from tui.actions import bindings
 from tui.text import printable
 from tui.widgets.lists.line_view import LineView
-from tui.widgets.token_heat import wrap_tokens
+from tui.widgets.token_heat import (
+    HeatMarks,
+    Line,
+    heat_line,
+    heat_mode,
+    peak_index,
+    wrap_tokens,
+)
+
+PARTING = "┆"  # stands where a text leaves the one beside it
 
 
 @dataclass(frozen=True)
 class Passage:
-    """One piece of text: the prompt that it continues, and a title when there are several."""
+    """One piece of text: the prompt that it continues, and a title when there are several.
+
+    Once its `tokens` are known they carry the `heat` of a feature (`top` has the last step), and a
+    sign before token number `parts`. `notes` stand below it.
+    """
 
     prompt: str = ""
     text: str = ""
     title: str = ""
+    tokens: tuple[str, ...] = ()
+    heat: tuple[float, ...] = ()
+    top: float = 0.0
+    parts: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 class StreamText(LineView):
@@ -42,36 +61,16 @@ class StreamText(LineView):
             return self._passages[0].text
         return "\n\n".join(f"{passage.title}\n{passage.text}" for passage in self._passages)
 
-    def start(self, prompt: str, title: str = "", *, keep: bool = False) -> None:
-        """Begins a passage; the earlier ones go unless `keep`."""
-        self._passages = [*(self._passages if keep else ()), Passage(prompt, "", title)]
-        self.rewrap()
-        self.scroll_end(animate=False, force=True)
-
-    def append(self, text: str) -> None:
-        """Adds text to the last passage."""
-        if self._passages:
-            self.put(self._passages[-1].text + text)
-
-    def put(self, text: str) -> None:
-        """Replaces the last passage's text."""
-        if not self._passages or self._passages[-1].text == text:
+    def show(self, passages: Sequence[Passage]) -> None:
+        """Shows these passages; where the end was in sight, it stays so."""
+        if list(passages) == self._passages:
             return
         at_end = self.scroll_offset.y >= self.max_scroll_y - 1
-        self._passages[-1] = replace(self._passages[-1], text=text)
+        grows = len(passages) >= len(self._passages)
+        self._passages = [*passages]
         self.rewrap()
-        if at_end:
+        if at_end and grows:
             self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
-
-    def retitle(self, title: str) -> None:
-        """Gives the last passage another title."""
-        if self._passages and self._passages[-1].title != title:
-            self._passages[-1] = replace(self._passages[-1], title=title)
-            self.rewrap()
-
-    def clear(self) -> None:
-        self._passages = []
-        self.rewrap()
 
     def rewrap(self) -> None:
         lines: list[Content] = []
@@ -80,12 +79,35 @@ class StreamText(LineView):
                 lines.append(Content(""))
             if passage.title:
                 lines.append(Content.styled(printable(passage.title), "bold $accent"))
-            for line in wrap_tokens([passage.prompt, passage.text], self.text_width):
-                lines.append(
-                    Content.assemble(
-                        *((piece.text, "" if piece.index else "$muted") for piece in line)
-                    )
-                )
+            lines += self._lines_of(passage)
+            for note in passage.notes:
+                note_lines = wrap_tokens([note], self.text_width)
+                lines += [Content.styled(_text(line), "$muted") for line in note_lines]
         if not self._passages and self._empty:
             lines = [Content.styled(self._empty, "$muted")]
         self.set_lines(lines)
+
+    def _lines_of(self, passage: Passage) -> list[Content]:
+        """The prompt in another colour, then the text, with heat where it is known."""
+        if not passage.tokens:
+            return [
+                Content.assemble(*((piece.text, "" if piece.index else "$muted") for piece in line))
+                for line in wrap_tokens([passage.prompt, passage.text], self.text_width)
+            ]
+        cut = passage.parts if passage.parts is not None else len(passage.tokens)
+        sign = [PARTING] if passage.parts is not None else []
+        texts = [passage.prompt, *passage.tokens[:cut], *sign, *passage.tokens[cut:]]
+        heat = [0.0, *passage.heat[:cut], *(0.0 for _ in sign), *passage.heat[cut:]]
+        marks = HeatMarks(peak_index(heat))
+        mode = heat_mode(self.app)
+        lines = []
+        for line in wrap_tokens(texts, self.text_width):
+            own = [piece for piece in line if piece.index]
+            asked = _text(tuple(piece for piece in line if not piece.index))
+            hot = heat_line(own, heat, passage.top, mode, marks)
+            lines.append(Content.assemble((asked, "$muted"), hot) if asked else hot)
+        return lines
+
+
+def _text(line: Line) -> str:
+    return "".join(piece.text for piece in line)

@@ -61,6 +61,17 @@ class SavedSteering:
                 (name, text, now, now),
             )
 
+    def rename_preset(self, name: str, new: str) -> None:
+        """Gives a preset another name. Raises NotFoundError, and UserError for a name that is empty
+        or another preset's."""
+        name, new = self.preset(name).name, clean_text(new).strip()
+        if not new:
+            raise UserError("a preset needs a name")
+        if new != name and new in {preset.name for preset in self.presets()}:
+            raise UserError(f"there is a preset {new!r} already", hint="choose another name")
+        with self._database.writing() as connection:
+            connection.execute("UPDATE presets SET name = ? WHERE name = ?", (new, name))
+
     def delete_preset(self, name: str) -> None:
         """Deletes a preset. Raises NotFoundError."""
         name = self.preset(name).name

@@ -18,7 +18,7 @@ from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.language_model import Generation, LanguageModel
-    from mi_crow.language_model.steps import Prefixes
+    from mi_crow.language_model.decoding.steps import Prefixes
     from mi_crow.mechanistic.steering.parts import Shelf
     from mi_crow.mechanistic.steering.ranking import Ranking
 

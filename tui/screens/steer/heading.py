@@ -57,13 +57,20 @@ def passage_title(plan: Plan, done: PassageDone) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def reading(plan: Plan, done: Sequence[PassageDone]) -> str:
-    """The figures of a single text: `23.1 tokens/s · KL 0.41`; a sweep's stand over each text."""
+def samples_text(plan: Plan, sample: int) -> str:
+    """Which of several samples is shown: `sample 2 of 8`."""
+    total = plan.settings.samples
+    return f"sample {sample + 1} of {total}" if total > 1 else ""
+
+
+def reading(plan: Plan, done: Sequence[PassageDone], sample: int = 0) -> str:
+    """The figures of all samples: `sample 2 of 8 · 23.1 tokens/s · KL 0.41`; those of a sweep stand
+    over each text."""
     if plan.titles or not done:
-        return ""
+        return samples_text(plan, sample)
     speed = done[-1].metrics.get("tokens_s")
     rate = f"{number(speed, 1)} tokens/s" if isinstance(speed, int | float) else ""
-    parts = (shortened_text(done[-1]), rate, kl_text(done[-1]))
+    parts = (samples_text(plan, sample), shortened_text(done[-1]), rate, kl_text(done[-1]))
     return " · ".join(part for part in parts if part)
 
 

@@ -5,18 +5,20 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from mi_crow import __version__
-from tui.screens.steer.writing import PassageDone, Plan
+from tui.screens.steer.writing import PassageDone, Plan, Sample, SideText
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
 
 
-def keep(plan: Plan, done: Sequence[PassageDone], annotations: "Annotations") -> str:
-    """Saves every passage beside the baseline, with what wrote it; says how many.
+def keep(plan: Plan, done: Sequence[PassageDone], sample: int, annotations: "Annotations") -> str:
+    """Saves one sample of every passage beside the baseline, with what wrote it; says how many.
 
     Reads the SAE's weights once; without their hash where they were replaced since.
     """
+    several = any(len(passage.samples) > 1 for passage in done)
     for passage in done:
+        shown = sample_of(passage, sample)
         origin = passage.origin
         weights = origin.weights.sha256() if origin.weights is not None else None
         annotations.save_generation(
@@ -31,16 +33,32 @@ def keep(plan: Plan, done: Sequence[PassageDone], annotations: "Annotations") ->
             settings={
                 "max_new_tokens": plan.settings.max_new_tokens,
                 "temperature": plan.settings.temperature,
+                **({"sample": sample, "samples": plan.settings.samples} if several else {}),
                 **plan.settings.constraint.as_params(),
                 "prompt_tokens": done[0].prompt_tokens,
                 "bos_added": done[0].bos_added,
                 "interventions": [one.as_json() for one in plan.stacks[passage.place]],
             },
-            baseline=done[0].baseline,
-            steered=passage.steered,
-            metrics=dict(passage.metrics),
+            baseline=sample_of(done[0], sample).baseline.text,
+            steered=shown.steered.text,
+            metrics=dict(passage.metrics) | _own_figures(shown),
         )
     return f"Saved {len(done)} generations" if len(done) > 1 else "Saved this generation"
+
+
+def sample_of(passage: PassageDone, sample: int) -> Sample:
+    """One sample of a passage; the first where it has no others."""
+    if sample < len(passage.samples):
+        return passage.samples[sample]
+    return Sample(SideText(passage.baseline), SideText(passage.steered))
+
+
+def _own_figures(sample: Sample) -> dict[str, float]:
+    """What was measured on this sample alone, where it was."""
+    kl, perplexity = sample.steered.kl, sample.steered.perplexity
+    return {
+        name: value for name, value in (("kl", kl), ("perplexity", perplexity)) if value is not None
+    }
 
 
 def _versions() -> dict[str, str]:

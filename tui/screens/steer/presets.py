@@ -1,6 +1,7 @@
 """The popup that lists saved stacks of interventions, each with the SAE that it belongs to."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from textual import on
@@ -19,11 +20,20 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Preset
 
 
-class PresetPopup(Popup[Sequence[Intervention]]):
-    """Dismisses with the interventions of the chosen preset; `sae_id` is the open SAE."""
+@dataclass(frozen=True)
+class PresetChoice:
+    """A preset, and what to do with it: use, rename or remove."""
+
+    action: str
+    name: str
+    stack: tuple[Intervention, ...] = ()
+
+
+class PresetPopup(Popup[PresetChoice]):
+    """Dismisses with the chosen preset and what to do with it; `sae_id` is the open SAE."""
 
     HEADING = "Presets"
-    BINDINGS = bindings("popup", "close")
+    BINDINGS = [*bindings("popup", "close"), *bindings("presets")]
 
     def __init__(
         self, presets: "Sequence[Preset]", sae_id: str | None, weights: str | None = None
@@ -50,7 +60,11 @@ class PresetPopup(Popup[Sequence[Intervention]]):
     def _choose(self, event: RowList.Opened) -> None:
         stack = self._stacks[event.key]
         if stack is not None:
-            self.dismiss(cast("Sequence[Intervention]", stack))
+            self.dismiss(cast("PresetChoice", PresetChoice("use", event.key, stack)))
+
+    def action_choose(self, action: str) -> None:
+        if (name := self.query_one(RowList).key) is not None:
+            self.dismiss(cast("PresetChoice", PresetChoice(action, name)))
 
 
 def read_stack(preset: "Preset") -> tuple[Intervention, ...] | None:

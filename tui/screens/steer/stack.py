@@ -1,22 +1,29 @@
 """The stack of interventions: how each reads on the screen, and its form; pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from mi_crow.bounds import REAL
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention, is_feature
-from mi_crow.mechanistic.steering.schedules import parse_condition, parse_schedule
+from mi_crow.mechanistic.steering.schedules import CONSTANT, parse_condition, parse_schedule
 from tui.preferences.key_words import key
 from tui.text import printable
 from tui.widgets.forms.fields import FormField, Values
 from tui.widgets.lists.row_list import Cell, Column, Row
+from tui.widgets.plot import progress_bar
 
 STACK_COLUMNS = (
     Column("target"),
-    Column("change", 10),
-    Column("positions", 9, from_width=46),
+    Column("change", 11),
+    Column("strength", 8, from_width=40),
+    Column("positions", 9, from_width=52),
+    Column("course", 18, from_width=78),
+    Column("where", 10, from_width=90),
+    Column("SAE or layer", 24, from_width=120),
 )
+_FULL = {"max": 1.5, "norm": 1.0}  # what fills the bar of a strength; for a factor it is 2
+_BAR = 8
 OPS = ("add", "floor", "clamp", "cap", "scale", "project", "ablate")
 SCHEDULES = ("constant", "decay 16", "feedback 0.95 0.5")
 UNITS = ("max", "latent", "norm")
@@ -47,17 +54,22 @@ def other_sae_text(
 
 
 def check_stack(
-    stack: Sequence[Intervention], sae_id: str | None, weights: str | None = None
+    stack: Sequence[Intervention],
+    sae_id: str | None,
+    weights: str | None = None,
+    beside: Collection[str] = (),
 ) -> None:
-    """Raises UserError for a feature that is not one of the open SAE."""
+    """Raises UserError for a feature that is neither one of the open SAE nor of those `beside` it,
+    which are of the same model."""
     for one in stack:
-        if one.feature is not None and one.sae is None:
+        if one.aim.of_sae and one.sae is None:
             assign, remove = key("list.open"), key("steer.remove")
             raise UserError(
                 f"feature {one.feature} does not name its SAE",
                 hint=f"{assign} assigns it to the open SAE, {remove} removes it",
             )
-        one.check_sae(sae_id or "", lambda: weights)
+        if one.sae not in beside:
+            one.check_sae(sae_id or "", lambda: weights)
 
 
 def change_text(intervention: Intervention) -> str:
@@ -77,14 +89,30 @@ def change_text(intervention: Intervention) -> str:
 
 
 def stack_text(stack: Sequence[Intervention]) -> str:
-    """The whole stack on one line: `#42 +0.8 max, model.layers.3 × 2`."""
-    return ", ".join(f"{target_text(one)} {change_text(one)}" for one in stack)
+    """What acts, on one line: `#42 +0.8 max, model.layers.3 × 2`."""
+    acting = [one for one in stack if one.enabled]
+    return ", ".join(f"{target_text(one)} {change_text(one)}" for one in acting)
 
 
 def target_text(intervention: Intervention) -> str:
     if intervention.feature is not None:
         return f"#{intervention.feature}"
     return printable(intervention.layer or intervention.aim.words)
+
+
+def strength_text(intervention: Intervention) -> str:
+    """`+0.8 max`: the change without its course and condition, which a sign stands for."""
+    plain = replace(intervention, schedule=CONSTANT, condition=None)
+    return change_text(plain) + (" ~" if intervention.timing else "")
+
+
+def strength_bar(intervention: Intervention) -> str:
+    """How strong a change is, as a bar; empty where its unit has no usual size."""
+    if intervention.op in ("scale", "project"):
+        full = 2.0
+    elif intervention.op == "ablate" or (full := _FULL.get(intervention.unit, 0.0)) == 0.0:
+        return ""
+    return "".join(progress_bar(abs(intervention.value) / full, _BAR))
 
 
 def stack_rows(
@@ -95,7 +123,7 @@ def stack_rows(
     """The stack from top to bottom; the keys are places in it.
 
     `names` are those of the open SAE's features. `other_saes`: the SAEs of features of other ones,
-    by place; these rows are dimmed.
+    by place; these rows are dimmed, as are those that are switched off.
     """
     rows = []
     for place, intervention in enumerate(stack):
@@ -104,12 +132,23 @@ def stack_rows(
         more = ((f"  {printable(name)}", "$accent"),) if name else ()
         if other_sae:
             more = ((f"  {printable(other_sae)}", "$warning"),)
-        target = Cell(
-            target_text(intervention), "$faint" if other_sae else "bold $foreground", more
-        )
-        change = Cell(change_text(intervention), "$faint" if other_sae else "")
+        off = not intervention.enabled
+        if off:
+            more = (("  off", "bold $warning"), *((text, "$faint") for text, _ in more))
+        dim = "$faint" if other_sae or off else ""
         scope = "" if intervention.scope == "all" else intervention.scope
-        rows.append(Row(str(place), (target, change, Cell(scope, "$muted"))))
+        condition = intervention.condition
+        schedule = intervention.schedule
+        cells = (
+            Cell(target_text(intervention), dim or "bold $foreground", more),
+            Cell(strength_text(intervention), dim),
+            Cell(strength_bar(intervention), dim or "$chart"),
+            Cell(scope, dim or "$muted"),
+            Cell("" if schedule == CONSTANT else schedule.describe(), dim or "$muted"),
+            Cell(condition.describe() if condition else "", dim or "$muted"),
+            Cell(printable(intervention.sae or intervention.layer or ""), dim or "$muted"),
+        )
+        rows.append(Row(str(place), cells))
     return rows
 
 

@@ -5,8 +5,6 @@ from dataclasses import replace
 from functools import partial
 
 from textual import on
-from textual.content import Content
-from textual.widgets import Static
 
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui import messages
@@ -14,12 +12,12 @@ from tui.screens.base import MiCrowScreen
 from tui.screens.feature_card import FeatureCard
 from tui.screens.steer import stack as stacks
 from tui.widgets.forms.popup import FormPopup
-from tui.widgets.lists.row_list import RowList
+from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.trouble import Trouble
 
 
 class StackScreen(MiCrowScreen):
-    """The part of Steer that holds the stack. Its body has `#stack-title` and `#steer-stack`."""
+    """The part of Steer that holds the stack. Its body has `#steer-stack` and its heading."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,6 +34,9 @@ class StackScreen(MiCrowScreen):
         """The one under the cursor."""
         key = self.stack_list.key
         return self._stack[int(key)] if key is not None and self._stack else None
+
+    def stack_changed(self) -> None:
+        """What would be written is another text now."""
 
     def on_send_to_steer(self, message: messages.SendToSteer) -> None:
         sae_id = message.sae_id or self.context.sae_id
@@ -98,14 +99,12 @@ class StackScreen(MiCrowScreen):
         self._show_stack()
 
     def _show_stack(self) -> None:
-        count = f"  {len(self._stack)}" if self._stack else ""
-        title = Content.assemble(("Interventions", "bold $primary"), (count, "$muted"))
-        self.query_one("#stack-title", Static).update(title)
         other_saes = {
             place: stacks.other_sae_text(one, self.context.sae_id, self._weights)
             for place, one in enumerate(self._stack)
         }
         self.stack_list.set_rows(stacks.stack_rows(self._stack, self._names, other_saes))
+        self.query_one(ListHeading).refresh()
         self.refresh_bindings()
         self._show_card()
 
@@ -138,8 +137,11 @@ class StackScreen(MiCrowScreen):
             return
         if sae_id is not None:
             one = one.in_sae(sae_id)  # a plain number is a feature of the SAE that was open
-        if place is not None and one.target == self._stack[place].target:
-            one = replace(one, weights=self._stack[place].weights)
+        if place is not None:
+            before = self._stack[place]
+            one = replace(one, enabled=before.enabled)
+            if one.target == before.target:
+                one = replace(one, weights=before.weights)
         if place is None:
             place = len(self._stack)
             self._stack.append(one)
@@ -148,14 +150,24 @@ class StackScreen(MiCrowScreen):
         self._show_stack()
         self.stack_list.cursor = place
         self._read_names()
+        self.stack_changed()
 
     def action_remove(self) -> None:
         if self.intervention is not None:
             del self._stack[self.stack_list.cursor]
             self._show_stack()
+            self.stack_changed()
+
+    def action_switch(self) -> None:
+        one = self.intervention
+        if one is not None:
+            self._stack[self.stack_list.cursor] = replace(one, enabled=not one.enabled)
+            self._show_stack()
+            self.stack_changed()
 
     def action_nudge(self, steps: int) -> None:
         one = self.intervention
         if one is not None:
             self._stack[self.stack_list.cursor] = stacks.nudged(one, steps)
             self._show_stack()
+            self.stack_changed()

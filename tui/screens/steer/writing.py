@@ -1,7 +1,7 @@
 """Generation as the Steer screen sees it: one plan, and a thread that reports as text comes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.weights_hash import WeightsFile
     from mi_crow.session.client import SessionClient
 
+MOST_SAMPLES = 64
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,6 +25,47 @@ class Settings:
     temperature: float = 0.8
     seed: int = 0
     constraint: Constraint = NO_CONSTRAINT
+    samples: int = 1
+
+
+@dataclass(frozen=True)
+class SideText:
+    """One text, and what was read in it (see `readings.read_generation`)."""
+
+    text: str = ""
+    tokens: tuple[str, ...] = ()
+    acts: tuple[tuple[float, ...], ...] = ()  # of each target on each token, in the plain model
+    perplexity: float | None = None
+    kl: float | None = None
+    distinct_2: float | None = None
+
+    @classmethod
+    def of(cls, data: Any) -> "SideText":
+        """From the session's answer; what it does not say stays empty."""
+        if not isinstance(data, Mapping):
+            return cls()
+        figures = {
+            name: float(data[name])
+            for name in ("perplexity", "kl", "distinct_2")
+            if isinstance(data.get(name), int | float)
+        }
+        return cls(
+            str(data.get("text") or ""),
+            tuple(map(str, data.get("tokens") or ())),
+            tuple(tuple(map(float, acts)) for acts in data.get("acts") or ()),
+            **figures,
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Both texts that the same random numbers gave."""
+
+    baseline: SideText = SideText()
+    steered: SideText = SideText()
+
+    def side(self, name: str) -> SideText:
+        return self.baseline if name == "baseline" else self.steered
 
 
 @dataclass(frozen=True)
@@ -34,6 +77,18 @@ class Plan:
     titles: tuple[str, ...]  # one per stack; empty for a single one
     settings: Settings
     sae_id: str | None = None  # whose features the stacks change
+    run: int = 0  # tells what belongs to an earlier plan
+    kept: tuple[SideText, ...] = ()  # baselines that were written already
+
+    def same_baseline(self, other: "Plan | None") -> bool:
+        """Whether the other plan has the same baselines."""
+        if other is None:
+            return False
+        return (self.prompt, self.sae_id, replace(self.settings, constraint=NO_CONSTRAINT)) == (
+            other.prompt,
+            other.sae_id,
+            replace(other.settings, constraint=NO_CONSTRAINT),
+        )
 
 
 @dataclass(frozen=True)
@@ -52,20 +107,24 @@ class PassageStarted(Message):
     """The model starts to write under stack number `place`."""
 
     place: int
-    title: str
+    run: int = 0
 
 
 @dataclass
 class TextArrived(Message):
-    """More text on one side."""
+    """More text of one sample on one side, under stack number `place`."""
 
+    place: int
     side: str  # baseline | steered
+    sample: int
     text: str
+    run: int = 0
 
 
 @dataclass
 class PassageDone(Message):
-    """Both texts of one stack are whole, unless `stopped`."""
+    """All texts of one stack are whole, unless `stopped`. `baseline` and `steered` are those of the
+    first sample."""
 
     place: int
     baseline: str
@@ -76,20 +135,33 @@ class PassageDone(Message):
     bos_added: bool = False
     origin: Origin = field(default_factory=Origin)
     shortened_to: int | None = None  # new tokens, where the model's context ended a text
+    samples: tuple[Sample, ...] = ()
+    targets: tuple[str, ...] = ()  # whose activations the samples have
+    run: int = 0
 
 
 def read_settings(
-    tokens: str, temperature: str, seed: str, constraint: Constraint = NO_CONSTRAINT
+    tokens: str,
+    temperature: str,
+    seed: str,
+    samples: str = "1",
+    constraint: Constraint = NO_CONSTRAINT,
 ) -> Settings:
     """The settings from the texts of their fields. Raises UserError."""
     try:
-        settings = Settings(int(tokens), float(temperature), int(seed), constraint)
+        settings = Settings(
+            int(tokens), float(temperature), int(seed), constraint, int(samples or "1")
+        )
     except ValueError as error:
-        raise UserError("tokens and seed are whole numbers, the temperature is a number") from error
+        raise UserError(
+            "tokens, seed and samples are whole numbers, the temperature is a number"
+        ) from error
     if not 1 <= settings.max_new_tokens <= 4096:
         raise UserError("tokens must be between 1 and 4096")
     if not 0 <= settings.temperature <= 10:
         raise UserError("the temperature must be between 0 and 10")
+    if not 1 <= settings.samples <= MOST_SAMPLES:
+        raise UserError(f"samples must be between 1 and {MOST_SAMPLES}")
     return settings
 
 
@@ -107,7 +179,7 @@ def write(
     for place, stack in enumerate(plan.stacks):
         if stopped():
             break
-        post(PassageStarted(place, plan.titles[place] if plan.titles else ""))
+        post(PassageStarted(place, plan.run))
         done = _passage(client, plan, place, stack, post)
         done.origin = origin
         post(done)
@@ -131,23 +203,43 @@ def _passage(
         temperature=plan.settings.temperature,
         top_p=1.0,
         seed=plan.settings.seed,
-        baseline=place == 0,
+        baseline=place == 0 and not plan.kept,
+        n=plan.settings.samples,
         **plan.settings.constraint.as_params(),
     )
     result: Mapping[str, Any] = {}
     for event in events:
         if event["event"] == "token":
-            post(TextArrived(str(event["side"]), str(event["text"])))
+            side, sample = str(event["side"]), int(event.get("sample") or 0)
+            post(TextArrived(place, side, sample, str(event["text"]), plan.run))
         elif event["event"] == "result":
             result = event
     length = result.get("shortened_to")
+    samples = _samples(result, plan.kept if place == 0 else ())
     return PassageDone(
         place,
-        str(result.get("baseline") or ""),
-        str(result.get("steered") or ""),
+        samples[0].baseline.text,
+        samples[0].steered.text,
         dict(result.get("metrics") or {}),
         bool(result.get("stopped")),
         int(result.get("prompt_tokens") or 0),
         bool(result.get("bos_added")),
         shortened_to=length if isinstance(length, int) else None,
+        samples=samples,
+        targets=tuple(map(str, result.get("targets") or ())),
+        run=plan.run,
     )
+
+
+def _samples(result: Mapping[str, Any], kept: Sequence[SideText]) -> tuple[Sample, ...]:
+    whole = {side: {"text": result.get(side)} for side in ("baseline", "steered")}
+    found = [
+        Sample(SideText.of(one.get("baseline")), SideText.of(one.get("steered")))
+        for one in result.get("samples") or (whole,)
+    ]
+    if kept:
+        found = [
+            replace(one, baseline=kept[number] if number < len(kept) else one.baseline)
+            for number, one in enumerate(found)
+        ]
+    return tuple(found)

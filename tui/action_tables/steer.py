@@ -1,0 +1,48 @@
+"""The actions of the Steer screen, of its presets and of what was saved there."""
+
+from tui.action_tables.action import Action
+
+STEER = (
+    Action("steer.run", "ctrl+r", "run", "generate", "Generate baseline and steered"),
+    Action("steer.prompt", "e", "edit_prompt", "prompt", "Edit the prompt"),
+    Action("steer.new", "n", "add", "new", "New intervention"),
+    Action("steer.remove", "x", "remove", "remove", "Remove the selected intervention"),
+    Action("steer.less", "h,less_than_sign", "nudge(-1)", "less", "Decrease the strength"),
+    Action("steer.more", "l,greater_than_sign", "nudge(1)", "more", "Increase the strength"),
+    Action("steer.much_less", "H", "nudge(-5)", "", "Decrease the strength a lot", False),
+    Action("steer.much_more", "L", "nudge(5)", "", "Increase the strength a lot", False),
+    Action("steer.toggle", "space", "switch", "on/off", "Switch the intervention on or off"),
+    Action("steer.next", "right_square_bracket", "sample(1)", "next", "Next sample"),
+    Action(
+        "steer.previous", "left_square_bracket", "sample(-1)", "previous", "Previous sample", False
+    ),
+    Action("steer.sweep", "V", "sweep", "sweep", "Generate at several strengths"),
+    Action(
+        "steer.constrain",
+        "",
+        "constrain",
+        "keep plausible",
+        "Keep the steered text to what the plain model finds possible",
+        False,
+    ),
+    Action("steer.presets", "p", "presets", "presets", "Load a preset"),
+    Action("steer.save_preset", "P", "save_preset", "save preset", "Save the stack", False),
+    Action("steer.save", "S", "save", "save", "Save this generation"),
+    Action("steer.kept", "K", "kept", "saved", "Saved generations: open, run again, compare"),
+    Action("steer.copy", "y", "copy", "copy", "Copy both texts", False),
+)
+
+KEPT = (
+    Action("kept.open", "enter", "select_row", "open", "Show it on the screen"),
+    Action("kept.again", "R", "choose('again')", "run again", "Generate it again"),
+    Action("kept.mark", "space", "mark", "mark", "Mark it, or unmark it"),
+    Action("kept.compare", "equals_sign", "choose('compare')", "compare", "Compare two marked"),
+    Action("kept.export", "w", "choose('export')", "export", "Write the marked to .md or .json"),
+    Action("kept.remove", "x", "choose('remove')", "remove", "Remove the marked"),
+)
+
+PRESETS = (
+    Action("presets.use", "enter", "select_row", "use", "Replace the stack with it"),
+    Action("presets.rename", "r", "choose('rename')", "rename", "Give it another name"),
+    Action("presets.remove", "x", "choose('remove')", "remove", "Remove the preset"),
+)

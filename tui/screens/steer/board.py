@@ -1,0 +1,141 @@
+"""The texts of one plan as they come: what each side shows of them, with heat and figures; pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from tui.screens.steer.heading import passage_title
+from tui.screens.steer.writing import PassageDone, Plan, Sample, SideText
+from tui.text import number
+from tui.widgets.stream_text import Passage
+from tui.widgets.token_heat import peak_index, quoted
+
+_STEERED = "steered"
+
+
+@dataclass
+class Board:
+    """What was written under one plan, and which sample of it is shown."""
+
+    plan: Plan
+    done: list[PassageDone] = field(default_factory=list)
+    sample: int = 0
+    started: int = 0  # passages
+    _arrived: dict[tuple[int, str, int], str] = field(default_factory=dict)
+
+    def arrive(self, place: int, side: str, sample: int, text: str) -> None:
+        """More text of one sample."""
+        at = (place, side, sample)
+        self._arrived[at] = self._arrived.get(at, "") + text
+
+    def turn(self, steps: int) -> bool:
+        """Shows the next or an earlier sample; False where there is none."""
+        wanted = self.sample + steps
+        if not 0 <= wanted < self.plan.settings.samples:
+            return False
+        self.sample = wanted
+        return True
+
+    @property
+    def baselines(self) -> tuple[SideText, ...]:
+        """Whole baselines, for a plan that has the same ones."""
+        whole = next((one for one in self.done if one.place == 0 and not one.stopped), None)
+        return tuple(one.baseline for one in whole.samples) if whole is not None else ()
+
+    def passages(self, side: str, target: str | None) -> list[Passage]:
+        """What a side shows, the heat being that of `target` where it was read."""
+        places = range(self.started) if side == _STEERED else range(min(self.started, 1))
+        return [self._passage(place, side, target) for place in places]
+
+    def _passage(self, place: int, side: str, target: str | None) -> Passage:
+        done = next((one for one in self.done if one.place == place), None)
+        prompt, title = self.plan.prompt, ""
+        if self.plan.titles and side == _STEERED:
+            title = passage_title(self.plan, done) if done else self.plan.titles[place]
+        if done is None or self.sample >= len(done.samples):
+            text = self._arrived.get((place, side, self.sample), "")
+            if side != _STEERED and self.sample < len(self.plan.kept):
+                text = self.plan.kept[self.sample].text
+            return Passage(prompt, text, title)
+        own = done.samples[self.sample]
+        pair = Sample(self._baseline(own), own.steered)
+        shown = pair.side(side)
+        if not shown.tokens:
+            return Passage(prompt, shown.text, title)
+        at = _column(done, target)
+        heat = shown.acts[at] if at is not None and at < len(shown.acts) else ()
+        parts = parting(pair)
+        return Passage(
+            prompt,
+            shown.text,
+            title,
+            tokens=shown.tokens,
+            heat=heat,
+            top=self._top(target),
+            parts=parts,
+            notes=tuple(filter(None, (_peak(done, at, shown, heat), _figures(side, pair, parts)))),
+        )
+
+    def _baseline(self, own: Sample) -> SideText:
+        """The baseline of the shown sample: passages of a sweep share the first one's."""
+        if own.baseline.text or self.sample >= len(self.baselines):
+            return own.baseline
+        return self.baselines[self.sample]
+
+    def _top(self, target: str | None) -> float:
+        """The greatest activation of the target on any text, so that all share one scale."""
+        found = [0.0]
+        for done in self.done:
+            at = _column(done, target)
+            for one in done.samples if at is not None else ():
+                for text in (one.baseline, one.steered):
+                    found += text.acts[at] if at is not None and at < len(text.acts) else ()
+        return max(found)
+
+
+def _column(done: PassageDone, target: str | None) -> int | None:
+    """Which of the targets that were read is shown: `target`, or else the first."""
+    if target in done.targets:
+        return done.targets.index(target)
+    return 0 if done.targets else None
+
+
+def parting(pair: Sample) -> int | None:
+    """The token from which on the steered text is another than the baseline; None where they are
+    the same, or where one of them is missing."""
+    one, other = pair.baseline.tokens, pair.steered.tokens
+    if not one or not other or one == other:
+        return None
+    alike = takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False))
+    return sum(1 for _ in alike)
+
+
+def _peak(done: PassageDone, at: int | None, text: SideText, heat: Sequence[float]) -> str:
+    """`#3 peaks at 8.12 on “sails”`; the heat in words."""
+    if at is None:
+        return ""
+    name = done.targets[at].partition(":")[2]
+    name = f"#{name}" if name.isdecimal() else name
+    place = peak_index(heat)
+    if place is None:
+        return f"{name} does not fire"
+    return f"{name} peaks at {number(heat[place], 2)} on {quoted(text.tokens[place])}"
+
+
+def _figures(side: str, pair: Sample, parts: int | None) -> str:
+    """`KL 0.82 · perplexity 21.4, × 1.31 · distinct-2 0.97 · parts at token 6`."""
+    own, words = pair.side(side), []
+    if side == _STEERED and own.kl is not None:
+        words.append(f"KL {number(own.kl, 2)}")
+    if own.perplexity is not None:
+        text = f"perplexity {number(own.perplexity, 1)}"
+        plain = pair.baseline.perplexity
+        if side == _STEERED and plain:
+            text += f", × {number(own.perplexity / plain, 2)}"
+        words.append(text)
+    if own.distinct_2 is not None:
+        words.append(f"distinct-2 {number(own.distinct_2, 2)}")
+    if side == _STEERED and pair.baseline.tokens:
+        same = pair.baseline.tokens == own.tokens
+        words.append("the same text" if same else f"parts at token {(parts or 0) + 1}")
+    return " · ".join(words)

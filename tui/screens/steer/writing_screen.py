@@ -1,0 +1,268 @@
+"""The writing on the Steer screen: both sides of every sample as they come, again after each change
+of a strength, and what the titles say of it."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from textual import on
+from textual.widgets import Button, Static
+
+from mi_crow.errors import CancelledError, UserError
+from mi_crow.mechanistic.steering.interventions import Intervention
+from tui import messages
+from tui.preferences.key_words import key
+from tui.screens.feature_card import FeatureCard
+from tui.screens.no_sae import no_sae
+from tui.screens.steer import stack as stacks
+from tui.screens.steer import writing
+from tui.screens.steer.board import Board
+from tui.screens.steer.constraint import NO_CONSTRAINT
+from tui.screens.steer.heading import plan_words, prompt_text, reading, samples_text, title_content
+from tui.screens.steer.stack_screen import StackScreen
+from tui.widgets.field import Area, Field
+from tui.widgets.lists.row_list import RowList
+from tui.widgets.stream_text import StreamText
+from tui.widgets.trouble import Trouble
+
+SIDES = ("baseline", "steered")
+SETTINGS = {
+    "tokens": ("tokens", "64"),
+    "temperature": ("temp", "0.8"),
+    "seed": ("seed", "0"),
+    "samples": ("n", "1"),
+}
+
+
+class WritingScreen(StackScreen):
+    """The part of Steer that writes. Its body has the prompt, the settings and the two texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._board: Board | None = None  # what is being written, or was last
+        self._runs = 0
+        self._stopped = False
+        self._state = ""  # of the writing, in a word
+        self._constraint = NO_CONSTRAINT
+
+    @property
+    def area(self) -> Area:
+        return self.query_one("#steer-prompt", Area)
+
+    @property
+    def _trouble(self) -> Trouble:
+        """Why there is no text."""
+        return self.query_one("#steer-trouble", Trouble)
+
+    def _text(self, side: str) -> StreamText:
+        return self.query_one(f"#text-{side}", StreamText)
+
+    def on_sae_changed(self, _: messages.SaeChanged) -> None:
+        self._show_titles()  # the SAE that wrote is named where another one is open
+        self._say_empty()
+
+    def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
+        self._say_empty()
+
+    def on_keys_changed(self, _: messages.KeysChanged) -> None:
+        self._say_empty()
+
+    def _say_empty(self) -> None:
+        missing = no_sae(self.context)
+        baseline = f"{key('steer.run')} generates the baseline"
+        for side, words in zip(SIDES, (baseline, "and the steered text"), strict=True):
+            other = missing if side == SIDES[0] else ""
+            self._text(side).say_empty(other if missing else words)
+
+    def _setting_fields(self) -> dict[str, Field]:
+        return {name: self.query_one(f"#steer-{name}", Field) for name in SETTINGS}
+
+    def _settings(self) -> dict[str, str]:
+        """The sampling settings as they are typed."""
+        return {name: field.value for name, field in self._setting_fields().items()}
+
+    # What is written.
+
+    @on(Button.Pressed, "#steer-button")
+    def action_run(self) -> None:
+        if not self._is_writing:
+            self._write((tuple(self._stack),), ())
+
+    def stack_changed(self) -> None:
+        """After a change of the stack its text is written again, once the keys rest; what is
+        written now is of the old one."""
+        if self._board is None or self._board.plan.titles or self._stopped:
+            return
+        if self._is_writing:
+            self._runs += 1  # nothing of it counts from here on
+            self.context.session.interrupt(None)
+        self.when_rested("changed", self._write_again)
+
+    def _write_again(self) -> None:
+        if self._board is not None:
+            self._write((tuple(self._stack),), (), self._board)
+
+    def _write(
+        self,
+        plans: tuple[tuple[Intervention, ...], ...],
+        titles: tuple[str, ...],
+        before: Board | None = None,
+    ) -> None:
+        """Writes under each stack; baselines that `before` has already stay."""
+        prompt, sae_id = self.area.text, self.context.sae_id
+        try:
+            if not prompt.strip():
+                raise UserError("enter a prompt first")
+            for stack in plans:
+                stacks.check_stack(stack, sae_id, self._weights, self._of_same_model())
+            settings = writing.read_settings(**self._settings(), constraint=self._constraint)
+        except UserError as error:
+            self._trouble.show(error)
+            self.tell(error)
+            return
+        self._trouble.clear()
+        self._runs += 1
+        plan = writing.Plan(prompt, plans, titles, settings, sae_id, self._runs)
+        if before is None:
+            self.leave_field()  # what is typed from here on is meant for the screen
+        elif plan.same_baseline(before.plan):
+            plan = writing.Plan(
+                prompt, plans, titles, settings, sae_id, self._runs, before.baselines
+            )
+        sample = min(before.sample, settings.samples - 1) if before is not None else 0
+        self._board = Board(plan, sample=sample)
+        self._stopped = False
+        self._share_lines()
+        if before is None:
+            self._show_texts()
+        self._show_titles("generating…" if self.context.session_is_ready else "loading the model…")
+        self.in_thread(
+            partial(self._work, plan), self._written, group="write", failed=self._not_written
+        )
+
+    def _of_same_model(self) -> set[str]:
+        """The other SAEs whose features may stand beside those of the open one."""
+        own = self.context.sae()
+        return {
+            sae.sae_id
+            for sae in self.context.saes()
+            if own is not None and sae.model_id == own.model_id and sae.sae_id != own.sae_id
+        }
+
+    def _share_lines(self) -> None:
+        """Gives the texts the lines that they will need, so that nothing moves meanwhile."""
+        texts, lines = self.query_one("#steer-texts"), 0
+        if self._board is not None:
+            plan = self._board.plan
+            characters = len(plan.prompt) + 5 * plan.settings.max_new_tokens
+            lines = len(plan.stacks) * (characters // max(texts.size.width // 2 - 4, 20) + 4)
+        self.query_one(FeatureCard).give(texts, 4 + max(lines, 4))
+
+    @property
+    def _is_writing(self) -> bool:
+        return self.is_working("write")
+
+    def _work(self, plan: writing.Plan) -> None:
+        client = self.context.ready_session(plan.sae_id)
+        state = self.context.session_state
+        origin = writing.Origin(
+            state.model_id, state.revision, state.device, plan.sae_id, state.weights
+        )
+        over = lambda: self._stopped or self._runs != plan.run  # noqa: E731
+        if not over():
+            writing.write(client, plan, origin, self.post_message, over)
+
+    def _current(self, run: int) -> Board | None:
+        """The board, if the message is about what is written now."""
+        board = self._board
+        return board if board is not None and board.plan.run == run == self._runs else None
+
+    def on_passage_started(self, message: writing.PassageStarted) -> None:
+        if (board := self._current(message.run)) is not None:
+            board.started = message.place + 1
+            self._show_texts()
+            self._show_titles("generating…")
+
+    def on_text_arrived(self, message: writing.TextArrived) -> None:
+        if (board := self._current(message.run)) is not None:
+            board.arrive(message.place, message.side, message.sample, message.text)
+            if message.sample == board.sample:
+                self._show_texts()
+
+    def on_passage_done(self, message: writing.PassageDone) -> None:
+        if (board := self._current(message.run)) is not None:
+            board.done.append(message)
+            self._show_texts()
+
+    def _written(self, _: object = None) -> None:
+        self._show_titles("stopped" if self._stopped else "")
+        self.refresh_bindings()
+
+    def _not_written(self, error: Exception) -> None:
+        if isinstance(error, CancelledError) and self._stopped:
+            self._written()
+            return
+        self._trouble.show(error)
+        self.tell(error)
+        self._show_titles("failed")
+        self.refresh_bindings()
+
+    def stop_running(self) -> bool:
+        if not self._is_writing or self._stopped:
+            return False
+        self._stopped = True
+        self.context.session.interrupt(None)
+        return True
+
+    # What is shown.
+
+    def action_sample(self, steps: int) -> None:
+        """The next or the previous sample, on both sides."""
+        if self._board is not None and self._board.turn(steps):
+            self._show_texts()
+            self._show_titles()
+
+    @on(RowList.Highlighted, "#steer-stack")
+    def _show_texts(self) -> None:
+        """Both texts, with the heat of the feature under the cursor of the stack."""
+        if self._board is None:
+            return
+        one, sae_id = self.intervention, self._board.plan.sae_id
+        own = one is not None and one.feature is not None and one.sae in (None, sae_id)
+        target = f"feature:{one.feature}" if one is not None and own else None
+        for side in SIDES:
+            self._text(side).show(self._board.passages(side, target))
+
+    def _show_titles(self, state: str | None = None) -> None:
+        """Says over each text what wrote it; `state` None leaves what was said of the writing."""
+        if state is not None:
+            self._state = state
+        board, state = self._board, self._state
+        words: dict[str, str] = dict.fromkeys(SIDES, "")
+        readings = dict.fromkeys(SIDES, state)
+        if board is not None:
+            words = plan_words(board.plan, self.context.sae_id)
+            if state:
+                page = samples_text(board.plan, board.sample)
+                readings["steered"] = " · ".join(filter(None, (state, page)))
+            else:
+                readings = {
+                    "baseline": prompt_text(board.done),
+                    "steered": reading(board.plan, board.done, board.sample),
+                }
+        for side in SIDES:
+            title = title_content(side, words[side], readings[side])
+            self.query_one(f"#title-{side}", Static).update(title)
+
+    # What comes back at the next start.
+
+    def writing_state(self) -> dict[str, Any]:
+        """What is asked for, as JSON."""
+        within = {"constraint": self._constraint.describe()}
+        return {"prompt": self.area.text, **self._settings(), **within}
+
+    def set_stack(self, stack: Sequence[Intervention]) -> None:
+        """Replaces the stack."""
+        self._stack = [*stack]
+        self._show_stack()
+        self._read_names()
