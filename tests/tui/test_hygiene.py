@@ -1,11 +1,16 @@
 """What the app must never import, and what it must not import before its first picture."""
 
 import json
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from textual.message_pump import _MessagePumpMeta
+
+import tui
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from tests.helpers.index_fixture import copy_index
 
@@ -68,3 +73,17 @@ def test_driving_every_screen_with_a_run_an_sae_and_an_index_loads_nothing_heavy
     told = printed(DRIVE, str(app_workspace.root))
     assert told["read"] == ["SAE", "index", "run"]
     assert not set(told["modules"]) & set(NEVER)
+
+
+def test_decorated_handlers_stand_in_classes_of_textual():
+    """In any other class, as a plain mixin is, `@on` does nothing."""
+    ignored = []
+    for module in pkgutil.walk_packages(tui.__path__, "tui."):
+        for one in vars(import_module(module.name)).values():
+            if isinstance(one, type) and one.__module__ == module.name:
+                decorated = [
+                    name for name, what in vars(one).items() if hasattr(what, "_textual_on")
+                ]
+                if decorated and not isinstance(one, _MessagePumpMeta):
+                    ignored.append((one, decorated))
+    assert not ignored

@@ -89,7 +89,7 @@ def empty_share(pilot) -> float:
     return 1 - sum(blocks) / len(blocks)
 
 
-@pytest.mark.parametrize("screen", ["features", "inspect", "steer", "concepts", "control"])
+@pytest.mark.parametrize("screen", ["runs", "features", "inspect", "steer", "concepts", "control"])
 async def test_at_most_a_third_of_a_large_screen_is_empty(app_workspace, run_app, screen):
     async with run_app(app_workspace, size=LARGE, sae_id=SAE) as pilot:
         await arrive(pilot, screen, app_workspace)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from textual import on
 from textual.content import Content
 from textual.timer import Timer
 
@@ -60,8 +59,8 @@ class ShowsDetail(_Screen):
 
     # The pane at the right.
 
-    @on(DetailLines.WidthChanged)
-    def _show_detail(self, event: DetailLines.WidthChanged) -> None:
+    # By its name, since Textual reads decorators in its own classes only.
+    def on_detail_lines_width_changed(self, event: DetailLines.WidthChanged) -> None:
         subject = (self._current, self._key)
         if event.pane.id == "aside":
             self._draw_aside()
