@@ -306,3 +306,38 @@ def test_a_vector_of_another_width_is_refused(tiny_lm) -> None:
         layer_under(tiny_lm, SteeringParts(vectors={"calm": vector}), "vector:calm=+1")
     with pytest.raises(UserError, match="vector 'loud' is not loaded"):
         layer_under(tiny_lm, SteeringParts(vectors={"calm": vector}), "vector:loud=+1")
+
+
+def test_a_function_of_the_user_runs_only_where_that_is_allowed(tiny_lm, tmp_path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text("def double(x):\n    return 2 * x\n\ndef bad(x):\n    return x[0, 0]\n")
+    one = parse_intervention(f"layer:{LAYER}=call {path}:double on window 2:4")
+    assert Intervention.from_json(one.as_json()) == parse_intervention(one.words) == one
+    x, _ = activations(tiny_lm)
+    detector = LayerActivationDetector(LAYER)
+    with steering_with(tiny_lm, SteeringParts(), [one], allow_code=True), detector.on(tiny_lm):
+        logits(tiny_lm)
+    got = detector.get_captured()
+    assert got is not None
+    expected = x.clone()
+    expected[2:4] *= 2
+    torch.testing.assert_close(got[0], expected)
+
+    def refusal(one: Intervention, *, allow_code: bool = True) -> str:
+        stacked = steering_with(tiny_lm, SteeringParts(), [one], allow_code=allow_code)
+        with pytest.raises(UserError) as caught, stacked:
+            logits(tiny_lm)
+        assert tiny_lm.layers.get_hooks() == []
+        return caught.value.sentence
+
+    assert "--allow-code" in refusal(one, allow_code=False)
+    bad = parse_intervention(f"layer:{LAYER}=call {path}:bad")
+    assert "it must return a tensor of shape" in refusal(bad)
+    path.write_text("def double(x):\n    raise ValueError('too\\nmuch')\n")
+    assert "has changed since" in refusal(one)
+    again = parse_intervention(f"layer:{LAYER}=call {path}:double")
+    assert "double raised ValueError: too much" in refusal(again)
+    with pytest.raises(UserError, match="is not a Python file"):
+        parse_intervention(f"layer:{LAYER}=call {tmp_path}/none.py:double")
+    with pytest.raises(UserError, match="call needs a layer"):
+        parse_intervention(f"3=call {path}:double")

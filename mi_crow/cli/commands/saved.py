@@ -145,6 +145,8 @@ def _change(one: dict[str, Any]) -> str:
         return "unreadable"
     if found.op == "ablate":
         return f"{found.target} ablate{found.timing}"
+    if found.code is not None:
+        return f"{found.target} call {found.code.words}{found.timing}"
     unit = "" if found.op in ("scale", "project") or found.unit == "latent" else f" {found.unit}"
     against = f" against {found.rivals}" if found.rivals else ""
     where = read_positions(found.scope).describe()

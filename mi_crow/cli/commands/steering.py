@@ -77,6 +77,11 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     parser.add_argument("--preset", metavar="NAME", help="the interventions of a saved preset too")
     parser.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="run the Python functions of layer:NAME=call FILE.py:FUNCTION",
+    )
+    parser.add_argument(
         "--max-new-tokens", type=positive, default=64, help="tokens to generate (default: 64)"
     )
     parser.add_argument(
@@ -175,6 +180,7 @@ def _steer(
         bos=options.bos,
         plausible=options.plausible,
         kl_budget=options.kl_budget,
+        allow_code=options.allow_code,
     )
 
 

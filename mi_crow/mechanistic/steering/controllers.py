@@ -240,7 +240,8 @@ def _put(z: Tensor, columns: Tensor, values: Tensor) -> Tensor:
 
 
 class LayerSteering(Controller):
-    """Changes the length of a raw layer's activations: scales it, clamps it, or ablates to zero.
+    """Changes a raw layer's activations: scales them, clamps their norm, ablates them to zero, or
+    gives them to a user's function.
 
     Special tokens and padding stay unchanged, and outliers where `outlier_norm` is known.
     """
@@ -257,6 +258,7 @@ class LayerSteering(Controller):
         self._condition = condition
         constant = intervention.schedule.kind == "constant"
         self._pace = None if constant else Pace(lm, intervention.schedule)
+        self._function = intervention.code.load() if intervention.code is not None else None
 
     @torch.no_grad()
     def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
@@ -274,6 +276,15 @@ class LayerSteering(Controller):
         return torch.where(where[..., None], changed.to(x.dtype), x)
 
     def _changed(self, x: Tensor) -> Tensor:
+        if self._function is not None:
+            found = self._function(x.clone())
+            if not isinstance(found, Tensor) or found.shape != x.shape:
+                shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                raise UserError(
+                    f"the function of {self._one.words!r} returned {shape}",
+                    hint=f"it must return a tensor of shape {list(x.shape)}",
+                )
+            return found.to(x.device)
         if self._one.op == "ablate":
             return torch.zeros_like(x)
         if self._one.op == "scale" or self._one.unit == "norm":

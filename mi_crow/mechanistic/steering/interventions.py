@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 
 from mi_crow.bounds import REAL
 from mi_crow.errors import UserError
+from mi_crow.hooks.user_code import UserFunction
 from mi_crow.mechanistic.steering.positions import read_positions
 from mi_crow.mechanistic.steering.schedules import (
     CONSTANT,
@@ -34,7 +35,7 @@ from mi_crow.mechanistic.steering.schedules import (
 from mi_crow.mechanistic.steering.targets import Target, in_sae, parse_target, read_target
 from mi_crow.mechanistic.steering.targets import is_feature as is_feature  # beside the parser
 
-Op = Literal["scale", "add", "clamp", "floor", "cap", "project", "ablate", "swap"]
+Op = Literal["scale", "add", "clamp", "floor", "cap", "project", "ablate", "swap", "call"]
 Unit = Literal["latent", "max", "norm"]
 Scope = str  # see `positions`
 
@@ -47,7 +48,7 @@ _EXAMPLES = (
 # What a feature's activation is set by, in the units of `value`.
 _BY_AMOUNT = ("add", "clamp", "floor", "cap", "swap")
 _WITH_RIVALS = ("add", "swap")
-_OF_LAYERS = ("scale", "clamp", "ablate")
+_OF_LAYERS = ("scale", "clamp", "ablate", "call")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Intervention:
     condition: Condition | None = None
     rivals: str = ""  # a target of the same SAE, which `add` and `swap` take away
     enabled: bool = True
+    code: UserFunction | None = None  # of `call`: what a layer's activations become
 
     def __post_init__(self) -> None:
         target = self.aim
@@ -91,6 +93,10 @@ class Intervention:
         REAL.check(self.value, "the value of an intervention")
         if target.kind == "layer":
             self._check_layer()
+        if (self.op == "call") != (self.code is not None and target.kind == "layer"):
+            raise UserError(
+                "call needs a layer and a function", hint="e.g. layer:resid_post.2=call f.py:f"
+            )
         if target.kind == "neuron" and (self._by_maxima or self.schedule.kind == "feedback"):
             raise UserError("a neuron has no known maximum", hint="use latent or norm, no feedback")
         if self.op not in ("add", "project") and any(w < 0 for _, w in target.features):
@@ -103,7 +109,7 @@ class Intervention:
         """Raises UserError for what only works on a feature: adding its direction, its maximum."""
         if self.op not in _OF_LAYERS:
             raise UserError(
-                "a raw layer can be scaled, clamped to a norm, or ablated",
+                "a raw layer can be scaled, clamped to a norm, ablated, or given to a function",
                 hint="for anything else name a feature",
             )
         if self.schedule.kind == "feedback":
@@ -202,6 +208,7 @@ class Intervention:
             "swap": f"at least {self.value:g}{self._of}",
             "cap": f"at most {self.value:g}{self._of}",
             "project": f"direction x {self.value:g}",
+            "call": f"through {self.code.words if self.code else ''}",
             "add": f"{self.value:+g}{self._of}",
         }[self.op]
         what = replace(self.aim, sae=None).describe() if self.aim.of_sae else self.aim.describe()
@@ -226,6 +233,7 @@ class Intervention:
         amount = f"{self.value:.9g}{unit}"
         change = {
             "ablate": "ablate",
+            "call": f"call {self.code.words if self.code else ''}",
             "scale": f"x{amount}",
             "clamp": f"clamp {amount}",
             "add": f"{self.value:+.9g}{unit}",
@@ -281,6 +289,8 @@ class Intervention:
             more["rivals"] = self.rivals
         if not self.enabled:
             more["enabled"] = False
+        if self.code is not None:
+            more["code"] = self.code.as_json()
         return {
             "target": replace(self.aim, sae=None).text if plain else self.target,
             "op": self.op,
@@ -309,6 +319,7 @@ class Intervention:
                 Condition.from_json(data.get("condition")),
                 str(data.get("rivals") or ""),
                 enabled is not False,
+                UserFunction.from_json(data.get("code")),
             )
             if sae_id is None:
                 return one
@@ -327,7 +338,8 @@ _LINE = re.compile(
 
 def parse_intervention(text: str) -> Intervention:
     """Reads `42=+8` (add), `42=+0.8max` (add, in maxima), `42=x0` (scale), `42=4` (clamp), and
-    `floor 4`, `cap 4`, `swap 4 against 7+9`, `project 0`, `ablate`, `add 4`, `clamp -4`; then `on`
+    `floor 4`, `cap 4`, `swap 4 against 7+9`, `project 0`, `ablate`, `add 4`, `clamp -4`, and of a
+    layer `call FILE.py:FUNCTION`; then `on`
     and positions, then `@` and a schedule, then `?` and a condition:
     `3+0.5*7=floor 0.5norm on generated@feedback?7>2`. The target is that of `parse_target`.
 
@@ -345,7 +357,9 @@ def parse_intervention(text: str) -> Intervention:
         raise UserError(str(error), hint=_EXAMPLES) from error
     scope = parts["scope"] if parts is not None else None
     rivals = parts["rivals"] if parts is not None else None
-    op, value, unit = _change(parts["change"].strip() if parts is not None else "", text)
+    what = parts["change"].strip() if parts is not None else ""
+    code = UserFunction.named(what[5:].strip()) if what.startswith("call ") else None
+    op, value, unit = _change(what, text) if code is None else ("call", 1.0, "latent")
     return Intervention(
         name,
         op,
@@ -355,6 +369,7 @@ def parse_intervention(text: str) -> Intervention:
         schedule=parse_schedule(schedule) if runs else CONSTANT,
         condition=parse_condition(condition) if asks else None,
         rivals="" if rivals is None else parse_target(rivals).text,
+        code=code,
     )
 
 

@@ -108,6 +108,7 @@ def steer_prompt(
     plausible: float | None = None,
     kl_budget: float | None = None,
     n: int = 1,
+    allow_code: bool = False,
 ) -> dict[str, Any]:
     """Baseline and steered continuation of a prompt (see `steer_loaded`)."""
     # Fail before a model loads.
@@ -126,6 +127,7 @@ def steer_prompt(
         plausible=plausible,
         kl_budget=kl_budget,
         n=n,
+        allow_code=allow_code,
     )
 
 
@@ -148,6 +150,7 @@ def steer_loaded(
     n: int = 1,
     prefixes: "Prefixes | None" = None,
     shelf: "Shelf | None" = None,
+    allow_code: bool = False,
 ) -> dict[str, Any]:
     """Continues `prompt` `n` times plainly (when `baseline` is set) and under the interventions,
     with the same random numbers and in one batch.
@@ -160,7 +163,8 @@ def steer_loaded(
     `kl_budget` constrain the steered text (see `LanguageModel.generate`). `bos` and `bos_added` are
     those of `inspection.inspect`. `shortened_to` is the number of new tokens after which the
     model's context was full, else None. `prefixes` keep the prompt for the next call, and
-    `shelf` what the interventions refer to beside the open SAE.
+    `shelf` what the interventions refer to beside the open SAE. A user's function only runs with
+    `allow_code`.
 
     Raises UserError for what does not fit, such as a feature of other weights of its SAE.
     """
@@ -201,7 +205,7 @@ def steer_loaded(
     readings: dict[str, list[dict[str, Any]]] = {}
     with (
         watching(loaded, targets) as watched,
-        steering_with(lm, parts, stack),
+        steering_with(lm, parts, stack, allow_code=allow_code),
     ):
         started = perf_counter()
         found = generate_sides(

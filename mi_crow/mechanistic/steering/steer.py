@@ -64,7 +64,11 @@ def steering(
 
 @contextmanager
 def steering_with(
-    lm: "LanguageModel", parts: SteeringParts, interventions: Sequence[Intervention]
+    lm: "LanguageModel",
+    parts: SteeringParts,
+    interventions: Sequence[Intervention],
+    *,
+    allow_code: bool = False,
 ) -> Iterator[None]:
     """Inside the block the model runs under `interventions`, on any SAEs, vectors and layers.
 
@@ -73,13 +77,20 @@ def steering_with(
     activation. The hooks go with the block, however it ends.
 
     Raises UserError in one sentence for what does not fit (a feature out of range, a vector of
-    another width, an SAE or vector that is not among the parts, a maximum that is not known),
-    NotFoundError for an unknown layer.
+    another width, an SAE or vector that is not among the parts, a maximum that is not known, a
+    user's function unless `allow_code` is set), NotFoundError for an unknown layer.
     """
-    controllers = _Hooks(lm, parts).of([one for one in interventions if one.enabled])
-    with ExitStack() as stack:
+    stack = [one for one in interventions if one.enabled]
+    code = next((one.code for one in stack if one.code is not None), None)
+    if code is not None and not allow_code:
+        raise UserError(
+            f"the stack runs {code.words}, code of your own",
+            hint="mi-crow steer --allow-code runs it",
+        )
+    controllers = _Hooks(lm, parts).of(stack)
+    with ExitStack() as hooks:
         for point, controller in controllers:
-            stack.callback(lm.layers.unregister_hook, lm.layers.register_hook(point, controller))
+            hooks.callback(lm.layers.unregister_hook, lm.layers.register_hook(point, controller))
         yield
 
 
