@@ -30,6 +30,12 @@ class Doc:
             (p, row) for p, row, out in zip(self.kept, self.acts, flags, strict=True) if not out
         ]
 
+    def column(self, feature: int) -> list[tuple[int, float]]:
+        """(position, activation of one feature) of the tokens that count."""
+        flags = self.outlier or [False] * len(self.kept)
+        values = self.acts[:, feature].tolist() if self.kept else []
+        return [(p, act) for p, act, out in zip(self.kept, values, flags, strict=True) if not out]
+
 
 @dataclass(frozen=True)
 class FeatureFacts:
@@ -47,10 +53,10 @@ def n_tokens(docs: list[Doc]) -> int:
 def firings(docs: list[Doc], feature: int) -> list[tuple[float, int, int]]:
     """(activation, document, position) of every firing, in order."""
     return [
-        (float(row[feature]), doc.document, position)
+        (value, doc.document, position)
         for doc in docs
-        for position, row in doc.counted()
-        if row[feature] > 0
+        for position, value in doc.column(feature)
+        if value > 0
     ]
 
 
@@ -86,12 +92,12 @@ def window(doc: Doc, feature: int, position: int, reach: int) -> tuple[int, list
     """Start of the window and the activation on each of its tokens."""
     start = max(0, position - reach)
     stop = min(len(doc.token_ids), position + reach + 1)
-    acts = dict(doc.counted())
-    return start, [float(acts[p][feature]) if p in acts else 0.0 for p in range(start, stop)]
+    acts = dict(doc.column(feature))
+    return start, [acts.get(p, 0.0) for p in range(start, stop)]
 
 
 def pooled(doc: Doc, feature: int) -> float:
-    return max((float(row[feature]) for _, row in doc.counted()), default=0.0)
+    return max((value for _, value in doc.column(feature)), default=0.0)
 
 
 def auroc(docs: list[Doc], feature: int, label: str, split: str) -> float | None:
@@ -138,10 +144,11 @@ def coactivations(docs: list[Doc], feature: int, count: int) -> list[tuple[int, 
     if not rows:
         return []
     on = np.array(rows) > 0
-    found = []
-    for other in range(on.shape[1]):
-        both = int((on[:, feature] & on[:, other]).sum())
-        if other != feature and both:
-            either = int((on[:, feature] | on[:, other]).sum())
-            found.append((other, both, both / either))
+    together = (on[:, feature, None] & on).sum(0).tolist()
+    either = (on[:, feature, None] | on).sum(0).tolist()
+    found = [
+        (other, both, both / either[other])
+        for other, both in enumerate(together)
+        if other != feature and both
+    ]
     return sorted(found, key=lambda one: (-one[2], one[0]))[:count]

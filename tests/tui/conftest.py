@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from mi_crow.jobs.gauges import Gauges
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_fixture import FakeJobs
-from tests.tui.driving import press, settle
+from tests.tui.driving import press, settle, without_sleeping
 from tests.tui.stand_ins import ScriptedSession, give_index
 from tui import messages
 from tui.app import MiCrowApp
@@ -66,6 +68,14 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_sleeping() -> Iterator[None]:
+    """A pilot goes on as soon as the app has nothing to do."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_sleeping(patch)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +152,14 @@ def add_run(workspace: Workspace, run_id: str, model_id: str, created: float) ->
 
 def add_documents(run_dir: Path, part: int) -> None:
     """The documents of one part; of its activations there are none."""
+    tokens = run_dir / "tokens"
+    tokens.mkdir(exist_ok=True)
+    (tokens / f"part-000-{part:05d}.parquet").write_bytes(_documents())
+
+
+@cache
+def _documents() -> bytes:
+    """Short texts of four labels, one in ten held out, as a Parquet file."""
     texts = (
         ("harbour", "Two ships came in before dawn, and the crew unloaded salt until the bell."),
         ("weather", "Rain fell on the hills all morning; by noon the wind had turned to the east."),
@@ -157,9 +175,9 @@ def add_documents(run_dir: Path, part: int) -> None:
         }
         for number in range(512)
     ]
-    tokens = run_dir / "tokens"
-    tokens.mkdir(exist_ok=True)
-    parquet.write_table(pyarrow.Table.from_pylist(rows), tokens / f"part-000-{part:05d}.parquet")
+    file = BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    return file.getvalue()
 
 
 def add_sae(

@@ -1,6 +1,18 @@
-"""Driving the app in tests: keys in, plain text out; waits for workers, never sleeps."""
+"""Driving the app in tests: keys in, plain text out; waits for workers, never sleeps.
 
+Textual's own pilot finds out whether the app is idle by sleeping and comparing clocks, and asks
+every widget after each key. The event loop knows: `without_sleeping` lets the pilot ask it.
+"""
+
+import asyncio
+
+import pytest
+from textual.app import App
 from textual.pilot import Pilot
+from textual.widgets import Input, TextArea
+
+DRAWN_ANYWAY_S = 1.0  # for a test that waits on its own; `drawn` draws at once
+MOST_ROUNDS = 100_000  # of the event loop: a widget that always has more to do ends a wait
 
 
 async def settle(pilot: Pilot) -> None:
@@ -8,15 +20,63 @@ async def settle(pilot: Pilot) -> None:
     workers = pilot.app.workers
     while True:
         await workers.wait_for_complete()
-        await pilot.pause()
+        await drawn(pilot.app)
         if all(worker.is_finished for worker in workers):
             return
 
 
+async def drawn(app: App) -> None:
+    """Waits until every message has been handled, and draws what they changed."""
+    while app._exception is None:
+        await _nothing_to_do()
+        while app._resize_event is not None:  # Textual waits for the last of many
+            await asyncio.sleep(0.005)
+        screen = app._screen_stack[-1] if app._screen_stack else None
+        waiting = screen is not None and (
+            screen._layout_required
+            or screen._scroll_required
+            or screen._repaint_required
+            or screen._recompose_required
+            or screen._dirty_widgets
+            or screen._callbacks
+        )
+        if screen is None or not waiting or app._batch_count or not screen.is_current:
+            return
+        screen._on_timer_update()
+
+
+async def _nothing_to_do(*_sleeps: float) -> None:
+    """Waits until all that the event loop could do now is done."""
+    ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
+    for _ in range(MOST_ROUNDS):
+        await asyncio.sleep(0)
+        if not ready:
+            return
+
+
+def without_sleeping(patch: pytest.MonkeyPatch) -> None:
+    """Makes every pilot wait as `settle` does, except for threads."""
+
+    async def wait_for_screen(pilot: Pilot, timeout: float = 0) -> bool:
+        await drawn(pilot.app)
+        return pilot.app._exception is None
+
+    patch.setattr("textual.app.wait_for_idle", _nothing_to_do)
+    patch.setattr("textual.pilot.wait_for_idle", _nothing_to_do)
+    patch.setattr("textual.screen.UPDATE_PERIOD", DRAWN_ANYWAY_S)  # nothing is drawn in between
+    patch.setattr(Pilot, "_wait_for_screen", wait_for_screen)
+
+
 async def press(pilot: Pilot, *keys: str) -> None:
-    """Presses keys one after the other, each on a settled screen."""
-    for key in keys:
-        await pilot.press(key)
+    """Presses keys one after the other, each on a settled screen; what is typed into a field comes
+    as fast as somebody types."""
+    rest = list(keys)
+    while rest:
+        typed = 1
+        if isinstance(pilot.app.focused, Input | TextArea):
+            typed = max(1, next((n for n, key in enumerate(rest) if len(key) > 1), len(rest)))
+        await pilot.press(*rest[:typed])
+        del rest[:typed]
         await settle(pilot)
 
 
