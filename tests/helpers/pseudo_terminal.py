@@ -59,7 +59,7 @@ class PseudoTerminal:
             os.write(self._master, key.encode())
             self.settle()
 
-    def settle(self, quiet_s: float = 0.25) -> None:
+    def settle(self, quiet_s: float = 0.15) -> None:
         """Reads until nothing more comes for a moment in which the program had nothing to do: on a
         busy machine it may be silent because it waits for its turn."""
         deadline = time.monotonic() + WAIT_S

@@ -291,8 +291,7 @@ async def test_w_exports_the_sae_under_the_cursor(app_workspace, run_app, monkey
     "size",
     [
         pytest.param((80, 24), id="small"),
-        pytest.param((120, 40), id="middle", marks=pytest.mark.slow),
-        pytest.param((200, 60), id="large"),
+        pytest.param((200, 60), id="large", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("kind", ["import", "export"])

@@ -16,7 +16,7 @@ from tests.tui.driving import press, screen_text, settle
 from tui.screens.features.detail import FeatureDetailPane
 
 RunApp = Callable[..., AbstractAsyncContextManager[Any]]
-SIZES = [(80, 24), (200, 60)]
+SIZES = [(80, 24), pytest.param((200, 60), marks=pytest.mark.slow)]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ async def test_a_feature_that_never_fires_says_so(run_app: RunApp, awkward: Work
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
+@pytest.mark.parametrize("size", [(80, 24)], ids=str)
 async def test_co_firing_from_a_sample_says_so(
     run_app: RunApp, awkward: Workspace, size: tuple[int, int]
 ) -> None:

@@ -99,7 +99,6 @@ async def test_other_numbers_of_marks_are_told(open_index, count):  # noqa: F811
     [
         pytest.param((80, 24), (), id="small"),
         pytest.param((80, 24), ("ctrl+d",), id="small_pairs", marks=pytest.mark.slow),
-        pytest.param((120, 40), (), id="medium", marks=pytest.mark.slow),
         pytest.param((200, 60), (), id="large", marks=pytest.mark.slow),
         pytest.param((200, 60), ("G",), id="large_pairs", marks=pytest.mark.slow),
     ],

@@ -168,7 +168,6 @@ async def test_the_heading_has_scores_with_honest_digits(open_index) -> None:  #
     "size",
     [
         pytest.param((80, 24), id="small"),
-        pytest.param((120, 40), id="medium", marks=pytest.mark.slow),
         pytest.param((200, 60), id="large", marks=pytest.mark.slow),
     ],
 )

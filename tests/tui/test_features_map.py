@@ -294,7 +294,6 @@ def test_a_damaged_place_is_refused(damage):
     "size",
     [
         pytest.param((80, 24), id="small"),
-        pytest.param((120, 40), id="medium", marks=pytest.mark.slow),
         pytest.param((200, 60), id="large", marks=pytest.mark.slow),
     ],
 )

@@ -87,22 +87,12 @@ def test_the_filter(picture):
     assert picture("features", "slash", *"sail")
 
 
-EVERY_SIZE = pytest.mark.parametrize(
-    "size",
-    [
-        pytest.param(SMALL, id="small"),
-        pytest.param(MEDIUM, id="medium", marks=pytest.mark.slow),
-        pytest.param(LARGE, id="large", marks=pytest.mark.slow),
-    ],
-)
-
-
-@EVERY_SIZE
+@SIZES
 def test_the_choice_of_columns(picture, size):
     assert picture("features", "vertical_line", "j", "j", "space", "J", size=size)
 
 
-@EVERY_SIZE
+@SIZES
 def test_marked_features_being_tagged(picture, size):
     shown = ["vertical_line", *("j" * 16), "space", *("K" * 10), "enter"]
     assert picture("features", *shown, "space", "j", "j", "v", "T", size=size)
@@ -148,7 +138,7 @@ def test_concepts(picture, size, monkeypatch):
     assert picture("concepts", "j", "space", size=size)
 
 
-@EVERY_SIZE
+@SIZES
 def test_the_map(snap_compare, tmp_path, size):
     workspace = Workspace.open(tmp_path / "workspace")
     make_index(workspace, "fixture-sae")

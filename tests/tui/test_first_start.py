@@ -49,8 +49,8 @@ async def test_each_way_to_begin_has_a_key(empty_workspace, run_app, submitted, 
         assert what_began(pilot, submitted) == way
 
 
-@pytest.mark.parametrize(("key", "way"), WAYS)
-async def test_each_way_to_begin_can_be_clicked(empty_workspace, run_app, submitted, key, way):
+@pytest.mark.parametrize(("key", "way"), [WAYS[0], WAYS[-1]])
+async def test_a_way_to_begin_can_be_clicked(empty_workspace, run_app, submitted, key, way):
     async with run_app(empty_workspace) as pilot:
         await pilot.click(f"#way-{way}")
         await settle(pilot)
@@ -176,8 +176,7 @@ def test_what_an_earlier_demo_left_is_used_again(empty_workspace: Workspace) -> 
     "size",
     [
         pytest.param((80, 24), id="small"),
-        pytest.param((120, 40), id="middle", marks=pytest.mark.slow),
-        pytest.param((200, 60), id="large"),
+        pytest.param((200, 60), id="large", marks=pytest.mark.slow),
     ],
 )
 def test_the_first_screen(snap_compare, tmp_path, monkeypatch, size):

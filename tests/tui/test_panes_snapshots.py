@@ -12,7 +12,6 @@ STATES = {
 }
 SIZES = [
     pytest.param((80, 24), id="small"),
-    pytest.param((120, 40), id="middle", marks=pytest.mark.slow),
     pytest.param((200, 60), id="large", marks=pytest.mark.slow),
 ]
 

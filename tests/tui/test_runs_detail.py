@@ -21,8 +21,7 @@ SIZES = pytest.mark.parametrize(
     "size",
     [
         pytest.param((80, 24), id="small"),
-        pytest.param((120, 40), id="medium", marks=pytest.mark.slow),
-        pytest.param((200, 60), id="large"),
+        pytest.param((200, 60), id="large", marks=pytest.mark.slow),
     ],
 )
 

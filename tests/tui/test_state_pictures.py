@@ -18,7 +18,6 @@ EVERY_SIZE = pytest.mark.parametrize(
     "size",
     [
         pytest.param((80, 24), id="small"),
-        pytest.param((120, 40), id="medium"),
         pytest.param((200, 60), id="large"),
     ],
 )
@@ -82,11 +81,10 @@ def test_an_empty_workspace_on_every_screen(picture, tmp_path, screen, size):
 
 
 @pytest.mark.slow
-@EVERY_SIZE
 @EVERY_SCREEN
-def test_before_the_first_look(picture, tmp_path, monkeypatch, screen, size):
+def test_before_the_first_look(picture, tmp_path, monkeypatch, screen):
     monkeypatch.setattr(MiCrowApp, "look_now", lambda self: None)
-    assert picture(screen, nothing, size, Workspace.open(tmp_path / "empty"))
+    assert picture(screen, nothing, (80, 24), Workspace.open(tmp_path / "empty"))
 
 
 @pytest.mark.slow
@@ -129,8 +127,11 @@ def test_what_failed(picture, monkeypatch, screen, size):
 
 
 @pytest.mark.slow
-@EVERY_SIZE
-@EVERY_SCREEN
+@pytest.mark.parametrize(
+    ("screen", "size"),
+    [*((screen, (80, 24)) for screen in SCREENS), ("features", (200, 60))],
+    ids=[*SCREENS, "large"],
+)
 def test_a_workspace_that_is_gone(picture, monkeypatch, screen, size):
     async def lose(pilot) -> None:
         monkeypatch.setattr("tui.workbench.look", gone)

@@ -31,12 +31,9 @@ def hostile(empty_workspace: Workspace, fake_jobs: FakeJobs) -> Workspace:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(80, 24), (200, 60)], ids=str)
-def test_every_sequence_on_the_wire_is_the_apps_own(hostile: Workspace, size: tuple[int, int]):
-    columns, rows = size
-    with PseudoTerminal(
-        (*PROGRAM, "--workspace", str(hostile.root)), columns=columns, rows=rows
-    ) as terminal:
+def test_every_sequence_on_the_wire_is_the_apps_own(hostile: Workspace):
+    command = (*PROGRAM, "--workspace", str(hostile.root))
+    with PseudoTerminal(command, columns=200, rows=60) as terminal:
         terminal.wait_for(SAE, "2")
         terminal.settle(1.0)
         # Features: a name's field, the filter, the examples, what is copied; Inspect by `i`.

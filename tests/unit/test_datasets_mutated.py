@@ -58,7 +58,7 @@ def mutated(data: bytes, random: Random) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(900, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(400, marks=pytest.mark.slow)])
 def test_no_mutated_file_ends_in_a_traceback(tmp_path: Path, count: int) -> None:
     files, random = whole_files(tmp_path), Random(count)
     for _ in range(count):
