@@ -15,6 +15,7 @@ from textual.theme import Theme
 from textual.widget import Widget
 
 from mi_crow.errors import MiCrowError, UserError
+from mi_crow.store.json_object import JsonObject
 from mi_crow.store.settings import UserSettings
 from mi_crow.store.workspace import Workspace
 from tui import messages
@@ -25,7 +26,6 @@ from tui.clipboard import copy_focused
 from tui.ending import run_to_its_end
 from tui.preferences.list_columns import LISTS
 from tui.preferences.preferences import Preferences
-from tui.remote.commands import RemoteCommands
 from tui.remote.server import RemoteControl
 from tui.screens.base import MiCrowScreen
 from tui.state import SavedState, StateFile
@@ -288,6 +288,13 @@ class MiCrowApp(Workbench):
         write(self, redo)
 
 
+async def _answer(app: MiCrowApp, request: JsonObject) -> dict[str, Any]:
+    """What another program that asked is told."""
+    from tui.remote.commands import RemoteCommands
+
+    return await RemoteCommands(app).answer(request)
+
+
 def run(
     workspace: Workspace,
     sae_id: str | None = None,
@@ -314,5 +321,5 @@ def run(
     app = MiCrowApp(workspace, sae_id, saved, file, preferences, few_colours=has_few_colours())
     for trouble in troubles:
         app.call_later(app.notify, printable(trouble), severity="warning")
-    with RemoteControl(app, RemoteCommands(app).answer) as remote:
+    with RemoteControl(app, partial(_answer, app)) as remote:
         return run_to_its_end(app, remote.close)

@@ -2,6 +2,7 @@
 between screens."""
 
 import contextlib
+import gc
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mi_crow.store.json_object import JsonObject
 from mi_crow.store.workspace import Workspace
 from tui import messages
 from tui.actions import SCREENS, changes_workspace
+from tui.allocation import collect_again
 from tui.context import AppContext, ConceptsLook
 from tui.history import History, Visited
 from tui.message_log import MessageLog, Place, Told
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     pass
 
 POLL_SECONDS = 1.0
+STARTED_S = 5.0  # after which garbage is collected
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Workbench(ThreadWork, TerminalApp):
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._start_looking)
+        if not gc.isenabled():
+            self.set_timer(STARTED_S, collect_again)
 
     def on_unmount(self) -> None:
         self.context.close()

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import socket
-import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -32,7 +31,7 @@ def temporary_name(path: Path) -> Path:
     writes it, so that others can tell when it has died."""
     pid = os.getpid()
     writer = f"{host_mark()}-{pid}-{process_start(pid)}"
-    return path.with_name(f"{TMP_PREFIX}{writer}-{uuid.uuid4().hex[:12]}-{path.name[-_MOST_NAME:]}")
+    return path.with_name(f"{TMP_PREFIX}{writer}-{os.urandom(6).hex()}-{path.name[-_MOST_NAME:]}")
 
 
 @cache

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,6 +63,10 @@ class SettingsText:
 
     def parsed(self) -> dict[str, Any]:
         """The values. Raises CorruptDataError, naming the line, when they are not TOML."""
+        if not self.text.strip():
+            return {}
+        import tomllib  # 10 ms, for those who have set something
+
         try:
             return tomllib.loads(self.text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -168,6 +171,8 @@ def changed(text: str, name: str, value: str | list[str] | None) -> str:
 
     Raises UserError where that would change something else as well.
     """
+    import tomllib
+
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 

@@ -1,5 +1,6 @@
 """What the app does not do twice, so that it answers at once: parse styles, draw, read, send."""
 
+import gc
 import threading
 from collections import Counter
 
@@ -80,3 +81,18 @@ async def test_lines_are_kept_while_the_colours_stay(run_app, app_workspace):
         pilot.app.theme = "textual-light"
         await settle(pilot)
         assert table.render_line(1) != before
+
+
+async def test_garbage_is_looked_for_once_the_app_has_started(
+    run_app, empty_workspace, monkeypatch
+):
+    monkeypatch.setattr("tui.workbench.STARTED_S", 0.01)
+    gc.disable()  # as the command does before it imports the app
+    try:
+        async with run_app(empty_workspace) as pilot:
+            while not gc.isenabled():
+                await pilot.pause(0.01)
+            assert gc.get_freeze_count()
+    finally:
+        gc.enable()
+        gc.unfreeze()

@@ -7,13 +7,13 @@ from textual.containers import Container
 from textual.events import DescendantFocus
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Input, TextArea
 
 from mi_crow.errors import MiCrowError
 from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.context import AppContext
 from tui.screens.zoom import ZoomsPanes
+from tui.terminal.keys import is_field
 from tui.threads import ThreadWork
 from tui.widgets.frame.banner import Banner
 from tui.widgets.frame.footer import FooterBar
@@ -143,7 +143,7 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, Screen[None]):
 
     def leave_field(self) -> bool:
         """Gives the keys back to the screen; False when no field had them."""
-        if not isinstance(self.focused, Input | TextArea):
+        if not is_field(self.focused):
             return False
         self.focus_home()
         return True

@@ -9,3 +9,8 @@ def takes_key(focused: Widget | None, key: str) -> bool:
     return focused is not None and focused.check_consume_key(
         key, key_to_character(REPLACED_KEYS.get(key, key))
     )
+
+
+def is_field(widget: Widget | None) -> bool:
+    """Whether a widget takes what is typed."""
+    return takes_key(widget, "a")

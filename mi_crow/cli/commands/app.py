@@ -1,6 +1,7 @@
 """What the command line takes from the app: the app itself, and what its settings may be. Nothing
 else imports it."""
 
+import gc
 import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ def _settings() -> tuple[UserSettings, str]:
 def _open(
     workspace: Workspace, sae_id: str | None, fresh: bool, settings: UserSettings, damage: str
 ) -> int:
+    gc.disable()  # nothing of what is imported is garbage; the app goes on when it has started
     from tui.app import run as run_app
 
     workspace.ensure()

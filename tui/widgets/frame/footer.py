@@ -5,10 +5,9 @@ from textual.app import RenderResult
 from textual.content import Content
 from textual.style import Style
 from textual.widget import Widget
-from textual.widgets import Input, TextArea
 
 from tui.actions import ACTIONS, NO_KEY, key_label
-from tui.terminal.keys import takes_key
+from tui.terminal.keys import is_field, takes_key
 
 _ORDER = {action.id: position for position, action in enumerate(ACTIONS)}
 _ALWAYS = ("app.help", "app.quit")
@@ -43,7 +42,7 @@ class FooterBar(Widget):
 
     def _typing(self) -> bool:
         """Whether a field of the screen has the focus; a popup has a key that closes it."""
-        return not self.screen.is_modal and isinstance(self.screen.focused, Input | TextArea)
+        return not self.screen.is_modal and is_field(self.screen.focused)
 
     def _items(self) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
         """What to show and what always stays: (label of the key, action, key) each."""
