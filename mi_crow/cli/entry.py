@@ -53,6 +53,7 @@ COMMANDS = {
     "steer": Command("steering", "continue a prompt with and without interventions"),
     "steer evaluate": Command("steer.measuring", "measure a stack, or sweep over its strengths"),
     "steer auto": Command("steer.measuring", "find the stack that makes a feature happen"),
+    "steer scores": Command("steer.scoring", "score how strongly each feature steers"),
     "steer results": Command("steer.measuring", "list or show what was measured"),
     "vector": Command("vectors.vector", "make, show, refine, import or export named directions"),
     "concepts": Command("concepts", "list, set, remove, import, export or undo concepts"),

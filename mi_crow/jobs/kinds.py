@@ -24,7 +24,7 @@ from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
-from mi_crow.mechanistic.steering.measure.config import AutoConfig, SweepConfig
+from mi_crow.mechanistic.steering.measure.config import AutoConfig, ScoresConfig, SweepConfig
 from mi_crow.progress import Progress
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.settings import validate_device
@@ -131,6 +131,13 @@ def _steer_auto(work: Work) -> dict[str, Any]:
     return run_auto(work.workspace, work.config, work.progress)
 
 
+def _steer_scores(work: Work) -> dict[str, Any]:
+    _flush_denormals()
+    from mi_crow.mechanistic.steering.measure.output_scores import score_outputs
+
+    return score_outputs(work.workspace, work.config, work.progress)
+
+
 def _check_sweep(workspace: Workspace, config: SweepConfig) -> None:
     from mi_crow.mechanistic.steering.measure.checks import check_sweep
 
@@ -143,6 +150,13 @@ def _check_auto(workspace: Workspace, config: AutoConfig) -> None:
 
     validate_device(config.device)
     check_auto(workspace, config)
+
+
+def _check_scores(workspace: Workspace, config: ScoresConfig) -> None:
+    from mi_crow.mechanistic.steering.measure.checks import check_scores
+
+    validate_device(config.device)
+    check_scores(workspace, config)
 
 
 def _import(work: Work) -> dict[str, Any]:
@@ -181,6 +195,7 @@ KINDS: dict[str, Kind] = {
     "evaluate": Kind(EvaluateConfig, _evaluate, check=check_evaluate),
     "steer-sweep": Kind(SweepConfig, _steer_sweep, check=_check_sweep),
     "steer-auto": Kind(AutoConfig, _steer_auto, check=_check_auto),
+    "steer-scores": Kind(ScoresConfig, _steer_scores, check=_check_scores),
     "import": Kind(
         ImportConfig,
         _import,

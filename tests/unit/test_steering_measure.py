@@ -4,10 +4,12 @@ import json
 import math
 
 import pytest
+import torch
 
 from mi_crow.cli.entry import as_commands, run_command_line
 from mi_crow.errors import CancelledError, NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.features.output_file import read_scores
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.steering.effects import perplexity, write_continuations
 from mi_crow.mechanistic.steering.interventions import parse_intervention
@@ -18,17 +20,21 @@ from mi_crow.mechanistic.steering.measure.bench import Bench, corpus_loss
 from mi_crow.mechanistic.steering.measure.config import (
     AutoConfig,
     Judging,
+    ScoresConfig,
     SweepConfig,
     Trial,
 )
 from mi_crow.mechanistic.steering.measure.controls import matched_features
+from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.judges import judge_of
+from mi_crow.mechanistic.steering.measure.output_scores import output_score, score_outputs
 from mi_crow.mechanistic.steering.measure.results import list_measurements, read_measurement
 from mi_crow.mechanistic.steering.measure.rivals import rivals_of
 from mi_crow.mechanistic.steering.measure.stacks import stack_named
 from mi_crow.mechanistic.steering.measure.sweep import run_sweep
 from mi_crow.mechanistic.steering.measure.text_figures import distinct, repetition
 from mi_crow.mechanistic.steering.measure.texts import IndexedTexts
+from mi_crow.mechanistic.steering.steer import steering
 from mi_crow.progress import NullProgress
 from tests.helpers.index_fixture import TOPICS, make_index
 from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
@@ -63,6 +69,18 @@ class Stops(NullProgress):
 
     def should_stop(self) -> bool:
         return len(self.kept) >= self._after
+
+
+class StopsAfterOne(NullProgress):
+    """Asks to stop at the first step."""
+
+    done = 0
+
+    def update(self, done, total, unit, metrics=None):
+        self.done = done
+
+    def should_stop(self) -> bool:
+        return self.done > 0
 
 
 def sweep_config(**options):
@@ -234,6 +252,50 @@ def test_the_search_reports_every_recipe_on_other_prompts(home):
     annotations = Annotations(home.annotations_path)
     assert list(annotations.preset("sail").interventions) == result["interventions"]
     assert stack_named(home, "sail").interventions == tuple(result["interventions"])
+
+
+def test_an_output_score_is_the_best_promoted_tokens_probability_weighted_by_rank():
+    probabilities = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4]])
+    promoted = torch.tensor([[3, 1], [2, -1]])
+    found = output_score(probabilities, promoted)
+    assert found.tolist() == pytest.approx([(1 - 1 / 4) * 0.3, (1 - 1 / 4) * 0.3])
+
+
+def test_every_feature_has_an_output_score_which_the_table_sorts_by(home, store, capsys):
+    config = ScoresConfig(SAE_ID, strength=2.0, prompts=("The ferry",), batch_size=40, device="cpu")
+    loaded = load_for_work(home, SAE_ID, "cpu")
+    assert all(row.more["output"] is None for row in store.rows([3, 4], ["output"]))
+
+    with pytest.raises(CancelledError):
+        score_outputs(home, config, StopsAfterOne(), loaded)
+    held = read_scores(home.sae_dir(SAE_ID))
+    assert held is not None
+    partly, facts = held
+    assert int(facts["done"]) == 40
+    result = score_outputs(home, config, None, loaded)
+    held = read_scores(home.sae_dir(SAE_ID))
+    assert held is not None
+    whole, _ = held
+    assert result["features"] == LATENTS
+    assert partly[:40].tolist() == pytest.approx(whole[:40].tolist(), nan_ok=True)
+    # One feature by itself, through the stack that steers.
+    feature = result["top"][0]["feature"]
+    promoted = Indexed(store, IndexedTexts(store)).promoted()[feature]
+    stack = [parse_intervention(f"{feature}=+2norm")]
+    with steering(loaded.lm, loaded.sae, loaded.layer, stack):
+        output, _ = loaded.lm.inference.execute_inference(["The ferry"])
+    told = output.logits[:, -1].float().softmax(-1)
+    assert float(output_score(told, torch.tensor([promoted.tolist()]))) == pytest.approx(
+        result["top"][0]["output"], rel=1e-4
+    )
+    # The open index shows them without being opened again.
+    best = store.ids("output")[0]
+    assert best == feature
+    (row,) = store.rows([int(best)], ["output"])
+    assert row.more["output"] == pytest.approx(result["top"][0]["output"])
+    words = ["--workspace", str(home.root), "--json", "features", "--columns", "feature,output"]
+    assert run_command_line([*words, "--sort", "output", "--limit", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["feature"] == feature
 
 
 @pytest.mark.parametrize(

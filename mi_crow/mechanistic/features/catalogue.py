@@ -52,6 +52,13 @@ COLUMNS: tuple[FeatureColumn, ...] = (
     _C("names", "names", "names", "text", "all its names, the most confident first", "concept"),
     _C("label", "top_label", "best label", "text", "the label that it predicts best"),
     _C("auroc", "top_auroc", "AUROC", "score", "held-out AUROC of its best label"),
+    _C(
+        "output",
+        "output",
+        "output",
+        "activation",
+        "its output score: how strongly it steers (mi-crow steer scores)",
+    ),
     _C("norm", "decoder_norm", "norm", "activation", "norm of its decoder row"),
     _C(
         "cosine",

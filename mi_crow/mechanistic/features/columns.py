@@ -15,6 +15,7 @@ from mi_crow.errors import UserError, nearest
 from mi_crow.mechanistic.features.catalogue import BY_LABEL, OF_CONCEPTS
 from mi_crow.mechanistic.features.more_columns import (
     MORE_NUMBERS,
+    OUTPUT,
     SIGNS,
     of_concepts,
     read_numbers,
@@ -239,6 +240,8 @@ class FeatureColumns:
             by_label = sort.startswith(BY_LABEL)
             find = self.numbers if by_label else self._sort_key
             key = find(sort, connection)
+            if sort == OUTPUT and np.isnan(key).any():
+                return ordered(key, descending)  # scores may still come
             while len(self._orders) >= _MOST_ORDERS:
                 self._orders.pop(next(iter(self._orders)), None)
             self._orders[known] = ordered(key, descending)
@@ -298,6 +301,8 @@ class FeatureColumns:
             values = self._label_auroc(column.removeprefix(BY_LABEL), connection)
         elif column in MORE_NUMBERS:
             values = read_numbers(connection, column, len(self))
+            if column == OUTPUT and np.isnan(values).any():
+                return values  # some may still come
         else:
             return getattr(self, column)
         while len(self._more) >= _MOST_ORDERS:

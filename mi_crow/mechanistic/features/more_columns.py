@@ -12,6 +12,7 @@ from mi_crow.mechanistic.features.catalogue import (
     OF_PROPOSALS,
     column_named,
 )
+from mi_crow.mechanistic.features.output_file import scores_beside
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.columns import ConceptColumns, FeatureColumns
@@ -28,7 +29,8 @@ _OTHERS = {
     ),
 }
 SCORE = "name_score"  # of the proposed name
-MORE_NUMBERS = (*STORED, *_OTHERS, SCORE)
+OUTPUT = "output"  # in a file of its own, which may come later than the index
+MORE_NUMBERS = (*STORED, *_OTHERS, SCORE, OUTPUT)
 SIGNS = {"promoted": 1, "suppressed": -1}
 SHOWN_TOKENS = 5  # of each feature in one cell
 
@@ -37,6 +39,8 @@ def read_numbers(connection: "IndexConnection", key: str, n_features: int) -> np
     """One of MORE_NUMBERS as float64 [n_features], with NaN for missing values."""
     if key == SCORE:
         return connection.proposals.scores(n_features)
+    if key == OUTPUT:
+        return scores_beside(connection, n_features)
     query = _OTHERS.get(
         key, f"SELECT feature, coalesce({key}::DOUBLE, 'nan'::DOUBLE) AS value FROM idx.features"
     )

@@ -3,7 +3,12 @@
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.fits import all_maxima, check_stack, looked_up
 from mi_crow.mechanistic.steering.interventions import Intervention
-from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging, SweepConfig
+from mi_crow.mechanistic.steering.measure.config import (
+    AutoConfig,
+    Judging,
+    ScoresConfig,
+    SweepConfig,
+)
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.judges import compiled_pattern
 from mi_crow.mechanistic.steering.measure.recipes import recipes_named
@@ -32,6 +37,11 @@ def check_auto(workspace: Workspace, config: AutoConfig) -> None:
         raise UserError(
             "one prompt cannot be both for the search and for the report", hint="give two or more"
         )
+
+
+def check_scores(workspace: Workspace, config: ScoresConfig) -> None:
+    """Raises UserError or NotFoundError for an SAE whose features cannot be scored."""
+    Indexed.open(workspace, config.sae_id).promoted()
 
 
 def feature_for(indexed: Indexed, config: AutoConfig) -> int:

@@ -135,3 +135,20 @@ class AutoConfig:
         if self.pattern is not None:
             return Judging(pattern=self.pattern)
         return Judging(label=self.label, feature=self.feature)
+
+
+@dataclass(frozen=True)
+class ScoresConfig:
+    """Scoring how strongly every feature of an SAE steers."""
+
+    sae_id: str
+    strength: float = 0.5  # norms of the token
+    prompts: tuple[str, ...] = ()  # neutral ones; none: the commonest openings of the texts
+    batch_size: int = 64  # features
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        FACTOR.check(self.strength, "the strength")
+        SIZE.check(self.batch_size, "batch size")
+        if not all(prompt.strip() for prompt in self.prompts):
+            raise UserError("a prompt is empty", hint="give a few neutral words")
