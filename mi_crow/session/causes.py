@@ -64,14 +64,20 @@ class Causes:
         order: str | None = None,
         max_density: float | None = None,
         named: bool = False,
+        vectors: Sequence[str] = (),
         **asked: Any,
     ) -> dict[str, Any]:
-        """See `steering.run.inspect_several`; those of several SAEs stand under `saes`."""
+        """See `steering.run.inspect_several`; those of several SAEs stand under `saes`, what
+        `inspect_vectors` gives under `vectors`."""
         from mi_crow.mechanistic.steering.ranking import ranking_of
-        from mi_crow.mechanistic.steering.run import inspect_several
+        from mi_crow.mechanistic.steering.run import inspect_several, inspect_vectors
 
         ranking = ranking_of(order, max_density, named)
         found = inspect_several(self.known, self.saes(loaded, saes), text, ranking=ranking, **asked)
+        if vectors:
+            how = {key: asked[key] for key in ("bos", "windows") if key in asked}
+            lanes = inspect_vectors(self.known.workspace, loaded, vectors, text, **how)
+            found[0]["vectors"] = lanes
         return found[0] if not saes else {**found[0], "saes": found}
 
     def attribute(

@@ -46,6 +46,13 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             "--top", type=positive, default=20, help="number of features (default: 20)"
         )
         parser.add_argument(
+            "--vector",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="show also how far along this vector each token is; repeatable",
+        )
+        parser.add_argument(
             "--sort",
             choices=("meaning", "share", "surprise", "raw", "count", "first"),
             help="meaning (the default): share of the feature's maximum times surprise, -log "
@@ -126,20 +133,28 @@ def _inspect(workspace: Any, options: Namespace) -> int:
     from mi_crow.mechanistic.attribution.run import load_together
     from mi_crow.mechanistic.steering.known import KnownFeatures
     from mi_crow.mechanistic.steering.ranking import ranking_of
-    from mi_crow.mechanistic.steering.run import inspect_several
+    from mi_crow.mechanistic.steering.run import inspect_several, inspect_vectors
+    from mi_crow.mechanistic.vectors.stored import vector_path
 
     sae_ids = [pick_sae(workspace, one) for one in options.sae or [None]]
     text = text_of(options.text)
     ranking = ranking_of(options.sort, options.max_density, options.named)
+    for name in options.vector:
+        vector_path(workspace, name)  # fail before a model loads
+    loaded = load_together(workspace, sae_ids, device_of(options))
     found = inspect_several(
         KnownFeatures(workspace),
-        load_together(workspace, sae_ids, device_of(options)),
+        loaded,
         text,
         options.top,
         options.bos,
         options.windows,
         ranking,
     )
+    if options.vector:
+        found[0]["vectors"] = inspect_vectors(
+            workspace, loaded[0], options.vector, text, options.bos, options.windows
+        )
     if options.json:
         print_json(found[0] if len(found) == 1 else {**found[0], "saes": found})
         return 0
@@ -147,7 +162,25 @@ def _inspect(workspace: Any, options: Namespace) -> int:
         if len(found) > 1:
             print_line(f"{result['sae_id']} at {result['point']}, {_explained(result)}", "bold")
         _show_inspection(result)
+    _show_lanes(found[0])
     return 0
+
+
+def _show_lanes(result: dict[str, Any]) -> None:
+    """Where a text is most along the vectors that were asked for."""
+    rows = []
+    for lane in result.get("vectors", ()):
+        acts = lane["acts"]
+        order = sorted(range(len(acts)), key=lambda i: -acts[i])[:_SHOWN_TOKENS]
+        most = "  ".join(f"{result['tokens'][i]!r}" for i in order if acts[i] > 0)
+        mean = sum(acts) / max(len(acts), 1)
+        rows.append(
+            [lane["vector"], lane["layer"], number(lane["max_act"], 3), number(mean, 3), most]
+        )
+    if rows:
+        columns = [Column("vector", shorten=True), Column("layer")]
+        columns += [Column("max", right=True), Column("mean", right=True)]
+        print_table([*columns, Column("most along it on", shorten=True)], rows)
 
 
 def _explained(result: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_raw, run_to
 from mi_crow.language_model.detokenize import shown_tokens
 from mi_crow.language_model.tokenize import Encoding, frame_of, start_id
+from mi_crow.mechanistic.sae.fitting import check_width
 from mi_crow.mechanistic.steering.ranking import (
     BY_ACTIVATION,
     Firing,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
     from mi_crow.mechanistic.sae.base import SparseLatents
     from mi_crow.mechanistic.steering.loading import LoadedSae
+    from mi_crow.mechanistic.vectors.stored import SteeringVector
 
 _PER_TOKEN = 8  # features listed for each token
 
@@ -90,6 +92,39 @@ def inspect_all(
     return [
         _report(one, [windows[number] for windows in passes], read, top, ranking, scale, names)
         for number, (one, scale, names) in enumerate(zip(loaded, scales, named, strict=True))
+    ]
+
+
+@torch.inference_mode()
+def vector_lanes(
+    lm: "LanguageModel",
+    vectors: "Sequence[SteeringVector]",
+    text: str,
+    bos: str = "auto",
+    windows: bool = False,
+) -> list[dict[str, Any]]:
+    """How far along each vector the tokens of `text` are, read as `inspect` reads it: for each
+    layer of a vector `acts`, the projections x.v / |v|^2, 0 on special tokens, and `max_act`.
+
+    Raises UserError for an empty text and for a vector of another width.
+    """
+    check_text(text)
+    places = [(one, layer, lm.layers.resolve(layer)) for one in vectors for layer in one.directions]
+    for one, layer, point in places:
+        width, size = lm.layers.width(point), len(one.directions[layer])
+        check_width(f"vector {one.name!r}", size, f"layer {layer!r}", width)
+    acts: list[list[float]] = [[] for _ in places]
+    points = list(dict.fromkeys(point for _, _, point in places))
+    for ids in read_text(lm, text, bos, windows).rows if places else ():
+        encoding = lm.padded([ids])
+        found = run_to(lm, points, encoding.input_ids, encoding.attention_mask)
+        own = ~encoding.special[0]
+        for lane, (one, layer, point) in zip(acts, places, strict=True):
+            v = one.directions[layer].to(lm.device)
+            lane += (found[point][0].float() @ v / v.square().sum() * own).tolist()
+    return [
+        {"vector": one.name, "layer": layer, "max_act": max(lane), "acts": lane}
+        for lane, (one, layer, _) in zip(acts, places, strict=True)
     ]
 
 

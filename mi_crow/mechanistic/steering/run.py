@@ -93,6 +93,23 @@ def inspect_several(
     return found
 
 
+def inspect_vectors(
+    workspace: Workspace,
+    loaded: LoadedSae,
+    names: Sequence[str],
+    text: str,
+    bos: str = "auto",
+    windows: bool = False,
+) -> list[dict[str, Any]]:
+    """How far along vectors of the workspace the tokens of a text are (see
+    `inspection.vector_lanes`), read as for the SAE. Raises UserError, NotFoundError."""
+    from mi_crow.mechanistic.steering.inspection import vector_lanes
+    from mi_crow.mechanistic.vectors.stored import load_vector
+
+    vectors = [load_vector(workspace, name) for name in dict.fromkeys(names)]
+    return vector_lanes(loaded.lm, vectors, text, loaded.sae.metadata.bos(bos), windows)
+
+
 def steer_prompt(
     workspace: Workspace,
     sae_id: str,
