@@ -40,6 +40,7 @@ COMMANDS = {
     "layers": Command("layers", "list a model's hook points"),
     "index": Command("index", "build the feature index of an SAE"),
     "explain": Command("meaning.explain", "propose a name for every feature, with its score"),
+    "contrast": Command("meaning.contrast", "find the features that tell two sets of texts apart"),
     "runs": Command("workspace", "list, show, rename, annotate or delete runs"),
     "saes": Command("workspace", "list, show, compare, rename, annotate or delete SAEs"),
     "evaluate": Command("evaluate", "evaluate an SAE: reconstruction, sparsity, loss, probes"),
