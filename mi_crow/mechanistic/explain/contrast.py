@@ -99,7 +99,7 @@ def _check(texts_for: Sequence[str], texts_against: Sequence[str], latents: int)
             raise UserError(
                 f"--{side} has {len(texts)} texts, too few to choose features by one half and "
                 "measure them on the other",
-                hint=f"give {FEWEST} or more",
+                hint=f"give {FEWEST} or more; in .txt files blank lines part them",
             )
     both = set(texts_for) & set(texts_against)
     if both:
