@@ -11,6 +11,7 @@ from textual.binding import Binding, BindingType
 
 from tui.action_tables.action import Action
 from tui.action_tables.control import CONTROL
+from tui.action_tables.inspect import CAUSES, GRID, INSPECT
 from tui.action_tables.steer import KEPT, PRESETS, STEER
 
 NO_KEY = "no-key"  # what the binding of an action has that is reached by the palette only
@@ -208,22 +209,6 @@ FEATURES = (
     Action("features.copy", "y", "copy", "copy", "Copy the feature or the selected example", False),
 )
 
-INSPECT = (
-    Action("inspect.run", "ctrl+r", "run", "run", "Inspect the text"),
-    Action("inspect.text", "e", "edit_text", "edit", "Edit the text"),
-    Action(
-        "inspect.windows",
-        "W",
-        "windows",
-        "windows",
-        "Read a long text in windows of the context, or truncate it",
-        False,
-    ),
-    Action("inspect.steer", "s", "steer", "steer", "Send the selected feature to Steer"),
-    Action("inspect.tag", "t", "tag", "tag", "Name the selected feature"),
-    Action("inspect.copy", "y", "copy", "copy", "Copy the token's or the text's features", False),
-)
-
 CONCEPTS = (
     Action("concepts.filter", "slash", "filter", "filter", "Filter by name, note or number"),
     Action("concepts.mark", "space", "mark", "mark", "Mark for bulk edit"),
@@ -258,6 +243,8 @@ ACTIONS: tuple[Action, ...] = (
     *NEW,
     *FEATURES,
     *INSPECT,
+    *CAUSES,
+    *GRID,
     *STEER,
     *KEPT,
     *PRESETS,

@@ -15,6 +15,8 @@ ANSWERS = (
     "new",
     "kept",
     "presets",
+    "causes",
+    "grid",
 )  # scopes whose keys answer what is asked on the screen
 
 
@@ -28,6 +30,7 @@ class Meaning:
 
 MEANINGS = {
     # Letters.
+    "a": Meaning("attribution: why", ("attribute",)),
     "b": Meaning("activation band", ("band",)),
     "c": Meaning("cancel", ("cancel",)),
     "d": Meaning("how texts are drawn", ("texts",)),
@@ -56,12 +59,14 @@ MEANINGS = {
     "z": Meaning("undo", ("undo",)),
     # Capitals: the same the other way round, or the rarer thing.
     "C": Meaning("confidence", ("confidence",)),
+    "D": Meaning("the logit lens, layer by layer", ("lens",)),
     "E": Meaning("edit the values and start again", ("again",)),
     "G": Meaning("last", ("last",)),
     "H": Meaning("history of changes, or much less", ("changes", "much_less")),
     "I": Meaning("import", ("import",)),
     "K": Meaning("saved generations", ("kept",)),
     "L": Meaning("much more", ("much_more",)),
+    "M": Meaning("all layers", ("layers",)),
     "N": Meaning("the one before that has no name", ("unnamed_back",)),
     "O": Meaning("reverse the order", ("reverse",)),
     "P": Meaning("save as a preset", ("save_preset",)),

@@ -38,6 +38,7 @@ class ScriptedSession:
         self.hold = False
         self.error: MiCrowError | None = None
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.answers: dict[str, dict[str, Any]] = {}  # of operations, by their names
         self._interrupted = threading.Event()
 
     def start(self) -> None:
@@ -60,7 +61,7 @@ class ScriptedSession:
             }
         if self.error is not None:
             raise self.error
-        return _inspection(params["text"])
+        return self.answers.get(op) or _inspection(params["text"])
 
     def request(self, op: str, **params: Any) -> Iterator[dict[str, Any]]:
         self.asked.append((op, params))

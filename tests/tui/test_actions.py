@@ -18,6 +18,7 @@ from tui.actions import (
 )
 from tui.app import MiCrowApp
 from tui.key_meanings import ANSWERS, MEANINGS
+from tui.screens.inspect.popups import CausesPopup, GridPopup
 from tui.screens.runs.new_menu import NewMenu
 from tui.widgets.forms.line import SectionHeading
 from tui.widgets.forms.popup import FormPopup
@@ -43,6 +44,8 @@ def owner(scope: str) -> type:
         "new": NewMenu,
         "form": FormPopup,
         "section": SectionHeading,
+        "causes": CausesPopup,
+        "grid": GridPopup,
     }
     return owners[scope]
 
@@ -53,7 +56,20 @@ def test_ids_are_unique():
 
 @pytest.mark.parametrize(
     "scope",
-    ["app", "list", "sorting", "scroll", "popup", "form", "section", "new", "map", *SCREENS],
+    [
+        "app",
+        "list",
+        "sorting",
+        "scroll",
+        "popup",
+        "form",
+        "section",
+        "new",
+        "map",
+        "causes",
+        "grid",
+        *SCREENS,
+    ],
 )
 def test_every_action_is_done_by_a_method_of_its_scope(scope: str):
     for action in scope_actions(scope):

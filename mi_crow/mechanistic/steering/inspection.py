@@ -38,7 +38,7 @@ class _Window(NamedTuple):
     special: Tensor  # [n] bool
     outlier: Tensor  # [n] bool
     latents: "SparseLatents"  # [n, k], zero where a token is special or an outlier
-    explained: Tensor | None  # [n], where it was asked for
+    explained: Tensor | None  # [n]; None for a transcoder
 
 
 def inspect(
@@ -64,9 +64,7 @@ def inspect(
     window begins. `bos` is that of `tokenize`, auto meaning as the SAE was trained; `bos_added`
     tells whether a BOS token was put in front. Raises UserError for an empty text.
     """
-    found = inspect_all([loaded], text, top, bos, windows, ranking, [scales], [named])[0]
-    del found["explained"]
-    return found
+    return inspect_all([loaded], text, top, bos, windows, ranking, [scales], [named])[0]
 
 
 @torch.inference_mode()
@@ -82,8 +80,8 @@ def inspect_all(
 ) -> list[dict[str, Any]]:
     """`inspect` for several SAEs of one model, which reads the text once.
 
-    `explained` is for each token 1 - |x - x_hat|^2 / |x|^2, None where nothing fires or where only
-    one SAE was asked for.
+    `explained` is for each token 1 - |x - x_hat|^2 / |x|^2, None on tokens that are not read; a
+    transcoder, which explains another layer, has none.
     """
     lm = loaded[0].lm
     check_text(text)
@@ -135,19 +133,17 @@ def _windows(loaded: "Sequence[LoadedSae]", ids: list[int]) -> list[_Window]:
     points = list(dict.fromkeys(one.layer for one in loaded))
     read = run_to(lm, points, encoding.input_ids, encoding.attention_mask)
     special = encoding.special[0]
-    return [_window(one, ids, read[one.layer][0], special, len(loaded) > 1) for one in loaded]
+    return [_window(one, ids, read[one.layer][0], special) for one in loaded]
 
 
-def _window(
-    loaded: "LoadedSae", ids: list[int], x: Tensor, special: Tensor, with_explained: bool
-) -> _Window:
+def _window(loaded: "LoadedSae", ids: list[int], x: Tensor, special: Tensor) -> _Window:
     sae, limit = loaded.sae, loaded.sae.metadata.outlier_norm
     outlier = torch.zeros_like(special)
     if limit is not None:
         outlier = (torch.linalg.vector_norm(x.float(), dim=-1) > limit) & ~special
     latents = sae.encode_sparse(x)
     explained = None
-    if with_explained and not sae.transcodes:
+    if not sae.transcodes:
         rest = (x - sae.decode_sparse(latents, x)).float().square().sum(-1)
         share = 1 - rest / x.float().square().sum(-1).clamp_min(1e-12)
         explained = share.masked_fill(special | outlier, torch.nan)

@@ -187,7 +187,7 @@ def related_rows(
             (
                 Cell(f"#{feature}", "$foreground"),
                 Cell(number(value, 2), "$muted"),
-                _name_cell(known.get(feature)),
+                name_cell(known.get(feature)),
             ),
         )
         for feature, value in related
@@ -214,7 +214,8 @@ def _elsewhere_row(one: Elsewhere) -> Row:
     return Row(one.key, (*known, Cell(sae, "$secondary", ((f" {name}", style),) if name else ())))
 
 
-def _name_cell(row: "FeatureRow | None") -> Cell:
+def name_cell(row: "FeatureRow | None") -> Cell:
+    """What a feature is called: its name, or else the label that it predicts best."""
     if row is None:
         return Cell("")
     if row.concept:

@@ -18,10 +18,10 @@ from tui.actions import bindings
 from tui.annotate import Naming, may_tag, name_feature
 from tui.clipboard import copy
 from tui.preferences.key_words import key
-from tui.screens.base import MiCrowScreen
 from tui.screens.feature_card import FeatureCard
-from tui.screens.features.content import RELATED_COLUMNS, related_rows
+from tui.screens.inspect.explaining import Explains, Shown
 from tui.screens.inspect.inspection import Inspection, inspection_from
+from tui.screens.inspect.rows import COLUMNS, feature_rows
 from tui.screens.no_sae import no_sae
 from tui.text import number, printable
 from tui.widgets.field import Area
@@ -42,12 +42,13 @@ class Inspected:
     """What the session found in a text, with the names of the features."""
 
     sae_id: str | None
+    text: str
     inspection: Inspection
     rows: "Mapping[int, FeatureRow]"
     seconds: float
 
 
-class InspectScreen(MiCrowScreen):
+class InspectScreen(Explains):
     """A text with the activations of one feature, and the features of the text and of one token."""
 
     NAME = "inspect"
@@ -58,10 +59,6 @@ class InspectScreen(MiCrowScreen):
     def __init__(self) -> None:
         super().__init__()
         self._windows = False  # whether a long text is read in windows or truncated
-        self._inspection = Inspection()
-        self._sae_id: str | None = None
-        self._rows: Mapping[int, FeatureRow] = {}
-        self._feature: int | None = None  # the one whose activations are shown
         self._naming: Naming | None = None
         self._asked_for: int | None = None  # a feature to look for, from another screen
 
@@ -80,10 +77,10 @@ class InspectScreen(MiCrowScreen):
                 yield Trouble(id="names-trouble")
                 with Vertical(classes="inspect-list"):
                     yield Static(id="title-text", classes="related-title", markup=False)
-                    yield RowList(RELATED_COLUMNS, id="list-text")
+                    yield RowList(COLUMNS, id="list-text")
                 with Vertical(classes="inspect-list"):
                     yield Static(id="title-token", classes="related-title", markup=False)
-                    yield RowList(RELATED_COLUMNS, empty="none", id="list-token")
+                    yield RowList(COLUMNS, empty="none", id="list-token")
         yield FeatureCard(self.context)
         yield PromptLine()
 
@@ -96,6 +93,10 @@ class InspectScreen(MiCrowScreen):
         return self.query_one(TokenPane)
 
     @property
+    def token(self) -> int | None:
+        return self.tokens.token
+
+    @property
     def area(self) -> Area:
         return self.query_one("#inspect-text", Area)
 
@@ -106,10 +107,12 @@ class InspectScreen(MiCrowScreen):
     # What comes back at the next start.
 
     def state(self) -> dict[str, Any]:
-        return {"text": self.area.text, "windows": self._windows}
+        shown = {"order": self._shown.order, "which": self._shown.which}
+        return {"text": self.area.text, "windows": self._windows, **shown}
 
     def restore(self, saved: JsonObject) -> None:
         self._windows = saved.flag("windows", False)
+        self._shown = Shown.restored(saved)
         self.area.text = saved.text("text", "")
 
     # Asking the session.
@@ -146,11 +149,16 @@ class InspectScreen(MiCrowScreen):
         client = self.context.ready_session(sae_id)
         started = monotonic()
         result = client.call(
-            "inspect", text=text, top=TOP_FEATURES, sae_id=sae_id, windows=self._windows
+            "inspect",
+            text=text,
+            top=TOP_FEATURES,
+            sae_id=sae_id,
+            windows=self._windows,
+            **self._shown.asked(),
         )
         inspection = inspection_from(result)
         seconds = monotonic() - started
-        return Inspected(sae_id, inspection, self._names(inspection, sae_id), seconds)
+        return Inspected(sae_id, text, inspection, self._names(inspection, sae_id), seconds)
 
     def _names(self, inspection: Inspection, sae_id: str | None) -> "dict[int, FeatureRow]":
         store, features = self.context.features, inspection.features()
@@ -171,7 +179,7 @@ class InspectScreen(MiCrowScreen):
             )
             return
         found = read.inspection
-        self._inspection, self._rows = found, read.rows
+        self._inspection, self._rows, self.text_read = found, read.rows, read.text
         self._say(f"{found.reading()}\n{read.seconds:.2f} s")
         self.tokens.show(found.tokens, found.excluded)
         self._show_lists()
@@ -180,6 +188,7 @@ class InspectScreen(MiCrowScreen):
     def on_sae_changed(self, message: messages.SaeChanged) -> None:
         if message.sae_id != self._sae_id:
             self._sae_id, self._feature, self._rows = message.sae_id, None, {}
+            self._pinned.clear()
             self.query_one(FeatureCard).show_feature(None)
             for trouble in self.query(Trouble):
                 trouble.clear()
@@ -221,7 +230,7 @@ class InspectScreen(MiCrowScreen):
         self._show_titles()
 
     def stop_running(self) -> bool:
-        if not self.is_working("inspect"):
+        if not self.is_working("inspect") and not self.is_working("explain"):
             return False
         self.in_thread(partial(self.context.session.interrupt, None))
         return True
@@ -236,7 +245,7 @@ class InspectScreen(MiCrowScreen):
 
     def _show_lists(self) -> None:
         top = self.query_one("#list-text", RowList)
-        top.set_rows(related_rows(self._inspection.top, self._rows))
+        top.set_rows(feature_rows(self._inspection.top, self._rows, self._pinned))
         needed = max(len(top.rows) + 1, self.tokens.row_count + 2, 8)
         self.query_one(FeatureCard).give(self.query_one("#inspect-body"), needed)
 
@@ -264,7 +273,8 @@ class InspectScreen(MiCrowScreen):
     def _show_titles(self) -> None:
         self.set_class(not self._inspection.tokens, "-nothing")
         self.query_one("#inspect-title", Static).update(self._title())
-        self.query_one("#title-text", Static).update(_heading("In the text", self._inspection.top))
+        title = _heading("In the text", self._inspection.top, self._shown.words())
+        self.query_one("#title-text", Static).update(title)
 
     def _title(self) -> Content:
         if self._feature is None:
@@ -296,7 +306,7 @@ class InspectScreen(MiCrowScreen):
             title = Content.assemble(title, (f"  #{self._feature} {number(act, 2)}", "$muted"))
         self.query_one("#title-token", Static).update(title)
         rows = self.query_one("#list-token", RowList)
-        rows.set_rows(related_rows(found.per_token[token], self._rows))
+        rows.set_rows(feature_rows(found.per_token[token], self._rows, self._pinned))
         if not rows.has_focus:
             rows.action_first()
 
@@ -321,12 +331,17 @@ class InspectScreen(MiCrowScreen):
     # Actions.
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in ("steer", "tag", "copy"):
+        if action in ("steer", "tag", "copy", "pin"):
             return self._feature is not None
         return True
 
     def action_edit_text(self) -> None:
         self.area.focus()
+
+    def action_pin(self) -> None:
+        super().action_pin()
+        self._show_lists()
+        self._show_token_list()
 
     def action_windows(self) -> None:
         """Switches between reading a long text in windows of the context and truncating it."""
@@ -357,9 +372,11 @@ class InspectScreen(MiCrowScreen):
             copy(self.mi_crow, _as_lines(found.top), "the text's features")
 
 
-def _heading(title: str, pairs: Sequence[object]) -> Content:
+def _heading(title: str, pairs: Sequence[object], how: str) -> Content:
     return Content.assemble(
-        (title, "bold $primary"), (f"  {len(pairs)} features" if pairs else "", "$muted")
+        (title, "bold $primary"),
+        (f"  {len(pairs)} features" if pairs else "", "$muted"),
+        (f"  {how}" if how else "", "$accent"),
     )
 
 

@@ -1,0 +1,173 @@
+"""Why the model said it: causes and what ablating them does, grids of features and of the lens."""
+
+from typing import Any
+
+import pytest
+
+from mi_crow.errors import UserError
+from tests.tui.driving import notices, press, screen_text
+from tests.tui.test_inspect_screen import inspected, open_inspect  # noqa: F401
+from tui.screens.features.detail import FeatureDetailPane
+from tui.screens.inspect.popups import CausesPopup, GridPopup
+
+TOKENS = ["<s>", "The", " harbo", "ur", " was", " quiet"]
+SAYS = [{"token": " quiet", "token_id": 7, "probability": 0.81}]
+
+
+def cause(feature: int, effect: float, **more: Any) -> dict[str, Any]:
+    return {
+        "feature": feature,
+        "concept": {3: "sails and masts"}.get(feature),
+        "label": "harbour",
+        "auroc": 0.912,
+        "effect": effect,
+        "measured": effect * 1.1,
+        "share": abs(effect) / 4,
+        "activation": 3.0,
+        "tokens": [[2, effect]],
+        **more,
+    }
+
+
+def attributed(*sae_ids: str) -> dict[str, Any]:
+    target = {"kind": "logit", "position": 4, "token": " quiet", "sae_id": None, "feature": None}
+    causes = [cause(3, 1.25), cause(120, -0.5)]
+    parts = {"features": 0.75, "error": 0.1, "bias": 0.0, "other_tokens": 0.2, "outside": 5.0}
+    check = {
+        "together": 0.7,
+        "rank_correlation": 0.94,
+        "faithfulness": 0.9,
+        "random_faithfulness": 0.1,
+        "completeness": None,
+    }
+    saes = [{"sae_id": one, "causes": causes, "parts": parts, "check": check} for one in sae_ids]
+    below = cause(17, 0.6, sae_id="early", children=[])
+    tree = [cause(3, 1.25, sae_id=sae_ids[-1], children=[below])]
+    return {
+        "tokens": TOKENS,
+        "target": target,
+        "value": 6.05,
+        "predictions": SAYS,
+        "saes": saes,
+        "tree": tree,
+    }
+
+
+def lens() -> dict[str, Any]:
+    top = [[[" calm", 0.4], [" loud", 0.1]] for _ in TOKENS]
+    layer = {"top": top, "entropy": [1.5] * len(TOKENS), "kl": [0.25] * len(TOKENS)}
+    return {"tokens": TOKENS, "layers": [{"point": f"resid_post.{n}", **layer} for n in range(3)]}
+
+
+async def test_a_says_why_and_space_what_the_model_says_without_it(open_inspect):  # noqa: F811
+    async with open_inspect() as (pilot, session):
+        await inspected(pilot)
+        session.answers["attribute"] = attributed("demo-topk")
+        session.answers["predict"] = {
+            "predictions": SAYS,
+            "predictions_without": [{"token": " loud", "token_id": 9, "probability": 0.63}],
+        }
+        await press(pilot, "g", "l", "l", "a")
+        assert isinstance(pilot.app.screen, CausesPopup)
+        asked = dict(session.asked[-1][1])
+        assert (asked["position"], asked["own_token"], asked["saes"]) == (2, True, ["demo-topk"])
+        for words in ("logit of “quiet” after “was”", "sails and masts", "harbour 0.91", "-0.50"):
+            assert words in screen_text(pilot)
+        await press(pilot, "j", "space")
+        assert session.asked[-1][0] == "predict"
+        assert session.asked[-1][1]["ablated"] == [["demo-topk", 120]]
+        for words in ("✗ #120", "“loud” 63.0%"):
+            assert words in screen_text(pilot)
+        await press(pilot, "space")
+        assert "✗" not in screen_text(pilot)
+        await press(pilot, "k", "enter")
+        assert pilot.app.current_mode == "features"
+        assert pilot.app.screen.query_one(FeatureDetailPane).feature == 3
+
+
+async def test_several_saes_are_a_tree_and_s_steers(open_inspect):  # noqa: F811
+    async with open_inspect((120, 40)) as (pilot, session):
+        await inspected(pilot)
+        session.answers["attribute"] = attributed("early", "demo-topk")
+        await press(pilot, "a")
+        lines = screen_text(pilot).splitlines()
+        root = next(n for n, line in enumerate(lines) if "#3  sails" in line)
+        assert "└ #17" in lines[root + 1]
+        assert "early" in lines[root + 1]
+        await press(pilot, "s")
+        assert pilot.app.current_mode == "steer"
+        assert "#3" in screen_text(pilot)
+
+
+async def test_the_lens_is_a_grid_whose_cells_can_be_explained(open_inspect):  # noqa: F811
+    async with open_inspect() as (pilot, session):
+        await inspected(pilot)
+        session.answers["lens"] = lens()
+        session.answers["attribute"] = attributed("demo-topk")
+        await press(pilot, "g", "D")
+        assert isinstance(pilot.app.screen, GridPopup)
+        assert "resid_post.2 after “<s>”" in screen_text(pilot)
+        await press(pilot, "j", "l", "l")
+        assert "resid_post.1 after “harbo”" in screen_text(pilot)
+        assert "entropy 1.50" in screen_text(pilot)
+        await press(pilot, "a")
+        asked = session.asked[-1][1]
+        assert (asked["position"], asked["target"]) == (2, " calm")
+        assert isinstance(pilot.app.screen, CausesPopup)
+
+
+async def test_the_grid_has_pinned_features_first_and_opens_them(open_inspect):  # noqa: F811
+    async with open_inspect() as (pilot, _):
+        await inspected(pilot)
+        await press(pilot, "tab", "j", "j", "space")
+        pinned = str(pilot.app.screen._pinned[0])
+        await press(pilot, "m")
+        rows = pilot.app.screen.query_one("#grid")._rows
+        assert rows[0].key == pinned
+        assert rows[0].mark == "● "
+        assert len({row.key for row in rows}) == len(rows)
+        await press(pilot, "enter")
+        assert pilot.app.current_mode == "features"
+        assert pilot.app.screen.query_one(FeatureDetailPane).feature == int(pinned)
+
+
+async def test_order_and_what_is_shown_are_asked_of_the_session_and_come_back(open_inspect):  # noqa: F811
+    async with open_inspect() as (pilot, session):
+        await inspected(pilot)
+        assert "order" not in session.asked[-1][1]
+        await press(pilot, "o")
+        assert session.asked[-1][1]["order"] == "share"
+        await press(pilot, "f")
+        asked = session.asked[-1][1]
+        assert (asked["order"], asked["max_density"], asked["named"]) == ("share", 0.1, False)
+        assert "by share" in screen_text(pilot)
+        saved = pilot.app.screen.state()
+        assert (saved["order"], saved["which"]) == ("share", "rare")
+
+
+@pytest.mark.slow
+async def test_what_cannot_be_explained_is_told_and_nothing_opens(open_inspect):  # noqa: F811
+    async with open_inspect() as (pilot, session):
+        await press(pilot, "a")
+        assert "type a text first" in screen_text(pilot)
+        await inspected(pilot)
+        session.error = UserError("the device is out of memory", hint="a shorter text would fit")
+        for key in ("a", "D", "M"):
+            await press(pilot, key)
+            assert "out of memory; a shorter text" in notices(pilot)
+            assert pilot.app.screen.id != "causes"
+        assert "failed" in screen_text(pilot)
+
+
+@pytest.mark.slow
+async def test_layers_say_what_each_sae_explains(open_inspect):  # noqa: F811
+    async with open_inspect((120, 40)) as (pilot, session):
+        await inspected(pilot)
+        found = session.call("inspect", text="The harbour")
+        found |= {"sae_id": "demo-topk", "point": "resid_post.2", "layer": "model.layers.2"}
+        found["explained"] = [None, None, *[0.93] * (len(found["tokens"]) - 2)]
+        found["features"] = [one | {"concept": None, "label": None} for one in found["features"]]
+        session.answers["inspect"] = {**found, "saes": [found]}
+        await press(pilot, "G", "M")
+        assert "resid_post.2 demo-topk" in screen_text(pilot)
+        assert "explains 93%" in screen_text(pilot)

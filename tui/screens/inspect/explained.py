@@ -1,0 +1,227 @@
+"""What the session found out about an answer, as rows of lists and grids; pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from textual.content import Content
+
+from mi_crow.errors import CorruptDataError
+from mi_crow.mechanistic.features.records import auroc_text
+from tui.screens.inspect.inspection import Inspection
+from tui.text import number, printable
+from tui.widgets.lists.row_list import Cell, Column, Row
+from tui.widgets.token_grid import GridRow
+from tui.widgets.token_heat import quoted
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.records import FeatureRow
+
+CAUSES = (
+    Column("feature"),
+    Column("effect", 7, "right"),
+    Column("ablated", 7, "right", 40),
+    Column("share", 5, "right", 48),
+    Column("on", 0, "left", 84),
+)
+_SHOWN_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One row of the causes: a feature, under the feature that it acts through."""
+
+    sae_id: str
+    feature: int
+    depth: int
+    row: Row
+
+
+def causes_of(found: Mapping[str, Any]) -> list[Cause]:
+    """The causes of an answer: with one SAE its list, with several the tree. Raises
+    CorruptDataError."""
+    try:
+        if len(found["saes"]) == 1:
+            [only] = found["saes"]
+            return [_listed(only["sae_id"], one, found["tokens"]) for one in only["causes"]]
+        checked = {
+            (sae["sae_id"], one["feature"]): one for sae in found["saes"] for one in sae["causes"]
+        }
+        return list(_grown(found["tree"], checked, found["tokens"], 0))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptDataError(f"the model session returned no attribution ({error!r})") from error
+
+
+def _grown(
+    tree: Sequence[Mapping[str, Any]],
+    checked: Mapping[tuple[str, int], Mapping[str, Any]],
+    tokens: Sequence[str],
+    depth: int,
+) -> "Sequence[Cause]":
+    found: list[Cause] = []
+    for one in tree:
+        known = {} if depth else checked.get((one["sae_id"], one["feature"]), {})
+        found.append(_listed(one["sae_id"], {**known, **one}, tokens, depth, len(found)))
+        found += _grown(one["children"], checked, tokens, depth + 1)
+    return found
+
+
+def _listed(
+    sae_id: str, one: Mapping[str, Any], tokens: Sequence[str], depth: int = 0, place: int = 0
+) -> Cause:
+    feature, effect = int(one["feature"]), float(one["effect"])
+    name = (str(one.get("concept") or ""), "$accent")
+    if not name[0] and one.get("label"):
+        name = (f"{one['label']} {auroc_text(one.get('auroc') or 0)}", "$muted")
+    places = [int(token) for token, _ in one.get("tokens", ())[:_SHOWN_TOKENS]]
+    where = " ".join(quoted(str(tokens[place])) for place in places)
+    label = Cell(
+        "  " * depth + ("└ " if depth else "") + f"#{feature}",
+        "$foreground",
+        ((f"  {printable(name[0])}", name[1]), (f"  {sae_id}" if depth else "", "$faint")),
+    )
+    measured = one.get("measured")
+    cells = (
+        label,
+        Cell(f"{effect:+.2f}", "$success" if effect > 0 else "$warning"),
+        Cell("" if measured is None else f"{measured:+.2f}", "$muted"),
+        Cell(f"{100 * float(one['share']):.0f}%", "$muted"),
+        Cell(where, "$muted"),
+    )
+    return Cause(sae_id, feature, depth, Row(f"{depth}/{place}/{sae_id}/{feature}", cells))
+
+
+def answer_line(found: Mapping[str, Any]) -> Content:
+    """What is explained: `logit of “anchor” after “the”  8.21`."""
+    target = found["target"]
+    after = quoted(found["tokens"][target["position"]])
+    what = "feature" if target["kind"] == "feature" else target["kind"].replace("_", " ")
+    token = quoted(target["token"]) if target["token"] is not None else f"#{target['feature']}"
+    return Content.assemble(
+        (f"{what} of ", "$muted"),
+        (token, "bold"),
+        (" after ", "$muted"),
+        after,
+        (f"  {found['value']:.2f}", "bold $accent"),
+    )
+
+
+def says_line(rows: Sequence[Mapping[str, Any]], title: str) -> Content:
+    """The likeliest next tokens with their probabilities."""
+    parts: list[tuple[str, str]] = [(f"{title} ", "$muted")]
+    for one in rows[:5]:
+        parts += [(quoted(one["token"]), ""), (f" {100 * one['probability']:.1f}%  ", "$muted")]
+    return Content.assemble(*parts)
+
+
+def check_lines(found: Mapping[str, Any]) -> Content:
+    """How far the causes are causes: measured beside predicted, and the set beside a random one."""
+    lines = []
+    for sae in found["saes"]:
+        parts, check = sae["parts"], sae["check"]
+        lines.append(
+            Content.styled(
+                f"{sae['sae_id']}: features {parts['features']:+.2f}  error {parts['error']:+.2f}  "
+                f"bias {parts['bias']:+.2f}  other tokens {parts['other_tokens']:+.2f}  outside "
+                f"{parts['outside']:+.2f}",
+                "$muted",
+            )
+        )
+        if check is None:
+            lines.append(Content.styled("no feature fires on this text", "$warning"))
+            continue
+        rank, faithful = check["rank_correlation"], check["faithfulness"]
+        lines.append(
+            Content.styled(
+                f"ablated, {len(sae['causes'])} at once: {check['together']:+.2f}  ranks agree "
+                f"{_figure(rank)}  faithful {_figure(faithful)}, random "
+                f"{_figure(check['random_faithfulness'])}  incomplete by "
+                f"{_figure(check['completeness'])}",
+                "$muted",
+            )
+        )
+    return Content("\n").join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else number(value, 2)
+
+
+def feature_grid(
+    found: Inspection,
+    features: Sequence[int],
+    pinned: Sequence[int],
+    rows: "Mapping[int, FeatureRow]",
+) -> list[GridRow]:
+    """Features by tokens: activations as shares of the feature's greatest in the index, or on the
+    text where that is not known."""
+    grid = []
+    for feature in dict.fromkeys((*pinned, *features)):
+        acts, known = found.acts_of(feature), rows.get(feature)
+        most = (known.max_act if known is not None else 0) or max(acts, default=0) or 1.0
+        shares = tuple(min(act / most, 1.0) for act in acts)
+        texts = tuple(f"{100 * share:.0f}" if share > 0 else "" for share in shares)
+        name = (known.concept or known.top_label or "") if known is not None else ""
+        mark = "● " if feature in pinned else "  "
+        grid.append(GridRow(str(feature), f"#{feature} {name}".strip(), shares, texts, mark))
+    return grid
+
+
+def lens_grid(found: Mapping[str, Any]) -> list[GridRow]:
+    """Layers by tokens, the last layer first: the likeliest next token, as sure as it is."""
+    try:
+        return [
+            GridRow(
+                layer["point"],
+                layer["point"],
+                tuple(float(cell[0][1]) for cell in layer["top"]),
+                tuple(str(cell[0][0]) for cell in layer["top"]),
+            )
+            for layer in reversed(found["layers"])
+        ]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise CorruptDataError(f"the model session returned no lens ({error!r})") from error
+
+
+def lens_line(found: Mapping[str, Any], point: str, token: int) -> Content:
+    """One cell of the lens in full."""
+    layer = next(one for one in found["layers"] if one["point"] == point)
+    parts: list[tuple[str, str]] = [
+        (f"{point} after ", "$muted"),
+        (quoted(found["tokens"][token]), "bold"),
+        ("  ", ""),
+    ]
+    for text, share in layer["top"][token]:
+        parts += [(quoted(text), ""), (f" {100 * share:.1f}%  ", "$muted")]
+    entropy, divergence = layer["entropy"][token], layer["kl"][token]
+    parts.append((f"entropy {entropy:.2f}  KL to the output {divergence:.2f} nats", "$faint"))
+    return Content.assemble(*parts)
+
+
+def layers_grid(found: Sequence[Mapping[str, Any]]) -> list[GridRow]:
+    """SAEs by tokens, the last layer first: the share of each activation that is explained."""
+    grid = []
+    for one in reversed(found):
+        shares = tuple(max(float(value or 0), 0.0) for value in one["explained"] or ())
+        if not shares:
+            shares = (0.0,) * len(one["tokens"])
+        texts = tuple(f"{100 * share:.0f}" if share > 0 else "" for share in shares)
+        grid.append(GridRow(one["sae_id"], f"{one['point']} {one['sae_id']}", shares, texts))
+    return grid
+
+
+def layer_line(one: Mapping[str, Any], token: int) -> Content:
+    """One SAE on one token: what is explained, and the strongest features there."""
+    value = (one["explained"] or [None] * (token + 1))[token]
+    explained = "nothing fires here" if value is None else f"explains {100 * value:.0f}%"
+    named = {row["feature"]: row["concept"] or row["label"] for row in one["features"]}
+    parts: list[tuple[str, str]] = [
+        (f"{one['sae_id']} at ", "$muted"),
+        (quoted(one["tokens"][token]), "bold"),
+        (f"  {explained}  ", "$accent"),
+    ]
+    for feature, act in one["per_token"][token][:3]:
+        name = printable(str(named.get(feature) or ""))
+        parts += [(f"#{feature} ", ""), (f"{name} " if name else "", "$accent")]
+        parts.append((f"{act:.2f}  ", "$muted"))
+    return Content.assemble(*parts)

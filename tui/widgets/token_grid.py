@@ -1,0 +1,188 @@
+"""A grid of rows by tokens under a cursor: features of a text, layers of a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from textual import events
+from textual.content import Content
+from textual.message import Message
+from textual.reactive import reactive
+
+from tui.actions import bindings
+from tui.text import printable
+from tui.widgets.lists.row_list import fitted
+from tui.widgets.lists.strip_view import StripView
+from tui.widgets.token_heat import HeatMode, heat_mode, heat_step, heat_style
+
+_LABEL_SHARE = 3  # the labels take at most the width by this
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """One row. `heat` is what colours a cell, as a share of 1; the text says the same in words."""
+
+    key: str
+    label: str
+    heat: tuple[float, ...]
+    texts: tuple[str, ...]  # empty: nothing there
+    mark: str = ""
+
+
+class TokenGrid(StripView):
+    """Cells under the keys of a text: left and right by token, up and down by row. The tokens stand
+    above; what does not fit scrolls with the cursor."""
+
+    BINDINGS = bindings("tokens")
+    row: reactive[int] = reactive(0, init=False, repaint=False)
+    column: reactive[int] = reactive(0, init=False, repaint=False)
+
+    class Moved(Message):
+        """The cursor stands on another cell."""
+
+    class Opened(Message):
+        """Enter."""
+
+    def __init__(self, cell: int, id: str | None = None) -> None:
+        """`cell` is the width of a cell, without the gap before it."""
+        super().__init__(id=id)
+        self._cell = cell
+        self._tokens: tuple[str, ...] = ()
+        self._rows: tuple[GridRow, ...] = ()
+        self._first_row = self._first_column = 0
+
+    def show(self, tokens: Sequence[str], rows: Sequence[GridRow], column: int = 0) -> None:
+        """Shows a grid with the cursor on `column` of the first row."""
+        self._tokens, self._rows = tuple(tokens), tuple(rows)
+        self.set_reactive(TokenGrid.row, 0)
+        self.set_reactive(TokenGrid.column, max(0, min(column, len(tokens) - 1)))
+        self._redraw()
+
+    @property
+    def key(self) -> str | None:
+        """The key of the row under the cursor."""
+        return self._rows[self.row].key if self._rows else None
+
+    # Drawing: a line of tokens, then the rows in view.
+
+    @property
+    def row_count(self) -> int:
+        return 1 + min(len(self._rows) - self._first_row, self._shown_rows)
+
+    @property
+    def _shown_rows(self) -> int:
+        return max(self.size.height - 1, 1)
+
+    @property
+    def _label_width(self) -> int:
+        longest = max((cell_len(printable(one.label)) for one in self._rows), default=0) + 2
+        return min(longest, max(self.text_width // _LABEL_SHARE, 8))
+
+    @property
+    def _shown_columns(self) -> int:
+        return max((self.text_width - self._label_width) // (self._cell + 1), 1)
+
+    def line_content(self, line: int, look: str) -> Content:
+        columns = range(len(self._tokens))[self._first_column :][: self._shown_columns]
+        if line == 0:
+            label = Content.styled(f"{self.column + 1} of {len(self._tokens)}", "$faint")
+            cells = [self._token(column) for column in columns]
+        else:
+            place = self._first_row + line - 1
+            row = self._rows[place]
+            label = Content.assemble((row.mark, "$accent"), (printable(row.label), ""))
+            if place == self.row:
+                label = label.stylize("bold")
+            cells = [self._cell_content(place, column) for column in columns]
+        return Content.assemble(fitted(label, self._label_width), *cells)
+
+    def _token(self, column: int) -> Content:
+        text = printable(self._tokens[column]).strip() or "·"
+        style = "bold $primary" if column == self.column else "$muted"
+        return Content(" ") + fitted(Content.styled(text, style), self._cell)
+
+    def _cell_content(self, place: int, column: int) -> Content:
+        row = self._rows[place]
+        text, mode = row.texts[column], heat_mode(self.app)
+        step = heat_step(row.heat[column], 1.0)
+        here = place == self.row and column == self.column
+        text = printable(text).strip() or "·"
+        shown = fitted(Content(text), self._cell, "right" if text[:1].isdigit() else "left")
+        style = _style(step, mode, here, self.has_focus)
+        return Content(" ") + (shown.stylize(style) if style else shown.stylize("$faint"))
+
+    def _redraw(self) -> None:
+        if self.row < self._first_row:
+            self._first_row = self.row
+        elif self.row >= self._first_row + self._shown_rows:
+            self._first_row = self.row - self._shown_rows + 1
+        if self.column < self._first_column:
+            self._first_column = self.column
+        elif self.column >= self._first_column + self._shown_columns:
+            self._first_column = self.column - self._shown_columns + 1
+        room = len(self._tokens) - self._shown_columns  # none is left empty while columns hide
+        self._first_column = max(min(self._first_column, room), 0)
+        self.forget_strips()
+        self.refresh()
+
+    def on_resize(self) -> None:
+        self._redraw()
+
+    def on_focus(self) -> None:
+        self._redraw()
+
+    def on_blur(self) -> None:
+        self._redraw()
+
+    # Moving.
+
+    def _move(self, rows: int, columns: int) -> None:
+        if not self._rows:
+            return
+        self.set_reactive(TokenGrid.row, max(0, min(self.row + rows, len(self._rows) - 1)))
+        last = len(self._tokens) - 1
+        self.set_reactive(TokenGrid.column, max(0, min(self.column + columns, last)))
+        self._redraw()
+        self.post_message(self.Moved())
+
+    def action_token_left(self) -> None:
+        self._move(0, -1)
+
+    def action_token_right(self) -> None:
+        self._move(0, 1)
+
+    def action_token_up(self) -> None:
+        self._move(-1, 0)
+
+    def action_token_down(self) -> None:
+        self._move(1, 0)
+
+    def action_page_down(self) -> None:
+        self._move(self._shown_rows, 0)
+
+    def action_page_up(self) -> None:
+        self._move(-self._shown_rows, 0)
+
+    def action_first(self) -> None:
+        self._move(0, -len(self._tokens))
+
+    def action_last(self) -> None:
+        self._move(0, len(self._tokens))
+
+    def action_select_row(self) -> None:
+        if self._rows:
+            self.post_message(self.Opened())
+
+    def on_click(self, event: events.Click) -> None:
+        column = (event.x - self._label_width) // (self._cell + 1) + self._first_column
+        row = event.y - 1 + self._first_row
+        if event.y and 0 <= row < len(self._rows) and 0 <= column < len(self._tokens):
+            self._move(row - self.row, column - self.column)
+
+
+def _style(step: int, mode: HeatMode, here: bool, focused: bool) -> str:
+    style = heat_style(step, mode)
+    if here:
+        turned = "underline" if "reverse" in style else "reverse"
+        style = f"{style} {turned if focused else 'underline'}"
+    return style.strip()
