@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mi_crow.jobs.removing import Unfinished
     from mi_crow.mechanistic.concepts.annotations import Annotations
     from mi_crow.mechanistic.features.queries import FeatureStore
+    from mi_crow.mechanistic.steering.interventions import Intervention
     from mi_crow.session.client import SessionClient
 
 
@@ -53,6 +54,7 @@ class AppContext:
             "",
         )  # what is wrong with the workspace, and what follows
         self.read_only = ""  # why nothing in the workspace can be changed
+        self.steered: tuple[Intervention, ...] = ()  # what acts on the Steer screen
         self._scan = Scan()
         self.has_looked = False  # before the first look an empty workspace and a full one are alike
         self._listeners: list[MessagePump] = []

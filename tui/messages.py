@@ -106,6 +106,21 @@ class SendToSteer(Message, bubble=False):
 
 
 @dataclass
+class LayerToSteer(Message, bubble=False):
+    """To the Steer screen: put this raw layer on the stack."""
+
+    layer: str
+
+
+@dataclass
+class CaptureLayer(Message, bubble=False):
+    """To the Runs screen: open the form of a capture of this layer."""
+
+    model_id: str
+    layer: str
+
+
+@dataclass
 class SendToInspect(Message, bubble=False):
     """To the Inspect screen: look for this feature, in `text` when that is given."""
 

@@ -12,6 +12,7 @@ from mi_crow.errors import CancelledError, MachineError, UserError
 from mi_crow.language_model.config import ModelSpec
 from mi_crow.mechanistic.sae.weights_hash import WeightsFile
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.session import layers
 from mi_crow.session.causes import Causes
 from mi_crow.store.workspace import Workspace
 
@@ -77,6 +78,8 @@ class Operations:
             "predict": partial(self._explain, "predict"),
             "lens": partial(self._explain, "lens"),
             "patch": partial(self._explain, "patch"),
+            "profile": self._profile,
+            "watch": self._watch,
         }
         self._causes = Causes(workspace)
 
@@ -217,6 +220,12 @@ class Operations:
                 for one in self._ready().lm.layers.get_hooks()
             ]
         }
+
+    def _profile(self, text: str) -> dict[str, Any]:
+        return layers.profile(self._ready().lm, text)
+
+    def _watch(self, text: str, hooks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return layers.watch(self._ready().lm, text, hooks)
 
     def _layer_stats(self, layer: str, text: str) -> dict[str, Any]:
         from mi_crow.mechanistic.steering.inspection import layer_statistics

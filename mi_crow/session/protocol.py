@@ -25,6 +25,10 @@ tokens, corrupted_tokens, target, what, points, effects, clean, corrupted |
 | layers | | layers: [{name, kind, shape, params, point}] |
 | layer_stats | layer, text | layer, shape, tokens, mean_norm, median_norm, max_norm, mean, std |
 | hooks | | hooks: [{id, layer, hook, type, enabled}] |
+| profile | text | tokens, blocks [{block, name, norm, attention, mlp, attention_cosine, \
+mlp_cosine, entropy}], missing |
+| watch | text, hooks | tokens, hooks: [{count, mean, std, histogram, edges, top, units, warnings} \
+or null], kl |
 | interrupt | request (an id; null: all pending ones) | |
 """
 

@@ -1,12 +1,16 @@
 """The Control screen: the tree before and after the model is loaded, hooks, statistics."""
 
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from mi_crow.errors import MiCrowError
 from tests.tui.driving import notices, press, screen_text, settle
+from tui.screens.control.profile import profile_charts
 from tui.screens.control.tree import Layer, LayerTree
+from tui.widgets.field import Field
 from tui.widgets.lists.row_list import RowList
 
 LAYERS = [
@@ -38,6 +42,43 @@ STATISTICS = {
 }
 
 
+PROFILE = {
+    "tokens": 8,
+    "blocks": [
+        {
+            "block": number,
+            "name": f"model.layers.{number}",
+            "norm": 5.0 + number,
+            "attention": 2.0,
+            "mlp": 3.0,
+            "attention_cosine": 0.1 * number,
+            "mlp_cosine": -0.2,
+            "entropy": 6.0 - number,
+        }
+        for number in range(4)
+    ],
+    "missing": [],
+}
+FOUND = {
+    "count": 8,
+    "mean": 0.1,
+    "std": 0.9,
+    "histogram": [0, 3, 4, 1],
+    "edges": [0, 4, 8, 12, 16],
+    "top": [[" ship", 13.5], [" dawn", 9.0]],
+    "units": [[7, 3.25]],
+    "warnings": 1,
+}
+
+
+def watched(hooks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    detects = [one["kind"] == "statistics" for one in hooks]
+    found = [
+        FOUND if own and one["enabled"] else None for own, one in zip(detects, hooks, strict=True)
+    ]
+    return {"hooks": found, "kl": None if all(detects) else 0.25}
+
+
 class FakeSession:
     """Answers like the model session, without a process."""
 
@@ -58,6 +99,8 @@ class FakeSession:
             "layers": {"layers": LAYERS},
             "hooks": {"hooks": [{"id": "1", "layer": "model.layers.2", "hook": "Steering"}]},
             "layer_stats": STATISTICS,
+            "profile": PROFILE,
+            "watch": watched(params.get("hooks", ())),
         }[op]
 
     def close(self) -> None:
@@ -114,8 +157,7 @@ async def test_l_loads_the_tree_with_blocks_folded_and_the_cursor_on_the_saes_la
 async def test_the_statistics_of_a_layer_are_measured_on_the_text(app_workspace, run_app, session):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
         await press(pilot, "6", "l", "e", *"Now ", "ctrl+r")
-        op, params = session.calls[-1]
-        assert op == "layer_stats"
+        params = next(params for op, params in session.calls if op == "layer_stats")
         assert params["layer"] == "model.layers.2"
         assert params["text"].startswith("Now ")
         text = screen_text(pilot)
@@ -193,3 +235,52 @@ def test_the_tree_knows_parents_that_are_missing_names():
     assert [row.key for row in tree.rows({"h.0.mlp"}, ())] == ["h.0", "h.0.mlp", "ln"]
     assert [row.key for row in tree.rows({"h.0"}, ())] == ["h.0", "ln"]
     assert tree.blocks() == {"h.0"}
+
+
+async def test_the_profile_over_depth_stands_beside_the_layer(app_workspace, run_app, session):
+    async with run_app(app_workspace, sae_id="demo-topk", size=(120, 40)) as pilot:
+        await press(pilot, "6", "l", "ctrl+r")
+        text = screen_text(pilot)
+        assert "● stream 7.00" in text
+        assert "▲ attention 2.00" in text
+    charts = profile_charts(PROFILE, "model.layers.2", 100, 5)
+    assert charts is not None
+    assert "Entropy of the logit lens, nats ● 4.00" in charts.plain
+    assert profile_charts({}, "", 100, 5) is None
+
+
+async def test_hooks_are_added_switched_and_removed(app_workspace, run_app, session):
+    async with run_app(app_workspace, sae_id="demo-topk", size=(120, 40)) as pilot:
+        await press(pilot, "6", "l", "n")
+        pilot.app.screen.query_one("#field-warn_above", Field).value = "12"
+        await press(pilot, "ctrl+r", "ctrl+r")
+        text = screen_text(pilot)
+        assert "statistics, warning above 12" in text
+        assert "1 warning" in text
+        assert "“ship” 13.5" in text
+        await press(pilot, "n")
+        pilot.app.screen.query_one("#field-kind", Field).value = "scale"
+        pilot.app.screen.query_one("#field-value", Field).value = "0.5"
+        await press(pilot, "ctrl+r")
+        assert "KL 0.250 nats a token" in screen_text(pilot)  # measured again at once
+        await press(pilot, "space")
+        hooks = session.calls[-1][1]["hooks"]
+        assert [(one["kind"], one["enabled"]) for one in hooks] == [
+            ("statistics", True),
+            ("scale", False),
+        ]
+        await press(pilot, "x", "x")
+        assert session.calls[-1][1]["hooks"] == []
+
+
+async def test_layers_are_filtered_and_sent_to_steer(app_workspace, run_app, session):
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        await press(pilot, "6", "l", "slash", *"3 mlp", "enter")
+        assert layer_names(pilot) == ["model", "model.layers.3", "model.layers.3.mlp"]
+        await press(pilot, "G", "enter")
+        assert "model.layers.0" in layer_names(pilot)
+        assert pilot.app.screen.query_one("#layers", RowList).key == "model.layers.3.mlp"
+        await press(pilot, "s")
+        assert "model.layers.3.mlp" in screen_text(pilot)
+        await press(pilot, "6")
+        assert "◆ steered" in screen_text(pilot)

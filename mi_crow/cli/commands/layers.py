@@ -1,19 +1,31 @@
-"""`mi-crow layers`: a model's hook points."""
+"""`mi-crow layers`: a model's hook points, and what its blocks do on a text."""
 
 from argparse import ArgumentParser, Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mi_crow.clean_text import clean_text
 from mi_crow.cli.arguments import add_device, add_model_flags
-from mi_crow.cli.formatting import print_json
+from mi_crow.cli.formatting import number, print_json
+from mi_crow.cli.streams import read_input
 from mi_crow.cli.tables import Column, print_line, print_table
 from mi_crow.cli.text_flags import model_of
+from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_model
 from mi_crow.language_model.hook_points.names import number_of
+
+if TYPE_CHECKING:
+    from mi_crow.language_model import LanguageModel
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_model_flags(parser)
     add_device(parser)
+    parser.add_argument(
+        "--profile",
+        metavar="TEXT",
+        help="what each block does on TEXT instead: norms of the stream and of what attention and "
+        "the MLP add, their cosine to the stream, entropy of the logit lens; `-` reads stdin",
+    )
 
 
 def run(options: Namespace) -> int:
@@ -21,6 +33,12 @@ def run(options: Namespace) -> int:
     check_model(spec)
     from mi_crow.language_model import LanguageModel
 
+    if options.profile is not None:
+        text = clean_text(read_input()) if options.profile == "-" else options.profile
+        if not text.strip():
+            raise UserError("the text is empty", hint="give one in quotes, or `-` to read stdin")
+        _profile(LanguageModel.from_spec(spec), text, options)
+        return 0
     rows = LanguageModel.from_spec(spec).layers.survey()
     if options.json:
         print_json(rows)
@@ -32,6 +50,32 @@ def run(options: Namespace) -> int:
     for sentence in _missing(rows):
         print_line(sentence)
     return 0
+
+
+def _profile(lm: "LanguageModel", text: str, options: Namespace) -> None:
+    from mi_crow.mechanistic.attribution.depth import depth_profile
+
+    found = depth_profile(lm, text)
+    if options.json:
+        print_json(found)
+        return
+    figures = {
+        "norm": "norm",
+        "attention adds": "attention",
+        "cosine": "attention_cosine",
+        "MLP adds": "mlp",
+        "its cosine": "mlp_cosine",
+        "entropy": "entropy",
+    }
+    print_table(
+        [Column("block", right=True), *(Column(title, right=True) for title in figures)],
+        [
+            [str(row["block"]), *(number(row[name], 3) for name in figures.values())]
+            for row in found["blocks"]
+        ],
+    )
+    for sentence in found["missing"]:
+        print_line(f"not available: {sentence}")
 
 
 def _missing(rows: list[dict[str, Any]]) -> list[str]:
@@ -55,11 +99,11 @@ def _missing(rows: list[dict[str, Any]]) -> list[str]:
 def _ranges(numbers: list[int]) -> str:
     """`block 3`, `blocks 0-2, 5`."""
     parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
+    for block in numbers:
+        if parts and block == parts[-1][-1] + 1:
+            parts[-1].append(block)
         else:
-            parts.append([number])
+            parts.append([block])
     text = ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
     return f"block{'s' if len(numbers) > 1 else ''} {text}"
 

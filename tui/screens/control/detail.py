@@ -36,14 +36,14 @@ def layer_detail(
         Content.styled(printable(layer.name), "bold $foreground"),
         facts_content([fact for fact in facts if fact.value], 13, width),
     ]
-    if hooks is not None:
-        here = [hook for hook in hooks if hook_layer(hook) == layer.name]
-        parts.append(section("Hooks", _hooks(here, len(hooks))))
     if statistics is not None:
         text = printable(str(statistics.get("text", "")).strip())
         on = Content.styled(f"on “{text}”", "$muted").truncate(max(width, 4), ellipsis=True)
         facts_of = facts_content(_facts(statistics), 13, width)
         parts.append(section("Statistics", Content("\n").join([on, facts_of])))
+    if hooks is not None:
+        here = [hook for hook in hooks if hook_layer(hook) == layer.name]
+        parts.append(section("Hooks", _hooks(here, len(hooks))))
     return blocks(*parts)
 
 

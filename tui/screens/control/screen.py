@@ -12,14 +12,17 @@ from textual.widgets import Static
 from tui import messages
 from tui.actions import bindings
 from tui.preferences.key_words import key
-from tui.screens.base import MiCrowScreen
 from tui.screens.control.detail import hook_layer, layer_detail
+from tui.screens.control.hooks import HOOK_COLUMNS
 from tui.screens.control.tree import COLUMNS, Layer, LayerTree, layer_from_row
+from tui.screens.control.watching import Measured, WatchesLayers
 from tui.screens.no_sae import no_sae
 from tui.text import printable
 from tui.widgets.detail import DetailScroll
+from tui.widgets.facts import blocks
 from tui.widgets.field import Area
 from tui.widgets.lists.row_list import ListHeading, RowList
+from tui.widgets.prompt_line import PromptLine
 from tui.widgets.trouble import Trouble
 
 _TEXT = "The ship leaves the harbour at dawn."
@@ -28,7 +31,7 @@ _TEXT = "The ship leaves the harbour at dawn."
 Rows = list[dict[str, Any]]
 
 
-class ControlScreen(MiCrowScreen):
+class ControlScreen(WatchesLayers):
     """Inside the model. Nothing is loaded before somebody asks for it."""
 
     NAME = "control"
@@ -42,11 +45,16 @@ class ControlScreen(MiCrowScreen):
         self._folded: set[str] = set()
         self._hooks: Rows | None = None  # None: no model is loaded
         self._statistics: dict[str, dict[str, Any]] = {}
+        self._profile: dict[str, Any] = {}  # of the model on the text, over depth
+        self._words = ""  # the layers are filtered by
         self._asked = False
         self._read_for: str | None = None  # the SAE whose model the tree is
 
     def compose_body(self) -> ComposeResult:
-        layers = RowList(COLUMNS, empty="no model yet", id="layers")
+        layers = RowList(COLUMNS, empty="no such layer", id="layers")
+        own = RowList(
+            HOOK_COLUMNS, empty=lambda: f"none: {key('control.new')} adds one", id="own-hooks"
+        )
         with Horizontal():
             with Vertical(id="tree", classes="pane -across -shown"):
                 yield ListHeading("Layers", layers)
@@ -57,8 +65,11 @@ class ControlScreen(MiCrowScreen):
                 yield Trouble(id="layer-trouble")
                 with DetailScroll(id="layer-detail"):
                     yield Static(id="layer-text")
+                yield ListHeading("Added hooks", own)
+                yield own
                 yield Static("Text", classes="title", markup=False)
                 yield Area(_TEXT, id="probe-text")
+        yield PromptLine()
 
     def on_mount(self) -> None:
         self._show_known_layers()
@@ -66,6 +77,7 @@ class ControlScreen(MiCrowScreen):
 
     def on_screen_resume(self) -> None:
         self._follow_session()
+        self._show_rows()  # Steer may have changed its stack
 
     def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
         if self._hooks is None:
@@ -155,6 +167,7 @@ class ControlScreen(MiCrowScreen):
             self._follow_session()  # another model was loaded meanwhile
             return
         if sae_id != self._read_for:
+            self._profile, self._found = {}, []
             self._statistics = {}  # of another model's layers, which may be called the same
         self._read_for = sae_id
         layers, self._hooks = read
@@ -176,13 +189,22 @@ class ControlScreen(MiCrowScreen):
 
     def _show_rows(self) -> None:
         hooked = {hook_layer(hook) for hook in self._hooks or ()}
-        self.query_one("#layers", RowList).set_rows(self._tree.rows(self._folded, hooked))
-        self.query_one(ListHeading).refresh()
+        hooked |= {self._named(spec.layer) for spec in self._specs if spec.enabled}
+        rows = self._tree.rows(self._folded, hooked, self._steered_layers(), self._words)
+        self.query_one("#layers", RowList).set_rows(rows)
+        self.query(ListHeading).first().refresh()
         self._show_detail()
 
     @on(RowList.Opened)
     def _fold(self, event: RowList.Opened) -> None:
-        if self._tree.has_children(event.key):
+        if event.row_list.id != "layers":
+            return
+        if self._words:
+            self.clear_filter()  # the layer in its place
+            self._folded -= set(self._tree.ancestors(event.key))
+            self._show_rows()
+            self.query_one("#layers", RowList).select(event.key)
+        elif self._tree.has_children(event.key):
             self._folded ^= {event.key}
             self._show_rows()
         else:
@@ -197,6 +219,7 @@ class ControlScreen(MiCrowScreen):
             width = self.query_one("#layer-detail", DetailScroll).text_width
             statistics = self._statistics.get(layer.name)
             content = layer_detail(layer, self._hooks, statistics, width)
+            content = blocks(content, *self.more_detail(layer.name, width))
         self.query_one("#layer-text", Static).update(content)
 
     # Statistics.
@@ -215,13 +238,19 @@ class ControlScreen(MiCrowScreen):
         self.leave_field()  # what is typed from here on is meant for the screen
         sae_id = self.context.sae_id
 
-        def measure() -> dict[str, Any]:
-            client = self.context.ready_session(sae_id)
-            return client.call("layer_stats", layer=layer, text=text) | {"text": text}
+        specs = [spec.as_json() for spec in self._specs]
 
-        def show(statistics: dict[str, Any]) -> None:
+        def measure() -> Measured:
+            client = self.context.ready_session(sae_id)
+            statistics = client.call("layer_stats", layer=layer, text=text) | {"text": text}
+            profile = client.call("profile", text=text)
+            return Measured(statistics, profile, client.call("watch", text=text, hooks=specs))
+
+        def show(measured: Measured) -> None:
             if sae_id == self.context.session_state.sae_id:
-                self._statistics[layer] = statistics
+                self._statistics[layer] = measured.statistics
+                self._profile = measured.profile
+                self.take_found(specs, measured.watched)
             self._show_detail()
 
         self.in_thread(

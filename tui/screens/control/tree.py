@@ -81,17 +81,44 @@ class LayerTree:
             name = parent
         return found
 
-    def rows(self, folded: Collection[str], hooked: Collection[str]) -> list[Row]:
-        """What is visible with `folded` closed; `hooked` layers carry a mark."""
+    def rows(
+        self,
+        folded: Collection[str],
+        hooked: Collection[str],
+        steered: Collection[str] = (),
+        words: str = "",
+    ) -> list[Row]:
+        """What is visible with `folded` closed; `hooked` layers carry a mark, and those that Steer
+        changes another. With `words` all layers that have each of them in their name, kind or
+        point, and what is around those."""
+        found = self._matching(words)
         rows = []
         for layer in self.layers:
             ancestors = self.ancestors(layer.name)
-            if any(name in folded for name in ancestors):
+            if layer.name not in found if words else any(name in folded for name in ancestors):
                 continue
-            rows.append(self._row(layer, ancestors, layer.name in folded, layer.name in hooked))
+            marks = ("  ● hook" if layer.name in hooked else "") + (
+                "  ◆ steered" if layer.name in steered else ""
+            )
+            closed = not words and layer.name in folded
+            rows.append(self._row(layer, ancestors, closed, marks))
         return rows
 
-    def _row(self, layer: Layer, ancestors: list[str], folded: bool, hooked: bool) -> Row:
+    def _matching(self, words: str) -> set[str]:
+        wanted = words.casefold().split()
+        found: set[str] = set()
+        for layer in self.layers:
+            text = f"{layer.name} {layer.kind} {layer.point}".casefold()
+            if wanted and all(word in text for word in wanted):
+                found |= {layer.name, *self.ancestors(layer.name)}
+        return found
+
+    def block_of(self, name: str) -> str:
+        """The numbered module that a layer is in, or itself; "" outside of them."""
+        blocks = self.blocks()
+        return next((one for one in (name, *self.ancestors(name)) if one in blocks), "")
+
+    def _row(self, layer: Layer, ancestors: list[str], folded: bool, marks: str) -> Row:
         parent = ancestors[0] if ancestors else ""
         label = layer.name[len(parent) + 1 :] if parent else layer.name
         mark = ("▸ " if folded else "▾ ") if self.has_children(layer.name) else "  "
@@ -101,7 +128,7 @@ class LayerTree:
                 Cell(
                     "  " * len(ancestors) + mark,
                     "$faint",
-                    ((printable(label), ""), (" ● hook" if hooked else "", "$accent")),
+                    ((printable(label), ""), (marks, "$accent")),
                 ),
                 Cell(printable(layer.kind), "$muted"),
                 Cell(printable(layer.shape), "$muted"),

@@ -67,6 +67,16 @@ class StartsJobs(_Screen):
 
         self._ask(new_form(kind, self._situation()))
 
+    def on_capture_layer(self, message: messages.CaptureLayer) -> None:
+        """The form of a capture, with the model and layer that another screen names."""
+        from tui.screens.runs.forms.kinds import new_form
+        from tui.widgets.forms.fields import filled_in
+
+        form = new_form("capture", self._situation())
+        texts = {"model.model": message.model_id, "layers": message.layer}
+        form.fields = filled_in(form.fields, texts)
+        self._ask(form)
+
     def _situation(self) -> "Situation":
         from tui.screens.runs.forms.finding import Situation
 

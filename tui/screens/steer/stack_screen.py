@@ -47,6 +47,16 @@ class StackScreen(MiCrowScreen):
         self.stack_list.focus()
         self._read_names()
 
+    def on_layer_to_steer(self, message: messages.LayerToSteer) -> None:
+        target = f"layer:{message.layer}"
+        places = [place for place, one in enumerate(self._stack) if one.target == target]
+        if not places:
+            self._stack.append(Intervention(target, "scale", 1.0))
+            places = [len(self._stack) - 1]
+        self._show_stack()
+        self.stack_list.cursor = places[0]
+        self.stack_list.focus()
+
     def _place_of(self, feature: int, sae_id: str | None) -> int:
         """Where a feature is on the stack; it is put there when it is not."""
         for place, one in enumerate(self._stack):
@@ -105,6 +115,7 @@ class StackScreen(MiCrowScreen):
         }
         self.stack_list.set_rows(stacks.stack_rows(self._stack, self._names, other_saes))
         self.query_one(ListHeading).refresh()
+        self.context.steered = tuple(one for one in self._stack if one.enabled)
         self.refresh_bindings()
         self._show_card()
 

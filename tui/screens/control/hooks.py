@@ -1,0 +1,114 @@
+"""Detectors and controllers on the Control screen: rows, a form, what they found; pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from textual.content import Content
+
+from mi_crow.errors import UserError
+from mi_crow.hooks.specs import HookSpec
+from tui.text import count, number, printable
+from tui.widgets.facts import Fact, blocks, facts_content
+from tui.widgets.forms.fields import FormField, Values
+from tui.widgets.histogram import histogram_chart
+from tui.widgets.lists.row_list import Cell, Column, Row
+from tui.widgets.token_heat import quoted
+
+HOOK_COLUMNS = (Column("hook"), Column("layer", 20, from_width=70), Column("found", 11, "right"))
+KINDS = ("statistics", "scale", "neurons")
+_SHOWN = 4
+
+
+def hook_rows(specs: Sequence[HookSpec], found: Sequence[Any]) -> list[Row]:
+    """The hooks in the order in which they act; the keys are places in it."""
+    rows = []
+    for place, spec in enumerate(specs):
+        dim = "" if spec.enabled else "$faint"
+        more = () if spec.enabled else (("  off", "bold $warning"),)
+        sign = "◆ " if spec.changes else "● "
+        what = Cell(sign + printable(spec.describe()), dim, more)
+        own = found[place] if place < len(found) else None
+        cells = (what, Cell(printable(spec.layer), dim or "$muted"), Cell(_told(own), "$accent"))
+        rows.append(Row(str(place), cells))
+    return rows
+
+
+def _told(found: Any) -> str:
+    """What a detector found, in two words."""
+    if not isinstance(found, Mapping):
+        return ""
+    if warnings := found.get("warnings"):
+        return f"{count(warnings)} warning{'' if warnings == 1 else 's'}"
+    return f"{count(found.get('count') or 0)} tokens"
+
+
+def hook_fields(layer: str) -> tuple[FormField, ...]:
+    """The fields of the form for a new hook."""
+    return (
+        FormField(
+            "kind",
+            "Kind",
+            KINDS[0],
+            "statistics watches; scale multiplies the activations; neurons sets single units",
+            KINDS,
+            closed=True,
+        ),
+        FormField("layer", "Layer", layer, "a module's name, or a point such as resid_post.3"),
+        FormField("value", "Value", "0", "the factor, or what the neurons are set to"),
+        FormField("neurons", "Neurons", "", "their numbers, with commas: 3, 17"),
+        FormField("warn_above", "Warn above", "", "statistics: count tokens of a greater norm"),
+        FormField("only_above", "Only above", "", "controllers: act on tokens of a greater norm"),
+    )
+
+
+def from_form(values: Values) -> HookSpec:
+    """The hook that a form describes. Raises UserError with what is wrong."""
+    return HookSpec(
+        values["layer"].strip(),
+        values["kind"],
+        _number(values["value"] or "0", "value"),
+        tuple(_whole(part) for part in values["neurons"].replace(",", " ").split()),
+        _number(values["warn_above"], "threshold") if values["warn_above"] else None,
+        _number(values["only_above"], "norm") if values["only_above"] else None,
+    )
+
+
+def _number(text: str, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UserError(f"the {what} {text!r} is not a number", hint="write 0.5 or 40") from error
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise UserError(f"{text!r} is not a neuron's number", hint="write 3, 17")
+    return int(text)
+
+
+def detector_content(found: Mapping[str, Any], width: int) -> Content:
+    """Everything a detector found: facts, the greatest tokens, and the histogram of the norms."""
+    top = " ".join(
+        f"{quoted(str(token))} {number(norm, 1)}"
+        for token, norm in (found.get("top") or ())[:_SHOWN]
+    )
+    units = ", ".join(
+        f"{unit} ±{number(deviation, 2)}" for unit, deviation in (found.get("units") or ())[:_SHOWN]
+    )
+    facts = [
+        Fact("tokens", count(found.get("count") or 0)),
+        Fact("mean", number(found.get("mean"), 3)),
+        Fact("std", number(found.get("std"), 3)),
+        Fact("warnings", count(found.get("warnings") or 0)),
+        Fact("greatest", top),
+        Fact("units", units),
+    ]
+    bars, values = histogram_chart(found.get("histogram") or (), found.get("edges") or (), width, 4)
+    lines = [Content.assemble((label, "$muted"), (f" {bar}", "$chart")) for label, bar in bars]
+    if lines:
+        lines = [Content.styled("norms of tokens", "$muted"), *lines]
+        lines.append(Content.styled(values, "$muted"))
+    return blocks(
+        facts_content([fact for fact in facts if fact.value], 13, width),
+        *([Content("\n").join(lines)] if lines else []),
+    )

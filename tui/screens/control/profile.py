@@ -1,0 +1,81 @@
+"""The charts of the Control screen: what the blocks of a model do on a text, over depth; pure."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from textual.content import Content
+
+from tui.text import number
+from tui.widgets.plot import Axis, Curve, Mark, Point, beside, chart
+
+_STYLES = ("$chart", "$accent", "$primary")
+_SIGNS = ("●", "▲", "◆")
+_GAP = 3
+_MOST_WIDTH = 76
+# Each chart: its title, and its curves as (name, key of a block's row).
+_CHARTS = (
+    (
+        "Norms",
+        (("stream", "norm"), ("attention", "attention"), ("MLP", "mlp")),
+    ),
+    ("Cosine to the stream", (("attention", "attention_cosine"), ("MLP", "mlp_cosine"))),
+    ("Entropy of the logit lens, nats", (("", "entropy"),)),
+)
+
+
+def profile_charts(
+    profile: Mapping[str, Any], here: str, width: int, height: int
+) -> Content | None:
+    """The charts, next to each other where they fit; signs stand at the block called `here`, whose
+    values the titles say. None without blocks."""
+    blocks = [row for row in profile.get("blocks") or () if isinstance(row, Mapping)]
+    if not blocks:
+        return None
+    columns = 2 if width >= 76 else 1
+    room = min((width - _GAP * (columns - 1)) // columns, _MOST_WIDTH)
+    drawn = [
+        lines
+        for title, curves in _CHARTS
+        if (lines := _chart(blocks, title, curves, here, room, height))
+    ]
+    rows = [beside(drawn[at : at + columns], room) for at in range(0, len(drawn), columns)]
+    return Content("\n\n").join([Content("\n").join(lines) for lines in rows])
+
+
+def _chart(
+    blocks: Sequence[Mapping[str, Any]],
+    title: str,
+    curves: Sequence[tuple[str, str]],
+    here: str,
+    width: int,
+    height: int,
+) -> list[Content]:
+    drawn, marks, legend = [], [], []
+    for (name, key), style, sign in zip(curves, _STYLES, _SIGNS, strict=False):
+        points = _points(blocks, key)
+        if not points:
+            continue
+        drawn.append(Curve(points, style))
+        value = next((row.get(key) for row in blocks if row.get("name") == here), None)
+        if isinstance(value, int | float):
+            at = next(float(row["block"]) for row in blocks if row.get("name") == here)
+            marks.append(Mark((at, float(value)), sign, style))
+            legend.append((f"  {sign} {name} {number(value, 2)}".replace("  ", " "), style))
+        else:
+            legend.append((f"  {name}", style))
+    last = float(max(int(row.get("block", 0)) for row in blocks))
+    x = Axis("block", partial(number, digits=0), 0.0, max(last, 1.0))
+    y = Axis(title, partial(number, digits=2))
+    lines = chart(x, y, width, height, drawn, marks)
+    if not lines:
+        return []
+    return [Content.assemble((title, "bold $primary"), *legend), *lines]
+
+
+def _points(blocks: Sequence[Mapping[str, Any]], key: str) -> tuple[Point, ...]:
+    return tuple(
+        (float(row["block"]), float(row[key]))
+        for row in blocks
+        if isinstance(row.get(key), int | float)
+    )

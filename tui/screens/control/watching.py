@@ -1,0 +1,195 @@
+"""What the Control screen adds to the tree: a filter, hooks that act on its text, the profile over
+depth, and the ways to Steer and to a capture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from textual import on
+from textual.content import Content
+
+from mi_crow.hooks.specs import HookSpec
+from mi_crow.store.json_object import JsonObject
+from tui import messages
+from tui.screens.base import MiCrowScreen
+from tui.screens.control.hooks import detector_content, from_form, hook_fields, hook_rows
+from tui.screens.control.profile import profile_charts
+from tui.text import number
+from tui.widgets.facts import section
+from tui.widgets.field import Area
+from tui.widgets.forms.popup import FormPopup
+from tui.widgets.lists.row_list import ListHeading, RowList
+from tui.widgets.prompt_line import PromptLine
+
+if TYPE_CHECKING:
+    from tui.screens.control.tree import LayerTree
+
+_CHART_LINES = 6
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the session found on one text."""
+
+    statistics: dict[str, Any]
+    profile: dict[str, Any]
+    watched: dict[str, Any]
+
+
+class WatchesLayers(MiCrowScreen):
+    """The part of Control beside the tree. Its body has `#layers`, `#own-hooks`, the text and a
+    prompt line."""
+
+    if TYPE_CHECKING:
+        _tree: LayerTree
+        _profile: dict[str, Any]
+        _words: str
+
+        def _show_rows(self) -> None: ...
+        def _show_detail(self) -> None: ...
+        def action_measure(self) -> None: ...
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._specs: list[HookSpec] = []  # in the order in which they act
+        self._found: list[Any] = []  # what each of them found, as of the last measurement
+        self._kl: float | None = None
+
+    @property
+    def hook_list(self) -> RowList:
+        return self.query_one("#own-hooks", RowList)
+
+    # What comes back at the next start.
+
+    def state(self) -> dict[str, Any]:
+        text = self.query_one("#probe-text", Area).text
+        return {"text": text, "hooks": [spec.as_json() for spec in self._specs]}
+
+    def restore(self, saved: JsonObject) -> None:
+        area = self.query_one("#probe-text", Area)
+        area.text = saved.text("text", area.text)
+        self._specs = [HookSpec.from_json(one) for one in saved.array("hooks", [])]
+        self._show_hooks()
+
+    # The filter.
+
+    def action_filter(self) -> None:
+        hint = "words of a name, a kind or a point · enter keeps them · esc shows all"
+        self.query_one(PromptLine).ask("filter", "layers with", self._words, hint=hint)
+
+    @on(PromptLine.Typed)
+    @on(PromptLine.Answered)
+    def _filter(self, message: "PromptLine.Typed | PromptLine.Answered") -> None:
+        if message.purpose == "filter" and message.value != self._words:
+            self._words = message.value
+            self._show_rows()
+
+    def close_popup(self) -> bool:
+        return self.query_one(PromptLine).close() or self.clear_filter()
+
+    def clear_filter(self) -> bool:
+        """Shows all layers; False when all were shown."""
+        if not self._words:
+            return False
+        self._words = ""
+        self._show_rows()
+        return True
+
+    # Hooks.
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in ("switch", "remove"):
+            return bool(self._specs)
+        return True
+
+    def action_add(self) -> None:
+        layer = self.query_one("#layers", RowList).key or ""
+        point = next((one.point for one in self._tree.layers if one.name == layer), "")
+        popup = FormPopup("New hook", hook_fields(point or layer), from_form, "Add")
+        self.app.push_screen(popup, self._added)
+
+    def _added(self, spec: HookSpec | None) -> None:
+        if spec is not None:
+            self._specs.append(spec)
+            self._changed()
+            self.hook_list.cursor = len(self._specs) - 1
+
+    def action_switch(self) -> None:
+        place = self._place()
+        if place is not None:
+            spec = self._specs[place]
+            self._specs[place] = replace(spec, enabled=not spec.enabled)
+            self._changed()
+
+    def action_remove(self) -> None:
+        place = self._place()
+        if place is not None:
+            del self._specs[place]
+            self._changed()
+
+    def _place(self) -> int | None:
+        key = self.hook_list.key
+        return int(key) if key is not None else None
+
+    def _changed(self) -> None:
+        """What was found is not of these hooks any more; the next measurement says it."""
+        self._found, self._kl = [], None
+        self._show_hooks()
+        if self._profile:  # it was measured before: again at once
+            self.when_rested("hooks", self.action_measure)
+
+    def _show_hooks(self) -> None:
+        self.hook_list.set_rows(hook_rows(self._specs, self._found))
+        self.hook_list.styles.height = min(max(len(self._specs), 1), 6)
+        for heading in self.query(ListHeading):
+            heading.refresh()
+        self.refresh_bindings()
+        self._show_rows()
+
+    def take_found(self, specs: Sequence[Any], watched: dict[str, Any]) -> None:
+        """Shows what the hooks found, unless they are others by now."""
+        if [spec.as_json() for spec in self._specs] == list(specs):
+            self._found, self._kl = list(watched.get("hooks") or ()), watched.get("kl")
+            self._show_hooks()
+
+    # Beside the layer.
+
+    def more_detail(self, layer: str, width: int) -> list[Content]:
+        """The hook under the cursor, the effect of all, and the profile with this layer in it."""
+        parts = []
+        place = self._place()
+        if place is not None and place < len(self._found) and self._found[place]:
+            found = detector_content(self._found[place], width)
+            parts.append(section("Detector", found))
+        if self._kl is not None:
+            words = f"KL {number(self._kl, 3)} nats a token from the plain model"
+            parts.append(section("Controllers", Content.styled(words, "$foreground")))
+        charts = profile_charts(self._profile, self._tree.block_of(layer), width, _CHART_LINES)
+        if charts is not None:
+            parts.append(charts)
+        return parts
+
+    def _named(self, layer: str) -> str:
+        """The module behind a point's short name, where it is in the tree."""
+        return next((one.name for one in self._tree.layers if one.point == layer), layer)
+
+    def _steered_layers(self) -> set[str]:
+        """The layers that the stack of Steer changes."""
+        layers = {sae.sae_id: sae.layer for sae in self.context.saes()}
+        own = {None: layers.get(self.context.sae_id or "", "")} | layers
+        names = {
+            one.layer or (own.get(one.sae, "") if one.aim.of_sae else "")
+            for one in self.context.steered
+        }
+        return {self._named(name) for name in names if name}
+
+    # Ways from here.
+
+    async def action_steer(self) -> None:
+        if (layer := self.query_one("#layers", RowList).key) is not None:
+            await self.mi_crow.go("steer", messages.LayerToSteer(layer))
+
+    async def action_capture(self) -> None:
+        layer, sae = self.query_one("#layers", RowList).key, self.context.sae()
+        if layer is not None and sae is not None:
+            await self.mi_crow.go("runs", messages.CaptureLayer(sae.model_id, layer))
