@@ -76,3 +76,14 @@ async def test_a_form_and_a_question_take_what_follows(run_app, app_workspace):
         await burst(pilot, "ewords")  # the note is read in a thread first
         assert isinstance(pilot.app.screen, FormPopup)
         assert pilot.app.focused.value == "words"
+
+
+async def test_what_is_typed_while_the_app_ends_does_nothing(open_index):  # noqa: F811
+    async with open_index() as pilot:
+        driver = pilot.app._driver
+        assert driver is not None
+        pilot.app.exit()
+        for message in XTermParser().feed("3?:4/x"):
+            driver.process_message(message)
+        await pilot.pause(0.05)
+        assert (pilot.app.current_mode, len(pilot.app.screen_stack)) == ("features", 1)

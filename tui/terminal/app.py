@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import RenderableType
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.driver import Driver
-from textual.events import Event, Resize
+from textual.events import Event, Key, Paste, Resize
 from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
 
@@ -55,6 +55,8 @@ class TerminalApp(KeysInOrder):
     async def on_event(self, event: Event) -> None:
         if isinstance(event, Resize):
             self.sent_frame.forget()  # the terminal may have wrapped its lines anew
+        if self._exit and isinstance(event, Key | Paste):
+            return  # the screens are being closed
         await super().on_event(event)
 
     def get_driver_class(self) -> type[Driver]:
