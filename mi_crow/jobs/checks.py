@@ -95,6 +95,11 @@ def _check_live(sae: SaeSummary, live: LiveTexts) -> None:
             f"SAE {sae.sae_id!r} does not say which model it belongs to",
             hint="name one with --model",
         )
+    if sae.layers:
+        raise UserError(
+            f"SAE {sae.sae_id!r} reads {len(sae.layers)} layers: texts are not run through it",
+            hint=f"capture them ({sae.layer}) and name the run with --run",
+        )
     model = live.model or ModelSpec(sae.model_id)
     live.capture(model, sae.layer or "layer")
     check_model(model)
@@ -104,7 +109,7 @@ def _check_live(sae: SaeSummary, live: LiveTexts) -> None:
 def check_evaluate(workspace: Workspace, config: EvaluateConfig) -> None:
     """Raises UserError for an evaluation that would fail."""
     validate_device(config.device)
-    check_sae_and_run(workspace, config.sae_id, config.run_id)
+    check_one_layer(check_sae_and_run(workspace, config.sae_id, config.run_id), "evaluated")
     if config.model is not None:
         check_model(ModelSpec(config.model))
 
@@ -179,9 +184,22 @@ def check_sae_and_run(workspace: Workspace, sae_id: str, run_id: str | None) -> 
             hint="name another with --run",
         ) from error
     check_run(sae_id, sae.model_id, sae.tokenizer_hash, manifest)
+    for layer in sae.layers:  # their widths are checked when they are read
+        stored_layer(manifest, layer)
+    if sae.layers:
+        return sae
     width = stored_layer(manifest, sae.layer).width
     check_width(f"SAE {sae_id!r}", sae.n_inputs, f"layer {sae.layer!r} of run {run_id!r}", width)
     return sae
+
+
+def check_one_layer(sae: SaeSummary, what: str) -> None:
+    """Raises UserError for an SAE over several layers; `what` is what cannot be done with it."""
+    if sae.layers:
+        raise UserError(
+            f"SAE {sae.sae_id!r} reads {len(sae.layers)} layers ({sae.layer}): it cannot be {what}",
+            hint="index, inspect and steer it",
+        )
 
 
 def check_model(spec: ModelSpec) -> None:

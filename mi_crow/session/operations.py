@@ -56,7 +56,7 @@ class _Loaded:
 
     spec: ModelSpec
     loaded: "LoadedSae"
-    attached: "AttachedSae"
+    attached: "AttachedSae | None"
 
 
 class Operations:
@@ -110,13 +110,15 @@ class Operations:
         weights = WeightsFile.of(self._workspace.sae_dir(sae_id))
         sae, spec = open_sae(self._workspace, sae_id, device)
         loaded = join(sae_id, self._model(spec), sae, weights)
-        self._held = _Loaded(spec, loaded, attach_sae(loaded.lm, sae, loaded.layer))
+        # Nothing is attached of an SAE over several layers: stacks find its layers themselves.
+        attached = None if loaded.further else attach_sae(loaded.lm, sae, loaded.layer)
+        self._held = _Loaded(spec, loaded, attached)
         self._shelf = Shelf(self._workspace, loaded.lm)
         return {
             "sae_id": sae_id,
             "model_id": loaded.lm.model_id,
             "revision": loaded.lm.revision,
-            "layer": loaded.layer.name,
+            "layer": loaded.place,
             "device": str(loaded.lm.device),
             "n_layers": len(loaded.lm.layers.blocks()),
             "n_features": sae.n_latents,
@@ -128,7 +130,8 @@ class Operations:
 
         held, self._held = self._held, None
         if held is not None and held.spec == spec:
-            held.attached.detach()
+            if held.attached is not None:
+                held.attached.detach()
             return held.loaded.lm
         del held  # two models at once may not fit the device
         return LanguageModel.from_spec(spec)

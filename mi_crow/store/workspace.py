@@ -49,6 +49,7 @@ class SaeSummary:
     bytes: int
     tokenizer_hash: str | None = None  # of the model it was trained on, when that is known
     evaluation_trouble: str = ""  # why its evaluation cannot be read, where there is one
+    layers: tuple[str, ...] = ()  # all that it reads, of an SAE over several layers
 
 
 @dataclass(frozen=True)
@@ -319,6 +320,7 @@ def _sae_summary(folder: Path, cfg: JsonObject) -> SaeSummary:
         bytes=folder_bytes(folder),
         tokenizer_hash=own.text("tokenizer_hash", None),
         evaluation_trouble=trouble,
+        layers=metadata.texts("layers", ()) if "layers" in cfg.values else (),
     )
 
 

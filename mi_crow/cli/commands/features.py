@@ -314,6 +314,7 @@ def _show_facts(detail: "FeatureDetail") -> None:
     print_facts(
         {
             "feature": str(row.feature),
+            **({"layer": detail.layer} if detail.layer else {}),
             "concept": row.concept or "(none)",
             **_proposed(detail),
             "fires": fires,

@@ -31,6 +31,7 @@ class Site:
     @classmethod
     def of(cls, loaded: "LoadedSae") -> "Site":
         """Raises UserError for a transcoder that does not say which layer it predicts."""
+        loaded.must_read_one_layer("attribution")
         read = loaded.layer
         if not loaded.sae.transcodes:
             return cls(loaded.sae_id, loaded.lm, loaded.sae, read, read)

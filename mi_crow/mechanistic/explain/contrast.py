@@ -65,6 +65,7 @@ def contrast(
     Both sets are parted in halves by `seed`. Outlier tokens are left out. Raises UserError for sets
     that are too small, that share a text, or that need more memory than is taken.
     """
+    loaded.must_read_one_layer("a contrast")
     _check(texts_for, texts_against, loaded.sae.n_latents)
     texts = [*texts_for, *texts_against]
     read = activations_on(loaded.lm, [loaded.layer], texts, loaded.sae.metadata.bos(bos), report)[

@@ -307,6 +307,8 @@ def read_meta(connection: IndexConnection, labels: tuple[str, ...], n_features: 
                 int(values.get("coactivation_tokens", values["n_tokens"])), int(values["n_tokens"])
             ),
             other=other,
+            layers=tuple(parse_json(values.get("layers", "[]"), "layers")),
+            first_features=tuple(parse_json(values.get("first_features", "[]"), "first_features")),
         )
         check_types(meta, "meta")
         check_moment(meta.built_at, "meta: built_at")

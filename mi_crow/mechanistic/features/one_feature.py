@@ -77,6 +77,7 @@ def read_detail(
         map=(map_x, map_y),
         histogram=tuple(histogram or ()),
         edges=meta.edges,
+        layer=meta.layer_of(row.feature),
         promoted=tuple((texts[token], value) for _, sign, token, value in tokens if sign > 0),
         suppressed=tuple((texts[token], value) for _, sign, token, value in tokens if sign < 0),
         neighbours=tuple(Neighbour(*one) for _, *one in sorted(neighbours)),

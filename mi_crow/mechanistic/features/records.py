@@ -45,6 +45,14 @@ class IndexMeta:
     bands: int  # quantile bands below the top
     cofiring: CofiringTokens
     other: dict[str, Any]  # all other entries of the table `meta`
+    # Of an SAE over several layers: their names, and the number of the first feature of each.
+    layers: tuple[str, ...] = ()
+    first_features: tuple[int, ...] = ()
+
+    def layer_of(self, feature: int) -> str:
+        """The layer that a feature of an SAE over several layers is of; '' for other SAEs."""
+        layers = zip(reversed(self.layers), reversed(self.first_features), strict=False)
+        return next((name for name, first in layers if feature >= first), "")
 
 
 @dataclass(frozen=True)
@@ -165,6 +173,7 @@ class FeatureDetail:
     labels: tuple[LabelScore, ...]  # first the one chosen on training documents, then by AUROC
     concepts: tuple[Concept, ...]  # most confident first
     proposal: Proposal | None = None  # a name for it, where names were proposed
+    layer: str = ""  # of an SAE over several layers the one that it is of
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Which layers an SAE reads and predicts."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mi_crow.errors import UserError
@@ -23,19 +24,34 @@ def point_read(lm: "LanguageModel", sae: SparseAutoencoder) -> "HookPoint":
     return lm.layers.stored(metadata.layer, metadata.point or metadata.hook_name)
 
 
+def points_read(lm: "LanguageModel", sae: SparseAutoencoder) -> "list[HookPoint]":
+    """Every hook point that the SAE reads: one, or those of an SAE over several layers, in its
+    order. Raises NotFoundError, UserError."""
+    if isinstance(sae, CrossLayerSae):
+        return [lm.layers.resolve(layer) for layer in sae.layers]
+    return [point_read(lm, sae)]
+
+
+def check_same_points(
+    lm: "LanguageModel", sae: SparseAutoencoder, captured: "Sequence[LayerSpec]", sae_id: str
+) -> None:
+    """Raises UserError when a run holds other activations than the SAE reads, under the same short
+    names: mlp_out and attn_out once meant a sub-module's own output, now what it adds."""
+    for wanted, layer in zip(points_read(lm, sae), captured, strict=True):
+        found = lm.layers.stored(layer.name, layer.point)
+        if not wanted.same_tensor(found):
+            raise UserError(
+                f"SAE {sae_id!r} reads {wanted.point!r}, the run holds {found.point!r} "
+                f"({layer.name})",
+                hint=f"capture {wanted.point}",
+            )
+
+
 def check_same_point(
     lm: "LanguageModel", sae: SparseAutoencoder, captured: LayerSpec, sae_id: str
 ) -> None:
-    """Raises UserError when a run holds other activations than the SAE reads, under the same short
-    name: mlp_out and attn_out once meant a sub-module's own output, now what it adds."""
-    wanted = point_read(lm, sae)
-    found = lm.layers.stored(captured.name, captured.point)
-    if not wanted.same_tensor(found):
-        raise UserError(
-            f"SAE {sae_id!r} reads {wanted.point!r}, the run holds {found.point!r} "
-            f"({captured.name})",
-            hint=f"capture {wanted.point}",
-        )
+    """The same for an SAE of one layer."""
+    check_same_points(lm, sae, [captured], sae_id)
 
 
 def target_layer(sae: SparseAutoencoder) -> str | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from mi_crow.errors import UserError
 from mi_crow.hooks import Controller, Detector, first_tensor
 from mi_crow.mechanistic.sae.centring import set_centring
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.sae.targets import point_read
 from mi_crow.mechanistic.steering.controllers import SourceSteering
@@ -46,6 +47,11 @@ def attach_sae(
     With nothing manipulated the model's output stays as it is, bit for bit. Raises UserError when
     the SAE does not say its layer, NotFoundError for an unknown one.
     """
+    if isinstance(sae, CrossLayerSae):
+        raise UserError(
+            f"an SAE over {len(sae.layers)} layers cannot be attached to one",
+            hint="steer it with `steering`, which changes every layer that it writes to",
+        )
     if layer_signature is None and not sae.metadata.layer_signature:
         raise UserError("the SAE does not say its layer", hint="give a layer_signature")
     layer = point_read(lm, sae) if layer_signature is None else lm.layers.resolve(layer_signature)

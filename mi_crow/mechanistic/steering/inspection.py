@@ -12,7 +12,8 @@ from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_raw, run_to
 from mi_crow.language_model.detokenize import shown_tokens
 from mi_crow.language_model.tokenize import Encoding, frame_of, start_id
-from mi_crow.mechanistic.sae.fitting import check_width
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.fitting import check_not_signed, check_width
 from mi_crow.mechanistic.steering.ranking import (
     BY_ACTIVATION,
     Firing,
@@ -24,7 +25,7 @@ from mi_crow.mechanistic.steering.ranking import (
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
-    from mi_crow.mechanistic.sae.base import SparseLatents
+    from mi_crow.mechanistic.sae.base import SparseAutoencoder, SparseLatents
     from mi_crow.mechanistic.steering.loading import LoadedSae
     from mi_crow.mechanistic.vectors.stored import SteeringVector
 
@@ -85,6 +86,8 @@ def inspect_all(
     """
     lm = loaded[0].lm
     check_text(text)
+    for one in loaded:
+        check_not_signed(one.sae, one.sae_id, "inspected")
     read = read_text(lm, text, loaded[0].sae.metadata.bos(bos), windows)
     passes = [_windows(loaded, ids) for ids in read.rows]
     return [
@@ -130,10 +133,14 @@ def _windows(loaded: "Sequence[LoadedSae]", ids: list[int]) -> list[_Window]:
     """One window of the text, as each SAE sees it."""
     lm = loaded[0].lm
     encoding = lm.padded([ids])
-    points = list(dict.fromkeys(one.layer for one in loaded))
+    points = list(dict.fromkeys(point for one in loaded for point in one.points))
     read = run_to(lm, points, encoding.input_ids, encoding.attention_mask)
     special = encoding.special[0]
-    return [_window(one, ids, read[one.layer][0], special) for one in loaded]
+    found = []
+    for one in loaded:
+        x = torch.cat([read[point][0] for point in one.points], dim=-1)
+        found.append(_window(one, ids, x, special))
+    return found
 
 
 def _window(loaded: "LoadedSae", ids: list[int], x: Tensor, special: Tensor) -> _Window:
@@ -169,7 +176,10 @@ def _report(
         "tokens": [text for one in found for text in shown_tokens(lm.tokenizer, one.ids)],
         "special": torch.cat([one.special for one in found]).tolist(),
         "outlier": torch.cat([one.outlier for one in found]).tolist(),
-        "features": _features(latents, top, ranking, scales, named),
+        "features": [
+            {**one, **layer_of(loaded.sae, one["feature"])}
+            for one in _features(latents, top, ranking, scales, named)
+        ],
         "per_token": _per_token(latents, ranking, scales, named),
         "tokens_total": read.total,
         "tokens_read": read.read,
@@ -179,12 +189,20 @@ def _report(
         "bos_added": read.bos_added,
         "order": ranking.by if scales is not None or not ranking.needs_index else "raw",
         "sae_id": loaded.sae_id,
-        "layer": loaded.layer.name,
-        "point": loaded.layer.point,
+        "layer": loaded.place,
+        "point": loaded.place if loaded.further else loaded.layer.point,
         "explained": [None if value != value else value for value in torch.cat(shares).tolist()]
         if shares
         else None,
     }
+
+
+def layer_of(sae: "SparseAutoencoder", feature: int) -> dict[str, str]:
+    """Of an SAE over several layers: the hook point that a feature reads."""
+    if not isinstance(sae, CrossLayerSae):
+        return {}
+    number, _ = sae.layer_of(feature)
+    return {"layer": sae.layers[sae.layer_numbers.index(number)]}
 
 
 def _joined(parts: "Sequence[SparseLatents]") -> "SparseLatents":

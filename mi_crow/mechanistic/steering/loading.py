@@ -20,8 +20,27 @@ class LoadedSae:
     sae_id: str
     lm: "LanguageModel"
     sae: "SparseAutoencoder"
-    layer: "HookPoint"
+    layer: "HookPoint"  # of an SAE over several layers the first
     weights: WeightsFile | None = None  # the file it was read from
+    further: "tuple[HookPoint, ...]" = ()  # the others that it reads
+
+    @property
+    def points(self) -> "tuple[HookPoint, ...]":
+        """All layers that it reads, in its order."""
+        return (self.layer, *self.further)
+
+    def must_read_one_layer(self, what: str) -> None:
+        """Raises UserError for an SAE over several layers; `what` takes those of one, in words."""
+        if self.further:
+            raise UserError(
+                f"SAE {self.sae_id!r} reads {len(self.points)} layers: {what} is for SAEs of one",
+                hint="index, inspect and steer it",
+            )
+
+    @property
+    def place(self) -> str:
+        """Where it reads, in words."""
+        return self.sae.metadata.hook_name if self.further else self.layer.name
 
     def weights_hash(self) -> str | None:
         """SHA-256 of its weights; None if its file is not known or has been replaced since."""
@@ -65,14 +84,20 @@ def join(
     sae: "SparseAutoencoder",
     weights: WeightsFile | None = None,
 ) -> LoadedSae:
-    """Checks that the SAE fits its layer in `lm`. Raises NotFoundError, UserError."""
+    """Checks that the SAE fits its layers in `lm`. Raises NotFoundError, UserError."""
     from mi_crow.mechanistic.sae.centring import set_centring
+    from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
     from mi_crow.mechanistic.sae.fitting import check_width
-    from mi_crow.mechanistic.sae.targets import point_read
+    from mi_crow.mechanistic.sae.targets import points_read
 
-    layer = point_read(lm, sae)
+    points = points_read(lm, sae)
     hint = "it belongs to another model or layer"
-    name, width = f"layer {layer.name!r}", lm.layers.width(layer)
-    check_width(f"SAE {sae_id!r}", sae.n_inputs, name, width, hint)
+    across = isinstance(sae, CrossLayerSae)
+    for point, width in zip(points, sae.widths if across else (sae.n_inputs,), strict=True):
+        name = f"layer {point.name!r}"
+        check_width(f"SAE {sae_id!r}", width, name, lm.layers.width(point), hint)
+    for target, width in zip(sae.target_layers, sae.output_widths, strict=True) if across else ():
+        found = lm.layers.width(target)
+        check_width(f"SAE {sae_id!r}", width, f"layer {target!r}", found, hint, outputs=True)
     set_centring(lm, sae)
-    return LoadedSae(sae_id, lm, sae.to(lm.device), layer, weights)
+    return LoadedSae(sae_id, lm, sae.to(lm.device), points[0], weights, tuple(points[1:]))

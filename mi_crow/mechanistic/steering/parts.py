@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.weights_hash import WeightsFile
 from mi_crow.mechanistic.steering.fits import all_maxima, other_model, same_model
 from mi_crow.mechanistic.steering.interventions import Intervention
@@ -98,10 +99,11 @@ def at_its_layers(loaded: LoadedSae, maxima: "dict[int, float] | None" = None) -
 
 
 def point_written(lm: "LanguageModel", sae: "SparseAutoencoder", sae_id: str) -> "HookPoint | None":
-    """The layer that a transcoder predicts; None for an SAE, which writes where it reads."""
+    """The layer that a transcoder predicts; None for an SAE, which writes where it reads, and for
+    one over several layers, which knows them itself."""
     from mi_crow.mechanistic.sae.targets import target_layer
 
-    if not sae.transcodes:
+    if not sae.transcodes or isinstance(sae, CrossLayerSae):
         return None
     target = target_layer(sae)
     if target is None:

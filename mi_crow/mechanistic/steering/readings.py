@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,16 @@ from torch.nn import functional
 
 from mi_crow.hooks import Detector, first_tensor
 from mi_crow.language_model.detokenize import shown_tokens
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.steering.effects import teacher_forced
 from mi_crow.mechanistic.steering.inspection import activations_of
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.sources import layer_activations
 from mi_crow.mechanistic.steering.where import ordinary_tokens
 
 if TYPE_CHECKING:
-    from mi_crow.language_model import Generation, LanguageModel
+    from mi_crow.language_model import Generation, HookPoint, LanguageModel
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
     from mi_crow.mechanistic.steering.loading import LoadedSae
 
@@ -49,16 +51,73 @@ class TargetActivations(Detector):
         self.found = found * where[..., None]
 
 
+class LayerActivations(Detector):
+    """Keeps the activations of some features of one layer in the last pass: fp32 [texts, tokens,
+    features], zeros for features of other layers."""
+
+    def __init__(
+        self, lm: "LanguageModel", sae: "CrossLayerSae", number: int, features: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self._lm, self._sae, self._number = lm, sae, number
+        self._features = torch.tensor(features, dtype=torch.int64, device=lm.device)
+        self.enabled = False
+        self.found = torch.zeros(0, 0, len(features))
+
+    @torch.no_grad()
+    def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
+        x = first_tensor(output if output is not None else inputs)
+        where = replaceable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
+        found = layer_activations(self._sae, x, self._number, self._features)
+        self.found = found * where[..., None]
+
+
+class AllLayersActivations:
+    """The same for features of all layers, from a detector for each."""
+
+    def __init__(self, parts: Sequence[LayerActivations], n_features: int) -> None:
+        self._parts, self._n = tuple(parts), n_features
+
+    def enable(self) -> None:
+        for part in self._parts:
+            part.enable()
+
+    def disable(self) -> None:
+        for part in self._parts:
+            part.disable()
+
+    @property
+    def found(self) -> Tensor:
+        total = torch.zeros(0, 0, self._n)
+        for place, part in enumerate(self._parts):
+            total = part.found if not place else total + part.found.to(total.device)
+        return total
+
+
+Watched = TargetActivations | AllLayersActivations
+
+
 @contextmanager
-def watching(loaded: "LoadedSae", features: Sequence[int]) -> Iterator[TargetActivations]:
+def watching(loaded: "LoadedSae", features: Sequence[int]) -> Iterator[Watched]:
     """Inside the block the features' activations can be read; enter it before `steering`."""
-    lm = loaded.lm
-    detector = TargetActivations(lm, loaded.sae, features)
-    hook = lm.layers.register_hook(loaded.layer, detector)
-    try:
-        yield detector
-    finally:
-        lm.layers.unregister_hook(hook)
+    lm, sae = loaded.lm, loaded.sae
+    with ExitStack() as stack:
+
+        def register(point: "HookPoint", detector: Detector) -> None:
+            stack.callback(lm.layers.unregister_hook, lm.layers.register_hook(point, detector))
+
+        if not isinstance(sae, CrossLayerSae):
+            watched = TargetActivations(lm, sae, features)
+            register(loaded.layer, watched)
+            yield watched
+            return
+        owners = {sae.layer_of(feature)[0] for feature in features}
+        parts = []
+        for number, point in zip(sae.layer_numbers, loaded.points, strict=True):
+            if number in owners:
+                parts.append(LayerActivations(lm, sae, number, features))
+                register(point, parts[-1])
+        yield AllLayersActivations(parts, len(features))
 
 
 def feature_targets(stack: Sequence[Intervention]) -> list[int]:
@@ -68,7 +127,7 @@ def feature_targets(stack: Sequence[Intervention]) -> list[int]:
 
 def read_generation(
     lm: "LanguageModel",
-    watched: TargetActivations,
+    watched: Watched,
     generation: "Generation",
     stack: Sequence[Intervention] | None = None,
     max_acts: Mapping[int, float] | None = None,
@@ -110,7 +169,7 @@ def _vocabulary(lm: "LanguageModel") -> int:
 
 
 def _read(
-    lm: "LanguageModel", watched: TargetActivations, generation: "Generation", steered: bool
+    lm: "LanguageModel", watched: Watched, generation: "Generation", steered: bool
 ) -> Iterator[dict[str, Any]]:
     """The readings of continuations that fit one pass."""
     empty = [row for row, ids in enumerate(generation.token_ids) if not ids]

@@ -18,6 +18,7 @@ from mi_crow.mechanistic.steering.inspection import activations_of
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
+    from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 
 
 class Source(ABC):
@@ -112,6 +113,37 @@ class SaeSource(Source):
                 "without feedback",
             )
         return found
+
+
+def layer_activations(sae: "CrossLayerSae", x: Tensor, number: int, features: Tensor) -> Tensor:
+    """The features' activations on x [..., d] of layer `number`: [..., f], zeros for those of other
+    layers."""
+    own = features - sae.first_latents[number]
+    latents = sae.encode_layers({number: x})[number]
+    return activations_of(latents, torch.where(own >= 0, own, -1)).float()
+
+
+class LayerOfFeatures(SaeSource):
+    """The features of one layer, as they write to one layer, the same or a later one. Strengths in
+    units of the token's norm are measured at each layer that is written to."""
+
+    def __init__(
+        self,
+        sae: "CrossLayerSae",
+        layers: "tuple[tuple[int, HookPoint], tuple[int, HookPoint]]",
+        maxima: Mapping[int, float],
+        name: str,
+    ) -> None:
+        """`layers`: the number and the hook point of the layer read, and of the one written to."""
+        (self._number, read), (self._to, write) = layers
+        super().__init__(sae, read, write, maxima, name)
+        self._across = sae
+
+    def rows(self, numbers: Sequence[int]) -> Tensor:
+        return self._across.rows_into(numbers, self._number, self._to)
+
+    def activations(self, x: Tensor, numbers: Tensor) -> Tensor:
+        return layer_activations(self._across, x, self._number, numbers)
 
 
 class VectorSource(Source):

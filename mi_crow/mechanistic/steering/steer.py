@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mi_crow.errors import NotFoundError, UserError, nearest
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.fitting import check_width
 from mi_crow.mechanistic.steering.controllers import (
     ConditionTest,
@@ -15,7 +16,13 @@ from mi_crow.mechanistic.steering.controllers import (
 )
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.schedules import Condition
-from mi_crow.mechanistic.steering.sources import NeuronSource, SaeSource, Source, VectorSource
+from mi_crow.mechanistic.steering.sources import (
+    LayerOfFeatures,
+    NeuronSource,
+    SaeSource,
+    Source,
+    VectorSource,
+)
 
 if TYPE_CHECKING:
     from mi_crow.hooks import Controller
@@ -26,7 +33,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SaeAt:
-    """An SAE in its model; `write` is where its decoder writes, another layer for a transcoder."""
+    """An SAE in its model; `write` is where its decoder writes, another layer for a transcoder. An
+    SAE over several layers knows them itself."""
 
     sae: "SparseAutoencoder"
     read: "HookPoint"
@@ -139,7 +147,7 @@ class _Hooks:
                 )
             source = found[0]
         else:
-            source = self._sae(condition.sae or one.sae)
+            [source, *_] = self._features(condition.sae or one.sae, [condition.feature or 0])
         self._kept[id(source)] = source
         return ConditionTest(source, condition)
 
@@ -153,9 +161,12 @@ class _Hooks:
             raise UserError(
                 f"{one.words!r} names a tag, which has to be looked up in the workspace first"
             )
-        return [self._sae(one.sae)]
+        named = [number for number, _ in (*one.features, *one.rival_features)]
+        return self._features(one.sae, named)
 
-    def _sae(self, sae_id: str | None) -> Source:
+    def _features(self, sae_id: str | None, features: Sequence[int]) -> list[Source]:
+        """What features of an SAE are read and written by: of an SAE over several layers one source
+        for each layer that they are of, and each that they write to."""
         parts = self._parts
         own = parts.own_id is None or sae_id in (None, parts.own_id)
         at = parts.own if own else parts.saes.get(sae_id or "")
@@ -163,9 +174,34 @@ class _Hooks:
             raise self._missing("SAE", sae_id, parts.saes)
         name = "this SAE" if own and parts.own_id is None else f"SAE {sae_id or parts.own_id!r}"
         key = ("sae", "" if own else sae_id or "")
+        if isinstance(at.sae, CrossLayerSae):
+            return self._across(at.sae, features, at.max_acts, key, name)
         if key not in self._sources:
             self._sources[key] = SaeSource(at.sae, at.read, at.write, at.max_acts, name)
-        return self._sources[key]
+        return [self._sources[key]]
+
+    def _across(
+        self,
+        sae: CrossLayerSae,
+        features: Sequence[int],
+        maxima: Mapping[int, float],
+        key: tuple[str, ...],
+        name: str,
+    ) -> list[Source]:
+        resolve = self._lm.layers.resolve
+        reads, writes = (
+            dict(zip(sae.layer_numbers, names, strict=True))
+            for names in (sae.layers, sae.target_layers)
+        )
+        found: list[Source] = []
+        for number in sorted({sae.layer_of(feature)[0] for feature in features}):
+            for to in sae.written_by(number):
+                own = (*key, str(number), str(to))
+                if own not in self._sources:
+                    layers = (number, resolve(reads[number])), (to, resolve(writes[to]))
+                    self._sources[own] = LayerOfFeatures(sae, layers, maxima, name)
+                found.append(self._sources[own])
+        return found
 
     def _vector(self, name: str) -> list[Source]:
         vector = self._parts.vectors.get(name)

@@ -65,6 +65,7 @@ def _figures(detail: "FeatureDetail", width: int) -> Content:
     figures = [
         (density(row.density), "of tokens"),
         (count(row.fires), "firings"),
+        *([("layer", printable(detail.layer))] if detail.layer else []),
         ("max", number(row.max_act, 2)),
         ("mean", number(row.mean_act, 2)),
         ("std", number(detail.std_act, 2)),

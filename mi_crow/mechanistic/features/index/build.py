@@ -20,6 +20,7 @@ from mi_crow.mechanistic.features.index.tables.weight_copy import copy_weights, 
 from mi_crow.mechanistic.features.index.tables.weight_tables import write_directions, write_logits
 from mi_crow.mechanistic.features.index.write import IndexWriter, writing_index
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.fitting import check_not_signed
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.targets import target_layer
@@ -114,6 +115,7 @@ def _fill_tables(
             "model_id": sources.model_id,
             "layer": sources.layer,
             "target_layer": target_layer(sae),
+            **_layers(sae),
             "n_features": sae.n_latents,
             "n_tokens": encoding.corpus.n_tokens,
             "n_documents": encoding.corpus.n_documents,
@@ -130,6 +132,13 @@ def _fill_tables(
         }
     )
     return encoding.corpus.n_tokens
+
+
+def _layers(sae: SparseAutoencoder) -> dict[str, Any]:
+    """Of an SAE over several layers: each layer with the first of its features."""
+    if not isinstance(sae, CrossLayerSae):
+        return {}
+    return {"layers": list(sae.layers), "first_features": list(sae.first_latents.values())}
 
 
 def _device(name: str) -> Any:

@@ -34,6 +34,7 @@ from mi_crow.mechanistic.features.index.write import IndexWriter
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.source import device_batches, not_finite
 from mi_crow.progress import Progress, raise_if_stopped
+from mi_crow.store.runs.joined import JoinedPart, JoinedReader
 from mi_crow.store.runs.parts import Part, RunPart, held_out
 from mi_crow.store.runs.reader import RunReader
 
@@ -117,7 +118,7 @@ class EncodePass:
                     progress.update(min(done, total), total, "token", {"tokens_s": rate})
 
     def _all_encoded(
-        self, reader: RunReader | LiveRun, progress: Progress
+        self, reader: RunReader | JoinedReader | LiveRun, progress: Progress
     ) -> Generator[_Encoded, None, None]:
         """Every piece in order. On a CPU several at once, except from the running model, which
         needs all threads."""
@@ -129,7 +130,9 @@ class EncodePass:
         at_once = min(own, _MOST_AT_ONCE)
         yield from map_in_order(work, self._pieces(reader, at_once), at_once, round(own / at_once))
 
-    def _pieces(self, reader: RunReader | LiveRun, at_once: int = 1) -> Iterator[_Piece]:
+    def _pieces(
+        self, reader: RunReader | JoinedReader | LiveRun, at_once: int = 1
+    ) -> Iterator[_Piece]:
         """All rows; the documents of a part are written before its first piece is yielded. A part
         is cut into about equal pieces, `at_once` or a multiple of that, so that no thread waits
         long for another at the end."""
@@ -196,7 +199,9 @@ class EncodePass:
         codes: list[tuple[Tensor, Tensor, Tensor]] = []
         kind, encoded = latent_dtype(self._sae.n_latents), 0
         finite = torch.ones((), dtype=torch.bool, device=self._sae.device)
-        for x in device_batches(batches, self._sae.device, live=not isinstance(part, RunPart)):
+        for x in device_batches(
+            batches, self._sae.device, live=not isinstance(part, RunPart | JoinedPart)
+        ):
             raise_if_stopped(progress)
             # A sum of fp16 may overflow. Read once per piece, so that nothing waits for the device.
             finite &= (x.float() if x.dtype == torch.float16 else x).sum().isfinite()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mi_crow.errors import NotFoundError, UserError
@@ -11,6 +12,7 @@ from mi_crow.mechanistic.features.index.live_run import LiveRun
 from mi_crow.mechanistic.features.index.origins import Origin, check_unchanged, known_origins
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import set_centring
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.fitting import (
     check_captured_with,
     check_run,
@@ -19,8 +21,9 @@ from mi_crow.mechanistic.sae.fitting import (
     run_of,
 )
 from mi_crow.mechanistic.sae.stored_layers import stored_layer
-from mi_crow.mechanistic.sae.targets import check_same_point
+from mi_crow.mechanistic.sae.targets import check_same_points
 from mi_crow.progress import Progress
+from mi_crow.store.runs.joined import JoinedReader
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.runs.reader import RunReader
 from mi_crow.store.workspace import Workspace
@@ -35,7 +38,7 @@ _ITS_MODEL = "give the model it was trained on"
 class Sources:
     """Runs and texts of one layer of one model, in the order they are read."""
 
-    readers: tuple[RunReader | LiveRun, ...]
+    readers: tuple[RunReader | JoinedReader | LiveRun, ...]
     origins: tuple[Origin, ...]  # of each, for `meta.sources`
     lm: "LanguageModel"
 
@@ -121,12 +124,13 @@ def _wanted(workspace: Workspace, config: IndexConfig, sae: SparseAutoencoder) -
     return [*before, new]
 
 
-def _reader(workspace: Workspace, origin: Origin, sae: SparseAutoencoder, sae_id: str) -> RunReader:
+def _reader(
+    workspace: Workspace, origin: Origin, sae: SparseAutoencoder, sae_id: str
+) -> RunReader | JoinedReader:
     run_id = origin.run_id or ""
     try:
         run_dir = workspace.run_dir(run_id)
-        spec = stored_layer(RunManifest.load(run_dir), sae.metadata.layer_signature)
-        reader = RunReader(run_dir, spec.name)
+        reader = _opened(run_dir, RunManifest.load(run_dir), sae)
     except NotFoundError as error:
         if not origin.indexed:
             raise
@@ -137,16 +141,36 @@ def _reader(workspace: Workspace, origin: Origin, sae: SparseAutoencoder, sae_id
     manifest = reader.manifest
     manifest.require_complete()
     check_unchanged(origin, manifest)
-    layer = f"layer {reader.layer.name!r} of run {run_id!r}"
-    check_width(f"SAE {sae_id!r}", sae.n_inputs, layer, reader.width)
+    for one, width in _read_with_widths(reader, sae):
+        layer = f"layer {one.layer.name!r} of run {run_id!r}"
+        check_width(f"SAE {sae_id!r}", width, layer, one.width)
     check_run(sae_id, sae.metadata.model_name, sae.metadata.tokenizer_hash, manifest)
     return reader
+
+
+def _opened(
+    run_dir: Path, manifest: RunManifest, sae: SparseAutoencoder
+) -> RunReader | JoinedReader:
+    if not isinstance(sae, CrossLayerSae):
+        return RunReader(run_dir, stored_layer(manifest, sae.metadata.layer_signature).name)
+    names = [stored_layer(manifest, layer).name for layer in sae.layers]
+    return JoinedReader(run_dir, names, sae.metadata.hook_name)
+
+
+def _read_with_widths(
+    reader: RunReader | JoinedReader, sae: SparseAutoencoder
+) -> list[tuple[RunReader, int]]:
+    """Each layer that is read, with the width that the SAE takes there."""
+    if isinstance(reader, JoinedReader) and isinstance(sae, CrossLayerSae):
+        return list(zip(reader.readers, sae.widths, strict=True))
+    assert isinstance(reader, RunReader)
+    return [(reader, sae.n_inputs)]
 
 
 def _load(
     config: IndexConfig,
     wanted: Sequence[Origin],
-    stored: Sequence[RunReader],
+    stored: Sequence[RunReader | JoinedReader],
     sae: SparseAutoencoder,
 ) -> "LanguageModel":
     """The model that was named, else that of the runs, else that of texts indexed before, else
@@ -169,7 +193,10 @@ def _load(
 
 
 def _check_model(
-    lm: "LanguageModel", stored: Sequence[RunReader], sae: SparseAutoencoder, sae_id: str
+    lm: "LanguageModel",
+    stored: Sequence[RunReader | JoinedReader],
+    sae: SparseAutoencoder,
+    sae_id: str,
 ) -> None:
     """One tokenizer and one hook point for all: `lm`, the runs and the SAE. Raises UserError."""
     for reader in stored:
@@ -188,7 +215,11 @@ def _check_model(
             hint=_ITS_MODEL,
         )
     for reader in stored:
-        check_same_point(lm, sae, reader.layer, sae_id)
+        if isinstance(reader, JoinedReader):
+            layers = [one.layer for one in reader.readers]
+            check_same_points(lm, sae, layers, sae_id)
+        else:
+            check_same_points(lm, sae, [reader.layer], sae_id)
 
 
 def _live_run(
@@ -199,6 +230,11 @@ def _live_run(
     from mi_crow.language_model.token_ids import ids_decoder
 
     assert origin.texts is not None
+    if isinstance(sae, CrossLayerSae):
+        raise UserError(
+            f"SAE {sae_id!r} reads {len(sae.layers)} layers: texts are not run through it",
+            hint=f"capture them ({sae.metadata.hook_name}) and name the run with --run",
+        )
     spec = origin.texts.model or ModelSpec(lm.model_id)
     layer = sae.metadata.layer_signature
     where = f"layer {layer!r} of model {lm.model_id!r}"

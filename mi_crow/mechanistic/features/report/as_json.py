@@ -21,7 +21,9 @@ def row_json(row: "FeatureRow") -> dict[str, Any]:
 
 def feature_json(detail: "FeatureDetail", examples: "Sequence[Example]") -> dict[str, Any]:
     """Everything about one feature."""
+    layer = {"layer": detail.layer} if detail.layer else {}
     return row_json(detail.row) | {
+        **layer,
         "examples": [_example_json(example) for example in examples],
         "promoted": [{"token": token, "value": value} for token, value in detail.promoted],
         "suppressed": [{"token": token, "value": value} for token, value in detail.suppressed],

@@ -9,7 +9,7 @@ Scope 2 the activations that it reads (McDougall et al. 2025, "Gemma Scope 2").
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, overload
+from typing import Any, NamedTuple, Self, overload
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,7 @@ from torch.nn import functional
 
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.cross_layer.record import (
-    CROSSCODER,
-    TRANSCODER,
-    CrossLayerRecord,
-    LayerRecord,
-)
+from mi_crow.mechanistic.sae.cross_layer.record import TRANSCODER, CrossLayerRecord, LayerRecord
 from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef, check_finite, check_weights
 from mi_crow.mechanistic.sae.cross_layer.saving import save_layers
 from mi_crow.mechanistic.sae.kernels.entries import Entries, decode_entries, encode_above
@@ -50,10 +45,8 @@ class CrossLayerSae(SparseAutoencoder):
 
     As an SAE like others it reads the activations of all layers side by side [..., n_inputs] and
     gives those of all outputs side by side [..., n_outputs]; a latent then has one number among
-    those of all layers, the first layer's first.
-
-    No tensor is read before it is needed: encoding one layer reads its encoder alone. What has been
-    read stays in memory until `release`. Read only: nothing here trains it.
+    those of all layers. No tensor is read before it is needed, and what has been read stays in
+    memory until `release`. Read only: nothing here trains it.
     """
 
     def __init__(
@@ -97,6 +90,21 @@ class CrossLayerSae(SparseAutoencoder):
         """The numbers of the layers' blocks, in order."""
         return tuple(self._layers)
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How many numbers it reads at each layer, in order."""
+        return tuple(layer.n_inputs for layer in self._layers.values())
+
+    @property
+    def output_widths(self) -> tuple[int, ...]:
+        """How many numbers it predicts at each layer, in order."""
+        return tuple(layer.n_outputs for layer in self._layers.values())
+
+    def latents_at(self, number: int) -> range:
+        """The latents of a layer among those of all layers."""
+        first = self.first_latents[number]
+        return range(first, first + self._layers[number].n_latents)
+
     @cached_property
     def first_latents(self) -> dict[int, int]:
         """By number of the layer: the first of its latents among those of all layers."""
@@ -108,10 +116,9 @@ class CrossLayerSae(SparseAutoencoder):
 
     def layer_of(self, latent: int) -> tuple[int, int]:
         """The number of the layer that a latent is of, and its number there. Raises UserError."""
-        for number, layer in self._layers.items():
-            own = latent - self.first_latents[number]
-            if 0 <= own < layer.n_latents:
-                return number, own
+        for number in self._layers:
+            if latent in self.latents_at(number):
+                return number, latent - self.first_latents[number]
         raise UserError(
             f"{latent} is not a feature of this SAE",
             hint=f"it has features 0 to {self.n_latents - 1}",
@@ -190,6 +197,10 @@ class CrossLayerSae(SparseAutoencoder):
         latents = self.encode_layers(x)
         return CrossLayerOutput({to: self._rebuilt(to, latents, x) for to in x}, latents)
 
+    def written_by(self, number: int) -> tuple[int, ...]:
+        """The numbers of the layers that layer `number` writes to."""
+        return tuple(self._layers[number].decoders)
+
     def sources(self, to: int) -> tuple[int, ...]:
         """The numbers of the layers that write to layer `to`."""
         return tuple(number for number, layer in self._layers.items() if to in layer.decoders)
@@ -197,23 +208,30 @@ class CrossLayerSae(SparseAutoencoder):
     def writes(self, latents: Sequence[int]) -> dict[int, Tensor]:
         """What one unit of each of these latents, numbered among all, adds to the layers that they
         write to: {number: [n, d]}, zeros where one does not write. Only these rows are read."""
-        owners = [self.layer_of(latent) for latent in latents]
+        owners = {self.layer_of(latent)[0] for latent in latents}
         found: dict[int, Tensor] = {}
-        for number, layer in self._layers.items():
-            places = [place for place, (owner, _) in enumerate(owners) if owner == number]
-            own = [owners[place][1] for place in places]
-            for to, ref in layer.decoders.items() if places else ():
-                shape = (len(owners), ref.shape[1])
-                kept = found.setdefault(to, torch.zeros(shape, device=self.device))
-                kept[places] = ref.rows(own).to(self.device, torch.float32)
+        for number in sorted(owners):
+            for to in self._layers[number].decoders:
+                rows = self.rows_into(latents, number, to)
+                found[to] = found[to] + rows if to in found else rows
         return dict(sorted(found.items()))
+
+    def rows_into(self, latents: Sequence[int], number: int, to: int) -> Tensor:
+        """What those of layer `number` add to layer `to`: [n, d] fp32, zeros for other layers'."""
+        own = self.latents_at(number)
+        ref = self._layers[number].decoders[to]
+        places = [place for place, latent in enumerate(latents) if latent in own]
+        rows = torch.zeros(len(latents), ref.shape[1], device=self.device)
+        if places:
+            read = ref.rows([latents[place] - own.start for place in places])
+            rows[places] = read.to(self.device, torch.float32)
+        return rows
 
     # Side by side.
 
     def _encode_entries(self, x: Tensor) -> tuple[Tensor, Entries]:
         values, columns, rows = [], [], []
-        widths = [layer.n_inputs for layer in self._layers.values()]
-        for number, part in zip(self._layers, x.split(widths, dim=-1), strict=True):
+        for number, part in zip(self._layers, x.split(list(self.widths), dim=-1), strict=True):
             found, entries = self._encoded(number, part)
             values.append(found)
             columns.append(entries.columns + self.first_latents[number])
@@ -347,8 +365,7 @@ class CrossLayerSae(SparseAutoencoder):
         """Activations side by side, by number of their layer."""
         if x is None:
             return None
-        widths = [layer.n_inputs for layer in self._layers.values()]
-        return dict(zip(self._layers, x.split(widths, dim=-1), strict=True))
+        return dict(zip(self._layers, x.split(list(self.widths), dim=-1), strict=True))
 
     def _known(self, number: int) -> LayerRecord:
         if number not in self._layers:
@@ -380,23 +397,3 @@ class CrossLayerSae(SparseAutoencoder):
             check_finite(found, name.partition(".")[0], self._place)
             self._read[key] = found
         return self._read[key]
-
-
-class CrossLayerTranscoder(CrossLayerSae):
-    """Predicts what the MLPs of several layers add to the stream."""
-
-    architecture: ClassVar[str] = TRANSCODER
-
-
-class Crosscoder(CrossLayerSae):
-    """Reconstructs the activations of the layers that it reads."""
-
-    architecture: ClassVar[str] = CROSSCODER
-
-
-def open_cross_layer(
-    record: CrossLayerRecord, place: Path, device: str | torch.device, dtype: torch.dtype | None
-) -> CrossLayerSae:
-    """The SAE of a record; `dtype` None is that of the file, else float32."""
-    kind = CrossLayerTranscoder if record.architecture == TRANSCODER else Crosscoder
-    return kind(record, device=device, dtype=dtype or record.dtype or torch.float32, place=place)

@@ -13,6 +13,7 @@ from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import set_centring
 from mi_crow.mechanistic.sae.config import EvaluateConfig
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.evaluation.document_pooling import pooled_documents
 from mi_crow.mechanistic.sae.evaluation.model_loss import ModelLoss, TokenDocument, model_loss
 from mi_crow.mechanistic.sae.evaluation.probes import dense_probe_score, sparse_probe_scores
@@ -64,6 +65,11 @@ def evaluate_sae(
     progress = progress or NullProgress()
     sae_dir = workspace.sae_dir(config.sae_id)
     sae = load_sae(sae_dir, torch_device(config.device) if lm is None else lm.device)
+    if isinstance(sae, CrossLayerSae):
+        raise UserError(
+            f"SAE {config.sae_id!r} reads {len(sae.layers)} layers: it cannot be evaluated",
+            hint="index, inspect and steer it",
+        )
     tokens = _tokens(workspace, config, sae)
     reader = RunReader(workspace.run_dir(tokens.manifest.run_id), tokens.layer.name)
     documents = _heldout_documents(reader, config.documents, config.seed)

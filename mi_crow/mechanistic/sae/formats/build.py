@@ -9,9 +9,9 @@ from torch import Tensor
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.architectures import BY_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.cross_layer.kinds import open_cross_layer
 from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
 from mi_crow.mechanistic.sae.cross_layer.refs import check_finite, check_weights
-from mi_crow.mechanistic.sae.cross_layer.sae import open_cross_layer
 from mi_crow.mechanistic.sae.formats.config import check_scale
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.input_norm import check_input_norm

@@ -10,7 +10,7 @@ import torch
 
 from mi_crow.errors import CorruptDataError, MiCrowError, UserError
 from mi_crow.language_model.loading import torch_device
-from mi_crow.mechanistic.sae.architectures import BY_ARCH
+from mi_crow.mechanistic.sae.architectures import BY_ARCH, BY_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
 from mi_crow.mechanistic.sae.fitting import check_widths
@@ -141,6 +141,11 @@ def _first_state(
     if config.init is None:
         return new_sae(config, tokens.layer.width, target.width if target else None, device)
     sae = load_sae(workspace.sae_or_path(config.init), device)
+    if BY_NAME.get(sae.architecture) is None or BY_NAME[sae.architecture].arch is None:
+        raise UserError(
+            f"{config.init!r} is of architecture {sae.architecture!r}, which can only be read",
+            hint="leave out --init",
+        )
     if sae.transcodes and target is None:
         raise UserError(
             f"{config.init!r} is a transcoder: it needs the layer that it should predict",

@@ -102,6 +102,7 @@ class _Scorer:
     """The model on some prompts, with one feature amplified in each row of a batch."""
 
     def __init__(self, loaded: LoadedSae, prompts: list[str], strength: float) -> None:
+        loaded.must_read_one_layer("an output score")
         self._lm, self._sae, self._strength = loaded.lm, loaded.sae, strength
         self._point = point_written(loaded.lm, loaded.sae, loaded.sae_id) or loaded.layer
         bos = loaded.sae.metadata.bos("auto")

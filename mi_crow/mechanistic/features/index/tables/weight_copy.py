@@ -22,7 +22,7 @@ _COLUMNS = ("decoder_norm", "encoder_decoder_cosine", "skew", "kurtosis", "map_x
 
 
 def weights_digest(sae: SparseAutoencoder, lm: "LanguageModel", config: IndexConfig) -> str:
-    """SHA-256 of all that those tables depend on: the SAE's two matrices, the model's last norm and
+    """SHA-256 of all that those tables depend on: the SAE's matrices, the model's last norm and
     output embedding, its tokenizer, and how much is kept."""
     norm, head = lm.layers.unembedding()
     settings: dict[str, Any] = {
@@ -34,7 +34,9 @@ def weights_digest(sae: SparseAutoencoder, lm: "LanguageModel", config: IndexCon
         "map": [config.map, config.seed if config.map == "umap" else 0],
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    tensors = [sae.decoder_rows, sae.encoder_rows, *head.parameters()]
+    # A transcoder's encoder is in no table.
+    tensors = [sae.decoder_rows, *([] if sae.transcodes else [sae.encoder_rows])]
+    tensors += head.parameters()
     tensors += [] if norm is None else list(norm.parameters())
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())

@@ -68,7 +68,7 @@ def write_logits(
     """
     norm, head = lm.layers.unembedding()
     lens = LogitLens(norm, head)
-    if lens.width != sae.n_outputs:
+    if lens.width != sae.decoder_rows.shape[1]:
         progress.log("no logit effects: the layer is not as wide as the output embedding")
         return {}
     if norm is None:
