@@ -14,9 +14,10 @@ from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.mechanistic.steering.run import steer_prompt
+from mi_crow.mechanistic.vectors.activations import TextActivations
 from mi_crow.mechanistic.vectors.config import VectorConfig
 from mi_crow.mechanistic.vectors.exchange import export_vector, import_vector
-from mi_crow.mechanistic.vectors.in_features import from_features, in_features
+from mi_crow.mechanistic.vectors.in_features import from_features, in_features, pooled_latents
 from mi_crow.mechanistic.vectors.make import make_vector, text_sets
 from mi_crow.mechanistic.vectors.methods import difference_of_means, probe_direction
 from mi_crow.mechanistic.vectors.stored import (
@@ -261,3 +262,15 @@ def test_reft_trains_on_a_model_of_another_kind(workspace):
     lm = LanguageModel.from_local_torch(build_model("gpt_neox", len(tokenizer)), tokenizer)
     vector = make_vector(workspace, lm, "sea", config("reft-r1", steps=2))
     assert bool(vector.directions["resid_post.1"].isfinite().all())
+
+
+@pytest.mark.parametrize("pool", ["mean", "last"])
+def test_latents_are_pooled_text_by_text(pool: str) -> None:
+    sae = tiny_sae()
+    x = torch.randn(30, WIDTH, generator=torch.Generator().manual_seed(0))
+    x[4] *= 1000  # the only token of the second text
+    side = TextActivations(x, torch.tensor([4, 5, 20, 30]), [0, 1, 2, 3])
+    z = sae.encode(x)
+    texts = [z[0:4], z[5:20], z[20:30]]
+    expected = torch.stack([one[-1] if pool == "last" else one.mean(dim=0) for one in texts])
+    torch.testing.assert_close(pooled_latents(sae, side, 100.0, pool), expected)

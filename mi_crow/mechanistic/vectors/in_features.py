@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
 
 
+_ROWS = 2048  # tokens that are encoded at once
+
+
 @dataclass(frozen=True)
 class InFeatures:
     """A direction in terms of decoder rows."""
@@ -116,7 +119,7 @@ def refined(
         for texts in (sets.positive, sets.negative)
     ]
     _, limit = massive_norm(*sides)
-    pooled = [_pooled_latents(sae, side, limit, config.pool) for side in sides]
+    pooled = [pooled_latents(sae, side, limit, config.pool) for side in sides]
     means = [one.mean(dim=0) for one in pooled]
     variances = [one.var(dim=0, unbiased=False) for one in pooled]
     apart = means[0] - means[1]
@@ -132,20 +135,24 @@ def refined(
     return Refined(from_features(sae, [(i, float(apart[i])) for i in best]), features)
 
 
-def _pooled_latents(
+def pooled_latents(
     sae: "SparseAutoencoder", side: TextActivations, limit: float, pool: str
 ) -> Tensor:
-    """One row of latents a text: [n, M]."""
-    keep, found, start = ordinary_rows(side, limit), [], 0
-    for end in side.ends.tolist():
-        rows = side.rows[start:end][keep[start:end]]
-        if len(rows):
-            z = sae.encode(rows.to(sae.device)).float().cpu()
-            found.append(z[-1] if pool == "last" else z.mean(dim=0))
-        start = end
-    if not found:
+    """One row of latents a text: [n, M]; texts without an ordinary token are left out."""
+    keep = ordinary_rows(side, limit)
+    text = torch.bucketize(torch.arange(len(side.rows)), side.ends, right=True)[keep]
+    rows = side.rows[keep]
+    if not len(rows):
         raise UserError("the texts have no ordinary tokens", hint="give longer ones")
-    return torch.stack(found)
+    if pool == "last":
+        last = torch.cat([text[1:] != text[:-1], torch.ones(1, dtype=torch.bool)])
+        rows, text = rows[last], text[last]
+    _, text, counts = text.unique_consecutive(return_inverse=True, return_counts=True)
+    pooled = torch.zeros(len(counts), sae.n_latents)
+    for start in range(0, len(rows), _ROWS):
+        z = sae.encode(rows[start : start + _ROWS].to(sae.device)).float().cpu()
+        pooled.index_add_(0, text[start : start + _ROWS], z)
+    return pooled / counts[:, None]
 
 
 def refined_vector(base: SteeringVector, name: str, sae_id: str, result: Refined) -> SteeringVector:
