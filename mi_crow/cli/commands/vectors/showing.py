@@ -50,6 +50,7 @@ def print_vectors(vectors: "Sequence[VectorSummary]", *, as_json: bool) -> None:
 
 def print_summary(one: "VectorSummary") -> None:
     made = one.made
+    refined = _object(made.get("refined"))
     facts = {
         "vector": one.name,
         "layers": ", ".join(f"{point} (width {width})" for point, width in one.widths.items()),
@@ -60,7 +61,9 @@ def print_summary(one: "VectorSummary") -> None:
         "against": _texts(made, "against"),
         "run": str(made.get("run_id") or ""),
         "source": str(made.get("source") or ""),
-        "SAE": str(made.get("sae") or ""),
+        "SAE": str(made.get("sae") or refined.get("sae") or ""),
+        "refined from": str(refined.get("of") or ""),
+        "features": _feature_list(refined.get("features") or made.get("features")),
     }
     for point in one.widths:
         figures = _figures(made, point)
@@ -148,6 +151,21 @@ def _near(one: "TopText") -> str:
     return textwrap.shorten(words, 2 * _WIDE, placeholder="…")
 
 
+def _feature_list(features: Any) -> str:
+    """The features that a vector was made of, by their numbers."""
+    if not isinstance(features, list):
+        return ""
+    numbers = [
+        one[0] if isinstance(one, list) and one else _object(one).get("feature", "")
+        for one in features
+    ]
+    return textwrap.shorten(", ".join(map(str, numbers)), 200, placeholder="…")
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _texts(made: Mapping[str, Any], side: str) -> str:
     named = made.get(side)
     if not isinstance(named, list) or not named:
@@ -167,9 +185,7 @@ def _auroc(one: "VectorSummary") -> str:
 
 
 def _figures(made: Mapping[str, Any], point: str) -> Mapping[str, Any]:
-    layers = made.get("layers")
-    found = layers.get(point) if isinstance(layers, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+    return _object(_object(made.get("layers")).get(point))
 
 
 def _float(value: Any) -> float | None:
