@@ -9,7 +9,7 @@ import torch
 from mi_crow.cli.entry import as_commands, run_command_line
 from mi_crow.errors import CancelledError, NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from mi_crow.mechanistic.features.output_file import read_scores
+from mi_crow.mechanistic.features.beside.output_scores import read_scores
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.steering.effects import perplexity, write_continuations
 from mi_crow.mechanistic.steering.interventions import parse_intervention

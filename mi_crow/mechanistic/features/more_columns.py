@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mi_crow.mechanistic.features.beside.output_scores import scores_beside
 from mi_crow.mechanistic.features.catalogue import (
     BY_LABEL,
     OF_CONCEPTS,
     OF_PROPOSALS,
     column_named,
 )
-from mi_crow.mechanistic.features.output_file import scores_beside
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.columns import ConceptColumns, FeatureColumns

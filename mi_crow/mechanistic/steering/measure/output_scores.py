@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mi_crow.hooks import Controller
 from mi_crow.language_model.context import ForwardContext
-from mi_crow.mechanistic.features.output_file import read_scores, write_scores
+from mi_crow.mechanistic.features.beside.output_scores import read_scores, write_scores
 from mi_crow.mechanistic.steering.loading import LoadedSae, load_for_work
 from mi_crow.mechanistic.steering.measure.config import ScoresConfig
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
