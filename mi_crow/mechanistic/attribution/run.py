@@ -3,7 +3,7 @@
 The command line loads what it needs for one call; the model session keeps it loaded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,17 +77,27 @@ def load_together(workspace: Workspace, sae_ids: Sequence[str], device: str) -> 
 
 
 def attribute_prompt(
-    workspace: Workspace, sae_ids: Sequence[str], text: str, question: Question, device: str
+    workspace: Workspace,
+    sae_ids: Sequence[str],
+    text: str,
+    question: Question,
+    device: str,
+    tell_memory: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """`attribute_loaded` with SAEs of the workspace."""
     loaded = load_together(workspace, sae_ids, device)
-    return attribute_loaded(KnownFeatures(workspace), loaded, text, question)
+    return attribute_loaded(KnownFeatures(workspace), loaded, text, question, tell_memory)
 
 
 def attribute_loaded(
-    known: KnownFeatures, loaded: Sequence[LoadedSae], text: str, question: Question
+    known: KnownFeatures,
+    loaded: Sequence[LoadedSae],
+    text: str,
+    question: Question,
+    tell_memory: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """The causes of one number of the model's answer to `text` (see `attribute.attribute`).
+    `tell_memory` gets the bytes that it takes, about, before it takes them.
 
     Raises UserError for an empty text, a target that is no token, or a feature that does not fire;
     MachineError, naming a length that would fit, when memory runs out.
@@ -103,6 +113,9 @@ def attribute_loaded(
     sites = [Site.of(one) for one in loaded]
     first = min(lm.layers.block_of(one.write) or 0 for one in sites)
     rows = question.top + 6
+    memory = attribution_bytes(lm, tokens, rows, first)
+    if tell_memory is not None:
+        tell_memory(memory)
     try:
         target_site = _target_site(sites, question)
         target = _target(lm, encoding, target_site, question)
@@ -121,7 +134,6 @@ def attribute_loaded(
         if not out_of_memory(error):
             raise
         raise too_long(lm, tokens, rows, first) from error
-    memory = attribution_bytes(lm, tokens, rows, first)
     return as_json(known, lm, encoding, found) | {"memory_bytes": memory, "steps": question.steps}
 
 

@@ -99,7 +99,12 @@ def run(options: Namespace) -> int:
         bos=options.bos,
     )
     text = text_of(options.text)
-    result = attribute_prompt(workspace, sae_ids, text, question, device_of(options))
+
+    def tell(memory: int) -> None:
+        if not options.json:
+            print_line(f"takes about {size(memory)} of memory beside the model", "dim")
+
+    result = attribute_prompt(workspace, sae_ids, text, question, device_of(options), tell)
     if options.json:
         print_json(result)
     else:
@@ -115,7 +120,6 @@ def _show(result: dict[str, Any]) -> None:
             "after": f"token {target['position']} {tokens[target['position']]!r}",
             "value": number(result["value"]),
             "model says": _predictions(result["predictions"]),
-            "memory": f"about {size(result['memory_bytes'])}",
         }
     )
     for one in result["saes"]:
