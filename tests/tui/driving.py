@@ -11,6 +11,8 @@ from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
+from tui.app import MiCrowApp
+
 DRAWN_ANYWAY_S = 1.0  # for a test that waits on its own; `drawn` draws at once
 MOST_ROUNDS = 100_000  # of the event loop: a widget that always has more to do ends a wait
 
@@ -26,11 +28,12 @@ async def settle(pilot: Pilot) -> None:
 
 
 async def drawn(app: App) -> None:
-    """Waits until every message has been handled, and draws what they changed."""
+    """Waits until every key and message has been handled, and draws what they changed."""
     while app._exception is None:
         await _nothing_to_do()
-        while app._resize_event is not None:  # Textual waits for the last of many
-            await asyncio.sleep(0.005)
+        if _is_held_back(app):
+            await asyncio.sleep(0.001)
+            continue
         screen = app._screen_stack[-1] if app._screen_stack else None
         waiting = screen is not None and (
             screen._layout_required
@@ -43,6 +46,13 @@ async def drawn(app: App) -> None:
         if screen is None or not waiting or app._batch_count or not screen.is_current:
             return
         screen._on_timer_update()
+
+
+def _is_held_back(app: App) -> bool:
+    """Whether a timer is about to go on: Textual waits for the last of many sizes, and a key waits
+    for the end of the one before it."""
+    keys_act = isinstance(app, MiCrowApp) and app.keys_act
+    return app.is_running and not app._exit and (keys_act or app._resize_event is not None)
 
 
 async def _nothing_to_do(*_sleeps: float) -> None:
