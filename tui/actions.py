@@ -253,6 +253,12 @@ ACTIONS: tuple[Action, ...] = (
 )
 
 BY_ID = {action.id: action for action in ACTIONS}
+# What moves within a list or a text, and nothing else.
+MOVES = frozenset(
+    f"{of}.{where}"
+    for of in ("list", "scroll")
+    for where in ("down", "up", "page_down", "page_up", "first", "last")
+)
 
 
 def scope_actions(scope: str) -> Iterator[Action]:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from textual.app import ScreenStackError
 from textual.message import Message
+from textual.widget import Widget
 
 from mi_crow.errors import MiCrowError
 from mi_crow.store.json_object import JsonObject
 from mi_crow.store.workspace import Workspace
 from tui import messages
-from tui.actions import SCREENS, changes_workspace
+from tui.actions import MOVES, SCREENS, changes_workspace
 from tui.allocation import collect_again
 from tui.context import AppContext, ConceptsLook
 from tui.history import History, Visited
@@ -89,6 +90,16 @@ class Workbench(ThreadWork, TerminalApp):
     def keymap(self) -> Mapping[str, str]:
         """The keys that are not those of the table of actions, by action."""
         return self._keymap
+
+    def stays_in(self, focused: Widget | None, key: str) -> bool:
+        """A character for a field, or a move in a list or a text."""
+        if focused is None or super().stays_in(focused, key):
+            return focused is not None
+        return any(
+            binding.id in MOVES and key in self._keymap.get(binding.id, binding.key).split(",")
+            for bound in focused._bindings.key_to_bindings.values()
+            for binding in bound
+        )
 
     # What it tells.
 

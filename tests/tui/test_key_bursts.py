@@ -35,9 +35,8 @@ async def test_what_follows_a_filter_key_is_typed_into_the_filter(open_index):  
     async with open_index() as pilot:
         await burst(pilot, "/harbour")
         assert pilot.app.screen.prompt.field.value == search(pilot) == "harbour"
-        await burst(pilot, "\x15mast\rgjj")  # ctrl+u, another word, then moves in the list
-        assert search(pilot) == "mast"
-        assert (pilot.app.focused, table(pilot).cursor) == (table(pilot), 2)
+        await burst(pilot, "\x15mast\rj")  # ctrl+u, another word, then a move in the list
+        assert (search(pilot), pilot.app.focused) == ("mast", table(pilot))
 
 
 async def test_a_move_a_filter_and_a_jump_in_one_piece(open_index):  # noqa: F811
@@ -47,6 +46,21 @@ async def test_a_move_a_filter_and_a_jump_in_one_piece(open_index):  # noqa: F81
         await burst(pilot, "/\x15\r#7\r")
         assert search(pilot) == ""
         assert pilot.app.screen.open_feature == 7
+
+
+async def test_moves_wait_for_nothing_and_other_keys_for_them(open_index):  # noqa: F811
+    async with open_index() as pilot:
+        app, driver = pilot.app, pilot.app._driver
+        assert isinstance(app, MiCrowApp)
+        assert driver is not None
+        while app.keys_act:
+            await pilot.pause(0.001)
+        for message in XTermParser().feed("jjjj"):
+            driver.process_message(message)
+        await pilot.pause()
+        assert not app._keys_waiting
+        await burst(pilot, "gjjj#12\rjj")
+        assert pilot.app.screen.open_feature == 12
 
 
 async def test_a_paste_goes_into_the_field_that_the_key_before_it_opened(open_index):  # noqa: F811

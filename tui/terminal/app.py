@@ -102,7 +102,7 @@ class TerminalApp(KeysInOrder):
         return [*filters, *CONTROL_FILTER]
 
     async def _check_bindings(self, key: str, priority: bool = False) -> bool:
-        if self._exit:  # the screens may be gone
+        if self._exit or not self._screen_stacks.get(self._current_mode):  # the app ends
             return True
         if priority and takes_key(self.focused, key):  # whatever key a user gave the palette
             return False

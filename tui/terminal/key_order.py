@@ -3,7 +3,8 @@
 Textual gives a key to the widget that has the focus when the key arrives. A key that opens a field
 moves the focus some messages later, and what was typed right behind it would go to the list below.
 So what is typed waits for the end of what the key before it set off. A key that comes when that is
-over, as keys do that a hand types, waits for nothing.
+over, as keys do that a hand types, waits for nothing; nor do the characters of a word in a field,
+or the moves of a key that is held down.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from textual.widget import Widget
 from tui.terminal.keys import takes_key
 
 _MOST_LOOKS: Final = 2000  # a key is not lost because something never ends
-_LOOK_S: Final = 0.001
+_LOOK_S: Final = 0.002
 
 
 class _Look(Event, bubble=False):
@@ -34,7 +35,7 @@ class KeysInOrder(App[None]):
         self._key_acts = False  # until what the last key set off is over
         self._looks_left = 0
         self._key_heard_by: tuple[MessagePump, ...] = ()  # those that heard of the last key
-        self._typed_into: Widget | None = None  # the field that took it
+        self._stayed_in: Widget | None = None  # the field or the list that took it
         self._answers_opening = 0  # threads whose answer opens something that takes keys
 
     async def on_event(self, event: Event) -> None:
@@ -42,7 +43,7 @@ class KeysInOrder(App[None]):
             await self._release()
         elif not isinstance(event, Key | Paste) or event.is_forwarded:
             await super().on_event(event)
-        elif not self._key_acts or (not self._keys_waiting and self._is_typed_on(event)):
+        elif not self._key_acts or (not self._keys_waiting and self._goes_on(event)):
             await self._act_on(event)
         else:
             self._keys_waiting.append(event)
@@ -59,20 +60,28 @@ class KeysInOrder(App[None]):
 
     async def _act_on(self, event: Key | Paste) -> None:
         focused = self.focused
-        typed = isinstance(event, Key) and takes_key(focused, event.key)
-        self._typed_into = focused if typed else None
-        self._key_heard_by = _path(focused or self.screen)
+        try:
+            self._key_heard_by = _path(focused or self.screen)
+        except ScreenStackError:  # the app ends
+            return
+        stays = isinstance(event, Key) and self.stays_in(focused, event.key)
+        self._stayed_in = focused if stays else None
         self._looks_left = _MOST_LOOKS
         if not self._key_acts:
             self._key_acts = True
             self._release_soon()
         await super().on_event(event)
 
-    def _is_typed_on(self, event: Key | Paste) -> bool:
-        """Whether this is one more character for the field that took the one before."""
-        field = self._typed_into
+    def stays_in(self, focused: Widget | None, key: str) -> bool:
+        """Whether a key leaves the focus where it is, so that the next one of this kind need not
+        wait for it: a character for a field."""
+        return takes_key(focused, key)
+
+    def _goes_on(self, event: Key | Paste) -> bool:
+        """Whether the key before this one left the focus where it is, and this one will."""
+        field = self._stayed_in
         same = field is not None and field is self.focused
-        return same and isinstance(event, Key) and takes_key(field, event.key)
+        return same and isinstance(event, Key) and self.stays_in(field, event.key)
 
     def _release_soon(self) -> None:
         self._looks_left -= 1
@@ -83,7 +92,7 @@ class KeysInOrder(App[None]):
         if self._exit:
             self._keys_waiting.clear()
         waiting = self._keys_waiting
-        while waiting and (self._key_is_over() or self._is_typed_on(waiting[0])):
+        while waiting and (self._key_is_over() or self._goes_on(waiting[0])):
             await self._act_on(waiting.popleft())
         if waiting or not self._key_is_over():
             self._release_soon()
