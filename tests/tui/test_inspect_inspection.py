@@ -47,6 +47,6 @@ def test_an_answer_that_is_none_is_refused(broken: dict):
 
 def test_a_cut_text_says_how_much_was_read_and_how_to_read_all() -> None:
     cut = Inspection(tokens=("a",) * 64, tokens_read=64, tokens_total=1200, bos_added=True)
-    assert cut.reading() == "64 of 1,200\nw reads all, BOS"
+    assert cut.reading() == "64 of 1,200\nW reads all, BOS"
     whole = Inspection(tokens=("a",) * 4, tokens_read=4, tokens_total=4, windows=2)
     assert whole.reading() == "4 tokens\n2 windows"

@@ -174,10 +174,10 @@ async def test_w_reads_all_of_a_long_text_and_cuts_it_again(open_inspect):
 
         session.call = cut
         await inspected(pilot)
-        for words in ("128 of 900 tokens", "w reads all, BOS"):
+        for words in ("128 of 900 tokens", "W reads all, BOS"):
             assert words in screen_text(pilot)
         await press(pilot, "W")
         assert "8 windows" in screen_text(pilot)
-        assert "w reads all" not in screen_text(pilot)
+        assert "W reads all" not in screen_text(pilot)
         await press(pilot, "W")
         assert "128 of" in screen_text(pilot)
