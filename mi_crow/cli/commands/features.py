@@ -229,7 +229,7 @@ def _print_columns(rows: "Sequence[FeatureRow]", names: Sequence[str]) -> None:
 
 def _cell(column: FeatureColumn, row: "FeatureRow") -> str:
     if column.name == "meaning":
-        return row.concept or row.proposed or row.top_label or "-"
+        return row.meaning or "-"
     value = row.more.get(column.name, getattr(row, column.key, None))
     if isinstance(value, tuple):
         return ", ".join(str(one).strip() for one in value) or "-"

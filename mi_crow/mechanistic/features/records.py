@@ -74,6 +74,11 @@ class FeatureRow:
         if not is_telling(self.top_auroc):
             object.__setattr__(self, "top_label", None)
 
+    @property
+    def meaning(self) -> str:
+        """Its name, else the one proposed for it, else the label that it predicts; or nothing."""
+        return self.concept or self.proposed or self.top_label or ""
+
 
 def auroc_text(auroc: float, digits: int = 2) -> str:
     """An AUROC with `digits` decimals, and with one more where these would make it perfect."""

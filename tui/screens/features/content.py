@@ -221,4 +221,6 @@ def name_cell(row: "FeatureRow | None") -> Cell:
         return Cell("")
     if row.concept:
         return Cell(printable(row.concept), "$accent")
+    if row.proposed:
+        return Cell(printable(row.proposed), "italic $muted")
     return Cell(printable(row.top_label), "$muted") if row.top_label else Cell("–", "$faint")

@@ -177,7 +177,7 @@ class OpenFeatureScreen(MiCrowScreen):
             copy_focused(self.mi_crow)
         elif self._feature is not None:
             row = self._row
-            name = visible((row.concept or row.top_label or "") if row is not None else "")
+            name = visible(row.meaning if row is not None else "")
             copy(self.mi_crow, f"{self._feature}\t{name}".strip(), f"feature {self._feature}")
 
 

@@ -161,7 +161,7 @@ def feature_grid(
         most = (known.max_act if known is not None else 0) or max(acts, default=0) or 1.0
         shares = tuple(min(act / most, 1.0) for act in acts)
         texts = tuple(f"{100 * share:.0f}" if share > 0 else "" for share in shares)
-        name = (known.concept or known.top_label or "") if known is not None else ""
+        name = known.meaning if known is not None else ""
         mark = "● " if feature in pinned else "  "
         grid.append(GridRow(str(feature), f"#{feature} {name}".strip(), shares, texts, mark))
     return grid

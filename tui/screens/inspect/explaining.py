@@ -129,7 +129,7 @@ class Explains(MiCrowScreen):
         def line(key: str, token: int) -> Content:
             act = found.acts_of(int(key))[token]
             known = self._rows.get(int(key))
-            name = (known.concept or known.top_label or "") if known is not None else ""
+            name = known.meaning if known is not None else ""
             return Content.assemble(
                 (f"#{key} ", "bold"),
                 (f"{printable(name)} ", "$accent"),

@@ -282,9 +282,9 @@ class InspectScreen(Explains):
         acts = self._inspection.acts_of(self._feature)
         row = self._rows.get(self._feature)
         parts: list[str | tuple[str, str]] = [(f"#{self._feature}", "bold $primary")]
-        if row is not None and (row.concept or row.top_label):
+        if row is not None and row.meaning:
             style = "$accent" if row.concept else "$muted"
-            parts.append((f"  {printable(row.concept or row.top_label or '')}", style))
+            parts.append((f"  {printable(row.meaning)}", style))
         peak = peak_index(acts)
         if peak is None:
             parts.append(("   does not fire on this text", "$muted"))
@@ -357,7 +357,7 @@ class InspectScreen(Explains):
             return
         row = self._rows.get(self._feature)
         self._naming = Naming(self._sae_id, self._feature, row.concept if row else None)
-        value = (row.concept or row.top_label or "") if row is not None else ""
+        value = row.meaning if row is not None else ""
         self.prompt.ask("tag", f"#{self._feature} is", value, select=True)
 
     @on(PromptLine.Answered)

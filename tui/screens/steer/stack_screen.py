@@ -91,7 +91,7 @@ class StackScreen(MiCrowScreen):
         store.refresh_concepts()
         total = store.meta().n_features
         rows = store.rows([feature for feature in features if feature < total])
-        return {row.feature: row.concept or row.top_label or "" for row in rows}
+        return {row.feature: row.meaning for row in rows}
 
     def _named(self, sae_id: str, names: dict[int, str]) -> None:
         if sae_id == self.context.sae_id:  # else another one was opened meanwhile

@@ -82,7 +82,7 @@ def _names(workspace: Workspace, sae_id: str, features: list[int]) -> dict[int, 
         rows = open_store(workspace, sae_id).rows(features)
     except NotFoundError:
         return {}
-    found = {row.feature: row.concept or row.proposed or row.top_label for row in rows}
+    found = {row.feature: row.meaning for row in rows}
     return {feature: name for feature, name in found.items() if name}
 
 

@@ -102,7 +102,7 @@ def feature_section(
 ) -> str:
     """One feature. `shown` are the features of the page, which it can link to."""
     row = detail.row
-    title = f"<h2>#{row.feature} <span>{_safe(row.concept or row.top_label or '')}</span></h2>"
+    title = f"<h2>#{row.feature} <span>{_safe(row.meaning)}</span></h2>"
     logits = _tokens("Promoted tokens", detail.promoted, "up") + _tokens(
         "Suppressed tokens", detail.suppressed, "down"
     )
