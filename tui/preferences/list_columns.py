@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mi_crow.errors import UserError, nearest
+from mi_crow.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def chosen_columns(listed: str, names: Sequence[object]) -> tuple[str, ...]:
     for name in names:
         wanted = str(name).strip().casefold()
         if wanted not in known:
-            hint = f"there is {nearest(wanted, known, len(known))}"
+            hint = f"there is {', '.join(known)}"
             raise UserError(f"column {str(name)[:60]!r} of {listed} is not known", hint=hint)
         found.append(wanted)
     return tuple(dict.fromkeys(found))
