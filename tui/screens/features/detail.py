@@ -10,6 +10,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from mi_crow.errors import NotFoundError
+from tui.preferences.key_words import key
 from tui.screens.features.content import (
     RELATED_COLUMNS,
     TALL,
@@ -128,7 +129,8 @@ class FeatureDetailPane(Container):
 
     def _title(self, read: DetailRead) -> Content:
         if read.band == 0:
-            words = ("Top activations", "  b: lower bands" if read.bands and read.examples else "")
+            lower = f"  {key('features.band')}: lower bands"
+            words = ("Top activations", lower if read.bands and read.examples else "")
         else:
             values = [example.activation for example in read.examples]
             span = f"  {number(min(values), 2)} to {number(max(values), 2)}" if values else ""
