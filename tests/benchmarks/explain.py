@@ -91,7 +91,7 @@ def _typical(corpus: Corpus, label: str) -> list[str]:
     z = log_odds(inside, np.full(size, int(there.sum())), overall, len(corpus.words))
     z[~corpus.is_name] = -np.inf
     z[NO_WORD] = -np.inf
-    return [corpus.texts[word] for word in np.argsort(-z)[:_TYPICAL].tolist()]
+    return [str(corpus.texts[word]) for word in np.argsort(-z)[:_TYPICAL].tolist()]
 
 
 def main() -> int:

@@ -173,9 +173,10 @@ def test_no_sentence_has_a_key_of_its_own_in_it():
     found = []
     for path in Path(tui.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            text = node.value if isinstance(node, ast.Constant) else None
-            if isinstance(text, str) and "\n" not in text and named.search(text):
-                found.append(f"{path.name}:{node.lineno}: {text}")
+            if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+                continue
+            if "\n" not in node.value and named.search(node.value):
+                found.append(f"{path.name}:{node.lineno}: {node.value}")
     assert not found
 
 

@@ -13,7 +13,7 @@ from mi_crow.mechanistic.explain.evidence import log_odds
 from mi_crow.mechanistic.explain.job import ExplainResult, explain_features
 from mi_crow.mechanistic.explain.rules import false_alarms
 from mi_crow.mechanistic.explain.words import NUMBER, read_corpus
-from mi_crow.mechanistic.features.proposals import proposals_path
+from mi_crow.mechanistic.features.beside.proposals import proposals_path
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import QueryError, parse_query
 from mi_crow.progress import NullProgress

@@ -13,7 +13,7 @@ from mi_crow.mechanistic.explain.evidence import Background, Firings
 from mi_crow.mechanistic.explain.naming import Facts, kind_of, name_of
 from mi_crow.mechanistic.explain.rules import NONE, Rules, choose, score
 from mi_crow.mechanistic.explain.words import Corpus, read_corpus
-from mi_crow.mechanistic.features.proposals import Proposals, proposals_path, write_proposals
+from mi_crow.mechanistic.features.beside.proposals import Proposals, proposals_path, write_proposals
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.workspace import Workspace

@@ -33,7 +33,7 @@ class Corpus:
     words: np.ndarray  # int32 [N]: the word of each token
     before: np.ndarray  # int32 [N]: the word before it in its document, or NO_WORD
     after: np.ndarray  # int32 [N]
-    texts: Sequence[str]  # of each word; empty for NO_WORD
+    texts: list[str]  # of each word; empty for NO_WORD
     labels: np.ndarray  # int32 [documents]: index in `label_names`, or -1
     label_names: Sequence[str]
     seed: int
@@ -129,7 +129,7 @@ class _Runs:
     of_token: np.ndarray  # int32 [N]: the run of each token
 
 
-def _words(tokens: np.ndarray, starts: np.ndarray, texts: list[str]) -> tuple[_Runs, Sequence[str]]:
+def _words(tokens: np.ndarray, starts: np.ndarray, texts: list[str]) -> tuple[_Runs, list[str]]:
     """The words of the documents, and the text of each kind of word."""
     kind, spaced, form = _forms(texts)
     made_of = kind[tokens]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, NotFoundError, UserError
+from mi_crow.mechanistic.features.beside.proposals import ProposalReader
 from mi_crow.mechanistic.features.index_check import check_tables, refuse_macros
-from mi_crow.mechanistic.features.proposals import ProposalReader
 from mi_crow.mechanistic.features.records import CofiringTokens, IndexMeta
 from mi_crow.mechanistic.features.schema import (
     INDEX_SCHEMA_VERSION,

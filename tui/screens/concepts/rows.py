@@ -1,6 +1,7 @@
 """The list of concepts: rows, filter and the coverage line; pure."""
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from time import localtime, strftime
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,16 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Concept
 
 HeldOut = Mapping[int, tuple[str, float | None]]  # feature -> the label it predicts, AUROC
+
+
+@dataclass(frozen=True)
+class ConceptsRead:
+    """What the annotations and the index say about the concepts of one SAE."""
+
+    sae_id: str | None
+    concepts: "Sequence[Concept]" = ()
+    held_out: HeldOut = field(default_factory=dict)
+    alive: int | None = None
 
 
 def key_of(concept: "Concept") -> str:

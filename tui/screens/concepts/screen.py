@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from tui.preferences.list_columns import CONCEPT_COLUMNS
 from tui.screens.concepts.history import HistoryPopup
 from tui.screens.concepts.marking import MARKING, ConceptMarkScreen, saved_marks
 from tui.screens.concepts.rows import (
-    HeldOut,
+    ConceptsRead,
     concept_rows,
     coverage,
     key_of,
@@ -43,16 +42,6 @@ from tui.widgets.trouble import Trouble
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, Concept, PastChange
-
-
-@dataclass(frozen=True)
-class ConceptsRead:
-    """What the annotations and the index say about the concepts of one SAE."""
-
-    sae_id: str | None
-    concepts: "Sequence[Concept]" = ()
-    held_out: HeldOut = field(default_factory=dict)
-    alive: int | None = None
 
 
 class ConceptsScreen(ConceptMarkScreen):
