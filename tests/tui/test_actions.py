@@ -103,6 +103,9 @@ def test_no_two_actions_of_a_screen_share_a_key(scope: str):
     for part in (scope, "list", *sorting, "app"):
         for action in scope_actions(part):
             for key in key_names(action):
+                # A screen may copy in its own way; the app copies on all others.
+                if part == "app" and taken.get(key, "").endswith(action.id.removeprefix("app")):
+                    continue
                 assert key not in taken, f"{action.id} and {taken[key]} are both {key}"
                 taken[key] = action.id
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mi_crow.mechanistic.explain.evidence import SCOPES
 from mi_crow.mechanistic.explain.rules import NONE, PHRASE
 from mi_crow.mechanistic.explain.words import NUMBER, Corpus
-from mi_crow.mechanistic.features.beside.proposals import DENSE, UNCLEAR
+from mi_crow.mechanistic.features.catalogue import DENSE, UNCLEAR
 from mi_crow.visible import visible
 
 LEAST_LABEL = 0.9  # held-out AUROC at which a label is part of the name

@@ -84,6 +84,21 @@ COLUMNS: tuple[FeatureColumn, ...] = (
     _C("confidence", "confidence", "confidence", "activation", "how sure its name is, 0 to 1"),
 )
 BY_NAME = {column.name: column for column in COLUMNS}
+# Of proposed names.
+DENSE = 0.2  # a feature that fires on more of the tokens means no one thing
+UNCLEAR = "unclear"
+KINDS = {
+    "token": "fires on certain words",
+    "phrase": "fires on a word after a certain one",
+    "context": "fires beside certain words",
+    "topic": "fires in texts about something",
+    "prediction": "fires before tokens that it promotes",
+    "position": "fires at a place in the text",
+    "punctuation": "fires on marks",
+    "dense": f"fires on more than {DENSE:.0%} of the tokens",
+    "dead": "never fires",
+    UNCLEAR: "nothing stands out",
+}
 # Names, tags, notes, .. change with the annotations; all others never do.
 # Read from the file of proposed names.
 OF_PROPOSALS = ("proposed", "kind")

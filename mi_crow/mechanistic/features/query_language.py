@@ -11,8 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mi_crow.errors import UserError, nearest
-from mi_crow.mechanistic.features.beside.proposals import KINDS
-from mi_crow.mechanistic.features.catalogue import BY_LABEL, COLUMNS, OF_CONCEPTS, starts_with_least
+from mi_crow.mechanistic.features.catalogue import (
+    BY_LABEL,
+    COLUMNS,
+    KINDS,
+    OF_CONCEPTS,
+    starts_with_least,
+)
 
 # Conditions on numbers, by name: the column of the index and what it says.
 NUMBERS: Mapping[str, tuple[str, str]] = {

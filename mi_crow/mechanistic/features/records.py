@@ -147,7 +147,7 @@ class Proposal:
 
     feature: int
     name: str  # empty where nothing stands out
-    kind: str  # of proposals.KINDS
+    kind: str  # of catalogue.KINDS
     score: float | None  # AUROC of the name's rule on documents that naming did not see
     chance: float | None  # the same for the name of another feature
     hits: float | None  # share of the feature's firings on which the rule holds

@@ -10,6 +10,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from tui.actions import bindings
+from tui.preferences.key_words import key
 from tui.screens.inspect.explained import (
     CAUSES,
     Cause,
@@ -76,7 +77,7 @@ class CausesPopup(Popup[Wanted]):
     def _show_says(self, without: Mapping[str, Any] | None) -> None:
         lines = [says_line(self._found["predictions"], "says   ")]
         if without is None:
-            lines.append(Content.styled("space ablates a feature here", "$faint"))
+            lines.append(Content.styled(f"{key('causes.ablate')} ablates a feature here", "$faint"))
         else:
             lines.append(says_line(without["predictions_without"], "without"))
         self.query_one("#causes-says", Static).update(Content("\n").join(lines))

@@ -21,20 +21,6 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.connection import IndexConnection
 
 PROPOSALS_NAME = "names.parquet"
-DENSE = 0.2  # a feature that fires on more of the tokens means no one thing
-UNCLEAR = "unclear"
-KINDS = {
-    "token": "fires on certain words",
-    "phrase": "fires on a word after a certain one",
-    "context": "fires beside certain words",
-    "topic": "fires in texts about something",
-    "prediction": "fires before tokens that it promotes",
-    "position": "fires at a place in the text",
-    "punctuation": "fires on marks",
-    "dense": f"fires on more than {DENSE:.0%} of the tokens",
-    "dead": "never fires",
-    UNCLEAR: "nothing stands out",
-}
 _COLUMNS = "feature, name, kind, score, chance, hits, false_alarms, firings, words, around"
 
 
