@@ -92,6 +92,7 @@ async def test_after_another_sae_was_opened_text_and_copy_still_name_theirs(
         await press(pilot, "ctrl+r")
         await open_other(pilot)
         assert f"SAE {SAE}" in heading(pilot)
+        pilot.app.screen.query_one("#text-steered").focus()
         await press(pilot, "y")
         assert f"steered: #3 +0.4 max (SAE {SAE}, seed 0" in pilot.app.clipboard
 
