@@ -78,10 +78,10 @@ class StatisticsDetector(Detector):
     def clear_captured(self) -> None:
         """Begins anew."""
         super().clear_captured()
-        self.count = 0
-        self.passes = 0
-        self.warnings = 0
-        self.histogram = GrowingHistogram()
+        self.count: int = 0
+        self.passes: int = 0
+        self.warnings: int = 0
+        self.histogram: GrowingHistogram = GrowingHistogram()
         self.top: list[tuple[float, int, int]] = []  # norm, pass, row within it; greatest first
         self._mean: Tensor | None = None
         self._squares: Tensor | None = None  # summed squared distances from the mean

@@ -74,7 +74,7 @@ class Steps:
         self._cached = 0  # tokens in the cache
         self._begun = False
         self._prefixes, self._key = prefixes, key
-        self.special = special_ids(lm.tokenizer)
+        self.special: frozenset[int] = special_ids(lm.tokenizer)
         known = signature(lm.model.forward).parameters
         self._cache_name = next((name for name in _CACHES if name in known), None)
         self._use_cache = use_cache and self._cache_name is not None

@@ -97,7 +97,7 @@ class Background:
         among = np.flatnonzero(documents[corpus.document])
         draws = rng.choice(among, min(len(among), _DRAWN), replace=False)
         self._tokens = np.sort(draws)
-        self.size = len(draws)
+        self.size: int = len(draws)
         self._bits: dict[Scope, tuple[np.ndarray, np.ndarray]] = {}
         self._rates: dict[Scope, np.ndarray] = {}
         for scope in SCOPES:

@@ -45,7 +45,8 @@ class ConditionTest:
 
     def __init__(self, source: Source, condition: Condition) -> None:
         """Raises UserError for a feature out of range, or without the maximum that is needed."""
-        self.source, self._condition = source, condition
+        self.source: Source = source
+        self._condition = condition
         self._number = condition.feature or 0
         source.check(self._number, f"feature {self._number}")
         unit = source.required_maximum(self._number) if condition.unit == "max" else 1.0
@@ -77,15 +78,16 @@ class Members:
         self, features: Features, columns: Mapping[int, int], row_norms: Tensor, rows: Tensor
     ) -> None:
         device = rows.device
-        self.numbers = [number for number, _ in features]
-        self.columns = torch.tensor([columns[number] for number in self.numbers], device=device)
-        self.weights = torch.tensor([weight for _, weight in features], device=device)
-        self.norms = row_norms[self.columns]
+        self.numbers: list[int] = [number for number, _ in features]
+        places = [columns[number] for number in self.numbers]
+        self.columns: Tensor = torch.tensor(places, device=device)
+        self.weights: Tensor = torch.tensor([weight for _, weight in features], device=device)
+        self.norms: Tensor = row_norms[self.columns]
         unit_rows = rows[self.columns] / self.norms[:, None]
         summed = self.weights @ unit_rows
         # Of the weighted sum of unit rows: a group in `norm` units has one length, not many.
-        self.length = torch.linalg.vector_norm(summed).clamp_min(1e-12)
-        self.direction = summed / self.length  # [d], of length 1
+        self.length: Tensor = torch.linalg.vector_norm(summed).clamp_min(1e-12)
+        self.direction: Tensor = summed / self.length  # [d], of length 1
 
 
 class _Work:

@@ -41,7 +41,7 @@ class TargetActivations(Detector):
         self._lm, self._sae = lm, sae
         self._features = torch.tensor(features, dtype=torch.int64, device=lm.device)
         self.enabled = False
-        self.found = torch.zeros(0, 0, len(features))
+        self.found: Tensor = torch.zeros(0, 0, len(features))
 
     @torch.no_grad()
     def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
@@ -62,7 +62,7 @@ class LayerActivations(Detector):
         self._lm, self._sae, self._number = lm, sae, number
         self._features = torch.tensor(features, dtype=torch.int64, device=lm.device)
         self.enabled = False
-        self.found = torch.zeros(0, 0, len(features))
+        self.found: Tensor = torch.zeros(0, 0, len(features))
 
     @torch.no_grad()
     def process_activations(self, module: Any, inputs: Any, output: Any) -> None:

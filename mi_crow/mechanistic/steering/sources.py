@@ -84,8 +84,11 @@ class SaeSource(Source):
         name: str = "this SAE",
     ) -> None:
         super().__init__()
-        self.sae, self.read, self.write, self.name = sae, read, write or read, name
-        self.outlier_norm = sae.metadata.outlier_norm
+        self.sae: SparseAutoencoder = sae
+        self.read: HookPoint = read
+        self.write: HookPoint = write or read
+        self.name: str = name
+        self.outlier_norm: float | None = sae.metadata.outlier_norm
         self._maxima = dict(maxima or {})
 
     @property
@@ -160,8 +163,11 @@ class VectorSource(Source):
         super().__init__()
         self._vector = vector.float()
         self._square = float(self._vector.square().sum())
-        self.read, self.write, self.name = point, point, name
-        self._maximum, self.outlier_norm = maximum, outlier_norm
+        self.read: HookPoint = point
+        self.write: HookPoint = point
+        self.name: str = name
+        self.outlier_norm: float | None = outlier_norm
+        self._maximum = maximum
 
     @property
     def count(self) -> int:
@@ -185,8 +191,10 @@ class NeuronSource(Source):
     ) -> None:
         super().__init__()
         self._width, self._device = width, device
-        self.read, self.write, self.name = point, point, f"layer {point.name!r}"
-        self.outlier_norm = outlier_norm
+        self.read: HookPoint = point
+        self.write: HookPoint = point
+        self.name: str = f"layer {point.name!r}"
+        self.outlier_norm: float | None = outlier_norm
 
     @property
     def count(self) -> int:

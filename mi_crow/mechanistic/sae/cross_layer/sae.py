@@ -21,6 +21,7 @@ from mi_crow.mechanistic.sae.cross_layer.record import TRANSCODER, CrossLayerRec
 from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef, check_finite, check_weights
 from mi_crow.mechanistic.sae.cross_layer.saving import save_layers
 from mi_crow.mechanistic.sae.kernels.entries import Entries, decode_entries, encode_above
+from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.outputs import LossContext, SaeOutput, SparseLatents, TrainingOutput
 from mi_crow.mechanistic.sae.sharing import SINGLE_PROCESS
 
@@ -60,10 +61,10 @@ class CrossLayerSae(SparseAutoencoder):
         """`place` is for messages about damaged tensors."""
         nn.Module.__init__(self)  # none of the parameters of an SAE of one layer
         self.record = record
-        self.metadata = record.metadata
-        self.n_latents = record.n_latents
-        self.n_inputs = record.n_inputs
-        self.n_outputs = sum(layer.n_outputs for layer in record.layers)
+        self.metadata: SaeMetadata = record.metadata
+        self.n_latents: int = record.n_latents
+        self.n_inputs: int = record.n_inputs
+        self.n_outputs: int | None = sum(layer.n_outputs for layer in record.layers)
         self.transcodes = True  # what it predicts stands beside what it reads
         self.apply_b_dec_to_input = False
         self.input_norm = "none"

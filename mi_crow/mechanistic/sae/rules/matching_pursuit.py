@@ -46,7 +46,7 @@ class MatchingPursuitSae(SparseAutoencoder):
         super().__init__(n_latents, n_inputs, **options)
         if max_iterations is not None and max_iterations < 1:
             raise UserError(f"max_iterations must be at least 1, not {max_iterations}")
-        self.residual_threshold = residual_threshold
+        self.residual_threshold: float = residual_threshold
         self.max_iterations: int = n_inputs if max_iterations is None else max_iterations
         self.stop_on_duplicate_support = stop_on_duplicate_support
 

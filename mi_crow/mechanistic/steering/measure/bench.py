@@ -206,8 +206,8 @@ class TargetReader(Detector):
     ) -> None:
         super().__init__()
         self._lm, self._sae, self._target, self._first = lm, sae, target, prompt_length
-        self.total = 0.0
-        self.texts = 0
+        self.total: float = 0.0
+        self.texts: int = 0
 
     @torch.no_grad()
     def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
