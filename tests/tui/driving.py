@@ -43,8 +43,13 @@ async def drawn(app: App) -> None:
             or screen._dirty_widgets
             or screen._callbacks
         )
-        if screen is None or not waiting or app._batch_count or not screen.is_current:
+        if screen is None or not waiting or not screen.is_current:
             return
+        if app._batch_count:  # Textual draws nothing for 50 ms after a screen is switched
+            if not app.is_running or app._exit:
+                return
+            await asyncio.sleep(0.001)
+            continue
         screen._on_timer_update()
 
 

@@ -4,12 +4,14 @@ import gc
 import threading
 from collections import Counter
 
+from textual.cache import LRUCache
 from textual.css import stylesheet
 from textual.css.parse import parse
 
 from tests.tui.driving import press, screen_text, settle
 from tests.tui.stand_ins import give_index
 from tui.actions import SCREENS
+from tui.terminal.stylesheet import KeptStylesheet
 from tui.widgets.lists.feature_table import FeatureTable
 
 
@@ -21,6 +23,8 @@ async def test_each_source_of_styles_is_parsed_once(run_app, app_workspace, monk
         return parse(scope, css, read_from, **settings)
 
     monkeypatch.setattr(stylesheet, "parse", counting)
+    # What earlier apps of this process have parsed is forgotten.
+    monkeypatch.setattr(KeptStylesheet, "_of_variables", LRUCache(2))
     async with run_app(app_workspace, size=(80, 24)) as pilot:
         await press(pilot, "n", "escape")  # a popup brings widgets of its own
         for digit in range(1, len(SCREENS) + 1):
