@@ -152,7 +152,8 @@ class ShowsDetail(_Screen):
 
     @property
     def _aside_is_shown(self) -> bool:
-        return self.query_one("#aside").display
+        # Lists may be drawn when the pane is not there yet, or not any more.
+        return any(pane.display for pane in self.query("#aside"))
 
     def _job_aside(self) -> "JobState | None":
         """Whose log is shown: the selected job, else the newest that runs, else the newest."""
