@@ -142,7 +142,7 @@ async def test_the_pane_follows_when_the_cursor_rests(
         assert shown == [table(pilot).feature]
         await asyncio.sleep(0.25)
         await settle(pilot)
-        assert set(shown) == {table(pilot).feature}  # none of those that the cursor passed
+        assert len(shown) == 1
 
 
 async def test_the_heading_has_scores_with_honest_digits(open_index) -> None:  # noqa: F811

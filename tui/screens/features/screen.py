@@ -1,5 +1,6 @@
 """Screen 2, Features: the table of all features beside the open one."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -49,6 +50,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         super().__init__()
         self.add_class("-no-index")  # later it would style every widget again
         self._naming: Naming | None = None
+        self._names: Mapping[int, object] | None = None  # the concepts that are shown
 
     def compose_body(self) -> ComposeResult:
         yield Static(id="features-welcome", classes="stays", markup=False)
@@ -74,6 +76,8 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             self._sae_id, self._feature, self._band = message.sae_id, None, 0
             self.table.marks.clear()
             self.remove_class("-detail")
+        store = self.context.features
+        self._names = store.concepts() if store is not None else None
         self._error = message.error
         if message.error:
             self._wanted = None
@@ -91,6 +95,11 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             self.in_thread(store.refresh_concepts, self._names_refreshed, group="names")
 
     def _names_refreshed(self, _: object) -> None:
+        store = self.context.features
+        names = store.concepts() if store is not None else None
+        if names is self._names:  # a change replaces them as a whole
+            return
+        self._names = names
         self.table.reread()
         self._open_anew()
         by_names = self._query.sort in ("concept", *OF_CONCEPTS)
