@@ -53,7 +53,7 @@ class ScaleController(FunctionController):
         hook_type: HookWhen = HookType.FORWARD,
         hook_id: str | None = None,
     ) -> None:
-        """Raises UserError for a factor that is no number."""
+        """Raises UserError for a factor that is not a number."""
         REAL.check(factor, "the factor")
         super().__init__(layer_signature, lambda x: x * factor, hook_type, hook_id)
 
@@ -72,7 +72,7 @@ class NeuronsController(FunctionController):
         hook_type: HookWhen = HookType.FORWARD,
         hook_id: str | None = None,
     ) -> None:
-        """Raises UserError without units, or for a value that is no number."""
+        """Raises UserError without units, or for a value that is not a number."""
         REAL.check(value, "the value of a neuron")
         if not neurons or min(neurons) < 0:
             raise UserError("no neurons given", hint="give their numbers, e.g. 3, 17")

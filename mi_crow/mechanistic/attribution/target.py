@@ -65,7 +65,8 @@ def token_text(lm: "LanguageModel", token: int | None) -> str:
 
 
 def token_id(lm: "LanguageModel", text: str) -> int:
-    """The id of the token that is exactly `text`. Raises UserError for what is no single token."""
+    """The id of the token that is exactly `text`. Raises UserError for a text that is not
+    one token."""
     ids = lm.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
     if len(ids) == 1:
         lm.check_ids(ids)

@@ -44,7 +44,7 @@ class TensorRef:
         )
 
     def at(self, dim: int, number: int) -> "TensorRef":
-        """What is at `number` along `dim`: a tensor with one dimension less, read alone."""
+        """What is at `number` along `dim`: one dimension fewer, and nothing else is read."""
         shape = self.shape[:dim] + self.shape[dim + 1 :]
 
         def pick(index: Index) -> Tensor:
@@ -53,7 +53,7 @@ class TensorRef:
         return TensorRef(shape, lambda: pick((slice(None),) * len(shape)), pick)
 
     def rows(self, numbers: Sequence[int]) -> Tensor:
-        """The rows `numbers` [n, ...], read alone where the file allows it."""
+        """The rows `numbers` [n, ...], without the others where the file allows it."""
         rest = (slice(None),) * (len(self.shape) - 1)
         if not numbers:
             return torch.zeros(0, *self.shape[1:])
