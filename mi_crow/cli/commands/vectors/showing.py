@@ -81,28 +81,16 @@ def print_summary(one: "VectorSummary") -> None:
 
 def print_features(found: Mapping[str, Any]) -> None:
     """A vector in terms of features."""
-    print_line()
-    columns = [
-        Column("feature", right=True),
-        Column("cosine", right=True),
-        Column("concept", shorten=True),
-    ]
-    rows = [
-        [str(one["feature"]), number(one["cosine"], 3), one["concept"] or ""]
-        for one in found["nearest"]
-    ]
-    print_table(columns, rows)
-    print_line()
-    columns = [
-        Column("feature", right=True),
-        Column("coefficient", right=True),
-        Column("concept", shorten=True),
-    ]
-    rows = [
-        [str(one["feature"]), number(one["coefficient"], 3), one["concept"] or ""]
-        for one in found["pursuit"]
-    ]
-    print_table(columns, rows)
+    for measure, of in (("cosine", "nearest"), ("coefficient", "pursuit")):
+        print_line()
+        titles = [Column("feature", right=True), Column(measure, right=True)]
+        print_table(
+            [*titles, Column("concept", shorten=True)],
+            [
+                [str(one["feature"]), number(one[measure], 3), one["concept"] or ""]
+                for one in found[of]
+            ],
+        )
     print_line(f"together they explain {share(found['explained'])} of it", "dim")
 
 
