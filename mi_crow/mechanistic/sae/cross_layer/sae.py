@@ -64,7 +64,7 @@ class CrossLayerSae(SparseAutoencoder):
         self.metadata: SaeMetadata = record.metadata
         self.n_latents: int = record.n_latents
         self.n_inputs: int = record.n_inputs
-        self.n_outputs: int | None = sum(layer.n_outputs for layer in record.layers)
+        self.n_outputs: int = sum(layer.n_outputs for layer in record.layers)
         self.transcodes = True  # what it predicts stands beside what it reads
         self.apply_b_dec_to_input = False
         self.input_norm = "none"
