@@ -32,6 +32,10 @@ from mi_crow.mechanistic.sae.formats.files import is_hub_id, locate
 from mi_crow.mechanistic.sae.metadata import WEIGHTS_NAME
 from mi_crow.mechanistic.sae.stored_layers import stored_layer
 from mi_crow.mechanistic.sae.train.loggers import check_logger
+from mi_crow.mechanistic.vectors.config import MakeConfig
+from mi_crow.mechanistic.vectors.job import model_of
+from mi_crow.mechanistic.vectors.stored import new_path
+from mi_crow.mechanistic.vectors.texts import check_words
 from mi_crow.store.free_space import check_disk, nearest_existing
 from mi_crow.store.ids import validate_id
 from mi_crow.store.runs.manifest import RunManifest
@@ -157,6 +161,19 @@ def check_export(workspace: Workspace, config: ExportConfig) -> None:
     weights = sae.path / WEIGHTS_NAME
     size = weights.stat().st_size if weights.is_file() else 0
     check_disk(target, size, f"{str(target)!r}")
+
+
+def check_vector(workspace: Workspace, config: MakeConfig) -> None:
+    """Raises UserError for a vector that could not be made."""
+    validate_device(config.device)
+    new_path(workspace, config.name or "", replace=config.replace)
+    if config.run_id is not None:
+        run_manifest(workspace, config.run_id)
+    spec = model_of(workspace, config)
+    check_model(spec)
+    _check_layers(spec, config.layers)
+    for words in (config.texts_for, config.opposite):
+        check_words(workspace, words, config.run_id)
 
 
 def check_free(parent: Path, name: str | None, what: str) -> None:

@@ -17,6 +17,7 @@ from mi_crow.jobs.checks import (
     check_import,
     check_index,
     check_train,
+    check_vector,
 )
 from mi_crow.jobs.demo.standing import check_demo
 from mi_crow.language_model.config import CaptureConfig
@@ -25,6 +26,7 @@ from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.steering.measure.config import AutoConfig, ScoresConfig, SweepConfig
+from mi_crow.mechanistic.vectors.config import MakeConfig
 from mi_crow.progress import Progress
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.settings import validate_device
@@ -159,6 +161,13 @@ def _check_scores(workspace: Workspace, config: ScoresConfig) -> None:
     check_scores(workspace, config)
 
 
+def _vector(work: Work) -> dict[str, Any]:
+    _flush_denormals()
+    from mi_crow.mechanistic.vectors.job import run_make
+
+    return run_make(work.workspace, work.config, work.progress)
+
+
 def _import(work: Work) -> dict[str, Any]:
     from mi_crow.mechanistic.sae.formats.exchange import import_sae
 
@@ -196,6 +205,7 @@ KINDS: dict[str, Kind] = {
     "steer-sweep": Kind(SweepConfig, _steer_sweep, check=_check_sweep),
     "steer-auto": Kind(AutoConfig, _steer_auto, check=_check_auto),
     "steer-scores": Kind(ScoresConfig, _steer_scores, check=_check_scores),
+    "vector": Kind(MakeConfig, _vector, check=check_vector),
     "import": Kind(
         ImportConfig,
         _import,

@@ -21,7 +21,7 @@ _MARKED = re.compile(
     re.escape(TMP_PREFIX) + r"([0-9a-f]{6})-(\d+)-(\d*)-[0-9a-f]{12}-(.*)", re.DOTALL
 )
 # Scratch folders of jobs, which clean up their own under a lock.
-_OF_JOBS = (f"{TMP_PREFIX}index-", f"{TMP_PREFIX}ranks-")
+_OF_JOBS = (f"{TMP_PREFIX}index-", f"{TMP_PREFIX}ranks-", f"{TMP_PREFIX}vector-")
 _OLD_S = 24 * 3600.0
 
 

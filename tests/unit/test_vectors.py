@@ -10,23 +10,27 @@ import pytest
 import torch
 
 from mi_crow.cli import main
-from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.errors import CancelledError, CorruptDataError, UserError
+from mi_crow.jobs import list_jobs
 from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.mechanistic.steering.run import steer_prompt
 from mi_crow.mechanistic.vectors.activations import TextActivations
-from mi_crow.mechanistic.vectors.config import VectorConfig
+from mi_crow.mechanistic.vectors.config import MakeConfig, VectorConfig
 from mi_crow.mechanistic.vectors.exchange import export_vector, import_vector
 from mi_crow.mechanistic.vectors.in_features import from_features, in_features, pooled_latents
+from mi_crow.mechanistic.vectors.job import run_make
 from mi_crow.mechanistic.vectors.make import make_vector, text_sets
 from mi_crow.mechanistic.vectors.methods import difference_of_means, probe_direction
 from mi_crow.mechanistic.vectors.stored import (
     SteeringVector,
     list_vectors,
     load_vector,
+    norms_of,
     save_vector,
     vector_path,
 )
+from mi_crow.progress import NullProgress
 from tests.helpers.index_runs import documents, save_run
 from tests.helpers.steering_fixture import LAYER, WIDTH, tiny_sae
 from tests.helpers.tiny_models import TEXTS, build_model, build_tokenizer
@@ -274,3 +278,56 @@ def test_latents_are_pooled_text_by_text(pool: str) -> None:
     texts = [z[0:4], z[5:20], z[20:30]]
     expected = torch.stack([one[-1] if pool == "last" else one.mean(dim=0) for one in texts])
     torch.testing.assert_close(pooled_latents(sae, side, 100.0, pool), expected)
+
+
+class Stops(NullProgress):
+    """Asks to stop after so many reports."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def update(self, done, total, unit, metrics=None) -> None:
+        self.left -= 1
+
+    def should_stop(self) -> bool:
+        return self.left < 0
+
+
+@pytest.mark.parametrize("after", [1, 26])  # while texts are read, and in the training
+def test_a_stopped_vector_goes_on_to_the_same_one(workspace, tiny_model_dir, after, monkeypatch):
+    monkeypatch.setattr("mi_crow.mechanistic.vectors.reft._KEPT_EVERY", 4)
+    how = MakeConfig(
+        LAYERS, tuple(SEA), tuple(BREAD), "reft-r1", steps=30, name="sea", model=str(tiny_model_dir)
+    )
+    whole = run_make(workspace, replace(how, name="whole"))
+    with pytest.raises(CancelledError):
+        run_make(workspace, how, Stops(after))
+    assert list_vectors(workspace)[0].name == "whole"
+    resumed = run_make(workspace, how)
+    one, other = (load_vector(workspace, name) for name in ("whole", "sea"))
+    assert torch.equal(one.directions["resid_post.1"], other.directions["resid_post.1"])
+    assert resumed["made"]["layers"] == whole["made"]["layers"]
+    assert [path.name for path in workspace.vectors_dir.iterdir() if path.is_dir()] == []
+    length = float(one.directions["resid_post.1"].norm())
+    assert norms_of(vector_path(workspace, "sea")) == {"resid_post.1": pytest.approx(length, 1e-6)}
+
+
+def test_a_vector_is_made_by_a_job_and_renamed(workspace, tiny_model_dir, capsys):
+    made = [*("vector", "make", "sea", "--model", str(tiny_model_dir), "--layer", "resid_post.1")]
+    made += ["--for", SEA[0], "--against", BREAD[0], "--workspace", str(workspace.root)]
+    assert main([*made, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["name"], result["layers"]) == ("sea", {"resid_post.1": WIDTH})
+    assert [(job.kind, job.status) for job in list_jobs(workspace)] == [("vector", "finished")]
+    for wrong, sentence in (
+        (made, "vector 'sea' exists already"),
+        ([*made[:2], "b", *made[3:], "--layer", "resid_post.9"], "has no layer 'resid_post.9'"),
+        ([*made[:2], "b", *made[3:], "--for", "label:x"], "'label:x' needs a run"),
+        ([*made[:2], "b", *made[3:], "--for", "no.txt"], "no file 'no.txt'"),
+        (["vector", "rename", "sea", "../up", "--workspace", str(workspace.root)], "'../up'"),
+    ):
+        assert main(wrong) == 2
+        assert sentence in capsys.readouterr().err
+    assert len(list_jobs(workspace)) == 1
+    assert main(["vector", "rename", "sea", "calm", "--workspace", str(workspace.root)]) == 0
+    assert [one.name for one in list_vectors(workspace)] == ["calm"]

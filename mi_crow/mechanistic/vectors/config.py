@@ -1,5 +1,7 @@
 """How a vector is to be made: plain data. Torch-free."""
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -78,3 +80,26 @@ class VectorConfig:
                 "the vector does not say from which texts it was made",
                 hint="give them with --for and --against",
             ) from error
+
+
+@dataclass(frozen=True)
+class MakeConfig(VectorConfig):
+    """Making a vector as a job: what it is called, and of which model it is."""
+
+    name: str | None = None
+    model: str | None = None  # None: that of the run
+    revision: str | None = None
+    replace: bool = False  # a vector of this name
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.name:
+            raise UserError("the vector has no name", hint="give one, e.g. calm")
+        if self.model is None and self.run_id is None:
+            raise UserError("no model given", hint="name one with --model, or a run with --run")
+
+    def fingerprint(self) -> str:
+        """Equal for equal settings, wherever they run."""
+        settings = {key: value for key, value in asdict(self).items() if key != "device"}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

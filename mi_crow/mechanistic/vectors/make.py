@@ -30,6 +30,7 @@ from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
+    from mi_crow.mechanistic.vectors.parts import Parts
 
 _FEWEST = {"mean": 1, "pca": 2, "probe": 2, "reft-r1": 2}  # texts of each set
 
@@ -85,27 +86,55 @@ def make_vector(
     name: str,
     config: VectorConfig,
     report: Report | None = None,
+    parts: "Parts | None" = None,
 ) -> SteeringVector:
     """A vector at the layers of `config` that leads from the texts `against` to those `for`.
 
-    Raises UserError, NotFoundError in one sentence for layers and texts that do not fit.
+    `report` hears of texts that were read, then of the steps of a training. What is among `parts`
+    is not done again. Raises UserError, NotFoundError in one sentence for layers and texts that do
+    not fit.
     """
     points = [lm.layers.resolve(layer) for layer in dict.fromkeys(config.layers)]
     sets = text_sets(workspace, config)
-    sides = [
-        activations_on(lm, points, texts, config.bos, report) if texts else None
-        for texts in sets.all
-    ]
+    sides = _read(lm, points, sets, config, report, parts)
     directions: dict[str, Tensor] = {}
     figures: dict[str, dict[str, Any]] = {}
     for point in points:
         found = [side[point] if side is not None else None for side in sides]
         directions[point.point], figures[point.point] = _at_point(
-            lm, point, sets, found, config, report
+            lm, point, sets, found, config, report, parts
         )
     return SteeringVector(
         name, directions, {**origin_of(lm), **config.as_json(), **_counts(sets), "layers": figures}
     )
+
+
+def _read(
+    lm: "LanguageModel",
+    points: "Sequence[HookPoint]",
+    sets: TextSets,
+    config: VectorConfig,
+    report: Report | None,
+    parts: "Parts | None",
+) -> "list[dict[HookPoint, TextActivations] | None]":
+    """The activations on each of the four sets of texts; None for an empty one."""
+    total = sum(map(len, sets.all))
+    found: list[dict[HookPoint, TextActivations] | None] = []
+    before = 0
+    for number, texts in enumerate(sets.all):
+
+        def counted(done: int, _: int, before: int = before) -> None:
+            if report is not None:
+                report(before + done, total)
+
+        side = parts.side(number, points) if parts is not None and texts else None
+        if side is None and texts:
+            side = activations_on(lm, points, texts, config.bos, counted)
+            if parts is not None:
+                parts.keep_side(number, side)
+        found.append(side)
+        before += len(texts)
+    return found
 
 
 def origin_of(lm: "LanguageModel") -> dict[str, Any]:
@@ -131,6 +160,7 @@ def _at_point(
     found: "Sequence[TextActivations | None]",
     config: VectorConfig,
     report: Report | None,
+    parts: "Parts | None",
 ) -> tuple[Tensor, dict[str, Any]]:
     """The vector at one layer [d], and its figures."""
     positive, negative = found[0], found[1]
@@ -142,7 +172,7 @@ def _at_point(
     ]
     assert pooled[0] is not None
     assert pooled[1] is not None
-    direction = _direction(lm, point, sets, pooled[0], pooled[1], config, report)
+    direction = _direction(lm, point, sets, pooled[0], pooled[1], config, report, parts)
     square = float(direction.square().sum())
     projections = (positive.rows @ direction / square)[ordinary(positive, limit)]
     figures: dict[str, Any] = {
@@ -164,6 +194,7 @@ def _direction(
     negative: Tensor,
     config: VectorConfig,
     report: Report | None,
+    parts: "Parts | None",
 ) -> Tensor:
     apart = difference_of_means(positive, negative)
     if not bool(apart.any()):
@@ -186,6 +217,7 @@ def _direction(
         seed=config.seed,
         bos=config.bos,
         report=report,
+        parts=parts,
     )
     # As long as the texts are apart along it, like the other methods' vectors.
     return unit * (apart @ unit).abs().clamp_min(1e-6)

@@ -19,12 +19,14 @@ from mi_crow.mechanistic.sae.substitute import substitute
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
     from mi_crow.language_model.tokenize import Encoding
+    from mi_crow.mechanistic.vectors.parts import Parts
 
 TOP_TOKENS = 8
 _PENALTY = 5e-3
 _RATE = 1e-2
 _BATCH = 8
 _LONGEST = 64
+_KEPT_EVERY = 20  # steps
 
 Report = Callable[[int, int], None]
 
@@ -40,16 +42,20 @@ def trained_direction(
     seed: int,
     bos: str = "auto",
     report: Report | None = None,
+    parts: "Parts | None" = None,
 ) -> Tensor:
     """The trained direction, of length one [d], beginning at `start` [d]; the model is not changed.
+    The training goes on where `parts` have it.
 
     Raises UserError when the loss is no longer a finite number.
     """
     w = (start / torch.linalg.vector_norm(start)).to(lm.device).clone().requires_grad_(True)
     solver = torch.optim.Adam([w], lr=_RATE)
     generator = torch.Generator().manual_seed(seed)
+    kept = f"training-{point.point}"
+    first = _taken_up(parts.load(kept) if parts is not None else None, w, solver, generator)
     with _Frozen(lm), torch.enable_grad():
-        for step in range(steps):
+        for step in range(first, steps):
             solver.zero_grad()
             for_loss = _concept_loss(lm, point, _drawn(lm, positive, generator, bos), w)
             against = _silence(lm, point, _drawn(lm, negative, generator, bos), w)
@@ -60,9 +66,40 @@ def trained_direction(
             solver.step()
             with torch.no_grad():
                 w.div_(torch.linalg.vector_norm(w).clamp_min(1e-12))
+            if parts is not None and (step + 1) % _KEPT_EVERY == 0:
+                parts.keep(kept, _state(step + 1, w, solver, generator))
             if report is not None:
                 report(step + 1, steps)
     return w.detach().cpu()
+
+
+def _state(
+    done: int, w: Tensor, solver: torch.optim.Adam, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """All that the next step depends on."""
+    moments = solver.state[w]
+    return {
+        "done": torch.tensor(done),
+        "w": w,
+        "generator": generator.get_state(),
+        **{key: moments[key] for key in ("step", "exp_avg", "exp_avg_sq")},
+    }
+
+
+def _taken_up(
+    held: dict[str, Tensor] | None, w: Tensor, solver: torch.optim.Adam, generator: torch.Generator
+) -> int:
+    """Goes on from a kept state; gives the number of steps that were done."""
+    if held is None:
+        return 0
+    with torch.no_grad():
+        w.copy_(held["w"])
+    generator.set_state(held["generator"])
+    solver.state[w] = {
+        "step": held["step"],
+        **{key: held[key].to(w.device) for key in ("exp_avg", "exp_avg_sq")},
+    }
+    return int(held["done"])
 
 
 class _Frozen:

@@ -8,13 +8,16 @@ that it was made from, in multiples of the vector), `median_norm` (of a token th
 """
 
 import json
+import math
+import sys
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError, nearest
-from mi_crow.store.atomic import whole_file
+from mi_crow.store.atomic import sync_folder, whole_file
 from mi_crow.store.ids import validate_id
 from mi_crow.store.json_file import parse_json
 from mi_crow.store.safetensors_header import HeaderError, read_whole_header
@@ -153,6 +156,38 @@ def list_vectors(workspace: Workspace) -> list[VectorSummary]:
             found.append(read_summary(path))
         except (CorruptDataError, OSError):
             continue
+    return found
+
+
+def rename_vector(workspace: Workspace, name: str, new: str) -> None:
+    """Gives a vector another name. Raises UserError where that is taken or not valid,
+    NotFoundError."""
+    path = vector_path(workspace, name)
+    target = workspace.vectors_dir / f"{validate_id(new, 'vector')}{SUFFIX}"
+    if target.exists():
+        raise UserError(f"vector {new!r} exists already", hint="choose another name")
+    path.rename(target)
+    sync_folder(workspace.vectors_dir)
+
+
+def norms_of(path: Path) -> dict[str, float]:
+    """The length of a vector at each of its hook points, read without torch. Raises
+    CorruptDataError, OSError."""
+    with path.open("rb") as file:
+        try:
+            entries, _, start = read_whole_header(file, path.name)
+        except HeaderError as error:
+            raise CorruptDataError(str(error)) from error
+        found = {}
+        for point, entry in entries.items():
+            if entry.get("dtype") != "F32":
+                raise CorruptDataError(f"{path} holds {point!r} as {entry.get('dtype')}, not F32")
+            first, end = entry["data_offsets"]
+            file.seek(start + first)
+            values = array("f", file.read(end - first))
+            if sys.byteorder == "big":
+                values.byteswap()
+            found[point] = math.sqrt(math.fsum(value * value for value in values))
     return found
 
 

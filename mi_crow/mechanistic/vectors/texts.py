@@ -47,6 +47,46 @@ def texts_of(
     return random.Random(seed).sample(kept, limit) if len(kept) > limit else kept
 
 
+def check_words(workspace: Workspace, words: Sequence[str], run_id: str | None) -> None:
+    """Raises UserError, NotFoundError for words that cannot name texts: what needs a run where none
+    is given, a label that the run does not have, a file that is not there. Reads no texts."""
+    for word in words:
+        if not word.strip():
+            raise UserError("a text is empty", hint="leave it out")
+        label = word.removeprefix("label:").strip() if word.startswith("label:") else ""
+        if label or word == _OTHERS or _DOCUMENTS.fullmatch(word):
+            if run_id is None:
+                raise _needs_run(word)
+            _numbers(word)
+            if label:
+                _check_label(workspace, run_id, label)
+        elif looks_like_file(word) and not Path(word).expanduser().exists():
+            raise _no_file(Path(word).expanduser())
+
+
+def _check_label(workspace: Workspace, run_id: str, label: str) -> None:
+    """What the first parts of a run do not have, later ones may."""
+    from mi_crow.store.runs.glance import glance_at
+
+    manifest = run_manifest(workspace, run_id)
+    found = glance_at(workspace.run_dir(run_id), manifest, 0)
+    if label not in found.labels and found.counted >= found.total:
+        raise _no_label(run_id, label, sorted(found.labels))
+
+
+def _needs_run(word: str) -> UserError:
+    return UserError(f"{word!r} needs a run", hint="name one with --run")
+
+
+def _no_file(path: Path) -> NotFoundError:
+    return NotFoundError(f"no file {str(path)!r}", hint="or write a text, or label:NAME")
+
+
+def _no_label(run_id: str, label: str, known: Sequence[str]) -> NotFoundError:
+    hint = f"there is {nearest(label, known)}" if known else "its documents have no labels"
+    return NotFoundError(f"no document of run {run_id!r} has label {label!r}", hint=hint)
+
+
 def looks_like_file(word: str) -> bool:
     """Whether a word means a file of texts and is not a text itself."""
     from mi_crow.datasets.files import COMPRESSED, SUFFIXES
@@ -63,7 +103,7 @@ def _of_file(path: Path, limit: int) -> list[str]:
     from mi_crow.language_model.config import DatasetSpec
 
     if not path.exists():
-        raise NotFoundError(f"no file {str(path)!r}", hint="or write a text, or label:NAME")
+        raise _no_file(path)
     rows = load_texts(DatasetSpec(source=str(path))).rows()
     return [str(text) for (text, _), _ in zip(rows, range(8 * limit), strict=False)]
 
@@ -72,7 +112,7 @@ def _of_run(
     workspace: Workspace, word: str, run_id: str | None, not_those: Sequence[str]
 ) -> Iterable[str]:
     if run_id is None:
-        raise UserError(f"{word!r} needs a run", hint="name one with --run")
+        raise _needs_run(word)
     documents = list(run_documents(workspace, run_id))
     if word == _OTHERS:
         labels = {one.removeprefix("label:") for one in not_those if one.startswith("label:")}
@@ -82,8 +122,7 @@ def _of_run(
         wanted = word.removeprefix("label:").strip()
         known = sorted({label for _, _, label in documents if label})
         if wanted not in known:
-            hint = f"there is {nearest(wanted, known)}" if known else "its documents have no labels"
-            raise NotFoundError(f"no document of run {run_id!r} has label {wanted!r}", hint=hint)
+            raise _no_label(run_id, wanted, known)
         return [text for _, text, label in documents if label == wanted]
     numbers = _numbers(word)
     missing = numbers - {number for number, _, _ in documents}

@@ -18,6 +18,7 @@ _MADE: Final = {
     "explain": "names for the features of {}",
     "evaluate": "the evaluation of {}",
     "export": "{}",
+    "vector": "the vector {}",
 }
 _ON_RUNS: Final = {"capture": "runs", "train": "saes", "evaluate": "saes", "import": "saes"}
 

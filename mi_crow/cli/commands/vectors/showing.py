@@ -6,17 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.cli.formatting import count, moment, number, print_json, share
 from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_table
+from mi_crow.mechanistic.vectors.job import summary_json
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.vectors.stored import VectorSummary
     from mi_crow.mechanistic.vectors.top_texts import ProjectionFigures, TopText
 
 _WIDE = 100  # characters of a text around its strongest token
-
-
-def summary_json(one: "VectorSummary") -> dict[str, Any]:
-    """A vector for programs."""
-    return {"name": one.name, "layers": dict(one.widths), "made": dict(one.made)}
 
 
 def print_vectors(vectors: "Sequence[VectorSummary]", *, as_json: bool) -> None:

@@ -3,11 +3,12 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mi_crow.cli.arguments import (
     add_actions,
     add_device,
+    add_job_flags,
     add_sae,
     add_seed,
     check_new_file,
@@ -19,16 +20,15 @@ from mi_crow.cli.arguments import (
 from mi_crow.cli.commands.vectors import showing
 from mi_crow.cli.commands.vectors.counting import counted
 from mi_crow.cli.formatting import print_json
+from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_outcome
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
+from mi_crow.jobs.spec import config_as_json
 from mi_crow.mechanistic.vectors import stored
-from mi_crow.mechanistic.vectors.config import METHODS, POOLS, VectorConfig
+from mi_crow.mechanistic.vectors.config import METHODS, POOLS, MakeConfig
+from mi_crow.mechanistic.vectors.job import summary_json
 from mi_crow.store.workspace import Workspace
-
-if TYPE_CHECKING:
-    from mi_crow.language_model import LanguageModel
-    from mi_crow.language_model.config import ModelSpec
 
 _ACTIONS = {
     "list": "list the vectors (default)",
@@ -39,6 +39,7 @@ _ACTIONS = {
     "refine": "keep only the features that tell a vector's texts apart best",
     "import": "import a .safetensors file or a GGUF control vector",
     "export": "export a vector as .safetensors or as a GGUF control vector",
+    "rename": "give a vector another name",
     "rm": "delete a vector",
 }
 
@@ -82,6 +83,7 @@ def _options_of_make(parser: ArgumentParser) -> None:
     add_device(parser)
     add_bos(parser)
     _add_force(parser)
+    add_job_flags(parser)
 
 
 def _add_texts(parser: ArgumentParser) -> None:
@@ -142,6 +144,10 @@ def _options_of_export(parser: ArgumentParser) -> None:
     _add_force(parser)
 
 
+def _options_of_rename(parser: ArgumentParser) -> None:
+    parser.add_argument("new_name", metavar="NEW", help="its new name")
+
+
 def _add_force(parser: ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace what exists")
 
@@ -154,6 +160,7 @@ _OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
     "refine": _options_of_refine,
     "import": _options_of_import,
     "export": _options_of_export,
+    "rename": _options_of_rename,
     "rm": lambda _: None,
 }
 
@@ -164,13 +171,14 @@ def run(options: Namespace) -> int:
     if action == "list":
         showing.print_vectors(stored.list_vectors(workspace), as_json=options.json)
         return 0
+    if action == "make":
+        return _make(workspace, options)
     _RUN[action](workspace, options)
     return 0
 
 
-def _make(workspace: Workspace, options: Namespace) -> None:
-    _check_name(workspace, options.name, options)
-    config = VectorConfig(
+def _make(workspace: Workspace, options: Namespace) -> int:
+    config = MakeConfig(
         tuple(options.layer),
         tuple(options.texts_for),
         tuple(options.against),
@@ -181,15 +189,17 @@ def _make(workspace: Workspace, options: Namespace) -> None:
         options.steps,
         options.seed,
         options.bos,
+        name=options.name,
+        model=options.model,
+        revision=options.revision,
+        replace=options.force,
+        device=device_of(options),
     )
-    from mi_crow.mechanistic.vectors.make import make_vector, text_sets
 
-    spec = _model_of(workspace, options)
-    text_sets(workspace, config)  # fail before a model loads
-    lm = _loaded(spec)
-    with counted("making the vector") as report:
-        vector = make_vector(workspace, lm, options.name, config, report)
-    _save(workspace, vector, options)
+    def show(result: dict[str, Any]) -> None:
+        showing.print_summary(stored.read_summary(stored.vector_path(workspace, result["name"])))
+
+    return run_job(workspace, "vector", config_as_json(config), options, show)
 
 
 def _from_feature(workspace: Workspace, options: Namespace) -> None:
@@ -206,7 +216,7 @@ def _from_feature(workspace: Workspace, options: Namespace) -> None:
 
 def _show(workspace: Workspace, options: Namespace) -> None:
     summary = stored.read_summary(stored.vector_path(workspace, options.name))
-    value: dict[str, Any] = showing.summary_json(summary)
+    value: dict[str, Any] = summary_json(summary)
     if options.sae is None:
         if options.json:
             print_json(value)
@@ -276,19 +286,26 @@ def _export(workspace: Workspace, options: Namespace) -> None:
     print_outcome(options.json, result, f"exported vector {options.name!r} to {str(path)!r}")
 
 
+def _rename(workspace: Workspace, options: Namespace) -> None:
+    stored.rename_vector(workspace, options.name, options.new_name)
+    result = {"vector": options.new_name, "was": options.name}
+    said = f"vector {options.name!r} is called {options.new_name!r} now"
+    print_outcome(options.json, result, said)
+
+
 def _remove(workspace: Workspace, options: Namespace) -> None:
     stored.remove_vector(workspace, options.name)
     print_outcome(options.json, {"removed": options.name}, f"deleted vector {options.name!r}")
 
 
 _RUN: dict[str, Callable[[Workspace, Namespace], None]] = {
-    "make": _make,
     "from-feature": _from_feature,
     "show": _show,
     "texts": _texts,
     "refine": _refine,
     "import": _import,
     "export": _export,
+    "rename": _rename,
     "rm": _remove,
 }
 
@@ -298,34 +315,10 @@ def _check_name(workspace: Workspace, name: str, options: Namespace) -> None:
     stored.new_path(workspace, name, replace=options.force)
 
 
-def _model_of(workspace: Workspace, options: Namespace) -> "ModelSpec":
-    """The model of the run, unless another is named. Raises UserError."""
-    from mi_crow.jobs.checks import check_model
-    from mi_crow.language_model.config import ModelSpec
-
-    model, revision = options.model, options.revision
-    if model is None and options.run is not None:
-        from mi_crow.mechanistic.vectors.texts import run_manifest
-
-        manifest = run_manifest(workspace, options.run)
-        model, revision = manifest.model_id, revision or manifest.revision
-    if model is None:
-        raise UserError("no model given", hint="name one with --model, or a run with --run")
-    spec = ModelSpec(model, revision=revision, device=device_of(options))
-    check_model(spec)
-    return spec
-
-
-def _loaded(spec: "ModelSpec") -> "LanguageModel":
-    from mi_crow.language_model import LanguageModel
-
-    return LanguageModel.from_spec(spec)
-
-
 def _save(workspace: Workspace, vector: stored.SteeringVector, options: Namespace) -> None:
     path = stored.save_vector(workspace, vector, replace=options.force)
     summary = stored.read_summary(path)
     if options.json:
-        print_json(showing.summary_json(summary))
+        print_json(summary_json(summary))
     else:
         showing.print_summary(summary)
