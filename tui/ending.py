@@ -19,7 +19,8 @@ _EXIT_SIGNAL = 128  # a shell's exit code for the signal n is 128 + n
 
 
 class EndsBySignal:
-    """While it is open, a signal quits the app as `q` does; a second one quits at once.
+    """While it is open, a signal quits the app as `q` does; a second one quits at once. A hang-up
+    comes from the kernel, the shell and the driver alike: it is one however often it is told.
 
     An app that cannot quit within some seconds, because one of its threads hangs, is ended with the
     terminal restored. The model session ends with the end of its input. Jobs keep running.
@@ -56,7 +57,9 @@ class EndsBySignal:
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None:
-            self._end_now()
+            if number != signal.SIGHUP:
+                self._end_now()
+            return
         self.number = number
         loop = self._app.running_loop
         if loop is None:

@@ -99,6 +99,21 @@ def test_a_signal_gives_the_terminal_back_and_ends_the_session(
         assert is_gone(int((tmp_path / "session").read_text()))
 
 
+def test_a_terminal_whose_first_process_keeps_the_hang_up_to_itself_ends_the_app(
+    empty_workspace: Workspace, tmp_path
+):
+    command = [sys.executable, "-c", PROGRAM, str(empty_workspace.root), str(tmp_path / "session")]
+    keeps = ["sh", "-c", 'trap "" HUP; "$@"; echo $? >"$0"', str(tmp_path / "code")]
+    terminal = PseudoTerminal([*keeps, *command], columns=80, rows=24)
+    terminal.wait_for("\x1b[?1049h", "quit")
+    terminal.settle()
+    os.close(terminal.master)
+    os.close(terminal._slave)
+    terminal.process.wait(60)
+    assert int((tmp_path / "code").read_text()) == 128 + signal.SIGHUP
+    assert is_gone(int((tmp_path / "session").read_text()))
+
+
 def test_a_terminal_that_is_closed_ends_the_app_and_the_session(
     empty_workspace: Workspace, tmp_path
 ):

@@ -1,14 +1,22 @@
 """The terminal while the app runs: entered once, left as it was, whatever signal comes."""
 
 import os
+import selectors
+import signal
 import termios
-from typing import Final
+from codecs import getincrementaldecoder
+from contextlib import suppress
+from typing import Any, Final, TextIO, cast
 
+from textual._parser import ParseError
+from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 
 from tui.terminal.changed_cells import SentFrame
 
 _STDERR: Final = 2
+_READ_S: Final = 0.1  # after which the thread that reads looks whether it shall end
+_MOST_READ: Final = 4096
 _MOUSE_PIXELS_OFF: Final = "\x1b[?1016l"
 # Bracketed paste, line wrap, resize reports, mouse, keyboard protocol, alternate screen, cursor,
 # focus reports: what entering the application mode changed, in the order of leaving it.
@@ -18,10 +26,35 @@ _LEAVE: Final = (
 )
 
 
-class TerminalDriver(LinuxDriver):
-    """Textual's driver, which also survives a SIGSTOP."""
+class _UntilGone:
+    """A file to write to that drops what a terminal does not take any more.
 
-    entered = False
+    Textual's thread that writes would die of the first error, and the app wait for it for ever.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._file.flush()
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+
+class TerminalDriver(LinuxDriver):
+    """Textual's driver, which also survives a SIGSTOP, and ends the app with its terminal."""
+
+    entered: bool = False
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._file: TextIO = cast(TextIO, _UntilGone(self._file))
 
     def start_application_mode(self) -> None:
         sent = getattr(self._app, "sent_frame", None)
@@ -47,6 +80,32 @@ class TerminalDriver(LinuxDriver):
             os.write(_STDERR, _LEAVE.encode())  # where the driver writes
         except (OSError, termios.error):
             return  # the terminal is gone
+
+    def run_input_thread(self) -> None:
+        """Hands on what is typed until the app ends. The end of the terminal is a hang-up: the
+        kernel tells it to the first process of the terminal only, which may keep it to itself."""
+        parser = XTermParser(self._debug)
+        decode = getincrementaldecoder("utf-8")("replace").decode  # a paste may be of anything
+        with selectors.SelectSelector() as selector:
+            selector.register(self.fileno, selectors.EVENT_READ)
+            while not self.exit_event.is_set():
+                if selector.select(_READ_S):
+                    read = self._read()
+                    if not read:
+                        os.kill(os.getpid(), signal.SIGHUP)
+                        return
+                    for message in parser.feed(decode(read)):
+                        self.process_message(message)
+                for message in parser.tick():
+                    self.process_message(message)
+        with suppress(EOFError, ParseError):
+            list(parser.feed(""))
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self.fileno, _MOST_READ)
+        except OSError:  # what some systems say instead of the end
+            return b""
 
     def _sigcont_application(self, *_: object) -> None:
         # After a SIGSTOP the app is still in application mode, though the shell used the terminal:
