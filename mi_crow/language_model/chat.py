@@ -9,6 +9,8 @@ from mi_crow.errors import UserError
 
 # Some templates write today's date; a run must not depend on the day on which it resumes.
 _TODAY = datetime(2025, 1, 1)
+_ROLES = ("system", "user", "assistant", "tool")
+_ROLE = re.compile(rf"\s*({'|'.join(_ROLES)})\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
 _DATE = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
@@ -120,3 +122,52 @@ def template_writes(tokenizer: Any, start: int | None) -> bool:
     except ValueError:
         return False
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])[:1] == [start]
+
+
+def read_conversation(text: str) -> list[dict[str, str]]:
+    """The messages of a conversation as people type it: each begins with a line `user: ...`,
+    `assistant: ...`, `system: ...` or `tool: ...` and goes on until the next; a text without any is
+    a user's message. A JSON list of messages with `role` and `content` is read too.
+
+    Raises UserError for an empty one, and for JSON that is something else.
+    """
+    if text.lstrip().startswith("[{"):
+        return _messages(text)
+    found: list[tuple[str, list[str]]] = []
+    for line in text.strip().split("\n"):
+        match = _ROLE.fullmatch(line)
+        if match is not None:
+            found.append((match[1].lower(), [match[2]]))
+        elif found:
+            found[-1][1].append(line)
+        else:
+            found.append(("user", [line]))
+    said = [{"role": role, "content": "\n".join(lines).strip()} for role, lines in found]
+    if not any(one["content"] for one in said):
+        raise UserError("the conversation is empty", hint="write user: and a message")
+    return said
+
+
+def _messages(text: str) -> list[dict[str, str]]:
+    from mi_crow.store.json_file import parse_json
+
+    found = parse_json(text, "a conversation")
+    right = isinstance(found, list) and all(
+        isinstance(one, dict) and isinstance(one.get("content"), str) and one.get("role") in _ROLES
+        for one in found
+    )
+    if not right:
+        raise UserError(
+            "the conversation is not a list of messages",
+            hint='write [{"role": "user", "content": "..."}], or lines that begin with user:',
+        )
+    return [{"role": one["role"], "content": one["content"]} for one in found]
+
+
+def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+    """A conversation through the model's template, special tokens as text; after a user's message
+    the assistant's answer begins. Raises UserError like `chat_prompt`."""
+    prompt = chat_prompt(tokenizer, messages)
+    if messages[-1]["role"] != "assistant":
+        return prompt.text
+    return prompt.text[: prompt.spans[-1][0]]

@@ -1,60 +1,21 @@
-"""The session's operations that explain: features of a text, causes of an answer."""
+"""The session's operations that explain: features of a text, of two texts or sets of texts, causes
+of an answer."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.errors import UserError
-from mi_crow.store.workspace import Workspace
-
 if TYPE_CHECKING:
+    from mi_crow.mechanistic.explain.contrast import Report
     from mi_crow.mechanistic.steering.known import KnownFeatures
     from mi_crow.mechanistic.steering.loading import LoadedSae
+    from mi_crow.mechanistic.steering.parts import Shelf
 
 
 class Causes:
-    """What is kept between questions: the indexes that were opened, and SAEs beside the loaded one,
-    as long as its model stays."""
+    """Answers questions about the loaded SAE, with others of its model from `shelf` beside it."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._held_known: KnownFeatures | None = None
-        self._beside: dict[str, LoadedSae] = {}
-
-    @property
-    def known(self) -> "KnownFeatures":
-        from mi_crow.mechanistic.steering.known import KnownFeatures
-
-        if self._held_known is None:
-            self._held_known = KnownFeatures(self._workspace)
-        return self._held_known
-
-    def saes(self, loaded: "LoadedSae", sae_ids: Sequence[str]) -> "list[LoadedSae]":
-        """The SAEs of these names, the loaded one without any; those beside it are read when first
-        asked for. Raises NotFoundError, UserError for one of another model."""
-        self._beside = {name: one for name, one in self._beside.items() if one.lm is loaded.lm}
-        return [
-            loaded if name == loaded.sae_id else self._of_same_model(loaded, name)
-            for name in dict.fromkeys(sae_ids or [loaded.sae_id])
-        ]
-
-    def _of_same_model(self, loaded: "LoadedSae", sae_id: str) -> "LoadedSae":
-        from mi_crow.mechanistic.sae.weights_hash import WeightsFile
-        from mi_crow.mechanistic.steering.loading import join, open_sae
-
-        weights = WeightsFile.of(self._workspace.sae_dir(sae_id))
-        found = self._beside.get(sae_id)
-        if found is not None and found.weights == weights:
-            return found
-        sae, spec = open_sae(self._workspace, sae_id, str(loaded.lm.device))
-        wanted = loaded.sae.metadata
-        if (spec.model, spec.revision) != (wanted.model_name, wanted.revision):
-            raise UserError(
-                f"SAE {sae_id!r} reads {spec.model!r}, the model in memory is "
-                f"{wanted.model_name!r}",
-                hint="choose SAEs of one model",
-            )
-        self._beside[sae_id] = join(sae_id, loaded.lm, sae, weights)
-        return self._beside[sae_id]
+    def __init__(self, known: "KnownFeatures", shelf: "Shelf") -> None:
+        self._known, self._shelf = known, shelf
 
     def inspect(
         self,
@@ -73,12 +34,51 @@ class Causes:
         from mi_crow.mechanistic.steering.run import inspect_several, inspect_vectors
 
         ranking = ranking_of(order, max_density, named)
-        found = inspect_several(self.known, self.saes(loaded, saes), text, ranking=ranking, **asked)
+        chosen = self._shelf.saes(loaded, saes)
+        found = inspect_several(self._known, chosen, text, ranking=ranking, **asked)
         if vectors:
             how = {key: asked[key] for key in ("bos", "windows") if key in asked}
-            lanes = inspect_vectors(self.known.workspace, loaded, vectors, text, **how)
+            lanes = inspect_vectors(self._known.workspace, loaded, vectors, text, **how)
             found[0]["vectors"] = lanes
         return found[0] if not saes else {**found[0], "saes": found}
+
+    def compare(
+        self,
+        loaded: "LoadedSae",
+        text: str,
+        against: str,
+        order: str | None = None,
+        max_density: float | None = None,
+        named: bool = False,
+        **asked: Any,
+    ) -> dict[str, Any]:
+        """See `explain.two_texts.compare_texts`."""
+        from mi_crow.mechanistic.explain.two_texts import compare_texts
+        from mi_crow.mechanistic.steering.ranking import ranking_of
+
+        ranking = ranking_of(order, max_density, named)
+        return compare_texts(self._known, loaded, text, against, ranking=ranking, **asked)
+
+    def contrast(
+        self,
+        loaded: "LoadedSae",
+        texts: Sequence[str],
+        against: Sequence[str],
+        report: "Report | None" = None,
+        **asked: Any,
+    ) -> dict[str, Any]:
+        """See `explain.two_sets.contrast_sets`; the sets are named as for `texts_of`."""
+        from mi_crow.mechanistic.explain.two_sets import contrast_sets, sets_of
+
+        run_id, seed = loaded.sae.metadata.run_id, int(asked.get("seed", 0))
+        sets = sets_of(self._known.workspace, texts, against, run_id, seed=seed)
+        return contrast_sets(self._known, loaded, *sets, report=report, **asked)
+
+    def render(self, loaded: "LoadedSae", chat: str) -> dict[str, Any]:
+        """A conversation, as `chat.read_conversation` reads it, through the model's template."""
+        from mi_crow.language_model.chat import chat_text, read_conversation
+
+        return {"text": chat_text(loaded.lm.tokenizer, read_conversation(chat))}
 
     def attribute(
         self, loaded: "LoadedSae", text: str, saes: Sequence[str] = (), **question: Any
@@ -86,8 +86,8 @@ class Causes:
         """See `attribution.run.attribute_loaded`; `question` has the fields of its `Question`."""
         from mi_crow.mechanistic.attribution.run import Question, attribute_loaded
 
-        chosen = self.saes(loaded, saes)
-        return attribute_loaded(self.known, chosen, text, Question(**question))
+        chosen = self._shelf.saes(loaded, saes)
+        return attribute_loaded(self._known, chosen, text, Question(**question))
 
     def lens(
         self, loaded: "LoadedSae", text: str, top: int = 3, bos: str = "auto"
@@ -127,5 +127,9 @@ class Causes:
         from mi_crow.mechanistic.attribution.run import predict_without
 
         pairs = [(str(sae_id), int(feature)) for sae_id, feature in ablated]
-        chosen = self.saes(loaded, [sae_id for sae_id, _ in pairs])
+        chosen = self._shelf.saes(loaded, [sae_id for sae_id, _ in pairs])
         return predict_without(chosen, text, pairs, position, bos)
+
+
+EXPLAINING = ("inspect", "compare", "attribute", "predict", "lens", "patch", "render")
+"""The operations that answer at once; `contrast` tells how far it is."""

@@ -12,8 +12,9 @@ from mi_crow.errors import CancelledError, MachineError, UserError
 from mi_crow.language_model.config import ModelSpec
 from mi_crow.mechanistic.sae.weights_hash import WeightsFile
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.known import KnownFeatures
 from mi_crow.session import layers
-from mi_crow.session.causes import Causes
+from mi_crow.session.causes import EXPLAINING, Causes
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -50,6 +51,17 @@ class TextBatcher:
         self._texts.clear()
 
 
+def _telling(emit: Emit, stopped: Stopped) -> Callable[[int, int], None]:
+    """Sends how far something is, and ends it when it was interrupted."""
+
+    def report(done: int, total: int) -> None:
+        if stopped():
+            raise CancelledError("interrupted", resumable=False)
+        emit({"event": "progress", "done": done, "total": total})
+
+    return report
+
+
 @dataclass(frozen=True)
 class _Loaded:
     """The model and SAE in memory."""
@@ -70,18 +82,14 @@ class Operations:
         self._table: dict[str, Callable[..., dict[str, Any]]] = {
             "ping": self._ping,
             "load": self._load,
-            "inspect": partial(self._explain, "inspect"),
             "layers": self._layers,
             "layer_stats": self._layer_stats,
             "hooks": self._hooks,
-            "attribute": partial(self._explain, "attribute"),
-            "predict": partial(self._explain, "predict"),
-            "lens": partial(self._explain, "lens"),
-            "patch": partial(self._explain, "patch"),
             "profile": self._profile,
             "watch": self._watch,
+            **{name: partial(self._explain, name) for name in EXPLAINING},
         }
-        self._causes = Causes(workspace)
+        self._known = KnownFeatures(workspace)
 
     def run(self, op: str, params: dict[str, Any], emit: Emit, stopped: Stopped) -> dict[str, Any]:
         """The result of one request; `emit` sends events on the way.
@@ -90,8 +98,10 @@ class Operations:
         """
         if op == "generate":
             return self._generate(emit, stopped, **params)
+        if op == "contrast":
+            return self._explain(op, report=_telling(emit, stopped), **params)
         if op not in self._table:
-            known = ", ".join(sorted([*self._table, "generate"]))
+            known = ", ".join(sorted([*self._table, "contrast", "generate"]))
             raise UserError(f"the model session has no operation {op!r}", hint=f"it has {known}")
         if stopped() and op != "load":
             raise CancelledError("interrupted", resumable=False)
@@ -138,7 +148,9 @@ class Operations:
 
     def _explain(self, what: str, sae_id: str | None = None, **asked: Any) -> dict[str, Any]:
         """An operation of `Causes`."""
-        return getattr(self._causes, what)(self._ready(sae_id), **asked)
+        loaded = self._ready(sae_id)
+        assert self._shelf is not None  # it is made with what is loaded
+        return getattr(Causes(self._known, self._shelf), what)(loaded, **asked)
 
     def _generate(
         self,

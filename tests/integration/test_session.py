@@ -109,6 +109,16 @@ def test_an_sae_that_cannot_be_loaded_leaves_the_loaded_one(loaded):
     assert loaded.call("ping")["sae_id"] == SAE_ID
 
 
+def test_two_texts_and_two_sets_of_texts_are_told_apart(loaded):
+    found = loaded.call("compare", text=TEXT, against="The boat left the village.", top=4)
+    assert len(found["features"]) == 4
+    assert found["first"]["text"] == TEXT
+    with pytest.raises(UserError, match="has 1 texts, too few"):
+        loaded.call("contrast", texts=[TEXT], against=["a boat"])
+    with pytest.raises(UserError, match="no chat template"):
+        loaded.call("render", chat="user: hello")
+
+
 def test_inspecting_gives_what_the_command_gives(loaded, home):
     found = loaded.call("inspect", text=TEXT, top=6)
     assert found == inspect_text(home, SAE_ID, TEXT, top=6, device="cpu")

@@ -1,9 +1,9 @@
-"""`mi-crow inspect` and `mi-crow steer`: an SAE on a text of the user."""
+"""`mi-crow steer`: continuing a prompt with and without interventions."""
 
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.bounds import FACTOR, SHARE, TEMPERATURE, TOP_P
+from mi_crow.bounds import FACTOR, TEMPERATURE, TOP_P
 from mi_crow.cli.arguments import (
     add_device,
     add_sae,
@@ -14,10 +14,9 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
-from mi_crow.cli.commands.causes.attribute import add_saes, name_of
 from mi_crow.cli.commands.causes.text import text_of
-from mi_crow.cli.formatting import count, number, print_json, share
-from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.formatting import count, number, print_json
+from mi_crow.cli.tables import print_facts, print_line
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
 
@@ -25,48 +24,12 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.steering.interventions import Intervention
     from mi_crow.store.workspace import Workspace
 
-_SHOWN_TOKENS = 6
-
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
-    if command == "inspect":
-        add_saes(parser)
-    else:
-        add_sae(parser)
-    parser.add_argument("text", help="the text, or `-` for standard input")
+    add_sae(parser)
+    parser.add_argument("text", help="the prompt, or `-` for standard input")
     add_device(parser)
     add_bos(parser)
-    if command == "inspect":
-        parser.add_argument(
-            "--windows",
-            action="store_true",
-            help="read a text longer than the model's context in windows, instead of cutting it",
-        )
-        parser.add_argument(
-            "--top", type=positive, default=20, help="number of features (default: 20)"
-        )
-        parser.add_argument(
-            "--vector",
-            action="append",
-            default=[],
-            metavar="NAME",
-            help="show also how far along this vector each token is; repeatable",
-        )
-        parser.add_argument(
-            "--sort",
-            choices=("meaning", "share", "surprise", "raw", "count", "first"),
-            help="meaning (the default): share of the feature's maximum times surprise, -log "
-            "density, over all tokens; share, surprise, raw activation, count of tokens, or first "
-            "token",
-        )
-        parser.add_argument(
-            "--max-density",
-            type=number_within(SHARE, "--max-density"),
-            metavar="SHARE",
-            help="leave out features that fire on more of the indexed tokens, e.g. 0.1",
-        )
-        parser.add_argument("--named", action="store_true", help="only features with a name")
-        return
     parser.add_argument(
         "--feature",
         "--steer",
@@ -118,8 +81,6 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
-    if options.command == "inspect":
-        return _inspect(workspace, options)
     sae_id = pick_sae(workspace, options.sae)
     result = _steer(workspace, sae_id, text_of(options.text), device_of(options), options)
     if options.json:
@@ -127,67 +88,6 @@ def run(options: Namespace) -> int:
     else:
         _show_pair(result)
     return 0
-
-
-def _inspect(workspace: Any, options: Namespace) -> int:
-    from mi_crow.mechanistic.attribution.run import load_together
-    from mi_crow.mechanistic.steering.known import KnownFeatures
-    from mi_crow.mechanistic.steering.ranking import ranking_of
-    from mi_crow.mechanistic.steering.run import inspect_several, inspect_vectors
-    from mi_crow.mechanistic.vectors.stored import vector_path
-
-    sae_ids = [pick_sae(workspace, one) for one in options.sae or [None]]
-    text = text_of(options.text)
-    ranking = ranking_of(options.sort, options.max_density, options.named)
-    for name in options.vector:
-        vector_path(workspace, name)  # fail before a model loads
-    loaded = load_together(workspace, sae_ids, device_of(options))
-    found = inspect_several(
-        KnownFeatures(workspace),
-        loaded,
-        text,
-        options.top,
-        options.bos,
-        options.windows,
-        ranking,
-    )
-    if options.vector:
-        found[0]["vectors"] = inspect_vectors(
-            workspace, loaded[0], options.vector, text, options.bos, options.windows
-        )
-    if options.json:
-        print_json(found[0] if len(found) == 1 else {**found[0], "saes": found})
-        return 0
-    for result in found:
-        if len(found) > 1:
-            print_line(f"{result['sae_id']} at {result['point']}, {_explained(result)}", "bold")
-        _show_inspection(result)
-    _show_lanes(found[0])
-    return 0
-
-
-def _show_lanes(result: dict[str, Any]) -> None:
-    """Where a text is most along the vectors that were asked for."""
-    rows = []
-    for lane in result.get("vectors", ()):
-        acts = lane["acts"]
-        order = sorted(range(len(acts)), key=lambda i: -acts[i])[:_SHOWN_TOKENS]
-        most = "  ".join(f"{result['tokens'][i]!r}" for i in order if acts[i] > 0)
-        mean = sum(acts) / max(len(acts), 1)
-        rows.append(
-            [lane["vector"], lane["layer"], number(lane["max_act"], 3), number(mean, 3), most]
-        )
-    if rows:
-        columns = [Column("vector", shorten=True), Column("layer")]
-        columns += [Column("max", right=True), Column("mean", right=True)]
-        print_table([*columns, Column("most along it on", shorten=True)], rows)
-
-
-def _explained(result: dict[str, Any]) -> str:
-    known = [one for one in result["explained"] or () if one is not None]
-    if not known:
-        return "predicts another layer"
-    return f"explains {share(sum(known) / len(known))} of an activation"
 
 
 def _steer(
@@ -226,45 +126,6 @@ def _preset(workspace: "Workspace", name: str | None) -> "list[Intervention]":
 
     annotations = Annotations(workspace.annotations_path)
     return [Intervention.from_json(one) for one in annotations.preset(name).interventions]
-
-
-def _reading(result: dict[str, Any]) -> str:
-    """How much of the text was read."""
-    read, total = result["tokens_read"], result["tokens_total"]
-    words = f"read {count(read)} of {count(total)} tokens"
-    if result["windows"] > 1:
-        words += f", in {count(result['windows'])} windows"
-    if result["bos_added"]:
-        words += ", BOS prepended"
-    if read < total:
-        words += (
-            f": the model's context is {count(result['context_length'])}; --windows reads it all"
-        )
-    return words
-
-
-def _show_inspection(result: dict[str, Any]) -> None:
-    rows = []
-    for feature in result["features"]:
-        acts = feature["acts"]
-        order = sorted(range(len(acts)), key=lambda i: -acts[i])[:_SHOWN_TOKENS]
-        where = "  ".join(f"{result['tokens'][i]!r}" for i in order if acts[i] > 0)
-        rows.append(
-            [
-                str(feature["feature"]),
-                number(feature["max_act"], 3),
-                share(feature["share"]),
-                share(feature["density"]),
-                name_of(feature),
-                where,
-            ]
-        )
-    columns = [Column(title, right=True) for title in ("feature", "max", "share", "density")]
-    columns += [Column("name", shorten=True), Column("fires on", shorten=True)]
-    print_table(columns, rows)
-    print_line(
-        _reading(result), style="" if result["tokens_read"] == result["tokens_total"] else "yellow"
-    )
 
 
 def _show_pair(result: dict[str, Any]) -> None:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from mi_crow.errors import UserError
 from mi_crow.hooks.tensors import first_tensor
 from mi_crow.language_model.hook_points.tap import tap
+from mi_crow.language_model.text_memory import naming_a_length, pass_bytes, sizes_of
 from mi_crow.mechanistic.attribution.target import token_text
 
 if TYPE_CHECKING:
-    from mi_crow.language_model import LanguageModel
+    from mi_crow.language_model import HookPoint, LanguageModel
     from mi_crow.language_model.tokenize import Encoding
 
 _CELLS = 1 << 24  # logits in memory at once
@@ -37,9 +38,23 @@ class LensLayer:
 def logit_lens(lm: "LanguageModel", encoding: "Encoding", top: int = 3) -> list[LensLayer]:
     """The lens after every block for a text [1, n]; that after the last is the output.
 
-    Raises UserError for a model whose logits are not those of its final norm and output embedding.
+    Raises UserError for a model whose logits are not those of its final norm and output embedding,
+    MachineError naming a length that would fit when memory runs out.
     """
     points = [lm.layers.resolve(f"resid_post.{n}") for n in range(len(lm.layers.blocks()))]
+    length = encoding.input_ids.shape[1]
+
+    def needed(tokens: int) -> int:
+        kept = len(points) * tokens * sizes_of(lm).width * 4
+        return pass_bytes(lm, tokens, logits=True) + kept
+
+    with naming_a_length(lm, "reading", length, needed):
+        return _lens(lm, encoding, points, top)
+
+
+def _lens(
+    lm: "LanguageModel", encoding: "Encoding", points: "list[HookPoint]", top: int
+) -> list[LensLayer]:
     seen: dict[int, Tensor] = {}
 
     def keep(number: int, value: Tensor) -> None:

@@ -102,9 +102,9 @@ def attribute_loaded(
     Raises UserError for an empty text, a target that is no token, or a feature that does not fire;
     MachineError, naming a length that would fit, when memory runs out.
     """
-    from mi_crow.causes import out_of_memory
+    from mi_crow.language_model.text_memory import naming_a_length
     from mi_crow.mechanistic.attribution.attribute import attribute
-    from mi_crow.mechanistic.attribution.memory import attribution_bytes, too_long
+    from mi_crow.mechanistic.attribution.memory import attribution_bytes
     from mi_crow.mechanistic.attribution.site import Site
 
     lm = loaded[0].lm
@@ -116,7 +116,11 @@ def attribute_loaded(
     memory = attribution_bytes(lm, tokens, rows, first)
     if tell_memory is not None:
         tell_memory(memory)
-    try:
+
+    def needed(length: int) -> int:
+        return attribution_bytes(lm, length, 1, first)
+
+    with naming_a_length(lm, "attributing", tokens, needed):
         target_site = _target_site(sites, question)
         target = _target(lm, encoding, target_site, question)
         found = attribute(
@@ -130,10 +134,6 @@ def attribute_loaded(
             prune=question.prune,
             seed=question.seed,
         )
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        raise too_long(lm, tokens, rows, first) from error
     return as_json(known, lm, encoding, found) | {"memory_bytes": memory, "steps": question.steps}
 
 

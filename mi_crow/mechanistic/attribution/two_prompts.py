@@ -1,5 +1,6 @@
 """Patching a prompt with what another one has, as plain values."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import UserError
@@ -31,9 +32,11 @@ def patch_prompts(
     A module's contribution or the stream is restored at every block, or with `loaded` what its
     features write (one of them with `feature`). The target is by default the likeliest next token
     of the clean prompt against that of the corrupted one. Raises UserError for prompts of different
-    length, or a target that is the same on both.
+    length, or a target that is the same on both; MachineError naming a length that would fit when
+    memory runs out.
     """
     from mi_crow.language_model.detokenize import shown_tokens
+    from mi_crow.language_model.text_memory import naming_a_length, pass_bytes
     from mi_crow.mechanistic.attribution.patching import patch_features, patch_modules
     from mi_crow.mechanistic.attribution.site import Site
 
@@ -46,16 +49,17 @@ def patch_prompts(
             hint="change words for others of as many tokens",
         )
     place = position_of(lengths[0], position)
-    goal = _target(lm, first, second, target, against, place)
-    if loaded is None:
-        found = patch_modules(lm, first, second, goal, module)
-    else:
-        if feature is not None and feature >= loaded.sae.n_latents:
-            raise UserError(
-                f"feature {feature} is not in SAE {loaded.sae_id!r}",
-                hint=f"its features are 0 to {loaded.sae.n_latents - 1}",
-            )
-        found = patch_features(Site.of(loaded), first, second, goal, feature)
+    if loaded is not None and feature is not None and feature >= loaded.sae.n_latents:
+        raise UserError(
+            f"feature {feature} is not in SAE {loaded.sae_id!r}",
+            hint=f"its features are 0 to {loaded.sae.n_latents - 1}",
+        )
+    with naming_a_length(lm, "patching", lengths[0], partial(pass_bytes, lm)):
+        goal = _target(lm, first, second, target, against, place)
+        if loaded is None:
+            found = patch_modules(lm, first, second, goal, module)
+        else:
+            found = patch_features(Site.of(loaded), first, second, goal, feature)
     return {
         "model_id": lm.model_id,
         "tokens": shown_tokens(lm.tokenizer, first.input_ids[0].tolist()),

@@ -28,6 +28,10 @@ from mi_crow.mechanistic.concepts.annotations_history import (
     past_changes,
     result_of,
 )
+from mi_crow.mechanistic.concepts.annotations_inspections import (
+    SavedInspections,
+    rename_in_inspections,
+)
 from mi_crow.mechanistic.concepts.annotations_rows import (
     COLUMNS,
     MOST_FEATURE,
@@ -57,7 +61,7 @@ __all__ = [
 ]
 
 
-class Annotations(SavedSteering):
+class Annotations(SavedSteering, SavedInspections):
     """The annotations of one workspace; safe from several threads and processes.
 
     Every change is written with its history, so that it can be undone.
@@ -175,6 +179,7 @@ class Annotations(SavedSteering):
                 return
         with self._database.writing() as connection:
             rename_in_steering(connection, sae_id, new)
+            rename_in_inspections(connection, sae_id, new)
             said = "SELECT 1 FROM {} WHERE sae_id = ? LIMIT 1"
             if not any(
                 connection.execute(said.format(table), (sae_id,)).fetchone()

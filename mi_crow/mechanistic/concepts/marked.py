@@ -44,6 +44,22 @@ def tag_all(
     return _set_all(annotations, sae_id, features, "tagged", tags)
 
 
+def tag_named(annotations: "Annotations", sae_id: str, names: Mapping[int, str], tag: str) -> int:
+    """Tags the features of `names`, and gives those without a name the one that stands there, as
+    from `auto`; how many there are."""
+    with annotations.one_change():
+        for feature, name in names.items():
+            old = annotations.concepts(sae_id, feature)
+            if not old:
+                annotations.set_concept(sae_id, feature, name, tags=[tag], source="auto")
+            for one in old:
+                tags = tuple(dict.fromkeys((*one.tags, tag)))
+                annotations.set_concept(
+                    sae_id, feature, one.name, one.confidence, one.note, tags, one.source
+                )
+    return len(names)
+
+
 def note_all(annotations: "Annotations", sae_id: str, features: Sequence[int], note: str) -> str:
     """Writes one note on every name of the features; those without a name are left out."""
     done = "noted" if note else "without a note"

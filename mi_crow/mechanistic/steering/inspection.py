@@ -11,6 +11,7 @@ from torch.nn import functional
 from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_raw, run_to
 from mi_crow.language_model.detokenize import shown_tokens
+from mi_crow.language_model.text_memory import naming_a_length, pass_bytes
 from mi_crow.language_model.tokenize import Encoding, frame_of, start_id
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.fitting import check_not_signed, check_width
@@ -84,16 +85,30 @@ def inspect_all(
     `explained` is for each token 1 - |x - x_hat|^2 / |x|^2, None on tokens that are not read; a
     transcoder, which explains another layer, has none.
     """
+    looks = look_at(loaded, text, bos, windows)
+    return [
+        report(one, look, top, ranking, scale, names)
+        for one, look, scale, names in zip(loaded, looks, scales, named, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def look_at(loaded: "Sequence[LoadedSae]", text: str, bos: str, windows: bool) -> "list[Look]":
+    """A text as each of several SAEs of one model sees it. Raises UserError for an empty text,
+    MachineError naming a length that would fit when memory runs out."""
     lm = loaded[0].lm
     check_text(text)
     for one in loaded:
         check_not_signed(one.sae, one.sae_id, "inspected")
     read = read_text(lm, text, loaded[0].sae.metadata.bos(bos), windows)
-    passes = [_windows(loaded, ids) for ids in read.rows]
-    return [
-        _report(one, [windows[number] for windows in passes], read, top, ranking, scale, names)
-        for number, (one, scale, names) in enumerate(zip(loaded, scales, named, strict=True))
-    ]
+    longest, latents = max(map(len, read.rows)), max(one.sae.n_latents for one in loaded)
+
+    def needed(tokens: int) -> int:
+        return pass_bytes(lm, tokens, latents=latents)
+
+    with naming_a_length(lm, "inspecting", longest, needed):
+        passes = [_windows(loaded, ids) for ids in read.rows]
+        return [Look(read, windows) for windows in zip(*passes, strict=True)]
 
 
 @torch.inference_mode()
@@ -158,35 +173,62 @@ def _window(loaded: "LoadedSae", ids: list[int], x: Tensor, special: Tensor) -> 
     return _Window(ids, special, outlier, latents._replace(values=values), explained)
 
 
-def _report(
+class Look(NamedTuple):
+    """One text as one SAE sees it."""
+
+    read: "ReadText"
+    windows: tuple[_Window, ...]
+
+    @property
+    def latents(self) -> "SparseLatents":
+        """Those of all windows, padded with zeros where their k differs."""
+        return _joined([one.latents for one in self.windows])
+
+    @property
+    def ids(self) -> list[int]:
+        return [number for one in self.windows for number in one.ids]
+
+    @property
+    def counted(self) -> int:
+        """The tokens on which something can fire."""
+        return sum(int((~(one.special | one.outlier)).sum()) for one in self.windows)
+
+    def as_json(self, lm: "LanguageModel") -> dict[str, Any]:
+        """The tokens, and how the text was read."""
+        found = self.windows
+        starts = [0, *accumulate(len(one.ids) for one in found)]
+        return {
+            "tokens": [text for one in found for text in shown_tokens(lm.tokenizer, one.ids)],
+            "special": torch.cat([one.special for one in found]).tolist(),
+            "outlier": torch.cat([one.outlier for one in found]).tolist(),
+            "tokens_total": self.read.total,
+            "tokens_read": self.read.read,
+            "context_length": lm.context,
+            "windows": len(found),
+            "window_starts": starts[:-1],
+            "bos_added": self.read.bos_added,
+        }
+
+
+@torch.inference_mode()
+def report(
     loaded: "LoadedSae",
-    found: Sequence[_Window],
-    read: "ReadText",
+    look: Look,
     top: int,
     ranking: Ranking,
     scales: Scales | None,
     named: Collection[int],
 ) -> dict[str, Any]:
     """What `inspect` says of one SAE."""
-    lm = loaded.lm
-    latents = _joined([one.latents for one in found])
-    starts = [0, *accumulate(len(one.ids) for one in found)]
-    shares = [one.explained for one in found if one.explained is not None]
+    latents = look.latents
+    shares = [one.explained for one in look.windows if one.explained is not None]
     return {
-        "tokens": [text for one in found for text in shown_tokens(lm.tokenizer, one.ids)],
-        "special": torch.cat([one.special for one in found]).tolist(),
-        "outlier": torch.cat([one.outlier for one in found]).tolist(),
+        **look.as_json(loaded.lm),
         "features": [
             {**one, **layer_of(loaded.sae, one["feature"])}
             for one in _features(latents, top, ranking, scales, named)
         ],
         "per_token": _per_token(latents, ranking, scales, named),
-        "tokens_total": read.total,
-        "tokens_read": read.read,
-        "context_length": lm.context,
-        "windows": len(found),
-        "window_starts": starts[:-1],
-        "bos_added": read.bos_added,
         "order": ranking.by if scales is not None or not ranking.needs_index else "raw",
         "sae_id": loaded.sae_id,
         "layer": loaded.place,
@@ -252,16 +294,9 @@ def _features(
     named: Collection[int],
 ) -> list[dict[str, Any]]:
     """The first `top` features in the order of the ranking."""
-    fires = latents.values > 0
-    tokens = fires.nonzero()[:, 0]
-    values = latents.values[fires]
-    features, place = latents.indices[fires].unique(return_inverse=True)
-    most = values.new_zeros(len(features)).scatter_reduce_(0, place, values, "amax")
-    counts = torch.bincount(place, minlength=len(features))
-    first = tokens.new_full((len(features),), len(latents.values))
-    first = first.scatter_reduce_(0, place, tokens, "amin")
-    total = torch.zeros_like(most).index_add_(0, place, values)
-    order = scores(ranking.by, Firing(features, most, total, counts, first), scales)
+    fired = firing(latents)
+    features, most, counts, first = fired.features, fired.most, fired.tokens, fired.first
+    order = scores(ranking.by, fired, scales)
     order = order.masked_fill(~allowed(ranking, features, scales, named), -torch.inf)
     best = order.topk(min(top, len(features)))
     chosen = best.indices[best.values > -torch.inf]
@@ -276,6 +311,20 @@ def _features(
     rows = zip(*columns, first[chosen].tolist(), *known, acts, strict=True)
     names = "feature", "max_act", "count", "first", "share", "density", "acts"
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def firing(latents: "SparseLatents") -> Firing:
+    """How each feature that fires does so, by ascending number."""
+    fires = latents.values > 0
+    tokens = fires.nonzero()[:, 0]
+    values = latents.values[fires]
+    features, place = latents.indices[fires].unique(return_inverse=True)
+    most = values.new_zeros(len(features)).scatter_reduce_(0, place, values, "amax")
+    counts = torch.bincount(place, minlength=len(features))
+    first = tokens.new_full((len(features),), len(latents.values))
+    first = first.scatter_reduce_(0, place, tokens, "amin")
+    total = torch.zeros_like(most).index_add_(0, place, values)
+    return Firing(features, most, total, counts, first)
 
 
 def _per_token(

@@ -3,16 +3,36 @@
 A session keeps one of these, so that no index is opened twice. Torch-free.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import NotFoundError
-from mi_crow.store.workspace import Workspace
+from mi_crow.store.workspace import SaeSummary, Workspace
 
 if TYPE_CHECKING:
     import numpy as np
 
     from mi_crow.mechanistic.features.queries import FeatureStore
+
+
+_MOST_SAES = 8
+_MOST_BYTES = 2 << 30  # of the SAEs that are read together
+
+
+def of_one_model(
+    own: SaeSummary, saes: Sequence[SaeSummary], *, one_a_layer: bool = False
+) -> list[str]:
+    """The SAEs of the model of `own`, itself first, as many as memory should hold together."""
+    chosen, total, layers = [own.sae_id], own.bytes, {own.layer}
+    for one in saes:
+        fits = total + one.bytes <= _MOST_BYTES and len(chosen) < _MOST_SAES
+        same = one.model_id == own.model_id and one.model_id and one.sae_id != own.sae_id
+        if not same or not fits:
+            continue
+        if not one_a_layer or one.layer not in layers:
+            chosen.append(one.sae_id)
+            total, layers = total + one.bytes, {*layers, one.layer}
+    return chosen
 
 
 class KnownFeatures:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Shelf:
-    """The SAEs and vectors of a workspace that stacks on one model have used so far, loaded.
+    """The SAEs and vectors of a workspace that were used on one model so far, loaded.
 
     What was replaced on the disk is loaded anew.
     """
@@ -42,7 +42,7 @@ class Shelf:
             if one.sae in (None, own.sae_id):
                 one.check_weights(own.weights_hash)
         names = sorted({name for one in stack for name in one.saes} - {own.sae_id})
-        others = {name: self._sae(name) for name in names}
+        others = {name: self.sae(name) for name in names}
         for one in stack:
             if one.sae in others:
                 one.check_weights(others[one.sae].weights_hash)
@@ -59,7 +59,14 @@ class Shelf:
         saes = {name: one.weights for name, one in self._saes.items()}
         return f"{saes} { {name: version for name, (version, _) in self._vectors.items()} }"
 
-    def _sae(self, sae_id: str) -> LoadedSae:
+    def saes(self, own: LoadedSae, sae_ids: Sequence[str] = ()) -> list[LoadedSae]:
+        """The SAEs of these names, `own` without any. Raises like `sae`."""
+        names = dict.fromkeys(sae_ids or [own.sae_id])
+        return [own if name == own.sae_id else self.sae(name) for name in names]
+
+    def sae(self, sae_id: str) -> LoadedSae:
+        """An SAE of the workspace, read when first asked for. Raises NotFoundError, and UserError
+        for one of another model."""
         weights = WeightsFile.of(self._workspace.sae_dir(sae_id))
         held = self._saes.get(sae_id)
         if held is None or held.weights != weights:

@@ -5,7 +5,7 @@ The command line loads what it needs for one call; the model session keeps it lo
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mi_crow.language_model import Generation, LanguageModel
     from mi_crow.language_model.decoding.steps import Prefixes
     from mi_crow.mechanistic.steering.parts import Shelf
-    from mi_crow.mechanistic.steering.ranking import Ranking
+    from mi_crow.mechanistic.steering.ranking import Ranking, Scales
 
 OnToken = Callable[[str, int, str], None]  # side (baseline | steered), sample, text
 
@@ -70,27 +70,40 @@ def inspect_several(
     NotFoundError for a ranking that needs an index where there is none.
     """
     from mi_crow.mechanistic.steering.inspection import inspect_all
-    from mi_crow.mechanistic.steering.ranking import Ranking, Scales
+    from mi_crow.mechanistic.steering.ranking import Ranking
 
     asked = ranking or Ranking()
-    scales, named = [], []
-    for one in loaded:
-        figures = known.figures(one.sae_id)
-        if figures is not None and len(figures[0]) != one.sae.n_latents:
-            figures = None  # an index of other weights
-        if figures is None and asked.needs_index and ranking is not None:
-            raise NotFoundError(
-                f"SAE {one.sae_id!r} has no index, which this order needs",
-                hint=f"mi-crow index --sae {one.sae_id} builds it, or order by raw",
-            )
-        scales.append(None if figures is None else Scales.of(figures, one.lm.device))
-        named.append(concept_names(known.workspace, one.sae_id) if asked.named_only else ())
+    scales = [scales_of(known, one, ranking) for one in loaded]
+    named = [named_in(known, one, asked) for one in loaded]
     found = inspect_all(loaded, text, top, bos, windows, asked, scales, named)
     for result in found:
         names = known.names(result["sae_id"], [row["feature"] for row in result["features"]])
         for row in result["features"]:
             row.update(names[row["feature"]])
     return found
+
+
+def scales_of(
+    known: KnownFeatures, loaded: LoadedSae, ranking: "Ranking | None"
+) -> "Scales | None":
+    """What the SAE's index knows of its features; None without an index of these weights. Raises
+    NotFoundError for a ranking that needs one."""
+    from mi_crow.mechanistic.steering.ranking import Scales
+
+    figures = known.figures(loaded.sae_id)
+    if figures is not None and len(figures[0]) != loaded.sae.n_latents:
+        figures = None  # an index of other weights
+    if figures is None and ranking is not None and ranking.needs_index:
+        raise NotFoundError(
+            f"SAE {loaded.sae_id!r} has no index, which this order needs",
+            hint=f"mi-crow index --sae {loaded.sae_id} builds it, or order by raw",
+        )
+    return None if figures is None else Scales.of(figures, loaded.lm.device)
+
+
+def named_in(known: KnownFeatures, loaded: LoadedSae, ranking: "Ranking") -> "Collection[int]":
+    """The named features, where the ranking keeps only these."""
+    return concept_names(known.workspace, loaded.sae_id) if ranking.named_only else ()
 
 
 def inspect_vectors(

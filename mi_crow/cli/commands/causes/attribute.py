@@ -14,6 +14,7 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
+from mi_crow.cli.commands.causes.inspections import add_save, check_save, save
 from mi_crow.cli.commands.causes.text import text_of
 from mi_crow.cli.formatting import number, print_json, share, size
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
@@ -69,6 +70,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_seed(parser)
     add_device(parser)
     add_bos(parser)
+    add_save(parser)
 
 
 def add_saes(parser: ArgumentParser) -> None:
@@ -99,12 +101,16 @@ def run(options: Namespace) -> int:
         bos=options.bos,
     )
     text = text_of(options.text)
+    check_save(options)
 
     def tell(memory: int) -> None:
         if not options.json:
             print_line(f"takes about {size(memory)} of memory beside the model", "dim")
 
     result = attribute_prompt(workspace, sae_ids, text, question, device_of(options), tell)
+    names = ("target", "against", "log_prob", "feature", "token", "steps", "prune", "seed", "bos")
+    settings = {name: getattr(options, name) for name in names}
+    save(options, "attribute", text, result, settings, sae_ids)
     if options.json:
         print_json(result)
     else:

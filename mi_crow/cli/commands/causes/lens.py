@@ -13,6 +13,7 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
+from mi_crow.cli.commands.causes.inspections import add_save, check_save, save
 from mi_crow.cli.commands.causes.text import text_of
 from mi_crow.cli.formatting import number, print_json, share
 from mi_crow.cli.tables import Column, print_line, print_table
@@ -35,6 +36,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--top", type=positive, default=3, help="next tokens to list (default: 3)")
     add_device(parser)
     add_bos(parser)
+    add_save(parser)
 
 
 def add_model_or_sae(parser: ArgumentParser) -> None:
@@ -60,6 +62,7 @@ def model_and_sae(options: Namespace, *, with_sae: bool = False) -> Any:
 
 def run(options: Namespace) -> int:
     text = text_of(options.text)
+    check_save(options)
     lm, loaded = model_and_sae(options)
     from mi_crow.mechanistic.attribution.lens import lens_json, logit_lens
     from mi_crow.mechanistic.attribution.target import position_of
@@ -69,6 +72,8 @@ def run(options: Namespace) -> int:
     encoding = lm.padded([read_text(lm, text, bos).rows[0]])
     place = position_of(encoding.input_ids.shape[1], options.token)
     result = lens_json(lm, encoding, logit_lens(lm, encoding, options.top))
+    sae_ids = [loaded.sae_id] if loaded is not None else []
+    save(options, "lens", text, result, {"top": options.top, "bos": bos}, sae_ids)
     if options.json:
         print_json(result)
         return 0

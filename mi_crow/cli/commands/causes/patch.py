@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from mi_crow.cli.arguments import add_device, feature_number, number_within
+from mi_crow.cli.commands.causes.inspections import add_save, check_save, save
 from mi_crow.cli.commands.causes.lens import POSITION, add_model_or_sae, model_and_sae
 from mi_crow.cli.formatting import number, print_json
 from mi_crow.cli.tables import Column, print_facts, print_line, print_table
@@ -38,6 +39,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     add_device(parser)
     add_bos(parser)
+    add_save(parser)
 
 
 def run(options: Namespace) -> int:
@@ -48,6 +50,7 @@ def run(options: Namespace) -> int:
     with_sae = options.what == "sae" or options.feature is not None
     if with_sae and options.model is not None:
         raise UserError("--model names no SAE", hint="give --sae instead")
+    check_save(options)
     lm, loaded = model_and_sae(options, with_sae=with_sae)
     from mi_crow.mechanistic.attribution.two_prompts import patch_prompts
 
@@ -63,6 +66,10 @@ def run(options: Namespace) -> int:
         position=options.token,
         bos=options.bos if loaded is None else loaded.sae.metadata.bos(options.bos),
     )
+    names = ("corrupted", "target", "against", "what", "feature", "token", "bos")
+    settings = {name: getattr(options, name) for name in names}
+    sae_ids = [loaded.sae_id] if loaded is not None and with_sae else []
+    save(options, "patch", options.clean, result, settings, sae_ids)
     if options.json:
         print_json(result)
     else:

@@ -1,0 +1,323 @@
+"""`mi-crow inspect`: which features fire on a text, or tell two texts or sets of texts apart."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from mi_crow.bounds import SHARE
+from mi_crow.cli.arguments import (
+    add_device,
+    add_seed,
+    device_of,
+    number_within,
+    open_workspace,
+    pick_sae,
+    positive,
+)
+from mi_crow.cli.commands.causes.attribute import add_saes, name_of
+from mi_crow.cli.commands.causes.inspections import add_save, check_save, save
+from mi_crow.cli.commands.causes.text import text_of
+from mi_crow.cli.commands.meaning.contrast import print_contrast, tag_found
+from mi_crow.cli.formatting import count, number, print_json, share
+from mi_crow.cli.tables import Column, print_line, print_table
+from mi_crow.cli.text_flags import add_bos
+from mi_crow.errors import UserError
+from mi_crow.store.workspace import Workspace
+
+_SHOWN_TOKENS = 6
+_SETTINGS = ("against", "sort", "max_density", "named", "windows", "chat", "bos", "run", "seed")
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    add_saes(parser)
+    parser.add_argument(
+        "text",
+        nargs="+",
+        help="the text, or `-` for standard input; with --against also a set of texts: several, a "
+        "file of texts, label:NAME or documents:3,7-12 of --run",
+    )
+    add_device(parser)
+    add_bos(parser)
+    parser.add_argument(
+        "--windows",
+        action="store_true",
+        help="read a text longer than the model's context in windows, instead of cutting it",
+    )
+    parser.add_argument(
+        "--chat",
+        action="store_true",
+        help="the text is a conversation for the model's chat template: lines that begin with "
+        "user: or assistant:, or a JSON list of messages",
+    )
+    parser.add_argument("--top", type=positive, default=20, help="number of features (default: 20)")
+    parser.add_argument(
+        "--vector",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="show also how far along this vector each token is; repeatable",
+    )
+    parser.add_argument(
+        "--sort",
+        choices=("meaning", "share", "surprise", "raw", "count", "first"),
+        help="meaning (the default): share of the feature's maximum times surprise, -log "
+        "density, over all tokens; share, surprise, raw activation, count of tokens, or first "
+        "token",
+    )
+    parser.add_argument(
+        "--max-density",
+        type=number_within(SHARE, "--max-density"),
+        metavar="SHARE",
+        help="leave out features that fire on more of the indexed tokens, e.g. 0.1",
+    )
+    parser.add_argument("--named", action="store_true", help="only features with a name")
+    group = parser.add_argument_group("two texts, or two sets of texts")
+    group.add_argument(
+        "--against",
+        nargs="+",
+        metavar="TEXT",
+        help="list features by how differently they fire on this text; for sets by a test on "
+        "texts that they were not chosen by (`others`: the run's other documents)",
+    )
+    group.add_argument("--run", help="the run of labels and documents (default: the SAE's)")
+    group.add_argument(
+        "--texts", type=positive, default=200, help="at most so many of a set (default: 200)"
+    )
+    group.add_argument("--tag", help="tag the listed features that have a name or a proposed one")
+    add_seed(parser)
+    add_save(parser)
+
+
+def run(options: Namespace) -> int:
+    workspace = open_workspace(options)
+    check_save(options)
+    if options.against is not None:
+        return _against(workspace, options)
+    if len(options.text) > 1:
+        raise UserError(
+            f"{len(options.text)} texts were given", hint="quote the text, or give --against a text"
+        )
+    if options.tag is not None:
+        raise UserError("--tag is for two texts or sets", hint="give --against a text")
+    return _one_text(workspace, options)
+
+
+def _one_text(workspace: Workspace, options: Namespace) -> int:
+    from mi_crow.mechanistic.attribution.run import load_together
+    from mi_crow.mechanistic.steering.known import KnownFeatures
+    from mi_crow.mechanistic.steering.ranking import ranking_of
+    from mi_crow.mechanistic.steering.run import inspect_several, inspect_vectors
+    from mi_crow.mechanistic.vectors.stored import vector_path
+
+    sae_ids = _saes(workspace, options.sae)
+    text = text_of(options.text[0])
+    ranking = ranking_of(options.sort, options.max_density, options.named)
+    for name in options.vector:
+        vector_path(workspace, name)  # fail before a model loads
+    loaded = load_together(workspace, sae_ids, device_of(options))
+    if options.chat:
+        text = _conversation(loaded[0].lm.tokenizer, text)
+    found = inspect_several(
+        KnownFeatures(workspace),
+        loaded,
+        text,
+        options.top,
+        options.bos,
+        options.windows,
+        ranking,
+    )
+    if options.vector:
+        found[0]["vectors"] = inspect_vectors(
+            workspace, loaded[0], options.vector, text, options.bos, options.windows
+        )
+    result = found[0] if len(found) == 1 else {**found[0], "saes": found}
+    result = {**result, "model_id": loaded[0].lm.model_id}
+    _keep(options, "inspect" if len(found) == 1 else "layers", text, result, sae_ids)
+    if options.json:
+        print_json(result)
+        return 0
+    for one in found:
+        if len(found) > 1:
+            print_line(f"{one['sae_id']} at {one['point']}, {_explained(one)}", "bold")
+        _show_inspection(one)
+    _show_lanes(found[0])
+    return 0
+
+
+def _saes(workspace: Workspace, given: list[str]) -> list[str]:
+    """The SAEs that were named; without any all, if they are of one model."""
+    if given:
+        return list(dict.fromkeys(pick_sae(workspace, one) for one in given))
+    known = workspace.list_saes()
+    if len(known) < 2 or len({one.model_id for one in known}) > 1 or not known[0].model_id:
+        return [pick_sae(workspace, None)]
+    from mi_crow.mechanistic.steering.known import of_one_model
+
+    return of_one_model(known[0], known)
+
+
+def _conversation(tokenizer: Any, text: str) -> str:
+    from mi_crow.language_model.chat import chat_text, read_conversation
+
+    return chat_text(tokenizer, read_conversation(text))
+
+
+def _keep(
+    options: Namespace, kind: Any, text: str, result: Mapping[str, Any], sae_ids: list[str]
+) -> None:
+    settings = {name: getattr(options, name) for name in _SETTINGS}
+    save(options, kind, text, result, settings, sae_ids)
+
+
+# Two texts, or two sets of them.
+
+
+def _against(workspace: Workspace, options: Namespace) -> int:
+    from mi_crow.mechanistic.explain.two_sets import contrast_sets, sets_of
+    from mi_crow.mechanistic.explain.two_texts import compare_texts
+    from mi_crow.mechanistic.steering.known import KnownFeatures
+    from mi_crow.mechanistic.steering.loading import load_for_work
+    from mi_crow.mechanistic.steering.ranking import ranking_of
+    from mi_crow.store.workspace import read_sae_summary
+
+    if options.vector:
+        raise UserError("--vector is for one text", hint="leave out --against")
+    if len(options.sae) > 1:
+        raise UserError("two texts are compared by one SAE", hint="give --sae once")
+    sae_id = pick_sae(workspace, next(iter(options.sae), None))
+    run_id = options.run or read_sae_summary(workspace.sae_dir(sae_id)).run_id
+    texts = [text_of(one) if one == "-" else one for one in options.text]
+    first, second = sets_of(workspace, texts, options.against, run_id, options.texts, options.seed)
+    ranking = ranking_of(options.sort, options.max_density, options.named)
+    loaded = load_for_work(workspace, sae_id, device_of(options))
+    known = KnownFeatures(workspace)
+    if len(first) == len(second) == 1:
+        one, other = first[0], second[0]
+        if options.chat:
+            one, other = (_conversation(loaded.lm.tokenizer, text) for text in (one, other))
+        result = compare_texts(
+            known,
+            loaded,
+            one,
+            other,
+            top=options.top,
+            bos=options.bos,
+            windows=options.windows,
+            ranking=ranking,
+        )
+        _keep(options, "compare", one, result, [sae_id])
+    else:
+        for flag in ("sort", "max_density", "named", "windows", "chat"):
+            if getattr(options, flag):
+                name = flag.replace("_", "-")
+                raise UserError(f"--{name} is for one or two texts", hint=f"leave out --{name}")
+        result = contrast_sets(
+            known, loaded, first, second, top=options.top, bos=options.bos, seed=options.seed
+        )
+        _keep(options, "contrast", " ".join(options.text), result, [sae_id])
+    tagged = tag_found(workspace, result, options.tag)
+    if options.json:
+        print_json({**result, "tagged": tagged})
+        return 0
+    if "first" in result:
+        _show_differences(result)
+    else:
+        print_contrast(result)
+    if options.tag:
+        print_line(f"tagged {count(tagged)} features {options.tag!r}")
+    return 0
+
+
+def _show_differences(result: dict[str, Any]) -> None:
+    first, second = result["first"]["tokens"], result["second"]["tokens"]
+    rows = [
+        [
+            str(row["feature"]),
+            f"{row['difference']:+.3g}",
+            number(row["first"], 3),
+            number(row["second"], 3),
+            name_of(row),
+            _most(first, row["first_acts"], 3),
+            _most(second, row["second_acts"], 3),
+        ]
+        for row in result["features"]
+    ]
+    titles = ("feature", "difference", "first", "second")
+    columns = [Column(title, right=True) for title in titles]
+    texts = [Column(title, shorten=True) for title in ("name", "in the first", "in the second")]
+    print_table([*columns, *texts], rows)
+    same = sum(
+        a is not None and b is not None and first[a] == second[b] for a, b in result["aligned"]
+    )
+    print_line(
+        f"{count(len(first))} and {count(len(second))} tokens, {count(same)} the same; difference "
+        f"of {result['order']}: above 0 more on the first text",
+        "dim",
+    )
+
+
+# One text.
+
+
+def _show_lanes(result: dict[str, Any]) -> None:
+    """Where a text is most along the vectors that were asked for."""
+    rows = []
+    for lane in result.get("vectors", ()):
+        acts = lane["acts"]
+        mean = sum(acts) / max(len(acts), 1)
+        most = _most(result["tokens"], acts)
+        rows.append(
+            [lane["vector"], lane["layer"], number(lane["max_act"], 3), number(mean, 3), most]
+        )
+    if rows:
+        columns = [Column("vector", shorten=True), Column("layer")]
+        columns += [Column("max", right=True), Column("mean", right=True)]
+        print_table([*columns, Column("most along it on", shorten=True)], rows)
+
+
+def _most(tokens: list[str], acts: list[float], shown: int = _SHOWN_TOKENS) -> str:
+    """The tokens with the greatest values."""
+    order = sorted(range(len(acts)), key=lambda i: -acts[i])[:shown]
+    return "  ".join(f"{tokens[i]!r}" for i in order if acts[i] > 0)
+
+
+def _explained(result: dict[str, Any]) -> str:
+    known = [one for one in result["explained"] or () if one is not None]
+    if not known:
+        return "predicts another layer"
+    return f"explains {share(sum(known) / len(known))} of an activation"
+
+
+def _reading(result: dict[str, Any]) -> str:
+    """How much of the text was read."""
+    read, total = result["tokens_read"], result["tokens_total"]
+    words = f"read {count(read)} of {count(total)} tokens"
+    if result["windows"] > 1:
+        words += f", in {count(result['windows'])} windows"
+    if result["bos_added"]:
+        words += ", BOS prepended"
+    if read < total:
+        words += (
+            f": the model's context is {count(result['context_length'])}; --windows reads it all"
+        )
+    return words
+
+
+def _show_inspection(result: dict[str, Any]) -> None:
+    rows = [
+        [
+            str(feature["feature"]),
+            number(feature["max_act"], 3),
+            share(feature["share"]),
+            share(feature["density"]),
+            name_of(feature),
+            _most(result["tokens"], feature["acts"]),
+        ]
+        for feature in result["features"]
+    ]
+    columns = [Column(title, right=True) for title in ("feature", "max", "share", "density")]
+    columns += [Column("name", shorten=True), Column("fires on", shorten=True)]
+    print_table(columns, rows)
+    print_line(
+        _reading(result), style="" if result["tokens_read"] == result["tokens_total"] else "yellow"
+    )

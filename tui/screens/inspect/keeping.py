@@ -1,0 +1,61 @@
+"""Saving what was found out about a text: what is kept, and the question under which name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tui.annotate import may_tag
+from tui.text import printable
+from tui.widgets.forms.fields import FormField, Values
+from tui.widgets.forms.popup import FormPopup
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations_inspections import InspectionKind
+    from tui.workbench import Workbench
+
+_WORDS = 5  # of the text, in a proposed name
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found out about a text, as it is saved."""
+
+    kind: "InspectionKind"
+    text: str
+    results: Mapping[str, Any]
+    sae_ids: tuple[str, ...] = ()
+    model_id: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def proposed_name(self) -> str:
+        """The first words of the text, and the kind where it is not an inspection."""
+        words = " ".join(self.text.split()[:_WORDS])[:60]
+        return words if self.kind == "inspect" else f"{words} ({self.kind})"
+
+
+def ask_to_save(app: "Workbench", found: Found) -> None:
+    """Asks for a name and saves it; what is wrong with the name stands in the form."""
+    if not may_tag(app):
+        return
+
+    def said(name: str | None) -> None:
+        if name is not None:
+            app.notify(f"Saved as “{printable(name)}”")
+            app.look_now()
+
+    name = FormField("name", "Name", found.proposed_name, "one that no other inspection has")
+    app.push_screen(FormPopup("Save", (name,), partial(_save, app, found), "Save"), said)
+
+
+def _save(app: "Workbench", found: Found, values: Values) -> str:
+    return app.context.annotations.save_inspection(
+        str(values["name"]),
+        found.kind,
+        found.text,
+        found.results,
+        settings=found.settings,
+        model_id=found.model_id,
+        sae_ids=found.sae_ids,
+    )
