@@ -148,7 +148,8 @@ RUNS = (
     Action("runs.train", "", "new('train')", "train", "Train an SAE on a run"),
     Action("runs.index", "", "new('index')", "index", "Build the feature index of an SAE"),
     Action("runs.evaluate", "", "new('evaluate')", "evaluate", "Evaluate an SAE"),
-    Action("runs.import", "", "new('import')", "import", "Import a published SAE"),
+    Action("runs.import", "", "new('import')", "import", "Import an SAE: hub, folder or file"),
+    Action("runs.library", "", "library", "library", "Choose among published SAEs, and import"),
     Action("runs.export", "w", "new('export')", "export", "Export an SAE for other tools"),
     Action("runs.demo", "", "run_demo", "demo", "Run the demo: about four minutes on two cores"),
 )
@@ -159,6 +160,7 @@ NEW = (
     Action("new.train", "t", "choose('train')", "train", "Train", False),
     Action("new.index", "i", "choose('index')", "index", "Index", False),
     Action("new.evaluate", "e", "choose('evaluate')", "evaluate", "Evaluate", False),
+    Action("new.library", "l", "choose('library')", "library", "Library", False),
     Action("new.import", "m", "choose('import')", "import", "Import", False),
     Action("new.export", "x", "choose('export')", "export", "Export", False),
     Action("new.demo", "d", "choose('demo')", "demo", "Demo", False),

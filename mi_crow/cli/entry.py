@@ -61,6 +61,7 @@ COMMANDS = {
     "presets": Command("saved", "list, show or delete saved sets of interventions"),
     "generations": Command("saved", "list, show or delete saved generations"),
     "inspections": Command("causes.inspections", "list, show, export or delete saved inspections"),
+    "library": Command("hub.library", "find published SAEs that can be imported"),
     "import": Command("exchange", "import a pretrained SAE into the workspace"),
     "export": Command("exchange", "export an SAE for other tools"),
     "app": Command("remote", "drive the open app: state, open-feature, filter, do, quit"),

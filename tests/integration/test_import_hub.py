@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from hashlib import sha1
+from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -28,6 +28,9 @@ class FakeHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.root = root
         self.fetched: list[str] = []
+        self.gated = False
+        self.cuts = 0  # so many answers of weights break off in the middle
+        self.change = False  # weights arrive with another byte in them
 
     @property
     def url(self) -> str:
@@ -64,6 +67,7 @@ class _Answer(BaseHTTPRequestHandler):
         files = sorted(file for file in root.rglob("*") if file.is_file())
         siblings = [
             {"rfilename": file.relative_to(root).as_posix(), "size": file.stat().st_size}
+            | _in_lfs(file)
             for file in files
         ]
         answer = {"id": repository, "sha": COMMIT, "siblings": siblings, "tags": []}
@@ -75,14 +79,32 @@ class _Answer(BaseHTTPRequestHandler):
         if not file.is_file():
             self._send(404, b"", body, {"X-Error-Code": "EntryNotFound"})
             return
-        data = file.read_bytes()
+        if self.server.gated:
+            self._send(403, b"", body, {"X-Error-Code": "GatedRepo"})
+            return
+        data, large = file.read_bytes(), file.suffix == ".safetensors"
+        tag = sha256(data).hexdigest() if large else sha1(data).hexdigest()
         if body:
             self.server.fetched.append(file.relative_to(self.server.root / repository).as_posix())
-        headers = {"ETag": f'"{sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
-        self._send(200, data, body, headers)
+        headers = {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        if large and self.server.change:
+            data = bytes([data[0] ^ 1]) + data[1:]
+        start = int((self.headers.get("Range") or "bytes=0-")[6:].partition("-")[0])
+        if large and body and self.server.cuts:
+            self.server.cuts -= 1
+            self._send(200, data, body, headers, stop=len(data) // 2)
+            return
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        self._send(206 if start else 200, data[start:], body, headers)
 
     def _send(
-        self, status: int, data: bytes, body: bool, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        data: bytes,
+        body: bool,
+        headers: dict[str, str] | None = None,
+        stop: int | None = None,
     ) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
@@ -90,7 +112,18 @@ class _Answer(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if body:
-            self.wfile.write(data)
+            self.wfile.write(data[:stop])
+        if stop is not None:
+            self.close_connection = True
+
+
+def _in_lfs(file: Path) -> dict[str, Any]:
+    if file.suffix != ".safetensors":
+        return {}
+    size = file.stat().st_size
+    return {
+        "lfs": {"sha256": sha256(file.read_bytes()).hexdigest(), "size": size, "pointerSize": 9}
+    }
 
 
 @pytest.fixture
@@ -147,3 +180,33 @@ def test_what_the_hub_does_not_have_is_said(tmp_path: Path, hub: FakeHub) -> Non
     assert done.returncode == 2
     assert "not on the hub" in json.loads(done.stderr)["error"]
     assert not (tmp_path / "w").exists()
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(tmp_path: Path, hub: FakeHub) -> None:
+    write_sparsify(tmp_path / "hub/org/run/layers.1")
+    hub.cuts = 1
+    done = run(tmp_path, hub, "org/run")
+    assert done.returncode == 0, done.stderr
+    assert hub.fetched.count("layers.1/sae.safetensors") == 2
+
+
+def test_a_file_that_was_changed_on_its_way_is_refused(tmp_path: Path, hub: FakeHub) -> None:
+    write_sparsify(tmp_path / "hub/org/run/layers.1")
+    hub.change = True
+    refused = run(tmp_path, hub, "org/run")
+    assert refused.returncode != 0
+    assert "its sha256 is not the hub's" in json.loads(refused.stderr)["error"]
+    assert not (tmp_path / "w/saes").exists() or not any((tmp_path / "w/saes").iterdir())
+    hub.change = False
+    done = run(tmp_path, hub, "org/run")  # nothing of the damaged file was kept
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_gated_repository_says_how_to_get_in(tmp_path: Path, hub: FakeHub) -> None:
+    write_sparsify(tmp_path / "hub/org/run/layers.1")
+    hub.gated = True
+    refused = run(tmp_path, hub, "org/run")
+    assert refused.returncode == 2
+    said = json.loads(refused.stderr)
+    assert "is gated" in said["error"]
+    assert "hf auth login" in said["hint"]

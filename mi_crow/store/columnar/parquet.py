@@ -4,7 +4,7 @@ their memory for a screenful of text.
 Checksums of pages are not compared: what computes with a file reads it through pyarrow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,19 @@ class ParquetLook:
         """Use `parquet_look`."""
         self._database = database
 
-    def ask(self, path: Path, select: str = "*", rest: str = "") -> list[dict[str, Any]]:
-        """The rows of `SELECT select FROM path rest`, which may use the column `file_row_number`.
-        Raises CorruptDataError for a damaged file, MachineError where the system refuses to read
-        it."""
+    def ask(
+        self, path: Path, select: str = "*", rest: str = "", values: Sequence[Any] = ()
+    ) -> list[dict[str, Any]]:
+        """The rows of `SELECT select FROM path rest`, which may use the column `file_row_number`
+        and `?` for each of `values`. Raises CorruptDataError for a damaged file, MachineError where
+        the system refuses to read it."""
         core = duckdb_core()
         try:
             path.open("rb").close()  # one sentence for a missing file, whatever DuckDB says
             pattern = str(path).translate(_WILD)
-            found = self._database.execute(f"SELECT {select} FROM {_FILE} {rest}", [pattern])
+            found = self._database.execute(
+                f"SELECT {select} FROM {_FILE} {rest}", [pattern, *values]
+            )
             names = [column[0] for column in found.description]
             return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
         except (core.Error, OSError, RuntimeError, ValueError) as error:

@@ -9,6 +9,7 @@ from tui.preferences.key_words import key
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
+    from mi_crow.mechanistic.sae.library.published import PublishedSae
     from tui.screens.base import MiCrowScreen as _Screen
     from tui.screens.runs.forms.finding import Situation
     from tui.screens.runs.forms.job_form import JobForm
@@ -66,6 +67,23 @@ class StartsJobs(_Screen):
         from tui.screens.runs.forms.kinds import new_form  # with the configs of all jobs
 
         self._ask(new_form(kind, self._situation()))
+
+    def action_library(self) -> None:
+        """The published SAEs; the one that is chosen goes into the form of an import."""
+        from tui.screens.runs.library import LibraryPopup
+
+        self.app.push_screen(LibraryPopup(), self._import_published)
+
+    def _import_published(self, chosen: "PublishedSae | None") -> None:
+        if chosen is None:
+            return
+        from tui.screens.runs.forms.kinds import new_form
+        from tui.screens.runs.library import import_values
+        from tui.widgets.forms.fields import filled_in
+
+        form = new_form("import", self._situation())
+        form.fields = filled_in(form.fields, import_values(chosen))
+        self._ask(form)
 
     def on_capture_layer(self, message: messages.CaptureLayer) -> None:
         """The form of a capture, with the model and layer that another screen names."""

@@ -261,6 +261,9 @@ class ListHeading(Widget):
     def _titles_changed(self) -> None:
         self.refresh()
 
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.refresh)  # once the list has its width as well
+
     def on_click(self, event: events.Click) -> None:
         self._row_list.title_clicked(event.x)
 

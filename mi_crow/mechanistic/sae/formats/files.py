@@ -1,12 +1,13 @@
 """Locating the files of an SAE: in a folder on this machine or a Hugging Face hub repository."""
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import CancelledError, NotFoundError, UserError
+from mi_crow.errors import CancelledError, CorruptDataError, NotFoundError, UserError
 from mi_crow.hub import hub_answers, hub_error, quiet_downloads
 from mi_crow.mechanistic.sae.formats.config import WHERE
 from mi_crow.mechanistic.sae.formats.detect import choose, find_saes, one_file
@@ -36,6 +37,7 @@ class LocatedFiles:
     revision: str | None = None  # the commit on the hub
     asked_revision: str | None = None  # as the user gave it
     sizes: dict[str, int] = field(default_factory=dict)
+    sums: dict[str, str] = field(default_factory=dict)  # sha256, where the hub says it
     only: str = ""  # the file or folder that the user wants
 
     def find(self, layer: str | None) -> FoundSae:
@@ -97,8 +99,9 @@ class LocatedFiles:
         """The root of the SAE's files, which are downloaded if they are on the hub.
 
         `target` is where the SAE will be written afterwards; `moved` counts what is downloaded.
-        Raises UserError when a disk is too full or the hub does not return the files, and
-        CancelledError; what was downloaded by then is used by the next attempt.
+        Raises UserError when a disk is too full or the hub does not return the files,
+        CorruptDataError when they are not what the hub says, and CancelledError; what was
+        downloaded by then is used by the next attempt.
         """
         if self.root is not None:
             return self.root
@@ -112,6 +115,7 @@ class LocatedFiles:
             moved.expect(self.missing_bytes(found) + 2 * self.bytes_of(found))  # read, then written
             bar = counting(moved)
         roots = set()
+        here = {name for name in wanted if not self._missing([name])}
         try:
             with quiet_downloads():
                 for name in wanted:
@@ -119,8 +123,10 @@ class LocatedFiles:
                     path = hf_hub_download(
                         self.repository, name, revision=self.asked_revision, tqdm_class=bar
                     )
+                    if name not in here:
+                        self._compare(Path(path), name)
                     roots.add(Path(path).parents[name.count("/")])
-        except CancelledError:
+        except (CancelledError, CorruptDataError):
             raise
         except Exception as error:
             raise hub_error(f"SAE {self.given!r}", error, asked=True) from error
@@ -129,6 +135,21 @@ class LocatedFiles:
                 f"{self.given!r} changed on the hub while it was downloaded", hint="try again"
             )
         return roots.pop()
+
+    def _compare(self, path: Path, name: str) -> None:
+        """Raises CorruptDataError, and forgets the file, if it is not the one that the hub has."""
+        said = self.sums.get(name)
+        if said is None:
+            return
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == said:
+                return
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise CorruptDataError(
+            f"{name!r} of {self.given!r} was damaged on its way (its sha256 is not the hub's)",
+            hint="try again; a proxy or a mirror (HF_ENDPOINT) may change files",
+        )
 
     def bytes_of(self, found: FoundSae) -> int:
         """The size of the SAE's files, as far as it is known."""
@@ -248,6 +269,7 @@ def _on_hub(
         revision=info.sha,
         asked_revision=revision,
         sizes=sizes,
+        sums={item.rfilename: item.lfs.sha256 for item in info.siblings or () if item.lfs},
         only=inside.rstrip("/"),
     )
 

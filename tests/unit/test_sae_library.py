@@ -1,0 +1,108 @@
+"""The table of published SAEs: what a search finds, and what it says of an SAE."""
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from mi_crow.cli import main
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.library import published
+from mi_crow.mechanistic.sae.library.make_table import rows
+from mi_crow.mechanistic.sae.library.published import search
+
+
+def test_words_and_conditions_narrow_a_search():
+    found = search("google/gemma-2-2b layer:12 width:65k l0<60 point:resid_post")
+    assert 0 < found.total == len(found.saes)
+    for sae in found.saes:
+        assert (sae.model, sae.layer, sae.width) == ("google/gemma-2-2b", 12, 65_536)
+        assert sae.l0 is not None
+        assert sae.l0 < 60
+        assert sae.source == f"{sae.repository}/layer_12/width_65k/average_l0_{sae.l0:.0f}"
+        assert sae.bytes == 2 * 65_536 * 2304 * 4
+
+
+def test_at_most_so_many_come_and_all_are_counted():
+    every, some = search(), search("", 5)
+    assert len(some.saes) == 5
+    assert some.total == every.total == len(every.saes) > 13_000
+    assert every.saes[:5] == some.saes
+    sources = [sae.source for sae in every.saes]
+    assert len(set(sources)) == len(sources)
+    order = [(sae.model, sae.release) for sae in every.saes]
+    assert all(before <= after for before, after in pairwise(order))
+
+
+def test_what_files_leave_out_is_in_the_table():
+    (sae,) = search("gpt2 mlp-tm layer:3").saes
+    assert sae.centred
+    assert sae.scale == pytest.approx(1.8958522)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("layr:3", "'layr' is not a condition"),
+        ("l0:many", "l0 needs a number"),
+        ("model<3", "which only numbers can"),
+        ("cached:perhaps", "cached is yes or no"),
+    ],
+)
+def test_a_condition_without_sense_is_named(query, said):
+    with pytest.raises(UserError, match=said):
+        search(query)
+
+
+def test_quotes_in_a_search_are_text():
+    assert search("' OR 1=1 --").total == 0
+
+
+def test_what_the_hubs_cache_holds_is_known(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--google--gemma-scope-2b-pt-res" / "snapshots" / "abc"
+    (snapshot / "layer_12" / "width_16k" / "average_l0_82").mkdir(parents=True)
+    found = search("cached:yes")
+    assert [sae.path for sae in found.saes] == ["layer_12/width_16k/average_l0_82"]
+    assert found.saes[0].cached
+    assert search("cached:no gemma-2-2b layer:12 l0:82 width:16k point:resid_post").total == 0
+
+
+def test_rows_are_read_from_a_registry():
+    registry = {
+        "qwen": {
+            "conversion_func": "qwen_scope",
+            "model": "Qwen/Qwen3-1.7B-Base",
+            "repo_id": "Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_50",
+            "saes": [{"id": "layer7", "path": "layer7.sae.pt", "l0": 50}],
+        },
+        "temporal": {"conversion_func": "temporal", "model": "m", "repo_id": "o/r", "saes": []},
+        "clt": {
+            "conversion_func": "mntss_clt_layer_transcoder",
+            "model": "gemma-2-2b",
+            "repo_id": "mntss/clt",
+            "saes": [{"id": "layer_0", "path": 0}, {"id": "layer_1", "path": 1}],
+        },
+    }
+    qwen, clt = rows(registry)
+    assert (qwen["layer"], qwen["hook_point"], qwen["width"]) == (7, "resid_post.7", 32_768)
+    assert (clt["path"], clt["target"], clt["layer"]) == ("", "every layer", None)
+
+
+def test_a_damaged_table_is_one_sentence(tmp_path, monkeypatch, capsys):
+    damaged = tmp_path / "published.parquet"
+    damaged.write_bytes(b"PAR1 nothing")
+    monkeypatch.setattr(published, "TABLE", damaged)
+    assert main(["library", "gpt2"]) == 1
+    assert "published.parquet is damaged" in capsys.readouterr().err
+
+
+def test_the_command_line_gives_the_command_of_an_import(capsys):
+    assert main(["library", "gpt2", "mlp-tm", "--layer", "3", "--json"]) == 0
+    (sae,) = json.loads(capsys.readouterr().out)["saes"]
+    assert sae["command"].endswith("--check --scale 1.895852216 --centred")
+    assert main(["library", "layr:3"]) == 2
+    assert main(["library", "--limit", "2"]) == 0
+    assert "2 of 13," in capsys.readouterr().out
