@@ -39,6 +39,7 @@ async def test_u_takes_back_this_session_alone_and_ctrl_y_brings_it_back(run_app
         assert "Nothing to redo" in notices(pilot)
 
 
+@pytest.mark.slow
 async def test_a_former_change_is_picked_from_the_history(run_app, app_workspace):
     eve = Annotations(app_workspace.annotations_path, actor="eve")
     eve.set_concept(SAE, 3, "sails")

@@ -59,6 +59,7 @@ async def test_every_name_is_listed_with_its_feature_and_the_coverage(open_conce
         assert f"4 of {firing} firing features named" in text
 
 
+@pytest.mark.slow
 async def test_nothing_named_yet_says_what_to_do(run_app, app_workspace):
     async with run_app(app_workspace, sae_id=SAE) as pilot:
         give_index(pilot.app)
@@ -75,6 +76,7 @@ async def test_the_filter_narrows_the_list_and_escape_clears_it(open_concepts):
         assert rows(pilot) == sorted(NAMES.values())
 
 
+@pytest.mark.slow
 async def test_enter_opens_the_feature(open_concepts):
     async with open_concepts() as pilot:
         key = pilot.app.screen.query_one(RowList).key or ""
@@ -93,6 +95,7 @@ async def test_a_concept_is_renamed_and_the_change_undone(open_concepts):
         assert names(pilot) == sorted(NAMES.values())
 
 
+@pytest.mark.slow
 async def test_notes_and_confidence_are_kept(open_concepts):
     async with open_concepts() as pilot:
         await press(pilot, "slash", *"mast", "enter", "e", *"parts", "enter")
@@ -121,6 +124,7 @@ async def test_marked_concepts_are_removed_together_after_a_question(open_concep
         assert len(names(pilot)) == 2
 
 
+@pytest.mark.slow
 async def test_one_concept_is_removed_at_once_and_comes_back(open_concepts):
     async with open_concepts() as pilot:
         await press(pilot, "x")

@@ -118,6 +118,7 @@ def layer_names(pilot) -> list[str]:
     return [row.key for row in pilot.app.screen.query_one("#layers", RowList).rows]
 
 
+@pytest.mark.slow
 async def test_before_loading_the_captured_layers_show_and_l_is_named(
     app_workspace, run_app, session
 ):
@@ -175,6 +176,7 @@ async def test_an_empty_text_is_not_sent(app_workspace, run_app, session):
         assert session.calls[-1][0] == "hooks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ["load", "layers", "layer_stats"])
 async def test_a_failure_is_told_and_the_next_try_works(app_workspace, run_app, session, op):
     session.fails = op
@@ -238,6 +240,7 @@ def test_the_tree_knows_parents_that_are_missing_names():
     assert tree.blocks() == {"h.0"}
 
 
+@pytest.mark.slow
 async def test_the_profile_over_depth_stands_beside_the_layer(app_workspace, run_app, session):
     async with run_app(app_workspace, sae_id="demo-topk", size=(120, 40)) as pilot:
         await press(pilot, "6", "l", "ctrl+r")
@@ -274,6 +277,7 @@ async def test_hooks_are_added_switched_and_removed(app_workspace, run_app, sess
         assert session.calls[-1][1]["hooks"] == []
 
 
+@pytest.mark.slow
 async def test_layers_are_filtered_and_sent_to_steer(app_workspace, run_app, session):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
         await press(pilot, "6", "l", "slash", *"3 mlp", "enter")

@@ -274,6 +274,7 @@ async def test_an_import_is_started_from_its_form(app_workspace, run_app, monkey
         assert calls == [("import", "saelens_topk", str(SAES / "saelens_topk"))]
 
 
+@pytest.mark.slow
 async def test_w_exports_the_sae_under_the_cursor(app_workspace, run_app, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(

@@ -29,6 +29,7 @@ async def jump(pilot: Any, feature: int) -> None:
     await press(pilot, "number_sign", *str(feature), "enter")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES, ids=str)
 async def test_nothing_in_the_index_is_obeyed(
     run_app: RunApp, awkward: Workspace, size: tuple[int, int]
@@ -52,6 +53,7 @@ async def test_nothing_in_the_index_is_obeyed(
         assert obeyed(screen_text(pilot)) == []
 
 
+@pytest.mark.slow
 async def test_a_feature_that_never_fires_says_so(run_app: RunApp, awkward: Workspace) -> None:
     async with run_app(awkward, size=(120, 40), sae_id=SAE) as pilot:
         await press(pilot, "2")

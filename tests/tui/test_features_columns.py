@@ -59,6 +59,7 @@ async def test_every_column_can_be_shown_and_is_read(open_index):  # noqa: F811
         assert not notices(pilot)
 
 
+@pytest.mark.slow
 async def test_a_click_on_a_title_sorts_and_a_second_one_turns_it_round(open_index):  # noqa: F811
     async with open_index((80, 24)) as pilot:
         screen = pilot.app.screen
@@ -82,6 +83,7 @@ async def test_any_column_sorts_from_the_list_of_all(open_index):  # noqa: F811
         assert " by " in screen_text(pilot).splitlines()[2]
 
 
+@pytest.mark.slow
 async def test_columns_and_marks_come_back(open_index):  # noqa: F811
     async with open_index((120, 24)) as pilot:
         screen = pilot.app.screen

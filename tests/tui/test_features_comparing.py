@@ -62,6 +62,7 @@ async def test_without_marks_it_is_the_nearest(open_index):  # noqa: F811
         assert "No cosine: SAE 'fixture-sae' has no weights" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_columns_that_do_not_fit_come_with_left_and_right(open_index):  # noqa: F811
     async with open_index((80, 24)) as pilot:
         mark(pilot, 3, 17, 40, 41)
@@ -85,6 +86,7 @@ async def test_columns_that_do_not_fit_come_with_left_and_right(open_index):  # 
         assert len(view(pilot).shown) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 5])
 async def test_other_numbers_of_marks_are_told(open_index, count):  # noqa: F811
     async with open_index((80, 24)) as pilot:
@@ -123,6 +125,7 @@ def test_a_comparison(snap_compare, empty_workspace, size, keys):
     assert snap_compare(app, terminal_size=size, run_before=drive)
 
 
+@pytest.mark.slow
 async def test_what_each_two_share_is_seen_without_a_scroll(open_index, empty_workspace):  # noqa: F811
     async with open_index((80, 24)) as pilot:
         with_weights(empty_workspace)

@@ -67,6 +67,7 @@ async def test_the_same_feature_elsewhere_is_shown_and_opened(run_app, two_saes:
         assert app.screen.query_one(FeatureDetailPane).feature == 3
 
 
+@pytest.mark.slow
 async def test_an_sae_without_index_or_weights_says_so(run_app, two_saes: Workspace) -> None:
     (two_saes.saes_dir / WIDE / "features.duckdb").unlink()
     async with run_app(two_saes, size=(120, 40), sae_id=SAE) as pilot:
@@ -80,6 +81,7 @@ async def test_an_sae_without_index_or_weights_says_so(run_app, two_saes: Worksp
         assert found(pilot) == [f"–  {WIDE} its weights are not there"]
 
 
+@pytest.mark.slow
 async def test_alone_in_its_workspace_an_sae_has_no_such_list(open_index) -> None:  # noqa: F811
     async with open_index() as pilot:
         assert "In other SAEs" not in screen_text(pilot)
@@ -121,6 +123,7 @@ def test_a_decoder_is_read_once_until_it_changes(
     assert "--similar-in wider-sae" in large.trouble
 
 
+@pytest.mark.slow
 async def test_the_pane_follows_when_the_cursor_rests(
     open_index,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -164,6 +167,7 @@ async def test_the_heading_has_scores_with_honest_digits(open_index) -> None:  #
         assert max(map(len, text)) <= 78
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size",
     [

@@ -59,6 +59,7 @@ async def test_a_feature_shows_what_the_index_holds(open_index):
         assert detail.promoted[0][0].strip() in text
 
 
+@pytest.mark.slow
 async def test_a_named_feature_is_found_again_by_its_name(open_index):
     async with open_index() as pilot:
         await jump(pilot, MAST)
@@ -124,6 +125,7 @@ async def test_what_is_shown_goes_from_firing_to_named_to_unnamed_to_all(open_in
         assert counts == [1, firing - 1, total, firing]
 
 
+@pytest.mark.slow
 async def test_the_order_is_always_told(open_index):
     async with open_index() as pilot:
         count = table(pilot).row_count
@@ -147,6 +149,7 @@ async def test_a_change_by_another_process_shows_by_itself(open_index, empty_wor
         assert "elsewhere" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_a_rebuilt_index_is_shown_without_a_restart(open_index, empty_workspace):
     async with open_index() as pilot:
         before = pilot.app.context.features.meta().n_features
@@ -182,6 +185,7 @@ async def test_the_coverage_of_the_index_is_told(open_index):
         assert f" {shown} {label.label} " in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_i_in_the_table_takes_the_strongest_text_along(open_index):
     async with open_index(size=(80, 24)) as pilot:
         await press(pilot, "enter", "escape", "j", "j")  # the hidden pane is a feature behind
@@ -226,6 +230,7 @@ async def test_the_filter_takes_conditions_and_an_order(open_index):
         assert table(pilot).row_count == len(firing)
 
 
+@pytest.mark.slow
 async def test_half_a_condition_is_explained_while_it_is_typed_and_finds_what_was_found(
     open_index,
 ):
@@ -246,6 +251,7 @@ async def test_half_a_condition_is_explained_while_it_is_typed_and_finds_what_wa
         assert not pilot.app._notifications
 
 
+@pytest.mark.slow
 async def test_conditions_and_their_values_are_completed(open_index):
     async with open_index() as pilot:
         await press(pilot, "slash", *"lab", "right", *"sai", "right")
@@ -268,6 +274,7 @@ async def test_d_draws_the_examples_in_other_ways_and_n_skips_named_features(ope
         assert table(pilot).cursor == 0
 
 
+@pytest.mark.slow
 async def test_every_name_and_tag_of_a_feature_shows(open_index):
     async with open_index() as pilot:
         annotations = pilot.app.context.annotations
@@ -279,6 +286,7 @@ async def test_every_name_and_tag_of_a_feature_shows(open_index):
         assert "rigging 0.90 · spars 0.50  #ship" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_enter_is_offered_only_where_there_is_an_example(open_index):
     async with open_index((250, 40)) as pilot:
         await jump(pilot, MAST)

@@ -159,6 +159,7 @@ async def test_a_region_marks_what_is_in_it(open_index):  # noqa: F811
         assert len(table(pilot).marks) == total
 
 
+@pytest.mark.slow
 async def test_colours_are_told_and_kept(open_index):  # noqa: F811
     async with open_index((80, 24)) as pilot:
         await press(pilot, "m")
@@ -174,6 +175,7 @@ async def test_colours_are_told_and_kept(open_index):  # noqa: F811
         saved_colour(JsonObject.of({"map_colour": "sound"}, "state"))
 
 
+@pytest.mark.slow
 async def test_letters_stand_for_colours_where_there_are_none(open_index, monkeypatch):  # noqa: F811
     monkeypatch.setenv("NO_COLOR", "1")
     async with open_index((80, 24)) as pilot:
@@ -183,6 +185,7 @@ async def test_letters_stand_for_colours_where_there_are_none(open_index, monkey
         assert not any(0x2800 < ord(one) <= 0x28FF for one in text)
 
 
+@pytest.mark.slow
 async def test_an_index_without_coordinates_says_how_to_get_them(open_index, monkeypatch):  # noqa: F811
     async with open_index((80, 24)) as pilot:
         store = pilot.app.context.features
@@ -198,6 +201,7 @@ async def test_an_index_without_coordinates_says_how_to_get_them(open_index, mon
         assert "1 without coordinates" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_a_move_draws_only_the_cells_that_change(open_index, monkeypatch):  # noqa: F811
     async with open_index((200, 60)) as pilot:
         await press(pilot, "m")
@@ -216,6 +220,7 @@ async def test_a_move_draws_only_the_cells_that_change(open_index, monkeypatch):
         assert sum(region.area for region in asked) <= 4
 
 
+@pytest.mark.slow
 async def test_zoom_and_position_come_back(open_index, run_app, empty_workspace):  # noqa: F811
     async with open_index((80, 24)) as pilot:
         await press(pilot, "m", "greater_than_sign", "greater_than_sign", "L", "j")
@@ -241,6 +246,7 @@ async def test_zoom_and_position_come_back(open_index, run_app, empty_workspace)
         assert view(pilot).view.width == left[0].width
 
 
+@pytest.mark.slow
 async def test_a_feature_out_of_sight_is_shown_at_the_same_zoom(open_index):  # noqa: F811
     async with open_index((80, 24)) as pilot:
         await press(pilot, "m", *["greater_than_sign"] * 5, "escape")
@@ -290,6 +296,7 @@ def test_a_damaged_place_is_refused(damage):
         saved_place(JsonObject.of({"map": place | damage}, "state"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size",
     [

@@ -18,6 +18,7 @@ def names(pilot) -> dict[int, list[str]]:
     return found
 
 
+@pytest.mark.slow
 async def test_marks_outlive_orders_and_filters(open_index):  # noqa: F811
     async with open_index((80, 24)) as pilot:
         await press(pilot, "space", "j", "space")
@@ -30,6 +31,7 @@ async def test_marks_outlive_orders_and_filters(open_index):  # noqa: F811
         assert sum("•" in line[:3] for line in screen_text(pilot).splitlines()) == 2
 
 
+@pytest.mark.slow
 async def test_a_range_goes_from_the_last_mark(open_index):  # noqa: F811
     async with open_index((80, 24)) as pilot:
         ids = list(table(pilot).shown_ids)
@@ -107,6 +109,7 @@ async def test_the_strongest_texts_of_the_marked_go_to_inspect(open_index, monke
             assert "".join(example.tokens).strip() in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["html", pytest.param("json", marks=pytest.mark.slow)])
 async def test_the_marked_are_written_to_a_file(open_index, tmp_path, ending):  # noqa: F811
     path = tmp_path / f"out.{ending}"

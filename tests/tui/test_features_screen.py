@@ -46,6 +46,7 @@ async def type_in(pilot: Pilot, text: str) -> None:
     await press(pilot, *(" " if c == " " else c for c in text))
 
 
+@pytest.mark.slow
 async def test_without_an_sae_it_says_what_to_do(run_app, empty_workspace):
     async with run_app(empty_workspace) as pilot:
         await press(pilot, "2")
@@ -54,6 +55,7 @@ async def test_without_an_sae_it_says_what_to_do(run_app, empty_workspace):
         assert isinstance(pilot.app.screen, FeaturesScreen)
 
 
+@pytest.mark.slow
 async def test_without_an_index_it_says_what_to_do(run_app, app_workspace):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
         await press(pilot, "2")
@@ -81,6 +83,7 @@ async def test_narrow_terminals_show_the_table_or_the_feature(open_features):
         assert table(pilot).has_focus
 
 
+@pytest.mark.slow
 async def test_wide_terminals_show_both_and_the_feature_follows_the_cursor(open_features):
     async with open_features(size=(120, 40)) as pilot:
         await press(pilot, "j", "j")
@@ -89,6 +92,7 @@ async def test_wide_terminals_show_both_and_the_feature_follows_the_cursor(open_
         assert table(pilot).has_focus
 
 
+@pytest.mark.slow
 async def test_the_peak_of_an_example_is_written_out(open_features):
     async with open_features() as pilot:
         await press(pilot, "enter")
@@ -121,6 +125,7 @@ async def test_keys_of_the_screen_are_typed_into_the_filter(open_features):
         assert "No features match" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_a_number_jumps_even_to_a_feature_that_the_filter_hides(open_features):
     async with open_features() as pilot:
         await press(pilot, "number_sign")
@@ -140,6 +145,7 @@ async def test_a_number_that_is_no_feature_is_told(open_features):
         assert "feature 99999 not found" in notices(pilot)
 
 
+@pytest.mark.slow
 async def test_sorting_keeps_the_open_feature(open_features):
     async with open_features() as pilot:
         feature = table(pilot).feature
@@ -151,6 +157,7 @@ async def test_sorting_keeps_the_open_feature(open_features):
         assert table(pilot).feature != first
 
 
+@pytest.mark.slow
 async def test_bands_go_round(open_features):
     async with open_features() as pilot:
         await press(pilot, "enter")
@@ -161,6 +168,7 @@ async def test_bands_go_round(open_features):
         assert screen_text(pilot) == strongest
 
 
+@pytest.mark.slow
 async def test_a_neighbour_opens_with_enter(open_features):
     async with open_features(size=(120, 40)) as pilot:
         await press(pilot, "enter", "tab")
@@ -219,6 +227,7 @@ async def test_a_feature_opened_before_the_index_is_there_shows_later(run_app, a
         assert pane(pilot).feature == 3
 
 
+@pytest.mark.slow
 async def test_y_copies_the_number_or_the_selected_example(open_features, monkeypatch):
     monkeypatch.delenv("TMUX", raising=False)
     async with open_features() as pilot:
@@ -242,6 +251,7 @@ async def test_text_of_a_data_set_is_never_markup(open_features, monkeypatch):
         assert "[b]x[/b]" in text
 
 
+@pytest.mark.slow
 async def test_a_proposed_name_shows_and_right_takes_it(open_features):
     async with open_features(size=(120, 40)) as pilot:
         context = pilot.app.context

@@ -71,33 +71,40 @@ def test_a_feature(picture, size):
     assert picture("features", send=[messages.OpenFeature(3)], size=size)
 
 
+@pytest.mark.slow
 def test_a_feature_by_day(picture):
     assert picture("features", "j", "enter", "j", size=MEDIUM, theme=PAPER.name)
 
 
+@pytest.mark.slow
 def test_a_dead_feature(picture):
     assert picture("features", send=[messages.OpenFeature(DEAD)])
 
 
+@pytest.mark.slow
 def test_a_feature_being_named(picture):
     assert picture("features", "j", "t")
 
 
+@pytest.mark.slow
 def test_the_filter(picture):
     assert picture("features", "slash", *"sail")
 
 
+@pytest.mark.slow
 @SIZES
 def test_the_choice_of_columns(picture, size):
     assert picture("features", "vertical_line", "j", "j", "space", "J", size=size)
 
 
+@pytest.mark.slow
 @SIZES
 def test_marked_features_being_tagged(picture, size):
     shown = ["vertical_line", *("j" * 16), "space", *("K" * 10), "enter"]
     assert picture("features", *shown, "space", "j", "j", "v", "T", size=size)
 
 
+@pytest.mark.slow
 def test_no_index(snap_compare, app_workspace):
     async def drive(pilot) -> None:
         await settle(pilot)
@@ -127,6 +134,7 @@ def test_a_steered_text(picture, size):
     )
 
 
+@pytest.mark.slow
 def test_the_form_of_an_intervention(picture):
     assert picture("steer", "a")
 
@@ -138,6 +146,7 @@ def test_concepts(picture, size, monkeypatch):
     assert picture("concepts", "j", "space", size=size)
 
 
+@pytest.mark.slow
 @SIZES
 def test_the_map(snap_compare, tmp_path, size):
     workspace = Workspace.open(tmp_path / "workspace")

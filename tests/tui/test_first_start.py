@@ -49,6 +49,7 @@ async def test_each_way_to_begin_has_a_key(empty_workspace, run_app, submitted, 
         assert what_began(pilot, submitted) == way
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "way"), [WAYS[0], WAYS[-1]])
 async def test_a_way_to_begin_can_be_clicked(empty_workspace, run_app, submitted, key, way):
     async with run_app(empty_workspace) as pilot:
@@ -57,6 +58,7 @@ async def test_a_way_to_begin_can_be_clicked(empty_workspace, run_app, submitted
         assert what_began(pilot, submitted) == way
 
 
+@pytest.mark.slow
 async def test_the_arrows_and_enter_choose_too(empty_workspace, run_app, submitted):
     async with run_app(empty_workspace) as pilot:
         assert pilot.app.screen.query(Way).first().has_focus
@@ -72,6 +74,7 @@ async def test_each_way_says_what_it_takes(empty_workspace, run_app):
         assert " free" in text
 
 
+@pytest.mark.slow
 async def test_a_workspace_that_fills_shows_its_lists(empty_workspace, run_app, fake_jobs):
     async with run_app(empty_workspace) as pilot:
         fake_jobs.add("running", "demo", created=NOW)
@@ -81,6 +84,7 @@ async def test_a_workspace_that_fills_shows_its_lists(empty_workspace, run_app, 
         assert isinstance(pilot.app.focused, RowList)
 
 
+@pytest.mark.slow
 async def test_the_demo_can_be_started_beside_other_things(
     empty_workspace,
     run_app,
@@ -92,6 +96,7 @@ async def test_the_demo_can_be_started_beside_other_things(
         assert [call["kind"] for call in submitted] == ["demo"]
 
 
+@pytest.mark.slow
 async def test_the_demo_can_be_started_from_the_palette_of_any_screen(
     empty_workspace,
     run_app,
@@ -104,6 +109,7 @@ async def test_the_demo_can_be_started_from_the_palette_of_any_screen(
         assert pilot.app.current_mode == "runs"
 
 
+@pytest.mark.slow
 async def test_a_demo_that_is_there_is_opened(app_workspace, run_app, submitted):
     async with run_app(app_workspace, sae_id="smol-sae") as pilot:
         await press(pilot, "1", "n", "d")
@@ -112,6 +118,7 @@ async def test_a_demo_that_is_there_is_opened(app_workspace, run_app, submitted)
         assert "The demo is here already, as SAE demo-topk" in notices(pilot)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "says"),
     [
@@ -137,6 +144,7 @@ async def test_a_demo_under_way_is_shown(
         assert says in notices(pilot)
 
 
+@pytest.mark.slow
 async def test_a_run_that_is_called_like_that_of_the_demo_is_named(
     empty_workspace,
     run_app,

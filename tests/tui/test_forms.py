@@ -64,6 +64,7 @@ async def test_a_form_says_what_is_missing_and_then_what_to_expect(pilot):
     assert "mi-crow train --run demo" in text
 
 
+@pytest.mark.slow
 async def test_an_empty_field_stands_for_what_it_shows(pilot, results):
     assert "resid_post.0  ·  the first" in screen_text(pilot)
     await press(pilot, *"smol")
@@ -72,6 +73,7 @@ async def test_an_empty_field_stands_for_what_it_shows(pilot, results):
     assert results == [{"run": "smol", "layer": ("resid_post.2",), "batch": 32, "pack": False}]
 
 
+@pytest.mark.slow
 async def test_what_was_typed_last_counts_even_if_the_form_has_not_looked_yet(pilot, results):
     for key in (*"smol", "ctrl+r"):
         await pilot.press(key)
@@ -95,6 +97,7 @@ async def test_down_lists_the_candidates_and_enter_takes_one(pilot):
     assert not layer.has_focus
 
 
+@pytest.mark.slow
 async def test_up_and_down_go_from_line_to_line_and_end_at_the_ends(pilot, results):
     first = pilot.app.screen.query(FormInput).first()
     await press(pilot, *"demo", "up")
@@ -118,6 +121,7 @@ async def test_escape_closes_the_list_then_leaves_the_field_then_closes_the_form
     assert not isinstance(pilot.app.screen, FormPopup)
 
 
+@pytest.mark.slow
 async def test_a_text_that_may_become_a_choice_is_not_wrong_yet(results):
     fields = (FormField("arch", "architecture", choices=("topk", "gated"), closed=True),)
 
@@ -154,6 +158,7 @@ async def test_a_section_opens_and_says_what_was_changed_in_it(pilot):
     assert "batch 64" in text
 
 
+@pytest.mark.slow
 async def test_a_wrong_value_in_a_closed_section_is_shown_on_submit(pilot, results):
     await press(pilot, *"demo")
     inputs = {item.field.name: item for item in pilot.app.screen.query(FormInput)}
@@ -165,6 +170,7 @@ async def test_a_wrong_value_in_a_closed_section_is_shown_on_submit(pilot, resul
     assert inputs["batch"].has_focus
 
 
+@pytest.mark.slow
 async def test_y_copies_the_command_where_it_is_not_typing(pilot, monkeypatch):
     copied = []
     monkeypatch.setattr("tui.widgets.forms.popup.copy", lambda app, text, what: copied.append(text))

@@ -50,22 +50,26 @@ def test_a_training(picture, size):
     assert picture("1", "j", "n", "t", size=size)
 
 
+@pytest.mark.slow
 @SIZES
 def test_layers_with_their_widths(picture, size):
     assert picture("1", "n", "c", *"sample", "tab", *"post", size=size)
 
 
+@pytest.mark.slow
 @SIZES
 def test_an_open_section(picture, size):
     keys = ("1", "j", "n", "t", *["tab"] * 8, "enter", "down", "9")
     assert picture(*keys, size=size)
 
 
+@pytest.mark.slow
 @SIZES
 def test_what_is_wrong(picture, size):
     assert picture("1", "n", "i", "tab", "tab", *"many", size=size)
 
 
+@pytest.mark.slow
 @SIZES
 def test_a_failed_job_again(picture, app_workspace, fake_jobs, size, monkeypatch):
     params = {"run_id": "demo", "layer": "resid_post.2", "k": 77}
@@ -76,5 +80,6 @@ def test_a_failed_job_again(picture, app_workspace, fake_jobs, size, monkeypatch
     assert picture("enter", size=size, job=failed)
 
 
+@pytest.mark.slow
 def test_hardly_any_room(picture):
     assert picture("1", "j", "n", "t", size=(40, 10))

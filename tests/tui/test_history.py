@@ -58,6 +58,7 @@ async def test_backspace_walks_back_through_features_and_screens(run_app, empty_
         assert pilot.app.current_mode == "concepts"
 
 
+@pytest.mark.slow
 async def test_at_the_beginning_backspace_says_so(run_app, empty_workspace):
     async with run_app(empty_workspace) as pilot:
         await press(pilot, "backspace")
@@ -65,6 +66,7 @@ async def test_at_the_beginning_backspace_says_so(run_app, empty_workspace):
         assert "Nothing was open before" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_a_field_says_how_to_leave_it_and_keeps_backspace(run_app, app_workspace):
     async with run_app(app_workspace) as pilot:
         await press(pilot, "3", "escape", "e", "a", "b", "backspace")
@@ -75,6 +77,7 @@ async def test_a_field_says_how_to_leave_it_and_keeps_backspace(run_app, app_wor
         assert pilot.app.current_mode == "inspect"
 
 
+@pytest.mark.slow
 async def test_the_way_back_outlives_the_app_and_leads_to_another_sae(empty_workspace):
     for sae_id in (SAE, "other-sae"):
         make_index(empty_workspace, sae_id)
@@ -93,6 +96,7 @@ async def test_the_way_back_outlives_the_app_and_leads_to_another_sae(empty_work
         assert (app.context.sae_id, app.current_mode) == ("other-sae", "features")
 
 
+@pytest.mark.slow
 async def test_a_feature_of_an_sae_that_is_gone_is_passed_over(empty_workspace):
     make_index(empty_workspace, SAE)
     places = {"behind": [["runs", None, None], ["features", 3, "removed"]]}

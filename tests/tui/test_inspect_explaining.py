@@ -85,6 +85,7 @@ async def test_a_says_why_and_space_what_the_model_says_without_it(open_inspect)
         assert pilot.app.screen.query_one(FeatureDetailPane).feature == 3
 
 
+@pytest.mark.slow
 async def test_several_saes_are_a_tree_and_s_steers(open_inspect):  # noqa: F811
     async with open_inspect((120, 40)) as (pilot, session):
         await inspected(pilot)
@@ -116,6 +117,7 @@ async def test_the_lens_is_a_grid_whose_cells_can_be_explained(open_inspect):  #
         assert isinstance(pilot.app.screen, CausesPopup)
 
 
+@pytest.mark.slow
 async def test_the_grid_has_pinned_features_first_and_opens_them(open_inspect):  # noqa: F811
     async with open_inspect() as (pilot, _):
         await inspected(pilot)
@@ -131,6 +133,7 @@ async def test_the_grid_has_pinned_features_first_and_opens_them(open_inspect): 
         assert pilot.app.screen.query_one(FeatureDetailPane).feature == int(pinned)
 
 
+@pytest.mark.slow
 async def test_order_and_what_is_shown_are_asked_of_the_session_and_come_back(open_inspect):  # noqa: F811
     async with open_inspect() as (pilot, session):
         await inspected(pilot)

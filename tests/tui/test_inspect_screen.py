@@ -61,6 +61,7 @@ async def test_the_strongest_feature_heats_the_text_and_its_peak_is_written_out(
         assert f"#{first['feature']}" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_the_list_of_a_token_follows_the_cursor(open_inspect):
     async with open_inspect() as (pilot, session):
         await inspected(pilot)
@@ -81,6 +82,7 @@ async def test_special_and_outlier_tokens_say_what_they_are(open_inspect):
         assert "outlier" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_choosing_a_feature_heats_the_text_with_it_and_enter_opens_it(open_inspect):
     async with open_inspect() as (pilot, _):
         await inspected(pilot)
@@ -94,6 +96,7 @@ async def test_choosing_a_feature_heats_the_text_with_it_and_enter_opens_it(open
         assert pilot.app.current_mode == "inspect"
 
 
+@pytest.mark.slow
 async def test_a_feature_sent_here_with_its_text_is_looked_for(open_inspect):
     async with open_inspect() as (pilot, _):
         await pilot.app.go("inspect", messages.SendToInspect(43, TEXT))
@@ -131,12 +134,14 @@ async def test_a_refusal_is_told_and_the_next_try_works(open_inspect):
         assert "tokens" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_without_an_sae_it_says_what_to_do(run_app, empty_workspace):
     async with run_app(empty_workspace) as pilot:
         await press(pilot, "3", "e", "h", "i", "ctrl+r")
         assert "no SAE is open" in notices(pilot)
 
 
+@pytest.mark.slow
 async def test_the_feature_goes_on_to_steer(open_inspect):
     async with open_inspect() as (pilot, _):
         await pilot.app.go("inspect", messages.SendToInspect(3, TEXT))

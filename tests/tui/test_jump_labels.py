@@ -8,6 +8,7 @@ from tui.widgets.frame.jump import JumpLabel, JumpPopup, targets
 from tui.widgets.lists.row_list import RowList
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCREENS)
 async def test_each_letter_leads_to_what_it_stands_over(run_app, app_workspace, name):
     async with run_app(app_workspace, size=(120, 40)) as pilot:
@@ -55,6 +56,7 @@ async def test_a_digit_goes_to_a_screen_and_a_click_to_a_pane(run_app, app_works
         assert pilot.app.current_mode == "steer"
 
 
+@pytest.mark.slow
 async def test_the_labels_go_when_what_they_stand_over_moves(run_app, app_workspace):
     async with run_app(app_workspace) as pilot:
         await press(pilot, "apostrophe")

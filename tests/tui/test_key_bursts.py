@@ -1,5 +1,6 @@
 """Keys that come in one piece, as from a quick hand over a slow line or from a script."""
 
+import pytest
 from textual._xterm_parser import XTermParser
 from textual.pilot import Pilot
 
@@ -39,6 +40,7 @@ async def test_what_follows_a_filter_key_is_typed_into_the_filter(open_index):  
         assert (search(pilot), pilot.app.focused) == ("mast", table(pilot))
 
 
+@pytest.mark.slow
 async def test_a_move_a_filter_and_a_jump_in_one_piece(open_index):  # noqa: F811
     async with open_index() as pilot:
         await burst(pilot, "jj/abc\r")
@@ -48,6 +50,7 @@ async def test_a_move_a_filter_and_a_jump_in_one_piece(open_index):  # noqa: F81
         assert pilot.app.screen.open_feature == 7
 
 
+@pytest.mark.slow
 async def test_moves_wait_for_nothing_and_other_keys_for_them(open_index):  # noqa: F811
     async with open_index() as pilot:
         app, driver = pilot.app, pilot.app._driver
@@ -69,6 +72,7 @@ async def test_a_paste_goes_into_the_field_that_the_key_before_it_opened(open_in
         assert pilot.app.screen.prompt.field.value == 'on:"two words"x'
 
 
+@pytest.mark.slow
 async def test_a_palette_command_in_one_piece(open_index):  # noqa: F811
     async with open_index() as pilot:
         before = pilot.app.theme
@@ -78,6 +82,7 @@ async def test_a_palette_command_in_one_piece(open_index):  # noqa: F811
         assert pilot.app.theme != before
 
 
+@pytest.mark.slow
 async def test_a_form_and_a_question_take_what_follows(run_app, app_workspace):
     async with run_app(app_workspace) as pilot:
         await burst(pilot, "ncabc")  # new, capture, into its first field
@@ -92,6 +97,7 @@ async def test_a_form_and_a_question_take_what_follows(run_app, app_workspace):
         assert pilot.app.focused.value == "words"
 
 
+@pytest.mark.slow
 async def test_what_is_typed_while_the_app_ends_does_nothing(open_index):  # noqa: F811
     async with open_index() as pilot:
         driver = pilot.app._driver

@@ -38,6 +38,7 @@ def held(session: ScriptedSession) -> Iterator[threading.Event]:
         go_on.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("digit", FIELDS)
 async def test_after_running_a_text_keys_act_on_the_screen(run_app, app_workspace, digit):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
@@ -74,6 +75,7 @@ async def test_an_answer_leaves_the_focus_where_somebody_put_it(run_app, app_wor
         assert area.text == TEXT + "z"
 
 
+@pytest.mark.slow
 async def test_keys_typed_for_inspect_are_no_text(run_app, app_workspace):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
         give_index(pilot.app)
@@ -84,6 +86,7 @@ async def test_keys_typed_for_inspect_are_no_text(run_app, app_workspace):
         assert pilot.app.screen.query_one(Area).text == ""
 
 
+@pytest.mark.slow
 async def test_a_line_that_asks_always_shows_how_to_leave_it(run_app, app_workspace):
     async with run_app(app_workspace, size=(40, 24), sae_id="demo-topk") as pilot:
         give_index(pilot.app)

@@ -4,6 +4,7 @@ import gc
 import threading
 from collections import Counter
 
+import pytest
 from textual.cache import LRUCache
 from textual.css import stylesheet
 from textual.css.parse import parse
@@ -32,6 +33,7 @@ async def test_each_source_of_styles_is_parsed_once(run_app, app_workspace, monk
     assert set(parsed.values()) == {1}
 
 
+@pytest.mark.slow
 async def test_an_answer_that_takes_its_time_is_announced(run_app, app_workspace, monkeypatch):
     async with run_app(app_workspace, size=(80, 24), sae_id="demo-topk") as pilot:
         give_index(pilot.app)
@@ -56,6 +58,7 @@ async def test_an_answer_that_takes_its_time_is_announced(run_app, app_workspace
         assert "reading…" not in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_beside_another_pane_a_table_scrolls_by_a_third_at_once(run_app, app_workspace):
     for size, more in (((80, 24), False), ((200, 40), True)):
         async with run_app(app_workspace, size=size, sae_id="demo-topk") as pilot:
@@ -72,6 +75,7 @@ async def test_beside_another_pane_a_table_scrolls_by_a_third_at_once(run_app, a
             assert table.scroll_offset.y == table.row_count - height
 
 
+@pytest.mark.slow
 async def test_lines_are_kept_while_the_colours_stay(run_app, app_workspace):
     async with run_app(app_workspace, size=(80, 24), sae_id="demo-topk") as pilot:
         give_index(pilot.app)

@@ -131,6 +131,7 @@ async def test_the_users_keys_work_and_are_shown_everywhere(app_workspace: Works
         assert "paper" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_sentences_name_the_users_keys(empty_workspace: Workspace):
     text = """[keys]
 "app.runs" = "f1"
@@ -180,6 +181,7 @@ def test_no_sentence_has_a_key_of_its_own_in_it():
     assert not found
 
 
+@pytest.mark.slow
 async def test_a_key_for_the_palette_can_be_typed_into_a_field(app_workspace: Workspace):
     async with started(app_workspace, '[keys]\n"app.palette" = ["%"]\n').run_test() as pilot:
         await press(pilot, "3")
@@ -194,6 +196,7 @@ async def test_a_key_for_the_palette_can_be_typed_into_a_field(app_workspace: Wo
 # What is wrong.
 
 
+@pytest.mark.slow
 async def test_mistakes_are_told_and_the_rest_holds(app_workspace: Workspace):
     text = 'theme = "papr"\n[keys]\nruns.log = "c"\napp.help = "f1"\n'
     async with started(app_workspace, text).run_test(size=(120, 40)) as pilot:
@@ -216,6 +219,7 @@ def test_without_a_config_file_everything_is_as_in_the_table():
 # Theme and columns: whichever was changed last holds.
 
 
+@pytest.mark.slow
 async def test_a_theme_of_the_settings_holds_until_another_is_chosen(empty_workspace: Workspace):
     file = StateFile(empty_workspace.root)
 
@@ -234,6 +238,7 @@ async def test_a_theme_of_the_settings_holds_until_another_is_chosen(empty_works
     assert await shown('theme = "nord"') == "nord"
 
 
+@pytest.mark.slow
 async def test_the_columns_of_the_settings_are_those_of_a_new_table(empty_workspace: Workspace):
     make_index(empty_workspace, "one")
     file = StateFile(empty_workspace.root)
@@ -283,6 +288,7 @@ def few(app: App[None]) -> set[str]:
     return {colour.name for colour in colours}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["crow", "paper"])
 async def test_sixteen_colours_are_those_of_the_terminal(app_workspace: Workspace, name: str):
     app = started(app_workspace, f'theme = "{name}"', few_colours=True)
@@ -294,6 +300,7 @@ async def test_sixteen_colours_are_those_of_the_terminal(app_workspace: Workspac
         assert not {colour for colour in few(app) if colour.startswith("#")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("focused", [True, False])
 async def test_the_cursor_is_seen_without_colours(
     app_workspace: Workspace, monkeypatch: pytest.MonkeyPatch, focused: bool

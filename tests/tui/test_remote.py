@@ -104,6 +104,7 @@ async def test_a_feature_is_opened_and_told(drive: Drive) -> None:
         assert (await asked(app, "state"))["feature"] == 17
 
 
+@pytest.mark.slow
 async def test_another_sae_is_opened_for_its_feature(
     drive: Drive, empty_workspace: Workspace
 ) -> None:
@@ -135,6 +136,7 @@ async def test_what_cannot_be_opened_is_refused_in_a_sentence(drive: Drive) -> N
         assert pilot.app.is_running
 
 
+@pytest.mark.slow
 async def test_an_sae_without_an_index_says_how_to_build_one(
     drive: Drive, empty_workspace: Workspace
 ) -> None:
@@ -160,6 +162,7 @@ async def test_a_filter_finds_and_a_mistake_is_pointed_at(drive: Drive) -> None:
         assert (await asked(app, "filter", query=""))["shown"] > found["shown"]
 
 
+@pytest.mark.slow
 async def test_screens_and_actions_by_name(drive: Drive) -> None:
     async with drive() as (pilot, app):
         await asked(app, "show", screen="concepts")
@@ -182,6 +185,7 @@ async def test_screens_and_actions_by_name(drive: Drive) -> None:
         assert len(pilot.app.screen.query_one(FeatureTable).marks) > 0
 
 
+@pytest.mark.slow
 async def test_what_an_action_tells_is_in_the_answer(drive: Drive) -> None:
     async with drive() as (_, app):
         done = await asked(app, "do", action="app.undo")
@@ -225,6 +229,7 @@ async def test_damaged_and_hostile_requests_are_refused(drive: Drive) -> None:
         assert pilot.app.is_running
 
 
+@pytest.mark.slow
 async def test_clients_that_hang_or_crowd_hold_up_nobody(
     drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +247,7 @@ async def test_clients_that_hang_or_crowd_hold_up_nobody(
         assert (await asked(app, "state"))["screen"] == "concepts"
 
 
+@pytest.mark.slow
 async def test_quit_ends_the_app(drive: Drive) -> None:
     async with drive(None) as (pilot, app):
         reader, writer = await asyncio.open_unix_connection(str(app.path))

@@ -81,6 +81,7 @@ async def test_marked_saes_are_compared_and_enter_selects_one(sweep, run_app):
         assert rows.has_focus
 
 
+@pytest.mark.slow
 async def test_without_marks_all_on_the_layer_are_compared(sweep, run_app):
     async with run_app(sweep, size=(120, 40)) as pilot:
         await on_saes(pilot, "sweep-k16")
@@ -91,6 +92,7 @@ async def test_without_marks_all_on_the_layer_are_compared(sweep, run_app):
         assert "0.994" in screen_text(pilot)  # loss recovered, of the evaluated one
 
 
+@pytest.mark.slow
 async def test_each_curve_carries_the_letter_of_its_row(sweep, run_app):
     async with run_app(sweep, size=(120, 40)) as pilot:
         await on_saes(pilot, "sweep-k16")
@@ -102,6 +104,7 @@ async def test_each_curve_carries_the_letter_of_its_row(sweep, run_app):
         assert "2 layers" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_one_mark_is_too_few_and_escape_unmarks(sweep, run_app):
     async with run_app(sweep) as pilot:
         await on_saes(pilot, "sweep-k16")
@@ -112,6 +115,7 @@ async def test_one_mark_is_too_few_and_escape_unmarks(sweep, run_app):
         assert "● sweep" not in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_damaged_files_leave_gaps_in_the_comparison(sweep, run_app):
     for name, *_ in TRAINED:
         folder = sweep.sae_dir(name)
@@ -125,6 +129,7 @@ async def test_damaged_files_leave_gaps_in_the_comparison(sweep, run_app):
         assert "0.118" in text
 
 
+@pytest.mark.slow
 async def test_marks_and_the_row_come_back_and_what_is_no_list_is_told(sweep, monkeypatch):
     file = StateFile(sweep.root)
     async with MiCrowApp(sweep, None, file.read(), file).run_test() as pilot:

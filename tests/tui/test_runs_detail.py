@@ -81,6 +81,7 @@ async def test_an_sae_that_was_not_evaluated_shows_what_its_training_measured(
         assert "0.0004" in text
 
 
+@pytest.mark.slow
 async def test_damaged_files_of_a_training_leave_the_rest_standing(trained_workspace, run_app):
     folder = trained_workspace.sae_dir("smol-sae")
     (folder / "training.json").write_text("[1")
@@ -93,6 +94,7 @@ async def test_damaged_files_of_a_training_leave_the_rest_standing(trained_works
         assert "after training" not in text
 
 
+@pytest.mark.slow
 async def test_r_gives_an_sae_another_name_and_the_cursor_stays_on_it(app_workspace, run_app):
     add_sae(app_workspace, "spare", "sample", "demo", NOW - 500)
     async with run_app(app_workspace, size=(120, 40)) as pilot:
@@ -110,6 +112,7 @@ async def test_r_gives_an_sae_another_name_and_the_cursor_stays_on_it(app_worksp
         assert pilot.app.screen.query_one("#list-saes", RowList).key == "harbour"
 
 
+@pytest.mark.slow
 async def test_e_writes_a_note_that_the_pane_shows(app_workspace, run_app):
     async with run_app(app_workspace, size=(120, 40)) as pilot:
         await select(pilot, "runs", "demo")
@@ -139,6 +142,7 @@ async def test_a_reading_draws_the_lines_that_it_changes(app_workspace, fake_job
         assert drawn == []
 
 
+@pytest.mark.slow
 async def test_a_log_that_grows_draws_the_new_line_only(app_workspace, run_app):
     async with run_app(app_workspace, size=(120, 40)) as pilot:
         job = next(job for job in list_jobs(app_workspace) if job.status == "failed")
@@ -176,6 +180,7 @@ def test_picture_of_a_trained_sae(snap_compare, trained_workspace, size):
     assert snap_compare(app, terminal_size=size, run_before=drive)
 
 
+@pytest.mark.slow
 async def test_a_slow_disk_does_not_leave_another_row_in_the_pane(
     app_workspace, run_app, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -368,6 +368,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMS)
 def test_no_text_is_too_strange_for_a_form(app_workspace, kind):
     form = FORMS[kind](situation(app_workspace, run_id="demo", sae_id="demo-topk"))
@@ -459,6 +460,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
+@pytest.mark.slow
 async def test_a_failed_job_opens_its_form_with_its_own_values(
     app_workspace, fake_jobs, run_app, submitted
 ):

@@ -162,6 +162,7 @@ async def test_a_capture_starts_from_the_form(app_workspace, run_app, submitted)
         assert call["params"]["name"] == "two-layers"
 
 
+@pytest.mark.slow
 async def test_a_training_starts_on_the_selected_run(app_workspace, run_app, submitted):
     async with run_app(app_workspace) as pilot:
         await press(pilot, "j", "enter")
@@ -175,6 +176,7 @@ async def test_a_training_starts_on_the_selected_run(app_workspace, run_app, sub
         assert call["params"]["training"]["batch_size"] == 2048
 
 
+@pytest.mark.slow
 async def test_index_and_evaluation_start_on_the_selected_sae(app_workspace, run_app, submitted):
     async with run_app(app_workspace) as pilot:
         rows(pilot, "saes").focus()
@@ -187,6 +189,7 @@ async def test_index_and_evaluation_start_on_the_selected_sae(app_workspace, run
         ]
 
 
+@pytest.mark.slow
 async def test_a_wrong_text_stays_in_the_form(app_workspace, run_app, submitted):
     async with run_app(app_workspace) as pilot:
         await press(pilot, "n", "c", *"sample", "tab", "tab", "tab", "x", "ctrl+r")
@@ -194,6 +197,7 @@ async def test_a_wrong_text_stays_in_the_form(app_workspace, run_app, submitted)
         assert "documents must be a whole number, not 'x'" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_enter_on_an_sae_opens_its_features(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         rows(pilot, "saes").focus()
@@ -223,6 +227,7 @@ async def test_cancel_asks_first_and_says_what_a_second_one_does(app_workspace, 
         assert "Stop train smol-sae now?" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_resume_is_for_jobs_that_can_go_on(app_workspace, run_app, monkeypatch):
     resumed = []
     monkeypatch.setattr("mi_crow.jobs.launch.resume", lambda workspace, job: resumed.append(job))
@@ -241,6 +246,7 @@ async def test_resume_is_for_jobs_that_can_go_on(app_workspace, run_app, monkeyp
         assert resumed == [lost.job_id]
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_read_is_told_once(app_workspace, run_app, monkeypatch):
     def broken(workspace, before):
         raise UserError("the disk went away [b]")
@@ -254,6 +260,7 @@ async def test_what_cannot_be_read_is_told_once(app_workspace, run_app, monkeypa
         assert "smol-l15" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_x_removes_an_ended_job_once_it_was_asked(app_workspace, run_app):
     failed = next(job for job in list_jobs(app_workspace) if job.status == "failed")
     folder = app_workspace.job_dir(failed.job_id)
@@ -394,6 +401,7 @@ async def test_removing_a_run_says_what_needs_it_and_not_while_a_job_does(run_ap
         assert [row.key for row in rows(pilot, "runs").rows] == ["busy"]
 
 
+@pytest.mark.slow
 async def test_the_menu_of_new_things_says_what_is_not_possible_and_why(
     empty_workspace, run_app, submitted
 ):

@@ -46,6 +46,7 @@ async def test_a_run_shows_what_was_captured_and_some_of_its_texts(app_workspace
             assert words in text, words
 
 
+@pytest.mark.slow
 async def test_a_run_whose_documents_are_damaged_says_so_and_shows_the_rest(app_workspace, run_app):
     tokens = app_workspace.run_dir("demo") / "tokens"
     (tokens / "part-000-00000.parquet").write_bytes(b"PAR1 not really")
@@ -58,6 +59,7 @@ async def test_a_run_whose_documents_are_damaged_says_so_and_shows_the_rest(app_
         assert "80,331" in text
 
 
+@pytest.mark.slow
 async def test_texts_are_data(app_workspace, run_app):
     from pyarrow import Table, parquet
 
@@ -94,6 +96,7 @@ async def test_an_sae_shows_what_its_file_says_beside_what_was_measured(app_work
             assert words in text, words
 
 
+@pytest.mark.slow
 async def test_training_from_an_sae_starts_on_its_run(app_workspace, run_app):
     async with run_app(app_workspace, size=(120, 40)) as pilot:
         await select(pilot, "saes", "smol-sae")
@@ -102,6 +105,7 @@ async def test_training_from_an_sae_starts_on_its_run(app_workspace, run_app):
         assert "smol-l15" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_w_on_an_sae_opens_the_export_of_it(app_workspace, run_app):
     async with run_app(app_workspace, size=(120, 40)) as pilot:
         await select(pilot, "saes", "smol-sae")
@@ -140,6 +144,7 @@ async def test_a_wide_screen_shows_the_machine_and_the_log_of_the_job_that_runs(
         assert "This machine" not in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_memory_has_a_chart_and_attempts_are_listed(app_workspace, fake_jobs, run_app):
     running = next(job for job in list_jobs(app_workspace) if job.status == "running")
     for step in (252, 258, 264):
@@ -159,6 +164,7 @@ async def test_memory_has_a_chart_and_attempts_are_listed(app_workspace, fake_jo
         assert "node-7" in text
 
 
+@pytest.mark.slow
 async def test_nothing_is_drawn_again_while_nothing_happens(app_workspace, run_app):
     async with run_app(app_workspace, size=(200, 60)) as pilot:
         drawn: list[int] = []

@@ -89,6 +89,7 @@ def empty_share(pilot) -> float:
     return 1 - sum(blocks) / len(blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("screen", ["runs", "features", "inspect", "steer", "concepts", "control"])
 async def test_at_most_a_third_of_a_large_screen_is_empty(app_workspace, run_app, screen):
     async with run_app(app_workspace, size=LARGE, sae_id=SAE) as pilot:
@@ -147,6 +148,7 @@ async def test_every_screen_draws_on_a_huge_terminal(app_workspace, run_app, scr
         assert len(screen_text(pilot).splitlines()) == HUGE[1]
 
 
+@pytest.mark.slow
 async def test_a_picture_of_the_screen_is_saved(app_workspace, run_app, tmp_path):
     svg, text = tmp_path / "one.svg", tmp_path / "two.txt"
     async with run_app(app_workspace) as pilot:

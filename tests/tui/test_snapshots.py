@@ -38,11 +38,13 @@ def test_runs(picture, size):
     assert picture(size=size)
 
 
+@pytest.mark.slow
 @SIZES
 def test_a_running_job(picture, size):
     assert picture("j", "j", "j", "j", "j", size=size)
 
 
+@pytest.mark.slow
 def test_an_evaluated_sae(picture):
     assert picture("j", "j", "j", size=LARGE)
 
@@ -61,10 +63,12 @@ def test_the_help_overlay(picture):
     assert picture("question_mark")
 
 
+@pytest.mark.slow
 def test_the_palette(picture):
     assert picture("colon", *"train")
 
 
+@pytest.mark.slow
 def test_the_light_theme(picture):
     assert picture("j", "j", "j", "j", "j", size=(120, 40), theme=PAPER.name)
 
@@ -75,10 +79,12 @@ def test_control_with_a_model(picture, monkeypatch, size):
     assert picture("6", "l", "ctrl+r", size=size)
 
 
+@pytest.mark.slow
 def test_control_before_loading(picture):
     assert picture("6")
 
 
+@pytest.mark.slow
 def test_cancelling(picture, app_workspace):
     assert any(job.status == "running" for job in list_jobs(app_workspace))
     assert picture("j", "j", "j", "j", "j", "c")

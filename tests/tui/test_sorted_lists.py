@@ -90,6 +90,7 @@ async def test_o_goes_through_the_columns_and_a_click_on_a_title_turns_the_order
         assert shown(pilot) == as_they_came
 
 
+@pytest.mark.slow
 async def test_an_order_comes_back_and_one_that_is_none_is_told(three_runs, monkeypatch):
     file = StateFile(three_runs.root)
     async with MiCrowApp(three_runs, None, file.read(), file).run_test(size=(80, 24)) as pilot:
@@ -107,6 +108,7 @@ async def test_an_order_comes_back_and_one_that_is_none_is_told(three_runs, monk
         assert any("hue" in sentence for sentence in told)
 
 
+@pytest.mark.slow
 async def test_concepts_are_marked_by_range_and_all_and_come_back(empty_workspace):
     make_index(empty_workspace, SAE)
     file = StateFile(empty_workspace.root)
@@ -132,6 +134,7 @@ async def test_concepts_are_marked_by_range_and_all_and_come_back(empty_workspac
         assert [one.cells[1].value for one in rows] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 async def test_the_columns_of_a_list_are_chosen_and_kept(app_workspace):
     """By the settings, with the popup, and at the next start; a list has them in any order."""
     file = StateFile(app_workspace.root)
@@ -166,6 +169,7 @@ async def test_the_columns_of_a_list_are_chosen_and_kept(app_workspace):
         assert "recovered" not in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_y_copies_the_row_or_the_text_that_has_the_focus(app_workspace, run_app):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
         app = pilot.app

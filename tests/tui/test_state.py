@@ -75,6 +75,7 @@ async def test_filter_feature_text_prompt_stack_and_theme_come_back(indexed: Wor
         assert pilot.app.screen.query_one("#inspect-text", Area).text == "The mast is high."
 
 
+@pytest.mark.slow
 async def test_what_was_never_opened_this_time_is_kept(indexed: Workspace) -> None:
     steer = {"prompt": "Once", "stack": [], "tokens": "9", "temperature": "1", "seed": "2"}
     StateFile(indexed.root).write(SavedState("runs", SAE, "", {"steer": steer}))
@@ -85,6 +86,7 @@ async def test_what_was_never_opened_this_time_is_kept(indexed: Workspace) -> No
     assert StateFile(indexed.root).read().screens["steer"] == steer
 
 
+@pytest.mark.slow
 async def test_the_state_is_written_while_the_app_runs(indexed: Workspace) -> None:
     async with started(indexed).run_test() as pilot:
         await settle(pilot)
@@ -94,6 +96,7 @@ async def test_the_state_is_written_while_the_app_runs(indexed: Workspace) -> No
         assert StateFile(indexed.root).read().screen == "concepts"
 
 
+@pytest.mark.slow
 async def test_a_state_of_another_kind_is_told_and_harms_nothing(
     indexed: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +114,7 @@ async def test_a_state_of_another_kind_is_told_and_harms_nothing(
     assert any("explode" in sentence for sentence in told)
 
 
+@pytest.mark.slow
 def test_each_workspace_has_its_own_state(tmp_path: Path) -> None:
     one, other = StateFile(tmp_path / "one"), StateFile(tmp_path / "other")
     one.write(SavedState("steer"))
@@ -128,6 +132,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
         file.read()
 
 
+@pytest.mark.slow
 async def test_how_the_examples_were_drawn_comes_back(indexed: Workspace) -> None:
     async with started(indexed).run_test(size=(120, 40)) as pilot:
         await settle(pilot)

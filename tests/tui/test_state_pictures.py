@@ -147,6 +147,7 @@ def test_a_workspace_that_is_read_only(picture, monkeypatch, size):
     assert picture("runs", nothing, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(38, 12), (80, 9)], ids=["narrow", "low"])
 def test_a_terminal_that_is_too_small(picture, size):
     assert picture("runs", nothing, size)

@@ -50,6 +50,7 @@ async def test_a_list_of_features_that_cannot_be_read_says_so_until_it_can(
         assert troubles(pilot) == []
 
 
+@pytest.mark.slow
 async def test_a_feature_that_cannot_be_read_says_why_in_its_pane(
     app_workspace, run_app, monkeypatch
 ):
@@ -65,6 +66,7 @@ async def test_a_feature_that_cannot_be_read_says_why_in_its_pane(
         assert troubles(pilot) == []
 
 
+@pytest.mark.slow
 async def test_inspect_and_steer_keep_why_the_model_did_not_answer(open_steer):
     async with open_steer(3) as (pilot, session):
         session.error = UserError("the text is too long", hint="shorten it")
@@ -85,6 +87,7 @@ async def test_inspect_and_steer_keep_why_the_model_did_not_answer(open_steer):
         assert troubles(pilot) == []
 
 
+@pytest.mark.slow
 async def test_concepts_that_cannot_be_read_are_not_called_none(
     app_workspace, run_app, monkeypatch
 ):
@@ -100,6 +103,7 @@ async def test_concepts_that_cannot_be_read_are_not_called_none(
         assert "sails" in screen_text(pilot)
 
 
+@pytest.mark.slow
 async def test_the_detail_of_a_run_says_what_of_it_cannot_be_read(
     app_workspace, run_app, monkeypatch
 ):
@@ -152,6 +156,7 @@ async def test_a_read_only_workspace_says_so_and_starts_nothing(app_workspace, r
 # Keys are shown where they do something.
 
 
+@pytest.mark.slow
 async def test_enter_is_offered_where_there_is_something_to_open(empty_workspace, run_app):
     async with run_app(empty_workspace) as pilot:
         pilot.app.notify("nothing to open")
@@ -161,6 +166,7 @@ async def test_enter_is_offered_where_there_is_something_to_open(empty_workspace
         assert "enter open" not in screen_text(pilot).splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -177,6 +183,7 @@ async def test_a_finished_job_names_what_it_made(fake_jobs, kind, words):
     assert ending_line(list_jobs(fake_jobs.workspace)[0]) == words
 
 
+@pytest.mark.slow
 async def test_a_prompt_that_is_missing_is_said_where_the_text_would_be(open_steer):
     async with open_steer(3) as (pilot, _):
         pilot.app.screen.query_one("#steer-prompt", Area).text = ""

@@ -97,6 +97,7 @@ async def test_after_another_sae_was_opened_text_and_copy_still_name_theirs(
         assert f"steered: #3 +0.4 max (SAE {SAE}, seed 0" in pilot.app.clipboard
 
 
+@pytest.mark.slow
 async def test_a_generation_is_kept_with_the_sae_that_wrote_it(open_steer):
     async with open_steer(3) as (pilot, _):
         await press(pilot, "ctrl+r")
@@ -121,6 +122,7 @@ async def test_weights_that_were_replaced_since_lend_no_hash(open_steer, app_wor
         assert (kept.sae_ids, kept.weight_hashes) == ((SAE,), ())
 
 
+@pytest.mark.slow
 async def test_a_stack_of_another_sae_is_shown_as_such_and_not_run(open_steer):
     async with open_steer(3) as (pilot, session):
         await open_other(pilot)

@@ -47,6 +47,7 @@ async def test_both_texts_are_written_and_their_speed_is_told(open_steer):
         assert asked["interventions"][0]["target"] == "feature:3"
 
 
+@pytest.mark.slow
 def test_a_text_that_the_context_ended_says_so():
     done = PassageDone(0, "a", "b", {"tokens_s": 41.3}, shortened_to=12)
     single = Plan("The harbour", ((),), (), Settings())
@@ -75,6 +76,7 @@ async def test_settings_reach_the_session(open_steer):
         assert asked["n"] == 1
 
 
+@pytest.mark.slow
 async def test_a_text_is_kept_to_what_is_plausible(open_steer):
     async with open_steer(3) as (pilot, session):
         await pilot.app.screen.run_action("constrain")
@@ -90,6 +92,7 @@ async def test_a_text_is_kept_to_what_is_plausible(open_steer):
         assert "plausible" not in generations(session)[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
@@ -211,6 +214,7 @@ async def test_without_a_prompt_nothing_is_written(open_steer):
         assert generations(session) == []
 
 
+@pytest.mark.slow
 async def test_y_copies_the_prompt_and_both_texts(open_steer, monkeypatch):
     monkeypatch.delenv("TMUX", raising=False)
     async with open_steer(3) as (pilot, session):
@@ -221,6 +225,7 @@ async def test_y_copies_the_prompt_and_both_texts(open_steer, monkeypatch):
             assert part in pilot.app.clipboard
 
 
+@pytest.mark.slow
 async def test_a_changed_strength_is_written_at_once_beside_the_same_baseline(open_steer):
     async with open_steer(3, 101) as (pilot, session):
         await press(pilot, "l")
@@ -237,6 +242,7 @@ async def test_a_changed_strength_is_written_at_once_beside_the_same_baseline(op
         assert generations(session)[-1]["baseline"] is True  # the kept one had another seed
 
 
+@pytest.mark.slow
 async def test_what_is_written_under_the_old_strength_does_not_count(open_steer):
     async with open_steer(3) as (pilot, session):
         await press(pilot, "ctrl+r")
@@ -250,6 +256,7 @@ async def test_what_is_written_under_the_old_strength_does_not_count(open_steer)
         assert text_of(pilot, "steered") == session.STEERED
 
 
+@pytest.mark.slow
 async def test_samples_are_turned_with_their_heat_and_figures(open_steer):
     async with open_steer(3, 101, size=(120, 40)) as (pilot, session):
         pilot.app.screen.query_one("#steer-samples", Field).value = "3"
@@ -266,6 +273,7 @@ async def test_samples_are_turned_with_their_heat_and_figures(open_steer):
         assert text_of(pilot, "steered") == session.STEERED
 
 
+@pytest.mark.slow
 async def test_a_saved_text_is_opened_and_written_again(open_steer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     async with open_steer(3) as (pilot, session):
@@ -289,6 +297,7 @@ async def test_a_saved_text_is_opened_and_written_again(open_steer, tmp_path, mo
         assert len(pilot.app.context.annotations.generations()) == 1
 
 
+@pytest.mark.slow
 async def test_presets_are_renamed_and_removed(open_steer):
     async with open_steer(3) as (pilot, _):
         await press(pilot, "P", *"boats", "enter", "p", "r", *"ships", "enter")

@@ -1,5 +1,7 @@
 """A workspace that cannot be written is browsed, and says that nothing can be named."""
 
+import pytest
+
 from tests.helpers.index_fixture import copy_index
 from tests.helpers.other_user import read_only
 from tests.tui.driving import notices, press, screen_text, settle
@@ -19,6 +21,7 @@ async def test_a_read_only_workspace_is_browsed_and_t_says_why_not(run_app, app_
             assert not pilot.app.screen.prompt.is_open
 
 
+@pytest.mark.slow
 async def test_annotations_that_are_replaced_while_open_are_told(run_app, app_workspace):
     async with run_app(app_workspace, size=(100, 30), sae_id=SAE) as pilot:
         pilot.app.context.annotations.set_concept(SAE, 1, "sea")

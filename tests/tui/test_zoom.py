@@ -34,6 +34,7 @@ def focus_of(pilot: Pilot) -> str | None:
     return focused.id if focused is not None else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCREENS)
 async def test_every_screen_zooms_the_pane_with_the_focus_and_comes_back(run_app, indexed, name):
     async with run_app(indexed, size=(200, 60), sae_id=SAE) as pilot:
@@ -88,6 +89,7 @@ async def test_a_prompt_is_seen_in_a_zoomed_pane_and_the_open_feature_takes_the_
         assert pane.display
 
 
+@pytest.mark.slow
 async def test_what_was_zoomed_comes_back(indexed):
     file = StateFile(indexed.root)
     async with MiCrowApp(indexed, None, file.read(), file).run_test(size=(120, 40)) as pilot:
@@ -102,6 +104,7 @@ async def test_what_was_zoomed_comes_back(indexed):
         assert focus_of(pilot) == name
 
 
+@pytest.mark.slow
 async def test_a_zoom_of_something_that_is_gone_is_no_zoom(indexed):
     file = StateFile(indexed.root)
     async with MiCrowApp(indexed, None, file.read(), file).run_test() as pilot:
