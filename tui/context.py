@@ -16,7 +16,7 @@ from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
-from tui.messages import SessionChanged, SessionState
+from tui.messages import ModelAlone, SessionChanged, SessionState
 from tui.watch import Scan
 
 if TYPE_CHECKING:
@@ -86,6 +86,13 @@ class AppContext:
     def sae(self) -> SaeSummary | None:
         """The summary of the open SAE, once the workspace was scanned."""
         return next((sae for sae in self._scan.saes if sae.sae_id == self.sae_id), None)
+
+    def usual_model(self) -> ModelAlone | None:
+        """The model that is meant where no SAE is open: that of the newest run."""
+        runs = self._scan.runs
+        if not runs:
+            return None
+        return ModelAlone(runs[-1].manifest.model_id, runs[-1].manifest.revision)
 
     def unfinished(self, what: str) -> "tuple[Unfinished, ...]":
         """The folders of runs (`what` is "run") or SAEs ("SAE") that nothing has finished."""
@@ -168,34 +175,39 @@ class AppContext:
     def session_is_ready(self) -> bool:
         """Whether the session holds the open SAE, so that nothing has to be loaded first."""
         state = self.session_state
-        return state.phase == "ready" and state.sae_id == self.sae_id
+        return state.phase == "ready" and state.sae_id == (self.sae_id or "")
 
-    def ready_session(self, sae_id: str | None = None) -> "SessionClient":
-        """The session with `sae_id`, or else the open SAE, and its model loaded. Blocks: call it in
-        a thread.
+    def ready_session(
+        self, sae_id: str | None = None, alone: ModelAlone | None = None
+    ) -> "SessionClient":
+        """The session with `sae_id`, or else the open SAE, and its model loaded; with the model
+        `alone` where one is given. Blocks: call it in a thread.
 
         Posts SessionChanged on the way. Raises NotFoundError when no SAE is open, and what the
         session raises when the model cannot be loaded.
         """
         from mi_crow.mechanistic.sae.weights_hash import WeightsFile
 
-        sae_id = sae_id or self.sae_id
-        if sae_id is None:
+        sae_id = (sae_id or self.sae_id or "") if alone is None else ""
+        if not sae_id and alone is None:
             raise NotFoundError("no SAE is open", hint="train one or open one on the Runs screen")
+        asked = {"sae_id": sae_id} if alone is None else dataclasses.asdict(alone)
         with self._loading:
             client = self.session
             state = self.session_state
-            weights = WeightsFile.of(self.workspace.saes_dir / sae_id)
-            wanted = ("ready", sae_id, weights)
-            if (state.phase, state.sae_id, state.weights) == wanted and client.alive:
+            weights = WeightsFile.of(self.workspace.saes_dir / sae_id) if sae_id else None
+            wanted = ("ready", sae_id, weights, alone)
+            held = (state.phase, state.sae_id, state.weights, state.alone)
+            if held == wanted and client.alive:
                 return client
-            self._set_session(SessionState("loading", sae_id))
+            self._set_session(SessionState("loading", sae_id, alone=alone))
             try:
                 if not client.alive:
                     client.start()
-                loaded = client.call("load", sae_id=sae_id, device=self.device)
+                loaded = client.call("load", **asked, device=self.device)
             except (MiCrowError, OSError) as error:
-                self._set_session(SessionState("died", sae_id, detail=sentence_of(error)))
+                detail = sentence_of(error)
+                self._set_session(SessionState("died", sae_id, detail=detail, alone=alone))
                 raise
             self._set_session(
                 SessionState(
@@ -206,6 +218,7 @@ class AppContext:
                     str(loaded.get("device", "")),
                     revision=loaded.get("revision"),
                     weights=weights,
+                    alone=alone,
                 )
             )
             return client
@@ -217,6 +230,7 @@ class AppContext:
                 SessionState(
                     "died",
                     self.session_state.sae_id,
+                    alone=self.session_state.alone,
                     detail="the model session ended; the next request restarts it",
                 )
             )

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.weights_hash import WeightsFile
     from mi_crow.store.workspace import RunSummary, SaeSummary
 
+
+@dataclass(frozen=True)
+class ModelAlone:
+    """A model that is used without an SAE."""
+
+    model: str
+    revision: str | None = None
+
+
 SessionPhase = Literal["off", "loading", "ready", "died"]
 
 
@@ -29,6 +38,7 @@ class SessionState:
     detail: str = ""
     revision: str | None = None
     weights: "WeightsFile | None" = None  # of the SAE, as it was loaded
+    alone: "ModelAlone | None" = None  # the model that was asked for without an SAE
 
 
 @dataclass
@@ -110,6 +120,13 @@ class LayerToSteer(Message, bubble=False):
     """To the Steer screen: put this raw layer on the stack."""
 
     layer: str
+
+
+@dataclass
+class VectorToSteer(Message, bubble=False):
+    """To the Steer screen: put this vector of the workspace on the stack."""
+
+    name: str
 
 
 @dataclass

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
     from mi_crow.language_model.decoding.steps import Prefixes
     from mi_crow.mechanistic.steering.attach import AttachedSae
-    from mi_crow.mechanistic.steering.loading import LoadedSae
+    from mi_crow.mechanistic.steering.loading import LoadedModel, LoadedSae
     from mi_crow.mechanistic.steering.parts import Shelf
 
 Emit = Callable[[dict[str, Any]], None]
 Stopped = Callable[[], bool]
 
+_OPEN = "open an SAE of it first"
 _STREAM_S = 0.12  # streamed text is sent in about eight batches per second
 
 
@@ -64,15 +65,15 @@ def _telling(emit: Emit, stopped: Stopped) -> Callable[[int, int], None]:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """The model and SAE in memory."""
+    """The model and SAE in memory, or the model alone."""
 
     spec: ModelSpec
-    loaded: "LoadedSae"
+    loaded: "LoadedSae | LoadedModel"
     attached: "AttachedSae | None"
 
 
 class Operations:
-    """The state of the session: at most one model, with one SAE attached."""
+    """The state of the session: at most one model, with one SAE attached or none."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -111,12 +112,21 @@ class Operations:
         held = self._held
         return {"pid": os.getpid(), "sae_id": held.loaded.sae_id if held else None}
 
-    def _load(self, sae_id: str, device: str = "auto") -> dict[str, Any]:
+    def _load(
+        self,
+        sae_id: str | None = None,
+        device: str = "auto",
+        model: str | None = None,
+        revision: str | None = None,
+    ) -> dict[str, Any]:
+        """Loads an SAE with its model, or `model` alone. Raises UserError, NotFoundError."""
         from mi_crow.mechanistic.steering.attach import attach_sae
         from mi_crow.mechanistic.steering.loading import join, open_sae
         from mi_crow.mechanistic.steering.parts import Shelf
 
         self._kept = None
+        if sae_id is None:
+            return self._load_alone(model, revision, device)
         weights = WeightsFile.of(self._workspace.sae_dir(sae_id))
         sae, spec = open_sae(self._workspace, sae_id, device)
         loaded = join(sae_id, self._model(spec), sae, weights)
@@ -132,6 +142,27 @@ class Operations:
             "device": str(loaded.lm.device),
             "n_layers": len(loaded.lm.layers.blocks()),
             "n_features": sae.n_latents,
+        }
+
+    def _load_alone(self, model: str | None, revision: str | None, device: str) -> dict[str, Any]:
+        from mi_crow.language_model.loading import torch_device
+        from mi_crow.mechanistic.steering.loading import LoadedModel
+        from mi_crow.mechanistic.steering.parts import Shelf
+
+        if not model:
+            raise UserError("neither an SAE nor a model was named")
+        spec = ModelSpec(model, revision=revision, device=str(torch_device(device)))
+        lm = self._model(spec)
+        self._held = _Loaded(spec, LoadedModel(lm), None)
+        self._shelf = Shelf(self._workspace, lm)
+        return {
+            "sae_id": None,
+            "model_id": lm.model_id,
+            "revision": lm.revision,
+            "layer": "",
+            "device": str(lm.device),
+            "n_layers": len(lm.layers.blocks()),
+            "n_features": 0,
         }
 
     def _model(self, spec: ModelSpec) -> "LanguageModel":
@@ -175,7 +206,7 @@ class Operations:
         try:
             return steer_loaded(
                 self._workspace,
-                self._ready(sae_id),
+                self._running(sae_id),
                 prompt,
                 [Intervention.from_json(one) for one in interventions],
                 max_new_tokens=max_new_tokens,
@@ -220,7 +251,7 @@ class Operations:
             torch.cuda.empty_cache()
 
     def _layers(self) -> dict[str, Any]:
-        return {"layers": self._ready().lm.layers.tree()}
+        return {"layers": self._running().lm.layers.tree()}
 
     def _hooks(self) -> dict[str, Any]:
         return {
@@ -232,26 +263,35 @@ class Operations:
                     "type": "controller" if one.hook.is_controller else "detector",
                     "enabled": one.hook.enabled,
                 }
-                for one in self._ready().lm.layers.get_hooks()
+                for one in self._running().lm.layers.get_hooks()
             ]
         }
 
     def _profile(self, text: str) -> dict[str, Any]:
-        return layers.profile(self._ready().lm, text)
+        return layers.profile(self._running().lm, text)
 
     def _watch(self, text: str, hooks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return layers.watch(self._ready().lm, text, hooks)
+        return layers.watch(self._running().lm, text, hooks)
 
     def _layer_stats(self, layer: str, text: str) -> dict[str, Any]:
         from mi_crow.mechanistic.steering.inspection import layer_statistics
 
-        return layer_statistics(self._ready().lm, layer, text)
+        return layer_statistics(self._running().lm, layer, text)
 
     def _ready(self, sae_id: str | None = None) -> "LoadedSae":
         """The loaded SAE and model. Raises UserError when the SAE is not `sae_id`, if given."""
+        loaded = self._running(sae_id)
+        if loaded.sae_id is None:
+            raise UserError(f"model {loaded.lm.model_id!r} is loaded without an SAE", hint=_OPEN)
+        return loaded
+
+    def _running(self, sae_id: str | None = None) -> "LoadedSae | LoadedModel":
+        """The loaded model, with its SAE or alone. Raises UserError when the SAE is not `sae_id`,
+        if given."""
         if self._held is None:
             raise UserError("no SAE is loaded", hint="load one first")
         loaded = self._held.loaded
         if sae_id not in (None, loaded.sae_id):
-            raise UserError(f"SAE {loaded.sae_id!r} is loaded, not {sae_id!r}", hint="try again")
+            held = "no SAE" if loaded.sae_id is None else f"SAE {loaded.sae_id!r}"
+            raise UserError(f"{held} is loaded, not {sae_id!r}", hint="try again")
         return loaded

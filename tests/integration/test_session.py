@@ -57,6 +57,21 @@ def generate(client: SessionClient, *stack: Intervention, **params: Any) -> list
     )
 
 
+def test_a_model_is_loaded_without_an_sae_and_steered(home, session, tiny_model_dir):
+    state = session.call("load", model=str(tiny_model_dir), device="cpu")
+    assert (state["sae_id"], state["layer"], state["n_features"]) == (None, "", 0)
+    change = Intervention(f"layer:{LAYER}", "scale", 0.0)
+    events = generate(session, change)
+    assert events[-1]["baseline"] != events[-1]["steered"]
+    assert session.call("layers")["layers"]
+    with pytest.raises(UserError, match="is loaded without an SAE"):
+        session.call("inspect", text=TEXT)
+    with pytest.raises(UserError, match=f"no SAE is loaded, not '{SAE_ID}'"):
+        session.call("inspect", text=TEXT, sae_id=SAE_ID)
+    with pytest.raises(UserError, match="neither an SAE nor a model"):
+        session.call("load", device="cpu")
+
+
 def test_before_anything_is_loaded_it_says_so(home):
     client = SessionClient(home)
     try:

@@ -77,7 +77,8 @@ class ScriptedSession:
                     self._interrupted.wait(10)
                     yield {"event": "result", **written, "metrics": {}, "stopped": True}
                     return
-        features = [int(one["target"].split(":")[1]) for one in params["interventions"]]
+        targets = [one["target"].partition(":")[2] for one in params["interventions"]]
+        features = [int(one) for one in targets if one.isdecimal()]
         yield {
             "event": "result",
             **texts,

@@ -25,6 +25,9 @@ STEER = (
         "Keep the steered text to what the plain model finds possible",
         False,
     ),
+    Action(
+        "steer.model", "", "model", "model alone", "Steer a model without an SAE of its own", False
+    ),
     Action("steer.presets", "p", "presets", "presets", "Load a preset"),
     Action("steer.save_preset", "P", "save_preset", "save preset", "Save the stack", False),
     Action("steer.save", "S", "save", "save", "Save this generation"),

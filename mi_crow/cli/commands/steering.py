@@ -11,10 +11,11 @@ from mi_crow.cli.arguments import (
     device_of,
     number_within,
     open_workspace,
-    pick_sae,
+    plan_workspace,
     positive,
 )
 from mi_crow.cli.commands.causes.text import text_of
+from mi_crow.cli.commands.steer.model_alone import add_model_alone, sae_or_model
 from mi_crow.cli.formatting import count, number, print_json
 from mi_crow.cli.tables import print_facts, print_line
 from mi_crow.cli.text_flags import add_bos
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_sae(parser)
+    add_model_alone(parser)
     parser.add_argument("text", help="the prompt, or `-` for standard input")
     add_device(parser)
     add_bos(parser)
@@ -80,9 +82,9 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 
 
 def run(options: Namespace) -> int:
-    workspace = open_workspace(options)
-    sae_id = pick_sae(workspace, options.sae)
-    result = _steer(workspace, sae_id, text_of(options.text), device_of(options), options)
+    alone = options.model is not None and not options.preset
+    workspace = plan_workspace(options) if alone else open_workspace(options)
+    result = _steer(workspace, text_of(options.text), device_of(options), options)
     if options.json:
         print_json(result)
     else:
@@ -90,19 +92,18 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _steer(
-    workspace: "Workspace", sae_id: str, prompt: str, device: str, options: Namespace
-) -> dict[str, Any]:
+def _steer(workspace: "Workspace", prompt: str, device: str, options: Namespace) -> dict[str, Any]:
     from mi_crow.mechanistic.steering.interventions import parse_intervention
 
     interventions = [*_preset(workspace, options.preset), *map(parse_intervention, options.feature)]
     if not interventions:
         raise UserError("no intervention given", hint="e.g. --steer 42=+0.8max, or --preset NAME")
+    own = sae_or_model(workspace, options, interventions, device)
     from mi_crow.mechanistic.steering.run import steer_prompt
 
     return steer_prompt(
         workspace,
-        sae_id,
+        own,
         prompt,
         interventions,
         device=device,

@@ -57,7 +57,7 @@ class _Check:
     def _sae(self, sae_id: str | None, what: str) -> SaeSummary:
         name = sae_id or self._own
         if name is None:
-            raise UserError(f"{what} does not name its SAE", hint="write my-sae/42")
+            raise _no_sae(what)
         if name not in self._saes:
             self._saes[name] = read_sae_summary(self._workspace.sae_dir(name))
             if self._own is not None and name != self._own:
@@ -108,26 +108,52 @@ def other_model(what: str, model_id: str, own: str) -> UserError:
     )
 
 
+def needs_own_sae(stack: Sequence[Intervention]) -> bool:
+    """Whether something in a stack is about features that do not say of which SAE they are."""
+
+    def open_ended(one: Intervention) -> bool:
+        condition = one.condition
+        targets = (one.aim, *((read_target(one.rivals),) if one.rivals else ()))
+        conditional = condition is not None and condition.feature is not None
+        return any(target.of_sae and target.sae is None for target in targets) or (
+            conditional and condition is not None and condition.sae is None
+        )
+
+    return any(one.enabled and one.sae is None and open_ended(one) for one in stack)
+
+
 def looked_up(
-    workspace: Workspace, stack: Sequence[Intervention], sae_id: str
+    workspace: Workspace, stack: Sequence[Intervention], sae_id: str | None
 ) -> list[Intervention]:
     """The stack with the features that its tags mean now; `sae_id` is meant where an SAE is left
-    out. Raises NotFoundError for a tag that no feature has."""
+    out. Raises NotFoundError for a tag that no feature has, UserError for one without an SAE."""
     return [_looked_up(workspace, one, sae_id) for one in stack]
 
 
-def _looked_up(workspace: Workspace, one: Intervention, sae_id: str) -> Intervention:
+def _looked_up(workspace: Workspace, one: Intervention, sae_id: str | None) -> Intervention:
     rivals = read_target(one.rivals) if one.rivals else None
     if rivals is not None and rivals.kind == "tag":
-        own = {feature for feature, _ in _features(workspace, one.aim, one.sae or sae_id)}
-        found = [f for f in tagged(workspace, one.sae or sae_id, rivals.name) if f not in own]
+        named = _named(rivals, one.sae or sae_id)
+        own = {feature for feature, _ in _features(workspace, one.aim, named)}
+        found = [f for f in tagged(workspace, named, rivals.name) if f not in own]
         if not found:
             raise UserError(f"all features of {rivals.text} are the target", hint="name others")
         one = replace(one, rivals=group_of(tuple((f, 1.0) for f in found)).text)
     if one.aim.kind != "tag":
         return one
-    features = tuple(_features(workspace, one.aim, one.sae or sae_id))
+    features = tuple(_features(workspace, one.aim, _named(one.aim, one.sae or sae_id)))
     return replace(one, target=group_of(features, one.sae).text)
+
+
+def _named(target: Target, sae_id: str | None) -> str:
+    """The SAE that is meant. Raises UserError without one."""
+    if sae_id is None:
+        raise _no_sae(target.describe())
+    return sae_id
+
+
+def _no_sae(what: str) -> UserError:
+    return UserError(f"{what} does not name its SAE", hint="write my-sae/42")
 
 
 def _features(workspace: Workspace, target: Target, sae_id: str) -> Iterator[tuple[int, float]]:
@@ -169,14 +195,17 @@ def feature_maxima(
 
 
 def all_maxima(
-    workspace: Workspace, sae_id: str, interventions: Sequence[Intervention]
+    workspace: Workspace, sae_id: str | None, interventions: Sequence[Intervention]
 ) -> dict[str, dict[int, float]]:
     """The same for each SAE that the interventions are about; `sae_id` is meant where it is left
     out."""
-    wanted: dict[str, set[int]] = {sae_id: set()}
+    wanted: dict[str, set[int]] = {sae_id: set()} if sae_id is not None else {}
     for one in interventions:
         for named, feature in one.uses_maxima if one.enabled else ():
-            wanted.setdefault(named or sae_id, set()).add(feature)
+            known = named or sae_id
+            if known is None:
+                raise _no_sae(f"feature {feature}")
+            wanted.setdefault(known, set()).add(feature)
     return {
         found: _maxima(workspace, found, sorted(features)) for found, features in wanted.items()
     }

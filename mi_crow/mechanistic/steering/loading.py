@@ -1,4 +1,4 @@
-"""An SAE of the workspace with the model it belongs to, ready to run on texts."""
+"""An SAE of the workspace with the model it belongs to, or a model alone, ready to run on texts."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,6 +45,31 @@ class LoadedSae:
     def weights_hash(self) -> str | None:
         """SHA-256 of its weights; None if its file is not known or has been replaced since."""
         return self.weights.sha256() if self.weights is not None else None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model without an SAE of its own. Vectors, layers, neurons and features that name their SAE
+    steer it."""
+
+    lm: "LanguageModel"
+    sae_id: None = None
+
+    @property
+    def place(self) -> str:
+        """Where its SAE reads: nowhere."""
+        return ""
+
+    @property
+    def further(self) -> tuple[()]:
+        return ()
+
+
+def load_model(spec: ModelSpec) -> LoadedModel:
+    """The model alone. Raises UserError, NotFoundError for one that cannot be loaded."""
+    from mi_crow.language_model import LanguageModel
+
+    return LoadedModel(LanguageModel.from_spec(spec))
 
 
 def load_for_work(workspace: Workspace, sae_id: str, device: str = "auto") -> LoadedSae:

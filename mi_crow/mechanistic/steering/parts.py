@@ -8,7 +8,7 @@ from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.weights_hash import WeightsFile
 from mi_crow.mechanistic.steering.fits import all_maxima, other_model, same_model
 from mi_crow.mechanistic.steering.interventions import Intervention
-from mi_crow.mechanistic.steering.loading import LoadedSae, join
+from mi_crow.mechanistic.steering.loading import LoadedModel, LoadedSae, join
 from mi_crow.mechanistic.steering.steer import SaeAt, SteeringParts, check_in_model
 from mi_crow.store.workspace import Workspace
 
@@ -29,7 +29,7 @@ class Shelf:
         self._saes: dict[str, LoadedSae] = {}
         self._vectors: dict[str, tuple[tuple[int, int], SteeringVector]] = {}
 
-    def parts(self, own: LoadedSae, stack: Sequence[Intervention]) -> SteeringParts:
+    def parts(self, own: LoadedSae | LoadedModel, stack: Sequence[Intervention]) -> SteeringParts:
         """What `stack`, with its tags looked up, refers to on the model of `own`.
 
         Raises UserError for an SAE of another model or width, or of other weights than when its
@@ -38,17 +38,18 @@ class Shelf:
         """
         stack = [one for one in stack if one.enabled]
         maxima = all_maxima(self._workspace, own.sae_id, stack)
-        for one in stack:
-            if one.sae in (None, own.sae_id):
-                one.check_weights(own.weights_hash)
-        names = sorted({name for one in stack for name in one.saes} - {own.sae_id})
+        if isinstance(own, LoadedSae):
+            for one in stack:
+                if one.sae in (None, own.sae_id):
+                    one.check_weights(own.weights_hash)
+        names = sorted({name for one in stack for name in one.saes if name != own.sae_id})
         others = {name: self.sae(name) for name in names}
         for one in stack:
             if one.sae in others:
                 one.check_weights(others[one.sae].weights_hash)
         return SteeringParts(
-            at_its_layers(own, maxima.get(own.sae_id)),
-            own.sae_id,
+            None if isinstance(own, LoadedModel) else at_its_layers(own, maxima.get(own.sae_id)),
+            own.sae_id or "",
             {name: at_its_layers(one, maxima.get(name)) for name, one in others.items()},
             {name: self._vector(name) for name in sorted(vectors_of(stack))},
         )
@@ -85,6 +86,10 @@ class Shelf:
         held = self._vectors.get(name)
         if held is None or held[0] != version:
             held = self._vectors[name] = (version, load_vector(self._workspace, name))
+            made, lm = held[1].made, self._lm
+            model, hashed = str(made.get("model_id") or ""), made.get("tokenizer_hash")
+            if not same_model(lm.model_id, lm.tokenizer_hash, model, hashed):
+                raise other_model(f"vector {name!r}", model, lm.model_id)
         return held[1]
 
 

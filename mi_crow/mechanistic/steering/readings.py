@@ -23,7 +23,7 @@ from mi_crow.mechanistic.steering.where import ordinary_tokens
 if TYPE_CHECKING:
     from mi_crow.language_model import Generation, HookPoint, LanguageModel
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
-    from mi_crow.mechanistic.steering.loading import LoadedSae
+    from mi_crow.mechanistic.steering.loading import LoadedModel, LoadedSae
 
 _LOGITS = 2**26  # of one pass: a quarter of a GiB of fp32
 
@@ -98,8 +98,12 @@ Watched = TargetActivations | AllLayersActivations
 
 
 @contextmanager
-def watching(loaded: "LoadedSae", features: Sequence[int]) -> Iterator[Watched]:
-    """Inside the block the features' activations can be read; enter it before `steering`."""
+def watching(loaded: "LoadedSae | LoadedModel", features: Sequence[int]) -> Iterator[Watched]:
+    """Inside the block the features' activations can be read; enter it before `steering`. A model
+    alone has none."""
+    if loaded.sae_id is None:
+        yield AllLayersActivations((), 0)
+        return
     lm, sae = loaded.lm, loaded.sae
     with ExitStack() as stack:
 
@@ -192,19 +196,20 @@ def _read(
         length = int(real.sum())
         nats = -log_p.gather(-1, targets[:, None])[:length, 0].mean(dtype=torch.float64)
         reading: dict[str, Any] = {"row": row, "perplexity": math.exp(min(float(nats), 700.0))}
-        reading["acts"] = _columns(acts[place], prompt, length)
+        reading["acts"] = _columns(acts, place, prompt, length)
         if under:
             log_q = under[0][0][place]
             kl = functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
             reading["kl"] = max(float(kl[:length].mean(dtype=torch.float64)), 0.0)
-            reading["steered_acts"] = _columns(shares[place], prompt, length)
+            reading["steered_acts"] = _columns(shares, place, prompt, length)
         found[row] = reading
     return (found[row] for row in range(len(generation.token_ids)))
 
 
-def _columns(acts: Tensor, start: int, length: int) -> list[list[float]]:
-    """Activations [tokens, features] of a text as a list of its own tokens for each feature."""
-    return acts[start : start + length].t().tolist()
+def _columns(acts: Tensor, place: int, start: int, length: int) -> list[list[float]]:
+    """Activations [texts, tokens, features] of one text as a list of its own tokens for each
+    feature; nothing where none are watched."""
+    return acts[place, start : start + length].t().tolist() if acts.shape[-1] else []
 
 
 def _feedback(

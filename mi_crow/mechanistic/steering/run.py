@@ -13,11 +13,17 @@ from mi_crow.errors import NotFoundError
 from mi_crow.mechanistic.steering.fits import all_maxima, check_stack, looked_up
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.known import KnownFeatures, concept_names
-from mi_crow.mechanistic.steering.loading import LoadedSae, load_for_work
+from mi_crow.mechanistic.steering.loading import (
+    LoadedModel,
+    LoadedSae,
+    load_for_work,
+    load_model,
+)
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.language_model import Generation, LanguageModel
+    from mi_crow.language_model.config import ModelSpec
     from mi_crow.language_model.decoding.steps import Prefixes
     from mi_crow.mechanistic.steering.parts import Shelf
     from mi_crow.mechanistic.steering.ranking import Ranking, Scales
@@ -125,7 +131,7 @@ def inspect_vectors(
 
 def steer_prompt(
     workspace: Workspace,
-    sae_id: str,
+    sae_id: "str | ModelSpec",
     prompt: str,
     interventions: Sequence[Intervention],
     *,
@@ -140,13 +146,15 @@ def steer_prompt(
     n: int = 1,
     allow_code: bool = False,
 ) -> dict[str, Any]:
-    """Baseline and steered continuation of a prompt (see `steer_loaded`)."""
+    """Baseline and steered continuation of a prompt (see `steer_loaded`), with an SAE or with a
+    model alone, which runs on its own device."""
+    own = sae_id if isinstance(sae_id, str) else None
     # Fail before a model loads.
-    check_stack(workspace, interventions, sae_id)
-    all_maxima(workspace, sae_id, looked_up(workspace, interventions, sae_id))
+    check_stack(workspace, interventions, own)
+    all_maxima(workspace, own, looked_up(workspace, interventions, own))
     return steer_loaded(
         workspace,
-        load_for_work(workspace, sae_id, device),
+        load_for_work(workspace, sae_id, device) if isinstance(sae_id, str) else load_model(sae_id),
         prompt,
         interventions,
         max_new_tokens=max_new_tokens,
@@ -163,7 +171,7 @@ def steer_prompt(
 
 def steer_loaded(
     workspace: Workspace,
-    loaded: LoadedSae,
+    loaded: LoadedSae | LoadedModel,
     prompt: str,
     interventions: Sequence[Intervention],
     *,
@@ -210,7 +218,7 @@ def steer_loaded(
     # Features of the open SAE are read while the text is written.
     own = [one for one in stack if one.enabled and one.sae in (None, loaded.sae_id)]
     maxima = parts.own.max_acts if parts.own is not None else {}
-    own_bos = loaded.sae.metadata.bos(bos)
+    own_bos = loaded.sae.metadata.bos(bos) if isinstance(loaded, LoadedSae) else bos
     sampling = Sampling(
         max_new_tokens,
         temperature,

@@ -29,6 +29,7 @@ _TEXT = "The ship leaves the harbour at dawn."
 
 
 Rows = list[dict[str, Any]]
+Of = tuple[str, messages.ModelAlone | None]  # an SAE, or a model without one
 
 
 class ControlScreen(WatchesLayers):
@@ -48,7 +49,7 @@ class ControlScreen(WatchesLayers):
         self._profile: dict[str, Any] = {}  # of the model on the text, over depth
         self._words = ""  # the layers are filtered by
         self._asked = False
-        self._read_for: str | None = None  # the SAE whose model the tree is
+        self._read_for: Of | None = None  # whose model the tree is
 
     def compose_body(self) -> ComposeResult:
         layers = RowList(COLUMNS, empty="no such layer", id="layers")
@@ -97,9 +98,10 @@ class ControlScreen(WatchesLayers):
         """Asks for the tree once the session is ready; forgets it when the session ended."""
         state = self.context.session_state
         phase = state.phase
-        if phase == "ready" and (not self._asked or self._read_for not in (None, state.sae_id)):
+        held = state.sae_id, state.alone
+        if phase == "ready" and (not self._asked or self._read_for not in (None, held)):
             self._read_for = None
-            self._ask_for_model(state.sae_id)
+            self._ask_for_model(held)
         elif phase in ("off", "died"):
             self._asked = False
         self._show_notice()
@@ -132,7 +134,10 @@ class ControlScreen(WatchesLayers):
         elif self._hooks is not None and self.context.session_is_ready:
             text = ""
         elif self._hooks is not None and state.phase == "ready":
-            text = f"the model of {state.sae_id}; {load} loads that of {self.context.sae_id}"
+            held = f"the model of {state.sae_id}" if state.sae_id else "a model without an SAE"
+            text = f"{held}; {load} loads that of {self.context.sae_id}"
+        elif sae is None and (usual := self.context.usual_model()) is not None:
+            text = f"only captured layers; {load} loads {usual.model}"
         elif sae is None:
             text = no_sae(self.context) or "looking at the workspace…"
         else:
@@ -143,33 +148,39 @@ class ControlScreen(WatchesLayers):
 
     def action_load_model(self) -> None:
         if self.context.session_state.phase != "loading":
-            self._ask_for_model(self.context.sae_id)
+            self._ask_for_model(self._wanted())
 
-    def _ask_for_model(self, sae_id: str | None) -> None:
+    def _wanted(self) -> Of:
+        """The open SAE, or without one the model of the newest run."""
+        sae_id = self.context.sae_id
+        return sae_id or "", self.context.usual_model() if sae_id is None else None
+
+    def _ask_for_model(self, of: Of) -> None:
         self._asked = True
 
         def read() -> tuple[Rows, Rows]:
-            client = self.context.ready_session(sae_id)
+            client = self.context.ready_session(*of)
             layers, hooks = client.call("layers"), client.call("hooks")
             return _listed(layers, "layers"), _listed(hooks, "hooks")
 
         self.in_thread(
             read,
-            partial(self._show_model, sae_id),
+            partial(self._show_model, of),
             group="model",
             failed=self._refused,
             trouble=self.query_one("#tree-trouble", Trouble),
         )
 
-    def _show_model(self, sae_id: str | None, read: tuple[Rows, Rows]) -> None:
-        if sae_id != self.context.session_state.sae_id:
+    def _show_model(self, of: Of, read: tuple[Rows, Rows]) -> None:
+        state = self.context.session_state
+        if of != (state.sae_id, state.alone):
             self._asked = False
             self._follow_session()  # another model was loaded meanwhile
             return
-        if sae_id != self._read_for:
+        if of != self._read_for:
             self._profile, self._found = {}, []
             self._statistics = {}  # of another model's layers, which may be called the same
-        self._read_for = sae_id
+        self._read_for = of
         layers, self._hooks = read
         self._tree = LayerTree([layer_from_row(row) for row in layers])
         lines = self.query_one("#layers").size.height if self.has_class("-tall") else 0
@@ -236,18 +247,21 @@ class ControlScreen(WatchesLayers):
             self.notify("The text is empty", severity="warning")
             return
         self.leave_field()  # what is typed from here on is meant for the screen
-        sae_id = self.context.sae_id
+        of = self._wanted()
+        if not of[0] and self._read_for is not None:
+            of = self._read_for  # the tree may be of another model alone
 
         specs = [spec.as_json() for spec in self._specs]
 
         def measure() -> Measured:
-            client = self.context.ready_session(sae_id)
+            client = self.context.ready_session(*of)
             statistics = client.call("layer_stats", layer=layer, text=text) | {"text": text}
             profile = client.call("profile", text=text)
             return Measured(statistics, profile, client.call("watch", text=text, hooks=specs))
 
         def show(measured: Measured) -> None:
-            if sae_id == self.context.session_state.sae_id:
+            state = self.context.session_state
+            if of == (state.sae_id, state.alone):
                 self._statistics[layer] = measured.statistics
                 self._profile = measured.profile
                 self.take_found(specs, measured.watched)

@@ -12,6 +12,7 @@ from mi_crow.bounds import SEED
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.store.json_object import JsonObject
 from tui.actions import bindings
+from tui.messages import ModelAlone
 from tui.preferences.key_words import key
 from tui.screens.steer.constraint import Constraint
 from tui.screens.steer.stack import stack_text
@@ -156,7 +157,9 @@ def plan_of(saved: "SavedGeneration") -> Plan:
         Constraint(settings.number("plausible", None), settings.number("kl_budget", None)),
         settings.integer("samples", 1, least=1, most=MOST_SAMPLES),
     )
-    return Plan(saved.prompt, (stack,), (), asked, next(iter(saved.sae_ids), None))
+    sae_id = next(iter(saved.sae_ids), None)
+    alone = ModelAlone(saved.model_id, saved.revision) if sae_id is None else None
+    return Plan(saved.prompt, (stack,), (), asked, sae_id, alone=alone)
 
 
 def sample_number(saved: "SavedGeneration") -> int:
@@ -167,10 +170,11 @@ def sample_number(saved: "SavedGeneration") -> int:
 
 def same_request(one: Plan, other: Plan) -> bool:
     """Whether two plans ask for the same texts."""
-    return (one.prompt, one.settings, one.sae_id, *map(stack_text, one.stacks)) == (
+    return (one.prompt, one.settings, one.sae_id, one.alone, *map(stack_text, one.stacks)) == (
         other.prompt,
         other.settings,
         other.sae_id,
+        other.alone,
         *map(stack_text, other.stacks),
     )
 

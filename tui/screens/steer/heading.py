@@ -17,6 +17,8 @@ def plan_words(plan: Plan, open_sae: str | None) -> dict[str, str]:
         steered = f"{steered} · within {within}"
     if plan.sae_id and plan.sae_id != open_sae:
         steered = f"{steered} · SAE {plan.sae_id}"
+    if plan.alone is not None:
+        steered = f"{steered} · {plan.alone.model} without an SAE"
     return {
         "baseline": "the prompt ends with a space" if spaced else "no interventions",
         "steered": steered,

@@ -99,6 +99,7 @@ class SavedTexts(WritingScreen):
     def _take_up(self, plan: Plan) -> None:
         """Asks for what a plan asked for."""
         self.area.text, self._constraint = plan.prompt, plan.settings.constraint
+        self._chosen_model = plan.alone
         values = {
             "tokens": plan.settings.max_new_tokens,
             "temperature": plan.settings.temperature,

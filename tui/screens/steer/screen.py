@@ -97,6 +97,7 @@ class SteerScreen(SavedTexts, WritingScreen):
         for name, field in self._setting_fields().items():
             field.value = saved.text(name, field.value)
         self._constraint = parse_constraint(saved.text("constraint", ""))
+        self.use_model(saved.text("model", ""))
         self.set_stack([Intervention.from_json(one) for one in saved.array("stack", [])])
 
     # Sweeps and constraints.
@@ -136,6 +137,19 @@ class SteerScreen(SavedTexts, WritingScreen):
             self._constraint = parse_constraint(text)
         except UserError as error:
             self.tell(error)
+
+    def action_model(self) -> None:
+        chosen = self._chosen_model
+        models = dict.fromkeys(run.manifest.model_id for run in reversed(self.context.runs()))
+        self.prompt.ask(
+            "model",
+            "steer without an SAE the model",
+            chosen.model if chosen else "",
+            suggestions=[*models, "sample"],
+            placeholder="a Hugging Face id, a folder, or sample",
+            hint="enter takes it · empty: the open SAE's",
+            select=True,
+        )
 
     # Keeping.
 
@@ -203,6 +217,8 @@ class SteerScreen(SavedTexts, WritingScreen):
             self._sweep(message.value)
         elif message.purpose == "constraint":
             self._constrain(message.value)
+        elif message.purpose == "model":
+            self.use_model(message.value)
         elif message.purpose == "export":
             self.export_to(message.value)
         elif message.purpose == "preset-name" and message.value:

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from mi_crow.bounds import REAL
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.steering.interventions import Intervention, is_feature
+from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.schedules import CONSTANT, parse_condition, parse_schedule
+from mi_crow.mechanistic.steering.targets import is_target, parse_target
 from tui.preferences.key_words import key
 from tui.text import printable
 from tui.widgets.forms.fields import FormField, Values
@@ -29,6 +30,7 @@ SCHEDULES = ("constant", "decay 16", "feedback 0.95 0.5")
 UNITS = ("max", "latent", "norm")
 SCOPES = ("all", "prompt", "generated")
 _FIRST_STRENGTH = 0.4  # at twice that, small models stop making sense
+FIRST_NORMS = 0.3  # of a vector, in norms of the token
 _STEP = {"add": 0.1, "floor": 0.1, "clamp": 0.1, "cap": 0.1, "scale": 0.25, "project": 0.25}
 
 
@@ -62,11 +64,21 @@ def check_stack(
     """Raises UserError for a feature that is neither one of the open SAE nor of those `beside` it,
     which are of the same model."""
     for one in stack:
+        if one.aim.of_sae and one.sae is None and sae_id is None:
+            raise UserError(
+                f"feature {one.feature} does not name its SAE, and none is open",
+                hint=f"{key('steer.remove')} removes it, or open its SAE",
+            )
         if one.aim.of_sae and one.sae is None:
             assign, remove = key("list.open"), key("steer.remove")
             raise UserError(
                 f"feature {one.feature} does not name its SAE",
                 hint=f"{assign} assigns it to the open SAE, {remove} removes it",
+            )
+        if one.sae is not None and one.sae not in beside and sae_id is None:
+            raise UserError(
+                f"{target_text(one)} belongs to SAE {one.sae!r}, which is not of this model",
+                hint=f"{key('steer.remove')} removes it, or open its SAE",
             )
         if one.sae not in beside:
             one.check_sae(sae_id or "", lambda: weights)
@@ -169,23 +181,24 @@ _CONDITION = "empty, or another feature's activation on the token: 7>2, 7>0.2max
 
 
 def form_fields(
-    intervention: Intervention | None, layers: Sequence[str] = (), sae_id: str | None = None
+    intervention: Intervention | None, targets: Sequence[str] = (), sae_id: str | None = None
 ) -> tuple[FormField, ...]:
     """The fields of the form, filled in from an intervention. A feature of another SAE than
     `sae_id`, the open one, stands there with its SAE: `other-sae/42`."""
     target, op, value, unit, scope = "", "add", f"{_FIRST_STRENGTH:g}", "max", "all"
     schedule, condition = SCHEDULES[0], ""
     if intervention is not None:
-        target = intervention.target.partition(":")[2]
+        aim = intervention.aim
+        target = aim.name if aim.kind == "layer" else aim.words
         if intervention.feature is not None and intervention.sae == sae_id:
             target = str(intervention.feature)
         op, unit, scope = intervention.op, intervention.unit, intervention.scope
         value = f"{intervention.value:.6g}"
         schedule = intervention.schedule.describe()
         condition = intervention.condition.describe() if intervention.condition else ""
-    where = "a feature's number, or a layer's name to change the raw activations"
+    where = "a feature's number, 3+0.5*7, tag:NAME, vector:NAME, neuron:LAYER/7, or a layer's name"
     return (
-        FormField("target", "Target", target, where, tuple(layers)),
+        FormField("target", "Target", target, where, tuple(targets)),
         FormField("op", "Operation", op, _OPERATIONS, OPS),
         FormField("value", "Value", value, "a number; ignored for ablate"),
         FormField(
@@ -197,26 +210,29 @@ def form_fields(
     )
 
 
-def from_form(values: Values) -> Intervention:
-    """The intervention that a form describes. Raises UserError with what is wrong."""
+def from_form(values: Values, rivals: str = "") -> Intervention:
+    """The intervention that a form describes; a swap is against `rivals`. Raises UserError with
+    what is wrong."""
     target = values["target"].removeprefix("#")
     if not target:
         raise UserError("the target is empty", hint="enter a feature's number or a layer's name")
+    if not is_target(target) and ":" not in target:
+        target = f"layer:{target}"
     op = values["op"]
     try:
         value = float(values["value"]) if op != "ablate" else 0.0
     except ValueError as error:
         raise UserError(f"{values['value']!r} is not a number", hint="write 0.8 or -2") from error
-    kind = "feature" if is_feature(target) else "layer"
     condition = values["condition"].strip()
     return Intervention(
-        f"{kind}:{target}",
+        parse_target(target).text,
         op,
         value,
         values["unit"],
         values["scope"],
         schedule=parse_schedule(values["schedule"]),
         condition=parse_condition(condition) if condition else None,
+        rivals=rivals if op == "swap" else "",
     )
 
 

@@ -57,6 +57,16 @@ class StackScreen(MiCrowScreen):
         self.stack_list.cursor = places[0]
         self.stack_list.focus()
 
+    def on_vector_to_steer(self, message: messages.VectorToSteer) -> None:
+        target = f"vector:{message.name}"
+        places = [place for place, one in enumerate(self._stack) if one.target == target]
+        if not places:
+            self._stack.append(Intervention(target, "add", stacks.FIRST_NORMS, "norm"))
+            places = [len(self._stack) - 1]
+        self._show_stack()
+        self.stack_list.cursor = places[0]
+        self.stack_list.focus()
+
     def _place_of(self, feature: int, sae_id: str | None) -> int:
         """Where a feature is on the stack; it is put there when it is not."""
         for place, one in enumerate(self._stack):
@@ -134,13 +144,25 @@ class StackScreen(MiCrowScreen):
         self._ask(int(event.key))
 
     def _ask(self, place: int | None) -> None:
-        sae = self.context.sae()
+        from mi_crow.mechanistic.vectors.stored import list_vectors
+
+        sae, workspace = self.context.sae(), self.context.workspace
         layers = (sae.layer,) if sae is not None and sae.layer else ()
+
+        def read() -> tuple[str, ...]:
+            return (*layers, *(f"vector:{vector.name}" for vector in list_vectors(workspace)))
+
+        self.in_thread(read, partial(self._ask_with, place), group="targets", opens=True)
+
+    def _ask_with(self, place: int | None, targets: Sequence[str]) -> None:
+        if place is not None and place >= len(self._stack):
+            return  # removed meanwhile
         one = None if place is None else self._stack[place]
         title = "New intervention" if one is None else "Intervention"
         sae_id = self.context.sae_id
-        fields = stacks.form_fields(one, layers, sae_id)
-        popup = FormPopup(title, fields, stacks.from_form, "Apply")
+        fields = stacks.form_fields(one, targets, sae_id)
+        rivals = one.rivals if one is not None else ""
+        popup = FormPopup(title, fields, partial(stacks.from_form, rivals=rivals), "Apply")
         self.app.push_screen(popup, partial(self._entered, place, sae_id))
 
     def _entered(self, place: int | None, sae_id: str | None, one: Intervention | None) -> None:

@@ -8,6 +8,7 @@ from textual.message import Message
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
+from tui.messages import ModelAlone
 from tui.screens.steer.constraint import NO_CONSTRAINT, Constraint
 
 if TYPE_CHECKING:
@@ -79,16 +80,18 @@ class Plan:
     sae_id: str | None = None  # whose features the stacks change
     run: int = 0  # tells what belongs to an earlier plan
     kept: tuple[SideText, ...] = ()  # baselines that were written already
+    alone: ModelAlone | None = None  # the model, where no SAE takes part
 
     def same_baseline(self, other: "Plan | None") -> bool:
         """Whether the other plan has the same baselines."""
         if other is None:
             return False
-        return (self.prompt, self.sae_id, replace(self.settings, constraint=NO_CONSTRAINT)) == (
-            other.prompt,
-            other.sae_id,
-            replace(other.settings, constraint=NO_CONSTRAINT),
-        )
+        return self._asked_of_baseline == other._asked_of_baseline
+
+    @property
+    def _asked_of_baseline(self) -> tuple[object, ...]:
+        plain = replace(self.settings, constraint=NO_CONSTRAINT)
+        return self.prompt, self.sae_id, self.alone, plain
 
 
 @dataclass(frozen=True)

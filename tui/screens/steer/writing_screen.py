@@ -2,6 +2,7 @@
 of a strength, and what the titles say of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -44,6 +45,15 @@ class WritingScreen(StackScreen):
         self._stopped = False
         self._state = ""  # of the writing, in a word
         self._constraint = NO_CONSTRAINT
+        self._chosen_model: messages.ModelAlone | None = None  # to be steered without an SAE
+
+    @property
+    def model_alone(self) -> messages.ModelAlone | None:
+        """The model that is steered without an SAE: the one chosen, or while no SAE is open that of
+        the newest run. None: the open SAE's."""
+        if self._chosen_model is not None:
+            return self._chosen_model
+        return self.context.usual_model() if self.context.sae_id is None else None
 
     @property
     def area(self) -> Area:
@@ -68,7 +78,7 @@ class WritingScreen(StackScreen):
         self._say_empty()
 
     def _say_empty(self) -> None:
-        missing = no_sae(self.context)
+        missing = "" if self.model_alone is not None else no_sae(self.context)
         baseline = f"{key('steer.run')} generates the baseline"
         for side, words in zip(SIDES, (baseline, "and the steered text"), strict=True):
             other = missing if side == SIDES[0] else ""
@@ -109,7 +119,8 @@ class WritingScreen(StackScreen):
         before: Board | None = None,
     ) -> None:
         """Writes under each stack; baselines that `before` has already stay."""
-        prompt, sae_id = self.area.text, self.context.sae_id
+        prompt, alone = self.area.text, self.model_alone
+        sae_id = self.context.sae_id if alone is None else None
         try:
             if not prompt.strip():
                 raise UserError("enter a prompt first")
@@ -122,31 +133,34 @@ class WritingScreen(StackScreen):
             return
         self._trouble.clear()
         self._runs += 1
-        plan = writing.Plan(prompt, plans, titles, settings, sae_id, self._runs)
+        plan = writing.Plan(prompt, plans, titles, settings, sae_id, self._runs, alone=alone)
         if before is None:
             self.leave_field()  # what is typed from here on is meant for the screen
         elif plan.same_baseline(before.plan):
-            plan = writing.Plan(
-                prompt, plans, titles, settings, sae_id, self._runs, before.baselines
-            )
+            plan = replace(plan, kept=before.baselines)
         sample = min(before.sample, settings.samples - 1) if before is not None else 0
         self._board = Board(plan, sample=sample)
         self._stopped = False
         self._share_lines()
         if before is None:
             self._show_texts()
-        self._show_titles("generating…" if self.context.session_is_ready else "loading the model…")
+        state = self.context.session_state
+        ready = (state.phase, state.sae_id, state.alone) == ("ready", sae_id or "", alone)
+        self._show_titles("generating…" if ready else "loading the model…")
         self.in_thread(
             partial(self._work, plan), self._written, group="write", failed=self._not_written
         )
 
     def _of_same_model(self) -> set[str]:
-        """The other SAEs whose features may stand beside those of the open one."""
-        own = self.context.sae()
+        """The SAEs whose features may be on the stack, the open one apart unless the model runs
+        alone."""
+        own, alone = self.context.sae(), self.model_alone
+        model = alone.model if alone is not None else own.model_id if own is not None else None
+        apart = own.sae_id if alone is None and own is not None else None
         return {
             sae.sae_id
             for sae in self.context.saes()
-            if own is not None and sae.model_id == own.model_id and sae.sae_id != own.sae_id
+            if sae.model_id == model and sae.sae_id != apart
         }
 
     def _share_lines(self) -> None:
@@ -163,7 +177,7 @@ class WritingScreen(StackScreen):
         return self.is_working("write")
 
     def _work(self, plan: writing.Plan) -> None:
-        client = self.context.ready_session(plan.sae_id)
+        client = self.context.ready_session(plan.sae_id, plan.alone)
         state = self.context.session_state
         origin = writing.Origin(
             state.model_id, state.revision, state.device, plan.sae_id, state.weights
@@ -258,8 +272,21 @@ class WritingScreen(StackScreen):
 
     def writing_state(self) -> dict[str, Any]:
         """What is asked for, as JSON."""
-        within = {"constraint": self._constraint.describe()}
-        return {"prompt": self.area.text, **self._settings(), **within}
+        chosen = self._chosen_model
+        return {
+            "prompt": self.area.text,
+            **self._settings(),
+            "constraint": self._constraint.describe(),
+            "model": chosen.model if chosen else "",
+        }
+
+    def use_model(self, model: str) -> None:
+        """Steers this model without an SAE; an empty one: the open SAE's."""
+        runs = self.context.runs()
+        revision = next((r.manifest.revision for r in runs if r.manifest.model_id == model), None)
+        self._chosen_model = messages.ModelAlone(model, revision) if model else None
+        self._say_empty()
+        self._show_titles()
 
     def set_stack(self, stack: Sequence[Intervention]) -> None:
         """Replaces the stack."""

@@ -52,16 +52,21 @@ class TitleLine(Widget):
         state = context.session_state
         parts: list[tuple[str, str]] = [("mi-crow", "bold $primary"), ("  ", "")]
         names = []
+        if state.alone is not None and context.sae_id is None:
+            model = state.model_id or state.alone.model
+            names.append((printable(model.rsplit("/", 1)[-1]), "$foreground"))
         if sae is not None and sae.model_id:
             names.append((printable(sae.model_id.rsplit("/", 1)[-1]), "$foreground"))
         if context.sae_id is not None:
             names.append((printable(context.sae_id), "$foreground"))
         else:
-            names.append(("no SAE yet", "$muted"))
+            names.append(("no SAE" if state.alone is not None else "no SAE yet", "$muted"))
         if context.session_is_ready:
             names.append((printable(state.device), "$success"))
         elif state.phase == "ready":  # with another SAE than the open one
-            names.append((printable(f"{state.device} holds {state.sae_id}"), "$muted"))
+            names.append(
+                (printable(f"{state.device} holds {state.sae_id or state.model_id}"), "$muted")
+            )
         elif state.phase == "loading":
             names.append(("loading model", "$accent"))
         elif state.phase == "died":
