@@ -24,6 +24,7 @@ from tui.allocation import keep_little
 from tui.annotate import redo, undo, write
 from tui.clipboard import copy_focused
 from tui.ending import run_to_its_end
+from tui.preferences.key_words import key
 from tui.preferences.list_columns import LISTS
 from tui.preferences.preferences import Preferences
 from tui.remote.server import RemoteControl
@@ -280,6 +281,10 @@ class MiCrowApp(Workbench):
 
     def action_copy(self) -> None:
         copy_focused(self)
+
+    def action_help_quit(self) -> None:
+        """Whoever presses ctrl+c most often means one of two things."""
+        self.notify(f"{key('app.quit')} quits · {key('app.copy')} copies what has the focus")
 
     def action_undo(self) -> None:
         write(self, undo)

@@ -1,11 +1,8 @@
 """Copying text: through tmux where it runs, since it drops the terminal's own sequence."""
 
-import os
 import subprocess
-from functools import partial
 from typing import TYPE_CHECKING
 
-from mi_crow.visible import visible_lines
 from tui.widgets.lists.strip_view import StripView
 
 if TYPE_CHECKING:
@@ -20,17 +17,8 @@ def copy(app: "Workbench", text: str, what: str) -> None:
     Control and invisible characters are copied as symbols: whoever pastes it into a shell or an
     editor pastes what the screen showed.
     """
-    text = visible_lines(text)
-
-    def done(through_tmux: bool) -> None:
-        if not through_tmux:
-            app.copy_to_clipboard(text)
-        app.notify(f"Copied {what}")
-
-    if os.environ.get("TMUX"):
-        app.in_thread(partial(_copied_by_tmux, text), done)
-    else:
-        done(False)
+    app.copy_to_clipboard(text)
+    app.notify(f"Copied {what}")
 
 
 def copy_focused(app: "Workbench") -> None:
@@ -43,7 +31,8 @@ def copy_focused(app: "Workbench") -> None:
         app.notify("Nothing to copy here", severity="warning")
 
 
-def _copied_by_tmux(text: str) -> bool:
+def copied_by_tmux(text: str) -> bool:
+    """Whether tmux took the text, for its own buffers and for the terminal around it."""
     command = ["tmux", "load-buffer", "-w", "-"]
     try:
         subprocess.run(

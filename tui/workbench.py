@@ -3,6 +3,7 @@ between screens."""
 
 import contextlib
 import gc
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from textual.widget import Widget
 from mi_crow.errors import MiCrowError
 from mi_crow.store.json_object import JsonObject
 from mi_crow.store.workspace import Workspace
+from mi_crow.visible import visible_lines
 from tui import messages
 from tui.actions import MOVES, SCREENS, changes_workspace
 from tui.allocation import collect_again
+from tui.clipboard import copied_by_tmux
 from tui.context import AppContext, ConceptsLook
 from tui.history import History, Visited
 from tui.message_log import MessageLog, Place, Told
@@ -113,6 +116,18 @@ class Workbench(ThreadWork, TerminalApp):
         super().notify(f"{message}; {remedy}" if remedy else message, **settings)
         if severity == "error":
             self.call_later(self._refresh_header)
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Copies what a field, the mouse or a key took, within tmux through tmux."""
+
+        def done(through_tmux: bool) -> None:
+            if not through_tmux:
+                super(Workbench, self).copy_to_clipboard(text)
+
+        if os.environ.get("TMUX"):
+            self.in_thread(partial(copied_by_tmux, visible_lines(text)), done)
+        else:
+            done(False)
 
     async def run_action(
         self, action: Any, default_namespace: Any = None, namespaces: Any = None

@@ -78,3 +78,14 @@ def test_without_any_the_lists_say_how_to_save_one(annotations, capsys):
         assert "on the Steer screen saves one" in capsys.readouterr().out
         assert main([command, "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == []
+
+
+def test_without_any_the_key_that_saves_is_the_users(annotations, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "mi-crow").mkdir()
+    (tmp_path / "mi-crow/config.toml").write_text('[keys]\n"steer.save" = "f9"\n')
+    annotations.presets()
+    assert main(["generations"]) == 0
+    assert "f9 on the Steer screen saves one" in capsys.readouterr().out
+    assert main(["presets"]) == 0
+    assert "P on the Steer screen saves one" in capsys.readouterr().out

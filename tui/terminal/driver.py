@@ -3,6 +3,7 @@
 import os
 import selectors
 import signal
+import sys
 import termios
 from codecs import getincrementaldecoder
 from contextlib import suppress
@@ -14,7 +15,6 @@ from textual.drivers.linux_driver import LinuxDriver
 
 from tui.terminal.changed_cells import SentFrame
 
-_STDERR: Final = 2
 _READ_S: Final = 0.1  # after which the thread that reads looks whether it shall end
 _MOST_READ: Final = 4096
 _MOUSE_PIXELS_OFF: Final = "\x1b[?1016l"
@@ -54,7 +54,9 @@ class TerminalDriver(LinuxDriver):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._file: TextIO = cast(TextIO, _UntilGone(self._file))
+        # Textual draws on stderr, which may be the file of a log.
+        drawn_on = self._file if self._file.isatty() else sys.__stdout__
+        self._file: TextIO = cast(TextIO, _UntilGone(cast(TextIO, drawn_on)))
 
     def start_application_mode(self) -> None:
         sent = getattr(self._app, "sent_frame", None)
@@ -77,7 +79,7 @@ class TerminalDriver(LinuxDriver):
         try:
             if self.attrs_before is not None:
                 termios.tcsetattr(self.fileno, termios.TCSANOW, self.attrs_before)
-            os.write(_STDERR, _LEAVE.encode())  # where the driver writes
+            os.write(self._file.fileno(), _LEAVE.encode())
         except (OSError, termios.error):
             return  # the terminal is gone
 

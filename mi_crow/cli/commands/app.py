@@ -62,3 +62,12 @@ def app_keys(settings: UserSettings) -> "list[KeysOf]":
     from tui.preferences.keymap import keys_of_all
 
     return keys_of_all(settings.group("keys"))
+
+
+def app_key(action: str) -> str:
+    """The key of an action of the app, as this user has it."""
+    from tui.preferences.key_words import key, speak_of
+    from tui.preferences.preferences import Preferences
+
+    speak_of(Preferences.of(_settings()[0]).keymap.as_textual())
+    return key(action)

@@ -52,7 +52,7 @@ def _preset(annotations: "Annotations", options: Namespace) -> None:
             Column("interventions", shorten=True),
         ]
         rows = ([p.name, moment(p.updated), _stack(p.interventions)] for p in presets)
-        empty = "no presets yet; P on the Steer screen saves one"
+        empty = "" if presets else f"no presets yet; {_steer_key('save_preset')} saves one"
         print_list(options.json, [asdict(one) for one in presets], columns, rows, empty)
         return
     preset = annotations.preset(options.name)
@@ -77,7 +77,7 @@ def _generation(annotations: "Annotations", options: Namespace) -> None:
             Column("prompt", shorten=True),
             Column("interventions", shorten=True),
         ]
-        empty = "no saved generations yet; S on the Steer screen saves one"
+        empty = "" if found else f"no saved generations yet; {_steer_key('save')} saves one"
         print_list(options.json, [asdict(one) for one in found], columns, map(_row, found), empty)
         return
     one = annotations.generation(options.number)
@@ -88,6 +88,12 @@ def _generation(annotations: "Annotations", options: Namespace) -> None:
         print_json(asdict(one))
     else:
         _show(one)
+
+
+def _steer_key(name: str) -> str:
+    from mi_crow.cli.commands.app import app_key
+
+    return f"{app_key(f'steer.{name}')} on the Steer screen"
 
 
 def _row(one: "SavedGeneration") -> list[str]:

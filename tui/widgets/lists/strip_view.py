@@ -1,6 +1,9 @@
 """Lines that scroll: drawn when they come on the screen, kept until they change."""
 
+from typing import TYPE_CHECKING, cast
+
 from rich.segment import Segment
+from textual import events
 from textual.cache import LRUCache
 from textual.content import Content
 from textual.geometry import Region, Spacing
@@ -8,18 +11,30 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.style import Style
 
+from tui.widgets.lists.text_selection import Place, TextSelection
+
+if TYPE_CHECKING:
+    from tui.workbench import Workbench
+
 _KEPT_STRIPS = 1024
 _NO_GUTTER = Spacing()
 
 
 class StripView(ScrollView, can_focus=True):
     """The base of all lists and texts. Subclasses say how many lines there are and what is on each,
-    and call `forget_strips` when lines changed."""
+    and call `forget_strips` when lines changed.
+
+    A drag of the mouse selects text, and copies it when the button is let go.
+    """
+
+    ALLOW_SELECT = False  # Textual would select whatever else stands between two panes
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._strips: LRUCache[tuple[int, int, str], Strip] = LRUCache(_KEPT_STRIPS)
         self._drawn_in: object = None  # the colours of the strips
+        self._pressed: Place | None = None  # where the button was, while it is down
+        self._selection: TextSelection | None = None
 
     @property
     def text_width(self) -> int:
@@ -67,6 +82,9 @@ class StripView(ScrollView, can_focus=True):
         if strip is None:
             strip = self._strip(self.line_content(line, look), width, look)
             self._strips[line, width, look] = strip
+        if self._selection is not None:
+            style = self.screen.get_visual_style("screen--selection").rich_style
+            return self._selection.shown_on(line, strip, style)
         return strip
 
     def _strip(self, content: Content, width: int, look: str = "") -> Strip:
@@ -91,6 +109,57 @@ class StripView(ScrollView, can_focus=True):
 
     def forget_strips(self) -> None:
         self._strips.clear()
+        self._selection = None  # those lines are gone
+
+    # Selecting text with the mouse.
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Click) and self._selection is not None:
+            return  # the end of a drag
+        if isinstance(event, events.Key | events.MouseDown):
+            self._select(None)
+        await super().on_event(event)
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        if event.button == 1:
+            self._pressed = self._place(event)
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self._pressed is None or (
+            self._selection is None and self._place(event) == self._pressed
+        ):
+            return
+        if not event.button:  # it was let go where nobody heard of it
+            self._pressed = None
+            return
+        self.capture_mouse()
+        if not 0 <= event.y < self.size.height:
+            self.scroll_relative(y=-1 if event.y < 0 else 1, animate=False, immediate=True)
+        self._select(TextSelection(self._pressed, self._place(event)))
+
+    def on_mouse_up(self) -> None:
+        self._pressed = None
+        self.release_mouse()
+        if self._selection is None:
+            return
+        width = self.text_width
+        lines = [
+            self._selection.text(line, self._strip(self.line_content(line, ""), width))
+            for line in self._selection.lines
+        ]
+        if text := "\n".join(lines).strip("\n"):
+            from tui.clipboard import copy
+
+            copy(cast("Workbench", self.app), text, "what you selected")
+
+    def _place(self, event: events.MouseEvent) -> Place:
+        line = event.y + round(self.scroll_offset.y)
+        return max(0, min(line, self.row_count - 1)), max(0, min(event.x, self.text_width - 1))
+
+    def _select(self, selection: TextSelection | None) -> None:
+        before, self._selection = self._selection, selection
+        for lines in {one.lines for one in (before, selection) if one is not None}:
+            self.refresh_lines(lines.start, len(lines))
 
     def _look_at_colours(self) -> None:
         """Forgets the strips when the colours changed. Textual tells of each update of styles,
