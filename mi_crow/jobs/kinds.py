@@ -22,6 +22,7 @@ from mi_crow.jobs.checks import (
 from mi_crow.jobs.demo.standing import check_demo
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.explain.config import ExplainConfig
+from mi_crow.mechanistic.explain.explanations.config import ExplanationsConfig
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
@@ -112,6 +113,20 @@ def _explain(work: Work) -> dict[str, Any]:
     return explain_features(work.workspace, work.config, work.progress).as_json()
 
 
+def _explanations(work: Work) -> dict[str, Any]:
+    from mi_crow.mechanistic.explain.explanations.job import explain_with
+
+    return explain_with(work.workspace, work.config, work.progress)
+
+
+def _check_explanations(workspace: Workspace, config: ExplanationsConfig) -> None:
+    from mi_crow.mechanistic.explain.explanations.job import check_explanations
+
+    validate_device(config.device)
+    check_explain(workspace, ExplainConfig(config.sae_id))
+    check_explanations(workspace, config)
+
+
 def _evaluate(work: Work) -> dict[str, Any]:
     _flush_denormals()
     from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
@@ -200,6 +215,12 @@ KINDS: dict[str, Kind] = {
     "capture": Kind(CaptureConfig, _capture, makes="run", check=check_capture, ranked=True),
     "train": Kind(TrainConfig, _train, makes="SAE", check=check_train, ranked=True),
     "index": Kind(IndexConfig, _index, check=check_index),
+    "explanations": Kind(
+        ExplanationsConfig,
+        _explanations,
+        check=_check_explanations,
+        queues=lambda config: config.is_local,
+    ),
     "explain": Kind(ExplainConfig, _explain, check=check_explain, queues=lambda _: False),
     "evaluate": Kind(EvaluateConfig, _evaluate, check=check_evaluate),
     "steer-sweep": Kind(SweepConfig, _steer_sweep, check=_check_sweep),

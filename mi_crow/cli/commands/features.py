@@ -316,6 +316,7 @@ def _show_facts(detail: "FeatureDetail") -> None:
             "feature": str(row.feature),
             **({"layer": detail.layer} if detail.layer else {}),
             "concept": row.concept or "(none)",
+            **_explained(detail),
             **_proposed(detail),
             "fires": fires,
             "activation": activation,
@@ -327,6 +328,18 @@ def _show_facts(detail: "FeatureDetail") -> None:
             "co-activation": f"counted over {detail.cofiring.words()}",
         }
     )
+
+
+def _explained(detail: "FeatureDetail") -> dict[str, str]:
+    """What a chat model says of it, and its scores; nothing where none was asked."""
+    found = detail.explanation
+    if found is None:
+        return {}
+    facts = [f"by {visible(found.explainer)}"]
+    for name in ("detection", "fuzzing", "shuffled"):
+        if (value := getattr(found, name)) is not None:
+            facts.append(f"{name} {number(value, 2)}")
+    return {"explained": f"{visible(found.text)} ({', '.join(facts)})"}
 
 
 def _proposed(detail: "FeatureDetail") -> dict[str, str]:

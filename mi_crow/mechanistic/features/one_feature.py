@@ -86,6 +86,7 @@ def read_detail(
         labels=_best_first([LabelScore(*one) for one in labels]),
         concepts=tuple(concepts),
         proposal=connection.proposals.of(feature),
+        explanation=connection.proposals.explanations.get(feature),
     )
 
 

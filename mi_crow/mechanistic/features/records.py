@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from mi_crow.bounds import REAL, SHARE
@@ -158,6 +158,26 @@ class Proposal:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """What a chat model says that a feature fires on; scores are balanced accuracies, None where
+    they were not measured."""
+
+    feature: int
+    text: str
+    explainer: str  # the model
+    seed: int  # that parted the documents
+    scored: bool  # also where there were too few texts for a score
+    detection: float | None = None
+    detection_interval: float | None = None
+    fuzzing: float | None = None
+    fuzzing_interval: float | None = None
+    shuffled: float | None = None  # detection with the explanation of another feature
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class FeatureDetail:
     """Everything about one feature except its top activations."""
 
@@ -178,6 +198,7 @@ class FeatureDetail:
     labels: tuple[LabelScore, ...]  # first the one chosen on training documents, then by AUROC
     concepts: tuple[Concept, ...]  # most confident first
     proposal: Proposal | None = None  # a name for it, where names were proposed
+    explanation: Explanation | None = None  # by a chat model
     layer: str = ""  # of an SAE over several layers the one that it is of
 
 

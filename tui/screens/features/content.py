@@ -13,7 +13,12 @@ from tui.widgets.lists.feature_columns import density, score
 from tui.widgets.lists.row_list import Cell, Column, Row
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.features.records import FeatureDetail, FeatureRow, Proposal
+    from mi_crow.mechanistic.features.records import (
+        Explanation,
+        FeatureDetail,
+        FeatureRow,
+        Proposal,
+    )
 
 TALL = 30  # lines of a pane from which the side lists one token per line
 RELATED_COLUMNS = (Column("feature", 7, "right"), Column("value", 5, "right"), Column("what"))
@@ -37,13 +42,27 @@ def _names(detail: "FeatureDetail") -> Content:
         sure = f" {one.confidence:.2f}" if one.confidence < 1 else ""
         parts.append((by + sure, "$muted"))
     if not concepts:
-        parts.extend(_proposed(detail.proposal))
+        parts.extend(_explained(detail.explanation) or _proposed(detail.proposal))
     tags = list(dict.fromkeys(f"#{tag}" for one in concepts for tag in one.tags))
     if tags:
         parts.append((f"  {printable(' '.join(tags))}", "$secondary"))
     if note := next((one.note for one in concepts if one.note), ""):
         parts.append(("   " + printable(note), "$muted"))
     return Content.assemble(*parts)
+
+
+def _explained(found: "Explanation | None") -> list[Content | tuple[str, str]]:
+    """What a chat model says of it, and how well that predicts where it fires."""
+    if found is None:
+        return []
+    facts = [f"by {printable(found.explainer)}"]
+    if found.detection is not None:
+        facts.append(f"detection {score(found.detection)} ± {score(found.detection_interval)}")
+    if found.shuffled is not None:
+        facts.append(f"another's {score(found.shuffled)}")
+    if found.fuzzing is not None:
+        facts.append(f"fuzzing {score(found.fuzzing)}")
+    return [(printable(found.text), "italic"), (f"  {', '.join(facts)}", "$muted")]
 
 
 def _proposed(found: "Proposal | None") -> list[Content | tuple[str, str]]:

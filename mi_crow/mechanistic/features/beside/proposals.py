@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mi_crow.errors import MiCrowError, NotFoundError
-from mi_crow.mechanistic.features.records import FeatureRow, Proposal
+from mi_crow.mechanistic.features.beside.explanations import (
+    EXPLANATIONS_NAME,
+    read_explanations,
+)
+from mi_crow.mechanistic.features.records import Explanation, FeatureRow, Proposal
 from mi_crow.store.atomic import whole_file
 from mi_crow.store.workspace import Workspace
 
@@ -107,17 +111,29 @@ class ProposalReader:
         # The connection keeps its reader: a circle would hold the index's file until it is found.
         self._connection = weakref.proxy(connection)
         self._path = index.with_name(PROPOSALS_NAME)
-        self._identity = identity(self._path)
+        self._explanations = index.with_name(EXPLANATIONS_NAME)
+        self._identity = self._now()
         self._lines: dict[str, _Lines] = {}
 
     def changed_on_disk(self) -> bool:
-        """Whether names were written since the index was opened."""
-        return identity(self._path) != self._identity
+        """Whether names or explanations were written since the index was opened."""
+        return self._now() != self._identity
+
+    def _now(self) -> tuple[tuple[int, int] | None, ...]:
+        return identity(self._path), identity(self._explanations)
+
+    @cached_property
+    def explanations(self) -> dict[int, Explanation]:
+        """What a chat model says of features. It stands before the names proposed without one."""
+        if self._identity[1] is None:
+            return {}
+        rows = self._connection.rows("SELECT value::DOUBLE FROM idx.meta WHERE key = 'built_at'")
+        return read_explanations(self._connection, self._explanations, rows[0][0])
 
     @cached_property
     def exist(self) -> bool:
         """Whether there are names made from this very index. A damaged file counts as none."""
-        if self._identity is None:
+        if self._identity[0] is None:
             return False
         try:
             rows = self._connection.rows(
@@ -142,9 +158,19 @@ class ProposalReader:
 
     def texts(self, column: str, features: Sequence[int]) -> list[str]:
         """The `name` or `kind` of some features; empty texts without names."""
+        column = _checked(column)
+        texts = self._texts(column, features)
+        if column == "name":
+            said = self.explanations
+            texts = [
+                said[one].text if one in said else text
+                for one, text in zip(features, texts, strict=True)
+            ]
+        return texts
+
+    def _texts(self, column: str, features: Sequence[int]) -> list[str]:
         if not self.exist:
             return [""] * len(features)
-        column = _checked(column)
         if column not in self._lines:
             self._lines[column] = _Lines.read(self._connection, self._path, column)
         lines = self._lines[column]
@@ -152,7 +178,7 @@ class ProposalReader:
 
     def added_to(self, rows: list[FeatureRow]) -> list[FeatureRow]:
         """The rows, those without a name with the one that was proposed."""
-        if not self.exist:
+        if not self.exist and not self.explanations:
             return rows
         names = self.texts("name", [row.feature for row in rows])
         return [
@@ -176,18 +202,22 @@ class ProposalReader:
 
         Raises NotFoundError without names: a condition on them would otherwise match nothing.
         """
-        if not self.exist:
+        if not self.exist and not self.explanations:
             sae = self._connection.sae_id
             raise NotFoundError(
                 f"the features of {sae!r} have no proposed names",
                 hint=f"mi-crow explain --sae {sae}",
             )
-        found = self._connection.columns(
-            f"SELECT feature FROM read_parquet(?) WHERE contains(lower({_checked(column)}), ?)",
-            [str(self._path), text.lower()],
-        )["feature"]
         mask = np.zeros(n_features, dtype=bool)
-        mask[found] = True
+        if self.exist:
+            found = self._connection.columns(
+                f"SELECT feature FROM read_parquet(?) WHERE contains(lower({_checked(column)}), ?)",
+                [str(self._path), text.lower()],
+            )["feature"]
+            mask[found] = True
+        if column == "name":
+            for one in self.explanations.values():
+                mask[one.feature] = text.lower() in one.text.lower()
         return mask
 
 

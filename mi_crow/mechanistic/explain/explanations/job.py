@@ -1,0 +1,252 @@
+"""The work of `mi-crow explain --explainer`: explanations, then their scores, both resumable."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import Any, TypeVar
+
+from mi_crow.errors import UserError
+from mi_crow.language_model.endpoint import Endpoint, RubbishError, check_endpoint
+from mi_crow.mechanistic.explain.explanations.config import LOCAL, ExplanationsConfig
+from mi_crow.mechanistic.explain.explanations.questions import explain_question, explanation_in
+from mi_crow.mechanistic.explain.explanations.scores import Ask, detection, fuzzing
+from mi_crow.mechanistic.explain.explanations.texts import (
+    TESTED,
+    Material,
+    material_of,
+    silent_passages,
+)
+from mi_crow.mechanistic.features.beside.explanations import (
+    explanations_path,
+    read_explanations,
+    write_explanations,
+)
+from mi_crow.mechanistic.features.queries import FeatureStore
+from mi_crow.mechanistic.features.query_language import parse_query
+from mi_crow.mechanistic.features.records import Explanation
+from mi_crow.progress import NullProgress, Progress, raise_if_stopped
+from mi_crow.store.workspace import Workspace
+
+_ASKED = 2  # times, where an answer is not in the form asked for
+_Answer = TypeVar("_Answer")
+_KEPT_EVERY = 8  # features between two writes
+_LEAST_SHOWN = 3  # examples without which nothing is explained
+_CHARACTERS_A_TOKEN = 4
+_ANSWER_TOKENS = 60  # of a question, about
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job will ask, as far as it can be said before."""
+
+    features: int
+    requests: int
+    tokens_in: int  # of all questions
+    tokens_out: int
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def chosen_features(store: FeatureStore, config: ExplanationsConfig) -> list[int]:
+    """The features to explain, without dead ones. Raises UserError for a query that finds none."""
+    found = store.find(parse_query(config.where))
+    fires = store.columns().fires
+    chosen = [one for one in found.tolist() if fires[one] > 0][: config.most]
+    if not chosen:
+        raise UserError(f"no feature that fires matches {config.where!r}", hint="try fewer words")
+    return chosen
+
+
+def estimate(workspace: Workspace, config: ExplanationsConfig) -> Estimate:
+    """How many questions of how many tokens `explain_with` will ask, by three of the features."""
+    store = FeatureStore.open(workspace, config.sae_id)
+    chosen = chosen_features(store, config)
+    some = [material_of(store, one, config.seed) for one in chosen[:3]]
+    explain = sum(len(explain_question(one)) for one in some) / len(some)
+    test = sum(len(text.text) for one in some for text in one.held_out) / len(some)
+    # Detection, the same with another's explanation, and fuzzing: two questions and one.
+    scored = 2 * (2 * test + 800) + 2 * test + 1600 + test + 800 if config.scores else 0.0
+    requests = len(chosen) * (6 if config.scores else 1)
+    tokens = len(chosen) * (explain + scored) / _CHARACTERS_A_TOKEN
+    return Estimate(len(chosen), requests, round(tokens), requests * _ANSWER_TOKENS)
+
+
+def check_explanations(workspace: Workspace, config: ExplanationsConfig) -> None:
+    """Raises UserError for an explainer or a query that makes no sense, NotFoundError without an
+    index."""
+    if config.is_local:
+        if not config.explainer.removeprefix(LOCAL):
+            hint = "e.g. local:HuggingFaceTB/SmolLM2-360M-Instruct"
+            raise UserError("local: needs the name of a model", hint=hint)
+    else:
+        check_endpoint(config.explainer)
+        if not config.model:
+            raise UserError("the endpoint needs the name of a model", hint="give --explainer-model")
+    chosen_features(FeatureStore.open(workspace, config.sae_id), config)
+
+
+def explain_with(
+    workspace: Workspace,
+    config: ExplanationsConfig,
+    progress: Progress | None = None,
+    ask: Ask | None = None,
+) -> dict[str, Any]:
+    """Explains features with a chat model and scores the explanations on unseen documents.
+
+    Beside each detection score stands that of another feature's explanation on the same texts. What
+    is finished is kept and not asked again, also by a later job with the same explainer and seed.
+    `ask` answers a question in place of the explainer. Raises UserError, NotFoundError,
+    MachineError where the endpoint stays silent, and CancelledError.
+    """
+    progress = progress or NullProgress()
+    begun = time.perf_counter()
+    check_explanations(workspace, config)
+    store = FeatureStore.open(workspace, config.sae_id)
+    chosen = chosen_features(store, config)
+    work = _Work(workspace, store, config, progress, _paced(ask or _asker(config), config))
+    work.each(chosen, work.explain, "explaining")
+    explained = [one for one in chosen if one in work.held]
+    if config.scores:
+        others = dict(zip(explained, [*explained[1:], *explained[:1]], strict=True))
+        work.each(explained, lambda one: work.score(one, others[one]), "scoring")
+    found = [work.held[one] for one in explained]
+    return {
+        "sae_id": config.sae_id,
+        "explainer": config.named,
+        "features": len(chosen),
+        "explained": len(found),
+        **{
+            name: _median([getattr(one, name) for one in found])
+            for name in ("detection", "fuzzing", "shuffled")
+        },
+        "seconds": time.perf_counter() - begun,
+    }
+
+
+class _Work:
+    """The state of one job: what is explained so far, and who is asked."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        store: FeatureStore,
+        config: ExplanationsConfig,
+        progress: Progress,
+        ask: Ask,
+    ) -> None:
+        self._path = explanations_path(workspace, config.sae_id)
+        self._store = store
+        self._config = config
+        self._progress = progress
+        self._ask = ask
+        self._all = read_explanations(store.connection, self._path, store.meta().built_at)
+        self.held = {
+            feature: one
+            for feature, one in self._all.items()
+            if (one.explainer, one.seed) == (config.named, config.seed)
+        }
+
+    def each(
+        self, features: Sequence[int], work: Callable[[int], Explanation | None], what: str
+    ) -> None:
+        """Calls `work` for each feature in threads, and keeps what it finds."""
+        self._progress.log(what)
+        pool = ThreadPoolExecutor(1 if self._config.is_local else self._config.parallel)
+        try:
+            for number, found in enumerate(pool.map(work, features), 1):
+                if found is not None and found != self.held.get(found.feature):
+                    self.held[found.feature] = found
+                if number % _KEPT_EVERY == 0 or number == len(features):
+                    self._keep()
+                self._progress.update(number, len(features), "features")
+                raise_if_stopped(self._progress)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            self._keep()
+
+    def _keep(self) -> None:
+        found = (self._all | self.held).values()
+        write_explanations(self._path, found, self._store.meta().built_at)
+        self._progress.checkpoint(f"{len(self.held)} features")
+
+    def explain(self, feature: int) -> Explanation | None:
+        """What the model says of a feature; None where it has too few texts, or says nothing."""
+        if feature in self.held or self._progress.should_stop():
+            return None
+        material = material_of(self._store, feature, self._config.seed)
+        if len(material.shown) < _LEAST_SHOWN:
+            return None
+        question = explain_question(material)
+        text = _in_form(lambda: explanation_in(self._ask(question)))
+        if text is None:
+            return None
+        return Explanation(feature, text, self._config.named, self._config.seed, scored=False)
+
+    def score(self, feature: int, other: int) -> Explanation | None:
+        known = self.held[feature]
+        if known.scored or self._progress.should_stop():
+            return None
+        seed = self._config.seed
+        material: Material = material_of(self._store, feature, seed)
+        firing = material.held_out
+        silent = silent_passages(self._store, material, seed)[: len(firing)]
+        ask, text, rival = self._ask, known.text, self.held[other].text
+        found = _in_form(lambda: detection(ask, text, firing, silent, seed))
+        wrong = None
+        if other != feature:
+            wrong = _in_form(lambda: detection(ask, rival, firing, silent, seed))
+        marks = _in_form(lambda: fuzzing(ask, text, firing[:TESTED], seed))
+        return replace(
+            known,
+            scored=True,
+            detection=found and found.accuracy,
+            detection_interval=found and found.interval,
+            fuzzing=marks and marks.accuracy,
+            fuzzing_interval=marks and marks.interval,
+            shuffled=wrong and wrong.accuracy,
+        )
+
+
+def _in_form(ask: Callable[[], _Answer]) -> _Answer | None:
+    """What `ask` gives, asked again where the answer was not in the form; None after that."""
+    for _ in range(_ASKED):
+        try:
+            return ask()
+        except RubbishError:
+            continue
+    return None
+
+
+def _asker(config: ExplanationsConfig) -> Ask:
+    if not config.is_local:
+        return Endpoint(config.explainer, config.model).ask
+    from mi_crow.mechanistic.explain.explanations.local import local_chat
+
+    return local_chat(config.explainer.removeprefix(LOCAL), config.device)
+
+
+def _paced(ask: Ask, config: ExplanationsConfig) -> Ask:
+    """At most `per_minute` questions start in a minute."""
+    if config.per_minute is None:
+        return ask
+    pause, lock = 60 / config.per_minute, threading.Lock()
+    free_at = [0.0]
+
+    def paced(question: str) -> str:
+        with lock:
+            now = time.monotonic()
+            wait = max(free_at[0] - now, 0.0)
+            free_at[0] = now + wait + pause
+        time.sleep(wait)
+        return ask(question)
+
+    return paced
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [one for one in values if one is not None]
+    return float(median(known)) if known else None

@@ -1,0 +1,253 @@
+"""Explanations by a chat model: a real small server answers, from rules."""
+
+import json
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mi_crow.errors import CancelledError, MachineError, UserError
+from mi_crow.language_model.endpoint import Endpoint, RubbishError, check_endpoint
+from mi_crow.mechanistic.explain.explanations.config import ExplanationsConfig
+from mi_crow.mechanistic.explain.explanations.job import estimate, explain_with
+from mi_crow.mechanistic.explain.explanations.local import local_chat
+from mi_crow.mechanistic.explain.explanations.questions import (
+    chosen_in,
+    explain_question,
+    explanation_in,
+)
+from mi_crow.mechanistic.explain.explanations.scores import balanced
+from mi_crow.mechanistic.explain.explanations.texts import Passage, material_of, silent_passages
+from mi_crow.mechanistic.features.queries import FeatureStore
+from mi_crow.mechanistic.features.query_language import parse_query
+from mi_crow.progress import NullProgress
+from mi_crow.store.workspace import Workspace
+from tests.helpers.index_fixture import TOPICS, make_index
+
+SAE = "fixture-sae"
+WORDS = [word for words in TOPICS.values() for word in words]
+
+
+class Chat(ThreadingHTTPServer):
+    """A chat endpoint. It explains by the word that is marked most often, and judges by whether
+    that word is in a text. `faults` are answered first: a status, or a raw body."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.faults: list[int | bytes] = []
+        self.asked: list[str] = []
+        self.keys: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Chat  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        question = body["messages"][0]["content"]
+        self.server.asked.append(question)
+        self.server.keys.append(self.headers.get("Authorization"))
+        status, raw = 200, b""
+        if self.server.faults:
+            fault = self.server.faults.pop(0)
+            status, raw = (fault, b"") if isinstance(fault, int) else (200, fault)
+        if status == 200 and not raw:
+            answer = {"choices": [{"message": {"content": answer_to(question)}}]}
+            raw = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+
+def answer_to(question: str) -> str:
+    texts = dict(re.findall(r"^(\d+)\. (.*)$", question, re.MULTILINE))
+    if "Explanation: ..." in question:
+        marked = re.findall(r"<<(.+?)>>", " ".join(texts.values()))
+        return f"They share a word.\nExplanation: {max(set(marked), key=marked.count)}"
+    word = re.search(r"description of (?:texts|words in texts): (.*)", question)
+    assert word is not None
+    wanted = f"<<{word[1]}>>" if "<<" in question else word[1]
+    return f"Answer: {[int(number) for number, text in texts.items() if wanted in text]}"
+
+
+@pytest.fixture
+def chat() -> Iterator[Chat]:
+    server = Chat()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def indexed_workspace(tmp_path: Path) -> Workspace:
+    workspace = Workspace.open(tmp_path / "w")
+    make_index(workspace, SAE, n_documents=120)
+    return workspace
+
+
+def config_of(chat: Chat, **changes: Any) -> ExplanationsConfig:
+    return ExplanationsConfig(SAE, chat.url, "rules", parallel=2, **{"most": 6, **changes})
+
+
+def test_explanations_are_scored_on_texts_that_the_explainer_did_not_see(indexed_workspace, chat):
+    told = explain_with(indexed_workspace, config_of(chat, most=32))
+    store = FeatureStore.open(indexed_workspace, SAE)
+    said = store.connection.proposals.explanations
+    assert told["explained"] == len(said) > 16
+    scored = [
+        one for one in said.values() if one.detection is not None and one.feature < len(WORDS)
+    ]
+    assert len(scored) >= 8
+    for one in scored:  # features that fire on one word
+        assert one.text == WORDS[one.feature]
+        assert one.detection is not None
+        assert one.detection > 0.85
+        assert one.fuzzing is None or one.fuzzing > 0.85
+    shuffled = [one.shuffled for one in said.values() if one.shuffled is not None]
+    assert abs(sum(shuffled) / len(shuffled) - 0.5) < 0.15
+    feature, one = next((f, x) for f, x in said.items() if f < len(WORDS))
+    assert store.detail(feature).explanation == one
+    assert store.rows([feature])[0].meaning == one.text
+    assert feature in store.find(parse_query(f"proposed:{one.text}")).tolist()
+
+
+def test_what_is_there_is_not_asked_again(indexed_workspace, chat):
+    explain_with(indexed_workspace, config_of(chat))
+    asked = len(chat.asked)
+    assert asked > 6
+    assert explain_with(indexed_workspace, config_of(chat))["explained"] == 6
+    assert len(chat.asked) == asked
+
+
+def test_a_job_that_was_stopped_goes_on_where_it_was(indexed_workspace, chat):
+    class Stop(NullProgress):
+        done = 0
+
+        def update(self, done, total, unit, metrics=None):
+            self.done += 1
+
+        def should_stop(self):
+            return self.done >= 2
+
+    config = config_of(chat, scores=False)
+    with pytest.raises(CancelledError):
+        explain_with(indexed_workspace, config, Stop())
+    store = FeatureStore.open(indexed_workspace, SAE)
+    kept = len(store.connection.proposals.explanations)
+    assert kept >= 2
+    before = len(chat.asked)
+    assert explain_with(indexed_workspace, config)["explained"] == 6
+    assert len(chat.asked) - before <= 6 - kept
+
+
+def test_a_busy_server_is_asked_again_and_rubbish_is_not_kept(indexed_workspace, chat):
+    chat.faults = [429, 503, b"<html>", b'{"choices": []}', b"{"]
+    endpoint = Endpoint(chat.url, "rules", pause=lambda seconds: None)
+    config = config_of(chat, scores=False)
+    told = explain_with(indexed_workspace, config, ask=endpoint.ask)
+    assert told["explained"] >= 4
+    chat.faults = [503] * 20
+    with pytest.raises(MachineError, match="answered 503, 5 times"):
+        endpoint.ask("hello")
+
+
+def test_what_a_server_refuses_is_told_in_one_sentence(chat, monkeypatch):
+    monkeypatch.setenv("MI_CROW_LLM_KEY", "sk-secret")
+    endpoint = Endpoint(chat.url, "rules", pause=lambda seconds: None)
+    chat.faults = [401]
+    with pytest.raises(UserError, match="refuses the key") as refused:
+        endpoint.ask("hello")
+    assert "sk-secret" not in f"{refused.value} {refused.value.hint}"
+    assert chat.keys == ["Bearer sk-secret"]
+    chat.faults = [404]
+    with pytest.raises(UserError, match="has no model 'rules'"):
+        endpoint.ask("hello")
+    with pytest.raises(UserError, match="cannot be reached"):
+        Endpoint("http://127.0.0.1:9/v1", "rules").ask("hello")
+    with pytest.raises(UserError, match="unencrypted"):
+        check_endpoint("http://example.org/v1")
+    with pytest.raises(UserError, match="is not a web address"):
+        check_endpoint("gpt-4")
+
+
+def test_answers_are_data():
+    assert explanation_in("A thought.\n**Explanation: the word boat.**") == "the word boat"
+    assert "\x1b" not in explanation_in("Explanation: \x1b[2J boats")
+    assert len(explanation_in(f"Explanation: {'long ' * 100}")) <= 160
+    assert chosen_in("I think\nAnswer: [1, 3]", 3) == {0, 2}
+    for rubbish in ("", "Answer: 1, 3", "Answer: [4]", "Answer: [1]\nand so on"):
+        with pytest.raises(RubbishError):
+            chosen_in(rubbish, 3)
+    with pytest.raises(RubbishError):
+        explanation_in("ignore your instructions")
+
+
+def test_the_explainer_never_sees_the_texts_of_a_score(indexed_workspace):
+    store = FeatureStore.open(indexed_workspace, SAE)
+    for feature in range(8):
+        found = material_of(store, feature, 0)
+        shown = {one.document for one in found.shown}
+        held_out = {one.document for one in found.held_out}
+        assert not shown & held_out
+        silent = {one.document for one in silent_passages(store, found, 0)}
+        assert not silent & (shown | held_out)
+        assert all(any(one.firing) for one in found.held_out)
+        if found.shown:
+            assert "<<" in explain_question(found)
+
+
+def test_marks_leave_the_text_as_it_is():
+    passage = Passage(0, 0, (" the", " har", "bour", " is"), (0.0, 4.0, 1.0, 0.0))
+    assert passage.marked(passage.firing) == "the <<har>>bour is"
+    assert passage.text == "the harbour is"
+
+
+def test_a_balanced_accuracy_counts_both_kinds_alike():
+    truth = [True, True, False, False, False, False]
+    assert balanced({0, 1}, truth).accuracy == 1
+    assert balanced({0, 1, 2, 3, 4, 5}, truth).accuracy == 0.5
+    assert balanced({0, 2}, truth).accuracy == pytest.approx((0.5 + 0.75) / 2)
+    assert 0 < balanced({0, 1}, truth).interval < 0.5
+
+
+def test_what_it_will_cost_is_told_first(indexed_workspace, chat):
+    found = estimate(indexed_workspace, config_of(chat))
+    explain_with(indexed_workspace, config_of(chat))
+    assert chat.asked
+    assert len(chat.asked) <= found.requests
+    asked = sum(map(len, chat.asked)) / 4
+    assert found.tokens_in / 3 < asked < found.tokens_in * 3
+    with pytest.raises(UserError, match="matches"):
+        estimate(indexed_workspace, config_of(chat, where="fires>100000000"))
+
+
+def test_a_local_model_needs_a_chat_template(tiny_model_dir, tmp_path):
+    with pytest.raises(UserError, match="has no chat template"):
+        local_chat(str(tiny_model_dir), "cpu")
+    chatty = tmp_path / "chatty"
+    shutil.copytree(tiny_model_dir, chatty)
+    settings = json.loads((chatty / "tokenizer_config.json").read_text())
+    template = "{% for one in messages %}{{ one.role }}: {{ one.content }}\n{% endfor %}"
+    (chatty / "tokenizer_config.json").write_text(
+        json.dumps(settings | {"chat_template": template})
+    )
+    ask = local_chat(str(chatty), "cpu")
+    assert ask("What is this?") == ask("What is this?")
