@@ -133,20 +133,23 @@ def generate_sides(
     generator = torch.Generator("cpu").manual_seed(sampling.seed)
     stopped = False
     room = _room(lm, len(prompt_ids), sampling.max_new_tokens)
-    for _ in range(room):
+    # Uniform numbers come from the CPU, so that a seed means the same on every device.
+    drawn = [torch.rand(sampling.n, 1, generator=generator) for _ in range(room)]
+    uniform = torch.stack(drawn).repeat(1, len(sides), 1).to(lm.device)
+    for place in range(room):
         if should_stop is not None and should_stop():
             stopped = True
             break
-        # Uniform numbers come from the CPU, so that a seed means the same on every device.
-        uniform = torch.rand(sampling.n, 1, generator=generator)
         logits = steps.logits()
-        broken = logits[: len(sides)].isnan().any(dim=-1).flatten()
         found = [*logits[: len(sides)]]
+        # The greatest of numbers with a NaN among them is NaN. On the device, so that the one wait
+        # below covers this as well.
+        broken = logits[: len(sides)].amax(dim=-1).isnan().flatten()
         if beside:
-            place = sides.index("steered")
-            found[place] = sampling.within_constraints(found[place], logits[-1])
-        chosen = choose(torch.cat(found), sampling, uniform.repeat(len(sides), 1))
-        # On the device, so that the one wait below covers this as well.
+            own = sides.index("steered")
+            found[own] = sampling.within_constraints(found[own], logits[-1])
+        every = torch.cat(found) if len(found) > 1 else found[0]
+        chosen = choose(every, sampling, uniform[place])
         told = chosen.masked_fill(broken, _NOT_A_TOKEN).tolist()
         texts.add(told)
         if texts.whole:

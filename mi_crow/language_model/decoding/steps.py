@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.context import ForwardContext
-from mi_crow.language_model.tokenize import special_ids, special_mask
+from mi_crow.language_model.tokenize import special_ids
 
 # Names of the argument and output that carry the cache; they differ between versions of
 # transformers 5, and models with code of their own have others.
@@ -75,6 +75,9 @@ class Steps:
         self._begun = False
         self._prefixes, self._key = prefixes, key
         self.special: frozenset[int] = special_ids(lm.tokenizer)
+        # On the device once: a copy from the CPU at every token would be waited for.
+        self._special = torch.tensor(sorted(self.special), dtype=torch.int64, device=lm.device)
+        self._acts: dict[tuple[bool, ...], Tensor] = {}
         known = signature(lm.model.forward).parameters
         self._cache_name = next((name for name in _CACHES if name in known), None)
         self._use_cache = use_cache and self._cache_name is not None
@@ -144,11 +147,11 @@ class Steps:
     def _pass(self, new: Tensor, controlled: Sequence[bool], cache: Any, cached: int) -> _Read:
         """One pass over the tokens `new` [rows, length], which follow `cached` ones."""
         lm, some, every = self._lm, any(controlled), all(controlled)
-        acts = torch.tensor(controlled, device=new.device) if some and not every else None
+        acts = self._mask(tuple(controlled)) if some and not every else None
         length = cached + new.shape[1]
         mask = new.new_ones(len(new), length)
         context = ForwardContext(
-            new, mask, special_mask(new, self.special), cached, len(self._prompt_ids), acts
+            new, mask, torch.isin(new, self._special), cached, len(self._prompt_ids), acts
         )
         inputs = dict(self._options)
         if cache is not None and self._cache_name is not None:
@@ -161,6 +164,12 @@ class Steps:
             output = lm.model(input_ids=new, use_cache=self._use_cache, **inputs)
         after = getattr(output, self._cache_name or "", None) if self._use_cache else None
         return _Read(output.logits[:, -1].float(), after)
+
+    def _mask(self, controlled: tuple[bool, ...]) -> Tensor:
+        """Which texts of a pass controllers change, on the device."""
+        if controlled not in self._acts:
+            self._acts[controlled] = torch.tensor(controlled, device=self._lm.device)
+        return self._acts[controlled]
 
 
 def _joins(cache: Any) -> bool:

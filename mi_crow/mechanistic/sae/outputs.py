@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.sae.kernels.bags import dense_latents
@@ -26,6 +27,16 @@ class SparseLatents(NamedTuple):
             self.values.reshape(-1, shape[-1]), self.indices.reshape(-1, shape[-1]), n_latents
         )
         return flat.view(*shape[:-1], n_latents)
+
+
+def activations_of(latents: SparseLatents, features: Tensor) -> Tensor:
+    """Activations [..., f] of the latents `features`, int64 [f], from sparse ones [..., k]."""
+    columns = [
+        (latents.values * (latents.indices == feature)).sum(-1) for feature in features.unbind()
+    ]
+    if not columns:
+        return latents.values.new_zeros(*latents.values.shape[:-1], 0)
+    return torch.stack(columns, dim=-1)
 
 
 class Weights(NamedTuple):

@@ -6,6 +6,7 @@ neurons are changed in the same way (see `sources`).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,11 +15,11 @@ from torch import Tensor
 from mi_crow.errors import UserError
 from mi_crow.hooks import Controller
 from mi_crow.mechanistic.sae.substitute import replaceable
-from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.interventions import Intervention, Op
 from mi_crow.mechanistic.steering.pace import Pace
 from mi_crow.mechanistic.steering.schedules import Condition
 from mi_crow.mechanistic.steering.sources import Source
-from mi_crow.mechanistic.steering.where import ordinary_tokens, scope_tokens
+from mi_crow.mechanistic.steering.where import ordinary_tokens, scope_tokens, special_tokens
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
@@ -49,6 +50,7 @@ class ConditionTest:
         self._condition = condition
         self._number = condition.feature or 0
         source.check(self._number, f"feature {self._number}")
+        self._activations = source.activations([self._number])
         unit = source.required_maximum(self._number) if condition.unit == "max" else 1.0
         self._limit = condition.value * unit
 
@@ -56,8 +58,7 @@ class ConditionTest:
         """On which tokens of `like` [..., d] it holds: bool [...]. Raises UserError in a pass that
         has not reached its layer."""
         x = _kept(self.source, f"condition {self._condition.describe()}", like)
-        number = torch.tensor([self._number], device=x.device)
-        own = self.source.activations(x, number)[..., 0].to(like.device)
+        own = self._activations(x)[..., 0].to(like.device)
         return own > self._limit if self._condition.side == "above" else own < self._limit
 
 
@@ -71,50 +72,75 @@ def _kept(source: Source, what: str, like: Tensor) -> Tensor:
     return source.seen
 
 
-class Members:
+class _Members:
     """Some directions of a source with weights: the columns that they have, and their sizes."""
 
     def __init__(
         self, features: Features, columns: Mapping[int, int], row_norms: Tensor, rows: Tensor
     ) -> None:
         device = rows.device
-        self.numbers: list[int] = [number for number, _ in features]
-        places = [columns[number] for number in self.numbers]
-        self.columns: Tensor = torch.tensor(places, device=device)
+        self.columns: list[int] = [columns[number] for number, _ in features]
         self.weights: Tensor = torch.tensor([weight for _, weight in features], device=device)
         self.norms: Tensor = row_norms[self.columns]
-        unit_rows = rows[self.columns] / self.norms[:, None]
-        summed = self.weights @ unit_rows
+        summed = self.weights @ (rows[self.columns] / self.norms[:, None])
         # Of the weighted sum of unit rows: a group in `norm` units has one length, not many.
         self.length: Tensor = torch.linalg.vector_norm(summed).clamp_min(1e-12)
         self.direction: Tensor = summed / self.length  # [d], of length 1
 
 
-class _Work:
-    """One intervention with what it needs in every pass."""
+@dataclass
+class _Step:
+    """One change to columns of their own, by one intervention or several alike."""
 
-    def __init__(
-        self,
-        lm: "LanguageModel",
-        one: Intervention,
-        source: Source,
-        condition: ConditionTest | None,
-    ) -> None:
-        self.one, self.pace, self.condition = one, Pace(lm, one.schedule), condition
-        self.features: Features = numbers_of(one)
-        self.rivals: Features = one.rival_features
-        for number, _ in (*self.features, *self.rivals):
-            source.check(number, one.target)
-        self.maxima: list[float] = []
-        if one.measures_itself:
-            self.maxima = [source.required_maximum(number) for number, _ in self.features]
+    op: Op
+    by_norm: bool  # amounts are multiplied by the token's norm
+    scope: str
+    columns: list[int]
+    amounts: Tensor  # [columns]: what is added or set; of scale and ablate what z is multiplied by
+    pace: Pace | None = None  # None: constant
+    condition: ConditionTest | None = None
+    maxima: Tensor | None = None  # of a feedback
+    rivals: tuple[list[int], Tensor] | None = None  # their columns and weights
+    direction: Tensor | None = None  # of a projection
+    index: Tensor | None = None  # the columns; None where they are all in order
 
     @property
     def reads(self) -> bool:
         """Whether it needs the source's activations: adding moves one by the same amount whatever
         it is, and a projection looks at the token itself."""
-        feedback = self.one.schedule.kind == "feedback"
-        return self.one.op not in ("add", "project") or feedback or bool(self.rivals)
+        return self.op not in ("add", "project") or self.maxima is not None or bool(self.rivals)
+
+    def takes(self, other: "_Step") -> bool:
+        """Whether both can be carried out at once, this one being the first."""
+        plain = not any((one.pace or one.condition or one.rivals) for one in (self, other))
+        mine = (self.op, self.by_norm, self.scope)
+        apart = not set(self.columns) & set(other.columns)
+        return (
+            plain
+            and apart
+            and self.op != "project"
+            and mine
+            == (
+                other.op,
+                other.by_norm,
+                other.scope,
+            )
+        )
+
+    def changed(self, z: Tensor, norms: Tensor | None, k: Tensor | None) -> Tensor:
+        """Activations z [..., columns] after it, at strength k [..., 1]; None: 1."""
+        amounts = self.amounts
+        if self.by_norm and norms is not None:
+            # What the target adds then has its share of the token's norm.
+            amounts = amounts * norms
+        if self.op in ("ablate", "scale"):
+            amounts = amounts * z
+        if self.op in ("cap", "clamp"):
+            bounded = torch.minimum(z, amounts) if self.op == "cap" else amounts.expand_as(z)
+            return bounded if k is None else z + k * (bounded - z)
+        amounts = amounts if k is None else k * amounts
+        # A weaker floor is a lower one.
+        return torch.maximum(z, amounts) if self.op in ("floor", "swap") else z + amounts
 
 
 def numbers_of(one: Intervention) -> Features:
@@ -142,103 +168,176 @@ class SourceSteering(Controller):
         that is not known."""
         super().__init__()
         self._lm, self._source = lm, source
-        tests = conditions or {}
-        every = [
-            _Work(lm, one, source, tests[one.condition] if one.condition is not None else None)
-            for one in interventions
-        ]
-        self._work = [work for work in every if not work.one.changes_nothing]
-        used = {n for work in self._work for n, _ in (*work.features, *work.rivals)}
-        self._numbers = sorted(used)
-        columns = {number: column for column, number in enumerate(self._numbers)}
-        self._rows = source.rows(self._numbers)  # [f, d]
-        self._index = torch.tensor(self._numbers, device=self._rows.device, dtype=torch.int64)
-        norms = torch.linalg.vector_norm(self._rows, dim=1).clamp_min(1e-12)
-        self._members = [Members(w.features, columns, norms, self._rows) for w in self._work]
-        self._rivals = [
-            Members(w.rivals, columns, norms, self._rows) if w.rivals else None for w in self._work
-        ]
-        self._maxima = [torch.tensor(work.maxima, device=self._rows.device) for work in self._work]
-        self._reads = any(work.reads for work in self._work)
+        for one in interventions:
+            for number, _ in (*numbers_of(one), *one.rival_features):
+                source.check(number, one.target)
+        own = [one for one in interventions if not one.changes_nothing]
+        used = {n for one in own for n, _ in (*numbers_of(one), *one.rival_features)}
+        numbers = sorted(used)
+        self._rows = source.rows(numbers)  # [f, d]
+        columns = {number: column for column, number in enumerate(numbers)}
+        self._steps = self._joined([self._step(one, columns, conditions or {}) for one in own])
+        reads = any(step.reads for step in self._steps)
+        self._activations = source.activations(numbers) if reads else None
+        self._by_norm = any(step.by_norm for step in self._steps)
+        self._changes_columns = any(step.op != "project" for step in self._steps)
         self._elsewhere = not source.read.same_tensor(source.write)
+
+    def _step(
+        self,
+        one: Intervention,
+        columns: Mapping[int, int],
+        conditions: "Mapping[Condition, ConditionTest]",
+    ) -> _Step:
+        norms = torch.linalg.vector_norm(self._rows, dim=1).clamp_min(1e-12)
+        own = _Members(numbers_of(one), columns, norms, self._rows)
+        rivals = None
+        if one.rival_features:
+            against = _Members(one.rival_features, columns, norms, self._rows)
+            rivals = against.columns, against.weights
+        maxima = None
+        if one.measures_itself:
+            known = [self._source.required_maximum(number) for number, _ in numbers_of(one)]
+            maxima = torch.tensor(known, device=self._rows.device)
+        by_norm = one.unit == "norm" and one.op not in ("ablate", "scale", "project")
+        amounts = own.weights * (-1.0 if one.op == "ablate" else one.value)
+        if one.op == "scale":
+            amounts = own.weights * (one.value - 1)
+        elif one.unit == "max" and maxima is not None and one.op != "ablate":
+            amounts = amounts * maxima
+        elif by_norm:
+            amounts = amounts / (own.norms * own.length)
+        kind = one.schedule.kind
+        return _Step(
+            one.op,
+            by_norm,
+            one.scope,
+            own.columns,
+            amounts,
+            None if kind == "constant" else Pace(self._lm, one.schedule),
+            None if one.condition is None else conditions[one.condition],
+            maxima if kind == "feedback" else None,
+            rivals,
+            own.direction if one.op == "project" else None,
+        )
+
+    def _joined(self, steps: Sequence[_Step]) -> list[_Step]:
+        """Neighbours that can be carried out at once as one step."""
+        found: list[_Step] = []
+        for step in steps:
+            if found and found[-1].takes(step):
+                found[-1].columns = [*found[-1].columns, *step.columns]
+                found[-1].amounts = torch.cat([found[-1].amounts, step.amounts])
+            else:
+                found.append(step)
+        for step in found:
+            if step.columns != list(range(len(self._rows))):
+                step.index = torch.tensor(step.columns, device=self._rows.device)
+        return found
 
     @torch.no_grad()
     def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
         y = output if output is not None else inputs
-        if y is None or not self._work:
+        if y is None:
+            return y
+        reached = [(step, scope_tokens(self._lm, y, step.scope)) for step in self._steps]
+        reached = [(step, tokens) for step, tokens in reached if tokens is not False]
+        if not reached:
             return y
         x = _kept(self._source, self._source.name, y) if self._elsewhere else y
-        where = replaceable(x, ordinary_tokens(self._lm, y), self._source.outlier_norm)
-        before = self._activations(x)
-        after = before
+        left, norms = self._left_alone(x, y)
         # What one unit of a latent adds, for SAEs that normalise each token.
         units = self._source.units(x)
-        norms = torch.linalg.vector_norm(y.float(), dim=-1, keepdim=True) / units  # [..., 1]
+        if norms is not None and isinstance(units, Tensor):
+            norms = norms / units
+        before = None if self._activations is None else self._activations(x)
+        after = before
+        if after is None:
+            after = self._rows.new_zeros(*y.shape[:-1], len(self._rows))
         along: list[tuple[Tensor, Tensor]] = []
-        for place, work in enumerate(self._work):
-            one, own, rivals = work.one, self._members[place], self._rivals[place]
-            touched = where & scope_tokens(self._lm, y, one.scope)
-            if work.condition is not None:
-                touched = touched & work.condition(y)
-            factor = work.pace(self._share(work, place, before))
-            if one.op == "project":
-                along.append((own.direction, (one.value - 1) * factor * touched))
+        for step, tokens in reached:
+            touched = tokens if isinstance(tokens, Tensor) else None
+            if step.condition is not None:
+                holds = step.condition(y)
+                touched = holds if touched is None else touched & holds
+            factor = None if step.pace is None else step.pace(self._share(step, before, after))
+            if step.direction is not None:
+                size = torch.ones(y.shape[:-1], device=y.device) if factor is None else factor
+                if touched is not None:
+                    size = size * touched
+                along.append((step.direction, (step.amounts[0] - 1) * size.unsqueeze(-1)))
                 continue
-            k = factor[..., None]
-            z = after.index_select(-1, own.columns)
-            changed = self._changed(one, own, self._maxima[place], z, norms, k)
-            after = _put(after, own.columns, torch.where(touched[..., None], changed, z))
-            if rivals is not None:
-                z = after.index_select(-1, rivals.columns)
-                less = z - k * rivals.weights * z
-                after = _put(after, rivals.columns, torch.where(touched[..., None], less, z))
+            after = _after(step, after, norms, factor, touched)
         # No branch on values from here on: a GPU would have to be waited for at every token.
-        difference = after - before
-        moved = (difference != 0).any(-1, keepdim=True)
-        steered = y.float() + difference @ self._rows * units
-        for direction, factor in along:
-            steered = steered + (factor * (steered @ direction))[..., None] * direction
-            moved = moved | (factor != 0)[..., None]
-        return torch.where(moved, steered.to(y.dtype), y)
+        steered = y.float()
+        if self._changes_columns:
+            difference = after if before is None else after - before
+            if left is not None:
+                difference = difference.masked_fill(left, 0.0)
+            steered = self._moved(steered, difference, units)
+        for direction, size in along:
+            moved = steered + size * (steered @ direction).unsqueeze(-1) * direction
+            stays = size == 0 if left is None else left | (size == 0)
+            steered = torch.where(stays, steered, moved)
+        return steered.to(y.dtype)
 
-    def _activations(self, x: Tensor) -> Tensor:
-        """The source's own activations of the directions in use: [..., f] fp32."""
-        if not self._reads:
-            return torch.zeros(*x.shape[:-1], len(self._numbers), device=x.device)
-        return self._source.activations(x, self._index)
+    def _left_alone(self, x: Tensor, y: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Which tokens stay as they are, bool [..., 1] (None: no one), and the norms of y [..., 1]
+        where amounts are measured by them."""
+        limit, norms = self._source.outlier_norm, None
+        special = special_tokens(self._lm, y)
+        left = None if special is None else special.unsqueeze(-1)
+        if self._by_norm:
+            norms = torch.linalg.vector_norm(y.float(), dim=-1, keepdim=True)
+        if limit is not None:
+            own = norms
+            if own is None or self._elsewhere:
+                own = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
+            beyond = ~(own <= limit)  # so is what is no number
+            left = beyond if left is None else left | beyond
+        return left, norms
 
-    def _share(self, work: _Work, place: int, before: Tensor) -> Tensor:
-        """How much of its maximum the target has by itself: [...]; of a group its strongest."""
-        own = before.index_select(-1, self._members[place].columns)
-        if work.one.schedule.kind != "feedback":
-            return own[..., 0]
-        return (own / self._maxima[place]).amax(dim=-1)
+    def _moved(self, y: Tensor, difference: Tensor, units: Tensor | float) -> Tensor:
+        """y [..., d] with the rows added as often as the latents changed [..., f]; 0 to a token
+        whose latents stayed."""
+        if isinstance(units, Tensor):
+            return y + difference @ self._rows * units
+        width = y.shape[-1]
+        flat = difference.reshape(-1, len(self._rows))
+        return torch.addmm(y.reshape(-1, width), flat, self._rows, alpha=units).view(y.shape)
 
     @staticmethod
-    def _changed(
-        one: Intervention, own: Members, maxima: Tensor, z: Tensor, norms: Tensor, k: Tensor
-    ) -> Tensor:
-        """Activations z [..., g] after one intervention of strength k [..., 1]."""
-        if one.op == "ablate":
-            return z - k * own.weights * z
-        if one.op == "scale":
-            return z + k * own.weights * (one.value - 1) * z
-        amount = torch.full_like(z, one.value) * own.weights
-        if one.unit == "max":
-            amount = amount * maxima
-        elif one.unit == "norm":
-            # What the target adds then has `value` times the token's norm.
-            amount = amount * norms / (own.norms * own.length)
-        if one.op == "add":
-            return z + k * amount
-        if one.op in ("floor", "swap"):  # a weaker floor is a lower one
-            return torch.maximum(z, k * amount)
-        bounded = torch.minimum(z, amount) if one.op == "cap" else amount
-        return z + k * (bounded - z)
+    def _share(step: _Step, before: Tensor | None, like: Tensor) -> Tensor:
+        """How much of its maximum the target has by itself: [...]; of a group its strongest."""
+        if before is None or step.maxima is None:
+            return like[..., 0]
+        own = before if step.index is None else before.index_select(-1, step.index)
+        return (own / step.maxima).amax(dim=-1)
 
 
-def _put(z: Tensor, columns: Tensor, values: Tensor) -> Tensor:
-    return z.index_copy(-1, columns, values)
+def _after(
+    step: _Step,
+    z: Tensor,
+    norms: Tensor | None,
+    factor: Tensor | None,
+    touched: Tensor | None,
+) -> Tensor:
+    """All activations z [..., f] after one step, on the tokens `touched` [...]; None: all."""
+    k = None if factor is None else factor.unsqueeze(-1)
+
+    def put(index: Tensor | None, own: Tensor, changed: Tensor) -> Tensor:
+        if touched is not None:
+            changed = torch.where(touched.unsqueeze(-1), changed, own)
+        return changed if index is None else z.index_copy(-1, index, changed)
+
+    own = z if step.index is None else z.index_select(-1, step.index)
+    z = put(step.index, own, step.changed(own, norms, k))
+    if step.rivals is not None:
+        columns, weights = step.rivals
+        index = torch.tensor(columns, device=z.device)
+        own = z.index_select(-1, index)
+        z = put(index, own, own - (weights if k is None else k * weights) * own)
+    return z
 
 
 class LayerSteering(Controller):
@@ -268,7 +367,10 @@ class LayerSteering(Controller):
         if x is None or self._one.changes_nothing:
             return x
         where = replaceable(x, ordinary_tokens(self._lm, x), self._outlier_norm)
-        where = where & scope_tokens(self._lm, x, self._one.scope)
+        reached = scope_tokens(self._lm, x, self._one.scope)
+        if reached is False:
+            return x
+        where = where if reached is True else where & reached
         if self._condition is not None:
             where = where & self._condition(x)
         changed = self._changed(x).float()

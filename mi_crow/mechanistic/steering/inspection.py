@@ -15,6 +15,7 @@ from mi_crow.language_model.text_memory import naming_a_length, pass_bytes
 from mi_crow.language_model.tokenize import Encoding, frame_of, start_id
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.fitting import check_not_signed, check_width
+from mi_crow.mechanistic.sae.outputs import activations_of
 from mi_crow.mechanistic.steering.ranking import (
     BY_ACTIVATION,
     Firing,
@@ -343,16 +344,6 @@ def _per_token(
         [[feature, act] for feature, act, score in zip(*row, strict=True) if score > -torch.inf]
         for row in rows
     ]
-
-
-def activations_of(latents: "SparseLatents", features: Tensor) -> Tensor:
-    """Activations [..., f] of the latents `features`, int64 [f], from sparse ones [..., k]."""
-    columns = [
-        (latents.values * (latents.indices == feature)).sum(-1) for feature in features.unbind()
-    ]
-    if not columns:
-        return latents.values.new_zeros(*latents.values.shape[:-1], 0)
-    return torch.stack(columns, dim=-1)
 
 
 @torch.inference_mode()

@@ -24,16 +24,17 @@ class Pace:
 
     def __call__(self, share: Tensor) -> Tensor:
         """The factors [...] for tokens whose feature has `share` [...] of its maximum."""
-        ones = torch.ones_like(share)
         context = self._lm.forward_context
         if self._schedule.kind == "constant" or context is None or context.prompt_length is None:
-            return ones
+            return torch.ones_like(share)
         if context.input_ids.numel() != share.numel():
-            return ones  # not one row a token: the scope has been refused if it matters
+            return torch.ones_like(
+                share
+            )  # not one row a token: the scope has been refused if it matters
         rows = share.reshape(context.input_ids.shape)  # [texts, tokens]
-        positions = context.position + torch.arange(rows.shape[1], device=rows.device)
-        generated = positions - context.prompt_length + 1  # the first generated token is 1
         if self._schedule.kind == "decay":
+            positions = context.position + torch.arange(rows.shape[1], device=rows.device)
+            generated = positions - context.prompt_length + 1  # the first generated token is 1
             factor = torch.exp(-generated.clamp_min(0) / self._schedule.tokens)
             return factor.expand(rows.shape).reshape(share.shape).to(share.dtype)
         return self._feedback(rows, context.position, context.prompt_length).reshape(share.shape)
@@ -44,9 +45,13 @@ class Pace:
             memory = rows.new_zeros(len(rows))
         elif len(memory) != len(rows):  # one prompt that was read is continued many times
             memory = memory[:1].expand(len(rows))
+        keep, target = self._schedule.keep, self._schedule.target
+        if rows.shape[1] == 1 and position >= prompt_length:  # as at every token of a generation
+            self._memory = torch.maximum(keep * memory, rows[:, 0])
+            return (1 - self._memory / target).clamp(0, 1).unsqueeze(1)
         factors = torch.ones_like(rows)
         for column in range(max(prompt_length - position, 0), rows.shape[1]):
-            memory = torch.maximum(self._schedule.keep * memory, rows[:, column])
-            factors[:, column] = (1 - memory / self._schedule.target).clamp(0, 1)
+            memory = torch.maximum(keep * memory, rows[:, column])
+            factors[:, column] = (1 - memory / target).clamp(0, 1)
         self._memory = memory
         return factors

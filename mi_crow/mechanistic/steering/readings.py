@@ -13,9 +13,9 @@ from torch.nn import functional
 from mi_crow.hooks import Detector, first_tensor
 from mi_crow.language_model.detokenize import shown_tokens
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.rules.some_latents import SomeLatents
 from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.steering.effects import teacher_forced
-from mi_crow.mechanistic.steering.inspection import activations_of
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.sources import layer_activations
 from mi_crow.mechanistic.steering.where import ordinary_tokens
@@ -39,7 +39,7 @@ class TargetActivations(Detector):
     ) -> None:
         super().__init__()
         self._lm, self._sae = lm, sae
-        self._features = torch.tensor(features, dtype=torch.int64, device=lm.device)
+        self._activations = SomeLatents(sae, features)
         self.enabled = False
         self.found: Tensor = torch.zeros(0, 0, len(features))
 
@@ -47,8 +47,7 @@ class TargetActivations(Detector):
     def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
         x = first_tensor(output if output is not None else inputs)
         where = replaceable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
-        found = activations_of(self._sae.encode_sparse(x), self._features).float()
-        self.found = found * where[..., None]
+        self.found = self._activations(x) * where[..., None]
 
 
 class LayerActivations(Detector):

@@ -6,19 +6,24 @@ neurons the coordinate axes and the coordinates.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.steering.inspection import activations_of
+from mi_crow.mechanistic.sae.outputs import activations_of
+from mi_crow.mechanistic.sae.rules.some_latents import SomeLatents
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
     from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+
+
+Activations = Callable[[Tensor], Tensor]
+"""How active some directions are on x [..., d]: [..., f] fp32."""
 
 
 class Source(ABC):
@@ -43,8 +48,8 @@ class Source(ABC):
         """What one unit of each adds: [f, d] fp32."""
 
     @abstractmethod
-    def activations(self, x: Tensor, numbers: Tensor) -> Tensor:
-        """How active each is on x [..., d]: [..., f] fp32."""
+    def activations(self, numbers: Sequence[int]) -> Activations:
+        """What tells how active these directions are; made once, called in every pass."""
 
     def units(self, x: Tensor) -> Tensor | float:
         """How often its row one unit of an activation adds to x [..., d]: 1, or [..., 1]."""
@@ -98,8 +103,8 @@ class SaeSource(Source):
     def rows(self, numbers: Sequence[int]) -> Tensor:
         return self.sae.decoder_rows.detach()[list(numbers)].float()
 
-    def activations(self, x: Tensor, numbers: Tensor) -> Tensor:
-        return activations_of(self.sae.encode_sparse(x), numbers).float()
+    def activations(self, numbers: Sequence[int]) -> Activations:
+        return SomeLatents(self.sae, numbers)
 
     def units(self, x: Tensor) -> Tensor | float:
         return self.sae.latent_units(x.float())
@@ -145,8 +150,9 @@ class LayerOfFeatures(SaeSource):
     def rows(self, numbers: Sequence[int]) -> Tensor:
         return self._across.rows_into(numbers, self._number, self._to)
 
-    def activations(self, x: Tensor, numbers: Tensor) -> Tensor:
-        return layer_activations(self._across, x, self._number, numbers)
+    def activations(self, numbers: Sequence[int]) -> Activations:
+        features = torch.tensor(numbers, dtype=torch.int64, device=self._across.device)
+        return lambda x: layer_activations(self._across, x, self._number, features)
 
 
 class VectorSource(Source):
@@ -176,8 +182,8 @@ class VectorSource(Source):
     def rows(self, numbers: Sequence[int]) -> Tensor:
         return self._vector[None]
 
-    def activations(self, x: Tensor, numbers: Tensor) -> Tensor:
-        return ((x.float() @ self._vector) / self._square)[..., None]
+    def activations(self, numbers: Sequence[int]) -> Activations:
+        return lambda x: ((x.float() @ self._vector) / self._square)[..., None]
 
     def maximum(self, number: int) -> float | None:
         return self._maximum
@@ -205,8 +211,9 @@ class NeuronSource(Source):
         axes[range(len(numbers)), list(numbers)] = 1.0
         return axes
 
-    def activations(self, x: Tensor, numbers: Tensor) -> Tensor:
-        return x.index_select(-1, numbers).float()
+    def activations(self, numbers: Sequence[int]) -> Activations:
+        index = torch.tensor(numbers, dtype=torch.int64, device=self._device)
+        return lambda x: x.index_select(-1, index).float()
 
     def check(self, number: int, target: str) -> None:
         if not 0 <= number < self.count:

@@ -13,20 +13,30 @@ if TYPE_CHECKING:
     from mi_crow.language_model.context import ForwardContext
 
 
+def special_tokens(lm: "LanguageModel", x: Tensor) -> Tensor | None:
+    """Which rows of x [..., d] belong to special tokens and padding: bool [...]; None where that is
+    not known, outside inference and generation."""
+    context = lm.forward_context
+    if context is None or context.special.numel() * x.shape[-1] != x.numel():
+        return None
+    return context.special.to(x.device).view(x.shape[:-1])
+
+
 def ordinary_tokens(lm: "LanguageModel", x: Tensor) -> Tensor:
     """Which rows of x [..., d] belong to ordinary tokens: bool [...].
 
     Outside inference and generation, where the tokens are not known, that is all of them.
     """
-    context = lm.forward_context
-    if context is not None and context.special.numel() == x.shape[:-1].numel():
-        return ~context.special.to(x.device).view(x.shape[:-1])
+    special = special_tokens(lm, x)
+    if special is not None:
+        return ~special
     return torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
 
 
-def scope_tokens(lm: "LanguageModel", x: Tensor, scope: str) -> Tensor:
-    """Which rows of x [..., d] positions (see `positions`) cover: bool [...]. Outside generation
-    every token belongs to the prompt.
+def scope_tokens(lm: "LanguageModel", x: Tensor, scope: str) -> Tensor | bool:
+    """Which rows of x [..., d] positions (see `positions`) cover: bool [...], or one bool where it
+    is all or none of them, as for a token that the model has just written. Outside generation every
+    token belongs to the prompt.
 
     Raises UserError where the layer does not have one row per token and the scope is not `all`, and
     for roles where the prompt is not a chat.
@@ -34,17 +44,22 @@ def scope_tokens(lm: "LanguageModel", x: Tensor, scope: str) -> Tensor:
     rows = x.shape[:-1]
     wanted = read_positions(scope)
     if wanted.kind == "all":
-        return torch.ones(rows, dtype=torch.bool, device=x.device)
+        return True
     context = lm.forward_context
     if context is None:
-        return torch.full(rows, wanted.kind == "prompt", dtype=torch.bool, device=x.device)
+        return wanted.kind == "prompt"
     if wanted.kind in ("prompt", "generated") and context.prompt_length is None:
-        return torch.full(rows, wanted.kind == "prompt", dtype=torch.bool, device=x.device)
+        return wanted.kind == "prompt"
     if context.input_ids.numel() != rows.numel():
         raise UserError(
             f"the layer gives {list(x.shape)}, not one row per token",
             hint="steer all tokens there, or choose a residual block",
         )
+    if context.prompt_length is not None and context.position >= context.prompt_length:
+        if wanted.kind in ("prompt", "generated", "last"):
+            return wanted.kind == "generated"
+        if wanted.kind == "role" and lm.prompt_roles is not None:
+            return wanted.role == GENERATED_ROLE
     return _covered(lm, context, wanted).to(x.device).expand(context.input_ids.shape).reshape(rows)
 
 

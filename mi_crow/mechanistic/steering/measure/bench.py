@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from mi_crow.hooks import Detector
 from mi_crow.language_model.context import ForwardContext
+from mi_crow.mechanistic.sae.outputs import activations_of
 from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.steering.effects import Written, teacher_forced, write_now
 from mi_crow.mechanistic.steering.fits import looked_up
-from mi_crow.mechanistic.steering.inspection import activations_of
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.arms import Arm
 from mi_crow.mechanistic.steering.measure.config import Trial
