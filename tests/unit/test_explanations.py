@@ -108,7 +108,7 @@ def config_of(chat: Chat, **changes: Any) -> ExplanationsConfig:
 
 
 def test_explanations_are_scored_on_texts_that_the_explainer_did_not_see(indexed_workspace, chat):
-    told = explain_with(indexed_workspace, config_of(chat, most=32))
+    told = explain_with(indexed_workspace, config_of(chat, most=64))
     store = FeatureStore.open(indexed_workspace, SAE)
     said = store.connection.proposals.explanations
     assert told["explained"] == len(said) > 16

@@ -80,10 +80,8 @@ def silent_passages(store: FeatureStore, material: Material, seed: int) -> list[
     """Texts in which the feature is not known to fire: half where a feature fires that co-activates
     with it or is near it, half where any other does; none from a document of its own."""
     rng = np.random.default_rng([seed, material.feature])
-    own = {one.document for one in (*material.shown, *material.held_out)}
-    own |= {
-        one.document for some in store.all_examples(material.feature, 1000).values() for one in some
-    }
+    found_in = "SELECT DISTINCT document FROM idx.examples WHERE feature = ?"
+    own = set(store.connection.columns(found_in, [material.feature])["document"].tolist())
     detail = store.detail(material.feature)
     near = [one.feature for one in detail.coactivations] + [
         one.feature for one in detail.neighbours
