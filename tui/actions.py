@@ -37,7 +37,7 @@ APP = (
     ),
     Action("app.back", "backspace,alt+left", "back", "back", "Back to where you were", False),
     Action(
-        "app.forward", "alt+right,shift+backspace", "forward", "forward", "Forward again", False
+        "app.forward", "shift+backspace,alt+right", "forward", "forward", "Forward again", False
     ),
     Action("app.zoom", "plus", "zoom", "zoom", "This pane alone, or all panes again", False),
     Action("app.jump", "apostrophe", "jump", "jump", "Jump to a pane or field by letter", False),

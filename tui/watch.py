@@ -41,11 +41,7 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
 
     Raises NotFoundError when the workspace is gone: an empty one is something else.
     """
-    if not workspace.exists():
-        raise NotFoundError(
-            f"the workspace is gone: {str(workspace.root)!r} is not there",
-            hint="what you see is as it was, and goes on once the folder is back",
-        )
+    check_there(workspace)
     job_marks = _marks(workspace.jobs_dir, ("status.json", "events.jsonl", "cancel"))
     store_marks = _marks(workspace.activations_dir, ("manifest.json",)) + _marks(
         workspace.saes_dir, ("cfg.json", "evaluation.json", "features.duckdb")
@@ -63,6 +59,16 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
     saes, unread_saes = workspace.scan_saes()
     unreadable = (*unread_runs, *unread_saes)
     return Scan(jobs, tuple(runs), tuple(saes), job_marks, store_marks, unreadable, unfinished)
+
+
+def check_there(workspace: Workspace) -> None:
+    """Raises NotFoundError when the workspace is gone: what is written then would make another one
+    in its place."""
+    if not workspace.exists():
+        raise NotFoundError(
+            f"the workspace is gone: {str(workspace.root)!r} is not there",
+            hint="what you see is as it was, and goes on once the folder is back",
+        )
 
 
 def why_read_only(workspace: Workspace) -> str:

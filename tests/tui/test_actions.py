@@ -22,7 +22,7 @@ from tui.screens.inspect.popups import CausesPopup, GridPopup
 from tui.screens.runs.new_menu import NewMenu
 from tui.widgets.forms.line import SectionHeading
 from tui.widgets.forms.popup import FormPopup
-from tui.widgets.frame.help import HelpScroll, help_content
+from tui.widgets.frame.help import HelpScroll, help_blocks
 from tui.widgets.frame.palette import offered
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import RowList
@@ -144,7 +144,7 @@ def test_keys_are_written_as_people_read_them():
 
 
 def test_help_names_every_key_of_a_screen_and_follows_the_key_map():
-    text = help_content("runs", {"runs.log": "f5"}).plain
+    text = "\n".join(block.plain for block in help_blocks("runs", {"runs.log": "f5"}))
     for action in (*scope_actions("runs"), *scope_actions("app")):
         if action.keys:
             assert action.help in text

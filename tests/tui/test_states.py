@@ -132,6 +132,7 @@ async def test_a_workspace_that_is_gone_is_told_on_every_screen_and_comes_back(
         await press(pilot, "1")
         rows = pilot.app.screen.query_one("#list-runs", RowList).rows
         assert [row.key for row in rows] == before
+        await press(pilot, "n", "c", "ctrl+r", "escape", "escape", "2", "t", *"hill", "enter")
         assert not app_workspace.root.exists()
         away.rename(app_workspace.root)
         await look(pilot)

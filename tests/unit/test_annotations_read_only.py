@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mi_crow.cli import main
-from mi_crow.errors import UserError
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.workspace import Workspace
 from tests.helpers.other_user import as_colleague, give_away, needs_root, read_only, small_disk
@@ -125,6 +125,19 @@ def test_a_replaced_file_is_read_and_written_instead_of_the_old_one(
     assert annotations.take_notice() is None  # told once
     annotations.set_concept("sae", 2, "hill")
     assert names(Annotations(workspace.annotations_path)) == ["mountain", "hill"]
+    annotations.close()
+
+
+def test_a_folder_that_is_gone_is_not_made_again(workspace: Workspace, tmp_path: Path) -> None:
+    annotations = Annotations(workspace.annotations_path)
+    annotations.set_concept("sae", 8, "lake")
+    away = workspace.root.rename(tmp_path / "away")
+    with pytest.raises(NotFoundError, match="is gone"):
+        annotations.set_concept("sae", 9, "river")
+    assert not workspace.root.exists()
+    away.rename(workspace.root)
+    annotations.set_concept("sae", 9, "river")
+    assert names(annotations) == ["sea", "lake", "river"]
     annotations.close()
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mi_crow.causes import machine_error
-from mi_crow.errors import CorruptDataError, MiCrowError, UserError
+from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_disk import (
     Marks,
     file_system,
@@ -78,6 +78,7 @@ class AnnotationsDatabase:
         self._foreseen = False  # whether `write_obstacle` knew it
         self._generation = 0  # of what `data_version` counts in
         self._notice: str | None = None
+        self._had_folder = path.parent.is_dir()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection | None]:
@@ -186,6 +187,11 @@ class AnnotationsDatabase:
         """Begins a transaction in the file that is at the path."""
         while True:
             self._close_outdated()
+            if self._had_folder and not self.path.parent.is_dir():
+                raise NotFoundError(
+                    f"tagging is off: the folder {str(self.path.parent)!r} is gone",
+                    hint="nothing was written; try again once it is back",
+                )
             if (obstacle := write_obstacle(self.path)) is not None:
                 raise tagging_is_off(self.path, obstacle)
             if self._copied is not None:
@@ -205,6 +211,7 @@ class AnnotationsDatabase:
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._had_folder = True
         if not self.path.exists():  # SQLite would make it writable for nobody else
             self.path.touch()
         is_new = self.path.stat().st_size == 0

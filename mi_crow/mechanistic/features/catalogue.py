@@ -57,7 +57,7 @@ COLUMNS: tuple[FeatureColumn, ...] = (
         "output",
         "output",
         "activation",
-        "its output score: how strongly it steers (mi-crow steer scores)",
+        "how strongly it steers: `mi-crow steer scores`",
     ),
     _C("norm", "decoder_norm", "norm", "activation", "norm of its decoder row"),
     _C(

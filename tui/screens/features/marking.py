@@ -22,6 +22,7 @@ from tui.screens.concepts.typed_path import typed_path
 from tui.screens.features.listing import FeatureListScreen
 from tui.text import printable
 from tui.threads import error_sentence
+from tui.watch import check_there
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.feature_marks import FeatureMarks
 
@@ -82,6 +83,7 @@ class FeatureMarkScreen(FeatureListScreen):
         def start() -> str:
             from mi_crow.jobs import submit
 
+            check_there(workspace)
             return submit(workspace, "explain", {"sae_id": sae_id})
 
         def started(_: str) -> None:

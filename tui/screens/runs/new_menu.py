@@ -26,7 +26,7 @@ class NewMenu(Popup[str]):
         self._why_not = {name: why_not(name) for name in self._names}
 
     def compose_box(self) -> ComposeResult:
-        yield RowList([Column("key", 3), Column("what", 44), Column("why not")], id="new-list")
+        yield RowList([Column("key", 3), Column("what", 48), Column("why not")], id="new-list")
 
     def on_mount(self) -> None:
         rows = self.query_one(RowList)

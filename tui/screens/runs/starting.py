@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from tui import messages
 from tui.actions import BY_ID
 from tui.preferences.key_words import key
+from tui.watch import check_there
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
@@ -173,5 +174,6 @@ class StartsJobs(_Screen):
     def _submit_demo(self) -> str:
         from mi_crow.jobs import submit
 
+        check_there(self.context.workspace)
         device = self.context.device
         return submit(self.context.workspace, "demo", {"device": device}, device)

@@ -11,6 +11,7 @@ from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line, in_words
 from tui.screens.runs.forms.finding import Situation
 from tui.screens.runs.forms.parameters import default_at, flat, nested, texts_of
+from tui.watch import check_there
 from tui.widgets.forms.fields import (
     Advice,
     Candidate,
@@ -196,6 +197,7 @@ class JobForm:
         """Starts the jobs and gives the id of the first. Raises UserError."""
         from mi_crow.jobs import submit
 
+        check_there(self.at.workspace)
         specs = self.specs(values)
         ids = [
             submit(
