@@ -5,15 +5,22 @@ import threading
 from collections import Counter
 
 import pytest
+from textual._compositor import Compositor
+from textual.app import App
 from textual.cache import LRUCache
+from textual.content import Content
 from textual.css import stylesheet
 from textual.css.parse import parse
 
 from tests.tui.driving import press, screen_text, settle
 from tests.tui.stand_ins import give_index
 from tui.actions import SCREENS
+from tui.screens.features.detail import FeatureDetailPane
+from tui.terminal.compositor import PieceCompositor
 from tui.terminal.stylesheet import KeptStylesheet
+from tui.widgets.example_list import ExampleList
 from tui.widgets.lists.feature_table import FeatureTable
+from tui.widgets.words import Words
 
 
 async def test_each_source_of_styles_is_parsed_once(run_app, app_workspace, monkeypatch):
@@ -104,3 +111,79 @@ async def test_garbage_is_looked_for_once_the_app_has_started(
     finally:
         gc.enable()
         gc.unfreeze()
+
+
+@pytest.fixture
+async def wide_features(run_app, app_workspace):
+    """Features with the table and the open feature beside it."""
+    async with run_app(app_workspace, size=(200, 40), sae_id="demo-topk") as pilot:
+        give_index(pilot.app)
+        await settle(pilot)
+        await press(pilot, "2")
+        yield pilot
+
+
+async def test_a_move_draws_two_lines(wide_features, monkeypatch):
+    drawn: Counter[int] = Counter()
+    render_line = FeatureTable.render_line
+
+    def counting(table, y):
+        drawn[y] += 1
+        return render_line(table, y)
+
+    monkeypatch.setattr(FeatureTable, "render_line", counting)
+    await press(wide_features, "j")
+    assert set(drawn) == {0, 1}
+
+
+async def test_another_feature_moves_nothing_on_the_screen(wide_features, monkeypatch):
+    laid_out: list[object] = []
+    reflow = Compositor.reflow
+
+    def counting(compositor, *arguments):
+        laid_out.append(compositor)
+        return reflow(compositor, *arguments)
+
+    monkeypatch.setattr(Compositor, "reflow", counting)
+    pane = wide_features.app.screen.query_one(FeatureDetailPane)
+    before = pane.feature
+    await press(wide_features, "j")
+    assert pane.feature != before
+    assert f"#{pane.feature}" in screen_text(wide_features)
+    assert not laid_out
+
+
+async def test_what_is_drawn_in_pieces_is_the_whole_screen(wide_features):
+    app = wide_features.app
+    for keys in (["j"], ["G"], ["/", "a"], ["escape"], ["?"], ["escape"], ["tab", "j"]):
+        await press(wide_features, *keys)
+        pieces, whole = PieceCompositor(), Compositor()
+        for one in (pieces, whole):
+            one.reflow(app.screen, app.size)
+        assert pieces.render_strips() == whole.render_strips()
+
+
+async def test_examples_below_the_screen_are_drawn_in_the_end(wide_features):
+    examples = wide_features.app.screen.query_one(ExampleList)
+    await press(wide_features, "enter", "G")
+    assert examples.cursor == examples.count - 1
+    assert examples.text_to_copy()[0].count("document") == examples.count
+
+
+class _TextApp(App[None]):
+    CSS = "#fixed { height: 2; } #free { height: auto; }"
+
+    def compose(self):
+        yield Words("one", id="fixed")
+        yield Words("one", id="free")
+
+
+async def test_a_text_moves_others_where_it_takes_other_lines():
+    async with _TextApp().run_test(size=(20, 10)) as pilot:
+        fixed, free = pilot.app.query(Words)
+        for text, height in (("two", 1), ("a\nb\nc", 3), (Content("a\nb"), 2), ("x" * 30, 2)):
+            fixed.update(text)
+            free.update(text)
+            await pilot.pause()
+            assert (fixed.size.height, free.size.height) == (2, height)
+            assert str(free.visual)[:1] in screen_text(pilot)

@@ -13,6 +13,7 @@ from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.context import AppContext
 from tui.screens.zoom import ZoomsPanes
+from tui.terminal.compositor import PieceCompositor
 from tui.terminal.keys import is_field
 from tui.threads import ThreadWork
 from tui.widgets.frame.banner import Banner
@@ -37,6 +38,7 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, Screen[None]):
 
     def __init__(self) -> None:
         super().__init__()
+        self._compositor = PieceCompositor()
         self.add_class("screen")
 
     @property
@@ -101,10 +103,9 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, Screen[None]):
 
     def whole_state(self) -> dict[str, Any]:
         """`state`, and what the frame keeps for every screen."""
-        orders = {one.id: one.order.as_json() for one in self.query(SortedList) if one.id}
-        columns = {
-            one.listed: one.columns_as_json() for one in self.query(SortedList) if one.listed
-        }
+        lists = list(self.query(SortedList))
+        orders = {one.id: one.order.as_json() for one in lists if one.id}
+        columns = {one.listed: one.columns_as_json() for one in lists if one.listed}
         return self.state() | {"orders": orders, "lists": columns} | self.zoom_state()
 
     def _restore_frame(self, saved: JsonObject) -> None:

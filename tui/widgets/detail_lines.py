@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from textual.content import Content
-from textual.geometry import Size
 from textual.message import Message
 
 from tui.actions import bindings
@@ -46,7 +45,7 @@ class DetailLines(LineView):
         for line in changed:
             self._strips.discard((line, self.text_width, ""))
         if len(lines) != len(before):
-            self.virtual_size = Size(0, len(lines))
+            self.set_line_count(len(lines))
         top = round(self.scroll_offset.y)
         for line in changed:
             if top <= line < top + self.size.height:

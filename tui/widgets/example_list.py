@@ -40,6 +40,7 @@ class ExampleList(LineView):
         self._look: ExampleLook = "windows"
         self._starts: list[int] = []
         self._ends: list[int] = []
+        self._drawn_for = 0, 0  # width, and lines of each
 
     def show(self, examples: "Sequence[Example]", top: float, empty: str = "") -> None:
         """Shows `examples`; `top` is the activation that gets the last heat step."""
@@ -71,20 +72,34 @@ class ExampleList(LineView):
             self.rewrap()
 
     def rewrap(self) -> None:
-        drawing = Drawing(self._top, max(self.text_width - 2, 8), heat_mode(self.app))
-        lines: list[Content] = []
+        self._drawn_for = self.text_width, self._lines_each
         self._starts, self._ends = [], []
-        for place, one in enumerate(self._examples):
-            body = self._body(drawing, one, place)
+        if not self._examples and self._empty:
+            self.set_lines([Content.assemble("  ", (self._empty, "$muted"))])
+        else:
+            self.set_lines(self._drawn([], until=self.size.height + 1))
+            self.call_after_refresh(self._draw_rest)
+        self._keep_cursor_visible()
+
+    def _drawn(self, lines: list[Content], until: int | None = None) -> list[Content]:
+        """The lines with those of the next examples, as many as make `until` lines."""
+        drawing = Drawing(self._top, max(self.text_width - 2, 8), heat_mode(self.app))
+        for place in range(len(self._starts), len(self._examples)):
+            if until is not None and len(lines) >= until:
+                break
+            body = self._body(drawing, self._examples[place], place)
             self._starts.append(len(lines))
             lines += [Content("  ") + line for line in body]
             self._ends.append(len(lines))
             if len(body) > 1:
                 lines.append(Content(""))
-        if not self._examples and self._empty:
-            lines = [Content.assemble("  ", (self._empty, "$muted"))]
-        self.set_lines(lines)
-        self._keep_cursor_visible()
+        return lines
+
+    def _draw_rest(self) -> None:
+        """Draws the examples below the screen, which the first frame did not wait for."""
+        if len(self._starts) < len(self._examples):
+            self._lines = self._drawn(list(self._lines))
+            self.set_line_count(len(self._lines))
 
     def _body(self, drawing: Drawing, one: Folded, place: int) -> list[Content]:
         if self._look == "aligned":
@@ -93,8 +108,12 @@ class ExampleList(LineView):
             return drawing.document(one)
         if self._look != "windows":
             return [drawing.line(one)]
+        return drawing.windows(one, self._lines_each)
+
+    @property
+    def _lines_each(self) -> int:
         height = self.size.height
-        return drawing.windows(one, 2 if height < 18 else 3 if height < 40 else 4)
+        return 2 if height < 18 else 3 if height < 40 else 4
 
     def look_of(self, line: int) -> str:
         return "cursor" if self.has_focus and line in self._lines_of(self.cursor) else ""
@@ -129,12 +148,17 @@ class ExampleList(LineView):
 
     def _keep_cursor_visible(self) -> None:
         if self._starts:
+            if self.cursor >= len(self._starts):
+                self._draw_rest()
             lines = self._lines_of(self.cursor)
             region = Region(0, lines.start, 1, min(len(lines), max(self.size.height, 1)))
             self.scroll_to_region(region, animate=False, force=True)
 
     def on_resize(self) -> None:
-        self.rewrap()
+        if self._drawn_for != (self.text_width, self._lines_each):
+            self.rewrap()
+        else:
+            self._keep_cursor_visible()
 
     def on_focus(self) -> None:
         self._refresh_example(self.cursor)
@@ -163,6 +187,7 @@ class ExampleList(LineView):
             self._to_line(self._lines_of(self.cursor).start - self.size.height)
 
     def _to_line(self, line: int) -> None:
+        self._draw_rest()
         if self._starts:
             self.cursor = max(bisect_right(self._starts, max(line, 0)) - 1, 0)
 

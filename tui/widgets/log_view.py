@@ -5,7 +5,6 @@ from functools import partial
 
 from textual.app import ComposeResult
 from textual.content import Content
-from textual.geometry import Size
 
 from mi_crow.store.workspace import Workspace
 from tui.actions import bindings
@@ -47,10 +46,10 @@ class LogText(LineView):
         beyond = len(lines) > round(self.scroll_offset.y) + height
         if at_end and beyond:
             top = len(lines) - height + (height // 3 if grown else 0)
-            self.virtual_size = Size(0, top + height)
+            self.set_line_count(top + height)
             self.scroll_to(y=top, animate=False, force=True, immediate=True)
         elif grown:
-            self.virtual_size = Size(0, max(len(lines), self.virtual_size.height))
+            self.set_line_count(max(len(lines), self.virtual_size.height))
             self.refresh_lines(len(before), len(lines) - len(before))
 
 

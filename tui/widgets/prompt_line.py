@@ -117,7 +117,8 @@ class PromptLine(Horizontal):
         self._trouble = trouble
         line = self.query_one(".prompt-hint", Static)
         line.set_class(bool(trouble), "-trouble")
-        line.update(printable(trouble or self._hint))
+        if line.content != (words := printable(trouble or self._hint)):
+            line.update(words)
 
     def close(self) -> bool:
         """Closes the line and gives the focus back; False when it was not open."""

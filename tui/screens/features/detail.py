@@ -7,7 +7,6 @@ from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Static
 
 from mi_crow.errors import NotFoundError
 from tui.preferences.key_words import key
@@ -26,6 +25,7 @@ from tui.widgets.example_lines import LOOKS
 from tui.widgets.example_list import ExampleList
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.trouble import Trouble
+from tui.widgets.words import Words
 
 
 class FeatureDetailPane(Container):
@@ -45,15 +45,15 @@ class FeatureDetailPane(Container):
 
     def compose(self) -> ComposeResult:
         yield Trouble(id="feature-trouble")
-        yield Static(id="feature-head", markup=False)
+        yield Words(id="feature-head", markup=False)
         with Horizontal(id="feature-panes"):
             with Vertical(id="feature-texts", classes="pane -across -shown"):
-                yield Static(id="examples-title", markup=False)
+                yield Words(id="examples-title", markup=False)
                 yield ExampleList(id="examples")
             with Vertical(id="feature-side", classes="pane -across"):
-                yield Static(id="side-facts", markup=False)
+                yield Words(id="side-facts", markup=False)
                 for name in ("neighbours", "elsewhere", "coactive"):
-                    yield Static(classes="related-title", id=f"title-{name}")
+                    yield Words(classes="related-title", id=f"title-{name}")
                     yield RowList(RELATED_COLUMNS, empty="none", id=f"related-{name}")
 
     @property
@@ -81,14 +81,14 @@ class FeatureDetailPane(Container):
         self.query_one("#feature-panes").display = detail is not None
         if detail is None:
             title = Content.styled(f"#{read.feature}", "bold $primary")
-            self.query_one("#feature-head", Static).update(title)
+            self.query_one("#feature-head", Words).update(title)
             trouble.show(read.error or NotFoundError(f"feature {read.feature} not found"))
             return
         trouble.clear()
         if not same:
             empty = "No examples in this band." if detail.row.fires else "It never fires."
             self.examples.show(read.examples, detail.row.max_act, empty)
-        self.query_one("#examples-title", Static).update(self._title(read))
+        self.query_one("#examples-title", Words).update(self._title(read))
         self._show_side()
         cofiring = detail.cofiring
         sample = f"\nof {count(cofiring.counted)} sampled tokens" if cofiring.is_sample else ""
@@ -97,7 +97,7 @@ class FeatureDetailPane(Container):
             ("coactive", "Co-activates", f" (Jaccard){sample}", detail.coactivations),
         ):
             words = Content.assemble((title, "bold $primary"), (measure, "$muted"))
-            self.query_one(f"#title-{name}", Static).update(words)
+            self.query_one(f"#title-{name}", Words).update(words)
             row_list = self.query_one(f"#related-{name}", RowList)
             row_list.set_rows(related_rows([one[:2] for one in related], read.rows))
             if not same:
@@ -115,7 +115,7 @@ class FeatureDetailPane(Container):
         self.set_class(bool(found), "-elsewhere")
         if found:
             words = Content.assemble(("In other SAEs", "bold $primary"), (" (cosine)", "$muted"))
-            self.query_one("#title-elsewhere", Static).update(words)
+            self.query_one("#title-elsewhere", Words).update(words)
             rows.styles.height = min(len(found), 1 if self.size.height < TALL else MOST)
         rows.set_rows(elsewhere_rows(found))
         self._show_side()
@@ -125,7 +125,7 @@ class FeatureDetailPane(Container):
         examples = self.examples
         examples.look = LOOKS[(LOOKS.index(examples.look) + 1) % len(LOOKS)]
         if self._read is not None and self._read.detail is not None:
-            self.query_one("#examples-title", Static).update(self._title(self._read))
+            self.query_one("#examples-title", Words).update(self._title(self._read))
 
     def _title(self, read: DetailRead) -> Content:
         if read.band == 0:
@@ -141,11 +141,11 @@ class FeatureDetailPane(Container):
     def _show_side(self) -> None:
         if self._read is None or self._read.detail is None:
             return
-        facts = self.query_one("#side-facts", Static)
+        facts = self.query_one("#side-facts", Words)
         width = max(facts.container_size.width, 16)
         facts.update(side_content(self._read.detail, width, self.size.height, len(self.elsewhere)))
         detail = self._read.detail
-        head = self.query_one("#feature-head", Static)
+        head = self.query_one("#feature-head", Words)
         head.update(head_content(detail, max(head.container_size.width - 2, 20)))
 
     def on_resize(self) -> None:

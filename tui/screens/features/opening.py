@@ -101,13 +101,18 @@ class OpenFeatureScreen(MiCrowScreen):
 
     @property
     def _detail_shows(self) -> bool:
-        return any(self.has_class(name) for name in ("-detail", "-wide", "-very-wide"))
+        return self.has_class("-detail") or not self.is_narrow
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether there is room for the table or the open feature, not for both."""
+        return not (self.has_class("-wide") or self.has_class("-very-wide"))
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._open_again)
 
     def _enter_detail(self) -> None:
-        self.add_class("-detail", update=not self._detail_shows)
+        self.add_class("-detail", update=self.is_narrow and not self._detail_shows)
         self._open_again()
         self.pane.examples.focus()
 

@@ -165,7 +165,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             return prompt.close()
         focused = self.focused
         if focused is not None and self.pane in focused.ancestors:
-            self.remove_class("-detail")
+            self.remove_class("-detail", update=self.is_narrow)
             self.table.focus()
             return True
         if self._query.search:

@@ -1,6 +1,6 @@
 """What opens over a screen: the frame of popups, and the question with yes or no."""
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -10,6 +10,7 @@ from textual.widgets import Static
 
 from tui.actions import bindings
 from tui.clipboard import copy_focused
+from tui.terminal.compositor import PieceCompositor
 from tui.text import printable
 from tui.threads import ThreadWork
 from tui.widgets.frame.footer import FooterBar
@@ -26,6 +27,10 @@ class Popup(ThreadWork, ModalScreen[Result | None]):
 
     HEADING = ""
     BINDINGS = bindings("popup", "close") + bindings("app", "copy")
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._compositor = PieceCompositor()
 
     def compose(self) -> ComposeResult:
         box = Vertical(classes="popup-box")

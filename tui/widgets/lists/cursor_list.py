@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from textual import events
 from textual.content import Content
-from textual.geometry import Region, Size
+from textual.geometry import Region
 from textual.reactive import reactive
 from textual.strip import Strip
 
@@ -72,7 +72,7 @@ class CursorList(StripView):
             self._had_rows = not self._had_rows
             self.refresh_bindings()  # whether enter opens anything
         self.forget_strips()
-        self.virtual_size = Size(0, self.row_count)
+        self.set_line_count(self.row_count)
         self.set_reactive(CursorList.cursor, max(cursor, 0))
         self._keep_cursor_visible()
         self.refresh()

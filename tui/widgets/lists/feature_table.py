@@ -203,8 +203,9 @@ class FeatureTable(ThreadWork, CursorList):
             if wider and layout(self.columns, self._needs, self.text_width) != self.layout_now:
                 self._lay_out()
             else:
-                self.forget_strips()
-                self.refresh_lines(block * BLOCK_ROWS, BLOCK_ROWS)
+                lines = range(block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS)
+                self.forget_lines(lines)
+                self.refresh_lines(lines.start, len(lines))
         self._read_visible()
 
     def _rows_failed(self, generation: int, error: Exception) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from textual.content import Content
-from textual.geometry import Size
 
 from tui.widgets.lists.strip_view import StripView
 
@@ -21,7 +20,7 @@ class LineView(StripView):
         self._lines = lines
         self.forget_strips()
         self._wrapped_for = self.text_width
-        self.virtual_size = Size(0, len(lines))
+        self.set_line_count(len(lines))
         self.refresh()
 
     def rewrap(self) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from textual import events
 from textual.app import RenderResult
 from textual.content import Content
-from textual.geometry import Size
 from textual.message import Message
 from textual.widget import Widget
 
@@ -238,7 +237,7 @@ class RowList(CursorList):
             self.post_message(self.Opened(self, self.key))
 
     def on_resize(self) -> None:
-        self.virtual_size = Size(0, len(self._rows))
+        self.set_line_count(len(self._rows))
         self._keep_cursor_visible()
 
     def on_focus(self) -> None:

@@ -6,10 +6,11 @@ from rich.segment import Segment
 from textual import events
 from textual.cache import LRUCache
 from textual.content import Content
-from textual.geometry import Region, Spacing
+from textual.geometry import Region, Size, Spacing
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.style import Style
+from textual.widget import Widget
 
 from tui.widgets.lists.text_selection import Place, TextSelection
 
@@ -35,10 +36,13 @@ class StripView(ScrollView, can_focus=True):
         self._drawn_in: object = None  # the colours of the strips
         self._pressed: Place | None = None  # where the button was, while it is down
         self._selection: TextSelection | None = None
+        self._drawn_width: int | None = None  # while lines are drawn
 
     @property
     def text_width(self) -> int:
         """Cells of a line."""
+        if self._drawn_width is not None:
+            return self._drawn_width
         return max(self.scrollable_content_region.width, 1)
 
     @property
@@ -66,7 +70,11 @@ class StripView(ScrollView, can_focus=True):
             return super().render_lines(crop)
         width, background = self.outer_size.width, self.background_colors[1]
         blank = self.rich_style
-        strips = [self.render_line(y).adjust_cell_length(width, blank) for y in crop.line_range]
+        self._drawn_width = self.text_width  # Textual looks for it all over the screen
+        try:
+            strips = [self.render_line(y).adjust_cell_length(width, blank) for y in crop.line_range]
+        finally:
+            self._drawn_width = None
         for line_filter in self.get_line_filters():
             strips = [strip.apply_filter(line_filter, background) for strip in strips]
         if crop.column_span != (0, width):
@@ -98,6 +106,20 @@ class StripView(ScrollView, can_focus=True):
             for text, own in content.render(style, end="", parse_style=self._get_style)
         ]
         return Strip(segments).adjust_cell_length(width, style.rich_style)
+
+    def set_line_count(self, count: int) -> None:
+        """How many lines there are. Textual lays out the whole screen for another number of them;
+        here only where a scrollbar comes or goes, or the height follows the lines."""
+        size, styles = Size(0, count), self.styles
+        follows = styles.height is not None and styles.height.is_auto
+        bar = styles.overflow_y == "scroll" or (
+            styles.overflow_y == "auto" and count > self.container_size.height
+        )
+        if follows or not self.container_size or bar != self.show_vertical_scrollbar:
+            self.virtual_size = size
+        elif size != self.virtual_size:
+            self.set_reactive(Widget.virtual_size, size)  # type: ignore[arg-type]
+            self._scroll_update(size)
 
     def refresh_line(self, y: int) -> None:
         self.refresh_lines(y)
@@ -160,6 +182,11 @@ class StripView(ScrollView, can_focus=True):
         before, self._selection = self._selection, selection
         for lines in {one.lines for one in (before, selection) if one is not None}:
             self.refresh_lines(lines.start, len(lines))
+
+    def forget_lines(self, lines: range) -> None:
+        """Forgets how some lines were drawn."""
+        for key in [key for key in list(self._strips.keys()) if key[0] in lines]:
+            self._strips.discard(key)
 
     def _look_at_colours(self) -> None:
         """Forgets the strips when the colours changed. Textual tells of each update of styles,
