@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,18 +65,20 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _queues_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _queues_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Path]]:
     """No test waits for the user's jobs or reads the user's config, nor do they wait for a test:
-    holds for fixtures that outlive a test."""
+    holds for fixtures that outlive a test. Gives names of folders that are not there yet."""
+    # `mktemp` would look through the folders of all tests for each of them.
+    folders = map(tmp_path_factory.mktemp("queues").joinpath, map(str, count()))
     with pytest.MonkeyPatch.context() as patch:
-        own_queues(tmp_path_factory.mktemp("queues"), patch)
-        yield
+        own_queues(next(folders), patch)
+        yield folders
 
 
 @pytest.fixture(autouse=True)
-def _own_queues(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_queues(_queues_of_the_tests: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that one test leaves behind holds up no other test."""
-    own_queues(tmp_path_factory.mktemp("queues"), monkeypatch)
+    own_queues(next(_queues_of_the_tests), monkeypatch)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives a test device queues, a config file and saved states of its own."""
     for name in ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         folder = tmp_path / name.lower()
-        folder.mkdir()
+        folder.mkdir(parents=True)
         monkeypatch.setenv(name, str(folder))
     monkeypatch.delenv("MI_CROW_WORKSPACE", raising=False)
 

@@ -31,10 +31,10 @@ def sample_sae_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample-sae")
     store = LocalStore(folder / "store")
     lm = LanguageModel.from_huggingface("sample", store=store, device="cpu")
-    texts = TextDataset.from_local(corpus_path()).random_sample(400, seed=0)
+    texts = TextDataset.from_local(corpus_path()).random_sample(120, seed=0)
     run_id = lm.activations.save(layer_signature="resid_post.2", dataset=texts)
     sae = TopKSae(n_latents=512, n_inputs=lm.layers.width("resid_post.2"), k=16)
     SaeTrainer(sae).train(
-        store, run_id, "resid_post.2", SaeTrainingConfig(steps=200, batch_size=512)
+        store, run_id, "resid_post.2", SaeTrainingConfig(steps=80, batch_size=512)
     )
     return sae.save(folder / "sae")

@@ -18,7 +18,7 @@ from mi_crow.store.runs.reader import RunReader
 pytestmark = pytest.mark.slow
 
 DOCUMENTS, PARTS = 320, 20
-KILLS = 3
+KILLS = 2
 WAIT_S = 120.0
 WORKER = """
 import sys

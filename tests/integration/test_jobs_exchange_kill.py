@@ -45,6 +45,7 @@ def kill_in_the_middle(workspace: Workspace, job: str, where: Path) -> None:
     wait_until(lambda: job_state(workspace, job).status == "lost")
 
 
+@pytest.mark.slow
 def test_an_import_killed_while_it_writes_is_resumed(workspace: Workspace) -> None:
     params = {"path": str(SAE), "name": "a"}
     job = submit(workspace, "import", params, name="a", runner=STALLING)

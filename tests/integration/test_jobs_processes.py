@@ -211,6 +211,7 @@ def test_a_job_waits_for_another(workspace: Workspace, tmp_path: Path) -> None:
     assert first.state.status == "finished"
 
 
+@pytest.mark.slow
 def test_a_job_whose_forerunner_failed_says_so(workspace: Workspace, tmp_path: Path) -> None:
     first = Counter(workspace, tmp_path / "a", fail="user")
     second = Counter(workspace, tmp_path / "b", after=first.job)
@@ -269,6 +270,7 @@ def test_a_name_that_was_taken_meanwhile_fails_the_job(
     assert (workspace.saes_dir / "mine" / "theirs").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_start_is_lost_and_leaves_its_words(
     workspace: Workspace, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from sample_data import corpus_path
 LAYER = "resid_post.2"
 
 
+@pytest.mark.slow
 def test_top_texts_are_tracked_exported_and_named(tmp_path: Path, sample_sae_dir: Path) -> None:
     lm = LanguageModel.from_huggingface("sample", device="cpu")
     sae = load_sae(sample_sae_dir)

@@ -197,6 +197,7 @@ concept_texts = st.text(
 ).filter(lambda text: text.strip() == text)
 
 
+@pytest.mark.slow
 @given(rows=st.dictionaries(st.tuples(st.integers(0, 10**6), concept_texts), concept_texts))
 def test_any_text_survives_both_formats(
     tmp_path_factory: pytest.TempPathFactory, rows: dict[tuple[int, str], str]
@@ -341,6 +342,7 @@ assert not {"torch", "transformers", "duckdb", "numpy"} & set(sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_lose_nothing(annotations: Annotations) -> None:
     writers = [
         subprocess.Popen(

@@ -358,6 +358,7 @@ def test_what_a_format_does_not_have_is_not_exported_to_it(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_import_leaves_no_workspace(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

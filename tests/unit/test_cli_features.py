@@ -43,6 +43,7 @@ def printed(capsys: pytest.CaptureFixture[str], root: Path, *words: str) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -138,6 +139,7 @@ def _overwritten(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "code", "says"),
     [

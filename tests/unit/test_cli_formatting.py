@@ -13,6 +13,7 @@ from mi_crow.cli.display import describe
 from mi_crow.cli.tables import SHORTEST, Column, fit, print_facts, print_line, print_table
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_visible_text_is_printable_and_harmless_text_is_unchanged(text: str) -> None:
     shown = words.visible(text)

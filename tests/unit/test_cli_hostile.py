@@ -44,6 +44,7 @@ def workspace(tmp_path: Path) -> Workspace:
     return workspace
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [(), ("--json",), ("--debug",)], ids=["plain", "json", "debug"])
 def test_no_command_prints_what_a_terminal_obeys(
     workspace: Workspace, extra: tuple[str, ...], capsys: pytest.CaptureFixture[str]

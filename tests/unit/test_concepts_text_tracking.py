@@ -1,5 +1,6 @@
 """Top texts: the vectorised merge against a plain sort, however the texts are batched."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,6 +31,7 @@ def add(tracker: TextTracker, batch: list) -> None:
     tracker.add([name for name, _ in batch], values, indices)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(batches)
 def test_each_latent_keeps_its_strongest_texts_once(batches):
@@ -58,6 +60,7 @@ def test_a_text_counts_by_its_strongest_token_and_once_however_often_it_comes():
     assert tracker.top_texts() == {0: [("a", 3.0), ("b", 2.5)]}
 
 
+@pytest.mark.slow
 def test_texts_in_nobodys_table_are_forgotten():
     tracker = TextTracker(LATENTS, TOP, CPU)
     add(tracker, [("loudest", [(0, 5.0)])])
@@ -86,6 +89,7 @@ def test_silent_positions_and_latents_that_never_fired_are_left_out():
     assert tracker.top_texts() == {2: [("a", 1.0)]}
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.permutations("abcdefgh"), st.lists(st.integers(0, 40), min_size=8, max_size=8))
 def test_how_texts_are_batched_does_not_matter(order, levels):

@@ -120,6 +120,7 @@ def test_missing_fields_are_told_with_the_ones_there_are() -> None:
 # --- splits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("split", "expected"),
     [
@@ -146,6 +147,7 @@ def test_all_splits_together(saved: Path) -> None:
     assert TextStream.from_local(saved, split="all").size == 210
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["valid", "valid[:3]", "train[x]", ""])
 def test_an_unknown_split_is_told_with_the_ones_there_are(
     saved: Path, hub: str, split: str

@@ -1,5 +1,7 @@
 """Examples as windows, lines, aligned at the peak and whole documents; the histogram's axes."""
 
+import pytest
+
 from mi_crow.mechanistic.features.records import Example
 from tui.widgets.example_lines import Drawing, folded
 from tui.widgets.histogram import histogram_chart
@@ -42,6 +44,7 @@ def test_a_histogram_has_numbers_on_its_axes():
     assert histogram_chart([0, 0], [0.0, 1.0, 2.0], 20, 3) == ([], "")
 
 
+@pytest.mark.slow
 def test_what_is_not_perfect_never_reads_as_one():
     assert score(0.9997) == "0.999"
     assert score(1.0) == "1.00"

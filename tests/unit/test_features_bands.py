@@ -52,6 +52,7 @@ def expected(block: FeatureBlock, bands: int, in_band: int) -> set[tuple[int, in
     return found
 
 
+@pytest.mark.slow
 @given(
     fires=st.lists(st.integers(0, 400), min_size=1, max_size=4).filter(any),
     documents=st.sampled_from([1, 3, 60]),

@@ -344,6 +344,7 @@ def test_activations_that_are_not_finite_end_the_job_and_leave_no_index(
     assert not workspace.index_path("sae").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part_documents", "least", "wanted"), [(1000, 4, 2), (6, 4, 4), (1, 4, 12), (6, 1000, 2)]
 )

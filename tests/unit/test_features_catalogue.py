@@ -52,6 +52,7 @@ def test_a_label_is_a_column(store: FeatureStore) -> None:
     assert store.rows([5], [f"auroc:{LABEL}"])[0].more == {f"auroc:{LABEL}": scores[LABEL]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
 def test_every_column_sorts_all_features_those_without_a_value_last(
     store: FeatureStore, column

@@ -246,16 +246,16 @@ def test_a_job_killed_in_any_stage_shows_no_half_index_and_the_next_one_clears_u
     if indexed:
         build_index(prepared, replace(CONFIG, top_examples=3), lm=tiny_lm)
     before, old = files(prepared), tables(path) if indexed else None
+    stages = list(_STAGES.values())[:: 1 if indexed else 3]  # each is a build of its own
     killed = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(prepared.root), str(tiny_model_dir), *_STAGES.values()],
+        [sys.executable, "-c", _KILLED, str(prepared.root), str(tiny_model_dir), *stages],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         check=True,
     )
     lines = killed.stdout.splitlines()
-    assert len(lines) == len(_STAGES)
-    for line, stage in zip(lines, _STAGES.values(), strict=True):
+    for line, stage in zip(lines, stages, strict=True):
         assert line.startswith(f"{stage} {signal.SIGKILL:d} "), killed.stderr[-2000:]
         assert ("'features.duckdb'" in line) == indexed
         assert ".tmp-" in line, "the kill came while something was written"

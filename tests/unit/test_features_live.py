@@ -100,6 +100,7 @@ def test_the_live_index_is_that_of_the_captured_run(
     assert outliers[0] == outliers[1] > 0
 
 
+@pytest.mark.slow
 def test_a_token_limit_ends_the_texts(
     place: Workspace, tmp_path: Path, tiny_model_dir: Path
 ) -> None:

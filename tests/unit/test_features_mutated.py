@@ -142,6 +142,7 @@ def check(
     assert not faults, "\n".join(faults)
 
 
+@pytest.mark.slow
 def test_no_damage_to_an_index_breaks_a_question(
     whole: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

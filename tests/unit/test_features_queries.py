@@ -228,6 +228,7 @@ def test_a_promoted_token_is_found(store: FeatureStore) -> None:
     assert 20 in [row.feature for row in store.search(token, limit=64)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["'; DROP TABLE x; --", '"', "%", "_", "\\", "\x00", "\udcff", "🦜", "["]
 )
@@ -321,6 +322,7 @@ def test_a_search_while_names_come_and_go_finds_what_stays(
     assert all(answer == [63] for answer in answers.result())
 
 
+@pytest.mark.slow
 def test_a_rebuilt_index_is_noticed_and_opened(tmp_path: Path, annotations: Annotations) -> None:
     workspace = Workspace.open(tmp_path / "w")
     make_index(workspace, SAE)

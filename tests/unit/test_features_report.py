@@ -60,6 +60,7 @@ def store(made: Path) -> FeatureStore:
     return FeatureStore.open(workspace, SAE, Annotations(workspace.annotations_path))
 
 
+@pytest.mark.slow
 def test_a_page_runs_nothing_that_its_texts_say(store: FeatureStore, tmp_path: Path) -> None:
     path = tmp_path / "features.html"
     assert write_features(store, range(64), path) == 64

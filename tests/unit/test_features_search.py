@@ -105,6 +105,7 @@ def test_more_matching_examples_come_first(store: FeatureStore, docs: list[Doc])
     assert counts[-1] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["%", "_", "\\", "%%", "h_rbour", "harb%", "\\%", "*", "har.our"])
 def test_wildcards_stand_for_themselves(store: FeatureStore, holding: Holding, text: str) -> None:
     assert set(found(store, text)) == holding(text)
@@ -125,6 +126,7 @@ def test_an_empty_search_is_no_search(store: FeatureStore, text: str) -> None:
     assert store.ids(search=text).tolist() == store.ids().tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["🦜", "עוגן", "esrever", "\u202e"])
 def test_emoji_and_right_to_left_text_are_found(
     store: FeatureStore, holding: Holding, text: str

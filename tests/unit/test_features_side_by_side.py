@@ -50,6 +50,7 @@ def test_cosines_are_those_of_the_decoder(made: Made) -> None:
             assert pair.cosine == pytest.approx(float(expected), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_every_jaccard_index_is_counted_or_bounded(made: Made) -> None:
     docs = made[1]
     alike = {one: {b: j for b, _, j in coactivations(docs, one, 64)} for one in range(64)}

@@ -86,6 +86,7 @@ def test_weights_that_cannot_be_read_are_told(tmp_path: Path, content: bytes | N
         DecoderRows.open(tmp_path / "a", "a")
 
 
+@pytest.mark.slow
 def test_it_costs_no_torch(tmp_path: Path) -> None:
     saved(tmp_path / "a", decoder(6).bfloat16())
     code = (

@@ -80,6 +80,7 @@ def test_a_text_that_the_model_saw_whole_is_stored_once(tmp_path: Path) -> None:
     assert found == [(None, [1, 6]), ("<s>a", [3, 4])]
 
 
+@pytest.mark.slow
 def test_the_aurocs_of_a_label_are_those_of_its_rows(tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path / "w")
     make_index(workspace, "sae")

@@ -82,6 +82,7 @@ def lm() -> LanguageModel:
     return LanguageModel.from_local_torch(model, tokenizer, device="cpu")
 
 
+@pytest.mark.slow
 def test_awkward_texts_come_back_as_they_are(tmp_path: Path, lm: LanguageModel) -> None:
     workspace = Workspace.open(tmp_path / "workspace")
     # A feature for each document, on all its tokens; the others never fire.
@@ -142,6 +143,7 @@ def ragged_sae(tokenizer_hash: str) -> JumpReluSae:
     return sae
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [3, 64])
 def test_an_sae_with_any_number_of_latents_a_token(
     tmp_path: Path, tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch, batch: int

@@ -47,6 +47,7 @@ def view_of(workspace: Workspace, table: str) -> str:
     return f"CREATE VIEW {table} AS SELECT {columns} FROM (SELECT count(*) FROM {ENDLESS})"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "table", ["meta", "features", "labels", "stored_documents", "tokens", "label_aurocs"]
 )
@@ -88,6 +89,7 @@ def test_an_index_that_is_not_as_it_is_made_is_refused(
         FeatureStore.open(workspace, SAE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -178,6 +180,7 @@ def test_annotations_that_would_act_by_themselves_are_refused(
             ask()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [

@@ -142,6 +142,7 @@ def test_texts_that_are_there_pass(tmp_path: Path) -> None:
     check_dataset(DatasetSpec("org/name"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -175,6 +176,7 @@ def test_a_parquet_file_without_rows_or_text_is_refused(tmp_path: Path) -> None:
     assert "body" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_a_folder_needs_a_text_in_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no text files"):
         check_dataset(DatasetSpec(str(tmp_path)))

@@ -50,6 +50,7 @@ def test_a_full_disk_is_named_as_the_reason(tmp_path: Path) -> None:
         assert list(leftovers(workspace.root)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["events.jsonl", "status.json"])
 def test_one_file_that_cannot_be_written_does_not_take_the_reason_along(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str

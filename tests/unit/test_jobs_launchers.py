@@ -16,6 +16,7 @@ CAPTURE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "nproc", "kind", "device", "says"),
     [

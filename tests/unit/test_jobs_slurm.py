@@ -223,6 +223,7 @@ def test_other_time_limits_are_refused(text: str) -> None:
         minutes(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

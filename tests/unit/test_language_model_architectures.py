@@ -91,6 +91,7 @@ def test_controllers_change_the_output_and_leave_no_trace(
     assert lm.layers.get_hooks() == []
 
 
+@pytest.mark.slow
 def test_a_pre_forward_hook_and_the_block_before_mean_the_same(lm: LanguageModel) -> None:
     with FunctionController("resid_pre.2", torch.tanh, "pre_forward").on(lm):
         at_input, _ = lm.inference.execute_inference(TEXTS[:2])
@@ -99,6 +100,7 @@ def test_a_pre_forward_hook_and_the_block_before_mean_the_same(lm: LanguageModel
     torch.testing.assert_close(at_input.logits, at_output.logits)
 
 
+@pytest.mark.slow
 def test_an_unchanged_layer_changes_no_logit(lm: LanguageModel) -> None:
     points = [row["point"] for row in lm.layers.describe() if row["point"].endswith(".1")]
     assert {"attn_out.1", "resid_post.1"} <= set(points)
@@ -123,6 +125,7 @@ def test_detectors_see_what_the_layer_gives(lm: LanguageModel) -> None:
     torch.testing.assert_close(captured[real], output.hidden_states[1][real])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_cached_and_uncached_generation_agree(lm: LanguageModel, temperature: float) -> None:
     settings: dict[str, Any] = {"max_new_tokens": 10, "temperature": temperature, "n": 3}

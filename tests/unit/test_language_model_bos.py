@@ -48,6 +48,7 @@ def captured(lm: LanguageModel, texts: list[str], folder: Path, **settings: Any)
     return [row["token_ids"] for row in rows], workspace
 
 
+@pytest.mark.slow
 def test_a_text_that_begins_with_bos_gets_no_second_one(tiny_lm, tmp_path):
     typed = f"<s>{TEXT}"
     [once] = tokenize(ADDS_BOS, [TEXT])
@@ -111,6 +112,7 @@ def test_a_run_says_how_it_begins_and_so_does_an_sae_of_it(tmp_path):
     assert ["".join(one) for one in pieces] == [f"</s>{text}" for text in TEXTS[:3]]
 
 
+@pytest.mark.slow
 def test_padding_beyond_the_embedding_is_never_read(tmp_path):
     model = build_model("llama", len(ADDS_NONE))
     tokenizer = build_tokenizer(bos=False, pad=False)

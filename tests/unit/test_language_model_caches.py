@@ -39,6 +39,7 @@ def check_kind(kind: str) -> None:
         torch.testing.assert_close(found, logits, rtol=1e-3, atol=5e-4 * float(logits.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", _EACH_SORT)
 def test_cached_and_uncached_generation_agree(kind: str) -> None:
     check_kind(kind)

@@ -277,6 +277,7 @@ def test_a_complete_capture_is_left_alone(tiny_lm: LanguageModel, workspace: Wor
     assert files(workspace.run_dir("run")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "texts", "what"),
     [
@@ -373,6 +374,7 @@ def test_the_batch_shrinks_when_memory_runs_out(
     assert (settings["batch_size"], settings["batch_size_used"]) == (4, 2)
 
 
+@pytest.mark.slow
 def test_no_room_for_one_document_is_told(
     tiny_lm: LanguageModel, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +387,7 @@ def test_no_room_for_one_document_is_told(
     assert not (workspace.activations_dir / "run").exists()
 
 
+@pytest.mark.slow
 def test_other_failures_of_the_model_are_not_taken_for_memory(
     tiny_lm: LanguageModel, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +399,7 @@ def test_other_failures_of_the_model_are_not_taken_for_memory(
         capture(tiny_lm, workspace)
 
 
+@pytest.mark.slow
 def test_texts_of_special_tokens_alone_leave_nothing(
     tiny_lm: LanguageModel, workspace: Workspace
 ) -> None:
@@ -413,6 +417,7 @@ def test_a_document_without_kept_tokens_is_still_a_document(
     assert set(part.row_document.tolist()) == {1}
 
 
+@pytest.mark.slow
 def test_input_and_output_of_one_block_need_two_runs(
     tiny_lm: LanguageModel, workspace: Workspace
 ) -> None:

@@ -1,6 +1,7 @@
 """Batches of a part: every kept token once, rows of like length together, pieces of a batch."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ def plan_of(lengths: list[int], batch_size: int) -> PartPlan:
     return plan_part(rows, batch_size, fill=-1, **settings)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 16), st.integers(1, 5))
 def test_each_kept_token_is_picked_once_and_put_in_its_place(
     lengths: list[int], batch_size: int, most: int

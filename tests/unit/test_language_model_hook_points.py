@@ -49,6 +49,7 @@ def close(one: Tensor, other: Tensor) -> None:
     assert float((one - other).norm() / other.norm()) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_contributions_add_up_to_the_stream(name: str) -> None:
     lm = tiny(name)
@@ -120,6 +121,7 @@ def test_where_a_point_is(name: str, point: str, module: str, scale: float) -> N
     assert (found.name.removeprefix(f"{lm.layers.blocks()[1]}."), found.scale) == (module, scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["gemma2", "granite", "gpt_neox"])
 def test_half_precision_finds_the_same_points(name: str, dtype: torch.dtype) -> None:
@@ -173,6 +175,7 @@ def test_before_a_norms_gain_values_are_normalised(name: str) -> None:
     torch.testing.assert_close(rebuilt, mlp_in, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [

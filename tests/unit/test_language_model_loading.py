@@ -38,6 +38,7 @@ def test_a_folder_loads_in_fp32_on_the_cpu(tiny_model_dir: Path) -> None:
     assert not any(p.requires_grad for p in lm.model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stored", "width", "native", "expected"),
     [

@@ -39,6 +39,7 @@ def test_files_name_models_with_their_organisation() -> None:
     assert hub_model("gpt2") == "openai-community/gpt2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["solu-1l", "gelu-4l", "attn-only-2l", "othello-gpt", "llama-7b"])
 def test_models_that_only_another_tool_has_are_said_to_be(name: str) -> None:
     with pytest.raises(NotFoundError, match="TransformerLens's own"):

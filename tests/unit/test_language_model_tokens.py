@@ -45,6 +45,7 @@ SENTENCEPIECE = build_sentencepiece()
 EITHER = st.sampled_from([BYTE_LEVEL, SENTENCEPIECE])
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=40), tokenizer=EITHER)
 def test_the_pieces_joined_are_the_decoded_text(text: str, tokenizer: Any) -> None:
     ids = tokenizer(text).input_ids
@@ -59,6 +60,7 @@ def test_so_they_are_for_ids_that_no_text_has(data: st.DataObject, tokenizer: An
     assert "".join(token_texts(tokenizer, ids)) == (decode(tokenizer, ids) if ids else "")
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=40))
 def test_streamed_pieces_joined_are_the_text(text: str) -> None:
     ids = BYTE_LEVEL(text, add_special_tokens=False).input_ids

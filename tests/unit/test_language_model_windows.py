@@ -49,6 +49,7 @@ def test_a_truncated_row_is_what_the_tokenizer_makes_of_the_text(tokenizer: Any)
     assert windowing.truncated == sum(length > 12 for length in whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [None, 0, 10])
 def test_a_process_beside_gives_what_this_one_gives(limit: int | None) -> None:
     batches = [(number, STRANGE[number::3]) for number in range(3)]

@@ -241,6 +241,7 @@ def test_blocks_of_tokens_change_nothing() -> None:
     torch.testing.assert_close(many, values.repeat(count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guess", [0.0, 0.3, 100.0])
 @pytest.mark.parametrize("k", [1, 5, M])
 def test_the_strongest_of_a_batch_are_found_whatever_the_guess(k: int, guess: float) -> None:

@@ -44,6 +44,7 @@ def gradients(loss: Tensor, sae: SparseAutoencoder) -> list[Tensor]:
     return list(torch.autograd.grad(loss, [sae.encoder_rows, sae.b_enc, sae.W_dec]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [TopKSae, BatchTopKSae])
 @pytest.mark.parametrize("n_dead", [1, K_AUX, 30, 50, 200, 400])
 def test_the_gradients_are_those_of_the_gathered_rows(
@@ -60,6 +61,7 @@ def test_the_gradients_are_those_of_the_gathered_rows(
         assert (got - right).norm() <= 1e-6 * right.norm()
 
 
+@pytest.mark.slow
 def test_the_sizes_alone_choose_and_the_same_seed_gives_the_same_gradients() -> None:
     sae, (x, residual) = TopKSae(M, D, 4), tokens(N, D)
     for n_dead in (30, 400):

@@ -111,6 +111,7 @@ def loss_at(
     )
 
 
+@pytest.mark.slow
 def test_the_original_loss_is_that_of_each_document_alone(
     lm: Any, documents: list[TokenDocument]
 ) -> None:
@@ -239,6 +240,7 @@ def test_a_transcoder_of_an_earlier_layer_is_refused(
         loss_at(lm, sae, documents, "blocks.1", "blocks.0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["blocks.1", "in:blocks.1", "embed"])
 def test_a_substitution_ends_with_its_block(lm: Any, layer: str) -> None:
     ids = torch.tensor([[1, 2, 3]])

@@ -106,6 +106,7 @@ def test_a_published_file_gives_the_figures_of_its_own_tool(name: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READ)
 def test_what_was_read_computes_the_same_when_written_and_read_again(
     name: str, tmp_path: Path
@@ -194,6 +195,7 @@ def damaged(tmp_path: Path, name: str, ending: str, change: dict[str, object]) -
     return tmp_path / name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
@@ -238,6 +240,7 @@ def test_files_that_do_not_fit_are_refused(
     assert "\n" not in caught.value.sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["- a\n- b", "a: [", "!!python/object:os.system {}", "1: 2", ""])
 def test_a_configuration_in_yaml_is_data(tmp_path: Path, text: str) -> None:
     copytree(FIXTURES / "mwhanna_transcoders", tmp_path / "set")

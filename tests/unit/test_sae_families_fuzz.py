@@ -109,6 +109,7 @@ def mutants(name: str, count: int, folder: Path) -> list[str]:
     return wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_damaged_file_is_refused_or_read(name: str, tmp_path: Path) -> None:
     wrong = mutants(name, 20, tmp_path)

@@ -58,6 +58,7 @@ def fitting_sae(x: Tensor, layer: str, scale: float = 1.0, **metadata: Any) -> L
     return sae
 
 
+@pytest.mark.slow
 def test_an_sae_at_its_place_raises_no_warning(sample_lm: "LanguageModel") -> None:
     x = activations(sample_lm, "resid_post.2")
     fit = check_fit(sample_lm, fitting_sae(x, "resid_post.2"), TEXTS)
@@ -98,6 +99,7 @@ def test_another_scale_is_named_with_its_factor(sample_lm: "LanguageModel") -> N
     assert check_fit(sample_lm, sae, TEXTS).warnings == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "says"),
     [("constant_norm_rescale", "norm sqrt(d)"), ("layer_norm", "LayerNorm")],
@@ -124,6 +126,7 @@ def test_a_bos_rule_that_differs_is_tried(tiny_lm: "LanguageModel") -> None:
     assert any("BOS" in name for name in tried)
 
 
+@pytest.mark.slow
 def test_a_transcoder_is_measured_against_what_it_predicts(tiny_lm: "LanguageModel") -> None:
 
     width = tiny_lm.layers.width("resid_pre.1")
@@ -180,6 +183,7 @@ def test_the_command_checks_and_takes_over_what_the_model_says(
     assert "fits better with --layer resid_post.2" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made_at", "said"),
     [
@@ -199,6 +203,7 @@ def test_the_hook_point_that_an_sae_was_made_at_is_named(made_at: str, said: str
     assert best in fit.warnings[-1]
 
 
+@pytest.mark.slow
 def test_both_ends_of_a_transcoder_are_tried() -> None:
     lm = tiny("gemma2")
     x, y = activations(lm, "blocks.1.ln2.hook_normalized"), activations(lm, "mlp_out.1")

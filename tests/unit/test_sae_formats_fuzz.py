@@ -56,6 +56,7 @@ def mutants(subject: Subject, count: int, seed: int, folder: Path) -> list[str]:
     return wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_a_mutated_file_is_refused_or_read_as_it_says(name: str, tmp_path: Path) -> None:
     subjects = SUBJECTS[name]

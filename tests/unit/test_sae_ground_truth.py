@@ -65,6 +65,7 @@ def share_found(
     return float((best >= 0.95).float().mean())
 
 
+@pytest.mark.slow
 def test_topk_finds_a_known_dictionary(source: TensorSource, dictionary: Tensor) -> None:
     assert share_found(TopKSae(LATENTS, WIDTH, ACTIVE), source, dictionary, 400) >= 0.95
 

@@ -66,6 +66,7 @@ def test_batches_hold_the_training_tokens_of_a_captured_run(
         assert matches(row, seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [1, 9, 10, 11, 25])
 def test_any_batch_can_be_started_from(tiny_lm: LanguageModel, start: int) -> None:
     source = source_of(tiny_lm)

@@ -18,6 +18,7 @@ NUMBERS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     rows=hnp.arrays(
@@ -61,6 +62,7 @@ def test_a_nan_anywhere_is_seen(column: int, sign: float) -> None:
     assert numba_kernels.row_topk(rows, 3) is None
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     fired=st.lists(st.sets(st.integers(0, 6), max_size=5), min_size=1, max_size=30),

@@ -87,6 +87,7 @@ def same_weights(a: SparseAutoencoder, b: SparseAutoencoder) -> bool:
     return all(torch.equal(x, b.state_dict()[name]) for name, x in a.state_dict().items())
 
 
+@pytest.mark.slow
 @every
 def test_a_stopped_training_goes_on_bit_for_bit(
     name: str, activations: Tensor, tmp_path: Path
@@ -102,6 +103,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(
         assert again[reading] == history[reading]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["topk", "l1", "gated", "jumprelu", "transcoder"])
 def test_pieces_of_a_batch_add_up_to_the_batch(name: str, activations: Tensor) -> None:
     # JumpReLU's distance to a target is not a mean over tokens; its coefficient's loss is.
@@ -158,6 +160,7 @@ def test_a_coefficient_warms_up_and_follows_the_error() -> None:
     assert float(fixed.coefficient(6)) == 2.0
 
 
+@pytest.mark.slow
 def test_saes_side_by_side_come_out_as_if_alone(activations: Tensor, tmp_path: Path) -> None:
     names = ("topk", "gated", "batchtopk")
     source = TensorSource(activations)
@@ -367,6 +370,7 @@ def test_a_shuffled_control_is_reconstructed_worse(activations: Tensor) -> None:
     assert fvu[1] > 1.4 * fvu[0]
 
 
+@pytest.mark.slow
 def test_a_transcoder_learns_to_predict_its_target() -> None:
     generator = torch.Generator().manual_seed(3)
     on = torch.rand(6000, FEATURES, generator=generator) < ACTIVE / FEATURES

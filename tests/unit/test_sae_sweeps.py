@@ -166,6 +166,7 @@ def test_two_layers_are_read_row_by_row_together(workspace: Workspace, split: st
             assert (x.norm(dim=1) <= 30).all()
 
 
+@pytest.mark.slow
 def test_a_transcoder_is_trained_from_one_layer_to_another(workspace: Workspace) -> None:
     sae = Transcoder(48, WIDTHS["block"], WIDTHS["mlp"], k=8)
     trainer = SaeTrainer(sae)

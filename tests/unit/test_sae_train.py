@@ -164,6 +164,7 @@ def torn(path: Path) -> None:
     path.write_bytes(bytes(path.stat().st_size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["state.safetensors", "state.json"])
 def test_a_training_goes_on_from_the_checkpoint_before_a_torn_one(
     activations: Tensor, tmp_path: Path, file: str

@@ -67,6 +67,7 @@ def test_topics_are_equally_frequent_and_registers_shape_every_topic():
     assert pairs.height == len(topics) * committed()["register"].n_unique()
 
 
+@pytest.mark.slow
 def test_every_passage_is_50_to_120_tokens_long(tokenizer):
     lengths = [len(ids) - 1 for ids in tokenizer(committed()["text"].to_list())["input_ids"]]
     assert min(lengths) >= 50
@@ -109,6 +110,7 @@ def test_the_model_was_not_trained_on_the_corpus():
     assert trained_on.isdisjoint(committed()["text"])
 
 
+@pytest.mark.slow
 def test_words_tell_the_topic_but_not_always():
     texts, labels = held_out()
     probe = topic_probe()
@@ -149,6 +151,7 @@ def test_the_tokenizer_is_fast_puts_bos_first_and_gives_every_text_back(tokenize
     assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}) == 3
 
 
+@pytest.mark.slow
 def test_the_model_predicts_unseen_passages_far_better_than_word_counts_do(model, tokenizer):
     texts = held_out()[0][:48]
     with_context = perplexity(model, tokenizer, texts)

@@ -83,6 +83,7 @@ def test_one_unreadable_run_sae_or_job_is_one_row_that_says_why(
     assert len(told) == 6
 
 
+@pytest.mark.slow
 @needs_root
 def test_a_colleague_sees_all_jobs_though_some_may_not_be_read(workspace: Workspace) -> None:
     open_to_all, closed, old = (add_job(workspace, name) for name in ("open", "closed", "old"))

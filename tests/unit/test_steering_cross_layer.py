@@ -154,6 +154,7 @@ def test_inspect_and_watching_read_all_layers(tiny_lm, kind):
         sae.attach(tiny_lm)
 
 
+@pytest.mark.slow
 @kinds
 def test_an_index_numbers_features_over_all_layers(tiny_lm, workspace: Workspace, kind) -> None:
     sae = small(kind, (0, 2))

@@ -200,6 +200,7 @@ def test_the_figures_are_those_of_the_texts(home, store):
     assert tight.perplexity < loose.perplexity
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_stopped_goes_on_where_it_was(home):
     config = sweep_config(plausible=(0.0, 0.2))
     names = [arm.name for arm in arms_of(config, config.stack())]
@@ -223,6 +224,7 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(home):
     assert named.interventions[0]["op"] == "floor"
 
 
+@pytest.mark.slow
 def test_the_search_reports_every_recipe_on_other_prompts(home):
     config = AutoConfig(
         SAE_ID,

@@ -49,6 +49,7 @@ def whole_part(folder: Path, x: Tensor, dtype: str) -> RunPart:
     return RunPart(folder, manifest.layers[0], dtype, part)
 
 
+@pytest.mark.slow
 @given(parts=PARTS, data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_every_row_knows_its_document_and_position(

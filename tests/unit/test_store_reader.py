@@ -36,6 +36,7 @@ def no_syncs() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @given(
     parts=PARTS,
     batch_size=st.integers(1, 9),
@@ -294,6 +295,7 @@ def test_a_run_of_100_gb_opens_without_a_look_at_its_parts(
     assert first.take(torch.tensor([869_999, 5])).shape == (2, 576)
 
 
+@pytest.mark.slow
 def test_training_on_a_run_larger_than_memory_starts_at_once(tmp_path: Path) -> None:
     assert sparse_run(tmp_path, parts=13, tokens=123_000, width=4096) > 13e9
     reader = RunReader(tmp_path, LAYER, buffer_bytes=24 << 20)
