@@ -60,6 +60,27 @@ def hub_error(what: str, error: BaseException, *, asked: bool) -> MiCrowError:
     return UserError(f"{what} cannot be loaded ({first_line(error)})")
 
 
+def publishing_error(error: BaseException, repository: str) -> MiCrowError:
+    """The error for a failure to push to a repository; a token is never part of it."""
+    names = {type(link).__name__ for link in _chain(error)}
+    text = " ".join(str(link) for link in _chain(error)).lower()
+    if "401" in text or "403" in text or "LocalTokenNotFoundError" in names:
+        return UserError(
+            f"you may not write to {repository}",
+            hint="run `hf auth login` with a token that can write (or set HF_TOKEN)",
+        )
+    if (refused := machine_error(error)) is not None:
+        return refused
+    if names & {"ConnectError", "ConnectTimeout", "OfflineModeIsEnabled", "ConnectionError"}:
+        return UserError(
+            f"the hub was not reached, nothing was pushed to {repository}",
+            hint="check the network (or HF_HUB_OFFLINE); --dry-run shows the files",
+        )
+    if "RevisionNotFoundError" in names:
+        return NotFoundError(f"{repository} has no such revision", hint="make the branch first")
+    return UserError(f"nothing was pushed to {repository} ({first_line(error)})")
+
+
 @contextmanager
 def quiet_downloads() -> Iterator[None]:
     """Hides progress bars and log lines of the Hub's client inside the block."""

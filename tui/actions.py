@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from textual.binding import Binding, BindingType
 
 from tui.action_tables.action import Action
+from tui.action_tables.concepts import CONCEPTS, CONFLICTS, PAST
 from tui.action_tables.control import CONTROL
 from tui.action_tables.inspect import CAUSES, GRID, INSPECT
 from tui.action_tables.steer import KEPT, PRESETS, STEER
@@ -147,6 +148,7 @@ RUNS = (
     Action("runs.capture", "", "new('capture')", "capture", "Capture activations of a model"),
     Action("runs.train", "", "new('train')", "train", "Train an SAE on a run"),
     Action("runs.index", "", "new('index')", "index", "Build the feature index of an SAE"),
+    Action("runs.explain", "", "new('explain')", "names", "Propose names for an SAE's features"),
     Action("runs.evaluate", "", "new('evaluate')", "evaluate", "Evaluate an SAE"),
     Action("runs.import", "", "new('import')", "import", "Import an SAE: hub, folder or file"),
     Action("runs.library", "", "library", "library", "Choose among published SAEs, and import"),
@@ -159,6 +161,7 @@ NEW = (
     Action("new.capture", "c", "choose('capture')", "capture", "Capture", False),
     Action("new.train", "t", "choose('train')", "train", "Train", False),
     Action("new.index", "i", "choose('index')", "index", "Index", False),
+    Action("new.explain", "n", "choose('explain')", "names", "Names", False),
     Action("new.evaluate", "e", "choose('evaluate')", "evaluate", "Evaluate", False),
     Action("new.library", "l", "choose('library')", "library", "Library", False),
     Action("new.import", "m", "choose('import')", "import", "Import", False),
@@ -211,24 +214,6 @@ FEATURES = (
     Action("features.copy", "y", "copy", "copy", "Copy the feature or the selected example", False),
 )
 
-CONCEPTS = (
-    Action("concepts.filter", "slash", "filter", "filter", "Filter by name, note or number"),
-    Action("concepts.mark", "space", "mark", "mark", "Mark for bulk edit"),
-    Action("concepts.mark_range", "v", "mark_range", "to here", "Mark from the last mark", False),
-    Action("concepts.mark_all", "asterisk", "mark_all", "all", "Mark all shown, or none", False),
-    Action("concepts.rename", "r", "rename", "rename", "Rename the marked or selected concepts"),
-    Action("concepts.note", "e", "note", "note", "Write a note"),
-    Action(
-        "concepts.confidence", "C", "confidence", "confidence", "Set the confidence, 0 to 1", False
-    ),
-    Action("concepts.remove", "x", "remove", "remove", "Remove the marked or selected concepts"),
-    Action("concepts.steer", "s", "steer", "steer", "Send the feature to Steer", False),
-    Action("concepts.export", "w", "export", "export", "Export all concepts to .json or .csv"),
-    Action("concepts.import", "I", "import_file", "import", "Import concepts from .json or .csv"),
-    Action("concepts.changes", "H", "history", "changes", "Undo an earlier change"),
-    Action("concepts.copy", "y", "copy", "copy", "Copy the selected concept", False),
-)
-
 ACTIONS: tuple[Action, ...] = (
     *APP,
     *LIST,
@@ -251,6 +236,8 @@ ACTIONS: tuple[Action, ...] = (
     *KEPT,
     *PRESETS,
     *CONCEPTS,
+    *CONFLICTS,
+    *PAST,
     *CONTROL,
 )
 
@@ -311,6 +298,7 @@ _KEY_LABELS = {
     "comma": ",",
     "equals_sign": "=",
     "number_sign": "#",
+    "percent_sign": "%",
     "asterisk": "*",
     "less_than_sign": "<",
     "greater_than_sign": ">",

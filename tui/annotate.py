@@ -25,7 +25,9 @@ def may_tag(app: "Workbench") -> bool:
     return not why
 
 
-def write(app: "Workbench", change: Change) -> None:
+def write(
+    app: "Workbench", change: Change, failed: Callable[[Exception], object] | None = None
+) -> None:
     """Makes a change in a thread and shows its sentence, or what went wrong."""
 
     def work() -> tuple[str, int]:
@@ -37,7 +39,7 @@ def write(app: "Workbench", change: Change) -> None:
         app.notify(printable(sentence))
         app.concepts_changed(version)
 
-    app.in_thread(work, written)
+    app.in_thread(work, written, failed=failed)
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,17 @@ class Naming:
     before: str | None  # its present name
 
 
-def name_feature(app: "Workbench", naming: Naming | None, line: str) -> None:
+def name_feature(
+    app: "Workbench",
+    naming: Naming | None,
+    line: str,
+    failed: Callable[[Exception], object] | None = None,
+) -> str | None:
     """Replaces the name of a feature by what a line says: `name #tag ~0.8 -- note`; an empty one
-    removes it."""
+    removes it, and one that begins with + adds a name beside it. Returns the name that the feature
+    shall have, before it is written; None where nothing changes."""
     if naming is None or line == (naming.before or ""):
-        return
+        return None
     from mi_crow.mechanistic.concepts.naming_line import parse_naming
 
     sae_id, feature, before = naming.sae_id, naming.feature, naming.before
@@ -61,19 +69,21 @@ def name_feature(app: "Workbench", naming: Naming | None, line: str) -> None:
         said = parse_naming(line)
     except UserError as error:
         app.tell(error)
-        return
+        return None
     name = said.name or (before or "" if line.strip() else "")
 
     def change(annotations: "Annotations") -> str:
         with annotations.one_change():
             if name:
-                rename(annotations, sae_id, feature, before, name)
+                rename(annotations, sae_id, feature, None if said.beside else before, name)
                 _add_to(annotations, sae_id, feature, name, said)
             elif before:
                 annotations.remove_concept(sae_id, feature, before)
-        return f"#{feature} is “{name}”" if name else f"#{feature} has no name any more"
+        also = "also " if said.beside and before else ""
+        return f"#{feature} is {also}“{name}”" if name else f"#{feature} has no name any more"
 
-    write(app, change)
+    write(app, change, failed)
+    return before if said.beside and before else name
 
 
 def _add_to(
@@ -98,14 +108,8 @@ def rename(
     annotations: "Annotations", sae_id: str, feature: int, before: str | None, name: str
 ) -> None:
     """Renames `before` to `name`; its note, tags and confidence stay."""
-    old = next(
-        (
-            concept
-            for concept in annotations.concepts(sae_id)
-            if concept.feature == feature and concept.name == before
-        ),
-        None,
-    )
+    said = {one.name: one for one in annotations.concepts(sae_id, feature)}
+    old = said.get(before) if before is not None else said.get(name)
     if old is None:
         annotations.set_concept(sae_id, feature, name)
     elif old.name != name:

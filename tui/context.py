@@ -6,7 +6,7 @@ Nothing heavy is imported before it is used: duckdb comes with the first index, 
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from textual.message import Message
@@ -22,7 +22,7 @@ from tui.watch import Scan
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
     from mi_crow.jobs.removing import Unfinished
-    from mi_crow.mechanistic.concepts.annotations import Annotations
+    from mi_crow.mechanistic.concepts.annotations import Annotations, PastChange
     from mi_crow.mechanistic.features.queries import FeatureStore
     from mi_crow.mechanistic.steering.interventions import Intervention
     from mi_crow.session.client import SessionClient
@@ -35,6 +35,7 @@ class ConceptsLook:
     version: int | None  # grows with every change; None while nobody has named anything
     notice: str | None  # the file was replaced or removed
     tagging_off: str | None  # why nothing can be named, in one sentence
+    news: "Sequence[PastChange]" = ()  # what others changed since the last look, newest first
 
 
 class AppContext:
@@ -59,6 +60,7 @@ class AppContext:
         self.has_looked = False  # before the first look an empty workspace and a full one are alike
         self._listeners: list[MessagePump] = []
         self._annotations: Annotations | None = None
+        self._seen: tuple[int, tuple[int, int]] | None = None  # of the annotations: version, mark
         self._session: SessionClient | None = None
         self._lock = threading.RLock()  # annotations and session are made by whoever comes first
         self._loading = threading.Lock()  # one model load at a time
@@ -134,16 +136,28 @@ class AppContext:
         """What changed in the annotations. Raises MiCrowError where they cannot be read."""
         annotations, path = self._annotations, self.workspace.annotations_path
         version = notice = None
+        news: Sequence[PastChange] = ()
         if path.exists() or annotations is not None:
             annotations = self.annotations
             version = annotations.data_version()
+            news = self._news(annotations, version)
             notice = annotations.take_notice()
             reason = annotations.read_only()
         else:
             from mi_crow.mechanistic.concepts.annotations_disk import write_obstacle
 
             reason = write_obstacle(path)
-        return ConceptsLook(version, notice, reason and f"tagging is off: {reason}")
+        return ConceptsLook(version, notice, reason and f"tagging is off: {reason}", news)
+
+    def _news(self, annotations: "Annotations", version: int) -> "Sequence[PastChange]":
+        """What others changed since the last call."""
+        if self._seen is not None and self._seen[0] == version:
+            return ()
+        before, mark = self._seen, annotations.mark()
+        self._seen = version, mark
+        if before is None or before[1][0] != mark[0]:  # the file is another
+            return ()
+        return annotations.changes_of_others(before[1][1])
 
     def read_index(self, sae_id: str) -> "FeatureStore":
         """The index of `sae_id`, opened. Blocks: call it in a thread."""

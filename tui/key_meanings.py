@@ -17,6 +17,8 @@ ANSWERS = (
     "presets",
     "causes",
     "grid",
+    "conflicts",
+    "past",
 )  # scopes whose keys answer what is asked on the screen
 
 
@@ -75,6 +77,7 @@ MEANINGS = {
     "T": Meaning("tags of all that are marked", ("tags",)),
     "V": Meaning("vary the strength", ("sweep",)),
     "W": Meaning("windows over a long text", ("windows",)),
+    "X": Meaning("names that contradict each other", ("conflicts",)),
     # Signs.
     "apostrophe": Meaning("jump to a pane or field", ("jump",)),
     "asterisk": Meaning("mark all that are shown", ("mark_all",)),
@@ -85,6 +88,7 @@ MEANINGS = {
     "left_square_bracket": Meaning("previous", ("previous",)),
     "less_than_sign": Meaning("less", ("less",)),
     "number_sign": Meaning("go to a number", ("number",)),
+    "percent_sign": Meaning("how much is named", ("coverage",)),
     "plus": Meaning("one pane alone, or all", ("zoom",)),
     "question_mark": Meaning("help", ("help",)),
     "right_square_bracket": Meaning("next", ("next",)),

@@ -107,12 +107,20 @@ class ShowInRuns(Message, bubble=False):
 
 
 @dataclass
+class ShowQuery(Message, bubble=False):
+    """To the Features screen: show what this query finds."""
+
+    text: str
+
+
+@dataclass
 class SendToSteer(Message, bubble=False):
     """To the Steer screen: put this feature on the stack."""
 
     feature: int
     sae_id: str | None = None  # whose it is; None: the open one's
     more: tuple[int, ...] = ()  # of the same SAE, below it on the stack
+    group: str = ""  # one target in the place of these features: group:3+7, tag:my-sae/weather
 
 
 @dataclass

@@ -32,7 +32,7 @@ from tui.terminal.app import TerminalApp
 from tui.text import printable
 from tui.threads import ThreadWork, error_sentence, told_words
 from tui.watch import Scan, ended, look, why_read_only
-from tui.widgets.frame.endings import ending_line, place_of
+from tui.widgets.frame.endings import ending_line, news_line, place_of
 from tui.widgets.frame.header import HeaderBar
 
 if TYPE_CHECKING:
@@ -219,6 +219,8 @@ class Workbench(ThreadWork, TerminalApp):
         for sentence in (look.notice, look.tagging_off if not self.context.tagging_off else None):
             if sentence:
                 self.notify(printable(sentence), severity="warning")
+        if look.news:
+            self.notify(printable(news_line(look.news, self.context.annotations.actor)))
         if look.tagging_off != self.context.tagging_off:
             self.context.tagging_off = look.tagging_off
             self._refresh_header()

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -33,6 +33,35 @@ def display_of(quiet: bool) -> Iterator[Display]:
             yield bar
     else:
         yield PlainLines(quiet)
+
+
+@contextmanager
+def shown_progress(quiet: bool) -> Iterator["ShownProgress"]:
+    """The progress of work in this process, on `display_of`."""
+    with display_of(quiet) as display:
+        yield ShownProgress(display)
+
+
+class ShownProgress:
+    """Work in this process shown as a job's is."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def update(
+        self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        event = {"event": "progress", "done": done, "total": total, "unit": unit}
+        self._display.show({**event, "metrics": dict(metrics or {})})
+
+    def log(self, message: str) -> None:
+        self._display.show({"event": "log", "message": message})
+
+    def checkpoint(self, name: str) -> None:
+        """Work in this process has none."""
+
+    def should_stop(self) -> bool:
+        return False
 
 
 class JobBar:

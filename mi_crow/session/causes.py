@@ -17,6 +17,14 @@ class Causes:
     def __init__(self, known: "KnownFeatures", shelf: "Shelf") -> None:
         self._known, self._shelf = known, shelf
 
+    def check(self, loaded: "LoadedSae", feature: int, words: Sequence[str]) -> dict[str, Any]:
+        """Where a feature fires on texts, or on the texts of files, and where it does not."""
+        from mi_crow.mechanistic.explain.checking import MOST_TEXTS, check_feature
+        from mi_crow.mechanistic.vectors.texts import texts_of
+
+        texts = texts_of(self._known.workspace, words, None, MOST_TEXTS, 0)
+        return check_feature(loaded, feature, texts).as_json()
+
     def inspect(
         self,
         loaded: "LoadedSae",
@@ -131,5 +139,5 @@ class Causes:
         return predict_without(chosen, text, pairs, position, bos)
 
 
-EXPLAINING = ("inspect", "compare", "attribute", "predict", "lens", "patch", "render")
+EXPLAINING = ("inspect", "compare", "attribute", "predict", "lens", "patch", "render", "check")
 """The operations that answer at once; `contrast` tells how far it is."""

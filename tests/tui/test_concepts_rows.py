@@ -3,7 +3,8 @@
 import pytest
 
 from mi_crow.mechanistic.concepts.annotations import Concept
-from tui.screens.concepts.rows import concept_rows, coverage, key_of, matching
+from mi_crow.mechanistic.concepts.coverage import ConceptFacts
+from tui.screens.concepts.rows import ConceptsRead, concept_rows, coverage, key_of, matching
 
 
 def named(feature: int, name: str, note: str = "", tags: tuple[str, ...] = ()) -> Concept:
@@ -24,6 +25,7 @@ CONCEPTS = [
         ("SAIL", [42]),
         ("parts ship", [42]),
         ("register", [7]),
+        ("#regi", [7]),
         ("42", [42]),
         ("#420", [420]),
         ("nothing", []),
@@ -36,9 +38,12 @@ def test_the_filter_reads_names_notes_tags_and_numbers(search: str, features: li
 def test_rows_show_the_held_out_score_and_the_mark():
     held_out = {42: ("sailing", 0.957)}
     marked = {key_of(CONCEPTS[0])}
-    first, second, _ = concept_rows(CONCEPTS, held_out, marked)
+    facts = {42: ConceptFacts(0.0123, 0.2, 0.9, "token")}
+    read = ConceptsRead("demo", CONCEPTS, held_out, facts=facts)
+    first, second, _ = concept_rows(CONCEPTS, read, marked)
     texts = [cell.text + "".join(more for more, _ in cell.more) for cell in first.cells]
-    assert texts[:5] == ["● sails and masts", "#42", "1.0", "0.96", "sailing"]
+    assert texts[:5] == ["● sails and masts", "#42", "1.0", "0.96", "1.2%"]
+    assert texts[5:8] == ["20%", "0.90", "sailing"]
     assert second.cells[0].text == ""
     assert second.cells[3].text == "–"
 

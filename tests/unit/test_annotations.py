@@ -19,7 +19,7 @@ from mi_crow.mechanistic.concepts.annotations_disk import (
     parse_mount,
     parse_mountinfo,
 )
-from mi_crow.mechanistic.concepts.importing import WouldReplaceError
+from mi_crow.mechanistic.concepts.exchange.importing import WouldReplaceError
 
 
 @pytest.fixture
@@ -203,7 +203,8 @@ def test_any_text_survives_both_formats(
     tmp_path_factory: pytest.TempPathFactory, rows: dict[tuple[int, str], str]
 ) -> None:
     from mi_crow.mechanistic.concepts.annotations_rows import Concept
-    from mi_crow.mechanistic.concepts.concept_files import read_concepts, write_concepts
+    from mi_crow.mechanistic.concepts.concept_files import write_concepts
+    from mi_crow.mechanistic.concepts.exchange.dictionary_rows import read_concepts
 
     folder = tmp_path_factory.mktemp("files")
     concepts = [

@@ -70,11 +70,15 @@ CONCEPT_COLUMNS: Final = (
     Column("feature", 8, "right", help="the number of its feature"),
     Column("conf", 4, "right", help="how sure the name is, 0 to 1"),
     Column("AUROC", 8, "right", from_width=60, help="how well it predicts the label, held out"),
-    Column("label", 14, from_width=100, help="the label that its feature predicts best"),
-    Column("note", from_width=110, help="what somebody wrote about it"),
+    Column("density", 8, "right", from_width=68, help="share of tokens on which it fires"),
+    Column("covers", 6, "right", from_width=54, help="share of all firings that are its own"),
+    Column("score", 5, "right", from_width=104, help="held-out AUROC of the proposed name"),
+    Column("label", 14, from_width=118, help="the label that its feature predicts best"),
+    Column("note", from_width=130, help="what somebody wrote about it"),
     Column("source", 8, from_width=76, help="who named it: user, auto, import, .."),
-    Column("updated", 10, from_width=64, help="when it was last changed"),
+    Column("updated", 10, from_width=90, help="when it was last changed"),
     _extra("tags", 16, "its tags", "left"),
+    _extra("kind", 11, "what kind of feature it is", "left"),
 )
 LISTS: Final[Mapping[str, tuple[Column, ...]]] = {
     "runs": RUN_COLUMNS,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.message import Message
@@ -42,10 +42,11 @@ class PromptLine(Horizontal):
 
     @dataclass
     class Answered(Message):
-        """Enter was pressed."""
+        """Enter was pressed; `stay`, with alt."""
 
         purpose: str
         value: str
+        stay: bool = False
 
     def __init__(self, id: str = "prompt") -> None:
         super().__init__(id=id, classes="stays")
@@ -138,10 +139,19 @@ class PromptLine(Horizontal):
             self.post_message(self.Typed(self.purpose, event.value))
 
     @on(Field.Submitted)
-    def _answered(self, event: Field.Submitted) -> None:
+    def _submitted(self, event: Field.Submitted) -> None:
         event.stop()
+        self._answer()
+
+    def on_key(self, event: events.Key) -> None:
+        if event.key == "alt+enter":
+            event.stop()
+            event.prevent_default()
+            self._answer(stay=True)
+
+    def _answer(self, *, stay: bool = False) -> None:
         if self._trouble:
             return
-        purpose = self.purpose
+        purpose, value = self.purpose, self.field.value.strip()
         self.close()
-        self.post_message(self.Answered(purpose, event.value.strip()))
+        self.post_message(self.Answered(purpose, value, stay))

@@ -17,9 +17,13 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
+from mi_crow.cli.commands.meaning import looking
+from mi_crow.cli.commands.meaning.dictionary import add_import_flags, run_import
 from mi_crow.cli.formatting import moment, number
 from mi_crow.cli.tables import Column, print_list, print_outcome
 from mi_crow.errors import NotFoundError, UserError
+from mi_crow.mechanistic.concepts.exchange.dictionary_rows import SUFFIXES
+from mi_crow.mechanistic.concepts.exchange.neuronpedia import is_explanations
 from mi_crow.store.workspace import Workspace, read_sae_summary
 
 if TYPE_CHECKING:
@@ -29,9 +33,11 @@ if TYPE_CHECKING:
 _ACTIONS = {
     "list": "list the concepts (default)",
     "set": "name a feature",
+    "tag": "name all features that a query finds",
     "remove": "remove one or all names of a feature",
-    "import": "read concepts from a .json or .csv file",
-    "export": "write all concepts to a .json or .csv file",
+    "import": "read concepts from .json, .csv or Neuronpedia's .jsonl",
+    "export": "write all concepts to .json, .csv or Neuronpedia's .jsonl",
+    **looking.ACTIONS,
     "history": "list the latest changes, with author and time",
     "undo": "undo your latest change, or the one with this id",
     "redo": "redo what you undid last",
@@ -40,9 +46,12 @@ _ACTIONS = {
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     for name, action in add_actions(parser, _ACTIONS):
+        if name in looking.ACTIONS:
+            looking.add_flags(name, action)
         if name in ("list", "history"):
             action.add_argument("--sae", help="only this SAE")
         if name == "history":
+            action.add_argument("--feature", type=feature_number, help="only this feature of --sae")
             action.add_argument(
                 "--limit", type=positive, default=20, help="number of changes (default: 20)"
             )
@@ -62,10 +71,19 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             action.add_argument("--tag", action="append", default=[], help="repeatable")
         if name == "remove":
             action.add_argument("name", nargs="?", help="name to remove (default: all)")
+        if name == "tag":
+            add_sae(action)
+            action.add_argument("query", help="query as of mi-crow features: 'label:weather'")
+            action.add_argument("line", help="name #tag ~0.8 -- note")
         if name in ("import", "export"):
-            action.add_argument("path", type=Path, help="a .json or .csv file")
-            what = "concepts that differ" if name == "import" else "an existing file"
-            action.add_argument("--force", action="store_true", help=f"replace {what}")
+            action.add_argument("path", type=Path, help=f"a file: {', '.join(SUFFIXES)}")
+        if name == "import":
+            add_import_flags(action)
+        if name == "export":
+            action.add_argument("--sae", help="only this SAE")
+            action.add_argument("--model-id", metavar="ID", help="for .jsonl, such as gpt2-small")
+            action.add_argument("--source-id", metavar="ID", help="for .jsonl, such as 10-res-jb")
+            action.add_argument("--force", action="store_true", help="replace an existing file")
 
 
 def run(options: Namespace) -> int:
@@ -77,12 +95,14 @@ def run(options: Namespace) -> int:
         None: _list,
         "list": _list,
         "set": _set,
+        "tag": _tag,
         "remove": _remove,
         "import": _import,
         "export": _export,
         "history": _history,
         "undo": _undo,
         "redo": _redo,
+        **looking.RUN,
     }[options.action]
     action(workspace, annotations, options)
     return 0
@@ -143,32 +163,46 @@ def _remove(workspace: Workspace, annotations: "Annotations", options: Namespace
     print_outcome(options.json, value, sentence)
 
 
-def _import(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
-    if not options.path.is_file():
-        raise NotFoundError(f"file {str(options.path)!r} not found")
-    _check_suffix(options.path)
-    from mi_crow.mechanistic.concepts.importing import import_concepts
+def _tag(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
+    from mi_crow.cli.commands.features import open_store
+    from mi_crow.mechanistic.concepts.marked import name_all
+    from mi_crow.mechanistic.features.query_language import parse_query
 
-    done = import_concepts(workspace, annotations, options.path, force=options.force)
-    value = {
-        "concepts": done.concepts,
-        "added": done.added,
-        "replaced": done.replaced,
-        "unchanged": done.unchanged,
-    }
-    more = f": {done.added} new, {done.replaced} replaced, {done.unchanged} unchanged"
-    print_outcome(options.json, value, f"imported {done.concepts} concepts{more}")
+    sae_id = pick_sae(workspace, options.sae)
+    features = open_store(workspace, sae_id).find(parse_query(options.query)).tolist()
+    if not features:
+        raise NotFoundError(f"no feature of {sae_id} matches {options.query!r}")
+    said = name_all(annotations, sae_id, features, options.line)
+    value = {"sae_id": sae_id, "features": len(features), "line": options.line}
+    print_outcome(options.json, value, said.replace("; u undoes", ""))
+
+
+def _import(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
+    run_import(workspace, annotations, options)
 
 
 def _export(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
-    _check_suffix(options.path)
-    if not options.path.absolute().parent.is_dir():
-        raise NotFoundError(f"folder {str(options.path.absolute().parent)!r} not found")
-    check_new_file(options.path, force=options.force)
-    annotations.export(options.path, overwrite=True)
-    concepts = len(annotations.concepts())
-    value = {"concepts": concepts, "path": str(options.path)}
-    print_outcome(options.json, value, f"wrote {concepts} concepts to {options.path}")
+    path: Path = options.path
+    check_suffix(path)
+    if not path.absolute().parent.is_dir():
+        raise NotFoundError(f"folder {str(path.absolute().parent)!r} not found")
+    check_new_file(path, force=options.force)
+    from mi_crow.mechanistic.concepts.exchange.dashboards import export_concepts
+
+    if options.sae is not None:
+        workspace.sae_dir(options.sae)
+    sae_id = pick_sae(workspace, options.sae) if is_explanations(path) else options.sae
+    concepts = export_concepts(
+        workspace,
+        annotations,
+        path,
+        sae_id,
+        overwrite=True,
+        model_id=options.model_id,
+        source_id=options.source_id,
+    )
+    value = {"concepts": concepts, "path": str(path)}
+    print_outcome(options.json, value, f"wrote {concepts} concepts to {path}")
 
 
 def _undo(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
@@ -193,7 +227,10 @@ def _redo(workspace: Workspace, annotations: "Annotations", options: Namespace) 
 def _history(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     if options.sae is not None:
         workspace.sae_dir(options.sae)
-    changes = annotations.past_changes(options.limit, options.sae)
+    sae_id = options.sae
+    if options.feature is not None:
+        sae_id = pick_sae(workspace, sae_id)
+    changes = annotations.past_changes(options.limit, sae_id, options.feature)
     columns = [
         Column("ID", right=True),
         Column("when"),
@@ -209,8 +246,9 @@ def _history(workspace: Workspace, annotations: "Annotations", options: Namespac
     print_list(options.json, [asdict(one) for one in changes], columns, rows, "no changes yet")
 
 
-def _check_suffix(path: Path) -> None:
-    if path.suffix not in (".json", ".csv"):
+def check_suffix(path: Path) -> None:
+    """Raises UserError for a name that does not say what is in the file."""
+    if not path.name.lower().endswith(SUFFIXES):
         raise UserError(
-            f"{str(path)!r} is neither .json nor .csv", hint="use one of these suffixes"
+            f"{str(path)!r} is neither .json nor .csv", hint=f"use one of {', '.join(SUFFIXES)}"
         )

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
 from mi_crow.progress import Progress, raise_if_stopped
@@ -81,6 +82,8 @@ def run_demo(
     """
     from mi_crow.jobs.demo.measures import steer_topics, tag_topics, topic_features
     from mi_crow.language_model import LanguageModel
+    from mi_crow.mechanistic.explain.job import explain_features
+    from mi_crow.mechanistic.features.beside.proposals import proposals_path
     from mi_crow.mechanistic.features.index.build import build_index
     from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
     from mi_crow.mechanistic.sae.formats.load import load_sae
@@ -96,6 +99,9 @@ def run_demo(
     stage = stages.enter("index")
     if not workspace.index_path(SAE_ID).exists():
         build_index(workspace, IndexConfig(SAE_ID, device=device), stage, sae=sae, lm=lm)
+    if not proposals_path(workspace, SAE_ID).exists():
+        stage.log("naming the features")
+        explain_features(workspace, ExplainConfig(SAE_ID, seed))
     config = EvaluateConfig(SAE_ID, device=device, seed=seed)
     evaluation = evaluate_sae(workspace, config, stages.enter("evaluate"), lm=lm)
     stages.enter("topics")

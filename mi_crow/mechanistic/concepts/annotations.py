@@ -10,9 +10,9 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from mi_crow.bounds import SHARE
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_database import AnnotationsDatabase
@@ -21,10 +21,14 @@ from mi_crow.mechanistic.concepts.annotations_history import (
     UNDO,
     PastChange,
     UndoResult,
+    changes_of_others,
     check_not_undone,
+    features_changed,
+    last_line,
     latest_to_redo,
     latest_to_undo,
     lines_of,
+    next_change,
     past_changes,
     result_of,
 )
@@ -41,14 +45,17 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
     SavedGeneration,
     as_text,
     change_of,
+    concept_from,
     concept_of,
     delete_concept,
+    put_all,
     put_concept,
     read_concept,
 )
 from mi_crow.mechanistic.concepts.annotations_saved import SavedSteering, rename_in_steering
-from mi_crow.mechanistic.concepts.concept_files import read_concepts, write_concepts
-from mi_crow.mechanistic.concepts.importing import add_rows
+from mi_crow.mechanistic.concepts.concept_files import write_concepts
+from mi_crow.mechanistic.concepts.exchange.dictionary_rows import read_rows
+from mi_crow.mechanistic.concepts.exchange.importing import add_rows
 
 __all__ = [
     "Annotations",
@@ -121,28 +128,10 @@ class Annotations(SavedSteering, SavedInspections):
         Raises UserError for an empty name, a number that no feature can have, a confidence outside
         0 to 1.
         """
-        sae_id, name = clean_text(sae_id), clean_text(name).strip()
-        if not name:
-            raise UserError("a concept needs a name")
-        if not 0 <= feature <= MOST_FEATURE:
-            raise UserError(f"{feature} is not a valid feature")
-        if not SHARE.holds(confidence):
-            raise UserError(f"confidence {confidence} is not between 0 and 1")
-        now = time.time()
+        new = concept_from(sae_id, feature, name, confidence, note, tags, source, now=time.time())
         with self._changing() as connection:
-            before = read_concept(connection, sae_id, feature, name)
-            created = before.created if before else now
-            after = Concept(
-                sae_id,
-                feature,
-                name,
-                float(confidence),
-                clean_text(note),
-                tuple(dict.fromkeys(clean_text(tag).strip() for tag in tags if tag.strip())),
-                clean_text(source),
-                created,
-                now,
-            )
+            before = read_concept(connection, new.sae_id, feature, new.name)
+            after = replace(new, created=before.created) if before else new
             put_concept(connection, after)
             self._record(connection, "set", before, after)
         return after
@@ -159,6 +148,17 @@ class Annotations(SavedSteering, SavedInspections):
             delete_concept(connection, before)
             self._record(connection, "remove", before, None)
         return True
+
+    def apply(self, pairs: Sequence[tuple[Concept | None, Concept | None]]) -> int:
+        """Takes rows from what they are to what they shall be, all as one change; returns how many.
+
+        Each pair is a concept as it stands in the annotations, None for a new one, and as it shall
+        be, None to remove it. The new ones must be of the form that `set_concept` gives them.
+        """
+        with self._changing() as connection:
+            if self._change is not None and pairs:
+                put_all(connection, pairs, self.actor, self.session, self._change)
+        return len(pairs)
 
     @contextmanager
     def one_change(self) -> Iterator[None]:
@@ -210,10 +210,38 @@ class Annotations(SavedSteering, SavedInspections):
             query = f"SELECT * FROM history{where} ORDER BY id DESC LIMIT ?"
             return [change_of(row) for row in connection.execute(query, (*values, limit))]
 
-    def past_changes(self, limit: int = 100, sae_id: str | None = None) -> list[PastChange]:
-        """The latest changes by anybody, each as it is undone, newest first."""
+    def past_changes(
+        self, limit: int = 100, sae_id: str | None = None, feature: int | None = None
+    ) -> list[PastChange]:
+        """The latest changes by anybody, each as it is undone, newest first; of one SAE or one of
+        its features, where that is given."""
         with self._database.reading() as connection:
-            return [] if connection is None else past_changes(connection, limit, sae_id)
+            return [] if connection is None else past_changes(connection, limit, sae_id, feature)
+
+    def last_line(self) -> int:
+        """The number of the latest line of the history; 0 without any."""
+        with self._database.reading() as connection:
+            return 0 if connection is None else last_line(connection)
+
+    def changes_of_others(self, line: int, limit: int = 20) -> list[PastChange]:
+        """What other sessions changed after a line of the history, newest first."""
+        with self._database.reading() as connection:
+            if connection is None:
+                return []
+            return changes_of_others(connection, line, self.session, limit)
+
+    def mark(self) -> tuple[int, int]:
+        """Where the history is now, for `features_changed`."""
+        return self.data_version() >> 40, self.last_line()
+
+    def features_changed(self, sae_id: str, mark: tuple[int, int], most: int) -> list[int] | None:
+        """The features of which something was changed since; None for more than `most`, and where
+        that cannot be said because the file is another."""
+        generation, line = mark
+        with self._database.reading() as connection:
+            if connection is None or self.data_version() >> 40 != generation:
+                return None
+            return features_changed(connection, sae_id, line, most)
 
     def undo(self, session: str | None = None) -> UndoResult | None:
         """Undoes this user's latest change (only of `session`, when given); None without one.
@@ -281,8 +309,7 @@ class Annotations(SavedSteering, SavedInspections):
             if self._change is not None:
                 yield connection
                 return
-            row = connection.execute("SELECT coalesce(max(change), 0) + 1 FROM history").fetchone()
-            self._change = int(row[0])
+            self._change = next_change(connection)
             try:
                 yield connection
             finally:
@@ -338,7 +365,7 @@ class Annotations(SavedSteering, SavedInspections):
         WouldReplaceError for one that says something else about an existing name, unless
         `overwrite`.
         """
-        rows = read_concepts(Path(path), sae_id)
+        rows = read_rows(Path(path), sae_id)
         return add_rows(self, Path(path), rows, force=overwrite).concepts
 
 

@@ -41,6 +41,8 @@ CREATE TABLE history (
     before TEXT, after TEXT, undone_by INTEGER, change INTEGER NOT NULL
 );
 CREATE INDEX history_of_actor ON history (actor, undone_by, id);
+CREATE INDEX history_of_change ON history (change);
+CREATE INDEX history_of_feature ON history (sae_id, feature);
 CREATE TABLE presets (
     name TEXT PRIMARY KEY, interventions TEXT NOT NULL, created REAL NOT NULL, updated REAL NOT NULL
 );
@@ -272,6 +274,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         )
     if version == SCHEMA_VERSION:
         check_schema(connection, _SCHEMA, path)
+        _add_index(connection)
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -283,6 +286,17 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.rollback()
         raise
     connection.commit()
+
+
+def _add_index(connection: sqlite3.Connection) -> None:
+    """Gives a file from before what finds one change, or those of a feature, among many."""
+    query = "SELECT name FROM sqlite_schema WHERE type = 'index'"
+    there = {name for (name,) in connection.execute(query)}
+    for name, columns in (("change", "change"), ("feature", "sae_id, feature")):
+        if f"history_of_{name}" not in there:
+            connection.execute(
+                f"CREATE INDEX IF NOT EXISTS history_of_{name} ON history ({columns})"
+            )
 
 
 def _choose_journal(connection: sqlite3.Connection, path: Path) -> None:

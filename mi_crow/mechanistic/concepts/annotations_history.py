@@ -8,6 +8,7 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_rows import Change, change_of
 
 UNDO, REDO = "undo", "redo"
+_FEW = 2  # lines of a change that is told in full
 
 
 @dataclass(frozen=True)
@@ -92,17 +93,71 @@ def _only(session: str | None) -> tuple[str, tuple[str, ...]]:
 
 
 def past_changes(
-    connection: sqlite3.Connection, limit: int, sae_id: str | None
+    connection: sqlite3.Connection, limit: int, sae_id: str | None, feature: int | None = None
 ) -> list[PastChange]:
     """The latest changes by anybody, newest first."""
-    where, values = ("", ()) if sae_id is None else (" WHERE sae_id = ?", (sae_id,))
-    query = f"SELECT DISTINCT change FROM history{where} ORDER BY change DESC LIMIT ?"
-    numbers = [row["change"] for row in connection.execute(query, (*values, limit))]
-    return [_past(lines_of(connection, number)) for number in numbers]
+    wanted = {"sae_id": sae_id, "feature": feature}
+    values = {name: value for name, value in wanted.items() if value is not None}
+    where = " AND ".join(f"{name} = :{name}" for name in values)
+    query = (
+        f"SELECT DISTINCT change FROM history {where and f'WHERE {where}'} "
+        "ORDER BY change DESC LIMIT :limit"
+    )
+    rows = connection.execute(query, {**values, "limit": limit}).fetchall()
+    return [_past(connection, row["change"]) for row in rows]
 
 
-def _past(lines: Sequence[Change]) -> PastChange:
-    first = lines[0]
+def next_change(connection: sqlite3.Connection) -> int:
+    """The number of the change that begins now."""
+    row = connection.execute("SELECT coalesce(max(change), 0) + 1 FROM history").fetchone()
+    return int(row[0])
+
+
+def last_line(connection: sqlite3.Connection) -> int:
+    """The number of the latest line; 0 without any."""
+    row = connection.execute("SELECT max(id) FROM history").fetchone()
+    return int(row[0] or 0)
+
+
+def changes_of_others(
+    connection: sqlite3.Connection, line: int, session: str, limit: int
+) -> list[PastChange]:
+    """What other sessions changed after a line of the history, newest first."""
+    rows = connection.execute(
+        "SELECT DISTINCT change FROM history WHERE id > ? AND session != ? "
+        "ORDER BY change DESC LIMIT ?",
+        (line, session, limit),
+    ).fetchall()
+    return [_past(connection, row["change"]) for row in rows]
+
+
+def features_changed(
+    connection: sqlite3.Connection, sae_id: str, line: int, most: int
+) -> list[int] | None:
+    """The features of which something was changed after a line; None for more than `most`."""
+    rows = connection.execute(
+        "SELECT DISTINCT feature FROM history WHERE id > ? AND sae_id = ? LIMIT ?",
+        (line, sae_id, most + 1),
+    ).fetchall()
+    return None if len(rows) > most else [int(row["feature"]) for row in rows]
+
+
+def _past(connection: sqlite3.Connection, change: int) -> PastChange:
+    """One change; of a large one only the counts are read."""
+    row = connection.execute(
+        "SELECT count(*) AS lines, max(id) AS last, sum(before IS NULL) AS new, "
+        "sum(after IS NULL) AS gone, min(undone_by IS NOT NULL) AS undone "
+        "FROM history WHERE change = ?",
+        (change,),
+    ).fetchone()
+    query = "SELECT * FROM history WHERE id = ?"
+    first = change_of(connection.execute(query, (row["last"],)).fetchone())
+    few = row["lines"] <= _FEW
+    what = (
+        describe(lines_of(connection, change))
+        if few
+        else _again(first.action) + _counted(first.action, row["lines"], row["new"], row["gone"])
+    )
     return PastChange(
         first.change,
         first.t,
@@ -110,16 +165,27 @@ def _past(lines: Sequence[Change]) -> PastChange:
         first.session,
         first.action,
         first.sae_id,
-        len(lines),
-        describe(lines),
-        all(line.undone for line in lines),
+        row["lines"],
+        what,
+        bool(row["undone"]),
     )
 
 
 def describe(lines: Sequence[Change]) -> str:
     """What a change did: `rename 'boats' to 'sails' of feature 3`, `undo: name 12 concepts`."""
-    again = {UNDO: "undo: ", REDO: "redo: "}.get(lines[0].action, "")
-    return again + _what(lines)
+    return _again(lines[0].action) + _what(lines)
+
+
+def _again(action: str) -> str:
+    return {UNDO: "undo: ", REDO: "redo: "}.get(action, "")
+
+
+def _counted(action: str, lines: int, new: int, gone: int) -> str:
+    """`name 12 concepts`, of a change with so many lines without a before and without an after."""
+    if action == UNDO:
+        new, gone = gone, new
+    verb = "name" if new == lines else "remove" if gone == lines else "change"
+    return f"{verb} {lines:,} concepts"
 
 
 def _what(lines: Sequence[Change]) -> str:
@@ -130,9 +196,8 @@ def _what(lines: Sequence[Change]) -> str:
         row = lines[0].after or lines[0].before
         assert row is not None
         return f"{_verb(lines[0])} {row.name!r} of feature {row.feature}"
-    verbs = {_verb(line) for line in lines}
-    verb = verbs.pop() if len(verbs) == 1 else "change"
-    return _renamed(lines) or f"{verb} {len(lines)} concepts"
+    new, gone = (sum(getattr(one, side) is None for one in lines) for side in ("before", "after"))
+    return _renamed(lines) or _counted("", len(lines), new, gone)
 
 
 def _renamed(lines: Sequence[Change]) -> str:

@@ -2,12 +2,15 @@
 
 import json
 import sqlite3
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from mi_crow.bounds import SHARE
 from mi_crow.clean_text import clean_text
-from mi_crow.errors import CorruptDataError
+from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.features.records import Concept
 from mi_crow.store.field_types import check_types
 from mi_crow.store.json_file import parse_json
@@ -68,8 +71,56 @@ MOST_FEATURE = 2**31 - 1  # features are 32-bit integers in an index
 _CONCEPT_TYPES = (str, int, str, float, str, str, str, float, float)
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # one for all: making it takes longer
+
+
 def dump(value: Any) -> str:
-    return clean_text(json.dumps(value, ensure_ascii=False))
+    return clean_text(_encode(value))
+
+
+def concept_from(
+    sae_id: str,
+    feature: int,
+    name: str,
+    confidence: float | None = None,
+    note: str | None = None,
+    tags: Sequence[str] = (),
+    source: str = "user",
+    *,
+    now: float,
+    created: float | None = None,
+    updated: float | None = None,
+) -> Concept:
+    """A concept, new unless `created` says when it was made; its texts clean.
+
+    Raises UserError for an empty name, a number that no feature can have, a confidence outside 0
+    to 1.
+    """
+    name = clean_text(name).strip()
+    if not name:
+        raise UserError("a concept needs a name")
+    if not 0 <= feature <= MOST_FEATURE:
+        raise UserError(f"{feature} is not a valid feature")
+    confidence = 1.0 if confidence is None else confidence
+    if not SHARE.holds(confidence):
+        raise UserError(f"confidence {confidence} is not between 0 and 1")
+    return Concept(
+        clean_text(sae_id),
+        feature,
+        name,
+        float(confidence),
+        clean_text(note or ""),
+        clean_tags(tuple(tags)),
+        clean_text(source),
+        now if created is None else created,
+        now if updated is None else updated,
+    )
+
+
+@lru_cache(maxsize=4096)  # most concepts have the tags of some other
+def clean_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """The tags without blanks around them, each once."""
+    return tuple(dict.fromkeys(clean_text(tag).strip() for tag in tags if tag.strip()))
 
 
 def concept_of(row: sqlite3.Row) -> Concept:
@@ -115,6 +166,58 @@ def put_concept(connection: sqlite3.Connection, concept: Concept) -> None:
         f"INSERT OR REPLACE INTO concepts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         tuple(values[column] for column in COLUMNS.split(", ")),
     )
+
+
+def put_all(
+    connection: sqlite3.Connection,
+    pairs: Sequence[tuple[Concept | None, Concept | None]],
+    actor: str,
+    session: str,
+    change: int,
+) -> None:
+    """Takes many rows from what they were to what they shall be, with their lines of the history:
+    a tenth of the time that one after the other would take."""
+    gone = [
+        one for one, new in pairs if one is not None and (new is None or _key(new) != _key(one))
+    ]
+    connection.executemany(
+        "DELETE FROM concepts WHERE sae_id = ? AND feature = ? AND name = ?", map(_key, gone)
+    )
+    connection.executemany(
+        f"INSERT OR REPLACE INTO concepts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (
+                *_key(one),
+                one.confidence,
+                one.note,
+                dump(list(one.tags)),
+                one.source,
+                one.created,
+                one.updated,
+            )
+            for _, one in pairs
+            if one is not None
+        ),
+    )
+    now = time.time()
+
+    def lines() -> Iterator[tuple[object, ...]]:
+        for before, after in pairs:
+            row = after or before
+            if row is not None:
+                action = "remove" if after is None else "set"
+                texts = as_text(before), as_text(after)
+                yield now, actor, session, action, row.sae_id, row.feature, *texts, change
+
+    connection.executemany(
+        "INSERT INTO history (t, actor, session, action, sae_id, feature, before, after, change) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        lines(),
+    )
+
+
+def _key(concept: Concept) -> tuple[str, int, str]:
+    return concept.sae_id, concept.feature, concept.name
 
 
 def delete_concept(connection: sqlite3.Connection, concept: Concept) -> None:

@@ -1,7 +1,7 @@
 """Concepts and top texts as .json and .csv files."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from operator import index
@@ -16,7 +16,17 @@ from mi_crow.mechanistic.concepts.annotations_rows import Concept
 from mi_crow.store.atomic import write_bytes, write_json
 from mi_crow.store.json_file import parse_json
 
-FIELDS: tuple[str, ...] = ("sae_id", "feature", "name", "confidence", "note", "tags", "source")
+FIELDS: tuple[str, ...] = (
+    "sae_id",
+    "feature",
+    "name",
+    "confidence",
+    "note",
+    "tags",
+    "source",
+    "created",
+    "updated",
+)
 TopTexts = Mapping[int, Sequence[tuple[str, float]]]
 
 _FORM = 'write {42: [{"name": "rain", "confidence": 0.9}]}'
@@ -29,8 +39,11 @@ _COLUMNS = "the columns are feature, name, confidence"
 
 def write_concepts(path: Path, concepts: Sequence[Concept]) -> None:
     """Writes `concepts` whole or not at all, by the suffix of `path`. Raises UserError."""
+    suffix = path.suffix.lower()
+    if suffix not in (".json", ".csv"):
+        raise UserError(f"{str(path)!r} is neither .json nor .csv", hint="choose by the suffix")
     rows = [{field: getattr(concept, field) for field in FIELDS} for concept in concepts]
-    if _suffix(path) == ".json":
+    if suffix == ".json":
         text = json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
     else:
         for row in rows:
@@ -40,86 +53,6 @@ def write_concepts(path: Path, concepts: Sequence[Concept]) -> None:
         write_bytes(path, text.encode())
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be written ({error.strerror})") from error
-
-
-def read_concepts(path: Path, sae_id: str | None = None) -> list[dict[str, Any]]:
-    """The rows of a file as arguments of `Annotations.set_concept`; what a row does not say is left
-    out.
-
-    JSON is a list of objects, or {feature: [{"name", "confidence"}]}; CSV has a header with at
-    least `feature` and `name`. Raises UserError naming the first row that is wrong.
-    """
-    if _suffix(path) == ".json":
-        rows = _json_rows(path)
-    else:
-        rows = csv_rows(_read(path), repr(str(path)), [["feature"], ["name"]])
-    return [_checked(path, n, row, sae_id) for n, row in enumerate(rows, start=1)]
-
-
-def _suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in (".json", ".csv"):
-        raise UserError(f"{str(path)!r} is neither .json nor .csv", hint="choose by the suffix")
-    return suffix
-
-
-def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    data = _read_json(path)
-    if isinstance(data, dict):
-        for feature, names in data.items():
-            for name in names if isinstance(names, list) else [names]:
-                row = name if isinstance(name, dict) else {"name": name}
-                yield {"feature": feature, **row}
-    elif isinstance(data, list):
-        yield from (row if isinstance(row, dict) else {} for row in data)
-    else:
-        raise UserError(f"{str(path)!r} is neither a list nor an object of concepts")
-
-
-def _checked(path: Path, number: int, row: Mapping[str, Any], sae_id: str | None) -> dict[str, Any]:
-    owner = row.get("sae_id") or sae_id
-    if not owner:
-        raise UserError(
-            f"row {number} of {str(path)!r} does not say which SAE it is about",
-            hint="add the field sae_id",
-        )
-    try:
-        checked = {
-            "sae_id": clean_text(str(owner)),
-            "feature": _feature(row["feature"]),
-            "name": clean_text(_text(row["name"])).strip(),
-            "source": _text(row.get("source") or "import"),
-        }
-        if (confidence := row.get("confidence")) not in (None, ""):
-            checked["confidence"] = float(confidence)
-        if (note := row.get("note")) is not None:
-            checked["note"] = clean_text(_text(note))
-        if (tags := row.get("tags")) is not None:
-            checked["tags"] = tuple(
-                dict.fromkeys(clean_text(tag).strip() for tag in _tags(tags) if tag.strip())
-            )
-        return checked
-    except (KeyError, TypeError, ValueError, OverflowError, UserError) as error:
-        raise UserError(f"row {number} of {str(path)!r} is not a concept ({error!r})") from error
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
-    return value
-
-
-def _tags(value: Any) -> tuple[str, ...]:
-    """Tags from a list, a JSON list in a text, or a text with commas."""
-    if value == "":
-        return ()
-    if isinstance(value, str):
-        value = (
-            parse_json(value, "tags", error=UserError)
-            if value.startswith("[")
-            else value.split(",")
-        )
-    return tuple(_text(tag) for tag in value)
 
 
 # Names and top texts of one SAE's latents, in the forms of the published guides.
@@ -140,7 +73,7 @@ def concepts_from(data: Mapping[Any, Any]) -> dict[int, list[NamedConcept]]:
     found: dict[int, list[NamedConcept]] = {}
     for feature, entries in data.items():
         try:
-            found[_feature(feature)] = [
+            found[feature_number(feature)] = [
                 _concept(entry["name"], entry.get("confidence", 1.0))
                 for entry in ([entries] if isinstance(entries, Mapping) else entries)
             ]
@@ -153,7 +86,7 @@ def concepts_from(data: Mapping[Any, Any]) -> dict[int, list[NamedConcept]]:
 
 def read_json_concepts(path: Path) -> dict[int, list[NamedConcept]]:
     """Reads a JSON object in the form of `concepts_from`."""
-    data = _read_json(path)
+    data = read_json_file(path)
     if not isinstance(data, dict):
         raise UserError(f"{str(path)!r} is not an object", hint="its keys are feature numbers")
     return concepts_from(data)
@@ -164,12 +97,14 @@ def read_csv_concepts(path: Path) -> dict[int, list[NamedConcept]]:
     confidence), the last one optional."""
     found: dict[int, list[NamedConcept]] = {}
     header = [["feature", "neuron_idx"], ["name", "concept_name"]]
-    for row in csv_rows(_read(path), repr(str(path)), header, _LONGEST_NAME):
+    for row in csv_rows(read_text(path), repr(str(path)), header, _LONGEST_NAME):
         feature = row.get("neuron_idx") or row.get("feature")
         name = row.get("concept_name") or row.get("name")
         confidence = row.get("score") or row.get("confidence") or "1"
         try:
-            found.setdefault(_feature(feature or ""), []).append(_concept(name, float(confidence)))
+            found.setdefault(feature_number(feature or ""), []).append(
+                _concept(name, float(confidence))
+            )
         except (TypeError, ValueError) as error:
             raise UserError(
                 f"{str(path)!r} line {row[LINE]} is not a valid concept ({error})", hint=_COLUMNS
@@ -209,18 +144,18 @@ def write_top_texts_csv(path: Path, top_texts: TopTexts) -> None:
 # What both read.
 
 
-def _feature(value: Any) -> int:
+def feature_number(value: Any) -> int:
     """A feature's number from a number or its digits; no fraction is cut off."""
     if isinstance(value, bool):
         raise TypeError(f"{value!r} is not a number")
     return int(value) if isinstance(value, str) else index(value)
 
 
-def _read_json(path: Path) -> Any:
-    return parse_json(_read(path), repr(str(path)), error=UserError)
+def read_json_file(path: Path) -> Any:
+    return parse_json(read_text(path), repr(str(path)), error=UserError)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
     """The file's text, its line ends as they are. Raises NotFoundError, UserError."""
     try:
         return path.read_bytes().decode("utf-8-sig")

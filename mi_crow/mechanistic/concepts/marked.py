@@ -1,30 +1,61 @@
 """One change to the names, tags or notes of many features, which one undo reverts. Torch-free."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.concepts.annotations_rows import concept_from
+
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
     from mi_crow.mechanistic.concepts.annotations_rows import Concept
+    from mi_crow.mechanistic.concepts.naming_line import NamingLine
 
 
-def name_all(annotations: "Annotations", sae_id: str, features: Sequence[int], name: str) -> str:
-    """Gives the features one name more. What is said under that name already stays."""
+def name_all(annotations: "Annotations", sae_id: str, features: Sequence[int], line: str) -> str:
+    """Gives the features one name more, by a line `name #tag ~0.8 -- note`. Tags are added to those
+    that the name has already; a note and a confidence replace them.
+
+    Raises UserError for a line without a name, or with a confidence that is none.
+    """
+    from mi_crow.mechanistic.concepts.naming_line import parse_naming
+
+    said = parse_naming(line)
+    if not said.name:
+        raise UserError("the line has no name", hint="write name #tag ~0.8 -- note")
+    now = time.time()
+    fresh = concept_from(
+        sae_id, 0, said.name, said.confidence, said.note, said.tags, "user", now=now
+    )
     with annotations.one_change():
-        known = {one.feature for one in annotations.concepts(sae_id) if one.name == name}
-        for feature in features:
-            if feature not in known:
-                annotations.set_concept(sae_id, feature, name)
-    return f"{_features(len(features))} named “{name}”; u undoes"
+        known = {one.feature: one for one in annotations.concepts(sae_id) if one.name == fresh.name}
+        pairs = []
+        for feature in dict.fromkeys(features):
+            old = known.get(feature)
+            new = replace(fresh, feature=feature) if old is None else _with_line(old, said, now)
+            if old is None or replace(new, updated=old.updated) != old:
+                pairs.append((old, new))
+        annotations.apply(pairs)
+    return f"{_features(len(features))} named “{fresh.name}”; u undoes"
+
+
+def _with_line(old: "Concept", said: "NamingLine", now: float) -> "Concept":
+    return replace(
+        old,
+        confidence=old.confidence if said.confidence is None else said.confidence,
+        note=old.note if said.note is None else said.note,
+        tags=tuple(dict.fromkeys((*old.tags, *said.tags))),
+        updated=now,
+    )
 
 
 def remove_names(annotations: "Annotations", sae_id: str, features: Sequence[int]) -> str:
     """Removes all names of the features, with their tags and notes."""
     with annotations.one_change():
         found = list(_concepts(annotations, sae_id, features))
-        for one in found:
-            annotations.remove_concept(sae_id, one.feature, one.name)
+        annotations.apply([(one, None) for one in found])
     return f"Removed {len(found):,} names; u undoes" if found else "None of them has a name"
 
 
@@ -73,14 +104,11 @@ def _set_all(
     done: str,
     changed: "Callable[[Concept], Mapping[str, Any]]",
 ) -> str:
+    now = time.time()
     with annotations.one_change():
         found = list(_concepts(annotations, sae_id, features))
-        for one in found:
-            new = replace(one, **changed(one))
-            if new != one:
-                annotations.set_concept(
-                    sae_id, one.feature, one.name, one.confidence, new.note, new.tags, one.source
-                )
+        pairs = [(one, replace(one, **changed(one))) for one in found]
+        annotations.apply([(old, replace(new, updated=now)) for old, new in pairs if new != old])
     named = len({one.feature for one in found})
     if not named:
         return "None of them has a name yet; t names them"

@@ -1,6 +1,7 @@
 """One line that names a feature: `name #tag #tag ~0.8 -- note`. Torch-free."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mi_crow.errors import UserError
@@ -17,15 +18,17 @@ class NamingLine:
     tags: tuple[str, ...] = ()
     confidence: float | None = None
     note: str | None = None
+    beside: bool = False  # a further name, beside those that the feature has
 
 
 def parse_naming(text: str) -> NamingLine:
-    """The line, read from its end: a `#` or `~` inside a name stays where it is.
+    """The line, read from its end: a `#` or `~` inside a name stays where it is. One that begins
+    with `+` is a further name.
 
     Raises UserError for a confidence that is none.
 
-    >>> parse_naming("rain #weather ~0.8 -- also hail")
-    NamingLine(name='rain', tags=('weather',), confidence=0.8, note='also hail')
+    >>> parse_naming("rain #weather ~0.8 -- also hail").note
+    'also hail'
     """
     head, *note = _NOTE.split(text, maxsplit=1)
     tags: list[str] = []
@@ -40,7 +43,30 @@ def parse_naming(text: str) -> NamingLine:
             raise UserError("two confidences are given", hint="keep one, for example ~0.8")
         head = head[: last.start()]
     said = note[0].strip() if note else None
-    return NamingLine(head.strip(), tuple(dict.fromkeys(tags)), confidence, said)
+    name = head.strip()
+    beside = name.startswith("+") and bool(name[1:].strip())
+    if beside:
+        name = name[1:].strip()
+    return NamingLine(name, tuple(dict.fromkeys(tags)), confidence, said, beside)
+
+
+def complete_naming(text: str, names: Iterable[str], tags: Iterable[str]) -> list[str]:
+    """Whole lines that continue `text`: its last word, when that begins a known tag, or all of it,
+    when it begins a known name.
+
+    >>> complete_naming("rain #we", ["rain"], ["weather"])
+    ['rain #weather']
+    """
+    head, mark, word = text.rpartition("#")
+    if mark and not word.startswith(" ") and (not head or head[-1].isspace()):
+        begun = word.casefold()
+        return [f"{head}#{tag}" for tag in tags if tag.casefold().startswith(begun) and word]
+    prefix = "+" if text.startswith("+") else ""
+    begun = text[len(prefix) :].lstrip().casefold()
+    lead = text[: len(text) - len(begun)]
+    if not begun:
+        return []
+    return [f"{lead}{name}" for name in names if name.casefold().startswith(begun)]
 
 
 def _confidence(text: str) -> float:

@@ -78,6 +78,13 @@ COLUMNS: tuple[FeatureColumn, ...] = (
     _C("proposed", "proposed", "proposed name", "text", "the name proposed for it", "name_score"),
     _C("kind", "kind", "kind", "text", "kind of feature: token, topic, context, ..", "name_score"),
     _C("score", "name_score", "score", "score", "held-out AUROC of its proposed name"),
+    _C(
+        "value",
+        "value",
+        "value",
+        "activation",
+        "what a name for it would explain: firings, fewer the better its proposed name",
+    ),
     _C("tags", "tags", "tags", "text", "tags of its names"),
     _C("note", "note", "note", "text", "notes on its names"),
     _C("source", "source", "source", "text", "who named it: user, auto, import, .."),

@@ -48,6 +48,18 @@ SELECT feature, number FROM idx.features JOIN (
 """
 
 
+def _by_feature(concepts: Iterable[Concept], n_features: int) -> dict[int, tuple[Concept, ...]]:
+    """The concepts of features below `n_features`, the most confident first."""
+    found: dict[int, list[Concept]] = {}
+    for concept in concepts:
+        if concept.feature < n_features:
+            found.setdefault(concept.feature, []).append(concept)
+    return {
+        feature: tuple(sorted(some, key=lambda one: (-one.confidence, -one.updated)))
+        for feature, some in found.items()
+    }
+
+
 @dataclass(frozen=True)
 class ConceptColumns:
     """The concepts of one SAE as of one version of the annotations. Masks are bool [n_features].
@@ -58,20 +70,43 @@ class ConceptColumns:
     version: int
     n_features: int
     concepts: Mapping[int, tuple[Concept, ...]]  # by feature, most confident first
+    mark: tuple[int, int] = (0, 0)  # in the history, up to which changes are in
     _orders: dict[tuple[str, bool], np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, version: int, n_features: int, concepts: Sequence[Concept]) -> "ConceptColumns":
+    def of(
+        cls,
+        version: int,
+        n_features: int,
+        concepts: Iterable[Concept],
+        mark: tuple[int, int] = (0, 0),
+    ) -> "ConceptColumns":
         """Those of features that the index has."""
-        found: dict[int, list[Concept]] = {}
-        for concept in concepts:
-            if concept.feature < n_features:
-                found.setdefault(concept.feature, []).append(concept)
-        ordered = {
-            feature: tuple(sorted(some, key=lambda one: (-one.confidence, -one.updated)))
-            for feature, some in found.items()
-        }
-        return cls(version, n_features, ordered)
+        return cls(version, n_features, _by_feature(concepts, n_features), mark)
+
+    def changed(
+        self,
+        version: int,
+        mark: tuple[int, int],
+        features: Sequence[int],
+        concepts: Iterable[Concept],
+    ) -> "ConceptColumns":
+        """The same with `concepts` as all that is said about `features`."""
+        found = dict(self.concepts)
+        for feature in features:
+            found.pop(feature, None)
+        found |= _by_feature(concepts, self.n_features)
+        return ConceptColumns(version, self.n_features, found, mark)
+
+    @cached_property
+    def known_names(self) -> tuple[str, ...]:
+        """All names, each once."""
+        return tuple(dict.fromkeys(one.name for some in self.concepts.values() for one in some))
+
+    @property
+    def known_tags(self) -> tuple[str, ...]:
+        """All tags, each once."""
+        return tuple(self._tags)
 
     @cached_property
     def names(self) -> dict[int, str]:

@@ -12,6 +12,14 @@ class ConceptSource(Protocol):
         """A number that differs after every change of the concepts."""
         ...
 
-    def concepts(self, sae_id: str | None = None) -> list[Concept]:
-        """All concepts, or those of one SAE."""
+    def concepts(self, sae_id: str | None = None, feature: int | None = None) -> list[Concept]:
+        """All concepts, or those of one SAE or feature."""
+        ...
+
+    def mark(self) -> tuple[int, int]:
+        """Where the history of changes is now."""
+        ...
+
+    def features_changed(self, sae_id: str, mark: tuple[int, int], most: int) -> list[int] | None:
+        """The features of which something was changed since; None for more than `most`."""
         ...

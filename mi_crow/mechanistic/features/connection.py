@@ -86,8 +86,19 @@ class IndexConnection:
         """Makes the in-memory table `name` from columns: name -> DuckDB type and values."""
         # A registered frame is visible to one cursor only, a table to all. Lists are bound:
         # importing Arrow would take longer than reading the first page.
-        chosen = ", ".join(f"unnest(?::{kind}[]) AS {one}" for one, (kind, _) in columns.items())
-        query = f"CREATE OR REPLACE TABLE memory.main.{name} AS SELECT {chosen}"
+        query = f"CREATE OR REPLACE TABLE memory.main.{name} AS SELECT {_unnested(columns)}"
+        self._asked(query, [list(values) for _, values in columns.values()], lambda _: None)
+
+    def replace_rows(
+        self,
+        name: str,
+        features: Sequence[int],
+        columns: Mapping[str, tuple[str, Sequence[Any]]],
+    ) -> None:
+        """Replaces the rows of some features in the in-memory table `name`."""
+        gone = f"DELETE FROM memory.main.{name} WHERE list_contains(?::INTEGER[], feature)"
+        self._asked(gone, [list(features)], lambda _: None)
+        query = f"INSERT INTO memory.main.{name} BY NAME SELECT {_unnested(columns)}"
         self._asked(query, [list(values) for _, values in columns.values()], lambda _: None)
 
     def _asked(
@@ -141,6 +152,11 @@ class IndexConnection:
             yield
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise damaged(self.sae_id, error) from error
+
+
+def _unnested(columns: Mapping[str, tuple[str, Sequence[Any]]]) -> str:
+    """The columns of bound lists."""
+    return ", ".join(f"unnest(?::{kind}[]) AS {one}" for one, (kind, _) in columns.items())
 
 
 def connect(path: Path, sae_id: str) -> IndexConnection:

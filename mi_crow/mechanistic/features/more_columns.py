@@ -9,6 +9,7 @@ import numpy as np
 from mi_crow.mechanistic.features.beside.output_scores import scores_beside
 from mi_crow.mechanistic.features.catalogue import (
     BY_LABEL,
+    DENSE,
     OF_CONCEPTS,
     OF_PROPOSALS,
     column_named,
@@ -30,7 +31,8 @@ _OTHERS = {
 }
 SCORE = "name_score"  # of the proposed name
 OUTPUT = "output"  # in a file of its own, which may come later than the index
-MORE_NUMBERS = (*STORED, *_OTHERS, SCORE, OUTPUT)
+VALUE = "value"  # of naming it
+MORE_NUMBERS = (*STORED, *_OTHERS, SCORE, VALUE, OUTPUT)
 SIGNS = {"promoted": 1, "suppressed": -1}
 SHOWN_TOKENS = 5  # of each feature in one cell
 
@@ -39,6 +41,8 @@ def read_numbers(connection: "IndexConnection", key: str, n_features: int) -> np
     """One of MORE_NUMBERS as float64 [n_features], with NaN for missing values."""
     if key == SCORE:
         return connection.proposals.scores(n_features)
+    if key == VALUE:
+        return _naming_value(connection, n_features)
     if key == OUTPUT:
         return scores_beside(connection, n_features)
     query = _OTHERS.get(
@@ -48,6 +52,18 @@ def read_numbers(connection: "IndexConnection", key: str, n_features: int) -> np
     values = np.full(n_features, np.nan)
     values[found["feature"]] = found["value"]
     return np.where(np.isfinite(values), values, np.nan)
+
+
+def _naming_value(connection: "IndexConnection", n_features: int) -> np.ndarray:
+    """Firings times how unknown the feature is: 1 without a score of the proposed name, 0 where
+    that is perfect. Dense and dead features have none: no name explains them."""
+    found = connection.columns("SELECT feature, fires, density FROM idx.features")
+    scores = connection.proposals.scores(n_features)[found["feature"]]
+    known = np.clip(2 * np.nan_to_num(scores, nan=0.5) - 1, 0, 1)
+    nameable = (found["fires"] > 0) & (found["density"] <= DENSE)
+    values = np.full(n_features, np.nan)
+    values[found["feature"]] = np.where(nameable, found["fires"] * (1 - known), np.nan)
+    return values
 
 
 def read_tokens(connection: "IndexConnection", key: str, n_features: int) -> np.ndarray:

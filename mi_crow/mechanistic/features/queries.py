@@ -4,11 +4,12 @@ Torch-free; shared by the app and the command line. Answers are frozen dataclass
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,8 @@ from mi_crow.mechanistic.features.records import (
 )
 from mi_crow.mechanistic.features.search import SearchColumns
 from mi_crow.store.workspace import Workspace
+
+_FEW_CHANGED = 256  # features whose concepts are read one by one
 
 __all__ = [
     "RELEVANCE",
@@ -113,7 +116,7 @@ class FeatureStore:
             concepts = meanwhile.submit(self._concepts)
             opened = _open(path, sae_id)
         # One reference: an answer never mixes one index with the concepts of another.
-        self._held = opened, self._join(opened, version, concepts.result())
+        self._held = opened, self._join(opened, version, *concepts.result())
 
     @classmethod
     def open(
@@ -153,7 +156,7 @@ class FeatureStore:
         with self._lock:
             # The old connection stays open for threads that are still reading from it.
             version = self._concepts_version()
-            self._held = opened, self._join(opened, version, self._concepts())
+            self._held = opened, self._join(opened, version, *self._concepts())
 
     def refresh_concepts(self) -> bool:
         """Reads the concepts again if they have changed; returns whether they had."""
@@ -162,29 +165,43 @@ class FeatureStore:
             opened, named = self._held
             if version == named.version:
                 return False
-            self._held = opened, self._join(opened, version, self._concepts())
+            self._held = opened, self._rejoined(opened, named, version)
             return True
+
+    def _rejoined(self, opened: _Opened, named: ConceptColumns, version: int) -> ConceptColumns:
+        """The concepts as they are now; of few that changed only these are read."""
+        annotations = self._annotations
+        assert annotations is not None
+        changed = annotations.features_changed(self.sae_id, named.mark, _FEW_CHANGED)
+        if not changed:  # many, or something else than names changed
+            return self._join(opened, version, *self._concepts())
+        mark = annotations.mark()
+        some = [one for feature in changed for one in annotations.concepts(self.sae_id, feature)]
+        now = named.changed(version, mark, changed, some)
+        opened.connection.replace_rows("concepts", changed, _searched_columns(now, changed))
+        return now
 
     def _concepts_version(self) -> int:
         return self._annotations.data_version() if self._annotations is not None else 0
 
-    def _concepts(self) -> list[Concept]:
-        return self._annotations.concepts(self.sae_id) if self._annotations is not None else []
+    def _concepts(self) -> tuple[tuple[int, int], list[Concept]]:
+        """The concepts, and where the history was before they were read."""
+        if self._annotations is None:
+            return (0, 0), []
+        return self._annotations.mark(), self._annotations.concepts(self.sae_id)
 
     @staticmethod
-    def _join(opened: _Opened, version: int, concepts: Sequence[Concept]) -> ConceptColumns:
+    def _join(
+        opened: _Opened, version: int, mark: tuple[int, int], concepts: Sequence[Concept]
+    ) -> ConceptColumns:
         """The concepts of the features of `opened`, also written to its table `concepts`."""
-        named = ConceptColumns.of(version, opened.meta.n_features, concepts)
-        flat = [one for some in named.concepts.values() for one in some]
-        haystacks = ["\n".join((one.name, one.note, *one.tags)).lower() for one in flat]
-        columns = {
-            "feature": ("INTEGER", [one.feature for one in flat]),
-            "name": ("VARCHAR", [one.name for one in flat]),
-            "confidence": ("DOUBLE", [one.confidence for one in flat]),
-            "haystack": ("VARCHAR", haystacks),
-        }
-        opened.connection.replace_table("concepts", columns)
+        named = ConceptColumns.of(version, opened.meta.n_features, concepts, mark)
+        opened.connection.replace_table("concepts", _searched_columns(named, named.concepts))
         return named
+
+    def named(self) -> ConceptColumns:
+        """The concepts by columns."""
+        return self._held[1]
 
     def concepts(self) -> Mapping[int, tuple[Concept, ...]]:
         """The concepts by feature, the most confident first."""
@@ -353,6 +370,20 @@ class FeatureStore:
                 f"feature {feature} is not in SAE {self.sae_id!r}",
                 hint=f"its features are 0 to {total - 1}",
             )
+
+
+def _searched_columns(
+    named: ConceptColumns, features: Iterable[int]
+) -> dict[str, tuple[str, Sequence[Any]]]:
+    """What a search reads of the concepts of some features: column -> DuckDB type and values."""
+    flat = [one for feature in features for one in named.concepts.get(feature, ())]
+    haystacks = ["\n".join((one.name, one.note, *one.tags)).lower() for one in flat]
+    return {
+        "feature": ("INTEGER", [one.feature for one in flat]),
+        "name": ("VARCHAR", [one.name for one in flat]),
+        "confidence": ("DOUBLE", [one.confidence for one in flat]),
+        "haystack": ("VARCHAR", haystacks),
+    }
 
 
 def _open(path: Path, sae_id: str) -> _Opened:

@@ -1,11 +1,13 @@
 """The popup that lists what was changed in the concepts, by whom and when."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import localtime, strftime
 from typing import TYPE_CHECKING
 
 from textual import on
 from textual.app import ComposeResult
+from textual.content import Content
 from textual.widgets import Static
 
 from tui.actions import bindings
@@ -21,28 +23,48 @@ _MOST_ROWS = 12
 _ROOM = 90  # cells: from here on `who` leaves enough for the change
 
 
+@dataclass(frozen=True)
+class Past:
+    """Changes, and what they are changes of: an SAE, one of its features, everything."""
+
+    of: str
+    changes: "Sequence[PastChange]"
+
+
 class HistoryPopup(Popup[int]):
     """Dismisses with the number of the change to undo."""
 
-    HEADING = "History"
-    BINDINGS = bindings("popup", "close")
+    BINDINGS = bindings("past") + bindings("popup", "close")
 
-    def __init__(self, changes: "Sequence[PastChange]", reader: str) -> None:
+    def __init__(self, kinds: Sequence[Past], reader: str) -> None:
         super().__init__(classes="history")
-        self._changes = changes
+        self._kinds = kinds
+        self._shown = 0
         self._reader = reader  # the user's name, as `PastChange.actor`
 
+    def heading(self) -> str:
+        return f"History of {self._kinds[self._shown].of}"
+
     def compose_box(self) -> ComposeResult:
-        yield RowList(columns_for(self._changes, self._reader), empty="no changes yet")
-        yield Static(
-            f"{key('list.open')} undoes the change · esc closes", classes="hint", markup=False
-        )
+        everything = [change for one in self._kinds for change in one.changes]
+        yield RowList(columns_for(everything, self._reader), empty="no changes yet")
+        undo, turn = key("list.open"), key("past.show")
+        hint = f"{undo} undoes the change · {turn} of what · esc closes"
+        yield Static(hint, classes="hint", markup=False)
 
     def on_mount(self) -> None:
-        rows = self.query_one(RowList)
-        rows.set_rows([history_row(one) for one in self._changes])
-        rows.styles.height = min(max(len(self._changes), 1), _MOST_ROWS)
-        rows.focus()
+        self._show()
+        self.query_one(RowList).focus()
+
+    def action_next_shown(self) -> None:
+        self._shown = (self._shown + 1) % len(self._kinds)
+        self.query_one(".popup-box").border_title = Content(printable(self.heading()))
+        self._show()
+
+    def _show(self) -> None:
+        rows, changes = self.query_one(RowList), self._kinds[self._shown].changes
+        rows.set_rows([history_row(one) for one in changes])
+        rows.styles.height = min(max(len(changes), 1), _MOST_ROWS)
 
     @on(RowList.Opened)
     def _choose(self, event: RowList.Opened) -> None:

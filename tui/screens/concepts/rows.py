@@ -13,6 +13,7 @@ from tui.widgets.lists.row_list import Cell, Row
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Concept
+    from mi_crow.mechanistic.concepts.coverage import ConceptFacts, Coverage
 
 HeldOut = Mapping[int, tuple[str, float | None]]  # feature -> the label it predicts, AUROC
 
@@ -25,6 +26,8 @@ class ConceptsRead:
     concepts: "Sequence[Concept]" = ()
     held_out: HeldOut = field(default_factory=dict)
     alive: int | None = None
+    facts: "Mapping[int, ConceptFacts]" = field(default_factory=dict)
+    coverage: "Coverage | None" = None
 
 
 def key_of(concept: "Concept") -> str:
@@ -40,21 +43,25 @@ def matching(concepts: "Sequence[Concept]", search: str) -> "list[Concept]":
     def matches(concept: "Concept") -> bool:
         if number_word == str(concept.feature):
             return True
-        text = " ".join((concept.name, concept.note, *concept.tags)).lower()
+        tags = (f"#{tag}" for tag in concept.tags)
+        text = " ".join((concept.name, concept.note, *tags)).lower()
         return all(word in text for word in words)
 
     return [concept for concept in concepts if matches(concept)]
 
 
 def concept_rows(
-    concepts: "Sequence[Concept]", held_out: HeldOut, marked: Container[str]
+    concepts: "Sequence[Concept]", read: ConceptsRead | None, marked: Container[str]
 ) -> list[Row]:
     """One row per concept; a dot before those that are marked."""
-    return [_row(concept, held_out, key_of(concept) in marked) for concept in concepts]
+    read = read or ConceptsRead(None)
+    return [_row(concept, read, key_of(concept) in marked) for concept in concepts]
 
 
-def _row(concept: "Concept", held_out: HeldOut, is_marked: bool) -> Row:
-    label, auroc = held_out.get(concept.feature, ("", None))
+def _row(concept: "Concept", read: ConceptsRead, is_marked: bool) -> Row:
+    label, auroc = read.held_out.get(concept.feature, ("", None))
+    facts = read.facts.get(concept.feature)
+    known = facts.score if facts is not None else None
     words = printable(concept.name)
     name = Cell("● " if is_marked else "", "$accent", ((words, "$foreground"),), words.casefold())
     return Row(
@@ -64,17 +71,43 @@ def _row(concept: "Concept", held_out: HeldOut, is_marked: bool) -> Row:
             Cell(f"#{concept.feature}", "$primary", value=concept.feature),
             Cell(f"{concept.confidence:.1f}", "$muted", value=concept.confidence),
             Cell(score(auroc), "$secondary" if auroc is not None else "$faint", value=auroc),
+            _share(facts.density if facts is not None else None),
+            _share(facts.covers if facts is not None else None),
+            Cell(score(known), "$secondary" if known is not None else "$faint", value=known),
             Cell(printable(label) or "–", "$muted" if label else "$faint"),
             Cell(printable(concept.note), "$muted"),
             Cell(printable(concept.source), "$faint"),
             Cell(strftime("%Y-%m-%d", localtime(concept.updated)), "$faint", value=concept.updated),
             Cell(printable(" ".join(f"#{tag}" for tag in concept.tags)), "$secondary"),
+            Cell(facts.kind if facts is not None else "", "$muted"),
         ),
     )
 
 
-def coverage(named: int, alive: int | None, marked: int, search: str) -> Content:
-    """How much of the SAE has a name: `12 of 1,904 firing features named · 0.6%`."""
+def _share(value: float | None) -> Cell:
+    """A share in percent, with as many digits as say something."""
+    if value is None:
+        return Cell("–", "$faint")
+    return Cell(percent(value), "$muted", value=value)
+
+
+def percent(value: float) -> str:
+    """`0.013%`, `0.31%`, `1.3%`, `13%`."""
+    steps = (0.1, 0.01, 0.001)
+    digits = sum(value < step for step in steps) if value else 0
+    return f"{100 * value:.{digits}f}%"
+
+
+def coverage(
+    named: int,
+    alive: int | None,
+    marked: int,
+    search: str,
+    found: "Coverage | None" = None,
+    room: int = 200,
+) -> Content:
+    """How much of the SAE has a name: `12 of 1,904 firing features named · 0.6% · 8% of firings ·
+    23% of texts`, as much of it as there is room for."""
     parts: list[tuple[str, str]] = [("Concepts", "bold $primary"), ("  ", "")]
     if alive:
         parts += [
@@ -85,6 +118,18 @@ def coverage(named: int, alive: int | None, marked: int, search: str) -> Content
         ]
     else:
         parts.append((f"{named:,} features named", "$muted"))
+    if found is not None and room >= 76:
+        parts += [
+            (" · ", "$faint"),
+            (percent(found.firings), "$accent"),
+            (" of firings", "$muted"),
+        ]
+    if found is not None and room >= 100:
+        parts += [
+            (" · ", "$faint"),
+            (percent(found.strongest), "$accent"),
+            (" of texts by their strongest feature", "$muted"),
+        ]
     if search:
         parts += [(" · ", "$faint"), (f"“{printable(search)}”", "$accent")]
     if marked:

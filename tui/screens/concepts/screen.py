@@ -17,12 +17,12 @@ from mi_crow.store.json_object import JsonObject
 from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import may_tag, rename, undo_change, write
+from tui.annotate import may_tag, rename, write
 from tui.clipboard import copy
 from tui.preferences.key_words import key
 from tui.preferences.list_columns import CONCEPT_COLUMNS
-from tui.screens.concepts.history import HistoryPopup
-from tui.screens.concepts.marking import MARKING, ConceptMarkScreen, saved_marks
+from tui.screens.concepts.looking import LOOKING, ConceptLookScreen
+from tui.screens.concepts.marking import MARKING, saved_marks
 from tui.screens.concepts.rows import (
     ConceptsRead,
     concept_rows,
@@ -41,10 +41,10 @@ from tui.widgets.prompt_line import PromptLine
 from tui.widgets.trouble import Trouble
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.concepts.annotations import Annotations, Concept, PastChange
+    from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
 
 
-class ConceptsScreen(ConceptMarkScreen):
+class ConceptsScreen(ConceptLookScreen):
     """The concepts of the open SAE: bulk edit, undo, import and export."""
 
     NAME = "concepts"
@@ -56,6 +56,8 @@ class ConceptsScreen(ConceptMarkScreen):
         super().__init__()
         self._read: ConceptsRead | None = None
         self._search = ""
+        self._checked: Concept | None = None  # what the open prompt will check
+        self._outdated = False  # something was changed while another screen was shown
         self._asked_about: list[Concept] = []  # what the open prompt will change
 
     def compose_body(self) -> ComposeResult:
@@ -78,10 +80,6 @@ class ConceptsScreen(ConceptMarkScreen):
     def _concepts(self) -> "Sequence[Concept]":
         return self._read.concepts if self._read is not None else ()
 
-    @property
-    def prompt(self) -> PromptLine:
-        return self.query_one(PromptLine)
-
     # What comes back at the next start.
 
     def state(self) -> dict[str, Any]:
@@ -98,7 +96,14 @@ class ConceptsScreen(ConceptMarkScreen):
         self._read_again()
 
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
-        self._read_again()
+        if self.is_current:
+            self._read_again()
+        else:  # twenty thousand names are not read for nobody
+            self._outdated = True
+
+    def on_screen_resume(self) -> None:
+        if self._outdated:
+            self._read_again()
 
     def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
         if self._read is not None:
@@ -113,7 +118,7 @@ class ConceptsScreen(ConceptMarkScreen):
             self.query_one(SortedList).say_empty(no_sae(self.context) or no_concepts())
 
     def _read_again(self) -> None:
-        sae_id = self.context.sae_id
+        sae_id, self._outdated = self.context.sae_id, False
         self.in_thread(
             partial(self._work, sae_id),
             self._show_read,
@@ -132,6 +137,7 @@ class ConceptsScreen(ConceptMarkScreen):
         store = context.features
         if store is None or store.meta().sae_id != sae_id:
             return ConceptsRead(sae_id, tuple(concepts))
+        from mi_crow.mechanistic.concepts.coverage import coverage_of, facts_of
         from mi_crow.mechanistic.features.records import FeatureFilter, is_telling
 
         alive = len(store.ids(flt=FeatureFilter(alive=True)))
@@ -142,7 +148,9 @@ class ConceptsScreen(ConceptMarkScreen):
             for feature, score in store.best_labels(sorted(named)).items()
             if is_telling(score.auroc)
         }
-        return ConceptsRead(sae_id, tuple(concepts), held_out, alive)
+        store.refresh_concepts()
+        facts = facts_of(store, sorted(named))
+        return ConceptsRead(sae_id, tuple(concepts), held_out, alive, facts, coverage_of(store))
 
     def _show_read(self, read: ConceptsRead) -> None:
         if read.sae_id != self.context.sae_id:
@@ -158,11 +166,11 @@ class ConceptsScreen(ConceptMarkScreen):
         read = self._read
         concepts = self._concepts
         shown = matching(concepts, self._search)
-        held_out = read.held_out if read is not None else {}
-        self.row_list.set_rows(concept_rows(shown, held_out, self._marked))
+        self.row_list.set_rows(concept_rows(shown, read, self._marked))
         named = len({concept.feature for concept in concepts})
         alive = read.alive if read is not None else None
-        line = coverage(named, alive, len(self._marked), self._search)
+        found = read.coverage if read is not None else None
+        line = coverage(named, alive, len(self._marked), self._search, found, self.size.width)
         self.query_one("#concepts-coverage", Static).update(line)
         self._show_note()
         self.call_after_refresh(self._show_titles)
@@ -201,10 +209,14 @@ class ConceptsScreen(ConceptMarkScreen):
             "confidence",
             "remove",
             "steer",
+            "steer_tag",
+            "check",
             "copy",
             "filter",
         ):
             return bool(self._read and self._read.concepts) and not self.prompt.is_open
+        if action in LOOKING:
+            return self.context.features is not None and not self.prompt.is_open
         if action == "import_file":
             return self.context.sae_id is not None
         return True
@@ -232,11 +244,6 @@ class ConceptsScreen(ConceptMarkScreen):
         concept = self._concept
         if concept is not None:
             await self.mi_crow.go("features", messages.OpenFeature(concept.feature))
-
-    async def action_steer(self) -> None:
-        concept = self._concept
-        if concept is not None:
-            await self.mi_crow.go("steer", messages.SendToSteer(concept.feature, concept.sae_id))
 
     def action_filter(self) -> None:
         self.prompt.ask("filter", "/", self._search, hint="enter keeps · esc clears")
@@ -280,7 +287,11 @@ class ConceptsScreen(ConceptMarkScreen):
         self.prompt.ask("export", "export to", "concepts.json", select=True)
 
     def action_import_file(self) -> None:
-        self.prompt.ask("import", "import from", placeholder="a .json or .csv file")
+        self.prompt.ask(
+            "import",
+            "import from",
+            placeholder="a .json, .csv or .jsonl file, or a folder of batches",
+        )
 
     @on(PromptLine.Typed)
     def _typed(self, message: PromptLine.Typed) -> None:
@@ -288,10 +299,14 @@ class ConceptsScreen(ConceptMarkScreen):
             self._filter(message.value.strip())
 
     @on(PromptLine.Answered)
-    def _answered(self, message: PromptLine.Answered) -> None:
+    async def _answered(self, message: PromptLine.Answered) -> None:
         value, chosen = message.value, self._asked_about
         if message.purpose == "filter":
             self._filter(value)
+        elif message.purpose == "steer_tag":
+            await self.steer_by_tag(value)
+        elif message.purpose == "check":
+            self.check_on(value)
         elif message.purpose in ("export", "import") and value:
             try:
                 path = typed_path(value)
@@ -321,10 +336,14 @@ class ConceptsScreen(ConceptMarkScreen):
             self.app.push_screen(Confirm(question, what_happens), answered)
 
         def change(annotations: "Annotations") -> str:
-            from mi_crow.mechanistic.concepts.importing import WouldReplaceError, import_concepts
+            from mi_crow.mechanistic.concepts.exchange.dashboards import export_concepts
+            from mi_crow.mechanistic.concepts.exchange.importing import (
+                WouldReplaceError,
+                import_concepts,
+            )
 
             if purpose == "export":
-                count = annotations.export(path, sae_id, overwrite=force)
+                count = export_concepts(workspace, annotations, path, sae_id, overwrite=force)
                 return f"Exported {count} concepts to {path}"
             try:
                 done = import_concepts(workspace, annotations, path, sae_id=sae_id, force=force)
@@ -367,19 +386,6 @@ class ConceptsScreen(ConceptMarkScreen):
             return "Saved the note" if note is not None else f"Set the confidence to {confidence:g}"
 
         write(self.mi_crow, change)
-
-    def action_history(self) -> None:
-        sae_id, annotations = self.context.sae_id, self.context.annotations
-
-        def show(changes: "Sequence[PastChange]") -> None:
-            self.app.push_screen(HistoryPopup(changes, annotations.actor), self._undo_change)
-
-        read = partial(annotations.past_changes, sae_id=sae_id)
-        self.in_thread(read, show, group="history", opens=True)
-
-    def _undo_change(self, change: int | None) -> None:
-        if change is not None:
-            write(self.mi_crow, partial(undo_change, change))
 
     def action_copy(self) -> None:
         concept = self._concept

@@ -93,7 +93,9 @@ class FeatureMarkScreen(FeatureListScreen):
         self.mi_crow.in_thread(start, started, failed=self.tell)
 
     def name_marked(self) -> None:
-        self._ask_for_chosen("names", "", "a name for all; it is added to those they have")
+        self._ask_for_chosen(
+            "names", "", "a name for all  #tag  ~0.8  -- note; it is added to those they have"
+        )
 
     def action_tags(self) -> None:
         self._ask_for_chosen("tags", " tags", "checked, to do; -checked removes a tag")
@@ -123,7 +125,7 @@ class FeatureMarkScreen(FeatureListScreen):
         elif purpose == "note":
             self._change(partial(note_all, sae_id=sae_id, features=features, note=value))
         elif purpose == "names" and value:
-            self._change(partial(name_all, sae_id=sae_id, features=features, name=value))
+            self._change(partial(name_all, sae_id=sae_id, features=features, line=value))
         elif purpose == "tags" and value:
             added, removed = parse_tags(value)
             self._change(

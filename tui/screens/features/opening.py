@@ -144,10 +144,10 @@ class OpenFeatureScreen(MiCrowScreen):
         store, table = self.context.features, self.table
         if store is None:
             return
+        named, ids = store.concepts(), table.shown_ids
         place = table.cursor + direction
         while 0 <= place < table.row_count:
-            row = table.row_at(place)
-            if row is not None and not row.concept:
+            if ids[place] not in named:
                 table.cursor = place
                 return
             place += direction

@@ -1,7 +1,7 @@
 """What the threads of the Features screen read from the index."""
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,22 @@ def vocabulary(store: "FeatureStore | None") -> dict[str, list[str]]:
         "tag": sorted({tag for one in concepts for tag in one.tags}),
         "source": sorted({one.source for one in concepts}),
     }
+
+
+def known_words(
+    store: "FeatureStore | None", label: str | None = None
+) -> Callable[[str], Sequence[str]]:
+    """What completes a line that names a feature: the names and tags that there are, and the label
+    that it predicts."""
+    from mi_crow.mechanistic.concepts.naming_line import complete_naming
+
+    def complete(text: str) -> Sequence[str]:
+        named = store.named() if store is not None else None
+        names = named.known_names if named is not None else ()
+        tags = named.known_tags if named is not None else ()
+        return complete_naming(text, (label, *names) if label else names, tags)
+
+    return complete
 
 
 def read_detail(store: "FeatureStore", feature: int, band: int) -> DetailRead:

@@ -29,7 +29,7 @@ from tui.screens.features.marking import (
 )
 from tui.screens.features.opening import saved_look
 from tui.screens.features.query import TableQuery, mistake_in, understood
-from tui.screens.features.reading import vocabulary
+from tui.screens.features.reading import known_words, vocabulary
 from tui.screens.features.welcome import welcome
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
@@ -108,6 +108,9 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
 
     def on_open_feature(self, message: messages.OpenFeature) -> None:
         self._go_to(message.feature)
+
+    def on_show_query(self, message: messages.ShowQuery) -> None:
+        self.search(message.text)
 
     def on_keys_changed(self, _: messages.KeysChanged) -> None:
         self._show_state()
@@ -220,10 +223,10 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             "tag",
             f"#{row.feature} is",
             row.concept or ("" if row.proposed else row.top_label) or "",
-            suggestions=[row.top_label] if row.top_label else (),
-            placeholder="what it stands for  #tag  ~0.8  -- note",
+            suggestions=known_words(self.context.features, row.top_label),
+            placeholder="what it stands for  #tag  ~0.8  -- note; + adds a name",
             proposal="" if row.concept else row.proposed,
-            hint=f"{'→ takes it · ' if row.proposed else ''}enter saves · esc cancels",
+            hint=f"{'→ takes it · ' if row.proposed else ''}enter saves, next · alt+enter stays",
             select=True,
         )
 
@@ -246,4 +249,17 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         elif message.purpose in MARKED_PURPOSES:
             self.answered_for_marked(message.purpose, message.value)
         elif message.purpose == "tag":
-            name_feature(self.mi_crow, self._naming, message.value)
+            self._save_name(message.value, stay=message.stay)
+
+    def _save_name(self, line: str, *, stay: bool) -> None:
+        """Names the feature that was asked about; its row shows it before it is written."""
+        naming = self._naming
+        name = name_feature(self.mi_crow, naming, line, self._not_named)
+        if naming is not None and name is not None:
+            self.table.say_name(naming.feature, name)
+        if naming is not None and name and not stay and self.table.feature == naming.feature:
+            self.action_unnamed(1)
+
+    def _not_named(self, error: Exception) -> None:
+        self.table.reread()
+        self.tell(error)

@@ -19,7 +19,7 @@ else:
     _Screen = object
 
 # The kinds that have a form.
-WITH_FORMS = ("capture", "train", "index", "evaluate", "import", "export", "demo")
+WITH_FORMS = ("capture", "train", "index", "explain", "evaluate", "import", "export", "demo")
 
 
 class StartsJobs(_Screen):
@@ -38,6 +38,8 @@ class StartsJobs(_Screen):
             return True
         needs = {"train": self.context.runs, "index": self.context.saes}
         needs |= dict.fromkeys(("evaluate", "export"), self.context.saes)
+        if parameters[0] == "explain":
+            return any(sae.has_index for sae in self.context.saes())
         found = needs.get(str(parameters[0]))
         return found is None or bool(found())
 
@@ -53,7 +55,7 @@ class StartsJobs(_Screen):
         if self.check_action(action, (kind.strip("')"),)):
             return ""
         needs = {"train": "needs a run", "index": "needs an SAE", "evaluate": "needs an SAE"}
-        needs["export"] = "needs an SAE"
+        needs |= {"export": "needs an SAE", "explain": "needs a feature index"}
         return needs.get(name, "not possible now")
 
     async def on_welcome_chosen(self, event: "Welcome.Chosen") -> None:

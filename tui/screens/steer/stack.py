@@ -40,6 +40,12 @@ def default_intervention(feature: int, sae_id: str | None = None) -> Interventio
     return one.in_sae(sae_id) if sae_id is not None else one
 
 
+def default_group(target: str, sae_id: str | None = None) -> Intervention:
+    """The first intervention on a group or a tag: a part of the maxima, added everywhere."""
+    one = Intervention(target, "add", _FIRST_STRENGTH, "max", "all")
+    return one.in_sae(sae_id) if sae_id is not None else one
+
+
 def other_sae_text(
     intervention: Intervention, sae_id: str | None, weights: str | None = None
 ) -> str:

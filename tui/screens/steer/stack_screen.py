@@ -40,8 +40,9 @@ class StackScreen(MiCrowScreen):
 
     def on_send_to_steer(self, message: messages.SendToSteer) -> None:
         sae_id = message.sae_id or self.context.sae_id
-        places = [self._place_of(feature, sae_id) for feature in (message.feature, *message.more)]
-        place = places[0]
+        features = () if message.group else (message.feature, *message.more)
+        places = [self._place_of(feature, sae_id) for feature in features]
+        place = self._place_of_group(message.group, sae_id) if message.group else places[0]
         self._show_stack()
         self.stack_list.cursor = place
         self.stack_list.focus()
@@ -66,6 +67,15 @@ class StackScreen(MiCrowScreen):
         self._show_stack()
         self.stack_list.cursor = places[0]
         self.stack_list.focus()
+
+    def _place_of_group(self, target: str, sae_id: str | None) -> int:
+        """Where a group is on the stack; it is put there when it is not."""
+        new = stacks.default_group(target, sae_id)
+        for place, one in enumerate(self._stack):
+            if one.target == new.target:
+                return place
+        self._stack.append(new)
+        return len(self._stack) - 1
 
     def _place_of(self, feature: int, sae_id: str | None) -> int:
         """Where a feature is on the stack; it is put there when it is not."""

@@ -1,5 +1,7 @@
-"""How a job ended: what the app tells, and where what it made can be seen; pure."""
+"""What happened elsewhere: how a job ended and where its result is, who named what; pure."""
 
+from collections.abc import Sequence
+from time import localtime, strftime
 from typing import TYPE_CHECKING, Final
 
 from tui.message_log import Place
@@ -8,6 +10,7 @@ from tui.text import printable
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
+    from mi_crow.mechanistic.concepts.annotations import PastChange
 
 # What a job of each kind makes. The demo's name is not known before it has ended.
 _MADE: Final = {
@@ -36,6 +39,15 @@ def ending_line(job: "JobState") -> str:
     words = " ".join(word for word in (job.kind, name, job.status) if word)
     why = f": {job.error}" if job.error and job.status == "failed" else ""
     return printable(f"{words}{why}; {then} shows the job")
+
+
+def news_line(changes: "Sequence[PastChange]", reader: str) -> str:
+    """What others changed, newest first: `ada, 14:02:11: name 'sails' of feature 3, and 2 more`;
+    `reader` is the user's own name."""
+    latest = changes[0]
+    who = "you, elsewhere" if latest.actor == reader else latest.actor
+    more = f", and {len(changes) - 1} more" if len(changes) > 1 else ""
+    return f"{who}, {strftime('%H:%M:%S', localtime(latest.t))}: {latest.what}{more}"
 
 
 def place_of(job: "JobState") -> Place:

@@ -6,7 +6,7 @@ changed.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -94,6 +94,20 @@ class FeatureTable(ThreadWork, CursorList):
         """Reads the shown rows again (a concept changed); the old ones stay until then."""
         self._stale = set(self._blocks.keys())
         self._read_visible()
+
+    def say_name(self, feature: int, name: str) -> None:
+        """Shows a name that is being written, until the row is read again."""
+        place = self.place_of(feature)
+        row = self.row_at(place) if place is not None else None
+        if place is None or row is None:
+            return
+        block, offset = divmod(place, BLOCK_ROWS)
+        rows = list(self._blocks[block])
+        rows[offset] = replace(row, concept=name or None)
+        self._blocks.discard(block)
+        self._blocks[block] = tuple(rows)
+        self.forget_strips()
+        self.refresh_lines(place, 1)
 
     @property
     def shown_ids(self) -> Sequence[int]:

@@ -130,6 +130,22 @@ class IndexForm(SaeForm):
         return expect_index(self.at, spec.params)
 
 
+class ExplainForm(SaeForm):
+    kind = "explain"
+    title = "Propose names for the features"
+
+    def make_fields(self) -> tuple[FormField, ...]:
+        return (self.sae_fields()[0], seed_field("seed", ""), *job_fields(ranked=False))
+
+    def find_defaults(self, reading: Reading) -> None:
+        super().find_defaults(reading)
+        reading.defaults.pop("run_id", None)
+
+    def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:
+        with_index = [sae for sae in self.at.saes if sae.has_index]
+        return {"sae_id": finding.sae_names(with_index)}
+
+
 class EvaluateForm(SaeForm):
     kind = "evaluate"
     title = "Evaluate an SAE"

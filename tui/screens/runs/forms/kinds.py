@@ -6,7 +6,7 @@ from tui.screens.runs.forms.demo import DemoForm
 from tui.screens.runs.forms.exporting import ExportForm
 from tui.screens.runs.forms.finding import Situation
 from tui.screens.runs.forms.importing import ImportForm
-from tui.screens.runs.forms.index import EvaluateForm, IndexForm
+from tui.screens.runs.forms.index import EvaluateForm, ExplainForm, IndexForm
 from tui.screens.runs.forms.job_form import JobForm
 from tui.screens.runs.forms.train import TrainForm
 
@@ -16,6 +16,7 @@ FORMS: dict[str, type[JobForm]] = {
         CaptureForm,
         TrainForm,
         IndexForm,
+        ExplainForm,
         EvaluateForm,
         ImportForm,
         ExportForm,

@@ -1,0 +1,120 @@
+"""Dictionaries in: the flags of an import, its plan and what it did, for two commands."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.cli.formatting import print_json
+from mi_crow.cli.tables import Column, print_line, print_table
+from mi_crow.errors import NotFoundError
+from mi_crow.mechanistic.concepts.exchange.importing import RULES, Imported, import_concepts
+from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+    from mi_crow.mechanistic.concepts.exchange.importing import Pair
+
+_SHOWN = 40  # changes of a dry run; --json has them all
+
+
+def add_import_flags(parser: ArgumentParser) -> None:
+    """What an import takes beside its path."""
+    parser.add_argument("--sae", metavar="SAE", help="the SAE of rows that name none")
+    parser.add_argument(
+        "--conflicts",
+        choices=RULES,
+        default="ask",
+        help="for features that have a name: keep it, replace it, have both, or the one of higher "
+        "confidence (default: ask, which adds names and refuses to change one)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace concepts that differ")
+    parser.add_argument("--dry-run", action="store_true", help="list the changes, write nothing")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out rows that are wrong")
+    parser.add_argument(
+        "--source-id", metavar="ID", help="of explanations from Neuronpedia, such as 10-res-jb"
+    )
+
+
+def run_import(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
+    """Imports, or lists what an import would change."""
+    path: Path = options.path
+    if not path.exists():
+        raise NotFoundError(f"file {str(path)!r} not found")
+    if options.sae is not None:
+        workspace.sae_dir(options.sae)
+    done = import_concepts(
+        workspace,
+        annotations,
+        path,
+        sae_id=options.sae,
+        force=options.force,
+        rule=options.conflicts,
+        source_id=options.source_id,
+        skip_bad=options.skip_bad,
+        dry_run=options.dry_run,
+    )
+    if options.json:
+        print_json(_as_json(done, options.dry_run))
+        return
+    if options.dry_run:
+        _print_changes(done)
+    for trouble in done.troubles:
+        print_line(f"left out {trouble}", style="yellow")
+    print_line(_sentence(done, options.dry_run))
+
+
+def _as_json(done: Imported, dry_run: bool) -> dict[str, Any]:
+    counts = ("added", "replaced", "unchanged", "removed", "kept", "skipped")
+    value: dict[str, Any] = {"concepts": done.concepts}
+    value |= {name: getattr(done, name) for name in counts}
+    if done.troubles:
+        value["troubles"] = list(done.troubles)
+    if dry_run:
+        value["changes"] = [
+            {
+                "change": _verb(pair),
+                "before": vars(pair[0]) if pair[0] is not None else None,
+                "after": vars(pair[1]) if pair[1] is not None else None,
+            }
+            for pair in done.changes
+        ]
+    return value
+
+
+def _print_changes(done: Imported) -> None:
+    if not done.changes:
+        return
+    columns = [
+        Column("change"),
+        Column("SAE", shorten=True),
+        Column("feature", right=True),
+        Column("before", shorten=True),
+        Column("after", shorten=True),
+    ]
+    rows = []
+    for old, new in done.changes[:_SHOWN]:
+        one = new or old
+        assert one is not None
+        sides = ("" if side is None else _words(side) for side in (old, new))
+        rows.append([_verb((old, new)), one.sae_id, str(one.feature), *sides])
+    print_table(columns, rows)
+    if len(done.changes) > _SHOWN:
+        print_line(f".. and {len(done.changes) - _SHOWN:,} more; --json lists them all")
+
+
+def _verb(pair: "Pair") -> str:
+    return "add" if pair[0] is None else "remove" if pair[1] is None else "replace"
+
+
+def _words(concept: Any) -> str:
+    tags = "".join(f" #{tag}" for tag in concept.tags)
+    note = f" -- {concept.note}" if concept.note else ""
+    return f"{concept.name}{tags} ~{concept.confidence:g}{note}"
+
+
+def _sentence(done: Imported, dry_run: bool) -> str:
+    parts = [f"{done.added:,} new", f"{done.replaced:,} replaced", f"{done.unchanged:,} unchanged"]
+    rest = {"removed": done.removed, "kept as they were": done.kept, "left out": done.skipped}
+    parts += [f"{n:,} {what}" for what, n in rest.items() if n]
+    begin = "would import" if dry_run else "imported"
+    return f"{begin} {done.concepts:,} concepts: {', '.join(parts)}"

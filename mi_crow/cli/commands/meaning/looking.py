@@ -1,0 +1,235 @@
+"""`mi-crow concepts coverage | next | conflicts | merge | check`: what the names are worth."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from mi_crow.bounds import SHARE
+from mi_crow.cli.arguments import (
+    add_device,
+    add_sae,
+    device_of,
+    feature_number,
+    number_within,
+    pick_sae,
+    positive,
+)
+from mi_crow.cli.commands.features import open_store
+from mi_crow.cli.formatting import count, number, print_json, share
+from mi_crow.cli.tables import (
+    Column,
+    print_facts,
+    print_line,
+    print_list,
+    print_outcome,
+    print_table,
+)
+from mi_crow.cli.text_flags import add_bos
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.mechanistic.concepts.conflicts import FAR, NEAR, find_conflicts, merge_names
+from mi_crow.store.workspace import Workspace, read_sae_summary
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations import Annotations
+
+ACTIONS = {
+    "coverage": "show how much of what fires has a name",
+    "next": "list unnamed features by what a name would explain",
+    "conflicts": "list names that contradict each other",
+    "merge": "give several features one name in the place of theirs",
+    "check": "check a feature on texts: precision, recall, where it fires",
+}
+_PLACES = 20
+
+
+def add_flags(name: str, action: ArgumentParser) -> None:
+    """The flags of one of ACTIONS."""
+    add_sae(action)
+    if name == "next":
+        action.add_argument("--limit", type=positive, default=20, help="features (default: 20)")
+    if name == "conflicts":
+        within = number_within(SHARE)
+        action.add_argument("--far", type=within, default=FAR, help=f"cosine (default: {FAR})")
+        action.add_argument("--near", type=within, default=NEAR, help=f"cosine (default: {NEAR})")
+    if name == "merge":
+        action.add_argument("features", type=feature_number, nargs="+", metavar="FEATURE")
+        action.add_argument("--name", required=True, help="the name that they get")
+    if name == "check":
+        action.add_argument("target", metavar="FEATURE", help="its number, or its name")
+        texts = "texts, files of texts, label:NAME; [[marks]] are where it should fire"
+        action.add_argument(
+            "--for", dest="texts_for", nargs="+", default=[], metavar="TEXTS", help=texts
+        )
+        action.add_argument(
+            "--against", nargs="+", default=[], metavar="TEXTS", help="where it should not fire"
+        )
+        action.add_argument("--texts", type=positive, default=200, help="at most, a side")
+        action.add_argument("--seed", type=int, default=0, help="draws the texts")
+        add_bos(action)
+        add_device(action)
+
+
+def coverage(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
+    from mi_crow.mechanistic.concepts.coverage import coverage_of
+
+    found = coverage_of(open_store(workspace, pick_sae(workspace, options.sae)))
+    if options.json:
+        print_json(asdict(found))
+        return
+    print_facts(
+        {
+            "named": f"{count(found.named)} of {count(found.alive)} firing features",
+            "firings": f"{share(found.firings)} are of named features",
+            "documents": f"{share(found.documents)} have one among their strongest features, of "
+            f"{share(found.strongest)} it is the strongest",
+        }
+    )
+    if found.curve:
+        print_table(
+            [
+                Column("names", right=True),
+                Column("explain", right=True),
+                Column("could", right=True),
+            ],
+            [[count(one.names), share(one.share), share(one.possible)] for one in found.curve],
+        )
+
+
+def next_to_name(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
+    from mi_crow.mechanistic.features.query_language import parse_query
+
+    store = open_store(workspace, pick_sae(workspace, options.sae))
+    ids = store.find(parse_query("named:no fires>0 sort:value"))[: options.limit]
+    rows = store.rows(ids, ["value", "score", "kind"])
+    columns = [
+        Column("feature", right=True),
+        Column("value", right=True),
+        Column("fires", right=True),
+        Column("score", right=True),
+        Column("proposed name", shorten=True),
+    ]
+    values = [
+        {
+            "feature": row.feature,
+            "value": row.more["value"],
+            "fires": row.fires,
+            "proposed": row.proposed,
+            "score": row.more["score"],
+        }
+        for row in rows
+    ]
+    shown = (
+        [
+            str(one["feature"]),
+            number(one["value"]),
+            count(one["fires"]),
+            "-" if one["score"] is None else number(one["score"], 2),
+            one["proposed"] or "-",
+        ]
+        for one in values
+    )
+    print_list(options.json, values, columns, shown, "every feature that fires has a name")
+
+
+def conflicts(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
+    from mi_crow.mechanistic.features.similar import DecoderRows
+
+    sae_id = pick_sae(workspace, options.sae)
+    decoder = DecoderRows.open(workspace.sae_dir(sae_id), sae_id)
+    found = find_conflicts(open_store(workspace, sae_id), decoder, options.far, options.near)
+    columns = [
+        Column("conflict"),
+        Column("cosine", right=True),
+        Column("features", shorten=True),
+        Column("names", shorten=True),
+    ]
+    rows = (
+        [one.what, f"{one.cosine:.2f}", " ".join(map(str, one.features)), " | ".join(one.names)]
+        for one in found
+    )
+    print_list(options.json, [asdict(one) for one in found], columns, rows, "no conflicts")
+
+
+def merge(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
+    sae_id = pick_sae(workspace, options.sae)
+    size = read_sae_summary(workspace.sae_dir(sae_id)).n_latents
+    if max(options.features) >= size:
+        raise NotFoundError(
+            f"feature {max(options.features)} is not in SAE {sae_id!r}",
+            hint=f"its features are 0 to {size - 1}",
+        )
+    changed = merge_names(annotations, sae_id, options.features, options.name)
+    value = {"sae_id": sae_id, "features": sorted(set(options.features)), "name": options.name}
+    sentence = f"{count(changed)} features of {sae_id} are now {options.name!r}"
+    print_outcome(options.json, {**value, "changed": changed}, sentence)
+
+
+def check(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
+    if not options.texts_for and not options.against:
+        raise UserError("there is no text to check on", hint="give --for or --against")
+    sae_id = pick_sae(workspace, options.sae)
+    feature = _feature_of(annotations, sae_id, options.target)
+    from mi_crow.mechanistic.explain.checking import check_feature
+    from mi_crow.mechanistic.steering.loading import load_for_work
+    from mi_crow.mechanistic.vectors.texts import texts_of
+
+    run_id = read_sae_summary(workspace.sae_dir(sae_id)).run_id
+    texts_for, against = (
+        texts_of(workspace, words, run_id, options.texts, options.seed) if words else []
+        for words in (options.texts_for, options.against)
+    )
+    loaded = load_for_work(workspace, sae_id, device_of(options))
+    found = check_feature(loaded, feature, texts_for, against, options.bos)
+    if options.json:
+        print_json({"sae_id": sae_id, **found.as_json()})
+        return
+    facts = {
+        "feature": str(feature),
+        "precision": _share(found.precision),
+        "recall": _share(found.recall),
+        "expected": f"{count(found.expected)}, it fires at {count(found.hits)}",
+        "false alarms": count(found.false_alarms),
+    }
+    print_facts(facts)
+    rows = [
+        [
+            "fires" if one.activation else "silent",
+            "" if one.expected else "unexpected",
+            number(one.activation),
+            f"{one.before}[[{one.token}]]{one.after}",
+        ]
+        for one in (
+            *found.places[:_PLACES],
+            *(p for p in found.places[_PLACES:] if not p.activation),
+        )
+    ]
+    titles = Column(""), Column(""), Column("activation", right=True), Column("where", shorten=True)
+    print_table(titles, rows[: 2 * _PLACES])
+    if len(rows) > 2 * _PLACES:
+        print_line(f".. and {len(rows) - 2 * _PLACES:,} more; --json lists them all")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else share(value)
+
+
+def _feature_of(annotations: "Annotations", sae_id: str, target: str) -> int:
+    """A feature by its number or its name. Raises NotFoundError, and UserError for several."""
+    if target.removeprefix("#").isdigit():
+        return int(target.removeprefix("#"))
+    found = {one.feature for one in annotations.concepts(sae_id) if one.name == target}
+    if not found:
+        raise NotFoundError(f"no feature of {sae_id} is named {target!r}")
+    if len(found) > 1:
+        said = ", ".join(map(str, sorted(found)[:8]))
+        raise UserError(f"features {said} are named {target!r}", hint="give a number")
+    return found.pop()
+
+
+RUN = {
+    "coverage": coverage,
+    "next": next_to_name,
+    "conflicts": conflicts,
+    "merge": merge,
+    "check": check,
+}

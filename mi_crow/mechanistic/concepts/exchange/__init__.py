@@ -1,0 +1,1 @@
+"""Dictionaries of concepts in and out: files, Neuronpedia, the hub."""

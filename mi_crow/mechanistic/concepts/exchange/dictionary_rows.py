@@ -1,0 +1,243 @@
+"""Rows of a dictionary of concepts, from any file that has some, each with its place in the file.
+
+Read are our own .json and .csv, those of the published guides, and explanations of Neuronpedia:
+JSON lines, also compressed, one file or a folder of batches. Torch-free.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mi_crow.clean_text import clean_text
+from mi_crow.csv_text import LINE, csv_rows
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.mechanistic.concepts.annotations_rows import clean_tags
+from mi_crow.mechanistic.concepts.concept_files import feature_number, read_json_file, read_text
+from mi_crow.mechanistic.concepts.exchange.neuronpedia import (
+    SOURCE,
+    explanation_files,
+    explanation_lines,
+    extras_of,
+    is_explanations,
+)
+from mi_crow.store.field_types import is_moment
+from mi_crow.store.json_file import parse_json
+
+SUFFIXES = (".json", ".csv", ".jsonl", ".jsonl.gz")
+MOST_NOTE = 1 << 20  # characters
+MOST_NAME = 1 << 14
+# What other tools call a field.
+_ALIASES = {
+    "feature": ("feature", "neuron_idx", "index"),
+    "name": ("name", "concept_name", "description"),
+    "confidence": ("confidence", "score"),
+    "note": ("note", "notes"),
+}
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One row: what it says, as arguments of `set_concept`, or what is wrong with it."""
+
+    place: str  # `row 3`, with the line where that is another
+    values: Mapping[str, Any]
+    trouble: str = ""
+
+
+def read_concepts(path: Path, sae_id: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a file as arguments of `Annotations.set_concept`; what a row does not say is left
+    out. `sae_id` is for rows that name no SAE.
+
+    Raises UserError naming the first row that is wrong.
+    """
+    found = []
+    for row in read_rows(path, sae_id):
+        if row.trouble:
+            raise bad_row(path, row)
+        found.append(dict(row.values))
+    return found
+
+
+def bad_row(path: Path, row: FileRow) -> UserError:
+    """The error for a row that cannot be taken."""
+    return UserError(f"{row.place} of {str(path)!r}: {row.trouble}")
+
+
+def read_rows(
+    path: Path, sae_id: str | None = None, source_id: str | None = None
+) -> Iterator[FileRow]:
+    """The rows of a file or folder, also those that are wrong.
+
+    `source_id` chooses among the sources (`10-res-jb`) of explanations from Neuronpedia. Raises
+    UserError where the file as a whole cannot be read, and for explanations of several sources of
+    which none is chosen.
+    """
+    for number, (line, raw) in enumerate(_raw(path, source_id), start=1):
+        place = f"row {number}" + (f" (line {line})" if line not in (None, number) else "")
+        if isinstance(raw, str):
+            yield FileRow(place, {}, raw)
+            continue
+        try:
+            yield FileRow(place, _checked(raw, sae_id))
+        except UserError as error:
+            yield FileRow(place, {}, str(error))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            yield FileRow(place, {}, f"it is not a concept ({error!r:.200})")
+
+
+_Raw = tuple[int | None, Mapping[str, Any] | str]
+
+
+def _raw(path: Path, source_id: str | None) -> Iterator[_Raw]:
+    """Line and content of each row; a text says why it cannot be read."""
+    if is_explanations(path):
+        yield from _explanations(path, source_id)
+        return
+    if path.is_dir():
+        raise UserError(
+            f"{str(path)!r} has no batches of explanations",
+            hint="name a file, or a folder with explanations/batch-0.jsonl.gz",
+        )
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        header = [["feature", "neuron_idx", "index"], ["name", "concept_name", "description"]]
+        for row in csv_rows(read_text(path), repr(str(path)), header):
+            yield row[LINE], row
+    elif suffix == ".json":
+        yield from ((None, row) for row in _json_rows(path))
+    else:
+        raise UserError(
+            f"{str(path)!r} is neither .json nor .csv",
+            hint=f"the suffix says what is in it: {', '.join(SUFFIXES)}",
+        )
+
+
+def _json_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
+    data = read_json_file(path)
+    if isinstance(data, dict):
+        for feature, names in data.items():
+            for name in names if isinstance(names, list) else [names]:
+                row = name if isinstance(name, dict) else {"name": name}
+                yield {"feature": feature, **row}
+    elif isinstance(data, list):
+        yield from (
+            row if isinstance(row, dict) else "it is not an object with feature and name"
+            for row in data
+        )
+    else:
+        raise UserError(f"{str(path)!r} is neither a list nor an object of concepts")
+
+
+def _explanations(path: Path, source_id: str | None) -> Iterator[_Raw]:
+    files = explanation_files(path)
+    if not files:
+        raise NotFoundError(f"file {str(path)!r} not found")
+    chosen, others = source_id, set[str]()
+    found = False
+    for file in files:
+        for line, text in explanation_lines(file):
+            try:
+                row = parse_json(text, "the line", error=UserError)
+            except UserError as error:
+                yield line, str(error)
+                continue
+            if not isinstance(row, dict):
+                yield line, "it is not an object with index and description"
+                continue
+            source = row.get("layer")
+            if not isinstance(source, str):
+                yield line, "it has no source id (layer)"
+                continue
+            if chosen is None:
+                chosen = source
+            if source != chosen:
+                others.add(source)
+                if source_id is None:
+                    raise UserError(
+                        f"{str(path)!r} has explanations of {chosen} and of {source}",
+                        hint=f"choose with --source-id {chosen}",
+                    )
+                continue
+            found = True
+            yield line, _of_neuronpedia(row)
+    if source_id is not None and not found and others:
+        known = ", ".join(islice(sorted(others), 8))
+        raise NotFoundError(
+            f"{str(path)!r} has no explanations of {source_id}", hint=f"there is {known}"
+        )
+
+
+def _of_neuronpedia(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An explanation by the names of our fields."""
+    note, extras = extras_of(row.get("notes"))
+    said: dict[str, Any] = {"feature": row.get("index")}
+    said |= {"name": row.get("description"), "source": SOURCE}
+    if note:
+        said["note"] = note
+    score = row.get("scoreV2")
+    if isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1:
+        said["confidence"] = float(score)
+    return said | extras
+
+
+def _checked(row: Mapping[str, Any], sae_id: str | None) -> dict[str, Any]:
+    owner = row.get("sae_id") or sae_id
+    if not owner:
+        raise UserError("it does not say which SAE it is about; add the field sae_id, or --sae")
+    checked: dict[str, Any] = {
+        "sae_id": clean_text(str(owner)),
+        "feature": feature_number(_said(row, "feature")),
+        "name": clean_text(_text(_said(row, "name"))).strip(),
+        "source": _text(row.get("source") or "import"),
+    }
+    if not checked["name"]:
+        raise UserError("a concept needs a name")
+    _check_length("name", checked["name"], MOST_NAME)
+    if (confidence := _said(row, "confidence")) not in (None, ""):
+        checked["confidence"] = float(confidence)
+    if (note := _said(row, "note")) is not None:
+        checked["note"] = clean_text(_text(note))
+        _check_length("note", checked["note"], MOST_NOTE)
+    if (tags := row.get("tags")) is not None:
+        checked["tags"] = _tags_of_text(tags) if isinstance(tags, str) else _tags(tags)
+    for name in ("created", "updated"):
+        if (value := row.get(name)) not in (None, ""):
+            checked[name] = float(value)
+            if not is_moment(checked[name]):
+                raise UserError(f"{name} {str(value)[:40]} is not a time in unix seconds")
+    return checked
+
+
+def _said(row: Mapping[str, Any], field: str) -> Any:
+    """What the row says in a field, by any of its names."""
+    for name in _ALIASES[field]:
+        if (value := row.get(name)) is not None:
+            return value
+    return None
+
+
+def _check_length(field: str, text: str, most: int) -> None:
+    if len(text) > most:
+        raise UserError(f"its {field} has {len(text):,} characters, at most {most:,} are taken")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]!r} is not a text")
+    return value
+
+
+@lru_cache(maxsize=4096)  # most rows have the tags of some other
+def _tags_of_text(text: str) -> tuple[str, ...]:
+    """Tags from a JSON list in a text, or a text with commas."""
+    if re.match(r"\s*\[", text):
+        return _tags(parse_json(text, "tags", error=UserError))
+    return _tags(text.split(","))
+
+
+def _tags(value: Iterable[Any]) -> tuple[str, ...]:
+    return clean_tags(tuple(_text(tag) for tag in value))

@@ -1,0 +1,171 @@
+"""Whether a feature does what its name says: where it fires on texts of one's own, and where not.
+
+A text may mark places with double brackets, `the [[harbour]] at dawn`: the feature is expected to
+fire in each, and nowhere else. One without marks is expected to make it fire somewhere; texts
+against, nowhere. Recall is the share of what was expected that happened, precision the share of
+what happened that was expected.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.language_model.capture_pass import run_to
+from mi_crow.language_model.detokenize import shown_tokens
+from mi_crow.mechanistic.steering.inspection import activations_of, read_text
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.steering.loading import LoadedSae
+
+_MARK = re.compile(r"\[\[(.+?)\]\]", re.DOTALL)
+_AROUND = 6  # tokens either side of a place
+MOST_TEXTS = 2000
+
+
+@dataclass(frozen=True)
+class Place:
+    """One token on which the feature fires, or a marked place or a text where it does not."""
+
+    text: int  # number of the text, those for first
+    before: str
+    token: str
+    after: str
+    activation: float  # 0 where it does not fire
+    expected: bool
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a feature did on some texts."""
+
+    feature: int
+    texts_for: int
+    texts_against: int
+    expected: int  # marked places, and texts for without marks
+    hits: int  # of them, where it fires
+    false_alarms: int  # firings outside the marks, and texts against on which it fires
+    places: tuple[Place, ...]  # the strongest first, then where it does not fire
+
+    @property
+    def precision(self) -> float | None:
+        """None where it never fires."""
+        fired = self.hits + self.false_alarms
+        return self.hits / fired if fired else None
+
+    @property
+    def recall(self) -> float | None:
+        """None where nothing was expected."""
+        return self.hits / self.expected if self.expected else None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"precision": self.precision, "recall": self.recall}
+
+
+def marked(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """The text without its marks, and the characters that they were around.
+
+    >>> marked("a [[b]] c")
+    ('a b c', [(2, 3)])
+    """
+    plain, spans, last = "", [], 0
+    for match in _MARK.finditer(text):
+        plain += text[last : match.start()]
+        spans.append((len(plain), len(plain) + len(match[1])))
+        plain += match[1]
+        last = match.end()
+    return plain + text[last:], spans
+
+
+@torch.inference_mode()
+def check_feature(
+    loaded: "LoadedSae",
+    feature: int,
+    texts_for: Sequence[str],
+    texts_against: Sequence[str] = (),
+    bos: str = "auto",
+) -> Check:
+    """What a feature does on texts. Raises NotFoundError for an unknown feature, UserError for too
+    many texts or none."""
+    loaded.must_read_one_layer("a check")
+    total = loaded.sae.n_latents
+    if not 0 <= feature < total:
+        raise NotFoundError(
+            f"feature {feature} is not in SAE {loaded.sae_id!r}",
+            hint=f"its features are 0 to {total - 1}",
+        )
+    if not 0 < len(texts_for) + len(texts_against) <= MOST_TEXTS:
+        raise UserError(f"a check takes 1 to {MOST_TEXTS:,} texts")
+    fired: list[Place] = []
+    silent: list[Place] = []
+    expected = hits = false_alarms = 0
+    for number, text in enumerate((*texts_for, *texts_against)):
+        is_for = number < len(texts_for)
+        plain, spans = marked(text)
+        tokens, acts, ends = _read(loaded, feature, plain, bos)
+        begins = [0, *ends[:-1]]
+        places = [place for place, act in enumerate(acts) if act > 0]
+        inside = {
+            place: [n for n, (a, b) in enumerate(spans) if begins[place] < b and ends[place] > a]
+            for place in places
+        }
+        for place in places:
+            wanted = is_for and (bool(inside[place]) if spans else True)
+            fired.append(_place(number, tokens, acts, place, wanted))
+        if is_for and spans:
+            hit = {n for some in inside.values() for n in some}
+            expected, hits = expected + len(spans), hits + len(hit)
+            false_alarms += sum(not some for some in inside.values())
+            silent += [
+                Place(number, plain[max(a - 40, 0) : a], plain[a:b], plain[b : b + 40], 0.0, True)
+                for n, (a, b) in enumerate(spans)
+                if n not in hit
+            ]
+        elif is_for:
+            expected, hits = expected + 1, hits + bool(places)
+            if not places:
+                silent.append(Place(number, "", plain[:80], "", 0.0, True))
+        else:
+            false_alarms += bool(places)
+    fired.sort(key=lambda one: -one.activation)
+    sizes = len(texts_for), len(texts_against)
+    return Check(feature, *sizes, expected, hits, false_alarms, (*fired, *silent))
+
+
+def _read(
+    loaded: "LoadedSae", feature: int, text: str, bos: str
+) -> tuple[list[str], list[float], list[int]]:
+    """The tokens of a text as they are shown, the activation on each, and the characters up to the
+    end of each; special tokens left out."""
+    lm, sae = loaded.lm, loaded.sae
+    wanted = torch.tensor([feature], device=sae.device)
+    tokens: list[str] = []
+    acts: list[float] = []
+    ends: list[int] = []
+    for ids in read_text(lm, text, sae.metadata.bos(bos), windows=True).rows:
+        encoding = lm.padded([ids])
+        x = run_to(lm, [loaded.layer], encoding.input_ids, encoding.attention_mask)[loaded.layer][0]
+        special = encoding.special[0]
+        found = activations_of(sae.encode_sparse(x), wanted)[:, 0].float()
+        if sae.metadata.outlier_norm is not None:
+            norms = torch.linalg.vector_norm(x.float(), dim=-1)
+            found = found.masked_fill(norms > sae.metadata.outlier_norm, 0.0)
+        for shown, act, left_out in zip(
+            shown_tokens(lm.tokenizer, ids), found.tolist(), special.tolist(), strict=True
+        ):
+            if not left_out:
+                tokens.append(shown)
+                acts.append(act)
+                ends.append((ends[-1] if ends else 0) + len(shown))
+    return tokens, acts, ends
+
+
+def _place(
+    number: int, tokens: Sequence[str], acts: Sequence[float], place: int, expected: bool
+) -> Place:
+    before = "".join(tokens[max(place - _AROUND, 0) : place])
+    after = "".join(tokens[place + 1 : place + 1 + _AROUND])
+    return Place(number, before, tokens[place], after, acts[place], expected)

@@ -1,0 +1,149 @@
+"""What Concepts opens: coverage, conflicts, the next to name, groups to Steer, histories."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+from textual.pilot import Pilot
+
+from tests.tui.driving import press, screen_text, settle
+from tests.tui.stand_ins import NAMES, SAE, ScriptedSession, give_index
+from tui.app import MiCrowApp
+from tui.widgets.lists.feature_table import FeatureTable
+from tui.widgets.lists.row_list import RowList
+
+OpenConcepts = Callable[..., AbstractAsyncContextManager[Pilot]]
+
+
+def _name_some(app) -> None:
+    for feature, name in NAMES.items():
+        tags = ("sea",) if feature in (3, 120) else ()
+        app.context.annotations.set_concept(SAE, feature, name, tags=tags)
+
+
+@pytest.fixture
+def open_concepts(run_app, app_workspace) -> OpenConcepts:
+    @asynccontextmanager
+    async def run(size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot]:
+        async with run_app(app_workspace, size=size, sae_id=SAE) as pilot:
+            _name_some(pilot.app)
+            give_index(pilot.app)
+            await settle(pilot)
+            await press(pilot, "5", "g")
+            yield pilot
+
+    return run
+
+
+async def test_coverage_is_on_the_screen_and_opens_as_a_curve(open_concepts):
+    async with open_concepts() as pilot:
+        assert "of firings" in screen_text(pilot)
+        await press(pilot, "percent_sign")
+        text = screen_text(pilot)
+        assert "of all firings are theirs" in text
+        assert "names, those that fire most first" in text
+        await press(pilot, "escape")
+
+
+@pytest.mark.parametrize(
+    "size", [(80, 24), pytest.param((200, 60), marks=pytest.mark.slow)], ids=["small", "large"]
+)
+@pytest.mark.parametrize(
+    "key",
+    ["percent_sign", pytest.param("X", marks=pytest.mark.slow)],
+    ids=["coverage", "conflicts"],
+)
+def test_picture_of_what_opens(snap_compare, app_workspace, key, size):
+    app = MiCrowApp(app_workspace, SAE)
+
+    async def drive(pilot: Pilot) -> None:
+        await settle(pilot)
+        _name_some(app)
+        give_index(app)
+        await settle(pilot)
+        await press(pilot, "5", "g", key)
+        app.clear_notifications()
+        await settle(pilot)
+
+    assert snap_compare(app, terminal_size=size, run_before=drive)
+
+
+async def test_the_next_to_name_are_listed_on_features(open_concepts):
+    async with open_concepts() as pilot:
+        await press(pilot, "n")
+        assert pilot.app.current_mode == "features"
+        shown = set(pilot.app.screen.query_one(FeatureTable).shown_ids)
+        assert shown
+        assert not shown & set(NAMES)
+
+
+async def test_marked_concepts_and_whole_tags_are_steered_as_one(open_concepts):
+    async with open_concepts() as pilot:
+        await press(pilot, "slash", *"#sea", "enter", "asterisk", "s")
+        assert pilot.app.current_mode == "steer"
+        [one] = pilot.app.context.steered or pilot.app.screen._stack
+        assert one.target == f"group:{SAE}/3+120"
+        await press(pilot, "5", "escape", "escape", "g")
+        await pilot.app.screen.steer_by_tag("#sea")
+        await settle(pilot)
+        assert pilot.app.screen._stack[-1].target == f"tag:{SAE}/sea"
+
+
+async def test_near_identical_features_get_one_name(open_concepts):
+    async with open_concepts() as pilot:
+        context = pilot.app.context
+        [(one, other)] = context.features.connection.rows(
+            "SELECT feature, other FROM idx.neighbours WHERE cosine >= 0.9 "
+            "AND feature != other LIMIT 1"
+        ) or [(None, None)]
+        if one is None:
+            await press(pilot, "X")
+            assert "no name contradicts another" in screen_text(pilot)
+            return
+        context.annotations.set_concept(SAE, one, "tide", 1.0)
+        context.annotations.set_concept(SAE, other, "flood", 0.5)
+        context.features.refresh_concepts()
+        await press(pilot, "X")
+        assert "alike" in screen_text(pilot)
+        await press(pilot, "m")
+        names = {c.name for c in context.annotations.concepts(SAE) if c.feature in (one, other)}
+        assert len(names) == 1
+
+
+async def test_the_history_is_of_the_sae_of_everything_or_of_the_feature(open_concepts):
+    async with open_concepts() as pilot:
+        pilot.app.context.annotations.set_concept("other", 1, "elsewhere")
+        await press(pilot, "H")
+        assert f"History of {SAE}" in screen_text(pilot)
+        assert "elsewhere" not in screen_text(pilot)
+        await press(pilot, "f")
+        assert "elsewhere" in screen_text(pilot)
+        await press(pilot, "f")
+        rows = pilot.app.screen.query_one(RowList)
+        assert "History of feature" in screen_text(pilot)
+        assert rows.row_count == 1
+
+
+async def test_a_check_shows_where_it_fires(open_concepts):
+    async with open_concepts() as pilot:
+        session = ScriptedSession()
+        places = [
+            {"text": 0, "before": "the ", "token": "mast", "after": " fell", "activation": 2.0},
+            {"text": 0, "before": "", "token": "keel", "after": "", "activation": 0.0},
+        ]
+        session.answers["check"] = {
+            "precision": 0.5,
+            "recall": 0.25,
+            "hits": 1,
+            "expected": 4,
+            "false_alarms": 1,
+            "places": [{**one, "expected": True} for one in places],
+        }
+        pilot.app.context._session = session
+        await press(pilot, "i", *"the [[mast]] fell", "enter")
+        text = screen_text(pilot)
+        assert "precision 50%" in text
+        assert "recall 25%" in text
+        assert "silent" in text
+        asked = [params for op, params in session.asked if op == "check"]
+        assert asked[0]["words"] == ["the [[mast]] fell"]

@@ -1,0 +1,108 @@
+"""Tagging at the speed of reading: the next unnamed feature, further names, many at once."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+from textual.pilot import Pilot
+
+from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.concepts.naming_line import complete_naming, parse_naming
+from tests.tui.driving import notices, press, settle
+from tests.tui.stand_ins import SAE, give_index
+from tui.widgets.field import CompletingField
+from tui.widgets.lists.feature_table import FeatureTable
+
+OpenFeatures = Callable[..., AbstractAsyncContextManager[Pilot]]
+
+
+@pytest.fixture
+def open_features(run_app, app_workspace) -> OpenFeatures:
+    @asynccontextmanager
+    async def run() -> AsyncIterator[Pilot]:
+        async with run_app(app_workspace, size=(120, 40), sae_id=SAE) as pilot:
+            give_index(pilot.app)
+            await settle(pilot)
+            await press(pilot, "2", "g")
+            yield pilot
+
+    return run
+
+
+def table(pilot: Pilot) -> FeatureTable:
+    return pilot.app.screen.query_one(FeatureTable)
+
+
+async def test_enter_goes_on_to_the_next_without_a_name_and_alt_enter_stays(open_features):
+    async with open_features() as pilot:
+        annotations: Annotations = pilot.app.context.annotations
+        ids = list(table(pilot).shown_ids[:4])
+        annotations.set_concept(SAE, ids[1], "taken")
+        pilot.app.context.features.refresh_concepts()
+        await press(pilot, "t", *"rain #wet ~0.5", "enter")
+        assert table(pilot).feature == ids[2]
+        await press(pilot, "t", *"fog", "alt+enter")
+        assert table(pilot).feature == ids[2]
+        found = {c.feature: (c.name, c.tags, c.confidence) for c in annotations.concepts(SAE)}
+        assert found == {
+            ids[0]: ("rain", ("wet",), 0.5),
+            ids[1]: ("taken", (), 1.0),
+            ids[2]: ("fog", (), 1.0),
+        }
+        await press(pilot, "t", *"+mist ~0.3", "alt+enter")
+        names = [c.name for c in annotations.concepts(SAE, ids[2])]
+        assert names == ["fog", "mist"]
+        row = table(pilot).row_at(table(pilot).cursor)
+        assert row is not None
+        assert row.concept == "fog"
+
+
+async def test_a_filters_result_is_named_with_tags_at_once(open_features):
+    async with open_features() as pilot:
+        await press(pilot, "slash", *"label:weather", "enter", "asterisk")
+        marked = set(table(pilot).marks)
+        assert len(marked) > 1
+        await press(pilot, "t", *"weather #auto ~0.4 -- by label", "enter")
+        annotations: Annotations = pilot.app.context.annotations
+        found = annotations.concepts(SAE)
+        assert {c.feature for c in found} == marked
+        assert {(c.name, c.tags, c.confidence, c.note) for c in found} == {
+            ("weather", ("auto",), 0.4, "by label")
+        }
+        await press(pilot, "u")
+        assert annotations.concepts(SAE) == []
+
+
+async def test_known_names_and_tags_complete_the_line(open_features):
+    async with open_features() as pilot:
+        annotations: Annotations = pilot.app.context.annotations
+        annotations.set_concept(SAE, 3, "sails and masts", tags=("rigging",))
+        pilot.app.context.features.refresh_concepts()
+        await press(pilot, "t", "ctrl+u", *"sai")
+        field = pilot.app.screen.query_one(CompletingField)
+        assert field.has_ghost
+        await press(pilot, "tab", *" #rig", "tab")
+        assert field.value == "sails and masts #rigging"
+
+
+async def test_who_tagged_what_elsewhere_is_said(open_features):
+    async with open_features() as pilot:
+        path = pilot.app.context.annotations.path
+        pilot.app.context.annotations.set_concept(SAE, 7, "mine")
+        pilot.app.look_now()
+        await settle(pilot)
+        Annotations(path, actor="ada").set_concept(SAE, 5, "sails")
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "ada, " in notices(pilot)
+        assert "name 'sails' of feature 5" in notices(pilot)
+        assert "mine" not in notices(pilot)
+
+
+def test_a_plus_is_a_further_name_and_words_are_completed():
+    assert parse_naming("+ rain #a").beside
+    assert parse_naming("+ rain #a").name == "rain"
+    assert not parse_naming("c++").beside
+    assert complete_naming("+ra", ["rain"], []) == ["+rain"]
+    assert complete_naming("rain #", ["rain"], ["wet"]) == []
+    assert complete_naming("rain #W", ["rain"], ["wet"]) == ["rain #wet"]

@@ -1,0 +1,86 @@
+"""The popup that lists names which contradict each other."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.app import ComposeResult
+from textual.widgets import Static
+
+from tui.actions import bindings
+from tui.preferences.key_words import key
+from tui.text import printable
+from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.row_list import Cell, Column, Row, RowList
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.conflicts import Conflict
+
+_MOST_ROWS = 14
+_COLUMNS = (
+    Column("cosine", 6, "right"),
+    Column("names"),
+    Column("features", 18),
+    Column("what", 9, from_width=64),
+)
+
+
+class ConflictsPopup(Popup[tuple[str, "Conflict"]]):
+    """Dismisses with what to do, `open` or `merge`, and the conflict."""
+
+    HEADING = "Conflicts"
+    BINDINGS = bindings("conflicts") + bindings("popup", "close")
+
+    def __init__(self, conflicts: "Sequence[Conflict]") -> None:
+        super().__init__(classes="wide-list")
+        self._conflicts = conflicts
+
+    def compose_box(self) -> ComposeResult:
+        yield RowList(_COLUMNS, empty="no name contradicts another")
+        yield Static(self._hint(), classes="hint", markup=False)
+
+    def _hint(self) -> str:
+        if not self._conflicts:
+            return "esc closes"
+        merge = f"{key('conflicts.merge')} gives near-identical ones the first name"
+        return f"{key('list.open')} opens the feature · {merge}"
+
+    def on_mount(self) -> None:
+        rows = self.query_one(RowList)
+        rows.set_rows([_row(place, one) for place, one in enumerate(self._conflicts)])
+        rows.styles.height = min(max(len(self._conflicts), 1), _MOST_ROWS)
+        rows.focus()
+
+    @property
+    def _selected(self) -> "Conflict | None":
+        place = self.query_one(RowList).key
+        return self._conflicts[int(place)] if place is not None else None
+
+    @on(RowList.Opened)
+    def _open(self, event: RowList.Opened) -> None:
+        self.dismiss(("open", self._conflicts[int(event.key)]))
+
+    def action_merge(self) -> None:
+        conflict = self._selected
+        if conflict is not None and conflict.kind == "alike":
+            self.dismiss(("merge", conflict))
+        elif conflict is not None:
+            self.notify(
+                "These share a name and little else: rename one of them", severity="warning"
+            )
+
+
+def _row(place: int, conflict: "Conflict") -> Row:
+    alike = conflict.kind == "alike"
+    names = " | ".join(map(printable, conflict.names))
+    features = " ".join(f"#{one}" for one in conflict.features[:3])
+    more = f" +{len(conflict.features) - 3}" if len(conflict.features) > 3 else ""
+    return Row(
+        str(place),
+        (
+            Cell(f"{conflict.cosine:.2f}", "$secondary"),
+            Cell(names, "$foreground"),
+            Cell(features + more, "$primary"),
+            Cell("alike" if alike else "far apart", "$muted"),
+        ),
+    )
