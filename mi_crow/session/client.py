@@ -208,9 +208,12 @@ class _Process:
             self._popen.wait()
 
     def last_words(self) -> str:
-        """How it ended: its exit status and the last line of its log."""
+        """How it ended: its exit status and the last line of its log, which cannot know of a
+        SIGKILL."""
         status = self._popen.wait()
         how = ""
+        if status == -signal.SIGKILL:
+            return " (killed by SIGKILL, as when the machine's memory runs out)"
         if status < 0:
             how = f" (killed by {signal.Signals(-status).name})"
         elif status > 0:

@@ -187,7 +187,7 @@ class Operations:
         self,
         emit: Emit,
         stopped: Stopped,
-        prompt: str,
+        prompt: str = "",
         interventions: Sequence[dict[str, Any]] = (),
         max_new_tokens: int = 64,
         temperature: float = 1.0,
@@ -199,30 +199,35 @@ class Operations:
         plausible: float | None = None,
         kl_budget: float | None = None,
         n: int = 1,
+        messages: Any = None,
     ) -> dict[str, Any]:
+        from mi_crow.mechanistic.steering.chat.answering import answer
+        from mi_crow.mechanistic.steering.chat.branches import Branches
         from mi_crow.mechanistic.steering.run import steer_loaded
 
         stream = TextBatcher(emit)
+        options: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "seed": seed,
+            "bos": bos,
+            "plausible": plausible,
+            "kl_budget": kl_budget,
+            "on_token": stream.push,
+            "should_stop": stopped,
+            "n": n,
+            "prefixes": self._prefixes(),
+            "shelf": self._shelf,
+        }
         try:
-            return steer_loaded(
-                self._workspace,
-                self._running(sae_id),
-                prompt,
-                [Intervention.from_json(one) for one in interventions],
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                seed=seed,
-                baseline=baseline,
-                bos=bos,
-                plausible=plausible,
-                kl_budget=kl_budget,
-                on_token=stream.push,
-                should_stop=stopped,
-                n=n,
-                prefixes=self._prefixes(),
-                shelf=self._shelf,
-            )
+            loaded = self._running(sae_id)
+            stack = [Intervention.from_json(one) for one in interventions]
+            if messages is not None:
+                branches = Branches.from_json(messages)
+                return answer(self._workspace, loaded, branches, stack, **options)
+            options["baseline"] = baseline
+            return steer_loaded(self._workspace, loaded, prompt, stack, **options)
         except Exception as error:
             if not out_of_memory(error):
                 raise

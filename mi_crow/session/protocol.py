@@ -12,7 +12,9 @@ Inspect and generate may name their SAE: they are refused when another one is lo
 outlier, features, per_token, tokens_total, tokens_read, context_length, windows, window_starts, \
 bos_added, order, sae_id, layer, point, explained; saes: the same for each, where they are named |
 | generate | prompt, interventions, max_new_tokens, temperature, top_p, seed, baseline, bos, \
-plausible, kl_budget, n, sae_id | baseline, steered, samples, targets, interventions, sae_id, \
+plausible, kl_budget, n, sae_id, messages (in place of prompt: a chat, see \
+`steering.chat.branches`) | baseline, steered, samples, targets, interventions, sae_id, branches \
+(of a chat, with the answers), \
 model_id, revision, metrics, stopped, \
 prompt_tokens, bos_added, context_length, shortened_to; on the way tokens {side, sample, text} |
 | attribute | text, saes, target, against, log_probability, feature, position, top, steps, prune, \

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae import BatchTopKSae, GatedSae, JumpReluSae, L1Sae, TopKSae, Transcoder
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.rules.groupmax import GroupMaxSae
@@ -40,3 +41,5 @@ def test_some_latents_are_those_of_the_whole_encoding(name: str, input_norm: str
     silent = int((whole[0, 0] == 0).nonzero()[0])
     assert SomeLatents(sae, [silent])(x[0, :1]).tolist() == [[0.0]]
     assert SomeLatents(sae, [])(x).shape == (3, 50, 0)
+    with pytest.raises(UserError, match="feature 96 is not a feature of this SAE"):
+        SomeLatents(sae, [0, 96])

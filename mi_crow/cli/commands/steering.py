@@ -15,6 +15,7 @@ from mi_crow.cli.arguments import (
     positive,
 )
 from mi_crow.cli.commands.causes.text import text_of
+from mi_crow.cli.commands.steer.chatting import add_chat, check_chat, run_chat
 from mi_crow.cli.commands.steer.model_alone import add_model_alone, sae_or_model
 from mi_crow.cli.formatting import count, number, print_json
 from mi_crow.cli.tables import print_facts, print_line
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_sae(parser)
     add_model_alone(parser)
-    parser.add_argument("text", help="the prompt, or `-` for standard input")
+    parser.add_argument("text", nargs="?", help="the prompt, or `-` for standard input")
     add_device(parser)
     add_bos(parser)
     parser.add_argument(
@@ -79,12 +80,21 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         help="how far each token's distribution may be from the plain model's (KL)",
     )
     add_seed(parser)
+    add_chat(parser)
 
 
 def run(options: Namespace) -> int:
     alone = options.model is not None and not options.preset
     workspace = plan_workspace(options) if alone else open_workspace(options)
-    result = _steer(workspace, text_of(options.text), device_of(options), options)
+    check_chat(options)
+    device, stack = device_of(options), _stack(workspace, options)
+    own = sae_or_model(workspace, options, stack, device)
+    if options.chat:
+        return run_chat(workspace, own, stack, device, _sampling(options), options)
+    from mi_crow.mechanistic.steering.run import steer_prompt
+
+    prompt, sampling = text_of(options.text), _sampling(options)
+    result = steer_prompt(workspace, own, prompt, stack, device=device, **sampling)
     if options.json:
         print_json(result)
     else:
@@ -92,30 +102,20 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _steer(workspace: "Workspace", prompt: str, device: str, options: Namespace) -> dict[str, Any]:
+def _stack(workspace: "Workspace", options: Namespace) -> "list[Intervention]":
+    """The interventions that were asked for. Raises UserError without any."""
     from mi_crow.mechanistic.steering.interventions import parse_intervention
 
-    interventions = [*_preset(workspace, options.preset), *map(parse_intervention, options.feature)]
-    if not interventions:
+    stack = [*_preset(workspace, options.preset), *map(parse_intervention, options.feature)]
+    if not stack:
         raise UserError("no intervention given", hint="e.g. --steer 42=+0.8max, or --preset NAME")
-    own = sae_or_model(workspace, options, interventions, device)
-    from mi_crow.mechanistic.steering.run import steer_prompt
+    return stack
 
-    return steer_prompt(
-        workspace,
-        own,
-        prompt,
-        interventions,
-        device=device,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        seed=options.seed,
-        bos=options.bos,
-        plausible=options.plausible,
-        kl_budget=options.kl_budget,
-        allow_code=options.allow_code,
-    )
+
+def _sampling(options: Namespace) -> dict[str, Any]:
+    """What `steer_loaded` takes by name."""
+    names = ("max_new_tokens", "temperature", "top_p", "seed", "bos", "plausible", "kl_budget")
+    return {name: getattr(options, name) for name in (*names, "allow_code")}
 
 
 def _preset(workspace: "Workspace", name: str | None) -> "list[Intervention]":

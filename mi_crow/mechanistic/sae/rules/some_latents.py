@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.outputs import activations_of
 from mi_crow.mechanistic.sae.rules.batchtopk import BatchTopKSae
@@ -26,6 +27,13 @@ class SomeLatents:
     """
 
     def __init__(self, sae: SparseAutoencoder, latents: Sequence[int]) -> None:
+        """Raises UserError for a latent that the SAE does not have."""
+        wrong = next((one for one in latents if not 0 <= one < sae.n_latents), None)
+        if wrong is not None:
+            raise UserError(
+                f"feature {wrong} is not a feature of this SAE",
+                hint=f"it has features 0 to {sae.n_latents - 1}",
+            )
         self._sae, self._count = sae, len(latents)
         self._latents = torch.tensor(latents, dtype=torch.int64, device=sae.device)
         self._floor = _thresholds(sae, self._latents)
@@ -45,7 +53,7 @@ class SomeLatents:
         if (self._floor is None and self._k is None) or not self._count:
             return self._from_all(x)
         inputs = self._inputs(x)
-        own = torch.addmm(self._bias, inputs, self._rows)
+        own = torch.addmm(self._bias, inputs, self._rows).detach()
         if self._floor is not None:
             found = own * (own > self._floor)
         elif own.device.type == "cpu" and not float(own.max()) > 0:
