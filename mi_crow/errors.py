@@ -29,6 +29,10 @@ class UserError(MiCrowError):
     exit_code: ClassVar[int] = 2
 
 
+class NotFiniteError(UserError):
+    """Predictions that are no numbers, as under interventions that are far too strong."""
+
+
 class NotFoundError(UserError):
     """A named thing (run, SAE, layer, feature, job) that does not exist."""
 

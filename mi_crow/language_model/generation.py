@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.bounds import COUNT, FACTOR, SEED, SIZE, TEMPERATURE, TOP_P
-from mi_crow.errors import UserError
+from mi_crow.errors import NotFiniteError, UserError
 from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.decoding.constraints import budgeted_logits, plausible_logits
 from mi_crow.language_model.decoding.steps import Prefixes, Steps
@@ -19,6 +19,7 @@ Side = Literal["baseline", "steered"]
 SIDES: tuple[Side, ...] = ("baseline", "steered")
 
 _NOT_A_TOKEN = -1
+_ROWS = 128  # continuations of several prompts in one batch
 _COLDEST = 1e-6  # below, dividing logits overflows: only the likeliest token is left
 
 
@@ -117,24 +118,72 @@ def generate_sides(
     controllers do, so that a change of it has the prompt read again. Raises UserError when the
     predictions are no numbers.
     """
-    prompt_ids = _prompt_ids(lm, prompt, sampling.bos)
+    one = _Asked(prompt, _prompt_ids(lm, prompt, sampling.bos), sampling.seed)
+    return _continued(lm, [one], sampling, sides, on_token, should_stop, prefixes, key)[0]
+
+
+@torch.inference_mode()
+def generate_each(
+    lm: CausalModel, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+) -> list[Generation]:
+    """Continues every prompt, with a seed of its own, as `generate` does one by one; prompts with
+    as many tokens share a batch of at most 128 continuations. Raises UserError as there."""
+    side: Side = "steered" if lm.controllers_enabled else "baseline"
+    asked = [
+        _Asked(prompt, _prompt_ids(lm, prompt, sampling.bos), seed)
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
+    found: dict[int, Generation] = {}
+    for length in sorted({len(one.ids) for one in asked}):
+        alike = [place for place, one in enumerate(asked) if len(one.ids) == length]
+        most = max(1, _ROWS // sampling.n)
+        for start in range(0, len(alike), most):
+            places = alike[start : start + most]
+            both = _continued(lm, [asked[place] for place in places], sampling, (side,))
+            found |= {place: one[side] for place, one in zip(places, both, strict=True)}
+    return [found[place] for place in range(len(asked))]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A prompt to continue."""
+
+    prompt: str
+    ids: list[int]
+    seed: int
+
+
+def _continued(
+    lm: CausalModel,
+    asked: Sequence[_Asked],
+    sampling: Sampling,
+    sides: Sequence[Side],
+    on_token: OnToken | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    prefixes: Prefixes | None = None,
+    key: object = None,
+) -> list[dict[Side, Generation]]:
+    """The continuations of prompts of one length, in one batch."""
     # The steered text read without interventions. Where none act, it would be the same again.
     beside = sampling.constrained and "steered" in sides
     steps = Steps(
         lm,
-        prompt_ids,
+        [one.ids for one in asked],
         [*(side == "steered" for side in sides), *([False] if beside else [])],
         sampling.n,
         use_cache=sampling.use_cache,
         prefixes=prefixes,
         key=key,
     )
-    texts = _Texts(lm, prompt_ids, sides, sampling.n, steps.special, on_token)
-    generator = torch.Generator("cpu").manual_seed(sampling.seed)
+    texts = _Texts(lm, asked, sides, sampling.n, steps.special, on_token)
+    generators = [torch.Generator("cpu").manual_seed(one.seed) for one in asked]
     stopped = False
-    room = _room(lm, len(prompt_ids), sampling.max_new_tokens)
+    room = _room(lm, len(asked[0].ids), sampling.max_new_tokens)
     # Uniform numbers come from the CPU, so that a seed means the same on every device.
-    drawn = [torch.rand(sampling.n, 1, generator=generator) for _ in range(room)]
+    drawn = [
+        torch.cat([torch.rand(sampling.n, 1, generator=one) for one in generators])
+        for _ in range(room)
+    ]
     uniform = torch.stack(drawn).repeat(1, len(sides), 1).to(lm.device)
     for place in range(room):
         if should_stop is not None and should_stop():
@@ -154,31 +203,33 @@ def generate_sides(
         texts.add(told)
         if texts.whole:
             break
-        chosen = chosen.unflatten(0, (len(sides), sampling.n))
+        chosen = chosen.unflatten(0, (len(sides), -1))
         both = [*chosen, *([chosen[sides.index("steered")]] if beside else [])]
         steps.append(torch.cat(both))
-    return texts.generations(prompt, stopped, room if room < sampling.max_new_tokens else None)
+    return texts.generations(stopped, room if room < sampling.max_new_tokens else None)
 
 
 class _Texts:
-    """The continuations of all sides as they grow."""
+    """The continuations of all sides as they grow: a side's prompts in turn, `n` of each."""
 
     def __init__(
         self,
         lm: CausalModel,
-        prompt_ids: list[int],
+        asked: Sequence[_Asked],
         sides: Sequence[Side],
         n: int,
         special: frozenset[int],
         on_token: OnToken | None,
     ) -> None:
-        self._lm, self._prompt_ids, self._special = lm, prompt_ids, special
+        self._lm, self._asked, self._special = lm, asked, special
         self._sides, self._n, self._on_token = sides, n, on_token
         self._ends = _end_ids(lm)
-        self._rows: list[list[int]] = [[] for _ in range(n * len(sides))]
+        self._rows: list[list[int]] = [[] for _ in range(n * len(asked) * len(sides))]
         self._unfinished = set(range(len(self._rows)))
         reported = len(self._rows) if on_token is not None else 0
-        self._detokenizers = [Detokenizer(lm.tokenizer, prompt_ids) for _ in range(reported)]
+        self._detokenizers = [
+            Detokenizer(lm.tokenizer, asked[row // n % len(asked)].ids) for row in range(reported)
+        ]
 
     @property
     def whole(self) -> bool:
@@ -186,11 +237,11 @@ class _Texts:
         return not self._unfinished
 
     def add(self, tokens: Sequence[int]) -> None:
-        """The next token of every row. Raises UserError for one without finite predictions."""
+        """The next token of every row. Raises NotFiniteError for one without finite predictions."""
         for row in sorted(self._unfinished):
             token = tokens[row]
             if token == _NOT_A_TOKEN:
-                raise UserError(
+                raise NotFiniteError(
                     "the model's predictions are not finite numbers",
                     hint="lower the interventions' values",
                 )
@@ -201,18 +252,23 @@ class _Texts:
             if self._detokenizers and token not in self._special:
                 self._report(row, self._detokenizers[row].push(token))
 
-    def generations(self, prompt: str, stopped: bool, room: int | None) -> dict[Side, Generation]:
-        """Everything that was written; `room`: after how many tokens the context was full."""
+    def generations(self, stopped: bool, room: int | None) -> list[dict[Side, Generation]]:
+        """Everything that was written, a prompt at a time; `room`: after how many tokens the
+        context was full."""
         for row, detokenizer in enumerate(self._detokenizers):
             self._report(row, detokenizer.flush())
-        found: dict[Side, Generation] = {}
-        for number, side in enumerate(self._sides):
-            rows = self._rows[number * self._n : (number + 1) * self._n]
-            texts = [_continuation(self._lm, self._prompt_ids, row, self._special) for row in rows]
-            full = room is not None and any(len(row) == room for row in rows)
-            found[side] = Generation(
-                prompt, self._prompt_ids, texts, rows, stopped, room if full else None
-            )
+        found: list[dict[Side, Generation]] = []
+        for place, one in enumerate(self._asked):
+            sides: dict[Side, Generation] = {}
+            for number, side in enumerate(self._sides):
+                start = (number * len(self._asked) + place) * self._n
+                rows = self._rows[start : start + self._n]
+                texts = [_continuation(self._lm, one.ids, row, self._special) for row in rows]
+                full = room is not None and any(len(row) == room for row in rows)
+                sides[side] = Generation(
+                    one.prompt, one.ids, texts, rows, stopped, room if full else None
+                )
+            found.append(sides)
         return found
 
     def _report(self, row: int, piece: str) -> None:

@@ -19,9 +19,10 @@ label's activations (`dom`), both with strengths found by the same search; the p
 LABEL:"; and a random feature matched in density and norm. A label passes when its share goes from
 below 15% to above 60% at a ratio of at most 1.5, on every set.
 
-The table goes to the terminal, the numbers to `--out`, after every label: with `--resume` those
-that are there already are kept. `--speed` prints tokens/s of steered, paired and plausible
-generation beside plain ones of the same batch.
+`--methods` leaves some of these out. The table goes to the terminal (of each set the shares, plain
+> steered), the numbers to `--out`, after every label: with `--resume` those that are there already
+are kept. `--speed` prints tokens/s of steered, paired and plausible generation beside plain ones of
+the same batch.
 """
 
 import argparse
@@ -43,12 +44,13 @@ from mi_crow.mechanistic.steering.fits import feature_maxima
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.mechanistic.steering.loading import LoadedSae, load_for_work
 from mi_crow.mechanistic.steering.measure.arms import Arm, best_of
-from mi_crow.mechanistic.steering.measure.auto import next_strength, run_auto
+from mi_crow.mechanistic.steering.measure.auto import run_auto
 from mi_crow.mechanistic.steering.measure.bench import Bench
 from mi_crow.mechanistic.steering.measure.checks import feature_for
 from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging, Trial
 from mi_crow.mechanistic.steering.measure.controls import matched_features
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
+from mi_crow.mechanistic.steering.measure.search import MARGIN, next_strength
 from mi_crow.mechanistic.steering.measure.setup import make_bench
 from mi_crow.mechanistic.steering.steer import steering
 from mi_crow.mechanistic.vectors.stored import SteeringVector, save_vector
@@ -56,6 +58,7 @@ from mi_crow.store.atomic import write_json
 from mi_crow.store.workspace import Workspace
 
 LIMITS = (1.25, 1.5)
+METHODS = ("auto", "add", "dom", "random", "prompting")
 LOW, HIGH = 0.15, 0.6
 FRESH_SEED = 77_000
 DEVELOPMENT_SEED = 55_000
@@ -72,13 +75,14 @@ def main() -> None:
         _speed(workspace, loaded, options)
         return
     indexed = Indexed.open(workspace, sae_id)
+    baselines: dict[Any, Any] = {}
     labels = options.only or indexed.texts.labels[: options.labels]
     rows: dict[str, Any] = {}
     if options.resume and options.out.is_file():
         rows = json.loads(options.out.read_text())["labels"]
     for label in labels:
         if label not in rows:
-            rows[label] = _label(workspace, loaded, indexed, label, options)
+            rows[label] = _label(workspace, loaded, indexed, label, options, baselines)
             report = {"sae_id": sae_id, "n": options.n, "sets": options.sets, "labels": rows}
             write_json(options.out, report | {"summary": _summary(rows)})
         _print_label(label, rows[label])
@@ -97,6 +101,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tries", type=int, default=5)
     parser.add_argument("--development", type=int, default=32)
     parser.add_argument("--recipes", nargs="+", default=[])
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--limits", nargs="+", type=float, default=LIMITS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--speed", action="store_true")
@@ -112,60 +117,72 @@ def _label(
     indexed: Indexed,
     label: str,
     options: argparse.Namespace,
+    baselines: dict[Any, Any],
 ) -> dict[str, Any]:
-    """All methods on one label."""
+    """The methods that are asked for, on one label."""
     openings = indexed.texts.openings(4 * (options.sets + 1))
     sets = [openings[at :: options.sets + 1] for at in range(options.sets + 1)]
     development, fresh = sets[-1], sets[:-1]
     trial = Trial(n=options.n, max_new_tokens=options.tokens, documents=0, control=False)
     config = AutoConfig(loaded.sae_id, label=label, device=options.device)
     feature = feature_for(indexed, config)
-    bench = make_bench(
-        workspace, loaded.sae_id, indexed, Judging(label=label), feature, trial, loaded=loaded
-    )
-    topic = make_bench(
-        workspace, loaded.sae_id, indexed, Judging(feature=feature), feature, trial, loaded=loaded
-    )
-    other = matched_features(indexed.store, [feature], 0)[feature]
-    vector = _means(workspace, loaded, indexed, label)
-    direction = Arm((parse_intervention(f"vector:{vector}=+1norm"),))
-    row: dict[str, Any] = {"feature": feature, "random_feature": other, "limits": {}}
-    for limit in options.limits:
-        found = run_auto(
+
+    def judged_by(judging: Judging) -> Bench:
+        return make_bench(
             workspace,
-            AutoConfig(
+            loaded.sae_id,
+            indexed,
+            judging,
+            feature,
+            trial,
+            loaded=loaded,
+            baselines=baselines,
+        )
+
+    bench = judged_by(Judging(label=label))
+    row: dict[str, Any] = {"feature": feature, "limits": {}}
+    for limit in options.limits:
+
+        def search(recipes: Sequence[str], limit: float = limit) -> dict[str, Any]:
+            config = AutoConfig(
                 loaded.sae_id,
                 feature=feature,
-                recipes=tuple(options.recipes),
+                recipes=tuple(recipes),
                 most_ratio=limit,
                 tries=options.tries,
                 development=options.development,
                 # What it reports itself is not used: the label judges below, on other prompts.
                 trial=Trial(
                     prompts=tuple(one for prompt in development for one in (prompt, prompt)),
-                    n=len(development),
+                    n=1,
                     max_new_tokens=options.tokens,
                     documents=0,
                     control=False,
                     seed=DEVELOPMENT_SEED,
                 ),
-            ),
-            loaded=loaded,
-        )
-        arms = {one["recipe"]: _arm(one) for one in found["arms"]}
-        dom = _bisect(topic, direction, trial, development, options, limit)
-        methods: dict[str, Arm | None] = {
-            "auto": arms[found["recipe"]],
-            "add": arms.get("add"),
-            "dom": dom,
-            "random": arms[found["recipe"]].of_other_features({feature: other}),
-        }
+            )
+            return run_auto(workspace, config, loaded=loaded, baselines=baselines)
+
+        found = search(options.recipes)
+        auto = _arm(found["arms"][0])
+        changed = {n for one in auto.interventions for n, _ in one.features}
+        others = matched_features(indexed.store, changed or {feature}, 0)
+        methods: dict[str, Arm | None] = {"auto": auto, "random": auto.of_other_features(others)}
+        if "add" in options.methods:
+            methods["add"] = _arm(search(["add"])["arms"][0])
+        if "dom" in options.methods:
+            vector = _means(workspace, loaded, indexed, label)
+            direction = Arm((parse_intervention(f"vector:{vector}=+1norm"),))
+            topic = judged_by(Judging(feature=feature))
+            methods["dom"] = _bisect(topic, direction, trial, development, options, limit)
         row["limits"][f"{limit:g}"] = {
             "recipe": found["recipe"],
             "strength": found["strength"],
+            "random_features": others,
             **{name: _measured(bench, arm, trial, fresh) for name, arm in methods.items() if arm},
         }
-    row["prompting"] = _prompting(bench, label, trial, fresh)
+    if "prompting" in options.methods:
+        row["prompting"] = _prompting(bench, label, trial, fresh)
     return row
 
 
@@ -185,6 +202,7 @@ def _bisect(
     limit: float,
 ) -> Arm | None:
     """The strength of an arm as the search finds it."""
+    limit = 1 + MARGIN * (limit - 1)
     tried: list[tuple[float, dict[str, Any]]] = []
     for _ in range(options.tries):
         strength = next_strength([(s, row["perplexity_ratio"]) for s, row in tried], limit)
@@ -194,7 +212,7 @@ def _bisect(
         tried.append(
             (strength, bench.quick(scaled, trial, prompts, options.development, DEVELOPMENT_SEED))
         )
-    place = best_of([(row["share"], row["perplexity_ratio"]) for _, row in tried], limit)
+    place = best_of([(row["effect"], row["perplexity_ratio"]) for _, row in tried], limit)
     return None if place is None else arm.scaled(tried[place][0])
 
 
@@ -205,7 +223,9 @@ def _measured(
         bench.quick(arm, trial, prompts, trial.n, FRESH_SEED + number)
         | {
             "share_baseline": bench.judge.share(
-                bench.baseline(trial, prompts, trial.n, FRESH_SEED + number, arm.plausible).texts
+                bench.baseline(
+                    trial, prompts, trial.n, FRESH_SEED + number, arm.plausible, whole=False
+                ).texts
             )
         }
         for number, prompts in enumerate(sets)
@@ -224,9 +244,9 @@ def _prompting(
     shares, ratios = [], []
     for number, prompts in enumerate(sets):
         seed = FRESH_SEED + number
-        plain = bench.baseline(trial, prompts, trial.n, seed, None)
+        plain = bench.baseline(trial, prompts, trial.n, seed, None, whole=False)
         asked = [f"Write about {label.rpartition(':')[2]}: {prompt}" for prompt in prompts]
-        told = bench.baseline(trial, asked, trial.n, seed, None)
+        told = bench.baseline(trial, asked, trial.n, seed, None, whole=False)
         shares.append(bench.judge.share(told.texts))
         ratios.append(told.perplexity / plain.perplexity)
     return {"share": statistics.mean(shares), "perplexity_ratio": statistics.mean(ratios)}
@@ -281,24 +301,29 @@ def _summary(rows: dict[str, Any]) -> dict[str, Any]:
                 "mean": statistics.mean(ahead),
                 "behind": sum(one < 0 for one in ahead),
             }
-    told = [row["prompting"] for row in rows.values()]
-    summary["prompting"] = {
-        key: statistics.mean(one[key] for one in told) for key in ("share", "perplexity_ratio")
-    }
+    told = [row["prompting"] for row in rows.values() if "prompting" in row]
+    if told:
+        summary["prompting"] = {
+            key: statistics.mean(one[key] for one in told) for key in ("share", "perplexity_ratio")
+        }
     return summary
 
 
 def _print_label(label: str, row: dict[str, Any]) -> None:
+    """One line a limit: of each set of prompts the share, plain -> steered."""
     for limit, found in row["limits"].items():
         cells = "  ".join(
             f"{name} {found[name]['share']:.2f} x{found[name]['perplexity_ratio']:.2f}"
             for name in ("auto", "add", "dom", "random")
             if name in found
         )
-        base = found["auto"]["share_baseline"]
+        sets = " ".join(
+            f"{one['share_baseline']:.2f}>{one['share']:.2f}" for one in found["auto"]["sets"]
+        )
         how = f"{found['recipe']} {found['strength']:.2f}"
-        print(f"{label:<20} {limit:>5}  baseline {base:.2f}  {cells}  {how}")
-    print(f"{'':<20} prompting {row['prompting']['share']:.2f}", flush=True)
+        print(f"{label:<20} {limit:>5}  {sets}  {cells}  {how}", flush=True)
+    if "prompting" in row:
+        print(f"{'':<20} prompting {row['prompting']['share']:.2f}", flush=True)
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

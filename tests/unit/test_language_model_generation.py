@@ -9,7 +9,7 @@ from mi_crow.errors import UserError
 from mi_crow.hooks import FunctionController
 from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.decoding.steps import Prefixes
-from mi_crow.language_model.generation import Sampling, choose, generate_sides
+from mi_crow.language_model.generation import Sampling, choose, generate_each, generate_sides
 from tests.helpers.tiny_models import build_model, build_tokenizer
 
 
@@ -208,3 +208,12 @@ def test_a_changed_controller_has_the_prompt_read_again(tiny_lm: LanguageModel) 
             both = generate_sides(tiny_lm, "The ferry", sampling, prefixes=prefixes, key=size)
             assert (max(lengths) > 1) is read_again
             assert both["steered"] == tiny_lm.generate("The ferry", 6, 0, n=2)
+
+
+def test_prompts_of_one_length_share_a_batch_and_read_as_alone(tiny_lm):
+    prompts = ["The ferry", "Knead it", "The ferry left the quay at dawn"]
+    sampling = Sampling(max_new_tokens=6, temperature=0.8, n=2)
+    together = generate_each(tiny_lm, prompts, sampling, [3, 4, 5])
+    for prompt, seed, one in zip(prompts, (3, 4, 5), together, strict=True):
+        alone = tiny_lm.generate(prompt, 6, 0.8, seed=seed, n=2)
+        assert (one.prompt, one.texts, one.token_ids) == (prompt, alone.texts, alone.token_ids)

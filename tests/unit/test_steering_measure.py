@@ -2,20 +2,25 @@
 
 import json
 import math
+from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
 
 from mi_crow.cli.entry import as_commands, run_command_line
-from mi_crow.errors import CancelledError, NotFoundError, UserError
+from mi_crow.errors import CancelledError, NotFiniteError, NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.beside.output_scores import read_scores
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.steering.effects import perplexity, write_continuations
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.mechanistic.steering.loading import load_for_work
+from mi_crow.mechanistic.steering.measure.aims.allies import allies_of
+from mi_crow.mechanistic.steering.measure.aims.rivals import rivals_of
+from mi_crow.mechanistic.steering.measure.aims.topic_vector import topic_vector
 from mi_crow.mechanistic.steering.measure.arms import Arm, arms_of, best_of, front
-from mi_crow.mechanistic.steering.measure.auto import next_strength, run_auto
+from mi_crow.mechanistic.steering.measure.auto import run_auto
 from mi_crow.mechanistic.steering.measure.bench import Bench, corpus_loss
 from mi_crow.mechanistic.steering.measure.config import (
     AutoConfig,
@@ -28,13 +33,20 @@ from mi_crow.mechanistic.steering.measure.controls import matched_features
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.judges import judge_of
 from mi_crow.mechanistic.steering.measure.output_scores import output_score, score_outputs
-from mi_crow.mechanistic.steering.measure.results import list_measurements, read_measurement
-from mi_crow.mechanistic.steering.measure.rivals import rivals_of
+from mi_crow.mechanistic.steering.measure.recipes import Aim, recipes_named
+from mi_crow.mechanistic.steering.measure.results import (
+    Measurement,
+    list_measurements,
+    read_measurement,
+)
+from mi_crow.mechanistic.steering.measure.search import Search, next_strength
 from mi_crow.mechanistic.steering.measure.stacks import stack_named
 from mi_crow.mechanistic.steering.measure.sweep import run_sweep
 from mi_crow.mechanistic.steering.measure.text_figures import distinct, repetition
 from mi_crow.mechanistic.steering.measure.texts import IndexedTexts
 from mi_crow.mechanistic.steering.steer import steering
+from mi_crow.mechanistic.vectors.activations import activations_on
+from mi_crow.mechanistic.vectors.stored import load_vector
 from mi_crow.progress import NullProgress
 from tests.helpers.index_fixture import TOPICS, make_index
 from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
@@ -83,10 +95,18 @@ class StopsAfterOne(NullProgress):
         return self.done > 0
 
 
+JUDGE = ("--endpoint", "http://[::1]:1/v1", "--judge-model", "m")
+
+
 def sweep_config(**options):
     stack = (parse_intervention("3=floor 1norm").as_json(),)
-    options = {"judging": Judging(label="sailing"), "trial": TRIAL, "device": "cpu"} | options
-    return SweepConfig(SAE_ID, stack, **options)
+    options = {
+        "interventions": stack,
+        "judging": Judging(label="sailing"),
+        "trial": TRIAL,
+        "device": "cpu",
+    } | options
+    return SweepConfig(SAE_ID, **options)
 
 
 def test_phrases_that_come_again_are_counted():
@@ -247,13 +267,74 @@ def test_the_search_reports_every_recipe_on_other_prompts(home):
     assert not set(first.kept) & set(second.kept)
     assert not set(result["prompts"]) & set(result["development_prompts"])
     assert {arm["recipe"] for arm in result["arms"]} == {"floor", "plausible"}
-    shares = [arm["development"]["share"] for arm in result["arms"]]
-    assert shares == sorted(shares, reverse=True)
+    effects = [arm["development"]["effect"] for arm in result["arms"]]
+    assert effects == sorted(effects, reverse=True)
     assert result["recipe"] == result["arms"][0]["recipe"]
     assert result["interventions"] == result["arms"][0]["interventions"]
     annotations = Annotations(home.annotations_path)
     assert list(annotations.preset("sail").interventions) == result["interventions"]
     assert stack_named(home, "sail").interventions == tuple(result["interventions"])
+
+
+def test_an_arm_without_finite_predictions_is_refused_and_the_sweep_goes_on(home):
+    config = sweep_config(
+        interventions=(parse_intervention("3=floor 1e30norm").as_json(),),
+        strengths=(1e-30, 1e9),
+        trial=replace(TRIAL, documents=0),
+    )
+    loaded = load_for_work(home, SAE_ID, "cpu")
+    result = run_sweep(home, config, None, loaded)
+    assert len(result["arms"]) == 1
+    (refused,) = result["refused"]
+    assert "not finite numbers" in refused["refused"]
+    assert refused["name"] != result["arms"][0]["name"]
+    with pytest.raises(NotFiniteError, match="not finite numbers"):
+        run_sweep(home, replace(config, strengths=(1e9,)), None, loaded)
+
+
+def test_the_strength_that_cost_too_much_on_other_continuations_is_lowered(store, tmp_path):
+    recipes = recipes_named(["floor", "add"])
+
+    class Prices:
+        """A bench on which strength is effect; on other continuations add costs more."""
+
+        def quick(self, arm, trial, prompts, n, seed):
+            (one,) = arm.interventions
+            dear = one.op == "add" and n > config.development
+            effect = one.value / 10 + (0.2 if one.op == "add" else 0.0)
+            ratio = 1 + one.value / 2 + (0.3 if dear else 0.0)
+            return {"share": effect, "effect": effect, "perplexity_ratio": ratio}
+
+    config = AutoConfig(SAE_ID, feature=3, tries=4, development=4, most_ratio=1.5)
+    measurement = Measurement(tmp_path / "one.json", {})
+    search = Search(cast(Bench, Prices()), config, ["a"], measurement, NullProgress())
+    built = [(one, arm) for one in recipes if (arm := one.build(Aim(3)))]
+    tried, finalists = search.run(built)
+    assert [one.recipe.name for one in tried] == ["floor", "add"]
+    assert [one.tried.recipe.name for one in finalists] == ["floor"]
+    assert finalists[0].row["perplexity_ratio"] <= 1.5
+
+
+def test_allies_come_with_the_feature_and_rivals_do_not(store):
+    # Features 12 to 17 fire on words of sailing.
+    allies = dict(allies_of(store, IndexedTexts(store), 12))
+    assert allies[12] == 1.0
+    assert set(allies) & set(range(13, 18))
+    assert not set(allies) & set(range(6))
+
+
+def test_the_vector_of_a_topic_leads_from_other_texts_to_its_own(home, store):
+    loaded = load_for_work(home, SAE_ID, "cpu")
+    name = topic_vector(home, loaded, IndexedTexts(store), 12)
+    held = load_vector(home, name)
+    (point,) = held.directions
+    sides = [
+        activations_on(loaded.lm, [loaded.layer], [one.text for one in some if not one.heldout])
+        for some in IndexedTexts(store).about(12, 0)
+    ]
+    about, others = (one[loaded.layer].rows @ held.directions[point] for one in sides)
+    assert about.mean() > others.mean()
+    assert held.figure(point, "max") is not None
 
 
 def test_an_output_score_is_the_best_promoted_tokens_probability_weighted_by_rank():
@@ -327,6 +408,37 @@ def test_measuring_is_part_of_steer(typed, command):
         (("steer", "evaluate", "--feature", "3=+1", "--schedules", "soon"), "not a valid schedule"),
         (("steer", "evaluate", "--feature", "3=+1", "--regex", "("), "not a valid regular"),
         (("steer", "evaluate", "--feature", "3=+1", "--prompts", "no.txt"), "cannot be read"),
+        (
+            (
+                "steer",
+                "evaluate",
+                "--feature",
+                "3=+1",
+                "--endpoint",
+                "ftp://x",
+                "--judge-model",
+                "m",
+            ),
+            "'ftp://x' is not a web address",
+        ),
+        (
+            ("steer", "evaluate", "--feature", "3=+1", "--endpoint", "http://localhost:1/v1"),
+            "the judge needs the name of its model",
+        ),
+        (
+            (
+                "steer",
+                "--auto",
+                "--feature",
+                "3",
+                "--endpoint",
+                "http://[::1]:1",
+                "--judge-model",
+                "m",
+            ),
+            "the judge must know what texts should be about",
+        ),
+        (("steer", "--auto", "--feature", "3", "--concept", "rain"), "need an --endpoint"),
         (("steer", "--auto"), "give a feature or a label"),
         (
             ("steer", "--auto", "--feature", "3", "--recipes", "magic"),

@@ -1,5 +1,5 @@
-"""The passes of a model over growing continuations of one prompt: some plain, some steered, in one
-batch."""
+"""The passes of a model over growing continuations of prompts of one length: some plain, some
+steered, in one batch."""
 
 import copy
 import sys
@@ -23,9 +23,9 @@ _CACHES = ("cache", "past_key_values", "cache_params", "state")
 
 @dataclass(frozen=True)
 class _Read:
-    """A prompt after the model read it."""
+    """Prompts after the model read them."""
 
-    logits: Tensor  # [1, vocabulary]
+    logits: Tensor  # [prompts, vocabulary]
     cache: Any  # None: the model gave none
 
 
@@ -48,8 +48,9 @@ class Prefixes:
 
 
 class Steps:
-    """`n` continuations of one prompt for each branch; controllers act in those of `controlled`.
+    """`n` continuations of each prompt for each branch; controllers act in those of `controlled`.
 
+    The prompts have one length; rows are ordered by branch, then prompt.
     The tokens in the cache are counted here: caches of states (Mamba and its kin, xLSTM, RWKV) do
     not know their length. `key` stands for what the controllers do, where `prefixes` keep it.
     """
@@ -57,7 +58,7 @@ class Steps:
     def __init__(
         self,
         lm: CausalModel,
-        prompt_ids: list[int],
+        prompts: Sequence[list[int]],
         controlled: Sequence[bool],
         n: int,
         *,
@@ -66,10 +67,10 @@ class Steps:
         key: object = None,
     ) -> None:
         self._lm, self._n, self._controlled = lm, n, tuple(controlled)
-        self._prompt_ids = prompt_ids
-        self._rows = n * len(self._controlled)
-        ids = torch.tensor([prompt_ids], dtype=torch.int64, device=lm.device)
-        self._ids = ids.expand(self._rows, -1)
+        self._prompts = torch.tensor(prompts, dtype=torch.int64, device=lm.device)
+        self._each = n * len(self._prompts)  # rows of a branch
+        self._rows = self._each * len(self._controlled)
+        self._ids = self._prompts.repeat_interleave(n, 0).repeat(len(self._controlled), 1)
         self._cache: Any = None
         self._cached = 0  # tokens in the cache
         self._begun = False
@@ -87,26 +88,26 @@ class Steps:
         self._options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
 
     def logits(self) -> Tensor:
-        """Logits [branches, n, vocabulary], fp32, after the last token of each continuation."""
+        """Logits [branches, prompts * n, vocabulary], fp32, after the last token of each row."""
         if not self._begun:
             self._begun = True
             return self._begin()
         if self._cached <= self._short < self._ids.shape[1]:
             self._cache, self._cached = None, 0
-        each = [one for one in self._controlled for _ in range(self._n)]
+        each = [one for one in self._controlled for _ in range(self._each)]
         found = self._pass(self._ids[:, self._cached :], each, self._cache, self._cached)
         self._take(found.cache)
-        return found.logits.unflatten(0, (len(self._controlled), self._n))
+        return found.logits.unflatten(0, (len(self._controlled), self._each))
 
     def append(self, chosen: Tensor) -> None:
-        """Adds one token [branches * n] to each continuation."""
+        """Adds one token [branches * prompts * n] to each continuation."""
         self._ids = torch.cat([self._ids, chosen[:, None]], dim=1)
 
     def _begin(self) -> Tensor:
-        """Reads the prompt once plainly and once under controllers, as far as that is wanted."""
+        """Reads the prompts once plainly and once under controllers, as far as that is wanted."""
         reads = {one: self._prompt(one) for one in sorted(set(self._controlled))}
         ordered = [reads[one] for one in self._controlled]
-        logits = torch.stack([read.logits.expand(self._n, -1) for read in ordered])
+        logits = torch.stack([read.logits.repeat_interleave(self._n, 0) for read in ordered])
         caches = [read.cache for read in ordered]
         if None in caches:
             self._take(None)
@@ -119,11 +120,11 @@ class Steps:
         return logits
 
     def _prompt(self, controlled: bool) -> _Read:
-        key = (tuple(self._prompt_ids), self._key if controlled else None)
+        key = (str(self._prompts.tolist()), self._key if controlled else None)
         kept = self._prefixes.get(controlled, key) if self._prefixes is not None else None
         if kept is not None and self._use_cache:
             return kept
-        read = self._pass(self._ids[:1], [controlled], None, 0)
+        read = self._pass(self._prompts, [controlled] * len(self._prompts), None, 0)
         if self._prefixes is not None and _joins(read.cache):
             # A copy: the model writes on in the one that it is given.
             self._prefixes.keep(controlled, key, _Read(read.logits, _joined([read.cache], 1)))
@@ -151,7 +152,7 @@ class Steps:
         length = cached + new.shape[1]
         mask = new.new_ones(len(new), length)
         context = ForwardContext(
-            new, mask, torch.isin(new, self._special), cached, len(self._prompt_ids), acts
+            new, mask, torch.isin(new, self._special), cached, self._prompts.shape[1], acts
         )
         inputs = dict(self._options)
         if cache is not None and self._cache_name is not None:

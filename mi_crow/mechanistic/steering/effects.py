@@ -11,11 +11,12 @@ from torch.nn import functional
 
 from mi_crow.errors import UserError
 from mi_crow.language_model.context import ForwardContext
+from mi_crow.language_model.generation import Generation, Sampling, generate_each
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.steer import steering
 
 if TYPE_CHECKING:
-    from mi_crow.language_model import Generation, LanguageModel
+    from mi_crow.language_model import LanguageModel
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
 
 Judge = Callable[[Sequence[str]], Sequence[str]]  # texts -> the likeliest label of each
@@ -27,7 +28,7 @@ _BATCH = 32
 class Written:
     """Continuations of some prompts under one stack of interventions."""
 
-    generations: "list[Generation]"
+    generations: list[Generation]
 
     @property
     def texts(self) -> list[str]:
@@ -77,23 +78,25 @@ def write_now(
     """The same under whatever acts now; the constraints are those of `LanguageModel.generate`."""
     if not prompts:
         raise UserError("no prompt given", hint="give at least one, it may be empty")
-    generations = []
-    for number, prompt in enumerate(prompts):
-        # The first prompts get the remainder.
-        count = n // len(prompts) + (number < n % len(prompts))
-        if count:
-            generations.append(
-                lm.generate(
-                    prompt,
-                    max_new_tokens,
-                    temperature,
-                    top_p,
-                    seed + number,
-                    n=count,
-                    plausible=plausible,
-                    kl_budget=kl_budget,
-                )
+    seeds = [seed + number for number in range(len(prompts))]
+    # The first prompts get the remainder.
+    more = n % len(prompts)
+    generations: list[Generation] = []
+    for some, count in (
+        (slice(0, more), n // len(prompts) + 1),
+        (slice(more, None), n // len(prompts)),
+    ):
+        if count and prompts[some]:
+            sampling = Sampling(
+                max_new_tokens,
+                temperature,
+                top_p,
+                seed,
+                count,
+                plausible=plausible,
+                kl_budget=kl_budget,
             )
+            generations += generate_each(lm, prompts[some], sampling, seeds[some])
     return Written(generations)
 
 
@@ -109,7 +112,7 @@ def perplexity(lm: "LanguageModel", written: Written) -> float:
     return math.exp(nats / max(tokens, 1))
 
 
-def divergence(lm: "LanguageModel", generation: "Generation") -> float:
+def divergence(lm: "LanguageModel", generation: Generation) -> float:
     """KL(plain || as it runs now) in nats per token, over the continuations of `generation`."""
     nats, tokens = 0.0, 0
     with lm.plain():
@@ -123,23 +126,31 @@ def divergence(lm: "LanguageModel", generation: "Generation") -> float:
 
 @torch.inference_mode()
 def teacher_forced(
-    lm: "LanguageModel", generation: "Generation", batch: int = _BATCH
+    lm: "LanguageModel", generation: Generation, batch: int = _BATCH
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Log-probabilities [n, length, vocabulary] that the model predicts at each token of the
     continuations, these tokens [n, length], and which of them are real; `batch` rows at a time."""
     prompt = generation.prompt_ids
     rows = [[*prompt, *ids] for ids in generation.token_ids if ids]
+    yield from rows_forced(lm, rows, len(prompt), batch)
+
+
+@torch.inference_mode()
+def rows_forced(
+    lm: "LanguageModel", rows: Sequence[list[int]], prompt_length: int, batch: int = _BATCH
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The same for texts of any prompts of one length."""
     for start in range(0, len(rows), batch):
         encoding = lm.padded(rows[start : start + batch])
         context = ForwardContext(
-            encoding.input_ids, encoding.attention_mask, encoding.special, 0, len(prompt)
+            encoding.input_ids, encoding.attention_mask, encoding.special, 0, prompt_length
         )
         with lm.running(context):
             logits = lm.model(**encoding.as_inputs(), use_cache=False).logits
         # Position i predicts token i + 1: the prompt's last token predicts the first one.
-        log_p = functional.log_softmax(logits[:, len(prompt) - 1 : -1].float(), dim=-1)
+        log_p = functional.log_softmax(logits[:, prompt_length - 1 : -1].float(), dim=-1)
         yield (
             log_p,
-            encoding.input_ids[:, len(prompt) :],
-            encoding.attention_mask[:, len(prompt) :].bool(),
+            encoding.input_ids[:, prompt_length:],
+            encoding.attention_mask[:, prompt_length:].bool(),
         )

@@ -19,14 +19,16 @@ from mi_crow.cli.arguments import (
 )
 from mi_crow.cli.formatting import moment, number, print_json, share
 from mi_crow.cli.running import run_job
-from mi_crow.cli.tables import Column, print_facts, print_list, print_table
+from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_table
 from mi_crow.errors import UserError
 from mi_crow.jobs.spec import config_as_json
+from mi_crow.mechanistic.steering.measure.chat_judge.endpoint import KEYS
 from mi_crow.mechanistic.steering.measure.config import (
     OPERATIONS,
     STRENGTHS,
     AutoConfig,
     Judging,
+    Rating,
     SweepConfig,
     Trial,
 )
@@ -74,6 +76,17 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         type=number_within(FACTOR),
         default=1.5,
         help="of the perplexity to the baseline's: what the best may cost (default: 1.5)",
+    )
+    judge = parser.add_argument_group("chat model that rates what is reported (0 to 2, as AxBench)")
+    judge.add_argument(
+        "--endpoint",
+        metavar="URL",
+        help="OpenAI-compatible, e.g. http://localhost:8000/v1; the key is taken from "
+        f"{' or '.join(KEYS)} in the environment",
+    )
+    judge.add_argument("--judge-model", metavar="NAME", help="its name there")
+    judge.add_argument(
+        "--concept", default="", help="what texts should be about, in words (default: the label)"
     )
     parser.add_argument("--name", help="name of the measurement")
     add_device(parser)
@@ -196,6 +209,7 @@ def run(options: Namespace) -> int:
         "sae_id": sae_id,
         "trial": trial,
         "most_ratio": options.most_ratio,
+        "rating": _rating(options),
         "device": device_of(options),
         "name": options.name,
     }
@@ -241,6 +255,14 @@ def _sweep(workspace: Any, options: Namespace, shared: dict[str, Any]) -> SweepC
     )
 
 
+def _rating(options: Namespace) -> Rating | None:
+    if options.endpoint is None:
+        if options.judge_model or options.concept:
+            raise UserError("--judge-model and --concept need an --endpoint")
+        return None
+    return Rating(options.endpoint, options.judge_model or "", options.concept)
+
+
 def _prompts(options: Namespace) -> tuple[str, ...]:
     if options.prompts is None:
         return tuple(options.prompt)
@@ -260,6 +282,8 @@ def _prompts(options: Namespace) -> tuple[str, ...]:
 
 def show_sweep(result: dict[str, Any]) -> None:
     _show_arms(result["arms"], best=result["best"])
+    for arm in result.get("refused", ()):
+        print_line(f"{arm['name']}: not measured, {arm['refused']}")
     ratio = number(result["most_ratio"])
     if result["best"] is None:
         words = f"none at a ratio of perplexities of at most {ratio}"
@@ -282,9 +306,11 @@ def show_auto(result: dict[str, Any]) -> None:
 
 
 def _show_arms(arms: list[dict[str, Any]], best: str | None) -> None:
+    rated = all("overall" in arm for arm in arms)
     columns = [
         Column(""),
         Column("stack", shorten=True),
+        *((Column("overall", right=True), Column("plain", right=True)) if rated else ()),
         *(
             Column(title, right=True)
             for title in (
@@ -304,6 +330,7 @@ def _show_arms(arms: list[dict[str, Any]], best: str | None) -> None:
         [
             "*" if arm["name"] == best else "·" if arm.get("front") else "",
             f"{arm['recipe']}: {arm['name']}" if arm["recipe"] else arm["name"],
+            *((number(arm[key], 3) for key in ("overall", "overall_baseline")) if rated else ()),
             share(arm["share"]),
             share(arm["share_baseline"]),
             share(arm.get("share_random")),

@@ -41,7 +41,8 @@ class Arm:
         )
 
     def of_other_features(self, others: Mapping[int, int]) -> "Arm":
-        """The same on other features, for a control."""
+        """The same on other features, for a control; a vector that is added in norms becomes the
+        first of them."""
         return replace(
             self,
             interventions=tuple(_moved(one, others) for one in self.interventions),
@@ -63,6 +64,8 @@ def scaled(one: Intervention, strength: float) -> Intervention:
 
 
 def _moved(one: Intervention, others: Mapping[int, int]) -> Intervention:
+    if one.aim.kind == "vector" and one.unit == "norm" and others:
+        return replace(one, target=f"feature:{next(iter(others.values()))}")
     features = tuple((others.get(feature, feature), weight) for feature, weight in one.features)
     return replace(one, target=replace(one.aim, features=features).text) if features else one
 

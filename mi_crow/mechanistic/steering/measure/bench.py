@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mi_crow.errors import NotFiniteError
 from mi_crow.hooks import Detector
 from mi_crow.language_model.context import ForwardContext
 from mi_crow.mechanistic.sae.outputs import activations_of
 from mi_crow.mechanistic.sae.substitute import replaceable
-from mi_crow.mechanistic.steering.effects import Written, teacher_forced, write_now
+from mi_crow.mechanistic.steering.effects import Written, rows_forced, write_now
 from mi_crow.mechanistic.steering.fits import looked_up
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.arms import Arm
+from mi_crow.mechanistic.steering.measure.chat_judge.ratings import Rater
 from mi_crow.mechanistic.steering.measure.config import Trial
 from mi_crow.mechanistic.steering.measure.judges import Judge
 from mi_crow.mechanistic.steering.measure.text_figures import distinct, repetition
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 128  # tokens of a held-out document that are read
 _BATCH = 8
+_REREAD = 32  # continuations
 _EXAMPLES = 3
 
 
@@ -40,6 +43,7 @@ _EXAMPLES = 3
 class Readings:
     """Continuations of one arm, read again by the plain model and as they were written."""
 
+    prompts: list[str]  # of each text
     texts: list[str]
     token_ids: list[list[int]]
     perplexity: float  # of the continuations under the plain model
@@ -49,7 +53,8 @@ class Readings:
 
 @dataclass
 class Bench:
-    """What measuring arms on one SAE needs; baselines and the plain loss are kept."""
+    """What measuring arms on one SAE needs; the plain loss is kept, and the baselines in
+    `baselines`, which benches on one model and SAE may share."""
 
     workspace: Workspace
     loaded: LoadedSae
@@ -57,7 +62,8 @@ class Bench:
     target: int | None  # the feature whose activation is read
     greatest: float = 1.0  # its maximum in the index
     tokens: list[list[int]] = field(default_factory=list)  # held-out documents
-    _baselines: dict[Any, Readings] = field(default_factory=dict)
+    rater: Rater | None = None  # rates the texts too
+    baselines: dict[Any, Readings] = field(default_factory=dict)
     _plain_loss: float | None = None
 
     def figures(
@@ -70,11 +76,13 @@ class Bench:
         same plausible set. kl: nats a token between the plain and the steered model's predictions
         on the steered text. activation: of the target in the text as the plain model reads it, as a
         share of its maximum. repetition, distinct_2, length: see `text_figures`. ce_added: nats a
-        token that the stack adds on held-out texts of the corpus (None: not measured).
+        token that the stack adds on held-out texts of the corpus (None: not measured). With a
+        rater also its mean ratings, `overall` and `overall_baseline`. Raises NotFiniteError where
+        a figure is no number, and what the rater raises.
         """
         baseline = self.baseline(trial, prompts, n, seed, arm.plausible)
         steered = self.read(arm, trial, prompts, n, seed)
-        return {
+        figures: dict[str, Any] = {
             "share": self.judge.share(steered.texts),
             "share_baseline": self.judge.share(baseline.texts),
             "perplexity": steered.perplexity,
@@ -87,28 +95,47 @@ class Bench:
             "length": sum(map(len, steered.token_ids)) / max(len(steered.token_ids), 1),
             "ce_added": self.ce_added(arm),
             "n": len(steered.texts),
-            "texts": steered.texts[:_EXAMPLES],
         }
+        if not all(math.isfinite(one) for one in figures.values() if one is not None):
+            raise NotFiniteError(
+                "the model's predictions are not finite numbers",
+                hint="lower the interventions' values",
+            )
+        if self.rater is not None:
+            rated = self.rater.figures(list(zip(steered.prompts, steered.texts, strict=True)))
+            plain = self.rater.figures(list(zip(baseline.prompts, baseline.texts, strict=True)))
+            figures |= {**rated, "overall_baseline": plain["overall"]}
+        return {**figures, "texts": steered.texts[:_EXAMPLES]}
 
     def quick(
         self, arm: Arm, trial: Trial, prompts: Sequence[str], n: int, seed: int
     ) -> dict[str, Any]:
-        """Only the share and the ratio of perplexities, of which a search needs many."""
-        baseline = self.baseline(trial, prompts, n, seed, arm.plausible)
-        steered = self.read(arm, trial, prompts, n, seed, with_kl=False)
+        """Only the share, the effect (`Judge.effect`) and the ratio of perplexities, of which a
+        search needs many. Raises NotFiniteError where the predictions are no numbers."""
+        baseline = self.baseline(trial, prompts, n, seed, arm.plausible, whole=False)
+        steered = self.read(arm, trial, prompts, n, seed, whole=False)
         return {
             "share": self.judge.share(steered.texts),
+            "effect": self.judge.effect(steered.texts),
             "perplexity_ratio": steered.perplexity / baseline.perplexity,
         }
 
     def baseline(
-        self, trial: Trial, prompts: Sequence[str], n: int, seed: int, plausible: float | None
+        self,
+        trial: Trial,
+        prompts: Sequence[str],
+        n: int,
+        seed: int,
+        plausible: float | None,
+        whole: bool = True,
     ) -> Readings:
-        """The plain model's continuations; with `plausible`, within its own plausible set."""
-        key = (trial, tuple(prompts), n, seed, plausible)
-        if key not in self._baselines:
-            self._baselines[key] = self.read(Arm((), plausible), trial, prompts, n, seed)
-        return self._baselines[key]
+        """The plain model's continuations; with `plausible`, within its own plausible set. Unless
+        `whole`, without the target's activation."""
+        plain = (trial.max_new_tokens, trial.temperature, trial.top_p, tuple(prompts), n, seed)
+        key = (*plain, plausible, self.target if whole else None)
+        if key not in self.baselines:
+            self.baselines[key] = self.read(Arm((), plausible), trial, prompts, n, seed, whole)
+        return self.baselines[key]
 
     def read(
         self,
@@ -117,9 +144,10 @@ class Bench:
         prompts: Sequence[str],
         n: int,
         seed: int,
-        with_kl: bool = True,
+        whole: bool = True,
     ) -> Readings:
-        """Writes the continuations of an arm and reads them again; without the KL, it is 0."""
+        """Writes the continuations of an arm and reads them again; unless `whole`, the KL and the
+        target's activation are left out: 0."""
         with self.steered(arm):
             written = write_now(
                 self.loaded.lm,
@@ -132,30 +160,29 @@ class Bench:
                 plausible=arm.plausible,
                 kl_budget=arm.kl_budget,
             )
-        return self._read_again(arm, written, with_kl and bool(arm.interventions))
+        return self._read_again(arm, written, whole)
 
-    def _read_again(self, arm: Arm, written: Written, with_kl: bool) -> Readings:
+    def _read_again(self, arm: Arm, written: Written, whole: bool) -> Readings:
         lm = self.loaded.lm
         nats = divergence = activation = 0.0
         tokens = texts = 0
-        for generation in written.generations:
-            with lm.plain(), self._reading(len(generation.prompt_ids)) as reader:
-                plain = list(teacher_forced(lm, generation))
-            for log_p, chosen, real in plain:
+        with_kl = whole and bool(arm.interventions)
+        with self.steered(arm) if with_kl else nullcontext():
+            for length, rows in _batches(written):
+                reading = self._reading(length) if whole else nullcontext()
+                with lm.plain(), reading as reader:
+                    ((log_p, chosen, real),) = rows_forced(lm, rows, length, len(rows))
                 told = log_p.gather(-1, chosen[..., None])[..., 0]
                 nats -= float((told * real).sum(dtype=torch.float64))
                 tokens += int(real.sum())
-            activation += reader.total
-            texts += reader.texts
-            if not with_kl:
-                continue
-            with self.steered(arm):
-                for (p, _, real), (q, _, _) in zip(
-                    plain, teacher_forced(lm, generation), strict=True
-                ):
-                    kl = functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
+                if reader is not None:
+                    activation, texts = activation + reader.total, texts + reader.texts
+                if with_kl:
+                    ((log_q, _, _),) = rows_forced(lm, rows, length, len(rows))
+                    kl = functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
                     divergence += float((kl * real).sum(dtype=torch.float64))
         return Readings(
+            [one.prompt for one in written.generations for _ in one.texts],
             written.texts,
             [ids for one in written.generations for ids in one.token_ids],
             math.exp(nats / max(tokens, 1)),
@@ -196,6 +223,17 @@ class Bench:
                 self._plain_loss = corpus_loss(self.loaded.lm, self.tokens)
         with self.steered(arm):
             return corpus_loss(self.loaded.lm, self.tokens) - self._plain_loss
+
+
+def _batches(written: Written) -> Iterator[tuple[int, list[list[int]]]]:
+    """Prompts with their continuations, and the prompts' length: few texts of one length a time."""
+    rows: dict[int, list[list[int]]] = {}
+    for one in written.generations:
+        texts = [[*one.prompt_ids, *ids] for ids in one.token_ids if ids]
+        rows.setdefault(len(one.prompt_ids), []).extend(texts)
+    for length, texts in rows.items():
+        for start in range(0, len(texts), _REREAD):
+            yield length, texts[start : start + _REREAD]
 
 
 class TargetReader(Detector):

@@ -3,9 +3,12 @@
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.fits import all_maxima, check_stack, looked_up
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.measure.chat_judge.endpoint import Endpoint
+from mi_crow.mechanistic.steering.measure.chat_judge.ratings import Rater
 from mi_crow.mechanistic.steering.measure.config import (
     AutoConfig,
     Judging,
+    Rating,
     ScoresConfig,
     SweepConfig,
 )
@@ -25,6 +28,7 @@ def check_sweep(workspace: Workspace, config: SweepConfig) -> None:
             indexed.check_feature(feature)
     all_maxima(workspace, config.sae_id, stack)
     _check_judging(indexed, config.judging)
+    rater_of(config.rating, config.judging.label)
 
 
 def check_auto(workspace: Workspace, config: AutoConfig) -> None:
@@ -33,6 +37,7 @@ def check_auto(workspace: Workspace, config: AutoConfig) -> None:
     indexed = Indexed.open(workspace, config.sae_id)
     indexed.check_feature(feature_for(indexed, config))
     _check_judging(indexed, config.judging)
+    rater_of(config.rating, config.label)
     if len(config.trial.prompts) == 1:
         raise UserError(
             "one prompt cannot be both for the search and for the report", hint="give two or more"
@@ -61,6 +66,19 @@ def feature_for(indexed: Indexed, config: AutoConfig) -> int:
     if not found:
         raise UserError(f"no feature tells label {config.label!r}", hint="give a --feature")
     return int(found[0][0])
+
+
+def rater_of(rating: Rating | None, label: str | None) -> Rater | None:
+    """The rater that is asked for. Raises UserError where nothing says what it should look for."""
+    if rating is None:
+        return None
+    concept = rating.concept.strip() or (label or "").rpartition(":")[2].strip()
+    if not concept:
+        raise UserError(
+            "the judge must know what texts should be about", hint="--concept 'stormy weather'"
+        )
+    endpoint = Endpoint(rating.endpoint, rating.model, rating.timeout_s)
+    return Rater(endpoint, concept, rating.parallel)
 
 
 def features_of(one: Intervention, sae_id: str) -> list[int]:

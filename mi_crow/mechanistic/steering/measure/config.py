@@ -6,6 +6,7 @@ from typing import Any
 from mi_crow.bounds import AMOUNT, COUNT, FACTOR, FEATURE, SEED, SHARE, SIZE, TEMPERATURE, TOP_P
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.measure.chat_judge.endpoint import check_endpoint
 from mi_crow.mechanistic.steering.schedules import parse_schedule
 
 OPERATIONS = ("add", "clamp", "floor", "cap")  # that a sweep can try
@@ -55,6 +56,24 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Rating:
+    """A chat model that rates the texts too: see `ratings`. Its key is in the environment."""
+
+    endpoint: str  # e.g. http://localhost:8000/v1
+    model: str
+    concept: str = ""  # what the texts should be about; none: the label's name
+    parallel: int = 8  # questions at once
+    timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        check_endpoint(self.endpoint)
+        if not self.model.strip():
+            raise UserError("the judge needs the name of its model", hint="--judge-model NAME")
+        COUNT.check(self.parallel, "questions at once")
+        FACTOR.check(self.timeout_s, "the judge's time limit")
+
+
+@dataclass(frozen=True)
 class SweepConfig:
     """Measuring one stack, or every combination of the changes given to it.
 
@@ -72,6 +91,7 @@ class SweepConfig:
     most_ratio: float = 1.5  # of perplexities: what the best may cost
     judging: Judging = field(default_factory=Judging)
     trial: Trial = field(default_factory=Trial)
+    rating: Rating | None = None
     device: str = "auto"
     name: str | None = None
 
@@ -113,6 +133,7 @@ class AutoConfig:
     development: int = 32  # continuations for each try
     pattern: str | None = None  # judge by a regular expression
     trial: Trial = field(default_factory=Trial)
+    rating: Rating | None = None  # of what is reported; the search goes by words
     preset: str | None = None  # save the winner under this name
     device: str = "auto"
     name: str | None = None

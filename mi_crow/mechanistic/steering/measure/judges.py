@@ -65,11 +65,21 @@ class Judge:
     hits: Callable[[Sequence[str]], list[bool]]
     hits_heldout: float | None = None
     false_alarms: float | None = None
+    margins: Callable[[Sequence[str]], np.ndarray] | None = None  # above 0: a hit
+    typical: float | None = None  # the median margin of the corpus's own texts on the topic
 
     def share(self, texts: Sequence[str]) -> float:
         """The share of hits."""
         found = self.hits(texts)
         return sum(found) / max(len(found), 1)
+
+    def effect(self, texts: Sequence[str]) -> float:
+        """How far the texts are on the topic, from 0 to 1, the mean: a text counts as its margin's
+        share of `typical`. Finer than the share of hits, which is it where margins are not known.
+        """
+        if self.margins is None or not self.typical or not len(texts):
+            return self.share(texts)
+        return float(np.clip(self.margins(texts) / self.typical, 0.0, 1.0).mean())
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -130,11 +140,16 @@ def _by_label(label: str, texts: IndexedTexts, words: int, seed: int) -> Judge:
         )
     probe = WordProbe([one.text for one in train], [str(one.label) for one in train])
 
-    def hits(found: Sequence[str]) -> list[bool]:
-        return [one == label for one in probe.predict(found)]
+    place = probe.labels.index(label)
+
+    def margins(found: Sequence[str]) -> np.ndarray:
+        scores = probe.scores(found)
+        return scores[:, place] - np.delete(scores, place, axis=1).max(axis=1)
 
     heldout = [one for one in labelled if one.heldout]
-    return _tested(f"label {label!r}", hits, heldout, lambda one: one.label == label, words, seed)
+    return _tested(
+        f"label {label!r}", margins, (train, heldout), lambda one: one.label == label, words, seed
+    )
 
 
 def _by_topic(feature: int, texts: IndexedTexts, words: int, seed: int) -> Judge:
@@ -146,22 +161,18 @@ def _by_topic(feature: int, texts: IndexedTexts, words: int, seed: int) -> Judge
     probe = WordProbe([one.text for one in train], names)
     place = probe.labels.index("topic")
 
-    def margins(found: Sequence[str]) -> np.ndarray:
+    def apart(found: Sequence[str]) -> np.ndarray:
         scores = probe.scores(found)
         return scores[:, place] - scores[:, 1 - place]
 
     # The limit is found on texts as long as those that will be judged.
     seen = _cut([one for one in train if one.number not in inside], words, seed + 1)
-    limit = float(np.quantile(margins(seen), 1 - _FALSE_ALARMS)) if seen else 0.0
-
-    def hits(found: Sequence[str]) -> list[bool]:
-        return (margins(found) > limit).tolist() if len(found) else []
-
+    limit = float(np.quantile(apart(seen), 1 - _FALSE_ALARMS)) if seen else 0.0
     heldout = [one for one in (*about, *others) if one.heldout]
     return _tested(
         f"the topic of feature {feature}",
-        hits,
-        heldout,
+        lambda found: apart(found) - limit,
+        (train, heldout),
         lambda one: one.number in inside,
         words,
         seed,
@@ -170,16 +181,25 @@ def _by_topic(feature: int, texts: IndexedTexts, words: int, seed: int) -> Judge
 
 def _tested(
     what: str,
-    hits: Callable[[Sequence[str]], list[bool]],
-    heldout: Sequence[Document],
+    margins: Callable[[Sequence[str]], np.ndarray],
+    sides: tuple[Sequence[Document], Sequence[Document]],
     inside: Callable[[Document], bool],
     words: int,
     seed: int,
 ) -> Judge:
+    """The judge by margins, measured on held-out texts; `sides` are the training texts and these.
+    Its typical margin is that of training texts, of which there are more."""
+
+    def hits(found: Sequence[str]) -> list[bool]:
+        return (margins(found) > 0).tolist() if len(found) else []
+
+    train, heldout = sides
     right = _cut([one for one in heldout if inside(one)], words, seed)
     wrong = _cut([one for one in heldout if not inside(one)], words, seed)
+    own = _cut([one for one in train if inside(one)], words, seed)
     shares = [sum(hits(some)) / len(some) if some else None for some in (right, wrong)]
-    return Judge(what, hits, shares[0], shares[1])
+    typical = float(np.median(margins(own))) if own else 0.0
+    return Judge(what, hits, shares[0], shares[1], margins, typical if typical > 0 else None)
 
 
 def _cut(documents: Sequence[Document], words: int, seed: int) -> list[str]:

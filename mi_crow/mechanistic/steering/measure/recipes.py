@@ -15,10 +15,12 @@ _BETA = 0.1  # the plausible share of Li et al. 2023
 
 @dataclass(frozen=True)
 class Aim:
-    """What is steered to: a feature, and the rivals that were found for it."""
+    """What is steered to: a feature, and what was found for it."""
 
     feature: int
     rivals: tuple[int, ...] = ()
+    allies: tuple[tuple[int, float], ...] = ()  # features with weights, the feature among them
+    vector: str = ""  # from other texts to those that are about the feature
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Recipe:
     name: str
     help: str
     build: Callable[[Aim], Arm | None]  # None where the aim lacks what it needs
+    first: float = 0.4  # norms: the strength that a search begins with
 
 
 def _single(
@@ -50,17 +53,42 @@ def _swap(aim: Aim) -> Arm | None:
     return Arm((one,))
 
 
+def _group(op: Op, schedule: Schedule = CONSTANT) -> Callable[[Aim], Arm | None]:
+    def build(aim: Aim) -> Arm | None:
+        if len(aim.allies) < 2:
+            return None
+        target = group_of(aim.allies).text
+        return Arm((Intervention(target, op, 1.0, "norm", schedule=schedule),))
+
+    return build
+
+
+def _means(schedule: Schedule = CONSTANT) -> Callable[[Aim], Arm | None]:
+    def build(aim: Aim) -> Arm | None:
+        if not aim.vector:
+            return None
+        one = Intervention(f"vector:{aim.vector}", "add", 1.0, "norm", schedule=schedule)
+        return Arm((one,))
+
+    return build
+
+
 RECIPES: tuple[Recipe, ...] = (
-    Recipe("add", "a constant, as most tools do", _single("add")),
+    Recipe("add", "a constant, as most tools do", _single("add"), 0.3),
     Recipe("floor", "raised where it is below", _single("floor")),
-    Recipe("decay", "a constant that fades over 16 tokens", _single("add", _DECAY)),
-    Recipe("feedback", "raised until the text is about it", _single("floor", _FEEDBACK)),
+    Recipe("decay", "a constant that fades over 16 tokens", _single("add", _DECAY), 0.7),
+    Recipe("feedback", "raised until the text is about it", _single("floor", _FEEDBACK), 0.5),
     Recipe("swap", "the same, while its rivals are taken away", _swap),
-    Recipe("plausible", "raised, within the plausible set", _single("floor", beta=_BETA)),
+    Recipe("group", "raised with the features that come with it", _group("floor")),
+    Recipe("group-decay", "the same group, fading over 16 tokens", _group("add", _DECAY), 0.7),
+    Recipe("means", "the difference of means of its texts and others", _means(), 0.3),
+    Recipe("means-decay", "the same, fading over 16 tokens", _means(_DECAY), 0.7),
+    Recipe("plausible", "raised, within the plausible set", _single("floor", beta=_BETA), 0.8),
     Recipe(
         "plausible-feedback",
         "raised until the text is about it, within the plausible set",
         _single("floor", _FEEDBACK, _BETA),
+        0.8,
     ),
 )
 

@@ -3,11 +3,12 @@
 from dataclasses import asdict
 from typing import Any
 
+from mi_crow.errors import NotFiniteError
 from mi_crow.mechanistic.steering.fits import looked_up
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.arms import Arm, arms_of, best_of, front
 from mi_crow.mechanistic.steering.measure.bench import Bench
-from mi_crow.mechanistic.steering.measure.checks import check_sweep, features_of
+from mi_crow.mechanistic.steering.measure.checks import check_sweep, features_of, rater_of
 from mi_crow.mechanistic.steering.measure.config import SweepConfig
 from mi_crow.mechanistic.steering.measure.controls import matched_features
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
@@ -27,8 +28,10 @@ def run_sweep(
     writes the result to the workspace, and returns it.
 
     `best` is the arm with the greatest share at a ratio of perplexities of at most `most_ratio`;
-    `front` marks those that no other beats in one without being worse in the other. A sweep that
-    was stopped goes on after the last arm that it finished. Raises UserError, NotFoundError.
+    `front` marks those that no other beats in one without being worse in the other. `refused` has
+    the arms whose predictions were no numbers, each with the reason. A sweep that was stopped goes
+    on after the last arm that it finished. Raises UserError, NotFoundError, and NotFiniteError
+    where every arm was refused.
     """
     progress = progress or NullProgress()
     check_sweep(workspace, config)
@@ -42,6 +45,7 @@ def run_sweep(
         workspace, config.sae_id, indexed, config.judging, target, trial, config.device, loaded
     )
     others = matched_features(indexed.store, targets, trial.seed, rivals) if trial.control else {}
+    bench.rater = rater_of(config.rating, config.judging.label)
     name = config.name or measurement_id("sweep", asdict(config), bench.loaded.weights_hash())
     measurement = open_measurement(workspace, name, "sweep", asdict(config))
     arms = arms_of(config, stack)
@@ -55,6 +59,9 @@ def run_sweep(
             measurement.keep(arm.name, row)
             progress.checkpoint(arm.name)
         rows.append(row)
+    refused = [row for row in rows if "refused" in row]
+    if len(refused) == len(rows):
+        raise NotFiniteError(refused[0]["refused"], hint="lower the interventions' values")
     result = {
         "measurement": name,
         "sae_id": config.sae_id,
@@ -64,20 +71,24 @@ def run_sweep(
         "n": trial.n,
         "seed": trial.seed,
         "control_features": {str(one): other for one, other in others.items()},
-        **judged(rows, config.most_ratio),
+        "refused": refused,
+        **judged([row for row in rows if "refused" not in row], config.most_ratio),
     }
     measurement.finish(result)
     return result
 
 
 def judged(rows: list[dict[str, Any]], most_ratio: float) -> dict[str, Any]:
-    """The arms with the front marked, and the best of them."""
-    points = [(row["share"], row["perplexity_ratio"]) for row in rows]
+    """The arms with the front marked, and the best of them: by `overall` where a chat model rated
+    the texts, else by the share of hits."""
+    by = "overall" if rows and all("overall" in row for row in rows) else "share"
+    points = [(row[by], row["perplexity_ratio"]) for row in rows]
     place = best_of(points, most_ratio)
     marked = [row | {"front": on} for row, on in zip(rows, front(points), strict=True)]
     best = None if place is None else marked[place]
     shown = best or (marked[0] if len(marked) == 1 else None)
     keys = ("share", "share_baseline", "share_random", "perplexity_ratio", "kl", "ce_added")
+    keys = (*keys, *(("overall", "overall_baseline") if by == "overall" else ()))
     return {
         "most_ratio": most_ratio,
         "best": best["name"] if best else None,
@@ -90,15 +101,25 @@ def _measured(
     bench: Bench, arm: Arm, config: SweepConfig, prompts: list[str], others: dict[int, int]
 ) -> dict[str, Any]:
     trial = config.trial
-    row = arm.as_json(config.sae_id) | bench.figures(arm, trial, prompts, trial.n, trial.seed)
+    head = arm.as_json(config.sae_id)
+    try:
+        row = head | bench.figures(arm, trial, prompts, trial.n, trial.seed)
+    except NotFiniteError as error:
+        return head | {"refused": str(error)}
     return row | (control_of(bench, arm, config, prompts, others) if others else {})
 
 
 def control_of(
     bench: Bench, arm: Arm, config: Any, prompts: list[str], others: dict[int, int]
 ) -> dict[str, Any]:
-    """The figures of an arm on random features, and the share beside its own."""
+    """The figures of an arm on random features, and the share beside its own; None where their
+    predictions were no numbers, or nothing is left to compare: a vector has no features."""
     trial = config.trial
     moved = arm.of_other_features(others)
-    figures = bench.figures(moved, trial, prompts, trial.n, trial.seed)
+    if moved == arm:
+        return {"share_random": None, "random": None}
+    try:
+        figures = bench.figures(moved, trial, prompts, trial.n, trial.seed)
+    except NotFiniteError as error:
+        return {"share_random": None, "random": {"refused": str(error)}}
     return {"share_random": figures["share"], "random": figures}

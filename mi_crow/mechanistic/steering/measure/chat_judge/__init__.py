@@ -1,0 +1,1 @@
+"""A chat model as judge: asking an endpoint, and reading its ratings."""
