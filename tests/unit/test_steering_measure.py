@@ -278,8 +278,8 @@ def test_the_search_reports_every_recipe_on_other_prompts(home):
 
 def test_an_arm_without_finite_predictions_is_refused_and_the_sweep_goes_on(home):
     config = sweep_config(
-        interventions=(parse_intervention("3=floor 1e30norm").as_json(),),
-        strengths=(1e-30, 1e9),
+        interventions=(parse_intervention("3=floor 1e29norm").as_json(),),
+        strengths=(1e-29, 1e9),
         trial=replace(TRIAL, documents=0),
     )
     loaded = load_for_work(home, SAE_ID, "cpu")
