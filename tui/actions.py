@@ -12,7 +12,14 @@ from textual.binding import Binding, BindingType
 from tui.action_tables.action import Action
 from tui.action_tables.concepts import CONCEPTS, CONFLICTS, PAST
 from tui.action_tables.control import CONTROL
-from tui.action_tables.inspect import CAUSES, GRID, INSPECT
+from tui.action_tables.inspect import (
+    CAUSES,
+    DIFFERENCES,
+    GRID,
+    INSPECT,
+    KEPT_INSPECTIONS,
+    SOURCES,
+)
 from tui.action_tables.steer import KEPT, PRESETS, STEER
 
 NO_KEY = "no-key"  # what the binding of an action has that is reached by the palette only
@@ -232,6 +239,9 @@ ACTIONS: tuple[Action, ...] = (
     *INSPECT,
     *CAUSES,
     *GRID,
+    *DIFFERENCES,
+    *KEPT_INSPECTIONS,
+    *SOURCES,
     *STEER,
     *KEPT,
     *PRESETS,

@@ -19,6 +19,9 @@ ANSWERS = (
     "grid",
     "conflicts",
     "past",
+    "differences",
+    "inspections",
+    "sources",
 )  # scopes whose keys answer what is asked on the screen
 
 
@@ -66,7 +69,7 @@ MEANINGS = {
     "G": Meaning("last", ("last",)),
     "H": Meaning("history of changes, or much less", ("changes", "much_less")),
     "I": Meaning("import", ("import",)),
-    "K": Meaning("saved generations", ("kept",)),
+    "K": Meaning("what was saved", ("kept",)),
     "L": Meaning("much more", ("much_more",)),
     "M": Meaning("all layers", ("layers",)),
     "N": Meaning("the one before that has no name", ("unnamed_back",)),

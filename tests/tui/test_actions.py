@@ -18,7 +18,10 @@ from tui.actions import (
 )
 from tui.app import MiCrowApp
 from tui.key_meanings import ANSWERS, MEANINGS
+from tui.screens.inspect.differences import DifferencesPopup
 from tui.screens.inspect.popups import CausesPopup, GridPopup
+from tui.screens.inspect.saved import InspectionsPopup
+from tui.screens.inspect.sources import SourceMenu
 from tui.screens.runs.new_menu import NewMenu
 from tui.widgets.forms.line import SectionHeading
 from tui.widgets.forms.popup import FormPopup
@@ -46,6 +49,9 @@ def owner(scope: str) -> type:
         "section": SectionHeading,
         "causes": CausesPopup,
         "grid": GridPopup,
+        "differences": DifferencesPopup,
+        "inspections": InspectionsPopup,
+        "sources": SourceMenu,
     }
     return owners[scope]
 
@@ -68,6 +74,8 @@ def test_ids_are_unique():
         "map",
         "causes",
         "grid",
+        "differences",
+        "sources",
         *SCREENS,
     ],
 )

@@ -9,13 +9,13 @@ import pytest
 from mi_crow.cli import main
 from mi_crow.errors import MachineError, UserError
 from mi_crow.language_model.chat import chat_text, read_conversation
-from mi_crow.language_model.text_memory import naming_a_length
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.explain.two_texts import aligned, compare_texts
 from mi_crow.mechanistic.steering.inspection import inspect
 from mi_crow.mechanistic.steering.known import KnownFeatures
 from mi_crow.mechanistic.steering.loading import join
 from mi_crow.mechanistic.steering.ranking import Ranking
+from mi_crow.mechanistic.text_memory import naming_a_length
 from mi_crow.store.workspace import Workspace
 from tests.helpers.session_fixture import add_tiny_sae
 from tests.helpers.steering_fixture import TEXT, tiny_sae

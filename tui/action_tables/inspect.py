@@ -5,6 +5,7 @@ from tui.action_tables.action import Action
 INSPECT = (
     Action("inspect.run", "ctrl+r", "run", "run", "Inspect the text"),
     Action("inspect.text", "e", "edit_text", "edit", "Edit the text"),
+    Action("inspect.new", "n", "sources", "new", "A text from a file, the index, Steer or a chat"),
     Action(
         "inspect.windows",
         "W",
@@ -13,15 +14,20 @@ INSPECT = (
         "Read a long text in windows of the context, or truncate it",
         False,
     ),
+    Action("inspect.texts", "d", "next_look", "texts", "Top features under each token, or not"),
     Action("inspect.attribute", "a", "attribute", "why", "What made the model say what follows"),
     Action("inspect.map", "m", "grid", "grid", "Features by tokens, as a grid"),
     Action("inspect.lens", "D", "lens", "lens", "What the model would say after each layer"),
     Action("inspect.layers", "M", "layers", "layers", "How each layer's SAE reads the text", False),
+    Action("inspect.compare", "equals_sign", "compare", "compare", "Compare with another text"),
+    Action("inspect.patch", "", "patch", "patch", "Restore parts of one prompt in another", False),
     Action("inspect.order", "o", "next_order", "order", "Order by meaning, share, surprise, .."),
     Action("inspect.show", "f", "next_shown", "show", "Show all, rare or named features", False),
     Action("inspect.mark", "space", "pin", "pin", "Pin the feature to the grid", False),
     Action("inspect.steer", "s", "steer", "steer", "Send the selected feature to Steer"),
     Action("inspect.tag", "t", "tag", "tag", "Name the selected feature"),
+    Action("inspect.save", "S", "save", "save", "Save the text with what was found", False),
+    Action("inspect.kept", "K", "kept", "saved", "Saved inspections: open, rename, export"),
     Action("inspect.copy", "y", "copy", "copy", "Copy the token's or the text's features", False),
 )
 
@@ -29,6 +35,36 @@ INSPECT = (
 CAUSES = (
     Action("causes.ablate", "space", "ablate", "ablate", "Ablate the feature here, or let it be"),
     Action("causes.steer", "s", "steer", "steer", "Send the feature to Steer"),
+    Action("causes.save", "S", "save", "save", "Save the text with what was found"),
 )
 
-GRID = (Action("grid.attribute", "a", "attribute", "why", "Find what made the model say it"),)
+GRID = (
+    Action("grid.attribute", "a", "attribute", "why", "Find what made the model say it"),
+    Action("grid.look", "d", "next_look", "look", "Show the cells another way"),
+    Action("grid.save", "S", "save", "save", "Save the text with what was found"),
+)
+
+DIFFERENCES = (
+    Action("differences.mark", "space", "mark", "mark", "Mark the feature, or unmark it"),
+    Action("differences.mark_all", "asterisk", "mark_all", "all", "Mark all, or none"),
+    Action("differences.steer", "s", "steer", "steer", "Send the marked to Steer as one group"),
+    Action("differences.tag", "t", "tag", "tag", "Tag the marked features"),
+    Action("differences.patch", "p", "patch", "patch", "Patch the second text with the first"),
+    Action("differences.save", "S", "save", "save", "Save the texts with what was found"),
+)
+
+KEPT_INSPECTIONS = (
+    Action("inspections.open", "enter", "select_row", "open", "Show it"),
+    Action("inspections.mark", "space", "mark", "mark", "Mark it, or unmark it"),
+    Action("inspections.rename", "r", "choose('rename')", "rename", "Give it another name"),
+    Action("inspections.export", "w", "choose('export')", "export", "Write the marked to a file"),
+    Action("inspections.remove", "x", "choose('remove')", "remove", "Remove the marked"),
+)
+
+# The menu that `n` opens on Inspect.
+SOURCES = (
+    Action("sources.file", "f", "choose('file')", "file", "The text of a file", False),
+    Action("sources.document", "d", "choose('document')", "document", "An indexed document", False),
+    Action("sources.generation", "g", "choose('generation')", "Steer", "A saved text", False),
+    Action("sources.chat", "c", "choose('chat')", "chat", "The text as a conversation", False),
+)

@@ -32,6 +32,7 @@ STEER = (
     Action("steer.save_preset", "P", "save_preset", "save preset", "Save the stack", False),
     Action("steer.save", "S", "save", "save", "Save this generation"),
     Action("steer.kept", "K", "kept", "saved", "Saved generations: open, run again, compare"),
+    Action("steer.inspect", "i", "inspect", "inspect", "Inspect the steered text", False),
     Action("steer.copy", "y", "copy", "copy", "Copy both texts", False),
 )
 

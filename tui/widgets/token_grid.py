@@ -51,10 +51,19 @@ class TokenGrid(StripView):
         self._rows: tuple[GridRow, ...] = ()
         self._first_row = self._first_column = 0
 
-    def show(self, tokens: Sequence[str], rows: Sequence[GridRow], column: int = 0) -> None:
-        """Shows a grid with the cursor on `column` of the first row."""
+    def show(
+        self,
+        tokens: Sequence[str],
+        rows: Sequence[GridRow],
+        column: int = 0,
+        row: int = 0,
+        cell: int | None = None,
+    ) -> None:
+        """Shows a grid with the cursor on `column` of `row`; `cell` is the width of its cells, by
+        default as before."""
         self._tokens, self._rows = tuple(tokens), tuple(rows)
-        self.set_reactive(TokenGrid.row, 0)
+        self._cell = cell or self._cell
+        self.set_reactive(TokenGrid.row, max(0, min(row, len(self._rows) - 1)))
         self.set_reactive(TokenGrid.column, max(0, min(column, len(tokens) - 1)))
         self._redraw()
 

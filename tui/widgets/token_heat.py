@@ -37,11 +37,13 @@ Line = tuple[Piece, ...]
 
 @dataclass(frozen=True)
 class HeatMarks:
-    """What stands out beside the heat: the peak, the token under a cursor, tokens to dim."""
+    """What stands out beside the heat: the peak, the token under a cursor, tokens to dim, tokens
+    that another text does not have."""
 
     peak: int | None = None
     cursor: int | None = None
     dimmed: frozenset[int] = frozenset()
+    differing: frozenset[int] = frozenset()
 
 
 def heat_mode(app: App) -> HeatMode:
@@ -159,6 +161,8 @@ def heat_line(
 
 
 def _marked(style: str, index: int, marks: HeatMarks) -> str:
+    if index in marks.differing:
+        style = f"{style} underline italic"
     if index in marks.dimmed:
         style = "$faint italic"
     if index == marks.peak:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from mi_crow.errors import UserError
 from mi_crow.hooks.tensors import first_tensor
 from mi_crow.language_model.hook_points.tap import tap
-from mi_crow.language_model.text_memory import naming_a_length, pass_bytes, sizes_of
 from mi_crow.mechanistic.attribution.target import token_text
+from mi_crow.mechanistic.text_memory import naming_a_length, pass_bytes, sizes_of
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel

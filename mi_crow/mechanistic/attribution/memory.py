@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mi_crow.language_model.text_memory import sizes_of
+from mi_crow.mechanistic.text_memory import sizes_of
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel

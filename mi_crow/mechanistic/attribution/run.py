@@ -102,10 +102,10 @@ def attribute_loaded(
     Raises UserError for an empty text, a target that is no token, or a feature that does not fire;
     MachineError, naming a length that would fit, when memory runs out.
     """
-    from mi_crow.language_model.text_memory import naming_a_length
     from mi_crow.mechanistic.attribution.attribute import attribute
     from mi_crow.mechanistic.attribution.memory import attribution_bytes
     from mi_crow.mechanistic.attribution.site import Site
+    from mi_crow.mechanistic.text_memory import naming_a_length
 
     lm = loaded[0].lm
     encoding = encode_text(loaded[0], text, question.bos)

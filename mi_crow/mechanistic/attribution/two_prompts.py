@@ -36,9 +36,9 @@ def patch_prompts(
     memory runs out.
     """
     from mi_crow.language_model.detokenize import shown_tokens
-    from mi_crow.language_model.text_memory import naming_a_length, pass_bytes
     from mi_crow.mechanistic.attribution.patching import patch_features, patch_modules
     from mi_crow.mechanistic.attribution.site import Site
+    from mi_crow.mechanistic.text_memory import naming_a_length, pass_bytes
 
     used = loaded.sae.metadata.bos(bos) if loaded is not None else bos
     first, second = _encoded(lm, clean, used), _encoded(lm, corrupted, used)

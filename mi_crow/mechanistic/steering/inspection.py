@@ -11,7 +11,6 @@ from torch.nn import functional
 from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_raw, run_to
 from mi_crow.language_model.detokenize import shown_tokens
-from mi_crow.language_model.text_memory import naming_a_length, pass_bytes
 from mi_crow.language_model.tokenize import Encoding, frame_of, start_id
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.fitting import check_not_signed, check_width
@@ -24,6 +23,7 @@ from mi_crow.mechanistic.steering.ranking import (
     allowed,
     scores,
 )
+from mi_crow.mechanistic.text_memory import naming_a_length, pass_bytes
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel

@@ -35,7 +35,7 @@ def texts_of(
     """
     found: list[str] = []
     for word in words:
-        if word.startswith("label:") or word == _OTHERS or _DOCUMENTS.fullmatch(word):
+        if _is_of_run(word):
             found += _of_run(workspace, word, run_id, not_those)
         elif looks_like_file(word):
             found += _of_file(Path(word).expanduser(), limit)
@@ -85,6 +85,15 @@ def _no_file(path: Path) -> NotFoundError:
 def _no_label(run_id: str, label: str, known: Sequence[str]) -> NotFoundError:
     hint = f"there is {nearest(label, known)}" if known else "its documents have no labels"
     return NotFoundError(f"no document of run {run_id!r} has label {label!r}", hint=hint)
+
+
+def names_texts(word: str) -> bool:
+    """Whether a word names texts, as `texts_of` understands it, and is not a text itself."""
+    return _is_of_run(word) or looks_like_file(word)
+
+
+def _is_of_run(word: str) -> bool:
+    return word.startswith("label:") or word == _OTHERS or bool(_DOCUMENTS.fullmatch(word))
 
 
 def looks_like_file(word: str) -> bool:

@@ -24,7 +24,7 @@ from tui.widgets.lists.feature_columns import density
 from tui.widgets.lists.marks import Marks
 from tui.widgets.lists.row_list import Cell, Column, ListHeading, Row, RowList
 from tui.widgets.plot import progress_bar
-from tui.widgets.token_heat import quoted
+from tui.widgets.token_heat import peak_index, quoted
 from tui.widgets.token_pane import TokenPane
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _BAR = 8
 _TEXTS = (
-    Column("feature", 9),
+    Column("feature", 12),
     Column("more on", 8 + 2, "left", 40),
     Column("differ", 7, "right"),
     Column("first", 6, "right"),
@@ -42,7 +42,7 @@ _TEXTS = (
     Column("name"),
 )
 _SETS = (
-    Column("feature", 9),
+    Column("feature", 12),
     Column("more in", 8 + 2, "left", 40),
     Column("AUROC", 5, "right"),
     Column("effect", 6, "right"),
@@ -100,6 +100,7 @@ class DifferencesPopup(FoundPopup):
         rows.focus()
         if self._of_texts:
             self._show_texts()
+            self.call_after_refresh(self._fit)
         else:
             line = (
                 f"{self._found['texts_for']} texts against {self._found['texts_against']}; AUROC "
@@ -107,6 +108,16 @@ class DifferencesPopup(FoundPopup):
                 f"{self._found['chance']:.2f}"
             )
             self.query_one("#differences-line", Static).update(Content.styled(line, "$muted"))
+
+    def on_resize(self) -> None:
+        if self._of_texts:
+            self.call_after_refresh(self._fit)
+
+    def _fit(self) -> None:
+        """Gives the texts the lines that they need, at most two fifths of the screen."""
+        needed = max(pane.row_count for pane in self._panes())
+        texts = self.query_one("#differences-texts")
+        texts.styles.height = max(2, min(needed, self.size.height * 2 // 5))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "patch":
@@ -142,9 +153,23 @@ class DifferencesPopup(FoundPopup):
         if row is None or not self._of_texts:
             return
         top = max(*row["first_acts"], *row["second_acts"], 1e-12)
+        peaks: list[int | None] = []
         for pane, side in zip(self._panes(), ("first", "second"), strict=True):
-            pane.heat(row[f"{side}_acts"], top)
-        self._tell(self._panes()[0].token)
+            acts = row[f"{side}_acts"]
+            pane.heat(acts, top)
+            peaks.append(peak_index(acts))
+        self._go_to_peak(*peaks)
+
+    def _go_to_peak(self, first: int | None, second: int | None) -> None:
+        """Puts both cursors where the feature is strongest, in the first text if it fires there."""
+        if first is not None:
+            second = self._to_second.get(first)
+        elif second is not None:
+            first = self._to_first.get(second)
+        for pane, token in zip(self._panes(), (first, second), strict=True):
+            if token is not None:
+                pane.cursor = token
+        self._tell(first, second)
 
     @on(TokenPane.Moved)
     def _moved(self, event: TokenPane.Moved) -> None:
@@ -205,7 +230,7 @@ class DifferencesPopup(FoundPopup):
         label = Cell(f"{mark}#{feature}", "$foreground")
         full, empty = progress_bar(abs(size) / (self._greatest or 1.0), _BAR)
         side = Cell("1 " if size > 0 else "2 ", "$muted", ((full, "$chart"), (empty, "$faint")))
-        name = Cell(printable(self._name(feature, row)), "$accent")
+        name = Cell(printable(self._meaning(feature, row)), "$accent")
         if self._of_texts:
             values = (row["first"], row["second"])
             often = row["density"]
@@ -226,7 +251,7 @@ class DifferencesPopup(FoundPopup):
             name,
         )
 
-    def _name(self, feature: int, row: Mapping[str, Any]) -> str:
+    def _meaning(self, feature: int, row: Mapping[str, Any]) -> str:
         known = self._names.get(feature) or row.get("concept") or row.get("name")
         return str(known or row.get("label") or "")
 
@@ -268,7 +293,7 @@ class DifferencesPopup(FoundPopup):
         """Asks for a tag; features without a name get the one that stands in the list."""
         app, sae_id = cast("Workbench", self.app), str(self._found["sae_id"])
         chosen = self._chosen
-        names = {one: self._name(one, self._features[one]) for one in chosen}
+        names = {one: self._meaning(one, self._features[one]) for one in chosen}
         named = {one: name for one, name in names.items() if name}
         if not chosen or not may_tag(app):
             return

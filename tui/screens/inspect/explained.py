@@ -206,8 +206,82 @@ def layers_grid(found: Sequence[Mapping[str, Any]]) -> list[GridRow]:
         if not shares:
             shares = (0.0,) * len(one["tokens"])
         texts = tuple(f"{100 * share:.0f}" if share > 0 else "" for share in shares)
-        grid.append(GridRow(one["sae_id"], f"{one['point']} {one['sae_id']}", shares, texts))
+        grid.append(GridRow(one["sae_id"], _place(one), shares, texts))
     return grid
+
+
+def strongest_grid(found: Sequence[Mapping[str, Any]]) -> list[GridRow]:
+    """SAEs by tokens, the last layer first: the first feature of each token, as strong as it is on
+    this text."""
+    grid = []
+    for one in reversed(found):
+        names = {row["feature"]: row["concept"] or row["label"] for row in one["features"]}
+        first = [pairs[0] if pairs else (None, 0.0) for pairs in one["per_token"]]
+        most = max((float(act) for _, act in first), default=0.0) or 1.0
+        texts = tuple(
+            "" if feature is None else str(names.get(feature) or f"#{feature}")
+            for feature, _ in first
+        )
+        shares = tuple(float(act) / most for _, act in first)
+        grid.append(GridRow(one["sae_id"], _place(one), shares, texts))
+    return grid
+
+
+def _place(one: Mapping[str, Any]) -> str:
+    return f"{one['point']} {one['sae_id']}"
+
+
+def patch_grid(found: Mapping[str, Any]) -> list[GridRow]:
+    """Layers by tokens, the last layer first: the share of the difference that restoring brings
+    back, in percent; what makes it larger than it was has a minus."""
+    try:
+        return [
+            GridRow(
+                point,
+                point,
+                tuple(min(abs(float(value)), 1.0) for value in row),
+                tuple(f"{100 * value:.0f}" if abs(value) >= 0.005 else "" for value in row),
+            )
+            for point, row in reversed(list(zip(found["points"], found["effects"], strict=True)))
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptDataError(f"the model session returned no patching ({error!r})") from error
+
+
+def patched_tokens(found: Mapping[str, Any]) -> list[str]:
+    """The clean tokens, those at which the prompts differ behind a sign."""
+    pairs = zip(found["tokens"], found["corrupted_tokens"], strict=True)
+    return [clean if clean == other else f"≠{clean.strip()}" for clean, other in pairs]
+
+
+def patch_line(found: Mapping[str, Any], point: str, token: int) -> Content:
+    """One cell of the patching in full, and what is measured."""
+    value = float(found["effects"][found["points"].index(point)][token])
+    clean, other = found["tokens"][token], found["corrupted_tokens"][token]
+    instead = ("", "") if clean == other else (f" instead of {quoted(other)}", "")
+    target = found["target"]
+    return Content.assemble(
+        (f"{point} at ", "$muted"),
+        (quoted(clean), "bold"),
+        instead,
+        (f"  brings back {100 * value:.1f}%", "bold $accent"),
+        (f"  of {quoted(target['token'])} minus {quoted(target['against'])}: ", "$muted"),
+        (f"{found['corrupted']:.2f} patched, {found['clean']:.2f} clean", "$muted"),
+    )
+
+
+def token_labels(
+    found: Inspection, rows: "Mapping[int, FeatureRow]", count: int = 3
+) -> list[list[str]]:
+    """What stands under each token: the first features there, by name or number."""
+    return [
+        [_label(feature, rows.get(feature)) for feature, _ in pairs[:count]]
+        for pairs in found.per_token
+    ]
+
+
+def _label(feature: int, row: "FeatureRow | None") -> str:
+    return (row.meaning if row is not None else "") or f"#{feature}"
 
 
 def layer_line(one: Mapping[str, Any], token: int) -> Content:

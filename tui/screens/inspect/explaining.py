@@ -7,6 +7,7 @@ from typing import Any
 
 from textual.content import Content
 
+from mi_crow.mechanistic.steering.known import of_one_model
 from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.screens.base import MiCrowScreen
@@ -16,17 +17,17 @@ from tui.screens.inspect.explained import (
     layers_grid,
     lens_grid,
     lens_line,
+    strongest_grid,
 )
 from tui.screens.inspect.inspection import Inspection
-from tui.screens.inspect.popups import CausesPopup, GridPopup, Wanted
+from tui.screens.inspect.keeping import Found
+from tui.screens.inspect.popups import CausesPopup, GridPopup, Look, Wanted
 from tui.text import printable
 from tui.widgets.token_heat import quoted
 
 ORDERS = ("meaning", "share", "surprise", "raw", "count", "first")
 SHOWN = ("all", "rare", "named")
 _RARE = 0.1  # density above which `rare` leaves a feature out
-_MOST_SAES = 8
-_MOST_BYTES = 2 << 30  # of the SAEs that are asked at once
 _PINNED = 8
 _GRID_ROWS = 40
 
@@ -70,6 +71,7 @@ class Explains(MiCrowScreen):
         self.text_read = ""
         self._shown = Shown()
         self._pinned: list[int] = []
+        self._drilled: int | None = None  # the token to show once another layer has read the text
 
     def action_run(self) -> None:
         raise NotImplementedError
@@ -139,63 +141,84 @@ class Explains(MiCrowScreen):
                 (f"  {found.why_excluded(token)}", "$warning"),
             )
 
-        self._open_grid(
-            "Features by tokens, % of the maximum", found.tokens, rows, line, 4, opens_feature=True
-        )
-
-    def _open_grid(
-        self, title: str, tokens: Sequence[str], rows: Any, line: Any, cell: int, **holds: bool
-    ) -> None:
-        column = self.token or 0
-        popup = GridPopup(title, tokens, rows, line, cell=cell, column=column, **holds)
+        looks = [Look("Features by tokens, % of the maximum", rows, 4)]
+        popup = GridPopup(found.tokens, looks, line, column=self.token or 0, opens_feature=True)
         self.app.push_screen(popup, self._wanted)
 
     def action_lens(self) -> None:
         """What the model would say after each block."""
+        kept = self._kept("lens")
+        self._ask("lens", lambda found: self.open_lens(found, kept(found)))
 
-        def opened(found: dict[str, Any]) -> None:
-            self._say("")
-            rows, line = lens_grid(found), partial(lens_line, found)
-            title, tokens = "Logit lens: the next token", found["tokens"]
-            self._open_grid(title, tokens, rows, line, 9, explains_cell=True)
-
-        self._ask("lens", opened)
+    def open_lens(self, found: dict[str, Any], kept: Found) -> None:
+        """Shows a logit lens."""
+        looks = [Look("Logit lens: the next token", lens_grid(found), 9)]
+        line = partial(lens_line, found)
+        column = self.token or 0
+        popup = GridPopup(
+            found["tokens"], looks, line, column=column, explains_cell=True, found=kept
+        )
+        self.app.push_screen(popup, self._wanted)
 
     def action_layers(self) -> None:
         """How the SAE of each layer reads the text."""
+        saes = self._of_this_model()
+        kept = self._kept("layers", saes)
 
         def opened(found: dict[str, Any]) -> None:
-            self._say("")
-            each = {one["sae_id"]: one for one in found["saes"]}
-            rows = layers_grid(found["saes"])
-            self._open_grid(
-                "SAEs by tokens, % of the activation explained",
-                found["tokens"],
-                rows,
-                lambda key, token: layer_line(each[key], token),
-                4,
-            )
+            self.open_layers(found, kept(found))
 
-        self._ask("inspect", opened, top=_GRID_ROWS, saes=self._of_this_model(), several=True)
+        self._ask("inspect", opened, top=_GRID_ROWS, saes=saes)
+
+    def open_layers(self, found: dict[str, Any], kept: Found) -> None:
+        """Shows how several SAEs read a text; enter drills into one."""
+        saes = found.get("saes") or [found]
+        each = {one["sae_id"]: one for one in saes}
+        looks = [
+            Look("SAEs by tokens, % of the activation explained", layers_grid(saes), 4),
+            Look("SAEs by tokens, the first feature", strongest_grid(saes), 12),
+        ]
+        order = [row.key for row in looks[0].rows]
+        row = order.index(self._sae_id) if self._sae_id in order else 0
+        popup = GridPopup(
+            found["tokens"],
+            looks,
+            lambda key, token: layer_line(each[key], token),
+            column=self.token or 0,
+            row=row,
+            chooses_row=True,
+            found=kept,
+        )
+        self.app.push_screen(popup, self._wanted)
 
     def action_attribute(self) -> None:
         """Explains what follows the token under the cursor."""
         self._attribute(self.token)
 
     def _attribute(self, token: int | None, target: str | None = None) -> None:
-        def opened(found: dict[str, Any]) -> None:
-            self._say("")
-            self.app.push_screen(CausesPopup(found, self._without), self._wanted)
-
         saes = self._of_this_model(one_a_layer=True)
-        own = target is None
-        self._ask("attribute", opened, position=token, target=target, own_token=own, saes=saes)
+        kept = self._kept("attribute", saes, token=token, target=target)
+        self._ask(
+            "attribute",
+            lambda found: self.open_causes(found, kept(found)),
+            position=token,
+            target=target,
+            own_token=target is None,
+            saes=saes,
+        )
 
-    def _without(self, ablated: Sequence[tuple[str, int]], position: int) -> dict[str, Any]:
+    def open_causes(self, found: dict[str, Any], kept: Found) -> None:
+        """Shows the causes of an answer."""
+        ablate = partial(self._without, kept.text)
+        self.app.push_screen(CausesPopup(found, ablate, kept), self._wanted)
+
+    def _without(
+        self, text: str, ablated: Sequence[tuple[str, int]], position: int
+    ) -> dict[str, Any]:
         client = self.context.ready_session(self._sae_id)
         pairs = [list(pair) for pair in ablated]
         return client.call(
-            "predict", text=self.text_read, ablated=pairs, position=position, sae_id=self._sae_id
+            "predict", text=text, ablated=pairs, position=position, sae_id=self._sae_id
         )
 
     def _of_this_model(self, *, one_a_layer: bool = False) -> list[str]:
@@ -203,32 +226,44 @@ class Explains(MiCrowScreen):
         own = self.context.sae()
         if own is None:
             return []
-        chosen, total, layers = [own.sae_id], own.bytes, {own.layer}
-        for one in self.context.saes():
-            fits = total + one.bytes <= _MOST_BYTES and len(chosen) < _MOST_SAES
-            if one.model_id != own.model_id or one.sae_id == own.sae_id or not fits:
-                continue
-            if not one_a_layer or one.layer not in layers:
-                chosen.append(one.sae_id)
-                total, layers = total + one.bytes, {*layers, one.layer}
-        return chosen
+        return of_one_model(own, self.context.saes(), one_a_layer=one_a_layer)
 
-    def _ask(self, op: str, then: Any, several: bool = False, **asked: Any) -> None:
+    # Asking.
+
+    def _kept(self, kind: Any, saes: Sequence[str] = (), **settings: Any) -> Any:
+        """What will be saved of an answer to a question about the text that is shown now."""
+        text, own = self.text_read, (self._sae_id,) if self._sae_id else ()
+        model = self.context.session_state.model_id
+        said = {name: value for name, value in settings.items() if value is not None}
+
+        def found(results: Mapping[str, Any]) -> Found:
+            model_id = str(results.get("model_id") or model)
+            return Found(kind, text, results, tuple(saes) or own, model_id, said)
+
+        return found
+
+    def _ask(self, op: str, then: Any, **asked: Any) -> None:
         """Asks the session about the text that is shown."""
         if not self._inspection.tokens:
             self._say("type a text first")
             return
+        self.ask_session(op, then, text=self.text_read, **asked)
+
+    def ask_session(self, op: str, then: Any, **asked: Any) -> None:
+        """Asks the session one thing at a time; `then` opens a popup with the answer."""
         if self.is_working("explain"):
             return
         self._say("asking…" if self.context.session_is_ready else "loading the model…")
-        sae_id, text = self._sae_id, self.text_read
+        sae_id = self._sae_id
 
         def ask() -> dict[str, Any]:
-            client = self.context.ready_session(sae_id)
-            found = client.call(op, text=text, sae_id=sae_id, **asked)
-            return {**found, "saes": found.get("saes") or [found]} if several else found
+            return self.context.ready_session(sae_id).call(op, sae_id=sae_id, **asked)
 
-        self.in_thread(ask, then, group="explain", failed=self._not_explained)
+        def answered(found: dict[str, Any]) -> None:
+            self._say("")
+            then(found)
+
+        self.in_thread(ask, answered, group="explain", failed=self._not_explained)
 
     def _not_explained(self, error: Exception) -> None:
         self._say("failed")
@@ -238,15 +273,24 @@ class Explains(MiCrowScreen):
         """Does what was chosen in a popup."""
         if wanted is None:
             return
+        sae_id = wanted.sae_id or self._sae_id or ""
+        known = {one.sae_id for one in self.context.saes()}
         if wanted.what == "attribute":
             self._attribute(wanted.token, wanted.target)
-            return
-        sae_id = wanted.sae_id or self._sae_id or ""
-        if wanted.what == "steer" and wanted.feature is not None:
+        elif wanted.what == "steer" and wanted.feature is not None:
             await self.mi_crow.go("steer", messages.SendToSteer(wanted.feature, sae_id))
-            return
-        known = {one.sae_id for one in self.context.saes()}
-        if sae_id in known and sae_id != self.context.sae_id:
-            self.mi_crow.open_sae(sae_id)
-        if wanted.feature is not None:
+        elif wanted.what == "steer group" and wanted.target is not None:
+            await self.mi_crow.go("steer", messages.SendToSteer(0, sae_id, group=wanted.target))
+        elif wanted.what == "choose":
+            if sae_id in known:
+                self._drill(sae_id, wanted.token)
+        elif wanted.feature is not None:
+            if sae_id in known and sae_id != self.context.sae_id:
+                self.mi_crow.open_sae(sae_id)
             await self.mi_crow.go("features", messages.OpenFeature(wanted.feature))
+
+    def _drill(self, sae_id: str, token: int | None) -> None:
+        """Has another layer's SAE read the text, with the cursor on the same token."""
+        if sae_id != self.context.sae_id:
+            self._drilled = token or 0
+            self.mi_crow.open_sae(sae_id)

@@ -1,8 +1,9 @@
 """What opens over Inspect: the causes of an answer, and grids of rows by tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from textual import on
 from textual.app import ComposeResult
@@ -19,33 +20,52 @@ from tui.screens.inspect.explained import (
     check_lines,
     says_line,
 )
+from tui.screens.inspect.keeping import Found, ask_to_save
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import ListHeading, Row, RowList
 from tui.widgets.token_grid import GridRow, TokenGrid
+
+if TYPE_CHECKING:
+    from tui.workbench import Workbench
 
 
 class Wanted(NamedTuple):
     """What to do once the popup is closed."""
 
-    what: str  # open, steer or attribute
+    what: str  # open, steer, steer group, choose, attribute, patch or another kind of patching
     sae_id: str | None = None
     feature: int | None = None
     token: int | None = None
-    target: str | None = None  # the next token to explain; None: that of the text
+    target: str | None = None  # the next token to explain (None: that of the text), or a group
 
 
 Ablate = Callable[[Sequence[tuple[str, int]], int], dict[str, Any]]
 """Asks the session what it says without features (SAE, number) after a token; blocks."""
 
 
-class CausesPopup(Popup[Wanted]):
+class FoundPopup(Popup[Wanted]):
+    """Shows what was found out about a text, which can be saved."""
+
+    def __init__(self, found: Found | None, classes: str) -> None:
+        super().__init__(classes=classes)
+        self._kept = found
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return self._kept is not None if action == "save" else True
+
+    def action_save(self) -> None:
+        if self._kept is not None:
+            ask_to_save(cast("Workbench", self.app), self._kept)
+
+
+class CausesPopup(FoundPopup):
     """The features that made the model say it, with what ablating them did. Dismisses with the
     feature to open or to steer."""
 
     BINDINGS = bindings("popup", "close") + bindings("causes")
 
-    def __init__(self, found: Mapping[str, Any], ablate: Ablate) -> None:
-        super().__init__(classes="map causes")
+    def __init__(self, found: Mapping[str, Any], ablate: Ablate, kept: Found | None = None) -> None:
+        super().__init__(kept, "map causes")
         self._found, self._ask = found, ablate
         self._causes = {one.row.key: one for one in causes_of(found)}
         self._ablated: list[tuple[str, int]] = []
@@ -125,42 +145,71 @@ def _struck(one: Cause) -> Row:
     return Row(one.row.key, (shown, *rest))
 
 
-class GridPopup(Popup[Wanted]):
+@dataclass(frozen=True)
+class Look:
+    """One way to show a grid: its title, its rows, and the width of their cells."""
+
+    title: str
+    rows: Sequence[GridRow]
+    cell: int
+
+
+class GridPopup(FoundPopup):
     """Rows by tokens, as large as the screen, with a line about the cell under the cursor. Enter
-    dismisses with the row's key as `open`, `a` with the token as `attribute`."""
+    dismisses with the row's key as `open` or `choose`, `a`, or enter where rows mean nothing, with
+    the token as `attribute`."""
 
     BINDINGS = bindings("popup", "close") + bindings("grid")
 
     def __init__(
         self,
-        title: str,
         tokens: Sequence[str],
-        rows: Sequence[GridRow],
+        looks: Sequence[Look],
         line: Callable[[str, int], Content],
         *,
-        cell: int,
         column: int = 0,
+        row: int = 0,
         opens_feature: bool = False,
         explains_cell: bool = False,
+        explains_token: bool = True,
+        chooses_row: bool = False,
+        other: str = "",
+        found: Found | None = None,
     ) -> None:
-        """`opens_feature`: the keys are features; `explains_cell`: the cells are next tokens."""
-        super().__init__(classes="map grid")
-        self._explains_cell = explains_cell
-        self._title, self._tokens, self._rows, self._line = title, tokens, rows, line
-        self._grid = TokenGrid(cell, id="grid")
-        self._column, self._opens_feature = column, opens_feature
+        """`opens_feature`: the keys are features; `explains_cell`: the cells are next tokens;
+        `explains_token`: one can ask why the model said a token; `chooses_row`: enter dismisses
+        with the row. After the last of the looks comes
+        `other`, which is dismissed with, or the first again."""
+        super().__init__(found, "map grid")
+        self._explains_cell, self._explains_token = explains_cell, explains_token
+        self._chooses_row = chooses_row
+        self._tokens, self._looks, self._line = tokens, tuple(looks), line
+        self._grid = TokenGrid(looks[0].cell, id="grid")
+        self._at, self._look, self._other = (column, row), 0, other
+        self._opens_feature = opens_feature
+
+    @property
+    def _rows(self) -> Sequence[GridRow]:
+        return self._looks[self._look].rows
 
     def heading(self) -> str:
-        return self._title
+        return self._looks[self._look].title
 
     def compose_box(self) -> ComposeResult:
         yield self._grid
         yield Static(id="grid-line", markup=False)
 
     def on_mount(self) -> None:
-        self._grid.show(self._tokens, self._rows, self._column)
+        self._grid.show(self._tokens, self._rows, *self._at)
         self._grid.focus()
         self._moved()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "next_look":
+            return len(self._looks) > 1 or bool(self._other)
+        if action == "attribute":
+            return self._explains_token
+        return super().check_action(action, parameters)
 
     @on(TokenGrid.Moved)
     def _moved(self) -> None:
@@ -175,8 +224,21 @@ class GridPopup(Popup[Wanted]):
             return
         if self._opens_feature:
             self.dismiss(Wanted("open", None, int(key), token))
-        else:
+        elif self._chooses_row:
             self.dismiss(Wanted("choose", key, None, token))
+        elif self._explains_token:
+            self.action_attribute()
+
+    def action_next_look(self) -> None:
+        """Shows the same cells another way."""
+        if self._other and self._look == len(self._looks) - 1:
+            self.dismiss(Wanted(self._other))
+            return
+        self._look = (self._look + 1) % len(self._looks)
+        self.query_one(".popup-box").border_title = self.heading()
+        column, row, cell = self._grid.column, self._grid.row, self._looks[self._look].cell
+        self._grid.show(self._tokens, self._rows, column, row, cell)
+        self._moved()
 
     def action_attribute(self) -> None:
         """Asks for the causes of the cell's token, or of what follows the token in the text."""

@@ -1,9 +1,7 @@
 """Screen 3, Inspect: which features fire on a text, token by token."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from textual import on
@@ -19,9 +17,14 @@ from tui.annotate import Naming, may_tag, name_feature
 from tui.clipboard import copy
 from tui.preferences.key_words import key
 from tui.screens.feature_card import FeatureCard
-from tui.screens.inspect.explaining import Explains, Shown
+from tui.screens.inspect.explained import token_labels
+from tui.screens.inspect.explaining import Shown
 from tui.screens.inspect.inspection import Inspection, inspection_from
+from tui.screens.inspect.keeping import Found
+from tui.screens.inspect.reading import Inspected, Reads
 from tui.screens.inspect.rows import COLUMNS, feature_rows
+from tui.screens.inspect.saved import SavedInspectionsScreen
+from tui.screens.inspect.sources import TakesTexts
 from tui.screens.no_sae import no_sae
 from tui.text import number, printable
 from tui.widgets.field import Area
@@ -32,23 +35,11 @@ from tui.widgets.token_pane import TokenPane
 from tui.widgets.trouble import Trouble
 
 if TYPE_CHECKING:
+    from mi_crow.mechanistic.concepts.annotations_inspections import SavedInspection
     from mi_crow.mechanistic.features.records import FeatureRow
 
-TOP_FEATURES = 40
 
-
-@dataclass(frozen=True)
-class Inspected:
-    """What the session found in a text, with the names of the features."""
-
-    sae_id: str | None
-    text: str
-    inspection: Inspection
-    rows: "Mapping[int, FeatureRow]"
-    seconds: float
-
-
-class InspectScreen(Explains):
+class InspectScreen(Reads, TakesTexts, SavedInspectionsScreen):
     """A text with the activations of one feature, and the features of the text and of one token."""
 
     NAME = "inspect"
@@ -58,9 +49,10 @@ class InspectScreen(Explains):
 
     def __init__(self) -> None:
         super().__init__()
-        self._windows = False  # whether a long text is read in windows or truncated
         self._naming: Naming | None = None
         self._asked_for: int | None = None  # a feature to look for, from another screen
+        self._found: Found | None = None  # what is shown, as it would be saved
+        self._labelled = False  # whether the first features stand under each token
 
     def compose_body(self) -> ComposeResult:
         with Horizontal(id="inspect-input"):
@@ -97,93 +89,70 @@ class InspectScreen(Explains):
         return self.tokens.token
 
     @property
-    def area(self) -> Area:
-        return self.query_one("#inspect-text", Area)
-
-    @property
     def prompt(self) -> PromptLine:
         return self.query_one(PromptLine)
+
+    @property
+    def found(self) -> Found | None:
+        return self._found
 
     # What comes back at the next start.
 
     def state(self) -> dict[str, Any]:
         shown = {"order": self._shown.order, "which": self._shown.which}
-        return {"text": self.area.text, "windows": self._windows, **shown}
+        how = {"windows": self._windows, "labelled": self._labelled}
+        return {"text": self.area.text, "against": self._against, **how, **shown}
 
     def restore(self, saved: JsonObject) -> None:
         self._windows = saved.flag("windows", False)
+        self._labelled = saved.flag("labelled", False)
         self._shown = Shown.restored(saved)
+        self._against = saved.text("against", "")
         self.area.text = saved.text("text", "")
 
-    # Asking the session.
+    # What is read.
 
     def on_send_to_inspect(self, message: messages.SendToInspect) -> None:
         self._asked_for = message.feature
         if message.text is not None and message.text.strip() != self.area.text.strip():
-            self.area.text = message.text
-            self.action_run()
+            self.take_text(message.text)
         elif self._inspection.tokens:
             self._look_for()
         elif self.area.text.strip():
             self.action_run()
 
-    @on(Button.Pressed, "#inspect-button")
-    def action_run(self) -> None:
-        text = self.area.text
-        if self.is_working("inspect"):
-            return
-        if not text.strip():
-            self._say("type a text first")
-            return
-        self.leave_field()  # what is typed from here on is meant for the screen
-        self._say("reading…" if self.context.session_is_ready else "loading the model…")
-        self.in_thread(
-            partial(self._inspect, text, self._sae_id),
-            self._inspected,
-            group="inspect",
-            failed=self._not_inspected,
-            trouble=self.query_one("#inspect-trouble", Trouble),
-        )
-
-    def _inspect(self, text: str, sae_id: str | None) -> Inspected:
-        client = self.context.ready_session(sae_id)
-        started = monotonic()
-        result = client.call(
-            "inspect",
-            text=text,
-            top=TOP_FEATURES,
-            sae_id=sae_id,
-            windows=self._windows,
-            **self._shown.asked(),
-        )
-        inspection = inspection_from(result)
-        seconds = monotonic() - started
-        return Inspected(sae_id, text, inspection, self._names(inspection, sae_id), seconds)
-
-    def _names(self, inspection: Inspection, sae_id: str | None) -> "dict[int, FeatureRow]":
-        store, features = self.context.features, inspection.features()
-        if store is None or not features or store.meta().sae_id != sae_id:
-            return {}
-        store.refresh_concepts()
-        return {row.feature: row for row in store.rows(features)}
-
-    def _not_inspected(self, error: Exception) -> None:
-        self._say("failed")
-        self.tell(error)
-
-    def _inspected(self, read: Inspected) -> None:
-        if read.sae_id != self._sae_id:
+    def inspected(self, read: Inspected) -> None:
+        asked = read.asked
+        if asked.sae_id != self._sae_id:
             self._say("")
             self.notify(
                 f"Another SAE was opened meanwhile; {key('inspect.run')} inspects the text with it"
             )
             return
-        found = read.inspection
-        self._inspection, self._rows, self.text_read = found, read.rows, read.text
-        self._say(f"{found.reading()}\n{read.seconds:.2f} s")
-        self.tokens.show(found.tokens, found.excluded)
+        sae_ids = (asked.sae_id,) if asked.sae_id else ()
+        model = self.context.session_state.model_id
+        found = Found("inspect", asked.text, read.results, sae_ids, model, asked.settings())
+        self._show(found, read.inspection, read.rows)
+        self._say(f"{read.inspection.reading()}\n{read.seconds:.2f} s")
+
+    def show_saved(self, saved: "SavedInspection") -> None:
+        inspection = inspection_from(saved.results)
+        found = Found(
+            "inspect", saved.text, saved.results, saved.sae_ids, saved.model_id, saved.settings
+        )
+        self._show(found, inspection, {})
+        self._say(f"{inspection.reading()}\nsaved")
+        self._reread_names()
+
+    def _show(self, found: Found, inspection: Inspection, rows: "Mapping[int, FeatureRow]") -> None:
+        self._found, self.text_read = found, found.text
+        self._inspection, self._rows = inspection, rows
+        self.tokens.show(inspection.tokens, inspection.excluded)
+        self._put_under()
         self._show_lists()
         self._look_for()
+        if self._drilled is not None:
+            self.tokens.cursor, self._drilled = min(self._drilled, len(inspection.tokens) - 1), None
 
     def on_sae_changed(self, message: messages.SaeChanged) -> None:
         if message.sae_id != self._sae_id:
@@ -192,12 +161,18 @@ class InspectScreen(Explains):
             self.query_one(FeatureCard).show_feature(None)
             for trouble in self.query(Trouble):
                 trouble.clear()
-            self._inspection = Inspection()  # its numbers are another SAE's features
+            self._inspection, self._found = Inspection(), None  # of another SAE's features
+            self.text_read = ""
             self.tokens.show(())
             self._show_lists()
             self.query_one("#list-token", RowList).set_rows(())
             self.query_one("#title-token", Static).update("")
             self._show_titles()
+            saved, self._to_open = self._to_open, None
+            if saved is not None and self._sae_id in saved.sae_ids:
+                self.open_found(saved)
+            elif self._drilled is not None:
+                self.action_run()
         elif message.ready and self._inspection.tokens:
             self._reread_names()
 
@@ -215,7 +190,7 @@ class InspectScreen(Explains):
     def _reread_names(self) -> None:
         inspection, sae_id = self._inspection, self._sae_id
         self.in_thread(
-            partial(self._names, inspection, sae_id),
+            partial(self.names_of, inspection, sae_id),
             partial(self._renamed, inspection),
             group="names",
             trouble=self.query_one("#names-trouble", Trouble),
@@ -225,6 +200,7 @@ class InspectScreen(Explains):
         if inspection is not self._inspection:
             return  # the names of another text's features, perhaps of another SAE's
         self._rows = rows
+        self._put_under()
         self._show_lists()
         self._show_token_list()
         self._show_titles()
@@ -242,6 +218,10 @@ class InspectScreen(Explains):
 
     def _say(self, text: str) -> None:
         self.query_one("#inspect-status", Static).update(text)
+
+    def _put_under(self) -> None:
+        labels = token_labels(self._inspection, self._rows) if self._labelled else ()
+        self.tokens.put_under(labels)
 
     def _show_lists(self) -> None:
         top = self.query_one("#list-text", RowList)
@@ -338,15 +318,15 @@ class InspectScreen(Explains):
     def action_edit_text(self) -> None:
         self.area.focus()
 
+    def action_next_look(self) -> None:
+        """The text alone, or with the first features under each token."""
+        self._labelled = not self._labelled
+        self._put_under()
+
     def action_pin(self) -> None:
         super().action_pin()
         self._show_lists()
         self._show_token_list()
-
-    def action_windows(self) -> None:
-        """Switches between reading a long text in windows of the context and truncating it."""
-        self._windows = not self._windows
-        self.action_run()
 
     async def action_steer(self) -> None:
         if self._feature is not None:
@@ -362,7 +342,12 @@ class InspectScreen(Explains):
 
     @on(PromptLine.Answered)
     def _answered(self, message: PromptLine.Answered) -> None:
-        name_feature(self.mi_crow, self._naming, message.value)
+        if message.purpose == "tag":
+            name_feature(self.mi_crow, self._naming, message.value)
+        elif message.purpose == "export":
+            self.export_to(message.value)
+        else:
+            self.answered_source(message.purpose, message.value)
 
     def action_copy(self) -> None:
         found, token = self._inspection, self.tokens.token

@@ -2,56 +2,16 @@
 
 from collections.abc import Callable, Mapping
 
-from textual import on
-from textual.app import ComposeResult
-
-from tui.actions import BY_ID, bindings, scope_actions, shown_keys
-from tui.widgets.frame.popup import Popup
-from tui.widgets.lists.row_list import Cell, Column, Row, RowList
+from tui.actions import BY_ID, bindings
+from tui.widgets.frame.menu import MenuPopup
 
 
-class NewMenu(Popup[str]):
-    """Dismisses with the name of what was chosen: X for the action `runs.X`.
-
-    `why_not` says why one of them is not possible now, or nothing.
-    """
+class NewMenu(MenuPopup):
+    """Dismisses with the name of what was chosen: X for the action `runs.X`."""
 
     HEADING = "New"
+    SCOPE = "new"
     BINDINGS = bindings("new") + bindings("popup", "close")
 
     def __init__(self, why_not: Callable[[str], str], keymap: Mapping[str, str]) -> None:
-        super().__init__(classes="new-menu")
-        self._keymap = keymap
-        self._names = [action.id.partition(".")[2] for action in scope_actions("new")]
-        self._why_not = {name: why_not(name) for name in self._names}
-
-    def compose_box(self) -> ComposeResult:
-        yield RowList([Column("key", 3), Column("what", 48), Column("why not")], id="new-list")
-
-    def on_mount(self) -> None:
-        rows = self.query_one(RowList)
-        rows.set_rows([self._row(name) for name in self._names])
-        rows.styles.height = len(self._names)
-        rows.focus()
-
-    def _row(self, name: str) -> Row:
-        why_not = self._why_not[name]
-        keys = shown_keys(BY_ID[f"new.{name}"], self._keymap)
-        return Row(
-            name,
-            (
-                Cell(keys, "$faint" if why_not else "bold $primary"),
-                Cell(BY_ID[f"runs.{name}"].help, "$faint" if why_not else ""),
-                Cell(why_not, "$muted"),
-            ),
-        )
-
-    @on(RowList.Opened)
-    def _opened(self, event: RowList.Opened) -> None:
-        self.action_choose(event.key)
-
-    def action_choose(self, name: str) -> None:
-        if self._why_not[name]:
-            self.notify(f"Not possible now: {self._why_not[name]}", severity="warning")
-        else:
-            self.dismiss(name)
+        super().__init__(why_not, keymap, lambda name: BY_ID[f"runs.{name}"].help)

@@ -13,6 +13,7 @@ from textual.widgets import Button, Label, Static
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.store.json_object import JsonObject
+from tui import messages
 from tui.actions import bindings
 from tui.annotate import write
 from tui.clipboard import copy, copy_focused
@@ -21,7 +22,7 @@ from tui.screens.feature_card import FeatureCard
 from tui.screens.steer import stack as stacks
 from tui.screens.steer.constraint import HINT, parse_constraint
 from tui.screens.steer.heading import copied_text
-from tui.screens.steer.keeping import keep
+from tui.screens.steer.keeping import keep, sample_of
 from tui.screens.steer.presets import PresetChoice, PresetPopup, lacks_sae
 from tui.screens.steer.saved_screen import SavedTexts
 from tui.screens.steer.writing_screen import SETTINGS, SIDES, WritingScreen
@@ -246,6 +247,12 @@ class SteerScreen(SavedTexts, WritingScreen):
     def action_save(self) -> None:
         if (board := self._board) is not None and board.done:
             write(self.mi_crow, partial(keep, board.plan, tuple(board.done), board.sample))
+
+    async def action_inspect(self) -> None:
+        """Shows which features fire on the steered text."""
+        if (board := self._board) is not None and board.done:
+            text = board.plan.prompt + sample_of(board.done[0], board.sample).steered.text
+            await self.mi_crow.go("inspect", messages.SendToInspect(text=text))
 
     def action_copy(self) -> None:
         baseline, steered = (self._text(side).text for side in SIDES)

@@ -49,20 +49,16 @@ class StackScreen(MiCrowScreen):
         self._read_names()
 
     def on_layer_to_steer(self, message: messages.LayerToSteer) -> None:
-        target = f"layer:{message.layer}"
-        places = [place for place, one in enumerate(self._stack) if one.target == target]
-        if not places:
-            self._stack.append(Intervention(target, "scale", 1.0))
-            places = [len(self._stack) - 1]
-        self._show_stack()
-        self.stack_list.cursor = places[0]
-        self.stack_list.focus()
+        self._put(Intervention(f"layer:{message.layer}", "scale", 1.0))
 
     def on_vector_to_steer(self, message: messages.VectorToSteer) -> None:
-        target = f"vector:{message.name}"
-        places = [place for place, one in enumerate(self._stack) if one.target == target]
+        self._put(Intervention(f"vector:{message.name}", "add", stacks.FIRST_NORMS, "norm"))
+
+    def _put(self, new: Intervention) -> None:
+        """Puts an intervention on the stack, unless there is one on that target, and goes there."""
+        places = [place for place, one in enumerate(self._stack) if one.target == new.target]
         if not places:
-            self._stack.append(Intervention(target, "add", stacks.FIRST_NORMS, "norm"))
+            self._stack.append(new)
             places = [len(self._stack) - 1]
         self._show_stack()
         self.stack_list.cursor = places[0]

@@ -26,7 +26,7 @@ _TITLES = {
 _ALSO = {
     "runs": ("sorting", "new", "scroll"),
     "features": ("map",),
-    "inspect": ("tokens",),
+    "inspect": ("tokens", "sources"),
     "steer": ("scroll",),
     "concepts": ("sorting",),
 }
@@ -47,7 +47,11 @@ def help_blocks(screen_name: str, keymap: Mapping[str, str]) -> list[Content]:
 
 
 def _title(scope: str) -> str:
-    opened_by = {"map": ("On the map", "features.map"), "new": ("New", "runs.new")}
+    opened_by = {
+        "map": ("On the map", "features.map"),
+        "new": ("New", "runs.new"),
+        "sources": ("New text", "inspect.new"),
+    }
     if scope in opened_by:
         title, action = opened_by[scope]
         return f"{title} ({key(action)})"

@@ -1,0 +1,178 @@
+"""Two texts on Inspect: features by difference, sets of texts, and patching one with the other."""
+
+from functools import partial
+from typing import Any
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.vectors.texts import names_texts
+from tui.screens.inspect.differences import DifferencesPopup
+from tui.screens.inspect.explained import patch_grid, patch_line, patched_tokens
+from tui.screens.inspect.explaining import Explains
+from tui.screens.inspect.keeping import Found
+from tui.screens.inspect.popups import GridPopup, Look, Wanted
+from tui.widgets.forms.fields import FormField, Values
+from tui.widgets.forms.popup import FormPopup
+
+_WHAT = ("resid", "attn", "mlp", "sae")
+_WORDS = {
+    "resid": "the stream",
+    "attn": "attention's output",
+    "mlp": "the MLP's output",
+    "sae": "what the SAE's features write",
+}
+_NOTE = "a text, or a set: label:sea, documents:3,7-12, others, or a file of texts"
+
+
+class Compares(Explains):
+    """The part of Inspect that asks about two texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._against = ""  # the text that was compared with last
+
+    @property
+    def text_now(self) -> str:
+        """What stands in the field."""
+        raise NotImplementedError
+
+    def action_compare(self) -> None:
+        """Asks for another text, or for two sets."""
+        fields = (
+            FormField("text", "First", " ".join(self.text_now.split()), _NOTE, required=True),
+            FormField("against", "Against", self._against, _NOTE, required=True),
+        )
+        popup = FormPopup("Compare", fields, _two, "Compare")
+        self.app.push_screen(popup, lambda asked: self._compare(*asked) if asked else None)
+
+    def _compare(self, text: str, against: str, sets: bool) -> None:
+        self._against = against
+        if sets:
+            kept = self._kept_pair("contrast", f"{text} against {against}")
+            then = partial(self._open_differences, kept)
+            self.ask_session("contrast", then, texts=[text], against=[against], top=40)
+            return
+        kept = self._kept_pair("compare", text, against=against, **self._shown.asked())
+        then = partial(self._open_differences, kept)
+        asked = self._shown.asked()
+        self.ask_session("compare", then, text=text, against=against, top=40, **asked)
+
+    def _kept_pair(self, kind: Any, text: str, **settings: Any) -> Any:
+        kept = self._kept(kind, **settings)
+
+        def found(results: dict[str, Any]) -> Found:
+            one = kept(results)
+            return Found(kind, text, results, one.sae_ids, one.model_id, one.settings)
+
+        return found
+
+    def _open_differences(self, kept: Any, found: dict[str, Any]) -> None:
+        self.open_differences(found, kept(found))
+
+    def open_differences(self, found: dict[str, Any], kept: Found) -> None:
+        """Shows a comparison of two texts or sets, with the names that features have now."""
+        sae_id, features = found["sae_id"], [int(row["feature"]) for row in found["features"]]
+
+        def names() -> dict[int, str]:
+            store = self.context.features
+            if store is None or store.meta().sae_id != sae_id:
+                return {}
+            store.refresh_concepts()
+            return {row.feature: row.meaning for row in store.rows(features)}
+
+        def opened(known: dict[int, str]) -> None:
+            popup = DifferencesPopup(found, known, kept)
+            self.app.push_screen(popup, partial(self._after_differences, found))
+
+        self.in_thread(names, opened, group="explain", failed=self._not_explained, opens=True)
+
+    async def _after_differences(self, found: dict[str, Any], wanted: Wanted | None) -> None:
+        if wanted is not None and wanted.what == "patch":
+            self._patch(found["first"]["text"], found["second"]["text"])
+        else:
+            await self._wanted(wanted)
+
+    # Patching.
+
+    def action_patch(self) -> None:
+        """Asks for two prompts of the same length and their answers."""
+        fields = (
+            FormField("text", "Clean", " ".join(self.text_now.split()), "", required=True),
+            FormField("against", "Corrupted", self._against, "of as many tokens", required=True),
+            FormField("what", "Restore", "resid", "", _WHAT, closed=True),
+            FormField("target", "Answer", "", "the clean one; empty: the likeliest"),
+            FormField("other", "Other answer", "", "that to the corrupted; empty: the likeliest"),
+        )
+        popup = FormPopup("Patch", fields, dict, "Patch")
+        self.app.push_screen(popup, self._patch_asked)
+
+    def _patch_asked(self, values: Values | None) -> None:
+        if values is None:
+            return
+        answers = {
+            name: _token(str(values[field])) or None
+            for name, field in (("target", "target"), ("against", "other"))
+        }
+        self._patch(str(values["text"]), str(values["against"]), str(values["what"]), **answers)
+
+    def _patch(
+        self, clean: str, corrupted: str, what: str = "resid", **answers: str | None
+    ) -> None:
+        self._against = corrupted
+        said = {"corrupted": corrupted, "what": what, **answers}
+        kept = self._kept_pair("patch", clean, **{k: v for k, v in said.items() if v is not None})
+        asked: dict[str, Any] = {"features": True} if what == "sae" else {"module": what}
+        self.ask_session(
+            "patch",
+            lambda found: self.open_patching(found, kept(found), answers),
+            clean=clean,
+            corrupted=corrupted,
+            **asked,
+            **answers,
+        )
+
+    def open_patching(
+        self, found: dict[str, Any], kept: Found, answers: dict[str, str | None] | None = None
+    ) -> None:
+        """Shows what restoring brings back; `d` restores something else."""
+        what = str(kept.settings.get("what") or "resid")
+        following = _WHAT[(_WHAT.index(what) + 1) % len(_WHAT)]
+        looks = [Look(f"Restoring {_WORDS[what]}: % of the difference", patch_grid(found), 5)]
+        popup = GridPopup(
+            patched_tokens(found),
+            looks,
+            partial(patch_line, found),
+            column=_strongest(found)[1],
+            row=_strongest(found)[0],
+            explains_token=False,
+            other=following,
+            found=kept,
+        )
+        corrupted = str(kept.settings.get("corrupted") or "")
+
+        def closed(wanted: Wanted | None) -> None:
+            if wanted is not None and wanted.what == following:
+                self._patch(kept.text, corrupted, following, **(answers or {}))
+
+        self.app.push_screen(popup, closed)
+
+
+def _two(values: Values) -> tuple[str, str, bool]:
+    """Both texts, and whether they are names of sets; looks whether there are such files."""
+    text, against = str(values["text"]), str(values["against"])
+    if text.strip() == against.strip():
+        raise UserError("both texts are the same", hint="write another one")
+    return text, against, names_texts(text) or names_texts(against)
+
+
+def _token(text: str) -> str:
+    """An answer as it stands in a text: a word comes after a space."""
+    plain = text.strip()
+    return f" {plain}" if plain and plain[0].isalnum() else plain
+
+
+def _strongest(found: dict[str, Any]) -> tuple[int, int]:
+    """Row of the grid and token of the greatest effect."""
+    rows = list(reversed(found["effects"]))
+    cells = [(abs(v), -n, -t) for n, row in enumerate(rows) for t, v in enumerate(row)]
+    _, row, token = max(cells, default=(0, 0, 0))
+    return -row, -token
