@@ -1,14 +1,18 @@
 """What Concepts opens: coverage, conflicts, the next to name, groups to Steer, histories."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 from textual.pilot import Pilot
 
+from mi_crow.mechanistic.concepts.conflicts import Conflict
+from tests.tui.conftest import NOW
 from tests.tui.driving import press, screen_text, settle
 from tests.tui.stand_ins import NAMES, SAE, ScriptedSession, give_index
 from tui.app import MiCrowApp
+from tui.screens.concepts.conflicts import ConflictsPopup
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.lists.row_list import RowList
 
@@ -45,23 +49,32 @@ async def test_coverage_is_on_the_screen_and_opens_as_a_curve(open_concepts):
         await press(pilot, "escape")
 
 
+CONFLICTS = [
+    Conflict("alike", ("harbours", "ports"), (120, 7), 0.97),
+    Conflict("apart", ("numbers in recipes",), (101, 14, 63, 90), 0.08),
+]
+
+
 @pytest.mark.parametrize(
     "size", [(80, 24), pytest.param((200, 60), marks=pytest.mark.slow)], ids=["small", "large"]
 )
-@pytest.mark.parametrize(
-    "key",
-    ["percent_sign", pytest.param("X", marks=pytest.mark.slow)],
-    ids=["coverage", "conflicts"],
-)
-def test_picture_of_what_opens(snap_compare, app_workspace, key, size):
+@pytest.mark.parametrize("what", ["coverage", pytest.param("conflicts", marks=pytest.mark.slow)])
+def test_picture_of_what_opens(snap_compare, app_workspace, monkeypatch, what, size):
     app = MiCrowApp(app_workspace, SAE)
 
     async def drive(pilot: Pilot) -> None:
         await settle(pilot)
-        _name_some(app)
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: NOW)
+            _name_some(app)
         give_index(app)
         await settle(pilot)
-        await press(pilot, "5", "g", key)
+        await press(pilot, "5", "g")
+        if what == "coverage":
+            await press(pilot, "percent_sign")
+        else:
+            await app.push_screen(ConflictsPopup(CONFLICTS))
+        await settle(pilot)
         app.clear_notifications()
         await settle(pilot)
 

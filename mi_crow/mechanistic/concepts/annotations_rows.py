@@ -138,6 +138,11 @@ def concept_of(row: sqlite3.Row) -> Concept:
     )
 
 
+@lru_cache(maxsize=4096)
+def _tags_text(tags: tuple[str, ...]) -> str:
+    return dump(list(tags))
+
+
 @lru_cache(maxsize=4096)  # most concepts have the tags of some other
 def _tags_of(text: str) -> tuple[str, ...]:
     return _texts(text, "the tags of a concept")
@@ -161,7 +166,7 @@ def read_concept(
 
 
 def put_concept(connection: sqlite3.Connection, concept: Concept) -> None:
-    values = dict(vars(concept)) | {"tags": dump(list(concept.tags))}
+    values = dict(vars(concept)) | {"tags": _tags_text(concept.tags)}
     connection.execute(
         f"INSERT OR REPLACE INTO concepts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         tuple(values[column] for column in COLUMNS.split(", ")),
@@ -190,7 +195,7 @@ def put_all(
                 *_key(one),
                 one.confidence,
                 one.note,
-                dump(list(one.tags)),
+                _tags_text(one.tags),
                 one.source,
                 one.created,
                 one.updated,
