@@ -1,7 +1,8 @@
 """The header of a GGUF file: what it is, and where its tensors are. Torch-free."""
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -24,23 +25,15 @@ def read_values(path: Path, endings: Collection[str]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     missing = set(endings)
-    with path.open("rb") as file:
-        try:
-            if file.read(4) != _MAGIC:
-                raise CorruptDataError(f"{path} is not a GGUF file")
-            _version, _tensors, keys = struct.unpack("<IQQ", _exactly(file, 20))
-            for _ in range(keys):
-                key = _text(file)
-                (kind,) = struct.unpack("<I", _exactly(file, 4))
-                ending = next((one for one in missing if key.endswith(one)), None)
-                value = _value(file, kind)
-                if ending is not None:
-                    found[key] = value
-                    missing.discard(ending)
-                if not missing:
-                    break
-        except (struct.error, UnicodeDecodeError) as error:
-            raise CorruptDataError(f"{path} has a damaged GGUF header") from error
+    with _header(path) as (file, _tensors, keys):
+        for _ in range(keys):
+            key, value = _entry(file)
+            ending = next((one for one in missing if key.endswith(one)), None)
+            if ending is not None:
+                found[key] = value
+                missing.discard(ending)
+            if not missing:
+                break
     return found
 
 
@@ -58,31 +51,40 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], list[GgufTensor], int]:
 
     Raises CorruptDataError for anything else than a GGUF file, OSError.
     """
-    values: dict[str, Any] = {}
     tensors: list[GgufTensor] = []
+    with _header(path) as (file, count, keys):
+        values = dict(_entry(file) for _ in range(keys))
+        for _ in range(count):
+            name = _text(file)
+            (dimensions,) = struct.unpack("<I", _exactly(file, 4))
+            if dimensions > _MOST_DIMENSIONS:
+                raise struct.error(f"{dimensions} dimensions")
+            shape = struct.unpack(f"<{dimensions}Q", _exactly(file, 8 * dimensions))
+            kind, offset = struct.unpack("<IQ", _exactly(file, 12))
+            tensors.append(GgufTensor(name, shape, kind, offset))
+        alignment = values.get("general.alignment", _ALIGNMENT)
+        if not isinstance(alignment, int) or not 0 < alignment <= _MOST_ALIGNMENT:
+            raise struct.error(f"alignment {alignment!r}")
+        return values, tensors, file.tell() + -file.tell() % alignment
+
+
+@contextmanager
+def _header(path: Path) -> Iterator[tuple[BinaryIO, int, int]]:
+    """The file at its first entry, and the numbers of its tensors and entries."""
     with path.open("rb") as file:
         try:
             if file.read(4) != _MAGIC:
                 raise CorruptDataError(f"{path} is not a GGUF file")
-            _version, count, keys = struct.unpack("<IQQ", _exactly(file, 20))
-            for _ in range(keys):
-                key = _text(file)
-                (kind,) = struct.unpack("<I", _exactly(file, 4))
-                values[key] = _value(file, kind)
-            for _ in range(count):
-                name = _text(file)
-                (dimensions,) = struct.unpack("<I", _exactly(file, 4))
-                if dimensions > _MOST_DIMENSIONS:
-                    raise struct.error(f"{dimensions} dimensions")
-                shape = struct.unpack(f"<{dimensions}Q", _exactly(file, 8 * dimensions))
-                kind, offset = struct.unpack("<IQ", _exactly(file, 12))
-                tensors.append(GgufTensor(name, shape, kind, offset))
-            alignment = values.get("general.alignment", _ALIGNMENT)
-            if not isinstance(alignment, int) or not 0 < alignment <= _MOST_ALIGNMENT:
-                raise struct.error(f"alignment {alignment!r}")
-            return values, tensors, file.tell() + -file.tell() % alignment
+            _version, tensors, entries = struct.unpack("<IQQ", _exactly(file, 20))
+            yield file, tensors, entries
         except (struct.error, UnicodeDecodeError) as error:
             raise CorruptDataError(f"{path} has a damaged GGUF header") from error
+
+
+def _entry(file: BinaryIO) -> tuple[str, Any]:
+    key = _text(file)
+    (kind,) = struct.unpack("<I", _exactly(file, 4))
+    return key, _value(file, kind)
 
 
 def _value(file: BinaryIO, kind: int) -> Any:

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mi_crow.errors import UserError
+from mi_crow.errors import MiCrowError, UserError
 from mi_crow.hooks import LayerActivationDetector
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.chat import ChatPrompt, chat_prompt, token_roles
 from mi_crow.language_model.context import ForwardContext
 from mi_crow.mechanistic.sae import ReluTranscoder
-from mi_crow.mechanistic.steering.fits import check_stack, looked_up, misfit
+from mi_crow.mechanistic.steering.fits import check_stack, looked_up
 from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
 from mi_crow.mechanistic.steering.steer import SaeAt, SteeringParts, steering_with
 from mi_crow.mechanistic.vectors.stored import SteeringVector, load_vector, save_vector
@@ -288,10 +288,11 @@ def test_what_does_not_fit_the_workspace_is_said_in_one_sentence(workspace) -> N
         ("other/3=+1", "SAE 'other' is of model 'another-model', this runs on 'm'"),
         ("vector:loud=+1", "vector 'loud' not found; there is calm"),
         ("tag:sea=+1", "no feature of SAE 'own' has tag 'sea'"),
-        ("vector:calm=+1?own/3>0", ""),
     ):
-        said = misfit(workspace, parse_intervention(text), "own")
-        assert sentence in said if sentence else not said
+        with pytest.raises(MiCrowError) as refused:
+            check_stack(workspace, [parse_intervention(text)], "own")
+        assert sentence in refused.value.sentence
+    check_stack(workspace, [parse_intervention("vector:calm=+1?own/3>0")], "own")
     annotations = Annotations(workspace.annotations_path)
     for feature, name, tags in ((3, "sea", ()), (9, "gulls", ("sea",)), (4, "bread", ())):
         annotations.set_concept("own", feature, name, tags=tags)

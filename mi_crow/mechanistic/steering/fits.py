@@ -5,19 +5,10 @@ Torch-free: screens and the command line ask before a model is loaded.
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from mi_crow.errors import MiCrowError, NotFoundError, UserError, nearest
+from mi_crow.errors import NotFoundError, UserError, nearest
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.targets import Target, group_of, read_target
 from mi_crow.store.workspace import SaeSummary, Workspace, read_sae_summary
-
-
-def misfit(workspace: Workspace, one: Intervention, sae_id: str | None) -> str:
-    """Why an intervention cannot act beside SAE `sae_id`, in one sentence; empty where it can."""
-    try:
-        check_stack(workspace, [one], sae_id)
-    except MiCrowError as error:
-        return error.sentence
-    return ""
 
 
 def check_stack(workspace: Workspace, stack: Sequence[Intervention], sae_id: str | None) -> None:

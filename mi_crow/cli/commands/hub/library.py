@@ -3,7 +3,8 @@
 import shlex
 from argparse import ArgumentParser, Namespace
 
-from mi_crow.cli.arguments import positive
+from mi_crow.bounds import AMOUNT
+from mi_crow.cli.arguments import number_within, positive
 from mi_crow.cli.formatting import count, number, print_json, size
 from mi_crow.cli.tables import Column, print_line, print_list
 from mi_crow.mechanistic.sae.library.published import QUERY_HELP, PublishedSae, search
@@ -14,7 +15,7 @@ _SHOWN = 30
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("query", nargs="*", metavar="WORD", help=f"what to look for: {QUERY_HELP}")
     parser.add_argument("--model", help="part of the model's name")
-    parser.add_argument("--layer", type=int, help="number of the block")
+    parser.add_argument("--layer", type=number_within(AMOUNT), help="number of the block")
     parser.add_argument("--search", metavar="WORDS", help="the same as WORD")
     parser.add_argument(
         "--limit", type=positive, default=_SHOWN, help=f"at most so many (default: {_SHOWN})"
