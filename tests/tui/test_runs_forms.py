@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +20,7 @@ from tui.screens.runs.forms.finding import Situation
 from tui.screens.runs.forms.job_form import JobForm
 from tui.screens.runs.forms.kinds import FORMS, form_of_job
 from tui.screens.runs.starting import WITH_FORMS
-from tui.widgets.forms.fields import Advice, read_values
+from tui.widgets.forms.fields import Advice, Default, read_values
 from tui.widgets.forms.line import FormInput
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import RowList
@@ -245,6 +246,14 @@ def test_defaults_say_where_they_come_from(app_workspace):
     more = advice(FORMS["train"](at), training__batch_size="64").defaults
     assert more["training.steps"].text == "2511"
     assert "training.steps" not in advice(FORMS["train"](at), training__epochs="2").defaults
+
+
+def test_a_run_that_is_still_captured_is_not_trained_on(app_workspace):
+    at = situation(app_workspace)
+    unfinished = [replace(run, manifest=replace(run.manifest, status="running")) for run in at.runs]
+    found = advice(FORMS["train"](replace(at, runs=tuple(unfinished))))
+    assert found.defaults["run_id"] == Default("", "none is complete yet")
+    assert found.trouble == "no run given"
 
 
 def test_the_layers_of_a_model_come_with_their_widths(app_workspace):

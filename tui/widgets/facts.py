@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from textwrap import wrap
 
 from textual.content import Content
@@ -28,6 +29,19 @@ def facts_content(facts: Sequence[Fact], name_width: int, width: int) -> Content
             )
             for fact in facts
         ]
+    )
+
+
+def beside(left: Content, right: Content, width: int) -> Content:
+    """Two blocks next to each other, each in half of `width` cells."""
+    half = width // 2
+    lines = zip_longest(
+        left.split("\n", allow_blank=True),
+        right.split("\n", allow_blank=True),
+        fillvalue=Content(""),
+    )
+    return Content("\n").join(
+        [Content.assemble(one.pad_right(max(half - one.cell_length, 1)), two) for one, two in lines]
     )
 
 

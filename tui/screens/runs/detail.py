@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from time import localtime, strftime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from textual.content import Content
 
@@ -22,13 +22,15 @@ from tui.screens.runs.charts import (
 )
 from tui.screens.runs.rows import STATUS_STYLES, job_name, job_target
 from tui.text import count, duration, number, printable, size
-from tui.widgets.facts import Fact, blocks, facts_content, section
+from tui.widgets.facts import Fact, beside, blocks, facts_content, section
 from tui.widgets.plot import progress_bar
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
     from mi_crow.jobs.removing import Unfinished
 
+_NAMES: Final = 18  # cells of the names of settings
+_TWO_COLUMNS: Final = 100  # cells of a pane
 # Metrics in the order of interest, with the name shown.
 _METRICS = {
     "fvu": "FVU",
@@ -137,7 +139,10 @@ def _measured(sae: SaeSummary, reading: SaeReading | None, width: int) -> list[C
         result = reading.training.get("result") if reading is not None else None
         facts = _quality(sae.evaluation, result if isinstance(result, Mapping) else {})
         quality = section("On held-out text", facts_content(facts, 27, width))
-        return [quality, *_probes(sae.evaluation.get("probes") or {}, width)]
+        probes = _probes(sae.evaluation.get("probes") or {}, width)
+        if probes and width >= _TWO_COLUMNS:
+            return [beside(quality, probes[0], width)]
+        return [quality, *probes]
     trouble = f"{printable(sae.evaluation_trouble)}\n" if sae.evaluation_trouble else ""
     evaluate = key("runs.new", "new.evaluate")
     words = f"{evaluate} evaluates it on held-out text"
@@ -173,7 +178,19 @@ def _training(reading: SaeReading | None, width: int) -> list[Content]:
     config = reading.training.get("config") if reading is not None else None
     if not isinstance(config, Mapping):
         return []
-    return [section("Trained with", facts_content(plain_facts(config), 16, width))]
+    return [section("Trained with", _settings(config, width))]
+
+
+def _settings(values: Mapping[str, Any], width: int) -> Content:
+    """The settings of a training or a job, in two columns where there is room."""
+    facts = plain_facts(values)
+    if width < _TWO_COLUMNS:
+        return facts_content(facts, _NAMES, width)
+    middle, half = (len(facts) + 1) // 2, width // 2
+    first, second = (
+        facts_content(some, _NAMES, half - 2) for some in (facts[:middle], facts[middle:])
+    )
+    return beside(first, second, width)
 
 
 def note_facts(note: str) -> list[Fact]:
@@ -259,11 +276,11 @@ def job_detail(
         parts.append(series_charts(series, unit, job.total, width, 7 if tall else 3))
         parts.append(_attempts(job, history))
     if job.result and job.status == "finished":
-        parts.append(section("Result", facts_content(plain_facts(job.result), 16, width)))
+        parts.append(section("Result", _settings(job.result, width)))
     if history is not None and history.log and not aside and (tall or job.error):
         lines = [Content.styled(printable(line), "$muted") for line in history.log[-12:]]
         parts.append(section("Log", Content("\n").join(lines)))
-    parts.append(section("Settings", facts_content(plain_facts(job.params), 16, width)))
+    parts.append(section("Settings", _settings(job.params, width)))
     return blocks(*parts)
 
 

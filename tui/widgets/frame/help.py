@@ -13,7 +13,7 @@ from tui.preferences.key_words import key
 from tui.widgets.frame.popup import Popup
 
 _KEYS: Final = 20  # cells
-_TWO_COLUMNS: Final = 140  # cells of the terminal
+_TWO_COLUMNS: Final = 160  # cells of the terminal
 
 _TITLES = {
     "app": "Everywhere",

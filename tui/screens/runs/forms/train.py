@@ -72,6 +72,8 @@ class TrainForm(JobForm):
             source = "under the cursor" if here else "the newest"
             reading.defaults["run_id"] = Default(run.run_id, source)
         if run is None:
+            none = "none is complete yet" if self.at.runs else "none yet"
+            reading.defaults["run_id"] = Default("", none)
             return Default("", f"{CLI_PASSES} passes, at least {CLI_MIN_STEPS} steps")
         layers = run.manifest.layers
         if layers:
