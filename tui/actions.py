@@ -190,7 +190,13 @@ TOKENS = (
 
 FEATURES = (
     Action("features.filter", "slash", "filter", "filter", "Filter: words, density<1%, label:, .."),
-    Action("features.tag", "t", "tag", "tag", "Name the feature; an empty name removes it"),
+    Action(
+        "features.tag",
+        "t",
+        "tag",
+        "tag",
+        "Name the feature: + adds a name, an empty one removes it",
+    ),
     Action("features.steer", "s", "steer", "steer", "Send the feature to Steer"),
     Action("features.inspect", "i", "inspect", "inspect", "Inspect the feature on a text"),
     Action(

@@ -49,7 +49,7 @@ async def test_enter_goes_on_to_the_next_without_a_name_and_alt_enter_stays(open
             ids[1]: ("taken", (), 1.0),
             ids[2]: ("fog", (), 1.0),
         }
-        await press(pilot, "t", *"+mist ~0.3", "alt+enter")
+        await press(pilot, "t", *"+mist ~0.3", "ctrl+t")
         names = [c.name for c in annotations.concepts(SAE, ids[2])]
         assert names == ["fog", "mist"]
         row = table(pilot).row_at(table(pilot).cursor)

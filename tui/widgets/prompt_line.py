@@ -14,6 +14,9 @@ from textual.widgets import Static
 from tui.text import printable
 from tui.widgets.field import CompletingField, Field
 
+# Most terminals send alt+enter as enter, and within tmux all of them.
+STAYING = ("alt+enter", "ctrl+t")
+
 
 class Completion(Suggester):
     """Ghost text from a function that gives whole texts, the likeliest first."""
@@ -42,7 +45,7 @@ class PromptLine(Horizontal):
 
     @dataclass
     class Answered(Message):
-        """Enter was pressed; `stay`, with alt."""
+        """Enter was pressed; `stay`: one of STAYING."""
 
         purpose: str
         value: str
@@ -144,7 +147,7 @@ class PromptLine(Horizontal):
         self._answer()
 
     def on_key(self, event: events.Key) -> None:
-        if event.key == "alt+enter":
+        if event.key in STAYING:
             event.stop()
             event.prevent_default()
             self._answer(stay=True)

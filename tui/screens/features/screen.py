@@ -224,9 +224,9 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             f"#{row.feature} is",
             row.concept or ("" if row.proposed else row.top_label) or "",
             suggestions=known_words(self.context.features, row.top_label),
-            placeholder="what it stands for  #tag  ~0.8  -- note; + adds a name",
+            placeholder="what it stands for  #tag  ~0.8  -- note",
             proposal="" if row.concept else row.proposed,
-            hint=f"{'→ takes it · ' if row.proposed else ''}enter saves, next · alt+enter stays",
+            hint=f"{'→ takes it · ' if row.proposed else ''}enter saves, next · ctrl+t stays",
             select=True,
         )
 
