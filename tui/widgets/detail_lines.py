@@ -42,8 +42,7 @@ class DetailLines(LineView):
         shared = min(len(before), len(lines))
         changed = [at for at in range(shared) if not before[at].is_same(lines[at])]
         changed += range(shared, max(len(before), len(lines)))
-        for line in changed:
-            self._strips.discard((line, self.text_width, ""))
+        self.forget_lines(set(changed))  # of every width: a scrollbar comes and goes
         if len(lines) != len(before):
             self.set_line_count(len(lines))
         top = round(self.scroll_offset.y)

@@ -1,5 +1,6 @@
 """Lines that scroll: drawn when they come on the screen, kept until they change."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, cast
 
 from rich.segment import Segment
@@ -183,7 +184,7 @@ class StripView(ScrollView, can_focus=True):
         for lines in {one.lines for one in (before, selection) if one is not None}:
             self.refresh_lines(lines.start, len(lines))
 
-    def forget_lines(self, lines: range) -> None:
+    def forget_lines(self, lines: Collection[int]) -> None:
         """Forgets how some lines were drawn."""
         for key in [key for key in list(self._strips.keys()) if key[0] in lines]:
             self._strips.discard(key)
