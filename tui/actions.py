@@ -195,7 +195,7 @@ FEATURES = (
         "t",
         "tag",
         "tag",
-        "Name the feature: + adds a name, an empty one removes it",
+        "Name the feature; + before a name keeps the others, none removes it",
     ),
     Action("features.steer", "s", "steer", "steer", "Send the feature to Steer"),
     Action("features.inspect", "i", "inspect", "inspect", "Inspect the feature on a text"),

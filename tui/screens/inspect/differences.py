@@ -15,6 +15,7 @@ from mi_crow.mechanistic.concepts.marked import parse_tags, tag_named
 from mi_crow.mechanistic.steering.targets import group_of
 from tui.actions import bindings
 from tui.annotate import may_tag, write
+from tui.preferences.key_words import key
 from tui.screens.inspect.keeping import Found
 from tui.screens.inspect.popups import FoundPopup, Wanted
 from tui.text import number, printable
@@ -323,7 +324,7 @@ def _tag(
         for tag in tags:
             tag_named(annotations, sae_id, names, tag)
     count = "1 feature" if len(names) == 1 else f"{len(names)} features"
-    return f"{count} tagged {', '.join(tags)}; u undoes"
+    return f"{count} tagged {', '.join(tags)}; {key('app.undo')} undoes"
 
 
 def _size(row: Mapping[str, Any]) -> float:
