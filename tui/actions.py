@@ -20,7 +20,7 @@ from tui.action_tables.inspect import (
     KEPT_INSPECTIONS,
     SOURCES,
 )
-from tui.action_tables.steer import KEPT, PRESETS, STEER
+from tui.action_tables.steer import ARMS, KEPT, MEASUREMENTS, PRESETS, STEER
 
 NO_KEY = "no-key"  # what the binding of an action has that is reached by the palette only
 SCREENS = ("runs", "features", "inspect", "steer", "concepts", "control")
@@ -251,6 +251,8 @@ ACTIONS: tuple[Action, ...] = (
     *STEER,
     *KEPT,
     *PRESETS,
+    *MEASUREMENTS,
+    *ARMS,
     *CONCEPTS,
     *CONFLICTS,
     *PAST,

@@ -25,6 +25,10 @@ STEER = (
         "Keep the steered text to what the plain model finds possible",
         False,
     ),
+    Action("steer.measure", "F", "measure", "measure", "Measure the stack: a sweep, as a job"),
+    Action("steer.measured", "M", "measured", "measured", "What was measured, with its chart"),
+    Action("steer.auto", "A", "auto", "auto", "Make this feature, label or text happen"),
+    Action("steer.cancel", "c", "cancel_measuring", "cancel", "Stop measuring", False),
     Action(
         "steer.model", "", "model", "model alone", "Steer a model without an SAE of its own", False
     ),
@@ -44,6 +48,14 @@ KEPT = (
     Action("kept.export", "w", "choose('export')", "export", "Write the marked to .md or .json"),
     Action("kept.remove", "x", "choose('remove')", "remove", "Remove the marked"),
 )
+
+MEASUREMENTS = (
+    Action("measurements.open", "enter", "select_row", "open", "Show its settings and its chart"),
+    Action("measurements.new", "n", "choose('new')", "new", "Measure the stack on the screen"),
+    Action("measurements.remove", "x", "choose('remove')", "remove", "Remove the measurement"),
+)
+
+ARMS = (Action("arms.take", "enter", "select_row", "take", "Put this setting on the stack"),)
 
 PRESETS = (
     Action("presets.use", "enter", "select_row", "use", "Replace the stack with it"),

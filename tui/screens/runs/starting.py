@@ -20,6 +20,7 @@ else:
 
 # The kinds that have a form.
 WITH_FORMS = ("capture", "train", "index", "explain", "evaluate", "import", "export", "demo")
+WITH_FORMS += ("steer-sweep", "steer-auto", "vector")
 
 
 class StartsJobs(_Screen):

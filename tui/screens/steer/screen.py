@@ -23,6 +23,7 @@ from tui.screens.steer import stack as stacks
 from tui.screens.steer.constraint import HINT, parse_constraint
 from tui.screens.steer.heading import copied_text
 from tui.screens.steer.keeping import keep, sample_of
+from tui.screens.steer.measured.measuring import MeasuresStacks
 from tui.screens.steer.presets import PresetChoice, PresetPopup, lacks_sae
 from tui.screens.steer.saved_screen import SavedTexts
 from tui.screens.steer.writing_screen import SETTINGS, SIDES, WritingScreen
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, Preset
 
 
-class SteerScreen(SavedTexts, WritingScreen):
+class SteerScreen(SavedTexts, MeasuresStacks, WritingScreen):
     """Baseline and steered generation."""
 
     NAME = "steer"
@@ -69,10 +70,12 @@ class SteerScreen(SavedTexts, WritingScreen):
                 yield Trouble(id="stack-trouble")
                 yield stack
         yield Trouble(id="steer-trouble")
+        yield Static(id="steer-job", markup=False)
         with Container(id="steer-texts", classes="pane -down"):
             for side in SIDES:
                 with Vertical(classes="steer-side"):
                     yield Static(id=f"title-{side}", classes="related-title", markup=False)
+                    yield Static(id=f"figures-{side}", classes="steer-figures", markup=False)
                     yield StreamText(id=f"text-{side}")
         yield FeatureCard(self.context)
         yield PromptLine()
@@ -82,6 +85,7 @@ class SteerScreen(SavedTexts, WritingScreen):
         self._say_empty()
         self._show_stack()
         self._show_titles()
+        self._show_job()
 
     @property
     def prompt(self) -> PromptLine:
@@ -164,6 +168,8 @@ class SteerScreen(SavedTexts, WritingScreen):
             return self._board is not None and bool(self._board.done) and not self._is_writing
         if action == "sample":
             return self._board is not None and self._board.plan.settings.samples > 1
+        if action == "cancel_measuring":
+            return self._active_job() is not None
         if action == "save_preset":
             return bool(self._stack)
         return True
@@ -218,6 +224,8 @@ class SteerScreen(SavedTexts, WritingScreen):
             self._sweep(message.value)
         elif message.purpose == "constraint":
             self._constrain(message.value)
+        elif message.purpose == "auto":
+            self.start_auto(message.value)
         elif message.purpose == "model":
             self.use_model(message.value)
         elif message.purpose == "export":

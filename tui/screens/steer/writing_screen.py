@@ -267,6 +267,10 @@ class WritingScreen(StackScreen):
         for side in SIDES:
             title = title_content(side, words[side], readings[side])
             self.query_one(f"#title-{side}", Static).update(title)
+        self.show_figures()
+
+    def show_figures(self) -> None:
+        """What was measured of the stack that wrote."""
 
     # What comes back at the next start.
 

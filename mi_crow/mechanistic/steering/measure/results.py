@@ -70,7 +70,7 @@ def open_measurement(
 
 
 def list_measurements(workspace: Workspace) -> list[dict[str, Any]]:
-    """The finished measurements, oldest first: name, kind, updated, result."""
+    """The finished measurements, oldest first: name, kind, config, updated, result."""
     found = []
     for path in sorted((workspace.root / FOLDER).glob("*.json")):
         held = JsonObject.of(read_json(path), str(path)).values
@@ -78,11 +78,19 @@ def list_measurements(workspace: Workspace) -> list[dict[str, Any]]:
             found.append(
                 {
                     "name": path.stem,
-                    **{k: held.get(k) for k in ("kind", "updated")},
+                    **{k: held.get(k) for k in ("kind", "config", "updated")},
                     "result": held["result"],
                 }
             )
     return sorted(found, key=lambda one: one["updated"] or 0.0)
+
+
+def remove_measurement(workspace: Workspace, name: str) -> None:
+    """Deletes a measurement. Raises UserError, NotFoundError."""
+    path = workspace.root / FOLDER / f"{validate_id(name, 'measurement')}.json"
+    if not path.is_file():
+        raise NotFoundError(f"measurement {name!r} not found")
+    path.unlink()
 
 
 def read_measurement(workspace: Workspace, name: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Which form starts which kind of job."""
 
+from typing import TYPE_CHECKING
+
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.capture import CaptureForm
 from tui.screens.runs.forms.demo import DemoForm
@@ -8,7 +10,12 @@ from tui.screens.runs.forms.finding import Situation
 from tui.screens.runs.forms.importing import ImportForm
 from tui.screens.runs.forms.index import EvaluateForm, ExplainForm, IndexForm
 from tui.screens.runs.forms.job_form import JobForm
+from tui.screens.runs.forms.measuring import AutoForm, SweepForm
 from tui.screens.runs.forms.train import TrainForm
+from tui.screens.runs.forms.vector import VectorForm
+
+if TYPE_CHECKING:
+    from mi_crow.jobs.spec import JobSpec
 
 FORMS: dict[str, type[JobForm]] = {
     form.kind: form
@@ -21,6 +28,9 @@ FORMS: dict[str, type[JobForm]] = {
         ImportForm,
         ExportForm,
         DemoForm,
+        SweepForm,
+        AutoForm,
+        VectorForm,
     )
 }
 
@@ -31,10 +41,14 @@ def new_form(kind: str, at: Situation) -> JobForm:
     return FORMS[kind](at)
 
 
+def form_of_spec(at: Situation, spec: "JobSpec") -> JobForm:
+    """The form of a job that begins with these values."""
+    finding.forget()
+    return FORMS[spec.kind](at, spec)
+
+
 def form_of_job(at: Situation, job_id: str) -> JobForm:
     """The form with the values of an earlier job. Reads its file; raises MiCrowError."""
     from mi_crow.jobs.spec import JobSpec
 
-    spec = JobSpec.load(at.workspace.job_dir(job_id))
-    finding.forget()
-    return FORMS[spec.kind](at, spec)
+    return form_of_spec(at, JobSpec.load(at.workspace.job_dir(job_id)))

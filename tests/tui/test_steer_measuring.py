@@ -1,0 +1,184 @@
+"""Measuring on Steer: a sweep and a search as jobs, their tables and charts, figures over texts."""
+
+import json
+from typing import Any
+
+import pytest
+from textual.widgets import Static
+
+from mi_crow.store.workspace import Workspace
+from tests.helpers.jobs_fixture import FakeJobs
+from tests.tui.conftest import NOW
+from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.stand_ins import SAE, give_index
+from tui import messages
+from tui.app import MiCrowApp
+from tui.screens.steer.measured.popups import ArmsPopup
+from tui.widgets.field import Area
+from tui.widgets.forms.popup import FormPopup
+from tui.widgets.lists.row_list import RowList
+
+
+def arm(value: float, share: float, ratio: float, **more: Any) -> dict[str, Any]:
+    one = {"target": "feature:3", "op": "add", "value": value, "unit": "max", "scope": "all"}
+    figures = {"share": share, "perplexity_ratio": ratio, "kl": value, "ce_added": 0.02}
+    random = {"share": 0.03, "perplexity_ratio": 1 + 0.2 * value, "kl": value / 2, "ce_added": 0.01}
+    return {
+        "name": f"feature 3 {value:+g} max",
+        "recipe": "",
+        "interventions": [one],
+        "plausible": None,
+        "kl_budget": None,
+        **figures,
+        "share_baseline": 0.05,
+        "repetition": 0.02,
+        "distinct_2": 0.95,
+        "share_random": 0.03,
+        "random": random,
+        **more,
+    }
+
+
+def measurement(workspace: Workspace, name: str = "sweep-1", **more: Any) -> None:
+    """What a sweep of feature 3 left in the workspace."""
+    arms = [
+        arm(0.2, 0.21, 1.05, front=True),
+        arm(0.4, 0.62, 1.21, front=True),
+        arm(0.6, 0.91, 1.44, front=True),
+        arm(0.8, 0.86, 1.93, front=False),
+    ]
+    best = arms[2]
+    result = {
+        "measurement": name,
+        "sae_id": SAE,
+        "judge": "harbour",
+        "hits_heldout": 0.93,
+        "false_alarms": 0.04,
+        "prompts": ["The harbour", "In the"],
+        "n": 64,
+        "seed": 0,
+        "most_ratio": 1.5,
+        "best": best["name"],
+        **{key: best[key] for key in ("share", "share_random", "perplexity_ratio", "kl")},
+        "arms": arms,
+        **more,
+    }
+    folder = workspace.root / "steering"
+    folder.mkdir(exist_ok=True)
+    config = {"interventions": best["interventions"]}
+    held = {"kind": "sweep", "config": config, "updated": NOW, "parts": {}, "result": result}
+    (folder / f"{name}.json").write_text(json.dumps(held))
+
+
+async def test_a_row_of_a_sweep_goes_into_the_stack(open_steer, app_workspace):
+    measurement(app_workspace)
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "M")
+        text = screen_text(pilot)
+        assert "● #3 +0.6 max" in text
+        assert "91%" in text
+        await press(pilot, "enter")
+        assert isinstance(pilot.app.screen, ArmsPopup)
+        text = screen_text(pilot)
+        for words in (
+            "★ feature 3 +0.6 max",
+            "● feature 3 +0.4 max",
+            "harbour, by words",
+            "◆ here",
+        ):
+            assert words in text
+        await press(pilot, "k", "enter")
+        (one,) = pilot.app.context.steered
+        assert (one.value, one.sae) == (0.4, SAE)
+        assert "The stack is #3 +0.4 max" in notices(pilot)
+        await press(pilot, "M", "x", "y", "M")
+        assert not pilot.app.screen.query_one(RowList).rows, notices(pilot)
+        assert "nothing measured yet" in screen_text(pilot), screen_text(pilot)
+
+
+async def test_the_figures_of_the_stack_stand_over_the_texts_with_the_controls(
+    open_steer, app_workspace
+):
+    measurement(app_workspace)
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "ctrl+r")
+
+        def over(side: str) -> str:
+            line = pilot.app.screen.query_one(f"#figures-{side}", Static)
+            return str(line.render()) if line.display else ""
+
+        pilot.app.context.publish(messages.JobsChanged(()))
+        await settle(pilot)
+        assert over("baseline") == "hits 5% of 64 texts"
+        steered = "hits 62% of 64 texts (random feature 3%) · perplexity × 1.21 (1.08) · KL 0.40"
+        assert steered in over("steered")
+        await press(pilot, "l")
+        assert over("steered") == ""  # another strength was not measured
+
+
+async def test_a_sweep_is_asked_for_and_followed(
+    open_steer, app_workspace, fake_jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[tuple[Any, ...]] = []
+
+    def submit(workspace: Workspace, kind: str, params: dict[str, Any], *rest: Any, **more: Any):
+        asked.append((kind, params))
+        return fake_jobs.add("running", kind, params={"sae_id": SAE}, done=2, total=5, unit="arm")
+
+    monkeypatch.setattr("mi_crow.jobs.submit", submit)
+    async with open_steer(3, size=(120, 40)) as (pilot, _):
+        await press(pilot, "F")
+        assert isinstance(pilot.app.screen, FormPopup)
+        await settle(pilot)
+        assert "5 settings, each beside a random feature" in screen_text(pilot)
+        await press(pilot, "ctrl+r")
+        kind, params = asked[-1]
+        assert kind == "steer-sweep"
+        assert params["strengths"] == [0.5, 0.75, 1.0, 1.25, 1.5]
+        assert params["trial"]["prompts"] == ["The harbour"]
+        assert params["interventions"][0]["target"] == "feature:3"
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "measuring  arm 3 of 5" in screen_text(pilot)
+        await press(pilot, "x", "F")
+        assert "nothing on the stack is switched on" in notices(pilot)
+
+
+async def test_auto_takes_a_feature_a_label_or_words(open_steer, monkeypatch: pytest.MonkeyPatch):
+    asked: list[dict[str, Any]] = []
+
+    def submit(workspace: Workspace, kind: str, params: dict[str, Any], *rest: Any, **more: Any):
+        asked.append(params)
+        return "steer-auto-1"
+
+    monkeypatch.setattr("mi_crow.jobs.submit", submit)
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "A", "enter")
+        assert asked[-1]["feature"] == 3
+        await press(pilot, "A", *"zzyzx", "enter")
+        assert "no feature is about 'zzyzx'" in notices(pilot)
+        store = pilot.app.context.features
+        [(label,)] = store.connection.rows("SELECT min(label) FROM idx.feature_labels")
+        await press(pilot, "A", *label, "enter")
+        assert asked[-1]["label"] == label
+        assert len(asked) == 2
+
+
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((200, 60), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("keys", [("M",), ("M", "enter"), ("F",)], ids=["list", "arms", "form"])
+def test_what_was_measured_is_drawn(snap_compare, app_workspace, size, keys):
+    measurement(app_workspace)
+    app = MiCrowApp(app_workspace, SAE)
+
+    async def drive(pilot) -> None:
+        await settle(pilot)
+        give_index(app)
+        await settle(pilot)
+        await app.go("steer", messages.SendToSteer(3))
+        await settle(pilot)
+        app.screen.query_one("#steer-prompt", Area).text = "The harbour"
+        await press(pilot, "ctrl+r", *keys)
+        app.clear_notifications()
+        await settle(pilot)
+
+    assert snap_compare(app, terminal_size=size, run_before=drive)

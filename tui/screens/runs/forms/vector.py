@@ -1,0 +1,154 @@
+"""The form of a vector: which texts it tells apart, at which layers, and how."""
+
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.bounds import COUNT
+from mi_crow.mechanistic.vectors.config import METHODS, POOLS
+from tui.screens.runs.forms import finding
+from tui.screens.runs.forms.command import arguments, command_line
+from tui.screens.runs.forms.job_form import JobForm, Reading, shown_root
+from tui.screens.runs.forms.shared import USUAL, device_field, job_fields, seed_field
+from tui.widgets.forms.fields import Candidate, Default, FormField, Values
+
+if TYPE_CHECKING:
+    from mi_crow.jobs.spec import JobSpec
+
+_BETWEEN = " | "  # of texts in one field: they have commas
+_MORE = "More of the vector"
+
+
+class VectorForm(JobForm):
+    kind = "vector"
+    title = "Make a vector"
+    derived = ("texts_for", "against", "replace")
+
+    def make_fields(self) -> tuple[FormField, ...]:
+        what = "label:NAME, documents:3,7-12, a file of texts, or a text; several with | between"
+        return (
+            FormField("name", "name", hint="letters, digits, . _ -", required=True),
+            FormField("for", "for", hint=what, required=True),
+            FormField(
+                "opposite", "against", hint=what, default=Default("", "the run's other documents")
+            ),
+            FormField(
+                "layers",
+                "layers",
+                hint="hook points, e.g. resid_post.2",
+                required=True,
+                several=True,
+                flag="--layer",
+            ),
+            FormField(
+                "method",
+                "method",
+                hint="difference of means, principal component, logistic probe, or trained ReFT-r1",
+                choices=METHODS,
+                closed=True,
+                default=Default("mean", USUAL),
+                flag="--method",
+            ),
+            FormField(
+                "run_id",
+                "run",
+                hint="whose labels, documents and model are meant",
+                empty=None,
+                flag="--run",
+            ),
+            FormField(
+                "model",
+                "model",
+                hint="a Hugging Face id, a folder, or sample",
+                empty=None,
+                default=Default("", "that of the run"),
+                flag="--model",
+            ),
+            device_field(self.at.device),
+            FormField(
+                "pool",
+                "pool",
+                hint="of the tokens of a text: their mean, or the last one",
+                choices=POOLS,
+                closed=True,
+                default=Default("mean", USUAL),
+                section=_MORE,
+                flag="--pool",
+            ),
+            FormField(
+                "limit",
+                "texts",
+                hint="most of each side",
+                bounds=COUNT,
+                default=Default("512", USUAL),
+                section=_MORE,
+                flag="--limit",
+            ),
+            FormField(
+                "steps",
+                "steps",
+                hint="of the training of reft-r1",
+                bounds=COUNT,
+                default=Default("120", USUAL),
+                section=_MORE,
+                flag="--steps",
+            ),
+            seed_field("seed", _MORE),
+            *job_fields(ranked=False),
+        )
+
+    def find_defaults(self, reading: Reading) -> None:
+        run = self.at.run(self.at.run_id) or (self.at.runs[-1] if self.at.runs else None)
+        if run is not None and not reading.typed("model"):
+            reading.defaults["run_id"] = Default(run.run_id, "chosen" if self.at.run_id else USUAL)
+
+    def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:
+        run = self.at.run(reading.get("run_id"))
+        model = reading.get("model") or (run.manifest.model_id if run is not None else None)
+        outline = finding.outline(model) if model else None
+        labels = tuple(Candidate(f"label:{label}") for label in self._labels(reading))
+        return {
+            "for": labels,
+            "opposite": labels,
+            "layers": finding.stored_layers(run) + finding.layers_of(outline),
+            "run_id": finding.run_names(self.at.runs),
+            "model": finding.models(self.at, reading.texts["model"]),
+        }
+
+    def _labels(self, reading: Reading) -> tuple[str, ...]:
+        from mi_crow.errors import MiCrowError
+        from mi_crow.store.runs.glance import glance_at
+
+        run = self.at.run(reading.get("run_id"))
+        if run is None:
+            return ()
+        try:
+            return tuple(glance_at(run.path, run.manifest, 0).labels)
+        except (MiCrowError, OSError):
+            return ()  # the job says what is wrong with the run
+
+    def parameters(self, values: Values) -> dict[str, Any]:
+        found = super().parameters(values)
+        found["texts_for"] = _parts(found.pop("for"))
+        found["against"] = _parts(found.pop("opposite"))
+        return found
+
+    def values_of(self, spec: "JobSpec") -> dict[str, Any]:
+        sides = {"for": "texts_for", "opposite": "against"}
+        texts = {name: _BETWEEN.join(spec.params.get(of, ())) for name, of in sides.items()}
+        return super().values_of(spec) | texts
+
+    def command(self, values: Values) -> str:
+        if self._kept:
+            return ""
+        words = ["vector", "make", str(values["name"])]
+        for flag, name in (("--for", "for"), ("--against", "opposite")):
+            for part in _parts(values[name]):
+                words += [flag, part]
+        plain = [one for one in self.fields if one.name != "layers"]
+        for layer in values["layers"]:
+            words += ["--layer", layer]
+        words += arguments(self.kind, self.config, plain, values, self.at.device)[1:]
+        return command_line(words, shown_root(self.at.workspace))
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split("|") if part.strip())

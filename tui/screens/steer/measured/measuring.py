@@ -1,0 +1,344 @@
+"""What measures on the Steer screen: a sweep of the stack and the search for a setting, as jobs."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from textual.content import Content
+from textual.widgets import Static
+
+from mi_crow.errors import MiCrowError, NotFoundError, UserError
+from tui import messages
+from tui.preferences.key_words import key
+from tui.screens.steer.measured.popups import ArmsPopup, MeasuredChoice, MeasurementsPopup
+from tui.screens.steer.measured.results import (
+    Measured,
+    arm_constraint,
+    arm_stack,
+    is_about,
+    matching_arm,
+    side_figures,
+)
+from tui.screens.steer.presets import read_stack
+from tui.screens.steer.stack import stack_text
+from tui.screens.steer.writing_screen import SIDES, WritingScreen
+from tui.text import duration, printable
+from tui.widgets.frame.popup import Confirm
+from tui.widgets.prompt_line import PromptLine
+
+if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
+
+KINDS = {"steer-sweep": "measuring", "steer-auto": "looking for a setting"}
+_STRENGTHS = [0.5, 0.75, 1.0, 1.25, 1.5]
+
+
+class MeasuresStacks(WritingScreen):
+    """The part of Steer that measures. Its body has `#steer-job` and `#figures-SIDE`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._measured: tuple[Measured, ...] = ()  # oldest first
+        self._own_jobs: set[str] = set()  # that were started here and have not ended
+
+    # What runs.
+
+    def on_jobs_changed(self, message: messages.JobsChanged) -> None:
+        ended = [one for one in message.jobs if one.job_id in self._own_jobs and not one.active]
+        self._own_jobs -= {one.job_id for one in ended}
+        self._show_job(ended[-1] if ended else None)
+        if ended or not self._measured:
+            self.read_measured()
+        self.refresh_bindings()
+
+    def _active_job(self) -> "JobState | None":
+        return next((one for one in self.context.jobs() if one.active and one.kind in KINDS), None)
+
+    def _show_job(self, ended: "JobState | None" = None) -> None:
+        """The line over the texts: what is measured now, or how it ended."""
+        line, job = self.query_one("#steer-job", Static), self._active_job()
+        if job is not None:
+            line.update(job_line(job))
+            line.display = True
+        elif ended is not None:
+            line.update(ended_line(ended))
+            line.display = True
+
+    def action_cancel_measuring(self) -> None:
+        job = self._active_job()
+        if job is None:
+            return
+        from mi_crow.jobs import cancel
+
+        self.in_thread(partial(cancel, self.context.workspace, job.job_id))
+
+    # A sweep of the stack.
+
+    def action_measure(self) -> None:
+        """Opens the form of a sweep of the stack."""
+        if not self.can_measure():
+            return
+        from mi_crow.jobs.spec import JobSpec
+        from tui.screens.runs.forms.finding import Situation
+        from tui.screens.runs.forms.kinds import form_of_spec
+
+        sae_id, constraint = self.context.sae_id, self._constraint
+        stack = [one.in_sae(sae_id or "") for one in self._stack if one.enabled]
+        params: dict[str, Any] = {
+            "sae_id": sae_id,
+            "interventions": [one.as_json(within=sae_id) for one in stack],
+            "strengths": _STRENGTHS,
+            "plausible": [constraint.plausible] if constraint.plausible else [],
+            "kl_budgets": [constraint.kl_budget] if constraint.kl_budget else [],
+            "trial": {"prompts": [self.area.text] if self.area.text.strip() else []},
+        }
+        context = self.context
+        at = Situation(
+            context.workspace,
+            context.runs(),
+            context.saes(),
+            context.jobs(),
+            sae_id=sae_id,
+            device=context.device,
+        )
+        form = form_of_spec(at, JobSpec("steer-sweep", params))
+        self.app.push_screen(form.popup(stack_text(stack)), self._job_started)
+
+    def can_measure(self) -> bool:
+        """Whether the stack can be measured; if not, says why."""
+        try:
+            if self.model_alone is not None:
+                raise UserError(
+                    "measuring needs an SAE with an index, for the judge and the control",
+                    hint=f"open an SAE on Runs ({key('app.runs')})",
+                )
+            if not any(one.enabled for one in self._stack):
+                raise UserError(
+                    "nothing on the stack is switched on", hint=f"{key('steer.new')} adds something"
+                )
+        except UserError as error:
+            self.tell(error)
+            return False
+        return True
+
+    def _job_started(self, job_id: str | None) -> None:
+        if job_id is None:
+            return
+        self._own_jobs.add(job_id)
+        line = self.query_one("#steer-job", Static)
+        line.update(Content.styled("starting to measure…", "$accent"))
+        line.display = True
+        self.mi_crow.look_now()
+
+    # The search for a setting.
+
+    def action_auto(self) -> None:
+        """Asks what is to happen: a feature, a label or a few words."""
+        store = self.context.features
+        if store is None or self.model_alone is not None:
+            self.tell(
+                UserError(
+                    "this needs an SAE with an index",
+                    hint=f"{key('app.runs')} goes to Runs, where one is opened or indexed",
+                )
+            )
+            return
+
+        def read() -> list[str]:
+            rows = store.connection.rows(
+                "SELECT DISTINCT label FROM idx.feature_labels WHERE label IS NOT NULL ORDER BY 1"
+            )
+            return [str(label) for (label,) in rows]
+
+        self.in_thread(read, self._ask_auto, group="labels", opens=True)
+
+    def _ask_auto(self, labels: Sequence[str]) -> None:
+        one = self.intervention
+        feature = one.feature if one is not None else None
+        self.query_one(PromptLine).ask(
+            "auto",
+            "make happen",
+            f"#{feature}" if feature is not None else "",
+            suggestions=labels,
+            placeholder="a feature, a label or a few words",
+            hint="enter looks for the setting, as a job · esc cancels",
+            select=True,
+        )
+
+    def start_auto(self, text: str) -> None:
+        """Starts the search for what makes `text` happen."""
+        store, sae_id = self.context.features, self.context.sae_id
+        if not text.strip() or store is None or sae_id is None:
+            return
+        workspace, device = self.context.workspace, self.context.device
+
+        def begin() -> tuple[str, str]:
+            from mi_crow.jobs import submit
+
+            target, words = auto_target(text, partial(_labels_of, store), store.search)
+            params = {"sae_id": sae_id, **target, "device": device}
+            return submit(workspace, "steer-auto", params, name=_name_of(target)), words
+
+        def begun(started: tuple[str, str]) -> None:
+            job_id, words = started
+            self._job_started(job_id)
+            self.notify(printable(f"Looking for what makes {words} happen"))
+
+        self.in_thread(begin, begun, group="auto")
+
+    # What was found.
+
+    def read_measured(self) -> None:
+        """Reads the measurements of the workspace, and shows what they say of the texts."""
+        self.in_thread(
+            partial(measured_in, self.context.workspace), self._keep_measured, group="measured"
+        )
+
+    def _keep_measured(self, found: tuple[Measured, ...]) -> None:
+        self._measured = found
+        self.show_figures()
+
+    def action_measured(self) -> None:
+        """Lists what was measured, that of this stack first."""
+
+        def read() -> tuple[tuple[Measured, ...], dict[str, str]]:
+            presets = {}
+            with contextlib.suppress(MiCrowError):
+                for preset in self.context.annotations.presets():
+                    if held := read_stack(preset):
+                        presets[stack_text(held)] = preset.name
+            return measured_in(self.context.workspace), presets
+
+        self.in_thread(read, self._list_measured, group="list measured", opens=True)
+
+    def _list_measured(self, read: tuple[tuple[Measured, ...], dict[str, str]]) -> None:
+        measured, presets = read
+        self._keep_measured(measured)
+        stack = tuple(self._stack)
+        found = sorted(measured, key=lambda one: (not is_about(one, stack), -one.updated))
+        self.app.push_screen(MeasurementsPopup(found, stack, presets), self._measured_chosen)
+
+    def _measured_chosen(self, choice: MeasuredChoice | None) -> None:
+        if choice is None:
+            return
+        if choice.action == "new":
+            self.action_measure()
+        elif choice.measured is not None and choice.action == "remove":
+            found = choice.measured
+            popup = Confirm(f"Remove the measurement {found.name}?", "Its figures are gone then.")
+            self.app.push_screen(
+                popup, lambda sure: self._remove_measurement(found) if sure else None
+            )
+        elif choice.measured is not None:
+            take = partial(self._take_arm, choice.measured)
+            self.app.push_screen(ArmsPopup(choice.measured), take)
+
+    def _remove_measurement(self, found: Measured) -> None:
+        from mi_crow.mechanistic.steering.measure.results import remove_measurement
+
+        self.in_thread(
+            partial(remove_measurement, self.context.workspace, found.name),
+            lambda _: self.read_measured(),
+        )
+
+    def _take_arm(self, found: Measured, arm: Mapping[str, Any] | None) -> None:
+        """Puts a measured setting on the screen."""
+        if arm is None:
+            return
+        stack = arm_stack(arm, found.sae_id)
+        if stack is None:
+            self.tell(UserError("this setting cannot be read", hint="measure the stack again"))
+            return
+        self._constraint = arm_constraint(arm)
+        self.set_stack(stack)
+        self.stack_changed()
+        within = self._constraint.describe()
+        words = f"The stack is {stack_text(stack)}" + (f", within {within}" if within else "")
+        self.notify(printable(words))
+
+    def show_figures(self) -> None:
+        """The figures of exactly the stack that wrote, beside those of a random feature."""
+        arm = None
+        if self._board is not None and not self._board.plan.titles:
+            plan = self._board.plan
+            constraint = plan.settings.constraint
+            arm = matching_arm(self._measured, plan.stacks[0], constraint, plan.sae_id)
+        for side in SIDES:
+            line = self.query_one(f"#figures-{side}", Static)
+            line.update(side_figures(arm, side))
+            line.display = arm is not None
+
+
+def job_line(job: "JobState") -> Content:
+    """What is measured, how far it is, and the key that stops it."""
+    parts: list[tuple[str, str]] = [(KINDS[job.kind], "$accent")]
+    if job.status == "queued":
+        parts.append((f"  waiting {job.waiting_for}".rstrip(), "$muted"))
+    elif job.total:
+        parts.append((f"  {job.unit} {min(job.done + 1, job.total)} of {job.total}", "$foreground"))
+        if job.eta_s is not None:
+            parts.append((f" · {duration(job.eta_s)} left", "$muted"))
+    else:
+        parts.append(("  loading the model", "$muted"))
+    parts.append((f" · {key('steer.cancel')} cancels", "$faint"))
+    return Content.assemble(*((printable(text), style) for text, style in parts))
+
+
+def ended_line(job: "JobState") -> Content:
+    """How a measurement ended, and the key that goes on."""
+    if job.status == "finished":
+        words = (f"measured: {key('steer.measured')} shows it", "$success")
+    elif job.status == "failed":
+        remedy = f"; {job.hint}" if job.hint else ""
+        words = (f"{KINDS[job.kind]} failed: {job.error}{remedy}", "$error")
+    else:
+        resume = f"{key('runs.resume')} on Runs resumes it"
+        words = (f"{KINDS[job.kind]}: {job.status}; {resume}", "$warning")
+    return Content.styled(printable(words[0]), words[1])
+
+
+def auto_target(
+    text: str, labels: Callable[[], Sequence[str]], search: Callable[[str, int], Sequence[Any]]
+) -> tuple[dict[str, Any], str]:
+    """What a search is about: the feature with this number, the label, or the feature that matches
+    the words best; with it in words. Raises NotFoundError."""
+    plain = text.strip().removeprefix("#")
+    if plain.isdecimal():
+        return {"feature": int(plain)}, f"#{plain}"
+    if text.strip() in labels():
+        return {"label": text.strip()}, f"“{text.strip()}”"
+    found = search(text, 1)
+    if not found:
+        raise NotFoundError(
+            f"no feature is about {text.strip()[:60]!r}", hint="give a feature's number or a label"
+        )
+    row = found[0]
+    name = f" {row.meaning}" if row.meaning else ""
+    return {"feature": row.feature}, f"#{row.feature}{name}"
+
+
+def _name_of(target: Mapping[str, Any]) -> str | None:
+    feature = target.get("feature")
+    return f"{feature}" if feature is not None else None
+
+
+def _labels_of(store: Any) -> list[str]:
+    rows = store.connection.rows("SELECT DISTINCT label FROM idx.feature_labels")
+    return [str(label) for (label,) in rows]
+
+
+def measured_in(workspace: Any) -> tuple[Measured, ...]:
+    """The measurements of a workspace, oldest first."""
+    from mi_crow.mechanistic.steering.measure.results import list_measurements
+
+    return tuple(
+        Measured(
+            one["name"],
+            str(one["kind"]),
+            float(one["updated"] or 0.0),
+            one["result"],
+            tuple(one.get("config", {}).get("interventions") or ()),
+        )
+        for one in list_measurements(workspace)
+    )
