@@ -1,7 +1,6 @@
 """Lines that scroll: drawn when they come on the screen, kept until they change."""
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, cast
 
 from rich.segment import Segment
 from textual import events
@@ -14,9 +13,6 @@ from textual.style import Style
 from textual.widget import Widget
 
 from tui.widgets.lists.text_selection import Place, TextSelection
-
-if TYPE_CHECKING:
-    from tui.workbench import Workbench
 
 _KEPT_STRIPS = 1024
 _NO_GUTTER = Spacing()
@@ -171,9 +167,8 @@ class StripView(ScrollView, can_focus=True):
             for line in self._selection.lines
         ]
         if text := "\n".join(lines).strip("\n"):
-            from tui.clipboard import copy
-
-            copy(cast("Workbench", self.app), text, "what you selected")
+            self.app.copy_to_clipboard(text)
+            self.app.notify("Copied what you selected")
 
     def _place(self, event: events.MouseEvent) -> Place:
         line = event.y + round(self.scroll_offset.y)
