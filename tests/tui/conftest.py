@@ -24,7 +24,7 @@ from tests.tui.driving import press, settle, without_sleeping
 from tests.tui.stand_ins import ScriptedSession, give_index
 from tui import messages
 from tui.app import MiCrowApp
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 
 NOW = 1_790_000_000.0  # 2026-09-21 14:13:20 UTC
 

@@ -7,7 +7,7 @@ import pytest
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.test_features_index import SAE, open_index, table  # noqa: F401  (a fixture)
 from tui.screens.steer.screen import SteerScreen
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 from tui.widgets.lists.feature_marks import FeatureMarks
 
 

@@ -11,7 +11,7 @@ from tests.tui.stand_ins import DEAD, NAMES, give_index
 from tui import messages
 from tui.app import MiCrowApp
 from tui.themes.named import PAPER
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 
 SMALL, MEDIUM, LARGE = (80, 24), (120, 40), (200, 60)
 SIZES = pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tests.tui.driving import notices, press, screen_text
 from tests.tui.test_inspect_screen import TEXT, inspected, open_inspect  # noqa: F401
 from tui.screens.inspect.differences import DifferencesPopup
 from tui.screens.inspect.popups import GridPopup
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 from tui.widgets.token_pane import TokenPane
 
 FIRST = ["<s>", "The", " harbour", " was", " quiet"]

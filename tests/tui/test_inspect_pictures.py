@@ -10,7 +10,7 @@ from tests.tui.test_inspect_comparing import OTHER, compared, contrasted, patche
 from tests.tui.test_inspect_explaining import attributed
 from tests.tui.test_inspect_screen import TEXT
 from tui.app import MiCrowApp
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 
 
 def layers(session: ScriptedSession) -> dict[str, Any]:

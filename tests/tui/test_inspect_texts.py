@@ -11,7 +11,7 @@ from tests.tui.test_inspect_explaining import attributed
 from tests.tui.test_inspect_screen import TEXT, inspected, open_inspect  # noqa: F401
 from tui.screens.inspect.popups import CausesPopup
 from tui.screens.inspect.screen import InspectScreen
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.token_pane import TokenPane
 

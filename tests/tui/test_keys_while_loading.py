@@ -10,7 +10,7 @@ from mi_crow.errors import UserError
 from tests.tui.driving import press, screen_text, settle
 from tests.tui.stand_ins import ScriptedSession, give_index
 from tui import messages
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 from tui.widgets.frame.help import HelpPopup
 from tui.widgets.prompt_line import PromptLine
 

@@ -11,7 +11,7 @@ from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.stand_ins import give_index
 from tui import messages
 from tui.screens.features.detail import FeatureDetailPane
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.lists.row_list import RowList
 

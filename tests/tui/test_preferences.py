@@ -25,7 +25,7 @@ from tui.remote.offer import offer
 from tui.state import SavedState, StateFile
 from tui.themes.named import KNOWN, OWN, theme
 from tui.themes.readable import HEAT_STEPS, READABLE, contrast
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.token_heat import heat_mode

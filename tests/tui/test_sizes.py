@@ -10,7 +10,7 @@ from tests.tui.test_features_snapshots import TEXT
 from tui import messages
 from tui.app import MiCrowApp
 from tui.messages import SessionState
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 
 LEAST, LARGE, HUGE = (40, 10), (200, 60), (300, 100)
 BLOCK = (10, 4)  # columns and lines: about a square

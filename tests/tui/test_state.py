@@ -15,8 +15,9 @@ from tests.tui.driving import press, screen_text, settle
 from tui.app import MiCrowApp
 from tui.screens.features.opening import saved_look
 from tui.state import SavedState, StateFile
+from tui.widgets.area import Area
 from tui.widgets.example_list import ExampleList
-from tui.widgets.field import Area, Field
+from tui.widgets.field import Field
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.lists.row_list import RowList
 

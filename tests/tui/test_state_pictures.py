@@ -12,7 +12,7 @@ from tui.actions import SCREENS
 from tui.app import MiCrowApp
 from tui.messages import SessionState
 from tui.screens.base import MiCrowScreen
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 
 EVERY_SIZE = pytest.mark.parametrize(
     "size",

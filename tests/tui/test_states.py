@@ -7,7 +7,7 @@ from tests.helpers.other_user import read_only
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.stand_ins import give_index
 from tui import messages
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.trouble import Trouble
 

@@ -7,7 +7,7 @@ from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.stand_ins import ScriptedSession
 from tui import messages
 from tui.app import MiCrowApp
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 
 
 async def test_without_an_sae_the_model_of_the_run_is_steered(

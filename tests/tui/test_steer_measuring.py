@@ -14,7 +14,7 @@ from tests.tui.stand_ins import SAE, give_index
 from tui import messages
 from tui.app import MiCrowApp
 from tui.screens.steer.measured.popups import ArmsPopup
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import RowList
 

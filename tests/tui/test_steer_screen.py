@@ -9,7 +9,8 @@ from tests.tui.driving import notices, press, screen_text
 from tests.tui.stand_ins import ScriptedSession
 from tui.screens.steer.heading import passage_title, reading
 from tui.screens.steer.writing import PassageDone, Plan, Settings
-from tui.widgets.field import Area, Field
+from tui.widgets.area import Area
+from tui.widgets.field import Field
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.stream_text import StreamText

@@ -18,7 +18,8 @@ from tests.helpers.hostile_workspace import (
 from tests.helpers.jobs_fixture import FakeJobs
 from tests.helpers.pseudo_terminal import PROGRAM, PseudoTerminal, copied, foreign_sequences
 from tests.tui.driving import press, screen_text, settle
-from tui.widgets.field import Area, Field
+from tui.widgets.area import Area
+from tui.widgets.field import Field
 
 RunApp = Callable[..., AbstractAsyncContextManager[Any]]
 

@@ -5,16 +5,10 @@ so that a text with an escape sequence in it can be edited, sent on and kept wit
 terminal. A character is shown as one character, so places in the text stay right.
 """
 
-from collections.abc import Sequence
-from typing import cast
-
 from rich.cells import cell_len, get_character_cell_size
 from rich.text import Text
 from textual import events
-from textual.document._document import DocumentBase
-from textual.document._document_navigator import DocumentNavigator
-from textual.document._wrapped_document import WrappedDocument
-from textual.widgets import Input, TextArea
+from textual.widgets import Input
 
 from tui.text import printable
 
@@ -68,49 +62,3 @@ class CompletingField(Field):
     def has_ghost(self) -> bool:
         """True while a completion shows behind the text."""
         return self.cursor_at_end and bool(self.value) and len(self._suggestion) > len(self.value)
-
-
-class _Shown:
-    """A document as it is shown: what wraps the lines measures this."""
-
-    def __init__(self, document: DocumentBase) -> None:
-        self._document = document
-
-    @property
-    def lines(self) -> Sequence[str]:
-        return [_shown(line) for line in self._document.lines]
-
-    @property
-    def line_count(self) -> int:
-        return self._document.line_count
-
-    def get_line(self, index: int) -> str:
-        return _shown(self._document.get_line(index))
-
-    def __getitem__(self, index: int) -> str:
-        return self.get_line(index)
-
-
-class Area(TextArea):
-    """A field of several lines; tab leaves it."""
-
-    def __init__(self, text: str = "", **settings) -> None:
-        super().__init__(text, tab_behavior="focus", soft_wrap=True, **settings)
-        self.cursor_blink = False
-
-    def get_line(self, line_index: int) -> Text:
-        return Text(_shown(self.document.get_line(line_index)), end="", no_wrap=True)
-
-    def get_column_width(self, row: int, column: int) -> int:
-        return cell_len(_shown(self.document.get_line(row)[:column]))
-
-    def _set_document(self, text: str, language: str | None) -> None:
-        super()._set_document(text, language)
-        shown = cast("DocumentBase", _Shown(self.document))
-        self.wrapped_document = WrappedDocument(shown, tab_width=self.indent_width)
-        self.navigator = DocumentNavigator(self.wrapped_document)
-        self._rewrap_and_refresh_virtual_size()
-
-
-def _shown(line: str) -> str:
-    return printable(line)

@@ -18,9 +18,9 @@ from tui.screens.control.tree import COLUMNS, Layer, LayerTree, layer_from_row
 from tui.screens.control.watching import Measured, WatchesLayers
 from tui.screens.no_sae import no_sae
 from tui.text import printable
+from tui.widgets.area import Area
 from tui.widgets.detail import DetailScroll
 from tui.widgets.facts import blocks
-from tui.widgets.field import Area
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.trouble import Trouble

@@ -15,8 +15,8 @@ from tui.screens.base import MiCrowScreen
 from tui.screens.control.hooks import detector_content, from_form, hook_fields, hook_rows
 from tui.screens.control.profile import profile_charts
 from tui.text import number
+from tui.widgets.area import Area
 from tui.widgets.facts import section
-from tui.widgets.field import Area
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.prompt_line import PromptLine

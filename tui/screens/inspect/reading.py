@@ -11,7 +11,7 @@ from textual.widgets import Button
 
 from tui.screens.inspect.explaining import Explains, Shown
 from tui.screens.inspect.inspection import Inspection, inspection_from
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 from tui.widgets.trouble import Trouble
 
 if TYPE_CHECKING:

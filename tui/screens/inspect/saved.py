@@ -19,7 +19,7 @@ from tui.screens.concepts.typed_path import typed_path
 from tui.screens.inspect.comparing import Compares
 from tui.screens.inspect.keeping import Found, ask_to_save
 from tui.text import printable
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 from tui.widgets.forms.fields import FormField
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.frame.popup import Confirm, Popup

@@ -27,7 +27,7 @@ from tui.screens.inspect.saved import SavedInspectionsScreen
 from tui.screens.inspect.sources import TakesTexts
 from tui.screens.no_sae import no_sae
 from tui.text import number, printable
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.token_heat import peak_index, quoted

@@ -15,7 +15,7 @@ from tui.preferences.key_words import key
 from tui.screens.concepts.typed_path import typed_path
 from tui.screens.inspect.explaining import Explains
 from tui.text import printable
-from tui.widgets.field import Area
+from tui.widgets.area import Area
 from tui.widgets.frame.menu import MenuPopup
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList

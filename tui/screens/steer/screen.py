@@ -28,7 +28,8 @@ from tui.screens.steer.presets import PresetChoice, PresetPopup, lacks_sae
 from tui.screens.steer.saved_screen import SavedTexts
 from tui.screens.steer.writing_screen import SETTINGS, SIDES, WritingScreen
 from tui.text import printable
-from tui.widgets.field import Area, Field
+from tui.widgets.area import Area
+from tui.widgets.field import Field
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.prompt_line import PromptLine

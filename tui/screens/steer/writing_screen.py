@@ -21,7 +21,8 @@ from tui.screens.steer.board import Board
 from tui.screens.steer.constraint import NO_CONSTRAINT
 from tui.screens.steer.heading import plan_words, prompt_text, reading, samples_text, title_content
 from tui.screens.steer.stack_screen import StackScreen
-from tui.widgets.field import Area, Field
+from tui.widgets.area import Area
+from tui.widgets.field import Field
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.stream_text import StreamText
 from tui.widgets.trouble import Trouble
