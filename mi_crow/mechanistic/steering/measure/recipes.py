@@ -83,12 +83,12 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("group-decay", "the same group, fading over 16 tokens", _group("add", _DECAY), 0.7),
     Recipe("means", "the difference of means of its texts and others", _means(), 0.3),
     Recipe("means-decay", "the same, fading over 16 tokens", _means(_DECAY), 0.7),
-    Recipe("plausible", "raised, within the plausible set", _single("floor", beta=_BETA), 0.8),
+    Recipe("plausible", "raised, within the plausible set", _single("floor", beta=_BETA), 1.2),
     Recipe(
         "plausible-feedback",
         "raised until the text is about it, within the plausible set",
         _single("floor", _FEEDBACK, _BETA),
-        0.8,
+        1.2,
     ),
 )
 
