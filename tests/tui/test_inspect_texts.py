@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.features.documents import find_documents
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.test_inspect_explaining import attributed
 from tests.tui.test_inspect_screen import TEXT, inspected, open_inspect  # noqa: F401
@@ -59,12 +60,15 @@ async def test_a_text_comes_from_a_file_or_an_indexed_document(open_inspect, tmp
         await press(pilot, "n", "f", *str(file), "enter")
         assert texts_asked(session) == [file.read_text()]
         await press(pilot, "n", "d", *"0", "enter")
-        text = pilot.app.context.features.documents("0")[0].text
+        text = find_documents(pilot.app.context.features.connection, "0")[0].text
         assert texts_asked(session)[1] == text
         await press(pilot, "n", "d", "enter")
         assert len(pilot.app.screen.query_one(RowList).rows) > 1
         await press(pilot, "j", "enter")
-        assert texts_asked(session)[2] == pilot.app.context.features.documents("")[1].text
+        assert (
+            texts_asked(session)[2]
+            == find_documents(pilot.app.context.features.connection, "")[1].text
+        )
 
 
 @pytest.mark.slow

@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from mi_crow.errors import MachineError, UserError
+from mi_crow.language_model.endpoint import KEYS, Endpoint, RubbishError
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.mechanistic.steering.loading import load_for_work
-from mi_crow.mechanistic.steering.measure.chat_judge.endpoint import KEYS, Endpoint, RubbishError
-from mi_crow.mechanistic.steering.measure.chat_judge.ratings import Rated, Rater, rating_in
 from mi_crow.mechanistic.steering.measure.config import Judging, Rating, SweepConfig, Trial
+from mi_crow.mechanistic.steering.measure.ratings import Rated, Rater, rating_in
 from mi_crow.mechanistic.steering.measure.sweep import run_sweep
 from tests.helpers.index_fixture import make_index
 from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
@@ -151,7 +151,7 @@ def test_what_will_not_change_is_said_at_once(server, endpoint, pauses):
 
 def test_the_key_is_that_of_the_environment_and_never_unencrypted(server, endpoint, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "second")
-    monkeypatch.setenv("MI_CROW_JUDGE_KEY", "first")
+    monkeypatch.setenv("MI_CROW_LLM_KEY", "first")
     endpoint.ask("?")
     assert server.keys == ["Bearer first"]
     with pytest.raises(UserError, match="unencrypted"):
@@ -184,7 +184,7 @@ def test_the_best_of_a_sweep_is_the_one_that_is_rated_best(
     add_tiny_sae(workspace, tiny_model_dir)
     make_index(workspace, SAE_ID, n_features=LATENTS)
     tiny_sae(model=str(tiny_model_dir)).save(workspace.sae_dir(SAE_ID))
-    monkeypatch.setenv("MI_CROW_JUDGE_KEY", "sesame")
+    monkeypatch.setenv("MI_CROW_LLM_KEY", "sesame")
     config = SweepConfig(
         SAE_ID,
         (parse_intervention("3=floor 1norm").as_json(),),

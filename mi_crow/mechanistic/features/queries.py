@@ -23,7 +23,6 @@ from mi_crow.mechanistic.features.columns import (
 )
 from mi_crow.mechanistic.features.concept_source import ConceptSource
 from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity, read_meta
-from mi_crow.mechanistic.features.documents import IndexedDocument, find_documents
 from mi_crow.mechanistic.features.feature_map import FeatureMap, read_map
 from mi_crow.mechanistic.features.more_columns import more_values
 from mi_crow.mechanistic.features.on_text import features_on_text
@@ -83,7 +82,6 @@ class _Opened:
 
     @property
     def searched(self) -> SearchColumns:
-        """What searches read."""
         with self._lock:
             return self._searched
 
@@ -358,12 +356,6 @@ class FeatureStore:
                 TextFeature(row, count, strength)
                 for row, count, strength in zip(rows, counts, strengths, strict=False)
             ]
-
-    def documents(self, wanted: str, limit: int = 200) -> list[IndexedDocument]:
-        """See `documents.find_documents`."""
-        opened, _ = self._held
-        with opened.connection.fitting():
-            return find_documents(opened.connection, wanted, limit)
 
     def _check_all(self, opened: _Opened, features: Sequence[int] | np.ndarray) -> None:
         if len(features):

@@ -105,7 +105,9 @@ class TakesTexts(Explains):
         elif purpose == "document":
             store = self.context.features
             if store is not None:
-                find = partial(store.documents, value, _LISTED)
+                from mi_crow.mechanistic.features.documents import find_documents  # with NumPy
+
+                find = partial(find_documents, store.connection, value, _LISTED)
                 self.in_thread(find, partial(self._list_documents, value), group="texts")
 
     def take_text(self, text: str) -> None:

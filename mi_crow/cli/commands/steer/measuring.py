@@ -22,7 +22,7 @@ from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_table
 from mi_crow.errors import UserError
 from mi_crow.jobs.spec import config_as_json
-from mi_crow.mechanistic.steering.measure.chat_judge.endpoint import KEYS
+from mi_crow.language_model.endpoint import KEYS
 from mi_crow.mechanistic.steering.measure.config import (
     OPERATIONS,
     STRENGTHS,

@@ -20,9 +20,9 @@ from mi_crow.mechanistic.steering.effects import Written, rows_forced, write_now
 from mi_crow.mechanistic.steering.fits import looked_up
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.arms import Arm
-from mi_crow.mechanistic.steering.measure.chat_judge.ratings import Rater
 from mi_crow.mechanistic.steering.measure.config import Trial
 from mi_crow.mechanistic.steering.measure.judges import Judge
+from mi_crow.mechanistic.steering.measure.ratings import Rater
 from mi_crow.mechanistic.steering.measure.text_figures import distinct, repetition
 from mi_crow.mechanistic.steering.parts import Shelf
 from mi_crow.mechanistic.steering.steer import steering_with

@@ -1,10 +1,9 @@
 """What can be refused before a measurement starts: no model is loaded. Torch-free."""
 
 from mi_crow.errors import UserError
+from mi_crow.language_model.endpoint import Endpoint
 from mi_crow.mechanistic.steering.fits import all_maxima, check_stack, looked_up
 from mi_crow.mechanistic.steering.interventions import Intervention
-from mi_crow.mechanistic.steering.measure.chat_judge.endpoint import Endpoint
-from mi_crow.mechanistic.steering.measure.chat_judge.ratings import Rater
 from mi_crow.mechanistic.steering.measure.config import (
     AutoConfig,
     Judging,
@@ -14,6 +13,7 @@ from mi_crow.mechanistic.steering.measure.config import (
 )
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.judges import compiled_pattern
+from mi_crow.mechanistic.steering.measure.ratings import Rater
 from mi_crow.mechanistic.steering.measure.recipes import recipes_named
 from mi_crow.store.workspace import Workspace
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from mi_crow.bounds import AMOUNT, COUNT, FACTOR, FEATURE, SEED, SHARE, SIZE, TEMPERATURE, TOP_P
 from mi_crow.errors import UserError
+from mi_crow.language_model.endpoint import check_endpoint
 from mi_crow.mechanistic.steering.interventions import Intervention
-from mi_crow.mechanistic.steering.measure.chat_judge.endpoint import check_endpoint
 from mi_crow.mechanistic.steering.schedules import parse_schedule
 
 OPERATIONS = ("add", "clamp", "floor", "cap")  # that a sweep can try

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import harmonic_mean, mean
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.steering.measure.chat_judge.endpoint import Endpoint, RubbishError
+from mi_crow.language_model.endpoint import Endpoint, RubbishError
 from mi_crow.visible import visible
 
 CRITERIA = ("concept", "instruction", "fluency")

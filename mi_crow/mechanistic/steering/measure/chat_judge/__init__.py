@@ -1,1 +1,0 @@
-"""A chat model as judge: asking an endpoint, and reading its ratings."""
