@@ -13,10 +13,10 @@ outlier, features, per_token, tokens_total, tokens_read, context_length, windows
 bos_added, order, sae_id, layer, point, explained; saes: the same for each, where they are named |
 | generate | prompt, interventions, max_new_tokens, temperature, top_p, seed, baseline, bos, \
 plausible, kl_budget, n, sae_id, messages (in place of prompt: a chat, see \
-`steering.chat.branches`) | baseline, steered, samples, targets, interventions, sae_id, branches \
-(of a chat, with the answers), \
-model_id, revision, metrics, stopped, \
-prompt_tokens, bos_added, context_length, shortened_to; on the way tokens {side, sample, text} |
+`steering.chat.branches`) | baseline, steered, samples, targets, promoted, \
+interventions, sae_id, branches (of a chat, with the answers), model_id, revision, \
+metrics, stopped, prompt_tokens, bos_added, context_length, shortened_to; on the way tokens \
+{side, sample, text} |
 | attribute | text, saes, target, against, log_probability, feature, position, top, steps, prune, \
 seed, bos, sae_id | tokens, target, value, predictions, saes, tree, memory_bytes |
 | predict | text, ablated [[sae, feature]], position, bos, sae_id | position, predictions, \

@@ -240,7 +240,12 @@ def test_a_continuation_that_the_context_ends_says_so(home):
 
 
 def test_samples_come_with_what_the_features_do_on_each_token(indexed):
-    found = steer(indexed, "3=floor 1max@feedback 0.9 0.5", "5=+4", n=3)
+    found = steer(indexed, "3=floor 1max@feedback 0.9 0.5", "5=+40", n=3)
+    assert [one["target"] for one in found["promoted"]] == found["targets"]
+    assert all(one["logits"] == sorted(one["logits"], reverse=True) for one in found["promoted"])
+    told = found["samples"][0]["steered"]["promoted_log_p"]
+    assert [len(own) for own in told["plain"]] == [5, 5]
+    assert sum(told["steered"][1]) > sum(told["plain"][1])  # what a hard push promotes is likelier
     assert found["targets"] == ["feature:3", "feature:5"]
     assert len(found["samples"]) == 3
     assert len({one["steered"]["text"] for one in found["samples"]}) > 1
@@ -256,6 +261,14 @@ def test_samples_come_with_what_the_features_do_on_each_token(indexed):
         assert all(
             k == pytest.approx(max(1 - m / 0.5, 0)) for m, k in zip(memory, factor, strict=True)
         )
+
+
+def test_the_features_of_a_group_are_read_each_and_share_a_feedback(indexed):
+    found = steer(indexed, "3+0.5*7=floor 1max@feedback 0.9 0.5")
+    assert found["targets"] == ["feature:3", "feature:7"]
+    one = found["samples"][0]["steered"]
+    assert [len(acts) for acts in one["acts"]] == [8, 8]
+    assert one["memory"][0] == one["memory"][1] is not None
 
 
 def test_a_text_is_read_in_the_plain_model(home):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
     from mi_crow.mechanistic.steering.loading import LoadedModel, LoadedSae
 
+_MOST_TARGETS = 64
 _LOGITS = 2**26  # of one pass: a quarter of a GiB of fp32
 
 
@@ -124,8 +125,40 @@ def watching(loaded: "LoadedSae | LoadedModel", features: Sequence[int]) -> Iter
 
 
 def feature_targets(stack: Sequence[Intervention]) -> list[int]:
-    """The features that a stack changes, in its order."""
-    return list(dict.fromkeys(one.feature for one in stack if one.feature is not None))
+    """The features that a stack changes, in its order, single ones before those of groups; of large
+    groups the first."""
+    single = [one.feature for one in stack if one.feature is not None]
+    grouped = [feature for one in stack for feature, _ in one.features]
+    return list(dict.fromkeys([*single, *grouped]))[: max(_MOST_TARGETS, len(set(single)))]
+
+
+@torch.inference_mode()
+def promoted_by(
+    loaded: "LoadedSae | LoadedModel", features: Sequence[int], count: int = 5
+) -> list[dict[str, Any]]:
+    """The tokens whose logits each feature's direction raises most (see `LogitLens`), as JSON:
+    `target`, `token_ids`, `tokens`, `logits`. Nothing for a model alone, an SAE over several layers
+    and a layer that is not as wide as the output embedding."""
+    from mi_crow.mechanistic.features.index.tables.logits import LogitLens
+
+    if loaded.sae_id is None or isinstance(loaded.sae, CrossLayerSae) or not features:
+        return []
+    lens = LogitLens(*loaded.lm.layers.unembedding(), copied=False)
+    rows = loaded.sae.decoder_rows.detach()[list(features)].float()
+    if rows.shape[1] != lens.width:
+        return []
+    found = lens.logits(rows).topk(min(count, lens.vocabulary), dim=1)
+    return [
+        {
+            "target": f"feature:{feature}",
+            "token_ids": ids,
+            "tokens": [shown_tokens(loaded.lm.tokenizer, [one])[0] for one in ids],
+            "logits": logits,
+        }
+        for feature, ids, logits in zip(
+            features, found.indices.tolist(), found.values.tolist(), strict=True
+        )
+    ]
 
 
 def read_generation(
@@ -134,6 +167,7 @@ def read_generation(
     generation: "Generation",
     stack: Sequence[Intervention] | None = None,
     max_acts: Mapping[int, float] | None = None,
+    promoted: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """One reading for each continuation, as JSON.
 
@@ -141,7 +175,9 @@ def read_generation(
     that of the text, both in the plain model; `distinct_2` the share of its pairs of neighbouring
     tokens that are different ones. For the steered side, whose `stack` acts now: `kl`, the mean
     KL(plain || steered) in nats a token, and for each feature under a feedback `memory` and
-    `factor`, m and k of `Schedule` on each token; None for the others.
+    `factor`, m and k of `Schedule` on each token; None for the others. `promoted_log_p` has, for
+    the tokens of each entry of `promoted` (see `promoted_by`), their mean log-probabilities over
+    the text, `plain` and `steered`.
     """
     prompt = len(generation.prompt_ids)
     longest = max((len(ids) for ids in generation.token_ids), default=0)
@@ -149,7 +185,8 @@ def read_generation(
     readings: list[dict[str, Any]] = []
     for start in range(0, len(generation.token_ids), rows):
         kept = generation.token_ids[start : start + rows]
-        for one in _read(lm, watched, replace(generation, token_ids=kept), stack is not None):
+        part = replace(generation, token_ids=kept)
+        for one in _read(lm, watched, part, stack is not None, promoted):
             ids = kept[one.pop("row")]
             tokens = shown_tokens(lm.tokenizer, [*generation.prompt_ids, *ids])[prompt:]
             shares = one.pop("steered_acts", None)
@@ -172,7 +209,11 @@ def _vocabulary(lm: "LanguageModel") -> int:
 
 
 def _read(
-    lm: "LanguageModel", watched: Watched, generation: "Generation", steered: bool
+    lm: "LanguageModel",
+    watched: Watched,
+    generation: "Generation",
+    steered: bool,
+    promoted: Sequence[Mapping[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     """The readings of continuations that fit one pass."""
     empty = [row for row, ids in enumerate(generation.token_ids) if not ids]
@@ -201,6 +242,11 @@ def _read(
             kl = functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
             reading["kl"] = max(float(kl[:length].mean(dtype=torch.float64)), 0.0)
             reading["steered_acts"] = _columns(shares, place, prompt, length)
+            sides = {"plain": log_p[:length].mean(0), "steered": log_q[:length].mean(0)}
+            reading["promoted_log_p"] = {
+                side: [mean[one["token_ids"]].tolist() for one in promoted]
+                for side, mean in sides.items()
+            }
         found[row] = reading
     return (found[row] for row in range(len(generation.token_ids)))
 
@@ -214,19 +260,27 @@ def _columns(acts: Tensor, place: int, start: int, length: int) -> list[list[flo
 def _feedback(
     stack: Sequence[Intervention], acts: Sequence[Sequence[float]], max_acts: Mapping[int, float]
 ) -> dict[str, Any]:
-    """m and k of the first feedback on each watched feature (see `Schedule`)."""
+    """m and k of the first feedback on each watched feature (see `Schedule`), on its own or in a
+    group."""
+    targets = feature_targets(stack)
+    known = {
+        feature: [act / max_acts[feature] for act in own]
+        for feature, own in zip(targets, acts, strict=False)
+        if max_acts.get(feature)
+    }
     memory: list[list[float] | None] = []
     factor: list[list[float] | None] = []
-    for feature, own in zip(feature_targets(stack), acts, strict=False):
-        schedule = next((one.schedule for one in stack if one.feature == feature), None)
-        if schedule is None or schedule.kind != "feedback" or not max_acts.get(feature):
+    for feature in targets:
+        held = (one for one in stack if feature in dict(one.features))
+        one = next((one for one in held if one.schedule.kind == "feedback"), None)
+        if one is None or not all(number in known for number, _ in one.features):
             memory.append(None)
             factor.append(None)
             continue
         m, course = 0.0, []
-        for act in own:
-            m = max(schedule.keep * m, act / max_acts[feature])
+        for shares in zip(*(known[number] for number, _ in one.features), strict=True):
+            m = max(one.schedule.keep * m, *shares)
             course.append(m)
         memory.append(course)
-        factor.append([min(max(1 - one / schedule.target, 0.0), 1.0) for one in course])
+        factor.append([min(max(1 - m / one.schedule.target, 0.0), 1.0) for m in course])
     return {"memory": memory, "factor": factor}

@@ -197,7 +197,8 @@ def steer_loaded(
     tokens_s and, unless it was stopped, `kl`: nats per token between the plain and the steered
     model's predictions on the steered texts; `perplexity`, that of these texts under the plain
     model, and `perplexity_ratio` to the baseline's. `samples` has both texts of each sample with
-    what `readings.read_generation` reads in them for the features `targets`. `plausible` and
+    what `readings.read_generation` reads in them for the features `targets`; `promoted` are the
+    tokens that these promote (see `readings.promoted_by`). `plausible` and
     `kl_budget` constrain the steered text (see `LanguageModel.generate`). `bos` and `bos_added` are
     those of `inspection.inspect`. `shortened_to` is the number of new tokens after which the
     model's context was full, else None. `prefixes` keep the prompt for the next call, and
@@ -208,7 +209,12 @@ def steer_loaded(
     """
     from mi_crow.language_model.generation import SIDES, Sampling, generate_sides
     from mi_crow.mechanistic.steering.parts import Shelf
-    from mi_crow.mechanistic.steering.readings import feature_targets, read_generation, watching
+    from mi_crow.mechanistic.steering.readings import (
+        feature_targets,
+        promoted_by,
+        read_generation,
+        watching,
+    )
     from mi_crow.mechanistic.steering.steer import steering_with
 
     lm = loaded.lm
@@ -240,6 +246,7 @@ def steer_loaded(
                     on_token(told, sample, piece)
 
     targets = feature_targets(own)
+    promoted: list[dict[str, Any]] = []
     readings: dict[str, list[dict[str, Any]]] = {}
     with (
         watching(loaded, targets) as watched,
@@ -263,15 +270,22 @@ def steer_loaded(
             if not baseline:
                 del written["baseline"]
         if not _stopped(written):
+            promoted = promoted_by(loaded, targets)
             for side, generation in written.items():
+                if should_stop is not None and should_stop():
+                    readings.clear()  # the texts are whole; nobody waits for what is read in them
+                    break
                 acting = own if side == "steered" else None
-                readings[side] = read_generation(lm, watched, generation, acting, maxima)
+                read = read_generation(lm, watched, generation, acting, maxima, promoted)
+                readings[side] = read
+        if readings:
             metrics |= _costs(readings)
     return {
         "baseline": written["baseline"].text if "baseline" in written else "",
         "steered": written["steered"].text if "steered" in written else "",
         "samples": _samples(written, readings, n),
         "targets": [f"feature:{feature}" for feature in targets],
+        "promoted": promoted,
         "interventions": [one.as_json(within=loaded.sae_id) for one in interventions],
         "sae_id": loaded.sae_id,
         "model_id": lm.model_id,

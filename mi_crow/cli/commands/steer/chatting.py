@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from mi_crow.cli import streams
 from mi_crow.cli.commands.causes.text import text_of
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.tables import console, print_line
@@ -92,14 +93,14 @@ def run_chat(
 def _typed() -> Iterator[str]:
     """Lines of the terminal until an empty one or the end of input."""
     print_line("Type a message; an empty line ends the conversation.", "dim")
+    out = streams.out()
     while True:
-        try:
-            line = input("you: ")
-        except EOFError:
-            return
+        out.write("you: ")
+        out.flush()
+        line = sys.stdin.readline()
         if not line.strip():
             return
-        yield line
+        yield line.strip()
 
 
 def _show(baseline: str, steered: str) -> None:

@@ -30,12 +30,15 @@ class LogitEffects:
 
 
 class LogitLens:
-    """The last norm and the output embedding of a model, in fp32, for directions of width d."""
+    """The last norm and the output embedding of a model, in fp32, for directions of width d; with
+    `copied` False the embedding as it is, without the memory for a copy."""
 
-    def __init__(self, final_norm: nn.Module | None, head: nn.Module) -> None:
+    def __init__(
+        self, final_norm: nn.Module | None, head: nn.Module, *, copied: bool = True
+    ) -> None:
         weight = head.weight
         assert isinstance(weight, Tensor)
-        self._weight = weight.detach().float()  # [V, d]
+        self._weight = weight.detach().float() if copied else weight.detach()  # [V, d]
         self._norm = None if final_norm is None else copy.deepcopy(final_norm).float()
 
     @property
@@ -59,7 +62,7 @@ class LogitLens:
         rows = unit_rows(decoder.to(self.device)) * self.width**0.5
         if self._norm is not None:
             rows = self._norm(rows) - self._norm(torch.zeros_like(rows[:1]))
-        return rows @ self._weight.T
+        return (rows.to(self._weight.dtype) @ self._weight.T).float()
 
     @torch.inference_mode()
     def effects(self, decoder: Tensor, count: int) -> Iterator[LogitEffects]:
