@@ -17,6 +17,7 @@ ANSWERS = (
     "presets",
     "measurements",
     "arms",
+    "vectors",
     "causes",
     "grid",
     "conflicts",
@@ -67,7 +68,7 @@ MEANINGS = {
     # Capitals: the same the other way round, or the rarer thing.
     "A": Meaning("auto: find a setting", ("auto",)),
     "C": Meaning("confidence", ("confidence",)),
-    "D": Meaning("the logit lens, layer by layer", ("lens",)),
+    "D": Meaning("directions: vectors, or the logit lens", ("lens", "vectors")),
     "E": Meaning("edit the values and start again", ("again",)),
     "F": Meaning("figures: measure", ("measure",)),
     "G": Meaning("last", ("last",)),

@@ -15,6 +15,7 @@ from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.known import KnownFeatures
 from mi_crow.session import layers
 from mi_crow.session.causes import EXPLAINING, Causes
+from mi_crow.session.vectors import look_into
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Operations:
             "hooks": self._hooks,
             "profile": self._profile,
             "watch": self._watch,
+            "look_into": partial(look_into, workspace),
             **{name: partial(self._explain, name) for name in EXPLAINING},
         }
         self._known = KnownFeatures(workspace)

@@ -29,6 +29,7 @@ STEER = (
     Action("steer.measured", "M", "measured", "measured", "What was measured, with its chart"),
     Action("steer.auto", "A", "auto", "auto", "Make this feature, label or text happen"),
     Action("steer.cancel", "c", "cancel_measuring", "cancel", "Stop measuring", False),
+    Action("steer.vectors", "D", "vectors", "vectors", "The vectors of the workspace"),
     Action(
         "steer.model", "", "model", "model alone", "Steer a model without an SAE of its own", False
     ),
@@ -53,6 +54,14 @@ MEASUREMENTS = (
     Action("measurements.open", "enter", "select_row", "open", "Show its settings and its chart"),
     Action("measurements.new", "n", "choose('new')", "new", "Measure the stack on the screen"),
     Action("measurements.remove", "x", "choose('remove')", "remove", "Remove the measurement"),
+)
+
+VECTORS = (
+    Action("vectors.open", "enter", "select_row", "look into", "Its features, and texts along it"),
+    Action("vectors.steer", "s", "choose('steer')", "steer", "Put the vector on Steer's stack"),
+    Action("vectors.new", "n", "choose('new')", "new", "Make a vector, as a job"),
+    Action("vectors.rename", "r", "choose('rename')", "rename", "Give it another name"),
+    Action("vectors.remove", "x", "choose('remove')", "remove", "Remove the vector"),
 )
 
 ARMS = (Action("arms.take", "enter", "select_row", "take", "Put this setting on the stack"),)

@@ -27,6 +27,7 @@ from tui.screens.steer.measured.measuring import MeasuresStacks
 from tui.screens.steer.presets import PresetChoice, PresetPopup, lacks_sae
 from tui.screens.steer.saved_screen import SavedTexts
 from tui.screens.steer.writing_screen import SETTINGS, SIDES, WritingScreen
+from tui.screens.vectors.ways import HasVectors
 from tui.text import printable
 from tui.widgets.area import Area
 from tui.widgets.field import Field
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, Preset
 
 
-class SteerScreen(SavedTexts, MeasuresStacks, WritingScreen):
+class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
     """Baseline and steered generation."""
 
     NAME = "steer"
@@ -221,6 +222,8 @@ class SteerScreen(SavedTexts, MeasuresStacks, WritingScreen):
 
     @on(PromptLine.Answered)
     def _answered(self, message: PromptLine.Answered) -> None:
+        if self.vector_answered(message.purpose, message.value):
+            return
         if message.purpose == "sweep":
             self._sweep(message.value)
         elif message.purpose == "constraint":

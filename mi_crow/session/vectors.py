@@ -1,0 +1,67 @@
+"""The session's operations on vectors of the workspace: taken apart, and the texts along them. No
+model has to be loaded."""
+
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.vectors.top_texts import TopText
+
+_AROUND = 60  # characters of a text on either side of its strongest token
+
+
+def look_into(
+    workspace: Workspace,
+    name: str,
+    sae_id: str | None = None,
+    run_id: str | None = None,
+    count: int = 8,
+) -> dict[str, Any]:
+    """A vector in terms of an SAE's features (see `vectors.from_sae.decomposed`), under `features`,
+    and the texts of a run that are most along it, under `texts`; null where none is named. What
+    does not fit is said in one sentence under `features_why` and `texts_why`.
+
+    Raises UserError, NotFoundError for the vector itself.
+    """
+    from mi_crow.errors import MiCrowError
+    from mi_crow.mechanistic.vectors.from_sae import decomposed
+    from mi_crow.mechanistic.vectors.stored import load_vector
+    from mi_crow.mechanistic.vectors.top_texts import top_texts
+
+    vector = load_vector(workspace, name)
+    layer = next(iter(vector.directions))
+    found: dict[str, Any] = {"name": name, "features": None, "texts": None}
+    if sae_id is not None:
+        try:
+            features = decomposed(workspace, vector, sae_id, None, count)
+            found["features"] = features
+            layer = features["layer"]
+        except MiCrowError as error:
+            found["features_why"] = error.sentence
+    if run_id is not None:
+        try:
+            along = top_texts(workspace, vector, run_id, layer, count)
+            found["texts"] = {
+                "run_id": run_id,
+                "layer": layer,
+                "mean": along.mean,
+                "std": along.std,
+                "top": [_short(one) for one in along.top],
+            }
+        except MiCrowError as error:
+            found["texts_why"] = error.sentence
+    return found
+
+
+def _short(one: "TopText") -> dict[str, Any]:
+    """A text from a little before its strongest token on."""
+    at = len(one.text) * one.position // max(len(one.token_ids), 1)
+    start = max(at - _AROUND, 0)
+    return {
+        "document": one.document,
+        "label": one.label,
+        "projection": one.projection,
+        "text": one.text[start : at + _AROUND],
+        "cut": start > 0,
+    }
