@@ -116,7 +116,7 @@ def test_no_index(snap_compare, app_workspace):
 
 @SIZES
 def test_an_inspected_text(picture, size, monkeypatch):
-    monkeypatch.setattr("tui.screens.inspect.screen.monotonic", lambda: 0.0)
+    monkeypatch.setattr("tui.screens.inspect.reading.monotonic", lambda: 0.0)
     assert picture("inspect", "right", "right", send=[messages.SendToInspect(3, TEXT)], size=size)
 
 

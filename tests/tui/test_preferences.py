@@ -86,7 +86,7 @@ def test_a_key_that_is_taken_is_refused_and_named(asked, says: str):
 
 
 def test_two_actions_can_change_their_keys_with_each_other():
-    keymap = read_keymap({"runs.log": ["c"], "runs.cancel": ["f5"]})
+    keymap = read_keymap({"runs.log": ["c"], "runs.cancel": ["f5"], "steer.cancel": ["f5"]})
     assert not keymap.mistakes
     # The log wanted the key that cancel has again.
     keymap = read_keymap({"runs.log": ["c"], "runs.cancel": ["?"]})

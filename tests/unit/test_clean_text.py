@@ -76,7 +76,7 @@ def test_a_file_name_that_labels_its_texts(tmp_path: Path) -> None:
 
 def test_words_of_a_command_line(tmp_path: Path) -> None:
     options = parse(["inspect", f"say {RAW_BYTE}"])
-    assert options.text == "say caf\ufffd"
+    assert options.text == ["say caf\ufffd"]
     options = parse(["steer", "--feature", f"3={RAW_BYTE}", "x"])
     assert options.feature == ["3=caf\ufffd"]
 

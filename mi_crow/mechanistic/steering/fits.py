@@ -58,10 +58,7 @@ class _Check:
     @staticmethod
     def _check_feature(feature: int, sae: SaeSummary) -> None:
         if feature >= sae.n_latents:
-            raise UserError(
-                f"'feature:{feature}' is not a feature of SAE {sae.sae_id!r}",
-                hint=f"it has features 0 to {sae.n_latents - 1}",
-            )
+            raise no_feature(feature, sae.sae_id, sae.n_latents)
 
     def _check_model(self, what: str, other: SaeSummary) -> None:
         own = self._sae(self._own, what)
@@ -216,3 +213,11 @@ def _maxima(workspace: Workspace, sae_id: str, wanted: list[int]) -> dict[int, f
                 hint="give its strength in latent units, e.g. +8",
             )
     return maxima
+
+
+def no_feature(feature: int, sae_id: str, n_latents: int) -> UserError:
+    """The error for a number that an SAE has no feature of."""
+    return UserError(
+        f"'feature:{feature}' is not a feature of SAE {sae_id!r}",
+        hint=f"it has features 0 to {n_latents - 1}",
+    )

@@ -16,6 +16,7 @@ from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.rules.some_latents import SomeLatents
 from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.steering.effects import teacher_forced
+from mi_crow.mechanistic.steering.fits import no_feature
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.sources import layer_activations
 from mi_crow.mechanistic.steering.where import ordinary_tokens
@@ -100,11 +101,14 @@ Watched = TargetActivations | AllLayersActivations
 @contextmanager
 def watching(loaded: "LoadedSae | LoadedModel", features: Sequence[int]) -> Iterator[Watched]:
     """Inside the block the features' activations can be read; enter it before `steering`. A model
-    alone has none."""
+    alone has none. Raises UserError for a feature that the SAE does not have."""
     if loaded.sae_id is None:
         yield AllLayersActivations((), 0)
         return
     lm, sae = loaded.lm, loaded.sae
+    for feature in features:
+        if not 0 <= feature < sae.n_latents:
+            raise no_feature(feature, loaded.sae_id, sae.n_latents)
     with ExitStack() as stack:
 
         def register(point: "HookPoint", detector: Detector) -> None:

@@ -8,6 +8,7 @@ from mi_crow.bounds import SHARE
 from mi_crow.cli.arguments import (
     add_device,
     add_sae,
+    add_seed,
     device_of,
     feature_number,
     number_within,
@@ -64,7 +65,7 @@ def add_flags(name: str, action: ArgumentParser) -> None:
             "--against", nargs="+", default=[], metavar="TEXTS", help="where it should not fire"
         )
         action.add_argument("--texts", type=positive, default=200, help="at most, a side")
-        action.add_argument("--seed", type=int, default=0, help="draws the texts")
+        add_seed(action)
         add_bos(action)
         add_device(action)
 
