@@ -125,7 +125,7 @@ async def test_a_sweep_is_asked_for_and_followed(
         asked.append((kind, params))
         return fake_jobs.add("running", kind, params={"sae_id": SAE}, done=2, total=5, unit="arm")
 
-    monkeypatch.setattr("mi_crow.jobs.submit", submit)
+    monkeypatch.setattr("mi_crow.jobs.launch.submit", submit)
     async with open_steer(3, size=(120, 40)) as (pilot, _):
         await press(pilot, "F")
         assert isinstance(pilot.app.screen, FormPopup)
@@ -151,7 +151,7 @@ async def test_auto_takes_a_feature_a_label_or_words(open_steer, monkeypatch: py
         asked.append(params)
         return "steer-auto-1"
 
-    monkeypatch.setattr("mi_crow.jobs.submit", submit)
+    monkeypatch.setattr("mi_crow.jobs.launch.submit", submit)
     async with open_steer(3) as (pilot, _):
         await press(pilot, "A", "enter")
         assert asked[-1]["feature"] == 3

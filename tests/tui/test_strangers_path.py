@@ -73,7 +73,7 @@ class Stranger:
 
 @pytest.mark.slow
 async def test_from_an_empty_workspace_to_a_steered_sentence(run_app, empty_workspace, monkeypatch):
-    monkeypatch.setattr("mi_crow.jobs.submit", partial(submit, runner=WORKER))
+    monkeypatch.setattr("mi_crow.jobs.launch.submit", partial(submit, runner=WORKER))
     async with run_app(empty_workspace, size=(80, 24)) as pilot:
         stranger = Stranger(pilot)
         await stranger.press("n", "new")
