@@ -166,7 +166,8 @@ def _label(
         found = search(options.recipes)
         auto = _arm(found["arms"][0])
         changed = {n for one in auto.interventions for n, _ in one.features}
-        others = matched_features(indexed.store, changed or {feature}, 0)
+        rivals = {n for one in auto.interventions for n, _ in one.rival_features}
+        others = matched_features(indexed.store, changed or {feature}, 0, rivals)
         methods: dict[str, Arm | None] = {"auto": auto, "random": auto.of_other_features(others)}
         if "add" in options.methods:
             methods["add"] = _arm(search(["add"])["arms"][0])
