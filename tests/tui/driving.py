@@ -5,11 +5,13 @@ every widget after each key. The event loop knows: `without_sleeping` lets the p
 """
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
+from textual.worker import WorkerCancelled
 
 from tui.app import MiCrowApp
 
@@ -21,7 +23,8 @@ async def settle(pilot: Pilot) -> None:
     """Waits until threads are done and what they posted, or started next, is on the screen."""
     workers = pilot.app.workers
     while True:
-        await workers.wait_for_complete()
+        with suppress(WorkerCancelled):  # one of a popup that closed meanwhile
+            await workers.wait_for_complete()
         await drawn(pilot.app)
         if all(worker.is_finished for worker in workers):
             return

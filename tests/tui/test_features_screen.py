@@ -200,7 +200,7 @@ async def test_another_name_replaces_the_first_and_an_empty_one_removes_it(open_
         await settle(pilot)
         await press(pilot, "t")
         await type_in(pilot, "ships")
-        await press(pilot, "enter")
+        await press(pilot, "ctrl+t")  # stays on the feature
         assert [concept.name for concept in annotations.concepts("demo-topk")] == ["ships"]
         await press(pilot, "t", "backspace", "enter")
         assert annotations.concepts("demo-topk") == []

@@ -85,7 +85,7 @@ async def test_what_is_no_text_is_told(open_inspect, tmp_path: Path):  # noqa: F
             assert words in notices(pilot)
         await press(pilot, "n", "d", *"zzzz", "enter")
         assert "no indexed document has 'zzzz'" in notices(pilot)
-        await press(pilot, "n", "g")
+        await press(pilot, "n", "s")
         assert "No generation is saved yet" in notices(pilot)
         assert session.asked == []
 
@@ -109,7 +109,7 @@ async def test_a_saved_generation_is_read(open_inspect):  # noqa: F811
         annotations.save_generation(
             model_id="m", prompt="The ship", baseline=" sank", steered=" sailed"
         )
-        await press(pilot, "n", "g", "j", "enter")
+        await press(pilot, "n", "s", "j", "enter")
         assert texts_asked(session) == ["The ship sank"]
 
 

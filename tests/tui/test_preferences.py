@@ -183,13 +183,13 @@ def test_no_sentence_has_a_key_of_its_own_in_it():
 
 @pytest.mark.slow
 async def test_a_key_for_the_palette_can_be_typed_into_a_field(app_workspace: Workspace):
-    async with started(app_workspace, '[keys]\n"app.palette" = ["%"]\n').run_test() as pilot:
+    async with started(app_workspace, '[keys]\n"app.palette" = ["&"]\n').run_test() as pilot:
         await press(pilot, "3")
         text = pilot.app.screen.query_one("#inspect-text", Area)
         text.focus()
-        await press(pilot, "percent_sign")
-        assert text.text == "%"
-        await press(pilot, "escape", "percent_sign")
+        await press(pilot, "ampersand")
+        assert text.text == "&"
+        await press(pilot, "escape", "ampersand")
         assert len(pilot.app.screen_stack) == 2
 
 

@@ -412,5 +412,5 @@ async def test_the_menu_of_new_things_says_what_is_not_possible_and_why(
         await press(pilot, "t")
         assert isinstance(pilot.app.screen, NewMenu)
         assert "needs a run" in notices(pilot)
-        await press(pilot, "j", "j", "j", "j", "j", "j", "enter")
+        await press(pilot, "G", "enter")
         assert [call["kind"] for call in submitted] == ["demo"]

@@ -65,6 +65,6 @@ KEPT_INSPECTIONS = (
 SOURCES = (
     Action("sources.file", "f", "choose('file')", "file", "The text of a file", False),
     Action("sources.document", "d", "choose('document')", "document", "An indexed document", False),
-    Action("sources.generation", "g", "choose('generation')", "Steer", "A saved text", False),
+    Action("sources.generation", "s", "choose('generation')", "Steer", "A saved text", False),
     Action("sources.chat", "c", "choose('chat')", "chat", "The text as a conversation", False),
 )

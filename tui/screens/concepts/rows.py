@@ -118,20 +118,18 @@ def coverage(
         ]
     else:
         parts.append((f"{named:,} features named", "$muted"))
-    if found is not None and room >= 76:
-        parts += [
-            (" · ", "$faint"),
-            (percent(found.firings), "$accent"),
-            (" of firings", "$muted"),
-        ]
-    if found is not None and room >= 100:
-        parts += [
-            (" · ", "$faint"),
-            (percent(found.strongest), "$accent"),
-            (" of texts by their strongest feature", "$muted"),
-        ]
+    told: list[tuple[str, str]] = []
     if search:
-        parts += [(" · ", "$faint"), (f"“{printable(search)}”", "$accent")]
+        told += [(" · ", "$faint"), (f"“{printable(search)}”", "$accent")]
     if marked:
-        parts += [(" · ", "$faint"), (f"{marked} marked", "$accent")]
-    return Content.assemble(" ", *parts)
+        told += [(" · ", "$faint"), (f"{marked} marked", "$accent")]
+    if found is not None:
+        for share, of in (
+            (found.firings, " of firings"),
+            (found.strongest, " of texts by their strongest feature"),
+        ):
+            more = [(" · ", "$faint"), (percent(share), "$accent"), (of, "$muted")]
+            if Content.assemble(" ", *parts, *more, *told).cell_length > room:
+                break
+            parts += more
+    return Content.assemble(" ", *parts, *told)
