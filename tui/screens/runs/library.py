@@ -63,6 +63,7 @@ class LibraryPopup(Popup[PublishedSae]):
         rows = self.query_one(RowList)
         rows.set_rows([library_row(sae) for sae in found.saes])
         rows.cursor = 0
+        self.query_one(ListHeading).refresh()  # how many there are
         shown = f"{count(len(found.saes))} of " if len(found.saes) < found.total else ""
         self.query_one("#library-count", Static).update(f"{shown}{count(found.total)} SAEs")
         self._tell_chosen()
