@@ -224,6 +224,20 @@ def device_of(options: Namespace) -> str:
     return validate_device(options.device or UserSettings.load().text("device") or "auto")
 
 
+def llm_of(url: str, model: str | None) -> tuple[str, str]:
+    """The address and model of an LLM endpoint: those of the flags, else those of the config file.
+    Raises UserError without an address."""
+    from mi_crow.store.settings import UserSettings
+
+    settings = UserSettings.load()
+    found = url or settings.text("llm.url")
+    if not found:
+        raise UserError(
+            "no LLM endpoint is known", hint="name one, or mi-crow config set llm.url URL"
+        )
+    return found, model or settings.text("llm.model") or ""
+
+
 def sae_to_read(workspace: Workspace, options: Namespace) -> str:
     """As `pick_sae`; with --after, the named SAE may not exist yet. Raises UserError."""
     return options.sae if options.after and options.sae else pick_sae(workspace, options.sae)

@@ -15,9 +15,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mi_crow.errors import MachineError, UserError
+from mi_crow.store.settings import LLM_KEY_NAME, check_address
 from mi_crow.visible import visible
 
-KEYS = ("MI_CROW_LLM_KEY", "OPENAI_API_KEY")  # the first that is set is sent
+KEYS = (LLM_KEY_NAME, "OPENAI_API_KEY")  # the first that is set is sent
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # answers of a server that is busy
 _TRIES = 5
@@ -107,17 +108,10 @@ class Endpoint:
 
 
 def check_endpoint(url: str) -> None:
-    """Raises UserError for what is no web address, or one to which a key would go unencrypted."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        parts, host = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not host:
-        raise UserError(f"{url!r} is not a web address", hint="e.g. http://localhost:8000/v1")
-    if parts.username or parts.password:
-        raise UserError("a web address must not hold a key", hint=f"set {KEYS[0]} instead")
-    if parts.scheme == "http" and host not in _LOCAL and key() is not None:
+    """Raises UserError if `url` is not a web address, or would receive the key unencrypted."""
+    check_address(url)
+    parts = urlsplit(url)
+    if parts.scheme == "http" and parts.hostname not in _LOCAL and key() is not None:
         raise UserError(
             f"{url!r} would get the key unencrypted",
             hint="use https, or unset " + " and ".join(KEYS),

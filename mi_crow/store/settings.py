@@ -89,7 +89,7 @@ def _checked(setting: Setting, value: Any) -> Value:
     if value and setting.name == "device":
         validate_device(value)
     if value and setting.name == "llm.url":
-        _check_url(value)
+        check_address(value, "llm.url")
     return value
 
 
@@ -101,18 +101,22 @@ def _check_colours(name: str, colours: list[str]) -> None:
         raise UserError(f"{name} needs 2 to {_MOST_COLOURS} colours")
 
 
-def _check_url(url: str) -> None:
+def check_address(url: str, named: str = "") -> None:
+    """Raises UserError for an address of an LLM endpoint that is none, or that holds a key. `named`
+    stands before it in the sentence."""
     try:
         parts = urlsplit(url)
         whole = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
     except ValueError:
-        raise UserError(f"llm.url {url!r} is not an address") from None
+        whole = False
     if not whole:
-        raise UserError(f"llm.url {url!r} is not an address", hint="e.g. http://localhost:8000/v1")
+        hint = "e.g. http://localhost:8000/v1"
+        raise UserError(f"{named} {url!r} is not a web address".strip(), hint=hint)
     if parts.username or parts.password or parts.query:
         raise UserError(
-            "llm.url must not contain a password or a key",
-            hint=f"put the key into the variable {LLM_KEY_NAME}",
+            f"{named or 'a web address'} must not contain a password or a key",
+            hint=f"put it into the variable {LLM_KEY_NAME}",
         )
 
 

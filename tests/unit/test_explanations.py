@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mi_crow.cli import main
 from mi_crow.errors import CancelledError, MachineError, UserError
 from mi_crow.language_model.endpoint import Endpoint, RubbishError, check_endpoint
 from mi_crow.mechanistic.explain.explanations.config import ExplanationsConfig
@@ -251,3 +252,18 @@ def test_a_local_model_needs_a_chat_template(tiny_model_dir, tmp_path):
     )
     ask = local_chat(str(chatty), "cpu")
     assert ask("What is this?") == ask("What is this?")
+
+
+def test_without_an_address_the_one_of_the_config_file_is_asked(
+    indexed_workspace, chat, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    asked = ["--workspace", str(indexed_workspace.root), "explain", "--sae", SAE]
+    asked += ["--explainer", "--dry-run", "--json"]
+    assert main(asked) == 2
+    assert "no LLM endpoint is known" in capsys.readouterr().err
+    assert main(["config", "set", "llm.url", chat.url]) == 0
+    assert main(["config", "set", "llm.model", "rules"]) == 0
+    capsys.readouterr()
+    assert main(asked) == 0
+    assert json.loads(capsys.readouterr().out)["requests"] > 0

@@ -105,7 +105,7 @@ def test_the_command_says_what_is_missing(home, tmp_path, capsys) -> None:
     for arguments, sentence in (
         ([], "no text is given"),
         (["--messages", str(talk)], "--messages is for a chat"),
-        (["--chat"], "there is no message"),
+        (["--chat"], "no message given"),
         (["--chat", "--messages", str(tmp_path / "none.json")], "cannot be read"),
         (["--chat", "--messages", str(talk)], "this model has no chat template"),
     ):

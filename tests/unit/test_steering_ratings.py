@@ -156,7 +156,7 @@ def test_the_key_is_that_of_the_environment_and_never_unencrypted(server, endpoi
     assert server.keys == ["Bearer first"]
     with pytest.raises(UserError, match="unencrypted"):
         Rating("http://example.org/v1", "judge")
-    with pytest.raises(UserError, match="must not hold a key"):
+    with pytest.raises(UserError, match="must not contain a password or a key"):
         Rating("https://me:secret@example.org/v1", "judge")
     assert Rating("https://example.org/v1", "judge").parallel == 8
 

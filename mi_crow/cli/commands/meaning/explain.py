@@ -10,6 +10,7 @@ from mi_crow.cli.arguments import (
     add_sae,
     add_seed,
     device_of,
+    llm_of,
     open_workspace,
     positive,
     sae_to_read,
@@ -30,8 +31,10 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     group.add_argument(
         "--explainer",
         metavar="URL",
+        nargs="?",
+        const="",
         help="address of an OpenAI-compatible endpoint (key: MI_CROW_LLM_KEY or OPENAI_API_KEY), "
-        "or local:MODEL",
+        "or local:MODEL (without URL: llm.url of the config file)",
     )
     group.add_argument("--explainer-model", metavar="NAME", help="the model's name at the endpoint")
     group.add_argument(
@@ -65,10 +68,11 @@ def run(options: Namespace) -> int:
             )
         config = ExplainConfig(sae_id, options.seed)
         return run_job(workspace, "explain", config_as_json(config), options, show_result)
+    explainer, model = llm_of(options.explainer, options.explainer_model)
     config = ExplanationsConfig(
         sae_id,
-        options.explainer,
-        options.explainer_model or "",
+        explainer,
+        model,
         options.where or "",
         options.most,
         not options.no_scores,

@@ -167,7 +167,7 @@ def merge(workspace: Workspace, annotations: "Annotations", options: Namespace) 
 
 def check(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     if not options.texts_for and not options.against:
-        raise UserError("there is no text to check on", hint="give --for or --against")
+        raise UserError("no texts given to check the feature on", hint="give --for or --against")
     sae_id = pick_sae(workspace, options.sae)
     feature = _feature_of(annotations, sae_id, options.target)
     from mi_crow.mechanistic.explain.checking import check_feature

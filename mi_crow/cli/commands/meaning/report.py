@@ -1,4 +1,4 @@
-"""`mi-crow report`: features with their examples in one file that stands alone."""
+"""`mi-crow report`: features with their examples in one self-contained file."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path

@@ -49,7 +49,7 @@ def check_chat(options: Namespace) -> None:
     if not options.chat:
         raise UserError("no text is given", hint="give one in quotes, or `-` to read stdin")
     if options.json or not sys.stdin.isatty():
-        raise UserError("there is no message", hint="give one in quotes, or --messages FILE")
+        raise UserError("no message given", hint="give one in quotes, or --messages FILE")
 
 
 def run_chat(

@@ -13,6 +13,7 @@ from mi_crow.cli.arguments import (
     add_sae,
     add_seed,
     device_of,
+    llm_of,
     number_within,
     open_workspace,
     pick_sae,
@@ -81,8 +82,10 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     judge.add_argument(
         "--endpoint",
         metavar="URL",
+        nargs="?",
+        const="",
         help="OpenAI-compatible, e.g. http://localhost:8000/v1; the key is taken from "
-        f"{' or '.join(KEYS)} in the environment",
+        f"{' or '.join(KEYS)} in the environment (without URL: llm.url of the config file)",
     )
     judge.add_argument("--judge-model", metavar="NAME", help="its name there")
     judge.add_argument(
@@ -260,7 +263,7 @@ def _rating(options: Namespace) -> Rating | None:
         if options.judge_model or options.concept:
             raise UserError("--judge-model and --concept need an --endpoint")
         return None
-    return Rating(options.endpoint, options.judge_model or "", options.concept)
+    return Rating(*llm_of(options.endpoint, options.judge_model), options.concept)
 
 
 def _prompts(options: Namespace) -> tuple[str, ...]:

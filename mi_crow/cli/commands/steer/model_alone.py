@@ -1,4 +1,4 @@
-"""Which SAE a stack runs with on the command line, or which model alone."""
+"""The SAE that a stack runs with on the command line, or the model where none is needed."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
