@@ -106,11 +106,10 @@ def check_address(url: str, named: str = "") -> None:
     stands before it in the sentence."""
     try:
         parts = urlsplit(url)
-        whole = parts.scheme in ("http", "https") and bool(parts.hostname)
         _ = parts.port
     except ValueError:
-        whole = False
-    if not whole:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         hint = "e.g. http://localhost:8000/v1"
         raise UserError(f"{named} {url!r} is not a web address".strip(), hint=hint)
     if parts.username or parts.password or parts.query:
