@@ -2,22 +2,21 @@
 
     python tests/benchmarks/steer.py WORKSPACE [--sae ID] [--labels N | --only NAME ..] [--n 128]
     python tests/benchmarks/steer.py WORKSPACE --speed
+    python tests/benchmarks/steer.py WORKSPACE --model smollm2 --layer resid_post.15 --resume
 
-The workspace has an SAE with its run and index, whose texts have labels: the demo's, or one made on
-a real model with
-
-    mi-crow capture --model DIR --layer resid_post.15 --dataset texts.jsonl --label-field label
-    mi-crow train ..., mi-crow index ...
-
-(`tests/real_model/smollm2.py` makes SmolLM2-135M's folder and such texts). For every label its
-best feature is steered. The search reads no label: it judges by the words of the texts in which the
-feature is strong, on development prompts and seeds. What it finds is then measured on `--sets`
+The workspace has an SAE with its run and index, whose texts have labels: the demo's, or one that
+`--model` (a folder, or `smollm2`, which is fetched) makes: see `steer_workspace`. For every label
+its best feature is steered. The search reads no label: it judges by the words of the texts in which
+the feature is strong, on development prompts and seeds. What it finds is then measured on `--sets`
 other sets of prompts (openings of the corpus), with fresh seeds and `--n` continuations each, and
 judged by the label: a bag-of-words classifier on raw texts, never the SAE. Beside it, at the same
 limits on the ratio of perplexities (1.25 and 1.5): constant addition, a difference of means of the
 label's activations (`dom`), both with strengths found by the same search; the prompt "Write about
 LABEL:"; and a random feature matched in density and norm. A label passes when its share goes from
 below 15% to above 60% at a ratio of at most 1.5, on every set.
+
+With `--model` or `--curves` the search knows the label, as `--auto --label` does, and all methods
+are compared at equal ratios on prompts of their own: see `steer_curves`.
 
 `--methods` leaves some of these out. The table goes to the terminal (of each set the shares, plain
 > steered), the numbers to `--out`, after every label: with `--resume` those that are there already
@@ -56,6 +55,8 @@ from mi_crow.mechanistic.steering.steer import steering
 from mi_crow.mechanistic.vectors.stored import SteeringVector, save_vector
 from mi_crow.store.atomic import write_json
 from mi_crow.store.workspace import Workspace
+from tests.benchmarks.steer_curves import Curves, print_summary, summary
+from tests.benchmarks.steer_workspace import STEPS, prepare
 
 LIMITS = (1.25, 1.5)
 METHODS = ("auto", "add", "dom", "random", "prompting")
@@ -68,8 +69,12 @@ MEAN_TEXTS = 64  # of each side of a difference of means
 def main() -> None:
     options = _options()
     torch.set_flush_denormal(True)
+    made = None
+    if options.model:
+        wanted = (options.layer, options.steps, options.device, options.dataset)
+        made = prepare(Path(options.workspace), options.model, *wanted)
     workspace = Workspace.open(options.workspace, create=False)
-    sae_id = options.sae or workspace.list_saes()[0].sae_id
+    sae_id = options.sae or made or workspace.list_saes()[0].sae_id
     loaded = load_for_work(workspace, sae_id, options.device)
     if options.speed:
         _speed(workspace, loaded, options)
@@ -77,6 +82,11 @@ def main() -> None:
     indexed = Indexed.open(workspace, sae_id)
     baselines: dict[Any, Any] = {}
     labels = options.only or indexed.texts.labels[: options.labels]
+    if options.model or options.curves:
+        curves = Curves(workspace, loaded, indexed, options)
+        curves.run(labels)
+        print_summary(summary(curves.rows, options.limits))
+        return
     rows: dict[str, Any] = {}
     if options.resume and options.out.is_file():
         rows = json.loads(options.out.read_text())["labels"]
@@ -93,6 +103,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("workspace")
     parser.add_argument("--sae")
+    parser.add_argument("--model", help="a folder, or smollm2: make the workspace first")
+    parser.add_argument("--layer", default="resid_post.15", help="with --model")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the SAE, with --model")
+    parser.add_argument("--dataset", type=Path, help="JSON lines of text and label, with --model")
+    parser.add_argument("--curves", action="store_true")
+    parser.add_argument("--points", type=int, default=3, help="strengths of a curve")
     parser.add_argument("--labels", type=int, default=1000, help="the first so many")
     parser.add_argument("--only", nargs="+", help="these labels")
     parser.add_argument("--n", type=int, default=128)

@@ -317,7 +317,7 @@ def test_the_strength_that_cost_too_much_on_other_continuations_is_lowered(store
 
 def test_allies_come_with_the_feature_and_rivals_do_not(store):
     # Features 12 to 17 fire on words of sailing.
-    allies = dict(allies_of(store, IndexedTexts(store), 12))
+    allies = dict(allies_of(store, IndexedTexts(store).about(12, 0), 12))
     assert allies[12] == 1.0
     assert set(allies) & set(range(13, 18))
     assert not set(allies) & set(range(6))
@@ -325,7 +325,7 @@ def test_allies_come_with_the_feature_and_rivals_do_not(store):
 
 def test_the_vector_of_a_topic_leads_from_other_texts_to_its_own(home, store):
     loaded = load_for_work(home, SAE_ID, "cpu")
-    name = topic_vector(home, loaded, IndexedTexts(store), 12)
+    name = topic_vector(home, loaded, IndexedTexts(store).about(12, 0), 12)
     held = load_vector(home, name)
     (point,) = held.directions
     sides = [
@@ -335,6 +335,19 @@ def test_the_vector_of_a_topic_leads_from_other_texts_to_its_own(home, store):
     about, others = (one[loaded.layer].rows @ held.directions[point] for one in sides)
     assert about.mean() > others.mean()
     assert held.figure(point, "max") is not None
+
+
+def test_the_vector_of_a_label_is_made_once(home, store):
+    loaded = load_for_work(home, SAE_ID, "cpu")
+    sides = IndexedTexts(store).labelled("sailing", 0)
+    assert {one.label for one in sides[0]} == {"sailing"}
+    assert "sailing" not in {one.label for one in sides[1]}
+    name = topic_vector(home, loaded, sides, 12, "sailing")
+    made = load_vector(home, name).made["created"]
+    assert topic_vector(home, loaded, sides, 12, "sailing") == name
+    assert load_vector(home, name).made["created"] == made
+    other = topic_vector(home, loaded, IndexedTexts(store).labelled("cooking", 0), 12, "cooking")
+    assert other != name
 
 
 def test_an_output_score_is_the_best_promoted_tokens_probability_weighted_by_rank():

@@ -72,7 +72,7 @@ def run_auto(
     measurement = open_measurement(workspace, name, "auto", asdict(config))
     recipes = recipes_named(config.recipes)
     kept = {one.name for one in list_vectors(workspace)}
-    aim = _aim(bench, indexed, feature, trial.seed, {recipe.name for recipe in recipes})
+    aim = _aim(bench, indexed, config, feature, {recipe.name for recipe in recipes})
     search = Search(bench, config, development, measurement, progress)
     built = [(recipe, arm) for recipe in recipes if (arm := recipe.build(aim))]
     tried, finalists = search.run(built)
@@ -121,26 +121,35 @@ def run_auto(
         "preset": config.preset,
     }
     measurement.finish(result)
-    if aim.vector and aim.vector not in kept and all(aim.vector not in str(row) for row in rows):
-        vector_path(workspace, aim.vector).unlink()
+    used = {one["target"] for row in rows for one in row["interventions"]}
+    for vector in {aim.vector, aim.spread} - {"", *kept}:
+        if f"vector:{vector}" not in used:
+            vector_path(workspace, vector).unlink()
     if config.preset is not None:
         _save_preset(workspace, config.preset, winner["interventions"])
     return result
 
 
-def _aim(bench: Bench, indexed: Indexed, feature: int, seed: int, recipes: Set[str]) -> Aim:
-    """What the recipes need to know of a feature; what is found in texts only where it is in
-    enough of them."""
+def _aim(
+    bench: Bench, indexed: Indexed, config: AutoConfig, feature: int, recipes: Set[str]
+) -> Aim:
+    """What the recipes need to know of a feature or a label; what is found in texts only where
+    there are enough of them."""
     rivals = rivals_of(indexed.store, feature) if "swap" in recipes else ()
     allies: tuple[tuple[int, float], ...] = ()
-    vector = ""
+    vector = spread = ""
     with suppress(UserError):
+        texts, seed, label = indexed.texts, config.trial.seed, config.judging.label
+        sides = texts.about(feature, seed) if label is None else texts.labelled(label, seed)
         if recipes & {"group", "group-decay"}:
-            allies = allies_of(indexed.store, indexed.texts, feature, seed)
-        if recipes & {"means", "means-decay"}:
-            vector = topic_vector(bench.workspace, bench.loaded, indexed.texts, feature, seed)
+            allies = allies_of(indexed.store, sides, feature)
+        if recipes & {"means", "means-floor", "means-decay"}:
+            vector = topic_vector(bench.workspace, bench.loaded, sides, feature, label)
+        if "means-layers" in recipes:
+            at_layers = (bench.workspace, bench.loaded, sides, feature, label)
+            spread = topic_vector(*at_layers, spread=True)
     rivals = tuple(one for one in rivals if one not in dict(allies))
-    return Aim(feature, rivals, allies, vector)
+    return Aim(feature, rivals, allies, vector, spread)
 
 
 def _report(

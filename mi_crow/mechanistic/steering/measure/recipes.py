@@ -21,6 +21,7 @@ class Aim:
     rivals: tuple[int, ...] = ()
     allies: tuple[tuple[int, float], ...] = ()  # features with weights, the feature among them
     vector: str = ""  # from other texts to those that are about the feature
+    spread: str = ""  # the same at several layers
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,14 @@ def _group(op: Op, schedule: Schedule = CONSTANT) -> Callable[[Aim], Arm | None]
     return build
 
 
-def _means(schedule: Schedule = CONSTANT) -> Callable[[Aim], Arm | None]:
+def _means(
+    op: Op = "add", schedule: Schedule = CONSTANT, spread: bool = False
+) -> Callable[[Aim], Arm | None]:
     def build(aim: Aim) -> Arm | None:
-        if not aim.vector:
+        vector = aim.spread if spread else aim.vector
+        if not vector:
             return None
-        one = Intervention(f"vector:{aim.vector}", "add", 1.0, "norm", schedule=schedule)
+        one = Intervention(f"vector:{vector}", op, 1.0, "norm", schedule=schedule)
         return Arm((one,))
 
     return build
@@ -82,7 +86,9 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("group", "raised with the features that come with it", _group("floor")),
     Recipe("group-decay", "the same group, fading over 16 tokens", _group("add", _DECAY), 0.7),
     Recipe("means", "the difference of means of its texts and others", _means(), 0.3),
-    Recipe("means-decay", "the same, fading over 16 tokens", _means(_DECAY), 0.7),
+    Recipe("means-floor", "the same, raised where it is below", _means("floor"), 0.3),
+    Recipe("means-layers", "the same, added at three layers", _means(spread=True), 0.1),
+    Recipe("means-decay", "the same, fading over 16 tokens", _means(schedule=_DECAY), 0.7),
     Recipe("plausible", "raised, within the plausible set", _single("floor", beta=_BETA), 1.2),
     Recipe(
         "plausible-feedback",

@@ -28,6 +28,10 @@ class Document:
     heldout: bool
 
 
+Sides = tuple[list[Document], list[Document]]
+"""Texts on a topic, and as a contrast others."""
+
+
 class IndexedTexts:
     """A sample of the texts in an SAE's index, the same one every time."""
 
@@ -66,7 +70,16 @@ class IndexedTexts:
             hint = f"there is {nearest(label, self.labels)}" if self.labels else "it has no labels"
             raise NotFoundError(f"label {label!r} is not in the index", hint=hint)
 
-    def about(self, feature: int, seed: int) -> tuple[list[Document], list[Document]]:
+    def labelled(self, label: str, seed: int) -> Sides:
+        """The texts with a label, and those with another or none. Raises NotFoundError for an
+        unknown label."""
+        self.check_label(label)
+        own = [one for one in self.documents if one.label == label]
+        others = [one for one in self.documents if one.label != label]
+        random.Random(seed).shuffle(others)
+        return own, others
+
+    def about(self, feature: int, seed: int) -> Sides:
         """Texts in which a feature is strong, and as a contrast others in which it is not.
 
         Raises UserError where it is strong in too few texts.

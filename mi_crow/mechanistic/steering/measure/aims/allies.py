@@ -3,7 +3,7 @@
 import numpy as np
 
 from mi_crow.mechanistic.features.queries import FeatureStore
-from mi_crow.mechanistic.steering.measure.texts import IndexedTexts
+from mi_crow.mechanistic.steering.measure.texts import Sides
 
 MOST = 8
 _APART = 0.5  # standard deviations that the means of the two sides must differ by
@@ -11,9 +11,9 @@ _LEAST = 0.1  # of the greatest weight
 
 
 def allies_of(
-    store: FeatureStore, texts: IndexedTexts, feature: int, seed: int = 0, most: int = MOST
+    store: FeatureStore, texts: Sides, feature: int, most: int = MOST
 ) -> tuple[tuple[int, float], ...]:
-    """`feature` and the features that tell the texts it is about from others, with weights.
+    """`feature` and the features that tell the texts on its topic from others, with weights.
 
     This is the difference of means in the SAE's latents, refined to the most discriminative ones
     (SDCV, 2505.15038): of each feature's greatest activations in the training documents, those of
@@ -21,8 +21,7 @@ def allies_of(
     decoder row's norm, as a share of the greatest. The index keeps only the strongest features of
     each document: the others count as 0.
     """
-    about, others = texts.about(feature, seed)
-    sides = [[one.number for one in some if not one.heldout] for some in (about, others)]
+    sides = [[one.number for one in some if not one.heldout] for some in texts]
     n = store.meta().n_features
     means, squares = np.zeros((2, n)), np.zeros((2, n))
     for place, documents in enumerate(sides):

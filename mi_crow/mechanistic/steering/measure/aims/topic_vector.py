@@ -1,48 +1,95 @@
-"""The direction from other texts to those that a feature is about, as a vector of the workspace."""
+"""The direction from other texts to those on a topic, as a vector of the workspace."""
 
+import json
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.loading import LoadedSae
-from mi_crow.mechanistic.steering.measure.texts import IndexedTexts
+from mi_crow.mechanistic.steering.measure.texts import Sides
 from mi_crow.mechanistic.steering.parts import point_written
-from mi_crow.mechanistic.vectors.activations import activations_on, massive_norm, ordinary
+from mi_crow.mechanistic.vectors.activations import (
+    TextActivations,
+    activations_on,
+    massive_norm,
+    ordinary,
+)
 from mi_crow.mechanistic.vectors.make import origin_of
 from mi_crow.mechanistic.vectors.methods import difference_of_means
-from mi_crow.mechanistic.vectors.stored import SteeringVector, save_vector
+from mi_crow.mechanistic.vectors.stored import SteeringVector, list_vectors, save_vector
 from mi_crow.store.workspace import Workspace
 
+if TYPE_CHECKING:
+    from mi_crow.language_model import HookPoint
+
 _TEXTS = 64  # of each side
-_NAME = 50  # characters of the SAE's id
+_NAME = 36  # characters of the SAE's id
+_DEPTHS = (0.3, 0.5, 0.7)  # of the blocks
 
 
 def topic_vector(
-    workspace: Workspace, loaded: LoadedSae, texts: IndexedTexts, feature: int, seed: int = 0
+    workspace: Workspace,
+    loaded: LoadedSae,
+    texts: Sides,
+    feature: int,
+    label: str | None = None,
+    *,
+    spread: bool = False,
 ) -> str:
-    """Saves the difference of means of the texts in which `feature` is strong and of others, where
-    the SAE writes; its name. No label is read. Raises UserError where the feature is in too few
-    texts."""
-    point = point_written(loaded.lm, loaded.sae, loaded.sae_id) or loaded.layer
-    sides = [
-        activations_on(loaded.lm, [point], [one.text for one in some if not one.heldout][:_TEXTS])[
-            point
-        ]
-        for some in texts.about(feature, seed)
-    ]
-    median, limit = massive_norm(*sides)
-    pooled = [one.pooled(ordinary(one, limit), "mean") for one in sides]
-    direction = difference_of_means(*pooled)
-    along = sides[0].rows @ direction / direction.square().sum().clamp_min(1e-12)
-    figures = {
-        "max": float(along[ordinary(sides[0], limit)].max()),
-        "median_norm": median,
-        "outlier_norm": limit,
+    """Saves the difference of means of the training texts on a topic and of others, where the SAE
+    writes, or with `spread` at three depths of the model; its name.
+
+    The topic is that of `feature`, or `label`. A vector that was made from the same texts is not
+    made again. Raises UserError where there are no texts, or too few blocks to spread over.
+    """
+    points = _spread(loaded) if spread else [_written(loaded)]
+    told = [[one.text for one in some if not one.heldout][:_TEXTS] for some in texts]
+    of = {
+        "sae": loaded.sae_id,
+        "weights": loaded.weights_hash(),
+        "feature": feature,
+        "label": label,
+        "texts": sha256(json.dumps(told).encode()).hexdigest(),
     }
-    name = f"{loaded.sae_id[:_NAME]}-{feature}-topic"
-    made = {
-        **origin_of(loaded.lm),
-        "method": "mean",
-        "of": {"sae": loaded.sae_id, "feature": feature},
-        "texts_for": len(pooled[0]),
-        "texts_against": len(pooled[1]),
-        "layers": {point.point: figures},
-    }
-    save_vector(workspace, SteeringVector(name, {point.point: direction}, made), replace=True)
+    # A feature may be the best of several labels.
+    topic = "topic" if label is None else of["texts"][:8]
+    name = f"{loaded.sae_id[:_NAME]}-{feature}-{topic}{'-layers' if spread else ''}"
+    held = {one.name: one.made for one in list_vectors(workspace)}
+    if held.get(name, {}).get("of") == of:
+        return name
+    sides = [activations_on(loaded.lm, points, some) for some in told]
+    directions: dict[str, Tensor] = {}
+    figures: dict[str, dict[str, float]] = {}
+    for point in points:
+        found = _at(*(side[point] for side in sides))
+        directions[point.point], figures[point.point] = found
+    made = {**origin_of(loaded.lm), "method": "mean", "of": of, "layers": figures}
+    counts = {"texts_for": len(told[0]), "texts_against": len(told[1])}
+    save_vector(workspace, SteeringVector(name, directions, {**made, **counts}), replace=True)
     return name
+
+
+def _at(about: TextActivations, others: TextActivations) -> tuple[Tensor, dict[str, float]]:
+    """The direction at one layer [d], and its figures."""
+    median, limit = massive_norm(about, others)
+    direction = difference_of_means(
+        *(one.pooled(ordinary(one, limit), "mean") for one in (about, others))
+    )
+    along = about.rows @ direction / direction.square().sum().clamp_min(1e-12)
+    greatest = float(along[ordinary(about, limit)].max())
+    return direction, {"max": greatest, "median_norm": median, "outlier_norm": limit}
+
+
+def _written(loaded: LoadedSae) -> "HookPoint":
+    return point_written(loaded.lm, loaded.sae, loaded.sae_id) or loaded.layer
+
+
+def _spread(loaded: LoadedSae) -> "list[HookPoint]":
+    layers = loaded.lm.layers
+    count = len(layers.blocks())
+    numbers = sorted({round(share * count) for share in _DEPTHS})
+    if len(numbers) < len(_DEPTHS) or numbers[-1] >= count:
+        raise UserError(f"{count} blocks are too few to spread a vector over")
+    return [layers.resolve(number) for number in numbers]

@@ -1,0 +1,270 @@
+"""The share of a topic against what it costs in perplexity, method by method, on fresh prompts.
+
+Every method has its strength moved until the ratio of perplexities lies around the limits; its
+share at a limit is interpolated between the two measurements beside it, linear in the logarithm of
+the ratio. So all methods are compared at equal ratios, and no one gains by a lucky strength.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.loading import LoadedSae
+from mi_crow.mechanistic.steering.measure.aims.topic_vector import topic_vector
+from mi_crow.mechanistic.steering.measure.arms import Arm
+from mi_crow.mechanistic.steering.measure.auto import run_auto
+from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging, Trial
+from mi_crow.mechanistic.steering.measure.controls import matched_features
+from mi_crow.mechanistic.steering.measure.indexed import Indexed
+from mi_crow.mechanistic.steering.measure.setup import make_bench
+from mi_crow.store.atomic import write_json
+from mi_crow.store.workspace import Workspace
+
+# Of four words each, which nearly every tokenizer makes four tokens: one batch.
+FRESH = (
+    *("I think that the", "When I was a", "There is a new", "She said that the"),
+    *("One of the most", "In the middle of", "He did not know", "This is a story"),
+)
+DEVELOPMENT = ("It was a very", "We have always been", "They went to the", "What I like about")
+FRESH_SEED, DEVELOPMENT_SEED = 77_000, 55_000
+_STEEPNESS = 2.0  # log ratio ~ strength ** this, until it is measured
+_BOUNDS = (0.5, 4.0)  # of the steepness
+_FURTHER = 2.0  # at most so many times the strongest that was measured
+_MOST = 6.0  # norms
+CURVES = ("auto", "add", "dom")
+
+
+def share_at(points: Sequence[dict[str, float]], baseline: float, limit: float) -> float:
+    """The share at a ratio of perplexities of `limit`; that of the strongest where none costs more.
+    At strength 0 it is `baseline`, at a ratio of 1."""
+    ordered = sorted(points, key=lambda one: one["strength"])
+    curve = [(1.0, baseline), *((one["perplexity_ratio"], one["share"]) for one in ordered)]
+    for (ratio, share), (above, further) in reversed(list(pairwise(curve))):
+        if ratio <= limit < above:
+            way = math.log(limit / ratio) / math.log(above / ratio)
+            return share + way * (further - share)
+    return curve[-1][1]
+
+
+def next_on_curve(points: Sequence[dict[str, float]], limits: Sequence[float]) -> float:
+    """The strength at which the limit that is farthest from what was measured should be met."""
+    ordered = sorted(points, key=lambda one: one["strength"])
+    costs = [(one["strength"], max(math.log(one["perplexity_ratio"]), 1e-3)) for one in ordered]
+    steepness = _STEEPNESS
+    if len(costs) > 1 and costs[-1][1] > costs[0][1]:
+        (low, cheap), (high, dear) = costs[0], costs[-1]
+        steepness = math.log(dear / cheap) / math.log(high / low)
+        steepness = min(max(steepness, _BOUNDS[0]), _BOUNDS[1])
+
+    def apart(limit: float) -> float:
+        return min(abs(math.log(limit) - cost) for _, cost in costs)
+
+    wanted = math.log(max(limits, key=apart))
+    strength, cost = min(costs, key=lambda one: abs(math.log(one[1] / wanted)))
+    found = strength * (wanted / cost) ** (1 / steepness)
+    return min(max(found, costs[0][0] / _FURTHER), costs[-1][0] * _FURTHER, _MOST)
+
+
+class Curves:
+    """The methods on one label after another, each figure written as soon as it is there."""
+
+    def __init__(
+        self, workspace: Workspace, loaded: LoadedSae, indexed: Indexed, options: argparse.Namespace
+    ) -> None:
+        self._workspace, self._loaded, self._indexed = workspace, loaded, indexed
+        self._options = options
+        self._baselines: dict[Any, Any] = {}
+        self._started, self._measured = time.monotonic(), 0
+        self.rows: dict[str, Any] = {}
+        out: Path = options.out
+        if options.resume and out.is_file():
+            self.rows = json.loads(out.read_text("utf-8"))["labels"]
+
+    def run(self, labels: Sequence[str]) -> None:
+        for number, label in enumerate(labels):
+            row = self.rows.setdefault(label, {"methods": {}})
+            self._label(label, row)
+            self._save()
+            print_row(label, row, self._options.limits)
+            self._tell(number + 1, len(labels))
+
+    def _tell(self, done: int, total: int) -> None:
+        if self._measured:
+            spent = time.monotonic() - self._started
+            left = spent / done * (total - done) / 60
+            print(f"{done}/{total}, {left:.0f} min left", file=sys.stderr, flush=True)
+
+    def _save(self) -> None:
+        options = self._options
+        head = {"sae_id": self._loaded.sae_id, "model": self._loaded.lm.model_id}
+        asked = {key: getattr(options, key) for key in ("n", "tokens", "development", "recipes")}
+        ready = {label: row for label, row in self.rows.items() if "prompting" in row}
+        report = {**head, **asked, "prompts": FRESH, "development_prompts": DEVELOPMENT}
+        write_json(
+            options.out,
+            report | {"labels": self.rows, "summary": summary(ready, options.limits)},
+        )
+
+    def _label(self, label: str, row: dict[str, Any]) -> None:
+        options, loaded, indexed = self._options, self._loaded, self._indexed
+        trial = Trial(n=options.n, max_new_tokens=options.tokens, documents=0, control=False)
+        bench = make_bench(
+            *(self._workspace, loaded.sae_id, indexed, Judging(label=label), None, trial),
+            loaded=loaded,
+            baselines=self._baselines,
+        )
+        auto = self._auto(label, row)
+        feature = row["auto"]["feature"]
+        row |= {"feature": feature, **bench.judge.as_json()}
+        plain = bench.baseline(trial, FRESH, trial.n, FRESH_SEED, None, whole=False)
+        row["share_baseline"] = bench.judge.share(plain.texts)
+        vector = topic_vector(
+            self._workspace, loaded, indexed.texts.labelled(label, 0), feature, label
+        )
+
+        def measure(arm: Arm, prompts: Sequence[str] = FRESH) -> dict[str, float]:
+            started = time.monotonic()
+            found = bench.quick(arm, trial, prompts, trial.n, FRESH_SEED)
+            self._measured += 1
+            seconds = time.monotonic() - started
+            print(f"  {label} {arm.name[:60]}: {_figures(found)} {seconds:.0f} s", file=sys.stderr)
+            return found
+
+        def curve(name: str, arm: Arm, same: dict[str, Any] | None = None) -> None:
+            if name not in row["methods"]:
+                points = same["points"] if same else self._points(name, arm, measure)
+                at = {
+                    f"{limit:g}": share_at(points, row["share_baseline"], limit)
+                    for limit in options.limits
+                }
+                row["methods"][name] = {"arm": arm.as_json(loaded.sae_id), "points": points} | {
+                    "at": at
+                }
+                self._save()
+
+        add = Arm((Intervention(f"feature:{feature}", "add", 1.0, "norm"),), recipe="add")
+        dom = Arm((Intervention(f"vector:{vector}", "add", 1.0, "norm"),), recipe="means")
+        curve("add", add)
+        curve("dom", dom)
+        same = {"add": "add", "means": "dom"}.get(auto.recipe)
+        curve("auto", auto, row["methods"][same] if same else None)
+        if "random" not in row:
+            changed = {n for one in auto.interventions for n, _ in one.features} or {feature}
+            rivals = {n for one in auto.interventions for n, _ in one.rival_features}
+            others = matched_features(indexed.store, changed, 0, rivals)
+            points = row["methods"]["auto"]["points"]
+            dearest = math.log(max(options.limits))
+            near = min(points, key=lambda p: abs(math.log(p["perplexity_ratio"]) - dearest))
+            arm = auto.of_other_features(others).scaled(near["strength"])
+            row["random"] = measure(arm) | {"features": others}
+        if "prompting" not in row:
+            asked = [f"Write about {label.rpartition(':')[2]}: {prompt}" for prompt in FRESH]
+            told = bench.baseline(trial, asked, trial.n, FRESH_SEED, None, whole=False)
+            ratio = told.perplexity / plain.perplexity
+            row["prompting"] = {
+                "share": bench.judge.share(told.texts),
+                "perplexity_ratio": ratio,
+            }
+
+    def _points(
+        self, name: str, arm: Arm, measure: Callable[[Arm], dict[str, float]]
+    ) -> list[dict[str, float]]:
+        known = [
+            one["strength"]
+            for row in self.rows.values()
+            for one in row["methods"].get(name, {}).get("points", [])
+            if row["methods"][name]["arm"]["recipe"] == arm.recipe
+        ]
+        first = statistics.median(known) if known else 0.3
+        points: list[dict[str, float]] = []
+        for _ in range(self._options.points):
+            strength = next_on_curve(points, self._options.limits) if points else first
+            if any(abs(one["strength"] / strength - 1) < 0.02 for one in points):
+                break
+            points.append({"strength": strength, **measure(arm.scaled(strength))})
+        return sorted(points, key=lambda one: one["strength"])
+
+    def _auto(self, label: str, row: dict[str, Any]) -> Arm:
+        """What the search finds on development prompts and seeds, at strength 1."""
+        if "auto" not in row:
+            options = self._options
+            # What it reports itself is not used: it is measured like the others, on other prompts.
+            trial = Trial(
+                prompts=tuple(one for prompt in DEVELOPMENT for one in (prompt, prompt)),
+                n=1,
+                max_new_tokens=options.tokens,
+                documents=0,
+                control=False,
+                seed=DEVELOPMENT_SEED,
+            )
+            config = AutoConfig(
+                self._loaded.sae_id,
+                label=label,
+                recipes=tuple(options.recipes),
+                most_ratio=max(options.limits),
+                tries=options.tries,
+                development=options.development,
+                trial=trial,
+            )
+            started = time.monotonic()
+            found = run_auto(
+                self._workspace, config, loaded=self._loaded, baselines=self._baselines
+            )
+            row["auto"] = {key: found[key] for key in ("feature", "recipe", "strength", "tried")}
+            row["auto"]["seconds"] = time.monotonic() - started
+            row["auto"]["arm"] = found["arms"][0]
+            self._save()
+        held = row["auto"]["arm"]
+        stack = tuple(Intervention.from_json(one) for one in held["interventions"])
+        arm = Arm(stack, held["plausible"], held["kl_budget"], held["recipe"])
+        return arm.scaled(1 / row["auto"]["strength"])
+
+
+def summary(rows: dict[str, Any], limits: Sequence[float]) -> dict[str, Any]:
+    """Means over the labels that are ready, and how far `auto` is ahead of each other method."""
+    if not rows:
+        return {}
+    found: dict[str, Any] = {"labels": len(rows)}
+    for limit in (f"{limit:g}" for limit in limits):
+        shares = {
+            name: [row["methods"][name]["at"][limit] for row in rows.values()] for name in CURVES
+        }
+        found[limit] = {name: statistics.mean(some) for name, some in shares.items()}
+        for name in CURVES[1:]:
+            ahead = [a - b for a, b in zip(shares["auto"], shares[name], strict=True)]
+            behind = sum(one < 0 for one in ahead)
+            found[limit][f"auto - {name}"] = {"mean": statistics.mean(ahead), "behind": behind}
+    for name in ("random", "prompting"):
+        found[name] = {
+            key: statistics.mean(row[name][key] for row in rows.values())
+            for key in ("share", "perplexity_ratio")
+        }
+    found["share_baseline"] = statistics.mean(row["share_baseline"] for row in rows.values())
+    return found
+
+
+def print_row(label: str, row: dict[str, Any], limits: Sequence[float]) -> None:
+    """The shares of all methods at each limit, on one line."""
+    cells = [f"{label:<22} plain {row['share_baseline']:.2f}"]
+    for limit in (f"{limit:g}" for limit in limits):
+        shares = " ".join(f"{name} {row['methods'][name]['at'][limit]:.2f}" for name in CURVES)
+        cells.append(f"x{limit} {shares}")
+    cells += [f"{name} {_figures(row[name])}" for name in ("random", "prompting")]
+    print(" | ".join([*cells, row["auto"]["recipe"]]), flush=True)
+
+
+def print_summary(found: dict[str, Any]) -> None:
+    """The summary as JSON of rounded numbers."""
+    print(json.dumps(json.loads(json.dumps(found), parse_float=lambda x: round(float(x), 3))))
+
+
+def _figures(found: dict[str, Any]) -> str:
+    return f"{found['share']:.2f} x{found['perplexity_ratio']:.2f}"
