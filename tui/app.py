@@ -1,7 +1,7 @@
 """The app as a whole: its six screens, and the actions that work on each of them."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from importlib import import_module
 from typing import Any, ClassVar
@@ -27,7 +27,6 @@ from tui.ending import run_to_its_end
 from tui.preferences.key_words import key
 from tui.preferences.list_columns import LISTS
 from tui.preferences.preferences import Preferences
-from tui.remote.server import RemoteControl
 from tui.screens.base import MiCrowScreen
 from tui.state import SavedState, StateFile
 from tui.terminal.colours import has_few_colours
@@ -36,6 +35,8 @@ from tui.themes.named import DEFAULT, KNOWN, OWN, in_sixteen_colours, theme
 from tui.threads import error_sentence
 from tui.widgets.frame.too_small import LEAST_COLUMNS, LEAST_LINES
 from tui.workbench import Workbench
+
+OFFERED_S = 1.0  # after which other programs can ask the app: until then it has itself to start
 
 
 def _screen(name: str) -> Screen:
@@ -48,8 +49,7 @@ class MiCrowApp(Workbench):
     """Six screens, one mode each, so that every screen keeps its state."""
 
     TITLE = "mi-crow"
-    # All at once: each file that came later would parse all of them again.
-    CSS_PATH = ["app.tcss", *(f"screens/{name}/{name}.tcss" for name in SCREENS)]
+    CSS_PATH = "app.tcss"  # each screen brings its own, and so do popups
     ENABLE_COMMAND_PALETTE = False
     MODES: ClassVar[dict[str, str | Callable[[], Screen]]] = {
         name: partial(_screen, name) for name in SCREENS
@@ -326,5 +326,12 @@ def run(
     app = MiCrowApp(workspace, sae_id, saved, file, preferences, few_colours=has_few_colours())
     for trouble in troubles:
         app.call_later(app.notify, printable(trouble), severity="warning")
-    with RemoteControl(app, partial(_answer, app)) as remote:
-        return run_to_its_end(app, remote.close)
+    with ExitStack() as until_end:
+
+        def offer_remote_control() -> None:
+            from tui.remote.server import RemoteControl
+
+            until_end.enter_context(RemoteControl(app, partial(_answer, app)))
+
+        app.call_later(app.set_timer, OFFERED_S, offer_remote_control)
+        return run_to_its_end(app, until_end.close)

@@ -3,6 +3,7 @@
 import gc
 import threading
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from textual._compositor import Compositor
@@ -11,6 +12,7 @@ from textual.cache import LRUCache
 from textual.content import Content
 from textual.css import stylesheet
 from textual.css.parse import parse
+from textual.css.stylesheet import Stylesheet
 
 from tests.tui.driving import press, screen_text, settle
 from tests.tui.stand_ins import give_index
@@ -38,6 +40,18 @@ async def test_each_source_of_styles_is_parsed_once(run_app, app_workspace, monk
         for digit in range(1, len(SCREENS) + 1):
             await press(pilot, str(digit))
     assert set(parsed.values()) == {1}
+
+
+async def test_styles_are_read_with_the_first_screen_that_needs_them(run_app, app_workspace):
+    def files(app) -> set[str]:
+        return {Path(path).name for path, name in app.stylesheet.source if not name}
+
+    async with run_app(app_workspace, size=(80, 24)) as pilot:
+        assert files(pilot.app) == {"app.tcss", "runs.tcss"}
+        await press(pilot, "2")
+        assert files(pilot.app) == {"app.tcss", "runs.tcss", "widgets.tcss", "features.tcss"}
+        await press(pilot, "question_mark")
+        assert "popups.tcss" in files(pilot.app)
 
 
 @pytest.mark.slow
@@ -121,6 +135,42 @@ async def wide_features(run_app, app_workspace):
         await settle(pilot)
         await press(pilot, "2")
         yield pilot
+
+
+def rules_of(nodes) -> list[object]:
+    return [
+        [dict(styles.base._rules) for styles in (node.styles, *node._component_styles.values())]
+        for node in nodes
+    ]
+
+
+async def test_what_no_other_rule_applies_to_is_not_styled_again(wide_features, monkeypatch):
+    styled: list[object] = []
+    apply = Stylesheet.apply
+
+    def counting(sheet, node, **settings):
+        styled.append(node)
+        apply(sheet, node, **settings)
+
+    screen = wide_features.app.screen
+    screen.update_node_styles()  # also of scrollbars, which came later
+    monkeypatch.setattr(Stylesheet, "apply", counting)
+    screen.add_class("-another")
+    screen.update_node_styles()
+    assert not styled
+    screen.add_class("-too-low")  # whose rules hide all but one sentence, and shows that
+    assert 0 < len(styled) < 10
+
+
+async def test_what_is_left_as_it_was_is_styled_by_the_rules_that_apply(wide_features):
+    app = wide_features.app
+    for keys in (["plus"], ["escape"], ["/", "a"], ["escape"], ["tab", "j"], ["question_mark"]):
+        await press(wide_features, *keys)
+        nodes = list(app.screen.walk_children(with_self=True))
+        kept = rules_of(nodes)
+        app.stylesheet._styled_by.clear()
+        app.stylesheet.update(app.screen)
+        assert rules_of(nodes) == kept
 
 
 async def test_a_move_draws_two_lines(wide_features, monkeypatch):

@@ -37,7 +37,7 @@ class ControlScreen(WatchesLayers):
 
     NAME = "control"
     HOME = "#layers"
-    CSS_PATH = "control.tcss"
+    CSS_PATH = ["../../widgets/widgets.tcss", "control.tcss"]
     BINDINGS = bindings("control")
 
     def __init__(self) -> None:

@@ -1,5 +1,6 @@
 """What opens over a screen: the frame of popups, and the question with yes or no."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from textual.app import ComposeResult
@@ -26,6 +27,7 @@ class Popup(ThreadWork, ModalScreen[Result | None]):
     """A box in the middle of the screen. Subclasses yield their widgets in `compose_box`."""
 
     HEADING = ""
+    CSS_PATH = Path(__file__).with_name("popups.tcss")
     BINDINGS = bindings("popup", "close") + bindings("app", "copy")
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
