@@ -1,6 +1,7 @@
 """Messages from the app to its screens. Values inside are frozen; screens get a copy each.
 
-They do not bubble: the app hears some of them itself and would send them in circles.
+They do not bubble: the app hears some of them itself and would send them in circles. Nobody
+compares them, and methods that nobody calls would be compiled at each start.
 """
 
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ class SessionState:
     alone: "ModelAlone | None" = None  # the model that was asked for without an SAE
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class ColumnsChanged(Message, bubble=False):
     """The settings name other columns: for the table of features, where `features` is not None,
     and for those `lists`."""
@@ -50,12 +51,12 @@ class ColumnsChanged(Message, bubble=False):
     lists: Mapping[str, tuple[str, ...]]
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class KeysChanged(Message, bubble=False):
     """Actions have other keys: what names keys says others."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class SaeChanged(Message, bubble=False):
     """Another SAE is open, or its index was built or rebuilt. `error` says why there is none."""
 
@@ -64,19 +65,19 @@ class SaeChanged(Message, bubble=False):
     error: str = ""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class ConceptsChanged(Message, bubble=False):
     """Somebody, perhaps another process, changed the annotations."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class JobsChanged(Message, bubble=False):
     """The jobs of the workspace, oldest first."""
 
     jobs: "tuple[JobState, ...]"
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class WorkspaceChanged(Message, bubble=False):
     """The runs and SAEs that the workspace holds."""
 
@@ -84,21 +85,21 @@ class WorkspaceChanged(Message, bubble=False):
     saes: "tuple[SaeSummary, ...]"
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class SessionChanged(Message, bubble=False):
     """The model session started, got ready or died."""
 
     state: SessionState
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class OpenFeature(Message, bubble=False):
     """To the Features screen: show this feature."""
 
     feature: int
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class ShowInRuns(Message, bubble=False):
     """To the Runs screen: put the cursor on this row."""
 
@@ -106,14 +107,14 @@ class ShowInRuns(Message, bubble=False):
     key: str
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class ShowQuery(Message, bubble=False):
     """To the Features screen: show what this query finds."""
 
     text: str
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class SendToSteer(Message, bubble=False):
     """To the Steer screen: put this feature on the stack."""
 
@@ -123,21 +124,21 @@ class SendToSteer(Message, bubble=False):
     group: str = ""  # one target in the place of these features: group:3+7, tag:my-sae/weather
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class LayerToSteer(Message, bubble=False):
     """To the Steer screen: put this raw layer on the stack."""
 
     layer: str
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class VectorToSteer(Message, bubble=False):
     """To the Steer screen: put this vector of the workspace on the stack."""
 
     name: str
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class CaptureLayer(Message, bubble=False):
     """To the Runs screen: open the form of a capture of this layer."""
 
@@ -145,7 +146,7 @@ class CaptureLayer(Message, bubble=False):
     layer: str
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class SendToInspect(Message, bubble=False):
     """To the Inspect screen: look for this feature, in `text` when that is given."""
 

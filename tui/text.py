@@ -77,3 +77,9 @@ def number(value: float | None, digits: int = 3) -> str:
     if abs(value) >= 1000:
         return count(value)
     return f"{value:.{digits}f}"
+
+
+def progress_bar(share: float, width: int) -> tuple[str, str]:
+    """The done and the open part of a bar of `width` cells."""
+    done = round(max(0.0, min(share, 1.0)) * width)
+    return "━" * done, "─" * (width - done)

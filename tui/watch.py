@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.errors import NotFoundError
 from mi_crow.store.unreadable import Unreadable
-from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
+from mi_crow.store.workspace import MARKERS, RunSummary, SaeSummary, Workspace
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
@@ -97,18 +97,26 @@ def _jobs(workspace: Workspace) -> "tuple[JobState, ...]":
 
 def _unfinished(workspace: Workspace, jobs: "Sequence[JobState]") -> "tuple[Unfinished, ...]":
     """Looked for each time: an unfinished folder has no file yet whose mark would change."""
+    lacking = [what for what in ("run", "SAE") if _lacks_marker(workspace.parent_of(what), what)]
+    if not lacking:  # nor is there a reason to import what deletes
+        return ()
     from mi_crow.jobs.removing import unfinished
 
-    return tuple(one for what in ("run", "SAE") for one in unfinished(workspace, what, jobs))
+    return tuple(one for what in lacking for one in unfinished(workspace, what, jobs))
+
+
+def _lacks_marker(parent: Path, what: str) -> bool:
+    """Whether some folder of a run or an SAE lacks the file that makes it whole."""
+    return any(
+        not os.path.lexists(os.path.join(folder, MARKERS[what]))
+        for folder in _folders(parent)
+        if not os.path.basename(folder).startswith(".")
+    )
 
 
 def _marks(parent: Path, names: tuple[str, ...]) -> Marks:
     marks = []
-    try:
-        folders = sorted(entry.path for entry in os.scandir(parent) if entry.is_dir())
-    except OSError:
-        return ()
-    for folder in folders:
+    for folder in _folders(parent):
         for name in names:
             try:
                 stat = os.stat(os.path.join(folder, name))
@@ -116,3 +124,11 @@ def _marks(parent: Path, names: tuple[str, ...]) -> Marks:
                 continue
             marks.append((f"{folder}/{name}", stat.st_mtime_ns, stat.st_ino))
     return tuple(marks)
+
+
+def _folders(parent: Path) -> list[str]:
+    """The folders in `parent`; none where it cannot be read."""
+    try:
+        return sorted(entry.path for entry in os.scandir(parent) if entry.is_dir())
+    except OSError:
+        return []

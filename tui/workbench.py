@@ -199,7 +199,8 @@ class Workbench(ThreadWork, TerminalApp):
         if found.concepts is not None:
             self._looked_at_concepts(found.concepts, first)
         self._open_some_sae()
-        self.keep_state()
+        if not first:  # at the start there is other work, and nothing that would be lost
+            self.keep_state()
 
     def _show_trouble(self, found: Look) -> None:
         """Keeps what is wrong with the workspace on every screen until it is over; told once."""

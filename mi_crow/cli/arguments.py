@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 from mi_crow.bounds import COUNT, FEATURE, PROCESSES, SEED, SIZE, Bounds
 from mi_crow.errors import UserError
-from mi_crow.jobs.spec import LAUNCHERS
 from mi_crow.store.workspace import DEFAULT_NAME, ENVIRONMENT_NAME, Workspace
 
 
@@ -118,6 +117,8 @@ def add_seed(parser: ArgumentParser) -> None:
 def add_job_flags(parser: ArgumentParser, *, after: bool = True, ranked: bool = False) -> None:
     """How the command's job starts: `after` where it can wait for an earlier one, `ranked` where
     several processes can share the work."""
+    from mi_crow.jobs.spec import LAUNCHERS
+
     group = parser.add_argument_group("job")
     group.add_argument("--detach", action="store_true", help="start the job without following it")
     parser.set_defaults(after=None, nproc=None)

@@ -130,9 +130,11 @@ def parse(arguments: Sequence[str]) -> Namespace:
         "--fresh", action="store_true", help="open the app without what was open when it last ended"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    asks_help = any(word == "-h" or word.startswith("--h") for word in arguments)
     for name, command in COMMANDS.items():
-        if name not in arguments:  # only a line of the help; a whole parser takes a millisecond
-            commands.add_parser(name, help=command.help, add_help=False)
+        if name not in arguments:
+            if asks_help:  # only a line of it; each parser takes a part of a millisecond
+                commands.add_parser(name, help=command.help, add_help=False)
             continue
         child = commands.add_parser(name, help=command.help, description=as_sentence(command.help))
         add_common(child)

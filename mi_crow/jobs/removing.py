@@ -10,7 +10,6 @@ from mi_crow.jobs.dependents import is_being_written, refuse_in_use, trained_on,
 from mi_crow.jobs.process import LEAVING_S, LOCK_NAME, take_lock
 from mi_crow.jobs.spec import SPEC_NAME
 from mi_crow.jobs.status import JobState, list_jobs, read_state
-from mi_crow.mechanistic.features.index.origins import indexed_over
 from mi_crow.store.ids import validate_id
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import MARKERS, Workspace, folder_bytes
@@ -53,6 +52,8 @@ def plan_removal(workspace: Workspace, what: str, name: str) -> Removal:
 
     Raises NotFoundError; UserError while an active job or another command uses it.
     """
+    from mi_crow.mechanistic.features.index.origins import indexed_over  # settings: 10 ms
+
     folder = any_folder(workspace, what, name)
     used = refuse_in_use(workspace, what, name, folder)
     return Removal(

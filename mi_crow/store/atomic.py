@@ -6,7 +6,6 @@ folder removes stale ones.
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -37,6 +36,8 @@ def temporary_name(path: Path) -> Path:
 @cache
 def host_mark() -> str:
     """Six digits that distinguish this machine from others that share the disk."""
+    import hashlib
+
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 

@@ -12,7 +12,7 @@ from tests.helpers.index_fixture import make_index
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.test_features_index import SAE, jump, open_index, table  # noqa: F401  (a fixture)
 from tui.app import MiCrowApp
-from tui.screens.features.comparing import ComparePopup, ComparisonView
+from tui.screens.features.compare_popup import ComparePopup, ComparisonView
 from tui.widgets.example_lines import Drawing, Folded
 
 

@@ -16,7 +16,14 @@ from tests.helpers.index_fixture import copy_index
 
 # Each would take seconds, or 15 to 70 MB of a process that stays open all day.
 NEVER = ("torch", "transformers", "datasets", "safetensors", "pyarrow", "polars", "duckdb")
-NOT_AT_FIRST = (*NEVER, "_duckdb", "numpy", "importlib.metadata")
+NOT_AT_FIRST = (
+    *NEVER,
+    *("_duckdb", "numpy", "sqlite3", "importlib.metadata", "secrets", "tomllib"),
+    # What a row of Runs shows, what opens over a screen, what deletes, what answers other programs.
+    *("tui.screens.runs.detail", "tui.screens.runs.history", "tui.widgets.plot"),
+    *("tui.widgets.frame.popup", "tui.screens.features.comparison", "mi_crow.jobs.removing"),
+    *("tui.remote.server", "mi_crow.remote.wire", "mi_crow.jobs.spec"),
+)
 
 DRIVE = """
 import asyncio, json, sys

@@ -11,7 +11,7 @@ from mi_crow.store.notes import read_note
 from tests.tui.conftest import NOW, add_sae
 from tests.tui.driving import press, screen_text, settle
 from tui.app import MiCrowApp
-from tui.screens.runs import showing
+from tui.screens.runs import history
 from tui.screens.runs.history import read_sae
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.lists.row_list import RowList
@@ -192,7 +192,7 @@ async def test_a_slow_disk_does_not_leave_another_row_in_the_pane(
         goes_on.wait(20)
         return read_sae(sae, saes)
 
-    monkeypatch.setattr(showing, "read_sae", slow)
+    monkeypatch.setattr(history, "read_sae", slow)
     async with run_app(app_workspace) as pilot:
         try:
             await pilot.press("j", "j")

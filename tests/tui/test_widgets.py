@@ -8,13 +8,14 @@ from textual.app import App, ComposeResult
 
 from mi_crow.errors import UserError
 from tests.tui.driving import press, screen_text, settle
+from tui.text import progress_bar
 from tui.themes.named import DEFAULT, theme
 from tui.widgets.facts import Fact, facts_content
 from tui.widgets.forms.fields import FormField
 from tui.widgets.forms.line import FormInput
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
-from tui.widgets.plot import Axis, Curve, Mark, chart, progress_bar
+from tui.widgets.plot import Axis, Curve, Mark, chart
 from tui.widgets.sharing import share_heights
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)

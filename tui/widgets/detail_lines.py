@@ -16,7 +16,7 @@ class DetailLines(LineView):
 
     BINDINGS = bindings("scroll")
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class WidthChanged(Message):
         """The pane got another width: its text must be made again."""
 

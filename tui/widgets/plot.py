@@ -102,12 +102,6 @@ def round_range(
     return (first, last) if last > first else (first, first + step)
 
 
-def progress_bar(share: float, width: int) -> tuple[str, str]:
-    """The done and the open part of a bar of `width` cells."""
-    done = round(max(0.0, min(share, 1.0)) * width)
-    return "━" * done, "─" * (width - done)
-
-
 class _Canvas:
     """Cells of two by four dots each."""
 

@@ -36,14 +36,14 @@ class PromptLine(Horizontal):
     """Hidden until `ask`. Enter answers and closes, unless the text is wrong; escape (through the
     screen) closes."""
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Typed(Message):
         """The text changed while it was asked for; it may not pass its check."""
 
         purpose: str
         value: str
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Answered(Message):
         """Enter was pressed; `stay`: one of STAYING."""
 

@@ -53,9 +53,6 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
     read_concept,
 )
 from mi_crow.mechanistic.concepts.annotations_saved import SavedSteering, rename_in_steering
-from mi_crow.mechanistic.concepts.concept_files import write_concepts
-from mi_crow.mechanistic.concepts.exchange.dictionary_rows import read_rows
-from mi_crow.mechanistic.concepts.exchange.importing import add_rows
 
 __all__ = [
     "Annotations",
@@ -348,6 +345,8 @@ class Annotations(SavedSteering, SavedInspections):
     ) -> int:
         """Writes concepts to a .json or .csv file; returns their number. Raises UserError, also for
         a file that exists, unless `overwrite`."""
+        from mi_crow.mechanistic.concepts.concept_files import write_concepts
+
         if not overwrite and os.path.lexists(path):
             raise UserError(
                 f"{str(path)!r} exists already", hint="choose another name, or overwrite=True"
@@ -365,6 +364,9 @@ class Annotations(SavedSteering, SavedInspections):
         WouldReplaceError for one that says something else about an existing name, unless
         `overwrite`.
         """
+        from mi_crow.mechanistic.concepts.exchange.dictionary_rows import read_rows
+        from mi_crow.mechanistic.concepts.exchange.importing import add_rows
+
         rows = read_rows(Path(path), sae_id)
         return add_rows(self, Path(path), rows, force=overwrite).concepts
 

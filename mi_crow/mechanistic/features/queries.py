@@ -4,12 +4,11 @@ Torch-free; shared by the app and the command line. Answers are frozen dataclass
 """
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -47,7 +46,7 @@ from mi_crow.mechanistic.features.records import (
     Neighbour,
     TextFeature,
 )
-from mi_crow.mechanistic.features.search import SearchColumns
+from mi_crow.mechanistic.features.search import SearchColumns, searched_concepts
 from mi_crow.store.workspace import Workspace
 
 _FEW_CHANGED = 256  # features whose concepts are read one by one
@@ -114,6 +113,7 @@ class FeatureStore:
         with ThreadPoolExecutor(1) as meanwhile:
             concepts = meanwhile.submit(self._concepts)
             opened = _open(path, sae_id)
+        self._in_table: ConceptColumns | None = None  # what the table of the concepts says
         # One reference: an answer never mixes one index with the concepts of another.
         self._held = opened, self._join(opened, version, *concepts.result())
 
@@ -156,6 +156,7 @@ class FeatureStore:
             # The old connection stays open for threads that are still reading from it.
             version = self._concepts_version()
             self._held = opened, self._join(opened, version, *self._concepts())
+            self._in_table = None
 
     def refresh_concepts(self) -> bool:
         """Reads the concepts again if they have changed; returns whether they had."""
@@ -177,7 +178,9 @@ class FeatureStore:
         mark = annotations.mark()
         some = [one for feature in changed for one in annotations.concepts(self.sae_id, feature)]
         now = named.changed(version, mark, changed, some)
-        opened.connection.replace_rows("concepts", changed, _searched_columns(now, changed))
+        if self._in_table is named:
+            opened.connection.replace_rows("concepts", changed, searched_concepts(now, changed))
+            self._in_table = now
         return now
 
     def _concepts_version(self) -> int:
@@ -193,10 +196,18 @@ class FeatureStore:
     def _join(
         opened: _Opened, version: int, mark: tuple[int, int], concepts: Sequence[Concept]
     ) -> ConceptColumns:
-        """The concepts of the features of `opened`, also written to its table `concepts`."""
-        named = ConceptColumns.of(version, opened.meta.n_features, concepts, mark)
-        opened.connection.replace_table("concepts", _searched_columns(named, named.concepts))
-        return named
+        """The concepts of the features of `opened`."""
+        return ConceptColumns.of(version, opened.meta.n_features, concepts, mark)
+
+    def _searched(self, opened: _Opened, named: ConceptColumns) -> SearchColumns:
+        """What a search reads, once the concepts stand in the table that it asks as well: without a
+        search nothing would be gained by writing thousands of rows."""
+        with self._lock:
+            if self._in_table is not named:
+                columns = searched_concepts(named, named.concepts)
+                opened.connection.replace_table("concepts", columns)
+                self._in_table = named
+        return opened.searched
 
     def named(self) -> ConceptColumns:
         """The concepts by columns."""
@@ -237,7 +248,8 @@ class FeatureStore:
         opened, named = self._held
         with opened.connection.fitting():
             columns = opened.columns
-            matcher = QueryMatcher(opened.connection, columns, named, lambda: opened.searched)
+            searched = partial(self._searched, opened, named)
+            matcher = QueryMatcher(opened.connection, columns, named, searched)
             matches = matcher.matches(query)
             keep = matches.keep & columns.matching(flt or FeatureFilter(), named)
             if sort is None:
@@ -369,20 +381,6 @@ class FeatureStore:
                 f"feature {feature} is not in SAE {self.sae_id!r}",
                 hint=f"its features are 0 to {total - 1}",
             )
-
-
-def _searched_columns(
-    named: ConceptColumns, features: Iterable[int]
-) -> dict[str, tuple[str, Sequence[Any]]]:
-    """What a search reads of the concepts of some features: column -> DuckDB type and values."""
-    flat = [one for feature in features for one in named.concepts.get(feature, ())]
-    haystacks = ["\n".join((one.name, one.note, *one.tags)).lower() for one in flat]
-    return {
-        "feature": ("INTEGER", [one.feature for one in flat]),
-        "name": ("VARCHAR", [one.name for one in flat]),
-        "confidence": ("DOUBLE", [one.confidence for one in flat]),
-        "haystack": ("VARCHAR", haystacks),
-    }
 
 
 def _open(path: Path, sae_id: str) -> _Opened:

@@ -1,14 +1,15 @@
 """Finding features by text: names, labels, promoted tokens, example texts; ranked, torch-free."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mi_crow.clean_text import clean_text
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.features.columns import FeatureColumns
+    from mi_crow.mechanistic.features.columns import ConceptColumns, FeatureColumns
     from mi_crow.mechanistic.features.connection import IndexConnection
 
 # The kind of match decides; what is added to it (below 50) orders matches of one kind.
@@ -195,3 +196,17 @@ def _text_matches(
     counts = np.diff(np.searchsorted(hits, documents.starts))
     feature = np.flatnonzero(counts)
     return feature, _TEXT + np.minimum(counts[feature], 49).astype(np.float64)
+
+
+def searched_concepts(
+    named: "ConceptColumns", features: Iterable[int]
+) -> dict[str, tuple[str, Sequence[Any]]]:
+    """What a search reads of the concepts of some features: column -> DuckDB type and values."""
+    flat = [one for feature in features for one in named.concepts.get(feature, ())]
+    haystacks = ["\n".join((one.name, one.note, *one.tags)).lower() for one in flat]
+    return {
+        "feature": ("INTEGER", [one.feature for one in flat]),
+        "name": ("VARCHAR", [one.name for one in flat]),
+        "confidence": ("DOUBLE", [one.confidence for one in flat]),
+        "haystack": ("VARCHAR", haystacks),
+    }

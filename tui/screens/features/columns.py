@@ -1,14 +1,10 @@
-"""The columns that an index knows, and the one that sorts the feature table."""
+"""Which column sorts the feature table, and what each of them shows."""
 
 from collections.abc import Sequence
 
 from textual import on
 
-from mi_crow.mechanistic.features.catalogue import (
-    BY_LABEL,
-    COLUMNS,
-    column_named,
-)
+from mi_crow.mechanistic.features.catalogue import column_named
 from tui.actions import bindings
 from tui.text import printable
 from tui.widgets.frame.popup import Popup
@@ -18,11 +14,6 @@ from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 def helps(names: Sequence[str]) -> dict[str, str]:
     """What each of these columns shows."""
     return {name: column_named(name).help for name in names}
-
-
-def known_columns(labels: Sequence[str]) -> tuple[str, ...]:
-    """The names of all columns of an index with these labels."""
-    return (*(column.name for column in COLUMNS), *(f"{BY_LABEL}{label}" for label in labels))
 
 
 class SortPopup(Popup[str]):

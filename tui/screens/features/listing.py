@@ -10,14 +10,12 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.features.catalogue import DEFAULT
 from tui import messages
 from tui.preferences.key_words import key
-from tui.screens.features.columns import SortPopup, helps, known_columns
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
 from tui.screens.features.opening import OpenFeatureScreen
-from tui.screens.features.query import TableQuery
+from tui.screens.features.query import TableQuery, known_columns
 from tui.screens.features.reading import IdsRead, read_ids
 from tui.threads import error_sentence
-from tui.widgets.lists.columns_popup import ColumnList, ColumnsPopup
 from tui.widgets.lists.feature_columns import column_of
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
@@ -191,6 +189,9 @@ class FeatureListScreen(OpenFeatureScreen):
         return known_columns(store.meta().labels if store is not None else ())
 
     def action_columns(self) -> None:
+        from tui.screens.features.columns import helps
+        from tui.widgets.lists.columns_popup import ColumnList, ColumnsPopup
+
         table = self.table
         columns = ColumnList(
             table.columns,
@@ -215,6 +216,8 @@ class FeatureListScreen(OpenFeatureScreen):
         self.table.set_columns([name for name in self._columns if name in known])
 
     def action_sort_by(self) -> None:
+        from tui.screens.features.columns import SortPopup
+
         def chosen(sort: str | None) -> None:
             if sort is not None:
                 self._ask(self._query.sorted_by(sort))

@@ -7,23 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.concepts.marked import (
-    name_all,
-    note_all,
-    parse_tags,
-    remove_names,
-    tag_all,
-)
 from mi_crow.mechanistic.features.catalogue import DEFAULT, column_named
 from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.annotate import may_tag, write
-from tui.screens.concepts.typed_path import typed_path
 from tui.screens.features.listing import FeatureListScreen
 from tui.text import printable
 from tui.threads import error_sentence
 from tui.watch import check_there
-from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.feature_marks import FeatureMarks
 
 if TYPE_CHECKING:
@@ -113,10 +104,14 @@ class FeatureMarkScreen(FeatureListScreen):
     def action_remove(self) -> None:
         sae_id, features = self._sae_id, self._chosen()
         if sae_id is not None and features and may_tag(self.mi_crow):
+            from mi_crow.mechanistic.concepts.marked import remove_names
+
             self._change(partial(remove_names, sae_id=sae_id, features=features))
 
     def answered_for_marked(self, purpose: str, value: str) -> None:
         """What was typed for the features that the prompt was about."""
+        from mi_crow.mechanistic.concepts.marked import name_all, note_all, parse_tags, tag_all
+
         sae_id, features = self._sae_id, self._asked_for
         if sae_id is None or not features:
             return
@@ -180,6 +175,8 @@ class FeatureMarkScreen(FeatureListScreen):
             )
 
     def _export_to(self, value: str, features: Sequence[int], *, force: bool = False) -> None:
+        from tui.screens.concepts.typed_path import typed_path
+
         store = self.context.features
         if store is None or not value:
             return
@@ -194,6 +191,8 @@ class FeatureMarkScreen(FeatureListScreen):
                 self._export_to(value, features, force=True)
 
         if os.path.lexists(path) and not force:
+            from tui.widgets.frame.popup import Confirm
+
             self.app.push_screen(
                 Confirm(f"Replace {path.name}?", "The file already exists."), again
             )

@@ -121,3 +121,8 @@ class TableQuery:
             show if show in SHOWN else plain.show,
             (sort, descending),
         )
+
+
+def known_columns(labels: Sequence[str]) -> tuple[str, ...]:
+    """The names of all columns of an index with these labels."""
+    return (*(column.name for column in COLUMNS), *(f"{BY_LABEL}{label}" for label in labels))

@@ -18,13 +18,12 @@ from tui.annotate import may_tag, write
 from tui.preferences.key_words import key
 from tui.screens.inspect.keeping import Found
 from tui.screens.inspect.popups import FoundPopup, Wanted
-from tui.text import number, printable
+from tui.text import number, printable, progress_bar
 from tui.widgets.forms.fields import FormField, Values
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.feature_columns import density
 from tui.widgets.lists.marks import Marks
 from tui.widgets.lists.row_list import Cell, Column, ListHeading, Row, RowList
-from tui.widgets.plot import progress_bar
 from tui.widgets.token_heat import peak_index, quoted
 from tui.widgets.token_pane import TokenPane
 

@@ -10,10 +10,9 @@ from textual.content import Content
 from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
 from tui.screens.runs.rows import job_name, job_target
-from tui.text import count, printable, size
+from tui.text import count, printable, progress_bar, size
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.facts import blocks, section
-from tui.widgets.plot import progress_bar
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState

@@ -21,9 +21,8 @@ from tui.screens.runs.charts import (
     training_charts,
 )
 from tui.screens.runs.rows import STATUS_STYLES, job_name, job_target
-from tui.text import count, duration, number, printable, size
+from tui.text import count, duration, number, printable, progress_bar, size
 from tui.widgets.facts import Fact, beside, blocks, facts_content, section
-from tui.widgets.plot import progress_bar
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from tui.screens.runs.rows import WHAT, job_name, job_target
 from tui.text import size
-from tui.widgets.frame.popup import Confirm
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
@@ -40,6 +39,8 @@ class RemovesThings(_Screen):
         if job is None:
             return
         what = f"{job_name(job)} {job_target(job)}".strip()
+        from tui.widgets.frame.popup import Confirm
+
         note = "Its log is deleted; its results stay."
         if job.resumable:
             note = "It could be resumed; its unfinished results are deleted too."
@@ -54,6 +55,8 @@ class RemovesThings(_Screen):
             self._do(partial(remove_job, self.context.workspace, job_id, force=True))
 
     def _ask_to_remove(self, removal: "Removal") -> None:
+        from tui.widgets.frame.popup import Confirm
+
         what, name = removal.what, removal.name
         kept = "its concepts stay" if what == "SAE" else "its SAEs stay"
         lines = [f"This frees {size(removal.bytes)}; {kept}.", *removal.consequences()]

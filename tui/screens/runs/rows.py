@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary
-from tui.text import count, duration, number, printable, size
+from tui.text import count, duration, number, printable, progress_bar, size
 from tui.widgets.lists.row_list import Cell, Row
-from tui.widgets.plot import progress_bar
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState

@@ -25,7 +25,6 @@ from tui.screens.runs.showing import TALL, ShowsDetail
 from tui.screens.runs.starting import StartsJobs
 from tui.screens.runs.welcome import Welcome
 from tui.widgets.detail_lines import DetailLines
-from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.marks import Marks
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.lists.sorted_list import SortedList
@@ -293,6 +292,8 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
             self.app.push_screen(LogPopup(self.context.workspace, job.job_id))
 
     def action_cancel_job(self) -> None:
+        from tui.widgets.frame.popup import Confirm
+
         job = self._selected_job
         if job is None:
             return

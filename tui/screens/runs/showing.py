@@ -1,5 +1,8 @@
 """What stands beside the lists of Runs: the selected row in the pane at the right, and the machine
-and a log under the lists; read in threads."""
+and a log under the lists; read in threads.
+
+What reads and draws a row is imported with the first row: the lists stand on the screen before.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,12 +12,8 @@ from textual.content import Content
 from textual.timer import Timer
 
 from mi_crow.errors import NotFoundError
-from tui.screens.runs import detail
 from tui.screens.runs.aside import Aside, AsideReader, aside_content
-from tui.screens.runs.charts import JobHistory, RunReading, SaeReading
-from tui.screens.runs.history import HistoryReader, read_run, read_sae
 from tui.screens.runs.rows import WHAT
-from tui.screens.runs.run_view import run_detail
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.facts import blocks
 from tui.widgets.trouble import trouble_content
@@ -22,11 +21,13 @@ from tui.widgets.trouble import trouble_content
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
     from tui.screens.base import MiCrowScreen as _Screen
+    from tui.screens.runs.charts import JobHistory, RunReading, SaeReading
+    from tui.screens.runs.history import HistoryReader
+
+    Reading = JobHistory | SaeReading | RunReading | Exception
+    """What is read of the selected row once the cursor rests. An error: why it cannot be read."""
 else:
     _Screen = object
-
-Reading = JobHistory | SaeReading | RunReading | Exception
-"""What is read of the selected row once the cursor rests. An error: why it cannot be read."""
 
 LATE_S = 0.35  # how long it may take to be read before what is known without it is drawn
 TALL = 36  # lines of the screen from which there is more of everything
@@ -54,7 +55,6 @@ class ShowsDetail(_Screen):
 
     def start_reading(self) -> None:
         """The screen was mounted."""
-        self._reader = HistoryReader(self.context.workspace)
         self._aside_reader = AsideReader(self.context.workspace)
 
     # The pane at the right.
@@ -75,6 +75,12 @@ class ShowsDetail(_Screen):
         self.query_one("#detail", DetailLines).show(content, subject)
 
     def _detail(self) -> Content:
+        if self._key is None:
+            return Content("")
+        from tui.screens.runs import detail
+        from tui.screens.runs.charts import JobHistory, RunReading, SaeReading
+        from tui.screens.runs.run_view import run_detail
+
         context, key, reading = self.context, self._key, self._reading
         width = self.query_one("#detail", DetailLines).width
         tall = self.size.height >= TALL
@@ -111,7 +117,7 @@ class ShowsDetail(_Screen):
         subject = (self._current, self._key)
         read = self._how_to_read()
 
-        def work() -> Reading | None:
+        def work() -> "Reading | None":
             try:
                 return read()
             except (NotFoundError, FileNotFoundError):
@@ -131,19 +137,25 @@ class ShowsDetail(_Screen):
             self._reading = None
             self._draw(subject)
 
-    def _how_to_read(self) -> Callable[[], Reading | None]:
+    def _how_to_read(self) -> "Callable[[], Reading | None]":
         job, key, saes = self._selected_job, self._key, self.context.saes()
-        if job is not None and self._reader is not None:
+        if key is None:
+            return _nothing
+        from tui.screens.runs import history
+
+        if job is not None:
+            if self._reader is None:
+                self._reader = history.HistoryReader(self.context.workspace)
             return partial(self._reader.read, job)
         if self._current == "saes":
             sae = next((one for one in saes if one.sae_id == key), None)
-            return partial(read_sae, sae, saes) if sae is not None else _nothing
+            return partial(history.read_sae, sae, saes) if sae is not None else _nothing
         run = next((run for run in self.context.runs() if run.run_id == key), None)
         if self._current == "runs" and run is not None:
-            return partial(read_run, run, saes)
+            return partial(history.read_run, run, saes)
         return _nothing
 
-    def _detail_read(self, subject: tuple[str, str | None], reading: Reading | None) -> None:
+    def _detail_read(self, subject: tuple[str, str | None], reading: "Reading | None") -> None:
         if subject == (self._current, self._key):
             self._reading = reading
             self._draw(subject)

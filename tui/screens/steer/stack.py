@@ -9,10 +9,9 @@ from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.schedules import CONSTANT, parse_condition, parse_schedule
 from mi_crow.mechanistic.steering.targets import is_target, parse_target
 from tui.preferences.key_words import key
-from tui.text import printable
+from tui.text import printable, progress_bar
 from tui.widgets.forms.fields import FormField, Values
 from tui.widgets.lists.row_list import Cell, Column, Row
-from tui.widgets.plot import progress_bar
 
 STACK_COLUMNS = (
     Column("target"),

@@ -36,25 +36,25 @@ Fetch = Callable[[Sequence[int], Sequence[str]], "Sequence[FeatureRow]"]
 class FeatureTable(ThreadWork, CursorList):
     """Features under the cursor keys, in the order of the ids that `show` was given."""
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Highlighted(Message):
         """The cursor stands on another feature (None: the table is empty)."""
 
         feature: int | None
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Opened(Message):
         """Enter, or a click on the row that already had the cursor."""
 
         feature: int
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class RowsFailed(Message):
         """Rows on the screen cannot be read."""
 
         error: Exception
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class LaidOut(Message):
         """The columns or their widths are others."""
 

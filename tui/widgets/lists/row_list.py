@@ -38,7 +38,7 @@ class Row:
 class RowList(CursorList):
     """Rows under the cursor keys. Rows are plain text, never markup."""
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Highlighted(Message):
         """The cursor stands on another row, or the row under it changed."""
 
@@ -49,7 +49,7 @@ class RowList(CursorList):
         def control(self) -> "RowList":
             return self.row_list
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Opened(Message):
         """Enter, or a click on the row that already had the cursor."""
 
@@ -60,7 +60,7 @@ class RowList(CursorList):
         def control(self) -> "RowList":
             return self.row_list
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Overrun(Message):
         """A move beyond the first (-1) or the last (+1) row."""
 
