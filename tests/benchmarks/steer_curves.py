@@ -21,6 +21,8 @@ from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.aims.topic_vector import topic_vector
 from mi_crow.mechanistic.steering.measure.arms import Arm
 from mi_crow.mechanistic.steering.measure.auto import run_auto
+from mi_crow.mechanistic.steering.measure.bench import Bench
+from mi_crow.mechanistic.steering.measure.checks import feature_for
 from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging, Trial
 from mi_crow.mechanistic.steering.measure.controls import matched_features
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
@@ -39,6 +41,8 @@ _STEEPNESS = 2.0  # log ratio ~ strength ** this, until it is measured
 _BOUNDS = (0.5, 4.0)  # of the steepness
 _FURTHER = 2.0  # at most so many times the strongest that was measured
 _MOST = 6.0  # norms
+FIRST = 0.3
+_CLOSE = 0.05  # strengths nearer than this are not told apart
 CURVES = ("auto", "add", "dom")
 
 
@@ -82,6 +86,7 @@ class Curves:
         self._workspace, self._loaded, self._indexed = workspace, loaded, indexed
         self._options = options
         self._baselines: dict[Any, Any] = {}
+        self._trial = Trial(n=options.n, max_new_tokens=options.tokens, documents=0, control=False)
         self._started, self._measured = time.monotonic(), 0
         self.rows: dict[str, Any] = {}
         out: Path = options.out
@@ -89,18 +94,25 @@ class Curves:
             self.rows = json.loads(out.read_text("utf-8"))["labels"]
 
     def run(self, labels: Sequence[str]) -> None:
-        for number, label in enumerate(labels):
-            row = self.rows.setdefault(label, {"methods": {}})
-            self._label(label, row)
-            self._save()
-            print_row(label, row, self._options.limits)
-            self._tell(number + 1, len(labels))
+        """All labels: first constant addition and the difference of means of each, then the search
+        of each, then what stands beside it. So an early end leaves whole columns."""
+        stages = (self._plain, self._searched, self._beside)
+        done, total = 0, len(stages) * len(labels)
+        for stage in stages:
+            for label in labels:
+                before = self._measured
+                stage(label, self.rows.setdefault(label, {"methods": {}}))
+                done += 1
+                if self._measured > before:
+                    self._save()
+                    self._tell(done, total)
+        for label in labels:
+            print_row(label, self.rows[label], self._options.limits)
 
     def _tell(self, done: int, total: int) -> None:
-        if self._measured:
-            spent = time.monotonic() - self._started
-            left = spent / done * (total - done) / 60
-            print(f"{done}/{total}, {left:.0f} min left", file=sys.stderr, flush=True)
+        spent = time.monotonic() - self._started
+        left = spent / done * (total - done) / 60
+        print(f"{done} of {total}, about {left:.0f} min left", file=sys.stderr, flush=True)
 
     def _save(self) -> None:
         options = self._options
@@ -113,81 +125,100 @@ class Curves:
             report | {"labels": self.rows, "summary": summary(ready, options.limits)},
         )
 
-    def _label(self, label: str, row: dict[str, Any]) -> None:
-        options, loaded, indexed = self._options, self._loaded, self._indexed
-        trial = Trial(n=options.n, max_new_tokens=options.tokens, documents=0, control=False)
-        bench = make_bench(
-            *(self._workspace, loaded.sae_id, indexed, Judging(label=label), None, trial),
-            loaded=loaded,
+    def _bench(self, label: str) -> Bench:
+        return make_bench(
+            *(self._workspace, self._loaded.sae_id, self._indexed, Judging(label=label), None),
+            self._trial,
+            loaded=self._loaded,
             baselines=self._baselines,
         )
-        auto = self._auto(label, row)
-        feature = row["auto"]["feature"]
+
+    def _plain(self, label: str, row: dict[str, Any]) -> None:
+        """The baseline, constant addition of the label's feature and a difference of means."""
+        if "dom" in row["methods"]:
+            return
+        bench, trial = self._bench(label), self._trial
+        feature = self._feature(label)
+        told = bench.baseline(trial, FRESH, trial.n, FRESH_SEED, None, whole=False)
         row |= {"feature": feature, **bench.judge.as_json()}
-        plain = bench.baseline(trial, FRESH, trial.n, FRESH_SEED, None, whole=False)
-        row["share_baseline"] = bench.judge.share(plain.texts)
-        vector = topic_vector(
-            self._workspace, loaded, indexed.texts.labelled(label, 0), feature, label
-        )
+        row["share_baseline"] = bench.judge.share(told.texts)
+        sides = self._indexed.texts.labelled(label, 0)
+        vector = topic_vector(self._workspace, self._loaded, sides, feature, label)
+        add = Intervention(f"feature:{feature}", "add", 1.0, "norm")
+        self._curve(bench, label, row, "add", Arm((add,), recipe="add"))
+        dom = Intervention(f"vector:{vector}", "add", 1.0, "norm")
+        self._curve(bench, label, row, "dom", Arm((dom,), recipe="means"))
 
-        def measure(arm: Arm, prompts: Sequence[str] = FRESH) -> dict[str, float]:
-            started = time.monotonic()
-            found = bench.quick(arm, trial, prompts, trial.n, FRESH_SEED)
-            self._measured += 1
-            seconds = time.monotonic() - started
-            print(f"  {label} {arm.name[:60]}: {_figures(found)} {seconds:.0f} s", file=sys.stderr)
-            return found
+    def _searched(self, label: str, row: dict[str, Any]) -> None:
+        """What the search finds, on the fresh prompts."""
+        if "auto" not in row["methods"]:
+            arm = self._auto(label, row)
+            same = {"add": "add", "means": "dom"}.get(arm.recipe)
+            if same:
+                row["methods"]["auto"] = row["methods"][same]
+                self._measured += 1
+            else:
+                self._curve(self._bench(label), label, row, "auto", arm)
 
-        def curve(name: str, arm: Arm, same: dict[str, Any] | None = None) -> None:
-            if name not in row["methods"]:
-                points = same["points"] if same else self._points(name, arm, measure)
-                at = {
-                    f"{limit:g}": share_at(points, row["share_baseline"], limit)
-                    for limit in options.limits
-                }
-                row["methods"][name] = {"arm": arm.as_json(loaded.sae_id), "points": points} | {
-                    "at": at
-                }
-                self._save()
-
-        add = Arm((Intervention(f"feature:{feature}", "add", 1.0, "norm"),), recipe="add")
-        dom = Arm((Intervention(f"vector:{vector}", "add", 1.0, "norm"),), recipe="means")
-        curve("add", add)
-        curve("dom", dom)
-        same = {"add": "add", "means": "dom"}.get(auto.recipe)
-        curve("auto", auto, row["methods"][same] if same else None)
+    def _beside(self, label: str, row: dict[str, Any]) -> None:
+        """A random feature in place of the one of the search, and prompting."""
+        bench, trial = self._bench(label), self._trial
         if "random" not in row:
-            changed = {n for one in auto.interventions for n, _ in one.features} or {feature}
+            auto = self._auto(label, row)
+            changed = {n for one in auto.interventions for n, _ in one.features}
             rivals = {n for one in auto.interventions for n, _ in one.rival_features}
-            others = matched_features(indexed.store, changed, 0, rivals)
+            others = matched_features(self._indexed.store, changed or {row["feature"]}, 0, rivals)
             points = row["methods"]["auto"]["points"]
-            dearest = math.log(max(options.limits))
+            dearest = math.log(max(self._options.limits))
             near = min(points, key=lambda p: abs(math.log(p["perplexity_ratio"]) - dearest))
             arm = auto.of_other_features(others).scaled(near["strength"])
-            row["random"] = measure(arm) | {"features": others}
+            row["random"] = self._measure(bench, label, arm) | {"features": others}
+            self._save()
         if "prompting" not in row:
+            plain = bench.baseline(trial, FRESH, trial.n, FRESH_SEED, None, whole=False)
             asked = [f"Write about {label.rpartition(':')[2]}: {prompt}" for prompt in FRESH]
             told = bench.baseline(trial, asked, trial.n, FRESH_SEED, None, whole=False)
             ratio = told.perplexity / plain.perplexity
-            row["prompting"] = {
-                "share": bench.judge.share(told.texts),
-                "perplexity_ratio": ratio,
-            }
+            row["prompting"] = {"share": bench.judge.share(told.texts), "perplexity_ratio": ratio}
+            self._measured += 1
+
+    def _measure(self, bench: Bench, label: str, arm: Arm) -> dict[str, float]:
+        started = time.monotonic()
+        found = bench.quick(arm, self._trial, FRESH, self._trial.n, FRESH_SEED)
+        self._measured += 1
+        seconds = time.monotonic() - started
+        what = f"  {label} {arm.name[:60]}: {_figures(found)} {seconds:.0f} s"
+        print(what, file=sys.stderr, flush=True)
+        return found
+
+    def _curve(self, bench: Bench, label: str, row: dict[str, Any], name: str, arm: Arm) -> None:
+        if name in row["methods"]:
+            return
+        points = self._points(name, arm, lambda one: self._measure(bench, label, one))
+        limits = self._options.limits
+        at = {f"{one:g}": share_at(points, row["share_baseline"], one) for one in limits}
+        held = arm.as_json(self._loaded.sae_id)
+        row["methods"][name] = {"arm": held, "points": points, "at": at}
+        self._save()
+
+    def _feature(self, label: str) -> int:
+        return feature_for(self._indexed, AutoConfig(self._loaded.sae_id, label=label))
 
     def _points(
         self, name: str, arm: Arm, measure: Callable[[Arm], dict[str, float]]
     ) -> list[dict[str, float]]:
         known = [
-            one["strength"]
+            one
             for row in self.rows.values()
             for one in row["methods"].get(name, {}).get("points", [])
             if row["methods"][name]["arm"]["recipe"] == arm.recipe
         ]
-        first = statistics.median(known) if known else 0.3
         points: list[dict[str, float]] = []
         for _ in range(self._options.points):
-            strength = next_on_curve(points, self._options.limits) if points else first
-            if any(abs(one["strength"] / strength - 1) < 0.02 for one in points):
+            # The strengths of other labels say where to begin.
+            so_far = points or known
+            strength = next_on_curve(so_far, self._options.limits) if so_far else FIRST
+            if any(abs(one["strength"] / strength - 1) < _CLOSE for one in points):
                 break
             points.append({"strength": strength, **measure(arm.scaled(strength))})
         return sorted(points, key=lambda one: one["strength"])
@@ -218,6 +249,7 @@ class Curves:
             found = run_auto(
                 self._workspace, config, loaded=self._loaded, baselines=self._baselines
             )
+            self._measured += 1
             row["auto"] = {key: found[key] for key in ("feature", "recipe", "strength", "tried")}
             row["auto"]["seconds"] = time.monotonic() - started
             row["auto"]["arm"] = found["arms"][0]

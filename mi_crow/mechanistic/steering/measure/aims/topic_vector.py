@@ -1,6 +1,7 @@
 """The direction from other texts to those on a topic, as a vector of the workspace."""
 
 import json
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,8 @@ from torch import Tensor
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.loading import LoadedSae
-from mi_crow.mechanistic.steering.measure.texts import Sides
+from mi_crow.mechanistic.steering.measure.aims.stored_texts import stored_activations
+from mi_crow.mechanistic.steering.measure.texts import Document, Sides
 from mi_crow.mechanistic.steering.parts import point_written
 from mi_crow.mechanistic.vectors.activations import (
     TextActivations,
@@ -45,7 +47,8 @@ def topic_vector(
     made again. Raises UserError where there are no texts, or too few blocks to spread over.
     """
     points = _spread(loaded) if spread else [_written(loaded)]
-    told = [[one.text for one in some if not one.heldout][:_TEXTS] for some in texts]
+    chosen = [[one for one in some if not one.heldout][:_TEXTS] for some in texts]
+    told = [[one.text for one in some] for some in chosen]
     of = {
         "sae": loaded.sae_id,
         "weights": loaded.weights_hash(),
@@ -59,7 +62,7 @@ def topic_vector(
     held = {one.name: one.made for one in list_vectors(workspace)}
     if held.get(name, {}).get("of") == of:
         return name
-    sides = [activations_on(loaded.lm, points, some) for some in told]
+    sides = [_read(workspace, loaded, points, some) for some in chosen]
     directions: dict[str, Tensor] = {}
     figures: dict[str, dict[str, float]] = {}
     for point in points:
@@ -69,6 +72,20 @@ def topic_vector(
     counts = {"texts_for": len(told[0]), "texts_against": len(told[1])}
     save_vector(workspace, SteeringVector(name, directions, {**made, **counts}), replace=True)
     return name
+
+
+def _read(
+    workspace: Workspace,
+    loaded: LoadedSae,
+    points: "Sequence[HookPoint]",
+    documents: Sequence[Document],
+) -> "dict[HookPoint, TextActivations]":
+    """The activations on the documents: stored ones, or those of a pass of the model."""
+    if len(points) == 1:
+        held = stored_activations(workspace, loaded.sae_id, points[0], documents)
+        if held is not None:
+            return {points[0]: held}
+    return activations_on(loaded.lm, points, [one.text for one in documents])
 
 
 def _at(about: TextActivations, others: TextActivations) -> tuple[Tensor, dict[str, float]]:
