@@ -6,14 +6,15 @@
 
 The workspace has an SAE with its run and index, whose texts have labels: the demo's, or one that
 `--model` (a folder, or `smollm2`, which is fetched) makes: see `steer_workspace`. For every label
-its best feature is steered. The search reads no label: it judges by the words of the texts in which
-the feature is strong, on development prompts and seeds. What it finds is then measured on `--sets`
-other sets of prompts (openings of the corpus), with fresh seeds and `--n` continuations each, and
-judged by the label: a bag-of-words classifier on raw texts, never the SAE. Beside it, at the same
-limits on the ratio of perplexities (1.25 and 1.5): constant addition, a difference of means of the
-label's activations (`dom`), both with strengths found by the same search; the prompt "Write about
-LABEL:"; and a random feature matched in density and norm. A label passes when its share goes from
-below 15% to above 60% at a ratio of at most 1.5, on every set.
+one of the features that tell it best is steered. The search reads no label: it judges by the words
+of the texts in which the feature is strong, on development prompts and seeds. What it finds is then
+measured on `--sets` other sets of prompts (openings of the corpus), with fresh seeds and `--n`
+continuations each, and judged by the label: a bag-of-words classifier on raw texts, never the SAE.
+Beside it, at the same limits on the ratio of perplexities (1.25 and 1.5), with the same feature:
+constant addition, a difference of means of the label's activations (`dom`), both with strengths
+found by the same search; the prompt "Write about LABEL:"; and random features, against random
+rivals, matched in density and norm. A label passes when its share goes from below 15% to above 60%
+at a ratio of at most 1.5, on every set.
 
 With `--model` or `--curves` the search knows the label, as `--auto --label` does, and all methods
 are compared at equal ratios on prompts of their own: see `steer_curves`.
@@ -45,9 +46,8 @@ from mi_crow.mechanistic.steering.loading import LoadedSae, load_for_work
 from mi_crow.mechanistic.steering.measure.arms import Arm, best_of
 from mi_crow.mechanistic.steering.measure.auto import run_auto
 from mi_crow.mechanistic.steering.measure.bench import Bench
-from mi_crow.mechanistic.steering.measure.checks import feature_for
 from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging, Trial
-from mi_crow.mechanistic.steering.measure.controls import matched_features
+from mi_crow.mechanistic.steering.measure.controls import control_of_stack
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.search import MARGIN, next_strength
 from mi_crow.mechanistic.steering.measure.setup import make_bench
@@ -140,10 +140,8 @@ def _label(
     sets = [openings[at :: options.sets + 1] for at in range(options.sets + 1)]
     development, fresh = sets[-1], sets[:-1]
     trial = Trial(n=options.n, max_new_tokens=options.tokens, documents=0, control=False)
-    config = AutoConfig(loaded.sae_id, label=label, device=options.device)
-    feature = feature_for(indexed, config)
 
-    def judged_by(judging: Judging) -> Bench:
+    def judged_by(judging: Judging, feature: int | None = None) -> Bench:
         return make_bench(
             workspace,
             loaded.sae_id,
@@ -156,13 +154,17 @@ def _label(
         )
 
     bench = judged_by(Judging(label=label))
-    row: dict[str, Any] = {"feature": feature, "limits": {}}
+    row: dict[str, Any] = {"limits": {}}
     for limit in options.limits:
 
-        def search(recipes: Sequence[str], limit: float = limit) -> dict[str, Any]:
+        def search(
+            recipes: Sequence[str], limit: float = limit, feature: int | None = None
+        ) -> dict[str, Any]:
             config = AutoConfig(
                 loaded.sae_id,
                 feature=feature,
+                label=label if feature is None else None,
+                label_free=feature is None,
                 recipes=tuple(recipes),
                 most_ratio=limit,
                 tries=options.tries,
@@ -180,22 +182,23 @@ def _label(
             return run_auto(workspace, config, loaded=loaded, baselines=baselines)
 
         found = search(options.recipes)
-        auto = _arm(found["arms"][0])
-        changed = {n for one in auto.interventions for n, _ in one.features}
-        rivals = {n for one in auto.interventions for n, _ in one.rival_features}
-        others = matched_features(indexed.store, changed or {feature}, 0, rivals)
+        feature, auto = found["feature"], _arm(found["arms"][0])
+        changed = [n for one in auto.interventions for n, _ in one.features] or [feature]
+        rivals = [n for one in auto.interventions for n, _ in one.rival_features]
+        others = control_of_stack(indexed.store, changed, rivals, 0)
         methods: dict[str, Arm | None] = {"auto": auto, "random": auto.of_other_features(others)}
         if "add" in options.methods:
-            methods["add"] = _arm(search(["add"])["arms"][0])
+            methods["add"] = _arm(search(["add"], feature=feature)["arms"][0])
         if "dom" in options.methods:
             vector = _means(workspace, loaded, indexed, label)
             direction = Arm((parse_intervention(f"vector:{vector}=+1norm"),))
-            topic = judged_by(Judging(feature=feature))
+            topic = judged_by(Judging(feature=feature), feature)
             methods["dom"] = _bisect(topic, direction, trial, development, options, limit)
         row["limits"][f"{limit:g}"] = {
+            "feature": feature,
             "recipe": found["recipe"],
             "strength": found["strength"],
-            "random_features": others,
+            "random_features": {one: others[one] for one in changed},
             **{name: _measured(bench, arm, trial, fresh) for name, arm in methods.items() if arm},
         }
     if "prompting" in options.methods:

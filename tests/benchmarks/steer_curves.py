@@ -22,9 +22,9 @@ from mi_crow.mechanistic.steering.measure.aims.topic_vector import topic_vector
 from mi_crow.mechanistic.steering.measure.arms import Arm
 from mi_crow.mechanistic.steering.measure.auto import run_auto
 from mi_crow.mechanistic.steering.measure.bench import Bench
-from mi_crow.mechanistic.steering.measure.checks import feature_for
+from mi_crow.mechanistic.steering.measure.checks import features_for
 from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging, Trial
-from mi_crow.mechanistic.steering.measure.controls import matched_features
+from mi_crow.mechanistic.steering.measure.controls import control_of_stack
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.setup import make_bench
 from mi_crow.store.atomic import write_json
@@ -167,12 +167,16 @@ class Curves:
             auto = self._auto(label, row)
             changed = {n for one in auto.interventions for n, _ in one.features}
             rivals = {n for one in auto.interventions for n, _ in one.rival_features}
-            others = matched_features(self._indexed.store, changed or {row["feature"]}, 0, rivals)
+            others = control_of_stack(
+                self._indexed.store, sorted(changed or {row["feature"]}), sorted(rivals), 0
+            )
             points = row["methods"]["auto"]["points"]
             dearest = math.log(max(self._options.limits))
             near = min(points, key=lambda p: abs(math.log(p["perplexity_ratio"]) - dearest))
             arm = auto.of_other_features(others).scaled(near["strength"])
-            row["random"] = self._measure(bench, label, arm) | {"features": others}
+            row["random"] = self._measure(bench, label, arm) | {
+                "features": {n: others[n] for n in others if n not in rivals}
+            }
             self._save()
         if "prompting" not in row:
             plain = bench.baseline(trial, FRESH, trial.n, FRESH_SEED, None, whole=False)
@@ -202,7 +206,7 @@ class Curves:
         self._save()
 
     def _feature(self, label: str) -> int:
-        return feature_for(self._indexed, AutoConfig(self._loaded.sae_id, label=label))
+        return features_for(self._indexed, AutoConfig(self._loaded.sae_id, label=label))[0]
 
     def _points(
         self, name: str, arm: Arm, measure: Callable[[Arm], dict[str, float]]

@@ -163,6 +163,7 @@ def _add_auto(parser: ArgumentParser) -> None:
         "--feature", type=number_within(FEATURE), metavar="N", help="the feature to make happen"
     )
     parser.add_argument("--label", help="the label to make happen, by its best feature")
+    parser.add_argument("--label-free", action="store_true", help="judge by its texts alone")
     parser.add_argument("--regex", help="judge by this regular expression")
     parser.add_argument(
         "--recipes", type=_words, default=(), metavar="R,R,..", help="ways to try (default: all)"
@@ -220,6 +221,7 @@ def run(options: Namespace) -> int:
         config: Any = AutoConfig(
             feature=options.feature,
             label=options.label,
+            label_free=options.label_free,
             recipes=options.recipes,
             tries=options.tries,
             development=options.development,

@@ -11,6 +11,7 @@ from typing import Any
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.measure.config import BY_AMOUNT, SweepConfig
 from mi_crow.mechanistic.steering.schedules import parse_schedule
+from mi_crow.mechanistic.steering.targets import group_of, read_target
 
 _SHOWN = 4  # interventions and rivals that a name lists
 
@@ -41,8 +42,8 @@ class Arm:
         )
 
     def of_other_features(self, others: Mapping[int, int]) -> "Arm":
-        """The same on other features, for a control; a vector that is added in norms becomes the
-        first of them."""
+        """The same on other features and against other rivals, for a control; a vector that is
+        added in norms becomes the first of them."""
         return replace(
             self,
             interventions=tuple(_moved(one, others) for one in self.interventions),
@@ -67,7 +68,14 @@ def _moved(one: Intervention, others: Mapping[int, int]) -> Intervention:
     if one.aim.kind == "vector" and one.unit == "norm" and others:
         return replace(one, target=f"feature:{next(iter(others.values()))}")
     features = tuple((others.get(feature, feature), weight) for feature, weight in one.features)
-    return replace(one, target=replace(one.aim, features=features).text) if features else one
+    if not features:
+        return one
+    rivals = tuple((others[rival], w) for rival, w in one.rival_features if rival in others)
+    return replace(
+        one,
+        target=replace(one.aim, features=features).text,
+        rivals=group_of(rivals, read_target(one.rivals).sae).text if rivals else one.rivals,
+    )
 
 
 def _words(one: Intervention) -> str:

@@ -15,9 +15,9 @@ from mi_crow.mechanistic.steering.measure.aims.allies import allies_of
 from mi_crow.mechanistic.steering.measure.aims.rivals import rivals_of
 from mi_crow.mechanistic.steering.measure.aims.topic_vector import topic_vector
 from mi_crow.mechanistic.steering.measure.bench import Bench, Readings
-from mi_crow.mechanistic.steering.measure.checks import check_auto, feature_for, rater_of
+from mi_crow.mechanistic.steering.measure.checks import check_auto, features_for, rater_of
 from mi_crow.mechanistic.steering.measure.config import AutoConfig
-from mi_crow.mechanistic.steering.measure.controls import matched_features
+from mi_crow.mechanistic.steering.measure.controls import control_of_stack
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.recipes import Aim, recipes_named
 from mi_crow.mechanistic.steering.measure.results import (
@@ -44,15 +44,17 @@ def run_auto(
 
     `recipe` and `strength` (in norms of the residual stream) name the winner: the greatest effect
     (see `Judge.effect`) on development continuations at a ratio of perplexities of at most
-    `most_ratio`. `arms` has the finalists, the winner first, with the same figures as a sweep's,
-    `tried` what every recipe did at each strength, and `interventions` is the winner's stack.
+    `most_ratio`, or one that is as much on the topic as the corpus's own texts. Of several features
+    that tell a label equally well the one that steers best is taken. `arms` has the finalists, the
+    winner first, with the same figures as a sweep's, `tried` what every recipe did at each
+    strength, and `interventions` is the winner's stack.
     What was measured before it was stopped is not measured again. `baselines` are kept from call to
     call where one is given. Raises UserError, NotFoundError.
     """
     progress = progress or NullProgress()
     check_auto(workspace, config)
     indexed = Indexed.open(workspace, config.sae_id)
-    feature = feature_for(indexed, config)
+    features = features_for(indexed, config)
     trial = config.trial
     prompts = list(prompts_of(trial, indexed, 2 * PROMPTS))
     development, fresh = prompts[1::2], prompts[::2]
@@ -61,7 +63,7 @@ def run_auto(
         config.sae_id,
         indexed,
         config.judging,
-        feature,
+        features[0],
         trial,
         config.device,
         loaded,
@@ -70,10 +72,13 @@ def run_auto(
     bench.rater = rater_of(config.rating, config.label)
     name = config.name or measurement_id("auto", asdict(config), bench.loaded.weights_hash())
     measurement = open_measurement(workspace, name, "auto", asdict(config))
+    search = Search(bench, config, development, measurement, progress, bench.judge.own_effect)
+    feature = search.choose(features)
+    (row,) = indexed.store.rows([feature])
+    bench.target, bench.greatest = feature, row.max_act
     recipes = recipes_named(config.recipes)
     kept = {one.name for one in list_vectors(workspace)}
     aim = _aim(bench, indexed, config, feature, {recipe.name for recipe in recipes})
-    search = Search(bench, config, development, measurement, progress)
     built = [(recipe, arm) for recipe in recipes if (arm := recipe.build(aim))]
     tried, finalists = search.run(built)
     if not finalists:
@@ -84,9 +89,8 @@ def run_auto(
         )
     changed = dict.fromkeys([feature, *(ally for ally, _ in aim.allies)])
     others = (
-        matched_features(indexed.store, changed, trial.seed, aim.rivals) if trial.control else {}
+        control_of_stack(indexed.store, changed, aim.rivals, trial.seed) if trial.control else {}
     )
-    others = {one: others[one] for one in changed if one in others}
     rows = []
     for one in finalists:
         rows.append(_report(bench, config, one, fresh, others, measurement, progress))
@@ -97,6 +101,7 @@ def run_auto(
         "sae_id": config.sae_id,
         "model_id": bench.loaded.lm.model_id,
         "feature": feature,
+        "features": list(features),  # the one that steers was chosen among these
         "label": config.label,
         **bench.judge.as_json(),
         "recipe": winner["recipe"],
@@ -112,7 +117,7 @@ def run_auto(
         "development_prompts": development,
         "n": trial.n,
         "seed": trial.seed,
-        "control_features": {str(one): other for one, other in others.items()},
+        "control_features": {str(one): others[one] for one in changed if one in others},
         "interventions": winner["interventions"],
         "plausible": winner["plausible"],
         "kl_budget": winner["kl_budget"],

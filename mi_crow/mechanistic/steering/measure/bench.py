@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -46,7 +47,8 @@ class Readings:
     prompts: list[str]  # of each text
     texts: list[str]
     token_ids: list[list[int]]
-    perplexity: float  # of the continuations under the plain model
+    nats: np.ndarray  # [texts], of each under the plain model
+    perplexity: float  # of all of them
     kl: float  # KL(plain || steered), nats a token
     activation: float  # the plain model's greatest activation of the target in a text, mean
 
@@ -111,13 +113,17 @@ class Bench:
         self, arm: Arm, trial: Trial, prompts: Sequence[str], n: int, seed: int
     ) -> dict[str, Any]:
         """Only the share, the effect (`Judge.effect`) and the ratio of perplexities, of which a
-        search needs many. Raises NotFiniteError where the predictions are no numbers."""
+        search needs many; and the standard errors of the effect and of the ratio's logarithm.
+        Raises NotFiniteError where the predictions are no numbers."""
         baseline = self.baseline(trial, prompts, n, seed, arm.plausible, whole=False)
         steered = self.read(arm, trial, prompts, n, seed, whole=False)
+        effects = self.judge.effects(steered.texts)
         return {
             "share": self.judge.share(steered.texts),
-            "effect": self.judge.effect(steered.texts),
+            "effect": float(effects.mean()) if len(effects) else 0.0,
+            "effect_error": mean_error(effects),
             "perplexity_ratio": steered.perplexity / baseline.perplexity,
+            "ratio_error": ratio_error(steered, baseline),
         }
 
     def baseline(
@@ -164,17 +170,18 @@ class Bench:
 
     def _read_again(self, arm: Arm, written: Written, whole: bool) -> Readings:
         lm = self.loaded.lm
-        nats = divergence = activation = 0.0
-        tokens = texts = 0
+        divergence = activation = 0.0
+        texts = 0
+        token_ids = [ids for one in written.generations for ids in one.token_ids]
+        nats, tokens = np.zeros(len(token_ids)), sum(map(len, token_ids))
         with_kl = whole and bool(arm.interventions)
         with self.steered(arm) if with_kl else nullcontext():
-            for length, rows in _batches(written):
+            for length, places, rows in _batches(written):
                 reading = self._reading(length) if whole else nullcontext()
                 with lm.plain(), reading as reader:
                     ((log_p, chosen, real),) = rows_forced(lm, rows, length, len(rows))
                 told = log_p.gather(-1, chosen[..., None])[..., 0]
-                nats -= float((told * real).sum(dtype=torch.float64))
-                tokens += int(real.sum())
+                nats[places] = -(told * real).sum(dim=-1, dtype=torch.float64).cpu().numpy()
                 if reader is not None:
                     activation, texts = activation + reader.total, texts + reader.texts
                 if with_kl:
@@ -184,8 +191,9 @@ class Bench:
         return Readings(
             [one.prompt for one in written.generations for _ in one.texts],
             written.texts,
-            [ids for one in written.generations for ids in one.token_ids],
-            math.exp(nats / max(tokens, 1)),
+            token_ids,
+            nats,
+            math.exp(nats.sum() / max(tokens, 1)),
             max(divergence, 0.0) / max(tokens, 1),
             activation / max(texts, 1) / self.greatest,
         )
@@ -225,15 +233,37 @@ class Bench:
             return corpus_loss(self.loaded.lm, self.tokens) - self._plain_loss
 
 
-def _batches(written: Written) -> Iterator[tuple[int, list[list[int]]]]:
-    """Prompts with their continuations, and the prompts' length: few texts of one length a time."""
-    rows: dict[int, list[list[int]]] = {}
+def mean_error(values: np.ndarray) -> float:
+    """The standard error of a mean; 0 of a single value."""
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+
+
+def ratio_error(steered: Readings, baseline: Readings) -> float:
+    """The standard error of the logarithm of two perplexities' ratio, both of as many texts written
+    with the same random numbers: of each text's share in it (Cochran 1977, "Sampling Techniques",
+    section 6.3, for a ratio of sums)."""
+    shares = []
+    for one in (steered, baseline):
+        tokens = np.array([len(ids) for ids in one.token_ids], dtype=np.float64)
+        total = max(tokens.sum(), 1.0)
+        shares.append((one.nats - tokens * one.nats.sum() / total) * len(tokens) / total)
+    return mean_error(shares[0] - shares[1])
+
+
+def _batches(written: Written) -> Iterator[tuple[int, list[int], list[list[int]]]]:
+    """Prompts with their continuations, their places among all, and the prompts' length: few texts
+    of one length a time."""
+    rows: dict[int, list[tuple[int, list[int]]]] = {}
+    place = 0
     for one in written.generations:
-        texts = [[*one.prompt_ids, *ids] for ids in one.token_ids if ids]
-        rows.setdefault(len(one.prompt_ids), []).extend(texts)
+        for ids in one.token_ids:
+            if ids:
+                rows.setdefault(len(one.prompt_ids), []).append((place, [*one.prompt_ids, *ids]))
+            place += 1
     for length, texts in rows.items():
         for start in range(0, len(texts), _REREAD):
-            yield length, texts[start : start + _REREAD]
+            some = texts[start : start + _REREAD]
+            yield length, [place for place, _ in some], [ids for _, ids in some]
 
 
 class TargetReader(Detector):

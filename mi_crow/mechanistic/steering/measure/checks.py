@@ -4,6 +4,7 @@ from mi_crow.errors import UserError
 from mi_crow.language_model.endpoint import Endpoint
 from mi_crow.mechanistic.steering.fits import all_maxima, check_stack, looked_up
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.measure.aims.detectors import detectors_of
 from mi_crow.mechanistic.steering.measure.config import (
     AutoConfig,
     Judging,
@@ -35,7 +36,7 @@ def check_auto(workspace: Workspace, config: AutoConfig) -> None:
     """Raises UserError or NotFoundError for a search that would fail; no model is loaded."""
     recipes_named(config.recipes)
     indexed = Indexed.open(workspace, config.sae_id)
-    indexed.check_feature(feature_for(indexed, config))
+    indexed.check_feature(features_for(indexed, config)[0])
     _check_judging(indexed, config.judging)
     rater_of(config.rating, config.label)
     if len(config.trial.prompts) == 1:
@@ -49,23 +50,20 @@ def check_scores(workspace: Workspace, config: ScoresConfig) -> None:
     Indexed.open(workspace, config.sae_id).promoted()
 
 
-def feature_for(indexed: Indexed, config: AutoConfig) -> int:
-    """The feature that is asked for, or the one that tells a label best on training documents.
+def features_for(indexed: Indexed, config: AutoConfig) -> tuple[int, ...]:
+    """The feature that is asked for, or those that tell a label best on training documents, the
+    likeliest to steer first.
 
     Raises NotFoundError for an unknown label, UserError where no feature tells it.
     """
     if config.feature is not None:
-        return config.feature
+        return (config.feature,)
     assert config.label is not None
     indexed.texts.check_label(config.label)
-    found = indexed.store.connection.rows(
-        "SELECT feature FROM idx.feature_labels WHERE label = ? AND auroc IS NOT NULL "
-        "ORDER BY auroc DESC, feature LIMIT 1",
-        [config.label],
-    )
+    found = detectors_of(indexed.store, config.label)
     if not found:
         raise UserError(f"no feature tells label {config.label!r}", hint="give a --feature")
-    return int(found[0][0])
+    return found
 
 
 def rater_of(rating: Rating | None, label: str | None) -> Rater | None:

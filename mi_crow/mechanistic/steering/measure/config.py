@@ -127,6 +127,7 @@ class AutoConfig:
     sae_id: str
     feature: int | None = None
     label: str | None = None
+    label_free: bool = False  # a label only chooses the feature; judged by what that is about
     recipes: tuple[str, ...] = ()  # none: all
     most_ratio: float = 1.5
     tries: int = 5  # strengths tried for each recipe
@@ -141,6 +142,8 @@ class AutoConfig:
     def __post_init__(self) -> None:
         if (self.feature is None) == (self.label is None):
             raise UserError("give a feature or a label", hint="e.g. --feature 42 or --label music")
+        if self.label_free and self.label is None:
+            raise UserError("label-free needs a label", hint="e.g. --label music --label-free")
         FEATURE.check(self.feature, "the feature")
         SIZE.check(self.development, "continuations for each try")
         COUNT.check(self.tries, "tries")
@@ -155,7 +158,8 @@ class AutoConfig:
     def judging(self) -> Judging:
         if self.pattern is not None:
             return Judging(pattern=self.pattern)
-        return Judging(label=self.label, feature=self.feature)
+        label = None if self.label_free else self.label
+        return Judging(label=label, feature=self.feature)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Controls: a random feature that fires as often as another and is as long. Torch-free."""
+"""Controls: random features that fire as often as others and are as long. Torch-free."""
 
 import random
 from collections.abc import Collection, Iterable
@@ -11,6 +11,23 @@ from mi_crow.mechanistic.features.queries import FeatureStore
 _NEAREST = 24
 
 
+def control_of_stack(
+    store: FeatureStore, features: Iterable[int], rivals: Collection[int], seed: int
+) -> dict[int, int]:
+    """A random feature for each of those that a stack raises, in their order, and then for each of
+    its rivals, as far as there are enough: what is left of the stack is its shape alone.
+
+    Raises UserError where the SAE has too few living features for the former.
+    """
+    features = dict.fromkeys(features)
+    found = matched_features(store, features, seed)
+    raised = {one: found[one] for one in features}
+    pool = _Living(store, seed + 1)
+    pool.taken |= {*features, *raised.values(), *rivals}
+    drawn = {rival: pool.draw_like(rival) for rival in rivals}
+    return raised | {rival: other for rival, other in drawn.items() if other is not None}
+
+
 def matched_features(
     store: FeatureStore, features: Iterable[int], seed: int, avoid: Collection[int] = ()
 ) -> dict[int, int]:
@@ -20,24 +37,42 @@ def matched_features(
     Raises UserError where the SAE has too few living features.
     """
     wanted = sorted(set(features))
-    rows = store.connection.columns(
-        "SELECT feature, density, coalesce(decoder_norm::DOUBLE, 1.0) AS norm FROM idx.features "
-        "WHERE fires > 0 ORDER BY feature"
-    )
-    numbers = rows["feature"].astype(np.int64)
-    kind = np.stack([np.log(rows["density"]), np.log(np.maximum(rows["norm"], 1e-12))], axis=1)
-    taken = {*wanted, *avoid}
-    generator = random.Random(seed)
+    pool = _Living(store, seed)
+    pool.taken |= {*wanted, *avoid}
     found: dict[int, int] = {}
     for feature in wanted:
-        place = np.flatnonzero(numbers == feature)
-        own = kind[place[0]] if len(place) else np.median(kind, axis=0)
-        order = np.argsort(np.abs(kind - own).sum(axis=1), kind="stable")
-        near = [int(numbers[at]) for at in order if int(numbers[at]) not in taken][:_NEAREST]
-        if not near:
+        other = pool.draw_like(feature)
+        if other is None:
             raise UserError(
                 "the SAE has no other living feature to compare with", hint="leave out the control"
             )
-        found[feature] = generator.choice(near)
-        taken.add(found[feature])
+        found[feature] = other
     return found
+
+
+class _Living:
+    """The features that fire, of which each is drawn once."""
+
+    def __init__(self, store: FeatureStore, seed: int) -> None:
+        rows = store.connection.columns(
+            "SELECT feature, density, coalesce(decoder_norm::DOUBLE, 1.0) AS norm "
+            "FROM idx.features WHERE fires > 0 ORDER BY feature"
+        )
+        self._numbers = rows["feature"].astype(np.int64)
+        self._kinds = np.stack(
+            [np.log(rows["density"]), np.log(np.maximum(rows["norm"], 1e-12))], axis=1
+        )
+        self._generator = random.Random(seed)
+        self.taken: set[int] = set()
+
+    def draw_like(self, feature: int) -> int | None:
+        """One of the nearest to a feature that are not taken, which takes it; None without any."""
+        place = np.flatnonzero(self._numbers == feature)
+        own = self._kinds[place[0]] if len(place) else np.median(self._kinds, axis=0)
+        order = self._numbers[np.argsort(np.abs(self._kinds - own).sum(axis=1), kind="stable")]
+        near = [one for one in order.tolist() if one not in self.taken][:_NEAREST]
+        if not near:
+            return None
+        found = self._generator.choice(near)
+        self.taken.add(found)
+        return found

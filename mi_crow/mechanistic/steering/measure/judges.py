@@ -4,7 +4,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ class Judge:
     false_alarms: float | None = None
     margins: Callable[[Sequence[str]], np.ndarray] | None = None  # above 0: a hit
     typical: float | None = None  # the median margin of the corpus's own texts on the topic
+    own_effect: float | None = None  # the effect of these
 
     def share(self, texts: Sequence[str]) -> float:
         """The share of hits."""
@@ -74,12 +75,15 @@ class Judge:
         return sum(found) / max(len(found), 1)
 
     def effect(self, texts: Sequence[str]) -> float:
-        """How far the texts are on the topic, from 0 to 1, the mean: a text counts as its margin's
-        share of `typical`. Finer than the share of hits, which is it where margins are not known.
-        """
+        """The mean of `effects`."""
+        return float(self.effects(texts).mean()) if len(texts) else 0.0
+
+    def effects(self, texts: Sequence[str]) -> np.ndarray:
+        """How far each text is on the topic, from 0 to 1: its margin's share of `typical`. Finer
+        than whether it is a hit, which is it where margins are not known."""
         if self.margins is None or not self.typical or not len(texts):
-            return self.share(texts)
-        return float(np.clip(self.margins(texts) / self.typical, 0.0, 1.0).mean())
+            return np.array(self.hits(texts), dtype=np.float64)
+        return np.clip(self.margins(texts) / self.typical, 0.0, 1.0)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -199,7 +203,10 @@ def _tested(
     own = _cut([one for one in train if inside(one)], words, seed)
     shares = [sum(hits(some)) / len(some) if some else None for some in (right, wrong)]
     typical = float(np.median(margins(own))) if own else 0.0
-    return Judge(what, hits, shares[0], shares[1], margins, typical if typical > 0 else None)
+    if typical <= 0:
+        return Judge(what, hits, shares[0], shares[1], margins)
+    judge = Judge(what, hits, shares[0], shares[1], margins, typical)
+    return replace(judge, own_effect=judge.effect(own))
 
 
 def _cut(documents: Sequence[Document], words: int, seed: int) -> list[str]:

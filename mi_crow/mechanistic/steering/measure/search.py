@@ -9,7 +9,7 @@ from mi_crow.errors import NotFiniteError
 from mi_crow.mechanistic.steering.measure.arms import Arm, best_of
 from mi_crow.mechanistic.steering.measure.bench import Bench
 from mi_crow.mechanistic.steering.measure.config import AutoConfig
-from mi_crow.mechanistic.steering.measure.recipes import Recipe
+from mi_crow.mechanistic.steering.measure.recipes import Aim, Recipe, recipes_named
 from mi_crow.mechanistic.steering.measure.results import Measurement
 from mi_crow.progress import Progress, raise_if_stopped
 
@@ -17,10 +17,12 @@ _DEVELOPMENT_SEED = 1_000_003  # added to the seed: no continuation is measured 
 _LEAST, _MOST = 0.01, 6.0  # norms
 _STEP = 1.6
 _CLOSE = 1.1  # strengths nearer than this are not told apart
-MARGIN = 0.85  # of what the perplexity may rise by
+MARGIN = 0.85  # of what the perplexity may rise by, in a try
 _HEAT = 2  # strengths of each recipe before the worse are dropped
 _GOING, _FINALISTS = 4, 3  # recipes
-_BACK, _STEPS_BACK = 0.88, 3  # strengths tried again where one costs too much after all
+_STEPS_BACK = 3  # strengths tried again where one costs too much after all
+_BACK = (0.5, 0.95)  # of the strength, at most and at least
+_SURE = 1.645  # standard errors: one-sided, 95%
 
 
 @dataclass
@@ -58,9 +60,13 @@ class Finalist:
 class Search:
     """The tries of all recipes on development prompts.
 
-    Each recipe has a few strengths tried; the best recipes go on. The best of those
-    are measured again with another seed, which alone decides: a figure by which one of many was
-    chosen is too good.
+    Each recipe has a few strengths tried on half the continuations; the best recipes go on. The
+    best of those are measured again with another seed, which alone decides: a figure by which one
+    of many was chosen is too good. There the ratio of perplexities has to be below the limit by its
+    standard error, and of those that do as much, within theirs, the one that costs least wins.
+
+    `enough`: an effect that needs no better one. Where a first strength has it and this is
+    confirmed, nothing more is tried.
     """
 
     def __init__(
@@ -70,13 +76,31 @@ class Search:
         prompts: Sequence[str],
         measurement: Measurement,
         progress: Progress,
+        enough: float | None = None,
     ) -> None:
         self._bench, self._config, self._prompts = bench, config, list(prompts)
         self._measurement, self._progress = measurement, progress
+        self._enough = math.inf if enough is None else enough
         self._done = 0
-        # A ratio of few continuations may be above that of many.
         self._limit = 1 + MARGIN * (config.most_ratio - 1)
-        self._total = 1
+        self._total: int = 0
+
+    def choose(self, features: Sequence[int]) -> int:
+        """The feature that steers best, raised where it is below; the first among equals."""
+        if len(features) == 1:
+            return features[0]
+        (recipe,) = recipes_named(["floor"])
+        every = {
+            feature: Tried(recipe, arm)
+            for feature in features
+            if (arm := recipe.build(Aim(feature)))
+        }
+        self._total += len(every)
+        for one in every.values():
+            self._more(one, 1, self._half)
+            if one.best(self._limit) is None:
+                self._more(one, 1, self._half)
+        return min(every, key=lambda feature: self._rank(every[feature]))
 
     def run(self, built: Sequence[tuple[Recipe, Arm]]) -> tuple[list[Tried], list[Finalist]]:
         """All recipes as they were tried, and the finalists, the best first."""
@@ -84,52 +108,83 @@ class Search:
         first = min(_HEAT, config.tries)
         rest = min(_GOING, len(built)) * (config.tries - first)
         finals = min(_FINALISTS, len(built))
-        self._total = len(built) * first + rest + 2 * finals
+        self._total += len(built) * first + rest + 2 * finals
         every = [Tried(recipe, arm) for recipe, arm in built]
         for one in every:
-            self._more(one, first)
+            self._more(one, 1, self._half)
+        if found := self._enough_at_once(every):
+            return every, found
+        for one in every:
+            self._more(one, first - 1, self._half)
         order = sorted(every, key=self._rank)
         for one in order[_GOING:]:
             one.dropped = True
         for one in order[:_GOING]:
-            self._more(one, config.tries - first)
+            self._more(one, config.tries - first, config.development)
         order = sorted(order[:_GOING], key=self._rank)
         confirmed = [self._confirmed(one) for one in order[:_FINALISTS] if one.best(self._limit)]
         found = [one for one in confirmed if one is not None]
-        return every, sorted(found, key=lambda one: (-one.row["effect"], _ratio(one.row)))
+        return every, decided(found)
+
+    def _enough_at_once(self, every: Sequence[Tried]) -> list[Finalist]:
+        """Recipes whose first strength was confirmed, the last of them with an effect that is
+        enough, the best first; none without such a one. The cheapest are looked at."""
+        chosen = []
+        for one in every:
+            best = one.best(self._limit)
+            if best is not None and best[1]["effect"] >= self._enough:
+                chosen.append((_ratio(best[1]), len(chosen), one))
+        found: list[Finalist] = []
+        for _, _, one in sorted(chosen)[:_FINALISTS]:
+            confirmed = self._confirmed(one)
+            if confirmed is None:
+                continue
+            found.append(confirmed)
+            row = confirmed.row
+            if row["effect"] >= self._enough - row.get("effect_error", 0.0):
+                return decided(found)
+        return []
+
+    @property
+    def _half(self) -> int:
+        return max(self._config.development // 2, 1)
 
     def _rank(self, one: Tried) -> tuple[float, float]:
         best = one.best(self._limit)
         return (1.0, 0.0) if best is None else (-best[1]["effect"], _ratio(best[1]))
 
-    def _more(self, one: Tried, count: int) -> None:
+    def _more(self, one: Tried, count: int, n: int) -> None:
         for _ in range(count):
             strength = one.next_strength(self._limit)
             if strength is None:
                 return
-            one.tries.append((strength, self._try(one, strength, self._config.development, 0)))
+            one.tries.append((strength, self._try(one, strength, n, 0)))
 
     def _confirmed(self, one: Tried) -> Finalist | None:
-        """A recipe at its best strength, or a little less where that costs too much on other
+        """A recipe at its best strength, or a little less where that may cost too much on other
         continuations; None where even this does."""
         found = one.best(self._limit)
         assert found is not None
         strength, _ = found
+        most = math.log(self._config.most_ratio)
         for _ in range(_STEPS_BACK):
             row = self._try(one, strength, 2 * self._config.development, 1)
-            if _ratio(row) <= self._limit:
+            room, cost = most - _SURE * row.get("ratio_error", 0.0), math.log(_ratio(row))
+            if cost <= room:
                 return Finalist(one, strength, row)
-            strength *= _BACK
+            # What a change costs grows about with the square of its size.
+            low, high = _BACK
+            strength *= min(max((max(room, 0.0) / cost) ** 0.5, low), high)
         return None
 
     def _try(self, one: Tried, strength: float, n: int, half: int) -> dict[str, Any]:
-        key = f"{one.recipe.name} {strength:.6g}" + (" again" if half else "")
+        arm = one.arm.scaled(strength)
+        key = f"{arm.name}, n {n}" + (" again" if half else "")
         row = self._measurement.part(key)
         if row is None:
             raise_if_stopped(self._progress)
             trial = self._config.trial
             seed = (trial.seed + (1 + half) * _DEVELOPMENT_SEED) % 2**32
-            arm = one.arm.scaled(strength)
             try:
                 row = self._bench.quick(arm, trial, self._prompts, n, seed)
             except NotFiniteError as error:
@@ -148,6 +203,19 @@ def _ratio(row: dict[str, Any]) -> float:
     """The ratio of perplexities; above any limit where there was none."""
     found = row["perplexity_ratio"]
     return math.inf if found is None else found
+
+
+def decided(found: Sequence[Finalist]) -> list[Finalist]:
+    """The finalists, the winner first: of those whose effect is within a standard error of the
+    greatest the one that costs least; then by effect."""
+    order = sorted(found, key=lambda one: (-one.row["effect"], _ratio(one.row)))
+    if not order:
+        return order
+    least = order[0].row["effect"] - order[0].row.get("effect_error", 0.0)
+    winner = min(
+        (one for one in order if one.row["effect"] >= least), key=lambda one: _ratio(one.row)
+    )
+    return [winner, *(one for one in order if one is not winner)]
 
 
 def next_strength(

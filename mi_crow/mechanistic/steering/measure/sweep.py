@@ -10,7 +10,7 @@ from mi_crow.mechanistic.steering.measure.arms import Arm, arms_of, best_of, fro
 from mi_crow.mechanistic.steering.measure.bench import Bench
 from mi_crow.mechanistic.steering.measure.checks import check_sweep, features_of, rater_of
 from mi_crow.mechanistic.steering.measure.config import SweepConfig
-from mi_crow.mechanistic.steering.measure.controls import matched_features
+from mi_crow.mechanistic.steering.measure.controls import control_of_stack
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.results import measurement_id, open_measurement
 from mi_crow.mechanistic.steering.measure.setup import make_bench, prompts_of
@@ -44,7 +44,7 @@ def run_sweep(
     bench = make_bench(
         workspace, config.sae_id, indexed, config.judging, target, trial, config.device, loaded
     )
-    others = matched_features(indexed.store, targets, trial.seed, rivals) if trial.control else {}
+    others = control_of_stack(indexed.store, targets, rivals, trial.seed) if trial.control else {}
     bench.rater = rater_of(config.rating, config.judging.label)
     name = config.name or measurement_id("sweep", asdict(config), bench.loaded.weights_hash())
     measurement = open_measurement(workspace, name, "sweep", asdict(config))
@@ -70,7 +70,7 @@ def run_sweep(
         "prompts": prompts,
         "n": trial.n,
         "seed": trial.seed,
-        "control_features": {str(one): other for one, other in others.items()},
+        "control_features": {str(one): others[one] for one in targets if one in others},
         "refused": refused,
         **judged([row for row in rows if "refused" not in row], config.most_ratio),
     }
