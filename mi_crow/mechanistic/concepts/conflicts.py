@@ -66,10 +66,9 @@ def _alike(store: "FeatureStore", near: float) -> list[Conflict]:
     with store.connection.fitting():
         rows = store.connection.rows(
             "SELECT DISTINCT least(feature, other), greatest(feature, other), max(cosine) "
-            "FROM idx.neighbours WHERE cosine >= ? AND feature IN (SELECT feature FROM "
-            "memory.main.concepts) AND other IN (SELECT feature FROM memory.main.concepts) "
-            "GROUP BY ALL ORDER BY 3 DESC, 1, 2",
-            [near],
+            "FROM idx.neighbours WHERE cosine >= $1 AND feature IN (SELECT unnest($2::INTEGER[])) "
+            "AND other IN (SELECT unnest($2::INTEGER[])) GROUP BY ALL ORDER BY 3 DESC, 1, 2",
+            [near, sorted(named)],
         )
     found = []
     for one, other, cosine in rows:

@@ -35,7 +35,7 @@ def coverage_of(store: FeatureStore) -> Coverage:
     """The coverage of an index by the names of its features."""
     named, fires = store.named().named, store.columns().fires
     total = float(fires.sum()) or 1.0
-    documents, strongest = _of_documents(store)
+    documents, strongest = _of_documents(store, np.flatnonzero(named).tolist())
     return Coverage(
         int(named.sum()),
         int((fires > 0).sum()),
@@ -59,14 +59,15 @@ def _curve(named: np.ndarray, fires: np.ndarray, total: float) -> tuple[CurvePoi
     )
 
 
-def _of_documents(store: FeatureStore) -> tuple[float, float]:
+def _of_documents(store: FeatureStore, named: list[int]) -> tuple[float, float]:
     with store.connection.fitting():
         rows = store.connection.rows(
             "SELECT avg(any_of::DOUBLE), avg(best::DOUBLE) FROM (SELECT bool_or(named) AS any_of, "
             "arg_max(named, share) AS best FROM (SELECT document, c.feature IS NOT NULL AS named, "
             "d.max_act / nullif(f.max_act, 0) AS share FROM idx.document_features d "
-            "JOIN idx.features f USING (feature) LEFT JOIN (SELECT DISTINCT feature FROM "
-            "memory.main.concepts) c USING (feature)) GROUP BY document)"
+            "JOIN idx.features f USING (feature) LEFT JOIN (SELECT unnest(?::INTEGER[]) AS "
+            "feature) c USING (feature)) GROUP BY document)",
+            [named],
         )
     some, best = rows[0] if rows else (None, None)
     return float(some or 0.0), float(best or 0.0)
