@@ -70,6 +70,7 @@ class Generation:
     token_ids: list[list[int]]  # of each continuation, without its end token
     stopped: bool  # True when should_stop ended it
     shortened_to: int | None = None  # new tokens, if the context was full before all were made
+    nats: list[float] | None = None  # of each continuation, where asked for: see `generate_each`
 
     @property
     def text(self) -> str:
@@ -124,10 +125,18 @@ def generate_sides(
 
 @torch.inference_mode()
 def generate_each(
-    lm: CausalModel, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    lm: CausalModel,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    seeds: Sequence[int],
+    with_nats: bool = False,
 ) -> list[Generation]:
     """Continues every prompt, with a seed of its own, as `generate` does one by one; prompts with
-    as many tokens share a batch of at most 128 continuations. Raises UserError as there."""
+    as many tokens share a batch of at most 128 continuations. Raises UserError as there.
+
+    `with_nats`: what the continuations' tokens cost (-log p at temperature 1) under the plain model
+    where constraints have it read beside, else under the model as it wrote.
+    """
     side: Side = "steered" if lm.controllers_enabled else "baseline"
     asked = [
         _Asked(prompt, _prompt_ids(lm, prompt, sampling.bos), seed)
@@ -139,7 +148,8 @@ def generate_each(
         most = max(1, _ROWS // sampling.n)
         for start in range(0, len(alike), most):
             places = alike[start : start + most]
-            both = _continued(lm, [asked[place] for place in places], sampling, (side,))
+            some = [asked[place] for place in places]
+            both = _continued(lm, some, sampling, (side,), with_nats=with_nats)
             found |= {place: one[side] for place, one in zip(places, both, strict=True)}
     return [found[place] for place in range(len(asked))]
 
@@ -162,8 +172,9 @@ def _continued(
     should_stop: Callable[[], bool] | None = None,
     prefixes: Prefixes | None = None,
     key: object = None,
+    with_nats: bool = False,
 ) -> list[dict[Side, Generation]]:
-    """The continuations of prompts of one length, in one batch."""
+    """The continuations of prompts of one length, in one batch; with nats only on one side."""
     # The steered text read without interventions. Where none act, it would be the same again.
     beside = sampling.constrained and "steered" in sides
     steps = Steps(
@@ -177,7 +188,7 @@ def _continued(
     )
     texts = _Texts(lm, asked, sides, sampling.n, steps.special, on_token)
     generators = [torch.Generator("cpu").manual_seed(one.seed) for one in asked]
-    stopped = False
+    stopped, costs = False, list[Tensor]()
     room = _room(lm, len(asked[0].ids), sampling.max_new_tokens)
     # Uniform numbers come from the CPU, so that a seed means the same on every device.
     drawn = [
@@ -199,6 +210,8 @@ def _continued(
             found[own] = sampling.within_constraints(found[own], logits[-1])
         every = torch.cat(found) if len(found) > 1 else found[0]
         chosen = choose(every, sampling, uniform[place])
+        if with_nats:
+            costs.append(-torch.log_softmax(logits[-1].float(), -1).gather(-1, chosen[:, None]))
         told = chosen.masked_fill(broken, _NOT_A_TOKEN).tolist()
         texts.add(told)
         if texts.whole:
@@ -206,7 +219,8 @@ def _continued(
         chosen = chosen.unflatten(0, (len(sides), -1))
         both = [*chosen, *([chosen[sides.index("steered")]] if beside else [])]
         steps.append(torch.cat(both))
-    return texts.generations(stopped, room if room < sampling.max_new_tokens else None)
+    nats = torch.cat(costs, 1).double().tolist() if costs else None  # [row, token]
+    return texts.generations(stopped, room if room < sampling.max_new_tokens else None, nats)
 
 
 class _Texts:
@@ -252,9 +266,11 @@ class _Texts:
             if self._detokenizers and token not in self._special:
                 self._report(row, self._detokenizers[row].push(token))
 
-    def generations(self, stopped: bool, room: int | None) -> list[dict[Side, Generation]]:
+    def generations(
+        self, stopped: bool, room: int | None, nats: Sequence[Sequence[float]] | None
+    ) -> list[dict[Side, Generation]]:
         """Everything that was written, a prompt at a time; `room`: after how many tokens the
-        context was full."""
+        context was full; `nats` of each row's tokens, those after its end too."""
         for row, detokenizer in enumerate(self._detokenizers):
             self._report(row, detokenizer.flush())
         found: list[dict[Side, Generation]] = []
@@ -265,8 +281,11 @@ class _Texts:
                 rows = self._rows[start : start + self._n]
                 texts = [_continuation(self._lm, one.ids, row, self._special) for row in rows]
                 full = room is not None and any(len(row) == room for row in rows)
+                own = None
+                if nats is not None:
+                    own = [sum(nats[start + at][: len(row)]) for at, row in enumerate(rows)]
                 sides[side] = Generation(
-                    one.prompt, one.ids, texts, rows, stopped, room if full else None
+                    one.prompt, one.ids, texts, rows, stopped, room if full else None, own
                 )
             found.append(sides)
         return found

@@ -214,6 +214,14 @@ def test_the_figures_are_those_of_the_texts(home, store):
     with bench.steered(arm):
         steered = corpus_loss(loaded.lm, bench.tokens)
     assert found["ce_added"] == pytest.approx(steered - corpus_loss(loaded.lm, bench.tokens))
+    # What the plain model said while they were written is what it says of them again.
+    for one in (Arm(arm.interventions, plausible=0.01), Arm(())):
+        whole, quick = (
+            bench.read(one, TRIAL, TRIAL.prompts, 4, 5, whole=whole) for whole in (True, False)
+        )
+        assert quick.texts == whole.texts
+        assert quick.nats.tolist() == pytest.approx(whole.nats.tolist(), rel=1e-4)
+        assert quick.perplexity == pytest.approx(whole.perplexity, rel=1e-4)
     # Within its own plausible set the plain model takes no unlikely token.
     loose = bench.baseline(TRIAL, TRIAL.prompts, 4, 5, None)
     tight = bench.baseline(TRIAL, TRIAL.prompts, 4, 5, 0.9)

@@ -74,8 +74,10 @@ def write_now(
     top_p: float = 1.0,
     plausible: float | None = None,
     kl_budget: float | None = None,
+    with_nats: bool = False,
 ) -> Written:
-    """The same under whatever acts now; the constraints are those of `LanguageModel.generate`."""
+    """The same under whatever acts now; the constraints are those of `LanguageModel.generate`, and
+    `with_nats` is that of `generate_each`."""
     if not prompts:
         raise UserError("no prompt given", hint="give at least one, it may be empty")
     seeds = [seed + number for number in range(len(prompts))]
@@ -96,7 +98,7 @@ def write_now(
                 plausible=plausible,
                 kl_budget=kl_budget,
             )
-            generations += generate_each(lm, prompts[some], sampling, seeds[some])
+            generations += generate_each(lm, prompts[some], sampling, seeds[some], with_nats)
     return Written(generations)
 
 

@@ -153,7 +153,9 @@ class Bench:
         whole: bool = True,
     ) -> Readings:
         """Writes the continuations of an arm and reads them again; unless `whole`, the KL and the
-        target's activation are left out: 0."""
+        target's activation are left out: 0, and what the plain model said when they were written is
+        not asked again."""
+        told = not whole and (not arm.interventions or bool(arm.plausible or arm.kl_budget))
         with self.steered(arm):
             written = write_now(
                 self.loaded.lm,
@@ -165,15 +167,18 @@ class Bench:
                 seed=seed,
                 plausible=arm.plausible,
                 kl_budget=arm.kl_budget,
+                with_nats=told,
             )
+        if told:
+            costs = [cost for one in written.generations for cost in one.nats or ()]
+            return self._readings(written, np.array(costs))
         return self._read_again(arm, written, whole)
 
     def _read_again(self, arm: Arm, written: Written, whole: bool) -> Readings:
         lm = self.loaded.lm
         divergence = activation = 0.0
         texts = 0
-        token_ids = [ids for one in written.generations for ids in one.token_ids]
-        nats, tokens = np.zeros(len(token_ids)), sum(map(len, token_ids))
+        nats = np.zeros(len(written.texts))
         with_kl = whole and bool(arm.interventions)
         with self.steered(arm) if with_kl else nullcontext():
             for length, places, rows in _batches(written):
@@ -188,14 +193,22 @@ class Bench:
                     ((log_q, _, _),) = rows_forced(lm, rows, length, len(rows))
                     kl = functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
                     divergence += float((kl * real).sum(dtype=torch.float64))
+        activation = activation / max(texts, 1) / self.greatest
+        return self._readings(written, nats, divergence, activation)
+
+    def _readings(
+        self, written: Written, nats: np.ndarray, divergence: float = 0.0, activation: float = 0.0
+    ) -> Readings:
+        token_ids = [ids for one in written.generations for ids in one.token_ids]
+        tokens = max(sum(map(len, token_ids)), 1)
         return Readings(
             [one.prompt for one in written.generations for _ in one.texts],
             written.texts,
             token_ids,
             nats,
-            math.exp(nats.sum() / max(tokens, 1)),
-            max(divergence, 0.0) / max(tokens, 1),
-            activation / max(texts, 1) / self.greatest,
+            math.exp(nats.sum() / tokens),
+            max(divergence, 0.0) / tokens,
+            activation,
         )
 
     @contextmanager
