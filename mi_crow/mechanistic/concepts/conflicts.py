@@ -64,7 +64,7 @@ def find_conflicts(
 def _alike(store: "FeatureStore", near: float) -> list[Conflict]:
     named = store.concepts()
     with store.connection.fitting():
-        rows = store.connection.rows(
+        rows = store.concept_table().rows(
             "SELECT DISTINCT least(feature, other), greatest(feature, other), max(cosine) "
             "FROM idx.neighbours WHERE cosine >= $1 AND feature IN (SELECT unnest($2::INTEGER[])) "
             "AND other IN (SELECT unnest($2::INTEGER[])) GROUP BY ALL ORDER BY 3 DESC, 1, 2",

@@ -61,7 +61,7 @@ def _curve(named: np.ndarray, fires: np.ndarray, total: float) -> tuple[CurvePoi
 
 def _of_documents(store: FeatureStore, named: list[int]) -> tuple[float, float]:
     with store.connection.fitting():
-        rows = store.connection.rows(
+        rows = store.concept_table().rows(
             "SELECT avg(any_of::DOUBLE), avg(best::DOUBLE) FROM (SELECT bool_or(named) AS any_of, "
             "arg_max(named, share) AS best FROM (SELECT document, c.feature IS NOT NULL AS named, "
             "d.max_act / nullif(f.max_act, 0) AS share FROM idx.document_features d "

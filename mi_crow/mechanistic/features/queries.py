@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -196,18 +196,19 @@ class FeatureStore:
     def _join(
         opened: _Opened, version: int, mark: tuple[int, int], concepts: Sequence[Concept]
     ) -> ConceptColumns:
-        """The concepts of the features of `opened`."""
         return ConceptColumns.of(version, opened.meta.n_features, concepts, mark)
 
-    def _searched(self, opened: _Opened, named: ConceptColumns) -> SearchColumns:
-        """What a search reads, once the concepts stand in the table that it asks as well: without a
-        search nothing would be gained by writing thousands of rows."""
-        with self._lock:
+    def concept_table(self) -> IndexConnection:
+        """The connection, with the concepts in its table memory.main.concepts."""
+        return self._with_table(*self._held).connection
+
+    def _with_table(self, opened: _Opened, named: ConceptColumns) -> _Opened:
+        with self._lock:  # written for the first question that joins them
             if self._in_table is not named:
-                columns = searched_concepts(named, named.concepts)
-                opened.connection.replace_table("concepts", columns)
+                rows = searched_concepts(named, named.concepts)
+                opened.connection.replace_table("concepts", rows)
                 self._in_table = named
-        return opened.searched
+        return opened
 
     def named(self) -> ConceptColumns:
         """The concepts by columns."""
@@ -248,8 +249,12 @@ class FeatureStore:
         opened, named = self._held
         with opened.connection.fitting():
             columns = opened.columns
-            searched = partial(self._searched, opened, named)
-            matcher = QueryMatcher(opened.connection, columns, named, searched)
+            matcher = QueryMatcher(
+                opened.connection,
+                columns,
+                named,
+                lambda: self._with_table(opened, named).searched,
+            )
             matches = matcher.matches(query)
             keep = matches.keep & columns.matching(flt or FeatureFilter(), named)
             if sort is None:
