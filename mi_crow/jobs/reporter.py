@@ -180,13 +180,17 @@ class Reporter:
         self._close("cancelled", fields, resumable=resumable)
 
     def failed(self, error: BaseException, traceback: str, exit_code: int) -> None:
+        """The log gets the sentence, the closing event the traceback as well, which
+        `mi-crow jobs log --debug` prints."""
         known = explained(error)
-        fields = {
-            "error": redact(str(known) or type(known).__name__),
-            "hint": redact(getattr(known, "hint", "")),
-            "exit_code": exit_code,
-        }
-        sys.stderr.write(redact(traceback))
+        sentence = redact(str(known) or type(known).__name__)
+        hint = redact(getattr(known, "hint", ""))
+        if not isinstance(known, MiCrowError | OSError):
+            shows = f"`mi-crow jobs log {self._job_dir.name} --debug` shows the traceback"
+            hint = f"this is a bug in mi-crow; {shows}"
+        fields = {"error": sentence, "hint": hint, "exit_code": exit_code}
+        told = f"failed: {sentence}" + (f"; {hint}" if hint else "")
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {told}\n")
         self._close("failed", fields, resumable=True, traceback=redact(traceback))
 
     def _close(

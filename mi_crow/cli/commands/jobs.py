@@ -13,7 +13,7 @@ from mi_crow.cli.formatting import count, duration, moment, print_json, reading
 from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_outcome
 from mi_crow.errors import UserError
 from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, scan_jobs, tail_log
-from mi_crow.jobs.events import Attempt, attempts_of, read_events
+from mi_crow.jobs.events import CLOSING, Attempt, attempts_of, read_events
 from mi_crow.jobs.removing import remove_job
 from mi_crow.store.workspace import Workspace
 
@@ -182,12 +182,21 @@ def _resume(workspace: Workspace, job_id: str, options: Namespace) -> int:
 
 def _log(workspace: Workspace, job_id: str, options: Namespace) -> int:
     lines = tail_log(workspace, job_id, options.lines)
+    traceback = _traceback(workspace, job_id) if options.debug else ""
     if options.json:
-        print_json({"job_id": job_id, "lines": lines})
+        value = {"job_id": job_id, "lines": lines}
+        print_json(value | ({"traceback": traceback} if options.debug else {}))
     else:
-        for line in lines:
+        for line in (*lines, *traceback.splitlines()):
             print_line(line)
     return 0
+
+
+def _traceback(workspace: Workspace, job_id: str) -> str:
+    """Where the latest attempt failed in the program; empty when it did not."""
+    events = read_events(workspace.job_dir(job_id))
+    last = next((event for event in reversed(events) if event["event"] in CLOSING), {})
+    return str(last.get("traceback") or "")
 
 
 def _remove(workspace: Workspace, job_id: str, options: Namespace) -> int:

@@ -66,13 +66,14 @@ def _work(job_dir: Path, output_dir: Path | None, progress: "RankProgress") -> d
 
 def _record_failure(exchange: Exchange, rank: int, error: BaseException) -> int:
     words = redact(traceback.format_exc())
-    sys.stderr.write(f"rank {rank}: {words}")
     error = explained(error)
     exit_code, ours = exit_code_of(error), isinstance(error, MiCrowError)
+    sentence = redact(str(error) or type(error).__name__)
+    sys.stderr.write(f"rank {rank}: {sentence}\n")
     exchange.end(
         rank,
         "failed",
-        error=redact(str(error) or type(error).__name__),
+        error=sentence,
         hint=redact(getattr(error, "hint", "")),
         exit_code=exit_code,
         traceback=words,
