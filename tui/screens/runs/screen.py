@@ -270,7 +270,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
             self.mi_crow.open_sae(event.key)
             await self.mi_crow.go("features")
         elif event.row_list.id == "list-runs":
-            self.action_new("train")
+            self.train_on(event.key)
         elif (job := self._selected_job) is not None and job.status == "failed":
             self.action_again()
         else:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 from tui import messages
 from tui.actions import BY_ID
 from tui.preferences.key_words import key
+from tui.text import printable
 from tui.watch import check_there
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
     from mi_crow.mechanistic.sae.library.published import PublishedSae
+    from mi_crow.store.workspace import RunSummary
     from tui.screens.base import MiCrowScreen as _Screen
     from tui.screens.runs.forms.finding import Situation
     from tui.screens.runs.forms.job_form import JobForm
@@ -37,12 +39,15 @@ class StartsJobs(_Screen):
         """Whether there is what the job of this action reads."""
         if action != "new":
             return True
-        needs = {"train": self.context.runs, "index": self.context.saes}
+        needs = {"train": self._whole_runs, "index": self.context.saes}
         needs |= dict.fromkeys(("evaluate", "export"), self.context.saes)
         if parameters[0] == "explain":
             return any(sae.has_index for sae in self.context.saes())
         found = needs.get(str(parameters[0]))
         return found is None or bool(found())
+
+    def _whole_runs(self) -> "list[RunSummary]":
+        return [run for run in self.context.runs() if run.manifest.complete]
 
     def action_menu(self) -> None:
         """Everything that can be started, one letter each."""
@@ -55,8 +60,9 @@ class StartsJobs(_Screen):
         action, _, kind = BY_ID[f"runs.{name}"].action.partition("(")
         if self.check_action(action, (kind.strip("')"),)):
             return ""
-        needs = {"train": "needs a run", "index": "needs an SAE", "evaluate": "needs an SAE"}
-        needs |= {"export": "needs an SAE", "explain": "needs a feature index"}
+        captured = "its run is not captured yet" if self.context.runs() else "needs a run"
+        needs = {"train": captured, "index": "needs an SAE", "evaluate": "needs an SAE"}
+        needs |= {"export": "needs an SAE", "explain": "needs an index"}
         return needs.get(name, "not possible now")
 
     async def on_welcome_chosen(self, event: "Welcome.Chosen") -> None:
@@ -65,6 +71,20 @@ class StartsJobs(_Screen):
     async def _start(self, name: str | None) -> None:
         if name is not None:
             await self.run_action(BY_ID[f"runs.{name}"].action)
+
+    def train_on(self, run_id: str) -> None:
+        """The form of a training on this run, once it can be trained on."""
+        run = next((run for run in self.context.runs() if run.run_id == run_id), None)
+        if run is None or run.manifest.complete:
+            self.action_new("train")
+            return
+        capturing = [job for job in self.context.jobs() if run_id in (job.output, job.name)]
+        if any(job.active for job in capturing):
+            remedy = "wait for its capture to finish"
+        else:
+            remedy = f"resume its capture with {key('runs.resume')} in the list of jobs"
+        said = printable(f"{run_id} cannot be trained on before it is whole")
+        self.mi_crow.notify(said, severity="warning", remedy=remedy)
 
     def action_new(self, kind: str) -> None:
         """Opens the form for a job of this kind, on the run or SAE under the cursor."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from textual.geometry import Offset, Region
+from textual.geometry import Offset
+from textual.widget import Widget
 
 from tui.text import printable
 from tui.widgets.forms.fields import Candidate
@@ -18,8 +19,14 @@ class CandidateList(RowList, can_focus=False):
     def __init__(self) -> None:
         super().__init__((Column("text"),), id="candidates", classes="-lit")
         self.display = False
+        self._field: Widget | None = None  # below which it stands
+        self._placed_width = 0
 
-    def open_at(self, field: Region, found: Sequence[Candidate], chosen: str) -> None:
+    def on_mount(self) -> None:
+        # What the form says of its texts may come late, and move the field.
+        self.screen.screen_layout_refresh_signal.subscribe(self, lambda _: self._stand())
+
+    def open_at(self, field: Widget, found: Sequence[Candidate], chosen: str) -> None:
         """Shows `found` at the `field`, above it where there is no room below."""
         rows = [
             Row(one.text, (Cell(printable(one.text)), Cell(printable(one.note), "$muted")))
@@ -28,14 +35,25 @@ class CandidateList(RowList, can_focus=False):
         longest = min(max((len(one.note) for one in found), default=0), _LONGEST_NOTE)
         note = (Column("note", longest, "right", from_width=40),) if longest else ()
         self._columns = (Column("text"), *note)
-        height = min(len(rows), MOST_ROWS)
-        below = field.bottom + height < self.screen.size.height
-        self.absolute_offset = Offset(field.x, field.bottom if below else field.y - height)
-        self.styles.width, self.styles.height = field.width, height
+        self.styles.height = min(len(rows), MOST_ROWS)
+        self._field = field
         self.set_rows(rows)
         self.cursor = next((at for at, row in enumerate(rows) if row.key == chosen), 0)
         self.display = True
+        self._stand()
         self.refresh(layout=True)
+
+    def _stand(self) -> None:
+        """Stands at its field, wherever that is by now."""
+        if self._field is None or not self.display:
+            return
+        at, height = self._field.region, min(self.row_count, MOST_ROWS)
+        below = at.bottom + height < self.screen.size.height
+        offset = Offset(at.x, at.bottom if below else at.y - height)
+        if (offset, at.width) != (self.absolute_offset, self._placed_width):
+            self.absolute_offset, self._placed_width = offset, at.width
+            self.styles.width = at.width
+            self.refresh(layout=True)
 
     def close(self) -> bool:
         """False when it was not open."""

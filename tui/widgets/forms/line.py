@@ -90,10 +90,10 @@ class FormInput(Field):
         if not found or [one.text for one in found] == [part]:
             self._list.close()
         else:
-            self._list.open_at(self.region, found, part)
+            self._list.open_at(self, found, part)
 
     def _list_all(self) -> None:
-        self._list.open_at(self.region, self.candidates[:_MOST_LISTED], self._part[1])
+        self._list.open_at(self, self.candidates[:_MOST_LISTED], self._part[1])
 
     def take(self, text: str) -> None:
         """Puts a candidate in place of what was typed; a folder's name asks for what is in it."""
