@@ -6,7 +6,7 @@ The hook points of a loaded model are in `hook_points`; these are for choosing o
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Outline:
     context: int | None = None  # tokens
     file_bytes: int = 0  # of the weights
     modules: tuple[str, ...] = ()  # names, where the weights' header has them
+    # Shapes by name, where one file holds all weights; [out, in] for a linear map.
+    tensors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def points(self) -> Iterator[tuple[str, int]]:
         """The short names that such a model has, with their widths: the residual stream after each
@@ -188,13 +190,15 @@ def _of_folder(folder: Path) -> Outline | None:
     if heads is not None and not own:
         heads_width = heads * (_first(config, ("head_dim",)) or width // heads)
     weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    names, shapes = _tensors(folder)
     return Outline(
         blocks,
         width,
         heads_width,
         _first(config, _CONTEXT),
         sum(os.stat(file).st_size for file in weights),
-        _modules(folder),
+        _modules(names),
+        shapes,
     )
 
 
@@ -211,17 +215,29 @@ def _of_gguf(path: Path) -> Outline | None:
     return Outline(blocks, width, heads_width, context, path.stat().st_size)
 
 
-def _modules(folder: Path) -> tuple[str, ...]:
-    """The names of the modules with weights, and of those around them."""
+def _tensors(folder: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
+    """The names of the weights, and their shapes where one file holds all of them."""
     index = folder / _INDEX
     single = folder / "model.safetensors"
     if index.is_file():
-        tensors = list(read_json(index).get("weight_map") or {})
-    elif single.is_file():
-        with single.open("rb") as file:
-            tensors = list(read_header(file, str(single))[0])
-    else:
+        return list(read_json(index).get("weight_map") or {}), {}
+    if not single.is_file():
+        return [], {}
+    with single.open("rb") as file:
+        entries = read_header(file, str(single))[0]
+    return list(entries), {name: _shape(entry) for name, entry in entries.items()}
+
+
+def _shape(entry: object) -> tuple[int, ...]:
+    """The shape in a header's entry; none where the entry is not as it should be."""
+    shape = entry.get("shape") if isinstance(entry, dict) else None
+    if not isinstance(shape, list) or not all(type(size) is int for size in shape):
         return ()
+    return tuple(shape)
+
+
+def _modules(tensors: Iterable[str]) -> tuple[str, ...]:
+    """The names of the modules with weights, and of those around them."""
     names: dict[str, None] = {}
     for tensor in tensors:
         parts = tensor.split(".")[:-1]

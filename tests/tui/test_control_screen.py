@@ -124,7 +124,7 @@ async def test_before_loading_the_captured_layers_show_and_l_is_named(
 ):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
         await press(pilot, "6")
-        assert layer_names(pilot) == ["model.layers.2"]
+        assert "model.layers.2" in layer_names(pilot)
         assert "l loads sample" in screen_text(pilot)
         assert session.calls == []
 

@@ -89,7 +89,7 @@ def test_the_real_program_in_tmux(terminal: Terminal, app_workspace: Workspace):
     terminal.send("j")
     terminal.wait_for("took 15s", "bf16 in 2 parts")
     terminal.send("6")
-    terminal.wait_for("Layers", "only captured layers; l loads")
+    terminal.wait_for("Layers", "not loaded yet; l loads")
     terminal.send("?")
     terminal.wait_for("Keys", "Measure the layers on the text")
     terminal.send("Escape")

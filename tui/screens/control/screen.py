@@ -1,5 +1,6 @@
 """Screen 6, Control: the model's layer tree, the hooks on it, live statistics of a layer."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,15 @@ from tui.actions import bindings
 from tui.preferences.key_words import key
 from tui.screens.control.detail import hook_layer, layer_detail
 from tui.screens.control.hooks import HOOK_COLUMNS
-from tui.screens.control.tree import COLUMNS, Layer, LayerTree, layer_from_row
+from tui.screens.control.known import (
+    KnownModel,
+    known_layers,
+    known_model,
+    read_known,
+    what_is_on,
+)
+from tui.screens.control.overview import made_of, models_of, overview
+from tui.screens.control.tree import COLUMNS, LayerTree, layer_from_row
 from tui.screens.control.watching import Measured, WatchesLayers
 from tui.screens.no_sae import no_sae
 from tui.text import printable
@@ -44,6 +53,7 @@ class ControlScreen(WatchesLayers):
         super().__init__()
         self._tree = LayerTree(())
         self._folded: set[str] = set()
+        self._known: KnownModel | None = None  # what is known of the model without loading it
         self._hooks: Rows | None = None  # None: no model is loaded
         self._statistics: dict[str, dict[str, Any]] = {}
         self._profile: dict[str, Any] = {}  # of the model on the text, over depth
@@ -73,7 +83,7 @@ class ControlScreen(WatchesLayers):
         yield PromptLine()
 
     def on_mount(self) -> None:
-        self._show_known_layers()
+        self._know_model()
         self._follow_session()
 
     def on_screen_resume(self) -> None:
@@ -81,12 +91,10 @@ class ControlScreen(WatchesLayers):
         self._show_rows()  # Steer may have changed its stack
 
     def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
-        if self._hooks is None:
-            self._show_known_layers()
+        self._know_model()
 
     def on_sae_changed(self, _: messages.SaeChanged) -> None:
-        if self._hooks is None:
-            self._show_known_layers()
+        self._know_model()
         self._show_notice()
 
     def on_session_changed(self, _: messages.SessionChanged) -> None:
@@ -106,22 +114,49 @@ class ControlScreen(WatchesLayers):
             self._asked = False
         self._show_notice()
 
-    def _show_known_layers(self) -> None:
-        """The hook points that runs and the open SAE name: what is known without the model."""
-        sae = self.context.sae()
-        known: dict[str, Layer] = {}
-        for run in self.context.runs():
-            if sae is None or run.manifest.model_id == sae.model_id:
-                for layer in run.manifest.layers:
-                    known[layer.name] = Layer(layer.name, "", str(layer.width), None, layer.point)
-        if sae is not None and sae.layer and sae.layer not in known:
-            known[sae.layer] = Layer(sae.layer, "", str(sae.n_inputs))
-        self._tree = LayerTree(list(known.values()))
+    def _know_model(self) -> None:
+        """Finds out what runs, SAEs and the model's files say; the files are read in a thread."""
+        context = self.context
+        asked = known_model(context.sae(), context.usual_model(), context.runs(), context.saes())
+        read = self._known
+        if asked is None:
+            self._now_known(None)
+        elif read is not None and asked.same(read):
+            self._now_known(replace(read, runs=asked.runs))
+        else:
+            if read is None or read.name != asked.name:
+                self._now_known(asked)
+            self.in_thread(partial(read_known, asked), self._now_known, group="known")
+
+    def _now_known(self, known: KnownModel | None) -> None:
+        if known == self._known:
+            return
+        self._known = known
+        if self._hooks is None:
+            at_first = not self._tree.layers
+            self._tree = LayerTree(known_layers(known) if known is not None else [])
+            sae = self.context.sae()
+            self._fold_blocks(sae.layer if sae is not None else "", select=at_first)
         self._show_rows()
         self._show_notice()
 
+    @property
+    def _known_here(self) -> KnownModel | None:
+        """What is known of the model in the tree: the loaded one may be another."""
+        known, loaded = self._known, self.context.session_state.model_id
+        return known if known is None or self._hooks is None or known.name == loaded else None
+
+    def _fold_blocks(self, layer: str, *, select: bool) -> None:
+        """Opens as much of the tree as fits, from the block of `layer` on, and goes there."""
+        lines = self.query_one("#layers").size.height if self.has_class("-tall") else 0
+        self._folded = self._tree.folded_to(lines, layer)
+        if select:
+            self._show_rows()
+            self.query_one("#layers", RowList).select(layer)
+
     def on_keys_changed(self, _: messages.KeysChanged) -> None:
         self._show_notice()
+        self._show_detail()
 
     def _show_notice(self) -> None:
         state, sae = self.context.session_state, self.context.sae()
@@ -137,11 +172,11 @@ class ControlScreen(WatchesLayers):
             held = f"the model of {state.sae_id}" if state.sae_id else "a model without an SAE"
             text = f"{held}; {load} loads that of {self.context.sae_id}"
         elif sae is None and (usual := self.context.usual_model()) is not None:
-            text = f"only captured layers; {load} loads {usual.model}"
+            text = f"not loaded yet; {load} loads {usual.model}"
         elif sae is None:
             text = no_sae(self.context) or "looking at the workspace…"
         else:
-            text = f"only captured layers; {load} loads {sae.model_id or 'the model'}"
+            text = f"not loaded yet; {load} loads {sae.model_id or 'the model'}"
         notice = self.query_one("#notice", Static)
         notice.update(printable(text))
         notice.display = bool(text)
@@ -183,11 +218,7 @@ class ControlScreen(WatchesLayers):
         self._read_for = of
         layers, self._hooks = read
         self._tree = LayerTree([layer_from_row(row) for row in layers])
-        lines = self.query_one("#layers").size.height if self.has_class("-tall") else 0
-        self._folded = self._tree.folded_to(lines, self.context.session_state.layer)
-        self._show_rows()
-        open_layer = self.context.session_state.layer
-        self.query_one("#layers", RowList).select(open_layer)
+        self._fold_blocks(self.context.session_state.layer, select=True)
         self._show_notice()
 
     def _refused(self, error: Exception) -> None:
@@ -201,7 +232,10 @@ class ControlScreen(WatchesLayers):
     def _show_rows(self) -> None:
         hooked = {hook_layer(hook) for hook in self._hooks or ()}
         hooked |= {self._named(spec.layer) for spec in self._specs if spec.enabled}
-        rows = self._tree.rows(self._folded, hooked, self._steered_layers(), self._words)
+        steered, known, said = self._steered_layers(), self._known_here, {}
+        if known is not None:
+            said = {layer.name: what_is_on(layer, known) for layer in self._tree.layers}
+        rows = self._tree.rows(self._folded, hooked, steered, self._words, said)
         self.query_one("#layers", RowList).set_rows(rows)
         self.query(ListHeading).first().refresh()
         self._show_detail()
@@ -225,12 +259,15 @@ class ControlScreen(WatchesLayers):
     @on(DetailScroll.WidthChanged)
     def _show_detail(self) -> None:
         layer = self._tree.get(self.query_one("#layers", RowList).key)
-        content = Content("")
+        content, width = Content(""), self.query_one("#layer-detail", DetailScroll).text_width
         if layer is not None:
-            width = self.query_one("#layer-detail", DetailScroll).text_width
             statistics = self._statistics.get(layer.name)
             content = layer_detail(layer, self._hooks, statistics, width)
-            content = blocks(content, *self.more_detail(layer.name, width))
+            made = made_of(layer, self._known_here, self.context.sae_id)
+            content = blocks(content, *self.more_detail(layer.name, width), *made)
+        if self._hooks is None and self._known is not None:
+            models = models_of(self.context.runs(), self.context.saes())
+            content = blocks(content, *overview(self._known, self._tree.layers, models, width))
         self.query_one("#layer-text", Static).update(content)
 
     # Statistics.

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from tui.text import count, printable
@@ -87,10 +88,11 @@ class LayerTree:
         hooked: Collection[str],
         steered: Collection[str] = (),
         words: str = "",
+        said: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Row]:
         """What is visible with `folded` closed; `hooked` layers carry a mark, and those that Steer
-        changes another. With `words` all layers that have each of them in their name, kind or
-        point, and what is around those."""
+        changes another; `said` is what else there is to say of some. With `words` all layers that
+        have each of them in their name, kind or point, and what is around those."""
         found = self._matching(words)
         rows = []
         for layer in self.layers:
@@ -101,7 +103,7 @@ class LayerTree:
                 "  ◆ steered" if layer.name in steered else ""
             )
             closed = not words and layer.name in folded
-            rows.append(self._row(layer, ancestors, closed, marks))
+            rows.append(self._row(layer, ancestors, closed, marks, said.get(layer.name, "")))
         return rows
 
     def _matching(self, words: str) -> set[str]:
@@ -118,7 +120,7 @@ class LayerTree:
         blocks = self.blocks()
         return next((one for one in (name, *self.ancestors(name)) if one in blocks), "")
 
-    def _row(self, layer: Layer, ancestors: list[str], folded: bool, marks: str) -> Row:
+    def _row(self, layer: Layer, ancestors: list[str], folded: bool, marks: str, said: str) -> Row:
         parent = ancestors[0] if ancestors else ""
         label = layer.name[len(parent) + 1 :] if parent else layer.name
         mark = ("▸ " if folded else "▾ ") if self.has_children(layer.name) else "  "
@@ -128,7 +130,11 @@ class LayerTree:
                 Cell(
                     "  " * len(ancestors) + mark,
                     "$faint",
-                    ((printable(label), ""), (marks, "$accent")),
+                    (
+                        (printable(label), ""),
+                        (marks, "$accent"),
+                        (f"  {said}" if said else "", "$muted"),
+                    ),
                 ),
                 Cell(printable(layer.kind), "$muted"),
                 Cell(printable(layer.shape), "$muted"),
