@@ -1,7 +1,8 @@
 """The feature under the cursor of a list, below it, where the terminal has room."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from textual import on
 from textual.app import ComposeResult
@@ -11,6 +12,7 @@ from textual.widgets import Static
 
 from tui import messages
 from tui.context import AppContext
+from tui.screens.beginnings import beginnings, telling_features
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.reading import DetailRead, read_detail
 from tui.threads import ThreadWork
@@ -19,21 +21,24 @@ from tui.widgets.lists.row_list import RowList
 from tui.widgets.sharing import share_heights
 from tui.workbench import Workbench
 
-_HINT = "The feature under the cursor shows here."
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.queries import FeatureStore
+    from mi_crow.mechanistic.features.records import FeatureRow
 
 
 class FeatureCard(ThreadWork, Container):
-    """What Features says of a feature, on a screen whose rows name features. Hidden, it reads
-    nothing."""
+    """What Features says of a feature, on a screen whose rows name features; without one, what can
+    be done and which features there are. Hidden, it reads nothing."""
 
     def __init__(self, context: AppContext) -> None:
         super().__init__(id="feature-card", classes="-none")
         self._app_context = context
         self._feature: int | None = None
         self._above: tuple[Widget, int] | None = None
+        self._telling: tuple[FeatureStore, Sequence[FeatureRow]] | None = None  # to begin with
 
     def compose(self) -> ComposeResult:
-        yield Static(_HINT, id="card-hint", markup=False)
+        yield Static(id="card-hint", markup=False)
         yield FeatureDetailPane(id="card-pane")
 
     def on_mount(self) -> None:
@@ -57,7 +62,11 @@ class FeatureCard(ThreadWork, Container):
         self._read()
 
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
+        self._telling = None
         self._read()
+
+    def on_keys_changed(self, _: messages.KeysChanged) -> None:
+        self._show_beginnings()
 
     def on_show(self) -> None:
         self._read()
@@ -68,6 +77,7 @@ class FeatureCard(ThreadWork, Container):
 
     def on_resize(self) -> None:
         self._share()
+        self._show_beginnings()
 
     def _share(self) -> None:
         if self._above is None:
@@ -83,6 +93,10 @@ class FeatureCard(ThreadWork, Container):
         store, feature = self._app_context.features, self._feature
         if store is None or feature is None:
             self.add_class("-none")
+            self._show_beginnings()
+            held = self._telling
+            if self.display and store is not None and (held is None or held[0] is not store):
+                self.in_thread(partial(_read_telling, store), self._told, group="telling")
         elif self.display:
             self.in_thread(partial(read_detail, store, feature, 0), self._show, group="card")
 
@@ -90,6 +104,19 @@ class FeatureCard(ThreadWork, Container):
         if (read.store, read.feature) == (self._app_context.features, self._feature):
             self.remove_class("-none")
             self.query_one(FeatureDetailPane).show(read)
+
+    def _told(self, telling: "tuple[FeatureStore, Sequence[FeatureRow]]") -> None:
+        self._telling = telling
+        self._show_beginnings()
+
+    def _show_beginnings(self) -> None:
+        if not self.has_class("-none") or not self.display:
+            return
+        held = self._telling
+        rows = held[1] if held is not None and held[0] is self._app_context.features else ()
+        room, name = self.content_size, getattr(self.screen, "NAME", "")
+        content = beginnings(name, rows, max(room.width - 2, 1), room.height)
+        self.query_one("#card-hint", Static).update(content)
 
     # Ways from here; the rows inside are not the screen's.
 
@@ -109,3 +136,7 @@ class FeatureCard(ThreadWork, Container):
 
     async def _go(self, screen: str, message: "messages.OpenFeature | messages.SendToInspect"):
         await cast("Workbench", self.app).go(screen, message)
+
+
+def _read_telling(store: "FeatureStore") -> "tuple[FeatureStore, Sequence[FeatureRow]]":
+    return store, telling_features(store)

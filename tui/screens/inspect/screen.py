@@ -79,6 +79,7 @@ class InspectScreen(Reads, TakesTexts, SavedInspectionsScreen):
     def on_mount(self) -> None:
         self._sae_id = self.context.sae_id
         self._show_titles()
+        self.call_after_refresh(self._show_lists)  # now the room is known
 
     @property
     def tokens(self) -> TokenPane:
