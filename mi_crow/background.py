@@ -6,7 +6,6 @@ Both raise an error of their thread in the caller and end then; neither outlives
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
-from types import TracebackType
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -80,12 +79,7 @@ class Stage(Generic[Item]):
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, tb: object) -> None:
         if error is not None:
             self._abandoned.set()
         self._queue.put(_END)  # the thread empties the queue to its end, whatever happened

@@ -4,6 +4,7 @@ Python accepts `nan`, `1e308` and integers of any length, which later overflow i
 result into NaN. A number outside its bounds is refused in one sentence.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from numbers import Integral
@@ -67,6 +68,28 @@ class Bounds:
     def holds(self, value: float) -> bool:
         """Whether it lies within; NaN does not."""
         return (self.least < value if self.above else self.least <= value) and value <= self.most
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words that a setting may be."""
+
+    known: tuple[str, ...]
+
+    def check(self, value: str, what: str) -> None:
+        """Raises UserError for another word."""
+        if value not in self.known:
+            raise UserError(f"{what} {value!r} is not known", hint=f"use {', '.join(self.known)}")
+
+
+# What each field of a config is called in a sentence, and what it may be.
+Limits = Mapping[str, tuple[str, Bounds | Words]]
+
+
+def check_fields(config: Any) -> None:
+    """Raises UserError for the first field that is outside the LIMITS of its config."""
+    for name, (what, limit) in config.LIMITS.items():
+        limit.check(getattr(config, name), what)
 
 
 def _grouped(value: float) -> str:

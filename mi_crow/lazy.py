@@ -1,15 +1,23 @@
 """Lazy exports for package `__init__` files (PEP 562)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+Getter = Callable[[str], Any]
 
-def lazy_exports(package: str, exports: Mapping[str, str], name: str) -> Any:
-    """The object `name` from the module that `exports` gives for it.
 
-    Raises AttributeError, as a module's `__getattr__` must, when `name` is not exported.
+def lazy_exports(package: str, names: Mapping[str, Sequence[str]]) -> Getter:
+    """The `__getattr__` of a package that loads names on first use; `names` are those of each
+    module, which is given relative to the package.
+
+    It raises AttributeError, as it must, for a name that is not exported.
     """
-    if name not in exports:
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    return getattr(import_module(exports[name]), name)
+    homes = {name: f".{module}" for module, exported in names.items() for name in exported}
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(homes[name], package), name)
+
+    return get

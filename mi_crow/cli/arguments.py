@@ -2,12 +2,15 @@
 
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
-from mi_crow.bounds import COUNT, FEATURE, PROCESSES, SEED, SIZE, Bounds
+from mi_crow.bounds import COUNT, FEATURE, PROCESSES, SEED, SIZE, Bounds, Limits
 from mi_crow.errors import UserError
 from mi_crow.store.workspace import DEFAULT_NAME, ENVIRONMENT_NAME, Workspace
+
+Config = TypeVar("Config")
 
 
 class Parser(ArgumentParser):
@@ -28,6 +31,53 @@ class ShowVersion(Action):
 
         print(f"mi-crow {__version__}")
         parser.exit()
+
+
+class TakesArguments(Protocol):
+    """A parser, or a group of one."""
+
+    def add_argument(self, *names: str, **settings: Any) -> Action: ...
+
+
+def add_setting(
+    parser: TakesArguments, name: str, default: Any, help: str, **settings: Any
+) -> None:
+    """An option with a default, which its help ends with."""
+    shown = f"{default:g}" if isinstance(default, float) else str(default)
+    parser.add_argument(name, default=default, help=f"{help} (default: {shown})", **settings)
+
+
+def add_switch(parser: TakesArguments, name: str, help: str) -> None:
+    """An option without a value: off where it is not given."""
+    parser.add_argument(name, action="store_true", help=help)
+
+
+def add_fields(parser: TakesArguments, kind: type, helps: Mapping[str, str]) -> None:
+    """Options for fields of a config, each with its help: what they are without the option, and
+    what they may be, are those of the config. A help that does not say the default ends with it."""
+    defaults = {one.name: one.default for one in fields(kind)}
+    limits: Limits = getattr(kind, "LIMITS", {})
+    for name, help in helps.items():
+        option, default = f"--{name.replace('_', '-')}", defaults[name]
+        _, limit = limits.get(name, ("", None))
+        settings: dict[str, Any] = {}
+        if isinstance(limit, Bounds):
+            settings["type"] = number_within(limit)
+        elif limit is not None:
+            settings["choices"] = limit.known
+        if default is False:
+            add_switch(parser, option, help)
+        elif default is None or "(default" in help or "default)" in help:
+            parser.add_argument(option, default=default, help=help, **settings)
+        else:
+            add_setting(parser, option, default, help, **settings)
+
+
+def from_options(kind: type[Config], options: Namespace, **others: Any) -> Config:
+    """A config whose fields are the options of the same names, except for `others`."""
+    names = [one.name for one in fields(cast(Any, kind)) if one.name not in others]
+    taken = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    return kind(**taken, **others)
 
 
 def add_common(parser: ArgumentParser) -> None:
@@ -68,18 +118,11 @@ def add_model_flags(parser: ArgumentParser, default: str | None = "sample") -> N
     )
     group.add_argument("--revision", help="branch, tag or commit of a Hub model")
     group.add_argument("--gguf-file", metavar="FILE", help=".gguf file in the model's folder")
-    group.add_argument(
-        "--model-dtype",
-        default="auto",
-        choices=("auto", "fp32", "bf16", "fp16"),
-        help="dtype the model runs in (default: auto)",
-    )
-    group.add_argument("--offline", action="store_true", help="never use the network")
-    group.add_argument(
-        "--trust-remote-code",
-        action="store_true",
-        help="run code shipped with a Hub model; only for models you trust",
-    )
+    kinds = ("auto", "fp32", "bf16", "fp16")
+    add_setting(group, "--model-dtype", "auto", "dtype the model runs in", choices=kinds)
+    add_switch(group, "--offline", "never use the network")
+    trusts = "run code shipped with a Hub model; only for models you trust"
+    add_switch(group, "--trust-remote-code", trusts)
 
 
 def add_actions(
@@ -149,6 +192,13 @@ def add_job_flags(parser: ArgumentParser, *, after: bool = True, ranked: bool = 
     )
     if after:
         group.add_argument("--after", metavar="JOB", help="start once this job has finished")
+
+
+def add_job(parser: ArgumentParser, *, after: bool = True, ranked: bool = False) -> None:
+    """What every job takes: its device, its seed, and how it starts (see `add_job_flags`)."""
+    add_device(parser)
+    add_seed(parser)
+    add_job_flags(parser, after=after, ranked=ranked)
 
 
 def slurm_of(options: Namespace) -> dict[str, Any]:

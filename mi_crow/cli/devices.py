@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.cli.formatting import number, print_json, share, size
-from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.tables import print_facts, print_line, print_table
 from mi_crow.jobs.device_lock import QueueLook, look_at_queues
 from mi_crow.jobs.gauges import Gauges, read_gauges
 
@@ -31,12 +31,7 @@ def show_devices(folder: Path, as_json: bool) -> None:
     if not queues:
         print_line("no job has a device or waits for one")
         return
-    columns = [
-        Column("device"),
-        Column("job"),
-        Column("workspace", shorten=True),
-        Column("waiting"),
-    ]
+    columns = ["device", "job", "workspace…", "waiting"]
     rows = [[one.device, one.job, one.workspace, ", ".join(one.waiting)] for one in queues]
     print_table(columns, rows)
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from rich.text import Text
 
 from mi_crow.cli.formatting import duration, reading
+from mi_crow.progress import NullProgress
 from mi_crow.visible import visible
 
 BAR_CELLS = 20
@@ -42,8 +43,8 @@ def shown_progress(quiet: bool) -> Iterator["ShownProgress"]:
         yield ShownProgress(display)
 
 
-class ShownProgress:
-    """Work in this process shown as a job's is."""
+class ShownProgress(NullProgress):
+    """Work in this process shown as a job's is; it has no checkpoints and is not stopped."""
 
     def __init__(self, display: Display) -> None:
         self._display = display
@@ -56,12 +57,6 @@ class ShownProgress:
 
     def log(self, message: str) -> None:
         self._display.show({"event": "log", "message": message})
-
-    def checkpoint(self, name: str) -> None:
-        """Work in this process has none."""
-
-    def should_stop(self) -> bool:
-        return False
 
 
 class JobBar:

@@ -17,6 +17,7 @@ from mi_crow.cli.arguments import (
     Parser,
     ShowVersion,
     add_common,
+    add_switch,
     as_sentence,
     fill_in_common,
 )
@@ -126,9 +127,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--version", action=ShowVersion, help="show the version and exit")
     add_common(parser)
-    parser.add_argument(
-        "--fresh", action="store_true", help="open the app without what was open when it last ended"
-    )
+    add_switch(parser, "--fresh", "open the app without what was open when it last ended")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     asks_help = any(word == "-h" or word.startswith("--h") for word in arguments)
     for name, command in COMMANDS.items():

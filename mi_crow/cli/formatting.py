@@ -6,6 +6,7 @@ from typing import Any
 
 from mi_crow.cli.streams import out
 from mi_crow.memory import READINGS
+from mi_crow.store.json_object import all_finite
 from mi_crow.visible import is_clean, visible
 
 
@@ -61,7 +62,7 @@ def as_json(value: Any) -> str:
 
     Readable on a terminal, which also obeys some characters that JSON leaves as they are.
     """
-    text = json.dumps(_finite(value), ensure_ascii=False, default=str)
+    text = json.dumps(all_finite(value), ensure_ascii=False, default=str)
     if is_clean(text):
         return text
     return "".join(char if visible(char) == char else _escaped(char) for char in text)
@@ -70,16 +71,6 @@ def as_json(value: Any) -> str:
 def _escaped(char: str) -> str:
     """As JSON writes it in ASCII."""
     return json.dumps(char)[1:-1]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
 
 
 def print_json(value: Any) -> None:

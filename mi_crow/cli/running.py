@@ -9,11 +9,13 @@ from mi_crow.cli.following import EXIT_DETACHED, JobFailedError, follow_job
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.rollback import Rollback
 from mi_crow.cli.streams import out
+from mi_crow.cli.tables import print_result
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.jobs import submit
 from mi_crow.jobs.distributed.launchers import check_ranked
 from mi_crow.jobs.kinds import kind_of
 from mi_crow.jobs.launch import forget
+from mi_crow.jobs.spec import config_as_json
 from mi_crow.ranks import is_launched, launched_world
 from mi_crow.store.workspace import Workspace
 
@@ -21,12 +23,12 @@ from mi_crow.store.workspace import Workspace
 def run_job(
     workspace: Workspace,
     kind: str,
-    params: dict[str, Any],
+    config: Any,
     options: Namespace,
     show: Callable[[dict[str, Any]], None],
 ) -> int:
-    """Starts a job and, unless --detach is given, follows it and prints its result. Gives the exit
-    code.
+    """Starts a job with the settings `config` and, unless --detach is given, follows it and prints
+    its result. Gives the exit code.
 
     Raises the job's failure; after a user error that made nothing, the workspace is left as it was.
     Under torchrun there is no job: its processes share the work in the foreground.
@@ -35,7 +37,7 @@ def run_job(
         if kind_of(kind).ranked:
             from mi_crow.cli.torchrun import run_in_ranks
 
-            return run_in_ranks(workspace, kind, params, options, show)
+            return run_in_ranks(workspace, kind, config, options, show)
         check_ranked(kind, launched_world())
     rollback = Rollback(workspace)
     if options.launcher == "torchrun" and options.nproc is None:
@@ -47,7 +49,7 @@ def run_job(
         job_id = submit(
             workspace,
             kind,
-            params,
+            config_as_json(config),
             name=getattr(options, "name", None),
             after=options.after,
             launcher=options.launcher,
@@ -68,18 +70,15 @@ def run_job(
         raise
     if result is None:
         return EXIT_DETACHED
-    if options.json:
-        print_json(result)
-    else:
-        show(result)
-    return 0
+    return print_result(options.json, result, show)
 
 
-def start_job(workspace: Workspace, kind: str, params: dict[str, Any], options: Namespace) -> int:
+def start_job(workspace: Workspace, kind: str, config: Any, options: Namespace) -> int:
     """Starts a job on this machine without following it; says how to. Gives the exit code.
 
     Raises UserError, with nothing written, for what cannot work.
     """
+    params = config_as_json(config)
     job_id = submit(workspace, kind, params, name=getattr(options, "name", None))
     _say_detached(workspace, job_id, options.json)
     return 0

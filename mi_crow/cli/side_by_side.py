@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.cli.excerpt import excerpt, short_token
 from mi_crow.cli.formatting import count, number, print_json, share
-from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.tables import print_facts, print_line, print_table
 from mi_crow.mechanistic.features.comparing import Alone, Comparison, Pair, compare_features
 from mi_crow.mechanistic.features.records import auroc_text
 from mi_crow.mechanistic.features.report.as_json import comparison_json
@@ -39,8 +39,7 @@ def print_comparison(
 
 
 def _print_sides(found: Comparison) -> None:
-    columns = [Column(title, right=True) for title in ("feature", "fires", "density", "max")]
-    columns += [Column(title, shorten=True) for title in ("meaning", "positive logits")]
+    columns = [">feature", ">fires", ">density", ">max", "meaning…", "positive logits…"]
     lines = []
     for side in found.sides:
         row = side.detail.row

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mi_crow.cli.formatting import count, print_json
-from mi_crow.cli.tables import Column, print_table
+from mi_crow.cli.tables import print_table
 from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import Workspace
 
@@ -28,12 +28,7 @@ def print_similar(
         ]
         print_json({"feature": feature, "sae": sae_id, "similar_in": other, "similar": similar})
         return 0
-    columns = [
-        Column(f"in {other}", right=True),
-        Column("cosine", right=True),
-        Column("fires", right=True),
-        Column("concept", shorten=True),
-    ]
+    columns = [f">in {other}", ">cosine", ">fires", "concept…"]
     lines = []
     for one in found:
         row = rows.get(one.feature)

@@ -1,9 +1,9 @@
 """What a command prints: tables, facts and sentences, safe for any text, or JSON."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -14,6 +14,8 @@ from rich.text import Text
 from mi_crow.cli import streams
 from mi_crow.cli.formatting import print_json
 from mi_crow.visible import visible
+
+Result = TypeVar("Result")
 
 PLAIN_WIDTH = 200  # of output into a file or a pipe, where nothing needs to fit
 SHORTEST = 8  # cells that a shortened column keeps
@@ -28,6 +30,18 @@ class Column:
     right: bool = False
     shorten: bool = False
 
+    @classmethod
+    def of(cls, column: "Column | str") -> "Column":
+        """A column as it is, or of a title: `>title` is right-aligned, `title…` may be
+        shortened."""
+        if isinstance(column, Column):
+            return column
+        right, shorten = column.startswith(">"), column.endswith("…")
+        return cls(column[right : len(column) - shorten], right, shorten)
+
+
+Columns = Sequence[Column | str]  # read by `Column.of`
+
 
 def console() -> Console:
     """Stdout as a rich console; wide when it is not a terminal."""
@@ -37,11 +51,12 @@ def console() -> Console:
     return out
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+def print_table(titles: Columns, rows: Iterable[Sequence[str]]) -> None:
     """Prints rows under their titles. Cells are data: never markup, never control characters.
 
     On a narrow terminal only the columns that may be shortened become narrower.
     """
+    columns = [Column.of(title) for title in titles]
     cells = [[visible(cell) for cell in row] for row in rows]
     out = console()
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
@@ -83,7 +98,7 @@ def fit(columns: Sequence[Column], needs: Sequence[int], room: int) -> list[int]
 def print_list(
     as_json: bool,
     records: Sequence[Any],
-    columns: Sequence[Column],
+    columns: Columns,
     rows: Iterable[Sequence[str]],
     empty: str,
 ) -> None:
@@ -94,6 +109,16 @@ def print_list(
         print_line(empty)
     else:
         print_table(columns, rows)
+
+
+def print_result(as_json: bool, result: Result, show: Callable[[Result], None]) -> int:
+    """Prints a result: an object for programs, what `show` prints for people. Gives the exit code
+    of success."""
+    if as_json:
+        print_json(result)
+    else:
+        show(result)
+    return 0
 
 
 def print_outcome(as_json: bool, value: Mapping[str, Any], sentence: str) -> None:

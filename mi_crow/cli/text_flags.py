@@ -4,24 +4,19 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from mi_crow.cli.arguments import bounded_size, device_of, positive, seed_number
-from mi_crow.errors import UserError
-from mi_crow.language_model.config import BOS, LONG_DOCUMENTS, DatasetSpec, ModelSpec
-
-# Options that only matter with a dataset or a model of one's own; --offline always holds.
-OF_TEXTS = (
-    "split",
-    "text_field",
-    "label_field",
-    "limit",
-    "sample_seed",
-    "streaming",
-    "context_length",
-    "long_documents",
-    "pack",
-    "bos",
-    "keep_special",
+from mi_crow.cli.arguments import (
+    add_fields,
+    add_switch,
+    device_of,
+    from_options,
 )
+from mi_crow.errors import UserError
+from mi_crow.language_model.config import BOS, CaptureConfig, DatasetSpec, ModelSpec
+
+_OF_ROWS = ("context_length", "long_documents", "pack", "bos", "keep_special")
+# Options that only matter with a dataset or a model of one's own; --offline always holds.
+_OF_DATA = ("split", "text_field", "label_field", "limit", "sample_seed", "streaming")
+OF_TEXTS = (*_OF_DATA, *_OF_ROWS)
 OF_A_MODEL = ("revision", "gguf_file", "model_dtype", "trust_remote_code")
 
 
@@ -34,37 +29,30 @@ def add_text_flags(parser: ArgumentParser, default: str | None = "sample") -> No
         help="txt, md, json, jsonl, csv, tsv (also .gz, .zst) or parquet file, folder, Hub id or "
         "`sample`" + (" (the default)" if default == "sample" else ""),
     )
-    group.add_argument(
-        "--split", default="train", help="split of a Hugging Face dataset (default: train)"
+    add_fields(
+        group,
+        DatasetSpec,
+        {
+            "split": "split of a Hugging Face dataset",
+            "text_field": "field with the text",
+            "label_field": "field with labels (default: `label` if present)",
+            "limit": "maximum number of documents",
+            "sample_seed": "sample --limit documents at random with this seed",
+            "streaming": "stream a Hub dataset instead of downloading it first",
+        },
     )
-    group.add_argument("--text-field", default="text", help="field with the text (default: text)")
-    group.add_argument("--label-field", help="field with labels (default: `label` if present)")
-    group.add_argument("--limit", type=positive, help="maximum number of documents")
-    group.add_argument(
-        "--sample-seed", type=seed_number, help="sample --limit documents at random with this seed"
-    )
-    group.add_argument(
-        "--streaming",
-        action="store_true",
-        help="stream a Hub dataset instead of downloading it first",
-    )
-    group.add_argument(
-        "--context-length",
-        type=bounded_size,
-        default=128,
-        help="tokens per row (default: 128)",
-    )
-    group.add_argument(
-        "--long-documents",
-        default="truncate",
-        choices=LONG_DOCUMENTS,
-        help="truncate documents to the context length (the default) or split them into windows",
-    )
-    group.add_argument(
-        "--pack", action="store_true", help="pack short documents into rows, end-of-text between"
+    add_fields(
+        group,
+        CaptureConfig,
+        {
+            "context_length": "tokens per row",
+            "long_documents": "truncate documents to the context length (the default) or split "
+            "them into windows",
+            "pack": "pack short documents into rows, end-of-text between",
+        },
     )
     add_bos(group)
-    group.add_argument("--keep-special", action="store_true", help="keep special tokens")
+    add_switch(group, "--keep-special", "keep special tokens")
 
 
 def add_bos(parser: ArgumentParser | Any) -> None:
@@ -102,37 +90,15 @@ def fill_in(options: Namespace) -> None:
 
 def dataset_of(options: Namespace, token_limit: int | None = None) -> DatasetSpec:
     """The dataset named by the flags."""
-    return DatasetSpec(
-        options.dataset,
-        split=options.split,
-        text_field=options.text_field,
-        label_field=options.label_field,
-        limit=options.limit,
-        token_limit=token_limit,
-        sample_seed=options.sample_seed,
-        streaming=options.streaming,
-    )
+    return from_options(DatasetSpec, options, source=options.dataset, token_limit=token_limit)
 
 
 def rows_of(options: Namespace) -> dict[str, Any]:
     """How texts become rows: CaptureConfig fields of the same names."""
-    return {
-        "context_length": options.context_length,
-        "long_documents": options.long_documents,
-        "pack": options.pack,
-        "keep_special": options.keep_special,
-        "bos": options.bos,
-    }
+    return {name: getattr(options, name) for name in _OF_ROWS}
 
 
 def model_of(options: Namespace) -> ModelSpec:
     """The model named by `add_model_flags` and `add_device`. Raises UserError."""
-    return ModelSpec(
-        options.model,
-        gguf_file=options.gguf_file,
-        revision=options.revision,
-        dtype=options.model_dtype,
-        device=device_of(options),
-        offline=options.offline,
-        trust_remote_code=options.trust_remote_code,
-    )
+    device = device_of(options)
+    return from_options(ModelSpec, options, dtype=options.model_dtype, device=device)

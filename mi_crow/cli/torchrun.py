@@ -17,8 +17,8 @@ from typing import Any
 from mi_crow.cli.display import Display, display_of
 from mi_crow.cli.error_line import EXIT_INTERRUPTED, report_error
 from mi_crow.cli.following import JobCancelledError
-from mi_crow.cli.formatting import print_json
 from mi_crow.cli.rollback import Rollback
+from mi_crow.cli.tables import print_result
 from mi_crow.errors import CancelledError, UserError, exit_code_of
 from mi_crow.jobs.dependents import FOREGROUND_LOCK
 from mi_crow.jobs.distributed.launchers import check_ranked
@@ -28,7 +28,6 @@ from mi_crow.jobs.output import claim_output, remove_empty
 from mi_crow.jobs.process import take_lock
 from mi_crow.jobs.rate import RateMeter
 from mi_crow.jobs.reporter import update_gap
-from mi_crow.jobs.spec import config_from_json
 from mi_crow.ranks import (
     Ranks,
     launched_rank,
@@ -42,7 +41,7 @@ from mi_crow.store.workspace import Workspace
 def run_in_ranks(
     workspace: Workspace,
     kind_name: str,
-    params: dict[str, Any],
+    config: Any,
     options: Namespace,
     show: Callable[[dict[str, Any]], None],
 ) -> int:
@@ -53,7 +52,6 @@ def run_in_ranks(
     _refuse_job_flags(options)
     check_ranked(kind_name, launched_world())
     kind = kind_of(kind_name)
-    config = config_from_json(kind.config, params, kind_name)
     speaks = launched_rank() == 0
     rollback = Rollback(workspace) if speaks else None
     try:
@@ -73,11 +71,7 @@ def run_in_ranks(
         return report_error(error, as_json=options.json, debug=options.debug)
     if not speaks:
         return 0
-    if options.json:
-        print_json(result)
-    else:
-        show(result)
-    return 0
+    return print_result(options.json, result, show)
 
 
 def _refuse_job_flags(options: Namespace) -> None:

@@ -1,8 +1,8 @@
 """Texts in: Python lists, local files and folders, Hugging Face datasets."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mi_crow.lazy import lazy_exports
+from mi_crow.lazy import Getter, lazy_exports
 
 if TYPE_CHECKING:
     from mi_crow.datasets.loading import load_texts
@@ -10,17 +10,15 @@ if TYPE_CHECKING:
     from mi_crow.datasets.stream import HuggingFaceDataset, TextDataset, TextStream
     from mi_crow.datasets.texts import Render, Texts
 
-_EXPORTS = {
-    "HELDOUT": "mi_crow.datasets.splits",
-    "HuggingFaceDataset": "mi_crow.datasets.stream",
-    "TRAIN": "mi_crow.datasets.splits",
-    "Render": "mi_crow.datasets.texts",
-    "TextDataset": "mi_crow.datasets.stream",
-    "TextStream": "mi_crow.datasets.stream",
-    "Texts": "mi_crow.datasets.texts",
-    "load_texts": "mi_crow.datasets.loading",
-    "split_of": "mi_crow.datasets.splits",
-}
+__getattr__: Getter = lazy_exports(
+    __name__,
+    {
+        "loading": ("load_texts",),
+        "splits": ("HELDOUT", "TRAIN", "split_of"),
+        "stream": ("HuggingFaceDataset", "TextDataset", "TextStream"),
+        "texts": ("Render", "Texts"),
+    },
+)
 
 __all__ = [
     "HELDOUT",
@@ -33,7 +31,3 @@ __all__ = [
     "load_texts",
     "split_of",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    return lazy_exports(__name__, _EXPORTS, name)

@@ -3,26 +3,23 @@
 Torch-free except for the work inside the runner. Names load on first use.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mi_crow.lazy import lazy_exports
+from mi_crow.lazy import Getter, lazy_exports
 
 if TYPE_CHECKING:
     from mi_crow.jobs.launch import cancel, resume, submit
     from mi_crow.jobs.status import JobState, job_state, list_jobs, scan_jobs
     from mi_crow.jobs.watch import follow, tail_log
 
-_EXPORTS = {
-    "JobState": "mi_crow.jobs.status",
-    "cancel": "mi_crow.jobs.launch",
-    "follow": "mi_crow.jobs.watch",
-    "job_state": "mi_crow.jobs.status",
-    "list_jobs": "mi_crow.jobs.status",
-    "scan_jobs": "mi_crow.jobs.status",
-    "resume": "mi_crow.jobs.launch",
-    "submit": "mi_crow.jobs.launch",
-    "tail_log": "mi_crow.jobs.watch",
-}
+__getattr__: Getter = lazy_exports(
+    __name__,
+    {
+        "launch": ("cancel", "resume", "submit"),
+        "status": ("JobState", "job_state", "list_jobs", "scan_jobs"),
+        "watch": ("follow", "tail_log"),
+    },
+)
 
 __all__ = [
     "JobState",
@@ -35,7 +32,3 @@ __all__ = [
     "submit",
     "tail_log",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    return lazy_exports(__name__, _EXPORTS, name)

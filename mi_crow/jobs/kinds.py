@@ -5,6 +5,7 @@ The work is imported inside the call, so that importing this table is cheap.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,32 @@ class Kind:
     queues: Callable[[Any], bool] = lambda _: True  # whether this config needs a device of its own
 
 
+def _calling(module: str, name: str, *, exact: bool = False) -> Callable[[Work], dict[str, Any]]:
+    """Work that one function does, given the workspace, the config and the progress. `exact`: also
+    with the smallest numbers, see `_flush_denormals`."""
+
+    def work(given: Work) -> dict[str, Any]:
+        if not exact:
+            _flush_denormals()
+        call = getattr(import_module(f"mi_crow.mechanistic.{module}"), name)
+        made = call(given.workspace, given.config, given.progress)
+        return made if isinstance(made, dict) else made.as_json()
+
+    return work
+
+
+def _checked_steering(name: str) -> Callable[[Workspace, Any], None]:
+    """A check among those of measured steering, which cost a moment to import."""
+
+    def check(workspace: Workspace, config: Any) -> None:
+        from mi_crow.mechanistic.steering.measure import checks
+
+        validate_device(config.device)
+        getattr(checks, name)(workspace, config)
+
+    return check
+
+
 def _capture(work: Work) -> dict[str, Any]:
     _flush_denormals()
     from mi_crow.language_model.capture.job import capture_run
@@ -107,18 +134,6 @@ def _names(workspace: Workspace, index: IndexConfig, progress: Progress) -> dict
     return explain_features(workspace, config, progress).as_json()
 
 
-def _explain(work: Work) -> dict[str, Any]:
-    from mi_crow.mechanistic.explain.job import explain_features
-
-    return explain_features(work.workspace, work.config, work.progress).as_json()
-
-
-def _explanations(work: Work) -> dict[str, Any]:
-    from mi_crow.mechanistic.explain.explanations.job import explain_with
-
-    return explain_with(work.workspace, work.config, work.progress)
-
-
 def _check_explanations(workspace: Workspace, config: ExplanationsConfig) -> None:
     from mi_crow.mechanistic.explain.explanations.job import check_explanations
 
@@ -127,72 +142,10 @@ def _check_explanations(workspace: Workspace, config: ExplanationsConfig) -> Non
     check_explanations(workspace, config)
 
 
-def _evaluate(work: Work) -> dict[str, Any]:
-    _flush_denormals()
-    from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
-
-    return evaluate_sae(work.workspace, work.config, work.progress)
-
-
-def _steer_sweep(work: Work) -> dict[str, Any]:
-    _flush_denormals()
-    from mi_crow.mechanistic.steering.measure.sweep import run_sweep
-
-    return run_sweep(work.workspace, work.config, work.progress)
-
-
-def _steer_auto(work: Work) -> dict[str, Any]:
-    _flush_denormals()
-    from mi_crow.mechanistic.steering.measure.auto import run_auto
-
-    return run_auto(work.workspace, work.config, work.progress)
-
-
-def _steer_scores(work: Work) -> dict[str, Any]:
-    _flush_denormals()
-    from mi_crow.mechanistic.steering.measure.output_scores import score_outputs
-
-    return score_outputs(work.workspace, work.config, work.progress)
-
-
-def _check_sweep(workspace: Workspace, config: SweepConfig) -> None:
-    from mi_crow.mechanistic.steering.measure.checks import check_sweep
-
-    validate_device(config.device)
-    check_sweep(workspace, config)
-
-
-def _check_auto(workspace: Workspace, config: AutoConfig) -> None:
-    from mi_crow.mechanistic.steering.measure.checks import check_auto
-
-    validate_device(config.device)
-    check_auto(workspace, config)
-
-
-def _check_scores(workspace: Workspace, config: ScoresConfig) -> None:
-    from mi_crow.mechanistic.steering.measure.checks import check_scores
-
-    validate_device(config.device)
-    check_scores(workspace, config)
-
-
-def _vector(work: Work) -> dict[str, Any]:
-    _flush_denormals()
-    from mi_crow.mechanistic.vectors.job import run_make
-
-    return run_make(work.workspace, work.config, work.progress)
-
-
 def _import(work: Work) -> dict[str, Any]:
     from mi_crow.mechanistic.sae.formats.exchange import import_sae
 
     return import_sae(work.workspace, work.config, work.progress, work.output_dir).as_json()
-
-
-def _export(work: Work) -> dict[str, Any]:
-    from mi_crow.mechanistic.sae.formats.exchange import export_from
-
-    return export_from(work.workspace, work.config, work.progress)
 
 
 def _demo(work: Work) -> dict[str, Any]:
@@ -217,16 +170,37 @@ KINDS: dict[str, Kind] = {
     "index": Kind(IndexConfig, _index, check=check_index),
     "explanations": Kind(
         ExplanationsConfig,
-        _explanations,
+        _calling("explain.explanations.job", "explain_with", exact=True),
         check=_check_explanations,
         queues=lambda config: config.is_local,
     ),
-    "explain": Kind(ExplainConfig, _explain, check=check_explain, queues=lambda _: False),
-    "evaluate": Kind(EvaluateConfig, _evaluate, check=check_evaluate),
-    "steer-sweep": Kind(SweepConfig, _steer_sweep, check=_check_sweep),
-    "steer-auto": Kind(AutoConfig, _steer_auto, check=_check_auto),
-    "steer-scores": Kind(ScoresConfig, _steer_scores, check=_check_scores),
-    "vector": Kind(MakeConfig, _vector, check=check_vector),
+    "explain": Kind(
+        ExplainConfig,
+        _calling("explain.job", "explain_features", exact=True),
+        check=check_explain,
+        queues=lambda _: False,
+    ),
+    "evaluate": Kind(
+        EvaluateConfig,
+        _calling("sae.evaluation.evaluate", "evaluate_sae"),
+        check=check_evaluate,
+    ),
+    "steer-sweep": Kind(
+        SweepConfig,
+        _calling("steering.measure.sweep", "run_sweep"),
+        check=_checked_steering("check_sweep"),
+    ),
+    "steer-auto": Kind(
+        AutoConfig,
+        _calling("steering.measure.auto", "run_auto"),
+        check=_checked_steering("check_auto"),
+    ),
+    "steer-scores": Kind(
+        ScoresConfig,
+        _calling("steering.measure.output_scores", "score_outputs"),
+        check=_checked_steering("check_scores"),
+    ),
+    "vector": Kind(MakeConfig, _calling("vectors.job", "run_make"), check=check_vector),
     "import": Kind(
         ImportConfig,
         _import,
@@ -234,7 +208,12 @@ KINDS: dict[str, Kind] = {
         check=check_import,
         queues=lambda config: config.check is not None,
     ),
-    "export": Kind(ExportConfig, _export, check=check_export, queues=lambda _: False),
+    "export": Kind(
+        ExportConfig,
+        _calling("sae.formats.exchange", "export_from", exact=True),
+        check=check_export,
+        queues=lambda _: False,
+    ),
     "demo": Kind(DemoConfig, _demo, check=check_demo),
 }
 

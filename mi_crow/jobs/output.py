@@ -8,9 +8,9 @@ from mi_crow.jobs.dependents import refuse_in_use
 from mi_crow.jobs.kinds import Kind
 from mi_crow.jobs.status import read_state
 from mi_crow.mechanistic.sae.formats.config import ImportConfig
-from mi_crow.store.atomic import read_json, remove_stale, write_json
+from mi_crow.store.atomic import remove_stale, write_json
 from mi_crow.store.ids import make_folder, validate_id
-from mi_crow.store.json_object import JsonObject
+from mi_crow.store.json_file import read_object
 from mi_crow.store.runs.manifest import MANIFEST_NAME, RunManifest
 from mi_crow.store.workspace import Workspace
 
@@ -39,7 +39,7 @@ def _reserved(job_dir: Path, path: Path) -> str:
     """The id in `output.json`; when a power cut damaged it, the one in the job's status. Raises
     CorruptDataError when there is neither."""
     try:
-        return JsonObject.of(read_json(path), str(path)).text("id")
+        return read_object(path).text("id")
     except CorruptDataError:
         name = read_state(job_dir, lock_held=True).output
         if name is None:

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mi_crow.store.atomic import process_start
+from mi_crow.store.json_object import JsonRecord
 from mi_crow.store.plain_file import open_plain
 
 LOCK_NAME = "lock"
@@ -28,7 +29,7 @@ _PARENT_LOOK_S = 0.5
 
 
 @dataclass(frozen=True)
-class ProcessIdentity:
+class ProcessIdentity(JsonRecord):
     """A process that cannot be confused with a later one with the same id."""
 
     pid: int
@@ -50,9 +51,6 @@ class ProcessIdentity:
             )
         except (KeyError, TypeError, ValueError):
             return None
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
     def is_here(self) -> bool:
         """True while this very process runs on this machine."""

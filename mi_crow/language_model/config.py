@@ -1,8 +1,9 @@
 """The configuration of a capture: plain data, torch-free, shared by command line, jobs and app."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from mi_crow.bounds import COUNT, SEED, SIZE
+from mi_crow.bounds import COUNT, SEED, SIZE, Limits, Words, check_fields
 from mi_crow.errors import UserError
 
 STORAGE_DTYPES = ("fp32", "bf16", "fp16", "int8")
@@ -36,10 +37,14 @@ class DatasetSpec:
     sample_seed: int | None = None  # a random sample of `limit` documents instead of the first
     streaming: bool = False  # read a hub data set as it arrives, without a copy on the disk
 
+    LIMITS: ClassVar[Limits] = {
+        "limit": ("limit", COUNT),
+        "token_limit": ("token limit", COUNT),
+        "sample_seed": ("the seed of the sample", SEED),
+    }
+
     def __post_init__(self) -> None:
-        COUNT.check(self.limit, "limit")
-        COUNT.check(self.token_limit, "token limit")
-        SEED.check(self.sample_seed, "the seed of the sample")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -60,27 +65,25 @@ class CaptureConfig:
     name: str | None = None
     seed: int = 0
 
+    LIMITS: ClassVar[Limits] = {
+        "dtype": ("storage dtype", Words(STORAGE_DTYPES)),
+        "long_documents": ("long documents", Words(LONG_DOCUMENTS)),
+        "context_length": ("context length", SIZE),
+        "batch_size": ("batch size", SIZE),
+        "shard_size": ("shard size", SIZE),
+        "seed": ("the seed", SEED),
+    }
+
     def __post_init__(self) -> None:
         if not self.layers:
             raise UserError("no layer given", hint="name at least one, e.g. --layer resid_post.2")
-        if self.dtype not in STORAGE_DTYPES:
-            raise UserError(
-                f"storage dtype {self.dtype!r} is not known",
-                hint=f"use {', '.join(STORAGE_DTYPES)}",
-            )
+        check_fields(self)
         if self.long_documents not in LONG_DOCUMENTS:
             raise UserError(
                 f"long documents cannot be {self.long_documents!r}",
                 hint=f"use {' or '.join(LONG_DOCUMENTS)}",
             )
         check_bos(self.bos)
-        for what, value in (
-            ("context length", self.context_length),
-            ("batch size", self.batch_size),
-            ("shard size", self.shard_size),
-        ):
-            SIZE.check(value, what)
-        SEED.check(self.seed, "the seed")
 
 
 def check_bos(bos: str) -> None:

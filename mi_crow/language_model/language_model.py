@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -34,22 +35,17 @@ class LanguageModel(CausalModel):
     writes text.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        *,
-        model_id: str,
-        device: torch.device,
-        revision: str | None = None,
-        store: LocalStore | None = None,
-    ) -> None:
-        super().__init__(
-            model, tokenizer, model_id=model_id, device=device, revision=revision, store=store
-        )
-        self.inference: Inference = Inference(self)
-        self.activations: Activations = Activations(self)
-        self._attached: Any = None
+    _attached: Any = None
+
+    @cached_property
+    def inference(self) -> Inference:
+        """Running texts through the model."""
+        return Inference(self)
+
+    @cached_property
+    def activations(self) -> Activations:
+        """Saving activations on texts."""
+        return Activations(self)
 
     @classmethod
     def from_huggingface(

@@ -12,6 +12,7 @@ from typing import Any
 
 from mi_crow.clean_text import clean_values
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError
+from mi_crow.store.json_object import JsonObject
 
 MOST_BYTES = 256 << 20  # of a file that is read whole
 MOST_DEPTH = 100  # far below the limit of Python's recursion, as in asdict
@@ -40,6 +41,12 @@ def read_json(path: Path, *, unique_keys: bool = False) -> Any:
     except FileNotFoundError as error:
         raise NotFoundError(f"no file {path}") from error
     return parse_json(data, str(path), unique_keys=unique_keys)
+
+
+def read_object(path: Path, *, unique_keys: bool = False) -> JsonObject:
+    """The JSON object in the file `path`, named by it. Raises what `read_json` does, and
+    CorruptDataError for a value of another kind."""
+    return JsonObject.of(read_json(path, unique_keys=unique_keys), str(path))
 
 
 def parse_json(

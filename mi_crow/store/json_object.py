@@ -6,8 +6,8 @@ file contains and what is expected instead.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar, cast, overload
 
 from mi_crow.errors import CorruptDataError, MiCrowError
 
@@ -179,6 +179,13 @@ class JsonObject:
         return tuple(values)
 
 
+class JsonRecord:
+    """A dataclass that is an object for programs: its fields, those of dataclasses in it too."""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(cast(Any, self))
+
+
 def finite(value: Any) -> float | None:
     """A JSON value as a float when it is a finite number, else None."""
     if type(value) is not float and type(value) is not int:
@@ -188,6 +195,17 @@ def finite(value: Any) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
+
+
+def all_finite(value: Any) -> Any:
+    """A value for JSON, in which what is not finite is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): all_finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [all_finite(one) for one in value]
+    return value
 
 
 def whole(value: Any) -> int | None:

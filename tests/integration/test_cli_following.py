@@ -38,9 +38,10 @@ def run(workspace: Workspace, folder: Path, given: Namespace | None = None, **co
     """What `run_job` gives, and the results that it showed."""
     folder.mkdir(exist_ok=True)
     shown: list[Any] = []
-    params = {"folder": str(folder)} | config
+    config["folder"] = str(folder)
+    steps = jobs_worker.StepsConfig(**config)
     kind = "steps-sae" if "name" in config else "steps"
-    code = running.run_job(workspace, kind, params, given or options(), shown.append)
+    code = running.run_job(workspace, kind, steps, given or options(), shown.append)
     return code, shown
 
 

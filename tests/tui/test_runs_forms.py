@@ -12,7 +12,7 @@ from mi_crow.cli.arguments import slurm_of
 from mi_crow.cli.commands import capture, evaluate, index, train
 from mi_crow.cli.entry import parse
 from mi_crow.jobs.launch import checked
-from mi_crow.jobs.spec import JobSpec
+from mi_crow.jobs.spec import JobSpec, config_as_json
 from mi_crow.store.workspace import Workspace
 from tests.tui.conftest import NOW, add_run
 from tests.tui.driving import press, screen_text, settle
@@ -167,10 +167,10 @@ def test_the_command_means_the_job_that_the_form_starts(
     (wanted,) = jobs_of(form, **texts)
     asked: list[JobSpec] = []
 
-    def run_job(workspace, kind, params, options, show) -> int:
+    def run_job(workspace, kind, config, options, show) -> int:
         spec = JobSpec(
             kind,
-            params,
+            config_as_json(config),
             launcher=options.launcher,
             nproc=options.nproc or 1,
             slurm=slurm_of(options),

@@ -11,7 +11,7 @@ from mi_crow.cli import main
 from mi_crow.cli.commands import capture, demo, evaluate, index, train
 from mi_crow.errors import UserError
 from mi_crow.jobs.kinds import KINDS
-from mi_crow.jobs.spec import config_from_json
+from mi_crow.jobs.spec import config_as_json, config_from_json
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.config import TrainConfig
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
@@ -47,10 +47,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Runs a command line and gives the config of the job that it would have started."""
     jobs: list[Any] = []
 
-    def take(
-        workspace: Workspace, kind: str, params: dict[str, Any], options: Namespace, show: Any
-    ) -> int:
-        jobs.append(config_from_json(KINDS[kind].config, params))
+    def take(workspace: Workspace, kind: str, config: Any, options: Namespace, show: Any) -> int:
+        jobs.append(config_from_json(KINDS[kind].config, config_as_json(config)))
         return 0
 
     for module in (capture, train, index, evaluate, demo):

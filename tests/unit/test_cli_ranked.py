@@ -15,6 +15,7 @@ from mi_crow.errors import CancelledError, UserError
 from mi_crow.jobs import submit
 from mi_crow.jobs.kinds import KINDS, Kind, Work
 from mi_crow.jobs.process import take_lock
+from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.progress import raise_if_stopped
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_worker import StepsConfig
@@ -54,7 +55,11 @@ def run(workspace: Workspace, changes: dict[str, Any] | None = None, **config: A
     flags |= {"slurm_arg": None} | (changes or {})
     shown: list[Any] = []
     code = running.run_job(
-        workspace, "shared", {"folder": ""} | config, Namespace(**flags), shown.append
+        workspace,
+        "shared",
+        StepsConfig("", **config),
+        Namespace(**flags),
+        shown.append,
     )
     return code, shown
 
@@ -164,7 +169,7 @@ def test_work_of_one_process_is_not_started_twice(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="index runs in one process, 2 cannot share it"):
-        running.run_job(workspace, "index", {"sae_id": "s"}, Namespace(), print)
+        running.run_job(workspace, "index", IndexConfig("s"), Namespace(), print)
 
 
 def test_progress_is_shown_sparely_and_its_end_always() -> None:

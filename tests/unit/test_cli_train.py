@@ -13,7 +13,7 @@ from mi_crow.cli.commands.index import live_texts
 from mi_crow.cli.entry import parse
 from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_train
-from mi_crow.jobs.spec import config_from_json
+from mi_crow.jobs.spec import config_as_json, config_from_json
 from mi_crow.mechanistic.sae.config import ARCHITECTURES, TRANSCODERS, TrainConfig
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
@@ -42,8 +42,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     ).save(workspace.make_run_dir("run", ""))
     jobs: list[TrainConfig] = []
 
-    def take(_: Workspace, kind: str, params: dict[str, Any], options: Namespace, show: Any) -> int:
-        config = config_from_json(TrainConfig, params)
+    def take(_: Workspace, kind: str, given: Any, options: Namespace, show: Any) -> int:
+        config = config_from_json(TrainConfig, config_as_json(given))
         check_train(workspace, config)
         jobs.append(config)
         return 0
@@ -138,8 +138,8 @@ def test_a_stream_takes_what_is_given_and_the_defaults_of_the_rest(
 ) -> None:
     streams: list[Any] = []
 
-    def take(_: Workspace, kind: str, params: dict[str, Any], options: Namespace, show: Any) -> int:
-        streams.append(config_from_json(TrainConfig, params).stream)
+    def take(_: Workspace, kind: str, given: Any, options: Namespace, show: Any) -> int:
+        streams.append(config_from_json(TrainConfig, config_as_json(given)).stream)
         return 0
 
     monkeypatch.setattr(train, "run_job", take)

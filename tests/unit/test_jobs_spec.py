@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mi_crow.errors import CorruptDataError, UserError
-from mi_crow.jobs.kinds import KINDS, device_of, with_device
+from mi_crow.jobs.kinds import KINDS, Work, device_of, with_device
 from mi_crow.jobs.spec import JobSpec, config_as_json, config_from_json
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
+from mi_crow.progress import NullProgress
+from mi_crow.store.workspace import Workspace
 
 CAPTURE = CaptureConfig(ModelSpec("sample"), DatasetSpec("sample"), ("resid_post.2", "mlp_out.1"))
 
@@ -86,3 +88,31 @@ def test_a_spec_comes_back_and_a_broken_one_is_said_to_be_broken(tmp_path: Path)
     (tmp_path / "spec.json").write_text('{"params": {}}')
     with pytest.raises(CorruptDataError, match="kind"):
         JobSpec.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "function"),
+    [
+        ("explain", "explain.job.explain_features"),
+        ("explanations", "explain.explanations.job.explain_with"),
+        ("evaluate", "sae.evaluation.evaluate.evaluate_sae"),
+        ("steer-sweep", "steering.measure.sweep.run_sweep"),
+        ("steer-auto", "steering.measure.auto.run_auto"),
+        ("steer-scores", "steering.measure.output_scores.score_outputs"),
+        ("vector", "vectors.job.run_make"),
+        ("export", "sae.formats.exchange.export_from"),
+    ],
+)
+def test_a_kind_of_job_does_its_work_by_one_call(
+    kind: str, function: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    called: list[tuple[object, ...]] = []
+
+    def work(*given: object) -> dict[str, int]:
+        called.append(given)
+        return {"seconds": 1}
+
+    monkeypatch.setattr(f"mi_crow.mechanistic.{function}", work)
+    given = Work(Workspace(tmp_path), object(), NullProgress(), None)
+    assert KINDS[kind].work(given) == {"seconds": 1}
+    assert called == [(given.workspace, given.config, given.progress)]

@@ -4,23 +4,18 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from mi_crow.cli.arguments import (
-    add_device,
-    add_job_flags,
+    add_fields,
+    add_job,
     add_model_flags,
-    add_seed,
     bounded_size,
+    from_options,
     plan_workspace,
-    positive,
 )
 from mi_crow.cli.formatting import count, duration, number, share, size
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts
-from mi_crow.cli.text_flags import add_text_flags, dataset_of, model_of, rows_of
-from mi_crow.jobs.spec import config_as_json
-from mi_crow.language_model.config import (
-    STORAGE_DTYPES,
-    CaptureConfig,
-)
+from mi_crow.cli.text_flags import add_text_flags, dataset_of, model_of
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec
 
 _BATCH_SIZE = 32
 
@@ -33,42 +28,30 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         help="hook point, as module name or short name (resid_post.15); repeatable",
     )
     add_text_flags(parser)
-    parser.add_argument("--token-limit", type=positive, help="maximum number of stored tokens")
+    add_fields(parser, DatasetSpec, {"token_limit": "maximum number of stored tokens"})
     add_model_flags(parser)
-    parser.add_argument(
-        "--dtype",
-        default="bf16",
-        choices=STORAGE_DTYPES,
-        help="dtype of the stored activations (default: bf16); int8 has one scale per token",
-    )
+    stored = "dtype of the stored activations (default: bf16); int8 has one scale per token"
+    add_fields(parser, CaptureConfig, {"dtype": stored})
     parser.add_argument(
         "--batch-size",
         type=_batch_size,
         default=_BATCH_SIZE,
         help=f"documents per batch (default: auto = {_BATCH_SIZE}); halved when memory runs out",
     )
-    parser.add_argument(
-        "--shard-size", type=bounded_size, default=512, help="documents per part (default: 512)"
-    )
-    parser.add_argument("--name", help="id of the run (default: from time and model)")
-    add_device(parser)
-    add_seed(parser)
-    add_job_flags(parser, ranked=True)
+    named = "id of the run (default: from time and model)"
+    add_fields(parser, CaptureConfig, {"shard_size": "documents per part", "name": named})
+    add_job(parser, ranked=True)
 
 
 def run(options: Namespace) -> int:
-    config = CaptureConfig(
+    config = from_options(
+        CaptureConfig,
+        options,
         model=model_of(options),
         dataset=dataset_of(options, options.token_limit),
         layers=tuple(options.layer),
-        dtype=options.dtype,
-        **rows_of(options),
-        batch_size=options.batch_size,
-        shard_size=options.shard_size,
-        name=options.name,
-        seed=options.seed,
     )
-    return run_job(plan_workspace(options), "capture", config_as_json(config), options, show_result)
+    return run_job(plan_workspace(options), "capture", config, options, show_result)
 
 
 def show_result(result: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ from mi_crow.bounds import SHARE
 from mi_crow.cli.arguments import (
     add_actions,
     add_sae,
+    add_setting,
+    add_switch,
     check_new_file,
     feature_number,
     number_within,
@@ -20,10 +22,11 @@ from mi_crow.cli.arguments import (
 from mi_crow.cli.commands.meaning import looking
 from mi_crow.cli.commands.meaning.dictionary import add_import_flags, run_import
 from mi_crow.cli.formatting import moment, number
-from mi_crow.cli.tables import Column, print_list, print_outcome
+from mi_crow.cli.tables import print_list, print_outcome
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.exchange.dictionary_rows import SUFFIXES
 from mi_crow.mechanistic.concepts.exchange.neuronpedia import is_explanations
+from mi_crow.mechanistic.sae.fitting import check_has_feature
 from mi_crow.store.workspace import Workspace, read_sae_summary
 
 if TYPE_CHECKING:
@@ -52,9 +55,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             action.add_argument("--sae", help="only this SAE")
         if name == "history":
             action.add_argument("--feature", type=feature_number, help="only this feature of --sae")
-            action.add_argument(
-                "--limit", type=positive, default=20, help="number of changes (default: 20)"
-            )
+            add_setting(action, "--limit", 20, "number of changes", type=positive)
         if name == "undo":
             action.add_argument(
                 "change", nargs="?", type=positive, metavar="ID", help="id in the history"
@@ -64,9 +65,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             action.add_argument("feature", type=feature_number, help="feature index")
         if name == "set":
             action.add_argument("name", help="name of the concept")
-            action.add_argument(
-                "--confidence", type=number_within(SHARE), default=1.0, help="0 to 1 (default: 1)"
-            )
+            add_setting(action, "--confidence", 1.0, "0 to 1", type=number_within(SHARE))
             action.add_argument("--note", default="", help="a note on it")
             action.add_argument("--tag", action="append", default=[], help="repeatable")
         if name == "remove":
@@ -83,7 +82,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             action.add_argument("--sae", help="only this SAE")
             action.add_argument("--model-id", metavar="ID", help="for .jsonl, such as gpt2-small")
             action.add_argument("--source-id", metavar="ID", help="for .jsonl, such as 10-res-jb")
-            action.add_argument("--force", action="store_true", help="replace an existing file")
+            add_switch(action, "--force", "replace an existing file")
 
 
 def run(options: Namespace) -> int:
@@ -115,25 +114,15 @@ def _list(workspace: Workspace, annotations: "Annotations", options: Namespace) 
     concepts = annotations.concepts(sae_id)
     if (reason := annotations.read_only()) is not None:
         print(f"note: tagging is off, {reason}", file=sys.stderr)
-    columns = [
-        Column("SAE", shorten=True),
-        Column("feature", right=True),
-        Column("concept", shorten=True),
-        Column("confidence", right=True),
-        Column("note", shorten=True),
-    ]
+    columns = ["SAE…", ">feature", "concept…", ">confidence", "note…"]
     rows = ([c.sae_id, str(c.feature), c.name, number(c.confidence, 2), c.note] for c in concepts)
     print_list(options.json, [asdict(one) for one in concepts], columns, rows, "no concepts yet")
 
 
 def _set(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     sae_id = pick_sae(workspace, options.sae)
-    n_latents = read_sae_summary(workspace.sae_dir(sae_id)).n_latents
-    if not 0 <= options.feature < n_latents:
-        raise NotFoundError(
-            f"feature {options.feature} is not in SAE {sae_id!r}",
-            hint=f"its features are 0 to {n_latents - 1}",
-        )
+    sae = read_sae_summary(workspace.sae_dir(sae_id))
+    check_has_feature(options.feature, sae_id, sae.n_latents)
     annotations.set_concept(
         sae_id,
         options.feature,
@@ -231,14 +220,7 @@ def _history(workspace: Workspace, annotations: "Annotations", options: Namespac
     if options.feature is not None:
         sae_id = pick_sae(workspace, sae_id)
     changes = annotations.past_changes(options.limit, sae_id, options.feature)
-    columns = [
-        Column("ID", right=True),
-        Column("when"),
-        Column("who", shorten=True),
-        Column("SAE", shorten=True),
-        Column("change", shorten=True),
-        Column("state"),
-    ]
+    columns = [">ID", "when", "who…", "SAE…", "change…", "state"]
     rows = (
         [str(c.id), moment(c.t), c.actor, c.sae_id, c.what, "undone" if c.undone else ""]
         for c in changes

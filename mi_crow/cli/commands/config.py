@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from mi_crow.cli.arguments import add_actions
 from mi_crow.cli.editing import edit_settings
 from mi_crow.cli.formatting import print_json
-from mi_crow.cli.tables import Column, print_facts, print_list, print_outcome
+from mi_crow.cli.tables import print_facts, print_list, print_outcome
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.store.settings import (
     GROUPS,
@@ -129,7 +129,7 @@ def _print_keys(options: Namespace) -> None:
             {"action": one.id, "keys": one.keys, "changed": one.changed, "help": one.help}
             for one in rows
         ],
-        [Column("action"), Column("keys"), Column(""), Column("what it does", shorten=True)],
+        ["action", "keys", "", "what it does…"],
         [
             [one.id, " ".join(one.labels) or "-", "changed" if one.changed else "", one.help]
             for one in rows

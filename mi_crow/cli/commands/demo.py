@@ -5,34 +5,33 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from mi_crow.cli.arguments import add_device, add_job_flags, add_seed, device_of
+from mi_crow.cli.arguments import add_job, device_of, from_options
 from mi_crow.cli.commands.app import open_app
 from mi_crow.cli.formatting import count, duration, number, share
 from mi_crow.cli.running import run_job
-from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.tables import print_facts, print_line, print_table
 from mi_crow.errors import UserError
+from mi_crow.jobs.kinds import DemoConfig
 from mi_crow.store.workspace import DEFAULT_NAME, Workspace
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--no-tui", action="store_true", help="do not open the app afterwards")
-    add_device(parser)
-    add_seed(parser)
-    add_job_flags(parser, after=False)
+    add_job(parser, after=False)
 
 
 def run(options: Namespace) -> int:
     workspace = fresh_workspace(options.workspace)
     if not options.json:
         print_line(f"workspace {workspace.root}")
-    params = {"device": device_of(options), "seed": options.seed}
+    config = from_options(DemoConfig, options, device=device_of(options))
     results: list[dict[str, Any]] = []
 
     def show(result: dict[str, Any]) -> None:
         results.append(result)
         show_result(result)
 
-    code = run_job(workspace, "demo", params, options, show)
+    code = run_job(workspace, "demo", config, options, show)
     if results and not options.no_tui and sys.stdin.isatty() and sys.stdout.isatty():
         return open_app(workspace, results[0]["sae_id"])
     return code
@@ -79,7 +78,7 @@ def show_result(result: dict[str, Any]) -> None:
     )
     print_line()
     print_table(
-        [Column("topic"), Column("feature", right=True), Column("AUROC", right=True)],
+        ["topic", ">feature", ">AUROC"],
         [
             [
                 t["label"],

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
-from mi_crow.cli.arguments import open_workspace, workspace_path
+from mi_crow.cli.arguments import add_switch, open_workspace, workspace_path
 from mi_crow.cli.doctor_checks import Finding, clean, examine
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.tables import console
@@ -17,9 +17,7 @@ _MARKS = {"ok": "ok  ", "note": "note", "warning": "WARN"}
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.epilog = "Always exits with 0; a warning says what to do about it."
     parser.add_argument("--deep", metavar="ID", help="verify every byte of a run or an SAE")
-    parser.add_argument(
-        "--clean", action="store_true", help="remove temporary files left by killed processes"
-    )
+    add_switch(parser, "--clean", "remove temporary files left by killed processes")
 
 
 def run(options: Namespace) -> int:

@@ -5,20 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from mi_crow.cli.arguments import (
-    add_device,
-    add_job_flags,
+    add_fields,
+    add_job,
     add_sae,
-    add_seed,
-    bounded_size,
     device_of,
+    from_options,
     open_workspace,
-    positive,
     sae_to_read,
 )
 from mi_crow.cli.formatting import number, share
 from mi_crow.cli.running import run_job
-from mi_crow.cli.tables import Column, print_facts, print_table
-from mi_crow.jobs.spec import config_as_json
+from mi_crow.cli.tables import print_facts, print_table
 from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.probe_rows import probe_rows
 
@@ -26,36 +23,23 @@ from mi_crow.mechanistic.sae.evaluation.probe_rows import probe_rows
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_sae(parser)
     parser.add_argument("--run", help="run to read (default: the one it was trained on)")
-    parser.add_argument("--model", help="model to use instead of the run's")
-    parser.add_argument(
-        "--documents",
-        type=positive,
-        default=128,
-        help="held-out documents for the loss (default: 128)",
+    add_fields(
+        parser,
+        EvaluateConfig,
+        {
+            "model": "model to use instead of the run's",
+            "documents": "held-out documents for the loss",
+            "batch_size": "documents per batch (default: 8); lower it when memory runs out",
+        },
     )
-    parser.add_argument(
-        "--batch-size",
-        type=bounded_size,
-        default=8,
-        help="documents per batch (default: 8); lower it when memory runs out",
-    )
-    add_device(parser)
-    add_seed(parser)
-    add_job_flags(parser)
+    add_job(parser)
 
 
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
-    config = EvaluateConfig(
-        sae_id=sae_to_read(workspace, options),
-        run_id=options.run,
-        documents=options.documents,
-        batch_size=options.batch_size,
-        device=device_of(options),
-        model=options.model,
-        seed=options.seed,
-    )
-    return run_job(workspace, "evaluate", config_as_json(config), options, show_result)
+    sae_id, device = sae_to_read(workspace, options), device_of(options)
+    config = from_options(EvaluateConfig, options, sae_id=sae_id, run_id=options.run, device=device)
+    return run_job(workspace, "evaluate", config, options, show_result)
 
 
 def show_result(result: dict[str, Any]) -> None:
@@ -81,7 +65,7 @@ def _show_probes(probes: Mapping[str, Any]) -> None:
         return
     ks = list(dict.fromkeys(k for row in rows for k in row.by_k))
     print_table(
-        [Column("probe"), *(Column(f"k={k}", right=True) for k in ks), Column("all", right=True)],
+        ["probe", *(f">k={k}" for k in ks), ">all"],
         [
             [row.probe, *(number(row.by_k.get(k), 3) for k in ks), number(row.everything, 3)]
             for row in rows

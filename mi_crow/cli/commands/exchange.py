@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 from mi_crow.bounds import SCALE
 from mi_crow.cli.arguments import (
     add_device,
+    add_setting,
+    add_switch,
     bounded_size,
     device_of,
+    from_options,
     number_within,
     open_workspace,
     pick_sae,
@@ -22,7 +25,6 @@ from mi_crow.cli.tables import print_facts, print_line, print_outcome
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_dataset, check_model
-from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.config import DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae.formats.config import (
     DTYPES,
@@ -75,34 +77,25 @@ def _add_import(parser: ArgumentParser) -> None:
         type=number_within(SCALE),
         help="input scale, when the file does not give it",
     )
-    parser.add_argument(
+    add_switch(
+        parser,
         "--centred",
-        action="store_true",
-        help="the SAE expects centred writing weights (center_writing_weights), which its file "
+        "the SAE expects centred writing weights (center_writing_weights), which its file "
         "does not say",
     )
     add_bos(parser)
-    parser.add_argument("--offline", action="store_true", help="never use the network")
+    add_switch(parser, "--offline", "never use the network")
     group = parser.add_argument_group("check")
-    group.add_argument(
-        "--check", action="store_true", help="run texts through the model and report the fit"
-    )
-    group.add_argument("--dataset", default="sample", help="texts for the check (default: sample)")
-    group.add_argument(
-        "--documents", type=positive, default=64, help="number of documents (default: 64)"
-    )
-    group.add_argument(
-        "--context-length",
-        type=bounded_size,
-        default=128,
-        help="tokens per document (default: 128)",
-    )
+    add_switch(group, "--check", "run texts through the model and report the fit")
+    add_setting(group, "--dataset", "sample", "texts for the check")
+    add_setting(group, "--documents", 64, "number of documents", type=positive)
+    add_setting(group, "--context-length", 128, "tokens per document", type=bounded_size)
     add_device(parser)
     _add_detach(parser)
 
 
 def _add_detach(parser: ArgumentParser) -> None:
-    parser.add_argument("--detach", action="store_true", help="start a job and do not wait for it")
+    add_switch(parser, "--detach", "start a job and do not wait for it")
 
 
 def run(options: Namespace) -> int:
@@ -121,26 +114,18 @@ def _import(options: Namespace) -> int:
     dataset = DatasetSpec(options.dataset)
     if options.check:
         check_dataset(dataset)
-    config = ImportConfig(
-        path=options.path,
-        name=options.name,
-        layer=options.layer,
-        target_layer=options.target_layer,
+    check = CheckConfig(dataset, options.documents, options.context_length)
+    config = from_options(
+        ImportConfig,
+        options,
         model=model,
-        revision=options.revision,
-        dtype=options.dtype,
         input_scale=options.scale,
-        offline=options.offline,
-        check=CheckConfig(dataset, options.documents, options.context_length)
-        if options.check
-        else None,
+        check=check if options.check else None,
         device=device,
-        centred=options.centred,
-        bos=options.bos,
     )
     if options.detach:
         config = replace(config, path=path_for_a_job(config.path))
-        return start_job(workspace, "import", config_as_json(config), options)
+        return start_job(workspace, "import", config, options)
     from mi_crow.mechanistic.sae.formats.exchange import import_sae
 
     result = import_sae(workspace, config)
@@ -180,7 +165,7 @@ def _export(options: Namespace) -> int:
     target = options.path.expanduser().absolute()
     config = ExportConfig(sae_id, str(target), options.format)
     if options.detach:
-        return start_job(workspace, "export", config_as_json(config), options)
+        return start_job(workspace, "export", config, options)
     from mi_crow.mechanistic.sae.formats.exchange import export_from
 
     value = export_from(workspace, config)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.bounds import REAL, SHARE
 from mi_crow.cli.arguments import (
     add_sae,
+    add_setting,
+    add_switch,
     feature_number,
     number_within,
     open_workspace,
@@ -49,9 +51,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             nargs="+",
             help="feature index; two to four are compared side by side",
         )
-        parser.add_argument(
-            "--examples", type=positive, default=20, help="maximum number of examples (default: 20)"
-        )
+        add_setting(parser, "--examples", 20, "maximum number of examples", type=positive)
         parser.add_argument(
             "--similar-in", metavar="SAE", help="list the most similar features of another SAE"
         )
@@ -77,10 +77,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         help="feature, density, fires, max, mean, auroc, label, concept, auroc:LABEL or, with "
         "--search, relevance (default: density, or relevance with --search)",
     )
-    parser.add_argument("--ascending", action="store_true", help="lowest first")
-    parser.add_argument(
-        "--limit", type=positive, default=20, help="number of features (default: 20)"
-    )
+    add_switch(parser, "--ascending", "lowest first")
+    add_setting(parser, "--limit", 20, "number of features", type=positive)
     parser.add_argument(
         "--columns",
         metavar="NAMES",
@@ -93,7 +91,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         type=Path,
         help="write these features with their examples to a .html page or a .json file",
     )
-    parser.add_argument("--force", action="store_true", help="replace the file of --report")
+    add_switch(parser, "--force", "replace the file of --report")
     _add_filters(parser)
 
 
@@ -273,8 +271,7 @@ def _print_rows(
         extra["best label"] = [row.top_label or "-" for row in rows]
         scores = [row.top_auroc for row in rows]
         extra["AUROC"] = ["-" if one is None else auroc_text(one) for one in scores]
-    titles = ("feature", "fires", "density", "max", "mean")
-    columns = [Column(title, right=True) for title in titles]
+    columns: list[Column | str] = [">feature", ">fires", ">density", ">max", ">mean"]
     columns += [Column(title, right=title != "best label") for title in extra]
     lines = [
         [
@@ -288,7 +285,7 @@ def _print_rows(
         ]
         for place, row in enumerate(rows)
     ]
-    print_table([*columns, Column("concept", shorten=True)], lines)
+    print_table([*columns, "concept…"], lines)
 
 
 def _feature(store: "FeatureStore", feature: int, options: Namespace) -> int:

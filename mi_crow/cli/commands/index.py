@@ -4,15 +4,15 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from mi_crow.cli.arguments import (
-    add_device,
-    add_job_flags,
+    add_fields,
+    add_job,
     add_model_flags,
     add_sae,
-    add_seed,
+    add_setting,
     bounded_size,
     device_of,
+    from_options,
     open_workspace,
-    positive,
     sae_to_read,
 )
 from mi_crow.cli.commands.meaning.explain import names_fact
@@ -31,29 +31,17 @@ from mi_crow.cli.text_flags import (
     rows_of,
 )
 from mi_crow.errors import UserError
-from mi_crow.jobs.spec import config_as_json
+from mi_crow.language_model.config import DatasetSpec
 from mi_crow.mechanistic.features.config import MAPS, IndexConfig, LiveTexts
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_sae(parser)
     parser.add_argument("--run", help="run to read (default: the one it was trained on)")
-    parser.add_argument(
-        "--append",
-        action="store_true",
-        help="add --run or --dataset to the existing index",
-    )
-    parser.add_argument(
-        "--top-examples",
-        type=bounded_size,
-        default=20,
-        help="examples per feature (default: 20)",
-    )
-    parser.add_argument(
-        "--window",
-        type=bounded_size,
-        default=32,
-        help="tokens on either side of an example's peak (default: 32)",
+    added = "add --run or --dataset to the existing index"
+    add_fields(parser, IndexConfig, {"append": added, "top_examples": "examples per feature"})
+    add_setting(
+        parser, "--window", 32, "tokens on either side of an example's peak", type=bounded_size
     )
     parser.add_argument(
         "--map",
@@ -61,11 +49,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         default="pca",
         help="layout of the feature map (default: pca); umap needs the extra `map`",
     )
-    parser.add_argument(
-        "--batch-size",
-        type=bounded_size,
-        help="tokens per SAE batch (default: 2048, on CUDA 16384); lower it when memory runs out",
-    )
+    batch = "tokens per SAE batch (default: 2048, on CUDA 16384); lower it when memory runs out"
+    add_fields(parser, IndexConfig, {"batch_size": batch})
     parser.add_argument(
         "--no-names",
         dest="names",
@@ -74,32 +59,23 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     # With --dataset, texts are run through the model instead of reading a stored run.
     add_text_flags(parser, default=None)
-    parser.add_argument(
-        "--token-limit", type=positive, help="read at most this many tokens of --dataset"
-    )
+    add_fields(parser, DatasetSpec, {"token_limit": "read at most this many tokens of --dataset"})
     add_model_flags(parser, default=None)
     leave_out(parser, (*OF_TEXTS, "token_limit", *OF_A_MODEL))
-    add_device(parser)
-    add_seed(parser)
-    add_job_flags(parser)
+    add_job(parser)
 
 
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
-    config = IndexConfig(
+    config = from_options(
+        IndexConfig,
+        options,
         sae_id=sae_to_read(workspace, options),
         run_id=options.run,
         live=live_texts(options),
-        append=options.append,
-        top_examples=options.top_examples,
-        window=options.window,
-        map=options.map,
-        names=options.names,
-        batch_size=options.batch_size,
-        seed=options.seed,
         device=device_of(options),
     )
-    return run_job(workspace, "index", config_as_json(config), options, show_result)
+    return run_job(workspace, "index", config, options, show_result)
 
 
 def live_texts(options: Namespace) -> LiveTexts | None:

@@ -2,15 +2,16 @@
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from typing import Any
 
-from mi_crow.cli.arguments import add_actions, open_workspace, positive
+from mi_crow.cli.arguments import add_actions, add_setting, add_switch, open_workspace, positive
 from mi_crow.cli.devices import show_devices
 from mi_crow.cli.entry import COMMANDS
 from mi_crow.cli.following import EXIT_DETACHED, follow_job
 from mi_crow.cli.formatting import count, duration, moment, print_json, reading
-from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_outcome
+from mi_crow.cli.tables import print_facts, print_line, print_list, print_outcome, print_result
 from mi_crow.errors import UserError
 from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, scan_jobs, tail_log
 from mi_crow.jobs.events import CLOSING, Attempt, attempts_of, read_events
@@ -34,13 +35,11 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         if name not in ("list", "devices"):
             action.add_argument("job", nargs="?", help="job id; optional when only one qualifies")
         if name == "resume":
-            action.add_argument("--detach", action="store_true", help="do not follow the job")
+            add_switch(action, "--detach", "do not follow the job")
         if name == "rm":
-            action.add_argument("--force", action="store_true", help="even if it can be resumed")
+            add_switch(action, "--force", "even if it can be resumed")
         if name == "log":
-            action.add_argument(
-                "--lines", type=positive, default=100, help="number of lines (default: 100)"
-            )
+            add_setting(action, "--lines", 100, "number of lines", type=positive)
 
 
 def run(options: Namespace) -> int:
@@ -65,13 +64,7 @@ def run(options: Namespace) -> int:
 
 def _list(workspace: Workspace, options: Namespace) -> None:
     states = scan_jobs(workspace)
-    columns = [
-        Column("job"),
-        Column("status"),
-        Column("done", right=True),
-        Column("left", right=True),
-        Column("details", shorten=True),
-    ]
+    columns = ["job", "status", ">done", ">left", "details…"]
     records = [state.as_json() for state in states]
     print_list(options.json, records, columns, map(_row, states), "no jobs yet")
 
@@ -103,11 +96,7 @@ def _watch(workspace: Workspace, job_id: str, options: Namespace) -> int:
     if result is None:
         return EXIT_DETACHED
     kind = job_state(workspace, job_id).kind
-    if options.json:
-        print_json(result)
-    else:
-        _show_result(kind, result)
-    return 0
+    return print_result(options.json, result, partial(_show_result, kind))
 
 
 def _show_result(kind: str, result: dict[str, Any]) -> None:

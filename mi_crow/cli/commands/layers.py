@@ -7,7 +7,7 @@ from mi_crow.clean_text import clean_text
 from mi_crow.cli.arguments import add_device, add_model_flags
 from mi_crow.cli.formatting import number, print_json
 from mi_crow.cli.streams import read_input
-from mi_crow.cli.tables import Column, print_line, print_table
+from mi_crow.cli.tables import print_line, print_table
 from mi_crow.cli.text_flags import model_of
 from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_model
@@ -44,7 +44,7 @@ def run(options: Namespace) -> int:
         print_json(rows)
         return 0
     print_table(
-        [Column("module"), Column("short name"), Column("shape", right=True)],
+        ["module", "short name", ">shape"],
         [[row["name"], row["point"], _shape(row["shape"])] for row in rows if "reason" not in row],
     )
     for sentence in _missing(rows):
@@ -68,7 +68,7 @@ def _profile(lm: "LanguageModel", text: str, options: Namespace) -> None:
         "entropy": "entropy",
     }
     print_table(
-        [Column("block", right=True), *(Column(title, right=True) for title in figures)],
+        [">block", *(f">{title}" for title in figures)],
         [
             [str(row["block"]), *(number(row[name], 3) for name in figures.values())]
             for row in found["blocks"]

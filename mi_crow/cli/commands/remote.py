@@ -5,7 +5,7 @@ from typing import Any
 
 from mi_crow.cli.arguments import add_actions, feature_number, workspace_path
 from mi_crow.cli.formatting import count, moment, print_json
-from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_table
+from mi_crow.cli.tables import print_facts, print_line, print_list, print_table
 from mi_crow.errors import NotFoundError
 from mi_crow.remote.client import Apps, OpenApp, ask, open_apps, pick_app
 from mi_crow.store.workspace import Workspace
@@ -75,7 +75,7 @@ def _print_apps(apps: Apps, as_json: bool) -> None:
     print_list(
         as_json,
         [vars(greeting) for greeting in known],
-        [Column("process", right=True), Column("opened"), Column("workspace", shorten=True)],
+        [">process", "opened", "workspace…"],
         [[str(one.pid), moment(one.started), one.workspace] for one in known],
         "no open app answers",
     )
@@ -91,7 +91,7 @@ def _print(action: str, answer: dict[str, Any], app: OpenApp) -> None:
             [one["action"], one["help"], {True: "yes", False: "no", None: ""}[one["possible"]]]
             for one in answer["actions"]
         ]
-        print_table([Column("action"), Column("what", shorten=True), Column("possible")], rows)
+        print_table(["action", "what…", "possible"], rows)
     elif action == "open-feature":
         print_line(f"feature {answer['feature']} of {answer['sae']} is open")
     elif action == "filter":

@@ -4,9 +4,9 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.cli.arguments import add_actions, open_workspace, positive
+from mi_crow.cli.arguments import add_actions, add_setting, open_workspace, positive
 from mi_crow.cli.formatting import moment, number, print_json
-from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_outcome
+from mi_crow.cli.tables import print_facts, print_line, print_list, print_outcome
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, SavedGeneration
@@ -29,9 +29,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         elif name != "list":
             action.add_argument("number", type=positive, metavar="ID")
         elif command == "generations":
-            action.add_argument(
-                "--limit", type=positive, default=_SHOWN, help=f"at most (default: {_SHOWN})"
-            )
+            add_setting(action, "--limit", _SHOWN, "at most", type=positive)
 
 
 def run(options: Namespace) -> int:
@@ -46,11 +44,7 @@ def run(options: Namespace) -> int:
 def _preset(annotations: "Annotations", options: Namespace) -> None:
     if options.action in (None, "list"):
         presets = annotations.presets()
-        columns = [
-            Column("preset", shorten=True),
-            Column("saved"),
-            Column("interventions", shorten=True),
-        ]
+        columns = ["preset…", "saved", "interventions…"]
         rows = ([p.name, moment(p.updated), _stack(p.interventions)] for p in presets)
         empty = "" if presets else f"no presets yet; {_steer_key('save_preset')} saves one"
         print_list(options.json, [asdict(one) for one in presets], columns, rows, empty)
@@ -70,13 +64,7 @@ def _preset(annotations: "Annotations", options: Namespace) -> None:
 def _generation(annotations: "Annotations", options: Namespace) -> None:
     if options.action in (None, "list"):
         found = annotations.generations(getattr(options, "limit", _SHOWN))
-        columns = [
-            Column("ID", right=True),
-            Column("saved"),
-            Column("SAE", shorten=True),
-            Column("prompt", shorten=True),
-            Column("interventions", shorten=True),
-        ]
+        columns = [">ID", "saved", "SAE…", "prompt…", "interventions…"]
         empty = "" if found else f"no saved generations yet; {_steer_key('save')} saves one"
         print_list(options.json, [asdict(one) for one in found], columns, map(_row, found), empty)
         return

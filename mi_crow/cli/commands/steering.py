@@ -8,6 +8,8 @@ from mi_crow.cli.arguments import (
     add_device,
     add_sae,
     add_seed,
+    add_setting,
+    add_switch,
     device_of,
     number_within,
     open_workspace,
@@ -17,8 +19,8 @@ from mi_crow.cli.arguments import (
 from mi_crow.cli.commands.causes.text import text_of
 from mi_crow.cli.commands.steer.chatting import add_chat, check_chat, run_chat
 from mi_crow.cli.commands.steer.model_alone import add_model_alone, sae_or_model
-from mi_crow.cli.formatting import count, number, print_json
-from mi_crow.cli.tables import print_facts, print_line
+from mi_crow.cli.formatting import count, number
+from mi_crow.cli.tables import print_facts, print_line, print_result
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
 
@@ -49,23 +51,18 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "repeatable",
     )
     parser.add_argument("--preset", metavar="NAME", help="the interventions of a saved preset too")
-    parser.add_argument(
-        "--allow-code",
-        action="store_true",
-        help="run the Python functions of layer:NAME=call FILE.py:FUNCTION",
+    add_switch(
+        parser, "--allow-code", "run the Python functions of layer:NAME=call FILE.py:FUNCTION"
     )
-    parser.add_argument(
-        "--max-new-tokens", type=positive, default=64, help="tokens to generate (default: 64)"
-    )
-    parser.add_argument(
+    add_setting(parser, "--max-new-tokens", 64, "tokens to generate", type=positive)
+    add_setting(
+        parser,
         "--temperature",
+        1.0,
+        "sampling temperature; 0 is greedy",
         type=number_within(TEMPERATURE),
-        default=1.0,
-        help="sampling temperature; 0 is greedy (default: 1)",
     )
-    parser.add_argument(
-        "--top-p", type=number_within(TOP_P), default=1.0, help="nucleus sampling (default: 1)"
-    )
+    add_setting(parser, "--top-p", 1.0, "nucleus sampling", type=number_within(TOP_P))
     parser.add_argument(
         "--plausible",
         type=number_within(TOP_P),
@@ -95,11 +92,7 @@ def run(options: Namespace) -> int:
 
     prompt, sampling = text_of(options.text), _sampling(options)
     result = steer_prompt(workspace, own, prompt, stack, device=device, **sampling)
-    if options.json:
-        print_json(result)
-    else:
-        _show_pair(result)
-    return 0
+    return print_result(options.json, result, _show_pair)
 
 
 def _stack(workspace: "Workspace", options: Namespace) -> "list[Intervention]":

@@ -4,18 +4,18 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any
 
-from mi_crow.bounds import AMOUNT, EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE
+from mi_crow.bounds import EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE
 from mi_crow.cli.arguments import (
-    add_device,
-    add_job_flags,
+    add_fields,
+    add_job,
     add_model_flags,
-    add_seed,
-    bounded_size,
+    add_setting,
+    add_switch,
     device_of,
+    from_options,
     number_within,
     open_workspace,
     plan_workspace,
-    positive,
 )
 from mi_crow.cli.formatting import count, duration, number, share
 from mi_crow.cli.running import run_job
@@ -32,15 +32,12 @@ from mi_crow.cli.text_flags import (
     rows_of,
 )
 from mi_crow.errors import NotFoundError, UserError
-from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.config import (
     ARCHITECTURES,
     CLI_MIN_STEPS,
     CLI_PASSES,
     CLI_STREAM_STEPS,
-    LOGGERS,
-    PRECISIONS,
     SHARES,
     SaeTrainingConfig,
     TrainConfig,
@@ -55,29 +52,23 @@ _OF_A_STREAM = ("model", *OF_A_MODEL, "dataset", *OF_TEXTS)
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", help="run to train on")
-    source.add_argument(
+    add_switch(
+        source,
         "--stream",
-        action="store_true",
-        help="capture activations while training instead of reading a run; see model and texts",
+        "capture activations while training instead of reading a run; see model and texts",
     )
     parser.add_argument("--layer", help="layer of the run; optional when it has only one")
     _add_sae(parser)
     _add_length(parser)
     _add_recipe(parser)
-    parser.add_argument(
-        "--checkpoint-every", type=positive, default=500, help="in steps (default: 500)"
-    )
-    parser.add_argument("--log-every", type=positive, default=10, help="in steps (default: 10)")
-    parser.add_argument(
-        "--logger", choices=LOGGERS, default="none", help="also send metrics there (default: none)"
-    )
+    in_steps = {"checkpoint_every": "in steps", "log_every": "in steps"}
+    add_fields(parser, SaeTrainingConfig, in_steps)
+    add_fields(parser, TrainConfig, {"logger": "also send metrics there"})
     parser.add_argument("--name", help="id of the SAE (default: from time and architecture)")
     add_model_flags(parser, default=None)
     add_text_flags(parser, default=None)
     leave_out(parser, _OF_A_STREAM)
-    add_device(parser)
-    add_seed(parser)
-    add_job_flags(parser, ranked=True)
+    add_job(parser, ranked=True)
 
 
 def _add_sae(parser: ArgumentParser) -> None:
@@ -92,93 +83,70 @@ def _add_sae(parser: ArgumentParser) -> None:
         action="append",
         help="latents per input dimension (default: 8)",
     )
-    width.add_argument(
-        "--n-latents", type=number_within(LATENTS), help="number of latents, instead of --expansion"
-    )
+    add_fields(width, TrainConfig, {"n_latents": "number of latents, instead of --expansion"})
     group.add_argument(
         "--k",
         type=_several(number_within(LATENTS)),
         action="append",
         help="active latents per token (default: 32); l1, gated and jumprelu aim for it as L0",
     )
-    steering = group.add_mutually_exclusive_group()
-    steering.add_argument(
-        "--target-l0",
-        type=number_within(FACTOR),
-        help="L0 to aim for with l1, gated and jumprelu, instead of --k",
-    )
-    steering.add_argument(
-        "--l1-lambda",
-        type=number_within(NOT_NEGATIVE),
-        help="fixed sparsity coefficient, instead of a target",
+    add_fields(
+        group.add_mutually_exclusive_group(),
+        SaeTrainingConfig,
+        {
+            "target_l0": "L0 to aim for with l1, gated and jumprelu, instead of --k",
+            "l1_lambda": "fixed sparsity coefficient, instead of a target",
+        },
     )
     group.add_argument("--target-layer", help="layer that a transcoder predicts")
-    group.add_argument("--skip", action="store_true", help="give a transcoder a skip connection")
+    add_switch(group, "--skip", "give a transcoder a skip connection")
     group.add_argument(
-        "--init",
-        metavar="SAE",
-        help="continue training this SAE, given by id or path",
+        "--init", metavar="SAE", help="continue training this SAE, given by id or path"
     )
 
 
 def _add_length(parser: ArgumentParser) -> None:
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument(
-        "--steps",
-        type=positive,
-        help=f"training steps (default: {CLI_PASSES} passes over the run's tokens, "
-        f"at least {CLI_MIN_STEPS} steps; {CLI_STREAM_STEPS} with --stream)",
+    add_fields(
+        parser.add_mutually_exclusive_group(),
+        SaeTrainingConfig,
+        {
+            "steps": f"training steps (default: {CLI_PASSES} passes over the run's tokens, "
+            f"at least {CLI_MIN_STEPS} steps; {CLI_STREAM_STEPS} with --stream)",
+            "epochs": "passes over the run, instead of --steps",
+            "tokens": "training tokens, instead of --steps",
+        },
     )
-    length.add_argument("--epochs", type=positive, help="passes over the run, instead of --steps")
-    length.add_argument("--tokens", type=positive, help="training tokens, instead of --steps")
 
 
 def _add_recipe(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("recipe")
-    group.add_argument(
-        "--batch-size", type=bounded_size, default=2048, help="tokens per step (default: 2048)"
-    )
-    group.add_argument(
-        "--accumulate",
-        type=bounded_size,
-        default=1,
-        help="split a batch into this many pieces to save memory (default: 1)",
-    )
+    pieces = "split a batch into this many pieces to save memory"
+    add_fields(group, SaeTrainingConfig, {"batch_size": "tokens per step", "accumulate": pieces})
     group.add_argument(
         "--lr",
         type=number_within(FACTOR, "the learning rate"),
         help="learning rate (default: 2e-4 / sqrt(latents / 2^14))",
     )
-    group.add_argument(
-        "--warmup-steps",
-        type=number_within(AMOUNT),
-        help="learning rate warm-up (default: a tenth of the steps, at most 1000)",
-    )
-    group.add_argument(
+    warmup = "learning rate warm-up (default: a tenth of the steps, at most 1000)"
+    add_fields(group, SaeTrainingConfig, {"warmup_steps": warmup})
+    add_setting(
+        group,
         "--outlier-factor",
+        10.0,
+        "exclude tokens whose norm is above this multiple of the median; 0 keeps all",
         type=number_within(NOT_NEGATIVE),
-        default=10.0,
-        help="exclude tokens whose norm is above this multiple of the median; 0 keeps all "
-        "(default: 10)",
     )
-    group.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="precision of the encoder (default: auto)",
-    )
-    group.add_argument(
+    add_fields(group, SaeTrainingConfig, {"precision": "precision of the encoder"})
+    add_setting(
+        group,
         "--share",
+        "tokens",
+        "what several processes share out: the tokens of a batch, or the latents of an SAE "
+        "too wide for one device",
         choices=SHARES,
-        default="tokens",
-        help="what several processes share out: the tokens of a batch, or the latents of an SAE "
-        "too wide for one device (default: tokens)",
     )
-    group.add_argument(
-        "--shuffled",
-        action="store_true",
-        help="control: take every dimension from another token, so that no structure is left",
-    )
+    control = "control: take every dimension from another token, so that no structure is left"
+    add_fields(group, SaeTrainingConfig, {"shuffled": control})
 
 
 def _several(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
@@ -197,40 +165,27 @@ def run(options: Namespace) -> int:
     manifest = None if stream else _manifest(workspace, options)
     ks, expansions = _flat(options.k), _flat(options.expansion)
     _refuse_shape_of_another(options, ks, expansions)
-    config = TrainConfig(
+    config = from_options(
+        TrainConfig,
+        options,
         run_id=options.run or "",
         layer=stream.layers[0] if stream else _layer(options.layer, manifest),
         stream=stream,
         arch=options.arch or "topk",
         expansion=expansions[0] if expansions else 8.0,
-        n_latents=options.n_latents,
         k=ks[0] if ks else 32,
         sweep_k=tuple(ks) if len(ks) > 1 else (),
         sweep_expansion=tuple(expansions) if len(expansions) > 1 else (),
-        target_layer=options.target_layer,
-        skip=options.skip,
-        init=options.init,
-        training=SaeTrainingConfig(
+        training=from_options(
+            SaeTrainingConfig,
+            options,
             **_length(options, manifest),
-            batch_size=options.batch_size,
-            accumulate=options.accumulate,
-            lr=options.lr,
-            warmup_steps=options.warmup_steps,
-            l1_lambda=options.l1_lambda,
-            target_l0=options.target_l0,
             outlier_factor=options.outlier_factor or None,
-            precision=options.precision,
-            shuffled=options.shuffled,
-            checkpoint_every=options.checkpoint_every,
-            log_every=options.log_every,
-            seed=options.seed,
         ),
         shares=options.share,
-        logger=options.logger,
         device=device_of(options),
-        name=options.name,
     )
-    return run_job(workspace, "train", config_as_json(config), options, show_result)
+    return run_job(workspace, "train", config, options, show_result)
 
 
 def _flat(given: list[list[Any]] | None) -> list[Any]:

@@ -3,9 +3,9 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from mi_crow.cli.arguments import add_actions, open_workspace
+from mi_crow.cli.arguments import add_actions, add_switch, open_workspace
 from mi_crow.cli.formatting import count, duration, moment, number, print_json, share, size
-from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_outcome
+from mi_crow.cli.tables import print_facts, print_line, print_list, print_outcome
 from mi_crow.errors import UserError
 from mi_crow.jobs.removing import Unfinished, plan_removal, unfinished
 from mi_crow.jobs.renaming import rename_run, rename_sae
@@ -44,12 +44,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         if name == "note":
             action.add_argument("text", nargs="?", help="an empty text deletes the note")
         if name == "rm":
-            action.add_argument(
-                "--dry-run", action="store_true", help="only list what would be deleted"
-            )
-            action.add_argument(
-                "--force", action="store_true", help="even if a resumable job needs it"
-            )
+            add_switch(action, "--dry-run", "only list what would be deleted")
+            add_switch(action, "--force", "even if a resumable job needs it")
 
 
 def run(options: Namespace) -> int:
@@ -123,14 +119,7 @@ def _list_runs(workspace: Workspace, options: Namespace) -> None:
     incomplete = unfinished(workspace, "run")
     records = [run_json(run) for run in runs]
     records += _json_of_others(unreadable, incomplete, "run_id")
-    columns = [
-        Column("run"),
-        Column("model", shorten=True),
-        Column("layers", shorten=True),
-        Column("tokens", right=True),
-        Column("size", right=True),
-        Column("status"),
-    ]
+    columns = ["run", "model…", "layers…", ">tokens", ">size", "status"]
     rows = [
         [
             run.run_id,
@@ -152,15 +141,7 @@ def _list_saes(workspace: Workspace, options: Namespace) -> None:
     incomplete = unfinished(workspace, "SAE")
     records = [sae_json(sae) for sae in saes]
     records += _json_of_others(unreadable, incomplete, "sae_id")
-    columns = [
-        Column("SAE"),
-        Column("architecture"),
-        Column("latents", right=True),
-        Column("layer", shorten=True),
-        Column("FVU", right=True),
-        Column("index"),
-        Column("size", right=True),
-    ]
+    columns = ["SAE", "architecture", ">latents", "layer…", ">FVU", "index", ">size"]
     rows = [
         [
             sae.sae_id,
@@ -181,12 +162,8 @@ def _list_saes(workspace: Workspace, options: Namespace) -> None:
 def _compare(workspace: Workspace, options: Namespace) -> None:
     saes = [read_sae_summary(workspace.sae_dir(name)) for name in dict.fromkeys(options.ids)]
     found = [figures_of(sae) for sae in (saes if options.ids else workspace.scan_saes()[0])]
-    titles = ("latents", "k", "L0", "FVU", "recovered", "dead", "tokens", "time")
-    columns = [
-        *(Column("SAE"), Column("layer", shorten=True), Column("architecture")),
-        *(Column(title, right=True) for title in titles),
-        Column("measured"),
-    ]
+    columns = ["SAE", "layer…", "architecture", ">latents", ">k", ">L0", ">FVU", ">recovered"]
+    columns += [">dead", ">tokens", ">time", "measured"]
     rows = [
         [
             one.sae_id,

@@ -25,6 +25,7 @@ from mi_crow.language_model.token_ids import tokenizer_check
 from mi_crow.progress import Progress, raise_if_stopped
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.atomic import remove_stale, write_json
+from mi_crow.store.json_object import JsonRecord
 from mi_crow.store.runs.manifest import (
     MANIFEST_NAME,
     LayerSpec,
@@ -39,7 +40,7 @@ _PARTS_AHEAD = 1
 
 
 @dataclass(frozen=True)
-class CaptureResult:
+class CaptureResult(JsonRecord):
     """The result of a capture."""
 
     run_id: str
@@ -50,9 +51,6 @@ class CaptureResult:
     bytes: int
     padding_share: float  # of the positions that went through the model
     rounding_fvu: dict[str, float]  # by layer, of storing int8; empty for other dtypes
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Capture:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
@@ -118,12 +117,7 @@ class PartWriter:
         self._placing.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, tb: object) -> None:
         try:
             self._placing.__exit__(kind, error, tb)
         except BaseException as failure:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.language_model.capture_pass import run_to
-from mi_crow.mechanistic.attribution.lens import logit_lens
+from mi_crow.mechanistic.attribution.lens import logit_lens, no_blocks
 from mi_crow.mechanistic.steering.inspection import check_text
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def _points(lm: "LanguageModel") -> tuple[dict[str, "HookPoint"], dict[str, str]
     """The points that the model has, by short name, and why it lacks others, once a kind."""
     blocks = len(lm.layers.blocks())
     if not blocks:
-        raise UserError(
-            f"{lm.model_id!r} has no residual blocks", hint="use a decoder-only language model"
-        )
+        raise no_blocks(lm)
     points, missing = {}, {}
     kinds = ["resid_post", *(kind for _, *pair in _PARTS for kind in pair)]
     for number in range(blocks):

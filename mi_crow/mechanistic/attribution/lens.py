@@ -66,14 +66,19 @@ def _lens(
         with lm.plain():
             output = lm.model(**encoding.as_inputs(), use_cache=False).logits[0]
     if not points:
-        raise UserError(
-            f"{lm.model_id!r} has no residual blocks", hint="use a decoder-only language model"
-        )
+        raise no_blocks(lm)
     unembed = _Unembedding(lm, seen[len(points) - 1], output)
     return [
         _layer(point.point, unembed, seen[number], output, top)
         for number, point in enumerate(points)
     ]
+
+
+def no_blocks(lm: "LanguageModel") -> UserError:
+    """The error for a model in which no residual stream was found."""
+    return UserError(
+        f"{lm.model_id!r} has no residual blocks", hint="use a decoder-only language model"
+    )
 
 
 def _layer(point: str, unembed: "_Unembedding", x: Tensor, output: Tensor, top: int) -> LensLayer:

@@ -15,6 +15,7 @@ from torch import Tensor
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.mechanistic.attribution.check import in_parts
+from mi_crow.mechanistic.attribution.lens import no_blocks
 from mi_crow.mechanistic.attribution.passes import graph_pass, logits_under
 from mi_crow.mechanistic.attribution.site import Site
 from mi_crow.mechanistic.attribution.target import Target
@@ -118,11 +119,5 @@ def _points(lm: "LanguageModel", module: Module) -> "list[HookPoint]":
         else:
             found.append(point)
     if not found:
-        raise (
-            reasons[0]
-            if reasons
-            else UserError(
-                f"{lm.model_id!r} has no residual blocks", hint="use a decoder-only language model"
-            )
-        )
+        raise reasons[0] if reasons else no_blocks(lm)
     return found

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.attribution.target import Target, position_of, token_id
+from mi_crow.mechanistic.sae.fitting import check_has_feature
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
@@ -49,11 +50,8 @@ def patch_prompts(
             hint="change words for others of as many tokens",
         )
     place = position_of(lengths[0], position)
-    if loaded is not None and feature is not None and feature >= loaded.sae.n_latents:
-        raise UserError(
-            f"feature {feature} is not in SAE {loaded.sae_id!r}",
-            hint=f"its features are 0 to {loaded.sae.n_latents - 1}",
-        )
+    if loaded is not None and feature is not None:
+        check_has_feature(feature, loaded.sae_id, loaded.sae.n_latents)
     with naming_a_length(lm, "patching", lengths[0], partial(pass_bytes, lm)):
         goal = _target(lm, first, second, target, against, place)
         if loaded is None:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -104,11 +104,8 @@ class Annotations(SavedSteering, SavedInspections):
         values = {name: value for name, value in wanted.items() if value is not None}
         conditions = " AND ".join(f"{name} = :{name}" for name in values)
         where = f" WHERE {conditions}" if values else ""
-        with self._database.reading() as connection:
-            if connection is None:
-                return []
-            query = f"SELECT {COLUMNS} FROM concepts{where} ORDER BY sae_id, feature, name"
-            return [concept_of(row) for row in connection.execute(query, values)]
+        query = f"SELECT {COLUMNS} FROM concepts{where} ORDER BY sae_id, feature, name"
+        return [concept_of(row) for row in self._database.rows(query, values)]
 
     def set_concept(
         self,
@@ -201,11 +198,8 @@ class Annotations(SavedSteering, SavedInspections):
     def history(self, limit: int = 100, sae_id: str | None = None) -> list[Change]:
         """The latest changes by anybody, newest first."""
         where, values = ("", ()) if sae_id is None else (" WHERE sae_id = ?", (sae_id,))
-        with self._database.reading() as connection:
-            if connection is None:
-                return []
-            query = f"SELECT * FROM history{where} ORDER BY id DESC LIMIT ?"
-            return [change_of(row) for row in connection.execute(query, (*values, limit))]
+        query = f"SELECT * FROM history{where} ORDER BY id DESC LIMIT ?"
+        return [change_of(row) for row in self._database.rows(query, (*values, limit))]
 
     def past_changes(
         self, limit: int = 100, sae_id: str | None = None, feature: int | None = None
@@ -245,23 +239,25 @@ class Annotations(SavedSteering, SavedInspections):
 
         A row that somebody has changed since is left as it is, and the message says so.
         """
-        with self._database.reading() as connection:
-            if connection is None:
-                return None
-        with self._changing() as connection:
-            change = latest_to_undo(connection, self.actor, session)
-            return None if change is None else self._undo(connection, change, leave=False)
+        return self._take_back(latest_to_undo, session)
 
     def redo(self, session: str | None = None) -> UndoResult | None:
         """Redoes the latest undo, unless something else was changed after it; None without one.
 
         Only this user's changes, and only those of `session` when given.
         """
+        return self._take_back(latest_to_redo, session)
+
+    def _take_back(
+        self,
+        latest: Callable[[sqlite3.Connection, str, str | None], int | None],
+        session: str | None,
+    ) -> UndoResult | None:
         with self._database.reading() as connection:
             if connection is None:
                 return None
         with self._changing() as connection:
-            change = latest_to_redo(connection, self.actor, session)
+            change = latest(connection, self.actor, session)
             return None if change is None else self._undo(connection, change, leave=False)
 
     def undo_change(self, change: int) -> UndoResult:

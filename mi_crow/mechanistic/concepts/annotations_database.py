@@ -8,9 +8,10 @@ be one that this program made.
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
@@ -90,6 +91,11 @@ class AnnotationsDatabase:
             if self._connection is None and self.path.is_file():
                 self._open_for_reading()
             yield self._connection
+
+    def rows(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[sqlite3.Row]:
+        """What a query finds; nothing while there is no file."""
+        with self.reading() as connection:
+            return [] if connection is None else connection.execute(query, values).fetchall()
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

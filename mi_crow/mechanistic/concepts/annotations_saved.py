@@ -29,10 +29,7 @@ class SavedSteering:
 
     def presets(self) -> list[Preset]:
         """All presets by name."""
-        with self._database.reading() as connection:
-            if connection is None:
-                return []
-            rows = connection.execute("SELECT * FROM presets ORDER BY name").fetchall()
+        rows = self._database.rows("SELECT * FROM presets ORDER BY name")
         return [preset_of(row) for row in rows]
 
     def preset(self, name: str) -> Preset:
@@ -124,25 +121,18 @@ class SavedSteering:
 
     def generations(self, limit: int = 100) -> list[SavedGeneration]:
         """The latest saved generations, newest first."""
-        with self._database.reading() as connection:
-            if connection is None:
-                return []
-            query = "SELECT * FROM generations ORDER BY id DESC LIMIT ?"
-            rows = connection.execute(query, (limit,)).fetchall()
-        return [generation_of(row) for row in rows]
+        query = "SELECT * FROM generations ORDER BY id DESC LIMIT ?"
+        return [generation_of(row) for row in self._database.rows(query, (limit,))]
 
     def generation(self, number: int) -> SavedGeneration:
         """One saved generation. Raises NotFoundError."""
-        with self._database.reading() as connection:
-            row = None
-            if connection is not None and number <= _MOST_NUMBER:
-                query = "SELECT * FROM generations WHERE id = ?"
-                row = connection.execute(query, (number,)).fetchone()
-        if row is None:
+        query = "SELECT * FROM generations WHERE id = ?"
+        rows = self._database.rows(query, (number,)) if number <= _MOST_NUMBER else []
+        if not rows:
             raise NotFoundError(
                 f"generation {number} not found", hint="mi-crow generations lists the latest"
             )
-        return generation_of(row)
+        return generation_of(rows[0])
 
     def delete_generation(self, number: int) -> None:
         """Deletes a saved generation. Raises NotFoundError."""

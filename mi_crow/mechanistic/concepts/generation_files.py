@@ -1,31 +1,18 @@
 """Saved generations as files: JSON for programs, Markdown for people. Torch-free."""
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations_rows import SavedGeneration
+from mi_crow.mechanistic.concepts.saved_files import quoted, write_saved
 from mi_crow.mechanistic.steering.interventions import Intervention
-from mi_crow.store.atomic import write_bytes
 from mi_crow.visible import visible
 
 
 def write_generations(path: Path, found: Sequence[SavedGeneration]) -> Path:
-    """Writes the generations to a .json or .md file, whole or not at all; returns its full path.
-
-    Raises UserError for another kind of file, and OSError.
-    """
-    if path.suffix == ".json":
-        text = json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False) + "\n"
-    elif path.suffix in (".md", ".markdown"):
-        text = as_markdown(found)
-    else:
-        raise UserError(f"{path.name!r} is not a .json or .md file", hint="end its name with one")
-    write_bytes(path, text.encode("utf-8", "replace"))
-    return path.resolve()
+    """Writes generations to a .json or .md file; see `write_saved`."""
+    return write_saved(path, found, lambda: as_markdown(found))
 
 
 def as_markdown(found: Sequence[SavedGeneration]) -> str:
@@ -56,7 +43,7 @@ def _section(one: SavedGeneration) -> str:
     }
     facts = [f"- {name}: {visible(value)}" for name, value in made.items() if value]
     texts = [
-        f"**{title}**\n\n{_quoted(text)}\n"
+        f"**{title}**\n\n{quoted(text)}\n"
         for title, text in (
             ("prompt", one.prompt),
             ("baseline", one.baseline),
@@ -64,8 +51,3 @@ def _section(one: SavedGeneration) -> str:
         )
     ]
     return "\n".join([f"## Generation {one.id}\n", *facts, "", *texts])
-
-
-def _quoted(text: str) -> str:
-    """As an indented block, in which Markdown means nothing."""
-    return "\n".join(f"    {visible(line)}" for line in text.split("\n"))

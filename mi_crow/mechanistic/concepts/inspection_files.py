@@ -1,33 +1,22 @@
 """Saved inspections as files: JSON for programs, Markdown for people. Torch-free."""
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.errors import CorruptDataError
 from mi_crow.mechanistic.concepts.annotations_inspections import SavedInspection
-from mi_crow.store.atomic import write_bytes
+from mi_crow.mechanistic.concepts.saved_files import quoted, write_saved
 from mi_crow.visible import visible
 
 _TOKENS = 6  # listed for a feature
 
 
 def write_inspections(path: Path, found: Sequence[SavedInspection]) -> Path:
-    """Writes inspections to a .json or .md file, whole or not at all; returns its full path.
-
-    Raises UserError for another kind of file, CorruptDataError for results that are none, OSError.
-    """
-    if path.suffix == ".json":
-        text = json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False) + "\n"
-    elif path.suffix in (".md", ".markdown"):
-        text = "\n".join(as_markdown(one) for one in found)
-    else:
-        raise UserError(f"{path.name!r} is not a .json or .md file", hint="end its name with one")
-    write_bytes(path, text.encode("utf-8", "replace"))
-    return path.resolve()
+    """Writes inspections to a .json or .md file; see `write_saved`. Raises CorruptDataError for
+    results that are none."""
+    return write_saved(path, found, lambda: "\n".join(as_markdown(one) for one in found))
 
 
 def as_markdown(one: SavedInspection) -> str:
@@ -46,7 +35,7 @@ def as_markdown(one: SavedInspection) -> str:
         raise CorruptDataError(
             f"inspection {one.name!r} cannot be written ({error!r})", hint="export it as .json"
         ) from error
-    return "\n".join([f"## {visible(one.name)}\n", *facts, "", _quoted(one.text), "", *tables])
+    return "\n".join([f"## {visible(one.name)}\n", *facts, "", quoted(one.text), "", *tables])
 
 
 def _inspect(found: Mapping[str, Any]) -> Iterable[str]:
@@ -71,7 +60,7 @@ def _inspect(found: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _compare(found: Mapping[str, Any]) -> Iterable[str]:
-    yield f"against\n\n{_quoted(found['second']['text'])}\n"
+    yield f"against\n\n{quoted(found['second']['text'])}\n"
     yield _table(
         ("feature", "name", "difference", "first", "second", "in the first", "in the second"),
         [
@@ -217,8 +206,3 @@ def _figure(value: float | None) -> str:
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}%"
-
-
-def _quoted(text: str) -> str:
-    """As an indented block, in which Markdown means nothing."""
-    return "\n".join(f"    {visible(line)}" for line in text.split("\n"))

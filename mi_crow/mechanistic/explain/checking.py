@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mi_crow.errors import NotFoundError, UserError
+from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.detokenize import shown_tokens
+from mi_crow.mechanistic.sae.fitting import check_has_feature
 from mi_crow.mechanistic.steering.inspection import activations_of, read_text
 
 if TYPE_CHECKING:
@@ -91,12 +92,7 @@ def check_feature(
     """What a feature does on texts. Raises NotFoundError for an unknown feature, UserError for too
     many texts or none."""
     loaded.must_read_one_layer("a check")
-    total = loaded.sae.n_latents
-    if not 0 <= feature < total:
-        raise NotFoundError(
-            f"feature {feature} is not in SAE {loaded.sae_id!r}",
-            hint=f"its features are 0 to {total - 1}",
-        )
+    check_has_feature(feature, loaded.sae_id, loaded.sae.n_latents)
     if not 0 < len(texts_for) + len(texts_against) <= MOST_TEXTS:
         raise UserError(f"a check takes 1 to {MOST_TEXTS:,} texts")
     fired: list[Place] = []

@@ -6,8 +6,8 @@ difference of the means in units of the pooled standard deviation (Cohen 1988, e
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.evaluation.pooled_auroc import label_auroc
 from mi_crow.mechanistic.vectors.activations import activations_on, massive_norm, ordinary
+from mi_crow.store.json_object import JsonRecord
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.steering.loading import LoadedSae
@@ -38,16 +39,13 @@ class Telling:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(JsonRecord):
     """The features that tell two sets of texts apart, the most telling first."""
 
     features: tuple[Telling, ...]
     texts_for: int
     texts_against: int
     chance: float  # |AUROC - 1/2| + 1/2 of features chosen in this way for shuffled sets
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def contrast(

@@ -3,8 +3,7 @@
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from mi_crow.mechanistic.explain.words import Corpus, read_corpus
 from mi_crow.mechanistic.features.beside.proposals import Proposals, proposals_path, write_proposals
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
+from mi_crow.store.json_object import JsonRecord
 from mi_crow.store.workspace import Workspace
 
 _FEATURES_AT_ONCE = 4096
@@ -24,7 +24,7 @@ _LEAST_FIRES = 50  # of the features whose scores are summed up
 
 
 @dataclass(frozen=True)
-class ExplainResult:
+class ExplainResult(JsonRecord):
     """The names of one SAE's features in figures."""
 
     sae_id: str
@@ -35,9 +35,6 @@ class ExplainResult:
     scored: int  # features that these medians are over
     kinds: dict[str, int]
     seconds: float
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def explain_features(

@@ -1,9 +1,10 @@
 """The configuration of a feature index; plain data, torch-free."""
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
-from mi_crow.bounds import AMOUNT, SEED, SIZE
+from mi_crow.bounds import AMOUNT, SEED, SIZE, Limits, check_fields
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 
@@ -26,18 +27,8 @@ class LiveTexts:
 
     def capture(self, model: ModelSpec, layer: str) -> CaptureConfig:
         """The capture that would write the same activations. Raises UserError."""
-        return CaptureConfig(
-            model,
-            self.dataset,
-            (layer,),
-            context_length=self.context_length,
-            long_documents=self.long_documents,
-            pack=self.pack,
-            batch_size=self.batch_size,
-            shard_size=self.shard_size,
-            keep_special=self.keep_special,
-            bos=self.bos,
-        )
+        own = {one.name: getattr(self, one.name) for one in fields(self)}
+        return CaptureConfig(**own | {"model": model, "layers": (layer,)})
 
 
 @dataclass(frozen=True)
@@ -61,14 +52,15 @@ class IndexConfig:
     seed: int = 0
     device: str = "auto"
 
+    LIMITS: ClassVar[Limits] = {
+        "top_examples": ("top examples", SIZE),
+        "window": ("the window", AMOUNT),
+        "batch_size": ("the batch size", SIZE),
+        "seed": ("the seed", SEED),
+    }
+
     def __post_init__(self) -> None:
-        for what, value, bounds in (
-            ("top examples", self.top_examples, SIZE),
-            ("the window", self.window, AMOUNT),
-            ("the batch size", self.batch_size, SIZE),
-            ("the seed", self.seed, SEED),
-        ):
-            bounds.check(value, what)
+        check_fields(self)
         if self.map not in MAPS:
             raise UserError(f"map {self.map!r} is not known", hint=f"use {' or '.join(MAPS)}")
         if self.live is not None and self.run_id is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mi_crow.errors import MiCrowError, NotFoundError, UserError
+from mi_crow.errors import MiCrowError, UserError
 from mi_crow.mechanistic.features.columns import (
     RELEVANCE,
     SORTS,
@@ -47,6 +47,7 @@ from mi_crow.mechanistic.features.records import (
     TextFeature,
 )
 from mi_crow.mechanistic.features.search import SearchColumns, searched_concepts
+from mi_crow.mechanistic.sae.fitting import check_has_feature
 from mi_crow.store.workspace import Workspace
 
 _FEW_CHANGED = 256  # features whose concepts are read one by one
@@ -323,7 +324,7 @@ class FeatureStore:
     def detail(self, feature: int) -> FeatureDetail:
         """Everything about a feature except its examples. Raises NotFoundError."""
         opened, named = self._held
-        self._check(opened, feature)
+        check_has_feature(feature, self.sae_id, opened.meta.n_features)
         with opened.connection.fitting():
             [row] = self._rows(opened, named, [feature])
             concepts = named.concepts.get(feature, ())
@@ -335,7 +336,7 @@ class FeatureStore:
         Raises NotFoundError for an unknown feature; a band without examples is empty.
         """
         opened, _ = self._held
-        self._check(opened, feature)
+        check_has_feature(feature, self.sae_id, opened.meta.n_features)
         with opened.connection.fitting():
             return read_examples(opened.connection, feature, band, limit).get(band, [])
 
@@ -343,7 +344,7 @@ class FeatureStore:
         """Up to `limit` examples of every band that has some, in one query. Raises
         NotFoundError."""
         opened, _ = self._held
-        self._check(opened, feature)
+        check_has_feature(feature, self.sae_id, opened.meta.n_features)
         with opened.connection.fitting():
             return read_examples(opened.connection, feature, None, limit)
 
@@ -376,16 +377,8 @@ class FeatureStore:
 
     def _check_all(self, opened: _Opened, features: Sequence[int] | np.ndarray) -> None:
         if len(features):
-            self._check(opened, int(np.min(features)))
-            self._check(opened, int(np.max(features)))
-
-    def _check(self, opened: _Opened, feature: int) -> None:
-        total = opened.meta.n_features
-        if not 0 <= feature < total:
-            raise NotFoundError(
-                f"feature {feature} is not in SAE {self.sae_id!r}",
-                hint=f"its features are 0 to {total - 1}",
-            )
+            for feature in (int(np.min(features)), int(np.max(features))):
+                check_has_feature(feature, self.sae_id, opened.meta.n_features)
 
 
 def _open(path: Path, sae_id: str) -> _Opened:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mi_crow.bounds import REAL, SHARE
+from mi_crow.store.json_object import JsonRecord
 
 LEAST_AUROC = 0.7  # on held-out documents; a label below it is not shown for a feature
 
@@ -158,7 +159,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(JsonRecord):
     """What a chat model says that a feature fires on; scores are balanced accuracies, None where
     they were not measured."""
 
@@ -172,9 +173,6 @@ class Explanation:
     fuzzing: float | None = None
     fuzzing_interval: float | None = None
     shuffled: float | None = None  # detection with the explanation of another feature
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)

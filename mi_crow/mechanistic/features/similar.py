@@ -13,6 +13,7 @@ import numpy as np
 from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.mechanistic.features.records import Neighbour
+from mi_crow.mechanistic.sae.fitting import check_has_feature
 from mi_crow.store.safetensors_header import HeaderError, read_header
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -79,12 +80,7 @@ def similar_features(
             f"the decoder of {ours.sae_id!r} is {width} wide, that of {theirs.sae_id!r} {other}",
             hint="compare SAEs of layers of the same width",
         )
-    total = len(ours.values)
-    if not 0 <= feature < total:
-        raise NotFoundError(
-            f"feature {feature} is not in SAE {ours.sae_id!r}",
-            hint=f"its features are 0 to {total - 1}",
-        )
+    check_has_feature(feature, ours.sae_id, len(ours.values))
     [direction] = ours.rows(feature, feature + 1).astype(np.float64)
     length = np.linalg.norm(direction)
     if not length > 0:

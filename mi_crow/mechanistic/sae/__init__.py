@@ -3,10 +3,10 @@
 Names load on first use, so that `config` costs no torch.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mi_crow.lazy import lazy_exports
-from mi_crow.mechanistic.sae.architectures import BY_ARCH, RULES
+from mi_crow.lazy import Getter, lazy_exports
+from mi_crow.mechanistic.sae.architectures import BY_ARCH
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.base import SaeOutput, SparseAutoencoder, SparseLatents
@@ -28,22 +28,23 @@ if TYPE_CHECKING:
     )
     from mi_crow.mechanistic.sae.train.run import SaeTrainer, train_many
 
-_ROOM = "mi_crow.mechanistic.sae"
-_EXPORTS = {row.sae: f"{RULES}.{row.module}" for row in BY_ARCH.values()} | {
-    "CrossLayerSae": f"{_ROOM}.cross_layer.sae",
-    "Comparison": f"{_ROOM}.evaluation.compare",
-    "EvaluateConfig": f"{_ROOM}.config",
-    "SaeMetadata": f"{_ROOM}.metadata",
-    "SaeOutput": f"{_ROOM}.base",
-    "SaeTrainer": f"{_ROOM}.train.run",
-    "SaeTrainingConfig": f"{_ROOM}.config",
-    "SparseAutoencoder": f"{_ROOM}.base",
-    "SparseLatents": f"{_ROOM}.base",
-    "TrainConfig": f"{_ROOM}.config",
-    "compare_saes": f"{_ROOM}.evaluation.compare",
-    "load_sae": f"{_ROOM}.formats.load",
-    "train_many": f"{_ROOM}.train.run",
+_RULES = {
+    f"rules.{rule.module}": [one.sae for one in BY_ARCH.values() if one.module == rule.module]
+    for rule in BY_ARCH.values()
 }
+__getattr__: Getter = lazy_exports(
+    __name__,
+    {
+        **_RULES,
+        "base": ("SaeOutput", "SparseAutoencoder", "SparseLatents"),
+        "config": ("EvaluateConfig", "SaeTrainingConfig", "TrainConfig"),
+        "cross_layer.sae": ("CrossLayerSae",),
+        "evaluation.compare": ("Comparison", "compare_saes"),
+        "formats.load": ("load_sae",),
+        "metadata": ("SaeMetadata",),
+        "train.run": ("SaeTrainer", "train_many"),
+    },
+)
 
 __all__ = [
     "BatchTopKSae",
@@ -69,7 +70,3 @@ __all__ = [
     "load_sae",
     "train_many",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    return lazy_exports(__name__, _EXPORTS, name)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import InitVar, dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 from mi_crow.bounds import (
     AMOUNT,
@@ -15,6 +15,9 @@ from mi_crow.bounds import (
     SEED,
     SHARE,
     SIZE,
+    Limits,
+    Words,
+    check_fields,
 )
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig
@@ -112,6 +115,28 @@ class SaeTrainingConfig:
     wandb_slow_metrics_frequency: InitVar[Any] = None
     wandb_run_name: InitVar[Any] = None  # the guides' other name of wandb_name
 
+    LIMITS: ClassVar[Limits] = {
+        "lr": ("the learning rate", FACTOR),
+        "outlier_factor": ("the outlier factor", FACTOR),
+        "target_l0": ("the target for L0", FACTOR),
+        "l1_lambda": ("the sparsity coefficient", NOT_NEGATIVE),
+        "decay_share": ("the share of the decay", SHARE),
+        "aux_alpha": ("the coefficient of AuxK", NOT_NEGATIVE),
+        "seed": ("the seed", SEED),
+        "steps": ("steps", COUNT),
+        "epochs": ("epochs", COUNT),
+        "tokens": ("tokens", COUNT),
+        "batch_size": ("batch size", SIZE),
+        "accumulate": ("accumulate", SIZE),
+        "warmup_steps": ("warm-up steps", AMOUNT),
+        "sparsity_warmup_steps": ("sparsity warm-up steps", AMOUNT),
+        "k_aux": ("k_aux", AMOUNT),
+        "dead_tokens": ("dead_tokens", AMOUNT),
+        "checkpoint_every": ("checkpoint_every", COUNT),
+        "log_every": ("log_every", COUNT),
+        "precision": ("precision", Words(PRECISIONS)),
+    }
+
     def __post_init__(self, *published: Any) -> None:
         *_, run_name = published
         if run_name is not None and self.wandb_name is None:
@@ -124,35 +149,11 @@ class SaeTrainingConfig:
             raise UserError(
                 "a coefficient and a target for L0 were both given", hint="give one of them"
             )
-        for what, value, bounds in (
-            ("the learning rate", self.lr, FACTOR),
-            ("the outlier factor", self.outlier_factor, FACTOR),
-            ("the target for L0", self.target_l0, FACTOR),
-            ("the sparsity coefficient", self.l1_lambda, NOT_NEGATIVE),
-            ("the share of the decay", self.decay_share, SHARE),
-            ("the coefficient of AuxK", self.aux_alpha, NOT_NEGATIVE),
-            ("the seed", self.seed, SEED),
-            ("steps", self.steps, COUNT),
-            ("epochs", self.epochs, COUNT),
-            ("tokens", self.tokens, COUNT),
-            ("batch size", self.batch_size, SIZE),
-            ("accumulate", self.accumulate, SIZE),
-            ("warm-up steps", self.warmup_steps, AMOUNT),
-            ("sparsity warm-up steps", self.sparsity_warmup_steps, AMOUNT),
-            ("k_aux", self.k_aux, AMOUNT),
-            ("dead_tokens", self.dead_tokens, AMOUNT),
-            ("checkpoint_every", self.checkpoint_every, COUNT),
-            ("log_every", self.log_every, COUNT),
-        ):
-            bounds.check(value, what)
+        check_fields(self)
         if self.accumulate > self.batch_size:
             raise UserError(
                 f"a batch of {self.batch_size} cannot be split into {self.accumulate} pieces",
                 hint="lower --accumulate",
-            )
-        if self.precision not in PRECISIONS:
-            raise UserError(
-                f"precision {self.precision!r} is not known", hint=f"use {', '.join(PRECISIONS)}"
             )
 
 
@@ -183,25 +184,23 @@ class TrainConfig:
     device: str = "auto"
     name: str | None = None
 
+    LIMITS: ClassVar[Limits] = {
+        "logger": ("logger", Words(LOGGERS)),
+        "arch": ("architecture", Words(ARCHITECTURES)),
+        "n_latents": ("n_latents", LATENTS),
+    }
+
     def __post_init__(self) -> None:
-        if self.logger not in LOGGERS:
-            raise UserError(
-                f"logger {self.logger!r} is not known", hint=f"use {', '.join(LOGGERS)}"
-            )
+        check_fields(self)
         if self.shares not in SHARES:
             raise UserError(
                 f"{self.shares!r} cannot be shared among processes",
                 hint=f"use {' or '.join(SHARES)}",
             )
-        if self.arch not in ARCHITECTURES:
-            raise UserError(
-                f"architecture {self.arch!r} is not known", hint=f"use {', '.join(ARCHITECTURES)}"
-            )
         if self.stream is not None:
             self._check_stream(self.stream)
         for expansion in (self.expansion, *self.sweep_expansion):
             EXPANSION.check(expansion, "the expansion")
-        LATENTS.check(self.n_latents, "n_latents")
         for k in (self.k, *self.sweep_k):
             LATENTS.check(k, "k")
             if self.n_latents is not None and k > self.n_latents:
@@ -256,7 +255,11 @@ class EvaluateConfig:
     model: str | None = None  # None: the model the run was captured from
     seed: int = 0
 
+    LIMITS: ClassVar[Limits] = {
+        "documents": ("documents", COUNT),
+        "batch_size": ("the batch size", SIZE),
+        "seed": ("the seed", SEED),
+    }
+
     def __post_init__(self) -> None:
-        SEED.check(self.seed, "the seed")
-        SIZE.check(self.batch_size, "the batch size")
-        COUNT.check(self.documents, "documents")
+        check_fields(self)

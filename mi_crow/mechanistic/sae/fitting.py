@@ -5,7 +5,7 @@ Asked before training, indexing, evaluating, steering and importing.
 
 from typing import ClassVar, Protocol
 
-from mi_crow.errors import UserError
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.progress import Progress
 from mi_crow.store.runs.manifest import RunManifest
@@ -21,6 +21,15 @@ def check_width(
     if size != width:
         does = f"writes {size} outputs" if outputs else f"reads {size} inputs"
         raise UserError(f"{sae} {does}, {layer} has width {width}", hint=hint)
+
+
+def check_has_feature(feature: int, sae_id: str, n_latents: int) -> None:
+    """Raises NotFoundError for a number that no feature of the SAE has."""
+    if not 0 <= feature < n_latents:
+        raise NotFoundError(
+            f"feature {feature} is not in SAE {sae_id!r}",
+            hint=f"its features are 0 to {n_latents - 1}",
+        )
 
 
 class _Rule(Protocol):

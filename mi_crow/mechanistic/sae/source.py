@@ -110,7 +110,7 @@ class TensorSource:
             while wanted:
                 epoch, offset = divmod(position, rows.numel())
                 if epoch != shuffled_epoch:
-                    shuffled_epoch, shuffled = epoch, _shuffled(rows, seed, epoch)
+                    shuffled_epoch, shuffled = epoch, rows[permutation(rows.numel(), seed, epoch)]
                 piece = shuffled[offset : offset + wanted]
                 chosen.append(piece)
                 wanted -= piece.numel()
@@ -121,7 +121,7 @@ class TensorSource:
         self, n: int, seed: int, split: str = TRAIN, max_norm: float | None = None
     ) -> Tensor:
         rows = self._rows(split, max_norm)
-        return self._activations[_shuffled(rows, seed, -1)[:n].sort().values]
+        return self._activations[rows[permutation(rows.numel(), seed, -1)[:n]].sort().values]
 
     def _rows(self, split: str, max_norm: float | None) -> Tensor:
         keep = self._heldout if split == HELDOUT else ~self._heldout
@@ -130,8 +130,9 @@ class TensorSource:
         return keep.nonzero()[:, 0]
 
 
-def _shuffled(rows: Tensor, seed: int, epoch: int) -> Tensor:
-    return rows[torch.randperm(rows.numel(), generator=_generator(seed, epoch))]
+def permutation(n: int, seed: int, number: int) -> Tensor:
+    """The order [n] of epoch or block `number`; -1 for a sample, which is of none of them."""
+    return torch.randperm(n, generator=_generator(seed, number))
 
 
 def _generator(seed: int, number: int) -> torch.Generator:

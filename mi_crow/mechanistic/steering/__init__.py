@@ -3,26 +3,22 @@
 Names load on first use, so that interventions cost no torch.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mi_crow.lazy import lazy_exports
+from mi_crow.lazy import Getter, lazy_exports
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
     from mi_crow.mechanistic.steering.run import inspect_text, steer_prompt
     from mi_crow.mechanistic.steering.steer import steering
 
-_ROOM = "mi_crow.mechanistic.steering"
-_EXPORTS = {
-    "Intervention": f"{_ROOM}.interventions",
-    "inspect_text": f"{_ROOM}.run",
-    "parse_intervention": f"{_ROOM}.interventions",
-    "steer_prompt": f"{_ROOM}.run",
-    "steering": f"{_ROOM}.steer",
-}
+__getattr__: Getter = lazy_exports(
+    __name__,
+    {
+        "interventions": ("Intervention", "parse_intervention"),
+        "run": ("inspect_text", "steer_prompt"),
+        "steer": ("steering",),
+    },
+)
 
 __all__ = ["Intervention", "inspect_text", "parse_intervention", "steer_prompt", "steering"]
-
-
-def __getattr__(name: str) -> Any:
-    return lazy_exports(__name__, _EXPORTS, name)

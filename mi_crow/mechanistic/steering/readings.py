@@ -1,9 +1,10 @@
 """What generated texts cost and what a stack's features do on them, token by token."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,11 +38,17 @@ class TargetActivations(Detector):
     """
 
     def __init__(
-        self, lm: "LanguageModel", sae: "SparseAutoencoder", features: Sequence[int]
+        self,
+        lm: "LanguageModel",
+        sae: "SparseAutoencoder",
+        features: Sequence[int],
+        activations: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        """`activations`: of the features for activations of one layer [texts, tokens, d], where the
+        SAE reads several."""
         super().__init__()
         self._lm, self._sae = lm, sae
-        self._activations = SomeLatents(sae, features)
+        self._activations = activations or SomeLatents(sae, features)
         self.enabled = False
         self.found: Tensor = torch.zeros(0, 0, len(features))
 
@@ -52,31 +59,11 @@ class TargetActivations(Detector):
         self.found = self._activations(x) * where[..., None]
 
 
-class LayerActivations(Detector):
-    """Keeps the activations of some features of one layer in the last pass: fp32 [texts, tokens,
-    features], zeros for features of other layers."""
-
-    def __init__(
-        self, lm: "LanguageModel", sae: "CrossLayerSae", number: int, features: Sequence[int]
-    ) -> None:
-        super().__init__()
-        self._lm, self._sae, self._number = lm, sae, number
-        self._features = torch.tensor(features, dtype=torch.int64, device=lm.device)
-        self.enabled = False
-        self.found: Tensor = torch.zeros(0, 0, len(features))
-
-    @torch.no_grad()
-    def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
-        x = first_tensor(output if output is not None else inputs)
-        where = replaceable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
-        found = layer_activations(self._sae, x, self._number, self._features)
-        self.found = found * where[..., None]
-
-
 class AllLayersActivations:
-    """The same for features of all layers, from a detector for each."""
+    """The same for features of all layers, from a detector for each, which has zeros for those of
+    other layers."""
 
-    def __init__(self, parts: Sequence[LayerActivations], n_features: int) -> None:
+    def __init__(self, parts: Sequence[TargetActivations], n_features: int) -> None:
         self._parts, self._n = tuple(parts), n_features
 
     def enable(self) -> None:
@@ -119,11 +106,13 @@ def watching(loaded: "LoadedSae | LoadedModel", features: Sequence[int]) -> Iter
             register(loaded.layer, watched)
             yield watched
             return
+        wanted = torch.tensor(features, dtype=torch.int64, device=lm.device)
         owners = {sae.layer_of(feature)[0] for feature in features}
         parts = []
         for number, point in zip(sae.layer_numbers, loaded.points, strict=True):
             if number in owners:
-                parts.append(LayerActivations(lm, sae, number, features))
+                of_layer = partial(layer_activations, sae, number=number, features=wanted)
+                parts.append(TargetActivations(lm, sae, features, of_layer))
                 register(point, parts[-1])
         yield AllLayersActivations(parts, len(features))
 

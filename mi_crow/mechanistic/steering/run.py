@@ -44,19 +44,6 @@ def inspect_text(
     """The features that fire on a text (see `inspection.inspect`), each with its concept, its label
     on held-out texts and the score of that."""
     loaded = load_for_work(workspace, sae_id, device)
-    return inspect_loaded(workspace, loaded, text, top, bos, windows, ranking)
-
-
-def inspect_loaded(
-    workspace: Workspace,
-    loaded: LoadedSae,
-    text: str,
-    top: int = 20,
-    bos: str = "auto",
-    windows: bool = False,
-    ranking: "Ranking | None" = None,
-) -> dict[str, Any]:
-    """`inspect_text` with a loaded SAE."""
     found = inspect_several(KnownFeatures(workspace), [loaded], text, top, bos, windows, ranking)
     return found[0]
 

@@ -3,9 +3,9 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-from mi_crow.bounds import COUNT, SEED
+from mi_crow.bounds import COUNT, SEED, Limits, Words, check_fields
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import BOS
 
@@ -29,21 +29,21 @@ class VectorConfig:
     seed: int = 0
     bos: str = "auto"
 
+    LIMITS: ClassVar[Limits] = {
+        "method": ("method", Words(METHODS)),
+        "pool": ("pool", Words(POOLS)),
+        "bos": ("bos", Words(BOS)),
+        "limit": ("limit", COUNT),
+        "steps": ("steps", COUNT),
+        "seed": ("the seed", SEED),
+    }
+
     def __post_init__(self) -> None:
         if not self.layers:
             raise UserError("no layer given", hint="name at least one, e.g. --layer resid_post.2")
         if not self.texts_for:
             raise UserError("nothing to find", hint="name texts with --for, e.g. label:sea")
-        for word, known, what in (
-            (self.method, METHODS, "method"),
-            (self.pool, POOLS, "pool"),
-            (self.bos, BOS, "bos"),
-        ):
-            if word not in known:
-                raise UserError(f"{what} {word!r} is not known", hint=f"use {', '.join(known)}")
-        COUNT.check(self.limit, "limit")
-        COUNT.check(self.steps, "steps")
-        SEED.check(self.seed, "the seed")
+        check_fields(self)
 
     @property
     def opposite(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """The texts of a run that are most along a vector: what the index has of a feature."""
 
 import heapq
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from mi_crow.mechanistic.sae.stored_layers import stored_layer
 from mi_crow.mechanistic.vectors.activations import Report
 from mi_crow.mechanistic.vectors.stored import SteeringVector
 from mi_crow.mechanistic.vectors.texts import run_manifest
+from mi_crow.store.json_object import JsonRecord
 from mi_crow.store.runs.reader import RunReader
 from mi_crow.store.workspace import Workspace
 
@@ -24,7 +25,7 @@ _AROUND = 12  # tokens shown on either side of the strongest
 
 
 @dataclass(frozen=True)
-class TopText:
+class TopText(JsonRecord):
     """One window of a document where the projection is great."""
 
     document: int
@@ -34,9 +35,6 @@ class TopText:
     position: int  # of the strongest token in `token_ids`
     text: str
     token_ids: list[int]
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,27 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from mi_crow.bounds import SHARE, Bounds
+from mi_crow.bounds import SHARE
 from mi_crow.cli.arguments import (
     add_device,
     add_seed,
+    add_setting,
+    add_switch,
     device_of,
+    from_options,
     number_within,
     open_workspace,
     pick_sae,
     positive,
 )
 from mi_crow.cli.commands.causes.inspections import add_save, check_save, save
+from mi_crow.cli.commands.causes.lens import add_token
 from mi_crow.cli.commands.causes.text import text_of
-from mi_crow.cli.formatting import number, print_json, share, size
-from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.formatting import number, share, size
+from mi_crow.cli.tables import print_facts, print_line, print_result, print_table
 from mi_crow.cli.text_flags import add_bos
 
 _TOKENS = 4
-_POSITION = Bounds(-(10**9), 10**9, whole=True)
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -36,36 +39,31 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     group.add_argument(
         "--against", metavar="TOKEN", help='explain its logit minus that of this one, e.g. " Rome"'
     )
-    group.add_argument(
-        "--log-prob", action="store_true", help="explain its log probability, not its logit"
-    )
+    add_switch(group, "--log-prob", "explain its log probability, not its logit")
     group.add_argument(
         "--feature",
         metavar="SAE/N",
         help="explain the activation of feature N of a later SAE among those given",
     )
-    group.add_argument(
-        "--token",
-        type=number_within(_POSITION, "--token"),
-        metavar="N",
-        help="after which token of the text, counted from 0, or from the end with -1 "
-        "(default: the last; for a feature where it is strongest)",
+    add_token(
+        group,
+        "after which token of the text, counted from 0, or from the end with -1 (default: the "
+        "last; for a feature where it is strongest)",
     )
-    parser.add_argument(
-        "--top", type=positive, default=20, help="causes to list and to check (default: 20)"
-    )
+    add_setting(parser, "--top", 20, "causes to list and to check", type=positive)
     parser.add_argument(
         "--steps",
         type=positive,
         metavar="M",
         help="integrated gradients: average the gradient over M points",
     )
-    parser.add_argument(
+    add_setting(
+        parser,
         "--prune",
+        0.02,
+        "share of all effects that a node of the tree needs",
         type=number_within(SHARE, "--prune"),
-        default=0.02,
         metavar="SHARE",
-        help="share of all effects that a node of the tree needs (default: 0.02)",
     )
     add_seed(parser)
     add_device(parser)
@@ -88,17 +86,8 @@ def run(options: Namespace) -> int:
     sae_ids = [pick_sae(workspace, one) for one in options.sae or [None]]
     from mi_crow.mechanistic.attribution.run import Question, attribute_prompt
 
-    question = Question(
-        target=options.target,
-        against=options.against,
-        log_probability=options.log_prob,
-        feature=options.feature,
-        position=options.token,
-        top=options.top,
-        steps=options.steps,
-        prune=options.prune,
-        seed=options.seed,
-        bos=options.bos,
+    question = from_options(
+        Question, options, log_probability=options.log_prob, position=options.token
     )
     text = text_of(options.text)
     check_save(options)
@@ -111,11 +100,7 @@ def run(options: Namespace) -> int:
     names = ("target", "against", "log_prob", "feature", "token", "steps", "prune", "seed", "bos")
     settings = {name: getattr(options, name) for name in names}
     save(options, "attribute", text, result, settings, sae_ids)
-    if options.json:
-        print_json(result)
-    else:
-        _show(result)
-    return 0
+    return print_result(options.json, result, _show)
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -155,9 +140,7 @@ def _show_sae(found: dict[str, Any], tokens: list[str]) -> None:
         ]
         for one in found["causes"]
     ]
-    titles = ("feature", "effect", "share", "ablated")
-    columns = [Column(title, right=True) for title in titles]
-    print_table([*columns, Column("name", shorten=True), Column("on", shorten=True)], rows)
+    print_table([">feature", ">effect", ">share", ">ablated", "name…", "on…"], rows)
     parts = found["parts"]
     print_line(
         f"features {parts['features']:+.3g}, error {parts['error']:+.3g}, bias "

@@ -8,6 +8,8 @@ from mi_crow.bounds import SHARE
 from mi_crow.cli.arguments import (
     add_device,
     add_seed,
+    add_setting,
+    add_switch,
     device_of,
     number_within,
     open_workspace,
@@ -17,9 +19,9 @@ from mi_crow.cli.arguments import (
 from mi_crow.cli.commands.causes.attribute import add_saes, name_of
 from mi_crow.cli.commands.causes.inspections import add_save, check_save, save
 from mi_crow.cli.commands.causes.text import text_of
-from mi_crow.cli.commands.meaning.contrast import print_contrast, tag_found
+from mi_crow.cli.commands.meaning.contrast import finish, print_contrast
 from mi_crow.cli.formatting import count, number, print_json, share
-from mi_crow.cli.tables import Column, print_line, print_table
+from mi_crow.cli.tables import print_line, print_table
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
 from mi_crow.store.workspace import Workspace
@@ -38,18 +40,18 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     add_device(parser)
     add_bos(parser)
-    parser.add_argument(
+    add_switch(
+        parser,
         "--windows",
-        action="store_true",
-        help="read a text longer than the model's context in windows, instead of cutting it",
+        "read a text longer than the model's context in windows, instead of cutting it",
     )
-    parser.add_argument(
+    add_switch(
+        parser,
         "--chat",
-        action="store_true",
-        help="the text is a conversation for the model's chat template: lines that begin with "
+        "the text is a conversation for the model's chat template: lines that begin with "
         "user: or assistant:, or a JSON list of messages",
     )
-    parser.add_argument("--top", type=positive, default=20, help="number of features (default: 20)")
+    add_setting(parser, "--top", 20, "number of features", type=positive)
     parser.add_argument(
         "--vector",
         action="append",
@@ -70,7 +72,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         metavar="SHARE",
         help="leave out features that fire on more of the indexed tokens, e.g. 0.1",
     )
-    parser.add_argument("--named", action="store_true", help="only features with a name")
+    add_switch(parser, "--named", "only features with a name")
     group = parser.add_argument_group("two texts, or two sets of texts")
     group.add_argument(
         "--against",
@@ -80,9 +82,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "texts that they were not chosen by (`others`: the run's other documents)",
     )
     group.add_argument("--run", help="the run of labels and documents (default: the SAE's)")
-    group.add_argument(
-        "--texts", type=positive, default=200, help="at most so many of a set (default: 200)"
-    )
+    add_setting(group, "--texts", 200, "at most so many of a set", type=positive)
     group.add_argument("--tag", help="tag the listed features that have a name or a proposed one")
     add_seed(parser)
     add_save(parser)
@@ -215,17 +215,8 @@ def _against(workspace: Workspace, options: Namespace) -> int:
             known, loaded, first, second, top=options.top, bos=options.bos, seed=options.seed
         )
         _keep(options, "contrast", " ".join(options.text), result, [sae_id])
-    tagged = tag_found(workspace, result, options.tag)
-    if options.json:
-        print_json({**result, "tagged": tagged})
-        return 0
-    if "first" in result:
-        _show_differences(result)
-    else:
-        print_contrast(result)
-    if options.tag:
-        print_line(f"tagged {count(tagged)} features {options.tag!r}")
-    return 0
+    show = _show_differences if "first" in result else print_contrast
+    return finish(workspace, result, options, show)
 
 
 def _show_differences(result: dict[str, Any]) -> None:
@@ -242,10 +233,8 @@ def _show_differences(result: dict[str, Any]) -> None:
         ]
         for row in result["features"]
     ]
-    titles = ("feature", "difference", "first", "second")
-    columns = [Column(title, right=True) for title in titles]
-    texts = [Column(title, shorten=True) for title in ("name", "in the first", "in the second")]
-    print_table([*columns, *texts], rows)
+    columns = [">feature", ">difference", ">first", ">second", "name…"]
+    print_table([*columns, "in the first…", "in the second…"], rows)
     same = sum(
         a is not None and b is not None and first[a] == second[b] for a, b in result["aligned"]
     )
@@ -270,9 +259,7 @@ def _show_lanes(result: dict[str, Any]) -> None:
             [lane["vector"], lane["layer"], number(lane["max_act"], 3), number(mean, 3), most]
         )
     if rows:
-        columns = [Column("vector", shorten=True), Column("layer")]
-        columns += [Column("max", right=True), Column("mean", right=True)]
-        print_table([*columns, Column("most along it on", shorten=True)], rows)
+        print_table(["vector…", "layer", ">max", ">mean", "most along it on…"], rows)
 
 
 def _most(tokens: list[str], acts: list[float], shown: int = _SHOWN_TOKENS) -> str:
@@ -315,9 +302,7 @@ def _show_inspection(result: dict[str, Any]) -> None:
         ]
         for feature in result["features"]
     ]
-    columns = [Column(title, right=True) for title in ("feature", "max", "share", "density")]
-    columns += [Column("name", shorten=True), Column("fires on", shorten=True)]
-    print_table(columns, rows)
+    print_table([">feature", ">max", ">share", ">density", "name…", "fires on…"], rows)
     print_line(
         _reading(result), style="" if result["tokens_read"] == result["tokens_total"] else "yellow"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.cli.arguments import add_actions, open_workspace
 from mi_crow.cli.formatting import moment, print_json
-from mi_crow.cli.tables import Column, print_line, print_list, print_outcome
+from mi_crow.cli.tables import print_line, print_list, print_outcome
 from mi_crow.errors import UserError
 from mi_crow.store.workspace import Workspace
 
@@ -59,13 +59,7 @@ def run(options: Namespace) -> int:
 
 def _list(annotations: "Annotations", options: Namespace) -> None:
     found = annotations.inspections()
-    columns = [
-        Column("inspection", shorten=True),
-        Column("kind"),
-        Column("saved"),
-        Column("SAE", shorten=True),
-        Column("text", shorten=True),
-    ]
+    columns = ["inspection…", "kind", "saved", "SAE…", "text…"]
     rows = (
         [one.name, one.kind, moment(one.created), ", ".join(one.sae_ids), one.text] for one in found
     )

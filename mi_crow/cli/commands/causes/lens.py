@@ -5,6 +5,7 @@ from typing import Any
 
 from mi_crow.bounds import Bounds
 from mi_crow.cli.arguments import (
+    TakesArguments,
     add_device,
     add_model_flags,
     device_of,
@@ -16,27 +17,31 @@ from mi_crow.cli.arguments import (
 from mi_crow.cli.commands.causes.inspections import add_save, check_save, save
 from mi_crow.cli.commands.causes.text import text_of
 from mi_crow.cli.formatting import number, print_json, share
-from mi_crow.cli.tables import Column, print_line, print_table
+from mi_crow.cli.tables import print_line, print_table
 from mi_crow.cli.text_flags import add_bos, model_of
 from mi_crow.jobs.checks import check_model
 
-POSITION = Bounds(-(10**9), 10**9, whole=True)
+_POSITION = Bounds(-(10**9), 10**9, whole=True)
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_model_or_sae(parser)
     parser.add_argument("text", help="the text, or `-` for standard input")
-    parser.add_argument(
-        "--token",
-        type=number_within(POSITION, "--token"),
-        metavar="N",
-        help="print the token N of the text, counted from 0, or from the end with -1 (default: "
-        "the last; --json has all)",
+    add_token(
+        parser,
+        "print the token N of the text, counted from 0, or from the end with -1 (default: the "
+        "last; --json has all)",
     )
     parser.add_argument("--top", type=positive, default=3, help="next tokens to list (default: 3)")
     add_device(parser)
     add_bos(parser)
     add_save(parser)
+
+
+def add_token(parser: TakesArguments, help: str) -> None:
+    """--token: a token of the text by its number."""
+    within = number_within(_POSITION, "--token")
+    parser.add_argument("--token", type=within, metavar="N", help=help)
 
 
 def add_model_or_sae(parser: ArgumentParser) -> None:
@@ -87,7 +92,6 @@ def run(options: Namespace) -> int:
         ]
         for one in result["layers"]
     ]
-    titles = [Column("after"), Column("entropy", right=True), Column("KL", right=True)]
-    print_table([*titles, Column("next token", shorten=True)], rows)
+    print_table(["after", ">entropy", ">KL", "next token…"], rows)
     print_line("entropy of the lens and KL(output || lens), in nats", "dim")
     return 0

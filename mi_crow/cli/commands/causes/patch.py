@@ -3,11 +3,11 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from mi_crow.cli.arguments import add_device, feature_number, number_within
+from mi_crow.cli.arguments import add_device, feature_number
 from mi_crow.cli.commands.causes.inspections import add_save, check_save, save
-from mi_crow.cli.commands.causes.lens import POSITION, add_model_or_sae, model_and_sae
-from mi_crow.cli.formatting import number, print_json
-from mi_crow.cli.tables import Column, print_facts, print_line, print_table
+from mi_crow.cli.commands.causes.lens import add_model_or_sae, add_token, model_and_sae
+from mi_crow.cli.formatting import number
+from mi_crow.cli.tables import Column, print_facts, print_line, print_result, print_table
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
 
@@ -31,12 +31,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument(
         "--feature", type=feature_number, metavar="N", help="restore only this feature of the SAE"
     )
-    parser.add_argument(
-        "--token",
-        type=number_within(POSITION, "--token"),
-        metavar="N",
-        help="after which token the answers are compared (default: the last)",
-    )
+    add_token(parser, "after which token the answers are compared (default: the last)")
     add_device(parser)
     add_bos(parser)
     add_save(parser)
@@ -70,11 +65,7 @@ def run(options: Namespace) -> int:
     settings = {name: getattr(options, name) for name in names}
     sae_ids = [loaded.sae_id] if loaded is not None and with_sae else []
     save(options, "patch", options.clean, result, settings, sae_ids)
-    if options.json:
-        print_json(result)
-    else:
-        _show(result)
-    return 0
+    return print_result(options.json, result, _show)
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -94,7 +85,7 @@ def _show(result: dict[str, Any]) -> None:
             [point, *(f"{100 * value:.0f}%" for value in row)]
             for point, row in zip(points, effects, strict=True)
         ]
-        print_table([Column("at"), *columns], rows)
+        print_table(["at", *columns], rows)
         print_line()
     cells = [
         (abs(value), value, point, token)
@@ -104,6 +95,6 @@ def _show(result: dict[str, Any]) -> None:
     ]
     strongest = sorted(cells, key=lambda one: -one[0])[:_STRONGEST]
     print_table(
-        [Column("restored", right=True), Column("at"), Column("token", right=True), Column("text")],
+        [">restored", "at", ">token", "text"],
         [[f"{100 * v:.1f}%", p, str(t), repr(tokens[t])] for _, v, p, t in strongest],
     )

@@ -4,9 +4,9 @@ import shlex
 from argparse import ArgumentParser, Namespace
 
 from mi_crow.bounds import AMOUNT
-from mi_crow.cli.arguments import number_within, positive
+from mi_crow.cli.arguments import add_setting, number_within, positive
 from mi_crow.cli.formatting import count, number, print_json, size
-from mi_crow.cli.tables import Column, print_line, print_list
+from mi_crow.cli.tables import print_line, print_list
 from mi_crow.mechanistic.sae.library.published import QUERY_HELP, PublishedSae, search
 
 _SHOWN = 30
@@ -17,9 +17,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--model", help="part of the model's name")
     parser.add_argument("--layer", type=number_within(AMOUNT), help="number of the block")
     parser.add_argument("--search", metavar="WORDS", help="the same as WORD")
-    parser.add_argument(
-        "--limit", type=positive, default=_SHOWN, help=f"at most so many (default: {_SHOWN})"
-    )
+    add_setting(parser, "--limit", _SHOWN, "at most so many", type=positive)
 
 
 def run(options: Namespace) -> int:
@@ -33,15 +31,7 @@ def run(options: Namespace) -> int:
         saes = [sae.as_json() | {"command": import_command(sae)} for sae in found.saes]
         print_json({"total": found.total, "saes": saes})
         return 0
-    columns = [
-        Column("source", shorten=True),
-        Column("model", shorten=True),
-        Column("hook point", shorten=True),
-        Column("latents", right=True),
-        Column("L0", right=True),
-        Column("size", right=True),
-        Column("here"),
-    ]
+    columns = ["source…", "model…", "hook point…", ">latents", ">L0", ">size", "here"]
     empty = "no published SAE is called so; try fewer words, or only --model"
     print_list(False, found.saes, columns, map(_row, found.saes), empty)
     if found.saes:

@@ -1,19 +1,21 @@
 """`mi-crow contrast`: the features that tell two sets of texts apart."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from typing import Any
 
 from mi_crow.cli.arguments import (
     add_device,
     add_sae,
     add_seed,
+    add_setting,
     device_of,
     open_workspace,
     pick_sae,
     positive,
 )
 from mi_crow.cli.formatting import count, number, print_json
-from mi_crow.cli.tables import Column, print_line, print_table
+from mi_crow.cli.tables import print_line, print_table
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
 from mi_crow.store.workspace import Workspace
@@ -34,10 +36,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         help=f"{_SOURCES}, or `others`: the run's other documents",
     )
     parser.add_argument("--run", help="the run of labels and documents (default: the SAE's)")
-    parser.add_argument(
-        "--texts", type=positive, default=200, help="at most so many on each side (default: 200)"
-    )
-    parser.add_argument("--top", type=positive, default=20, help="features to list (default: 20)")
+    add_setting(parser, "--texts", 200, "at most so many on each side", type=positive)
+    add_setting(parser, "--top", 20, "features to list", type=positive)
     parser.add_argument("--tag", help="tag the listed features that have a name or a proposed one")
     add_bos(parser)
     add_device(parser)
@@ -63,11 +63,21 @@ def run(options: Namespace) -> int:
         bos=options.bos,
         seed=options.seed,
     )
+    return finish(workspace, found, options, print_contrast)
+
+
+def finish(
+    workspace: Workspace,
+    found: dict[str, Any],
+    options: Namespace,
+    show: Callable[[dict[str, Any]], None],
+) -> int:
+    """Tags what was found, if that was asked for, and prints it."""
     tagged = tag_found(workspace, found, options.tag)
     if options.json:
         print_json({**found, "tagged": tagged})
         return 0
-    print_contrast(found)
+    show(found)
     if options.tag:
         print_line(f"tagged {count(tagged)} features {options.tag!r}")
     return 0
@@ -92,9 +102,8 @@ def tag_found(workspace: Workspace, found: dict[str, Any], tag: str | None) -> i
 
 def print_contrast(found: dict[str, Any]) -> None:
     """What `two_sets.contrast_sets` found."""
-    titles = ("feature", "AUROC", "effect", "for", "against")
     print_table(
-        [*(Column(title, right=True) for title in titles), Column("name", shorten=True)],
+        [">feature", ">AUROC", ">effect", ">for", ">against", "name…"],
         [
             [
                 str(one["feature"]),

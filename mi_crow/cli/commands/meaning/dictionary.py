@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.cli.formatting import print_json
-from mi_crow.cli.tables import Column, print_line, print_table
+from mi_crow.cli.tables import print_line, print_table
 from mi_crow.errors import NotFoundError
 from mi_crow.mechanistic.concepts.exchange.importing import RULES, Imported, import_concepts
 from mi_crow.store.workspace import Workspace
@@ -84,13 +84,7 @@ def _as_json(done: Imported, dry_run: bool) -> dict[str, Any]:
 def _print_changes(done: Imported) -> None:
     if not done.changes:
         return
-    columns = [
-        Column("change"),
-        Column("SAE", shorten=True),
-        Column("feature", right=True),
-        Column("before", shorten=True),
-        Column("after", shorten=True),
-    ]
+    columns = ["change", "SAE…", ">feature", "before…", "after…"]
     rows = []
     for old, new in done.changes[:_SHOWN]:
         one = new or old

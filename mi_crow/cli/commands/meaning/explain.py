@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mi_crow.cli.arguments import (
-    add_device,
-    add_job_flags,
+    add_job,
     add_sae,
-    add_seed,
+    add_setting,
+    add_switch,
     device_of,
+    from_options,
     llm_of,
     open_workspace,
     positive,
@@ -19,7 +20,6 @@ from mi_crow.cli.formatting import count, duration, number, print_json
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts
 from mi_crow.errors import UserError
-from mi_crow.jobs.spec import config_as_json
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.explain.explanations.config import ExplanationsConfig
 from mi_crow.store.workspace import Workspace
@@ -40,22 +40,12 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     group.add_argument(
         "--where", metavar="QUERY", help="which features, as for `features` (default: the densest)"
     )
-    group.add_argument(
-        "--most", type=positive, default=100, help="at most so many features (default: 100)"
-    )
-    group.add_argument(
-        "--no-scores", action="store_true", help="do not ask how well an explanation predicts"
-    )
-    group.add_argument(
-        "--parallel", type=positive, default=4, help="requests at the same time (default: 4)"
-    )
+    add_setting(group, "--most", 100, "at most so many features", type=positive)
+    add_switch(group, "--no-scores", "do not ask how well an explanation predicts")
+    add_setting(group, "--parallel", 4, "requests at the same time", type=positive)
     group.add_argument("--per-minute", type=positive, help="at most so many requests a minute")
-    group.add_argument(
-        "--dry-run", action="store_true", help="only say how many requests and tokens it would be"
-    )
-    add_device(parser)
-    add_seed(parser)
-    add_job_flags(parser)
+    add_switch(group, "--dry-run", "only say how many requests and tokens it would be")
+    add_job(parser)
 
 
 def run(options: Namespace) -> int:
@@ -67,23 +57,21 @@ def run(options: Namespace) -> int:
                 "only a chat model takes a name, a query or --dry-run", hint="give --explainer"
             )
         config = ExplainConfig(sae_id, options.seed)
-        return run_job(workspace, "explain", config_as_json(config), options, show_result)
+        return run_job(workspace, "explain", config, options, show_result)
     explainer, model = llm_of(options.explainer, options.explainer_model)
-    config = ExplanationsConfig(
-        sae_id,
-        explainer,
-        model,
-        options.where or "",
-        options.most,
-        not options.no_scores,
-        options.parallel,
-        options.per_minute,
-        options.seed,
-        device_of(options),
+    config = from_options(
+        ExplanationsConfig,
+        options,
+        sae_id=sae_id,
+        explainer=explainer,
+        model=model,
+        where=options.where or "",
+        scores=not options.no_scores,
+        device=device_of(options),
     )
     if options.dry_run:
         return _estimate(workspace, config, options)
-    return run_job(workspace, "explanations", config_as_json(config), options, _show_explanations)
+    return run_job(workspace, "explanations", config, options, _show_explanations)
 
 
 def _estimate(workspace: Workspace, config: ExplanationsConfig, options: Namespace) -> int:

@@ -18,7 +18,6 @@ from mi_crow.cli.arguments import (
 from mi_crow.cli.commands.features import open_store
 from mi_crow.cli.formatting import count, number, print_json, share
 from mi_crow.cli.tables import (
-    Column,
     print_facts,
     print_line,
     print_list,
@@ -28,6 +27,7 @@ from mi_crow.cli.tables import (
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.conflicts import FAR, NEAR, find_conflicts, merge_names
+from mi_crow.mechanistic.sae.fitting import check_has_feature
 from mi_crow.store.workspace import Workspace, read_sae_summary
 
 if TYPE_CHECKING:
@@ -87,11 +87,7 @@ def coverage(workspace: Workspace, annotations: "Annotations", options: Namespac
     )
     if found.curve:
         print_table(
-            [
-                Column("names", right=True),
-                Column("explain", right=True),
-                Column("could", right=True),
-            ],
+            [">names", ">explain", ">could"],
             [[count(one.names), share(one.share), share(one.possible)] for one in found.curve],
         )
 
@@ -102,13 +98,7 @@ def next_to_name(workspace: Workspace, annotations: "Annotations", options: Name
     store = open_store(workspace, pick_sae(workspace, options.sae))
     ids = store.find(parse_query("named:no fires>0 sort:value"))[: options.limit]
     rows = store.rows(ids, ["value", "score", "kind"])
-    columns = [
-        Column("feature", right=True),
-        Column("value", right=True),
-        Column("fires", right=True),
-        Column("score", right=True),
-        Column("proposed name", shorten=True),
-    ]
+    columns = [">feature", ">value", ">fires", ">score", "proposed name…"]
     values = [
         {
             "feature": row.feature,
@@ -138,12 +128,7 @@ def conflicts(workspace: Workspace, annotations: "Annotations", options: Namespa
     sae_id = pick_sae(workspace, options.sae)
     decoder = DecoderRows.open(workspace.sae_dir(sae_id), sae_id)
     found = find_conflicts(open_store(workspace, sae_id), decoder, options.far, options.near)
-    columns = [
-        Column("conflict"),
-        Column("cosine", right=True),
-        Column("features", shorten=True),
-        Column("names", shorten=True),
-    ]
+    columns = ["conflict", ">cosine", "features…", "names…"]
     rows = (
         [one.what, f"{one.cosine:.2f}", " ".join(map(str, one.features)), " | ".join(one.names)]
         for one in found
@@ -153,12 +138,8 @@ def conflicts(workspace: Workspace, annotations: "Annotations", options: Namespa
 
 def merge(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     sae_id = pick_sae(workspace, options.sae)
-    size = read_sae_summary(workspace.sae_dir(sae_id)).n_latents
-    if max(options.features) >= size:
-        raise NotFoundError(
-            f"feature {max(options.features)} is not in SAE {sae_id!r}",
-            hint=f"its features are 0 to {size - 1}",
-        )
+    sae = read_sae_summary(workspace.sae_dir(sae_id))
+    check_has_feature(max(options.features), sae_id, sae.n_latents)
     changed = merge_names(annotations, sae_id, options.features, options.name)
     value = {"sae_id": sae_id, "features": sorted(set(options.features)), "name": options.name}
     sentence = f"{count(changed)} features of {sae_id} are now {options.name!r}"
@@ -204,7 +185,7 @@ def check(workspace: Workspace, annotations: "Annotations", options: Namespace) 
             *(p for p in found.places[_PLACES:] if not p.activation),
         )
     ]
-    titles = Column(""), Column(""), Column("activation", right=True), Column("where", shorten=True)
+    titles = ["", "", ">activation", "where…"]
     print_table(titles, rows[: 2 * _PLACES])
     if len(rows) > 2 * _PLACES:
         print_line(f".. and {len(rows) - 2 * _PLACES:,} more; --json lists them all")

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from mi_crow.cli.arguments import add_actions, add_sae, open_workspace, pick_sae
+from mi_crow.cli.arguments import add_actions, add_sae, add_switch, open_workspace, pick_sae
 from mi_crow.cli.commands.meaning.dictionary import add_import_flags, run_import
 from mi_crow.cli.display import shown_progress
 from mi_crow.cli.tables import print_outcome
@@ -29,9 +29,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             action.add_argument("--model-id", metavar="ID", help="such as gpt2-small")
             action.add_argument("--source-id", metavar="ID", help="such as 10-res-jb")
             action.add_argument("--author", default="mi-crow", help="creator of the rows")
-            action.add_argument(
-                "--proposed", action="store_true", help="also the proposed names of unnamed ones"
-            )
+            add_switch(action, "--proposed", "also the proposed names of unnamed ones")
 
 
 def run(options: Namespace) -> int:

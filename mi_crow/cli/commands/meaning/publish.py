@@ -3,9 +3,9 @@
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from mi_crow.cli.arguments import add_sae, open_workspace, pick_sae
+from mi_crow.cli.arguments import add_sae, add_switch, open_workspace, pick_sae
 from mi_crow.cli.formatting import print_json
-from mi_crow.cli.tables import Column, print_line, print_table
+from mi_crow.cli.tables import print_line, print_table
 from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.store.workspace import Workspace, read_sae_summary
 
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_sae(parser)
     parser.add_argument("repository", help="owner/name on the hub; made when it is not there")
-    parser.add_argument("--index", action="store_true", help="also the feature index")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    add_switch(parser, "--index", "also the feature index")
+    add_switch(parser, "--private", "make a new repository private")
     parser.add_argument("--revision", help="branch to push to (default: main)")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="list the files and show the card, push nothing"
-    )
+    add_switch(parser, "--dry-run", "list the files and show the card, push nothing")
 
 
 def run(options: Namespace) -> int:
@@ -78,7 +76,7 @@ def _print_files(files: "Sequence[Upload]") -> None:
             for line in one.source.decode().splitlines():
                 print_line(line)
     print_table(
-        [Column("file"), Column("bytes", right=True)],
+        ["file", ">bytes"],
         [[one.name, f"{one.bytes:,}"] for one in files],
     )
 

@@ -3,7 +3,15 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from mi_crow.cli.arguments import add_sae, feature_number, open_workspace, pick_sae, positive
+from mi_crow.cli.arguments import (
+    add_sae,
+    add_setting,
+    add_switch,
+    feature_number,
+    open_workspace,
+    pick_sae,
+    positive,
+)
 from mi_crow.cli.commands.features import open_store
 from mi_crow.cli.formatting import count
 from mi_crow.cli.tables import print_outcome
@@ -20,10 +28,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument(
         "--feature", type=feature_number, action="append", default=[], help="repeatable"
     )
-    parser.add_argument(
-        "--limit", type=positive, default=_MOST, help=f"features at most (default: {_MOST})"
-    )
-    parser.add_argument("--force", action="store_true", help="replace the file")
+    add_setting(parser, "--limit", _MOST, "features at most", type=positive)
+    add_switch(parser, "--force", "replace the file")
 
 
 def run(options: Namespace) -> int:

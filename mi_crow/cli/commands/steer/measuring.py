@@ -8,21 +8,27 @@ from typing import Any
 from mi_crow.bounds import AMOUNT, COUNT, FACTOR, FEATURE, SHARE, SIZE, TEMPERATURE, TOP_P, Bounds
 from mi_crow.clean_text import clean_text
 from mi_crow.cli.arguments import (
-    add_device,
-    add_job_flags,
+    add_job,
     add_sae,
-    add_seed,
+    add_setting,
+    add_switch,
     device_of,
+    from_options,
     llm_of,
     number_within,
     open_workspace,
     pick_sae,
 )
-from mi_crow.cli.formatting import moment, number, print_json, share
+from mi_crow.cli.formatting import moment, number, share
 from mi_crow.cli.running import run_job
-from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_table
+from mi_crow.cli.tables import (
+    print_facts,
+    print_line,
+    print_list,
+    print_result,
+    print_table,
+)
 from mi_crow.errors import UserError
-from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.endpoint import KEYS
 from mi_crow.mechanistic.steering.measure.config import (
     OPERATIONS,
@@ -48,35 +54,29 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         help="prompts, one a line (default: the commonest openings of the indexed texts)",
     )
     group.add_argument("--prompt", action="append", default=[], help="a prompt; repeatable")
-    group.add_argument(
-        "--n", type=number_within(SIZE), default=64, help="continuations of each (default: 64)"
-    )
-    group.add_argument(
-        "--max-new-tokens", type=number_within(COUNT), default=48, help="tokens (default: 48)"
-    )
-    group.add_argument(
+    add_setting(group, "--n", 64, "continuations of each", type=number_within(SIZE))
+    add_setting(group, "--max-new-tokens", 48, "tokens", type=number_within(COUNT))
+    add_setting(
+        group,
         "--temperature",
+        0.8,
+        "sampling temperature; 0 is greedy",
         type=number_within(TEMPERATURE),
-        default=0.8,
-        help="sampling temperature; 0 is greedy (default: 0.8)",
     )
-    group.add_argument(
-        "--top-p", type=number_within(TOP_P), default=1.0, help="nucleus sampling (default: 1)"
-    )
+    add_setting(group, "--top-p", 1.0, "nucleus sampling", type=number_within(TOP_P))
     group.add_argument(
         "--documents",
         type=number_within(AMOUNT),
         default=16,
         help="held-out texts for the loss that the stack adds (default: 16; 0: not measured)",
     )
-    group.add_argument(
-        "--no-control", action="store_true", help="do not measure a random feature beside it"
-    )
-    parser.add_argument(
+    add_switch(group, "--no-control", "do not measure a random feature beside it")
+    add_setting(
+        parser,
         "--most-ratio",
+        1.5,
+        "of the perplexity to the baseline's: what the best may cost",
         type=number_within(FACTOR),
-        default=1.5,
-        help="of the perplexity to the baseline's: what the best may cost (default: 1.5)",
     )
     judge = parser.add_argument_group("chat model that rates what is reported (0 to 2, as AxBench)")
     judge.add_argument(
@@ -92,9 +92,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "--concept", default="", help="what texts should be about, in words (default: the label)"
     )
     parser.add_argument("--name", help="name of the measurement")
-    add_device(parser)
-    add_seed(parser)
-    add_job_flags(parser)
+    add_job(parser)
 
 
 def _add_sweep(parser: ArgumentParser) -> None:
@@ -119,10 +117,10 @@ def _add_sweep(parser: ArgumentParser) -> None:
     )
     judge.add_argument("--regex", help="texts that match this regular expression")
     sweep = parser.add_argument_group("sweep (every combination is measured)")
-    sweep.add_argument(
+    add_switch(
+        sweep,
         "--sweep",
-        action="store_true",
-        help=f"strengths {', '.join(f'{one:g}' for one in STRENGTHS)}, where none are given",
+        f"strengths {', '.join(f'{one:g}' for one in STRENGTHS)}, where none are given",
     )
     sweep.add_argument(
         "--strengths",
@@ -158,7 +156,7 @@ def _add_sweep(parser: ArgumentParser) -> None:
 
 
 def _add_auto(parser: ArgumentParser) -> None:
-    parser.add_argument("--auto", action="store_true", help="find how to make a feature happen")
+    add_switch(parser, "--auto", "find how to make a feature happen")
     parser.add_argument(
         "--feature", type=number_within(FEATURE), metavar="N", help="the feature to make happen"
     )
@@ -168,14 +166,13 @@ def _add_auto(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--recipes", type=_words, default=(), metavar="R,R,..", help="ways to try (default: all)"
     )
-    parser.add_argument(
-        "--tries", type=number_within(COUNT), default=5, help="strengths of each (default: 5)"
-    )
-    parser.add_argument(
+    add_setting(parser, "--tries", 5, "strengths of each", type=number_within(COUNT))
+    add_setting(
+        parser,
         "--development",
+        32,
+        "continuations of each try, which are not reported",
         type=number_within(SIZE),
-        default=32,
-        help="continuations of each try, which are not reported (default: 32)",
     )
     parser.add_argument("--save", metavar="PRESET", help="save the winner as a preset")
 
@@ -199,16 +196,7 @@ def run(options: Namespace) -> int:
     if options.command == "steer results":
         return _results(workspace, options)
     sae_id = pick_sae(workspace, options.sae)
-    trial = Trial(
-        prompts=_prompts(options),
-        n=options.n,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        seed=options.seed,
-        documents=options.documents,
-        control=not options.no_control,
-    )
+    trial = from_options(Trial, options, prompts=_prompts(options), control=not options.no_control)
     shared: dict[str, Any] = {
         "sae_id": sae_id,
         "trial": trial,
@@ -218,20 +206,12 @@ def run(options: Namespace) -> int:
         "name": options.name,
     }
     if options.command == "steer auto":
-        config: Any = AutoConfig(
-            feature=options.feature,
-            label=options.label,
-            label_free=options.label_free,
-            recipes=options.recipes,
-            tries=options.tries,
-            development=options.development,
-            pattern=options.regex,
-            preset=options.save,
-            **shared,
+        config: Any = from_options(
+            AutoConfig, options, pattern=options.regex, preset=options.save, **shared
         )
-        return run_job(workspace, "steer-auto", config_as_json(config), options, show_auto)
+        return run_job(workspace, "steer-auto", config, options, show_auto)
     config = _sweep(workspace, options, shared)
-    return run_job(workspace, "steer-sweep", config_as_json(config), options, show_sweep)
+    return run_job(workspace, "steer-sweep", config, options, show_sweep)
 
 
 def _sweep(workspace: Any, options: Namespace, shared: dict[str, Any]) -> SweepConfig:
@@ -248,11 +228,11 @@ def _sweep(workspace: Any, options: Namespace, shared: dict[str, Any]) -> SweepC
         plausible = plausible or ((named.plausible,) if named.plausible else ())
         budgets = budgets or ((named.kl_budget,) if named.kl_budget else ())
     varied = options.strengths or options.operations or options.schedules
-    return SweepConfig(
+    return from_options(
+        SweepConfig,
+        options,
         interventions=stack,
         strengths=STRENGTHS if options.sweep and not varied else options.strengths,
-        operations=options.operations,
-        schedules=options.schedules,
         plausible=plausible,
         kl_budgets=budgets,
         judging=Judging(options.label, options.judge_feature, options.regex),
@@ -312,25 +292,9 @@ def show_auto(result: dict[str, Any]) -> None:
 
 def _show_arms(arms: list[dict[str, Any]], best: str | None) -> None:
     rated = all("overall" in arm for arm in arms)
-    columns = [
-        Column(""),
-        Column("stack", shorten=True),
-        *((Column("overall", right=True), Column("plain", right=True)) if rated else ()),
-        *(
-            Column(title, right=True)
-            for title in (
-                "hits",
-                "baseline",
-                "random",
-                "ppl x",
-                "KL",
-                "act",
-                "rep",
-                "dist-2",
-                "CE +",
-            )
-        ),
-    ]
+    columns = ["", "stack…", *([">overall", ">plain"] if rated else ())]
+    columns += [">hits", ">baseline", ">random", ">ppl x", ">KL", ">act", ">rep", ">dist-2"]
+    columns += [">CE +"]
     rows = [
         [
             "*" if arm["name"] == best else "·" if arm.get("front") else "",
@@ -370,20 +334,9 @@ def _results(workspace: Any, options: Namespace) -> int:
 
     if options.measurement is not None:
         result = read_measurement(workspace, options.measurement)
-        if options.json:
-            print_json(result)
-        else:
-            (show_auto if "recipe" in result else show_sweep)(result)
-        return 0
+        return print_result(options.json, result, show_auto if "recipe" in result else show_sweep)
     found = list_measurements(workspace)
-    columns = [
-        Column("measurement", shorten=True),
-        Column("when"),
-        Column("SAE", shorten=True),
-        Column("best", shorten=True),
-        Column("hits", right=True),
-        Column("ppl x", right=True),
-    ]
+    columns = ["measurement…", "when", "SAE…", "best…", ">hits", ">ppl x"]
     rows = [
         [
             one["name"],

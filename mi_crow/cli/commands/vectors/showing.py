@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.cli.formatting import count, moment, number, print_json, share
-from mi_crow.cli.tables import Column, print_facts, print_line, print_list, print_table
+from mi_crow.cli.tables import print_facts, print_line, print_list, print_table
 from mi_crow.mechanistic.vectors.job import summary_json
 
 if TYPE_CHECKING:
@@ -16,14 +16,7 @@ _WIDE = 100  # characters of a text around its strongest token
 
 
 def print_vectors(vectors: "Sequence[VectorSummary]", *, as_json: bool) -> None:
-    columns = [
-        Column("vector", shorten=True),
-        Column("layers", shorten=True),
-        Column("method"),
-        Column("AUROC", right=True),
-        Column("model", shorten=True),
-        Column("made"),
-    ]
+    columns = ["vector…", "layers…", "method", ">AUROC", "model…", "made"]
     rows = [
         [
             one.name,
@@ -79,9 +72,8 @@ def print_features(found: Mapping[str, Any]) -> None:
     """A vector in terms of features."""
     for measure, of in (("cosine", "nearest"), ("coefficient", "pursuit")):
         print_line()
-        titles = [Column("feature", right=True), Column(measure, right=True)]
         print_table(
-            [*titles, Column("concept", shorten=True)],
+            [">feature", f">{measure}", "concept…"],
             [
                 [str(one["feature"]), number(one[measure], 3), one["concept"] or ""]
                 for one in found[of]
@@ -104,12 +96,7 @@ def print_texts(found: "ProjectionFigures", *, as_json: bool) -> None:
             }
         )
         return
-    columns = [
-        Column("document", right=True),
-        Column("projection", right=True),
-        Column("label"),
-        Column("text", shorten=True),
-    ]
+    columns = [">document", ">projection", "label", "text…"]
     rows = [
         [
             str(one.document),

@@ -2,54 +2,46 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mi_crow.cli.arguments import (
     add_actions,
     add_device,
+    add_fields,
     add_job_flags,
     add_sae,
     add_seed,
+    add_setting,
+    add_switch,
     check_new_file,
     device_of,
+    from_options,
     open_workspace,
     pick_sae,
     positive,
 )
 from mi_crow.cli.commands.vectors import showing
-from mi_crow.cli.commands.vectors.counting import counted
+from mi_crow.cli.display import shown_progress
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_outcome
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
-from mi_crow.jobs.spec import config_as_json
 from mi_crow.mechanistic.vectors import stored
-from mi_crow.mechanistic.vectors.config import METHODS, POOLS, MakeConfig
+from mi_crow.mechanistic.vectors.config import MakeConfig
 from mi_crow.mechanistic.vectors.job import summary_json
 from mi_crow.store.workspace import Workspace
 
-_ACTIONS = {
-    "list": "list the vectors (default)",
-    "make": "make a vector from two sets of texts",
-    "from-feature": "make a vector of an SAE's features",
-    "show": "show a vector; with --sae as features",
-    "texts": "show the texts of a run that are most along a vector",
-    "refine": "keep only the features that tell a vector's texts apart best",
-    "import": "import a .safetensors file or a GGUF control vector",
-    "export": "export a vector as .safetensors or as a GGUF control vector",
-    "rename": "give a vector another name",
-    "rm": "delete a vector",
-}
-
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
-    for name, action in add_actions(parser, _ACTIONS):
-        if name == "list":
-            continue
-        action.add_argument("name", help="of the vector")
-        _OPTIONS[name](action)
+    helps = {name: action.help for name, action in _ACTIONS.items()}
+    for name, action in add_actions(parser, helps):
+        if name != "list":
+            action.add_argument("name", help="of the vector")
+        if (flags := _ACTIONS[name].flags) is not None:
+            flags(action)
 
 
 def _options_of_make(parser: ArgumentParser) -> None:
@@ -60,24 +52,16 @@ def _options_of_make(parser: ArgumentParser) -> None:
         "--layer", action="append", default=[], help="hook point; repeatable, e.g. resid_post.2"
     )
     _add_texts(parser)
-    parser.add_argument(
-        "--method",
-        choices=METHODS,
-        default="mean",
-        help="difference of means (the default), principal component, logistic probe, or ReFT-r1, "
-        "which is trained",
-    )
-    parser.add_argument(
-        "--pool",
-        choices=POOLS,
-        default="mean",
-        help="of the tokens of a text: their mean (the default), or the last one",
-    )
-    parser.add_argument(
-        "--limit", type=positive, default=512, help="most texts of each side (default: 512)"
-    )
-    parser.add_argument(
-        "--steps", type=positive, default=120, help="training steps of reft-r1 (default: 120)"
+    add_fields(
+        parser,
+        MakeConfig,
+        {
+            "method": "difference of means (the default), principal component, logistic probe, or "
+            "ReFT-r1, which is trained",
+            "pool": "of the tokens of a text: their mean (the default), or the last one",
+            "limit": "most texts of each side",
+            "steps": "training steps of reft-r1",
+        },
     )
     add_seed(parser)
     add_device(parser)
@@ -109,20 +93,18 @@ def _options_of_features(parser: ArgumentParser) -> None:
 def _options_of_show(parser: ArgumentParser) -> None:
     parser.add_argument("--sae", help="as features of this SAE")
     parser.add_argument("--layer", help="of a vector for several layers")
-    parser.add_argument("--top", type=positive, default=10, help="features (default: 10)")
+    add_setting(parser, "--top", 10, "features", type=positive)
 
 
 def _options_of_texts(parser: ArgumentParser) -> None:
     parser.add_argument("--run", required=True, help="whose texts are ranked")
     parser.add_argument("--layer", help="of a vector for several layers")
-    parser.add_argument("--top", type=positive, default=20, help="texts (default: 20)")
+    add_setting(parser, "--top", 20, "texts", type=positive)
 
 
 def _options_of_refine(parser: ArgumentParser) -> None:
     add_sae(parser)
-    parser.add_argument(
-        "--keep", type=positive, default=10, metavar="K", help="features to keep (default: 10)"
-    )
+    add_setting(parser, "--keep", 10, "features to keep", type=positive, metavar="K")
     parser.add_argument(
         "--as", dest="new_name", metavar="NEW", help="name of the new vector (default: NAME-K)"
     )
@@ -149,49 +131,25 @@ def _options_of_rename(parser: ArgumentParser) -> None:
 
 
 def _add_force(parser: ArgumentParser) -> None:
-    parser.add_argument("--force", action="store_true", help="replace what exists")
-
-
-_OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
-    "make": _options_of_make,
-    "from-feature": _options_of_features,
-    "show": _options_of_show,
-    "texts": _options_of_texts,
-    "refine": _options_of_refine,
-    "import": _options_of_import,
-    "export": _options_of_export,
-    "rename": _options_of_rename,
-    "rm": lambda _: None,
-}
+    add_switch(parser, "--force", "replace what exists")
 
 
 def run(options: Namespace) -> int:
-    workspace = open_workspace(options)
-    action = options.action or "list"
-    if action == "list":
-        showing.print_vectors(stored.list_vectors(workspace), as_json=options.json)
-        return 0
-    if action == "make":
-        return _make(workspace, options)
-    _RUN[action](workspace, options)
-    return 0
+    return _ACTIONS[options.action or "list"].run(open_workspace(options), options) or 0
+
+
+def _list(workspace: Workspace, options: Namespace) -> None:
+    showing.print_vectors(stored.list_vectors(workspace), as_json=options.json)
 
 
 def _make(workspace: Workspace, options: Namespace) -> int:
-    config = MakeConfig(
-        tuple(options.layer),
-        tuple(options.texts_for),
-        tuple(options.against),
-        options.method,
-        options.run,
-        options.pool,
-        options.limit,
-        options.steps,
-        options.seed,
-        options.bos,
-        name=options.name,
-        model=options.model,
-        revision=options.revision,
+    config = from_options(
+        MakeConfig,
+        options,
+        layers=tuple(options.layer),
+        texts_for=tuple(options.texts_for),
+        against=tuple(options.against),
+        run_id=options.run,
         replace=options.force,
         device=device_of(options),
     )
@@ -199,7 +157,7 @@ def _make(workspace: Workspace, options: Namespace) -> int:
     def show(result: dict[str, Any]) -> None:
         showing.print_summary(stored.read_summary(stored.vector_path(workspace, result["name"])))
 
-    return run_job(workspace, "vector", config_as_json(config), options, show)
+    return run_job(workspace, "vector", config, options, show)
 
 
 def _from_feature(workspace: Workspace, options: Namespace) -> None:
@@ -243,7 +201,8 @@ def _texts(workspace: Workspace, options: Namespace) -> None:
     from mi_crow.mechanistic.vectors.top_texts import top_texts
 
     vector = stored.load_vector(workspace, options.name)
-    with counted("reading the run") as report:
+    with shown_progress(quiet=True) as progress:
+        report = partial(progress.update, unit="tokens")
         found = top_texts(workspace, vector, options.run, options.layer, options.top, report)
     showing.print_texts(found, as_json=options.json)
 
@@ -298,18 +257,6 @@ def _remove(workspace: Workspace, options: Namespace) -> None:
     print_outcome(options.json, {"removed": options.name}, f"deleted vector {options.name!r}")
 
 
-_RUN: dict[str, Callable[[Workspace, Namespace], None]] = {
-    "from-feature": _from_feature,
-    "show": _show,
-    "texts": _texts,
-    "refine": _refine,
-    "import": _import,
-    "export": _export,
-    "rename": _rename,
-    "rm": _remove,
-}
-
-
 def _check_name(workspace: Workspace, name: str, options: Namespace) -> None:
     """Raises UserError for a name that is not valid or taken, before the work begins."""
     stored.new_path(workspace, name, replace=options.force)
@@ -322,3 +269,33 @@ def _save(workspace: Workspace, vector: stored.SteeringVector, options: Namespac
         print_json(summary_json(summary))
     else:
         showing.print_summary(summary)
+
+
+class _Action(NamedTuple):
+    help: str
+    run: Callable[[Workspace, Namespace], int | None]
+    flags: Callable[[ArgumentParser], None] | None = None
+
+
+_ACTIONS = {
+    "list": _Action("list the vectors (default)", _list),
+    "make": _Action("make a vector from two sets of texts", _make, _options_of_make),
+    "from-feature": _Action(
+        "make a vector of an SAE's features", _from_feature, _options_of_features
+    ),
+    "show": _Action("show a vector; with --sae as features", _show, _options_of_show),
+    "texts": _Action(
+        "show the texts of a run that are most along a vector", _texts, _options_of_texts
+    ),
+    "refine": _Action(
+        "keep only the features that tell a vector's texts apart best", _refine, _options_of_refine
+    ),
+    "import": _Action(
+        "import a .safetensors file or a GGUF control vector", _import, _options_of_import
+    ),
+    "export": _Action(
+        "export a vector as .safetensors or as a GGUF control vector", _export, _options_of_export
+    ),
+    "rename": _Action("give a vector another name", _rename, _options_of_rename),
+    "rm": _Action("delete a vector", _remove),
+}

@@ -10,7 +10,6 @@ The fields are those of apps/webapp/prisma/schema.prisma; what an index does not
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from mi_crow.mechanistic.concepts.exchange.neuronpedia import (
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.records import Concept, Example, FeatureDetail
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
-from mi_crow.store.atomic import sync_folder, temporary_name, write_bytes
+from mi_crow.store.atomic import whole_folder, write_bytes
 from mi_crow.store.workspace import Workspace, read_sae_summary
 
 if TYPE_CHECKING:
@@ -93,16 +92,8 @@ def export_dashboards(
         raise UserError(f"folder {str(folder.absolute().parent)!r} not found")
     if not len(features):
         raise UserError("no features to write")
-    scratch = temporary_name(folder.absolute())
-    scratch.mkdir()
-    try:
+    with whole_folder(folder.absolute()) as scratch:
         counts = _write(store, features, scratch, ids, proposed, progress)
-        sync_folder(scratch)
-        os.rename(scratch, folder)
-        sync_folder(folder.absolute().parent)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
     return {"folder": str(folder), "model_id": ids.model_id, "source_id": ids.source_id, **counts}
 
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import parse_query
 from mi_crow.mechanistic.features.records import Explanation
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
+from mi_crow.store.json_object import JsonRecord
 from mi_crow.store.workspace import Workspace
 
 _ASKED = 2  # times, where an answer is not in the form asked for
@@ -39,16 +40,13 @@ _ANSWER_TOKENS = 60  # of a question, about
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(JsonRecord):
     """What a job will ask, as far as it can be said before."""
 
     features: int
     requests: int
     tokens_in: int  # of all questions
     tokens_out: int
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def chosen_features(store: FeatureStore, config: ExplanationsConfig) -> list[int]:

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from mi_crow.mechanistic.sae.targets import target_layer
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store.atomic import TMP_PREFIX
 from mi_crow.store.free_space import explain_shortage
+from mi_crow.store.json_object import JsonRecord
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _LESS = "lower --batch-size, or take another --device"
 
 
 @dataclass(frozen=True)
-class IndexResult:
+class IndexResult(JsonRecord):
     """One finished index."""
 
     sae_id: str
@@ -45,9 +46,6 @@ class IndexResult:
     seconds: float
     bytes: int
     run_ids: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def build_index(

@@ -1,24 +1,25 @@
 """Writing features to a file, whole or not at all: a page of its own (.html), or .json."""
 
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.report.as_json import feature_json
 from mi_crow.mechanistic.features.report.page import feature_section, page_end, page_start
 from mi_crow.store.atomic import whole_file
+from mi_crow.store.json_object import all_finite
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureStore
 
 MOST_FEATURES = 2000  # a page of more takes a browser minutes
 EXAMPLES = 20
+_FIGURES = ("std_act", "decoder_norm", "encoder_decoder_cosine", "skew", "kurtosis")
 
 
 def check_report(path: Path, features: int, *, overwrite: bool = False) -> None:
@@ -72,24 +73,7 @@ def _json(store: "FeatureStore", features: Sequence[int]) -> Iterator[str]:
     for place, feature in enumerate(features):
         detail = store.detail(feature)
         one = feature_json(detail, store.examples(feature, limit=EXAMPLES))
-        one |= {
-            "std_act": detail.std_act,
-            "decoder_norm": detail.decoder_norm,
-            "encoder_decoder_cosine": detail.encoder_decoder_cosine,
-            "skew": detail.skew,
-            "kurtosis": detail.kurtosis,
-            "concepts": [asdict(concept) for concept in detail.concepts],
-        }
-        yield (",\n" if place else "") + json.dumps(_finite(one), ensure_ascii=False)
+        one |= {name: getattr(detail, name) for name in _FIGURES}
+        one["concepts"] = [asdict(concept) for concept in detail.concepts]
+        yield (",\n" if place else "") + json.dumps(all_finite(one), ensure_ascii=False)
     yield "\n]\n}\n"
-
-
-def _finite(value: Any) -> Any:
-    """What is not finite is null in JSON."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return value

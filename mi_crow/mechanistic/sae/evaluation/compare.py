@@ -1,7 +1,6 @@
 """Comparing two SAEs: which features of one also exist in the other."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,6 +8,7 @@ from torch.nn import functional
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.store.json_object import JsonRecord
 
 CLOSE, SAME = 0.7, 0.9
 
@@ -18,7 +18,7 @@ _CANDIDATES = 16  # partners of each latent considered for the one-to-one matchi
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(JsonRecord):
     """How well the features of SAE `a` are found in SAE `b`, by the cosine of decoder rows."""
 
     features: int  # of a, without those whose decoder row is zero
@@ -27,9 +27,6 @@ class Comparison:
     share_close: float  # of a, with a cosine of at least 0.7
     share_same: float  # of a, with a cosine of at least 0.9
     stability: float  # share of the smaller SAE matched one to one at 0.7 or more
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @torch.inference_mode()

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mi_crow.errors import MiCrowError
-from mi_crow.store.json_file import read_json
-from mi_crow.store.json_object import JsonObject
+from mi_crow.store.json_file import read_object
 from mi_crow.store.workspace import SaeSummary
 
 _TRAINING_NAME = "training.json"
@@ -39,7 +38,7 @@ def training_of(sae: SaeSummary) -> dict[str, Any]:
     """What the SAE's training wrote of itself: `config` and `result`; empty without it."""
     path = sae.path / _TRAINING_NAME
     try:
-        return dict(JsonObject.of(read_json(path), str(path)).values)
+        return dict(read_object(path).values)
     except (MiCrowError, OSError):
         return {}
 

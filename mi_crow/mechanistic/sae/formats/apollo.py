@@ -19,6 +19,7 @@ from mi_crow.mechanistic.sae.formats.marks import APOLLO
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import (
+    by_our_names,
     check_names,
     check_tensors,
     refs,
@@ -54,15 +55,11 @@ def read_apollo(
     parts = refs(tensors_of(inside, _PARTS, path))
     plain = {name.replace(".0.", "."): ref for name, ref in parts.items()}
     check_tensors(plain, [name.replace(".0.", ".") for name in _PARTS], path, FORMAT)
+    tensors = by_our_names(plain, list(plain), transposed=["W_dec"])
     model = cfg.text("tlens_model_name", "")
     return SaeRecord(
         "standard",
-        {
-            "encoder_rows": plain["encoder.weight"],
-            "b_enc": plain["encoder.bias"],
-            "W_dec": plain["decoder.weight"].t().map(_unit_rows),
-            "b_dec": plain["decoder.bias"],
-        },
+        tensors | {"W_dec": tensors["W_dec"].map(_unit_rows)},
         origin(_MODELS.get(model, model), position.replace("-", ".")),
         apply_b_dec_to_input=False,
         format=FORMAT,

@@ -10,7 +10,11 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.formats.marks import CIRCUIT_TRACER
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
+from mi_crow.mechanistic.sae.formats.tensor_files import (
+    by_our_names,
+    check_tensors,
+    read_safetensors,
+)
 from mi_crow.mechanistic.sae.formats.yaml_file import read_yaml
 
 FORMAT = CIRCUIT_TRACER.format
@@ -29,10 +33,7 @@ def read_transcoder(path: Path, config: Path, layer: int) -> SaeRecord:
         raise UserError(f"{config} describes a {kind}, which is not a set of single transcoders")
     found = read_safetensors(path)
     check_tensors(found, _TENSORS, path, FORMAT, (_SKIP, _THRESHOLD))
-    tensors = {
-        "encoder_rows": found["W_enc"],
-        **{name: found[name] for name in ("b_enc", "W_dec", "b_dec")},
-    }
+    tensors = by_our_names(found, _TENSORS)
     if _SKIP in found:
         tensors[_SKIP] = found[_SKIP]
     if _THRESHOLD in found:

@@ -8,10 +8,15 @@ TransformerLens.
 from collections.abc import Sequence
 from pathlib import Path
 
-from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.cross_layer.record import TRANSCODER, CrossLayerRecord, LayerRecord
 from mi_crow.mechanistic.sae.formats.marks import CIRCUIT_TRACER_CLT
-from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
+from mi_crow.mechanistic.sae.formats.tensor_files import (
+    check_all_there,
+    check_decoders,
+    check_tensors,
+    read_safetensors,
+)
 from mi_crow.mechanistic.sae.formats.yaml_file import read_yaml
 from mi_crow.mechanistic.sae.hook_names import point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
@@ -28,10 +33,7 @@ def read_clt(folder: Path, files: Sequence[str]) -> CrossLayerRecord:
         raise UserError(f"{cfg.place} describes a {kind!r}, which is not a cross-layer transcoder")
     n = sum(file.startswith("W_enc_") for file in files)
     wanted = {f"W_{half}_{at}.safetensors" for half in ("enc", "dec") for at in range(n)}
-    missing = sorted(wanted - {*files})
-    if missing or not n:
-        said = ", ".join(missing) or "W_enc_0.safetensors"
-        raise CorruptDataError(f"{folder} has no {said}", hint="copy it again")
+    check_all_there(folder, wanted or {"W_enc_0.safetensors"}, files)
     hooks = cfg.text("feature_input_hook"), cfg.text("feature_output_hook")
     layers = tuple(_layer(folder, at, n, hooks) for at in range(n))
     metadata = SaeMetadata(model_name=cfg.text("model_name", ""))
@@ -48,11 +50,7 @@ def _layer(folder: Path, at: int, n: int, hooks: tuple[str, str]) -> LayerRecord
     if decoders.keys() != {name}:
         raise UserError(f"{other} holds {', '.join(sorted(decoders)) or 'nothing'}, not {name}")
     decoder = decoders[name]
-    if len(decoder.shape) != 3 or decoder.shape[1] != n - at or 0 in decoder.shape:
-        raise CorruptDataError(
-            f"{other} holds {decoder.shape} for {name}, which must be [latents, {n - at} layers, "
-            "width]"
-        )
+    check_decoders(decoder, n - at, name, other)
     read, written = (f"blocks.{at}.{hook}" for hook in hooks)
     return LayerRecord(
         at,

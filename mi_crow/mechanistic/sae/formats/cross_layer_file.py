@@ -8,7 +8,7 @@ from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
 from mi_crow.mechanistic.sae.formats.saelens_config import dtype_of
 from mi_crow.mechanistic.sae.formats.tensor_files import read_safetensors
 from mi_crow.mechanistic.sae.metadata import CONFIG_NAME, WEIGHTS_NAME, SaeMetadata
-from mi_crow.store.json_file import read_json
+from mi_crow.store.json_file import read_object
 from mi_crow.store.json_object import JsonObject
 
 
@@ -20,9 +20,7 @@ def is_cross_layer(cfg: JsonObject) -> bool:
 def read_cross_layer(folder: Path) -> CrossLayerRecord:
     """The SAE in `folder`. Raises NotFoundError for a missing file, CorruptDataError when the files
     do not fit each other."""
-    cfg = JsonObject.of(
-        read_json(folder / CONFIG_NAME, unique_keys=True), str(folder / CONFIG_NAME)
-    )
+    cfg = read_object(folder / CONFIG_NAME, unique_keys=True)
     tensors = read_safetensors(folder / WEIGHTS_NAME)
     layers, used = [], set[str]()
 

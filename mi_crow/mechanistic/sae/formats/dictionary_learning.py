@@ -23,7 +23,7 @@ from mi_crow.mechanistic.sae.formats.tensor_files import (
 )
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-from mi_crow.store.json_file import read_json
+from mi_crow.store.json_file import read_object
 from mi_crow.store.json_object import JsonObject, whole
 
 FORMAT = DICTIONARY_LEARNING.format
@@ -52,7 +52,7 @@ def read_dictionary_learning(path: Path, config: Path) -> SaeRecord:
     Raises UserError for a class or tensors that are not known and for a file that could run code,
     CorruptDataError when the files do not fit each other.
     """
-    cfg = JsonObject.of(read_json(config, unique_keys=True), str(config))
+    cfg = read_object(config, unique_keys=True)
     if "trainer" not in cfg:
         raise CorruptDataError(f"{config} has no trainer")
     trainer = cfg.object("trainer")

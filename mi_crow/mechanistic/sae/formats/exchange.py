@@ -21,7 +21,13 @@ from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.formats.build import build, bytes_needed
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.sae.formats.layer_check import check_named_layers
-from mi_crow.mechanistic.sae.formats.load import OpenedSae, at_layer, load_sae, open_sae_files
+from mi_crow.mechanistic.sae.formats.load import (
+    OpenedSae,
+    at_layer,
+    load_sae,
+    open_sae_files,
+    refuse_options,
+)
 from mi_crow.mechanistic.sae.formats.marks import EXPORTED
 from mi_crow.mechanistic.sae.formats.moving import Moved
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
@@ -159,7 +165,8 @@ def _completed_metadata(opened: OpenedSae, config: ImportConfig) -> SaeMetadata:
     """The metadata with what `config` and the source add. Raises UserError for an unknown layer."""
     metadata = opened.record.metadata
     if isinstance(opened.record, CrossLayerRecord):
-        _refuse_options(opened, config)
+        given = {"target-layer": config.target_layer or None, "centred": config.centred}
+        refuse_options(opened.source, given)
     elif not metadata.point and not metadata.layer:
         reason = f"is of hook point {metadata.hook_name!r}, which has no short name"
         raise UserError(
@@ -186,16 +193,6 @@ def _completed_metadata(opened: OpenedSae, config: ImportConfig) -> SaeMetadata:
         source_revision=opened.source_revision,
         format=opened.format,
     )
-
-
-def _refuse_options(opened: OpenedSae, config: ImportConfig) -> None:
-    """Raises UserError for options that an SAE over several layers does not take."""
-    for given, option in ((config.target_layer, "target-layer"), (config.centred, "centred")):
-        if given:
-            raise UserError(
-                f"{opened.source!r} is an SAE over several layers, which takes no --{option}",
-                hint="leave it out: its files name its layers",
-            )
 
 
 def _model_id(model: str) -> str:

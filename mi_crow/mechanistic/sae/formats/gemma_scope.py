@@ -15,7 +15,7 @@ from pathlib import Path
 from mi_crow.mechanistic.sae.formats.marks import GEMMA_SCOPE
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_npz
+from mi_crow.mechanistic.sae.formats.tensor_files import by_our_names, check_tensors, read_npz
 from mi_crow.mechanistic.sae.hook_names import hook_name_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 
@@ -34,8 +34,8 @@ def read_gemma_scope(path: Path, place: str) -> SaeRecord:
     the repository's name (`gemma-scope-2b-pt-res`). Raises UserError naming unknown arrays."""
     arrays = read_npz(path)
     check_tensors(arrays, _TENSORS, path, FORMAT)
-    tensors = {name: ref for name, ref in arrays.items() if name != "W_enc"}
-    tensors["encoder_rows"] = arrays["W_enc"].t()
+    tensors = by_our_names(arrays, _TENSORS, transposed=["encoder_rows"])
+    tensors["threshold"] = arrays["threshold"]
     if _TRANSCODER.search(place):
         return SaeRecord(
             "jumprelu_transcoder", tensors, _transcoder_origin(place), apply_b_dec_to_input=False

@@ -12,15 +12,19 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.formats.marks import GEMMA_SCOPE_2
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
+from mi_crow.mechanistic.sae.formats.tensor_files import (
+    by_our_names,
+    check_tensors,
+    read_safetensors,
+)
 from mi_crow.mechanistic.sae.hook_names import point_of
-from mi_crow.store.json_file import read_json
+from mi_crow.store.json_file import read_object
 from mi_crow.store.json_object import JsonObject
 
 FORMAT = GEMMA_SCOPE_2.format
 
-_TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec", "threshold")
-_AFFINE = "affine_skip_connection"
+TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec", "threshold")
+AFFINE = "affine_skip_connection"
 _KINDS = ("sae", "transcoder")
 _FOLDER = re.compile(r"(?:^|/)layer_(\d+)(?:_width_[^/]*)?(?:/|$)")
 _KIND_FOLDER = re.compile(r"(?:^|/)(resid_post|attn_out|mlp_out|transcoder)(?:_all)?/")
@@ -38,21 +42,16 @@ def read_gemma_scope_2(path: Path, config: Path | None, place: str) -> SaeRecord
     """The SAE or transcoder in `path`, described by `config`; without one, by the names in `place`,
     where it came from. Raises UserError naming unknown tensors, kinds and architectures."""
     found = read_safetensors(path)
-    check_tensors(found, _TENSORS, path, FORMAT, (_AFFINE,))
+    check_tensors(found, TENSORS, path, FORMAT, (AFFINE,))
     model, hook_in, hook_out = _described(config) if config is not None else _named(place)
     point_in, point_out = point_of(hook_in) or hook_in, point_of(hook_out) or hook_out
     transcodes = point_in != point_out
-    if _AFFINE in found and not transcodes:
+    if AFFINE in found and not transcodes:
         raise UserError(f"{path} has an affine skip connection, but is not of a transcoder")
-    tensors = {
-        "encoder_rows": found["w_enc"].t(),
-        "b_enc": found["b_enc"],
-        "W_dec": found["w_dec"],
-        "b_dec": found["b_dec"],
-        "threshold": found["threshold"],
-    }
-    if _AFFINE in found:
-        tensors["W_skip"] = found[_AFFINE].t()
+    tensors = by_our_names(found, TENSORS, transposed=["encoder_rows"])
+    tensors["threshold"] = found["threshold"]
+    if AFFINE in found:
+        tensors["W_skip"] = found[AFFINE].t()
     return SaeRecord(
         "jumprelu_transcoder" if transcodes else "jumprelu",
         tensors,
@@ -63,15 +62,21 @@ def read_gemma_scope_2(path: Path, config: Path | None, place: str) -> SaeRecord
 
 def _described(config: Path) -> tuple[str, str, str]:
     """The model and the hook points, in and out, that the configuration names."""
-    cfg = JsonObject.of(read_json(config, unique_keys=True), str(config))
+    cfg = read_object(config, unique_keys=True)
     kind = cfg.text("type", "sae")
     if kind not in _KINDS:
         raise UserError(
             f"{config} describes a {kind}, which is not a single SAE",
             hint=f"supported: {', '.join(_KINDS)}",
         )
+    return origin_of(cfg)
+
+
+def origin_of(cfg: JsonObject) -> tuple[str, str, str]:
+    """The model and the hook points, in and out, by their names in a configuration. Raises
+    UserError for one of another architecture."""
     if (rule := cfg.text("architecture", "jump_relu")) != "jump_relu":
-        raise UserError(f"{config} has the architecture {rule!r}, which cannot be read")
+        raise UserError(f"{cfg.place} has the architecture {rule!r}, which cannot be read")
     hook_in = cfg.text("hf_hook_point_in")
     return cfg.text("model_name", ""), hook_in, cfg.text("hf_hook_point_out", hook_in)
 

@@ -17,16 +17,18 @@ from mi_crow.mechanistic.sae.cross_layer.record import (
     CrossLayerRecord,
     LayerRecord,
 )
-from mi_crow.mechanistic.sae.formats.gemma_scope_2 import model_of
+from mi_crow.mechanistic.sae.formats.gemma_scope_2 import AFFINE, TENSORS, model_of, origin_of
 from mi_crow.mechanistic.sae.formats.marks import GEMMA_SCOPE_2_SET
-from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
+from mi_crow.mechanistic.sae.formats.tensor_files import (
+    check_all_there,
+    check_decoders,
+    check_tensors,
+    read_safetensors,
+)
 from mi_crow.mechanistic.sae.hook_names import point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-from mi_crow.store.json_file import read_json
-from mi_crow.store.json_object import JsonObject
+from mi_crow.store.json_file import read_object
 
-_TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec", "threshold")
-_AFFINE = "affine_skip_connection"
 _KINDS = {"clt": TRANSCODER, "crosscoder": CROSSCODER}
 _LIST = re.compile(r"\{([^{}]*)\}")
 _FOLDER = re.compile(r"(?:^|/)layers?_(\d+(?:_\d+)*)_width")
@@ -40,10 +42,8 @@ def read_gemma_scope_2_set(
     `place`, where it came from. Raises UserError naming what is not known, CorruptDataError where
     files are missing or do not fit each other."""
     folder = paths[0].parent
-    wanted = [f"params_layer_{number}.safetensors" for number in range(len(paths))]
-    missing = sorted({*wanted} - {path.name for path in paths})
-    if missing:
-        raise CorruptDataError(f"{folder} has no {', '.join(missing)}", hint="copy it again")
+    wanted = {f"params_layer_{number}.safetensors" for number in range(len(paths))}
+    check_all_there(folder, wanted, [path.name for path in paths])
     kind, model, reads, writes = (
         _described(config, len(paths)) if config is not None else _named(place, len(paths))
     )
@@ -53,15 +53,11 @@ def read_gemma_scope_2_set(
         found = read_safetensors(path)
         decoder = found.get("w_dec")
         rest = {name: ref for name, ref in found.items() if name != "w_dec"}
-        required = [name for name in _TENSORS if name != "w_dec" or decoder is None]
-        optional = (_AFFINE,) if kind == TRANSCODER else ()
+        required = [name for name in TENSORS if name != "w_dec" or decoder is None]
+        optional = (AFFINE,) if kind == TRANSCODER else ()
         check_tensors(rest, required, path, GEMMA_SCOPE_2_SET.format, optional)
         assert decoder is not None
-        if len(decoder.shape) != 3 or decoder.shape[1] != len(paths) or 0 in decoder.shape:
-            raise CorruptDataError(
-                f"{path} holds {decoder.shape} for w_dec, which must be [latents, {len(paths)} "
-                "layers, width]"
-            )
+        check_decoders(decoder, len(paths), "w_dec", path)
         layers.append(
             LayerRecord(
                 numbers[at],
@@ -72,7 +68,7 @@ def read_gemma_scope_2_set(
                 {numbers[to]: decoder.at(1, to) for to in range(at, len(paths))},
                 rest["b_dec"],
                 rest["threshold"],
-                rest[_AFFINE].t() if _AFFINE in rest else None,
+                rest[AFFINE].t() if AFFINE in rest else None,
             )
         )
     record = CrossLayerRecord(
@@ -86,19 +82,16 @@ def read_gemma_scope_2_set(
 
 def _described(config: Path, n: int) -> tuple[str, str, list[str], list[str]]:
     """Kind, model and the hook points of each layer, in and out, that the configuration names."""
-    cfg = JsonObject.of(read_json(config, unique_keys=True), str(config))
+    cfg = read_object(config, unique_keys=True)
     kind = cfg.text("type")
     if kind not in _KINDS:
         raise UserError(
             f"{config} describes a {kind!r}, which is not known for files of several layers",
             hint=f"supported: {', '.join(_KINDS)}",
         )
-    if (rule := cfg.text("architecture", "jump_relu")) != "jump_relu":
-        raise UserError(f"{config} has the architecture {rule!r}, which cannot be read")
-    hook_in = cfg.text("hf_hook_point_in")
-    hook_out = cfg.text("hf_hook_point_out", hook_in)
-    points = [_expanded(hook, n, config) for hook in (hook_in, hook_out)]
-    return _KINDS[kind], cfg.text("model_name", ""), points[0], points[1]
+    model, *hooks = origin_of(cfg)
+    points = [_expanded(hook, n, config) for hook in hooks]
+    return _KINDS[kind], model, points[0], points[1]
 
 
 def _expanded(hook: str, n: int, config: Path) -> list[str]:

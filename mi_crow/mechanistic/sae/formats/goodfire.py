@@ -12,6 +12,7 @@ from typing import Any
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import (
+    by_our_names,
     check_names,
     check_tensors,
     refs,
@@ -47,12 +48,7 @@ def read_linear(path: Path, found: Mapping[str, Any], tool: str) -> SaeRecord:
     organisation = _ORGANISATIONS.get(model.partition("-")[0], "")
     return SaeRecord(
         "standard",
-        {
-            "encoder_rows": short["encoder.weight"],
-            "b_enc": short["encoder.bias"],
-            "W_dec": short["decoder.weight"].t(),
-            "b_dec": short["decoder.bias"],
-        },
+        by_our_names(short, tensor_names(QRESEARCH), transposed=["W_dec"]),
         origin(
             f"{organisation}/{model}" if organisation else model,
             f"resid_post.{match[2]}" if match is not None else "",

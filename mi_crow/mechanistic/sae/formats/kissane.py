@@ -11,7 +11,7 @@ from typing import Any
 from mi_crow.mechanistic.sae.formats.marks import KISSANE
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.tensor_files import check_sizes, named_tensors
+from mi_crow.mechanistic.sae.formats.tensor_files import by_our_names, check_sizes, named_tensors
 from mi_crow.store.json_object import JsonObject
 
 FORMAT = KISSANE.format
@@ -30,10 +30,7 @@ def read_kissane(path: Path, found: Mapping[str, Any], cfg: JsonObject) -> SaeRe
     model = cfg.text("model_name", "")
     return SaeRecord(
         "standard",
-        {
-            "encoder_rows": tensors["W_enc"].t(),
-            **{name: tensors[name] for name in ("b_enc", "W_dec", "b_dec")},
-        },
+        by_our_names(tensors, _TENSORS, transposed=["encoder_rows"]),
         origin(
             _MODELS.get(model, model),
             cfg.text("act_name", ""),

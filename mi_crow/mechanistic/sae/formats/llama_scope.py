@@ -11,18 +11,19 @@ from pathlib import Path
 
 import torch
 
-from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
 from mi_crow.mechanistic.sae.formats.marks import LLAMA_SCOPE
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import (
+    by_our_names,
+    check_fixed,
     check_sizes,
     check_tensors,
     read_safetensors,
 )
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-from mi_crow.store.json_file import read_json
+from mi_crow.store.json_file import read_object
 from mi_crow.store.json_object import JsonObject
 
 FORMAT, CONFIG_NAME, WEIGHTS_NAME = LLAMA_SCOPE
@@ -47,16 +48,13 @@ def read_llama_scope(folder: Path) -> SaeRecord:
     not fit each other.
     """
     path = folder / CONFIG_NAME
-    cfg = JsonObject.of(read_json(path, unique_keys=True), str(path))
+    cfg = read_object(path, unique_keys=True)
     threshold = cfg.number("jump_relu_threshold")
     norms = cfg.object("dataset_average_activation_norm")
     mean_in = norms.number("in", least=_LEAST_NORM)
     mean_out = norms.number("out", mean_in, least=_LEAST_NORM)
     point_in, point_out = cfg.text("hook_point_in", None), cfg.text("hook_point_out", None)
-    for key, known in _RULE.items():
-        found = cfg.values.get(key, known)
-        if found != known or type(found) is not type(known):
-            raise UserError(f"{path} has {key} = {found!r}, which cannot be read")
+    check_fixed(cfg, _RULE)
     tensors = read_safetensors(folder / WEIGHTS_NAME)
     check_tensors(tensors, _TENSORS, folder / WEIGHTS_NAME, FORMAT)
     n_latents, d = tensors["encoder.weight"].shape
@@ -66,10 +64,7 @@ def read_llama_scope(folder: Path) -> SaeRecord:
     return SaeRecord(
         "jumprelu_transcoder" if transcodes else "jumprelu",
         {
-            "encoder_rows": tensors["encoder.weight"],
-            "b_enc": tensors["encoder.bias"],
-            "W_dec": tensors["decoder.weight"].t(),
-            "b_dec": tensors["decoder.bias"],
+            **by_our_names(tensors, _TENSORS, transposed=["W_dec"]),
             "threshold": TensorRef.of(torch.full((n_latents,), threshold * scale)),
         },
         _metadata(folder, point_in, point_out if transcodes else None),

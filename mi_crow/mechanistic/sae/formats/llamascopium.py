@@ -21,11 +21,13 @@ from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.scales import NORM, scale_of
 from mi_crow.mechanistic.sae.formats.tensor_files import (
+    by_our_names,
+    check_fixed,
     check_sizes,
     check_tensors,
     read_safetensors,
 )
-from mi_crow.store.json_file import read_json
+from mi_crow.store.json_file import read_object
 from mi_crow.store.json_object import JsonObject
 
 FORMAT = LLAMASCOPIUM.format
@@ -66,7 +68,7 @@ def read_llamascopium(folder: Path) -> SaeRecord | CrossLayerRecord:
     do not fit each other.
     """
     path, weights = folder / LLAMASCOPIUM.config, folder / LLAMASCOPIUM.weights
-    cfg = JsonObject.of(read_json(path, unique_keys=True), str(path))
+    cfg = read_object(path, unique_keys=True)
     scaled = _checked(cfg, path)
     found = read_safetensors(weights)
     if cfg.text("sae_type", "sae") == _CLT:
@@ -78,13 +80,7 @@ def read_llamascopium(folder: Path) -> SaeRecord | CrossLayerRecord:
     required = names if rule == "jumprelu" else names[:4]
     rest = {name: ref for name, ref in found.items() if name not in norms}
     check_tensors(rest, required, weights, FORMAT)
-    rows, decoder = rest[names[0]], rest[names[2]]
-    tensors = {
-        "encoder_rows": rows.t() if plain else rows,
-        "b_enc": rest[names[1]],
-        "W_dec": decoder if plain else decoder.t(),
-        "b_dec": rest[names[3]],
-    }
+    tensors = by_our_names(rest, names, transposed=["encoder_rows" if plain else "W_dec"])
     by_norm = cfg.flag("sparsity_include_decoder_norm", False)
     if rule == "jumprelu":
         tensors["threshold"] = _threshold(rest[names[4]], tensors["W_dec"] if by_norm else None)
@@ -119,10 +115,7 @@ def _checked(cfg: JsonObject, path: Path) -> bool:
             f"{path} describes {_KINDS.get(kind, repr(kind))}, which this version does not read",
             hint="it reads SAEs, transcoders and cross-layer transcoders",
         )
-    for key, known in _FIXED.items():
-        found = cfg.values.get(key, known)
-        if found != known or type(found) is not type(known):
-            raise UserError(f"{path} has {key} = {found!r}, which cannot be read")
+    check_fixed(cfg, _FIXED)
     norm = cfg.text("norm_activation", _NORMALISED)
     if norm not in (_NORMALISED, "inference", "none"):
         raise UserError(

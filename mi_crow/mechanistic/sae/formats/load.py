@@ -1,7 +1,9 @@
 """Loading an SAE of any format, from this machine or the hub."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -93,13 +95,19 @@ def open_sae_files(
 
 def _of_all_layers(opened: OpenedSae, layer: str | None, input_scale: float | None) -> OpenedSae:
     """An SAE over several layers. Raises UserError for options of those of one layer."""
-    for value, option in ((layer, "layer"), (input_scale, "scale")):
-        if value is not None:
+    refuse_options(opened.source, {"layer": layer, "scale": input_scale})
+    return opened
+
+
+def refuse_options(source: str, options: Mapping[str, Any]) -> None:
+    """Raises UserError for an option that was given and that an SAE over several layers does not
+    take."""
+    for option, value in options.items():
+        if value is not None and value is not False:
             raise UserError(
-                f"{opened.source!r} is an SAE over several layers, which takes no --{option}",
+                f"{source!r} is an SAE over several layers, which takes no --{option}",
                 hint="leave it out: its files name its layers",
             )
-    return opened
 
 
 def load_sae(

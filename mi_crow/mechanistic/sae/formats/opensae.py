@@ -11,12 +11,12 @@ from mi_crow.mechanistic.sae.formats.marks import OPENSAE
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import (
+    by_our_names,
     check_sizes,
     check_tensors,
     read_safetensors,
 )
-from mi_crow.store.json_file import read_json
-from mi_crow.store.json_object import JsonObject
+from mi_crow.store.json_file import read_object
 
 FORMAT = OPENSAE.format
 
@@ -33,7 +33,7 @@ def read_opensae(folder: Path) -> SaeRecord:
     """The SAE in `folder`. Raises NotFoundError where there is a model instead, UserError for a
     rule that is not known, CorruptDataError when the files do not fit each other."""
     path = folder / OPENSAE.config
-    cfg = JsonObject.of(read_json(path, unique_keys=True), str(path))
+    cfg = read_object(path, unique_keys=True)
     if _ARCHITECTURE not in cfg.texts("architectures", ()):
         raise NotFoundError(
             f"no SAE at {str(folder)!r}: its {OPENSAE.config} describes a model",
@@ -58,12 +58,7 @@ def read_opensae(folder: Path) -> SaeRecord:
     restores = not normalises or cfg.flag("normalize_shift_back", False)
     return SaeRecord(
         "topk",
-        {
-            "encoder_rows": tensors["encoder.weight"],
-            "b_enc": tensors["encoder.bias"],
-            "W_dec": tensors["W_dec"],
-            "b_dec": tensors["b_dec"],
-        },
+        by_our_names(tensors, _TENSORS),
         origin(cfg.text("model_name", ""), f"model.{hook}"),
         k=cfg.integer("k", least=1),
         input_norm="layer_norm" if normalises else "none",

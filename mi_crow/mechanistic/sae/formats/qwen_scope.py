@@ -13,7 +13,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.formats.marks import QWEN_SCOPE
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.tensor_files import check_sizes, named_tensors
+from mi_crow.mechanistic.sae.formats.tensor_files import by_our_names, check_sizes, named_tensors
 from mi_crow.store.json_object import JsonObject
 
 FORMAT = QWEN_SCOPE.format
@@ -34,12 +34,7 @@ def read_qwen_scope(path: Path, found: Mapping[str, Any], cfg: JsonObject) -> Sa
     layer = _LAYER.fullmatch(path.stem)
     return SaeRecord(
         "topk",
-        {
-            "encoder_rows": tensors["W_enc"],
-            "b_enc": tensors["b_enc"],
-            "W_dec": tensors["W_dec"].t(),
-            "b_dec": tensors["b_dec"],
-        },
+        by_our_names(tensors, _TENSORS, transposed=["W_dec"]),
         origin(cfg.text("base_model", ""), f"{kind}.{layer[1]}" if layer is not None else ""),
         k=cfg.integer("k", least=1),
         apply_b_dec_to_input=False,

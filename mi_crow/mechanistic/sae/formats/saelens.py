@@ -21,8 +21,7 @@ from mi_crow.mechanistic.sae.formats.saelens_config import SaelensConfig, read_c
 from mi_crow.mechanistic.sae.formats.saelens_names import SCALER_NAME
 from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
 from mi_crow.mechanistic.sae.metadata import CONFIG_NAME, WEIGHTS_NAME, SaeMetadata
-from mi_crow.store.json_file import read_json
-from mi_crow.store.json_object import JsonObject
+from mi_crow.store.json_file import read_object
 
 FORMAT = SAELENS.format
 UNKNOWN_KEYS = "unknown_keys"  # in `metadata`: the unknown keys of cfg.json
@@ -47,7 +46,7 @@ def read_saelens(folder: Path) -> SaeRecord | CrossLayerRecord:
     Raises NotFoundError for a missing file, UserError naming what this version does not know,
     CorruptDataError when the files do not fit each other.
     """
-    if is_cross_layer(JsonObject.of(read_json(folder / CONFIG_NAME), str(folder / CONFIG_NAME))):
+    if is_cross_layer(read_object(folder / CONFIG_NAME)):
         return read_cross_layer(folder)
     cfg = read_config(folder / CONFIG_NAME)
     scale = _input_scale(cfg, folder)
@@ -105,7 +104,7 @@ def _input_scale(cfg: SaelensConfig, folder: Path) -> float | None:
     path = folder / SCALER_NAME
     if cfg.normalisation != _SCALAR or not path.is_file():
         return None
-    found = JsonObject.of(read_json(path, unique_keys=True), str(path))
+    found = read_object(path, unique_keys=True)
     if "scaling_factor" not in found.values:
         raise CorruptDataError(f"{path} has no scaling factor")
     return found.number("scaling_factor", None)

@@ -20,7 +20,7 @@ from mi_crow.mechanistic.sae.formats.saelens_names import (
     TRAINING_KEYS,
     may_change_rule,
 )
-from mi_crow.store.json_file import read_json
+from mi_crow.store.json_file import read_object
 from mi_crow.store.json_object import JsonObject, finite
 
 _DTYPES = {
@@ -74,7 +74,7 @@ def read_config(path: Path) -> SaelensConfig:
     Raises NotFoundError for a missing file, CorruptDataError when it does not describe an SAE,
     UserError naming an unknown architecture, or an unknown key or value that may change the rule.
     """
-    cfg = JsonObject.of(read_json(path, unique_keys=True), str(path))
+    cfg = read_object(path, unique_keys=True)
     new = "metadata" in cfg.values
     known = set(RULE_KEYS | TRAINING_KEYS)
     if not new:
@@ -87,7 +87,7 @@ def read_config(path: Path) -> SaelensConfig:
         )
     known |= PURSUIT_KEYS if name == _PURSUIT else set()
     unknown = set(cfg) - known
-    _refuse_unknown({key for key in unknown if may_change_rule(key)}, path)
+    refuse_unknown({key for key in unknown if may_change_rule(key)}, path)
     cfg = cfg if new else _from_flat(cfg)
     try:
         return _typed(cfg, {key: cfg.values[key] for key in sorted(unknown)})
@@ -238,10 +238,11 @@ def _add_activation(new: dict[str, Any], old: JsonObject) -> None:
             f"{new['architecture']!r}, which is not known"
         )
     unknown = [key for key, value in options.items() if value]
-    _refuse_unknown({f"activation_fn_kwargs.{key}" for key in unknown}, Path(old.place))
+    refuse_unknown({f"activation_fn_kwargs.{key}" for key in unknown}, Path(old.place))
 
 
-def _refuse_unknown(keys: set[str], path: Path) -> None:
+def refuse_unknown(keys: set[str], path: Path) -> None:
+    """Raises UserError for keys of a configuration that may say what the SAE computes."""
     if keys:
         raise UserError(
             f"{path} has {', '.join(sorted(keys))}, which this version does not know",

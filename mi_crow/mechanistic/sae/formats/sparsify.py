@@ -14,12 +14,17 @@ from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.formats.marks import SPARSIFY
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.tensor_files import check_tensors, read_safetensors
+from mi_crow.mechanistic.sae.formats.saelens_config import refuse_unknown
+from mi_crow.mechanistic.sae.formats.tensor_files import (
+    by_our_names,
+    check_tensors,
+    read_safetensors,
+)
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, module_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
 from mi_crow.store.atomic import write_json
-from mi_crow.store.json_file import read_json
+from mi_crow.store.json_file import read_json, read_object
 from mi_crow.store.json_object import JsonObject
 
 FORMAT, CONFIG_NAME, WEIGHTS_NAME = SPARSIFY
@@ -49,7 +54,7 @@ def read_sparsify(folder: Path, place: str, run: Path | None) -> SaeRecord:
     Raises UserError naming what is unknown, CorruptDataError when the files do not fit each other.
     """
     path = folder / CONFIG_NAME
-    cfg = JsonObject.of(read_json(path, unique_keys=True), str(path))
+    cfg = read_object(path, unique_keys=True)
     tensors = read_safetensors(folder / WEIGHTS_NAME)
     activation = _activation(cfg, path)
     k, d_in = cfg.integer("k", least=1), cfg.integer("d_in", least=1)
@@ -66,13 +71,7 @@ def read_sparsify(folder: Path, place: str, run: Path | None) -> SaeRecord:
         )
     return SaeRecord(
         activation + ("_transcoder" if transcode or skip else ""),
-        {
-            "encoder_rows": tensors["encoder.weight"],
-            "b_enc": tensors["encoder.bias"],
-            "W_dec": tensors["W_dec"],
-            "b_dec": tensors["b_dec"],
-            **({"W_skip": tensors["W_skip"]} if skip else {}),
-        },
+        by_our_names(tensors, _TENSORS) | ({"W_skip": tensors["W_skip"]} if skip else {}),
         _metadata(place, run, transcode or skip),
         k=k,
         # Files without the key `transcode` are from before 2025-02-12, when sparsify's transcoders
@@ -83,12 +82,7 @@ def read_sparsify(folder: Path, place: str, run: Path | None) -> SaeRecord:
 
 def _activation(cfg: JsonObject, path: Path) -> str:
     """The activation function. Raises UserError for an unknown one, or an unknown key."""
-    unknown = sorted(set(cfg) - _KEYS)
-    if unknown:
-        raise UserError(
-            f"{path} has {', '.join(unknown)}, which this version does not know",
-            hint="remove it there if it does not affect what the SAE computes",
-        )
+    refuse_unknown(set(cfg) - _KEYS, path)
     activation = cfg.text("activation", "topk")
     if activation not in _ACTIVATIONS:
         raise UserError(

@@ -11,7 +11,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -27,6 +27,7 @@ from mi_crow.mechanistic.sae.cross_layer.refs import Index, TensorRef
 from mi_crow.store.json_object import JsonObject
 
 _AGAIN = "copy or download it again"
+_OURS = ("encoder_rows", "b_enc", "W_dec", "b_dec")
 _MATRICES = frozenset(
     [
         *("W_enc", "W_dec", "W_skip", "encoder.weight", "decoder.weight"),
@@ -262,6 +263,41 @@ def named_tensors(
     tensors = refs(tensors_of(found, names, path))
     check_tensors(tensors, names, path, format_name)
     return tensors
+
+
+def check_all_there(folder: Path, wanted: Collection[str], there: Collection[str]) -> None:
+    """Raises CorruptDataError naming files of a set that are missing."""
+    if missing := sorted({*wanted} - {*there}):
+        raise CorruptDataError(f"{folder} has no {', '.join(missing)}", hint="copy it again")
+
+
+def check_decoders(ref: TensorRef, layers: int, name: str, path: Path) -> None:
+    """Raises CorruptDataError unless a tensor has a decoder [latents, width] for each of so many
+    layers, in the middle."""
+    if len(ref.shape) != 3 or ref.shape[1] != layers or 0 in ref.shape:
+        raise CorruptDataError(
+            f"{path} holds {ref.shape} for {name}, which must be [latents, {layers} layers, width]"
+        )
+
+
+def by_our_names(
+    found: Mapping[str, TensorRef], names: Sequence[str], *, transposed: Collection[str] = ()
+) -> dict[str, TensorRef]:
+    """The encoder's matrix and bias and the decoder's, which a format calls `names`, in this order,
+    by our names. `transposed`: those of ours that the file has the other way round."""
+    return {
+        ours: found[theirs].t() if ours in transposed else found[theirs]
+        for ours, theirs in zip(_OURS, names, strict=False)
+    }
+
+
+def check_fixed(cfg: JsonObject, fixed: Mapping[str, Any]) -> None:
+    """Raises UserError for a key with another value than the only one that is supported; keys may
+    be missing."""
+    for key, known in fixed.items():
+        found = cfg.values.get(key, known)
+        if found != known or type(found) is not type(known):
+            raise UserError(f"{cfg.place} has {key} = {found!r}, which cannot be read")
 
 
 def check_sizes(cfg: JsonObject, sizes: Mapping[str, int]) -> None:

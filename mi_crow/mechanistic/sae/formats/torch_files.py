@@ -17,8 +17,7 @@ from mi_crow.mechanistic.sae.formats.marks import APOLLO, KISSANE, TORCH
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import read_torch
 from mi_crow.mechanistic.sae.formats.yaml_file import read_yaml
-from mi_crow.store.json_file import read_json
-from mi_crow.store.json_object import JsonObject
+from mi_crow.store.json_file import read_object
 
 
 def read_torch_file(path: Path, configs: Mapping[str, Path], layer: str | None) -> SaeRecord:
@@ -27,7 +26,9 @@ def read_torch_file(path: Path, configs: Mapping[str, Path], layer: str | None) 
     Raises UserError for tensors that are not known and for a file that could run code,
     NotFoundError or CorruptDataError when what describes it is missing or does not fit.
     """
-    if (cfg := configs.get(TORCH.format)) is not None and "trainer" in _object(cfg):
+    if (cfg := configs.get(TORCH.format)) is not None and "trainer" in read_object(
+        cfg, unique_keys=True
+    ):
         return dictionary_learning.read_dictionary_learning(path, cfg)
     found: Mapping[str, Any] = read_torch(path)
     names = set(found)
@@ -40,11 +41,9 @@ def read_torch_file(path: Path, configs: Mapping[str, Path], layer: str | None) 
             raise NotFoundError(f"{path} has no {APOLLO.config} beside it")
         return apollo.read_apollo(path, found, read_yaml(configs[APOLLO.format]), layer)
     if "W_enc" in names and KISSANE.format in configs:
-        return kissane.read_kissane(path, found, _object(configs[KISSANE.format]))
+        described = read_object(configs[KISSANE.format], unique_keys=True)
+        return kissane.read_kissane(path, found, described)
     if "W_enc" in names and TORCH.format in configs:
-        return qwen_scope.read_qwen_scope(path, found, _object(configs[TORCH.format]))
+        described = read_object(configs[TORCH.format], unique_keys=True)
+        return qwen_scope.read_qwen_scope(path, found, described)
     return openai.read_openai(path, found)
-
-
-def _object(path: Path) -> JsonObject:
-    return JsonObject.of(read_json(path, unique_keys=True), str(path))

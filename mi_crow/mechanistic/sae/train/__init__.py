@@ -3,22 +3,20 @@
 Names load on first use, so that the rooms without torch cost none.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mi_crow.lazy import lazy_exports
+from mi_crow.lazy import Getter, lazy_exports
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.config import SaeTrainingConfig
     from mi_crow.mechanistic.sae.train.run import SaeTrainer, train_many
 
-_EXPORTS = {
-    "SaeTrainer": "mi_crow.mechanistic.sae.train.run",
-    "SaeTrainingConfig": "mi_crow.mechanistic.sae.config",
-    "train_many": "mi_crow.mechanistic.sae.train.run",
-}
+__getattr__: Getter = lazy_exports(
+    __name__,
+    {
+        ".config": ("SaeTrainingConfig",),
+        "run": ("SaeTrainer", "train_many"),
+    },
+)
 
 __all__ = ["SaeTrainer", "SaeTrainingConfig", "train_many"]
-
-
-def __getattr__(name: str) -> Any:
-    return lazy_exports(__name__, _EXPORTS, name)

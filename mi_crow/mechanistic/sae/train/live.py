@@ -27,6 +27,7 @@ from mi_crow.language_model.config import CaptureConfig
 from mi_crow.language_model.token_ids import ids_decoder
 from mi_crow.mechanistic.sae.config import TrainConfig
 from mi_crow.mechanistic.sae.run_tokens import RunTokens
+from mi_crow.mechanistic.sae.source import permutation
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
@@ -119,7 +120,7 @@ class LiveSource:
         self, n: int, seed: int, split: str = TRAIN, max_norm: float | None = None
     ) -> Tensor:
         x = self._opening[split].within(max_norm)
-        return x[_permutation(len(x), seed, -1)[:n].sort().values.to(x.device)]
+        return x[permutation(len(x), seed, -1)[:n].sort().values.to(x.device)]
 
     def batches(
         self,
@@ -146,7 +147,7 @@ class LiveSource:
                     raise UserError(
                         f"dataset {self._texts.source!r} gives no usable {split} tokens"
                     )
-                order = _permutation(len(x), seed, number)
+                order = permutation(len(x), seed, number)
                 order = order.repeat(-(-per_block * own // len(x))).to(x.device)
                 for batch in range(offset, per_block):
                     yield x[order[batch * own : (batch + 1) * own]]
@@ -217,8 +218,3 @@ class LiveSource:
             torch.cat([rows.values for rows in kept]).clone(),
             torch.cat([rows.norms for rows in kept]).clone(),
         )
-
-
-def _permutation(n: int, seed: int, block: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + block + 1)
-    return torch.randperm(n, generator=generator)

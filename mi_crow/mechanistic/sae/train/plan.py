@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import MIN_STEPS, SaeTrainingConfig, default_lr
 from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TokenSource, not_finite
+from mi_crow.store.json_object import JsonRecord
 
 # Default L0, active latents per token, that a sparsity loss is steered towards.
 DEFAULT_L0 = 32.0
@@ -22,7 +22,7 @@ _ROWS_IN_DOUBLE = 1024
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
+class TrainingPlan(JsonRecord):
     """All settings of the loop, with every default filled in."""
 
     steps: int
@@ -56,9 +56,6 @@ class TrainingPlan:
 
     def checkpoints_at(self, step: int) -> bool:
         return step % self.checkpoint_every == 0 or step == self.steps
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def make_plan(

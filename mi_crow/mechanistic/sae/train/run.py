@@ -30,10 +30,10 @@ from mi_crow.mechanistic.sae.train.trainer import (
 )
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
-from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.atomic import write_json
 from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.ids import validate_id
-from mi_crow.store.json_object import JsonObject
+from mi_crow.store.json_file import read_object
 from mi_crow.store.workspace import Workspace
 
 __all__ = [
@@ -179,7 +179,7 @@ def _folders(workspace: Workspace, first: Path, variants: Sequence[TrainConfig])
             if (workspace.saes_dir / name).exists():
                 raise UserError(f"SAE {name!r} exists already", hint="choose another --name")
         write_json(path, {"saes": [first.name, *names]})
-    names = JsonObject.of(read_json(path), str(path)).texts("saes")
+    names = read_object(path).texts("saes")
     folders = [workspace.saes_dir / validate_id(name, "SAE") for name in names]
     for folder in folders:
         folder.mkdir(exist_ok=True)
@@ -245,7 +245,7 @@ def _together(results: Sequence[TrainResult]) -> TrainResult:
 def _finished_result(sae_dir: Path) -> TrainResult:
     """What an SAE's folder says that its training came to."""
     path = sae_dir / TRAINING_NAME
-    result = JsonObject.of(read_json(path), str(path)).object("result")
+    result = read_object(path).object("result")
     readings = {key: result.values[key] for key in result if key not in ("sae_id", "saes")}
     for key, value in readings.items():
         if type(value) not in (int, float):  # NaN too: a training may diverge

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import NotFoundError, nearest
-from mi_crow.store.atomic import read_json, write_json
+from mi_crow.store.atomic import write_json
 from mi_crow.store.ids import validate_id
-from mi_crow.store.json_object import JsonObject
+from mi_crow.store.json_file import read_object
 from mi_crow.store.workspace import Workspace
 
 FOLDER = "steering"
@@ -33,7 +33,7 @@ class Measurement:
         self._head = dict(head)
         self._parts: dict[str, Any] = {}
         if path.exists():
-            held = JsonObject.of(read_json(path), str(path)).values
+            held = read_object(path).values
             same = all(held.get(key) == value for key, value in self._head.items())
             if same and held.get("result") is None and isinstance(held.get("parts"), dict):
                 self._parts = dict(held["parts"])
@@ -73,7 +73,7 @@ def list_measurements(workspace: Workspace) -> list[dict[str, Any]]:
     """The finished measurements, oldest first: name, kind, config, updated, result."""
     found = []
     for path in sorted((workspace.root / FOLDER).glob("*.json")):
-        held = JsonObject.of(read_json(path), str(path)).values
+        held = read_object(path).values
         if isinstance(held.get("result"), dict):
             found.append(
                 {
