@@ -149,6 +149,12 @@ def test_a_first_strength_that_does_enough_ends_the_search(tmp_path):
     assert found.tried.recipe.name == "floor"
     assert [len(one.tries) for one in every] == [1, 1]
     seen.clear()
+    searching(quick, tmp_path / "named", enough=0.8, recipes=("floor", "add")).run(built[::-1])
+    assert seen == [("floor", 2), ("add", 2), ("floor", 8)]
+    seen.clear()
+    searching(quick, tmp_path / "first", enough=0.8).run(built[::-1])
+    assert seen == [("floor", 2), ("floor", 8)]
+    seen.clear()
     searching(quick, tmp_path / "all", enough=0.95).run(built)
     assert len(seen) > 8
 

@@ -122,7 +122,7 @@ def run_auto(
         "plausible": winner["plausible"],
         "kl_budget": winner["kl_budget"],
         "arms": rows,
-        "tried": {one.recipe.name: short(one) for one in tried},
+        "tried": {one.recipe.name: short(one) for one in tried if one.tries},
         "preset": config.preset,
     }
     measurement.finish(result)

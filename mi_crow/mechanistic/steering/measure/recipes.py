@@ -78,6 +78,14 @@ def _means(
 
 
 RECIPES: tuple[Recipe, ...] = (
+    # What costs least comes first: a search may end with it.
+    Recipe(
+        "plausible-feedback",
+        "raised until the text is about it, within the plausible set",
+        _single("floor", _FEEDBACK, _BETA),
+        1.2,
+    ),
+    Recipe("plausible", "raised, within the plausible set", _single("floor", beta=_BETA), 1.2),
     Recipe("add", "a constant, as most tools do", _single("add"), 0.3),
     Recipe("floor", "raised where it is below", _single("floor")),
     Recipe("decay", "a constant that fades over 16 tokens", _single("add", _DECAY), 0.7),
@@ -89,13 +97,6 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("means-floor", "the same, raised where it is below", _means("floor"), 0.3),
     Recipe("means-layers", "the same, added at three layers", _means(spread=True), 0.1),
     Recipe("means-decay", "the same, fading over 16 tokens", _means(schedule=_DECAY), 0.7),
-    Recipe("plausible", "raised, within the plausible set", _single("floor", beta=_BETA), 1.2),
-    Recipe(
-        "plausible-feedback",
-        "raised until the text is about it, within the plausible set",
-        _single("floor", _FEEDBACK, _BETA),
-        1.2,
-    ),
 )
 
 # Where nothing was measured yet.

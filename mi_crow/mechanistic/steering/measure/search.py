@@ -66,7 +66,7 @@ class Search:
     standard error, and of those that do as much, within theirs, the one that costs least wins.
 
     `enough`: an effect that needs no better one. Where a first strength has it and this is
-    confirmed, nothing more is tried.
+    confirmed, nothing more is tried, except the first strengths of recipes that were asked for.
     """
 
     def __init__(
@@ -112,6 +112,8 @@ class Search:
         every = [Tried(recipe, arm) for recipe, arm in built]
         for one in every:
             self._more(one, 1, self._half)
+            if not config.recipes and (found := self._enough_at_once([one])):
+                return every, found
         if found := self._enough_at_once(every):
             return every, found
         for one in every:
