@@ -183,9 +183,11 @@ class Reporter:
             shows = f"`mi-crow jobs log {self._job_dir.name} --debug` shows the traceback"
             hint = f"this is a bug in mi-crow; {shows}"
         fields = {"error": sentence, "hint": hint, "exit_code": exit_code}
-        told = f"failed: {sentence}" + (f"; {hint}" if hint else "")
-        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {told}\n")
+        # First the end itself, which has room kept for it: a full disk may not take the log.
         self._close("failed", fields, resumable=True, traceback=redact(traceback))
+        told = f"failed: {sentence}" + (f"; {hint}" if hint else "")
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {told}\n")
 
     def _close(
         self, event: str, fields: dict[str, Any], *, resumable: bool, **only_event: Any

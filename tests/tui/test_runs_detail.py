@@ -12,6 +12,7 @@ from tests.tui.conftest import NOW, add_sae
 from tests.tui.driving import press, screen_text, settle
 from tui.app import MiCrowApp
 from tui.screens.runs import history
+from tui.screens.runs.detail import plain_facts
 from tui.screens.runs.history import read_sae
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.lists.row_list import RowList
@@ -200,3 +201,14 @@ async def test_a_slow_disk_does_not_leave_another_row_in_the_pane(
                 await pilot.pause(0.05)
         finally:
             goes_on.set()
+
+
+def test_what_an_inner_object_repeats_is_said_once():
+    facts = plain_facts(
+        {"sae_id": "a1", "seconds": 30.0, "names": {"sae_id": "a1", "seconds": 2.0}}
+    )
+    assert [(one.name, one.value) for one in facts] == [
+        ("sae_id", "a1"),
+        ("seconds", "30"),
+        ("names seconds", "2"),
+    ]

@@ -2,6 +2,8 @@
 written."""
 
 import contextlib
+import os
+from io import FileIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -33,10 +35,15 @@ def fill(folder: Path) -> OSError:
 
 
 @needs_root
-def test_a_full_disk_is_named_as_the_reason(tmp_path: Path) -> None:
+def test_a_full_disk_is_named_as_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with small_disk(tmp_path):
         workspace = Workspace.open(tmp_path / "w")
         folder = job_in(workspace)
+        log = os.open(folder / "worker.log", os.O_CREAT | os.O_WRONLY)
+        written = TextIOWrapper(FileIO(log, "w"), write_through=True)
+        monkeypatch.setattr("sys.stderr", written)
         with Reporter(folder, 1) as reporter:
             reporter.started()
             error = fill(tmp_path)
@@ -48,6 +55,8 @@ def test_a_full_disk_is_named_as_the_reason(tmp_path: Path) -> None:
         assert state.error is not None
         assert "is full" in state.error
         assert list(leftovers(workspace.root)) == []
+        monkeypatch.undo()
+        written.close()
 
 
 @pytest.mark.slow

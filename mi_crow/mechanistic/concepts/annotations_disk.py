@@ -18,6 +18,7 @@ from mi_crow.errors import UserError
 
 _LEAST_FREE = 1 << 17  # bytes: the log's index and some pages
 _TRIES = 20
+_FULL = "the disk is full"
 _LOGS = ("-wal", "-journal")  # what SQLite keeps beside a file and has not yet put into it
 
 Marks = tuple[tuple[int, int, int, int], ...]
@@ -37,7 +38,7 @@ def write_obstacle(path: Path) -> str | None:
         if path.exists() and not os.access(path, os.W_OK):
             return f"you may not write to {str(path)!r}"
         if shutil.disk_usage(folder).free < _LEAST_FREE:
-            return "the disk is full"
+            return _FULL
     except OSError as error:
         return str(error.strerror)
     return None
@@ -45,9 +46,10 @@ def write_obstacle(path: Path) -> str | None:
 
 def tagging_is_off(path: Path, reason: str) -> UserError:
     """The error for whoever wants to write."""
+    first = "free some space" if reason == _FULL else "make the file writable"
     return UserError(
         f"tagging is off: {path.name!r} cannot be written ({reason})",
-        hint="names, notes and presets can still be read; make the file writable to change them",
+        hint=f"names, notes and presets can still be read; {first} to change them",
     )
 
 

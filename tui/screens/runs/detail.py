@@ -356,11 +356,16 @@ def _bar(job: "JobState", width: int) -> list[Content]:
 
 
 def plain_facts(values: Mapping[str, Any]) -> list[Fact]:
-    """JSON values, one per line; nested objects are flattened, unset values left out."""
+    """JSON values, one per line; unset values are left out. Nested objects are flattened: what they
+    say as the outer one does is said once, and what they say otherwise has their name."""
     facts: list[Fact] = []
+    known = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            facts += [Fact(f"{fact.name}", fact.value) for fact in plain_facts(value)]
+            inner = {one: it for one, it in value.items() if one not in known or known[one] != it}
+            for fact in plain_facts(inner):
+                own = f"{printable(name)} {fact.name}" if fact.name in known else fact.name
+                facts.append(Fact(own, fact.value))
         elif value is None or value == "" or value == [] or value is False:
             continue
         elif isinstance(value, list):

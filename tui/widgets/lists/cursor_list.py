@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from textwrap import wrap
 
 from textual import events
 from textual.content import Content
@@ -80,9 +81,11 @@ class CursorList(StripView):
     # Drawing.
 
     def render_line(self, y: int) -> Strip:
-        if not self.row_count and y == 0 and self._empty:
+        if not self.row_count and self._empty:
             empty = self._empty if isinstance(self._empty, str) else self._empty()
-            return self._strip(Content.styled(f" {empty}", "$muted"), self.text_width)
+            lines = wrap(empty, max(self.text_width - 1, 1))
+            said = f" {lines[y]}" if y < len(lines) else ""
+            return self._strip(Content.styled(said, "$muted"), self.text_width)
         return super().render_line(y)
 
     def look_of(self, line: int) -> str:
