@@ -13,6 +13,8 @@ from textual.content import Content
 from textual.css import stylesheet
 from textual.css.parse import parse
 from textual.css.stylesheet import Stylesheet
+from textual.geometry import Region
+from textual.widget import Widget
 
 from tests.tui.driving import press, screen_text, settle
 from tests.tui.stand_ins import give_index
@@ -171,6 +173,26 @@ async def test_what_is_left_as_it_was_is_styled_by_the_rules_that_apply(wide_fea
         app.stylesheet._styled_by.clear()
         app.stylesheet.update(app.screen)
         assert rules_of(nodes) == kept
+
+
+async def test_the_ground_below_a_list_is_looked_up_once(wide_features, monkeypatch):
+    table = wide_features.app.screen.query_one(FeatureTable)
+    table.show([1, 2], wide_features.app.context.features.rows)
+    await settle(wide_features)
+    height = table.size.height
+    before = table.render_lines(Region(0, 0, table.size.width, height))
+    looked_up: list[object] = []
+    found = Widget.rich_style.fget
+    assert found is not None
+
+    def counting(widget):
+        looked_up.append(widget)
+        return found(widget)
+
+    monkeypatch.setattr(FeatureTable, "rich_style", property(counting))
+    assert table.render_lines(Region(0, 0, table.size.width, height)) == before
+    assert height > 20
+    assert len(looked_up) == 1
 
 
 async def test_a_move_draws_two_lines(wide_features, monkeypatch):

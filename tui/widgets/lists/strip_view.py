@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from rich.segment import Segment
+from rich.style import Style as GroundStyle
 from textual import events
 from textual.cache import LRUCache
 from textual.content import Content
@@ -34,6 +35,7 @@ class StripView(ScrollView, can_focus=True):
         self._pressed: Place | None = None  # where the button was, while it is down
         self._selection: TextSelection | None = None
         self._drawn_width: int | None = None  # while lines are drawn
+        self._drawn_blank: GroundStyle | None = None  # of lines that there are not, meanwhile
 
     @property
     def text_width(self) -> int:
@@ -66,12 +68,12 @@ class StripView(ScrollView, can_focus=True):
         if styles.gutter != _NO_GUTTER or self.opacity != 1.0 or styles.tint.a:
             return super().render_lines(crop)
         width, background = self.outer_size.width, self.background_colors[1]
-        blank = self.rich_style
         self._drawn_width = self.text_width  # Textual looks for it all over the screen
+        self._drawn_blank = blank = self.rich_style  # and for this on all that is around
         try:
             strips = [self.render_line(y).adjust_cell_length(width, blank) for y in crop.line_range]
         finally:
-            self._drawn_width = None
+            self._drawn_width = self._drawn_blank = None
         for line_filter in self.get_line_filters():
             strips = [strip.apply_filter(line_filter, background) for strip in strips]
         if crop.column_span != (0, width):
@@ -81,7 +83,7 @@ class StripView(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         line, width = y + round(self.scroll_offset.y), self.text_width
         if line >= self.row_count:
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self._drawn_blank or self.rich_style)
         look = self.look_of(line)
         strip = self._strips.get((line, width, look))
         if strip is None:
