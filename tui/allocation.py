@@ -14,6 +14,10 @@ _ARENAS: Final = (-8, 2)  # heaps for all threads together
 _MAPPED: Final = (-3, 1 << 17)  # bytes from which a block is mapped, and unmapped when freed
 _TRIMMED: Final = (-1, 1 << 17)  # free bytes at the end of a heap that are kept
 
+_YOUNG: Final = 2_000  # objects made since the last look at the young ones
+_MIDDLE: Final = 10  # looks at the young ones, after which those that stayed are looked at
+_NEVER: Final = 1 << 30
+
 
 def keep_little() -> None:
     """Sets that, where the C library is glibc; before threads start."""
@@ -29,6 +33,14 @@ def keep_little() -> None:
 
 def collect_again() -> None:
     """Lets Python look for garbage from now on, but not in what is there by now: that takes 50 ms
-    each time, in which no key is answered."""
+    each time, in which no key is answered. What has lived for long is looked through by
+    `collect_at_rest` alone."""
     gc.freeze()
+    gc.set_threshold(_YOUNG, _MIDDLE, _NEVER)
     gc.enable()
+
+
+def collect_at_rest() -> None:
+    """Looks through what has lived for long, where something was made since the last time."""
+    if gc.isenabled() and gc.get_count()[2]:
+        gc.collect()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from textual.app import ScreenStackError
@@ -20,7 +21,7 @@ from mi_crow.store.workspace import Workspace
 from mi_crow.visible import visible_lines
 from tui import messages
 from tui.actions import MOVES, SCREENS, changes_workspace
-from tui.allocation import collect_again
+from tui.allocation import collect_again, collect_at_rest
 from tui.clipboard import copied_by_tmux
 from tui.context import AppContext, ConceptsLook
 from tui.history import History, Visited
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 STARTED_S = 5.0  # after which garbage is collected
+AT_REST_S = 3.0  # without a key, after which it is looked for everywhere
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ class Workbench(ThreadWork, TerminalApp):
 
     def look_now(self) -> None:
         """Looks at the workspace in a thread, unless a look is under way."""
+        if monotonic() - self.last_key_at > AT_REST_S:
+            collect_at_rest()
         if not self.is_working("look"):
             self.in_thread(self._look, self._looked, group="look")
 

@@ -118,6 +118,7 @@ async def test_garbage_is_looked_for_once_the_app_has_started(
     run_app, empty_workspace, monkeypatch
 ):
     monkeypatch.setattr("tui.workbench.STARTED_S", 0.01)
+    thresholds = gc.get_threshold()
     gc.disable()  # as the command does before it imports the app
     try:
         async with run_app(empty_workspace) as pilot:
@@ -127,6 +128,22 @@ async def test_garbage_is_looked_for_once_the_app_has_started(
     finally:
         gc.enable()
         gc.unfreeze()
+        gc.set_threshold(*thresholds)
+
+
+async def test_what_has_lived_for_long_is_looked_through_at_rest(
+    run_app, empty_workspace, monkeypatch
+):
+    looked: list[str] = []
+    monkeypatch.setattr("tui.workbench.collect_at_rest", lambda: looked.append("at rest"))
+    async with run_app(empty_workspace) as pilot:
+        looked.clear()
+        await press(pilot, "j")
+        pilot.app.look_now()
+        assert not looked
+        monkeypatch.setattr("tui.workbench.AT_REST_S", 0.0)
+        pilot.app.look_now()
+        assert looked
 
 
 @pytest.fixture
@@ -223,6 +240,60 @@ async def test_another_feature_moves_nothing_on_the_screen(wide_features, monkey
     assert pane.feature != before
     assert f"#{pane.feature}" in screen_text(wide_features)
     assert not laid_out
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[int]:
+    """How many pieces of lines each frame had."""
+    frames: list[int] = []
+    draw = PieceCompositor._drawn
+
+    def counting(compositor, spans):
+        spans = list(spans)
+        frames.append(len(spans))
+        return draw(compositor, spans)
+
+    monkeypatch.setattr(PieceCompositor, "_drawn", counting)
+    return frames
+
+
+async def test_a_new_layout_is_drawn_once(wide_features, drawn):
+    screen = wide_features.app.screen
+    drawn.clear()
+    screen.refresh(layout=True)
+    screen.refresh()
+    screen._on_timer_update()
+    assert len(drawn) == 1
+
+
+async def test_the_number_of_a_feature_opens_it_in_one_frame(wide_features, drawn, monkeypatch):
+    monkeypatch.setattr("tui.terminal.frames.HELD_S", 60.0)  # however long the thread takes
+    await press(wide_features, "#", "9")
+    screen = wide_features.app.screen
+    shown = FeatureDetailPane.show
+
+    def showing(pane, read):
+        assert not drawn  # nothing from the answer to the feature
+        shown(pane, read)
+
+    monkeypatch.setattr(FeatureDetailPane, "show", showing)
+    drawn.clear()
+    await press(wide_features, "enter")
+    assert screen.query_one(FeatureDetailPane).feature == 9
+    assert drawn
+
+
+async def test_a_frame_is_not_held_for_long(wide_features, drawn, monkeypatch):
+    monkeypatch.setattr("tui.terminal.frames.HELD_S", 0.05)
+    screen = wide_features.app.screen
+    drawn.clear()
+    screen.hold_frame()
+    screen.refresh()
+    screen._on_timer_update()
+    assert not drawn
+    await settle(wide_features)
+    assert drawn
+    assert not wide_features.app._batch_count
 
 
 async def test_what_is_drawn_in_pieces_is_the_whole_screen(wide_features):

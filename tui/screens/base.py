@@ -5,7 +5,6 @@ from typing import Any, cast
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.events import DescendantFocus
-from textual.screen import Screen
 from textual.widget import Widget
 
 from mi_crow.errors import MiCrowError
@@ -13,7 +12,7 @@ from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.context import AppContext
 from tui.screens.zoom import ZoomsPanes
-from tui.terminal.compositor import PieceCompositor
+from tui.terminal.frames import OneFrame
 from tui.terminal.keys import is_field
 from tui.threads import ThreadWork
 from tui.widgets.frame.banner import Banner
@@ -25,7 +24,7 @@ from tui.widgets.lists.sorted_list import SortedList
 from tui.workbench import Workbench
 
 
-class MiCrowScreen(ThreadWork, ZoomsPanes, Screen[None]):
+class MiCrowScreen(ThreadWork, ZoomsPanes, OneFrame[None]):
     """A screen with the common frame. Subclasses yield their widgets in `compose_body`.
 
     Subclasses set NAME (a name of `actions.SCREENS`) and take their bindings with
@@ -38,7 +37,6 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, Screen[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._compositor = PieceCompositor()
         self.add_class("screen")
 
     @property

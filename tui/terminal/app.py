@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 from rich.console import RenderableType
@@ -15,9 +16,11 @@ from mi_crow.visible import visible_lines
 from tui.terminal.changed_cells import ChangedCells, SentFrame
 from tui.terminal.key_order import KeysInOrder
 from tui.terminal.keys import takes_key
-from tui.terminal.line_filter import CONTROL_FILTER
+from tui.terminal.line_filter import gate
 from tui.terminal.stylesheet import KeptStylesheet
 from tui.text import printable
+
+_NO_COLOURS, _GREYS = NoColor(), Monochrome()
 
 
 class TerminalApp(KeysInOrder):
@@ -26,6 +29,7 @@ class TerminalApp(KeysInOrder):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.sent_frame = SentFrame()
+        self.last_key_at = monotonic()
         self.stylesheet = KeptStylesheet(variables=self.get_css_variables())
 
     def _load_screen_css(self, screen: Screen) -> None:
@@ -55,8 +59,10 @@ class TerminalApp(KeysInOrder):
     async def on_event(self, event: Event) -> None:
         if isinstance(event, Resize):
             self.sent_frame.forget()  # the terminal may have wrapped its lines anew
-        if self._exit and isinstance(event, Key | Paste):
-            return  # the screens are being closed
+        if isinstance(event, Key | Paste):
+            self.last_key_at = monotonic()
+            if self._exit:
+                return  # the screens are being closed
         await super().on_event(event)
 
     def get_driver_class(self) -> type[Driver]:
@@ -98,8 +104,8 @@ class TerminalApp(KeysInOrder):
         # Textual chooses between greys and no colours once; the theme may be another by now.
         filters = [one for one in super().get_line_filters() if not _uncolours(one)]
         if self.no_color:
-            filters.append(NoColor() if self.native_ansi_color else Monochrome())
-        return [*filters, *CONTROL_FILTER]
+            filters.append(_NO_COLOURS if self.native_ansi_color else _GREYS)
+        return gate(*filters)
 
     async def _check_bindings(self, key: str, priority: bool = False) -> bool:
         if self._exit or not self._screen_stacks.get(self._current_mode):  # the app ends

@@ -7,6 +7,7 @@ Every line of every widget passes, whoever wrote the widget.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from rich.segment import Segment
@@ -32,4 +33,20 @@ class ControlFilter(LineFilter):
         ]
 
 
-CONTROL_FILTER: Final[Sequence[LineFilter]] = (ControlFilter(),)
+class Gate(LineFilter):
+    """Several filters as one: Textual makes a line anew for each."""
+
+    def __init__(self, filters: tuple[LineFilter, ...]) -> None:
+        super().__init__()
+        self._filters = filters
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        for line_filter in self._filters:
+            segments = line_filter.apply(segments, background)
+        return segments
+
+
+@lru_cache(maxsize=8)
+def gate(*filters: LineFilter) -> Sequence[LineFilter]:
+    """These filters, and last the one that lets no control character through."""
+    return (Gate((*filters, ControlFilter())),)

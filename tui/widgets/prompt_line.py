@@ -11,6 +11,7 @@ from textual.suggester import Suggester, SuggestFromList
 from textual.widget import Widget
 from textual.widgets import Static
 
+from tui.terminal.frames import OneFrame
 from tui.text import printable
 from tui.widgets.field import CompletingField, Field
 
@@ -58,6 +59,7 @@ class PromptLine(Horizontal):
         self._hint = ""
         self._check: Callable[[str], str] | None = None
         self._trouble = ""
+        self._opens = False
         self._back: Widget | None = None
 
     def compose(self) -> ComposeResult:
@@ -85,14 +87,17 @@ class PromptLine(Horizontal):
         hint: str = "enter accepts · esc cancels",
         check: Callable[[str], str] | None = None,
         select: bool = False,
+        opens: bool = False,
     ) -> None:
         """Opens the line. `purpose` comes back with the messages.
 
         `value` can be edited; with `select`, typing replaces it and enter accepts it as it is.
         `proposal` shows in an empty line, in place of the placeholder, and right accepts it.
         `suggestions` are whole texts, or a function that completes what was typed. `check` says
-        what is wrong with a text, or nothing.
+        what is wrong with a text, or nothing. With `opens`, the answer opens something: the line
+        goes in the frame that shows it.
         """
+        self._opens = opens
         if not self.is_open:
             self._back = self.screen.focused
         self.purpose = ""  # no Typed for what the program puts there
@@ -156,5 +161,7 @@ class PromptLine(Horizontal):
         if self._trouble:
             return
         purpose, value = self.purpose, self.field.value.strip()
+        if self._opens and isinstance(self.screen, OneFrame):
+            self.screen.hold_frame()
         self.close()
         self.post_message(self.Answered(purpose, value, stay))

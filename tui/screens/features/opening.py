@@ -75,6 +75,7 @@ class OpenFeatureScreen(MiCrowScreen):
     def _show_feature(self, read: DetailRead) -> None:
         if (read.store, read.feature, read.band) == self._request:
             self.pane.show(read)
+            self.let_frame_go()
             self.refresh_bindings()
             self._look_elsewhere()
         elif not self.is_resting("detail"):

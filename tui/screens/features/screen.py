@@ -209,7 +209,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         )
 
     def action_jump(self) -> None:
-        self.prompt.ask("jump", "#", placeholder="feature number")
+        self.prompt.ask("jump", "#", placeholder="feature number", opens=True)
 
     def action_tag(self) -> None:
         if self.table.marks:
@@ -244,8 +244,10 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             if number.isdigit():
                 self.mi_crow.leave_place()
                 self._go_to(int(number))
-            elif number:
-                self.tell(UserError(f"{number!r} is not a number"))
+            else:
+                self.let_frame_go()
+                if number:
+                    self.tell(UserError(f"{number!r} is not a number"))
         elif message.purpose in MARKED_PURPOSES:
             self.answered_for_marked(message.purpose, message.value)
         elif message.purpose == "tag":

@@ -1,7 +1,7 @@
 """What opens over a screen: the frame of popups, and the question with yes or no."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -11,7 +11,7 @@ from textual.widgets import Static
 
 from tui.actions import bindings
 from tui.clipboard import copy_focused
-from tui.terminal.compositor import PieceCompositor
+from tui.terminal.frames import OneFrame
 from tui.text import printable
 from tui.threads import ThreadWork
 from tui.widgets.frame.footer import FooterBar
@@ -23,16 +23,12 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class Popup(ThreadWork, ModalScreen[Result | None]):
+class Popup(ThreadWork, OneFrame[Result | None], ModalScreen[Result | None]):
     """A box in the middle of the screen. Subclasses yield their widgets in `compose_box`."""
 
     HEADING = ""
     CSS_PATH = Path(__file__).with_name("popups.tcss")
     BINDINGS = bindings("popup", "close") + bindings("app", "copy")
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        self._compositor = PieceCompositor()
 
     def compose(self) -> ComposeResult:
         box = Vertical(classes="popup-box")
