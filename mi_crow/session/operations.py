@@ -15,7 +15,7 @@ from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.known import KnownFeatures
 from mi_crow.session import layers
 from mi_crow.session.causes import EXPLAINING, Causes
-from mi_crow.session.vectors import look_into
+from mi_crow.session.vectors import OPERATIONS as OF_VECTORS
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Operations:
             "hooks": self._hooks,
             "profile": self._profile,
             "watch": self._watch,
-            "look_into": partial(look_into, workspace),
+            **{name: partial(one, workspace) for name, one in OF_VECTORS.items()},
             **{name: partial(self._explain, name) for name in EXPLAINING},
         }
         self._known = KnownFeatures(workspace)
@@ -221,6 +221,7 @@ class Operations:
             "n": n,
             "prefixes": self._prefixes(),
             "shelf": self._shelf,
+            "baseline": baseline,
         }
         try:
             loaded = self._running(sae_id)
@@ -228,7 +229,6 @@ class Operations:
             if messages is not None:
                 branches = Branches.from_json(messages)
                 return answer(self._workspace, loaded, branches, stack, **options)
-            options["baseline"] = baseline
             return steer_loaded(self._workspace, loaded, prompt, stack, **options)
         except Exception as error:
             if not out_of_memory(error):

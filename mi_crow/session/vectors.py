@@ -1,6 +1,7 @@
-"""The session's operations on vectors of the workspace: taken apart, and the texts along them. No
-model has to be loaded."""
+"""The session's operations on vectors of the workspace: taken apart, refined, exchanged with other
+tools, and the texts along them. No model has to be loaded."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.store.workspace import Workspace
@@ -52,6 +53,52 @@ def look_into(
         except MiCrowError as error:
             found["texts_why"] = error.sentence
     return found
+
+
+def imported(
+    workspace: Workspace,
+    path: str,
+    name: str,
+    layer: str | None = None,
+    model_id: str | None = None,
+) -> dict[str, Any]:
+    """See `vectors.exchange.import_vector`; the new vector is in the workspace."""
+    from mi_crow.mechanistic.vectors.exchange import import_vector
+    from mi_crow.mechanistic.vectors.stored import new_path, save_vector
+
+    new_path(workspace, name)  # a name that is taken is said before the file is read
+    save_vector(workspace, import_vector(Path(path), name, layer, model_id))
+    return {"name": name}
+
+
+def exported(workspace: Workspace, name: str, path: str) -> dict[str, Any]:
+    """See `vectors.exchange.export_vector`; replaces what is there."""
+    from mi_crow.mechanistic.vectors.exchange import export_vector
+    from mi_crow.mechanistic.vectors.stored import load_vector
+
+    export_vector(load_vector(workspace, name), Path(path))
+    return {"path": path}
+
+
+def refined(
+    workspace: Workspace, name: str, new: str, sae_id: str, keep: int, device: str = "auto"
+) -> dict[str, Any]:
+    """See `vectors.from_sae.refine_vector`; the new vector is in the workspace."""
+    from mi_crow.mechanistic.vectors.from_sae import refine_vector
+    from mi_crow.mechanistic.vectors.stored import load_vector, new_path, save_vector
+
+    new_path(workspace, new)
+    vector = load_vector(workspace, name)
+    save_vector(workspace, refine_vector(workspace, vector, new, sae_id, keep, device=device))
+    return {"name": new}
+
+
+OPERATIONS = {
+    "look_into": look_into,
+    "import_vector": imported,
+    "export_vector": exported,
+    "refine_vector": refined,
+}
 
 
 def _short(one: "TopText") -> dict[str, Any]:

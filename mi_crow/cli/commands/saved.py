@@ -90,7 +90,10 @@ def _row(one: "SavedGeneration") -> list[str]:
 
 
 def _show(one: "SavedGeneration") -> None:
-    settings = {key: value for key, value in one.settings.items() if key != "interventions"}
+    from mi_crow.mechanistic.concepts.generation_files import heard_texts
+
+    left_out = ("interventions", "messages")
+    settings = {key: value for key, value in one.settings.items() if key not in left_out}
     facts = {
         "generation": str(one.id),
         "saved": moment(one.created),
@@ -107,7 +110,7 @@ def _show(one: "SavedGeneration") -> None:
     for change in _interventions(one):
         print_line(_change(change))
     for title, text in (
-        ("prompt", one.prompt),
+        *heard_texts(one),
         ("baseline", one.baseline),
         ("steered", one.steered),
     ):

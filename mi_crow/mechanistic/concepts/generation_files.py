@@ -4,8 +4,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations_rows import SavedGeneration
 from mi_crow.mechanistic.concepts.saved_files import quoted, write_saved
+from mi_crow.mechanistic.steering.chat.branches import Branches, transcript
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.visible import visible
 
@@ -33,7 +35,7 @@ def _section(one: SavedGeneration) -> str:
         **{
             name.replace("_", " "): str(value)
             for name, value in one.settings.items()
-            if name != "interventions"
+            if name not in ("interventions", "messages")
         },
         **{
             name.replace("_", " "): f"{value:.4g}"
@@ -45,9 +47,26 @@ def _section(one: SavedGeneration) -> str:
     texts = [
         f"**{title}**\n\n{quoted(text)}\n"
         for title, text in (
-            ("prompt", one.prompt),
+            *heard_texts(one),
             ("baseline", one.baseline),
             ("steered", one.steered),
         )
     ]
     return "\n".join([f"## Generation {one.id}\n", *facts, "", *texts])
+
+
+def heard_texts(one: SavedGeneration) -> list[tuple[str, str]]:
+    """The prompt, or what each side of a chat had heard."""
+    try:
+        messages = one.settings.get("messages")
+        chat = None if messages is None else Branches.from_json(messages)
+    except UserError:
+        chat = None
+    if chat is None:
+        return [("prompt", one.prompt)]
+    if chat.alike:
+        return [("chat", transcript(chat.steered))]
+    return [
+        ("chat of the baseline", transcript(chat.baseline)),
+        ("steered chat", transcript(chat.steered)),
+    ]

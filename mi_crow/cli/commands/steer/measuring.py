@@ -2,11 +2,9 @@
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from mi_crow.bounds import AMOUNT, COUNT, FACTOR, FEATURE, SHARE, SIZE, TEMPERATURE, TOP_P, Bounds
-from mi_crow.clean_text import clean_text
 from mi_crow.cli.arguments import (
     add_job,
     add_sae,
@@ -19,6 +17,7 @@ from mi_crow.cli.arguments import (
     open_workspace,
     pick_sae,
 )
+from mi_crow.cli.commands.steer.prompts import prompts_of
 from mi_crow.cli.formatting import moment, number, share
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import (
@@ -115,6 +114,9 @@ def _add_sweep(parser: ArgumentParser) -> None:
         metavar="N",
         help="texts with the words of the texts in which feature N is strong",
     )
+    judge.add_argument(
+        "--about", metavar="WORDS", help="texts like the indexed ones that a description matches"
+    )
     judge.add_argument("--regex", help="texts that match this regular expression")
     sweep = parser.add_argument_group("sweep (every combination is measured)")
     add_switch(
@@ -162,6 +164,12 @@ def _add_auto(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--label", help="the label to make happen, by its best feature")
     parser.add_argument("--label-free", action="store_true", help="judge by its texts alone")
+    parser.add_argument(
+        "--about",
+        dest="description",
+        metavar="WORDS",
+        help="what to make happen, in words: its features are found by their names and texts",
+    )
     parser.add_argument("--regex", help="judge by this regular expression")
     parser.add_argument(
         "--recipes", type=_words, default=(), metavar="R,R,..", help="ways to try (default: all)"
@@ -196,7 +204,9 @@ def run(options: Namespace) -> int:
     if options.command == "steer results":
         return _results(workspace, options)
     sae_id = pick_sae(workspace, options.sae)
-    trial = from_options(Trial, options, prompts=_prompts(options), control=not options.no_control)
+    trial = from_options(
+        Trial, options, prompts=prompts_of(options), control=not options.no_control
+    )
     shared: dict[str, Any] = {
         "sae_id": sae_id,
         "trial": trial,
@@ -235,7 +245,7 @@ def _sweep(workspace: Any, options: Namespace, shared: dict[str, Any]) -> SweepC
         strengths=STRENGTHS if options.sweep and not varied else options.strengths,
         plausible=plausible,
         kl_budgets=budgets,
-        judging=Judging(options.label, options.judge_feature, options.regex),
+        judging=Judging(options.label, options.judge_feature, options.regex, options.about),
         **shared,
     )
 
@@ -246,23 +256,6 @@ def _rating(options: Namespace) -> Rating | None:
             raise UserError("--judge-model and --concept need an --endpoint")
         return None
     return Rating(*llm_of(options.endpoint, options.judge_model), options.concept)
-
-
-def _prompts(options: Namespace) -> tuple[str, ...]:
-    if options.prompts is None:
-        return tuple(options.prompt)
-    path = Path(options.prompts).expanduser()
-    try:
-        text = path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{options.prompts!r} is not text in UTF-8") from error
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"{options.prompts!r} cannot be read ({reason})") from error
-    lines = [clean_text(line) for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise UserError(f"{options.prompts!r} has no prompts", hint="write one a line")
-    return (*options.prompt, *lines)
 
 
 def show_sweep(result: dict[str, Any]) -> None:

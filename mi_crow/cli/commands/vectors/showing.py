@@ -50,6 +50,7 @@ def print_summary(one: "VectorSummary") -> None:
         "against": _texts(made, "against"),
         "run": str(made.get("run_id") or ""),
         "source": str(made.get("source") or ""),
+        "note": str(made.get("note") or ""),
         "SAE": str(made.get("sae") or refined.get("sae") or ""),
         "refined from": str(refined.get("of") or ""),
         "features": _feature_list(refined.get("features") or made.get("features")),

@@ -32,6 +32,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.vectors import stored
 from mi_crow.mechanistic.vectors.config import MakeConfig
 from mi_crow.mechanistic.vectors.job import summary_json
+from mi_crow.mechanistic.vectors.noting import note_vector
 from mi_crow.store.workspace import Workspace
 
 
@@ -128,6 +129,10 @@ def _options_of_export(parser: ArgumentParser) -> None:
 
 def _options_of_rename(parser: ArgumentParser) -> None:
     parser.add_argument("new_name", metavar="NEW", help="its new name")
+
+
+def _options_of_note(parser: ArgumentParser) -> None:
+    parser.add_argument("text", help="the note; an empty one removes it")
 
 
 def _add_force(parser: ArgumentParser) -> None:
@@ -252,6 +257,12 @@ def _rename(workspace: Workspace, options: Namespace) -> None:
     print_outcome(options.json, result, said)
 
 
+def _note(workspace: Workspace, options: Namespace) -> None:
+    note_vector(workspace, options.name, options.text)
+    said = f"{'wrote' if options.text.strip() else 'removed'} the note on vector {options.name!r}"
+    print_outcome(options.json, {"vector": options.name, "note": options.text.strip()}, said)
+
+
 def _remove(workspace: Workspace, options: Namespace) -> None:
     stored.remove_vector(workspace, options.name)
     print_outcome(options.json, {"removed": options.name}, f"deleted vector {options.name!r}")
@@ -297,5 +308,6 @@ _ACTIONS = {
         "export a vector as .safetensors or as a GGUF control vector", _export, _options_of_export
     ),
     "rename": _Action("give a vector another name", _rename, _options_of_rename),
+    "note": _Action("write a note on a vector", _note, _options_of_note),
     "rm": _Action("delete a vector", _remove),
 }

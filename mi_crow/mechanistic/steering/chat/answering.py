@@ -22,6 +22,7 @@ def answer(
     on_token: OnToken | None = None,
     should_stop: Callable[[], bool] | None = None,
     bos: str = "auto",
+    baseline: bool = True,
     **options: Any,
 ) -> dict[str, Any]:
     """What the assistant says next on both sides: the result of `steer_loaded`, with which it
@@ -29,7 +30,8 @@ def answer(
 
     Interventions on all tokens act on what the assistant says; any other positions stay (`window
     0:` reaches every token). While both sides have heard the same they are one batch; afterwards
-    each continues its own conversation, and `perplexity_ratio` is left out.
+    each continues its own conversation, and `perplexity_ratio` is left out. Without `baseline` only
+    the steered side answers, and `branches` stays as it was asked.
 
     Raises UserError for a conversation that does not end with a question, one that the template
     refuses, and a model without a chat template.
@@ -50,11 +52,13 @@ def answer(
             on_token(name, sample, piece)
 
     if branches.alike:
-        result = side(branches.steered, stack, on_token=on_token)
+        result = side(branches.steered, stack, on_token=on_token, baseline=baseline)
     else:
-        baseline = side(branches.baseline, (), on_token=plain)
+        plainly = side(branches.baseline, (), on_token=plain) if baseline else None
         result = side(branches.steered, stack, on_token=on_token, baseline=False)
-        result = _together(baseline, result)
+        result = result if plainly is None else _together(plainly, result)
+    if not baseline:
+        return {**result, "branches": branches.as_json()}
     said = branches.answered(result["baseline"], result["steered"])
     return {**result, "branches": said.as_json()}
 

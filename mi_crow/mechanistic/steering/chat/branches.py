@@ -46,6 +46,48 @@ class Branches:
             (*self.steered, {"role": "assistant", "content": steered}),
         )
 
+    def unanswered(self) -> "Branches":
+        """Without the answers after the last question."""
+        return Branches(_asking(self.baseline), _asking(self.steered))
+
+    def until(self, place: int) -> "Branches":
+        """The first `place` messages of each side."""
+        return Branches(self.baseline[:place], self.steered[:place])
+
+    def from_side(self, side: str) -> "Branches":
+        """What was said on one side, on both."""
+        said = self.baseline if side == "baseline" else self.steered
+        return Branches(said, said)
+
+    def edited(self, place: int, side: str, content: str) -> "Branches":
+        """With other words in message number `place` of a side (`both`: of either), and without
+        what followed it. Raises UserError for empty ones."""
+        if not content.strip():
+            raise UserError("the message is empty", hint="write something, or remove it")
+
+        def changed(messages: tuple[Message, ...], own: str) -> tuple[Message, ...]:
+            if side not in (own, "both") or place >= len(messages):
+                return messages[: place + 1]
+            return (*messages[:place], {**messages[place], "content": content})
+
+        return Branches(changed(self.baseline, "baseline"), changed(self.steered, "steered"))
+
+    @property
+    def system(self) -> str:
+        """The system prompt; empty without one."""
+        first = self.steered[0] if self.steered else {}
+        return first.get("content", "") if first.get("role") == "system" else ""
+
+    def with_system(self, content: str) -> "Branches":
+        """With this system prompt in front on both sides; without any where it is empty."""
+        front = ({"role": "system", "content": content},) if content.strip() else ()
+
+        def changed(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+            own = messages[1:] if messages and messages[0]["role"] == "system" else messages
+            return (*front, *own)
+
+        return Branches(changed(self.baseline), changed(self.steered))
+
     def check_asks(self) -> None:
         """Raises UserError where nobody waits for an answer."""
         for messages in (self.baseline, self.steered):
@@ -83,6 +125,18 @@ class Branches:
         except OSError as error:
             raise UserError(f"{path!r} cannot be read ({error.strerror})") from error
         return cls.from_json(parse_json(content, path))
+
+
+def _asking(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    end = len(messages)
+    while end and messages[end - 1]["role"] == "assistant":
+        end -= 1
+    return messages[:end]
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """A conversation as people type it: `user: Good morning`, a line a message."""
+    return "\n".join(f"{one['role']}: {one['content']}" for one in messages)
 
 
 def _messages(data: Any) -> tuple[Message, ...]:

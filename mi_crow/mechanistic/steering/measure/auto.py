@@ -12,6 +12,7 @@ from typing import Any
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.aims.allies import allies_of
+from mi_crow.mechanistic.steering.measure.aims.described import texts_described
 from mi_crow.mechanistic.steering.measure.aims.rivals import rivals_of
 from mi_crow.mechanistic.steering.measure.aims.topic_vector import topic_vector
 from mi_crow.mechanistic.steering.measure.bench import Bench, Readings
@@ -69,7 +70,7 @@ def run_auto(
         loaded,
         baselines,
     )
-    bench.rater = rater_of(config.rating, config.label)
+    bench.rater = rater_of(config.rating, config.label, config.description)
     name = config.name or measurement_id("auto", asdict(config), bench.loaded.weights_hash())
     measurement = open_measurement(workspace, name, "auto", asdict(config))
     search = Search(bench, config, development, measurement, progress, bench.judge.own_effect)
@@ -103,6 +104,7 @@ def run_auto(
         "feature": feature,
         "features": list(features),  # the one that steers was chosen among these
         "label": config.label,
+        "description": config.description,
         **bench.judge.as_json(),
         "recipe": winner["recipe"],
         "strength": winner["strength"],
@@ -145,7 +147,10 @@ def _aim(
     vector = spread = ""
     with suppress(UserError):
         texts, seed, label = indexed.texts, config.trial.seed, config.judging.label
-        sides = texts.about(feature, seed) if label is None else texts.labelled(label, seed)
+        if config.judging.description is not None:
+            sides = texts_described(texts, config.judging.description)[:2]
+        else:
+            sides = texts.about(feature, seed) if label is None else texts.labelled(label, seed)
         if recipes & {"group", "group-decay"}:
             allies = allies_of(indexed.store, sides, feature)
         if recipes & {"means", "means-floor", "means-decay"}:

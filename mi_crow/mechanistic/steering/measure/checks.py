@@ -4,6 +4,10 @@ from mi_crow.errors import UserError
 from mi_crow.language_model.endpoint import Endpoint
 from mi_crow.mechanistic.steering.fits import all_maxima, check_stack, looked_up
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.measure.aims.described import (
+    features_described,
+    texts_described,
+)
 from mi_crow.mechanistic.steering.measure.aims.detectors import detectors_of
 from mi_crow.mechanistic.steering.measure.config import (
     AutoConfig,
@@ -18,6 +22,8 @@ from mi_crow.mechanistic.steering.measure.ratings import Rater
 from mi_crow.mechanistic.steering.measure.recipes import recipes_named
 from mi_crow.store.workspace import Workspace
 
+_TRIED = 3  # features of a description, of which the one that steers is taken
+
 
 def check_sweep(workspace: Workspace, config: SweepConfig) -> None:
     """Raises UserError or NotFoundError for a sweep that would fail; no model is loaded."""
@@ -29,7 +35,7 @@ def check_sweep(workspace: Workspace, config: SweepConfig) -> None:
             indexed.check_feature(feature)
     all_maxima(workspace, config.sae_id, stack)
     _check_judging(indexed, config.judging)
-    rater_of(config.rating, config.judging.label)
+    rater_of(config.rating, config.judging.label, config.judging.description)
 
 
 def check_auto(workspace: Workspace, config: AutoConfig) -> None:
@@ -38,7 +44,7 @@ def check_auto(workspace: Workspace, config: AutoConfig) -> None:
     indexed = Indexed.open(workspace, config.sae_id)
     indexed.check_feature(features_for(indexed, config)[0])
     _check_judging(indexed, config.judging)
-    rater_of(config.rating, config.label)
+    rater_of(config.rating, config.label, config.description)
     if len(config.trial.prompts) == 1:
         raise UserError(
             "one prompt cannot be both for the search and for the report", hint="give two or more"
@@ -52,12 +58,15 @@ def check_scores(workspace: Workspace, config: ScoresConfig) -> None:
 
 def features_for(indexed: Indexed, config: AutoConfig) -> tuple[int, ...]:
     """The feature that is asked for, or those that tell a label best on training documents, the
-    likeliest to steer first.
+    likeliest to steer first, or those that a description is about.
 
     Raises NotFoundError for an unknown label, UserError where no feature tells it.
     """
     if config.feature is not None:
         return (config.feature,)
+    if config.description is not None:
+        described = features_described(indexed.store, indexed.texts, config.description)
+        return tuple(one.feature for one in described[:_TRIED])
     assert config.label is not None
     indexed.texts.check_label(config.label)
     found = detectors_of(indexed.store, config.label)
@@ -66,11 +75,14 @@ def features_for(indexed: Indexed, config: AutoConfig) -> tuple[int, ...]:
     return found
 
 
-def rater_of(rating: Rating | None, label: str | None) -> Rater | None:
+def rater_of(
+    rating: Rating | None, label: str | None, description: str | None = None
+) -> Rater | None:
     """The rater that is asked for. Raises UserError where nothing says what it should look for."""
     if rating is None:
         return None
-    concept = rating.concept.strip() or (label or "").rpartition(":")[2].strip()
+    named = (label or "").rpartition(":")[2].strip()
+    concept = rating.concept.strip() or named or (description or "").strip()
     if not concept:
         raise UserError(
             "the judge must know what texts should be about", hint="--concept 'stormy weather'"
@@ -89,5 +101,7 @@ def _check_judging(indexed: Indexed, judging: Judging) -> None:
         indexed.texts.check_label(judging.label)
     if judging.feature is not None:
         indexed.check_feature(judging.feature)
+    if judging.description is not None:
+        texts_described(indexed.texts, judging.description)
     if judging.pattern is not None:
         compiled_pattern(judging.pattern)

@@ -17,7 +17,8 @@ STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5)
 
 @dataclass(frozen=True)
 class Judging:
-    """What counts as a hit: a label of the corpus, a feature's own topic, or a pattern.
+    """What counts as a hit: a label of the corpus, a feature's own topic, a pattern, or what the
+    texts are about that a description matches.
 
     Without any it is the topic of the feature that is steered.
     """
@@ -25,11 +26,15 @@ class Judging:
     label: str | None = None
     feature: int | None = None
     pattern: str | None = None  # a regular expression
+    description: str | None = None
 
     def __post_init__(self) -> None:
-        given = [one for one in (self.label, self.feature, self.pattern) if one is not None]
-        if len(given) > 1:
-            raise UserError("several judges were given", hint="give a label, a feature or a regex")
+        given = (self.label, self.feature, self.pattern, self.description)
+        if sum(one is not None for one in given) > 1:
+            raise UserError(
+                "several judges were given",
+                hint="give a label, a feature, a description or a regex",
+            )
         FEATURE.check(self.feature, "the feature to judge by")
 
 
@@ -122,12 +127,13 @@ class SweepConfig:
 
 @dataclass(frozen=True)
 class AutoConfig:
-    """Finding a stack that makes a feature, or the feature of a label, happen in text."""
+    """Finding a stack that makes a feature, a label or what a description says happen in text."""
 
     sae_id: str
     feature: int | None = None
     label: str | None = None
     label_free: bool = False  # a label only chooses the feature; judged by what that is about
+    description: str | None = None  # in words: the features are found by it
     recipes: tuple[str, ...] = ()  # none: all
     most_ratio: float = 1.5
     tries: int = 5  # strengths tried for each recipe
@@ -140,8 +146,14 @@ class AutoConfig:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.feature is None) == (self.label is None):
-            raise UserError("give a feature or a label", hint="e.g. --feature 42 or --label music")
+        aims = (self.feature, self.label, self.description)
+        if sum(one is not None for one in aims) != 1:
+            raise UserError(
+                "give a feature, a label or a description",
+                hint="e.g. --feature 42, --label music or --about 'ships and the sea'",
+            )
+        if self.description is not None and not self.description.strip():
+            raise UserError("the description is empty", hint="say in words what should happen")
         if self.label_free and self.label is None:
             raise UserError("label-free needs a label", hint="e.g. --label music --label-free")
         FEATURE.check(self.feature, "the feature")
@@ -159,7 +171,7 @@ class AutoConfig:
         if self.pattern is not None:
             return Judging(pattern=self.pattern)
         label = None if self.label_free else self.label
-        return Judging(label=label, feature=self.feature)
+        return Judging(label=label, feature=self.feature, description=self.description)
 
 
 @dataclass(frozen=True)

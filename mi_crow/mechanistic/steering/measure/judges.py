@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.steering.measure.aims.described import texts_described
 from mi_crow.mechanistic.steering.measure.config import Judging
 from mi_crow.mechanistic.steering.measure.texts import Document, IndexedTexts
 
@@ -99,18 +100,23 @@ def judge_of(
     """The judge that is asked for, `feature` being the one that is steered; texts of `words` words
     are what it will read.
 
-    Raises UserError for a pattern that is not valid or a feature in too few texts, NotFoundError
-    for an unknown label.
+    Raises UserError for a pattern that is not valid, and for a feature or a description in too few
+    texts; NotFoundError for an unknown label.
     """
     words = max(words, _LEAST_WORDS)
     if judging.pattern is not None:
         return _by_pattern(judging.pattern, texts, words, seed)
     if judging.label is not None:
         return _by_label(judging.label, texts, words, seed)
+    if judging.description is not None:
+        about, others, _ = texts_described(texts, judging.description)
+        what = f"what {judging.description!r} is about"
+        return _by_words(what, about, others, words, seed)
     chosen = judging.feature if judging.feature is not None else feature
     if chosen is None:
         raise UserError("nothing to judge by", hint="give --label or --regex")
-    return _by_topic(chosen, texts, words, seed)
+    about, others = texts.about(chosen, seed)
+    return _by_words(f"the topic of feature {chosen}", about, others, words, seed)
 
 
 def _by_pattern(pattern: str, texts: IndexedTexts, words: int, seed: int) -> Judge:
@@ -156,9 +162,10 @@ def _by_label(label: str, texts: IndexedTexts, words: int, seed: int) -> Judge:
     )
 
 
-def _by_topic(feature: int, texts: IndexedTexts, words: int, seed: int) -> Judge:
-    """Which words stand in the texts in which the feature is strong, and not in others."""
-    about, others = texts.about(feature, seed)
+def _by_words(
+    what: str, about: Sequence[Document], others: Sequence[Document], words: int, seed: int
+) -> Judge:
+    """Which words stand in the texts of a topic, and not in others."""
     inside = {one.number for one in about}
     train = [one for one in (*about, *others) if not one.heldout]
     names = ["topic" if one.number in inside else "other" for one in train]
@@ -174,7 +181,7 @@ def _by_topic(feature: int, texts: IndexedTexts, words: int, seed: int) -> Judge
     limit = float(np.quantile(apart(seen), 1 - _FALSE_ALARMS)) if seen else 0.0
     heldout = [one for one in (*about, *others) if one.heldout]
     return _tested(
-        f"the topic of feature {feature}",
+        what,
         lambda found: apart(found) - limit,
         (train, heldout),
         lambda one: one.number in inside,

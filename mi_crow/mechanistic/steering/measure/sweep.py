@@ -45,7 +45,8 @@ def run_sweep(
         workspace, config.sae_id, indexed, config.judging, target, trial, config.device, loaded
     )
     others = control_of_stack(indexed.store, targets, rivals, trial.seed) if trial.control else {}
-    bench.rater = rater_of(config.rating, config.judging.label)
+    judging = config.judging
+    bench.rater = rater_of(config.rating, judging.label, judging.description)
     name = config.name or measurement_id("sweep", asdict(config), bench.loaded.weights_hash())
     measurement = open_measurement(workspace, name, "sweep", asdict(config))
     arms = arms_of(config, stack)

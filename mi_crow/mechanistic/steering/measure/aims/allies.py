@@ -1,5 +1,7 @@
 """Allies of a feature: those that are strong in the texts it is about. Torch-free."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mi_crow.mechanistic.features.queries import FeatureStore
@@ -22,6 +24,20 @@ def allies_of(
     each document: the others count as 0.
     """
     sides = [[one.number for one in some if not one.heldout] for some in texts]
+    weight = told_apart(store, sides)
+    weight[feature] = max(weight[feature], weight.max())
+    order = np.argsort(-weight, kind="stable")[:most]
+    greatest = weight[order[0]]
+    if greatest <= 0:
+        return ((feature, 1.0),)
+    shares = [(int(one), round(float(weight[one] / greatest), 3)) for one in order]
+    return tuple((one, share) for one, share in shares if share >= _LEAST)
+
+
+def told_apart(store: FeatureStore, sides: Sequence[Sequence[int]]) -> np.ndarray:
+    """How far each feature tells the documents of the first side from those of the second:
+    [features], the difference of means times the decoder row's norm, 0 where that is less than half
+    a standard deviation."""
     n = store.meta().n_features
     means, squares = np.zeros((2, n)), np.zeros((2, n))
     for place, documents in enumerate(sides):
@@ -40,11 +56,4 @@ def allies_of(
     norm[norms["feature"]] = norms["norm"]
     apart = means[0] - means[1]
     spread = np.sqrt(np.maximum(squares - means**2, 0.0).mean(axis=0))
-    weight = np.where(apart > _APART * spread, apart * norm, 0.0)
-    weight[feature] = max(weight[feature], weight.max())
-    order = np.argsort(-weight, kind="stable")[:most]
-    greatest = weight[order[0]]
-    if greatest <= 0:
-        return ((feature, 1.0),)
-    shares = [(int(one), round(float(weight[one] / greatest), 3)) for one in order]
-    return tuple((one, share) for one, share in shares if share >= _LEAST)
+    return np.where(apart > _APART * spread, apart * norm, 0.0)
