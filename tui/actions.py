@@ -20,7 +20,7 @@ from tui.action_tables.inspect import (
     KEPT_INSPECTIONS,
     SOURCES,
 )
-from tui.action_tables.steer import ARMS, KEPT, MEASUREMENTS, PRESETS, STEER, VECTORS
+from tui.action_tables.steer import ARMS, KEPT, MEASUREMENTS, PRESETS, STEER, TURNS, VECTORS
 
 NO_KEY = "no-key"  # what the binding of an action has that is reached by the palette only
 SCREENS = ("runs", "features", "inspect", "steer", "concepts", "control")
@@ -249,6 +249,7 @@ ACTIONS: tuple[Action, ...] = (
     *KEPT_INSPECTIONS,
     *SOURCES,
     *STEER,
+    *TURNS,
     *KEPT,
     *PRESETS,
     *MEASUREMENTS,

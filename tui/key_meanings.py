@@ -17,6 +17,7 @@ ANSWERS = (
     "presets",
     "measurements",
     "arms",
+    "turns",
     "vectors",
     "causes",
     "grid",
@@ -67,6 +68,7 @@ MEANINGS = {
     "z": Meaning("undo", ("undo",)),
     # Capitals: the same the other way round, or the rarer thing.
     "A": Meaning("auto: find a setting", ("auto",)),
+    "B": Meaning("branches of a chat", ("chat",)),
     "C": Meaning("confidence", ("confidence",)),
     "D": Meaning("directions: vectors, or the logit lens", ("lens", "vectors")),
     "E": Meaning("edit the values and start again", ("again",)),

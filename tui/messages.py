@@ -139,6 +139,13 @@ class VectorToSteer(Message, bubble=False):
 
 
 @dataclass(eq=False, repr=False)
+class VectorToInspect(Message, bubble=False):
+    """To the Inspect screen: show this vector as a lane of the grid."""
+
+    name: str
+
+
+@dataclass(eq=False, repr=False)
 class CaptureLayer(Message, bubble=False):
     """To the Runs screen: open the form of a capture of this layer."""
 

@@ -93,7 +93,7 @@ class ScriptedSession:
             "targets": [f"feature:{feature}" for feature in features],
             "metrics": {"tokens_s": 41.3, "kl": 0.82},
             "stopped": False,
-            "prompt_tokens": len(params["prompt"].split()) + 1,
+            "prompt_tokens": len(params.get("prompt", "a question").split()) + 1,
             "bos_added": True,
         }
 

@@ -15,6 +15,8 @@ from tui import messages
 from tui.app import MiCrowApp
 from tui.screens.steer.measured.popups import ArmsPopup
 from tui.widgets.area import Area
+from tui.widgets.field import Field
+from tui.widgets.forms.line import input_id
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import RowList
 
@@ -144,7 +146,9 @@ async def test_a_sweep_is_asked_for_and_followed(
         assert "nothing on the stack is switched on" in notices(pilot)
 
 
-async def test_auto_takes_a_feature_a_label_or_words(open_steer, monkeypatch: pytest.MonkeyPatch):
+async def test_auto_takes_a_feature_a_label_or_a_description(
+    open_steer, monkeypatch: pytest.MonkeyPatch
+):
     asked: list[dict[str, Any]] = []
 
     def submit(workspace: Workspace, kind: str, params: dict[str, Any], *rest: Any, **more: Any):
@@ -152,16 +156,43 @@ async def test_auto_takes_a_feature_a_label_or_words(open_steer, monkeypatch: py
         return "steer-auto-1"
 
     monkeypatch.setattr("mi_crow.jobs.launch.submit", submit)
-    async with open_steer(3) as (pilot, _):
-        await press(pilot, "A", "enter")
-        assert asked[-1]["feature"] == 3
-        await press(pilot, "A", *"zzyzx", "enter")
-        assert "no feature is about 'zzyzx'" in notices(pilot)
-        store = pilot.app.context.features
-        [(label,)] = store.connection.rows("SELECT min(label) FROM idx.feature_labels")
-        await press(pilot, "A", *label, "enter")
-        assert asked[-1]["label"] == label
-        assert len(asked) == 2
+    async with open_steer(3, size=(120, 40)) as (pilot, _):
+        await press(pilot, "A")
+        assert pilot.app.screen.query_one("#field-aim", Field).value == "#3"
+        await settle(pilot)
+        assert "#3 sails and masts" in screen_text(pilot) or "#3" in screen_text(pilot)
+        await press(pilot, "ctrl+r")
+        assert (asked[-1]["feature"], asked[-1].get("label")) == (3, None)
+
+        async def ask(text: str, **more: str) -> None:
+            await press(pilot, "A")
+            for name, value in {"aim": text, **more}.items():
+                pilot.app.screen.query_one(f"#{input_id(name)}", Field).value = value
+            await press(pilot, "ctrl+r")
+
+        await ask("zzyzx")
+        assert "no feature is about 'zzyzx'" in " ".join(screen_text(pilot).split())
+        await press(pilot, "escape", "escape")
+        await ask("sailing")
+        assert asked[-1]["label"] == "sailing"
+        await ask("a mast in the harbour", pattern="mast(")
+        assert "'mast(' is not a valid regular expression" in " ".join(screen_text(pilot).split())
+        pilot.app.screen.query_one("#field-pattern", Field).value = "mast"
+        await settle(pilot)
+        assert "features to try: #" in " ".join(screen_text(pilot).split())
+        await press(pilot, "ctrl+r")
+        assert asked[-1]["description"] == "a mast in the harbour"
+        assert asked[-1]["pattern"] == "mast"
+        await ask("sailing", rated="yes")
+        assert "no LLM endpoint is known" in " ".join(screen_text(pilot).split())
+        for name, value in {
+            "rating.endpoint": "http://localhost:1/v1",
+            "rating.model": "m",
+        }.items():
+            pilot.app.screen.query_one(f"#{input_id(name)}", Field).value = value
+        await press(pilot, "ctrl+r")
+        assert asked[-1]["rating"]["endpoint"] == "http://localhost:1/v1"
+        assert len(asked) == 4
 
 
 @pytest.mark.parametrize("size", [(80, 24), pytest.param((200, 60), marks=pytest.mark.slow)])

@@ -10,6 +10,8 @@ CONTROL = (
     Action("control.toggle", "space", "switch", "on/off", "Switch the hook on or off"),
     Action("control.remove", "x", "remove", "remove", "Remove the hook"),
     Action("control.steer", "s", "steer", "steer", "Put the layer on the stack of Steer"),
+    Action("control.vectors", "D", "vectors", "vectors", "The vectors of the workspace"),
+    Action("control.vector", "", "vector", "vector here", "Make a vector at this layer"),
     Action("control.capture", "", "capture", "capture", "Capture the activations of this layer"),
     Action("control.load", "l", "load_model", "load model", "Load the model of the open SAE"),
 )

@@ -18,6 +18,7 @@ INSPECT = (
     Action("inspect.attribute", "a", "attribute", "why", "What made the model say what follows"),
     Action("inspect.map", "m", "grid", "grid", "Features by tokens, as a grid"),
     Action("inspect.lens", "D", "lens", "lens", "What the model would say after each layer"),
+    Action("inspect.vectors", "", "vectors", "vectors", "Vectors, to be lanes of the grid", False),
     Action("inspect.layers", "M", "layers", "layers", "How each layer's SAE reads the text", False),
     Action("inspect.compare", "equals_sign", "compare", "compare", "Compare with another text"),
     Action("inspect.patch", "", "patch", "patch", "Restore parts of one prompt in another", False),
@@ -41,6 +42,8 @@ CAUSES = (
 GRID = (
     Action("grid.attribute", "a", "attribute", "why", "Find what made the model say it"),
     Action("grid.look", "d", "next_look", "look", "Show the cells another way"),
+    Action("grid.vectors", "v", "vectors", "vectors", "Add a vector as a lane"),
+    Action("grid.remove", "x", "remove", "no lane", "Take the vector off the grid"),
     Action("grid.save", "S", "save", "save", "Save the text with what was found"),
 )
 

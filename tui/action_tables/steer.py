@@ -6,6 +6,24 @@ STEER = (
     Action("steer.run", "ctrl+r", "run", "generate", "Generate baseline and steered"),
     Action("steer.prompt", "e", "edit_prompt", "prompt", "Edit the prompt"),
     Action("steer.new", "n", "add", "new", "New intervention"),
+    Action("steer.chat", "B", "chat", "chat", "Chat with the model, or the messages of the chat"),
+    Action("steer.system", "", "system", "system prompt", "Write the chat's system prompt", False),
+    Action(
+        "steer.from_baseline",
+        "",
+        "go_on('baseline')",
+        "from baseline",
+        "Let both sides of the chat continue from the baseline",
+        False,
+    ),
+    Action(
+        "steer.from_steered",
+        "",
+        "go_on('steered')",
+        "from steered",
+        "Let both sides of the chat continue from the steered one",
+        False,
+    ),
     Action("steer.remove", "x", "remove", "remove", "Remove the selected intervention"),
     Action("steer.less", "h,less_than_sign", "nudge(-1)", "less", "Decrease the strength"),
     Action("steer.more", "l,greater_than_sign", "nudge(1)", "more", "Increase the strength"),
@@ -41,6 +59,20 @@ STEER = (
     Action("steer.copy", "y", "copy", "copy", "Copy both texts", False),
 )
 
+TURNS = (
+    Action("turns.edit", "e", "choose('edit')", "edit", "Edit the message"),
+    Action("turns.remove", "x", "choose('remove')", "cut", "Remove it and what follows"),
+    Action(
+        "turns.baseline", "h,left", "choose('baseline')", "baseline", "Both go on from the baseline"
+    ),
+    Action(
+        "turns.steered", "l,right", "choose('steered')", "steered", "Both go on from the steered"
+    ),
+    Action("turns.system", "s", "choose('system')", "system", "Write the system prompt"),
+    Action("turns.new", "n", "choose('new')", "new", "A new chat with the same system prompt"),
+    Action("turns.prompt", "p", "choose('prompt')", "prompt", "Back to a prompt"),
+)
+
 KEPT = (
     Action("kept.open", "enter", "select_row", "open", "Show it on the screen"),
     Action("kept.again", "R", "choose('again')", "run again", "Generate it again"),
@@ -59,8 +91,13 @@ MEASUREMENTS = (
 VECTORS = (
     Action("vectors.open", "enter", "select_row", "look into", "Its features, and texts along it"),
     Action("vectors.steer", "s", "choose('steer')", "steer", "Put the vector on Steer's stack"),
+    Action("vectors.inspect", "i", "choose('inspect')", "lane", "A lane of it in Inspect's grid"),
     Action("vectors.new", "n", "choose('new')", "new", "Make a vector, as a job"),
+    Action("vectors.refine", "f", "choose('refine')", "refine", "Keep its best features alone"),
     Action("vectors.rename", "r", "choose('rename')", "rename", "Give it another name"),
+    Action("vectors.note", "e", "choose('note')", "note", "Write a note on it"),
+    Action("vectors.export", "w", "choose('export')", "export", "Write .safetensors or .gguf"),
+    Action("vectors.import", "I", "choose('import')", "import", "From .safetensors or .gguf"),
     Action("vectors.remove", "x", "choose('remove')", "remove", "Remove the vector"),
 )
 

@@ -22,7 +22,8 @@ PARTING = "┆"  # stands where a text leaves the one beside it
 
 @dataclass(frozen=True)
 class Passage:
-    """One piece of text: the prompt that it continues, and a title when there are several.
+    """One piece of text: the prompt that it continues, and a title when there are several. In a
+    chat `turns` stand above it: who said what.
 
     Once its `tokens` are known they carry the `heat` of a feature (`top` has the last step), and a
     sign before token number `parts`. `notes` stand below it.
@@ -36,6 +37,7 @@ class Passage:
     top: float = 0.0
     parts: int | None = None
     notes: tuple[str, ...] = ()
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 class StreamText(LineView):
@@ -79,6 +81,8 @@ class StreamText(LineView):
                 lines.append(Content(""))
             if passage.title:
                 lines.append(Content.styled(printable(passage.title), "bold $accent"))
+            for turn in passage.turns:
+                lines += self._lines_of_turn(*turn)
             lines += self._lines_of(passage)
             for note in passage.notes:
                 note_lines = wrap_tokens([note], self.text_width)
@@ -87,11 +91,25 @@ class StreamText(LineView):
             lines = [Content.styled(self._empty, "$muted")]
         self.set_lines(lines)
 
+    def _lines_of_turn(self, role: str, said: str) -> list[Content]:
+        """Who said it, and the words."""
+        return [
+            Content.assemble(
+                *((piece.text, "$muted" if piece.index else "bold $primary") for piece in line)
+            )
+            for line in wrap_tokens([f"{role}: ", said.strip()], self.text_width)
+        ]
+
     def _lines_of(self, passage: Passage) -> list[Content]:
         """The prompt in another colour, then the text, with heat where it is known."""
+        if passage.turns and not passage.prompt and not passage.text:
+            return []
+        asked_style = "bold $primary" if passage.turns else "$muted"
         if not passage.tokens:
             return [
-                Content.assemble(*((piece.text, "" if piece.index else "$muted") for piece in line))
+                Content.assemble(
+                    *((piece.text, "" if piece.index else asked_style) for piece in line)
+                )
                 for line in wrap_tokens([passage.prompt, passage.text], self.text_width)
             ]
         cut = passage.parts if passage.parts is not None else len(passage.tokens)
@@ -105,7 +123,7 @@ class StreamText(LineView):
             own = [piece for piece in line if piece.index]
             asked = _text(tuple(piece for piece in line if not piece.index))
             hot = heat_line(own, heat, passage.top, mode, marks)
-            lines.append(Content.assemble((asked, "$muted"), hot) if asked else hot)
+            lines.append(Content.assemble((asked, asked_style), hot) if asked else hot)
         return lines
 
 

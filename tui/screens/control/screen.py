@@ -88,7 +88,7 @@ class ControlScreen(WatchesLayers):
 
     def on_screen_resume(self) -> None:
         self._follow_session()
-        self._show_rows()  # Steer may have changed its stack
+        self.look_at_stack()  # Steer may have changed it
 
     def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
         self._know_model()

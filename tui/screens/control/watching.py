@@ -3,18 +3,21 @@ depth, and the ways to Steer and to a capture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.content import Content
 
 from mi_crow.hooks.specs import HookSpec
+from mi_crow.mechanistic.vectors.stored import list_vectors
 from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.screens.base import MiCrowScreen
 from tui.screens.control.hooks import detector_content, from_form, hook_fields, hook_rows
 from tui.screens.control.profile import profile_charts
-from tui.text import number
+from tui.screens.vectors.ways import HasVectors
+from tui.text import number, printable
 from tui.widgets.area import Area
 from tui.widgets.facts import section
 from tui.widgets.forms.popup import FormPopup
@@ -22,6 +25,8 @@ from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.prompt_line import PromptLine
 
 if TYPE_CHECKING:
+    from mi_crow.mechanistic.steering.interventions import Intervention
+    from mi_crow.mechanistic.vectors.stored import VectorSummary
     from tui.screens.control.tree import LayerTree
 
 _CHART_LINES = 6
@@ -36,7 +41,7 @@ class Measured:
     watched: dict[str, Any]
 
 
-class WatchesLayers(MiCrowScreen):
+class WatchesLayers(HasVectors, MiCrowScreen):
     """The part of Control beside the tree. Its body has `#layers`, `#own-hooks`, the text and a
     prompt line."""
 
@@ -44,6 +49,7 @@ class WatchesLayers(MiCrowScreen):
         _tree: LayerTree
         _profile: dict[str, Any]
         _words: str
+        _read_for: tuple[str, messages.ModelAlone | None] | None
 
         def _show_rows(self) -> None: ...
         def _show_detail(self) -> None: ...
@@ -54,6 +60,7 @@ class WatchesLayers(MiCrowScreen):
         self._specs: list[HookSpec] = []  # in the order in which they act
         self._found: list[Any] = []  # what each of them found, as of the last measurement
         self._kl: float | None = None
+        self._vector_layers: dict[str, tuple[str, ...]] = {}  # of those on Steer's stack
 
     @property
     def hook_list(self) -> RowList:
@@ -83,6 +90,8 @@ class WatchesLayers(MiCrowScreen):
         if message.purpose == "filter" and message.value != self._words:
             self._words = message.value
             self._show_rows()
+        elif isinstance(message, PromptLine.Answered):
+            self.vector_answered(message.purpose, message.value)
 
     def close_popup(self) -> bool:
         return self.query_one(PromptLine).close() or self.clear_filter()
@@ -164,6 +173,12 @@ class WatchesLayers(MiCrowScreen):
         if self._kl is not None:
             words = f"KL {number(self._kl, 3)} nats a token from the plain model"
             parts.append(section("Controllers", Content.styled(words, "$foreground")))
+        here = [one for one in self.context.steered if layer in self._layers_of(one)]
+        if here:
+            words = Content("\n").join(
+                Content.assemble(("◆ ", "$accent"), printable(one.describe())) for one in here
+            )
+            parts.append(section("On the stack of Steer", words))
         charts = profile_charts(self._profile, self._tree.block_of(layer), width, _CHART_LINES)
         if charts is not None:
             parts.append(charts)
@@ -175,13 +190,31 @@ class WatchesLayers(MiCrowScreen):
 
     def _steered_layers(self) -> set[str]:
         """The layers that the stack of Steer changes."""
-        layers = {sae.sae_id: sae.layer for sae in self.context.saes()}
-        own = {None: layers.get(self.context.sae_id or "", "")} | layers
-        names = {
-            one.layer or (own.get(one.sae, "") if one.aim.of_sae else "")
-            for one in self.context.steered
-        }
+        return {name for one in self.context.steered for name in self._layers_of(one)}
+
+    def _layers_of(self, one: "Intervention") -> set[str]:
+        """The modules that an intervention changes."""
+        if one.aim.kind == "vector":
+            names: tuple[str, ...] = self._vector_layers.get(one.aim.name, ())
+        elif one.aim.of_sae:
+            sae_id = one.sae or self.context.sae_id
+            names = tuple(sae.layer for sae in self.context.saes() if sae.sae_id == sae_id)
+        else:
+            names = (one.layer or one.aim.name,)
         return {self._named(name) for name in names if name}
+
+    def look_at_stack(self) -> None:
+        """Shows the stack of Steer on the tree; where its vectors act is read from their files."""
+        names = {one.aim.name for one in self.context.steered if one.aim.kind == "vector"}
+        if names - self._vector_layers.keys():
+            self.in_thread(
+                partial(list_vectors, self.context.workspace), self._keep_layers, group="stack"
+            )
+        self._show_rows()
+
+    def _keep_layers(self, found: "Sequence[VectorSummary]") -> None:
+        self._vector_layers = {one.name: tuple(one.widths) for one in found}
+        self._show_rows()
 
     # Ways from here.
 
@@ -190,6 +223,23 @@ class WatchesLayers(MiCrowScreen):
             await self.mi_crow.go("steer", messages.LayerToSteer(layer))
 
     async def action_capture(self) -> None:
-        layer, sae = self.query_one("#layers", RowList).key, self.context.sae()
-        if layer is not None and sae is not None:
-            await self.mi_crow.go("runs", messages.CaptureLayer(sae.model_id, layer))
+        layer, (_, model) = self.query_one("#layers", RowList).key, self.vector_place()
+        if layer is not None:
+            await self.mi_crow.go("runs", messages.CaptureLayer(model, layer))
+
+    def action_vector(self) -> None:
+        """The form of a vector at the layer under the cursor."""
+        self.make_vector(*self.vector_place())
+
+    def vector_place(self) -> tuple[str, str]:
+        """The layer under the cursor, by its hook point where it has one, and the tree's model."""
+        layer = self._tree.get(self.query_one("#layers", RowList).key)
+        state, sae, usual = self.context.session_state, self.context.sae(), None
+        if self._read_for is not None and state.phase == "ready":
+            model = state.model_id
+        elif sae is not None:
+            model = sae.model_id
+        else:
+            usual = self.context.usual_model()
+            model = usual.model if usual is not None else ""
+        return (layer.point or layer.name) if layer is not None else "", model or ""

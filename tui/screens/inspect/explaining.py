@@ -23,6 +23,7 @@ from tui.screens.inspect.inspection import Inspection
 from tui.screens.inspect.keeping import Found
 from tui.screens.inspect.popups import CausesPopup, GridPopup, Look, Wanted
 from tui.text import printable
+from tui.widgets.token_grid import GridRow
 from tui.widgets.token_heat import quoted
 
 ORDERS = ("meaning", "share", "surprise", "raw", "count", "first")
@@ -127,8 +128,11 @@ class Explains(MiCrowScreen):
             return
         features = [feature for feature, _ in found.top][:_GRID_ROWS]
         rows = feature_grid(found, features, self._pinned, self._rows)
+        rows = [*self.more_rows(), *rows]
 
         def line(key: str, token: int) -> Content:
+            if not key.isdecimal():
+                return self.more_line(key, token)
             act = found.acts_of(int(key))[token]
             known = self._rows.get(int(key))
             name = known.meaning if known is not None else ""
@@ -144,6 +148,14 @@ class Explains(MiCrowScreen):
         looks = [Look("Features by tokens, % of the maximum", rows, 4)]
         popup = GridPopup(found.tokens, looks, line, column=self.token or 0, opens_feature=True)
         self.app.push_screen(popup, self._wanted)
+
+    def more_rows(self) -> list[GridRow]:
+        """Rows of the grid above the features."""
+        return []
+
+    def more_line(self, key: str, token: int) -> Content:
+        """One cell of these."""
+        raise NotImplementedError
 
     def action_lens(self) -> None:
         """What the model would say after each block."""

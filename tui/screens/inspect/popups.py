@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Wanted(NamedTuple):
     """What to do once the popup is closed."""
 
-    what: str  # open, steer, steer group, choose, attribute, patch or another kind of patching
+    what: str  # open, steer, steer group, choose, attribute, vectors, no lane, patch or another
     sae_id: str | None = None
     feature: int | None = None
     token: int | None = None
@@ -209,10 +209,24 @@ class GridPopup(FoundPopup):
             return len(self._looks) > 1 or bool(self._other)
         if action == "attribute":
             return self._explains_token
+        if action in ("vectors", "remove"):
+            return self._opens_feature and (action == "vectors" or not self._on_feature)
         return super().check_action(action, parameters)
+
+    @property
+    def _on_feature(self) -> bool:
+        return (self._grid.key or "0").isdecimal()
+
+    def action_vectors(self) -> None:
+        """The vectors, at the one under the cursor."""
+        self.dismiss(Wanted("vectors", target=None if self._on_feature else self._grid.key))
+
+    def action_remove(self) -> None:
+        self.dismiss(Wanted("no lane", target=self._grid.key))
 
     @on(TokenGrid.Moved)
     def _moved(self) -> None:
+        self.refresh_bindings()
         key = self._grid.key
         line = self._line(key, self._grid.column) if key is not None else Content("nothing fires")
         self.query_one("#grid-line", Static).update(line)
@@ -222,7 +236,9 @@ class GridPopup(FoundPopup):
         key, token = self._grid.key, self._grid.column
         if key is None:
             return
-        if self._opens_feature:
+        if self._opens_feature and not key.isdecimal():
+            self.action_vectors()
+        elif self._opens_feature:
             self.dismiss(Wanted("open", None, int(key), token))
         elif self._chooses_row:
             self.dismiss(Wanted("choose", key, None, token))

@@ -21,6 +21,7 @@ from tui.screens.inspect.explained import token_labels
 from tui.screens.inspect.explaining import Shown
 from tui.screens.inspect.inspection import Inspection, inspection_from
 from tui.screens.inspect.keeping import Found
+from tui.screens.inspect.lanes import HasLanes
 from tui.screens.inspect.reading import Inspected, Reads
 from tui.screens.inspect.rows import COLUMNS, feature_rows
 from tui.screens.inspect.saved import SavedInspectionsScreen
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureRow
 
 
-class InspectScreen(Reads, TakesTexts, SavedInspectionsScreen):
+class InspectScreen(HasLanes, Reads, TakesTexts, SavedInspectionsScreen):
     """A text with the activations of one feature, and the features of the text and of one token."""
 
     NAME = "inspect"
@@ -97,17 +98,23 @@ class InspectScreen(Reads, TakesTexts, SavedInspectionsScreen):
     def found(self) -> Found | None:
         return self._found
 
+    @property
+    def reading_asked(self) -> dict[str, Any]:
+        return {"windows": True} if self._windows else {}
+
     # What comes back at the next start.
 
     def state(self) -> dict[str, Any]:
         shown = {"order": self._shown.order, "which": self._shown.which}
         how = {"windows": self._windows, "labelled": self._labelled}
-        return {"text": self.area.text, "against": self._against, **how, **shown}
+        text = {"text": self.area.text, "against": self._against}
+        return {**text, **how, **shown, **self.lanes_state()}
 
     def restore(self, saved: JsonObject) -> None:
         self._windows = saved.flag("windows", False)
         self._labelled = saved.flag("labelled", False)
         self._shown = Shown.restored(saved)
+        self.restore_lanes(saved)
         self._against = saved.text("against", "")
         self.area.text = saved.text("text", "")
 
@@ -347,7 +354,7 @@ class InspectScreen(Reads, TakesTexts, SavedInspectionsScreen):
             name_feature(self.mi_crow, self._naming, message.value)
         elif message.purpose == "export":
             self.export_to(message.value)
-        else:
+        elif not self.vector_answered(message.purpose, message.value):
             self.answered_source(message.purpose, message.value)
 
     def action_copy(self) -> None:

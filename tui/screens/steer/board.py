@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+from mi_crow.mechanistic.steering.chat.branches import Message
 from tui.screens.steer.heading import passage_title
 from tui.screens.steer.writing import PassageDone, Plan, Sample, SideText
 from tui.text import number
@@ -11,6 +12,7 @@ from tui.widgets.stream_text import Passage
 from tui.widgets.token_heat import peak_index, quoted
 
 _STEERED = "steered"
+ANSWERS = "assistant"  # who says what is written in a chat
 
 
 @dataclass
@@ -44,24 +46,28 @@ class Board:
 
     def passages(self, side: str, target: str | None) -> list[Passage]:
         """What a side shows, the heat being that of `target` where it was read."""
-        places = range(self.started) if side == _STEERED else range(min(self.started, 1))
+        started = max(self.started, 1) if self.plan.chat is not None else self.started
+        places = range(started if side == _STEERED else min(started, 1))
         return [self._passage(place, side, target) for place in places]
 
     def _passage(self, place: int, side: str, target: str | None) -> Passage:
         done = next((one for one in self.done if one.place == place), None)
-        prompt, title = self.plan.prompt, ""
+        prompt, title, turns = self.plan.prompt, "", ()
+        if (chat := self.plan.chat) is not None:
+            prompt = f"{ANSWERS}: "
+            turns = turns_of(chat.baseline if side != _STEERED else chat.steered)
         if self.plan.titles and side == _STEERED:
             title = passage_title(self.plan, done) if done else self.plan.titles[place]
         if done is None or self.sample >= len(done.samples):
             text = self._arrived.get((place, side, self.sample), "")
             if side != _STEERED and self.sample < len(self.plan.kept):
                 text = self.plan.kept[self.sample].text
-            return Passage(prompt, text, title)
+            return Passage(prompt, text, title, turns=turns)
         own = done.samples[self.sample]
         pair = Sample(self._baseline(own), own.steered)
         shown = pair.side(side)
         if not shown.tokens:
-            return Passage(prompt, shown.text, title)
+            return Passage(prompt, shown.text, title, turns=turns)
         at = _column(done, target)
         heat = shown.acts[at] if at is not None and at < len(shown.acts) else ()
         parts = parting(pair)
@@ -74,6 +80,7 @@ class Board:
             top=self._top(target),
             parts=parts,
             notes=tuple(filter(None, (_peak(done, at, shown, heat), _figures(side, pair, parts)))),
+            turns=turns,
         )
 
     def _baseline(self, own: Sample) -> SideText:
@@ -91,6 +98,11 @@ class Board:
                 for text in (one.baseline, one.steered):
                     found += text.acts[at] if at is not None and at < len(text.acts) else ()
         return max(found)
+
+
+def turns_of(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    """Who said what, for a passage."""
+    return tuple((one["role"], one["content"]) for one in messages)
 
 
 def _column(done: PassageDone, target: str | None) -> int | None:

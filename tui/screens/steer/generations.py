@@ -9,11 +9,14 @@ from textual import on
 from textual.app import ComposeResult
 
 from mi_crow.bounds import SEED
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.steering.chat.branches import Branches
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.store.json_object import JsonObject
 from tui.actions import bindings
 from tui.messages import ModelAlone
 from tui.preferences.key_words import key
+from tui.screens.steer.board import ANSWERS, turns_of
 from tui.screens.steer.constraint import Constraint
 from tui.screens.steer.stack import stack_text
 from tui.screens.steer.writing import MOST_SAMPLES, Plan, Settings
@@ -120,7 +123,7 @@ def generation_row(one: "SavedGeneration", marked: bool) -> Row:
     return Row(
         str(one.id),
         (
-            Cell("● " if marked else "  ", "$accent", ((printable(one.prompt), ""),)),
+            Cell("● " if marked else "  ", "$accent", ((printable(_asked(one)), ""),)),
             Cell(_changes(one), "$muted"),
             Cell(number(kl, 2) if isinstance(kl, int | float) else "", "$muted"),
             Cell(_when(one), "$muted"),
@@ -139,9 +142,19 @@ def compared(one: "SavedGeneration", pair: "Sequence[SavedGeneration]") -> list[
         if any(other.get(name) != value for other in others)
     ]
     title = " · ".join(["steered", _changes(one) or "no interventions", *differs])
+    titles = (f"baseline · {_when(one)}", title)
+    texts = (one.baseline, one.steered)
+    try:
+        chat = chat_of(one)
+    except UserError:  # the question and the answers stand all the same
+        chat = None
+    if chat is None:
+        pairs = zip(texts, titles, strict=True)
+        return [Passage(one.prompt, text, words) for text, words in pairs]
+    heard = map(turns_of, (chat.baseline, chat.steered))
     return [
-        Passage(one.prompt, one.baseline, f"baseline · {_when(one)}"),
-        Passage(one.prompt, one.steered, title),
+        Passage(f"{ANSWERS}: ", text, words, turns=turns)
+        for text, words, turns in zip(texts, titles, heard, strict=True)
     ]
 
 
@@ -159,7 +172,13 @@ def plan_of(saved: "SavedGeneration") -> Plan:
     )
     sae_id = next(iter(saved.sae_ids), None)
     alone = ModelAlone(saved.model_id, saved.revision) if sae_id is None else None
-    return Plan(saved.prompt, (stack,), (), asked, sae_id, alone=alone)
+    return Plan(saved.prompt, (stack,), (), asked, sae_id, alone=alone, chat=chat_of(saved))
+
+
+def chat_of(saved: "SavedGeneration") -> Branches | None:
+    """The conversation that a saved generation answered; None for a prompt. Raises UserError."""
+    messages = saved.settings.get("messages")
+    return None if messages is None else Branches.from_json(messages)
 
 
 def sample_number(saved: "SavedGeneration") -> int:
@@ -170,8 +189,16 @@ def sample_number(saved: "SavedGeneration") -> int:
 
 def same_request(one: Plan, other: Plan) -> bool:
     """Whether two plans ask for the same texts."""
-    return (one.prompt, one.settings, one.sae_id, one.alone, *map(stack_text, one.stacks)) == (
+    return (
+        one.prompt,
+        one.chat,
+        one.settings,
+        one.sae_id,
+        one.alone,
+        *map(stack_text, one.stacks),
+    ) == (
         other.prompt,
+        other.chat,
         other.settings,
         other.sae_id,
         other.alone,
@@ -186,6 +213,10 @@ def saved_words(saved: "SavedGeneration") -> str:
     return f"saved {_when(saved)}{figure}"
 
 
+def _asked(one: "SavedGeneration") -> str:
+    return f"chat: {one.prompt}" if "messages" in one.settings else one.prompt
+
+
 def _changes(one: "SavedGeneration") -> str:
     rows: Any = one.settings.get("interventions")
     try:
@@ -195,7 +226,8 @@ def _changes(one: "SavedGeneration") -> str:
 
 
 def _settings(one: "SavedGeneration") -> dict[str, Any]:
-    plain = {name: value for name, value in one.settings.items() if name != "interventions"}
+    left_out = ("interventions", "messages")
+    plain = {name: value for name, value in one.settings.items() if name not in left_out}
     return {"seed": one.seed, "model": one.model_id, "device": one.device, **plain}
 
 

@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from textual.content import Content
 
+from mi_crow.mechanistic.steering.chat.branches import Branches, transcript
 from tui.screens.steer.stack import change_text, stack_text, target_text
 from tui.screens.steer.writing import PassageDone, Plan
 from tui.text import number, printable
 
+_LEAST = 12  # cells of what made a text
+
 
 def plan_words(plan: Plan, open_sae: str | None) -> dict[str, str]:
     """What made each side's text, with the SAE where another one is open by now."""
-    spaced = plan.prompt.endswith(" ")
+    spaced = plan.chat is None and plan.prompt.endswith(" ")
     steered = _sweep(plan) if plan.titles else stack_text(plan.stacks[0]) or "no interventions"
     if within := plan.settings.constraint.describe():
         steered = f"{steered} · within {within}"
@@ -42,11 +46,16 @@ def _swept(plan: Plan) -> int:
     return (differs or titled or [0])[0]
 
 
-def title_content(side: str, words: str, figures: str) -> Content:
-    """One line over a text: `Steered  #42 +0.8 max   23.1 tokens/s`."""
+def title_content(side: str, words: str, figures: str, width: int = 0) -> Content:
+    """One line over a text: `Steered  #42 +0.8 max   23.1 tokens/s`. Where it is wider than `width`
+    the words make room for the figures."""
+    shown = Content(printable(words))
+    room = width - len(side) - 2 - (3 + cell_len(figures) if figures else 0)
+    if width and shown.cell_length > room:
+        shown = shown.truncate(max(room, _LEAST), ellipsis=True)
     return Content.assemble(
         (side.title(), "bold $primary"),
-        (f"  {printable(words)}", "$muted"),
+        (f"  {shown.plain}", "$muted"),
         (f"   {figures}" if figures else "", "$accent"),
     )
 
@@ -77,7 +86,7 @@ def reading(plan: Plan, done: Sequence[PassageDone], sample: int = 0) -> str:
 
 
 def prompt_text(done: Sequence[PassageDone]) -> str:
-    """How the prompt was read: `6 tokens, BOS added`."""
+    """How the prompt was read: `6 tokens, BOS added`. Of a chat, how the steered side was."""
     if not done or not done[0].prompt_tokens:
         return ""
     bos = ", BOS added" if done[0].bos_added else ""
@@ -103,6 +112,13 @@ def copied_text(plan: Plan, baseline: str, steered: str) -> str:
     how = f"seed {settings.seed}, temperature {settings.temperature:g}"
     made = f"SAE {plan.sae_id}, {how}" if plan.sae_id else how
     words = plan_words(plan, plan.sae_id)["steered"]
-    return (
-        f"prompt\n{plan.prompt}\n\nbaseline\n{baseline}\n\nsteered: {words} ({made})\n{steered}\n"
-    )
+    asked = f"prompt\n{plan.prompt}" if plan.chat is None else heard_text(plan.chat)
+    return f"{asked}\n\nbaseline\n{baseline}\n\nsteered: {words} ({made})\n{steered}\n"
+
+
+def heard_text(chat: Branches) -> str:
+    """What both sides of a conversation have heard, for people."""
+    if chat.alike:
+        return f"chat\n{transcript(chat.steered)}"
+    sides = (("baseline", chat.baseline), ("steered", chat.steered))
+    return "\n\n".join(f"chat, {name}\n{transcript(said)}" for name, said in sides)

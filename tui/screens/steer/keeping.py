@@ -35,6 +35,7 @@ def keep(plan: Plan, done: Sequence[PassageDone], sample: int, annotations: "Ann
                 "temperature": plan.settings.temperature,
                 **({"sample": sample, "samples": plan.settings.samples} if several else {}),
                 **plan.settings.constraint.as_params(),
+                **({"messages": plan.chat.as_json()} if plan.chat is not None else {}),
                 "prompt_tokens": done[0].prompt_tokens,
                 "bos_added": done[0].bos_added,
                 "interventions": [one.as_json() for one in plan.stacks[passage.place]],

@@ -11,6 +11,7 @@ from mi_crow.errors import MiCrowError, UserError
 from tui.annotate import write
 from tui.screens.concepts.typed_path import typed_path
 from tui.screens.steer.board import Board
+from tui.screens.steer.chat_screen import Chats
 from tui.screens.steer.generations import (
     ComparePopup,
     GenerationsPopup,
@@ -22,7 +23,6 @@ from tui.screens.steer.generations import (
 )
 from tui.screens.steer.keeping import sample_of
 from tui.screens.steer.writing import PassageDone, Plan, Sample, SideText
-from tui.screens.steer.writing_screen import WritingScreen
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.prompt_line import PromptLine
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, SavedGeneration
 
 
-class SavedTexts(WritingScreen):
+class SavedTexts(Chats):
     """The part of Steer that shows what was saved."""
 
     def __init__(self) -> None:
@@ -81,6 +81,7 @@ class SavedTexts(WritingScreen):
             else:
                 self.mi_crow.open_sae(plan.sae_id)
         self._take_up(plan)
+        self.take_up_chat(plan, saved.baseline, saved.steered)
         self._runs += 1
         shown = Sample(SideText(saved.baseline), SideText(saved.steered))
         done = PassageDone(

@@ -1,5 +1,6 @@
 """Screen 4, Steer: a prompt, a stack of interventions, baseline and steered text side by side."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from textual.containers import Container, Horizontal, Vertical
 from textual.widgets import Button, Label, Static
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.steering.chat.branches import Branches
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.store.json_object import JsonObject
 from tui import messages
@@ -26,6 +28,7 @@ from tui.screens.steer.keeping import keep, sample_of
 from tui.screens.steer.measured.measuring import MeasuresStacks
 from tui.screens.steer.presets import PresetChoice, PresetPopup, lacks_sae
 from tui.screens.steer.saved_screen import SavedTexts
+from tui.screens.steer.writing import Plan
 from tui.screens.steer.writing_screen import SETTINGS, SIDES, WritingScreen
 from tui.screens.vectors.ways import HasVectors
 from tui.text import printable
@@ -61,7 +64,8 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
         )
         with Container(id="steer-top", classes="pane -down -shown"):
             with Vertical(id="steer-ask", classes="pane -across -shown"):
-                yield Area(id="steer-prompt", placeholder="A prompt for the model to continue")
+                yield Static(id="steer-mode", markup=False)
+                yield Area(id="steer-prompt")
                 with Horizontal(id="steer-settings"):
                     for name, (label, value) in SETTINGS.items():
                         yield Label(label, classes="steer-label")
@@ -84,6 +88,7 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
 
     def on_mount(self) -> None:
         self._share_lines()
+        self._show_mode()
         self._say_empty()
         self._show_stack()
         self._show_titles()
@@ -97,7 +102,7 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
 
     def state(self) -> dict[str, Any]:
         stack = [one.as_json() for one in self._stack]
-        return {**self.writing_state(), "stack": stack}
+        return {**self.writing_state(), **self.chat_state(), "stack": stack}
 
     def restore(self, saved: JsonObject) -> None:
         self.area.text = saved.text("prompt", "")
@@ -106,6 +111,7 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
         self._constraint = parse_constraint(saved.text("constraint", ""))
         self.use_model(saved.text("model", ""))
         self.set_stack([Intervention.from_json(one) for one in saved.array("stack", [])])
+        self.restore_chat(saved)
 
     # Sweeps and constraints.
 
@@ -161,7 +167,7 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
     # Keeping.
 
     def close_popup(self) -> bool:
-        return self.prompt.close()
+        return self.prompt.close() or self.drop_edit()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("remove", "nudge", "sweep", "switch"):
@@ -172,6 +178,8 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
             return self._board is not None and self._board.plan.settings.samples > 1
         if action == "cancel_measuring":
             return self._active_job() is not None
+        if action == "go_on":
+            return self._said is not None and not self._said.alike
         if action == "save_preset":
             return bool(self._stack)
         return True
@@ -228,8 +236,6 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
             self._sweep(message.value)
         elif message.purpose == "constraint":
             self._constrain(message.value)
-        elif message.purpose == "auto":
-            self.start_auto(message.value)
         elif message.purpose == "model":
             self.use_model(message.value)
         elif message.purpose == "export":
@@ -261,10 +267,25 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
             write(self.mi_crow, partial(keep, board.plan, tuple(board.done), board.sample))
 
     async def action_inspect(self) -> None:
-        """Shows which features fire on the steered text."""
+        """Shows which features fire on the steered text; of a chat, on the whole of it."""
         if (board := self._board) is not None and board.done:
+            if board.plan.chat is not None:
+                self._render_chat(board.plan)
+                return
             text = board.plan.prompt + sample_of(board.done[0], board.sample).steered.text
             await self.mi_crow.go("inspect", messages.SendToInspect(text=text))
+
+    def _render_chat(self, plan: Plan) -> None:
+        said = json.dumps((self._said or Branches()).as_json()["steered"])
+
+        def render() -> str:
+            client = self.context.ready_session(plan.sae_id, plan.alone)
+            return str(client.call("render", chat=said, sae_id=plan.sae_id)["text"])
+
+        async def show(text: str) -> None:
+            await self.mi_crow.go("inspect", messages.SendToInspect(text=text))
+
+        self.in_thread(render, show, group="render")
 
     def action_copy(self) -> None:
         baseline, steered = (self._text(side).text for side in SIDES)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from textual.message import Message
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.steering.chat.branches import Branches
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.messages import ModelAlone
 from tui.screens.steer.constraint import NO_CONSTRAINT, Constraint
@@ -81,6 +82,7 @@ class Plan:
     run: int = 0  # tells what belongs to an earlier plan
     kept: tuple[SideText, ...] = ()  # baselines that were written already
     alone: ModelAlone | None = None  # the model, where no SAE takes part
+    chat: Branches | None = None  # a conversation that ends with the prompt as its last question
 
     def same_baseline(self, other: "Plan | None") -> bool:
         """Whether the other plan has the same baselines."""
@@ -91,7 +93,8 @@ class Plan:
     @property
     def _asked_of_baseline(self) -> tuple[object, ...]:
         plain = replace(self.settings, constraint=NO_CONSTRAINT)
-        return self.prompt, self.sae_id, self.alone, plain
+        heard = None if self.chat is None else self.chat.baseline
+        return self.prompt, heard, self.sae_id, self.alone, plain
 
 
 @dataclass(frozen=True)
@@ -197,9 +200,10 @@ def _passage(
     stack: Sequence[Intervention],
     post: Callable[[Message], object],
 ) -> PassageDone:
+    said = {"prompt": plan.prompt} if plan.chat is None else {"messages": plan.chat.as_json()}
     events = client.request(
         "generate",
-        prompt=plan.prompt,
+        **said,
         interventions=[one.as_json(within=plan.sae_id) for one in stack],
         sae_id=plan.sae_id,
         max_new_tokens=plan.settings.max_new_tokens,

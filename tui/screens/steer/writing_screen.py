@@ -10,7 +10,9 @@ from textual import on
 from textual.widgets import Button, Static
 
 from mi_crow.errors import CancelledError, UserError
+from mi_crow.mechanistic.steering.chat.branches import Branches, transcript
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.session.protocol import SessionDied
 from tui import messages
 from tui.preferences.key_words import key
 from tui.screens.feature_card import FeatureCard
@@ -120,11 +122,10 @@ class WritingScreen(StackScreen):
         before: Board | None = None,
     ) -> None:
         """Writes under each stack; baselines that `before` has already stay."""
-        prompt, alone = self.area.text, self.model_alone
+        alone = self.model_alone
         sae_id = self.context.sae_id if alone is None else None
         try:
-            if not prompt.strip():
-                raise UserError("enter a prompt first")
+            prompt, chat = self.asked(before)
             for stack in plans:
                 stacks.check_stack(stack, sae_id, self._weights, self._of_same_model())
             settings = writing.read_settings(**self._settings(), constraint=self._constraint)
@@ -134,7 +135,9 @@ class WritingScreen(StackScreen):
             return
         self._trouble.clear()
         self._runs += 1
-        plan = writing.Plan(prompt, plans, titles, settings, sae_id, self._runs, alone=alone)
+        plan = writing.Plan(
+            prompt, plans, titles, settings, sae_id, self._runs, alone=alone, chat=chat
+        )
         if before is None:
             self.leave_field()  # what is typed from here on is meant for the screen
         elif plan.same_baseline(before.plan):
@@ -142,6 +145,7 @@ class WritingScreen(StackScreen):
         sample = min(before.sample, settings.samples - 1) if before is not None else 0
         self._board = Board(plan, sample=sample)
         self._stopped = False
+        self.asking(plan)
         self._share_lines()
         if before is None:
             self._show_texts()
@@ -151,6 +155,16 @@ class WritingScreen(StackScreen):
         self.in_thread(
             partial(self._work, plan), self._written, group="write", failed=self._not_written
         )
+
+    def asked(self, before: Board | None) -> tuple[str, Branches | None]:
+        """The prompt, and the conversation that ends with it where there is one; for a stack that
+        was changed that of `before`. Raises UserError."""
+        if not self.area.text.strip():
+            raise UserError("enter a prompt first")
+        return self.area.text, None
+
+    def asking(self, plan: writing.Plan) -> None:
+        """The plan is about to be carried out."""
 
     def _of_same_model(self) -> set[str]:
         """The SAEs whose features may be on the stack, the open one apart unless the model runs
@@ -169,7 +183,8 @@ class WritingScreen(StackScreen):
         texts, lines = self.query_one("#steer-texts"), 0
         if self._board is not None:
             plan = self._board.plan
-            characters = len(plan.prompt) + 5 * plan.settings.max_new_tokens
+            heard = plan.prompt if plan.chat is None else transcript(plan.chat.steered)
+            characters = len(heard) + 5 * plan.settings.max_new_tokens
             lines = len(plan.stacks) * (characters // max(texts.size.width // 2 - 4, 20) + 4)
         self.query_one(FeatureCard).give(texts, 4 + max(lines, 4))
 
@@ -217,6 +232,8 @@ class WritingScreen(StackScreen):
         if isinstance(error, CancelledError) and self._stopped:
             self._written()
             return
+        if isinstance(error, SessionDied):
+            error.hint = f"{key('steer.run')} restarts it and writes again"
         self._trouble.show(error)
         self.tell(error)
         self._show_titles("failed")
@@ -266,9 +283,13 @@ class WritingScreen(StackScreen):
                     "steered": reading(board.plan, board.done, board.sample),
                 }
         for side in SIDES:
-            title = title_content(side, words[side], readings[side])
-            self.query_one(f"#title-{side}", Static).update(title)
+            line = self.query_one(f"#title-{side}", Static)
+            line.update(title_content(side, words[side], readings[side], line.content_size.width))
         self.show_figures()
+
+    def on_resize(self) -> None:
+        if self._board is not None:
+            self.call_after_refresh(self._show_titles)  # as long as the lines are by then
 
     def show_figures(self) -> None:
         """What was measured of the stack that wrote."""

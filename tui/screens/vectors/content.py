@@ -22,7 +22,7 @@ COLUMNS = (
     Column("norm", 7, "right", from_width=56),
     Column("model", 20, from_width=84),
 )
-_NAMES = 12
+_NAMES = 14
 _MOST = 300  # characters of what a vector was made of
 
 
@@ -87,6 +87,8 @@ def vector_detail(one: Known, inside: Mapping[str, Any] | None, hint: str, width
 def _facts(one: Known) -> list[Fact]:
     made = one.made
     facts = [Fact("method", one.summary.method), Fact("model", one.summary.model_id)]
+    if made.get("note"):
+        facts.insert(0, Fact("note", str(made["note"]), "$accent"))
     for side in ("for", "against"):
         words = made.get(side)
         if isinstance(words, list) and words:
@@ -122,26 +124,54 @@ def _feature(one: Any) -> str:
     return str(one)
 
 
+FEATURE_COLUMNS = (
+    Column("feature"),
+    Column("cosine", 6, "right"),
+    Column("in the sum", 10, "right"),
+)
+
+
+def feature_rows(found: Mapping[str, Any]) -> list[Row]:
+    """The nearest features, then the others of the sum; the keys are their numbers."""
+    features = found.get("features")
+    if not isinstance(features, Mapping):
+        return []
+    names = found.get("names") or {}
+    cosines = {int(one["feature"]): float(one["cosine"]) for one in features["nearest"]}
+    sums = {int(one["feature"]): float(one["coefficient"]) for one in features["pursuit"]}
+    return [
+        Row(
+            str(feature),
+            (
+                Cell(
+                    f"#{feature}",
+                    "bold $foreground",
+                    ((f"  {printable(name)}", "$accent"),)
+                    if (name := str(names.get(feature) or names.get(str(feature)) or ""))
+                    else (),
+                ),
+                Cell(number(cosines.get(feature), 2), "$accent"),
+                Cell(number(sums.get(feature), 2), "$chart"),
+            ),
+        )
+        for feature in dict.fromkeys((*cosines, *sums))
+    ]
+
+
+def features_title(found: Mapping[str, Any]) -> str:
+    """Whose features they are, and how much of the vector their sum is."""
+    features = found.get("features")
+    if not isinstance(features, Mapping):
+        return ""
+    share = features.get("explained")
+    part = f" · sum {100 * share:.0f}%" if isinstance(share, int | float) else ""
+    return printable(f"Features of {features['sae_id']}{part}")
+
+
 def _inside(found: Mapping[str, Any], width: int) -> tuple[Content, ...]:
-    """The features and the texts that the session found."""
+    """The texts that the session found, and why it found no more."""
     parts = []
     features, texts = found.get("features"), found.get("texts")
-    names = found.get("names") or {}
-    if isinstance(features, Mapping):
-        for key, measure, title in (
-            ("nearest", "cosine", f"Nearest features of {features['sae_id']}  decoder cosine"),
-            ("pursuit", "coefficient", _explained(features)),
-        ):
-            lines = [
-                Content.assemble(
-                    (f"{'#' + str(one['feature']):<8}", "$foreground"),
-                    (f"{number(one[measure], 2):>7}  ", "$accent"),
-                    (printable(str(names.get(one["feature"]) or "")), "$muted"),
-                ).truncate(width, ellipsis=True)
-                for one in features[key]
-            ]
-            if lines:
-                parts.append(section(printable(title), Content("\n").join(lines)))
     if isinstance(texts, Mapping):
         lines = [
             Content.assemble(
@@ -156,10 +186,6 @@ def _inside(found: Mapping[str, Any], width: int) -> tuple[Content, ...]:
     for key in ("features_why", "texts_why"):
         if found.get(key):
             parts.append(Content.styled(printable(str(found[key])), "$warning"))
-    return tuple(parts) or (Content.styled("there is no SAE and no run of its layer", "$muted"),)
-
-
-def _explained(features: Mapping[str, Any]) -> str:
-    share = features.get("explained")
-    of = f"  explain {100 * share:.0f}% of it" if isinstance(share, int | float) else ""
-    return f"As a sum of features{of}"
+    if not parts and not isinstance(features, Mapping):
+        parts.append(Content.styled("there is no SAE and no run of its layer", "$muted"))
+    return tuple(parts)

@@ -13,7 +13,15 @@ from mi_crow.mechanistic.vectors.stored import list_vectors, norms_of
 from mi_crow.store.workspace import Workspace
 from tui.actions import bindings
 from tui.preferences.key_words import key
-from tui.screens.vectors.content import COLUMNS, Known, vector_detail, vector_rows
+from tui.screens.vectors.content import (
+    COLUMNS,
+    FEATURE_COLUMNS,
+    Known,
+    feature_rows,
+    features_title,
+    vector_detail,
+    vector_rows,
+)
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import ListHeading, RowList
@@ -22,6 +30,7 @@ from tui.widgets.trouble import Trouble
 if TYPE_CHECKING:
     from tui.context import AppContext
 
+_FEW = 8  # lines of the list where the vector stands below it
 _BESIDE = 110  # columns from which the list and the vector stand beside each other
 
 
@@ -29,8 +38,13 @@ _BESIDE = 110  # columns from which the list and the vector stand beside each ot
 class VectorChoice:
     """What to do with a vector."""
 
-    action: str  # steer | new | rename | remove
+    action: (
+        str  # steer | inspect | new | rename | note | export | import | refine | remove | feature
+    )
     name: str = ""
+    words: str = ""  # the note that there is
+    feature: int = 0  # to open, of SAE `sae_id`
+    sae_id: str = ""
 
 
 class VectorsPopup(Popup[VectorChoice]):
@@ -48,6 +62,7 @@ class VectorsPopup(Popup[VectorChoice]):
         empty = lambda: f"no vectors yet: {key('vectors.new')} makes one"  # noqa: E731
         self._rows = RowList(COLUMNS, empty=empty, id="vectors-list")
         self._detail = DetailLines(id="vectors-detail")
+        self._features = RowList(FEATURE_COLUMNS, id="vectors-features")
 
     def compose_box(self) -> ComposeResult:
         with Container(id="vectors-both"):
@@ -57,6 +72,9 @@ class VectorsPopup(Popup[VectorChoice]):
             with Container(id="vectors-right"):
                 yield Trouble(id="vectors-trouble")
                 yield self._detail
+                with Container(id="vectors-inside"):
+                    yield ListHeading("", self._features, id="vectors-title")
+                    yield self._features
 
     def on_mount(self) -> None:
         self._rows.set_rows(vector_rows([*self._found.values()]))
@@ -65,14 +83,17 @@ class VectorsPopup(Popup[VectorChoice]):
 
     @on(events.Resize)
     def _lay_out(self) -> None:
-        self.set_class(self.size.width >= _BESIDE, "-beside")
+        beside = self.size.width >= _BESIDE
+        self.set_class(beside, "-beside")
+        lines = min(max(len(self._found), 1), _FEW) + 1
+        self.query_one("#vectors-left").styles.height = "1fr" if beside else lines
         self._show()
 
     @property
     def _one(self) -> Known | None:
         return self._found.get(self._rows.key or "")
 
-    @on(RowList.Highlighted)
+    @on(RowList.Highlighted, "#vectors-list")
     @on(DetailLines.WidthChanged)
     def _show(self) -> None:
         one = self._one
@@ -82,8 +103,26 @@ class VectorsPopup(Popup[VectorChoice]):
         hint = "reading its features and texts…" if reading else f"{key('list.open')} looks into it"
         inside = self._inside.get(one.name)
         self._detail.show(vector_detail(one, inside, hint, self._detail.width), one.name)
+        rows = feature_rows(inside or {})
+        self.query_one("#vectors-inside").display = bool(rows)
+        if rows and inside is not None:
+            self._features.set_rows(rows)
+            height = min(len(rows), max(self.size.height // 5, 3))
+            self._features.styles.height = height
+            self.query_one("#vectors-title", ListHeading).call_it(features_title(inside))
+            room = self.query_one("#vectors-right").size.height - height - 2
+            self._detail.styles.height = max(min(self._detail.row_count + 1, room), 3)
+        else:
+            self._detail.styles.height = "1fr"
 
-    @on(RowList.Opened)
+    @on(RowList.Opened, "#vectors-features")
+    def _open_feature(self, event: RowList.Opened) -> None:
+        features = self._inside.get(self._rows.key or "", {}).get("features") or {}
+        sae_id = str(features.get("sae_id") or "")
+        choice = VectorChoice("feature", feature=int(event.key), sae_id=sae_id)
+        self.dismiss(cast("VectorChoice", choice))
+
+    @on(RowList.Opened, "#vectors-list")
     def _look_into(self) -> None:
         one = self._one
         if one is None:
@@ -98,10 +137,13 @@ class VectorsPopup(Popup[VectorChoice]):
         self._show()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return bool(self._found) or action != "choose" or parameters == ("new",)
+        return bool(self._found) or action != "choose" or parameters[0] in ("new", "import")
 
     def action_choose(self, action: str) -> None:
-        self.dismiss(cast("VectorChoice", VectorChoice(action, self._rows.key or "")))
+        one = self._one
+        words = str(one.made.get("note") or "") if one is not None else ""
+        choice = VectorChoice(action, self._rows.key or "", words)
+        self.dismiss(cast("VectorChoice", choice))
 
 
 def read_vectors(workspace: Workspace) -> list[Known]:

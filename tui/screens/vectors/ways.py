@@ -4,8 +4,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.vectors import stored
+from mi_crow.mechanistic.vectors.noting import note_vector
 from tui import messages
+from tui.screens.concepts.typed_path import typed_path
 from tui.screens.vectors.popup import VectorChoice, VectorsPopup, read_vectors
 from tui.text import printable
 from tui.widgets.forms.fields import filled_in
@@ -15,10 +18,11 @@ from tui.widgets.prompt_line import PromptLine
 if TYPE_CHECKING:
     from tui.screens.base import MiCrowScreen as _Screen
     from tui.screens.vectors.content import Known
+    from tui.widgets.forms.popup import FormPopup
 else:
     _Screen = object
 
-RENAME = "vector-rename"
+RENAME, NOTE, EXPORT = "vector-rename", "vector-note", "vector-export"
 
 
 class HasVectors(_Screen):
@@ -36,38 +40,78 @@ class HasVectors(_Screen):
     async def _vector_chosen(self, choice: VectorChoice | None) -> None:
         if choice is None:
             return
+        from tui.screens.vectors.exchanging import import_form, refine_form, users_of
+
         self._vector = choice.name
         line = self.query_one(PromptLine)
         if choice.action == "steer":
             await self.mi_crow.go("steer", messages.VectorToSteer(choice.name))
+        elif choice.action == "inspect":
+            await self.mi_crow.go("inspect", messages.VectorToInspect(choice.name))
+        elif choice.action == "feature":
+            await self._open_feature_of(choice)
         elif choice.action == "new":
-            self.make_vector()
+            self.make_vector(*self.vector_place())
         elif choice.action == "rename":
             line.ask(RENAME, "call the vector", choice.name, select=True)
+        elif choice.action == "note":
+            line.ask(NOTE, f"note on {choice.name}", choice.words, select=True)
+        elif choice.action == "export":
+            name = f"{choice.name}.safetensors"
+            hint = "enter writes · esc cancels · .safetensors or .gguf"
+            line.ask(EXPORT, f"write {choice.name} to", name, hint=hint, select=True)
+        elif choice.action == "import":
+            self._ask_for(import_form(self.context), "Imported the vector")
+        elif choice.action == "refine":
+            self._ask_for(refine_form(self.context, choice.name), "Made the vector")
         else:
-            popup = Confirm(f"Remove the vector {choice.name}?", "Its file is deleted.")
-            remove = partial(stored.remove_vector, self.context.workspace, choice.name)
-            said = f"Removed the vector {choice.name}"
-            self.app.push_screen(popup, lambda sure: self._do(remove, said) if sure else None)
+            asked = partial(self._ask_to_remove, choice.name)
+            self.in_thread(partial(users_of, self.context, choice.name), asked, opens=True)
 
-    def make_vector(self, layer: str = "") -> None:
-        """Opens the form of a new vector, at a layer where one is given."""
+    def vector_place(self) -> tuple[str, str]:
+        """The layer and the model of a new vector; empty: those of the open SAE."""
+        return "", ""
+
+    async def _open_feature_of(self, choice: VectorChoice) -> None:
+        if choice.sae_id and choice.sae_id != self.context.sae_id:
+            self.mi_crow.open_sae(choice.sae_id)
+        await self.mi_crow.go("features", messages.OpenFeature(choice.feature))
+
+    def _ask_for(self, form: "FormPopup[str]", said: str) -> None:
+        def done(name: str | None) -> None:
+            if name is not None:
+                self.notify(printable(f"{said} {name}"))
+                self.action_vectors(name)
+
+        self.app.push_screen(form, done)
+
+    def _ask_to_remove(self, name: str, users: str) -> None:
+        popup = Confirm(f"Remove the vector {name}?", f"Its file is deleted.{users}")
+        remove = partial(stored.remove_vector, self.context.workspace, name)
+        said = f"Removed the vector {name}"
+        self.app.push_screen(popup, lambda sure: self._do(remove, said) if sure else None)
+
+    def make_vector(self, layer: str = "", model: str = "") -> None:
+        """Opens the form of a new vector, at a layer and of a model where they are given."""
         from tui.screens.runs.forms.finding import Situation
         from tui.screens.runs.forms.kinds import new_form
 
         context = self.context
+        runs = [one for one in context.runs() if model in ("", one.manifest.model_id)]
         at = Situation(
             context.workspace,
             context.runs(),
             context.saes(),
             context.jobs(),
-            sae_id=context.sae_id,
-            device=context.device,
+            runs[-1].run_id if model and runs else None,
+            context.sae_id,
+            context.device,
         )
         form = new_form("vector", at)
         sae = context.sae()
         layer = layer or (sae.layer if sae is not None else "")
-        form.fields = filled_in(form.fields, {"layers": layer})
+        texts = {"layers": layer} | ({} if runs else {"model": model})
+        form.fields = filled_in(form.fields, texts)
         self.app.push_screen(form.popup(), self._vector_started)
 
     def _vector_started(self, job_id: str | None) -> None:
@@ -77,14 +121,36 @@ class HasVectors(_Screen):
 
     def vector_answered(self, purpose: str, text: str) -> bool:
         """Does what was asked on the prompt line; False where it was about something else."""
-        if purpose != RENAME:
+        if purpose not in (RENAME, NOTE, EXPORT):
             return False
         name, workspace = self._vector, self.context.workspace
-        if not text:
+        if purpose == NOTE:
+            said = f"The note on {name} is saved" if text else f"The note on {name} is gone"
+            self._do(partial(note_vector, workspace, name, text), said, name)
+        elif not text:
             return True
-        rename = partial(stored.rename_vector, workspace, name, text)
-        self._do(rename, f"The vector {name} is called {text} now", text)
+        elif purpose == RENAME:
+            rename = partial(stored.rename_vector, workspace, name, text)
+            self._do(rename, f"The vector {name} is called {text} now", text)
+        else:
+            self._export(name, text)
         return True
+
+    def _export(self, name: str, text: str, *, force: bool = False) -> None:
+        try:
+            path = typed_path(text)
+        except UserError as error:
+            self.tell(error)
+            return
+        if path.exists() and not force:
+            popup = Confirm(f"{path} exists.", "Replace it?")
+            again = partial(self._export, name, text, force=True)
+            self.app.push_screen(popup, lambda yes: again() if yes else None)
+            return
+        call = partial(
+            self.context.session.call, "export_vector", name=name, path=str(path.absolute())
+        )
+        self._do(call, f"Wrote the vector {name} to {path}", name)
 
     def _do(self, work: Callable[[], object], said: str, name: str = "") -> None:
         """Does it in a thread, says so and shows the list again."""

@@ -260,6 +260,12 @@ class ListHeading(Widget):
     def _titles_changed(self) -> None:
         self.refresh()
 
+    def call_it(self, title: str) -> None:
+        """Another name for the first column."""
+        if title != self._title:
+            self._title = title
+            self.refresh()
+
     def on_resize(self) -> None:
         self.call_after_refresh(self.refresh)  # once the list has its width as well
 

@@ -1,17 +1,33 @@
 """The forms of measured steering: a sweep of a stack, and the search for a setting."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.bounds import AMOUNT, COUNT, FACTOR, FEATURE, SHARE, SIZE, TEMPERATURE, Bounds
+from mi_crow.bounds import (
+    AMOUNT,
+    COUNT,
+    FACTOR,
+    FEATURE,
+    SHARE,
+    SIZE,
+    TEMPERATURE,
+    TOP_P,
+    Bounds,
+)
 from mi_crow.clean_text import clean_text
+from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.steering.measure.config import OPERATIONS
+from mi_crow.store.settings import UserSettings
+from tui.screens.runs.forms.command import arguments, command_line
 from tui.screens.runs.forms.index import SaeForm
+from tui.screens.runs.forms.job_form import Reading, shown_root
 from tui.screens.runs.forms.shared import USUAL, device_field, job_fields, seed_field
 from tui.text import count
 from tui.widgets.forms.fields import (
     Advice,
+    Candidate,
     Default,
     FormField,
     Texts,
@@ -21,10 +37,23 @@ from tui.widgets.forms.fields import (
 
 if TYPE_CHECKING:
     from mi_crow.jobs.spec import JobSpec
+    from mi_crow.mechanistic.steering.measure.indexed import Indexed
 
 NATS = Bounds(0, 1e9)  # of a budget; 0: without
 BETWEEN = " | "  # prompts in one field: they have commas
-_MORE = "More"
+_MORE, _LLM = "More", "A chat model that rates the texts"
+_SHOWN = 3  # features that a description finds
+
+
+_LABEL_FREE = FormField(
+    "label_free",
+    "label-free",
+    hint="a label only chooses the feature; judged by what that is about",
+    switch=True,
+    default=Default("no", USUAL),
+    section=_MORE,
+    flag="--label-free",
+)
 
 
 class MeasuringForm(SaeForm):
@@ -32,7 +61,11 @@ class MeasuringForm(SaeForm):
 
     derived = ("trial.prompts",)
 
-    def more_fields(self) -> tuple[FormField, ...]:
+    def __init__(self, *arguments: Any) -> None:
+        self._indexed: dict[str, Indexed | None] = {}
+        super().__init__(*arguments)
+
+    def more_fields(self, *own: FormField) -> tuple[FormField, ...]:
         return (
             FormField(
                 "prompts",
@@ -48,23 +81,79 @@ class MeasuringForm(SaeForm):
                 default=Default("64", USUAL),
                 flag="--n",
             ),
+            _number("most_ratio", "most perplexity", "1.5", FACTOR, "--most-ratio", section=""),
+            seed_field("trial.seed", ""),
             device_field(self.at.device),
+            *_llm_fields(),
+            *own,
             _number("trial.max_new_tokens", "new tokens", "48", COUNT, "--max-new-tokens"),
             _number("trial.temperature", "temperature", "0.8", TEMPERATURE, "--temperature"),
-            seed_field("trial.seed", _MORE),
+            _number("trial.top_p", "top-p", "1", TOP_P, "--top-p"),
             _number("trial.documents", "held-out texts", "16", AMOUNT, "--documents"),
-            _number("most_ratio", "most perplexity", "1.5", FACTOR, "--most-ratio"),
+            FormField(
+                "trial.control",
+                "control",
+                hint="random features of the same density and length beside it",
+                switch=True,
+                default=Default("yes", USUAL),
+                section=_MORE,
+            ),
             *job_fields(ranked=False),
         )
+
+    def find_defaults(self, reading: Reading) -> None:
+        super().find_defaults(reading)
+        settings = UserSettings.load()
+        for name, setting in (("rating.endpoint", "llm.url"), ("rating.model", "llm.model")):
+            if found := settings.text(setting):
+                reading.defaults[name] = Default(found, "your settings")
+
+    def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:
+        labels = tuple(Candidate(one) for one in self._labels(reading.get("sae_id")))
+        return super().candidates(reading) | {"judging.label": labels, "aim": labels}
+
+    def _labels(self, sae_id: str | None) -> list[str]:
+        indexed = self._index_of(sae_id)
+        return indexed.texts.labels if indexed is not None else []
+
+    def _index_of(self, sae_id: str | None) -> "Indexed | None":
+        """The index of an SAE; None where it has none, which the job says in a sentence."""
+        from mi_crow.mechanistic.steering.measure.indexed import Indexed
+
+        if not sae_id:
+            return None
+        if sae_id not in self._indexed:
+            try:
+                self._indexed[sae_id] = Indexed.open(self.at.workspace, sae_id)
+            except MiCrowError:
+                self._indexed[sae_id] = None
+        return self._indexed[sae_id]
+
+    def refuse(self, reading: Reading) -> None:
+        for name in ("judging.pattern", "pattern"):
+            if name in reading.fields and (pattern := reading.get(name)):
+                _check_pattern(name, pattern)
+        label = reading.get("judging.label") if "judging.label" in reading.fields else None
+        if label and (indexed := self._index_of(reading.get("sae_id"))) is not None:
+            try:
+                indexed.texts.check_label(label)
+            except MiCrowError as error:
+                raise WrongValueError("judging.label", str(error), hint=error.hint) from error
+        if reading.get("rated") and not reading.get("rating.endpoint"):
+            said = "no LLM endpoint is known"
+            raise WrongValueError("rating.endpoint", said, hint="name one, e.g. http://host/v1")
 
     def parameters(self, values: Values) -> dict[str, Any]:
         found = super().parameters(values)
         found["trial.prompts"] = prompts_in(str(found.pop("prompts") or ""))
+        if not found.pop("rated"):
+            found = {name: one for name, one in found.items() if not name.startswith("rating.")}
         return found
 
     def values_of(self, spec: "JobSpec") -> dict[str, Any]:
         prompts = spec.params.get("trial", {}).get("prompts", ())
-        return super().values_of(spec) | {"prompts": BETWEEN.join(prompts)}
+        rated = bool(spec.params.get("rating"))
+        return super().values_of(spec) | {"prompts": BETWEEN.join(prompts), "rated": rated}
 
     def study(self, texts: Texts) -> Advice:
         found = super().study(texts)
@@ -127,12 +216,29 @@ class SweepForm(MeasuringForm):
                 hint="texts that words tell to have this label of the corpus",
                 empty=None,
                 default=Default("", "texts about what the feature is about"),
+                flag="--label",
+            ),
+            FormField(
+                "judging.description",
+                "or about",
+                hint="in words: texts like the indexed ones that these words match",
+                empty=None,
+                flag="--about",
+            ),
+            FormField(
+                "judging.feature",
+                "or like",
+                hint="a feature's number: texts with the words of those in which it is strong",
+                bounds=FEATURE,
+                empty=None,
+                flag="--judge-feature",
             ),
             FormField(
                 "judging.pattern",
                 "or match",
                 hint="a regular expression",
                 empty=None,
+                flag="--regex",
             ),
             *self.sae_fields()[:1],
             *self.more_fields(),
@@ -143,31 +249,123 @@ class SweepForm(MeasuringForm):
         arms = 1
         for name in ("strengths", "schedules", "operations", "plausible", "kl_budgets"):
             arms *= max(len(params.get(name) or ()), 1)
-        texts = arms * params["trial"]["n"] * (2 if params["trial"]["control"] else 1)
-        what = f"{arms} setting{'' if arms == 1 else 's'}, each beside a random feature"
-        return (what, f"{count(texts)} texts")
+        control = params["trial"]["control"]
+        texts = arms * params["trial"]["n"] * (2 if control else 1)
+        beside = ", each beside a random feature" if control else ""
+        return (f"{arms} setting{'' if arms == 1 else 's'}{beside}", f"{count(texts)} texts")
 
 
 class AutoForm(MeasuringForm):
     kind = "steer-auto"
     title = "Make it happen"
+    derived = ("trial.prompts", "feature", "label", "description")
+
+    def __init__(self, *arguments: Any) -> None:
+        self._found: dict[tuple[str, str], tuple[str, ...]] = {}  # by SAE and description
+        super().__init__(*arguments)
 
     def make_fields(self) -> tuple[FormField, ...]:
         return (
-            FormField("feature", "feature", hint="its number", bounds=FEATURE, empty=None),
-            FormField("label", "or label", hint="a label of the corpus", empty=None),
+            FormField(
+                "aim",
+                "aim",
+                hint="a feature's number, a label of the corpus, or a few words that describe it",
+                required=True,
+            ),
             FormField(
                 "pattern",
                 "judge by",
                 hint="a regular expression that hits match",
                 empty=None,
                 default=Default("", "the words of its texts"),
+                flag="--regex",
             ),
             _number("tries", "tries", "5", COUNT, "--tries", section=""),
             _number("development", "n of a try", "32", SIZE, "--development", section=""),
             *self.sae_fields()[:1],
-            *self.more_fields(),
+            *self.more_fields(_LABEL_FREE),
         )
+
+    def expect(self, spec: "JobSpec") -> tuple[str, ...]:
+        """Which feature it would be."""
+        params = spec.params
+        indexed = self._index_of(params["sae_id"])
+        if indexed is None or params.get("label") is not None:
+            return ()
+        if (words := params.get("description")) is None:
+            row = indexed.store.rows([params["feature"]])[0]
+            return (f"#{row.feature} {row.meaning}".rstrip(),)
+        from mi_crow.mechanistic.steering.measure.aims.described import features_described
+
+        key = (params["sae_id"], words)
+        if key not in self._found:
+            found = features_described(indexed.store, indexed.texts, words)
+            rows = indexed.store.rows([one.feature for one in found[:_SHOWN]])
+            self._found[key] = tuple(f"#{row.feature} {row.meaning}".rstrip() for row in rows)
+        return ("features to try: " + ", ".join(self._found[key]),)
+
+    def parameters(self, values: Values) -> dict[str, Any]:
+        found = super().parameters(values)
+        text = str(found.pop("aim")).strip()
+        plain = text.removeprefix("#")
+        if plain.isascii() and plain.isdecimal():
+            return found | {"feature": int(plain)}
+        of = "label" if text in self._labels(found.get("sae_id")) else "description"
+        return found | {of: text}
+
+    def values_of(self, spec: "JobSpec") -> dict[str, Any]:
+        params = spec.params
+        feature = params.get("feature")
+        aim = params.get("label") or params.get("description") or ""
+        return super().values_of(spec) | {"aim": f"#{feature}" if feature is not None else aim}
+
+    def command(self, values: Values) -> str:
+        if self._kept:
+            return ""
+        params = self.parameters(values)
+        words = ["steer", "--auto"]
+        flags = {"feature": "--feature", "label": "--label", "description": "--about"}
+        for name, flag in flags.items():
+            if params.get(name) is not None:
+                words += [flag, str(params[name])]
+        for prompt in params["trial.prompts"]:
+            words += ["--prompt", prompt]
+        if values["rated"]:
+            words += ["--endpoint", values["rating.endpoint"]]
+        if not values["trial.control"]:
+            words.append("--no-control")
+        words += arguments(self.kind, self.config, self.fields, values, self.at.device)[1:]
+        return command_line(words, shown_root(self.at.workspace))
+
+
+def _llm_fields() -> tuple[FormField, ...]:
+    return (
+        FormField(
+            "rated",
+            "rates",
+            hint="0 to 2 for concept, instruction and fluency, as AxBench does",
+            switch=True,
+            default=Default("no", USUAL),
+            section=_LLM,
+        ),
+        FormField(
+            "rating.endpoint",
+            "endpoint",
+            hint="OpenAI-compatible, e.g. http://localhost:8000/v1",
+            section=_LLM,
+        ),
+        FormField(
+            "rating.model", "its model", hint="its name there", section=_LLM, flag="--judge-model"
+        ),
+        FormField(
+            "rating.concept",
+            "concept",
+            hint="what the texts should be about, in words",
+            default=Default("", "the label, or the description"),
+            section=_LLM,
+            flag="--concept",
+        ),
+    )
 
 
 def _number(
@@ -176,6 +374,14 @@ def _number(
     return FormField(
         name, label, bounds=bounds, default=Default(usual, USUAL), flag=flag, section=section
     )
+
+
+def _check_pattern(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        said = f"{pattern!r} is not a valid regular expression ({error})"
+        raise WrongValueError(name, said) from error
 
 
 def prompts_in(text: str) -> tuple[str, ...]:

@@ -1,14 +1,14 @@
 """What measures on the Steer screen: a sweep of the stack and the search for a setting, as jobs."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 from textual.widgets import Static
 
-from mi_crow.errors import MiCrowError, NotFoundError, UserError
+from mi_crow.errors import MiCrowError, UserError
 from tui import messages
 from tui.preferences.key_words import key
 from tui.screens.steer.measured.popups import ArmsPopup, MeasuredChoice, MeasurementsPopup
@@ -25,7 +25,6 @@ from tui.screens.steer.stack import stack_text
 from tui.screens.steer.writing_screen import SIDES, WritingScreen
 from tui.text import duration, printable
 from tui.widgets.frame.popup import Confirm
-from tui.widgets.prompt_line import PromptLine
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
@@ -79,10 +78,6 @@ class MeasuresStacks(WritingScreen):
         """Opens the form of a sweep of the stack."""
         if not self.can_measure():
             return
-        from mi_crow.jobs.spec import JobSpec
-        from tui.screens.runs.forms.finding import Situation
-        from tui.screens.runs.forms.kinds import form_of_spec
-
         sae_id, constraint = self.context.sae_id, self._constraint
         stack = [one.in_sae(sae_id or "") for one in self._stack if one.enabled]
         params: dict[str, Any] = {
@@ -93,17 +88,24 @@ class MeasuresStacks(WritingScreen):
             "kl_budgets": [constraint.kl_budget] if constraint.kl_budget else [],
             "trial": {"prompts": [self.area.text] if self.area.text.strip() else []},
         }
+        self._open_form("steer-sweep", params, stack_text(stack))
+
+    def _open_form(self, kind: str, params: dict[str, Any], note: str = "") -> None:
+        from mi_crow.jobs.spec import JobSpec
+        from tui.screens.runs.forms.finding import Situation
+        from tui.screens.runs.forms.kinds import form_of_spec
+
         context = self.context
         at = Situation(
             context.workspace,
             context.runs(),
             context.saes(),
             context.jobs(),
-            sae_id=sae_id,
+            sae_id=context.sae_id,
             device=context.device,
         )
-        form = form_of_spec(at, JobSpec("steer-sweep", params))
-        self.app.push_screen(form.popup(stack_text(stack)), self._job_started)
+        form = form_of_spec(at, JobSpec(kind, params))
+        self.app.push_screen(form.popup(note), self._job_started)
 
     def can_measure(self) -> bool:
         """Whether the stack can be measured; if not, says why."""
@@ -134,9 +136,9 @@ class MeasuresStacks(WritingScreen):
     # The search for a setting.
 
     def action_auto(self) -> None:
-        """Asks what is to happen: a feature, a label or a few words."""
-        store = self.context.features
-        if store is None or self.model_alone is not None:
+        """Asks in a form what is to happen: a feature, a label or a description."""
+        sae_id, one = self.context.sae_id, self.intervention
+        if self.context.features is None or sae_id is None or self.model_alone is not None:
             self.tell(
                 UserError(
                     "this needs an SAE with an index",
@@ -144,48 +146,10 @@ class MeasuresStacks(WritingScreen):
                 )
             )
             return
-
-        def read() -> list[str]:
-            rows = store.connection.rows(
-                "SELECT DISTINCT label FROM idx.feature_labels WHERE label IS NOT NULL ORDER BY 1"
-            )
-            return [str(label) for (label,) in rows]
-
-        self.in_thread(read, self._ask_auto, group="labels", opens=True)
-
-    def _ask_auto(self, labels: Sequence[str]) -> None:
-        one = self.intervention
-        feature = one.feature if one is not None else None
-        self.query_one(PromptLine).ask(
-            "auto",
-            "make happen",
-            f"#{feature}" if feature is not None else "",
-            suggestions=labels,
-            placeholder="a feature, a label or a few words",
-            hint="enter looks for the setting, as a job · esc cancels",
-            select=True,
-        )
-
-    def start_auto(self, text: str) -> None:
-        """Starts the search for what makes `text` happen."""
-        store, sae_id = self.context.features, self.context.sae_id
-        if not text.strip() or store is None or sae_id is None:
-            return
-        workspace, device = self.context.workspace, self.context.device
-
-        def begin() -> tuple[str, str]:
-            from mi_crow.jobs import submit
-
-            target, words = auto_target(text, partial(_labels_of, store), store.search)
-            params = {"sae_id": sae_id, **target, "device": device}
-            return submit(workspace, "steer-auto", params, name=_name_of(target)), words
-
-        def begun(started: tuple[str, str]) -> None:
-            job_id, words = started
-            self._job_started(job_id)
-            self.notify(printable(f"Looking for what makes {words} happen"))
-
-        self.in_thread(begin, begun, group="auto")
+        params: dict[str, Any] = {"sae_id": sae_id}
+        if one is not None and one.feature is not None and one.sae in (None, sae_id):
+            params["feature"] = one.feature
+        self._open_form("steer-auto", params)
 
     # What was found.
 
@@ -296,36 +260,6 @@ def ended_line(job: "JobState") -> Content:
         resume = f"{key('runs.resume')} on Runs resumes it"
         words = (f"{KINDS[job.kind]}: {job.status}; {resume}", "$warning")
     return Content.styled(printable(words[0]), words[1])
-
-
-def auto_target(
-    text: str, labels: Callable[[], Sequence[str]], search: Callable[[str, int], Sequence[Any]]
-) -> tuple[dict[str, Any], str]:
-    """What a search is about: the feature with this number, the label, or the feature that matches
-    the words best; with it in words. Raises NotFoundError."""
-    plain = text.strip().removeprefix("#")
-    if plain.isdecimal():
-        return {"feature": int(plain)}, f"#{plain}"
-    if text.strip() in labels():
-        return {"label": text.strip()}, f"“{text.strip()}”"
-    found = search(text, 1)
-    if not found:
-        raise NotFoundError(
-            f"no feature is about {text.strip()[:60]!r}", hint="give a feature's number or a label"
-        )
-    row = found[0]
-    name = f" {row.meaning}" if row.meaning else ""
-    return {"feature": row.feature}, f"#{row.feature}{name}"
-
-
-def _name_of(target: Mapping[str, Any]) -> str | None:
-    feature = target.get("feature")
-    return f"{feature}" if feature is not None else None
-
-
-def _labels_of(store: Any) -> list[str]:
-    rows = store.connection.rows("SELECT DISTINCT label FROM idx.feature_labels")
-    return [str(label) for (label,) in rows]
 
 
 def measured_in(workspace: Any) -> tuple[Measured, ...]:
