@@ -115,12 +115,12 @@ def _from_files(outline: Outline, stored: Sequence[str]) -> Iterator[Layer]:
 def _kind(name: str, shape: Sequence[int]) -> str:
     """What a module is, as far as its name and its weight tell."""
     last = name.rpartition(".")[2]
-    if "attn" in last or "attention" in last:
-        return "attention"
     if len(shape) == 1:
         return "norm"
     if len(shape) == 2:
         return "embedding" if _EMBEDDING.search(last) else "linear"
+    if "attn" in last or "attention" in last:
+        return "attention"
     return "MLP" if "mlp" in last else ""
 
 

@@ -18,13 +18,13 @@ _MOST_MODELS = 8
 _MOST_LAYERS = 24
 # What can be done, in the order in which somebody would.
 _KEYS = (
-    ("control.load", "loads the model: its whole tree, the hooks on it"),
-    ("control.measure", "measures the layers on the text below, and loads the model first"),
-    ("control.new", "a new detector or controller on this layer"),
+    ("control.load", "loads the model, to see all of it"),
+    ("control.measure", "loads it, measures on the text below"),
+    ("control.new", "adds a detector or controller here"),
     ("control.steer", "puts this layer on the stack of Steer"),
     ("control.capture", "captures the activations of this layer"),
     ("control.filter", "finds a layer by its name"),
-    ("app.runs runs.new", "on Runs: a capture, a training, a published SAE"),
+    ("app.runs runs.new", "on Runs: capture, train, import"),
 )
 
 
@@ -64,7 +64,7 @@ def overview(
     others: Sequence[tuple[str, int, int]],
     width: int,
 ) -> list[Content]:
-    """The model by its files, what was made of its layers, what can be done, the other models.
+    """What can be done, the model by its files, what was made of its layers, the other models.
     `others` are those of the workspace: a name, how many runs, how many SAEs."""
     room = width // 2 - 2 if width >= _TWO_COLUMNS else width
     facts = facts_content(_facts(model), _NAMES, room)
@@ -74,7 +74,7 @@ def overview(
         parts.append(stored)
     if width >= _TWO_COLUMNS and len(parts) > 1:
         parts = [beside(parts[0], parts[1], width)]
-    return [*parts, section("What can be done", _keys(width)), _models(model, others, width)]
+    return [section("What can be done", _keys(width)), *parts, _models(model, others, width)]
 
 
 def _facts(model: KnownModel) -> list[Fact]:
