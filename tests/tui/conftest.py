@@ -17,6 +17,7 @@ from pyarrow import parquet
 from textual.pilot import Pilot
 
 from mi_crow.jobs.gauges import Gauges
+from mi_crow.language_model.outline import Outline, outline_of
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_fixture import FakeJobs
@@ -93,6 +94,13 @@ def _calm_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mi_crow.jobs.device_lock.look_at_queues", list)
     monkeypatch.setattr("tui.screens.runs.welcome.Welcome._free", lambda _: 52_000_000_000)
     monkeypatch.setattr("tui.screens.runs.welcome.Welcome._place", lambda _: "/data/mi-crow")
+    monkeypatch.setattr("tui.screens.control.known.cached_models", list)
+    monkeypatch.setattr("tui.screens.control.known.outline_of", _outline_of_the_sample)
+
+
+def _outline_of_the_sample(model: str, revision: str | None) -> Outline | None:
+    """Other models may or may not be on this machine."""
+    return outline_of(model, revision) if model == "sample" else None
 
 
 @pytest.fixture

@@ -90,6 +90,13 @@ def test_before_the_first_look(picture, tmp_path, monkeypatch, screen):
 @pytest.mark.slow
 @EVERY_SIZE
 @pytest.mark.parametrize("screen", ["inspect", "steer", "control"])
+def test_before_anything_is_asked_of_the_model(picture, screen, size):
+    assert picture(screen, with_index, size)
+
+
+@pytest.mark.slow
+@EVERY_SIZE
+@pytest.mark.parametrize("screen", ["inspect", "steer", "control"])
 def test_while_the_model_loads(picture, monkeypatch, screen, size):
     async def load(pilot) -> None:
         await with_index(pilot)
