@@ -4,13 +4,11 @@ from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namesp
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from mi_crow.bounds import COUNT, FEATURE, PROCESSES, SEED, SIZE, Bounds, Limits
 from mi_crow.errors import UserError
 from mi_crow.store.workspace import DEFAULT_NAME, ENVIRONMENT_NAME, Workspace
-
-Config = TypeVar("Config")
 
 
 class Parser(ArgumentParser):
@@ -73,13 +71,6 @@ def add_fields(parser: TakesArguments, kind: type, helps: Mapping[str, str]) -> 
             add_setting(parser, option, default, help, **settings)
 
 
-def from_options(kind: type[Config], options: Namespace, **others: Any) -> Config:
-    """A config whose fields are the options of the same names, except for `others`."""
-    names = [one.name for one in fields(cast(Any, kind)) if one.name not in others]
-    taken = {name: getattr(options, name) for name in names if hasattr(options, name)}
-    return kind(**taken, **others)
-
-
 def add_common(parser: ArgumentParser) -> None:
     """--workspace, --json and --debug, accepted before and after the command's name."""
     group = parser.add_argument_group("common options")
@@ -125,12 +116,22 @@ def add_model_flags(parser: ArgumentParser, default: str | None = "sample") -> N
     add_switch(group, "--trust-remote-code", trusts)
 
 
+class CommandAction(NamedTuple):
+    """One action of a command: its help, the function that does it, and its flags where they are
+    not added with those of others."""
+
+    help: str
+    run: Callable[..., int | None]
+    flags: Callable[[ArgumentParser], None] | None = None
+
+
 def add_actions(
-    parser: ArgumentParser, actions: Mapping[str, str]
+    parser: ArgumentParser, actions: Mapping[str, str | CommandAction]
 ) -> Iterator[tuple[str, ArgumentParser]]:
-    """Adds the actions of a command, given with their help, and yields each with its parser."""
+    """Adds the actions of a command and yields each with its parser; a text is the help of one."""
     parsers = parser.add_subparsers(dest="action", metavar="ACTION")
-    for name, text in actions.items():
+    for name, one in actions.items():
+        text = one if isinstance(one, str) else one.help
         action = parsers.add_parser(name, help=text, description=as_sentence(text))
         add_common(action)
         yield name, action

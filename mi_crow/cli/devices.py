@@ -8,6 +8,8 @@ from mi_crow.cli.tables import print_facts, print_line, print_table
 from mi_crow.jobs.device_lock import QueueLook, look_at_queues
 from mi_crow.jobs.gauges import Gauges, read_gauges
 
+_READINGS = ("cores", "load", "memory_used", "memory_total", "disk_free", "disk_total")
+
 
 def show_devices(folder: Path, as_json: bool) -> None:
     """Prints the gauges of the machine, with the disk of `folder`, and the queue of each device
@@ -49,12 +51,7 @@ def queue_words(queue: QueueLook) -> str:
 
 def _json(gauges: Gauges, queues: list[QueueLook]) -> dict[str, Any]:
     return {
-        "cores": gauges.cores,
-        "load": gauges.load,
-        "memory_used": gauges.memory_used,
-        "memory_total": gauges.memory_total,
-        "disk_free": gauges.disk_free,
-        "disk_total": gauges.disk_total,
+        **{name: getattr(gauges, name) for name in _READINGS},
         "gpus": [
             {
                 "device": gpu.device,

@@ -8,10 +8,10 @@ from mi_crow.cli.arguments import (
     add_fields,
     add_switch,
     device_of,
-    from_options,
 )
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import BOS, CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.same_fields import same_fields
 
 _OF_ROWS = ("context_length", "long_documents", "pack", "bos", "keep_special")
 # Options that only matter with a dataset or a model of one's own; --offline always holds.
@@ -90,7 +90,7 @@ def fill_in(options: Namespace) -> None:
 
 def dataset_of(options: Namespace, token_limit: int | None = None) -> DatasetSpec:
     """The dataset named by the flags."""
-    return from_options(DatasetSpec, options, source=options.dataset, token_limit=token_limit)
+    return same_fields(DatasetSpec, options, source=options.dataset, token_limit=token_limit)
 
 
 def rows_of(options: Namespace) -> dict[str, Any]:
@@ -101,4 +101,4 @@ def rows_of(options: Namespace) -> dict[str, Any]:
 def model_of(options: Namespace) -> ModelSpec:
     """The model named by `add_model_flags` and `add_device`. Raises UserError."""
     device = device_of(options)
-    return from_options(ModelSpec, options, dtype=options.model_dtype, device=device)
+    return same_fields(ModelSpec, options, dtype=options.model_dtype, device=device)

@@ -12,6 +12,7 @@ from mi_crow.jobs.events import CLOSING, OPENING, read_last_events
 from mi_crow.jobs.field_types import has_valid_types
 from mi_crow.jobs.process import LOCK_NAME, ProcessIdentity, host_name, is_locked
 from mi_crow.jobs.spec import SPEC_NAME, JobSpec
+from mi_crow.same_fields import same_fields
 from mi_crow.store.atomic import read_json, write_json
 from mi_crow.store.unreadable import Unreadable, folders_with
 from mi_crow.store.workspace import Workspace
@@ -116,17 +117,7 @@ def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
     or CorruptDataError when there is no readable spec.
     """
     spec = JobSpec.load(job_dir)
-    state = JobState(
-        job_id=job_dir.name,
-        kind=spec.kind,
-        status="queued",
-        name=spec.name,
-        after=spec.after,
-        device=spec.device,
-        nproc=spec.nproc,
-        params=spec.params,
-        created=spec.created,
-    )
+    state = same_fields(JobState, spec, job_id=job_dir.name, status="queued")
     status = _read_status(job_dir)
     state = reported = _with_status(state, status)
     if not status:  # never written, or damaged; no event names the output

@@ -8,7 +8,6 @@ from mi_crow.cli.arguments import (
     add_job,
     add_model_flags,
     bounded_size,
-    from_options,
     plan_workspace,
 )
 from mi_crow.cli.formatting import count, duration, number, share, size
@@ -16,6 +15,7 @@ from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts
 from mi_crow.cli.text_flags import add_text_flags, dataset_of, model_of
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec
+from mi_crow.same_fields import same_fields
 
 _BATCH_SIZE = 32
 
@@ -44,7 +44,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 
 
 def run(options: Namespace) -> int:
-    config = from_options(
+    config = same_fields(
         CaptureConfig,
         options,
         model=model_of(options),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.bounds import SHARE
 from mi_crow.cli.arguments import (
+    CommandAction,
     add_actions,
     add_sae,
     add_setting,
@@ -31,20 +32,6 @@ from mi_crow.store.workspace import Workspace, read_sae_summary
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
-
-
-_ACTIONS = {
-    "list": "list the concepts (default)",
-    "set": "name a feature",
-    "tag": "name all features that a query finds",
-    "remove": "remove one or all names of a feature",
-    "import": "read concepts from .json, .csv or Neuronpedia's .jsonl",
-    "export": "write all concepts to .json, .csv or Neuronpedia's .jsonl",
-    **looking.ACTIONS,
-    "history": "list the latest changes, with author and time",
-    "undo": "undo your latest change, or the one with this id",
-    "redo": "redo what you undid last",
-}
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -90,19 +77,7 @@ def run(options: Namespace) -> int:
 
     workspace = open_workspace(options)
     annotations = Annotations(workspace.annotations_path)
-    action = {
-        None: _list,
-        "list": _list,
-        "set": _set,
-        "tag": _tag,
-        "remove": _remove,
-        "import": _import,
-        "export": _export,
-        "history": _history,
-        "undo": _undo,
-        "redo": _redo,
-        **looking.RUN,
-    }[options.action]
+    action = _ACTIONS[options.action or "list"].run
     action(workspace, annotations, options)
     return 0
 
@@ -164,10 +139,6 @@ def _tag(workspace: Workspace, annotations: "Annotations", options: Namespace) -
     said = name_all(annotations, sae_id, features, options.line)
     value = {"sae_id": sae_id, "features": len(features), "line": options.line}
     print_outcome(options.json, value, said.replace("; u undoes", ""))
-
-
-def _import(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
-    run_import(workspace, annotations, options)
 
 
 def _export(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
@@ -234,3 +205,17 @@ def check_suffix(path: Path) -> None:
         raise UserError(
             f"{str(path)!r} is neither .json nor .csv", hint=f"use one of {', '.join(SUFFIXES)}"
         )
+
+
+_ACTIONS = {
+    "list": CommandAction("list the concepts (default)", _list),
+    "set": CommandAction("name a feature", _set),
+    "tag": CommandAction("name all features that a query finds", _tag),
+    "remove": CommandAction("remove one or all names of a feature", _remove),
+    "import": CommandAction("read concepts from .json, .csv or Neuronpedia's .jsonl", run_import),
+    "export": CommandAction("write all concepts to .json, .csv or Neuronpedia's .jsonl", _export),
+    **looking.ACTIONS,
+    "history": CommandAction("list the latest changes, with author and time", _history),
+    "undo": CommandAction("undo your latest change, or the one with this id", _undo),
+    "redo": CommandAction("redo what you undid last", _redo),
+}

@@ -5,13 +5,14 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from mi_crow.cli.arguments import add_job, device_of, from_options
+from mi_crow.cli.arguments import add_job, device_of
 from mi_crow.cli.commands.app import open_app
 from mi_crow.cli.formatting import count, duration, number, share
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts, print_line, print_table
 from mi_crow.errors import UserError
 from mi_crow.jobs.kinds import DemoConfig
+from mi_crow.same_fields import same_fields
 from mi_crow.store.workspace import DEFAULT_NAME, Workspace
 
 
@@ -24,7 +25,7 @@ def run(options: Namespace) -> int:
     workspace = fresh_workspace(options.workspace)
     if not options.json:
         print_line(f"workspace {workspace.root}")
-    config = from_options(DemoConfig, options, device=device_of(options))
+    config = same_fields(DemoConfig, options, device=device_of(options))
     results: list[dict[str, Any]] = []
 
     def show(result: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ from mi_crow.cli.arguments import (
     add_job,
     add_sae,
     device_of,
-    from_options,
     open_workspace,
     sae_to_read,
 )
@@ -18,6 +17,7 @@ from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts, print_table
 from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.probe_rows import probe_rows
+from mi_crow.same_fields import same_fields
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -38,7 +38,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
     sae_id, device = sae_to_read(workspace, options), device_of(options)
-    config = from_options(EvaluateConfig, options, sae_id=sae_id, run_id=options.run, device=device)
+    config = same_fields(EvaluateConfig, options, sae_id=sae_id, run_id=options.run, device=device)
     return run_job(workspace, "evaluate", config, options, show_result)
 
 

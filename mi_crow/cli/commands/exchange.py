@@ -12,7 +12,6 @@ from mi_crow.cli.arguments import (
     add_switch,
     bounded_size,
     device_of,
-    from_options,
     number_within,
     open_workspace,
     pick_sae,
@@ -34,6 +33,7 @@ from mi_crow.mechanistic.sae.formats.config import (
     path_for_a_job,
 )
 from mi_crow.mechanistic.sae.formats.marks import EXPORTED
+from mi_crow.same_fields import same_fields
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.formats.exchange import ImportResult
@@ -115,7 +115,7 @@ def _import(options: Namespace) -> int:
     if options.check:
         check_dataset(dataset)
     check = CheckConfig(dataset, options.documents, options.context_length)
-    config = from_options(
+    config = same_fields(
         ImportConfig,
         options,
         model=model,

@@ -11,7 +11,6 @@ from mi_crow.cli.arguments import (
     add_setting,
     bounded_size,
     device_of,
-    from_options,
     open_workspace,
     sae_to_read,
 )
@@ -33,6 +32,7 @@ from mi_crow.cli.text_flags import (
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import DatasetSpec
 from mi_crow.mechanistic.features.config import MAPS, IndexConfig, LiveTexts
+from mi_crow.same_fields import same_fields
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -67,7 +67,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
-    config = from_options(
+    config = same_fields(
         IndexConfig,
         options,
         sae_id=sae_to_read(workspace, options),

@@ -6,7 +6,14 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from mi_crow.cli.arguments import add_actions, add_setting, add_switch, open_workspace, positive
+from mi_crow.cli.arguments import (
+    CommandAction,
+    add_actions,
+    add_setting,
+    add_switch,
+    open_workspace,
+    positive,
+)
 from mi_crow.cli.devices import show_devices
 from mi_crow.cli.entry import COMMANDS
 from mi_crow.cli.following import EXIT_DETACHED, follow_job
@@ -17,17 +24,6 @@ from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, scan_jo
 from mi_crow.jobs.events import CLOSING, Attempt, attempts_of, read_events
 from mi_crow.jobs.removing import remove_job
 from mi_crow.store.workspace import Workspace
-
-_ACTIONS = {
-    "list": "list all jobs (default)",
-    "watch": "follow a job until it ends",
-    "show": "show the details of a job",
-    "cancel": "save and stop a job; a second cancel stops it immediately",
-    "resume": "resume a lost, cancelled or failed job",
-    "log": "print the last lines of a job's log",
-    "rm": "delete a job that has ended and its unfinished output",
-    "devices": "show what this machine's devices do, which job has each, and which wait",
-}
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -45,24 +41,16 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
     action = options.action or "list"
-    if action == "list":
-        _list(workspace, options)
-        return 0
-    if action == "devices":
-        show_devices(workspace.root, options.json)
-        return 0
-    job_id = options.job or _only_job(workspace, action)
-    return {
-        "watch": _watch,
-        "show": _show,
-        "cancel": _cancel,
-        "resume": _resume,
-        "log": _log,
-        "rm": _remove,
-    }[action](workspace, job_id, options)
+    of_all = action in ("list", "devices")
+    job_id = "" if of_all else options.job or _only_job(workspace, action)
+    return _ACTIONS[action].run(workspace, job_id, options) or 0
 
 
-def _list(workspace: Workspace, options: Namespace) -> None:
+def _devices(workspace: Workspace, _: str, options: Namespace) -> None:
+    show_devices(workspace.root, options.json)
+
+
+def _list(workspace: Workspace, _: str, options: Namespace) -> None:
     states = scan_jobs(workspace)
     columns = ["job", "status", ">done", ">left", "details…"]
     records = [state.as_json() for state in states]
@@ -210,3 +198,17 @@ def _only_job(workspace: Workspace, action: str) -> str:
         raise UserError(f"there is no job to {action}", hint="mi-crow jobs lists all jobs")
     known = ", ".join(state.job_id for state in meant)
     raise UserError(f"{len(meant)} jobs qualify", hint=f"name one: {known}")
+
+
+_ACTIONS = {
+    "list": CommandAction("list all jobs (default)", _list),
+    "watch": CommandAction("follow a job until it ends", _watch),
+    "show": CommandAction("show the details of a job", _show),
+    "cancel": CommandAction("save and stop a job; a second cancel stops it immediately", _cancel),
+    "resume": CommandAction("resume a lost, cancelled or failed job", _resume),
+    "log": CommandAction("print the last lines of a job's log", _log),
+    "rm": CommandAction("delete a job that has ended and its unfinished output", _remove),
+    "devices": CommandAction(
+        "show what this machine's devices do, which job has each, and which wait", _devices
+    ),
+}

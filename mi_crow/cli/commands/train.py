@@ -12,7 +12,6 @@ from mi_crow.cli.arguments import (
     add_setting,
     add_switch,
     device_of,
-    from_options,
     number_within,
     open_workspace,
     plan_workspace,
@@ -43,6 +42,7 @@ from mi_crow.mechanistic.sae.config import (
     TrainConfig,
     default_steps,
 )
+from mi_crow.same_fields import same_fields
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
 
@@ -165,7 +165,7 @@ def run(options: Namespace) -> int:
     manifest = None if stream else _manifest(workspace, options)
     ks, expansions = _flat(options.k), _flat(options.expansion)
     _refuse_shape_of_another(options, ks, expansions)
-    config = from_options(
+    config = same_fields(
         TrainConfig,
         options,
         run_id=options.run or "",
@@ -176,7 +176,7 @@ def run(options: Namespace) -> int:
         k=ks[0] if ks else 32,
         sweep_k=tuple(ks) if len(ks) > 1 else (),
         sweep_expansion=tuple(expansions) if len(expansions) > 1 else (),
-        training=from_options(
+        training=same_fields(
             SaeTrainingConfig,
             options,
             **_length(options, manifest),

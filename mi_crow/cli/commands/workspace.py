@@ -22,6 +22,10 @@ from mi_crow.store.workspace import (
     read_sae_summary,
 )
 
+_OF_A_RUN = ("dtype", "status", "created", "seconds", "dataset")
+_SHAPE = ("architecture", "n_inputs", "n_latents", "k", "model_id", "layer", "run_id")
+_OF_AN_SAE = ("sae_id", *_SHAPE, "has_index", "evaluation", "evaluation_trouble")
+
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     what, one = ("run", "a run") if command == "runs" else ("SAE", "an SAE")
@@ -76,11 +80,7 @@ def run_json(run: RunSummary) -> dict[str, Any]:
         "layers": [layer.name for layer in manifest.layers],
         "tokens": manifest.n_tokens,
         "documents": manifest.n_documents,
-        "dtype": manifest.dtype,
-        "status": manifest.status,
-        "created": manifest.created,
-        "seconds": manifest.seconds,
-        "dataset": manifest.dataset,
+        **{name: getattr(manifest, name) for name in _OF_A_RUN},
         "bytes": run.bytes,
         "note": read_note(run.path),
     }
@@ -89,17 +89,7 @@ def run_json(run: RunSummary) -> dict[str, Any]:
 def sae_json(sae: SaeSummary) -> dict[str, Any]:
     """One SAE as `saes --json` prints it."""
     return {
-        "sae_id": sae.sae_id,
-        "architecture": sae.architecture,
-        "n_inputs": sae.n_inputs,
-        "n_latents": sae.n_latents,
-        "k": sae.k,
-        "model_id": sae.model_id,
-        "layer": sae.layer,
-        "run_id": sae.run_id,
-        "has_index": sae.has_index,
-        "evaluation": sae.evaluation,
-        "evaluation_trouble": sae.evaluation_trouble,
+        **{name: getattr(sae, name) for name in _OF_AN_SAE},
         "quality": standing_of(sae).as_json(),
         "bytes": sae.bytes,
         "note": read_note(sae.path),

@@ -11,7 +11,6 @@ from mi_crow.cli.arguments import (
     add_setting,
     add_switch,
     device_of,
-    from_options,
     number_within,
     open_workspace,
     pick_sae,
@@ -23,6 +22,7 @@ from mi_crow.cli.commands.causes.text import text_of
 from mi_crow.cli.formatting import number, share, size
 from mi_crow.cli.tables import print_facts, print_line, print_result, print_table
 from mi_crow.cli.text_flags import add_bos
+from mi_crow.same_fields import same_fields
 
 _TOKENS = 4
 
@@ -86,7 +86,7 @@ def run(options: Namespace) -> int:
     sae_ids = [pick_sae(workspace, one) for one in options.sae or [None]]
     from mi_crow.mechanistic.attribution.run import Question, attribute_prompt
 
-    question = from_options(
+    question = same_fields(
         Question, options, log_probability=options.log_prob, position=options.token
     )
     text = text_of(options.text)

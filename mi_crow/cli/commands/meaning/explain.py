@@ -10,7 +10,6 @@ from mi_crow.cli.arguments import (
     add_setting,
     add_switch,
     device_of,
-    from_options,
     llm_of,
     open_workspace,
     positive,
@@ -22,6 +21,7 @@ from mi_crow.cli.tables import print_facts
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.explain.explanations.config import ExplanationsConfig
+from mi_crow.same_fields import same_fields
 from mi_crow.store.workspace import Workspace
 
 
@@ -59,7 +59,7 @@ def run(options: Namespace) -> int:
         config = ExplainConfig(sae_id, options.seed)
         return run_job(workspace, "explain", config, options, show_result)
     explainer, model = llm_of(options.explainer, options.explainer_model)
-    config = from_options(
+    config = same_fields(
         ExplanationsConfig,
         options,
         sae_id=sae_id,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.bounds import SHARE
 from mi_crow.cli.arguments import (
+    CommandAction,
     add_device,
     add_sae,
     add_seed,
@@ -33,13 +34,6 @@ from mi_crow.store.workspace import Workspace, read_sae_summary
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
 
-ACTIONS = {
-    "coverage": "show how much of what fires has a name",
-    "next": "list unnamed features by what a name would explain",
-    "conflicts": "list names that contradict each other",
-    "merge": "give several features one name in the place of theirs",
-    "check": "check a feature on texts: precision, recall, where it fires",
-}
 _PLACES = 20
 
 
@@ -208,10 +202,10 @@ def _feature_of(annotations: "Annotations", sae_id: str, target: str) -> int:
     return found.pop()
 
 
-RUN = {
-    "coverage": coverage,
-    "next": next_to_name,
-    "conflicts": conflicts,
-    "merge": merge,
-    "check": check,
+ACTIONS = {
+    "coverage": CommandAction("show how much of what fires has a name", coverage),
+    "next": CommandAction("list unnamed features by what a name would explain", next_to_name),
+    "conflicts": CommandAction("list names that contradict each other", conflicts),
+    "merge": CommandAction("give several features one name in the place of theirs", merge),
+    "check": CommandAction("check a feature on texts: precision, recall, where it fires", check),
 }

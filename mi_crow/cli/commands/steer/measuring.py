@@ -11,7 +11,6 @@ from mi_crow.cli.arguments import (
     add_setting,
     add_switch,
     device_of,
-    from_options,
     llm_of,
     number_within,
     open_workspace,
@@ -38,6 +37,7 @@ from mi_crow.mechanistic.steering.measure.config import (
     SweepConfig,
     Trial,
 )
+from mi_crow.same_fields import same_fields
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -204,9 +204,7 @@ def run(options: Namespace) -> int:
     if options.command == "steer results":
         return _results(workspace, options)
     sae_id = pick_sae(workspace, options.sae)
-    trial = from_options(
-        Trial, options, prompts=prompts_of(options), control=not options.no_control
-    )
+    trial = same_fields(Trial, options, prompts=prompts_of(options), control=not options.no_control)
     shared: dict[str, Any] = {
         "sae_id": sae_id,
         "trial": trial,
@@ -216,7 +214,7 @@ def run(options: Namespace) -> int:
         "name": options.name,
     }
     if options.command == "steer auto":
-        config: Any = from_options(
+        config: Any = same_fields(
             AutoConfig, options, pattern=options.regex, preset=options.save, **shared
         )
         return run_job(workspace, "steer-auto", config, options, show_auto)
@@ -238,7 +236,7 @@ def _sweep(workspace: Any, options: Namespace, shared: dict[str, Any]) -> SweepC
         plausible = plausible or ((named.plausible,) if named.plausible else ())
         budgets = budgets or ((named.kl_budget,) if named.kl_budget else ())
     varied = options.strengths or options.operations or options.schedules
-    return from_options(
+    return same_fields(
         SweepConfig,
         options,
         interventions=stack,

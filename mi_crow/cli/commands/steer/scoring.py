@@ -11,7 +11,6 @@ from mi_crow.cli.arguments import (
     add_setting,
     bounded_size,
     device_of,
-    from_options,
     number_within,
     open_workspace,
     pick_sae,
@@ -20,6 +19,7 @@ from mi_crow.cli.formatting import count, duration, number
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts, print_line, print_table
 from mi_crow.mechanistic.steering.measure.config import ScoresConfig
+from mi_crow.same_fields import same_fields
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -44,7 +44,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
-    config = from_options(
+    config = same_fields(
         ScoresConfig,
         options,
         sae_id=pick_sae(workspace, options.sae),

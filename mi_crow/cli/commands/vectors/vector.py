@@ -1,12 +1,12 @@
 """`mi-crow vector`: directions made, listed, shown, taken apart, refined, exchanged."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mi_crow.cli.arguments import (
+    CommandAction,
     add_actions,
     add_device,
     add_fields,
@@ -17,7 +17,6 @@ from mi_crow.cli.arguments import (
     add_switch,
     check_new_file,
     device_of,
-    from_options,
     open_workspace,
     pick_sae,
     positive,
@@ -33,12 +32,12 @@ from mi_crow.mechanistic.vectors import stored
 from mi_crow.mechanistic.vectors.config import MakeConfig
 from mi_crow.mechanistic.vectors.job import summary_json
 from mi_crow.mechanistic.vectors.noting import note_vector
+from mi_crow.same_fields import same_fields
 from mi_crow.store.workspace import Workspace
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
-    helps = {name: action.help for name, action in _ACTIONS.items()}
-    for name, action in add_actions(parser, helps):
+    for name, action in add_actions(parser, _ACTIONS):
         if name != "list":
             action.add_argument("name", help="of the vector")
         if (flags := _ACTIONS[name].flags) is not None:
@@ -148,7 +147,7 @@ def _list(workspace: Workspace, options: Namespace) -> None:
 
 
 def _make(workspace: Workspace, options: Namespace) -> int:
-    config = from_options(
+    config = same_fields(
         MakeConfig,
         options,
         layers=tuple(options.layer),
@@ -282,32 +281,26 @@ def _save(workspace: Workspace, vector: stored.SteeringVector, options: Namespac
         showing.print_summary(summary)
 
 
-class _Action(NamedTuple):
-    help: str
-    run: Callable[[Workspace, Namespace], int | None]
-    flags: Callable[[ArgumentParser], None] | None = None
-
-
 _ACTIONS = {
-    "list": _Action("list the vectors (default)", _list),
-    "make": _Action("make a vector from two sets of texts", _make, _options_of_make),
-    "from-feature": _Action(
+    "list": CommandAction("list the vectors (default)", _list),
+    "make": CommandAction("make a vector from two sets of texts", _make, _options_of_make),
+    "from-feature": CommandAction(
         "make a vector of an SAE's features", _from_feature, _options_of_features
     ),
-    "show": _Action("show a vector; with --sae as features", _show, _options_of_show),
-    "texts": _Action(
+    "show": CommandAction("show a vector; with --sae as features", _show, _options_of_show),
+    "texts": CommandAction(
         "show the texts of a run that are most along a vector", _texts, _options_of_texts
     ),
-    "refine": _Action(
+    "refine": CommandAction(
         "keep only the features that tell a vector's texts apart best", _refine, _options_of_refine
     ),
-    "import": _Action(
+    "import": CommandAction(
         "import a .safetensors file or a GGUF control vector", _import, _options_of_import
     ),
-    "export": _Action(
+    "export": CommandAction(
         "export a vector as .safetensors or as a GGUF control vector", _export, _options_of_export
     ),
-    "rename": _Action("give a vector another name", _rename, _options_of_rename),
-    "note": _Action("write a note on a vector", _note, _options_of_note),
-    "rm": _Action("delete a vector", _remove),
+    "rename": CommandAction("give a vector another name", _rename, _options_of_rename),
+    "note": CommandAction("write a note on a vector", _note, _options_of_note),
+    "rm": CommandAction("delete a vector", _remove),
 }

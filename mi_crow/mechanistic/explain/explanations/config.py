@@ -1,8 +1,9 @@
 """The configuration of explanations by a chat model; plain data."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from mi_crow.bounds import COUNT, SEED, SIZE
+from mi_crow.bounds import COUNT, SEED, SIZE, Limits, check_fields
 from mi_crow.errors import UserError
 
 LOCAL = "local:"
@@ -32,10 +33,14 @@ class ExplanationsConfig:
     seed: int = 0
     device: str = "auto"
 
+    LIMITS: ClassVar[Limits] = {
+        "most": ("the number of features", COUNT),
+        "per_minute": ("the requests a minute", SIZE),
+        "seed": ("the seed", SEED),
+    }
+
     def __post_init__(self) -> None:
-        COUNT.check(self.most, "the number of features")
-        SIZE.check(self.per_minute, "the requests a minute")
-        SEED.check(self.seed, "the seed")
+        check_fields(self)
         if not 1 <= self.parallel <= MOST_PARALLEL:
             raise UserError(f"the requests at once must be 1 to {MOST_PARALLEL}")
 

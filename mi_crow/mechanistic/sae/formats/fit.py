@@ -21,6 +21,7 @@ from mi_crow.mechanistic.sae.formats.layer_check import OTHER_PLACE
 from mi_crow.mechanistic.sae.quality import Quality, reconstruction_quality
 from mi_crow.mechanistic.sae.targets import point_read, target_layer
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
+from mi_crow.same_fields import same_fields
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -104,14 +105,11 @@ def check_fit(
         found = capture(other, {point, target})
         tried[name] = _fvu_of_some(sae, found, point, target)
     tried |= _other_points(lm, sae, (point, target), few, file_point, capture)
-    return Fit(
+    return same_fields(
+        Fit,
+        quality,
         layer=point,
-        fvu=quality.fvu,
-        fvu_all=quality.fvu_all,
-        l0=quality.l0,
-        outlier_share=quality.outlier_share,
         outlier_norm=limit,
-        tokens=quality.tokens,
         alternatives=tried,
         warnings=(*([centring] if centring else []), *_warnings(point, quality.fvu, some, tried)),
     )

@@ -11,6 +11,7 @@ from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import MIN_STEPS, SaeTrainingConfig, default_lr
 from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TokenSource, not_finite
+from mi_crow.same_fields import same_fields
 from mi_crow.store.json_object import JsonRecord
 
 # Default L0, active latents per token, that a sparsity loss is steered towards.
@@ -90,25 +91,20 @@ def make_plan(
     steps = _steps(config, tokens)
     run_tokens = steps * config.batch_size
     warmup_steps = _given(config.warmup_steps, min(1000, max(1, steps // 10)))
-    return TrainingPlan(
+    return same_fields(
+        TrainingPlan,
+        config,
         steps=steps,
-        batch_size=config.batch_size,
         lr=config.lr if config.lr is not None else default_lr(sae.n_latents, steps),
         warmup_steps=warmup_steps,
         decay_steps=round(config.decay_share * steps),
         dead_tokens=_given(config.dead_tokens, min(10_000_000, max(1, run_tokens // 5))),
         k_aux=_given(config.k_aux, max(1, sae.n_inputs // 2)),
-        aux_alpha=config.aux_alpha,
         l1_lambda=config.l1_lambda if sae.steers_sparsity else None,
         target_l0=_target_l0(sae, config),
         sparsity_warmup_steps=_given(config.sparsity_warmup_steps, warmup_steps),
         outlier_norm=outlier_norm,
-        accumulate=config.accumulate,
         precision=_precision(config.precision, device or sae.device),
-        shuffled=config.shuffled,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-        seed=config.seed,
     )
 
 

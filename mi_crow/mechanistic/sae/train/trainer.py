@@ -27,6 +27,7 @@ from mi_crow.mechanistic.sae.train.plan import TrainingPlan, make_plan, starting
 from mi_crow.mechanistic.sae.train.state import TrainState
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
+from mi_crow.same_fields import same_fields
 from mi_crow.store.local import LocalStore
 from mi_crow.store.workspace import Workspace
 
@@ -299,14 +300,12 @@ def _measure(training: Training, source: TokenSource) -> TrainResult:
     dead, dense = sae.sharing.total_over_latents(
         torch.stack([(densities == 0).sum(), (densities > DENSE).sum()])
     ).tolist()
-    return TrainResult(
+    return same_fields(
+        TrainResult,
+        quality,
         sae_id=training.folder.name if training.folder else "",
         steps=plan.steps,
         tokens=plan.steps * plan.batch_size,
-        fvu=quality.fvu,
-        fvu_all=quality.fvu_all,
-        outlier_share=quality.outlier_share,
-        l0=quality.l0,
         dead_share=dead / training.state.n_latents,
         dense_share=dense / training.state.n_latents,
         seconds=float(training.table.rows[-1]["seconds"] or 0.0),
