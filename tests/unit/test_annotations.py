@@ -204,7 +204,7 @@ def test_any_text_survives_both_formats(
 ) -> None:
     from mi_crow.mechanistic.concepts.annotations_rows import Concept
     from mi_crow.mechanistic.concepts.concept_files import write_concepts
-    from mi_crow.mechanistic.concepts.exchange.dictionary_rows import read_concepts
+    from mi_crow.mechanistic.concepts.exchange.dictionary_rows import read_rows
 
     folder = tmp_path_factory.mktemp("files")
     concepts = [
@@ -215,7 +215,8 @@ def test_any_text_survives_both_formats(
         path = folder / f"x{suffix}"
         write_concepts(path, concepts)
         found = [
-            (row["feature"], row["name"], row["note"], row["tags"]) for row in read_concepts(path)
+            (row["feature"], row["name"], row["note"], row["tags"])
+            for row in (one.values for one in read_rows(path))
         ]
         assert found == [(c.feature, c.name, c.note, c.tags) for c in concepts]
 

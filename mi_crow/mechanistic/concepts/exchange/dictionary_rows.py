@@ -48,20 +48,6 @@ class FileRow:
     trouble: str = ""
 
 
-def read_concepts(path: Path, sae_id: str | None = None) -> list[dict[str, Any]]:
-    """The rows of a file as arguments of `Annotations.set_concept`; what a row does not say is left
-    out. `sae_id` is for rows that name no SAE.
-
-    Raises UserError naming the first row that is wrong.
-    """
-    found = []
-    for row in read_rows(path, sae_id):
-        if row.trouble:
-            raise bad_row(path, row)
-        found.append(dict(row.values))
-    return found
-
-
 def bad_row(path: Path, row: FileRow) -> UserError:
     """The error for a row that cannot be taken."""
     return UserError(f"{row.place} of {str(path)!r}: {row.trouble}")

@@ -24,11 +24,10 @@ class Family:
     name: str
     weights: re.Pattern[str]  # a file, by its path from the root
     beside: str = ""  # a file that must be in the same folder; '' for none
-    without: str = ""  # a file that must not
 
 
-def _family(name: str, weights: str, beside: str = "", without: str = "") -> Family:
-    return Family(name, re.compile(weights), beside, without)
+def _family(name: str, weights: str, beside: str = "") -> Family:
+    return Family(name, re.compile(weights), beside)
 
 
 _FAMILIES = (
@@ -43,16 +42,9 @@ _FAMILIES = (
 def family_of(name: str, known: Collection[str]) -> str:
     """The family that the file `name` belongs to, '' for none; `known` are all files that exist."""
     folder = name.rpartition("/")[0]
-
-    def there(file: str) -> bool:
-        return (f"{folder}/{file}" if folder else file) in known
-
     for family in _FAMILIES:
-        if not family.weights.fullmatch(name):
-            continue
-        if (not family.beside or there(family.beside)) and not (
-            family.without and there(family.without)
-        ):
+        beside = f"{folder}/{family.beside}" if folder else family.beside
+        if family.weights.fullmatch(name) and (not family.beside or beside in known):
             return family.name
     return ""
 

@@ -62,11 +62,6 @@ class SaelensConfig:
     def transcodes(self) -> bool:
         return BY_NAME[self.architecture].transcodes
 
-    @property
-    def trained_as(self) -> bool:
-        """Whether it is one of ours that is stored as another architecture."""
-        return self.architecture != BY_SAELENS_NAME[self.name].name
-
 
 def read_config(path: Path) -> SaelensConfig:
     """The configuration in a file.
