@@ -16,6 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.aims.topic_vector import topic_vector
@@ -26,7 +28,15 @@ from mi_crow.mechanistic.steering.measure.checks import features_for
 from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging, Trial
 from mi_crow.mechanistic.steering.measure.controls import control_of_stack
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
-from mi_crow.mechanistic.steering.measure.setup import make_bench
+from mi_crow.mechanistic.steering.measure.judges import (
+    FALSE_ALARMS,
+    Judge,
+    WordProbe,
+    cut_texts,
+    tested_judge,
+)
+from mi_crow.mechanistic.steering.measure.setup import WORDS_A_TOKEN, make_bench
+from mi_crow.mechanistic.steering.measure.texts import IndexedTexts
 from mi_crow.store.atomic import write_json
 from mi_crow.store.workspace import Workspace
 
@@ -46,7 +56,7 @@ _CLOSE = 0.05  # strengths nearer than this are not told apart
 CURVES = ("auto", "add", "dom")
 
 
-def share_at(points: Sequence[dict[str, float]], baseline: float, limit: float) -> float:
+def share_at(points: Sequence[dict[str, Any]], baseline: float, limit: float) -> float:
     """The share at a ratio of perplexities of `limit`; that of the strongest where none costs more.
     At strength 0 it is `baseline`, at a ratio of 1."""
     ordered = sorted(points, key=lambda one: one["strength"])
@@ -58,7 +68,7 @@ def share_at(points: Sequence[dict[str, float]], baseline: float, limit: float) 
     return curve[-1][1]
 
 
-def next_on_curve(points: Sequence[dict[str, float]], limits: Sequence[float]) -> float:
+def next_on_curve(points: Sequence[dict[str, Any]], limits: Sequence[float]) -> float:
     """The strength at which the limit that is farthest from what was measured should be met."""
     ordered = sorted(points, key=lambda one: one["strength"])
     costs = [(one["strength"], max(math.log(one["perplexity_ratio"]), 1e-3)) for one in ordered]
@@ -75,6 +85,32 @@ def next_on_curve(points: Sequence[dict[str, float]], limits: Sequence[float]) -
     strength, cost = min(costs, key=lambda one: abs(math.log(one[1] / wanted)))
     found = strength * (wanted / cost) ** (1 / steepness)
     return min(max(found, costs[0][0] / _FURTHER), costs[-1][0] * _FURTHER, _MOST)
+
+
+def one_against_others(label: str, texts: IndexedTexts, words: int) -> Judge:
+    """A bag-of-words classifier of `label` against all other labels, which lets 5% of the other
+    training texts pass: of those that it was not fitted to, cut to `words` words."""
+    own, others = texts.labelled(label, 0)
+    fitted = [one for one in (*own, *others[::2]) if not one.heldout]
+    names = ["own" if one.label == label else "other" for one in fitted]
+    probe = WordProbe([one.text for one in fitted], names)
+    place = probe.labels.index("own")
+
+    def apart(some: Sequence[str]) -> np.ndarray:
+        scores = probe.scores(some)
+        return scores[:, place] - scores[:, 1 - place]
+
+    seen = cut_texts([one for one in others[1::2] if not one.heldout], words, 1)
+    limit = float(np.quantile(apart(seen), 1 - FALSE_ALARMS))
+    heldout = [one for one in (*own, *others) if one.heldout]
+    return tested_judge(
+        f"label {label!r} at 5% false alarms",
+        lambda some: apart(some) - limit,
+        (fitted, heldout),
+        lambda one: one.label == label,
+        words,
+        0,
+    )
 
 
 class Curves:
@@ -126,12 +162,18 @@ class Curves:
         )
 
     def _bench(self, label: str) -> Bench:
-        return make_bench(
+        bench = make_bench(
             *(self._workspace, self._loaded.sae_id, self._indexed, Judging(label=label), None),
             self._trial,
             loaded=self._loaded,
             baselines=self._baselines,
         )
+        bench.judge = self._judge(label)
+        return bench
+
+    def _judge(self, label: str) -> Judge:
+        words = int(self._trial.max_new_tokens * WORDS_A_TOKEN)
+        return one_against_others(label, self._indexed.texts, words)
 
     def _plain(self, label: str, row: dict[str, Any]) -> None:
         """The baseline, constant addition of the label's feature and a difference of means."""
@@ -141,7 +183,7 @@ class Curves:
         feature = self._feature(label)
         told = bench.baseline(trial, FRESH, trial.n, FRESH_SEED, None, whole=False)
         row |= {"feature": feature, **bench.judge.as_json()}
-        row["share_baseline"] = bench.judge.share(told.texts)
+        row |= {"share_baseline": bench.judge.share(told.texts), "texts_baseline": told.texts}
         sides = self._indexed.texts.labelled(label, 0)
         vector = topic_vector(self._workspace, self._loaded, sides, feature, label)
         add = Intervention(f"feature:{feature}", "add", 1.0, "norm")
@@ -183,12 +225,20 @@ class Curves:
             asked = [f"Write about {label.rpartition(':')[2]}: {prompt}" for prompt in FRESH]
             told = bench.baseline(trial, asked, trial.n, FRESH_SEED, None, whole=False)
             ratio = told.perplexity / plain.perplexity
-            row["prompting"] = {"share": bench.judge.share(told.texts), "perplexity_ratio": ratio}
+            share = bench.judge.share(told.texts)
+            row["prompting"] = {"share": share, "perplexity_ratio": ratio, "texts": told.texts}
             self._measured += 1
 
-    def _measure(self, bench: Bench, label: str, arm: Arm) -> dict[str, float]:
+    def _measure(self, bench: Bench, label: str, arm: Arm) -> dict[str, Any]:
         started = time.monotonic()
-        found = bench.quick(arm, self._trial, FRESH, self._trial.n, FRESH_SEED)
+        trial = self._trial
+        steered = bench.read(arm, trial, FRESH, trial.n, FRESH_SEED, whole=False)
+        plain = bench.baseline(trial, FRESH, trial.n, FRESH_SEED, arm.plausible, whole=False)
+        found: dict[str, Any] = {
+            "share": bench.judge.share(steered.texts),
+            "perplexity_ratio": steered.perplexity / plain.perplexity,
+            "texts": steered.texts,
+        }
         self._measured += 1
         seconds = time.monotonic() - started
         what = f"  {label} {arm.name[:60]}: {_figures(found)} {seconds:.0f} s"
@@ -209,15 +259,15 @@ class Curves:
         return features_for(self._indexed, AutoConfig(self._loaded.sae_id, label=label))[0]
 
     def _points(
-        self, name: str, arm: Arm, measure: Callable[[Arm], dict[str, float]]
-    ) -> list[dict[str, float]]:
+        self, name: str, arm: Arm, measure: Callable[[Arm], dict[str, Any]]
+    ) -> list[dict[str, Any]]:
         known = [
             one
             for row in self.rows.values()
             for one in row["methods"].get(name, {}).get("points", [])
             if row["methods"][name]["arm"]["recipe"] == arm.recipe
         ]
-        points: list[dict[str, float]] = []
+        points: list[dict[str, Any]] = []
         for _ in range(self._options.points):
             # The strengths of other labels say where to begin.
             so_far = points or known
@@ -251,7 +301,11 @@ class Curves:
             )
             started = time.monotonic()
             found = run_auto(
-                self._workspace, config, loaded=self._loaded, baselines=self._baselines
+                self._workspace,
+                config,
+                loaded=self._loaded,
+                baselines=self._baselines,
+                judge=self._judge(label),
             )
             self._measured += 1
             row["auto"] = {key: found[key] for key in ("feature", "recipe", "strength", "tried")}

@@ -20,6 +20,7 @@ from mi_crow.mechanistic.steering.measure.checks import check_auto, features_for
 from mi_crow.mechanistic.steering.measure.config import AutoConfig
 from mi_crow.mechanistic.steering.measure.controls import control_of_stack
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
+from mi_crow.mechanistic.steering.measure.judges import Judge
 from mi_crow.mechanistic.steering.measure.recipes import Aim, recipes_named
 from mi_crow.mechanistic.steering.measure.results import (
     Measurement,
@@ -40,6 +41,7 @@ def run_auto(
     progress: Progress | None = None,
     loaded: LoadedSae | None = None,
     baselines: dict[Any, Readings] | None = None,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
     """Tries every recipe, and reports the best few on fresh prompts and a fresh seed.
 
@@ -50,7 +52,8 @@ def run_auto(
     winner first, with the same figures as a sweep's, `tried` what every recipe did at each
     strength, and `interventions` is the winner's stack.
     What was measured before it was stopped is not measured again. `baselines` are kept from call to
-    call where one is given. Raises UserError, NotFoundError.
+    call where one is given. `judge`: one to judge by in place of that of the config. Raises
+    UserError, NotFoundError.
     """
     progress = progress or NullProgress()
     check_auto(workspace, config)
@@ -70,6 +73,7 @@ def run_auto(
         loaded,
         baselines,
     )
+    bench.judge = judge or bench.judge
     bench.rater = rater_of(config.rating, config.label, config.description)
     name = config.name or measurement_id("auto", asdict(config), bench.loaded.weights_hash())
     measurement = open_measurement(workspace, name, "auto", asdict(config))

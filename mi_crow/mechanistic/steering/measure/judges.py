@@ -14,7 +14,7 @@ from mi_crow.mechanistic.steering.measure.aims.described import texts_described
 from mi_crow.mechanistic.steering.measure.config import Judging
 from mi_crow.mechanistic.steering.measure.texts import Document, IndexedTexts
 
-_FALSE_ALARMS = 0.05  # of texts on other topics that a topic's judge lets pass
+FALSE_ALARMS = 0.05  # of texts on other topics that a topic's judge lets pass
 _WORDS = re.compile(r"\w+")
 _LEAST_WORDS = 12
 
@@ -126,7 +126,7 @@ def _by_pattern(pattern: str, texts: IndexedTexts, words: int, seed: int) -> Jud
         return [compiled.search(text) is not None for text in found]
 
     heldout = [one for one in texts.documents if one.heldout]
-    cut = _cut(heldout, words, seed)
+    cut = cut_texts(heldout, words, seed)
     alarms = sum(hits(cut)) / len(cut) if cut else None
     return Judge(f"the pattern {pattern!r}", hits, None, alarms)
 
@@ -157,7 +157,7 @@ def _by_label(label: str, texts: IndexedTexts, words: int, seed: int) -> Judge:
         return scores[:, place] - np.delete(scores, place, axis=1).max(axis=1)
 
     heldout = [one for one in labelled if one.heldout]
-    return _tested(
+    return tested_judge(
         f"label {label!r}", margins, (train, heldout), lambda one: one.label == label, words, seed
     )
 
@@ -177,10 +177,10 @@ def _by_words(
         return scores[:, place] - scores[:, 1 - place]
 
     # The limit is found on texts as long as those that will be judged.
-    seen = _cut([one for one in train if one.number not in inside], words, seed + 1)
-    limit = float(np.quantile(apart(seen), 1 - _FALSE_ALARMS)) if seen else 0.0
+    seen = cut_texts([one for one in train if one.number not in inside], words, seed + 1)
+    limit = float(np.quantile(apart(seen), 1 - FALSE_ALARMS)) if seen else 0.0
     heldout = [one for one in (*about, *others) if one.heldout]
-    return _tested(
+    return tested_judge(
         what,
         lambda found: apart(found) - limit,
         (train, heldout),
@@ -190,7 +190,7 @@ def _by_words(
     )
 
 
-def _tested(
+def tested_judge(
     what: str,
     margins: Callable[[Sequence[str]], np.ndarray],
     sides: tuple[Sequence[Document], Sequence[Document]],
@@ -205,9 +205,9 @@ def _tested(
         return (margins(found) > 0).tolist() if len(found) else []
 
     train, heldout = sides
-    right = _cut([one for one in heldout if inside(one)], words, seed)
-    wrong = _cut([one for one in heldout if not inside(one)], words, seed)
-    own = _cut([one for one in train if inside(one)], words, seed)
+    right = cut_texts([one for one in heldout if inside(one)], words, seed)
+    wrong = cut_texts([one for one in heldout if not inside(one)], words, seed)
+    own = cut_texts([one for one in train if inside(one)], words, seed)
     shares = [sum(hits(some)) / len(some) if some else None for some in (right, wrong)]
     typical = float(np.median(margins(own))) if own else 0.0
     if typical <= 0:
@@ -216,7 +216,7 @@ def _tested(
     return replace(judge, own_effect=judge.effect(own))
 
 
-def _cut(documents: Sequence[Document], words: int, seed: int) -> list[str]:
+def cut_texts(documents: Sequence[Document], words: int, seed: int) -> list[str]:
     """A passage of so many words of each document."""
     generator = random.Random(seed)
     found = []

@@ -10,7 +10,7 @@ from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.judges import judge_of
 from mi_crow.store.workspace import Workspace
 
-_WORDS_A_TOKEN = 0.7  # of English text
+WORDS_A_TOKEN = 0.7  # of English text
 PROMPTS = 4  # openings that are written from, where no prompts are given
 
 
@@ -27,7 +27,7 @@ def make_bench(
 ) -> Bench:
     """A bench on which arms that steer `target` are measured. Raises UserError, NotFoundError
     before a model is loaded. `baselines`: those of an earlier bench on the same model."""
-    words = int(trial.max_new_tokens * _WORDS_A_TOKEN)
+    words = int(trial.max_new_tokens * WORDS_A_TOKEN)
     judge = judge_of(judging, target, indexed.texts, words, trial.seed)
     tokens = indexed.texts.heldout_tokens(trial.documents) if trial.documents else []
     (row,) = indexed.store.rows([target]) if target is not None else (None,)
