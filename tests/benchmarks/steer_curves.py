@@ -195,6 +195,12 @@ class Curves:
         """What the search finds, on the fresh prompts."""
         if "auto" not in row["methods"]:
             arm = self._auto(label, row)
+            if (feature := row["auto"]["feature"]) != row["feature"]:
+                # Constant addition is of the same feature as the search's.
+                row["feature"] = feature
+                del row["methods"]["add"]
+                add = Intervention(f"feature:{feature}", "add", 1.0, "norm")
+                self._curve(self._bench(label), label, row, "add", Arm((add,), recipe="add"))
             same = {"add": "add", "means": "dom"}.get(arm.recipe)
             if same:
                 row["methods"]["auto"] = row["methods"][same]
@@ -248,34 +254,41 @@ class Curves:
     def _curve(self, bench: Bench, label: str, row: dict[str, Any], name: str, arm: Arm) -> None:
         if name in row["methods"]:
             return
-        points = self._points(name, arm, lambda one: self._measure(bench, label, one))
+        points = row.setdefault("begun", {}).setdefault(name, [])
+        self._points(points, name, arm, lambda one: self._measure(bench, label, one))
         limits = self._options.limits
         at = {f"{one:g}": share_at(points, row["share_baseline"], one) for one in limits}
         held = arm.as_json(self._loaded.sae_id)
         row["methods"][name] = {"arm": held, "points": points, "at": at}
+        del row["begun"][name]
         self._save()
 
     def _feature(self, label: str) -> int:
         return features_for(self._indexed, AutoConfig(self._loaded.sae_id, label=label))[0]
 
     def _points(
-        self, name: str, arm: Arm, measure: Callable[[Arm], dict[str, Any]]
-    ) -> list[dict[str, Any]]:
+        self,
+        points: list[dict[str, Any]],
+        name: str,
+        arm: Arm,
+        measure: Callable[[Arm], dict[str, Any]],
+    ) -> None:
+        """Adds to `points`, which an earlier run may have begun, the weakest first."""
         known = [
             one
             for row in self.rows.values()
             for one in row["methods"].get(name, {}).get("points", [])
             if row["methods"][name]["arm"]["recipe"] == arm.recipe
         ]
-        points: list[dict[str, Any]] = []
-        for _ in range(self._options.points):
+        while len(points) < self._options.points:
             # The strengths of other labels say where to begin.
             so_far = points or known
             strength = next_on_curve(so_far, self._options.limits) if so_far else FIRST
             if any(abs(one["strength"] / strength - 1) < _CLOSE for one in points):
                 break
             points.append({"strength": strength, **measure(arm.scaled(strength))})
-        return sorted(points, key=lambda one: one["strength"])
+            points.sort(key=lambda one: one["strength"])
+            self._save()
 
     def _auto(self, label: str, row: dict[str, Any]) -> Arm:
         """What the search finds on development prompts and seeds, at strength 1."""
