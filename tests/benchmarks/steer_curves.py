@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.aims.topic_vector import topic_vector
@@ -194,7 +195,14 @@ class Curves:
     def _searched(self, label: str, row: dict[str, Any]) -> None:
         """What the search finds, on the fresh prompts."""
         if "auto" not in row["methods"]:
-            arm = self._auto(label, row)
+            try:
+                arm = self._auto(label, row)
+            except UserError as error:  # nothing that fits: the texts stay as they are
+                row["auto"] = {"recipe": "none", "refused": str(error)}
+                at = dict.fromkeys(row["methods"]["add"]["at"], row["share_baseline"])
+                row["methods"]["auto"] = {"points": [], "at": at}
+                self._measured += 1
+                return
             if (feature := row["auto"]["feature"]) != row["feature"]:
                 # Constant addition is of the same feature as the search's.
                 row["feature"] = feature
@@ -211,7 +219,7 @@ class Curves:
     def _beside(self, label: str, row: dict[str, Any]) -> None:
         """A random feature in place of the one of the search, and prompting."""
         bench, trial = self._bench(label), self._trial
-        if "random" not in row:
+        if "random" not in row and row["auto"]["recipe"] != "none":
             auto = self._auto(label, row)
             changed = {n for one in auto.interventions for n, _ in one.features}
             rivals = {n for one in auto.interventions for n, _ in one.rival_features}
@@ -346,10 +354,12 @@ def summary(rows: dict[str, Any], limits: Sequence[float]) -> dict[str, Any]:
             behind = sum(one < 0 for one in ahead)
             found[limit][f"auto - {name}"] = {"mean": statistics.mean(ahead), "behind": behind}
     for name in ("random", "prompting"):
-        found[name] = {
-            key: statistics.mean(row[name][key] for row in rows.values())
-            for key in ("share", "perplexity_ratio")
-        }
+        held = [row[name] for row in rows.values() if name in row]
+        if held:
+            found[name] = {
+                key: statistics.mean(one[key] for one in held)
+                for key in ("share", "perplexity_ratio")
+            }
     found["share_baseline"] = statistics.mean(row["share_baseline"] for row in rows.values())
     return found
 
@@ -360,7 +370,7 @@ def print_row(label: str, row: dict[str, Any], limits: Sequence[float]) -> None:
     for limit in (f"{limit:g}" for limit in limits):
         shares = " ".join(f"{name} {row['methods'][name]['at'][limit]:.2f}" for name in CURVES)
         cells.append(f"x{limit} {shares}")
-    cells += [f"{name} {_figures(row[name])}" for name in ("random", "prompting")]
+    cells += [f"{name} {_figures(row[name])}" for name in ("random", "prompting") if name in row]
     print(" | ".join([*cells, row["auto"]["recipe"]]), flush=True)
 
 

@@ -164,20 +164,24 @@ class Search:
 
     def _confirmed(self, one: Tried) -> Finalist | None:
         """A recipe at its best strength, or a little less where that may cost too much on other
-        continuations; None where even this does."""
+        continuations; None where even this does. Where few continuations leave the ratio uncertain,
+        a strength that is below the limit without certainty will do."""
         found = one.best(self._limit)
         assert found is not None
         strength, _ = found
         most = math.log(self._config.most_ratio)
+        fitting: Finalist | None = None
         for _ in range(_STEPS_BACK):
             row = self._try(one, strength, 2 * self._config.development, 1)
             room, cost = most - _SURE * row.get("ratio_error", 0.0), math.log(_ratio(row))
             if cost <= room:
                 return Finalist(one, strength, row)
+            if cost <= most:
+                fitting = Finalist(one, strength, row)
             # What a change costs grows about with the square of its size.
             low, high = _BACK
             strength *= min(max((max(room, 0.0) / cost) ** 0.5, low), high)
-        return None
+        return fitting
 
     def _try(self, one: Tried, strength: float, n: int, half: int) -> dict[str, Any]:
         arm = one.arm.scaled(strength)
