@@ -92,7 +92,8 @@ class Causes:
         self, loaded: "LoadedSae", text: str, saes: Sequence[str] = (), **question: Any
     ) -> dict[str, Any]:
         """See `attribution.run.attribute_loaded`; `question` has the fields of its `Question`."""
-        from mi_crow.mechanistic.attribution.run import Question, attribute_loaded
+        from mi_crow.mechanistic.attribution.question import Question
+        from mi_crow.mechanistic.attribution.run import attribute_loaded
 
         chosen = self._shelf.saes(loaded, saes)
         return attribute_loaded(self._known, chosen, text, Question(**question))

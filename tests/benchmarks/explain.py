@@ -76,13 +76,13 @@ def _says(store: FeatureStore, corpus: Corpus, label: str) -> bool:
     best = int(store.ids(f"auroc:{label}")[0])
     proposal = store.detail(best).proposal
     name = proposal.name.casefold() if proposal is not None else ""
-    said = any(word in name for word in (label.casefold(), *_typical(corpus, label)))
+    said = any(word in name for word in (label.casefold(), *typical_words(corpus, label)))
     if not said:
         print(f"{label}: #{best} is {name!r}")
     return said
 
 
-def _typical(corpus: Corpus, label: str) -> list[str]:
+def typical_words(corpus: Corpus, label: str) -> list[str]:
     """The words that stand out in the documents of a label."""
     there = (corpus.labels == corpus.label_names.index(label))[corpus.document]
     size = len(corpus.texts)

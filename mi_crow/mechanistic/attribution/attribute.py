@@ -115,7 +115,7 @@ def attribute(
         target = replace(target, token=int(graph.logits.argmax()))
     value = _value(graph, target, target_site)
     readings = graph.readings[: len(ordered)]
-    gradients = gradient(value, [one.y for one in readings], keep=True)
+    gradients = gradient(value, [one.y for one in readings], keep=len(readings) > 1)
     number = float(value.detach())
     found = []
     for reading, slope in zip(readings, gradients, strict=True):

@@ -57,20 +57,15 @@ def check_causes(
     """Ablates each of `causes` (feature, predicted effect), all of them, all others, and the same
     for a random set: one batch, in parts where memory runs out."""
     features = [feature for feature, _ in causes]
-    indices, active = reading.latents.indices, reading.plain.values != 0
-    chosen = _among(indices, features)
-    random = _among(indices, _random_features(reading, len(features), seed))
-    removed = [indices == feature for feature in features]
-    removed += [active, chosen, ~chosen, random, ~random]
+    random = _random_features(reading, len(features), seed)
+    edits = _edits(reading, features, random)
     point = reading.site.write
 
-    def without(masks: Sequence[Tensor]) -> Tensor:
-        edits = torch.stack([-reading.features_part(mask & active) for mask in masks])
-        return edited_pass(lm, encoding, {point: edits}, target, target_site)
+    def without(rows: Sequence[int]) -> Tensor:
+        part = edits[rows[0] : rows[-1] + 1]
+        return edited_pass(lm, encoding, {point: part}, target, target_site)
 
-    # The plain text stands in the same batch: a batch of another size rounds otherwise.
-    nothing = torch.zeros_like(active)
-    values = in_parts(without, [nothing, *removed])
+    values = in_parts(without, range(len(edits)))
     whole, each, sets = values[0], values[1 : 1 + len(features)], values[1 + len(features) :]
     none, without_set, only_set, without_random, only_random = sets
 
@@ -92,6 +87,30 @@ def check_causes(
         share(only_random),
         share(without_random),
     )
+
+
+@torch.no_grad()
+def _edits(reading: Reading, features: Sequence[int], random: Sequence[int]) -> Tensor:
+    """What is added to y to take away nothing, each feature, all that fire, the features together,
+    all but these, the random ones, all but these: [len(features) + 6, n, n_outputs].
+
+    The plain text stands in the same batch, because a batch of another size rounds otherwise.
+    """
+    latents = reading.plain
+    size = latents.values.shape[0], reading.y.shape[-1]
+    edits = torch.zeros(len(features) + 6, *size, device=latents.values.device)
+    numbers = torch.tensor(list(features), device=latents.indices.device)
+    number, token, place = (latents.indices == numbers[:, None, None]).nonzero(as_tuple=True)
+    written = reading.site.sae.decoder_rows[numbers[number]].float()
+    written *= latents.values[token, place, None]
+    if isinstance(reading.units, Tensor):
+        written *= reading.units[token]
+    edits.index_put_((1 + number, token), -written, accumulate=True)
+    everything = reading.features_part()
+    parts = [reading.features_part(_among(latents.indices, one)) for one in (features, random)]
+    sets = [everything, *(row for part in parts for row in (part, everything - part))]
+    torch.stack(sets, out=edits[1 + len(features) :]).neg_()
+    return edits
 
 
 def in_parts(run: Callable[[Sequence[Any]], Tensor], items: Sequence[Any]) -> list[float]:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from mi_crow.language_model.tokenize import Encoding
 
 Visit = Callable[[Tensor], Tensor | None]
+
+_TRIED = 6  # tokens of the text on which it is tried whether a pass widens
+_SAME = 0.05  # of the difference between two edits, for the results of one to be the same
 
 
 @dataclass(frozen=True)
@@ -124,9 +128,10 @@ def logits_under(
 
     rows = max(len(edit) for edit in edits.values())
     with ExitStack() as stack:
+        text = _for_rows(lm, encoding, list(edits), rows)
         for point, edit in edits.items():
             stack.callback(tap(lm, point, _bound(added, edit)))
-        return _logits(lm, _repeated(encoding, rows), position)
+        return _logits(lm, text, position)
 
 
 def gradient_under(
@@ -147,6 +152,7 @@ def gradient_under(
         nodes.append(y)
         return y.clone()
 
+    text = _for_rows(lm, encoding, [site.write], len(edits))
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -157,12 +163,57 @@ def gradient_under(
             stack.callback(
                 tap(lm, target_site.read, lambda value: seen.append(value[:, target.position]))
             )
-        logits = _logits(lm, _repeated(encoding, len(edits)), target.position)
+        logits = _logits(lm, text, target.position)
         if target_site is None:
             values = target.of_logits(logits)
         else:
             values = activation_at(target_site, seen[0], target)
         return gradient(values.sum(), nodes)[0]
+
+
+_WIDENS: "WeakKeyDictionary[nn.Module, dict[HookPoint, bool]]" = WeakKeyDictionary()
+
+
+def _for_rows(
+    lm: "LanguageModel", encoding: "Encoding", points: "Sequence[HookPoint]", rows: int
+) -> "Encoding":
+    """The text [1, n] for a pass whose edits at `points` have several rows: one row where the first
+    edit makes them several, so that the blocks before it run once."""
+    known = _WIDENS.setdefault(lm.model, {})
+    for point in points:
+        if rows > 1 and point not in known:
+            known[point] = _widens(lm, encoding, point)
+    return encoding if all(known.get(point) for point in points) else _repeated(encoding, rows)
+
+
+@torch.no_grad()
+def _widens(lm: "LanguageModel", encoding: "Encoding", point: "HookPoint") -> bool:
+    """Whether a pass that gets its rows at `point` gives what one of as many rows gives: tried with
+    two edits on a few tokens, since a model may keep the number of rows that it began with."""
+    from mi_crow.language_model.tokenize import Encoding
+
+    places = torch.arange(_TRIED, device=encoding.input_ids.device) % encoding.input_ids.shape[1]
+    one = Encoding(
+        encoding.input_ids[:, places],
+        encoding.attention_mask[:, places],
+        encoding.special[:, places],
+    )
+
+    def moved(value: Tensor) -> Tensor:
+        noise = torch.randn(2, *value.shape[1:], generator=torch.Generator().manual_seed(0))
+        return value + (noise.to(value.device) * value.float().std()).to(value.dtype)
+
+    remove = tap(lm, point, moved)
+    try:
+        plain = _logits(lm, _repeated(one, 2), _TRIED - 1).float()
+        wide = _logits(lm, one, _TRIED - 1).float()
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return False
+    finally:
+        remove()
+    if wide.shape != plain.shape:
+        return False
+    return float((wide - plain).norm()) <= _SAME * float((plain[0] - plain[1]).norm())
 
 
 def activation_at(site: Site, x: Tensor, target: Target) -> Tensor:

@@ -4,10 +4,10 @@ The command line loads what it needs for one call; the model session keeps it lo
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.attribution.question import Question
 from mi_crow.mechanistic.attribution.target import Target, position_of, token_id, token_text
 from mi_crow.mechanistic.steering.known import KnownFeatures
 from mi_crow.mechanistic.steering.loading import LoadedSae, join, open_sae
@@ -21,43 +21,6 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.attribution.attribute import Attributed, Attribution
 
 _PREDICTIONS = 8
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is to be explained, as a person says it. Without a target it is the likeliest next
-    token."""
-
-    target: str | None = None  # a token's text
-    against: str | None = None
-    log_probability: bool = False
-    feature: str | None = None  # SAE/NUMBER, or NUMBER of the last SAE given
-    position: int | None = None  # None: the last token, or where the feature is strongest
-    own_token: bool = (
-        False  # the target is the text's own token after the position, where it has one
-    )
-    top: int = 20
-    steps: int | None = None  # of integrated gradients
-    prune: float = 0.02
-    seed: int = 0
-    bos: str = "auto"
-
-    def __post_init__(self) -> None:
-        wrong = (
-            (self.feature is not None and self.target is not None, "a feature and a token"),
-            (self.against is not None and self.target is None, "--against without a target"),
-            (self.against is not None and self.log_probability, "a difference of log probability"),
-            (self.feature is not None and self.log_probability, "a feature's log probability"),
-        )
-        for is_wrong, what in wrong:
-            if is_wrong:
-                raise UserError(
-                    f"{what} cannot be explained",
-                    hint='give --target " Paris", and --against " Rome" or --log-prob with it, or '
-                    "--feature SAE/NUMBER",
-                )
-        if self.steps is not None and self.steps < 1:
-            raise UserError("integrated gradients need at least one step", hint="e.g. --steps 16")
 
 
 def load_together(workspace: Workspace, sae_ids: Sequence[str], device: str) -> list[LoadedSae]:

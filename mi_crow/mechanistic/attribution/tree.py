@@ -53,14 +53,14 @@ def influences(
     total = sum(abs(one.effect) / one.share for one in causes[last][:1]) or 1.0
     grow = _Grow(readings, total, prune)
     roots = [one for one in causes[last][:top] if one.share >= prune]
-    slopes = readings[last].slopes(gradients[last])
+    slopes = readings[last].slopes(gradients[last]) if last else None
     return tuple(
         Influence(
             readings[last].site.sae_id,
             one.feature,
             one.effect,
             one.share,
-            grow.below(last, one.feature, slopes),
+            () if slopes is None else grow.below(last, one.feature, slopes),
         )
         for one in roots
     )

@@ -84,7 +84,8 @@ def add_saes(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
     sae_ids = [pick_sae(workspace, one) for one in options.sae or [None]]
-    from mi_crow.mechanistic.attribution.run import Question, attribute_prompt
+    from mi_crow.mechanistic.attribution.question import Question
+    from mi_crow.mechanistic.attribution.run import attribute_prompt
 
     question = same_fields(
         Question, options, log_probability=options.log_prob, position=options.token
