@@ -39,6 +39,7 @@ SETTINGS: Final = (
     Setting("heat.light", "colours of the activations in light themes, from low to high", True),
     Setting("llm.url", "address of the LLM endpoint"),
     Setting("llm.model", "name of the model at the LLM endpoint"),
+    Setting("semantic.model", "model2vec folder whose near words `like:` looks for too"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 GROUPS: Final = {

@@ -60,7 +60,7 @@ def test_a_line_is_words_conditions_and_an_order() -> None:
         ("max>nan", (0, 7), "'nan' is not a number"),
         ('a "b', (2, 4), "a quote is not closed (character 3)"),
         ("sort:foo", (0, 8), "'foo' is not an order"),
-        ("like:x", (0, 6), "write its number: like:42"),
+        ("like:?!", (0, 7), 'write like:42 or like:"texts about the sea"'),
         ("named:maybe", (0, 11), "write named:yes"),
         ("label:", (0, 6), "label: needs a value"),
         ("tag>3", (0, 5), "'tag' cannot be compared (character 1); write tag:3"),

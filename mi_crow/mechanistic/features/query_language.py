@@ -1,6 +1,7 @@
 """One line of text that says which features are wanted and in which order. Torch-free.
 
     rain -sport density<1% max>5 label:weather tag:"to check" on:"the harbour" sort:auroc:weather
+    like:42 like:"texts about the sea"
 
 Words are searched for, a `-` in front turns a word or a condition round, quotes keep spaces, colons
 and signs as they are. The app's filter line and `mi-crow features` take the same text.
@@ -34,7 +35,7 @@ WORDS: Mapping[str, str] = {
     "note": "yes or no: it has a note",
     "source": "who named it: user, auto, import, ..",
     "on": "it is strong in the indexed documents that contain this text",
-    "like": "its decoder row is near that of this feature",
+    "like": "it is about what this text says, or its decoder row is near this feature's",
     "token": "it promotes a token that contains this",
     "proposed": "its proposed name contains this",
     "kind": f"its kind is this: {', '.join(KINDS)}",
@@ -221,9 +222,11 @@ def _word(name: str, sign: str, value: str, start: int, end: int) -> int | bool 
         )
     if name == "like":
         number = value.removeprefix("#")
-        if not (number.isascii() and number.isdigit() and len(number) < 10):
-            raise QueryError(f"{value!r} is not a feature", start, end, "write its number: like:42")
-        return int(number)
+        if number.isascii() and number.isdigit() and len(number) < 10:
+            return int(number)
+        if not any(character.isalnum() for character in number):
+            hint = 'write like:42 or like:"texts about the sea"'
+            raise QueryError(f"{value!r} has no word and is not a feature", start, end, hint)
     return value
 
 

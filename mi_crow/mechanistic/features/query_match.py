@@ -10,6 +10,8 @@ import numpy as np
 from mi_crow.errors import NotFoundError
 from mi_crow.mechanistic.features.catalogue import OF_PROPOSALS
 from mi_crow.mechanistic.features.columns import ConceptColumns, FeatureColumns
+from mi_crow.mechanistic.features.meaning.ranking import Meanings
+from mi_crow.mechanistic.features.meaning.static_embeddings import users_embeddings
 from mi_crow.mechanistic.features.on_text import features_on_text
 from mi_crow.mechanistic.features.query_language import NUMBERS, Condition, FeatureQuery
 from mi_crow.mechanistic.features.search import SearchColumns, match_scores
@@ -68,6 +70,9 @@ class QueryMatcher:
         if name == "on":
             found = features_on_text(self.connection, self.columns.max_act, str(value))
             return self._scored(found.feature, found.strength)
+        if name == "like" and isinstance(value, str):
+            scores = self._meanings().scores(value)
+            return scores > 0, scores
         if name == "like":
             return self._scored(*self._like(int(value)))
         if name == "":
@@ -95,6 +100,9 @@ class QueryMatcher:
 
     def _search(self, text: str) -> np.ndarray:
         return match_scores(self.connection, self.columns, self.searched(), text)
+
+    def _meanings(self) -> Meanings:
+        return Meanings(self.connection, self.columns, self.searched(), users_embeddings())
 
     def _like(self, feature: int) -> tuple[np.ndarray, np.ndarray]:
         if feature >= len(self.columns):

@@ -197,6 +197,17 @@ class ProposalReader:
             values[found["feature"]] = found["score"]
         return values
 
+    def matching(self, column: str, expression: str) -> np.ndarray:
+        """The features whose `column`, name or kind, matches a regular expression (RE2) in lower
+        case: int32; none without names."""
+        if not self.exist:
+            return np.zeros(0, dtype=np.int32)
+        query = (
+            "SELECT feature FROM read_parquet(?) "
+            f"WHERE regexp_matches(lower({_checked(column)}), ?)"
+        )
+        return self._connection.columns(query, [str(self._path), expression])["feature"]
+
     def containing(self, text: str, column: str, n_features: int) -> np.ndarray:
         """The features whose `column`, name or kind, contains `text`: bool [n_features].
 
