@@ -13,6 +13,8 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.errors import CancelledError, MachineError, UserError
+from mi_crow.language_model.capture.job import capture_run
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.endpoint import Endpoint, RubbishError, check_endpoint
 from mi_crow.mechanistic.explain.explanations.config import ExplanationsConfig
 from mi_crow.mechanistic.explain.explanations.job import estimate, explain_with
@@ -24,11 +26,15 @@ from mi_crow.mechanistic.explain.explanations.questions import (
 )
 from mi_crow.mechanistic.explain.explanations.scores import balanced
 from mi_crow.mechanistic.explain.explanations.texts import Passage, material_of, silent_passages
+from mi_crow.mechanistic.explain.explanations.untrained import untrained_features
+from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.index.build import build_index
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import parse_query
 from mi_crow.progress import NullProgress
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import TOPICS, make_index
+from tests.helpers.steering_fixture import tiny_sae
 
 SAE = "fixture-sae"
 WORDS = [word for words in TOPICS.values() for word in words]
@@ -77,6 +83,11 @@ class _Answer(BaseHTTPRequestHandler):
 
 def answer_to(question: str) -> str:
     texts = dict(re.findall(r"^(\d+)\. (.*)$", question, re.MULTILINE))
+    if "does not belong" in question:
+        words = {n: re.findall(r"<<(.+?)>>", text) for n, text in texts.items()}
+        every = [word for some in words.values() for word in some]
+        most = max(set(every), key=every.count)
+        return f"Answer: {[int(n) for n, some in words.items() if most not in some][:1]}"
     if "Explanation: ..." in question:
         marked = re.findall(r"<<(.+?)>>", " ".join(texts.values()))
         return f"They share a word.\nExplanation: {max(set(marked), key=marked.count)}"
@@ -122,6 +133,10 @@ def test_explanations_are_scored_on_texts_that_the_explainer_did_not_see(indexed
         assert one.detection is not None
         assert one.detection > 0.85
         assert one.fuzzing is None or one.fuzzing > 0.85
+    alone = [one.intruder for one in scored if one.intruder is not None]
+    assert len(alone) >= 8
+    assert min(alone) > 0.7  # one of five texts, .2 by chance
+    assert told["intruder"] is not None
     shuffled = [one.shuffled for one in said.values() if one.shuffled is not None]
     assert abs(sum(shuffled) / len(shuffled) - 0.5) < 0.15
     feature, one = next((f, x) for f, x in said.items() if f < len(WORDS))
@@ -267,3 +282,30 @@ def test_without_an_address_the_one_of_the_config_file_is_asked(
     capsys.readouterr()
     assert main(asked) == 0
     assert json.loads(capsys.readouterr().out)["requests"] > 0
+
+
+def test_an_untrained_sae_stands_beside_it_and_scores_by_chance(tmp_path, tiny_model_dir, chat):
+    words = [f"the {one} and the {other}" for one, other, *_ in TOPICS.values()]
+    texts = tmp_path / "texts.jsonl"
+    rows = [{"text": f"{one} of day {n}"} for n in range(40) for one in words]
+    texts.write_text("\n".join(map(json.dumps, rows)))
+    workspace = Workspace.open(tmp_path / "w")
+    model, dataset = ModelSpec(str(tiny_model_dir), device="cpu"), DatasetSpec(str(texts))
+    config = CaptureConfig(model, dataset, ("resid_post.1",), dtype="fp32", name="run")
+    capture_run(workspace, config)
+    tiny_sae(model=str(tiny_model_dir)).save(workspace.make_sae_dir(SAE, SAE))
+    build_index(workspace, IndexConfig(SAE, run_id="run", device="cpu"))
+    store = FeatureStore.open(workspace, SAE)
+    found = untrained_features(workspace.run_dir("run"), workspace.sae_dir(SAE), store, 3, 0)
+    assert len(found.latents) == 3
+    for latent in found.latents:
+        material = found.material(latent)
+        shown = {one.document for one in material.shown}
+        assert not shown & {one.document for one in material.held_out}
+        assert all(any(one.firing) for one in (*material.shown, *material.held_out))
+        assert not any(any(one.acts) for one in found.silent(material))
+    told = explain_with(workspace, config_of(chat, most=2))
+    assert told["untrained"]["detection"] is not None
+    asked = len(chat.asked)
+    explain_with(workspace, config_of(chat, most=2))
+    assert len(chat.asked) == asked

@@ -61,7 +61,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         nargs="?",
         default="",
         help="query as in the app: 'rain density<1%% max>5 label:weather named:no "
-        'on:"the harbour" like:42 sort:auroc:weather\', a leading - excludes',
+        'on:"the harbour" like:42 like:"texts about the sea" sort:auroc:weather\', a leading - '
+        "excludes",
     )
     parser.add_argument(
         "--search", metavar="TEXT", help="search concepts, labels, tokens and examples"
@@ -333,7 +334,7 @@ def _explained(detail: "FeatureDetail") -> dict[str, str]:
     if found is None:
         return {}
     facts = [f"by {visible(found.explainer)}"]
-    for name in ("detection", "fuzzing", "shuffled"):
+    for name in ("detection", "fuzzing", "shuffled", "intruder"):
         if (value := getattr(found, name)) is not None:
             facts.append(f"{name} {number(value, 2)}")
     return {"explained": f"{visible(found.text)} ({', '.join(facts)})"}

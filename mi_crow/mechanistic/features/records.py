@@ -173,6 +173,8 @@ class Explanation(JsonRecord):
     fuzzing: float | None = None
     fuzzing_interval: float | None = None
     shuffled: float | None = None  # detection with the explanation of another feature
+    intruder: float | None = None  # an accuracy without the explanation, .2 by chance
+    intruder_interval: float | None = None
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,8 @@ def _explained(found: "Explanation | None") -> list[Content | tuple[str, str]]:
         facts.append(f"another's {score(found.shuffled)}")
     if found.fuzzing is not None:
         facts.append(f"fuzzing {score(found.fuzzing)}")
+    if found.intruder is not None:
+        facts.append(f"intruder {score(found.intruder)} (chance .2)")
     return [(printable(found.text), "italic"), (f"  {', '.join(facts)}", "$muted")]
 
 

@@ -24,6 +24,8 @@ from mi_crow.mechanistic.explain.explanations.config import ExplanationsConfig
 from mi_crow.same_fields import same_fields
 from mi_crow.store.workspace import Workspace
 
+_CHANCE = "by chance .5, intruder .2"
+
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_sae(parser)
@@ -95,15 +97,21 @@ def _estimate(workspace: Workspace, config: ExplanationsConfig, options: Namespa
 def _show_explanations(result: dict[str, Any]) -> None:
     scores = [
         f"{name} {number(result[name], 2)}"
-        for name in ("detection", "fuzzing", "shuffled")
+        for name in ("detection", "fuzzing", "shuffled", "intruder")
         if result[name] is not None
+    ]
+    beside = [
+        f"{name} {number(value, 2)}"
+        for name, value in result["untrained"].items()
+        if value is not None
     ]
     print_facts(
         {
             "SAE": result["sae_id"],
             "explained": f"{count(result['explained'])} of {count(result['features'])} features, "
             f"by {result['explainer']}",
-            "scores": f"median {', '.join(scores)} (.5: chance)" if scores else "none",
+            "scores": f"median {', '.join(scores)} ({_CHANCE})" if scores else "none",
+            **({"an untrained SAE": f"median {', '.join(beside)}"} if beside else {}),
             "time": duration(result["seconds"]),
         }
     )

@@ -5,21 +5,30 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from mi_crow.errors import UserError
+from mi_crow.errors import MiCrowError, UserError
 from mi_crow.language_model.endpoint import Endpoint, RubbishError, check_endpoint
 from mi_crow.mechanistic.explain.explanations.config import LOCAL, ExplanationsConfig
 from mi_crow.mechanistic.explain.explanations.questions import explain_question, explanation_in
-from mi_crow.mechanistic.explain.explanations.scores import Ask, detection, fuzzing
+from mi_crow.mechanistic.explain.explanations.scores import (
+    TRIALS,
+    Ask,
+    detection,
+    fuzzing,
+    intruder,
+)
 from mi_crow.mechanistic.explain.explanations.texts import (
     TESTED,
     Material,
+    Passage,
     material_of,
     silent_passages,
 )
 from mi_crow.mechanistic.features.beside.explanations import (
+    UNTRAINED_NAME,
     explanations_path,
     read_explanations,
     write_explanations,
@@ -37,6 +46,7 @@ _KEPT_EVERY = 8  # features between two writes
 _LEAST_SHOWN = 3  # examples without which nothing is explained
 _CHARACTERS_A_TOKEN = 4
 _ANSWER_TOKENS = 60  # of a question, about
+UNTRAINED = 10  # features of an SAE with random weights that are explained and scored too
 
 
 @dataclass(frozen=True)
@@ -66,11 +76,25 @@ def estimate(workspace: Workspace, config: ExplanationsConfig) -> Estimate:
     some = [material_of(store, one, config.seed) for one in chosen[:3]]
     explain = sum(len(explain_question(one)) for one in some) / len(some)
     test = sum(len(text.text) for one in some for text in one.held_out) / len(some)
-    # Detection, the same with another's explanation, and fuzzing: two questions and one.
+    # Detection, the same with another's explanation, and fuzzing: two questions and one; then the
+    # intruders, five texts each.
     scored = 2 * (2 * test + 800) + 2 * test + 1600 + test + 800 if config.scores else 0.0
-    requests = len(chosen) * (6 if config.scores else 1)
-    tokens = len(chosen) * (explain + scored) / _CHARACTERS_A_TOKEN
+    scored += TRIALS * (test / 2 + 500) if config.scores else 0.0
+    beside = config.scores and indexed_run(workspace, store) is not None
+    features = len(chosen) + (UNTRAINED if beside else 0)
+    requests = features * (6 + TRIALS if config.scores else 1)
+    tokens = features * (explain + scored) / _CHARACTERS_A_TOKEN
     return Estimate(len(chosen), requests, round(tokens), requests * _ANSWER_TOKENS)
+
+
+def indexed_run(workspace: Workspace, store: FeatureStore) -> Path | None:
+    """The folder of the run that was indexed first; None where its activations are not stored."""
+    sources = store.meta().sources
+    run_id = sources[0].get("run_id") if sources else None
+    try:
+        return workspace.run_dir(run_id) if run_id else None
+    except MiCrowError:
+        return None
 
 
 def check_explanations(workspace: Workspace, config: ExplanationsConfig) -> None:
@@ -95,7 +119,8 @@ def explain_with(
 ) -> dict[str, Any]:
     """Explains features with a chat model and scores the explanations on unseen documents.
 
-    Beside each detection score stands that of another feature's explanation on the same texts. What
+    Beside each detection score stands that of another feature's explanation on the same texts, and
+    beside all scores those of an untrained SAE's features, where the activations are stored. What
     is finished is kept and not asked again, also by a later job with the same explainer and seed.
     `ask` answers a question in place of the explainer. Raises UserError, NotFoundError,
     MachineError where the endpoint stays silent, and CancelledError.
@@ -105,13 +130,21 @@ def explain_with(
     check_explanations(workspace, config)
     store = FeatureStore.open(workspace, config.sae_id)
     chosen = chosen_features(store, config)
-    work = _Work(workspace, store, config, progress, _paced(ask or _asker(config), config))
+    asked = _paced(ask or _asker(config), config)
+    path, seed = explanations_path(workspace, config.sae_id), config.seed
+    texts = Texts(
+        lambda feature: material_of(store, feature, seed),
+        lambda material: silent_passages(store, material, seed),
+    )
+    work = _Work(path, store.meta().built_at, texts, config, progress, asked)
+    work.start(store)
     work.each(chosen, work.explain, "explaining")
     explained = [one for one in chosen if one in work.held]
     if config.scores:
         others = dict(zip(explained, [*explained[1:], *explained[:1]], strict=True))
         work.each(explained, lambda one: work.score(one, others[one]), "scoring")
     found = [work.held[one] for one in explained]
+    untrained = _untrained(workspace, store, config, progress, asked) if config.scores else []
     return {
         "sae_id": config.sae_id,
         "explainer": config.named,
@@ -119,10 +152,50 @@ def explain_with(
         "explained": len(found),
         **{
             name: _median([getattr(one, name) for one in found])
-            for name in ("detection", "fuzzing", "shuffled")
+            for name in ("detection", "fuzzing", "shuffled", "intruder")
+        },
+        "untrained": {
+            name: _median([getattr(one, name) for one in untrained])
+            for name in ("detection", "fuzzing", "intruder")
         },
         "seconds": time.perf_counter() - begun,
     }
+
+
+def _untrained(
+    workspace: Workspace,
+    store: FeatureStore,
+    config: ExplanationsConfig,
+    progress: Progress,
+    ask: Ask,
+) -> list[Explanation]:
+    """Explanations of an untrained SAE's features with their scores; none without activations."""
+    from mi_crow.mechanistic.explain.explanations.untrained import untrained_features
+
+    try:
+        run_dir = indexed_run(workspace, store)
+        if run_dir is None:
+            raise UserError("the activations that were indexed are not stored")
+        sae_dir = workspace.sae_dir(config.sae_id)
+        found = untrained_features(run_dir, sae_dir, store, UNTRAINED, config.seed)
+    except MiCrowError as error:
+        progress.log(f"no untrained SAE beside it: {error}")
+        return []
+    path = explanations_path(workspace, config.sae_id).with_name(UNTRAINED_NAME)
+    texts = Texts(found.material, found.silent)
+    work = _Work(path, store.meta().built_at, texts, config, progress, ask)
+    work.start(store)
+    work.each(found.latents, work.explain, "explaining an untrained SAE")
+    known = [one for one in found.latents if one in work.held]
+    work.each(known, lambda one: work.score(one, one), "scoring it")
+    return [work.held[one] for one in known]
+
+
+class Texts(NamedTuple):
+    """Where the texts of a feature come from, and those in which it is silent."""
+
+    material: Callable[[int], Material]
+    silent: Callable[[Material], Sequence[Passage]]
 
 
 class _Work:
@@ -130,23 +203,26 @@ class _Work:
 
     def __init__(
         self,
-        workspace: Workspace,
-        store: FeatureStore,
+        path: Path,
+        built_at: float,
+        texts: Texts,
         config: ExplanationsConfig,
         progress: Progress,
         ask: Ask,
     ) -> None:
-        self._path = explanations_path(workspace, config.sae_id)
-        self._store = store
+        self._path, self._built_at = path, built_at
+        self._texts = texts
         self._config = config
         self._progress = progress
         self._ask = ask
-        self._all = read_explanations(store.connection, self._path, store.meta().built_at)
-        self.held = {
-            feature: one
-            for feature, one in self._all.items()
-            if (one.explainer, one.seed) == (config.named, config.seed)
-        }
+        self._all: dict[int, Explanation] = {}
+        self.held: dict[int, Explanation] = {}
+
+    def start(self, store: FeatureStore) -> None:
+        """Begins with what is kept of this explainer and seed."""
+        self._all = read_explanations(store.connection, self._path, self._built_at)
+        mine = self._config.named, self._config.seed
+        self.held = {n: one for n, one in self._all.items() if (one.explainer, one.seed) == mine}
 
     def each(
         self, features: Sequence[int], work: Callable[[int], Explanation | None], what: str
@@ -168,14 +244,14 @@ class _Work:
 
     def _keep(self) -> None:
         found = (self._all | self.held).values()
-        write_explanations(self._path, found, self._store.meta().built_at)
+        write_explanations(self._path, found, self._built_at)
         self._progress.checkpoint(f"{len(self.held)} features")
 
     def explain(self, feature: int) -> Explanation | None:
         """What the model says of a feature; None where it has too few texts, or says nothing."""
         if feature in self.held or self._progress.should_stop():
             return None
-        material = material_of(self._store, feature, self._config.seed)
+        material = self._texts.material(feature)
         if len(material.shown) < _LEAST_SHOWN:
             return None
         question = explain_question(material)
@@ -189,15 +265,16 @@ class _Work:
         if known.scored or self._progress.should_stop():
             return None
         seed = self._config.seed
-        material: Material = material_of(self._store, feature, seed)
+        material = self._texts.material(feature)
         firing = material.held_out
-        silent = silent_passages(self._store, material, seed)[: len(firing)]
+        silent = self._texts.silent(material)[: len(firing)]
         ask, text, rival = self._ask, known.text, self.held[other].text
         found = _in_form(lambda: detection(ask, text, firing, silent, seed))
         wrong = None
         if other != feature:
             wrong = _in_form(lambda: detection(ask, rival, firing, silent, seed))
         marks = _in_form(lambda: fuzzing(ask, text, firing[:TESTED], seed))
+        alone = _in_form(lambda: intruder(ask, firing, silent, seed))
         return replace(
             known,
             scored=True,
@@ -206,6 +283,8 @@ class _Work:
             fuzzing=marks and marks.accuracy,
             fuzzing_interval=marks and marks.interval,
             shuffled=wrong and wrong.accuracy,
+            intruder=alone and alone.accuracy,
+            intruder_interval=alone and alone.interval,
         )
 
 

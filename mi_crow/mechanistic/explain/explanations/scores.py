@@ -1,9 +1,11 @@
-"""How well an explanation predicts where a feature fires: detection and fuzzing.
+"""How well an explanation predicts where a feature fires: detection and fuzzing; and without one,
+how much its texts have in common: intruder.
 
 Detection asks which of some unseen texts an explanation fits; half of them hold a firing. Fuzzing
 asks in which of some texts with a firing the right words are marked; in half of them others are
 (Paulo, Mallen, Juang and Belrose 2024, 2410.13928, sections 3.2 and 3.3). Both are balanced
-accuracies, .5 by chance, with a normal interval of 95 percent.
+accuracies, .5 by chance, with a normal interval of 95 percent. Intruder asks which one of five
+marked texts has no firing: an accuracy, .2 by chance (Paulo and Belrose 2025, 2507.08473).
 """
 
 import math
@@ -16,11 +18,14 @@ from mi_crow.mechanistic.explain.explanations.questions import (
     chosen_in,
     detection_question,
     fuzzing_question,
+    intruder_question,
 )
 from mi_crow.mechanistic.explain.explanations.texts import Passage
 
 LEAST = 4  # texts of each kind below which nothing is scored
 _AT_ONCE = 10  # texts of one question
+_BESIDE = 4  # texts with a firing beside an intruder
+TRIALS = 5  # intruders
 
 Ask = Callable[[str], str]
 
@@ -56,10 +61,38 @@ def fuzzing(ask: Ask, explanation: str, firing: Sequence[Passage], seed: int) ->
     return _scored(ask, fuzzing_question, explanation, texts, truth, seed)
 
 
-def _elsewhere(one: Passage, rng: np.random.Generator) -> tuple[bool, ...] | None:
-    """As many words marked as fire, all of them silent; None where there are too few."""
+def intruder(
+    ask: Ask, firing: Sequence[Passage], silent: Sequence[Passage], seed: int
+) -> Score | None:
+    """How often the text without a firing is found among five; None with too few texts. As many
+    words as elsewhere are marked in it, any of them."""
+    rng = np.random.default_rng([seed, 3])
+    right: list[bool] = []
+    if len(firing) < _BESIDE:
+        return None
+    for stranger in silent[:TRIALS]:
+        places = rng.choice(len(firing), _BESIDE, replace=False).tolist()
+        texts = [firing[place].marked(firing[place].firing) for place in places]
+        marks = _elsewhere(stranger, rng, sum(firing[places[0]].firing))
+        if marks is None:
+            continue
+        at = int(rng.integers(len(texts) + 1))
+        texts.insert(at, stranger.marked(marks))
+        right.append(chosen_in(ask(intruder_question(texts)), len(texts)) == {at})
+    if len(right) < LEAST:
+        return None
+    smooth = (sum(right) + 1) / (len(right) + 2)
+    interval = 1.96 * math.sqrt(smooth * (1 - smooth) / len(right))
+    return Score(sum(right) / len(right), interval)
+
+
+def _elsewhere(
+    one: Passage, rng: np.random.Generator, wanted: int | None = None
+) -> tuple[bool, ...] | None:
+    """`wanted` words marked, by default as many as fire, all of them silent; None where there are
+    too few."""
     silent = [at for at, act in enumerate(one.acts) if act == 0 and one.tokens[at].strip()]
-    wanted = sum(one.firing)
+    wanted = sum(one.firing) if wanted is None else wanted
     if len(silent) < wanted:
         return None
     chosen = set(rng.choice(silent, wanted, replace=False).tolist())

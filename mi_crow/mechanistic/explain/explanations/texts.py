@@ -12,7 +12,7 @@ from mi_crow.visible import visible
 
 SHOWN = 16  # examples that the explainer sees
 TESTED = 10  # texts of each kind that a score is over
-_AROUND = 16  # tokens of a text either side of the firing
+AROUND = 16  # tokens of a text either side of the firing
 _EXAMPLES = 12  # of each band that are looked at
 OPEN, CLOSE = "<<", ">>"
 
@@ -68,7 +68,7 @@ def material_of(store: FeatureStore, feature: int, seed: int) -> Material:
         if one.document in used:
             continue
         used.add(one.document)
-        (held_out if _is_held_out(one.document, seed) else seen).append(_passage(one))
+        (held_out if is_held_out(one.document, seed) else seen).append(_passage(one))
     detail = store.detail(feature)
     shown = sorted(seen[:SHOWN], key=lambda one: -max(one.acts))
     hint = detail.proposal.name if detail.proposal is not None else ""
@@ -110,10 +110,11 @@ def _passage(example: Example) -> Passage:
     """The tokens around the firing: short texts, so that a feature which is known to be silent
     elsewhere is hardly hidden in them."""
     at = example.position - example.window_start
-    first, last = max(at - _AROUND, 0), at + _AROUND + 1
+    first, last = max(at - AROUND, 0), at + AROUND + 1
     tokens, acts = tuple(example.tokens[first:last]), tuple(example.acts[first:last])
     return Passage(example.document, example.window_start + first, tokens, acts)
 
 
-def _is_held_out(document: int, seed: int) -> bool:
+def is_held_out(document: int, seed: int) -> bool:
+    """Whether the texts of a document are for scores, and not for the explainer."""
     return hashlib.sha256(f"{seed} {document}".encode()).digest()[0] % 2 == 1

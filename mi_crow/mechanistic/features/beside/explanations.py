@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.connection import IndexConnection
 
 EXPLANATIONS_NAME = "explanations.parquet"
+UNTRAINED_NAME = "explanations-untrained.parquet"  # of an SAE with random weights, for comparison
 
 
 def explanations_path(workspace: Workspace, sae_id: str) -> Path:
@@ -31,13 +32,19 @@ def read_explanations(
     """The explanations that belong to this index. A damaged file counts as none."""
     if not path.is_file():
         return {}
-    names = [one.name for one in fields(Explanation)]
+    known = "SELECT column_name FROM (DESCRIBE SELECT * FROM read_parquet(?))"
+    try:
+        there = {name for (name,) in connection.rows(known, [str(path)])}
+    except MiCrowError:
+        return {}
+    names = [one.name for one in fields(Explanation) if one.name in there]  # of an earlier version
     query = f"SELECT {', '.join(names)} FROM read_parquet(?) WHERE index_built_at = ?"
     try:
         rows = connection.rows(query, [str(path), built_at])
     except MiCrowError:
         return {}
-    return {row[0]: Explanation(**dict(zip(names, row, strict=True))) for row in rows}
+    found = [Explanation(**dict(zip(names, row, strict=True))) for row in rows]
+    return {one.feature: one for one in found}
 
 
 def write_explanations(path: Path, found: Iterable[Explanation], built_at: float) -> None:
