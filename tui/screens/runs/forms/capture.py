@@ -1,5 +1,6 @@
 """The form of a capture: activations of one or more layers of a model over texts."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mi_crow.bounds import SIZE
@@ -9,7 +10,8 @@ from mi_crow.language_model.outline import Outline, check_layers
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.job_form import JobForm, Reading
 from tui.screens.runs.forms.shared import (
-    USUAL,
+    MODEL_HINT,
+    TEXTS_HINT,
     context_field,
     device_field,
     job_fields,
@@ -24,17 +26,6 @@ from tui.widgets.forms.fields import Candidate, Default, FormField, WrongValueEr
 
 if TYPE_CHECKING:
     from mi_crow.jobs.spec import JobSpec
-
-_TEXTS, _MODEL, _PARTS = "Texts", "Model", "Batches"
-
-
-def model_field(name: str, hint: str = "hub id, folder, .gguf file, or sample") -> FormField:
-    return FormField(name, "model", hint=hint, required=True, flag="--model")
-
-
-def dataset_field(name: str) -> FormField:
-    hint = "file, folder, data set on the hub, or sample"
-    return FormField(name, "texts", hint=hint, required=True, flag="--dataset")
 
 
 def outline_at(reading: Reading, prefix: str) -> Outline | None:
@@ -77,52 +68,27 @@ class CaptureForm(JobForm):
     title = "Capture activations"
 
     def make_fields(self) -> tuple[FormField, ...]:
+        ask = self.ask
+        of_texts, of_parts = replace(ask, section="Texts"), replace(ask, section="Batches")
+        layers = "resid_post.N or a module's name; a comma between several"
+        stored = "int8 is half of bf16, with one scale a token"
+        batch = "documents at once; halved by itself when memory runs out"
+        part = "a part is what a stopped capture does not lose"
         return (
-            model_field("model.model"),
-            FormField(
-                "layers",
-                "layers",
-                hint="resid_post.N or a module's name; a comma between several",
-                required=True,
-                several=True,
-                flag="--layer",
-            ),
-            dataset_field("dataset.source"),
-            limit_field(""),
-            context_field(""),
-            FormField(
-                "dtype",
-                "stored as",
-                hint="int8 is half of bf16, with one scale a token",
-                choices=STORAGE_DTYPES,
-                closed=True,
-                default=Default("bf16", USUAL),
-                flag="--dtype",
-            ),
-            name_field("run"),
-            device_field(self.at.device, "model.device"),
-            token_limit_field("", _TEXTS),
-            *text_fields("", _TEXTS),
-            *model_fields("model.", _MODEL),
-            FormField(
-                "batch_size",
-                "batch",
-                hint="documents at once; halved by itself when memory runs out",
-                bounds=SIZE,
-                default=Default("32", USUAL),
-                section=_PARTS,
-                flag="--batch-size",
-            ),
-            FormField(
-                "shard_size",
-                "documents a part",
-                hint="a part is what a stopped capture does not lose",
-                bounds=SIZE,
-                default=Default("512", USUAL),
-                section=_PARTS,
-                flag="--shard-size",
-            ),
-            seed_field("seed", _PARTS),
+            ask("model.model", "model", MODEL_HINT, required=True),
+            ask("layers", "layers", layers, required=True),
+            ask("dataset.source", "texts", TEXTS_HINT, required=True),
+            limit_field(ask),
+            context_field(ask),
+            ask("dtype", "stored as", stored, choices=STORAGE_DTYPES),
+            name_field(ask, "run"),
+            device_field(ask, self.at.device, "model.device"),
+            token_limit_field(of_texts),
+            *text_fields(of_texts),
+            *model_fields(replace(ask, section="Model")),
+            of_parts("batch_size", "batch", batch, SIZE),
+            of_parts("shard_size", "documents a part", part, SIZE),
+            seed_field(of_parts),
             *job_fields(ranked=True),
         )
 

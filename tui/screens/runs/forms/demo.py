@@ -21,7 +21,8 @@ class DemoForm(JobForm):
     title = "Run the demo"
 
     def make_fields(self) -> tuple[FormField, ...]:
-        return (device_field(self.at.device), seed_field("seed", ""), *job_fields(ranked=False))
+        ask = self.ask
+        return (device_field(ask, self.at.device), seed_field(ask), *job_fields(ranked=False))
 
     def refuse(self, reading: Reading) -> None:
         found = standing(self.at.runs, self.at.saes, self.at.jobs)

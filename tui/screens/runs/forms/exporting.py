@@ -9,7 +9,6 @@ from mi_crow.mechanistic.sae.metadata import WEIGHTS_NAME
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line
 from tui.screens.runs.forms.job_form import JobForm, Reading
-from tui.screens.runs.forms.shared import USUAL
 from tui.widgets.forms.fields import Candidate, Default, FormField, Values
 
 if TYPE_CHECKING:
@@ -21,18 +20,11 @@ class ExportForm(JobForm):
     title = "Export an SAE"
 
     def make_fields(self) -> tuple[FormField, ...]:
+        holds = "saelens holds nearly every architecture; sparsify topk and groupmax"
         return (
-            FormField("sae_id", "SAE", required=True),
-            FormField(
-                "format",
-                "format",
-                hint="saelens holds nearly every architecture; sparsify topk and groupmax",
-                choices=EXPORTED,
-                closed=True,
-                default=Default(EXPORTED[0], USUAL),
-                flag="--format",
-            ),
-            FormField("path", "new folder", hint="it must not exist yet", required=True),
+            self.ask("sae_id", "SAE", required=True, flag=""),
+            self.ask("format", "format", holds, choices=EXPORTED),
+            self.ask("path", "new folder", "it must not exist yet", required=True, flag=""),
         )
 
     def find_defaults(self, reading: Reading) -> None:

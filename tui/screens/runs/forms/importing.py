@@ -50,7 +50,7 @@ class ImportForm(JobForm):
         self.wanted: HubPlace | None = None  # what the hub should be asked for
 
     def make_fields(self) -> tuple[FormField, ...]:
-        return import_fields(self.at.device)
+        return import_fields(self.ask, self.at.device)
 
     def popup(self, note: str = "") -> "ImportPopup":
         return ImportPopup(self, note)

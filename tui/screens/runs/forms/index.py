@@ -7,11 +7,11 @@ from mi_crow.bounds import COUNT, SIZE
 from mi_crow.mechanistic.features.config import MAPS
 from mi_crow.store.workspace import SaeSummary
 from tui.screens.runs.forms import finding
-from tui.screens.runs.forms.capture import dataset_field, model_field
 from tui.screens.runs.forms.job_form import JobForm, Reading
+from tui.screens.runs.forms.parameters import FieldsOf
 from tui.screens.runs.forms.shared import (
-    NO,
-    USUAL,
+    MODEL_HINT,
+    TEXTS_HINT,
     context_field,
     device_field,
     job_fields,
@@ -26,7 +26,6 @@ from tui.widgets.forms.fields import Candidate, Default, FormField, Values, Wron
 if TYPE_CHECKING:
     from mi_crow.jobs.spec import JobSpec
 
-_MORE, _LIVE = "More of the index", "Without a run: the model reads texts"
 _PREFIX = "live."
 
 
@@ -34,16 +33,10 @@ class SaeForm(JobForm):
     """What the forms of the two kinds share: an SAE and the run to read."""
 
     def sae_fields(self) -> tuple[FormField, ...]:
+        trained = "the one that the SAE was trained on"
         return (
-            FormField("sae_id", "SAE", required=True, flag="--sae"),
-            FormField(
-                "run_id",
-                "run",
-                hint="the activations to read",
-                empty=None,
-                default=Default("", "the one that the SAE was trained on"),
-                flag="--run",
-            ),
+            self.ask("sae_id", "SAE", required=True),
+            self.ask("run_id", "run", "the activations to read", why=trained),
         )
 
     def sae_of(self, reading: Reading) -> SaeSummary | None:
@@ -77,20 +70,14 @@ class IndexForm(SaeForm):
     derived = ("live.model.device", "live.batch_size", "live.shard_size")
 
     def make_fields(self) -> tuple[FormField, ...]:
-        examples = FormField(
-            "top_examples",
-            "examples",
-            hint="top activations kept of each feature",
-            bounds=SIZE,
-            default=Default("20", USUAL),
-            flag="--top-examples",
-        )
+        ask, examples = self.ask, "top activations kept of each feature"
+        live = replace(ask, section="Without a run: the model reads texts", prefix=_PREFIX)
         return (
             *self.sae_fields(),
-            examples,
-            device_field(self.at.device),
-            *_more_fields(),
-            *_live_fields(),
+            ask("top_examples", "examples", examples, SIZE),
+            device_field(ask, self.at.device),
+            *_more_fields(replace(ask, section="More of the index")),
+            *_live_fields(live),
             *job_fields(ranked=False),
         )
 
@@ -135,7 +122,7 @@ class ExplainForm(SaeForm):
     title = "Propose names for the features"
 
     def make_fields(self) -> tuple[FormField, ...]:
-        return (self.sae_fields()[0], seed_field("seed", ""), *job_fields(ranked=False))
+        return (self.sae_fields()[0], seed_field(self.ask), *job_fields(ranked=False))
 
     def find_defaults(self, reading: Reading) -> None:
         super().find_defaults(reading)
@@ -151,37 +138,15 @@ class EvaluateForm(SaeForm):
     title = "Evaluate an SAE"
 
     def make_fields(self) -> tuple[FormField, ...]:
-        section = "More"
+        ask, more = self.ask, replace(self.ask, section="More")
+        captured = "the one that the run was captured from"
         return (
             *self.sae_fields(),
-            FormField(
-                "documents",
-                "documents",
-                hint="held-out documents for the loss",
-                bounds=COUNT,
-                default=Default("128", USUAL),
-                flag="--documents",
-            ),
-            device_field(self.at.device),
-            FormField(
-                "model",
-                "model",
-                hint="hub id, folder, .gguf file, or sample",
-                empty=None,
-                default=Default("", "the one that the run was captured from"),
-                section=section,
-                flag="--model",
-            ),
-            FormField(
-                "batch_size",
-                "batch",
-                hint="documents at once; fewer need less memory",
-                bounds=SIZE,
-                default=Default("8", USUAL),
-                section=section,
-                flag="--batch-size",
-            ),
-            seed_field("seed", section),
+            ask("documents", "documents", "held-out documents for the loss", COUNT),
+            device_field(ask, self.at.device),
+            more("model", "model", MODEL_HINT, why=captured),
+            more("batch_size", "batch", "documents at once; fewer need less memory", SIZE),
+            seed_field(more),
             *job_fields(ranked=False),
         )
 
@@ -195,60 +160,24 @@ class EvaluateForm(SaeForm):
         return expect_evaluation(self.at, spec.params)
 
 
-def _more_fields() -> tuple[FormField, ...]:
+def _more_fields(ask: FieldsOf) -> tuple[FormField, ...]:
+    fewer, suits = "tokens at once; fewer need less memory", "what suits the device"
     return (
-        FormField(
-            "append",
-            "append",
-            hint="add the run or the texts to the index that there is",
-            switch=True,
-            default=NO,
-            section=_MORE,
-            flag="--append",
-        ),
-        FormField(
-            "window",
-            "window",
-            hint="tokens on either side of an example's peak",
-            bounds=SIZE,
-            default=Default("32", USUAL),
-            section=_MORE,
-            flag="--window",
-        ),
-        FormField(
-            "map",
-            "map",
-            hint="how the features are laid out",
-            choices=MAPS,
-            closed=True,
-            default=Default("pca", USUAL),
-            section=_MORE,
-            flag="--map",
-        ),
-        FormField(
-            "batch_size",
-            "batch",
-            hint="tokens at once; fewer need less memory",
-            bounds=SIZE,
-            empty=None,
-            default=Default("", "what suits the device"),
-            section=_MORE,
-            flag="--batch-size",
-        ),
-        seed_field("seed", _MORE),
+        ask("append", "append", "add the run or the texts to the index that there is"),
+        ask("window", "window", "tokens on either side of an example's peak", SIZE),
+        ask("map", "map", "how the features are laid out", choices=MAPS),
+        ask("batch_size", "batch", fewer, SIZE, suits),
+        seed_field(ask),
     )
 
 
-def _live_fields() -> tuple[FormField, ...]:
-    none = Default("", "none: a run is read")
-    own = Default("", "the SAE's own")
-    fields = (
-        replace(dataset_field("live.dataset.source"), required=False, empty=None, default=none),
-        limit_field("live."),
-        token_limit_field("live.", ""),
-        context_field("live."),
-        *text_fields("live.", ""),
-        replace(model_field("live.model.model"), required=False, empty=None, default=own),
-        *model_fields("live.model.", ""),
+def _live_fields(ask: FieldsOf) -> tuple[FormField, ...]:
+    return (
+        ask("dataset.source", "texts", TEXTS_HINT, why="none: a run is read", empty=None),
+        limit_field(ask),
+        token_limit_field(ask),
+        context_field(ask),
+        *text_fields(ask),
+        ask("model.model", "model", MODEL_HINT, why="the SAE's own", empty=None),
+        *model_fields(ask),
     )
-    return tuple(replace(one, section=_LIVE) for one in fields)

@@ -10,7 +10,7 @@ from mi_crow.store.workspace import Workspace
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line, in_words
 from tui.screens.runs.forms.finding import Situation
-from tui.screens.runs.forms.parameters import default_at, flat, nested, texts_of
+from tui.screens.runs.forms.parameters import FieldsOf, default_at, flat, nested, texts_of
 from tui.watch import check_there
 from tui.widgets.forms.fields import (
     Advice,
@@ -76,6 +76,11 @@ class JobForm:
         from mi_crow.jobs.kinds import kind_of
 
         return kind_of(self.kind).config
+
+    @property
+    def ask(self) -> FieldsOf:
+        """Makes the fields of its parameters."""
+        return FieldsOf(self.config)
 
     # What a kind of job has of its own.
 

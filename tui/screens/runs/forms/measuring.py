@@ -23,7 +23,8 @@ from mi_crow.store.settings import UserSettings
 from tui.screens.runs.forms.command import arguments, command_line
 from tui.screens.runs.forms.index import SaeForm
 from tui.screens.runs.forms.job_form import Reading, shown_root
-from tui.screens.runs.forms.shared import USUAL, device_field, job_fields, seed_field
+from tui.screens.runs.forms.parameters import USUAL
+from tui.screens.runs.forms.shared import device_field, job_fields, seed_field
 from tui.text import count
 from tui.widgets.forms.fields import (
     Advice,
@@ -82,8 +83,8 @@ class MeasuringForm(SaeForm):
                 flag="--n",
             ),
             _number("most_ratio", "most perplexity", "1.5", FACTOR, "--most-ratio", section=""),
-            seed_field("trial.seed", ""),
-            device_field(self.at.device),
+            seed_field(self.ask, "trial.seed"),
+            device_field(self.ask, self.at.device),
             *_llm_fields(),
             *own,
             _number("trial.max_new_tokens", "new tokens", "48", COUNT, "--max-new-tokens"),

@@ -1,11 +1,26 @@
-"""A job's parameters as flat paths (`training.batch_size`) and as the texts of fields; pure."""
+"""A job's parameters as flat paths (`training.batch_size`), as fields and as their texts; pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import lru_cache
-from typing import Any, get_args, get_type_hints
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from tui.widgets.forms.fields import FormField
+from mi_crow.bounds import Bounds
+from tui.widgets.forms.fields import Default, FormField
+
+USUAL = "the usual"
+# Parameters that the command line calls otherwise than their own names.
+_FLAGS = {
+    "dataset.source": "--dataset",
+    "layers": "--layer",
+    "model.dtype": "--model-dtype",
+    "model.model": "--model",
+    "input_scale": "--scale",
+    "run_id": "--run",
+    "sae_id": "--sae",
+    "shares": "--share",
+}
 
 
 def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -32,18 +47,66 @@ def nested(paths: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=512)
-def default_at(config: type, path: str) -> Any:
-    """The default of a config's parameter; MISSING where it has none."""
+def parameter_at(config: type, path: str) -> tuple[Any, Any]:
+    """The type and the default of a config's parameter; MISSING where there is none."""
     name, _, rest = path.partition(".")
-    hints = get_type_hints(config)
     found = next((one for one in fields(config) if one.name == name), None)
     if found is None:
-        return MISSING
-    if rest:
-        options = (hints[name], *get_args(hints[name]))
-        inner = next((one for one in options if is_dataclass(one)), None)
-        return default_at(inner, rest) if isinstance(inner, type) else MISSING
-    return found.default
+        return MISSING, MISSING
+    kind = get_type_hints(config)[name]
+    if not rest:
+        return kind, found.default
+    inner = next((one for one in (kind, *get_args(kind)) if is_dataclass(one)), None)
+    return parameter_at(inner, rest) if isinstance(inner, type) else (MISSING, MISSING)
+
+
+def default_at(config: type, path: str) -> Any:
+    """The default of a config's parameter; MISSING where it has none."""
+    return parameter_at(config, path)[1]
+
+
+@dataclass(frozen=True)
+class FieldsOf:
+    """Makes the fields of a job's parameters below `prefix`, for one section of its form. What the
+    `config` says of a parameter, its type and its default, is not said again."""
+
+    config: type
+    prefix: str = ""
+    section: str = ""
+
+    def __call__(
+        self,
+        name: str,
+        label: str,
+        hint: str = "",
+        bounds: Bounds | None = None,
+        why: str = "",
+        **more: Any,
+    ) -> FormField:
+        """The field of one parameter. `why` says where its default comes from; `more` is what a
+        FormField has besides, or has otherwise."""
+        kind, value = parameter_at(self.config, self.prefix + name)
+        text = "" if value in (MISSING, None, ()) else text_of(value)
+        known: dict[str, Any] = {
+            "switch": kind is bool,
+            "several": get_origin(kind) is tuple,
+            "empty": None if NoneType in get_args(kind) else "",
+            "default": Default(text, why or (USUAL if text and kind is not bool else "")),
+            "closed": "choices" in more,
+            "section": self.section,
+            "flag": flag_of(name),
+        }
+        path = self.prefix + name
+        return FormField(path, label, hint=hint, bounds=bounds, **known | more)
+
+
+def flag_of(name: str) -> str:
+    """What the command line calls a parameter."""
+    *folders, last = name.split(".")
+    for known in (name, ".".join([*folders[-1:], last]), last):
+        if known in _FLAGS:
+            return _FLAGS[known]
+    return f"--{last.replace('_', '-')}"
 
 
 def text_of(value: Any) -> str:

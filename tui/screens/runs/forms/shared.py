@@ -1,288 +1,126 @@
 """Fields that several forms have: the model, the texts, the device, how the job runs."""
 
+from functools import partial
+
 from mi_crow.bounds import COUNT, PROCESSES, SEED, SIZE
 from mi_crow.language_model.config import BOS, LONG_DOCUMENTS
+from tui.screens.runs.forms.parameters import FieldsOf
 from tui.widgets.forms.fields import Default, FormField
 
-USUAL = "the usual"
+HOW = "How it runs"
 LAUNCHERS = ("local", "torchrun", "slurm")
 DEVICES = ("auto", "cuda", "cpu", "mps")
-NO = Default("no")
+MODEL_HINT = "hub id, folder, .gguf file, or sample"
+TEXTS_HINT = "file, folder, data set on the hub, or sample"
 
 
-def device_field(usual: str, name: str = "device") -> FormField:
+def device_field(ask: FieldsOf, usual: str, name: str = "device") -> FormField:
     """Where the job runs; `usual` is the device of the settings, or auto."""
-    source = "the fastest that is free" if usual == "auto" else "your settings"
-    return FormField(
-        name,
-        "device",
-        hint="auto, cpu, cuda, cuda:1, mps",
-        choices=DEVICES,
-        default=Default(usual, source),
-        flag="--device",
+    default = Default(usual, "the fastest that is free" if usual == "auto" else "your settings")
+    hint = "auto, cpu, cuda, cuda:1, mps"
+    return ask(name, "device", hint, choices=DEVICES, closed=False, default=default)
+
+
+def name_field(ask: FieldsOf, of: str) -> FormField:
+    hint = f"the id of the new {of}: letters, digits, . _ -"
+    return ask("name", "name", hint, why="made from the time")
+
+
+def seed_field(ask: FieldsOf, name: str = "seed") -> FormField:
+    return ask(name, "seed", "the same seed gives the same result", SEED)
+
+
+def model_fields(ask: FieldsOf) -> tuple[FormField, ...]:
+    """How the model is loaded."""
+    revision, dtypes = (
+        "branch, tag or commit of a model on the hub",
+        ("auto", "fp32", "bf16", "fp16"),
     )
-
-
-def name_field(of: str) -> FormField:
-    return FormField(
-        "name",
-        "name",
-        hint=f"the id of the new {of}: letters, digits, . _ -",
-        empty=None,
-        default=Default("", "made from the time"),
-        flag="--name",
-    )
-
-
-def seed_field(name: str, section: str) -> FormField:
-    return FormField(
-        name,
-        "seed",
-        hint="the same seed gives the same result",
-        bounds=SEED,
-        default=Default("0", USUAL),
-        section=section,
-        flag="--seed",
-    )
-
-
-def model_fields(prefix: str, section: str) -> tuple[FormField, ...]:
-    """How the model of `prefix` is loaded."""
     return (
-        FormField(
-            f"{prefix}revision",
-            "revision",
-            hint="branch, tag or commit of a model on the hub",
-            empty=None,
-            default=Default("", "its main branch"),
-            section=section,
-            flag="--revision",
-        ),
-        FormField(
-            f"{prefix}gguf_file",
-            "GGUF file",
-            hint="the .gguf file in the model's folder",
-            empty=None,
-            default=Default("", "none"),
-            section=section,
-            flag="--gguf-file",
-        ),
-        FormField(
-            f"{prefix}dtype",
+        ask("model.revision", "revision", revision, why="its main branch"),
+        ask("model.gguf_file", "GGUF file", "the .gguf file in the model's folder", why="none"),
+        ask(
+            "model.dtype",
             "computed in",
-            hint="the precision that the model runs in",
-            choices=("auto", "fp32", "bf16", "fp16"),
-            closed=True,
-            default=Default("auto", "the fastest that loses nothing"),
-            section=section,
-            flag="--model-dtype",
+            "the precision that the model runs in",
+            why="the fastest that loses nothing",
+            choices=dtypes,
         ),
-        FormField(
-            f"{prefix}offline",
-            "offline",
-            hint="never use the network",
-            switch=True,
-            default=NO,
-            section=section,
-            flag="--offline",
-        ),
-        FormField(
-            f"{prefix}trust_remote_code",
-            "run its own code",
-            hint="only for models that you trust",
-            switch=True,
-            default=NO,
-            section=section,
-            flag="--trust-remote-code",
-        ),
+        ask("model.offline", "offline", "never use the network"),
+        ask("model.trust_remote_code", "run its own code", "only for models that you trust"),
     )
 
 
-def limit_field(prefix: str, section: str = "") -> FormField:
-    return FormField(
-        f"{prefix}dataset.limit",
-        "documents",
-        hint="how many at most",
-        bounds=COUNT,
-        empty=None,
-        default=Default("", "all of them"),
-        section=section,
-        flag="--limit",
-    )
+def limit_field(ask: FieldsOf) -> FormField:
+    return ask("dataset.limit", "documents", "how many at most", COUNT, "all of them")
 
 
-def context_field(prefix: str, section: str = "") -> FormField:
-    return FormField(
-        f"{prefix}context_length",
-        "context",
-        hint="tokens that the model sees at once",
-        bounds=SIZE,
-        default=Default("128", USUAL),
-        section=section,
-        flag="--context-length",
-    )
+def context_field(ask: FieldsOf) -> FormField:
+    return ask("context_length", "context", "tokens that the model sees at once", SIZE)
 
 
-def token_limit_field(prefix: str, section: str) -> FormField:
-    return FormField(
-        f"{prefix}dataset.token_limit",
-        "tokens",
-        hint="how many at most",
-        bounds=COUNT,
-        empty=None,
-        default=Default("", "all of them"),
-        section=section,
-        flag="--token-limit",
-    )
+def token_limit_field(ask: FieldsOf) -> FormField:
+    return ask("dataset.token_limit", "tokens", "how many at most", COUNT, "all of them")
 
 
-def text_fields(prefix: str, section: str) -> tuple[FormField, ...]:
+def text_fields(ask: FieldsOf) -> tuple[FormField, ...]:
     """Which texts of a data set, and how they become rows of tokens."""
-    dataset = f"{prefix}dataset."
+    sample = "a seed: documents are drawn at random with it"
+    streamed = "read a data set of the hub without a copy on the disk"
+    longer = "truncate them to the context, or split them into windows of it"
+    packed = "several short texts in a row, the end-of-text token between them"
+    bos, special = "a BOS token in front of each row", "keep the activations of special tokens"
     return (
-        FormField(
-            f"{dataset}split",
-            "split",
-            hint="of a data set on the hub",
-            default=Default("train", USUAL),
-            section=section,
-            flag="--split",
-        ),
-        FormField(
-            f"{dataset}text_field",
-            "text field",
-            hint="the column with the texts",
-            default=Default("text", USUAL),
-            section=section,
-            flag="--text-field",
-        ),
-        FormField(
-            f"{dataset}label_field",
+        ask("dataset.split", "split", "of a data set on the hub"),
+        ask("dataset.text_field", "text field", "the column with the texts"),
+        ask(
+            "dataset.label_field",
             "label field",
-            hint="the column with the labels",
-            empty=None,
-            default=Default("", "label, where there is one"),
-            section=section,
-            flag="--label-field",
+            "the column with the labels",
+            why="label, where there is one",
         ),
-        FormField(
-            f"{dataset}sample_seed",
-            "random sample",
-            hint="a seed: documents are drawn at random with it",
-            bounds=SEED,
-            empty=None,
-            default=Default("", "the first documents"),
-            section=section,
-            flag="--sample-seed",
-        ),
-        FormField(
-            f"{dataset}streaming",
-            "as it arrives",
-            hint="read a data set of the hub without a copy on the disk",
-            switch=True,
-            default=NO,
-            section=section,
-            flag="--streaming",
-        ),
-        FormField(
-            f"{prefix}long_documents",
-            "longer texts",
-            hint="truncate them to the context, or split them into windows of it",
-            choices=LONG_DOCUMENTS,
-            closed=True,
-            default=Default("truncate", USUAL),
-            section=section,
-            flag="--long-documents",
-        ),
-        FormField(
-            f"{prefix}pack",
-            "pack",
-            hint="several short texts in a row, the end-of-text token between them",
-            switch=True,
-            default=NO,
-            section=section,
-            flag="--pack",
-        ),
-        FormField(
-            f"{prefix}bos",
-            "BOS in front",
-            hint="a BOS token in front of each row",
-            choices=BOS,
-            closed=True,
-            default=Default("auto", "as the tokenizer does"),
-            section=section,
-            flag="--bos",
-        ),
-        FormField(
-            f"{prefix}keep_special",
-            "special tokens",
-            hint="keep the activations of special tokens",
-            switch=True,
-            default=NO,
-            section=section,
-            flag="--keep-special",
-        ),
+        ask("dataset.sample_seed", "random sample", sample, SEED, "the first documents"),
+        ask("dataset.streaming", "as it arrives", streamed),
+        ask("long_documents", "longer texts", longer, choices=LONG_DOCUMENTS),
+        ask("pack", "pack", packed),
+        ask("bos", "BOS in front", bos, why="as the tokenizer does", choices=BOS),
+        ask("keep_special", "special tokens", special),
     )
 
 
 def job_fields(*, ranked: bool) -> tuple[FormField, ...]:
     """How the job runs; several processes can share the work of a `ranked` one."""
-    section = "How it runs"
-    launchers = LAUNCHERS if ranked else tuple(one for one in LAUNCHERS if one != "torchrun")
-    launcher = FormField(
+    field = partial(FormField, section=HOW, empty=None)
+    launcher = field(
         "job.launcher",
         "launcher",
         hint="what starts the processes of the job",
-        choices=launchers,
+        choices=tuple(one for one in LAUNCHERS if ranked or one != "torchrun"),
         closed=True,
         default=Default("local", "on this machine"),
-        section=section,
         flag="--launcher",
     )
-    processes = FormField(
+    processes = field(
         "job.nproc",
         "processes",
         hint="that share the work on one machine, each with a GPU of its own",
         bounds=PROCESSES,
-        empty=None,
         default=Default("", "one"),
-        section=section,
         flag="--nproc",
     )
+    time = Default("", "24 hours")
+    options = "of sbatch, as in account=lab; commas between several"
+    waits, at_once = "the job that has to finish first", Default("", "at once")
     rest = (
-        FormField(
-            "job.slurm.partition",
-            "partition",
-            hint="of Slurm",
-            empty=None,
-            section=section,
-            flag="--partition",
-        ),
-        FormField(
+        field("job.slurm.partition", "partition", hint="of Slurm", flag="--partition"),
+        field(
             "job.slurm.time",
             "time limit",
             hint="of Slurm, in minutes or as H:MM:SS",
-            empty=None,
-            default=Default("", "24 hours"),
-            section=section,
+            default=time,
             flag="--time",
         ),
-        FormField(
-            "job.slurm.args",
-            "other options",
-            hint="of sbatch, as in account=lab; commas between several",
-            several=True,
-            section=section,
-            flag="--slurm-arg",
-        ),
-        FormField(
-            "job.after",
-            "after",
-            hint="the job that has to finish first",
-            empty=None,
-            default=Default("", "at once"),
-            section=section,
-            flag="--after",
-        ),
+        field("job.slurm.args", "other options", hint=options, several=True, flag="--slurm-arg"),
+        field("job.after", "after", hint=waits, default=at_once, flag="--after"),
     )
     return (launcher, processes, *rest) if ranked else (launcher, *rest)

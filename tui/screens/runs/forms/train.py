@@ -20,9 +20,7 @@ from tui.screens.runs.forms.capture import (
     refuse_model,
 )
 from tui.screens.runs.forms.job_form import JobForm, Reading
-from tui.screens.runs.forms.shared import (
-    USUAL,
-)
+from tui.screens.runs.forms.parameters import USUAL
 from tui.screens.runs.forms.train_fields import train_fields
 from tui.widgets.forms.fields import Candidate, Default, FormField, Values, WrongValueError
 
@@ -46,7 +44,7 @@ class TrainForm(JobForm):
     )
 
     def make_fields(self) -> tuple[FormField, ...]:
-        return train_fields(self.at.device)
+        return train_fields(self.ask, self.at.device)
 
     # What follows from the texts.
 

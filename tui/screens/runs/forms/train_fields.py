@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
-from mi_crow.bounds import AMOUNT, COUNT, EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE, SIZE, Bounds
+from mi_crow.bounds import AMOUNT, COUNT, EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE, SIZE
 from mi_crow.mechanistic.sae.config import ARCHITECTURES, LOGGERS, PRECISIONS, SHARES
-from tui.screens.runs.forms.capture import dataset_field, model_field
+from tui.screens.runs.forms.parameters import FieldsOf
 from tui.screens.runs.forms.shared import (
-    NO,
-    USUAL,
+    HOW,
+    MODEL_HINT,
+    TEXTS_HINT,
     context_field,
     device_field,
     job_fields,
@@ -19,274 +20,93 @@ from tui.screens.runs.forms.shared import (
 )
 from tui.widgets.forms.fields import Default, FormField
 
-_SHAPE, _RECIPE, _LOGS = "Size and sparsity", "Length and recipe", "Checkpoints and logs"
-_STREAM = "Without a run: a model reads texts"
 
-
-def train_fields(device: str) -> tuple[FormField, ...]:
+def train_fields(ask: FieldsOf, device: str) -> tuple[FormField, ...]:
     """All of them, the few that everybody needs first."""
+    layers = "of the run; with commas between several, a training for each"
+    arch = "how the latents that fire are chosen"
+    wide = "latents per input of the layer; several train an SAE each, side by side"
+    firing = "latents that fire on a token, exactly or as the target; several: an SAE each"
+    shares = "what several processes share out: the tokens of a batch, or the latents"
     return (
-        FormField("run_id", "run", hint="the activations to train on", required=True, flag="--run"),
-        FormField(
-            "layer",
-            "layer",
-            hint="of the run; with commas between several, a training for each",
-            required=True,
-            several=True,
-            flag="--layer",
-        ),
-        FormField(
-            "arch",
-            "architecture",
-            hint="how the latents that fire are chosen",
-            choices=ARCHITECTURES,
-            closed=True,
-            default=Default("topk", USUAL),
-            flag="--arch",
-        ),
-        FormField(
-            "expansion",
-            "expansion",
-            hint="latents per input of the layer; several train an SAE each, side by side",
-            bounds=EXPANSION,
-            several=True,
-            default=Default("8", USUAL),
-            flag="--expansion",
-        ),
-        FormField(
-            "k",
-            "k",
-            hint="latents that fire on a token, exactly or as the target; several: an SAE each",
-            bounds=LATENTS,
-            several=True,
-            default=Default("32", USUAL),
-            flag="--k",
-        ),
-        _number("training.steps", "steps", "of training", COUNT, "", "--steps", ""),
-        name_field("SAE"),
-        device_field(device),
-        *_shape_fields(),
-        *_recipe_fields(),
-        *_log_fields(),
-        *_stream_fields(),
+        ask("run_id", "run", "the activations to train on", required=True),
+        ask("layer", "layer", layers, required=True, several=True),
+        ask("arch", "architecture", arch, choices=ARCHITECTURES),
+        ask("expansion", "expansion", wide, EXPANSION, several=True),
+        ask("k", "k", firing, LATENTS, several=True),
+        ask("training.steps", "steps", "of training", COUNT),
+        name_field(ask, "SAE"),
+        device_field(ask, device),
+        *_shape_fields(replace(ask, section="Size and sparsity")),
+        *_recipe_fields(replace(ask, section="Length and recipe")),
+        *_log_fields(replace(ask, section="Checkpoints and logs")),
+        *_stream_fields(replace(ask, section="Without a run: a model reads texts")),
         *job_fields(ranked=True),
-        FormField(
-            "shares",
-            "share",
-            hint="what several processes share out: the tokens of a batch, or the latents",
-            choices=SHARES,
-            closed=True,
-            default=Default("tokens", USUAL),
-            section="How it runs",
-            flag="--share",
-        ),
+        ask("shares", "share", shares, choices=SHARES, section=HOW),
     )
 
 
-def _number(
-    name: str,
-    label: str,
-    hint: str,
-    bounds: Bounds,
-    section: str,
-    flag: str,
-    text: str,
-    why: str = "",
-) -> FormField:
-    default = Default(text, why or (USUAL if text else ""))
-    return FormField(
-        name,
-        label,
-        hint=hint,
-        bounds=bounds,
-        empty=None,
-        default=default,
-        section=section,
-        flag=flag,
-    )
-
-
-def _shape_fields() -> tuple[FormField, ...]:
+def _shape_fields(ask: FieldsOf) -> tuple[FormField, ...]:
+    many = "how many, instead of the expansion"
+    target = "for l1, gated and jumprelu: latents that fire on a token on average"
+    weight = "for l1, gated and jumprelu: a fixed coefficient instead of a target"
+    reaches, own = "whatever reaches the target", "none: an SAE predicts its own input"
+    further = "an SAE, by its id or path, to train further"
     return (
-        _number(
-            "n_latents",
-            "latents",
-            "how many, instead of the expansion",
-            LATENTS,
-            _SHAPE,
-            "--n-latents",
-            "",
-            "by the expansion",
-        ),
-        _number(
-            "training.target_l0",
-            "target L0",
-            "for l1, gated and jumprelu: latents that fire on a token on average",
-            FACTOR,
-            _SHAPE,
-            "--target-l0",
-            "",
-            "as k",
-        ),
-        _number(
-            "training.l1_lambda",
-            "sparsity weight",
-            "for l1, gated and jumprelu: a fixed coefficient instead of a target",
-            NOT_NEGATIVE,
-            _SHAPE,
-            "--l1-lambda",
-            "",
-            "whatever reaches the target",
-        ),
-        FormField(
-            "target_layer",
-            "target layer",
-            hint="what a transcoder predicts",
-            empty=None,
-            default=Default("", "none: an SAE predicts its own input"),
-            section=_SHAPE,
-            flag="--target-layer",
-        ),
-        FormField(
-            "skip",
-            "skip connection",
-            hint="of a transcoder",
-            switch=True,
-            default=NO,
-            section=_SHAPE,
-            flag="--skip",
-        ),
-        FormField(
-            "init",
-            "continue",
-            hint="an SAE, by its id or path, to train further",
-            empty=None,
-            default=Default("", "a new one"),
-            section=_SHAPE,
-            flag="--init",
-        ),
+        ask("n_latents", "latents", many, LATENTS, "by the expansion"),
+        ask("training.target_l0", "target L0", target, FACTOR, "as k"),
+        ask("training.l1_lambda", "sparsity weight", weight, NOT_NEGATIVE, reaches),
+        ask("target_layer", "target layer", "what a transcoder predicts", why=own),
+        ask("skip", "skip connection", "of a transcoder"),
+        ask("init", "continue", further, why="a new one"),
     )
 
 
-def _recipe_fields() -> tuple[FormField, ...]:
+def _recipe_fields(ask: FieldsOf) -> tuple[FormField, ...]:
+    length = "as many as the steps come to"
+    pieces = "pieces of a batch; more need less memory"
+    warm, tenth = "steps until the learning rate is reached", "a tenth of the steps, at most 1,000"
+    outliers = "tokens above this multiple of the median norm are left out; 0 keeps all"
+    control = "a control: each dimension from another token, so that no structure is left"
     return (
-        _number(
-            "training.epochs",
-            "epochs",
-            "passes over the run, instead of steps",
-            COUNT,
-            _RECIPE,
-            "--epochs",
-            "",
-            "as many as the steps come to",
-        ),
-        _number(
-            "training.tokens",
-            "tokens",
-            "to train on, instead of steps",
-            COUNT,
-            _RECIPE,
-            "--tokens",
-            "",
-            "as many as the steps come to",
-        ),
-        _number(
-            "training.batch_size", "batch", "tokens a step", SIZE, _RECIPE, "--batch-size", "2048"
-        ),
-        _number(
-            "training.accumulate",
-            "accumulate",
-            "pieces of a batch; more need less memory",
-            SIZE,
-            _RECIPE,
-            "--accumulate",
-            "1",
-        ),
-        _number("training.lr", "learning rate", "of Adam", FACTOR, _RECIPE, "--lr", ""),
-        _number(
-            "training.warmup_steps",
-            "warm-up",
-            "steps until the learning rate is reached",
-            AMOUNT,
-            _RECIPE,
-            "--warmup-steps",
-            "",
-            "a tenth of the steps, at most 1,000",
-        ),
-        _number(
-            "training.outlier_factor",
-            "outliers",
-            "tokens above this multiple of the median norm are left out; 0 keeps all",
-            NOT_NEGATIVE,
-            _RECIPE,
-            "--outlier-factor",
-            "10",
-        ),
-        FormField(
+        ask("training.epochs", "epochs", "passes over the run, instead of steps", COUNT, length),
+        ask("training.tokens", "tokens", "to train on, instead of steps", COUNT, length),
+        ask("training.batch_size", "batch", "tokens a step", SIZE),
+        ask("training.accumulate", "accumulate", pieces, SIZE),
+        ask("training.lr", "learning rate", "of Adam", FACTOR),
+        ask("training.warmup_steps", "warm-up", warm, AMOUNT, tenth),
+        ask("training.outlier_factor", "outliers", outliers, NOT_NEGATIVE),
+        ask(
             "training.precision",
             "precision",
-            hint="of the encoder's matrix product",
+            "of the encoder's matrix product",
+            why="bf16 on CUDA, else fp32",
             choices=PRECISIONS,
-            closed=True,
-            default=Default("auto", "bf16 on CUDA, else fp32"),
-            section=_RECIPE,
-            flag="--precision",
         ),
-        FormField(
-            "training.shuffled",
-            "shuffled",
-            hint="a control: each dimension from another token, so that no structure is left",
-            switch=True,
-            default=NO,
-            section=_RECIPE,
-            flag="--shuffled",
-        ),
-        seed_field("training.seed", _RECIPE),
+        ask("training.shuffled", "shuffled", control),
+        seed_field(ask, "training.seed"),
     )
 
 
-def _log_fields() -> tuple[FormField, ...]:
+def _log_fields(ask: FieldsOf) -> tuple[FormField, ...]:
+    stopped = "so many steps; a stopped training goes on from the last"
+    beside = "where the metrics go beside our own files"
     return (
-        _number(
-            "training.checkpoint_every",
-            "checkpoint every",
-            "so many steps; a stopped training goes on from the last",
-            COUNT,
-            _LOGS,
-            "--checkpoint-every",
-            "500",
-        ),
-        _number(
-            "training.log_every", "log every", "so many steps", COUNT, _LOGS, "--log-every", "10"
-        ),
-        FormField(
-            "logger",
-            "logger",
-            hint="where the metrics go beside our own files",
-            choices=LOGGERS,
-            closed=True,
-            default=Default("none", USUAL),
-            section=_LOGS,
-            flag="--logger",
-        ),
+        ask("training.checkpoint_every", "checkpoint every", stopped, COUNT),
+        ask("training.log_every", "log every", "so many steps", COUNT),
+        ask("logger", "logger", beside, choices=LOGGERS),
     )
 
 
-def _stream_fields() -> tuple[FormField, ...]:
-    fields = (
-        FormField(
-            "stream",
-            "without a run",
-            hint="capture activations while training, nothing of them is stored",
-            switch=True,
-            default=NO,
-            flag="--stream",
-        ),
-        replace(model_field("stream.model.model"), required=False, empty=None),
-        replace(dataset_field("stream.dataset.source"), required=False, empty=None),
-        limit_field("stream."),
-        context_field("stream."),
-        *text_fields("stream.", ""),
-        *model_fields("stream.model.", ""),
+def _stream_fields(ask: FieldsOf) -> tuple[FormField, ...]:
+    hint = "capture activations while training, nothing of them is stored"
+    of = replace(ask, prefix="stream.")
+    return (
+        ask("stream", "without a run", hint, switch=True, default=Default("no")),
+        of("model.model", "model", MODEL_HINT, empty=None),
+        of("dataset.source", "texts", TEXTS_HINT, empty=None),
+        limit_field(of),
+        context_field(of),
+        *text_fields(of),
+        *model_fields(of),
     )
-    return tuple(replace(one, section=_STREAM) for one in fields)

@@ -1,5 +1,6 @@
 """The form of a vector: which texts it tells apart, at which layers, and how."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import COUNT
@@ -7,14 +8,14 @@ from mi_crow.mechanistic.vectors.config import METHODS, POOLS
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line
 from tui.screens.runs.forms.job_form import JobForm, Reading, shown_root
-from tui.screens.runs.forms.shared import USUAL, device_field, job_fields, seed_field
+from tui.screens.runs.forms.parameters import USUAL
+from tui.screens.runs.forms.shared import device_field, job_fields, seed_field
 from tui.widgets.forms.fields import Candidate, Default, FormField, Values
 
 if TYPE_CHECKING:
     from mi_crow.jobs.spec import JobSpec
 
 _BETWEEN = " | "  # of texts in one field: they have commas
-_MORE = "More of the vector"
 
 
 class VectorForm(JobForm):
@@ -23,75 +24,26 @@ class VectorForm(JobForm):
     derived = ("texts_for", "against", "replace")
 
     def make_fields(self) -> tuple[FormField, ...]:
+        ask, more = self.ask, replace(self.ask, section="More of the vector")
         what = "label:NAME, documents:3,7-12, a file of texts, or a text; several with | between"
+        how = "difference of means, principal component, logistic probe, or trained ReFT-r1"
+        model, pool = (
+            "a Hugging Face id, a folder, or sample",
+            "of the tokens of a text: their mean, or the last one",
+        )
         return (
-            FormField("name", "name", hint="letters, digits, . _ -", required=True),
-            FormField("for", "for", hint=what, required=True),
-            FormField(
-                "opposite", "against", hint=what, default=Default("", "the run's other documents")
-            ),
-            FormField(
-                "layers",
-                "layers",
-                hint="hook points, e.g. resid_post.2",
-                required=True,
-                several=True,
-                flag="--layer",
-            ),
-            FormField(
-                "method",
-                "method",
-                hint="difference of means, principal component, logistic probe, or trained ReFT-r1",
-                choices=METHODS,
-                closed=True,
-                default=Default("mean", USUAL),
-                flag="--method",
-            ),
-            FormField(
-                "run_id",
-                "run",
-                hint="whose labels, documents and model are meant",
-                empty=None,
-                flag="--run",
-            ),
-            FormField(
-                "model",
-                "model",
-                hint="a Hugging Face id, a folder, or sample",
-                empty=None,
-                default=Default("", "that of the run"),
-                flag="--model",
-            ),
-            device_field(self.at.device),
-            FormField(
-                "pool",
-                "pool",
-                hint="of the tokens of a text: their mean, or the last one",
-                choices=POOLS,
-                closed=True,
-                default=Default("mean", USUAL),
-                section=_MORE,
-                flag="--pool",
-            ),
-            FormField(
-                "limit",
-                "texts",
-                hint="most of each side",
-                bounds=COUNT,
-                default=Default("512", USUAL),
-                section=_MORE,
-                flag="--limit",
-            ),
-            FormField(
-                "steps",
-                "steps",
-                hint="of the training of reft-r1",
-                bounds=COUNT,
-                default=Default("120", USUAL),
-                section=_MORE,
-                flag="--steps",
-            ),
-            seed_field("seed", _MORE),
+            ask("name", "name", "letters, digits, . _ -", required=True, flag=""),
+            ask("for", "for", what, required=True, flag=""),
+            ask("opposite", "against", what, why="the run's other documents", flag=""),
+            ask("layers", "layers", "hook points, e.g. resid_post.2", required=True),
+            ask("method", "method", how, choices=METHODS),
+            ask("run_id", "run", "whose labels, documents and model are meant"),
+            ask("model", "model", model, why="that of the run"),
+            device_field(ask, self.at.device),
+            more("pool", "pool", pool, choices=POOLS),
+            more("limit", "texts", "most of each side", COUNT),
+            more("steps", "steps", "of the training of reft-r1", COUNT),
+            seed_field(more),
             *job_fields(ranked=False),
         )
 
