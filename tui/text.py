@@ -1,6 +1,7 @@
 """Text from datasets and models as data: nothing in it can move the cursor or style the screen."""
 
 import unicodedata
+from time import localtime, strftime
 
 from mi_crow.visible import REPLACEMENT, is_blank, is_clean
 
@@ -68,6 +69,11 @@ def duration(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
     return f"{whole // 86_400}d {whole % 86_400 // 3600}h"
+
+
+def moment(seconds: float) -> str:
+    """Unix seconds as a date and a time of this place."""
+    return strftime("%Y-%m-%d %H:%M", localtime(seconds))
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -7,12 +7,10 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widgets import Static
 
-from tui.actions import bindings
 from tui.text import printable
-from tui.widgets.frame.popup import Popup
-from tui.widgets.lists.row_list import Cell, Column, Row, RowList
+from tui.widgets.lists.list_popup import ListPopup
+from tui.widgets.lists.row_list import Cell, Column, Row
 
-_MOST_ROWS = 12
 _COLUMNS = (
     Column("activation", 10, "right"),
     Column("expected", 10),
@@ -20,10 +18,11 @@ _COLUMNS = (
 )
 
 
-class CheckPopup(Popup[None]):
+class CheckPopup(ListPopup[None]):
     """The figures above a list of places; nothing to choose."""
 
-    BINDINGS = bindings("popup", "close")
+    COLUMNS = _COLUMNS
+    MOST_ROWS = 12
 
     def __init__(self, name: str, found: Mapping[str, Any]) -> None:
         super().__init__(classes="wide-list")
@@ -35,15 +34,16 @@ class CheckPopup(Popup[None]):
 
     def compose_box(self) -> ComposeResult:
         yield Static(figures(self._found), markup=False)
-        yield RowList(_COLUMNS, empty="it fires nowhere, and nothing was expected")
-        yield Static("esc closes", classes="hint", markup=False)
+        yield from super().compose_box()
 
-    def on_mount(self) -> None:
-        rows = self.query_one(RowList)
-        places = self._found["places"]
-        rows.set_rows([_row(number, one) for number, one in enumerate(places)])
-        rows.styles.height = min(max(len(places), 1), _MOST_ROWS)
-        rows.focus()
+    def empty_words(self) -> str:
+        return "it fires nowhere, and nothing was expected"
+
+    def hint(self) -> str:
+        return "esc closes"
+
+    def list_rows(self) -> list[Row]:
+        return [_row(number, one) for number, one in enumerate(self._found["places"])]
 
 
 def figures(found: Mapping[str, Any]) -> Content:

@@ -4,19 +4,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from textual import on
-from textual.app import ComposeResult
-from textual.widgets import Static
 
 from tui.actions import bindings
 from tui.preferences.key_words import key
 from tui.text import printable
-from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.list_popup import ListPopup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.conflicts import Conflict
 
-_MOST_ROWS = 14
 _COLUMNS = (
     Column("cosine", 6, "right"),
     Column("names"),
@@ -25,35 +22,33 @@ _COLUMNS = (
 )
 
 
-class ConflictsPopup(Popup[tuple[str, "Conflict"]]):
+class ConflictsPopup(ListPopup[tuple[str, "Conflict"]]):
     """Dismisses with what to do, `open` or `merge`, and the conflict."""
 
     HEADING = "Conflicts"
     BINDINGS = bindings("conflicts") + bindings("popup", "close")
+    COLUMNS = _COLUMNS
+    MOST_ROWS = 14
 
     def __init__(self, conflicts: "Sequence[Conflict]") -> None:
         super().__init__(classes="wide-list")
         self._conflicts = conflicts
 
-    def compose_box(self) -> ComposeResult:
-        yield RowList(_COLUMNS, empty="no name contradicts another")
-        yield Static(self._hint(), classes="hint", markup=False)
+    def empty_words(self) -> str:
+        return "no name contradicts another"
 
-    def _hint(self) -> str:
+    def hint(self) -> str:
         if not self._conflicts:
             return "esc closes"
         merge = f"{key('conflicts.merge')} gives near-identical ones the first name"
         return f"{key('list.open')} opens the feature · {merge}"
 
-    def on_mount(self) -> None:
-        rows = self.query_one(RowList)
-        rows.set_rows([_row(place, one) for place, one in enumerate(self._conflicts)])
-        rows.styles.height = min(max(len(self._conflicts), 1), _MOST_ROWS)
-        rows.focus()
+    def list_rows(self) -> list[Row]:
+        return [_row(place, one) for place, one in enumerate(self._conflicts)]
 
     @property
     def _selected(self) -> "Conflict | None":
-        place = self.query_one(RowList).key
+        place = self.row_list.key
         return self._conflicts[int(place)] if place is not None else None
 
     @on(RowList.Opened)

@@ -6,20 +6,17 @@ from time import localtime, strftime
 from typing import TYPE_CHECKING
 
 from textual import on
-from textual.app import ComposeResult
 from textual.content import Content
-from textual.widgets import Static
 
 from tui.actions import bindings
 from tui.preferences.key_words import key
 from tui.text import printable
-from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.list_popup import ListPopup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import PastChange
 
-_MOST_ROWS = 12
 _ROOM = 90  # cells: from here on `who` leaves enough for the change
 
 
@@ -31,10 +28,11 @@ class Past:
     changes: "Sequence[PastChange]"
 
 
-class HistoryPopup(Popup[int]):
+class HistoryPopup(ListPopup[int]):
     """Dismisses with the number of the change to undo."""
 
     BINDINGS = bindings("past") + bindings("popup", "close")
+    MOST_ROWS = 12
 
     def __init__(self, kinds: Sequence[Past], reader: str) -> None:
         super().__init__(classes="history")
@@ -45,26 +43,24 @@ class HistoryPopup(Popup[int]):
     def heading(self) -> str:
         return f"History of {self._kinds[self._shown].of}"
 
-    def compose_box(self) -> ComposeResult:
+    def columns(self) -> Sequence[Column]:
         everything = [change for one in self._kinds for change in one.changes]
-        yield RowList(columns_for(everything, self._reader), empty="no changes yet")
-        undo, turn = key("list.open"), key("past.show")
-        hint = f"{undo} undoes the change · {turn} of what · esc closes"
-        yield Static(hint, classes="hint", markup=False)
+        return columns_for(everything, self._reader)
 
-    def on_mount(self) -> None:
-        self._show()
-        self.query_one(RowList).focus()
+    def empty_words(self) -> str:
+        return "no changes yet"
+
+    def hint(self) -> str:
+        undo, turn = key("list.open"), key("past.show")
+        return f"{undo} undoes the change · {turn} of what · esc closes"
 
     def action_next_shown(self) -> None:
         self._shown = (self._shown + 1) % len(self._kinds)
         self.query_one(".popup-box").border_title = Content(printable(self.heading()))
-        self._show()
+        self.show_rows()
 
-    def _show(self) -> None:
-        rows, changes = self.query_one(RowList), self._kinds[self._shown].changes
-        rows.set_rows([history_row(one) for one in changes])
-        rows.styles.height = min(max(len(changes), 1), _MOST_ROWS)
+    def list_rows(self) -> list[Row]:
+        return [history_row(one) for one in self._kinds[self._shown].changes]
 
     @on(RowList.Opened)
     def _choose(self, event: RowList.Opened) -> None:

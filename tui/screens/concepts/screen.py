@@ -1,9 +1,7 @@
 """Screen 5, Concepts: what has been named, and how much of the SAE that is."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textual import on
@@ -30,9 +28,9 @@ from tui.screens.concepts.rows import (
     key_of,
     matching,
 )
-from tui.screens.concepts.typed_path import typed_path
 from tui.screens.feature_card import FeatureCard
 from tui.screens.no_sae import no_sae
+from tui.screens.writing_files import WritesFiles
 from tui.text import printable
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import ListHeading, RowList
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
 
 
-class ConceptsScreen(ConceptLookScreen):
+class ConceptsScreen(WritesFiles, ConceptLookScreen):
     """The concepts of the open SAE: bulk edit, undo, import and export."""
 
     NAME = "concepts"
@@ -307,13 +305,10 @@ class ConceptsScreen(ConceptLookScreen):
             await self.steer_by_tag(value)
         elif message.purpose == "check":
             self.check_on(value)
-        elif message.purpose in ("export", "import") and value:
-            try:
-                path = typed_path(value)
-            except UserError as error:
-                self.tell(error)
-            else:
-                self._file(message.purpose, path)
+        elif message.purpose == "export":
+            self._export(value)
+        elif message.purpose == "import":
+            self._import(value)
         elif message.purpose == "rename" and value:
             self._rename(chosen, value)
         elif message.purpose == "note":
@@ -324,40 +319,47 @@ class ConceptsScreen(ConceptLookScreen):
             except ValueError:
                 self.tell(UserError(f"{value!r} is not a number from 0 to 1"))
 
-    def _file(self, purpose: str, path: Path, *, force: bool = False) -> None:
-        """Writes or reads a file; asks before anything is replaced."""
+    def _export(self, text: str) -> None:
+        """Writes the concepts to the file called `text`."""
         sae_id, workspace = self.context.sae_id, self.context.workspace
+        path = self.path_in(text)
+        if path is None:
+            return
 
-        def ask(question: str, what_happens: str) -> None:
-            def answered(yes: bool | None) -> None:
-                if yes:
-                    self._file(purpose, path, force=True)
+        def change(replace: bool, annotations: "Annotations") -> str:
+            from mi_crow.mechanistic.concepts.exchange.dashboards import export_concepts
 
-            self.app.push_screen(Confirm(question, what_happens), answered)
+            count = export_concepts(workspace, annotations, path, sae_id, overwrite=replace)
+            return f"Exported {count} concepts to {path}"
+
+        self.ask_to_replace(path, lambda replace: write(self.mi_crow, partial(change, replace)))
+
+    def _import(self, text: str, *, force: bool = False) -> None:
+        """Reads the file called `text`; asks before concepts are replaced."""
+        sae_id, workspace = self.context.sae_id, self.context.workspace
+        path = self.path_in(text)
+        if path is None:
+            return
+
+        def ask(what_happens: str) -> None:
+            popup = Confirm("Replace your concepts?", what_happens)
+            again = partial(self._import, text, force=True)
+            self.app.push_screen(popup, lambda yes: again() if yes else None)
 
         def change(annotations: "Annotations") -> str:
-            from mi_crow.mechanistic.concepts.exchange.dashboards import export_concepts
             from mi_crow.mechanistic.concepts.exchange.importing import (
                 WouldReplaceError,
                 import_concepts,
             )
 
-            if purpose == "export":
-                count = export_concepts(workspace, annotations, path, sae_id, overwrite=force)
-                return f"Exported {count} concepts to {path}"
             try:
                 done = import_concepts(workspace, annotations, path, sae_id=sae_id, force=force)
             except WouldReplaceError as error:
-                self.call_later(
-                    ask, "Replace your concepts?", f"{error}; {key('app.undo')} undoes."
-                )
+                self.call_later(ask, f"{error}; {key('app.undo')} undoes.")
                 return "Nothing imported yet"
             return f"Imported {done.concepts} concepts from {path}"
 
-        if purpose == "export" and not force and os.path.lexists(path):
-            ask(f"Replace {path.name}?", "The file already exists.")
-        else:
-            write(self.mi_crow, change)
+        write(self.mi_crow, change)
 
     def _rename(self, chosen: "Sequence[Concept]", name: str) -> None:
         def change(annotations: "Annotations") -> str:

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from textual import on
 
 from mi_crow.mechanistic.features.catalogue import column_named
-from tui.actions import bindings
 from tui.text import printable
-from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.list_popup import ListPopup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 
 
@@ -16,29 +15,27 @@ def helps(names: Sequence[str]) -> dict[str, str]:
     return {name: column_named(name).help for name in names}
 
 
-class SortPopup(Popup[str]):
+class SortPopup(ListPopup[str]):
     """Dismisses with the index's order by the chosen column."""
 
     HEADING = "Sort by"
-    BINDINGS = bindings("popup", "close")
+    COLUMNS = (Column("column", 22), Column("what"))
+    MOST_ROWS = None
 
     def __init__(self, known: Sequence[str], sort: str) -> None:
         super().__init__(classes="columns")
         self._known, self._sort = known, sort
 
-    def compose_box(self):
-        yield RowList([Column("column", 22), Column("what")])
-
-    def on_mount(self) -> None:
+    def list_rows(self) -> list[Row]:
         columns = {column_named(name).sort: column_named(name) for name in reversed(self._known)}
-        rows = [
+        return [
             Row(sort, (Cell(printable(one.name)), Cell(printable(one.help), "$muted")))
             for sort, one in reversed(columns.items())
         ]
-        found = self.query_one(RowList)
-        found.set_rows(rows)
-        found.select(self._sort)
-        found.focus()
+
+    def show_rows(self) -> None:
+        super().show_rows()
+        self.row_list.select(self._sort)
 
     @on(RowList.Opened)
     def _chosen(self, event: RowList.Opened) -> None:

@@ -1,6 +1,5 @@
 """Marked features on the Features screen, and what is done with all of them at once."""
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,8 @@ from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.annotate import may_tag, write
 from tui.screens.features.listing import FeatureListScreen
+from tui.screens.writing_files import WritesFiles
 from tui.text import printable
-from tui.threads import error_sentence
 from tui.watch import check_there
 from tui.widgets.lists.feature_marks import FeatureMarks
 
@@ -27,7 +26,7 @@ MOST_STEERED = 64  # interventions in one stack
 MOST_INSPECTED = 8  # whose strongest texts are put together
 
 
-class FeatureMarkScreen(FeatureListScreen):
+class FeatureMarkScreen(WritesFiles, FeatureListScreen):
     """Marks features, and acts on the marked ones or, without marks, on the open one."""
 
     def __init__(self) -> None:
@@ -174,35 +173,10 @@ class FeatureMarkScreen(FeatureListScreen):
                 select=True,
             )
 
-    def _export_to(self, value: str, features: Sequence[int], *, force: bool = False) -> None:
-        from tui.screens.concepts.typed_path import typed_path
-
+    def _export_to(self, value: str, features: Sequence[int]) -> None:
         store = self.context.features
-        if store is None or not value:
-            return
-        try:
-            path = typed_path(value)
-        except UserError as error:
-            self.tell(error)
-            return
-
-        def again(yes: bool | None) -> None:
-            if yes:
-                self._export_to(value, features, force=True)
-
-        if os.path.lexists(path) and not force:
-            from tui.widgets.frame.popup import Confirm
-
-            self.app.push_screen(
-                Confirm(f"Replace {path.name}?", "The file already exists."), again
-            )
-            return
-        self.in_thread(
-            partial(_export, store, features, path),
-            lambda sentence: self.notify(printable(sentence)),
-            group="export",
-            failed=lambda error: self.notify(printable(error_sentence(error)), severity="error"),
-        )
+        if store is not None:
+            self.write_file(value, partial(_export, store, features))
 
 
 def _counted(features: Sequence[int]) -> str:

@@ -11,7 +11,10 @@ from tui.widgets.forms.fields import FormField, Values
 from tui.widgets.forms.popup import FormPopup
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.concepts.annotations_inspections import InspectionKind
+    from mi_crow.mechanistic.concepts.annotations_inspections import (
+        InspectionKind,
+        SavedInspection,
+    )
     from tui.workbench import Workbench
 
 _WORDS = 5  # of the text, in a proposed name
@@ -27,6 +30,13 @@ class Found:
     sae_ids: tuple[str, ...] = ()
     model_id: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, saved: "SavedInspection") -> "Found":
+        """What a saved inspection says."""
+        return cls(
+            saved.kind, saved.text, saved.results, saved.sae_ids, saved.model_id, saved.settings
+        )
 
     @property
     def proposed_name(self) -> str:

@@ -1,30 +1,23 @@
 """Saved inspections in the app: their list, opening, renaming, removing and exporting them."""
 
-import os
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
-
-from textual import on
-from textual.app import ComposeResult
+from typing import TYPE_CHECKING
 
 from mi_crow.errors import CorruptDataError, UserError
 from tui.actions import bindings
 from tui.annotate import may_tag, write
 from tui.preferences.key_words import key
-from tui.screens.concepts.typed_path import typed_path
 from tui.screens.inspect.comparing import Compares
 from tui.screens.inspect.keeping import Found, ask_to_save
-from tui.text import printable
+from tui.screens.writing_files import WritesFiles
+from tui.text import moment, printable
 from tui.widgets.area import Area
 from tui.widgets.forms.fields import FormField
 from tui.widgets.forms.popup import FormPopup
-from tui.widgets.frame.popup import Confirm, Popup
-from tui.widgets.lists.row_list import Cell, Column, Row, RowList
-from tui.widgets.prompt_line import PromptLine
+from tui.widgets.lists.list_popup import Chosen, SavedPopup
+from tui.widgets.lists.row_list import Cell, Column, Row
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -34,83 +27,45 @@ if TYPE_CHECKING:
     )
 
 
-@dataclass(frozen=True)
-class KeptInspections:
-    """What to do with saved inspections: open, rename, export or remove."""
-
-    action: str
-    names: tuple[str, ...]
-
-
-class InspectionsPopup(Popup[KeptInspections]):
-    """Lists saved inspections; dismisses with what to do with the marked, or the one under the
-    cursor."""
+class InspectionsPopup(SavedPopup):
+    """Lists saved inspections: open, rename, export, remove."""
 
     HEADING = "Saved inspections"
     BINDINGS = [*bindings("popup", "close"), *bindings("inspections")]
+    SEVERAL = ("export", "remove")
+    COLUMNS = (
+        Column("name"),
+        Column("kind", 9),
+        Column("saved", 16, from_width=60),
+        Column("SAE", 20, from_width=84),
+        Column("text", 0, "left", 110),
+    )
 
     def __init__(self, found: "Sequence[InspectionLine]") -> None:
-        super().__init__(classes="presets")
-        self._found = {one.name: one for one in found}
-        self._marked: list[str] = []
+        super().__init__()
+        self._found = found
 
-    def compose_box(self) -> ComposeResult:
-        yield RowList(
-            [
-                Column("name"),
-                Column("kind", 9),
-                Column("saved", 16, from_width=60),
-                Column("SAE", 20, from_width=84),
-                Column("text", 0, "left", 110),
-            ],
-            empty=f"none yet: {key('inspect.save')} saves what was found",
-        )
+    def empty_words(self) -> str:
+        return f"none yet: {key('inspect.save')} saves what was found"
 
-    def on_mount(self) -> None:
-        self._show()
-        rows = self.query_one(RowList)
-        rows.styles.height = min(max(len(self._found), 1), 16)
-        rows.focus()
-
-    def _show(self) -> None:
-        self.query_one(RowList).set_rows([self._row(one) for one in self._found.values()])
+    def list_rows(self) -> list[Row]:
+        return [self._row(one) for one in self._found]
 
     def _row(self, one: "InspectionLine") -> Row:
         mark = "● " if one.name in self._marked else "  "
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.created))
         return Row(
             one.name,
             (
                 Cell(mark, "$accent", ((printable(one.name), ""),)),
                 Cell(one.kind, "$muted"),
-                Cell(when, "$muted"),
+                Cell(moment(one.created), "$muted"),
                 Cell(printable(", ".join(one.sae_ids)), "$muted"),
                 Cell(printable(one.text), "$faint"),
             ),
         )
 
-    @on(RowList.Opened)
-    def _open(self) -> None:
-        self.action_choose("open")
 
-    def action_mark(self) -> None:
-        if (name := self.query_one(RowList).key) is not None:
-            if name in self._marked:
-                self._marked.remove(name)
-            else:
-                self._marked.append(name)
-            self._show()
-            self.query_one(RowList).action_cursor_down()
-
-    def action_choose(self, action: str) -> None:
-        here = self.query_one(RowList).key
-        if here is not None:
-            several = self._marked if action in ("export", "remove") else []
-            names = tuple(several or [here])
-            self.dismiss(cast("KeptInspections", KeptInspections(action, names)))
-
-
-class SavedInspectionsScreen(Compares):
+class SavedInspectionsScreen(WritesFiles, Compares):
     """The part of Inspect that saves what was found and shows it again."""
 
     def __init__(self) -> None:
@@ -142,26 +97,20 @@ class SavedInspectionsScreen(Compares):
     def _list(self, found: "Sequence[InspectionLine]") -> None:
         self.app.push_screen(InspectionsPopup(found), self._chosen)
 
-    def _chosen(self, choice: KeptInspections | None) -> None:
+    def _chosen(self, choice: Chosen | None) -> None:
         if choice is None:
             return
-        name = choice.names[0]
+        name = choice.key
         if choice.action == "open":
             read = partial(self.context.annotations.inspection, name)
             self.in_thread(read, self._open_saved, group="kept", opens=True)
         elif choice.action == "export":
-            self._exported = choice.names
-            self.query_one(PromptLine).ask(
-                "export",
-                f"write {len(choice.names)} to",
-                "inspections.md",
-                hint="enter writes · esc cancels · .json or .md",
-                select=True,
-            )
+            self._exported = choice.keys
+            self.ask_where(f"write {len(choice.keys)} to", "inspections.md", " · .json or .md")
         elif may_tag(self.mi_crow) and choice.action == "rename":
             self._rename(name)
         elif may_tag(self.mi_crow):
-            write(self.mi_crow, partial(_remove, choice.names))
+            write(self.mi_crow, partial(_remove, choice.keys))
 
     def _rename(self, name: str) -> None:
         def said(new: str | None) -> None:
@@ -191,9 +140,7 @@ class SavedInspectionsScreen(Compares):
 
     def open_found(self, saved: "SavedInspection") -> None:
         """Shows a saved inspection as it was shown when it was found."""
-        kept = Found(
-            saved.kind, saved.text, saved.results, saved.sae_ids, saved.model_id, saved.settings
-        )
+        kept = Found.of(saved)
         openers = {
             "compare": self.open_differences,
             "contrast": self.open_differences,
@@ -212,28 +159,13 @@ class SavedInspectionsScreen(Compares):
             return
         if saved.kind not in ("contrast", "patch", "compare"):
             self.query_one("#inspect-text", Area).text = saved.text
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(saved.created))
-        self.notify(f"“{printable(saved.name)}”, saved {when}")
+        self.notify(f"“{printable(saved.name)}”, saved {moment(saved.created)}")
 
     # Writing them to a file.
 
-    def export_to(self, text: str, *, force: bool = False) -> None:
+    def export_to(self, text: str) -> None:
         """Writes the chosen inspections to the file called `text`."""
-        if not text:
-            return
-        try:
-            path = typed_path(text)
-        except UserError as error:
-            self.tell(error)
-            return
-        if os.path.lexists(path) and not force:
-            popup = Confirm(f"{path} exists.", "Replace it?")
-            again = partial(self.export_to, text, force=True)
-            self.app.push_screen(popup, lambda yes: again() if yes else None)
-            return
-        names = self._exported
-        work = partial(_export, self.context.annotations, names, path)
-        self.in_thread(work, lambda where: self.notify(f"Wrote {len(names)} to {where}"))
+        self.write_file(text, partial(_export, self.context.annotations, self._exported))
 
 
 def _remove(names: Sequence[str], annotations: "Annotations") -> str:
@@ -242,7 +174,8 @@ def _remove(names: Sequence[str], annotations: "Annotations") -> str:
     return f"Removed {len(names)} saved inspection{'' if len(names) == 1 else 's'}"
 
 
-def _export(annotations: "Annotations", names: Sequence[str], path: Path) -> Path:
+def _export(annotations: "Annotations", names: Sequence[str], path: Path) -> str:
     from mi_crow.mechanistic.concepts.inspection_files import write_inspections
 
-    return write_inspections(path, [annotations.inspection(name) for name in names])
+    where = write_inspections(path, [annotations.inspection(name) for name in names])
+    return f"Wrote {len(names)} to {where}"

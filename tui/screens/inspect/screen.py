@@ -145,10 +145,7 @@ class InspectScreen(HasLanes, Reads, TakesTexts, SavedInspectionsScreen):
 
     def show_saved(self, saved: "SavedInspection") -> None:
         inspection = inspection_from(saved.results)
-        found = Found(
-            "inspect", saved.text, saved.results, saved.sae_ids, saved.model_id, saved.settings
-        )
-        self._show(found, inspection, {})
+        self._show(Found.of(saved), inspection, {})
         self._say(f"{inspection.reading()}\nsaved")
         self._reread_names()
 

@@ -1,23 +1,22 @@
 """Where a text for Inspect comes from: a file, the index, a saved generation, a conversation."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textual import on
-from textual.app import ComposeResult
 
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import NotFoundError, UserError
-from tui.actions import BY_ID, bindings
+from tui.actions import bindings
 from tui.preferences.key_words import key
 from tui.screens.concepts.typed_path import typed_path
 from tui.screens.inspect.explaining import Explains
 from tui.text import printable
 from tui.widgets.area import Area
 from tui.widgets.frame.menu import MenuPopup
-from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.list_popup import ListPopup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 from tui.widgets.prompt_line import PromptLine
 
@@ -36,12 +35,11 @@ class SourceMenu(MenuPopup):
     SCOPE = "sources"
     BINDINGS = bindings("sources") + bindings("popup", "close")
 
-    def __init__(self, why_not: Callable[[str], str], keymap: Mapping[str, str]) -> None:
-        super().__init__(why_not, keymap, lambda name: BY_ID[f"sources.{name}"].help)
 
-
-class TextsPopup(Popup[str]):
+class TextsPopup(ListPopup[str]):
     """A list of texts; dismisses with the chosen one's."""
+
+    COLUMNS = (Column("which", 20), Column("text"))
 
     def __init__(self, heading: str, rows: Sequence[tuple[str, str, str]]) -> None:
         """`rows`: what it is, what is shown of it, the text."""
@@ -51,19 +49,11 @@ class TextsPopup(Popup[str]):
     def heading(self) -> str:
         return self._heading
 
-    def compose_box(self) -> ComposeResult:
-        yield RowList([Column("which", 20), Column("text")])
-
-    def on_mount(self) -> None:
-        rows = self.query_one(RowList)
-        rows.set_rows(
-            [
-                Row(str(place), (Cell(printable(what), "$accent"), Cell(printable(shown))))
-                for place, (what, shown, _) in enumerate(self._found)
-            ]
-        )
-        rows.styles.height = min(max(len(self._found), 1), 16)
-        rows.focus()
+    def list_rows(self) -> list[Row]:
+        return [
+            Row(str(place), (Cell(printable(what), "$accent"), Cell(printable(shown))))
+            for place, (what, shown, _) in enumerate(self._found)
+        ]
 
     @on(RowList.Opened)
     def _opened(self, event: RowList.Opened) -> None:

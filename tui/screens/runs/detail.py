@@ -1,7 +1,6 @@
 """What the detail pane says about a run, an SAE or a job; pure."""
 
 from collections.abc import Mapping, Sequence
-from time import localtime, strftime
 from typing import TYPE_CHECKING, Any, Final
 
 from textual.content import Content
@@ -21,7 +20,7 @@ from tui.screens.runs.charts import (
     training_charts,
 )
 from tui.screens.runs.rows import STATUS_STYLES, job_name, job_target
-from tui.text import count, duration, number, printable, progress_bar, size
+from tui.text import count, duration, moment, number, printable, progress_bar, size
 from tui.widgets.facts import Fact, beside, blocks, facts_content, section
 
 if TYPE_CHECKING:
@@ -291,7 +290,7 @@ def _attempts(job: "JobState", history: JobHistory) -> Content | None:
     for one in history.attempts:
         last = one is history.attempts[-1]
         status = job.status if last else one.status
-        words = [strftime("%Y-%m-%d %H:%M", localtime(one.started or one.queued))]
+        words = [moment(one.started or one.queued)]
         if one.started and one.ended:
             words.append(f"after {duration(one.ended - one.started)}")
         if one.total:
@@ -381,8 +380,3 @@ def plain_facts(values: Mapping[str, Any]) -> list[Fact]:
 def heading(title: str, line: str) -> Content:
     """The first lines of a pane: the name, and what it is."""
     return Content.assemble((printable(title), "bold $foreground"), "\n", (line, "$muted"))
-
-
-def moment(seconds: float) -> str:
-    """Unix seconds as a date and a time."""
-    return strftime("%Y-%m-%d %H:%M", localtime(seconds))

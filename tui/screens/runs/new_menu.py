@@ -1,8 +1,6 @@
 """What `n` opens on Runs: everything that can be started, one letter each."""
 
-from collections.abc import Callable, Mapping
-
-from tui.actions import BY_ID, bindings
+from tui.actions import bindings
 from tui.widgets.frame.menu import MenuPopup
 
 
@@ -11,7 +9,5 @@ class NewMenu(MenuPopup):
 
     HEADING = "New"
     SCOPE = "new"
+    DOES = "runs"
     BINDINGS = bindings("new") + bindings("popup", "close")
-
-    def __init__(self, why_not: Callable[[str], str], keymap: Mapping[str, str]) -> None:
-        super().__init__(why_not, keymap, lambda name: BY_ID[f"runs.{name}"].help)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary
-from tui.text import count, duration, number, printable, progress_bar, size
+from tui.text import count, duration, moment, number, printable, progress_bar, size
 from tui.widgets.lists.row_list import Cell, Row
 
 if TYPE_CHECKING:
@@ -89,32 +89,15 @@ def sae_rows(
     ]
 
 
-def unreadable_rows(unreadable: Sequence[Unreadable], columns: int) -> list[Row]:
-    """What cannot be read, marked; the detail says why."""
-    return [
-        Row(
-            one.name,
-            (
-                Cell(printable(one.name), more=(("  unreadable", "$error"),)),
-                *(Cell("–", "$faint") for _ in range(columns - 1)),
-            ),
-        )
-        for one in unreadable
-    ]
-
-
-def unfinished_rows(unfinished: "Sequence[Unfinished]", columns: int) -> list[Row]:
-    """Folders of runs or SAEs that are unfinished; the detail says what to do with them."""
-    return [
-        Row(
-            one.name,
-            (
-                Cell(printable(one.name), more=(("  unfinished", "$warning"),)),
-                *(Cell("–", "$faint") for _ in range(columns - 1)),
-            ),
-        )
-        for one in unfinished
-    ]
+def broken_rows(
+    unreadable: Sequence[Unreadable], unfinished: "Sequence[Unfinished]", columns: int
+) -> list[Row]:
+    """What cannot be read, and folders of runs or SAEs that are unfinished; the detail says why,
+    and what to do with them."""
+    marked = [(one.name, ("  unreadable", "$error")) for one in unreadable]
+    marked += [(one.name, ("  unfinished", "$warning")) for one in unfinished]
+    nothing = [Cell("–", "$faint")] * (columns - 1)
+    return [Row(name, (Cell(printable(name), more=(word,)), *nothing)) for name, word in marked]
 
 
 def job_rows(jobs: "Sequence[JobState]") -> list[Row]:
@@ -164,8 +147,7 @@ def _measured(sae: SaeSummary, name: str, digits: int = 3) -> Cell:
 
 
 def _moment(seconds: float) -> Cell:
-    text = strftime("%Y-%m-%d %H:%M", localtime(seconds)) if seconds else "–"
-    return Cell(text, "$faint", value=seconds or None)
+    return Cell(moment(seconds) if seconds else "–", "$faint", value=seconds or None)
 
 
 def _took(job: "JobState") -> Cell:
@@ -185,8 +167,8 @@ def _state(job: "JobState") -> Cell:
 
 
 def _time(job: "JobState") -> Cell:
-    moment = job.ended or job.created
+    when = job.ended or job.created
     if job.status == "running":
         left = duration(job.eta_s) if job.eta_s is not None else ""
-        return Cell(left, "$accent", value=moment)
-    return Cell(strftime("%H:%M", localtime(moment)) if moment else "", "$faint", value=moment)
+        return Cell(left, "$accent", value=when)
+    return Cell(strftime("%H:%M", localtime(when)) if when else "", "$faint", value=when)

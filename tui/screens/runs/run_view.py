@@ -12,8 +12,8 @@ from mi_crow.store.runs.glance import Glance
 from mi_crow.store.workspace import RunSummary, SaeSummary
 from tui.preferences.key_words import key
 from tui.screens.runs.charts import RunReading
-from tui.screens.runs.detail import heading, moment, note_facts, plain_facts
-from tui.text import count, duration, number, printable, size
+from tui.screens.runs.detail import heading, note_facts, plain_facts
+from tui.text import count, duration, moment, number, printable, size
 from tui.widgets.facts import Fact, blocks, facts_content, section
 from tui.widgets.trouble import trouble_content
 

@@ -116,14 +116,13 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
     def _show_lists(self) -> None:
         context = self.context
         shown = {
-            "runs": rows.run_rows(context.runs())
-            + rows.unreadable_rows(context.unreadable("run"), len(COLUMNS["runs"]))
-            + rows.unfinished_rows(context.unfinished("run"), len(COLUMNS["runs"])),
-            "saes": rows.sae_rows(context.saes(), context.sae_id, self._marked)
-            + rows.unreadable_rows(context.unreadable("SAE"), len(COLUMNS["saes"]))
-            + rows.unfinished_rows(context.unfinished("SAE"), len(COLUMNS["saes"])),
+            "runs": rows.run_rows(context.runs()),
+            "saes": rows.sae_rows(context.saes(), context.sae_id, self._marked),
             "jobs": rows.job_rows(context.jobs()),
         }
+        for name, what in WHAT.items():
+            broken = context.unreadable(what), context.unfinished(what)
+            shown[name] += rows.broken_rows(*broken, len(COLUMNS[name]))
         self._welcome(not any(shown.values()))
         for name, found in shown.items():
             self._list(name).set_rows(found)

@@ -1,11 +1,7 @@
 """The popup that lists saved stacks of interventions, each with the SAE that it belongs to."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
-
-from textual import on
-from textual.app import ComposeResult
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
@@ -13,58 +9,39 @@ from tui.actions import bindings
 from tui.preferences.key_words import key
 from tui.screens.steer.stack import other_sae_text, stack_text
 from tui.text import printable
-from tui.widgets.frame.popup import Popup
-from tui.widgets.lists.row_list import Cell, Column, Row, RowList
+from tui.widgets.lists.list_popup import SavedPopup
+from tui.widgets.lists.row_list import Cell, Column, Row
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Preset
 
 
-@dataclass(frozen=True)
-class PresetChoice:
-    """A preset, and what to do with it: use, rename or remove."""
-
-    action: str
-    name: str
-    stack: tuple[Intervention, ...] = ()
+Stacks = Mapping[str, tuple[Intervention, ...] | None]
+"""The stacks of presets by their names; None for one that cannot be read."""
 
 
-class PresetPopup(Popup[PresetChoice]):
-    """Dismisses with the chosen preset and what to do with it; `sae_id` is the open SAE."""
+class PresetPopup(SavedPopup):
+    """Lists presets: open, rename, remove; `sae_id` is the open SAE."""
 
     HEADING = "Presets"
     BINDINGS = [*bindings("popup", "close"), *bindings("presets")]
+    COLUMNS = (Column("preset", 20), Column("SAE", 20), Column("changes"))
+    MOST_ROWS = 12
 
-    def __init__(
-        self, presets: "Sequence[Preset]", sae_id: str | None, weights: str | None = None
-    ) -> None:
-        super().__init__(classes="presets")
-        self._stacks = {preset.name: read_stack(preset) for preset in presets}
-        self._open = sae_id, weights
+    def __init__(self, stacks: Stacks, sae_id: str | None, weights: str | None = None) -> None:
+        super().__init__()
+        self._stacks = stacks
+        self._of = sae_id, weights
 
-    def compose_box(self) -> ComposeResult:
-        yield RowList(
-            [Column("preset", 20), Column("SAE", 20), Column("changes")],
-            empty=f"none yet: {key('steer.save_preset')} saves the stack",
-        )
+    def empty_words(self) -> str:
+        return f"none yet: {key('steer.save_preset')} saves the stack"
 
-    def on_mount(self) -> None:
-        rows = self.query_one(RowList)
-        rows.set_rows(
-            [preset_row(name, stack, *self._open) for name, stack in self._stacks.items()]
-        )
-        rows.styles.height = min(max(len(self._stacks), 1), 12)
-        rows.focus()
+    def list_rows(self) -> list[Row]:
+        return [preset_row(name, stack, *self._of) for name, stack in self._stacks.items()]
 
-    @on(RowList.Opened)
-    def _choose(self, event: RowList.Opened) -> None:
-        stack = self._stacks[event.key]
-        if stack is not None:
-            self.dismiss(cast("PresetChoice", PresetChoice("use", event.key, stack)))
-
-    def action_choose(self, action: str) -> None:
-        if (name := self.query_one(RowList).key) is not None:
-            self.dismiss(cast("PresetChoice", PresetChoice(action, name)))
+    def choose(self, action: str, *keys: str) -> None:
+        if action != "open" or self._stacks[keys[0]] is not None:
+            super().choose(action, *keys)
 
 
 def read_stack(preset: "Preset") -> tuple[Intervention, ...] | None:

@@ -26,7 +26,7 @@ from tui.screens.steer.constraint import HINT, parse_constraint
 from tui.screens.steer.heading import copied_text
 from tui.screens.steer.keeping import keep, sample_of
 from tui.screens.steer.measured.measuring import MeasuresStacks
-from tui.screens.steer.presets import PresetChoice, PresetPopup, lacks_sae
+from tui.screens.steer.presets import PresetPopup, Stacks, lacks_sae, read_stack
 from tui.screens.steer.saved_screen import SavedTexts
 from tui.screens.steer.writing import Plan
 from tui.screens.steer.writing_screen import SETTINGS, SIDES, WritingScreen
@@ -35,13 +35,14 @@ from tui.text import printable
 from tui.widgets.area import Area
 from tui.widgets.field import Field
 from tui.widgets.frame.popup import Confirm
+from tui.widgets.lists.list_popup import Chosen
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.stream_text import StreamText
 from tui.widgets.trouble import Trouble
 
 if TYPE_CHECKING:
-    from mi_crow.mechanistic.concepts.annotations import Annotations, Preset
+    from mi_crow.mechanistic.concepts.annotations import Annotations
 
 
 class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
@@ -187,31 +188,32 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
     def action_presets(self) -> None:
         sae_id = self.context.sae_id
 
-        def read() -> "tuple[list[Preset], str | None]":
-            presets = self.context.annotations.presets()
+        def read() -> tuple[Stacks, str | None]:
+            presets = {one.name: read_stack(one) for one in self.context.annotations.presets()}
             return presets, self.context.weights_of(sae_id) if sae_id and presets else None
 
-        def show(read: "tuple[list[Preset], str | None]") -> None:
-            presets, weights = read
-            self.app.push_screen(PresetPopup(presets, sae_id, weights), self._preset_chosen)
+        def show(read: tuple[Stacks, str | None]) -> None:
+            popup = PresetPopup(read[0], sae_id, read[1])
+            self.app.push_screen(popup, partial(self._preset_chosen, read[0]))
 
         self.in_thread(read, show, group="presets", opens=True)
 
-    def _preset_chosen(self, choice: PresetChoice | None) -> None:
+    def _preset_chosen(self, known: Stacks, choice: Chosen | None) -> None:
         if choice is None:
             return
+        name = choice.key
         if choice.action == "remove":
 
             def remove(annotations: "Annotations") -> str:
-                annotations.delete_preset(choice.name)
-                return f"Removed the preset “{choice.name}”"
+                annotations.delete_preset(name)
+                return f"Removed the preset “{name}”"
 
             write(self.mi_crow, remove)
         elif choice.action == "rename":
-            self._renamed = choice.name
-            self.prompt.ask("preset-name", "call the preset", choice.name, select=True)
+            self._renamed = name
+            self.prompt.ask("preset-name", "call the preset", name, select=True)
         else:
-            self._use_preset(choice.stack)
+            self._use_preset(known[name] or ())
 
     def _use_preset(self, stack: Sequence[Intervention]) -> None:
         sae_id = self.context.sae_id

@@ -3,39 +3,30 @@
 from collections.abc import Callable, Mapping
 
 from textual import on
-from textual.app import ComposeResult
 
 from tui.actions import BY_ID, scope_actions, shown_keys
-from tui.widgets.frame.popup import Popup
+from tui.widgets.lists.list_popup import ListPopup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 
 
-class MenuPopup(Popup[str]):
+class MenuPopup(ListPopup[str]):
     """Dismisses with the name of what was chosen among the actions of SCOPE. Subclasses take their
     bindings with `bindings(SCOPE)`."""
 
     SCOPE = ""
+    DOES = ""  # the scope whose actions of the same names say what each does; empty: SCOPE
+    COLUMNS = (Column("key", 3), Column("what", 48), Column("why not"))
+    LIST_ID = "new-list"
 
-    def __init__(
-        self,
-        why_not: Callable[[str], str],
-        keymap: Mapping[str, str],
-        help_of: Callable[[str], str],
-    ) -> None:
-        """`why_not` says why one is not possible now, or nothing; `help_of` what it does."""
+    def __init__(self, why_not: Callable[[str], str], keymap: Mapping[str, str]) -> None:
+        """`why_not` says why one is not possible now, or nothing."""
         super().__init__(classes="new-menu")
-        self._keymap, self._help_of = keymap, help_of
+        self._keymap = keymap
         self._names = [action.id.partition(".")[2] for action in scope_actions(self.SCOPE)]
         self._why_not = {name: why_not(name) for name in self._names}
 
-    def compose_box(self) -> ComposeResult:
-        yield RowList([Column("key", 3), Column("what", 48), Column("why not")], id="new-list")
-
-    def on_mount(self) -> None:
-        rows = self.query_one(RowList)
-        rows.set_rows([self._row(name) for name in self._names])
-        rows.styles.height = len(self._names)
-        rows.focus()
+    def list_rows(self) -> list[Row]:
+        return [self._row(name) for name in self._names]
 
     def _row(self, name: str) -> Row:
         why_not = self._why_not[name]
@@ -44,7 +35,7 @@ class MenuPopup(Popup[str]):
             name,
             (
                 Cell(keys, "$faint" if why_not else "bold $primary"),
-                Cell(self._help_of(name), "$faint" if why_not else ""),
+                Cell(BY_ID[f"{self.DOES or self.SCOPE}.{name}"].help, "$faint" if why_not else ""),
                 Cell(why_not, "$muted"),
             ),
         )
