@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mi_crow.jobs.removing import Unfinished
     from mi_crow.mechanistic.concepts.annotations import Annotations, PastChange
     from mi_crow.mechanistic.features.queries import FeatureStore
+    from mi_crow.mechanistic.features.records import FeatureRow
     from mi_crow.mechanistic.steering.interventions import Intervention
     from mi_crow.session.client import SessionClient
 
@@ -87,7 +88,16 @@ class AppContext:
 
     def sae(self) -> SaeSummary | None:
         """The summary of the open SAE, once the workspace was scanned."""
-        return next((sae for sae in self._scan.saes if sae.sae_id == self.sae_id), None)
+        return self.find_sae(self.sae_id)
+
+    def find_sae(self, sae_id: str | None) -> SaeSummary | None:
+        return next((sae for sae in self._scan.saes if sae.sae_id == sae_id), None)
+
+    def find_run(self, run_id: str | None) -> RunSummary | None:
+        return next((run for run in self._scan.runs if run.run_id == run_id), None)
+
+    def find_job(self, job_id: str | None) -> "JobState | None":
+        return next((job for job in self._scan.jobs if job.job_id == job_id), None)
 
     def usual_model(self) -> ModelAlone | None:
         """The model that is meant where no SAE is open: that of the newest run."""
@@ -164,6 +174,16 @@ class AppContext:
         from mi_crow.mechanistic.features.queries import FeatureStore
 
         return FeatureStore.open(self.workspace, sae_id, self.annotations)
+
+    def rows_of(self, sae_id: str | None, features: Sequence[int]) -> "dict[int, FeatureRow]":
+        """The rows of some features of an SAE, with the names that they have now; none while the
+        index of another is open. Blocks."""
+        store = self.features
+        if store is None or not features or store.meta().sae_id != sae_id:
+            return {}
+        store.refresh_concepts()
+        total = store.meta().n_features
+        return {row.feature: row for row in store.rows([one for one in features if one < total])}
 
     def weights_of(self, sae_id: str) -> str | None:
         """The hash of an SAE's weights; None without them. Reads the file the first time: call it

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from mi_crow.errors import UserError
 from tui.text import printable
-from tui.widgets.prompt_line import PromptLine
 
 if TYPE_CHECKING:
-    from tui.screens.base import MiCrowScreen as _Screen
+    from tui.screens.prompted import PromptScreen as _Screen
 else:
     _Screen = object
 
@@ -22,7 +21,7 @@ class WritesFiles(_Screen):
     def ask_where(self, label: str, proposed: str, kinds: str) -> None:
         """Asks where to write."""
         hint = f"enter writes · esc cancels{kinds}"
-        self.query_one(PromptLine).ask("export", label, proposed, hint=hint, select=True)
+        self.prompt.ask("export", label, proposed, hint=hint, select=True)
 
     def path_in(self, text: str) -> Path | None:
         """The path that `text` names; None where it cannot be one, which is said, or is empty."""

@@ -7,7 +7,7 @@ no others: that is what keeps a chart of a running job cheap on a slow line.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from textual.content import Content
 
@@ -18,6 +18,7 @@ Point = tuple[float, float]
 _BRAILLE = 0x2800
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # by column and row within a cell
 _LEAST_WIDTH = 16
+_GAP = 3  # cells between two charts
 _STEPS = (1.0, 2.0, 5.0, 10.0)
 
 
@@ -79,14 +80,19 @@ def chart(
     return [*lines, _x_line(x, (start, end), margin, width)]
 
 
-def beside(charts: Sequence[Sequence[Content]], width: int, gap: int = 3) -> list[Content]:
-    """Charts of `width` cells each, next to each other."""
-    height = max((len(lines) for lines in charts), default=0)
+def room_of_each(columns: int, width: int) -> int:
+    """Cells for each of so many charts next to each other."""
+    return (width - _GAP * (columns - 1)) // columns
+
+
+def side_by_side(charts: Sequence[Sequence[Content]], columns: int, width: int) -> Content:
+    """Charts of `width` cells each, so many next to each other, an empty line below each row."""
     rows = []
-    for at in range(height):
-        cells = [fitted(c[at] if at < len(c) else Content(""), width) for c in charts]
-        rows.append(Content(" " * gap).join(cells))
-    return rows
+    for at in range(0, len(charts), columns):
+        lines = zip_longest(*charts[at : at + columns], fillvalue=Content(""))
+        cells = ([fitted(cell, width) for cell in line] for line in lines)
+        rows.append(Content("\n").join([Content(" " * _GAP).join(line) for line in cells]))
+    return Content("\n\n").join(rows)
 
 
 def round_range(

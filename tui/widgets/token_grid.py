@@ -9,10 +9,9 @@ from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
 
-from tui.actions import bindings
 from tui.text import printable
 from tui.widgets.lists.row_list import fitted
-from tui.widgets.lists.strip_view import StripView
+from tui.widgets.token_cursor import TokenCursor
 from tui.widgets.token_heat import HeatMode, heat_mode, heat_step, heat_style
 
 _LABEL_SHARE = 3  # the labels take at most the width by this
@@ -29,19 +28,15 @@ class GridRow:
     mark: str = ""
 
 
-class TokenGrid(StripView):
+class TokenGrid(TokenCursor):
     """Cells under the keys of a text: left and right by token, up and down by row. The tokens stand
     above; what does not fit scrolls with the cursor."""
 
-    BINDINGS = bindings("tokens")
     row: reactive[int] = reactive(0, init=False, repaint=False)
     column: reactive[int] = reactive(0, init=False, repaint=False)
 
     class Moved(Message):
         """The cursor stands on another cell."""
-
-    class Opened(Message):
-        """Enter."""
 
     def __init__(self, cell: int, id: str | None = None) -> None:
         """`cell` is the width of a cell, without the gap before it."""
@@ -145,48 +140,28 @@ class TokenGrid(StripView):
 
     # Moving.
 
-    def _move(self, rows: int, columns: int) -> None:
+    @property
+    def token_count(self) -> int:
+        return len(self._tokens) if self._rows else 0
+
+    @property
+    def page(self) -> int:
+        return self._shown_rows
+
+    def move_by(self, *, tokens: int = 0, lines: int = 0) -> None:
         if not self._rows:
             return
-        self.set_reactive(TokenGrid.row, max(0, min(self.row + rows, len(self._rows) - 1)))
+        self.set_reactive(TokenGrid.row, max(0, min(self.row + lines, len(self._rows) - 1)))
         last = len(self._tokens) - 1
-        self.set_reactive(TokenGrid.column, max(0, min(self.column + columns, last)))
+        self.set_reactive(TokenGrid.column, max(0, min(self.column + tokens, last)))
         self._redraw()
         self.post_message(self.Moved())
-
-    def action_token_left(self) -> None:
-        self._move(0, -1)
-
-    def action_token_right(self) -> None:
-        self._move(0, 1)
-
-    def action_token_up(self) -> None:
-        self._move(-1, 0)
-
-    def action_token_down(self) -> None:
-        self._move(1, 0)
-
-    def action_page_down(self) -> None:
-        self._move(self._shown_rows, 0)
-
-    def action_page_up(self) -> None:
-        self._move(-self._shown_rows, 0)
-
-    def action_first(self) -> None:
-        self._move(0, -len(self._tokens))
-
-    def action_last(self) -> None:
-        self._move(0, len(self._tokens))
-
-    def action_select_row(self) -> None:
-        if self._rows:
-            self.post_message(self.Opened())
 
     def on_click(self, event: events.Click) -> None:
         column = (event.x - self._label_width) // (self._cell + 1) + self._first_column
         row = event.y - 1 + self._first_row
         if event.y and 0 <= row < len(self._rows) and 0 <= column < len(self._tokens):
-            self._move(row - self.row, column - self.column)
+            self.move_by(tokens=column - self.column, lines=row - self.row)
 
 
 def _style(step: int, mode: HeatMode, here: bool, focused: bool) -> str:

@@ -11,10 +11,10 @@ from textual.geometry import Region
 from textual.message import Message
 from textual.reactive import reactive
 
-from tui.actions import bindings
 from tui.text import printable
 from tui.widgets.lists.line_view import LineView
 from tui.widgets.lists.row_list import fitted
+from tui.widgets.token_cursor import TokenCursor
 from tui.widgets.token_heat import (
     HeatMarks,
     Line,
@@ -35,11 +35,10 @@ class _UnderLine:
     labels: tuple[tuple[int, str, int], ...]
 
 
-class TokenPane(LineView):
+class TokenPane(TokenCursor, LineView):
     """Tokens under the keys: left and right by token, up and down by line. A move draws the lines
     of the two tokens that it changes. Labels may stand under each token."""
 
-    BINDINGS = bindings("tokens")
     cursor: reactive[int] = reactive(0, init=False, repaint=False)
 
     @dataclass
@@ -52,9 +51,6 @@ class TokenPane(LineView):
         @property
         def control(self) -> "TokenPane":
             return self.pane
-
-    class Opened(Message):
-        """Enter."""
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -222,6 +218,16 @@ class TokenPane(LineView):
                 return piece.index
         return self._wrapped[line][-1].index
 
+    @property
+    def token_count(self) -> int:
+        return len(self._texts)
+
+    def move_by(self, *, tokens: int = 0, lines: int = 0) -> None:
+        if lines:
+            self._step_lines(lines)
+        else:
+            self._step(tokens)
+
     def _step(self, tokens: int) -> None:
         if self._seen:
             place = self._seen.index(self.cursor) + tokens
@@ -241,42 +247,14 @@ class TokenPane(LineView):
             on_line = self._line_of(token) == target
             self.cursor = token if on_line or not starting else starting[0]
 
-    def action_token_left(self) -> None:
-        self._step(-1)
-
-    def action_token_right(self) -> None:
-        self._step(1)
-
-    def action_token_up(self) -> None:
-        self._step_lines(-1)
-
-    def action_token_down(self) -> None:
-        self._step_lines(1)
-
     def _token_lines(self) -> list[int]:
         return [n for n, line in enumerate(self._wrapped) if line and n not in self._labels]
 
     @property
-    def _page(self) -> int:
+    def page(self) -> int:
         """Lines of tokens in view, less one."""
         apart = len(self._wrapped) / max(len(self._token_lines()), 1)
         return max(int(self.size.height / max(apart, 1)) - 1, 1)
-
-    def action_page_down(self) -> None:
-        self._step_lines(self._page)
-
-    def action_page_up(self) -> None:
-        self._step_lines(-self._page)
-
-    def action_first(self) -> None:
-        self._step(-len(self._texts))
-
-    def action_last(self) -> None:
-        self._step(len(self._texts))
-
-    def action_select_row(self) -> None:
-        if self._texts:
-            self.post_message(self.Opened())
 
     def on_focus(self) -> None:
         self._refresh_token(self.cursor)

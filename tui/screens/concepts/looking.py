@@ -12,7 +12,6 @@ from tui.screens.concepts.conflicts import ConflictsPopup
 from tui.screens.concepts.coverage import CoveragePopup
 from tui.screens.concepts.history import HistoryPopup, Past
 from tui.screens.concepts.marking import ConceptMarkScreen
-from tui.widgets.prompt_line import PromptLine
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -29,10 +28,6 @@ class ConceptLookScreen(ConceptMarkScreen):
     """The actions of Concepts that look beyond its list."""
 
     _read: "ConceptsRead | None"
-
-    @property
-    def prompt(self) -> PromptLine:
-        return self.query_one(PromptLine)
 
     def action_coverage(self) -> None:
         found = self._read.coverage if self._read is not None else None

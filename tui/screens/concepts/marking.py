@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from mi_crow.store.json_object import JsonObject
-from tui.screens.base import MiCrowScreen
 from tui.screens.concepts.rows import key_of
+from tui.screens.prompted import PromptScreen
 from tui.widgets.lists.marks import Marks
 from tui.widgets.lists.sorted_list import SortedList
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MARKING = ("mark", "mark_range", "mark_all")
 
 
-class ConceptMarkScreen(MiCrowScreen):
+class ConceptMarkScreen(PromptScreen):
     """Marks rows, and says on which concepts an action works: the marked, else the one under the
     cursor."""
 

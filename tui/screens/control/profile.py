@@ -7,11 +7,10 @@ from typing import Any
 from textual.content import Content
 
 from tui.text import number
-from tui.widgets.plot import Axis, Curve, Mark, Point, beside, chart
+from tui.widgets.plot import Axis, Curve, Mark, Point, chart, room_of_each, side_by_side
 
 _STYLES = ("$chart", "$accent", "$primary")
 _SIGNS = ("●", "▲", "◆")
-_GAP = 3
 _MOST_WIDTH = 76
 # Each chart: its title, and its curves as (name, key of a block's row).
 _CHARTS = (
@@ -33,14 +32,13 @@ def profile_charts(
     if not blocks:
         return None
     columns = 2 if width >= 76 else 1
-    room = min((width - _GAP * (columns - 1)) // columns, _MOST_WIDTH)
+    room = min(room_of_each(columns, width), _MOST_WIDTH)
     drawn = [
         lines
         for title, curves in _CHARTS
         if (lines := _chart(blocks, title, curves, here, room, height))
     ]
-    rows = [beside(drawn[at : at + columns], room) for at in range(0, len(drawn), columns)]
-    return Content("\n\n").join([Content("\n").join(lines) for lines in rows])
+    return side_by_side(drawn, columns, room)
 
 
 def _chart(

@@ -18,7 +18,6 @@ from tui.screens.features.reading import IdsRead, read_ids
 from tui.threads import error_sentence
 from tui.widgets.lists.feature_columns import column_of
 from tui.widgets.lists.feature_table import FeatureTable
-from tui.widgets.prompt_line import PromptLine
 from tui.widgets.trouble import Trouble
 
 BUSY_S = 0.1  # an answer that comes sooner needs no word that it is on its way
@@ -37,10 +36,6 @@ class FeatureListScreen(OpenFeatureScreen):
         self._listed = False
         self._wanted: int | None = None  # to be opened as soon as the index is there
         self._restored: int | None = None  # open when the app last ended
-
-    @property
-    def prompt(self) -> PromptLine:
-        return self.query_one(PromptLine)
 
     @property
     def error(self) -> str:
@@ -161,9 +156,8 @@ class FeatureListScreen(OpenFeatureScreen):
 
     @on(FeatureDetailPane.Wanted)
     def _related(self, message: FeatureDetailPane.Wanted) -> None:
-        if message.sae_id and not any(
-            sae.sae_id == message.sae_id and sae.has_index for sae in self.context.saes()
-        ):
+        sae = self.context.find_sae(message.sae_id)
+        if message.sae_id and (sae is None or not sae.has_index):
             keys = key("runs.new", "new.index")
             hint = f"{keys} on Runs, or mi-crow index --sae {message.sae_id}, builds it"
             self.tell(UserError(f"SAE {message.sae_id} has no feature index", hint=hint))

@@ -10,10 +10,10 @@ from mi_crow.store.json_object import JsonObject
 from mi_crow.visible import visible
 from tui import messages
 from tui.clipboard import copy, copy_focused
-from tui.screens.base import MiCrowScreen
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.elsewhere import Elsewhere, OtherSaes, others_of, takes_long
 from tui.screens.features.reading import DetailRead, read_detail
+from tui.screens.prompted import PromptScreen
 from tui.widgets.example_lines import LOOKS, ExampleLook
 from tui.widgets.example_list import ExampleList
 from tui.widgets.lists.feature_table import FeatureTable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import Example, FeatureRow
 
 
-class OpenFeatureScreen(MiCrowScreen):
+class OpenFeatureScreen(PromptScreen):
     """Reads the open feature in a thread and shows it in the pane."""
 
     def __init__(self) -> None:

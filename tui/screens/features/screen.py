@@ -35,7 +35,8 @@ from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.trouble import Trouble
 
-OF_THE_TABLE = ("filter", "next_sort", "sort_by", "columns", "reverse", "next_filter", "jump")
+OF_THE_TABLE = ("filter", "next_sort", "sort_by", "columns", "reverse", "next_filter")
+OF_THE_TABLE += ("jump", "map")
 
 
 class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
@@ -179,16 +180,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
     # Actions.
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in (
-            "filter",
-            "next_sort",
-            "sort_by",
-            "columns",
-            "reverse",
-            "next_filter",
-            "jump",
-            "map",
-        ):
+        if action in OF_THE_TABLE:
             return self.context.features is not None and not self.prompt.is_open
         if action in BULK:
             return self.context.features is not None and bool(self._chosen())

@@ -73,11 +73,8 @@ class Compares(Explains):
         sae_id, features = found["sae_id"], [int(row["feature"]) for row in found["features"]]
 
         def names() -> dict[int, str]:
-            store = self.context.features
-            if store is None or store.meta().sae_id != sae_id:
-                return {}
-            store.refresh_concepts()
-            return {row.feature: row.meaning for row in store.rows(features)}
+            rows = self.context.rows_of(sae_id, features)
+            return {feature: row.meaning for feature, row in rows.items()}
 
         def opened(known: dict[int, str]) -> None:
             popup = DifferencesPopup(found, known, kept)

@@ -10,7 +10,6 @@ from textual.content import Content
 from mi_crow.mechanistic.steering.known import of_one_model
 from mi_crow.store.json_object import JsonObject
 from tui import messages
-from tui.screens.base import MiCrowScreen
 from tui.screens.inspect.explained import (
     feature_grid,
     layer_line,
@@ -22,6 +21,7 @@ from tui.screens.inspect.explained import (
 from tui.screens.inspect.inspection import Inspection
 from tui.screens.inspect.keeping import Found
 from tui.screens.inspect.popups import CausesPopup, GridPopup, Look, Wanted
+from tui.screens.prompted import PromptScreen
 from tui.text import printable
 from tui.widgets.token_grid import GridRow
 from tui.widgets.token_heat import quoted
@@ -60,7 +60,7 @@ class Shown:
         return cls(order if order in ORDERS else "meaning", which if which in SHOWN else "all")
 
 
-class Explains(MiCrowScreen):
+class Explains(PromptScreen):
     """The part of Inspect that opens popups. `text_read` is the text that is shown."""
 
     def __init__(self) -> None:
@@ -286,7 +286,7 @@ class Explains(MiCrowScreen):
         if wanted is None:
             return
         sae_id = wanted.sae_id or self._sae_id or ""
-        known = {one.sae_id for one in self.context.saes()}
+        known = self.context.find_sae(sae_id) is not None
         if wanted.what == "attribute":
             self._attribute(wanted.token, wanted.target)
         elif wanted.what == "steer" and wanted.feature is not None:
@@ -294,10 +294,10 @@ class Explains(MiCrowScreen):
         elif wanted.what == "steer group" and wanted.target is not None:
             await self.mi_crow.go("steer", messages.SendToSteer(0, sae_id, group=wanted.target))
         elif wanted.what == "choose":
-            if sae_id in known:
+            if known:
                 self._drill(sae_id, wanted.token)
         elif wanted.feature is not None:
-            if sae_id in known and sae_id != self.context.sae_id:
+            if known and sae_id != self.context.sae_id:
                 self.mi_crow.open_sae(sae_id)
             await self.mi_crow.go("features", messages.OpenFeature(wanted.feature))
 

@@ -119,12 +119,7 @@ class Reads(Explains):
 
     def names_of(self, inspection: Inspection, sae_id: str | None) -> "dict[int, FeatureRow]":
         """The rows of the index of all features that are named in an inspection. Blocks."""
-        store, features = self.context.features, inspection.features()
-        if store is None or not features or store.meta().sae_id != sae_id:
-            return {}
-        store.refresh_concepts()
-        total = store.meta().n_features
-        return {row.feature: row for row in store.rows([one for one in features if one < total])}
+        return self.context.rows_of(sae_id, inspection.features())
 
     def _not_inspected(self, error: Exception) -> None:
         self._say("failed")

@@ -132,7 +132,7 @@ class SavedInspectionsScreen(WritesFiles, Compares):
         own = next(iter(saved.sae_ids), None)
         if self._sae_id in saved.sae_ids or own is None:
             self.open_found(saved)
-        elif own in {one.sae_id for one in self.context.saes()}:
+        elif self.context.find_sae(own) is not None:
             self._to_open = saved
             self.mi_crow.open_sae(own)
         else:

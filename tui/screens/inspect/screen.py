@@ -91,10 +91,6 @@ class InspectScreen(HasLanes, Reads, TakesTexts, SavedInspectionsScreen):
         return self.tokens.token
 
     @property
-    def prompt(self) -> PromptLine:
-        return self.query_one(PromptLine)
-
-    @property
     def found(self) -> Found | None:
         return self._found
 
@@ -215,9 +211,6 @@ class InspectScreen(HasLanes, Reads, TakesTexts, SavedInspectionsScreen):
             return False
         self.in_thread(partial(self.context.session.interrupt, None))
         return True
-
-    def close_popup(self) -> bool:
-        return self.prompt.close()
 
     # What is shown.
 

@@ -18,7 +18,6 @@ from tui.widgets.area import Area
 from tui.widgets.frame.menu import MenuPopup
 from tui.widgets.lists.list_popup import ListPopup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
-from tui.widgets.prompt_line import PromptLine
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import SavedGeneration
@@ -76,7 +75,7 @@ class TakesTexts(Explains):
         return ""
 
     def _from(self, name: str | None) -> None:
-        prompt = self.query_one(PromptLine)
+        prompt = self.prompt
         if name == "file":
             prompt.ask("file", "the text of", placeholder="a text file", hint="enter reads it")
         elif name == "document":

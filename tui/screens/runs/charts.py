@@ -10,7 +10,7 @@ from textual.content import Content
 from mi_crow.mechanistic.sae.evaluation.standing import Standing
 from tui.text import count, number, printable, size
 from tui.widgets.facts import Fact
-from tui.widgets.plot import Axis, Curve, Mark, Point, beside, chart
+from tui.widgets.plot import Axis, Curve, Mark, Point, chart, room_of_each, side_by_side
 
 if TYPE_CHECKING:
     from mi_crow.jobs.events import Attempt
@@ -21,7 +21,6 @@ Series = Mapping[str, tuple[Point, ...]]
 
 _WIDE = 76  # from this width on two charts stand next to each other
 _FEW = 2
-_GAP = 3
 _MOST_WIDTH = 100
 
 
@@ -94,10 +93,9 @@ def series_charts(series: Series, unit: str, total: float, width: int, height: i
     names = [name for name in _READINGS if len(series.get(name, ())) > 1]
     names = names if width >= _WIDE else names[:_FEW]
     columns = 2 if width >= _WIDE and len(names) > 1 else 1
-    room = min((width - _GAP * (columns - 1)) // columns, _MOST_WIDTH)
+    room = min(room_of_each(columns, width), _MOST_WIDTH)
     drawn = [_series_chart(name, series[name], unit, total, room, height) for name in names]
-    rows = [beside(drawn[at : at + columns], room) for at in range(0, len(drawn), columns)]
-    return Content("\n\n").join([Content("\n").join(lines) for lines in rows])
+    return side_by_side(drawn, columns, room)
 
 
 def _series_chart(

@@ -15,14 +15,12 @@ from tui.preferences.key_words import key
 from tui.screens.runs.charts import Sign, pareto_chart, place_name
 from tui.screens.runs.rows import short_model
 from tui.text import count, duration, number, printable
-from tui.widgets.facts import blocks
 from tui.widgets.lists.row_list import Cell, Column, Row
-from tui.widgets.plot import Axis, Curve, Mark, Point, beside, chart
+from tui.widgets.plot import Axis, Curve, Mark, Point, chart, room_of_each, side_by_side
 
 _STYLES = ("$accent", "$success", "$secondary", "$error", "$primary", "$warning")
 _LETTERS_ON_A_CURVE = 3
 _BESIDE = 110  # cells from which two charts stand next to each other
-_GAP = 3
 _LOWEST, _HIGHEST = 6, 24  # lines of a plot
 
 COLUMNS = (
@@ -121,17 +119,16 @@ def comparison_charts(found: SaeComparison, width: int, lines: int) -> Content:
     """The curves and the points, two beside each other where there is room; `lines` high where all
     fit, else they scroll."""
     columns = 2 if width >= _BESIDE else 1
-    room = (width - _GAP * (columns - 1)) // columns
+    room = room_of_each(columns, width)
     n_charts = len(_curves_of(found)) + len(found.places)
     n_rows = -(-n_charts // columns)
     height = max(_LOWEST, min(_HIGHEST, (lines + 1) // n_rows - 3))  # title, axis, a line between
     overlays, fronts = _overlays(found, room, height), _fronts(found, room, height)
     drawn = [*overlays[:1], *fronts, *overlays[1:]]
-    rows = [beside(drawn[at : at + columns], room) for at in range(0, len(drawn), columns)]
     if not drawn:
         evaluate = key("runs.new", "new.evaluate")
         return Content.styled(f"nothing was measured yet: {evaluate} evaluates an SAE", "$muted")
-    return blocks(*(Content("\n").join(row) for row in rows))
+    return side_by_side(drawn, columns, room)
 
 
 def _curves_of(found: SaeComparison) -> list[str]:

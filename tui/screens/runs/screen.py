@@ -126,7 +126,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         self._welcome(not any(shown.values()))
         for name, found in shown.items():
             self._list(name).set_rows(found)
-        if self._wanted_job is not None and self._job(self._wanted_job) is not None:
+        if self._wanted_job is not None and context.find_job(self._wanted_job) is not None:
             self._list("jobs").select(self._wanted_job)
             self._list("jobs").focus()
             self._wanted_job = None
@@ -221,20 +221,15 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         """The id under the cursor of the list `name`, when that list is the current one."""
         return self._key if self._current == name else None
 
-    def _job(self, job_id: str | None) -> "JobState | None":
-        return next((job for job in self.context.jobs() if job.job_id == job_id), None)
-
     @property
     def _selected_job(self) -> "JobState | None":
-        return self._job(self.selected("jobs"))
+        return self.context.find_job(self.selected("jobs"))
 
     def chosen(self) -> tuple[str, str] | None:
         """The kind and id of the whole run or SAE under the cursor; None for anything else."""
         what, key = WHAT.get(self._current), self._key
-        known = {run.run_id for run in self.context.runs()}
-        if what == "SAE":
-            known = {sae.sae_id for sae in self.context.saes()}
-        return (what, key) if what is not None and key in known else None
+        find = self.context.find_sae if what == "SAE" else self.context.find_run
+        return (what, key) if what is not None and key is not None and find(key) else None
 
     def renamed(self, new: str | None) -> None:
         """Something about the chosen row was written: look, and read it again."""

@@ -84,16 +84,12 @@ class ShowsDetail(_Screen):
         context, key, reading = self.context, self._key, self._reading
         width = self.query_one("#detail", DetailLines).width
         tall = self.size.height >= TALL
-        if self._current == "runs":
-            for run in context.runs():
-                if run.run_id == key:
-                    found = reading if isinstance(reading, RunReading) else None
-                    return run_detail(run, context.saes(), found, width)
-        elif self._current == "saes":
-            for sae in context.saes():
-                if sae.sae_id == key:
-                    known = reading if isinstance(reading, SaeReading) else None
-                    return detail.sae_detail(sae, known, width, tall)
+        if self._current == "runs" and (run := context.find_run(key)) is not None:
+            found = reading if isinstance(reading, RunReading) else None
+            return run_detail(run, context.saes(), found, width)
+        if self._current == "saes" and (sae := context.find_sae(key)) is not None:
+            known = reading if isinstance(reading, SaeReading) else None
+            return detail.sae_detail(sae, known, width, tall)
         what = WHAT.get(self._current, "")
         for one in context.unreadable(what):
             if one.name == key:
@@ -148,9 +144,9 @@ class ShowsDetail(_Screen):
                 self._reader = history.HistoryReader(self.context.workspace)
             return partial(self._reader.read, job)
         if self._current == "saes":
-            sae = next((one for one in saes if one.sae_id == key), None)
+            sae = self.context.find_sae(key)
             return partial(history.read_sae, sae, saes) if sae is not None else _nothing
-        run = next((run for run in self.context.runs() if run.run_id == key), None)
+        run = self.context.find_run(key)
         if self._current == "runs" and run is not None:
             return partial(history.read_run, run, saes)
         return _nothing

@@ -103,40 +103,25 @@ class StartsJobs(_Screen):
             return
         from tui.screens.runs.forms.kinds import new_form
         from tui.screens.runs.library import import_values
-        from tui.widgets.forms.fields import filled_in
 
-        form = new_form("import", self._situation())
-        form.fields = filled_in(form.fields, import_values(chosen))
-        self._ask(form)
+        self._ask(new_form("import", self._situation(), import_values(chosen)))
 
     def on_capture_layer(self, message: messages.CaptureLayer) -> None:
         """The form of a capture, with the model and layer that another screen names."""
         from tui.screens.runs.forms.kinds import new_form
-        from tui.widgets.forms.fields import filled_in
 
-        form = new_form("capture", self._situation())
         texts = {"model.model": message.model_id, "layers": message.layer}
-        form.fields = filled_in(form.fields, texts)
-        self._ask(form)
+        self._ask(new_form("capture", self._situation(), texts))
 
     def _situation(self) -> "Situation":
         from tui.screens.runs.forms.finding import Situation
 
-        context = self.context
-        return Situation(
-            context.workspace,
-            context.runs(),
-            context.saes(),
-            context.jobs(),
-            self._selected_run(),
-            self.selected("saes") or context.sae_id,
-            context.device,
-        )
+        return Situation.of(self.context, self._selected_run(), self.selected("saes"))
 
     def _selected_run(self) -> str | None:
         """The run under the cursor, or the one that the SAE under it was trained on."""
         selected = self.selected("saes")
-        sae = next((sae for sae in self.context.saes() if sae.sae_id == selected), None)
+        sae = self.context.find_sae(selected)
         return sae.run_id if sae is not None else self.selected("runs")
 
     def can_repeat(self, job: "JobState | None") -> bool:

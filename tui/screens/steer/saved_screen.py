@@ -76,7 +76,7 @@ class SavedTexts(Chats):
         if self._is_writing:
             self.stop_running()
         if plan.sae_id is not None and plan.sae_id != self.context.sae_id:
-            if plan.sae_id not in {sae.sae_id for sae in self.context.saes()}:
+            if self.context.find_sae(plan.sae_id) is None:
                 self.tell(UserError(f"SAE {plan.sae_id!r} is not in this workspace"))
             else:
                 self.mi_crow.open_sae(plan.sae_id)

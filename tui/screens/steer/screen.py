@@ -95,10 +95,6 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
         self._show_titles()
         self._show_job()
 
-    @property
-    def prompt(self) -> PromptLine:
-        return self.query_one(PromptLine)
-
     # What comes back at the next start.
 
     def state(self) -> dict[str, Any]:

@@ -35,12 +35,11 @@ _STEP = {"add": 0.1, "floor": 0.1, "clamp": 0.1, "cap": 0.1, "scale": 0.25, "pro
 
 def default_intervention(feature: int, sae_id: str | None = None) -> Intervention:
     """The first intervention on a feature: a part of its maximum, added everywhere."""
-    one = Intervention(f"feature:{feature}", "add", _FIRST_STRENGTH, "max", "all")
-    return one.in_sae(sae_id) if sae_id is not None else one
+    return first_on(f"feature:{feature}", sae_id)
 
 
-def default_group(target: str, sae_id: str | None = None) -> Intervention:
-    """The first intervention on a group or a tag: a part of the maxima, added everywhere."""
+def first_on(target: str, sae_id: str | None = None) -> Intervention:
+    """The first intervention on features: a part of their maxima, added everywhere."""
     one = Intervention(target, "add", _FIRST_STRENGTH, "max", "all")
     return one.in_sae(sae_id) if sae_id is not None else one
 

@@ -8,15 +8,15 @@ from textual import on
 
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui import messages
-from tui.screens.base import MiCrowScreen
 from tui.screens.feature_card import FeatureCard
+from tui.screens.prompted import PromptScreen
 from tui.screens.steer import stack as stacks
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.trouble import Trouble
 
 
-class StackScreen(MiCrowScreen):
+class StackScreen(PromptScreen):
     """The part of Steer that holds the stack. Its body has `#steer-stack` and its heading."""
 
     def __init__(self) -> None:
@@ -40,12 +40,10 @@ class StackScreen(MiCrowScreen):
 
     def on_send_to_steer(self, message: messages.SendToSteer) -> None:
         sae_id = message.sae_id or self.context.sae_id
-        features = () if message.group else (message.feature, *message.more)
-        places = [self._place_of(feature, sae_id) for feature in features]
-        place = self._place_of_group(message.group, sae_id) if message.group else places[0]
-        self._show_stack()
-        self.stack_list.cursor = place
-        self.stack_list.focus()
+        features = (message.feature, *message.more)
+        targets = [message.group] if message.group else [f"feature:{one}" for one in features]
+        places = [self._place_of(stacks.first_on(target, sae_id)) for target in targets]
+        self._go_to(places[0])
         self._read_names()
 
     def on_layer_to_steer(self, message: messages.LayerToSteer) -> None:
@@ -55,31 +53,20 @@ class StackScreen(MiCrowScreen):
         self._put(Intervention(f"vector:{message.name}", "add", stacks.FIRST_NORMS, "norm"))
 
     def _put(self, new: Intervention) -> None:
-        """Puts an intervention on the stack, unless there is one on that target, and goes there."""
-        places = [place for place, one in enumerate(self._stack) if one.target == new.target]
-        if not places:
-            self._stack.append(new)
-            places = [len(self._stack) - 1]
-        self._show_stack()
-        self.stack_list.cursor = places[0]
-        self.stack_list.focus()
+        self._go_to(self._place_of(new))
 
-    def _place_of_group(self, target: str, sae_id: str | None) -> int:
-        """Where a group is on the stack; it is put there when it is not."""
-        new = stacks.default_group(target, sae_id)
+    def _place_of(self, new: Intervention) -> int:
+        """Where that target is on the stack; it is put there when it is not."""
         for place, one in enumerate(self._stack):
             if one.target == new.target:
                 return place
         self._stack.append(new)
         return len(self._stack) - 1
 
-    def _place_of(self, feature: int, sae_id: str | None) -> int:
-        """Where a feature is on the stack; it is put there when it is not."""
-        for place, one in enumerate(self._stack):
-            if (one.feature, one.sae) == (feature, sae_id):
-                return place
-        self._stack.append(stacks.default_intervention(feature, sae_id))
-        return len(self._stack) - 1
+    def _go_to(self, place: int) -> None:
+        self._show_stack()
+        self.stack_list.cursor = place
+        self.stack_list.focus()
 
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
         self._read_names()
@@ -101,13 +88,8 @@ class StackScreen(MiCrowScreen):
             self.in_thread(weights, partial(self._weighed, sae_id), group="weights")
 
     def _names_of(self, sae_id: str, features: Sequence[int]) -> dict[int, str]:
-        store = self.context.features
-        if store is None or store.meta().sae_id != sae_id:
-            return {}
-        store.refresh_concepts()
-        total = store.meta().n_features
-        rows = store.rows([feature for feature in features if feature < total])
-        return {row.feature: row.meaning for row in rows}
+        rows = self.context.rows_of(sae_id, features)
+        return {feature: row.meaning for feature, row in rows.items()}
 
     def _named(self, sae_id: str, names: dict[int, str]) -> None:
         if sae_id == self.context.sae_id:  # else another one was opened meanwhile

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content, Span
 
-from mi_crow.mechanistic.features.catalogue import DEFAULT, FeatureColumn, Kind, column_named
+from mi_crow.mechanistic.features.catalogue import FeatureColumn, Kind, column_named
 from mi_crow.mechanistic.features.records import auroc_text
 from tui.text import count, number, printable
 from tui.widgets.lists.row_list import fitted
@@ -168,7 +168,6 @@ def needs_of(names: Sequence[str], rows: "Sequence[FeatureRow]") -> dict[str, in
 
 
 _EMPTY = Content("")
-PLAIN = layout(DEFAULT, {}, 80)
 
 
 def row_content(

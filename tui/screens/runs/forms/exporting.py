@@ -8,7 +8,7 @@ from mi_crow.mechanistic.sae.formats.marks import EXPORTED
 from mi_crow.mechanistic.sae.metadata import WEIGHTS_NAME
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line
-from tui.screens.runs.forms.job_form import JobForm, Reading
+from tui.screens.runs.forms.job_form import JobForm, Reading, shown_root
 from tui.widgets.forms.fields import Candidate, Default, FormField, Values
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class ExportForm(JobForm):
     def command(self, values: Values) -> str:
         words = arguments(self.kind, self.config, self.fields, values, self.at.device)
         words[1:1] = [values["sae_id"], values["path"]]
-        return command_line(words, str(self.at.workspace.root.absolute()))
+        return command_line(words, shown_root(self.at.workspace))
 
 
 def _new_folder(parent: Path, name: str) -> Path:

@@ -13,6 +13,7 @@ from tui.widgets.forms.fields import Candidate
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
+    from tui.context import AppContext
 
 _MOST_FILES = 200
 _MODEL_FILES = (".gguf",)
@@ -29,6 +30,15 @@ class Situation:
     run_id: str | None = None  # under the cursor
     sae_id: str | None = None  # under the cursor, else the open one
     device: str = "auto"  # where none is named
+
+    @classmethod
+    def of(
+        cls, context: "AppContext", run_id: str | None = None, sae_id: str | None = None
+    ) -> "Situation":
+        """What the latest look found; `run_id` and `sae_id` have the cursor, else the open SAE is
+        meant."""
+        found = context.runs(), context.saes(), context.jobs()
+        return cls(context.workspace, *found, run_id, sae_id or context.sae_id, context.device)
 
     def run(self, run_id: str | None) -> RunSummary | None:
         return next((run for run in self.runs if run.run_id == run_id), None)

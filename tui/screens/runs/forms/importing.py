@@ -15,7 +15,7 @@ from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line
 from tui.screens.runs.forms.finding import Situation
 from tui.screens.runs.forms.import_fields import AS_SAID, CHECK, import_fields
-from tui.screens.runs.forms.job_form import JobForm, Reading
+from tui.screens.runs.forms.job_form import JobForm, Reading, shown_root
 from tui.screens.runs.forms.parameters import nested
 from tui.text import size
 from tui.widgets.forms.fields import (
@@ -199,7 +199,7 @@ class ImportForm(JobForm):
         fields = [one for one in self.fields if values["check"] or one.section != CHECK]
         words = arguments(self.kind, self.config, fields, values, self.at.device)
         words.insert(1, values["path"])
-        return command_line(words, str(self.at.workspace.root.absolute()))
+        return command_line(words, shown_root(self.at.workspace))
 
 
 class ImportPopup(FormPopup[str]):

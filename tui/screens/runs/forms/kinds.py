@@ -13,6 +13,7 @@ from tui.screens.runs.forms.job_form import JobForm
 from tui.screens.runs.forms.measuring import AutoForm, SweepForm
 from tui.screens.runs.forms.train import TrainForm
 from tui.screens.runs.forms.vector import VectorForm
+from tui.widgets.forms.fields import Texts, filled_in
 
 if TYPE_CHECKING:
     from mi_crow.jobs.spec import JobSpec
@@ -35,10 +36,12 @@ FORMS: dict[str, type[JobForm]] = {
 }
 
 
-def new_form(kind: str, at: Situation) -> JobForm:
-    """The form for a new job of a kind."""
+def new_form(kind: str, at: Situation, texts: Texts | None = None) -> JobForm:
+    """The form for a new job of a kind, with some texts in its fields."""
     finding.forget()
-    return FORMS[kind](at)
+    form = FORMS[kind](at)
+    form.fields = filled_in(form.fields, texts or {})
+    return form
 
 
 def form_of_spec(at: Situation, spec: "JobSpec") -> JobForm:

@@ -122,6 +122,14 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
+BETWEEN = " | "  # of texts in one field: they have commas
+
+
+def parts_of(text: str) -> tuple[str, ...]:
+    """The texts that stand in one field."""
+    return tuple(part.strip() for part in text.split("|") if part.strip())
+
+
 def texts_of(asked: Iterable[FormField], values: Mapping[str, Any], config: type) -> dict[str, str]:
     """The texts that give these values; a field whose default gives its value stays empty."""
     texts: dict[str, str] = {}

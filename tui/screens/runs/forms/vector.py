@@ -8,14 +8,12 @@ from mi_crow.mechanistic.vectors.config import METHODS, POOLS
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line
 from tui.screens.runs.forms.job_form import JobForm, Reading, shown_root
-from tui.screens.runs.forms.parameters import USUAL
+from tui.screens.runs.forms.parameters import BETWEEN, USUAL, parts_of
 from tui.screens.runs.forms.shared import device_field, job_fields, seed_field
 from tui.widgets.forms.fields import Candidate, Default, FormField, Values
 
 if TYPE_CHECKING:
     from mi_crow.jobs.spec import JobSpec
-
-_BETWEEN = " | "  # of texts in one field: they have commas
 
 
 class VectorForm(JobForm):
@@ -79,13 +77,13 @@ class VectorForm(JobForm):
 
     def parameters(self, values: Values) -> dict[str, Any]:
         found = super().parameters(values)
-        found["texts_for"] = _parts(found.pop("for"))
-        found["against"] = _parts(found.pop("opposite"))
+        found["texts_for"] = parts_of(found.pop("for"))
+        found["against"] = parts_of(found.pop("opposite"))
         return found
 
     def values_of(self, spec: "JobSpec") -> dict[str, Any]:
         sides = {"for": "texts_for", "opposite": "against"}
-        texts = {name: _BETWEEN.join(spec.params.get(of, ())) for name, of in sides.items()}
+        texts = {name: BETWEEN.join(spec.params.get(of, ())) for name, of in sides.items()}
         return super().values_of(spec) | texts
 
     def command(self, values: Values) -> str:
@@ -93,14 +91,10 @@ class VectorForm(JobForm):
             return ""
         words = ["vector", "make", str(values["name"])]
         for flag, name in (("--for", "for"), ("--against", "opposite")):
-            for part in _parts(values[name]):
+            for part in parts_of(values[name]):
                 words += [flag, part]
         plain = [one for one in self.fields if one.name != "layers"]
         for layer in values["layers"]:
             words += ["--layer", layer]
         words += arguments(self.kind, self.config, plain, values, self.at.device)[1:]
         return command_line(words, shown_root(self.at.workspace))
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split("|") if part.strip())
