@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +23,13 @@ from mi_crow.mechanistic.sae.config import TRANSCODERS, SaeTrainingConfig, Train
 from mi_crow.mechanistic.sae.source import TensorSource
 from mi_crow.mechanistic.sae.train.run import new_sae
 from mi_crow.mechanistic.sae.train.trainer import train_many
-from mi_crow.progress import NullProgress
 from mi_crow.ranks import ALONE, Ranks, ranks_from_environment
+from tests.helpers.progress import Watched
 
 WIDTH, LATENTS, K = 16, 67, 4  # an odd number of latents: shares of different sizes
 FIELDS: dict[str, Any] = {"seed": 1, "log_every": 1}
 
 Trained = tuple[dict[str, Tensor], dict[str, list[Any]]]
-
-
-class StopsAt(NullProgress):
-    """Asks to stop once `step` is made; None: never."""
-
-    def __init__(self, step: int | None) -> None:
-        self._step, self._made = step, 0
-
-    def update(
-        self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
-    ) -> None:
-        self._made = done
-
-    def should_stop(self) -> bool:
-        return self._step is not None and self._made >= self._step
 
 
 def tokens(width: int) -> Tensor:
@@ -77,7 +62,7 @@ def train(
     config = SaeTrainingConfig(**(FIELDS | fields), target_l0=target)
     source = TensorSource(tokens(sae.training_width))
     try:
-        done = train_many([sae], source, config, StopsAt(stop_at), [folder], ranks, shares)[0]
+        done = train_many([sae], source, config, Watched(done=stop_at), [folder], ranks, shares)[0]
     except CancelledError:
         return {}, {}
     return {name: tensor.contiguous() for name, tensor in sae.state_dict().items()}, done.history

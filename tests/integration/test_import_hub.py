@@ -6,14 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from hashlib import sha1, sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.helpers.local_server import Answers, LocalServer, served
 from tests.helpers.sae_files import MAKERS, write_json, write_sparsify
 
 pytestmark = pytest.mark.slow
@@ -21,27 +20,20 @@ pytestmark = pytest.mark.slow
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-class FakeHub(ThreadingHTTPServer):
+class FakeHub(LocalServer):
     """Serves the folders of `root` (org/name) as repositories, and remembers what was fetched."""
 
     def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__(_Answer)
         self.root = root
         self.fetched: list[str] = []
         self.gated = False
         self.cuts = 0  # so many answers of weights break off in the middle
         self.change = False  # weights arrive with another byte in them
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
-
-class _Answer(BaseHTTPRequestHandler):
+class _Answer(Answers):
     server: FakeHub  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing."""
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -106,11 +98,7 @@ class _Answer(BaseHTTPRequestHandler):
         headers: dict[str, str] | None = None,
         stop: int | None = None,
     ) -> None:
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
+        self.send_head(status, len(data), headers)
         if body:
             self.wfile.write(data[:stop])
         if stop is not None:
@@ -128,13 +116,8 @@ def _in_lfs(file: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[FakeHub]:
-    server = FakeHub(tmp_path / "hub")
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(FakeHub(tmp_path / "hub")) as server:
+        yield server
 
 
 def run(tmp_path: Path, hub: FakeHub, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -6,9 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,35 +14,29 @@ import pytest
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.sae import TopKSae
 from mi_crow.store.workspace import Workspace
+from tests.helpers.local_server import Answers, LocalServer, served
 
 pytestmark = pytest.mark.slow
 
 
-class UploadHub(ThreadingHTTPServer):
+class UploadHub(LocalServer):
     """Keeps what is committed; refuses everybody where `refuses`."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__(_Answer)
         self.files: dict[str, bytes] = {}
         self.made: dict[str, Any] = {}
         self.refuses = False
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
-
-class _Answer(BaseHTTPRequestHandler):
+class _Answer(Answers):
     server: UploadHub  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing."""
 
     def do_GET(self) -> None:
         self._send({"id": "org/name", "sha": "0" * 40, "siblings": [], "tags": []})
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.body()
         if self.server.refuses:
             self._send({"error": "Unauthorized"}, 401)
         elif self.path.endswith("/api/repos/create"):
@@ -67,23 +59,13 @@ class _Answer(BaseHTTPRequestHandler):
             self._send({"warnings": [], "errors": []})
 
     def _send(self, value: Any, status: int = 200) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self.send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
 
 @pytest.fixture
 def hub() -> Iterator[UploadHub]:
-    server = UploadHub()
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(UploadHub()) as server:
+        yield server
 
 
 def test_an_sae_with_its_card_and_names_arrives_whole(tmp_path: Path, hub: UploadHub) -> None:

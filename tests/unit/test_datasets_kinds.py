@@ -17,8 +17,8 @@ from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.token_ids import ids_decoder
-from mi_crow.progress import NullProgress
 from mi_crow.store.workspace import Workspace
+from tests.helpers.progress import Watched
 
 TEXTS = [f"The ferry number {n} leaves the harbour." for n in range(6)]
 LINES = "".join(json.dumps({"text": text, "label": "a"}) + "\n" for text in TEXTS)
@@ -126,20 +126,12 @@ def ids_file(folder: Path, rows: list[Any], field: str = "input_ids") -> Path:
     )
 
 
-class Said(NullProgress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, message: str) -> None:
-        self.lines.append(message)
-
-
 def captured(
     folder: Path, tiny_model_dir: Path, path: Path, **dataset: Any
 ) -> tuple[list[Any], list[str]]:
     """Token ids of the run's documents, and what the capture said."""
     workspace = Workspace.open(folder / "w")
-    said = Said()
+    said = Watched()
     config = CaptureConfig(
         ModelSpec(str(tiny_model_dir), device="cpu"),
         DatasetSpec(str(path), **dataset),

@@ -16,9 +16,9 @@ from mi_crow.mechanistic.explain.words import NUMBER, read_corpus
 from mi_crow.mechanistic.features.beside.proposals import proposals_path
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import QueryError, parse_query
-from mi_crow.progress import NullProgress
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import TOPICS, make_index
+from tests.helpers.progress import Watched
 
 SAE = "fixture-sae"
 WORDS = [word for words in TOPICS.values() for word in words]
@@ -109,16 +109,11 @@ def test_a_damaged_file_counts_as_none(named: tuple[Workspace, ExplainResult]) -
         path.write_bytes(kept)
 
 
-class _Stop(NullProgress):
-    def should_stop(self) -> bool:
-        return True
-
-
 def test_a_stop_leaves_the_names_as_they_were(named: tuple[Workspace, ExplainResult]) -> None:
     path = proposals_path(named[0], SAE)
     before = path.stat().st_mtime_ns
     with pytest.raises(CancelledError):
-        explain_features(named[0], ExplainConfig(SAE), _Stop())
+        explain_features(named[0], ExplainConfig(SAE), Watched(looks=0))
     assert path.stat().st_mtime_ns == before
     assert [one.name for one in path.parent.glob(".tmp-*")] == []
 

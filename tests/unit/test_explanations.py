@@ -3,9 +3,7 @@
 import json
 import re
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,40 +29,36 @@ from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index.build import build_index
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import parse_query
-from mi_crow.progress import NullProgress
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import TOPICS, make_index
+from tests.helpers.local_server import Answers, LocalServer, served
+from tests.helpers.progress import Watched
 from tests.helpers.steering_fixture import tiny_sae
 
 SAE = "fixture-sae"
 WORDS = [word for words in TOPICS.values() for word in words]
 
 
-class Chat(ThreadingHTTPServer):
+class Chat(LocalServer):
     """A chat endpoint. It explains by the word that is marked most often, and judges by whether
     that word is in a text. `faults` are answered first: a status, or a raw body."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__(_Answer)
         self.faults: list[int | bytes] = []
         self.asked: list[str] = []
         self.keys: list[str | None] = []
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+        return f"{super().url}/v1"
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _Answer(Answers):
     server: Chat  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing."""
-
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         question = body["messages"][0]["content"]
         self.server.asked.append(question)
         self.server.keys.append(self.headers.get("Authorization"))
@@ -75,10 +69,7 @@ class _Answer(BaseHTTPRequestHandler):
         if status == 200 and not raw:
             answer = {"choices": [{"message": {"content": answer_to(question)}}]}
             raw = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
+        self.send(status, raw)
 
 
 def answer_to(question: str) -> str:
@@ -99,13 +90,8 @@ def answer_to(question: str) -> str:
 
 @pytest.fixture
 def chat() -> Iterator[Chat]:
-    server = Chat()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(Chat()) as server:
+        yield server
 
 
 @pytest.fixture
@@ -154,18 +140,9 @@ def test_what_is_there_is_not_asked_again(indexed_workspace, chat):
 
 
 def test_a_job_that_was_stopped_goes_on_where_it_was(indexed_workspace, chat):
-    class Stop(NullProgress):
-        done = 0
-
-        def update(self, done, total, unit, metrics=None):
-            self.done += 1
-
-        def should_stop(self):
-            return self.done >= 2
-
     config = config_of(chat, scores=False)
     with pytest.raises(CancelledError):
-        explain_with(indexed_workspace, config, Stop())
+        explain_with(indexed_workspace, config, Watched(updates=2))
     store = FeatureStore.open(indexed_workspace, SAE)
     kept = len(store.connection.proposals.explanations)
     assert kept >= 2

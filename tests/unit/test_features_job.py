@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.schema import DERIVED, TABLES, VIEWS
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_runs import LAYER, identity_sae, save_run, save_sae
+from tests.helpers.progress import Watched
 from tests.unit.test_features_build import random_docs
 
 if TYPE_CHECKING:
@@ -60,40 +61,16 @@ def tables(path: Path) -> dict[str, list[Any]]:
         }
 
 
-class Stopping:
-    """A progress that is asked to stop at the n-th look."""
-
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
-        self.done: list[tuple[int, int]] = []
-        self.said: list[str] = []
-
-    def update(
-        self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
-    ) -> None:
-        self.done.append((done, total))
-
-    def log(self, message: str) -> None:
-        self.said.append(message)
-
-    def checkpoint(self, name: str) -> None:
-        pass
-
-    def should_stop(self) -> bool:
-        self.looks -= 1
-        return self.looks < 0
-
-
 def test_the_result_tells_what_was_done(prepared: Workspace, tiny_lm: "LanguageModel") -> None:
-    progress = Stopping(10**9)
+    progress = Watched()
     result = build_index(prepared, CONFIG, progress, lm=tiny_lm).as_json()
     assert result["sae_id"] == "sae"
     assert result["features"] == 32
     assert result["bytes"] == prepared.index_path("sae").stat().st_size
     assert result["seconds"] > 0
     assert result["tokens"] == FeatureStore.open(prepared, "sae").meta().n_tokens
-    assert [done for done, _ in progress.done] == sorted(done for done, _ in progress.done)
-    assert progress.done[-1][0] == progress.done[-1][1]
+    assert progress.updates == sorted(progress.updates)
+    assert progress.updates[-1][0] == progress.updates[-1][1]
 
 
 @pytest.mark.slow
@@ -181,7 +158,7 @@ def test_a_cancelled_job_leaves_nothing_behind(
 ) -> None:
     before = files(prepared)
     with pytest.raises(CancelledError):
-        build_index(prepared, CONFIG, Stopping(looks), lm=tiny_lm)
+        build_index(prepared, CONFIG, Watched(looks=looks), lm=tiny_lm)
     assert files(prepared) == before
 
 
@@ -191,7 +168,7 @@ def test_an_index_stays_readable_while_the_next_one_is_built(
     build_index(prepared, CONFIG, lm=tiny_lm)
     store = FeatureStore.open(prepared, "sae")
     with pytest.raises(CancelledError):
-        build_index(prepared, CONFIG, Stopping(2), lm=tiny_lm)
+        build_index(prepared, CONFIG, Watched(looks=2), lm=tiny_lm)
     assert not store.changed_on_disk()
     build_index(prepared, CONFIG, lm=tiny_lm)
     assert store.detail(3).row.fires > 0
@@ -367,9 +344,9 @@ def test_a_run_that_names_another_model_is_told_and_indexed(
     sae = identity_sae(tiny_lm.tokenizer_hash)
     sae.metadata = replace(sae.metadata, model_name="base")
     save_sae(prepared, sae, "moved")
-    progress = Stopping(10**6)
+    progress = Watched()
     build_index(prepared, replace(CONFIG, sae_id="moved"), progress, lm=tiny_lm)
-    [told] = [line for line in progress.said if "of model" in line]
+    [told] = [line for line in progress.lines if "of model" in line]
     assert "run 'run' is of model 'tiny', the SAE of 'base'" in told
 
 

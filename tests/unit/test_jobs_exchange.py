@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections import namedtuple
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,37 +19,14 @@ from mi_crow.mechanistic.sae.formats.config import CheckConfig, ExportConfig, Im
 from mi_crow.mechanistic.sae.formats.exchange import import_sae
 from mi_crow.store import free_space
 from mi_crow.store.workspace import Workspace
+from tests.helpers.progress import Watched
 
 SAE = Path(__file__).parent.parent / "fixtures" / "sae_formats" / "saelens_topk"
 Usage = namedtuple("Usage", "total used free")
 
 
-class Stopping:
-    """A progress that is asked to stop after some calls, and remembers what it was told."""
-
-    def __init__(self, after: int = 1_000_000) -> None:
-        self.after, self.asked = after, 0
-        self.readings: list[tuple[int, int, str]] = []
-        self.lines: list[str] = []
-
-    def update(
-        self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
-    ) -> None:
-        self.readings.append((done, total, unit))
-
-    def log(self, message: str) -> None:
-        self.lines.append(message)
-
-    def checkpoint(self, name: str) -> None:
-        """Nothing of an import or an export is kept before the end."""
-
-    def should_stop(self) -> bool:
-        self.asked += 1
-        return self.asked > self.after
-
-
 def run_import(
-    workspace: Workspace, tmp_path: Path, progress: Stopping, name: str | None = "taken-in"
+    workspace: Workspace, tmp_path: Path, progress: Watched, name: str | None = "taken-in"
 ) -> Path:
     """Does what the runner does for an import, in this process; gives the SAE's folder."""
     config, kind = ImportConfig(str(SAE), name=name), KINDS["import"]
@@ -70,20 +46,20 @@ def run_import(
 def test_an_import_as_a_job_makes_what_the_command_makes(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    progress = Stopping()
+    progress = Watched()
     folder = run_import(workspace, tmp_path, progress)
     direct = import_sae(workspace, ImportConfig(str(SAE), name="direct"))
     for file in ("cfg.json", "sae_weights.safetensors"):
         assert (folder / file).read_bytes() == (workspace.sae_dir("direct") / file).read_bytes()
     assert direct.as_json().keys() == {"fit"} ^ vars(direct).keys()
-    assert progress.readings[-1][0] == progress.readings[-1][1]
+    assert progress.updates[-1][0] == progress.updates[-1][1]
     assert "writing taken-in" in progress.lines
 
 
 def test_an_import_without_a_name_is_named_after_its_files(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    assert run_import(workspace, tmp_path, Stopping(), None).name.endswith("-saelens_topk")
+    assert run_import(workspace, tmp_path, Watched(), None).name.endswith("-saelens_topk")
 
 
 @pytest.mark.parametrize("after", range(3))
@@ -91,18 +67,18 @@ def test_an_import_that_is_stopped_leaves_nothing(
     workspace: Workspace, tmp_path: Path, after: int
 ) -> None:
     with pytest.raises(CancelledError) as stopped:
-        run_import(workspace, tmp_path, Stopping(after))
+        run_import(workspace, tmp_path, Watched(looks=after))
     assert stopped.value.resumable
     assert os.listdir(workspace.saes_dir) == []
-    assert run_import(workspace, tmp_path, Stopping()).is_dir()  # resumed
+    assert run_import(workspace, tmp_path, Watched()).is_dir()  # resumed
 
 
 def test_an_import_resumed_after_its_last_write_ends_well(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    first = run_import(workspace, tmp_path, Stopping())
+    first = run_import(workspace, tmp_path, Watched())
     before = {file.name: file.read_bytes() for file in first.iterdir()}
-    again = run_import(workspace, tmp_path, Stopping())
+    again = run_import(workspace, tmp_path, Watched())
     assert {file.name: file.read_bytes() for file in again.iterdir()} == before
 
 
@@ -114,9 +90,9 @@ def test_an_export_that_is_stopped_leaves_nothing(
     config, out = ExportConfig("a", str(tmp_path / "out")), tmp_path / "out"
     work = KINDS["export"].work
     with pytest.raises(CancelledError):
-        work(Work(workspace, config, Stopping(after), None))
+        work(Work(workspace, config, Watched(looks=after), None))
     assert not [name for name in os.listdir(tmp_path) if "out" in name]
-    found = work(Work(workspace, config, Stopping(), None))
+    found = work(Work(workspace, config, Watched(), None))
     assert found == {"sae_id": "a", "path": str(out), "format": "saelens", "folder": str(out)}
 
 
@@ -217,7 +193,7 @@ def test_a_disk_that_fills_up_leaves_nothing(
 
     monkeypatch.setattr(saving, "save_file", full)
     with pytest.raises(MiCrowError, match="No space left"):
-        run_import(workspace, tmp_path, Stopping())
+        run_import(workspace, tmp_path, Watched())
     assert os.listdir(workspace.saes_dir) == []
 
 

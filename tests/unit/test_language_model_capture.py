@@ -1,6 +1,5 @@
 """Capture: which rows are written, going on after a kill, and what is refused."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store import RunManifest, Workspace
 from mi_crow.store.runs.reader import RunReader
+from tests.helpers.progress import Watched
 from tests.helpers.tiny_models import TEXTS
 
 LABELS = ["a", None] * (len(TEXTS) // 2)
@@ -148,36 +148,24 @@ def test_a_token_limit_ends_with_the_document_that_reaches_it(
 ) -> None:
     lengths = [len(ids) - 1 for ids in tiny_lm.tokenizer(TEXTS).input_ids]
     limit = sum(lengths[:6]) + 1
-    seen: list[tuple[int, int, str]] = []
-
-    class Watch(NullProgress):
-        def update(
-            self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
-        ) -> None:
-            seen.append((done, total, unit))
-
     config = replace(CONFIG, dataset=DatasetSpec("list", token_limit=limit))
-    result = capture(tiny_lm, workspace, config, Watch())
+    progress = Watched()
+    result = capture(tiny_lm, workspace, config, progress)
     assert (result.documents, result.tokens) == (7, sum(lengths[:7]))
-    assert seen[-1] == (limit, limit, "token")
+    assert progress.updates[-1] == (limit, limit, "token")
 
 
-class StopAfter(NullProgress):
-    """Ends the work once some parts are whole, as a kill between two writes would; `batches`
-    cancels it instead, before the next batch."""
+class KillAfter(Watched):
+    """Ends the work once some parts are whole, as a kill between two writes would."""
 
-    def __init__(self, parts: int = 99, batches: int = 99) -> None:
-        self._parts, self._batches = parts, batches
-        self.names: list[str] = []
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        self._parts = parts
 
     def checkpoint(self, name: str) -> None:
-        self.names.append(name)
-        if len(self.names) == self._parts:
+        super().checkpoint(name)
+        if len(self.checkpoints) == self._parts:
             raise KeyboardInterrupt
-
-    def should_stop(self) -> bool:
-        self._batches -= 1
-        return self._batches < 0
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -189,14 +177,14 @@ def test_a_killed_capture_goes_on_with_the_same_bytes(
     folder = workspace.make_run_dir("killed", "")
     config = replace(CONFIG, name="killed")
     with pytest.raises(KeyboardInterrupt):
-        capture(tiny_lm, workspace, config, StopAfter(parts), folder)
+        capture(tiny_lm, workspace, config, KillAfter(parts), folder)
     manifest = RunManifest.load(folder)
     assert (manifest.status, len(manifest.parts)) == ("running", parts)
     (folder / "tokens" / ".tmp-torn-part-000-00001.parquet").write_bytes(b"torn")
     (folder / "tokens" / "part-007-00001.parquet").write_bytes(b"of a rank that died")
-    progress = StopAfter()
+    progress = Watched()
     result = capture(tiny_lm, workspace, config, progress, folder)
-    assert progress.names == [f"part-000-{n:05d}" for n in range(parts, 3)]
+    assert progress.checkpoints == [f"part-000-{n:05d}" for n in range(parts, 3)]
     assert files(folder) == whole
     assert result.documents == len(TEXTS)
     assert RunManifest.load(folder).status == "complete"
@@ -211,7 +199,7 @@ def test_a_cancelled_capture_goes_on_with_the_same_bytes(
     folder = workspace.make_run_dir("cancelled", "")
     config = replace(CONFIG, name="cancelled")
     with pytest.raises(CancelledError):
-        capture(tiny_lm, workspace, config, StopAfter(batches=batches), folder)
+        capture(tiny_lm, workspace, config, Watched(looks=batches), folder)
     assert len(RunManifest.load(folder).parts) <= batches // 2
     capture(tiny_lm, workspace, config, run_dir=folder)
     assert files(folder) == files(workspace.run_dir("run"))
@@ -246,14 +234,14 @@ def test_a_resumed_capture_makes_parts_again_that_a_power_cut_tore(
     whole = files(workspace.run_dir("run"))
     folder = workspace.make_run_dir("cut", "")
     with pytest.raises(KeyboardInterrupt):
-        capture(tiny_lm, workspace, CONFIG, StopAfter(2), folder)
+        capture(tiny_lm, workspace, CONFIG, KillAfter(2), folder)
     place = "tokens" if what == "tokens" else RunManifest.load(folder).layers[0].name
     (torn,) = (folder / place).glob("part-000-00001.*")
     content = torn.read_bytes()
     torn.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
-    progress = StopAfter()
+    progress = Watched()
     capture(tiny_lm, workspace, CONFIG, progress, folder)
-    assert progress.names == ["part-000-00001", "part-000-00002"]
+    assert progress.checkpoints == ["part-000-00001", "part-000-00002"]
     assert files(folder) == whole
     resumed, straight = RunManifest.load(folder), RunManifest.load(workspace.run_dir("run"))
     assert (resumed.positions, resumed.parts) == (straight.positions, straight.parts)
@@ -297,7 +285,7 @@ def test_a_capture_of_something_else_is_not_gone_on_with(
 ) -> None:
     folder = workspace.make_run_dir("run", "")
     with pytest.raises(KeyboardInterrupt):
-        capture(tiny_lm, workspace, CONFIG, StopAfter(1), folder)
+        capture(tiny_lm, workspace, CONFIG, KillAfter(1), folder)
     before = files(folder)
     with pytest.raises(UserError, match=f"captured with a different {what}"):
         capture(
@@ -359,17 +347,12 @@ def test_the_batch_shrinks_when_memory_runs_out(
         sizes.append(len(input_ids))
         return run_to(lm, points, input_ids)
 
-    class Log(NullProgress):
-        lines: list[str] = []
-
-        def log(self, message: str) -> None:
-            self.lines.append(message)
-
     monkeypatch.setattr(batches_module, "run_to", scarce)
-    result = capture(tiny_lm, workspace, replace(CONFIG, batch_size=4), Log())
+    progress = Watched()
+    result = capture(tiny_lm, workspace, replace(CONFIG, batch_size=4), progress)
     assert result.documents == len(TEXTS)
     assert max(sizes) == 2
-    assert "the device is out of memory: retrying with 2 documents per batch" in Log.lines
+    assert "the device is out of memory: retrying with 2 documents per batch" in progress.lines
     settings = RunManifest.load(workspace.run_dir("run")).settings
     assert (settings["batch_size"], settings["batch_size_used"]) == (4, 2)
 

@@ -24,6 +24,7 @@ from mi_crow.progress import NullProgress, Progress
 from mi_crow.store import RunManifest, Workspace
 from mi_crow.store.runs.manifest import stored_bytes
 from mi_crow.store.runs.reader import RunReader
+from tests.helpers.progress import Watched
 from tests.helpers.tiny_models import TEXTS
 
 LONG = [" ".join(TEXTS[n:] + TEXTS[:n]) for n in range(6)]
@@ -137,18 +138,15 @@ class Killed(Exception):
     pass
 
 
-class KillAfter(NullProgress):
+class KillAfter(Watched):
     def __init__(self, parts: int) -> None:
-        self.left = parts
-        self.lines: list[str] = []
+        super().__init__()
+        self._parts = parts
 
     def checkpoint(self, name: str) -> None:
-        self.left -= 1
-        if not self.left:
+        super().checkpoint(name)
+        if len(self.checkpoints) == self._parts:
             raise Killed
-
-    def log(self, message: str) -> None:
-        self.lines.append(message)
 
 
 @pytest.mark.parametrize(("parts", "pack"), [(1, False), (3, True), (5, False)])
@@ -271,7 +269,7 @@ def test_size_and_time_are_told_before_the_run(
     tiny_lm: LanguageModel, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capture_estimate, "_WORTH_TIMING", 10)
-    progress = KillAfter(99)
+    progress = Watched()
     result = capture(tiny_lm, workspace, TEXTS, progress)
     told = progress.lines[0]
     assert told.startswith(f"about {result.tokens:,} tokens: ")  # all texts are in the sample
@@ -330,6 +328,6 @@ def test_texts_without_an_end_need_a_limit(tiny_lm: LanguageModel, workspace: Wo
 
 
 def test_documents_that_were_cut_are_counted(tiny_lm: LanguageModel, workspace: Workspace) -> None:
-    progress = KillAfter(99)
+    progress = Watched()
     capture(tiny_lm, workspace, [*LONG, "short"], progress)
     assert any(line.startswith("6 documents were cut at the context") for line in progress.lines)

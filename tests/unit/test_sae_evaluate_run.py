@@ -23,11 +23,11 @@ from mi_crow.mechanistic.sae import TopKSae
 from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
 from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
 from mi_crow.mechanistic.sae.train.run import train_run
-from mi_crow.progress import NullProgress
 from mi_crow.store.checksums import sum_of
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_runs import identity_sae, save_sae
+from tests.helpers.progress import Watched
 from tests.helpers.tiny_models import TEXTS
 
 if TYPE_CHECKING:
@@ -68,16 +68,6 @@ def at_block(tokenizer_hash: str | None, n: int = 32, **metadata: str) -> TopKSa
     there = {"layer": "model.layers.0", "point": "resid_post.0"}
     sae.metadata = replace(sae.metadata, **{**there, **metadata})
     return sae
-
-
-class Said(NullProgress):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, message: str) -> None:
-        self.lines.append(message)
 
 
 def test_a_transcoder_is_evaluated_by_what_it_predicts(
@@ -153,7 +143,7 @@ def test_labels_that_no_probe_can_be_fitted_for_are_told(
     save_sae(captured, at_block(tiny_lm.tokenizer_hash))
     for label, says in (("all", "each label needs documents"), (None, "have no labels")):
         relabel(captured.run_dir("run"), label)
-        progress = Said()
+        progress = Watched()
         found = evaluate_sae(captured, EvaluateConfig("sae", device="cpu"), progress, lm=tiny_lm)
         assert found["probes"] == {}
         [told] = [line for line in progress.lines if "no probes" in line]

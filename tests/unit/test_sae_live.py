@@ -21,6 +21,7 @@ from mi_crow.mechanistic.sae.train.run import SaeTrainer, train_run
 from mi_crow.progress import NullProgress
 from mi_crow.store import Workspace
 from mi_crow.store.runs.reader import RunReader
+from tests.helpers.progress import Watched
 from tests.helpers.tiny_models import TEXTS
 
 MANY = [f"{number}: {text}" for number in range(8) for text in TEXTS]
@@ -98,17 +99,6 @@ def test_texts_without_training_tokens_are_refused(tiny_lm: LanguageModel) -> No
         next(iter(source_of(tiny_lm, held).batches(8, 0)))
 
 
-class StopAt(NullProgress):
-    """Cancels a training before some step."""
-
-    def __init__(self, step: int) -> None:
-        self._left = step
-
-    def should_stop(self) -> bool:
-        self._left -= 1
-        return self._left < 0
-
-
 def test_a_stopped_training_goes_on_to_the_same_weights(
     tiny_lm: LanguageModel, tmp_path: Path
 ) -> None:
@@ -119,7 +109,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
         for stop in stops:
             with pytest.raises(CancelledError):
                 SaeTrainer(TopKSae(48, 32, 4)).train_on(
-                    source_of(tiny_lm), config, StopAt(stop), folder
+                    source_of(tiny_lm), config, Watched(looks=stop), folder
                 )
         SaeTrainer(sae).train_on(source_of(tiny_lm), config, folder=folder)
         return sae

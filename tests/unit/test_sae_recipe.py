@@ -31,7 +31,7 @@ from mi_crow.mechanistic.sae.rules.sparsity_control import SparsityControl
 from mi_crow.mechanistic.sae.source import HELDOUT, ShuffledSource, TensorSource
 from mi_crow.mechanistic.sae.train.plan import make_plan
 from mi_crow.mechanistic.sae.train.state import TrainState
-from mi_crow.progress import NullProgress
+from tests.helpers.progress import Watched
 
 FEATURES, WIDTH, ACTIVE = 64, 32, 3
 
@@ -74,15 +74,6 @@ def config(name: str, steps: int = 24, **changes: object) -> SaeTrainingConfig:
     return SaeTrainingConfig(**{**fields, **changes})  # pyright: ignore[reportArgumentType]
 
 
-class StopsAt(NullProgress):
-    def __init__(self, asked: int) -> None:
-        self.left = asked
-
-    def should_stop(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-
 def same_weights(a: SparseAutoencoder, b: SparseAutoencoder) -> bool:
     return all(torch.equal(x, b.state_dict()[name]) for name, x in a.state_dict().items())
 
@@ -96,7 +87,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(
     whole, stopped, resumed = (MAKERS[name]() for _ in range(3))
     history = SaeTrainer(whole).train_on(source, settings)
     with pytest.raises(CancelledError):
-        SaeTrainer(stopped).train_on(source, settings, StopsAt(13), tmp_path)
+        SaeTrainer(stopped).train_on(source, settings, Watched(looks=13), tmp_path)
     again = SaeTrainer(resumed).train_on(source, settings, None, tmp_path)
     assert same_weights(whole, resumed)
     for reading in ("loss", "fvu", "l0", "dead_features", "step"):
@@ -173,7 +164,7 @@ def test_saes_side_by_side_come_out_as_if_alone(activations: Tensor, tmp_path: P
     for folder in folders:
         folder.mkdir()
     with pytest.raises(CancelledError):
-        train_many(together, source, settings, StopsAt(17), folders)
+        train_many(together, source, settings, Watched(looks=17), folders)
     # As if a kill had come between two trainings' checkpoints: one is behind the others.
     (folders[1] / "checkpoints" / "step-17").rename(tmp_path / "lost")
     together = [MAKERS[name]() for name in names]

@@ -25,10 +25,10 @@ from mi_crow.mechanistic.sae import (
 )
 from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
 from mi_crow.mechanistic.sae.train.run import TrainResult, train_run
-from mi_crow.progress import NullProgress
 from mi_crow.store import LocalStore, RunManifest, Workspace
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec
 from mi_crow.store.runs.parts import DOCUMENT_SCHEMA, stored_rows, write_part
+from tests.helpers.progress import Watched
 
 VOCABULARY, WIDTH = 12, 8
 TRAINING = SaeTrainingConfig(steps=60, batch_size=64, checkpoint_every=20, log_every=10)
@@ -155,20 +155,11 @@ def test_a_training_job_leaves_a_whole_sae(workspace: Workspace) -> None:
     assert TrainResult(**training["result"]) == result
 
 
-class StopsAt(NullProgress):
-    def __init__(self, asked: int) -> None:
-        self.left = asked
-
-    def should_stop(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-
 def test_a_cancelled_job_goes_on_in_its_folder(workspace: Workspace) -> None:
     train_run(workspace, CONFIG)
     folder = workspace.make_sae_dir("again", "again")
     with pytest.raises(CancelledError):
-        train_run(workspace, CONFIG, StopsAt(33), folder)
+        train_run(workspace, CONFIG, Watched(looks=33), folder)
     assert not (folder / "cfg.json").exists()
     assert (folder / "checkpoints" / "step-33").is_dir()
     result = train_run(workspace, CONFIG, None, folder)

@@ -12,12 +12,12 @@ from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.sae import SaeTrainer, SaeTrainingConfig, TopKSae, TrainConfig, Transcoder
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.train.run import train_run
-from mi_crow.progress import NullProgress
 from mi_crow.store import RunManifest, Workspace
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec
 from mi_crow.store.runs.pair import PairReader
 from mi_crow.store.runs.parts import DOCUMENT_SCHEMA, stored_rows, write_part
 from mi_crow.store.runs.reader import RunReader
+from tests.helpers.progress import Watched
 
 WIDTHS = {"block": 8, "mlp": 6}
 TRAINING = SaeTrainingConfig(steps=24, batch_size=64, checkpoint_every=10, log_every=10)
@@ -67,15 +67,6 @@ def workspace(tmp_path: Path) -> Workspace:
     return workspace
 
 
-class StopsAt(NullProgress):
-    def __init__(self, asked: int) -> None:
-        self.left = asked
-
-    def should_stop(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-
 def test_a_sweep_makes_an_sae_of_each_kind_on_one_read(workspace: Workspace) -> None:
     sweep = replace(CONFIG, sweep_k=(2, 4), sweep_expansion=(2.0, 4.0))
     result = train_run(workspace, sweep).as_json()
@@ -104,7 +95,7 @@ def test_a_stopped_sweep_goes_on_in_its_folders(workspace: Workspace) -> None:
     whole = train_run(workspace, replace(sweep, name="whole"))
     folder = workspace.make_sae_dir("again", "again")
     with pytest.raises(CancelledError):
-        train_run(workspace, sweep, StopsAt(13), folder)
+        train_run(workspace, sweep, Watched(looks=13), folder)
     assert (workspace.saes_dir / "again-x4-k4" / "checkpoints" / "step-13").is_dir()
     result = train_run(workspace, sweep, None, folder)
     assert [one.sae_id for one in (result, *result.others)] == ["again", "again-x4-k4"]
@@ -122,7 +113,7 @@ def test_a_sweep_that_cannot_begin_leaves_nothing(workspace: Workspace) -> None:
     with pytest.raises(UserError, match="k = 99"):
         train_run(workspace, replace(CONFIG, sweep_k=(2, 99)))
     with pytest.raises(CancelledError):
-        train_run(workspace, replace(CONFIG, name="other", sweep_k=(2, 5)), StopsAt(0))
+        train_run(workspace, replace(CONFIG, name="other", sweep_k=(2, 5)), Watched(looks=0))
     kept = {entry.name for entry in workspace.saes_dir.iterdir()} - {e.name for e in before}
     assert kept == {"other", "other-x4-k5"}  # stopped after a checkpoint: it can go on
 

@@ -1,7 +1,6 @@
 """The trainer on tensors with a known dictionary."""
 
 import shutil
-from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -20,32 +19,9 @@ from mi_crow.mechanistic.sae.train.checkpoint import newest_checkpoint
 from mi_crow.mechanistic.sae.train.plan import geometric_median, make_plan
 from mi_crow.mechanistic.sae.train.trainer import flushed_denormals
 from mi_crow.progress import NullProgress
+from tests.helpers.progress import Watched
 
 FEATURES, WIDTH, ACTIVE = 64, 32, 3
-
-
-class Watcher(NullProgress):
-    """Remembers what it was told; asks to stop once `stop` says so."""
-
-    def __init__(self, stop: Callable[[int], bool] = lambda step: False) -> None:
-        self.steps: list[int] = []
-        self.checkpoints: list[str] = []
-        self.metrics: dict[str, float] = {}
-        self.asked = 0
-        self._stop = stop
-
-    def update(
-        self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
-    ) -> None:
-        self.steps.append(done)
-        self.metrics = dict(metrics or {})
-
-    def checkpoint(self, name: str) -> None:
-        self.checkpoints.append(name)
-
-    def should_stop(self) -> bool:
-        self.asked += 1
-        return self._stop(self.asked)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +100,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(
     activations: Tensor, tmp_path: Path, stop_at: int
 ) -> None:
     whole, history = train(activations)
-    watcher = Watcher(stop=lambda asked: asked >= stop_at)
+    watcher = Watched(looks=stop_at - 1)
     with pytest.raises(CancelledError) as caught:
         train(activations, tmp_path, watcher)
     assert caught.value.resumable
@@ -138,7 +114,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(
 
 
 def test_only_the_newest_checkpoint_stays(activations: Tensor, tmp_path: Path) -> None:
-    watcher = Watcher()
+    watcher = Watched()
     train(activations, tmp_path, watcher)
     assert watcher.checkpoints == ["step-10", "step-20", "step-30", "step-40"]
     assert [entry.name for entry in (tmp_path / "checkpoints").iterdir()] == ["step-40"]
@@ -171,15 +147,15 @@ def test_a_training_goes_on_from_the_checkpoint_before_a_torn_one(
 ) -> None:
     whole, history = train(activations)
     with pytest.raises(CancelledError):
-        train(activations, tmp_path, Watcher(stop=lambda asked: asked >= 21))
+        train(activations, tmp_path, Watched(looks=20))
     shutil.copytree(tmp_path / "checkpoints" / "step-20", tmp_path / "before")
     with pytest.raises(CancelledError):
-        train(activations, tmp_path, Watcher(stop=lambda asked: asked >= 11))
+        train(activations, tmp_path, Watched(looks=10))
     (newest,) = (tmp_path / "checkpoints").iterdir()
     assert newest.name == "step-30"
     torn(newest / file)
     (tmp_path / "before").rename(tmp_path / "checkpoints" / "step-20")
-    watcher = Watcher()
+    watcher = Watched()
     resumed, resumed_history = train(activations, tmp_path, watcher)
     assert same_weights(whole, resumed)
     assert resumed_history["loss"] == history["loss"]
@@ -198,7 +174,7 @@ def test_an_older_checkpoint_stays_while_the_newer_one_cannot_be_read_back(
 def test_torn_metrics_stop_no_training(activations: Tensor, tmp_path: Path) -> None:
     whole, history = train(activations)
     with pytest.raises(CancelledError):
-        train(activations, tmp_path, Watcher(stop=lambda asked: asked >= 21))
+        train(activations, tmp_path, Watched(looks=20))
     torn(tmp_path / "metrics.parquet")
     resumed, resumed_history = train(activations, tmp_path)
     assert same_weights(whole, resumed)
@@ -207,14 +183,14 @@ def test_torn_metrics_stop_no_training(activations: Tensor, tmp_path: Path) -> N
 
 def test_without_a_folder_a_stop_cannot_be_resumed(activations: Tensor) -> None:
     with pytest.raises(CancelledError) as caught:
-        train(activations, None, Watcher(stop=lambda asked: asked == 3))
+        train(activations, None, Watched(looks=2))
     assert not caught.value.resumable
 
 
 def test_progress_carries_the_readings_that_viewers_show(activations: Tensor) -> None:
-    watcher = Watcher()
+    watcher = Watched()
     train(activations, None, watcher)
-    assert watcher.steps == [1, 5, 10, 15, 20, 25, 30, 35, 40]
+    assert [done for done, *_ in watcher.updates] == [1, 5, 10, 15, 20, 25, 30, 35, 40]
     assert watcher.metrics.keys() == {"fvu", "l0", "dead_share", "tokens_s", "loss"}
     assert watcher.metrics["tokens_s"] > 0
 

@@ -49,6 +49,7 @@ from mi_crow.mechanistic.vectors.activations import activations_on
 from mi_crow.mechanistic.vectors.stored import load_vector
 from mi_crow.progress import NullProgress
 from tests.helpers.index_fixture import TOPICS, make_index
+from tests.helpers.progress import Watched
 from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
 from tests.helpers.steering_fixture import LATENTS, tiny_sae
 
@@ -67,32 +68,6 @@ def home(workspace, tiny_model_dir):
 @pytest.fixture
 def store(home):
     return FeatureStore.open(home, SAE_ID)
-
-
-class Stops(NullProgress):
-    """Asks to stop once so many parts are kept."""
-
-    def __init__(self, after: int = 10**6) -> None:
-        self.kept: list[str] = []
-        self._after = after
-
-    def checkpoint(self, name: str) -> None:
-        self.kept.append(name)
-
-    def should_stop(self) -> bool:
-        return len(self.kept) >= self._after
-
-
-class StopsAfterOne(NullProgress):
-    """Asks to stop at the first step."""
-
-    done = 0
-
-    def update(self, done, total, unit, metrics=None):
-        self.done = done
-
-    def should_stop(self) -> bool:
-        return self.done > 0
 
 
 JUDGE = ("--endpoint", "http://[::1]:1/v1", "--judge-model", "m")
@@ -235,14 +210,14 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(home):
     assert len(names) == 2
     assert "plausible 0.2" in names[-1]
     loaded = load_for_work(home, SAE_ID, "cpu")
-    first = Stops(after=1)
+    first = Watched(checkpoints=1)
     with pytest.raises(CancelledError):
         run_sweep(home, config, first, loaded)
-    assert first.kept == names[:1]
+    assert first.checkpoints == names[:1]
     assert list_measurements(home) == []
-    second = Stops()
+    second = Watched()
     result = run_sweep(home, config, second, loaded)
-    assert second.kept == names[1:]
+    assert second.checkpoints == names[1:]
     assert [arm["name"] for arm in result["arms"]] == names
     for arm in result["arms"]:
         assert math.isfinite(arm["perplexity_ratio"])
@@ -266,13 +241,13 @@ def test_the_search_reports_every_recipe_on_other_prompts(home):
         device="cpu",
     )
     loaded = load_for_work(home, SAE_ID, "cpu")
-    first = Stops(after=3)
+    first = Watched(checkpoints=3)
     with pytest.raises(CancelledError):
         run_auto(home, config, first, loaded)
-    second = Stops()
+    second = Watched()
     result = run_auto(home, config, second, loaded)
-    assert len(first.kept) == 3
-    assert not set(first.kept) & set(second.kept)
+    assert len(first.checkpoints) == 3
+    assert not set(first.checkpoints) & set(second.checkpoints)
     assert not set(result["prompts"]) & set(result["development_prompts"])
     assert {arm["recipe"] for arm in result["arms"]} == {"floor", "plausible"}
     effects = [arm["development"]["effect"] for arm in result["arms"]]
@@ -371,7 +346,7 @@ def test_every_feature_has_an_output_score_which_the_table_sorts_by(home, store,
     assert all(row.more["output"] is None for row in store.rows([3, 4], ["output"]))
 
     with pytest.raises(CancelledError):
-        score_outputs(home, config, StopsAfterOne(), loaded)
+        score_outputs(home, config, Watched(done=1), loaded)
     held = read_scores(home.sae_dir(SAE_ID))
     assert held is not None
     partly, facts = held

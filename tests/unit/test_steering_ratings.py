@@ -3,7 +3,6 @@
 import json
 import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -15,41 +14,25 @@ from mi_crow.mechanistic.steering.measure.config import Judging, Rating, SweepCo
 from mi_crow.mechanistic.steering.measure.ratings import Rated, Rater, rating_in
 from mi_crow.mechanistic.steering.measure.sweep import run_sweep
 from tests.helpers.index_fixture import make_index
+from tests.helpers.local_server import Answers, LocalServer, served
 from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
 from tests.helpers.steering_fixture import LATENTS, tiny_sae
 
 
-class Server:
+class Server(LocalServer):
     """A chat endpoint on this machine that answers as a test tells it to."""
 
     def __init__(self) -> None:
+        super().__init__(_Answer)
         self.answers: list[tuple[int, str, dict[str, str]]] = []  # before `usual`
         self.usual = lambda question: "Fine.\nRating: [[2]]"
         self.wait: threading.Event | None = None
         self.asked: list[dict] = []
         self.keys: list[str | None] = []
-        outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.asked.append(body)
-                outer.keys.append(self.headers.get("Authorization"))
-                if outer.wait is not None:
-                    outer.wait.wait(10)
-                code, text, headers = outer.next(body)
-                self.send_response(code)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+    @property
+    def url(self) -> str:
+        return f"{super().url}/v1"
 
     def next(self, body: dict) -> tuple[int, str, dict[str, str]]:
         if self.answers:
@@ -58,16 +41,27 @@ class Server:
         return 200, json.dumps({"choices": [{"message": {"content": told}}]}), {}
 
 
+class _Answer(Answers):
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.body())
+        self.server.asked.append(body)
+        self.server.keys.append(self.headers.get("Authorization"))
+        if self.server.wait is not None:
+            self.server.wait.wait(10)
+        code, text, headers = self.server.next(body)
+        self.send(code, text.encode(), headers)
+
+
 @pytest.fixture
 def server(monkeypatch):
     for name in KEYS:
         monkeypatch.delenv(name, raising=False)
-    found = Server()
-    yield found
-    if found.wait is not None:
-        found.wait.set()
-    found.http.shutdown()
-    found.http.server_close()
+    with served(Server()) as found:
+        yield found
+        if found.wait is not None:
+            found.wait.set()
 
 
 @pytest.fixture

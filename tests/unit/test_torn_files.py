@@ -13,23 +13,15 @@ from mi_crow.jobs.output import reserve_output
 from mi_crow.jobs.status import read_state, write_status
 from mi_crow.mechanistic.sae.config import TrainConfig
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable, read_rows
-from mi_crow.progress import NullProgress
 from mi_crow.store import RunManifest, Workspace
 from mi_crow.store.backup_copy import copy_path
 from tests.helpers.jobs_fixture import FakeJobs
+from tests.helpers.progress import Watched
 from tests.helpers.stored_runs import write_run
 
 
 def torn(path: Path) -> None:
     path.write_bytes(bytes(path.stat().st_size))
-
-
-class Log(NullProgress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, message: str) -> None:
-        self.lines.append(message)
 
 
 def test_a_run_is_read_from_its_manifest_s_copy(workspace: Workspace) -> None:
@@ -78,7 +70,7 @@ def test_metrics_are_made_again_from_the_events(workspace: Workspace) -> None:
     a_training(workspace)
     path = workspace.saes_dir / "sae" / "metrics.parquet"
     MetricsTable([{"step": step, "loss": 1.0} for step in range(100)]).write(path)
-    log = Log()
+    log = Watched()
     repair_metrics(workspace, path.parent, log)
     assert len(read_rows(path)) == 100
     assert log.lines == []

@@ -30,8 +30,8 @@ from mi_crow.mechanistic.vectors.stored import (
     save_vector,
     vector_path,
 )
-from mi_crow.progress import NullProgress
 from tests.helpers.index_runs import documents, save_run
+from tests.helpers.progress import Watched
 from tests.helpers.steering_fixture import LAYER, WIDTH, tiny_sae
 from tests.helpers.tiny_models import TEXTS, build_model, build_tokenizer
 
@@ -280,19 +280,6 @@ def test_latents_are_pooled_text_by_text(pool: str) -> None:
     torch.testing.assert_close(pooled_latents(sae, side, 100.0, pool), expected)
 
 
-class Stops(NullProgress):
-    """Asks to stop after so many reports."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def update(self, done, total, unit, metrics=None) -> None:
-        self.left -= 1
-
-    def should_stop(self) -> bool:
-        return self.left < 0
-
-
 @pytest.mark.parametrize("after", [1, 26])  # while texts are read, and in the training
 def test_a_stopped_vector_goes_on_to_the_same_one(workspace, tiny_model_dir, after, monkeypatch):
     monkeypatch.setattr("mi_crow.mechanistic.vectors.reft._KEPT_EVERY", 4)
@@ -301,7 +288,7 @@ def test_a_stopped_vector_goes_on_to_the_same_one(workspace, tiny_model_dir, aft
     )
     whole = run_make(workspace, replace(how, name="whole"))
     with pytest.raises(CancelledError):
-        run_make(workspace, how, Stops(after))
+        run_make(workspace, how, Watched(updates=after + 1))
     assert list_vectors(workspace)[0].name == "whole"
     resumed = run_make(workspace, how)
     one, other = (load_vector(workspace, name) for name in ("whole", "sea"))
