@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,17 @@ from mi_crow.jobs.gauges import Gauges
 from mi_crow.language_model.outline import Outline, outline_of
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
+from tests.helpers.index_fixture import make_index
 from tests.helpers.jobs_fixture import FakeJobs
 from tests.tui.driving import press, settle, without_sleeping
-from tests.tui.stand_ins import ScriptedSession, give_index
+from tests.tui.stand_ins import SAE, ScriptedSession, give_index, session_of
 from tui import messages
 from tui.app import MiCrowApp
 from tui.widgets.area import Area
 
 NOW = 1_790_000_000.0  # 2026-09-21 14:13:20 UTC
 
-OpenSteer = Callable[..., AbstractAsyncContextManager[tuple[Pilot, ScriptedSession]]]
+OpenWithSession = Callable[..., AbstractAsyncContextManager[tuple[Pilot, ScriptedSession]]]
 RunApp = Callable[..., AbstractAsyncContextManager[Pilot]]
 
 EVALUATION = {
@@ -275,22 +276,90 @@ def run_app() -> RunApp:
 
 
 @pytest.fixture
-def open_steer(run_app: RunApp, app_workspace: Workspace) -> OpenSteer:
-    """Steer with some features in its stack and a prompt; the session is a pretended one."""
+def open_on(run_app: RunApp, app_workspace: Workspace) -> RunApp:
+    """`async with open_on("2", "g", size=) as pilot`: the app after these keys, with an index and a
+    session that is a pretended one. `before(app)` is called first."""
+
+    @asynccontextmanager
+    async def run(
+        *keys: str,
+        size: tuple[int, int] = (80, 24),
+        before: Callable[[MiCrowApp], None] | None = None,
+    ) -> AsyncIterator[Pilot]:
+        async with run_app(app_workspace, size=size, sae_id=SAE) as pilot:
+            assert isinstance(pilot.app, MiCrowApp)
+            if before is not None:
+                before(pilot.app)
+            give_index(pilot.app)
+            await settle(pilot)
+            await press(pilot, *keys)
+            yield pilot
+
+    return run
+
+
+@pytest.fixture
+def open_features(open_on: RunApp) -> RunApp:
+    return partial(open_on, "2")
+
+
+@pytest.fixture
+def open_inspect(open_on: RunApp) -> OpenWithSession:
+    @asynccontextmanager
+    async def run(size: tuple[int, int] = (80, 24)) -> AsyncIterator[tuple[Pilot, ScriptedSession]]:
+        async with open_on("3", size=size) as pilot:
+            yield pilot, session_of(pilot)
+
+    return run
+
+
+@pytest.fixture
+def open_steer(open_on: RunApp) -> OpenWithSession:
+    """Steer with some features in its stack and a prompt."""
 
     @asynccontextmanager
     async def run(
         *features: int, size: tuple[int, int] = (80, 24)
     ) -> AsyncIterator[tuple[Pilot, ScriptedSession]]:
-        async with run_app(app_workspace, size=size, sae_id="demo-topk") as pilot:
+        async with open_on("4", size=size) as pilot:
             assert isinstance(pilot.app, MiCrowApp)
-            session = give_index(pilot.app)
-            await settle(pilot)
-            await press(pilot, "4")
             for feature in features:
                 await pilot.app.go("steer", messages.SendToSteer(feature))
                 await settle(pilot)
             pilot.app.screen.query_one("#steer-prompt", Area).text = "The harbour"
-            yield pilot, session
+            yield pilot, session_of(pilot)
 
     return run
+
+
+@pytest.fixture
+def indexed(empty_workspace: Workspace) -> Workspace:
+    """A workspace with one SAE, whose index has a few topics."""
+    make_index(empty_workspace, "fixture-sae")
+    return empty_workspace
+
+
+@pytest.fixture
+def open_index(run_app: RunApp, indexed: Workspace) -> RunApp:
+    """Features, on that index."""
+
+    @asynccontextmanager
+    async def run(size: tuple[int, int] = (120, 40)) -> AsyncIterator[Pilot]:
+        async with run_app(indexed, size=size, sae_id="fixture-sae") as pilot:
+            await press(pilot, "2")
+            yield pilot
+
+    return run
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What is handed to the jobs; no process is started."""
+    calls: list[dict[str, Any]] = []
+
+    def submit(workspace, kind, params, device="auto", name=None, after=None, **how) -> str:
+        calls.append({"kind": kind, "params": params, "device": device, "name": name} | how)
+        return "a-job"
+
+    monkeypatch.setattr("mi_crow.jobs.launch.submit", submit)
+    return calls

@@ -14,7 +14,14 @@ from textual.widgets import Input, TextArea
 from textual.worker import WorkerCancelled
 
 from tui.app import MiCrowApp
+from tui.widgets.lists.feature_table import FeatureTable
+from tui.widgets.lists.row_list import RowList
 
+SMALL, LARGE = (80, 24), (200, 60)
+SIZES = pytest.mark.parametrize(
+    "size",
+    [pytest.param(SMALL, id="small"), pytest.param(LARGE, id="large", marks=pytest.mark.slow)],
+)
 DRAWN_ANYWAY_S = 1.0  # for a test that waits on its own; `drawn` draws at once
 MOST_ROUNDS = 100_000  # of the event loop: a widget that always has more to do ends a wait
 
@@ -96,6 +103,24 @@ async def press(pilot: Pilot, *keys: str) -> None:
         await pilot.press(*rest[:typed])
         del rest[:typed]
         await settle(pilot)
+
+
+async def jump(pilot: Pilot, feature: int) -> None:
+    """Goes to a feature by its number, on Features."""
+    await press(pilot, "number_sign", *str(feature), "enter")
+
+
+async def select(pilot: Pilot, name: str, key: str) -> RowList:
+    """Puts the cursor on a row of one of the lists of Runs."""
+    rows = pilot.app.screen.query_one(f"#list-{name}", RowList)
+    rows.focus()
+    rows.select(key)
+    await settle(pilot)
+    return rows
+
+
+def table(pilot: Pilot) -> FeatureTable:
+    return pilot.app.screen.query_one(FeatureTable)
 
 
 def screen_text(pilot: Pilot) -> str:

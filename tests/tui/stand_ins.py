@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from textual.pilot import Pilot
+
 from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.features.queries import FeatureStore
 from tests.helpers.index_fixture import copy_index
@@ -137,6 +139,14 @@ def _inspection(text: str) -> dict[str, Any]:
         "features": features,
         "per_token": per_token,
     }
+
+
+def session_of(pilot: Pilot) -> ScriptedSession:
+    """The session that `give_index` gave the app."""
+    assert isinstance(pilot.app, MiCrowApp)
+    session = pilot.app.context._session
+    assert isinstance(session, ScriptedSession)
+    return session
 
 
 def give_index(app: MiCrowApp, *, index: bool = True) -> ScriptedSession:

@@ -1,8 +1,7 @@
 """What Concepts opens: coverage, conflicts, the next to name, groups to Steer, histories."""
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import pytest
 from textual.pilot import Pilot
@@ -16,8 +15,6 @@ from tui.screens.concepts.conflicts import ConflictsPopup
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.lists.row_list import RowList
 
-OpenConcepts = Callable[..., AbstractAsyncContextManager[Pilot]]
-
 
 def _name_some(app) -> None:
     for feature, name in NAMES.items():
@@ -26,17 +23,8 @@ def _name_some(app) -> None:
 
 
 @pytest.fixture
-def open_concepts(run_app, app_workspace) -> OpenConcepts:
-    @asynccontextmanager
-    async def run(size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot]:
-        async with run_app(app_workspace, size=size, sae_id=SAE) as pilot:
-            _name_some(pilot.app)
-            give_index(pilot.app)
-            await settle(pilot)
-            await press(pilot, "5", "g")
-            yield pilot
-
-    return run
+def open_concepts(open_on):
+    return partial(open_on, "5", "g", before=_name_some)
 
 
 async def test_coverage_is_on_the_screen_and_opens_as_a_curve(open_concepts):

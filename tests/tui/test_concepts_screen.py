@@ -1,8 +1,7 @@
 """The Concepts screen: the list of names, changes of many, undo, files in and out."""
 
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import pytest
 from textual.pilot import Pilot
@@ -10,7 +9,7 @@ from textual.pilot import Pilot
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.records import FeatureFilter
 from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.stand_ins import NAMES, give_index
+from tests.tui.stand_ins import NAMES, SAE, give_index
 from tui.app import MiCrowApp
 from tui.screens.concepts.typed_path import typed_path
 from tui.screens.features.detail import FeatureDetailPane
@@ -19,24 +18,14 @@ from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.prompt_line import PromptLine
 
-OpenConcepts = Callable[..., AbstractAsyncContextManager[Pilot]]
-SAE = "demo-topk"
-
 
 @pytest.fixture
-def open_concepts(run_app, app_workspace) -> OpenConcepts:
-    @asynccontextmanager
-    async def run(size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot]:
-        async with run_app(app_workspace, size=size, sae_id=SAE) as pilot:
-            annotations = pilot.app.context.annotations
-            for feature, name in NAMES.items():
-                annotations.set_concept(SAE, feature, name)
-            give_index(pilot.app)
-            await settle(pilot)
-            await press(pilot, "5", "g")
-            yield pilot
+def open_concepts(open_on):
+    def name_all(app: MiCrowApp) -> None:
+        for feature, name in NAMES.items():
+            app.context.annotations.set_concept(SAE, feature, name)
 
-    return run
+    return partial(open_on, "5", "g", before=name_all)
 
 
 def rows(pilot: Pilot) -> list[str]:

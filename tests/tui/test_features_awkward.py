@@ -12,7 +12,7 @@ from mi_crow.store.workspace import Workspace
 from tests.helpers.awkward_index import DEAD, FEATURE, SAE, TOKENS, make_awkward_index
 from tests.helpers.hostile_workspace import obeyed
 from tests.helpers.index_fixture import make_index
-from tests.tui.driving import press, screen_text, settle
+from tests.tui.driving import jump, press, screen_text, settle
 from tui.screens.features.detail import FeatureDetailPane
 
 RunApp = Callable[..., AbstractAsyncContextManager[Any]]
@@ -23,10 +23,6 @@ SIZES = [(80, 24), pytest.param((200, 60), marks=pytest.mark.slow)]
 def awkward(empty_workspace: Workspace) -> Workspace:
     make_awkward_index(empty_workspace)
     return empty_workspace
-
-
-async def jump(pilot: Any, feature: int) -> None:
-    await press(pilot, "number_sign", *str(feature), "enter")
 
 
 @pytest.mark.slow

@@ -8,8 +8,7 @@ from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.features.catalogue import COLUMNS, DEFAULT
 from mi_crow.store.json_object import JsonObject
 from tests.helpers.index_fixture import TOPICS
-from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.test_features_index import open_index, table  # noqa: F401  (a fixture)
+from tests.tui.driving import notices, press, screen_text, settle, table
 from tui.screens.features.heading import TableHeading
 from tui.screens.features.marking import saved_columns, saved_marks
 from tui.screens.features.screen import FeaturesScreen
@@ -23,7 +22,7 @@ def shown(pilot) -> list[str]:
     return [column.name for column, _ in table(pilot).layout_now.columns]
 
 
-async def test_columns_are_chosen_and_ordered(open_index):  # noqa: F811
+async def test_columns_are_chosen_and_ordered(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "vertical_line", "j", "space", "j", "J", "enter")
         assert shown(pilot) == ["feature", "max", "fires", "mean", "meaning", "auroc"]
@@ -33,14 +32,14 @@ async def test_columns_are_chosen_and_ordered(open_index):  # noqa: F811
 
 
 @pytest.mark.slow
-async def test_escape_leaves_the_columns_as_they_were(open_index):  # noqa: F811
+async def test_escape_leaves_the_columns_as_they_were(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "vertical_line", "j", "space", "escape")
         assert tuple(shown(pilot)) == DEFAULT
 
 
 @pytest.mark.slow
-async def test_the_number_stays_and_the_default_comes_back(open_index):  # noqa: F811
+async def test_the_number_stays_and_the_default_comes_back(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "vertical_line", "space", "j", "space", "enter")
         assert shown(pilot)[0] == "feature"
@@ -49,7 +48,7 @@ async def test_the_number_stays_and_the_default_comes_back(open_index):  # noqa:
 
 
 @pytest.mark.slow
-async def test_every_column_can_be_shown_and_is_read(open_index):  # noqa: F811
+async def test_every_column_can_be_shown_and_is_read(open_index):
     async with open_index((200, 24)) as pilot:
         screen = pilot.app.screen
         for name in EVERYTHING:
@@ -60,7 +59,7 @@ async def test_every_column_can_be_shown_and_is_read(open_index):  # noqa: F811
 
 
 @pytest.mark.slow
-async def test_a_click_on_a_title_sorts_and_a_second_one_turns_it_round(open_index):  # noqa: F811
+async def test_a_click_on_a_title_sorts_and_a_second_one_turns_it_round(open_index):
     async with open_index((80, 24)) as pilot:
         screen = pilot.app.screen
         assert isinstance(screen, FeaturesScreen)
@@ -74,7 +73,7 @@ async def test_a_click_on_a_title_sorts_and_a_second_one_turns_it_round(open_ind
 
 
 @pytest.mark.slow
-async def test_any_column_sorts_from_the_list_of_all(open_index):  # noqa: F811
+async def test_any_column_sorts_from_the_list_of_all(open_index):
     async with open_index((80, 24)) as pilot:
         pilot.app.screen.action_sort_by()
         await settle(pilot)
@@ -84,7 +83,7 @@ async def test_any_column_sorts_from_the_list_of_all(open_index):  # noqa: F811
 
 
 @pytest.mark.slow
-async def test_columns_and_marks_come_back(open_index):  # noqa: F811
+async def test_columns_and_marks_come_back(open_index):
     async with open_index((120, 24)) as pilot:
         screen = pilot.app.screen
         screen._show_columns(("feature", "tokens", f"auroc:{LABEL}"))
@@ -107,7 +106,7 @@ def test_a_damaged_saved_state_is_refused(saved: Mapping):
 
 
 @pytest.mark.slow
-async def test_a_label_that_another_index_lacks_is_left_out_and_kept(open_index):  # noqa: F811
+async def test_a_label_that_another_index_lacks_is_left_out_and_kept(open_index):
     async with open_index((120, 24)) as pilot:
         screen = pilot.app.screen
         screen._show_columns(("feature", "auroc:nowhere", "density"))

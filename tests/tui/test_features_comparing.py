@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from mi_crow.mechanistic.features.comparing import compare_features
 from mi_crow.mechanistic.features.records import Example
 from tests.helpers.index_fixture import make_index
-from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.test_features_index import SAE, jump, open_index, table  # noqa: F401  (a fixture)
+from tests.tui.driving import jump, notices, press, screen_text, settle, table
+from tests.tui.test_features_index import SAE
 from tui.app import MiCrowApp
 from tui.screens.features.compare_popup import ComparePopup, ComparisonView
 from tui.widgets.example_lines import Drawing, Folded
@@ -30,7 +30,7 @@ def view(pilot) -> ComparisonView:
     return pilot.app.screen.query_one(ComparisonView)
 
 
-async def test_the_marked_are_compared(open_index, empty_workspace):  # noqa: F811
+async def test_the_marked_are_compared(open_index, empty_workspace):
     async with open_index((160, 60)) as pilot:
         with_weights(empty_workspace)
         mark(pilot, 3, 17, 40)
@@ -52,7 +52,7 @@ async def test_the_marked_are_compared(open_index, empty_workspace):  # noqa: F8
 
 
 @pytest.mark.slow
-async def test_without_marks_it_is_the_nearest(open_index):  # noqa: F811
+async def test_without_marks_it_is_the_nearest(open_index):
     async with open_index((80, 24)) as pilot:
         await jump(pilot, 3)
         await press(pilot, "escape", "equals_sign")
@@ -63,7 +63,7 @@ async def test_without_marks_it_is_the_nearest(open_index):  # noqa: F811
 
 
 @pytest.mark.slow
-async def test_columns_that_do_not_fit_come_with_left_and_right(open_index):  # noqa: F811
+async def test_columns_that_do_not_fit_come_with_left_and_right(open_index):
     async with open_index((80, 24)) as pilot:
         mark(pilot, 3, 17, 40, 41)
         await press(pilot, "equals_sign")
@@ -88,7 +88,7 @@ async def test_columns_that_do_not_fit_come_with_left_and_right(open_index):  # 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 5])
-async def test_other_numbers_of_marks_are_told(open_index, count):  # noqa: F811
+async def test_other_numbers_of_marks_are_told(open_index, count):
     async with open_index((80, 24)) as pilot:
         mark(pilot, *range(count))
         await press(pilot, "equals_sign")
@@ -126,7 +126,7 @@ def test_a_comparison(snap_compare, empty_workspace, size, keys):
 
 
 @pytest.mark.slow
-async def test_what_each_two_share_is_seen_without_a_scroll(open_index, empty_workspace):  # noqa: F811
+async def test_what_each_two_share_is_seen_without_a_scroll(open_index, empty_workspace):
     async with open_index((80, 24)) as pilot:
         with_weights(empty_workspace)
         mark(pilot, 3, 17, 40, 41)

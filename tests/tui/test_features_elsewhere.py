@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from mi_crow.mechanistic.features import similar
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import make_index
-from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.test_features_index import SAE, jump, open_index, table  # noqa: F401  (a fixture)
+from tests.tui.driving import jump, notices, press, screen_text, settle, table
+from tests.tui.test_features_index import SAE
 from tui.app import MiCrowApp
 from tui.screens.features import elsewhere
 from tui.screens.features.content import head_content
@@ -82,7 +82,7 @@ async def test_an_sae_without_index_or_weights_says_so(run_app, two_saes: Worksp
 
 
 @pytest.mark.slow
-async def test_alone_in_its_workspace_an_sae_has_no_such_list(open_index) -> None:  # noqa: F811
+async def test_alone_in_its_workspace_an_sae_has_no_such_list(open_index) -> None:
     async with open_index() as pilot:
         assert "In other SAEs" not in screen_text(pilot)
 
@@ -125,8 +125,7 @@ def test_a_decoder_is_read_once_until_it_changes(
 
 @pytest.mark.slow
 async def test_the_pane_follows_when_the_cursor_rests(
-    open_index,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    open_index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_index() as pilot:
         screen = pilot.app.screen
@@ -148,7 +147,7 @@ async def test_the_pane_follows_when_the_cursor_rests(
         assert len(shown) == 1
 
 
-async def test_the_heading_has_scores_with_honest_digits(open_index) -> None:  # noqa: F811
+async def test_the_heading_has_scores_with_honest_digits(open_index) -> None:
     from dataclasses import replace
 
     async with open_index() as pilot:

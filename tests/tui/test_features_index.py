@@ -1,50 +1,26 @@
 """The feature screens on a real index and real annotations: what a reader does with them."""
 
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 from textual.pilot import Pilot
 
 from mi_crow.mechanistic.features.records import FeatureFilter
 from tests.helpers.index_fixture import TOPICS, make_index
-from tests.tui.driving import press, screen_text, settle
+from tests.tui.driving import jump, press, screen_text, settle, table
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
-from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.prompt_line import PromptLine
 
-OpenIndex = Callable[..., AbstractAsyncContextManager[Pilot]]
 SAE = "fixture-sae"
 MAST = [word for words in TOPICS.values() for word in words].index("mast")
-
-
-@pytest.fixture
-def open_index(run_app, empty_workspace) -> OpenIndex:
-    @asynccontextmanager
-    async def run(size: tuple[int, int] = (120, 40)) -> AsyncIterator[Pilot]:
-        make_index(empty_workspace, SAE)
-        async with run_app(empty_workspace, size=size, sae_id=SAE) as pilot:
-            await press(pilot, "2")
-            yield pilot
-
-    return run
-
-
-def table(pilot: Pilot) -> FeatureTable:
-    return pilot.app.screen.query_one(FeatureTable)
 
 
 def listed(pilot: Pilot) -> list[int]:
     shown = table(pilot)
     rows = [shown.row_at(place) for place in range(shown.row_count)]
     return [row.feature for row in rows if row is not None]
-
-
-async def jump(pilot: Pilot, feature: int) -> None:
-    await press(pilot, "number_sign", *str(feature), "enter")
 
 
 async def test_a_feature_shows_what_the_index_holds(open_index):

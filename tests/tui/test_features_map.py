@@ -9,8 +9,8 @@ from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.features.feature_map import FeatureMap
 from mi_crow.store.json_object import JsonObject
 from tests.helpers.index_fixture import make_index
-from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.test_features_index import SAE, open_index, table  # noqa: F401  (a fixture)
+from tests.tui.driving import notices, press, screen_text, settle, table
+from tests.tui.test_features_index import SAE
 from tui.app import MiCrowApp
 from tui.screens.features.map import saved_colour
 from tui.screens.features.map_place import saved_place
@@ -127,7 +127,7 @@ def view(pilot) -> MapView:
     return pilot.app.screen.query_one(MapView)
 
 
-async def test_the_cursor_finds_features_and_enter_opens_one(open_index):  # noqa: F811
+async def test_the_cursor_finds_features_and_enter_opens_one(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "m")
         assert isinstance(pilot.app.screen, MapPopup)
@@ -143,7 +143,7 @@ async def test_the_cursor_finds_features_and_enter_opens_one(open_index):  # noq
         assert screen._feature == second
 
 
-async def test_a_region_marks_what_is_in_it(open_index):  # noqa: F811
+async def test_a_region_marks_what_is_in_it(open_index):
     async with open_index((80, 24)) as pilot:
         total = pilot.app.context.features.meta().n_features
         await press(pilot, "m")
@@ -160,7 +160,7 @@ async def test_a_region_marks_what_is_in_it(open_index):  # noqa: F811
 
 
 @pytest.mark.slow
-async def test_colours_are_told_and_kept(open_index):  # noqa: F811
+async def test_colours_are_told_and_kept(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "m")
         legends = set()
@@ -176,7 +176,7 @@ async def test_colours_are_told_and_kept(open_index):  # noqa: F811
 
 
 @pytest.mark.slow
-async def test_letters_stand_for_colours_where_there_are_none(open_index, monkeypatch):  # noqa: F811
+async def test_letters_stand_for_colours_where_there_are_none(open_index, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     async with open_index((80, 24)) as pilot:
         await press(pilot, "m", "d")
@@ -186,7 +186,7 @@ async def test_letters_stand_for_colours_where_there_are_none(open_index, monkey
 
 
 @pytest.mark.slow
-async def test_an_index_without_coordinates_says_how_to_get_them(open_index, monkeypatch):  # noqa: F811
+async def test_an_index_without_coordinates_says_how_to_get_them(open_index, monkeypatch):
     async with open_index((80, 24)) as pilot:
         store = pilot.app.context.features
         columns = store._held[0].columns
@@ -202,7 +202,7 @@ async def test_an_index_without_coordinates_says_how_to_get_them(open_index, mon
 
 
 @pytest.mark.slow
-async def test_a_move_draws_only_the_cells_that_change(open_index, monkeypatch):  # noqa: F811
+async def test_a_move_draws_only_the_cells_that_change(open_index, monkeypatch):
     async with open_index((200, 60)) as pilot:
         await press(pilot, "m")
         shown = view(pilot)
@@ -221,7 +221,7 @@ async def test_a_move_draws_only_the_cells_that_change(open_index, monkeypatch):
 
 
 @pytest.mark.slow
-async def test_zoom_and_position_come_back(open_index, run_app, empty_workspace):  # noqa: F811
+async def test_zoom_and_position_come_back(open_index, run_app, empty_workspace):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "m", "greater_than_sign", "greater_than_sign", "L", "j")
         left = view(pilot).view, view(pilot).at
@@ -247,7 +247,7 @@ async def test_zoom_and_position_come_back(open_index, run_app, empty_workspace)
 
 
 @pytest.mark.slow
-async def test_a_feature_out_of_sight_is_shown_at_the_same_zoom(open_index):  # noqa: F811
+async def test_a_feature_out_of_sight_is_shown_at_the_same_zoom(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "m", *["greater_than_sign"] * 5, "escape")
         far = next(n for n in table(pilot).shown_ids if not _in_view(pilot, n))

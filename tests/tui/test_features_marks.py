@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.test_features_index import SAE, open_index, table  # noqa: F401  (a fixture)
+from tests.tui.driving import notices, press, screen_text, settle, table
+from tests.tui.test_features_index import SAE
 from tui.screens.steer.screen import SteerScreen
 from tui.widgets.area import Area
 from tui.widgets.lists.feature_marks import FeatureMarks
@@ -19,7 +19,7 @@ def names(pilot) -> dict[int, list[str]]:
 
 
 @pytest.mark.slow
-async def test_marks_outlive_orders_and_filters(open_index):  # noqa: F811
+async def test_marks_outlive_orders_and_filters(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "space", "j", "space")
         marked = list(table(pilot).marks)
@@ -32,7 +32,7 @@ async def test_marks_outlive_orders_and_filters(open_index):  # noqa: F811
 
 
 @pytest.mark.slow
-async def test_a_range_goes_from_the_last_mark(open_index):  # noqa: F811
+async def test_a_range_goes_from_the_last_mark(open_index):
     async with open_index((80, 24)) as pilot:
         ids = list(table(pilot).shown_ids)
         await press(pilot, "j", "space", "j", "j", "v")
@@ -40,7 +40,7 @@ async def test_a_range_goes_from_the_last_mark(open_index):  # noqa: F811
 
 
 @pytest.mark.slow
-async def test_all_shown_are_marked_and_unmarked(open_index):  # noqa: F811
+async def test_all_shown_are_marked_and_unmarked(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "slash", *"label:sailing", "enter")
         some = table(pilot).row_count
@@ -50,7 +50,7 @@ async def test_all_shown_are_marked_and_unmarked(open_index):  # noqa: F811
         assert not table(pilot).marks
 
 
-async def test_one_name_for_all_is_one_change(open_index):  # noqa: F811
+async def test_one_name_for_all_is_one_change(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "space", "space", "space", "t", *"boats", "enter")
         marked = list(table(pilot).marks)
@@ -70,14 +70,14 @@ async def test_one_name_for_all_is_one_change(open_index):  # noqa: F811
 
 
 @pytest.mark.slow
-async def test_tags_need_a_name_and_say_so(open_index):  # noqa: F811
+async def test_tags_need_a_name_and_say_so(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "space", "T", *"todo", "enter")
         assert "has a name yet" in notices(pilot)
         assert names(pilot) == {}
 
 
-async def test_the_marked_become_one_stack(open_index):  # noqa: F811
+async def test_the_marked_become_one_stack(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "space", "space", "space")
         marked = list(table(pilot).marks)
@@ -88,7 +88,7 @@ async def test_the_marked_become_one_stack(open_index):  # noqa: F811
 
 
 @pytest.mark.slow
-async def test_too_many_for_a_stack_are_refused(open_index, monkeypatch):  # noqa: F811
+async def test_too_many_for_a_stack_are_refused(open_index, monkeypatch):
     monkeypatch.setattr("tui.screens.features.marking.MOST_STEERED", 2)
     async with open_index((80, 24)) as pilot:
         await press(pilot, "asterisk", "s")
@@ -97,7 +97,7 @@ async def test_too_many_for_a_stack_are_refused(open_index, monkeypatch):  # noq
 
 
 @pytest.mark.slow
-async def test_the_strongest_texts_of_the_marked_go_to_inspect(open_index, monkeypatch):  # noqa: F811
+async def test_the_strongest_texts_of_the_marked_go_to_inspect(open_index, monkeypatch):
     monkeypatch.setattr("tui.screens.inspect.screen.InspectScreen.action_run", lambda self: None)
     async with open_index((80, 24)) as pilot:
         await press(pilot, "space", "space")
@@ -111,7 +111,7 @@ async def test_the_strongest_texts_of_the_marked_go_to_inspect(open_index, monke
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["html", pytest.param("json", marks=pytest.mark.slow)])
-async def test_the_marked_are_written_to_a_file(open_index, tmp_path, ending):  # noqa: F811
+async def test_the_marked_are_written_to_a_file(open_index, tmp_path, ending):
     path = tmp_path / f"out.{ending}"
     async with open_index((80, 24)) as pilot:
         await press(pilot, "space", "space", "w")
@@ -135,7 +135,7 @@ async def test_the_marked_are_written_to_a_file(open_index, tmp_path, ending):  
 
 
 @pytest.mark.slow
-async def test_a_report_that_cannot_be_written_says_why(open_index, tmp_path):  # noqa: F811
+async def test_a_report_that_cannot_be_written_says_why(open_index, tmp_path):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "w")
         pilot.app.screen.prompt.field.value = str(tmp_path / "out.pdf")

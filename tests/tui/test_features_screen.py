@@ -1,8 +1,5 @@
 """The Features screen: find a feature, read it, name it, send it on."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-
 import pytest
 from textual.pilot import Pilot
 
@@ -10,32 +7,12 @@ from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.explain.job import explain_features
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.records import Example
-from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.driving import notices, press, screen_text, settle, table
 from tests.tui.stand_ins import DEAD, N_FEATURES, give_index
 from tui import messages
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.screen import FeaturesScreen
-from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
-
-OpenFeatures = Callable[..., AbstractAsyncContextManager[Pilot]]
-
-
-@pytest.fixture
-def open_features(run_app, app_workspace) -> OpenFeatures:
-    @asynccontextmanager
-    async def run(size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot]:
-        async with run_app(app_workspace, size=size, sae_id="demo-topk") as pilot:
-            give_index(pilot.app)
-            await settle(pilot)
-            await press(pilot, "2")
-            yield pilot
-
-    return run
-
-
-def table(pilot: Pilot) -> FeatureTable:
-    return pilot.app.screen.query_one(FeatureTable)
 
 
 def pane(pilot: Pilot) -> FeatureDetailPane:

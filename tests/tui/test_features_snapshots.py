@@ -6,18 +6,14 @@ import pytest
 
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import make_index
-from tests.tui.driving import press, settle
+from tests.tui.driving import LARGE, SIZES, SMALL, press, settle
 from tests.tui.stand_ins import DEAD, NAMES, give_index
 from tui import messages
 from tui.app import MiCrowApp
 from tui.themes.named import PAPER
 from tui.widgets.area import Area
 
-SMALL, MEDIUM, LARGE = (80, 24), (120, 40), (200, 60)
-SIZES = pytest.mark.parametrize(
-    "size",
-    [pytest.param(SMALL, id="small"), pytest.param(LARGE, id="large", marks=pytest.mark.slow)],
-)
+MEDIUM = (120, 40)
 TEXT = (
     "The harbour was quiet before the storm. Two sloops lay at anchor, their masts creaking, and "
     "the crew counted the sails again.\nA letter from the bank waited in the captain's cabin; "

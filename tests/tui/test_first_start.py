@@ -15,20 +15,6 @@ from tui.screens.runs.welcome import Way
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import RowList
 
-
-@pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    """What is handed to the jobs; no process is started."""
-    calls: list[dict] = []
-
-    def submit(workspace, kind, params, device="auto", name=None):
-        calls.append({"kind": kind, "params": params})
-        return "a-job"
-
-    monkeypatch.setattr("mi_crow.jobs.launch.submit", submit)
-    return calls
-
-
 WAYS = [("d", "demo"), ("m", "import"), ("c", "capture")]
 
 

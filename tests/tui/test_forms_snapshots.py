@@ -7,17 +7,9 @@ import pytest
 
 from mi_crow.jobs import list_jobs
 from tests.tui.conftest import NOW
-from tests.tui.driving import press, settle
+from tests.tui.driving import SIZES, press, select, settle
 from tui.app import MiCrowApp
-from tui.widgets.lists.row_list import RowList
 
-SIZES = pytest.mark.parametrize(
-    "size",
-    [
-        pytest.param((80, 24), id="small"),
-        pytest.param((200, 60), id="large", marks=pytest.mark.slow),
-    ],
-)
 Disk = namedtuple("Disk", "total used free")
 
 
@@ -34,10 +26,7 @@ def picture(snap_compare, app_workspace, monkeypatch):
             await settle(pilot)
             if job is not None:
                 await press(pilot, "1")
-                rows = pilot.app.screen.query_one("#list-jobs", RowList)
-                rows.focus()
-                rows.select(job)
-                await settle(pilot)
+                await select(pilot, "jobs", job)
             await press(pilot, *keys)
 
         return snap_compare(app, terminal_size=size, run_before=drive)

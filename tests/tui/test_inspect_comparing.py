@@ -6,7 +6,7 @@ import pytest
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from tests.tui.driving import notices, press, screen_text
-from tests.tui.test_inspect_screen import TEXT, inspected, open_inspect  # noqa: F401
+from tests.tui.test_inspect_screen import TEXT, inspected
 from tui.screens.inspect.differences import DifferencesPopup
 from tui.screens.inspect.popups import GridPopup
 from tui.widgets.area import Area
@@ -88,9 +88,7 @@ async def compare(pilot: Any, session: Any, against: str = OTHER) -> None:
     await press(pilot, "equals_sign", "tab", *against, "ctrl+r")
 
 
-async def test_two_texts_stand_side_by_side_with_features_by_difference(
-    open_inspect,  # noqa: F811
-) -> None:
+async def test_two_texts_stand_side_by_side_with_features_by_difference(open_inspect) -> None:
     async with open_inspect() as (pilot, session):
         await compare(pilot, session)
         assert isinstance(pilot.app.screen, DifferencesPopup)
@@ -111,7 +109,7 @@ async def test_two_texts_stand_side_by_side_with_features_by_difference(
         assert (first.cursor, second.cursor) == (3, 3)
 
 
-async def test_the_marked_go_to_steer_as_one_group_and_can_be_tagged(open_inspect):  # noqa: F811
+async def test_the_marked_go_to_steer_as_one_group_and_can_be_tagged(open_inspect):
     async with open_inspect() as (pilot, session):
         await compare(pilot, session)
         await press(pilot, "space", "space", "t", *"topic", "ctrl+r")
@@ -124,7 +122,7 @@ async def test_the_marked_go_to_steer_as_one_group_and_can_be_tagged(open_inspec
         assert pilot.app.context.steered[0].target == "group:demo-topk/120-17"
 
 
-async def test_names_of_sets_are_compared_as_sets(open_inspect):  # noqa: F811
+async def test_names_of_sets_are_compared_as_sets(open_inspect):
     async with open_inspect() as (pilot, session):
         await compare(pilot, session, "label:law")
         op, asked = session.asked[-1]
@@ -136,16 +134,14 @@ async def test_names_of_sets_are_compared_as_sets(open_inspect):  # noqa: F811
 
 
 @pytest.mark.slow
-async def test_the_same_text_twice_is_refused_in_the_form(open_inspect):  # noqa: F811
+async def test_the_same_text_twice_is_refused_in_the_form(open_inspect):
     async with open_inspect() as (pilot, session):
         await compare(pilot, session, TEXT)
         assert "both texts are the same" in screen_text(pilot)
         assert session.asked == []
 
 
-async def test_patching_is_a_grid_with_figures_and_d_restores_something_else(
-    open_inspect,  # noqa: F811
-) -> None:
+async def test_patching_is_a_grid_with_figures_and_d_restores_something_else(open_inspect) -> None:
     async with open_inspect() as (pilot, session):
         await compare(pilot, session)
         session.answers["patch"] = patched()
@@ -162,9 +158,7 @@ async def test_patching_is_a_grid_with_figures_and_d_restores_something_else(
         assert session.asked[-1][1]["features"] is True
 
 
-async def test_enter_on_a_layer_has_its_sae_read_the_text(
-    open_inspect,  # noqa: F811
-) -> None:
+async def test_enter_on_a_layer_has_its_sae_read_the_text(open_inspect) -> None:
     async with open_inspect() as (pilot, session):
         await inspected(pilot)
         one = session.call("inspect", text=TEXT)

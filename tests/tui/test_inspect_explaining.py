@@ -6,7 +6,7 @@ import pytest
 
 from mi_crow.errors import UserError
 from tests.tui.driving import notices, press, screen_text
-from tests.tui.test_inspect_screen import inspected, open_inspect  # noqa: F401
+from tests.tui.test_inspect_screen import inspected
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.inspect.popups import CausesPopup, GridPopup
 
@@ -59,7 +59,7 @@ def lens() -> dict[str, Any]:
     return {"tokens": TOKENS, "layers": [{"point": f"resid_post.{n}", **layer} for n in range(3)]}
 
 
-async def test_a_says_why_and_space_what_the_model_says_without_it(open_inspect):  # noqa: F811
+async def test_a_says_why_and_space_what_the_model_says_without_it(open_inspect):
     async with open_inspect() as (pilot, session):
         await inspected(pilot)
         session.answers["attribute"] = attributed("demo-topk")
@@ -86,7 +86,7 @@ async def test_a_says_why_and_space_what_the_model_says_without_it(open_inspect)
 
 
 @pytest.mark.slow
-async def test_several_saes_are_a_tree_and_s_steers(open_inspect):  # noqa: F811
+async def test_several_saes_are_a_tree_and_s_steers(open_inspect):
     async with open_inspect((120, 40)) as (pilot, session):
         await inspected(pilot)
         session.answers["attribute"] = attributed("early", "demo-topk")
@@ -100,7 +100,7 @@ async def test_several_saes_are_a_tree_and_s_steers(open_inspect):  # noqa: F811
         assert "#3" in screen_text(pilot)
 
 
-async def test_the_lens_is_a_grid_whose_cells_can_be_explained(open_inspect):  # noqa: F811
+async def test_the_lens_is_a_grid_whose_cells_can_be_explained(open_inspect):
     async with open_inspect() as (pilot, session):
         await inspected(pilot)
         session.answers["lens"] = lens()
@@ -118,7 +118,7 @@ async def test_the_lens_is_a_grid_whose_cells_can_be_explained(open_inspect):  #
 
 
 @pytest.mark.slow
-async def test_the_grid_has_pinned_features_first_and_opens_them(open_inspect):  # noqa: F811
+async def test_the_grid_has_pinned_features_first_and_opens_them(open_inspect):
     async with open_inspect() as (pilot, _):
         await inspected(pilot)
         await press(pilot, "tab", "j", "j", "space")
@@ -134,7 +134,7 @@ async def test_the_grid_has_pinned_features_first_and_opens_them(open_inspect): 
 
 
 @pytest.mark.slow
-async def test_order_and_what_is_shown_are_asked_of_the_session_and_come_back(open_inspect):  # noqa: F811
+async def test_order_and_what_is_shown_are_asked_of_the_session_and_come_back(open_inspect):
     async with open_inspect() as (pilot, session):
         await inspected(pilot)
         assert "order" not in session.asked[-1][1]
@@ -149,7 +149,7 @@ async def test_order_and_what_is_shown_are_asked_of_the_session_and_come_back(op
 
 
 @pytest.mark.slow
-async def test_what_cannot_be_explained_is_told_and_nothing_opens(open_inspect):  # noqa: F811
+async def test_what_cannot_be_explained_is_told_and_nothing_opens(open_inspect):
     async with open_inspect() as (pilot, session):
         await press(pilot, "a")
         assert "type a text first" in screen_text(pilot)
@@ -163,7 +163,7 @@ async def test_what_cannot_be_explained_is_told_and_nothing_opens(open_inspect):
 
 
 @pytest.mark.slow
-async def test_layers_say_what_each_sae_explains(open_inspect):  # noqa: F811
+async def test_layers_say_what_each_sae_explains(open_inspect):
     async with open_inspect((120, 40)) as (pilot, session):
         await inspected(pilot)
         found = session.call("inspect", text="The harbour")

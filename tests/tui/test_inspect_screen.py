@@ -1,14 +1,10 @@
 """The Inspect screen: a text, its heat, the features of the text and of a token."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-
 import pytest
 from textual.pilot import Pilot
 
 from mi_crow.errors import UserError
 from tests.tui.driving import notices, press, screen_text, settle
-from tests.tui.stand_ins import ScriptedSession, give_index
 from tui import messages
 from tui.screens.features.detail import FeatureDetailPane
 from tui.widgets.area import Area
@@ -16,22 +12,6 @@ from tui.widgets.lists.row_list import RowList
 from tui.widgets.token_pane import TokenPane
 
 TEXT = "The harbour was quiet before the storm; two sloops lay at anchor."
-OpenInspect = Callable[..., AbstractAsyncContextManager[tuple[Pilot, ScriptedSession]]]
-
-
-@pytest.fixture
-def open_inspect(run_app, app_workspace) -> OpenInspect:
-    @asynccontextmanager
-    async def run(
-        size: tuple[int, int] = (80, 24),
-    ) -> AsyncIterator[tuple[Pilot, ScriptedSession]]:
-        async with run_app(app_workspace, size=size, sae_id="demo-topk") as pilot:
-            session = give_index(pilot.app)
-            await settle(pilot)
-            await press(pilot, "3")
-            yield pilot, session
-
-    return run
 
 
 async def inspected(pilot: Pilot, text: str = TEXT) -> None:

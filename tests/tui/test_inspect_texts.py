@@ -9,7 +9,7 @@ from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.documents import find_documents
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.test_inspect_explaining import attributed
-from tests.tui.test_inspect_screen import TEXT, inspected, open_inspect  # noqa: F401
+from tests.tui.test_inspect_screen import TEXT, inspected
 from tui.screens.inspect.popups import CausesPopup
 from tui.screens.inspect.screen import InspectScreen
 from tui.widgets.area import Area
@@ -21,7 +21,7 @@ def texts_asked(session) -> list[str]:
     return [asked["text"] for op, asked in session.asked if op == "inspect"]
 
 
-async def test_what_is_typed_is_read_once_the_keys_rest(open_inspect):  # noqa: F811
+async def test_what_is_typed_is_read_once_the_keys_rest(open_inspect):
     async with open_inspect() as (pilot, session):
         await inspected(pilot, "The")
         await press(pilot, "e", "end", *" sea")
@@ -33,9 +33,7 @@ async def test_what_is_typed_is_read_once_the_keys_rest(open_inspect):  # noqa: 
         assert texts_asked(session)[len(read) :] == ["The sea"]
 
 
-async def test_the_first_features_stand_under_each_token(
-    open_inspect,  # noqa: F811
-) -> None:
+async def test_the_first_features_stand_under_each_token(open_inspect) -> None:
     async with open_inspect() as (pilot, session):
         await inspected(pilot)
         await press(pilot, "d", "g")
@@ -53,7 +51,7 @@ async def test_the_first_features_stand_under_each_token(
         assert pilot.app.screen.state()["labelled"] is False
 
 
-async def test_a_text_comes_from_a_file_or_an_indexed_document(open_inspect, tmp_path: Path):  # noqa: F811
+async def test_a_text_comes_from_a_file_or_an_indexed_document(open_inspect, tmp_path: Path):
     file = tmp_path / "story.txt"
     file.write_text("Two sloops lay at anchor.\n\nThe storm came.")
     async with open_inspect() as (pilot, session):
@@ -72,7 +70,7 @@ async def test_a_text_comes_from_a_file_or_an_indexed_document(open_inspect, tmp
 
 
 @pytest.mark.slow
-async def test_what_is_no_text_is_told(open_inspect, tmp_path: Path):  # noqa: F811
+async def test_what_is_no_text_is_told(open_inspect, tmp_path: Path):
     (tmp_path / "b.bin").write_bytes(b"\xff\x00\xfe")
     (tmp_path / "e.txt").write_text(" \n")
     async with open_inspect() as (pilot, session):
@@ -90,7 +88,7 @@ async def test_what_is_no_text_is_told(open_inspect, tmp_path: Path):  # noqa: F
         assert session.asked == []
 
 
-async def test_a_conversation_goes_through_the_template(open_inspect):  # noqa: F811
+async def test_a_conversation_goes_through_the_template(open_inspect):
     async with open_inspect() as (pilot, session):
         session.answers["render"] = {"text": "<|user|>hello<|assistant|>"}
         await press(pilot, "n", "c")
@@ -103,7 +101,7 @@ async def test_a_conversation_goes_through_the_template(open_inspect):  # noqa: 
 
 
 @pytest.mark.slow
-async def test_a_saved_generation_is_read(open_inspect):  # noqa: F811
+async def test_a_saved_generation_is_read(open_inspect):
     async with open_inspect() as (pilot, session):
         annotations = Annotations(pilot.app.context.workspace.annotations_path)
         annotations.save_generation(
@@ -114,8 +112,7 @@ async def test_a_saved_generation_is_read(open_inspect):  # noqa: F811
 
 
 async def test_an_inspection_is_saved_opened_renamed_written_and_removed(
-    open_inspect,  # noqa: F811
-    tmp_path: Path,
+    open_inspect, tmp_path: Path
 ) -> None:
     async with open_inspect() as (pilot, session):
         await inspected(pilot)

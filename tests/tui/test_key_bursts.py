@@ -4,8 +4,7 @@ import pytest
 from textual._xterm_parser import XTermParser
 from textual.pilot import Pilot
 
-from tests.tui.driving import press, settle
-from tests.tui.test_features_index import open_index, table  # noqa: F401
+from tests.tui.driving import press, settle, table
 from tui.app import MiCrowApp
 from tui.screens.features.screen import FeaturesScreen
 from tui.widgets.forms.line import FormInput
@@ -32,7 +31,7 @@ def search(pilot: Pilot) -> str:
     return screen._query.search
 
 
-async def test_what_follows_a_filter_key_is_typed_into_the_filter(open_index):  # noqa: F811
+async def test_what_follows_a_filter_key_is_typed_into_the_filter(open_index):
     async with open_index() as pilot:
         await burst(pilot, "/harbour")
         assert pilot.app.screen.prompt.field.value == search(pilot) == "harbour"
@@ -41,7 +40,7 @@ async def test_what_follows_a_filter_key_is_typed_into_the_filter(open_index):  
 
 
 @pytest.mark.slow
-async def test_a_move_a_filter_and_a_jump_in_one_piece(open_index):  # noqa: F811
+async def test_a_move_a_filter_and_a_jump_in_one_piece(open_index):
     async with open_index() as pilot:
         await burst(pilot, "jj/abc\r")
         assert (search(pilot), pilot.app.focused) == ("abc", table(pilot))
@@ -51,7 +50,7 @@ async def test_a_move_a_filter_and_a_jump_in_one_piece(open_index):  # noqa: F81
 
 
 @pytest.mark.slow
-async def test_moves_wait_for_nothing_and_other_keys_for_them(open_index):  # noqa: F811
+async def test_moves_wait_for_nothing_and_other_keys_for_them(open_index):
     async with open_index() as pilot:
         app, driver = pilot.app, pilot.app._driver
         assert isinstance(app, MiCrowApp)
@@ -66,14 +65,14 @@ async def test_moves_wait_for_nothing_and_other_keys_for_them(open_index):  # no
         assert pilot.app.screen.open_feature == 12
 
 
-async def test_a_paste_goes_into_the_field_that_the_key_before_it_opened(open_index):  # noqa: F811
+async def test_a_paste_goes_into_the_field_that_the_key_before_it_opened(open_index):
     async with open_index() as pilot:
         await burst(pilot, '/\x1b[200~on:"two words"\x1b[201~x')
         assert pilot.app.screen.prompt.field.value == 'on:"two words"x'
 
 
 @pytest.mark.slow
-async def test_a_palette_command_in_one_piece(open_index):  # noqa: F811
+async def test_a_palette_command_in_one_piece(open_index):
     async with open_index() as pilot:
         before = pilot.app.theme
         await burst(pilot, "::")
@@ -98,7 +97,7 @@ async def test_a_form_and_a_question_take_what_follows(run_app, app_workspace):
 
 
 @pytest.mark.slow
-async def test_what_is_typed_while_the_app_ends_does_nothing(open_index):  # noqa: F811
+async def test_what_is_typed_while_the_app_ends_does_nothing(open_index):
     async with open_index() as pilot:
         driver = pilot.app._driver
         assert driver is not None

@@ -147,12 +147,9 @@ async def test_what_has_lived_for_long_is_looked_through_at_rest(
 
 
 @pytest.fixture
-async def wide_features(run_app, app_workspace):
+async def wide_features(open_on):
     """Features with the table and the open feature beside it."""
-    async with run_app(app_workspace, size=(200, 40), sae_id="demo-topk") as pilot:
-        give_index(pilot.app)
-        await settle(pilot)
-        await press(pilot, "2")
+    async with open_on("2", size=(200, 40)) as pilot:
         yield pilot
 
 

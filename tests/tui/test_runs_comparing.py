@@ -7,19 +7,12 @@ import pytest
 
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from tests.tui.conftest import EVALUATION, NOW, add_sae
-from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.driving import SIZES, notices, press, screen_text, select, settle
 from tui.app import MiCrowApp
 from tui.screens.runs.compare_popup import SaeComparePopup
 from tui.state import StateFile
 from tui.widgets.lists.row_list import RowList
 
-SIZES = pytest.mark.parametrize(
-    "size",
-    [
-        pytest.param((80, 24), id="small"),
-        pytest.param((200, 60), id="large", marks=pytest.mark.slow),
-    ],
-)
 # name, steps, batch size, what FVU and L0 tend to
 TRAINED = (
     ("sweep-k8", 600, 2048, 0.31, 8.0),
@@ -51,19 +44,11 @@ def sweep(app_workspace):
     return app_workspace
 
 
-async def on_saes(pilot, key: str) -> RowList:
-    rows = pilot.app.screen.query_one("#list-saes", RowList)
-    rows.focus()
-    rows.select(key)
-    await settle(pilot)
-    return rows
-
-
 async def test_marked_saes_are_compared_and_enter_selects_one(sweep, run_app):
     async with run_app(sweep, size=(120, 40)) as pilot:
-        rows = await on_saes(pilot, "sweep-k8")
+        rows = await select(pilot, "saes", "sweep-k8")
         await press(pilot, "space")
-        await on_saes(pilot, "sweep-k64")
+        await select(pilot, "saes", "sweep-k64")
         await press(pilot, "space")
         assert screen_text(pilot).count("● sweep-") == 2
         await press(pilot, "equals_sign")
@@ -84,7 +69,7 @@ async def test_marked_saes_are_compared_and_enter_selects_one(sweep, run_app):
 @pytest.mark.slow
 async def test_without_marks_all_on_the_layer_are_compared(sweep, run_app):
     async with run_app(sweep, size=(120, 40)) as pilot:
-        await on_saes(pilot, "sweep-k16")
+        await select(pilot, "saes", "sweep-k16")
         await press(pilot, "equals_sign")
         table = pilot.app.screen.query_one("#comparing-table", RowList)
         names = {name for name, *_ in TRAINED}
@@ -95,7 +80,7 @@ async def test_without_marks_all_on_the_layer_are_compared(sweep, run_app):
 @pytest.mark.slow
 async def test_each_curve_carries_the_letter_of_its_row(sweep, run_app):
     async with run_app(sweep, size=(120, 40)) as pilot:
-        await on_saes(pilot, "sweep-k16")
+        await select(pilot, "saes", "sweep-k16")
         await press(pilot, "v", "asterisk", "equals_sign")
         table = pilot.app.screen.query_one("#comparing-table", RowList)
         charts = screen_text(pilot).partition("held-out FVU")[2]
@@ -107,7 +92,7 @@ async def test_each_curve_carries_the_letter_of_its_row(sweep, run_app):
 @pytest.mark.slow
 async def test_one_mark_is_too_few_and_escape_unmarks(sweep, run_app):
     async with run_app(sweep) as pilot:
-        await on_saes(pilot, "sweep-k16")
+        await select(pilot, "saes", "sweep-k16")
         await press(pilot, "space", "equals_sign")
         assert not isinstance(pilot.app.screen, SaeComparePopup)
         assert "1 SAE is marked; mark 2 to 12 SAEs with space" in notices(pilot)
@@ -122,7 +107,7 @@ async def test_damaged_files_leave_gaps_in_the_comparison(sweep, run_app):
         (folder / "training.json").write_text('{"result": [1], "config": 3}')
         (folder / "metrics.parquet").write_bytes(b"PAR1 not really")
     async with run_app(sweep) as pilot:
-        await on_saes(pilot, "sweep-k16")
+        await select(pilot, "saes", "sweep-k16")
         await press(pilot, "equals_sign")
         text = screen_text(pilot)
         assert "sweep-k64" in text
@@ -134,9 +119,9 @@ async def test_marks_and_the_row_come_back_and_what_is_no_list_is_told(sweep, mo
     file = StateFile(sweep.root)
     async with MiCrowApp(sweep, None, file.read(), file).run_test() as pilot:
         await settle(pilot)
-        await on_saes(pilot, "sweep-k16")
+        await select(pilot, "saes", "sweep-k16")
         await press(pilot, "space")
-        await on_saes(pilot, "sweep-k8")
+        await select(pilot, "saes", "sweep-k8")
         pilot.app.exit()
     async with MiCrowApp(sweep, None, file.read(), file).run_test() as pilot:
         await settle(pilot)
@@ -161,7 +146,7 @@ def test_picture_of_a_comparison(snap_compare, sweep, size):
     async def drive(pilot) -> None:
         await settle(pilot)
         await press(pilot, "1")
-        await on_saes(pilot, "sweep-k16")
+        await select(pilot, "saes", "sweep-k16")
         await press(pilot, "equals_sign")
 
     assert snap_compare(app, terminal_size=size, run_before=drive)

@@ -9,7 +9,7 @@ from mi_crow.jobs import list_jobs
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from mi_crow.store.notes import read_note
 from tests.tui.conftest import NOW, add_sae
-from tests.tui.driving import press, screen_text, settle
+from tests.tui.driving import SIZES, press, screen_text, select, settle
 from tui.app import MiCrowApp
 from tui.screens.runs import history
 from tui.screens.runs.detail import plain_facts
@@ -17,14 +17,6 @@ from tui.screens.runs.history import read_sae
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.log_view import LogPopup, LogText
-
-SIZES = pytest.mark.parametrize(
-    "size",
-    [
-        pytest.param((80, 24), id="small"),
-        pytest.param((200, 60), id="large", marks=pytest.mark.slow),
-    ],
-)
 
 
 @pytest.fixture
@@ -58,13 +50,6 @@ def add_trained(workspace, sae_id: str) -> None:
         for step in range(0, 600, 20)
     ]
     MetricsTable(rows).write(folder / "metrics.parquet")
-
-
-async def select(pilot, name: str, key: str) -> None:
-    rows = pilot.app.screen.query_one(f"#list-{name}", RowList)
-    rows.focus()
-    rows.select(key)
-    await settle(pilot)
 
 
 async def test_an_sae_that_was_not_evaluated_shows_what_its_training_measured(

@@ -457,18 +457,6 @@ def test_memory_is_what_the_last_job_alike_used(app_workspace, fake_jobs):
 # In the app.
 
 
-@pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    calls: list[dict[str, Any]] = []
-
-    def submit(workspace, kind, params, device="auto", name=None, after=None, **how) -> str:
-        calls.append({"kind": kind, "params": params, "name": name} | how)
-        return "a-job"
-
-    monkeypatch.setattr("mi_crow.jobs.launch.submit", submit)
-    return calls
-
-
 @pytest.mark.slow
 async def test_a_failed_job_opens_its_form_with_its_own_values(
     app_workspace, fake_jobs, run_app, submitted

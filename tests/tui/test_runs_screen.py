@@ -19,19 +19,6 @@ from tui.widgets.lists.row_list import RowList
 from tui.widgets.log_view import LogPopup
 
 
-@pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    """What forms hand to the jobs; no process is started."""
-    calls: list[dict] = []
-
-    def submit(workspace, kind, params, device="auto", name=None, after=None, **how):
-        calls.append({"kind": kind, "params": params, "device": device, "name": name})
-        return "a-job"
-
-    monkeypatch.setattr("mi_crow.jobs.launch.submit", submit)
-    return calls
-
-
 def rows(pilot, name: str) -> RowList:
     return pilot.app.screen.query_one(f"#list-{name}", RowList)
 

@@ -9,25 +9,9 @@ from mi_crow.jobs.device_lock import QueueLook
 from mi_crow.jobs.events import append_event
 from mi_crow.jobs.gauges import Gauges, GpuGauge
 from tests.tui.conftest import EVALUATION
-from tests.tui.driving import press, screen_text, settle
+from tests.tui.driving import SIZES, press, screen_text, select, settle
 from tui.app import MiCrowApp
 from tui.widgets.forms.popup import FormPopup
-from tui.widgets.lists.row_list import RowList
-
-SIZES = pytest.mark.parametrize(
-    "size",
-    [
-        pytest.param((80, 24), id="small"),
-        pytest.param((200, 60), id="large", marks=pytest.mark.slow),
-    ],
-)
-
-
-async def select(pilot, name: str, key: str) -> None:
-    rows = pilot.app.screen.query_one(f"#list-{name}", RowList)
-    rows.focus()
-    rows.select(key)
-    await settle(pilot)
 
 
 async def test_a_run_shows_what_was_captured_and_some_of_its_texts(app_workspace, run_app):

@@ -3,16 +3,10 @@
 import pytest
 
 from mi_crow.jobs import list_jobs
-from tests.tui.driving import press, settle
+from tests.tui.driving import LARGE, SIZES, SMALL, press, settle
 from tests.tui.test_control_screen import FakeSession
 from tui.app import MiCrowApp
 from tui.themes.named import PAPER
-
-SMALL, LARGE = (80, 24), (200, 60)
-SIZES = pytest.mark.parametrize(
-    "size",
-    [pytest.param(SMALL, id="small"), pytest.param(LARGE, id="large", marks=pytest.mark.slow)],
-)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from textual.pilot import Pilot
 from mi_crow.errors import CorruptDataError
 from mi_crow.store.json_object import JsonObject
 from mi_crow.store.workspace import Workspace
-from tests.helpers.index_fixture import make_index
 from tests.tui.driving import press, screen_text, settle
 from tui.app import MiCrowApp
 from tui.screens.features.opening import saved_look
@@ -22,12 +21,6 @@ from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.lists.row_list import RowList
 
 SAE = "fixture-sae"
-
-
-@pytest.fixture
-def indexed(empty_workspace: Workspace) -> Workspace:
-    make_index(empty_workspace, SAE)
-    return empty_workspace
 
 
 def started(workspace: Workspace) -> MiCrowApp:

@@ -8,7 +8,7 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 
 from mi_crow.store.workspace import Workspace
-from tests.tui.conftest import OpenSteer
+from tests.tui.conftest import OpenWithSession
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.stand_ins import ScriptedSession
 from tui import messages
@@ -22,7 +22,7 @@ SAE, OTHER = "demo-topk", "smol-sae"
 
 
 @pytest.fixture
-def open_steer(open_steer: OpenSteer, app_workspace) -> OpenSteer:
+def open_steer(open_steer: OpenWithSession, app_workspace) -> OpenWithSession:
     """Where two SAEs have weights, whose hash a saved text keeps."""
     for sae_id in (SAE, OTHER):
         (app_workspace.sae_dir(sae_id) / "sae_weights.safetensors").write_text(sae_id)

@@ -1,36 +1,19 @@
 """Tagging at the speed of reading: the next unnamed feature, further names, many at once."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import pytest
-from textual.pilot import Pilot
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.concepts.naming_line import complete_naming, parse_naming
-from tests.tui.driving import notices, press, settle
-from tests.tui.stand_ins import SAE, give_index
+from tests.tui.driving import notices, press, settle, table
+from tests.tui.stand_ins import SAE
 from tui.widgets.field import CompletingField
-from tui.widgets.lists.feature_table import FeatureTable
-
-OpenFeatures = Callable[..., AbstractAsyncContextManager[Pilot]]
 
 
 @pytest.fixture
-def open_features(run_app, app_workspace) -> OpenFeatures:
-    @asynccontextmanager
-    async def run() -> AsyncIterator[Pilot]:
-        async with run_app(app_workspace, size=(120, 40), sae_id=SAE) as pilot:
-            give_index(pilot.app)
-            await settle(pilot)
-            await press(pilot, "2", "g")
-            yield pilot
-
-    return run
-
-
-def table(pilot: Pilot) -> FeatureTable:
-    return pilot.app.screen.query_one(FeatureTable)
+def open_features(open_on):
+    return partial(open_on, "2", "g", size=(120, 40))
 
 
 async def test_enter_goes_on_to_the_next_without_a_name_and_alt_enter_stays(open_features):

@@ -4,7 +4,6 @@ import pytest
 from textual.pilot import Pilot
 from textual.widget import Widget
 
-from tests.helpers.index_fixture import make_index
 from tests.tui.driving import press, screen_text, settle
 from tui.actions import SCREENS
 from tui.app import MiCrowApp
@@ -15,12 +14,6 @@ from tui.state import StateFile
 from tui.widgets.lists.row_list import RowList
 
 SAE = "fixture-sae"
-
-
-@pytest.fixture
-def indexed(empty_workspace):
-    make_index(empty_workspace, SAE)
-    return empty_workspace
 
 
 def zoomed_pane(pilot: Pilot) -> Widget | None:
