@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.runs.parts import DOCUMENT_SCHEMA, stored_rows, write_part
+from tests.helpers.made_files import a_manifest
 
 LAYER = "blocks.0"
 WIDTH = 3
@@ -16,19 +17,8 @@ WIDTH = 3
 
 def manifest_of(folder: Path, dtype: str = "fp32", width: int = WIDTH) -> RunManifest:
     """A complete run without parts."""
-    return RunManifest(
-        run_id=folder.name,
-        model_id="m",
-        revision=None,
-        tokenizer_hash="",
-        layers=[LayerSpec(LAYER, "resid_post.0", width)],
-        dtype=dtype,
-        dataset={},
-        fingerprint="",
-        settings={},
-        created=0.0,
-        status="complete",
-    )
+    layers = [LayerSpec(LAYER, "resid_post.0", width)]
+    return a_manifest(folder.name, layers, None, dtype=dtype, created=0.0)
 
 
 def documents_table(

@@ -4,13 +4,12 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mi_crow.cli import main
-from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
+from tests.helpers.made_files import add_run, add_sae
 from tests.helpers.other_user import as_colleague, give_away, needs_root
 
 
@@ -24,23 +23,8 @@ def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A workspace with one run and one SAE without an index."""
     workspace = Workspace.open(tmp_path / "w")
     monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
-    RunManifest(
-        run_id="run",
-        model_id="m",
-        revision=None,
-        tokenizer_hash="",
-        layers=[LayerSpec("model.layers.1", "resid_post.1", 8)],
-        dtype="bf16",
-        dataset={},
-        fingerprint="",
-        settings={},
-        created=1.0,
-        status="complete",
-        parts=[PartSpec(0, 0, 10, 1000)],
-    ).save(workspace.make_run_dir("run", ""))
-    own: dict[str, Any] = {"layer": "model.layers.1", "run_id": "run"}
-    cfg = {"architecture": "topk", "d_in": 8, "d_sae": 64, "k": 4, "metadata": {"mi_crow": own}}
-    (workspace.make_sae_dir("sae", "") / "cfg.json").write_text(json.dumps(cfg))
+    add_run(workspace)
+    add_sae(workspace)
     return workspace
 
 

@@ -18,8 +18,9 @@ from textual.pilot import Pilot
 
 from mi_crow.jobs.gauges import Gauges
 from mi_crow.language_model.outline import Outline, outline_of
-from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, PartSpec
 from mi_crow.store.workspace import Workspace
+from tests.helpers import made_files
 from tests.helpers.index_fixture import make_index
 from tests.helpers.jobs_fixture import FakeJobs
 from tests.tui.driving import press, settle, without_sleeping
@@ -138,22 +139,18 @@ def app_workspace(
 
 
 def add_run(workspace: Workspace, run_id: str, model_id: str, created: float) -> None:
-    folder = workspace.make_run_dir(run_id, run_id)
-    RunManifest(
-        run_id=run_id,
-        model_id=model_id,
-        revision=None,
-        tokenizer_hash="0" * 16,
+    folder = made_files.add_run(
+        workspace,
+        run_id,
         layers=[LayerSpec("model.layers.2", "resid_post.2", 128)],
-        dtype="bf16",
+        model_id=model_id,
+        tokenizer_hash="0" * 16,
         dataset={"source": "sample", "split": "train"},
-        fingerprint="0" * 16,
         settings={"context_length": 128},
         created=created,
-        status="complete",
         seconds=15.2,
         parts=[PartSpec(0, 0, 512, 40_231), PartSpec(0, 1, 512, 40_100)],
-    ).save(folder)
+    )
     for part in range(2):
         add_documents(folder, part)
     pad_to(folder, 20_600_000)

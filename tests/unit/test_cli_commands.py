@@ -14,8 +14,9 @@ from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.spec import config_as_json, config_from_json
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.config import TrainConfig
-from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec
 from mi_crow.store.workspace import Workspace
+from tests.helpers.made_files import add_run
 
 LAYERS = [LayerSpec("model.layers.1", "resid_post.1", 8), LayerSpec("model.layers.2", "x", 8)]
 
@@ -25,20 +26,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     workspace = Workspace.open(tmp_path / "w")
     monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
     for name, layers, tokens in (("one", LAYERS[:1], 1_000_000), ("two", LAYERS, 5000)):
-        RunManifest(
-            run_id=name,
-            model_id="m",
-            revision=None,
-            tokenizer_hash="",
-            layers=layers,
-            dtype="bf16",
-            dataset={},
-            fingerprint="",
-            settings={},
-            created=1.0,
-            status="complete",
-            parts=[PartSpec(0, 0, 10, tokens)],
-        ).save(workspace.make_run_dir(name, ""))
+        add_run(workspace, name, layers=layers, tokens=tokens)
     return workspace
 
 

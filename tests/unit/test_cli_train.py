@@ -15,8 +15,9 @@ from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_train
 from mi_crow.jobs.spec import config_as_json, config_from_json
 from mi_crow.mechanistic.sae.config import ARCHITECTURES, TRANSCODERS, TrainConfig
-from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec
 from mi_crow.store.workspace import Workspace
+from tests.helpers.made_files import add_run
 
 Start = Callable[..., TrainConfig]
 
@@ -26,20 +27,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Runs `mi-crow train` on a run of two layers, gives the config of the job it would start."""
     workspace = Workspace.open(tmp_path / "w")
     monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
-    RunManifest(
-        run_id="run",
-        model_id="m",
-        revision=None,
-        tokenizer_hash="",
-        layers=[LayerSpec("a", "resid_post.1", 8), LayerSpec("b", "mlp_out.1", 8)],
-        dtype="bf16",
-        dataset={},
-        fingerprint="",
-        settings={},
-        created=1.0,
-        status="complete",
-        parts=[PartSpec(0, 0, 10, 5000)],
-    ).save(workspace.make_run_dir("run", ""))
+    layers = (LayerSpec("a", "resid_post.1", 8), LayerSpec("b", "mlp_out.1", 8))
+    add_run(workspace, layers=layers, tokens=5000)
     jobs: list[TrainConfig] = []
 
     def take(_: Workspace, kind: str, given: Any, options: Namespace, show: Any) -> int:

@@ -9,36 +9,21 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_fixture import FakeJobs
+from tests.helpers.made_files import add_run, add_sae
 
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     workspace = Workspace.open(tmp_path / "w")
     monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
-    run = workspace.make_run_dir("first", "")
-    RunManifest(
-        run_id="first",
-        model_id="org/model",
-        revision=None,
-        tokenizer_hash="",
-        layers=[LayerSpec("model.layers.1", "resid_post.1", 8)],
-        dtype="bf16",
-        dataset={"source": "sample"},
-        fingerprint="",
-        settings={},
-        created=1.0,
-        status="complete",
-        parts=[PartSpec(0, 0, 10, 1234)],
-    ).save(run)
+    of = {"model_id": "org/model", "dataset": {"source": "sample"}}
+    run = add_run(workspace, "first", tokens=1234, **of)
     (run / "tokens").mkdir()
     (run / "tokens" / "part-000-00000.parquet").write_bytes(b"x" * 5000)
-    own: dict[str, Any] = {"layer": "model.layers.1", "run_id": "first"}
-    cfg = {"architecture": "topk", "d_in": 8, "d_sae": 64, "k": 4, "metadata": {"mi_crow": own}}
-    sae = workspace.make_sae_dir("sae", "")
-    (sae / "cfg.json").write_text(json.dumps(cfg))
+    sae = add_sae(workspace, "sae", "first")
     (sae / "evaluation.json").write_text('{"fvu": 0.1234}')
     return workspace
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +14,19 @@ from mi_crow.errors import UserError
 from mi_crow.jobs import list_jobs, submit
 from mi_crow.jobs.checks import check_dataset, check_model
 from mi_crow.language_model.config import DatasetSpec, ModelSpec
-from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace
-
-
-def make_run(workspace: Workspace, name: str, width: int = 8, status: str = "complete") -> None:
-    RunManifest(
-        run_id=name,
-        model_id="m",
-        revision=None,
-        tokenizer_hash="",
-        layers=[LayerSpec("model.layers.1", "resid_post.1", width)],
-        dtype="fp32",
-        dataset={},
-        fingerprint="",
-        settings={},
-        created=1.0,
-        status=status,
-        parts=[PartSpec(0, 0, 10, 1000)],
-    ).save(workspace.make_run_dir(name, ""))
-
-
-def make_sae(workspace: Workspace, name: str, run: str | None = "r", width: int = 8) -> None:
-    own: dict[str, Any] = {"layer": "model.layers.1", "run_id": run}
-    cfg = {"architecture": "topk", "d_in": width, "d_sae": 64, "k": 4, "metadata": {"mi_crow": own}}
-    (workspace.make_sae_dir(name, "") / "cfg.json").write_text(json.dumps(cfg))
+from tests.helpers.made_files import LAYER, add_run, add_sae
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     workspace = Workspace.open(tmp_path / "w")
-    make_run(workspace, "r")
-    make_run(workspace, "half", status="running")
-    make_run(workspace, "wide", width=16)
-    make_sae(workspace, "s")
-    make_sae(workspace, "orphan", run="gone")
-    make_sae(workspace, "foreign", run=None)
+    add_run(workspace, "r")
+    add_run(workspace, "half", status="running")
+    add_run(workspace, "wide", layers=(replace(LAYER, width=16),))
+    add_sae(workspace, "s", "r")
+    add_sae(workspace, "orphan", "gone")
+    add_sae(workspace, "foreign", None)
     return workspace
 
 

@@ -15,9 +15,9 @@ from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.output import reserve_output
 from mi_crow.jobs.process import take_lock
 from mi_crow.jobs.status import write_status
-from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_fixture import FakeJobs, own_queues
+from tests.helpers.made_files import add_run
 
 
 @pytest.fixture
@@ -33,13 +33,6 @@ def jobs(workspace: Workspace) -> Iterator[FakeJobs]:
     fake = FakeJobs(workspace)
     yield fake
     fake.close()
-
-
-def add_run(workspace: Workspace, status: str = "complete") -> Path:
-    folder = workspace.make_run_dir("run", "")
-    layers = [LayerSpec("l", "l", 8)]
-    RunManifest("run", "m", None, "", layers, "bf16", {}, "", {}, 1.0, status).save(folder)
-    return folder
 
 
 def training(workspace: Workspace, jobs: FakeJobs, status: str, name: str = "sae") -> str:

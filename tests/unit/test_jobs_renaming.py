@@ -17,8 +17,8 @@ from mi_crow.jobs.spec import JobSpec
 from mi_crow.jobs.status import write_status
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.atomic import write_json
-from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.workspace import RENAMING_NAME, Workspace, read_sae_summary
+from tests.helpers.made_files import add_run, add_sae
 
 # What a process does to a disk one step at a time; a kill may come before each.
 _STEPS = ("os.rename", "os.remove", "sqlite3.connect", "fcntl.flock")
@@ -27,26 +27,10 @@ _STEPS = ("os.rename", "os.remove", "sqlite3.connect", "fcntl.flock")
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     workspace = Workspace.open(tmp_path / "w")
-    run = workspace.make_run_dir("old", "")
-    RunManifest(
-        run_id="old",
-        model_id="m",
-        revision=None,
-        tokenizer_hash="",
-        layers=[LayerSpec("blocks.1", "resid_post.1", 8)],
-        dtype="fp32",
-        dataset={},
-        fingerprint="",
-        settings={},
-        created=1.0,
-        status="complete",
-    ).save(run)
-    own: dict[str, Any] = {"layer": "blocks.1", "run_id": "old"}
-    cfg = {"architecture": "topk", "d_in": 8, "d_sae": 64, "k": 4, "metadata": {"mi_crow": own}}
+    add_run(workspace, "old", tokens=None)
     for name in ("old", "other"):
-        sae = workspace.make_sae_dir(name, "")
+        sae = add_sae(workspace, name, "old")
         write_json(sae / "training.json", {"config": {"run_id": "old"}, "result": {}})
-        write_json(sae / "cfg.json", cfg)
     job = workspace.make_job_dir("train")
     JobSpec("train", {"run_id": "old", "layer": "resid_post.1"}).save(job)
     write_json(job / "output.json", {"what": "sae", "id": "old"})

@@ -10,6 +10,7 @@ import pytest
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
 from mi_crow.store.workspace import Workspace, folder_bytes, read_sae_summary
+from tests.helpers.made_files import a_manifest
 
 not_root = pytest.mark.skipif(os.getuid() == 0, reason="root may read and write everything")
 
@@ -20,19 +21,8 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def manifest(run_id: str, **changes: Any) -> RunManifest:
-    fields: dict[str, Any] = {
-        "run_id": run_id,
-        "model_id": "m",
-        "revision": None,
-        "tokenizer_hash": "h",
-        "layers": [LayerSpec("model.layers.15", "resid_post.15", 576)],
-        "dtype": "bf16",
-        "dataset": {"source": "sample"},
-        "fingerprint": "f",
-        "settings": {},
-        "created": 1.0,
-    }
-    return RunManifest(**(fields | changes))
+    changes = {"status": "running", "parts": [], "dataset": {"source": "sample"}} | changes
+    return a_manifest(run_id, [LayerSpec("model.layers.15", "resid_post.15", 576)], **changes)
 
 
 def make_sae(workspace: Workspace, name: str, cfg: Any) -> Path:

@@ -11,9 +11,10 @@ from mi_crow.errors import CorruptDataError
 from mi_crow.jobs.events import append_event, parse_event
 from mi_crow.jobs.spec import JobSpec
 from mi_crow.jobs.status import STATUS_NAME, list_jobs, read_state, write_status
-from mi_crow.store.runs.manifest import LayerSpec, PartSpec, RunManifest
+from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.workspace import Workspace, read_sae_summary
 from tests.helpers.jobs_fixture import FakeJobs
+from tests.helpers.made_files import a_manifest
 
 WRONG: tuple[Any, ...] = ("x", [], {}, [1, {}], True, 10**299, -(10**299), float("nan"), 1.5)
 _CFG = {
@@ -32,20 +33,8 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def manifest() -> RunManifest:
-    return RunManifest(
-        run_id="r",
-        model_id="m",
-        revision=None,
-        tokenizer_hash="0",
-        layers=[LayerSpec("l", "p", 8)],
-        dtype="bf16",
-        dataset={"source": "sample"},
-        fingerprint="0",
-        settings={},
-        created=1.0,
-        rounding={"l": [0.1, 1.0]},
-        parts=[PartSpec(0, 0, 1, 1)],
-    )
+    more = {"dataset": {"source": "sample"}, "rounding": {"l": [0.1, 1.0]}}
+    return a_manifest("r", [LayerSpec("l", "p", 8)], 1, **more)
 
 
 def test_every_wrong_value_in_a_manifest_is_told_or_harmless(tmp_path: Path):
