@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from mi_crow.store.workspace import Workspace
-from tests.helpers.jobs_fixture import own_queues
+from tests.helpers.jobs_fixture import FakeJobs, own_queues
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
@@ -85,6 +85,14 @@ def _own_queues(_queues_of_the_tests: Iterator[Path], monkeypatch: pytest.Monkey
 def workspace(tmp_path: Path) -> Workspace:
     """A workspace that nobody else uses."""
     return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture
+def jobs(workspace: Workspace) -> Iterator[FakeJobs]:
+    """Jobs of that workspace, in whatever state a test wants them."""
+    fake = FakeJobs(workspace)
+    yield fake
+    fake.close()
 
 
 @pytest.fixture(scope="session")

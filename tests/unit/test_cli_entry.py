@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,9 @@ from tests.helpers.jobs_fixture import STATES, FakeJobs
 
 
 @pytest.fixture
-def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeJobs]:
-    workspace = Workspace.open(tmp_path / "w")
-    monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
-    fake = FakeJobs(workspace)
-    yield fake
-    fake.close()
+def jobs(jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
+    monkeypatch.setenv("MI_CROW_WORKSPACE", str(jobs.workspace.root))
+    return jobs
 
 
 class Run:

@@ -1,7 +1,6 @@
 """What the workspace holds: listed, shown, renamed, noted and removed from the command line."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,6 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     sae = add_sae(workspace, "sae", "first")
     (sae / "evaluation.json").write_text('{"fvu": 0.1234}')
     return workspace
-
-
-@pytest.fixture
-def jobs(workspace: Workspace) -> Iterator[FakeJobs]:
-    fake = FakeJobs(workspace)
-    yield fake
-    fake.close()
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:

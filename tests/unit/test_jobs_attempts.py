@@ -20,11 +20,6 @@ def _own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_queues(tmp_path, monkeypatch)
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str):
     assert run_command_line(arguments) == 0
     return json.loads(capsys.readouterr().out)

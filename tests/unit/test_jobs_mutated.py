@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from mi_crow.jobs.events import read_events
 from mi_crow.jobs.launch import forget
 from mi_crow.jobs.status import UNREADABLE
 from mi_crow.store.workspace import Workspace
-from tests.helpers.jobs_fixture import STATES, FakeJobs, own_queues
+from tests.helpers.jobs_fixture import STATES, FakeJobs
 from tests.helpers.mutations import BYTES, odd_file, odd_json, put_back
 from tui.screens.runs.detail import job_detail
 from tui.screens.runs.history import HistoryReader
@@ -27,14 +27,6 @@ from tui.widgets.frame.header import running_label
 
 FILES = ("spec.json", "events.jsonl", "status.json", "worker.log", "lock", "cancel", "output.json")
 MOST_SECONDS = 20.0  # for all readers of one folder; what hangs takes longer
-
-
-@pytest.fixture
-def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeJobs]:
-    own_queues(tmp_path, monkeypatch)
-    made = FakeJobs(Workspace.open(tmp_path / "ws"))
-    yield made
-    made.close()
 
 
 def mutate(folder: Path, dice: random.Random) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,6 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     workspace = Workspace.open(tmp_path / "w")
     monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
     return workspace
-
-
-@pytest.fixture
-def jobs(workspace: Workspace) -> Iterator[FakeJobs]:
-    fake = FakeJobs(workspace)
-    yield fake
-    fake.close()
 
 
 def training(workspace: Workspace, jobs: FakeJobs, status: str, name: str = "sae") -> str:

@@ -1,7 +1,6 @@
 """What a job's folder shows, in every state and after every kind of death."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +14,6 @@ from mi_crow.jobs.spec import JobSpec
 from mi_crow.jobs.status import SILENT_S, write_status
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_fixture import STATES, FakeJobs
-
-
-@pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[FakeJobs]:
-    fake = FakeJobs(Workspace.open(tmp_path / "workspace"))
-    yield fake
-    fake.close()
 
 
 @pytest.mark.parametrize("status", STATES)

@@ -15,11 +15,6 @@ from tests.helpers.made_files import a_manifest
 not_root = pytest.mark.skipif(os.getuid() == 0, reason="root may read and write everything")
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
 def manifest(run_id: str, **changes: Any) -> RunManifest:
     changes = {"status": "running", "parts": [], "dataset": {"source": "sample"}} | changes
     return a_manifest(run_id, [LayerSpec("model.layers.15", "resid_post.15", 576)], **changes)

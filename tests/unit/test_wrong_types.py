@@ -27,11 +27,6 @@ _CFG = {
 _EVALUATION = {"fvu": 0.1, "l0": 4.0, "dead_share": None, "probes": {"latents": {"1": 0.9}}}
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
 def manifest() -> RunManifest:
     more = {"dataset": {"source": "sample"}, "rounding": {"l": [0.1, 1.0]}}
     return a_manifest("r", [LayerSpec("l", "p", 8)], 1, **more)
