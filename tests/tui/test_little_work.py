@@ -306,8 +306,8 @@ async def test_what_is_drawn_in_pieces_is_the_whole_screen(wide_features):
 async def test_examples_below_the_screen_are_drawn_in_the_end(wide_features):
     examples = wide_features.app.screen.query_one(ExampleList)
     await press(wide_features, "enter", "G")
-    assert examples.cursor == examples.count - 1
-    assert examples.text_to_copy()[0].count("document") == examples.count
+    assert examples.cursor == examples.item_count - 1
+    assert examples.text_to_copy()[0].count("document") == examples.item_count
 
 
 class _TextApp(App[None]):

@@ -9,10 +9,9 @@ from textual import events
 from textual.content import Content
 from textual.geometry import Region
 from textual.message import Message
-from textual.reactive import reactive
 
-from tui.actions import bindings
 from tui.widgets.example_lines import Drawing, ExampleLook, Folded, folded
+from tui.widgets.lists.cursor_list import Cursor
 from tui.widgets.lists.line_view import LineView
 from tui.widgets.token_heat import heat_mode
 
@@ -20,11 +19,8 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import Example
 
 
-class ExampleList(LineView):
+class ExampleList(Cursor, LineView):
     """Examples under one another."""
-
-    BINDINGS = bindings("list")
-    cursor: reactive[int] = reactive(0, init=False, repaint=False)
 
     @dataclass
     class Opened(Message):
@@ -55,7 +51,7 @@ class ExampleList(LineView):
         return self._examples[self.cursor].example if self._examples else None
 
     @property
-    def count(self) -> int:
+    def item_count(self) -> int:
         """How many different texts there are."""
         return len(self._examples)
 
@@ -128,23 +124,20 @@ class ExampleList(LineView):
             return range(0)
         return range(self._starts[place], self._ends[place])
 
-    def _refresh_example(self, place: int) -> None:
+    def refresh_item(self, place: int) -> None:
         lines = self._lines_of(place)
         if lines:
             self.refresh_lines(lines.start, len(lines))
 
     # Moving.
 
-    def validate_cursor(self, cursor: int) -> int:
-        return max(0, min(cursor, len(self._examples) - 1))
-
     def watch_cursor(self, before: int, now: int) -> None:
         if self._look == "documents":  # the one under the cursor is open
             self.rewrap()
             return
         self._keep_cursor_visible()
-        self._refresh_example(before)
-        self._refresh_example(now)
+        self.refresh_item(before)
+        self.refresh_item(now)
 
     def _keep_cursor_visible(self) -> None:
         if self._starts:
@@ -159,18 +152,6 @@ class ExampleList(LineView):
             self.rewrap()
         else:
             self._keep_cursor_visible()
-
-    def on_focus(self) -> None:
-        self._refresh_example(self.cursor)
-
-    def on_blur(self) -> None:
-        self._refresh_example(self.cursor)
-
-    def action_cursor_down(self) -> None:
-        self.cursor += 1
-
-    def action_cursor_up(self) -> None:
-        self.cursor -= 1
 
     def action_page_down(self) -> None:
         below = round(self.scroll_offset.y) + self.size.height
@@ -190,15 +171,6 @@ class ExampleList(LineView):
         self._draw_rest()
         if self._starts:
             self.cursor = max(bisect_right(self._starts, max(line, 0)) - 1, 0)
-
-    def action_first(self) -> None:
-        self.cursor = 0
-
-    def action_last(self) -> None:
-        self.cursor = len(self._examples) - 1
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return action != "select_row" or self.example is not None
 
     def action_select_row(self) -> None:
         if self.example is not None:

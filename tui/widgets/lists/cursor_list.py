@@ -31,15 +31,56 @@ def _on_cursor(content: Content) -> Content:
     return Content(content.plain, spans)
 
 
-class CursorList(StripView):
-    """Moves a cursor with the keys of the action table; a move draws the two lines that it changes.
+class Cursor(StripView):
+    """Moves a cursor over items with the keys of the action table. Subclasses say how many items
+    there are, draw one again, and what choosing one means."""
+
+    BINDINGS = bindings("list")
+    cursor: reactive[int] = reactive(0, init=False, repaint=False)
+
+    @property
+    def item_count(self) -> int:
+        raise NotImplementedError
+
+    def refresh_item(self, place: int) -> None:
+        """Draws an item that got or lost the cursor."""
+        raise NotImplementedError
+
+    def action_select_row(self) -> None:
+        """Posts the message that the item under the cursor was chosen."""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "select_row" or self.item_count > 0
+
+    def validate_cursor(self, cursor: int) -> int:
+        return max(0, min(cursor, self.item_count - 1))
+
+    def on_focus(self) -> None:
+        self.refresh_item(self.cursor)
+
+    def on_blur(self) -> None:
+        self.refresh_item(self.cursor)
+
+    def action_cursor_down(self) -> None:
+        self.cursor += 1
+
+    def action_cursor_up(self) -> None:
+        self.cursor -= 1
+
+    def action_first(self) -> None:
+        self.cursor = 0
+
+    def action_last(self) -> None:
+        self.cursor = self.item_count - 1
+
+
+class CursorList(Cursor):
+    """One-line rows; a move draws the two lines that it changes.
 
     Subclasses know their rows: `row_count`, `row_content`, and what a chosen row means.
     """
 
-    BINDINGS = bindings("list")
     COMPONENT_CLASSES = {"list--cursor", "list--cursor-blurred"}
-    cursor: reactive[int] = reactive(0, init=False, repaint=False)
 
     def __init__(
         self, empty: Sentence = "", id: str | None = None, classes: str | None = None
@@ -47,6 +88,13 @@ class CursorList(StripView):
         super().__init__(id=id, classes=classes)
         self._empty = empty  # shown while there are no rows
         self._had_rows = False
+
+    @property
+    def item_count(self) -> int:
+        return self.row_count
+
+    def refresh_item(self, place: int) -> None:
+        self.refresh_line(place)
 
     def row_content(self, index: int, width: int, marker: str) -> Content:
         """One row in `width` cells; `marker` stands in the first of them."""
@@ -61,12 +109,6 @@ class CursorList(StripView):
             self._empty = sentence
             self.refresh()
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return action != "select_row" or self.row_count > 0
-
-    def action_select_row(self) -> None:
-        """Posts the message that the row under the cursor was chosen."""
-
     def rows_changed(self, cursor: int) -> None:
         """Draws all rows again, with the cursor on row `cursor`."""
         if (self.row_count > 0) != self._had_rows:
@@ -74,7 +116,7 @@ class CursorList(StripView):
             self.refresh_bindings()  # whether enter opens anything
         self.forget_strips()
         self.set_line_count(self.row_count)
-        self.set_reactive(CursorList.cursor, max(cursor, 0))
+        self.set_reactive(Cursor.cursor, max(cursor, 0))
         self._keep_cursor_visible()
         self.refresh()
 
@@ -99,16 +141,7 @@ class CursorList(StripView):
         content = self.row_content(line, self.text_width, marker)
         return _on_cursor(content) if look == "list--cursor" else content
 
-    def on_focus(self) -> None:
-        self.refresh_line(self.cursor)
-
-    def on_blur(self) -> None:
-        self.refresh_line(self.cursor)
-
     # Moving.
-
-    def validate_cursor(self, cursor: int) -> int:
-        return max(0, min(cursor, self.row_count - 1))
 
     def watch_cursor(self, before: int, now: int) -> None:
         self._keep_cursor_visible()
@@ -126,23 +159,11 @@ class CursorList(StripView):
             line = max(0, min(line + (more if beyond > 0 else -more), self.row_count - 1))
         self.scroll_to_region(Region(0, line, 1, 1), animate=False, force=True)
 
-    def action_cursor_down(self) -> None:
-        self.cursor += 1
-
-    def action_cursor_up(self) -> None:
-        self.cursor -= 1
-
     def action_page_down(self) -> None:
         self.cursor += max(self.size.height - 1, 1)
 
     def action_page_up(self) -> None:
         self.cursor -= max(self.size.height - 1, 1)
-
-    def action_first(self) -> None:
-        self.cursor = 0
-
-    def action_last(self) -> None:
-        self.cursor = self.row_count - 1
 
     def on_click(self, event: events.Click) -> None:
         index = event.y + round(self.scroll_offset.y)
