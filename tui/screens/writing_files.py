@@ -33,7 +33,7 @@ class WritesFiles(_Screen):
             self.tell(error)
             return None
 
-    def ask_to_replace(self, path: Path, then: Callable[[bool], object]) -> None:
+    def ask_to_replace(self, path: Path, then: Callable[[bool], None]) -> None:
         """Calls `then(False)`; where there is a file already, `then(True)` once somebody agreed."""
         if not os.path.lexists(path):
             then(False)
