@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import Example
 
 
-class ExampleList(Cursor, LineView):
+class ExampleList(LineView, Cursor):
     """Examples under one another."""
 
     @dataclass

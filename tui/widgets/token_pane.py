@@ -35,7 +35,7 @@ class _UnderLine:
     labels: tuple[tuple[int, str, int], ...]
 
 
-class TokenPane(TokenCursor, LineView):
+class TokenPane(LineView, TokenCursor):
     """Tokens under the keys: left and right by token, up and down by line. A move draws the lines
     of the two tokens that it changes. Labels may stand under each token."""
 
