@@ -99,7 +99,7 @@ def test_a_job_that_left_nothing_needs_no_force(
 def test_a_run_that_a_capture_can_go_on_with_is_kept_without_force(
     workspace: Workspace, jobs: FakeJobs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_run(workspace, "running")
+    add_run(workspace, status="running")
     job = jobs.add("cancelled", "capture")
     write_status(
         workspace.jobs_dir / job, {"status": "cancelled", "resumable": True, "output": "run"}
