@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from textual.binding import Binding, BindingType
 
 from tui.action_tables.action import Action
-from tui.action_tables.concepts import CONCEPTS, CONFLICTS, PAST
+from tui.action_tables.concepts import CONCEPTS, CONFLICTS, IMPORTS, PAST
 from tui.action_tables.control import CONTROL
 from tui.action_tables.inspect import (
     CAUSES,
@@ -156,6 +156,7 @@ RUNS = (
     Action("runs.train", "", "new('train')", "train", "Train an SAE on a run"),
     Action("runs.index", "", "new('index')", "index", "Build the feature index of an SAE"),
     Action("runs.explain", "", "new('explain')", "names", "Propose names for an SAE's features"),
+    Action("runs.explanations", "", "new('explanations')", "explain", "Explain by a chat model"),
     Action("runs.evaluate", "", "new('evaluate')", "evaluate", "Evaluate an SAE"),
     Action("runs.import", "", "new('import')", "import", "Import an SAE: hub, folder or file"),
     Action("runs.library", "", "library", "library", "Choose among published SAEs, and import"),
@@ -169,6 +170,7 @@ NEW = (
     Action("new.train", "t", "choose('train')", "train", "Train", False),
     Action("new.index", "i", "choose('index')", "index", "Index", False),
     Action("new.explain", "n", "choose('explain')", "names", "Names", False),
+    Action("new.explanations", "p", "choose('explanations')", "explanations", "Explain", False),
     Action("new.evaluate", "e", "choose('evaluate')", "evaluate", "Evaluate", False),
     Action("new.library", "l", "choose('library')", "library", "Library", False),
     Action("new.import", "m", "choose('import')", "import", "Import", False),
@@ -257,6 +259,7 @@ ACTIONS: tuple[Action, ...] = (
     *VECTORS,
     *CONCEPTS,
     *CONFLICTS,
+    *IMPORTS,
     *PAST,
     *CONTROL,
 )

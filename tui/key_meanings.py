@@ -22,6 +22,7 @@ ANSWERS = (
     "causes",
     "grid",
     "conflicts",
+    "imports",
     "past",
     "differences",
     "inspections",

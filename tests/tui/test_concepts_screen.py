@@ -11,6 +11,7 @@ from mi_crow.mechanistic.features.records import FeatureFilter
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.stand_ins import NAMES, SAE, give_index
 from tui.app import MiCrowApp
+from tui.screens.concepts.importing import ImportPopup
 from tui.screens.concepts.typed_path import typed_path
 from tui.screens.features.detail import FeatureDetailPane
 from tui.widgets.field import Field
@@ -163,27 +164,38 @@ async def test_nothing_is_written_over_a_file_without_a_yes(open_concepts, tmp_p
         assert len(json.loads(path.read_text())) == len(NAMES)
 
 
-@pytest.mark.slow
-async def test_an_import_replaces_nothing_without_a_yes(open_concepts, tmp_path):
+async def test_an_import_asks_by_which_rule_and_shows_what_it_would_change(open_concepts, tmp_path):
     path = tmp_path / "names.json"
     feature, name = next(iter(NAMES.items()))
-    rows = [{"sae_id": SAE, "feature": feature, "name": name, "note": "another note"}]
+    rows = [
+        {"sae_id": SAE, "feature": feature, "name": name, "note": "another note"},
+        {"sae_id": SAE, "feature": feature, "name": "another name"},
+        {"sae_id": SAE, "feature": -1, "name": "nowhere"},
+    ]
     path.write_text(json.dumps(rows))
     async with open_concepts() as pilot:
         annotations = pilot.app.context.annotations
         annotations.set_concept(SAE, feature, name, note="my note")
 
-        def note() -> str:
-            (found,) = [one for one in annotations.concepts(SAE) if one.feature == feature]
-            return found.note
+        def said() -> dict[str, str]:
+            return {one.name: one.note for one in annotations.concepts(SAE, feature)}
 
-        for answer, expected in (("n", "my note"), ("y", "another note")):
-            await press(pilot, "I")
-            pilot.app.screen.query_one(PromptLine).query_one(Field).value = str(path)
-            await press(pilot, "enter")
-            assert isinstance(pilot.app.screen, Confirm)
-            await press(pilot, answer)
-            assert note() == expected
+        await press(pilot, "I")
+        pilot.app.screen.query_one(PromptLine).query_one(Field).value = str(path)
+        await press(pilot, "enter")
+        assert isinstance(pilot.app.screen, ImportPopup)
+        for words in ("[keep]", "2 kept as they were", "nothing changes", "row 3: feature -1"):
+            assert words in screen_text(pilot)
+        await press(pilot, "l", "l")
+        for words in ("[both]", "another name", "my note", "another name"):
+            assert words in screen_text(pilot)
+        await press(pilot, "enter")
+        assert "leaves out the rows that are wrong" in notices(pilot)
+        assert said() == {name: "my note"}
+        await press(pilot, "space", "enter")
+        assert said() == {name: "my note\nanother note", "another name": ""}
+        await press(pilot, "u")
+        assert said() == {name: "my note"}
 
 
 @pytest.mark.parametrize("text", ["~no-such-user/a.json", "x" * 300 + ".json", "/etc/passwd/a.csv"])

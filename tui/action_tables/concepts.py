@@ -30,4 +30,10 @@ CONFLICTS = (
     Action("conflicts.merge", "m", "merge", "one name", "Give these features the first name"),
 )
 
+IMPORTS = (
+    Action("imports.left", "h", "rule(-1)", "rule", "The rule before"),
+    Action("imports.right", "l", "rule(1)", "rule", "The next rule: keep, replace, both, higher"),
+    Action("imports.skip", "space", "skip", "skip bad", "Leave out rows that are wrong, or not"),
+)
+
 PAST = (Action("past.show", "f", "next_shown", "of what", "Of the feature, the SAE, everything"),)

@@ -16,6 +16,9 @@ INSPECT = (
     ),
     Action("inspect.texts", "d", "next_look", "texts", "Top features under each token, or not"),
     Action("inspect.attribute", "a", "attribute", "why", "What made the model say what follows"),
+    Action(
+        "inspect.ask", "", "ask_why", "why..", "Explain a logit, a difference, a feature", False
+    ),
     Action("inspect.map", "m", "grid", "grid", "Features by tokens, as a grid"),
     Action("inspect.lens", "D", "lens", "lens", "What the model would say after each layer"),
     Action("inspect.vectors", "", "vectors", "vectors", "Vectors, to be lanes of the grid", False),
@@ -35,6 +38,8 @@ INSPECT = (
 # The popups of Inspect.
 CAUSES = (
     Action("causes.ablate", "space", "ablate", "ablate", "Ablate the feature here, or let it be"),
+    Action("causes.ask", "e", "ask", "edit", "Ask otherwise: another target, other SAEs, steps"),
+    Action("causes.look", "d", "next_look", "look", "The tree, or the features of each SAE"),
     Action("causes.steer", "s", "steer", "steer", "Send the feature to Steer"),
     Action("causes.save", "S", "save", "save", "Save the text with what was found"),
 )

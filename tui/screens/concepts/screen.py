@@ -19,6 +19,7 @@ from tui.annotate import may_tag, rename, write
 from tui.clipboard import copy
 from tui.preferences.key_words import key
 from tui.preferences.list_columns import CONCEPT_COLUMNS
+from tui.screens.concepts.importing import ImportsNames
 from tui.screens.concepts.looking import LOOKING, ConceptLookScreen
 from tui.screens.concepts.marking import MARKING, saved_marks
 from tui.screens.concepts.rows import (
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
 
 
-class ConceptsScreen(WritesFiles, ConceptLookScreen):
+class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
     """The concepts of the open SAE: bulk edit, undo, import and export."""
 
     NAME = "concepts"
@@ -308,7 +309,9 @@ class ConceptsScreen(WritesFiles, ConceptLookScreen):
         elif message.purpose == "export":
             self._export(value)
         elif message.purpose == "import":
-            self._import(value)
+            path = self.path_in(value)
+            if path is not None:
+                self.import_from(path)
         elif message.purpose == "rename" and value:
             self._rename(chosen, value)
         elif message.purpose == "note":
@@ -333,33 +336,6 @@ class ConceptsScreen(WritesFiles, ConceptLookScreen):
             return f"Exported {count} concepts to {path}"
 
         self.ask_to_replace(path, lambda replace: write(self.mi_crow, partial(change, replace)))
-
-    def _import(self, text: str, *, force: bool = False) -> None:
-        """Reads the file called `text`; asks before concepts are replaced."""
-        sae_id, workspace = self.context.sae_id, self.context.workspace
-        path = self.path_in(text)
-        if path is None:
-            return
-
-        def ask(what_happens: str) -> None:
-            popup = Confirm("Replace your concepts?", what_happens)
-            again = partial(self._import, text, force=True)
-            self.app.push_screen(popup, lambda yes: again() if yes else None)
-
-        def change(annotations: "Annotations") -> str:
-            from mi_crow.mechanistic.concepts.exchange.importing import (
-                WouldReplaceError,
-                import_concepts,
-            )
-
-            try:
-                done = import_concepts(workspace, annotations, path, sae_id=sae_id, force=force)
-            except WouldReplaceError as error:
-                self.call_later(ask, f"{error}; {key('app.undo')} undoes.")
-                return "Nothing imported yet"
-            return f"Imported {done.concepts} concepts from {path}"
-
-        write(self.mi_crow, change)
 
     def _rename(self, chosen: "Sequence[Concept]", name: str) -> None:
         def change(annotations: "Annotations") -> str:

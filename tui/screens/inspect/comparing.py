@@ -5,6 +5,7 @@ from typing import Any
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.vectors.texts import names_texts
+from tui.screens.inspect.asking import typed_answer
 from tui.screens.inspect.differences import DifferencesPopup
 from tui.screens.inspect.explained import patch_grid, patch_line, patched_tokens
 from tui.screens.inspect.explaining import Explains
@@ -99,17 +100,13 @@ class Compares(Explains):
             FormField("target", "Answer", "", "the clean one; empty: the likeliest"),
             FormField("other", "Other answer", "", "that to the corrupted; empty: the likeliest"),
         )
-        popup = FormPopup("Patch", fields, dict, "Patch")
+        popup = FormPopup("Patch", fields, _with_answers, "Patch")
         self.app.push_screen(popup, self._patch_asked)
 
     def _patch_asked(self, values: Values | None) -> None:
-        if values is None:
-            return
-        answers = {
-            name: _token(str(values[field])) or None
-            for name, field in (("target", "target"), ("against", "other"))
-        }
-        self._patch(str(values["text"]), str(values["against"]), str(values["what"]), **answers)
+        if values is not None:
+            answers = {"target": values["target"], "against": values["other"]}
+            self._patch(str(values["text"]), str(values["against"]), str(values["what"]), **answers)
 
     def _patch(
         self, clean: str, corrupted: str, what: str = "resid", **answers: str | None
@@ -161,10 +158,10 @@ def _two(values: Values) -> tuple[str, str, bool]:
     return text, against, names_texts(text) or names_texts(against)
 
 
-def _token(text: str) -> str:
-    """An answer as it stands in a text: a word comes after a space."""
-    plain = text.strip()
-    return f" {plain}" if plain and plain[0].isalnum() else plain
+def _with_answers(values: Values) -> Values:
+    """The values with the answers as next tokens, None where there is none."""
+    answers = {name: typed_answer(str(values[name]), name) for name in ("target", "other")}
+    return {**values, **answers}
 
 
 def _strongest(found: dict[str, Any]) -> tuple[int, int]:

@@ -37,13 +37,12 @@ class Cause:
     row: Row
 
 
-def causes_of(found: Mapping[str, Any]) -> list[Cause]:
-    """The causes of an answer: with one SAE its list, with several the tree. Raises
-    CorruptDataError."""
+def causes_of(found: Mapping[str, Any], sae_id: str | None = None) -> list[Cause]:
+    """The causes of an answer: those of one SAE, or the tree of all. Raises CorruptDataError."""
     try:
-        if len(found["saes"]) == 1:
-            [only] = found["saes"]
-            return [_listed(only["sae_id"], one, found["tokens"]) for one in only["causes"]]
+        if sae_id is not None:
+            only = next(one for one in found["saes"] if one["sae_id"] == sae_id)
+            return [_listed(sae_id, one, found["tokens"]) for one in only["causes"]]
         checked = {
             (sae["sae_id"], one["feature"]): one for sae in found["saes"] for one in sae["causes"]
         }
@@ -92,17 +91,25 @@ def _listed(
 
 
 def answer_line(found: Mapping[str, Any]) -> Content:
-    """What is explained: `logit of “anchor” after “the”  8.21`."""
+    """What is explained: `logit of “anchor” after “the”  8.21`, `feature #3 of early at “the”`."""
     target = found["target"]
     after = quoted(found["tokens"][target["position"]])
-    what = "feature" if target["kind"] == "feature" else target["kind"].replace("_", " ")
-    token = quoted(target["token"]) if target["token"] is not None else f"#{target['feature']}"
+    if target["kind"] == "feature":
+        what = [(f"#{target['feature']}", "bold")]
+        what.append((f" of {printable(str(target['sae_id']))} at ", "$muted"))
+    else:
+        what = [(quoted(target["token"]), "bold")]
+        if target.get("against") is not None:
+            what += [(" minus ", "$muted"), (quoted(target["against"]), "bold")]
+        what.append((" after ", "$muted"))
+    kind = str(target["kind"]).replace("_", " ")
+    steps = found.get("steps")
     return Content.assemble(
-        (f"{what} of ", "$muted"),
-        (token, "bold"),
-        (" after ", "$muted"),
+        (f"{kind} of " if target["kind"] != "feature" else "feature ", "$muted"),
+        *what,
         after,
         (f"  {found['value']:.2f}", "bold $accent"),
+        (f"  integrated gradients, {steps} steps" if steps else "", "$faint"),
     )
 
 

@@ -10,6 +10,7 @@ from textual.content import Content
 from mi_crow.mechanistic.steering.known import of_one_model
 from mi_crow.store.json_object import JsonObject
 from tui import messages
+from tui.screens.inspect.asking import Asked, Before, asked_for, fields, shown_token
 from tui.screens.inspect.explained import (
     feature_grid,
     layer_line,
@@ -23,6 +24,8 @@ from tui.screens.inspect.keeping import Found
 from tui.screens.inspect.popups import CausesPopup, GridPopup, Look, Wanted
 from tui.screens.prompted import PromptScreen
 from tui.text import printable
+from tui.widgets.forms.fields import Values
+from tui.widgets.forms.popup import FormPopup
 from tui.widgets.token_grid import GridRow
 from tui.widgets.token_heat import quoted
 
@@ -222,7 +225,47 @@ class Explains(PromptScreen):
     def open_causes(self, found: dict[str, Any], kept: Found) -> None:
         """Shows the causes of an answer."""
         ablate = partial(self._without, kept.text)
-        self.app.push_screen(CausesPopup(found, ablate, kept), self._wanted)
+
+        async def closed(wanted: Wanted | None) -> None:
+            if wanted is not None and wanted.what == "ask":
+                before = Before.of_answer(found, kept.sae_ids, kept.settings)
+                self._ask_why(kept.text, len(found["tokens"]), before)
+            else:
+                await self._wanted(wanted)
+
+        self.app.push_screen(CausesPopup(found, ablate, kept), closed)
+
+    def action_ask_why(self) -> None:
+        """Asks what is to be explained: a logit, a difference, a log probability or a feature."""
+        tokens, token = self._inspection.tokens, self.token
+        if not tokens:
+            self._say("type a text first")
+            return
+        own = tokens[token + 1] if token is not None and token + 1 < len(tokens) else ""
+        feature = "" if self._feature is None else f"{self._sae_id}/{self._feature}"
+        saes = tuple(self._of_this_model(one_a_layer=True))
+        before = Before(saes, token=token, target=shown_token(own), feature=feature)
+        self._ask_why(self.text_read, len(tokens), before)
+
+    def _ask_why(self, text: str, tokens: int, before: Before) -> None:
+        """The form stays open with what the session has to say against the question."""
+        known, sae_id = self._of_this_model(), self._sae_id
+        kept = self._kept("attribute")
+
+        def ask(values: Values) -> tuple[Asked, dict[str, Any]]:
+            asked = asked_for(values, known, sae_id or "", tokens)
+            client = self.context.ready_session(sae_id)
+            return asked, client.call("attribute", sae_id=sae_id, text=text, **asked.request())
+
+        def answered(answer: tuple[Asked, dict[str, Any]] | None) -> None:
+            if answer is not None:
+                asked, found = answer
+                model = kept(found).model_id
+                said = asked.settings()
+                self.open_causes(found, Found("attribute", text, found, asked.saes, model, said))
+
+        form = FormPopup("Why", fields(before, known), ask, "Explain", busy="asking the model…")
+        self.app.push_screen(form, answered)
 
     def _without(
         self, text: str, ablated: Sequence[tuple[str, int]], position: int

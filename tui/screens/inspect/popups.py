@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class Wanted(NamedTuple):
     """What to do once the popup is closed."""
 
-    what: str  # open, steer, steer group, choose, attribute, vectors, no lane, patch or another
+    # ask, open, steer, steer group, choose, attribute, vectors, no lane, patch or another kind of it
+    what: str
     sae_id: str | None = None
     feature: int | None = None
     token: int | None = None
@@ -67,12 +68,38 @@ class CausesPopup(FoundPopup):
     def __init__(self, found: Mapping[str, Any], ablate: Ablate, kept: Found | None = None) -> None:
         super().__init__(kept, "map causes")
         self._found, self._ask = found, ablate
-        self._causes = {one.row.key: one for one in causes_of(found)}
+        self._looks: list[str | None] = [one["sae_id"] for one in found["saes"]]
+        if len(self._looks) > 1:
+            self._looks.insert(0, None)
+        self._look = 0
+        self._causes = self._listed()
         self._ablated: list[tuple[str, int]] = []
 
     def heading(self) -> str:
+        only = self._looks[self._look]
+        if only is not None:
+            return f"Why: features of {only}"
         names = ", ".join(one["sae_id"] for one in self._found["saes"])
-        return f"Why: features of {names}"
+        return f"Why: what acts through what, {names}"
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "next_look":
+            return len(self._looks) > 1
+        return super().check_action(action, parameters)
+
+    def _listed(self) -> dict[str, Cause]:
+        return {one.row.key: one for one in causes_of(self._found, self._looks[self._look])}
+
+    def action_next_look(self) -> None:
+        """The tree, then the causes of each SAE."""
+        self._look = (self._look + 1) % len(self._looks)
+        self._causes = self._listed()
+        self.query_one(".popup-box").border_title = self.heading()
+        self.query_one("#causes-list", RowList).set_rows(self._rows())
+
+    def action_ask(self) -> None:
+        """Goes back to the question."""
+        self.dismiss(Wanted("ask"))
 
     def compose_box(self) -> ComposeResult:
         rows = RowList(CAUSES, empty="no feature fires on this text", id="causes-list")

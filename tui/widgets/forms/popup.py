@@ -46,7 +46,8 @@ class FormPopup(Popup[Result]):
 
     Dismisses with what `submit` returns; what it raises is shown in the form, which stays open.
     With `study` the form says while one types what an empty field stands for, what could stand in
-    it, what is wrong, and what to expect. A `note` stands above the fields.
+    it, what is wrong, and what to expect. A `note` stands above the fields; `busy` says what goes
+    on while `submit` works.
     """
 
     BINDINGS = bindings("form")
@@ -59,6 +60,7 @@ class FormPopup(Popup[Result]):
         button: str = "Start",
         study: Study | None = None,
         note: str = "",
+        busy: str = "",
     ) -> None:
         super().__init__(classes="form" if study is None else "form -studied")
         self._title = title
@@ -67,6 +69,7 @@ class FormPopup(Popup[Result]):
         self._button = button
         self._study = study
         self._note = note
+        self._busy = busy
         self._advice = Advice()
         self._at_first = {one.name: one.text for one in fields}
 
@@ -233,6 +236,8 @@ class FormPopup(Popup[Result]):
         if self.is_working("submit"):
             return
         self._say("")
+        if self._busy:
+            self.query_one("#form-lines", Static).update(self._busy)
         work = partial(self._submitted, self.texts)
         self.in_thread(work, self._accept, group="submit", failed=self._refuse)
 
@@ -248,6 +253,8 @@ class FormPopup(Popup[Result]):
         return self._submit(read_values(self._fields, texts, advice.defaults))
 
     def _refuse(self, error: Exception) -> None:
+        if self._busy:
+            self.query_one("#form-lines", Static).update("")
         self._say(error_sentence(error))
         if isinstance(error, WrongValueError):
             self._go_to(error.name)

@@ -19,6 +19,7 @@ _MADE: Final = {
     "import": "the SAE {}",
     "index": "the index of {}",
     "explain": "names for the features of {}",
+    "explanations": "explanations of features of {}",
     "evaluate": "the evaluation of {}",
     "export": "{}",
     "vector": "the vector {}",
@@ -54,7 +55,7 @@ def place_of(job: "JobState") -> Place:
     """Where the result of a job that ended can be seen; the job itself when it made nothing."""
     name = _made_by(job)
     if job.status == "finished" and name:
-        if job.kind in ("index", "explain"):
+        if job.kind in ("index", "explain", "explanations"):
             return Place("features", name)
         if job.kind in _ON_RUNS:
             return Place("runs", name, _ON_RUNS[job.kind])

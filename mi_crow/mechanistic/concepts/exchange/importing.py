@@ -117,6 +117,30 @@ def add_rows(
     return replace(plan, skipped=len(bad), troubles=troubles)
 
 
+def dry_runs(
+    workspace: Workspace,
+    annotations: Concepts,
+    path: Path,
+    *,
+    sae_id: str | None = None,
+    source_id: str | None = None,
+) -> dict[Rule, Imported]:
+    """What an import by each rule but `ask` would do, rows that are wrong left out; of rules that
+    do the same the first. The file is read once. Raises UserError as `import_concepts`."""
+    rows = list(_checked(workspace, read_rows(path, sae_id, source_id)))
+    found: dict[Rule, Imported] = {}
+    for rule in RULES[1:]:
+        plan = add_rows(annotations, path, rows, rule=rule, skip_bad=True, dry_run=True)
+        if all(_effect(plan) != _effect(one) for one in found.values()):
+            found[rule] = plan
+    return found
+
+
+def _effect(plan: Imported) -> list[tuple[Concept | None, Concept | None]]:
+    """What a plan changes, whenever it is made."""
+    return [(old, new and replace(new, updated=0.0, created=0.0)) for old, new in plan.changes]
+
+
 def _checked(workspace: Workspace, rows: Iterable[FileRow]) -> Iterable[FileRow]:
     """The rows, those about an SAE or a feature that does not exist with what is wrong."""
     sizes: dict[str, int | str] = {}

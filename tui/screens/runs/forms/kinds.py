@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.capture import CaptureForm
 from tui.screens.runs.forms.demo import DemoForm
+from tui.screens.runs.forms.explaining import ExplanationsForm
 from tui.screens.runs.forms.exporting import ExportForm
 from tui.screens.runs.forms.finding import Situation
 from tui.screens.runs.forms.importing import ImportForm
@@ -25,6 +26,7 @@ FORMS: dict[str, type[JobForm]] = {
         TrainForm,
         IndexForm,
         ExplainForm,
+        ExplanationsForm,
         EvaluateForm,
         ImportForm,
         ExportForm,

@@ -1,0 +1,184 @@
+"""The form of an attribution: what is explained, by which SAEs, and how; pure."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mi_crow.bounds import COUNT, FEATURE, SEED, SHARE, SIZE, Bounds
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.attribution.question import Question
+from tui.widgets.forms.fields import Default, FormField, Values, WrongValueError
+
+LOGIT, DIFFERENCE, LOG_PROBABILITY, FEATURE_OF = "logit", "difference", "log probability", "feature"
+KINDS = (LOGIT, DIFFERENCE, LOG_PROBABILITY, FEATURE_OF)
+_POSITION = Bounds(-(10**9), 10**9, whole=True)
+_USUAL = Question()
+_HOW = ("steps", "top", "prune", "seed")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, and the SAEs whose features may be the causes."""
+
+    question: Question
+    saes: tuple[str, ...]
+
+    def request(self) -> dict[str, Any]:
+        """What the session is asked."""
+        return {**vars(self.question), "saes": list(self.saes)}
+
+    def settings(self) -> dict[str, Any]:
+        """What is saved with the answer: what is not as usual."""
+        asked, usual = vars(self.question), vars(_USUAL)
+        return {name: value for name, value in asked.items() if value != usual[name]}
+
+
+@dataclass(frozen=True)
+class Before:
+    """What stands in the form at first."""
+
+    saes: tuple[str, ...]
+    kind: str = LOGIT
+    token: int | None = None  # after which token of the text
+    target: str = ""
+    against: str = ""
+    feature: str = ""
+    more: Mapping[str, Any] = field(default_factory=dict)  # steps, top, prune, seed
+
+    @classmethod
+    def of_answer(
+        cls, found: Mapping[str, Any], saes: Sequence[str], settings: Mapping[str, Any]
+    ) -> "Before":
+        """The question that was answered so."""
+        target = found["target"]
+        is_feature = target["kind"] == "feature"
+        return cls(
+            tuple(saes),
+            str(target["kind"]).replace("_", " "),
+            target["position"],
+            shown_token(target["token"] or ""),
+            shown_token(target.get("against") or ""),
+            f"{target['sae_id']}/{target['feature']}" if is_feature else "",
+            {name: settings[name] for name in _HOW if name in settings},
+        )
+
+
+def fields(before: Before, known: Sequence[str]) -> tuple[FormField, ...]:
+    """The fields; `known` are the SAEs of the model."""
+
+    def more(name: str, label: str, hint: str, bounds: Bounds) -> FormField:
+        text = "" if before.more.get(name) is None else str(before.more[name])
+        usual = getattr(_USUAL, name)
+        default = Default("" if usual is None else str(usual), "" if usual is not None else "none")
+        return FormField(
+            name, label, text, hint, bounds=bounds, empty=usual, default=default, section="How"
+        )
+
+    return (
+        FormField("kind", "Explain", before.kind, "", KINDS, closed=True),
+        FormField(
+            "token",
+            "After token",
+            "" if before.token is None else str(before.token),
+            "counted from 0, from the end with -1; empty: the last, or where the feature is "
+            "strongest",
+            bounds=_POSITION,
+            empty=None,
+        ),
+        FormField(
+            "target",
+            "Next token",
+            before.target,
+            "of a logit; empty: the likeliest; quotes keep it",
+        ),
+        FormField("against", "Minus", before.against, "the other next token of a difference"),
+        FormField(
+            "feature", "Feature", before.feature, "SAE/NUMBER of a later SAE, to be explained"
+        ),
+        FormField(
+            "saes",
+            "Causes in",
+            ", ".join(before.saes),
+            "SAEs with commas between them, one a layer",
+            tuple(known),
+            several=True,
+            required=True,
+        ),
+        more("steps", "Steps", "of integrated gradients; empty: one gradient", SIZE),
+        more("top", "Causes", "that are listed and really ablated", COUNT),
+        more("prune", "Least share", "of all effects that a node of the tree needs", SHARE),
+        more("seed", "Seed", "of the random features beside them", SEED),
+    )
+
+
+def asked_for(values: Values, known: Sequence[str], own: str, tokens: int) -> Asked:
+    """The question that the form asks about a text of `tokens`; `own` is the open SAE.
+
+    Raises WrongValueError, which names the field.
+    """
+    kind, position = str(values["kind"]), values["token"]
+    if position is not None and not -tokens <= position < tokens:
+        raise WrongValueError("token", f"the text has no token {position}, only 0 to {tokens - 1}")
+    saes = tuple(dict.fromkeys(str(one) for one in values["saes"]))
+    for one in saes:
+        if one not in known:
+            raise WrongValueError("saes", f"{one!r} is no SAE of this model")
+    how = {name: values[name] for name in _HOW}
+    if kind == FEATURE_OF:
+        sae_id, number = _feature(str(values["feature"]), own, known)
+        if set(saes) <= {sae_id}:
+            raise WrongValueError(
+                "saes", f"a feature of {sae_id!r} needs an SAE of an earlier layer as its cause"
+            )
+        together = tuple(dict.fromkeys((*saes, sae_id)))
+        question = Question(feature=f"{sae_id}/{number}", position=position, **how)
+        return Asked(question, together)
+    target, against = (typed_answer(str(values[name]), name) for name in ("target", "against"))
+    if kind == DIFFERENCE:
+        for name, text in (("target", target), ("against", against)):
+            if text is None:
+                raise WrongValueError(name, "a difference needs two next tokens")
+        if target == against:
+            raise WrongValueError("against", "both next tokens are the same")
+    is_log = kind == LOG_PROBABILITY
+    other = against if kind == DIFFERENCE else None
+    return Asked(Question(target, other, is_log, position=position, **how), saes)
+
+
+def _feature(text: str, own: str, known: Sequence[str]) -> tuple[str, int]:
+    """The SAE and the number in `SAE/NUMBER`, or in the number of the open SAE's feature."""
+    name, _, number = text.strip().rpartition("/")
+    sae_id = name or own
+    if sae_id not in known:
+        raise WrongValueError("feature", f"{sae_id!r} is no SAE of this model")
+    try:
+        return sae_id, int(FEATURE.read(number.removeprefix("#"), "feature"))
+    except UserError as error:
+        raise WrongValueError("feature", str(error) if number else "no feature given") from error
+
+
+def typed_answer(text: str, name: str) -> str | None:
+    """The next token in the field `name`; None for an empty one. Raises WrongValueError."""
+    try:
+        return typed_token(text) or None
+    except ValueError as error:
+        raise WrongValueError(name, f"{text} is not closed by a quote") from error
+
+
+def typed_token(text: str) -> str:
+    """A next token as a person writes it: a word comes after a space, quotes keep what they hold.
+    Raises ValueError for quotes that are not closed."""
+    plain = text.strip()
+    if plain.startswith('"') and len(plain) > 1:
+        return str(json.loads(plain))
+    return f" {plain}" if plain and plain[0].isalnum() else plain
+
+
+def shown_token(text: str) -> str:
+    """The same the other way round."""
+    bare = text.removeprefix(" ")
+    plain = bool(bare) and bare == bare.strip() and bare.isprintable() and bare[0] != '"'
+    if not text or (plain and typed_token(bare) == text):
+        return bare
+    return json.dumps(text, ensure_ascii=False)

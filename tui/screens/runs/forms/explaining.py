@@ -1,0 +1,124 @@
+"""The form of explanations by a chat model: who explains which features, and what it asks."""
+
+from typing import TYPE_CHECKING, Any
+
+from mi_crow.bounds import COUNT, SIZE, Bounds
+from mi_crow.errors import MiCrowError
+from mi_crow.mechanistic.explain.explanations.config import LOCAL, MOST_PARALLEL, ExplanationsConfig
+from mi_crow.store.settings import UserSettings
+from tui.screens.runs.forms import finding
+from tui.screens.runs.forms.command import arguments, command_line
+from tui.screens.runs.forms.index import SaeForm
+from tui.screens.runs.forms.job_form import Reading, shown_root
+from tui.screens.runs.forms.shared import USUAL, device_field, job_fields, seed_field
+from tui.text import count
+from tui.widgets.forms.fields import Candidate, Default, FormField, Values
+
+if TYPE_CHECKING:
+    from mi_crow.jobs.spec import JobSpec
+
+_MORE = "More of the explanations"
+
+
+class ExplanationsForm(SaeForm):
+    kind = "explanations"
+    title = "Explain features with a chat model"
+
+    def make_fields(self) -> tuple[FormField, ...]:
+        return (
+            self.sae_fields()[0],
+            FormField(
+                "explainer",
+                "explainer",
+                hint="address of an OpenAI-compatible endpoint (its key is read from "
+                "MI_CROW_LLM_KEY), or local:MODEL",
+                required=True,
+                flag="--explainer",
+            ),
+            FormField("model", "model", hint="its name at the endpoint", flag="--explainer-model"),
+            FormField(
+                "where",
+                "which",
+                hint="a query as on Features, such as named:no density<1%",
+                default=Default("", "the densest"),
+                flag="--where",
+            ),
+            FormField(
+                "most",
+                "at most",
+                hint="features",
+                bounds=COUNT,
+                default=Default("100", USUAL),
+                flag="--most",
+            ),
+            FormField(
+                "scores",
+                "scores",
+                hint="ask how well each explanation predicts, on texts that it did not see",
+                switch=True,
+                default=Default("yes", "ten more requests a feature"),
+            ),
+            FormField(
+                "parallel",
+                "at once",
+                hint="requests that are on their way",
+                bounds=Bounds(1, MOST_PARALLEL, whole=True),
+                default=Default("4", USUAL),
+                section=_MORE,
+                flag="--parallel",
+            ),
+            FormField(
+                "per_minute",
+                "a minute",
+                hint="most requests that start",
+                bounds=SIZE,
+                empty=None,
+                default=Default("", "as many as there are answers"),
+                section=_MORE,
+                flag="--per-minute",
+            ),
+            seed_field("seed", _MORE),
+            device_field(self.at.device),
+            *job_fields(ranked=False),
+        )
+
+    def find_defaults(self, reading: Reading) -> None:
+        super().find_defaults(reading)
+        reading.defaults.pop("run_id", None)
+        try:
+            settings = UserSettings.load()
+            known = settings.text("llm.url"), settings.text("llm.model")
+        except MiCrowError:
+            return  # the settings say so themselves
+        for name, value in zip(("explainer", "model"), known, strict=True):
+            if value:
+                reading.defaults[name] = Default(value, "your settings")
+
+    def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:
+        with_index = [sae for sae in self.at.saes if sae.has_index]
+        typed = reading.texts["explainer"].removeprefix(LOCAL)
+        local = tuple(
+            Candidate(f"{LOCAL}{one.text}", one.note) for one in finding.models(self.at, typed)
+        )
+        return {"sae_id": finding.sae_names(with_index), "explainer": local}
+
+    def expect(self, spec: "JobSpec") -> tuple[str, ...]:
+        from mi_crow.mechanistic.explain.explanations.job import estimate
+
+        found = estimate(self.at.workspace, ExplanationsConfig(**spec.params))
+        return (
+            f"{count(found.features)} features, about {count(found.requests)} requests",
+            f"about {count(found.tokens_in)} tokens in, {count(found.tokens_out)} out",
+        )
+
+    def command(self, values: Values) -> str:
+        if self._kept:
+            return ""
+        words = arguments("explain", self.config, self.fields, values, self.at.device)
+        words += [] if values["scores"] else ["--no-scores"]
+        return command_line(words, shown_root(self.at.workspace))
+
+    def parameters(self, values: Values) -> dict[str, Any]:
+        found = super().parameters(values)
+        local = str(values["explainer"]).startswith(LOCAL)
+        return found | {"model": "" if local else values["model"]}
