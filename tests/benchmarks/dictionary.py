@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from mi_crow.mechanistic.concepts.exchange.importing import import_concepts
+from mi_crow.mechanistic.concepts.exchange.importing import Rule, import_concepts
 from mi_crow.store.workspace import Workspace
 from tests.benchmarks.rows import Row, write_report
 
@@ -46,7 +46,8 @@ def measured(folder: Path, count: int) -> list[Row]:
         path = folder / f"names{suffix}"
         write(path, count)
         annotations = Annotations(workspace.annotations_path)
-        for words, rule in (("new", "ask"), ("known, higher", "higher")):
+        rules: dict[str, Rule] = {"new": "ask", "known, higher": "higher"}
+        for words, rule in rules.items():
             begun = time.perf_counter()
             done = import_concepts(workspace, annotations, path, sae_id=SAE, rule=rule)
             seconds = time.perf_counter() - begun

@@ -54,8 +54,9 @@ class ImportPopup(Popup[Choice]):
     def __init__(self, name: str, plans: "Mapping[Rule, Imported]") -> None:
         super().__init__(classes="wide-list")
         self._name, self._plans = name, plans
-        self._rules = list(plans)
-        self._rule, self._skips = self._rules[0], False
+        self._rules: list[Rule] = list(plans)
+        self._rule: Rule = self._rules[0]
+        self._skips = False
 
     def heading(self) -> str:
         return f"Import {self._name}"
