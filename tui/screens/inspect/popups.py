@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Wanted(NamedTuple):
     """What to do once the popup is closed."""
 
-    # ask, open, steer, steer group, choose, attribute, vectors, no lane, patch or another kind of it
+    # ask, open, steer, steer group, choose, attribute, vectors, no lane, patch, another patching
     what: str
     sae_id: str | None = None
     feature: int | None = None
