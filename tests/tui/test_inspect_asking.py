@@ -9,7 +9,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.attribution.question import Question
 from tests.tui.driving import press, screen_text
 from tests.tui.test_inspect_explaining import attributed
-from tests.tui.test_inspect_screen import inspected, open_inspect  # noqa: F401
+from tests.tui.test_inspect_screen import inspected
 from tui.screens.inspect.asking import (
     Asked,
     Before,
@@ -78,7 +78,7 @@ def answered(**target: Any) -> dict[str, Any]:
     return found
 
 
-async def test_the_question_stays_until_it_is_answered_and_is_asked_again(open_inspect):  # noqa: F811
+async def test_the_question_stays_until_it_is_answered_and_is_asked_again(open_inspect):
     async with open_inspect() as (pilot, session):
         await inspected(pilot)
         session.answers["attribute"] = attributed("demo-topk")

@@ -1,5 +1,6 @@
 """The form of explanations by a chat model: who explains which features, and what it asks."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import COUNT, SIZE, Bounds
@@ -10,7 +11,7 @@ from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line
 from tui.screens.runs.forms.index import SaeForm
 from tui.screens.runs.forms.job_form import Reading, shown_root
-from tui.screens.runs.forms.shared import USUAL, device_field, job_fields, seed_field
+from tui.screens.runs.forms.shared import device_field, job_fields, seed_field
 from tui.text import count
 from tui.widgets.forms.fields import Candidate, Default, FormField, Values
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mi_crow.jobs.spec import JobSpec
 
 _MORE = "More of the explanations"
+_DENSEST = "the densest"
+_PARALLEL = Bounds(1, MOST_PARALLEL, whole=True)
 
 
 class ExplanationsForm(SaeForm):
@@ -25,60 +28,35 @@ class ExplanationsForm(SaeForm):
     title = "Explain features with a chat model"
 
     def make_fields(self) -> tuple[FormField, ...]:
+        ask, more = self.ask, replace(self.ask, section=_MORE)
         return (
             self.sae_fields()[0],
-            FormField(
+            ask(
                 "explainer",
                 "explainer",
-                hint="address of an OpenAI-compatible endpoint (its key is read from "
+                "address of an OpenAI-compatible endpoint (its key is read from "
                 "MI_CROW_LLM_KEY), or local:MODEL",
                 required=True,
-                flag="--explainer",
             ),
-            FormField("model", "model", hint="its name at the endpoint", flag="--explainer-model"),
-            FormField(
+            ask("model", "model", "its name at the endpoint", flag="--explainer-model"),
+            ask(
                 "where",
                 "which",
-                hint="a query as on Features, such as named:no density<1%",
-                default=Default("", "the densest"),
-                flag="--where",
+                "a query as on Features, such as named:no density<1%",
+                why=_DENSEST,
             ),
-            FormField(
-                "most",
-                "at most",
-                hint="features",
-                bounds=COUNT,
-                default=Default("100", USUAL),
-                flag="--most",
-            ),
-            FormField(
+            ask("most", "at most", "features", COUNT),
+            ask(
                 "scores",
                 "scores",
-                hint="ask how well each explanation predicts, on texts that it did not see",
-                switch=True,
-                default=Default("yes", "ten more requests a feature"),
+                "ask how well each explanation predicts, on texts that it did not see",
+                why="ten more requests a feature",
+                flag="",
             ),
-            FormField(
-                "parallel",
-                "at once",
-                hint="requests that are on their way",
-                bounds=Bounds(1, MOST_PARALLEL, whole=True),
-                default=Default("4", USUAL),
-                section=_MORE,
-                flag="--parallel",
-            ),
-            FormField(
-                "per_minute",
-                "a minute",
-                hint="most requests that start",
-                bounds=SIZE,
-                empty=None,
-                default=Default("", "as many as there are answers"),
-                section=_MORE,
-                flag="--per-minute",
-            ),
-            seed_field("seed", _MORE),
-            device_field(self.at.device),
+            more("parallel", "at once", "requests that are on their way", _PARALLEL),
+            more("per_minute", "a minute", "most requests that start", SIZE, "no limit"),
+            seed_field(more),
+            device_field(ask, self.at.device),
             *job_fields(ranked=False),
         )
 

@@ -46,17 +46,6 @@ _MORE, _LLM = "More", "A chat model that rates the texts"
 _SHOWN = 3  # features that a description finds
 
 
-_LABEL_FREE = FormField(
-    "label_free",
-    "label-free",
-    hint="a label only chooses the feature; judged by what that is about",
-    switch=True,
-    default=Default("no", USUAL),
-    section=_MORE,
-    flag="--label-free",
-)
-
-
 class MeasuringForm(SaeForm):
     """What both share: an SAE, the continuations, the judge."""
 
@@ -67,6 +56,11 @@ class MeasuringForm(SaeForm):
         super().__init__(*arguments)
 
     def more_fields(self, *own: FormField) -> tuple[FormField, ...]:
+        ask, more, llm = (replace(self.ask, section=one) for one in ("", _MORE, _LLM))
+        rates, matched = (
+            "0 to 2 for concept, instruction and fluency, as AxBench does",
+            "random features of the same density and length beside it",
+        )
         return (
             FormField(
                 "prompts",
@@ -74,31 +68,37 @@ class MeasuringForm(SaeForm):
                 hint="a prompt, several with | between them, or a file with one a line",
                 default=Default("", "the commonest openings of the indexed texts"),
             ),
+            ask("trial.n", "n", "continuations of each, over all prompts", SIZE),
+            ask("most_ratio", "most perplexity", bounds=FACTOR),
+            seed_field(ask, "trial.seed"),
+            device_field(ask, self.at.device),
             FormField(
-                "trial.n",
-                "n",
-                hint="continuations of each, over all prompts",
-                bounds=SIZE,
-                default=Default("64", USUAL),
-                flag="--n",
-            ),
-            _number("most_ratio", "most perplexity", "1.5", FACTOR, "--most-ratio", section=""),
-            seed_field(self.ask, "trial.seed"),
-            device_field(self.ask, self.at.device),
-            *_llm_fields(),
-            *own,
-            _number("trial.max_new_tokens", "new tokens", "48", COUNT, "--max-new-tokens"),
-            _number("trial.temperature", "temperature", "0.8", TEMPERATURE, "--temperature"),
-            _number("trial.top_p", "top-p", "1", TOP_P, "--top-p"),
-            _number("trial.documents", "held-out texts", "16", AMOUNT, "--documents"),
-            FormField(
-                "trial.control",
-                "control",
-                hint="random features of the same density and length beside it",
+                "rated",
+                "rates",
+                hint=rates,
                 switch=True,
-                default=Default("yes", USUAL),
-                section=_MORE,
+                default=Default("no", USUAL),
+                section=_LLM,
             ),
+            llm(
+                "rating.endpoint",
+                "endpoint",
+                "OpenAI-compatible, e.g. http://localhost:8000/v1",
+                flag="",
+            ),
+            llm("rating.model", "its model", "its name there", flag="--judge-model"),
+            llm(
+                "rating.concept",
+                "concept",
+                "what the texts should be about, in words",
+                why="the label, or the description",
+            ),
+            *own,
+            more("trial.max_new_tokens", "new tokens", bounds=COUNT),
+            more("trial.temperature", "temperature", bounds=TEMPERATURE),
+            more("trial.top_p", "top-p", bounds=TOP_P),
+            more("trial.documents", "held-out texts", bounds=AMOUNT),
+            more("trial.control", "control", matched, flag=""),
             *job_fields(ranked=False),
         )
 
@@ -266,6 +266,7 @@ class AutoForm(MeasuringForm):
         super().__init__(*arguments)
 
     def make_fields(self) -> tuple[FormField, ...]:
+        free = "a label only chooses the feature; judged by what that is about"
         return (
             FormField(
                 "aim",
@@ -281,10 +282,10 @@ class AutoForm(MeasuringForm):
                 default=Default("", "the words of its texts"),
                 flag="--regex",
             ),
-            _number("tries", "tries", "5", COUNT, "--tries", section=""),
-            _number("development", "n of a try", "32", SIZE, "--development", section=""),
+            self.ask("tries", "tries", bounds=COUNT),
+            self.ask("development", "n of a try", bounds=SIZE),
             *self.sae_fields()[:1],
-            *self.more_fields(_LABEL_FREE),
+            *self.more_fields(replace(self.ask, section=_MORE)("label_free", "label-free", free)),
         )
 
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
@@ -337,44 +338,6 @@ class AutoForm(MeasuringForm):
             words.append("--no-control")
         words += arguments(self.kind, self.config, self.fields, values, self.at.device)[1:]
         return command_line(words, shown_root(self.at.workspace))
-
-
-def _llm_fields() -> tuple[FormField, ...]:
-    return (
-        FormField(
-            "rated",
-            "rates",
-            hint="0 to 2 for concept, instruction and fluency, as AxBench does",
-            switch=True,
-            default=Default("no", USUAL),
-            section=_LLM,
-        ),
-        FormField(
-            "rating.endpoint",
-            "endpoint",
-            hint="OpenAI-compatible, e.g. http://localhost:8000/v1",
-            section=_LLM,
-        ),
-        FormField(
-            "rating.model", "its model", hint="its name there", section=_LLM, flag="--judge-model"
-        ),
-        FormField(
-            "rating.concept",
-            "concept",
-            hint="what the texts should be about, in words",
-            default=Default("", "the label, or the description"),
-            section=_LLM,
-            flag="--concept",
-        ),
-    )
-
-
-def _number(
-    name: str, label: str, usual: str, bounds: Any, flag: str, section: str = _MORE
-) -> FormField:
-    return FormField(
-        name, label, bounds=bounds, default=Default(usual, USUAL), flag=flag, section=section
-    )
 
 
 def _check_pattern(name: str, pattern: str) -> None:
