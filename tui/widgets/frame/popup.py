@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class Popup(ThreadWork, OneFrame[Result | None], ModalScreen[Result | None]):
+# ModalScreen first: Textual takes a class's own styles from the first of its bases alone.
+class Popup(ThreadWork, ModalScreen[Result | None], OneFrame[Result | None]):
     """A box in the middle of the screen. Subclasses yield their widgets in `compose_box`."""
 
     HEADING = ""
