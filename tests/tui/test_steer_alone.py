@@ -14,7 +14,7 @@ async def test_without_an_sae_the_model_of_the_run_is_steered(
     run_app: RunApp, empty_workspace: Workspace
 ):
     add_run(empty_workspace, "demo", "sample", NOW)
-    async with run_app(empty_workspace, (120, 40)) as pilot:
+    async with run_app(empty_workspace, (200, 40)) as pilot:
         app = pilot.app
         assert isinstance(app, MiCrowApp)
         session = ScriptedSession()
