@@ -17,6 +17,7 @@ _TRIMMED: Final = (-1, 1 << 17)  # free bytes at the end of a heap that are kept
 _YOUNG: Final = 2_000  # objects made since the last look at the young ones
 _MIDDLE: Final = 10  # looks at the young ones, after which those that stayed are looked at
 _NEVER: Final = 1 << 30
+_OFTEN: Final = 2  # looks at those that stayed, after which all are looked at when nobody types
 
 
 def keep_little() -> None:
@@ -41,6 +42,6 @@ def collect_again() -> None:
 
 
 def collect_at_rest() -> None:
-    """Looks through what has lived for long, where something was made since the last time."""
-    if gc.isenabled() and gc.get_count()[2]:
+    """Looks through what has lived for long, where much was made since the last time."""
+    if gc.isenabled() and gc.get_count()[2] >= _OFTEN:
         gc.collect()

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 STARTED_S = 5.0  # after which garbage is collected
-AT_REST_S = 3.0  # without a key, after which it is looked for everywhere
+AT_REST_S = 0.3  # without a key, after which it is looked for everywhere
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """How many times a screen is drawn for one key: once, where that can be."""
 
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from textual.screen import Screen
@@ -19,6 +20,15 @@ class OneFrame(Screen[Result]):
         super().__init__(*arguments, **settings)
         self._compositor = PieceCompositor()
         self._held: Timer | None = None
+        self._after_frame: set[Callable[[], object]] = set()
+
+    @property
+    def holds_frame(self) -> bool:
+        return self._held is not None
+
+    def call_with_frame(self, then: Callable[[], object]) -> None:
+        """Calls `then` once, when the frame that is held has gone."""
+        self._after_frame.add(then)
 
     def hold_frame(self) -> None:
         """Draws nothing until `let_frame_go`, or for HELD_S: what a key changes in several steps,
@@ -34,6 +44,9 @@ class OneFrame(Screen[Result]):
             held.stop()
             self.app._end_batch()
             self.check_idle()
+            waiting, self._after_frame = self._after_frame, set()
+            for then in waiting:
+                self.call_after_refresh(then)
 
     def _on_timer_update(self) -> None:
         # Textual draws what a new layout changed, and then the whole screen where all of it waits

@@ -15,6 +15,7 @@ from textual.content import Content
 from textual.message import Message
 
 from mi_crow.mechanistic.features.catalogue import DEFAULT
+from tui.terminal.frames import OneFrame
 from tui.threads import ThreadWork
 from tui.widgets.lists.cursor_list import CursorList
 from tui.widgets.lists.feature_columns import Layout, column_of, layout, needs_of, row_content
@@ -200,6 +201,9 @@ class FeatureTable(ThreadWork, CursorList):
         last = min(first + height, count) - 1
         below, above = min(last + height, count - 1), max(first - height, 0)
         ends = (first, last), (last, below), (above, first)
+        if isinstance(self.screen, OneFrame) and self.screen.holds_frame:
+            ends = ends[:1]  # the frame waits for what it shows
+            self.screen.call_with_frame(self._read_visible)
         wanted = [range(a // BLOCK_ROWS, b // BLOCK_ROWS + 1) for a, b in ends]
         return list(dict.fromkeys(block for blocks in wanted for block in blocks))
 
