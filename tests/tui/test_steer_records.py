@@ -64,7 +64,7 @@ async def test_the_heading_names_the_stack_that_wrote_the_text(open_steer):
 
 @pytest.mark.slow
 async def test_each_text_of_a_sweep_has_its_own_figure_and_the_heading_names_all(open_steer):
-    async with open_steer(3, 101) as (pilot, session):
+    async with open_steer(3, 101, size=(160, 40)) as (pilot, session):
         kl = iter((0.0, 0.25, 0.75))
         request = session.request
 
@@ -88,7 +88,7 @@ async def test_after_another_sae_was_opened_text_and_copy_still_name_theirs(
     open_steer, monkeypatch
 ):
     monkeypatch.delenv("TMUX", raising=False)
-    async with open_steer(3) as (pilot, _):
+    async with open_steer(3, size=(160, 40)) as (pilot, _):
         await press(pilot, "ctrl+r")
         await open_other(pilot)
         assert f"SAE {SAE}" in heading(pilot)

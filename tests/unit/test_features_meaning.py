@@ -95,6 +95,6 @@ def test_with_word_vectors_a_word_that_is_nowhere_finds_those_near_it(
     found = find('like:"dessert"')
     assert set(found[:2]) == {31, WORDS.index("dough")}
     assert main(["config", "set", "semantic.model", str(tmp_path)]) == 0
-    with pytest.raises(UserError, match="is no model2vec folder"):
+    with pytest.raises(UserError, match="is not a model2vec folder"):
         find('like:"dessert"')
     (folder / "model.safetensors").write_bytes(b"no tensors")

@@ -8,6 +8,9 @@ from textual.content import Content
 from tui.screens.control.tree import Layer
 from tui.text import number, printable
 from tui.widgets.facts import Fact, blocks, facts_content, section
+from tui.widgets.plot import room_of_each, side_by_side
+
+_TWO_COLUMNS = 84  # cells from which the statistics stand beside the facts
 
 _STATISTICS = {
     "mean_norm": "mean norm",
@@ -32,19 +35,23 @@ def layer_detail(
         Fact("shape", printable(layer.shape)),
         Fact("parameters", f"{layer.params:,}" if layer.params is not None else ""),
     ]
-    parts: list[Content | None] = [
-        Content.styled(printable(layer.name), "bold $foreground"),
-        facts_content([fact for fact in facts if fact.value], 13, width),
-    ]
+    wide = width >= _TWO_COLUMNS
+    room = room_of_each(2, width) if wide else width
+    name = Content.styled(printable(layer.name), "bold $foreground")
+    about = facts_content([fact for fact in facts if fact.value], 13, room)
+    measured = attached = None
     if statistics is not None:
         text = printable(str(statistics.get("text", "")).strip())
-        on = Content.styled(f"on “{text}”", "$muted").truncate(max(width, 4), ellipsis=True)
-        facts_of = facts_content(_facts(statistics), 13, width)
-        parts.append(section("Statistics", Content("\n").join([on, facts_of])))
+        on = Content.styled(f"on “{text}”", "$muted").truncate(max(room, 4), ellipsis=True)
+        facts_of = facts_content(_facts(statistics), 13, room)
+        measured = section("Statistics", Content("\n").join([on, facts_of]))
     if hooks is not None:
         here = [hook for hook in hooks if hook_layer(hook) == layer.name]
-        parts.append(section("Hooks", _hooks(here, len(hooks))))
-    return blocks(*parts)
+        attached = section("Hooks", _hooks(here, len(hooks)))
+    if not wide or measured is None:
+        return blocks(name, about, measured, attached)
+    columns = [one.split("\n") for one in (blocks(about, attached), measured)]
+    return blocks(name, side_by_side(columns, 2, room))
 
 
 def hook_layer(hook: Mapping[str, Any]) -> str:

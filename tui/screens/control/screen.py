@@ -22,6 +22,7 @@ from tui.screens.control.known import (
     read_known,
     what_is_on,
 )
+from tui.screens.control.layer_list import LayerList
 from tui.screens.control.overview import made_of, models_of, overview
 from tui.screens.control.tree import COLUMNS, LayerTree, layer_from_row
 from tui.screens.control.watching import Measured, WatchesLayers
@@ -62,7 +63,7 @@ class ControlScreen(WatchesLayers):
         self._read_for: Of | None = None  # whose model the tree is
 
     def compose_body(self) -> ComposeResult:
-        layers = RowList(COLUMNS, empty="no such layer", id="layers")
+        layers = LayerList(COLUMNS, empty="no such layer", id="layers")
         own = RowList(
             HOOK_COLUMNS, empty=lambda: f"none: {key('control.new')} adds one", id="own-hooks"
         )
@@ -177,9 +178,16 @@ class ControlScreen(WatchesLayers):
             text = no_sae(self.context) or "looking at the workspace…"
         else:
             text = f"not loaded yet; {load} loads {sae.model_id or 'the model'}"
+        self._say_below(text)
+
+    def _say_below(self, text: str) -> None:
+        """Below the tree: what hinders, or else what can be done."""
         notice = self.query_one("#notice", Static)
-        notice.update(printable(text))
-        notice.display = bool(text)
+        room = notice.size.height if notice.display else 0
+        can = "" if text or not self.has_class("-tall") else self.query_one(LayerList).below(room)
+        notice.update(printable(text) or can)
+        notice.set_class(not text, "-calm")
+        notice.display = bool(text or can)
 
     def action_load_model(self) -> None:
         if self.context.session_state.phase != "loading":
@@ -238,7 +246,11 @@ class ControlScreen(WatchesLayers):
         rows = self._tree.rows(self._folded, hooked, steered, self._words, said)
         self.query_one("#layers", RowList).set_rows(rows)
         self.query(ListHeading).first().refresh()
+        self._show_notice()
         self._show_detail()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show_notice)
 
     @on(RowList.Opened)
     def _fold(self, event: RowList.Opened) -> None:

@@ -123,7 +123,7 @@ def asked_for(values: Values, known: Sequence[str], own: str, tokens: int) -> As
     saes = tuple(dict.fromkeys(str(one) for one in values["saes"]))
     for one in saes:
         if one not in known:
-            raise WrongValueError("saes", f"{one!r} is no SAE of this model")
+            raise WrongValueError("saes", f"{one!r} is not an SAE of this model")
     how = {name: values[name] for name in _HOW}
     if kind == FEATURE_OF:
         sae_id, number = _feature(str(values["feature"]), own, known)
@@ -151,7 +151,7 @@ def _feature(text: str, own: str, known: Sequence[str]) -> tuple[str, int]:
     name, _, number = text.strip().rpartition("/")
     sae_id = name or own
     if sae_id not in known:
-        raise WrongValueError("feature", f"{sae_id!r} is no SAE of this model")
+        raise WrongValueError("feature", f"{sae_id!r} is not an SAE of this model")
     try:
         return sae_id, int(FEATURE.read(number.removeprefix("#"), "feature"))
     except UserError as error:

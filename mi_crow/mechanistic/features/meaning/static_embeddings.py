@@ -73,7 +73,7 @@ def open_embeddings(folder: Path) -> StaticEmbeddings:
     for path in (weights, vocabulary):
         if not path.is_file():
             raise UserError(
-                f"{str(folder)!r} is no model2vec folder: it has no {path.name}",
+                f"{str(folder)!r} is not a model2vec folder: it has no {path.name}",
                 hint="semantic.model is a folder with model.safetensors and tokenizer.json",
             )
     from safetensors.numpy import load_file

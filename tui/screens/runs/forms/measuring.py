@@ -44,6 +44,7 @@ NATS = Bounds(0, 1e9)  # of a budget; 0: without
 BETWEEN = " | "  # prompts in one field: they have commas
 _MORE, _LLM = "More", "A chat model that rates the texts"
 _SHOWN = 3  # features that a description finds
+_DIGITS = 18  # of a feature's number: no SAE has as many, and Python reads no more than 4,300
 
 
 class MeasuringForm(SaeForm):
@@ -310,7 +311,7 @@ class AutoForm(MeasuringForm):
         found = super().parameters(values)
         text = str(found.pop("aim")).strip()
         plain = text.removeprefix("#")
-        if plain.isascii() and plain.isdecimal():
+        if plain.isascii() and plain.isdecimal() and len(plain) <= _DIGITS:
             return found | {"feature": int(plain)}
         of = "label" if text in self._labels(found.get("sae_id")) else "description"
         return found | {of: text}
