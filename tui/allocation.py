@@ -14,10 +14,10 @@ _ARENAS: Final = (-8, 2)  # heaps for all threads together
 _MAPPED: Final = (-3, 1 << 17)  # bytes from which a block is mapped, and unmapped when freed
 _TRIMMED: Final = (-1, 1 << 17)  # free bytes at the end of a heap that are kept
 
-_YOUNG: Final = 2_000  # objects made since the last look at the young ones
+_YOUNG: Final = 1_000  # objects made since the last look at the young ones
 _MIDDLE: Final = 10  # looks at the young ones, after which those that stayed are looked at
 _NEVER: Final = 1 << 30
-_OFTEN: Final = 2  # looks at those that stayed, after which all are looked at when nobody types
+_OFTEN: Final = 1  # looks at those that stayed, after which all are looked at when nobody types
 
 
 def keep_little() -> None:
