@@ -71,6 +71,21 @@ def test_a_folder_in_its_place_is_told(path: Path) -> None:
     assert "not a file" in str(said(path))
 
 
+def test_what_does_not_fit_into_memory_is_not_put_where_the_program_was_started(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    connection = connect(path, SAE)
+    sort = "SELECT count(*) FROM (SELECT i FROM range(4000000) t(i) ORDER BY hash(i))"
+    assert connection.rows(sort) == [(4_000_000,)]
+    rows = connection.rows("SELECT current_setting('temp_directory')")
+    assert rows == [(str(tmp_path / "runtime" / "mi-crow" / "spilled"),)]
+    assert not list(here.iterdir())
+
+
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.7, 0.99])
 def test_a_cut_file_is_damaged(path: Path, share: float) -> None:
     content = path.read_bytes()

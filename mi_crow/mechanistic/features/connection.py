@@ -23,7 +23,7 @@ from mi_crow.mechanistic.features.schema import (
     TABLES,
     tables_of,
 )
-from mi_crow.store.columnar.core import duckdb_core
+from mi_crow.store.columnar.core import duckdb_core, spill_folder
 from mi_crow.store.field_types import check_moment, check_types
 from mi_crow.store.json_file import parse_json
 
@@ -178,7 +178,8 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
         raise CorruptDataError(
             f"the feature index of {sae_id!r} is an empty file", hint=_rebuild(sae_id)
         )
-    config = {**_CONFIG, "threads": min(_MOST_THREADS, os.cpu_count() or 1)}
+    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    config = {**_CONFIG, "threads": threads, "temp_directory": spill_folder()}
     database = duckdb.connect(":memory:", config=config)
     try:
         database.execute(f"ATTACH {_quoted(str(path))} AS idx (READ_ONLY)")

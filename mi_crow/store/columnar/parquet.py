@@ -11,7 +11,7 @@ from typing import Any
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError
-from mi_crow.store.columnar.core import duckdb_core
+from mi_crow.store.columnar.core import duckdb_core, spill_folder
 
 _CONFIG = {
     "memory_limit": "64MB",  # a page of long texts
@@ -56,7 +56,8 @@ class ParquetLook:
 @contextmanager
 def parquet_look() -> Iterator[ParquetLook]:
     """A block in which Parquet files can be asked; its memory is given back."""
-    database = duckdb_core().connect(":memory:", config=_CONFIG)
+    config = {**_CONFIG, "temp_directory": spill_folder()}
+    database = duckdb_core().connect(":memory:", config=config)
     try:
         yield ParquetLook(database)
     finally:
