@@ -55,14 +55,13 @@ from mi_crow.mechanistic.steering.steer import steering
 from mi_crow.mechanistic.vectors.stored import SteeringVector, save_vector
 from mi_crow.store.atomic import write_json
 from mi_crow.store.workspace import Workspace
-from tests.benchmarks.steer_curves import Curves, print_summary, summary
+from tests.benchmarks.steer_curves import DEVELOPMENT_SEED, Curves, print_summary, searched, summary
 from tests.benchmarks.steer_workspace import STEPS, prepare
 
 LIMITS = (1.25, 1.5)
 METHODS = ("auto", "add", "dom", "random", "prompting")
 LOW, HIGH = 0.15, 0.6
 FRESH_SEED = 77_000
-DEVELOPMENT_SEED = 55_000
 MEAN_TEXTS = 64  # of each side of a difference of means
 
 
@@ -169,15 +168,7 @@ def _label(
                 most_ratio=limit,
                 tries=options.tries,
                 development=options.development,
-                # What it reports itself is not used: the label judges below, on other prompts.
-                trial=Trial(
-                    prompts=tuple(one for prompt in development for one in (prompt, prompt)),
-                    n=1,
-                    max_new_tokens=options.tokens,
-                    documents=0,
-                    control=False,
-                    seed=DEVELOPMENT_SEED,
-                ),
+                trial=searched(development, options.tokens),
             )
             return run_auto(workspace, config, loaded=loaded, baselines=baselines)
 

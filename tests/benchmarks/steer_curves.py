@@ -114,6 +114,19 @@ def one_against_others(label: str, texts: IndexedTexts, words: int) -> Judge:
     )
 
 
+def searched(prompts: Sequence[str], tokens: int) -> Trial:
+    """What a search writes after it has chosen: as little as it can, each prompt once for either
+    half. What it reports itself is not used; it is measured like the others, on other prompts."""
+    return Trial(
+        prompts=tuple(one for prompt in prompts for one in (prompt, prompt)),
+        n=1,
+        max_new_tokens=tokens,
+        documents=0,
+        control=False,
+        seed=DEVELOPMENT_SEED,
+    )
+
+
 class Curves:
     """The methods on one label after another, each figure written as soon as it is there."""
 
@@ -302,15 +315,6 @@ class Curves:
         """What the search finds on development prompts and seeds, at strength 1."""
         if "auto" not in row:
             options = self._options
-            # What it reports itself is not used: it is measured like the others, on other prompts.
-            trial = Trial(
-                prompts=tuple(one for prompt in DEVELOPMENT for one in (prompt, prompt)),
-                n=1,
-                max_new_tokens=options.tokens,
-                documents=0,
-                control=False,
-                seed=DEVELOPMENT_SEED,
-            )
             config = AutoConfig(
                 self._loaded.sae_id,
                 label=label,
@@ -318,7 +322,7 @@ class Curves:
                 most_ratio=max(options.limits),
                 tries=options.tries,
                 development=options.development,
-                trial=trial,
+                trial=searched(DEVELOPMENT, options.tokens),
             )
             started = time.monotonic()
             found = run_auto(

@@ -93,7 +93,7 @@ VECTORS = (
     Action("vectors.steer", "s", "choose('steer')", "steer", "Put the vector on Steer's stack"),
     Action("vectors.inspect", "i", "choose('inspect')", "lane", "A lane of it in Inspect's grid"),
     Action("vectors.new", "n", "choose('new')", "new", "Make a vector, as a job"),
-    Action("vectors.refine", "f", "choose('refine')", "refine", "Keep its best features alone"),
+    Action("vectors.refine", "f", "choose('refine')", "refine", "Keep only its best features"),
     Action("vectors.rename", "r", "choose('rename')", "rename", "Give it another name"),
     Action("vectors.note", "e", "choose('note')", "note", "Write a note on it"),
     Action("vectors.export", "w", "choose('export')", "export", "Write .safetensors or .gguf"),

@@ -93,7 +93,7 @@ class AnnotationsDatabase:
             yield self._connection
 
     def rows(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[sqlite3.Row]:
-        """What a query finds; nothing while there is no file."""
+        """What a query finds; empty while the file does not exist."""
         with self.reading() as connection:
             return [] if connection is None else connection.execute(query, values).fetchall()
 

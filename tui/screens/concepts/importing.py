@@ -127,7 +127,7 @@ class ImportPopup(Popup[Choice]):
         self.action_take()
 
     def action_take(self) -> None:
-        """Imports, unless rows are wrong and nobody said that they may be left out."""
+        """Imports; refuses while some rows are wrong, unless the user chose to skip them."""
         if self._plan.skipped and not self._skips:
             self.notify(
                 f"{key('imports.skip')} leaves out the rows that are wrong", severity="warning"

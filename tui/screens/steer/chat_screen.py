@@ -85,7 +85,7 @@ class Chats(WritingScreen):
         super()._not_written(error)
 
     def _take_back(self) -> None:
-        """What nobody answered was not said."""
+        """Puts an unanswered message back into the field and removes it from the chat."""
         if self._unsaid is not None and self._board is not None and not self._board.done:
             (self._said, typed), self._unsaid = self._unsaid, None
             if typed and not self.area.text:

@@ -163,7 +163,9 @@ def _add_auto(parser: ArgumentParser) -> None:
         "--feature", type=number_within(FEATURE), metavar="N", help="the feature to make happen"
     )
     parser.add_argument("--label", help="the label to make happen, by its best feature")
-    parser.add_argument("--label-free", action="store_true", help="judge by its texts alone")
+    parser.add_argument(
+        "--label-free", action="store_true", help="judge only by the feature's texts"
+    )
     parser.add_argument(
         "--about",
         dest="description",
