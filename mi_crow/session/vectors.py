@@ -1,6 +1,7 @@
 """The session's operations on vectors of the workspace: taken apart, refined, exchanged with other
 tools, and the texts along them. No model has to be loaded."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ def refined(
     return {"name": new}
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "look_into": look_into,
     "import_vector": imported,
     "export_vector": exported,

@@ -62,7 +62,7 @@ class Bm25:
             for word in self._words
         }
         pairs = zip(bags, lengths, strict=True)
-        self.scores = np.array([self._value(bag, length) for bag, length in pairs])
+        self.scores: np.ndarray = np.array([self._value(bag, length) for bag, length in pairs])
 
     def score(self, text: str) -> float:
         """Of a text, of the corpus or not; 0: no word of the query is in it."""
