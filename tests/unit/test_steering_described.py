@@ -7,10 +7,9 @@ import pytest
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.steering.measure.aims.described import (
-    Bm25,
     features_described,
+    match_scores,
     texts_described,
-    words_of,
 )
 from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging
 from mi_crow.mechanistic.steering.measure.judges import judge_of
@@ -30,25 +29,23 @@ def indexed(workspace) -> tuple[FeatureStore, IndexedTexts]:
 
 def test_a_rare_word_counts_more_and_a_long_text_less() -> None:
     corpus = ["the ship", "the harbour", "the harbour of the old town by the long grey sea", "the"]
-    found = Bm25("ships in the harbour", corpus)
-    assert words_of("Stories, SHIPS") == ["stor", "ship"]
-    ship, near, far, neither = found.scores
-    assert ship > near > far > neither > 0
-    assert found.score("nothing of it") == 0
-    assert found.score("the ship") == ship
+    ship, near, far, neither = match_scores("texts about ships in the harbour", corpus)
+    assert ship > near > far > neither == 0
+    assert match_scores("ships", [*corpus, "SHIPS"])[4] > 0
+    assert not match_scores("ships", []).size
 
 
 def test_the_texts_that_match_tell_their_features(indexed) -> None:
     store, texts = indexed
     description = "masts, keels and anchors in the harbour"
-    about, others, _ = texts_described(texts, description)
+    about, others = texts_described(texts, description)
     inside, outside = (Counter(one.label for one in side) for side in (about, others))
     assert inside["sailing"] > 0.9 * inside.total()
     assert outside["sailing"] < 0.1 * outside.total()
     found = features_described(store, texts, f"sailing: {description}")
     assert 0 < len(found) <= 8
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
-    assert {name for one in found for name in one.ranks} == {"names", "texts", "contrast"}
+    assert {name for one in found for name in one.ranks} == {"words", "contrast"}
     rows = store.rows([one.feature for one in found])
     assert all(row.max_act for row in rows)
     assert "sailing" in {row.top_label for row in rows[:3]}

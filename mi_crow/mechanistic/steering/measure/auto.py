@@ -152,7 +152,7 @@ def _aim(
     with suppress(UserError):
         texts, seed, label = indexed.texts, config.trial.seed, config.judging.label
         if config.judging.description is not None:
-            sides = texts_described(texts, config.judging.description)[:2]
+            sides = texts_described(texts, config.judging.description)
         else:
             sides = texts.about(feature, seed) if label is None else texts.labelled(label, seed)
         if recipes & {"group", "group-decay"}:

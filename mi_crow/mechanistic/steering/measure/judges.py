@@ -109,7 +109,7 @@ def judge_of(
     if judging.label is not None:
         return _by_label(judging.label, texts, words, seed)
     if judging.description is not None:
-        about, others, _ = texts_described(texts, judging.description)
+        about, others = texts_described(texts, judging.description)
         what = f"what {judging.description!r} is about"
         return _by_words(what, about, others, words, seed)
     chosen = judging.feature if judging.feature is not None else feature
