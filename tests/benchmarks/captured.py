@@ -71,7 +71,7 @@ class _Told(NullProgress):
 
 
 @dataclass(frozen=True)
-class Tokens:
+class CapturedTokens:
     """What every trainer learns from, and what every SAE is measured on: [n, d], as stored."""
 
     train: Tensor  # outliers left out
@@ -79,7 +79,7 @@ class Tokens:
     outlier_norm: float
 
     @classmethod
-    def of(cls, reader: RunReader) -> "Tokens":
+    def of(cls, reader: RunReader) -> "CapturedTokens":
         outlier_norm = OUTLIER_FACTOR * reader.median_norm()
         train = reader.sample(reader.count(TRAIN), 0, TRAIN, outlier_norm)
         heldout = reader.sample(reader.count(HELDOUT), 0, HELDOUT)

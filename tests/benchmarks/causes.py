@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.attribution.attribute import attribute, strongest
 from mi_crow.mechanistic.attribution.passes import gradient, graph_pass
-from mi_crow.mechanistic.attribution.site import Site
+from mi_crow.mechanistic.attribution.site import SaeSite
 from mi_crow.mechanistic.attribution.target import Target
 from mi_crow.mechanistic.explain.words import Corpus, read_corpus
 from mi_crow.mechanistic.features.queries import FeatureStore
@@ -82,7 +82,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
     workspace = Workspace.open(options.workspace)
     sae_id = options.sae or workspace.list_saes()[0].sae_id
     store = FeatureStore.open(workspace, sae_id)
-    site = Site.of(load_for_work(workspace, sae_id, options.device))
+    site = SaeSite.of(load_for_work(workspace, sae_id, options.device))
     corpus = read_corpus(store.connection, options.seed)
     labels = store.columns().labels
     titles = ("rank", "random", "top 5", "random", "corr.", "faith.", "random")
@@ -156,7 +156,7 @@ def prompts_of(
     return [one for _, one in sorted(found, key=lambda pair: -pair[0])[:count]]
 
 
-def answer(site: Site, prompt: Prompt, feature: int, seed: int) -> Found:
+def answer(site: SaeSite, prompt: Prompt, feature: int, seed: int) -> Found:
     """How the label's best feature stands among the causes of the word."""
     encoding = site.lm.padded([prompt.ids])
     target = Target("logit", len(prompt.ids) - 1, prompt.next)

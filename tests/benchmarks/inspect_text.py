@@ -20,7 +20,7 @@ from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.mechanistic.attribution.attribute import attribute
 from mi_crow.mechanistic.attribution.passes import graph_pass
-from mi_crow.mechanistic.attribution.site import Site
+from mi_crow.mechanistic.attribution.site import SaeSite
 from mi_crow.mechanistic.attribution.target import Target
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae
 from mi_crow.mechanistic.sae.substitute import substitute
@@ -95,7 +95,7 @@ def _inspection(loaded: LoadedSae, text: str) -> tuple[Callable[[], object], Cal
 
 
 def _attribution(loaded: LoadedSae, text: str) -> tuple[Callable[[], object], Callable[[], object]]:
-    lm, site = loaded.lm, Site.of(loaded)
+    lm, site = loaded.lm, SaeSite.of(loaded)
     encoding = lm.encode([text])
     length = encoding.input_ids.shape[1]
     target = Target("logit", length - 1, 5)

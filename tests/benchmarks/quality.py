@@ -45,7 +45,7 @@ from mi_crow.mechanistic.sae import (
 )
 from mi_crow.mechanistic.sae.quality import latent_densities, reconstruction_quality
 from mi_crow.mechanistic.sae.train.plan import make_plan, starting_point
-from tests.benchmarks.captured import Tokens, sample_run, smollm2_run
+from tests.benchmarks.captured import CapturedTokens, sample_run, smollm2_run
 from tests.benchmarks.dense_reference import DenseReference
 from tests.benchmarks.peer_process import PeerProcess
 from tests.benchmarks.rows import Row, with_sleeping_threads, write_report
@@ -86,7 +86,7 @@ class Bench:
     """The tokens, and one training of each kind on them."""
 
     def __init__(self, tokens: int, scratch: Path, python: Path | None) -> None:
-        self.tokens = Tokens.of(smollm2_run())
+        self.tokens = CapturedTokens.of(smollm2_run())
         self.source = self.tokens.source()
         self.steps = tokens // BATCH
         self._scratch, self._python = scratch, python

@@ -8,7 +8,7 @@ from mi_crow.mechanistic.concepts.annotations import Annotations
 from tests.tui.driving import notices, press, screen_text
 from tests.tui.stand_ins import ScriptedSession
 from tui.screens.steer.heading import passage_title, reading
-from tui.screens.steer.writing import PassageDone, Plan, Settings
+from tui.screens.steer.writing import PassageDone, Plan, SamplingSettings
 from tui.widgets.area import Area
 from tui.widgets.field import Field
 from tui.widgets.forms.popup import FormPopup
@@ -51,9 +51,9 @@ async def test_both_texts_are_written_and_their_speed_is_told(open_steer):
 @pytest.mark.slow
 def test_a_text_that_the_context_ended_says_so():
     done = PassageDone(0, "a", "b", {"tokens_s": 41.3}, shortened_to=12)
-    single = Plan("The harbour", ((),), (), Settings())
+    single = Plan("The harbour", ((),), (), SamplingSettings())
     assert reading(single, [done]) == "context full after 12 tokens · 41.3 tokens/s"
-    swept = Plan("The harbour", ((),), ("+0.4 max",), Settings())
+    swept = Plan("The harbour", ((),), ("+0.4 max",), SamplingSettings())
     assert passage_title(swept, done) == "+0.4 max · context full after 12 tokens"
     assert reading(single, [PassageDone(0, "a", "b")]) == ""
 

@@ -18,7 +18,7 @@ from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.attribution.attribute import attribute
 from mi_crow.mechanistic.attribution.check import correlation, ranks
 from mi_crow.mechanistic.attribution.passes import edited_pass, graph_pass
-from mi_crow.mechanistic.attribution.site import Site
+from mi_crow.mechanistic.attribution.site import SaeSite
 from mi_crow.mechanistic.attribution.target import Target, position_of, token_id
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae
 from mi_crow.mechanistic.sae.substitute import substitute
@@ -49,7 +49,9 @@ def make(tokenizer: Any) -> Callable[[str], LanguageModel]:
     return of
 
 
-def sae_at(lm: LanguageModel, point: str, seed: int = 3, outlier_norm: float | None = None) -> Site:
+def sae_at(
+    lm: LanguageModel, point: str, seed: int = 3, outlier_norm: float | None = None
+) -> SaeSite:
     sae = TopKSae(96, lm.layers.width(point), k=8, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -57,7 +59,7 @@ def sae_at(lm: LanguageModel, point: str, seed: int = 3, outlier_norm: float | N
         sae.b_dec.copy_(0.1 * torch.randn(sae.n_inputs, generator=generator))
     found = lm.layers.resolve(point)
     sae.metadata = SaeMetadata(layer=found.name, point=found.point, outlier_norm=outlier_norm)
-    return Site(f"sae-{point}", lm, sae.eval(), found, found)
+    return SaeSite(f"sae-{point}", lm, sae.eval(), found, found)
 
 
 def encoded(lm: LanguageModel) -> Any:
@@ -69,7 +71,7 @@ def target_of(lm: LanguageModel, kind: Any = "difference") -> Target:
     return Target(kind, last, 80, 91 if kind == "difference" else None)
 
 
-def directional(lm: LanguageModel, site: Site, target: Target) -> float:
+def directional(lm: LanguageModel, site: SaeSite, target: Target) -> float:
     """d m(y + a y) / d a at 0, by differentiation in forward mode."""
     with forward_ad.dual_level(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         with substitute(lm, site.write, lambda y: forward_ad.make_dual(y, y.clone())):

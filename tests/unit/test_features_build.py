@@ -18,7 +18,7 @@ from mi_crow.errors import CorruptDataError
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index import encode_pass
 from mi_crow.mechanistic.features.index.build import build_index
-from mi_crow.mechanistic.features.index.codes import Chunk, Tokens
+from mi_crow.mechanistic.features.index.codes import Chunk, CodedTokens
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.store.workspace import Workspace
 from tests.helpers import index_reference as reference
@@ -362,7 +362,7 @@ def test_parts_are_cut_so_that_all_threads_work_to_the_end(
     cut: list[int] = []
     make_chunk = encode_pass.make_chunk
 
-    def counting(tokens: Tokens, *rest: int) -> Chunk:
+    def counting(tokens: CodedTokens, *rest: int) -> Chunk:
         cut.append(len(tokens.document))
         return make_chunk(tokens, *rest)
 

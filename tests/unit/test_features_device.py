@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index import codes
-from mi_crow.mechanistic.features.index.codes import CodeStore, Tokens, make_chunk
+from mi_crow.mechanistic.features.index.codes import CodedTokens, CodeStore, make_chunk
 from mi_crow.mechanistic.features.index.encode_pass import Corpus
 from mi_crow.mechanistic.features.index.primitives import columns
 from mi_crow.mechanistic.features.index.tables import coactivation, feature_tables
@@ -49,7 +49,9 @@ class Written:
         self.tables.setdefault(table, []).append(rows)
 
 
-def corpus_of(lengths: list[int], seed: int, values: list[float]) -> tuple[Corpus, list[Tokens]]:
+def corpus_of(
+    lengths: list[int], seed: int, values: list[float]
+) -> tuple[Corpus, list[CodedTokens]]:
     """Documents of so many tokens, each with K latents of the given values, in two pieces of whole
     documents."""
     rng = np.random.default_rng(seed)
@@ -74,12 +76,12 @@ def corpus_of(lengths: list[int], seed: int, values: list[float]) -> tuple[Corpu
 
 @torch.inference_mode()
 def written(
-    corpus: Corpus, tokens: list[Tokens], device: torch.device, folder: Path, budget: int
+    corpus: Corpus, tokens: list[CodedTokens], device: torch.device, folder: Path, budget: int
 ) -> Written:
     """Every table that comes from activations, worked out on `device`."""
     found, bins, store = Written(), BinFitter(), CodeStore(folder, N_LATENTS, budget)
     for some in tokens:
-        there = Tokens(*(of.to(device) for of in vars(some).values()))
+        there = CodedTokens(*(of.to(device) for of in vars(some).values()))
         bins.add(bins.counted(there.values))
         store.add(make_chunk(there, N_LATENTS, 0))
         found.append("document_features", columns(strongest_features(there, N_LATENTS)))

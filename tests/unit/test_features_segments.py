@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 from mi_crow.mechanistic.features.index import primitives, segments
-from mi_crow.mechanistic.features.index.codes import CodeStore, Tokens, make_chunk
+from mi_crow.mechanistic.features.index.codes import CodedTokens, CodeStore, make_chunk
 from mi_crow.mechanistic.features.index.tables.coactivation import TokenSample, coactivations
 from mi_crow.mechanistic.features.index.tables.document_features import strongest_features
 from mi_crow.mechanistic.features.index.tables.statistics import BinFitter, moments
@@ -168,7 +168,7 @@ def test_draws_are_those_of_splitmix(document: int, position: int, seed: int) ->
 
 def random_tokens(
     rng: np.random.Generator, n: int, n_latents: int, k: int, first_document: int = 0
-) -> Tokens:
+) -> CodedTokens:
     """n tokens, seven a document, with up to k latents each."""
     latents = np.argsort(rng.random((n, n_latents)), axis=1)[:, :k]
     values = rng.choice([0.0, 0.5, 1.0, 2.0], (n, k)).astype(np.float32)
@@ -176,7 +176,7 @@ def random_tokens(
     return tokens_of(first_document + number // 7, number % 7, values, latents)
 
 
-def fill(store: CodeStore, seed: int = 0, chunks: int = 3) -> list[Tokens]:
+def fill(store: CodeStore, seed: int = 0, chunks: int = 3) -> list[CodedTokens]:
     rng = np.random.default_rng(seed)
     some = [random_tokens(rng, 21, store.n_latents, 4, 3 * n) for n in range(chunks)]
     for tokens in some:

@@ -12,7 +12,7 @@ from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.mechanistic.attribution.lens import logit_lens
 from mi_crow.mechanistic.attribution.patching import patch_features, patch_modules
-from mi_crow.mechanistic.attribution.site import Site
+from mi_crow.mechanistic.attribution.site import SaeSite
 from mi_crow.mechanistic.attribution.target import Target
 from mi_crow.mechanistic.attribution.two_prompts import patch_prompts
 from mi_crow.mechanistic.sae.substitute import substitute
@@ -58,7 +58,7 @@ def test_restoring_the_whole_stream_where_the_prompts_differ_brings_the_answer_b
     assert found.effects[-1][last] == pytest.approx(1, abs=1e-3)  # all that the output reads
     assert found.effects[-1][:last] == pytest.approx([0.0] * last, abs=1e-3)
     assert all(row[:3] == (0, 0, 0) for row in found.effects)  # nothing differs before it
-    site = Site.of(join("tiny", tiny_lm, tiny_sae()))
+    site = SaeSite.of(join("tiny", tiny_lm, tiny_sae()))
     every = patch_features(site, clean, corrupted, target)
     [row] = every.effects
     with torch.no_grad():

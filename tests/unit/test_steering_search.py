@@ -10,7 +10,7 @@ from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.mechanistic.steering.measure.aims.detectors import auroc_error, detectors_of
 from mi_crow.mechanistic.steering.measure.arms import Arm
-from mi_crow.mechanistic.steering.measure.bench import Bench, Readings, ratio_error
+from mi_crow.mechanistic.steering.measure.bench import ArmTexts, Bench, ratio_error
 from mi_crow.mechanistic.steering.measure.config import AutoConfig
 from mi_crow.mechanistic.steering.measure.controls import control_of_stack
 from mi_crow.mechanistic.steering.measure.recipes import Aim, recipes_named
@@ -29,7 +29,7 @@ def store(workspace):
 def readings(nats, lengths):
     tokens = [list(range(n)) for n in lengths]
     perplexity = float(np.exp(sum(nats) / sum(lengths)))
-    return Readings([], [""] * len(nats), tokens, np.array(nats), perplexity, 0.0, 0.0)
+    return ArmTexts([], [""] * len(nats), tokens, np.array(nats), perplexity, 0.0, 0.0)
 
 
 def searching(quick, tmp_path, enough=None, **options):

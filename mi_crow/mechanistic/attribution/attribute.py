@@ -26,7 +26,7 @@ from mi_crow.mechanistic.attribution.passes import (
     gradient_under,
     graph_pass,
 )
-from mi_crow.mechanistic.attribution.site import Reading, Site
+from mi_crow.mechanistic.attribution.site import Reading, SaeSite
 from mi_crow.mechanistic.attribution.target import Target
 from mi_crow.mechanistic.attribution.tree import Influence, influences
 
@@ -68,7 +68,7 @@ class Cause:
 class Attributed:
     """What one SAE has to say about the target."""
 
-    site: Site
+    site: SaeSite
     causes: tuple[Cause, ...]  # the strongest first, by absolute effect
     parts: Parts
     per_token: tuple[float, ...]  # y(t) . d m / d y(t): adds up to the first-order change
@@ -89,10 +89,10 @@ class Attribution:
 def attribute(
     lm: "LanguageModel",
     encoding: "Encoding",
-    sites: Sequence[Site],
+    sites: Sequence[SaeSite],
     target: Target,
     *,
-    target_site: Site | None = None,
+    target_site: SaeSite | None = None,
     top: int = 20,
     steps: int | None = None,
     prune: float = 0.02,
@@ -129,7 +129,7 @@ def attribute(
     return Attribution(target, number, graph.logits.detach(), tuple(found), tree)
 
 
-def _before(lm: "LanguageModel", sites: Sequence[Site], target_site: Site) -> list[Site]:
+def _before(lm: "LanguageModel", sites: Sequence[SaeSite], target_site: SaeSite) -> list[SaeSite]:
     kept = [one for one in sites if one.sae_id != target_site.sae_id]
     if not kept:
         raise UserError(
@@ -146,7 +146,7 @@ def _before(lm: "LanguageModel", sites: Sequence[Site], target_site: Site) -> li
     return kept if len(kept) == 1 else check_order(lm, kept)
 
 
-def _value(graph: Graph, target: Target, target_site: Site | None) -> Tensor:
+def _value(graph: Graph, target: Target, target_site: SaeSite | None) -> Tensor:
     """The target of a graph, differentiable."""
     if target_site is None:
         return target.of_logits(graph.logits)
@@ -160,7 +160,7 @@ def _along(
     encoding: "Encoding",
     reading: Reading,
     target: Target,
-    target_site: Site | None,
+    target_site: SaeSite | None,
     steps: int,
 ) -> Tensor:
     """The mean gradient [n, d] at the midpoints of `steps` equal parts of the way from the state
@@ -182,7 +182,7 @@ def _attributed(
     slope: Tensor,
     value: float,
     target: Target,
-    target_site: Site | None,
+    target_site: SaeSite | None,
     top: int,
     seed: int,
     steps: int | None,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.attribution.passes import edited_pass
-from mi_crow.mechanistic.attribution.site import Reading, Site
+from mi_crow.mechanistic.attribution.site import Reading, SaeSite
 from mi_crow.mechanistic.attribution.target import Target
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def check_causes(
     encoding: "Encoding",
     reading: Reading,
     target: Target,
-    target_site: Site | None,
+    target_site: SaeSite | None,
     causes: Sequence[tuple[int, float]],
     seed: int,
 ) -> Check:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.language_model.hook_points.tap import tap
-from mi_crow.mechanistic.attribution.site import Reading, Site
+from mi_crow.mechanistic.attribution.site import Reading, SaeSite
 from mi_crow.mechanistic.attribution.target import Target
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 
 
 def graph_pass(
-    lm: "LanguageModel", encoding: "Encoding", sites: Sequence[Site], position: int
+    lm: "LanguageModel", encoding: "Encoding", sites: Sequence[SaeSite], position: int
 ) -> Graph:
     """One pass over a single text [1, n] that keeps what gradients need. The sites stand in the
     order of the model. Raises MiCrowError for a site that the pass does not reach."""
@@ -99,7 +99,7 @@ def edited_pass(
     encoding: "Encoding",
     edits: "Mapping[HookPoint, Tensor]",
     target: Target,
-    target_site: Site | None = None,
+    target_site: SaeSite | None = None,
 ) -> Tensor:
     """The target under several edits in one batch, as in `logits_under`: [rows]."""
     if target_site is None:
@@ -137,10 +137,10 @@ def logits_under(
 def gradient_under(
     lm: "LanguageModel",
     encoding: "Encoding",
-    site: Site,
+    site: SaeSite,
     edits: Tensor,
     target: Target,
-    target_site: Site | None = None,
+    target_site: SaeSite | None = None,
 ) -> Tensor:
     """d target / d y at the site under each of `edits` [rows, n, d], which are added: the same
     shape."""
@@ -216,7 +216,7 @@ def _widens(lm: "LanguageModel", encoding: "Encoding", point: "HookPoint") -> bo
     return float((wide - plain).norm()) <= _SAME * float((plain[0] - plain[1]).norm())
 
 
-def activation_at(site: Site, x: Tensor, target: Target) -> Tensor:
+def activation_at(site: SaeSite, x: Tensor, target: Target) -> Tensor:
     """The activation of the target's feature for activations x [rows, d]: [rows]."""
     assert target.feature is not None
     latents = site.sae.encode_sparse(x.to(site.sae.dtype))
@@ -234,10 +234,10 @@ def gradient(value: Tensor, nodes: Sequence[Tensor], keep: bool = False) -> list
     ]
 
 
-def check_order(lm: "LanguageModel", sites: Sequence[Site]) -> list[Site]:
+def check_order(lm: "LanguageModel", sites: Sequence[SaeSite]) -> list[SaeSite]:
     """The sites in the order of the model. Raises UserError for two at one layer."""
 
-    def place(site: Site) -> tuple[int, int]:
+    def place(site: SaeSite) -> tuple[int, int]:
         block = lm.layers.block_of(site.write)
         names = lm.layers.list_layers()
         inside = names.index(site.write.name) if site.write.name in names else 0

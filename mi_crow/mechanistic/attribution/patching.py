@@ -17,7 +17,7 @@ from mi_crow.language_model.capture_pass import run_to
 from mi_crow.mechanistic.attribution.check import in_parts
 from mi_crow.mechanistic.attribution.lens import no_blocks
 from mi_crow.mechanistic.attribution.passes import graph_pass, logits_under
-from mi_crow.mechanistic.attribution.site import Site
+from mi_crow.mechanistic.attribution.site import SaeSite
 from mi_crow.mechanistic.attribution.target import Target
 
 if TYPE_CHECKING:
@@ -57,7 +57,11 @@ def patch_modules(
 
 @torch.no_grad()
 def patch_features(
-    site: Site, clean: "Encoding", corrupted: "Encoding", target: Target, feature: int | None = None
+    site: SaeSite,
+    clean: "Encoding",
+    corrupted: "Encoding",
+    target: Target,
+    feature: int | None = None,
 ) -> Patched:
     """Restores one feature, or all of the SAE's, at each token."""
     lm = site.lm

@@ -67,13 +67,13 @@ def attribute_loaded(
     """
     from mi_crow.mechanistic.attribution.attribute import attribute
     from mi_crow.mechanistic.attribution.memory import attribution_bytes
-    from mi_crow.mechanistic.attribution.site import Site
+    from mi_crow.mechanistic.attribution.site import SaeSite
     from mi_crow.mechanistic.text_memory import naming_a_length
 
     lm = loaded[0].lm
     encoding = encode_text(loaded[0], text, question.bos)
     tokens = encoding.input_ids.shape[1]
-    sites = [Site.of(one) for one in loaded]
+    sites = [SaeSite.of(one) for one in loaded]
     first = min(lm.layers.block_of(one.write) or 0 for one in sites)
     rows = question.top + 6
     memory = attribution_bytes(lm, tokens, rows, first)
@@ -260,7 +260,7 @@ def predict_without(
     import torch
 
     from mi_crow.mechanistic.attribution.passes import graph_pass, logits_under
-    from mi_crow.mechanistic.attribution.site import Site
+    from mi_crow.mechanistic.attribution.site import SaeSite
 
     lm = loaded[0].lm
     encoding = encode_text(loaded[0], text, bos)
@@ -268,7 +268,7 @@ def predict_without(
     wanted: dict[str, list[int]] = {}
     for sae_id, feature in ablated:
         wanted.setdefault(sae_id, []).append(feature)
-    sites = [Site.of(one) for one in loaded if one.sae_id in wanted]
+    sites = [SaeSite.of(one) for one in loaded if one.sae_id in wanted]
     with torch.no_grad():
         graph = graph_pass(lm, encoding, sites, place)
     edits = {}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Site:
+class SaeSite:
     """Where one SAE stands in its model; `read` and `write` differ for a transcoder."""
 
     sae_id: str
@@ -29,7 +29,7 @@ class Site:
     write: "HookPoint"
 
     @classmethod
-    def of(cls, loaded: "LoadedSae") -> "Site":
+    def of(cls, loaded: "LoadedSae") -> "SaeSite":
         """Raises UserError for a transcoder that does not say which layer it predicts."""
         loaded.must_read_one_layer("attribution")
         read = loaded.layer
@@ -48,10 +48,10 @@ class Reading:
     """One site in one pass over a text of n tokens. Where an SAE may not stand in for the
     activation (special tokens, outliers) nothing fires."""
 
-    def __init__(self, site: Site, x: Tensor, y: Tensor, ordinary: Tensor) -> None:
+    def __init__(self, site: SaeSite, x: Tensor, y: Tensor, ordinary: Tensor) -> None:
         """x [n, n_inputs] what the SAE reads, y [n, n_outputs] what its features are part of, both
         possibly with a gradient; ordinary [n] bool: neither padding nor special."""
-        self.site: Site = site
+        self.site: SaeSite = site
         self.x: Tensor = x
         self.y: Tensor = y
         sae = site.sae

@@ -38,7 +38,7 @@ def patch_prompts(
     """
     from mi_crow.language_model.detokenize import shown_tokens
     from mi_crow.mechanistic.attribution.patching import patch_features, patch_modules
-    from mi_crow.mechanistic.attribution.site import Site
+    from mi_crow.mechanistic.attribution.site import SaeSite
     from mi_crow.mechanistic.text_memory import naming_a_length, pass_bytes
 
     used = loaded.sae.metadata.bos(bos) if loaded is not None else bos
@@ -57,7 +57,7 @@ def patch_prompts(
         if loaded is None:
             found = patch_modules(lm, first, second, goal, module)
         else:
-            found = patch_features(Site.of(loaded), first, second, goal, feature)
+            found = patch_features(SaeSite.of(loaded), first, second, goal, feature)
     return {
         "model_id": lm.model_id,
         "tokens": shown_tokens(lm.tokenizer, first.input_ids[0].tolist()),

@@ -19,7 +19,7 @@ from tui.preferences.key_words import key
 from tui.screens.steer.board import ANSWERS, turns_of
 from tui.screens.steer.constraint import Constraint
 from tui.screens.steer.stack import stack_text
-from tui.screens.steer.writing import MOST_SAMPLES, Plan, Settings
+from tui.screens.steer.writing import MOST_SAMPLES, Plan, SamplingSettings
 from tui.text import number, printable
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
@@ -163,7 +163,7 @@ def plan_of(saved: "SavedGeneration") -> Plan:
     settings = JsonObject.of(saved.settings, f"the settings of generation {saved.id}")
     stack = tuple(Intervention.from_json(one) for one in settings.array("interventions", []))
     SEED.check(saved.seed, "the seed")
-    asked = Settings(
+    asked = SamplingSettings(
         settings.integer("max_new_tokens", 64),
         settings.number("temperature", 1.0),
         saved.seed,

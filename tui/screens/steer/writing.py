@@ -20,7 +20,7 @@ MOST_SAMPLES = 64
 
 
 @dataclass(frozen=True)
-class Settings:
+class SamplingSettings:
     """Sampling settings."""
 
     max_new_tokens: int = 64
@@ -77,7 +77,7 @@ class Plan:
     prompt: str
     stacks: tuple[tuple[Intervention, ...], ...]
     titles: tuple[str, ...]  # one per stack; empty for a single one
-    settings: Settings
+    settings: SamplingSettings
     sae_id: str | None = None  # whose features the stacks change
     run: int = 0  # tells what belongs to an earlier plan
     kept: tuple[SideText, ...] = ()  # baselines that were written already
@@ -152,10 +152,10 @@ def read_settings(
     seed: str,
     samples: str = "1",
     constraint: Constraint = NO_CONSTRAINT,
-) -> Settings:
+) -> SamplingSettings:
     """The settings from the texts of their fields. Raises UserError."""
     try:
-        settings = Settings(
+        settings = SamplingSettings(
             int(tokens), float(temperature), int(seed), constraint, int(samples or "1")
         )
     except ValueError as error:

@@ -32,7 +32,7 @@ _BLOCK_FEATURES = 4096
 
 
 @dataclass(frozen=True)
-class Tokens:
+class CodedTokens:
     """n tokens, outliers left out, and their codes token by token; all on one device."""
 
     document: Tensor  # int32 [n]: number of the document in the index, ascending
@@ -97,7 +97,7 @@ def latent_dtype(n_latents: int) -> torch.dtype:
     return torch.int16 if n_latents <= 1 << 15 else torch.int32
 
 
-def make_chunk(tokens: Tokens, n_latents: int, seed: int) -> Chunk:
+def make_chunk(tokens: CodedTokens, n_latents: int, seed: int) -> Chunk:
     """Sorts the codes of some tokens by latent."""
     n = len(tokens.document)
     row_bits = max(n - 1, 0).bit_length()

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mi_crow.mechanistic.features.index.codes import (
     Chunk,
+    CodedTokens,
     CodeStore,
-    Tokens,
     latent_dtype,
     make_chunk,
 )
@@ -188,7 +188,7 @@ class EncodePass:
         self._codes.add(found.chunk)
         self._writer.append("document_features", found.document_features)
 
-    def _tokens(self, piece: _Piece, progress: Progress) -> Tokens:
+    def _tokens(self, piece: _Piece, progress: Progress) -> CodedTokens:
         """A piece's rows with their latents, outliers left out."""
         part, limit = piece.part, self._sae.metadata.outlier_norm
         norms = part.norms[piece.rows]
@@ -214,7 +214,7 @@ class EncodePass:
         # Numbered by position, as in `documents`: a run's own numbers may have gaps, and windows of
         # one document share theirs.
         device = arithmetic_device(self._sae.device)
-        return Tokens(
+        return CodedTokens(
             (piece.first + part.table_row[rows]).int().to(device),
             part.row_position[rows].int().to(device),
             *_firing_codes(codes, kind, device),

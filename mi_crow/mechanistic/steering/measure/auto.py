@@ -15,7 +15,7 @@ from mi_crow.mechanistic.steering.measure.aims.allies import allies_of
 from mi_crow.mechanistic.steering.measure.aims.described import texts_described
 from mi_crow.mechanistic.steering.measure.aims.rivals import rivals_of
 from mi_crow.mechanistic.steering.measure.aims.topic_vector import topic_vector
-from mi_crow.mechanistic.steering.measure.bench import Bench, Readings
+from mi_crow.mechanistic.steering.measure.bench import ArmTexts, Bench
 from mi_crow.mechanistic.steering.measure.checks import check_auto, features_for, rater_of
 from mi_crow.mechanistic.steering.measure.config import AutoConfig
 from mi_crow.mechanistic.steering.measure.controls import control_of_stack
@@ -40,7 +40,7 @@ def run_auto(
     config: AutoConfig,
     progress: Progress | None = None,
     loaded: LoadedSae | None = None,
-    baselines: dict[Any, Readings] | None = None,
+    baselines: dict[Any, ArmTexts] | None = None,
     judge: Judge | None = None,
 ) -> dict[str, Any]:
     """Tries every recipe, and reports the best few on fresh prompts and a fresh seed.

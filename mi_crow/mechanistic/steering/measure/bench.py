@@ -41,7 +41,7 @@ _EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class Readings:
+class ArmTexts:
     """Continuations of one arm, read again by the plain model and as they were written."""
 
     prompts: list[str]  # of each text
@@ -65,7 +65,7 @@ class Bench:
     greatest: float = 1.0  # its maximum in the index
     tokens: list[list[int]] = field(default_factory=list)  # held-out documents
     rater: Rater | None = None  # rates the texts too
-    baselines: dict[Any, Readings] = field(default_factory=dict)
+    baselines: dict[Any, ArmTexts] = field(default_factory=dict)
     _plain_loss: float | None = None
 
     def figures(
@@ -134,7 +134,7 @@ class Bench:
         seed: int,
         plausible: float | None,
         whole: bool = True,
-    ) -> Readings:
+    ) -> ArmTexts:
         """The plain model's continuations; with `plausible`, within its own plausible set. Unless
         `whole`, without the target's activation."""
         plain = (trial.max_new_tokens, trial.temperature, trial.top_p, tuple(prompts), n, seed)
@@ -151,7 +151,7 @@ class Bench:
         n: int,
         seed: int,
         whole: bool = True,
-    ) -> Readings:
+    ) -> ArmTexts:
         """Writes the continuations of an arm and reads them again; unless `whole`, the KL and the
         target's activation are left out: 0, and what the plain model said when they were written is
         not asked again."""
@@ -174,7 +174,7 @@ class Bench:
             return self._readings(written, np.array(costs))
         return self._read_again(arm, written, whole)
 
-    def _read_again(self, arm: Arm, written: Written, whole: bool) -> Readings:
+    def _read_again(self, arm: Arm, written: Written, whole: bool) -> ArmTexts:
         lm = self.loaded.lm
         divergence = activation = 0.0
         texts = 0
@@ -198,10 +198,10 @@ class Bench:
 
     def _readings(
         self, written: Written, nats: np.ndarray, divergence: float = 0.0, activation: float = 0.0
-    ) -> Readings:
+    ) -> ArmTexts:
         token_ids = [ids for one in written.generations for ids in one.token_ids]
         tokens = max(sum(map(len, token_ids)), 1)
-        return Readings(
+        return ArmTexts(
             [one.prompt for one in written.generations for _ in one.texts],
             written.texts,
             token_ids,
@@ -251,7 +251,7 @@ def mean_error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
 
-def ratio_error(steered: Readings, baseline: Readings) -> float:
+def ratio_error(steered: ArmTexts, baseline: ArmTexts) -> float:
     """The standard error of the logarithm of two perplexities' ratio, both of as many texts written
     with the same random numbers: of each text's share in it (Cochran 1977, "Sampling Techniques",
     section 6.3, for a ratio of sums)."""

@@ -172,17 +172,17 @@ def _by_words(
     probe = WordProbe([one.text for one in train], names)
     place = probe.labels.index("topic")
 
-    def apart(found: Sequence[str]) -> np.ndarray:
+    def log_odds(found: Sequence[str]) -> np.ndarray:
         scores = probe.scores(found)
         return scores[:, place] - scores[:, 1 - place]
 
     # The limit is found on texts as long as those that will be judged.
     seen = cut_texts([one for one in train if one.number not in inside], words, seed + 1)
-    limit = float(np.quantile(apart(seen), 1 - FALSE_ALARMS)) if seen else 0.0
+    limit = float(np.quantile(log_odds(seen), 1 - FALSE_ALARMS)) if seen else 0.0
     heldout = [one for one in (*about, *others) if one.heldout]
     return tested_judge(
         what,
-        lambda found: apart(found) - limit,
+        lambda found: log_odds(found) - limit,
         (train, heldout),
         lambda one: one.number in inside,
         words,

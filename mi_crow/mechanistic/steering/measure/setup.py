@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mi_crow.mechanistic.steering.loading import LoadedSae, load_for_work
-from mi_crow.mechanistic.steering.measure.bench import Bench, Readings
+from mi_crow.mechanistic.steering.measure.bench import ArmTexts, Bench
 from mi_crow.mechanistic.steering.measure.config import Judging, Trial
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.judges import judge_of
@@ -23,7 +23,7 @@ def make_bench(
     trial: Trial,
     device: str = "auto",
     loaded: LoadedSae | None = None,
-    baselines: dict[Any, Readings] | None = None,
+    baselines: dict[Any, ArmTexts] | None = None,
 ) -> Bench:
     """A bench on which arms that steer `target` are measured. Raises UserError, NotFoundError
     before a model is loaded. `baselines`: those of an earlier bench on the same model."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mi_crow.mechanistic.features.index.codes import Tokens
+from mi_crow.mechanistic.features.index.codes import CodedTokens
 from mi_crow.mechanistic.features.index.primitives import bincount, nonzero
 from mi_crow.mechanistic.features.index.segments import (
     descending,
@@ -28,7 +28,9 @@ class DocumentFeatures:
     fires: Tensor  # int32: tokens of the document on which the feature fires
 
 
-def strongest_features(tokens: Tokens, n_latents: int, count: int = STRONGEST) -> DocumentFeatures:
+def strongest_features(
+    tokens: CodedTokens, n_latents: int, count: int = STRONGEST
+) -> DocumentFeatures:
     """The `count` features with the highest activation in each document (all its tokens given)."""
     spans = group_starts(tokens.document)
     documents = tokens.document.index_select(0, spans[:-1])
