@@ -1,10 +1,13 @@
 """The sparse kernels against plain dense PyTorch, values and gradients."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.sae.base import LossContext
+from mi_crow.mechanistic.sae.kernels import entries as entries_module
 from mi_crow.mechanistic.sae.kernels.bags import dense_latents
 from mi_crow.mechanistic.sae.kernels.entries import (
     Entries,
@@ -12,6 +15,7 @@ from mi_crow.mechanistic.sae.kernels.entries import (
     encode_topk,
     entries_above,
     latent_sums,
+    strongest_entries,
 )
 from mi_crow.mechanistic.sae.kernels.product import topk_activations
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
@@ -196,3 +200,23 @@ def test_the_cuda_kernels_agree_with_the_cpu() -> None:
         results.append([gradient.cpu() for gradient in gradients])
     for on_cpu, on_cuda in zip(*results, strict=True):
         torch.testing.assert_close(on_cpu, on_cuda)
+
+
+def test_the_strongest_of_a_fresh_sae_are_found_without_a_list_of_all_positive_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half of all pre-activations are positive then: a list of them is longer than the product."""
+    generator = torch.Generator().manual_seed(7)
+    x, rows = (torch.randn(size, 16, generator=generator) for size in (256, 400))
+    bias, listed = torch.zeros(400), []
+
+    def noting(*operands: Any) -> tuple[Tensor, Entries]:
+        found = entries_above(*operands)
+        listed.append(found[0].numel())
+        return found
+
+    monkeypatch.setattr(entries_module, "entries_above", noting)
+    values, entries = strongest_entries(x, rows, bias, 4)
+    assert max(listed) < 4 * len(values)  # and not 200 a token
+    wanted = (x @ rows.T).flatten().topk(4 * len(x))
+    assert set((entries.rows * 400 + entries.columns).tolist()) == set(wanted.indices.tolist())

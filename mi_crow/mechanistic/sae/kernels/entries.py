@@ -26,6 +26,11 @@ from mi_crow.mechanistic.sae.kernels.bags import (
 )
 from mi_crow.mechanistic.sae.kernels.product import product_blocks, topk_activations
 
+# A floor is taken from so many tokens of a batch, and is this much lower than theirs: batches and
+# parts of one differ by some percent.
+_SAMPLED_TOKENS = 64
+_SAFE = 0.85
+
 
 class LatentOrder(NamedTuple):
     """The entries of a batch grouped by latent: the transpose of a CSR pattern."""
@@ -118,13 +123,11 @@ def strongest_entries(
     """The n k largest positive pre-activations of a batch of n tokens, without gradients.
 
     Gives values [e] and where they are; fewer when fewer are positive. `guess` >= 0 is a floor
-    that is likely to leave at least n k entries: a good one spares work, a bad one costs a second
-    product, the answer is the same.
+    that is likely to leave at least n k entries, 0 where none is known: a good one spares work, a
+    bad one costs a second product, the answer is the same.
     """
     wanted = x.shape[0] * k
-    values, entries = entries_above(x, encoder_rows, bias, guess)
-    if values.numel() < wanted and guess > 0:
-        values, entries = entries_above(x, encoder_rows, bias)
+    values, entries = _at_least(wanted, x, encoder_rows, bias, guess)
     if values.numel() <= wanted:
         return values, entries
     chosen = values.topk(wanted, sorted=False).indices.sort().values
@@ -133,11 +136,35 @@ def strongest_entries(
 
 def threshold_for_l0(x: Tensor, encoder_rows: Tensor, bias: Tensor, l0: float) -> Tensor:
     """The pre-activation that `l0` latents a token of x [n, d] reach on average; no dimensions."""
-    values, _ = entries_above(x, encoder_rows, bias)
-    wanted = max(1, min(values.numel(), round(l0 * x.shape[0])))
+    wanted = max(1, round(l0 * x.shape[0]))
+    values, _ = _at_least(wanted, x, encoder_rows, bias)
     if not values.numel():
         return x.new_zeros(())
-    return values.topk(wanted, sorted=False).values.min()
+    return values.topk(min(wanted, values.numel()), sorted=False).values.min()
+
+
+def _at_least(
+    wanted: int, x: Tensor, encoder_rows: Tensor, bias: Tensor, guess: float = 0.0
+) -> tuple[Tensor, Entries]:
+    """The pre-activations above a floor that leaves `wanted` of them, or all positive ones."""
+    floor = guess or likely_floor(x, encoder_rows, bias, wanted / max(len(x), 1))
+    for lower in (floor, floor / 4):
+        values, entries = entries_above(x, encoder_rows, bias, lower)
+        if values.numel() >= wanted or lower <= 0:
+            return values, entries
+    return entries_above(x, encoder_rows, bias)
+
+
+def likely_floor(x: Tensor, encoder_rows: Tensor, bias: Tensor, k: float) -> float:
+    """A floor >= 0 that more than `k` pre-activations a token of x [n, d] are likely to exceed: of
+    a fresh SAE half of all n M are positive, and a list of them would be longer than their product.
+    """
+    some = x[:: max(1, len(x) // _SAMPLED_TOKENS)]
+    if not len(some):
+        return 0.0
+    pre = functional.linear(some, encoder_rows, bias).view(-1)
+    reached = pre.topk(min(pre.numel(), max(1, round(k * len(some)))), sorted=False).values.min()
+    return max(0.0, _SAFE * float(reached))
 
 
 class _PreActivations(torch.autograd.Function):

@@ -11,6 +11,7 @@ from mi_crow.mechanistic.sae.kernels.entries import (
     decode_entries,
     encode_above,
     entries_above,
+    likely_floor,
     pre_activations,
     strongest_entries,
 )
@@ -75,6 +76,9 @@ class BatchTopKSae(RaggedSae):
         wanted = self.k * int(
             sharing.total_over_tokens(torch.tensor(inputs.shape[0], device=inputs.device))
         )
+        if guess <= 0:
+            floor = likely_floor(inputs, encoder, bias, self.k / sharing.ranks.world)
+            guess = float(sharing.minimum(torch.tensor(floor, device=inputs.device)))
         values, entries = entries_above(inputs, encoder, bias, guess)
         if guess > 0 and self._found(values) < wanted:
             values, entries = entries_above(inputs, encoder, bias)

@@ -16,7 +16,10 @@ from mi_crow.mechanistic.sae.train.plan import StartingPoint, TrainingPlan
 _ADAM_EPS = 6.25e-10
 # On CUDA, where reading a value waits for the device, dead latents are looked up this rarely.
 _DEAD_LOOKUP_STEPS = 10
-_ROWS_AT_ONCE = 1024
+# Rows that one product looks at: on a CPU they stay in its cache; elsewhere fewer would be more
+# kernels than there is memory to save.
+_ROWS_AT_ONCE = {"cpu": 1024}
+_ROWS_AT_ONCE_ELSEWHERE = 8192
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -243,8 +246,8 @@ class TrainState:
 
 def _remove_parallel(gradient: Tensor, rows: Tensor) -> None:
     """Removes from each gradient row its component along the unit row, in place."""
-    # Blocks of rows stay in the cache, and their products need no [M, d] buffer.
-    some = _ROWS_AT_ONCE if rows.device.type == "cpu" else max(len(rows), 1)
+    # In blocks of rows, since `vecdot` holds a product of the size of its operands.
+    some = _ROWS_AT_ONCE.get(rows.device.type, _ROWS_AT_ONCE_ELSEWHERE)
     for part, unit in zip(gradient.split(some), rows.split(some), strict=True):
         along = torch.linalg.vecdot(part, unit)
         part.addcmul_(unit, along.neg_()[:, None])
