@@ -118,7 +118,7 @@ def test_what_the_cache_of_the_hub_holds_is_offered(app_workspace):
         ({}, "path", "no source given"),
         ({"path": "./nothing"}, "path", "no SAE at './nothing'"),
         ({"path": "EMPTY"}, "path", "no SAE at"),
-        ({"path": "OTHER"}, "path", "an SAE of SAELens cut into several files"),
+        ({"path": "OTHER"}, "path", "without the config.yaml that names their hook points"),
         ({"path": "org/nowhere", "offline": "yes"}, "path", "is not in the local cache"),
         ({"path": "SAE", "name": "demo-topk"}, "", "exists already; choose another name"),
         ({"path": "SAE", "name": "../x"}, "", "is not a valid name"),
@@ -130,7 +130,7 @@ def test_what_the_cache_of_the_hub_holds_is_offered(app_workspace):
 )
 def test_what_is_wrong_is_said_in_one_sentence(app_workspace, tmp_path, texts, where, says):
     (tmp_path / "EMPTY").mkdir()
-    other = tmp_path / "OTHER" / "x" / "sae_weights-00001-of-00002.safetensors"
+    other = tmp_path / "OTHER" / "x" / "layer_0.safetensors"
     other.parent.mkdir(parents=True)
     other.touch()
     places = {"SAE": SAES / "saelens_topk", "GEMMA": SAES / "gemma_scope"}

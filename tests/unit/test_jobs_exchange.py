@@ -121,7 +121,7 @@ def test_only_a_check_waits_for_a_device() -> None:
         ("", "there is no path to import from"),
         ("EMPTY", "no SAE at "),
         ("WEIGHTLESS", "holds cfg.json but no sae_weights.safetensors"),
-        ("OTHER", "an SAE of SAELens cut into several files"),
+        ("OTHER", "without the config.yaml that names their hook points"),
     ],
 )
 def test_what_is_no_sae_is_refused_before_a_job_starts(
@@ -130,7 +130,7 @@ def test_what_is_no_sae_is_refused_before_a_job_starts(
     for name, file in (
         ("EMPTY", "notes.md"),
         ("WEIGHTLESS", "cfg.json"),
-        ("OTHER", "sae_weights-00001-of-00002.safetensors"),
+        ("OTHER", "layer_0.safetensors"),
     ):
         (tmp_path / name / file).parent.mkdir(parents=True)
         (tmp_path / name / file).write_text("{}")

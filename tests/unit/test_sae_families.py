@@ -59,7 +59,7 @@ ACROSS = {
     "llamascopium_clt": ("blocks.{}.ln2.hook_normalized", "mlp_out.{}", ""),
     "mntss_clt_jumprelu": ("resid_mid.{}", "mlp_out.{}", "meta-llama/Llama-3.2-1B"),
 }
-REFUSED = {"saelens_temporal": "architecture 'temporal'"}
+REFUSED = {"saelens_temporal": "architecture 'temporal', which cannot be read: its latents depend"}
 # Model, hook points in and out, as their sources name them.
 ORIGINS = {
     "apollo_e2e": ("gpt2", "resid_pre.6", None),

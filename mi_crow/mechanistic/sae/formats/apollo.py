@@ -63,6 +63,7 @@ def read_apollo(
         origin(_MODELS.get(model, model), position.replace("-", ".")),
         apply_b_dec_to_input=False,
         format=FORMAT,
+        chosen=layer is not None and len(positions(found)) > 1,
     )
 
 

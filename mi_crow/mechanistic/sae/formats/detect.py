@@ -11,6 +11,7 @@ from mi_crow.mechanistic.sae.formats.families import READ, family_of
 from mi_crow.mechanistic.sae.formats.finders import MARKED, UNMARKED, opensae, torch_file
 from mi_crow.mechanistic.sae.formats.found import FoundSae, above, block_number, folder_of
 from mi_crow.mechanistic.sae.formats.marks import DICTIONARY_LEARNING, SAELENS
+from mi_crow.mechanistic.sae.formats.sharded import cut_files, whole_name, with_parts
 from mi_crow.mechanistic.sae.hook_names import point_of
 
 _LISTED = 12  # SAEs that an error lists
@@ -18,10 +19,12 @@ _LISTED = 12  # SAEs that an error lists
 
 def find_saes(names: Iterable[str]) -> list[FoundSae]:
     """The SAEs among files, which are named relative to one root with `/`, sorted by name."""
-    known = set(names)
+    there = set(names)
+    cut = cut_files(there)
+    known = there | cut.keys()
     found = [one for name in sorted(known) if (one := _marked(name, known)) is not None]
     if found:
-        return found
+        return [with_parts(one, cut) for one in found]
     # Trainers of other tools write .pt files too, and OpenSAE's have the names of models.
     for find in UNMARKED:
         found = [
@@ -30,7 +33,7 @@ def find_saes(names: Iterable[str]) -> list[FoundSae]:
             if not family_of(name, known) and (one := find(name, known)) is not None
         ]
         if found:
-            return found
+            return [with_parts(one, cut) for one in found]
     return []
 
 
@@ -96,7 +99,10 @@ def _marked(name: str, known: set[str]) -> FoundSae | None:
 def one_file(name: str, known: set[str]) -> FoundSae | None:
     """The SAE in the file `name`, which the user gave: also a checkpoint that `find_saes` would not
     look for. None when the name is of no known format."""
-    if (found := _marked(name, known)) is not None or family_of(name, known):
-        return found
-    config = above(folder_of(name)[0], DICTIONARY_LEARNING.config, known)
-    return torch_file(name, known, config) or opensae(name, known)
+    cut = cut_files(known)
+    name, known = whole_name(name), known | cut.keys()
+    found = _marked(name, known)
+    if found is None and not family_of(name, known):
+        config = above(folder_of(name)[0], DICTIONARY_LEARNING.config, known)
+        found = torch_file(name, known, config) or opensae(name, known)
+    return with_parts(found, cut) if found is not None else None

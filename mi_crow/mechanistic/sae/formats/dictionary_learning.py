@@ -31,6 +31,14 @@ FORMAT = DICTIONARY_LEARNING.format
 _LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
 _PLAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
 
+# Names of modules in its scripts, and what a module reads that writes a point.
+_SUBMODULES = {"attention_out": "attn_out", "resid": "resid_post", "mlp": "mlp_raw"}
+_INPUTS = {
+    "resid_post": "resid_pre",
+    **dict.fromkeys(("mlp_out", "mlp_raw"), "mlp_in"),
+    **dict.fromkeys(("attn_out", "attn_raw"), "attn_in"),
+}
+
 # The tensors of each class, and the buffers that older files may lack.
 _TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "AutoEncoder": ((*_LINEAR, "bias"), ()),
@@ -117,17 +125,31 @@ def _metadata(trainer: JsonObject, cfg: JsonObject) -> tuple[SaeMetadata, tuple[
     if module:
         # Their demo names modules like `resid_post_layer_8`.
         kind, _, number = module.partition("_layer_")
-        point = point_of(f"{kind}.{number}") or point_of(module)
+        point = point_of(f"{_SUBMODULES.get(kind, kind)}.{number}") or point_of(module)
     elif layer is not None:
         point = f"resid_post.{layer}"
         assumed = (f"layer {layer} is assumed to be {point}; choose another with --layer",)
+    buffer = cfg.object("buffer", {})
+    if (read := buffer.text("io", "out")) == "in":
+        point = _read_by(point)
+    elif read != "out":
+        raise UserError(
+            f"{cfg.place} says io = {read!r}: a transcoder of {FORMAT} cannot be read",
+            hint="supported: io = out, in",
+        )
     return SaeMetadata(
         model_name=trainer.text("lm_name", ""),
         hook_name=hook_name_of(point, module) if point else "",
-        layer=module_of(module),
+        layer=module_of(module) if read == "out" else "",
         point=point,
-        context_size=cfg.object("buffer", {}).integer("ctx_len", None),
+        context_size=buffer.integer("ctx_len", None),
     ), assumed
+
+
+def _read_by(point: str) -> str:
+    """The hook point that a module reads which writes `point`; '' where that is not certain."""
+    kind, _, number = point.partition(".")
+    return f"{_INPUTS[kind]}.{number}" if kind in _INPUTS else ""
 
 
 def _record(

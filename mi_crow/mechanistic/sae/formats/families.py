@@ -17,6 +17,9 @@ READ = (
 )
 
 
+NO_RULE_OF_TOKENS = "its latents depend on earlier tokens, so it is no rule of single tokens"
+
+
 @dataclass(frozen=True)
 class Family:
     """One family: its name, and the names of its files."""
@@ -24,29 +27,43 @@ class Family:
     name: str
     weights: re.Pattern[str]  # a file, by its path from the root
     beside: str = ""  # a file that must be in the same folder; '' for none
-
-
-def _family(name: str, weights: str, beside: str = "") -> Family:
-    return Family(name, re.compile(weights), beside)
+    without: str = ""  # a file that must not be there
+    reason: str = "which this version does not read"
+    hint: str = f"it reads files of {READ}"
 
 
 _FAMILIES = (
-    _family("a temporal SAE", r"(?:.*/)?latest_ckpt\.safetensors", beside="conf.yaml"),
-    _family(
-        "an SAE of SAELens cut into several files",
-        r"(?:.*/)?sae_weights-\d+-of-\d+\.safetensors",
+    Family(
+        "a temporal SAE",
+        re.compile(r"(?:.*/)?latest_ckpt\.safetensors"),
+        beside="conf.yaml",
+        reason="which this version does not read: " + NO_RULE_OF_TOKENS,
+    ),
+    Family(
+        "transcoders of circuit-tracer",
+        re.compile(r"(?:.*/)?(?:layer_\d+|W_(?:enc|dec)_\d+)\.safetensors"),
+        without="config.yaml",
+        reason="without the config.yaml that names their hook points",
+        hint="put config.yaml beside them",
     ),
 )
 
 
-def family_of(name: str, known: Collection[str]) -> str:
-    """The family that the file `name` belongs to, '' for none; `known` are all files that exist."""
+def family_of(name: str, known: Collection[str]) -> Family | None:
+    """The family that the file `name` belongs to; `known` are all files that exist."""
     folder = name.rpartition("/")[0]
     for family in _FAMILIES:
-        beside = f"{folder}/{family.beside}" if folder else family.beside
-        if family.weights.fullmatch(name) and (not family.beside or beside in known):
-            return family.name
-    return ""
+        beside, without = (
+            f"{folder}/{file}" if folder and file else file
+            for file in (family.beside, family.without)
+        )
+        if (
+            family.weights.fullmatch(name)
+            and (not beside or beside in known)
+            and (not without or without not in known)
+        ):
+            return family
+    return None
 
 
 def refuse_family(names: Collection[str], root: str, place: str, known: Collection[str]) -> None:
@@ -58,8 +75,5 @@ def refuse_family(names: Collection[str], root: str, place: str, known: Collecti
     whole = {f"{root.strip('/')}/{one}" for one in known}
     for name in sorted(names):
         family = family_of(f"{root.strip('/')}/{name}", whole)
-        if family:
-            raise UserError(
-                f"{place!r} holds {family}, which this version does not read",
-                hint=f"it reads files of {READ}",
-            )
+        if family is not None:
+            raise UserError(f"{place!r} holds {family.name}, {family.reason}", hint=family.hint)

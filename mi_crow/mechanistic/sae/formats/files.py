@@ -13,7 +13,7 @@ from mi_crow.mechanistic.sae.formats.config import WHERE
 from mi_crow.mechanistic.sae.formats.detect import choose, find_saes, one_file
 from mi_crow.mechanistic.sae.formats.families import refuse_family
 from mi_crow.mechanistic.sae.formats.found import FoundSae
-from mi_crow.mechanistic.sae.formats.marks import LLAMA_SCOPE, SAELENS, SPARSIFY
+from mi_crow.mechanistic.sae.formats.marks import CIRCUIT_TRACER, LLAMA_SCOPE, SAELENS, SPARSIFY
 from mi_crow.mechanistic.sae.formats.moving import Moved, counting
 from mi_crow.store.free_space import check_disk, same_disk
 
@@ -22,6 +22,7 @@ _MOST_FILES = 100_000
 _WEIGHTS_OF = {
     SAELENS.config: f"{SAELENS.weights} or {SPARSIFY.weights}",
     LLAMA_SCOPE.config: LLAMA_SCOPE.weights,
+    CIRCUIT_TRACER.config: "layer_0.safetensors (it may name them in another repository)",
 }
 _HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+)(?:/(.+))?")
 

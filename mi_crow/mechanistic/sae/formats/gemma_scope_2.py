@@ -8,7 +8,7 @@ plus x A. Nothing is subtracted. `config.json` names the hook points as modules 
 import re
 from pathlib import Path
 
-from mi_crow.errors import UserError
+from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.formats.marks import GEMMA_SCOPE_2
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
@@ -26,6 +26,7 @@ FORMAT = GEMMA_SCOPE_2.format
 TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec", "threshold")
 AFFINE = "affine_skip_connection"
 _KINDS = ("sae", "transcoder")
+_BEFORE, _AFTER = "pre_feedforward_layernorm", "post_feedforward_layernorm"
 _FOLDER = re.compile(r"(?:^|/)layer_(\d+)(?:_width_[^/]*)?(?:/|$)")
 _KIND_FOLDER = re.compile(r"(?:^|/)(resid_post|attn_out|mlp_out|transcoder)(?:_all)?/")
 _REPOSITORY = re.compile(r"gemma-scope-2-(\d+(?:m|b))-(pt|it)")
@@ -43,7 +44,7 @@ def read_gemma_scope_2(path: Path, config: Path | None, place: str) -> SaeRecord
     where it came from. Raises UserError naming unknown tensors, kinds and architectures."""
     found = read_safetensors(path)
     check_tensors(found, TENSORS, path, FORMAT, (AFFINE,))
-    model, hook_in, hook_out = _described(config) if config is not None else _named(place)
+    model, hook_in, hook_out = _named(place) if config is None else _described(config, place)
     point_in, point_out = point_of(hook_in) or hook_in, point_of(hook_out) or hook_out
     transcodes = point_in != point_out
     if AFFINE in found and not transcodes:
@@ -60,8 +61,9 @@ def read_gemma_scope_2(path: Path, config: Path | None, place: str) -> SaeRecord
     )
 
 
-def _described(config: Path) -> tuple[str, str, str]:
-    """The model and the hook points, in and out, that the configuration names."""
+def _described(config: Path, place: str) -> tuple[str, str, str]:
+    """The model and the hook points, in and out, that the configuration names; for a model that it
+    leaves out, the repository's."""
     cfg = read_object(config, unique_keys=True)
     kind = cfg.text("type", "sae")
     if kind not in _KINDS:
@@ -69,16 +71,22 @@ def _described(config: Path) -> tuple[str, str, str]:
             f"{config} describes a {kind}, which is not a single SAE",
             hint=f"supported: {', '.join(_KINDS)}",
         )
-    return origin_of(cfg)
+    return origin_of(cfg, place, transcodes=kind == "transcoder")
 
 
-def origin_of(cfg: JsonObject) -> tuple[str, str, str]:
-    """The model and the hook points, in and out, by their names in a configuration. Raises
-    UserError for one of another architecture."""
+def origin_of(cfg: JsonObject, place: str, *, transcodes: bool) -> tuple[str, str, str]:
+    """The model and the hook points, in and out, by their names in a configuration; a `transcodes`
+    kind has two. Raises UserError for one of another architecture, CorruptDataError for a
+    transcoder that does not say what it predicts."""
     if (rule := cfg.text("architecture", "jump_relu")) != "jump_relu":
         raise UserError(f"{cfg.place} has the architecture {rule!r}, which cannot be read")
     hook_in = cfg.text("hf_hook_point_in")
-    return cfg.text("model_name", ""), hook_in, cfg.text("hf_hook_point_out", hook_in)
+    # All of Gemma Scope 2's transcoders predict what comes of the input that they read.
+    hook_out = hook_in.replace(_BEFORE, _AFTER) if transcodes else hook_in
+    hook_out = cfg.text("hf_hook_point_out", hook_out)
+    if transcodes and hook_out == hook_in:
+        raise CorruptDataError(f"{cfg.place} does not say which hook point its transcoder predicts")
+    return cfg.text("model_name", "") or model_of(place), hook_in, hook_out
 
 
 def _named(place: str) -> tuple[str, str, str]:

@@ -45,7 +45,7 @@ def read_gemma_scope_2_set(
     wanted = {f"params_layer_{number}.safetensors" for number in range(len(paths))}
     check_all_there(folder, wanted, [path.name for path in paths])
     kind, model, reads, writes = (
-        _described(config, len(paths)) if config is not None else _named(place, len(paths))
+        _named(place, len(paths)) if config is None else _described(config, place, len(paths))
     )
     numbers = [_number(name, folder) for name in reads]
     layers = []
@@ -80,16 +80,17 @@ def read_gemma_scope_2_set(
     return record.checked(str(folder))
 
 
-def _described(config: Path, n: int) -> tuple[str, str, list[str], list[str]]:
+def _described(config: Path, place: str, n: int) -> tuple[str, str, list[str], list[str]]:
     """Kind, model and the hook points of each layer, in and out, that the configuration names."""
     cfg = read_object(config, unique_keys=True)
-    kind = cfg.text("type")
+    folder = _KIND_FOLDER.search(place)
+    kind = cfg.text("type") if folder is None else cfg.text("type", folder[1])
     if kind not in _KINDS:
         raise UserError(
             f"{config} describes a {kind!r}, which is not known for files of several layers",
             hint=f"supported: {', '.join(_KINDS)}",
         )
-    model, *hooks = origin_of(cfg)
+    model, *hooks = origin_of(cfg, place, transcodes=_KINDS[kind] == TRANSCODER)
     points = [_expanded(hook, n, config) for hook in hooks]
     return _KINDS[kind], model, points[0], points[1]
 

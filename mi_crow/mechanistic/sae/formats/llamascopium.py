@@ -7,6 +7,7 @@ llamascopium 2.0.0b34, models/sparse_dictionary.py.) The weights' file has the n
 uses, which puts `cfg.json` beside it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -49,11 +50,10 @@ _TRANSCODER_RULES = {
 }
 # The only supported values of these keys, which may be missing.
 _FIXED = {
-    "use_decoder_bias": True,
     "use_glu_encoder": False,
     "apply_decoder_bias_to_pre_encoder": False,
 }
-_NORMALISED, _CLT = "dataset-wise", "clt"
+_NORMALISED, _CLT, _BIAS = "dataset-wise", "clt", "use_decoder_bias"
 _KINDS = {
     "crosscoder": "a crosscoder of Llamascopium",
     "lorsa": "a low-rank sparse attention (Lorsa) of Llamascopium",
@@ -72,6 +72,7 @@ def read_llamascopium(folder: Path) -> SaeRecord | CrossLayerRecord:
     scaled = _checked(cfg, path)
     found = read_safetensors(weights)
     if cfg.text("sae_type", "sae") == _CLT:
+        check_fixed(cfg, {_BIAS: True})
         return read_llamascopium_clt(cfg, found, weights, scaled)
     rule, transcodes = _checked_rule(cfg, path)
     norms = {name: ref for name, ref in found.items() if name.startswith(NORM)}
@@ -79,6 +80,8 @@ def read_llamascopium(folder: Path) -> SaeRecord | CrossLayerRecord:
     names = _PLAIN if plain else _LINEAR
     required = names if rule == "jumprelu" else names[:4]
     rest = {name: ref for name, ref in found.items() if name not in norms}
+    if not cfg.flag(_BIAS, True) and names[3] not in rest:
+        rest[names[3]] = _no_bias(rest, names[2], width=1 if plain else 0)
     check_tensors(rest, required, weights, FORMAT)
     tensors = by_our_names(rest, names, transposed=["encoder_rows" if plain else "W_dec"])
     by_norm = cfg.flag("sparsity_include_decoder_norm", False)
@@ -87,7 +90,8 @@ def read_llamascopium(folder: Path) -> SaeRecord | CrossLayerRecord:
     check_sizes(cfg, {"d_model": tensors["encoder_rows"].shape[1]})
     # TopK compares latents: by what each adds, which unit decoder rows give.
     rescales = by_norm and rule == "topk"
-    hook_in, hook_out = cfg.text("hook_point_in"), cfg.text("hook_point_out")
+    hook_in = cfg.text("hook_point_in")
+    hook_out = cfg.text("hook_point_out", hook_in)
     folded = (*(("input_scale",) if scaled else ()), *(("decoder_norms",) if rescales else ()))
     return SaeRecord(
         (_TRANSCODER_RULES if transcodes else _RULES)[rule],
@@ -133,7 +137,14 @@ def _checked_rule(cfg: JsonObject, path: Path) -> tuple[str, bool]:
             f"{path} has the activation {rule!r}, which cannot be read",
             hint=f"supported: {', '.join(_RULES)}",
         )
-    return rule, cfg.text("hook_point_in") != cfg.text("hook_point_out")
+    hook_in = cfg.text("hook_point_in")
+    return rule, hook_in != cfg.text("hook_point_out", hook_in)
+
+
+def _no_bias(found: Mapping[str, TensorRef], decoder: str, width: int) -> TensorRef:
+    """A decoder bias of zeros; `width` is the decoder's dimension that is as wide as the output."""
+    shape = found[decoder].shape if decoder in found else ()
+    return TensorRef.of(torch.zeros(shape[width] if len(shape) == 2 else 0))
 
 
 def _threshold(logarithm: TensorRef, decoder: TensorRef | None) -> TensorRef:

@@ -67,6 +67,7 @@ def open_sae_files(
         if isinstance(record, CrossLayerRecord) and layer == found.label:
             layer = None  # it chose a folder
         chosen = layer is not None and names_layer(found, layer)
+        chosen |= isinstance(record, SaeRecord) and record.chosen
         inside = f"{files.repository}/{found.label}".rstrip("/") if files.repository else ""
         opened = OpenedSae(
             record,

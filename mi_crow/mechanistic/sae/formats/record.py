@@ -30,6 +30,7 @@ class SaeRecord:
     assumed: tuple[str, ...] = ()  # sentences on a hook point that the file does not name
     notes: tuple[str, ...] = ()  # other sentences for the user
     format: str = ""  # where its file's name does not say it
+    chosen: bool = False  # its file holds several, among which the layer asked for chose
 
     @property
     def n_latents(self) -> int:

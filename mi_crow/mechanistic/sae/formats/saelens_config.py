@@ -11,6 +11,7 @@ import torch
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.architectures import BY_NAME, BY_SAELENS_NAME
+from mi_crow.mechanistic.sae.formats.families import NO_RULE_OF_TOKENS
 from mi_crow.mechanistic.sae.formats.saelens_names import (
     OLD_METADATA_KEYS,
     OLD_RULE_KEYS,
@@ -34,7 +35,7 @@ _RENAMED = {
     "hook_point_head_index": "hook_head_index",
     "activation_fn_str": "activation_fn",
 }
-_PURSUIT = "matching_pursuit"
+_PURSUIT, _TEMPORAL = "matching_pursuit", "temporal"
 _FRACTIONAL_K = ("batchtopk", "matryoshka")  # latents per token, on average
 _TRAINS_WITH_K = ("batchtopk", "matryoshka_batchtopk")  # as SAELens names them
 
@@ -76,8 +77,9 @@ def read_config(path: Path) -> SaelensConfig:
         known |= OLD_RULE_KEYS | OLD_METADATA_KEYS | OLD_TRAINING_KEYS | set(_RENAMED)
     name = cfg.text("architecture") if new else cfg.text("architecture", "standard")
     if name not in BY_SAELENS_NAME:
+        why = f": {NO_RULE_OF_TOKENS}" if name == _TEMPORAL else ""
         raise UserError(
-            f"{path} describes an SAE of architecture {name!r}, which cannot be read",
+            f"{path} describes an SAE of architecture {name!r}, which cannot be read{why}",
             hint=f"supported: {', '.join(BY_SAELENS_NAME)}",
         )
     known |= PURSUIT_KEYS if name == _PURSUIT else set()

@@ -24,6 +24,7 @@ from torch import Tensor
 from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.mechanistic.sae.cross_layer.refs import Index, TensorRef
+from mi_crow.mechanistic.sae.formats.sharded import parts_on_disk
 from mi_crow.store.json_object import JsonObject
 
 _AGAIN = "copy or download it again"
@@ -56,10 +57,20 @@ _BROKEN_TORCH = (
 
 
 def read_safetensors(path: Path) -> dict[str, TensorRef]:
-    """The tensors of a safetensors file; only its header is read.
+    """The tensors of a safetensors file, which may be cut into parts; only headers are read.
 
-    Raises NotFoundError for a missing file, CorruptDataError for an invalid one.
+    Raises NotFoundError for a missing file, CorruptDataError for an invalid or incomplete one.
     """
+    found: dict[str, TensorRef] = {}
+    for part in parts_on_disk(path):
+        tensors = _read_one_safetensors(part)
+        if twice := sorted(found.keys() & tensors.keys()):
+            raise CorruptDataError(f"{path.parent} holds {twice[0]} twice", hint=_AGAIN)
+        found |= tensors
+    return found
+
+
+def _read_one_safetensors(path: Path) -> dict[str, TensorRef]:
     _must_exist(path)
 
     @contextmanager

@@ -46,4 +46,9 @@ def read_torch_file(path: Path, configs: Mapping[str, Path], layer: str | None) 
     if "W_enc" in names and TORCH.format in configs:
         described = read_object(configs[TORCH.format], unique_keys=True)
         return qwen_scope.read_qwen_scope(path, found, described)
+    if {"W_enc", "W_dec"} <= names:
+        raise NotFoundError(
+            f"{path} holds W_enc and W_dec, but no file beside it says what they compute",
+            hint=f"put {TORCH.config} or {path.stem}{KISSANE.config} beside it",
+        )
     return openai.read_openai(path, found)
