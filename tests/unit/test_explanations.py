@@ -29,11 +29,13 @@ from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index.build import build_index
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import parse_query
+from mi_crow.mechanistic.features.records import Explanation
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import TOPICS, make_index
 from tests.helpers.local_server import Answers, LocalServer, served
 from tests.helpers.progress import Watched
 from tests.helpers.steering_fixture import tiny_sae
+from tests.helpers.word_vectors import model2vec_folder
 
 SAE = "fixture-sae"
 WORDS = [word for words in TOPICS.values() for word in words]
@@ -103,6 +105,11 @@ def indexed_workspace(tmp_path: Path) -> Workspace:
 
 def config_of(chat: Chat, **changes: Any) -> ExplanationsConfig:
     return ExplanationsConfig(SAE, chat.url, "rules", parallel=2, **{"most": 6, **changes})
+
+
+def explained(workspace: Workspace) -> dict[int, Explanation]:
+    store = FeatureStore.open(workspace, SAE)
+    return store.connection.proposals.explanations
 
 
 def test_explanations_are_scored_on_texts_that_the_explainer_did_not_see(indexed_workspace, chat):
@@ -244,6 +251,47 @@ def test_a_local_model_needs_a_chat_template(tiny_model_dir, tmp_path):
     )
     ask = local_chat(str(chatty), "cpu")
     assert ask("What is this?") == ask("What is this?")
+
+
+def test_an_embedding_model_scores_without_asking_anybody(indexed_workspace, chat, tmp_path):
+    folder = model2vec_folder(tmp_path / "vectors", list(TOPICS.values()))
+    explain_with(indexed_workspace, config_of(chat, most=64, scores=False))
+    asked, before = len(chat.asked), explained(indexed_workspace)
+    config = config_of(chat, most=64, judge=f"embeddings:{folder}")
+    assert estimate(indexed_workspace, config).requests <= 64 + 10
+    told = explain_with(indexed_workspace, config)
+    assert len(chat.asked) == asked
+    found = explained(indexed_workspace)
+    assert [one.text for one in found.values()] == [one.text for one in before.values()]
+    scored = [one for one in found.values() if one.nearness is not None]
+    topical = [one for one in scored if one.feature < len(WORDS)]
+    assert len(topical) >= 8
+    # The words of its topic are its neighbours among the vectors.
+    assert min(one.nearness or 0 for one in topical) > 0.75
+    assert told["nearness"] > told["nearness_shuffled"] + 0.2
+    assert all(0 < (one.nearness_interval or 0) < 0.6 for one in topical)
+    assert {one.embedded_by.partition("@")[0] for one in topical} == {"vectors"}
+    assert {one.detection for one in topical} == {None}
+    explain_with(indexed_workspace, config_of(chat, most=64))
+    found = explained(indexed_workspace)
+    both = [one for one in found.values() if None not in (one.detection, one.nearness)]
+    assert len(both) >= len(topical)
+
+
+def test_a_judge_that_is_none_is_refused(indexed_workspace, chat, tmp_path, capsys):
+    asked = ["--workspace", str(indexed_workspace.root), "explain", "--sae", SAE, "--explainer"]
+    asked += [chat.url, "--explainer-model", "rules", "--dry-run", "--judge"]
+    for judge, says in (
+        ("embeddings", "no embedding model is known"),
+        ("somebody", "the judge 'somebody' is not known"),
+        (f"embeddings:{tmp_path}", "is not a model2vec folder"),
+    ):
+        assert main([*asked, judge]) == 2
+        assert says in capsys.readouterr().err
+    folder = model2vec_folder(tmp_path / "vectors", [("ship",)])
+    assert main(["config", "set", "semantic.model", str(folder)]) == 0
+    assert main([*asked, "embeddings", "--json"]) == 0
+    assert chat.asked == []
 
 
 def test_without_an_address_the_one_of_the_config_file_is_asked(

@@ -1,14 +1,9 @@
 """`like:` with a text: features by what they mean, with and without word vectors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
 from mi_crow.cli import main
 from mi_crow.errors import UserError
@@ -18,6 +13,7 @@ from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import parse_query
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import TOPICS, make_index
+from tests.helpers.word_vectors import model2vec_folder
 
 SAE = "fixture-sae"
 WORDS = [word for words in TOPICS.values() for word in words]
@@ -66,24 +62,6 @@ def test_it_is_one_condition_among_others_and_nothing_is_like_nonsense(find: Fin
     assert find('like:"a ship" named:no -like:harbour').count(30) == 0
     assert find('like:"qqqq zzzz"') == []
     assert set(find('like:"a ship" named:yes')) == {30}
-
-
-def model2vec_folder(folder: Path, near: Sequence[Sequence[str]], width: int = 8) -> Path:
-    """A folder as model2vec writes it, in which the words of each group lie together."""
-    words = [word for group in near for word in group]
-    vectors = np.zeros((len(words) + 1, width), dtype=np.float32)
-    for number, group in enumerate(near):
-        for word in group:
-            vectors[1 + words.index(word), number] = 1
-            vectors[1 + words.index(word), -1] = 0.1 * words.index(word) / len(words)
-    tokenizer = Tokenizer(
-        WordLevel({"[UNK]": 0, **{w: 1 + n for n, w in enumerate(words)}}, "[UNK]")
-    )
-    tokenizer.pre_tokenizer = Whitespace()
-    folder.mkdir()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    save_file({"embeddings": vectors}, folder / "model.safetensors")
-    return folder
 
 
 def test_with_word_vectors_a_word_that_is_nowhere_finds_those_near_it(

@@ -23,7 +23,7 @@ from mi_crow.cli.similar import print_similar
 from mi_crow.cli.tables import Column, print_facts, print_line, print_outcome, print_table
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.catalogue import BY_LABEL, BY_NAME, FeatureColumn, column_named
-from mi_crow.mechanistic.features.records import auroc_text, is_telling
+from mi_crow.mechanistic.features.records import SCORES, auroc_text, is_telling
 from mi_crow.mechanistic.features.report.as_json import feature_json, row_json
 from mi_crow.store.workspace import Workspace
 from mi_crow.visible import visible
@@ -334,9 +334,9 @@ def _explained(detail: "FeatureDetail") -> dict[str, str]:
     if found is None:
         return {}
     facts = [f"by {visible(found.explainer)}"]
-    for name in ("detection", "fuzzing", "shuffled", "intruder"):
+    for name, said in SCORES.items():
         if (value := getattr(found, name)) is not None:
-            facts.append(f"{name} {number(value, 2)}")
+            facts.append(f"{said} {number(value, 2)}")
     return {"explained": f"{visible(found.text)} ({', '.join(facts)})"}
 
 

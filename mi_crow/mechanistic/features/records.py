@@ -158,10 +158,21 @@ class Proposal:
     around: tuple[str, ...]  # that stand around its firings beyond chance
 
 
+# The scores of an explanation by their fields, as they are called where they are listed.
+SCORES: dict[str, str] = {
+    "detection": "detection",
+    "fuzzing": "fuzzing",
+    "shuffled": "shuffled",
+    "intruder": "intruder",
+    "nearness": "nearness",
+    "nearness_shuffled": "nearness shuffled",
+}
+
+
 @dataclass(frozen=True)
 class Explanation(JsonRecord):
-    """What a chat model says that a feature fires on; scores are balanced accuracies, None where
-    they were not measured."""
+    """What a chat model says that a feature fires on; scores are balanced accuracies unless they
+    say otherwise, None where they were not measured."""
 
     feature: int
     text: str
@@ -175,6 +186,10 @@ class Explanation(JsonRecord):
     shuffled: float | None = None  # detection with the explanation of another feature
     intruder: float | None = None  # an accuracy without the explanation, .2 by chance
     intruder_interval: float | None = None
+    nearness: float | None = None  # the AUROC of nearness to it, by an embedding model
+    nearness_interval: float | None = None
+    nearness_shuffled: float | None = None  # with the explanation of another feature
+    embedded_by: str = ""  # the embedding model
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,10 @@ def _explained(found: "Explanation | None") -> list[Content | tuple[str, str]]:
         facts.append(f"fuzzing {score(found.fuzzing)}")
     if found.intruder is not None:
         facts.append(f"intruder {score(found.intruder)} (chance .2)")
+    if found.nearness is not None:
+        facts.append(f"nearness {score(found.nearness)} ± {score(found.nearness_interval)}")
+    if found.nearness_shuffled is not None:
+        facts.append(f"another's {score(found.nearness_shuffled)}")
     return [(printable(found.text), "italic"), (f"  {', '.join(facts)}", "$muted")]
 
 

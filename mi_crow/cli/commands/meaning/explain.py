@@ -20,7 +20,12 @@ from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.explain.config import ExplainConfig
-from mi_crow.mechanistic.explain.explanations.config import ExplanationsConfig
+from mi_crow.mechanistic.explain.explanations.config import (
+    EXPLAINER,
+    ExplanationsConfig,
+    judge_named,
+)
+from mi_crow.mechanistic.features.records import SCORES
 from mi_crow.same_fields import same_fields
 from mi_crow.store.workspace import Workspace
 
@@ -44,6 +49,13 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     add_setting(group, "--most", 100, "at most so many features", type=positive)
     add_switch(group, "--no-scores", "do not ask how well an explanation predicts")
+    group.add_argument(
+        "--judge",
+        metavar="WHO",
+        default=EXPLAINER,
+        help="who scores: explainer (default), or embeddings, which asks nothing: the model2vec "
+        "folder of semantic.model, or another as embeddings:FOLDER",
+    )
     add_setting(group, "--parallel", 4, "requests at the same time", type=positive)
     group.add_argument("--per-minute", type=positive, help="at most so many requests a minute")
     add_switch(group, "--dry-run", "only say how many requests and tokens it would be")
@@ -54,9 +66,11 @@ def run(options: Namespace) -> int:
     workspace = open_workspace(options)
     sae_id = sae_to_read(workspace, options)
     if options.explainer is None:
-        if options.explainer_model or options.where or options.dry_run:
+        judged = options.judge != EXPLAINER
+        if options.explainer_model or options.where or options.dry_run or judged:
             raise UserError(
-                "only a chat model takes a name, a query or --dry-run", hint="give --explainer"
+                "only a chat model takes a name, a query, a judge or --dry-run",
+                hint="give --explainer",
             )
         config = ExplainConfig(sae_id, options.seed)
         return run_job(workspace, "explain", config, options, show_result)
@@ -69,6 +83,7 @@ def run(options: Namespace) -> int:
         model=model,
         where=options.where or "",
         scores=not options.no_scores,
+        judge=judge_named(options.judge),
         device=device_of(options),
     )
     if options.dry_run:
@@ -95,16 +110,7 @@ def _estimate(workspace: Workspace, config: ExplanationsConfig, options: Namespa
 
 
 def _show_explanations(result: dict[str, Any]) -> None:
-    scores = [
-        f"{name} {number(result[name], 2)}"
-        for name in ("detection", "fuzzing", "shuffled", "intruder")
-        if result[name] is not None
-    ]
-    beside = [
-        f"{name} {number(value, 2)}"
-        for name, value in result["untrained"].items()
-        if value is not None
-    ]
+    scores, beside = _listed(result), _listed(result["untrained"])
     print_facts(
         {
             "SAE": result["sae_id"],
@@ -115,6 +121,12 @@ def _show_explanations(result: dict[str, Any]) -> None:
             "time": duration(result["seconds"]),
         }
     )
+
+
+def _listed(values: Mapping[str, Any]) -> list[str]:
+    """The scores that were measured."""
+    known = {said: values.get(name) for name, said in SCORES.items()}
+    return [f"{said} {number(value, 2)}" for said, value in known.items() if value is not None]
 
 
 def show_result(result: dict[str, Any]) -> None:

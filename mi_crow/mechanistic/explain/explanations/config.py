@@ -1,5 +1,6 @@
 """The configuration of explanations by a chat model; plain data."""
 
+import os
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,6 +8,7 @@ from mi_crow.bounds import COUNT, SEED, SIZE, Limits, check_fields
 from mi_crow.errors import UserError
 
 LOCAL = "local:"
+EXPLAINER, EMBEDDINGS = "explainer", "embeddings"  # judges
 MOST_PARALLEL = 64
 
 
@@ -18,7 +20,9 @@ class ExplanationsConfig:
         the hub or a folder, which then runs in the job itself.
     model: its name at the endpoint.
     where: a query (see `query_language`); of what it finds, the first `most` are explained.
-    scores: whether detection and fuzzing are asked for as well.
+    scores: whether explanations are scored on other documents as well.
+    judge: who scores them: `explainer`, by detection, fuzzing and intruders, or
+        `embeddings:FOLDER`, a model2vec folder, by how near the texts are to the explanation.
     parallel: how many questions are on their way at once; per_minute: how many start in a minute.
     """
 
@@ -28,6 +32,7 @@ class ExplanationsConfig:
     where: str = ""
     most: int = 100
     scores: bool = True
+    judge: str = EXPLAINER
     parallel: int = 4
     per_minute: int | None = None
     seed: int = 0
@@ -43,12 +48,41 @@ class ExplanationsConfig:
         check_fields(self)
         if not 1 <= self.parallel <= MOST_PARALLEL:
             raise UserError(f"the requests at once must be 1 to {MOST_PARALLEL}")
+        if self.judge != EXPLAINER and not self.embeddings:
+            raise UserError(
+                f"the judge {self.judge!r:.80} is not known",
+                hint=f"use {EXPLAINER} or {EMBEDDINGS}:FOLDER, a model2vec folder",
+            )
 
     @property
     def is_local(self) -> bool:
         return self.explainer.startswith(LOCAL)
 
     @property
+    def embeddings(self) -> str:
+        """The model2vec folder that scores explanations; empty where the explainer does."""
+        return self.judge[len(EMBEDDINGS) + 1 :] if self.judge.startswith(f"{EMBEDDINGS}:") else ""
+
+    @property
     def named(self) -> str:
         """Who explains, in a word or two."""
         return self.explainer.removeprefix(LOCAL) if self.is_local else self.model
+
+
+def judge_named(text: str) -> str:
+    """The judge that a person names, with the whole path of its folder; for `embeddings` alone
+    that is the folder of the user's settings. Raises UserError where none is set."""
+    word, _, folder = text.partition(":")
+    if word != EMBEDDINGS:
+        return text
+    if not folder:
+        from mi_crow.store.settings import UserSettings
+
+        folder = UserSettings.load().text("semantic.model") or ""
+    if not folder:
+        raise UserError(
+            "no embedding model is known",
+            hint="name a model2vec folder, embeddings:FOLDER, "
+            "or mi-crow config set semantic.model FOLDER",
+        )
+    return f"{EMBEDDINGS}:{os.path.abspath(os.path.expanduser(folder))}"

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.language_model.endpoint import Endpoint, RubbishError, check_endpoint
 from mi_crow.mechanistic.explain.explanations.config import LOCAL, ExplanationsConfig
+from mi_crow.mechanistic.explain.explanations.nearness import EmbeddingJudge
 from mi_crow.mechanistic.explain.explanations.questions import explain_question, explanation_in
 from mi_crow.mechanistic.explain.explanations.scores import (
     TRIALS,
@@ -35,7 +36,7 @@ from mi_crow.mechanistic.features.beside.explanations import (
 )
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import parse_query
-from mi_crow.mechanistic.features.records import Explanation
+from mi_crow.mechanistic.features.records import SCORES, Explanation
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.json_object import JsonRecord
 from mi_crow.store.workspace import Workspace
@@ -78,11 +79,12 @@ def estimate(workspace: Workspace, config: ExplanationsConfig) -> Estimate:
     test = sum(len(text.text) for one in some for text in one.held_out) / len(some)
     # Detection, the same with another's explanation, and fuzzing: two questions and one; then the
     # intruders, five texts each.
-    scored = 2 * (2 * test + 800) + 2 * test + 1600 + test + 800 if config.scores else 0.0
-    scored += TRIALS * (test / 2 + 500) if config.scores else 0.0
+    asks = config.scores and not config.embeddings
+    scored = 2 * (2 * test + 800) + 2 * test + 1600 + test + 800 if asks else 0.0
+    scored += TRIALS * (test / 2 + 500) if asks else 0.0
     beside = config.scores and indexed_run(workspace, store) is not None
     features = len(chosen) + (UNTRAINED if beside else 0)
-    requests = features * (6 + TRIALS if config.scores else 1)
+    requests = features * (6 + TRIALS if asks else 1)
     tokens = features * (explain + scored) / _CHARACTERS_A_TOKEN
     return Estimate(len(chosen), requests, round(tokens), requests * _ANSWER_TOKENS)
 
@@ -108,6 +110,8 @@ def check_explanations(workspace: Workspace, config: ExplanationsConfig) -> None
         check_endpoint(config.explainer)
         if not config.model:
             raise UserError("the endpoint needs the name of a model", hint="give --explainer-model")
+    if config.embeddings:
+        EmbeddingJudge.open(Path(config.embeddings))
     chosen_features(FeatureStore.open(workspace, config.sae_id), config)
 
 
@@ -150,13 +154,11 @@ def explain_with(
         "explainer": config.named,
         "features": len(chosen),
         "explained": len(found),
-        **{
-            name: _median([getattr(one, name) for one in found])
-            for name in ("detection", "fuzzing", "shuffled", "intruder")
-        },
+        **{name: _median([getattr(one, name) for one in found]) for name in SCORES},
         "untrained": {
             name: _median([getattr(one, name) for one in untrained])
-            for name in ("detection", "fuzzing", "intruder")
+            for name in SCORES
+            if "shuffled" not in name
         },
         "seconds": time.perf_counter() - begun,
     }
@@ -215,6 +217,11 @@ class _Work:
         self._config = config
         self._progress = progress
         self._ask = ask
+        self._judge = (
+            EmbeddingJudge.open(Path(config.embeddings))
+            if config.embeddings and config.scores
+            else None
+        )
         self._all: dict[int, Explanation] = {}
         self.held: dict[int, Explanation] = {}
 
@@ -262,13 +269,24 @@ class _Work:
 
     def score(self, feature: int, other: int) -> Explanation | None:
         known = self.held[feature]
-        if known.scored or self._progress.should_stop():
+        judge, seed = self._judge, self._config.seed
+        is_scored = known.scored if judge is None else known.embedded_by == judge.name
+        if is_scored or self._progress.should_stop():
             return None
-        seed = self._config.seed
         material = self._texts.material(feature)
         firing = material.held_out
         silent = self._texts.silent(material)[: len(firing)]
         ask, text, rival = self._ask, known.text, self.held[other].text
+        if judge is not None:
+            near = judge.score(text, firing, silent)
+            by_chance = judge.score(rival, firing, silent) if other != feature else None
+            return replace(
+                known,
+                embedded_by=judge.name,
+                nearness=near and near.accuracy,
+                nearness_interval=near and near.interval,
+                nearness_shuffled=by_chance and by_chance.accuracy,
+            )
         found = _in_form(lambda: detection(ask, text, firing, silent, seed))
         wrong = None
         if other != feature:

@@ -32,7 +32,7 @@ Ask = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Score:
-    """A balanced accuracy, and half of its interval."""
+    """A balanced accuracy or another share, and half of its interval."""
 
     accuracy: float
     interval: float

@@ -58,6 +58,7 @@ def write_explanations(path: Path, found: Iterable[Explanation], built_at: float
         "explainer": pa.string(),
         "seed": pa.int64(),
         "scored": pa.bool_(),
+        "embedded_by": pa.string(),
     }
     schema = pa.schema(
         [(one.name, kinds.get(one.name, pa.float32())) for one in fields(Explanation)]

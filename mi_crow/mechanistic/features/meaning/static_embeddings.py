@@ -34,15 +34,10 @@ class StaticEmbeddings:
 
     def near(self, words: Sequence[str], text: str) -> dict[str, float]:
         """Words near the text's, each with the cosine as its weight."""
-        ids = self.tokenizer.encode(" ".join(words) or text, add_special_tokens=False).ids
-        ids = [one for one in ids if one < len(self.vectors)]
-        if not ids:
+        (mean,) = self.embedded([" ".join(words) or text])
+        if not mean.any():
             return {}
-        mean = (self.vectors[ids] * self.weights[ids, None]).sum(0)
-        size = float(np.linalg.norm(mean))
-        if not size:
-            return {}
-        cosines = self.vectors @ (mean / size)
+        cosines = self.vectors @ mean
         found: dict[str, float] = {}
         for place in np.argsort(-cosines)[: 8 * _MOST].tolist():
             word = self._word_of.get(place)
@@ -51,6 +46,19 @@ class StaticEmbeddings:
             if word is not None:
                 found[word] = float(cosines[place])
         return found
+
+    def embedded(self, texts: Sequence[str]) -> np.ndarray:
+        """The vectors of texts, of length 1, or 0 where no token is known: float32 [texts, width].
+
+        As model2vec has them: the mean of the vectors of all tokens but unknown ones.
+        """
+        unknown = self.tokenizer.token_to_id(getattr(self.tokenizer.model, "unk_token", "") or "")
+        found = np.zeros((len(texts), self.vectors.shape[1]), dtype=np.float32)
+        for row, text in zip(found, texts, strict=True):
+            ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+            ids = [one for one in ids if one < len(self.vectors) and one != unknown]
+            row += (self.vectors[ids] * self.weights[ids, None]).sum(0)
+        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
 
     @cached_property
     def _word_of(self) -> dict[int, str]:

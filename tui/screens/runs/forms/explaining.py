@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import COUNT, SIZE, Bounds
 from mi_crow.errors import MiCrowError
-from mi_crow.mechanistic.explain.explanations.config import LOCAL, MOST_PARALLEL, ExplanationsConfig
+from mi_crow.mechanistic.explain.explanations.config import (
+    EMBEDDINGS,
+    EXPLAINER,
+    LOCAL,
+    MOST_PARALLEL,
+    ExplanationsConfig,
+    judge_named,
+)
 from mi_crow.store.settings import UserSettings
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line
@@ -53,6 +60,12 @@ class ExplanationsForm(SaeForm):
                 why="ten more requests a feature",
                 flag="",
             ),
+            ask(
+                "judge",
+                "judge",
+                "who scores: the explainer, or embeddings, which asks nothing: a model2vec folder, "
+                "that of the setting semantic.model or embeddings:FOLDER",
+            ),
             more("parallel", "at once", "requests that are on their way", _PARALLEL),
             more("per_minute", "a minute", "most requests that start", SIZE, "no limit"),
             seed_field(more),
@@ -78,7 +91,8 @@ class ExplanationsForm(SaeForm):
         local = tuple(
             Candidate(f"{LOCAL}{one.text}", one.note) for one in finding.models(self.at, typed)
         )
-        return {"sae_id": finding.sae_names(with_index), "explainer": local}
+        judges = (Candidate(EXPLAINER), Candidate(EMBEDDINGS))
+        return {"sae_id": finding.sae_names(with_index), "explainer": local, "judge": judges}
 
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
         from mi_crow.mechanistic.explain.explanations.job import estimate
@@ -99,4 +113,7 @@ class ExplanationsForm(SaeForm):
     def parameters(self, values: Values) -> dict[str, Any]:
         found = super().parameters(values)
         local = str(values["explainer"]).startswith(LOCAL)
-        return found | {"model": "" if local else values["model"]}
+        return found | {
+            "model": "" if local else values["model"],
+            "judge": judge_named(values["judge"]),
+        }
