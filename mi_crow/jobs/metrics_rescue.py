@@ -6,7 +6,7 @@ from typing import Any
 from mi_crow.errors import CorruptDataError
 from mi_crow.jobs.events import read_events
 from mi_crow.jobs.status import list_jobs
-from mi_crow.mechanistic.sae.train.loop import METRICS_NAME
+from mi_crow.mechanistic.sae.train.checkpoint_writer import METRICS_NAME
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable, Row, read_rows
 from mi_crow.progress import Progress
 from mi_crow.store.workspace import Workspace

@@ -3,6 +3,8 @@
 import shutil
 from itertools import islice
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +16,7 @@ from torch import Tensor
 from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, UserError
 from mi_crow.mechanistic.sae import SaeTrainer, SaeTrainingConfig, TopKSae
 from mi_crow.mechanistic.sae.source import HELDOUT, TensorSource
-from mi_crow.mechanistic.sae.train import checkpoint
+from mi_crow.mechanistic.sae.train import checkpoint, checkpoint_writer
 from mi_crow.mechanistic.sae.train.checkpoint import newest_checkpoint
 from mi_crow.mechanistic.sae.train.plan import geometric_median, make_plan
 from mi_crow.mechanistic.sae.train.trainer import flushed_denormals
@@ -118,6 +120,83 @@ def test_only_the_newest_checkpoint_stays(activations: Tensor, tmp_path: Path) -
     train(activations, tmp_path, watcher)
     assert watcher.checkpoints == ["step-10", "step-20", "step-30", "step-40"]
     assert [entry.name for entry in (tmp_path / "checkpoints").iterdir()] == ["step-40"]
+
+
+def test_the_clock_decides_when_a_checkpoint_is_due(activations: Tensor, tmp_path: Path) -> None:
+    whole, _ = train(activations)
+    source, watcher = TensorSource(activations), Watched()
+    sae = TopKSae(FEATURES, WIDTH, 4, seed=7)
+    often = small_config(dead_tokens=256, checkpoint_minutes=1e-6, checkpoint_every=None)
+    SaeTrainer(sae).train_on(source, often, watcher, tmp_path)
+    assert watcher.checkpoints == [f"step-{step}" for step in (1, *range(5, 41, 5))]
+    assert same_weights(whole, sae)
+    watcher = Watched()
+    seldom = small_config(dead_tokens=256, checkpoint_every=None)
+    SaeTrainer(sae).train_on(source, seldom, watcher, tmp_path / "seldom")
+    assert watcher.checkpoints == ["step-40"]
+
+
+def test_the_training_goes_on_while_a_checkpoint_is_written(
+    activations: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that writes waits for a later step, and what it writes is of its own step."""
+    later, saved = Event(), checkpoint_writer.save_checkpoint
+
+    class Progressing(Watched):
+        def update(self, done: int, total: int, unit: str, metrics: Any = None) -> None:
+            super().update(done, total, unit, metrics)
+            if done >= 15:
+                later.set()
+
+    def waiting(folder: Path, step: int, *rest: Any) -> str:
+        if step == 10:
+            assert later.wait(60)
+            assert len(rest[0]["idle"]) == FEATURES
+            kept.update({name: one.clone() for name, one in rest[0].items()})
+        return saved(folder, step, *rest)
+
+    kept: dict[str, Tensor] = {}
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", waiting)
+    train(activations, tmp_path / "one", Progressing())
+    with pytest.raises(CancelledError):
+        train(activations, tmp_path / "two", Watched(looks=10))
+    found = newest_checkpoint(tmp_path / "two" / "checkpoints")
+    assert found is not None
+    assert kept.keys() == found[0].keys()
+    assert all(torch.equal(one, found[0][name]) for name, one in kept.items())
+
+
+def test_without_room_for_copies_the_step_waits(
+    activations: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_writer, "available_memory", lambda: 1000)
+    with pytest.raises(CancelledError):
+        train(activations, tmp_path, Watched(looks=25))
+    resumed, _ = train(activations, tmp_path)
+    assert same_weights(train(activations)[0], resumed)
+
+
+def test_a_disk_that_refuses_a_checkpoint_stops_the_training(
+    activations: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(activations, tmp_path)
+
+
+def test_other_times_of_checkpoints_do_not_keep_a_training_from_going_on(
+    activations: Tensor, tmp_path: Path
+) -> None:
+    whole, _ = train(activations)
+    with pytest.raises(CancelledError):
+        train(activations, tmp_path, Watched(looks=20))
+    sae = TopKSae(FEATURES, WIDTH, 4, seed=7)
+    config = small_config(dead_tokens=256, checkpoint_every=7, checkpoint_minutes=3)
+    SaeTrainer(sae).train_on(TensorSource(activations), config, folder=tmp_path)
+    assert same_weights(whole, sae)
 
 
 def test_a_checkpoint_of_other_settings_is_refused(activations: Tensor, tmp_path: Path) -> None:

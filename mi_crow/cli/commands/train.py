@@ -61,8 +61,12 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     _add_sae(parser)
     _add_length(parser)
     _add_recipe(parser)
-    in_steps = {"checkpoint_every": "in steps", "log_every": "in steps"}
-    add_fields(parser, SaeTrainingConfig, in_steps)
+    logs = {
+        "checkpoint_minutes": "minutes between checkpoints, from which a stopped training resumes",
+        "checkpoint_every": "also a checkpoint after so many steps",
+        "log_every": "in steps",
+    }
+    add_fields(parser, SaeTrainingConfig, logs)
     add_fields(parser, TrainConfig, {"logger": "also send metrics there"})
     parser.add_argument("--name", help="id of the SAE (default: from time and architecture)")
     add_model_flags(parser, default=None)

@@ -88,7 +88,8 @@ class SaeTrainingConfig:
     )
     precision: str = "auto"  # of the encoder's matrix product: bf16 on CUDA, fp32 elsewhere
     shuffled: bool = False  # a control: each dimension comes from another token, see ShuffledSource
-    checkpoint_every: int = 500  # steps
+    checkpoint_minutes: float = 10.0  # of training between checkpoints, which a thread writes
+    checkpoint_every: int | None = None  # steps; also a checkpoint after so many
     log_every: int = 10  # steps
     seed: int = 0
     # Also log metrics to Weights & Biases, as in the published guides. Without its package the
@@ -132,6 +133,7 @@ class SaeTrainingConfig:
         "sparsity_warmup_steps": ("sparsity warm-up steps", AMOUNT),
         "k_aux": ("k_aux", AMOUNT),
         "dead_tokens": ("dead_tokens", AMOUNT),
+        "checkpoint_minutes": ("the minutes between checkpoints", FACTOR),
         "checkpoint_every": ("checkpoint_every", COUNT),
         "log_every": ("log_every", COUNT),
         "precision": ("precision", Words(PRECISIONS)),

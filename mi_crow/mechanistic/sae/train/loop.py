@@ -17,7 +17,7 @@ from mi_crow.causes import out_of_memory
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.sae.base import TrainingOutput
 from mi_crow.mechanistic.sae.source import TRAIN, TokenSource, device_batches
-from mi_crow.mechanistic.sae.train.checkpoint import save_checkpoint
+from mi_crow.mechanistic.sae.train.checkpoint_writer import CheckpointWriter
 from mi_crow.mechanistic.sae.train.loggers import RunLogger
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from mi_crow.mechanistic.sae.train.state import TrainState
@@ -27,9 +27,6 @@ from mi_crow.ranks import Ranks
 
 # Processes that share a training agree on whether to stop once in so many steps.
 _AGREE_EVERY = 8
-
-METRICS_NAME = "metrics.parquet"
-CHECKPOINTS_NAME = "checkpoints"
 
 
 @dataclass
@@ -53,26 +50,35 @@ def run_training(trainings: Sequence[Training], source: TokenSource, progress: P
     first = min(training.state.step for training in trainings)
     clock = Clock(max(training.state.seconds for training in trainings), first)
     metrics = [StepMetrics(training.state, source, clock) for training in trainings]
-    for step, tokens in enumerate(_batches(trainings[0].state, source, first), first + 1):
-        if _stops(progress, trainings[0].state.sharing.ranks, step):
-            _keep(trainings, clock, progress)
-            raise CancelledError(
-                resumable=all(training.folder is not None for training in trainings)
-            )
-        active = [
-            pair for pair in zip(trainings, metrics, strict=True) if pair[0].state.step < step
-        ]
-        for training, gathered in active:
-            train_step(training.state, tokens, gathered)
-        if plan.logs_at(step):
+    ranks = trainings[0].state.sharing.ranks
+    kept_at = clock.seconds()
+    with CheckpointWriter(progress) as checkpoints:
+        for step, tokens in enumerate(_batches(trainings[0].state, source, first), first + 1):
+            if _stops(progress, ranks, step):
+                checkpoints.keep(trainings, clock.seconds())
+                checkpoints.wait()
+                raise CancelledError(
+                    resumable=all(training.folder is not None for training in trainings)
+                )
+            active = [
+                pair for pair in zip(trainings, metrics, strict=True) if pair[0].state.step < step
+            ]
+            for training, gathered in active:
+                train_step(training.state, tokens, gathered)
+            if not plan.logs_at(step):
+                continue
             for training, gathered in active:
                 row = gathered.row()
                 gathered.check_finite(row)
                 training.table.rows.append(row)
                 training.logger.row(row)
             progress.update(step, plan.steps, "step", shown(active[0][0].table.rows[-1]))
-        if plan.checkpoints_at(step):
-            _keep(trainings, clock, progress)
+            # Only here, after a row that passed: so the newest checkpoint is good.
+            due = ranks.agree(clock.seconds() - kept_at >= 60 * plan.checkpoint_minutes)
+            if due or plan.checkpoints_at(step):
+                kept_at = clock.seconds()
+                checkpoints.keep(trainings, kept_at)
+            checkpoints.tell()
 
 
 def train_step(state: TrainState, tokens: Tensor, metrics: StepMetrics) -> None:
@@ -199,21 +205,3 @@ def _stops(progress: Progress, ranks: Ranks, step: int) -> bool:
     if ranks.world == 1:
         return progress.should_stop()
     return step % _AGREE_EVERY == 0 and bool(ranks.agree(progress.should_stop()))
-
-
-def _keep(trainings: Sequence[Training], clock: Clock, progress: Progress) -> None:
-    """Writes metrics, then the checkpoint that makes them count."""
-    name = ""
-    for training in trainings:
-        if training.folder is None:
-            continue
-        state = training.state
-        state.seconds = clock.seconds()
-        tensors = state.tensors()
-        if state.sharing.ranks.rank > 0:
-            continue
-        training.table.write(training.folder / METRICS_NAME)
-        folder = training.folder / CHECKPOINTS_NAME
-        name = save_checkpoint(folder, state.step, tensors, state.facts())
-    if name:
-        progress.checkpoint(name)

@@ -20,6 +20,7 @@ DEFAULT_L0 = 32.0
 START_SAMPLE = 8192
 CALIBRATION_SAMPLE = 2048
 _ROWS_IN_DOUBLE = 1024
+_MEASURED_EVERY = 500  # steps
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class TrainingPlan(JsonRecord):
     accumulate: int
     precision: str  # "fp32" or "bf16"
     shuffled: bool
-    checkpoint_every: int
+    checkpoint_every: int | None  # steps, besides those that the clock decides
+    checkpoint_minutes: float
     log_every: int
     seed: int
 
@@ -53,10 +55,17 @@ class TrainingPlan(JsonRecord):
 
     def logs_at(self, step: int) -> bool:
         """Whether `step` (1, 2, ...) writes a row of metrics."""
-        return step == 1 or step % self.log_every == 0 or self.checkpoints_at(step)
+        return step == 1 or step % self.log_every == 0 or self.measures_at(step)
+
+    def measures_at(self, step: int) -> bool:
+        """Whether the row of `step` has the quality on held-out tokens: by steps alone, so that a
+        training's metrics do not depend on how busy the machine was."""
+        return step % (self.checkpoint_every or _MEASURED_EVERY) == 0 or step == self.steps
 
     def checkpoints_at(self, step: int) -> bool:
-        return step % self.checkpoint_every == 0 or step == self.steps
+        """Whether there is a checkpoint after `step`, whatever the time is."""
+        every = self.checkpoint_every
+        return step == self.steps or (every is not None and step % every == 0)
 
 
 def make_plan(

@@ -18,9 +18,9 @@ from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.metadata import CONFIG_NAME
 from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
 from mi_crow.mechanistic.sae.train.checkpoint import remove_checkpoints
+from mi_crow.mechanistic.sae.train.checkpoint_writer import CHECKPOINTS_NAME
 from mi_crow.mechanistic.sae.train.live import live_tokens
 from mi_crow.mechanistic.sae.train.loggers import RunLogger, check_logger, open_logger
-from mi_crow.mechanistic.sae.train.loop import CHECKPOINTS_NAME
 from mi_crow.mechanistic.sae.train.trainer import (
     SaeTrainer,
     Trained,

@@ -14,7 +14,7 @@ from mi_crow.mechanistic.sae.train.metrics import Row
 from mi_crow.mechanistic.sae.train.state import TrainState
 from mi_crow.memory import memory_readings
 
-# Held-out tokens evaluated at every checkpoint.
+# Held-out tokens of a row that has their quality.
 _HELDOUT_TOKENS = 4096
 
 
@@ -66,7 +66,7 @@ class StepMetrics:
         active = sharing.total_over_latents(self._active)
         self._firings.zero_()
         window, self._tokens = self._tokens, 0
-        heldout = self._heldout() if plan.checkpoints_at(state.step) else None
+        heldout = self._heldout() if plan.measures_at(state.step) else None
         return {
             "step": state.step,
             "tokens": state.step * plan.batch_size,

@@ -15,13 +15,9 @@ from mi_crow.mechanistic.sae.quality import DENSE, heldout_quality, latent_densi
 from mi_crow.mechanistic.sae.sharing import SINGLE_PROCESS, Sharing, open_sharing
 from mi_crow.mechanistic.sae.source import ShuffledSource, TokenSource
 from mi_crow.mechanistic.sae.train.checkpoint import newest_checkpoint
+from mi_crow.mechanistic.sae.train.checkpoint_writer import CHECKPOINTS_NAME, METRICS_NAME
 from mi_crow.mechanistic.sae.train.loggers import RunLogger, open_logger
-from mi_crow.mechanistic.sae.train.loop import (
-    CHECKPOINTS_NAME,
-    METRICS_NAME,
-    Training,
-    run_training,
-)
+from mi_crow.mechanistic.sae.train.loop import Training, run_training
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from mi_crow.mechanistic.sae.train.plan import TrainingPlan, make_plan, starting_point
 from mi_crow.mechanistic.sae.train.state import TrainState
@@ -30,6 +26,9 @@ from mi_crow.ranks import ALONE, Ranks
 from mi_crow.same_fields import same_fields
 from mi_crow.store.local import LocalStore
 from mi_crow.store.workspace import Workspace
+
+# When checkpoints are written decides nothing of what is trained.
+_OF_CHECKPOINTS = ("checkpoint_every", "checkpoint_minutes")
 
 
 @dataclass(frozen=True)
@@ -284,6 +283,8 @@ def _refuse_other_settings(kept: Any, now: dict[str, Any], folder: Path) -> None
     """Raises UserError naming the first setting that differs from the checkpoint's."""
     kept = kept if isinstance(kept, dict) else {}
     for name in [*now, *(name for name in kept if name not in now)]:
+        if name in _OF_CHECKPOINTS:
+            continue
         if kept.get(name) != now.get(name) or (name in kept) != (name in now):
             raise UserError(
                 f"the checkpoint in {str(folder)!r} was made with other settings: {name} was "

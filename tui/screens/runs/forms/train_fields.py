@@ -89,10 +89,12 @@ def _recipe_fields(ask: FieldsOf) -> tuple[FormField, ...]:
 
 
 def _log_fields(ask: FieldsOf) -> tuple[FormField, ...]:
-    stopped = "so many steps; a stopped training goes on from the last"
+    stopped = "minutes between them; a stopped training goes on from the last"
+    steps, clock = "also after so many steps", "by the clock alone"
     beside = "where the metrics go beside our own files"
     return (
-        ask("training.checkpoint_every", "checkpoint every", stopped, COUNT),
+        ask("training.checkpoint_minutes", "checkpoints", stopped, FACTOR),
+        ask("training.checkpoint_every", "checkpoint every", steps, COUNT, clock),
         ask("training.log_every", "log every", "so many steps", COUNT),
         ask("logger", "logger", beside, choices=LOGGERS),
     )
