@@ -213,11 +213,11 @@ def test_a_missing_file_is_named(name: str, file: str, said: str, tmp_path: Path
 
 def test_options_of_one_layer_are_refused(tmp_path: Path) -> None:
     place = FIXTURES / "gemma_scope_2_crosscoder"
-    with pytest.raises(UserError, match="over several layers, which takes no --layer"):
+    with pytest.raises(UserError, match="takes --layer KIND of hook point, not"):
         load_sae(place, layer="resid_post.7")
     with pytest.raises(UserError, match="which takes no --scale"):
         load_sae(place, input_scale=2.0)
-    with pytest.raises(UserError, match="which takes no --target-layer"):
+    with pytest.raises(UserError, match="takes --target-layer KIND"):
         import_sae(Workspace(tmp_path), ImportConfig(str(place), target_layer="mlp_out.1"))
 
 

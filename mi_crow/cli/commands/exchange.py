@@ -150,6 +150,10 @@ def _show(result: "ImportResult") -> None:
     if result.fit is not None:
         fit = result.fit
         facts["FVU"] = f"{number(fit.fvu)} (all tokens: {number(fit.fvu_all)})"
+        if fit.layers:
+            facts["FVU by layer"] = ", ".join(
+                f"{at} {number(fvu)}" for at, fvu in fit.layers.items()
+            )
         facts["L0"] = number(fit.l0)
         facts["tokens"] = f"{count(fit.tokens)}, {share(fit.outlier_share)} outliers"
     print_facts(facts)

@@ -16,6 +16,7 @@ from mi_crow.causes import machine_error
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.mechanistic.sae.architectures import BY_SAELENS_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.cross_layer.points import moved as moved_points
 from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.formats.build import build, bytes_needed
@@ -102,6 +103,10 @@ def import_sae(
         target=workspace.saes_dir,
         moved=moved,
     )
+    if isinstance(opened.record, CrossLayerRecord) and config.target_layer is not None:
+        opened = replace(
+            opened, record=moved_points(opened.record, config.layer, config.target_layer)
+        )
     target = output_dir or _free_folder(workspace, config.name or _id_of(opened))
     sae_id = target.name
     metadata = _completed_metadata(opened, config)
@@ -165,8 +170,7 @@ def _completed_metadata(opened: OpenedSae, config: ImportConfig) -> SaeMetadata:
     """The metadata with what `config` and the source add. Raises UserError for an unknown layer."""
     metadata = opened.record.metadata
     if isinstance(opened.record, CrossLayerRecord):
-        given = {"target-layer": config.target_layer or None, "centred": config.centred}
-        refuse_options(opened.source, given)
+        refuse_options(opened.source, {"centred": config.centred})
     elif not metadata.point and not metadata.layer:
         reason = f"is of hook point {metadata.hook_name!r}, which has no short name"
         raise UserError(
@@ -177,7 +181,7 @@ def _completed_metadata(opened: OpenedSae, config: ImportConfig) -> SaeMetadata:
         metadata = replace(metadata, prepend_bos=config.bos == "yes")
     if config.centred:
         metadata = metadata.centring()
-    if config.target_layer is not None:
+    if config.target_layer is not None and isinstance(opened.record, SaeRecord):
         point = point_of(config.target_layer)
         other = {
             "hook_name_out": hook_name_of(point, config.target_layer),
@@ -229,16 +233,20 @@ def _checked(
     decode = ids_decoder(lm.tokenizer)
     texts = [text for text, _ in load_texts(dataset, config.offline, decode=decode).rows()]
     fit = check_fit(lm, sae, texts, config.check.context_length, file_point, progress=progress)
-    point = at_layer(sae.metadata, fit.layer.point)
-    sae.metadata = replace(
-        point,
-        layer=fit.layer.stored,
-        hook_name=hook_name_of(fit.layer.point, fit.layer.stored),
+    seen = replace(
+        sae.metadata,
         model_name=lm.model_id,
         revision=lm.revision,
         tokenizer_hash=lm.tokenizer_hash,
-        outlier_norm=sae.metadata.outlier_norm or fit.outlier_norm,
     )
+    if not isinstance(sae, CrossLayerSae):
+        seen = replace(
+            at_layer(seen, fit.layer.point),
+            layer=fit.layer.stored,
+            hook_name=hook_name_of(fit.layer.point, fit.layer.stored),
+            outlier_norm=seen.outlier_norm or fit.outlier_norm,
+        )
+    sae.metadata = seen
     return fit
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,16 @@ from mi_crow.language_model.hook_points.block import names_of
 from mi_crow.language_model.tokenize import special_ids, special_mask, start_id
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import can_centre, set_centring
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.fitting import check_widths
+from mi_crow.mechanistic.sae.formats.fit_figures import (
+    OUTLIER_FACTOR,
+    POOR_FVU,
+    Captured,
+    Fit,
+    fits_better,
+)
+from mi_crow.mechanistic.sae.formats.fit_layers import check_layers
 from mi_crow.mechanistic.sae.formats.layer_check import OTHER_PLACE
 from mi_crow.mechanistic.sae.quality import Quality, reconstruction_quality
 from mi_crow.mechanistic.sae.targets import point_read, target_layer
@@ -27,39 +35,8 @@ if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
     from mi_crow.language_model.layers import HookPoint
 
-OUTLIER_FACTOR = 10.0  # tokens above this multiple of the median norm are left out
 _BATCH = 16  # texts
 _COMPARED = 2048  # tokens that alternatives are tried on
-_POOR_FVU = 0.9  # above it the SAE does not fit
-# How much lower the FVU of an alternative must be to be suggested: a factor and a difference.
-_BETTER, _MARGIN = 0.8, 0.03
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How well an SAE does at a hook point; `fvu` and `l0` are of tokens that are not outliers."""
-
-    layer: "HookPoint"
-    fvu: float
-    fvu_all: float  # outliers included
-    l0: float
-    outlier_share: float
-    outlier_norm: float
-    tokens: int
-    alternatives: dict[str, float]  # what else was tried, and its FVU on the same texts
-    warnings: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        names = ("fvu", "fvu_all", "l0", "outlier_share", "tokens", "alternatives")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    """Activations of the same tokens at several hook points."""
-
-    at: "dict[HookPoint, Tensor]"  # [n, d]
-    ordinary: Tensor  # bool [n]: not a special token
 
 
 def check_fit(
@@ -80,17 +57,13 @@ def check_fit(
     CancelledError when `progress` was asked to stop.
     """
     capture = partial(_capture, lm, progress or NullProgress())
+    rows = _token_rows(lm, sae, texts, context_length, bos)
+    if isinstance(sae, CrossLayerSae):
+        return check_layers(lm, sae.to(lm.device), rows, capture)
     point, target = _points(lm, sae)
     centring = set_centring(lm, sae)
-    given = list(texts)
-    start = sae.metadata.bos(bos)
-    rows = [ids for ids in lm.tokenize(given, context_length, start) if ids] if given else []
-    if not rows:
-        raise UserError("there is no text to check the SAE on", hint="give another --dataset")
     sae.to(lm.device)
     tokens = capture(rows, {point, target})
-    if not bool(tokens.ordinary.any()):
-        raise UserError("the texts contain only special tokens", hint="give another --dataset")
     x, y = tokens.at[point][tokens.ordinary], tokens.at[target][tokens.ordinary]
     limit = sae.metadata.outlier_norm or _limit(x)
     quality = _quality(sae, x, y, limit)
@@ -115,6 +88,21 @@ def check_fit(
     )
 
 
+def _token_rows(
+    lm: "LanguageModel", sae: SparseAutoencoder, texts: Iterable[str], length: int, bos: str
+) -> list[list[int]]:
+    """Token ids of each text that has any. Raises UserError for none, or only special tokens."""
+    given = list(texts)
+    start = sae.metadata.bos(bos)
+    rows = [ids for ids in lm.tokenize(given, length, start) if ids] if given else []
+    if not rows:
+        raise UserError("there is no text to check the SAE on", hint="give another --dataset")
+    special = special_ids(lm.tokenizer)
+    if all(one in special for ids in rows for one in ids):
+        raise UserError("the texts contain only special tokens", hint="give another --dataset")
+    return rows
+
+
 def _points(lm: "LanguageModel", sae: SparseAutoencoder) -> "tuple[HookPoint, HookPoint]":
     """Where the SAE reads and what it predicts. Raises UserError."""
     point = target = point_read(lm, sae)
@@ -135,10 +123,10 @@ def _warnings(
     point: "HookPoint", fvu: float, some: float, tried: dict[str, float]
 ) -> tuple[str, ...]:
     found = []
-    if not fvu <= _POOR_FVU:
+    if not fvu <= POOR_FVU:
         found.append(f"FVU {fvu:.3g} at {point.point}: the SAE does not fit these activations")
     best = min(tried, key=lambda name: _sortable(tried[name]), default=None)
-    if best is not None and tried[best] < min(some * _BETTER, some - _MARGIN, _POOR_FVU):
+    if best is not None and fits_better(tried[best], some):
         found.append(f"it fits better with {best}: FVU {tried[best]:.3g} instead of {some:.3g}")
     return tuple(found)
 
@@ -148,7 +136,7 @@ def _sortable(value: float) -> float:
 
 
 def _alternatives(
-    sae: SparseAutoencoder, tokens: _Tokens, points: "Sequence[HookPoint]"
+    sae: SparseAutoencoder, tokens: Captured, points: "Sequence[HookPoint]"
 ) -> Iterator[tuple[str, float]]:
     """Other ways to read the same activations, by name, with the FVU of each."""
     x, y = (tokens.at[where][tokens.ordinary][:_COMPARED] for where in points)
@@ -159,7 +147,7 @@ def _alternatives(
 
 
 def _fvu_of_some(
-    sae: SparseAutoencoder, tokens: _Tokens, point: "HookPoint", target: "HookPoint"
+    sae: SparseAutoencoder, tokens: Captured, point: "HookPoint", target: "HookPoint"
 ) -> float:
     x, y = (tokens.at[where][tokens.ordinary][:_COMPARED] for where in (point, target))
     return _quality(sae, x, y, _limit(x)).fvu
@@ -209,7 +197,7 @@ def _other_points(
     points: "tuple[HookPoint, HookPoint]",
     rows: list[list[int]],
     file_point: str,
-    capture: "Callable[[Sequence[list[int]], set[HookPoint]], _Tokens]",
+    capture: "Callable[[Sequence[list[int]], set[HookPoint]], Captured]",
 ) -> dict[str, float]:
     """FVU at other hook points of the same width: those of the block, the residual streams beside
     it, and `file_point`. For a transcoder its input, its target and both are moved."""
@@ -262,7 +250,7 @@ def _capture(
     progress: Progress,
     rows: Sequence[list[int]],
     points: "set[HookPoint]",
-) -> _Tokens:
+) -> Captured:
     """Activations of all tokens except padding, on the model's device."""
     ids = special_ids(lm.tokenizer)
     found: dict[HookPoint, list[Tensor]] = {point: [] for point in points}
@@ -276,7 +264,9 @@ def _capture(
         for point in points:
             found[point].append(seen[point][there].float())
         ordinary.append(~special_mask(encoding.input_ids, ids)[there])
-    return _Tokens({point: torch.cat(parts) for point, parts in found.items()}, torch.cat(ordinary))
+    return Captured(
+        {point: torch.cat(parts) for point, parts in found.items()}, torch.cat(ordinary)
+    )
 
 
 def _quality(sae: SparseAutoencoder, x: Tensor, y: Tensor, limit: float) -> Quality:

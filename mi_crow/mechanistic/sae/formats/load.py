@@ -9,6 +9,7 @@ import torch
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.cross_layer.points import moved as moved_points
 from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
 from mi_crow.mechanistic.sae.formats.build import build
 from mi_crow.mechanistic.sae.formats.detect import names_layer
@@ -95,9 +96,13 @@ def open_sae_files(
 
 
 def _of_all_layers(opened: OpenedSae, layer: str | None, input_scale: float | None) -> OpenedSae:
-    """An SAE over several layers. Raises UserError for options of those of one layer."""
-    refuse_options(opened.source, {"layer": layer, "scale": input_scale})
-    return opened
+    """An SAE over several layers, at the kind of hook points `layer`. Raises UserError for options
+    of those of one layer."""
+    refuse_options(opened.source, {"scale": input_scale})
+    assert isinstance(opened.record, CrossLayerRecord)
+    if layer is None:
+        return opened
+    return replace(opened, record=moved_points(opened.record, layer, None))
 
 
 def refuse_options(source: str, options: Mapping[str, Any]) -> None:
