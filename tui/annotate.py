@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mi_crow.bounds import SHARE
 from mi_crow.errors import UserError
 from tui.preferences.key_words import key
 from tui.text import printable
@@ -42,6 +43,26 @@ def write(
     app.in_thread(work, written, failed=failed)
 
 
+def naming_mistake(line: str) -> str:
+    """What is wrong with a line that names a feature; empty when nothing is."""
+    from mi_crow.mechanistic.concepts.naming_line import parse_naming
+
+    return _mistake(parse_naming, line)
+
+
+def confidence_mistake(text: str) -> str:
+    """What is wrong with a confidence; empty when nothing is."""
+    return _mistake(SHARE.read, text)
+
+
+def _mistake(read: Callable[[str], object], text: str) -> str:
+    try:
+        read(text)
+    except UserError as error:
+        return f"{error}; {error.hint}" if error.hint else str(error)
+    return ""
+
+
 @dataclass(frozen=True)
 class Naming:
     """The feature to be named: the answer is for it, whatever is open by then."""
@@ -75,8 +96,7 @@ def name_feature(
     def change(annotations: "Annotations") -> str:
         with annotations.one_change():
             if name:
-                rename(annotations, sae_id, feature, None if said.beside else before, name)
-                _add_to(annotations, sae_id, feature, name, said)
+                rename(annotations, sae_id, feature, None if said.beside else before, name, said)
             elif before:
                 annotations.remove_concept(sae_id, feature, before)
         also = "also " if said.beside and before else ""
@@ -86,36 +106,29 @@ def name_feature(
     return before if said.beside and before else name
 
 
-def _add_to(
-    annotations: "Annotations", sae_id: str, feature: int, name: str, said: "NamingLine"
-) -> None:
-    """What the line says beside the name: tags are added, the rest replaces what was there."""
-    if not said.tags and said.confidence is None and said.note is None:
-        return
-    old = next(one for one in annotations.concepts(sae_id, feature) if one.name == name)
-    annotations.set_concept(
-        sae_id,
-        feature,
-        name,
-        old.confidence if said.confidence is None else said.confidence,
-        old.note if said.note is None else said.note,
-        tuple(dict.fromkeys((*old.tags, *said.tags))),
-        old.source,
-    )
-
-
 def rename(
-    annotations: "Annotations", sae_id: str, feature: int, before: str | None, name: str
+    annotations: "Annotations",
+    sae_id: str,
+    feature: int,
+    before: str | None,
+    name: str,
+    line: "NamingLine | None" = None,
 ) -> None:
-    """Renames `before` to `name`; its note, tags and confidence stay."""
-    said = {one.name: one for one in annotations.concepts(sae_id, feature)}
-    old = said.get(before) if before is not None else said.get(name)
-    if old is None:
-        annotations.set_concept(sae_id, feature, name)
-    elif old.name != name:
-        annotations.set_concept(
-            sae_id, feature, name, old.confidence, old.note, old.tags, old.source
-        )
+    """Renames `before` to `name`; its note, tags and confidence stay, but for what `line` says: its
+    tags are added, the rest replaces what was there."""
+    known = {one.name: one for one in annotations.concepts(sae_id, feature)}
+    old = known.get(before) if before is not None else known.get(name)
+    confidence, note, tags, source = (
+        (1.0, "", (), "user") if old is None else (old.confidence, old.note, old.tags, old.source)
+    )
+    if line is not None:
+        confidence = confidence if line.confidence is None else line.confidence
+        note = note if line.note is None else line.note
+        tags = tuple(dict.fromkeys((*tags, *line.tags)))
+    said = (name, confidence, note, tags)
+    if old is None or said != (old.name, old.confidence, old.note, old.tags):
+        annotations.set_concept(sae_id, feature, name, confidence, note, tags, source)
+    if old is not None and old.name != name:
         annotations.remove_concept(sae_id, feature, old.name)
 
 

@@ -99,7 +99,8 @@ async def test_notes_and_confidence_are_kept(open_concepts):
 async def test_a_confidence_beyond_one_is_refused(open_concepts):
     async with open_concepts() as pilot:
         await press(pilot, "C", *"7", "enter")
-        assert "not between 0 and 1" in notices(pilot)
+        assert "7 is more than 1" in screen_text(pilot)
+        assert pilot.app.screen.query_one(PromptLine).is_open  # what was typed is still there
         assert {c.confidence for c in pilot.app.context.annotations.concepts(SAE)} == {1.0}
 
 

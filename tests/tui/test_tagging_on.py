@@ -1,19 +1,17 @@
 """Tagging at the speed of reading: the next unnamed feature, further names, many at once."""
 
-from functools import partial
-
 import pytest
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.concepts.naming_line import complete_naming, parse_naming
-from tests.tui.driving import notices, press, settle, table
+from tests.tui.driving import notices, press, screen_text, settle, table
 from tests.tui.stand_ins import SAE
 from tui.widgets.field import CompletingField
 
 
 @pytest.fixture
 def open_features(open_on):
-    return partial(open_on, "2", "g", size=(120, 40))
+    return lambda size=(120, 40): open_on("2", "g", size=size)
 
 
 async def test_enter_goes_on_to_the_next_without_a_name_and_alt_enter_stays(open_features):
@@ -38,6 +36,22 @@ async def test_enter_goes_on_to_the_next_without_a_name_and_alt_enter_stays(open
         row = table(pilot).row_at(table(pilot).cursor)
         assert row is not None
         assert row.concept == "fog"
+
+
+async def test_a_line_that_is_wrong_stays_and_one_name_is_one_change(open_features):
+    async with open_features(size=(80, 24)) as pilot:
+        await press(pilot, "t", *"rain #wet ~1.5", "enter")
+        assert "~1.5 is not a confidence" in screen_text(pilot)
+        field = pilot.app.screen.query_one(CompletingField)
+        assert field.value == "rain #wet ~1.5"
+        await press(pilot, "ctrl+u", *"rain")
+        assert "saves" in screen_text(pilot)
+        await press(pilot, *"y days of a long autumn by the sea")
+        assert "rainy days of a long autumn by the sea" in screen_text(pilot)  # the hint makes room
+        await press(pilot, "ctrl+u", *"rain #wet ~0.5 -- hail", "enter")
+        annotations: Annotations = pilot.app.context.annotations
+        (change,) = annotations.past_changes()
+        assert change.what.startswith("name 'rain' of feature")
 
 
 async def test_a_filters_result_is_named_with_tags_at_once(open_features):

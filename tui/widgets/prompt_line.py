@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
@@ -56,7 +57,7 @@ class PromptLine(Horizontal):
         super().__init__(id=id, classes="stays")
         self.display = False
         self.purpose = ""
-        self._hint = ""
+        self._label = self._hint = ""
         self._check: Callable[[str], str] | None = None
         self._trouble = ""
         self._opens = False
@@ -101,9 +102,8 @@ class PromptLine(Horizontal):
         if not self.is_open:
             self._back = self.screen.focused
         self.purpose = ""  # no Typed for what the program puts there
-        self.query_one(".prompt-label", Static).update(printable(label))
-        self._hint, self._check = hint, check
-        self.explain("")
+        self._label, self._hint, self._check = printable(label), hint, check
+        self.query_one(".prompt-label", Static).update(self._label)
         field = self.field
         field.suggester = (
             Completion(suggestions)
@@ -115,6 +115,7 @@ class PromptLine(Horizontal):
         with field.prevent(Field.Changed):
             field.value = value
         field.cursor_position = len(value)
+        self.explain("")
         self.purpose = purpose
         self.display = True
         field.focus()
@@ -128,6 +129,18 @@ class PromptLine(Horizontal):
         line.set_class(bool(trouble), "-trouble")
         if line.content != (words := printable(trouble or self._hint)):
             line.update(words)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Leaves out the hint where the text would not fit beside it."""
+        hint = self.query_one(".prompt-hint", Static)
+        width = self.size.width or self.screen.size.width - 2  # before it is shown
+        shown = min(cell_len(str(hint.content)), width // 2)
+        room = width - cell_len(self._label) - shown - 2  # the gaps around the field
+        hint.display = bool(self._trouble) or cell_len(self.field.value) < room
+
+    def on_resize(self) -> None:
+        self._make_room()
 
     def close(self) -> bool:
         """Closes the line and gives the focus back; False when it was not open."""

@@ -55,6 +55,11 @@ class ConflictsPopup(ListPopup[tuple[str, "Conflict"]]):
     def _open(self, event: RowList.Opened) -> None:
         self.dismiss(("open", self._conflicts[int(event.key)]))
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "merge":
+            return bool(self._conflicts)
+        return super().check_action(action, parameters)
+
     def action_merge(self) -> None:
         conflict = self._selected
         if conflict is not None and conflict.kind == "alike":

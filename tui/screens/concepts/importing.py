@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.exchange.importing import Imported, Pair, Rule
 
 _MOST_ROWS = 14
+_OTHER_LINES = 12  # of the popup and below it, where all that it can say is said
 _LISTED = 500  # changes
 _COLUMNS = (
     Column("change", 8),
@@ -72,6 +73,9 @@ class ImportPopup(Popup[Choice]):
         self._show()
         self.query_one(RowList).focus()
 
+    def on_resize(self) -> None:
+        self._show()
+
     @property
     def _plan(self) -> "Imported":
         return self._plans[self._rule]
@@ -90,7 +94,8 @@ class ImportPopup(Popup[Choice]):
         self.query_one("#imports-counts", Static).update(Content.styled(line, "$muted"))
         rows = self.query_one(RowList)
         rows.set_rows([_row(place, one) for place, one in enumerate(plan.changes[:_LISTED])])
-        rows.styles.height = min(max(len(rows.rows), 1), _MOST_ROWS)
+        room = min(_MOST_ROWS, self.size.height - _OTHER_LINES)
+        rows.styles.height = max(min(len(rows.rows), room), 1)
         self._show_bad()
         more_rows = len(plan.changes) - _LISTED
         shown = f"the first {_LISTED} are listed · " if more_rows > 0 else ""

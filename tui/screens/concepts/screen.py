@@ -1,6 +1,6 @@
 """Screen 5, Concepts: what has been named, and how much of the SAE that is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +10,11 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from mi_crow.errors import UserError
 from mi_crow.store.json_object import JsonObject
 from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import may_tag, rename, write
+from tui.annotate import confidence_mistake, may_tag, rename, write
 from tui.clipboard import copy
 from tui.preferences.key_words import key
 from tui.preferences.list_columns import CONCEPT_COLUMNS
@@ -254,14 +253,21 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
         self._ask("note", "note", lambda concept: concept.note)
 
     def action_confidence(self) -> None:
-        self._ask("confidence", "confidence, 0 to 1", lambda concept: f"{concept.confidence:g}")
+        self._ask(
+            "confidence",
+            "confidence, 0 to 1",
+            lambda concept: f"{concept.confidence:g}",
+            check=confidence_mistake,
+        )
 
-    def _ask(self, purpose: str, label: str, value) -> None:
+    def _ask(
+        self, purpose: str, label: str, value, check: Callable[[str], str] | None = None
+    ) -> None:
         chosen = self._chosen
         if chosen and may_tag(self.mi_crow):
             self._asked_about = chosen
             many = f" of {len(chosen)} concepts" if len(chosen) > 1 else ""
-            self.prompt.ask(purpose, label + many, value(chosen[0]), select=True)
+            self.prompt.ask(purpose, label + many, value(chosen[0]), select=True, check=check)
 
     def action_remove(self) -> None:
         chosen = self._chosen
@@ -317,10 +323,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
         elif message.purpose == "note":
             self._set(chosen, note=value)
         elif message.purpose == "confidence":
-            try:
-                self._set(chosen, confidence=float(value))
-            except ValueError:
-                self.tell(UserError(f"{value!r} is not a number from 0 to 1"))
+            self._set(chosen, confidence=float(value))
 
     def _export(self, text: str) -> None:
         """Writes the concepts to the file called `text`."""

@@ -9,7 +9,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.catalogue import DEFAULT, column_named
 from mi_crow.store.json_object import JsonObject
 from tui import messages
-from tui.annotate import may_tag, write
+from tui.annotate import may_tag, naming_mistake, write
 from tui.screens.features.listing import FeatureListScreen
 from tui.screens.writing_files import WritesFiles
 from tui.text import printable
@@ -98,7 +98,8 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
         if self._asked_for and may_tag(self.mi_crow):
             label = f"{_counted(self._asked_for)}{what}"
             hint = "enter saves · esc cancels"
-            self.prompt.ask(purpose, label, placeholder=placeholder, hint=hint)
+            check = naming_mistake if purpose == "names" else None
+            self.prompt.ask(purpose, label, placeholder=placeholder, hint=hint, check=check)
 
     def action_remove(self) -> None:
         sae_id, features = self._sae_id, self._chosen()

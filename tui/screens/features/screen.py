@@ -15,7 +15,7 @@ from mi_crow.mechanistic.features.query_language import REFERENCE, completions
 from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import Naming, may_tag, name_feature
+from tui.annotate import Naming, may_tag, name_feature, naming_mistake
 from tui.screens.features.comparing import FeatureCompareScreen
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
@@ -219,6 +219,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             placeholder="what it stands for  #tag  ~0.8  -- note",
             proposal="" if row.concept else row.proposed,
             hint=f"{'→ takes it · ' if row.proposed else ''}enter saves, next · ctrl+t stays",
+            check=naming_mistake,
             select=True,
         )
 
