@@ -14,6 +14,7 @@ from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 
 from tui.terminal.changed_cells import SentFrame
+from tui.terminal.pasting import PasteReader
 
 _READ_S: Final = 0.1  # after which the thread that reads looks whether it shall end
 _MOST_READ: Final = 4096
@@ -88,6 +89,7 @@ class TerminalDriver(LinuxDriver):
         kernel tells it to the first process of the terminal only, which may keep it to itself."""
         parser = XTermParser(self._debug)
         decode = getincrementaldecoder("utf-8")("replace").decode  # a paste may be of anything
+        pastes = PasteReader()
         with selectors.SelectSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
             while not self.exit_event.is_set():
@@ -96,7 +98,7 @@ class TerminalDriver(LinuxDriver):
                     if not read:
                         os.kill(os.getpid(), signal.SIGHUP)
                         return
-                    for message in parser.feed(decode(read)):
+                    for message in parser.feed(pastes.feed(decode(read))):
                         self.process_message(message)
                 for message in parser.tick():
                     self.process_message(message)
