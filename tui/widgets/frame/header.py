@@ -59,7 +59,7 @@ class TitleLine(Widget):
             names.append((printable(sae.model_id.rsplit("/", 1)[-1]), "$foreground"))
         if context.sae_id is not None:
             names.append((printable(context.sae_id), "$foreground"))
-        else:
+        elif context.has_looked:
             names.append(("no SAE" if state.alone is not None else "no SAE yet", "$muted"))
         if context.session_is_ready:
             names.append((printable(state.device), "$success"))

@@ -1,12 +1,17 @@
 """A menu of letters: what a key opens when there are several things that it could mean."""
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, cast
 
 from textual import on
 
+from tui import messages
 from tui.actions import BY_ID, scope_actions, shown_keys
 from tui.widgets.lists.list_popup import ListPopup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
+
+if TYPE_CHECKING:
+    from tui.workbench import Workbench
 
 
 class MenuPopup(ListPopup[str]):
@@ -19,17 +24,33 @@ class MenuPopup(ListPopup[str]):
     LIST_ID = "new-list"
 
     def __init__(self, why_not: Callable[[str], str], keymap: Mapping[str, str]) -> None:
-        """`why_not` says why one is not possible now, or nothing."""
+        """`why_not` says why one is not possible now, or nothing; it is asked again whenever
+        something changes."""
         super().__init__(classes="new-menu")
         self._keymap = keymap
         self._names = [action.id.partition(".")[2] for action in scope_actions(self.SCOPE)]
-        self._why_not = {name: why_not(name) for name in self._names}
+        self._why_not = why_not
+
+    def on_mount(self) -> None:
+        cast("Workbench", self.app).context.subscribe(self)
+
+    def on_unmount(self) -> None:
+        cast("Workbench", self.app).context.unsubscribe(self)
+
+    def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
+        self.show_rows()
+
+    def on_sae_changed(self, _: messages.SaeChanged) -> None:
+        self.show_rows()
+
+    def on_session_changed(self, _: messages.SessionChanged) -> None:
+        self.show_rows()
 
     def list_rows(self) -> list[Row]:
         return [self._row(name) for name in self._names]
 
     def _row(self, name: str) -> Row:
-        why_not = self._why_not[name]
+        why_not = self._why_not(name)
         keys = shown_keys(BY_ID[f"{self.SCOPE}.{name}"], self._keymap)
         return Row(
             name,
@@ -45,7 +66,7 @@ class MenuPopup(ListPopup[str]):
         self.action_choose(event.key)
 
     def action_choose(self, name: str) -> None:
-        if self._why_not[name]:
-            self.notify(f"Not possible now: {self._why_not[name]}", severity="warning")
+        if why_not := self._why_not(name):
+            self.notify(f"Not possible now: {why_not}", severity="warning")
         else:
             self.dismiss(name)
