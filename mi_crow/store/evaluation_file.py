@@ -39,16 +39,21 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Any] | None, str]:
     path = folder / EVALUATION_NAME
     try:
         found = JsonObject.of(read_json(path), path.name)
-        _check_readings(found, [key for key in found if key in _READINGS])
-        probes = found.object("probes", {})
-        for name in _PROBE_TABLES:
-            table = probes.object(name, {})
-            _check_readings(table, list(table))
+        check_evaluation(found)
     except NotFoundError:
         return None, ""
     except (CorruptDataError, OSError) as error:
         return None, str(error)
     return dict(found.values), ""
+
+
+def check_evaluation(found: JsonObject) -> None:
+    """Raises CorruptDataError unless what is shown of the results has the types that it must."""
+    _check_readings(found, [key for key in found if key in _READINGS])
+    probes = found.object("probes", {})
+    for name in _PROBE_TABLES:
+        table = probes.object(name, {})
+        _check_readings(table, list(table))
 
 
 def _check_readings(found: JsonObject, keys: list[str]) -> None:

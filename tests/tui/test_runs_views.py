@@ -10,7 +10,9 @@ from mi_crow.jobs.events import append_event
 from mi_crow.jobs.gauges import Gauges, GpuGauge
 from tests.tui.conftest import EVALUATION
 from tests.tui.driving import SIZES, press, screen_text, select, settle
+from tests.tui.stand_ins import SAE, give_index
 from tui.app import MiCrowApp
+from tui.widgets.detail_lines import DetailLines
 from tui.widgets.forms.popup import FormPopup
 
 
@@ -172,3 +174,52 @@ def test_picture_of_a_run(snap_compare, app_workspace, size, key):
         await select(pilot, "runs", key)
 
     assert snap_compare(app, terminal_size=size, run_before=drive)
+
+
+async def test_a_finished_job_shows_what_it_found_and_what_it_made(
+    app_workspace, fake_jobs, run_app
+):
+    fake_jobs.add(
+        "finished",
+        "evaluate",
+        params={"sae_id": "demo-topk"},
+        result={"sae_id": "demo-topk", "fvu": 0.25, "l0": 31.0, "loss_recovered": 0.875},
+    )
+    async with run_app(app_workspace, size=(200, 60), sae_id=SAE) as pilot:
+        give_index(pilot.app)
+        await press(pilot, "1")
+        job = next(job for job in pilot.app.context.jobs() if job.result and job.kind == "evaluate")
+        await select(pilot, "jobs", job.job_id)
+        text = screen_text(pilot)
+        assert "loss recovered             0.875" in text
+        assert text.count("On held-out text") == 1
+        assert "topk SAE" in text
+        assert "Its features" in text
+        await select(pilot, "saes", "demo-topk")
+        assert "Its features" in screen_text(pilot)
+
+
+@pytest.mark.parametrize("rows", ["runs", "saes"])
+async def test_a_huge_screen_is_filled(app_workspace, run_app, rows):
+    async with run_app(app_workspace, size=(300, 100), sae_id=SAE) as pilot:
+        give_index(pilot.app)
+        await press(pilot, "1")
+        await select(pilot, rows, "demo" if rows == "runs" else SAE)
+        pane = pilot.app.screen.query_one("#detail", DetailLines)
+        assert pane.row_count > (70 if rows == "runs" else 30)
+        assert pane.row_count <= pane.size.height
+
+
+async def test_the_menu_of_new_things_hears_of_the_first_look(app_workspace, run_app, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(MiCrowApp, "look_now", lambda self: None)
+        async with run_app(app_workspace) as pilot:
+            assert "no SAE" not in screen_text(pilot)
+            await press(pilot, "n")
+            assert "needs an SAE" in screen_text(pilot)
+            patch.undo()
+            pilot.app.look_now()
+            await settle(pilot)
+            assert "needs an SAE" not in screen_text(pilot)
+            await press(pilot, "e")
+            assert "Evaluate an SAE" in screen_text(pilot)

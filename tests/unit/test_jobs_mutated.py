@@ -18,8 +18,8 @@ from mi_crow.jobs.status import UNREADABLE
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_fixture import STATES, FakeJobs
 from tests.helpers.mutations import BYTES, odd_file, odd_json, put_back
-from tui.screens.runs.detail import job_detail
 from tui.screens.runs.history import HistoryReader
+from tui.screens.runs.job_view import job_detail
 from tui.screens.runs.rows import job_rows
 from tui.watch import look
 from tui.widgets.frame.endings import ending_line
@@ -65,7 +65,7 @@ def read_all(
         ending_line(state)
         history = tried(partial(HistoryReader(workspace).read, state))
         for tall in (False, True):
-            job_detail(state, history, 60, tall)
+            job_detail(state, history, 60, 50, tall=tall)
     folder = workspace.jobs_dir / job_id
     tried(lambda: read_events(folder))
     tried(lambda: tail_log(workspace, job_id))

@@ -50,7 +50,7 @@ def beginnings(screen: str, rows: Sequence[FeatureRow], width: int, height: int)
     left = height - len(parts[0].plain.splitlines()) - 2
     if rows and left > 0:
         columns = max(width // _FEATURE_WIDTH, 1)
-        cells = [_feature(row) for row in rows[: columns * left]]
+        cells = [feature_cell(row) for row in rows[: columns * left]]
         takes = f"  {_TAKES[screen]()}" if screen in _TAKES else ""
         title = Content.assemble(("Features to begin with", "bold $primary"), (takes, "$muted"))
         shown = in_columns(cells, width, _FEATURE_WIDTH)
@@ -58,11 +58,12 @@ def beginnings(screen: str, rows: Sequence[FeatureRow], width: int, height: int)
     return Content("\n\n").join(parts)
 
 
-def _feature(row: FeatureRow) -> Content:
+def feature_cell(row: FeatureRow, width: int = _FEATURE_WIDTH) -> Content:
+    """A feature in `width` cells: its number, what it means, how well it tells that."""
     style = "$foreground" if row.concept else "italic $muted"
     auroc = f" {auroc_text(row.top_auroc)}" if row.top_auroc is not None else ""
     number = f"#{row.feature} "
-    name = fitted(Content(printable(row.meaning)), _FEATURE_WIDTH - 2 - len(number) - len(auroc))
+    name = fitted(Content(printable(row.meaning)), width - 2 - len(number) - len(auroc))
     return Content.assemble((number, "$faint"), (name.plain, style), (auroc, "$faint"))
 
 

@@ -2,15 +2,16 @@
 each layer. Torch-free."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mi_crow.errors import CorruptDataError
 from mi_crow.store.columnar.parquet import ParquetLook, parquet_look
 from mi_crow.store.runs.manifest import PartSpec, RunManifest
 
+Item = TypeVar("Item")
 _TOKENS = "tokens"  # the folder of the documents
 _MOST_PARTS = 16  # whose splits and labels are counted: a large run has thousands
 _MOST_ROWS = 256  # of the first part, among which the texts are
@@ -50,7 +51,7 @@ class Glance:
     layer_bytes: Mapping[str, int] = field(default_factory=dict)  # by the layer's name
 
 
-def glance_at(folder: Path, manifest: RunManifest, texts: int = 12) -> Glance:
+def glance_at(folder: Path, manifest: RunManifest, texts: int = 48) -> Glance:
     """Reads the documents of the first parts, and `texts` evenly from the very first. Raises
     CorruptDataError for a damaged file, MachineError where the system refuses to read it."""
     splits: Counter[str] = Counter()
@@ -77,11 +78,18 @@ def glance_at(folder: Path, manifest: RunManifest, texts: int = 12) -> Glance:
 def _texts(look: ParquetLook, folder: Path, part: PartSpec, wanted: int) -> tuple[SampleText, ...]:
     """Evenly spaced, so that a corpus that is sorted by label shows several."""
     rows = _asked(look, folder, part, *_SAMPLED)
-    step = max(len(rows) // max(wanted, 1), 1)
     return tuple(
         SampleText(row["text"], row["tokens"], row["label"], row["split"])
-        for row in rows[::step][:wanted]
+        for row in evenly(rows, wanted)
     )
+
+
+def evenly(items: Sequence[Item], wanted: int) -> Sequence[Item]:
+    """So many of the items, the first among them, as far from one another as they can be. The steps
+    are not all alike: labels that take turns would hide behind each other."""
+    if wanted >= len(items):
+        return items
+    return [items[at * len(items) // wanted] for at in range(wanted)]
 
 
 def _asked(

@@ -72,9 +72,9 @@ def aside_content(
     machine = section("This machine", Content("\n").join(_machine(aside, width)))
     top = blocks(machine, section("This workspace", _holds(runs, saes)))
     room = height - len(top.plain.splitlines()) - 2
-    if not aside.log or room < 1:
+    if not aside.title or room < 1:
         return top
-    lines = [printable(line) for line in aside.log[-room:]]
+    lines = [printable(line) for line in aside.log[-room:]] or ["empty"]
     log = [Content.styled(line, "$muted").truncate(width, ellipsis=True) for line in lines]
     return blocks(top, section(aside.title, Content("\n").join(log)))
 

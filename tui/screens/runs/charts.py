@@ -15,24 +15,25 @@ from tui.widgets.plot import Axis, Curve, Mark, Point, chart, room_of_each, side
 if TYPE_CHECKING:
     from mi_crow.jobs.events import Attempt
     from mi_crow.jobs.gauges import Gauges
+    from mi_crow.mechanistic.features.records import FeatureRow
     from mi_crow.store.runs.glance import Glance
 
 Series = Mapping[str, tuple[Point, ...]]
 
 _WIDE = 76  # from this width on two charts stand next to each other
+_VERY_WIDE = 210  # and three
 _FEW = 2
 _MOST_WIDTH = 100
 
 
 @dataclass(frozen=True)
-class JobHistory:
-    """What the events and the log of one job hold beyond its state."""
+class Indexed:
+    """What the open index says of the features of an SAE."""
 
-    job_id: str
-    series: Series = field(default_factory=dict)  # value over units done, by metric
-    log: tuple[str, ...] = ()
-    attempts: "tuple[Attempt, ...]" = ()
-    gauges: "Gauges | None" = None  # of this machine, while the job runs on it
+    rows: "tuple[FeatureRow, ...]"  # those that have a name, then those that tell a label best
+    named: int
+    silent: int  # features that never fired
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class SaeReading:
     said: Mapping[str, Any] = field(default_factory=dict)  # what its file says of where it belongs
     standings: tuple[Standing, ...] = ()  # of all SAEs on its layer, its own included
     curves: Series = field(default_factory=dict)
+    indexed: Indexed | None = None  # of the SAE that is open
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,18 @@ class RunReading:
     glance: "Glance | None" = None
     standings: tuple[Standing, ...] = ()  # of the SAEs trained on it
     trouble: Exception | None = None
+
+
+@dataclass(frozen=True)
+class JobHistory:
+    """What the events and the log of one job hold beyond its state."""
+
+    job_id: str
+    series: Series = field(default_factory=dict)  # value over units done, by metric
+    log: tuple[str, ...] = ()
+    attempts: "tuple[Attempt, ...]" = ()
+    gauges: "Gauges | None" = None  # of this machine, while the job runs on it
+    about: SaeReading | RunReading | None = None  # what it made or works on
 
 
 @dataclass(frozen=True)
@@ -84,27 +98,37 @@ _READINGS: dict[str, Reading] = {
 }
 
 
-def series_charts(series: Series, unit: str, total: float, width: int, height: int) -> Content:
+def series_charts(
+    series: Series, unit: str, total: float, width: int, height: int, *, ended: bool = False
+) -> Content:
     """The charts over `unit`s: all of them where two fit beside each other, else the first two, so
-    that what follows stays on the screen.
+    that what follows stays on the screen. `ended`: no more points will come.
 
     The x axis ends at `total`, so that a new point moves none of the others.
     """
     names = [name for name in _READINGS if len(series.get(name, ())) > 1]
     names = names if width >= _WIDE else names[:_FEW]
-    columns = 2 if width >= _WIDE and len(names) > 1 else 1
+    fit = 3 if width >= _VERY_WIDE else 2 if width >= _WIDE else 1
+    columns = max(min(fit, len(names)), 1)
     room = min(room_of_each(columns, width), _MOST_WIDTH)
-    drawn = [_series_chart(name, series[name], unit, total, room, height) for name in names]
+    last = "last" if ended else "now"
+    drawn = [_series_chart(name, series[name], unit, total, room, height, last) for name in names]
     return side_by_side(drawn, columns, room)
 
 
 def _series_chart(
-    name: str, points: tuple[Point, ...], unit: str, total: float, width: int, height: int
+    name: str,
+    points: tuple[Point, ...],
+    unit: str,
+    total: float,
+    width: int,
+    height: int,
+    last: str,
 ) -> list[Content]:
     reading = _READINGS[name]
     x = Axis(unit, count, 0.0, total)
     title = Content.assemble(
-        (reading.name, "bold $primary"), (f"  now {reading.text(points[-1][1])}", "$muted")
+        (reading.name, "bold $primary"), (f"  {last} {reading.text(points[-1][1])}", "$muted")
     )
     y = Axis(reading.name, reading.text, reading.low)
     return [title, *chart(x, y, width, height, [Curve(points)])]
@@ -161,7 +185,7 @@ def training_charts(curves: Series, width: int, height: int) -> Content:
     if len(curves.get("heldout_fvu", ())) > 1:
         curves = {name: points for name, points in curves.items() if name != "fvu"}
     total = max((points[-1][0] for points in curves.values() if points), default=0.0)
-    return series_charts(curves, "step", total, width, height)
+    return series_charts(curves, "step", total, width, height, ended=True)
 
 
 def gauge_facts(gauges: "Gauges | None") -> list[Fact]:

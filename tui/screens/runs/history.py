@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import MiCrowError
@@ -11,13 +11,14 @@ from mi_crow.store.json_file import read_json
 from mi_crow.store.json_object import JsonObject
 from mi_crow.store.notes import read_note
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
-from tui.screens.runs.charts import JobHistory, RunReading, SaeReading
+from tui.screens.runs.charts import Indexed, JobHistory, RunReading, SaeReading
 from tui.widgets.plot import Point
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
     from mi_crow.jobs.events import Attempt, EventReader
     from mi_crow.jobs.gauges import Gauges
+    from mi_crow.mechanistic.features.queries import FeatureStore
 
 LOG_LINES = 40
 _MAX_POINTS = 20_000
@@ -27,8 +28,9 @@ _GAUGE_S = 5.0  # the machine is asked this often
 class HistoryReader:
     """Follows the events of one job after another; `read` is called from one thread at a time."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, subjects: "SubjectReader | None" = None) -> None:
         self._workspace = workspace
+        self._subjects = subjects or SubjectReader()
         self._job_id = ""
         self._events: EventReader | None = None
         self._series: dict[str, list[Point]] = {}
@@ -36,9 +38,9 @@ class HistoryReader:
         self._gauges: Gauges | None = None
         self._asked = -_GAUGE_S
 
-    def read(self, job: "JobState") -> JobHistory:
-        """The metrics so far, the end of the log, and what the machine does while the job runs on
-        it. Raises NotFoundError for no such job."""
+    def read(self, job: "JobState", about: "Subject | None" = None) -> JobHistory:
+        """The metrics so far, the end of the log, what the machine does while the job runs on it,
+        and what there is to read `about` what it made. Raises NotFoundError for no such job."""
         from mi_crow.jobs import tail_log
         from mi_crow.jobs.events import EventReader, add_event
 
@@ -57,6 +59,7 @@ class HistoryReader:
             tuple(tail_log(self._workspace, job_id, LOG_LINES)),
             tuple(replace(attempt) for attempt in self._attempts),
             self._machine(job),
+            self._subjects.held(about) if about is not None else None,
         )
 
     def _add(self, done: float, metrics: dict[str, object]) -> None:
@@ -79,6 +82,52 @@ class HistoryReader:
             self._gauges = gauges.read_gauges()
             self._asked = time.monotonic()
         return self._gauges
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run or an SAE, and what is known around it."""
+
+    summary: RunSummary | SaeSummary
+    saes: Sequence[SaeSummary]  # of the workspace
+    store: "FeatureStore | None" = None  # the open index
+
+
+class SubjectReader:
+    """Reads runs and SAEs; called from one thread at a time."""
+
+    def __init__(self) -> None:
+        self._held: tuple[Subject, RunReading | SaeReading] | None = None
+        self._known: tuple[FeatureStore, object, Indexed] | None = None
+
+    def held(self, subject: Subject) -> RunReading | SaeReading:
+        """As it was when it was read, unless the subject has changed since."""
+        if self._held is None or self._held[0] != subject:
+            self._held = subject, self.read(subject)
+        return self._held[1]
+
+    def read(self, subject: Subject) -> RunReading | SaeReading:
+        """What the files hold of the subject now."""
+        summary, saes, store = subject.summary, subject.saes, subject.store
+        if isinstance(summary, RunSummary):
+            return read_run(summary, saes)
+        reading = read_sae(summary, saes)
+        if store is None or store.sae_id != summary.sae_id:
+            return reading
+        return replace(reading, indexed=self._indexed(store))
+
+    def _indexed(self, store: "FeatureStore") -> Indexed:
+        from tui.screens.beginnings import telling_features
+
+        store.refresh_concepts()
+        known, named = self._known, store.named()
+        if known is None or known[0] is not store or known[1] is not named:
+            density, _ = store.figures()
+            silent = int((density == 0).sum())
+            rows = tuple(telling_features(store))
+            indexed = Indexed(rows, len(store.concepts()), silent, store.meta().n_tokens)
+            self._known = known = store, named, indexed
+        return known[2]
 
 
 def read_run(run: RunSummary, saes: Sequence[SaeSummary]) -> RunReading:

@@ -2,13 +2,14 @@
 pure."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from textwrap import wrap
 from typing import Any
 
 from textual.content import Content
 
 from mi_crow.mechanistic.sae.evaluation.standing import Standing
-from mi_crow.store.runs.glance import Glance
+from mi_crow.store.runs.glance import Glance, SampleText, evenly
 from mi_crow.store.workspace import RunSummary, SaeSummary
 from tui.preferences.key_words import key
 from tui.screens.runs.charts import RunReading
@@ -19,14 +20,21 @@ from tui.widgets.trouble import trouble_content
 
 _NAME_WIDTH = 11
 _TEXT_LINES = 3  # of each text at most
+_LEAST_TEXTS = 12  # also where they have to be scrolled to
+_GAP = 4  # cells between columns
+_TEXT_WIDTH = 72  # cells of a column of texts, at least
 _MOST_LABELS = 12
 
 
 def run_detail(
-    run: RunSummary, saes: Sequence[SaeSummary], reading: RunReading | None, width: int
+    run: RunSummary,
+    saes: Sequence[SaeSummary],
+    reading: RunReading | None,
+    width: int,
+    height: int,
 ) -> Content:
     """Everything about one activation run; what its files hold (`reading`) follows when it is
-    read."""
+    read. `width` and `height` are the pane's, in cells: the texts take what is left of it."""
     manifest = run.manifest
     glance = reading.glance if reading is not None else None
     per_document = manifest.n_tokens / manifest.n_documents if manifest.n_documents else 0
@@ -50,15 +58,16 @@ def run_detail(
         facts.insert(4, Fact("labels", _label_words(glance)))
     status = "complete" if manifest.complete else "not complete"
     trained = [sae for sae in saes if sae.run_id == run.run_id]
-    return blocks(
+    above = blocks(
         heading(run.run_id, f"activation run · {status}"),
         facts_content(facts, _NAME_WIDTH, width),
         section("Layers", Content("\n").join(_layers(run, glance))),
         _trained(trained, reading.standings if reading is not None else ()),
         trouble_content(reading.trouble) if reading is not None and reading.trouble else None,
-        _texts(glance, width),
-        section("Captured with", facts_content(plain_facts(manifest.settings), 20, width)),
     )
+    below = section("Captured with", facts_content(plain_facts(manifest.settings), 20, width))
+    left = height - len(above.plain.splitlines()) - len(below.plain.splitlines()) - 3
+    return blocks(above, _texts(glance, width, left), below)
 
 
 def _dataset(spec: Mapping[str, Any]) -> str:
@@ -134,15 +143,37 @@ def _trained(saes: Sequence[SaeSummary], standings: Sequence[Standing]) -> Conte
     return section("SAEs trained on it", Content("\n").join(lines))
 
 
-def _texts(glance: Glance | None, width: int) -> Content | None:
-    """Some of the texts, with what is known of each."""
+def _texts(glance: Glance | None, width: int, height: int) -> Content | None:
+    """Some of the texts, with what is known of each: a dozen, and as many more as fit into `height`
+    lines. Beside one another where lines would be too long to read."""
     if glance is None or not glance.texts:
         return None
-    found = []
-    for one in glance.texts:
-        held = "" if one.split == "train" else "held out"
-        words = [printable(one.label or ""), f"{one.tokens:,} tokens", held]
-        about = " · ".join(word for word in words if word)
-        lines = wrap(printable(one.text), width, max_lines=_TEXT_LINES, placeholder=" …") or ["–"]
-        found.append(Content.assemble((about, "$muted"), "\n", "\n".join(lines)))
-    return section("Some of its texts", Content("\n\n").join(found))
+    columns = max(width // _TEXT_WIDTH, 1)
+    room = (width + _GAP) // columns - _GAP
+    wanted = max(height // (_TEXT_LINES + 2) * columns, _LEAST_TEXTS)
+    texts = evenly(glance.texts, wanted)
+    rows, lines = [], 1  # with the title
+    for at in range(0, len(texts), columns):
+        row = _row([_text(one, room) for one in texts[at : at + columns]], room)
+        lines += len(row.plain.splitlines()) + 1
+        if lines > height and at >= _LEAST_TEXTS:
+            break
+        rows.append(row)
+    return section("Some of its texts", Content("\n\n").join(rows))
+
+
+def _text(one: SampleText, width: int) -> list[Content]:
+    held = "" if one.split == "train" else "held out"
+    words = [printable(one.label or ""), f"{one.tokens:,} tokens", held]
+    about = " · ".join(word for word in words if word)
+    lines = wrap(printable(one.text), width, max_lines=_TEXT_LINES, placeholder=" …") or ["–"]
+    return [Content.styled(about, "$muted").truncate(width, ellipsis=True), *map(Content, lines)]
+
+
+def _row(texts: Sequence[list[Content]], width: int) -> Content:
+    """Texts beside one another, each in `width` cells."""
+    lines = []
+    for cells in zip_longest(*texts, fillvalue=Content("")):
+        padded = [cell.pad_right(max(width + _GAP - cell.cell_length, 0)) for cell in cells[:-1]]
+        lines.append(Content("").join([*padded, cells[-1]]))
+    return Content("\n").join(lines)

@@ -107,6 +107,9 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         self._show_lists()
         self._read_detail()
 
+    def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
+        self._read_detail()
+
     def on_keys_changed(self, _: messages.KeysChanged) -> None:
         self._read_detail()
 

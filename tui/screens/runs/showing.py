@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mi_crow.jobs import JobState
     from tui.screens.base import MiCrowScreen as _Screen
     from tui.screens.runs.charts import JobHistory, RunReading, SaeReading
-    from tui.screens.runs.history import HistoryReader
+    from tui.screens.runs.history import HistoryReader, Subject, SubjectReader
 
     Reading = JobHistory | SaeReading | RunReading | Exception
     """What is read of the selected row once the cursor rests. An error: why it cannot be read."""
@@ -48,6 +48,7 @@ class ShowsDetail(_Screen):
         super().__init__()
         self._reading: Reading | None = None  # of the selected row, when it is read
         self._reader: HistoryReader | None = None
+        self._subjects: SubjectReader | None = None
         self._aside_reader: AsideReader | None = None
         self._aside: Aside | None = None
         self._shown_subject: tuple[str, str | None] | None = None  # of the detail on the screen
@@ -78,18 +79,16 @@ class ShowsDetail(_Screen):
         if self._key is None:
             return Content("")
         from tui.screens.runs import detail
-        from tui.screens.runs.charts import JobHistory, RunReading, SaeReading
-        from tui.screens.runs.run_view import run_detail
+        from tui.screens.runs.charts import JobHistory
+        from tui.screens.runs.job_view import job_detail, subject_of
 
         context, key, reading = self.context, self._key, self._reading
-        width = self.query_one("#detail", DetailLines).width
-        tall = self.size.height >= TALL
-        if self._current == "runs" and (run := context.find_run(key)) is not None:
-            found = reading if isinstance(reading, RunReading) else None
-            return run_detail(run, context.saes(), found, width)
-        if self._current == "saes" and (sae := context.find_sae(key)) is not None:
-            known = reading if isinstance(reading, SaeReading) else None
-            return detail.sae_detail(sae, known, width, tall)
+        pane = self.query_one("#detail", DetailLines)
+        width, height, tall = pane.width, pane.size.height, self.size.height >= TALL
+        found = None if isinstance(reading, JobHistory | Exception) else reading
+        about = self._about(self._current, key, found, width, height)
+        if about is not None:
+            return about
         what = WHAT.get(self._current, "")
         for one in context.unreadable(what):
             if one.name == key:
@@ -100,8 +99,38 @@ class ShowsDetail(_Screen):
         job = self._selected_job
         if job is None:
             return Content("")
-        history = reading if isinstance(reading, JobHistory) else None
-        return detail.job_detail(job, history, width, tall, self._aside_is_shown)
+        history, aside = reading if isinstance(reading, JobHistory) else None, self._aside_is_shown
+        found = history.about if history is not None else None
+        alone = job_detail(job, history, width, height, tall=tall, aside=aside)
+        left = height - len(alone.plain.splitlines()) - 1
+        rows, name = subject_of(job)
+        shown = job.kind != "evaluate" or job.status != "finished"  # else its result says it
+        about = self._about(rows, name, found, width, max(left, 1), shown) if found else None
+        return job_detail(job, history, width, height, tall=tall, aside=aside, about=about)
+
+    def _about(
+        self,
+        rows: str,
+        key: str,
+        reading: "RunReading | SaeReading | None",
+        width: int,
+        height: int,
+        evaluated: bool = True,
+    ) -> Content | None:
+        """What is known of a run or an SAE; None for anything else."""
+        from tui.screens.runs.charts import RunReading, SaeReading
+        from tui.screens.runs.run_view import run_detail
+        from tui.screens.runs.sae_view import sae_detail
+
+        context = self.context
+        if rows == "runs" and (run := context.find_run(key)) is not None:
+            found = reading if isinstance(reading, RunReading) else None
+            return run_detail(run, context.saes(), found, width, height)
+        if rows == "saes" and (sae := context.find_sae(key)) is not None:
+            known = reading if isinstance(reading, SaeReading) else None
+            tall = self.size.height >= TALL
+            return sae_detail(sae, known, width, height, tall=tall, evaluated=evaluated)
+        return None
 
     def follow_cursor(self) -> None:
         """Reads and draws what belongs to the selected row once the cursor rests."""
@@ -134,22 +163,30 @@ class ShowsDetail(_Screen):
             self._draw(subject)
 
     def _how_to_read(self) -> "Callable[[], Reading | None]":
-        job, key, saes = self._selected_job, self._key, self.context.saes()
+        job, key = self._selected_job, self._key
         if key is None:
             return _nothing
-        from tui.screens.runs import history
+        from tui.screens.runs.history import HistoryReader, SubjectReader
 
+        if self._subjects is None or self._reader is None:
+            self._subjects = SubjectReader()
+            self._reader = HistoryReader(self.context.workspace, self._subjects)
         if job is not None:
-            if self._reader is None:
-                self._reader = history.HistoryReader(self.context.workspace)
-            return partial(self._reader.read, job)
-        if self._current == "saes":
-            sae = self.context.find_sae(key)
-            return partial(history.read_sae, sae, saes) if sae is not None else _nothing
-        run = self.context.find_run(key)
-        if self._current == "runs" and run is not None:
-            return partial(history.read_run, run, saes)
-        return _nothing
+            from tui.screens.runs.job_view import subject_of
+
+            return partial(self._reader.read, job, self._subject(*subject_of(job)))
+        subject = self._subject(self._current, key)
+        return partial(self._subjects.read, subject) if subject is not None else _nothing
+
+    def _subject(self, rows: str, key: str) -> "Subject | None":
+        from tui.screens.runs.history import Subject
+
+        context = self.context
+        find = {"runs": context.find_run, "saes": context.find_sae}.get(rows)
+        summary = find(key) if find is not None else None
+        if summary is None:
+            return None
+        return Subject(summary, context.saes(), context.features)
 
     def _detail_read(self, subject: tuple[str, str | None], reading: "Reading | None") -> None:
         if subject == (self._current, self._key):
@@ -181,9 +218,10 @@ class ShowsDetail(_Screen):
         self._draw_aside()
 
     def _draw_aside(self) -> None:
-        pane = self.query_one("#aside", DetailLines)
-        if self._aside is not None and pane.display:
-            context, height = self.context, pane.size.height
+        """Nothing before the pane has a width and a look has found what the workspace holds."""
+        pane, context = self.query_one("#aside", DetailLines), self.context
+        if self._aside is not None and pane.display and pane.size and context.has_looked:
+            height = pane.size.height
             content = aside_content(self._aside, context.runs(), context.saes(), pane.width, height)
             pane.show(content, "aside")
 

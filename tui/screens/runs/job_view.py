@@ -1,0 +1,208 @@
+"""What the detail pane says about a job: how far it is, what it measured, what came of it; pure."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from textual.content import Content
+
+from mi_crow.errors import CorruptDataError
+from mi_crow.memory import READINGS
+from mi_crow.store.evaluation_file import check_evaluation
+from mi_crow.store.json_object import JsonObject
+from tui.preferences.key_words import key
+from tui.screens.runs.charts import JobHistory, gauge_facts, series_charts
+from tui.screens.runs.detail import chart_lines, heading, metric, settings
+from tui.screens.runs.rows import STATUS_STYLES, job_name, job_target
+from tui.screens.runs.sae_view import measured
+from tui.text import count, duration, moment, number, printable, progress_bar, size
+from tui.widgets.facts import Fact, blocks, facts_content, section
+
+if TYPE_CHECKING:
+    from mi_crow.jobs import JobState
+
+# Metrics in the order of interest, with the name shown.
+_METRICS = {
+    "fvu": "FVU",
+    "loss": "loss",
+    "l0": "L0",
+    "dead_share": "dead",
+    "tokens_s": "tokens/s",
+    "documents_s": "documents/s",
+    "gpu_memory": "GPU memory",
+    "memory": "memory",
+}
+# What results call what they made and measured, where a person would say it in other words.
+_WORDS = {
+    "run_id": "run",
+    "sae_id": "SAE",
+    "model_id": "model",
+    "fvu": "FVU",
+    "fvu_all": "FVU, all tokens",
+    "l0": "L0",
+    "dead_share": "dead latents",
+    "outlier_share": "outliers",
+    "ce_added": "CE added",
+    "random_sae_auroc": "AUROC, random SAE",
+    "residual_auroc": "AUROC, residual",
+    "kl": "KL",
+    "seconds": "took",
+    "bytes": "on disk",
+}
+
+
+def job_detail(
+    job: "JobState",
+    history: JobHistory | None,
+    width: int,
+    height: int,
+    *,
+    tall: bool,
+    aside: bool = False,
+    about: Content | None = None,
+) -> Content:
+    """One job: progress, metrics and settings; plots and log where there is room; and `about`, what
+    is known of the run or SAE that it made or works on.
+
+    `width` and `height` are the pane's, in cells. `tall`: there is room for more of everything.
+    `aside`: the gauges and the log stand beside it already.
+    """
+    title = heading(f"{job_name(job)} {job_target(job)}".strip(), _job_line(job))
+    parts: list[Content | None] = [Content("\n").join([title, *_bar(job, width)])]
+    if job.error:
+        hint = f"\n{job.hint}" if job.hint else ""
+        parts.append(
+            Content.assemble(
+                (printable(job.error), "$error"), (printable(hint, keep_newlines=True), "$muted")
+            )
+        )
+    metrics = metric_facts(job.metrics, ended=not job.active)
+    if metrics:
+        parts.append(facts_content(metrics, 11, width))
+    if history is not None:
+        if not aside:
+            parts.append(facts_content(gauge_facts(history.gauges), 11, width))
+        unit = f"{job.unit}s" if job.unit.islower() else job.unit
+        series = history.series
+        lines = chart_lines(height, 7) if tall else 3
+        parts.append(series_charts(series, unit, job.total, width, lines, ended=not job.active))
+        parts.append(_attempts(job, history))
+    if job.result and job.status == "finished":
+        parts += _result(job.kind, job.result, width)
+    if history is not None and history.log and not aside and (tall or job.error):
+        lines = [Content.styled(printable(line), "$muted") for line in history.log[-12:]]
+        parts.append(section("Log", Content("\n").join(lines)))
+    parts.append(section("Settings", settings(job.params, width)))
+    parts.append(about)
+    return blocks(*parts)
+
+
+def subject_of(job: "JobState") -> tuple[str, str]:
+    """What a job made or works on: "runs" or "saes", and its id; empty where it is neither."""
+    result = job.result or {}
+    if job.kind == "capture":
+        return "runs", str(job.output or job.name or "")
+    made = job.output or job.name if job.kind in ("train", "import") else None
+    if job.kind == "train" and job.status != "finished":
+        return "runs", str(job.params.get("run_id") or "")
+    return "saes", str(made or result.get("sae_id") or job.params.get("sae_id") or "")
+
+
+def _result(kind: str, result: Mapping[str, Any], width: int) -> list[Content]:
+    """What a job found. That of an evaluation as the SAE shows it."""
+    if kind == "evaluate":
+        with suppress(CorruptDataError):
+            check_evaluation(JsonObject.of(result, "the result"))
+            return measured(result, {}, width)
+    return [section("Result", settings(in_words(result), width))]
+
+
+def in_words(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result with its names and values as people say them."""
+    return {_WORDS.get(name, name.replace("_", " ")): _said(name, result[name]) for name in result}
+
+
+def _said(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return in_words(value)
+    if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+        return f"{len(value):,}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if not isfinite(value):
+        return str(value)
+    if name == "seconds":
+        return duration(value)
+    if name == "bytes":
+        return size(value)
+    if name.endswith("_share") or name.startswith("share_"):
+        return f"{100 * value:.1f}%"
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def _attempts(job: "JobState", history: JobHistory) -> Content | None:
+    """Each attempt on a line; nothing where there was only one."""
+    if len(history.attempts) < 2:
+        return None
+    lines = []
+    for one in history.attempts:
+        last = one is history.attempts[-1]
+        status = job.status if last else one.status
+        words = [moment(one.started or one.queued)]
+        if one.started and one.ended:
+            words.append(f"after {duration(one.ended - one.started)}")
+        if one.total:
+            words.append(f"{count(one.done)} of {count(one.total)} {one.unit}")
+        words += [printable(word) for word in (one.host, one.error) if word]
+        style = STATUS_STYLES.get(status, "$muted")
+        line = (f"{one.number:<3}", "$muted"), (f"{status:<11}", style), " · ".join(words)
+        lines.append(Content.assemble(*line))
+    return section("Attempts", Content("\n").join(lines))
+
+
+def metric_facts(metrics: Mapping[str, float], *, ended: bool = False) -> list[Fact]:
+    """The metrics of a job, the known ones first and under their usual names."""
+    names = [name for name in _METRICS if name in metrics]
+    names += sorted(name for name in metrics if name not in (*_METRICS, *READINGS))
+    return [
+        Fact(_METRICS.get(name, printable(name)), _with_peak(name, metrics, ended))
+        for name in names
+    ]
+
+
+def _with_peak(name: str, metrics: Mapping[str, float], ended: bool) -> str:
+    peak, now = metrics.get(f"{name}_peak"), metric(name, metrics[name])
+    if peak is None or name not in READINGS:
+        return now
+    if ended:
+        return f"at most {size(max(peak, metrics[name]))}"
+    return f"{now}, at most {size(peak)} so far"
+
+
+def _job_line(job: "JobState") -> str:
+    words = ["stopping" if job.stopping else job.status]
+    if job.status == "queued" and job.waiting_for:
+        words.append(f"waits for {printable(job.waiting_for)}")
+    if job.attempt > 1:
+        words.append(f"attempt {job.attempt}")
+    if job.status == "running" and job.eta_s is not None:
+        words.append(f"{duration(job.eta_s)} left")
+    if job.ended and job.started:
+        words.append(f"after {duration(job.ended - job.started)}")
+    if job.status in ("lost", "failed", "cancelled") and job.resumable:
+        words.append(f"{key('runs.resume')} resumes it")
+    return " · ".join(words)
+
+
+def _bar(job: "JobState", width: int) -> list[Content]:
+    if job.share is None or job.status == "finished":
+        return []
+    done, left = progress_bar(job.share, max(width - 6, 8))
+    style = STATUS_STYLES.get(job.status, "$accent")
+    rate = f" · {number(job.rate, 1)} {job.unit}/s" if job.rate else ""
+    units = f"{job.unit}s" if job.unit.islower() and job.total != 1 else job.unit
+    return [
+        Content.assemble((done, style), (left, "$rule"), (f" {100 * job.share:3.0f}%", style)),
+        Content.styled(f"{count(job.done)} of {count(job.total)} {units}{rate}", "$muted"),
+    ]

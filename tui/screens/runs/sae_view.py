@@ -1,0 +1,226 @@
+"""What the detail pane says about an SAE: what it is, how good, how it was trained, what it found;
+pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from textual.content import Content
+
+from mi_crow.mechanistic.sae.evaluation.probe_rows import probe_rows
+from mi_crow.mechanistic.sae.evaluation.standing import Standing
+from mi_crow.store.workspace import SaeSummary
+from tui.preferences.key_words import key
+from tui.screens.beginnings import feature_cell, in_columns
+from tui.screens.runs.charts import SaeReading, pareto, training_charts
+from tui.screens.runs.detail import (
+    TWO_COLUMNS,
+    chart_lines,
+    heading,
+    metric,
+    note_facts,
+    settings,
+)
+from tui.text import count, number, printable, size
+from tui.widgets.facts import Fact, beside, blocks, facts_content, section
+
+_LEAST_FEATURES = 4  # lines of features, also where they have to be scrolled to
+_MANY_FEATURES = 10  # lines from which they stand below everything else
+_FEATURE_WIDTH = 31  # cells of one
+
+
+def sae_detail(
+    sae: SaeSummary,
+    reading: SaeReading | None,
+    width: int,
+    height: int,
+    *,
+    tall: bool = False,
+    evaluated: bool = True,
+) -> Content:
+    """Everything about one SAE; what its files hold besides (`reading`) follows when it is read.
+
+    `width` and `height` are the pane's, in cells. `tall`: there is room for more of everything.
+    Without `evaluated`, how good it is stands elsewhere.
+    """
+    ratio = sae.n_latents / sae.n_inputs if sae.n_inputs else 0
+    facts = [
+        Fact("model", printable(sae.model_id) or "–"),
+        Fact("layer", printable(sae.layer) or "–"),
+        Fact("run", printable(sae.run_id or "–")),
+        *_origin(reading),
+        Fact("latents", f"{sae.n_latents:,} from {sae.n_inputs:,} inputs ({ratio:g}×)"),
+        Fact("k", _declared_k(sae)),
+        Fact("size", size(sae.bytes)),
+        Fact("next", _next(sae)),
+        *note_facts(reading.note if reading else ""),
+    ]
+    index = "indexed" if sae.has_index else "no index yet"
+    title = heading(sae.sae_id, f"{printable(sae.architecture)} SAE · {index}")
+    quality = _quality_of(sae, reading, width) if evaluated else []
+    charts = _sae_charts(reading, width, chart_lines(height, 8) if tall else 5)
+    below = blocks(*quality, *charts, *_training(reading, width))
+    whole = blocks(title, facts_content(facts, 11, width), below)
+    left = height - len(whole.plain.splitlines()) - 2
+    if width < TWO_COLUMNS or left >= _MANY_FEATURES:
+        return blocks(whole, _features(sae, reading, width, max(left, _LEAST_FEATURES)))
+    half = width // 2
+    about = facts_content(facts, 11, half - 2)
+    features = _features(sae, reading, width - half, len(about.plain.splitlines()) - 1)
+    if features is None:
+        return whole
+    return blocks(title, beside(about, features, width), below)
+
+
+def _next(sae: SaeSummary) -> str:
+    """What can be done with it that was not done yet, by key."""
+    words = [] if sae.has_index else [f"{key('runs.new', 'new.index')} index"]
+    words += [] if sae.evaluation is not None else [f"{key('runs.new', 'new.evaluate')} evaluate"]
+    words += [f"{key('runs.compare')} compare", f"{key('runs.export')} export"]
+    words.append(f"{key('runs.new', 'new.train')} train another")
+    return " · ".join([f"{key('list.open')} features", *words] if sae.has_index else words)
+
+
+def _origin(reading: SaeReading | None) -> list[Fact]:
+    """Where an imported SAE comes from, and what its file says of the texts it is for."""
+    said = reading.said if reading is not None else {}
+    facts = []
+    if source := said.get("source"):
+        words = [str(source), *(str(said[name]) for name in ("format",) if said.get(name))]
+        facts.append(Fact("imported", printable(" · ".join(words))))
+    words = []
+    if (context := said.get("context_size")) is not None:
+        words.append(f"contexts of {context} tokens")
+    if (bos := said.get("prepend_bos")) is not None:
+        words.append("with BOS" if bos else "without BOS")
+    if (norm := said.get("outlier_norm")) is not None:
+        words.append(f"tokens up to a norm of {norm:.4g}")
+    return [*facts, Fact("made for", printable(", ".join(words)))] if words else facts
+
+
+def _declared_k(sae: SaeSummary) -> str:
+    """k as the file says it, and beside it the L0 that was measured."""
+    if sae.k is None:
+        return "–"
+    l0 = (sae.evaluation or {}).get("l0")
+    measured = f" declared, L0 {l0:.1f} measured" if isinstance(l0, int | float) else ""
+    return f"{sae.k}{measured}"
+
+
+def measured(found: Mapping[str, Any], trained: Mapping[str, Any], width: int) -> list[Content]:
+    """What an evaluation found, and its probes; with it what the training had measured."""
+    quality = section("On held-out text", facts_content(_quality(found, trained), 27, width))
+    probes = _probes(found.get("probes") or {}, width)
+    if probes and width >= TWO_COLUMNS:
+        return [beside(quality, probes[0], width)]
+    return [quality, *probes]
+
+
+def _quality_of(sae: SaeSummary, reading: SaeReading | None, width: int) -> list[Content]:
+    """The evaluation and its probes; before one, what training measured at its end."""
+    if sae.evaluation is not None:
+        result = reading.training.get("result") if reading is not None else None
+        return measured(sae.evaluation, result if isinstance(result, Mapping) else {}, width)
+    trouble = f"{printable(sae.evaluation_trouble)}\n" if sae.evaluation_trouble else ""
+    evaluate = key("runs.new", "new.evaluate")
+    words = f"{evaluate} evaluates it on held-out text"
+    hint = Content.assemble((trouble, "$error"), (words, "$muted"))
+    parts = [section("Not evaluated", hint)]
+    standing = _own(sae, reading)
+    if standing is not None and standing.source:
+        facts = [
+            Fact("FVU", number(standing.fvu)),
+            Fact("L0", number(standing.l0, 1)),
+            Fact("dead latents", metric("dead_share", standing.dead_share or 0.0)),
+        ]
+        parts.append(section("Held out, after training", facts_content(facts, 14, width)))
+    return parts
+
+
+def _own(sae: SaeSummary, reading: SaeReading | None) -> Standing | None:
+    found = reading.standings if reading is not None else ()
+    return next((one for one in found if one.sae_id == sae.sae_id), None)
+
+
+def _sae_charts(reading: SaeReading | None, width: int, height: int) -> list[Content]:
+    if reading is None:
+        return []
+    front = pareto(reading.standings, reading.sae_id, width, height)
+    curves = training_charts(reading.curves, width, height)
+    parts = [front] if front is not None else []
+    return [*parts, section("Training", curves)] if curves.plain else parts
+
+
+def _training(reading: SaeReading | None, width: int) -> list[Content]:
+    """The settings that the SAE was trained with."""
+    config = reading.training.get("config") if reading is not None else None
+    if not isinstance(config, Mapping):
+        return []
+    return [section("Trained with", settings(config, width))]
+
+
+def _features(
+    sae: SaeSummary, reading: SaeReading | None, width: int, lines: int
+) -> Content | None:
+    """Features that tell something, in `lines` lines, once the index is open."""
+    if reading is None or reading.indexed is None or not reading.indexed.rows:
+        return None
+    indexed = reading.indexed
+    words = f"{indexed.named:,} named · {indexed.silent:,} of {sae.n_latents:,} never fire"
+    words += f" on {count(indexed.tokens)} tokens"
+    columns = max(width // _FEATURE_WIDTH, 1)
+    cells = [feature_cell(row, _FEATURE_WIDTH) for row in indexed.rows[: columns * lines]]
+    head = Content.assemble(("Its features", "bold $primary"), (f"  {words}", "$muted"))
+    return Content.assemble(
+        head.truncate(width, ellipsis=True), "\n", in_columns(cells, width, _FEATURE_WIDTH)
+    )
+
+
+def _probes(found: Mapping[str, Any], width: int) -> list[Content]:
+    """Probes for the labels on k latents, and on k of the activations' own dimensions."""
+    rows = probe_rows(found)
+    if not rows:
+        return []
+    ks = list(dict.fromkeys(k for row in rows for k in row.by_k))
+    facts = [Fact("k", "".join(f"{k:7}" for k in (*ks, "all")).rstrip())]
+    for row in rows:
+        values = (*(row.by_k.get(k) for k in ks), row.everything)
+        shown = ("–" if value is None else number(value, 3) for value in values)
+        facts.append(Fact(row.probe, "".join(f"{reading:7}" for reading in shown).rstrip()))
+    return [section("k-sparse probes", facts_content(facts, 22, width))]
+
+
+def _quality(found: Mapping[str, Any], trained: Mapping[str, Any]) -> list[Fact]:
+    """What an evaluation measured, with what the training had measured at its end."""
+
+    def before(name: str) -> str:
+        value = trained.get(name)
+        if not isinstance(value, int | float):
+            return ""
+        return f"  ({metric(name, float(value))} after training)"
+
+    def reading(name: str, digits: int = 3) -> str:
+        value = found.get(name)
+        return number(value, digits) if isinstance(value, int | float) else "–"
+
+    def share(key: str) -> str:
+        value = found.get(key)
+        return f"{100 * value:.1f}%" if isinstance(value, int | float) else "–"
+
+    losses = " / ".join(
+        reading(key) for key in ("ce_original", "ce_reconstructed", "ce_zero") if key in found
+    )
+    facts = [
+        Fact("FVU", reading("fvu") + before("fvu")),
+        Fact("FVU, all tokens", f"{reading('fvu_all')}  ({share('outlier_share')} outliers)"),
+        Fact("explained variance", reading("explained_variance")),
+        Fact("cosine", reading("cosine")),
+        Fact("L0", reading("l0", 1) + before("l0")),
+        Fact("dead latents", share("dead_share") + before("dead_share")),
+        Fact("dense latents", share("dense_share")),
+        Fact("loss recovered", reading("loss_recovered")),
+        Fact("KL", reading("kl", 4)),
+        Fact("CE: original / SAE / zero", losses or "–"),
+        Fact("CE with mean ablation", reading("ce_mean")),
+        Fact("loss recovered (mean)", reading("loss_recovered_mean")),
+    ]
+    return [fact for fact in facts if not fact.value.startswith("–")]
