@@ -7,7 +7,7 @@ Torch-free.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -134,10 +134,10 @@ class ConceptColumns:
         return self._orders[by, descending]
 
     def _key(self, by: str) -> np.ndarray:
-        values = {f: of_concepts(by, some) for f, some in self.concepts.items()}
-        if by == "names":
-            values = self.names
-        elif by == "tags":
+        values: Mapping[int, Any] = self.names
+        if by != "names":
+            values = {f: of_concepts(by, some) for f, some in self.concepts.items()}
+        if by == "tags":
             values = {feature: ", ".join(tags) for feature, tags in values.items()}
         if by != "confidence":
             alphabet = sorted({text for text in values.values() if text}, key=str.casefold)

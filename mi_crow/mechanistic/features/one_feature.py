@@ -92,7 +92,7 @@ def read_detail(
 
 def _check_complete(rows: Sequence[Sequence[Any]]) -> None:
     """Raises ValueError where a value that every index has is missing."""
-    if any(value is None for row in rows for value in row):
+    if any(None in row for row in rows):
         raise ValueError("a value is missing")
 
 
